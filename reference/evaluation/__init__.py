@@ -1,0 +1,1 @@
+"""Evaluation again, from the papers."""

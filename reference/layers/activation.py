@@ -1,0 +1,54 @@
+"""Activations: functions of one number, applied to every element."""
+
+import math
+
+import numpy as np
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """y = max(0, x).                                                            Vaswani et al. 2017, eq. 2"""
+    x = np.asarray(x, dtype=np.float64)
+    y = np.zeros(x.shape)
+    for i in np.ndindex(x.shape):
+        y[i] = max(0.0, x[i])
+    return y
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """y = x Phi(x) = x 1/2 (1 + erf(x / sqrt(2))).                            Hendrycks & Gimpel 2016, sec. 2
+
+    The sum 1 + erf cancels for x << 0, where y is tiny: it is the absolute error that is about 1e-16 |x|.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    y = np.zeros(x.shape)
+    for i in np.ndindex(x.shape):
+        y[i] = x[i] * 0.5 * (1.0 + math.erf(x[i] / math.sqrt(2.0)))
+    return y
+
+
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    """y = 1/2 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).    Hendrycks & Gimpel 2016, sec. 2 (approximation)
+
+    The form of GPT-2.  As for gelu, the absolute error is about 1e-16 |x|.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    y = np.zeros(x.shape)
+    for i in np.ndindex(x.shape):
+        y[i] = 0.5 * x[i] * (1.0 + math.tanh(math.sqrt(2.0 / math.pi) * (x[i] + 0.044715 * x[i] ** 3)))
+    return y
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    """y = x sigmoid(x) = x / (1 + exp(-x)).   Hendrycks & Gimpel 2016, sec. 4; Elfwing et al. 2018"""
+    x = np.asarray(x, dtype=np.float64)
+    y = np.zeros(x.shape)
+    for i in np.ndindex(x.shape):
+        y[i] = x[i] * _sigmoid(x[i])
+    return y
+
+
+def _sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)) = exp(x) / (1 + exp(x)): whichever has the exponential of a number below zero."""
+    if x >= 0.0:
+        return 1.0 / (1.0 + math.exp(-x))
+    return math.exp(x) / (1.0 + math.exp(x))

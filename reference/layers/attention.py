@@ -1,0 +1,114 @@
+"""Scaled dot-product attention and multi-head attention, with shared key/value heads."""
+
+import numpy as np
+
+from reference.layers.linear import linear
+from reference.layers.softmax import softmax
+
+
+def attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: None = None,
+) -> np.ndarray:
+    """y[b, h, t] = sum_s P[b, h, t, s] v[b, g, s],
+
+    P[b, h, t, :] = softmax_s(scale q[b, h, t] . k[b, g, s] + bias[b, h, t, s]) over the s that may be seen,
+    g = h // (H // K) the key/value head of head h.
+    q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias and boolean mask broadcastable to (B, H, T, S)
+    -> y (B, H, T, E2).  scale is E^-0.5 if None.  A query with nothing to attend to gives zeros.
+    Vaswani et al. 2017, eq. 1; heads in groups: Ainslie et al. 2023, sec. 2.2 (K = 1: Shazeer 2019, sec. 3).
+    """
+    _refuse_dropout(rate, key)
+    q = np.asarray(q, dtype=np.float64)
+    k = np.asarray(k, dtype=np.float64)
+    v = np.asarray(v, dtype=np.float64)
+    B, H, T, E = q.shape
+    K, S, E2 = v.shape[1:]
+    if H % K != 0:
+        raise ValueError(f"{H} heads cannot share {K} key/value heads evenly")
+    if scale is None:
+        scale = E**-0.5
+    bias = np.broadcast_to(np.asarray(0.0 if bias is None else bias, dtype=np.float64), (B, H, T, S))
+
+    scores = np.zeros((B, H, T, S))
+    for b, h, t, s in np.ndindex(B, H, T, S):
+        group = h // (H // K)
+        dot = 0.0
+        for e in range(E):
+            dot += q[b, h, t, e] * k[b, group, s, e]
+        scores[b, h, t, s] = scale * dot + bias[b, h, t, s]
+
+    probabilities = softmax(scores, mask=mask)
+
+    y = np.zeros((B, H, T, E2))
+    for b, h, t, e in np.ndindex(B, H, T, E2):
+        group = h // (H // K)
+        total = 0.0
+        for s in range(S):
+            total += probabilities[b, h, t, s] * v[b, group, s, e]
+        y[b, h, t, e] = total
+    return y
+
+
+def multi_head_attention(
+    p: dict,
+    x: np.ndarray,
+    context: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    *,
+    heads: int,
+    kv_heads: int | None = None,
+    mask: np.ndarray | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: None = None,
+) -> np.ndarray:
+    """y = Concat(head_1 .. head_H) Wo + bo,  head_h = attention(q_h, k_g, v_g),  g = h // (H // K).
+
+
+    q_h is columns h E to h E + E - 1 of x Wq + bq; k_g and v_g are columns g E to g E + E - 1 of c Wk + bk
+    and of c Wv + bv; c = context, or x itself if that is None.
+    p: Wq (D, H*E), Wk (Dc, K*E), Wv (Dc, K*E), Wo (H*E, D), and where present bq, bk, bv, bo.
+    x (B, T, D), context (B, S, Dc) -> y (B, T, D).                            Vaswani et al. 2017, sec. 3.2.2
+    """
+    _refuse_dropout(rate, key)
+    kv_heads = heads if kv_heads is None else kv_heads
+    context = x if context is None else context
+    q = _split(linear(x, p["Wq"], p.get("bq")), heads)
+    k = _split(linear(context, p["Wk"], p.get("bk")), kv_heads)
+    v = _split(linear(context, p["Wv"], p.get("bv")), kv_heads)
+    y = attention(q, k, v, bias, mask=mask, scale=scale)
+    return linear(_join(y), p["Wo"], p.get("bo"))
+
+
+def _split(x: np.ndarray, heads: int) -> np.ndarray:
+    """y[b, h, t, e] = x[b, t, h E + e].    x (B, T, heads * E) -> y (B, heads, T, E)."""
+    batch, length, width = x.shape
+    if width % heads != 0:
+        raise ValueError(f"width {width} is not a multiple of {heads} heads")
+    E = width // heads
+    y = np.zeros((batch, heads, length, E))
+    for b, h, t, e in np.ndindex(y.shape):
+        y[b, h, t, e] = x[b, t, h * E + e]
+    return y
+
+
+def _join(x: np.ndarray) -> np.ndarray:
+    """y[b, t, h E + e] = x[b, h, t, e].    x (B, heads, T, E) -> y (B, T, heads * E)."""
+    batch, heads, length, E = x.shape
+    y = np.zeros((batch, length, heads * E))
+    for b, h, t, e in np.ndindex(x.shape):
+        y[b, t, h * E + e] = x[b, h, t, e]
+    return y
+
+
+def _refuse_dropout(rate, key) -> None:
+    if rate != 0.0 or key is not None:
+        raise ValueError(f"the reference has no dropout: rate must be 0.0 and key None, not {rate} and {key}")

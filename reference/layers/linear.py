@@ -1,0 +1,25 @@
+"""The linear layer."""
+
+import numpy as np
+
+
+def linear(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    """y[..., j] = sum_i x[..., i] W[i, j] + b[j].        Vaswani et al. 2017, eq. 2 (each of its two x W + b)
+
+    x (..., Din), W (Din, Dout), b (Dout,) or None -> y (..., Dout).
+    """
+    x = np.asarray(x, dtype=np.float64)
+    W = np.asarray(W, dtype=np.float64)
+    inputs, outputs = W.shape
+    if x.shape[-1] != inputs:
+        raise ValueError(f"x has width {x.shape[-1]}, but W expects {inputs}")
+    y = np.zeros(x.shape[:-1] + (outputs,))
+    for row in np.ndindex(x.shape[:-1]):
+        for j in range(outputs):
+            total = 0.0
+            for i in range(inputs):
+                total += x[row + (i,)] * W[i, j]
+            if b is not None:
+                total += b[j]
+            y[row + (j,)] = total
+    return y

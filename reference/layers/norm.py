@@ -1,0 +1,47 @@
+"""Normalisation over the last axis."""
+
+import math
+
+import numpy as np
+
+
+def layernorm(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray | None = None, *, eps: float = 1e-5
+) -> np.ndarray:
+    """y_d = gamma_d (x_d - mu) / sqrt(var + eps) + beta_d.               Ba, Kiros & Hinton 2016, eq. 3 and 4
+
+    mu = 1/D sum_d x_d,  var = 1/D sum_d (x_d - mu)^2  (biased: divided by D, not D - 1).
+    x (..., D), gamma (D,), beta (D,) or None -> y (..., D).  eps is not in the paper, but in every code.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    width = x.shape[-1]
+    y = np.zeros(x.shape)
+    for row in np.ndindex(x.shape[:-1]):
+        mean = 0.0
+        for d in range(width):
+            mean += x[row + (d,)] / width
+        variance = 0.0
+        for d in range(width):
+            variance += (x[row + (d,)] - mean) ** 2 / width
+        for d in range(width):
+            y[row + (d,)] = gamma[d] * (x[row + (d,)] - mean) / math.sqrt(variance + eps)
+            if beta is not None:
+                y[row + (d,)] += beta[d]
+    return y
+
+
+def rmsnorm(x: np.ndarray, gamma: np.ndarray, *, eps: float = 1e-6) -> np.ndarray:
+    """y_d = gamma_d x_d / sqrt(1/D sum_d x_d^2 + eps).                           Zhang & Sennrich 2019, eq. 4
+
+    x (..., D), gamma (D,) -> y (..., D).  eps is not in the paper.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    width = x.shape[-1]
+    y = np.zeros(x.shape)
+    for row in np.ndindex(x.shape[:-1]):
+        mean_square = 0.0
+        for d in range(width):
+            mean_square += x[row + (d,)] ** 2 / width
+        for d in range(width):
+            y[row + (d,)] = gamma[d] * x[row + (d,)] / math.sqrt(mean_square + eps)
+    return y

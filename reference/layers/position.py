@@ -1,0 +1,51 @@
+"""Absolute positions that are added to the embeddings: learned and sinusoidal."""
+
+import math
+
+import numpy as np
+
+
+def learned_positions(x: np.ndarray, table: np.ndarray, *, positions: np.ndarray) -> np.ndarray:
+    """y[b, t, d] = x[b, t, d] + table[positions[b, t], d].     Radford et al. 2018, eq. 2 (h_0 = U W_e + W_p)
+
+    x (B, T, D), table (C, D), positions (B, T) or (T,) integers in [0, C) -> y (B, T, D).
+    """
+    x = np.asarray(x, dtype=np.float64)
+    table = np.asarray(table, dtype=np.float64)
+    positions = np.broadcast_to(np.asarray(positions), x.shape[:-1])
+    y = np.zeros(x.shape)
+    for b, t, d in np.ndindex(x.shape):
+        position = int(positions[b, t])
+        if not 0 <= position < table.shape[0]:
+            raise ValueError(f"position {position} is outside a table of {table.shape[0]} rows")
+        y[b, t, d] = x[b, t, d] + table[position, d]
+    return y
+
+
+def sinusoidal(positions: np.ndarray, width: int, *, base: float = 10000.0, dtype=np.float64) -> np.ndarray:
+    """PE[pos, 2i] = sin(pos / base^(2i/width)),  PE[pos, 2i+1] = cos(pos / base^(2i/width)).
+
+    positions (...) -> table (..., width), cast to dtype at the end.  Vaswani et al. 2017, sec. 3.5
+    """
+    positions = np.asarray(positions)
+    table = np.zeros(positions.shape + (width,))
+    for place in np.ndindex(positions.shape):
+        for column in range(width):
+            i = column // 2
+            angle = float(positions[place]) / base ** (2 * i / width)
+            table[place + (column,)] = math.sin(angle) if column % 2 == 0 else math.cos(angle)
+    return table.astype(dtype)
+
+
+def sinusoidal_positions(x: np.ndarray, *, positions: np.ndarray, base: float = 10000.0) -> np.ndarray:
+    """y[b, t, d] = x[b, t, d] + PE[positions[b, t], d].                         Vaswani et al. 2017, sec. 3.5
+
+    x (B, T, D), positions (B, T) or (T,) -> y (B, T, D).
+    """
+    x = np.asarray(x, dtype=np.float64)
+    positions = np.broadcast_to(np.asarray(positions), x.shape[:-1])
+    table = sinusoidal(positions, x.shape[-1], base=base)
+    y = np.zeros(x.shape)
+    for b, t, d in np.ndindex(x.shape):
+        y[b, t, d] = x[b, t, d] + table[b, t, d]
+    return y

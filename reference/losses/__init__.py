@@ -1,0 +1,1 @@
+"""What turns outputs into one number."""

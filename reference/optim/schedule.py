@@ -1,0 +1,72 @@
+"""The learning rate of update number `step`, counted from 0.
+
+All begin with the linear warm-up of Goyal et al. 2017, sec. 2.2, whose last step has the full rate:
+lr = peak (step + 1) / warmup for step < warmup.
+"""
+
+import math
+
+
+def warmup_cosine(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
+    """lr = floor + 1/2 (peak - floor) (1 + cos(pi u)),  u = (step - warmup) / (total - warmup).
+
+
+    From total on it is floor.  Loshchilov & Hutter 2017 (SGDR), eq. 5, one period after the warm-up.
+    """
+    _check(step, warmup, total)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if step >= total:
+        return float(floor)
+    u = (step - warmup) / (total - warmup)
+    return floor + 0.5 * (peak - floor) * (1.0 + math.cos(math.pi * u))
+
+
+def warmup_linear(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
+    """lr = peak + (floor - peak) u,  u = (step - warmup) / (total - warmup).
+
+
+    From total on it is floor.  Devlin et al. 2019, appendix A.2
+    """
+    _check(step, warmup, total)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if step >= total:
+        return float(floor)
+    u = (step - warmup) / (total - warmup)
+    return peak + (floor - peak) * u
+
+
+def warmup_constant(step: int, *, peak: float, warmup: int) -> float:
+    """lr = peak after the warm-up.                                             Goyal et al. 2017, sec. 2.2"""
+    _check(step, warmup, warmup)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return float(peak)
+
+
+def warmup_stable_decay(
+    step: int, *, peak: float, warmup: int, total: int, decay: int, floor: float = 0.0
+) -> float:
+    """lr = peak up to step total - decay, then peak + (floor - peak) u,  u = (step - total + decay) / decay.
+
+    From total on it is floor.  Hu et al. 2024 (MiniCPM), sec. 4.2 (WSD), with a linear decay.
+    """
+    _check(step, warmup, total)
+    if not 0 <= decay <= total - warmup:
+        raise ValueError(f"a decay of {decay} does not fit after a warm-up of {warmup} in {total} steps")
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if step >= total:
+        return float(floor)
+    if step <= total - decay:
+        return float(peak)
+    u = (step - (total - decay)) / decay
+    return peak + (floor - peak) * u
+
+
+def _check(step: int, warmup: int, total: int) -> None:
+    if step < 0 or not 0 <= warmup <= total:
+        raise ValueError(
+            f"need step >= 0 and 0 <= warmup <= total, not step {step}, warmup {warmup}, total {total}"
+        )

@@ -1,0 +1,139 @@
+"""The rules of CuPy that need no array class: the recorded API, signatures, dtypes, and the counters."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import json
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+API = json.loads(pathlib.Path(__file__).with_name("cupy_api.json").read_text())
+DTYPES = frozenset(np.dtype(name) for name in API["dtypes"])
+
+
+class SynchronisationError(RuntimeError):
+    """Inside `no_synchronisation()`, something made the host wait for the device."""
+
+
+class PromotionError(TypeError):
+    """CuPy and NumPy would give results of different dtypes, so the code is not portable."""
+
+
+@dataclasses.dataclass
+class Counters:
+    """What crossed between host and device.  A copy to the host is also a synchronisation."""
+
+    synchronisations: int = 0
+    host_to_device: int = 0
+    device_to_host: int = 0
+
+    def reset(self) -> None:
+        self.synchronisations = self.host_to_device = self.device_to_host = 0
+
+
+counters = Counters()
+_forbidden = 0  # how many no_synchronisation() blocks are open
+
+
+def synchronise(what: str) -> None:
+    """Called where CuPy waits for the device, `what` being the operation."""
+    if _forbidden:
+        raise SynchronisationError(f"{what} makes the host wait for the device")
+    counters.synchronisations += 1
+
+
+def copy_to_host(what: str) -> None:
+    synchronise(what)
+    counters.device_to_host += 1
+
+
+@contextlib.contextmanager
+def no_synchronisation() -> Iterator[None]:
+    """Every host synchronisation in the block raises SynchronisationError, at the line that causes it."""
+    global _forbidden
+    _forbidden += 1
+    try:
+        yield
+    finally:
+        _forbidden -= 1
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[Counters]:
+    """Yields counters that hold, once the block has ended, what happened in it."""
+    before = dataclasses.replace(counters)
+    inside = Counters()
+    try:
+        yield inside
+    finally:
+        for field in dataclasses.fields(Counters):
+            setattr(inside, field.name, getattr(counters, field.name) - getattr(before, field.name))
+
+
+def checked_dtype(dtype) -> np.dtype:
+    """`dtype` as NumPy's dtype, if CuPy has arrays of it (no object, longdouble, strings, big-endian)."""
+    found = np.dtype(dtype)
+    if found not in DTYPES:
+        raise TypeError(f"Unsupported dtype {found}: CuPy has {', '.join(API['dtypes'])}")
+    return found
+
+
+def signature_of(text: str) -> inspect.Signature:
+    """The signature recorded as text, e.g. 'a, axis=None, *, dtype=float'."""
+    return inspect.signature(eval(f"lambda {text}: None", {"float": float, "int": int, "float64": np.float64}))
+
+
+class Call:
+    """How CuPy's function may be called, and how that call differs from NumPy's function of the same name."""
+
+    def __init__(self, name: str, text: str, numpy_function, *, method: bool = False):
+        self.name = name
+        self.signature = signature_of(text)
+        self.parameters = list(self.signature.parameters.values())
+        self.refused = API["refused"].get(name, {})
+        self.explicit = []  # parameters whose default differs: leaving them out means different things
+        self.positional = len(self.parameters)  # so many positional arguments mean the same in both
+        try:
+            theirs = list(inspect.signature(numpy_function).parameters.values())[method:]
+        except (TypeError, ValueError):  # NumPy before 2.4 has no signature for functions in C
+            return
+        places = {p.name: i for i, p in enumerate(theirs)}
+        for i, parameter in enumerate(self.parameters):
+            place = places.get(parameter.name)
+            if place is None:
+                continue
+            if place != i and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                self.positional = min(self.positional, i)
+            default = theirs[place].default
+            if isinstance(default, str) and isinstance(parameter.default, str) and default != parameter.default:
+                self.explicit.append(parameter.name)
+
+    def bind(self, args: tuple, kwargs: dict) -> list[tuple[str, object]]:
+        """(parameter, value) of the positional arguments in order; TypeError if CuPy would refuse the call."""
+        try:
+            bound = self.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"cupy.{self.name}({self._text()}): {error}") from None
+        for name in self.explicit:
+            if name not in bound:
+                raise TypeError(f"{self.name}: the default of {name} differs between NumPy and CuPy; give it")
+        for name, values in self.refused.items():
+            if name in bound and not any(bound[name] is v or bound[name] == v for v in values):
+                raise TypeError(f"cupy.{self.name} takes {name} only as {values}, got {bound[name]!r}")
+        names = []
+        for parameter in self.parameters:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                names.extend([parameter.name] * (len(args) - len(names)))
+            else:
+                names.append(parameter.name)
+        if len(args) > self.positional and self.parameters[self.positional].kind is not inspect._VAR_POSITIONAL:
+            name = self.parameters[self.positional].name
+            raise TypeError(f"{self.name}: {name} has another position in NumPy; give it by keyword")
+        return list(zip(names, args, strict=False))
+
+    def _text(self) -> str:
+        return str(self.signature)[1:-1]

@@ -1,0 +1,183 @@
+"""CuPy's ufuncs: fewer keywords and methods than NumPy's, and types chosen from a list of their own."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from . import strict_index
+from .strict_array import StrictArray, host, wrap
+from .strict_rules import API, PromotionError, checked_dtype, signature_of
+
+UFUNCS = API["cupy"]["ufuncs"]
+
+
+class StrictUfunc:
+    """Stands for one cupy.ufunc."""
+
+    def __init__(self, name: str):
+        entry = UFUNCS[name]
+        self.__name__ = name
+        self.nin, self.nout, self.nargs = entry["nin"], entry["nout"], entry["nin"] + entry["nout"]
+        self.types = entry["types"].split()
+        self._entry = entry
+        self._numpy = getattr(np, name)
+
+    def __repr__(self) -> str:
+        return f"<strict ufunc '{self.__name__}'>"
+
+    def __call__(self, *args, **kwargs):
+        unknown = set(kwargs) - set(API["ufunc_keywords"])
+        if unknown:
+            raise TypeError(f"cupy.{self.__name__}: wrong arguments {sorted(unknown)}")
+        if not self.nin <= len(args) <= self.nargs:
+            raise TypeError(f"cupy.{self.__name__} takes {self.nin} inputs, got {len(args)} arguments")
+        inputs = [host(a, self.__name__) for a in args[: self.nin]]
+        outputs = self._outputs(args[self.nin :], kwargs.pop("out", None))
+        if kwargs.get("dtype") is not None:
+            checked_dtype(kwargs["dtype"])
+        else:
+            kwargs.pop("dtype", None)
+            self._check_promotion(inputs)
+        if any(out is not None for out in outputs):
+            kwargs["out"] = tuple(None if out is None else host(out, "out=") for out in outputs)
+        with np.errstate(all="ignore"):  # a GPU neither warns nor raises
+            result = self._numpy(*inputs, **kwargs)
+        if self.nout == 1:
+            return outputs[0] if outputs and outputs[0] is not None else wrap(result)
+        given = outputs or (None,) * self.nout
+        return tuple(wrap(r) if g is None else g for r, g in zip(result, given, strict=True))
+
+    def _outputs(self, positional: tuple, keyword) -> tuple:
+        if keyword is None:
+            outputs = positional
+        elif positional:
+            raise ValueError("cannot specify 'out' as both a positional and keyword argument")
+        else:
+            outputs = keyword if isinstance(keyword, tuple) else (keyword,)
+        for out in outputs:
+            if out is not None and not isinstance(out, StrictArray):
+                raise TypeError(f"cupy.{self.__name__}: output arguments must be device arrays, got {type(out)}")
+        return outputs
+
+    def _check_promotion(self, inputs: list) -> None:
+        """Raise if CuPy would choose other dtypes for the results than NumPy."""
+        if not isinstance(self._numpy, np.ufunc):
+            return  # fix, i0 and sinc are plain functions in NumPy
+        kinds = tuple(type(x) if type(x) in (int, float, complex) else np.result_type(x) for x in inputs)
+        ours, theirs = _result_dtypes(self.__name__, kinds)
+        if ours is None:
+            raise TypeError(f"cupy.{self.__name__}: wrong type {kinds}")
+        if theirs is not None and ours != theirs:
+            raise PromotionError(f"{self.__name__} of {kinds} gives {ours} in CuPy, {theirs} in NumPy")
+
+    # The methods
+
+    def at(self, a, indices, b=None) -> None:
+        operation = self._entry.get("at")
+        if operation is None:
+            raise NotImplementedError(f"`cupy.{self.__name__}.at` is not supported yet")
+        if not isinstance(a, StrictArray):
+            raise TypeError(f"cupy.{self.__name__}.at writes into a device array, got {type(a)}")
+        index = strict_index.host_index(indices, a.shape)
+        strict_index.scatter(operation, self._numpy, a._data, index, host(b, f"{self.__name__}.at"))
+
+    def reduce(self, *args, **kwargs):
+        return self._method("reduce", args, kwargs)
+
+    def accumulate(self, *args, **kwargs):
+        return self._method("accumulate", args, kwargs)
+
+    def reduceat(self, *args, **kwargs):
+        return self._method("reduceat", args, kwargs)
+
+    def outer(self, A, B, **kwargs):
+        A, B = _device(A), _device(B)
+        return self(A.reshape(A.shape + (1,) * B.ndim), B, **kwargs)
+
+    def _method(self, method: str, args: tuple, kwargs: dict):
+        if not self._entry.get(method):
+            raise NotImplementedError(f"`cupy.{self.__name__}.{method}` is not supported yet")
+        bound = signature_of(API["ufunc_methods"][method]).bind(*args, **kwargs).arguments
+        out = bound.get("out")
+        for name in ("array", "indices", "out"):
+            if bound.get(name) is not None:
+                bound[name] = _device(bound[name])._data
+        result = getattr(self._numpy, method)(**bound)
+        return wrap(result) if out is None else out
+
+
+def _device(value) -> StrictArray:
+    if not isinstance(value, StrictArray):
+        raise TypeError(f"expected a device array, got {type(value)}")
+    return value
+
+
+@functools.cache
+def _result_dtypes(name: str, kinds: tuple) -> tuple[tuple | None, tuple | None]:
+    """Result dtypes in CuPy and in NumPy for inputs that are dtypes or, for Python's scalars, int/float/complex."""
+    try:
+        resolved = getattr(np, name).resolve_dtypes((*kinds, *(None,) * UFUNCS[name]["nout"]))
+        theirs = resolved[len(kinds) :]
+    except TypeError:
+        theirs = None
+    loop = cupy_loop(UFUNCS[name]["types"].split(), kinds)
+    return (None if loop is None else tuple(np.dtype(c) for c in loop.split("->")[1])), theirs
+
+
+def cupy_loop(loops: list[str], kinds: tuple) -> str | None:
+    """The first loop to which all inputs can be cast: _guess_routine_from_in_types in CuPy's _core/_kernel.pyx."""
+    scalars = {int: np.dtype(np.int64), float: np.dtype(np.float64), complex: np.dtype(np.complex128)}
+    types = [scalars.get(kind, kind) for kind in kinds]
+    weak = [kind if kind in scalars else None for kind in kinds]
+    score = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 2}
+    strong_scores = [score[t.kind] for t, w in zip(types, weak, strict=True) if w is None]
+    weak_scores = [score[t.kind] for t, w in zip(types, weak, strict=True) if w is not None]
+    if not strong_scores or not weak_scores or max(strong_scores) < max(weak_scores):
+        weak = [None] * len(kinds)
+    for loop in loops:
+        for given, scalar, wanted in zip(types, weak, map(np.dtype, loop.split("->")[0]), strict=True):
+            if not np.can_cast(given, wanted) and (scalar is None or np.result_type(scalar(0), wanted) != wanted):
+                break
+        else:
+            return loop
+    return None
+
+
+def _binary(name: str, ufunc):
+    def forward(self, other):
+        return ufunc(self, other)
+
+    def reflected(self, other):
+        return ufunc(other, self)
+
+    def in_place(self, other):
+        return ufunc(self, other, self)
+
+    setattr(StrictArray, f"__{name}__", forward)
+    setattr(StrictArray, f"__r{name}__", reflected)
+    setattr(StrictArray, f"__i{name}__", in_place)
+
+
+def install_operators() -> None:
+    """Give StrictArray the operators of cupy.ndarray, each by its ufunc."""
+    binary = {
+        **{"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "mod": "remainder"},
+        **{"floordiv": "floor_divide", "pow": "power", "lshift": "left_shift", "rshift": "right_shift"},
+        **{"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"},
+    }
+    for name, ufunc in binary.items():
+        _binary(name, StrictUfunc(ufunc))
+    comparisons = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
+    for name, ufunc in {**comparisons, "eq": "equal", "ne": "not_equal"}.items():
+        setattr(StrictArray, f"__{name}__", lambda self, other, f=StrictUfunc(ufunc): f(self, other))
+    unary = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
+    for name, ufunc in unary.items():
+        setattr(StrictArray, f"__{name}__", lambda self, f=StrictUfunc(ufunc): f(self))
+    divmod_ = StrictUfunc("divmod")
+    StrictArray.__divmod__ = lambda self, other: divmod_(self, other)
+    StrictArray.__rdivmod__ = lambda self, other: divmod_(other, self)
+
+
+install_operators()

@@ -1,0 +1,226 @@
+"""The helpers of the contract `y, backward = f(...)`: trees of arrays, the stack of layers, checkpointing, batch shards.
+
+A component is a pure function.  Its positional arguments are differentiable (trees of arrays, or None for "not given"),
+everything else is keyword-only.  It returns its value and `backward`, which maps the gradient of the value to one
+gradient per positional argument, in order (bare if there is only one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from .backend import array_module
+
+# Nested dicts and lists of arrays; None stands for nothing there.  A tuple is a leaf: trees of shapes hold tuples.
+Tree = Any
+
+# ------------------------------------------------------------------------------------------------- trees
+
+
+def tree_map(f: Callable, tree: Tree, *others: Tree) -> Tree:
+    """f applied leaf by leaf to trees of the same structure; None stays None."""
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        return {name: tree_map(f, branch, *(o[name] for o in others)) for name, branch in tree.items()}
+    if isinstance(tree, list):
+        return [tree_map(f, branch, *(o[i] for o in others)) for i, branch in enumerate(tree)]
+    return f(tree, *others)
+
+
+def add(a: Tree, b: Tree) -> Tree:
+    """a + b for gradient trees.  A missing or None part means zero, so partial trees may be added.
+
+    Never writes into a or b; a part that only one of them has is passed on as it is (it may alias).
+    """
+    if a is None or b is None:
+        return b if a is None else a
+    if isinstance(a, dict):
+        return {name: add(a.get(name), b.get(name)) for name in [*a, *(n for n in b if n not in a)]}
+    if isinstance(a, list):
+        if len(a) != len(b):
+            raise ValueError(f"cannot add lists of {len(a)} and {len(b)} parts")
+        return [add(x, y) for x, y in zip(a, b)]
+    return a + b
+
+
+def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """{"layers.0.norm1.gamma": array, ...}: the leaves by their path, in the order of the tree."""
+    if tree is None:
+        return {}
+    if isinstance(tree, dict):
+        branches = tree.items()
+    elif isinstance(tree, list):
+        branches = enumerate(tree)
+    else:
+        return {prefix: tree}
+    leaves: dict[str, Any] = {}
+    for name, branch in branches:
+        leaves |= flatten(branch, f"{prefix}.{name}" if prefix else str(name))
+    return leaves
+
+
+def unflatten(leaves: dict[str, Any], like: Tree, prefix: str = "") -> Tree:
+    """The tree with the structure of `like` and the leaves of `leaves`; the inverse of `flatten`."""
+    if like is None:
+        return None
+    if isinstance(like, dict):
+        return {n: unflatten(leaves, b, f"{prefix}.{n}" if prefix else str(n)) for n, b in like.items()}
+    if isinstance(like, list):
+        return [unflatten(leaves, b, f"{prefix}.{i}" if prefix else str(i)) for i, b in enumerate(like)]
+    return leaves[prefix]
+
+
+def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
+    """The gradient of an array of `shape` that was broadcast: summed over the axes that broadcasting repeated."""
+    if gradient.shape == tuple(shape):
+        return gradient
+    extra = gradient.ndim - len(shape)
+    repeated = tuple(range(extra)) + tuple(
+        extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1
+    )
+    return gradient.sum(axis=repeated, keepdims=True).reshape(shape)
+
+
+def complete(partial: Tree, like: Tree) -> Tree:
+    """A partial gradient tree with zeros where it lacks something that `like` has."""
+    if isinstance(like, dict):
+        return {name: complete((partial or {}).get(name), branch) for name, branch in like.items()}
+    if isinstance(like, list):
+        return [complete(p, branch) for p, branch in zip(partial or [None] * len(like), like)]
+    return array_module(like).zeros_like(like) if partial is None else partial
+
+
+def on_tree(f: Callable, *names: str) -> Callable:
+    """f(x, a, b, ...) as a component of a parameter tree: g(p, x) = f(x, p[names[0]], p[names[1]], ...).
+
+    A name that p lacks is passed as None.  backward gives (dp, dx), with exactly the names that p has.
+    """
+
+    def component(p, x, **kwargs):
+        y, back = f(x, *(p.get(name) for name in names), **kwargs)
+
+        def backward(dy):
+            dx, *dparameters = back(dy)
+            return {name: d for name, d in zip(names, dparameters) if name in p}, dx
+
+        return y, backward
+
+    return component
+
+
+# ------------------------------------------------------------------------------------------------- the stack
+
+
+def stack(
+    layer: Callable,
+    ps: Sequence[Tree],
+    x: Tree,
+    *shared: Tree,
+    each: Callable[[int], dict] | None = None,
+    grad: bool = True,
+    once: bool = False,
+    checkpointing: bool = False,
+    on_gradient: Callable[[int, Tree], None] | None = None,
+) -> tuple[Tree, Callable | None]:
+    """x_{i+1} = layer(ps[i], x_i, *shared, **each(i)) for i = 0 .. L-1; returns x_L.
+
+    Gradients: dps[i] and dx_i come from layer i's backward at dx_{i+1}; every layer's gradient of a shared input is
+    added up.  This is the one place that walks layers, and the one that knows whether gradients are wanted:
+
+    grad           False: each layer's closure is dropped at once, so one layer's activations are held; backward is None.
+    once           backward may be called one time only and frees each layer's closure as it passes (training).
+    checkpointing  each layer keeps its inputs only, and is computed again in the backward.
+    on_gradient    called as on_gradient(i, dp) as soon as layer i's gradient is complete, last layer first; the list of
+                   layer gradients that backward returns then holds None, so that no full tree is built up.
+    """
+    backs: list[Callable | None] = []
+    run = checkpoint(layer) if checkpointing and grad else layer
+    for i, p in enumerate(ps):
+        x, back = run(p, x, *shared, **(each(i) if each else {}))
+        if grad:
+            backs.append(back)
+        del back
+    if not grad:
+        return x, None
+
+    def backward(dx):
+        if once and None in backs:
+            raise RuntimeError("stack(once=True): backward was called a second time, but its closures are freed")
+        dps: list[Tree] = [None] * len(backs)
+        dshared: list[Tree] = [None] * len(shared)
+        for i in reversed(range(len(backs))):
+            dp, dx, *ds = backs[i](dx)
+            if once:
+                backs[i] = None
+            dshared = [add(total, d) for total, d in zip(dshared, ds)]
+            if on_gradient is None:
+                dps[i] = dp
+            else:
+                on_gradient(i, dp)
+            del dp, ds
+        return dps, dx, *dshared
+
+    return x, backward
+
+
+def checkpoint(f: Callable) -> Callable:
+    """The component f, keeping its inputs instead of its closure: backward computes the forward again.
+
+    Chen et al. 2016.  Costs one more forward; the result is bit-equal, since the randomness is in the key.
+    """
+
+    def checkpointed(*args, **kwargs):
+        y, _ = f(*args, **kwargs)
+
+        def backward(dy):
+            return f(*args, **kwargs)[1](dy)
+
+        return y, backward
+
+    return checkpointed
+
+
+# ------------------------------------------------------------------------------------------------- batch shards
+
+
+def shards(batch: Tree, count: int) -> list[Tree]:
+    """A batch (a tree of arrays with the samples on the first axis) cut into `count` consecutive parts.
+
+    Sizes differ by at most one.  ValueError when there are fewer samples than parts.
+    """
+    sizes = {len(a) for a in flatten(batch).values()}
+    if len(sizes) != 1:
+        raise ValueError(f"arrays of a batch must have the same number of samples, got {sorted(sizes)}")
+    samples = sizes.pop()
+    if not 1 <= count <= samples:
+        raise ValueError(f"cannot cut a batch of {samples} samples into {count} shards")
+    edges = [samples * i // count for i in range(count + 1)]
+    return [tree_map(lambda a, lo=lo, hi=hi: a[lo:hi], batch) for lo, hi in zip(edges, edges[1:])]
+
+
+def map_shards(f: Callable[[Tree], Tree], batch: Tree, workers: int) -> list[Tree]:
+    """f(shard) for each of `workers` shards of the batch, one thread each, BLAS held to one thread in all of them.
+
+    NumPy lets go of the interpreter lock in matmul and ufuncs, so this uses all cores also where BLAS alone would not.
+    The results come in the order of the shards, so adding them up in that order gives a repeatable sum.
+    """
+    if workers == 1:
+        return [f(batch)]
+    with blas_threads(1), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(f, shards(batch, workers)))
+
+
+@contextmanager
+def blas_threads(count: int | None):
+    """Hold BLAS to `count` threads inside; does nothing without threadpoolctl or with None."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:  # optional: everything runs without it, only slower
+        yield
+        return
+    with threadpool_limits(limits=count, user_api="blas"):
+        yield

@@ -1,0 +1,125 @@
+"""Batches from a packed token array: in training by the number of the sample, in evaluation in order.
+
+Shapes: B samples, T tokens a sample (`length`). targets[b, t] is the token that follows inputs[b, t], so
+that targets line up with the logits; IGNORED where there is nothing to predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+IGNORED = -100  # a target that does not count
+
+
+class Windows:
+    """The samples of a training run: sample n is known from (tokens, length, seed, n) alone.
+
+    So a run that resumes at sample n needs no saved state, and ranks or micro-batches that share a batch
+    just ask for their numbers. Sample n belongs to epoch n // windows_per_epoch. In each epoch the array is
+    cut into windows of `length` inputs (and the one target more at the end) from a random offset on, so that
+    the borders fall elsewhere each time, and the windows come in random order, each exactly once.
+
+    windows_per_epoch = max(1, N // length - 1): one fewer than fit, so that there are at least `length`
+    offsets (for N >= 2 length), all with the same number of windows. An epoch leaves out fewer than 2 length
+    tokens, but over the epochs every token comes up.
+
+    tokens (N,) of an integer type, may be memory-mapped: only the windows asked for are read.
+    Keeps the order of one epoch (8 bytes a window). Not for use by several threads at once.
+    Errors: ValueError for fewer than length + 1 tokens.
+    """
+
+    def __init__(self, tokens: np.ndarray, length: int, seed: int) -> None:
+        _check(tokens, length, length + 1, f"one window of {length}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed {seed}, expected 0 to 2**64 - 1")
+        self.tokens = tokens
+        self.length = length
+        self.seed = seed
+        self.windows_per_epoch = max(1, len(tokens) // length - 1)
+        self.offsets = len(tokens) - self.windows_per_epoch * length
+        self._epoch = -1
+        self._starts = np.empty(0, np.int64)
+
+    def starts(self, epoch: int) -> np.ndarray:
+        """First token of each window of an epoch, in the order of training: (windows_per_epoch,) int64."""
+        if epoch != self._epoch:
+            # The raw words of Philox, a counter-based generator (Salmon et al. 2011), keyed by (seed,
+            # epoch). NumPy keeps these the same from version to version, which it does not promise for
+            # permutation() (NEP 19).
+            key = np.array([self.seed, epoch], np.uint64)
+            words = np.random.Philox(key=key).random_raw(self.windows_per_epoch + 1)
+            offset = int(words[0]) % self.offsets
+            order = np.argsort(words[1:], kind="stable")
+            self._epoch, self._starts = epoch, offset + self.length * order
+        return self._starts
+
+    def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Samples first … first + count - 1: inputs (count, T) and targets (count, T), int64."""
+        if first < 0 or count < 0:
+            raise ValueError(f"samples from {first}, {count} of them, expected numbers of 0 or more")
+        inputs = np.empty((count, self.length), np.int64)
+        targets = np.empty((count, self.length), np.int64)
+        for row, sample in enumerate(range(first, first + count)):
+            epoch, place = divmod(sample, self.windows_per_epoch)
+            start = int(self.starts(epoch)[place])
+            inputs[row] = self.tokens[start : start + self.length]
+            targets[row] = self.tokens[start + 1 : start + 1 + self.length]
+        return inputs, targets
+
+
+def document_positions(inputs: np.ndarray, eos_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """For packed samples whose documents may not see each other: (documents, positions), both (B, T) int64.
+
+    documents[b, t] = number of eos among inputs[b, :t + 1]: equal numbers, same document (see
+    mask.packed_mask). positions[b, t] = t - first t of that document in the row.
+
+    The eos between two documents counts as the start of the second one, at position 0. Then every target is
+    fair: the last token of a document predicts eos, and eos alone predicts the first token of the next one,
+    which is also how text is generated from an empty prompt.
+    """
+    starts = inputs == eos_id
+    documents = np.cumsum(starts, axis=-1, dtype=np.int64)
+    place = np.arange(inputs.shape[-1], dtype=np.int64)
+    return documents, place - np.maximum.accumulate(np.where(starts, place, 0), axis=-1)
+
+
+def evaluation_windows(
+    tokens: np.ndarray, length: int, batch: int = 8
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of (inputs, targets) that predict each of tokens[1:] exactly once, in order.
+
+    tokens (N,), may be memory-mapped. Windows of `length` targets that touch and do not overlap, `batch` of
+    them a batch: (B, T) int64, B = batch or fewer in the last. The last window is padded: inputs 0, targets
+    IGNORED. A token sees only what is before it in its window, so this is an upper bound of the loss with a
+    sliding window. Errors: ValueError for fewer than 2 tokens, at the call and not at the first batch.
+    """
+    _check(tokens, length, 2, "one prediction")
+    if batch < 1:
+        raise ValueError(f"batch of {batch} windows, expected 1 or more")
+    return _evaluation_windows(tokens, length, batch)
+
+
+def _evaluation_windows(tokens, length, batch):
+    last = len(tokens) - 1  # number of targets
+    for first in range(0, last, batch * length):
+        count = min(batch * length, last - first)
+        rows = -(-count // length)
+        inputs = np.zeros(rows * length, np.int64)
+        targets = np.full(rows * length, IGNORED, np.int64)
+        inputs[:count] = tokens[first : first + count]
+        targets[:count] = tokens[first + 1 : first + 1 + count]
+        yield inputs.reshape(rows, length), targets.reshape(rows, length)
+
+
+def _check(tokens: np.ndarray, length: int, needed: int, purpose: str) -> None:
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+        raise ValueError(f"tokens: {tokens.dtype} array of shape {tokens.shape}, expected (N,) of integers")
+    if length < 1:
+        raise ValueError(f"windows of {length} tokens, expected 1 or more")
+    if len(tokens) < needed:
+        raise ValueError(
+            f"corpus too small: {len(tokens)} tokens, {purpose} needs at least {needed} "
+            "(give more text or a smaller context)"
+        )

@@ -1,0 +1,120 @@
+"""Documents of token ids as one long array, in memory and on disk.
+
+    ids of document 1, eos, ids of document 2, eos, ...
+
+On disk it is a .npy file of one dimension: uint16 for a vocabulary of at most 65536 tokens, else uint32. It
+is opened memory-mapped, so a corpus may be larger than the memory.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest of uint16 and uint32 that holds the ids 0 … vocab_size - 1."""
+    for dtype in DTYPES:
+        if 1 <= vocab_size <= np.iinfo(dtype).max + 1:
+            return dtype
+    raise ValueError(f"vocabulary of {vocab_size} tokens, expected 1 to 2**32")
+
+
+def pack(id_lists: Iterable[Sequence[int]], eos_id: int, vocab_size: int) -> np.ndarray:
+    """All documents one after the other, each followed by eos_id: (N,) uint16 or uint32.
+
+    id_lists may be a generator: only the packed form is held.
+    Errors: ValueError for an id outside 0 … vocab_size - 1 (names the document, counted from 0, and the id).
+    """
+    dtype = token_dtype(vocab_size)
+    if not 0 <= eos_id < vocab_size:
+        raise ValueError(f"eos_id {eos_id}, expected an id from 0 to {vocab_size - 1}")
+    parts = [np.empty(0, dtype)]
+    end = np.array([eos_id], dtype)
+    for number, ids in enumerate(id_lists):
+        array = np.asarray(ids)
+        if array.size == 0:
+            array = array.astype(dtype)  # np.asarray([]) is float
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"document {number}: {array.dtype} array of shape {array.shape}, expected a list of token ids"
+            )
+        if array.size and not (0 <= array.min() and array.max() < vocab_size):
+            wrong = array[(array < 0) | (array >= vocab_size)][0]
+            raise ValueError(f"document {number}: token id {wrong}, expected 0 to {vocab_size - 1}")
+        parts += [array.astype(dtype), end]
+    return np.concatenate(parts)
+
+
+def write_tokens(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write a token array so that `path` holds the old file or the whole new one, whenever the machine stops.
+
+    It is written under a temporary name in the same folder, flushed to disk, then renamed; the folder must
+    exist. Errors: ValueError for an array that open_tokens would refuse; OSError as the disk reports it.
+    """
+    array = np.asarray(array)
+    if array.ndim != 1 or array.dtype not in DTYPES:
+        raise ValueError(f"{array.dtype} array of shape {array.shape}, expected (N,) of uint16 or uint32")
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only the owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_folder(path.parent)
+
+
+def open_tokens(path: str | os.PathLike) -> np.ndarray:
+    """The token array of a file, memory-mapped and read-only: (N,) uint16 or uint32.
+
+    Errors: ValueError of one line that names the file when it is missing or is not a whole token file (not
+    .npy, a pickle, another type or number of dimensions, fewer or more bytes than its header says).
+    """
+    name = os.fspath(path)
+    expected = "expected a .npy file of one dimension, uint16 or uint32"
+    try:
+        # open_memmap and not load: it never unpickles, and knows no other formats.
+        array = np.lib.format.open_memmap(name, mode="r")
+    except FileNotFoundError:
+        raise ValueError(f"{name}: no such file, {expected}") from None
+    except OSError as error:
+        raise ValueError(f"{name}: cannot be read: {error.strerror or error}, {expected}") from None
+    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{name}: not a whole token file ({reason}), {expected}") from None
+    if array.ndim != 1 or array.dtype not in DTYPES:  # another byte order is another dtype
+        raise ValueError(f"{name}: {array.dtype.str} array of shape {array.shape}, {expected}")
+    size, wanted = os.path.getsize(name), array.offset + array.nbytes
+    if size != wanted:
+        raise ValueError(f"{name}: {size} bytes, its header of {array.size} tokens needs {wanted}")
+    return array
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself last; where folders cannot be opened (Windows) the system has to see to it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,161 @@
+"""Baselines that count: uniform, unigram, and interpolated Kneser-Ney n-grams.
+
+They read the same token arrays as the neural models. Each has log_prob(tokens): natural logarithms of
+p(tokens[i] | tokens[:i]) for i = 1 … N - 1, shape (N - 1,) float64. Every token has a probability above zero
+after any history, and the probabilities of all tokens sum to 1. The history runs on through end-of-text
+tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Uniform:
+    """p(w) = 1 / V."""
+
+    def __init__(self, vocab_size: int) -> None:
+        if vocab_size < 1:
+            raise ValueError(f"vocabulary of {vocab_size} tokens, expected 1 or more")
+        self.vocab_size = vocab_size
+
+    def log_prob(self, tokens: np.ndarray) -> np.ndarray:
+        tokens = _checked(tokens, self.vocab_size, 2)
+        return np.full(len(tokens) - 1, -np.log(self.vocab_size))
+
+
+class Unigram:
+    """p(w) = (c(w) + added) / (N + V added), with added = 1 Laplace's law of succession: every token has
+    mass."""
+
+    def __init__(self, added: float = 1.0) -> None:
+        if not added > 0:
+            raise ValueError(f"added count {added}, expected more than 0")
+        self.added = added
+
+    def fit(self, tokens: np.ndarray, vocab_size: int) -> Unigram:
+        """Count tokens (N,); returns self."""
+        tokens = _checked(tokens, vocab_size, 1)
+        self.vocab_size = vocab_size
+        counts = np.bincount(tokens, minlength=vocab_size) + self.added
+        self.log_p = np.log(counts / counts.sum())
+        return self
+
+    def log_prob(self, tokens: np.ndarray) -> np.ndarray:
+        return self.log_p[_checked(tokens, self.vocab_size, 2)[1:]]
+
+
+class InterpolatedKneserNey:
+    """Interpolated Kneser-Ney with absolute discounts.      Ney, Essen & Kneser 1994; Chen & Goodman 1999,
+    sec. 3
+
+    For a history h of n - 1 tokens, h' the same without its first token, c the count of order n:
+
+        p_n(w | h) = (c(hw) - D(c(hw))) / sum_v c(hv)  +  gamma(h) p_{n-1}(w | h')
+        gamma(h)   = sum_v D(c(hv)) / sum_v c(hv)            p_0(w) = 1 / V
+        p_n(w | h) = p_{n-1}(w | h')                         where h was not seen
+
+    At the highest order c counts occurrences; below it c(hw) is the number of different tokens seen before
+    hw.
+
+    The discount D(c), from n_j = number of n-grams of this order with count j and Y = n_1 / (n_1 + 2 n_2):
+
+        modified=True   D(1) = 1 - 2Y n_2/n_1,  D(2) = 2 - 3Y n_3/n_2,  D(3 and more) = 3 - 4Y n_4/n_3
+        modified=False  D = Y for every count; 1/2 where n_1 = 0 (no count of 1, nothing to estimate from)
+
+    Where one of the three has a zero below its line, or lies outside (0, c], the order takes the single Y:
+    this happens in small corpora only. D(0) = 0.
+
+    A k-gram is kept as its place in a sorted array of codes, code = place of its first k - 1 tokens * V +
+    last token, so any order fits into 64 bits, and a look-up is one binary search per order. Fitting is one
+    sort per order.
+    """
+
+    def __init__(self, order: int = 3, modified: bool = True) -> None:
+        if order < 1:
+            raise ValueError(f"order {order}, expected 1 or more")
+        self.order = order
+        self.modified = modified
+
+    def fit(self, tokens: np.ndarray, vocab_size: int) -> InterpolatedKneserNey:
+        """Count the n-grams of tokens (N,), N >= order; returns self."""
+        tokens = _checked(tokens, vocab_size, self.order)
+        self.vocab_size = vocab_size
+        # codes[k - 1]: the sorted codes of the k-grams. All V unigrams have a place, which is the token
+        # itself.
+        self.codes = [np.arange(vocab_size)]
+        places = tokens  # of the k-gram that starts at each token
+        occurrences = np.bincount(tokens, minlength=vocab_size)
+        counts = []
+        for k in range(2, self.order + 1):
+            code = places[:-1] * vocab_size + tokens[k - 1 :]
+            found, first, longer, number = np.unique(
+                code, return_index=True, return_inverse=True, return_counts=True
+            )
+            # Each different k-gram is one token seen before its last k - 1 tokens, which are the (k-1)-gram
+            # that starts one further on.
+            counts.append(np.bincount(places[first + 1], minlength=len(self.codes[-1])))
+            self.codes.append(found)
+            places, occurrences = longer, number
+        counts.append(occurrences)
+
+        self.discounts = [_discounts(count, self.modified) for count in counts]
+        # For each n-gram what is left of its count, and for each history the sum of counts and of discounts.
+        self.kept, self.totals, self.freed = [], [], []
+        for k, (code, count, discount) in enumerate(zip(self.codes, counts, self.discounts, strict=True), 1):
+            taken = discount[np.minimum(count, 3)]
+            history = code // vocab_size  # 0 for unigrams: the one empty history
+            histories = 1 if k == 1 else len(self.codes[k - 2])
+            self.kept.append(count - taken)
+            self.totals.append(np.bincount(history, weights=count, minlength=histories))
+            self.freed.append(np.bincount(history, weights=taken, minlength=histories))
+        return self
+
+    def log_prob(self, tokens: np.ndarray) -> np.ndarray:
+        """Natural logarithms of the probabilities of tokens[1:], (N - 1,); the first ones have short
+        histories."""
+        tokens = _checked(tokens, self.vocab_size, 2)
+        p = np.full(len(tokens), 1 / self.vocab_size)  # p_0 of every token; then p_1, p_2, …
+        history = np.zeros(len(tokens), np.int64)  # place of the (k-1)-gram before each token from k - 1 on
+        for k in range(1, min(self.order, len(tokens)) + 1):
+            place = self._places(k, history, tokens[k - 1 :])
+            lower = p[k - 1 :]
+            total = np.where(history < 0, 0, self.totals[k - 1][history])
+            seen = total > 0
+            kept = np.where(place < 0, 0, self.kept[k - 1][place])
+            lower[seen] = (kept + self.freed[k - 1][history] * lower)[seen] / total[seen]
+            history = place[:-1]  # the k-gram that ends just before the next token
+        return np.log(p[1:])
+
+    def _places(self, k: int, history: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Places of the k-grams (history, last), -1 for those not seen."""
+        if k == 1:
+            return last
+        codes = self.codes[k - 1]
+        wanted = history * self.vocab_size + last
+        place = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+        return np.where((history >= 0) & (codes[place] == wanted), place, -1)
+
+
+def _discounts(counts: np.ndarray, modified: bool) -> np.ndarray:
+    """D(0), D(1), D(2), D(3 and more), from the counts of all n-grams of one order: (4,) float64."""
+    n1, n2, n3, n4 = (int(np.count_nonzero(counts == j)) for j in (1, 2, 3, 4))
+    y = n1 / (n1 + 2 * n2) if n1 else 0.5
+    if modified and n1 and n2 and n3:
+        three = 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3
+        if all(0 < d <= j for j, d in enumerate(three, start=1)):
+            return np.array([0.0, *three])
+    return np.array([0.0, y, y, y])
+
+
+def _checked(tokens: np.ndarray, vocab_size: int, needed: int) -> np.ndarray:
+    """tokens (N,) as int64; ValueError for another shape or type, fewer than `needed`, or ids out of
+    range."""
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+        raise ValueError(f"tokens: {tokens.dtype} array of shape {tokens.shape}, expected (N,) of integers")
+    if len(tokens) < needed:
+        raise ValueError(f"{len(tokens)} tokens, expected at least {needed}")
+    if not (0 <= tokens.min() and tokens.max() < vocab_size):
+        raise ValueError(f"token ids from {tokens.min()} to {tokens.max()}, expected 0 to {vocab_size - 1}")
+    return tokens.astype(np.int64)

@@ -1,0 +1,92 @@
+"""The numbers by which language models are compared, and the table of baselines.
+
+With nll = -sum_i ln p(token_i | what is before it), in nats, over the predicted tokens:
+
+    nll per token  = nll / tokens
+    perplexity     = exp(nll / tokens)          depends on the tokenizer: only for models over the same tokens
+    bits per byte  = nll / (ln 2 * bytes)       does not: bytes are those of the text, in UTF-8
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from .ngram import InterpolatedKneserNey, Uniform, Unigram
+
+
+def perplexity(mean_nll: float) -> float:
+    """exp(mean_nll), mean_nll in nats a token: the number of equally likely tokens that are as hard to guess.
+
+    Infinite where exp overflows (a model that has diverged is still to be reported).
+    """
+    try:
+        return math.exp(mean_nll)
+    except OverflowError:
+        return math.inf
+
+
+def bits_per_byte(total_nll_nats: float, bytes: int) -> float:
+    """total_nll_nats / (ln 2 * bytes): how many bits the model, as a compressor, needs for a byte of text.
+
+    total_nll_nats is over all predicted tokens, end-of-text tokens too; bytes counts the UTF-8 text that
+    they stand for, without the end-of-text tokens. The first token of an array has no prediction: put an
+    end-of-text token before the text, as before any later document, and no byte is left out.
+    Errors: ValueError for bytes < 1.
+    """
+    if bytes < 1:
+        raise ValueError(f"{bytes} bytes of text, expected 1 or more")
+    return total_nll_nats / (math.log(2) * bytes)
+
+
+class Row(NamedTuple):
+    """One line of the table: nll in nats a token, perplexity a token, bits a byte."""
+
+    name: str
+    nll: float
+    perplexity: float
+    bits_per_byte: float
+
+
+def row(name: str, total_nll_nats: float, tokens: int, bytes: int) -> Row:
+    """The line of a model that needs total_nll_nats for `tokens` predictions, which are `bytes` of text.
+
+    Errors: ValueError for tokens or bytes < 1.
+    """
+    if tokens < 1:
+        raise ValueError(f"{tokens} predicted tokens, expected 1 or more")
+    mean = total_nll_nats / tokens
+    return Row(name, mean, perplexity(mean), bits_per_byte(total_nll_nats, bytes))
+
+
+def baseline_rows(train: np.ndarray, validation: np.ndarray, vocab_size: int, bytes: int) -> list[Row]:
+    """Uniform, unigram and Kneser-Ney trigram: fitted on train (N,), measured on validation[1:], validation
+    (M,).
+
+    The same predictions as those of a model that is fed evaluation_windows(validation, …). bytes: of the
+    text of validation[1:], see bits_per_byte.
+    Errors: ValueError as from the models, and for a validation array of fewer than 2 tokens.
+    """
+    models = {
+        "uniform": Uniform(vocab_size),
+        "unigram (add-one)": Unigram().fit(train, vocab_size),
+        "trigram (modified Kneser-Ney)": InterpolatedKneserNey().fit(train, vocab_size),
+    }
+    rows = []
+    for name, model in models.items():
+        log_prob = model.log_prob(validation)
+        rows.append(row(name, -float(log_prob.sum()), log_prob.size, bytes))
+    return rows
+
+
+def format_rows(rows: Iterable[Row]) -> str:
+    """The rows as lines of text under a heading, numbers right-aligned."""
+    rows = list(rows)
+    width = max([len(row.name) for row in rows] + [len("model")])
+    lines = [f"{'model':<{width}}  {'nll/token':>9}  {'perplexity':>10}  {'bits/byte':>9}"]
+    for r in rows:
+        lines.append(f"{r.name:<{width}}  {r.nll:9.4f}  {r.perplexity:10.2f}  {r.bits_per_byte:9.4f}")
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""Activations: elementwise components f(x) with x of any shape."""
+
+from __future__ import annotations
+
+from ..backend import array_module, erf
+
+_SQRT_2_OVER_PI = 0.7978845608028654
+_GELU_CUBIC = 0.044715
+_SQRT_HALF = 0.7071067811865476
+_INV_SQRT_2PI = 0.3989422804014327
+
+
+def relu(x):
+    """y = max(x, 0).   dx = dy where x > 0, else 0 (0 at the kink).                     Nair & Hinton 2010"""
+    xp = array_module(x)
+
+    def backward(dy):
+        return dy * (x > 0)
+
+    return xp.maximum(x, 0), backward
+
+
+def gelu(x):
+    """y = x Phi(x),   Phi(x) = (1 + erf(x / sqrt 2)) / 2, the exact GELU of BERT.      Hendrycks & Gimpel 2016, sec. 2
+
+    Keeps x and Phi(x).   dx = dy * (Phi(x) + x phi(x)),   phi(x) = exp(-x^2 / 2) / sqrt(2 pi).
+    """
+    xp = array_module(x)
+    Phi = erf(x * _SQRT_HALF)
+    Phi += 1
+    Phi *= 0.5
+
+    def backward(dy):
+        phi = xp.exp(x * x * -0.5) * _INV_SQRT_2PI
+        return dy * (Phi + x * phi)
+
+    return x * Phi, backward
+
+
+def gelu_tanh(x):
+    """y = x (1 + tanh u) / 2,   u = sqrt(2/pi) (x + 0.044715 x^3): tanh GELU, as in GPT-2.
+
+    Hendrycks & Gimpel 2016, sec. 2.  Keeps x and t = tanh u.
+    dx = dy * ((1 + t) / 2 + x/2 (1 - t^2) du/dx),   du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2).
+    """
+    xp = array_module(x)
+    t = x * x
+    t *= _SQRT_2_OVER_PI * _GELU_CUBIC
+    t += _SQRT_2_OVER_PI
+    t *= x
+    xp.tanh(t, out=t)
+    y = t + 1
+    y *= x
+    y *= 0.5
+
+    def backward(dy):
+        du = x * x
+        du *= 3 * _SQRT_2_OVER_PI * _GELU_CUBIC
+        du += _SQRT_2_OVER_PI
+        dx = 1 - t * t
+        dx *= x
+        dx *= du
+        dx += t
+        dx += 1
+        dx *= dy
+        dx *= 0.5
+        return dx
+
+    return y, backward
+
+
+def silu(x):
+    """y = x s,   s = sigmoid(x) = 1 / (1 + exp(-x)).          Hendrycks & Gimpel 2016, sec. 4; Ramachandran et al. 2017
+
+    Keeps x and s.   dx = dy * s (1 + x (1 - s)).   The sigmoid is computed as (1 + tanh(x/2)) / 2: no overflow.
+    """
+    xp = array_module(x)
+    s = xp.tanh(x * 0.5)
+    s += 1
+    s *= 0.5
+
+    def backward(dy):
+        return dy * (s * (1 + x * (1 - s)))
+
+    return x * s, backward
+
+
+# By the names that hub configs use for them.
+ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "silu": silu, "swish": silu}

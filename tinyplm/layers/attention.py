@@ -1,0 +1,105 @@
+"""Scaled dot-product attention: multi-head, grouped-query, multi-query, self and cross."""
+
+from __future__ import annotations
+
+from ..backend import at_least_float32
+from ..core import add, unbroadcast
+from .dropout import dropout
+from .linear import linear
+from .softmax import masked_softmax
+
+
+def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
+    """o = dropout(P) v,   P = softmax(scale q k^T + bias) over the keys that mask allows.       Vaswani et al. 2017, eq. 1
+
+    q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).
+    H = K is multi-head, K = 1 multi-query (Shazeer 2019), between them grouped-query attention (Ainslie et al. 2023):
+    head h reads keys and values h // (H / K).  mask is boolean, True = may attend; a query without keys gives zeros.
+    scale is E^-0.5 unless given.  Keeps P, and its dropout mask.
+
+    With dA = dP' = do v^T through the dropout:   dS = P * (dA - sum_s dA P),   where sum_s dA P = sum_e do o;
+    dq = scale dS k,   dk = scale dS^T q,   dv = dropout(P)^T do,   dbias = dS summed over the axes it was repeated on.
+    """
+    B, H, T, E = q.shape
+    K, S = k.shape[1:3]
+    if H % K or k.shape != (B, K, S, E) or v.shape[:3] != (B, K, S):
+        raise ValueError(f"attention: q {q.shape}, k {k.shape}, v {v.shape} do not fit: expected q (B, H, T, E), "
+                         "k (B, K, S, E), v (B, K, S, E2) with H a multiple of K")  # fmt: skip
+    scale = E**-0.5 if scale is None else scale
+
+    def grouped(a):  # (B, H, T, n) -> (B, K, H/K * T, n): the queries of one group are rows of one matrix
+        return a.reshape(B, K, H // K * T, a.shape[-1])
+
+    def by_head(a):
+        return a.reshape(B, H, T, a.shape[-1])
+
+    scores = by_head(grouped(q) @ k.swapaxes(-1, -2))
+    scores *= scale
+    scores = at_least_float32(scores)
+    if bias is not None:
+        scores += bias
+    P = masked_softmax(scores, mask)
+    kept, drop_back = dropout(P.astype(q.dtype, copy=False), rate=rate, key=key)
+    o = by_head(grouped(kept) @ v)
+
+    def backward(do):
+        dv = grouped(kept).swapaxes(-1, -2) @ grouped(do)
+        dS = drop_back(by_head(grouped(do) @ v.swapaxes(-1, -2)))
+        dS = dS - (do * o).sum(axis=-1, keepdims=True)
+        dS *= P.astype(dS.dtype, copy=False)
+        dbias = None if bias is None else unbroadcast(dS, bias.shape)
+        dq = by_head(grouped(dS) @ k)
+        dk = grouped(dS).swapaxes(-1, -2) @ grouped(q)
+        dq *= scale
+        dk *= scale
+        return dq, dk, dv, dbias
+
+    return o, backward
+
+
+def split_heads(x, heads):
+    """(B, T, H * E) -> (B, H, T, E), a view."""
+    B, T, width = x.shape
+    return x.reshape(B, T, heads, width // heads).transpose(0, 2, 1, 3)
+
+
+def merge_heads(x):
+    """(B, H, T, E) -> (B, T, H * E), the inverse of split_heads."""
+    B, H, T, E = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(B, T, H * E)
+
+
+def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None, mask=None, scale=None, rate=0.0, key=None):
+    """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo,   c = context, or x itself.
+
+    x (B, T, D), context (B, S, Dc) or None, bias as in `attention` -> y (B, T, D).                 Vaswani et al. 2017, sec. 3.2.2
+    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has biases.
+    backward gives (dp, dx, dcontext, dbias), None for what was not given.
+    ValueError when the head counts do not divide the widths.
+    """
+    kv_heads = heads if kv_heads is None else kv_heads
+    if heads % kv_heads or p["Wq"].shape[1] % heads or p["Wk"].shape[1] % kv_heads:
+        raise ValueError(f"multi_head_attention: {heads} heads and {kv_heads} key/value heads do not divide "
+                         f"Wq {p['Wq'].shape}, Wk {p['Wk'].shape}")  # fmt: skip
+    source = x if context is None else context
+    q, q_back = linear(x, p["Wq"], p.get("bq"))
+    k, k_back = linear(source, p["Wk"], p.get("bk"))
+    v, v_back = linear(source, p["Wv"], p.get("bv"))
+    o, o_back = attention(split_heads(q, heads), split_heads(k, kv_heads), split_heads(v, kv_heads), bias,
+                          mask=mask, scale=scale, rate=rate, key=key)  # fmt: skip
+    y, y_back = linear(merge_heads(o), p["Wo"], p.get("bo"))
+
+    def backward(dy):
+        do, dWo, dbo = y_back(dy)
+        dq, dk, dv, dbias = o_back(split_heads(do, heads))
+        dx, dWq, dbq = q_back(merge_heads(dq))
+        dsource_k, dWk, dbk = k_back(merge_heads(dk))
+        dsource_v, dWv, dbv = v_back(merge_heads(dv))
+        dsource = dsource_k + dsource_v
+        dp = {"Wq": dWq, "Wk": dWk, "Wv": dWv, "Wo": dWo, "bq": dbq, "bk": dbk, "bv": dbv, "bo": dbo}
+        dp = {name: dp[name] for name in p}
+        if context is None:
+            return dp, add(dx, dsource), None, dbias
+        return dp, dx, dsource, dbias
+
+    return y, backward

@@ -1,0 +1,59 @@
+"""Transformer blocks: residual sublayers with the norm before or after."""
+
+from __future__ import annotations
+
+from ..random import fold
+from .dropout import dropout
+
+
+def pre_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
+    """y = x + dropout(f(p, norm(x), *shared)).                                             Xiong et al. 2020, table 1, right
+
+    norm(p_norm, x) and f(p, x, *shared) are components.
+    dx = dy + the gradient through f and norm; backward gives (dp_norm, dp, dx, *dshared).
+    """
+    h, norm_back = norm(p_norm, x)
+    s, f_back = f(p, h, *shared)
+    s, drop_back = dropout(s, rate=rate, key=key)
+
+    def backward(dy):
+        dp, dh, *dshared = f_back(drop_back(dy))
+        dp_norm, dx = norm_back(dh)
+        return dp_norm, dp, dx + dy, *dshared
+
+    return x + s, backward
+
+
+def post_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
+    """y = norm(x + dropout(f(p, x, *shared))).                       Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1, left
+
+    dx = dr + the gradient of r through f, where r = x + dropout(f(x)); backward gives (dp_norm, dp, dx, *dshared).
+    """
+    s, f_back = f(p, x, *shared)
+    s, drop_back = dropout(s, rate=rate, key=key)
+    y, norm_back = norm(p_norm, x + s)
+
+    def backward(dy):
+        dp_norm, dr = norm_back(dy)
+        dp, dx, *dshared = f_back(drop_back(dr))
+        return dp_norm, dp, dx + dr, *dshared
+
+    return y, backward
+
+
+def block(p, x, *shared, residual, norm, attention, mlp, rate=0.0, key=None):
+    """An attention sublayer, then a feed-forward sublayer, each wrapped by `residual` (pre_norm or post_norm).
+
+    p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> (B, T, D).  norm(p, x), attention(p, x, *shared) and mlp(p, x)
+    are components that the family gives; `rate` is the dropout before each residual addition.
+    backward gives (dp, dx, *dshared).
+    """
+    h, attention_back = residual(p["norm1"], p["attention"], x, *shared, norm=norm, f=attention, rate=rate, key=fold(key, 1))
+    y, mlp_back = residual(p["norm2"], p["mlp"], h, norm=norm, f=mlp, rate=rate, key=fold(key, 2))
+
+    def backward(dy):
+        dnorm2, dmlp, dh = mlp_back(dy)
+        dnorm1, dattention, dx, *dshared = attention_back(dh)
+        return {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "mlp": dmlp}, dx, *dshared
+
+    return y, backward

@@ -1,0 +1,25 @@
+"""Dropout with explicit randomness."""
+
+from __future__ import annotations
+
+from ..random import uniform_bits
+
+
+def dropout(x, *, rate, key):
+    """y = x * m / (1 - rate),   m = 1 with probability 1 - rate, else 0.                       Srivastava et al. 2014
+
+    x (B, ...), key (B,) uint64, one per sample (see tinyplm.random), or None for the identity.  Keeps m (one byte each).
+    dx = dy * m / (1 - rate).  The mask is a function of the key and the element's place in its sample alone.
+    ValueError unless 0 <= rate < 1.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout: expected 0 <= rate < 1, got {rate}")
+    if key is None or rate == 0:
+        return x, lambda dy: dy
+    kept = uniform_bits(key, x.shape) >= int(rate * 2**32)
+    scale = 1 / (1 - rate)
+
+    def backward(dy):
+        return dy * kept * scale
+
+    return x * kept * scale, backward

@@ -1,0 +1,30 @@
+"""Embedding look-up."""
+
+from __future__ import annotations
+
+from ..backend import is_host, scatter_add
+
+
+def embedding(table, *, ids):
+    """y[...] = table[ids[...]].
+
+    table (V, D), ids (...) integers in [0, V) -> (..., D).  Keeps ids.
+    dtable[v] = sum of dy over all positions with ids = v (a scatter-add, see backend.scatter_add).
+    ValueError on an id out of range (on the host; on a GPU the check would make it wait, so the model's border does it).
+    """
+    if is_host(ids):
+        check_ids(ids, table.shape[0])
+
+    def backward(dy):
+        return scatter_add(table.shape[0], ids.reshape(-1), dy.reshape(-1, table.shape[1]))
+
+    return table[ids], backward
+
+
+def check_ids(ids, vocabulary: int, name: str = "token id") -> None:
+    """ValueError unless the host array ids holds integers in [0, vocabulary)."""
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"{name}s must be integers, got dtype {ids.dtype}")
+    if ids.size and not (0 <= ids.min() and ids.max() < vocabulary):
+        bad = ids.max() if ids.min() >= 0 else ids.min()
+        raise ValueError(f"{name} {int(bad)} is out of range: expected 0 to {vocabulary - 1}")

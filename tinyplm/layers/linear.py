@@ -1,0 +1,25 @@
+"""Linear layer."""
+
+from __future__ import annotations
+
+
+def linear(x, W, b=None):
+    """y = x W + b.
+
+    x (..., Din), W (Din, Dout), b (Dout,) or None -> y (..., Dout).  Keeps x.
+    dx = dy W^T,   dW = sum over all leading positions of x^T dy,   db = sum of dy.
+    ValueError when x's width is not W's first dimension.
+    """
+    if x.shape[-1] != W.shape[0]:
+        raise ValueError(f"linear: x {x.shape} does not fit W {W.shape}: expected x (..., {W.shape[0]})")
+    rows = x.reshape(-1, x.shape[-1])  # one matmul of two matrices, the fast case on every device
+    y = rows @ W
+    if b is not None:
+        y += b
+
+    def backward(dy):
+        dy = dy.reshape(-1, dy.shape[-1])
+        dx = (dy @ W.T).reshape(x.shape)
+        return dx, rows.T @ dy, None if b is None else dy.sum(axis=0)
+
+    return y.reshape(*x.shape[:-1], W.shape[1]), backward

@@ -1,0 +1,57 @@
+"""Layer normalisation and root-mean-square normalisation, over the last axis."""
+
+from __future__ import annotations
+
+from ..backend import at_least_float32
+
+
+def _mean(x):
+    return x.mean(axis=-1, keepdims=True)
+
+
+def _sum_leading(x):
+    return x.reshape(-1, x.shape[-1]).sum(axis=0)
+
+
+def layernorm(x, gamma, beta=None, *, eps=1e-5):
+    """y = gamma * xhat + beta,   xhat = (x - mean(x)) * r,   r = 1 / sqrt(var(x) + eps).        Ba et al. 2016, eq. 3-4
+
+    x (..., D), gamma (D,), beta (D,) or None -> y (..., D); var is the biased variance (divided by D).
+    Keeps xhat (..., D) and r (..., 1).
+    With dxhat = gamma * dy:   dx = r * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)),
+    dgamma = sum(dy * xhat),   dbeta = sum(dy), summed over all positions.
+    """
+    values = at_least_float32(x)
+    centred = values - _mean(values)
+    r = (_mean(centred * centred) + eps) ** -0.5
+    xhat = centred * r
+    y = xhat * gamma
+    if beta is not None:
+        y += beta
+
+    def backward(dy):
+        dxhat = dy * gamma
+        dx = r * (dxhat - _mean(dxhat) - xhat * _mean(dxhat * xhat))
+        dgamma = _sum_leading(dy * xhat).astype(gamma.dtype, copy=False)
+        return dx.astype(x.dtype, copy=False), dgamma, None if beta is None else _sum_leading(dy)
+
+    return y.astype(x.dtype, copy=False), backward
+
+
+def rmsnorm(x, gamma, *, eps=1e-6):
+    """y = gamma * xhat,   xhat = x * r,   r = 1 / sqrt(mean(x^2) + eps).             Zhang & Sennrich 2019, eq. 4
+
+    x (..., D), gamma (D,) -> y (..., D).  Keeps xhat (..., D) and r (..., 1).
+    With dxhat = gamma * dy:   dx = r * (dxhat - xhat * mean(dxhat * xhat)),   dgamma = sum(dy * xhat).
+    """
+    values = at_least_float32(x)
+    r = (_mean(values * values) + eps) ** -0.5
+    xhat = values * r
+
+    def backward(dy):
+        dxhat = dy * gamma
+        dx = r * (dxhat - xhat * _mean(dxhat * xhat))
+        dgamma = _sum_leading(dy * xhat).astype(gamma.dtype, copy=False)
+        return dx.astype(x.dtype, copy=False), dgamma
+
+    return (xhat * gamma).astype(x.dtype, copy=False), backward

@@ -1,0 +1,40 @@
+"""Absolute positions: learned and sinusoidal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backend import array_module
+from .embedding import embedding
+
+
+def learned_positions(x, table, *, positions):
+    """y = x + table[positions].                                                        Gehring et al. 2017, sec. 3.1
+
+    x (B, T, D), table (C, D), positions (B, T) or (T,) integers in [0, C) -> (B, T, D).
+    dx = dy;   dtable[c] = sum of dy over all places with position c.
+    """
+    rows, rows_back = embedding(table, ids=positions)
+
+    def backward(dy):
+        drows = dy if positions.ndim == dy.ndim - 1 else dy.sum(axis=0)  # (T,): the same rows for every sample
+        return dy, rows_back(drows)
+
+    return x + rows, backward
+
+
+def sinusoidal(positions, width, *, base=10000.0, dtype="float32"):
+    """S[t, 2i] = sin(t / base^(2i/D)),   S[t, 2i+1] = cos(t / base^(2i/D)).           Vaswani et al. 2017, sec. 3.5
+
+    positions (...) numbers -> (..., width).  Angles in float64, so that far positions keep their phase.
+    """
+    xp = array_module(positions)
+    columns = np.arange(width)
+    frequencies = xp.asarray(base ** -(2 * (columns // 2) / width))
+    angles = positions[..., None].astype("float64") * frequencies
+    return xp.where(xp.asarray(columns % 2 == 0), xp.sin(angles), xp.cos(angles)).astype(dtype)
+
+
+def sinusoidal_positions(x, *, positions, base=10000.0):
+    """y = x + S[positions], S as in `sinusoidal`.   x (B, T, D), positions (B, T) or (T,).   dx = dy."""
+    return x + sinusoidal(positions, x.shape[-1], base=base, dtype=x.dtype), lambda dy: dy

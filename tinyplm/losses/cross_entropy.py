@@ -1,0 +1,113 @@
+"""Cross-entropy over a vocabulary, from logits, and from hidden states in chunks of tokens."""
+
+from __future__ import annotations
+
+from ..backend import array_module, at_least_float32, is_host
+
+
+def cross_entropy(logits, *, targets, weights=None, total=None, smoothing=0.0, ignore_index=-100):
+    """loss = sum_i w_i nll_i / total,   nll_i = (1 - e) (-log p_i[t_i]) + e mean_v(-log p_i[v]),   p = softmax(logits).
+
+    logits (..., V), targets (...) integers in [0, V) or ignore_index, weights (...) or None = 1, smoothing e in [0, 1)
+    (Szegedy et al. 2016, sec. 7) -> a scalar in at least float32, 0-dimensional.  Keeps the logits and log-sum-exp (...).
+    `total` is a number, the sum of weights over the whole step, so that shards, micro-batches and ranks add up to one
+    batch; None takes the sum of the weights that count here (and at least makes 0 of nothing).
+    dlogits = dloss w_i / total (p_i - (1 - e) onehot(t_i) - e / V), and exactly 0 where the target is ignored.
+    """
+    xp = array_module(logits)
+    V = logits.shape[-1]
+    rows = logits.reshape(-1, V)
+    w, t, denominator = _weights(rows, targets, weights, total, smoothing, ignore_index)
+    loss, lse = _rows_loss(rows, t, w, smoothing)
+
+    def backward(dloss):
+        p = xp.exp(at_least_float32(rows) - lse[:, None])
+        d = _rows_gradient(p, t, w * (dloss / denominator), smoothing)
+        return d.reshape(logits.shape).astype(logits.dtype, copy=False)
+
+    return loss / denominator, backward
+
+
+def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None, smoothing=0.0, ignore_index=-100,
+                             chunk=1024, grad=True):  # fmt: skip
+    """cross_entropy(x W + b, ...) without ever holding all logits: tokens are taken `chunk` at a time.
+
+    x (..., D), W (D, V), b (V,) or None -> a scalar.  Logits (chunk, V) live only while their chunk is worked on.
+    The gradients need the same logits, so they are formed in the same pass (grad=True) and kept: dx (..., D) and dW (D, V);
+    backward only scales them by dloss.  grad=False skips that; backward is then None.
+    """
+    xp = array_module(x)
+    rows = x.reshape(-1, x.shape[-1])
+    w, t, denominator = _weights(rows, targets, weights, total, smoothing, ignore_index, vocabulary=W.shape[1])
+    dx = xp.empty(rows.shape, dtype=rows.dtype) if grad else None
+    dW = xp.zeros(W.shape[::-1], dtype=W.dtype).T if grad else None
+    db = xp.zeros(b.shape, dtype=b.dtype) if grad and b is not None else None
+    loss = 0
+    for start in range(0, rows.shape[0], chunk):
+        part = slice(start, start + chunk)
+        logits = rows[part] @ W
+        if b is not None:
+            logits += b
+        part_loss, lse = _rows_loss(logits, t[part], w[part], smoothing)
+        loss = part_loss + loss
+        if grad:
+            p = at_least_float32(logits)
+            p -= lse[:, None]
+            xp.exp(p, out=p)
+            d = _rows_gradient(p, t[part], w[part] / denominator, smoothing).astype(rows.dtype, copy=False)
+            dx[part] = d @ W.T
+            dW += (d.T @ rows[part]).T
+            if db is not None:
+                db += d.sum(axis=0)
+
+    def backward(dloss):
+        return (dx * dloss).reshape(x.shape).astype(x.dtype, copy=False), dW * dloss, None if db is None else db * dloss
+
+    return loss / denominator, backward if grad else None
+
+
+def _weights(rows, targets, weights, total, smoothing, ignore_index, vocabulary=None):
+    """Per row: the weight (0 where ignored), the target (0 where ignored); and the denominator, checked."""
+    xp = array_module(rows)
+    V = rows.shape[-1] if vocabulary is None else vocabulary
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"cross_entropy: expected 0 <= smoothing < 1, got {smoothing}")
+    t = targets.reshape(-1)
+    if t.shape[0] != rows.shape[0]:
+        raise ValueError(f"cross_entropy: {t.shape[0]} targets for {rows.shape[0]} positions")
+    counts = t != ignore_index
+    if is_host(t):  # on a GPU this check would wait for the device
+        wrong = counts & ((t < 0) | (t >= V))
+        if wrong.any():
+            raise ValueError(f"cross_entropy: target {int(t[wrong][0])} is out of range: expected 0 to {V - 1}, "
+                             f"or {ignore_index} for ignored")  # fmt: skip
+    dtype = at_least_float32(rows[:0]).dtype
+    w = counts.astype(dtype) if weights is None else xp.where(counts, weights.reshape(-1), 0).astype(dtype)
+    if total is None:
+        denominator = w.sum()
+        denominator = xp.where(denominator == 0, 1, denominator).astype(dtype)
+    else:
+        denominator = total
+    return w, xp.where(counts, t, 0), denominator
+
+
+def _rows_loss(logits, t, w, smoothing):
+    """sum_i w_i nll_i over rows, and the log-sum-exp of each row (N,).   -log p[v] = lse - logits[v]."""
+    xp = array_module(logits)
+    logits = at_least_float32(logits)
+    top = logits.max(axis=-1)
+    lse = xp.log(xp.exp(logits - top[:, None]).sum(axis=-1)) + top
+    expected = xp.take_along_axis(logits, t[:, None], axis=-1)[:, 0]
+    if smoothing:
+        expected = (1 - smoothing) * expected + smoothing * logits.mean(axis=-1)
+    return (w * (lse - expected)).sum(), lse
+
+
+def _rows_gradient(p, t, w, smoothing):
+    """w_i (p_i - (1 - e) onehot(t_i) - e / V), in place on p, which the caller owns."""
+    xp = array_module(p)
+    if smoothing:
+        p -= smoothing / p.shape[-1]
+    p[xp.arange(p.shape[0]), t] -= 1 - smoothing
+    p *= w[:, None]
+    return p

@@ -1,0 +1,58 @@
+"""What all causal language models share: logits and loss on top of a family's `body` and `output_matrix`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from ..core import Tree, add, complete
+from ..layers.linear import linear
+from ..losses.cross_entropy import vocabulary_cross_entropy
+
+
+def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, grad=True, **inputs):
+    """outputs = {"logits" (B, T, V), "hidden" (B, T, D)}.
+
+    backward(doutputs) takes gradients of either or both and gives (dparams, dinputs_embeds); None without grad.
+    """
+    hidden, body_back = family.body(params["body"], inputs_embeds, config=config, grad=grad, **inputs)
+    W, W_back = family.output_matrix(params, config=config)
+    logits, head_back = linear(hidden, W)
+    outputs = {"logits": logits, "hidden": hidden}
+    if not grad:
+        return outputs, None
+
+    def backward(doutputs):
+        unknown = set(doutputs) - set(outputs)
+        if unknown:
+            raise ValueError(f"backward: unknown outputs {sorted(unknown)}; expected some of {sorted(outputs)}")
+        dhidden, dhead = doutputs.get("hidden"), None
+        if doutputs.get("logits") is not None:
+            dh, dW, _ = head_back(doutputs["logits"])
+            dhidden, dhead = add(dh, dhidden), W_back(dW)
+        if dhidden is None:
+            return complete(None, params), None if inputs_embeds is None else inputs_embeds * 0
+        dbody, dinputs_embeds = body_back(dhidden)
+        return complete(add(dhead, {"body": dbody}), params), dinputs_embeds
+
+    return outputs, backward
+
+
+def loss(family: ModuleType, params: Tree, *, config, targets, weights=None, total=None, smoothing=0.0, chunk=1024,
+         grad=True, **inputs):  # fmt: skip
+    """Cross-entropy of the targets (B, T), which line up with the logits; full logits are never held.
+
+    -> loss (0-dimensional); backward(dloss) gives dparams; None without grad.  Other keywords go to the family's body.
+    """
+    hidden, body_back = family.body(params["body"], config=config, grad=grad, **inputs)
+    W, W_back = family.output_matrix(params, config=config)
+    value, loss_back = vocabulary_cross_entropy(hidden, W, targets=targets, weights=weights, total=total,
+                                                smoothing=smoothing, chunk=chunk, grad=grad)  # fmt: skip
+    if not grad:
+        return value, None
+
+    def backward(dloss):
+        dhidden, dW, _ = loss_back(dloss)
+        dbody, _ = body_back(dhidden)
+        return complete(add(W_back(dW), {"body": dbody}), params)
+
+    return value, backward

@@ -1,0 +1,198 @@
+"""GPT-2 (Radford et al. 2019): a pre-norm decoder with learned positions, tanh GELU, a final norm and a tied head.
+
+    x_0     = tokens[ids] + positions[t]                        (+ dropout)
+    x_{i+1} = block(x_i):   x = x + attention(norm1(x));   x = x + mlp(norm2(x))
+    hidden  = norm(x_L),    logits = hidden tokens^T            (untied: hidden W)
+
+Parameters: {"body": {"tokens" (V, D), "positions" (C, D), "layers": [...], "norm"}, "head": {"W" (D, V)} if untied}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any, ClassVar
+
+from ..backend import array_module
+from ..core import on_tree, stack
+from ..layers.activation import ACTIVATIONS
+from ..layers.attention import multi_head_attention
+from ..layers.block import block, pre_norm
+from ..layers.dropout import dropout
+from ..layers.embedding import embedding
+from ..layers.mask import causal_mask, combine_masks, padding_mask
+from ..layers.mlp import mlp
+from ..layers.norm import layernorm
+from ..layers.position import learned_positions
+from ..random import fold, generator
+from ..weights import Rename, concatenate
+from .config import check_positive, check_rates
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The fields of GPT-2's config.json that say what is computed; `source` keeps the others."""
+
+    MODEL_TYPE: ClassVar[str] = "gpt2"
+    ARCHITECTURE: ClassVar[str] = "GPT2LMHeadModel"
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    activation_function: str = "gelu_new"
+    resid_pdrop: float = 0.1
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    add_cross_attention: bool = False
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = 50256
+    eos_token_id: int | None = 50256
+    source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_positive(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        if self.n_inner is not None:
+            check_positive(self, "n_inner")
+        check_rates(self, "resid_pdrop", "embd_pdrop", "attn_pdrop")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"config: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        if self.activation_function not in ACTIVATIONS:
+            raise ValueError(f"config: unknown activation_function {self.activation_function!r}; expected one of "
+                             f"{sorted(ACTIVATIONS)}")  # fmt: skip
+        if self.add_cross_attention:
+            raise ValueError("config: add_cross_attention = true is not supported for gpt2")
+
+    @property
+    def context(self) -> int:
+        return self.n_positions
+
+
+# Radford et al. 2019, table 2; the counts of parameters are those of the released weights (tests/test_gpt2.py).
+SIZES = {
+    "gpt2": Config(),
+    "gpt2-medium": Config(n_embd=1024, n_layer=24, n_head=16),
+    "gpt2-large": Config(n_embd=1280, n_layer=36, n_head=20),
+    "gpt2-xl": Config(n_embd=1600, n_layer=48, n_head=25),
+}
+
+
+def shapes(config: Config) -> dict:
+    """The tree of parameter shapes; nothing is allocated."""
+    D = config.n_embd
+    F = config.n_inner or 4 * D
+
+    def norm() -> dict:
+        return {"gamma": (D,), "beta": (D,)}
+
+    layer = {
+        "norm1": norm(),
+        "attention": {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in "qkvo" for kind in "Wb"},
+        "norm2": norm(),
+        "mlp": {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)},
+    }
+    tree = {"body": {"tokens": (config.vocab_size, D), "positions": (config.n_positions, D),
+                     "layers": [layer] * config.n_layer, "norm": norm()}}  # fmt: skip
+    return tree if config.tie_word_embeddings else {**tree, "head": {"W": (D, config.vocab_size)}}
+
+
+def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
+    """The initial value of one parameter, float64 on the host.                    Radford et al. 2018, sec. 4.1; 2019, sec. 2.3
+
+    Norms 1 and 0, biases 0, weights N(0, 0.02); the matrices that write into the residual stream (Wo, W2) are scaled by
+    1 / sqrt(number of residual additions) = 1 / sqrt(2 n_layer).
+    """
+    name = path.rsplit(".", 1)[-1]
+    rng = generator(key)
+    if name == "gamma":
+        return rng.normal(1, 0, shape)
+    if name == "beta" or name.startswith("b"):
+        return rng.normal(0, 0, shape)
+    residual = (2 * config.n_layer) ** -0.5 if name in ("Wo", "W2") else 1.0
+    return rng.normal(0, config.initializer_range * residual, shape)
+
+
+def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, **stacking):
+    """Hidden states after the final norm.
+
+    p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D); attention_mask (B, T) of 0/1, position_ids (B, T) or (T,),
+    by default 0 .. T-1; key (B,) one per sample for dropout, None for none; stacking: see core.stack.
+    -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None when input_ids was given.
+    """
+    x, tokens_back = (inputs_embeds, None) if input_ids is None else embedding(p["tokens"], ids=input_ids)
+    xp = array_module(x)
+    T = x.shape[1]
+    if position_ids is None:
+        position_ids = xp.arange(T)
+    mask = combine_masks(causal_mask(T, xp=xp), None if attention_mask is None else padding_mask(attention_mask))
+    norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_epsilon)
+
+    def layer(p, x, *, index, key):
+        scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            scale /= index + 1
+
+        def attention(p, x):
+            y, back = multi_head_attention(p, x, heads=config.n_head, mask=mask, scale=scale,
+                                           rate=config.attn_pdrop, key=fold(key, 0))  # fmt: skip
+            return y, lambda dy: back(dy)[:2]
+
+        return block(p, x, residual=pre_norm, norm=norm, attention=attention, rate=config.resid_pdrop, key=key,
+                     mlp=partial(mlp, activation=ACTIVATIONS[config.activation_function]))  # fmt: skip
+
+    x, positions_back = learned_positions(x, p["positions"], positions=position_ids)
+    x, drop_back = dropout(x, rate=config.embd_pdrop, key=fold(key, config.n_layer))
+    x, stack_back = stack(layer, p["layers"], x, each=lambda i: {"index": i, "key": fold(key, i)}, **stacking)
+    hidden, norm_back = norm(p["norm"], x)
+
+    def backward(dhidden):
+        dnorm, dx = norm_back(dhidden)
+        dlayers, dx = stack_back(dx)
+        dx, dpositions = positions_back(drop_back(dx))
+        dp = {"positions": dpositions, "layers": dlayers, "norm": dnorm}
+        if tokens_back is None:
+            return dp, dx
+        return {"tokens": tokens_back(dx), **dp}, None
+
+    return hidden, backward
+
+
+def output_matrix(params, *, config):
+    """W (D, V) with logits = hidden W: the transposed embedding table if tied (Press & Wolf 2017), else its own.
+
+    backward(dW) gives the part of params' gradient that comes from the head.
+    """
+    if config.tie_word_embeddings:
+        return params["body"]["tokens"].T, lambda dW: {"body": {"tokens": dW.T}}
+    return params["head"]["W"], lambda dW: {"head": {"W": dW}}
+
+
+_LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"
+NAMES = [
+    Rename("transformer.wte.weight", "body.tokens"),
+    Rename("transformer.wpe.weight", "body.positions"),
+    Rename("transformer.ln_f.weight", "body.norm.gamma"),
+    Rename("transformer.ln_f.bias", "body.norm.beta"),
+    Rename(f"{_HUB}.ln_1.weight", f"{_LAYER}.norm1.gamma"),
+    Rename(f"{_HUB}.ln_1.bias", f"{_LAYER}.norm1.beta"),
+    Rename(f"{_HUB}.attn.c_attn.weight", *(f"{_LAYER}.attention.W{n}" for n in "qkv"), operation=concatenate(1)),
+    Rename(f"{_HUB}.attn.c_attn.bias", *(f"{_LAYER}.attention.b{n}" for n in "qkv"), operation=concatenate(0)),
+    Rename(f"{_HUB}.attn.c_proj.weight", f"{_LAYER}.attention.Wo"),
+    Rename(f"{_HUB}.attn.c_proj.bias", f"{_LAYER}.attention.bo"),
+    Rename(f"{_HUB}.ln_2.weight", f"{_LAYER}.norm2.gamma"),
+    Rename(f"{_HUB}.ln_2.bias", f"{_LAYER}.norm2.beta"),
+    Rename(f"{_HUB}.mlp.c_fc.weight", f"{_LAYER}.mlp.W1"),
+    Rename(f"{_HUB}.mlp.c_fc.bias", f"{_LAYER}.mlp.b1"),
+    Rename(f"{_HUB}.mlp.c_proj.weight", f"{_LAYER}.mlp.W2"),
+    Rename(f"{_HUB}.mlp.c_proj.bias", f"{_LAYER}.mlp.b2"),
+    Rename("lm_head.weight", "head.W", operation="transpose"),
+]
+PREFIX = "transformer."  # a file of the bare body lacks it, as the released one does
+IGNORED = (r"\.attn\.(masked_)?bias$",)  # causal masks that old files carry
+TIED = {"lm_head.weight": "transformer.wte.weight"}  # may stand in a file although the head is tied

@@ -1,0 +1,116 @@
+"""The model that a user holds: a family, its config and its parameters, with inputs checked at this one border."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .. import random
+from ..backend import array_module, is_host, to_device
+from ..core import Tree, flatten, tree_map
+from ..layers.embedding import check_ids
+from . import causal_lm
+
+
+class Model:
+    """`outputs, backward = model(input_ids, attention_mask=...)`; everything is in plain attributes.
+
+    family     the module (tinyplm.models.gpt2, ...)
+    config     its frozen Config
+    params     the tree of trained arrays; buffers: what is saved but not trained
+    tokenizer  or None
+    device     the name of the device that params are on
+    file_dtypes  {hub name: "F32", "BF16", ...} as read, so that saving writes the same back
+    """
+
+    def __init__(self, family: ModuleType, config: Any, params: Tree, *, buffers: Tree = None, tokenizer: Any = None,
+                 device: str = "cpu", file_dtypes: dict[str, str] | None = None) -> None:  # fmt: skip
+        self.family, self.config = family, config
+        self.params, self.buffers = params, buffers or {}
+        self.tokenizer, self.device, self.file_dtypes = tokenizer, device, file_dtypes or {}
+
+    def __repr__(self) -> str:
+        return f"<{self.config.MODEL_TYPE} model, {self.parameter_count():,} parameters, {self.dtype}, on {self.device}>"
+
+    @property
+    def dtype(self) -> Any:
+        return next(iter(flatten(self.params).values())).dtype
+
+    def parameter_count(self) -> int:
+        return sum(a.size for a in flatten(self.params).values())
+
+    def to(self, device: str) -> Model:
+        """The same model with its arrays on another device."""
+        return Model(self.family, self.config, to_device(self.params, device), buffers=to_device(self.buffers, device),
+                     tokenizer=self.tokenizer, device=device, file_dtypes=self.file_dtypes)  # fmt: skip
+
+    def astype(self, dtype: Any) -> Model:
+        """The same model with parameters of another dtype ("float32", "float64", ...); saved in that dtype as well."""
+        params = tree_map(lambda a: a.astype(dtype), self.params)
+        return Model(self.family, self.config, params, buffers=self.buffers, tokenizer=self.tokenizer, device=self.device)
+
+    def __call__(self, input_ids=None, *, inputs_embeds=None, attention_mask=None, position_ids=None, grad=True,
+                 key: int | None = None, **stacking):  # fmt: skip
+        """outputs {"logits" (B, T, V), "hidden" (B, T, D)} and backward.
+
+        input_ids (B, T) integers, lists or arrays, on the host or on the model's device; or inputs_embeds (B, T, D).
+        attention_mask (B, T) of 0/1, position_ids (B, T) or (T,).  grad=False: backward is None, and memory stays small.
+        key: an int for dropout, None for none.  stacking: see core.stack (checkpointing, once, on_gradient).
+        backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) when those were given.
+        ValueError for wrong shapes, ids out of range, a sequence longer than the context.
+        """
+        inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids)
+        embeds = inputs.pop("inputs_embeds")
+        if key is not None:
+            first = inputs["input_ids"] if embeds is None else embeds
+            key = random.sample_keys(key, array_module(first).arange(first.shape[0]))
+        outputs, back = causal_lm.forward(self.family, self.params, embeds, config=self.config, grad=grad, key=key,
+                                          **inputs, **stacking)  # fmt: skip
+        if embeds is None and grad:
+            return outputs, lambda doutputs: back(doutputs)[0]
+        return outputs, back
+
+    def inputs(self, input_ids=None, inputs_embeds=None, attention_mask=None, position_ids=None) -> dict[str, Any]:
+        """The inputs checked, and moved to the model's device."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("expected either input_ids or inputs_embeds, and not both")
+        if inputs_embeds is not None:
+            D = self.params["body"]["tokens"].shape[1]
+            if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != D:
+                raise ValueError(f"inputs_embeds: expected shape (B, T, {D}), got {inputs_embeds.shape}")
+            B, T = inputs_embeds.shape[:2]
+        else:
+            input_ids = _host_or_device(input_ids)
+            if input_ids.ndim != 2 or 0 in input_ids.shape:
+                raise ValueError(f"input_ids: expected shape (B, T) with B, T >= 1, got {input_ids.shape}")
+            if is_host(input_ids):
+                check_ids(input_ids, self.config.vocab_size)
+            B, T = input_ids.shape
+        if T > self.config.context:
+            raise ValueError(f"a sequence of {T} tokens is longer than the context of {self.config.context}")
+        if attention_mask is not None:
+            attention_mask = _host_or_device(attention_mask)
+            if attention_mask.shape != (B, T):
+                raise ValueError(f"attention_mask: expected shape {(B, T)}, got {attention_mask.shape}")
+        if position_ids is not None:
+            position_ids = _host_or_device(position_ids)
+            if position_ids.shape not in ((T,), (B, T)):
+                raise ValueError(f"position_ids: expected shape {(T,)} or {(B, T)}, got {position_ids.shape}")
+            if is_host(position_ids):
+                check_ids(position_ids, self.config.context, "position id")
+        moved = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask,
+                 "position_ids": position_ids}  # fmt: skip
+        if self.device == "cpu":
+            return moved
+        return {name: to_device(a, self.device) if a is not None and is_host(a) else a for name, a in moved.items()}
+
+
+def _host_or_device(values: Any) -> Any:
+    """Lists become host arrays; arrays of any device pass."""
+    try:
+        array_module(values)
+        return values
+    except TypeError:
+        return np.asarray(values)

@@ -1,0 +1,34 @@
+"""Clipping by the global norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import array_module, at_least_float32
+from ..core import Tree, flatten, tree_map
+
+
+def global_norm(tree: Tree) -> Any:
+    """sqrt of the sum of the squares of all elements of all leaves, in at least float32; a 0-dimensional array."""
+    total = 0
+    for a in flatten(tree).values():
+        flat = at_least_float32(a).reshape(-1)
+        total = flat @ flat + total
+    return total**0.5
+
+
+def clip_by_global_norm(tree: Tree, *, limit: float) -> tuple[Tree, Any]:
+    """(tree * min(1, limit / norm), norm).                                            Pascanu et al. 2013, algorithm 1
+
+    A new tree; see `clip_scale` for doing it in place.
+    """
+    norm = global_norm(tree)
+    scale = clip_scale(norm, limit)
+    return tree_map(lambda a: (a * scale).astype(a.dtype, copy=False), tree), norm
+
+
+def clip_scale(norm: Any, limit: float) -> Any:
+    """min(1, limit / norm) without a division by zero and without reading the norm back from a device."""
+    if not limit > 0:
+        raise ValueError(f"clipping: expected a limit > 0, got {limit}")
+    return limit / array_module(norm).maximum(norm, limit)

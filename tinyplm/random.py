@@ -1,0 +1,86 @@
+"""Randomness is a value: a key is a 64-bit number, folded from seed, step, layer and the sample's global number.
+
+There is no generator with hidden state.  The same key gives the same bits on CPU and GPU, on recomputation, and however
+a batch is sharded, because every element's bits are a hash of the key and of the element's own number.
+A key is a Python int (host) or a uint64 array with one key per sample.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .backend import array_module
+
+Key = Any
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+def _mix(z: Key) -> Key:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014, fig. 9's variant 13): a bijection on 64 bits."""
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+def key(seed: int) -> int:
+    """The key of a run."""
+    return _mix((int(seed) * 0x9E3779B97F4A7C15 + 1) & _MASK)
+
+
+def fold(key: Key, *numbers: Any) -> Key:
+    """A new key from a key and numbers (ints, or integer arrays for many keys at once): order matters.
+
+    fold(k, a, b) == fold(fold(k, a), b).  None stays None: no randomness wanted.
+    """
+    if key is None:
+        return None
+    for number in numbers:
+        if not isinstance(number, (int, np.integer)):
+            number = number.astype("uint64")
+        else:
+            number = int(number) & _MASK
+        key = _mix((key ^ _mix(((number + 1) & _MASK) * 0x9E3779B97F4A7C15 & _MASK)) & _MASK)
+    return key
+
+
+def sample_keys(key: int, samples: Any) -> Any:
+    """One key per sample: samples (B,) are global sample numbers on any device -> (B,) uint64."""
+    return fold(key, samples)
+
+
+def generator(key: int) -> np.random.Generator:
+    """A NumPy generator on the host seeded by a key: for initialisation, data order and sampling."""
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def uniform_bits(keys: Any, shape: tuple[int, ...]) -> Any:
+    """32 random bits per element: keys (B,) uint64, shape (B, ...) -> uint32 array of that shape.
+
+    The bits of element j of sample b are hash(keys[b], j), two rounds of a 32-bit integer hash (Wellons' lowbias32)
+    with half of the key mixed in before each.
+    """
+    xp = array_module(keys)
+    if len(shape) == 0 or keys.shape != (shape[0],):
+        raise ValueError(f"expected one key per sample, keys ({shape[0] if shape else 0},), got {keys.shape}")
+    low = (keys & 0xFFFFFFFF).astype("uint32").reshape(-1, 1)
+    high = (keys >> 32).astype("uint32").reshape(-1, 1)
+    count = 1
+    for n in shape[1:]:
+        count *= n
+    if count >= 2**32:
+        raise ValueError(f"a sample of shape {shape[1:]} has 2^32 elements or more")
+    h = _hash32(xp.arange(count, dtype="uint32") ^ low)
+    h ^= high
+    return _hash32(h).reshape(shape)
+
+
+def _hash32(h: Any) -> Any:
+    """A bijection on 32 bits with low bias, in place on an array that the caller owns."""
+    h ^= h >> 16
+    h *= 0x7FEB352D
+    h ^= h >> 15
+    h *= 0x846CA68B
+    h ^= h >> 16
+    return h
