@@ -111,7 +111,8 @@ def test_rmsnorm():
     # mean square (9 + 16) / 2 = 12.5
     r = 1 / math.sqrt(12.5)
     close(rmsnorm(np.array([3.0, 4.0]), np.array([1.0, 2.0]), eps=0.0), [3 * r, 8 * r])
-    close(rmsnorm(np.array([3.0, 4.0]), np.ones(2), eps=12.5), [0.6, 0.8])
+    rows = np.array([[[3.0, 4.0], [4.0, 3.0]], [[-3.0, 4.0], [5.0, 0.0]]])
+    close(rmsnorm(rows, np.ones(2), eps=12.5), rows / 5)
     close(rmsnorm(np.array([1.0]), np.ones(1)), [1 / math.sqrt(1 + 1e-6)])
 
 
@@ -370,6 +371,8 @@ def test_adamw_first_step_is_the_sign_of_the_gradient():
     close(v, 0.001 * g**2, rtol=1e-11)
     new, _, _ = adamw_update(theta, g, zero, zero, 1, lr=0.1, eps=0.0, weight_decay=0.5)
     close(new, 0.95 * theta - 0.1 * np.sign(g))
+    new, _, _ = adamw_update(theta, g, zero, zero, 1, lr=0.1)  # the defaults: eps 1e-8, decay 0.01
+    close(new, 0.999 * theta - 0.1 * g / (np.abs(g) + 1e-8))
 
 
 def test_adamw_by_hand():
@@ -408,7 +411,9 @@ def test_decays():
     close(wsd, [9.0, 9.0, 9.0, 7.0, 5.0, 3.0, 1.0, 1.0])
     close([warmup_stable_decay(step, decay=0, **o) for step in (11, 12)], [9.0, 1.0])
     close(warmup_stable_decay(8, decay=8, **o), warmup_linear(8, **o))
-    close([warmup_cosine(step, peak=9.0, warmup=4, total=4) for step in (3, 4)], [9.0, 0.0])
+    # the default floor is 0
+    for schedule in (warmup_cosine, warmup_linear, partial(warmup_stable_decay, decay=0)):
+        close([schedule(step, peak=9.0, warmup=4, total=4) for step in (3, 4)], [9.0, 0.0])
     with pytest.raises(ValueError):
         warmup_stable_decay(0, decay=9, **o)
 

@@ -20,10 +20,12 @@ def unigram(train, tokens, *, vocab_size, added=1.0):
 
 
 def kneser_ney(train, tokens, *, vocab_size, order=3, modified=True):
-    """ln p(tokens[i] | the order - 1 tokens before it), i = 1, 2, …       Chen & Goodman 1999, eqs. 16 to 20
+    """ln p(tokens[i] | the order - 1 tokens before it), i = 1, 2, …
 
-    Order n: counts of occurrences. Order k < n: N1+(• gram), the number of different tokens seen before the gram.
-    Below order 1: the uniform distribution.
+    Kneser & Ney 1995, interpolated as in Chen & Goodman 1999.
+
+    Order n: counts of occurrences. Order k < n: N1+(• gram), the number of different tokens seen before the
+    gram. Below order 1: the uniform distribution.
     """
     train = [int(token) for token in train]
     counts = {}  # counts[k][gram of k tokens]
@@ -67,9 +69,9 @@ def kneser_ney(train, tokens, *, vocab_size, order=3, modified=True):
 def discount_function(counts, modified):
     """count -> what is taken off it, estimated from the counts of all n-grams of one order.
 
-    Single: Ney, Essen & Kneser 1994, D = n1 / (n1 + 2 n2). Three: Chen & Goodman 1999, eq. 26 (in their
-    numbering of the technical report TR-10-98). Where these say nothing (no n-gram counted once; no three
-    sensible discounts) the rules are tinyplm's: 1/2, and the single one.
+    Single: Ney, Essen & Kneser 1994, D = n1 / (n1 + 2 n2). Three: Chen & Goodman 1999, "modified". Where
+    these say nothing (no n-gram counted once; no three sensible discounts) the rules are tinyplm's: 1/2, and
+    the single one.
     """
     n1, n2, n3, n4 = (counts.count(j) for j in (1, 2, 3, 4))
     single = n1 / (n1 + 2 * n2) if n1 > 0 else 0.5

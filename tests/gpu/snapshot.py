@@ -2,11 +2,14 @@
 
 Run it with the Python of an environment of its own (CuPy's wheel installs and imports without a GPU):
 
-    python3 -m venv /tmp/cupy && /tmp/cupy/bin/pip install cupy-cuda12x && /tmp/cupy/bin/python tests/gpu/snapshot.py
+    python3 -m venv /tmp/cupy
+    /tmp/cupy/bin/pip install cupy-cuda12x
+    /tmp/cupy/bin/python tests/gpu/snapshot.py
 
-Nearly all is read off the installed package: Python functions by `inspect.signature`, the compiled methods of ndarray
-by the first line of their docstring, ufuncs by their attributes.  What can't be read off is written down below, each
-item with the place in CuPy's source it was taken from; look there again when the version changes.
+Nearly all is read off the installed package: Python functions by `inspect.signature`, the compiled methods of
+ndarray by the first line of their docstring, ufuncs by their attributes.  What can't be read off is written
+down below, each item with the place in CuPy's source it was taken from; look there again when the version
+changes.
 """
 
 from __future__ import annotations
@@ -22,16 +25,18 @@ TARGET = pathlib.Path(__file__).with_name("cupy_api.json")
 BY_HAND = {
     "broadcast": "*arrays",
     "from_dlpack": "array, *, device=None, copy=None",
-    "matmul": "x1, x2, /, out=None, *, axes=None, axis=None, keepdims=False, casting='same_kind', dtype=None, "
-    "signature=None, order='K'",  # _core/_gufuncs.py, _GUFunc.__call__
+    # _core/_gufuncs.py: _GUFunc.__call__
+    "matmul": "x1, x2, /, out=None, *, axes=None, axis=None, keepdims=False, casting='same_kind', "
+    "dtype=None, signature=None, order='K'",
     "min_scalar_type": "a",
     "promote_types": "type1, type2, /",
     "size": "a, axis=None",
-    # **kwargs in Python, the names inside the function body
-    "einsum": "*operands, dtype=None, casting='safe', optimize=False",  # linalg/_einsum.py; no out=, no order=
-    "meshgrid": "*xi, indexing='xy', sparse=False, copy=True",  # _creation/ranges.py
+    # Their signature says **kwargs; the names are in the body: linalg/_einsum.py, _creation/ranges.py,
+    # _padding/pad.py
+    "einsum": "*operands, dtype=None, casting='safe', optimize=False",
+    "meshgrid": "*xi, indexing='xy', sparse=False, copy=True",
     "pad": "array, pad_width, mode='constant', *, constant_values=0, end_values=0, stat_length=None, "
-    "reflect_type='even'",  # _padding/pad.py
+    "reflect_type='even'",
 }
 
 # Keywords in a signature that CuPy refuses at run time, with the values that it does take.
@@ -64,9 +69,10 @@ AT_DTYPES = {
     "xor": INTEGERS,
 }
 
-# ufunc.__call__ pops exactly these from its keywords (_core/_kernel.pyx); no where=, order=, subok=, signature=.
+# ufunc.__call__ pops exactly these from its keywords (_core/_kernel.pyx): no where=, order=, subok=.
 UFUNC_KEYWORDS = ["casting", "dtype", "out"]
-# Which of the two names of _core/_kernel.pyx each method of a ufunc compares with; all others raise.
+# The ufuncs for which each method is there (_core/_kernel.pyx compares their names); for all others it
+# raises.
 UFUNC_METHODS = {"accumulate": ["add", "multiply"], "reduce": ["add", "multiply"], "reduceat": ["add"]}
 UFUNC_METHOD_SIGNATURES = {
     "accumulate": "array, axis=0, dtype=None, out=None",
@@ -75,8 +81,8 @@ UFUNC_METHOD_SIGNATURES = {
     "reduce": "array, axis=0, dtype=None, out=None, keepdims=False",
     "reduceat": "array, indices, axis=0, dtype=None, out=None",
 }
-DTYPES = "?bBhHiIlLefdFD"  # _core/_dtype.pyx: all_type_chars; "q" and "Q" are other names of "l" and "L" on Linux
-NO_METHODS = {"toDlpack", "dumps", "dump"}
+DTYPES = "?bBhHiIlLefdFD"  # _core/_dtype.pyx: all_type_chars; its "q" and "Q" are "l" and "L" on Linux
+NO_METHODS = {"dump", "dumps", "mdspan", "toDlpack", "tofile"}  # of no use here
 
 
 def signature_text(signature: inspect.Signature) -> str:
@@ -123,14 +129,14 @@ def ufunc_entry(ufunc) -> dict:
     return entry
 
 
-def module_entries(module, prefix: str) -> dict:
+def module_entries(module, by_hand: dict) -> dict:
     """Public names of a module, by kind."""
     found = {"constants": [], "functions": {}, "types": [], "ufuncs": {}, "other": []}
     for name in sorted(n for n in dir(module) if not n.startswith("_")):
         value = getattr(module, name)
         kind = type(value).__name__
-        if name in BY_HAND and not prefix:
-            found["functions"][name] = BY_HAND[name]
+        if name in by_hand:
+            found["functions"][name] = by_hand[name]
         elif kind == "ufunc":
             found["ufuncs"][name] = ufunc_entry(value)
         elif inspect.isclass(value):
@@ -161,12 +167,10 @@ def ndarray_entries(ndarray) -> dict:
 
 def main() -> None:
     import cupy
-    import cupyx
 
     api = {
-        "cupy": module_entries(cupy, ""),
-        "cupy.linalg": module_entries(cupy.linalg, "linalg."),
-        "cupyx": {"functions": {n: "a, slices, value" for n in ("scatter_add", "scatter_max", "scatter_min")}},
+        "cupy": module_entries(cupy, BY_HAND),
+        "cupy.linalg": module_entries(cupy.linalg, {}),
         "dtypes": [cupy.dtype(char).name for char in DTYPES],
         "at_dtypes": AT_DTYPES,
         "ndarray": ndarray_entries(cupy.ndarray),

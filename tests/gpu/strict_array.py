@@ -1,7 +1,7 @@
 """StrictArray: an array on a device that isn't there.  It wraps a NumPy array and hides it as a GPU would.
 
-This file has the class with what concerns the array itself; strict_ufunc.py adds the operators, strict_functions.py
-the other methods.  All are CuPy's: an attribute that cupy.ndarray lacks is lacking here.
+This file has what concerns the array itself; strict_ufunc.py adds the operators, strict_functions.py the
+other methods.  All are CuPy's: what cupy.ndarray lacks is lacking here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import strict_index
-from .strict_rules import API, checked_dtype, copy_to_host, counters, synchronise
+from .strict_rules import checked_dtype, copy_to_host, counters, synchronise
 
 _WAY = "use xp.asarray(array) to copy it to the device"
 
@@ -19,7 +19,9 @@ class StrictArray:
 
     __slots__ = ("_data", "__weakref__")
     __hash__ = None
-    __array_ufunc__ = None  # NumPy's operators and ufuncs refuse this array, so that host * device can't slip through
+    __array_ufunc__ = (
+        None  # NumPy's operators and ufuncs refuse this array, so host * device can't slip through
+    )
 
     def __init__(self, *args, **kwargs):
         raise TypeError("a device array is made by xp.asarray, xp.empty, ..., not by calling its class")
@@ -31,7 +33,7 @@ class StrictArray:
         )
 
     def __array_function__(self, function, types, args, kwargs):
-        raise TypeError(f"numpy.{function.__name__} called with a device array; use the array's own module, xp")
+        raise TypeError(f"numpy.{function.__name__} called with a device array; use that array's module, xp")
 
     # What describes the array is known to the host.
 
@@ -119,7 +121,7 @@ class StrictArray:
         return wrap(self._data.copy())
 
     def __iter__(self):
-        """Views of the first axis, which cost nothing; but a loop over single elements is counted as one wait."""
+        """Views along the first axis, which cost nothing; but a loop over elements counts as a wait."""
         if self.ndim == 0:
             raise TypeError("iteration over a 0-d array")
         if self.ndim == 1:
@@ -129,11 +131,15 @@ class StrictArray:
     # Indexing.
 
     def __getitem__(self, index):
-        return wrap(strict_index.get(self._data, strict_index.host_index(index, self._data.shape)))
+        return wrap(strict_index.get(self._data, strict_index.host_index(index)))
 
     def __setitem__(self, index, value) -> None:
-        index = strict_index.host_index(index, self._data.shape)
-        strict_index.assign(self._data, index, host(value, "an assignment"), isinstance(value, StrictArray))
+        given = host(value, "an assignment")
+        if not isinstance(value, StrictArray):
+            given = np.asarray(
+                given, dtype=self.dtype
+            )  # out of range for the dtype: OverflowError, as in CuPy
+        strict_index.assign(self._data, strict_index.host_index(index), given)
 
     def set(self, arr, stream=None) -> None:
         if type(arr) is not np.ndarray or arr.dtype != self.dtype or arr.shape != self.shape:
@@ -156,12 +162,12 @@ def wrap(value):
     data = np.asarray(value)
     checked_dtype(data.dtype)
     array = object.__new__(StrictArray)
-    object.__setattr__(array, "_data", data)
+    array._data = data
     return array
 
 
 def host(value, what: str):
-    """The NumPy array behind a device array; scalars stay; anything else may not be mixed with device arrays."""
+    """The NumPy array behind a device array; scalars stay; nothing else may be mixed with device arrays."""
     if isinstance(value, StrictArray):
         return value._data
     if isinstance(value, (bool, int, float, complex)) and not isinstance(value, np.generic):
@@ -182,8 +188,10 @@ def _unpickle(data: np.ndarray) -> StrictArray:
 
 
 def freeze(array: StrictArray) -> StrictArray:
-    """Make writes through this array, and views taken of it from now on, raise ValueError.  CuPy has no such thing:
-    it is for tests that a function leaves its inputs alone.  Returns the same array."""
+    """Make writes through this array, and through views taken of it from now on, raise ValueError.
+
+    CuPy has no such thing: it is for tests that a function leaves its inputs alone.  Returns the same array.
+    """
     if not isinstance(array, StrictArray):
         raise TypeError(f"freeze expects a device array, got {type(array).__name__}")
     array._data = array._data.view()
@@ -197,11 +205,10 @@ def garbage(shape, dtype) -> StrictArray:
     if data.dtype.kind in "fc":
         data.fill(np.nan)
     elif data.dtype.kind == "b":
-        data.reshape(-1)[...] = np.arange(data.size) % 2 == 0
+        data[...] = np.arange(data.size).reshape(data.shape) % 2 == 0
     else:
         data.fill(np.iinfo(data.dtype).max - 12)
     return wrap(data)
 
 
 strict_index.bind_array_type(StrictArray)
-METHODS = API["ndarray"]["methods"]

@@ -84,11 +84,12 @@ def checked_dtype(dtype) -> np.dtype:
 
 def signature_of(text: str) -> inspect.Signature:
     """The signature recorded as text, e.g. 'a, axis=None, *, dtype=float'."""
-    return inspect.signature(eval(f"lambda {text}: None", {"float": float, "int": int, "float64": np.float64}))
+    names = {"float": float, "int": int, "float64": np.float64}
+    return inspect.signature(eval(f"lambda {text}: None", names))  # the text is our own, from cupy_api.json
 
 
 class Call:
-    """How CuPy's function may be called, and how that call differs from NumPy's function of the same name."""
+    """How CuPy's function may be called, and where that means something else to NumPy's of the same name."""
 
     def __init__(self, name: str, text: str, numpy_function, *, method: bool = False):
         self.name = name
@@ -96,44 +97,48 @@ class Call:
         self.parameters = list(self.signature.parameters.values())
         self.refused = API["refused"].get(name, {})
         self.explicit = []  # parameters whose default differs: leaving them out means different things
-        self.positional = len(self.parameters)  # so many positional arguments mean the same in both
+        self.positional = len(self.parameters)  # so many positional arguments mean the same to both
         try:
             theirs = list(inspect.signature(numpy_function).parameters.values())[method:]
         except (TypeError, ValueError):  # NumPy before 2.4 has no signature for functions in C
             return
         places = {p.name: i for i, p in enumerate(theirs)}
+        ours = {p.name for p in self.parameters}
         for i, parameter in enumerate(self.parameters):
-            place = places.get(parameter.name)
-            if place is None:
-                continue
-            if place != i and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            place = places.get(parameter.name, i)
+            other = theirs[i].name if i < len(theirs) else parameter.name
+            if place != i or (other != parameter.name and other in ours):
                 self.positional = min(self.positional, i)
-            default = theirs[place].default
-            if isinstance(default, str) and isinstance(parameter.default, str) and default != parameter.default:
-                self.explicit.append(parameter.name)
+            if parameter.name in places:
+                defaults = (theirs[place].default, parameter.default)
+                if all(isinstance(d, str) for d in defaults) and defaults[0] != defaults[1]:
+                    self.explicit.append(parameter.name)
 
     def bind(self, args: tuple, kwargs: dict) -> list[tuple[str, object]]:
-        """(parameter, value) of the positional arguments in order; TypeError if CuPy would refuse the call."""
+        """(parameter, value) of the positional arguments; TypeError if CuPy would refuse the call."""
         try:
             bound = self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise TypeError(f"cupy.{self.name}({self._text()}): {error}") from None
+            raise TypeError(f"cupy.{self.name}{self.signature}: {error}") from None
         for name in self.explicit:
             if name not in bound:
                 raise TypeError(f"{self.name}: the default of {name} differs between NumPy and CuPy; give it")
         for name, values in self.refused.items():
             if name in bound and not any(bound[name] is v or bound[name] == v for v in values):
                 raise TypeError(f"cupy.{self.name} takes {name} only as {values}, got {bound[name]!r}")
+        self._check_positions(len(args))
         names = []
         for parameter in self.parameters:
             if parameter.kind is parameter.VAR_POSITIONAL:
                 names.extend([parameter.name] * (len(args) - len(names)))
             else:
                 names.append(parameter.name)
-        if len(args) > self.positional and self.parameters[self.positional].kind is not inspect._VAR_POSITIONAL:
-            name = self.parameters[self.positional].name
-            raise TypeError(f"{self.name}: {name} has another position in NumPy; give it by keyword")
         return list(zip(names, args, strict=False))
 
-    def _text(self) -> str:
-        return str(self.signature)[1:-1]
+    def _check_positions(self, given: int) -> None:
+        if self.positional < min(given, len(self.parameters)):
+            parameter = self.parameters[self.positional]
+            if parameter.kind is not parameter.VAR_POSITIONAL:
+                raise TypeError(
+                    f"{self.name}: {parameter.name} stands elsewhere in NumPy; give it by keyword"
+                )

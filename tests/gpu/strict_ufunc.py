@@ -10,7 +10,13 @@ from . import strict_index
 from .strict_array import StrictArray, host, wrap
 from .strict_rules import API, PromotionError, checked_dtype, signature_of
 
-UFUNCS = API["cupy"]["ufuncs"]
+# fix, i0 and sinc are ufuncs in CuPy only
+UFUNCS = {
+    name: u for name, u in API["cupy"]["ufuncs"].items() if isinstance(getattr(np, name, None), np.ufunc)
+}
+
+
+_WEAK = {int: np.dtype(np.int64), float: np.dtype(np.float64), complex: np.dtype(np.complex128)}
 
 
 class StrictUfunc:
@@ -58,14 +64,12 @@ class StrictUfunc:
             outputs = keyword if isinstance(keyword, tuple) else (keyword,)
         for out in outputs:
             if out is not None and not isinstance(out, StrictArray):
-                raise TypeError(f"cupy.{self.__name__}: output arguments must be device arrays, got {type(out)}")
+                raise TypeError(f"cupy.{self.__name__}: out must be a device array, got {type(out)}")
         return outputs
 
     def _check_promotion(self, inputs: list) -> None:
         """Raise if CuPy would choose other dtypes for the results than NumPy."""
-        if not isinstance(self._numpy, np.ufunc):
-            return  # fix, i0 and sinc are plain functions in NumPy
-        kinds = tuple(type(x) if type(x) in (int, float, complex) else np.result_type(x) for x in inputs)
+        kinds = tuple(type(x) if type(x) in _WEAK else np.result_type(x) for x in inputs)
         ours, theirs = _result_dtypes(self.__name__, kinds)
         if ours is None:
             raise TypeError(f"cupy.{self.__name__}: wrong type {kinds}")
@@ -80,7 +84,7 @@ class StrictUfunc:
             raise NotImplementedError(f"`cupy.{self.__name__}.at` is not supported yet")
         if not isinstance(a, StrictArray):
             raise TypeError(f"cupy.{self.__name__}.at writes into a device array, got {type(a)}")
-        index = strict_index.host_index(indices, a.shape)
+        index = strict_index.host_index(indices)
         strict_index.scatter(operation, self._numpy, a._data, index, host(b, f"{self.__name__}.at"))
 
     def reduce(self, *args, **kwargs):
@@ -116,7 +120,7 @@ def _device(value) -> StrictArray:
 
 @functools.cache
 def _result_dtypes(name: str, kinds: tuple) -> tuple[tuple | None, tuple | None]:
-    """Result dtypes in CuPy and in NumPy for inputs that are dtypes or, for Python's scalars, int/float/complex."""
+    """Result dtypes in CuPy and in NumPy.  An input is given by its dtype, or int, float, complex if weak."""
     try:
         resolved = getattr(np, name).resolve_dtypes((*kinds, *(None,) * UFUNCS[name]["nout"]))
         theirs = resolved[len(kinds) :]
@@ -127,10 +131,12 @@ def _result_dtypes(name: str, kinds: tuple) -> tuple[tuple | None, tuple | None]
 
 
 def cupy_loop(loops: list[str], kinds: tuple) -> str | None:
-    """The first loop to which all inputs can be cast: _guess_routine_from_in_types in CuPy's _core/_kernel.pyx."""
-    scalars = {int: np.dtype(np.int64), float: np.dtype(np.float64), complex: np.dtype(np.complex128)}
-    types = [scalars.get(kind, kind) for kind in kinds]
-    weak = [kind if kind in scalars else None for kind in kinds]
+    """The first loop to which all inputs can be cast: CuPy's _core/_kernel.pyx, _guess_routine_from_in_types.
+
+    A Python scalar counts as its kind only, unless it is of a higher kind than every array.
+    """
+    types = [_WEAK.get(kind, kind) for kind in kinds]
+    weak = [kind if kind in _WEAK else None for kind in kinds]
     score = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 2}
     strong_scores = [score[t.kind] for t, w in zip(types, weak, strict=True) if w is None]
     weak_scores = [score[t.kind] for t, w in zip(types, weak, strict=True) if w is not None]
@@ -138,26 +144,23 @@ def cupy_loop(loops: list[str], kinds: tuple) -> str | None:
         weak = [None] * len(kinds)
     for loop in loops:
         for given, scalar, wanted in zip(types, weak, map(np.dtype, loop.split("->")[0]), strict=True):
-            if not np.can_cast(given, wanted) and (scalar is None or np.result_type(scalar(0), wanted) != wanted):
+            fits = scalar is not None and np.result_type(scalar(0), wanted) == wanted
+            if not (fits or np.can_cast(given, wanted)):
                 break
         else:
             return loop
     return None
 
 
-def _binary(name: str, ufunc):
-    def forward(self, other):
-        return ufunc(self, other)
+def _operator(ufunc: StrictUfunc, *, reflected: bool = False, in_place: bool = False):
+    """A method that does the work of one operator: x + y, y + x (reflected) or x += y (in place)."""
 
-    def reflected(self, other):
-        return ufunc(other, self)
+    def method(self, *other):
+        if reflected:
+            return ufunc(*other, self)
+        return ufunc(self, *other, out=self) if in_place else ufunc(self, *other)
 
-    def in_place(self, other):
-        return ufunc(self, other, self)
-
-    setattr(StrictArray, f"__{name}__", forward)
-    setattr(StrictArray, f"__r{name}__", reflected)
-    setattr(StrictArray, f"__i{name}__", in_place)
+    return method
 
 
 def install_operators() -> None:
@@ -168,16 +171,16 @@ def install_operators() -> None:
         **{"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"},
     }
     for name, ufunc in binary.items():
-        _binary(name, StrictUfunc(ufunc))
+        setattr(StrictArray, f"__{name}__", _operator(StrictUfunc(ufunc)))
+        setattr(StrictArray, f"__r{name}__", _operator(StrictUfunc(ufunc), reflected=True))
+        setattr(StrictArray, f"__i{name}__", _operator(StrictUfunc(ufunc), in_place=True))
     comparisons = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
     for name, ufunc in {**comparisons, "eq": "equal", "ne": "not_equal"}.items():
-        setattr(StrictArray, f"__{name}__", lambda self, other, f=StrictUfunc(ufunc): f(self, other))
+        setattr(StrictArray, f"__{name}__", _operator(StrictUfunc(ufunc)))
     unary = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
-    for name, ufunc in unary.items():
-        setattr(StrictArray, f"__{name}__", lambda self, f=StrictUfunc(ufunc): f(self))
-    divmod_ = StrictUfunc("divmod")
-    StrictArray.__divmod__ = lambda self, other: divmod_(self, other)
-    StrictArray.__rdivmod__ = lambda self, other: divmod_(other, self)
+    for name, ufunc in {**unary, "divmod": "divmod"}.items():
+        setattr(StrictArray, f"__{name}__", _operator(StrictUfunc(ufunc)))
+    StrictArray.__rdivmod__ = _operator(StrictUfunc("divmod"), reflected=True)
 
 
 install_operators()

@@ -234,9 +234,10 @@ def cut(text: str, limit: int) -> list[str]:
     start = 0
     while len(text) - start > limit + limit // 2:
         for border in ("\n\n", "\n", " ", ""):
-            end = text.rfind(border, start + limit // 2, start + limit) + len(border)
-            if end > start:  # rfind gives -1 where there is none
+            end = text.rfind(border, start + limit // 2, start + limit)
+            if end >= 0:  # the empty border is found in any text
                 break
+        end += len(border)
         pieces.append(text[start:end])
         start = end
     return [*pieces, text[start:]]

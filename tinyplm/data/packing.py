@@ -33,7 +33,7 @@ def pack(id_lists: Iterable[Sequence[int]], eos_id: int, vocab_size: int) -> np.
     Errors: ValueError for an id outside 0 … vocab_size - 1 (names the document, counted from 0, and the id).
     """
     dtype = token_dtype(vocab_size)
-    if not 0 <= eos_id < vocab_size:
+    if eos_id is None or not 0 <= eos_id < vocab_size:
         raise ValueError(f"eos_id {eos_id}, expected an id from 0 to {vocab_size - 1}")
     parts = [np.empty(0, dtype)]
     end = np.array([eos_id], dtype)

@@ -134,7 +134,7 @@ class InterpolatedKneserNey:
         codes = self.codes[k - 1]
         wanted = history * self.vocab_size + last
         place = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-        return np.where((history >= 0) & (codes[place] == wanted), place, -1)
+        return np.where(codes[place] == wanted, place, -1)  # an unseen history, -1, has a code below all
 
 
 def _discounts(counts: np.ndarray, modified: bool) -> np.ndarray:

@@ -50,10 +50,18 @@ class AdamW:
     def params(self) -> Tree:
         return self.values.tree
 
-    def step(self, lr: float, *, clip: float | None = None) -> Any:
-        """One update from `gradient`, which is set to zero.  Returns the gradient's norm before clipping (0-dimensional)."""
-        norm = global_norm({"g": self.gradient.buffer})
-        scale = 1.0 if clip is None else clip_scale(norm, clip)
+    def gradient_norm(self) -> Any:
+        """The global norm of `gradient`, 0-dimensional."""
+        return global_norm({"gradient": self.gradient.buffer})
+
+    def step(self, lr: float, *, clip: float | None = None, norm: Any = None) -> None:
+        """One update from `gradient`, which is then set to zero.
+
+        clip: scale the gradient to at most this global norm; norm: gradient_norm() if it is known already.
+        """
+        scale = 1.0
+        if clip is not None:
+            scale = clip_scale(self.gradient_norm() if norm is None else norm, clip)
         self.t += 1
         size = self.values.buffer.size
         step = _BLOCK if is_host(self.values.buffer) else max(size, 1)
@@ -61,7 +69,6 @@ class AdamW:
             for start in range(first, last, step):
                 self._update(slice(start, min(start + step, last)), lr, decay, scale)
         self.gradient.clear()
-        return norm
 
     def _update(self, part: slice, lr: float, decay: float, scale: Any) -> None:
         theta, m, v = self.values.buffer[part], self.m.buffer[part], self.v.buffer[part]

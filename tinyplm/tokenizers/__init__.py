@@ -1,5 +1,5 @@
 """Tokenizers, trainable and exact. Read bytelevel.py, bpe.py, files.py, tokenizer.py in this order."""
 
-from tinyplm.tokenizers.tokenizer import Tokenizer
+from .tokenizer import Tokenizer
 
 __all__ = ["Tokenizer"]

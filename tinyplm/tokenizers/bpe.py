@@ -1,5 +1,4 @@
-"""Byte-pair encoding: learning the merges, and applying them.          Sennrich et al. 2016, Algorithm 1
-(after Gage 1994)
+"""Byte-pair encoding: learning the merges, and applying them.       Sennrich et al. 2016, Algorithm 1
 
 Learning: write every word of the corpus as a sequence of symbols; find the pair of neighbouring symbols that
 is most frequent; replace it everywhere by a new symbol; repeat. Applying: in a new word, carry out the
@@ -32,21 +31,21 @@ def train_bpe(
 
     Algorithm 1 counts all pairs again in each round: rounds x length of the corpus. Here each distinct word
     is kept once, with its count; for each pair we hold its count and the words it was seen in; a round visits
-    only the words that hold the chosen pair, and corrects the counts of the neighbours that changed. Only
-    counts of pairs with the new symbol can grow, so the most frequent pair is found with a heap whose entries
-    may be out of date: a popped entry whose count has shrunk meanwhile goes back with the true count.
+    only those words, and corrects the counts of the neighbours that changed. A pair comes into being in one
+    round only, when the younger of its symbols does, and its count can only shrink afterwards. So the most
+    frequent pair comes from a heap with one entry a pair, whose count may be out of date: an entry that comes
+    up with more than the true count goes back with the true one.
 
-    The most frequent pair wins, then the one with the smallest ids, as in the library `tokenizers`, and so
-    are two cases that the paper leaves open, both about a spelling reached in two ways ("a" + "aa" and "aa" +
-    "a" are one symbol): an entry owns the words found when it was made, so that such a pair may be merged in
-    two rounds (the later one is its rank), and the count of a pair is not reset to zero when it is merged.
+    The most frequent pair wins, and of several the one with the smallest ids, as in the library `tokenizers`.
+    ValueError if a merge would be spelled like one of `tokens`. Two merges are never spelled alike: all words
+    underwent the same replacements, so what is spelled alike is also divided alike at any time.
     """
     if vocab_size > MAX_SYMBOLS:
         raise ValueError(
-            f"vocab_size {vocab_size} is more than {MAX_SYMBOLS}, the most this implementation can hold"
+            f"vocab_size {vocab_size} is more than {MAX_SYMBOLS}, the most that is possible here"
         )
+    given = frozenset(tokens)
     tokens = list(tokens)
-    symbol_of = {token: chr(i) for i, token in enumerate(tokens)}
     words = sorted(word_counts)  # so that the order of the documents plays no part
     frequency = [word_counts[word] for word in words]
 
@@ -56,12 +55,11 @@ def train_bpe(
         for pair in map(add, word, word[1:]):
             counts[pair] += frequency[w]
             where[pair].append(w)
-    heap = [
-        (-counts[pair], pair, found) for pair, found in where.items()
-    ]  # smallest first: the count is negated
+    # The count is negated since the smallest entry of a heap comes first.
+    heap = [(-counts[pair], pair, found) for pair, found in where.items()]
     heapify(heap)
 
-    merges: dict[str, str] = {}
+    merges: list[tuple[int, int, int]] = []
     while len(tokens) < vocab_size and heap:
         count, pair, found = heappop(heap)
         if -count != counts[pair]:
@@ -71,22 +69,21 @@ def train_bpe(
 
         a, b = pair
         spelled = tokens[ord(a)] + tokens[ord(b)]
-        if spelled not in symbol_of:
-            symbol_of[spelled] = chr(len(tokens))
-            tokens.append(spelled)
-        new = symbol_of[spelled]
-        merges.pop(pair, None)  # a pair merged twice takes the later place
-        merges[pair] = new
+        if spelled in given:
+            raise ValueError(f"the token {spelled!r} was given, and the words have a merge spelled like it")
+        new = chr(len(tokens))
+        merges.append((ord(a), ord(b), ord(new)))
+        tokens.append(spelled)
 
         where = defaultdict(list)
         for w in found:
             pieces = words[w].split(pair)
-            if len(pieces) == 1:  # listed twice and done already, or the pair has gone since
+            if len(pieces) == 1:  # the pair has gone, or the word is listed twice and done already
                 continue
             words[w] = new.join(pieces)
             f = frequency[w]
-            # Between two pieces there was the pair and now there is `new`. What it touches has changed on
-            # both sides; two pairs in a row (an empty piece) touch each other, counted at the second of them.
+            # Between two pieces stood the pair and now stands `new`, so both sides have a new neighbour. Where
+            # two pairs met (an empty piece between them), that is counted once, at the second.
             for k in range(1, len(pieces)):
                 left, right = pieces[k - 1], pieces[k]
                 if left:
@@ -104,53 +101,36 @@ def train_bpe(
         for fresh, found in where.items():
             heappush(heap, (-counts[fresh], fresh, found))
 
-    return tokens, [(ord(pair[0]), ord(pair[1]), ord(new)) for pair, new in merges.items()]
+    return tokens, merges
 
 
 class BPE:
     """Applies merges: BPE(merges).merge(word), with words as strings of symbols.
 
-    The rule is: of all neighbouring pairs that have a merge, replace the one learned first, the leftmost if
-    it occurs more than once; repeat. `merge_short` does just that. `merge_long` gives the same result in O(n
-    log n) instead of O(n^2).
+    The rule: of all neighbouring pairs that have a merge, replace the one learned first, the leftmost where
+    it occurs more than once; repeat until there is none. Searching the word anew each time is O(n^2) (and how
+    reference/tokenizers/bpe.py does it); with a queue of the possible merges it is O(n log n).
     """
-
-    SHORT = 48  # below this length searching again each time is faster than keeping a queue
 
     def __init__(self, merges: Iterable[tuple[int, int, int]]):
         merges = list(merges)
         self.pairs = [chr(a) + chr(b) for a, b, _ in merges]
         self.results = [chr(new) for _, _, new in merges]
-        self.ranks = _Ranks({pair: rank for rank, pair in enumerate(self.pairs)})
+        self.ranks = {pair: rank for rank, pair in enumerate(self.pairs)}
 
     def merge(self, word: str) -> str:
-        return self.merge_short(word) if len(word) < self.SHORT else self.merge_long(word)
+        """The queue is ordered by (rank, position); the symbols are a doubly linked list.
 
-    def merge_short(self, word: str) -> str:
-        rank_of, pairs, results = self.ranks.__getitem__, self.pairs, self.results
-        while len(word) > 1:
-            rank = min(map(rank_of, map(add, word, word[1:])))
-            if rank == _NEVER:
-                break
-            word = word.replace(pairs[rank], results[rank], 1)
-        return word
-
-    def merge_long(self, word: str) -> str:
-        """A queue of all possible merges by (rank, position), over a doubly linked list of symbols.
-
-        A merge ends at most two neighbouring pairs and begins at most two. Entries of ended pairs are not
-        searched for in the queue: they are recognised when they come up, because the symbols at their place
-        are others by then.
+        A merge ends up to two other pairs and begins up to two. The entries of ended pairs are not searched
+        for in the queue: they are recognised when they come up, as other symbols stand at their place by then.
         """
         n = len(word)
         rank_of = self.ranks.get
-        symbols = list(word)  # "" where a symbol was merged into the one on its left
+        symbols = list(word)  # "" where a symbol went into the one on its left
         before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-        # One integer, rank * n + position, orders as (rank, position) does and is faster to compare.
+        # One integer, rank * n + position, is ordered as the two are and faster to compare.
         queue = [
-            rank * n + i
-            for i, pair in enumerate(map(add, word, word[1:]))
-            if (rank := rank_of(pair)) is not None
+            rank * n + i for i, rank in enumerate(map(rank_of, map(add, word, word[1:]))) if rank is not None
         ]
         heapify(queue)
         while queue:
@@ -168,11 +148,3 @@ class BPE:
             if h >= 0 and (rank := rank_of(symbols[h] + symbols[i])) is not None:
                 heappush(queue, rank * n + h)
         return "".join(symbols)
-
-
-_NEVER = sys.maxsize  # the rank of a pair without a merge
-
-
-class _Ranks(dict):
-    def __missing__(self, pair: str) -> int:
-        return _NEVER

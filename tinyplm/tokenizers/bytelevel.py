@@ -26,8 +26,10 @@ CHAR_TO_BYTE: dict[str, int] = {char: byte for byte, char in enumerate(BYTE_TO_C
 # takes the last); any other spaces.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-# "abc  def" -> ["abc", " ", " def"]. The words joined are the text again: every character is in exactly one
-# of them.
+# "abc  def" -> ["abc", " ", " def"]. Every character is in exactly one word: the words joined are the text.
+#
+# Which characters are letters and digits is up to the Unicode version of the package `regex`. A library built
+# with an older one (tokenizers 0.23: Unicode 16) takes what came later for "other visible characters".
 split_words = regex.compile(GPT2_PATTERN).findall
 
 
@@ -40,7 +42,7 @@ def check_encodable(text: str, name: str = "text") -> None:
     except UnicodeEncodeError as error:
         where = error.start
         raise ValueError(
-            f"{name} has a lone surrogate U+{ord(text[where]):04X} at position {where}, which UTF-8 cannot encode"
+            f"{name} has a lone surrogate, U+{ord(text[where]):04X}, at position {where}: no UTF-8 form"
         ) from None
 
 
@@ -50,7 +52,7 @@ def bytes_to_chars(data: bytes) -> str:
 
 
 def chars_to_bytes(token: str) -> bytes:
-    """The inverse. A token with any character outside the table was never a byte string: it is taken as text."""
+    """The inverse. A token with a character outside the table was never bytes, and is taken as text."""
     try:
         return bytes(map(CHAR_TO_BYTE.__getitem__, token))
     except KeyError:

@@ -171,8 +171,13 @@ def _from_json(content: Any, name: str) -> TokenizerFile:
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise ValueError(f"{name}: the model must have an object 'vocab' and a list 'merges'")
 
+    if not isinstance(pre_tokenizer.get("add_prefix_space"), bool):
+        raise ValueError(f"{name}: pre_tokenizer ByteLevel must say add_prefix_space, true or false")
+
     added = []
     for token in content.get("added_tokens") or []:
+        if not isinstance(token, dict):
+            raise ValueError(f"{name}: an added token must be an object, got {token!r}")
         only(f"added token {token.get('content')!r}: ", token, {"id", "content", "special", "normalized"})
         if not isinstance(token.get("content"), str) or not isinstance(token.get("id"), int):
             raise ValueError(

@@ -15,16 +15,16 @@ from operator import index
 
 import regex
 
-from tinyplm.tokenizers import files
-from tinyplm.tokenizers.bpe import BPE, MAX_SYMBOLS, train_bpe
-from tinyplm.tokenizers.bytelevel import (
+from . import files
+from .bpe import BPE, MAX_SYMBOLS, train_bpe
+from .bytelevel import (
     BYTE_TO_CHAR,
     CHAR_TO_BYTE,
     chars_to_bytes,
     check_encodable,
     split_words,
 )
-from tinyplm.tokenizers.files import END_OF_TEXT, AddedToken, TokenizerFile
+from .files import END_OF_TEXT, AddedToken, TokenizerFile
 
 
 class Tokenizer:
@@ -62,27 +62,24 @@ class Tokenizer:
     def train(
         cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = (END_OF_TEXT,)
     ) -> Tokenizer:
-        """Learn a vocabulary from texts: the special tokens, the 256 bytes, and as many merges as fill
-        `vocab_size`.
+        """Learn a vocabulary: the special tokens, the 256 bytes, and merges up to `vocab_size` tokens in all.
 
-        Fewer, when every word of the texts has become one token before that: see `.vocab_size` of the result.
-        Texts in any order give the same tokenizer. Ids are given as by the library `tokenizers` with its byte
-        alphabet.
+        Fewer, if each word of the texts has become one token before that: `.vocab_size` of the result says.
+        The order of the texts plays no part. Ids are in the order above, bytes sorted by their characters, as
+        the library `tokenizers` gives them.
         """
         if isinstance(texts, str) or isinstance(special_tokens, str):
             raise TypeError("texts and special_tokens must be several strings, got a single str")
         specials = list(special_tokens)
         for token in specials:
             check_encodable(token, "a special token")
-            if split_words(token) in ([], [token]):
+            if not token or token in CHAR_TO_BYTE or specials.count(token) > 1:
                 raise ValueError(
-                    f"special token {token!r} is empty or a single word, as ordinary text could be"
+                    f"special tokens must differ, from bytes too, and not be empty: {token!r} is wrong"
                 )
-        if len(set(specials)) < len(specials):
-            raise ValueError(f"special_tokens must differ, got {specials}")
         if vocab_size < 256 + len(specials):
             raise ValueError(
-                f"vocab_size {vocab_size} is smaller than 256 bytes and {len(specials)} special tokens together"
+                f"vocab_size {vocab_size} is too small for the 256 bytes and {len(specials)} special tokens"
             )
 
         words: Counter[str] = Counter()
@@ -112,15 +109,11 @@ class Tokenizer:
         return cls(files.read(path))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write tokenizer.json, which the libraries `tokenizers` and `transformers` load. `path`: the file or
-        its folder.
-        """
+        """Write tokenizer.json for us, `tokenizers` and `transformers`. `path`: the file, or its folder."""
         files.write(self.file, path)
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """The ids of a text; nothing is added. ValueError on lone surrogates, the only text that has no UTF-8
-        form.
-        """
+        """The ids of the text; none are added. ValueError on lone surrogates: they have no UTF-8 form."""
         check_encodable(text)
         pieces: Iterable[str | int] = (text,)
         for pattern in self._matchers[bool(allow_special)]:
@@ -145,9 +138,7 @@ class Tokenizer:
         return b"".join(map(self._bytes.__getitem__, self._checked(ids)))
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of the tokens. Bytes that are not UTF-8 become U+FFFD; skip_special leaves out special
-        tokens.
-        """
+        """The text of the tokens, without special ones if `skip_special`. U+FFFD for what is not UTF-8."""
         ids = self._checked(ids)
         if skip_special:
             ids = [i for i in ids if i not in self._special]
@@ -256,9 +247,7 @@ def _merges(file: TokenizerFile) -> Iterator[tuple[int, int, int]]:
 
 
 def _matchers(added: Iterable[AddedToken]) -> list[regex.Pattern]:
-    """Patterns to be looked for one after the other, each finding the leftmost token, the longest if several
-    begin there.
-    """
+    """Patterns, to be tried one after the other; each finds the leftmost token, the longest if several."""
     added = list(added)
     patterns = []
     for normalized in (False, True):

@@ -1,0 +1,520 @@
+"""tinyplm.data: the corpus, reading, splitting, packing, and the order of training."""
+
+import hashlib
+import io
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyplm.data import (
+    IGNORED,
+    Windows,
+    deduplicate,
+    default_corpus,
+    document_positions,
+    evaluation_windows,
+    open_tokens,
+    pack,
+    read_texts,
+    split_documents,
+    write_tokens,
+)
+from tinyplm.data import corpus as corpus_module
+from tinyplm.data.corpus import cut
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def fingerprint(documents):
+    return hashlib.sha256("\0".join(documents).encode()).hexdigest()
+
+
+def runs(documents, words=8):
+    for document in documents:
+        split = document.split()
+        for i in range(len(split) - words + 1):
+            yield tuple(split[i : i + words])
+
+
+def raises(message):
+    """A ValueError of one line that contains `message` as it stands."""
+    import re
+
+    return pytest.raises(ValueError, match=rf"\A[^\n]*{re.escape(message)}[^\n]*\Z")
+
+
+# ---- the default corpus
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return default_corpus()
+
+
+def test_default_corpus_is_large_and_clean(corpus):
+    assert sum(len(document.encode()) for document in corpus) > 1_000_000
+    assert len(corpus) > 200
+    assert len({" ".join(document.split()) for document in corpus}) == len(corpus)
+    assert all(len(document) >= corpus_module.SHORTEST_DOCUMENT for document in corpus)
+    assert not any("\0" in document for document in corpus)
+    heads = {document.split("\n", 1)[0] for document in corpus}
+    assert {"textwrap", "json.decoder", 'The "for" statement', "Special method names"} & heads
+    assert not any(head.startswith(("test.", "idlelib", "lib2to3")) for head in heads)
+
+
+def test_default_corpus_is_the_same_in_another_process(corpus):
+    code = (
+        "import hashlib; from tinyplm.data import default_corpus; "
+        "print(hashlib.sha256('\\0'.join(default_corpus()).encode()).hexdigest())"
+    )
+    environment = dict(os.environ, PYTHONHASHSEED="123", PYTHONPATH=str(ROOT))
+    result = subprocess.run(
+        [sys.executable, "-OO", "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == fingerprint(corpus), result.stderr
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_little_of_the_validation_text_is_in_the_training_text(corpus, seed):
+    train, validation = split_documents(corpus, 0.1, seed)
+    known = set(runs(train))
+    held_out = list(runs(validation))
+    assert sum(run in known for run in held_out) < 0.02 * len(held_out)
+
+
+def test_no_sources_of_the_library(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_module.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    with raises(f"{tmp_path}: no sources of the standard library"):
+        default_corpus()
+
+
+def test_docstrings_in_source_order_and_what_is_skipped(tmp_path):
+    source = '''"""Module."""
+if True:
+    def f():
+        """F.
+
+            indented
+        not
+        """
+        def inner(): "Inner."
+else:
+    async def g(): "G."
+class C:
+    "C."
+    x = lambda: "no docstring"
+    def m(self): "M."
+'''
+    (tmp_path / "a.py").write_text(source)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("'P.'")
+    (tmp_path / "latin.py").write_bytes("# -*- coding: latin-1 -*-\n'é'".encode("latin-1"))
+    (tmp_path / "template.py").write_text("def {{name}}")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "hidden.py").write_text("'Hidden.'")
+    found = {name: corpus_module._docstrings(path) for name, path in corpus_module._modules(tmp_path)}
+    assert list(found) == ["a", "latin", "template", "package"]
+    assert found["a"] == [
+        ("", "Module."),
+        ("f", "F.\n\n    indented\nnot"),
+        ("f.inner", "Inner."),
+        ("g", "G."),
+        ("C", "C."),
+        ("C.m", "M."),
+    ]
+    assert found["package"] == [("", "P.")]
+    assert found["latin"] == found["template"] == []
+
+
+def test_paragraphs_seen_before_are_removed():
+    long = "one two three four five six seven eight nine ten eleven twelve"
+    near = long.replace("twelve", "twenty").replace(" four", "\n   four")
+    other = "a paragraph that has nothing in common with those that came before it"
+    begins_alike = f"one two three four five six seven eight nine, but then {other} in any of its words"
+    result = corpus_module._without_copies(
+        {
+            "first": [("", f"{long}\n\nshort")],
+            "copy": [("h", near)],
+            "partly": [("h", f"{near}\n\nshort\n\n{other}"), ("gone", long)],
+            "begins alike": [("h", begins_alike)],
+        }
+    )
+    assert result == {
+        "first": [("", f"{long}\n\nshort")],
+        "partly": [("h", f"short\n\n{other}")],
+        "begins alike": [("h", begins_alike)],
+    }
+
+
+# ---- the user's files
+
+
+def test_read_texts_documents_and_line_ends(tmp_path):
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    one.write_bytes("\ufeffa\r\nb\n<|endoftext|>\n\n<|endoftext|>\nc <|endoftext|> d\n".encode())
+    two.write_text("\n  é\n")
+    assert read_texts([one, str(two)]) == ["a\nb", "c <|endoftext|> d", "  é"]
+    assert read_texts(str(two)) == read_texts(two) == ["  é"]
+
+
+def test_read_texts_cuts_one_large_file_so_that_it_can_be_split(tmp_path):
+    path = tmp_path / "book.txt"
+    paragraphs = [f"Paragraph {i}. " + "Some words follow here. " * (i % 20 + 1) for i in range(8000)]
+    path.write_text("\n\n".join(paragraphs))
+    pieces = read_texts([path])
+    assert len(pieces) >= corpus_module.SMALLEST_COUNT
+    assert all(16_000 <= len(piece) <= 48_000 for piece in pieces)
+    assert "\n\n".join(pieces) == "\n\n".join(paragraphs)  # each border is between paragraphs
+    train, validation = split_documents(pieces, 0.1, 0)
+    assert 0.05 < len(validation) / len(pieces) < 0.2
+
+
+def test_read_texts_cuts_a_small_file_into_small_pieces(tmp_path):
+    path = tmp_path / "poem.txt"
+    path.write_text("A line of a poem.\n" * 3000)
+    assert len(read_texts([path])) >= 15
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "empty file"),
+        (b" \n\n<|endoftext|>\n ", "no text in this file"),
+        (b"text\0text", "binary file, expected UTF-8 text: NUL at byte 4"),
+        (b"a\0\xff", "NUL at byte 1"),
+        (b"caf\xe9 au lait", "not UTF-8 text: byte 3 is 0xe9"),
+        (b"caf\xe9\0", "not UTF-8 text: byte 3 is 0xe9"),
+        ("text".encode("utf-16"), "not UTF-8 text: byte 0 is 0xff"),
+        (b"cut in a character \xc3", "byte 19 is 0xc3"),
+    ],
+)
+def test_read_texts_bad_files(tmp_path, data, message):
+    path = tmp_path / "x.txt"
+    path.write_bytes(data)
+    with raises(f"{path}: ") as error:
+        read_texts([path])
+    assert message in str(error.value)
+
+
+def test_read_texts_missing_folder_and_none(tmp_path):
+    with raises(f"{tmp_path / 'no.txt'}: no such file"):
+        read_texts([tmp_path / "no.txt"])
+    with raises(f"{tmp_path}: is a folder"):
+        read_texts([tmp_path])
+    with raises("no text files given"):
+        read_texts([])
+
+
+@given(st.lists(st.sampled_from(["a", "bb ", "\n", "\n\n", "cccccc"]), max_size=80), st.integers(4, 60))
+def test_cut_loses_nothing(parts, limit):
+    text = "".join(parts)
+    pieces = cut(text, limit)
+    assert "".join(pieces) == text
+    assert all(len(piece) <= limit for piece in pieces[:-1])
+    assert all(len(piece) >= limit // 2 for piece in pieces[:-1])
+    if len(text) > limit:
+        assert limit // 2 <= len(pieces[-1]) <= limit + limit // 2
+
+
+def test_cut_prefers_paragraphs_then_lines_then_words():
+    assert cut("aaaa bb\ncc\n\ndd eeeeeeee", 14)[0] == "aaaa bb\ncc\n\n"
+    assert cut("aaaa bb\ncc dd eeeeeeee", 14)[0] == "aaaa bb\n"
+    assert cut("aaaa bbbb cc dd eeeeeeee", 14)[0] == "aaaa bbbb cc "
+    assert list(map(len, cut("a" * 50, 14))) == [14, 14, 14, 8]
+
+
+# ---- duplicates, and the split
+
+
+def test_deduplicate_ignores_white_space_and_keeps_the_first():
+    assert deduplicate(["a b", "c", "a\n  b ", "c", "ab"]) == ["a b", "c", "ab"]
+    assert deduplicate(iter([])) == []
+
+
+documents_strategy = st.lists(st.text(min_size=1, max_size=40), min_size=2, max_size=30, unique=True)
+
+
+@given(documents_strategy, st.floats(0.01, 0.99), st.integers(0, 2**32))
+def test_split_is_a_partition_near_its_fraction(documents, fraction, seed):
+    train, validation = split_documents(documents, fraction, seed)
+    assert train and validation
+    assert sorted(train + validation) == sorted(documents)
+    assert train == [d for d in documents if d in set(train)]  # the order given
+    assert set(split_documents(documents[::-1], fraction, seed)[1]) == set(validation)
+    total = sum(map(len, documents))
+    assert abs(sum(map(len, validation)) - fraction * total) <= max(map(len, documents))
+
+
+def test_split_depends_on_the_seed_and_keeps_equal_documents_together():
+    documents = [f"document {i}" for i in range(100)]
+    assert split_documents(documents, 0.1, 0) != split_documents(documents, 0.1, 1)
+    train, validation = split_documents(documents * 2, 0.1, 0)
+    assert not set(train) & set(validation)
+    assert len(train) + len(validation) == 200
+
+
+@pytest.mark.parametrize("documents", [[], ["one"], ["same", "same"]])
+def test_split_of_too_few(documents):
+    with raises(f"{len(set(documents))} different document(s)"):
+        split_documents(documents, 0.1, 0)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
+def test_split_fraction(fraction):
+    with raises(f"fraction {fraction!r}"):
+        split_documents(["a", "b"], fraction, 0)
+
+
+# ---- packing
+
+ids_strategy = st.lists(st.lists(st.integers(0, 98), max_size=9), max_size=9)
+
+
+@given(ids_strategy)
+def test_pack_puts_eos_after_each_document(id_lists):
+    packed = pack((ids for ids in id_lists), 99, 100)
+    assert packed.dtype == np.uint16
+    assert packed.tolist() == [token for ids in id_lists for token in [*ids, 99]]
+
+
+def test_pack_takes_the_smallest_type():
+    assert pack([[65535]], 0, 65536).dtype == np.uint16
+    assert pack([[65536]], 0, 65537).tolist() == [65536, 0]
+    assert pack([[65536]], 0, 65537).dtype == np.uint32
+    assert pack([np.array([1], np.int8)], 0, 2).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "id_lists, eos, vocab_size, message",
+    [
+        ([[1], [2, 10]], 0, 10, "document 1: token id 10, expected 0 to 9"),
+        ([[-1]], 0, 10, "document 0: token id -1"),
+        ([[1]], 10, 10, "eos_id 10, expected an id from 0 to 9"),
+        ([[1]], None, 10, "eos_id None"),
+        ([[1.5]], 0, 10, "document 0: float64 array"),
+        ([[[1]]], 0, 10, "document 0: int64 array of shape (1, 1)"),
+        ([], 0, 0, "vocabulary of 0 tokens"),
+        ([], 0, 2**32 + 1, f"vocabulary of {2**32 + 1} tokens"),
+    ],
+)
+def test_pack_errors(id_lists, eos, vocab_size, message):
+    with raises(message):
+        pack(id_lists, eos, vocab_size)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_tokens_on_disk(tmp_path, dtype, size):
+    array = np.arange(size).astype(dtype)
+    path = tmp_path / "tokens.npy"
+    write_tokens(path, array)
+    found = open_tokens(path)
+    assert isinstance(found, np.memmap) and not found.flags.writeable
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, array)
+    assert [file.name for file in tmp_path.iterdir()] == ["tokens.npy"]
+    np.testing.assert_array_equal(np.load(path, allow_pickle=False), array)
+
+
+@pytest.mark.parametrize("step", ["numpy.save", "os.fsync", "os.replace"])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "tokens.npy"
+    write_tokens(path, np.arange(5, dtype=np.uint16))
+    before = path.read_bytes()
+
+    def fail(file, *rest, **options):
+        if step == "numpy.save":
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(step, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_tokens(path, np.arange(9, dtype=np.uint16))
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["tokens.npy"]
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros(3), np.zeros((2, 2), np.uint16), np.zeros(3, ">u2"), np.zeros(3, int)]
+)
+def test_write_tokens_refuses_what_could_not_be_opened(tmp_path, array):
+    with raises("expected (N,) of uint16 or uint32"):
+        write_tokens(tmp_path / "x.npy", array)
+    assert not list(tmp_path.iterdir())
+
+
+def saved(array, **options):
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+GOOD = saved(np.arange(6, dtype=np.uint16))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello, this is text",
+        GOOD[:-1],
+        GOOD[:50],
+        GOOD[:7],
+        GOOD + b"\0",
+        GOOD.replace(b"(6,), }", b"(-6,),}"),
+        GOOD.replace(b"<u2", b"<xx"),
+        GOOD.replace(b"fortran", b"((((tra"),
+        saved(np.zeros(3)),
+        saved(np.zeros(3, ">u2")),
+        saved(np.zeros(3, np.int64)),
+        saved(np.zeros((2, 2), np.uint16)),
+        saved(np.zeros((), np.uint16)),
+        saved(np.array([{}]), allow_pickle=True),
+        pickle.dumps(np.arange(3)),
+    ],
+    ids=lambda data: repr(data[-12:]),
+)
+def test_open_tokens_refuses_everything_else(tmp_path, data):
+    assert data != GOOD
+    path = tmp_path / "x.npy"
+    path.write_bytes(data)
+    with raises(f"{path}: "):
+        open_tokens(path)
+
+
+def test_open_tokens_missing_and_folder(tmp_path):
+    with raises(f"{tmp_path / 'no.npy'}: no such file"):
+        open_tokens(tmp_path / "no.npy")
+    with raises(f"{tmp_path}: cannot be read"):
+        open_tokens(tmp_path)
+
+
+# ---- the order of training
+
+
+@st.composite
+def windows_strategy(draw):
+    length = draw(st.integers(1, 12))
+    size = draw(st.integers(length + 1, 150))
+    return Windows(np.arange(size, dtype=np.uint16), length, draw(st.integers(0, 2**64 - 1)))
+
+
+@given(windows_strategy(), st.integers(0, 5))
+def test_an_epoch_visits_each_window_of_its_grid_once(windows, epoch):
+    count, length, size = windows.windows_per_epoch, windows.length, len(windows.tokens)
+    inputs, targets = windows.batch(epoch * count, count)
+    assert inputs.shape == targets.shape == (count, length)
+    assert inputs.dtype == targets.dtype == np.int64
+    # Tokens are their own places here: windows are runs, targets one further, starts a whole grid.
+    np.testing.assert_array_equal(inputs, inputs[:, :1] + np.arange(length))
+    np.testing.assert_array_equal(targets, inputs + 1)
+    starts = np.sort(inputs[:, 0])
+    np.testing.assert_array_equal(starts, starts[0] + length * np.arange(count))
+    assert 0 <= starts[0] and targets.max() < size
+    assert size - (count * length + 1) < 2 * length
+
+
+@given(windows_strategy(), st.integers(0, 60), st.integers(0, 12))
+def test_a_batch_is_its_samples(windows, first, count):
+    inputs, targets = windows.batch(first, count)
+    fresh = Windows(windows.tokens, windows.length, windows.seed)
+    for row in reversed(range(count)):  # in another order, by another object
+        one_input, one_target = fresh.batch(first + row, 1)
+        np.testing.assert_array_equal(inputs[row], one_input[0])
+        np.testing.assert_array_equal(targets[row], one_target[0])
+
+
+def test_epochs_and_seeds_differ_and_every_token_comes_up():
+    windows = Windows(np.arange(1000, dtype=np.uint16), 16, 5)
+    starts = [windows.starts(epoch).copy() for epoch in range(400)]
+    assert len({array.min() for array in starts}) > 16
+    assert np.any(np.argsort(starts[0]) != np.argsort(starts[1]))
+    assert np.any(starts[0] != Windows(windows.tokens, 16, 6).starts(0))
+    inputs, targets = windows.batch(0, 400 * windows.windows_per_epoch)
+    assert set(inputs.ravel()) | set(targets.ravel()) == set(range(1000))
+
+
+def test_every_window_is_as_likely_in_every_place():
+    windows = Windows(np.arange(80, dtype=np.uint16), 8, 0)
+    seen = np.zeros((9, 9), int)
+    for epoch in range(3600):
+        seen[np.arange(9), np.argsort(windows.starts(epoch))] += 1
+    chi2 = ((seen - 400) ** 2 / 400).sum()  # 64 degrees of freedom: mean 64, standard deviation 11
+    assert 20 < chi2 < 120
+
+
+def test_the_order_is_part_of_the_format():
+    """A run resumed with a later tinyplm or NumPy must go on with the same samples."""
+    windows = Windows(np.arange(100, dtype=np.uint16), 10, 7)
+    assert windows.starts(3).tolist() == STARTS
+
+
+STARTS = [14, 44, 84, 64, 24, 54, 74, 34, 4]
+
+
+def test_memory_mapped_tokens_give_the_same_batches(tmp_path):
+    array = np.random.default_rng(0).integers(0, 500, 3000).astype(np.uint16)
+    write_tokens(tmp_path / "t.npy", array)
+    mapped = open_tokens(tmp_path / "t.npy")
+    for a, b in zip(Windows(array, 64, 1).batch(30, 40), Windows(mapped, 64, 1).batch(30, 40), strict=True):
+        assert type(b) is np.ndarray
+        np.testing.assert_array_equal(a, b)
+    pairs = zip(evaluation_windows(array, 64), evaluation_windows(mapped, 64), strict=True)
+    for (a, at), (b, bt) in pairs:
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(at, bt)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=7, max_size=7), min_size=1, max_size=4))
+def test_document_positions(rows):
+    documents, positions = document_positions(np.array(rows), 0)
+    assert documents.dtype == positions.dtype == np.int64
+    for row, numbers, places in zip(rows, documents.tolist(), positions.tolist(), strict=True):
+        number, place = 0, -1
+        for t, token in enumerate(row):
+            number, place = (number + 1, 0) if token == 0 else (number, place + 1)
+            assert (numbers[t], places[t]) == (number, place)
+
+
+@given(st.integers(2, 200), st.integers(1, 20), st.integers(1, 5))
+def test_evaluation_predicts_each_token_but_the_first_once(size, length, batch):
+    tokens = np.arange(size, dtype=np.uint16)
+    found = []
+    for inputs, targets in evaluation_windows(tokens, length, batch):
+        assert inputs.shape == targets.shape and inputs.shape[0] <= batch and inputs.shape[1] == length
+        assert inputs.dtype == targets.dtype == np.int64
+        counts = targets != IGNORED
+        np.testing.assert_array_equal(targets[counts], inputs[counts] + 1)
+        assert counts.any(axis=-1).all()  # no row of padding alone
+        assert not inputs[~counts].any()
+        found += targets[counts].tolist()
+    assert found == list(range(1, size))
+
+
+def test_too_small_and_wrong_arguments():
+    tokens = np.zeros(10, np.uint16)
+    with raises("corpus too small: 10 tokens, one window of 10 needs at least 11"):
+        Windows(tokens, 10, 0)
+    assert Windows(tokens, 9, 0).windows_per_epoch == 1
+    with raises("corpus too small: 1 tokens, one prediction needs at least 2"):
+        evaluation_windows(tokens[:1], 4)
+    with raises("float64 array of shape (3,)"):
+        Windows(np.zeros(3), 1, 0)
+    with raises("shape (2, 2)"):
+        evaluation_windows(np.zeros((2, 2), int), 1)
+    with raises("windows of 0 tokens"):
+        Windows(tokens, 0, 0)
+    with raises("seed -1"):
+        Windows(tokens, 2, -1)
+    with raises("samples from -1"):
+        Windows(tokens, 2, 0).batch(-1, 1)
+    with raises("batch of 0"):
+        evaluation_windows(tokens, 2, 0)

@@ -1,0 +1,66 @@
+"""The settings of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from ..optim.schedule import learning_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run does; everything that changes its numbers stands here and is compared on resume."""
+
+    steps: int = 1000
+    batch_size: int = 8  # sequences a step
+    sequence_length: int = 128
+    micro_batch_size: int | None = None  # sequences in memory at a time; None = the whole batch
+    learning_rate: float = 1e-3  # the peak
+    schedule: str = "cosine"  # one of optim.schedule.SCHEDULES
+    warmup: int = 50  # updates
+    decay: int = 0  # updates of the final decay of "stable-decay"; 0 = a fifth of steps
+    floor: float = 0.0  # the learning rate at the end
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    clip: float = 1.0  # global gradient norm
+    smoothing: float = 0.0  # label smoothing
+    seed: int = 0
+    checkpointing: bool = False  # activation checkpointing
+
+    # these may differ on resume
+    workers: int = 1  # threads that share a batch
+    evaluate_every: int = 100
+    save_every: int = 200
+    log_every: int = 1  # how often the loss is read back (a GPU waits for it)
+    keep: int = 2  # periodic checkpoints kept, beside the best
+
+    FREE: ClassVar[tuple[str, ...]] = ("workers", "evaluate_every", "save_every", "log_every", "keep")
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "sequence_length", "workers", "evaluate_every", "save_every", "log_every", "keep"):
+            self._expect(name, "an integer >= 1", lambda v: isinstance(v, int) and v >= 1)
+        self._expect("micro_batch_size", "None or 1 to batch_size", lambda v: v is None or 1 <= v <= self.batch_size)
+        for name in ("learning_rate", "clip"):
+            self._expect(name, "a number > 0", lambda v: v > 0)
+        for name in ("weight_decay", "floor", "eps", "decay"):
+            self._expect(name, "a number >= 0", lambda v: v >= 0)
+        smallest = self.batch_size % self.micro_size or self.micro_size
+        self._expect("workers", f"at most the sequences of the smallest micro-batch, {smallest}", lambda v: v <= smallest)
+        self.rate(0)
+
+    def _expect(self, name: str, expected: str, holds) -> None:
+        value = getattr(self, name)
+        if not holds(value):
+            raise ValueError(f"settings: {name} must be {expected}, got {value!r}")
+
+    @property
+    def micro_size(self) -> int:
+        return self.micro_batch_size or self.batch_size
+
+    def rate(self, step: int) -> float:
+        """The learning rate of update number `step`, from 0."""
+        return learning_rate(self.schedule, step, peak=self.learning_rate, warmup=self.warmup, total=self.steps,
+                             floor=self.floor, decay=self.decay or max(1, self.steps // 5))  # fmt: skip
