@@ -118,7 +118,9 @@ def ufunc_entry(ufunc) -> dict:
     types = []
     for loop, op in zip(ufunc.types, ufunc._ops.ops, strict=True):
         loop = loop.replace("q", "l").replace("Q", "L")
-        if loop not in types and op.error_func is None:
+        if op.error_func is not None:  # there to refuse these inputs, e.g. subtract of booleans
+            loop = loop.split("->")[0] + "->!"
+        if loop not in types:
             types.append(loop)
     entry["types"] = " ".join(types)
     if ufunc._scatter_op is not None:

@@ -8,14 +8,12 @@ import numpy as np
 
 from . import strict_index
 from .strict_array import StrictArray, host, wrap
-from .strict_rules import API, PromotionError, checked_dtype, signature_of
+from .strict_rules import API, Call, PromotionError, checked_dtype
 
 # fix, i0 and sinc are ufuncs in CuPy only
 UFUNCS = {
     name: u for name, u in API["cupy"]["ufuncs"].items() if isinstance(getattr(np, name, None), np.ufunc)
 }
-
-
 _WEAK = {int: np.dtype(np.int64), float: np.dtype(np.float64), complex: np.dtype(np.complex128)}
 
 
@@ -26,7 +24,7 @@ class StrictUfunc:
         entry = UFUNCS[name]
         self.__name__ = name
         self.nin, self.nout, self.nargs = entry["nin"], entry["nout"], entry["nin"] + entry["nout"]
-        self.types = entry["types"].split()
+        self.types = [loop for loop in entry["types"].split() if not loop.endswith("!")]
         self._entry = entry
         self._numpy = getattr(np, name)
 
@@ -78,14 +76,25 @@ class StrictUfunc:
 
     # The methods
 
-    def at(self, a, indices, b=None) -> None:
-        operation = self._entry.get("at")
-        if operation is None:
-            raise NotImplementedError(f"`cupy.{self.__name__}.at` is not supported yet")
-        if not isinstance(a, StrictArray):
-            raise TypeError(f"cupy.{self.__name__}.at writes into a device array, got {type(a)}")
+    def method_signature(self, method: str) -> Call:
+        """How CuPy's method is called; NotImplementedError if this ufunc hasn't got it."""
+        if method != "outer" and not self._entry.get(method):
+            raise NotImplementedError(f"`cupy.{self.__name__}.{method}` is not supported yet")
+        text = API["ufunc_methods"][method]
+        return Call(f"{self.__name__}.{method}", text, getattr(self._numpy, method))
+
+    def at(self, *args, **kwargs) -> None:
+        self.method_signature("at").bind(args, kwargs)
+        self._at(*args, **kwargs)
+
+    def _at(self, a, indices, b=None) -> None:
         index = strict_index.host_index(indices)
-        strict_index.scatter(operation, self._numpy, a._data, index, host(b, f"{self.__name__}.at"))
+        value = host(b, f"{self.__name__}.at")
+        strict_index.scatter(self._entry["at"], self._numpy, _device(a)._data, index, value)
+
+    def outer(self, A, B, **kwargs):
+        A, B = _device(A), _device(B)
+        return self(A.reshape(A.shape + (1,) * B.ndim), B, **kwargs)
 
     def reduce(self, *args, **kwargs):
         return self._method("reduce", args, kwargs)
@@ -96,20 +105,11 @@ class StrictUfunc:
     def reduceat(self, *args, **kwargs):
         return self._method("reduceat", args, kwargs)
 
-    def outer(self, A, B, **kwargs):
-        A, B = _device(A), _device(B)
-        return self(A.reshape(A.shape + (1,) * B.ndim), B, **kwargs)
-
     def _method(self, method: str, args: tuple, kwargs: dict):
-        if not self._entry.get(method):
-            raise NotImplementedError(f"`cupy.{self.__name__}.{method}` is not supported yet")
-        bound = signature_of(API["ufunc_methods"][method]).bind(*args, **kwargs).arguments
-        out = bound.get("out")
-        for name in ("array", "indices", "out"):
-            if bound.get(name) is not None:
-                bound[name] = _device(bound[name])._data
-        result = getattr(self._numpy, method)(**bound)
-        return wrap(result) if out is None else out
+        given = dict(self.method_signature(method).bind(args, kwargs)) | kwargs
+        arrays = {n: v for n, v in given.items() if n in ("array", "indices", "out") and v is not None}
+        result = getattr(self._numpy, method)(**given | {n: _device(v)._data for n, v in arrays.items()})
+        return arrays.get("out", wrap(result))
 
 
 def _device(value) -> StrictArray:
@@ -148,7 +148,7 @@ def cupy_loop(loops: list[str], kinds: tuple) -> str | None:
             if not (fits or np.can_cast(given, wanted)):
                 break
         else:
-            return loop
+            return None if loop.endswith("!") else loop
     return None
 
 

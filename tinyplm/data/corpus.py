@@ -95,11 +95,8 @@ def _docstrings(path: Path) -> list[tuple[str, str]]:
         with warnings.catch_warnings():  # newer Pythons warn of old escapes such as "\d" in their own library
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
-    except (
-        UnicodeDecodeError,
-        SyntaxError,
-    ):  # a few sources are in other encodings; templates are not Python
-        return []
+    except (UnicodeDecodeError, SyntaxError):
+        return []  # a few sources are in other encodings, and templates are not Python
     found = []
 
     def visit(node: ast.AST, name: str) -> None:

@@ -25,8 +25,10 @@ class Uniform:
 
 
 class Unigram:
-    """p(w) = (c(w) + added) / (N + V added), with added = 1 Laplace's law of succession: every token has
-    mass."""
+    """p(w) = (c(w) + added) / (N + V added): additive smoothing, so that every token has mass.
+
+    added = 1 is Laplace's law of succession.
+    """
 
     def __init__(self, added: float = 1.0) -> None:
         if not added > 0:
@@ -46,8 +48,10 @@ class Unigram:
 
 
 class InterpolatedKneserNey:
-    """Interpolated Kneser-Ney with absolute discounts.      Ney, Essen & Kneser 1994; Chen & Goodman 1999,
-    sec. 3
+    """Interpolated Kneser-Ney with absolute discounts.
+
+    Kneser & Ney 1995 (the lower orders); Ney, Essen & Kneser 1994 (one discount an order); Chen & Goodman
+    1999 (interpolation; modified: three discounts, the better form in their experiments and on our corpus).
 
     For a history h of n - 1 tokens, h' the same without its first token, c the count of order n:
 

@@ -82,8 +82,8 @@ def train_bpe(
                 continue
             words[w] = new.join(pieces)
             f = frequency[w]
-            # Between two pieces stood the pair and now stands `new`, so both sides have a new neighbour. Where
-            # two pairs met (an empty piece between them), that is counted once, at the second.
+            # Between two pieces stood the pair and now stands `new`: a new neighbour on both sides. Where two
+            # pairs met (an empty piece between them), that is counted once, at the second.
             for k in range(1, len(pieces)):
                 left, right = pieces[k - 1], pieces[k]
                 if left:
@@ -122,7 +122,7 @@ class BPE:
         """The queue is ordered by (rank, position); the symbols are a doubly linked list.
 
         A merge ends up to two other pairs and begins up to two. The entries of ended pairs are not searched
-        for in the queue: they are recognised when they come up, as other symbols stand at their place by then.
+        for in the queue: they are recognised when they come up, by the other symbols at their place.
         """
         n = len(word)
         rank_of = self.ranks.get

@@ -102,9 +102,7 @@ def write(file: TokenizerFile, path: str | os.PathLike) -> None:
 
 
 def _replace_file(path: Path, data: bytes) -> None:
-    """Write under another name, flush to the disk, rename: whoever opens `path` finds the old file or the
-    new, whole.
-    """
+    """Write under another name, flush to disk, rename: `path` is the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:
@@ -144,8 +142,8 @@ def _from_json(content: Any, name: str) -> TokenizerFile:
 
     def component(part: str, kind: str, optional: bool = False) -> dict[str, Any] | None:
         value = content.get(part)
-        if value is None and optional:
-            return None
+        if optional and (value is None or _adds_nothing(value)):
+            return value
         # The oldest files leave out the model's type.
         found = value.get("type", "BPE" if part == "model" else None) if isinstance(value, dict) else value
         if found != kind:
@@ -165,7 +163,7 @@ def _from_json(content: Any, name: str) -> TokenizerFile:
     decoder = component("decoder", "ByteLevel")
     flags = {"type", "add_prefix_space", "trim_offsets", "use_regex"}
     for part in ("pre_tokenizer", "post_processor", "decoder"):
-        only(f"{part}.", content.get(part) or {}, flags)
+        only(f"{part}.", content.get(part) or {}, flags | {"single", "pair"})
     # unk_token stands for bytes that the vocabulary lacks; where one turns up we raise an error instead.
     only("model.", model, {"type", "vocab", "merges", "unk_token"})
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
@@ -189,18 +187,27 @@ def _from_json(content: Any, name: str) -> TokenizerFile:
     return TokenizerFile(model["vocab"], merges, added, pre_tokenizer, post_processor, decoder)
 
 
+def _adds_nothing(post_processor: Any) -> bool:
+    """transformers writes GPT-2's post-processor as a template of the text alone: no [CLS], no [SEP]."""
+    return (
+        isinstance(post_processor, dict)
+        and post_processor.get("type") == "TemplateProcessing"
+        and post_processor.get("single") == [{"Sequence": {"id": "A", "type_id": 0}}]
+        and not post_processor.get("special_tokens")
+    )
+
+
 def _merge(merge: Any, number: int, name: str) -> tuple[str, str]:
     """Older files write a merge as "a b", newer ones as ["a", "b"]."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
-    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+    good = isinstance(parts, list) and len(parts) == 2 and all(isinstance(part, str) for part in parts)
+    if not good or " " in parts[0] + parts[1]:  # the space of a token of bytes is written "Ġ"
         raise ValueError(f"{name}: merge {number} must be a pair of tokens, got {merge!r}")
     return parts[0], parts[1]
 
 
 def _from_vocab_and_merges(folder: Path) -> TokenizerFile:
-    """The two files that GPT-2 was published with. Its one special token is in the vocabulary, without a
-    mark.
-    """
+    """The two files that GPT-2 was published with. Its special token is in the vocabulary, without a mark."""
     vocab = _load(folder / "vocab.json")
     if not isinstance(vocab, dict):
         raise ValueError(f"{folder / 'vocab.json'}: an object of tokens and ids is expected")
