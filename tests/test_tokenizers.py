@@ -27,7 +27,7 @@ any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 
 @pytest.fixture(scope="module")
 def trained() -> Tokenizer:
-    return Tokenizer.train(TEXTS * 3, 600)
+    return Tokenizer.train(TEXTS * 3, 450)
 
 
 # Bytes and words
@@ -215,10 +215,10 @@ def test_several_special_tokens_the_longest_wins():
 
 def test_added_tokens_that_are_not_special_are_always_matched(trained):
     file = trained.file
-    added = [*file.added_tokens, AddedToken("    ", 600, special=False, normalized=True)]
+    added = [*file.added_tokens, AddedToken("    ", 450, special=False, normalized=True)]
     tokenizer = Tokenizer(TokenizerFile(file.vocab, file.merges, added))
-    assert tokenizer.vocab_size == 601
-    assert tokenizer.encode("a     b") == [*trained.encode("a"), 600, *trained.encode(" b")]
+    assert tokenizer.vocab_size == 451
+    assert tokenizer.encode("a     b") == [*trained.encode("a"), 450, *trained.encode(" b")]
     assert tokenizer.decode(tokenizer.encode("a     b"), skip_special=True) == "a     b"
 
 
@@ -290,7 +290,7 @@ def put(*keys_and_value):
 
 
 WRONG_FILES = {
-    "normalizer NFC": put("normalizer", {"type": "NFC"}),
+    "normalizer 'NFC'": put("normalizer", {"type": "NFC"}),
     "pre_tokenizer 'Whitespace'": put("pre_tokenizer", {"type": "Whitespace"}),
     "pre_tokenizer None": put("pre_tokenizer", None),
     "decoder 'Metaspace'": put("decoder", {"type": "Metaspace"}),
@@ -313,8 +313,8 @@ WRONG_FILES = {
     "id 70 is given to both": put("model", "vocab", "low", 70),
     "must be a number from 0 on, got -1": put("model", "vocab", "low", -1),
     "must be a number from 0 on, got True": put("model", "vocab", "low", True),
-    "hole: no token has id 600, but 601": put("model", "vocab", "new", 601),
-    "added token '<|endoftext|>' has id 600, but id 0": put("added_tokens", 0, "id", 600),
+    "hole: no token has id 450, but 451": put("model", "vocab", "new", 451),
+    "added token '<|endoftext|>' has id 450, but id 0": put("added_tokens", 0, "id", 450),
     "'model' is expected": lambda content: content.pop("model"),
 }
 
@@ -372,10 +372,10 @@ def test_lone_surrogates_are_refused_with_their_position(trained):
         Tokenizer.train(["fine", "\udc00"], 300)
 
 
-@pytest.mark.parametrize("ids", [[0, 600], [-1], [5, 10**30]])
+@pytest.mark.parametrize("ids", [[0, 450], [-1], [5, 10**30]])
 def test_unknown_ids_are_refused(trained, ids):
     for decode in (trained.decode, trained.decode_bytes):
-        with pytest.raises(ValueError, match=f"id {ids[-1]} is not in the vocabulary: it has 600 ids"):
+        with pytest.raises(ValueError, match=f"id {ids[-1]} is not in the vocabulary: it has 450 ids"):
             decode(ids)
     assert trained.id_to_token(ids[-1]) is None
 

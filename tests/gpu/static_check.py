@@ -1,9 +1,9 @@
-"""Reads the source of tinyplm and reports what CuPy lacks: names and keywords of `xp`, keywords of array methods.
+"""Reads the source of tinyplm and reports what CuPy lacks: names and keywords of `xp`, keywords of methods.
 
     python -m tests.gpu.static_check [folder]
 
-It sees every line, also those that no test runs on the strict device; but it knows `xp` only by its name (or by an
-assignment from array_module(...)), and can't tell an array from another object with a method of the same name.
+It sees every line, those too that no test runs on the strict device.  But it knows `xp` by its name only (or by
+an assignment from array_module(...)), and can't tell an array from another object with such a method.
 """
 
 from __future__ import annotations

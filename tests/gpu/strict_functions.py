@@ -44,15 +44,17 @@ NO_ARRAY_FIRST = (PLAIN - WRITERS) | _names("""
     diag_indices zeros concatenate concat stack vstack hstack dstack column_stack lexsort select
 """)
 # Second arguments that must be a device array too, where CuPy's others also take a scalar.
-ARRAY_SECOND = _names("dot vdot inner outer tensordot cross searchsorted take_along_axis")
+ARRAY_SECOND = _names("dot vdot inner outer tensordot cross isin searchsorted take_along_axis")
 # Functions that wait for the device, because the result's shape depends on values or CuPy looks at them
 # ("synchronize" in its source and docstrings).
 SYNCHRONISING = _names("""
-    argwhere array_equiv asarray_chkfinite average bincount choose compress delete digitize extract
-    flatnonzero gradient histogram histogram2d histogramdd interp intersect1d isin nanmax nanmin nonzero
-    place ravel_multi_index real_if_close setdiff1d setxor1d tobytes trim_zeros union1d unique unique_all
-    unique_counts unique_inverse unique_values unravel_index
+    argwhere asarray_chkfinite bincount choose compress cond delete extract flatnonzero gradient
+    histogram histogram2d histogramdd interp intersect1d nanmax nanmin nonzero place ravel_multi_index
+    real_if_close setdiff1d setxor1d tobytes tril_indices tril_indices_from trim_zeros triu_indices
+    triu_indices_from union1d unique unique_all unique_counts unique_inverse unique_values unravel_index
 """)
+# Those that wait only if such an argument is given.
+SYNCHRONISING_WITH = {"average": "weights", "repeat": "repeats"}
 # In CuPy, but of no use to a pure function on the device, or too far from NumPy to emulate.
 NOT_EMULATED = _names("""
     apply_along_axis apply_over_axes array2string array_repr array_str base_repr binary_repr broadcast
@@ -69,9 +71,10 @@ class StrictFunction:
         self.__name__ = name.split(".")[-1]
         self.call = Call(f"ndarray.{name}" if method else name, text, numpy_function, method=method)
         self._numpy = numpy_function
-        self._arrays = []  # parameters that take nothing but a device array
+        self._arrays = []  # names of the parameters that take nothing but a device array
         if not method and self.__name__ not in NO_ARRAY_FIRST:
-            self._arrays = self.call.parameters[: 2 if self.__name__ in ARRAY_SECOND else 1]
+            first = self.call.parameters[: 2 if self.__name__ in ARRAY_SECOND else 1]
+            self._arrays = [parameter.name for parameter in first]
 
     def __repr__(self) -> str:
         return f"<strict function '{self.call.name}'>"
@@ -98,12 +101,11 @@ class StrictFunction:
     def _check(self, array: StrictArray | None, given: dict) -> None:
         name = self.__name__
         for parameter in self._arrays:
-            value = given.get(parameter.name)
-            if not isinstance(value, StrictArray):
-                raise TypeError(f"cupy.{name}: {parameter.name} must be a device array, got {type(value)}")
+            if not isinstance(value := given.get(parameter), StrictArray):
+                raise TypeError(f"cupy.{name}: {parameter} must be a device array, got {type(value)}")
         if not isinstance(given.get("out"), (StrictArray, type(None))):
             raise TypeError(f"cupy.{name}: out must be a device array, got {type(given['out'])}")
-        if name in SYNCHRONISING or isinstance(given.get("repeats"), StrictArray):
+        if name in SYNCHRONISING or isinstance(given.get(SYNCHRONISING_WITH.get(name)), StrictArray):
             synchronise(f"{name}()")
         if array is not None and name in ("sort", "partition") and not array.flags.c_contiguous:
             raise NotImplementedError("Sorting non-contiguous array is not supported.")
@@ -113,7 +115,7 @@ class StrictFunction:
         name = self.__name__
         if parameter == "dtype":
             return None if value is None else checked_dtype(value)
-        if parameter in STATIC and not name.startswith("matrix_"):  # there M is a matrix
+        if parameter in STATIC and parameter not in self._arrays:
             return static(f"{name}({parameter}=)", value)
         if value is None or isinstance(value, str):
             return value

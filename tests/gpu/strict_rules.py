@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import json
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -97,7 +98,7 @@ class Call:
         self.parameters = list(self.signature.parameters.values())
         self.refused = API["refused"].get(name, {})
         self.explicit = []  # parameters whose default differs: leaving them out means different things
-        self.positional = len(self.parameters)  # so many positional arguments mean the same to both
+        self.positional = sys.maxsize  # so many positional arguments mean the same to both
         try:
             theirs = list(inspect.signature(numpy_function).parameters.values())[method:]
         except (TypeError, ValueError):  # NumPy before 2.4 has no signature for functions in C
@@ -107,7 +108,8 @@ class Call:
         for i, parameter in enumerate(self.parameters):
             place = places.get(parameter.name, i)
             other = theirs[i].name if i < len(theirs) else parameter.name
-            if place != i or (other != parameter.name and other in ours):
+            by_position = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            if by_position and (place != i or (other != parameter.name and other in ours)):
                 self.positional = min(self.positional, i)
             if parameter.name in places:
                 defaults = (theirs[place].default, parameter.default)
@@ -126,7 +128,9 @@ class Call:
         for name, values in self.refused.items():
             if name in bound and not any(bound[name] is v or bound[name] == v for v in values):
                 raise TypeError(f"cupy.{self.name} takes {name} only as {values}, got {bound[name]!r}")
-        self._check_positions(len(args))
+        if len(args) > self.positional:
+            name = self.parameters[self.positional].name
+            raise TypeError(f"{self.name}: {name} stands elsewhere in NumPy; give it by keyword")
         names = []
         for parameter in self.parameters:
             if parameter.kind is parameter.VAR_POSITIONAL:
@@ -134,11 +138,3 @@ class Call:
             else:
                 names.append(parameter.name)
         return list(zip(names, args, strict=False))
-
-    def _check_positions(self, given: int) -> None:
-        if self.positional < min(given, len(self.parameters)):
-            parameter = self.parameters[self.positional]
-            if parameter.kind is not parameter.VAR_POSITIONAL:
-                raise TypeError(
-                    f"{self.name}: {parameter.name} stands elsewhere in NumPy; give it by keyword"
-                )

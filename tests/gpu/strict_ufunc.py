@@ -68,7 +68,7 @@ class StrictUfunc:
     def _check_promotion(self, inputs: list) -> None:
         """Raise if CuPy would choose other dtypes for the results than NumPy."""
         kinds = tuple(type(x) if type(x) in _WEAK else np.result_type(x) for x in inputs)
-        ours, theirs = _result_dtypes(self.__name__, kinds)
+        ours, theirs = result_dtypes(self.__name__, kinds)
         if ours is None:
             raise TypeError(f"cupy.{self.__name__}: wrong type {kinds}")
         if theirs is not None and ours != theirs:
@@ -107,9 +107,12 @@ class StrictUfunc:
 
     def _method(self, method: str, args: tuple, kwargs: dict):
         given = dict(self.method_signature(method).bind(args, kwargs)) | kwargs
-        arrays = {n: v for n, v in given.items() if n in ("array", "indices", "out") and v is not None}
-        result = getattr(self._numpy, method)(**given | {n: _device(v)._data for n, v in arrays.items()})
-        return arrays.get("out", wrap(result))
+        out = given.get("out")
+        for name in ("array", "indices", "out"):
+            if given.get(name) is not None:
+                given[name] = _device(given[name])._data
+        result = getattr(self._numpy, method)(given.pop("array"), **given)
+        return wrap(result) if out is None else out
 
 
 def _device(value) -> StrictArray:
@@ -119,7 +122,7 @@ def _device(value) -> StrictArray:
 
 
 @functools.cache
-def _result_dtypes(name: str, kinds: tuple) -> tuple[tuple | None, tuple | None]:
+def result_dtypes(name: str, kinds: tuple) -> tuple[tuple | None, tuple | None]:
     """Result dtypes in CuPy and in NumPy.  An input is given by its dtype, or int, float, complex if weak."""
     try:
         resolved = getattr(np, name).resolve_dtypes((*kinds, *(None,) * UFUNCS[name]["nout"]))

@@ -102,7 +102,7 @@ def write(file: TokenizerFile, path: str | os.PathLike) -> None:
 
 
 def _replace_file(path: Path, data: bytes) -> None:
-    """Write under another name, flush to disk, rename: `path` is the old file or the new one, never a part."""
+    """Write under another name, flush, rename: what is at `path` is the old file or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:

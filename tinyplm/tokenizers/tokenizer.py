@@ -45,7 +45,7 @@ class Tokenizer:
         self._tokens = _by_id(file)
         self._ids = {token: i for i, token in enumerate(self._tokens)}
         self._bytes = [chars_to_bytes(token) for token in self._tokens]
-        for token in file.added_tokens:  # these are text as they stand, not in GPT-2's characters
+        for token in file.added_tokens:  # text as it stands; the library reads "é" as the byte 0xe9
             check_encodable(token.content, "the content of an added token")
             self._bytes[token.id] = token.content.encode("utf-8")
         self._special = {token.id for token in file.added_tokens if token.special}

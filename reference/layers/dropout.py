@@ -1,0 +1,35 @@
+"""Dropout whose mask is a hash of a key and of the element's number in its sample."""
+
+import numpy as np
+
+_MASK32 = 0xFFFFFFFF
+
+
+def hash32(h: int) -> int:
+    """The 32-bit integer hash "lowbias32" (Wellons 2018): two multiplications between three xor-shifts."""
+    h ^= h >> 16
+    h = h * 0x7FEB352D & _MASK32
+    h ^= h >> 15
+    h = h * 0x846CA68B & _MASK32
+    return h ^ h >> 16
+
+
+def element_bits(key: int, j: int) -> int:
+    """32 random bits of element j: the hash, twice, with the low and then the high half of the 64-bit key mixed in."""
+    return hash32(hash32(j ^ key & _MASK32) ^ key >> 32)
+
+
+def dropout(x: np.ndarray, *, rate: float, key: np.ndarray | None) -> np.ndarray:
+    """y = x / (1 - rate) where the element is kept, else 0; kept when its 32 bits are at least rate 2^32.
+
+    x (B, ...), key (B,) unsigned 64-bit, one per sample, or None: y = x.                           Srivastava et al. 2014
+    """
+    x = np.asarray(x, dtype=np.float64)
+    if key is None:
+        return x.copy()
+    y = np.zeros(x.shape)
+    for b in range(x.shape[0]):
+        for j, index in enumerate(np.ndindex(x.shape[1:])):
+            if element_bits(int(key[b]), j) >= int(rate * 2**32):
+                y[(b, *index)] = x[(b, *index)] / (1 - rate)
+    return y

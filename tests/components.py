@@ -1,0 +1,281 @@
+"""The table of components: for each its implementation, its reference formula, and a maker of cases.
+
+A new component needs one entry here; all laws then hold for it on every device, and examples/gradient_check.py shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+import reference.layers.activation as ref_activation
+import reference.layers.attention as ref_attention
+import reference.layers.block as ref_block
+import reference.layers.dropout as ref_dropout
+import reference.layers.embedding as ref_embedding
+import reference.layers.heads as ref_heads
+import reference.layers.linear as ref_linear
+import reference.layers.mlp as ref_mlp
+import reference.layers.norm as ref_norm
+import reference.layers.position as ref_position
+import reference.layers.softmax as ref_softmax
+import reference.losses.cross_entropy as ref_loss
+from tests.laws import Case
+from tests.strategies import Sizes
+from tinyplm.core import on_tree
+from tinyplm.layers import activation, attention, block, dropout, embedding, heads, linear, mlp, norm, position, softmax
+from tinyplm.losses import cross_entropy
+
+
+class Component(NamedTuple):
+    f: Callable
+    reference: Callable
+    make: Callable[[Sizes], Case]
+
+
+def _normal(s: Sizes, rng, *shape: int, spread: float = 1.0) -> np.ndarray:
+    return rng.normal(0, spread, shape)
+
+
+def _keys(rng, count: int) -> np.ndarray:
+    return rng.integers(0, 2**64, count, dtype=np.uint64)
+
+
+def _linear(s: Sizes) -> Case:
+    rng = s.rng()
+    x = _normal(s, rng, s.B, s.T, s.D) if s.flags[0] else _normal(s, rng, s.B, s.D)
+    return Case([x, _normal(s, rng, s.D, s.F), _normal(s, rng, s.F) if s.flags[1] else None])
+
+
+def _embedding(s: Sizes) -> Case:
+    rng = s.rng()
+    return Case([_normal(s, rng, s.V, s.D)], {"ids": rng.integers(0, s.V, (s.B, s.T))})
+
+
+def _layernorm(s: Sizes) -> Case:
+    rng = s.rng()
+    beta = _normal(s, rng, s.D) if s.flags[0] else None
+    return Case([_normal(s, rng, s.B, s.T, s.D), _normal(s, rng, s.D), beta], {"eps": 1e-5 if s.flags[1] else 0.1})
+
+
+def _rmsnorm(s: Sizes) -> Case:
+    rng = s.rng()
+    return Case([_normal(s, rng, s.B, s.T, s.D), _normal(s, rng, s.D)], {"eps": 1e-6 if s.flags[1] else 0.1})
+
+
+def _elementwise(s: Sizes) -> Case:
+    x = _normal(s, s.rng(), s.B, s.T, s.D, spread=2.0)
+    return Case([x])
+
+
+def _relu(s: Sizes) -> Case:
+    case = _elementwise(s)
+    x = case.args[0]
+    return Case([np.where(np.abs(x) < 0.01, 0.5, x)])  # no derivative at 0
+
+
+def _dropout(s: Sizes) -> Case:
+    rng = s.rng()
+    return Case([_normal(s, rng, s.B, s.T, s.D)], {"rate": 0.4, "key": _keys(rng, s.B) if s.flags[0] else None})
+
+
+def _softmax(s: Sizes) -> Case:
+    rng = s.rng()
+    mask = None
+    if s.flags[0]:
+        mask = rng.random((s.B, 1, s.S) if s.flags[1] else (s.B, s.T, s.S)) < 0.6  # some rows have nothing
+    return Case([_normal(s, rng, s.B, s.T, s.S, spread=3.0)], {"mask": mask})
+
+
+def _log_softmax(s: Sizes) -> Case:
+    return Case([_normal(s, s.rng(), s.B, s.T, s.V, spread=3.0)])
+
+
+def _learned_positions(s: Sizes) -> Case:
+    rng = s.rng()
+    shape = (s.B, s.T) if s.flags[0] else (s.T,)
+    args = [_normal(s, rng, s.B, s.T, s.D), _normal(s, rng, s.V, s.D)]
+    return Case(args, {"positions": rng.integers(0, s.V, shape)})
+
+
+def _sinusoidal_positions(s: Sizes) -> Case:
+    rng = s.rng()
+    return Case([_normal(s, rng, s.B, s.T, s.D)], {"positions": rng.integers(0, 3000, (s.T,))})
+
+
+def _attention_mask(s: Sizes, rng, keys: int) -> np.ndarray | None:
+    """None, one for each query and key (rows with nothing to attend to among them), or padding."""
+    if not s.flags[0]:
+        return None
+    return rng.random((s.B, 1, s.T, keys) if s.flags[1] else (s.B, 1, 1, keys)) < 0.6
+
+
+def _attention(s: Sizes) -> Case:
+    rng = s.rng()
+    q = _normal(s, rng, s.B, s.H, s.T, s.E)
+    k, v = _normal(s, rng, s.B, s.K, s.S, s.E), _normal(s, rng, s.B, s.K, s.S, s.F)
+    shapes = [(s.B, s.H, s.T, s.S), (1, s.H, s.T, s.S), (s.H, 1, s.S), (s.T, s.S)]
+    bias = _normal(s, rng, *shapes[s.seed % 4]) if s.flags[2] else None
+    return Case([q, k, v, bias], {"mask": _attention_mask(s, rng, s.S), "scale": None if s.flags[1] else 0.7})
+
+
+def _attention_dropout(s: Sizes) -> Case:
+    """With the dropout of the probabilities; its reference draws the same mask and does the rest by hand."""
+    case = _attention(s)
+    case.kwargs |= {"rate": 0.4, "key": _keys(s.rng(), s.B)}
+    return case
+
+
+def _reference_attention_dropout(q, k, v, bias=None, *, rate, key, **kwargs):
+    """With the identity for v the reference gives the probabilities; these are dropped out, then applied to v."""
+    identity = np.broadcast_to(np.eye(k.shape[2]), (*k.shape[:3], k.shape[2]))
+    P = ref_dropout.dropout(ref_attention.attention(q, k, identity, bias, **kwargs), rate=rate, key=key)
+    o = np.zeros((*q.shape[:3], v.shape[3]))
+    for b, h, t, e in np.ndindex(o.shape):
+        o[b, h, t, e] = sum(P[b, h, t, s] * v[b, h // (q.shape[1] // k.shape[1]), s, e] for s in range(k.shape[2]))
+    return o
+
+
+def _attention_parameters(s: Sizes, rng, source: int, bias: bool) -> dict:
+    p = {"Wq": (s.D, s.H * s.E), "Wk": (source, s.K * s.E), "Wv": (source, s.K * s.E), "Wo": (s.H * s.E, s.D)}
+    if bias:
+        p |= {"bq": (s.H * s.E,), "bk": (s.K * s.E,), "bv": (s.K * s.E,), "bo": (s.D,)}
+    return {name: _normal(s, rng, *shape, spread=0.7) for name, shape in p.items()}
+
+
+def _multi_head(s: Sizes, cross: bool) -> Case:
+    rng = s.rng()
+    x = _normal(s, rng, s.B, s.T, s.D)
+    context = _normal(s, rng, s.B, s.S, s.F) if cross else None
+    keys, source = (s.S, s.F) if cross else (s.T, s.D)
+    bias = _normal(s, rng, 1, s.H, s.T, keys) if s.flags[2] else None
+    p = _attention_parameters(s, rng, source, s.flags[1])
+    return Case([p, x, context, bias], {"heads": s.H, "kv_heads": s.K, "mask": _attention_mask(s, rng, keys)})
+
+
+_ACTIVATIONS = [(activation.gelu_tanh, ref_activation.gelu_tanh), (activation.silu, ref_activation.silu),
+                (activation.gelu, ref_activation.gelu)]  # fmt: skip
+
+
+def _mlp_parameters(s: Sizes, rng, bias: bool) -> dict:
+    p = {"W1": (s.D, s.F), "W2": (s.F, s.D)} | ({"b1": (s.F,), "b2": (s.D,)} if bias else {})
+    return {name: _normal(s, rng, *shape) for name, shape in p.items()}
+
+
+def _mlp(s: Sizes) -> Case:
+    rng = s.rng()
+    ours, theirs = _ACTIVATIONS[s.seed % 3]
+    p = _mlp_parameters(s, rng, s.flags[0])
+    return Case([p, _normal(s, rng, s.B, s.T, s.D)], {"activation": ours}, {"activation": theirs})
+
+
+def _gated_mlp(s: Sizes) -> Case:
+    rng = s.rng()
+    ours, theirs = _ACTIVATIONS[s.seed % 3]
+    shapes = {"Wgate": (s.D, s.F), "Wup": (s.D, s.F), "Wdown": (s.F, s.D)}
+    if s.flags[0]:
+        shapes |= {"bgate": (s.F,), "bup": (s.F,), "bdown": (s.D,)}
+    p = {name: _normal(s, rng, *shape) for name, shape in shapes.items()}
+    return Case([p, _normal(s, rng, s.B, s.T, s.D)], {"activation": ours}, {"activation": theirs})
+
+
+def _block(s: Sizes, kind: str) -> Case:
+    """A block whose attention has a shared input, the additive bias, as T5's has."""
+    rng = s.rng()
+
+    def norm_parameters() -> dict:
+        return {"gamma": _normal(s, rng, s.D), "beta": _normal(s, rng, s.D)}
+
+    p = {"norm1": norm_parameters(), "attention": _attention_parameters(s, rng, s.D, True), "norm2": norm_parameters(),
+         "mlp": _mlp_parameters(s, rng, True)}  # fmt: skip
+    mask = np.tril(np.ones((s.T, s.T), dtype=bool))
+
+    def attend(p, x, bias):
+        y, back = attention.multi_head_attention(p, x, None, bias, heads=s.H, kv_heads=s.K, mask=_like(mask, x))
+
+        def backward(dy):
+            dp, dx, _, dbias = back(dy)
+            return dp, dx, dbias
+
+        return y, backward
+
+    eps = 0.1  # keeps the curvature of the norm moderate when D is 2
+    ours = {"residual": getattr(block, kind), "norm": partial(on_tree(norm.layernorm, "gamma", "beta"), eps=eps),
+            "attention": attend, "mlp": partial(mlp.mlp, activation=activation.gelu_tanh)}  # fmt: skip
+    theirs = {
+        "residual": getattr(ref_block, kind),
+        "norm": lambda p, x: ref_norm.layernorm(x, p["gamma"], p["beta"], eps=eps),
+        "attention": lambda p, x, bias: ref_attention.multi_head_attention(p, x, None, bias, heads=s.H, kv_heads=s.K, mask=mask),
+        "mlp": lambda p, x: ref_mlp.mlp(p, x, activation=ref_activation.gelu_tanh),
+    }
+    bias = _normal(s, rng, 1, s.H, s.T, s.T)
+    return Case([p, _normal(s, rng, s.B, s.T, s.D), bias], ours, theirs)
+
+
+def _like(host: np.ndarray, x):
+    """A host array on x's device, for what a closure brings along."""
+    from tinyplm.backend import array_module
+
+    return array_module(x).asarray(host)
+
+
+def _head(s: Sizes, tied: bool) -> Case:
+    rng = s.rng()
+    W = _normal(s, rng, s.V, s.D) if tied else _normal(s, rng, s.D, s.V)
+    return Case([_normal(s, rng, s.B, s.T, s.D), W, _normal(s, rng, s.V) if s.flags[0] else None])
+
+
+def _loss_kwargs(s: Sizes, rng) -> dict:
+    targets = rng.integers(0, s.V, (s.B, s.T))
+    targets[rng.random(targets.shape) < 0.3] = -100  # sometimes all of them
+    return {"targets": targets, "weights": rng.random((s.B, s.T)) + 0.1 if s.flags[0] else None,
+            "total": 7.5 if s.flags[1] else None, "smoothing": 0.1 if s.flags[2] else 0.0}  # fmt: skip
+
+
+def _cross_entropy(s: Sizes) -> Case:
+    rng = s.rng()
+    return Case([_normal(s, rng, s.B, s.T, s.V, spread=2.0)], _loss_kwargs(s, rng))
+
+
+def _vocabulary_cross_entropy(s: Sizes) -> Case:
+    rng = s.rng()
+    args = [_normal(s, rng, s.B, s.T, s.D), _normal(s, rng, s.D, s.V), _normal(s, rng, s.V) if s.seed % 2 else None]
+    return Case(args, {**_loss_kwargs(s, rng), "chunk": 1 + s.seed % 4})
+
+
+COMPONENTS: dict[str, Component] = {
+    "linear": Component(linear.linear, ref_linear.linear, _linear),
+    "embedding": Component(embedding.embedding, ref_embedding.embedding, _embedding),
+    "layernorm": Component(norm.layernorm, ref_norm.layernorm, _layernorm),
+    "rmsnorm": Component(norm.rmsnorm, ref_norm.rmsnorm, _rmsnorm),
+    "relu": Component(activation.relu, ref_activation.relu, _relu),
+    "gelu": Component(activation.gelu, ref_activation.gelu, _elementwise),
+    "gelu_tanh": Component(activation.gelu_tanh, ref_activation.gelu_tanh, _elementwise),
+    "silu": Component(activation.silu, ref_activation.silu, _elementwise),
+    "dropout": Component(dropout.dropout, ref_dropout.dropout, _dropout),
+    "softmax": Component(softmax.softmax, ref_softmax.softmax, _softmax),
+    "log_softmax": Component(softmax.log_softmax, ref_softmax.log_softmax, _log_softmax),
+    "learned_positions": Component(position.learned_positions, ref_position.learned_positions, _learned_positions),
+    "sinusoidal_positions": Component(position.sinusoidal_positions, ref_position.sinusoidal_positions, _sinusoidal_positions),
+    "attention": Component(attention.attention, ref_attention.attention, _attention),
+    "attention_dropout": Component(attention.attention, _reference_attention_dropout, _attention_dropout),
+    "multi_head_attention": Component(
+        attention.multi_head_attention, ref_attention.multi_head_attention, partial(_multi_head, cross=False)
+    ),
+    "cross_attention": Component(
+        attention.multi_head_attention, ref_attention.multi_head_attention, partial(_multi_head, cross=True)
+    ),
+    "mlp": Component(mlp.mlp, ref_mlp.mlp, _mlp),
+    "gated_mlp": Component(mlp.gated_mlp, ref_mlp.gated_mlp, _gated_mlp),
+    "pre_norm_block": Component(block.block, ref_block.block, partial(_block, kind="pre_norm")),
+    "post_norm_block": Component(block.block, ref_block.block, partial(_block, kind="post_norm")),
+    "tied_head": Component(heads.tied_head, ref_heads.tied_head, partial(_head, tied=True)),
+    "untied_head": Component(heads.untied_head, ref_heads.untied_head, partial(_head, tied=False)),
+    "cross_entropy": Component(cross_entropy.cross_entropy, ref_loss.cross_entropy, _cross_entropy),
+    "vocabulary_cross_entropy": Component(
+        cross_entropy.vocabulary_cross_entropy, ref_loss.vocabulary_cross_entropy, _vocabulary_cross_entropy
+    ),
+}

@@ -1,0 +1,189 @@
+"""The laws that every component obeys (DESIGN.md, section 5), for any component on any device.
+
+A case is one call: positional arguments (float64 trees on the host), keyword arguments, and the reference's keywords where they
+differ (a component as argument has a twin in reference/).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinyplm.backend import to_device, to_host
+from tinyplm.core import checkpoint, flatten, tree_map
+
+H = 1e-5  # the step of the central difference: its own error is of order H^2 = 1e-10
+EPS = np.finfo(np.float64).eps
+
+
+@dataclasses.dataclass
+class Case:
+    args: list[Any]
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    reference_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kernel: Callable | None = None  # f for this case, where it has to be built
+
+
+def on_device(value: Any, device: str) -> Any:
+    """Arrays and trees of arrays moved; components, numbers and None as they are."""
+    if isinstance(value, (np.ndarray, dict, list)):
+        return tree_map(lambda a: to_device(a, device) if isinstance(a, np.ndarray) else a, value)
+    return value
+
+
+def frozen(value: Any) -> Any:
+    """A read-only copy: whoever writes into it fails."""
+
+    def freeze(a: Any) -> Any:
+        if isinstance(a, np.ndarray):
+            a = a.copy()
+            a.flags.writeable = False
+            return a
+        if type(a).__name__ == "StrictArray":
+            from tests.gpu.strict import freeze as strict_freeze
+
+            return strict_freeze(a.copy())
+        return a  # CuPy has no read-only arrays; there, comparing with a copy is what is left
+
+    return tree_map(freeze, value) if isinstance(value, (dict, list)) or hasattr(value, "dtype") else value
+
+
+def call(f: Callable, case: Case, device: str, args: list | None = None, freeze: bool = False) -> tuple[Any, Callable]:
+    args = [on_device(a, device) for a in (case.args if args is None else args)]
+    kwargs = {name: on_device(value, device) for name, value in case.kwargs.items()}
+    if freeze:
+        args, kwargs = [frozen(a) for a in args], {name: frozen(value) for name, value in kwargs.items()}
+    return f(*args, **kwargs)
+
+
+def gradients(backward: Callable, dy: Any, count: int) -> list[Any]:
+    """backward(dy) as a list of `count` host trees; one positional argument's gradient comes bare."""
+    out = backward(dy)
+    if count == 1:
+        return [to_host(out)]
+    assert isinstance(out, tuple) and len(out) == count, f"expected {count} gradients, got {type(out)}"
+    return [to_host(g) for g in out]
+
+
+def leaves(tree: Any) -> list[np.ndarray]:
+    return list(flatten(tree).values()) if isinstance(tree, (dict, list)) else [] if tree is None else [tree]
+
+
+def random_like(tree: Any, rng: np.random.Generator) -> Any:
+    """Random cotangents and directions: constant ones would hide a zero gradient."""
+    return tree_map(lambda a: rng.normal(size=np.shape(a)).astype(a.dtype), to_host(tree))
+
+
+def dot(a: Any, b: Any) -> float:
+    return sum(float(np.sum(x * y)) for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+def relative_error(a: Any, b: Any) -> float:
+    """Largest difference over the largest reference value."""
+    worst = 0.0
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.shape == y.shape, f"shape {x.shape}, expected {y.shape}"
+        if x.size:
+            worst = max(worst, float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), 1e-3)))
+    return worst
+
+
+def equal(a: Any, b: Any) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------ the laws
+
+
+def equals_reference(f: Callable, reference: Callable, case: Case, device: str) -> None:
+    """1. The value is the reference's, to 1e-10: float64 and at most some thousand additions leave 1e-13."""
+    y, _ = call(f, case, device)
+    expected = reference(*case.args, **{**case.kwargs, **case.reference_kwargs})
+    expected = np.asarray(expected) if not isinstance(expected, dict) else expected
+    error = relative_error(to_host(y), expected)
+    assert error < 1e-10, f"differs from the reference by {error:.1e}"
+
+
+def directional_derivative(f: Callable, case: Case, device: str, rng: np.random.Generator) -> list[tuple[int, float]]:
+    """2. <c, f(x + h d) - f(x - h d)> / 2h = <gradient, d>, for each positional argument on its own.
+
+    Returns (argument, error), the error being divided by the sum of |g_i d_i|.  The rounding of f itself, EPS |c f| / H, is what
+    no gradient can get below; it is allowed for, which matters only where the gradient is (almost) zero.
+    """
+    y, backward = call(f, case, device)
+    c = random_like(y, rng)
+    grads = gradients(backward, on_device(c, device) if not np.isscalar(c) else c, len(case.args))
+    rounding = 16 * EPS / H * sum(float(np.sum(np.abs(a * b))) for a, b in zip(leaves(c), leaves(to_host(y)), strict=True))
+    errors = []
+    for i, (x, g) in enumerate(zip(case.args, grads, strict=True)):
+        if x is None:
+            assert g is None, f"argument {i} was None, but its gradient is {type(g).__name__}"
+            continue
+        d = random_like(x, rng)
+
+        def at(step: float, i: int = i, x: Any = x, d: Any = d) -> Any:
+            moved = tree_map(lambda a, b: a + step * b, x, d)
+            return to_host(call(f, case, device, [*case.args[:i], moved, *case.args[i + 1 :]])[0])
+
+        numerical = (dot(c, at(H)) - dot(c, at(-H))) / (2 * H)
+        scale = sum(float(np.sum(np.abs(a * b))) for a, b in zip(leaves(g), leaves(d), strict=True))
+        difference = abs(numerical - dot(g, d))
+        errors.append((i, 0.0 if difference <= rounding else (difference - rounding) / max(scale, 1e-300)))
+    return errors
+
+
+def backward_is_linear_and_repeatable(f: Callable, case: Case, device: str, rng: np.random.Generator) -> None:
+    """3. backward(2 c1 - 3 c2) = 2 backward(c1) - 3 backward(c2); and again, after another call in between, the same bits."""
+    y, backward = call(f, case, device)
+    c1, c2 = random_like(y, rng), random_like(y, rng)
+    n = len(case.args)
+    g1 = gradients(backward, on_device(c1, device), n)
+    other_args = [tree_map(lambda a: a * 0.5, a) if a is not None else None for a in case.args]
+    _, other_backward = call(f, case, device, other_args)
+    gradients(other_backward, on_device(c2, device), n)
+    g2 = gradients(backward, on_device(c2, device), n)
+    assert equal(gradients(backward, on_device(c1, device), n), g1), "backward is not repeatable"
+    mixed = gradients(backward, on_device(tree_map(lambda a, b: np.asarray(2 * a - 3 * b), c1, c2), device), n)
+    # measured against the largest of all the gradients: one that is zero in exact arithmetic has only their rounding
+    size = max([1e-3, *(float(np.max(np.abs(x))) for x in leaves([*g1, *g2]) if x.size)])
+    for m, a, b in zip(leaves(mixed), leaves(g1), leaves(g2), strict=True):
+        error = float(np.max(np.abs(m - (2 * a - 3 * b)), initial=0.0)) / size
+        assert error < 1e-12, f"backward is not linear: {error:.1e}"  # some thousand float64 roundings
+
+
+def inputs_survive_and_dtypes_hold(f: Callable, case: Case, device: str, rng: np.random.Generator) -> None:
+    """4. Read-only inputs and dy are enough; gradients have the shape and dtype of their arguments; float32 stays float32."""
+    for dtype in ("float64", "float32"):
+        small = Case([tree_map(lambda a, t=dtype: a.astype(t), a) for a in case.args], case.kwargs)
+        small.kwargs = {n: v.astype(dtype) if getattr(v, "dtype", None) == np.float64 else v for n, v in case.kwargs.items()}
+        y, backward = call(f, small, device, freeze=True)
+        for leaf in leaves(to_host(y)):
+            assert leaf.dtype == dtype, f"{dtype} in, {leaf.dtype} out"
+        dy = frozen(on_device(random_like(y, rng), device))
+        for i, (x, g) in enumerate(zip(small.args, gradients(backward, dy, len(case.args)), strict=True)):
+            for a, b in zip(leaves(x), leaves(g), strict=True):
+                assert (a.shape, a.dtype) == (b.shape, b.dtype), f"argument {i}: {a.shape} {a.dtype}, gradient {b.shape} {b.dtype}"
+
+
+def checkpointing_changes_nothing(f: Callable, case: Case, device: str, rng: np.random.Generator) -> None:
+    """5. Computed again in the backward, value and gradients have the same bits."""
+    y, backward = call(f, case, device)
+    y2, backward2 = call(checkpoint(f), case, device)
+    c = on_device(random_like(y, rng), device)
+    assert equal(to_host(y), to_host(y2)), "checkpointing changes the value"
+    n = len(case.args)
+    assert equal(gradients(backward, c, n), gradients(backward2, c, n)), "checkpointing changes the gradients"
+
+
+def check_all(f: Callable, reference: Callable, case: Case, device: str, rng: np.random.Generator) -> None:
+    f = case.kernel or f
+    equals_reference(f, reference, case, device)
+    for i, error in directional_derivative(f, case, device, rng):
+        assert error < 1e-7, f"argument {i}: directional derivative is off by {error:.1e}"
+    backward_is_linear_and_repeatable(f, case, device, rng)
+    inputs_survive_and_dtypes_hold(f, case, device, rng)
+    checkpointing_changes_nothing(f, case, device, rng)
