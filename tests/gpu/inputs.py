@@ -22,6 +22,7 @@ def inputs(xp) -> SimpleNamespace:
         small=xp.array(np.arange(4, dtype=np.int8)),
         ids=xp.array(HOST_IDS),  # with a duplicate
         order=xp.array(np.array([2, 0, 1])),  # without
+        alias=xp.array(np.array([2, 0, -1])),  # -1 is 2
         one=xp.array(np.array(1)),  # 0-d
         mask=xp.array(HOST > 0),
     )

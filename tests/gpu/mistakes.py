@@ -82,6 +82,7 @@ MISTAKES = {
     "in-place sort of a transposed array": lambda xp, i: i.x.T.sort(),
     # the same call means something else
     "out as the third argument of argmax": lambda xp, i: xp.argmax(i.x, 0, xp.zeros(4, "int64")),
+    "density as the fifth argument": lambda xp, i: xp.histogram2d(i.x[0], i.y[0], 4, None, True),
     "default mode of put": lambda xp, i: xp.put(i.x, i.ids, 1.0),
     # dtypes
     "object": lambda xp, i: i.x.astype(object),
@@ -94,7 +95,7 @@ MISTAKES = {
     "maximum.at in float16": lambda xp, i: xp.maximum.at(i.half, i.ids, 0.0),
     # what a GPU leaves open
     "duplicate indices": lambda xp, i: operator.setitem(i.x, i.ids, i.y),
-    "duplicate by a negative index": lambda xp, i: operator.setitem(i.x, i.ids - 1, i.y),
+    "duplicate by a negative index": lambda xp, i: operator.setitem(i.x, i.alias, i.y),
     "duplicate behind a slice": lambda xp, i: operator.setitem(i.x, (slice(None), i.ids), i.y[:, :3]),
     "duplicate pairs": lambda xp, i: operator.setitem(i.x, (i.ids, i.ids), i.y[0, :3]),
     "duplicates in place": lambda xp, i: operator.setitem(i.x, i.ids, i.x[i.ids] + i.y),

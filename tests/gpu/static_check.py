@@ -2,8 +2,8 @@
 
     python -m tests.gpu.static_check [folder]
 
-It sees every line, those too that no test runs on the strict device.  But it knows `xp` by its name only (or by
-an assignment from array_module(...)), and can't tell an array from another object with such a method.
+It sees every line, those too that no test runs on the strict device.  But it knows `xp` by its name only (or
+an assignment from array_module), and can't tell an array from another object with such a method.
 """
 
 from __future__ import annotations

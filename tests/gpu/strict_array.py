@@ -19,9 +19,7 @@ class StrictArray:
 
     __slots__ = ("_data", "__weakref__")
     __hash__ = None
-    __array_ufunc__ = (
-        None  # NumPy's operators and ufuncs refuse this array, so host * device can't slip through
-    )
+    __array_ufunc__ = None  # NumPy's operators and ufuncs refuse this array: no host * device slips through
 
     def __init__(self, *args, **kwargs):
         raise TypeError("a device array is made by xp.asarray, xp.empty, ..., not by calling its class")

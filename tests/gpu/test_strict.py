@@ -137,6 +137,12 @@ def test_waiting_operation_gives_what_numpy_gives(name):
             np.testing.assert_array_equal(f, e)
 
 
+def test_sorting_is_stable():
+    ties = np.arange(1000) % 7
+    np.testing.assert_array_equal(to_device(ties).argsort().get(), np.argsort(ties, kind="stable"))
+    np.testing.assert_array_equal(strict.argsort(to_device(ties)).get(), np.argsort(ties, kind="stable"))
+
+
 # The array
 
 

@@ -9,7 +9,7 @@ def cross_entropy(logits, *, targets, weights=None, total=None, smoothing=0.0, i
     """loss = sum_i w_i nll_i / total,   nll_i = (1 - e) (-log p_i[t_i]) + e mean_v(-log p_i[v]),   p = softmax(logits).
 
     logits (..., V), targets (...) integers in [0, V) or ignore_index, weights (...) or None = 1, smoothing e in [0, 1)
-    (Szegedy et al. 2016, sec. 7) -> a scalar in at least float32, 0-dimensional.  Keeps the logits and log-sum-exp (...).
+    (Szegedy et al. 2016, sec. 7) -> a scalar in at least float32, 0-dimensional.  Keeps the logits and their log-sum-exp.
     `total` is a number, the sum of weights over the whole step, so that shards, micro-batches and ranks add up to one
     batch; None takes the sum of the weights that count here (and at least makes 0 of nothing).
     dlogits = dloss w_i / total (p_i - (1 - e) onehot(t_i) - e / V), and exactly 0 where the target is ignored.
@@ -18,10 +18,11 @@ def cross_entropy(logits, *, targets, weights=None, total=None, smoothing=0.0, i
     V = logits.shape[-1]
     rows = logits.reshape(-1, V)
     w, t, denominator = _weights(rows, targets, weights, total, smoothing, ignore_index)
-    loss, lse = _rows_loss(rows, t, w, smoothing)
+    loss, exp_sum, top = _exponentials(at_least_float32(rows) + 0, t, w, smoothing)  # + 0: a copy
+    lse = xp.log(exp_sum) + top
 
     def backward(dloss):
-        p = xp.exp(at_least_float32(rows) - lse[:, None])
+        p = xp.exp(at_least_float32(rows) - lse)
         d = _rows_gradient(p, t, w * (dloss / denominator), smoothing)
         return d.reshape(logits.shape).astype(logits.dtype, copy=False)
 
@@ -40,28 +41,26 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
     rows = x.reshape(-1, x.shape[-1])
     w, t, denominator = _weights(rows, targets, weights, total, smoothing, ignore_index, vocabulary=W.shape[1])
     dx = xp.empty(rows.shape, dtype=rows.dtype) if grad else None
-    dW = xp.zeros(W.shape[::-1], dtype=W.dtype).T if grad else None
+    dWT = xp.zeros(W.shape[::-1], dtype=W.dtype) if grad else None
     db = xp.zeros(b.shape, dtype=b.dtype) if grad and b is not None else None
     loss = 0
     for start in range(0, rows.shape[0], chunk):
         part = slice(start, start + chunk)
-        logits = rows[part] @ W
+        logits = at_least_float32(rows[part] @ W)
         if b is not None:
             logits += b
-        part_loss, lse = _rows_loss(logits, t[part], w[part], smoothing)
+        part_loss, exp_sum, _ = _exponentials(logits, t[part], w[part], smoothing)
         loss = part_loss + loss
         if grad:
-            p = at_least_float32(logits)
-            p -= lse[:, None]
-            xp.exp(p, out=p)
-            d = _rows_gradient(p, t[part], w[part] / denominator, smoothing).astype(rows.dtype, copy=False)
-            dx[part] = d @ W.T
-            dW += (d.T @ rows[part]).T
+            logits /= exp_sum  # now p
+            d = _rows_gradient(logits, t[part], w[part] / denominator, smoothing).astype(rows.dtype, copy=False)
+            xp.matmul(d, W.T, out=dx[part])
+            dWT += d.T @ rows[part]
             if db is not None:
                 db += d.sum(axis=0)
 
     def backward(dloss):
-        return (dx * dloss).reshape(x.shape).astype(x.dtype, copy=False), dW * dloss, None if db is None else db * dloss
+        return (dx * dloss).reshape(x.shape).astype(x.dtype, copy=False), (dWT * dloss).T, None if db is None else db * dloss
 
     return loss / denominator, backward if grad else None
 
@@ -91,16 +90,21 @@ def _weights(rows, targets, weights, total, smoothing, ignore_index, vocabulary=
     return w, xp.where(counts, t, 0), denominator
 
 
-def _rows_loss(logits, t, w, smoothing):
-    """sum_i w_i nll_i over rows, and the log-sum-exp of each row (N,).   -log p[v] = lse - logits[v]."""
+def _exponentials(logits, t, w, smoothing):
+    """sum_i w_i nll_i, and each row's sum of exp(logits - top) and top, the row's maximum, both (N, 1).
+
+    In place on logits (at least float32, owned by the caller), which become exp(logits - top).
+    With s = logits - top:   -log p[v] = log sum exp(s) - s[v].
+    """
     xp = array_module(logits)
-    logits = at_least_float32(logits)
-    top = logits.max(axis=-1)
-    lse = xp.log(xp.exp(logits - top[:, None]).sum(axis=-1)) + top
-    expected = xp.take_along_axis(logits, t[:, None], axis=-1)[:, 0]
+    top = logits.max(axis=-1, keepdims=True)
+    logits -= top
+    expected = xp.take_along_axis(logits, t[:, None], axis=-1)
     if smoothing:
-        expected = (1 - smoothing) * expected + smoothing * logits.mean(axis=-1)
-    return (w * (lse - expected)).sum(), lse
+        expected = (1 - smoothing) * expected + smoothing * logits.mean(axis=-1, keepdims=True)
+    xp.exp(logits, out=logits)
+    total = logits.sum(axis=-1, keepdims=True)
+    return (w * (xp.log(total) - expected)[:, 0]).sum(), total, top
 
 
 def _rows_gradient(p, t, w, smoothing):

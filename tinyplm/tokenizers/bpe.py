@@ -46,8 +46,7 @@ def train_bpe(
         )
     given = frozenset(tokens)
     tokens = list(tokens)
-    words = sorted(word_counts)  # so that the order of the documents plays no part
-    frequency = [word_counts[word] for word in words]
+    words, frequency = list(word_counts), list(word_counts.values())
 
     counts: dict[str, int] = defaultdict(int)
     where: dict[str, list[int]] = defaultdict(list)

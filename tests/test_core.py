@@ -1,0 +1,223 @@
+"""Trees, the stack, checkpointing, batch shards, devices, scatter-add, erf."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.laws import equal, leaves, relative_error
+from tinyplm import backend, core
+from tinyplm.layers.linear import linear
+
+
+def test_flatten_and_unflatten_are_inverse():
+    tree = {"a": np.zeros(2), "b": [{"c": np.ones(1)}, {"c": np.full(3, 2.0)}]}
+    flat = core.flatten(tree)
+    assert list(flat) == ["a", "b.0.c", "b.1.c"]
+    assert core.flatten(core.unflatten(flat, tree)).keys() == flat.keys()
+    assert core.flatten({"W": (2, 3), "b": [(4,)]}) == {"W": (2, 3), "b.0": (4,)}  # shapes are leaves
+
+
+def test_add_takes_missing_parts_as_zero():
+    a = {"x": np.ones(2), "y": None}
+    b = {"y": np.full(2, 3.0), "z": [None, np.ones(1)]}
+    total = core.add(a, b)
+    assert [total["x"][0], total["y"][0], total["z"][1][0]] == [1, 3, 1] and total["z"][0] is None
+    assert a["x"][0] == 1, "add wrote into its argument"
+    with pytest.raises(ValueError, match="lists of 1 and 2"):
+        core.add([np.ones(1)], [None, None])
+
+
+def test_complete_fills_with_zeros():
+    like = {"a": np.ones((2, 2)), "b": [np.ones(3), np.ones(1)]}
+    full = core.complete({"b": [None, np.full(1, 5.0)]}, like)
+    assert not full["a"].any() and not full["b"][0].any() and full["b"][1][0] == 5
+
+
+@given(shape=st.lists(st.integers(1, 3), min_size=1, max_size=3), lead=st.integers(0, 2), seed=st.integers(0, 99))
+def test_unbroadcast_is_the_transpose_of_broadcasting(shape, lead, seed):
+    rng = np.random.default_rng(seed)
+    full = tuple(rng.integers(1, 4, lead)) + tuple(n if n > 1 else int(rng.integers(1, 4)) for n in shape)
+    x, g = rng.normal(size=shape), rng.normal(size=full)
+    assert np.isclose((np.broadcast_to(x, full) * g).sum(), (x * core.unbroadcast(g, tuple(shape))).sum(), rtol=1e-12)
+
+
+# ---------------------------------------------------------------------------------------------------------- the stack
+
+
+def _layer(p, x, shift, *, power):
+    """A layer with a shared input and a per-layer keyword: y = x W + power * shift."""
+    y, back = linear(x, p["W"])
+
+    def backward(dy):
+        dx, dW, _ = back(dy)
+        return {"W": dW}, dx, core.unbroadcast(dy, shift.shape) * power
+
+    return y + power * shift, backward
+
+
+def _stack_case():
+    rng = np.random.default_rng(0)
+    ps = [{"W": rng.normal(size=(3, 3))} for _ in range(4)]
+    return ps, rng.normal(size=(2, 3)), rng.normal(size=(3,)), rng.normal(size=(2, 3))
+
+
+def _run(ps, x, shift, **kwargs):
+    return core.stack(_layer, ps, x, shift, each=lambda i: {"power": i + 1}, **kwargs)
+
+
+def test_stack_equals_layers_by_hand():
+    ps, x, shift, dy = _stack_case()
+    y, backward = _run(ps, x, shift)
+    expected = x
+    for i, p in enumerate(ps):
+        expected = expected @ p["W"] + (i + 1) * shift
+    assert np.allclose(y, expected, rtol=1e-13)
+    dps, dx, dshift = backward(dy)
+    step = 1e-6
+    for which, g in (("x", dx), ("shift", dshift), ("W", dps[1]["W"])):
+        d = np.random.default_rng(1).normal(size=g.shape)
+
+        def at(h, which=which, d=d):
+            moved = {"x": x, "shift": shift, "W": ps[1]["W"]}
+            moved[which] = moved[which] + h * d
+            return (_run([ps[0], {"W": moved["W"]}, *ps[2:]], moved["x"], moved["shift"])[0] * dy).sum()
+
+        assert np.isclose((at(step) - at(-step)) / (2 * step), (g * d).sum(), rtol=1e-7)
+
+
+def test_checkpointing_and_once_are_bit_equal():
+    ps, x, shift, dy = _stack_case()
+    expected = list(_run(ps, x, shift)[1](dy))
+    for options in ({"checkpointing": True}, {"once": True}, {"once": True, "checkpointing": True}):
+        assert equal(list(_run(ps, x, shift, **options)[1](dy)), expected), options
+
+
+def test_once_refuses_a_second_call_and_repeatable_does_not():
+    ps, x, shift, dy = _stack_case()
+    _, backward = _run(ps, x, shift, once=True)
+    backward(dy)
+    with pytest.raises(RuntimeError, match="second time"):
+        backward(dy)
+    _, backward = _run(ps, x, shift)
+    assert equal(list(backward(dy)), list(backward(dy)))
+
+
+def test_callback_gets_each_layer_last_first():
+    ps, x, shift, dy = _stack_case()
+    expected = _run(ps, x, shift)[1](dy)[0]
+    got = []
+    dps, _, _ = _run(ps, x, shift, on_gradient=lambda i, dp: got.append((i, dp)))[1](dy)
+    assert [i for i, _ in got] == [3, 2, 1, 0] and dps == [None] * 4
+    assert equal([dp for _, dp in reversed(got)], expected)
+
+
+class _Held:
+    """Counts how many layers' activations are alive."""
+
+    def __init__(self):
+        self.alive = []
+
+    def layer(self, p, x):
+        kept = x + 0
+        self.alive.append(weakref.ref(kept))
+        return x * p, lambda dy: (p, dy * p * (kept[0] == kept[0]))
+
+    def count(self):
+        gc.collect()
+        return sum(ref() is not None for ref in self.alive)
+
+
+def test_closures_are_dropped_without_grad_and_freed_in_passing():
+    held = _Held()
+    y, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), grad=False)
+    assert backward is None and held.count() == 0
+    held = _Held()
+    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3))
+    assert held.count() == 5
+    held = _Held()
+    counts = []
+    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), once=True, on_gradient=lambda i, dp: counts.append(held.count()))
+    backward(np.ones(3))
+    assert counts == [4, 3, 2, 1, 0]
+
+
+# ------------------------------------------------------------------------------------------------------------- shards
+
+
+@given(n=st.integers(1, 9), count=st.integers(1, 9))
+def test_shards_cover_the_batch_in_order(n, count):
+    batch = {"ids": np.arange(n * 2).reshape(n, 2), "w": [np.arange(n)]}
+    if count > n:
+        with pytest.raises(ValueError, match=f"{n} samples into {count}"):
+            core.shards(batch, count)
+        return
+    parts = core.shards(batch, count)
+    assert np.array_equal(np.concatenate([p["ids"] for p in parts]), batch["ids"])
+    sizes = [len(p["w"][0]) for p in parts]
+    assert sum(sizes) == n and max(sizes) - min(sizes) <= 1
+
+
+def test_shards_refuse_a_ragged_batch():
+    with pytest.raises(ValueError, match="same number of samples"):
+        core.shards({"a": np.ones(2), "b": np.ones(3)}, 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_map_shards_keeps_the_order(workers):
+    parts = core.map_shards(lambda b: b["x"].sum(), {"x": np.arange(12).reshape(6, 2)}, workers)
+    assert len(parts) == workers and sum(parts) == 66
+
+
+def test_map_shards_passes_errors_on():
+    def fail(part):
+        raise ValueError("in the worker")
+
+    with pytest.raises(ValueError, match="in the worker"):
+        core.map_shards(fail, {"x": np.arange(4)}, 2)
+
+
+# ------------------------------------------------------------------------------------------------------------ backend
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(1, 9), n=st.integers(0, 30), seed=st.integers(0, 999))
+def test_scatter_add_equals_a_loop(device, rows, n, seed):
+    rng = np.random.default_rng(seed)
+    ids, updates = rng.integers(0, rows, n), rng.normal(size=(n, 3))
+    expected = np.zeros((rows, 3))
+    for i, u in zip(ids, updates):
+        expected[i] += u
+    out = backend.scatter_add(rows, backend.to_device(ids, device), backend.to_device(updates, device))
+    assert relative_error(backend.to_host(out), expected) < 1e-13
+
+
+def test_erf_against_math():
+    x = np.concatenate([np.linspace(-7, 7, 20001), np.logspace(-200, 0.8, 500), [0.0]])
+    expected = np.array([math.erf(v) for v in x])
+    got = backend.erf(x)
+    assert np.max(np.abs(got - expected)) < 4e-15
+    assert np.max(np.abs(got[x > 0] / expected[x > 0] - 1)) < 4e-15  # small arguments keep their digits
+    got32 = backend.erf(x.astype(np.float32))
+    assert got32.dtype == np.float32 and np.max(np.abs(got32 - expected)) < 2e-7
+    assert np.isnan(backend.erf(np.array([np.nan]))[0]) and backend.erf(np.array([np.inf, -np.inf])).tolist() == [1, -1]
+
+
+def test_unknown_devices_and_arrays_are_refused():
+    with pytest.raises(ValueError, match="unknown device 'tpu'"):
+        backend.to_device(np.ones(1), "tpu")
+    with pytest.raises(TypeError, match="expected an array"):
+        backend.array_module([1, 2])
+
+
+def test_moving_trees(device):
+    tree = {"a": np.arange(3.0), "b": [np.ones(1), None]}
+    moved = backend.to_device(tree, device)
+    assert backend.is_host(moved["a"]) == (device == "cpu")
+    assert all(np.array_equal(a, b) for a, b in zip(leaves(backend.to_host(moved)), leaves(tree), strict=True))

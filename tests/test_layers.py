@@ -1,0 +1,143 @@
+"""Properties of single layers beyond the laws: masks and tables against the reference, invariances, padding, bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import reference.layers.mask as ref_mask
+import reference.layers.position as ref_position
+from tests.strategies import sizes
+from tinyplm.backend import array_module, to_device, to_host
+from tinyplm.layers.attention import attention, merge_heads, multi_head_attention, split_heads
+from tinyplm.layers.embedding import embedding
+from tinyplm.layers.linear import linear
+from tinyplm.layers.mask import banded_mask, causal_mask, combine_masks, packed_mask, padding_mask, prefix_mask, sliding_mask
+from tinyplm.layers.norm import layernorm, rmsnorm
+from tinyplm.layers.position import sinusoidal
+from tinyplm.layers.softmax import log_softmax, softmax
+
+on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@on_devices
+@given(T=st.integers(1, 6), extra=st.integers(0, 4), left=st.integers(0, 4), right=st.integers(0, 4))
+def test_masks_by_position_equal_the_reference(device, T, extra, left, right):
+    S = T + extra
+    xp = array_module(to_device(np.ones(1), device))
+    pairs = [
+        (causal_mask(T, S, xp=xp), ref_mask.causal_mask(T, S)),
+        (sliding_mask(T, S, window=left + 1, xp=xp), ref_mask.sliding_mask(T, S, window=left + 1)),
+        (banded_mask(T, S, left=left, right=right, xp=xp), ref_mask.banded_mask(T, S, left=left, right=right)),
+    ]
+    for ours, theirs in pairs:
+        assert np.array_equal(to_host(ours), theirs)
+
+
+@on_devices
+@given(B=st.integers(1, 3), T=st.integers(1, 6), seed=st.integers(0, 999))
+def test_masks_by_content_equal_the_reference(device, B, T, seed):
+    rng = np.random.default_rng(seed)
+    real, lengths, documents = rng.integers(0, 2, (B, T)), rng.integers(0, T + 1, B), np.sort(rng.integers(0, 3, (B, T)))
+    on = [to_device(a, device) for a in (real, lengths, documents)]
+    ours = [padding_mask(on[0]), prefix_mask(on[1], T), packed_mask(on[2])]
+    theirs = [ref_mask.padding_mask(real), ref_mask.prefix_mask(lengths, T), ref_mask.packed_mask(documents)]
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.array_equal(to_host(a), b)
+    assert np.array_equal(to_host(combine_masks(ours[0], None, ours[1])), ref_mask.combine_masks(theirs[0], None, theirs[1]))
+    assert combine_masks(None, None) is None
+
+
+@given(width=st.integers(1, 9), seed=st.integers(0, 99))
+def test_sinusoidal_table_equals_the_reference(width, seed):
+    positions = np.random.default_rng(seed).integers(0, 100_000, 5)
+    ours = sinusoidal(positions, width, dtype="float64")
+    assert np.max(np.abs(ours - ref_position.sinusoidal(positions, width))) < 1e-10  # angles up to 1e5 with 1e-16 each
+
+
+def test_softmax_is_shift_invariant_and_sums_to_one():
+    x = np.random.default_rng(0).normal(size=(4, 7)) * 5
+    p, _ = softmax(x)
+    assert np.allclose(p.sum(-1), 1, rtol=1e-14) and np.allclose(softmax(x + 1000)[0], p, rtol=1e-12)
+    assert np.allclose(np.exp(log_softmax(x)[0]), p, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_softmax_of_large_numbers_is_finite(dtype):
+    x = np.array([[6e4, -6e4, 0.0]], dtype=dtype)
+    assert softmax(x)[0].tolist() == [[1, 0, 0]] and np.isfinite(log_softmax(x.astype("float32"))[0]).all()
+
+
+@pytest.mark.parametrize("f", [layernorm, rmsnorm])
+def test_norms_compute_half_precision_in_float32(f):
+    x = (np.random.default_rng(0).normal(size=(2, 64)) * 300).astype(np.float16)  # squares overflow float16
+    gamma = np.ones(64, dtype=np.float16)
+    y, backward = f(x, gamma)
+    expected, _ = f(x.astype(np.float64), gamma.astype(np.float64))
+    assert y.dtype == np.float16 and np.max(np.abs(y - expected)) < 4e-3  # float16 has 2^-11 relative precision
+    assert backward(np.ones_like(x) * x)[0].dtype == np.float16
+
+
+def test_layernorm_ignores_shift_and_scale():
+    x, gamma = np.random.default_rng(0).normal(size=(3, 8)), np.ones(8)
+    assert np.allclose(layernorm(x, gamma, eps=0)[0], layernorm(5 * x + 2, gamma, eps=0)[0], rtol=1e-12)
+
+
+@given(s=sizes())
+def test_grouped_queries_with_as_many_kv_heads_are_multi_head(s):
+    """GQA equals multi-head attention with every key/value head repeated for the queries of its group."""
+    rng = s.rng()
+    q, k, v = rng.normal(size=(s.B, s.H, s.T, s.E)), *rng.normal(size=(2, s.B, s.K, s.S, s.E))
+    o, _ = attention(q, k, v)
+    repeated, _ = attention(q, np.repeat(k, s.G, axis=1), np.repeat(v, s.G, axis=1))
+    assert np.allclose(o, repeated, rtol=1e-12, atol=1e-14)
+
+
+def test_heads_are_split_and_merged():
+    x = np.arange(24.0).reshape(2, 3, 4)
+    assert np.array_equal(merge_heads(split_heads(x, 2)), x)
+    assert np.array_equal(split_heads(x, 2)[1, 1, 2], x[1, 2, 2:])
+
+
+@on_devices
+@given(s=sizes())
+def test_what_is_masked_has_exactly_no_influence_and_no_gradient(device, s):
+    rng = s.rng()
+    q, k, v = rng.normal(size=(s.B, s.H, s.T, s.E)), *rng.normal(size=(2, s.B, s.K, s.S, s.E))
+    real = rng.random((s.B, s.S)) < 0.5
+    hidden = ~real[:, None, :, None]
+    mask = padding_mask(to_device(real.astype(np.int64), device))
+
+    def run(k, v):
+        o, back = attention(*(to_device(a, device) for a in (q, k, v)), mask=mask)
+        return to_host(o), back
+
+    o, back = run(k, v)
+    changed, _ = run(np.where(hidden, 1e3, k), np.where(hidden, -1e3, v))
+    assert np.array_equal(o, changed)
+    dq, dk, dv, _ = (None if g is None else to_host(g) for g in back(to_device(rng.normal(size=o.shape), device)))
+    assert not dk[np.broadcast_to(hidden, dk.shape)].any() and not dv[np.broadcast_to(hidden, dv.shape)].any()
+    nothing = ~real.any(axis=1)
+    assert not o[nothing].any() and not dq[nothing].any()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: linear(np.ones((2, 3)), np.ones((4, 5))), r"x \(2, 3\) does not fit W \(4, 5\)"),
+        (lambda: embedding(np.ones((4, 2)), ids=np.array([1, 4])), "token id 4 is out of range: expected 0 to 3"),
+        (lambda: embedding(np.ones((4, 2)), ids=np.array([-1])), "token id -1 is out of range"),
+        (lambda: embedding(np.ones((4, 2)), ids=np.array([0.5])), "must be integers, got dtype float64"),
+        (lambda: attention(np.ones((1, 3, 2, 4)), np.ones((1, 2, 2, 4)), np.ones((1, 2, 2, 4))), "multiple of K"),
+        (lambda: attention(np.ones((1, 2, 2, 4)), np.ones((1, 2, 2, 3)), np.ones((1, 2, 2, 4))), "do not fit"),
+        (lambda: multi_head_attention({n: np.ones((4, 4)) for n in ("Wq", "Wk", "Wv", "Wo")}, np.ones((1, 2, 4)), heads=3),
+         "3 heads and 3 key/value heads do not divide"),
+        (lambda: causal_mask(3, 2), "T = 3, S = 2"),
+        (lambda: sliding_mask(3, window=0), "window >= 1, got 0"),
+    ],
+)  # fmt: skip
+def test_wrong_shapes_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,139 @@
+"""AdamW, schedules and clipping against the reference, on every device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reference.optim.adamw as ref_adamw
+import reference.optim.clip as ref_clip
+import reference.optim.schedule as ref_schedule
+from tests.laws import relative_error
+from tinyplm.backend import to_device, to_host
+from tinyplm.core import flatten
+from tinyplm.optim import adamw as adamw_module
+from tinyplm.optim.adamw import AdamW
+from tinyplm.optim.clip import clip_by_global_norm, global_norm
+from tinyplm.optim.flat import FlatTree
+from tinyplm.optim.schedule import SCHEDULES, learning_rate, warmup_constant, warmup_cosine, warmup_linear, warmup_stable_decay
+
+
+def _params(seed=0, dtype="float64"):
+    rng = np.random.default_rng(seed)
+    shapes = {"tokens": (4, 3), "layers": [{"W1": (3, 2), "b1": (2,), "gamma": (3,)}]}
+    return {"tokens": rng.normal(size=shapes["tokens"]).astype(dtype),
+            "layers": [{n: rng.normal(size=s).astype(dtype) for n, s in shapes["layers"][0].items()}]}  # fmt: skip
+
+
+def test_adamw_equals_the_reference(device):
+    params = _params()
+    optimizer = AdamW(to_device(params, device), betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
+    theta = {path: a.copy() for path, a in flatten(params).items()}
+    m, v = ({path: np.zeros_like(a) for path, a in theta.items()} for _ in "mv")
+    for t in range(1, 6):
+        gradient = _params(seed=t)
+        optimizer.gradient.add(to_device(gradient, device))
+        optimizer.step(0.1 / t)
+        for path, g in flatten(gradient).items():
+            decay = 0.3 if path.endswith("W1") else 0.0  # none of norms, biases, embeddings
+            theta[path], m[path], v[path] = ref_adamw.adamw_update(
+                theta[path], g, m[path], v[path], t, lr=0.1 / t, beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=decay
+            )
+    assert relative_error(to_host(optimizer.params), {"tokens": theta["tokens"],
+                          "layers": [{n: theta[f"layers.0.{n}"] for n in ("W1", "b1", "gamma")}]}) < 1e-12  # fmt: skip
+
+
+def test_blocks_of_the_update_change_nothing(monkeypatch):
+    def run():
+        optimizer = AdamW(_params(), weight_decay=0.1)
+        for t in range(3):
+            optimizer.gradient.add(_params(seed=t + 1))
+            optimizer.step(0.01, clip=0.5)
+        return optimizer.values.buffer
+
+    whole = run()
+    monkeypatch.setattr(adamw_module, "_BLOCK", 5)
+    assert np.array_equal(run(), whole)
+
+
+def test_the_optimiser_owns_its_buffers_and_uses_the_gradient_up():
+    params = _params()
+    before = params["tokens"].copy()
+    optimizer = AdamW(params)
+    optimizer.gradient.add(_params(seed=1))
+    optimizer.step(0.1)
+    assert np.array_equal(params["tokens"], before), "the caller's tree moved"
+    assert not np.array_equal(optimizer.params["tokens"], before)
+    assert not optimizer.gradient.buffer.any()
+
+
+def test_the_rule_of_what_decays_can_be_given():
+    optimizer = AdamW(_params(), weight_decay=0.5, decays=lambda path, a: path == "tokens")
+    optimizer.step(0.1)
+    assert np.allclose(optimizer.params["tokens"], _params()["tokens"] * 0.95)
+    assert np.array_equal(optimizer.params["layers"][0]["W1"], _params()["layers"][0]["W1"])
+
+
+def test_float16_parameters_have_float32_moments():
+    optimizer = AdamW(_params(dtype="float16"))
+    optimizer.gradient.add(_params(seed=1, dtype="float16"))
+    optimizer.step(0.1)
+    assert optimizer.params["tokens"].dtype == np.float16 and optimizer.m.buffer.dtype == np.float32
+
+
+@given(seed=st.integers(0, 99), limit=st.floats(0.01, 100))
+def test_clipping_equals_the_reference(seed, limit):
+    tree = _params(seed)
+    ours, norm = clip_by_global_norm(tree, limit=limit)
+    theirs, expected = ref_clip.clip_by_global_norm(tree, limit=limit)
+    assert norm == pytest.approx(expected, rel=1e-13) and relative_error(ours, theirs) < 1e-13
+
+
+def test_clipping_on_devices_and_of_zero(device):
+    tree = to_device({"a": np.array([3.0]), "b": [np.array([[4.0]])]}, device)
+    assert float(to_host(global_norm(tree))) == 5
+    clipped, _ = clip_by_global_norm(tree, limit=1.0)
+    assert to_host(clipped)["a"][0] == pytest.approx(0.6, rel=1e-15)
+    zero, norm = clip_by_global_norm({"a": np.zeros(3)}, limit=1.0)
+    assert norm == 0 and not zero["a"].any()
+
+
+@given(warmup=st.integers(0, 10), rest=st.integers(1, 20), floor=st.floats(0, 0.5), decay=st.integers(1, 20))
+def test_schedules_equal_the_reference(warmup, rest, floor, decay):
+    total = warmup + rest
+    for step in range(total + 3):
+        common = {"peak": 1.5, "warmup": warmup}
+        assert warmup_constant(step, **common) == pytest.approx(ref_schedule.warmup_constant(step, **common), rel=1e-14)
+        common |= {"total": total, "floor": floor}
+        for ours, theirs in ((warmup_cosine, ref_schedule.warmup_cosine), (warmup_linear, ref_schedule.warmup_linear)):
+            assert ours(step, **common) == pytest.approx(theirs(step, **common), rel=1e-12, abs=1e-15)
+        if decay <= rest:
+            common["decay"] = decay
+            expected = ref_schedule.warmup_stable_decay(step, **common)
+            assert warmup_stable_decay(step, **common) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_schedules_by_name_and_bad_ones():
+    for name in SCHEDULES:
+        assert learning_rate(name, 5, peak=1.0, warmup=5, total=10, floor=0.0, decay=2) == 1.0
+    for call, message in (
+        (lambda: learning_rate("step", 0, peak=1, warmup=0, total=1, floor=0, decay=1), "unknown schedule 'step'"),
+        (lambda: warmup_cosine(0, peak=1, warmup=5, total=5), "warmup = 5, total = 5"),
+        (lambda: warmup_stable_decay(0, peak=1, warmup=5, total=9, decay=5), "decay = 5"),
+        (lambda: AdamW(_params(), betas=(0.9, 1.0)), "betas"),
+        (lambda: AdamW({"a": np.ones(1), "b": np.ones(1, dtype="f4")}), "one dtype"),
+        (lambda: clip_by_global_norm(_params(), limit=0), "limit > 0, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_flat_tree_is_views_into_one_buffer():
+    flat = FlatTree(_params(), copy=True)
+    flat.buffer *= 2
+    assert np.array_equal(flat.tree["layers"][0]["b1"], 2 * _params()["layers"][0]["b1"])
+    flat.clear()
+    flat.add({"tokens": np.ones((4, 3)), "layers": [None]})
+    assert flat.buffer.sum() == 12
