@@ -132,9 +132,7 @@ def test_the_example_of_sennrich():
     ]
 
 
-corpora = st.dictionaries(
-    st.text("\0\1\2", min_size=1, max_size=24), st.integers(1, 5), min_size=1, max_size=8
-)
+corpora = st.dictionaries(st.text("\0\1\2", min_size=1, max_size=24), st.integers(1, 5), min_size=1, max_size=8)
 
 
 @settings(max_examples=300)
@@ -263,9 +261,7 @@ def test_vocab_and_merges_files(trained, tmp_path):
     (tmp_path / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     loaded = Tokenizer.load(tmp_path)
     assert loaded.file == trained.file
-    assert loaded.encode(TEXTS[2] + END, allow_special=True) == trained.encode(
-        TEXTS[2] + END, allow_special=True
-    )
+    assert loaded.encode(TEXTS[2] + END, allow_special=True) == trained.encode(TEXTS[2] + END, allow_special=True)
     (tmp_path / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
     assert Tokenizer.load(tmp_path).encode("low") == trained.encode(" low")
 
@@ -349,7 +345,7 @@ def test_broken_files(tmp_path):
         with pytest.raises(ValueError, match=message):
             Tokenizer.load(path)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="neither tokenizer.json nor vocab.json"):
+    with pytest.raises(FileNotFoundError, match=r"neither tokenizer\.json nor vocab\.json"):
         Tokenizer.load(tmp_path)
 
 

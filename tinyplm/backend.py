@@ -6,8 +6,10 @@ Layer code says `xp = array_module(x)` and then uses only what NumPy and CuPy sh
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -167,3 +169,20 @@ def erf(x: Any) -> Any:
     t = 1 / (1 + outside)
     far = 1 - xp.exp(-outside * outside) * _horner(far_p, (t - _T6) * (2 / (0.5 - _T6)) - 1)
     return xp.copysign(xp.where(a <= 1, near, far), values).astype(x.dtype, copy=False)
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep memory that was freed, instead of giving it back to the system and faulting it in again.
+
+    A training step allocates the same large arrays over and over; by default each comes as fresh pages, and clearing them
+    costs more than much of the arithmetic on them.  Set once at the start of a run, for the whole process; does nothing
+    without glibc, or with TINYPLM_KEEP_MEMORY=0 in the environment.  Returns whether it was done.
+    """
+    if not sys.platform.startswith("linux") or os.environ.get("TINYPLM_KEEP_MEMORY") == "0":
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    mmap_threshold, trim_threshold = -3, -1  # the names of mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    return bool(mallopt(mmap_threshold, 1 << 30)) and bool(mallopt(trim_threshold, (1 << 31) - 1))

@@ -35,8 +35,7 @@ CORPUS = [
     "nad břehy a nikdo nevěděl, kdy klesne. Dòng sông đã dâng cao. Nehir taştı, çocuklar dalları saydı.",
     "النهر ارتفع فوق ضفافه ولم يعرف أحد متى ينخفض. הנהר עלה על גדותיו. नदी का पानी किनारों से ऊपर चढ़ गया। "
     "แม่น้ำเอ่อล้นตลิ่ง 川の水が岸を越えた。강물이 둑을 넘었다。",
-    "a b  c   d    e     f      g\t\th\n\n\n\ni -------- ======== ........ ha ha haha hahaha "
-    "aaaa aaaaaaaa 😀😀😀",
+    "a b  c   d    e     f      g\t\th\n\n\n\ni -------- ======== ........ ha ha haha hahaha aaaa aaaaaaaa 😀😀😀",
 ]
 
 HARD = [
@@ -353,9 +352,7 @@ def test_components_with_options(both, tmp_path, prefix, use_regex):
 
 def test_added_tokens(both, tmp_path):
     theirs = hf.Tokenizer.from_str(both[1].to_str())
-    theirs.add_tokens(
-        ["ferry", hf.AddedToken("    ", normalized=True), hf.AddedToken("ha ha", normalized=False)]
-    )
+    theirs.add_tokens(["ferry", hf.AddedToken("    ", normalized=True), hf.AddedToken("ha ha", normalized=False)])
     theirs.add_special_tokens(["<pad>", hf.AddedToken("<pad><pad>", special=True), "ferryman", "<｜用户｜>"])
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = Tokenizer.load(tmp_path)
@@ -372,9 +369,7 @@ def test_added_tokens(both, tmp_path):
         assert ours.encode(text, allow_special=True) == ids
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=False) == text
         assert ours.decode(ids, skip_special=True) == theirs.decode(ids)
-    assert [ours.id_to_token(i) for i in range(ours.vocab_size)] == [
-        theirs.id_to_token(i) for i in range(ours.vocab_size)
-    ]
+    assert [ours.id_to_token(i) for i in range(ours.vocab_size)] == [theirs.id_to_token(i) for i in range(ours.vocab_size)]
 
 
 def test_vocab_and_merges_as_they_save_them(both, tmp_path):
@@ -392,9 +387,7 @@ def test_transformers_loads_ours_and_we_load_what_it_saves(both, tmp_path):
     transformers = pytest.importorskip("transformers")
     ours, _ = both
     ours.save(tmp_path)
-    theirs = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(tmp_path / "tokenizer.json"), eos_token=END
-    )
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), eos_token=END)
     assert len(theirs) == ours.vocab_size and theirs.eos_token_id == ours.eos_id
     theirs.save_pretrained(tmp_path / "saved")
     saved = Tokenizer.load(tmp_path / "saved")

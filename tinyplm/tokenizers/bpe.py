@@ -41,9 +41,7 @@ def train_bpe(
     underwent the same replacements, so what is spelled alike is also divided alike at any time.
     """
     if vocab_size > MAX_SYMBOLS:
-        raise ValueError(
-            f"vocab_size {vocab_size} is more than {MAX_SYMBOLS}, the most that is possible here"
-        )
+        raise ValueError(f"vocab_size {vocab_size} is more than {MAX_SYMBOLS}, the most that is possible here")
     given = frozenset(tokens)
     tokens = list(tokens)
     words, frequency = list(word_counts), list(word_counts.values())
@@ -128,9 +126,7 @@ class BPE:
         symbols = list(word)  # "" where a symbol went into the one on its left
         before, after = list(range(-1, n - 1)), list(range(1, n + 1))
         # One integer, rank * n + position, is ordered as the two are and faster to compare.
-        queue = [
-            rank * n + i for i, rank in enumerate(map(rank_of, map(add, word, word[1:]))) if rank is not None
-        ]
+        queue = [rank * n + i for i, rank in enumerate(map(rank_of, map(add, word, word[1:]))) if rank is not None]
         heapify(queue)
         while queue:
             rank, i = divmod(heappop(queue), n)

@@ -41,9 +41,7 @@ def check_encodable(text: str, name: str = "text") -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         where = error.start
-        raise ValueError(
-            f"{name} has a lone surrogate, U+{ord(text[where]):04X}, at position {where}: no UTF-8 form"
-        ) from None
+        raise ValueError(f"{name} has a lone surrogate, U+{ord(text[where]):04X}, at position {where}: no UTF-8 form") from None
 
 
 def bytes_to_chars(data: bytes) -> str:

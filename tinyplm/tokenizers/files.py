@@ -119,9 +119,7 @@ def _load(path: Path) -> Any:
         result = dict(items)
         if len(result) < len(items):
             keys = [key for key, _ in items]
-            raise ValueError(
-                f"the key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice in one object"
-            )
+            raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice in one object")
         return result
 
     try:
@@ -178,9 +176,7 @@ def _from_json(content: Any, name: str) -> TokenizerFile:
             raise ValueError(f"{name}: an added token must be an object, got {token!r}")
         only(f"added token {token.get('content')!r}: ", token, {"id", "content", "special", "normalized"})
         if not isinstance(token.get("content"), str) or not isinstance(token.get("id"), int):
-            raise ValueError(
-                f"{name}: an added token must have a text 'content' and a number 'id', got {token}"
-            )
+            raise ValueError(f"{name}: an added token must have a text 'content' and a number 'id', got {token}")
         special, normalized = bool(token.get("special")), bool(token.get("normalized"))
         added.append(AddedToken(token["content"], token["id"], special, normalized))
     merges = [_merge(merge, number, name) for number, merge in enumerate(model["merges"])]

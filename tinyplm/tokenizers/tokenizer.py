@@ -59,9 +59,7 @@ class Tokenizer:
         self._words = _WordCache(BPE(_merges(file)), [None if i is None else chr(i) for i in symbols])
 
     @classmethod
-    def train(
-        cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = (END_OF_TEXT,)
-    ) -> Tokenizer:
+    def train(cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = (END_OF_TEXT,)) -> Tokenizer:
         """Learn a vocabulary: the special tokens, the 256 bytes, and merges up to `vocab_size` tokens in all.
 
         Fewer, if each word of the texts has become one token before that: `.vocab_size` of the result says.
@@ -74,13 +72,9 @@ class Tokenizer:
         for token in specials:
             check_encodable(token, "a special token")
             if not token or token in CHAR_TO_BYTE or specials.count(token) > 1:
-                raise ValueError(
-                    f"special tokens must differ, from bytes too, and not be empty: {token!r} is wrong"
-                )
+                raise ValueError(f"special tokens must differ, from bytes too, and not be empty: {token!r} is wrong")
         if vocab_size < 256 + len(specials):
-            raise ValueError(
-                f"vocab_size {vocab_size} is too small for the 256 bytes and {len(specials)} special tokens"
-            )
+            raise ValueError(f"vocab_size {vocab_size} is too small for the 256 bytes and {len(specials)} special tokens")
 
         words: Counter[str] = Counter()
         for number, text in enumerate(texts):
@@ -164,7 +158,7 @@ class Tokenizer:
     def _checked(self, ids: Iterable[int]) -> list[int]:
         ids = list(map(index, ids))
         size = len(self._tokens)
-        if ids and not (0 <= min(ids) and max(ids) < size):
+        if ids and (min(ids) < 0 or max(ids) >= size):
             wrong = next(i for i in ids if not 0 <= i < size)
             raise ValueError(f"id {wrong} is not in the vocabulary: it has {size} ids, 0 to {size - 1}")
         return ids
@@ -197,9 +191,7 @@ class _WordCache(dict):
             symbols = "".join(map(self.symbols.__getitem__, data))
         except TypeError:
             missing = next(byte for byte in data if self.symbols[byte] is None)
-            raise ValueError(
-                f"the vocabulary has no token for the byte 0x{missing:02x}, which occurs in {word!r}"
-            ) from None
+            raise ValueError(f"the vocabulary has no token for the byte 0x{missing:02x}, which occurs in {word!r}") from None
         ids = tuple(map(ord, self.bpe.merge(symbols)))
         if len(word) <= self.MAX_LENGTH:
             if len(self) >= self.MAX_WORDS:
@@ -217,18 +209,12 @@ def _by_id(file: TokenizerFile) -> list[str]:
         if token_of.setdefault(i, token) != token:
             raise ValueError(f"id {i} is given to both {token_of[i]!r} and {token!r}")
         if file.vocab.get(token, i) != i:
-            raise ValueError(
-                f"added token {token!r} has id {i}, but id {file.vocab[token]} in the vocabulary"
-            )
+            raise ValueError(f"added token {token!r} has id {i}, but id {file.vocab[token]} in the vocabulary")
     if len(token_of) > MAX_SYMBOLS:
-        raise ValueError(
-            f"{len(token_of)} tokens are more than {MAX_SYMBOLS}, the most this implementation can hold"
-        )
+        raise ValueError(f"{len(token_of)} tokens are more than {MAX_SYMBOLS}, the most this implementation can hold")
     for i in range(len(token_of)):
         if i not in token_of:
-            raise ValueError(
-                f"the vocabulary has a hole: no token has id {i}, but {len(token_of)} ids are used"
-            )
+            raise ValueError(f"the vocabulary has a hole: no token has id {i}, but {len(token_of)} ids are used")
     tokens = [token_of[i] for i in range(len(token_of))]
     if len(set(tokens)) < len(tokens):
         twice = next(token for token, count in Counter(tokens).items() if count > 1)
@@ -240,9 +226,7 @@ def _merges(file: TokenizerFile) -> Iterator[tuple[int, int, int]]:
     for number, (a, b) in enumerate(file.merges):
         for token in (a, b, a + b):
             if token not in file.vocab:
-                raise ValueError(
-                    f"merge {number} ({a!r}, {b!r}) needs token {token!r}, not in the vocabulary"
-                )
+                raise ValueError(f"merge {number} ({a!r}, {b!r}) needs token {token!r}, not in the vocabulary")
         yield file.vocab[a], file.vocab[b], file.vocab[a + b]
 
 
@@ -251,9 +235,7 @@ def _matchers(added: Iterable[AddedToken]) -> list[regex.Pattern]:
     added = list(added)
     patterns = []
     for normalized in (False, True):
-        contents = sorted(
-            (t.content for t in added if t.normalized is normalized and t.content), key=len, reverse=True
-        )
+        contents = sorted((t.content for t in added if t.normalized is normalized and t.content), key=len, reverse=True)
         if contents:
             patterns.append(regex.compile("(" + "|".join(map(regex.escape, contents)) + ")"))
     return patterns

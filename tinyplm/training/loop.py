@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..backend import is_host
+from ..backend import is_host, keep_freed_memory
 from ..data.batches import Windows
 from ..models.model import Model
 from ..optim.adamw import AdamW
@@ -43,6 +43,7 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     state = State()
     if resume:
         state = checkpoint.restore(checkpoint.find(out), model, optimizer, settings, data)
+    keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     model.params = optimizer.params
     run = _Run(model, optimizer, settings, state, out, data, validation_tokens, progress)

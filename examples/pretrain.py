@@ -1,0 +1,168 @@
+"""Pretrain a small GPT-2 on real text: from documents to samples, in one command.
+
+    python examples/pretrain.py                                    # the default corpus, a few minutes on two cores
+    python examples/pretrain.py --text my-book.txt --out my-run    # your own text
+    python examples/pretrain.py --out my-run --resume              # go on after an interruption
+
+What happens, in order: the text is read and split by document; a byte-level BPE tokenizer is trained; the documents are packed
+into one token array each for training and validation; the model is trained; and its loss stands in a table beside honest
+baselines, measured on the same tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import tinyplm
+from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
+from tinyplm.data.packing import open_tokens, pack, write_tokens
+from tinyplm.evaluation.perplexity import baseline_rows, format_rows, row
+from tinyplm.generation.generate import generate
+from tinyplm.models import gpt2
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.training.checkpoint import find
+from tinyplm.training.log import plot
+from tinyplm.training.loop import train
+from tinyplm.training.settings import Settings
+from tinyplm.training.step import NonFiniteError, evaluate
+from tinyplm.weights import read_json, write_json
+
+# name: (layers, width, heads).  The published sizes of GPT-2 may be given as well, by their names.
+SIZES = {"tiny": (2, 64, 2), "small": (4, 128, 4), "medium": (6, 256, 8), "large": (8, 512, 8)}
+
+# May differ on resume: they do not change what is learned.
+FREE = ("out", "device", "workers", "samples")
+
+
+def prepare(options: dict, out: Path) -> dict:
+    """Documents, tokenizer and token arrays, kept in `out`; returns what a resume needs to know of them."""
+    start = time.perf_counter()
+    documents = deduplicate(read_texts(options["text"])) if options["text"] else default_corpus()
+    training, validation = split_documents(documents, options["validation"], options["seed"])
+    size = sum(len(d.encode()) for d in documents)
+    print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB: {len(training)} to train on, {len(validation)} to validate on")
+    tokenizer = Tokenizer.train(training, options["vocabulary"])
+    tokenizer.save(out / "tokenizer.json")
+    counts = {}
+    for name, part in (("train", training), ("validation", validation)):
+        # an end-of-text token goes before the first document too, so that no byte is left without a prediction
+        tokens = pack([[], *tokenizer.encode_batch(part)], tokenizer.eos_id, tokenizer.vocab_size)
+        write_tokens(out / f"{name}.npy", tokens)
+        counts[name] = len(tokens)
+    print(f"tokenizer  byte-level BPE, {tokenizer.vocab_size} entries, {size / sum(counts.values()):.2f} bytes a token")
+    print(f"tokens     {counts['train']} to train on, {counts['validation']} to validate on ({time.perf_counter() - start:.0f} s)")
+    return {"validation_bytes": sum(len(d.encode()) for d in validation), "vocab_size": tokenizer.vocab_size}
+
+
+def build(options: dict, vocab_size: int) -> tinyplm.Model:
+    """The model at its initial values."""
+    eos = 0  # the tokenizer's first entry is <|endoftext|>
+    common = {"vocab_size": vocab_size, "bos_token_id": eos, "eos_token_id": eos, "n_positions": options["context"],
+              "resid_pdrop": options["dropout"], "embd_pdrop": options["dropout"], "attn_pdrop": options["dropout"]}  # fmt: skip
+    if options["size"] in gpt2.SIZES:
+        config = tinyplm.hub.make_config(gpt2, options["size"], **common)
+    else:
+        layers, width, heads = SIZES[options["size"]]
+        # GPT-2's 0.02 suits its widths from 768 on; a narrow model starts to learn far sooner with a wider one
+        config = gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, initializer_range=round(0.7 / width**0.5, 4), **common)
+    return tinyplm.create("gpt2", config, key=options["seed"])
+
+
+def report(options: dict, out: Path, facts: dict) -> None:
+    """The best checkpoint's loss beside the baselines, samples, and where everything is."""
+    folder = find(out, "best")
+    model = tinyplm.load(folder, device=options["device"])
+    training, validation = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
+    total, count = evaluate(model, validation, length=options["context"], workers=options["workers"])
+    rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
+    rows.append(row(f"GPT-2, {model.parameter_count() / 1e6:.2f}M parameters", total, count, facts["validation_bytes"]))
+    drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
+    print(f"\nValidation, {count} tokens, context up to {options['context']}:\n\n{format_rows(rows)}\n")
+    for i, ids in enumerate(generate(model, [model.tokenizer.eos_id], max_new_tokens=120, temperature=0.8, top_k=50, top_p=0.95,
+                                     samples=options["samples"], seed=options["seed"], stop_id=model.tokenizer.eos_id)):  # fmt: skip
+        print(f"Sample {i + 1}:\n{textwrap.indent(model.tokenizer.decode(ids), '    ')}\n")
+    print(f"model      {folder} (the best step; transformers loads this folder)")
+    print(f"log        {out / 'log.jsonl'}")
+    print(f"loss plot  {out / 'loss.png'}" if drawn else "loss plot  not drawn: pip install 'tinyplm[plot]'")
+    print(f"sample     python examples/generate.py {folder} --prompt 'Return the'")
+
+
+def main() -> None:
+    options, resume = arguments()
+    out = Path(options["out"])
+    if resume:
+        facts = options.pop("facts")
+    else:
+        if (out / "run.json").exists():
+            raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        facts = prepare(options, out)
+        write_json(out / "run.json", {**options, "facts": facts})
+    model = build(options, facts["vocab_size"]).to(options["device"])
+    model.tokenizer = Tokenizer.load(out)
+    print(f"model      {model}")
+    settings = Settings(steps=options["steps"], batch_size=options["batch"], sequence_length=options["context"],
+                        learning_rate=options["lr"], warmup=min(options["warmup"], options["steps"] - 1),
+                        schedule=options["schedule"], weight_decay=options["decay"], seed=options["seed"],
+                        micro_batch_size=options["micro_batch"], workers=options["workers"],
+                        evaluate_every=max(1, options["steps"] // 8), save_every=max(1, options["steps"] // 4),
+                        log_every=1 if options["device"] == "cpu" else 10)  # fmt: skip
+    tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
+    state = train(model, *tokens, settings, out=out, resume=resume)
+    print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
+    report(options, out, facts)
+
+
+def arguments() -> tuple[dict, bool]:
+    """Options from the command line; with --resume those of the run, which the command line may not contradict."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    defaults: dict = {}
+
+    def option(name: str, default, help: str, **kwargs) -> None:
+        key = name.removeprefix("--").replace("-", "_")
+        defaults[key] = default
+        parser.add_argument(name, help=f"{help} (default: {default})", **{"type": type(default), **kwargs})
+
+    option("--text", [], "your own UTF-8 text files instead of the default corpus", nargs="+", metavar="FILE", type=str)
+    option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join(gpt2.SIZES)}")
+    option("--steps", 1200, "training steps")
+    option("--batch", 8, "sequences a step")
+    option("--micro-batch", None, "sequences in memory at a time", type=int)
+    option("--context", 128, "tokens a sequence")
+    option("--vocabulary", 1024, "entries of the tokenizer")
+    option("--lr", 4e-3, "peak learning rate")
+    option("--schedule", "cosine", "cosine, linear, constant or stable-decay")
+    option("--warmup", 50, "steps of warm-up")
+    option("--decay", 0.1, "weight decay")
+    option("--dropout", 0.0, "dropout rate")
+    option("--validation", 0.05, "share of the text kept for validation")
+    option("--seed", 0, "of everything that is random")
+    option("--samples", 2, "texts sampled at the end")
+    option("--workers", min(2, os.cpu_count() or 1), "threads that share a batch")
+    option("--device", "cpu", "cpu or gpu")
+    option("--out", "out", "folder for everything that is made")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    given = vars(parser.parse_args())
+    resume = given.pop("resume", False)
+    if given.get("size", "small") not in (*SIZES, *gpt2.SIZES):
+        raise ValueError(f"unknown size {given['size']!r}; expected one of {', '.join([*SIZES, *gpt2.SIZES])}")
+    if not resume:
+        return {**defaults, **given}, False
+    stored = read_json(Path(given.get("out", defaults["out"])) / "run.json")
+    changed = [f"--{n} was {stored[n]!r}, now {v!r}" for n, v in given.items() if n not in FREE and v != stored[n]]
+    if changed:
+        raise ValueError(f"cannot resume with another configuration: {'; '.join(changed)}")
+    return {**stored, **{n: v for n, v in given.items() if n in FREE}}, True
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, NonFiniteError) as error:
+        sys.exit(f"error: {error}")
