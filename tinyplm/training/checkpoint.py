@@ -13,7 +13,6 @@ import numpy as np
 
 from .. import hub, weights
 from ..backend import to_device, to_host
-from ..models.config import to_dict
 from ..models.model import Model
 from ..optim.adamw import AdamW
 from .settings import Settings
@@ -80,7 +79,7 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
     """Put a checkpoint's parameters and moments into the optimiser.  Refuses, by name, what differs from this run."""
     trainer = weights.read_json(folder / "trainer.json")
     saved = hub.load(folder, device=model.device)
-    differences = _differences("model", to_dict(saved.config), to_dict(model.config))
+    differences = _differences("model", dataclasses.asdict(saved.config), dataclasses.asdict(model.config), free=("source",))
     differences += _differences("settings", trainer["settings"], dataclasses.asdict(settings), free=Settings.FREE)
     if str(saved.dtype) != str(model.dtype):
         differences.append(f"dtype {saved.dtype}, now {model.dtype}")
