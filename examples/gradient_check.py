@@ -1,0 +1,91 @@
+"""How a backward pass is proved: any component by name, against its formula and against finite differences.
+
+    python examples/gradient_check.py                       # all components, a table of errors
+    python examples/gradient_check.py layernorm attention   # some
+    python examples/gradient_check.py layernorm --break     # with a wrong backward, to see that the check can fail
+
+For each positional argument x of a component f, a random direction d and a random cotangent c are drawn; then
+
+    <c, f(x + h d) - f(x - h d)> / 2h    must equal    <backward(c), d>
+
+to the accuracy of the central difference, about h^2 = 1e-10 in float64.  The cotangent is random because a constant one hides
+errors: softmax, for one, has an exactly zero gradient for it.  The components and their cases are those of the tests
+(tests/components.py), so whatever is proved there can be seen here.  Run it from a checkout: the tests are not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for tests/ and reference/
+
+from tests import laws
+from tests.components import COMPONENTS
+from tests.strategies import Sizes
+from tinyplm.core import tree_map
+
+
+def broken(f):
+    """f with a backward whose gradients are all 1% too large: what a wrong constant would do."""
+
+    def wrong(*args, **kwargs):
+        y, back = f(*args, **kwargs)
+
+        def backward(dy):
+            gradients = back(dy)
+            spoil = lambda tree: None if tree is None else tree_map(lambda a: a * 1.01, tree)  # noqa: E731
+            return tuple(spoil(g) for g in gradients) if isinstance(gradients, tuple) else spoil(gradients)
+
+        return y, backward
+
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=f"Components: {', '.join(COMPONENTS)}")
+    parser.add_argument("components", nargs="*", metavar="COMPONENT", help="names from the list below (default: all)")
+    parser.add_argument("--cases", type=int, default=5, help="random cases for each (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the cases (default: %(default)s)")
+    parser.add_argument("--break", dest="spoil", action="store_true", help="spoil every backward by 1%%, to see the check fail")
+    options = parser.parse_args()
+    for name in options.components:
+        if name not in COMPONENTS:
+            raise ValueError(f"unknown component {name!r}; expected some of {', '.join(COMPONENTS)}")
+
+    print(f"{'component':<26}{'argument':<12}{'against formula':>16}{'against differences':>21}")
+    worst = 0.0
+    for name in options.components or COMPONENTS:
+        component = COMPONENTS[name]
+        f = broken(component.f) if options.spoil else component.f
+        formula, differences = 0.0, {}
+        for case_number in range(options.cases):
+            rng = np.random.default_rng((options.seed, case_number))
+            B, T, S, K, G, E, F = (int(rng.integers(1, 4)) for _ in range(7))
+            sizes = Sizes(B=B, T=T, S=S, D=int(rng.integers(2, 7)), K=K, G=G, E=E, F=F, V=int(rng.integers(2, 9)),
+                          seed=int(rng.integers(2**32)), flags=tuple(bool(b) for b in rng.integers(0, 2, 3)))  # fmt: skip
+            case = component.make(sizes)
+            y, _ = laws.call(f, case, "cpu")
+            expected = np.asarray(component.reference(*case.args, **{**case.kwargs, **case.reference_kwargs}))
+            formula = max(formula, laws.relative_error(y, expected))
+            for argument, error in laws.directional_derivative(f, case, "cpu", rng):
+                differences[argument] = max(differences.get(argument, 0.0), error)
+        worst = max([worst, *differences.values()])
+        names = list(inspect.signature(component.f).parameters)
+        for row, (argument, error) in enumerate(sorted(differences.items())):
+            left = (name, f"{formula:.1e}") if row == 0 else ("", "")
+            print(f"{left[0]:<26}{names[argument]:<12}{left[1]:>16}{error:>21.1e}" + ("" if error < 1e-7 else "   WRONG"))
+    print(f"\nworst error of a gradient: {worst:.1e}; {'all are right' if worst < 1e-7 else 'a backward is wrong'} (bound 1e-7)")
+    if worst >= 1e-7:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,43 @@
+"""Packaging of tinyplm; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'^__version__ = "(.+)"$', (here / "tinyplm/__init__.py").read_text(encoding="utf-8"), re.M).group(1)
+
+interop = ["torch==2.13.0", "transformers>=5.0", "tokenizers>=0.22"]
+test = ["pytest>=8", "hypothesis>=6.100"]
+
+setup(
+    name="tinyplm",
+    version=version,
+    description="Pre-trained language models in plain NumPy, every forward and backward pass written by hand and proved right",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["tinyplm", "tinyplm.*"]),
+    install_requires=["numpy>=2.0", "regex>=2024.5", "safetensors>=0.8", "tqdm>=4.60", "threadpoolctl>=3.1"],
+    extras_require={
+        "gpu": ["cupy-cuda12x>=14"],
+        "plot": ["matplotlib>=3.8"],
+        "mpi": ["mpi4py>=4", "mpich"],
+        "test": test,
+        "interop": [*test, *interop, "sentencepiece>=0.2"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

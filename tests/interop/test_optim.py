@@ -1,0 +1,228 @@
+"""AdamW and clipping against torch.optim and torch.nn.utils, schedules against transformers.
+
+AdamW is compared in float64 at 1e-12 (largest difference over largest value): each of the 100 updates adds a few roundings of
+1e-16, and the gradients depend on the parameters, so that a mistake would not cancel but grow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from tests.laws import relative_error  # noqa: E402
+from tinyplm.core import flatten, tree_map, unflatten  # noqa: E402
+from tinyplm.optim import schedule  # noqa: E402
+from tinyplm.optim.adamw import AdamW, decays_by_default  # noqa: E402
+from tinyplm.optim.clip import clip_by_global_norm, global_norm  # noqa: E402
+
+torch.set_num_threads(1)
+
+STEPS = 100
+
+
+def parameters(seed=0):
+    """Matrices, norms, biases and embedding tables, of odd shapes, with values of very different size."""
+    shapes = {
+        "tokens": (7, 5),
+        "positions": (3, 5),
+        "layers": [
+            {"Wq": (5, 3), "bq": (3,), "gamma": (5,)},
+            {"Wq": (5, 3), "bq": (3,), "gamma": (5,)},
+        ],
+        "head": {"W": (5, 7)},
+    }
+    rng = np.random.default_rng(seed)
+    leaves = {path: rng.normal(0, 10.0 ** rng.integers(-2, 2), shape) for path, shape in flatten(shapes).items()}
+    return unflatten(leaves, shapes)
+
+
+def gradient(theta, path, step):
+    """A noisy pull back to 0.  The last row of tokens never gets a gradient, as a token that does not occur."""
+    g = 0.3 * theta + np.random.default_rng([step, len(path)]).normal(size=theta.shape) * 10.0 ** (step % 5 - 2)
+    if path == "tokens":
+        g[-1] = 0
+    return g
+
+
+def run_ours(lrs, *, clip=None, **options):
+    """The parameters, by path, after one update for each learning rate; clip: the limit for a norm."""
+    optimizer = AdamW(parameters(), **options)
+    for step, lr in enumerate(lrs):
+        leaves = {path: gradient(a, path, step) for path, a in flatten(optimizer.params).items()}
+        optimizer.gradient.add(unflatten(leaves, optimizer.params))
+        limit = None if clip is None else clip(float(optimizer.gradient_norm()))
+        optimizer.step(lr, clip=limit)
+    return flatten(optimizer.params)
+
+
+def run_torch(lrs, *, clip=None, decays=decays_by_default, weight_decay=0.01, **options):
+    """The same with torch: two groups, with and without decay.  Also the norms before clipping."""
+    tensors = {path: torch.from_numpy(a).requires_grad_() for path, a in flatten(parameters()).items()}
+    groups = [[t for path, t in tensors.items() if decays(path, t) == wanted] for wanted in (True, False)]
+    groups = [{"params": group, "weight_decay": decay} for group, decay in zip(groups, (weight_decay, 0.0)) if group]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, **options)
+    norms = []
+    for step, lr in enumerate(lrs):
+        for path, t in tensors.items():
+            t.grad = torch.from_numpy(gradient(t.detach().numpy(), path, step))
+        if clip is not None:
+            norms.append(float(torch.nn.utils.clip_grad_norm_(tensors.values(), clip)))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+    return {path: t.detach().numpy() for path, t in tensors.items()}, norms
+
+
+def assert_same_parameters(ours, theirs):
+    assert set(ours) == set(theirs)
+    start = flatten(parameters())
+    for path in theirs:
+        assert relative_error(ours[path], start[path]) > 1e-3, f"{path} has hardly moved"
+        error = relative_error(ours[path], theirs[path])
+        assert error < 1e-12, f"{path} differs by {error:.1e}"
+
+
+# --------------------------------------------------------------------------------------------------------- AdamW
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"weight_decay": 0.0},
+        {"weight_decay": 0.3, "betas": (0.9, 0.95), "eps": 1e-8},
+        {"weight_decay": 0.1, "betas": (0.8, 0.99), "eps": 1e-3},
+        {"weight_decay": 0.1, "betas": (0.0, 0.9), "eps": 1e-6},
+        {"weight_decay": 0.1, "betas": (0.9, 0.5), "eps": 1e-6},
+        {"weight_decay": 0.1, "decays": lambda path, a: True},
+        {"weight_decay": 0.1, "decays": lambda path, a: path.endswith("bq")},
+    ],
+    ids=str,
+)
+def test_adamw_equals_torch_over_100_steps(options):
+    """With a learning rate that changes at every step; decay multiplies it, so a decay coupled to a fixed rate would show."""
+    lrs = [schedule.warmup_cosine(step, peak=0.05, warmup=10, total=STEPS, floor=1e-3) for step in range(STEPS)]
+    theirs, _ = run_torch(lrs, **options)
+    assert_same_parameters(run_ours(lrs, **options), theirs)
+
+
+def test_the_default_rule_decays_matrices_only():
+    """Without gradients only decay moves anything: the matrices of linear layers, by the same factor as torch's."""
+    optimizer = AdamW(parameters(), weight_decay=0.5)
+    matrices = {path: torch.from_numpy(a.copy()) for path, a in flatten(parameters()).items() if path.rsplit(".")[-1][0] == "W"}
+    assert set(matrices) == {"layers.0.Wq", "layers.1.Wq", "head.W"}
+    torch_optimizer = torch.optim.AdamW(matrices.values(), lr=0.1, weight_decay=0.5)
+    for _ in range(3):
+        optimizer.step(0.1)
+        for t in matrices.values():
+            t.grad = torch.zeros_like(t)
+        torch_optimizer.step()
+    for path, a in flatten(parameters()).items():
+        expected = matrices[path].numpy() if path in matrices else a
+        assert relative_error(flatten(optimizer.params)[path], expected) < (1e-15 if path in matrices else 1e-300), path
+
+
+# ------------------------------------------------------------------------------------------------------ clipping
+# torch scales by min(1, limit / (norm + 1e-6)), we by min(1, limit / norm).  With our limit at limit * norm / (norm + 1e-6) the two
+# are the same formula, so nothing has to be allowed for.
+
+
+def torch_limit(limit):
+    return lambda norm: limit * norm / (norm + 1e-6)
+
+
+@pytest.mark.parametrize("limit", [0.5, 30.0, 1e9])  # always, at some steps, never
+def test_clipped_steps_equal_torch_over_100_steps(limit):
+    lrs = [schedule.warmup_linear(step, peak=0.05, warmup=10, total=STEPS) for step in range(STEPS)]
+    theirs, norms = run_torch(lrs, clip=limit, weight_decay=0.1)
+    clipped = sum(norm > limit for norm in norms)
+    assert {0.5: clipped == STEPS, 30.0: 0 < clipped < STEPS, 1e9: clipped == 0}[limit], clipped
+    assert_same_parameters(run_ours(lrs, clip=torch_limit(limit), weight_decay=0.1), theirs)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-3, 1.0, 1e6])
+@pytest.mark.parametrize("share", [0.01, 0.999, 1.0, 1.001, 100.0])  # of the limit in the norm
+def test_clipping_by_the_global_norm_equals_torch(size, share):
+    """The norm itself; the scaled tree, with the limit adjusted; and that our own scale keeps to the limit exactly."""
+    tree = tree_map(lambda a: a * size, parameters(1))
+    tensors = [torch.from_numpy(a.copy()) for a in flatten(tree).values()]
+    for t in tensors:
+        t.grad = t.clone()
+    limit = float(global_norm(tree)) * share
+    norm = float(torch.nn.utils.clip_grad_norm_(tensors, limit))
+    assert float(global_norm(tree)) == pytest.approx(norm, rel=1e-14)
+    ours, ours_norm = clip_by_global_norm(tree, limit=torch_limit(limit)(norm))
+    assert float(ours_norm) == pytest.approx(norm, rel=1e-14)
+    for (path, a), t in zip(flatten(ours).items(), tensors, strict=True):
+        np.testing.assert_allclose(a, t.grad.numpy(), rtol=1e-14, atol=0, err_msg=path)
+    clipped, _ = clip_by_global_norm(tree, limit=limit)
+    assert float(global_norm(clipped)) == pytest.approx(min(limit, norm), rel=1e-14)
+
+
+# ------------------------------------------------------------------------------------------------------ schedules
+# Ours warm up with peak (step + 1) / warmup, theirs with peak step / warmup, so that their first update has the learning rate 0:
+# during the warm-up ours at step is theirs at step + 1, and both have reached the peak at their own `warmup`.  From there on they
+# are the same function of the step.
+
+PEAK = 3e-4
+
+
+def theirs_by_step(name, steps, *, peak=PEAK, **options):
+    """The learning rates that transformers' scheduler gives to the updates 0 .. steps - 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    scheduler = getattr(transformers, name)(optimizer, **options)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def assert_same_schedule(name, theirs, *, warmup, shifted_warmup=True, **options):
+    options = {"total": None, "floor": 0.0, "decay": None, **options}
+    ours = [schedule.learning_rate(name, step, peak=PEAK, warmup=warmup, **options) for step in range(len(theirs) - 1)]
+    assert ours[warmup] == pytest.approx(PEAK, rel=1e-15)
+    for step, lr in enumerate(ours):
+        if step >= warmup or shifted_warmup:
+            expected = theirs[step] if step >= warmup else theirs[step + 1]
+            assert lr == pytest.approx(expected, rel=1e-13, abs=1e-16 * PEAK), f"step {step}"
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 1), (0, 17), (1, 20), (7, 20), (19, 20), (100, 1000)])
+def test_schedules_equal_transformers_after_the_warm_up_and_one_step_ahead_in_it(warmup, total):
+    counts = {"num_warmup_steps": warmup, "num_training_steps": total}
+    theirs = theirs_by_step("get_linear_schedule_with_warmup", total + 5, **counts)
+    assert_same_schedule("linear", theirs, warmup=warmup, total=total)
+    # no further than the end: there transformers' cosine would go up again, ours stays at the floor
+    theirs = theirs_by_step("get_cosine_schedule_with_warmup", total + 2, **counts)
+    assert_same_schedule("cosine", theirs, warmup=warmup, total=total)
+    theirs = theirs_by_step("get_constant_schedule_with_warmup", total + 5, num_warmup_steps=warmup)
+    assert_same_schedule("constant", theirs, warmup=warmup)
+    for decay in {1, (total - warmup + 1) // 2, total - warmup}:
+        theirs = theirs_by_step("get_wsd_schedule", total + 5, num_decay_steps=decay, decay_type="linear", **counts)
+        assert_same_schedule("stable-decay", theirs, warmup=warmup, total=total, decay=decay)
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 17), (7, 20)])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_schedules_with_a_floor_equal_transformers(warmup, total, share):
+    """The variants of transformers that end above 0; where its warm-up also starts above 0, only the rest is compared."""
+    counts = {"num_warmup_steps": warmup, "num_training_steps": total}
+    floor = share * PEAK
+    theirs = theirs_by_step("get_polynomial_decay_schedule_with_warmup", total + 5, lr_end=floor, power=1.0, **counts)
+    assert_same_schedule("linear", theirs, warmup=warmup, total=total, floor=floor)
+    theirs = theirs_by_step("get_cosine_with_min_lr_schedule_with_warmup", total + 2, min_lr_rate=share, **counts)
+    assert_same_schedule("cosine", theirs, warmup=warmup, total=total, floor=floor, shifted_warmup=False)
+    theirs = theirs_by_step("get_wsd_schedule", total + 5, num_decay_steps=5, decay_type="linear", min_lr_ratio=share, **counts)
+    assert_same_schedule("stable-decay", theirs, warmup=warmup, total=total, floor=floor, decay=5, shifted_warmup=False)
+
+
+def test_after_the_end_the_learning_rate_stays_at_the_floor():
+    """Where ours differs from transformers' cosine on purpose."""
+    theirs = theirs_by_step("get_cosine_schedule_with_warmup", 16, num_warmup_steps=0, num_training_steps=10)
+    assert theirs[15] > theirs[10] == 0
+    assert all(schedule.warmup_cosine(step, peak=PEAK, warmup=0, total=10, floor=1e-5) == 1e-5 for step in range(10, 30))
