@@ -1,6 +1,6 @@
 """Sample text from any saved folder: one that examples/pretrain.py made, or one that transformers wrote.
 
-    python examples/generate.py out/step-1200 --prompt "Return the" --samples 3
+python examples/generate.py out/step-1200 --prompt "Return the" --samples 3
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1, help="how many texts (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: %(default)s)")
     parser.add_argument("--top-k", type=int, default=None, help="draw from the k most probable tokens only")
-    parser.add_argument("--top-p", type=float, default=0.95, help="draw from the most probable tokens up to this mass (default: %(default)s)")
+    parser.add_argument(
+        "--top-p", type=float, default=0.95, help="draw from the most probable tokens up to this mass (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same texts (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or gpu (default: %(default)s)")
     options = parser.parse_args()

@@ -45,7 +45,7 @@ def prepare(options: dict, out: Path) -> dict:
     documents = deduplicate(read_texts(options["text"])) if options["text"] else default_corpus()
     training, validation = split_documents(documents, options["validation"], options["seed"])
     size = sum(len(d.encode()) for d in documents)
-    print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB: {len(training)} to train on, {len(validation)} to validate on")
+    print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them for validation only")
     tokenizer = Tokenizer.train(training, options["vocabulary"])
     tokenizer.save(out / "tokenizer.json")
     counts = {}
@@ -55,7 +55,9 @@ def prepare(options: dict, out: Path) -> dict:
         write_tokens(out / f"{name}.npy", tokens)
         counts[name] = len(tokens)
     print(f"tokenizer  byte-level BPE, {tokenizer.vocab_size} entries, {size / sum(counts.values()):.2f} bytes a token")
-    print(f"tokens     {counts['train']} to train on, {counts['validation']} to validate on ({time.perf_counter() - start:.0f} s)")
+    print(
+        f"tokens     {counts['train']} to train on, {counts['validation']} to validate on ({time.perf_counter() - start:.0f} s)"
+    )
     return {"validation_bytes": sum(len(d.encode()) for d in validation), "vocab_size": tokenizer.vocab_size}
 
 
@@ -83,8 +85,10 @@ def report(options: dict, out: Path, facts: dict) -> None:
     rows.append(row(f"GPT-2, {model.parameter_count() / 1e6:.2f}M parameters", total, count, facts["validation_bytes"]))
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
     print(f"\nValidation, {count} tokens, context up to {options['context']}:\n\n{format_rows(rows)}\n")
-    for i, ids in enumerate(generate(model, [model.tokenizer.eos_id], max_new_tokens=120, temperature=0.8, top_k=50, top_p=0.95,
-                                     samples=options["samples"], seed=options["seed"], stop_id=model.tokenizer.eos_id)):  # fmt: skip
+    end = model.tokenizer.eos_id  # ends a document, so it also begins one
+    texts = generate(model, [end], max_new_tokens=120, temperature=0.8, top_p=0.95, samples=options["samples"],
+                     seed=options["seed"], stop_id=end)  # fmt: skip
+    for i, ids in enumerate(texts):
         print(f"Sample {i + 1}:\n{textwrap.indent(model.tokenizer.decode(ids), '    ')}\n")
     print(f"model      {folder} (the best step; transformers loads this folder)")
     print(f"log        {out / 'log.jsonl'}")

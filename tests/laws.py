@@ -108,6 +108,11 @@ def equals_reference(f: Callable, reference: Callable, case: Case, device: str) 
     assert error < 1e-10, f"differs from the reference by {error:.1e}"
 
 
+def moved(x: Any, d: Any, step: float) -> Any:
+    """x + step d, for trees."""
+    return tree_map(lambda a, b: a + step * b, x, d)
+
+
 def directional_derivative(f: Callable, case: Case, device: str, rng: np.random.Generator) -> list[tuple[int, float]]:
     """2. <c, f(x + h d) - f(x - h d)> / 2h = <gradient, d>, for each positional argument on its own.
 
@@ -125,11 +130,10 @@ def directional_derivative(f: Callable, case: Case, device: str, rng: np.random.
             continue
         d = random_like(x, rng)
 
-        def at(step: float, i: int = i, x: Any = x, d: Any = d) -> Any:
-            moved = tree_map(lambda a, b: a + step * b, x, d)
-            return to_host(call(f, case, device, [*case.args[:i], moved, *case.args[i + 1 :]])[0])
-
-        numerical = (dot(c, at(H)) - dot(c, at(-H))) / (2 * H)
+        ahead, behind = (
+            to_host(call(f, case, device, [*case.args[:i], moved(x, d, step), *case.args[i + 1 :]])[0]) for step in (H, -H)
+        )
+        numerical = (dot(c, ahead) - dot(c, behind)) / (2 * H)
         scale = sum(float(np.sum(np.abs(a * b))) for a, b in zip(leaves(g), leaves(d), strict=True))
         errors.append((i, abs(numerical - dot(g, d)) / (scale + rounding / 1e-7 + 1e-300)))
     return errors
@@ -165,7 +169,9 @@ def inputs_survive_and_dtypes_hold(f: Callable, case: Case, device: str, rng: np
         dy = frozen(on_device(random_like(y, rng), device))
         for i, (x, g) in enumerate(zip(small.args, gradients(backward, dy, len(case.args)), strict=True)):
             for a, b in zip(leaves(x), leaves(g), strict=True):
-                assert (a.shape, a.dtype) == (b.shape, b.dtype), f"argument {i}: {a.shape} {a.dtype}, gradient {b.shape} {b.dtype}"
+                assert (a.shape, a.dtype) == (b.shape, b.dtype), (
+                    f"argument {i}: {a.shape} {a.dtype}, gradient {b.shape} {b.dtype}"
+                )
 
 
 def checkpointing_changes_nothing(f: Callable, case: Case, device: str, rng: np.random.Generator) -> None:

@@ -115,9 +115,7 @@ def test_long_n_grams_over_a_large_vocabulary_do_not_overflow():
 @given(corpora())
 def test_uniform_and_unigram_are_their_references(corpus):
     train, tokens, vocab_size = corpus
-    np.testing.assert_allclose(
-        Uniform(vocab_size).log_prob(tokens), reference.uniform(tokens, vocab_size=vocab_size), atol=1e-15
-    )
+    np.testing.assert_allclose(Uniform(vocab_size).log_prob(tokens), reference.uniform(tokens, vocab_size=vocab_size), atol=1e-15)
     for added in (1.0, 0.5):
         found = Unigram(added).fit(train, vocab_size).log_prob(tokens)
         expected = reference.unigram(train, tokens, vocab_size=vocab_size, added=added)

@@ -13,8 +13,14 @@ from tinyplm.generation.generate import generate, stream
 from tinyplm.generation.sampling import draw, token_distribution
 
 
-@given(V=st.integers(1, 8), seed=st.integers(0, 999), temperature=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
-       top_k=st.one_of(st.none(), st.integers(1, 9)), top_p=st.one_of(st.none(), st.floats(0.05, 1.0)), ties=st.booleans())  # fmt: skip
+@given(
+    V=st.integers(1, 8),
+    seed=st.integers(0, 999),
+    temperature=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+    top_k=st.one_of(st.none(), st.integers(1, 9)),
+    top_p=st.one_of(st.none(), st.floats(0.05, 1.0)),
+    ties=st.booleans(),
+)
 def test_the_distribution_equals_the_reference(V, seed, temperature, top_k, top_p, ties):
     rng = np.random.default_rng(seed)
     logits = rng.integers(-2, 3, V).astype(float) if ties else rng.normal(0, 2, V)

@@ -77,6 +77,13 @@ def test_reading_and_writing_a_config_is_the_identity():
     assert to_dict(config) == source and config.n_embd == 12 and config.n_layer == 12
 
 
+def test_other_spellings_of_a_field_are_understood():
+    config = from_dict(gpt2.Config, {"model_type": "gpt2", "hidden_size": 36, "num_attention_heads": 4})
+    assert (config.n_embd, config.n_head) == (36, 4)
+    with pytest.raises(ValueError, match="num_attention_heads is 4, but n_head, which means the same, is 3"):
+        from_dict(gpt2.Config, {"n_embd": 36, "n_head": 3, "num_attention_heads": 4})
+
+
 def test_gradients_under_hub_names():
     model = tiny()
     outputs, backward = model([[1, 2]])

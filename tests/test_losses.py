@@ -40,7 +40,10 @@ def test_shards_with_one_total_add_up_to_the_batch():
     x, W, b, targets, weights = _case()
     total = float(weights[targets != -100].sum())
     whole, back = cross_entropy(x @ W + b, targets=targets, weights=weights)
-    parts = [cross_entropy((x @ W + b)[i : i + 5], targets=targets[i : i + 5], weights=weights[i : i + 5], total=total) for i in (0, 5, 10)]
+    parts = [
+        cross_entropy((x @ W + b)[i : i + 5], targets=targets[i : i + 5], weights=weights[i : i + 5], total=total)
+        for i in (0, 5, 10)
+    ]
     assert sum(p[0] for p in parts) == pytest.approx(whole, rel=1e-14)
     assert relative_error(np.concatenate([p[1](1.0) for p in parts]), back(1.0)) < 1e-14
 
@@ -78,8 +81,13 @@ def test_without_grad_there_is_no_backward():
     assert back is None and equal(loss, vocabulary_cross_entropy(x, W, b, targets=targets, weights=weights)[0])
 
 
-@pytest.mark.parametrize("f", [lambda t, **k: cross_entropy(np.ones((3, 4)), targets=t, **k),
-                               lambda t, **k: vocabulary_cross_entropy(np.ones((3, 2)), np.ones((2, 4)), targets=t, **k)])  # fmt: skip
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda t, **kwargs: cross_entropy(np.ones((3, 4)), targets=t, **kwargs),
+        lambda t, **kwargs: vocabulary_cross_entropy(np.ones((3, 2)), np.ones((2, 4)), targets=t, **kwargs),
+    ],
+)
 def test_bad_targets_are_refused(f):
     with pytest.raises(ValueError, match="target 4 is out of range: expected 0 to 3, or -100"):
         f(np.array([0, 4, -100]))

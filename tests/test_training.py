@@ -20,7 +20,15 @@ from tinyplm.training.settings import Settings
 from tinyplm.training.step import NonFiniteError, accumulate, evaluate, update
 
 TOKENS = np.random.default_rng(0).integers(0, 11, 200).astype(np.uint16)
-QUICK = {"steps": 6, "batch_size": 4, "sequence_length": 5, "warmup": 2, "learning_rate": 0.01, "evaluate_every": 2, "save_every": 2}
+QUICK = {
+    "steps": 6,
+    "batch_size": 4,
+    "sequence_length": 5,
+    "warmup": 2,
+    "learning_rate": 0.01,
+    "evaluate_every": 2,
+    "save_every": 2,
+}
 
 
 def batch(B=4, T=5):
@@ -163,7 +171,9 @@ def test_resume_with_other_settings_is_refused_by_name(tmp_path, change, message
 def test_resume_with_another_model_or_data_is_refused(tmp_path):
     _run(tmp_path, broken_at=5)
     with pytest.raises(ValueError, match="model.n_layer was 2, now 1"):
-        train(tiny(n_layer=1, resid_pdrop=0.1, dtype="float32"), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path, resume=True)
+        train(
+            tiny(n_layer=1, resid_pdrop=0.1, dtype="float32"), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path, resume=True
+        )
     with pytest.raises(ValueError, match="the token data"):
         train(tiny(resid_pdrop=0.1, dtype="float32"), TOKENS[1:], TOKENS[:40], Settings(**QUICK), out=tmp_path, resume=True)
     with pytest.raises(ValueError, match="dtype float32, now float64"):

@@ -79,9 +79,7 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
     if gradient.shape == tuple(shape):
         return gradient
     extra = gradient.ndim - len(shape)
-    repeated = tuple(range(extra)) + tuple(
-        extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1
-    )
+    repeated = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1)
     return gradient.sum(axis=repeated, keepdims=True).reshape(shape)
 
 

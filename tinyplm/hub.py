@@ -16,11 +16,14 @@ from .core import Tree, flatten, tree_map, unflatten
 from .models import family as find_family
 from .models.config import from_dict, to_dict
 from .models.model import Model
+from .tokenizers import Tokenizer
 
 _PARAMETER_DTYPES = ("float32", "float64", "float16")
 
 
-def create(model_type: str, config: Any = None, *, key: int = 0, dtype: str = "float32", device: str = "cpu", **changes: Any) -> Model:
+def create(
+    model_type: str, config: Any = None, *, key: int = 0, dtype: str = "float32", device: str = "cpu", **changes: Any
+) -> Model:
     """A freshly initialised model.
 
     config: a Config of the family, the name of one of its SIZES, or None for the default; `changes` replace fields of it:
@@ -87,8 +90,6 @@ def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "
     params = weights.to_tree(tensors, family.NAMES, family.shapes(config), where=str(file), dtype=dtype)
     tokenizer = None
     if (folder / "tokenizer.json").exists():
-        from .tokenizers import Tokenizer
-
         tokenizer = Tokenizer.load(folder)
     full = {hub_name(family, name): found for name, found in dtypes.items()}
     return Model(family, config, to_device(params, device), tokenizer=tokenizer, device=device,
@@ -108,9 +109,9 @@ def normalise_names(family: ModuleType, config: Any, tensors: dict[str, np.ndarr
     kept = weights.strip_ignored(list(tensors), family.IGNORED)
     tensors = {hub_name(family, name): tensors[name] for name in kept}
     for copy, original in family.TIED.items():
-        if getattr(config, "tie_word_embeddings", True) and copy in tensors and original in tensors:
-            if not np.array_equal(tensors.pop(copy), tensors[original]):
-                raise ValueError(f"{where}: {copy} differs from {original}, but config.json has tie_word_embeddings = true")
+        twice = config.tie_word_embeddings and copy in tensors and original in tensors
+        if twice and not np.array_equal(tensors.pop(copy), tensors[original]):
+            raise ValueError(f"{where}: {copy} differs from {original}, but config.json has tie_word_embeddings = true")
     return tensors
 
 
@@ -128,6 +129,9 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None) -
     dtypes = {name: dtype for name in tensors} if dtype else model.file_dtypes
     weights.write_safetensors(folder / "model.safetensors", tensors, dtypes)
     settings = {"architectures": [model.config.ARCHITECTURE], **to_dict(model.config)}
+    for name in ("dtype", "torch_dtype"):  # transformers loads in the dtype that is named here
+        if name in settings:
+            settings[name] = weights.main_dtype(tensors, dtypes)
     weights.write_json(folder / "config.json", settings)
     if model.tokenizer is not None:
         model.tokenizer.save(folder / "tokenizer.json")

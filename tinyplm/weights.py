@@ -179,6 +179,15 @@ def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
         serialize_file(entries, temporary, {"format": "pt"})
 
 
+def main_dtype(arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None) -> str:
+    """The name of the dtype in which most of the numbers are written, as config.json calls it ("float32", "bfloat16")."""
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        dtype = (dtypes or {}).get(name) or _NAMES_OF_DTYPES[array.dtype.name]
+        sizes[dtype] = sizes.get(dtype, 0) + array.size
+    return _LIBRARY_NAMES[max(sizes, key=sizes.get)]
+
+
 def write_json(path: str | os.PathLike, contents: Any) -> None:
     """JSON written under a temporary name, flushed to disk, then renamed."""
     with replaced(path) as temporary:

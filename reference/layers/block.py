@@ -17,9 +17,7 @@ def post_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
     return norm(_add(x, sublayer(x)))
 
 
-def block(
-    p: dict, x: np.ndarray, *shared, residual, norm, attention, mlp, rate: float = 0.0, key: None = None
-) -> np.ndarray:
+def block(p: dict, x: np.ndarray, *shared, residual, norm, attention, mlp, rate: float = 0.0, key: None = None) -> np.ndarray:
     """pre_norm:   h = x + attention(norm1(x)),    y = h + mlp(norm2(h))
     post_norm:  h = norm1(x + attention(x)),    y = norm2(h + mlp(h))
 

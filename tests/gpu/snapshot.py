@@ -35,8 +35,7 @@ BY_HAND = {
     # _padding/pad.py
     "einsum": "*operands, dtype=None, casting='safe', optimize=False",
     "meshgrid": "*xi, indexing='xy', sparse=False, copy=True",
-    "pad": "array, pad_width, mode='constant', *, constant_values=0, end_values=0, stat_length=None, "
-    "reflect_type='even'",
+    "pad": "array, pad_width, mode='constant', *, constant_values=0, end_values=0, stat_length=None, reflect_type='even'",
 }
 
 # Keywords in a signature that CuPy refuses at run time, with the values that it does take.

@@ -68,9 +68,7 @@ def _within(path: str, places: tuple[str, ...]) -> bool:
 
 @functools.cache
 def method_call(name: str) -> Call:
-    return Call(
-        f"ndarray.{name}", API["ndarray"]["methods"][name], getattr(np.ndarray, name, None), method=True
-    )
+    return Call(f"ndarray.{name}", API["ndarray"]["methods"][name], getattr(np.ndarray, name, None), method=True)
 
 
 class _Anything:
@@ -190,9 +188,7 @@ class _Checker(ast.NodeVisitor):
 
     def _check_method(self, node: ast.Call, function: ast.Attribute) -> None:
         name, owner = function.attr, function.value
-        if name not in API["ndarray"]["methods"] or (
-            isinstance(owner, ast.Name) and owner.id in self.imported
-        ):
+        if name not in API["ndarray"]["methods"] or (isinstance(owner, ast.Name) and owner.id in self.imported):
             return
         call = method_call(name)
         if name not in AMBIGUOUS:
@@ -201,9 +197,7 @@ class _Checker(ast.NodeVisitor):
             self._check_arguments(node, call)
 
     def _check_arguments(self, node: ast.Call, call: Call) -> None:
-        starred = any(isinstance(a, ast.Starred) for a in node.args) or any(
-            k.arg is None for k in node.keywords
-        )
+        starred = any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords)
         keywords = {k.arg: _value(k.value) for k in node.keywords if k.arg is not None}
         if starred:  # the number of arguments isn't known, the keywords are
             for name in keywords.keys() - call.signature.parameters.keys():
@@ -220,9 +214,7 @@ def _is_array_module(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
     function = node.func
-    return (
-        function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
-    ) == "array_module"
+    return (function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")) == "array_module"
 
 
 def _value(node: ast.AST):

@@ -26,8 +26,7 @@ class StrictArray:
 
     def __array__(self, dtype=None, copy=None):
         raise TypeError(
-            "Implicit conversion to a NumPy array is not allowed. "
-            "Please use `.get()` to construct a NumPy array explicitly."
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly."
         )
 
     def __array_function__(self, function, types, args, kwargs):
@@ -134,9 +133,7 @@ class StrictArray:
     def __setitem__(self, index, value) -> None:
         given = host(value, "an assignment")
         if not isinstance(value, StrictArray):
-            given = np.asarray(
-                given, dtype=self.dtype
-            )  # out of range for the dtype: OverflowError, as in CuPy
+            given = np.asarray(given, dtype=self.dtype)  # out of range for the dtype: OverflowError, as in CuPy
         strict_index.assign(self._data, strict_index.host_index(index), given)
 
     def set(self, arr, stream=None) -> None:

@@ -120,9 +120,7 @@ class StrictFunction:
         if value is None or isinstance(value, str):
             return value
         if parameter == "tup" and not all(isinstance(v, StrictArray) for v in value):
-            raise TypeError(
-                f"cupy.{name}: a sequence of device arrays expected, got {[type(v) for v in value]}"
-            )
+            raise TypeError(f"cupy.{name}: a sequence of device arrays expected, got {[type(v) for v in value]}")
         if parameter in SEQUENCES and isinstance(value, (tuple, list)):
             return [host(v, f"{name}()") for v in value]
         if name in PLAIN and isinstance(value, (np.dtype, type, tuple)):
@@ -220,9 +218,7 @@ def put_along_axis(arr, indices, values, axis):
             raise TypeError(f"cupy.put_along_axis: device arrays expected, got {type(value)}")
     index = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
     index[axis] = indices._data
-    strict_index.assign(
-        arr._data, tuple(np.broadcast_arrays(*index)), host(values, "put_along_axis(values=)")
-    )
+    strict_index.assign(arr._data, tuple(np.broadcast_arrays(*index)), host(values, "put_along_axis(values=)"))
 
 
 def where(condition, x=None, y=None):

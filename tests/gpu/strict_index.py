@@ -63,9 +63,7 @@ def get(data: np.ndarray, index: tuple) -> np.ndarray:
 def assign(data: np.ndarray, index: tuple, value) -> None:
     """data[index] = value, refused if the same place would get two values."""
     if np.size(value) > 1 and is_advanced(index) and has_duplicates(index, data.shape):
-        raise IndexError(
-            "duplicate indices in an assignment: CuPy leaves open which value is stored; see add.at"
-        )
+        raise IndexError("duplicate indices in an assignment: CuPy leaves open which value is stored; see add.at")
     data[index] = value
 
 

@@ -11,9 +11,7 @@ from .strict_array import StrictArray, host, wrap
 from .strict_rules import API, Call, PromotionError, checked_dtype
 
 # fix, i0 and sinc are ufuncs in CuPy only
-UFUNCS = {
-    name: u for name, u in API["cupy"]["ufuncs"].items() if isinstance(getattr(np, name, None), np.ufunc)
-}
+UFUNCS = {name: u for name, u in API["cupy"]["ufuncs"].items() if isinstance(getattr(np, name, None), np.ufunc)}
 _WEAK = {int: np.dtype(np.int64), float: np.dtype(np.float64), complex: np.dtype(np.complex128)}
 
 

@@ -84,9 +84,7 @@ def test_legitimate_source_is_not_reported(name):
 
 
 def test_host_code_may_use_numpy():
-    source = (
-        "import numpy as np\nx = np.sum(np.ones(3), where=m)\nx.setflags(write=False)\nx.max(initial=0)\n"
-    )
+    source = "import numpy as np\nx = np.sum(np.ones(3), where=m)\nx.setflags(write=False)\nx.max(initial=0)\n"
     assert check_source(source, "data/corpus.py") == []
     assert check_source(source, "layers/linear.py") != []
     assert check_source("import cupy", "backend.py") == []

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - imports follow importorskip
 """AdamW and clipping against torch.optim and torch.nn.utils, schedules against transformers.
 
 AdamW is compared in float64 at 1e-12 (largest difference over largest value): each of the 100 updates adds a few roundings of
@@ -12,11 +13,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tests.laws import relative_error  # noqa: E402
-from tinyplm.core import flatten, tree_map, unflatten  # noqa: E402
-from tinyplm.optim import schedule  # noqa: E402
-from tinyplm.optim.adamw import AdamW, decays_by_default  # noqa: E402
-from tinyplm.optim.clip import clip_by_global_norm, global_norm  # noqa: E402
+from tests.laws import relative_error
+from tinyplm.core import flatten, tree_map, unflatten
+from tinyplm.optim import schedule
+from tinyplm.optim.adamw import AdamW, decays_by_default
+from tinyplm.optim.clip import clip_by_global_norm, global_norm
 
 torch.set_num_threads(1)
 
@@ -126,8 +127,8 @@ def test_the_default_rule_decays_matrices_only():
 
 
 # ------------------------------------------------------------------------------------------------------ clipping
-# torch scales by min(1, limit / (norm + 1e-6)), we by min(1, limit / norm).  With our limit at limit * norm / (norm + 1e-6) the two
-# are the same formula, so nothing has to be allowed for.
+# torch scales by min(1, limit / (norm + 1e-6)), we by min(1, limit / norm).  With our limit at limit * norm / (norm + 1e-6) the
+# two are the same formula, so nothing has to be allowed for.
 
 
 def torch_limit(limit):

@@ -85,9 +85,7 @@ def document_positions(inputs: np.ndarray, eos_id: int) -> tuple[np.ndarray, np.
     return documents, place - np.maximum.accumulate(np.where(starts, place, 0), axis=-1)
 
 
-def evaluation_windows(
-    tokens: np.ndarray, length: int, batch: int = 8
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def evaluation_windows(tokens: np.ndarray, length: int, batch: int = 8) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of (inputs, targets) that predict each of tokens[1:] exactly once, in order.
 
     tokens (N,), may be memory-mapped. Windows of `length` targets that touch and do not overlap, `batch` of
@@ -120,6 +118,5 @@ def _check(tokens: np.ndarray, length: int, needed: int, purpose: str) -> None:
         raise ValueError(f"windows of {length} tokens, expected 1 or more")
     if len(tokens) < needed:
         raise ValueError(
-            f"corpus too small: {len(tokens)} tokens, {purpose} needs at least {needed} "
-            "(give more text or a smaller context)"
+            f"corpus too small: {len(tokens)} tokens, {purpose} needs at least {needed} (give more text or a smaller context)"
         )

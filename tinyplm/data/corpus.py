@@ -17,14 +17,10 @@ from pathlib import Path
 SEPARATOR = "<|endoftext|>"  # a line of its own between two documents of one file
 
 # Not text about Python's library, or not there in every installation.
-SKIPPED_PARTS = frozenset(
-    ["__pycache__", "test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "pydoc_data"]
-)
+SKIPPED_PARTS = frozenset(["__pycache__", "test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "pydoc_data"])
 SHINGLE_WORDS = 8  # a run of this many words in two places is a copy, not chance
 REPEATED_SHARE = 0.5  # a paragraph is a copy when this share of its runs was seen before
-SHORTEST_DOCUMENT = (
-    400  # characters; shorter modules are a line of boilerplate (every codec has the same one)
-)
+SHORTEST_DOCUMENT = 400  # characters; shorter modules are a line of boilerplate (every codec has the same one)
 LARGEST_PIECE = 32_000  # characters; longer documents of the user are cut
 SMALLEST_PIECE = 2_000
 SMALLEST_COUNT = 20  # pieces that a corpus should have, so that a split by document can hit its fraction
@@ -66,9 +62,7 @@ def default_corpus() -> list[str]:
             (first, text), *rest = sections
             texts[1, name] = [(f"{name}\n\n{first}".rstrip(), text), *rest]
     if not any(kind == 1 for kind, _ in texts):
-        raise ValueError(
-            f"{root}: no sources of the standard library here, expected *.py files with docstrings"
-        )
+        raise ValueError(f"{root}: no sources of the standard library here, expected *.py files with docstrings")
 
     kept = _without_copies(texts)
     documents = [_join(kept[key]) for key in sorted(kept)]

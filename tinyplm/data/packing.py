@@ -42,9 +42,7 @@ def pack(id_lists: Iterable[Sequence[int]], eos_id: int, vocab_size: int) -> np.
         if array.size == 0:
             array = array.astype(dtype)  # np.asarray([]) is float
         if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(
-                f"document {number}: {array.dtype} array of shape {array.shape}, expected a list of token ids"
-            )
+            raise ValueError(f"document {number}: {array.dtype} array of shape {array.shape}, expected a list of token ids")
         if array.size and not (0 <= array.min() and array.max() < vocab_size):
             wrong = array[(array < 0) | (array >= vocab_size)][0]
             raise ValueError(f"document {number}: token id {wrong}, expected 0 to {vocab_size - 1}")

@@ -93,9 +93,7 @@ class InterpolatedKneserNey:
         counts = []
         for k in range(2, self.order + 1):
             code = places[:-1] * vocab_size + tokens[k - 1 :]
-            found, first, longer, number = np.unique(
-                code, return_index=True, return_inverse=True, return_counts=True
-            )
+            found, first, longer, number = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
             # Each different k-gram is one token seen before its last k - 1 tokens, which are the (k-1)-gram
             # that starts one further on.
             counts.append(np.bincount(places[first + 1], minlength=len(self.codes[-1])))

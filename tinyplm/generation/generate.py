@@ -12,8 +12,18 @@ from ..models.model import Model
 from .sampling import check_sampling, draw, token_distribution
 
 
-def generate(model: Model, prompt: Sequence[int], *, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
-             top_p: float | None = None, samples: int = 1, seed: int = 0, stop_id: int | None = None) -> list[list[int]]:  # fmt: skip
+def generate(
+    model: Model,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    stop_id: int | None = None,
+) -> list[list[int]]:
     """`samples` continuations of one prompt of token ids, without the prompt; each ends before stop_id or at max_new_tokens.
 
     temperature 0 is greedy.  The same seed gives the same samples.  Where prompt and continuation outgrow the model's

@@ -72,7 +72,7 @@ def merge_heads(x):
 def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None, mask=None, scale=None, rate=0.0, key=None):
     """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo,   c = context, or x itself.
 
-    x (B, T, D), context (B, S, Dc) or None, bias as in `attention` -> y (B, T, D).                 Vaswani et al. 2017, sec. 3.2.2
+    x (B, T, D), context (B, S, Dc) or None, bias as in `attention` -> y (B, T, D).            Vaswani et al. 2017, sec. 3.2.2
     p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has biases.
     backward gives (dp, dx, dcontext, dbias), None for what was not given.
     ValueError when the head counts do not divide the widths.

@@ -25,7 +25,7 @@ def pre_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
 
 
 def post_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
-    """y = norm(x + dropout(f(p, x, *shared))).                       Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1, left
+    """y = norm(x + dropout(f(p, x, *shared))).                    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1, left
 
     dx = dr + the gradient of r through f, where r = x + dropout(f(x)); backward gives (dp_norm, dp, dx, *dshared).
     """

@@ -9,10 +9,15 @@ from typing import Any
 def from_dict(cls: type, source: dict[str, Any]) -> Any:
     """The config of class cls from the contents of a config.json.
 
-    Unknown keys are kept in `source` and written back; cls.check() refuses values that are not supported.
+    Unknown keys are kept in `source` and written back.  cls.ALIASES names other spellings of a field that transformers takes as
+    well; ValueError where the two differ.
     """
     names = {f.name for f in dataclasses.fields(cls)} - {"source"}
-    return cls(**{name: value for name, value in source.items() if name in names}, source=dict(source))
+    values = {name: value for name, value in source.items() if name in names}
+    for alias, name in cls.ALIASES.items():
+        if alias in source and values.setdefault(name, source[alias]) != source[alias]:
+            raise ValueError(f"{alias} is {source[alias]!r}, but {name}, which means the same, is {values[name]!r}")
+    return cls(**values, source=dict(source))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -27,6 +32,9 @@ def to_dict(config: Any) -> dict[str, Any]:
         value = getattr(config, field.name)
         if field.name in out or not config.source or value != field.default:
             out[field.name] = value
+    for alias, name in type(config).ALIASES.items():
+        if alias in out:
+            out[alias] = getattr(config, name)
     return {"model_type": type(config).MODEL_TYPE, **out}
 
 

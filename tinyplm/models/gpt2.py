@@ -35,6 +35,8 @@ class Config:
 
     MODEL_TYPE: ClassVar[str] = "gpt2"
     ARCHITECTURE: ClassVar[str] = "GPT2LMHeadModel"
+    ALIASES: ClassVar[dict[str, str]] = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+                                         "max_position_embeddings": "n_positions"}  # fmt: skip
 
     vocab_size: int = 50257
     n_positions: int = 1024

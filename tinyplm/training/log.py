@@ -82,7 +82,10 @@ def plot(log: Path, png: Path, *, baselines: dict[str, float] | None = None) -> 
     records = list(read(log))
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for field, label, style in (("loss", "training", {"lw": 0.7, "alpha": 0.6}), ("validation_loss", "validation", {"marker": "o"})):
+    for field, label, style in (
+        ("loss", "training", {"lw": 0.7, "alpha": 0.6}),
+        ("validation_loss", "validation", {"marker": "o"}),
+    ):
         points = [(r["step"], r[field]) for r in records if field in r]
         if points:
             axes.plot(*zip(*points), label=label, **style)

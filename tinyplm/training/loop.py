@@ -51,7 +51,9 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
         while state.step < settings.steps:
             run.step(windows)
     except NonFiniteError as error:
-        kept = f"the last good checkpoint is {checkpoint.find(out)}" if (out / "latest").exists() else "no checkpoint was saved yet"
+        kept = (
+            f"the last good checkpoint is {checkpoint.find(out)}" if (out / "latest").exists() else "no checkpoint was saved yet"
+        )
         raise NonFiniteError(f"{error}; {kept}") from None
     finally:
         run.close()

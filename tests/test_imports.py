@@ -1,0 +1,96 @@
+"""Imports point one way, and only backend.py knows CuPy (DESIGN: where things live)."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# what each part of the package may import from the package; what is not here may import nothing
+ALLOWED = {
+    "backend": set(),
+    "core": {"backend"},
+    "random": {"backend"},
+    "weights": {"core"},
+    "layers": {"backend", "core", "random"},
+    "losses": {"backend", "core", "layers"},
+    "optim": {"backend", "core"},
+    "data": set(),
+    "tokenizers": set(),
+    "evaluation": {"data"},
+    "models": {"backend", "core", "random", "layers", "losses", "weights"},
+    "hub": {"backend", "core", "random", "weights", "models", "tokenizers"},
+    "generation": {"backend", "random", "models"},
+    "training": {"backend", "core", "random", "weights", "data", "optim", "models", "hub"},
+    "__init__": {"hub", "models"},
+}
+THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib"}
+
+
+def sources():
+    return sorted((ROOT / "tinyplm").rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(ROOT / "tinyplm").parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of what a file imports, also inside functions; relative ones resolved."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            module = ".".join(base + (node.module.split(".") if node.module else []))
+            # `from . import x` names modules, `from .x import y` names things in one
+            found |= {f"{module}.{a.name}" for a in node.names} if module in ("tinyplm", *_packages()) else {module}
+    return found
+
+
+def _packages():
+    return [".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "tinyplm").rglob("__init__.py")]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    part = part_of(path)
+    assert part in ALLOWED, f"add {part!r} to the picture in tests/test_imports.py and the README"
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "tinyplm":
+            assert not rest or rest[0] in ALLOWED[part] | {part}, f"{path.name} imports {name}"
+        elif top == "cupy":
+            assert part == "backend", f"{path.name} imports cupy"
+        else:
+            assert top not in ("reference", "tests", "torch", "transformers", "scipy"), f"{path.name} imports {name}"
+
+
+def test_third_party_imports_are_the_declared_ones():
+    used = {name.split(".")[0] for path in sources() for name in imports(path)}
+    assert used - {"tinyplm", "cupy", "__future__"} - set(sys.stdlib_module_names) <= THIRD_PARTY
+
+
+def test_the_oracle_does_not_know_the_implementation():
+    """reference/ imports NumPy, the standard library and itself."""
+    for path in (ROOT / "reference").rglob("*.py"):
+        others = (
+            {name.split(".")[0] for name in imports(path)} - {"numpy", "reference", "__future__"} - set(sys.stdlib_module_names)
+        )
+        assert not others, f"{path.relative_to(ROOT)} imports {others}"
+
+
+def test_files_keep_to_their_room():
+    """Models about 200 lines, everything else 400 (DESIGN: style)."""
+    for folder in ("tinyplm", "reference", "tests", "examples", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            lines = len(path.read_text(encoding="utf-8").splitlines())
+            limit = 220 if "models" in path.parts else 420
+            assert lines <= limit, f"{path.relative_to(ROOT)} has {lines} lines"
