@@ -80,11 +80,12 @@ def report(options: dict, out: Path, facts: dict) -> None:
     folder = find(out, "best")
     model = tinyplm.load(folder, device=options["device"])
     training, validation = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
-    total, count = evaluate(model, validation, length=options["context"], workers=options["workers"])
+    context = options["context"]
+    total, count = evaluate(model, validation, length=context, stride=max(1, context // 2), workers=options["workers"])
     rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
     rows.append(row(f"GPT-2, {model.parameter_count() / 1e6:.2f}M parameters", total, count, facts["validation_bytes"]))
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
-    print(f"\nValidation, {count} tokens, context up to {options['context']}:\n\n{format_rows(rows)}\n")
+    print(f"\nValidation, {count} tokens, each with {context // 2} to {context} tokens of context:\n\n{format_rows(rows)}\n")
     end = model.tokenizer.eos_id  # ends a document, so it also begins one
     texts = generate(model, [end], max_new_tokens=120, temperature=0.8, top_p=0.95, samples=options["samples"],
                      seed=options["seed"], stop_id=end)  # fmt: skip

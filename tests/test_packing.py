@@ -251,19 +251,30 @@ def test_document_positions(rows):
             assert (numbers[t], places[t]) == (number, place)
 
 
-@given(st.integers(2, 200), st.integers(1, 20), st.integers(1, 5))
-def test_evaluation_predicts_each_token_but_the_first_once(size, length, batch):
+@given(st.integers(2, 200), st.integers(1, 20), st.integers(1, 5), st.integers(1, 20))
+def test_evaluation_predicts_each_token_but_the_first_once(size, length, batch, stride):
+    stride = min(stride, length)
     tokens = np.arange(size, dtype=np.uint16)
     found = []
-    for inputs, targets in evaluation_windows(tokens, length, batch):
+    for inputs, targets in evaluation_windows(tokens, length, batch, stride):
         assert inputs.shape == targets.shape and inputs.shape[0] <= batch and inputs.shape[1] == length
         assert inputs.dtype == targets.dtype == np.int64
         counts = targets != IGNORED
         np.testing.assert_array_equal(targets[counts], inputs[counts] + 1)
         assert counts.any(axis=-1).all()  # no row of padding alone
-        assert not inputs[~counts].any()
+        later = inputs[:, 0] > 0  # after the first window every target has its context
+        assert (np.argmax(counts[later], axis=1) == length - stride).all()
         found += targets[counts].tolist()
     assert found == list(range(1, size))
+
+
+def test_evaluation_pads_with_zeros_and_ignored_targets():
+    ((inputs, targets),) = evaluation_windows(np.arange(1, 6, dtype=np.uint16), 3)
+    assert inputs.tolist() == [[1, 2, 3], [4, 0, 0]] and targets.tolist() == [[2, 3, 4], [5, IGNORED, IGNORED]]
+    ((inputs, targets),) = evaluation_windows(np.arange(1, 6, dtype=np.uint16), 3, stride=1)
+    assert targets.tolist() == [[2, 3, 4], [IGNORED, IGNORED, 5]] and inputs.tolist() == [[1, 2, 3], [2, 3, 4]]
+    with pytest.raises(ValueError, match="stride 4, expected 1 to the length of the windows, 3"):
+        evaluation_windows(np.arange(9), 3, stride=4)
 
 
 def test_too_small_and_wrong_arguments():

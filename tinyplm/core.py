@@ -7,6 +7,7 @@ gradient per positional argument, in order (bare if there is only one).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -208,17 +209,33 @@ def map_shards(f: Callable[[Tree], Tree], batch: Tree, workers: int) -> list[Tre
     """
     if workers == 1:
         return [f(batch)]
-    with blas_threads(1), ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(f, shards(batch, workers)))
+    with blas_threads(1):
+        return parallel_map(f, shards(batch, workers), workers)
+
+
+def parallel_map(f: Callable, items: Sequence, workers: int) -> list:
+    """[f(item) for item in items], by so many threads; an exception in one of them is raised here."""
+    if workers == 1 or len(items) < 2:
+        return [f(item) for item in items]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(f, items))
 
 
 @contextmanager
 def blas_threads(count: int | None):
     """Hold BLAS to `count` threads inside; does nothing without threadpoolctl or with None."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:  # optional: everything runs without it, only slower
+    controller = _thread_controller()
+    if controller is None or count is None:
         yield
         return
-    with threadpool_limits(limits=count, user_api="blas"):
+    with controller.limit(limits=count, user_api="blas"):
         yield
+
+
+@functools.cache
+def _thread_controller() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:  # optional: everything runs without it, only slower
+        return None
+    return ThreadpoolController()  # finding the loaded libraries takes half a millisecond, so it is done once

@@ -85,30 +85,38 @@ def document_positions(inputs: np.ndarray, eos_id: int) -> tuple[np.ndarray, np.
     return documents, place - np.maximum.accumulate(np.where(starts, place, 0), axis=-1)
 
 
-def evaluation_windows(tokens: np.ndarray, length: int, batch: int = 8) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def evaluation_windows(
+    tokens: np.ndarray, length: int, batch: int = 8, stride: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of (inputs, targets) that predict each of tokens[1:] exactly once, in order.
 
-    tokens (N,), may be memory-mapped. Windows of `length` targets that touch and do not overlap, `batch` of
-    them a batch: (B, T) int64, B = batch or fewer in the last. The last window is padded: inputs 0, targets
-    IGNORED. A token sees only what is before it in its window, so this is an upper bound of the loss with a
-    sliding window. Errors: ValueError for fewer than 2 tokens, at the call and not at the first batch.
+    tokens (N,), may be memory-mapped. Windows of `length` targets, one every `stride`, `batch` of them a batch:
+    (B, T) int64, B = batch or fewer in the last. A target that an earlier window had already is IGNORED, so every
+    token (but those of the first window) is predicted from at least length - stride tokens before it. stride
+    None = length: the windows touch, and the first tokens of each have almost no context; a smaller stride is
+    fairer to the model and costs length / stride as much. The last window is padded: inputs 0, targets IGNORED.
+    Errors: ValueError for fewer than 2 tokens or a stride outside 1 to length, at the call and not at the first batch.
     """
     _check(tokens, length, 2, "one prediction")
+    stride = length if stride is None else stride
     if batch < 1:
         raise ValueError(f"batch of {batch} windows, expected 1 or more")
-    return _evaluation_windows(tokens, length, batch)
+    if not 1 <= stride <= length:
+        raise ValueError(f"stride {stride}, expected 1 to the length of the windows, {length}")
+    return _evaluation_windows(tokens, length, batch, stride)
 
 
-def _evaluation_windows(tokens, length, batch):
+def _evaluation_windows(tokens, length, batch, stride):
     last = len(tokens) - 1  # number of targets
-    for first in range(0, last, batch * length):
-        count = min(batch * length, last - first)
-        rows = -(-count // length)
-        inputs = np.zeros(rows * length, np.int64)
-        targets = np.full(rows * length, IGNORED, np.int64)
-        inputs[:count] = tokens[first : first + count]
-        targets[:count] = tokens[first + 1 : first + 1 + count]
-        yield inputs.reshape(rows, length), targets.reshape(rows, length)
+    starts = np.arange(0, max(last - length, 0) + stride, stride)  # the last window reaches the end
+    for first in range(0, len(starts), batch):
+        start = starts[first : first + batch, None]
+        place = start + np.arange(length)
+        inside = place < last
+        new = place >= np.where(start == 0, 0, start + length - stride)
+        place = np.minimum(place, last - 1)
+        inputs = np.where(inside, tokens[place], 0).astype(np.int64)
+        yield inputs, np.where(inside & new, tokens[place + 1].astype(np.int64), IGNORED)
 
 
 def _check(tokens: np.ndarray, length: int, needed: int, purpose: str) -> None:

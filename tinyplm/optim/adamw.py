@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import array_module, at_least_float32, is_host
-from ..core import Tree, flatten
+from ..core import Tree, flatten, parallel_map
 from .clip import clip_scale, global_norm
 from .flat import FlatTree
 
@@ -54,20 +54,24 @@ class AdamW:
         """The global norm of `gradient`, 0-dimensional."""
         return global_norm({"gradient": self.gradient.buffer})
 
-    def step(self, lr: float, *, clip: float | None = None, norm: Any = None) -> None:
+    def step(self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1) -> None:
         """One update from `gradient`, which is then set to zero.
 
         clip: scale the gradient to at most this global norm; norm: gradient_norm() if it is known already.
+        workers: threads that share the elements on the host; the result is the same for any number of them.
         """
         scale = 1.0
         if clip is not None:
             scale = clip_scale(self.gradient_norm() if norm is None else norm, clip)
         self.t += 1
         size = self.values.buffer.size
-        step = _BLOCK if is_host(self.values.buffer) else max(size, 1)
-        for first, last, decay in ((0, self.decayed_size, self.weight_decay), (self.decayed_size, size, 0.0)):
-            for start in range(first, last, step):
-                self._update(slice(start, min(start + step, last)), lr, decay, scale)
+        block = _BLOCK if is_host(self.values.buffer) else max(size, 1)
+        parts = [
+            (slice(start, min(start + block, last)), decay)
+            for first, last, decay in ((0, self.decayed_size, self.weight_decay), (self.decayed_size, size, 0.0))
+            for start in range(first, last, block)
+        ]
+        parallel_map(lambda part: self._update(part[0], lr, part[1], scale), parts, workers)
         self.gradient.clear()
 
     def _update(self, part: slice, lr: float, decay: float, scale: Any) -> None:

@@ -59,7 +59,7 @@ def update(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.ndarr
     norm = optimizer.gradient_norm()
     if is_host(norm):
         check_finite(step, float(loss), float(norm))
-    optimizer.step(settings.rate(step), clip=settings.clip, norm=norm)
+    optimizer.step(settings.rate(step), clip=settings.clip, norm=norm, workers=settings.workers)
     return loss, norm
 
 
@@ -69,10 +69,11 @@ def check_finite(step: int, loss: float, norm: float) -> None:
             raise NonFiniteError(f"step {step + 1}: the {name} is {value}; try a smaller learning rate or a longer warm-up")
 
 
-def evaluate(model: Model, tokens: np.ndarray, *, length: int, batch: int = 16, workers: int = 1) -> tuple[float, int]:
+def evaluate(model: Model, tokens: np.ndarray, *, length: int, stride: int | None = None, batch: int = 16, workers: int = 1
+             ) -> tuple[float, int]:  # fmt: skip
     """(sum of -log p in nats, number of tokens) over an array, each token but the first predicted once.
 
-    The contexts are windows of at most `length` tokens.
+    The contexts are windows of at most `length` tokens, one every `stride` (see data.batches.evaluation_windows).
     """
 
     def nll(part: dict) -> Any:
@@ -80,7 +81,7 @@ def evaluate(model: Model, tokens: np.ndarray, *, length: int, batch: int = 16, 
         return causal_lm.loss(model.family, model.params, config=model.config, total=1, grad=False, **part)[0]
 
     total, count = 0.0, 0
-    for inputs, targets in evaluation_windows(tokens, length, batch):
+    for inputs, targets in evaluation_windows(tokens, length, batch, stride):
         count += int((targets != IGNORED).sum())
         parts = {"input_ids": inputs, "targets": targets}
         total += sum(float(part) for part in map_shards(nll, parts, min(workers, len(inputs))))
