@@ -19,7 +19,7 @@ import sys
 import time
 
 # layers, width, heads, context, batch, vocabulary
-SHAPES = ["4,128,2,128,8,1024", "4,256,4,128,16,2048", "6,384,6,256,8,4096"]
+SHAPES = ["2,256,4,64,8,1024", "4,256,4,128,16,2048", "6,384,6,256,8,4096"]
 LEARNING_RATE, DECAY, CLIP = 1e-3, 0.1, 1.0
 
 

@@ -33,7 +33,7 @@ from tinyplm.training.step import NonFiniteError, evaluate
 from tinyplm.weights import read_json, write_json
 
 # name: (layers, width, heads).  The published sizes of GPT-2 may be given as well, by their names.
-SIZES = {"tiny": (2, 64, 2), "small": (4, 128, 4), "medium": (6, 256, 8), "large": (8, 512, 8)}
+SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}
 
 # May differ on resume: they do not change what is learned.
 FREE = ("out", "device", "workers", "samples")
@@ -70,8 +70,8 @@ def build(options: dict, vocab_size: int) -> tinyplm.Model:
         config = tinyplm.hub.make_config(gpt2, options["size"], **common)
     else:
         layers, width, heads = SIZES[options["size"]]
-        # GPT-2's 0.02 suits its widths from 768 on; a narrow model starts to learn far sooner with a wider one
-        config = gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, initializer_range=round(0.7 / width**0.5, 4), **common)
+        # 0.56 / sqrt(width) is GPT-2's own 0.02 at its width of 768; with 0.02 a narrow model takes far longer to start learning
+        config = gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, initializer_range=round(0.56 / width**0.5, 4), **common)
     return tinyplm.create("gpt2", config, key=options["seed"])
 
 
@@ -115,7 +115,7 @@ def main() -> None:
                         learning_rate=options["lr"], warmup=min(options["warmup"], options["steps"] - 1),
                         schedule=options["schedule"], weight_decay=options["decay"], seed=options["seed"],
                         micro_batch_size=options["micro_batch"], workers=options["workers"],
-                        evaluate_every=max(1, options["steps"] // 8), save_every=max(1, options["steps"] // 4),
+                        evaluate_every=max(1, options["steps"] // 5), save_every=max(1, options["steps"] // 5),
                         log_every=1 if options["device"] == "cpu" else 10)  # fmt: skip
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
     state = train(model, *tokens, settings, out=out, resume=resume)
@@ -136,14 +136,14 @@ def arguments() -> tuple[dict, bool]:
 
     option("--text", [], "your own UTF-8 text files instead of the default corpus", nargs="+", metavar="FILE", type=str)
     option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join(gpt2.SIZES)}")
-    option("--steps", 1200, "training steps")
+    option("--steps", 2200, "training steps")
     option("--batch", 8, "sequences a step")
     option("--micro-batch", None, "sequences in memory at a time", type=int)
-    option("--context", 128, "tokens a sequence")
+    option("--context", 64, "tokens a sequence")
     option("--vocabulary", 1024, "entries of the tokenizer")
-    option("--lr", 4e-3, "peak learning rate")
+    option("--lr", 2e-3, "peak learning rate")
     option("--schedule", "cosine", "cosine, linear, constant or stable-decay")
-    option("--warmup", 50, "steps of warm-up")
+    option("--warmup", 100, "steps of warm-up")
     option("--decay", 0.1, "weight decay")
     option("--dropout", 0.0, "dropout rate")
     option("--validation", 0.05, "share of the text kept for validation")

@@ -23,7 +23,7 @@ class Settings:
     floor: float = 0.0  # the learning rate at the end
     weight_decay: float = 0.1
     beta1: float = 0.9
-    beta2: float = 0.99
+    beta2: float = 0.95
     eps: float = 1e-8
     clip: float = 1.0  # global gradient norm
     smoothing: float = 0.0  # label smoothing
