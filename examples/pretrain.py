@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import tinyplm
+from tinyplm.backend import device
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.packing import open_tokens, pack, write_tokens
 from tinyplm.evaluation.perplexity import baseline_rows, format_rows, row
@@ -61,18 +62,27 @@ def prepare(options: dict, out: Path) -> dict:
     return {"validation_bytes": sum(len(d.encode()) for d in validation), "vocab_size": tokenizer.vocab_size}
 
 
-def build(options: dict, vocab_size: int) -> tinyplm.Model:
-    """The model at its initial values."""
-    eos = 0  # the tokenizer's first entry is <|endoftext|>
-    common = {"vocab_size": vocab_size, "bos_token_id": eos, "eos_token_id": eos, "n_positions": options["context"],
+def configure(options: dict, vocab_size: int) -> gpt2.Config:
+    """The model's configuration."""
+    end = 0  # the tokenizer's first entry is <|endoftext|>
+    common = {"vocab_size": vocab_size, "bos_token_id": end, "eos_token_id": end, "n_positions": options["context"],
               "resid_pdrop": options["dropout"], "embd_pdrop": options["dropout"], "attn_pdrop": options["dropout"]}  # fmt: skip
     if options["size"] in gpt2.SIZES:
-        config = tinyplm.hub.make_config(gpt2, options["size"], **common)
-    else:
-        layers, width, heads = SIZES[options["size"]]
-        # 0.56 / sqrt(width) is GPT-2's own 0.02 at its width of 768; with 0.02 a narrow model takes far longer to start learning
-        config = gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, initializer_range=round(0.56 / width**0.5, 4), **common)
-    return tinyplm.create("gpt2", config, key=options["seed"])
+        return tinyplm.hub.make_config(gpt2, options["size"], **common)
+    layers, width, heads = SIZES[options["size"]]
+    # 0.56 / sqrt(width) is GPT-2's own 0.02 at its width of 768; with 0.02 a narrow model takes far longer to start learning
+    return gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, initializer_range=round(0.56 / width**0.5, 4), **common)
+
+
+def plan(options: dict) -> Settings:
+    """The settings of the training loop."""
+    steps = options["steps"]
+    return Settings(steps=steps, batch_size=options["batch"], sequence_length=options["context"],
+                    learning_rate=options["lr"], warmup=max(0, min(options["warmup"], steps - 1)),
+                    schedule=options["schedule"], weight_decay=options["decay"], seed=options["seed"],
+                    micro_batch_size=options["micro_batch"], workers=options["workers"],
+                    evaluate_every=max(1, steps // 5), save_every=max(1, steps // 5),
+                    log_every=1 if options["device"] == "cpu" else 10)  # fmt: skip
 
 
 def report(options: dict, out: Path, facts: dict) -> None:
@@ -87,9 +97,8 @@ def report(options: dict, out: Path, facts: dict) -> None:
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
     print(f"\nValidation, {count} tokens, each with {context // 2} to {context} tokens of context:\n\n{format_rows(rows)}\n")
     end = model.tokenizer.eos_id  # ends a document, so it also begins one
-    texts = generate(model, [end], max_new_tokens=120, temperature=0.8, top_p=0.95, samples=options["samples"],
-                     seed=options["seed"], stop_id=end)  # fmt: skip
-    for i, ids in enumerate(texts):
+    for i in range(options["samples"]):
+        (ids,) = generate(model, [end], max_new_tokens=120, temperature=0.8, top_p=0.95, seed=options["seed"] + i, stop_id=end)
         print(f"Sample {i + 1}:\n{textwrap.indent(model.tokenizer.decode(ids), '    ')}\n")
     print(f"model      {folder} (the best step; transformers loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
@@ -98,47 +107,43 @@ def report(options: dict, out: Path, facts: dict) -> None:
 
 
 def main() -> None:
-    options, resume = arguments()
+    options, facts = arguments()
     out = Path(options["out"])
-    if resume:
-        facts = options.pop("facts")
-    else:
-        if (out / "run.json").exists():
+    settings = plan(options)  # whatever is wrong with the options is said before any work is done
+    configure(options, options["vocabulary"])
+    device(options["device"])
+    if options["samples"] < 0:
+        raise ValueError(f"--samples must be at least 0, got {options['samples']}")
+    if facts is None:
+        if (out / "latest").exists():
             raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
         out.mkdir(parents=True, exist_ok=True)
         facts = prepare(options, out)
-        write_json(out / "run.json", {**options, "facts": facts})
-    model = build(options, facts["vocab_size"]).to(options["device"])
-    model.tokenizer = Tokenizer.load(out)
+        write_json(out / "run.json", {"options": options, "facts": facts})
+    model = tinyplm.create("gpt2", configure(options, facts["vocab_size"]), key=options["seed"], device=options["device"])
+    model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
-    settings = Settings(steps=options["steps"], batch_size=options["batch"], sequence_length=options["context"],
-                        learning_rate=options["lr"], warmup=min(options["warmup"], options["steps"] - 1),
-                        schedule=options["schedule"], weight_decay=options["decay"], seed=options["seed"],
-                        micro_batch_size=options["micro_batch"], workers=options["workers"],
-                        evaluate_every=max(1, options["steps"] // 5), save_every=max(1, options["steps"] // 5),
-                        log_every=1 if options["device"] == "cpu" else 10)  # fmt: skip
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
-    state = train(model, *tokens, settings, out=out, resume=resume)
+    state = train(model, *tokens, settings, out=out, resume=(out / "latest").exists())
     print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
     report(options, out, facts)
 
 
-def arguments() -> tuple[dict, bool]:
-    """Options from the command line; with --resume those of the run, which the command line may not contradict."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+def arguments() -> tuple[dict, dict | None]:
+    """Options from the command line and None; with --resume those of the run, which it may not contradict, and its facts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS)
     defaults: dict = {}
 
     def option(name: str, default, help: str, **kwargs) -> None:
-        key = name.removeprefix("--").replace("-", "_")
-        defaults[key] = default
-        parser.add_argument(name, help=f"{help} (default: {default})", **{"type": type(default), **kwargs})
+        defaults[name.removeprefix("--").replace("-", "_")] = default
+        shown = "" if default in (None, []) else f" (default: {default})"
+        parser.add_argument(name, help=help + shown, **{"type": type(default), **kwargs})
 
     option("--text", [], "your own UTF-8 text files instead of the default corpus", nargs="+", metavar="FILE", type=str)
     option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join(gpt2.SIZES)}")
     option("--steps", 2200, "training steps")
     option("--batch", 8, "sequences a step")
-    option("--micro-batch", None, "sequences in memory at a time", type=int)
+    option("--micro-batch", None, "sequences in memory at a time, if not all of them", type=int)
     option("--context", 64, "tokens a sequence")
     option("--vocabulary", 1024, "entries of the tokenizer")
     option("--lr", 2e-3, "peak learning rate")
@@ -158,16 +163,24 @@ def arguments() -> tuple[dict, bool]:
     if given.get("size", "small") not in (*SIZES, *gpt2.SIZES):
         raise ValueError(f"unknown size {given['size']!r}; expected one of {', '.join([*SIZES, *gpt2.SIZES])}")
     if not resume:
-        return {**defaults, **given}, False
-    stored = read_json(Path(given.get("out", defaults["out"])) / "run.json")
+        return {**defaults, **given}, None
+    file = Path(given.get("out", defaults["out"])) / "run.json"
+    if not file.exists():
+        raise ValueError(f"{file.parent}: nothing to resume, there is no run.json in it")
+    run = read_json(file)
+    if not isinstance(run, dict) or run.get("options", {}).keys() != defaults.keys() or "facts" not in run:
+        raise ValueError(f"{file}: expected the options and facts of a run of this version")
+    stored = run["options"]
     changed = [f"--{n} was {stored[n]!r}, now {v!r}" for n, v in given.items() if n not in FREE and v != stored[n]]
     if changed:
         raise ValueError(f"cannot resume with another configuration: {'; '.join(changed)}")
-    return {**stored, **{n: v for n, v in given.items() if n in FREE}}, True
+    return {**stored, **{n: v for n, v in given.items() if n in FREE}}, run["facts"]
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, NonFiniteError) as error:
+    except (ValueError, OSError, NonFiniteError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted: the same command line with --resume goes on from the last checkpoint")

@@ -23,8 +23,7 @@ import reference.layers.norm as ref_norm
 import reference.layers.position as ref_position
 import reference.layers.softmax as ref_softmax
 import reference.losses.cross_entropy as ref_loss
-from tests.laws import Case
-from tests.strategies import Sizes
+from tests.laws import Case, Sizes
 from tinyplm.core import on_tree
 from tinyplm.layers import activation, attention, block, dropout, embedding, heads, linear, mlp, norm, position, softmax
 from tinyplm.losses import cross_entropy

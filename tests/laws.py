@@ -19,6 +19,30 @@ H = 1e-5  # the step of the central difference: its own error is of order H^2 = 
 EPS = np.finfo(np.float64).eps
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """One key everywhere, as in DESIGN.md: B batch, T queries, S keys, D width, K kv heads, G heads a kv head, E head width."""
+
+    B: int
+    T: int
+    S: int
+    D: int
+    K: int
+    G: int
+    E: int
+    F: int
+    V: int
+    seed: int
+    flags: tuple[bool, bool, bool]  # which optional parts a case has
+
+    @property
+    def H(self) -> int:
+        return self.K * self.G
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+
 @dataclasses.dataclass
 class Case:
     args: list[Any]
@@ -82,11 +106,12 @@ def dot(a: Any, b: Any) -> float:
 
 
 def relative_error(a: Any, b: Any) -> float:
-    """Largest difference over the largest reference value."""
+    """Largest difference over the largest reference value.  What is not finite on either side is an error, never a match."""
     worst = 0.0
     for x, y in zip(leaves(a), leaves(b), strict=True):
         x, y = np.asarray(x), np.asarray(y)
         assert x.shape == y.shape, f"shape {x.shape}, expected {y.shape}"
+        assert np.isfinite(x).all() and np.isfinite(y).all(), "a number is not finite"
         if x.size:
             worst = max(worst, float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), 1e-3)))
     return worst
@@ -135,6 +160,7 @@ def directional_derivative(f: Callable, case: Case, device: str, rng: np.random.
         )
         numerical = (dot(c, ahead) - dot(c, behind)) / (2 * H)
         scale = sum(float(np.sum(np.abs(a * b))) for a, b in zip(leaves(g), leaves(d), strict=True))
+        assert np.isfinite(numerical) and all(np.isfinite(a).all() for a in leaves(g)), f"argument {i}: not finite"
         errors.append((i, abs(numerical - dot(g, d)) / (scale + rounding / 1e-7 + 1e-300)))
     return errors
 

@@ -6,34 +6,9 @@ maker moves values away from it, since no derivative exists there to compare wit
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
 from hypothesis import strategies as st
 
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """One key everywhere, as in DESIGN.md: B batch, T queries, S keys, D width, K kv heads, G heads a kv head, E head width."""
-
-    B: int
-    T: int
-    S: int
-    D: int
-    K: int
-    G: int
-    E: int
-    F: int
-    V: int
-    seed: int
-    flags: tuple[bool, bool, bool]  # which optional parts a case has
-
-    @property
-    def H(self) -> int:
-        return self.K * self.G
-
-    def rng(self) -> np.random.Generator:
-        return np.random.default_rng(self.seed)
+from tests.laws import Sizes
 
 
 @st.composite

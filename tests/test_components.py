@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 
 from tests import laws
 from tests.components import COMPONENTS
-from tests.strategies import Sizes, sizes
+from tests.laws import Sizes
+from tests.strategies import sizes
 from tinyplm.core import tree_map
 
 
@@ -54,3 +55,9 @@ def test_the_laws_see_a_gradient_that_is_one_percent_off(name):
                 unseen.discard(i)
     # an argument that no case gives is not proved at all (multi_head_attention's context stands under cross_attention)
     assert unseen <= ({2} if name == "multi_head_attention" else set()), f"wrong gradients of arguments {unseen} are not seen"
+
+
+def test_what_is_not_finite_never_passes_for_equal():
+    for a, b in ((np.nan, 1.0), (1.0, np.nan), (np.inf, np.inf)):
+        with pytest.raises(AssertionError, match="not finite"):
+            laws.relative_error(np.full(3, a), np.full(3, b))

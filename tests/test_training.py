@@ -38,14 +38,13 @@ def batch(B=4, T=5):
     return rng.integers(0, 11, (B, T)), targets
 
 
-@pytest.mark.parametrize(("micro", "workers"), [(1, 1), (3, 1), (2, 2), (None, 3), (None, 4)])
+@pytest.mark.parametrize(("micro", "workers"), [(1, 1), (3, 2), (2, 2), (None, 3), (None, 9)])
 def test_micro_batches_and_shards_equal_one_batch(micro, workers):
     """Weighted by tokens, and with dropout: a sample's mask does not depend on how the batch is cut."""
 
     def gradient(micro, workers):
         model = tiny(resid_pdrop=0.2, attn_pdrop=0.1)
         optimizer = AdamW(model.params)
-        # 3 + 1 sequences would leave fewer than 2 for 2 workers, so settings are made where they are valid
         settings = Settings(batch_size=4, micro_batch_size=micro, workers=workers, sequence_length=5)
         loss = accumulate(model, optimizer, *batch(), settings=settings, key=7)
         return float(loss), optimizer.gradient.tree
@@ -202,6 +201,85 @@ def test_resume_refuses_damaged_checkpoints(tmp_path):
         train(tiny(), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path, resume=True)
 
 
+def _break_save_at(monkeypatch, step, name):
+    """A crash while the save of a step is writing the pointer `name`."""
+    original = checkpoint.point
+
+    def point(file, folder):
+        if (folder, file.name) == (f"step-{step}", name):
+            raise KeyboardInterrupt
+        original(file, folder)
+
+    monkeypatch.setattr(checkpoint, "point", point)
+
+
+@pytest.mark.parametrize("pointer", ["best", "latest"])
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_crash_between_the_pointers_is_survived(tmp_path, monkeypatch, pointer, keep):
+    whole = _run(tmp_path / "whole", keep=keep)
+    _break_save_at(monkeypatch, 4, pointer)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            tiny(resid_pdrop=0.1, dtype="float32"),
+            TOKENS,
+            TOKENS[:40],
+            Settings(**QUICK, keep=keep),
+            out=tmp_path / "x",
+            progress=False,
+        )
+    assert checkpoint.find(tmp_path / "x").name == "step-2" and (tmp_path / "x/step-4").is_dir()
+    monkeypatch.undo()
+    _run(tmp_path / "x", broken_at=3, keep=keep, save_every=1)
+    assert tinyplm.load(checkpoint.find(tmp_path / "x")) and tinyplm.load(checkpoint.find(tmp_path / "x", "best"))
+    assert equal(_run(tmp_path / "x", keep=keep).params, whole.params)
+    assert checkpoint.find(tmp_path / "x", "best").name == checkpoint.find(tmp_path / "whole", "best").name
+
+
+def test_training_from_a_bfloat16_folder_keeps_float32_checkpoints(tmp_path):
+    tinyplm.save(tiny(resid_pdrop=0.1, dtype="float32"), tmp_path / "bf16", dtype="BF16")
+    whole = tinyplm.load(tmp_path / "bf16")
+    train(whole, TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path / "x", progress=False)
+    assert equal(tinyplm.load(tmp_path / "x/step-6").params, whole.params)
+
+
+def test_parameters_broken_by_the_last_update_are_not_saved(tmp_path):
+    with pytest.raises(NonFiniteError, match="not finite; no checkpoint was saved yet"):
+        train(
+            tiny(dtype="float32"),
+            TOKENS,
+            TOKENS[:40],
+            Settings(**{**QUICK, "learning_rate": 1e38, "warmup": 0, "save_every": 1, "evaluate_every": 9}),
+            out=tmp_path,
+            progress=False,
+        )
+
+
+def test_evaluation_does_not_count_as_training_time(tmp_path, monkeypatch):
+    import time
+
+    import tinyplm.training.loop as loop
+
+    original = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *args, **kwargs: (time.sleep(0.3), original(*args, **kwargs))[1])
+    state = train(
+        tiny(), TOKENS, TOKENS[:40], Settings(**{**QUICK, "evaluate_every": 1, "save_every": 9}), out=tmp_path, progress=False
+    )
+    assert state.seconds < 0.3 * QUICK["steps"]
+
+
+def test_token_ids_outside_the_vocabulary_are_refused_at_the_start(tmp_path):
+    with pytest.raises(ValueError, match="the validation tokens have id 11, but the model's vocabulary is 11"):
+        train(tiny(), TOKENS, np.full(40, 11, dtype=np.uint16), Settings(**QUICK), out=tmp_path)
+
+
+def test_a_damaged_log_is_named(tmp_path):
+    _run(tmp_path, broken_at=5)
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n" + path.read_text())
+    with pytest.raises(ValueError, match=r"log.jsonl: line 1 is not a record of a step"):
+        _run(tmp_path)
+
+
 def test_a_finished_or_started_run_is_not_overwritten(tmp_path):
     _run(tmp_path, broken_at=5)
     with pytest.raises(ValueError, match="holds a run already"):
@@ -266,7 +344,13 @@ def test_a_corpus_too_small_for_one_batch_is_refused(tmp_path):
     [
         ({"steps": 0}, "steps must be an integer >= 1, got 0"),
         ({"micro_batch_size": 9}, "micro_batch_size must be None or 1 to batch_size, got 9"),
-        ({"workers": 5}, "workers must be at most the sequences of the smallest micro-batch, 4, got 5"),
+        ({"workers": 0}, "workers must be an integer >= 1, got 0"),
+        ({"warmup": 2.5}, "warmup must be an integer >= 0, got 2.5"),
+        ({"beta1": 1.0}, r"beta1 must be a number in \[0, 1\), got 1.0"),
+        ({"smoothing": 1.0}, "smoothing must be a number in"),
+        ({"seed": -1}, "seed must be an integer from 0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a number > 0, got inf"),
+        ({"floor": 1.0}, "floor must be a number from 0 to the learning rate"),
         ({"learning_rate": -1.0}, "learning_rate must be a number > 0"),
         ({"schedule": "step"}, "unknown schedule 'step'"),
         ({"warmup": 6}, "warmup = 6, total = 6"),

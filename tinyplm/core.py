@@ -8,6 +8,7 @@ gradient per positional argument, in order (bare if there is only one).
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -86,6 +87,8 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
 
 def complete(partial: Tree, like: Tree) -> Tree:
     """A partial gradient tree with zeros where it lacks something that `like` has."""
+    if like is None:
+        return None
     if isinstance(like, dict):
         return {name: complete((partial or {}).get(name), branch) for name, branch in like.items()}
     if isinstance(like, list):
@@ -221,15 +224,37 @@ def parallel_map(f: Callable, items: Sequence, workers: int) -> list:
         return list(pool.map(f, items))
 
 
+class _BlasThreads:
+    """How many calls hold BLAS at the moment: the first one in sets the limit, the last one out lifts it."""
+
+    def __init__(self) -> None:
+        self.lock, self.holders, self.limit = threading.Lock(), 0, None
+
+
+_blas = _BlasThreads()
+
+
 @contextmanager
-def blas_threads(count: int | None):
-    """Hold BLAS to `count` threads inside; does nothing without threadpoolctl or with None."""
+def blas_threads(count: int):
+    """Hold BLAS to `count` threads inside; does nothing without threadpoolctl.
+
+    The limit belongs to the whole process, so calls that overlap in several threads share the first one's.
+    """
     controller = _thread_controller()
-    if controller is None or count is None:
+    if controller is None:
         yield
         return
-    with controller.limit(limits=count, user_api="blas"):
+    with _blas.lock:
+        if _blas.holders == 0:
+            _blas.limit = controller.limit(limits=count, user_api="blas")
+        _blas.holders += 1
+    try:
         yield
+    finally:
+        with _blas.lock:
+            _blas.holders -= 1
+            if _blas.holders == 0:
+                _blas.limit.restore_original_limits()
 
 
 @functools.cache

@@ -17,6 +17,8 @@ from ..models.model import Model
 from ..optim.adamw import AdamW
 from .settings import Settings
 
+_FILE_DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
+
 
 @dataclasses.dataclass
 class State:
@@ -30,11 +32,15 @@ class State:
 
 
 def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Settings, data: str) -> Path:
-    """Write out/step-N and point out/latest at it.  The folder is written under a temporary name, flushed, renamed."""
+    """Write out/step-N, then point out/best (if it is the best) and out/latest at it.
+
+    The folder is written under a temporary name, flushed and renamed, and only then named: whenever this is broken off, `latest`
+    names a complete checkpoint.  The tensors keep the parameters' own dtype, whatever file they came from.
+    """
     folder = out / f"step-{state.step}"
     temporary = out / f".step-{state.step}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    hub.save(model, temporary)
+    hub.save(model, temporary, dtype=_FILE_DTYPES[str(model.dtype)])
     moments = {f"{name}.{path}": to_host(a) for name in "mv" for path, a in getattr(optimizer, name).leaves.items()}
     weights.write_safetensors(temporary / "optimizer.safetensors", moments)
     weights.write_json(temporary / "trainer.json", {
@@ -45,6 +51,8 @@ def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Sett
         shutil.rmtree(folder)
     os.rename(temporary, folder)
     sync_folder(out)
+    if state.best_step == state.step:
+        point(out / "best", folder.name)
     point(out / "latest", folder.name)
     return folder
 
@@ -53,6 +61,7 @@ def point(file: Path, name: str) -> None:
     """Make the small text file `file` ("latest", "best") name a checkpoint."""
     with weights.replaced(file) as temporary:
         temporary.write_text(name + "\n")
+    sync_folder(file.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -70,7 +79,7 @@ def find(out: Path, name: str = "latest") -> Path:
         folder = out / (out / name).read_text().strip()
     except FileNotFoundError:
         raise ValueError(f"{out}: nothing to resume, there is no file {name!r} in it") from None
-    if not folder.is_dir():
+    if folder == out or not folder.is_dir():
         raise ValueError(f"{out / name} names {folder.name!r}, but there is no such folder")
     return folder
 
@@ -78,6 +87,8 @@ def find(out: Path, name: str = "latest") -> Path:
 def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, data: str) -> State:
     """Put a checkpoint's parameters and moments into the optimiser.  Refuses, by name, what differs from this run."""
     trainer = weights.read_json(folder / "trainer.json")
+    if not isinstance(trainer, dict) or not {"state", "updates", "settings", "data"} <= trainer.keys():
+        raise ValueError(f"{folder / 'trainer.json'}: expected an object with state, updates, settings and data")
     saved = hub.load(folder, device=model.device)
     differences = _differences("model", dataclasses.asdict(saved.config), dataclasses.asdict(model.config), free=("source",))
     differences += _differences("settings", trainer["settings"], dataclasses.asdict(settings), free=Settings.FREE)
@@ -111,12 +122,18 @@ def _differences(what: str, saved: dict, now: dict, free: tuple[str, ...] = ()) 
 
 
 def prune(out: Path, state: State, keep: int) -> None:
-    """Remove checkpoints except the last `keep` and the best, and what an interrupted save left."""
+    """Remove checkpoints except the last `keep` up to this step and the best, and what an interrupted save left.
+
+    Folders of later steps stay: a run that was set back to an earlier checkpoint replaces them when it gets there.
+    """
     for rest in out.glob(".step-*.tmp"):
         shutil.rmtree(rest, ignore_errors=True)
+    for rest in out.glob(".*.tmp"):
+        rest.unlink()
     steps = sorted(int(f.name[5:]) for f in out.glob("step-*") if f.is_dir() and f.name[5:].isdigit())
-    for step in steps:
-        if step not in steps[-keep:] and step != state.best_step:
+    steps = [step for step in steps if step <= state.step]
+    for step in steps[:-keep]:
+        if step != state.best_step:
             shutil.rmtree(out / f"step-{step}")
 
 

@@ -38,9 +38,15 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                record = json.loads(line)
+                record["step"]
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(f"{path}: line {number} is not a record of a step: {line.strip()[:60]!r}") from None
+            yield record
 
 
 class Progress:

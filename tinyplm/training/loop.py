@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..backend import is_host, keep_freed_memory
+from ..backend import array_module, is_host, keep_freed_memory
 from ..data.batches import Windows
 from ..models.model import Model
 from ..optim.adamw import AdamW
@@ -27,6 +27,7 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     out/ gets log.jsonl, step-N/ checkpoints, and the small files `latest` and `best` that name two of them.
     resume=True goes on from out/latest and refuses, naming it, a difference in model, settings or data.
     A non-finite loss or gradient raises NonFiniteError, with the last good checkpoint named; what is on disk stays.
+    On Linux the process keeps freed memory from here on (see backend.keep_freed_memory).
     """
     out = Path(out)
     if settings.sequence_length > model.config.context:
@@ -35,6 +36,9 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     if windows.windows_per_epoch < settings.batch_size:
         raise ValueError(f"the corpus is too small: {len(train_tokens)} tokens make {windows.windows_per_epoch} sequences of "
                          f"{settings.sequence_length}, fewer than one batch of {settings.batch_size}")  # fmt: skip
+    for name, tokens in (("training", train_tokens), ("validation", validation_tokens)):
+        if tokens.max() >= model.config.vocab_size:
+            raise ValueError(f"the {name} tokens have id {tokens.max()}, but the model's vocabulary is {model.config.vocab_size}")
     if not resume and (out / "latest").exists():
         raise ValueError(f"{out} holds a run already: resume it, or give another folder")
     optimizer = AdamW(model.params, betas=(settings.beta1, settings.beta2), eps=settings.eps,
@@ -43,6 +47,8 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     state = State()
     if resume:
         state = checkpoint.restore(checkpoint.find(out), model, optimizer, settings, data)
+        if state.best_step is not None:  # a run that was killed while saving may have left it one save ahead
+            checkpoint.point(out / "best", f"step-{state.best_step}")
     keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     model.params = optimizer.params
@@ -110,22 +116,24 @@ class _Run:
         total, count = evaluate(self.model, self.validation_tokens, length=self.settings.sequence_length,
                                 workers=self.settings.workers)  # fmt: skip
         loss = total / count
-        self.log.write(step=self.state.step, validation_loss=loss)
-        self.progress.say(f"step {self.state.step}: validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}")
         if not np.isfinite(loss):
             raise NonFiniteError(f"step {self.state.step}: the validation loss is {loss}")
+        self.log.write(step=self.state.step, validation_loss=loss)
+        self.progress.say(f"step {self.state.step}: validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}")
         better = self.state.best_loss is None or loss < self.state.best_loss
         if better:
             self.state.best_step, self.state.best_loss = self.state.step, loss
+        self.clock = time.perf_counter()  # evaluating and saving do not count as training time
         return better
 
     def save(self) -> None:
+        """A checkpoint, unless the last update has broken the parameters."""
+        if not bool(array_module(self.optimizer.values.buffer).isfinite(self.optimizer.values.buffer).all()):
+            raise NonFiniteError(f"step {self.state.step}: the update made parameters that are not finite")
         self.log.sync()
-        folder = checkpoint.save(self.out, self.model, self.optimizer, self.state, self.settings, self.data)
-        if self.state.best_step == self.state.step:
-            checkpoint.point(self.out / "best", folder.name)
+        checkpoint.save(self.out, self.model, self.optimizer, self.state, self.settings, self.data)
         checkpoint.prune(self.out, self.state, self.settings.keep)
-        self.clock = time.perf_counter()  # saving and evaluating do not count as training time
+        self.clock = time.perf_counter()
 
     def close(self) -> None:
         self.progress.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from ..optim.schedule import learning_rate
 
@@ -31,7 +33,7 @@ class Settings:
     checkpointing: bool = False  # activation checkpointing
 
     # these may differ on resume
-    workers: int = 1  # threads that share a batch
+    workers: int = 1  # threads that share a batch, as far as it has sequences
     evaluate_every: int = 100
     save_every: int = 200
     log_every: int = 1  # how often the loss is read back (a GPU waits for it)
@@ -40,18 +42,29 @@ class Settings:
     FREE: ClassVar[tuple[str, ...]] = ("workers", "evaluate_every", "save_every", "log_every", "keep")
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "sequence_length", "workers", "evaluate_every", "save_every", "log_every", "keep"):
-            self._expect(name, "an integer >= 1", lambda v: isinstance(v, int) and v >= 1)
-        self._expect("micro_batch_size", "None or 1 to batch_size", lambda v: v is None or 1 <= v <= self.batch_size)
-        for name in ("learning_rate", "clip"):
-            self._expect(name, "a number > 0", lambda v: v > 0)
-        for name in ("weight_decay", "floor", "eps", "decay"):
-            self._expect(name, "a number >= 0", lambda v: v >= 0)
-        smallest = self.batch_size % self.micro_size or self.micro_size
-        self._expect("workers", f"at most the sequences of the smallest micro-batch, {smallest}", lambda v: v <= smallest)
-        self.rate(0)
+        def whole(v) -> bool:
+            return isinstance(v, int) and not isinstance(v, bool)
 
-    def _expect(self, name: str, expected: str, holds) -> None:
+        def number(v) -> bool:
+            return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+
+        for name in ("steps", "batch_size", "sequence_length", "workers", "evaluate_every", "save_every", "log_every", "keep"):
+            self._expect(name, "an integer >= 1", lambda v: whole(v) and v >= 1)
+        for name in ("warmup", "decay"):
+            self._expect(name, "an integer >= 0", lambda v: whole(v) and v >= 0)
+        self._expect("seed", "an integer from 0 to 2^64 - 1", lambda v: whole(v) and 0 <= v < 2**64)
+        size = self.batch_size
+        self._expect("micro_batch_size", "None or 1 to batch_size", lambda v: v is None or (whole(v) and 1 <= v <= size))
+        for name in ("learning_rate", "clip"):
+            self._expect(name, "a number > 0", lambda v: number(v) and v > 0)
+        for name in ("weight_decay", "eps"):
+            self._expect(name, "a number >= 0", lambda v: number(v) and v >= 0)
+        for name in ("beta1", "beta2", "smoothing"):
+            self._expect(name, "a number in [0, 1)", lambda v: number(v) and 0 <= v < 1)
+        self._expect("floor", "a number from 0 to the learning rate", lambda v: number(v) and 0 <= v <= self.learning_rate)
+        self.rate(0)  # the schedule checks its own numbers
+
+    def _expect(self, name: str, expected: str, holds: Callable[[Any], bool]) -> None:
         value = getattr(self, name)
         if not holds(value):
             raise ValueError(f"settings: {name} must be {expected}, got {value!r}")

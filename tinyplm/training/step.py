@@ -27,7 +27,7 @@ def accumulate(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.n
     batch = {"input_ids": inputs, "targets": targets}
     if key is not None:
         batch["key"] = random.sample_keys(key, np.arange(len(inputs)))
-    total = int((targets != IGNORED).sum())
+    total = max(int((targets != IGNORED).sum()), 1)
 
     def gradient(part: dict) -> tuple[Any, Any]:
         part = to_device(part, model.device)
@@ -38,7 +38,7 @@ def accumulate(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.n
     loss = 0
     for start in range(0, len(inputs), settings.micro_size):
         micro = tree_map(lambda a: a[start : start + settings.micro_size], batch)  # noqa: B023 (called at once)
-        for part_loss, dparams in map_shards(gradient, micro, settings.workers):
+        for part_loss, dparams in map_shards(gradient, micro, min(settings.workers, len(micro["targets"]))):
             optimizer.gradient.add(dparams)
             loss = part_loss + loss
     return loss
