@@ -127,11 +127,11 @@ def serve(library: str, shape: list[int], workers: int) -> None:
 
 def compare(shape: list[int], rounds: int, workers: int) -> str:
     """One row of the table."""
-    processes = {}
-    for library in ("tinyplm", "torch"):
+    processes, peaks = {}, {}
+    for library in ("tinyplm", "torch"):  # one after the other, so that each peak is measured alone
         command = [sys.executable, __file__, "--serve", library, "--shape", ",".join(map(str, shape)), "--workers", str(workers)]
         processes[library] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    peaks = {library: float(process.stdout.readline()) for library, process in processes.items()}
+        peaks[library] = float(processes[library].stdout.readline())
     seconds, memory = {library: [] for library in processes}, {}
     for _ in range(rounds):
         for library, process in processes.items():

@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 import tinyplm
 from tinyplm.generation.generate import generate
+from tinyplm.training.checkpoint import find
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="a folder with config.json, model.safetensors and tokenizer.json")
+    parser.add_argument("folder", help="a folder with config.json, model.safetensors and tokenizer.json, or a run's --out")
     parser.add_argument("--prompt", default="", help="the beginning of the text (default: the beginning of a document)")
     parser.add_argument("--tokens", type=int, default=120, help="how many to add at most (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=1, help="how many texts (default: %(default)s)")
@@ -28,14 +30,21 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or gpu (default: %(default)s)")
     options = parser.parse_args()
 
-    model = tinyplm.load(options.folder, device=options.device)
+    folder = Path(options.folder)
+    if (folder / "best").is_file() and not (folder / "config.json").exists():
+        folder = find(folder, "best")  # a run of examples/pretrain.py
+    model = tinyplm.load(folder, device=options.device)
     if model.tokenizer is None:
-        raise ValueError(f"{options.folder}: there is no tokenizer.json, so text cannot be turned into tokens")
+        raise ValueError(f"{folder}: there is no tokenizer.json, so text cannot be turned into tokens")
     tokenizer = model.tokenizer
-    prompt = tokenizer.encode(options.prompt) or [tokenizer.eos_id]
+    end = tokenizer.eos_id  # ends a document, so it also begins one
+    if not options.prompt and end is None:
+        raise ValueError(f"{folder}: the tokenizer has no <|endoftext|> to begin a document with, so --prompt is needed")
+    prompt = tokenizer.encode(options.prompt) or [end]
     start = time.perf_counter()
     texts = generate(model, prompt, max_new_tokens=options.tokens, temperature=options.temperature, top_k=options.top_k,
-                     top_p=options.top_p, samples=options.samples, seed=options.seed, stop_id=tokenizer.eos_id)  # fmt: skip
+                     top_p=options.top_p, samples=options.samples, seed=options.seed, stop_id=end,
+                     vocabulary=tokenizer.vocab_size)  # fmt: skip
     seconds = time.perf_counter() - start
     for ids in texts:
         print(options.prompt + tokenizer.decode(ids), end="\n\n")
@@ -46,5 +55,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

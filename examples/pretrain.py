@@ -30,7 +30,7 @@ from tinyplm.training.checkpoint import find
 from tinyplm.training.log import plot
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-from tinyplm.training.step import NonFiniteError, evaluate
+from tinyplm.training.step import evaluate
 from tinyplm.weights import read_json, write_json
 
 # name: (layers, width, heads).  The published sizes of GPT-2 may be given as well, by their names.
@@ -141,7 +141,7 @@ def arguments() -> tuple[dict, dict | None]:
 
     option("--text", [], "your own UTF-8 text files instead of the default corpus", nargs="+", metavar="FILE", type=str)
     option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join(gpt2.SIZES)}")
-    option("--steps", 2200, "training steps")
+    option("--steps", 2500, "training steps")
     option("--batch", 8, "sequences a step")
     option("--micro-batch", None, "sequences in memory at a time, if not all of them", type=int)
     option("--context", 64, "tokens a sequence")
@@ -180,7 +180,7 @@ def arguments() -> tuple[dict, dict | None]:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError, NonFiniteError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\ninterrupted: the same command line with --resume goes on from the last checkpoint")

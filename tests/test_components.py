@@ -10,6 +10,7 @@ from tests import laws
 from tests.components import COMPONENTS
 from tests.laws import Sizes
 from tests.strategies import sizes
+from tinyplm.backend import to_host
 from tinyplm.core import tree_map
 
 
@@ -19,6 +20,50 @@ from tinyplm.core import tree_map
 def test_laws(name, device, s):
     component = COMPONENTS[name]
     laws.check_all(component.f, component.reference, component.make(s), device, np.random.default_rng(s.seed + 1))
+
+
+HALF_ERROR = 2e-2  # 40 roundings of 2^-11 each: some in a row, and values that cancel
+
+
+def _in_dtype(dtype, value):
+    """A tree, or a keyword's value, with its float64 arrays in another dtype."""
+    if isinstance(value, (dict, list)):
+        return tree_map(lambda a: _in_dtype(dtype, a), value)
+    return value.astype(dtype) if getattr(value, "dtype", None) == np.float64 else value
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(s=sizes())
+def test_half_precision(name, device, s):
+    """In float16: everything finite, values and gradients in float16 (losses in float32), close to float64.
+
+    Both compute from the same numbers, rounded to float16 once, so what is left are the roundings on the way; measured
+    against the largest value, and for the gradients against the largest of all gradients, since one may be zero.
+    """
+    component = COMPONENTS[name]
+    made = component.make(s)
+    rng = np.random.default_rng(s.seed + 1)
+    half = laws.Case([_in_dtype("float16", a) for a in made.args], {n: _in_dtype("float16", v) for n, v in made.kwargs.items()})
+    exact_args = [a if a is None else tree_map(lambda a: a.astype("float64"), a) for a in half.args]
+    exact_kwargs = {n: v.astype("float64") if getattr(v, "dtype", None) == np.float16 else v for n, v in half.kwargs.items()}
+    f = made.kernel or component.f
+
+    y, backward = laws.call(f, half, device)
+    exact_y, exact_backward = laws.call(f, laws.Case(exact_args, exact_kwargs), device)
+    dy = laws.random_like(y, rng)
+    grads = laws.gradients(backward, laws.on_device(dy, device), len(half.args))
+    exact_grads = laws.gradients(exact_backward, laws.on_device(dy.astype("float64"), device), len(half.args))
+
+    y, exact_y = to_host(y), to_host(exact_y)
+    assert y.dtype == ("float32" if y.ndim == 0 else "float16"), f"float16 in, {y.dtype} out"
+    assert np.isfinite(y).all() and laws.relative_error(y, exact_y) < HALF_ERROR
+    size = max([1e-3, *(float(np.max(np.abs(g))) for g in laws.leaves(exact_grads) if g.size)])
+    for i, (argument, g, exact) in enumerate(zip(half.args, grads, exact_grads, strict=True)):
+        for x, a, b in zip(laws.leaves(argument), laws.leaves(g), laws.leaves(exact), strict=True):
+            assert (a.shape, a.dtype) == (x.shape, x.dtype), f"argument {i}: {x.shape} {x.dtype}, gradient {a.shape} {a.dtype}"
+            error = float(np.max(np.abs(a - b), initial=0.0)) / size
+            assert np.isfinite(a).all() and error < HALF_ERROR, f"argument {i}: the gradient is off by {error:.1e}"
 
 
 def _spoiled(f, argument):

@@ -198,6 +198,15 @@ def test_scatter_add_equals_a_loop(device, rows, n, seed):
     assert relative_error(backend.to_host(out), expected) < 1e-13
 
 
+def test_half_precision_sums_do_not_stop_at_2048(device):
+    ones = backend.to_device(np.ones((4096, 2), dtype=np.float16), device)
+    ids = backend.to_device(np.zeros(4096, dtype=int), device)
+    for total in (backend.sum_float32(ones, axis=0), backend.scatter_add(1, ids, ones)[0]):
+        assert total.dtype == "float16" and backend.to_host(total).tolist() == [4096, 4096]
+    kept = backend.sum_float32(backend.to_device(np.ones((2, 3)), device), axis=(0, 1), keepdims=True)
+    assert kept.shape == (1, 1) and kept.dtype == "float64" and float(kept[0, 0]) == 6
+
+
 def test_erf_against_math():
     x = np.concatenate([np.linspace(-7, 7, 20001), np.logspace(-200, 0.8, 500), [0.0]])
     expected = np.array([math.erf(v) for v in x])

@@ -12,7 +12,9 @@ import tinyplm
 from tests.laws import equal, leaves, relative_error
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
-from tinyplm.core import flatten, tree_map
+from tinyplm.core import add, flatten, tree_map
+from tinyplm.data.batches import document_positions
+from tinyplm.layers.mask import packed_mask
 from tinyplm.models import causal_lm, gpt2
 from tinyplm.weights import count_parameters
 
@@ -103,6 +105,70 @@ def test_outputs_have_gradients_each_and_together():
         backward({"logit": d["logits"]})
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_layer_gradients_go_to_the_callback_and_are_not_built_again(tied):
+    model = tiny(tie_word_embeddings=tied)
+    ids, targets = batch()
+
+    def loss_back(**options):
+        return causal_lm.loss(gpt2, model.params, config=model.config, input_ids=ids, targets=targets, **options)[1]
+
+    def model_back(**options):
+        back = model(ids, **options)[1]
+        return lambda d: back({"logits": np.full((3, 5, 11), d)})
+
+    for run in (loss_back, model_back):
+        handed = {}
+        gradient = run(on_gradient=handed.__setitem__)(1.5)
+        assert gradient["body"]["layers"] == [None, None], "zeros for what the callback has would be the full tree"
+        gradient["body"]["layers"] = [handed[0], handed[1]]
+        expected = run()(1.5)
+        assert all(np.array_equal(a, flatten(expected)[path]) for path, a in flatten(gradient).items())
+        assert flatten(gradient).keys() == flatten(expected).keys()
+    assert model(ids, on_gradient=handed.__setitem__)[1]({}) == {}
+
+
+def test_two_documents_in_one_row_are_as_if_apart(device):
+    """Packed with packed_mask and their own positions: the logits of two runs, and the sum of their gradients."""
+    model = tiny(device=device)
+    ids = np.array([[0, 3, 4, 0, 5], [0, 7, 0, 2, 2]])  # 0 begins a document
+    documents, positions = document_positions(ids, 0)
+    assert positions.tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
+    outputs, backward = model(ids, attention_mask=packed_mask(documents), position_ids=positions)
+    logits = to_host(outputs["logits"])
+    cotangent = np.random.default_rng(0).normal(size=logits.shape)
+    gradient = to_host(backward({"logits": to_device(cotangent, device)}))
+    total = None
+    for row, lo, hi in ((0, 0, 3), (0, 3, 5), (1, 0, 2), (1, 2, 5)):
+        alone, back = model(ids[row : row + 1, lo:hi])
+        assert relative_error(logits[row, lo:hi], to_host(alone["logits"])[0]) < 1e-12
+        total = add(total, to_host(back({"logits": to_device(cotangent[row : row + 1, lo:hi], device)})))
+    for path, a in flatten(total).items():
+        assert np.abs(flatten(gradient)[path] - a).max() < 1e-12 * max(1, np.abs(a).max()), path
+
+
+def test_masks_of_four_dimensions():
+    """One for all samples or each its own, one for all heads or each its own; on top of the causal mask."""
+    model = tiny()
+    ids, _ = batch()
+    attention_mask = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
+    full = np.broadcast_to((attention_mask == 1)[:, None, None], (3, 1, 5, 5))
+    expected = model(ids, attention_mask=attention_mask)[0]["logits"]
+    for mask in (full, np.repeat(full, 2, axis=1)):
+        assert np.array_equal(model(ids, attention_mask=mask)[0]["logits"], expected)
+    assert np.array_equal(model(ids, attention_mask=np.ones((1, 1, 5, 5), bool))[0]["logits"], model(ids)[0]["logits"])
+
+
+def test_embeddings_of_any_kind_are_cast_to_the_models_dtype():
+    model = tiny(dtype="float32")
+    embeds = np.random.default_rng(0).normal(size=(2, 3, 6))
+    expected = model(inputs_embeds=embeds.astype("float32"))[0]["logits"]
+    for given in (embeds, embeds.tolist()):
+        outputs, backward = model(inputs_embeds=given)
+        assert outputs["logits"].dtype == np.float32 and np.array_equal(outputs["logits"], expected)
+        assert backward({"logits": expected})[1].dtype == np.float32
+
+
 def test_embeddings_as_inputs_get_their_gradient():
     model = tiny()
     ids, _ = batch()
@@ -184,6 +250,13 @@ def test_float32_stays_float32(device):
         (lambda m: m([[1, 2]], position_ids=[0]), r"position_ids: expected shape \(2,\) or \(1, 2\)"),
         (lambda m: m(), "either input_ids or inputs_embeds"),
         (lambda m: m(inputs_embeds=np.ones((1, 2, 5))), r"expected shape \(B, T, 6\)"),
+        (lambda m: m(inputs_embeds=np.ones((0, 2, 6))), r"\(B, T, 6\) with B, T >= 1, got \(0, 2, 6\)"),
+        (lambda m: m(inputs_embeds=np.ones((1, 0, 6))), r"\(B, T, 6\) with B, T >= 1, got \(1, 0, 6\)"),
+        (lambda m: m(inputs_embeds=np.ones((1, 2, 6), bool)), "inputs_embeds must be real numbers, got dtype bool"),
+        (lambda m: m([[1, 2]], attention_mask=np.ones((1, 1, 2, 2))), "must be boolean, True = may attend, got dtype float64"),
+        (lambda m: m([[1, 2]], attention_mask=np.ones((1, 3, 2, 2), bool)),
+         r"expected shape \(1 or 1, 2 or 1, 2, 2\), got \(1, 3, 2, 2\)"),
+        (lambda m: m([[1, 2]], attention_mask=np.ones((1, 1, 2, 3), bool)), r"got \(1, 1, 2, 3\)"),
         (lambda m: tinyplm.create("gpt2", "gpt2-huge"), "unknown size 'gpt2-huge'; expected one of gpt2, gpt2-medium"),
         (lambda m: tinyplm.create("gpt5"), "unknown model_type 'gpt5'"),
         (lambda m: tinyplm.create("gpt2", n_embd=10, n_head=4), "n_embd 10 is not a multiple of n_head 4"),

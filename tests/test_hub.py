@@ -11,6 +11,7 @@ import tinyplm
 from tests.laws import equal
 from tests.test_gpt2 import tiny
 from tinyplm import hub, weights
+from tinyplm.core import flatten
 from tinyplm.models import gpt2
 from tinyplm.models.config import from_dict, to_dict
 from tinyplm.tokenizers import Tokenizer
@@ -45,6 +46,36 @@ def test_bfloat16_loads_as_float32_and_is_written_back(tmp_path):
     assert (tmp_path / "model.safetensors").stat().st_size > 1.4 * len(first)
 
 
+@pytest.mark.parametrize(("kinds", "widest"), [(["F16", "BF16"], "float32"), (["F16", "F32", "BF16"], "float32"),
+                                               (["BF16", "F16", "F64"], "float64")])  # fmt: skip
+def test_files_of_several_dtypes(tmp_path, kinds, widest):
+    """The parameters all have the widest one; saving writes each tensor back in its own, bit by bit."""
+    file = tmp_path / "model.safetensors"
+    tinyplm.save(tiny(dtype="float64"), tmp_path)
+    tensors = {name: np.array(a) for name, a in weights.read_safetensors(file)[0].items()}
+    weights.write_safetensors(file, tensors, {name: kinds[i % len(kinds)] for i, name in enumerate(tensors)})
+    model = tinyplm.load(tmp_path)
+    assert {a.dtype.name for a in flatten(model.params).values()} == {widest}
+    assert set(model.file_dtypes.values()) == set(kinds)
+    first = file.read_bytes()
+    tinyplm.save(model, tmp_path)
+    assert file.read_bytes() == first
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("F16", 1e6), ("F16", -65520.0), ("BF16", 3.4e38), ("F32", 1e39), ("BF16", -1e300)])
+def test_overflow_is_refused_before_anything_is_written(tmp_path, dtype, value):
+    model = tiny()
+    tinyplm.save(model, tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    bias = model.params["body"]["norm"]["beta"]
+    bias[1:3] = np.inf, np.nan  # are themselves in every dtype
+    tinyplm.save(model, tmp_path / "other", dtype=dtype)
+    bias[3] = value
+    with pytest.raises(ValueError, match=rf"transformer.ln_f.bias holds .* too large for {dtype}$"):
+        tinyplm.save(model, tmp_path, dtype=dtype)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+
+
 def test_bfloat16_rounds_to_nearest_even():
     one = np.float32(1).view(np.uint32)
     step = 1 << 16  # a unit in the last place of bfloat16, in bits of float32
@@ -77,6 +108,35 @@ def test_reading_and_writing_a_config_is_the_identity():
     assert to_dict(config) == source and config.n_embd == 12 and config.n_layer == 12
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("layer_norm_epsilon", "a", "must be float, got 'a'"),
+        ("layer_norm_epsilon", None, "must be float, got None"),
+        ("layer_norm_epsilon", True, "must be float, got True"),
+        ("layer_norm_epsilon", -1, "must be finite and >= 0, got -1"),
+        ("layer_norm_epsilon", float("nan"), "must be finite and >= 0, got nan"),
+        ("tie_word_embeddings", "false", "must be bool, got 'false'"),
+        ("tie_word_embeddings", 1, "must be bool, got 1"),
+        ("attn_pdrop", None, "must be float, got None"),
+        ("n_layer", 2.0, "must be int, got 2.0"),
+        ("n_layer", True, "must be int, got True"),
+        ("n_inner", "4", r"must be int \| None, got '4'"),
+        ("n_inner", 0, "must be a positive integer, got 0"),
+        ("activation_function", 3, "must be str, got 3"),
+        ("eos_token_id", ["a"], r"must be int \| list\[int\] \| None, got \['a'\]"),
+    ],
+)
+def test_values_of_another_type_are_refused(field, value, expected):
+    with pytest.raises(ValueError, match=f"^config: {field} {expected}$"):
+        from_dict(gpt2.Config, {"model_type": "gpt2", field: value})
+
+
+def test_values_that_the_annotations_allow():
+    values = {"resid_pdrop": 0, "n_inner": None, "eos_token_id": [3, 5], "bos_token_id": None, "quantization_config": None}
+    assert to_dict(from_dict(gpt2.Config, values)) == {"model_type": "gpt2", **values}
+
+
 def test_other_spellings_of_a_field_are_understood():
     config = from_dict(gpt2.Config, {"model_type": "gpt2", "hidden_size": 36, "num_attention_heads": 4})
     assert (config.n_embd, config.n_head) == (36, 4)
@@ -104,6 +164,10 @@ def _damage(tmp_path, change):
     [
         (lambda t: t.pop("transformer.h.1.mlp.c_fc.bias"), r"missing tensors: transformer.h.1.mlp.c_fc.bias$"),
         (lambda t: t.update({"transformer.h.2.ln_1.bias": np.ones(6)}), r"extra tensors: transformer.h.2.ln_1.bias$"),
+        (lambda t: t.update({"wte.weight": t["transformer.wte.weight"]}),
+         r"transformer.wte.weight and wte.weight are the same tensor|wte.weight and transformer.wte.weight are the same tensor"),
+        (lambda t: t.update({"transformer.ln_f.bias": np.ones(6, dtype=np.int64)}),
+         r"transformer.ln_f.bias has dtype int64, expected a floating-point dtype$"),
         (lambda t: t.update({"transformer.wpe.weight": np.ones((7, 6))}),
          r"transformer.wpe.weight has shape \(7, 6\), expected \(6, 6\)$"),
     ],
@@ -129,6 +193,8 @@ def test_truncated_files_are_refused(tmp_path, keep):
         ("config.json", "{", "not valid JSON"),
         ("config.json", "[]", "expected an object with model_type"),
         ("config.json", json.dumps({"model_type": "gpt9"}), "unknown model_type 'gpt9'"),
+        ("config.json", json.dumps({"model_type": ["gpt2"]}), r"config.json: model_type must be a string, got \['gpt2'\]"),
+        ("config.json", json.dumps({"model_type": "gpt2", "quantization_config": {"bits": 4}}), "quantization_config is not"),
         ("config.json", json.dumps({"model_type": "gpt2", "n_head": 0}), "n_head must be a positive integer, got 0"),
         ("config.json", json.dumps({"model_type": "gpt2", "add_cross_attention": True}), "add_cross_attention"),
     ],

@@ -11,12 +11,13 @@ import reference.layers.mask as ref_mask
 import reference.layers.position as ref_position
 from tests.strategies import sizes
 from tinyplm.backend import array_module, to_device, to_host
+from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
 from tinyplm.layers.attention import attention, merge_heads, multi_head_attention, split_heads
 from tinyplm.layers.embedding import embedding
 from tinyplm.layers.linear import linear
 from tinyplm.layers.mask import banded_mask, causal_mask, combine_masks, packed_mask, padding_mask, prefix_mask, sliding_mask
 from tinyplm.layers.norm import layernorm, rmsnorm
-from tinyplm.layers.position import sinusoidal
+from tinyplm.layers.position import learned_positions, sinusoidal
 from tinyplm.layers.softmax import log_softmax, softmax
 
 on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -68,6 +69,62 @@ def test_softmax_is_shift_invariant_and_sums_to_one():
 def test_softmax_of_large_numbers_is_finite(dtype):
     x = np.array([[6e4, -6e4, 0.0]], dtype=dtype)
     assert softmax(x)[0].tolist() == [[1, 0, 0]] and np.isfinite(log_softmax(x.astype("float32"))[0]).all()
+
+
+@on_devices
+@given(mask=st.lists(st.booleans(), min_size=3, max_size=3), scores=st.lists(st.sampled_from(["-inf", "min", "5"]), min_size=3,
+                                                                            max_size=3))  # fmt: skip
+def test_masked_keys_get_nothing_however_small_the_scores_of_the_others_are(device, mask, scores):
+    lowest = float(np.finfo(np.float64).min)
+    x = np.array([{"-inf": -np.inf, "min": lowest, "5": 5.0}[name] for name in scores])
+    p = to_host(softmax(to_device(x, device), mask=to_device(np.array(mask), device))[0])
+    top = max([x[i] for i in range(3) if mask[i]], default=-np.inf)
+    winners = [mask[i] and x[i] == top > -np.inf for i in range(3)]
+    assert p.tolist() == [won / max(1, sum(winners)) for won in winners]
+
+
+@pytest.mark.parametrize("mask", [np.array([[1, 0]]), np.array([[0.0, -1e9]]), [[True, False]]])
+def test_masks_that_are_not_boolean_are_refused(mask):
+    given = f"dtype {mask.dtype}" if isinstance(mask, np.ndarray) else "list"
+    q = np.ones((1, 1, 2, 3))
+    for call in (lambda: softmax(np.ones((1, 2)), mask=mask), lambda: attention(q, q, q, mask=mask)):
+        with pytest.raises(TypeError, match=f"mask: got {given}, expected a boolean array where True = may attend"):
+            call()
+
+
+@pytest.mark.parametrize("f", [relu, gelu, gelu_tanh, silu])
+@pytest.mark.parametrize(("dtype", "large"), [("float16", [9.5, 300, 4e4, 65504]), ("float32", [9.5, 50, 3e19, 3.4e38])])
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # of x^2, which is meant
+def test_activations_are_the_identity_or_zero_far_out(f, dtype, large, device):
+    x = np.array([*large, *(-v for v in large)], dtype=dtype)
+    y, backward = f(to_device(x, device))
+    dx = backward(to_device(np.ones_like(x), device))
+    near = 1e-2 if dtype == "float16" else 1e-5  # at -9.5, silu is -7e-4
+    for ours, expected in ((y, np.maximum(x, 0)), (dx, x > 0)):
+        error = np.abs(to_host(ours) - expected)
+        assert np.all(error[[0, 4]] < max(near, 1e-3)) and not error[[1, 2, 3, 5, 6, 7]].any()
+
+
+def test_half_precision_gradients_of_biases_and_positions_do_not_stop_at_2048(device):
+    x, W, b = (to_device(np.ones(shape, dtype=np.float16), device) for shape in ((4096, 1, 2), (2, 2), (2,)))
+    positions = to_device(np.zeros(1, dtype=int), device)
+    found = [linear(x, W, b)[1](x)[2], layernorm(x, b, b)[1](x)[2], learned_positions(x, W, positions=positions)[1](x)[1][0]]
+    for total in found:
+        assert total.dtype == "float16" and to_host(total).tolist() == [4096, 4096]
+
+
+def test_half_precision_attention_scales_before_the_product_can_overflow(device):
+    rng = np.random.default_rng(0)
+    same = to_device(np.full((1, 1, 2, 64), 32, dtype=np.float16), device)  # q k^T = 65536
+    assert to_host(attention(same, same, same)[0]).tolist() == to_host(same).tolist()
+
+    q, k, v, do = (rng.normal(0, spread, (1, 2, 5, 64)).astype(np.float16) for spread in (150, 150, 1, 1))
+    run = {}
+    for dtype in ("float16", "float64"):  # q k^T is about 180 000, the scores are about 5
+        o, back = attention(*(to_device(a.astype(dtype), device) for a in (q, k, v)), scale=2.0**-15)
+        run[dtype] = [to_host(a) for a in (o, *back(to_device(do.astype(dtype), device))[:3])]
+    for a, b in zip(run["float16"], run["float64"], strict=True):
+        assert a.dtype == np.float16 and np.max(np.abs(a - b)) < 2e-2 * np.max(np.abs(b))
 
 
 @pytest.mark.parametrize("f", [layernorm, rmsnorm])
@@ -127,6 +184,15 @@ def test_what_is_masked_has_exactly_no_influence_and_no_gradient(device, s):
     ("call", "message"),
     [
         (lambda: linear(np.ones((2, 3)), np.ones((4, 5))), r"x \(2, 3\) does not fit W \(4, 5\)"),
+        (lambda: linear(np.ones((2, 3)), np.ones(3)), r"W has shape \(3,\), expected \(Din, Dout\)"),
+        (lambda: linear(np.ones((2, 3)), np.ones((3, 4)), np.ones(1)), r"b has shape \(1,\), expected \(4,\)"),
+        (lambda: layernorm(np.ones((2, 3)), np.ones(1)), r"layernorm: gamma has shape \(1,\), expected \(3,\) for x \(2, 3\)"),
+        (lambda: layernorm(np.ones((2, 3)), np.ones(3), np.ones((2, 3))), r"layernorm: beta has shape \(2, 3\), expected \(3,\)"),
+        (lambda: rmsnorm(np.ones((2, 3)), np.ones((2, 3))), r"rmsnorm: gamma has shape \(2, 3\), expected \(3,\)"),
+        (lambda: learned_positions(np.ones((1, 2, 3)), np.ones((6, 3)), positions=np.array([0, 6])),
+         "position 6 is out of range: expected 0 to 5"),
+        (lambda: learned_positions(np.ones((2, 2, 3)), np.ones((6, 3)), positions=np.array([[0, 1]])),
+         r"positions have shape \(1, 2\), expected \(2, 2\) or \(2,\)"),
         (lambda: embedding(np.ones((4, 2)), ids=np.array([1, 4])), "token id 4 is out of range: expected 0 to 3"),
         (lambda: embedding(np.ones((4, 2)), ids=np.array([-1])), "token id -1 is out of range"),
         (lambda: embedding(np.ones((4, 2)), ids=np.array([0.5])), "must be integers, got dtype float64"),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.laws import equal, relative_error
+from tinyplm.backend import to_device, to_host
 from tinyplm.losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
 
 
@@ -82,6 +83,47 @@ def test_without_grad_there_is_no_backward():
 
 
 @pytest.mark.parametrize(
+    ("W", "b"), [(np.ones(2), None), (np.ones((3, 4)), None), (np.ones((2, 4)), np.ones(1)), (np.ones((2, 4)), np.ones((1, 4)))]
+)
+def test_matrices_that_do_not_fit_are_refused(W, b):
+    with pytest.raises(ValueError, match=r"x \(3, 2\), W .* do not fit: expected x \(..., D\), W \(D, V\), b \(V,\)"):
+        vocabulary_cross_entropy(np.ones((3, 2)), W, b, targets=np.zeros(3, dtype=int))
+
+
+def test_numbers_of_numpy_as_total_do_not_promote():
+    x, W, b, targets, _ = (a.astype("f4") if a.dtype == "f8" else a for a in _case())
+    for total in (9, np.int64(9), np.float64(9)):
+        assert cross_entropy(x @ W, targets=targets, total=total)[0].dtype == "f4"
+        assert vocabulary_cross_entropy(x, W, b, targets=targets, total=total)[0].dtype == "f4"
+
+
+def test_half_precision_keeps_what_the_loss_scale_is_for(device):
+    """These are a few tokens of a step of 2^20: p / total is below 2^-24, float16's smallest, loss scale * p / total is not."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 50, 64)
+    half = [rng.normal(size=shape).astype(np.float16) for shape in ((64, 8), (8, 50), (50,))]
+    run = {}
+    for dtype in ("float16", "float64"):
+        x, W, b = (to_device(a.astype(dtype), device) for a in half)
+        _, back = vocabulary_cross_entropy(x, W, b, targets=to_device(targets, device), total=2**20, chunk=16)
+        dloss = to_device(np.array(2.0**20, dtype="float32"), device)  # as a loss scaler gives it
+        first, again = ([to_host(g) for g in back(dloss)] for _ in range(2))
+        assert equal(first, again) and all(g.dtype == dtype for g in first)
+        run[dtype] = first
+    assert all(relative_error(a, b) < 1e-2 for a, b in zip(run["float16"], run["float64"], strict=True))
+
+
+def test_half_precision_sums_over_many_tokens():
+    """db is 4096 times the same number: a float16 running sum stops growing long before."""
+    x, W, b = (np.zeros(shape, dtype=np.float16) for shape in ((4096, 1), (1, 2), (2,)))
+    for chunk in (1, 4096):
+        _, back = vocabulary_cross_entropy(x + 1, W, b, targets=np.zeros(4096, dtype=int), total=1, chunk=chunk)
+        _, dW, db = back(1.0)
+        assert db.tolist() == [-2048, 2048] and dW.tolist() == [[-2048, 2048]]
+        assert back(0.5)[2].tolist() == [-1024, 1024]
+
+
+@pytest.mark.parametrize(
     "f",
     [
         lambda t, **kwargs: cross_entropy(np.ones((3, 4)), targets=t, **kwargs),
@@ -91,7 +133,15 @@ def test_without_grad_there_is_no_backward():
 def test_bad_targets_are_refused(f):
     with pytest.raises(ValueError, match="target 4 is out of range: expected 0 to 3, or -100"):
         f(np.array([0, 4, -100]))
-    with pytest.raises(ValueError, match="2 targets for 3 positions"):
-        f(np.array([0, 1]))
+    for wrong, shape in ((np.array([0, 1]), r"\(2,\)"), (np.array([[0, 1, 2]]), r"\(1, 3\)")):
+        with pytest.raises(ValueError, match=rf"targets have shape {shape}, expected \(3,\)"):
+            f(wrong)
+    with pytest.raises(ValueError, match=r"weights have shape \(1,\), expected \(3,\)"):
+        f(np.array([0, 1, 2]), weights=np.ones(1))
+    with pytest.raises(ValueError, match="targets have dtype float64, expected integers"):
+        f(np.array([0.0, 1, 2]))
+    for total in (0, -1.5, float("nan"), np.int64(0)):
+        with pytest.raises(ValueError, match=f"expected total > 0, got {total}"):
+            f(np.array([0, 1, 2]), total=total)
     with pytest.raises(ValueError, match="smoothing < 1, got 1"):
         f(np.array([0, 1, 2]), smoothing=1)

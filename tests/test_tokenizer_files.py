@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import strategies as st
 
-from tinyplm.tokenizers import Tokenizer, files
+from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.files import TokenizerFile
 
 END = "<|endoftext|>"
@@ -42,7 +42,7 @@ def test_a_failed_save_leaves_the_old_file(trained, tmp_path, monkeypatch):
     def fail(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(files.os, "fsync", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         trained.save(path)
     assert path.read_text() == "old"

@@ -204,20 +204,22 @@ def test_a_file_is_flushed_in_full_before_it_gets_its_name(tmp_path, disk):
     assert place(disk, "fsync", inode, 12) < place(disk, "rename", inode, "file")
 
 
-def test_a_checkpoint_is_flushed_before_it_is_renamed_and_renamed_before_it_is_named(tmp_path, disk):
+@pytest.mark.parametrize("best_step", [None, 3])
+def test_a_checkpoint_is_flushed_before_it_is_renamed_and_renamed_before_it_is_named(tmp_path, disk, best_step):
     model = tiny(dtype="float32")
     model.tokenizer = Tokenizer.train(["abc abd"], 260)
-    folder = checkpoint.save(tmp_path, model, AdamW(model.params), State(step=3, best_step=3), SETTINGS, "data")
+    folder = checkpoint.save(tmp_path, model, AdamW(model.params), State(step=3, best_step=best_step), SETTINGS, "data")
     names = {"config.json", "model.safetensors", "optimizer.safetensors", "trainer.json", "tokenizer.json"}
     assert {file.name for file in folder.iterdir()} == names
     renamed = place(disk, "rename", folder.stat().st_ino, "step-3")
     for file in folder.iterdir():
         assert place(disk, "fsync", file.stat().st_ino, file.stat().st_size) < renamed, f"{file.name} is not flushed"
-    entries = place(disk, "fsync", folder.stat().st_ino)
     last_file = max(i for i, (kind, _, name) in enumerate(disk) if kind == "rename" and name in names)
-    assert last_file < entries < renamed, "the folder's entries are to be flushed when all files have their names"
+    entries = place(disk[last_file:], "fsync", folder.stat().st_ino) + last_file
+    assert entries < renamed, "the folder's entries are to be flushed when all files have their names"
     named = place(disk, "rename", (tmp_path / "latest").stat().st_ino, "latest")
-    assert renamed < place(disk, "fsync", tmp_path.stat().st_ino) < named, "the rename must be on the disk before `latest`"
+    synced = place(disk[renamed:], "fsync", tmp_path.stat().st_ino) + renamed
+    assert synced < named, "the rename must be on the disk before `latest`"
     assert place(disk, "fsync", (tmp_path / "latest").stat().st_ino) < named
 
 

@@ -96,25 +96,34 @@ def at_least_float32(x: Any) -> Any:
     return x.astype("float32") if x.dtype == "float16" else x
 
 
+def sum_float32(a: Any, axis: int | tuple[int, ...], keepdims: bool = False) -> Any:
+    """a summed over `axis` in at least float32, the result in a's dtype.
+
+    In float16 a running sum of ones stops at 2048, where the next number is 2050.
+    """
+    dtype = "float32" if a.dtype == "float16" else a.dtype
+    return a.sum(axis=axis, dtype=dtype, keepdims=keepdims).astype(a.dtype, copy=False)
+
+
 def scatter_add(rows: int, ids: Any, updates: Any) -> Any:
     """out[i] = sum of updates[n] over all n with ids[n] = i.
 
-    ids (N,) integers in [0, rows), updates (N, D) -> (rows, D), zero where no id points.
+    ids (N,) integers in [0, rows), updates (N, D) -> (rows, D), zero where no id points.  Summed in at least float32.
     On the host the updates are sorted by id and summed run by run, always in the order of n, so the result is
     repeatable; `np.add.at` takes two to four times as long.  On a GPU atomic additions are used, whose order is not
     fixed, so the last bits may differ from run to run.
     """
     xp = array_module(updates)
+    dtype, updates = updates.dtype, at_least_float32(updates)
     out = xp.zeros((rows, updates.shape[1]), dtype=updates.dtype)
     if xp is not np:
         xp.add.at(out, ids, updates)
-        return out
-    if len(ids):
+    elif len(ids):
         order = np.argsort(ids, kind="stable")
         ordered = ids[order]
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
         out[ordered[starts]] = np.add.reduceat(updates[order], starts, axis=0)
-    return out
+    return out.astype(dtype, copy=False)
 
 
 @functools.cache

@@ -56,7 +56,8 @@ def initialise(family: ModuleType, config: Any, *, key: int, dtype: str = "float
     shapes = family.shapes(config)
     leaves = {}
     for n, (path, shape) in enumerate(flatten(shapes).items()):
-        leaves[path] = family.init(path, shape, config=config, key=random.fold(random.key(key), n)).astype(dtype)
+        value = family.init(path, shape, config=config, key=random.fold(random.key(key), n))
+        leaves[path] = np.broadcast_to(value, shape).astype(dtype, order="C")
     return unflatten(leaves, shapes)
 
 
@@ -68,8 +69,9 @@ def _check_dtype(dtype: str) -> None:
 def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "cpu") -> Model:
     """The model in a folder with config.json, model.safetensors and, if there is one, tokenizer.json.
 
-    Parameters keep the file's dtype (bfloat16 becomes float32) unless `dtype` is given.
-    ValueError that names the file and what is wrong with it: missing, truncated, tensors missing, extra or misshapen.
+    Parameters keep the file's dtype (bfloat16 becomes float32; of several the widest, for all) unless `dtype` is given.
+    ValueError that names the file and what is wrong with it: missing, truncated, tensors missing, extra, twice, misshapen or
+    not floating-point.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -77,6 +79,8 @@ def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "
     settings = weights.read_json(folder / "config.json")
     if not isinstance(settings, dict) or "model_type" not in settings:
         raise ValueError(f"{folder / 'config.json'}: expected an object with model_type")
+    if not isinstance(settings["model_type"], str):
+        raise ValueError(f"{folder / 'config.json'}: model_type must be a string, got {settings['model_type']!r}")
     family = find_family(settings["model_type"])
     try:
         config = from_dict(family.Config, settings)
@@ -106,8 +110,12 @@ def hub_name(family: ModuleType, name: str) -> str:
 
 def normalise_names(family: ModuleType, config: Any, tensors: dict[str, np.ndarray], *, where: str) -> dict[str, np.ndarray]:
     """Full names, without what the family ignores and without a tied head's second copy (which must be equal)."""
-    kept = weights.strip_ignored(list(tensors), family.IGNORED)
-    tensors = {hub_name(family, name): tensors[name] for name in kept}
+    given: dict[str, str] = {}  # full name: the name in the file
+    for name in weights.strip_ignored(list(tensors), family.IGNORED):
+        other = given.setdefault(hub_name(family, name), name)
+        if other != name:
+            raise ValueError(f"{where}: {other} and {name} are the same tensor, expected one of them")
+    tensors = {full: tensors[name] for full, name in given.items()}
     for copy, original in family.TIED.items():
         twice = config.tie_word_embeddings and copy in tensors and original in tensors
         if twice and not np.array_equal(tensors.pop(copy), tensors[original]):

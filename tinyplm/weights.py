@@ -11,13 +11,13 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .core import Tree, flatten, unflatten
+from .files import replaced
 
 
 class Operation(NamedTuple):
@@ -55,6 +55,11 @@ class Rename:
         self.operation = _OPERATIONS[operation] if isinstance(operation, str) else operation
 
 
+def weight_and_bias(hub: str, weight: str, bias: str) -> list[Rename]:
+    """The two tensors of one hub module, copied."""
+    return [Rename(f"{hub}.weight", weight), Rename(f"{hub}.bias", bias)]
+
+
 def expand(names: list[Rename], leaves: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Operation]]:
     """(hub name, tree paths, operation) for every Rename and layer that the leaves have."""
     for rename in names:
@@ -80,7 +85,9 @@ def to_hub(tree: Tree, names: list[Rename]) -> dict[str, np.ndarray]:
 def to_tree(tensors: Mapping[str, np.ndarray], names: list[Rename], shapes: Tree, *, where: str, dtype: Any = None) -> Tree:
     """The tree of `shapes` from hub tensors: contiguous arrays that own their memory.
 
-    ValueError naming every tensor that is missing, extra or of another shape.  `where` says in the message what was read.
+    dtype None: the widest among the tensors, for all.
+    ValueError naming every tensor that is missing, extra, of another shape or not floating-point.  `where` says in the message
+    what was read.
     """
     wanted = flatten(shapes)
     expected = {hub: (paths, op, op.hub_shape([wanted[p] for p in paths])) for hub, paths, op in expand(names, wanted)}
@@ -92,8 +99,11 @@ def to_tree(tensors: Mapping[str, np.ndarray], names: list[Rename], shapes: Tree
     for hub, (_, _, shape) in expected.items():
         if hub in tensors and tuple(tensors[hub].shape) != tuple(shape):
             problems.append(f"{hub} has shape {tuple(tensors[hub].shape)}, expected {tuple(shape)}")
+        elif hub in tensors and tensors[hub].dtype.kind != "f":
+            problems.append(f"{hub} has dtype {tensors[hub].dtype}, expected a floating-point dtype")
     if problems:
         raise ValueError(f"{where}: {_some(problems, '; ')}")
+    dtype = np.result_type(*(tensors[hub].dtype for hub in expected)) if dtype is None else dtype
     leaves = {}
     for hub, (paths, op, _) in expected.items():
         parts = op.to_tree(tensors[hub], [wanted[path] for path in paths])
@@ -164,6 +174,7 @@ def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
     """Write {name: array} under a temporary name, flushed to disk, then renamed.
 
     dtypes: {name: "F32", "BF16", ...} for what the file is to hold; by default each array's own dtype.
+    ValueError, before anything is written, for a finite value too large for that dtype.
     """
     from safetensors import TensorSpec, serialize_file
 
@@ -171,7 +182,11 @@ def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
     for name, array in arrays.items():
         dtype = (dtypes or {}).get(name) or _NAMES_OF_DTYPES[array.dtype.name]
         # the writer takes memory as it lies, so every array is made contiguous first
-        data = round_to_bfloat16(array) if dtype == "BF16" else np.ascontiguousarray(array, dtype=_DTYPES[dtype])
+        with np.errstate(over="ignore"):  # found just below
+            data = round_to_bfloat16(array) if dtype == "BF16" else np.ascontiguousarray(array, dtype=_DTYPES[dtype])
+        infinite = (data & 0x7FFF) == 0x7F80 if dtype == "BF16" else np.isinf(data)
+        if (overflow := infinite & np.isfinite(array)).any():
+            raise ValueError(f"{path}: tensor {name} holds {array[overflow][0]:.4g}, which is too large for {dtype}")
         alive.append(data)
         entries[name] = TensorSpec(dtype=_LIBRARY_NAMES[dtype], shape=list(array.shape), data_ptr=data.ctypes.data,
                                    data_len=data.nbytes)  # fmt: skip
@@ -202,20 +217,6 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from None
-
-
-@contextmanager
-def replaced(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; flushed to disk and renamed to `path` at the end, removed on an error."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def count_parameters(shapes: Tree) -> int:

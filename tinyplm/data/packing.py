@@ -9,11 +9,11 @@ is opened memory-mapped, so a corpus may be larger than the memory.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
+
+from ..files import replaced
 
 DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 
@@ -59,19 +59,8 @@ def write_tokens(path: str | os.PathLike, array: np.ndarray) -> None:
     array = np.asarray(array)
     if array.ndim != 1 or array.dtype not in DTYPES:
         raise ValueError(f"{array.dtype} array of shape {array.shape}, expected (N,) of uint16 or uint32")
-    path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only the owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_folder(path.parent)
+    with replaced(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def open_tokens(path: str | os.PathLike) -> np.ndarray:
@@ -98,21 +87,3 @@ def open_tokens(path: str | os.PathLike) -> np.ndarray:
     if size != wanted:
         raise ValueError(f"{name}: {size} bytes, its header of {array.size} tokens needs {wanted}")
     return array
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself last; where folders cannot be opened (Windows) the system has to see to it."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

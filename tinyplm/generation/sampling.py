@@ -13,9 +13,12 @@ def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: i
     set of most probable ones whose probability reaches top_p (Holtzman et al. 2020, eq. 2), and the rest renormalised.
     Temperature 0 is greedy: all mass on the most probable.  Ties go to the smaller id.
     ValueError for a negative temperature, top_k < 1, or top_p outside (0, 1].
+    FloatingPointError when a row holds NaN or inf, or only -inf (-inf is a token that cannot be drawn).
     """
     check_sampling(temperature, top_k, top_p)
     logits = np.asarray(logits, dtype=np.float64)
+    if not np.isfinite(largest := logits.max(axis=-1)).all():
+        raise FloatingPointError(f"the largest logit is {largest[~np.isfinite(largest)].flat[0]}, expected a finite number")
     order = np.argsort(-logits, axis=-1, kind="stable")  # stable: equal logits stand in the order of their ids
     ranked = np.take_along_axis(logits, order, axis=-1)
     if temperature == 0:
@@ -44,8 +47,7 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
         raise ValueError(f"top_p must be in (0, 1] or None, got {top_p}")
 
 
-def draw(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One token a row by inverting the cumulative distribution: (B, V) -> (B,)."""
+def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """One token a row by inverting the cumulative distribution at u in [0, 1): (B, V), (B,) -> (B,)."""
     cumulative = np.cumsum(probabilities, axis=-1)
-    u = rng.random((len(probabilities), 1)) * cumulative[:, -1:]
-    return (cumulative <= u).sum(axis=-1)
+    return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=-1)

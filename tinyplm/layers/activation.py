@@ -31,7 +31,7 @@ def gelu(x):
     Phi *= 0.5
 
     def backward(dy):
-        phi = xp.exp(x * x * -0.5) * _INV_SQRT_2PI
+        phi = xp.exp(x * x * -0.5) * _INV_SQRT_2PI  # 0 where x^2 overflows, as it should be
         return dy * (Phi + x * phi)
 
     return x * Phi, backward
@@ -50,27 +50,30 @@ def gelu_tanh(x):
     t *= x
     xp.tanh(t, out=t)
     y = t + 1
+    y *= 0.5  # before x, since 2 x may overflow
     y *= x
-    y *= 0.5
 
     def backward(dy):
-        du = x * x
+        # Where |x| > 10, t is exactly 1 or -1 (1 - tanh u < 2^-100) and so 1 - t^2 is 0: it does not matter what stands beside
+        # it, as long as it is finite.  x^2 would overflow, in float16 from 256 on, and 0 * inf is NaN.
+        c = xp.clip(x, -10, 10)
+        du = c * c
         du *= 3 * _SQRT_2_OVER_PI * _GELU_CUBIC
         du += _SQRT_2_OVER_PI
         dx = 1 - t * t
-        dx *= x
+        dx *= c
         dx *= du
         dx += t
         dx += 1
-        dx *= dy
         dx *= 0.5
+        dx *= dy
         return dx
 
     return y, backward
 
 
 def silu(x):
-    """y = x s,   s = sigmoid(x) = 1 / (1 + exp(-x)).          Hendrycks & Gimpel 2016, sec. 4; Ramachandran et al. 2017
+    """y = x s,   s = sigmoid(x) = 1 / (1 + exp(-x)).         SiLU, Elfwing et al. 2018; Swish, Ramachandran et al. 2017
 
     Keeps x and s.   dx = dy * s (1 + x (1 - s)).   The sigmoid is computed as (1 + tanh(x/2)) / 2: no overflow.
     """

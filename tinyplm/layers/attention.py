@@ -15,10 +15,10 @@ def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
     q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).
     H = K is multi-head, K = 1 multi-query (Shazeer 2019), between them grouped-query attention (Ainslie et al. 2023):
     head h reads keys and values h // (H / K).  mask is boolean, True = may attend; a query without keys gives zeros.
-    scale is E^-0.5 unless given.  Keeps P, and its dropout mask.
+    scale is E^-0.5 unless given.  Keeps scale q, P, and its dropout mask.
 
     With dA = dP' = do v^T through the dropout:   dS = P * (dA - sum_s dA P),   where sum_s dA P = sum_e do o;
-    dq = scale dS k,   dk = scale dS^T q,   dv = dropout(P)^T do,   dbias = dS summed over the axes it was repeated on.
+    dq = scale dS k,   dk = dS^T (scale q),   dv = dropout(P)^T do,   dbias = dS summed over the axes it was repeated on.
     """
     B, H, T, E = q.shape
     K, S = k.shape[1:3]
@@ -33,9 +33,8 @@ def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
     def by_head(a):
         return a.reshape(B, H, T, a.shape[-1])
 
-    scores = by_head(grouped(q) @ k.swapaxes(-1, -2))
-    scores *= scale
-    scores = at_least_float32(scores)
+    scaled_q = q * scale  # q and not the product, which may overflow in float16
+    scores = at_least_float32(by_head(grouped(scaled_q) @ k.swapaxes(-1, -2)))
     if bias is not None:
         scores += bias
     P = masked_softmax(scores, mask)
@@ -45,13 +44,13 @@ def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
     def backward(do):
         dv = grouped(kept).swapaxes(-1, -2) @ grouped(do)
         dS = drop_back(by_head(grouped(do) @ v.swapaxes(-1, -2)))
-        dS = dS - (do * o).sum(axis=-1, keepdims=True)
-        dS *= P.astype(dS.dtype, copy=False)
-        dbias = None if bias is None else unbroadcast(dS, bias.shape)
+        dS = dS - (at_least_float32(do) * o).sum(axis=-1, keepdims=True)
+        dS *= P
+        dbias = None if bias is None else unbroadcast(dS, bias.shape).astype(bias.dtype, copy=False)
+        dS = dS.astype(q.dtype, copy=False)
         dq = by_head(grouped(dS) @ k)
-        dk = grouped(dS).swapaxes(-1, -2) @ grouped(q)
         dq *= scale
-        dk *= scale
+        dk = grouped(dS).swapaxes(-1, -2) @ grouped(scaled_q)
         return dq, dk, dv, dbias
 
     return o, backward

@@ -5,15 +5,16 @@ from __future__ import annotations
 from ..backend import is_host, scatter_add
 
 
-def embedding(table, *, ids):
+def embedding(table, *, ids, name="token id"):
     """y[...] = table[ids[...]].
 
     table (V, D), ids (...) integers in [0, V) -> (..., D).  Keeps ids.
     dtable[v] = sum of dy over all positions with ids = v (a scatter-add, see backend.scatter_add).
-    ValueError on an id out of range (on the host; on a GPU the check would make it wait, so the model's border does it).
+    ValueError, with the ids called `name`, on an id out of range (on the host; on a GPU the check would make it wait, so the
+    model's border does it).
     """
     if is_host(ids):
-        check_ids(ids, table.shape[0])
+        check_ids(ids, table.shape[0], name)
 
     def backward(dy):
         return scatter_add(table.shape[0], ids.reshape(-1), dy.reshape(-1, table.shape[1]))

@@ -13,14 +13,21 @@ def _sum_leading(x):
     return x.reshape(-1, x.shape[-1]).sum(axis=0)
 
 
+def _check(layer, x, gamma, beta=None):
+    for name, a in (("gamma", gamma), ("beta", beta)):
+        if a is not None and a.shape != x.shape[-1:]:
+            raise ValueError(f"{layer}: {name} has shape {a.shape}, expected {x.shape[-1:]} for x {x.shape}")
+
+
 def layernorm(x, gamma, beta=None, *, eps=1e-5):
     """y = gamma * xhat + beta,   xhat = (x - mean(x)) * r,   r = 1 / sqrt(var(x) + eps).        Ba et al. 2016, eq. 3-4
 
     x (..., D), gamma (D,), beta (D,) or None -> y (..., D); var is the biased variance (divided by D).
     Keeps xhat (..., D) and r (..., 1).
     With dxhat = gamma * dy:   dx = r * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)),
-    dgamma = sum(dy * xhat),   dbeta = sum(dy), summed over all positions.
+    dgamma = sum(dy * xhat),   dbeta = sum(dy), summed over all positions.   ValueError when gamma or beta is not (D,).
     """
+    _check("layernorm", x, gamma, beta)
     values = at_least_float32(x)
     centred = values - _mean(values)
     r = (_mean(centred * centred) + eps) ** -0.5
@@ -30,10 +37,12 @@ def layernorm(x, gamma, beta=None, *, eps=1e-5):
         y += beta
 
     def backward(dy):
+        dy = at_least_float32(dy)
         dxhat = dy * gamma
         dx = r * (dxhat - _mean(dxhat) - xhat * _mean(dxhat * xhat))
         dgamma = _sum_leading(dy * xhat).astype(gamma.dtype, copy=False)
-        return dx.astype(x.dtype, copy=False), dgamma, None if beta is None else _sum_leading(dy)
+        dbeta = None if beta is None else _sum_leading(dy).astype(beta.dtype, copy=False)
+        return dx.astype(x.dtype, copy=False), dgamma, dbeta
 
     return y.astype(x.dtype, copy=False), backward
 
@@ -43,12 +52,15 @@ def rmsnorm(x, gamma, *, eps=1e-6):
 
     x (..., D), gamma (D,) -> y (..., D).  Keeps xhat (..., D) and r (..., 1).
     With dxhat = gamma * dy:   dx = r * (dxhat - xhat * mean(dxhat * xhat)),   dgamma = sum(dy * xhat).
+    ValueError when gamma is not (D,).
     """
+    _check("rmsnorm", x, gamma)
     values = at_least_float32(x)
     r = (_mean(values * values) + eps) ** -0.5
     xhat = values * r
 
     def backward(dy):
+        dy = at_least_float32(dy)
         dxhat = dy * gamma
         dx = r * (dxhat - xhat * _mean(dxhat * xhat))
         dgamma = _sum_leading(dy * xhat).astype(gamma.dtype, copy=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import array_module
+from ..backend import array_module, sum_float32
 from .embedding import embedding
 
 
@@ -13,11 +13,15 @@ def learned_positions(x, table, *, positions):
 
     x (B, T, D), table (C, D), positions (B, T) or (T,) integers in [0, C) -> (B, T, D).
     dx = dy;   dtable[c] = sum of dy over all places with position c.
+    ValueError on another shape of positions, and (on the host) on a position out of range.
     """
-    rows, rows_back = embedding(table, ids=positions)
+    if positions.shape not in (x.shape[:-1], x.shape[1:-1]):
+        raise ValueError(f"learned_positions: positions have shape {positions.shape}, "
+                         f"expected {x.shape[:-1]} or {x.shape[1:-1]} for x {x.shape}")  # fmt: skip
+    rows, rows_back = embedding(table, ids=positions, name="position")
 
     def backward(dy):
-        drows = dy if positions.ndim == dy.ndim - 1 else dy.sum(axis=0)  # (T,): the same rows for every sample
+        drows = dy if positions.ndim == dy.ndim - 1 else sum_float32(dy, axis=0)  # (T,): the same rows for every sample
         return dy, rows_back(drows)
 
     return x + rows, backward

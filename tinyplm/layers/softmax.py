@@ -9,12 +9,15 @@ def masked_softmax(scores, mask=None):
     """The probabilities of `softmax`, in place on scores (at least float32), which the caller owns."""
     xp = array_module(scores)
     if mask is not None:
-        xp.copyto(scores, float(xp.finfo(scores.dtype).min), where=~mask)
-    scores -= scores.max(axis=-1, keepdims=True)
+        if getattr(mask, "dtype", None) != "bool":
+            given = f"dtype {mask.dtype}" if hasattr(mask, "dtype") else type(mask).__name__
+            raise TypeError(f"mask: got {given}, expected a boolean array where True = may attend")
+        xp.copyto(scores, float("-inf"), where=~mask)
+    top = scores.max(axis=-1, keepdims=True)
+    scores -= xp.maximum(top, float(xp.finfo(scores.dtype).min))  # finite in an empty row too, so that exp gives 0 there
     xp.exp(scores, out=scores)
     total = scores.sum(axis=-1, keepdims=True)
-    if mask is not None:
-        total = xp.where(mask.any(axis=-1, keepdims=True), total, float("inf")).astype(scores.dtype, copy=False)
+    total += total == 0  # an empty row: 0 / 1
     scores /= total
     return scores
 
@@ -22,8 +25,8 @@ def masked_softmax(scores, mask=None):
 def softmax(x, *, mask=None):
     """p_i = exp(x_i) / sum_j exp(x_j), over the entries where mask is True; p = 0 elsewhere.
 
-    x (..., N), mask boolean broadcastable to x -> (..., N).  A row where nothing is True gives zeros.  Keeps p.
-    dx = p * (dp - sum_j dp_j p_j).
+    x (..., N), mask boolean broadcastable to x -> (..., N).  A row with nothing True, or with -inf everywhere, gives
+    zeros.  Keeps p.   dx = p * (dp - sum_j dp_j p_j).   TypeError when the mask is not boolean.
     """
     p = masked_softmax(at_least_float32(x) + 0, mask)  # + 0: a copy that may be written into
 
@@ -45,7 +48,7 @@ def log_softmax(x):
     y = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
 
     def backward(dy):
-        dx = dy - xp.exp(y) * dy.sum(axis=-1, keepdims=True)
+        dx = dy - xp.exp(y) * dy.sum(axis=-1, keepdims=True, dtype=y.dtype)
         return dx.astype(x.dtype, copy=False)
 
     return y.astype(x.dtype, copy=False), backward

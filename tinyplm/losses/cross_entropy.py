@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 from ..backend import array_module, at_least_float32, is_host
 
 
@@ -10,14 +12,15 @@ def cross_entropy(logits, *, targets, weights=None, total=None, smoothing=0.0, i
 
     logits (..., V), targets (...) integers in [0, V) or ignore_index, weights (...) or None = 1, smoothing e in [0, 1)
     (Szegedy et al. 2016, sec. 7) -> a scalar in at least float32, 0-dimensional.  Keeps the logits and their log-sum-exp.
-    `total` is a number, the sum of weights over the whole step, so that shards, micro-batches and ranks add up to one
+    `total` is a number > 0, the sum of weights over the whole step, so that shards, micro-batches and ranks add up to one
     batch; None takes the sum of the weights that count here (and at least makes 0 of nothing).
     dlogits = dloss w_i / total (p_i - (1 - e) onehot(t_i) - e / V), and exactly 0 where the target is ignored.
+    ValueError on targets or weights of another shape, and on targets that are not integers or (on the host) out of range.
     """
     xp = array_module(logits)
     V = logits.shape[-1]
     rows = logits.reshape(-1, V)
-    w, t, denominator = _weights(rows, targets, weights, total, smoothing, ignore_index)
+    w, t, denominator = _weights(logits, V, targets, weights, total, smoothing, ignore_index)
     loss, exp_sum, top = _exponentials(at_least_float32(rows) + 0, t, w, smoothing)  # + 0: a copy
     lse = xp.log(exp_sum) + top
 
@@ -35,14 +38,19 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
 
     x (..., D), W (D, V), b (V,) or None -> a scalar.  Logits (chunk, V) live only while their chunk is worked on.
     The gradients need the same logits, so they are formed in the same pass (grad=True) and kept: dx (..., D) and dW (D, V);
-    backward only scales them by dloss.  grad=False skips that; backward is then None.
+    backward only scales them by dloss / total.  Until then they are as large as their weights, so that in float16 the loss
+    scale in dloss finds them before they have vanished; dW and db are summed in at least float32.
+    grad=False skips all that; backward is then None.
     """
     xp = array_module(x)
     rows = x.reshape(-1, x.shape[-1])
-    w, t, denominator = _weights(rows, targets, weights, total, smoothing, ignore_index, vocabulary=W.shape[1])
+    if W.ndim != 2 or x.shape[-1:] != W.shape[:1] or (b is not None and b.shape != W.shape[1:]):
+        raise ValueError(f"vocabulary_cross_entropy: x {x.shape}, W {W.shape}, b {None if b is None else b.shape} do not fit: "
+                         "expected x (..., D), W (D, V), b (V,) or None")  # fmt: skip
+    w, t, denominator = _weights(x, W.shape[1], targets, weights, total, smoothing, ignore_index)
     dx = xp.empty(rows.shape, dtype=rows.dtype) if grad else None
-    dWT = xp.zeros(W.shape[::-1], dtype=W.dtype) if grad else None
-    db = xp.zeros(b.shape, dtype=b.dtype) if grad and b is not None else None
+    dWT = xp.zeros(W.shape[::-1], dtype=at_least_float32(W[:0]).dtype) if grad else None
+    db = xp.zeros(b.shape, dtype=at_least_float32(b[:0]).dtype) if grad and b is not None else None
     loss = 0
     for start in range(0, rows.shape[0], chunk):
         part = slice(start, start + chunk)
@@ -53,40 +61,47 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
         loss = part_loss + loss
         if grad:
             logits /= exp_sum  # now p
-            d = _rows_gradient(logits, t[part], w[part] / denominator, smoothing).astype(rows.dtype, copy=False)
-            xp.matmul(d, W.T, out=dx[part])
-            dWT += d.T @ rows[part]
+            d = _rows_gradient(logits, t[part], w[part], smoothing)
+            xp.matmul(d.astype(rows.dtype, copy=False), W.T, out=dx[part])
+            dWT += d.T @ at_least_float32(rows[part])
             if db is not None:
                 db += d.sum(axis=0)
 
     def backward(dloss):
-        return (dx * dloss).reshape(x.shape).astype(x.dtype, copy=False), (dWT * dloss).T, None if db is None else db * dloss
+        scale = dloss / denominator
+        scaled_dx = (at_least_float32(dx) * scale).astype(x.dtype, copy=False).reshape(x.shape)
+        dW = (dWT * scale).T.astype(W.dtype, copy=False)
+        return scaled_dx, dW, None if db is None else (db * scale).astype(b.dtype, copy=False)
 
     return loss / denominator, backward if grad else None
 
 
-def _weights(rows, targets, weights, total, smoothing, ignore_index, vocabulary=None):
-    """Per row: the weight (0 where ignored), the target (0 where ignored); and the denominator, checked."""
-    xp = array_module(rows)
-    V = rows.shape[-1] if vocabulary is None else vocabulary
+def _weights(x, V, targets, weights, total, smoothing, ignore_index):
+    """For each position of x (..., n): the weight (0 where ignored), the target (0 where ignored); and the denominator."""
+    xp = array_module(x)
     if not 0 <= smoothing < 1:
         raise ValueError(f"cross_entropy: expected 0 <= smoothing < 1, got {smoothing}")
+    for name, a in (("targets", targets), ("weights", weights)):
+        if a is not None and a.shape != x.shape[:-1]:
+            raise ValueError(f"cross_entropy: {name} have shape {a.shape}, expected {x.shape[:-1]}")
+    if targets.dtype.kind not in "iu":
+        raise ValueError(f"cross_entropy: targets have dtype {targets.dtype}, expected integers")
+    if isinstance(total, Real) and not total > 0:
+        raise ValueError(f"cross_entropy: expected total > 0, got {total}")
     t = targets.reshape(-1)
-    if t.shape[0] != rows.shape[0]:
-        raise ValueError(f"cross_entropy: {t.shape[0]} targets for {rows.shape[0]} positions")
     counts = t != ignore_index
     if is_host(t):  # on a GPU this check would wait for the device
         wrong = counts & ((t < 0) | (t >= V))
         if wrong.any():
             raise ValueError(f"cross_entropy: target {int(t[wrong][0])} is out of range: expected 0 to {V - 1}, "
                              f"or {ignore_index} for ignored")  # fmt: skip
-    dtype = at_least_float32(rows[:0]).dtype
+    dtype = at_least_float32(x[:0]).dtype
     w = counts.astype(dtype) if weights is None else xp.where(counts, weights.reshape(-1), 0).astype(dtype)
     if total is None:
         denominator = w.sum()
         denominator = xp.where(denominator == 0, 1, denominator).astype(dtype)
     else:
-        denominator = total
+        denominator = float(total) if isinstance(total, Real) else total  # NumPy's float64 and int64 would promote float32
     return w, xp.where(counts, t, 0), denominator
 
 

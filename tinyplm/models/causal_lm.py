@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
 from ..core import Tree, add, complete
@@ -12,7 +13,8 @@ from ..losses.cross_entropy import vocabulary_cross_entropy
 def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, grad=True, **inputs):
     """outputs = {"logits" (B, T, V), "hidden" (B, T, D)}.
 
-    backward(doutputs) takes gradients of either or both and gives (dparams, dinputs_embeds); None without grad.
+    backward(doutputs) takes gradients of either or both and gives (dparams, dinputs_embeds); None without grad.  With
+    on_gradient (see core.stack), dparams has None for each layer, whose gradient went to the callback.
     """
     hidden, body_back = family.body(params["body"], inputs_embeds, config=config, grad=grad, **inputs)
     W, W_back = family.output_matrix(params, config=config)
@@ -20,6 +22,7 @@ def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, gra
     outputs = {"logits": logits, "hidden": hidden}
     if not grad:
         return outputs, None
+    finish = _finish(params, inputs)
 
     def backward(doutputs):
         unknown = set(doutputs) - set(outputs)
@@ -30,11 +33,18 @@ def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, gra
             dh, dW, _ = head_back(doutputs["logits"])
             dhidden, dhead = add(dh, dhidden), W_back(dW)
         if dhidden is None:
-            return complete(None, params), None if inputs_embeds is None else inputs_embeds * 0
+            return finish({}), None if inputs_embeds is None else inputs_embeds * 0
         dbody, dinputs_embeds = body_back(dhidden)
-        return complete(add(dhead, {"body": dbody}), params), dinputs_embeds
+        return finish(add(dhead, {"body": dbody})), dinputs_embeds
 
     return outputs, backward
+
+
+def last_logits(family: ModuleType, params: Tree, inputs_embeds=None, *, config, **inputs):
+    """The logits (B, V) after the last position alone, without gradients: the (B, T, V) of the others are never built."""
+    hidden, _ = family.body(params["body"], inputs_embeds, config=config, grad=False, **inputs)
+    W, _ = family.output_matrix(params, config=config)
+    return linear(hidden[:, -1], W)[0]
 
 
 def loss(family: ModuleType, params: Tree, *, config, targets, weights=None, total=None, smoothing=0.0, chunk=1024,
@@ -49,10 +59,18 @@ def loss(family: ModuleType, params: Tree, *, config, targets, weights=None, tot
                                                 smoothing=smoothing, chunk=chunk, grad=grad)  # fmt: skip
     if not grad:
         return value, None
+    finish = _finish(params, inputs)
 
     def backward(dloss):
         dhidden, dW, _ = loss_back(dloss)
         dbody, _ = body_back(dhidden)
-        return complete(add(W_back(dW), {"body": dbody}), params)
+        return finish(add(W_back(dW), {"body": dbody}))
 
     return value, backward
+
+
+def _finish(params: Tree, inputs: dict) -> Callable[[Tree], Tree]:
+    """Zeros for what a gradient tree lacks; not with on_gradient, where they would be the full tree that it avoids."""
+    if inputs.get("on_gradient") is not None:
+        return lambda partial: partial
+    return lambda partial: complete(partial, params)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
+import types
+from collections.abc import Iterable
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 def from_dict(cls: type, source: dict[str, Any]) -> Any:
     """The config of class cls from the contents of a config.json.
 
     Unknown keys are kept in `source` and written back.  cls.ALIASES names other spellings of a field that transformers takes as
-    well; ValueError where the two differ.
+    well; ValueError where the two differ, and for quantized weights.
     """
+    if source.get("quantization_config") is not None:
+        raise ValueError("quantization_config is not supported: expected a model that is not quantized")
     names = {f.name for f in dataclasses.fields(cls)} - {"source"}
     values = {name: value for name, value in source.items() if name in names}
     for alias, name in cls.ALIASES.items():
@@ -38,12 +43,41 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {"model_type": type(config).MODEL_TYPE, **out}
 
 
+def check_types(config: Any) -> None:
+    """ValueError naming the first field whose value is not of its annotated type.
+
+    A JSON number without a fraction may stand for a float; true and false are no numbers.
+    """
+    annotations = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name != "source" and not _fits(value, annotations[field.name]):
+            raise ValueError(f"config: {field.name} must be {field.type}, got {value!r}")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    if isinstance(annotation, types.UnionType):
+        return any(_fits(value, choice) for choice in get_args(annotation))
+    if get_origin(annotation) is list:
+        return isinstance(value, list) and all(_fits(item, *get_args(annotation)) for item in value)
+    if isinstance(value, bool):
+        return annotation is bool
+    return isinstance(value, (int, float) if annotation is float else annotation)
+
+
 def check_positive(config: Any, *names: str) -> None:
-    """ValueError naming the first of these fields that is not a positive integer."""
+    """ValueError naming the first of these fields, integers or None, that is not positive."""
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"config: {name} must be a positive integer, got {value!r}")
+
+
+def check_not_negative(config: Any, *names: str) -> None:
+    """ValueError naming the first of these fields that is not a finite number >= 0."""
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ValueError(f"config: {name} must be finite and >= 0, got {getattr(config, name)!r}")
 
 
 def check_rates(config: Any, *names: str) -> None:
@@ -51,3 +85,9 @@ def check_rates(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"config: {name} must be in [0, 1), got {getattr(config, name)!r}")
+
+
+def check_known(config: Any, name: str, choices: Iterable[str]) -> None:
+    """ValueError unless the field is one of the choices."""
+    if getattr(config, name) not in choices:
+        raise ValueError(f"config: unknown {name} {getattr(config, name)!r}; expected one of {', '.join(sorted(choices))}")

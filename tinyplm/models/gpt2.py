@@ -25,8 +25,8 @@ from ..layers.mlp import mlp
 from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..random import fold, generator
-from ..weights import Rename, concatenate
-from .config import check_positive, check_rates
+from ..weights import Rename, concatenate, weight_and_bias
+from .config import check_known, check_not_negative, check_positive, check_rates, check_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,25 +55,27 @@ class Config:
     add_cross_attention: bool = False
     tie_word_embeddings: bool = True
     bos_token_id: int | None = 50256
-    eos_token_id: int | None = 50256
+    eos_token_id: int | list[int] | None = 50256
     source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_positive(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
-        if self.n_inner is not None:
-            check_positive(self, "n_inner")
+        check_types(self)
+        check_positive(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")
+        check_not_negative(self, "layer_norm_epsilon", "initializer_range")
         check_rates(self, "resid_pdrop", "embd_pdrop", "attn_pdrop")
         if self.n_embd % self.n_head:
             raise ValueError(f"config: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        if self.activation_function not in ACTIVATIONS:
-            raise ValueError(f"config: unknown activation_function {self.activation_function!r}; expected one of "
-                             f"{sorted(ACTIVATIONS)}")  # fmt: skip
+        check_known(self, "activation_function", ACTIVATIONS)
         if self.add_cross_attention:
             raise ValueError("config: add_cross_attention = true is not supported for gpt2")
 
     @property
     def context(self) -> int:
         return self.n_positions
+
+    @property
+    def heads(self) -> int:
+        return self.n_head
 
 
 # Radford et al. 2019, table 2; the counts of parameters are those of the released weights (tests/test_gpt2.py).
@@ -105,34 +107,36 @@ def shapes(config: Config) -> dict:
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
-    """The initial value of one parameter, float64 on the host.                    Radford et al. 2018, sec. 4.1; 2019, sec. 2.3
+    """One parameter's initial value, float64 on the host, or one number for all. Radford et al. 2018, sec. 4.1; 2019, sec. 2.3
 
     Norms 1 and 0, biases 0, weights N(0, 0.02); the matrices that write into the residual stream (Wo, W2) are scaled by
-    1 / sqrt(number of residual additions) = 1 / sqrt(2 n_layer).
+    1 / sqrt(number of residual additions) = 1 / sqrt(2 n_layer).  Positions have 0.02 too, as in transformers; OpenAI's
+    released code has 0.01 for them, and the papers do not say.
     """
     name = path.rsplit(".", 1)[-1]
-    rng = generator(key)
     if name == "gamma":
-        return rng.normal(1, 0, shape)
-    if name == "beta" or name.startswith("b"):
-        return rng.normal(0, 0, shape)
+        return 1.0
+    if name.startswith("b"):  # beta, and the biases
+        return 0.0
     residual = (2 * config.n_layer) ** -0.5 if name in ("Wo", "W2") else 1.0
-    return rng.normal(0, config.initializer_range * residual, shape)
+    return generator(key).normal(0, config.initializer_range * residual, shape)
 
 
 def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, **stacking):
     """Hidden states after the final norm.
 
-    p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D); attention_mask (B, T) of 0/1, position_ids (B, T) or (T,),
-    by default 0 .. T-1; key (B,) one per sample for dropout, None for none; stacking: see core.stack.
-    -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None when input_ids was given.
+    p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D); attention_mask (B, T) of 0/1, or 4-dimensional booleans that
+    join the causal mask; position_ids (B, T) or (T,), by default 0 .. T-1; key (B,) one per sample for dropout, None for none;
+    stacking: see core.stack.  -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
     x, tokens_back = (inputs_embeds, None) if input_ids is None else embedding(p["tokens"], ids=input_ids)
     xp = array_module(x)
     T = x.shape[1]
     if position_ids is None:
         position_ids = xp.arange(T)
-    mask = combine_masks(causal_mask(T, xp=xp), None if attention_mask is None else padding_mask(attention_mask))
+    if attention_mask is not None and attention_mask.ndim == 2:
+        attention_mask = padding_mask(attention_mask)
+    mask = combine_masks(causal_mask(T, xp=xp), attention_mask)
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_epsilon)
 
     def layer(p, x, *, index, key):
@@ -158,9 +162,7 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
         dlayers, dx = stack_back(dx)
         dx, dpositions = positions_back(drop_back(dx))
         dp = {"positions": dpositions, "layers": dlayers, "norm": dnorm}
-        if tokens_back is None:
-            return dp, dx
-        return {"tokens": tokens_back(dx), **dp}, None
+        return (dp, dx) if tokens_back is None else ({"tokens": tokens_back(dx), **dp}, None)
 
     return hidden, backward
 
@@ -179,20 +181,14 @@ _LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"
 NAMES = [
     Rename("transformer.wte.weight", "body.tokens"),
     Rename("transformer.wpe.weight", "body.positions"),
-    Rename("transformer.ln_f.weight", "body.norm.gamma"),
-    Rename("transformer.ln_f.bias", "body.norm.beta"),
-    Rename(f"{_HUB}.ln_1.weight", f"{_LAYER}.norm1.gamma"),
-    Rename(f"{_HUB}.ln_1.bias", f"{_LAYER}.norm1.beta"),
+    *weight_and_bias("transformer.ln_f", "body.norm.gamma", "body.norm.beta"),
+    *weight_and_bias(f"{_HUB}.ln_1", f"{_LAYER}.norm1.gamma", f"{_LAYER}.norm1.beta"),
     Rename(f"{_HUB}.attn.c_attn.weight", *(f"{_LAYER}.attention.W{n}" for n in "qkv"), operation=concatenate(1)),
     Rename(f"{_HUB}.attn.c_attn.bias", *(f"{_LAYER}.attention.b{n}" for n in "qkv"), operation=concatenate(0)),
-    Rename(f"{_HUB}.attn.c_proj.weight", f"{_LAYER}.attention.Wo"),
-    Rename(f"{_HUB}.attn.c_proj.bias", f"{_LAYER}.attention.bo"),
-    Rename(f"{_HUB}.ln_2.weight", f"{_LAYER}.norm2.gamma"),
-    Rename(f"{_HUB}.ln_2.bias", f"{_LAYER}.norm2.beta"),
-    Rename(f"{_HUB}.mlp.c_fc.weight", f"{_LAYER}.mlp.W1"),
-    Rename(f"{_HUB}.mlp.c_fc.bias", f"{_LAYER}.mlp.b1"),
-    Rename(f"{_HUB}.mlp.c_proj.weight", f"{_LAYER}.mlp.W2"),
-    Rename(f"{_HUB}.mlp.c_proj.bias", f"{_LAYER}.mlp.b2"),
+    *weight_and_bias(f"{_HUB}.attn.c_proj", f"{_LAYER}.attention.Wo", f"{_LAYER}.attention.bo"),
+    *weight_and_bias(f"{_HUB}.ln_2", f"{_LAYER}.norm2.gamma", f"{_LAYER}.norm2.beta"),
+    *weight_and_bias(f"{_HUB}.mlp.c_fc", f"{_LAYER}.mlp.W1", f"{_LAYER}.mlp.b1"),
+    *weight_and_bias(f"{_HUB}.mlp.c_proj", f"{_LAYER}.mlp.W2", f"{_LAYER}.mlp.b2"),
     Rename("lm_head.weight", "head.W", operation="transpose"),
 ]
 PREFIX = "transformer."  # a file of the bare body lacks it, as the released one does

@@ -55,9 +55,11 @@ class Model:
                  key: int | None = None, **stacking):  # fmt: skip
         """outputs {"logits" (B, T, V), "hidden" (B, T, D)} and backward.
 
-        input_ids (B, T) integers, lists or arrays, on the host or on the model's device; or inputs_embeds (B, T, D).
-        attention_mask (B, T) of 0/1, position_ids (B, T) or (T,).  grad=False: backward is None, and memory stays small.
-        key: an int for dropout, None for none.  stacking: see core.stack (checkpointing, once, on_gradient).
+        input_ids (B, T) integers, lists or arrays, on the host or on the model's device; or inputs_embeds (B, T, D), cast to
+        the model's dtype.  attention_mask (B, T) of 0/1, 1 = a real token; or, as for packed samples (layers.mask.packed_mask),
+        booleans (B or 1, H or 1, T, T), True = may attend, on top of the causal mask.  position_ids (B, T) or (T,).
+        grad=False: backward is None, and memory stays small.  key: an int for dropout, None for none.
+        stacking: see core.stack (checkpointing, once, on_gradient).
         backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) when those were given.
         ValueError for wrong shapes, ids out of range, a sequence longer than the context.
         """
@@ -77,9 +79,13 @@ class Model:
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("expected either input_ids or inputs_embeds, and not both")
         if inputs_embeds is not None:
+            inputs_embeds = _host_or_device(inputs_embeds)
             D = self.params["body"]["tokens"].shape[1]
-            if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != D:
-                raise ValueError(f"inputs_embeds: expected shape (B, T, {D}), got {inputs_embeds.shape}")
+            if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != D or 0 in inputs_embeds.shape:
+                raise ValueError(f"inputs_embeds: expected shape (B, T, {D}) with B, T >= 1, got {inputs_embeds.shape}")
+            if inputs_embeds.dtype.kind not in "fiu":
+                raise ValueError(f"inputs_embeds must be real numbers, got dtype {inputs_embeds.dtype}")
+            inputs_embeds = inputs_embeds.astype(self.dtype, copy=False)
             B, T = inputs_embeds.shape[:2]
         else:
             input_ids = _host_or_device(input_ids)
@@ -92,8 +98,7 @@ class Model:
             raise ValueError(f"a sequence of {T} tokens is longer than the context of {self.config.context}")
         if attention_mask is not None:
             attention_mask = _host_or_device(attention_mask)
-            if attention_mask.shape != (B, T):
-                raise ValueError(f"attention_mask: expected shape {(B, T)}, got {attention_mask.shape}")
+            self._check_mask(attention_mask, B, T)
         if position_ids is not None:
             position_ids = _host_or_device(position_ids)
             if position_ids.shape not in ((T,), (B, T)):
@@ -105,6 +110,17 @@ class Model:
         if self.device == "cpu":
             return moved
         return {name: to_device(a, self.device) if a is not None and is_host(a) else a for name, a in moved.items()}
+
+    def _check_mask(self, mask: Any, B: int, T: int) -> None:
+        if mask.ndim != 4:
+            if mask.shape != (B, T):
+                raise ValueError(f"attention_mask: expected shape {(B, T)}, got {mask.shape}")
+            return
+        H = self.config.heads
+        if mask.dtype != bool:
+            raise ValueError(f"attention_mask: of 4 dimensions it must be boolean, True = may attend, got dtype {mask.dtype}")
+        if mask.shape[0] not in (1, B) or mask.shape[1] not in (1, H) or mask.shape[2:] != (T, T):
+            raise ValueError(f"attention_mask: expected shape ({B} or 1, {H} or 1, {T}, {T}), got {mask.shape}")
 
 
 def _host_or_device(values: Any) -> Any:

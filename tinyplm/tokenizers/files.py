@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files import replaced
+
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -98,20 +100,8 @@ def write(file: TokenizerFile, path: str | os.PathLike) -> None:
             "merges": [f"{a} {b}" for a, b in file.merges],
         },
     }
-    _replace_file(path, json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8"))
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    """Write under another name, flush, rename: what is at `path` is the old file or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def _load(path: Path) -> Any:

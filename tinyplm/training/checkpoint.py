@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import hub, weights
 from ..backend import to_device, to_host
+from ..files import replaced, sync_folder
 from ..models.model import Model
 from ..optim.adamw import AdamW
 from .settings import Settings
@@ -59,18 +60,8 @@ def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Sett
 
 def point(file: Path, name: str) -> None:
     """Make the small text file `file` ("latest", "best") name a checkpoint."""
-    with weights.replaced(file) as temporary:
+    with replaced(file) as temporary:
         temporary.write_text(name + "\n")
-    sync_folder(file.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename survives a crash."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def find(out: Path, name: str = "latest") -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..weights import replaced
+from ..files import replaced
 
 
 class Log:
