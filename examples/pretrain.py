@@ -39,6 +39,9 @@ SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large
 # May differ on resume: they do not change what is learned.
 FREE = ("out", "device", "workers", "samples")
 
+# What a resume needs to know of the data.
+FACTS = {"validation_bytes", "vocab_size"}
+
 
 def prepare(options: dict, out: Path) -> dict:
     """Documents, tokenizer and token arrays, kept in `out`; returns what a resume needs to know of them."""
@@ -168,13 +171,14 @@ def arguments() -> tuple[dict, dict | None]:
     if not file.exists():
         raise ValueError(f"{file.parent}: nothing to resume, there is no run.json in it")
     run = read_json(file)
-    if not isinstance(run, dict) or run.get("options", {}).keys() != defaults.keys() or "facts" not in run:
+    options, facts = (run.get(name) if isinstance(run, dict) else None for name in ("options", "facts"))
+    whole = isinstance(options, dict) and isinstance(facts, dict) and options.keys() == defaults.keys() and facts.keys() == FACTS
+    if not whole:
         raise ValueError(f"{file}: expected the options and facts of a run of this version")
-    stored = run["options"]
-    changed = [f"--{n} was {stored[n]!r}, now {v!r}" for n, v in given.items() if n not in FREE and v != stored[n]]
+    changed = [f"--{n} was {options[n]!r}, now {v!r}" for n, v in given.items() if n not in FREE and v != options[n]]
     if changed:
         raise ValueError(f"cannot resume with another configuration: {'; '.join(changed)}")
-    return {**stored, **{n: v for n, v in given.items() if n in FREE}}, run["facts"]
+    return {**options, **{n: v for n, v in given.items() if n in FREE}}, facts
 
 
 if __name__ == "__main__":
