@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from .backend import array_module
+from .backend import array_module, sum_float32
 
 # Nested dicts and lists of arrays; None stands for nothing there.  A tuple is a leaf: trees of shapes hold tuples.
 Tree = Any
@@ -82,7 +82,7 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
         return gradient
     extra = gradient.ndim - len(shape)
     repeated = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1)
-    return gradient.sum(axis=repeated, keepdims=True).reshape(shape)
+    return sum_float32(gradient, axis=repeated, keepdims=True).reshape(shape)
 
 
 def complete(partial: Tree, like: Tree) -> Tree:

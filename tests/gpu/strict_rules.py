@@ -103,6 +103,8 @@ class Call:
             theirs = list(inspect.signature(numpy_function).parameters.values())[method:]
         except (TypeError, ValueError):  # NumPy before 2.4 has no signature for functions in C
             return
+        # reshape's second argument has been renamed in NumPy 2.1, which keeps the old name as a keyword until 2.4
+        theirs = [p for p in theirs if (self.name, p.name) != ("reshape", "newshape")]
         places = {p.name: i for i, p in enumerate(theirs)}
         ours = {p.name for p in self.parameters}
         for i, parameter in enumerate(self.parameters):
