@@ -212,16 +212,8 @@ def map_shards(f: Callable[[Tree], Tree], batch: Tree, workers: int) -> list[Tre
     """
     if workers == 1:
         return [f(batch)]
-    with blas_threads(1):
-        return parallel_map(f, shards(batch, workers), workers)
-
-
-def parallel_map(f: Callable, items: Sequence, workers: int) -> list:
-    """[f(item) for item in items], by so many threads; an exception in one of them is raised here."""
-    if workers == 1 or len(items) < 2:
-        return [f(item) for item in items]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(f, items))
+    with blas_threads(1), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(f, shards(batch, workers)))
 
 
 class _BlasThreads:

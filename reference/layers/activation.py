@@ -39,7 +39,7 @@ def gelu_tanh(x: np.ndarray) -> np.ndarray:
 
 
 def silu(x: np.ndarray) -> np.ndarray:
-    """y = x sigmoid(x) = x / (1 + exp(-x)).   Elfwing et al. 2018; Elfwing et al. 2018"""
+    """y = x sigmoid(x) = x / (1 + exp(-x)).   Elfwing et al. 2018"""
     x = np.asarray(x, dtype=np.float64)
     y = np.zeros(x.shape)
     for i in np.ndindex(x.shape):

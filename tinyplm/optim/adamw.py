@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import array_module, at_least_float32, is_host
-from ..core import Tree, flatten, parallel_map
+from ..core import Tree, flatten
 from .clip import clip_scale, global_norm
 from .flat import FlatTree
 
@@ -25,7 +25,9 @@ class AdamW:
 
     The optimiser owns the buffers that it updates: `params` is its own copy as a tree of views into one flat buffer, so a
     tree taken earlier does not move.  `gradient` is a FlatTree to add gradients into; `step` uses it up.
-    decays(path, array) says which parameters decay.  Moments are kept in at least float32.
+    decays(path, array) says which parameters decay.  Moments are kept in at least float32; parameters in float16 are updated
+    in float16, where a small step is lost: train on float32 masters.  The decay is lr * weight_decay, as in torch.optim.AdamW;
+    the paper's is the schedule's factor alone, without the peak.
     """
 
     def __init__(self, params: Tree, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
@@ -54,11 +56,10 @@ class AdamW:
         """The global norm of `gradient`, 0-dimensional."""
         return global_norm({"gradient": self.gradient.buffer})
 
-    def step(self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1) -> None:
+    def step(self, lr: float, *, clip: float | None = None, norm: Any = None) -> None:
         """One update from `gradient`, which is then set to zero.
 
         clip: scale the gradient to at most this global norm; norm: gradient_norm() if it is known already.
-        workers: threads that share the elements on the host; the result is the same for any number of them.
         """
         scale = 1.0
         if clip is not None:
@@ -66,12 +67,9 @@ class AdamW:
         self.t += 1
         size = self.values.buffer.size
         block = _BLOCK if is_host(self.values.buffer) else max(size, 1)
-        parts = [
-            (slice(start, min(start + block, last)), decay)
-            for first, last, decay in ((0, self.decayed_size, self.weight_decay), (self.decayed_size, size, 0.0))
-            for start in range(first, last, block)
-        ]
-        parallel_map(lambda part: self._update(part[0], lr, part[1], scale), parts, workers)
+        for first, last, decay in ((0, self.decayed_size, self.weight_decay), (self.decayed_size, size, 0.0)):
+            for start in range(first, last, block):
+                self._update(slice(start, min(start + block, last)), lr, decay, scale)
         self.gradient.clear()
 
     def _update(self, part: slice, lr: float, decay: float, scale: Any) -> None:

@@ -59,7 +59,7 @@ def update(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.ndarr
     norm = optimizer.gradient_norm()
     if is_host(norm):
         check_finite(step, float(loss), float(norm))
-    optimizer.step(settings.rate(step), clip=settings.clip, norm=norm, workers=settings.workers)
+    optimizer.step(settings.rate(step), clip=settings.clip, norm=norm)
     return loss, norm
 
 
