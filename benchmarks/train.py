@@ -21,6 +21,7 @@ import time
 # layers, width, heads, context, batch, vocabulary
 SHAPES = ["2,256,4,64,8,1024", "4,256,4,128,16,2048", "6,384,6,256,8,4096"]
 LEARNING_RATE, DECAY, CLIP = 1e-3, 0.1, 1.0
+PAUSE = 0.3  # seconds before each turn: OpenMP's threads go on spinning for a while after their library's step
 
 
 def matmul_peak(matmul, a) -> float:
@@ -135,6 +136,7 @@ def compare(shape: list[int], rounds: int, workers: int) -> str:
     seconds, memory = {library: [] for library in processes}, {}
     for _ in range(rounds):
         for library, process in processes.items():
+            time.sleep(PAUSE)
             process.stdin.write("step\n")
             process.stdin.flush()
             time_taken, used = process.stdout.readline().split()
