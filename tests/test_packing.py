@@ -1,9 +1,7 @@
 """Packed token arrays and batches: files, training order, evaluation windows, document positions."""
 
-import hashlib
 import io
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,19 +17,6 @@ from tinyplm.data import (
     pack,
     write_tokens,
 )
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def fingerprint(documents):
-    return hashlib.sha256("\0".join(documents).encode()).hexdigest()
-
-
-def runs(documents, words=8):
-    for document in documents:
-        split = document.split()
-        for i in range(len(split) - words + 1):
-            yield tuple(split[i : i + words])
 
 
 def raises(message):
