@@ -30,6 +30,10 @@ from tests.laws import Sizes
 from tinyplm.core import tree_map
 
 
+def spoiled(gradient):
+    return tree_map(lambda a: a * 1.01, gradient)  # None stays None
+
+
 def broken(f):
     """f with a backward whose gradients are all 1% too large: what a wrong constant would do."""
 
@@ -38,8 +42,7 @@ def broken(f):
 
         def backward(dy):
             gradients = back(dy)
-            spoil = lambda tree: None if tree is None else tree_map(lambda a: a * 1.01, tree)  # noqa: E731
-            return tuple(spoil(g) for g in gradients) if isinstance(gradients, tuple) else spoil(gradients)
+            return tuple(map(spoiled, gradients)) if isinstance(gradients, tuple) else spoiled(gradients)
 
         return y, backward
 

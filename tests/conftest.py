@@ -5,6 +5,8 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
+from tinyplm.tokenizers import Tokenizer
+
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.register_profile("long", max_examples=500, deadline=None, print_blob=True)
 
@@ -34,3 +36,17 @@ def devices() -> list[str]:
 @pytest.fixture(params=devices())
 def device(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+TOKENIZER_TEXTS = [
+    "The quick brown fox jumps over the lazy dog. The dog's owner didn't see it; they've seen 1234 foxes.\n",
+    "def f(x):\n    return [x ** 2 for x in range(10)]\n\n\n# naïve café: übergrößenträger, señor, żółć\n",
+    "春天来了，花开了。The 春天 is here. 日本語のテキスト、한국어. Привет, мир! שלום עולם. 👩‍👩‍👧‍👦🇩🇪\t\t",
+    "low low low low low lower lower newest newest newest newest newest newest widest widest",
+]
+
+
+@pytest.fixture(scope="session")
+def trained() -> Tokenizer:
+    """A small tokenizer; nobody writes into it."""
+    return Tokenizer.train(TOKENIZER_TEXTS * 3, 450)

@@ -3,24 +3,12 @@
 import json
 
 import pytest
-from hypothesis import strategies as st
 
+from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.files import TokenizerFile
 
 END = "<|endoftext|>"
-TEXTS = [
-    "The quick brown fox jumps over the lazy dog. The dog's owner didn't see it; they've seen 1234 foxes.\n",
-    "def f(x):\n    return [x ** 2 for x in range(10)]\n\n\n# naïve café: übergrößenträger, señor, żółć\n",
-    "春天来了，花开了。The 春天 is here. 日本語のテキスト、한국어. Привет, мир! שלום עולם. 👩‍👩‍👧‍👦🇩🇪\t\t",
-    "low low low low low lower lower newest newest newest newest newest newest widest widest",
-]
-any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
-
-
-@pytest.fixture(scope="module")
-def trained() -> Tokenizer:
-    return Tokenizer.train(TEXTS * 3, 450)
 
 
 # Files

@@ -19,7 +19,7 @@ class Log:
         lines = [json.dumps(record) for record in read(path) if record["step"] <= last_step] if last_step else []
         with replaced(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (open for the whole run, closed by close)
+        self._file = open(path, "a", encoding="utf-8")  # open for the whole run; close() closes it
 
     def write(self, **record: Any) -> None:
         self._file.write(json.dumps(record) + "\n")

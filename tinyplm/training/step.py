@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import random
 from ..backend import is_host, to_device
-from ..core import map_shards, tree_map
+from ..core import map_shards
 from ..data.batches import IGNORED, evaluation_windows
 from ..models import causal_lm
 from ..models.model import Model
@@ -37,7 +37,8 @@ def accumulate(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.n
 
     loss = 0
     for start in range(0, len(inputs), settings.micro_size):
-        micro = tree_map(lambda a: a[start : start + settings.micro_size], batch)  # noqa: B023 (called at once)
+        part = slice(start, start + settings.micro_size)
+        micro = {name: a[part] for name, a in batch.items()}
         for part_loss, dparams in map_shards(gradient, micro, min(settings.workers, len(micro["targets"]))):
             optimizer.gradient.add(dparams)
             loss = part_loss + loss
