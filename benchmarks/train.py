@@ -12,26 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
-import subprocess
-import sys
-import time
+
+from turns import matmul_peak, median_ratio, peak_memory, serve, take_turns
 
 # layers, width, heads, context, batch, vocabulary
 SHAPES = ["2,256,4,64,8,1024", "4,256,4,128,16,2048", "6,384,6,256,8,4096"]
 LEARNING_RATE, DECAY, CLIP = 1e-3, 0.1, 1.0
-PAUSE = 0.3  # seconds before each turn: OpenMP's threads go on spinning for a while after their library's step
-
-
-def matmul_peak(matmul, a) -> float:
-    """GFLOP/s of a 1024 x 1024 float32 product, the best of some."""
-    times = []
-    for _ in range(12):
-        start = time.perf_counter()
-        matmul(a, a)
-        times.append(time.perf_counter() - start)
-    return 2 * len(a) ** 3 / min(times) / 1e9
 
 
 def tinyplm_step(shape: list[int], workers: int):
@@ -48,7 +35,7 @@ def tinyplm_step(shape: list[int], workers: int):
     rng = np.random.default_rng(0)
     peak = matmul_peak(np.matmul, rng.random((1024, 1024), dtype=np.float32))
     L, D, H, T, B, V = shape
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     model = tinyplm.create("gpt2", n_layer=L, n_embd=D, n_head=H, n_positions=T, vocab_size=V, resid_pdrop=0.0, embd_pdrop=0.0,
                            attn_pdrop=0.0, bos_token_id=0, eos_token_id=0)  # fmt: skip
     optimizer = AdamW(model.params, weight_decay=DECAY)
@@ -71,7 +58,7 @@ def torch_step(shape: list[int]):
     torch.manual_seed(0)
     peak = matmul_peak(torch.matmul, torch.rand(1024, 1024))
     L, D, H, T, B, V = shape
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
 
     class Block(nn.Module):
         def __init__(self):
@@ -113,43 +100,14 @@ def torch_step(shape: list[int]):
     return step, peak, before
 
 
-def serve(library: str, shape: list[int], workers: int) -> None:
-    """The worker process: one step for each line on stdin."""
-    step, peak, before = tinyplm_step(shape, workers) if library == "tinyplm" else torch_step(shape)
-    for _ in range(3):
-        step()
-    print(peak, flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        step()
-        seconds = time.perf_counter() - start
-        print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, flush=True)
-
-
 def compare(shape: list[int], rounds: int, workers: int) -> str:
     """One row of the table."""
-    processes, peaks = {}, {}
-    for library in ("tinyplm", "torch"):  # one after the other, so that each peak is measured alone
-        command = [sys.executable, __file__, "--serve", library, "--shape", ",".join(map(str, shape)), "--workers", str(workers)]
-        processes[library] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        peaks[library] = float(processes[library].stdout.readline())
-    seconds, memory = {library: [] for library in processes}, {}
-    for _ in range(rounds):
-        for library, process in processes.items():
-            time.sleep(PAUSE)
-            process.stdin.write("step\n")
-            process.stdin.flush()
-            time_taken, used = process.stdout.readline().split()
-            seconds[library].append(float(time_taken))
-            memory[library] = float(used) / 1024
-    for process in processes.values():
-        process.stdin.close()
-        process.wait()
-    ours, theirs = (statistics.median(seconds[library]) for library in ("tinyplm", "torch"))
-    ratio = statistics.median(b / a for a, b in zip(seconds["tinyplm"], seconds["torch"]))
-    times = f"{1e3 * ours:>9.1f}{1e3 * theirs:>10.1f}{ratio:>8.2f}"
-    sizes = f"{memory['tinyplm']:>9.0f}{memory['torch']:>8.0f}"
-    return f"{str(tuple(shape)):<28}{times}{sizes}{peaks['tinyplm']:>9.0f}{peaks['torch']:>8.0f}"
+    arguments = ["--shape", ",".join(map(str, shape)), "--workers", str(workers)]
+    results = take_turns(__file__, ("tinyplm", "torch"), arguments, rounds)
+    (peak, seconds, memory), (peer_peak, peer_seconds, peer_memory) = results["tinyplm"], results["torch"]
+    times = f"{1e3 * statistics.median(seconds):>9.1f}{1e3 * statistics.median(peer_seconds):>10.1f}"
+    ratio = f"{median_ratio(peer_seconds, seconds):>8.2f}"
+    return f"{str(tuple(shape)):<28}{times}{ratio}{memory:>9.0f}{peer_memory:>8.0f}{peak:>9.0f}{peer_peak:>8.0f}"
 
 
 def main() -> None:
@@ -161,7 +119,8 @@ def main() -> None:
     options = parser.parse_args()
     shapes = [[int(n) for n in shape.split(",")] for shape in options.shape or SHAPES]
     if options.serve:
-        serve(options.serve, shapes[0], options.workers)
+        work = tinyplm_step(shapes[0], options.workers) if options.serve == "tinyplm" else torch_step(shapes[0])
+        serve(*work)
         return
     print("milliseconds a step (medians), memory in MiB (peak above what was used before), matmul peak in GFLOP/s")
     print(f"{'(L, D, H, T, B, V)':<28}{'tinyplm':>9}{'PyTorch':>10}{'ratio':>8}{'memory':>9}{'':>8}{'peak':>9}")

@@ -25,13 +25,13 @@ from tinyplm.data.packing import open_tokens, pack, write_tokens
 from tinyplm.evaluation.perplexity import baseline_rows, format_rows, row
 from tinyplm.generation.generate import generate
 from tinyplm.models import gpt2
+from tinyplm.tensor_files import read_json, write_json
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find
 from tinyplm.training.log import plot
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
 from tinyplm.training.step import evaluate
-from tinyplm.weights import read_json, write_json
 
 # name: (layers, width, heads).  The published sizes of GPT-2 may be given as well, by their names.
 SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}

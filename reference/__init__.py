@@ -18,7 +18,7 @@ Shapes: B batch, T query length, S key length, D width, H heads, K key/value hea
 F feed-forward width, V vocabulary, C longest context.
 
 In reading order:
-    layers/      linear, embedding, norm, activation, softmax, position, mask, attention, mlp, block, heads
+    layers/      linear, embedding, norm, activation, softmax, position, rope, mask, attention, mlp, block, heads
     losses/      cross_entropy
     optim/       adamw, schedule, clip
     generation/  sampling

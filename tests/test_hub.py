@@ -10,7 +10,7 @@ import pytest
 import tinyplm
 from tests.laws import equal
 from tests.test_gpt2 import tiny
-from tinyplm import hub, weights
+from tinyplm import hub, tensor_files
 from tinyplm.core import flatten
 from tinyplm.models import gpt2
 from tinyplm.models.config import from_dict, to_dict
@@ -52,8 +52,8 @@ def test_files_of_several_dtypes(tmp_path, kinds, widest):
     """The parameters all have the widest one; saving writes each tensor back in its own, bit by bit."""
     file = tmp_path / "model.safetensors"
     tinyplm.save(tiny(dtype="float64"), tmp_path)
-    tensors = {name: np.array(a) for name, a in weights.read_safetensors(file)[0].items()}
-    weights.write_safetensors(file, tensors, {name: kinds[i % len(kinds)] for i, name in enumerate(tensors)})
+    tensors = {name: np.array(a) for name, a in tensor_files.read_safetensors(file)[0].items()}
+    tensor_files.write_safetensors(file, tensors, {name: kinds[i % len(kinds)] for i, name in enumerate(tensors)})
     model = tinyplm.load(tmp_path)
     assert {a.dtype.name for a in flatten(model.params).values()} == {widest}
     assert set(model.file_dtypes.values()) == set(kinds)
@@ -80,9 +80,9 @@ def test_bfloat16_rounds_to_nearest_even():
     one = np.float32(1).view(np.uint32)
     step = 1 << 16  # a unit in the last place of bfloat16, in bits of float32
     bits = np.array([one, one + step // 2, one + step // 2 + 1, one + step + step // 2, one + step // 2 - 1], dtype=np.uint32)
-    rounded = weights.round_to_bfloat16(bits.view(np.float32)).astype(np.int64) - (int(one) >> 16)
+    rounded = tensor_files.round_to_bfloat16(bits.view(np.float32)).astype(np.int64) - (int(one) >> 16)
     assert rounded.tolist() == [0, 0, 1, 2, 0]
-    special = weights.round_to_bfloat16(np.array([np.inf, -np.inf, np.nan, 3.4e38], dtype=np.float32))
+    special = tensor_files.round_to_bfloat16(np.array([np.inf, -np.inf, np.nan, 3.4e38], dtype=np.float32))
     values = (special.astype(np.uint32) << 16).view(np.float32)
     assert values[:2].tolist() == [np.inf, -np.inf] and np.isnan(values[2]) and np.isinf(values[3])
 
@@ -90,14 +90,14 @@ def test_bfloat16_rounds_to_nearest_even():
 def test_names_with_and_without_the_base_prefix(tmp_path):
     model = tiny()
     tinyplm.save(model, tmp_path)
-    tensors, _ = weights.read_safetensors(tmp_path / "model.safetensors")
+    tensors, _ = tensor_files.read_safetensors(tmp_path / "model.safetensors")
     bare = {name.removeprefix("transformer."): np.array(a) for name, a in tensors.items()}
     bare["h.0.attn.bias"] = np.ones((1, 1, 6, 6))  # a causal mask, as old files carry
     bare["lm_head.weight"] = bare["wte.weight"]  # a tied head written twice
-    weights.write_safetensors(tmp_path / "model.safetensors", bare)
+    tensor_files.write_safetensors(tmp_path / "model.safetensors", bare)
     assert equal(tinyplm.load(tmp_path).params, model.params)
     bare["lm_head.weight"] = bare["wte.weight"] + 1
-    weights.write_safetensors(tmp_path / "model.safetensors", bare)
+    tensor_files.write_safetensors(tmp_path / "model.safetensors", bare)
     with pytest.raises(ValueError, match=r"lm_head.weight differs from transformer.wte.weight"):
         tinyplm.load(tmp_path)
 
@@ -154,9 +154,9 @@ def test_gradients_under_hub_names():
 def _damage(tmp_path, change):
     tinyplm.save(tiny(), tmp_path)
     file = tmp_path / "model.safetensors"
-    tensors = {name: np.array(a) for name, a in weights.read_safetensors(file)[0].items()}
+    tensors = {name: np.array(a) for name, a in tensor_files.read_safetensors(file)[0].items()}
     change(tensors)
-    weights.write_safetensors(file, tensors)
+    tensor_files.write_safetensors(file, tensors)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_missing_folders_and_files_are_named(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     file = tmp_path / "x.json"
-    weights.write_json(file, {"a": 1})
+    tensor_files.write_json(file, {"a": 1})
     with pytest.raises(TypeError):
-        weights.write_json(file, {"a": object()})
+        tensor_files.write_json(file, {"a": object()})
     assert json.loads(file.read_text()) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["x.json"]

@@ -16,7 +16,8 @@ ALLOWED = {
     "files": set(),
     "core": {"backend"},
     "random": {"backend"},
-    "weights": {"core", "files"},
+    "tensor_files": {"files"},
+    "weights": {"backend", "core", "tensor_files"},
     "layers": {"backend", "core", "random"},
     "losses": {"backend", "core", "layers"},
     "optim": {"backend", "core"},
@@ -24,9 +25,9 @@ ALLOWED = {
     "tokenizers": {"files"},
     "evaluation": {"data"},
     "models": {"backend", "core", "random", "layers", "losses", "weights"},
-    "hub": {"backend", "core", "random", "weights", "models", "tokenizers"},
+    "hub": {"backend", "core", "files", "random", "tensor_files", "weights", "models", "tokenizers"},
     "generation": {"backend", "random", "models"},
-    "training": {"backend", "core", "random", "files", "weights", "data", "optim", "models", "hub"},
+    "training": {"backend", "core", "random", "files", "tensor_files", "data", "optim", "models", "hub"},
     "__init__": {"hub", "models"},
 }
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib"}

@@ -294,7 +294,7 @@ def test_a_save_that_fails_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoint.weights, "write_json", full)
+    monkeypatch.setattr(checkpoint, "write_json", full)
     with pytest.raises(OSError, match="No space"):
         _run(tmp_path)
     assert checkpoint.find(tmp_path) == good and tinyplm.load(good)

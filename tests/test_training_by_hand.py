@@ -16,7 +16,7 @@ import reference.optim.clip
 import reference.optim.schedule
 from tests.laws import equal, relative_error
 from tests.test_gpt2 import tiny
-from tinyplm import random, weights
+from tinyplm import files, random
 from tinyplm.core import flatten, unflatten
 from tinyplm.data.batches import Windows
 from tinyplm.losses.cross_entropy import cross_entropy
@@ -198,7 +198,7 @@ def place(events, *start):
 
 
 def test_a_file_is_flushed_in_full_before_it_gets_its_name(tmp_path, disk):
-    with weights.replaced(tmp_path / "file") as temporary:
+    with files.replaced(tmp_path / "file") as temporary:
         temporary.write_text("twelve bytes")
     inode = (tmp_path / "file").stat().st_ino
     assert place(disk, "fsync", inode, 12) < place(disk, "rename", inode, "file")

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -178,6 +179,32 @@ def erf(x: Any) -> Any:
     t = 1 / (1 + outside)
     far = 1 - xp.exp(-outside * outside) * _horner(far_p, (t - _T6) * (2 / (0.5 - _T6)) - 1)
     return xp.copysign(xp.where(a <= 1, near, far), values).astype(x.dtype, copy=False)
+
+
+def available_memory() -> int | None:
+    """Bytes that can be allocated on the host without swapping, within the limits of the container; None if unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):  # not Linux
+        return None
+    try:  # a container's own limit (cgroup 2); its page cache is given back when memory is needed
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        cache = next(
+            int(line.split()[1]) for line in (group / "memory.stat").read_text().splitlines() if line.startswith("file ")
+        )
+    except (OSError, StopIteration, ValueError):  # no such limit
+        return available
+    return min(available, limit - used + cache)
+
+
+def check_memory(needed: int, what: str) -> None:
+    """MemoryError, naming both, when fewer bytes are available on the host than `what` needs: better than being killed."""
+    available = available_memory()
+    if available is not None and needed > available:
+        raise MemoryError(f"{what} need {needed} bytes ({needed / 2**30:.1f} GiB) of memory, "
+                          f"but {available} bytes ({available / 2**30:.1f} GiB) are available")  # fmt: skip
 
 
 def keep_freed_memory() -> bool:

@@ -114,6 +114,22 @@ def on_tree(f: Callable, *names: str) -> Callable:
     return component
 
 
+def chain(x: Tree, *fs: Callable | None) -> tuple[Tree, Callable]:
+    """fs[-1](... fs[1](fs[0](x))) for components of one argument; None stands for the identity."""
+    backs = []
+    for f in fs:
+        if f is not None:
+            x, back = f(x)
+            backs.append(back)
+
+    def backward(dx):
+        for back in reversed(backs):
+            dx = back(dx)
+        return dx
+
+    return x, backward
+
+
 # ------------------------------------------------------------------------------------------------- the stack
 
 

@@ -1,9 +1,10 @@
-"""Folders in the form of the Hugging Face hub: config.json, model.safetensors, tokenizer.json."""
+"""Folders in the form of the Hugging Face hub: config.json, safetensors files, tokenizer.json, generation_config.json."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,14 +12,20 @@ from typing import Any
 import numpy as np
 
 from . import random, weights
-from .backend import to_device, to_host
+from .backend import check_memory, to_device, to_host
 from .core import Tree, flatten, tree_map, unflatten
+from .files import replaced
 from .models import family as find_family
 from .models.config import from_dict, to_dict
 from .models.model import Model
+from .tensor_files import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, read_json, write_folder, write_json
 from .tokenizers import Tokenizer
 
 _PARAMETER_DTYPES = ("float32", "float64", "float16")
+GENERATION = "generation_config.json"
+# Files that are kept as they are and written back: those of a tokenizer that we cannot read, and what stands beside any.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model", "added_tokens.json")
+COMPANIONS = (*VOCABULARIES, "special_tokens_map.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def create(
@@ -54,6 +61,7 @@ def initialise(family: ModuleType, config: Any, *, key: int, dtype: str = "float
     """The tree of initial parameters on the host."""
     _check_dtype(dtype)
     shapes = family.shapes(config)
+    check_memory(weights.count_parameters(shapes) * np.dtype(dtype).itemsize, f"the parameters in {dtype}")
     leaves = {}
     for n, (path, shape) in enumerate(flatten(shapes).items()):
         value = family.init(path, shape, config=config, key=random.fold(random.key(key), n))
@@ -67,16 +75,18 @@ def _check_dtype(dtype: str) -> None:
 
 
 def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "cpu") -> Model:
-    """The model in a folder with config.json, model.safetensors and, if there is one, tokenizer.json.
+    """The model in a folder with config.json, model.safetensors (or shards and their index) and, if there are any, its tokenizer
+    and generation_config.json.
 
     Parameters keep the file's dtype (bfloat16 becomes float32; of several the widest, for all) unless `dtype` is given.
     ValueError that names the file and what is wrong with it: missing, truncated, tensors missing, extra, twice, misshapen or
-    not floating-point.
+    not floating-point.  MemoryError that names the bytes needed and available, before anything large is allocated.
+    A tokenizer that is not supported is a warning: the model has none then, and its files are written back by `save`.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    settings = weights.read_json(folder / "config.json")
+    settings = read_json(folder / "config.json")
     if not isinstance(settings, dict) or "model_type" not in settings:
         raise ValueError(f"{folder / 'config.json'}: expected an object with model_type")
     if not isinstance(settings["model_type"], str):
@@ -86,18 +96,24 @@ def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "
         config = from_dict(family.Config, settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
-    file = folder / "model.safetensors"
-    tensors, dtypes = weights.read_safetensors(file)
-    tensors = normalise_names(family, config, tensors, where=str(file))
     if dtype is not None:
         _check_dtype(dtype)
-    params = weights.to_tree(tensors, family.NAMES, family.shapes(config), where=str(file), dtype=dtype)
-    tokenizer = None
-    if (folder / "tokenizer.json").exists():
-        tokenizer = Tokenizer.load(folder)
-    full = {hub_name(family, name): found for name, found in dtypes.items()}
-    return Model(family, config, to_device(params, device), tokenizer=tokenizer, device=device,
-                 file_dtypes=full if dtype is None else None)  # fmt: skip
+    tensors, where = open_folder(folder)
+    tensors = normalise_names(family, config, tensors, where=where)
+    params = weights.to_tree(tensors, family.NAMES, family.shapes(config), where=where, dtype=dtype)
+    file_dtypes = {name: tensor.file_dtype for name, tensor in tensors.items()} if dtype is None else None
+    model = Model(family, config, to_device(params, device), device=device, file_dtypes=file_dtypes)
+    if (folder / GENERATION).exists():
+        model.generation = read_json(folder / GENERATION)
+    model.files = {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).exists()}
+    try:
+        model.tokenizer = Tokenizer.load(folder)
+    except FileNotFoundError:
+        model.no_tokenizer = f"{folder}: there is no tokenizer.json, nor vocab.json and merges.txt"
+    except ValueError as error:  # what is asked of the model's numbers does not need its tokenizer
+        model.no_tokenizer = str(error)
+        warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=2)
+    return model
 
 
 def hub_name(family: ModuleType, name: str) -> str:
@@ -108,7 +124,7 @@ def hub_name(family: ModuleType, name: str) -> str:
     return full if bare and any(full.startswith(start) for start in known) else name
 
 
-def normalise_names(family: ModuleType, config: Any, tensors: dict[str, np.ndarray], *, where: str) -> dict[str, np.ndarray]:
+def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str) -> dict[str, StoredTensor]:
     """Full names, without what the family ignores and without a tied head's second copy (which must be equal)."""
     given: dict[str, str] = {}  # full name: the name in the file
     for name in weights.strip_ignored(list(tensors), family.IGNORED):
@@ -118,29 +134,46 @@ def normalise_names(family: ModuleType, config: Any, tensors: dict[str, np.ndarr
     tensors = {full: tensors[name] for full, name in given.items()}
     for copy, original in family.TIED.items():
         twice = config.tie_word_embeddings and copy in tensors and original in tensors
-        if twice and not np.array_equal(tensors.pop(copy), tensors[original]):
+        if twice and not _equal(tensors.pop(copy), tensors[original]):
             raise ValueError(f"{where}: {copy} differs from {original}, but config.json has tie_word_embeddings = true")
     return tensors
 
 
-def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None) -> None:
-    """Write config.json, model.safetensors and the tokenizer's files; transformers and tokenizers load them.
+def _equal(a: StoredTensor, b: StoredTensor) -> bool:
+    if a.file_dtype == b.file_dtype:
+        return np.array_equal(a.stored(), b.stored())  # without a copy of what may be the largest tensor
+    return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, max_shard_size: int | str = "5GB") -> None:
+    """Write config.json, the tensors and the tokenizer's files; transformers and tokenizers load them.
 
     The tensors keep the dtype that was read (bfloat16 again where it was), else the parameters' own; dtype "F32", "BF16",
-    "F16" or "F64" sets another.  Each file is written under a temporary name and renamed, so none is ever half.
+    "F16" or "F64" sets another.  They go into model.safetensors, or, if larger than max_shard_size (bytes, or "200MB"), into
+    shards of at most that with an index.  What was read beside them (model.generation, model.files) is written again.
+    Each file is written under a temporary name and renamed, so none is ever half.
     """
     if dtype not in (None, "F32", "BF16", "F16", "F64"):
         raise ValueError(f"unknown dtype {dtype!r}; expected F32, BF16, F16 or F64")
+    limit = parse_size(max_shard_size)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = weights.to_hub(to_host(model.params), model.family.NAMES)
-    dtypes = {name: dtype for name in tensors} if dtype else model.file_dtypes
-    weights.write_safetensors(folder / "model.safetensors", tensors, dtypes)
+    names = model.family.NAMES
+    shapes = weights.hub_shapes(model.params, names)
+    dtypes = {name: dtype for name in shapes} if dtype else model.file_dtypes
+    write_folder(folder, file_sizes(shapes, model.dtype, dtypes),
+                 lambda some: weights.to_hub(to_host(model.params), names, some), dtypes, limit)  # fmt: skip
     settings = {"architectures": [model.config.ARCHITECTURE], **to_dict(model.config)}
     for name in ("dtype", "torch_dtype"):  # transformers loads in the dtype that is named here
         if name in settings:
-            settings[name] = weights.main_dtype(tensors, dtypes)
-    weights.write_json(folder / "config.json", settings)
+            settings[name] = main_dtype(shapes, model.dtype, dtypes)
+    write_json(folder / "config.json", settings)
+    if model.generation:
+        write_json(folder / GENERATION, model.generation)
+    for name, content in model.files.items():
+        if model.tokenizer is None or name not in VOCABULARIES:
+            with replaced(folder / name) as temporary:
+                temporary.write_bytes(content)
     if model.tokenizer is not None:
         model.tokenizer.save(folder / "tokenizer.json")
 

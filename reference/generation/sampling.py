@@ -1,21 +1,29 @@
-"""The distribution from which the next token is drawn."""
+"""The distribution from which the next token is drawn, and what is done to the logits against repetition."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 
 def token_distribution(
-    logits: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    logits: np.ndarray,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
 ) -> np.ndarray:
-    """p_v = exp(logits_v / temperature) / sum_u exp(logits_u / temperature), cut by top-k, then by top-p.
+    """p_v = exp(logits_v / temperature) / sum_u exp(logits_u / temperature), cut by top-k, top-p and min-p in turn.
 
     Tokens are ranked by falling probability, equal ones by rising id.
     top-k keeps the first k of the ranking (exactly k, also where the next is equal) and renormalises.
     top-p keeps the shortest beginning of the ranking whose probability reaches p, at least one token, and
     renormalises; p = 1 keeps everything.  temperature 0 is greedy: all the mass on the first largest logit.
+    min-p drops every token whose probability, of what is left by then, is below min_p times the largest, and
+    renormalises; 0 drops nothing, 1 all but the largest and its equals.
     logits (V,), finite or -inf for what is forbidden -> probabilities (V,).
-    Temperature and top-p: Holtzman et al. 2020, eq. 4 and eq. 2, 3; top-k: Fan et al. 2018.
+    Temperature and top-p: Holtzman et al. 2020, eq. 4 and eq. 2, 3; top-k: Fan et al. 2018; min-p: Nguyen et al. 2024.
     """
     logits = [float(logit) for logit in np.asarray(logits, dtype=np.float64)]
     vocabulary = len(logits)
@@ -25,6 +33,8 @@ def token_distribution(
         raise ValueError(f"top_k must be 1 or more, not {top_k}")
     if top_p is not None and not 0.0 <= top_p <= 1.0:
         raise ValueError(f"top_p must lie between 0 and 1, not {top_p}")
+    if min_p is not None and not 0.0 <= min_p <= 1.0:
+        raise ValueError(f"min_p must lie between 0 and 1, not {min_p}")
     largest = max(logits)
     if largest == -math.inf:
         raise ValueError("every token is forbidden: all logits are -inf")
@@ -53,7 +63,63 @@ def token_distribution(
             p[token] = 0.0
         p = _normalise(p)
 
+    if min_p is not None:
+        threshold = min_p * max(p)
+        for token in range(vocabulary):
+            if p[token] < threshold:
+                p[token] = 0.0
+        p = _normalise(p)
+
     return np.array(p)
+
+
+def penalise_repetition(logits: np.ndarray, seen: Iterable[int], *, penalty: float) -> np.ndarray:
+    """y_v = logits_v / penalty if logits_v > 0, logits_v penalty if logits_v < 0, for every v in seen; else logits_v.
+
+    A token is penalised once, however often it was seen. 1 changes nothing, below 1 repetition is rewarded.
+    logits (V,), seen token ids in [0, V) -> y (V,).
+    Keskar et al. 2019 (CTRL), sec. 4.1, which divides always; the rule for negative logits, without which the
+    penalty would help them, is that of the transformers library.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if not penalty > 0.0:
+        raise ValueError(f"penalty must be above 0, not {penalty}")
+    seen = _tokens(seen, len(logits))
+    y = np.zeros(logits.shape)
+    for token in range(len(logits)):
+        if token not in seen:
+            y[token] = logits[token]
+        elif logits[token] > 0.0:
+            y[token] = logits[token] / penalty
+        else:
+            y[token] = logits[token] * penalty
+    return y
+
+
+def ban_repeated_ngrams(logits: np.ndarray, ids: Sequence[int], *, n: int) -> np.ndarray:
+    """y_v = -inf if (ids[-(n-1)], .., ids[-1], v) occurs in ids, n tokens in a row; else logits_v.
+
+    n = 1 bans every token of ids.  logits (V,), ids the tokens so far, in [0, V) -> y (V,).
+    Paulus et al. 2017, sec. 2.5 (there n = 3).
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if n < 1:
+        raise ValueError(f"n must be 1 or more, not {n}")
+    ids = _tokens(ids, len(logits))
+    ngrams = [ids[start : start + n] for start in range(len(ids) - n + 1)]
+    last = ids[max(len(ids) - (n - 1), 0) :]
+    y = np.zeros(logits.shape)
+    for token in range(len(logits)):
+        y[token] = -math.inf if last + [token] in ngrams else logits[token]
+    return y
+
+
+def _tokens(ids: Iterable[int], vocabulary: int) -> list[int]:
+    ids = [int(token) for token in ids]
+    for token in ids:
+        if not 0 <= token < vocabulary:
+            raise ValueError(f"token {token} is outside a vocabulary of {vocabulary}")
+    return ids
 
 
 def _normalise(p: list[float]) -> list[float]:

@@ -27,7 +27,10 @@ NO_NUMPY = ("layers", "losses", "models")
 # What of NumPy these files may use all the same; the bare name `np` (a default for xp=) as well.
 HOST_NUMPY = {
     "layers/mask.py": (),  # the host as the default device of masks made from lengths
+    "layers/cache.py": (),  # and of empty buffers
     "layers/position.py": ("arange",),  # the frequencies, a constant that depends on the width alone
+    "layers/rope_scaling.py": ("arange", "clip", "ndarray"),  # frequencies: a few numbers from the config, made on the host
+    "models/rope.py": ("ndarray",),
     "models/model.py": ("asarray",),  # the border: lists of ids given by the user
 }
 ONLY_CUPY_IMPORT = "backend.py"

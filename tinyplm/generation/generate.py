@@ -1,75 +1,205 @@
-"""Text from a language model, by the full pass over the sequence for every token (the cache comes with LLaMA)."""
+"""Text from a language model: prompts in, continuations out, whole or token by token.
+
+The prompts go through the model once and fill a key/value cache; after that each token costs one token's work.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import random
-from ..backend import to_host
+from ..backend import at_least_float32, to_device, to_host
 from ..models import causal_lm
 from ..models.model import Model
-from .sampling import check_sampling, draw, token_distribution
+from .sampling import Sampling, log_probabilities
+from .text import TextStream, check_stop
 
 
-def generate(
+class Piece(NamedTuple):
+    """One token of one continuation."""
+
+    row: int  # which continuation: samples * (number of the prompt) + number of the sample
+    id: int
+    log_probability: float  # nats, by the model itself, whatever the temperature and the cuts
+    text: str | None  # what is certain to come next in the text, perhaps nothing yet; None without a tokenizer
+    finished: str | None  # "stop" or "length" with the last one
+
+
+@dataclasses.dataclass
+class Continuation:
+    """What follows a prompt.  A stop token that ended it is not in it; the text ends before a stop string."""
+
+    prompt: int  # number of the prompt
+    ids: list[int]
+    log_probabilities: list[float]
+    text: str | None
+    finished: str = ""
+
+
+def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, samples: int = 1,
+             **options: Any) -> list[Continuation]:  # fmt: skip
+    """`samples` continuations of one prompt, or of each of several prompts: those of the first prompt first.
+
+    The options and errors are those of `stream`.
+    """
+    several = _several(prompts)
+    out = [Continuation(n // samples, [], [], "" if model.tokenizer else None) for n in range(len(several) * samples)]
+    stops = set(options.get("stop_ids", ()))
+    for pieces in stream(model, several, samples=samples, **options):
+        for piece in pieces:
+            text = out[piece.row]
+            if piece.id not in stops:
+                text.ids.append(piece.id)
+                text.log_probabilities.append(piece.log_probability)
+            text.text = None if piece.text is None else text.text + piece.text
+            text.finished = piece.finished or ""
+    return out
+
+
+def stream(
     model: Model,
-    prompt: Sequence[int],
+    prompts: Sequence[int] | Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
     samples: int = 1,
     seed: int = 0,
-    stop_id: int | None = None,
+    stop_ids: Iterable[int] = (),
+    stop_strings: Sequence[str] = (),
     vocabulary: int | None = None,
-) -> list[list[int]]:
-    """`samples` continuations of one prompt of token ids, without the prompt; each ends before stop_id or at max_new_tokens.
+    cached: bool = True,
+    **sampling: Any,
+) -> Iterator[list[Piece]]:
+    """One step after the other, the next token of every continuation that goes on.
 
-    temperature 0 is greedy.  Sample n depends on the seed and on n, not on how many there are.  vocabulary: draw ids below this
-    one only, those that the tokenizer has, since a model's table may be padded beyond them.  Where prompt
-    and continuation outgrow the model's context, the model sees the last `context` tokens.
-    ValueError for an empty prompt or one longer than the context, ids out of range, and bad sampling settings;
-    FloatingPointError when the model gives NaN.
+    prompts: token ids, of one prompt or of several of any lengths.  sampling: the fields of `Sampling` (temperature, top_k,
+    top_p, min_p, repetition_penalty, no_repeat_ngram).  A continuation ends with one of stop_ids, when its text holds one of
+    stop_strings, or after max_new_tokens.  Sample n of prompt i depends on the seed, n and i, not on how many there are.
+    vocabulary: draw ids below this one only; by default those that the tokenizer has, since a model's table may be padded.
+    cached=False passes over the whole text for every token, with the same result to rounding.  So does a text that has outgrown
+    the model's context (which then sees the last `context` tokens) or what it can cache (dynamic RoPE scaling).
+    ValueError for an empty prompt or one longer than the context, ids out of range, and bad settings; FloatingPointError when the
+    model gives NaN.
     """
-    if samples < 1:
-        raise ValueError(f"samples must be >= 1, got {samples}")
-    texts: list[list[int]] = [[] for _ in range(samples)]
-    running = np.ones(samples, dtype=bool)
-    for tokens in stream(model, prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-                         samples=samples, seed=seed, vocabulary=vocabulary):  # fmt: skip
-        running &= tokens != stop_id
-        for text, token, goes_on in zip(texts, tokens.tolist(), running):
-            if goes_on:
-                text.append(token)
-        if not running.any():
-            break
-    return texts
+    settings, several = Sampling(**sampling), _several(prompts)
+    stops = set(stop_ids)
+    check_stop(stop_strings)
+    if stop_strings:
+        model.text_tokenizer()
+    for name, value in (("samples", samples), ("max_new_tokens", max_new_tokens), ("vocabulary", vocabulary)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be >= 1{' or None' if name == 'vocabulary' else ''}, got {value}")
+    if vocabulary is None and model.tokenizer is not None:
+        vocabulary = model.tokenizer.vocab_size
+    batch = _Batch(model, several, samples, max_new_tokens, cached)
+    return _steps(batch, settings, seed, samples, max_new_tokens, stops, stop_strings, vocabulary)
 
 
-def stream(model: Model, prompt: Sequence[int], *, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
-           top_p: float | None = None, samples: int = 1, seed: int = 0, vocabulary: int | None = None
-           ) -> Iterator[np.ndarray]:  # fmt: skip
-    """The next token of every sample, (samples,) int64, one step after the other."""
-    check_sampling(temperature, top_k, top_p)
-    prompt = list(prompt)
-    if not prompt:
-        raise ValueError("the prompt is empty: expected at least one token")
-    context = model.config.context
-    if len(prompt) > context:
-        raise ValueError(f"the prompt of {len(prompt)} tokens is longer than the context of {context}")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be >= 1, got {max_new_tokens}")
-    if vocabulary is not None and vocabulary < 1:
-        raise ValueError(f"vocabulary must be >= 1 or None, got {vocabulary}")
-    generators = [random.generator(random.fold(random.key(seed), sample)) for sample in range(samples)]
-    ids = np.tile(np.asarray(prompt, dtype=np.int64), (samples, 1))
-    for _ in range(max_new_tokens):
-        inputs = model.inputs(ids[:, -context:])
-        logits = to_host(causal_lm.last_logits(model.family, model.params, config=model.config, **inputs))[:, :vocabulary]
-        probabilities = token_distribution(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-        tokens = draw(probabilities, np.array([rng.random() for rng in generators]))
-        yield tokens
-        ids = np.concatenate([ids, tokens[:, None]], axis=1)
+def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_tokens: int, stops: set[int],
+           stop_strings: Sequence[str], vocabulary: int | None) -> Iterator[list[Piece]]:  # fmt: skip
+    rows = list(range(len(batch.texts)))  # the continuations that go on
+    generators = [random.generator(random.fold(random.key(seed), n // samples, n % samples)) for n in rows]
+    tokenizer = batch.model.tokenizer
+    streams = [None if tokenizer is None else TextStream(tokenizer, stop_strings) for _ in rows]
+    for step in range(max_new_tokens):
+        logits = batch.next_logits()[:, :vocabulary]
+        tokens = settings.choose(logits, batch.texts, [generators[n] for n in rows])
+        pieces = []
+        for n, token, log_p in zip(rows, tokens.tolist(), log_probabilities(logits, tokens).tolist()):
+            text, finished = streams[n], "stop" if token in stops else None
+            new = None if text is None else "" if finished else text.push(token)
+            if text is not None and text.stopped:
+                finished = "stop"
+            elif finished is None and step == max_new_tokens - 1:
+                finished = "length"
+            if text is not None and finished:
+                new += text.finish()
+            pieces.append(Piece(n, token, log_p, new, finished))
+        yield pieces
+        going = [i for i, piece in enumerate(pieces) if not piece.finished]
+        if not going:
+            return
+        batch.append(tokens, going)
+        rows = [rows[i] for i in going]
+
+
+class _Batch:
+    """The texts so far, padded on the left to one width, and the cache of their keys and values."""
+
+    def __init__(self, model: Model, prompts: list[list[int]], samples: int, max_new_tokens: int, cached: bool) -> None:
+        self.model, self.samples = model, samples
+        self.context = model.config.context
+        for prompt in prompts:
+            if not prompt:
+                raise ValueError("the prompt is empty: expected at least one token")
+            if len(prompt) > self.context:
+                raise ValueError(f"the prompt of {len(prompt)} tokens is longer than the context of {self.context}")
+        self.width = max(map(len, prompts))
+        self.ids = np.zeros((len(prompts), self.width + max_new_tokens), dtype=np.int64)
+        self.real = np.ones(self.ids.shape, dtype=np.int64)
+        for n, prompt in enumerate(prompts):
+            self.ids[n, self.width - len(prompt) : self.width] = prompt
+            self.real[n, : self.width - len(prompt)] = 0
+        self.inputs(0, self.width)  # what is wrong with the ids is said here, before the first step
+        self.texts = [list(prompt) for prompt in prompts for _ in range(samples)]
+        capacity = min(self.width + max_new_tokens, model.config.cache_context)
+        self.cache = model.empty_cache(len(prompts), capacity) if cached and self.width <= capacity else None
+        self.fresh = True  # the prompts stand once each, not yet once a sample
+
+    def inputs(self, start: int, stop: int, cache: Any = None) -> dict[str, Any]:
+        """The model's inputs for the columns start .. stop - 1, behind those in the cache."""
+        first = 0 if cache is not None else start
+        real = self.real[:, first:stop]
+        if real.all():
+            return self.model.inputs(self.ids[:, start:stop], cache=cache)
+        positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)[:, start - first :]
+        return self.model.inputs(self.ids[:, start:stop], attention_mask=real, position_ids=positions, cache=cache)
+
+    def next_logits(self) -> np.ndarray:
+        """(rows, V) on the host."""
+        if self.cache is not None and self.width <= self.cache.capacity:
+            inputs = self.inputs(self.cache.length, self.width, self.cache)
+        else:  # what outgrew the cache is computed anew, its last `context` columns
+            self.cache = None
+            inputs = self.inputs(max(0, self.width - self.context), self.width)
+        model = self.model
+        logits, self.cache = causal_lm.last_logits(model.family, model.params, config=model.config, **inputs)
+        if self.fresh:
+            self.fresh = False
+            if self.samples > 1:
+                rows = np.repeat(np.arange(len(logits)), self.samples)
+                logits = self._take(rows, logits)
+        return at_least_float32(to_host(logits))
+
+    def append(self, tokens: np.ndarray, going: list[int]) -> None:
+        """Go on with the rows `going` only, each longer by its token."""
+        if len(going) < len(tokens):
+            tokens = tokens[going]
+            self.texts = [self.texts[n] for n in going]
+            self._take(np.array(going))
+        self.ids[:, self.width] = tokens
+        self.width += 1
+        for text, token in zip(self.texts, tokens.tolist()):
+            text.append(token)
+
+    def _take(self, rows: np.ndarray, logits: Any = None) -> Any:
+        self.ids, self.real = self.ids[rows], self.real[rows]
+        on_device = to_device(rows, self.model.device)
+        if self.cache is not None:
+            self.cache = self.cache.take(on_device)
+        return None if logits is None else logits[on_device]
+
+
+def _several(prompts: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
+    """One prompt or several as a list of prompts, of plain ints."""
+    prompts = list(prompts)
+    if not prompts or np.ndim(prompts[0]) == 0:
+        prompts = [prompts]
+    arrays = [np.asarray(prompt) for prompt in prompts]
+    for array in arrays:
+        if array.size and (array.ndim != 1 or array.dtype.kind not in "iu"):
+            raise ValueError(f"a prompt must be a list of token ids, got {array.tolist()!r:.60}")
+    return [array.tolist() for array in arrays]

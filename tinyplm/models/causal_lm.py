@@ -10,24 +10,35 @@ from ..layers.linear import linear
 from ..losses.cross_entropy import vocabulary_cross_entropy
 
 
-def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, grad=True, **inputs):
-    """outputs = {"logits" (B, T, V), "hidden" (B, T, D)}.
+def output_matrix(params: Tree, *, config):
+    """W (D, V) with logits = hidden W: the transposed embedding table if tied (Press & Wolf 2017), else a matrix of its own.
+
+    backward(dW) gives the part of params' gradient that comes from the head.
+    """
+    if config.tie_word_embeddings:
+        return params["body"]["tokens"].T, lambda dW: {"body": {"tokens": dW.T}}
+    return params["head"]["W"], lambda dW: {"head": {"W": dW}}
+
+
+def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, grad=True, cache=None, **inputs):
+    """outputs = {"logits" (B, T, V), "hidden" (B, T, D)}, and the next "cache" where one was given.
 
     backward(doutputs) takes gradients of either or both and gives (dparams, dinputs_embeds); None without grad.  With
     on_gradient (see core.stack), dparams has None for each layer, whose gradient went to the callback.
     """
-    hidden, body_back = family.body(params["body"], inputs_embeds, config=config, grad=grad, **inputs)
+    hidden, body_back = family.body(params["body"], inputs_embeds, config=config, grad=grad, cache=cache, **inputs)
     W, W_back = family.output_matrix(params, config=config)
     logits, head_back = linear(hidden, W)
     outputs = {"logits": logits, "hidden": hidden}
+    if cache is not None:
+        outputs["cache"] = cache.advanced(hidden.shape[1])
     if not grad:
         return outputs, None
     finish = _finish(params, inputs)
 
     def backward(doutputs):
-        unknown = set(doutputs) - set(outputs)
-        if unknown:
-            raise ValueError(f"backward: unknown outputs {sorted(unknown)}; expected some of {sorted(outputs)}")
+        if unknown := set(doutputs) - {"logits", "hidden"}:
+            raise ValueError(f"backward: unknown outputs {sorted(unknown)}; expected some of ['hidden', 'logits']")
         dhidden, dhead = doutputs.get("hidden"), None
         if doutputs.get("logits") is not None:
             dh, dW, _ = head_back(doutputs["logits"])
@@ -40,11 +51,14 @@ def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, gra
     return outputs, backward
 
 
-def last_logits(family: ModuleType, params: Tree, inputs_embeds=None, *, config, **inputs):
-    """The logits (B, V) after the last position alone, without gradients: the (B, T, V) of the others are never built."""
-    hidden, _ = family.body(params["body"], inputs_embeds, config=config, grad=False, **inputs)
+def last_logits(family: ModuleType, params: Tree, inputs_embeds=None, *, config, cache=None, **inputs):
+    """The logits (B, V) after the last position alone, without gradients: the (B, T, V) of the others are never built.
+
+    -> (logits, the next cache or None).
+    """
+    hidden, _ = family.body(params["body"], inputs_embeds, config=config, grad=False, cache=cache, **inputs)
     W, _ = family.output_matrix(params, config=config)
-    return linear(hidden[:, -1], W)[0]
+    return linear(hidden[:, -1], W)[0], None if cache is None else cache.advanced(hidden.shape[1])
 
 
 def loss(family: ModuleType, params: Tree, *, config, targets, weights=None, total=None, smoothing=0.0, chunk=1024,

@@ -28,13 +28,14 @@ def from_dict(cls: type, source: dict[str, Any]) -> Any:
 def to_dict(config: Any) -> dict[str, Any]:
     """The contents of a config.json: what was read, with the fields as they are now.
 
-    A field that the file did not have and that is at its default is not added, so that reading and writing is the identity.
+    A field that the file did not have and that is at its default is not added, so that reading and writing is the identity;
+    nor is an unused spelling of older files (cls.OLD).
     """
     out = dict(config.source)
     for field in dataclasses.fields(config):
-        if field.name == "source":
-            continue
         value = getattr(config, field.name)
+        if field.name == "source" or (field.name in getattr(config, "OLD", ()) and value is None and field.name not in out):
+            continue
         if field.name in out or not config.source or value != field.default:
             out[field.name] = value
     for alias, name in type(config).ALIASES.items():

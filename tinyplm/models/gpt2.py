@@ -18,14 +18,16 @@ from ..core import on_tree, stack
 from ..layers.activation import ACTIVATIONS
 from ..layers.attention import multi_head_attention
 from ..layers.block import block, pre_norm
+from ..layers.cache import layer_cache
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
-from ..layers.mask import causal_mask, combine_masks, padding_mask
+from ..layers.mask import decoder_mask
 from ..layers.mlp import mlp
 from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..random import fold, generator
 from ..weights import Rename, concatenate, weight_and_bias
+from . import causal_lm
 from .config import check_known, check_not_negative, check_positive, check_rates, check_types
 
 
@@ -77,6 +79,14 @@ class Config:
     def heads(self) -> int:
         return self.n_head
 
+    @property
+    def cache_context(self) -> int:
+        return self.n_positions
+
+    @property
+    def cache_sizes(self) -> dict[str, int]:
+        return {"layers": self.n_layer, "kv_heads": self.n_head, "width": self.n_embd // self.n_head}
+
 
 # Radford et al. 2019, table 2; the counts of parameters are those of the released weights (tests/test_gpt2.py).
 SIZES = {
@@ -122,31 +132,32 @@ def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
     return generator(key).normal(0, config.initializer_range * residual, shape)
 
 
-def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, **stacking):
+def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, cache=None,
+         **stacking):  # fmt: skip
     """Hidden states after the final norm.
 
-    p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D); attention_mask (B, T) of 0/1, or 4-dimensional booleans that
-    join the causal mask; position_ids (B, T) or (T,), by default 0 .. T-1; key (B,) one per sample for dropout, None for none;
-    stacking: see core.stack.  -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
+    p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D); attention_mask (B, S) of 0/1, or 4-dimensional booleans that
+    join the causal mask; position_ids (B, T) or (T,), by default the T last of 0 .. S-1; key (B,) one per sample for dropout,
+    None for none; cache: S - T earlier places (layers.cache), written into, else S = T; stacking: see core.stack.
+    -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
     x, tokens_back = (inputs_embeds, None) if input_ids is None else embedding(p["tokens"], ids=input_ids)
     xp = array_module(x)
     T = x.shape[1]
+    S = T if cache is None else cache.length + T
     if position_ids is None:
-        position_ids = xp.arange(T)
-    if attention_mask is not None and attention_mask.ndim == 2:
-        attention_mask = padding_mask(attention_mask)
-    mask = combine_masks(causal_mask(T, xp=xp), attention_mask)
+        position_ids = xp.arange(S - T, S)
+    mask = decoder_mask(T, S, attention_mask, xp=xp)
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_epsilon)
 
-    def layer(p, x, *, index, key):
+    def layer(p, x, *, index, key, cache):
         scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
             scale /= index + 1
 
         def attention(p, x):
             y, back = multi_head_attention(p, x, heads=config.n_head, mask=mask, scale=scale,
-                                           rate=config.attn_pdrop, key=fold(key, 0))  # fmt: skip
+                                           rate=config.attn_pdrop, key=fold(key, 0), cache=cache)  # fmt: skip
             return y, lambda dy: back(dy)[:2]
 
         return block(p, x, residual=pre_norm, norm=norm, attention=attention, rate=config.resid_pdrop, key=key,
@@ -154,7 +165,8 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
 
     x, positions_back = learned_positions(x, p["positions"], positions=position_ids)
     x, drop_back = dropout(x, rate=config.embd_pdrop, key=fold(key, config.n_layer))
-    x, stack_back = stack(layer, p["layers"], x, each=lambda i: {"index": i, "key": fold(key, i)}, **stacking)
+    x, stack_back = stack(layer, p["layers"], x, **stacking,
+                          each=lambda i: {"index": i, "key": fold(key, i), "cache": layer_cache(cache, i)})  # fmt: skip
     hidden, norm_back = norm(p["norm"], x)
 
     def backward(dhidden):
@@ -167,15 +179,7 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
     return hidden, backward
 
 
-def output_matrix(params, *, config):
-    """W (D, V) with logits = hidden W: the transposed embedding table if tied (Press & Wolf 2017), else its own.
-
-    backward(dW) gives the part of params' gradient that comes from the head.
-    """
-    if config.tie_word_embeddings:
-        return params["body"]["tokens"].T, lambda dW: {"body": {"tokens": dW.T}}
-    return params["head"]["W"], lambda dW: {"head": {"W": dW}}
-
+output_matrix = causal_lm.output_matrix
 
 _LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"
 NAMES = [

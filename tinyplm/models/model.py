@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from .. import random
 from ..backend import array_module, is_host, to_device
 from ..core import Tree, flatten, tree_map
+from ..layers.cache import Cache
 from ..layers.embedding import check_ids
 from . import causal_lm
 
@@ -20,9 +22,11 @@ class Model:
     family     the module (tinyplm.models.gpt2, ...)
     config     its frozen Config
     params     the tree of trained arrays; buffers: what is saved but not trained
-    tokenizer  or None
+    tokenizer  or None; no_tokenizer then says why
     device     the name of the device that params are on
     file_dtypes  {hub name: "F32", "BF16", ...} as read, so that saving writes the same back
+    generation   the contents of generation_config.json, {} if there was none
+    files        {name: bytes} of small files that were read with the model and are written back with it
     """
 
     def __init__(self, family: ModuleType, config: Any, params: Tree, *, buffers: Tree = None, tokenizer: Any = None,
@@ -30,6 +34,9 @@ class Model:
         self.family, self.config = family, config
         self.params, self.buffers = params, buffers or {}
         self.tokenizer, self.device, self.file_dtypes = tokenizer, device, file_dtypes or {}
+        self.no_tokenizer = "none was given"
+        self.generation: dict[str, Any] = {}
+        self.files: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
         return f"<{self.config.MODEL_TYPE} model, {self.parameter_count():,} parameters, {self.dtype}, on {self.device}>"
@@ -43,27 +50,44 @@ class Model:
 
     def to(self, device: str) -> Model:
         """The same model with its arrays on another device."""
-        return Model(self.family, self.config, to_device(self.params, device), buffers=to_device(self.buffers, device),
-                     tokenizer=self.tokenizer, device=device, file_dtypes=self.file_dtypes)  # fmt: skip
+        return self._with(params=to_device(self.params, device), buffers=to_device(self.buffers, device), device=device)
 
     def astype(self, dtype: Any) -> Model:
         """The same model with parameters of another dtype ("float32", "float64", ...); saved in that dtype as well."""
-        params = tree_map(lambda a: a.astype(dtype), self.params)
-        return Model(self.family, self.config, params, buffers=self.buffers, tokenizer=self.tokenizer, device=self.device)
+        return self._with(params=tree_map(lambda a: a.astype(dtype), self.params), file_dtypes={})
+
+    def _with(self, **changes: Any) -> Model:
+        other = copy.copy(self)
+        other.__dict__.update(changes)
+        return other
+
+    def text_tokenizer(self) -> Any:
+        """The tokenizer, where text is asked for; ValueError that says why there is none."""
+        if self.tokenizer is None:
+            raise ValueError(f"text needs a tokenizer, and the model has none: {self.no_tokenizer}")
+        return self.tokenizer
+
+    def end_ids(self) -> set[int]:
+        """The tokens that end a text, by generation_config.json, config.json and the tokenizer."""
+        found = [self.generation.get("eos_token_id"), self.config.eos_token_id, self.tokenizer and self.tokenizer.eos_id]
+        ids = {i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None}
+        return {i for i in ids if 0 <= i < self.config.vocab_size}
 
     def __call__(self, input_ids=None, *, inputs_embeds=None, attention_mask=None, position_ids=None, grad=True,
-                 key: int | None = None, **stacking):  # fmt: skip
+                 key: int | None = None, cache: Cache | None = None, **stacking):  # fmt: skip
         """outputs {"logits" (B, T, V), "hidden" (B, T, D)} and backward.
 
         input_ids (B, T) integers, lists or arrays, on the host or on the model's device; or inputs_embeds (B, T, D), cast to
-        the model's dtype.  attention_mask (B, T) of 0/1, 1 = a real token; or, as for packed samples (layers.mask.packed_mask),
-        booleans (B or 1, H or 1, T, T), True = may attend, on top of the causal mask.  position_ids (B, T) or (T,).
+        the model's dtype.  attention_mask (B, S) of 0/1, 1 = a real token; or, as for packed samples (layers.mask.packed_mask),
+        booleans (B or 1, H or 1, T, S), True = may attend, on top of the causal mask.  position_ids (B, T) or (T,).
+        cache: from `empty_cache` or an earlier call, and consumed by this one; the input goes on behind it, so that
+        S = cache.length + T (else S = T), and outputs["cache"] is the next one.  No gradient flows into what was cached.
         grad=False: backward is None, and memory stays small.  key: an int for dropout, None for none.
         stacking: see core.stack (checkpointing, once, on_gradient).
         backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) when those were given.
-        ValueError for wrong shapes, ids out of range, a sequence longer than the context.
+        ValueError for wrong shapes, ids out of range, a sequence longer than the context or the cache.
         """
-        inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids)
+        inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache)
         embeds = inputs.pop("inputs_embeds")
         if key is not None:
             first = inputs["input_ids"] if embeds is None else embeds
@@ -74,7 +98,20 @@ class Model:
             return outputs, lambda doutputs: back(doutputs)[0]
         return outputs, back
 
-    def inputs(self, input_ids=None, inputs_embeds=None, attention_mask=None, position_ids=None) -> dict[str, Any]:
+    def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
+        """A cache on the model's device for `batch` sequences of up to `capacity` tokens.
+
+        The default is the context, less where the family cannot cache all of it (dynamic RoPE scaling).
+        """
+        longest = self.config.cache_context
+        capacity = longest if capacity is None else capacity
+        if not 0 < capacity <= longest:
+            raise ValueError(f"a cache for {capacity} tokens: expected 1 to {longest}, the longest sequence that can be cached")
+        xp = array_module(self.params["body"]["tokens"])
+        return Cache.empty(batch=batch, capacity=capacity, dtype=self.dtype, xp=xp, **self.config.cache_sizes)
+
+    def inputs(self, input_ids=None, inputs_embeds=None, attention_mask=None, position_ids=None,
+               cache: Cache | None = None) -> dict[str, Any]:  # fmt: skip
         """The inputs checked, and moved to the model's device."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("expected either input_ids or inputs_embeds, and not both")
@@ -94,11 +131,14 @@ class Model:
             if is_host(input_ids):
                 check_ids(input_ids, self.config.vocab_size)
             B, T = input_ids.shape
-        if T > self.config.context:
-            raise ValueError(f"a sequence of {T} tokens is longer than the context of {self.config.context}")
+        S = T if cache is None else cache.length + T
+        if S > self.config.context:
+            raise ValueError(f"a sequence of {S} tokens is longer than the context of {self.config.context}")
+        if cache is not None and (cache.batch != B or S > cache.capacity):
+            raise ValueError(f"the cache is for {cache.batch} samples of up to {cache.capacity} tokens, got {B} of {S}")
         if attention_mask is not None:
             attention_mask = _host_or_device(attention_mask)
-            self._check_mask(attention_mask, B, T)
+            self._check_mask(attention_mask, B, T, S)
         if position_ids is not None:
             position_ids = _host_or_device(position_ids)
             if position_ids.shape not in ((T,), (B, T)):
@@ -107,20 +147,20 @@ class Model:
                 check_ids(position_ids, self.config.context, "position id")
         moved = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask,
                  "position_ids": position_ids}  # fmt: skip
-        if self.device == "cpu":
-            return moved
-        return {name: to_device(a, self.device) if a is not None and is_host(a) else a for name, a in moved.items()}
+        if self.device != "cpu":
+            moved = {name: to_device(a, self.device) if a is not None and is_host(a) else a for name, a in moved.items()}
+        return moved if cache is None else {**moved, "cache": cache}
 
-    def _check_mask(self, mask: Any, B: int, T: int) -> None:
+    def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
         if mask.ndim != 4:
-            if mask.shape != (B, T):
-                raise ValueError(f"attention_mask: expected shape {(B, T)}, got {mask.shape}")
+            if mask.shape != (B, S):
+                raise ValueError(f"attention_mask: expected shape {(B, S)}, got {mask.shape}")
             return
         H = self.config.heads
         if mask.dtype != bool:
             raise ValueError(f"attention_mask: of 4 dimensions it must be boolean, True = may attend, got dtype {mask.dtype}")
-        if mask.shape[0] not in (1, B) or mask.shape[1] not in (1, H) or mask.shape[2:] != (T, T):
-            raise ValueError(f"attention_mask: expected shape ({B} or 1, {H} or 1, {T}, {T}), got {mask.shape}")
+        if mask.shape[0] not in (1, B) or mask.shape[1] not in (1, H) or mask.shape[2:] != (T, S):
+            raise ValueError(f"attention_mask: expected shape ({B} or 1, {H} or 1, {T}, {S}), got {mask.shape}")
 
 
 def _host_or_device(values: Any) -> Any:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import hub, weights
+from .. import hub
 from ..backend import to_device, to_host
+from ..core import flatten
 from ..files import replaced, sync_folder
 from ..models.model import Model
 from ..optim.adamw import AdamW
+from ..tensor_files import read_json, read_safetensors, write_json, write_safetensors
 from .settings import Settings
 
 _FILE_DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
@@ -43,8 +45,8 @@ def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Sett
     shutil.rmtree(temporary, ignore_errors=True)
     hub.save(model, temporary, dtype=_FILE_DTYPES[str(model.dtype)])
     moments = {f"{name}.{path}": to_host(a) for name in "mv" for path, a in getattr(optimizer, name).leaves.items()}
-    weights.write_safetensors(temporary / "optimizer.safetensors", moments)
-    weights.write_json(temporary / "trainer.json", {
+    write_safetensors(temporary / "optimizer.safetensors", moments)
+    write_json(temporary / "trainer.json", {
         "state": dataclasses.asdict(state), "updates": optimizer.t, "settings": dataclasses.asdict(settings), "data": data,
     })  # fmt: skip
     sync_folder(temporary)
@@ -77,7 +79,7 @@ def find(out: Path, name: str = "latest") -> Path:
 
 def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, data: str) -> State:
     """Put a checkpoint's parameters and moments into the optimiser.  Refuses, by name, what differs from this run."""
-    trainer = weights.read_json(folder / "trainer.json")
+    trainer = read_json(folder / "trainer.json")
     if not isinstance(trainer, dict) or not {"state", "updates", "settings", "data"} <= trainer.keys():
         raise ValueError(f"{folder / 'trainer.json'}: expected an object with state, updates, settings and data")
     saved = hub.load(folder, device=model.device)
@@ -89,9 +91,9 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
         differences.append("the token data")
     if differences:
         raise ValueError(f"cannot resume from {folder} with another configuration: {'; '.join(differences)}")
-    _fill(optimizer.values.leaves, weights.flatten(saved.params), model.device)
+    _fill(optimizer.values.leaves, flatten(saved.params), model.device)
     file = folder / "optimizer.safetensors"
-    tensors, _ = weights.read_safetensors(file)
+    tensors, _ = read_safetensors(file)
     expected = {f"{name}.{path}": a.shape for name in "mv" for path, a in optimizer.values.leaves.items()}
     wrong = sorted(expected.keys() ^ tensors.keys()) or [n for n, s in expected.items() if tensors[n].shape != tuple(s)]
     if wrong:

@@ -1,0 +1,130 @@
+"""Decoding at batch 1 against transformers' `generate`, side by side: greedy, with a key/value cache, float32.
+
+    python benchmarks/generate.py
+    python benchmarks/generate.py --rounds 20 --model llama,4,256,4,2048 --tokens 200
+
+Each library runs in a process of its own with all cores; the two take turns, one call each.  Printed: new tokens a second of the
+whole call (medians), their ratio, and the share of the memory bandwidth that reading the weights and the cache once for every
+token takes up: at batch 1 that is the limit.  The bandwidth is measured first, by summing a large array with one thread a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from turns import median_ratio, peak_memory, serve, shortest, take_turns
+
+# family, layers, width, heads, vocabulary; the second of each family has the shape of GPT-2 124M
+MODELS = ["gpt2,4,256,4,2048", "gpt2,12,768,12,50257", "llama,4,256,4,2048", "llama,12,768,12,50257"]
+PROMPT = 16
+
+
+def settings(model: str, context: int) -> tuple[str, dict]:
+    """The family and the fields of its config.json."""
+    family, *numbers = model.split(",")
+    L, D, H, V = map(int, numbers)
+    if family == "gpt2":
+        sizes = {"n_layer": L, "n_embd": D, "n_head": H, "n_positions": context}
+    else:
+        sizes = {"num_hidden_layers": L, "hidden_size": D, "num_attention_heads": H, "intermediate_size": 8 * D // 3,
+                 "max_position_embeddings": context, "tie_word_embeddings": True}  # fmt: skip
+    return family, {**sizes, "vocab_size": V, "bos_token_id": None, "eos_token_id": None}
+
+
+def bandwidth() -> float:
+    """Bytes a second that all cores together read from memory."""
+    a = np.ones(100_000_000, dtype=np.float32)
+    parts = np.array_split(a, os.cpu_count() or 1)
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return a.nbytes / shortest(lambda: list(pool.map(np.sum, parts)), 10)
+
+
+def tinyplm_call(model: str, tokens: int):
+    import tinyplm
+    from tinyplm.backend import keep_freed_memory
+    from tinyplm.generation.generate import generate
+
+    keep_freed_memory()
+    before = peak_memory()
+    family, config = settings(model, PROMPT + tokens)
+    ours = tinyplm.create(family, **config)
+    prompt = np.random.default_rng(0).integers(0, ours.config.vocab_size, PROMPT)
+    return lambda: generate(ours, prompt, max_new_tokens=tokens, temperature=0), 0, before
+
+
+def transformers_call(model: str, tokens: int):
+    import torch
+    import transformers
+
+    from tinyplm.backend import keep_freed_memory
+
+    keep_freed_memory()
+    transformers.utils.logging.set_verbosity_error()
+    before = peak_memory()
+    family, config = settings(model, PROMPT + tokens)
+    kind = {"gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
+            "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM)}[family]  # fmt: skip
+    theirs = kind[1](kind[0](**config)).eval()
+    prompt = torch.from_numpy(np.random.default_rng(0).integers(0, config["vocab_size"], (1, PROMPT)))
+    mask = torch.ones_like(prompt)
+
+    def call():
+        out = theirs.generate(prompt, attention_mask=mask, do_sample=False, max_new_tokens=tokens, pad_token_id=0)
+        assert out.shape[1] == PROMPT + tokens, "it stopped early"
+
+    return call, 0, before
+
+
+def bytes_a_token(model: str, tokens: int) -> float:
+    """What one token has to read: every weight once, but of a learned position table one row; and the cache, on average."""
+    from tinyplm import hub, weights
+    from tinyplm.models import family as find_family
+
+    name, config = settings(model, PROMPT + tokens)
+    family = find_family(name)
+    config = hub.make_config(family, None, **config)
+    shapes = family.shapes(config)
+    shapes["body"].pop("positions", None)
+    sizes = config.cache_sizes
+    cache = 2 * sizes["layers"] * sizes["kv_heads"] * sizes["width"] * (PROMPT + tokens / 2)
+    return 4 * (weights.count_parameters(shapes) + cache)
+
+
+def compare(model: str, tokens: int, rounds: int, speed: float) -> str:
+    """One row of the table."""
+    arguments = ["--model", model, "--tokens", str(tokens)]
+    results = take_turns(__file__, ("tinyplm", "transformers"), arguments, rounds)
+    (_, seconds, memory), (_, peer_seconds, peer_memory) = results["tinyplm"], results["transformers"]
+    ours, theirs = (tokens / statistics.median(s) for s in (seconds, peer_seconds))
+    rates = f"{ours:>9.1f}{theirs:>14.1f}{median_ratio(peer_seconds, seconds):>8.2f}"
+    share = bytes_a_token(model, tokens) / speed
+    return f"{model:<24}{rates}{ours * share:>9.0%}{theirs * share:>14.0%}{memory:>9.0f}{peer_memory:>14.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", action="append", help="family,layers,width,heads,vocabulary; may be repeated")
+    parser.add_argument("--tokens", type=int, default=100, help="new tokens a call (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="calls of each library (default: %(default)s)")
+    parser.add_argument("--serve", choices=["tinyplm", "transformers"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    models = options.model or MODELS
+    if options.serve:
+        make = tinyplm_call if options.serve == "tinyplm" else transformers_call
+        serve(*make(models[0], options.tokens), warm_up=1)
+        return
+    speed = bandwidth()
+    print(f"All cores read {speed / 1e9:.1f} GB/s of memory.  Tokens a second (medians), their ratio; share of the bandwidth;")
+    print("memory in MiB (peak above what was used before the model was made).")
+    pair = f"{'tinyplm':>9}{'transformers':>14}"
+    print(f"{'family,L,D,H,V':<24}{pair}{'ratio':>8}{pair}{pair}")
+    for model in models:
+        print(compare(model, options.tokens, options.rounds, speed), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Two libraries side by side: each in a process of its own with all cores, taking turns, so that a change of the machine's speed
+hits both.  What benchmarks/*.py share."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+PAUSE = 0.3  # seconds before each turn: OpenMP's threads go on spinning for a while after their library's turn
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, in KiB (Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def matmul_peak(matmul: Callable, a) -> float:
+    """GFLOP/s of the product of a square float32 matrix with itself, the best of some."""
+    return 2 * len(a) ** 3 / shortest(lambda: matmul(a, a), 12) / 1e9
+
+
+def shortest(f: Callable, times: int) -> float:
+    """Seconds of the fastest of some calls."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        f()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def serve(work: Callable[[], object], fact: float, before: int, warm_up: int = 3) -> None:
+    """The worker process: prints a fact (its matmul peak, where that is asked for), then works once for each line on stdin.
+
+    before: peak_memory() before the model was made.
+    """
+    for _ in range(warm_up):
+        work()
+    print(fact, flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        work()
+        print(time.perf_counter() - start, peak_memory() - before, flush=True)
+
+
+def take_turns(script: str, libraries: tuple[str, ...], arguments: list[str], rounds: int) -> dict[str, tuple]:
+    """{library: (its fact, seconds of each round, peak memory in MiB)} from `script --serve LIBRARY ARGUMENTS`."""
+    processes, facts = {}, {}
+    for library in libraries:  # one after the other, so that each measures its fact alone
+        command = [sys.executable, script, "--serve", library, *arguments]
+        processes[library] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        facts[library] = float(processes[library].stdout.readline())
+    seconds, memory = {library: [] for library in libraries}, {}
+    for _ in range(rounds):
+        for library, process in processes.items():
+            time.sleep(PAUSE)
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            time_taken, used = process.stdout.readline().split()
+            seconds[library].append(float(time_taken))
+            memory[library] = float(used) / 1024
+    for process in processes.values():
+        process.stdin.close()
+        process.wait()
+    return {library: (facts[library], seconds[library], memory[library]) for library in libraries}
+
+
+def median_ratio(slower: list[float], faster: list[float]) -> float:
+    """The median of the ratios pair by pair."""
+    return statistics.median(a / b for a, b in zip(slower, faster))

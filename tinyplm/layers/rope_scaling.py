@@ -1,0 +1,79 @@
+"""The frequencies of RoPE, and the ways to stretch them to contexts longer than the model was trained on.
+
+Host functions of plain numbers, in float64: each gives (R/2,) frequencies in radians a position for R rotated components.
+The wavelength of frequency f is 2 pi / f positions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def rope_frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
+    """f_i = base^(-2i / R),   i = 0 .. R/2 - 1, with R = width.                                   Su et al. 2021, eq. 15"""
+    if width < 2 or width % 2:
+        raise ValueError(f"RoPE turns pairs of components: expected an even number of them, at least 2, got {width}")
+    return base ** (-np.arange(0, width, 2) / width)
+
+
+def linear_frequencies(width: int, *, base: float, factor: float) -> np.ndarray:
+    """f_i / factor: position t is read as t / factor.                                           Chen et al. 2023, eq. 4"""
+    return rope_frequencies(width, base=base) / factor
+
+
+def dynamic_frequencies(width: int, *, base: float, factor: float, original: int, length: int) -> np.ndarray:
+    """The frequencies of a larger base, base (factor L / original - (factor - 1))^(R / (R - 2)),   L = max(length, original).
+
+    Up to the original context nothing changes; beyond, the base grows with the length, so that the lowest frequency is divided by
+    the bracket and the highest stays.   NTK-aware scaling, bloc97 2023, and its dynamic form, emozilla 2023; in Peng et al. 2023
+    """
+    if width <= 2:
+        raise ValueError(f"dynamic RoPE scaling needs more than 2 rotated components, got {width}")
+    stretch = factor * max(length, original) / original - (factor - 1)
+    return rope_frequencies(width, base=base * stretch ** (width / (width - 2)))
+
+
+def yarn_frequencies(width: int, *, base: float, factor: float, original: int, beta_fast: float = 32.0, beta_slow: float = 1.0,
+                     truncate: bool = True) -> np.ndarray:  # fmt: skip
+    """(1 - g_i) f_i / factor + g_i f_i,   g_i = 1 - clip((i - low) / (high - low), 0, 1).   YaRN, Peng et al. 2023, sec. 3.2
+
+    low and high are the places of the frequencies that turn beta_fast and beta_slow times within the original context:
+    place(beta) = R ln(original / (2 pi beta)) / (2 ln base), rounded outwards if `truncate`, within 0 .. R - 1.
+    So what turns fast keeps its frequency (g = 1), what turns slowly is interpolated (g = 0), with a ramp between.
+    """
+    f = rope_frequencies(width, base=base)
+    low, high = (width * math.log(original / (2 * math.pi * beta)) / (2 * math.log(base)) for beta in (beta_fast, beta_slow))
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
+    if low == high:
+        high += 0.001  # a step, without dividing by zero
+    g = 1 - np.clip((np.arange(width // 2) - low) / (high - low), 0, 1)
+    return (1 - g) * f / factor + g * f
+
+
+def yarn_magnitude(factor: float, *, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
+    """m(1), m(s) = 0.1 s ln(factor) + 1 for factor > 1, else 1: both q and k grow by it.             Peng et al. 2023, eq. 22
+
+    With mscale and mscale_all_dim, as DeepSeek has them: m(mscale) / m(mscale_all_dim).
+    """
+
+    def m(s: float) -> float:
+        return 0.1 * s * math.log(factor) + 1 if factor > 1 else 1.0
+
+    return m(mscale) / m(mscale_all_dim) if mscale and mscale_all_dim else m(1)
+
+
+def llama3_frequencies(width: int, *, base: float, factor: float, low_freq_factor: float, high_freq_factor: float,
+                       original: int) -> np.ndarray:  # fmt: skip
+    """(1 - g_i) f_i / factor + g_i f_i,   g_i = clip((n_i - low) / (high - low), 0, 1).         Llama 3.1's released code, 2024
+
+    n_i = original f_i / (2 pi) is how often frequency i turns within the original context; low and high are low_freq_factor and
+    high_freq_factor.
+    """
+    f = rope_frequencies(width, base=base)
+    turns = original * f / (2 * math.pi)
+    g = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
+    return (1 - g) * f / factor + g * f

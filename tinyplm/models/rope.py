@@ -1,0 +1,139 @@
+"""The rotary settings of a config.json, in any of their spellings, and the rotation that they make of queries and keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import array_module
+from ..layers.rope import rotary_tables, rotate
+from ..layers.rope_scaling import (
+    dynamic_frequencies,
+    linear_frequencies,
+    llama3_frequencies,
+    rope_frequencies,
+    yarn_frequencies,
+    yarn_magnitude,
+)
+
+# type: (the settings it needs, those it may have), by the names that config.json uses
+_SETTINGS: dict[str, tuple[set[str], set[str]]] = {
+    "default": (set(), set()),
+    "linear": ({"factor"}, set()),
+    "dynamic": ({"factor"}, set()),
+    "yarn": ({"factor"}, {"original_max_position_embeddings", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
+                          "attention_factor", "truncate"}),
+    "llama3": ({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}, set()),
+}  # fmt: skip
+
+
+class Rope(NamedTuple):
+    """The rotary settings of a config, read from any of their spellings by `read_rope`."""
+
+    type: str  # default, linear, dynamic, yarn or llama3
+    base: float
+    trained: int  # the context of the training that the frequencies are stretched from
+    context: int  # the longest sequence
+    settings: dict[str, Any]  # the others, by their names in config.json
+
+    @property
+    def cache_context(self) -> int:
+        """The longest sequence that can be cached: beyond it dynamic scaling would turn anew what is cached."""
+        return min(self.context, self.trained) if self.type == "dynamic" else self.context
+
+    def frequencies(self, width: int, length: int) -> tuple[np.ndarray, float]:
+        """(frequencies (width/2,), magnitude) for a sequence of `length` positions."""
+        s = self.settings
+        if self.type == "default":
+            return rope_frequencies(width, base=self.base), 1.0
+        if self.type == "linear":
+            return linear_frequencies(width, base=self.base, factor=s["factor"]), 1.0
+        if self.type == "dynamic":
+            return dynamic_frequencies(width, base=self.base, factor=s["factor"], original=self.trained, length=length), 1.0
+        if self.type == "llama3":
+            return llama3_frequencies(width, base=self.base, factor=s["factor"], low_freq_factor=s["low_freq_factor"],
+                                      high_freq_factor=s["high_freq_factor"], original=self.trained), 1.0  # fmt: skip
+        magnitude = s.get("attention_factor")
+        if magnitude is None:
+            magnitude = yarn_magnitude(s["factor"], mscale=s.get("mscale"), mscale_all_dim=s.get("mscale_all_dim"))
+        return yarn_frequencies(width, base=self.base, factor=s["factor"], original=self.trained,
+                                beta_fast=s.get("beta_fast") or 32.0, beta_slow=s.get("beta_slow") or 1.0,
+                                truncate=s.get("truncate", True)), magnitude  # fmt: skip
+
+
+def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] | None, theta: float | None,
+              positions: int) -> Rope:  # fmt: skip
+    """The rotary settings of a config.json: rope_parameters (transformers 5), or rope_scaling and rope_theta (before it).
+
+    `positions` is max_position_embeddings.  ValueError that names an unknown type, a setting that is missing, unknown or out of
+    range, and spellings that contradict each other.
+    """
+    for name, given in (("rope_parameters", parameters), ("rope_scaling", scaling)):
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(f"config: {name} must be an object, got {given!r}")
+    if parameters and scaling and _plain(parameters, theta) != _plain(scaling, parameters.get("rope_theta", theta)):
+        raise ValueError(f"config: rope_parameters {dict(parameters)} and rope_scaling {dict(scaling)} contradict each other")
+    settings = _plain(parameters or scaling or {}, theta)
+    base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
+    if kind == "yarn" and "original_max_position_embeddings" in settings:
+        settings.setdefault("factor", positions / settings["original_max_position_embeddings"])
+    if theta is not None and theta != base:
+        raise ValueError(f"config: rope_theta is {theta!r}, but {base!r} in rope_parameters")
+    if not isinstance(kind, str) or kind not in _SETTINGS:
+        raise ValueError(f"config: unknown rope_type {kind!r}; expected one of {', '.join(_SETTINGS)}")
+    needed, optional = _SETTINGS[kind]
+    if missing := sorted(needed - settings.keys()):
+        raise ValueError(f"config: rope_type {kind!r} needs {', '.join(missing)}")
+    if unknown := sorted(settings.keys() - needed - optional):
+        raise ValueError(f"config: rope_type {kind!r} has the unknown setting {unknown[0]}; "
+                         f"expected some of {', '.join(sorted(needed | optional)) or 'none'}")  # fmt: skip
+    for name, value in {"rope_theta": base, **settings}.items():
+        _check(name, value)
+    if kind == "llama3" and settings["low_freq_factor"] >= settings["high_freq_factor"]:
+        raise ValueError("config: low_freq_factor must be below high_freq_factor")
+    if kind == "yarn" and (settings.get("beta_slow") or 1) > (settings.get("beta_fast") or 32):
+        raise ValueError("config: beta_slow must not be above beta_fast")
+    trained = context = positions
+    if "original_max_position_embeddings" in settings:
+        trained = settings["original_max_position_embeddings"]
+    if kind in ("linear", "dynamic", "yarn"):  # their configs often have the trained context as max_position_embeddings
+        context = max(context, int(trained * settings["factor"]))
+    return Rope(kind, float(base), trained, context, settings)
+
+
+def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
+    """With rope_type (older: type) and rope_theta always there, and without settings that are None."""
+    plain = {name: value for name, value in settings.items() if value is not None}
+    kind = plain.pop("type", "default")
+    plain.setdefault("rope_type", kind)
+    plain.setdefault("rope_theta", 10000.0 if theta is None else theta)
+    return plain
+
+
+def _check(name: str, value: Any) -> None:
+    if name == "truncate":
+        good, expected = isinstance(value, bool), "true or false"
+    elif name == "original_max_position_embeddings":
+        good, expected = type(value) is int and value > 0, "a positive integer"
+    else:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and value < math.inf
+        if name == "factor":
+            good, expected = number and value >= 1, "a number >= 1"
+        elif name == "rope_theta":
+            good, expected = number and value > 1, "a number > 1"
+        else:  # 0 stands for "not given" in mscale and mscale_all_dim
+            good, expected = number and value >= 0, "a number >= 0"
+    if not good:
+        raise ValueError(f"config: {name} must be {expected}, got {value!r}")
+
+
+def rotary(rope: Rope, width: int, length: int, *, positions, dtype) -> Callable:
+    """The rotation of queries and keys in all layers, for a sequence of `length` places with the last ones at `positions`."""
+    frequencies, magnitude = rope.frequencies(width, length)
+    frequencies = array_module(positions).asarray(frequencies)
+    cos, sin = rotary_tables(positions, frequencies, magnitude=magnitude, dtype=dtype)
+    return partial(rotate, cos=cos, sin=sin)

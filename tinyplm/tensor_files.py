@@ -1,0 +1,260 @@
+"""Tensors on disk: safetensors files, single and sharded, in and out, with the bfloat16 that NumPy lacks; and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .files import replaced
+
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
+           "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}  # fmt: skip
+_NAMES_OF_DTYPES = {np.dtype(dtype).name: name for name, dtype in _DTYPES.items()}
+_LIBRARY_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+                  "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "U16": "uint16", "U32": "uint32",
+                  "U64": "uint64"}  # fmt: skip
+
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class StoredTensor(NamedTuple):
+    """One tensor of a file; nothing is read until it is asked for."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    file_dtype: str  # as the file calls it: "F32", "BF16", ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values: float32 for bfloat16."""
+        return np.dtype(np.float32 if self.file_dtype == "BF16" else _DTYPES[self.file_dtype])
+
+    def stored(self) -> np.ndarray:
+        """The numbers as they stand in the file, mapped; the bits of bfloat16 as uint16."""
+        dtype = np.uint16 if self.file_dtype == "BF16" else self.dtype
+        if math.prod(self.shape) == 0:
+            return np.empty(self.shape, dtype=dtype)
+        return np.memmap(self.path, dtype=dtype, mode="r", offset=self.offset, shape=self.shape)
+
+    def fill(self, out: np.ndarray, part: np.ndarray) -> None:
+        """Write the values of `part`, a view of stored(), into `out`, of the same shape and any floating-point dtype."""
+        if self.file_dtype != "BF16":
+            out[...] = part
+            return
+        out, part = np.atleast_1d(out), np.atleast_1d(part)
+        rows = max(1, (1 << 20) // max(1, math.prod(part.shape[1:])))  # so that the float32 in between stay small
+        for start in range(0, len(part), rows):
+            out[start : start + rows] = widened(part[start : start + rows])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values = np.empty(self.shape, dtype=self.dtype)
+        self.fill(values, self.stored())
+        return values if dtype is None else values.astype(dtype)
+
+
+def widened(bits: np.ndarray) -> np.ndarray:
+    """The float32 values of bfloat16 bits (uint16): they are its upper half."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
+    """{name: tensor} of one file.
+
+    The library checks the header and the size first: a truncated or damaged file is a ValueError that names it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in ("BF16", *_DTYPES):
+            raise ValueError(f"{path}: tensor {name} has dtype {entry['dtype']}, expected BF16 or one of {sorted(_DTYPES)}")
+        tensors[name] = StoredTensor(path, 8 + size + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"])
+    return tensors
+
+
+def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """({name: array}, {name: dtype in the file}) of one file; arrays are memory-mapped where their dtype is NumPy's."""
+    tensors = open_safetensors(path)
+    arrays = {name: np.asarray(t) if t.file_dtype == "BF16" else t.stored() for name, t in tensors.items()}
+    return arrays, {name: t.file_dtype for name, t in tensors.items()}
+
+
+def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
+    """({name: tensor}, what was read) of a folder with model.safetensors, or with shards and model.safetensors.index.json.
+
+    ValueError for an index that is not one, that names a file outside the folder or one that is missing, or a tensor that
+    its shard lacks; and, since nothing is ever unpickled, for a folder with .bin files only.
+    """
+    if (folder / SINGLE).exists():
+        return open_safetensors(folder / SINGLE), str(folder / SINGLE)
+    if not (folder / INDEX).exists():
+        for pattern, hint in (("model-*-of-*.safetensors", f"there are shards but no {INDEX}: the copy is not complete"),
+                              ("*.bin", "there are only .bin files, which are not read because they can run code: "
+                               "save the model as safetensors first")):  # fmt: skip
+            if next(folder.glob(pattern), None):
+                raise ValueError(f"{folder / SINGLE}: no such file; {hint}")
+        raise ValueError(f"{folder / SINGLE}: no such file")
+    index = read_json(folder / INDEX)
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise ValueError(f"{folder / INDEX}: expected an object whose weight_map gives a file for each tensor")
+    shards: dict[str, dict[str, StoredTensor]] = {}
+    for shard in dict.fromkeys(places.values()):
+        if re.search(r"[/\\:]", shard) or shard in ("", ".", ".."):
+            raise ValueError(f"{folder / INDEX}: {shard!r} points outside the folder, expected the name of a file in it")
+        if not (folder / shard).exists():
+            raise ValueError(f"{folder / INDEX}: the shard {shard} is missing")
+        shards[shard] = open_safetensors(folder / shard)
+    for name, shard in places.items():
+        if name not in shards[shard]:
+            raise ValueError(f"{folder / INDEX}: tensor {name} is not in its shard {shard}")
+    return {name: shards[shard][name] for name, shard in places.items()}, str(folder / INDEX)
+
+
+# --------------------------------------------------------------------------------------------------------- writing
+
+
+def round_to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """The bfloat16 bits (uint16) of float32 x, rounded to nearest, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
+    rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16
+    return np.where(np.isnan(x), (bits >> 16) | 0x40, rounded).astype(np.uint16)
+
+
+def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None = None) -> None:
+    """Write {name: array} under a temporary name, flushed to disk, then renamed.
+
+    dtypes: {name: "F32", "BF16", ...} for what the file is to hold; by default each array's own dtype.
+    ValueError, before anything is written, for a finite value too large for that dtype.
+    """
+    with replaced(path) as temporary:
+        _write(temporary, arrays, dtypes or {}, str(path))
+
+
+def _write(temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], path: str) -> None:
+    from safetensors import TensorSpec, serialize_file
+
+    entries, alive = {}, []  # the writer is given addresses, so the arrays must stay alive until it is done
+    for name, array in arrays.items():
+        dtype = _file_dtype(name, array.dtype, dtypes)
+        # the writer takes memory as it lies, so every array is made contiguous first
+        with np.errstate(over="ignore"):  # found just below
+            data = round_to_bfloat16(array) if dtype == "BF16" else np.ascontiguousarray(array, dtype=_DTYPES[dtype])
+        infinite = (data & 0x7FFF) == 0x7F80 if dtype == "BF16" else np.isinf(data)
+        if (overflow := infinite & np.isfinite(array)).any():
+            raise ValueError(f"{path}: tensor {name} holds {array[overflow][0]:.4g}, which is too large for {dtype}")
+        alive.append(data)
+        entries[name] = TensorSpec(dtype=_LIBRARY_NAMES[dtype], shape=list(array.shape), data_ptr=data.ctypes.data,
+                                   data_len=data.nbytes)  # fmt: skip
+    serialize_file(entries, temporary, {"format": "pt"})
+
+
+def write_folder(folder: Path, sizes: Mapping[str, int], arrays: Callable[[set[str]], Mapping[str, np.ndarray]],
+                 dtypes: Mapping[str, str], limit: int) -> None:  # fmt: skip
+    """model.safetensors, or, where the tensors are larger than `limit` bytes together, shards of at most that and their index.
+
+    sizes: {name: bytes in the file}; arrays(names) makes some of them, so that only one shard's are held at a time.
+    All files are written under temporary names and renamed at the end; then what an earlier save left is removed.  In the moment
+    of renaming shards there is no index, so that a break there can not leave one that mixes old shards with new.
+    """
+    shards: list[list[str]] = [[]]
+    room = limit
+    for name, size in sizes.items():
+        if shards[-1] and size > room:
+            shards.append([])
+            room = limit
+        shards[-1].append(name)
+        room -= size
+    if len(shards) == 1:
+        write_safetensors(folder / SINGLE, arrays(set(shards[0])), dtypes)
+        (folder / INDEX).unlink(missing_ok=True)
+        _remove_shards(folder, keep=set())
+        return
+    names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+    with ExitStack() as files:
+        for name, shard in zip(names, shards):
+            _write(files.enter_context(replaced(folder / name)), arrays(set(shard)), dtypes, str(folder / name))
+        (folder / INDEX).unlink(missing_ok=True)
+    places = {tensor: name for name, shard in zip(names, shards) for tensor in shard}
+    write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})
+    (folder / SINGLE).unlink(missing_ok=True)  # it would be read before the index
+    _remove_shards(folder, keep=set(names))
+
+
+def _remove_shards(folder: Path, keep: set[str]) -> None:
+    for file in folder.glob("model-*-of-*.safetensors"):
+        if file.name not in keep and re.fullmatch(r"model-\d{5}-of-\d{5}\.safetensors", file.name):
+            file.unlink()
+
+
+def _file_dtype(name: str, dtype: np.dtype, dtypes: Mapping[str, str]) -> str:
+    return dtypes.get(name) or _NAMES_OF_DTYPES[dtype.name]
+
+
+def file_sizes(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]) -> dict[str, int]:
+    """{name: bytes in the file} of tensors that have `dtype` in memory."""
+
+    def width(name: str) -> int:
+        kind = _file_dtype(name, dtype, dtypes)
+        return 2 if kind == "BF16" else np.dtype(_DTYPES[kind]).itemsize
+
+    return {name: math.prod(shape) * width(name) for name, shape in shapes.items()}
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes: a number, or one with a unit of 1000s as transformers writes it ("500KB", "200MB", "5GB")."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", str(size), re.IGNORECASE)
+    count = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
+    if count < 1:
+        raise ValueError(f"expected a size of at least one byte, as 5000000 or '5GB', got {size!r}")
+    return count
+
+
+def main_dtype(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]) -> str:
+    """The name of the dtype in which most of the numbers are written, as config.json calls it ("float32", "bfloat16")."""
+    totals: dict[str, int] = {}
+    for name, shape in shapes.items():
+        kind = _file_dtype(name, dtype, dtypes)
+        totals[kind] = totals.get(kind, 0) + math.prod(shape)
+    return _LIBRARY_NAMES[max(totals, key=totals.get)]
+
+
+# ------------------------------------------------------------------------------------------------------------ JSON
+
+
+def write_json(path: str | os.PathLike, contents: Any) -> None:
+    """JSON written under a temporary name, flushed to disk, then renamed."""
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """ValueError naming the file when it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
