@@ -9,7 +9,8 @@ here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"$', (here / "tinyplm/__init__.py").read_text(encoding="utf-8"), re.M).group(1)
 
 interop = ["torch==2.13.0", "transformers>=5.0", "tokenizers>=0.22"]
-test = ["pytest>=8", "hypothesis>=6.100"]
+chat = ["jinja2>=3.1"]
+test = ["pytest>=8", "hypothesis>=6.100", *chat]
 
 setup(
     name="tinyplm",
@@ -24,6 +25,7 @@ setup(
     install_requires=["numpy>=2.0", "regex>=2024.5", "safetensors>=0.8", "tqdm>=4.60", "threadpoolctl>=3.1"],
     extras_require={
         "gpu": ["cupy-cuda12x>=14"],
+        "chat": chat,
         "plot": ["matplotlib>=3.8"],
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,

@@ -1,6 +1,7 @@
-"""Pretrain a small GPT-2 on real text: from documents to samples, in one command.
+"""Pretrain a small GPT-2 or LLaMA on real text: from documents to samples, in one command.
 
     python examples/pretrain.py                                    # the default corpus, a few minutes on two cores
+    python examples/pretrain.py --family llama --out llama         # the same with a LLaMA
     python examples/pretrain.py --text my-book.txt --out my-run    # your own text
     python examples/pretrain.py --out my-run --resume              # go on after an interruption
 
@@ -24,7 +25,8 @@ from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_d
 from tinyplm.data.packing import open_tokens, pack, write_tokens
 from tinyplm.evaluation.perplexity import baseline_rows, format_rows, row
 from tinyplm.generation.generate import generate
-from tinyplm.models import gpt2
+from tinyplm.hub import make_config
+from tinyplm.models import gpt2, llama
 from tinyplm.tensor_files import read_json, write_json
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find
@@ -33,8 +35,11 @@ from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
 from tinyplm.training.step import evaluate
 
-# name: (layers, width, heads).  The published sizes of GPT-2 may be given as well, by their names.
+# name: (layers, width, heads).  The published sizes of the family may be given as well, by their names.
 SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}
+
+FAMILIES = {"gpt2": gpt2, "llama": llama}
+TITLES = {"gpt2": "GPT-2", "llama": "LLaMA"}
 
 # May differ on resume: they do not change what is learned.
 FREE = ("out", "device", "workers", "samples")
@@ -65,16 +70,25 @@ def prepare(options: dict, out: Path) -> dict:
     return {"validation_bytes": sum(len(d.encode()) for d in validation), "vocab_size": tokenizer.vocab_size}
 
 
-def configure(options: dict, vocab_size: int) -> gpt2.Config:
+def configure(options: dict, vocab_size: int) -> gpt2.Config | llama.Config:
     """The model's configuration."""
+    family, size, context, dropout = (options[name] for name in ("family", "size", "context", "dropout"))
     end = 0  # the tokenizer's first entry is <|endoftext|>
-    common = {"vocab_size": vocab_size, "bos_token_id": end, "eos_token_id": end, "n_positions": options["context"],
-              "resid_pdrop": options["dropout"], "embd_pdrop": options["dropout"], "attn_pdrop": options["dropout"]}  # fmt: skip
-    if options["size"] in gpt2.SIZES:
-        return tinyplm.hub.make_config(gpt2, options["size"], **common)
-    layers, width, heads = SIZES[options["size"]]
+    common: dict = {"vocab_size": vocab_size, "bos_token_id": end, "eos_token_id": end}
+    if family == "gpt2":
+        common |= {"n_positions": context, "resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
+    else:
+        common |= {"max_position_embeddings": context, "attention_dropout": dropout}
+    if size in FAMILIES[family].SIZES:
+        return make_config(FAMILIES[family], size, **common)
+    layers, width, heads = SIZES[size]
     # 0.56 / sqrt(width) is GPT-2's own 0.02 at its width of 768; with 0.02 a narrow model takes far longer to start learning
-    return gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, initializer_range=round(0.56 / width**0.5, 4), **common)
+    common["initializer_range"] = round(0.56 / width**0.5, 4)
+    if family == "gpt2":
+        return gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, **common)
+    # three matrices of 8/3 of the width have as many parameters as GPT-2's two of 4 times it
+    return llama.Config(num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads,
+                        intermediate_size=-(-8 * width // 3 // 16) * 16, tie_word_embeddings=True, **common)  # fmt: skip
 
 
 def plan(options: dict) -> Settings:
@@ -96,13 +110,21 @@ def report(options: dict, out: Path, facts: dict) -> None:
     context = options["context"]
     total, count = evaluate(model, validation, length=context, stride=max(1, context // 2), workers=options["workers"])
     rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
-    rows.append(row(f"GPT-2, {model.parameter_count() / 1e6:.2f}M parameters", total, count, facts["validation_bytes"]))
+    rows.append(
+        row(
+            f"{TITLES[options['family']]}, {model.parameter_count() / 1e6:.2f}M parameters",
+            total,
+            count,
+            facts["validation_bytes"],
+        )
+    )
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
     print(f"\nValidation, {count} tokens, each with {context // 2} to {context} tokens of context:\n\n{format_rows(rows)}\n")
     end = model.tokenizer.eos_id  # ends a document, so it also begins one
     for i in range(options["samples"]):
-        (ids,) = generate(model, [end], max_new_tokens=120, temperature=0.8, top_p=0.95, seed=options["seed"] + i, stop_id=end)
-        print(f"Sample {i + 1}:\n{textwrap.indent(model.tokenizer.decode(ids), '    ')}\n")
+        (sample,) = generate(model, [end], max_new_tokens=120, temperature=0.8, top_p=0.95, seed=options["seed"] + i,
+                             stop_ids=[end])  # fmt: skip
+        print(f"Sample {i + 1}:\n{textwrap.indent(sample.text, '    ')}\n")
     print(f"model      {folder} (the best step; transformers loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
     print(f"loss plot  {out / 'loss.png'}" if drawn else "loss plot  not drawn: pip install 'tinyplm[plot]'")
@@ -123,7 +145,9 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         facts = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": facts})
-    model = tinyplm.create("gpt2", configure(options, facts["vocab_size"]), key=options["seed"], device=options["device"])
+    model = tinyplm.create(
+        options["family"], configure(options, facts["vocab_size"]), key=options["seed"], device=options["device"]
+    )
     model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
@@ -143,7 +167,8 @@ def arguments() -> tuple[dict, dict | None]:
         parser.add_argument(name, help=help + shown, **{"type": type(default), **kwargs})
 
     option("--text", [], "your own UTF-8 text files instead of the default corpus", nargs="+", metavar="FILE", type=str)
-    option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join(gpt2.SIZES)}")
+    option("--family", "gpt2", "gpt2 or llama")
+    option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join([*gpt2.SIZES, *llama.SIZES])}")
     option("--steps", 2500, "training steps")
     option("--batch", 8, "sequences a step")
     option("--micro-batch", None, "sequences in memory at a time, if not all of them", type=int)
@@ -163,8 +188,12 @@ def arguments() -> tuple[dict, dict | None]:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     given = vars(parser.parse_args())
     resume = given.pop("resume", False)
-    if given.get("size", "small") not in (*SIZES, *gpt2.SIZES):
-        raise ValueError(f"unknown size {given['size']!r}; expected one of {', '.join([*SIZES, *gpt2.SIZES])}")
+    family = given.get("family", "gpt2")
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}; expected one of {', '.join(FAMILIES)}")
+    sizes = [*SIZES, *(name for f in FAMILIES.values() for name in f.SIZES)] if resume else [*SIZES, *FAMILIES[family].SIZES]
+    if given.get("size", "small") not in sizes:
+        raise ValueError(f"unknown size {given['size']!r}; expected one of {', '.join(sizes)}")
     if not resume:
         return {**defaults, **given}, None
     file = Path(given.get("out", defaults["out"])) / "run.json"
@@ -184,7 +213,7 @@ def arguments() -> tuple[dict, dict | None]:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\ninterrupted: the same command line with --resume goes on from the last checkpoint")

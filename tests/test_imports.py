@@ -26,11 +26,11 @@ ALLOWED = {
     "evaluation": {"data"},
     "models": {"backend", "core", "random", "layers", "losses", "weights"},
     "hub": {"backend", "core", "files", "random", "tensor_files", "weights", "models", "tokenizers"},
-    "generation": {"backend", "random", "models"},
+    "generation": {"backend", "layers", "random", "models"},
     "training": {"backend", "core", "random", "files", "tensor_files", "data", "optim", "models", "hub"},
     "__init__": {"hub", "models"},
 }
-THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib"}
+THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}
 
 
 def sources():

@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""GPT-2 against transformers: the same numbers and the same gradients (tolerance: see gpt2_pair.py)."""
+"""What only GPT-2 has, against transformers; the rest is in test_causal.py (tolerance: see pair.py)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-from tests.interop.gpt2_pair import as_torch, assert_same, assert_same_gradients, compare, named_gradients, padding, pair
-from tests.laws import relative_error
-from tinyplm import hub
+from tests.interop.pair import compare, pair
 from tinyplm.layers.activation import ACTIVATIONS
-from tinyplm.models import causal_lm, gpt2
-from tinyplm.optim.adamw import AdamW
+from tinyplm.models import gpt2
+from tinyplm.models.config import to_dict
 
-# ------------------------------------------------------------------------------------------------- values and gradients
-
-
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("side", ["none", "right", "left"])
-def test_logits_loss_and_every_gradient(tmp_path, side, tied):
-    compare(*pair(tmp_path, tie_word_embeddings=tied), side=side)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 @pytest.mark.parametrize(
@@ -43,33 +35,12 @@ def test_logits_loss_and_every_gradient(tmp_path, side, tied):
     ids=str,
 )
 def test_every_setting_of_the_config(tmp_path, changes):
-    compare(*pair(tmp_path, **changes), side="left")
-
-
-@pytest.mark.parametrize(("B", "T"), [(1, 7), (1, 2), (5, 3), (2, 12)])  # 12: the whole context
-def test_odd_batches(tmp_path, B, T):
-    theirs, ours = pair(tmp_path, n_embd=30, n_head=3)
-    for side in ("none", "right", "left"):
-        compare(theirs, ours, B=B, T=T, side=side)
-
-
-def test_one_token(tmp_path):
-    """Attention to a single key is constant, so q and k get no gradient: compared by itself, without the zero check."""
-    theirs, ours = pair(tmp_path)
-    output = theirs(torch.tensor([[5]]))
-    outputs, backward = ours([[5]])
-    cotangent = np.random.default_rng(0).normal(size=(1, 1, 41))
-    output.logits.backward(torch.from_numpy(cotangent))
-    assert_same("logits", outputs["logits"], output.logits.detach().numpy())
-    ours_by_name, expected = hub.gradients_by_hub_name(ours, backward({"logits": cotangent})), named_gradients(theirs)
-    assert set(ours_by_name) == set(expected)
-    for name in expected:
-        assert_same(name, ours_by_name[name], expected[name])
+    compare(*pair("gpt2", tmp_path, **changes), side="left")
 
 
 def test_longer_than_the_context_is_refused(tmp_path):
     """transformers fails inside its look-up with an IndexError; ours says what was given and expected."""
-    theirs, ours = pair(tmp_path)
+    theirs, ours = pair("gpt2", tmp_path)
     ids = np.ones((1, 13), dtype=np.int64)
     with pytest.raises(IndexError):
         theirs(torch.from_numpy(ids))
@@ -77,103 +48,6 @@ def test_longer_than_the_context_is_refused(tmp_path):
         ours(ids)
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_padding_tokens_leak_nowhere(tmp_path, side):
-    """A token that stands in padding only gets exactly no gradient, in either library, whatever the padded rows hold.
-
-    Untied, since a tied head gives every row of the table a gradient.
-    """
-    theirs, ours = pair(tmp_path, tie_word_embeddings=False)
-    mask, positions = padding(side, 3, 6)
-    rng = np.random.default_rng(0)
-    ids = np.where(mask == 1, rng.integers(0, 40, mask.shape), 40)
-    output = theirs(torch.from_numpy(ids), **as_torch(attention_mask=mask, position_ids=positions))
-    cotangent = rng.normal(size=output.logits.shape) * mask[..., None]
-    output.logits.backward(torch.from_numpy(cotangent))
-    _, backward = ours(ids, attention_mask=mask, position_ids=positions)
-    for table in (named_gradients(theirs)["transformer.wte.weight"], backward({"logits": cotangent})["body"]["tokens"]):
-        assert not table[40].any() and table[ids[mask == 1]].all()
-
-
-def test_any_position_ids(tmp_path):
-    """Positions out of order and repeated, one row a sample.  (Without a mask transformers would read them as packing.)"""
-    theirs, ours = pair(tmp_path)
-    rng = np.random.default_rng(0)
-    ids, positions, mask = rng.integers(0, 41, (2, 6)), rng.integers(0, 12, (2, 6)), np.ones((2, 6), dtype=np.int64)
-    output = theirs(torch.from_numpy(ids), **as_torch(attention_mask=mask, position_ids=positions))
-    outputs, backward = ours(ids, position_ids=positions)
-    assert_same("logits", outputs["logits"], output.logits.detach().numpy())
-    cotangent = rng.normal(size=output.logits.shape)
-    output.logits.backward(torch.from_numpy(cotangent))
-    assert_same_gradients(hub.gradients_by_hub_name(ours, backward({"logits": cotangent})), named_gradients(theirs))
-
-
-def test_embeddings_as_inputs(tmp_path):
-    theirs, ours = pair(tmp_path)
-    rng = np.random.default_rng(0)
-    embeds = rng.normal(size=(2, 5, 32))
-    leaf = torch.from_numpy(embeds).requires_grad_()
-    output = theirs(inputs_embeds=leaf)
-    outputs, backward = ours(inputs_embeds=embeds)
-    cotangent = rng.normal(size=output.logits.shape)
-    output.logits.backward(torch.from_numpy(cotangent))
-    dparams, dembeds = backward({"logits": cotangent})
-    assert_same("logits", outputs["logits"], output.logits.detach().numpy())
-    assert_same("the gradient of inputs_embeds", dembeds, leaf.grad.numpy())
-    assert_same_gradients(hub.gradients_by_hub_name(ours, dparams), named_gradients(theirs))
-
-
-def test_labels_of_transformers_are_our_targets_shifted(tmp_path):
-    """transformers shifts inside: its loss with labels = ids is ours with targets[t] = ids[t + 1].  Its helper is in float32."""
-    theirs, ours = pair(tmp_path)
-    ids = np.random.default_rng(0).integers(0, 41, (2, 8))
-    targets = np.concatenate([ids[:, 1:], np.full((2, 1), -100)], axis=1)
-    loss, _ = causal_lm.loss(gpt2, ours.params, config=ours.config, input_ids=ids, targets=targets, grad=False)
-    expected = theirs(torch.from_numpy(ids), labels=torch.from_numpy(ids)).loss
-    assert abs(float(loss) / expected.item() - 1) < 1e-6
-
-
-def test_dropout_is_off_without_a_key(tmp_path):
-    theirs, ours = pair(tmp_path)
-    ids = np.random.default_rng(0).integers(0, 41, (2, 8))
-    expected = theirs(torch.from_numpy(ids)).logits.detach().numpy()
-    assert ours.config.resid_pdrop == ours.config.embd_pdrop == ours.config.attn_pdrop == 0.1
-    assert_same("logits", ours(ids, key=None)[0]["logits"], expected)
-    assert relative_error(ours(ids, key=1)[0]["logits"], expected) > 1e-2
-    assert relative_error(theirs.train()(torch.from_numpy(ids)).logits.detach().numpy(), expected) > 1e-2
-
-
-def test_twenty_training_steps_together(tmp_path):
-    """Loss, backward, clipping, AdamW and a changing learning rate as a whole: the parameters stay equal.
-
-    torch divides by norm + 1e-6 when it clips, which is our clipping with the limit times norm / (norm + 1e-6).
-    eps = 1e-6, since AdamW divides by the gradient's size: the biases of the keys have no gradient in truth, and with 1e-8 their
-    rounding noise would come near to the tolerance.
-    """
-    theirs, ours = pair(tmp_path)
-    decayed = [p for n, p in theirs.named_parameters() if p.ndim == 2 and "wte" not in n and "wpe" not in n]
-    others = [p for p in theirs.parameters() if all(p is not q for q in decayed)]
-    torch_optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-                                        eps=1e-6)  # fmt: skip
-    optimizer = AdamW(ours.params, weight_decay=0.1, eps=1e-6)
-    rng = np.random.default_rng(0)
-    for step in range(20):
-        ids, targets = rng.integers(0, 41, (2, 2, 10))
-        lr = 1e-3 * (step + 1)
-        for group in torch_optimizer.param_groups:
-            group["lr"] = lr
-        logits = theirs(torch.from_numpy(ids)).logits
-        torch.nn.functional.cross_entropy(logits.reshape(-1, 41), torch.from_numpy(targets.reshape(-1))).backward()
-        norm = float(torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0))
-        torch_optimizer.step()
-        torch_optimizer.zero_grad()
-
-        _, backward = causal_lm.loss(gpt2, optimizer.params, config=ours.config, input_ids=ids, targets=targets)
-        optimizer.gradient.add(backward(1.0))
-        assert_same("the gradient's norm", optimizer.gradient_norm(), norm)
-        optimizer.step(lr, clip=norm / (norm + 1e-6))
-    moved = hub.gradients_by_hub_name(ours, optimizer.params)  # any tree can have hub names
-    start = hub.gradients_by_hub_name(ours, ours.params)
-    for name, p in theirs.named_parameters():
-        assert_same(name, moved[name], p.detach().numpy())
-        assert relative_error(moved[name], start[name]) > 1e-3, f"{name} has hardly moved"
+def test_the_defaults_are_those_of_transformers():
+    ours, theirs = to_dict(gpt2.Config()), transformers.GPT2Config().to_dict()
+    assert {name: theirs[name] for name in ours} == ours

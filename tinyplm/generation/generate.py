@@ -6,13 +6,14 @@ The prompts go through the model once and fill a key/value cache; after that eac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import random
 from ..backend import at_least_float32, to_device, to_host
+from ..layers.cache import Cache
 from ..models import causal_lm
 from ..models.model import Model
 from .sampling import Sampling, log_probabilities
@@ -30,6 +31,14 @@ class Piece(NamedTuple):
 
 
 @dataclasses.dataclass
+class Memory:
+    """One text's keys and values, kept between calls of `stream`: what the next prompt shares with it is not computed again."""
+
+    ids: list[int] = dataclasses.field(default_factory=list)
+    cache: Cache | None = None
+
+
+@dataclasses.dataclass
 class Continuation:
     """What follows a prompt.  A stop token that ended it is not in it; the text ends before a stop string."""
 
@@ -38,6 +47,14 @@ class Continuation:
     log_probabilities: list[float]
     text: str | None
     finished: str = ""
+
+    def add(self, piece: Piece, stop_ids: Container[int] = ()) -> None:
+        """Take in its next piece."""
+        if piece.id not in stop_ids:
+            self.ids.append(piece.id)
+            self.log_probabilities.append(piece.log_probability)
+        self.text = None if piece.text is None else self.text + piece.text
+        self.finished = piece.finished or ""
 
 
 def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, samples: int = 1,
@@ -51,12 +68,7 @@ def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, 
     stops = set(options.get("stop_ids", ()))
     for pieces in stream(model, several, samples=samples, **options):
         for piece in pieces:
-            text = out[piece.row]
-            if piece.id not in stops:
-                text.ids.append(piece.id)
-                text.log_probabilities.append(piece.log_probability)
-            text.text = None if piece.text is None else text.text + piece.text
-            text.finished = piece.finished or ""
+            out[piece.row].add(piece, stops)
     return out
 
 
@@ -71,6 +83,7 @@ def stream(
     stop_strings: Sequence[str] = (),
     vocabulary: int | None = None,
     cached: bool = True,
+    memory: Memory | None = None,
     **sampling: Any,
 ) -> Iterator[list[Piece]]:
     """One step after the other, the next token of every continuation that goes on.
@@ -81,6 +94,7 @@ def stream(
     vocabulary: draw ids below this one only; by default those that the tokenizer has, since a model's table may be padded.
     cached=False passes over the whole text for every token, with the same result to rounding.  So does a text that has outgrown
     the model's context (which then sees the last `context` tokens) or what it can cache (dynamic RoPE scaling).
+    memory: for one prompt and one sample, as in a chat; it is updated with every token.
     ValueError for an empty prompt or one longer than the context, ids out of range, and bad settings; FloatingPointError when the
     model gives NaN.
     """
@@ -94,7 +108,9 @@ def stream(
             raise ValueError(f"{name} must be >= 1{' or None' if name == 'vocabulary' else ''}, got {value}")
     if vocabulary is None and model.tokenizer is not None:
         vocabulary = model.tokenizer.vocab_size
-    batch = _Batch(model, several, samples, max_new_tokens, cached)
+    if memory is not None and (len(several) > 1 or samples > 1):
+        raise ValueError(f"memory is for one prompt and one sample, got {len(several)} and {samples}")
+    batch = _Batch(model, several, samples, max_new_tokens, cached, memory)
     return _steps(batch, settings, seed, samples, max_new_tokens, stops, stop_strings, vocabulary)
 
 
@@ -108,16 +124,13 @@ def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_t
         logits = batch.next_logits()[:, :vocabulary]
         tokens = settings.choose(logits, batch.texts, [generators[n] for n in rows])
         pieces = []
+        last = step == max_new_tokens - 1
         for n, token, log_p in zip(rows, tokens.tolist(), log_probabilities(logits, tokens).tolist()):
-            text, finished = streams[n], "stop" if token in stops else None
-            new = None if text is None else "" if finished else text.push(token)
-            if text is not None and text.stopped:
-                finished = "stop"
-            elif finished is None and step == max_new_tokens - 1:
-                finished = "length"
-            if text is not None and finished:
-                new += text.finish()
-            pieces.append(Piece(n, token, log_p, new, finished))
+            text, stopped, new = streams[n], token in stops, None
+            if text is not None:
+                new = text.finish() if stopped else text.push(token, last=last)
+                stopped |= text.stopped
+            pieces.append(Piece(n, token, log_p, new, "stop" if stopped else "length" if last else None))
         yield pieces
         going = [i for i, piece in enumerate(pieces) if not piece.finished]
         if not going:
@@ -129,8 +142,9 @@ def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_t
 class _Batch:
     """The texts so far, padded on the left to one width, and the cache of their keys and values."""
 
-    def __init__(self, model: Model, prompts: list[list[int]], samples: int, max_new_tokens: int, cached: bool) -> None:
-        self.model, self.samples = model, samples
+    def __init__(self, model: Model, prompts: list[list[int]], samples: int, max_new_tokens: int, cached: bool,
+                 memory: Memory | None) -> None:  # fmt: skip
+        self.model, self.samples, self.memory = model, samples, memory
         self.context = model.config.context
         for prompt in prompts:
             if not prompt:
@@ -146,7 +160,14 @@ class _Batch:
         self.inputs(0, self.width)  # what is wrong with the ids is said here, before the first step
         self.texts = [list(prompt) for prompt in prompts for _ in range(samples)]
         capacity = min(self.width + max_new_tokens, model.config.cache_context)
-        self.cache = model.empty_cache(len(prompts), capacity) if cached and self.width <= capacity else None
+        if not cached or self.width > capacity:
+            self.cache = None
+        elif memory is None or memory.cache is None:
+            self.cache = model.empty_cache(len(prompts), capacity)
+        else:
+            shared = _shared(memory.ids, prompts[0][:-1])  # the last token is always computed: its logits are wanted
+            self.cache = memory.cache = memory.cache.cut(shared).grown(capacity)
+            memory.ids = memory.ids[:shared]
         self.fresh = True  # the prompts stand once each, not yet once a sample
 
     def inputs(self, start: int, stop: int, cache: Any = None) -> dict[str, Any]:
@@ -167,6 +188,8 @@ class _Batch:
             inputs = self.inputs(max(0, self.width - self.context), self.width)
         model = self.model
         logits, self.cache = causal_lm.last_logits(model.family, model.params, config=model.config, **inputs)
+        if self.memory is not None:
+            self.memory.cache, self.memory.ids = self.cache, self.texts[0][: self.cache.length if self.cache else 0]
         if self.fresh:
             self.fresh = False
             if self.samples > 1:
@@ -191,6 +214,11 @@ class _Batch:
         if self.cache is not None:
             self.cache = self.cache.take(on_device)
         return None if logits is None else logits[on_device]
+
+
+def _shared(a: list[int], b: list[int]) -> int:
+    """How many tokens two texts have in common at their beginning."""
+    return next((n for n, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _several(prompts: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:

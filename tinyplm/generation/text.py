@@ -8,7 +8,7 @@ from typing import Any
 
 
 class TextStream:
-    """push(id) gives the text that is certain after this token; finish() gives the rest.
+    """push(id) gives the text that is certain after this token; push(id, last=True), or finish() after it, gives all the rest.
 
     The pieces joined are tokenizer.decode of all ids, up to the first stop string, which is left out.  Held back are bytes that
     do not yet make a character, and text that may turn out to be the beginning of a stop string.
@@ -21,16 +21,16 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
 
-    def push(self, id: int) -> str:
-        return self._release(self._decoder.decode(self.tokenizer.decode_bytes([id])), final=False)
+    def push(self, id: int, *, last: bool = False) -> str:
+        return self._release(self.tokenizer.decode_bytes([id]), final=last)
 
     def finish(self) -> str:
-        return self._release(self._decoder.decode(b"", final=True), final=True)
+        return self._release(b"", final=True)
 
-    def _release(self, new: str, *, final: bool) -> str:
+    def _release(self, new: bytes, *, final: bool) -> str:
         if self.stopped:
             return ""
-        text = self._held + new
+        text = self._held + self._decoder.decode(new, final=final)
         found = [(place, s) for s in self.stop if (place := text.find(s)) >= 0]
         if found:
             self.stopped, self._held = True, ""

@@ -19,7 +19,7 @@ def rope_frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
 
 
 def linear_frequencies(width: int, *, base: float, factor: float) -> np.ndarray:
-    """f_i / factor: position t is read as t / factor.                                           Chen et al. 2023, eq. 4"""
+    """f_i / factor: position t is read as t / factor.                                           Chen et al. 2023, sec. 2.3"""
     return rope_frequencies(width, base=base) / factor
 
 
@@ -27,7 +27,7 @@ def dynamic_frequencies(width: int, *, base: float, factor: float, original: int
     """The frequencies of a larger base, base (factor L / original - (factor - 1))^(R / (R - 2)),   L = max(length, original).
 
     Up to the original context nothing changes; beyond, the base grows with the length, so that the lowest frequency is divided by
-    the bracket and the highest stays.   NTK-aware scaling, bloc97 2023, and its dynamic form, emozilla 2023; in Peng et al. 2023
+    the bracket and the highest stays.   NTK-aware scaling, bloc97 2023; dynamic: emozilla 2023; Peng et al. 2023, sec. 3.1 and 3.3
     """
     if width <= 2:
         raise ValueError(f"dynamic RoPE scaling needs more than 2 rotated components, got {width}")
@@ -40,7 +40,7 @@ def yarn_frequencies(width: int, *, base: float, factor: float, original: int, b
     """(1 - g_i) f_i / factor + g_i f_i,   g_i = 1 - clip((i - low) / (high - low), 0, 1).   YaRN, Peng et al. 2023, sec. 3.2
 
     low and high are the places of the frequencies that turn beta_fast and beta_slow times within the original context:
-    place(beta) = R ln(original / (2 pi beta)) / (2 ln base), rounded outwards if `truncate`, within 0 .. R - 1.
+    place(beta) = R ln(original / (2 pi beta)) / (2 ln base), rounded outwards if `truncate`; low at least 0, high at most R - 1.
     So what turns fast keeps its frequency (g = 1), what turns slowly is interpolated (g = 0), with a ramp between.
     """
     f = rope_frequencies(width, base=base)
@@ -55,7 +55,7 @@ def yarn_frequencies(width: int, *, base: float, factor: float, original: int, b
 
 
 def yarn_magnitude(factor: float, *, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
-    """m(1), m(s) = 0.1 s ln(factor) + 1 for factor > 1, else 1: both q and k grow by it.             Peng et al. 2023, eq. 22
+    """m(1), m(s) = 0.1 s ln(factor) + 1 for factor > 1, else 1: both q and k grow by it.             Peng et al. 2023, sec. 3.4
 
     With mscale and mscale_all_dim, as DeepSeek has them: m(mscale) / m(mscale_all_dim).
     """

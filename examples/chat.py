@@ -1,0 +1,148 @@
+"""Chat in the terminal with the model in any folder, by its chat template or a known one; or let it continue what you type.
+
+    python examples/chat.py path/to/a/chat/model                 # the folder's own chat template
+    python examples/chat.py path/to/a/chat/model --template chatml --system "You answer in one sentence."
+    python examples/chat.py out                                  # a plain language model continues your text
+
+/new begins anew, /exit or Ctrl-D ends, Ctrl-C breaks an answer off.  The answer is shown token by token; after it come the
+tokens per second.  What was said before is kept in the key/value cache and not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from generate import load, sampling, sampling_options
+
+import tinyplm
+from tinyplm.backend import keep_freed_memory
+from tinyplm.generation.generate import Memory, stream
+from tinyplm.generation.sampling import Sampling
+from tinyplm.tokenizers.chat import TEMPLATES, Template, encode, folder_template
+
+
+class Chat:
+    """A conversation in a chat format."""
+
+    def __init__(self, model: tinyplm.Model, template: Template, system: str | None, room: int) -> None:
+        self.tokenizer, self.template, self.room = model.text_tokenizer(), template, room
+        self.system = [] if system is None else [{"role": "system", "content": system}]
+        self.messages: list[dict] = []  # with their answers
+        self.asked: list[dict] = []  # the same with a message that has none yet
+        ids = {self.tokenizer.token_to_id(end) for end in template.ends} - {None}
+        self.stop_ids = model.end_ids() | ids
+        self.stop_strings = [end for end in template.ends if self.tokenizer.token_to_id(end) is None]
+
+    def prompt(self, said: str) -> list[int]:
+        """The ids to go on from.  Where they leave no room for an answer, the oldest turns are forgotten."""
+        messages = [*self.messages, {"role": "user", "content": said}]
+        ids = encode(self.tokenizer, self.template, [*self.system, *messages])
+        while len(ids) > self.room and len(messages) > 2:
+            messages = messages[2:]
+            ids = encode(self.tokenizer, self.template, [*self.system, *messages])
+            print("(the oldest turn is forgotten: the context is full)", file=sys.stderr)
+        self.asked = messages
+        return ids
+
+    def answered(self, ids: list[int]) -> None:
+        answer = self.tokenizer.decode([i for i in ids if i not in self.stop_ids], skip_special=True)
+        for end in self.stop_strings:
+            answer = answer.split(end)[0]
+        self.messages = [*self.asked, {"role": "assistant", "content": answer}]
+
+
+class Text:
+    """No chat format: one text, which you and the model write in turn."""
+
+    def __init__(self, model: tinyplm.Model, room: int) -> None:
+        self.tokenizer, self.room = model.text_tokenizer(), room
+        self.stop_ids, self.stop_strings = model.end_ids(), []
+        self.ids: list[int] = []
+        self.asked: list[int] = []
+
+    def prompt(self, said: str) -> list[int]:
+        self.asked = self.ids + self.tokenizer.encode(said)
+        if len(self.asked) > self.room:
+            self.asked = self.asked[-(self.room // 2 + 1) :]
+            print("(the beginning is forgotten: the context is full)", file=sys.stderr)
+        return self.asked
+
+    def answered(self, ids: list[int]) -> None:
+        self.ids = self.asked + [i for i in ids if i not in self.stop_ids]
+
+
+def answer(model: tinyplm.Model, talk: Chat | Text, said: str, memory: Memory, options: argparse.Namespace, turn: int) -> None:
+    """Show the answer as it comes, and its speed."""
+    prompt = talk.prompt(said)
+    ids: list[int] = []
+    start = time.perf_counter()
+    first = start
+    try:
+        for (piece,) in stream(model, prompt, max_new_tokens=options.tokens, seed=options.seed + turn, stop_ids=talk.stop_ids,
+                               stop_strings=talk.stop_strings, memory=memory, **sampling(options)):  # fmt: skip
+            if not ids:
+                first = time.perf_counter()
+            ids.append(piece.id)
+            print(piece.text, end="", flush=True)
+    except KeyboardInterrupt:  # what was said so far stands
+        print(" ...", end="")
+    end = time.perf_counter()
+    talk.answered(ids)
+    speed = f", {(len(ids) - 1) / (end - first):.1f} tokens a second" if len(ids) > 1 else ""
+    print(f"\n[{len(ids)} tokens, the first after {first - start:.2f} s{speed}]", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="a folder with config.json, model.safetensors and tokenizer.json, or a run's --out")
+    parser.add_argument(
+        "--template", choices=[*TEMPLATES, "none"], help="a known chat format, or none (default: the folder's, if any)"
+    )
+    parser.add_argument("--system", help="the system message")
+    parser.add_argument("--tokens", type=int, default=256, help="of an answer at most (default: %(default)s)")
+    sampling_options(parser)
+    options = parser.parse_args()
+
+    Sampling(**sampling(options))  # what is wrong with the options is said at once
+    if options.tokens < 1:
+        raise ValueError(f"--tokens must be at least 1, got {options.tokens}")
+    keep_freed_memory()
+    model = load(options.folder, options.device)
+    template = TEMPLATES.get(options.template) or (None if options.template == "none" else folder_template(model.files))
+    if template is None and options.system is not None:
+        raise ValueError("--system needs a chat template, and the folder has none: name one with --template")
+    room = max(1, model.config.context - options.tokens)
+
+    def begin() -> Chat | Text:
+        return Text(model, room) if template is None else Chat(model, template, options.system, room)
+
+    talk, memory = begin(), Memory()
+    print(f"{model}; {'plain text' if template is None else 'chat'}; /new, /exit", file=sys.stderr)
+    turn = 0
+    while True:
+        try:
+            said = input("> " if sys.stdin.isatty() else "")
+        except (EOFError, KeyboardInterrupt):
+            print(file=sys.stderr)
+            return
+        if said == "/exit":
+            return
+        if said == "/new":
+            talk = begin()
+        elif said:
+            try:
+                answer(model, talk, said, memory, options, turn)
+            except ValueError as error:  # of this message; the conversation goes on
+                print(f"error: {error}", file=sys.stderr)
+            turn += 1
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FloatingPointError, OSError, MemoryError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

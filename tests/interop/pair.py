@@ -1,0 +1,274 @@
+# ruff: noqa: E402 - imports follow importorskip
+"""A tiny model of transformers with random weights, the same model loaded by us, and what compares them, for every family.
+
+Comparisons are in float64 and ask for 1e-9 (largest difference over largest value).  Two orders of the same float64 sums, some
+thousand terms through two layers, differ by 1e-13 or less, while the smallest real mistake worth finding, one float32 step
+somewhere or a slightly different epsilon, shows as 1e-8 or more: 1e-9 lies between, with room on both sides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+
+import tinyplm
+from tests.laws import relative_error
+from tinyplm import hub
+from tinyplm.models import causal_lm, gpt2, llama
+
+torch.set_num_threads(1)
+transformers.utils.logging.disable_progress_bar()
+
+TOLERANCE = 1e-9
+
+# ------------------------------------------------------------------------------------------------------------ families
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What the tests have to know of a causal family: our module, transformers' classes, and a tiny config by hub names."""
+
+    module: ModuleType
+    config: type  # transformers' classes
+    lm: type
+    body: type
+    tiny: dict[str, Any]
+    context: str  # the config's name for the longest sequence
+    odd: dict[str, Any]  # changes that make width 30 with 3 heads
+    tables: tuple[str, ...]  # hub names of the look-up tables, that of the tokens first
+    spots: tuple[str, ...]  # hub names of parameters where difficult values are put: a vector, a matrix that ours transposes ...
+    paths: tuple[str, ...]  # and the paths of these, or of parts of them, in our tree
+
+
+# Dropout rates stay at 0.1: eval() on one side and key=None on the other must switch it off.
+FAMILIES = {
+    "gpt2": Family(
+        gpt2, transformers.GPT2Config, transformers.GPT2LMHeadModel, transformers.GPT2Model,
+        {"vocab_size": 41, "n_positions": 12, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": None,
+         "eos_token_id": None},
+        context="n_positions",
+        odd={"n_embd": 30, "n_head": 3},
+        tables=("transformer.wte.weight", "transformer.wpe.weight"),
+        spots=("transformer.h.1.mlp.c_fc.bias", "transformer.h.0.attn.c_attn.bias"),
+        paths=("body.layers.1.mlp.b1", "body.layers.0.attention.bv"),
+    ),
+    "llama": Family(
+        llama, transformers.LlamaConfig, transformers.LlamaForCausalLM, transformers.LlamaModel,
+        {"vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None,
+         "eos_token_id": None},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.norm.weight", "model.layers.1.mlp.down_proj.weight"),
+        paths=("body.norm.gamma", "body.layers.1.mlp.Wdown"),
+    ),
+}  # fmt: skip
+
+
+def _rope(kind, positions=12, width=16, **settings):
+    """A LLaMA config whose heads are wide enough (8 frequencies) that a scaling treats some of them differently from others."""
+    return {"head_dim": width, "max_position_embeddings": positions,
+            "rope_parameters": {"rope_type": kind, "rope_theta": 100.0, **settings}}  # fmt: skip
+
+
+_STRETCH = {"factor": 4.0, "original_max_position_embeddings": 64}
+# Each has room for 48 tokens.  With base 100, within 64 positions, the frequencies turn 10 times down to 0.2 times: that is where
+# beta_fast .. beta_slow and low_freq_factor .. high_freq_factor are, so that the ramp between has several frequencies on it.
+ROPES = {
+    "default": _rope("default", 48),
+    "another base": _rope("default", 48, rope_theta=50.0),
+    "linear": _rope("linear", factor=4.0),
+    "dynamic": _rope("dynamic", factor=4.0),
+    "dynamic, 1.5": _rope("dynamic", 36, factor=1.5),
+    "yarn": _rope("yarn", 256, **_STRETCH, beta_fast=8.0, beta_slow=0.5),
+    "yarn, the default betas": _rope("yarn", 256, **_STRETCH),
+    "yarn, attention_factor": _rope("yarn", 256, **_STRETCH, attention_factor=0.7),
+    "yarn, mscale": _rope("yarn", 256, **_STRETCH, mscale=0.707, mscale_all_dim=1.3),
+    "yarn, mscale alone": _rope("yarn", 256, **_STRETCH, mscale=0.707),
+    "yarn, not truncated": _rope("yarn", 256, **_STRETCH, truncate=False, beta_fast=6.0, beta_slow=0.7),
+    "yarn, one place": _rope("yarn", 256, **_STRETCH, beta_fast=20.0, beta_slow=12.0),  # low == high == 0
+    "yarn, all fast": _rope("yarn", 256, **_STRETCH, beta_fast=40.0, beta_slow=20.0),  # high < 0
+    "yarn, none fast": _rope("yarn", 256, **_STRETCH, beta_fast=0.05, beta_slow=0.04),  # low > 7
+    "yarn within its context": _rope("yarn", factor=4.0),  # original_max_position_embeddings = max_position_embeddings
+    "llama3": _rope("llama3", 256, **_STRETCH, low_freq_factor=1.0, high_freq_factor=4.0),
+    "llama3, other factors": _rope("llama3", 256, **_STRETCH, low_freq_factor=0.3, high_freq_factor=9.0),
+}
+
+
+# -------------------------------------------------------------------------------------------------------------- models
+
+
+@contextlib.contextmanager
+def float64():
+    """Within it transformers gets float64 where it asks for float32: in RMSNorm, softmax, RoPE's tables, its loss and generate.
+
+    RoPE's frequencies are made when a model is built, so it must be built as well as run within it.  The default dtype is that
+    of a float times an integer tensor, as in dynamic RoPE scaling.
+    """
+    saved = torch.float32, torch.float, torch.Tensor.float, torch.get_default_dtype()
+    torch.float32 = torch.float = torch.float64
+    torch.Tensor.float = torch.Tensor.double
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.float32, torch.float, torch.Tensor.float = saved[:3]
+        torch.set_default_dtype(saved[3])
+
+
+def their_config(family, **changes):
+    return FAMILIES[family].config(**{**FAMILIES[family].tiny, **changes}, attn_implementation="eager")
+
+
+def peer(family, kind="lm", seed=0, **changes):
+    """transformers' tiny model ("lm", or its bare "body") in float64 with every parameter random, also biases and norms."""
+    torch.manual_seed(seed)
+    with float64():
+        model = getattr(FAMILIES[family], kind)(their_config(family, **changes)).double().eval()
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
+    return model
+
+
+def pair(family, folder, **changes):
+    """transformers' model, and ours loaded from the folder that it writes."""
+    theirs = peer(family, **changes)
+    theirs.save_pretrained(folder)
+    ours = tinyplm.load(folder)
+    assert ours.dtype == np.float64
+    return theirs, ours
+
+
+def in_float64(theirs):
+    """The same model built anew in float64, with the parameters that it has (those of float32 and less are exact in it)."""
+    with float64():
+        model = type(theirs)(theirs.config).double().eval()
+    model.load_state_dict({name: t.double() for name, t in theirs.state_dict().items()})
+    return model
+
+
+def their_logits(theirs, ids):
+    """Of a model of any dtype, as it computes them."""
+    with torch.no_grad():
+        return theirs(torch.from_numpy(ids)).logits.double().numpy()
+
+
+def exact_logits(theirs, ids):
+    """Computed in float64 throughout, whatever the model's dtype."""
+    with float64():
+        return their_logits(in_float64(theirs), ids)
+
+
+# ----------------------------------------------------------------------------------------------------------- comparing
+
+
+def padding(side, B, T):
+    """(attention_mask, position_ids): sample b has b padded places (at most T - 1); left-padded, positions count real tokens."""
+    if side == "none":
+        return None, None
+    padded = np.minimum(np.arange(B), T - 1)[:, None]
+    mask = (np.arange(T) < T - padded) if side == "right" else (np.arange(T) >= padded)
+    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0) if side == "left" else None
+    return mask.astype(np.int64), positions
+
+
+def as_torch(**arrays):
+    return {name: torch.from_numpy(a) for name, a in arrays.items() if a is not None}
+
+
+def named_gradients(model):
+    """{hub name: gradient} of transformers' parameters, which are then cleared; a shared tensor stands in it once.
+
+    Zeros where torch has None: a parameter that had no part in the outputs.
+    """
+    out = {name: np.zeros(p.shape) if p.grad is None else p.grad.numpy().copy() for name, p in model.named_parameters()}
+    model.zero_grad()
+    return out
+
+
+def assert_same(name, ours, theirs, tolerance=TOLERANCE):
+    assert np.isfinite(np.asarray(theirs)).all()
+    error = relative_error(ours, theirs)
+    assert error < tolerance, f"{name} differs by {error:.1e}"
+
+
+def assert_same_gradients(ours, theirs):
+    assert set(ours) == set(theirs)
+    for name in theirs:
+        assert np.any(theirs[name]), f"{name}: a zero gradient proves nothing"
+        assert_same(f"the gradient of {name}", ours[name], theirs[name])
+
+
+def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
+    """Logits, hidden states, the loss, and both their gradients by every parameter.
+
+    Only rows that may attend to something are compared: where there is nothing, we give zeros and transformers an average over
+    everything.  Such rows cannot leak: nobody attends to them (the softmax weight of a masked key is exactly 0, in value and
+    gradient), and their cotangent is set to zero.
+    positions (B, T) go with a mask of ones: without one transformers would read jumps as the beginnings of packed samples.
+    """
+    rng = np.random.default_rng(seed)
+    V = ours.config.vocab_size
+    ids = rng.integers(0, V, (B, T))
+    mask, positions = padding(side, B, T) if positions is None else (np.ones((B, T), dtype=np.int64), positions)
+    rows = np.ones((B, T), dtype=bool) if mask is None else mask.cumsum(axis=1) > 0
+    kwargs = {"attention_mask": mask, "position_ids": positions}
+    with float64():
+        output = theirs(torch.from_numpy(ids), **as_torch(**kwargs), output_hidden_states=True)
+    outputs, backward = ours(ids, **kwargs)
+    logits = output.logits
+    assert_same("logits", outputs["logits"][rows], logits.detach().numpy()[rows])
+    assert_same("hidden", outputs["hidden"][rows], output.hidden_states[-1].detach().numpy()[rows])
+
+    cotangent = rng.normal(size=logits.shape) * rows[..., None]
+    logits.backward(torch.from_numpy(cotangent), retain_graph=True)
+    assert_same_gradients(hub.gradients_by_hub_name(ours, backward({"logits": cotangent})), named_gradients(theirs))
+
+    targets = np.where(rows if mask is None else mask == 1, rng.integers(0, V, (B, T)), -100)
+    if T > 2:
+        targets[0, 1] = -100
+    expected = torch.nn.functional.cross_entropy(logits.reshape(-1, V), torch.from_numpy(targets).reshape(-1))
+    expected.backward()
+    loss, loss_back = causal_lm.loss(ours.family, ours.params, config=ours.config, input_ids=ids, targets=targets, chunk=5,
+                                     **kwargs)  # fmt: skip
+    assert_same("loss", loss, expected.detach().numpy())
+    assert_same_gradients(hub.gradients_by_hub_name(ours, loss_back(1.0)), named_gradients(theirs))
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+FILE_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+
+
+def assert_bit_equal(a, b):
+    """Two {name: torch tensor} with the same names, dtypes, shapes and bits (so -0 and 0 differ)."""
+    assert set(a) == set(b)
+    for name in a:
+        assert a[name].dtype == b[name].dtype and a[name].shape == b[name].shape, name
+        bits = BITS[a[name].element_size()]
+        assert torch.equal(a[name].contiguous().view(bits), b[name].contiguous().view(bits)), name
+
+
+def tensors_of(theirs):
+    """What a file of this transformers model holds: a tied head only once."""
+    tied = theirs.config.tie_word_embeddings
+    return {name: t.detach() for name, t in theirs.state_dict().items() if not (tied and name == "lm_head.weight")}
+
+
+def our_tensors(ours):
+    """Our parameters under hub names as torch tensors."""
+    named = hub.gradients_by_hub_name(ours, ours.params)  # any tree can have hub names
+    return {name: torch.from_numpy(a.copy()) for name, a in named.items()}

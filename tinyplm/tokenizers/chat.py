@@ -1,0 +1,133 @@
+"""Chat formats: a list of messages as the one text that a chat model was trained on.
+
+A message is {"role": "system" | "user" | "assistant", "content": text}; a system message comes first, then user and assistant
+take turns, and the user has the last word.  The text ends where the assistant's answer begins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Messages = Sequence[Mapping[str, str]]
+
+
+class Template(NamedTuple):
+    """render(messages) -> text; `ends`: the texts, tokens of their own in most vocabularies, that end an answer."""
+
+    render: Callable[[Messages], str]
+    ends: tuple[str, ...]
+
+
+def check_messages(messages: Messages) -> None:
+    """ValueError unless roles come in the order above."""
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if len(turns) % 2 == 0 or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(turns)):
+        raise ValueError(f"messages must be user, assistant, ..., user, with a system message before them at most; got {roles}")
+
+
+def _chatml(messages: Messages) -> str:
+    said = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    return f"{said}<|im_start|>assistant\n"
+
+
+def _llama2(messages: Messages) -> str:
+    """Touvron et al. 2023b, app. A.3.3: the system message stands inside the first instruction."""
+    system, turns = _split_system(messages)
+    text = ""
+    for i, m in enumerate(turns):
+        if m["role"] == "assistant":
+            text += f" {m['content'].strip()} </s>"
+        else:
+            before = f"<<SYS>>\n{system}\n<</SYS>>\n\n" if i == 0 and system is not None else ""
+            text += f"<s>[INST] {before}{m['content'].strip()} [/INST]"
+    return text
+
+
+def _llama3(messages: Messages) -> str:
+    def head(role: str) -> str:
+        return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
+
+    return (
+        "<|begin_of_text|>" + "".join(f"{head(m['role'])}{m['content'].strip()}<|eot_id|>" for m in messages) + head("assistant")
+    )
+
+
+def _alpaca(messages: Messages) -> str:
+    """Taori et al. 2023; the format has one instruction, later turns follow in the same way."""
+    system, turns = _split_system(messages)
+    task = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+    names = {"user": "Instruction", "assistant": "Response"}
+    said = "".join(f"### {names[m['role']]}:\n{m['content']}\n\n" for m in turns)
+    return f"{task if system is None else system}\n\n{said}### Response:\n"
+
+
+def _split_system(messages: Messages) -> tuple[str | None, Messages]:
+    return (messages[0]["content"], messages[1:]) if messages[0]["role"] == "system" else (None, messages)
+
+
+TEMPLATES: dict[str, Template] = {
+    "chatml": Template(_chatml, ("<|im_end|>",)),
+    "llama2": Template(_llama2, ("</s>",)),
+    "llama3": Template(_llama3, ("<|eot_id|>",)),
+    "alpaca": Template(_alpaca, ("### Instruction:",)),
+}
+
+
+def folder_template(files: Mapping[str, bytes]) -> Template | None:
+    """The Jinja template in a model folder's files (chat_template.jinja, or in tokenizer_config.json); None if there is none.
+
+    It is somebody's program, so it runs in jinja2's sandbox.  ValueError when jinja2 is not installed.
+    """
+    try:
+        settings = json.loads(files.get("tokenizer_config.json", b"{}"))
+    except ValueError as error:
+        raise ValueError(f"tokenizer_config.json: not valid JSON ({error})") from None
+    source = files["chat_template.jinja"].decode() if "chat_template.jinja" in files else settings.get("chat_template")
+    if isinstance(source, list):  # several, by name
+        source = next((t.get("template") for t in source if t.get("name") == "default"), None)
+    if source is None:
+        return None
+    tokens = {name: value["content"] if isinstance(value, dict) else value
+              for name, value in settings.items() if name.endswith("_token") and isinstance(value, (str, dict))}  # fmt: skip
+    return Template(_jinja(source, tokens), tuple(tokens[name] for name in ("eos_token",) if name in tokens))
+
+
+def _jinja(source: str, tokens: dict[str, str]) -> Callable[[Messages], str]:
+    try:
+        from jinja2 import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError:
+        raise ValueError(
+            "the folder's chat template needs jinja2: pip install 'tinyplm[chat]', or name another template"
+        ) from None
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = refuse  # what templates of the hub call
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    try:
+        template = environment.from_string(source)
+    except TemplateError as error:
+        raise ValueError(f"the folder's chat template is not valid: {error}") from None
+
+    def render(messages: Messages) -> str:
+        try:
+            return template.render(messages=[dict(m) for m in messages], add_generation_prompt=True, **tokens)
+        except TemplateError as error:
+            raise ValueError(f"the folder's chat template refuses these messages: {error}") from None
+
+    return render
+
+
+def encode(tokenizer: Any, template: Template, messages: Messages) -> list[int]:
+    """The ids of the rendered messages.  ValueError when a message holds a special token's text, which would forge a turn."""
+    check_messages(messages)
+    for message in messages:
+        if tokenizer.encode(message["content"], allow_special=True) != tokenizer.encode(message["content"]):
+            raise ValueError(f"the {message['role']}'s message holds the text of a special token: {message['content']!r:.80}")
+    return tokenizer.encode(template.render(messages), allow_special=True)
