@@ -91,7 +91,8 @@ def answer(model: tinyplm.Model, talk: Chat | Text, said: str, memory: Memory, o
     end = time.perf_counter()
     talk.answered(ids)
     speed = f", {(len(ids) - 1) / (end - first):.1f} tokens a second" if len(ids) > 1 else ""
-    print(f"\n[{len(ids)} tokens, the first after {first - start:.2f} s{speed}]", file=sys.stderr)
+    print(flush=True)
+    print(f"[{len(ids)} tokens, the first after {first - start:.2f} s{speed}]", file=sys.stderr)
 
 
 def main() -> None:

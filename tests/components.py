@@ -5,6 +5,7 @@ A new component needs one entry here; all laws then hold for it on every device,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -21,11 +22,13 @@ import reference.layers.linear as ref_linear
 import reference.layers.mlp as ref_mlp
 import reference.layers.norm as ref_norm
 import reference.layers.position as ref_position
+import reference.layers.rope as ref_rope
 import reference.layers.softmax as ref_softmax
 import reference.losses.cross_entropy as ref_loss
 from tests.laws import Case, Sizes
 from tinyplm.core import on_tree
-from tinyplm.layers import activation, attention, block, dropout, embedding, heads, linear, mlp, norm, position, softmax
+from tinyplm.layers import activation, attention, block, dropout, embedding, heads, linear, mlp, norm, position, rope, softmax
+from tinyplm.layers import rope_scaling as scaling
 from tinyplm.losses import cross_entropy
 
 
@@ -105,6 +108,33 @@ def _sinusoidal_positions(s: Sizes) -> Case:
     return Case([_normal(s, rng, s.B, s.T, s.D)], {"positions": rng.integers(0, 3000, (s.T,))})
 
 
+def _frequencies(s: Sizes, rng, width: int) -> np.ndarray:
+    """Of plain RoPE or of any scaling of it, by the seed; the contexts are short, so that a few frequencies are scaled apart."""
+    stretch = {"base": rng.uniform(2.0, 50.0), "factor": rng.uniform(1.0, 8.0)}
+    made = [
+        lambda: scaling.rope_frequencies(width, base=stretch["base"]),
+        lambda: scaling.linear_frequencies(width, **stretch),
+        lambda: scaling.yarn_frequencies(width, **stretch, original=64, beta_fast=8.0, beta_slow=0.5, truncate=s.flags[0]),
+        lambda: scaling.llama3_frequencies(width, **stretch, low_freq_factor=1.0, high_freq_factor=4.0, original=64),
+        lambda: scaling.dynamic_frequencies(width, **stretch, original=8, length=24),  # not for one frequency alone
+    ]
+    return made[s.seed % (5 if width > 2 else 4)]()
+
+
+def _rope_settings(s: Sizes, rng, width: int) -> dict:
+    """For `width` turned components: positions of each sample or of all, and YaRN's magnitude."""
+    positions = rng.integers(0, 3000, (s.B, s.T) if s.flags[1] else (s.T,))
+    magnitude = rng.uniform(0.5, 1.5) if s.flags[2] else 1.0
+    return {"positions": positions, "frequencies": _frequencies(s, rng, width), "magnitude": magnitude}
+
+
+def _rope(s: Sizes, interleaved: bool) -> Case:
+    """Sizes.E counts the pairs, since a width of turned components is even; up to two components are not turned."""
+    rng = s.rng()
+    x = _normal(s, rng, s.B, s.H, s.T, 2 * s.E + (s.F % 3 if s.flags[0] else 0))
+    return Case([x], {**_rope_settings(s, rng, 2 * s.E), "interleaved": interleaved})
+
+
 def _attention_mask(s: Sizes, rng, keys: int) -> np.ndarray | None:
     """None, one for each query and key (rows with nothing to attend to among them), or padding."""
     if not s.flags[0]:
@@ -153,6 +183,31 @@ def _multi_head(s: Sizes, cross: bool) -> Case:
     bias = _normal(s, rng, 1, s.H, s.T, keys) if s.flags[2] else None
     p = _attention_parameters(s, rng, source, s.flags[1])
     return Case([p, x, context, bias], {"heads": s.H, "kv_heads": s.K, "mask": _attention_mask(s, rng, keys)})
+
+
+def _rotary_attention(s: Sizes) -> Case:
+    """Grouped queries of a causal decoder whose queries and keys are turned by their positions."""
+    rng = s.rng()
+    turned = 2 * s.E
+    s = dataclasses.replace(s, E=turned + (s.F % 3 if s.flags[0] else 0))
+    settings = _rope_settings(s, rng, turned)
+    p, x = _attention_parameters(s, rng, s.D, s.flags[1]), _normal(s, rng, s.B, s.T, s.D)
+    bias = _normal(s, rng, 1, s.H, s.T, s.T) if s.flags[2] else None
+
+    def ours(x):
+        on_device = {name: _like(a, x) if isinstance(a, np.ndarray) else a for name, a in settings.items()}
+        return rope.rope(x, **on_device)
+
+    kwargs = {"heads": s.H, "kv_heads": s.K, "mask": np.tril(np.ones((s.T, s.T), dtype=bool)), "rotary": ours}
+    return Case([p, x, None, bias], kwargs, {"rotary": partial(ref_rope.rope, **settings)})
+
+
+def _reference_rotary_attention(p, x, context=None, bias=None, *, heads, kv_heads, rotary, **kwargs):
+    """The reference's linear layers, its rotation of queries and keys (not of values), and its attention."""
+    q, k, v = (ref_linear.linear(x, p[f"W{name}"], p.get(f"b{name}")) for name in "qkv")
+    q, k, v = (a.reshape(*a.shape[:2], n, -1).swapaxes(1, 2) for a, n in ((q, heads), (k, kv_heads), (v, kv_heads)))
+    o = ref_attention.attention(rotary(q), rotary(k), v, bias, **kwargs).swapaxes(1, 2)
+    return ref_linear.linear(o.reshape(*o.shape[:2], -1), p["Wo"], p.get("bo"))
 
 
 _ACTIVATIONS = [(activation.gelu_tanh, ref_activation.gelu_tanh), (activation.silu, ref_activation.silu),
@@ -259,6 +314,8 @@ COMPONENTS: dict[str, Component] = {
     "log_softmax": Component(softmax.log_softmax, ref_softmax.log_softmax, _log_softmax),
     "learned_positions": Component(position.learned_positions, ref_position.learned_positions, _learned_positions),
     "sinusoidal_positions": Component(position.sinusoidal_positions, ref_position.sinusoidal_positions, _sinusoidal_positions),
+    "rope": Component(rope.rope, ref_rope.rope, partial(_rope, interleaved=False)),
+    "rope_interleaved": Component(rope.rope, ref_rope.rope, partial(_rope, interleaved=True)),
     "attention": Component(attention.attention, ref_attention.attention, _attention),
     "attention_dropout": Component(attention.attention, _reference_attention_dropout, _attention_dropout),
     "multi_head_attention": Component(
@@ -267,6 +324,7 @@ COMPONENTS: dict[str, Component] = {
     "cross_attention": Component(
         attention.multi_head_attention, ref_attention.multi_head_attention, partial(_multi_head, cross=True)
     ),
+    "rotary_attention": Component(attention.multi_head_attention, _reference_rotary_attention, _rotary_attention),
     "mlp": Component(mlp.mlp, ref_mlp.mlp, _mlp),
     "gated_mlp": Component(mlp.gated_mlp, ref_mlp.gated_mlp, _gated_mlp),
     "pre_norm_block": Component(block.block, ref_block.block, partial(_block, kind="pre_norm")),

@@ -13,6 +13,7 @@ import pytest
 
 import tinyplm
 from tests.families import tiny
+from tinyplm.generation.generate import Memory
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat import TEMPLATES, check_messages, encode, folder_template
 
@@ -37,8 +38,8 @@ def said(*roles):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("chatml", "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi 你好<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>"
-                   "\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"),
+        ("chatml", "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi 你好<|im_end|>\n"
+                   "<|im_start|>assistant\nHello<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"),
         ("llama2", "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nHi 你好 [/INST] Hello </s><s>[INST] Why? [/INST]"),
         ("llama3", "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>"
                    "<|start_header_id|>user<|end_header_id|>\n\nHi 你好<|eot_id|>"
@@ -73,7 +74,11 @@ def test_the_folders_template():
     tokens = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False}}
     expected = "<s>[system]Be kind.</s>[user]Hi 你好</s>[assistant]Hello</s>[user]Why?</s>[assistant]"
     named = [{"name": "tools", "template": "no"}, {"name": "default", "template": JINJA}]
-    for files in (config(JINJA, **tokens), config(named, **tokens), {**config("old", **tokens), "chat_template.jinja": JINJA.encode()}):
+    for files in (
+        config(JINJA, **tokens),
+        config(named, **tokens),
+        {**config("old", **tokens), "chat_template.jinja": JINJA.encode()},
+    ):
         template = folder_template(files)
         assert template.render(TALK) == expected and template.ends == ("</s>",)
     assert folder_template({}) is None and folder_template(config(None)) is None
@@ -138,14 +143,15 @@ def test_plain_text_is_continued(folder):
     answers = done.stderr.count("tokens a second")
     assert answers == 3 and "plain text" in done.stderr
     model = tinyplm.load(folder)
-    ids = model.tokenizer.encode("hi")
-    shown = ""
-    for turn in (ids, model.tokenizer.encode("user"), None):
-        ids = model.tokenizer.encode("hi") if turn is None else ids if shown == "" else ids + turn
-        (text,) = tinyplm.generation.generate.generate(model, ids, max_new_tokens=12, temperature=0, stop_ids=model.end_ids())
-        shown += text.text + "\n"
-        ids = ids + text.ids
-    assert done.stdout == shown
+
+    def answer(ids):
+        (text,) = tinyplm.generate(model, ids, max_new_tokens=12, temperature=0, stop_ids=model.end_ids())
+        return text
+
+    hi, user = model.tokenizer.encode("hi"), model.tokenizer.encode("user")
+    first = answer(hi)
+    second = answer(hi + first.ids + user)
+    assert done.stdout == f"{first.text}\n{second.text}\n{first.text}\n"
 
 
 def test_a_chat_format_and_a_context_that_fills_up(folder):
@@ -179,19 +185,17 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
 
 def test_memory_gives_the_same_as_no_memory():
     """The second prompt shares a beginning with the first text: only the rest is computed, with the same result."""
-    from tinyplm.generation.generate import Memory, generate
-
     model, memory = tiny("llama", max_position_embeddings=64), Memory()
     rng = np.random.default_rng(0)
     prompt = rng.integers(0, 11, 6).tolist()
     for turn in range(4):
         options = {"max_new_tokens": 5, "seed": turn}
-        (kept,) = generate(model, prompt, memory=memory, **options)
-        (fresh,) = generate(model, prompt, **options)
+        (kept,) = tinyplm.generate(model, prompt, memory=memory, **options)
+        (fresh,) = tinyplm.generate(model, prompt, **options)
         assert kept.ids == fresh.ids
         np.testing.assert_allclose(kept.log_probabilities, fresh.log_probabilities, rtol=0, atol=1e-10)
         assert memory.ids == (prompt + kept.ids)[:-1] and memory.cache.length == len(memory.ids)
         keep = len(prompt) + (5 if turn < 2 else -2)  # the third turn takes something back
         prompt = (prompt + kept.ids)[:keep] + rng.integers(0, 11, 3).tolist()
     with pytest.raises(ValueError, match="memory is for one prompt and one sample, got 1 and 2"):
-        generate(model, prompt, memory=memory, samples=2, max_new_tokens=1)
+        tinyplm.generate(model, prompt, memory=memory, samples=2, max_new_tokens=1)

@@ -28,7 +28,7 @@ ALLOWED = {
     "hub": {"backend", "core", "files", "random", "tensor_files", "weights", "models", "tokenizers"},
     "generation": {"backend", "layers", "random", "models"},
     "training": {"backend", "core", "random", "files", "tensor_files", "data", "optim", "models", "hub"},
-    "__init__": {"hub", "models"},
+    "__init__": {"generation", "hub", "models"},
 }
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}
 

@@ -4,13 +4,15 @@ model = tinyplm.load("folder")                              # a Hugging Face fol
 outputs, backward = model(input_ids, attention_mask=mask)
 dparams = backward({"logits": dlogits})
 tinyplm.save(model, "folder")
-model = tinyplm.create("gpt2", "gpt2-medium", key=0)
+model = tinyplm.create("llama", "llama-3.2-1b", key=0)
+texts = tinyplm.generate(model, prompt_ids, max_new_tokens=50)
 """
 
 from __future__ import annotations
 
+from .generation.generate import generate, stream
 from .hub import create, load, save
 from .models.model import Model
 
 __version__ = "0.1.0"
-__all__ = ["Model", "create", "load", "save"]
+__all__ = ["Model", "create", "generate", "load", "save", "stream"]

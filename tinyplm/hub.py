@@ -103,8 +103,7 @@ def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "
     params = weights.to_tree(tensors, family.NAMES, family.shapes(config), where=where, dtype=dtype)
     file_dtypes = {name: tensor.file_dtype for name, tensor in tensors.items()} if dtype is None else None
     model = Model(family, config, to_device(params, device), device=device, file_dtypes=file_dtypes)
-    if (folder / GENERATION).exists():
-        model.generation = read_json(folder / GENERATION)
+    model.generation = _generation(folder / GENERATION)
     model.files = {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).exists()}
     try:
         model.tokenizer = Tokenizer.load(folder)
@@ -114,6 +113,17 @@ def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "
         model.no_tokenizer = str(error)
         warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=2)
     return model
+
+
+def _generation(file: Path) -> dict[str, Any]:
+    """The contents of generation_config.json, {} without one."""
+    settings = read_json(file) if file.exists() else {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file}: expected an object, got {settings!r:.80}")
+    ends = settings.get("eos_token_id")
+    if ends is not None and not all(type(i) is int for i in (ends if isinstance(ends, list) else [ends])):
+        raise ValueError(f"{file}: eos_token_id must be an integer, a list of them or null, got {ends!r:.80}")
+    return settings
 
 
 def hub_name(family: ModuleType, name: str) -> str:
@@ -134,15 +144,9 @@ def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTe
     tensors = {full: tensors[name] for full, name in given.items()}
     for copy, original in family.TIED.items():
         twice = config.tie_word_embeddings and copy in tensors and original in tensors
-        if twice and not _equal(tensors.pop(copy), tensors[original]):
+        if twice and not tensors.pop(copy).equals(tensors[original]):
             raise ValueError(f"{where}: {copy} differs from {original}, but config.json has tie_word_embeddings = true")
     return tensors
-
-
-def _equal(a: StoredTensor, b: StoredTensor) -> bool:
-    if a.file_dtype == b.file_dtype:
-        return np.array_equal(a.stored(), b.stored())  # without a copy of what may be the largest tensor
-    return np.array_equal(np.asarray(a), np.asarray(b))
 
 
 def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, max_shard_size: int | str = "5GB") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .files import replaced
+from .files import flush, replaced
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
            "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}  # fmt: skip
@@ -24,12 +25,13 @@ _LIBRARY_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": 
 
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+BLOCK = 1 << 18  # how many numbers of a file are worked on at a time
 
 
 class StoredTensor(NamedTuple):
-    """One tensor of a file; nothing is read until it is asked for."""
+    """One tensor of a file, which is mapped as a whole; nothing is read until it is asked for."""
 
-    path: Path
+    file: mmap.mmap
     offset: int
     shape: tuple[int, ...]
     file_dtype: str  # as the file calls it: "F32", "BF16", ...
@@ -40,21 +42,38 @@ class StoredTensor(NamedTuple):
         return np.dtype(np.float32 if self.file_dtype == "BF16" else _DTYPES[self.file_dtype])
 
     def stored(self) -> np.ndarray:
-        """The numbers as they stand in the file, mapped; the bits of bfloat16 as uint16."""
+        """The numbers as they stand in the file, a read-only view of it; the bits of bfloat16 as uint16."""
         dtype = np.uint16 if self.file_dtype == "BF16" else self.dtype
-        if math.prod(self.shape) == 0:
-            return np.empty(self.shape, dtype=dtype)
-        return np.memmap(self.path, dtype=dtype, mode="r", offset=self.offset, shape=self.shape)
+        return np.frombuffer(self.file, dtype, math.prod(self.shape), self.offset).reshape(self.shape)
 
     def fill(self, out: np.ndarray, part: np.ndarray) -> None:
-        """Write the values of `part`, a view of stored(), into `out`, of the same shape and any floating-point dtype."""
-        if self.file_dtype != "BF16":
-            out[...] = part
-            return
-        out, part = np.atleast_1d(out), np.atleast_1d(part)
-        rows = max(1, (1 << 20) // max(1, math.prod(part.shape[1:])))  # so that the float32 in between stay small
+        """Write the values of `part`, a view of stored(), into `out`, of the same shape and any floating-point dtype.
+
+        What is mapped of a file counts as memory in use, so it goes block by block along the file.
+        """
+        axis = int(np.argmax(part.strides)) if part.ndim else 0
+        out, part = (np.moveaxis(np.atleast_1d(a), axis, 0) for a in (out, part))
+        rows = max(1, BLOCK // max(1, math.prod(part.shape[1:])))
         for start in range(0, len(part), rows):
-            out[start : start + rows] = widened(part[start : start + rows])
+            block = part[start : start + rows]
+            out[start : start + rows] = widened(block) if self.file_dtype == "BF16" else block
+            self.release()
+
+    def release(self) -> None:
+        """Give back the memory of what was read of the file; it is read again where it is looked at again."""
+        if hasattr(self.file, "madvise"):  # not on Windows
+            self.file.madvise(mmap.MADV_DONTNEED)
+
+    def equals(self, other: StoredTensor) -> bool:
+        """Whether both have the same shape and values, bit by bit where their dtypes are the same."""
+        if self.file_dtype != other.file_dtype or self.shape != other.shape:
+            return np.array_equal(np.asarray(self), np.asarray(other))
+        a, b = (t.stored().reshape(-1).view(np.uint8) for t in (self, other))
+        for start in range(0, len(a), BLOCK):
+            if not np.array_equal(a[start : start + BLOCK], b[start : start + BLOCK]):
+                return False
+            self.release(), other.release()
+        return True
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = np.empty(self.shape, dtype=self.dtype)
@@ -85,12 +104,13 @@ def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
         if entry["dtype"] not in ("BF16", *_DTYPES):
             raise ValueError(f"{path}: tensor {name} has dtype {entry['dtype']}, expected BF16 or one of {sorted(_DTYPES)}")
-        tensors[name] = StoredTensor(path, 8 + size + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"])
+        tensors[name] = StoredTensor(mapped, 8 + size + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"])
     return tensors
 
 
@@ -195,7 +215,9 @@ def write_folder(folder: Path, sizes: Mapping[str, int], arrays: Callable[[set[s
     names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
     with ExitStack() as files:
         for name, shard in zip(names, shards):
-            _write(files.enter_context(replaced(folder / name)), arrays(set(shard)), dtypes, str(folder / name))
+            temporary = files.enter_context(replaced(folder / name))
+            _write(temporary, arrays(set(shard)), dtypes, str(folder / name))
+            flush(temporary)  # what can fail fails now, while the old files are all there
         (folder / INDEX).unlink(missing_ok=True)
     places = {tensor: name for name, shard in zip(names, shards) for tensor in shard}
     write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})

@@ -102,8 +102,8 @@ def hub_shapes(tree: Tree, names: list[Rename]) -> dict[str, tuple[int, ...]]:
 def to_tree(tensors: Mapping[str, StoredTensor], names: list[Rename], shapes: Tree, *, where: str, dtype: Any = None) -> Tree:
     """The tree of `shapes` from the tensors of files: contiguous arrays that own their memory.
 
-    dtype None: the widest among the tensors, for all.  Each tensor's part of the file is mapped only while it is copied, so
-    that the peak of memory is the tree and little more.
+    dtype None: the widest among the tensors, for all.  The files are read block by block, so that the peak of memory is the tree
+    and little more.
     ValueError naming every tensor that is missing, extra, of another shape or not floating-point.  `where` says in the message
     what was read.  MemoryError, before anything is allocated, when there is less memory than the tree needs.
     """
@@ -124,13 +124,11 @@ def to_tree(tensors: Mapping[str, StoredTensor], names: list[Rename], shapes: Tr
     dtype = np.result_type(*(tensors[hub].dtype for hub in expected) if dtype is None else (dtype,))
     check_memory(count_parameters(shapes) * dtype.itemsize, f"{where}: the parameters in {dtype}")
     leaves = {}
-    # the largest first, when little is loaded: what is mapped of a file counts as memory in use
-    for hub, (paths, op, _) in sorted(expected.items(), key=lambda item: -math.prod(item[1][2])):
+    for hub, (paths, op, _) in expected.items():
         parts = op.to_tree(tensors[hub].stored(), [wanted[path] for path in paths])
         for path, part in zip(paths, parts):
             leaves[path] = np.empty(part.shape, dtype=dtype)
             tensors[hub].fill(leaves[path], part)
-        del parts, part
     return unflatten(leaves, shapes)
 
 

@@ -175,12 +175,16 @@ def test_shards_of_ours_of_any_size_load_in_transformers(tmp_path, family, limit
 
 @pytest.mark.parametrize("family", ALL)
 def test_saving_over_shards_and_over_a_single_file(tmp_path, family):
-    """Whatever stood in the folder, transformers loads what was saved last."""
+    """Whatever stood in the folder, transformers loads what was saved last, and nothing else is left."""
     for seed, limit in enumerate(["20KB", "1GB", "9KB", "20KB"]):
         ours = random_model(family)
         flatten(ours.params)[FAMILIES[family].paths[0]][...] = seed
         tinyplm.save(ours, tmp_path, max_shard_size=limit)
         assert_bit_equal(tensors_of(read(family, tmp_path)), our_tensors(ours))
+        if limit == "1GB":
+            assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
+        else:
+            shards(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------- bare bodies and old files

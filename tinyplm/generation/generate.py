@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import random
-from ..backend import at_least_float32, to_device, to_host
+from ..backend import array_module, at_least_float32, to_device, to_host
 from ..layers.cache import Cache
 from ..models import causal_lm
 from ..models.model import Model
@@ -57,16 +57,15 @@ class Continuation:
         self.finished = piece.finished or ""
 
 
-def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, samples: int = 1,
+def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, samples: int = 1, stop_ids: Iterable[int] = (),
              **options: Any) -> list[Continuation]:  # fmt: skip
     """`samples` continuations of one prompt, or of each of several prompts: those of the first prompt first.
 
     The options and errors are those of `stream`.
     """
-    several = _several(prompts)
+    several, stops = _several(prompts), set(stop_ids)
     out = [Continuation(n // samples, [], [], "" if model.tokenizer else None) for n in range(len(several) * samples)]
-    stops = set(options.get("stop_ids", ()))
-    for pieces in stream(model, several, samples=samples, **options):
+    for pieces in stream(model, several, samples=samples, stop_ids=stops, **options):
         for piece in pieces:
             out[piece.row].add(piece, stops)
     return out
@@ -121,8 +120,8 @@ def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_t
     tokenizer = batch.model.tokenizer
     streams = [None if tokenizer is None else TextStream(tokenizer, stop_strings) for _ in rows]
     for step in range(max_new_tokens):
-        logits = batch.next_logits()[:, :vocabulary]
-        tokens = settings.choose(logits, batch.texts, [generators[n] for n in rows])
+        logits = batch.next_logits()
+        tokens = settings.choose(logits, batch.texts, [generators[n] for n in rows], vocabulary)
         pieces = []
         last = step == max_new_tokens - 1
         for n, token, log_p in zip(rows, tokens.tolist(), log_probabilities(logits, tokens).tolist()):
@@ -157,37 +156,39 @@ class _Batch:
         for n, prompt in enumerate(prompts):
             self.ids[n, self.width - len(prompt) : self.width] = prompt
             self.real[n, : self.width - len(prompt)] = 0
-        self.inputs(0, self.width)  # what is wrong with the ids is said here, before the first step
+        self.cache = None
+        model.inputs(self.ids[:, : self.width])  # what is wrong with the ids is said here, before the first step
         self.texts = [list(prompt) for prompt in prompts for _ in range(samples)]
         capacity = min(self.width + max_new_tokens, model.config.cache_context)
-        if not cached or self.width > capacity:
-            self.cache = None
-        elif memory is None or memory.cache is None:
+        if cached and self.width <= capacity and (memory is None or memory.cache is None):
             self.cache = model.empty_cache(len(prompts), capacity)
-        else:
+        elif cached and self.width <= capacity:
             shared = _shared(memory.ids, prompts[0][:-1])  # the last token is always computed: its logits are wanted
             self.cache = memory.cache = memory.cache.cut(shared).grown(capacity)
             memory.ids = memory.ids[:shared]
         self.fresh = True  # the prompts stand once each, not yet once a sample
 
-    def inputs(self, start: int, stop: int, cache: Any = None) -> dict[str, Any]:
-        """The model's inputs for the columns start .. stop - 1, behind those in the cache."""
-        first = 0 if cache is not None else start
-        real = self.real[:, first:stop]
+    def inputs(self, start: int) -> dict[str, Any]:
+        """The model's inputs for the columns from `start` on."""
+        real = self.real[:, : self.width]
         if real.all():
-            return self.model.inputs(self.ids[:, start:stop], cache=cache)
-        positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)[:, start - first :]
-        return self.model.inputs(self.ids[:, start:stop], attention_mask=real, position_ids=positions, cache=cache)
+            return self.model.inputs(self.ids[:, start : self.width], cache=self.cache)
+        positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)[:, start:]
+        return self.model.inputs(self.ids[:, start : self.width], attention_mask=real, position_ids=positions, cache=self.cache)
 
     def next_logits(self) -> np.ndarray:
         """(rows, V) on the host."""
         if self.cache is not None and self.width <= self.cache.capacity:
-            inputs = self.inputs(self.cache.length, self.width, self.cache)
-        else:  # what outgrew the cache is computed anew, its last `context` columns
+            logits, self.cache = self._last_logits(self.inputs(self.cache.length))
+        else:  # what outgrew the cache is computed anew, texts of one length together: it may change their frequencies
             self.cache = None
-            inputs = self.inputs(max(0, self.width - self.context), self.width)
-        model = self.model
-        logits, self.cache = causal_lm.last_logits(model.family, model.params, config=model.config, **inputs)
+            texts = [ids[real == 1][-self.context :] for ids, real in zip(self.ids[:, : self.width], self.real[:, : self.width])]
+            groups: dict[int, list[int]] = {}
+            for n, text in enumerate(texts):
+                groups.setdefault(len(text), []).append(n)
+            parts = [self._last_logits(self.model.inputs(np.stack([texts[n] for n in group])))[0] for group in groups.values()]
+            order = np.argsort(np.concatenate(list(groups.values())))
+            logits = array_module(parts[0]).concatenate(parts)[to_device(order, self.model.device)]
         if self.memory is not None:
             self.memory.cache, self.memory.ids = self.cache, self.texts[0][: self.cache.length if self.cache else 0]
         if self.fresh:
@@ -196,6 +197,10 @@ class _Batch:
                 rows = np.repeat(np.arange(len(logits)), self.samples)
                 logits = self._take(rows, logits)
         return at_least_float32(to_host(logits))
+
+    def _last_logits(self, inputs: dict[str, Any]) -> tuple[Any, Cache | None]:
+        model = self.model
+        return causal_lm.last_logits(model.family, model.params, config=model.config, **inputs)
 
     def append(self, tokens: np.ndarray, going: list[int]) -> None:
         """Go on with the rows `going` only, each longer by its token."""

@@ -33,17 +33,23 @@ class Sampling:
         check_sampling(self.temperature, self.top_k, self.top_p, self.min_p)
         if not 0 < self.repetition_penalty < np.inf:
             raise ValueError(f"repetition_penalty must be a number > 0 (1 for none), got {self.repetition_penalty}")
-        if self.no_repeat_ngram is not None and self.no_repeat_ngram < 1:
-            raise ValueError(f"no_repeat_ngram must be an integer >= 1 or None, got {self.no_repeat_ngram}")
+        n = self.no_repeat_ngram
+        if n is not None and not (isinstance(n, Integral) and n >= 1):
+            raise ValueError(f"no_repeat_ngram must be an integer >= 1 or None, got {n}")
 
-    def choose(self, logits: np.ndarray, texts: Sequence[Sequence[int]], generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """The next token of each row (B,): logits (B, V), its ids so far with the prompt, and a generator to draw with."""
+    def choose(self, logits: np.ndarray, texts: Sequence[Sequence[int]], generators: Sequence[np.random.Generator],
+               vocabulary: int | None = None) -> np.ndarray:  # fmt: skip
+        """The next token of each row (B,): logits (B, V), its ids so far with the prompt, and a generator to draw with.
+
+        Only ids below `vocabulary`, if given, are drawn.
+        """
         if self.repetition_penalty != 1 or self.no_repeat_ngram is not None:
             logits = logits.copy()
             for row, text in zip(logits, texts):
                 penalise_repetition(row, text, penalty=self.repetition_penalty)
                 if self.no_repeat_ngram is not None:
                     ban_repeated_ngrams(row, text, n=self.no_repeat_ngram)
+        logits = logits[:, :vocabulary]
         if self.temperature == 0:
             check_finite(logits.max(axis=-1))
             return logits.argmax(axis=-1)
@@ -55,8 +61,10 @@ def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: flo
     """logits[v] / penalty if positive, else logits[v] * penalty, for every v seen; in place.       Keskar et al. 2019, sec. 4.1
 
     The paper divides always, which would favour a repeated token with a negative logit; the sign rule is transformers'.
+    Ids without a logit are passed over.
     """
     ids = np.unique(np.asarray(seen, dtype=np.int64))
+    ids = ids[ids < len(logits)]
     values = logits[ids]
     logits[ids] = np.where(values > 0, values / penalty, values * penalty)
 
@@ -68,7 +76,8 @@ def ban_repeated_ngrams(logits: np.ndarray, ids: Sequence[int], *, n: int) -> No
         return
     grams = np.lib.stride_tricks.sliding_window_view(ids, n)
     begun = (grams[:, :-1] == ids[len(ids) - (n - 1) :]).all(axis=1)  # n = 1: no beginning, so all of them
-    logits[grams[begun, -1]] = -np.inf
+    banned = grams[begun, -1]
+    logits[banned[banned < len(logits)]] = -np.inf
 
 
 def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
@@ -103,7 +112,8 @@ def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: i
 def _keep_most_probable(p: np.ndarray, logits: np.ndarray, top_k: int | None, top_p: float | None) -> None:
     """top-k, then top-p of one row (V,), in place.  Only what can be kept is sorted: a whole vocabulary takes milliseconds."""
     V = len(p)
-    if top_k is not None and top_k < V:
+    top_k = None if top_k is None or top_k >= V else top_k
+    if top_k is not None:
         candidates = np.flatnonzero(logits >= np.partition(logits, V - top_k)[V - top_k])  # more than top_k where some are equal
     elif top_p is not None and top_p < 1:
         # all that is rarer than (1 - top_p) / V adds up to less than 1 - top_p; half of that leaves room for rounding

@@ -41,8 +41,18 @@ class Cache:
 
     @property
     def nbytes(self) -> int:
-        """2 B L K C E bytes a number."""
+        """2 B L K C E times the bytes of a number."""
         return sum(a.nbytes for layer in self.layers for a in layer.values())
+
+    @property
+    def dtype(self) -> Any:
+        return self.layers[0]["k"].dtype
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What has to fit the model, as in a config's cache_sizes."""
+        _, K, _, E = self.layers[0]["k"].shape
+        return {"layers": len(self.layers), "kv_heads": K, "width": E}
 
     def advanced(self, T: int) -> Cache:
         """The cache after a call with T tokens, over the same buffers."""
@@ -62,9 +72,8 @@ class Cache:
         """A copy with room for `capacity` places (itself where it has that many)."""
         if capacity <= self.capacity:
             return self
-        B, K, _, E = self.layers[0]["k"].shape
-        xp, dtype = array_module(self.layers[0]["k"]), self.layers[0]["k"].dtype
-        new = Cache.empty(layers=len(self.layers), batch=B, kv_heads=K, capacity=capacity, width=E, dtype=dtype, xp=xp)
+        xp = array_module(self.layers[0]["k"])
+        new = Cache.empty(**self.sizes, batch=self.batch, capacity=capacity, dtype=self.dtype, xp=xp)
         for old, buffers in zip(self.layers, new.layers):
             for name in "kv":
                 buffers[name][:, :, : self.length] = old[name][:, :, : self.length]

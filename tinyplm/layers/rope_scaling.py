@@ -27,7 +27,7 @@ def dynamic_frequencies(width: int, *, base: float, factor: float, original: int
     """The frequencies of a larger base, base (factor L / original - (factor - 1))^(R / (R - 2)),   L = max(length, original).
 
     Up to the original context nothing changes; beyond, the base grows with the length, so that the lowest frequency is divided by
-    the bracket and the highest stays.   NTK-aware scaling, bloc97 2023; dynamic: emozilla 2023; Peng et al. 2023, sec. 3.1 and 3.3
+    the bracket and the highest stays.    NTK-aware scaling, bloc97 2023; dynamic: emozilla 2023; Peng et al. 2023, sec. 3.3
     """
     if width <= 2:
         raise ValueError(f"dynamic RoPE scaling needs more than 2 rotated components, got {width}")

@@ -120,7 +120,7 @@ _V3 = {"base": 500000.0, "context": 8192, "vocab_size": 128256, "bos_token_id": 
 _V31 = {**_V3, "context": 131072, "rope": {**_STRETCH, "factor": 8.0}}
 _V32 = {**_V3, "context": 131072, "rope": {**_STRETCH, "factor": 32.0}, "tie_word_embeddings": True}
 
-# Touvron et al. 2023a, table 2; 2023b, table 1; Llama team 2024, table 3, and the configurations of the released weights.
+# Touvron et al. 2023a, table 2; 2023b, table 1; Llama team 2024, table 3; and the configurations of the released weights.
 SIZES = {
     "llama-7b": _size(4096, 11008, 32, 32, eps=1e-6),
     "llama-13b": _size(5120, 13824, 40, 40, eps=1e-6),
@@ -142,7 +142,7 @@ SIZES = {
 def shapes(config: Config) -> dict:
     """The tree of parameter shapes; nothing is allocated."""
     D, F, V = config.hidden_size, config.intermediate_size, config.vocab_size
-    q, kv = config.heads * config.head_width, config.kv_heads * config.head_width
+    q, kv = (heads * config.head_width for heads in (config.heads, config.kv_heads))
     attention = {"Wq": (D, q), "Wk": (D, kv), "Wv": (D, kv), "Wo": (q, D)}
     mlp = {"Wgate": (D, F), "Wup": (D, F), "Wdown": (F, D)}
     if config.attention_bias:
@@ -150,17 +150,16 @@ def shapes(config: Config) -> dict:
     if config.mlp_bias:
         mlp |= {"bgate": (F,), "bup": (F,), "bdown": (D,)}
     layer = {"norm1": {"gamma": (D,)}, "attention": attention, "norm2": {"gamma": (D,)}, "mlp": mlp}
-    tree = {"body": {"tokens": (V, D), "layers": [layer] * config.num_hidden_layers, "norm": {"gamma": (D,)}}}
-    return tree if config.tie_word_embeddings else {**tree, "head": {"W": (D, V)}}
+    body = {"tokens": (V, D), "layers": [layer] * config.num_hidden_layers, "norm": {"gamma": (D,)}}
+    return {"body": body} if config.tie_word_embeddings else {"body": body, "head": {"W": (D, V)}}
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
     """One parameter's initial value, float64 on the host, or one number for all: norms 1, biases 0, weights N(0, 0.02), as in
     transformers; the papers do not say."""
     name = path.rsplit(".", 1)[-1]
-    if name == "gamma" or name.startswith("b"):
-        return float(name == "gamma")
-    return generator(key).normal(0, config.initializer_range, shape)
+    constant = name == "gamma" or name.startswith("b")
+    return float(name == "gamma") if constant else generator(key).normal(0, config.initializer_range, shape)
 
 
 def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, cache=None,
@@ -191,8 +190,8 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
         return block(p, x, residual=pre_norm, norm=norm, attention=attention, key=key,
                      mlp=partial(gated_mlp, activation=ACTIVATIONS[config.hidden_act]))  # fmt: skip
 
-    x, stack_back = stack(layer, p["layers"], x, each=lambda i: {"key": fold(key, i), "cache": layer_cache(cache, i)},
-                          **stacking)  # fmt: skip
+    x, stack_back = stack(layer, p["layers"], x, **stacking,
+                          each=lambda i: {"key": fold(key, i), "cache": layer_cache(cache, i)})  # fmt: skip
     hidden, norm_back = norm(p["norm"], x)
 
     def backward(dhidden):

@@ -134,8 +134,8 @@ class Model:
         S = T if cache is None else cache.length + T
         if S > self.config.context:
             raise ValueError(f"a sequence of {S} tokens is longer than the context of {self.config.context}")
-        if cache is not None and (cache.batch != B or S > cache.capacity):
-            raise ValueError(f"the cache is for {cache.batch} samples of up to {cache.capacity} tokens, got {B} of {S}")
+        if cache is not None:
+            self._check_cache(cache, B, S)
         if attention_mask is not None:
             attention_mask = _host_or_device(attention_mask)
             self._check_mask(attention_mask, B, T, S)
@@ -150,6 +150,15 @@ class Model:
         if self.device != "cpu":
             moved = {name: to_device(a, self.device) if a is not None and is_host(a) else a for name, a in moved.items()}
         return moved if cache is None else {**moved, "cache": cache}
+
+    def _check_cache(self, cache: Cache, B: int, S: int) -> None:
+        if cache.batch != B or S > cache.capacity:
+            raise ValueError(f"the cache is for {cache.batch} samples of up to {cache.capacity} tokens, got {B} of {S}")
+        if S > (longest := self.config.cache_context):
+            raise ValueError(f"{S} tokens cannot be cached: the longest sequence that can be is {longest}")
+        if cache.sizes != self.config.cache_sizes or cache.dtype != self.dtype:
+            raise ValueError(f"the cache is of another model: {cache.sizes} in {cache.dtype}, "
+                             f"expected {self.config.cache_sizes} in {self.dtype}")  # fmt: skip
 
     def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
         if mask.ndim != 4:

@@ -79,20 +79,21 @@ def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] |
         raise ValueError(f"config: rope_parameters {dict(parameters)} and rope_scaling {dict(scaling)} contradict each other")
     settings = _plain(parameters or scaling or {}, theta)
     base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
-    if kind == "yarn" and "original_max_position_embeddings" in settings:
-        settings.setdefault("factor", positions / settings["original_max_position_embeddings"])
     if theta is not None and theta != base:
         raise ValueError(f"config: rope_theta is {theta!r}, but {base!r} in rope_parameters")
     if not isinstance(kind, str) or kind not in _SETTINGS:
         raise ValueError(f"config: unknown rope_type {kind!r}; expected one of {', '.join(_SETTINGS)}")
     needed, optional = _SETTINGS[kind]
-    if missing := sorted(needed - settings.keys()):
-        raise ValueError(f"config: rope_type {kind!r} needs {', '.join(missing)}")
     if unknown := sorted(settings.keys() - needed - optional):
         raise ValueError(f"config: rope_type {kind!r} has the unknown setting {unknown[0]}; "
                          f"expected some of {', '.join(sorted(needed | optional)) or 'none'}")  # fmt: skip
     for name, value in {"rope_theta": base, **settings}.items():
         _check(name, value)
+    if kind == "yarn" and "factor" not in settings and "original_max_position_embeddings" in settings:
+        settings["factor"] = positions / settings["original_max_position_embeddings"]  # as transformers finds it
+        _check("factor", settings["factor"])
+    if missing := sorted(needed - settings.keys()):
+        raise ValueError(f"config: rope_type {kind!r} needs {', '.join(missing)}")
     if kind == "llama3" and settings["low_freq_factor"] >= settings["high_freq_factor"]:
         raise ValueError("config: low_freq_factor must be below high_freq_factor")
     if kind == "yarn" and (settings.get("beta_slow") or 1) > (settings.get("beta_fast") or 32):
@@ -108,8 +109,9 @@ def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] |
 def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
     """With rope_type (older: type) and rope_theta always there, and without settings that are None."""
     plain = {name: value for name, value in settings.items() if value is not None}
-    kind = plain.pop("type", "default")
-    plain.setdefault("rope_type", kind)
+    kind = plain.pop("type", None)
+    if plain.setdefault("rope_type", kind or "default") != kind and kind is not None:
+        raise ValueError(f"config: type is {kind!r}, but rope_type, which means the same, is {plain['rope_type']!r}")
     plain.setdefault("rope_theta", 10000.0 if theta is None else theta)
     return plain
 
@@ -122,7 +124,7 @@ def _check(name: str, value: Any) -> None:
     else:
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and value < math.inf
         if name == "factor":
-            good, expected = number and value >= 1, "a number >= 1"
+            good, expected = number and 1 <= value <= 1e6, "a number from 1 to 1e6"
         elif name == "rope_theta":
             good, expected = number and value > 1, "a number > 1"
         else:  # 0 stands for "not given" in mscale and mscale_all_dim

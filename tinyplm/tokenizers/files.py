@@ -161,6 +161,8 @@ def _from_json(content: Any, name: str) -> TokenizerFile:
         raise ValueError(f"{name}: pre_tokenizer ByteLevel must say add_prefix_space, true or false")
 
     added = []
+    if not isinstance(content.get("added_tokens") or [], list):
+        raise ValueError(f"{name}: added_tokens must be a list, got {content['added_tokens']!r:.60}")
     for token in content.get("added_tokens") or []:
         if not isinstance(token, dict):
             raise ValueError(f"{name}: an added token must be an object, got {token!r}")

@@ -1,0 +1,71 @@
+"""examples/generate.py as a command."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+import tinyplm
+from tests.test_gpt2 import tiny
+from tinyplm.tokenizers import Tokenizer
+
+
+def example(monkeypatch, *arguments):
+    """examples/generate.py run as a command; its exit message, or None."""
+    script = Path(__file__).parents[1] / "examples" / "generate.py"
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as stop:
+        return stop.code
+    return None
+
+
+def saved(folder, padding=0, special_tokens=("<|endoftext|>",)):
+    """A folder with a tiny model whose table has `padding` more rows than its tokenizer has ids."""
+    tokenizer = Tokenizer.train(["a few words, a few more words"], 262, special_tokens)
+    model = tiny(vocab_size=tokenizer.vocab_size + padding)
+    model.tokenizer = tokenizer
+    tinyplm.save(model, folder)
+    return folder
+
+
+def test_the_example_follows_best_in_a_run_folder(monkeypatch, tmp_path, capsys):
+    saved(tmp_path / "step-2")
+    (tmp_path / "best").write_text("step-2\n")
+    assert example(monkeypatch, tmp_path, "--prompt", "a few", "--tokens", 5) is None
+    from_run = capsys.readouterr().out
+    assert example(monkeypatch, tmp_path / "step-2", "--prompt", "a few", "--tokens", 5) is None
+    assert from_run.startswith("a few") and capsys.readouterr().out == from_run
+    (tmp_path / "best").write_text("step-3\n")
+    assert "names 'step-3', but there is no such folder" in example(monkeypatch, tmp_path)
+
+
+def test_the_example_draws_only_what_the_tokenizer_has(monkeypatch, tmp_path):
+    saved(tmp_path, padding=3000)
+    assert example(monkeypatch, tmp_path, "--tokens", 30, "--samples", 3, "--temperature", 9, "--top-p", 1) is None
+
+
+def test_the_example_needs_a_prompt_without_an_end_token(monkeypatch, tmp_path):
+    saved(tmp_path, special_tokens=())
+    assert "no <|endoftext|> to begin a document with, so --prompt is needed" in example(monkeypatch, tmp_path)
+    assert example(monkeypatch, tmp_path, "--prompt", "a", "--tokens", 3) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (PermissionError("locked"), "error: locked"),
+        (FloatingPointError("nan"), "error: nan"),
+    ],
+)
+def test_the_example_fails_in_one_line(monkeypatch, tmp_path, error, message):
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr(tinyplm, "load", load)
+    assert example(monkeypatch, tmp_path) == message

@@ -1,0 +1,183 @@
+"""The rotary settings of a config.json: every spelling, what is refused, how long a text may be and how long a cached one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import reference.layers.rope as ref
+from tinyplm.backend import to_device, to_host
+from tinyplm.layers.rope import rope
+from tinyplm.models.rope import Rope, read_rope, rotary
+
+PLAIN = Rope("default", 10000.0, 12, 12, {})
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "scaling", "theta"),
+    [
+        (None, None, None),
+        ({}, None, None),
+        (None, {}, 10000),
+        ({"rope_type": "default"}, None, None),
+        ({"rope_type": "default", "rope_theta": 10000.0}, None, None),
+        ({"rope_type": "default", "rope_theta": 10000.0}, None, 10000.0),  # said twice, the same
+        ({"rope_theta": 10000.0}, None, None),
+        (None, None, 10000.0),
+        (None, {"type": "default"}, None),
+        (None, {"rope_type": "default", "factor": None}, 10000.0),
+        ({"rope_type": "default", "rope_theta": 10000.0}, {"type": "default"}, 10000.0),
+    ],
+)
+def test_every_spelling_of_plain_rope(parameters, scaling, theta):
+    assert read_rope(parameters, scaling, theta, 12) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra"),
+    [("linear", {"factor": 4.0}), ("dynamic", {"factor": 4}), ("yarn", {"factor": 4.0, "beta_fast": 8}), ("llama3", LLAMA3)],
+)
+def test_every_spelling_of_a_scaling(kind, extra):
+    """transformers 5 writes rope_parameters; before it rope_theta stood beside rope_scaling; rope_type was first called type."""
+    new = read_rope({"rope_type": kind, "rope_theta": 500.0, **extra}, None, None, 12)
+    assert (new.type, new.base, new.settings) == (kind, 500.0, extra)
+    old = {"type": kind, **extra}
+    spellings = [
+        ({"rope_type": kind, **extra}, None, 500.0),
+        (old, None, 500),
+        (None, old, 500.0),
+        (None, {"rope_type": kind, **extra}, 500.0),
+        (None, {"rope_type": kind, "type": kind, **extra, "attention_factor": None}, 500.0),
+        (None, {"rope_theta": 500.0, **old}, None),
+        ({"rope_type": kind, "rope_theta": 500.0, **extra}, old, None),
+        ({"rope_type": kind, "rope_theta": 500.0, **extra}, {"rope_theta": 500, **old}, 500.0),
+    ]
+    for spelling in spellings:
+        assert read_rope(*spelling, 12) == new
+
+
+def test_reading_leaves_the_settings_as_they_are():
+    parameters, scaling = {"type": "linear", "factor": 2.0}, {"rope_type": "linear", "factor": 2.0, "attention_factor": None}
+    read_rope(parameters, scaling, 100.0, 12)
+    assert parameters == {"type": "linear", "factor": 2.0}
+    assert scaling == {"rope_type": "linear", "factor": 2.0, "attention_factor": None}
+
+
+# trained, context and cache_context of a config with 12 positions
+@pytest.mark.parametrize(
+    ("settings", "trained", "context", "cached"),
+    [
+        ({"rope_type": "default"}, 12, 12, 12),
+        ({"rope_type": "linear", "factor": 4.0}, 12, 48, 48),
+        ({"rope_type": "linear", "factor": 1.0}, 12, 12, 12),
+        ({"rope_type": "linear", "factor": 1.3}, 12, 15, 15),  # whole positions only
+        ({"rope_type": "dynamic", "factor": 4.0}, 12, 48, 12),  # beyond 12 each length has frequencies of its own
+        ({"rope_type": "dynamic", "factor": 1.0}, 12, 12, 12),
+        ({"rope_type": "yarn", "factor": 4.0}, 12, 48, 48),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 3}, 3, 12, 12),
+        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 3}, 3, 12, 12),  # 12 are claimed
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12}, 12, 48, 48),
+        ({"rope_type": "yarn", "original_max_position_embeddings": 3}, 3, 12, 12),
+        ({"rope_type": "llama3", **LLAMA3}, 8, 12, 12),
+    ],
+    ids=str,
+)
+def test_how_long_a_text_and_a_cached_text_may_be(settings, trained, context, cached):
+    read = read_rope(settings, None, None, 12)
+    assert (read.trained, read.context, read.cache_context) == (trained, context, cached)
+
+
+def test_yarn_without_a_factor_has_the_quotient_of_the_contexts():
+    stretched = read_rope({"rope_type": "yarn", "original_max_position_embeddings": 3}, None, None, 12)
+    assert stretched == read_rope({"rope_type": "yarn", "original_max_position_embeddings": 3, "factor": 4}, None, None, 12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "length", "expected", "magnitude"),
+    [
+        ({"rope_type": "default"}, 99, lambda n: ref.frequencies(n, base=100.0), 1.0),
+        ({"rope_type": "linear", "factor": 4.0}, 99, lambda n: ref.linear_frequencies(n, base=100.0, factor=4.0), 1.0),
+        ({"rope_type": "dynamic", "factor": 4.0}, 12, lambda n: ref.frequencies(n, base=100.0), 1.0),
+        ({"rope_type": "dynamic", "factor": 4.0}, 48,
+         lambda n: ref.dynamic_frequencies(n, base=100.0, factor=4.0, original=12, length=48), 1.0),
+        ({"rope_type": "yarn", "factor": 4.0}, 12, lambda n: ref.yarn_frequencies(n, base=100.0, factor=4.0, original=12),
+         0.1 * math.log(4) + 1),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 9, "beta_slow": 0.5,
+          "truncate": False, "attention_factor": 0.7}, 12,
+         lambda n: ref.yarn_frequencies(n, base=100.0, factor=4.0, original=64, beta_fast=9, beta_slow=0.5, truncate=False), 0.7),
+        ({"rope_type": "yarn", "factor": 4.0, "mscale": 2.0, "mscale_all_dim": 0.5, "beta_fast": None, "truncate": None}, 12,
+         lambda n: ref.yarn_frequencies(n, base=100.0, factor=4.0, original=12),
+         (0.2 * math.log(4) + 1) / (0.05 * math.log(4) + 1)),
+        ({"rope_type": "llama3", **LLAMA3}, 12, lambda n: ref.llama3_frequencies(
+            n, base=100.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original=8), 1.0),
+    ],
+)  # fmt: skip
+def test_the_settings_reach_their_formula(device, settings, length, expected, magnitude):
+    """And the rotation that a model makes of them is that of `rope`."""
+    read = read_rope({"rope_theta": 100.0, **settings}, None, None, 12)
+    frequencies, grown = read.frequencies(8, length)
+    assert np.max(np.abs(frequencies / expected(8) - 1)) < 1e-13 and abs(grown / magnitude - 1) < 1e-14
+    rng = np.random.default_rng(0)
+    x, positions = rng.normal(size=(2, 3, 4, 8)), rng.integers(0, 12, (2, 4))
+    turn = rotary(read, 8, length, positions=to_device(positions, device), dtype="float64")
+    y = to_host(turn(to_device(x, device))[0])
+    assert np.allclose(y, rope(x, positions=positions, frequencies=frequencies, magnitude=grown)[0], rtol=1e-14, atol=1e-14)
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0}
+REFUSED = [
+    # contradictions
+    ({"rope_type": "linear", "factor": 2.0}, {"type": "linear", "factor": 3.0}, None, "contradict each other"),
+    ({"rope_type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0}, None, "contradict each other"),
+    ({"rope_type": "default", "rope_theta": 10.0}, {"type": "default", "rope_theta": 11.0}, None, "contradict each other"),
+    ({"rope_theta": 10.0}, None, 11.0, "rope_theta is 11.0, but 10.0 in rope_parameters"),
+    (None, {"rope_type": "linear", "type": "dynamic", "factor": 2.0}, None, "linear.*dynamic|dynamic.*linear"),
+    # no such thing
+    ("linear", None, None, "rope_parameters must be an object, got 'linear'"),
+    (None, [2.0], None, r"rope_scaling must be an object, got \[2.0\]"),
+    ({"rope_type": "longrope"}, None, None,
+     "unknown rope_type 'longrope'; expected one of default, linear, dynamic, yarn, llama3"),
+    (None, {"type": "ntk", "factor": 2.0}, None, "unknown rope_type 'ntk'"),
+    ({"rope_type": 3}, None, None, "unknown rope_type 3"),
+    ({"rope_type": ["linear"]}, None, None, r"unknown rope_type \['linear'\]"),
+    # missing and unknown settings
+    ({"rope_type": "linear"}, None, None, "rope_type 'linear' needs factor$"),
+    ({"rope_type": "linear", "factor": None}, None, None, "rope_type 'linear' needs factor$"),
+    ({"rope_type": "dynamic"}, None, None, "rope_type 'dynamic' needs factor$"),
+    ({"rope_type": "yarn"}, None, None, "rope_type 'yarn' needs factor$"),
+    ({"rope_type": "llama3", "factor": 2.0}, None, None,
+     "rope_type 'llama3' needs high_freq_factor, low_freq_factor, original_max_position_embeddings$"),
+    ({"rope_type": "default", "factor": 2.0}, None, None, "rope_type 'default' has the unknown setting factor"),
+    ({"rope_type": "linear", "factor": 2.0, "beta_fast": 3.0}, None, None,
+     "rope_type 'linear' has the unknown setting beta_fast; expected some of factor"),
+    ({**YARN, "low_freq_factor": 1.0}, None, None, "rope_type 'yarn' has the unknown setting low_freq_factor"),
+    ({"full_attention": {"rope_type": "default"}}, None, None, "unknown setting full_attention"),
+    # out of range
+    *(({"rope_type": "linear", "factor": value}, None, None, "factor must be a number from 1 to 1e6, got ")
+      for value in (0.5, 0, -1.0, "2", True, math.nan, math.inf, 1e308, [2.0])),
+    *((None, None, value, "rope_theta must be a number > 1, got ") for value in (1.0, 0.0, -5.0, math.inf)),
+    *(({"rope_theta": value}, None, None, "rope_theta must be a number > 1, got ") for value in (math.nan, 1, "500")),
+    *(({**YARN, "original_max_position_embeddings": value}, None, None,
+       "original_max_position_embeddings must be a positive integer, got ") for value in (-3, 0, 2.5, "3", True)),
+    ({"rope_type": "yarn", "original_max_position_embeddings": 0}, None, None,
+     "original_max_position_embeddings must be a positive integer, got 0"),
+    ({"rope_type": "yarn", "original_max_position_embeddings": 24}, None, None, "factor must be a number from 1 to 1e6, got 0.5"),
+    *(({**YARN, name: -0.5}, None, None, f"{name} must be a number >= 0, got -0.5")
+      for name in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor")),
+    ({**YARN, "truncate": 1}, None, None, "truncate must be true or false, got 1"),
+    ({**YARN, "beta_fast": 2.0, "beta_slow": 3.0}, None, None, "beta_slow must not be above beta_fast"),
+    ({**YARN, "beta_fast": 0.5}, None, None, "beta_slow must not be above beta_fast"),  # which is 1
+    *(({"rope_type": "llama3", **LLAMA3, "low_freq_factor": value}, None, None, "low_freq_factor must be below high_freq_factor")
+      for value in (4.0, 5.0)),
+    ({"rope_type": "llama3", **LLAMA3, "high_freq_factor": "4"}, None, None, "high_freq_factor must be a number >= 0, got '4'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("parameters", "scaling", "theta", "message"), REFUSED, ids=str)
+def test_what_is_wrong_is_named_in_one_line(parameters, scaling, theta, message):
+    with pytest.raises(ValueError, match=message) as error:
+        read_rope(parameters, scaling, theta, 12)
+    assert str(error.value).startswith("config: ") and "\n" not in str(error.value)
