@@ -334,6 +334,15 @@ def test_dynamic_scaling_refuses_a_cache_that_was_grown_too_large():
         model(np.ones((1, LONGEST + 1), int), cache=larger)
 
 
+def test_dynamic_scaling_refuses_to_cache_far_positions():
+    """The largest position says how far the frequencies are stretched, also where only a few tokens are cached."""
+    model, ids = model_of("llama, dynamic"), np.ones((1, 5), int)
+    model(ids, position_ids=np.arange(7, 12), cache=model.empty_cache(1))
+    model(ids, position_ids=np.arange(8, 13))
+    with pytest.raises(ValueError, match="12"):
+        model(ids, position_ids=np.arange(8, 13), cache=model.empty_cache(1))
+
+
 @pytest.mark.parametrize("name", [*FAMILIES, "llama, one kv head"])
 @pytest.mark.parametrize("other", [{"layers": 3}, {"layers": 1}, {"kv_heads": 3}, {"width": 2}, {"dtype": "float32"}], ids=str)
 def test_a_cache_of_another_model_is_refused(name, other):

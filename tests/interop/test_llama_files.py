@@ -60,6 +60,11 @@ OLD = {
     "yarn, factor from the contexts": {"max_position_embeddings": 64, "rope_theta": 50.0,
                                        "rope_scaling": {"rope_type": "yarn", "factor": None,
                                                         "original_max_position_embeddings": 16}},
+    "yarn, original context beside it": {"max_position_embeddings": 64, "original_max_position_embeddings": 16,
+                                         "rope_theta": 50.0, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+    "yarn, truncate null": {"max_position_embeddings": 64, "rope_theta": 50.0,
+                            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+                                             "beta_fast": 1.5, "beta_slow": 0.3, "truncate": None}},  # read as false
     "yarn, no original context": {"rope_theta": 50.0, "rope_scaling": {"type": "yarn", "factor": 4.0}},
     "llama3": {"max_position_embeddings": 128, "rope_theta": 50.0, "rope_scaling": {**LLAMA3, "rope_type": "llama3"}},
     "heads of their own width": {"rope_scaling": {"type": "linear", "factor": 4.0}, "head_dim": 12, "num_key_value_heads": 1},

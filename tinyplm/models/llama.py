@@ -34,10 +34,7 @@ from .rope import Rope, read_rope, rotary
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The fields of LLaMA's config.json that say what is computed; `source` keeps the others.
-
-    The rotary settings are rope_parameters (transformers 5), or rope_theta and rope_scaling (before it); `rope` reads both.
-    """
+    """The fields of LLaMA's config.json that say what is computed; `source` keeps the others."""
 
     MODEL_TYPE: ClassVar[str] = "llama"
     ARCHITECTURE: ClassVar[str] = "LlamaForCausalLM"
@@ -59,7 +56,7 @@ class Config:
     mlp_bias: bool = False
     attention_dropout: float = 0.0
     tie_word_embeddings: bool = False
-    rope_parameters: dict | None = None
+    rope_parameters: dict | None = None  # of transformers 5; before it rope_theta and rope_scaling; `rope` reads both
     rope_theta: float | None = None
     rope_scaling: dict | None = None
     bos_token_id: int | None = 1
@@ -93,7 +90,8 @@ class Config:
 
     @cached_property
     def rope(self) -> Rope:
-        return read_rope(self.rope_parameters, self.rope_scaling, self.rope_theta, self.max_position_embeddings)
+        original = self.source.get("original_max_position_embeddings")
+        return read_rope(self.rope_parameters, self.rope_scaling, self.rope_theta, self.max_position_embeddings, original)
 
     @property
     def context(self) -> int:
@@ -178,7 +176,7 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
     if position_ids is None:
         position_ids = xp.arange(S - T, S)
     mask = decoder_mask(T, S, attention_mask, xp=xp)
-    turns = rotary(config.rope, config.head_width, S, positions=position_ids, dtype=x.dtype)
+    turns = rotary(config.rope, config.head_width, positions=position_ids, dtype=x.dtype)
     norm = partial(on_tree(rmsnorm, "gamma"), eps=config.rms_norm_eps)
 
     def layer(p, x, *, key, cache):

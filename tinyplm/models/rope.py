@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import array_module
+from ..backend import array_module, to_host
 from ..layers.rope import rotary_tables, rotate
 from ..layers.rope_scaling import (
     dynamic_frequencies,
@@ -26,7 +26,7 @@ _SETTINGS: dict[str, tuple[set[str], set[str]]] = {
     "linear": ({"factor"}, set()),
     "dynamic": ({"factor"}, set()),
     "yarn": ({"factor"}, {"original_max_position_embeddings", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
-                          "attention_factor", "truncate"}),
+                          "attention_factor", "truncate", "finetuned"}),
     "llama3": ({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}, set()),
 }  # fmt: skip
 
@@ -65,12 +65,14 @@ class Rope(NamedTuple):
                                 truncate=s.get("truncate", True)), magnitude  # fmt: skip
 
 
-def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] | None, theta: float | None,
-              positions: int) -> Rope:  # fmt: skip
+def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] | None, theta: float | None, positions: int,
+              original: int | None = None) -> Rope:  # fmt: skip
     """The rotary settings of a config.json: rope_parameters (transformers 5), or rope_scaling and rope_theta (before it).
 
-    `positions` is max_position_embeddings.  ValueError that names an unknown type, a setting that is missing, unknown or out of
-    range, and spellings that contradict each other.
+    `positions` is max_position_embeddings, `original` an original_max_position_embeddings that stands beside these objects and
+    not in them; it comes first for the types that have one, as in transformers.
+    ValueError that names an unknown type, a setting that is missing, unknown or out of range, and spellings that contradict each
+    other.
     """
     for name, given in (("rope_parameters", parameters), ("rope_scaling", scaling)):
         if given is not None and not isinstance(given, Mapping):
@@ -79,6 +81,8 @@ def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] |
         raise ValueError(f"config: rope_parameters {dict(parameters)} and rope_scaling {dict(scaling)} contradict each other")
     settings = _plain(parameters or scaling or {}, theta)
     base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
+    if original is not None and kind in ("yarn", "llama3"):
+        settings["original_max_position_embeddings"] = original
     if theta is not None and theta != base:
         raise ValueError(f"config: rope_theta is {theta!r}, but {base!r} in rope_parameters")
     if not isinstance(kind, str) or kind not in _SETTINGS:
@@ -107,8 +111,10 @@ def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] |
 
 
 def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
-    """With rope_type (older: type) and rope_theta always there, and without settings that are None."""
+    """With rope_type (older: type) and rope_theta always there, without settings that are None (for truncate that is false)."""
     plain = {name: value for name, value in settings.items() if value is not None}
+    if "truncate" in settings:
+        plain["truncate"] = settings["truncate"] or False
     kind = plain.pop("type", None)
     if plain.setdefault("rope_type", kind or "default") != kind and kind is not None:
         raise ValueError(f"config: type is {kind!r}, but rope_type, which means the same, is {plain['rope_type']!r}")
@@ -117,7 +123,7 @@ def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any) -> None:
-    if name == "truncate":
+    if name in ("truncate", "finetuned"):
         good, expected = isinstance(value, bool), "true or false"
     elif name == "original_max_position_embeddings":
         good, expected = type(value) is int and value > 0, "a positive integer"
@@ -133,8 +139,13 @@ def _check(name: str, value: Any) -> None:
         raise ValueError(f"config: {name} must be {expected}, got {value!r}")
 
 
-def rotary(rope: Rope, width: int, length: int, *, positions, dtype) -> Callable:
-    """The rotation of queries and keys in all layers, for a sequence of `length` places with the last ones at `positions`."""
+def rotary(rope: Rope, width: int, *, positions, dtype) -> Callable:
+    """The rotation of queries and keys in all layers, by `positions` (B, T) or (T,).
+
+    With dynamic scaling the length that counts is the largest position of the batch plus 1, as in transformers; to know it, a GPU
+    has to be waited for.
+    """
+    length = int(to_host(positions.max())) + 1 if rope.type == "dynamic" else 1
     frequencies, magnitude = rope.frequencies(width, length)
     frequencies = array_module(positions).asarray(frequencies)
     cos, sin = rotary_tables(positions, frequencies, magnitude=magnitude, dtype=dtype)
