@@ -1,7 +1,8 @@
 """The key/value cache of a decoder: what earlier calls computed, so that a new token costs one token's work.
 
 A cache is a value over preallocated buffers.  A call consumes the one it is given (it writes its keys and values behind the old
-ones) and the caller goes on with the returned one; whoever uses the old one again overwrites what came after it.
+ones) and the caller goes on with the returned one.  Whoever uses the old one again overwrites what came after it, and with it
+what the backward of that call would need.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ def extend(x, *, buffer, start):
     dx = dy at the last T places; no gradient flows into what was in the buffer before.
     """
     end = start + x.shape[2]
+    if (x.shape[:2], x.shape[3]) != (buffer.shape[:2], buffer.shape[3]):
+        raise ValueError(f"extend: x {x.shape} does not fit the buffer {buffer.shape}")
     if end > buffer.shape[2]:
         raise ValueError(f"the cache has room for {buffer.shape[2]} places; {start} are filled, and {x.shape[2]} more do not fit")
     buffer[:, :, start:end] = x

@@ -144,7 +144,7 @@ class Model:
             if position_ids.shape not in ((T,), (B, T)):
                 raise ValueError(f"position_ids: expected shape {(T,)} or {(B, T)}, got {position_ids.shape}")
             if is_host(position_ids):
-                check_ids(position_ids, self.config.context, "position id")
+                check_ids(position_ids, self.config.context if cache is None else self.config.cache_context, "position id")
         moved = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask,
                  "position_ids": position_ids}  # fmt: skip
         if self.device != "cpu":

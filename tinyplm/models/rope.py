@@ -77,7 +77,7 @@ def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] |
     for name, given in (("rope_parameters", parameters), ("rope_scaling", scaling)):
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"config: {name} must be an object, got {given!r}")
-    if parameters and scaling and _plain(parameters, theta) != _plain(scaling, parameters.get("rope_theta", theta)):
+    if parameters and scaling and _plain(parameters, theta) != _plain(scaling, _plain(parameters, theta)["rope_theta"]):
         raise ValueError(f"config: rope_parameters {dict(parameters)} and rope_scaling {dict(scaling)} contradict each other")
     settings = _plain(parameters or scaling or {}, theta)
     base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
