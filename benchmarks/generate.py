@@ -98,11 +98,11 @@ def compare(model: str, tokens: int, rounds: int, speed: float) -> str:
     """One row of the table."""
     arguments = ["--model", model, "--tokens", str(tokens)]
     results = take_turns(__file__, ("tinyplm", "transformers"), arguments, rounds)
-    (_, seconds, memory), (_, peer_seconds, peer_memory) = results["tinyplm"], results["transformers"]
+    (_, seconds, _), (_, peer_seconds, _) = results["tinyplm"], results["transformers"]
     ours, theirs = (tokens / statistics.median(s) for s in (seconds, peer_seconds))
     rates = f"{ours:>9.1f}{theirs:>14.1f}{median_ratio(peer_seconds, seconds):>8.2f}"
     share = bytes_a_token(model, tokens) / speed
-    return f"{model:<24}{rates}{ours * share:>9.0%}{theirs * share:>14.0%}{memory:>9.0f}{peer_memory:>14.0f}"
+    return f"{model:<24}{rates}{ours * share:>9.0%}{theirs * share:>14.0%}"
 
 
 def main() -> None:
@@ -118,10 +118,9 @@ def main() -> None:
         serve(*make(models[0], options.tokens), warm_up=1)
         return
     speed = bandwidth()
-    print(f"All cores read {speed / 1e9:.1f} GB/s of memory.  Tokens a second (medians), their ratio; share of the bandwidth;")
-    print("memory in MiB (peak above what was used before the model was made).")
+    print(f"All cores read {speed / 1e9:.1f} GB/s of memory.  Tokens a second (medians), their ratio; share of the bandwidth.")
     pair = f"{'tinyplm':>9}{'transformers':>14}"
-    print(f"{'family,L,D,H,V':<24}{pair}{'ratio':>8}{pair}{pair}")
+    print(f"{'family,L,D,H,V':<24}{pair}{'ratio':>8}{pair}")
     for model in models:
         print(compare(model, options.tokens, options.rounds, speed), flush=True)
 
