@@ -22,6 +22,8 @@ from tinyplm.generation.generate import Memory, stream
 from tinyplm.generation.sampling import Sampling
 from tinyplm.tokenizers.chat import TEMPLATES, Template, encode, folder_template
 
+KEYS = "/new begins anew, /exit or Ctrl-D ends, Ctrl-C breaks an answer off"
+
 
 class Chat:
     """A conversation in a chat format."""
@@ -96,31 +98,35 @@ def answer(model: tinyplm.Model, talk: Chat | Text, said: str, memory: Memory, o
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=f"Inside: {KEYS}.")
     parser.add_argument("folder", help="a folder with config.json, model.safetensors and tokenizer.json, or a run's --out")
     parser.add_argument(
         "--template", choices=[*TEMPLATES, "none"], help="a known chat format, or none (default: the folder's, if any)"
     )
     parser.add_argument("--system", help="the system message")
-    parser.add_argument("--tokens", type=int, default=256, help="of an answer at most (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, help="of an answer at most (default: 256, or half the context if that is less)")
     sampling_options(parser)
     options = parser.parse_args()
 
     Sampling(**sampling(options))  # what is wrong with the options is said at once
-    if options.tokens < 1:
-        raise ValueError(f"--tokens must be at least 1, got {options.tokens}")
     keep_freed_memory()
     model = load(options.folder, options.device)
+    model.text_tokenizer()
+    context = model.config.context
+    if options.tokens is None:
+        options.tokens = max(1, min(256, context // 2))
+    if not 1 <= options.tokens < context:
+        raise ValueError(f"--tokens must be from 1 to {context - 1}, since the context has {context}, got {options.tokens}")
     template = TEMPLATES.get(options.template) or (None if options.template == "none" else folder_template(model.files))
     if template is None and options.system is not None:
         raise ValueError("--system needs a chat template, and the folder has none: name one with --template")
-    room = max(1, model.config.context - options.tokens)
+    room = context - options.tokens
 
     def begin() -> Chat | Text:
         return Text(model, room) if template is None else Chat(model, template, options.system, room)
 
     talk, memory = begin(), Memory()
-    print(f"{model}; {'plain text' if template is None else 'chat'}; /new, /exit", file=sys.stderr)
+    print(f"{model}; {'plain text' if template is None else 'chat'}; {KEYS}", file=sys.stderr)
     turn = 0
     while True:
         try:

@@ -38,8 +38,11 @@ def sampling(options: argparse.Namespace) -> dict:
 def load(folder: str, device: str) -> tinyplm.Model:
     """The model of a folder, or the best one of a run of examples/pretrain.py."""
     path = Path(folder)
-    if (path / "best").is_file() and not (path / "config.json").exists():
-        path = find(path, "best")
+    if not (path / "config.json").exists():
+        if (path / "best").is_file():
+            path = find(path, "best")
+        elif (path / "run.json").is_file():
+            raise ValueError(f"{path}: this run has saved no checkpoint yet")
     return tinyplm.load(path, device=device)
 
 

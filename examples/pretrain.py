@@ -151,7 +151,10 @@ def main() -> None:
     model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
-    state = train(model, *tokens, settings, out=out, resume=(out / "latest").exists())
+    resume = (out / "latest").exists()
+    if resume:
+        print(f"resuming   from {find(out)}")
+    state = train(model, *tokens, settings, out=out, resume=resume)
     print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
     report(options, out, facts)
 
@@ -216,4 +219,4 @@ if __name__ == "__main__":
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted: the same command line with --resume goes on from the last checkpoint")
+        sys.exit("\ninterrupted: the same command line with --resume goes on from the last checkpoint, if there is one")

@@ -130,8 +130,8 @@ def folder(tmp_path_factory):
     return path
 
 
-def chat(folder, typed, *options):
-    command = [sys.executable, str(ROOT / "examples" / "chat.py"), str(folder), "--tokens", "12", *options]
+def chat(folder, typed, *options, tokens=("--tokens", "12")):
+    command = [sys.executable, str(ROOT / "examples" / "chat.py"), str(folder), *tokens, *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     return subprocess.run(command, input=typed, env=environment, capture_output=True, encoding="utf-8", timeout=120)
 
@@ -152,6 +152,15 @@ def test_plain_text_is_continued(folder):
     first = answer(hi)
     second = answer(hi + first.ids + user)
     assert done.stdout == f"{first.text}\n{second.text}\n{first.text}\n"
+
+
+def test_by_default_half_of_a_short_context_is_left_for_what_is_typed(folder):
+    """Two texts with the same last token are answered differently, and nothing of them is forgotten."""
+    a, b = (chat(folder, f"{word} hi\n", "--temperature", "0", tokens=()) for word in ("user", "system"))
+    assert a.stdout != b.stdout and "forgotten" not in a.stderr + b.stderr
+    assert "[48 tokens" in a.stderr
+    done = chat(folder, "hi\n", tokens=("--tokens", "96"))
+    assert done.returncode == 1 and done.stderr == "error: --tokens must be from 1 to 95, since the context has 96, got 96\n"
 
 
 def test_a_chat_format_and_a_context_that_fills_up(folder):

@@ -271,7 +271,7 @@ def split_documents(documents: Sequence[str], fraction: float, seed: int) -> tup
     if len(sizes) < 2:
         raise ValueError(
             f"{len(sizes)} different document(s) of {sum(sizes.values())} characters given, "
-            "expected at least 2: one to train on and one for validation"
+            f"expected at least 2: one to train on and one for validation (a line {SEPARATOR} separates two in one file)"
         )
 
     def order(document: str) -> bytes:
