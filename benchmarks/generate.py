@@ -16,7 +16,7 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from turns import median_ratio, peak_memory, serve, shortest, take_turns
+from turns import median_ratio, serve, shortest, take_turns
 
 # family, layers, width, heads, vocabulary; the second of each family has the shape of GPT-2 124M
 MODELS = ["gpt2,4,256,4,2048", "gpt2,12,768,12,50257", "llama,4,256,4,2048", "llama,12,768,12,50257"]
@@ -49,11 +49,10 @@ def tinyplm_call(model: str, tokens: int):
     from tinyplm.generation.generate import generate
 
     keep_freed_memory()
-    before = peak_memory()
     family, config = settings(model, PROMPT + tokens)
     ours = tinyplm.create(family, **config)
     prompt = np.random.default_rng(0).integers(0, ours.config.vocab_size, PROMPT)
-    return lambda: generate(ours, prompt, max_new_tokens=tokens, temperature=0), 0, before
+    return lambda: generate(ours, prompt, max_new_tokens=tokens, temperature=0)
 
 
 def transformers_call(model: str, tokens: int):
@@ -64,7 +63,6 @@ def transformers_call(model: str, tokens: int):
 
     keep_freed_memory()
     transformers.utils.logging.set_verbosity_error()
-    before = peak_memory()
     family, config = settings(model, PROMPT + tokens)
     kind = {"gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
             "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM)}[family]  # fmt: skip
@@ -76,7 +74,7 @@ def transformers_call(model: str, tokens: int):
         out = theirs.generate(prompt, attention_mask=mask, do_sample=False, max_new_tokens=tokens, pad_token_id=0)
         assert out.shape[1] == PROMPT + tokens, "it stopped early"
 
-    return call, 0, before
+    return call
 
 
 def bytes_a_token(model: str, tokens: int) -> float:
@@ -115,7 +113,7 @@ def main() -> None:
     models = options.model or MODELS
     if options.serve:
         make = tinyplm_call if options.serve == "tinyplm" else transformers_call
-        serve(*make(models[0], options.tokens), warm_up=1)
+        serve(make(models[0], options.tokens), warm_up=1)
         return
     speed = bandwidth()
     print(f"All cores read {speed / 1e9:.1f} GB/s of memory.  Tokens a second (medians), their ratio; share of the bandwidth.")

@@ -33,7 +33,7 @@ def shortest(f: Callable, times: int) -> float:
     return min(seconds)
 
 
-def serve(work: Callable[[], object], fact: float, before: int, warm_up: int = 3) -> None:
+def serve(work: Callable[[], object], fact: float = 0, before: int = 0, warm_up: int = 3) -> None:
     """The worker process: prints a fact (its matmul peak, where that is asked for), then works once for each line on stdin.
 
     before: peak_memory() before the model was made.

@@ -5,7 +5,7 @@
     python examples/chat.py out                                  # a plain language model continues your text
 
 /new begins anew, /exit or Ctrl-D ends, Ctrl-C breaks an answer off.  The answer is shown token by token; after it come the
-tokens per second.  What was said before is kept in the key/value cache and not computed again.
+tokens per second.  What was said before is kept in the key/value cache and not computed again, as long as it fits the context.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Chat:
         answer = self.tokenizer.decode([i for i in ids if i not in self.stop_ids], skip_special=True)
         for end in self.stop_strings:
             answer = answer.split(end)[0]
+        # what the model spelled out letter by letter must not become a special token when it is read again
+        answer = self.tokenizer.decode(self.tokenizer.encode(answer, allow_special=True), skip_special=True)
         self.messages = [*self.asked, {"role": "assistant", "content": answer}]
 
 
@@ -110,7 +112,7 @@ def main() -> None:
 
     Sampling(**sampling(options))  # what is wrong with the options is said at once
     keep_freed_memory()
-    model = load(options.folder, options.device)
+    model = load(options)
     model.text_tokenizer()
     context = model.config.context
     if options.tokens is None:

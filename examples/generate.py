@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import tinyplm
@@ -28,6 +29,7 @@ def sampling_options(parser: argparse.ArgumentParser) -> None:
     option("--no-repeat-ngram", type=int, default=None, metavar="N", help="no N tokens in a row twice")
     option("--seed", type=int, default=0, help="the same seed gives the same texts (default: %(default)s)")
     option("--device", default="cpu", help="cpu or gpu (default: %(default)s)")
+    option("--dtype", default="float32", help="of the arithmetic; float16 is slow on a CPU (default: %(default)s)")
 
 
 def sampling(options: argparse.Namespace) -> dict:
@@ -35,15 +37,17 @@ def sampling(options: argparse.Namespace) -> dict:
     return {name: getattr(options, name) for name in names}
 
 
-def load(folder: str, device: str) -> tinyplm.Model:
+def load(options: argparse.Namespace) -> tinyplm.Model:
     """The model of a folder, or the best one of a run of examples/pretrain.py."""
-    path = Path(folder)
+    path = Path(options.folder)
     if not (path / "config.json").exists():
         if (path / "best").is_file():
             path = find(path, "best")
         elif (path / "run.json").is_file():
             raise ValueError(f"{path}: this run has saved no checkpoint yet")
-    return tinyplm.load(path, device=device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there is no tokenizer: text_tokenizer() says it
+        return tinyplm.load(path, dtype=options.dtype, device=options.device)
 
 
 def main() -> None:
@@ -58,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
 
     keep_freed_memory()
-    model = load(options.folder, options.device)
+    model = load(options)
     tokenizer = model.text_tokenizer()
     begin = tokenizer.eos_id  # ends a document, so it also begins one
     if "" in options.prompt and begin is None:
@@ -69,10 +73,11 @@ def main() -> None:
     ends = model.end_ids()
     start = time.perf_counter()
     texts = [Continuation(n // options.samples, [], [], "") for n in range(len(prompts) * options.samples)]
+    steps = stream(model, prompts, max_new_tokens=options.tokens, samples=options.samples, seed=options.seed, stop_ids=ends,
+                   stop_strings=stops, **sampling(options))  # fmt: skip
     if alone:
         print(options.prompt[0], end="", flush=True)
-    for pieces in stream(model, prompts, max_new_tokens=options.tokens, samples=options.samples, seed=options.seed,
-                         stop_ids=ends, stop_strings=stops, **sampling(options)):  # fmt: skip
+    for pieces in steps:
         for piece in pieces:
             texts[piece.row].add(piece, ends)
             if alone:

@@ -99,6 +99,30 @@ def test_templates_that_do_not_work(template, message):
         folder_template(config(template)).render(TALK)
 
 
+def test_what_else_templates_of_the_hub_use():
+    pytest.importorskip("jinja2")
+    source = "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{% generation %}{{ m.content }}" \
+             "{% endgeneration %}{% break %}{% endfor %}{{ strftime_now('%Y') | length }}"  # fmt: skip
+    assert folder_template(config(source)).render(TALK) == "Hi 你好4"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"tokenizer_config.json": b"[]"}, r"tokenizer_config.json: expected an object, got \[\]"),
+        (config(5), "chat_template must be a text, or a list of them with names, got 5"),
+        (config(["x"]), "chat_template must be a text"),
+        (config("{{ 1 / 0 }}"), "refuses these messages: division by zero"),
+        (config("{{ messages[0].content + 1 }}"), "refuses these messages: can only concatenate"),
+        ({"chat_template.jinja": b"\xff"}, "chat_template.jinja: not UTF-8"),
+    ],
+)
+def test_template_files_that_are_no_templates(files, message):
+    pytest.importorskip("jinja2")
+    with pytest.raises(ValueError, match=message):
+        folder_template(files).render(TALK)
+
+
 def test_a_template_without_jinja2_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ValueError, match=r"needs jinja2: pip install 'tinyplm\[chat\]'"):

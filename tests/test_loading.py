@@ -276,17 +276,66 @@ def test_a_generation_config_that_is_none_is_refused(tmp_path, content):
         ({}, None, set()),
         ({"eos_token_id": None}, None, set()),
         ({"eos_token_id": 3}, None, {3}),
-        ({"eos_token_id": [3, 5]}, 0, {0, 3, 5}),
-        ({"eos_token_id": [3, 99, -1, 10, 11]}, [5, 400], {3, 5, 10}),
+        ({"eos_token_id": [3, 5]}, 0, {3, 5}),
+        ({"eos_token_id": None}, 4, {4}),
+        ({}, [5, 400], {5}),
+        ({"eos_token_id": [3, 99, -1, 10, 11]}, [5, 400], {3, 10}),
     ],
 )
 def test_end_ids(tmp_path, generation, config, expected):
-    """From generation_config.json, config.json and the tokenizer, those that the model has."""
+    """From generation_config.json, else config.json, and from the tokenizer, those that the model has."""
     model = tinyplm.load(folder_with(tmp_path, "llama", generation, eos_token_id=config))
     assert model.end_ids() == expected
     assert model.to("cpu").end_ids() == model.astype("float64").end_ids() == expected
     model.tokenizer = Tokenizer.train(["a"], 258, ["<s>", "<|endoftext|>"])
     assert model.end_ids() == expected | {1}
+
+
+def test_a_config_that_does_not_say_what_ends_a_text_says_nothing(tmp_path):
+    """LLaMA's default is 2, which in another vocabulary is an ordinary token."""
+    folder_with(tmp_path, "llama", {})
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["eos_token_id"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = tinyplm.load(tmp_path)
+    assert model.config.eos_token_id == 2 and model.end_ids() == set()
+
+
+def test_added_tokens_beside_a_vocabulary_are_not_lost(tmp_path, trained):
+    """Read without them, a chat's special tokens would be spelled letter by letter."""
+    folder_with(tmp_path)
+    (tmp_path / "vocab.json").write_text(json.dumps(trained.file.vocab))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(merge) for merge in trained.file.merges))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<|im_end|>": 450}))
+    with pytest.warns(UserWarning, match=r"added_tokens.json: tokens beside vocab.json are not supported: '<\|im_end\|>'"):
+        model = tinyplm.load(tmp_path)
+    tinyplm.save(model, tmp_path / "again")
+    for name in ("vocab.json", "merges.txt", "added_tokens.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_value_too_large_for_the_dtype_asked_for_is_named(tmp_path):
+    model = tiny("gpt2", dtype="float32")
+    model.params["body"]["norm"]["gamma"][2] = 1e5
+    for kind in ("F32", "BF16"):
+        tinyplm.save(model, tmp_path, dtype=kind)
+        with pytest.raises(ValueError, match=r"tensor transformer.ln_f.weight: the value \S+ is too large for float16"):
+            tinyplm.load(tmp_path, dtype="float16")
+
+
+def test_the_limits_of_control_groups_count(tmp_path):
+    """cgroup 2 (a group and the one above it) and cgroup 1; page cache is given back, shared memory is not."""
+    own, root = tmp_path / "own", tmp_path / "fs"
+    for folder, limit, used, file, shmem in (("a", 1000, 300, 50, 10), ("a/b", "max", 100, 0, 0)):
+        (root / folder).mkdir(parents=True)
+        for name, value in (("memory.max", limit), ("memory.current", used), ("memory.stat", f"file {file}\nshmem {shmem}\n")):
+            (root / folder / name).write_text(f"{value}\n")
+    (root / "memory/x").mkdir(parents=True)
+    for name, value in (("limit_in_bytes", 500), ("usage_in_bytes", 120), ("stat", "total_cache 20\ntotal_shmem 5\n")):
+        (root / "memory/x" / f"memory.{name}").write_text(f"{value}\n")
+    own.write_text("4:cpu:/y\n3:memory:/x\n0::/a/b\n")
+    assert sorted(backend._container_memory(own, root)) == [500 - 120 + 15, 1000 - 300 + 40]
+    assert backend._container_memory(tmp_path / "none", root) == []
 
 
 def test_to_and_astype_keep_what_was_read(tmp_path, trained, device):

@@ -188,15 +188,36 @@ def available_memory() -> int | None:
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):  # not Linux
         return None
-    try:  # a container's own limit (cgroup 2); its page cache is given back when memory is needed
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        cache = next(
-            int(line.split()[1]) for line in (group / "memory.stat").read_text().splitlines() if line.startswith("file ")
-        )
-    except (OSError, StopIteration, ValueError):  # no such limit
-        return available
-    return min(available, limit - used + cache)
+    return min([available, *_container_memory(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def _container_memory(own: Path, root: Path) -> list[int]:
+    """What each limited control group of this process, or above it, has left: cgroup 2 and, under memory/, cgroup 1."""
+    try:
+        entries = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return []
+    left = []
+    for number, controllers, path in entries:
+        if number == "0":
+            base, limit, used, cached = root, "memory.max", "memory.current", ("file", "shmem")
+        elif "memory" in controllers.split(","):
+            base, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cached = ("total_cache", "total_shmem")
+        else:
+            continue
+        group = base / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder != base and base not in folder.parents:
+                break
+            try:
+                most, now = (int((folder / name).read_text()) for name in (limit, used))
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines() if line)
+                cache = int(stat.get(cached[0], 0)) - int(stat.get(cached[1], 0))  # is given back when memory is needed
+            except (OSError, ValueError):  # no such group to be seen here, or "max": no limit
+                continue
+            left.append(most - now + cache)
+    return left
 
 
 def check_memory(needed: int, what: str) -> None:

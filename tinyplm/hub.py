@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import random, weights
-from .backend import check_memory, to_device, to_host
-from .core import Tree, flatten, tree_map, unflatten
+from .backend import check_memory, to_device
+from .core import Tree, flatten, unflatten
 from .files import replaced
 from .models import family as find_family
 from .models.config import from_dict, to_dict
@@ -154,8 +154,10 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
 
     The tensors keep the dtype that was read (bfloat16 again where it was), else the parameters' own; dtype "F32", "BF16",
     "F16" or "F64" sets another.  They go into model.safetensors, or, if larger than max_shard_size (bytes, or "200MB"), into
-    shards of at most that with an index.  What was read beside them (model.generation, model.files) is written again.
-    Each file is written under a temporary name and renamed, so none is ever half.
+    shards of at most that with an index.  What was read beside them (model.generation, model.files) is written again; files of an
+    earlier save that this model has nothing for (a tokenizer) stay.
+    Each file is written under a temporary name and renamed, so none is ever half.  Saving shards over shards, there is a moment
+    of renaming in which a break leaves neither model loadable (never a mixture): a new folder is safer.
     """
     if dtype not in (None, "F32", "BF16", "F16", "F64"):
         raise ValueError(f"unknown dtype {dtype!r}; expected F32, BF16, F16 or F64")
@@ -166,7 +168,7 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
     shapes = weights.hub_shapes(model.params, names)
     dtypes = {name: dtype for name in shapes} if dtype else model.file_dtypes
     write_folder(folder, file_sizes(shapes, model.dtype, dtypes),
-                 lambda some: weights.to_hub(to_host(model.params), names, some), dtypes, limit)  # fmt: skip
+                 lambda some: weights.to_hub(model.params, names, some), dtypes, limit)  # fmt: skip
     settings = {"architectures": [model.config.ARCHITECTURE], **to_dict(model.config)}
     for name in ("dtype", "torch_dtype"):  # transformers loads in the dtype that is named here
         if name in settings:
@@ -184,4 +186,4 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
 
 def gradients_by_hub_name(model: Model, dparams: Tree) -> dict[str, np.ndarray]:
     """A gradient tree under the names that the hub uses, on the host."""
-    return weights.to_hub(tree_map(to_host, dparams), model.family.NAMES)
+    return weights.to_hub(dparams, model.family.NAMES)

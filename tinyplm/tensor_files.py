@@ -50,13 +50,20 @@ class StoredTensor(NamedTuple):
         """Write the values of `part`, a view of stored(), into `out`, of the same shape and any floating-point dtype.
 
         What is mapped of a file counts as memory in use, so it goes block by block along the file.
+        ValueError for a finite value that is too large for out's dtype.
         """
         axis = int(np.argmax(part.strides)) if part.ndim else 0
         out, part = (np.moveaxis(np.atleast_1d(a), axis, 0) for a in (out, part))
         rows = max(1, BLOCK // max(1, math.prod(part.shape[1:])))
         for start in range(0, len(part), rows):
             block = part[start : start + rows]
-            out[start : start + rows] = widened(block) if self.file_dtype == "BF16" else block
+            block = widened(block) if self.file_dtype == "BF16" else block
+            with np.errstate(over="ignore"):  # found just below
+                out[start : start + rows] = block
+            if out.dtype.itemsize < self.dtype.itemsize:
+                overflow = np.isinf(out[start : start + rows]) & np.isfinite(block)
+                if overflow.any():
+                    raise ValueError(f"the value {block[overflow][0]:.4g} is too large for {out.dtype}")
             self.release()
 
     def release(self) -> None:
@@ -72,7 +79,8 @@ class StoredTensor(NamedTuple):
         for start in range(0, len(a), BLOCK):
             if not np.array_equal(a[start : start + BLOCK], b[start : start + BLOCK]):
                 return False
-            self.release(), other.release()
+            self.release()
+            other.release()
         return True
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import check_memory
+from .backend import check_memory, to_host
 from .core import Tree, flatten, unflatten
 from .tensor_files import StoredTensor
 
@@ -87,9 +87,9 @@ def _layers(path: str, leaves: Mapping[str, Any]) -> list[str]:
 
 
 def to_hub(tree: Tree, names: list[Rename], only: Container[str] | None = None) -> dict[str, np.ndarray]:
-    """A tree (parameters or gradients, on the host) under hub names, all or `only` some.  Arrays may be views."""
+    """A tree (parameters or gradients, of any device) under hub names, all or `only` some, on the host.  Arrays may be views."""
     leaves = flatten(tree)
-    return {hub: op.to_hub([leaves[path] for path in paths]) for hub, paths, op in expand(names, leaves)
+    return {hub: op.to_hub([to_host(leaves[path]) for path in paths]) for hub, paths, op in expand(names, leaves)
             if only is None or hub in only}  # fmt: skip
 
 
@@ -128,7 +128,10 @@ def to_tree(tensors: Mapping[str, StoredTensor], names: list[Rename], shapes: Tr
         parts = op.to_tree(tensors[hub].stored(), [wanted[path] for path in paths])
         for path, part in zip(paths, parts):
             leaves[path] = np.empty(part.shape, dtype=dtype)
-            tensors[hub].fill(leaves[path], part)
+            try:
+                tensors[hub].fill(leaves[path], part)
+            except ValueError as error:
+                raise ValueError(f"{where}: tensor {hub}: {error}") from None
     return unflatten(leaves, shapes)
 
 

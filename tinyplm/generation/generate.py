@@ -16,7 +16,7 @@ from ..backend import array_module, at_least_float32, to_device, to_host
 from ..layers.cache import Cache
 from ..models import causal_lm
 from ..models.model import Model
-from .sampling import Sampling, log_probabilities
+from .sampling import Sampling, check_count, log_probabilities
 from .text import TextStream, check_stop
 
 
@@ -32,7 +32,10 @@ class Piece(NamedTuple):
 
 @dataclasses.dataclass
 class Memory:
-    """One text's keys and values, kept between calls of `stream`: what the next prompt shares with it is not computed again."""
+    """One text's keys and values, kept between calls of `stream`: what the next prompt shares with it is not computed again.
+
+    It belongs to one model with its present parameters, and to one stream at a time.
+    """
 
     ids: list[int] = dataclasses.field(default_factory=list)
     cache: Cache | None = None
@@ -57,13 +60,14 @@ class Continuation:
         self.finished = piece.finished or ""
 
 
-def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, samples: int = 1, stop_ids: Iterable[int] = (),
-             **options: Any) -> list[Continuation]:  # fmt: skip
+def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, samples: int = 1,
+             stop_ids: Iterable[int] | None = None, **options: Any) -> list[Continuation]:  # fmt: skip
     """`samples` continuations of one prompt, or of each of several prompts: those of the first prompt first.
 
     The options and errors are those of `stream`.
     """
-    several, stops = _several(prompts), set(stop_ids)
+    several, stops = _several(prompts), model.end_ids() if stop_ids is None else set(stop_ids)
+    check_count("samples", samples)
     out = [Continuation(n // samples, [], [], "" if model.tokenizer else None) for n in range(len(several) * samples)]
     for pieces in stream(model, several, samples=samples, stop_ids=stops, **options):
         for piece in pieces:
@@ -78,7 +82,7 @@ def stream(
     max_new_tokens: int,
     samples: int = 1,
     seed: int = 0,
-    stop_ids: Iterable[int] = (),
+    stop_ids: Iterable[int] | None = None,
     stop_strings: Sequence[str] = (),
     vocabulary: int | None = None,
     cached: bool = True,
@@ -88,8 +92,10 @@ def stream(
     """One step after the other, the next token of every continuation that goes on.
 
     prompts: token ids, of one prompt or of several of any lengths.  sampling: the fields of `Sampling` (temperature, top_k,
-    top_p, min_p, repetition_penalty, no_repeat_ngram).  A continuation ends with one of stop_ids, when its text holds one of
-    stop_strings, or after max_new_tokens.  Sample n of prompt i depends on the seed, n and i, not on how many there are.
+    top_p, min_p, repetition_penalty, no_repeat_ngram).
+    A continuation ends with one of stop_ids (by default model.end_ids(), those that end a text; () for none), when its text holds
+    one of stop_strings, or after max_new_tokens.
+    Sample n of prompt i depends on the seed, n and i, not on how many there are.
     vocabulary: draw ids below this one only; by default those that the tokenizer has, since a model's table may be padded.
     cached=False passes over the whole text for every token, with the same result to rounding.  So does a text that has outgrown
     the model's context (which then sees the last `context` tokens) or what it can cache (dynamic RoPE scaling).
@@ -98,13 +104,13 @@ def stream(
     model gives NaN.
     """
     settings, several = Sampling(**sampling), _several(prompts)
-    stops = set(stop_ids)
+    stops = model.end_ids() if stop_ids is None else set(stop_ids)
     check_stop(stop_strings)
     if stop_strings:
         model.text_tokenizer()
-    for name, value in (("samples", samples), ("max_new_tokens", max_new_tokens), ("vocabulary", vocabulary)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be >= 1{' or None' if name == 'vocabulary' else ''}, got {value}")
+    check_count("samples", samples)
+    check_count("max_new_tokens", max_new_tokens)
+    check_count("vocabulary", vocabulary, or_none=True)
     if vocabulary is None and model.tokenizer is not None:
         vocabulary = model.tokenizer.vocab_size
     if memory is not None and (len(several) > 1 or samples > 1):

@@ -6,8 +6,8 @@ On the host, in float64: the cost is small and ties are exact.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -31,11 +31,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_sampling(self.temperature, self.top_k, self.top_p, self.min_p)
-        if not 0 < self.repetition_penalty < np.inf:
-            raise ValueError(f"repetition_penalty must be a number > 0 (1 for none), got {self.repetition_penalty}")
-        n = self.no_repeat_ngram
-        if n is not None and not (isinstance(n, Integral) and n >= 1):
-            raise ValueError(f"no_repeat_ngram must be an integer >= 1 or None, got {n}")
+        check_number("repetition_penalty", self.repetition_penalty, lambda v: 0 < v < np.inf, "a number > 0 (1 for none)")
+        check_count("no_repeat_ngram", self.no_repeat_ngram, or_none=True)
 
     def choose(self, logits: np.ndarray, texts: Sequence[Sequence[int]], generators: Sequence[np.random.Generator],
                vocabulary: int | None = None) -> np.ndarray:  # fmt: skip
@@ -44,11 +41,13 @@ class Sampling:
         Only ids below `vocabulary`, if given, are drawn.
         """
         if self.repetition_penalty != 1 or self.no_repeat_ngram is not None:
-            logits = logits.copy()
+            logits = logits.astype(np.float64)
             for row, text in zip(logits, texts):
                 penalise_repetition(row, text, penalty=self.repetition_penalty)
                 if self.no_repeat_ngram is not None:
                     ban_repeated_ngrams(row, text, n=self.no_repeat_ngram)
+            if np.isneginf(logits[:, :vocabulary].max(axis=-1)).any():
+                raise ValueError(f"no_repeat_ngram {self.no_repeat_ngram} forbids every token that could be drawn")
         logits = logits[:, :vocabulary]
         if self.temperature == 0:
             check_finite(logits.max(axis=-1))
@@ -139,14 +138,26 @@ def check_finite(largest: np.ndarray) -> None:
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None = None) -> None:
-    if not 0 <= temperature < np.inf:
-        raise ValueError(f"temperature must be >= 0, got {temperature}")
-    if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
-        raise ValueError(f"top_k must be an integer >= 1 or None, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in (0, 1] or None, got {top_p}")
-    if min_p is not None and not 0 <= min_p <= 1:
-        raise ValueError(f"min_p must be in [0, 1] or None, got {min_p}")
+    check_number("temperature", temperature, lambda v: 0 <= v < np.inf, ">= 0")
+    check_count("top_k", top_k, or_none=True)
+    if top_p is not None:
+        check_number("top_p", top_p, lambda v: 0 < v <= 1, "in (0, 1] or None")
+    if min_p is not None:
+        check_number("min_p", min_p, lambda v: 0 <= v <= 1, "in [0, 1] or None")
+
+
+def check_number(name: str, value: float, holds: Callable[[float], bool], expected: str) -> None:
+    """ValueError unless the value is a real number for which the condition holds."""
+    if not isinstance(value, Real) or not holds(value):
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+def check_count(name: str, value: int | None, *, or_none: bool = False) -> None:
+    """ValueError unless the value is an integer >= 1, or None where that is allowed."""
+    if value is None and or_none:
+        return
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1{' or None' if or_none else ''}, got {value!r}")
 
 
 def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:

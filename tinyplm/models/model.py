@@ -68,8 +68,11 @@ class Model:
         return self.tokenizer
 
     def end_ids(self) -> set[int]:
-        """The tokens that end a text, by generation_config.json, config.json and the tokenizer."""
-        found = [self.generation.get("eos_token_id"), self.config.eos_token_id, self.tokenizer and self.tokenizer.eos_id]
+        """The tokens that end a text: those of generation_config.json, else of config.json, and the tokenizer's <|endoftext|>."""
+        found = [self.generation.get("eos_token_id")]
+        if found[0] is None and (not self.config.source or "eos_token_id" in self.config.source):  # a default is no statement
+            found = [self.config.eos_token_id]
+        found.append(self.tokenizer and self.tokenizer.eos_id)
         ids = {i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None}
         return {i for i in ids if 0 <= i < self.config.vocab_size}
 
@@ -105,7 +108,7 @@ class Model:
         """
         longest = self.config.cache_context
         capacity = longest if capacity is None else capacity
-        if not 0 < capacity <= longest:
+        if not isinstance(capacity, int) or not 0 < capacity <= longest:
             raise ValueError(f"a cache for {capacity} tokens: expected 1 to {longest}, the longest sequence that can be cached")
         xp = array_module(self.params["body"]["tokens"])
         return Cache.empty(batch=batch, capacity=capacity, dtype=self.dtype, xp=xp, **self.config.cache_sizes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 Messages = Sequence[Mapping[str, str]]
@@ -85,12 +86,22 @@ def folder_template(files: Mapping[str, bytes]) -> Template | None:
         settings = json.loads(files.get("tokenizer_config.json", b"{}"))
     except ValueError as error:
         raise ValueError(f"tokenizer_config.json: not valid JSON ({error})") from None
-    source = files["chat_template.jinja"].decode() if "chat_template.jinja" in files else settings.get("chat_template")
+    if not isinstance(settings, dict):
+        raise ValueError(f"tokenizer_config.json: expected an object, got {settings!r:.80}")
+    source = settings.get("chat_template")
+    if "chat_template.jinja" in files:
+        try:
+            source = files["chat_template.jinja"].decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"chat_template.jinja: not UTF-8 ({error})") from None
     if isinstance(source, list):  # several, by name
-        source = next((t.get("template") for t in source if t.get("name") == "default"), None)
+        named = {t.get("name"): t.get("template") for t in source if isinstance(t, dict)}
+        source = named.get("default", source if not named else None)
     if source is None:
         return None
-    tokens = {name: value["content"] if isinstance(value, dict) else value
+    if not isinstance(source, str):
+        raise ValueError(f"tokenizer_config.json: chat_template must be a text, or a list of them with names, got {source!r:.80}")
+    tokens = {name: value.get("content", "") if isinstance(value, dict) else value
               for name, value in settings.items() if name.endswith("_token") and isinstance(value, (str, dict))}  # fmt: skip
     return Template(_jinja(source, tokens), tuple(tokens[name] for name in ("eos_token",) if name in tokens))
 
@@ -98,6 +109,7 @@ def folder_template(files: Mapping[str, bytes]) -> Template | None:
 def _jinja(source: str, tokens: dict[str, str]) -> Callable[[Messages], str]:
     try:
         from jinja2 import TemplateError
+        from jinja2.ext import Extension
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise ValueError(
@@ -107,8 +119,19 @@ def _jinja(source: str, tokens: dict[str, str]) -> Callable[[Messages], str]:
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse  # what templates of the hub call
+    class Generation(Extension):
+        """{% generation %} ... {% endgeneration %} marks the assistant's words for training; here it changes nothing."""
+
+        tags = {"generation"}
+
+        def parse(self, parser):
+            next(parser.stream)
+            return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                extensions=["jinja2.ext.loopcontrols", Generation])  # fmt: skip
+    # what templates of the hub call
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     try:
         template = environment.from_string(source)
@@ -118,7 +141,7 @@ def _jinja(source: str, tokens: dict[str, str]) -> Callable[[Messages], str]:
     def render(messages: Messages) -> str:
         try:
             return template.render(messages=[dict(m) for m in messages], add_generation_prompt=True, **tokens)
-        except TemplateError as error:
+        except Exception as error:  # it is somebody's program, and whatever goes wrong in it is not ours
             raise ValueError(f"the folder's chat template refuses these messages: {error}") from None
 
     return render

@@ -202,6 +202,10 @@ def _from_vocab_and_merges(folder: Path) -> TokenizerFile:
     lines = (folder / "merges.txt").read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
     lines = [line for line in lines if line and not line.startswith("#version")]
     merges = [_merge(line, number, str(folder / "merges.txt")) for number, line in enumerate(lines)]
+    extra = _load(folder / "added_tokens.json") if (folder / "added_tokens.json").exists() else {}
+    if unknown := [token for token in extra if token not in vocab]:
+        raise ValueError(f"{folder / 'added_tokens.json'}: tokens beside vocab.json are not supported: {unknown[0]!r}; "
+                         "a tokenizer.json has them all")  # fmt: skip
     added = [AddedToken(END_OF_TEXT, vocab[END_OF_TEXT])] if END_OF_TEXT in vocab else []
     config = folder / "tokenizer_config.json"
     prefix = bool(_load(config).get("add_prefix_space", False)) if config.exists() else False
