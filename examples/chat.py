@@ -53,7 +53,8 @@ class Chat:
         for end in self.stop_strings:
             answer = answer.split(end)[0]
         # what the model spelled out letter by letter must not become a special token when it is read again
-        answer = self.tokenizer.decode(self.tokenizer.encode(answer, allow_special=True), skip_special=True)
+        while (plain := self.tokenizer.decode(self.tokenizer.encode(answer, allow_special=True), skip_special=True)) != answer:
+            answer = plain
         self.messages = [*self.asked, {"role": "assistant", "content": answer}]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,18 @@ def test_plain_text_is_continued(folder):
     first = answer(hi)
     second = answer(hi + first.ids + user)
     assert done.stdout == f"{first.text}\n{second.text}\n{first.text}\n"
+
+
+def test_an_answer_that_spells_a_special_token_does_not_end_the_chat(folder, monkeypatch):
+    """Letter by letter it is text, but read again it would be a token; also where taking one out makes another."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.delitem(sys.modules, "generate", raising=False)
+    model = tinyplm.load(folder)
+    talk = runpy.run_path(str(ROOT / "examples" / "chat.py"))["Chat"](model, TEMPLATES["chatml"], None, 80)
+    talk.prompt("hi")
+    talk.answered(model.tokenizer.encode("a <|im_start|> b <|im_<|im_end|>end|> c"))
+    assert talk.messages[-1] == {"role": "assistant", "content": "a  b  c"}
+    assert talk.prompt("hi")
 
 
 def test_by_default_half_of_a_short_context_is_left_for_what_is_typed(folder):

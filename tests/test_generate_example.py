@@ -69,3 +69,41 @@ def test_the_example_fails_in_one_line(monkeypatch, tmp_path, error, message):
 
     monkeypatch.setattr(tinyplm, "load", load)
     assert example(monkeypatch, tmp_path) == message
+
+
+def test_the_example_shows_log_probabilities_and_stops_at_a_text(monkeypatch, tmp_path, capsys):
+    saved(tmp_path)
+    options = ("--prompt", "a few", "--tokens", 12, "--temperature", 0)
+    assert example(monkeypatch, tmp_path, *options, "--show-log-probabilities") is None
+    text, *lines = capsys.readouterr().out.split("\n\n", 1)
+    rows = [line.split(maxsplit=1) for line in lines[0].split("\n") if line.strip()]
+    assert text.startswith("a few") and len(rows) == 13 and rows[-1][1] == "in all"
+    assert abs(sum(float(p) for p, _ in rows[:-1]) - float(rows[-1][0])) < 13 * 1e-4  # each is shown with four digits
+    stop = text[len("a few") + 2 :][:2]
+    assert example(monkeypatch, tmp_path, *options, "--stop", stop.replace("\n", "\\n")) is None
+    shown = capsys.readouterr().out.removesuffix("\n\n")
+    assert shown == text[: text.index(stop, len("a few"))]
+
+
+def test_the_example_says_in_one_line_that_it_cannot_read_a_tokenizer(monkeypatch, tmp_path, recwarn):
+    saved(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text().replace('"normalizer": null', '"normalizer": {"type": "NFC"}'))
+    message = example(monkeypatch, tmp_path, "--prompt", "a")
+    assert message.startswith("error: text needs a tokenizer, and the model has none") and "normalizer 'NFC'" in message
+    assert "\n" not in message and not recwarn.list
+
+
+def test_the_example_computes_in_float32_unless_told(monkeypatch, tmp_path):
+    seen = []
+    saved(tmp_path)
+
+    def load(*_, dtype, load=tinyplm.load, **options):
+        seen.append(dtype)
+        return load(*_, dtype=dtype, **options)
+
+    monkeypatch.setattr(tinyplm, "load", load)
+    for options in ((), ("--dtype", "float64")):
+        assert example(monkeypatch, tmp_path, "--prompt", "a", "--tokens", 2, *options) is None
+    assert seen == ["float32", "float64"]
+    assert "unknown dtype 'int8'" in example(monkeypatch, tmp_path, "--prompt", "a", "--dtype", "int8")

@@ -197,11 +197,11 @@ class _Batch:
             logits = array_module(parts[0]).concatenate(parts)[to_device(order, self.model.device)]
         if self.memory is not None:
             self.memory.cache, self.memory.ids = self.cache, self.texts[0][: self.cache.length if self.cache else 0]
-        if self.fresh:
-            self.fresh = False
-            if self.samples > 1:
-                rows = np.repeat(np.arange(len(logits)), self.samples)
-                logits = self._take(rows, logits)
+        if self.fresh and self.samples > 1:
+            rows = np.repeat(np.arange(len(logits)), self.samples)
+            self._take(rows)
+            logits = logits[to_device(rows, self.model.device)]
+        self.fresh = False
         return at_least_float32(to_host(logits))
 
     def _last_logits(self, inputs: dict[str, Any]) -> tuple[Any, Cache | None]:
@@ -219,12 +219,11 @@ class _Batch:
         for text, token in zip(self.texts, tokens.tolist()):
             text.append(token)
 
-    def _take(self, rows: np.ndarray, logits: Any = None) -> Any:
+    def _take(self, rows: np.ndarray) -> None:
+        """Go on with these rows, some of them left out or several times."""
         self.ids, self.real = self.ids[rows], self.real[rows]
-        on_device = to_device(rows, self.model.device)
         if self.cache is not None:
-            self.cache = self.cache.take(on_device)
-        return None if logits is None else logits[on_device]
+            self.cache = self.cache.take(to_device(rows, self.model.device))
 
 
 def _shared(a: list[int], b: list[int]) -> int:
