@@ -19,6 +19,7 @@ from tinyplm.core import add, flatten, tree_map, unflatten
 from tinyplm.data.batches import document_positions
 from tinyplm.layers.mask import packed_mask
 from tinyplm.models import causal_lm
+from tinyplm.optim.flat import FlatTree
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_variant = pytest.mark.parametrize(("family", "variant"), VARIANTS)
@@ -112,6 +113,29 @@ def test_layer_gradients_go_to_the_callback_and_are_not_built_again(family, tied
         assert all(np.array_equal(a, flatten(expected)[path]) for path, a in flatten(gradient).items())
         assert flatten(gradient).keys() == flatten(expected).keys()
     assert model(ids, on_gradient=handed.__setitem__)[1]({}) == {}
+
+
+@each_family
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, tied):
+    model = tiny(family, tie_word_embeddings=tied)
+    ids, targets = batch()
+    loss, back = loss_of(model, model.params, input_ids=ids, targets=targets, total=7)
+    total, parts = FlatTree(model.params), []
+
+    def give(path, gradient):
+        parts.extend(flatten(gradient, path))
+        total.add(gradient, path)
+
+    same, parts_back = causal_lm.loss_in_parts(model.family, model.params, give, config=model.config, total=7, input_ids=ids,
+                                               targets=targets)  # fmt: skip
+    path, rows = parts_back(1.5)
+    assert len(parts) == len(set(parts)), "an array in two parts has no fixed order of summation"
+    assert parts.index("body.layers.1.mlp." + list(model.params["body"]["layers"][1]["mlp"])[0]) < parts.index(
+        "body.layers.0.norm1.gamma"
+    )
+    total.add(rows, path)
+    assert float(same) == pytest.approx(float(loss), rel=1e-14) and relative_error(total.tree, back(1.5)) < 1e-13
 
 
 @each_family

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 import weakref
 
 import numpy as np
@@ -175,6 +176,38 @@ def test_map_shards_keeps_the_order(workers):
     assert len(parts) == workers and sum(parts) == 66
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3, 6])
+def test_reduce_shards_adds_in_the_order_of_the_shards(workers):
+    """Whichever shard is ready first; later shards are made the faster ones here."""
+    added = []
+
+    def f(part, give):
+        number = int(part["x"][0])
+        for path in ("head", "layers.1", "layers.0"):
+            time.sleep(0.002 * (6 - number))
+            give(path, number)
+        return number
+
+    batch = {"x": np.arange(6)}
+    firsts = [int(part["x"][0]) for part in core.shards(batch, workers)]
+    assert core.reduce_shards(f, batch, workers, lambda path, number: added.append((path, number))) == firsts
+    for path in ("head", "layers.1", "layers.0"):
+        assert [number for p, number in added if p == path] == firsts
+    assert len(added) == 3 * workers
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_reduce_shards_raises_what_went_wrong_and_nobody_waits_for_ever(broken):
+    def f(part, give):
+        give("a", part)
+        if part["x"][0] == broken:
+            raise KeyError(f"shard {broken}")
+        give("b", part)
+
+    with pytest.raises(KeyError, match=f"shard {broken}"):
+        core.reduce_shards(f, {"x": np.arange(3)}, 3, lambda path, part: None)
+
+
 def test_map_shards_passes_errors_on():
     def fail(part):
         raise ValueError("in the worker")
@@ -196,6 +229,18 @@ def test_scatter_add_equals_a_loop(device, rows, n, seed):
         expected[i] += u
     out = backend.scatter_add(rows, backend.to_device(ids, device), backend.to_device(updates, device))
     assert relative_error(backend.to_host(out), expected) < 1e-13
+
+
+def test_add_rows_adds_to_what_is_there(device):
+    rng = np.random.default_rng(0)
+    out, ids, updates = rng.normal(size=(5, 3)), np.array([3, 0, 3, 3]), rng.normal(size=(4, 3))
+    expected = out.copy()
+    np.add.at(expected, ids, updates)
+    on_device = backend.to_device(out.copy(), device)
+    backend.add_rows(on_device, backend.to_device(ids, device), backend.to_device(updates, device))
+    assert relative_error(backend.to_host(on_device), expected) < 1e-15
+    backend.add_rows(on_device, backend.to_device(ids[:0], device), backend.to_device(updates[:0], device))
+    assert relative_error(backend.to_host(on_device), expected) < 1e-15
 
 
 def test_half_precision_sums_do_not_stop_at_2048(device):

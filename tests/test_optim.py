@@ -45,17 +45,25 @@ def test_adamw_equals_the_reference(device):
                           "layers": [{n: theta[f"layers.0.{n}"] for n in ("W1", "b1", "gamma")}]}) < 1e-12  # fmt: skip
 
 
-def test_blocks_of_the_update_change_nothing(monkeypatch):
-    def run():
+def test_blocks_and_threads_of_the_update_change_nothing(monkeypatch):
+    """The norm is summed block by block, so other blocks may give another last bit of it; other threads may not."""
+
+    def run(workers=1, norm=None):
         optimizer = AdamW(_params(), weight_decay=0.1)
         for t in range(3):
             optimizer.gradient.add(_params(seed=t + 1))
-            optimizer.step(0.01, clip=0.5)
+            optimizer.step(0.01, clip=0.5, norm=norm, workers=workers)
         return optimizer.values.buffer
 
-    whole = run()
+    whole, norm = run(norm=np.float64(3.0)), adamw_module.global_norm(_params(seed=1))
     monkeypatch.setattr(adamw_module, "_BLOCK", 5)
-    assert np.array_equal(run(), whole)
+    assert np.array_equal(run(norm=np.float64(3.0)), whole)
+    blocks = run()
+    for workers in (2, 3, 99):
+        assert np.array_equal(run(workers), blocks)
+    optimizer = AdamW(_params())
+    optimizer.gradient.add(_params(seed=1))
+    assert relative_error(np.asarray(optimizer.gradient_norm(workers=2)), np.asarray(norm)) < 1e-14
 
 
 def test_the_optimiser_owns_its_buffers_and_uses_the_gradient_up():

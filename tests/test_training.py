@@ -249,7 +249,7 @@ def test_parameters_broken_by_the_last_update_are_not_saved(tmp_path):
             tiny(dtype="float32"),
             TOKENS,
             TOKENS[:40],
-            Settings(**{**QUICK, "learning_rate": 1e38, "warmup": 0, "save_every": 1, "evaluate_every": 9}),
+            Settings(**{**QUICK, "learning_rate": 1e39, "warmup": 0, "save_every": 1, "evaluate_every": 9}),
             out=tmp_path,
             progress=False,
         )

@@ -110,21 +110,29 @@ def scatter_add(rows: int, ids: Any, updates: Any) -> Any:
     """out[i] = sum of updates[n] over all n with ids[n] = i.
 
     ids (N,) integers in [0, rows), updates (N, D) -> (rows, D), zero where no id points.  Summed in at least float32.
+    """
+    xp = array_module(updates)
+    dtype, updates = updates.dtype, at_least_float32(updates)
+    out = xp.zeros((rows, updates.shape[1]), dtype=updates.dtype)
+    add_rows(out, ids, updates)
+    return out.astype(dtype, copy=False)
+
+
+def add_rows(out: Any, ids: Any, updates: Any) -> None:
+    """out[ids[n]] += updates[n] for all n, in place: out (R, D), ids (N,) integers in [0, R), updates (N, D).
+
     On the host the updates are sorted by id and summed run by run, always in the order of n, so the result is
     repeatable; `np.add.at` takes two to four times as long.  On a GPU atomic additions are used, whose order is not
     fixed, so the last bits may differ from run to run.
     """
     xp = array_module(updates)
-    dtype, updates = updates.dtype, at_least_float32(updates)
-    out = xp.zeros((rows, updates.shape[1]), dtype=updates.dtype)
     if xp is not np:
         xp.add.at(out, ids, updates)
     elif len(ids):
         order = np.argsort(ids, kind="stable")
         ordered = ids[order]
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        out[ordered[starts]] = np.add.reduceat(updates[order], starts, axis=0)
-    return out.astype(dtype, copy=False)
+        out[ordered[starts]] += np.add.reduceat(at_least_float32(updates[order]), starts, axis=0)
 
 
 @functools.cache
@@ -232,8 +240,10 @@ def keep_freed_memory() -> bool:
     """Let glibc keep memory that was freed, instead of giving it back to the system and faulting it in again.
 
     A training step allocates the same large arrays over and over; by default each comes as fresh pages, and clearing them
-    costs more than much of the arithmetic on them.  Set once at the start of a run, for the whole process; does nothing
-    without glibc, or with TINYPLM_KEEP_MEMORY=0 in the environment.  Returns whether it was done.
+    costs more than much of the arithmetic on them.  All threads share one arena: in one of its own a thread would keep what
+    it has freed from the others, and whatever is larger than 64 MB would still come as fresh pages.  Set once at the start of
+    a run, before there are threads, for the whole process; does nothing without glibc, or with TINYPLM_KEEP_MEMORY=0 in the
+    environment.  Returns whether it was done.
     """
     if not sys.platform.startswith("linux") or os.environ.get("TINYPLM_KEEP_MEMORY") == "0":
         return False
@@ -241,5 +251,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    mmap_threshold, trim_threshold = -3, -1  # the names of mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-    return bool(mallopt(mmap_threshold, 1 << 30)) and bool(mallopt(trim_threshold, (1 << 31) - 1))
+    settings = {-3: 1 << 30, -1: (1 << 31) - 1, -8: 1}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of mallopt(3)
+    return all([mallopt(name, value) for name, value in settings.items()])

@@ -12,12 +12,23 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from .backend import array_module, sum_float32
 
 # Nested dicts and lists of arrays; None stands for nothing there.  A tuple is a leaf: trees of shapes hold tuples.
 Tree = Any
+
+
+class Rows(NamedTuple):
+    """The gradient of a table of which few rows were looked up: updates[n] (N, D) belongs to row ids[n] (N,), zero elsewhere.
+
+    Only whoever asks for it gets it (models.causal_lm.loss with `give`), and only optim.flat.FlatTree.add takes it.
+    """
+
+    ids: Any
+    updates: Any
+
 
 # ------------------------------------------------------------------------------------------------- trees
 
@@ -220,16 +231,61 @@ def shards(batch: Tree, count: int) -> list[Tree]:
     return [tree_map(lambda a, lo=lo, hi=hi: a[lo:hi], batch) for lo, hi in zip(edges, edges[1:])]
 
 
-def map_shards(f: Callable[[Tree], Tree], batch: Tree, workers: int) -> list[Tree]:
-    """f(shard) for each of `workers` shards of the batch, one thread each, BLAS held to one thread in all of them.
+def map_threads(f: Callable, items: Sequence, workers: int) -> list:
+    """[f(item) for item in items] by `workers` threads, a run of items each, BLAS held to one thread in all of them.
 
     NumPy lets go of the interpreter lock in matmul and ufuncs, so this uses all cores also where BLAS alone would not.
-    The results come in the order of the shards, so adding them up in that order gives a repeatable sum.
     """
-    if workers == 1:
-        return [f(batch)]
-    with blas_threads(1), ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(f, shards(batch, workers)))
+
+    def run(part: Sequence) -> list:
+        return [f(item) for item in part]
+
+    count = min(workers, len(items))
+    if count <= 1:
+        return run(items)
+    edges = [len(items) * i // count for i in range(count + 1)]
+    with blas_threads(1), ThreadPoolExecutor(count) as pool:
+        parts = pool.map(run, [items[lo:hi] for lo, hi in zip(edges, edges[1:])])
+        return [result for part in parts for result in part]
+
+
+def map_shards(f: Callable[[Tree], Tree], batch: Tree, workers: int) -> list[Tree]:
+    """f(shard) for each of `workers` shards of the batch, in their order, one thread each (see map_threads)."""
+    return map_threads(f, shards(batch, workers), workers)
+
+
+def reduce_shards(f: Callable[[Tree, Callable], Any], batch: Tree, workers: int, add: Callable[[str, Tree], None]) -> list:
+    """f(shard, give) for each of `workers` shards of the batch, one thread each, where give(path, gradient) hands in one part
+    of the shard's gradient, to be added by add(path, gradient) to the sum of all shards.
+
+    Every shard must hand in the same parts in the same order, and no array in two of them.  A part is added at once, so that
+    no shard holds its whole gradient, but not before the shard in front has added the same part: each array's sum is always
+    formed in the order of the shards, and is therefore repeatable.  Only one thread adds at a time.
+    """
+    parts = shards(batch, workers)
+    given = [0] * len(parts)  # how many parts each shard has handed in
+    turn = threading.Condition()
+    failed = threading.Event()
+
+    def run(number: int) -> Any:
+        def give(path: str, gradient: Tree) -> None:
+            with turn:
+                turn.wait_for(lambda: failed.is_set() or number == 0 or given[number - 1] > given[number])
+                if failed.is_set():
+                    raise RuntimeError("another shard of the batch failed")
+                add(path, gradient)
+                given[number] += 1
+                turn.notify_all()
+
+        try:
+            return f(parts[number], give)
+        except BaseException:
+            with turn:  # nobody may wait for this shard any more; map_threads raises the first error, which is the cause
+                failed.set()
+                turn.notify_all()
+            raise
+
+    return map_threads(run, range(len(parts)), len(parts))
 
 
 class _BlasThreads:

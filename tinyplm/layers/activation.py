@@ -40,36 +40,34 @@ def gelu(x):
 def gelu_tanh(x):
     """y = x (1 + tanh u) / 2,   u = sqrt(2/pi) (x + 0.044715 x^3): tanh GELU, as in GPT-2.
 
-    Hendrycks & Gimpel 2016, sec. 2.  Keeps x and t = tanh u.
-    dx = dy * ((1 + t) / 2 + x/2 (1 - t^2) du/dx),   du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2).
+    Hendrycks & Gimpel 2016, sec. 2.  Keeps x and P = (1 + tanh u) / 2, so y = x P.
+    dx = dy * (P + 2 P (1 - P) x du/dx),   du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2);   (1 - tanh^2 u) / 2 = 2 P (1 - P).
     """
     xp = array_module(x)
-    t = x * x
-    t *= _SQRT_2_OVER_PI * _GELU_CUBIC
-    t += _SQRT_2_OVER_PI
-    t *= x
-    xp.tanh(t, out=t)
-    y = t + 1
-    y *= 0.5  # before x, since 2 x may overflow
-    y *= x
+    P = x * x
+    P *= _SQRT_2_OVER_PI * _GELU_CUBIC
+    P += _SQRT_2_OVER_PI
+    P *= x
+    xp.tanh(P, out=P)
+    P += 1
+    P *= 0.5
 
     def backward(dy):
-        # Where |x| > 10, t is exactly 1 or -1 (1 - tanh u < 2^-100) and so 1 - t^2 is 0: it does not matter what stands beside
-        # it, as long as it is finite.  x^2 would overflow, in float16 from 256 on, and 0 * inf is NaN.
-        c = xp.clip(x, -10, 10)
-        du = c * c
-        du *= 3 * _SQRT_2_OVER_PI * _GELU_CUBIC
-        du += _SQRT_2_OVER_PI
-        dx = 1 - t * t
-        dx *= c
-        dx *= du
-        dx += t
-        dx += 1
-        dx *= 0.5
+        # Where |x| > 10, P is exactly 0 or 1 (1 - tanh u < 2^-100), so P (1 - P) is 0 and comes first: x^2 alone would
+        # overflow, in float16 from 256 on, and 0 * inf is NaN.
+        dx = 1 - P
+        dx *= P
+        dx *= x
+        cubic = dx * x
+        cubic *= x
+        cubic *= 6 * _SQRT_2_OVER_PI * _GELU_CUBIC
+        dx *= 2 * _SQRT_2_OVER_PI
+        dx += cubic
+        dx += P
         dx *= dy
         return dx
 
-    return y, backward
+    return x * P, backward
 
 
 def silu(x):
@@ -83,7 +81,12 @@ def silu(x):
     s *= 0.5
 
     def backward(dy):
-        return dy * (s * (1 + x * (1 - s)))
+        dx = 1 - s
+        dx *= x
+        dx += 1
+        dx *= s
+        dx *= dy
+        return dx
 
     return x * s, backward
 

@@ -24,8 +24,13 @@ def linear(x, W, b=None):
         y += b
 
     def backward(dy):
-        dy = dy.reshape(-1, dy.shape[-1])
-        dx = (dy @ W.T).reshape(x.shape)
-        return dx, rows.T @ dy, None if b is None else sum_float32(dy, axis=0)
+        return linear_gradients(x, W, b, dy)
 
     return y.reshape(*x.shape[:-1], W.shape[1]), backward
+
+
+def linear_gradients(x, W, b, dy):
+    """(dx, dW, db) of y = x W + b, as above: for whoever does not keep x, but computes it again."""
+    rows, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    dx = (dy @ W.T).reshape(x.shape)
+    return dx, rows.T @ dy, None if b is None else sum_float32(dy, axis=0)

@@ -23,26 +23,33 @@ def layernorm(x, gamma, beta=None, *, eps=1e-5):
     """y = gamma * xhat + beta,   xhat = (x - mean(x)) * r,   r = 1 / sqrt(var(x) + eps).        Ba et al. 2016, eq. 3-4
 
     x (..., D), gamma (D,), beta (D,) or None -> y (..., D); var is the biased variance (divided by D).
-    Keeps xhat (..., D) and r (..., 1).
+    Keeps x, which the residual stream holds anyway, and mean and r (..., 1); xhat is computed again in the backward.
     With dxhat = gamma * dy:   dx = r * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)),
     dgamma = sum(dy * xhat),   dbeta = sum(dy), summed over all positions.   ValueError when gamma or beta is not (D,).
     """
     _check("layernorm", x, gamma, beta)
-    values = at_least_float32(x)
-    centred = values - _mean(values)
-    r = (_mean(centred * centred) + eps) ** -0.5
-    xhat = centred * r
-    y = xhat * gamma
+    mean = _mean(at_least_float32(x))
+    y = x - mean
+    r = (_mean(y * y) + eps) ** -0.5
+    y *= r  # now xhat
+    y *= gamma
     if beta is not None:
         y += beta
 
     def backward(dy):
         dy = at_least_float32(dy)
+        xhat = x - mean
+        xhat *= r
         dxhat = dy * gamma
-        dx = r * (dxhat - _mean(dxhat) - xhat * _mean(dxhat * xhat))
-        dgamma = _sum_leading(dy * xhat).astype(gamma.dtype, copy=False)
+        products = dy * xhat
+        dgamma = _sum_leading(products).astype(gamma.dtype, copy=False)
         dbeta = None if beta is None else _sum_leading(dy).astype(beta.dtype, copy=False)
-        return dx.astype(x.dtype, copy=False), dgamma, dbeta
+        products *= gamma  # now dxhat * xhat
+        xhat *= _mean(products)
+        xhat += _mean(dxhat)
+        dxhat -= xhat
+        dxhat *= r
+        return dxhat.astype(x.dtype, copy=False), dgamma, dbeta
 
     return y.astype(x.dtype, copy=False), backward
 
@@ -50,20 +57,26 @@ def layernorm(x, gamma, beta=None, *, eps=1e-5):
 def rmsnorm(x, gamma, *, eps=1e-6):
     """y = gamma * xhat,   xhat = x * r,   r = 1 / sqrt(mean(x^2) + eps).             Zhang & Sennrich 2019, eq. 4
 
-    x (..., D), gamma (D,) -> y (..., D).  Keeps xhat (..., D) and r (..., 1).
+    x (..., D), gamma (D,) -> y (..., D).  Keeps x and r (..., 1); xhat is computed again in the backward.
     With dxhat = gamma * dy:   dx = r * (dxhat - xhat * mean(dxhat * xhat)),   dgamma = sum(dy * xhat).
     ValueError when gamma is not (D,).
     """
     _check("rmsnorm", x, gamma)
     values = at_least_float32(x)
     r = (_mean(values * values) + eps) ** -0.5
-    xhat = values * r
+    y = values * r
+    y *= gamma
 
     def backward(dy):
         dy = at_least_float32(dy)
-        dxhat = dy * gamma
-        dx = r * (dxhat - xhat * _mean(dxhat * xhat))
-        dgamma = _sum_leading(dy * xhat).astype(gamma.dtype, copy=False)
+        xhat = x * r
+        dx = dy * gamma
+        products = dy * xhat
+        dgamma = _sum_leading(products).astype(gamma.dtype, copy=False)
+        products *= gamma  # now dxhat * xhat
+        xhat *= _mean(products)
+        dx -= xhat
+        dx *= r
         return dx.astype(x.dtype, copy=False), dgamma
 
-    return (xhat * gamma).astype(x.dtype, copy=False), backward
+    return y.astype(x.dtype, copy=False), backward

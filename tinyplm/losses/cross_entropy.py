@@ -38,8 +38,8 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
 
     x (..., D), W (D, V), b (V,) or None -> a scalar.  Logits (chunk, V) live only while their chunk is worked on.
     The gradients need the same logits, so they are formed in the same pass (grad=True) and kept: dx (..., D) and dW (D, V);
-    backward only scales them by dloss / total.  Until then they are as large as their weights, so that in float16 the loss
-    scale in dloss finds them before they have vanished; dW and db are summed in at least float32.
+    backward only scales them by dloss.  In float16, also 1 / total waits for the backward, so that the loss scale in dloss
+    finds the gradients before they have vanished; dW and db are summed in at least float32.
     grad=False skips all that; backward is then None.
     """
     xp = array_module(x)
@@ -48,6 +48,8 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
         raise ValueError(f"vocabulary_cross_entropy: x {x.shape}, W {W.shape}, b {None if b is None else b.shape} do not fit: "
                          "expected x (..., D), W (D, V), b (V,) or None")  # fmt: skip
     w, t, denominator = _weights(x, W.shape[1], targets, weights, total, smoothing, ignore_index)
+    late = denominator if x.dtype == "float16" else 1.0
+    early = w if x.dtype == "float16" else w / denominator
     dx = xp.empty(rows.shape, dtype=rows.dtype) if grad else None
     dWT = xp.zeros(W.shape[::-1], dtype=at_least_float32(W[:0]).dtype) if grad else None
     db = xp.zeros(b.shape, dtype=at_least_float32(b[:0]).dtype) if grad and b is not None else None
@@ -61,17 +63,22 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
         loss = part_loss + loss
         if grad:
             logits /= exp_sum  # now p
-            d = _rows_gradient(logits, t[part], w[part], smoothing)
+            d = _rows_gradient(logits, t[part], early[part], smoothing)
             xp.matmul(d.astype(rows.dtype, copy=False), W.T, out=dx[part])
-            dWT += d.T @ at_least_float32(rows[part])
+            if start == 0:
+                xp.matmul(d.T, at_least_float32(rows[part]), out=dWT)
+            else:
+                dWT += d.T @ at_least_float32(rows[part])
             if db is not None:
                 db += d.sum(axis=0)
 
     def backward(dloss):
-        scale = dloss / denominator
-        scaled_dx = (at_least_float32(dx) * scale).astype(x.dtype, copy=False).reshape(x.shape)
-        dW = (dWT * scale).T.astype(W.dtype, copy=False)
-        return scaled_dx, dW, None if db is None else (db * scale).astype(b.dtype, copy=False)
+        def scaled(a, dtype):
+            if isinstance(dloss, Real) and dloss == 1 and isinstance(late, Real) and late == 1:
+                return a  # the usual case in training, and dW is as large as the head
+            return (at_least_float32(a) * (dloss / late)).astype(dtype, copy=False)
+
+        return scaled(dx, x.dtype).reshape(x.shape), scaled(dWT, W.dtype).T, None if db is None else scaled(db, b.dtype)
 
     return loss / denominator, backward if grad else None
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import array_module, at_least_float32, is_host
-from ..core import Tree, flatten
+from ..core import Tree, flatten, map_threads
 from .clip import clip_scale, global_norm
 from .flat import FlatTree
 
-_BLOCK = 1 << 16  # elements updated at a time on the host, so that the temporaries stay in the cache
+_BLOCK = 1 << 17  # elements worked on at a time on the host, so that the temporaries stay in the cache
 
 
 def decays_by_default(path: str, array: Any) -> bool:
@@ -52,42 +52,48 @@ class AdamW:
     def params(self) -> Tree:
         return self.values.tree
 
-    def gradient_norm(self) -> Any:
-        """The global norm of `gradient`, 0-dimensional."""
-        return global_norm({"gradient": self.gradient.buffer})
+    def gradient_norm(self, *, workers: int = 1) -> Any:
+        """The global norm of `gradient`, 0-dimensional; the same bits for any number of workers (threads, on the host)."""
+        parts = map_threads(lambda part: global_norm({"": self.gradient.buffer[part]}), self._blocks(), workers)
+        return global_norm({str(i): norm for i, norm in enumerate(parts)}) if len(parts) > 1 else parts[0]
 
-    def step(self, lr: float, *, clip: float | None = None, norm: Any = None) -> None:
-        """One update from `gradient`, which is then set to zero.
+    def step(self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1) -> None:
+        """One update from `gradient`, which is then zero; the same bits for any number of workers (threads, on the host).
 
         clip: scale the gradient to at most this global norm; norm: gradient_norm() if it is known already.
         """
         scale = 1.0
         if clip is not None:
-            scale = clip_scale(self.gradient_norm() if norm is None else norm, clip)
+            scale = clip_scale(self.gradient_norm(workers=workers) if norm is None else norm, clip)
         self.t += 1
+        map_threads(lambda part: self._update(part, lr, scale), self._blocks(), workers)
+
+    def _blocks(self) -> list[slice]:
+        """What is worked on at a time; a block decays as a whole, or not at all."""
         size = self.values.buffer.size
         block = _BLOCK if is_host(self.values.buffer) else max(size, 1)
-        for first, last, decay in ((0, self.decayed_size, self.weight_decay), (self.decayed_size, size, 0.0)):
-            for start in range(first, last, block):
-                self._update(slice(start, min(start + block, last)), lr, decay, scale)
-        self.gradient.clear()
+        ranges = ((0, self.decayed_size), (self.decayed_size, size))
+        return [slice(start, min(start + block, last)) for first, last in ranges for start in range(first, last, block)]
 
-    def _update(self, part: slice, lr: float, decay: float, scale: Any) -> None:
-        theta, m, v = self.values.buffer[part], self.m.buffer[part], self.v.buffer[part]
+    def _update(self, part: slice, lr: float, scale: Any) -> None:
+        theta, m, v, gradient = (tree.buffer[part] for tree in (self.values, self.m, self.v, self.gradient))
         xp = array_module(theta)
         b1, b2 = self.betas
-        g = at_least_float32(self.gradient.buffer[part]) * scale
-        if decay:
-            theta *= 1 - lr * decay
+        if part.start < self.decayed_size and self.weight_decay:
+            theta *= 1 - lr * self.weight_decay
+        g = at_least_float32(gradient) * scale
         m *= b1
-        m += g * (1 - b1)
         v *= b2
+        t = g * (1 - b1)
+        m += t
         g *= g
         g *= 1 - b2
         v += g
-        denominator = xp.sqrt(v)
-        denominator /= (1 - b2**self.t) ** 0.5
-        denominator += self.eps
-        xp.divide(m, denominator, out=denominator)
-        denominator *= lr / (1 - b1**self.t)
-        theta -= denominator.astype(theta.dtype, copy=False)
+        # m_hat / (sqrt(v_hat) + eps) = c m / (sqrt(v) + eps root),   root = sqrt(1 - b2^t),   c = root / (1 - b1^t)
+        root = (1 - b2**self.t) ** 0.5
+        xp.sqrt(v, out=g)
+        g += self.eps * root
+        xp.divide(m, g, out=t)
+        t *= lr * root / (1 - b1**self.t)
+        theta -= t.astype(theta.dtype, copy=False)
+        gradient[...] = 0  # while it is in the cache

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..backend import array_module
-from ..core import Tree, flatten, unflatten
+from ..backend import add_rows, array_module
+from ..core import Rows, Tree, flatten, unflatten
 
 
 class FlatTree:
@@ -34,10 +34,13 @@ class FlatTree:
         self.leaves = views
         self.tree = unflatten(views, like)
 
-    def add(self, tree: Tree) -> None:
-        """Add a tree of the same structure (a missing or None part counts as zero)."""
-        for path, a in flatten(tree).items():
-            self.leaves[path] += a
+    def add(self, tree: Tree, path: str = "") -> None:
+        """Add a tree of the same structure (a missing or None part counts as zero), or one of the part at `path`."""
+        for name, a in flatten(tree, path).items():
+            if isinstance(a, Rows):
+                add_rows(self.leaves[name], *a)
+            else:
+                self.leaves[name] += a
 
     def clear(self) -> None:
         self.buffer[...] = 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import random
 from ..backend import is_host, to_device
-from ..core import map_shards
+from ..core import map_shards, reduce_shards
 from ..data.batches import IGNORED, evaluation_windows
 from ..models import causal_lm
 from ..models.model import Model
@@ -29,19 +30,26 @@ def accumulate(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.n
         batch["key"] = random.sample_keys(key, np.arange(len(inputs)))
     total = max(int((targets != IGNORED).sum()), 1)
 
-    def gradient(part: dict) -> tuple[Any, Any]:
+    def gradient(part: dict, give: Callable) -> Any:
         part = to_device(part, model.device)
-        loss, back = causal_lm.loss(model.family, model.params, config=model.config, total=total, once=True,
-                                    smoothing=settings.smoothing, checkpointing=settings.checkpointing, **part)  # fmt: skip
-        return loss, back(1.0)
+        options = {"smoothing": settings.smoothing, "checkpointing": settings.checkpointing, **part}
+        loss, back = causal_lm.loss_in_parts(model.family, model.params, give, config=model.config, total=total, **options)
+        return loss, *back(1.0)
+
+    def add(path: str, gradient: Any) -> None:
+        optimizer.gradient.add(gradient, path)
 
     loss = 0
-    for start in range(0, len(inputs), settings.micro_size):
-        part = slice(start, start + settings.micro_size)
-        micro = {name: a[part] for name, a in batch.items()}
-        for part_loss, dparams in map_shards(gradient, micro, min(settings.workers, len(micro["targets"]))):
-            optimizer.gradient.add(dparams)
-            loss = part_loss + loss
+    try:
+        for start in range(0, len(inputs), settings.micro_size):
+            part = slice(start, start + settings.micro_size)
+            micro = {name: a[part] for name, a in batch.items()}
+            for part_loss, path, rows in reduce_shards(gradient, micro, min(settings.workers, len(micro["targets"])), add):
+                add(path, rows)
+                loss = part_loss + loss
+    except BaseException:
+        optimizer.gradient.clear()  # half a gradient must not go into the next step
+        raise
     return loss
 
 
@@ -57,10 +65,10 @@ def update(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.ndarr
     read back here; whoever reads the loss checks it (training.loop does, before anything is saved).
     """
     loss = accumulate(model, optimizer, inputs, targets, settings=settings, key=key)
-    norm = optimizer.gradient_norm()
+    norm = optimizer.gradient_norm(workers=settings.workers)
     if is_host(norm):
         check_finite(step, float(loss), float(norm))
-    optimizer.step(settings.rate(step), clip=settings.clip, norm=norm)
+    optimizer.step(settings.rate(step), clip=settings.clip, norm=norm, workers=settings.workers)
     return loss, norm
 
 
