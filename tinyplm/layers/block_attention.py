@@ -11,7 +11,7 @@ from ..random import uniform_bits_of
 from .mask import Visible
 
 BLOCK = 128  # queries: shorter blocks slow the matmuls down, longer ones compute more of what is hidden
-PART = 1 << 17  # scores at a time on the host: half a megabyte of float32, so that the passes over them hit the cache
+PART = 1 << 18  # scores at a time on the host: a megabyte of float32, the size of a large L2 cache
 
 
 def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None, block=BLOCK):
@@ -64,7 +64,9 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
     def kept(part):  # (b, k, s, G, n): the dropout mask, of the same bits as in `attention`
         h, t, s = (xp.arange(n, dtype="uint32") for n in (H, T, S))
         h = h.reshape(K, 1, G, 1)[part.heads] * T + t[part.queries]
-        return uniform_bits_of(key[part.samples], (h * S + s[part.keys].reshape(-1, 1, 1))[None], (B, H, T, S)) >= int(rate * 2**32)
+        return uniform_bits_of(key[part.samples], (h * S + s[part.keys].reshape(-1, 1, 1))[None], (B, H, T, S)) >= int(
+            rate * 2**32
+        )
 
     Q = xp.empty((B, K, G, T, E + 1), dtype=number)
     xp.multiply(at_least_float32(q).reshape(B, K, G, T, E), scale, out=Q[..., :E])
@@ -76,15 +78,14 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
         top = _subtract_top(A, xp)
         xp.exp(A, out=A)
         z = xp.matmul(ones[:, : A.shape[2]], A)  # the sum over the keys
-        empty = z == 0
-        z += empty  # 0 / 1
+        z += z == 0  # an empty row: 0 / 1
         if key is not None:
             A *= kept(part).reshape(A.shape)
         product = xp.matmul(A.swapaxes(-1, -2), part.columns(values))
         product *= undropped / z.swapaxes(-1, -2)
         part.put(o, product)
         part.put(inverse, 1 / z)
-        part.put(Q[..., E:], xp.where(empty, 0, -top))
+        part.put(Q[..., E:], -top)
     del space
 
     def backward(do):
