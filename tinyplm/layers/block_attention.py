@@ -23,8 +23,8 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
     Q = [scale q, -m] with m the largest score of each query, and 1 / z with z = sum_s exp(score - m), both at least float32.
 
     The backward computes the scores again: [k, 1] Q^T = scale k q^T - m in one product, A = exp of it (and bias), P = A / z.
-    With D = [dropout' do / z, -(sum_e do o) / z], where dropout' = 1 / (1 - rate):   dS = A * ([v, 1] D^T)   without dropout,
-    and where it dropped a probability v D^T is 0;   dq = scale dS^T k,   dk = dS (scale q),   dv = dropout(A) D.
+    With D = [do / (1 - rate), -sum_e do o] / z,   dS = A * ([v, 1] D^T), in which dropout's mask hits the product with v alone;
+    dq = scale dS^T k,   dk = dS (scale q),   dv = masked A times D without its last column.
     Here scores, A and dS have the keys first, (S, T): then the long dimension of all seven products is their first or their
     inner one, for which BLAS is fastest.  ValueError as in `attention`, and unless block >= 1.
     """
@@ -64,9 +64,8 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
     def kept(part):  # (b, k, s, G, n): the dropout mask, of the same bits as in `attention`
         h, t, s = (xp.arange(n, dtype="uint32") for n in (H, T, S))
         h = h.reshape(K, 1, G, 1)[part.heads] * T + t[part.queries]
-        return uniform_bits_of(key[part.samples], (h * S + s[part.keys].reshape(-1, 1, 1))[None], (B, H, T, S)) >= int(
-            rate * 2**32
-        )
+        elements = h * S + s[part.keys].reshape(-1, 1, 1)
+        return uniform_bits_of(key[part.samples], elements[None], (B, H, T, S)) >= int(rate * 2**32)
 
     Q = xp.empty((B, K, G, T, E + 1), dtype=number)
     xp.multiply(at_least_float32(q).reshape(B, K, G, T, E), scale, out=Q[..., :E])
