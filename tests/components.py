@@ -19,6 +19,7 @@ import reference.layers.dropout as ref_dropout
 import reference.layers.embedding as ref_embedding
 import reference.layers.heads as ref_heads
 import reference.layers.linear as ref_linear
+import reference.layers.mask as ref_mask
 import reference.layers.mlp as ref_mlp
 import reference.layers.norm as ref_norm
 import reference.layers.position as ref_position
@@ -26,8 +27,24 @@ import reference.layers.rope as ref_rope
 import reference.layers.softmax as ref_softmax
 import reference.losses.cross_entropy as ref_loss
 from tests.laws import Case, Sizes
+from tinyplm.backend import array_module
 from tinyplm.core import on_tree
-from tinyplm.layers import activation, attention, block, dropout, embedding, heads, linear, mlp, norm, position, rope, softmax
+from tinyplm.layers import (
+    activation,
+    attention,
+    block,
+    block_attention,
+    dropout,
+    embedding,
+    heads,
+    linear,
+    mask,
+    mlp,
+    norm,
+    position,
+    rope,
+    softmax,
+)
 from tinyplm.layers import rope_scaling as scaling
 from tinyplm.losses import cross_entropy
 
@@ -168,6 +185,40 @@ def _reference_attention_dropout(q, k, v, bias=None, *, rate, key, **kwargs):
     return o
 
 
+def _block_attention(s: Sizes, case: Callable[[Sizes], Case] = _attention) -> Case:
+    """Blocks of 1 to 5 queries, which seldom divide T."""
+    case = case(s)
+    case.kwargs |= {"block": 1 + s.seed % 5}
+    return case
+
+
+def _without_block(reference: Callable) -> Callable:
+    return lambda *args, block, **kwargs: reference(*args, **kwargs)
+
+
+def _decoder_attention(s: Sizes) -> Case:
+    """The last T of at least as many positions, with or without a window, padding, and a further mask; some rows are empty."""
+    rng = s.rng()
+    s = dataclasses.replace(s, S=s.T + s.S - 1)
+    case = _block_attention(s)
+    case.kwargs |= {"window": 1 + s.seed % s.S if s.flags[1] else None, "allowed": case.kwargs.pop("mask"),
+                    "padding": rng.random((s.B, s.S)) < 0.7 if s.flags[2] else None}  # fmt: skip
+    return case
+
+
+def _described_attention(q, k, v, bias=None, *, window, padding, allowed, **kwargs):
+    visible = mask.Visible(q.shape[2], k.shape[2], causal=True, window=window, padding=padding, allowed=allowed,
+                           xp=array_module(q))  # fmt: skip
+    return block_attention.block_attention(q, k, v, bias, mask=visible, **kwargs)
+
+
+def _reference_described_attention(q, k, v, bias=None, *, window, padding, allowed, block, **kwargs):
+    T, S = q.shape[2], k.shape[2]
+    seen = ref_mask.causal_mask(T, S) if window is None else ref_mask.sliding_mask(T, S, window=window)
+    seen = ref_mask.combine_masks(seen, None if padding is None else ref_mask.padding_mask(padding), allowed)
+    return ref_attention.attention(q, k, v, bias, mask=seen, **kwargs)
+
+
 def _attention_parameters(s: Sizes, rng, source: int, bias: bool) -> dict:
     p = {"Wq": (s.D, s.H * s.E), "Wk": (source, s.K * s.E), "Wv": (source, s.K * s.E), "Wo": (s.H * s.E, s.D)}
     if bias:
@@ -271,8 +322,6 @@ def _block(s: Sizes, kind: str) -> Case:
 
 def _like(host: np.ndarray, x):
     """A host array on x's device, for what a closure brings along."""
-    from tinyplm.backend import array_module
-
     return array_module(x).asarray(host)
 
 
@@ -318,6 +367,13 @@ COMPONENTS: dict[str, Component] = {
     "rope_interleaved": Component(rope.rope, ref_rope.rope, partial(_rope, interleaved=True)),
     "attention": Component(attention.attention, ref_attention.attention, _attention),
     "attention_dropout": Component(attention.attention, _reference_attention_dropout, _attention_dropout),
+    "block_attention": Component(block_attention.block_attention, _without_block(ref_attention.attention), _block_attention),
+    "block_attention_dropout": Component(
+        block_attention.block_attention,
+        _without_block(_reference_attention_dropout),
+        partial(_block_attention, case=_attention_dropout),
+    ),
+    "decoder_attention": Component(_described_attention, _reference_described_attention, _decoder_attention),
     "multi_head_attention": Component(
         attention.multi_head_attention, ref_attention.multi_head_attention, partial(_multi_head, cross=False)
     ),

@@ -7,6 +7,7 @@ A key is a Python int (host) or a uint64 array with one key per sample.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -61,19 +62,29 @@ def uniform_bits(keys: Any, shape: tuple[int, ...]) -> Any:
     The bits of element j of sample b are hash(keys[b], j), two rounds of a 32-bit integer hash (Wellons' lowbias32)
     with half of the key mixed in before each.
     """
-    xp = array_module(keys)
+    elements = array_module(keys).arange(_elements(keys, shape), dtype="uint32")
+    return uniform_bits_of(keys, elements[None], shape).reshape(shape)
+
+
+def uniform_bits_of(keys: Any, elements: Any, shape: tuple[int, ...]) -> Any:
+    """What `uniform_bits` gives to some elements of an array (B, ...) of that shape, so that it need not be there as a whole.
+
+    keys some of the B, elements (1, ...) uint32, their numbers in a sample -> uint32 (len(keys), ...).
+    """
+    _elements(keys, (len(keys), *shape[1:]))
+    low, high = ((half & 0xFFFFFFFF).astype("uint32").reshape(-1, *[1] * (elements.ndim - 1)) for half in (keys, keys >> 32))
+    h = _hash32(elements ^ low)
+    h ^= high
+    return _hash32(h)
+
+
+def _elements(keys: Any, shape: tuple[int, ...]) -> int:
+    """How many elements a sample has."""
     if len(shape) == 0 or keys.shape != (shape[0],):
         raise ValueError(f"expected one key per sample, keys ({shape[0] if shape else 0},), got {keys.shape}")
-    low = (keys & 0xFFFFFFFF).astype("uint32").reshape(-1, 1)
-    high = (keys >> 32).astype("uint32").reshape(-1, 1)
-    count = 1
-    for n in shape[1:]:
-        count *= n
-    if count >= 2**32:
+    if (count := math.prod(shape[1:])) >= 2**32:
         raise ValueError(f"a sample of shape {shape[1:]} has 2^32 elements or more")
-    h = _hash32(xp.arange(count, dtype="uint32") ^ low)
-    h ^= high
-    return _hash32(h).reshape(shape)
+    return count
 
 
 def _hash32(h: Any) -> Any:

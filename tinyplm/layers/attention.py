@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ..backend import at_least_float32
 from ..core import add, chain, unbroadcast
+from .block_attention import BLOCK, block_attention
 from .cache import extend
 from .dropout import dropout
 from .linear import linear
+from .mask import Visible
 from .softmax import masked_softmax
 
 
@@ -75,6 +77,7 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
 
     x (B, T, D), context (B, S, Dc) or None, bias as in `attention` -> y (B, T, D).            Vaswani et al. 2017, sec. 3.2.2
     p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has biases.
+    mask: booleans as in `attention`, or a `Visible`, with which long sequences are computed by blocks of queries.
     rotary: a component of one array (B, heads, T, E) that turns queries and keys by their positions (layers/rope.py).
     cache: (buffers, start) of this layer (layers/cache.py), into which the new keys and values are written; the queries see them
     behind the old ones, so S = start + T.
@@ -92,7 +95,10 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     q, q_split_back = chain(split_heads(q, heads), rotary)
     k, k_split_back = chain(split_heads(k, kv_heads), rotary, _store(cache, "k"))
     v, v_split_back = chain(split_heads(v, kv_heads), _store(cache, "v"))
-    o, o_back = attention(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
+    attend = attention
+    if isinstance(mask, Visible):  # a single block is the plain form, which keeps P and so need not compute it twice
+        attend, mask = (block_attention, mask) if x.shape[1] > BLOCK else (attention, mask.array)
+    o, o_back = attend(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
     y, y_back = linear(merge_heads(o), p["Wo"], p.get("bo"))
 
     def backward(dy):

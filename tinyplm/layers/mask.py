@@ -1,11 +1,13 @@
 """Attention masks: boolean arrays, True = may attend, broadcastable to (B, H, T, S).
 
 Queries are the last T of the S positions, so query t stands at position S - T + t (T = S without a cache).
-Masks are combined by `combine_masks`; they have no gradient.
+Masks are combined by `combine_masks`; they have no gradient.  `Visible` describes a mask of (T, S) without writing it out.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,11 +66,87 @@ def combine_masks(*masks):
     return combined
 
 
-def decoder_mask(T: int, S: int, attention_mask=None, *, xp: Any = np):
+def check_boolean(mask: Any) -> None:
+    """TypeError, naming what was given, unless the mask is a boolean array."""
+    if getattr(mask, "dtype", None) != "bool":
+        given = f"dtype {mask.dtype}" if hasattr(mask, "dtype") else type(mask).__name__
+        raise TypeError(f"mask: got {given}, expected a boolean array where True = may attend")
+
+
+@dataclasses.dataclass(frozen=True)
+class Visible:
+    """Which of S keys each of the T queries may attend to: all that none of these conditions hides.
+
+    causal   key s is not after query t, which stands at S - T + t
+    window   with causal: the query itself and the window - 1 keys before it
+    padding  (B, S) booleans, True = a real token
+    allowed  booleans broadcastable to (B, H, T, S), for any other rule
+    xp       the array module of the masks
+    """
+
+    T: int
+    S: int
+    causal: bool = False
+    window: int | None = None
+    padding: Any = None
+    allowed: Any = None
+    xp: Any = np
+
+    def __post_init__(self) -> None:
+        if self.window is not None and (self.window < 1 or not self.causal):
+            raise ValueError(f"Visible: expected window >= 1, with causal, got {self.window} and causal = {self.causal}")
+        if self.causal and not 0 < self.T <= self.S:
+            raise ValueError(f"Visible: expected 1 <= T <= S, got T = {self.T}, S = {self.S}")
+        for mask in (self.padding, self.allowed):
+            if mask is not None:
+                check_boolean(mask)
+        if self.padding is not None and (self.padding.ndim != 2 or self.padding.shape[1] != self.S):
+            raise ValueError(f"Visible: expected padding (B, {self.S}), got {self.padding.shape}")
+        if self.allowed is not None and any(n not in (1, m) for n, m in zip(self.allowed.shape[::-1], (self.S, self.T))):
+            raise ValueError(f"Visible: allowed {self.allowed.shape} does not fit T = {self.T}, S = {self.S}")
+
+    @cached_property
+    def array(self) -> Any:
+        """The mask written out: booleans broadcastable to (B, H, T, S), or None where nothing is hidden."""
+        band = None
+        if self.window is not None and self.window < self.S:
+            band = sliding_mask(self.T, self.S, window=self.window, xp=self.xp)
+        elif self.causal and self.T > 1:
+            band = causal_mask(self.T, self.S, xp=self.xp)
+        return combine_masks(band, None if self.padding is None else padding_mask(self.padding), self.allowed)
+
+    def block(self, lo: int, hi: int) -> tuple[slice, list[tuple[slice, Any]]]:
+        """(keys, partly): the keys that some of the queries lo .. hi - 1 may see by their place, and what of them is hidden.
+
+        partly has pairs (places among these keys, booleans broadcastable to (B, H, hi - lo, places)); all must be True.
+        """
+        first, last = lo + self.S - self.T, hi - 1 + self.S - self.T  # where the queries stand
+        begin = 0 if self.window is None else max(0, first - self.window + 1)
+        end = last + 1 if self.causal else self.S
+        partly = []
+        if self.causal and first < last:  # the keys up to the first query are seen by all
+            keys, queries = self.xp.arange(first + 1, end)[:, None], self.xp.arange(first, end)
+            partly.append((slice(first + 1 - begin, end - begin), (keys <= queries).T))
+        if self.window is not None and begin <= last - self.window:  # what the last query does not see any more
+            keys, queries = self.xp.arange(begin, last - self.window + 1)[:, None], self.xp.arange(first, last + 1)
+            partly.append((slice(0, len(keys)), (keys > queries - self.window).T))
+        whole = slice(0, end - begin)
+        if self.padding is not None:
+            partly.append((whole, padding_mask(self.padding)[..., begin:end]))
+        if self.allowed is not None:
+            allowed = self.allowed.reshape((1,) * (4 - self.allowed.ndim) + self.allowed.shape)
+            rows = allowed if allowed.shape[2] == 1 else allowed[:, :, lo:hi]
+            partly.append((whole, rows if allowed.shape[3] == 1 else rows[..., begin:end]))
+        return slice(begin, end), partly
+
+
+def decoder_mask(T: int, S: int, attention_mask=None, *, window: int | None = None, xp: Any = np) -> Visible:
     """What the T last of S positions may see in a decoder: themselves and what is before them, but no padding.
 
-    attention_mask (B, S) of 0/1, or 4-dimensional booleans, or None.  None where nothing is hidden: one query without padding.
+    attention_mask (B, S) of 0/1, or 4-dimensional booleans, or None; window: see Visible.
     """
-    if attention_mask is not None and attention_mask.ndim == 2:
-        attention_mask = padding_mask(attention_mask)
-    return combine_masks(None if T == 1 else causal_mask(T, S, xp=xp), attention_mask)
+    padding, allowed = attention_mask, None
+    if attention_mask is not None and attention_mask.ndim == 4:
+        padding, allowed = None, attention_mask
+    padding = None if padding is None else padding != 0
+    return Visible(T, S, causal=True, window=window, padding=padding, allowed=allowed, xp=xp)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from ..backend import array_module, at_least_float32
+from .mask import check_boolean
 
 
 def masked_softmax(scores, mask=None):
     """The probabilities of `softmax`, in place on scores (at least float32), which the caller owns."""
     xp = array_module(scores)
     if mask is not None:
-        if getattr(mask, "dtype", None) != "bool":
-            given = f"dtype {mask.dtype}" if hasattr(mask, "dtype") else type(mask).__name__
-            raise TypeError(f"mask: got {given}, expected a boolean array where True = may attend")
+        check_boolean(mask)
         xp.copyto(scores, float("-inf"), where=~mask)
     top = scores.max(axis=-1, keepdims=True)
     scores -= xp.maximum(top, float(xp.finfo(scores.dtype).min))  # finite in an empty row too, so that exp gives 0 there

@@ -1,0 +1,120 @@
+"""Causal attention, forward and backward, against PyTorch's scaled_dot_product_attention, side by side: float32, by length.
+
+    python benchmarks/attention.py
+    python benchmarks/attention.py --rounds 15 --length 2048 --shape 2,8,8,64
+
+Two processes take turns, one forward and backward each: attention by query blocks (layers/block_attention.py), with one thread
+of BLAS in each of `--workers` shards of the batch, and PyTorch with all cores; then the plain form (layers/attention.py) on its
+own, since its gigabytes disturb whatever runs beside it.  All have the same allocator settings.  Printed: medians, the peer's
+time over ours (of the rounds, pair by pair), the peak of memory above what was there with the inputs, the rate of the 7 products
+that blocks need (2 forward, 5 backward, half of T x T each), and the matmul peak of both libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+
+from turns import matmul_peak, median_ratio, peak_memory, serve, take_turns
+
+LENGTHS = [512, 1024, 2048, 4096]
+SHAPE = "2,8,8,64"  # samples, heads, key/value heads, width of a head
+
+
+def inputs(shape: list[int], T: int) -> dict:
+    import numpy as np
+
+    B, H, K, E = shape
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal((B, heads, T, E), dtype=np.float32)
+            for name, heads in (("q", H), ("k", K), ("v", K), ("do", H))}  # fmt: skip
+
+
+def memory_before() -> int:
+    """The resident size now, from which the peak is counted again (proc(5): clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory()
+
+
+def tinyplm_work(shape: list[int], T: int, workers: int, blocks: bool):
+    """A function that does one forward and backward, this library's matmul peak, and the memory before."""
+    import numpy as np
+
+    from tinyplm.backend import keep_freed_memory
+    from tinyplm.core import map_shards
+    from tinyplm.layers.attention import attention
+    from tinyplm.layers.block_attention import block_attention
+    from tinyplm.layers.mask import Visible
+
+    keep_freed_memory()
+    peak = matmul_peak(np.matmul, np.ones((1024, 1024), dtype=np.float32))
+    batch = inputs(shape, T)
+    visible = Visible(T, T, causal=True)
+
+    def attend(shard):
+        q, k, v, do = shard.values()
+        if blocks:
+            return block_attention(q, k, v, mask=visible)[1](do)
+        return attention(q, k, v, mask=visible.array)[1](do)
+
+    return lambda: map_shards(attend, batch, workers), peak, memory_before()
+
+
+def torch_work(shape: list[int], T: int):
+    import torch
+
+    from tinyplm.backend import keep_freed_memory
+
+    keep_freed_memory()
+    peak = matmul_peak(torch.matmul, torch.ones(1024, 1024))
+    q, k, v, do = (torch.from_numpy(a) for a in inputs(shape, T).values())
+    for a in (q, k, v):
+        a.requires_grad_()
+
+    def work():
+        o = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        return torch.autograd.grad(o, (q, k, v), do)
+
+    return work, peak, memory_before()
+
+
+def compare(shape: list[int], T: int, rounds: int, workers: int) -> str:
+    """One row of the table."""
+    arguments = ["--shape", ",".join(map(str, shape)), "--length", str(T), "--workers", str(workers)]
+    results = take_turns(__file__, ("blocks", "torch"), arguments, rounds)
+    results |= take_turns(__file__, ("plain",), arguments, max(1, rounds // 3))
+    peaks, seconds, memory = ({name: result[i] for name, result in results.items()} for i in range(3))
+    times = "".join(f"{1e3 * statistics.median(s):>9.1f}" for s in seconds.values())
+    B, H, _, E = shape
+    rate = 7 * 2 * B * H * E * T * (T + 1) / 2 / statistics.median(seconds["blocks"]) / 1e9
+    memories = "".join(f"{m:>9.0f}" for m in memory.values())
+    ratio = f"{median_ratio(seconds['torch'], seconds['blocks']):>8.2f}"
+    return f"{T:<6}{times}{ratio}{memories}{rate:>9.0f}{peaks['blocks']:>9.0f}{peaks['torch']:>9.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", default=SHAPE, help="samples, heads, key/value heads, width of a head (default: %(default)s)")
+    parser.add_argument("--length", type=int, action="append", help="T; may be repeated")
+    parser.add_argument("--rounds", type=int, default=9, help="calls of each (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
+    parser.add_argument("--serve", choices=["blocks", "plain", "torch"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    shape, lengths = [int(n) for n in options.shape.split(",")], options.length or LENGTHS
+    workers = min(options.workers, shape[0])
+    if options.serve:
+        blocks = options.serve == "blocks"
+        serve(*(torch_work(shape, lengths[0]) if options.serve == "torch" else tinyplm_work(shape, lengths[0], workers, blocks)))
+        return
+    print("(B, H, K, E) =", tuple(shape), " milliseconds, medians; memory in MiB; GFLOP/s of blocks, and of a large matmul")
+    print(f"{'':<6}{'':>27}{'torch /':>8}{'memory':>9}{'':>18}{'':>9}{'peak':>9}")
+    print(f"{'T':<6}" + "".join(f"{n:>9}" for n in ("blocks", "PyTorch", "plain")) + f"{'blocks':>8}"
+          + "".join(f"{n:>9}" for n in ("blocks", "PyTorch", "plain", "blocks", "NumPy", "PyTorch")))  # fmt: skip
+    for T in lengths:
+        print(compare(shape, T, options.rounds, workers), flush=True)
+
+
+if __name__ == "__main__":
+    main()
