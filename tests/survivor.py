@@ -3,6 +3,8 @@ operation on the disk; and what of a run must not depend on how often that happe
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import shutil
@@ -70,10 +72,11 @@ def kill_at(number: int, after: bool) -> Callable[[int, str, Callable], Any]:
     def act(n: int, name: str, do: Callable) -> Any:
         if n == number and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        result = do()
-        if n == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+        try:
+            return do()
+        finally:  # to remove what is not there is an operation, too
+            if n == number:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return act
 
@@ -97,8 +100,8 @@ def whole_latest(out: Path) -> bool:
     return all(checkpoint.folders.problem(checkpoint.find(out, n)) is None for n in ("latest", "best") if (out / n).exists())
 
 
-def kill_everywhere(work: Path, stride: int, twice: bool, **changes: Any) -> int:
-    """Kill a run before and after every stride-th operation on the disk, go on, compare; returns the number of kills.
+def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes: Any) -> int:
+    """Kill a run before, or after, each of its operations on the disk, go on, compare; returns the number of kills.
 
     twice: also kill the one that goes on, at the same number.  The children are forked: starting Python takes far longer.
     """
@@ -110,20 +113,26 @@ def kill_everywhere(work: Path, stride: int, twice: bool, **changes: Any) -> int
         run(whole, **changes)
         operations.write_text("\n".join(names))
 
+    def killed(out: Path, n: int, after: bool) -> None:
+        spy(kill_at(n, after))
+        run(out, **changes)
+
     assert forked(count) == 0
     expected, kills = contents(whole), 0
-    for n in range(0, len(operations.read_text().split()), stride):
-        for after in (False, True):
-            out = work / f"killed-{n}-{after}"
-            for _ in range(1 + twice):
-                kills += forked(lambda: (spy(kill_at(n, after)), run(out, **changes))) == -signal.SIGKILL
-                assert whole_latest(out), f"operation {n}, after: {after}"
-            assert forked(lambda: run(out, **changes)) == 0, f"operation {n}, after: {after}: cannot be resumed"
-            found = contents(out)
-            assert found.keys() == expected.keys(), f"operation {n}, after: {after}: {found.keys() ^ expected.keys()}"
-            for name in expected:
-                assert found[name] == expected[name], f"operation {n}, after: {after}: {name} differs"
-            shutil.rmtree(out)
+    for n, late in itertools.product(range(len(operations.read_text().split())), after):
+        where = f"{'after' if late else 'before'} operation {n}"
+        out = work / where.replace(" ", "-")
+        for again in range(1 + twice):
+            code = forked(functools.partial(killed, out, n, late))
+            assert code == -signal.SIGKILL or (again and code == 0), f"{where}: exit code {code}"
+            kills += code != 0
+            assert whole_latest(out), where
+        assert forked(functools.partial(run, out, **changes)) == 0, f"{where}: cannot be resumed"
+        found = contents(out)
+        assert found.keys() == expected.keys(), f"{where}: {found.keys() ^ expected.keys()}"
+        for name in expected:
+            assert found[name] == expected[name], f"{where}: {name} differs"
+        shutil.rmtree(out)
     return kills
 
 

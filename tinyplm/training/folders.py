@@ -112,6 +112,8 @@ def problem(folder: Path) -> str | None:
     """
     try:
         sums = read_json(folder / CHECKSUMS)
+        if TRAINER not in sums or not any(name.endswith(".safetensors") for name in sums):
+            return f"{CHECKSUMS} does not list the files"
         for name, expected in sums.items():
             file = folder / name
             if not file.is_file():

@@ -46,7 +46,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 def missing_steps(path: Path, last_step: int) -> str | None:
     """One line when a log has not exactly one loss for each step from 1 to `last_step`: somebody has changed it."""
-    found = [record["step"] for record in read(path) if "loss" in record]
+    found = [record["step"] for _, record in _lines(path, last_step) if "loss" in record]
     if found == list(range(1, last_step + 1)):
         return None
     return f"{path}: has the losses of {len(found)} of the {last_step} steps done; training goes on exactly, the log has gaps"
