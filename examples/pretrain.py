@@ -44,7 +44,18 @@ FAMILIES = {"gpt2": gpt2, "llama": llama}
 TITLES = {"gpt2": "GPT-2", "llama": "LLaMA"}
 
 # May differ on resume: they do not change what is learned.
-FREE = ("out", "device", "workers", "samples", "save_every", "save_minutes", "full_every", "patience", "min_improvement")
+FREE = (
+    "out",
+    "device",
+    "workers",
+    "samples",
+    "evaluate_every",
+    "save_every",
+    "save_minutes",
+    "full_every",
+    "patience",
+    "min_improvement",
+)
 
 # What a resume needs to know of the data.
 FACTS = {"validation_bytes", "vocab_size"}
@@ -95,14 +106,14 @@ def configure(options: dict, vocab_size: int) -> gpt2.Config | llama.Config:
 
 def plan(options: dict) -> Settings:
     """The settings of the training loop."""
-    steps, save_every = options["steps"], options["save_every"]
-    if save_every is None:
-        save_every = min(max(1, steps // 5), 500)
+    steps, fifth = options["steps"], max(1, options["steps"] // 5)
+    evaluate_every = fifth if options["evaluate_every"] is None else options["evaluate_every"]
+    save_every = min(fifth, 500) if options["save_every"] is None else options["save_every"]
     return Settings(steps=steps, batch_size=options["batch"], sequence_length=options["context"],
                     learning_rate=options["lr"], warmup=max(0, min(options["warmup"], steps - 1)),
                     schedule=options["schedule"], weight_decay=options["decay"], seed=options["seed"],
                     micro_batch_size=options["micro_batch"], workers=options["workers"],
-                    evaluate_every=max(1, steps // 5), save_every=save_every,
+                    evaluate_every=evaluate_every, save_every=save_every,
                     save_minutes=options["save_minutes"], full_every=options["full_every"],
                     patience=options["patience"], min_improvement=options["min_improvement"],
                     log_every=1 if options["device"] == "cpu" else 10)  # fmt: skip
@@ -202,6 +213,7 @@ def arguments() -> tuple[dict, dict | None]:
     option("--validation", 0.05, "share of the text kept for validation")
     option("--seed", 0, "of everything that is random")
     option("--samples", 2, "texts sampled at the end")
+    option("--evaluate-every", None, "steps between evaluations (default: a fifth of all)", type=int)
     option("--save-every", None, "steps between checkpoints (default: a fifth of all, at most 500)", type=int)
     option("--save-minutes", 5.0, "save also when this much time has gone by since the last checkpoint")
     option("--full-every", 1, "every how many checkpoints one is a full folder; those between hold what changed, which gains "

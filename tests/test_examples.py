@@ -178,6 +178,7 @@ WRONG = {
     "samples": (("--samples", "-1"), "-1"),
     "seed": (("--seed", "-1"), "-1"),
     "workers": (("--workers", "0"), "got 0"),
+    "evaluating never": (("--evaluate-every", "0"), "got 0"),
     "saving never": (("--save-every", "0"), "got 0"),
     "saving before": (("--save-minutes", "-1"), "got -1"),
     "never full": (("--full-every", "0"), "got 0"),
@@ -265,10 +266,10 @@ def test_control_c_is_no_traceback_and_the_run_can_go_on(run, tmp_path, texts, f
 
 def test_how_often_is_saved_and_patience_are_options_that_may_change_on_resume(run, tmp_path, texts, finished):
     out = tmp_path / "out"
-    options = ("--save-every", "2", "--full-every", "2", "--patience", "1", "--min-improvement", "99", "--samples", "0")
-    stopped = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(out), *options)
+    options = ("--save-every", "1", "--full-every", "2", "--patience", "1", "--min-improvement", "99", "--evaluate-every", "2")
+    stopped = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(out), "--samples", "0", *options)
     assert_report(stopped)
-    assert "step 2: stopping early, 1 evaluations in a row" in stopped.out + stopped.err and "trained    2 steps" in stopped.out
+    assert "step 4: stopping early, 1 evaluations in a row" in stopped.out + stopped.err and "trained    4 steps" in stopped.out
     resumed = run("pretrain.py", "--out", str(out), "--resume", "--patience", "9", "--save-every", "1", "--samples", "0")
     assert_report(resumed)
     assert (out / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()

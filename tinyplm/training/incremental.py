@@ -6,7 +6,8 @@ in blocks of 1024 elements; a block is written if any of its bytes differs from 
 
 How much that saves depends on what is trained.  Dense training with AdamW changes nearly every number in every step, so there
 an increment is as large as a full folder and gains nothing.  Where most parameters are frozen (adapters, soft prompts, a frozen
-body) their blocks never differ, and nearly everything is gained.
+body) their blocks never differ, and nearly everything is gained.  Either way the base is read and checked at every save: what is
+spared is room on the disk.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def _tidy(out: Path, state: State, settings: Settings) -> None:
     if state.step:
         checkpoint.point_best(out, state)
         checkpoint.prune(out, state, settings.keep)
-    else:  # a new run, or one that was killed before its first checkpoint had a name
+    elif (out / "log.jsonl").exists():  # a run that was killed before its first checkpoint had a name
         folders.remove_temporaries(out)
         for step in folders.steps(out):
             folders.remove(out / f"step-{step}")
