@@ -83,7 +83,7 @@ def _latest_step(out: Path) -> int:
 def test_a_folder_that_no_run_has_left_is_not_removed_at_the_start(tmp_path):
     (tmp_path / "step-99").mkdir()
     (tmp_path / "step-99/mine").touch()
-    finish(start(tmp_path, json.dumps({"steps": 2})))
+    finish(start(tmp_path, json.dumps({"steps": 3})))
     assert (tmp_path / "step-99/mine").exists()
 
 
