@@ -348,6 +348,8 @@ def test_a_damaged_base_gets_no_more_increments(increments):
     assert incremental.base_of_next(increments, "step-5", 2) is None
     _flipped(increments / "step-4/config.json")
     assert incremental.base_of_next(increments, "step-5", 3) is None
+    (increments / "step-5/trainer.json").write_text("{")
+    assert incremental.base_of_next(increments, "step-5", 3) is None and incremental.base_of_next(increments, "gone", 3) is None
 
 
 def test_with_most_parameters_frozen_an_increment_is_small(tmp_path):

@@ -51,7 +51,7 @@ def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Sett
     """
     base = None
     if not full and state.best_step != state.step and (out / "latest").exists():
-        base = incremental.base_of_next(out, find(out).name, settings.full_every)
+        base = incremental.base_of_next(out, (out / "latest").read_text().strip(), settings.full_every)
     moments = {f"{name}.{path}": to_host(a) for name in "mv" for path, a in getattr(optimizer, name).leaves.items()}
     trainer = {"state": state.saved(), "updates": optimizer.t, "settings": dataclasses.asdict(settings), "data": data,
                "environment": environment.describe(settings.workers, model.device)}  # fmt: skip

@@ -30,9 +30,14 @@ FILE = "increment.safetensors"
 def base_of_next(out: Path, latest: str, full_every: int) -> tuple[str, int] | None:
     """(name of the base, number in its row) of the increment to be saved after the checkpoint called `latest`.
 
-    None when a full folder is due, or when the base is not whole any more.
+    None when a full folder is due, or when somebody has removed or damaged what an increment would need.
     """
-    increment = read_trainer(out / latest).get("increment") or {"base": latest, "number": 0}
+    if full_every == 1:
+        return None
+    try:
+        increment = read_trainer(out / latest).get("increment") or {"base": latest, "number": 0}
+    except ValueError:
+        return None
     base, number = increment["base"], increment["number"] + 1
     return None if number >= full_every or problem(out / base) else (base, number)
 
