@@ -32,8 +32,8 @@ class Monitor:
     1993).  The hundredth keeps a loss that hardly moves from having a threshold of nearly its own size.  Only what is too
     large is reported, so the fall at the start of a run is none; of steps in a row that are above their thresholds, the first.
 
-    False alarms, with 128 tokens a step, which is noisy: 2500 steps of a small GPT-2, on which the factors were chosen, and 2000 of
-    a small LLaMA with another seed, after that, gave none of the loss and 4 each of the gradient norm, up to 1.7 times the threshold.
+    False alarms, with 128 tokens a step, which is noisy: 2500 steps of a small GPT-2, on which the factors were chosen, and then
+    2000 of a small LLaMA with another seed gave none of the loss and 4 each of the gradient norm, up to 1.7 times the threshold.
 
     What it knows is a function of the last 201 records of the log, so `replay` puts a resumed run exactly where it was.
     """
