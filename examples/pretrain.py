@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import signal
 import sys
 import textwrap
 import time
@@ -29,7 +31,7 @@ from tinyplm.hub import make_config
 from tinyplm.models import gpt2, llama
 from tinyplm.tensor_files import read_json, write_json
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.training.checkpoint import find
+from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
@@ -42,7 +44,18 @@ FAMILIES = {"gpt2": gpt2, "llama": llama}
 TITLES = {"gpt2": "GPT-2", "llama": "LLaMA"}
 
 # May differ on resume: they do not change what is learned.
-FREE = ("out", "device", "workers", "samples")
+FREE = (
+    "out",
+    "device",
+    "workers",
+    "samples",
+    "evaluate_every",
+    "save_every",
+    "save_minutes",
+    "full_every",
+    "patience",
+    "min_improvement",
+)
 
 # What a resume needs to know of the data.
 FACTS = {"validation_bytes", "vocab_size"}
@@ -93,12 +106,16 @@ def configure(options: dict, vocab_size: int) -> gpt2.Config | llama.Config:
 
 def plan(options: dict) -> Settings:
     """The settings of the training loop."""
-    steps = options["steps"]
+    steps, fifth = options["steps"], max(1, options["steps"] // 5)
+    evaluate_every = fifth if options["evaluate_every"] is None else options["evaluate_every"]
+    save_every = min(fifth, 500) if options["save_every"] is None else options["save_every"]
     return Settings(steps=steps, batch_size=options["batch"], sequence_length=options["context"],
                     learning_rate=options["lr"], warmup=max(0, min(options["warmup"], steps - 1)),
                     schedule=options["schedule"], weight_decay=options["decay"], seed=options["seed"],
                     micro_batch_size=options["micro_batch"], workers=options["workers"],
-                    evaluate_every=max(1, steps // 5), save_every=max(1, steps // 5),
+                    evaluate_every=evaluate_every, save_every=save_every,
+                    save_minutes=options["save_minutes"], full_every=options["full_every"],
+                    patience=options["patience"], min_improvement=options["min_improvement"],
                     log_every=1 if options["device"] == "cpu" else 10)  # fmt: skip
 
 
@@ -140,7 +157,7 @@ def main() -> None:
     if options["samples"] < 0:
         raise ValueError(f"--samples must be at least 0, got {options['samples']}")
     if facts is None:
-        if (out / "latest").exists():
+        if started(out):
             raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
         out.mkdir(parents=True, exist_ok=True)
         facts = prepare(options, out)
@@ -151,12 +168,23 @@ def main() -> None:
     model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
-    resume = (out / "latest").exists()
+    resume = started(out)  # not yet, if it was killed before its first checkpoint
     if resume:
         print(f"resuming   from {find(out)}")
     state = train(model, *tokens, settings, out=out, resume=resume)
     print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
+    if state.signal is not None:
+        name = signal.Signals(state.signal).name
+        print(f"stopped    by {name} after step {state.step} of {settings.steps}; go on with: {resume_command(options)}")
+        sys.exit(128 + state.signal)
     report(options, out, facts)
+
+
+def resume_command(options: dict) -> str:
+    """The command line that goes on with a run; what may differ on resume is kept as it is now."""
+    kept = read_json(Path(options["out"]) / "run.json")["options"]
+    changed = [f"--{n.replace('_', '-')}={v}" for n, v in options.items() if n in FREE and n != "out" and v != kept.get(n)]
+    return shlex.join(["python", sys.argv[0], "--out", options["out"], "--resume", *changed])
 
 
 def arguments() -> tuple[dict, dict | None]:
@@ -185,10 +213,18 @@ def arguments() -> tuple[dict, dict | None]:
     option("--validation", 0.05, "share of the text kept for validation")
     option("--seed", 0, "of everything that is random")
     option("--samples", 2, "texts sampled at the end")
+    option("--evaluate-every", None, "steps between evaluations (default: a fifth of all)", type=int)
+    option("--save-every", None, "steps between checkpoints (default: a fifth of all, at most 500)", type=int)
+    option("--save-minutes", 5.0, "save also when this much time has gone by since the last checkpoint")
+    option("--full-every", 1, "every how many checkpoints one is a full folder; those between hold what changed, which gains "
+           "little unless most parameters are frozen")  # fmt: skip
+    option("--patience", None, "stop after so many evaluations in a row without an improvement", type=int)
+    option("--min-improvement", 0.0, "nats a token by which the validation loss has to fall to count as improved")
     option("--workers", min(2, os.cpu_count() or 1), "threads that share a batch")
     option("--device", "cpu", "cpu or gpu")
     option("--out", "out", "folder for everything that is made")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, however it ended; workers, device "
+                        "and how often is saved may differ")  # fmt: skip
     given = vars(parser.parse_args())
     resume = given.pop("resume", False)
     family = given.get("family", "gpt2")
@@ -219,4 +255,6 @@ if __name__ == "__main__":
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted: the same command line with --resume goes on from the last checkpoint, if there is one")
+        print("\ninterrupted: the same command line with --resume goes on from the last checkpoint, if there is one",
+              file=sys.stderr)  # fmt: skip
+        sys.exit(128 + signal.SIGINT)

@@ -178,6 +178,12 @@ WRONG = {
     "samples": (("--samples", "-1"), "-1"),
     "seed": (("--seed", "-1"), "-1"),
     "workers": (("--workers", "0"), "got 0"),
+    "evaluating never": (("--evaluate-every", "0"), "got 0"),
+    "saving never": (("--save-every", "0"), "got 0"),
+    "saving before": (("--save-minutes", "-1"), "got -1"),
+    "never full": (("--full-every", "0"), "got 0"),
+    "no patience": (("--patience", "0"), "got 0"),
+    "improvement": (("--min-improvement", "-0.1"), "got -0.1"),
     "device": (("--device", "toaster"), "toaster"),
     "gpu": (("--device", "gpu"), "gpu"),
 }
@@ -256,6 +262,17 @@ def test_control_c_is_no_traceback_and_the_run_can_go_on(run, tmp_path, texts, f
     assert_report(run("pretrain.py", "--out", str(tmp_path / "out"), "--resume", "--samples", "0"))
     whole, resumed = (out / "step-6/model.safetensors" for out in (finished[0], tmp_path / "out"))
     assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_how_often_is_saved_and_patience_are_options_that_may_change_on_resume(run, tmp_path, texts, finished):
+    out = tmp_path / "out"
+    options = ("--save-every", "1", "--full-every", "2", "--patience", "1", "--min-improvement", "99", "--evaluate-every", "2")
+    stopped = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(out), "--samples", "0", *options)
+    assert_report(stopped)
+    assert "step 4: stopping early, 1 evaluations in a row" in stopped.out + stopped.err and "trained    4 steps" in stopped.out
+    resumed = run("pretrain.py", "--out", str(out), "--resume", "--patience", "9", "--save-every", "1", "--samples", "0")
+    assert_report(resumed)
+    assert (out / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
 
 
 def test_resume_names_what_is_not_as_it_was(copied, run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
@@ -182,7 +183,7 @@ def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
 
 
 def _write(temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], path: str) -> None:
-    from safetensors import TensorSpec, serialize_file
+    from safetensors import SafetensorError, TensorSpec, serialize_file
 
     entries, alive = {}, []  # the writer is given addresses, so the arrays must stay alive until it is done
     for name, array in arrays.items():
@@ -196,7 +197,11 @@ def _write(temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[st
         alive.append(data)
         entries[name] = TensorSpec(dtype=_LIBRARY_NAMES[dtype], shape=list(array.shape), data_ptr=data.ctypes.data,
                                    data_len=data.nbytes)  # fmt: skip
-    serialize_file(entries, temporary, {"format": "pt"})
+    try:
+        serialize_file(entries, temporary, {"format": "pt"})
+    except SafetensorError as error:  # a full disk is an OSError like anywhere else
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), path) from None
 
 
 def write_folder(folder: Path, sizes: Mapping[str, int], arrays: Callable[[set[str]], Mapping[str, np.ndarray]],

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import hub
 from ..backend import to_device, to_host
 from ..core import flatten
-from ..files import replaced, sync_folder
+from ..files import replaced
 from ..models.model import Model
 from ..optim.adamw import AdamW
-from ..tensor_files import read_json, read_safetensors, write_json, write_safetensors
+from . import environment, folders, incremental
+from .folders import OPTIMIZER, read_trainer
 from .settings import Settings
 
-_FILE_DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
+
+class SaveError(OSError):
+    """A checkpoint or the log could not be written."""
 
 
 @dataclasses.dataclass
@@ -32,31 +32,37 @@ class State:
     seconds: float = 0.0
     best_step: int | None = None
     best_loss: float | None = None  # validation loss, nats a token
+    improved_loss: float | None = None  # the last one that was lower by settings.min_improvement
+    waited: int = 0  # evaluations since then
+    signal: int | None = None  # the one that interrupted this call; not saved
+
+    def saved(self) -> dict[str, Any]:
+        """What trainer.json keeps."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "signal"}
 
 
-def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Settings, data: str) -> Path:
-    """Write out/step-N, then point out/best (if it is the best) and out/latest at it.
+def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Settings, data: str, *, full: bool = True) -> Path:
+    """Write out/step-N, then point out/latest and (if it is the best) out/best at it.
 
     The folder is written under a temporary name, flushed and renamed, and only then named: whenever this is broken off, `latest`
-    names a complete checkpoint.  The tensors keep the parameters' own dtype, whatever file they came from.
+    names a complete checkpoint, and `best`, which a resume puts right, is never ahead of it.
+    full=False: an increment is enough (see training.incremental), if settings.full_every does not ask for a full one and it is
+    not the best.
     """
-    folder = out / f"step-{state.step}"
-    temporary = out / f".step-{state.step}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    hub.save(model, temporary, dtype=_FILE_DTYPES[str(model.dtype)])
+    base = None
+    if not full and state.best_step != state.step and (out / "latest").exists():
+        base = incremental.base_of_next(out, (out / "latest").read_text().strip(), settings.full_every)
     moments = {f"{name}.{path}": to_host(a) for name in "mv" for path, a in getattr(optimizer, name).leaves.items()}
-    write_safetensors(temporary / "optimizer.safetensors", moments)
-    write_json(temporary / "trainer.json", {
-        "state": dataclasses.asdict(state), "updates": optimizer.t, "settings": dataclasses.asdict(settings), "data": data,
-    })  # fmt: skip
-    sync_folder(temporary)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.rename(temporary, folder)
-    sync_folder(out)
-    if state.best_step == state.step:
-        point(out / "best", folder.name)
+    trainer = {"state": state.saved(), "updates": optimizer.t, "settings": dataclasses.asdict(settings), "data": data,
+               "environment": environment.describe(settings.workers, model.device)}  # fmt: skip
+    folder = out / f"step-{state.step}"
+    with folders.new_folder(folder) as temporary:
+        if base is None:
+            folders.write_full(temporary, model, moments, trainer)
+        else:
+            incremental.write(temporary, out / base[0], base[1], model, moments, trainer)
     point(out / "latest", folder.name)
+    point_best(out, state)
     return folder
 
 
@@ -66,23 +72,46 @@ def point(file: Path, name: str) -> None:
         temporary.write_text(name + "\n")
 
 
+def point_best(out: Path, state: State) -> None:
+    """Make out/best name the best checkpoint, where it does not yet."""
+    file = out / "best"
+    name = None if state.best_step is None else f"step-{state.best_step}"
+    named = file.read_text().strip() if file.exists() else None
+    if name is None:
+        file.unlink(missing_ok=True)
+    elif name != named and (out / name).is_dir():
+        point(file, name)
+
+
 def find(out: Path, name: str = "latest") -> Path:
     """The checkpoint folder that out/latest (or out/best) names; ValueError when there is none."""
     try:
         folder = out / (out / name).read_text().strip()
     except FileNotFoundError:
-        raise ValueError(f"{out}: nothing to resume, there is no file {name!r} in it") from None
+        raise ValueError(f"{out}: nothing to resume, there is no file {name!r} in it{_hint(out, name)}") from None
     if folder == out or not folder.is_dir():
-        raise ValueError(f"{out / name} names {folder.name!r}, but there is no such folder")
+        raise ValueError(f"{out / name} names {folder.name!r}, but there is no such folder{_hint(out, name)}")
     return folder
 
 
+def _hint(out: Path, name: str) -> str:
+    return f"; {folders.advice(out)}" if name == "latest" and folders.steps(out) else ""
+
+
+def started(out: Path) -> bool:
+    """Whether `out` holds a run with a checkpoint.  A single folder that `latest` does not name is none: the run was killed
+    in its first save, and starts again."""
+    return any((out / name).exists() for name in ("latest", "best")) or len(folders.steps(out)) > 1
+
+
 def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, data: str) -> State:
-    """Put a checkpoint's parameters and moments into the optimiser.  Refuses, by name, what differs from this run."""
-    trainer = read_json(folder / "trainer.json")
-    if not isinstance(trainer, dict) or not {"state", "updates", "settings", "data"} <= trainer.keys():
-        raise ValueError(f"{folder / 'trainer.json'}: expected an object with state, updates, settings and data")
-    saved = hub.load(folder, device=model.device)
+    """Put a checkpoint's parameters and moments into the optimiser.
+
+    Refuses a damaged folder, naming another one that is whole, and, by name, what differs from this run.
+    """
+    if wrong := folders.problem(folder):
+        raise ValueError(f"{folder}: {wrong}; {folders.advice(folder.parent, folder.name)}")
+    saved, moments, trainer = incremental.read(folder)
     differences = _differences("model", dataclasses.asdict(saved.config), dataclasses.asdict(model.config), free=("source",))
     differences += _differences("settings", trainer["settings"], dataclasses.asdict(settings), free=Settings.FREE)
     if str(saved.dtype) != str(model.dtype):
@@ -91,17 +120,24 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
         differences.append("the token data")
     if differences:
         raise ValueError(f"cannot resume from {folder} with another configuration: {'; '.join(differences)}")
-    _fill(optimizer.values.leaves, flatten(saved.params), model.device)
-    file = folder / "optimizer.safetensors"
-    tensors, _ = read_safetensors(file)
     expected = {f"{name}.{path}": a.shape for name in "mv" for path, a in optimizer.values.leaves.items()}
-    wrong = sorted(expected.keys() ^ tensors.keys()) or [n for n, s in expected.items() if tensors[n].shape != tuple(s)]
+    wrong = sorted(expected.keys() ^ moments.keys()) or [n for n, s in expected.items() if moments[n].shape != tuple(s)]
     if wrong:
-        raise ValueError(f"{file}: does not fit the model at {', '.join(wrong[:5])}")
+        raise ValueError(f"{folder / OPTIMIZER}: does not fit the model at {', '.join(wrong[:5])}")
+    try:
+        state = State(**trainer["state"])
+    except TypeError:
+        raise ValueError(f"{folder / folders.TRAINER}: expected a state with {', '.join(State().saved())}") from None
+    _fill(optimizer.values.leaves, flatten(saved.params), model.device)
     for name in "mv":
-        _fill(getattr(optimizer, name).leaves, {k[2:]: a for k, a in tensors.items() if k.startswith(f"{name}.")}, model.device)
+        _fill(getattr(optimizer, name).leaves, {k[2:]: a for k, a in moments.items() if k.startswith(f"{name}.")}, model.device)
     optimizer.t = trainer["updates"]
-    return State(**trainer["state"])
+    return state
+
+
+def environment_note(folder: Path, settings: Settings, device: str) -> str | None:
+    """One line when a checkpoint was written with other workers or libraries than go on now; None when with the same."""
+    return environment.difference(read_trainer(folder).get("environment", {}), environment.describe(settings.workers, device))
 
 
 def _fill(leaves: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
@@ -115,19 +151,27 @@ def _differences(what: str, saved: dict, now: dict, free: tuple[str, ...] = ()) 
 
 
 def prune(out: Path, state: State, keep: int) -> None:
-    """Remove checkpoints except the last `keep` up to this step and the best, and what an interrupted save left.
+    """Remove checkpoints except the last `keep` up to this step, the best, and the bases of increments that stay; and what an
+    interrupted save left.
 
     Folders of later steps stay: a run that was set back to an earlier checkpoint replaces them when it gets there.
     """
-    for rest in out.glob(".step-*.tmp"):
-        shutil.rmtree(rest, ignore_errors=True)
-    for rest in out.glob(".*.tmp"):
-        rest.unlink()
-    steps = sorted(int(f.name[5:]) for f in out.glob("step-*") if f.is_dir() and f.name[5:].isdigit())
-    steps = [step for step in steps if step <= state.step]
-    for step in steps[:-keep]:
-        if step != state.best_step:
-            shutil.rmtree(out / f"step-{step}")
+    folders.remove_temporaries(out)
+    steps = folders.steps(out)
+    earlier = [step for step in steps if step <= state.step]
+    stay = {*earlier[-keep:], *(step for step in steps if step > state.step), state.best_step}
+    names = {f"step-{step}" for step in stay}
+    names |= {_base(out / name) for name in names}
+    for step in reversed(earlier):  # increments go before their bases
+        if f"step-{step}" not in names:
+            folders.remove(out / f"step-{step}")
+
+
+def _base(folder: Path) -> str | None:
+    try:
+        return read_trainer(folder)["increment"]["base"]
+    except (ValueError, KeyError, TypeError):  # a full folder, or a damaged one, which needs nothing any more
+        return None
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

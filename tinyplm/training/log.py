@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..files import replaced
+from ..files import naming, replaced
 
 
 class Log:
@@ -16,18 +16,23 @@ class Log:
 
     def __init__(self, path: Path, *, last_step: int = 0) -> None:
         self.path = path
-        lines = [json.dumps(record) for record in read(path) if record["step"] <= last_step] if last_step else []
+        lines = [line for line, _ in _lines(path, last_step)] if last_step else []
         with replaced(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        self._file = open(path, "a", encoding="utf-8")  # open for the whole run; close() closes it
+            temporary.write_text("".join(lines), encoding="utf-8")
+        # without a buffer, so that a line which did not fit on the disk is not tried again when the file is closed
+        self._file = open(path, "ab", buffering=0)  # open for the whole run; close() closes it
 
     def write(self, **record: Any) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        """OSError that names the file when the disk is full; half a line may be left then, which `read` leaves out."""
+        line = (json.dumps(record) + "\n").encode()
+        with naming(self.path):
+            while line:
+                line = line[self._file.write(line) :]
 
     def sync(self) -> None:
         """Flush to disk, before a checkpoint says that these steps are done."""
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -35,18 +40,41 @@ class Log:
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a log; a last line that was cut off by a crash is left out."""
+    for _, record in _lines(path):
+        yield record
+
+
+def missing_steps(path: Path, last_step: int) -> str | None:
+    """One line when a log has not exactly one loss for each step from 1 to `last_step`: somebody has changed it."""
+    found = [record["step"] for _, record in _lines(path, last_step) if "loss" in record]
+    if found == list(range(1, last_step + 1)):
+        return None
+    return f"{path}: has the losses of {len(found)} of the {last_step} steps done; training goes on exactly, the log has gaps"
+
+
+def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(line, record) of a log, up to the last record of `last_step`.
+
+    What follows that step was not flushed when a machine lost power, and may be anything.
+    """
     if not path.exists():
         return
-    with open(path, encoding="utf-8") as file:
+    step = 0
+    with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
                 return
             try:
                 record = json.loads(line)
-                record["step"]
+                step = record["step"]
+                beyond = last_step is not None and step > last_step
             except (ValueError, KeyError, TypeError):
+                if step == last_step:
+                    return
                 raise ValueError(f"{path}: line {number} is not a record of a step: {line.strip()[:60]!r}") from None
-            yield record
+            if beyond:
+                return
+            yield line, record
 
 
 class Progress:

@@ -11,11 +11,15 @@ import numpy as np
 from .. import random
 from ..backend import array_module, is_host, keep_freed_memory
 from ..data.batches import Windows
+from ..files import sync_folder
 from ..models.model import Model
 from ..optim.adamw import AdamW
-from . import checkpoint
-from .checkpoint import State
-from .log import Log, Progress
+from . import checkpoint, folders
+from .checkpoint import SaveError, State
+from .environment import workers_note
+from .interrupt import interruptible
+from .log import Log, Progress, missing_steps, read
+from .monitor import Monitor, improves
 from .settings import Settings
 from .step import NonFiniteError, check_finite, evaluate, update
 
@@ -25,11 +29,54 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     """Train `model` on a packed token array; afterwards model.params are the trained parameters.
 
     out/ gets log.jsonl, step-N/ checkpoints, and the small files `latest` and `best` that name two of them.
-    resume=True goes on from out/latest and refuses, naming it, a difference in model, settings or data.
-    A non-finite loss or gradient raises NonFiniteError, with the last good checkpoint named; what is on disk stays.
+    resume=True goes on from out/latest and refuses, naming it, a difference in model, settings or data.  However a run was
+    ended, resumed it is bit-equal to one that was not: parameters, moments, checkpoints and log (but for times), as long as
+    workers and libraries are the same.
+
+    It returns early, with a checkpoint saved, when settings.patience is used up, and on SIGINT or SIGTERM, once the step under
+    way is done; then state.signal is its number.  A second signal acts at once.
+    A non-finite loss or gradient raises NonFiniteError, a full disk SaveError, with the last good checkpoint named; what is on
+    disk stays.
     On Linux the process keeps freed memory from here on (see backend.keep_freed_memory).
     """
     out = Path(out)
+    windows = _check(model, train_tokens, validation_tokens, settings)
+    if not resume and checkpoint.started(out):
+        raise ValueError(f"{out} holds a run already: resume it, or give another folder")
+    optimizer = AdamW(model.params, betas=(settings.beta1, settings.beta2), eps=settings.eps,
+                      weight_decay=settings.weight_decay)  # fmt: skip
+    data = checkpoint.fingerprint(train_tokens, validation_tokens)
+    state, notes = State(), [workers_note(settings.workers, settings.micro_size)]
+    if resume:
+        folder = checkpoint.find(out)
+        state = checkpoint.restore(folder, model, optimizer, settings, data)
+        notes += [checkpoint.environment_note(folder, settings, model.device), missing_steps(out / "log.jsonl", state.step)]
+    keep_freed_memory()
+    model.params = optimizer.params
+    run = None
+    try:
+        _tidy(out, state, settings)
+        run = _Run(model, optimizer, settings, state, out, data, validation_tokens, progress)
+        for note in filter(None, notes):
+            run.progress.say(note)
+        with interruptible("stopping after this step; once more stops at once" if progress else "") as interrupt:
+            while not run.finished() and interrupt.signal is None:
+                run.step(windows)
+            run.stop()
+        state.signal = interrupt.signal
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{error}; {_last_good(out)}") from None
+    except OSError as error:
+        raise SaveError(f"{error.filename or out}: cannot be written ({error.strerror or error}) after step {state.step}; "
+                        f"{_last_good(out)}") from error  # fmt: skip
+    finally:
+        if run is not None:
+            run.close()
+    return state
+
+
+def _check(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray, settings: Settings) -> Windows:
+    """The samples of the run, if they fit the model."""
     if settings.sequence_length > model.config.context:
         raise ValueError(f"sequence_length {settings.sequence_length} is longer than the model's context {model.config.context}")
     windows = Windows(train_tokens, settings.sequence_length, settings.seed)
@@ -39,31 +86,27 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     for name, tokens in (("training", train_tokens), ("validation", validation_tokens)):
         if tokens.max() >= model.config.vocab_size:
             raise ValueError(f"the {name} tokens have id {tokens.max()}, but the model's vocabulary is {model.config.vocab_size}")
-    if not resume and (out / "latest").exists():
-        raise ValueError(f"{out} holds a run already: resume it, or give another folder")
-    optimizer = AdamW(model.params, betas=(settings.beta1, settings.beta2), eps=settings.eps,
-                      weight_decay=settings.weight_decay)  # fmt: skip
-    data = checkpoint.fingerprint(train_tokens, validation_tokens)
-    state = State()
-    if resume:
-        state = checkpoint.restore(checkpoint.find(out), model, optimizer, settings, data)
-        if state.best_step is not None:  # a run that was killed while saving may have left it one save ahead
-            checkpoint.point(out / "best", f"step-{state.best_step}")
-    keep_freed_memory()
-    out.mkdir(parents=True, exist_ok=True)
-    model.params = optimizer.params
-    run = _Run(model, optimizer, settings, state, out, data, validation_tokens, progress)
-    try:
-        while state.step < settings.steps:
-            run.step(windows)
-    except NonFiniteError as error:
-        kept = (
-            f"the last good checkpoint is {checkpoint.find(out)}" if (out / "latest").exists() else "no checkpoint was saved yet"
-        )
-        raise NonFiniteError(f"{error}; {kept}") from None
-    finally:
-        run.close()
-    return state
+    return windows
+
+
+def _tidy(out: Path, state: State, settings: Settings) -> None:
+    """Make of `out` what it would be if nothing had been broken off at this step."""
+    if not out.exists():
+        out.mkdir(parents=True)
+        sync_folder(out.parent)
+    if state.step:
+        checkpoint.point_best(out, state)
+        checkpoint.prune(out, state, settings.keep)
+    elif (out / "log.jsonl").exists():  # a run that was killed before its first checkpoint had a name
+        folders.remove_temporaries(out)
+        for step in folders.steps(out):
+            folders.remove(out / f"step-{step}")
+
+
+def _last_good(out: Path) -> str:
+    if not (out / "latest").exists():
+        return "no checkpoint was saved yet"
+    return f"the last good checkpoint is {checkpoint.find(out)}"
 
 
 class _Run:
@@ -75,9 +118,18 @@ class _Run:
         self.out, self.data, self.validation_tokens = out, data, validation_tokens
         self.key = random.key(settings.seed)
         self.log = Log(out / "log.jsonl", last_step=state.step)
+        self.monitor = Monitor()
+        self.monitor.replay(read(self.log.path))
         self.progress = Progress(settings.steps, state.step, show=progress)
         self.pending: list[tuple[int, float, Any, Any]] = []  # steps whose loss was not read back yet
-        self.clock = time.perf_counter()
+        self.saved_step = state.step
+        self.clock = self.saved_at = time.perf_counter()
+
+    def finished(self) -> bool:
+        return self.state.step == self.settings.steps or self.out_of_patience()
+
+    def out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.state.waited >= self.settings.patience
 
     def step(self, windows: Windows) -> None:
         settings, state = self.settings, self.state
@@ -89,13 +141,18 @@ class _Run:
         state.tokens += targets.size
         last = state.step == settings.steps
         evaluating = last or state.step % settings.evaluate_every == 0
-        saving = last or state.step % settings.save_every == 0
+        saving = last or state.step % settings.save_every == 0 or self.save_is_due()
         if evaluating or saving or is_host(loss) or len(self.pending) >= settings.log_every:
             self.read_back()
         if evaluating:
             saving |= self.evaluate()
         if saving:
             self.save()
+
+    def save_is_due(self) -> bool:
+        """By the clock.  When a run saves changes nothing of what it computes, so this takes nothing from exact resume."""
+        minutes = self.settings.save_minutes
+        return minutes is not None and time.perf_counter() - self.saved_at >= 60 * minutes
 
     def read_back(self) -> None:
         """Read the pending losses, check them, write them to the log and show the last."""
@@ -106,34 +163,60 @@ class _Run:
         for step, rate, loss, norm in self.pending:
             loss, norm = float(loss), float(norm)
             check_finite(step, loss, norm)
-            self.log.write(step=step + 1, loss=loss, learning_rate=rate, gradient_norm=norm, tokens_per_second=round(speed, 1))
+            record = {"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
+            self.log.write(**record, tokens_per_second=round(speed, 1))
+            self.watch(record)
         shown = {"loss": f"{loss:.3f}", "lr": f"{rate:.1e}", "norm": f"{norm:.2f}", "tok/s": f"{speed:.0f}"}
         self.progress.update(len(self.pending), self.state.step, shown)
         self.pending.clear()
 
+    def watch(self, record: dict[str, Any]) -> None:
+        """Report what stands out in a step, with the numbers of its samples (see data.batches.Windows)."""
+        step, size = record["step"], self.settings.batch_size
+        first, last = (step - 1) * size, step * size - 1
+        for field, value, limit in self.monitor.observe(record):
+            self.log.write(step=step, outlier=field, value=value, threshold=limit, first_sample=first, last_sample=last)
+            self.progress.say(f"step {step}: {field.replace('_', ' ')} {value:.4g} stands out (threshold {limit:.4g}), "
+                              f"samples {first} to {last}")  # fmt: skip
+
     def evaluate(self) -> bool:
-        """Validation loss into the log; True when it is the best so far, which is then worth a checkpoint."""
+        """Validation loss into the log; True when it is worth a checkpoint: the best so far, or the last one."""
         total, count = evaluate(self.model, self.validation_tokens, length=self.settings.sequence_length,
                                 workers=self.settings.workers)  # fmt: skip
-        loss = total / count
+        state, loss = self.state, total / count
         if not np.isfinite(loss):
-            raise NonFiniteError(f"step {self.state.step}: the validation loss is {loss}")
-        self.log.write(step=self.state.step, validation_loss=loss)
-        self.progress.say(f"step {self.state.step}: validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}")
-        better = self.state.best_loss is None or loss < self.state.best_loss
+            raise NonFiniteError(f"step {state.step}: the validation loss is {loss}")
+        self.log.write(step=state.step, validation_loss=loss)
+        self.progress.say(f"step {state.step}: validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}")
+        better = state.best_loss is None or loss < state.best_loss
         if better:
-            self.state.best_step, self.state.best_loss = self.state.step, loss
+            state.best_step, state.best_loss = state.step, loss
+        if improves(loss, state.improved_loss, self.settings.min_improvement):
+            state.improved_loss, state.waited = loss, 0
+        else:
+            state.waited += 1
+        if self.out_of_patience():
+            self.progress.say(f"step {state.step}: stopping early, {state.waited} evaluations in a row have not improved on "
+                              f"{state.improved_loss:.4f} by {self.settings.min_improvement:g} or more")  # fmt: skip
         self.clock = time.perf_counter()  # evaluating and saving do not count as training time
-        return better
+        return better or self.out_of_patience()
 
     def save(self) -> None:
-        """A checkpoint, unless the last update has broken the parameters."""
+        """A checkpoint, unless the last update has broken the parameters.  The last one of a run is a full one."""
         if not bool(array_module(self.optimizer.values.buffer).isfinite(self.optimizer.values.buffer).all()):
             raise NonFiniteError(f"step {self.state.step}: the update made parameters that are not finite")
         self.log.sync()
-        checkpoint.save(self.out, self.model, self.optimizer, self.state, self.settings, self.data)
+        checkpoint.save(self.out, self.model, self.optimizer, self.state, self.settings, self.data, full=self.finished())
+        self.saved_step = self.state.step
         checkpoint.prune(self.out, self.state, self.settings.keep)
-        self.clock = time.perf_counter()
+        self.clock = self.saved_at = time.perf_counter()
+
+    def stop(self) -> None:
+        """Save what is not saved yet."""
+        if self.pending:
+            self.read_back()
+        if self.saved_step != self.state.step:
+            self.save()
 
     def close(self) -> None:
         self.progress.close()

@@ -38,8 +38,13 @@ class Settings:
     save_every: int = 200
     log_every: int = 1  # how often the loss is read back (a GPU waits for it)
     keep: int = 2  # periodic checkpoints kept, beside the best
+    save_minutes: float | None = None  # save also when this much time has gone by since the last save
+    full_every: int = 1  # every how many saves one is full, see training.incremental; the best and the last always are
+    patience: int | None = None  # stop after so many evaluations in a row without an improvement; None = never
+    min_improvement: float = 0.0  # of the validation loss, nats a token, to count as one
 
-    FREE: ClassVar[tuple[str, ...]] = ("workers", "evaluate_every", "save_every", "log_every", "keep")
+    FREE: ClassVar[tuple[str, ...]] = ("workers", "evaluate_every", "save_every", "log_every", "keep", "save_minutes",
+                                       "full_every", "patience", "min_improvement")  # fmt: skip
 
     def __post_init__(self) -> None:
         def whole(v) -> bool:
@@ -48,16 +53,19 @@ class Settings:
         def number(v) -> bool:
             return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
 
-        for name in ("steps", "batch_size", "sequence_length", "workers", "evaluate_every", "save_every", "log_every", "keep"):
+        for name in ("steps", "batch_size", "sequence_length", "workers", "evaluate_every", "save_every", "log_every", "keep",
+                     "full_every"):  # fmt: skip
             self._expect(name, "an integer >= 1", lambda v: whole(v) and v >= 1)
         for name in ("warmup", "decay"):
             self._expect(name, "an integer >= 0", lambda v: whole(v) and v >= 0)
         self._expect("seed", "an integer from 0 to 2^64 - 1", lambda v: whole(v) and 0 <= v < 2**64)
         size = self.batch_size
         self._expect("micro_batch_size", "None or 1 to batch_size", lambda v: v is None or (whole(v) and 1 <= v <= size))
+        self._expect("patience", "None or an integer >= 1", lambda v: v is None or (whole(v) and v >= 1))
+        self._expect("save_minutes", "None or a number >= 0", lambda v: v is None or (number(v) and v >= 0))
         for name in ("learning_rate", "clip"):
             self._expect(name, "a number > 0", lambda v: number(v) and v > 0)
-        for name in ("weight_decay", "eps"):
+        for name in ("weight_decay", "eps", "min_improvement"):
             self._expect(name, "a number >= 0", lambda v: number(v) and v >= 0)
         for name in ("beta1", "beta2", "smoothing"):
             self._expect(name, "a number in [0, 1)", lambda v: number(v) and 0 <= v < 1)
