@@ -12,7 +12,7 @@ import reference.optim.clip as ref_clip
 import reference.optim.schedule as ref_schedule
 from tests.laws import relative_error
 from tinyplm.backend import to_device, to_host
-from tinyplm.core import flatten
+from tinyplm.core import Rows, flatten
 from tinyplm.optim import adamw as adamw_module
 from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.clip import clip_by_global_norm, global_norm
@@ -140,8 +140,19 @@ def test_schedules_by_name_and_bad_ones():
 
 def test_a_flat_tree_is_views_into_one_buffer():
     flat = FlatTree(_params(), copy=True)
-    flat.buffer *= 2
+    buffer = flat.buffer
+    buffer *= 2
     assert np.array_equal(flat.tree["layers"][0]["b1"], 2 * _params()["layers"][0]["b1"])
     flat.clear()
     flat.add({"tokens": np.ones((4, 3)), "layers": [None]})
     assert flat.buffer.sum() == 12
+    for look in (lambda: flat.buffer, lambda: flat.tree["tokens"], lambda: flat.leaves["tokens"]):
+        flat.clear()
+        assert not look().any()
+        flat.add(np.ones(2), "layers.0.b1")  # one part, by its path
+        flat.add(np.ones(2), "layers.0.b1")
+        assert flat.leaves["layers.0.b1"].tolist() == [2, 2] and flat.buffer.sum() == 4
+        flat.clear()
+        flat.add(Rows(np.array([1, 1]), np.ones((2, 3))), "tokens")  # the first to come, and few rows of it
+        flat.add(Rows(np.array([2]), np.ones((1, 3))), "tokens")
+        assert flat.leaves["tokens"].sum(axis=1).tolist() == [0, 6, 3, 0] and flat.buffer.sum() == 9

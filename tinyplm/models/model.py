@@ -43,7 +43,10 @@ class Model:
 
     @property
     def dtype(self) -> Any:
-        return next(iter(flatten(self.params).values())).dtype
+        leaf = self.params  # the first one; asked for with every token, so without a list of all
+        while isinstance(leaf, (dict, list)):
+            leaf = next(iter(leaf.values() if isinstance(leaf, dict) else leaf))
+        return leaf.dtype
 
     def parameter_count(self) -> int:
         return sum(a.size for a in flatten(self.params).values())

@@ -54,7 +54,8 @@ class AdamW:
 
     def gradient_norm(self, *, workers: int = 1) -> Any:
         """The global norm of `gradient`, 0-dimensional; the same bits for any number of workers (threads, on the host)."""
-        parts = map_threads(lambda part: global_norm({"": self.gradient.buffer[part]}), self._blocks(), workers)
+        gradient = self.gradient.buffer
+        parts = map_threads(lambda part: global_norm({"": gradient[part]}), self._blocks(), workers)
         return global_norm({str(i): norm for i, norm in enumerate(parts)}) if len(parts) > 1 else parts[0]
 
     def step(self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1) -> None:
@@ -66,7 +67,9 @@ class AdamW:
         if clip is not None:
             scale = clip_scale(self.gradient_norm(workers=workers) if norm is None else norm, clip)
         self.t += 1
-        map_threads(lambda part: self._update(part, lr, scale), self._blocks(), workers)
+        buffers = [tree.buffer for tree in (self.values, self.m, self.v, self.gradient)]
+        map_threads(lambda part: self._update(part, buffers, lr, scale), self._blocks(), workers)
+        self.gradient.clear()
 
     def _blocks(self) -> list[slice]:
         """What is worked on at a time; a block decays as a whole, or not at all."""
@@ -75,8 +78,8 @@ class AdamW:
         ranges = ((0, self.decayed_size), (self.decayed_size, size))
         return [slice(start, min(start + block, last)) for first, last in ranges for start in range(first, last, block)]
 
-    def _update(self, part: slice, lr: float, scale: Any) -> None:
-        theta, m, v, gradient = (tree.buffer[part] for tree in (self.values, self.m, self.v, self.gradient))
+    def _update(self, part: slice, buffers: list[Any], lr: float, scale: Any) -> None:
+        theta, m, v, gradient = (buffer[part] for buffer in buffers)
         xp = array_module(theta)
         b1, b2 = self.betas
         if part.start < self.decayed_size and self.weight_decay:
@@ -96,4 +99,3 @@ class AdamW:
         xp.divide(m, g, out=t)
         t *= lr * root / (1 - b1**self.t)
         theta -= t.astype(theta.dtype, copy=False)
-        gradient[...] = 0  # while it is in the cache

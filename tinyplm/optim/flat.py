@@ -23,24 +23,51 @@ class FlatTree:
         self.paths = list(leaves) if paths is None else list(paths)
         first = next(iter(leaves.values()))
         xp = array_module(first)
-        self.buffer = xp.zeros(sum(a.size for a in leaves.values()), dtype=dtype or first.dtype)
+        self._buffer = xp.zeros(sum(a.size for a in leaves.values()), dtype=dtype or first.dtype)
         views, start = {}, 0
         for path in self.paths:
             a = leaves[path]
-            views[path] = self.buffer[start : start + a.size].reshape(a.shape)
+            views[path] = self._buffer[start : start + a.size].reshape(a.shape)
             if copy:
                 views[path][...] = a
             start += a.size
-        self.leaves = views
-        self.tree = unflatten(views, like)
+        self._leaves, self._tree = views, unflatten(views, like)
+        self._unset: set[str] = set()  # the leaves that count as zero, whatever is in them
 
     def add(self, tree: Tree, path: str = "") -> None:
         """Add a tree of the same structure (a missing or None part counts as zero), or one of the part at `path`."""
         for name, a in flatten(tree, path).items():
+            leaf, unset = self._leaves[name], name in self._unset
+            self._unset.discard(name)
             if isinstance(a, Rows):
-                add_rows(self.leaves[name], *a)
+                if unset:
+                    leaf[...] = 0
+                add_rows(leaf, *a)
+            elif unset:  # the first to come is copied, which spares two passes over memory for the zeros
+                leaf[...] = a
             else:
-                self.leaves[name] += a
+                leaf += a
 
     def clear(self) -> None:
-        self.buffer[...] = 0
+        """Everything zero; written only when it is looked at."""
+        self._unset = set(self._leaves)
+
+    def _settle(self) -> None:
+        for name in self._unset:
+            self._leaves[name][...] = 0
+        self._unset = set()
+
+    @property
+    def buffer(self) -> Any:
+        self._settle()
+        return self._buffer
+
+    @property
+    def leaves(self) -> dict[str, Any]:
+        self._settle()
+        return self._leaves
+
+    @property
+    def tree(self) -> Tree:
+        self._settle()
+        return self._tree
