@@ -52,7 +52,7 @@ def tinyplm_call(model: str, tokens: int):
     family, config = settings(model, PROMPT + tokens)
     ours = tinyplm.create(family, **config)
     prompt = np.random.default_rng(0).integers(0, ours.config.vocab_size, PROMPT)
-    return lambda: generate(ours, prompt, max_new_tokens=tokens, temperature=0)
+    return lambda: generate(ours, prompt, max_new_tokens=tokens, temperature=0, contiguous=True)
 
 
 def transformers_call(model: str, tokens: int):

@@ -236,6 +236,24 @@ def _multi_head(s: Sizes, cross: bool) -> Case:
     return Case([p, x, context, bias], {"heads": s.H, "kv_heads": s.K, "mask": _attention_mask(s, rng, keys)})
 
 
+def _joined_attention(s: Sizes) -> Case:
+    """Queries, keys and values from one matrix."""
+    case = _multi_head(s, cross=False)
+    p = case.args[0]
+    joined = {f"{kind}qkv": np.concatenate([p[f"{kind}{n}"] for n in "qkv"], axis=-1) for kind in "Wb" if f"{kind}q" in p}
+    case.args[0] = joined | {name: p[name] for name in ("Wo", "bo") if name in p}
+    return case
+
+
+def _reference_joined_attention(p, x, context=None, bias=None, *, heads, kv_heads, **kwargs):
+    E = p["Wqkv"].shape[1] // (heads + 2 * kv_heads)
+    edges = [heads * E, (heads + kv_heads) * E]
+    apart = {f"{kind}{n}": a for kind in "Wb" if f"{kind}qkv" in p
+             for n, a in zip("qkv", np.split(p[f"{kind}qkv"], edges, axis=-1))}  # fmt: skip
+    apart |= {name: p[name] for name in ("Wo", "bo") if name in p}
+    return ref_attention.multi_head_attention(apart, x, context, bias, heads=heads, kv_heads=kv_heads, **kwargs)
+
+
 def _rotary_attention(s: Sizes) -> Case:
     """Grouped queries of a causal decoder whose queries and keys are turned by their positions."""
     rng = s.rng()
@@ -380,6 +398,7 @@ COMPONENTS: dict[str, Component] = {
     "cross_attention": Component(
         attention.multi_head_attention, ref_attention.multi_head_attention, partial(_multi_head, cross=True)
     ),
+    "joined_attention": Component(attention.multi_head_attention, _reference_joined_attention, _joined_attention),
     "rotary_attention": Component(attention.multi_head_attention, _reference_rotary_attention, _rotary_attention),
     "mlp": Component(mlp.mlp, ref_mlp.mlp, _mlp),
     "gated_mlp": Component(mlp.gated_mlp, ref_mlp.gated_mlp, _gated_mlp),

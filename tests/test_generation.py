@@ -102,6 +102,25 @@ def test_prompts_of_different_lengths_are_as_each_alone(family, tokens, cached, 
         assert_same(together[n * samples : (n + 1) * samples], alone[-samples:])
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", MODELS)
+def test_weights_in_another_layout_give_the_same(family, tied, monkeypatch):
+    changes = {} if family == "gpt2" else {"attention_bias": True}
+    model = MODELS[family](tie_word_embeddings=tied, **changes)
+    options = {"max_new_tokens": 14, "samples": 2, "seed": 3, **EVERYTHING}
+    plain, seen = generate(model, PROMPTS, **options), []
+    last_logits = causal_lm.last_logits
+    monkeypatch.setattr(causal_lm, "last_logits", lambda family, params, **k: (seen.append((params, k["W"])),
+                                                                              last_logits(family, params, **k))[1])  # fmt: skip
+    assert_same(generate(model, PROMPTS, contiguous=True, **options), plain)
+    for params, W in seen:
+        assert W.flags.c_contiguous and all("Wqkv" in layer["attention"] for layer in params["body"]["layers"])
+        assert (
+            params["body"]["tokens"] is model.params["body"]["tokens"]
+            and params["body"]["layers"][0]["mlp"] is (model.params["body"]["layers"][0]["mlp"])
+        )
+
+
 def test_a_token_costs_one_tokens_work(monkeypatch):
     shapes = []
 

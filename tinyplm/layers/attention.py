@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..backend import at_least_float32
+from ..backend import array_module, at_least_float32
 from ..core import add, chain, unbroadcast
 from .block_attention import BLOCK, block_attention
 from .cache import extend
@@ -76,7 +76,8 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo,   c = context, or x itself.
 
     x (B, T, D), context (B, S, Dc) or None, bias as in `attention` -> y (B, T, D).            Vaswani et al. 2017, sec. 3.2.2
-    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has biases.
+    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has biases; or, without a context,
+    Wqkv and bqkv in place of three, as `join_projections` makes them.
     mask: booleans as in `attention`, or a `Visible`, with which long sequences are computed by blocks of queries.
     rotary: a component of one array (B, heads, T, E) that turns queries and keys by their positions (layers/rope.py).
     cache: (buffers, start) of this layer (layers/cache.py), into which the new keys and values are written; the queries see them
@@ -85,13 +86,10 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     ValueError when the head counts do not divide the widths.
     """
     kv_heads = heads if kv_heads is None else kv_heads
-    if heads % kv_heads or p["Wq"].shape[1] % heads or p["Wk"].shape[1] % kv_heads:
+    (q, k, v), project_back = _project_joined(p, x, context, heads, kv_heads) if "Wqkv" in p else _project(p, x, context)
+    if heads % kv_heads or q.shape[-1] % heads or k.shape[-1] % kv_heads:
         raise ValueError(f"multi_head_attention: {heads} heads and {kv_heads} key/value heads do not divide "
-                         f"Wq {p['Wq'].shape}, Wk {p['Wk'].shape}")  # fmt: skip
-    source = x if context is None else context
-    q, q_back = linear(x, p["Wq"], p.get("bq"))
-    k, k_back = linear(source, p["Wk"], p.get("bk"))
-    v, v_back = linear(source, p["Wv"], p.get("bv"))
+                         f"queries of width {q.shape[-1]} and keys of width {k.shape[-1]}")  # fmt: skip
     q, q_split_back = chain(split_heads(q, heads), rotary)
     k, k_split_back = chain(split_heads(k, kv_heads), rotary, _store(cache, "k"))
     v, v_split_back = chain(split_heads(v, kv_heads), _store(cache, "v"))
@@ -104,17 +102,55 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     def backward(dy):
         do, dWo, dbo = y_back(dy)
         dq, dk, dv, dbias = o_back(split_heads(do, heads))
-        dx, dWq, dbq = q_back(merge_heads(q_split_back(dq)))
-        dsource_k, dWk, dbk = k_back(merge_heads(k_split_back(dk)))
-        dsource_v, dWv, dbv = v_back(merge_heads(v_split_back(dv)))
-        dsource = dsource_k + dsource_v
-        dp = {"Wq": dWq, "Wk": dWk, "Wv": dWv, "Wo": dWo, "bq": dbq, "bk": dbk, "bv": dbv, "bo": dbo}
-        dp = {name: dp[name] for name in p}
-        if context is None:
-            return dp, add(dx, dsource), None, dbias
-        return dp, dx, dsource, dbias
+        split = ((q_split_back, dq), (k_split_back, dk), (v_split_back, dv))
+        dp, dx, dcontext = project_back(*(merge_heads(split_back(d)) for split_back, d in split))
+        dp |= {"Wo": dWo, "bo": dbo}
+        return {name: dp[name] for name in p}, dx, dcontext, dbias
 
     return y, backward
+
+
+def _project(p, x, context):
+    """q, k, v = x Wq + bq, c Wk + bk, c Wv + bv with c = context, or x itself; backward gives (dp, dx, dcontext)."""
+    source = x if context is None else context
+    q, q_back = linear(x, p["Wq"], p.get("bq"))
+    k, k_back = linear(source, p["Wk"], p.get("bk"))
+    v, v_back = linear(source, p["Wv"], p.get("bv"))
+
+    def backward(dq, dk, dv):
+        dx, dWq, dbq = q_back(dq)
+        dsource_k, dWk, dbk = k_back(dk)
+        dsource_v, dWv, dbv = v_back(dv)
+        dsource = dsource_k + dsource_v
+        dp = {"Wq": dWq, "Wk": dWk, "Wv": dWv, "bq": dbq, "bk": dbk, "bv": dbv}
+        return (dp, add(dx, dsource), None) if context is None else (dp, dx, dsource)
+
+    return (q, k, v), backward
+
+
+def _project_joined(p, x, context, heads, kv_heads):
+    """q, k, v = the columns of x Wqkv + bqkv; backward gives (dp, dx, None)."""
+    if context is not None:
+        raise ValueError("multi_head_attention: Wqkv is for self-attention, but a context was given")
+    y, back = linear(x, p["Wqkv"], p.get("bqkv"))
+    E = y.shape[-1] // (heads + 2 * kv_heads)
+    q, k, v = y[..., : heads * E], y[..., heads * E : -kv_heads * E], y[..., -kv_heads * E :]
+
+    def backward(*dqkv):
+        dx, dW, db = back(array_module(x).concatenate(dqkv, axis=-1))
+        return {"Wqkv": dW, "bqkv": db}, dx, None
+
+    return (q, k, v), backward
+
+
+def join_projections(p):
+    """p with Wqkv = [Wq, Wk, Wv], and bqkv where there are biases: a copy, for decoding.  Without gradients.
+
+    One product of a token with a larger matrix is faster than three, of which each has to start its threads.
+    """
+    xp = array_module(p["Wq"])
+    joined = {f"{kind}qkv": xp.concatenate([p[f"{kind}{n}"] for n in "qkv"], axis=-1) for kind in "Wb" if f"{kind}q" in p}
+    return {**joined, **{name: a for name, a in p.items() if name[1] == "o"}}
 
 
 def _store(cache, name):
