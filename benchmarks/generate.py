@@ -50,9 +50,9 @@ def tinyplm_call(model: str, tokens: int):
 
     keep_freed_memory()
     family, config = settings(model, PROMPT + tokens)
-    ours = tinyplm.create(family, **config)
+    ours = tinyplm.create(family, **config).for_decoding()
     prompt = np.random.default_rng(0).integers(0, ours.config.vocab_size, PROMPT)
-    return lambda: generate(ours, prompt, max_new_tokens=tokens, temperature=0, contiguous=True)
+    return lambda: generate(ours, prompt, max_new_tokens=tokens, temperature=0)
 
 
 def transformers_call(model: str, tokens: int):

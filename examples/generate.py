@@ -47,7 +47,7 @@ def load(options: argparse.Namespace) -> tinyplm.Model:
             raise ValueError(f"{path}: this run has saved no checkpoint yet")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that there is no tokenizer: text_tokenizer() says it
-        return tinyplm.load(path, dtype=options.dtype, device=options.device)
+        return tinyplm.load(path, dtype=options.dtype, device=options.device).for_decoding()
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+import tinyplm
 from tests.families import tiny
 from tests.laws import leaves
 from tinyplm.generation.generate import Continuation, Memory, generate, stream
@@ -104,21 +105,18 @@ def test_prompts_of_different_lengths_are_as_each_alone(family, tokens, cached, 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", MODELS)
-def test_weights_in_another_layout_give_the_same(family, tied, monkeypatch):
+def test_weights_in_another_layout_give_the_same(family, tied, tmp_path):
     changes = {} if family == "gpt2" else {"attention_bias": True}
     model = MODELS[family](tie_word_embeddings=tied, **changes)
+    quick = model.for_decoding()
     options = {"max_new_tokens": 14, "samples": 2, "seed": 3, **EVERYTHING}
-    plain, seen = generate(model, PROMPTS, **options), []
-    last_logits = causal_lm.last_logits
-    monkeypatch.setattr(causal_lm, "last_logits", lambda family, params, **k: (seen.append((params, k["W"])),
-                                                                              last_logits(family, params, **k))[1])  # fmt: skip
-    assert_same(generate(model, PROMPTS, contiguous=True, **options), plain)
-    for params, W in seen:
-        assert W.flags.c_contiguous and all("Wqkv" in layer["attention"] for layer in params["body"]["layers"])
-        assert (
-            params["body"]["tokens"] is model.params["body"]["tokens"]
-            and params["body"]["layers"][0]["mlp"] is (model.params["body"]["layers"][0]["mlp"])
-        )
+    assert_same(generate(quick, PROMPTS, **options), generate(model, PROMPTS, **options))
+    layers = [m.params["body"]["layers"][0] for m in (model, quick)]
+    assert "Wqkv" in layers[1]["attention"] and quick.params["head"]["W"].flags.c_contiguous
+    assert layers[0]["mlp"] is layers[1]["mlp"] and quick.params["body"]["tokens"] is model.params["body"]["tokens"]
+    with pytest.raises(ValueError, match="save: the parameters are not those of the config, see .*Wqkv.*for_decoding"):
+        tinyplm.save(quick, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 def test_a_token_costs_one_tokens_work(monkeypatch):

@@ -162,6 +162,10 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
     if dtype not in (None, "F32", "BF16", "F16", "F64"):
         raise ValueError(f"unknown dtype {dtype!r}; expected F32, BF16, F16 or F64")
     limit = parse_size(max_shard_size)
+    strange = flatten(model.params).keys() ^ flatten(model.family.shapes(model.config)).keys()
+    if strange:
+        raise ValueError(f"save: the parameters are not those of the config, see {', '.join(sorted(strange)[:3])}; "
+                         "of a model from for_decoding(), save the one that it was made of")  # fmt: skip
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = model.family.NAMES

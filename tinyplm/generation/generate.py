@@ -86,7 +86,6 @@ def stream(
     stop_strings: Sequence[str] = (),
     vocabulary: int | None = None,
     cached: bool = True,
-    contiguous: bool = False,
     memory: Memory | None = None,
     **sampling: Any,
 ) -> Iterator[list[Piece]]:
@@ -100,8 +99,6 @@ def stream(
     vocabulary: draw ids below this one only; by default those that the tokenizer has, since a model's table may be padded.
     cached=False passes over the whole text for every token, with the same result to rounding.  So does a text that has outgrown
     the model's context (which then sees the last `context` tokens) or what it can cache (dynamic RoPE scaling).
-    contiguous=True first copies the attention's projections and a tied head into the layout that is read fastest: worth its time
-    and its memory for long texts (see causal_lm.for_decoding).
     memory: for one prompt and one sample, as in a chat; it is updated with every token.
     ValueError for an empty prompt or one longer than the context, ids out of range, and bad settings; FloatingPointError when the
     model gives NaN.
@@ -118,7 +115,7 @@ def stream(
         vocabulary = model.tokenizer.vocab_size
     if memory is not None and (len(several) > 1 or samples > 1):
         raise ValueError(f"memory is for one prompt and one sample, got {len(several)} and {samples}")
-    batch = _Batch(model, several, samples, max_new_tokens, cached, contiguous, memory)
+    batch = _Batch(model, several, samples, max_new_tokens, cached, memory)
     return _steps(batch, settings, seed, samples, max_new_tokens, stops, stop_strings, vocabulary)
 
 
@@ -150,7 +147,7 @@ def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_t
 class _Batch:
     """The texts so far, padded on the left to one width, and the cache of their keys and values."""
 
-    def __init__(self, model: Model, prompts: list[list[int]], samples: int, max_new_tokens: int, cached: bool, contiguous: bool,
+    def __init__(self, model: Model, prompts: list[list[int]], samples: int, max_new_tokens: int, cached: bool,
                  memory: Memory | None) -> None:  # fmt: skip
         self.model, self.samples, self.memory = model, samples, memory
         self.context = model.config.context
@@ -175,9 +172,6 @@ class _Batch:
             shared = _shared(memory.ids, prompts[0][:-1])  # the last token is always computed: its logits are wanted
             self.cache = memory.cache = memory.cache.cut(shared).grown(capacity)
             memory.ids = memory.ids[:shared]
-        self.params, self.W = model.params, None
-        if contiguous:
-            self.params, self.W = causal_lm.for_decoding(model.family, model.params, config=model.config)
         self.fresh = True  # the prompts stand once each, not yet once a sample
 
     def inputs(self, start: int) -> dict[str, Any]:
@@ -212,7 +206,7 @@ class _Batch:
 
     def _last_logits(self, inputs: dict[str, Any]) -> tuple[Any, Cache | None]:
         model = self.model
-        return causal_lm.last_logits(model.family, self.params, config=model.config, W=self.W, **inputs)
+        return causal_lm.last_logits(model.family, model.params, config=model.config, **inputs)
 
     def append(self, tokens: np.ndarray, going: list[int]) -> None:
         """Go on with the rows `going` only, each longer by its token."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
-from ..backend import array_module
 from ..core import Rows, Tree, add, complete
-from ..layers.attention import join_projections
 from ..layers.embedding import embedding
 from ..layers.linear import linear
 from ..losses.cross_entropy import vocabulary_cross_entropy
@@ -55,25 +52,14 @@ def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, gra
     return outputs, backward
 
 
-def last_logits(family: ModuleType, params: Tree, inputs_embeds=None, *, config, W=None, cache=None, **inputs):
+def last_logits(family: ModuleType, params: Tree, inputs_embeds=None, *, config, cache=None, **inputs):
     """The logits (B, V) after the last position alone, without gradients: the (B, T, V) of the others are never built.
 
-    W (D, V): the output matrix, if it is there already (see for_decoding).  -> (logits, the next cache or None).
+    -> (logits, the next cache or None).
     """
     hidden, _ = family.body(params["body"], inputs_embeds, config=config, grad=False, cache=cache, **inputs)
-    W = family.output_matrix(params, config=config)[0] if W is None else W
-    return linear(hidden[:, -1], W)[0], None if cache is None else cache.advanced(hidden.shape[1])
-
-
-def for_decoding(family: ModuleType, params: Tree, *, config) -> tuple[Tree, Any]:
-    """(params, W) for last_logits, in the layout that is read fastest token by token, without gradients.
-
-    One matrix for queries, keys and values (see attention.join_projections), and a tied head as a (D, V) of its own: at batch 1
-    decoding waits for memory alone.  These are copies; everything else is shared with the given params.
-    """
     W, _ = family.output_matrix(params, config=config)
-    layers = [{**layer, "attention": join_projections(layer["attention"])} for layer in params["body"]["layers"]]
-    return {**params, "body": {**params["body"], "layers": layers}}, array_module(W).ascontiguousarray(W)
+    return linear(hidden[:, -1], W)[0], None if cache is None else cache.advanced(hidden.shape[1])
 
 
 def loss(family: ModuleType, params: Tree, *, config, targets, weights=None, total=None, smoothing=0.0, chunk=1024,

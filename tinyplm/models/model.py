@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from .. import random
 from ..backend import array_module, is_host, to_device
 from ..core import Tree, flatten, tree_map
+from ..layers.attention import join_projections
 from ..layers.cache import Cache
 from ..layers.embedding import check_ids
 from . import causal_lm
@@ -63,6 +65,19 @@ class Model:
         other = copy.copy(self)
         other.__dict__.update(changes)
         return other
+
+    def for_decoding(self) -> Model:
+        """The same model with its weights in the layout that is read fastest token by token, which is what decoding waits for:
+        one matrix for queries, keys and values (see attention.join_projections), and a tied head as a (D, V) of its own.
+
+        These are copies; everything else is shared with this model.  It computes the same, but has no names for a file: to be
+        saved is this one.
+        """
+        params, xp = self.params, array_module(self.params["body"]["tokens"])
+        layers = [{**layer, "attention": join_projections(layer["attention"])} for layer in params["body"]["layers"]]
+        W, _ = self.family.output_matrix(params, config=self.config)
+        params = {"body": {**params["body"], "layers": layers}, "head": {"W": xp.ascontiguousarray(W)}}
+        return self._with(params=params, config=dataclasses.replace(self.config, tie_word_embeddings=False))
 
     def text_tokenizer(self) -> Any:
         """The tokenizer, where text is asked for; ValueError that says why there is none."""
