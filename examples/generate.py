@@ -15,6 +15,7 @@ from pathlib import Path
 import tinyplm
 from tinyplm.backend import keep_freed_memory
 from tinyplm.generation.generate import Continuation, stream
+from tinyplm.training import incremental
 from tinyplm.training.checkpoint import find
 
 
@@ -38,13 +39,17 @@ def sampling(options: argparse.Namespace) -> dict:
 
 
 def load(options: argparse.Namespace) -> tinyplm.Model:
-    """The model of a folder, or the best one of a run of examples/pretrain.py."""
+    """The model of a folder, or of a run of examples/pretrain.py the best one, or the latest if none was evaluated yet."""
     path = Path(options.folder)
     if not (path / "config.json").exists():
-        if (path / "best").is_file():
-            path = find(path, "best")
+        named = [name for name in ("best", "latest") if (path / name).is_file()]
+        if named:
+            path = find(path, named[0])
         elif (path / "run.json").is_file():
             raise ValueError(f"{path}: this run has saved no checkpoint yet")
+    if (path / incremental.FILE).is_file():
+        raise ValueError(f"{path}: holds only what changed since another checkpoint, expected a full one; "
+                         f"tinyplm.training.incremental.replay({str(path)!r}, FOLDER) makes one of it")  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that there is no tokenizer: text_tokenizer() says it
         return tinyplm.load(path, dtype=options.dtype, device=options.device).for_decoding()

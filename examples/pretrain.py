@@ -160,6 +160,7 @@ def main() -> None:
         if started(out):
             raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
         out.mkdir(parents=True, exist_ok=True)
+        (out / "run.json").unlink(missing_ok=True)  # of a run without checkpoints, whose data is replaced now
         facts = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": facts})
     model = tinyplm.create(

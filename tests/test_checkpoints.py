@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,26 @@ def test_a_real_limit_on_the_size_of_files_stops_the_run_cleanly(copied, file):
     assert not list(copied.glob(".*")) and whole_latest(copied) and find(copied).name == "step-4"
     run(copied, keep=9)
     assert find(copied).name == "step-6"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that cannot be written")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("bar", [True, False])
+def test_a_terminal_that_is_gone_ends_no_run(tmp_path, monkeypatch, stream, bar):
+    if not bar:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    with open("/dev/full", "w", buffering=1) as gone, monkeypatch.context() as patch:
+        patch.setattr(sys, stream, gone)
+        state = run(tmp_path, progress=True)
+        with suppress(OSError):  # what is still in its buffer
+            gone.close()
+    assert state.step == 6 and find(tmp_path).name == "step-6"
+
+
+def test_a_run_without_a_stderr_is_a_run(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        assert run(tmp_path, progress=True).step == 6
 
 
 # ------------------------------------------------------------------------------------------------------------ damage

@@ -214,12 +214,17 @@ def test_reduce_shards_adds_in_the_order_of_the_shards(workers):
     assert len(added) == 3 * workers
 
 
+@pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("broken", [0, 1, 2])
-def test_reduce_shards_raises_what_went_wrong_and_nobody_waits_for_ever(broken):
+def test_reduce_shards_raises_what_went_wrong_and_nobody_waits_for_ever(broken, first):
+    """Also where a shard fails before those in front of it have handed in anything."""
+
     def f(part, give):
-        give("a", part)
+        if not first:
+            give("a", part)
         if part["x"][0] == broken:
             raise KeyError(f"shard {broken}")
+        time.sleep(0.05)
         give("b", part)
 
     with pytest.raises(KeyError, match=f"shard {broken}"):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tinyplm.data import packing
 from tinyplm.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -236,6 +237,17 @@ def test_a_run_that_was_broken_off_before_its_first_checkpoint_starts_at_step_0(
     assert (copied / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
 
 
+def test_a_second_start_that_is_broken_off_while_it_prepares_its_data_is_not_resumed_with_the_first_ones_options(
+    copied, run, texts, monkeypatch
+):
+    for path in [*copied.glob("step-*"), copied / "latest", copied / "best"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "write_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run("pretrain.py", *QUICK, "--text", texts[1], "--out", str(copied)).code == 130
+    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume"), "nothing to resume")
+
+
 def test_a_run_that_was_broken_off_goes_on_from_the_last_checkpoint(copied, finished, run):
     shutil.rmtree(copied / "step-6")
     for pointer in ("latest", "best"):
@@ -319,6 +331,15 @@ def test_generate_samples_from_a_checkpoint_and_from_the_run_itself(copied, run,
     assert run("generate.py", str(copied), *options)[:2] == (0, fifth.out), "the run's folder stands for its best checkpoint"
     outcome = shell("generate.py", "out/step-6", *options, cwd=finished[0].parent)
     assert outcome[:2] == (0, last.out), outcome.err
+
+
+def test_generate_takes_the_latest_of_a_run_that_was_not_evaluated_yet_and_no_increment(copied, run):
+    (copied / "best").unlink()
+    (copied / "latest").write_text("step-5\n")
+    options = ("--prompt", "The river", "--tokens", "5")
+    assert run("generate.py", str(copied), *options)[:2] == run("generate.py", str(copied / "step-5"), *options)[:2]
+    (copied / "step-5/config.json").rename(copied / "step-5/increment.safetensors")
+    assert_one_line(run("generate.py", str(copied)), "step-5", "only what changed", "expected a full one", "replay")
 
 
 def test_generate_says_in_one_line_what_is_wrong_with_a_folder(copied, run, tmp_path):

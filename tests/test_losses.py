@@ -121,6 +121,7 @@ def test_half_precision_sums_over_many_tokens():
         _, dW, db = back(1.0)
         assert db.tolist() == [-2048, 2048] and dW.tolist() == [[-2048, 2048]]
         assert back(0.5)[2].tolist() == [-1024, 1024]
+        assert all(g.dtype == np.float16 for dloss in (1.0, 0.5) for g in back(dloss))
 
 
 @pytest.mark.parametrize(

@@ -290,23 +290,23 @@ def reduce_shards(f: Callable[[Tree, Callable], Any], batch: Tree, workers: int,
     parts = shards(batch, workers)
     given = [0] * len(parts)  # how many parts each shard has handed in
     turn = threading.Condition()
-    failed = threading.Event()
+    failures: list[BaseException] = []
 
     def run(number: int) -> Any:
         def give(path: str, gradient: Tree) -> None:
             with turn:
-                turn.wait_for(lambda: failed.is_set() or number == 0 or given[number - 1] > given[number])
-                if failed.is_set():
-                    raise RuntimeError("another shard of the batch failed")
+                turn.wait_for(lambda: failures or number == 0 or given[number - 1] > given[number])
+                if failures:
+                    raise failures[0]  # the cause, whichever shard's error map_threads comes to first
                 add(path, gradient)
                 given[number] += 1
                 turn.notify_all()
 
         try:
             return f(parts[number], give)
-        except BaseException:
-            with turn:  # nobody may wait for this shard any more; map_threads raises the first error, which is the cause
-                failed.set()
+        except BaseException as error:
+            with turn:  # nobody may wait for this shard any more
+                failures.append(error)
                 turn.notify_all()
             raise
 

@@ -75,7 +75,7 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
     def backward(dloss):
         def scaled(a, dtype):
             if isinstance(dloss, Real) and dloss == 1 and isinstance(late, Real) and late == 1:
-                return a  # the usual case in training, and dW is as large as the head
+                return a.astype(dtype, copy=False)  # the usual case in training, and dW is as large as the head
             return (at_least_float32(a) * (dloss / late)).astype(dtype, copy=False)
 
         return scaled(dx, x.dtype).reshape(x.shape), scaled(dWT, W.dtype).T, None if db is None else scaled(db, b.dtype)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,33 +80,47 @@ def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict
 
 
 class Progress:
-    """A tqdm bar with loss, learning rate, gradient norm and tokens per second; plain lines where tqdm is not installed."""
+    """A tqdm bar with loss, learning rate, gradient norm and tokens per second; plain lines where tqdm is not installed.
+
+    When the terminal or pipe that it is shown on is gone, nothing is shown any more: that is no reason to lose a run.
+    """
 
     def __init__(self, total: int, done: int, *, show: bool = True) -> None:
         self.total, self.show, self.bar = total, show, None
-        if show:
+        if show and sys.stderr is not None:  # None in a process that was started with it closed
             try:
                 from tqdm import tqdm
             except ImportError:
                 return
-            self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, smoothing=0.1)
+            with self._showing():
+                self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, smoothing=0.1)
+
+    @contextmanager
+    def _showing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.bar, self.show = None, False
 
     def update(self, steps: int, step: int, values: dict[str, str]) -> None:
-        if self.bar is not None:
-            self.bar.set_postfix(values, refresh=False)
-            self.bar.update(steps)
-        elif self.show and (step % max(1, self.total // 20) == 0 or step == self.total):
-            print(f"step {step}/{self.total}  " + "  ".join(f"{name} {value}" for name, value in values.items()), flush=True)
+        with self._showing():
+            if self.bar is not None:
+                self.bar.set_postfix(values, refresh=False)
+                self.bar.update(steps)
+            elif self.show and (step % max(1, self.total // 20) == 0 or step == self.total):
+                print(f"step {step}/{self.total}  " + "  ".join(f"{name} {value}" for name, value in values.items()), flush=True)
 
     def say(self, text: str) -> None:
-        if self.bar is not None:
-            self.bar.write(text)
-        elif self.show:
-            print(text, flush=True)
+        with self._showing():
+            if self.bar is not None:
+                self.bar.write(text)
+            elif self.show:
+                print(text, flush=True)
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        with self._showing():
+            if self.bar is not None:
+                self.bar.close()
 
 
 def plot(log: Path, png: Path, *, baselines: dict[str, float] | None = None) -> bool:
