@@ -55,6 +55,7 @@ FREE = (
     "full_every",
     "patience",
     "min_improvement",
+    "checkpointing",
 )
 
 # What a resume needs to know of the data.
@@ -112,7 +113,7 @@ def plan(options: dict) -> Settings:
     return Settings(steps=steps, batch_size=options["batch"], sequence_length=options["context"],
                     learning_rate=options["lr"], warmup=max(0, min(options["warmup"], steps - 1)),
                     schedule=options["schedule"], weight_decay=options["decay"], seed=options["seed"],
-                    micro_batch_size=options["micro_batch"], workers=options["workers"],
+                    micro_batch_size=options["micro_batch"], workers=options["workers"], checkpointing=options["checkpointing"],
                     evaluate_every=evaluate_every, save_every=save_every,
                     save_minutes=options["save_minutes"], full_every=options["full_every"],
                     patience=options["patience"], min_improvement=options["min_improvement"],
@@ -203,6 +204,7 @@ def arguments() -> tuple[dict, dict | None]:
     option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join([*gpt2.SIZES, *llama.SIZES])}")
     option("--steps", 2500, "training steps")
     option("--batch", 8, "sequences a step")
+    option("--checkpointing", 0, "to save memory, keep only the input of every so many layers and compute them again; 0 for not")
     option("--micro-batch", None, "sequences in memory at a time, if not all of them", type=int)
     option("--context", 64, "tokens a sequence")
     option("--vocabulary", 1024, "entries of the tokenizer")

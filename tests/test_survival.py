@@ -87,8 +87,24 @@ def test_a_folder_that_no_run_has_left_is_not_removed_at_the_start(tmp_path):
     assert (tmp_path / "step-99/mine").exists()
 
 
+def test_a_first_save_that_was_not_named_yet_is_gone_on_with(tmp_path):
+    """Killed between the folder's name and `latest`: the only folder is whole, and nothing of it is lost."""
+    options = json.dumps({"steps": 2, "warmup": 1, "save_every": 2})
+    finish(start(tmp_path, options))
+    expected = contents(tmp_path)
+    for name in ("latest", "best"):
+        (tmp_path / name).unlink()
+    assert checkpoint.started(tmp_path) and checkpoint.find(tmp_path).name == "step-2"
+    finish(start(tmp_path, options))
+    assert contents(tmp_path) == expected
+    (tmp_path / "step-2/config.json").unlink()  # but not with one that is not whole
+    for name in ("latest", "best"):
+        (tmp_path / name).unlink()
+    assert not checkpoint.started(tmp_path)
+
+
 def test_a_folder_that_lost_latest_is_not_started_anew(tmp_path):
-    """One folder without `latest` is a first save that was broken off; with `best`, or more folders, someone removed it."""
+    """With `best`, or more folders than one, someone removed it."""
     finish(start(tmp_path, json.dumps({"steps": 6, "keep": 3})))
     (tmp_path / "latest").unlink()
     assert checkpoint.started(tmp_path)

@@ -37,7 +37,8 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
         raise ValueError(f"block_attention: expected block >= 1 and 0 <= rate < 1, got {block} and {rate}")
     xp, G, E2 = array_module(q), H // K, v.shape[-1]
     scale = E**-0.5 if scale is None else scale
-    undropped, key = (1 / (1 - rate), key) if key is not None and rate > 0 else (1.0, None)
+    dropping = key is not None and rate > 0
+    undropped = 1 / (1 - rate) if dropping else 1.0
     visible = mask if isinstance(mask, Visible) else Visible(T, S, allowed=mask, xp=xp)
     if (visible.T, visible.S) != (T, S):
         raise ValueError(f"block_attention: the mask describes T = {visible.T}, S = {visible.S}, expected {T}, {S}")
@@ -78,7 +79,7 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
         xp.exp(A, out=A)
         z = xp.matmul(ones[:, : A.shape[2]], A)  # the sum over the keys
         z += z == 0  # an empty row: 0 / 1
-        if key is not None:
+        if dropping:
             A *= kept(part).reshape(A.shape)
         product = xp.matmul(A.swapaxes(-1, -2), part.columns(values))
         product *= undropped / z.swapaxes(-1, -2)
@@ -101,7 +102,7 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
             xp.exp(A, out=A)
             dS = _shaped(spaces[1], *A.shape)
             D_rows = part.rows(D)
-            if key is None:
+            if not dropping:
                 xp.matmul(part.columns(with_ones[1]), D_rows.swapaxes(-1, -2), out=dS)
                 dS *= A
             else:

@@ -42,6 +42,7 @@ class AdamW:
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.values = FlatTree(params, paths=paths, copy=True)
         self.gradient = FlatTree(params, paths=paths)
+        self.gradient.clear()  # as after a step, so that the first one after a resume is no different
         moments = at_least_float32(self.values.buffer[:0]).dtype
         self.m = FlatTree(params, paths=paths, dtype=moments)
         self.v = FlatTree(params, paths=paths, dtype=moments)

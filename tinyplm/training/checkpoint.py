@@ -88,6 +88,8 @@ def find(out: Path, name: str = "latest") -> Path:
     try:
         folder = out / (out / name).read_text().strip()
     except FileNotFoundError:
+        if name == "latest" and (first := _first_save(out)):
+            return first
         raise ValueError(f"{out}: nothing to resume, there is no file {name!r} in it{_hint(out, name)}") from None
     if folder == out or not folder.is_dir():
         raise ValueError(f"{out / name} names {folder.name!r}, but there is no such folder{_hint(out, name)}")
@@ -99,9 +101,17 @@ def _hint(out: Path, name: str) -> str:
 
 
 def started(out: Path) -> bool:
-    """Whether `out` holds a run with a checkpoint.  A single folder that `latest` does not name is none: the run was killed
-    in its first save, and starts again."""
-    return any((out / name).exists() for name in ("latest", "best")) or len(folders.steps(out)) > 1
+    """Whether `out` holds a run with a checkpoint."""
+    return any((out / name).exists() for name in ("latest", "best")) or len(folders.steps(out)) > 1 or bool(_first_save(out))
+
+
+def _first_save(out: Path) -> Path | None:
+    """The checkpoint of a run that was killed in its first save, when the folder had its name but `latest` was not there yet."""
+    steps = folders.steps(out)
+    if len(steps) != 1 or any((out / name).exists() for name in ("latest", "best")) or not (out / "log.jsonl").exists():
+        return None
+    folder = out / f"step-{steps[0]}"
+    return folder if folders.problem(folder) is None else None
 
 
 def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, data: str) -> State:
@@ -159,7 +169,9 @@ def prune(out: Path, state: State, keep: int) -> None:
     folders.remove_temporaries(out)
     steps = folders.steps(out)
     earlier = [step for step in steps if step <= state.step]
-    stay = {*earlier[-keep:], *(step for step in steps if step > state.step), state.best_step}
+    stay = {*earlier[-keep:], *(step for step in steps if step > state.step)}
+    if state.best_step is not None:
+        stay.add(state.best_step)
     names = {f"step-{step}" for step in stay}
     names |= {_base(out / name) for name in names}
     for step in reversed(earlier):  # increments go before their bases

@@ -128,6 +128,8 @@ def problem(folder: Path) -> str | None:
         base = folder.parent / increment["base"]
         if not base.is_dir():
             return f"it holds only what changed since {base.name}, which is missing"
+        if "increment" in read_trainer(base):
+            return f"it holds only what changed since {base.name}, which is not a full checkpoint itself"
         if wrong := problem(base):
             return f"it holds only what changed since {base.name}, where {wrong}"
         if sha256(base / CHECKSUMS) != increment["checksums"]:

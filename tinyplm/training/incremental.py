@@ -43,7 +43,8 @@ def base_of_next(out: Path, latest: str, full_every: int) -> tuple[str, int] | N
 
 
 def write(folder: Path, base: Path, number: int, model: Model, moments: dict[str, np.ndarray], trainer: dict[str, Any]) -> None:
-    """increment.safetensors and trainer.json.  Needs the memory of the base's parameters and of what changed.
+    """increment.safetensors and trainer.json.  Needs the memory of the base's parameters, of what changed, and, for one tensor
+    at a time, of an 8-byte number for each changed element.
 
     Of a changed tensor there are `name:blocks`, the numbers of its blocks, and `name:data`, their elements one after another.
     """

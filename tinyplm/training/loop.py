@@ -30,8 +30,8 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
 
     out/ gets log.jsonl, step-N/ checkpoints, and the small files `latest` and `best` that name two of them.
     resume=True goes on from out/latest and refuses, naming it, a difference in model, settings or data.  However a run was
-    ended, resumed it is bit-equal to one that was not: parameters, moments, checkpoints and log (but for times), as long as
-    workers and libraries are the same.
+    ended, resumed it is bit-equal to one that was not: parameters, moments and log (but for times), as long as workers and
+    libraries are the same.  (Which steps are saved, and which of them as increments, also depends on signals and the clock.)
 
     It returns early, with a checkpoint saved, when settings.patience is used up, and on SIGINT or SIGTERM, once the step under
     way is done; then state.signal is its number.  A second signal acts at once.
@@ -57,6 +57,8 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     try:
         _tidy(out, state, settings)
         run = _Run(model, optimizer, settings, state, out, data, validation_tokens, progress)
+        if run.out_of_patience():
+            notes.append(f"nothing is left to do: {state.waited} evaluations in a row have not improved")
         for note in filter(None, notes):
             run.progress.say(note)
         with interruptible("stopping after this step; once more stops at once" if progress else "") as interrupt:
@@ -95,12 +97,12 @@ def _tidy(out: Path, state: State, settings: Settings) -> None:
         out.mkdir(parents=True)
         sync_folder(out.parent)
     if state.step:
+        checkpoint.prune(out, state, settings.keep)  # first, since the disk may be full
+        if not (out / "latest").exists():
+            checkpoint.point(out / "latest", f"step-{state.step}")
         checkpoint.point_best(out, state)
-        checkpoint.prune(out, state, settings.keep)
     elif (out / "log.jsonl").exists():  # a run that was killed before its first checkpoint had a name
         folders.remove_temporaries(out)
-        for step in folders.steps(out):
-            folders.remove(out / f"step-{step}")
 
 
 def _last_good(out: Path) -> str:

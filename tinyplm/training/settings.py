@@ -39,7 +39,7 @@ class Settings:
     log_every: int = 1  # how often the loss is read back (a GPU waits for it)
     keep: int = 2  # periodic checkpoints kept, beside the best
     save_minutes: float | None = None  # save also when this much time has gone by since the last save
-    full_every: int = 1  # every how many saves one is full, see training.incremental; the best and the last always are
+    full_every: int = 1  # every how many saves one is full, see training.incremental; the best and a finished run's last are
     patience: int | None = None  # stop after so many evaluations in a row without an improvement; None = never
     min_improvement: float = 0.0  # of the validation loss, nats a token, to count as one
 
