@@ -96,16 +96,23 @@ def test_stack_equals_layers_by_hand():
 def test_checkpointing_and_once_are_bit_equal():
     ps, x, shift, dy = _stack_case()
     expected = list(_run(ps, x, shift)[1](dy))
-    for options in ({"checkpointing": True}, {"once": True}, {"once": True, "checkpointing": True}):
-        assert equal(list(_run(ps, x, shift, **options)[1](dy)), expected), options
+    for once in (False, True):
+        for checkpointing in (False, True, 1, 2, 3, 4, 9):
+            y, backward = _run(ps, x, shift, once=once, checkpointing=checkpointing)
+            assert equal(y, _run(ps, x, shift)[0]) and equal(list(backward(dy)), expected), (once, checkpointing)
+            if not once:
+                assert equal(list(backward(dy)), expected)
+    with pytest.raises(ValueError, match="expected checkpointing >= 0, got -1"):
+        _run(ps, x, shift, checkpointing=-1)
 
 
 def test_once_refuses_a_second_call_and_repeatable_does_not():
     ps, x, shift, dy = _stack_case()
-    _, backward = _run(ps, x, shift, once=True)
-    backward(dy)
-    with pytest.raises(RuntimeError, match="second time"):
+    for checkpointing in (0, 2):
+        _, backward = _run(ps, x, shift, once=True, checkpointing=checkpointing)
         backward(dy)
+        with pytest.raises(RuntimeError, match="second time"):
+            backward(dy)
     _, backward = _run(ps, x, shift)
     assert equal(list(backward(dy)), list(backward(dy)))
 
@@ -147,6 +154,17 @@ def test_closures_are_dropped_without_grad_and_freed_in_passing():
     _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), once=True, on_gradient=lambda i, dp: counts.append(held.count()))
     backward(np.ones(3))
     assert counts == [4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, [0, 0, 0, 0, 0]), (2, [0, 1, 0, 1, 0]), (3, [1, 0, 2, 1, 0])])
+def test_checkpointing_holds_one_group_at_a_time(size, expected):
+    """What is alive after each layer's backward, last layer first: the layers of its group that are still to come."""
+    held, counts = _Held(), []
+    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), checkpointing=size,
+                             on_gradient=lambda i, dp: counts.append(held.count()))  # fmt: skip
+    assert held.count() == 0
+    backward(np.ones(3))
+    assert counts == expected
 
 
 # ------------------------------------------------------------------------------------------------------------- shards

@@ -152,7 +152,7 @@ def stack(
     each: Callable[[int], dict] | None = None,
     grad: bool = True,
     once: bool = False,
-    checkpointing: bool = False,
+    checkpointing: int = 0,
     on_gradient: Callable[[int, Tree], None] | None = None,
 ) -> tuple[Tree, Callable | None]:
     """x_{i+1} = layer(ps[i], x_i, *shared, **each(i)) for i = 0 .. L-1; returns x_L.
@@ -162,29 +162,54 @@ def stack(
 
     grad           False: each layer's closure is dropped at once, so one layer's activations are held; backward is None.
     once           backward may be called one time only and frees each layer's closure as it passes (training).
-    checkpointing  each layer keeps its inputs only, and is computed again in the backward.
+    checkpointing  k: of each group of k layers only the input is kept, and the group is computed again in the backward
+                   (Chen et al. 2016, sec. 3; memory is least for k near sqrt(L)).  0 or False: nothing is, True: k = 1.
     on_gradient    called as on_gradient(i, dp) as soon as layer i's gradient is complete, last layer first; the list of
                    layer gradients that backward returns then holds None, so that no full tree is built up.
     """
-    backs: list[Callable | None] = []
-    run = checkpoint(layer) if checkpointing and grad else layer
-    for i, p in enumerate(ps):
-        x, back = run(p, x, *shared, **(each(i) if each else {}))
-        if grad:
-            backs.append(back)
-        del back
+    L, size = len(ps), int(checkpointing)
+    if size < 0:
+        raise ValueError(f"stack: expected checkpointing >= 0, got {checkpointing}")
+
+    def forward(first: int, last: int, x: Tree, keep: bool) -> tuple[Tree, list[Callable | None]]:
+        backs = []
+        for i in range(first, last):
+            x, back = layer(ps[i], x, *shared, **(each(i) if each else {}))
+            if keep:
+                backs.append(back)
+            del back
+        return x, backs
+
     if not grad:
-        return x, None
+        return forward(0, L, x, False)[0], None
+    inputs: list[Tree] = []  # of each group
+    backs: list[Callable | None] = []
+    if size:
+        for first in range(0, L, size):
+            inputs.append(x)
+            x, _ = forward(first, min(first + size, L), x, False)
+    else:
+        x, backs = forward(0, L, x, True)
+    calls: list[None] = []
 
     def backward(dx):
-        if once and None in backs:
+        if once and calls:
             raise RuntimeError("stack(once=True): backward was called a second time, but its closures are freed")
-        dps: list[Tree] = [None] * len(backs)
+        calls.append(None)
+        dps: list[Tree] = [None] * L
         dshared: list[Tree] = [None] * len(shared)
-        for i in reversed(range(len(backs))):
-            dp, dx, *ds = backs[i](dx)
-            if once:
+        group: list[Callable | None] = []
+        for i in reversed(range(L)):
+            if size and not group:
+                first = i - i % size
+                _, group = forward(first, i + 1, inputs[first // size], True)
+                if once:
+                    inputs[first // size] = None
+            back = group.pop() if size else backs[i]
+            if once and not size:
                 backs[i] = None
+            dp, dx, *ds = back(dx)
+            del back
             dshared = [add(total, d) for total, d in zip(dshared, ds)]
             if on_gradient is None:
                 dps[i] = dp

@@ -30,9 +30,9 @@ class Settings:
     clip: float = 1.0  # global gradient norm
     smoothing: float = 0.0  # label smoothing
     seed: int = 0
-    checkpointing: bool = False  # activation checkpointing
 
     # these may differ on resume
+    checkpointing: int = 0  # layers whose activations are computed again together, see core.stack; 0 = none
     workers: int = 1  # threads that share a batch, as far as it has sequences
     evaluate_every: int = 100
     save_every: int = 200
@@ -43,8 +43,8 @@ class Settings:
     patience: int | None = None  # stop after so many evaluations in a row without an improvement; None = never
     min_improvement: float = 0.0  # of the validation loss, nats a token, to count as one
 
-    FREE: ClassVar[tuple[str, ...]] = ("workers", "evaluate_every", "save_every", "log_every", "keep", "save_minutes",
-                                       "full_every", "patience", "min_improvement")  # fmt: skip
+    FREE: ClassVar[tuple[str, ...]] = ("checkpointing", "workers", "evaluate_every", "save_every", "log_every", "keep",
+                                       "save_minutes", "full_every", "patience", "min_improvement")  # fmt: skip
 
     def __post_init__(self) -> None:
         def whole(v) -> bool:
@@ -56,6 +56,7 @@ class Settings:
         for name in ("steps", "batch_size", "sequence_length", "workers", "evaluate_every", "save_every", "log_every", "keep",
                      "full_every"):  # fmt: skip
             self._expect(name, "an integer >= 1", lambda v: whole(v) and v >= 1)
+        self._expect("checkpointing", "an integer >= 0", lambda v: isinstance(v, int) and v >= 0)
         for name in ("warmup", "decay"):
             self._expect(name, "an integer >= 0", lambda v: whole(v) and v >= 0)
         self._expect("seed", "an integer from 0 to 2^64 - 1", lambda v: whole(v) and 0 <= v < 2**64)
