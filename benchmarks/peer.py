@@ -1,5 +1,5 @@
 """GPT-2 and LLaMA in PyTorch, as fast as eager PyTorch does them: one product for queries, keys and values and one for LLaMA's
-gate and up, scaled_dot_product_attention, rms_norm, RoPE from tables, tied heads."""
+gate and up, scaled_dot_product_attention, rms_norm, RoPE from tables for queries and keys at once, tied heads."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Block(nn.Module):
     def forward(self, x, cos, sin):
         B, T, D = x.shape
         qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.H, D // self.H)
-        if self.gated:  # both queries and keys at once; rolled by half of its width, (a, b) becomes (b, a)
-            qk = qkv[:, :, :2]
-            q, k = torch.addcmul(qk * cos, qk.roll(cos.shape[-1] // 2, -1), sin).unbind(2)
-            v = qkv[:, :, 2]
+        if self.gated:
+            qk, v = qkv[:, :, :2], qkv[:, :, 2]
+            a, b = qk.chunk(2, -1)
+            q, k = (qk * cos + torch.cat([b, a], -1) * sin).unbind(2)
         else:
             q, k, v = qkv.unbind(2)
         o = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
@@ -45,11 +45,15 @@ def norm(family: str, D: int) -> nn.Module:
 
 
 class Model(nn.Module):
-    def __init__(self, family: str, shape: list[int], checkpointing: bool = False):
+    """chunked: the loss by linear_cross_entropy in chunks, which never holds all logits; torch.compile takes the plain one."""
+
+    def __init__(self, family: str, shape: list[int], checkpointing: bool = False, chunked: bool = True):
         super().__init__()
         L, D, H, T, _, V = shape
         self.checkpointing = checkpointing
+        self.chunks = nn.LinearCrossEntropyOptions() if chunked else None
         self.tokens = nn.Embedding(V, D)
+        nn.init.normal_(self.tokens.weight, std=0.02)
         self.positions = nn.Embedding(T, D) if family == "gpt2" else None
         self.layers, self.norm = nn.ModuleList(Block(family, D, H) for _ in range(L)), norm(family, D)
         E = D // H
@@ -66,8 +70,7 @@ class Model(nn.Module):
                 x = checkpoint(layer, x, self.cos, self.sin, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(x, self.cos, self.sin)
-        logits = F.linear(self.norm(x), self.tokens.weight)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return F.linear_cross_entropy(self.norm(x).flatten(0, 1), self.tokens.weight, targets.flatten(), options=self.chunks)
 
 
 @torch.no_grad()

@@ -53,7 +53,9 @@ def serve(work: Callable[[], object], fact: float = 0, before: int = 0, warm_up:
         print(time.perf_counter() - start, peak_memory() - before, flush=True)
 
 
-def take_turns(script: str, libraries: tuple[str, ...], arguments: list[str], rounds: int, may_fail: tuple[str, ...] = ()) -> dict[str, tuple]:
+def take_turns(
+    script: str, libraries: tuple[str, ...], arguments: list[str], rounds: int, may_fail: tuple[str, ...] = ()
+) -> dict[str, tuple]:
     """{library: (its fact, seconds of each round, peak memory in MiB)} from `script --serve LIBRARY ARGUMENTS`.
 
     may_fail: libraries that are left out of the result if they end before their first turn; what they say is on stderr.
