@@ -5,7 +5,7 @@
 
 The configurations: tinyplm with all activations kept; with each layer's inputs kept alone and the layer computed again in the
 backward; the same by groups of layers, by default of about sqrt(L); PyTorch with all kept; and with torch.utils.checkpoint
-(use_reentrant=False) around each layer.  Each runs in a process of its own with all cores; they take turns, one step each.
+(use_reentrant=False) around each layer.  Both form the loss in chunks.  Each runs in a process of its own with all cores; they take turns, one step each.
 Printed: the peak above what was used before the model was made, in MiB: parameters, gradient and the optimizer's moments (the
 column "states", 16 bytes a parameter) are in it; and the time of a step, relative to the same library without checkpointing.
 """
@@ -19,9 +19,8 @@ import sys
 from steps import FAMILIES, config_fields, read_shape, tinyplm_work, torch_work
 from turns import median_ratio, serve, take_turns
 
-# layers, width, heads, context, batch, vocabulary: three depths, then longer and longer contexts of two samples
-SHAPES = ["4,256,4,256,8,2048", "8,256,4,256,8,2048", "16,256,4,256,8,2048",
-          "8,256,4,512,2,2048", "8,256,4,1024,2,2048", "8,256,4,2048,2,2048"]  # fmt: skip
+# layers, width, heads, context, batch, vocabulary: three depths, then two long contexts
+SHAPES = ["4,256,4,256,4,2048", "8,256,4,256,4,2048", "16,256,4,256,4,2048", "4,256,4,1024,2,2048", "4,256,4,2048,2,2048"]
 CONFIGURATIONS = {"tinyplm": ("kept", "layers", "groups"), "PyTorch": ("torch-kept", "torch-layers")}
 
 
@@ -59,11 +58,11 @@ def main() -> None:
     options = parser.parse_args()
     shapes = [read_shape(shape) for shape in options.shape or SHAPES]
     if options.serve in CONFIGURATIONS["PyTorch"]:
-        serve(*torch_work(options.family, shapes[0], checkpointing=options.serve == "torch-layers"), warm_up=2)
+        serve(*torch_work(options.family, shapes[0], options.serve == "torch-layers", chunked=True), warm_up=1)
         return
     if options.serve:
         checkpointing = {"kept": False, "layers": True, "groups": options.group}[options.serve]
-        serve(*tinyplm_work(options.family, shapes[0], options.workers, checkpointing), warm_up=2)
+        serve(*tinyplm_work(options.family, shapes[0], options.workers, checkpointing), warm_up=1)
         return
     print(f"{options.family}: peak memory of a step in MiB; time relative to the same library with all activations kept")
     print(f"{'':<34}{'':>8} {'tinyplm: kept, by':>24} {'PyTorch':>16} {'time: tinyplm':>16} {'PyTorch':>8}")

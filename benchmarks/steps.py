@@ -101,7 +101,7 @@ def tinyplm_work(family: str, shape: list[int], workers: int, checkpointing: int
     return tinyplm_step(create(family, shape), shape, workers, checkpointing), peak, before
 
 
-def torch_work(family: str, shape: list[int], checkpointing: bool = False, compiled: bool = False):
+def torch_work(family: str, shape: list[int], checkpointing: bool = False, chunked: bool = False, compiled: bool = False):
     import torch
     from peer import Model
 
@@ -112,7 +112,7 @@ def torch_work(family: str, shape: list[int], checkpointing: bool = False, compi
     peak = matmul_peak(torch.matmul, torch.rand(1024, 1024))
     torch_step(Model(family, SMALL), SMALL)()
     before = memory_before()
-    return torch_step(Model(family, shape, checkpointing, chunked=not compiled), shape, compiled), peak, before
+    return torch_step(Model(family, shape, checkpointing, chunked), shape, compiled), peak, before
 
 
 def disagreement(family: str, shape: list[int], workers: int) -> float:

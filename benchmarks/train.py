@@ -5,8 +5,8 @@
     python benchmarks/train.py --check         # only that both compute the same, in all shapes
 
 Each library runs in a process of its own with all cores; they take turns, one step each, so that a change of the machine's speed
-hits all.  PyTorch (peer.py) uses scaled_dot_product_attention, its loss in chunks, fused AdamW, clip_grad_norm_ and the same
-allocator settings.  Before, both are trained for three steps from the same weights, and have to agree in the losses.
+hits all.  PyTorch (peer.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and the same allocator settings.
+Before, both are trained for three steps from the same weights, and have to agree in the losses.
 
 Printed: medians and the ratio of eager PyTorch's time to ours (of the rounds, pair by pair); the time with the peer's forward and
 loss under torch.compile; memory, which is the peak above what was used before the model was made, and the ratio of theirs to
@@ -53,7 +53,7 @@ def check(family: str, shape: list[int], workers: int) -> None:
     difference = disagreement(family, shape, workers)
     if not difference < TOLERANCE:
         raise RuntimeError(f"{family} {tuple(shape)}: expected losses within {TOLERANCE:.0e}, they differ by {difference:.0e}")
-    print(f"{family} {tuple(shape)}: from the same weights, the losses of three steps differ by {difference:.0e} at most", flush=True)
+    print(f"{family} {tuple(shape)}: three steps from the same weights, losses differ by {difference:.0e} at most", flush=True)
 
 
 def table(families: list[str], shapes: list[list[int]], options: argparse.Namespace) -> None:
