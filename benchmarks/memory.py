@@ -5,7 +5,8 @@
 
 The configurations: tinyplm with all activations kept; with each layer's inputs kept alone and the layer computed again in the
 backward; the same by groups of layers, by default of about sqrt(L); PyTorch with all kept; and with torch.utils.checkpoint
-(use_reentrant=False) around each layer.  Both form the loss in chunks.  Each runs in a process of its own with all cores; they take turns, one step each.
+(use_reentrant=False) around each layer.  Both libraries form the loss in chunks.  Each configuration runs in a process of its own
+with all cores; they take turns, one step each.
 Printed: the peak above what was used before the model was made, in MiB: parameters, gradient and the optimizer's moments (the
 column "states", 16 bytes a parameter) are in it; and the time of a step, relative to the same library without checkpointing.
 """

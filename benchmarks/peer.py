@@ -45,8 +45,8 @@ def norm(family: str, D: int) -> nn.Module:
 
 
 class Model(nn.Module):
-    """chunked: the loss never holds all logits.  With a small vocabulary that takes as long as the plain one and less memory; with
-    50257 entries it took six times as long for a whole step (torch 2.13), and torch.compile does not take it."""
+    """chunked: the loss never holds all logits.  With a small vocabulary that takes as long as the plain one and less memory;
+    with 50257 entries the whole step took six times as long (torch 2.13), and torch.compile falls back to eager at it."""
 
     def __init__(self, family: str, shape: list[int], checkpointing: bool = False, chunked: bool = False):
         super().__init__()

@@ -2,6 +2,7 @@
 
     python benchmarks/train.py                 # three sizes of each family
     python benchmarks/train.py --rounds 20 --family llama --shape 4,256,4,128,16,2048
+    python benchmarks/train.py --compile       # and PyTorch under torch.compile, which takes minutes more
     python benchmarks/train.py --check         # only that both compute the same, in all shapes
 
 Each library runs in a process of its own with all cores; they take turns, one step each, so that a change of the machine's speed
@@ -63,7 +64,7 @@ def table(families: list[str], shapes: list[list[int]], options: argparse.Namesp
           f"{'tinyplm':>9}{'PyTorch':>9}{'ratio':>7}{'NumPy':>7}{'PyTorch':>9}{'of peak':>8}")  # fmt: skip
     for family in families:
         for shape in shapes:
-            print(compare(family, shape, options.rounds, options.workers, not options.no_compile), flush=True)
+            print(compare(family, shape, options.rounds, options.workers, options.compile), flush=True)
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="steps of each library (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="only check that both compute the same, in these shapes")
-    parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which takes a while")
+    parser.add_argument("--compile", action="store_true", help="PyTorch under torch.compile as well, which takes a while")
     parser.add_argument("--serve", choices=["tinyplm", "torch", "compiled"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     families, shapes = options.family or FAMILIES, [read_shape(shape) for shape in options.shape or SHAPES]
