@@ -15,9 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-from pathlib import Path
 
-from turns import matmul_peak, median_ratio, peak_memory, serve, take_turns
+from turns import matmul_peak, median_ratio, memory_before, serve, take_turns
 
 LENGTHS = [512, 1024, 2048, 4096]
 SHAPE = "2,8,8,64"  # samples, heads, key/value heads, width of a head
@@ -30,12 +29,6 @@ def inputs(shape: list[int], T: int) -> dict:
     rng = np.random.default_rng(0)
     return {name: rng.standard_normal((B, heads, T, E), dtype=np.float32)
             for name, heads in (("q", H), ("k", K), ("v", K), ("do", H))}  # fmt: skip
-
-
-def memory_before() -> int:
-    """The resident size now, from which the peak is counted again (proc(5): clear_refs)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_memory()
 
 
 def tinyplm_work(shape: list[int], T: int, workers: int, blocks: bool):

@@ -16,6 +16,7 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from steps import config_fields
 from turns import median_ratio, serve, shortest, take_turns
 
 # family, layers, width, heads, vocabulary; the second of each family has the shape of GPT-2 124M
@@ -27,12 +28,7 @@ def settings(model: str, context: int) -> tuple[str, dict]:
     """The family and the fields of its config.json."""
     family, *numbers = model.split(",")
     L, D, H, V = map(int, numbers)
-    if family == "gpt2":
-        sizes = {"n_layer": L, "n_embd": D, "n_head": H, "n_positions": context}
-    else:
-        sizes = {"num_hidden_layers": L, "hidden_size": D, "num_attention_heads": H, "intermediate_size": 8 * D // 3,
-                 "max_position_embeddings": context, "tie_word_embeddings": True}  # fmt: skip
-    return family, {**sizes, "vocab_size": V, "bos_token_id": None, "eos_token_id": None}
+    return family, config_fields(family, L, D, H, context, V)
 
 
 def bandwidth() -> float:

@@ -18,6 +18,12 @@ def peak_memory() -> int:
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 
 
+def memory_before() -> int:
+    """The resident size now, in KiB, from which the peak is counted again (proc(5): clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory()
+
+
 def matmul_peak(matmul: Callable, a) -> float:
     """GFLOP/s of the product of a square float32 matrix with itself, the best of some."""
     return 2 * len(a) ** 3 / shortest(lambda: matmul(a, a), 12) / 1e9
@@ -47,14 +53,25 @@ def serve(work: Callable[[], object], fact: float = 0, before: int = 0, warm_up:
         print(time.perf_counter() - start, peak_memory() - before, flush=True)
 
 
-def take_turns(script: str, libraries: tuple[str, ...], arguments: list[str], rounds: int) -> dict[str, tuple]:
-    """{library: (its fact, seconds of each round, peak memory in MiB)} from `script --serve LIBRARY ARGUMENTS`."""
+def take_turns(
+    script: str, libraries: tuple[str, ...], arguments: list[str], rounds: int, may_fail: tuple[str, ...] = ()
+) -> dict[str, tuple]:
+    """{library: (its fact, seconds of each round, peak memory in MiB)} from `script --serve LIBRARY ARGUMENTS`.
+
+    may_fail: libraries that are left out of the result if they end before their first turn; what they say is on stderr.
+    """
     processes, facts = {}, {}
     for library in libraries:  # one after the other, so that each measures its fact alone
         command = [sys.executable, script, "--serve", library, *arguments]
         processes[library] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        facts[library] = float(processes[library].stdout.readline())
-    seconds, memory = {library: [] for library in libraries}, {}
+        fact = processes[library].stdout.readline()
+        if fact:
+            facts[library] = float(fact)
+        elif library in may_fail:
+            processes.pop(library).wait()
+        else:
+            raise RuntimeError(f"{library}: expected its process to get ready, but it ended with {processes[library].wait()}")
+    seconds, memory = {library: [] for library in processes}, {}
     for _ in range(rounds):
         for library, process in processes.items():
             time.sleep(PAUSE)
@@ -66,7 +83,7 @@ def take_turns(script: str, libraries: tuple[str, ...], arguments: list[str], ro
     for process in processes.values():
         process.stdin.close()
         process.wait()
-    return {library: (facts[library], seconds[library], memory[library]) for library in libraries}
+    return {library: (facts[library], seconds[library], memory[library]) for library in processes}
 
 
 def median_ratio(slower: list[float], faster: list[float]) -> float:

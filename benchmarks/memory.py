@@ -1,0 +1,81 @@
+"""Memory of a training step with and without activation checkpointing, against PyTorch, by depth and by length of context.
+
+    python benchmarks/memory.py
+    python benchmarks/memory.py --shape 32,256,4,256,8,4096 --group 6
+
+The configurations: tinyplm with all activations kept; with each layer's inputs kept alone and the layer computed again in the
+backward; the same by groups of layers, by default of about sqrt(L); PyTorch with all kept; and with torch.utils.checkpoint
+(use_reentrant=False) around each layer.  Both libraries form the loss in chunks.  Each configuration runs in a process of its own
+with all cores; they take turns, one step each.
+Printed: the peak above what was used before the model was made, in MiB: parameters, gradient and the optimizer's moments (the
+column "states", 16 bytes a parameter) are in it; and the time of a step, relative to the same library without checkpointing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from steps import FAMILIES, config_fields, read_shape, tinyplm_work, torch_work
+from turns import median_ratio, serve, take_turns
+
+# layers, width, heads, context, batch, vocabulary: three depths, then two long contexts
+SHAPES = ["4,256,4,256,4,2048", "8,256,4,256,4,2048", "16,256,4,256,4,2048", "4,256,4,1024,2,2048", "4,256,4,2048,2,2048"]
+CONFIGURATIONS = {"tinyplm": ("kept", "layers", "groups"), "PyTorch": ("torch-kept", "torch-layers")}
+
+
+def states(family: str, shape: list[int]) -> float:
+    """MiB of the parameters, the gradient and two moments in float32."""
+    from tinyplm import hub, weights
+    from tinyplm.models import family as find_family
+
+    L, D, H, T, _, V = shape
+    module = find_family(family)
+    config = hub.make_config(module, None, **config_fields(family, L, D, H, T, V))
+    return 16 * weights.count_parameters(module.shapes(config)) / 2**20
+
+
+def compare(family: str, shape: list[int], group: int, rounds: int, workers: int) -> str:
+    """One row of the table."""
+    arguments = ["--family", family, "--shape", ",".join(map(str, shape)), "--group", str(group), "--workers", str(workers)]
+    results = take_turns(__file__, sum(CONFIGURATIONS.values(), ()), arguments, rounds)
+    columns = f"{states(family, shape):>8.0f}"
+    for names in CONFIGURATIONS.values():
+        columns += " " + "".join(f"{results[name][2]:>8.0f}" for name in names)
+    for first, *others in CONFIGURATIONS.values():
+        columns += " " + "".join(f"{median_ratio(results[name][1], results[first][1]):>8.2f}" for name in others)
+    return f"{str(tuple(shape)):<28}{group:>6}{columns}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", choices=FAMILIES, default="gpt2", help="(default: %(default)s)")
+    parser.add_argument("--shape", action="append", help="layers,width,heads,context,batch,vocabulary; may be repeated")
+    parser.add_argument("--group", type=int, help="layers of a group (default: about the square root of their number)")
+    parser.add_argument("--rounds", type=int, default=9, help="steps of each configuration (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
+    parser.add_argument("--serve", choices=sum(CONFIGURATIONS.values(), ()), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    shapes = [read_shape(shape) for shape in options.shape or SHAPES]
+    if options.serve in CONFIGURATIONS["PyTorch"]:
+        serve(*torch_work(options.family, shapes[0], options.serve == "torch-layers", chunked=True), warm_up=1)
+        return
+    if options.serve:
+        checkpointing = {"kept": False, "layers": True, "groups": options.group}[options.serve]
+        serve(*tinyplm_work(options.family, shapes[0], options.workers, checkpointing), warm_up=1)
+        return
+    print(f"{options.family}: peak memory of a step in MiB; time relative to the same library with all activations kept")
+    print(f"{'':<34}{'':>8} {'tinyplm: kept, by':>24} {'PyTorch':>16} {'time: tinyplm':>16} {'PyTorch':>8}")
+    print(f"{'(L, D, H, T, B, V)':<28}{'group':>6}{'states':>8} {'all':>8}{'layer':>8}{'group':>8} {'all':>8}{'layer':>8}"
+          f" {'layer':>8}{'group':>8} {'layer':>8}")  # fmt: skip
+    for shape in shapes:
+        group = options.group or max(2, round(shape[0] ** 0.5))
+        print(compare(options.family, shape, group, options.rounds, options.workers), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")

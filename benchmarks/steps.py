@@ -1,0 +1,134 @@
+"""A training step of tinyplm and of PyTorch, of the same model: what benchmarks/train.py and benchmarks/memory.py share.
+
+A shape is (L, D, H, T, B, V): layers, width, heads, context, batch, vocabulary.  The heads are tied; LLaMA has 8/3 D in its MLP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from turns import matmul_peak, memory_before
+
+FAMILIES = ("gpt2", "llama")
+LEARNING_RATE, DECAY, CLIP = 1e-3, 0.1, 1.0
+SMALL = [2, 64, 2, 16, 4, 101]  # for checks, and to have each library's code loaded before memory is counted
+
+
+def read_shape(text: str) -> list[int]:
+    try:
+        shape = [int(n) for n in text.split(",")]
+    except ValueError:
+        shape = []
+    if len(shape) != 6 or min(shape) < 1 or shape[1] % shape[2]:
+        raise ValueError(f"expected layers,width,heads,context,batch,vocabulary, the width a multiple of the heads; got {text!r}")
+    return shape
+
+
+def feed_forward(D: int) -> int:
+    """LLaMA's F: 8/3 of the width, as a multiple of 16, as in examples/pretrain.py."""
+    return -(-8 * D // 3 // 16) * 16
+
+
+def config_fields(family: str, L: int, D: int, H: int, T: int, V: int) -> dict:
+    """The fields of the family's config.json, without dropout."""
+    if family == "gpt2":
+        sizes = {"n_layer": L, "n_embd": D, "n_head": H, "n_positions": T,
+                 "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}  # fmt: skip
+    else:
+        sizes = {"num_hidden_layers": L, "hidden_size": D, "num_attention_heads": H, "intermediate_size": feed_forward(D),
+                 "max_position_embeddings": T, "tie_word_embeddings": True}  # fmt: skip
+    return {**sizes, "vocab_size": V, "bos_token_id": None, "eos_token_id": None}
+
+
+def batch(shape: list[int]) -> np.ndarray:
+    """Inputs and targets, each (B, T)."""
+    T, B, V = shape[3:]
+    return np.random.default_rng(0).integers(0, V, (2, B, T))
+
+
+def create(family: str, shape: list[int]):
+    import tinyplm
+
+    L, D, H, T, _, V = shape
+    return tinyplm.create(family, **config_fields(family, L, D, H, T, V))
+
+
+def tinyplm_step(model, shape: list[int], workers: int, checkpointing: int = False) -> Callable[[], float]:
+    """A function that does one step and returns the loss.  It makes the optimizer, to which the parameters belong."""
+    from tinyplm.optim.adamw import AdamW
+    from tinyplm.training.settings import Settings
+    from tinyplm.training.step import update
+
+    optimizer = AdamW(model.params, weight_decay=DECAY)
+    model.params = optimizer.params
+    settings = Settings(batch_size=shape[4], sequence_length=shape[3], learning_rate=LEARNING_RATE, schedule="constant", warmup=0,
+                        clip=CLIP, checkpointing=checkpointing, workers=workers)  # fmt: skip
+    inputs, targets = batch(shape)
+    return lambda: float(update(model, optimizer, inputs, targets, settings=settings, step=0)[0])
+
+
+def torch_step(model, shape: list[int], compiled: bool = False) -> Callable[[], float]:
+    """The same in PyTorch, at its best: fused AdamW, which decays the same matrices, and clip_grad_norm_."""
+    import torch
+
+    decayed = [p for name, p in model.named_parameters() if p.ndim == 2 and name not in ("tokens.weight", "positions.weight")]
+    groups = [{"params": decayed, "weight_decay": DECAY},
+              {"params": [p for p in model.parameters() if all(p is not d for d in decayed)], "weight_decay": 0.0}]  # fmt: skip
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
+    inputs, targets = torch.from_numpy(batch(shape))
+    loss_of = torch.compile(model.loss) if compiled else model.loss
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(inputs, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def tinyplm_work(family: str, shape: list[int], workers: int, checkpointing: int = False):
+    """What turns.serve takes: the step, this library's matmul peak, and the memory before the model was made."""
+    from tinyplm.backend import keep_freed_memory
+
+    keep_freed_memory()
+    peak = matmul_peak(np.matmul, np.random.default_rng(0).random((1024, 1024), dtype=np.float32))
+    tinyplm_step(create(family, SMALL), SMALL, workers)()
+    before = memory_before()
+    return tinyplm_step(create(family, shape), shape, workers, checkpointing), peak, before
+
+
+def torch_work(family: str, shape: list[int], checkpointing: bool = False, chunked: bool = False, compiled: bool = False):
+    import torch
+    from peer import Model
+
+    from tinyplm.backend import keep_freed_memory
+
+    keep_freed_memory()
+    torch.manual_seed(0)
+    peak = matmul_peak(torch.matmul, torch.rand(1024, 1024))
+    torch_step(Model(family, SMALL), SMALL)()
+    before = memory_before()
+    return torch_step(Model(family, shape, checkpointing, chunked), shape, compiled), peak, before
+
+
+def disagreement(family: str, shape: list[int], workers: int) -> float:
+    """The largest relative difference of the first three losses, both libraries trained from the same weights."""
+    from peer import Model, copy_parameters
+
+    ours = create(family, shape)
+    theirs = Model(family, shape)
+    copy_parameters(theirs, ours.params)
+    steps = tinyplm_step(ours, shape, workers), torch_step(theirs, shape)
+    return max(abs(a - b) / b for a, b in ([step() for step in steps] for _ in range(3)))
+
+
+def flops(family: str, shape: list[int]) -> float:
+    """Of one step: 6 for each weight of a matrix, the head's among them, and token (2 forward, 4 backward); and as many as the
+    causal half of the two T x T products of attention takes, three times.  What is computed again is not counted."""
+    L, D, _, T, B, V = shape
+    layer = 4 * D * D + (8 * D * D if family == "gpt2" else 3 * D * feed_forward(D))
+    return 6 * B * T * (L * layer + D * V) + 3 * L * B * 2 * 2 * D * T * (T + 1) / 2
