@@ -117,7 +117,8 @@ def test_layer_gradients_go_to_the_callback_and_are_not_built_again(family, tied
 
 @each_family
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, tied):
+@pytest.mark.parametrize("factored", [True, False])
+def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, tied, factored):
     model = tiny(family, tie_word_embeddings=tied)
     ids, targets = batch()
     loss, back = loss_of(model, model.params, input_ids=ids, targets=targets, total=7)
@@ -128,13 +129,15 @@ def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, tied):
         total.add(gradient, path)
 
     same, parts_back = causal_lm.loss_in_parts(model.family, model.params, give, config=model.config, total=7, input_ids=ids,
-                                               targets=targets)  # fmt: skip
-    path, rows = parts_back(1.5)
+                                               targets=targets, factors=factored)  # fmt: skip
+    left = parts_back(1.5)
+    assert len(left) == 1 + factored
     assert len(parts) == len(set(parts)), "an array in two parts has no fixed order of summation"
     assert parts.index("body.layers.1.mlp." + list(model.params["body"]["layers"][1]["mlp"])[0]) < parts.index(
         "body.layers.0.norm1.gamma"
     )
-    total.add(rows, path)
+    for tree in left:
+        total.add(tree, workers=2)
     assert float(same) == pytest.approx(float(loss), rel=1e-14) and relative_error(total.tree, back(1.5)) < 1e-13
 
 

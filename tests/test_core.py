@@ -231,6 +231,17 @@ def test_reduce_shards_raises_what_went_wrong_and_nobody_waits_for_ever(broken, 
         core.reduce_shards(f, {"x": np.arange(3)}, 3, lambda path, part: None)
 
 
+def test_reduce_shards_refuses_parts_that_do_not_match():
+    """A shard that waits for a part that the one in front never hands in would wait for ever."""
+
+    def f(part, give):
+        for path in "abc"[: 1 + part["x"][0]]:
+            give(path, part)
+
+    with pytest.raises(RuntimeError, match="shard 1 of the batch hands in more parts than shard 0"):
+        core.reduce_shards(f, {"x": np.arange(2)}, 2, lambda path, part: None)
+
+
 def test_map_shards_passes_errors_on():
     def fail(part):
         raise ValueError("in the worker")

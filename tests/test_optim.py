@@ -12,7 +12,7 @@ import reference.optim.clip as ref_clip
 import reference.optim.schedule as ref_schedule
 from tests.laws import relative_error
 from tinyplm.backend import to_device, to_host
-from tinyplm.core import Rows, flatten
+from tinyplm.core import Product, Rows, flatten
 from tinyplm.optim import adamw as adamw_module
 from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.clip import clip_by_global_norm, global_norm
@@ -156,3 +156,8 @@ def test_a_flat_tree_is_views_into_one_buffer():
         flat.add(Rows(np.array([1, 1]), np.ones((2, 3))), "tokens")  # the first to come, and few rows of it
         flat.add(Rows(np.array([2]), np.ones((1, 3))), "tokens")
         assert flat.leaves["tokens"].sum(axis=1).tolist() == [0, 6, 3, 0] and flat.buffer.sum() == 9
+        flat.clear()
+        for times in (1, 2):
+            flat.add({"tokens": Product(np.arange(8.0).reshape(2, 4), np.ones((2, 3)))}, workers=2)
+            assert flat.leaves["tokens"][:, 0].tolist() == [4 * times, 6 * times, 8 * times, 10 * times]
+            assert flat.buffer.sum() == 84 * times

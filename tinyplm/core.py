@@ -23,11 +23,25 @@ Tree = Any
 class Rows(NamedTuple):
     """The gradient of a table of which few rows were looked up: updates[n] (N, D) belongs to row ids[n] (N,), zero elsewhere.
 
-    Only whoever asks for it gets it (models.causal_lm.loss with `give`), and only optim.flat.FlatTree.add takes it.
+    Only whoever asks for it gets it (models.causal_lm.loss_in_parts), and only optim.flat.FlatTree.add takes it.
     """
 
     ids: Any
     updates: Any
+
+
+class Product(NamedTuple):
+    """The gradient a^T b of a matrix, kept as its factors a (N, I) and b (N, J) where these are smaller: N below I and J.
+
+    As with Rows, only whoever asks for it gets it.
+    """
+
+    a: Any
+    b: Any
+
+    @property
+    def T(self) -> Product:
+        return Product(self.b, self.a)
 
 
 # ------------------------------------------------------------------------------------------------- trees
@@ -163,7 +177,8 @@ def stack(
     grad           False: each layer's closure is dropped at once, so one layer's activations are held; backward is None.
     once           backward may be called one time only and frees each layer's closure as it passes (training).
     checkpointing  k: of each group of k layers only the input is kept, and the group is computed again in the backward
-                   (Chen et al. 2016, sec. 3; memory is least for k near sqrt(L)).  0 or False: nothing is, True: k = 1.
+                   (Chen et al. 2016, sec. 3).  Memory is least for k near sqrt(L / r), where r is how much more a layer holds
+                   than its input, 13 in GPT-2: that is 1 for all but very deep stacks.  0 or False: off, True: k = 1.
     on_gradient    called as on_gradient(i, dp) as soon as layer i's gradient is complete, last layer first; the list of
                    layer gradients that backward returns then holds None, so that no full tree is built up.
     """
@@ -289,15 +304,18 @@ def reduce_shards(f: Callable[[Tree, Callable], Any], batch: Tree, workers: int,
     """
     parts = shards(batch, workers)
     given = [0] * len(parts)  # how many parts each shard has handed in
+    finished = [False] * len(parts)
     turn = threading.Condition()
     failures: list[BaseException] = []
 
     def run(number: int) -> Any:
         def give(path: str, gradient: Tree) -> None:
             with turn:
-                turn.wait_for(lambda: failures or number == 0 or given[number - 1] > given[number])
+                turn.wait_for(lambda: failures or number == 0 or given[number - 1] > given[number] or finished[number - 1])
                 if failures:
                     raise failures[0]  # the cause, whichever shard's error map_threads comes to first
+                if number > 0 and given[number - 1] == given[number]:
+                    raise RuntimeError(f"shard {number} of the batch hands in more parts than shard {number - 1}")
                 add(path, gradient)
                 given[number] += 1
                 turn.notify_all()
@@ -305,10 +323,12 @@ def reduce_shards(f: Callable[[Tree, Callable], Any], batch: Tree, workers: int,
         try:
             return f(parts[number], give)
         except BaseException as error:
-            with turn:  # nobody may wait for this shard any more
-                failures.append(error)
-                turn.notify_all()
+            failures.append(error)
             raise
+        finally:
+            with turn:  # nobody may wait for this shard any more
+                finished[number] = True
+                turn.notify_all()
 
     return map_threads(run, range(len(parts)), len(parts))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Real
 
 from ..backend import array_module, at_least_float32, is_host
+from ..core import Product
 
 
 def cross_entropy(logits, *, targets, weights=None, total=None, smoothing=0.0, ignore_index=-100):
@@ -33,7 +34,7 @@ def cross_entropy(logits, *, targets, weights=None, total=None, smoothing=0.0, i
 
 
 def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None, smoothing=0.0, ignore_index=-100,
-                             chunk=1024, grad=True):  # fmt: skip
+                             chunk=1024, grad=True, factors=False):  # fmt: skip
     """cross_entropy(x W + b, ...) without ever holding all logits: tokens are taken `chunk` at a time.
 
     x (..., D), W (D, V), b (V,) or None -> a scalar.  Logits (chunk, V) live only while their chunk is worked on.
@@ -41,6 +42,8 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
     backward only scales them by dloss.  In float16, also 1 / total waits for the backward, so that the loss scale in dloss
     finds the gradients before they have vanished; dW and db are summed in at least float32.
     grad=False skips all that; backward is then None.
+    factors=True: all tokens are one chunk, and dW comes as core.Product(x, dlogits), which is smaller where there are fewer
+    tokens than D.
     """
     xp = array_module(x)
     rows = x.reshape(-1, x.shape[-1])
@@ -50,8 +53,9 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
     w, t, denominator = _weights(x, W.shape[1], targets, weights, total, smoothing, ignore_index)
     late = denominator if x.dtype == "float16" else 1.0
     early = w if x.dtype == "float16" else w / denominator
+    chunk = max(chunk, rows.shape[0]) if factors else chunk
     dx = xp.empty(rows.shape, dtype=rows.dtype) if grad else None
-    dWT = xp.zeros(W.shape[::-1], dtype=at_least_float32(W[:0]).dtype) if grad else None
+    dWT = xp.zeros(W.shape[::-1], dtype=at_least_float32(W[:0]).dtype) if grad and not factors else None
     db = xp.zeros(b.shape, dtype=at_least_float32(b[:0]).dtype) if grad and b is not None else None
     loss = 0
     for start in range(0, rows.shape[0], chunk):
@@ -65,7 +69,9 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
             logits /= exp_sum  # now p
             d = _rows_gradient(logits, t[part], early[part], smoothing)
             xp.matmul(d.astype(rows.dtype, copy=False), W.T, out=dx[part])
-            if start == 0:
+            if factors:
+                dlogits = d  # of the only chunk
+            elif start == 0:
                 xp.matmul(d.T, at_least_float32(rows[part]), out=dWT)
             else:
                 dWT += d.T @ at_least_float32(rows[part])
@@ -78,7 +84,8 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
                 return a.astype(dtype, copy=False)  # the usual case in training, and dW is as large as the head
             return (at_least_float32(a) * (dloss / late)).astype(dtype, copy=False)
 
-        return scaled(dx, x.dtype).reshape(x.shape), scaled(dWT, W.dtype).T, None if db is None else scaled(db, b.dtype)
+        dW = Product(at_least_float32(rows), scaled(dlogits, dlogits.dtype)) if factors else scaled(dWT, W.dtype).T
+        return scaled(dx, x.dtype).reshape(x.shape), dW, None if db is None else scaled(db, b.dtype)
 
     return loss / denominator, backward if grad else None
 

@@ -85,26 +85,33 @@ def loss(family: ModuleType, params: Tree, *, config, targets, weights=None, tot
 
 
 def loss_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], None], *, config, targets, input_ids,
-                  total=None, smoothing=0.0, chunk=1024, **inputs):  # fmt: skip
+                  total=None, smoothing=0.0, chunk=1024, factors=False, **inputs):  # fmt: skip
     """`loss` for training: backward(dloss), to be called once, hands each part of the gradient to give(path, gradient) as soon
     as it is complete, first the head, then layer by layer, and keeps none of them (see core.reduce_shards).
 
-    -> loss (0-dimensional); backward returns what is left, (path, core.Rows): the look-up's gradient of the table, of which few
-    rows are not zero.  It is apart because a tied table has another one, from the head.
+    -> loss (0-dimensional); backward returns what is left, a list of trees: the look-up's gradient of the table as core.Rows,
+    which is apart because a tied table has another one, from the head.  factors=True: that one is left, too, as a core.Product.
+    With fewer tokens than the model is wide the factors are small, and all threads share the product when the shards are done.
     """
     x, _ = embedding(params["body"]["tokens"], ids=input_ids)
     hidden, body_back = family.body(params["body"], x, config=config, once=True, **inputs,
                                     on_gradient=lambda i, dp: give(f"body.layers.{i}", dp))  # fmt: skip
     W, W_back = family.output_matrix(params, config=config)
-    value, *backs = vocabulary_cross_entropy(hidden, W, targets=targets, total=total, smoothing=smoothing, chunk=chunk)
+    value, *backs = vocabulary_cross_entropy(hidden, W, targets=targets, total=total, smoothing=smoothing, chunk=chunk,
+                                             factors=factors)  # fmt: skip
 
     def backward(dloss):
         dhidden, dW, _ = backs.pop()(dloss)  # pop: what it keeps is as large as the head
-        give("", W_back(dW))
+        left = []
+        if factors:
+            left.append(W_back(dW))
+        else:
+            give("", W_back(dW))
         del dW
         dbody, dx = body_back(dhidden)
         give("body", {**dbody, "layers": None})
-        return "body.tokens", Rows(input_ids.reshape(-1), dx.reshape(-1, dx.shape[-1]))
+        left.append({"body": {"tokens": Rows(input_ids.reshape(-1), dx.reshape(-1, dx.shape[-1]))}})
+        return left
 
     return value, backward
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..backend import add_rows, array_module
-from ..core import Rows, Tree, flatten, unflatten
+from ..backend import add_rows, array_module, is_host
+from ..core import Product, Rows, Tree, flatten, map_threads, unflatten
+
+_BLOCK = 1 << 20  # elements of a product at a time on the host
 
 
 class FlatTree:
@@ -34,8 +36,11 @@ class FlatTree:
         self._leaves, self._tree = views, unflatten(views, like)
         self._unset: set[str] = set()  # the leaves that count as zero, whatever is in them
 
-    def add(self, tree: Tree, path: str = "") -> None:
-        """Add a tree of the same structure (a missing or None part counts as zero), or one of the part at `path`."""
+    def add(self, tree: Tree, path: str = "", *, workers: int = 1) -> None:
+        """Add a tree of the same structure (a missing or None part counts as zero), or one of the part at `path`.
+
+        A core.Product is multiplied out by `workers` threads, on the host, some rows at a time.
+        """
         for name, a in flatten(tree, path).items():
             leaf, unset = self._leaves[name], name in self._unset
             self._unset.discard(name)
@@ -43,6 +48,10 @@ class FlatTree:
                 if unset:
                     leaf[...] = 0
                 add_rows(leaf, *a)
+            elif isinstance(a, Product):
+                block = max(1, _BLOCK // leaf.shape[1]) if is_host(leaf) else leaf.shape[0]
+                rows = [slice(start, start + block) for start in range(0, leaf.shape[0], block)]
+                map_threads(lambda part, leaf=leaf, a=a, unset=unset: _add_product(leaf, a, part, unset), rows, workers)
             elif unset:  # the first to come is copied, which spares two passes over memory for the zeros
                 leaf[...] = a
             else:
@@ -71,3 +80,13 @@ class FlatTree:
     def tree(self) -> Tree:
         self._settle()
         return self._tree
+
+
+def _add_product(leaf: Any, product: Product, part: slice, unset: bool) -> None:
+    """Some rows of leaf += a^T b, or of leaf = a^T b."""
+    a = product.a[:, part].T
+    if unset:
+        array_module(leaf).matmul(a, product.b, out=leaf[part])
+    else:
+        rows = leaf[part]
+        rows += a @ product.b

@@ -30,11 +30,14 @@ def accumulate(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.n
         batch["key"] = random.sample_keys(key, np.arange(len(inputs)))
     total = max(int((targets != IGNORED).sum()), 1)
 
+    shard = -(-min(len(inputs), settings.micro_size) // settings.workers) * inputs.shape[1]  # tokens in the largest one
+    factors = shard < model.params["body"]["tokens"].shape[1]  # of the head's gradient, the same way in all shards
+
     def gradient(part: dict, give: Callable) -> Any:
         part = to_device(part, model.device)
-        options = {"smoothing": settings.smoothing, "checkpointing": settings.checkpointing, **part}
+        options = {"smoothing": settings.smoothing, "checkpointing": settings.checkpointing, "factors": factors, **part}
         loss, back = causal_lm.loss_in_parts(model.family, model.params, give, config=model.config, total=total, **options)
-        return loss, *back(1.0)
+        return loss, back(1.0)
 
     def add(path: str, gradient: Any) -> None:
         optimizer.gradient.add(gradient, path)
@@ -44,8 +47,9 @@ def accumulate(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.n
         for start in range(0, len(inputs), settings.micro_size):
             part = slice(start, start + settings.micro_size)
             micro = {name: a[part] for name, a in batch.items()}
-            for part_loss, path, rows in reduce_shards(gradient, micro, min(settings.workers, len(micro["targets"])), add):
-                add(path, rows)
+            for part_loss, left in reduce_shards(gradient, micro, min(settings.workers, len(micro["targets"])), add):
+                for tree in left:
+                    optimizer.gradient.add(tree, workers=settings.workers)
                 loss = part_loss + loss
     except BaseException:
         optimizer.gradient.clear()  # half a gradient must not go into the next step
