@@ -56,12 +56,14 @@ def create(family: str, shape: list[int]):
 
 def tinyplm_step(model, shape: list[int], workers: int, checkpointing: int = False) -> Callable[[], float]:
     """A function that does one step and returns the loss.  It makes the optimizer, to which the parameters belong."""
+    from tinyplm.backend import give_back_freed_memory
     from tinyplm.optim.adamw import AdamW
     from tinyplm.training.settings import Settings
     from tinyplm.training.step import update
 
     optimizer = AdamW(model.params, weight_decay=DECAY)
     model.params = optimizer.params
+    give_back_freed_memory()  # as training.loop does
     settings = Settings(batch_size=shape[4], sequence_length=shape[3], learning_rate=LEARNING_RATE, schedule="constant", warmup=0,
                         clip=CLIP, checkpointing=checkpointing, workers=workers)  # fmt: skip
     inputs, targets = batch(shape)

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -253,3 +254,10 @@ def keep_freed_memory() -> bool:
         return False
     settings = {-3: 1 << 30, -1: (1 << 31) - 1, -8: 1}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of mallopt(3)
     return all([mallopt(name, value) for name, value in settings.items()])
+
+
+def give_back_freed_memory() -> None:
+    """Give what has been freed so far back to the system, where glibc keeps it: once, after something large is gone for good."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..backend import array_module, is_host, keep_freed_memory
+from ..backend import array_module, give_back_freed_memory, is_host, keep_freed_memory
 from ..data.batches import Windows
 from ..files import sync_folder
 from ..models.model import Model
@@ -53,6 +53,7 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
         notes += [checkpoint.environment_note(folder, settings, model.device), missing_steps(out / "log.jsonl", state.step)]
     keep_freed_memory()
     model.params = optimizer.params
+    give_back_freed_memory()  # the parameters as they came
     run = None
     try:
         _tidy(out, state, settings)
