@@ -266,3 +266,11 @@ def test_masks_that_are_not_boolean_are_refused(mask):
     q = np.ones((1, 1, 2, 3))
     with pytest.raises(TypeError, match="expected a boolean array where True = may attend"):
         block_attention(q, q, q, mask=mask)
+
+
+def test_a_joined_projection_that_the_heads_do_not_divide_is_refused():
+    p = {"Wqkv": np.ones((4, 10)), "Wo": np.ones((4, 4))}
+    with pytest.raises(ValueError, match=r"2 heads and 1 key/value heads do not divide Wqkv \(4, 10\)"):
+        multi_head_attention(p, np.ones((1, 2, 4)), heads=2, kv_heads=1)
+    with pytest.raises(ValueError, match="Wqkv is for self-attention, but a context was given"):
+        multi_head_attention(p, np.ones((1, 2, 4)), np.ones((1, 2, 4)), heads=2, kv_heads=1)

@@ -132,6 +132,10 @@ def _project_joined(p, x, context, heads, kv_heads):
     """q, k, v = the columns of x Wqkv + bqkv; backward gives (dp, dx, None)."""
     if context is not None:
         raise ValueError("multi_head_attention: Wqkv is for self-attention, but a context was given")
+    if p["Wqkv"].shape[1] % (heads + 2 * kv_heads):
+        raise ValueError(
+            f"multi_head_attention: {heads} heads and {kv_heads} key/value heads do not divide Wqkv {p['Wqkv'].shape}"
+        )
     y, back = linear(x, p["Wqkv"], p.get("bqkv"))
     E = y.shape[-1] // (heads + 2 * kv_heads)
     q, k, v = y[..., : heads * E], y[..., heads * E : -kv_heads * E], y[..., -kv_heads * E :]
