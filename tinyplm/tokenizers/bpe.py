@@ -11,13 +11,12 @@ characters do. Nothing in this file knows what the symbols stand for: bytes (byt
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from operator import add
 
-MAX_SYMBOLS = sys.maxunicode + 1  # a symbol is one character
+from .vocabulary import MAX_SYMBOLS
 
 
 def train_bpe(
@@ -101,8 +100,8 @@ def train_bpe(
     return tokens, merges
 
 
-class BPE:
-    """Applies merges: BPE(merges).merge(word), with words as strings of symbols.
+class Merger:
+    """Applies merges: Merger(merges).merge(word), with words as strings of symbols.
 
     The rule: of all neighbouring pairs that have a merge, replace the one learned first, the leftmost where
     it occurs more than once; repeat until there is none. Searching the word anew each time is O(n^2) (and how
@@ -115,8 +114,10 @@ class BPE:
         self.results = [chr(new) for _, _, new in merges]
         self.ranks = {pair: rank for rank, pair in enumerate(self.pairs)}
 
-    def merge(self, word: str) -> str:
-        """The queue is ordered by (rank, position); the symbols are a doubly linked list.
+    def merge(self, word: str) -> list[str]:
+        """A list with a place for each symbol of `word`: a merged symbol is at the place of its first part, "" at the others.
+
+        The queue is ordered by (rank, position); the symbols are a doubly linked list.
 
         A merge ends up to two other pairs and begins up to two. The entries of ended pairs are not searched
         for in the queue: they are recognised when they come up, by the other symbols at their place.
@@ -142,4 +143,4 @@ class BPE:
                     heappush(queue, rank * n + i)
             if h >= 0 and (rank := rank_of(symbols[h] + symbols[i])) is not None:
                 heappush(queue, rank * n + h)
-        return "".join(symbols)
+        return symbols

@@ -1,34 +1,38 @@
-"""The tokenizer: text to ids and back. Byte-level BPE as in GPT-2 (Radford et al. 2019, section 2.2).
+"""The tokenizer: text to ids and back, by a chain of components.
 
-    text --added tokens cut out--> pieces --pattern--> words --UTF-8--> bytes --merges--> ids
+    text --added tokens cut out--> --normalizer--> --pre-tokenizer--> words --model--> tokens --post-processor--> [CLS] tokens [SEP]
 
-Reading order: bytelevel.py (words and bytes), bpe.py (merges), files.py (tokenizer.json), then this.
+    ids --tokens--> --decoder--> text
+
+Any of them but the model may be missing.  The chain is that of the library `tokenizers`, and of its files.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from operator import index
+from typing import Any
 
-import regex
+from . import files, pipeline
+from .added import AddedToken, AddedTokens
+from .bytelevel import check_encodable, chars_to_bytes
+from .decoding import ByteLevel
+from .encoding import Encoding, Padding, Truncation, arrays, pad, truncate
+from .recipes import RECIPES
+from .stream import ByteStream, TokenStream
+from .templates import Concatenation
+from .vocabulary import tokens_by_id
 
-from . import files
-from .bpe import BPE, MAX_SYMBOLS, train_bpe
-from .bytelevel import (
-    BYTE_TO_CHAR,
-    CHAR_TO_BYTE,
-    chars_to_bytes,
-    check_encodable,
-    split_words,
-)
-from .files import END_OF_TEXT, AddedToken, TokenizerFile
+END_OF_TEXT = "<|endoftext|>"
 
 
 class Tokenizer:
-    """Made by `Tokenizer.train` or `Tokenizer.load`.
+    """Made by `Tokenizer.train` or `Tokenizer.load`, or of components.
+
+    encode gives ids, encoding gives them with offsets and more, batch gives arrays for a model.
 
     Special tokens: the text of a special token that happens to stand in a document ("<|endoftext|>") is
     ordinary text unless `allow_special=True`, so that nobody can forge the structure of the data by writing
@@ -36,99 +40,157 @@ class Tokenizer:
     there equals encode(text, allow_special=True) here. Added tokens that are not special are always matched,
     in both.
 
-    decode(encode(text)) == text for any text, provided the file does not add a space in front
-    (`add_prefix_space`).
+    With byte-level BPE decode(encode(text)) == text for any text, provided the file does not add a space in front
+    (`add_prefix_space`) and does not normalise.
     """
 
-    def __init__(self, file: TokenizerFile):
-        self.file = file
-        self._tokens = _by_id(file)
-        self._ids = {token: i for i, token in enumerate(self._tokens)}
-        self._bytes = [chars_to_bytes(token) for token in self._tokens]
-        for token in file.added_tokens:  # text as it stands; the library reads "é" as the byte 0xe9
+    def __init__(
+        self,
+        model: Any,
+        *,
+        normalizer: Any = None,
+        pre_tokenizer: Any = None,
+        post_processor: Any = None,
+        decoder: Any = None,
+        added_tokens: Iterable[AddedToken] = (),
+        truncation: Truncation | None = None,
+        padding: Padding | None = None,
+        named: Mapping[str, str] | None = None,
+    ):
+        """named: the tokens that have a part to play, by the names of tokenizer_config.json: {"eos_token": "</s>", ...}."""
+        self.model, self.normalizer, self.pre_tokenizer = model, normalizer, pre_tokenizer
+        self.post_processor, self.decoder = post_processor, decoder
+        self.truncation, self.padding, self.named = truncation, padding, dict(named or {})
+        self.added_tokens = sorted(added_tokens, key=lambda token: token.id)
+        for token in self.added_tokens:
             check_encodable(token.content, "the content of an added token")
-            self._bytes[token.id] = token.content.encode("utf-8")
-        self._special = {token.id for token in file.added_tokens if token.special}
-        self._matchers = [
-            _matchers(t for t in file.added_tokens if not t.special),
-            _matchers(file.added_tokens),
-        ]
-        self._prefix = file.pre_tokenizer["add_prefix_space"]
-        self._split = split_words if file.pre_tokenizer.get("use_regex", True) else lambda text: [text]
-        symbols = [file.vocab.get(char) for char in BYTE_TO_CHAR]
-        self._words = _WordCache(BPE(_merges(file)), [None if i is None else chr(i) for i in symbols])
+        self._tokens = tokens_by_id(model.vocab, [(token.content, token.id) for token in self.added_tokens])
+        self._ids = {token: id for id, token in enumerate(self._tokens)}
+        self._special = {token.id for token in self.added_tokens if token.special}
+        self._added = AddedTokens(self.added_tokens, normalizer)
+        self._cut, spell = pipeline.fast_cut(pre_tokenizer, model)
+        self._words = _WordCache(model.encode, spell)
+        self._bytes: list[bytes] | None = None
+        if isinstance(decoder, ByteLevel):
+            self._bytes = [chars_to_bytes(token) for token in self._tokens]
+            for token in self.added_tokens:  # text as it stands; the library reads "é" as the byte 0xe9
+                self._bytes[token.id] = token.content.encode("utf-8")
+
+    # ---- made from texts, from files
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = (END_OF_TEXT,)) -> Tokenizer:
-        """Learn a vocabulary: the special tokens, the 256 bytes, and merges up to `vocab_size` tokens in all.
+    def train(cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] | None = None,
+              kind: str = "byte-level BPE", **options: Any) -> Tokenizer:  # fmt: skip
+        """Learn a vocabulary of at most `vocab_size` tokens, special ones and alphabet included.
 
-        Fewer, if each word of the texts has become one token before that: `.vocab_size` of the result says.
-        The order of the texts plays no part. Ids are in the order above, bytes sorted by their characters, as
-        the library `tokenizers` gives them.
+        kind: one of RECIPES (recipes.py), which says what special_tokens and options are. Fewer tokens come out if there is
+        nothing more to learn: `.vocab_size` of the result says. The order of the texts plays no part.
         """
         if isinstance(texts, str) or isinstance(special_tokens, str):
             raise TypeError("texts and special_tokens must be several strings, got a single str")
-        specials = list(special_tokens)
+        if kind not in RECIPES:
+            raise ValueError(f"there is no kind of tokenizer {kind!r}; there are {', '.join(RECIPES)}")
+        recipe = RECIPES[kind]
+        specials = list(recipe.special_tokens if special_tokens is None else special_tokens)
         for token in specials:
             check_encodable(token, "a special token")
-            if not token or token in CHAR_TO_BYTE or specials.count(token) > 1:
-                raise ValueError(f"special tokens must differ, from bytes too, and not be empty: {token!r} is wrong")
-        if vocab_size < 256 + len(specials):
-            raise ValueError(f"vocab_size {vocab_size} is too small for the 256 bytes and {len(specials)} special tokens")
-
+            if not token or specials.count(token) > 1:
+                raise ValueError(f"special tokens must differ and not be empty: {token!r} is wrong")
+        cut, spell = pipeline.fast_cut(recipe.pre_tokenizer, None)
         words: Counter[str] = Counter()
         for number, text in enumerate(texts):
             check_encodable(text, f"text {number}")
-            words.update(split_words(text))
+            words.update(cut(recipe.normalizer(text) if recipe.normalizer else text, True))
         if not words:
             raise ValueError("the texts to train on hold no text at all")
-
-        tokens = specials + sorted(BYTE_TO_CHAR)
-        symbols = [""] * 256
-        for i, char in enumerate(tokens[len(specials) :], len(specials)):
-            symbols[CHAR_TO_BYTE[char]] = chr(i)
-        counts = {"".join(map(symbols.__getitem__, word.encode())): count for word, count in words.items()}
-        tokens, merges = train_bpe(counts, tokens, vocab_size)
-        return cls(
-            TokenizerFile(
-                vocab={token: i for i, token in enumerate(tokens)},
-                merges=[(tokens[a], tokens[b]) for a, b, _ in merges],
-                added_tokens=[AddedToken(token, i) for i, token in enumerate(specials)],
-            )
-        )
+        if spell:
+            words = {spell(word): count for word, count in words.items()}
+        return cls(**recipe.learn(words, vocab_size, specials, **options))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Tokenizer:
-        """From a tokenizer.json, or from a folder that has one or vocab.json and merges.txt."""
-        return cls(files.read(path))
+        """From a tokenizer.json, a SentencePiece .model or a vocab.txt, or a folder that has one of them or vocab.json and merges.txt."""
+        return cls(**files.read(path))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write tokenizer.json for us, `tokenizers` and `transformers`. `path`: the file, or its folder."""
-        files.write(self.file, path)
+        files.write(self, path)
 
-    def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """The ids of the text; none are added. ValueError on lone surrogates: they have no UTF-8 form."""
+    # ---- text to ids
+
+    def encode(self, text: str, allow_special: bool = False, add_special_tokens: bool = False) -> list[int]:
+        """The ids of the text. ValueError on lone surrogates: they have no UTF-8 form.
+
+        add_special_tokens: with what the post-processor puts around a single text ([CLS] and [SEP]).
+        """
         check_encodable(text)
-        pieces: Iterable[str | int] = (text,)
-        for pattern in self._matchers[bool(allow_special)]:
-            pieces = self._cut_out(pieces, pattern)
         ids: list[int] = []
-        for piece in pieces:
-            if isinstance(piece, int):
-                ids.append(piece)
-            elif piece:
-                if self._prefix and not piece.startswith(" "):
-                    piece = " " + piece
-                ids.extend(chain.from_iterable(map(self._words.__getitem__, self._split(piece))))
-        return ids
+        for start, end, id in self._added.find(text, False, allow_special):
+            if id is not None:
+                ids.append(id)
+                continue
+            piece = text[start:end]
+            if self.normalizer is not None:
+                piece = self.normalizer(piece)
+            for a, b, id in self._added.find(piece, True, allow_special):
+                if id is not None:
+                    ids.append(id)
+                else:
+                    words = self._cut(piece[a:b], start == a == 0)
+                    ids.extend(chain.from_iterable(map(self._words.__getitem__, words)))
+        return self._processor.ids(ids, None) if add_special_tokens else ids
 
-    def encode_batch(self, texts: Iterable[str], allow_special: bool = False) -> list[list[int]]:
+    def encode_batch(self, texts: Iterable[str], allow_special: bool = False, add_special_tokens: bool = False) -> list[list[int]]:
         if isinstance(texts, str):
             raise TypeError("texts must be several strings, got a single str")
-        return [self.encode(text, allow_special) for text in texts]
+        return [self.encode(text, allow_special, add_special_tokens) for text in texts]
+
+    def encoding(self, text: str, pair: str | None = None, *, allow_special: bool = False, add_special_tokens: bool = True,
+                 truncation: Truncation | None = None) -> Encoding:  # fmt: skip
+        """Ids, tokens, offsets, token types and more, of a text or of two; the ids are those of `encode`."""
+        first, second = (None if t is None else self._plain_encoding(t, allow_special) for t in (text, pair))
+        truncation = truncation or self.truncation
+        if truncation is not None:
+            added = self._processor.added(pair is not None) if add_special_tokens else 0
+            first, second = truncate(first, second, truncation, added)
+        return self._processor(first, second, add_special_tokens)
+
+    def _plain_encoding(self, text: str, allow_special: bool) -> Encoding:
+        check_encodable(text)
+        found = list(pipeline.tokens_with_spans(self, text, allow_special))
+        return Encoding.of(
+            ids=[id for id, _, _, _ in found],
+            tokens=[self._tokens[id] for id, _, _, _ in found],
+            offsets=[(start, end) for _, start, end, _ in found],
+            word_ids=[word for _, _, _, word in found],
+        )
+
+    def batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, allow_special: bool = False,
+              add_special_tokens: bool = True, truncation: Truncation | None = None,
+              padding: Padding | None = None) -> dict[str, Any]:  # fmt: skip
+        """Arrays for a model, (B, T) int64: input_ids, attention_mask, token_type_ids and more (encoding.py).
+
+        truncation, padding: those of the file where none are given.  Without padding all texts must have the same length.
+        """
+        if isinstance(texts, str) or isinstance(pairs, str):
+            raise TypeError("texts and pairs must be several strings, got a single str")
+        if pairs is not None and len(pairs) != len(texts):
+            raise ValueError(f"there must be a pair for each text, got {len(texts)} texts and {len(pairs)} pairs")
+        options = {"allow_special": allow_special, "add_special_tokens": add_special_tokens, "truncation": truncation}
+        encodings = [self.encoding(text, pair, **options) for text, pair in zip(texts, pairs or [None] * len(texts))]
+        padding = padding or self.padding
+        return arrays(pad(encodings, padding) if padding else encodings)
+
+    @property
+    def _processor(self) -> Any:
+        return self.post_processor or Concatenation()
+
+    # ---- ids to text
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of the tokens, joined. Any ids will do; they need not be text."""
+        """The bytes of the tokens, joined, where the vocabulary is one of bytes. Any ids will do; they need not be text."""
+        if self._bytes is None:
+            raise ValueError("the tokens of this tokenizer are not bytes: its decoder is not ByteLevel")
         return b"".join(map(self._bytes.__getitem__, self._checked(ids)))
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
@@ -136,7 +198,16 @@ class Tokenizer:
         ids = self._checked(ids)
         if skip_special:
             ids = [i for i in ids if i not in self._special]
-        return b"".join(map(self._bytes.__getitem__, ids)).decode("utf-8", errors="replace")
+        if self._bytes is not None:
+            return b"".join(map(self._bytes.__getitem__, ids)).decode("utf-8", errors="replace")
+        tokens = [self._tokens[id] for id in ids]
+        return " ".join(tokens) if self.decoder is None else "".join(self.decoder.chain(tokens))
+
+    def stream(self, skip_special: bool = False) -> ByteStream | TokenStream:
+        """Text of ids as they come: push(id) -> the text that is certain by now, finish() -> the rest (stream.py)."""
+        return (TokenStream if self._bytes is None else ByteStream)(self, skip_special)
+
+    # ---- the vocabulary
 
     @property
     def vocab_size(self) -> int:
@@ -145,8 +216,12 @@ class Tokenizer:
 
     @property
     def eos_id(self) -> int | None:
-        """The id of <|endoftext|>, which ends every document; None if the vocabulary has none."""
-        return self._ids.get(END_OF_TEXT)
+        """The id of the token that ends every document: eos_token, or else <|endoftext|>; None if the vocabulary has none."""
+        return self.named_id("eos_token") if "eos_token" in self.named else self._ids.get(END_OF_TEXT)
+
+    def named_id(self, name: str) -> int | None:
+        """The id of "bos_token", "pad_token", "mask_token" ...; None if there is none."""
+        return self._ids.get(self.named.get(name))
 
     def token_to_id(self, token: str) -> int | None:
         """`token` spelled as in the file, in GPT-2's characters: "Ġdog" for " dog". None if there is none."""
@@ -154,6 +229,9 @@ class Tokenizer:
 
     def id_to_token(self, id: int) -> str | None:
         return self._tokens[id] if 0 <= id < len(self._tokens) else None
+
+    def is_special(self, id: int) -> bool:
+        return id in self._special
 
     def _checked(self, ids: Iterable[int]) -> list[int]:
         ids = list(map(index, ids))
@@ -163,17 +241,9 @@ class Tokenizer:
             raise ValueError(f"id {wrong} is not in the vocabulary: it has {size} ids, 0 to {size - 1}")
         return ids
 
-    def _cut_out(self, pieces: Iterable[str | int], pattern: regex.Pattern) -> Iterator[str | int]:
-        for piece in pieces:
-            if isinstance(piece, int):
-                yield piece
-            else:
-                for k, part in enumerate(pattern.split(piece)):  # text, token, text, token, ..., text
-                    yield self._ids[part] if k % 2 else part
-
 
 class _WordCache(dict):
-    """word -> its ids. Words repeat a lot in text, so most are looked up and not merged again.
+    """word -> its ids. Words repeat a lot in text, so most are looked up and not computed again.
 
     When full it is emptied: words in use come back at once, and no order of use has to be kept.
     """
@@ -181,61 +251,14 @@ class _WordCache(dict):
     MAX_WORDS = 1 << 17
     MAX_LENGTH = 64  # long words are rare and hardly repeat; kept, they would make the memory unbounded
 
-    def __init__(self, bpe: BPE, symbols: list[str | None]):
+    def __init__(self, encode: Callable[[str], Sequence[int]], spell: Callable[[str], str] | None):
         super().__init__()
-        self.bpe, self.symbols = bpe, symbols  # symbols[byte]
+        self.encode, self.spell = encode, spell
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        data = word.encode("utf-8")
-        try:
-            symbols = "".join(map(self.symbols.__getitem__, data))
-        except TypeError:
-            missing = next(byte for byte in data if self.symbols[byte] is None)
-            raise ValueError(f"the vocabulary has no token for the byte 0x{missing:02x}, which occurs in {word!r}") from None
-        ids = tuple(map(ord, self.bpe.merge(symbols)))
+    def __missing__(self, word: str) -> Sequence[int]:
+        ids = self.encode(self.spell(word) if self.spell else word)
         if len(word) <= self.MAX_LENGTH:
             if len(self) >= self.MAX_WORDS:
                 self.clear()
             self[word] = ids
         return ids
-
-
-def _by_id(file: TokenizerFile) -> list[str]:
-    """The tokens in the order of their ids, which must be 0, 1, 2, ... each used once."""
-    token_of: dict[int, str] = {}
-    for token, i in chain(file.vocab.items(), ((t.content, t.id) for t in file.added_tokens)):
-        if type(i) is not int or i < 0:
-            raise ValueError(f"the id of token {token!r} must be a number from 0 on, got {i!r}")
-        if token_of.setdefault(i, token) != token:
-            raise ValueError(f"id {i} is given to both {token_of[i]!r} and {token!r}")
-        if file.vocab.get(token, i) != i:
-            raise ValueError(f"added token {token!r} has id {i}, but id {file.vocab[token]} in the vocabulary")
-    if len(token_of) > MAX_SYMBOLS:
-        raise ValueError(f"{len(token_of)} tokens are more than {MAX_SYMBOLS}, the most this implementation can hold")
-    for i in range(len(token_of)):
-        if i not in token_of:
-            raise ValueError(f"the vocabulary has a hole: no token has id {i}, but {len(token_of)} ids are used")
-    tokens = [token_of[i] for i in range(len(token_of))]
-    if len(set(tokens)) < len(tokens):
-        twice = next(token for token, count in Counter(tokens).items() if count > 1)
-        raise ValueError(f"token {twice!r} is added twice, with different ids")
-    return tokens
-
-
-def _merges(file: TokenizerFile) -> Iterator[tuple[int, int, int]]:
-    for number, (a, b) in enumerate(file.merges):
-        for token in (a, b, a + b):
-            if token not in file.vocab:
-                raise ValueError(f"merge {number} ({a!r}, {b!r}) needs token {token!r}, not in the vocabulary")
-        yield file.vocab[a], file.vocab[b], file.vocab[a + b]
-
-
-def _matchers(added: Iterable[AddedToken]) -> list[regex.Pattern]:
-    """Patterns, to be tried one after the other; each finds the leftmost token, the longest if several."""
-    added = list(added)
-    patterns = []
-    for normalized in (False, True):
-        contents = sorted((t.content for t in added if t.normalized is normalized and t.content), key=len, reverse=True)
-        if contents:
-            patterns.append(regex.compile("(" + "|".join(map(regex.escape, contents)) + ")"))
-    return patterns

@@ -1,0 +1,87 @@
+"""tokenizer.json, the format of the library `tokenizers`: added tokens, and a chain of components, each an object with a "type".
+
+A part is read by the component of that name (component.py), which also writes it.  What would change ids or text and is not
+supported is refused by its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .added import AddedToken
+from .bpe_model import BPE
+from .component import only_known, read_component
+from .decoding import DECODERS
+from .encoding import Padding, Truncation
+from .normalization import NORMALIZERS
+from .pretokenization import PRE_TOKENIZERS
+from .templates import POST_PROCESSORS
+from .unigram import Unigram
+from .wordpiece import WordPiece
+
+MODELS = {"BPE": BPE, "WordPiece": WordPiece, "Unigram": Unigram}
+
+_PARTS = {
+    "normalizer": NORMALIZERS,
+    "pre_tokenizer": PRE_TOKENIZERS,
+    "post_processor": POST_PROCESSORS,
+    "decoder": DECODERS,
+}
+
+
+def load_json(path: Path) -> Any:
+    """What a JSON file says.  ValueError, with the path, if it is not valid or names a key twice (a token of a vocabulary)."""
+
+    def without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(items)
+        if len(result) < len(items):
+            seen: set[str] = set()
+            twice = next(key for key, _ in items if key in seen or seen.add(key))
+            raise ValueError(f"the key {twice!r} occurs twice in one object")
+        return result
+
+    try:
+        return json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=without_repeats)
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, and ours
+        raise ValueError(f"{path}: not a valid JSON file: {error}") from error
+
+
+def from_json(content: Any, name: str) -> dict[str, Any]:
+    """The arguments of Tokenizer that a tokenizer.json stands for.  name: the file, for messages."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
+        raise ValueError(f"{name}: not a tokenizer.json: an object with an object 'model' is expected")
+    only_known(content, {"version", "truncation", "padding", "added_tokens", "model", *_PARTS}, name)
+    parts = {part: read_component(content.get(part), kinds, f"{name}: {part}") for part, kinds in _PARTS.items()}
+    model = read_component({"type": "BPE"} | dict(content["model"]), MODELS, f"{name}: model")  # the oldest files have no type
+    if not isinstance(content.get("added_tokens") or [], list):
+        raise ValueError(f"{name}: added_tokens must be a list, got {content['added_tokens']!r:.60}")
+    added = []
+    for token in content.get("added_tokens") or []:
+        if not isinstance(token, Mapping):
+            raise ValueError(f"{name}: an added token must be an object, got {token!r:.60}")
+        added.append(AddedToken.from_json({"special": False} | dict(token), f"{name}:"))
+    for part, kind in (("truncation", Truncation), ("padding", Padding)):
+        value = content.get(part)
+        parts[part] = None if value is None else kind.from_json(value, f"{name}: {part}")
+    return {"model": model, "added_tokens": added, **parts}
+
+
+def to_json(tokenizer: Any) -> dict[str, Any]:
+    def written(part: str) -> Any:
+        component = getattr(tokenizer, part)
+        return None if component is None else component.to_json()
+
+    return {
+        "version": "1.0",
+        "truncation": written("truncation"),
+        "padding": written("padding"),
+        "added_tokens": [token.to_json() for token in tokenizer.added_tokens],
+        "normalizer": written("normalizer"),
+        "pre_tokenizer": written("pre_tokenizer"),
+        "post_processor": written("post_processor"),
+        "decoder": written("decoder"),
+        "model": written("model"),
+    }

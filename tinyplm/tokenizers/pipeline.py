@@ -1,0 +1,52 @@
+"""The way of a text through the components, in two forms: fast for ids alone, and with spans.
+
+Both give the same ids.  The fast form (Tokenizer.encode) works on plain strings, cuts a text into words in one call, and
+computes each distinct word once; here is how it cuts.  The form with spans follows each character (alignment.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .alignment import Aligned
+
+Cut = Callable[[str, bool], "list[str]"]  # cut(text, first): first says that it stands at the beginning of the whole text
+
+
+def fast_cut(pre_tokenizer: Any, model: Any) -> tuple[Cut, Callable[[str], str] | None]:
+    """(cut, spell): text to words, and a word as the model sees it; spell is None where that is the word itself.
+
+    Byte-level pre-tokenizers have the two apart, so that only distinct words are written in byte characters.
+    """
+    if pre_tokenizer is None:
+        parts = getattr(model, "cut", None)  # a text is one word then, which may be longer than is good
+        return (lambda text, first: parts(text)) if parts else (lambda text, first: [text]), None
+    if spell := getattr(pre_tokenizer, "spell", None):
+        return pre_tokenizer.words, spell
+    return pre_tokenizer.cut, None
+
+
+def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterator[tuple[int, int, int, int]]:
+    """(id, start, end, number of the word) for each token; start and end are places in `text`, an added token is a word."""
+    word = 0
+    added = tokenizer._added
+    for start, end, id in added.find(text, False, allow_special):
+        if id is not None:
+            yield id, start, end, word
+            word += 1
+            continue
+        piece = Aligned.of(text[start:end], start)
+        if tokenizer.normalizer is not None:
+            piece = tokenizer.normalizer.aligned(piece)
+        for a, b, id in added.find(piece.text, True, allow_special):
+            if id is not None:
+                yield id, *piece.original(a, b), word
+                word += 1
+                continue
+            part = piece.part(a, b)
+            cut = tokenizer.pre_tokenizer
+            for w in [part] if cut is None else cut.cut_aligned(part, start == a == 0):
+                for id, c, d in tokenizer.model.encode_spans(w.text):
+                    yield id, *w.original(c, d), word
+                word += 1

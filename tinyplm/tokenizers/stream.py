@@ -1,0 +1,61 @@
+"""Text of tokens as they come, one by one: never half a character.
+
+The pieces joined are the text that `decode` gives for all ids.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any
+
+from .decoding import is_byte
+
+
+class ByteStream:
+    """For tokens that are bytes: what does not make a character yet is held back."""
+
+    def __init__(self, tokenizer: Any, skip_special: bool = False):
+        self._tokenizer, self._skip_special = tokenizer, skip_special
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, id: int) -> str:
+        data = self._tokenizer.decode_bytes([id])
+        return "" if self._skip_special and self._tokenizer.is_special(id) else self._decoder.decode(data)
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class TokenStream:
+    """For any other: the text that a token adds is decode(context + [id]) without decode(context).
+
+    The context is the token before, which is enough: a decoder treats only the first and the last token of all in another way
+    than those between.  A run of byte tokens (<0xE4><0xBD><0xA0>) is held back until it ends: whether its bytes are text
+    at all is judged by the whole run.
+    """
+
+    def __init__(self, tokenizer: Any, skip_special: bool = False):
+        self._tokenizer, self._skip_special = tokenizer, skip_special
+        self._context: list[int] = []
+        self._held: list[int] = []
+
+    def push(self, id: int) -> str:
+        if self._skip_special and self._tokenizer.is_special(id):
+            self._tokenizer.decode([id])  # refuses an id that there is not
+            return ""
+        self._tokenizer.decode([id])
+        self._held.append(id)
+        if is_byte(self._tokenizer.id_to_token(id)) is not None:
+            return ""
+        text = self._new_text()
+        self._context, self._held = [id], []
+        return text
+
+    def finish(self) -> str:
+        text = self._new_text()
+        self._held = []
+        return text
+
+    def _new_text(self) -> str:
+        known = self._tokenizer.decode(self._context)
+        return self._tokenizer.decode(self._context + self._held)[len(known) :]

@@ -1,0 +1,41 @@
+"""What holds for every vocabulary: tokens and ids, one to one, with ids from 0 on and none left out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+MAX_SYMBOLS = sys.maxunicode + 1  # bpe.py writes a symbol as one character
+
+
+def check_vocabulary(vocab: Mapping[str, Any]) -> None:
+    """ValueError unless each token is a text and each id a number of its own, from 0 on.  Holes may still be filled by added tokens."""
+    seen: dict[int, str] = {}
+    for token, id in vocab.items():
+        if not isinstance(token, str):
+            raise ValueError(f"a token must be a text, got {token!r}")
+        if type(id) is not int or not 0 <= id < MAX_SYMBOLS:
+            raise ValueError(f"the id of token {token!r} must be a number from 0 to {MAX_SYMBOLS - 1}, got {id!r}")
+        if seen.setdefault(id, token) != token:
+            raise ValueError(f"id {id} is given to both {seen[id]!r} and {token!r}")
+
+
+def tokens_by_id(vocab: Mapping[str, int], added: Iterable[tuple[str, int]]) -> list[str]:
+    """The tokens in the order of their ids, which must be 0, 1, 2, ... each used once.  ValueError says what is wrong."""
+    token_of: dict[int, str] = {}
+    id_of: dict[str, int] = {}
+    for token, id in chain(vocab.items(), added):
+        if type(id) is not int or id < 0:
+            raise ValueError(f"the id of token {token!r} must be a number from 0 on, got {id!r}")
+        if token_of.setdefault(id, token) != token:
+            raise ValueError(f"id {id} is given to both {token_of[id]!r} and {token!r}")
+        if id_of.setdefault(token, id) != id:
+            raise ValueError(f"token {token!r} has two ids, {id_of[token]} and {id}")
+    if len(token_of) > MAX_SYMBOLS:
+        raise ValueError(f"{len(token_of)} tokens are more than {MAX_SYMBOLS}, the most this implementation can hold")
+    for id in range(len(token_of)):
+        if id not in token_of:
+            raise ValueError(f"the vocabulary has a hole: no token has id {id}, but {len(token_of)} ids are used")
+    return [token_of[id] for id in range(len(token_of))]
