@@ -1,0 +1,151 @@
+"""The normalizer Precompiled: SentencePiece's rules of replacement, as a model file carries them.
+
+SentencePiece (Kudo and Richardson 2018, section 3.2, "customizable character normalization") compiles its rules, strings and
+what replaces them, into one block of bytes, the `precompiled_charsmap`; a tokenizer.json has it in base64:
+
+    4 bytes    the size of the trie in bytes (little-endian, as all numbers here)
+    the trie   units of 4 bytes: all strings to be replaced, each with a place in the text below
+    the text   the replacements in UTF-8, each ended by a zero byte
+
+The trie is a double array (Aoe 1989) in the layout of the library darts-clone: a state is an index of the array, and the byte c
+leads from it to the index `base ^ c`, if the unit there carries the label c.  Bits of a unit:
+
+    0-7  the label    8  a string ends here    9  the base is to be shifted left by 8    10-30  base ^ index    31  it is a value
+
+A string's value is in bits 0-30 of the unit at `base ^ 0`.
+
+SentencePiece replaces, from left to right, the longest string that fits.  The library `tokenizers`, which is followed here, first
+cuts the text into grapheme clusters (what a reader takes for one character: a letter with its marks, \\r\\n).  In a cluster of fewer
+than 6 bytes it looks for the SHORTEST string that the cluster begins with, and its replacement stands for the whole cluster;
+otherwise each character is replaced by itself.  So "e" + U+0301 becomes "é" in both, but half-width "ｶﾞ" (6 bytes) becomes "ガ" only
+in SentencePiece; and here "ﬁ" + U+0301 becomes "fi" (the mark is lost), and \\r\\n a single space.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import regex
+
+from .alignment import Aligned
+from .component import Component
+
+_clusters = regex.compile(r"\X").findall
+# A cluster of several characters has one of these kinds in it, or is \r\n.
+_may_join = regex.compile(
+    r"\r\n|[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}\p{GCB=Prepend}\p{GCB=Regional_Indicator}\p{GCB=L}\p{GCB=V}\p{GCB=T}]"
+).search
+
+
+class CharacterMap:
+    """The block of bytes, and how a string is looked up in it."""
+
+    def __init__(self, data: bytes):
+        size = int.from_bytes(data[:4], "little")
+        if len(data) < 4 or size % 4 or size == 0 or len(data) < 4 + size:
+            raise ValueError(f"{len(data)} bytes cannot hold a trie of {size} bytes")
+        self.units = struct.unpack(f"<{size // 4}I", data[4 : 4 + size])
+        self.texts = data[4 + size :]
+
+    def shortest(self, text: str) -> str | None:
+        """The replacement of the shortest string that the text begins with; None if there is none."""
+        index = 0
+        base = _offset(self.units[0])
+        for byte in text.encode():
+            index = base ^ byte
+            if byte == 0 or index >= len(self.units) or self.units[index] & 0x800000FF != byte:
+                return None
+            base = index ^ _offset(self.units[index])
+            if self.units[index] & 0x100:
+                return self._replacement(base, text)
+        return None
+
+    def _replacement(self, index: int, text: str) -> str:
+        start = self.units[index] & 0x7FFFFFFF if index < len(self.units) else len(self.texts)
+        end = self.texts.find(b"\0", start)
+        if end < 0:
+            raise ValueError(f"precompiled_charsmap is damaged: what replaces the beginning of {text!r} is not in it")
+        return self.texts[start:end].decode("utf-8")
+
+
+def _offset(unit: int) -> int:
+    return unit >> 10 << (8 if unit & 0x200 else 0)
+
+
+@dataclass(frozen=True)
+class Precompiled(Component):
+    precompiled_charsmap: str  # base64
+
+    def __post_init__(self) -> None:
+        _ = self._map  # refuses what is no map
+
+    @cached_property
+    def _map(self) -> CharacterMap:
+        try:
+            return CharacterMap(base64.b64decode(self.precompiled_charsmap, validate=True))
+        except (binascii.Error, TypeError, ValueError) as error:
+            raise ValueError(f"precompiled_charsmap is not a map of SentencePiece in base64: {error}") from None
+
+    @cached_property
+    def _of_code(self) -> _Known:
+        return _Known(self._normalized_code)
+
+    @cached_property
+    def _of_cluster(self) -> _Known:
+        return _Known(self._normalized_cluster)
+
+    def _normalized_code(self, code: int) -> str:
+        return self._character(chr(code))
+
+    def _normalized_cluster(self, cluster: str) -> str:
+        return "".join(new for _, new in self.replacements(cluster))
+
+    def _character(self, char: str) -> str:
+        new = self._map.shortest(char)
+        return char if new is None else new
+
+    def replacements(self, cluster: str) -> Iterator[tuple[str, str]]:
+        """(what is replaced, by what) for each part of a cluster."""
+        if len(cluster.encode()) < 6 and (new := self._map.shortest(cluster)) is not None:
+            yield cluster, new
+        else:
+            yield from zip(cluster, map(self._character, cluster))
+
+    def __call__(self, text: str) -> str:
+        if _may_join(text):
+            return "".join(map(self._of_cluster.__getitem__, _clusters(text)))
+        return text.translate(self._of_code)
+
+    def aligned(self, piece: Aligned) -> Aligned:
+        """A replacement stands, character by character, for what it replaces; more characters are inserted, and if there are
+        fewer, the last one (of the text so far) also stands for the rest.  At the beginning of the text there is none: what is
+        dropped there is forgotten, and all spans are too far left.  The library does so, and offsets are to be equal.
+        """
+        if not _may_join(piece.text) and all(len(self._of_code[ord(char)]) == 1 for char in set(piece.text)):
+            return piece.replaced(self(piece.text))
+        edits: list[tuple[str, int]] = []
+        for cluster in _clusters(piece.text):
+            for old, new in self.replacements(cluster):
+                edits += [(char, int(k >= len(old))) for k, char in enumerate(new)]
+                if len(new) < len(old) and edits:
+                    edits[-1] = edits[-1][0], edits[-1][1] - (len(old) - len(new))
+        return piece.changed(edits)
+
+
+class _Known(dict):
+    """What is known of a function's values.  Emptied when full: the most frequent come back at once."""
+
+    def __init__(self, function: Callable[..., str]):
+        super().__init__()
+        self.function = function
+
+    def __missing__(self, key: int | str) -> str:
+        if len(self) >= 1 << 16:
+            self.clear()
+        self[key] = value = self.function(key)
+        return value
