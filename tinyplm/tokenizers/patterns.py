@@ -1,0 +1,108 @@
+r"""Patterns: those by which well-known models cut text into words, and how a pattern of a tokenizer.json is read.
+
+GPT-2 (Radford et al. 2019) cuts text by one regular expression before byte-pair encoding (bytelevel.py); its successors kept the
+idea and changed the alternatives.  At each place the first alternative that matches is taken, so their order matters.
+
+In a file a pattern is {"String": text} or {"Regex": expression}.  The library `tokenizers` runs expressions on Oniguruma with the
+syntax of Ruby; we run them on `regex`.  The two are alike in most, and where they are not, `compile_pattern` refuses:
+
+    {1,3}+      one or more times {1,3} there, possessive here
+    (?m)        lets the dot match newlines there
+    \h \Z       hexadecimal digit, end but for a newline there; white space, end here
+    [a--b]      ordinary characters there, set difference here
+
+^ and $ match at every line in both (here by a flag), the dot matches all but \n, and (?i:s) matches the long s, U+017F, too.
+One difference is left: (?i:ss) matches "ß" there, and so on for other ligatures; here it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import regex
+
+from .alignment import Span
+
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"  # up to the last newline; all but one space before a word; other white space
+
+# In this order: an English contraction in any case; letters with at most one character before them that is neither letter, digit
+# nor newline; one to three digits; symbols with at most one space before and any newlines after them; white space.
+CL100K_PATTERN = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _REST  # GPT-4
+LLAMA3_PATTERN = CL100K_PATTERN
+
+# The same, but each digit alone.
+QWEN2_PATTERN = CL100K_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}")
+
+# Letters are cut where a capital follows a small one ("camel", "Case"), marks count as letters, and a contraction belongs to its
+# word: capitals* small+, or else capitals+ small* (letters without case are both).  Symbols take slashes after them, too.
+_CAPITALS, _SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+O200K_PATTERN = (  # GPT-4o
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}*{_SMALL}+{_CONTRACTIONS}?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}+{_SMALL}*{_CONTRACTIONS}?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _REST
+)
+
+# DeepSeek-V3 cuts three times: digits by three; Chinese characters and kana; then an ASCII symbol with ASCII letters after it,
+# letters and marks with at most one other character before them, symbols as above, white space.
+DEEPSEEK3_PATTERNS = (
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|" + _REST,
+)
+
+# The smallest parts of an expression that both engines read alike: escapes, sets, brackets, quantifiers, other characters.
+_ESCAPE = r"\\(?: [dDsSwWbBAnrtfva] | [pP]\{\^?\w+\} | x[0-9A-Fa-f]{2} | u[0-9A-Fa-f]{4} | [^\w] )"
+_PART = regex.compile(
+    rf"""(?x)
+        {_ESCAPE}
+      | \[ \^? \]? (?: {_ESCAPE} | \[:\^?\w+:\] | (?! -- | && | ~~ | \|\| ) [^\[\]\\] )*+ \]
+      | \( (?: (?!\?) | \? (?: i?: | = | ! | > | <= | <! | <\w+> ) )
+      | \A \(\?i\)
+      | [*+?] [+?]?
+      | \{{ (?: \d+ \}} (?! [+?] ) | (?: \d+,\d* | ,\d+ ) \}} (?! \+ ) )
+      | [^\\\[(*+?{{]"""
+)
+
+
+def compile_pattern(pattern: Any) -> regex.Pattern:
+    """From {"String": text} or {"Regex": expression}.  ValueError: anything else, or the engines would read it differently."""
+    if not isinstance(pattern, Mapping) or len(pattern) != 1 or not all(isinstance(value, str) for value in pattern.values()):
+        raise ValueError(f'a pattern must be {{"String": text}} or {{"Regex": expression}}, got {pattern!r:.60}')
+    ((kind, expression),) = pattern.items()
+    if kind == "String":
+        return regex.compile(regex.escape(expression))
+    if kind != "Regex":
+        raise ValueError(f"a pattern must be a 'String' or a 'Regex', got {kind!r:.60}")
+    parts, place = [], 0
+    while place < len(expression):
+        part = _PART.match(expression, place)
+        if part is None:
+            raise ValueError(f"the regular expression {expression!r:.80} is not supported from {expression[place:]!r:.20} on")
+        parts.append(r"(?:^(?!\Z))" if part[0] == "^" else part[0])  # there, no line begins after a newline that ends the text
+        place = part.end()
+    try:
+        return regex.compile("".join(parts), regex.VERSION1 | regex.MULTILINE)
+    except regex.error as error:
+        raise ValueError(f"the regular expression {expression!r:.80} is not supported: {error}") from None
+
+
+def find_matches(pattern: regex.Pattern, text: str) -> list[Span]:
+    """Where the pattern matches, from left to right.
+
+    Oniguruma differs from `regex` where matches are empty: none comes right after another match, and after an empty one the
+    search goes on a character further (`regex` tries for a longer match at the same place first).
+    """
+    spans = [match.span() for match in pattern.finditer(text)]
+    if all(start < end for start, end in spans):
+        return spans
+    spans, place = [], 0
+    while match := pattern.search(text, place):
+        start, end = match.span()
+        if start < end or not spans or spans[-1][1] < end:
+            spans.append((start, end))
+        place = end if start < end else end + 1
+        if place > len(text):
+            break
+    return spans
