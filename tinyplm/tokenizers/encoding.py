@@ -46,7 +46,7 @@ class Encoding:
     def of(cls, ids: list[int], tokens: list[str], offsets: list[Span], word_ids: list[int | None], type_id: int = 0) -> Encoding:
         """One text, nothing added to it."""
         count = len(ids)
-        return cls(ids, [type_id] * count, tokens, offsets, word_ids, [0] * count, [1] * count)
+        return cls(ids, [type_id] * count, tokens, offsets, word_ids, [0] * count, [1] * count, [], {0: (0, count)})
 
     @classmethod
     def special(cls, ids: Sequence[int], tokens: Sequence[str], type_id: int = 0, attention: int = 1) -> Encoding:
@@ -65,8 +65,6 @@ class Encoding:
     @property
     def sequence_ids(self) -> list[int | None]:
         """0 or 1 for tokens of the first or second text, None for those of neither."""
-        if not self.sequence_ranges:
-            return [0] * len(self)
         numbers: list[int | None] = [None] * len(self)
         for number, (start, end) in self.sequence_ranges.items():
             numbers[start:end] = [number] * (end - start)
@@ -92,15 +90,22 @@ class Encoding:
         if len(self) <= length:
             return self
         if length == 0:
-            return replace(Encoding.special([], []), overflowing=[self])
+            return replace(self.part(0, 0), overflowing=[self])
         if stride >= length:
             raise ValueError(f"stride {stride} must be less than the {length} tokens that are left for this text")
         starts = range(0, len(self) - stride, length - stride)  # the last window is the first to reach the end
         windows = [(start, min(start + length, len(self))) for start in starts]
         if direction == "Left":  # the same, seen from the other end
             windows = [(len(self) - end, len(self) - start) for start, end in windows]
-        first, *others = (Encoding(*(getattr(self, name)[start:end] for name in PER_TOKEN)) for start, end in windows)
+        first, *others = (self.part(start, end) for start, end in windows)
         return replace(first, overflowing=others)
+
+    def part(self, start: int, end: int) -> Encoding:
+        """Tokens start to end - 1, without overflow."""
+        ranges = {
+            k: (max(a, start) - start, min(b, end) - start) for k, (a, b) in self.sequence_ranges.items() if a < end and b > start
+        }
+        return Encoding(*(getattr(self, name)[start:end] for name in PER_TOKEN), [], ranges)
 
 
 PER_TOKEN = tuple(f.name for f in fields(Encoding) if f.name not in ("overflowing", "sequence_ranges"))
@@ -219,9 +224,7 @@ def arrays(encodings: Sequence[Encoding], overflowing: bool = True) -> dict[str,
     flat = [row for group in rows for row in group]
     lengths = sorted({len(row) for row in flat})
     if len(lengths) > 1:
-        raise ValueError(
-            f"encodings in one array must be of one length, got lengths from {lengths[0]} to {lengths[-1]}: pad them"
-        )
+        raise ValueError(f"encodings in one array must be of one length, got lengths {lengths[0]} to {lengths[-1]}: pad them")
     shape = (len(flat), lengths[0] if lengths else 0)
     names = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids",
              "special_tokens_mask": "special_tokens_mask", "offsets": "offsets"}  # fmt: skip

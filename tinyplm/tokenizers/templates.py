@@ -7,8 +7,8 @@
     Sequence             several, one after the other; with none of them the texts are only joined: Sequence()
 
 Cutting to a length comes before (encoding.py: truncate, with `added` taken off the length), padding after.  Equal to `tokenizers`
-but in one thing: which of two texts a token is of (sequence_ids) is known there neither in overflow when there is no
-post-processor, nor when ByteLevel comes after a template; here always.
+but in one thing: which of two texts a token is of (sequence_ids) is not known there in overflow without a post-processor, when
+ByteLevel comes after a template, or when a template has no text; here always.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class TemplateProcessing(PostProcessor):
             single, pair = (tuple(map(_piece_of, content[name])) for name in ("single", "pair"))
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
-                f"{where} TemplateProcessing: single and pair must be lists of pieces with id and type_id, special_tokens an object "
-                f"of objects with id, ids and tokens; got {dict(content)!r:.300}"
+                f"{where} TemplateProcessing: single and pair must be lists of pieces with id and type_id, "
+                f"special_tokens an object of objects with id, ids and tokens; got {dict(content)!r:.300}"
             ) from None
         except ValueError as error:
             raise ValueError(f"{where} TemplateProcessing: {error}") from None
@@ -149,10 +149,11 @@ def _is_number(text: str) -> bool:
 
 
 def _piece_of(content: Mapping[str, Any]) -> Piece:
-    ((kind, piece),) = content.items()
-    if kind not in ("Sequence", "SpecialToken") or type(piece["type_id"]) is not int or not isinstance(piece["id"], str):
+    [(kind, piece), *others] = content.items()
+    result = Piece(kind, piece["id"], piece["type_id"])
+    if others or kind not in ("Sequence", "SpecialToken") or type(result.type_id) is not int or not isinstance(result.id, str):
         raise ValueError(f"a piece must be a Sequence or a SpecialToken with id and type_id, got {content!r:.100}")
-    return Piece(kind, piece["id"], piece["type_id"])
+    return result
 
 
 class _Classifier(PostProcessor):
@@ -224,7 +225,7 @@ def _of_type_0(encoding: Encoding) -> Encoding:
 
 @dataclass(frozen=True)
 class ByteLevel(PostProcessor):
-    """add_prefix_space: the pre-tokenizer put a space before the text, which has no place in offsets.  use_regex: plays no part."""
+    """add_prefix_space: the pre-tokenizer put a space before the text, which has no place in offsets.  use_regex: no effect."""
 
     add_prefix_space: bool = True
     trim_offsets: bool = True
@@ -245,12 +246,13 @@ _SPACES = "Ġ\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
 def _trimmed(encoding: Encoding, add_prefix_space: bool) -> Encoding:
     """Offsets without the spaces at the ends of their tokens.
 
-    With add_prefix_space those before the first token, or one at the beginning of the text, are taken for the added one.
+    With add_prefix_space, one space before the first token, or before one at the beginning of the text, is taken for the added
+    one, to which no character belongs.  Several were in the text: then none was added.
     """
     offsets = list(encoding.offsets)
     for k, (token, (start, end)) in enumerate(zip(encoding.tokens, encoding.offsets)):
         before, after = len(token) - len(token.lstrip(_SPACES)), len(token) - len(token.rstrip(_SPACES))
-        if before and not (add_prefix_space and (k == 0 or start == 0)):
+        if before > 1 or before and not (add_prefix_space and (k == 0 or start == 0)):
             start = min(start + before, end)
         if after and end >= after:
             end = max(end - after, start)
