@@ -69,10 +69,11 @@ def main() -> None:
     keep_freed_memory()
     model = load(options)
     tokenizer = model.text_tokenizer()
+    prompts = [tokenizer.encode(prompt, add_special_tokens=True) for prompt in options.prompt]
     begin = tokenizer.eos_id  # ends a document, so it also begins one
-    if "" in options.prompt and begin is None:
-        raise ValueError(f"{options.folder}: the tokenizer has no <|endoftext|> to begin a document with, so --prompt is needed")
-    prompts = [tokenizer.encode(prompt) or [begin] for prompt in options.prompt]
+    if [] in prompts and begin is None:
+        raise ValueError(f"{options.folder}: the tokenizer has no token to begin a document with, so --prompt is needed")
+    prompts = [prompt or [begin] for prompt in prompts]
     stops = [stop.replace("\\n", "\n") for stop in options.stop]
     alone = len(prompts) * options.samples == 1  # one text is shown as it comes, several when they are done
     ends = model.end_ids()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tinyplm.generation.text import TextStream
 from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.stream import ByteStream
 
 BYTES = Tokenizer.train(["a"], 257)  # no merges: each byte is a token
 BYTE_IDS = {BYTES.decode_bytes([id])[0]: id for id in range(1, 257)}
@@ -22,6 +23,9 @@ class Pieces:
 
     def decode_bytes(self, ids):
         return b"".join(self.pieces[i] for i in ids)
+
+    def stream(self, after=()):
+        return ByteStream(self)
 
 
 def cut(data, places):

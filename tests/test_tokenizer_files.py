@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.files import TokenizerFile
+from tinyplm.tokenizers.bpe_model import BPE
 
 END = "<|endoftext|>"
 
@@ -16,9 +16,9 @@ END = "<|endoftext|>"
 
 def test_saved_and_loaded_it_is_the_same(trained, tmp_path):
     trained.save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
     for path in (tmp_path, tmp_path / "tokenizer.json", str(tmp_path)):
-        assert Tokenizer.load(path).file == trained.file
+        assert Tokenizer.load(path).model == trained.model
     Tokenizer.load(tmp_path).save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
@@ -38,11 +38,11 @@ def test_a_failed_save_leaves_the_old_file(trained, tmp_path, monkeypatch):
 
 
 def test_vocab_and_merges_files(trained, tmp_path):
-    (tmp_path / "vocab.json").write_text(json.dumps(dict(trained.file.vocab)))
-    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in trained.file.merges), ""]
+    (tmp_path / "vocab.json").write_text(json.dumps(dict(trained.model.vocab)))
+    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in trained.model.merges), ""]
     (tmp_path / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     loaded = Tokenizer.load(tmp_path)
-    assert loaded.file == trained.file
+    assert loaded.parts == trained.parts
     assert loaded.encode(TEXTS[2] + END, allow_special=True) == trained.encode(TEXTS[2] + END, allow_special=True)
     (tmp_path / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
     assert Tokenizer.load(tmp_path).encode("low") == trained.encode(" low")
@@ -68,32 +68,34 @@ def put(*keys_and_value):
 
 
 WRONG_FILES = {
-    "normalizer 'NFC'": put("normalizer", {"type": "NFC"}),
-    "pre_tokenizer 'Whitespace'": put("pre_tokenizer", {"type": "Whitespace"}),
-    "pre_tokenizer None": put("pre_tokenizer", None),
-    "decoder 'Metaspace'": put("decoder", {"type": "Metaspace"}),
-    "post_processor 'TemplateProcessing'": put("post_processor", {"type": "TemplateProcessing"}),
-    "post_processor 'RobertaProcessing'": put("post_processor", {"type": "RobertaProcessing"}),
-    "model 'WordPiece'": put("model", "type", "WordPiece"),
-    "model.dropout = 0.1": put("model", "dropout", 0.1),
-    "model.ignore_merges = true": put("model", "ignore_merges", True),
-    'model.end_of_word_suffix = "</w>"': put("model", "end_of_word_suffix", "</w>"),
-    "truncation = ": put("truncation", {"max_length": 5}),
-    "padding = ": put("padding", {"pad_id": 0}),
-    "added token '<|endoftext|>': lstrip = true": put("added_tokens", 0, "lstrip", True),
-    "'id', got": put("added_tokens", 0, "id", "0"),
+    "normalizer: 'NFX' is not supported; supported are NFC": put("normalizer", {"type": "NFX"}),
+    "pre_tokenizer: 'FixedLength' is not supported; supported are": put("pre_tokenizer", {"type": "FixedLength"}),
+    "pre_tokenizer: an object with a text 'type'": put("pre_tokenizer", "ByteLevel"),
+    "decoder: 'CTC' is not supported": put("decoder", {"type": "CTC"}),
+    "post_processor TemplateProcessing: single and pair must be": put("post_processor", {"type": "TemplateProcessing"}),
+    "post_processor RobertaProcessing must say 'sep'": put("post_processor", {"type": "RobertaProcessing"}),
+    "model: 'WordLevel' is not supported": put("model", "type", "WordLevel"),
+    "model BPE: dropout = 0.1": put("model", "dropout", 0.1),
+    "model BPE: ignore_merges must be of type bool, got 'yes'": put("model", "ignore_merges", "yes"),
+    "model BPE: merge 4 .* needs token 'lw'": put("model", "continuing_subword_prefix", "x"),
+    "truncation Truncation: strategy must be one of": put("truncation", {"max_length": 5, "strategy": "Middle"}),
+    "padding Padding: direction must be one of": put("padding", {"direction": "Up"}),
+    "AddedToken: lstrip must be of type bool": put("added_tokens", 0, "lstrip", "x"),
+    "AddedToken: id must be of type int, got '0'": put("added_tokens", 0, "id", "0"),
+    "AddedToken must say 'content'": lambda content: content["added_tokens"][0].pop("content"),
     "an added token must be an object": put("added_tokens", 0, "x"),
-    "must say add_prefix_space": put("pre_tokenizer", {"type": "ByteLevel"}),
+    "ByteLevel: add_prefix_space must be of type bool": put("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": 1}),
     "merge 2 must be a pair of tokens": put("model", "merges", 2, "a b c"),
-    "merge 3 must be a pair of tokens": put("model", "merges", 3, ["a b", "c"]),
+    "merge 3 must be a pair of tokens": put("model", "merges", 3, ["a", ""]),
     r"merge 1 \('q', 'zzz'\) needs token 'zzz'": put("model", "merges", 1, ["q", "zzz"]),
     "an object 'vocab' and a list 'merges'": put("model", "vocab", ["a"]),
     "id 70 is given to both": put("model", "vocab", "low", 70),
-    "must be a number from 0 on, got -1": put("model", "vocab", "low", -1),
-    "must be a number from 0 on, got True": put("model", "vocab", "low", True),
+    "must be a number from 0 to 1114111, got -1": put("model", "vocab", "low", -1),
+    "must be a number from 0 to 1114111, got True": put("model", "vocab", "low", True),
     "hole: no token has id 450, but 451": put("model", "vocab", "new", 451),
-    "added token '<|endoftext|>' has id 450, but id 0": put("added_tokens", 0, "id", 450),
-    "'model' is expected": lambda content: content.pop("model"),
+    "token '<|endoftext|>' has two ids, 0 and 450": put("added_tokens", 0, "id", 450),
+    "an object 'model' is expected": lambda content: content.pop("model"),
+    'special = "all" is not supported': put("special", "all"),
 }
 
 
@@ -108,11 +110,14 @@ def test_what_changes_nothing_is_accepted(trained, tmp_path):
         del content["model"]["type"], content["model"]["ignore_merges"]
         content["model"]["continuing_subword_prefix"] = ""
 
-    assert load_changed(trained, tmp_path, older).file == trained.file
-    pairs = [list(merge) for merge in trained.file.merges]
-    assert load_changed(trained, tmp_path, put("model", "merges", pairs)).file == trained.file
-    template = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}]}
-    assert load_changed(trained, tmp_path, put("post_processor", template)).file.post_processor == template
+    assert load_changed(trained, tmp_path, older).parts == trained.parts
+    pairs = [list(merge) for merge in trained.model.merges]
+    assert load_changed(trained, tmp_path, put("model", "merges", pairs)).parts == trained.parts
+    alone = [{"Sequence": {"id": "A", "type_id": 0}}]
+    template = {"type": "TemplateProcessing", "single": alone, "pair": [*alone, *alone], "special_tokens": {}}
+    loaded = load_changed(trained, tmp_path, put("post_processor", template))
+    assert loaded.post_processor.to_json() == template
+    assert loaded.encode("a b", add_special_tokens=True) == trained.encode("a b")
     assert load_changed(trained, tmp_path, put("post_processor", None)).encode("a b") == trained.encode("a b")
 
 
@@ -133,7 +138,7 @@ def test_broken_files(tmp_path):
 
 def test_a_vocabulary_without_all_bytes(trained):
     vocab = {"a": 0, "b": 1, "ab": 2}
-    tokenizer = Tokenizer(TokenizerFile(vocab, [("a", "b")]))
+    tokenizer = Tokenizer(BPE(vocab, [("a", "b")]))
     assert tokenizer.encode("abba") == [2, 1, 0]
-    with pytest.raises(ValueError, match="no token for the byte 0x63"):
+    with pytest.raises(ValueError, match="no token for 'c', which occurs in 'abc', and no unk_token"):
         tokenizer.encode("abc")

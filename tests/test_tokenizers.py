@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from reference.tokenizers import bpe as naive
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer, tokenizer
-from tinyplm.tokenizers.bpe import BPE, train_bpe
+from tinyplm.tokenizers.added import AddedToken
+from tinyplm.tokenizers.bpe import Merger, train_bpe
 from tinyplm.tokenizers.bytelevel import BYTE_TO_CHAR, bytes_to_chars, chars_to_bytes, split_words
-from tinyplm.tokenizers.files import AddedToken, TokenizerFile
+from tinyplm.tokenizers.pretokenization import ByteLevel
 
 END = "<|endoftext|>"
 any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
@@ -91,7 +92,7 @@ def test_hand_computed_example():
     4: ac -> W (260). X d X W: (d, X) = (68, 259).
     """
     tokenizer = Tokenizer.train(["aaabdaaabac"], 261)
-    assert tokenizer.file.merges == [("a", "a"), ("a", "b"), ("aa", "ab"), ("a", "c")]
+    assert tokenizer.model.merges == [("a", "a"), ("a", "b"), ("aa", "ab"), ("a", "c")]
     assert [tokenizer.id_to_token(i) for i in (0, 65, 257, 258, 259, 260)] == [
         END,
         "a",
@@ -137,9 +138,9 @@ def test_training_equals_counting_everything_each_round(corpus, rounds):
 @given(corpora, st.integers(0, 30), st.text("\0\1\2", max_size=60))
 def test_encoding_equals_searching_anew(corpus, rounds, word):
     _, merges = train_bpe(corpus, ["a", "b", "c"], 3 + rounds)
-    assert list(map(ord, BPE(merges).merge(word))) == naive.encode(list(map(ord, word)), merges)
+    assert list(map(ord, "".join(Merger(merges).merge(word)))) == naive.encode(list(map(ord, word)), merges)
     for seen in corpus:
-        assert list(map(ord, BPE(merges).merge(seen))) == naive.encode(list(map(ord, seen)), merges)
+        assert list(map(ord, "".join(Merger(merges).merge(seen)))) == naive.encode(list(map(ord, seen)), merges)
 
 
 @settings(max_examples=300)
@@ -157,21 +158,21 @@ def test_encoding_with_merges_in_any_order(data):
             merges.append((a, b, tokens.index(tokens[a] + tokens[b])))
     merges = data.draw(st.permutations(merges))
     word = data.draw(st.text("\0\1", max_size=40))
-    assert list(map(ord, BPE(merges).merge(word))) == naive.encode(list(map(ord, word)), merges)
+    assert list(map(ord, "".join(Merger(merges).merge(word)))) == naive.encode(list(map(ord, word)), merges)
 
 
 @settings(max_examples=30)
 @given(st.randoms(use_true_random=False))
 def test_training_does_not_depend_on_the_order_of_documents(shuffler):
     texts = TEXTS + ["zyx zyx yxz", "aaa aaaa aaaaaa ababab"]
-    expected = Tokenizer.train(texts, 400).file
+    expected = Tokenizer.train(texts, 400).parts
     shuffler.shuffle(texts)
-    assert Tokenizer.train(iter(texts), 400).file == expected
+    assert Tokenizer.train(iter(texts), 400).parts == expected
 
 
 def test_training_stops_when_words_are_single_tokens():
     tokenizer = Tokenizer.train(["ab ab"], 1000)
-    assert tokenizer.file.merges == [("a", "b"), ("Ġ", "ab")]
+    assert tokenizer.model.merges == [("a", "b"), ("Ġ", "ab")]
     assert tokenizer.vocab_size == 259
 
 
@@ -201,17 +202,15 @@ def test_several_special_tokens_the_longest_wins():
 
 
 def test_added_tokens_that_are_not_special_are_always_matched(trained):
-    file = trained.file
-    added = [*file.added_tokens, AddedToken("    ", 450, special=False, normalized=True)]
-    tokenizer = Tokenizer(TokenizerFile(file.vocab, file.merges, added))
+    added = [*trained.added_tokens, AddedToken("    ", 450, special=False, normalized=True)]
+    tokenizer = Tokenizer(**trained.parts | {"added_tokens": added})
     assert tokenizer.vocab_size == 451
     assert tokenizer.encode("a     b") == [*trained.encode("a"), 450, *trained.encode(" b")]
     assert tokenizer.decode(tokenizer.encode("a     b"), skip_special=True) == "a     b"
 
 
 def test_prefix_space(trained):
-    component = dict(trained.file.pre_tokenizer, add_prefix_space=True)
-    tokenizer = Tokenizer(TokenizerFile(trained.file.vocab, trained.file.merges, pre_tokenizer=component))
+    tokenizer = Tokenizer(**trained.parts | {"pre_tokenizer": ByteLevel(add_prefix_space=True)})
     assert tokenizer.encode("low") == trained.encode(" low")
     assert tokenizer.encode(" low") == trained.encode(" low")
     assert tokenizer.encode("\nlow") == trained.encode(" \nlow")
@@ -240,7 +239,7 @@ def test_unknown_ids_are_refused(trained, ids):
 @pytest.mark.parametrize(
     ("texts", "options", "message"),
     [
-        (["a"], {"vocab_size": 256}, "256 is too small for the 256 bytes and 1 special"),
+        (["a"], {"vocab_size": 256}, "256 is too small for the alphabet of 256 characters and 1 special"),
         (["a"], {"vocab_size": 2_000_000}, "more than 1114112"),
         ([], {"vocab_size": 300}, "hold no text at all"),
         (["", ""], {"vocab_size": 300}, "hold no text at all"),
@@ -283,7 +282,7 @@ def test_long_words_are_not_quadratic():
 
 def test_the_cache_is_bounded(trained, monkeypatch):
     monkeypatch.setattr(tokenizer._WordCache, "MAX_WORDS", 50)
-    fresh = Tokenizer(trained.file)
+    fresh = Tokenizer(**trained.parts)
     words = [f" w{'x' * (i % 90)}{chr(0x4E00 + i)}" for i in range(500)]
     text = "".join(words) + "y" * 10_000
     assert fresh.encode(text) == fresh.encode(text) == trained.encode(text)

@@ -20,11 +20,12 @@ from .models.config import from_dict, to_dict
 from .models.model import Model
 from .tensor_files import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, read_json, write_folder, write_json
 from .tokenizers import Tokenizer
+from .tokenizers.folders import SENTENCEPIECE_FILES
 
 _PARAMETER_DTYPES = ("float32", "float64", "float16")
 GENERATION = "generation_config.json"
 # Files that are kept as they are and written back: those of a tokenizer that we cannot read, and what stands beside any.
-VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model", "added_tokens.json")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", *SENTENCEPIECE_FILES)
 COMPANIONS = (*VOCABULARIES, "special_tokens_map.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -107,8 +108,8 @@ def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "
     model.files = {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).exists()}
     try:
         model.tokenizer = Tokenizer.load(folder)
-    except FileNotFoundError:
-        model.no_tokenizer = f"{folder}: there is no tokenizer.json, nor vocab.json and merges.txt"
+    except FileNotFoundError as error:
+        model.no_tokenizer = str(error)
     except ValueError as error:  # what is asked of the model's numbers does not need its tokenizer
         model.no_tokenizer = str(error)
         warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=2)
@@ -185,7 +186,8 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
             with replaced(folder / name) as temporary:
                 temporary.write_bytes(content)
     if model.tokenizer is not None:
-        model.tokenizer.save(folder / "tokenizer.json")
+        described = {"tokenizer_config.json", "special_tokens_map.json"} & model.files.keys()  # written back as it was
+        model.tokenizer.save(folder / "tokenizer.json" if described else folder)
 
 
 def gradients_by_hub_name(model: Model, dparams: Tree) -> dict[str, np.ndarray]:

@@ -191,8 +191,8 @@ def same_training(texts, vocab_size, special_tokens=(END,)):
         train_theirs(texts, vocab_size, special_tokens),
     )
     model = json.loads(theirs.to_str())["model"]
-    assert ours.file.vocab == model["vocab"]
-    assert ours.file.merges == [tuple(merge) for merge in model["merges"]]
+    assert ours.model.vocab == model["vocab"]
+    assert ours.model.merges == [tuple(merge) for merge in model["merges"]]
     return ours, theirs
 
 

@@ -124,7 +124,7 @@ def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_t
     rows = list(range(len(batch.texts)))  # the continuations that go on
     generators = [random.generator(random.fold(random.key(seed), n // samples, n % samples)) for n in rows]
     tokenizer = batch.model.tokenizer
-    streams = [None if tokenizer is None else TextStream(tokenizer, stop_strings) for _ in rows]
+    streams = [None if tokenizer is None else TextStream(tokenizer, stop_strings, batch.texts[n]) for n in rows]
     for step in range(max_new_tokens):
         logits = batch.next_logits()
         tokens = settings.choose(logits, batch.texts, [generators[n] for n in rows], vocabulary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,27 +9,29 @@ from typing import Any
 class TextStream:
     """push(id) gives the text that is certain after this token; push(id, last=True), or finish() after it, gives all the rest.
 
-    The pieces joined are tokenizer.decode of all ids, up to the first stop string, which is left out.  Held back are bytes that
-    do not yet make a character, and text that may turn out to be the beginning of a stop string.
+    The pieces joined are tokenizer.decode of all ids, up to the first stop string, which is left out; or what they add to the
+    text of the ids they come `after`.  Held back are bytes that do not yet make a character (tokenizers/stream.py), and text
+    that may turn out to be the beginning of a stop string.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), after: Sequence[int] = ()) -> None:
         check_stop(stop)
-        self.tokenizer, self.stop = tokenizer, tuple(stop)
+        self.stop = tuple(stop)
         self.stopped = False  # a stop string has come: nothing follows
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stream = tokenizer.stream(after=after)
         self._held = ""
 
     def push(self, id: int, *, last: bool = False) -> str:
-        return self._release(self.tokenizer.decode_bytes([id]), final=last)
+        new = self._stream.push(id)
+        return self._release(new + self._stream.finish() if last else new, final=last)
 
     def finish(self) -> str:
-        return self._release(b"", final=True)
+        return self._release(self._stream.finish(), final=True)
 
-    def _release(self, new: bytes, *, final: bool) -> str:
+    def _release(self, new: str, *, final: bool) -> str:
         if self.stopped:
             return ""
-        text = self._held + self._decoder.decode(new, final=final)
+        text = self._held + new
         found = [(place, s) for s in self.stop if (place := text.find(s)) >= 0]
         if found:
             self.stopped, self._held = True, ""

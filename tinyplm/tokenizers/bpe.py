@@ -11,26 +11,25 @@ characters do. Nothing in this file knows what the symbols stand for: bytes (byt
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from operator import add
 
+from .pairs import PairCounts
 from .vocabulary import MAX_SYMBOLS
 
 
 def train_bpe(
-    word_counts: Mapping[str, int], tokens: Sequence[str], vocab_size: int
+    word_counts: Mapping[str, int], tokens: Sequence[str], vocab_size: int, min_frequency: int = 0
 ) -> tuple[list[str], list[tuple[int, int, int]]]:
     """Learn merges until there are `vocab_size` tokens, or no pair is left.
 
     word_counts: words over the initial symbols, and how often each occurs. tokens[i]: how symbol i is
-    spelled; a merged symbol is spelled as its parts joined. Returns the tokens, initial ones first, and the
+    spelled; a merged symbol is spelled as its parts joined. min_frequency: no merge of a pair that is rarer. Returns the tokens, initial ones first, and the
     merges (left, right, merged) in the order of learning.
 
-    Algorithm 1 counts all pairs again in each round: rounds x length of the corpus. Here each distinct word
-    is kept once, with its count; for each pair we hold its count and the words it was seen in; a round visits
-    only those words, and corrects the counts of the neighbours that changed. A pair comes into being in one
+    Algorithm 1 counts all pairs again in each round: rounds x length of the corpus. Here a round visits only the
+    words with the pair, and corrects the counts of the neighbours that changed (pairs.py). A pair comes into being in one
     round only, when the younger of its symbols does, and its count can only shrink afterwards. So the most
     frequent pair comes from a heap with one entry a pair, whose count may be out of date: an entry that comes
     up with more than the true count goes back with the true one.
@@ -43,59 +42,31 @@ def train_bpe(
         raise ValueError(f"vocab_size {vocab_size} is more than {MAX_SYMBOLS}, the most that is possible here")
     given = frozenset(tokens)
     tokens = list(tokens)
-    words, frequency = list(word_counts), list(word_counts.values())
-
-    counts: dict[str, int] = defaultdict(int)
-    where: dict[str, list[int]] = defaultdict(list)
-    for w, word in enumerate(words):
-        for pair in map(add, word, word[1:]):
-            counts[pair] += frequency[w]
-            where[pair].append(w)
+    pairs = PairCounts(word_counts)
+    counts = pairs.counts
     # The count is negated since the smallest entry of a heap comes first.
-    heap = [(-counts[pair], pair, found) for pair, found in where.items()]
+    heap = [(-count, pair) for pair, count in counts.items()]
     heapify(heap)
 
     merges: list[tuple[int, int, int]] = []
     while len(tokens) < vocab_size and heap:
-        count, pair, found = heappop(heap)
+        count, pair = heappop(heap)
         if -count != counts[pair]:
             if counts[pair] > 0:
-                heappush(heap, (-counts[pair], pair, found))
+                heappush(heap, (-counts[pair], pair))
             continue
+        if -count < min_frequency:
+            break
 
-        a, b = pair
-        spelled = tokens[ord(a)] + tokens[ord(b)]
+        a, b = map(ord, pair)
+        spelled = tokens[a] + tokens[b]
         if spelled in given:
             raise ValueError(f"the token {spelled!r} was given, and the words have a merge spelled like it")
-        new = chr(len(tokens))
-        merges.append((ord(a), ord(b), ord(new)))
+        merges.append((a, b, len(tokens)))
         tokens.append(spelled)
-
-        where = defaultdict(list)
-        for w in found:
-            pieces = words[w].split(pair)
-            if len(pieces) == 1:  # the pair has gone, or the word is listed twice and done already
-                continue
-            words[w] = new.join(pieces)
-            f = frequency[w]
-            # Between two pieces stood the pair and now stands `new`: a new neighbour on both sides. Where two
-            # pairs met (an empty piece between them), that is counted once, at the second.
-            for k in range(1, len(pieces)):
-                left, right = pieces[k - 1], pieces[k]
-                if left:
-                    counts[left[-1] + a] -= f
-                    counts[left[-1] + new] += f
-                    where[left[-1] + new].append(w)
-                elif k > 1:
-                    counts[b + a] -= f
-                    counts[new + new] += f
-                    where[new + new].append(w)
-                if right:
-                    counts[b + right[0]] -= f
-                    counts[new + right[0]] += f
-                    where[new + right[0]].append(w)
-        for fresh, found in where.items():
-            heappush(heap, (-counts[fresh], fresh, found))
+        _, fresh = pairs.replace(pair, chr(len(tokens) - 1))
+        for new in fresh:
+            heappush(heap, (-counts[new], new))
 
     return tokens, merges
 

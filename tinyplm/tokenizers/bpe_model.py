@@ -154,7 +154,8 @@ class BPE(Component):
         if not isinstance(content.get("vocab"), dict) or not isinstance(content.get("merges"), list):
             raise ValueError(f"{where} BPE must have an object 'vocab' and a list 'merges'")
         merges = [_merge(merge, number, where) for number, merge in enumerate(content["merges"])]
-        flags = {key: value for key, value in content.items() if value is not None}  # the oldest files have null for false
+        # the oldest files have null for false, and "" for no prefix
+        flags = {key: value for key, value in content.items() if value not in (None, "")}
         return super().from_json(flags | {"merges": merges}, where)
 
     def to_json(self) -> dict[str, Any]:

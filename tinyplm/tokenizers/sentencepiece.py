@@ -16,61 +16,58 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import decoding, normalization
 from .added import AddedToken
 from .bpe_model import BPE
-from .sentencepiece_bpe import merges_from_scores
+from .sentencepiece_bpe import Piece, merges_from_scores
 from .unigram import Unigram
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # the types of a piece
-UNIGRAM, BYTE_PAIRS = 1, 2  # the types of a model
-
-
-class Piece(NamedTuple):
-    piece: str
-    score: float
-    type: int = NORMAL
+KINDS = {1: "normal", 2: "unknown", 3: "control", 4: "user_defined", 5: "unused", 6: "byte"}
+MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 
 @dataclass(frozen=True)
 class SentencePieceModel:
     """What a .model says; defaults are those of the format."""
 
-    pieces: list[Piece]
-    model_type: int = UNIGRAM
+    pieces: Sequence[Piece]  # (piece, score, kind), the place is the id
+    model_type: str = "unigram"
     byte_fallback: bool = False
     charsmap: bytes = b""
     add_dummy_prefix: bool = True
     remove_extra_whitespaces: bool = True
-    ids: dict[str, int] = field(default_factory=lambda: {"unk_token": 0, "bos_token": 1, "eos_token": 2, "pad_token": -1})
+    ids: Mapping[str, int] = field(default_factory=dict)  # "bos_token" ... -> id, negative if there is none
 
     def parts(self) -> dict[str, Any]:
         """The arguments of Tokenizer.  Ids are those of SentencePiece; bos and eos are not added, as there."""
-        named = {name: self.pieces[id].piece for name, id in self.ids.items() if 0 <= id < len(self.pieces)}
-        added = [AddedToken(p.piece, id) for id, p in enumerate(self.pieces) if p.type in (UNKNOWN, CONTROL)]
-        model = self._unigram() if self.model_type == UNIGRAM else self._bpe()
-        return {"model": model, "normalizer": self._normalizer(), "decoder": self._decoder(), "added_tokens": added, "named": named}
+        return {
+            "model": self.model(),
+            "normalizer": self.normalizer(),
+            "decoder": self.decoder(),
+            "added_tokens": [AddedToken(p, id) for id, (p, _, kind) in enumerate(self.pieces) if kind in ("unknown", "control")],
+            "named": {name: self.pieces[id][0] for name, id in self.ids.items() if 0 <= id < len(self.pieces)},
+        }
 
-    def _unigram(self) -> Unigram:
-        """A user-defined piece is always taken; in a lattice of scores: length times the best score, which nothing can beat."""
-        best = max((p.score for p in self.pieces if p.type == NORMAL), default=0.0)
-        scores = [len(p.piece.encode()) * best - 0.1 if p.type == USER_DEFINED else p.score for p in self.pieces]
-        unknown = next(id for id, p in enumerate(self.pieces) if p.type == UNKNOWN)
-        return Unigram(unknown, [(p.piece, score) for p, score in zip(self.pieces, scores)], self.byte_fallback)
-
-    def _bpe(self) -> BPE:
-        if chosen := [p.piece for p in self.pieces if p.type == USER_DEFINED]:
+    def model(self) -> Unigram | BPE:
+        unknown = next(id for id, (_, _, kind) in enumerate(self.pieces) if kind == "unknown")
+        if self.model_type == "unigram":
+            return Unigram(unknown, tuple(zip([p for p, _, _ in self.pieces], self._scores())), self.byte_fallback)
+        if chosen := [p for p, _, kind in self.pieces if kind == "user_defined"]:
             raise ValueError(f"user-defined pieces in a BPE model are not supported: {chosen[0]!r}")
-        vocab = {p.piece: id for id, p in enumerate(self.pieces)}
-        merges = merges_from_scores([(p.piece, p.score) for p in self.pieces if p.type == NORMAL])
-        unknown = next(p.piece for p in self.pieces if p.type == UNKNOWN)
-        return BPE(vocab, merges, unknown, fuse_unk=True, byte_fallback=self.byte_fallback)
+        vocab = {p: id for id, (p, _, _) in enumerate(self.pieces)}
+        merges = merges_from_scores(self.pieces)
+        return BPE(vocab, merges, self.pieces[unknown][0], fuse_unk=True, byte_fallback=self.byte_fallback)
 
-    def _normalizer(self) -> Any:
+    def _scores(self) -> list[float]:
+        """A user-defined piece is to be taken wherever it stands: length times the best score, which other pieces cannot beat."""
+        best = max((score for _, score, kind in self.pieces if kind == "normal"), default=0.0)
+        return [len(p.encode()) * best - 0.1 if kind == "user_defined" else score for p, score, kind in self.pieces]
+
+    def normalizer(self) -> normalization.Sequence:
         steps: list[Any] = []
         if self.charsmap:
             steps.append(normalization.Precompiled(base64.b64encode(self.charsmap).decode()))
@@ -79,11 +76,11 @@ class SentencePieceModel:
             steps.append(normalization.Replace({"Regex": " {2,}"}, " "))
         if self.add_dummy_prefix:
             steps.append(normalization.Prepend("▁"))
-        return normalization.Sequence([*steps, normalization.Replace({"String": " "}, "▁")])
+        return normalization.Sequence((*steps, normalization.Replace({"String": " "}, "▁")))
 
-    def _decoder(self) -> Any:
+    def decoder(self) -> decoding.Sequence:
         steps = [decoding.Replace({"String": "▁"}, " "), decoding.ByteFallback(), decoding.Fuse()]
-        return decoding.Sequence([*steps, *([decoding.Strip(" ", 1, 0)] if self.add_dummy_prefix else [])])
+        return decoding.Sequence((*steps, *([decoding.Strip(" ", 1, 0)] if self.add_dummy_prefix else [])))
 
 
 def read_model(data: bytes, name: str) -> SentencePieceModel:
@@ -104,30 +101,30 @@ def read_model(data: bytes, name: str) -> SentencePieceModel:
 
     if not pieces:
         raise ValueError(f"{name}: not a SentencePiece model: it has no pieces")
-    if (kind := trainer.get(3, UNIGRAM)) not in (UNIGRAM, BYTE_PAIRS):
-        refuse(f"model_type {({3: 'WORD', 4: 'CHAR'}).get(kind, kind)}")
+    if (kind := MODEL_TYPES.get(trainer.get(3, 1))) not in ("unigram", "bpe"):
+        refuse(f"model_type {kind}")
     if trainer.get(24):
         refuse("treat_whitespace_as_suffix")
     if not normalizer.get(5, 1):
         refuse("escape_whitespaces = false")
     if denormalizer.get(2):
         refuse("a denormalizer_spec")
-    if unused := [p.piece for p in pieces if p.type == UNUSED]:
+    if unused := [p for p, _, kind in pieces if kind == "unused"]:
         refuse(f"a piece marked as unused, {unused[0]!r},")
-    if sum(p.type == UNKNOWN for p in pieces) != 1:
-        raise ValueError(f"{name}: one piece must be of type UNKNOWN, got {sum(p.type == UNKNOWN for p in pieces)}")
-    if len({p.piece for p in pieces}) < len(pieces):
-        seen: set[str] = set()
-        raise ValueError(f"{name}: the piece {next(p.piece for p in pieces if p.piece in seen or seen.add(p.piece))!r} occurs twice")
-    return SentencePieceModel(pieces, kind, bool(trainer.get(35)), charsmap, bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)),
-                              {"unk_token": unk, "bos_token": bos, "eos_token": eos, "pad_token": pad})  # fmt: skip
+    if (count := [kind for _, _, kind in pieces].count("unknown")) != 1:
+        raise ValueError(f"{name}: one piece must be of kind unknown, got {count}")
+    seen: set[str] = set()
+    if twice := [p for p, _, _ in pieces if p in seen or seen.add(p)]:
+        raise ValueError(f"{name}: the piece {twice[0]!r} occurs twice")
+    ids = {"unk_token": unk, "bos_token": bos, "eos_token": eos, "pad_token": pad}
+    return SentencePieceModel(pieces, kind, bool(trainer.get(35)), charsmap, bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)), ids)
 
 
 def _piece(fields: dict[int, Any]) -> Piece:
     (score,) = struct.unpack("<f", fields.get(2, bytes(4)))
-    if not NORMAL <= (kind := fields.get(3, NORMAL)) <= BYTE:
+    if (kind := fields.get(3, 1)) not in KINDS:
         raise ValueError(f"a piece of type {kind}")
-    return Piece(fields[1].decode("utf-8"), score, kind)
+    return fields[1].decode("utf-8"), score, KINDS[kind]
 
 
 def _signed(value: int) -> int:

@@ -1,11 +1,12 @@
 """Text of tokens as they come, one by one: never half a character.
 
-The pieces joined are the text that `decode` gives for all ids.
+The pieces joined are the text that `decode` gives for all ids; if they come `after` others, the text that they add to those.
 """
 
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from typing import Any
 
 from .decoding import is_byte
@@ -14,7 +15,8 @@ from .decoding import is_byte
 class ByteStream:
     """For tokens that are bytes: what does not make a character yet is held back."""
 
-    def __init__(self, tokenizer: Any, skip_special: bool = False):
+    def __init__(self, tokenizer: Any, skip_special: bool = False, after: Sequence[int] = ()):
+        """after: plays no part, a text of bytes is the same wherever it stands."""
         self._tokenizer, self._skip_special = tokenizer, skip_special
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -34,9 +36,9 @@ class TokenStream:
     at all is judged by the whole run.
     """
 
-    def __init__(self, tokenizer: Any, skip_special: bool = False):
+    def __init__(self, tokenizer: Any, skip_special: bool = False, after: Sequence[int] = ()):
         self._tokenizer, self._skip_special = tokenizer, skip_special
-        self._context: list[int] = []
+        self._context = list(after)[-1:]
         self._held: list[int] = []
 
     def push(self, id: int) -> str:

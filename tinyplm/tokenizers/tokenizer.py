@@ -23,7 +23,7 @@ from .decoding import ByteLevel
 from .encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 from .recipes import RECIPES
 from .stream import ByteStream, TokenStream
-from .templates import Concatenation
+from .templates import Sequence as PostProcessors
 from .vocabulary import tokens_by_id
 
 END_OF_TEXT = "<|endoftext|>"
@@ -90,7 +90,7 @@ class Tokenizer:
             raise TypeError("texts and special_tokens must be several strings, got a single str")
         if kind not in RECIPES:
             raise ValueError(f"there is no kind of tokenizer {kind!r}; there are {', '.join(RECIPES)}")
-        recipe = RECIPES[kind]
+        recipe = RECIPES[kind](**options)
         specials = list(recipe.special_tokens if special_tokens is None else special_tokens)
         for token in specials:
             check_encodable(token, "a special token")
@@ -105,7 +105,7 @@ class Tokenizer:
             raise ValueError("the texts to train on hold no text at all")
         if spell:
             words = {spell(word): count for word, count in words.items()}
-        return cls(**recipe.learn(words, vocab_size, specials, **options))
+        return cls(**recipe.parts(words, vocab_size, specials))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Tokenizer:
@@ -115,6 +115,12 @@ class Tokenizer:
     def save(self, path: str | os.PathLike) -> None:
         """Write tokenizer.json for us, `tokenizers` and `transformers`. `path`: the file, or its folder."""
         files.write(self, path)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The arguments it was made of: Tokenizer(**tokenizer.parts | {"normalizer": NFC()}) is the same with another normalizer."""
+        names = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens", "truncation", "padding", "named")
+        return {name: getattr(self, name) for name in names}
 
     # ---- text to ids
 
@@ -138,7 +144,7 @@ class Tokenizer:
                 else:
                     words = self._cut(piece[a:b], start == a == 0)
                     ids.extend(chain.from_iterable(map(self._words.__getitem__, words)))
-        return self._processor.ids(ids, None) if add_special_tokens else ids
+        return self._processor.ids(ids) if add_special_tokens else ids
 
     def encode_batch(self, texts: Iterable[str], allow_special: bool = False, add_special_tokens: bool = False) -> list[list[int]]:
         if isinstance(texts, str):
@@ -148,14 +154,15 @@ class Tokenizer:
     def encoding(self, text: str, pair: str | None = None, *, allow_special: bool = False, add_special_tokens: bool = True,
                  truncation: Truncation | None = None) -> Encoding:  # fmt: skip
         """Ids, tokens, offsets, token types and more, of a text or of two; the ids are those of `encode`."""
-        first, second = (None if t is None else self._plain_encoding(t, allow_special) for t in (text, pair))
+        first = self._plain_encoding(text, allow_special)
+        second = None if pair is None else self._plain_encoding(pair, allow_special, type_id=1)
         truncation = truncation or self.truncation
         if truncation is not None:
             added = self._processor.added(pair is not None) if add_special_tokens else 0
             first, second = truncate(first, second, truncation, added)
         return self._processor(first, second, add_special_tokens)
 
-    def _plain_encoding(self, text: str, allow_special: bool) -> Encoding:
+    def _plain_encoding(self, text: str, allow_special: bool, type_id: int = 0) -> Encoding:
         check_encodable(text)
         found = list(pipeline.tokens_with_spans(self, text, allow_special))
         return Encoding.of(
@@ -163,6 +170,7 @@ class Tokenizer:
             tokens=[self._tokens[id] for id, _, _, _ in found],
             offsets=[(start, end) for _, start, end, _ in found],
             word_ids=[word for _, _, _, word in found],
+            type_id=type_id,
         )
 
     def batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, allow_special: bool = False,
@@ -183,7 +191,7 @@ class Tokenizer:
 
     @property
     def _processor(self) -> Any:
-        return self.post_processor or Concatenation()
+        return self.post_processor or PostProcessors()  # without parts it joins
 
     # ---- ids to text
 
@@ -203,9 +211,12 @@ class Tokenizer:
         tokens = [self._tokens[id] for id in ids]
         return " ".join(tokens) if self.decoder is None else "".join(self.decoder.chain(tokens))
 
-    def stream(self, skip_special: bool = False) -> ByteStream | TokenStream:
-        """Text of ids as they come: push(id) -> the text that is certain by now, finish() -> the rest (stream.py)."""
-        return (TokenStream if self._bytes is None else ByteStream)(self, skip_special)
+    def stream(self, skip_special: bool = False, after: Sequence[int] = ()) -> ByteStream | TokenStream:
+        """Text of ids as they come: push(id) -> the text that is certain by now, finish() -> the rest (stream.py).
+
+        after: ids that went before, a prompt: a word that begins with a space has one then.
+        """
+        return (TokenStream if self._bytes is None else ByteStream)(self, skip_special, after)
 
     # ---- the vocabulary
 
