@@ -78,6 +78,7 @@ def test_windows_know_which_text_they_are_of(first, second, length, direction):
     cut = whole.cut(length, 0, direction)
     windows = [cut, *cut.overflowing] if direction == "Right" else [*cut.overflowing[::-1], cut]
     assert [number for window in windows for number in window.sequence_ids] == whole.sequence_ids
+    assert all(0 <= start <= end <= len(window) for window in windows for start, end in window.sequence_ranges.values())
 
 
 def test_only_second_needs_a_second_text():
