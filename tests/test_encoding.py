@@ -72,6 +72,15 @@ def test_two_texts_are_cut_to_fit(first, second, added, length, strategy):
         assert piece.ids + [i for rest in piece.overflowing for i in rest.ids] == list(range(count))
 
 
+@given(counts, counts, st.integers(1, 9), st.sampled_from(["Right", "Left"]))
+def test_windows_know_which_text_they_are_of(first, second, length, direction):
+    whole = Encoding.merge([Encoding.special([9], ["x"]), text(first), Encoding.special([9], ["x"]), text(second).numbered(1)])
+    cut = whole.cut(length, 0, direction)
+    windows = [cut, *cut.overflowing] if direction == "Right" else [*cut.overflowing[::-1], cut]
+    assert [number for window in windows for number in window.sequence_ids] == whole.sequence_ids
+    assert all(0 <= start <= end <= len(window) for window in windows for start, end in window.sequence_ranges.values())
+
+
 def test_only_second_needs_a_second_text():
     assert truncate(text(3), None, Truncation(3, "OnlySecond")) == (text(3), None)
     with pytest.raises(ValueError, match="the text is 2 tokens too long, and OnlySecond finds no second text to cut"):

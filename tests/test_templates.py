@@ -20,7 +20,7 @@ from tinyplm.tokenizers.templates import (
 )
 
 CLS, SEP = ("[CLS]", 101), ("[SEP]", 102)
-SPECIAL = dict((CLS, SEP))
+SPECIAL = dict((SEP, CLS))
 BERT_LIKE = TemplateProcessing.of("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", SPECIAL)
 ALL = {
     "template": BERT_LIKE,
@@ -33,7 +33,7 @@ ALL = {
     "bytes": ByteLevel(),
     "nothing": Sequence(),
     "bytes, template": Sequence((ByteLevel(), BERT_LIKE)),
-    "nested": Sequence((Sequence((BertProcessing(SEP, CLS),)), ByteLevel())),
+    "nested": Sequence((Sequence((ByteLevel(), BertProcessing(SEP, CLS))), ByteLevel())),
 }  # fmt: skip
 
 
@@ -61,8 +61,11 @@ def test_bert_by_template_and_by_its_own():
 
 def test_roberta():
     processor = RobertaProcessing(SEP, CLS)
+    pair = processor(ONE, Encoding.of([1], ["ran"], [(0, 3)], [0], type_id=1).cut(0, 0, "Right"))
+    assert [whole.type_ids for whole in (pair, *pair.overflowing)] == [[0] * 6, [0] * 7]
+    assert processor(ONE, Encoding.of([1], ["ran"], [(0, 3)], [0], type_id=1), add_special_tokens=False).type_ids == [0] * 3
     pair = processor(ONE, text("Ġran"))
-    assert pair.ids == [101, 1, 2, 102, 102, 1, 102] and pair.type_ids == [0] * 7
+    assert pair.ids == [101, 1, 2, 102, 102, 1, 102]
     assert pair.sequence_ids == [None, 0, 0, None, None, 1, None]
     assert processor(ONE).tokens == ["[CLS]", "the", "dog", "[SEP]"]
 
@@ -74,6 +77,26 @@ def test_other_templates():
     assert ALL["default"](ONE, TWO).type_ids == [0, 0, 1]
     only = TemplateProcessing.of("[CLS]", "$A $B", SPECIAL)(ONE)
     assert only.ids == [101] and only.special_tokens_mask == [1]
+    short = TemplateProcessing.of("$ $2 $a:3 $4:5 [CLS]:6", "$b $", SPECIAL)
+    assert short(text("x")).type_ids == [0, 2, 3, 5, 6] and short(ONE, TWO).tokens == ["ran", "the", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("single", "message"),
+    [
+        ("[CLS] $A [MASK]", "single names '[MASK]', not among special_tokens: ['[SEP]', '[CLS]']"),
+        ("$C", "'$C' is no text of a template: $A, $B, or $ with a number"),
+        ("$²", "'$²' is no text of a template"),
+        ("$A:x", "after the colon of '$A:x' must stand a type id"),
+        ("$A:٣", "after the colon of '$A:٣' must stand a type id"),
+        ("[CLS]:", "after the colon of '[CLS]:' must stand a type id"),
+        ("$B", "single may name the texts A only, got 'B'"),
+    ],
+)
+def test_patterns_that_are_refused(single, message):
+    with pytest.raises(ValueError) as error:
+        TemplateProcessing.of(single, "$A $B", SPECIAL)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +113,7 @@ def test_other_templates():
         ("\x1cx", (2, 4), False, (2, 4)),
         ("Ċx", (2, 4), False, (2, 4)),
         ("Ġ", (0, 0), True, (0, 0)),
+        ("Ġ", (2, 2), False, (2, 2)),
         ("aĠĠ", (0, 1), True, (0, 1)),  # more spaces than there are characters before the end
     ],
 )
@@ -101,6 +125,8 @@ def test_offsets_without_the_spaces(token, span, prefix, expected):
 
 def test_only_the_first_token_may_carry_the_added_space():
     assert ByteLevel()(text("Ġa", "Ġa")).offsets == [(0, 2), (4, 5)]
+    words = Encoding.of([1, 1], ["Ġa", "Ġa"], [(0, 1), (0, 1)], [0, 1])  # given as words: each is a text and has one
+    assert ByteLevel()(words).offsets == [(0, 1), (0, 1)] and ByteLevel(False)(words).offsets == [(1, 1), (1, 1)]
     cut = text("a", "Ġb", "Ġc").cut(2, 1, "Right")  # the piece that follows begins with one too
     assert [piece.offsets for piece in ByteLevel()(cut).overflowing] == [[(2, 4), (6, 7)]]
 
@@ -141,6 +167,7 @@ def test_written_and_read(name):
 
 
 def test_as_it_stands_in_the_file():
+    assert list(BERT_LIKE.to_json()["special_tokens"]) == ["[CLS]", "[SEP]"]  # in the order of the alphabet
     assert ALL["several ids"].to_json() == {
         "type": "TemplateProcessing",
         "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -180,6 +207,7 @@ X = {"SpecialToken": {"id": "x", "type_id": 0}}
         ({"type": "Sequence", "processors": [None]}, "got null"),
         ({"type": "Sequence", "processors": [{"type": "Other"}]}, "file Sequence: 'Other' is not supported"),
         ({"type": "Sequence", "processors": [TEMPLATE, TEMPLATE]}, "got TemplateProcessing, TemplateProcessing"),
+        ({"type": "Sequence", "processors": [ALL["nested"].to_json(), TEMPLATE]}, "got Sequence, TemplateProcessing"),
     ],
 )  # fmt: skip
 def test_files_that_are_refused(content, message):

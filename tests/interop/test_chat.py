@@ -16,6 +16,10 @@ from tinyplm.tokenizers.chat import TEMPLATES, encode, folder_template
 KNOWN = {
     "chatml": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
               "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    "llama2": "{% set system = '' %}{% set rest = messages %}{% if messages[0].role == 'system' %}{% set rest = messages[1:] %}"
+              "{% set system = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' %}{% endif %}"
+              "{% for m in rest %}{% if m.role == 'user' %}<s>[INST] {% if loop.first %}{{ system }}{% endif %}"
+              "{{ m.content | trim }} [/INST]{% else %} {{ m.content | trim }} </s>{% endif %}{% endfor %}",
     "llama3": "<|begin_of_text|>{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' }}"
               "{{ m.content | trim }}<|eot_id|>{% endfor %}"
               "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
@@ -54,20 +58,37 @@ def peer(tmp_path_factory):
 
 @pytest.mark.parametrize("source", [JINJA, HARD, *KNOWN.values()], ids=["simple", "hard", *KNOWN])
 @pytest.mark.parametrize("talk", [TALK, TALK[1:], TALK[1:2]], ids=["system", "no system", "one turn"])
-def test_a_template_gives_the_text_and_ids_of_transformers(peer, tmp_path, source, talk):
+@pytest.mark.parametrize("prompt", [True, False])
+def test_a_template_gives_the_text_and_ids_of_transformers(peer, tmp_path, source, talk, prompt):
     peer.chat_template = source
     peer.save_pretrained(tmp_path)
     template = folder_template({f.name: f.read_bytes() for f in tmp_path.iterdir()})
-    options = {"conversation": talk, "add_generation_prompt": True}
-    assert template.render(talk) == peer.apply_chat_template(**options, tokenize=False)
+    talk = talk if prompt or len(talk) == 1 else talk[:-1]  # to be trained on: the assistant has the last word
+    options = {"conversation": talk, "add_generation_prompt": prompt}
+    assert template.render(talk, prompt) == peer.apply_chat_template(**options, tokenize=False)
     ours = Tokenizer.load(tmp_path)
     expected = peer(peer.apply_chat_template(**options, tokenize=False), add_special_tokens=False)["input_ids"]
-    assert encode(ours, template, talk) == expected
+    assert encode(ours, template, talk, prompt) == expected
     assert template.ends == (SPECIAL[2],)
+
+
+def test_what_templates_of_the_hub_ask_for(peer, tmp_path):
+    """Names that transformers defines although nobody gave a value, and its filter for JSON."""
+    peer.chat_template = (
+        "{% if tools is not none or documents is not none %}never{% endif %}{{ messages | tojson }}"
+        "{{ messages | tojson(ensure_ascii=True, indent=2) }}{{ messages[0] | tojson(true, none, (',', ':'), true) }}"
+        "{{ pad_token is defined }}{{ pad_token }}{{ eos_token is defined }}{{ unknown }}"
+    )
+    peer.save_pretrained(tmp_path)
+    template = folder_template({f.name: f.read_bytes() for f in tmp_path.iterdir()})
+    talk = [{"role": "user", "content": "<é & 你>"}]
+    assert template.render(talk) == peer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
 
 
 @pytest.mark.parametrize("name", list(KNOWN))
 def test_the_known_formats_equal_their_jinja(peer, name):
     peer.chat_template = KNOWN[name]
-    for talk in (TALK, TALK[1:]):
-        assert TEMPLATES[name].render(talk) == peer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+    for talk in (TALK, TALK[1:], TALK[:-1]):
+        for prompt in (True, False):
+            text = peer.apply_chat_template(talk, tokenize=False, add_generation_prompt=prompt)
+            assert TEMPLATES[name].render(talk, prompt) == text

@@ -24,6 +24,9 @@ WORDS = {w: i for i, w in enumerate("abcdefghij")} | {"[UNK]": 10, "[CLS]": 11, 
 CLS, SEP = ["[CLS]", 11], ["[SEP]", 12]
 
 
+ADDED = ("\u3000b\x1c ", "\t\xa0\x85b\x85\xa0")  # Unicode's spaces, and one that only Python counts
+
+
 def template(single, pair):
     special = [("[CLS]", 11), ("[SEP]", 12)]
     return json.loads(tokenizers.processors.TemplateProcessing(single=single, pair=pair, special_tokens=special).__getstate__())
@@ -64,15 +67,13 @@ def words_tokenizer():
 
 
 def bytes_tokenizer(add_prefix_space):
-    """Tokens with many spaces at both ends, and an added token with spaces that are not of ASCII."""
+    """Tokens with many spaces at both ends, and two added tokens."""
     vocab = ["[UNK]", *"Ġabcé", "ĠĠ", "Ġa", "aĠ", "ĠĠĠ", "ĠaĠ", "ĠĠa", "Ċ", "Ã", "©", "ł", "Â"]
     merges = [("Ġ", "Ġ"), ("Ġ", "a"), ("Ġa", "Ġ"), ("a", "Ġ"), ("ĠĠ", "a"), ("ĠĠ", "Ġ")]
     model = tokenizers.models.BPE({token: i for i, token in enumerate(vocab)}, merges, unk_token="[UNK]")
     result = tokenizers.Tokenizer(model)
     result.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=False)
-    result.add_tokens(
-        [tokenizers.AddedToken("\u3000b\x1c ", normalized=False), tokenizers.AddedToken("\t\xa0\x85", normalized=False)]
-    )
+    result.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in ADDED])
     return result
 
 
@@ -125,10 +126,11 @@ def both(kind, content, first, second, special, truncation=None, padding=None):
     return peer.encode(first, second, add_special_tokens=special), result
 
 
+fragments = st.sampled_from([*" a\nbé\xa0", *ADDED])
 texts = {
     "words": st.lists(st.sampled_from("abcdefghij?"), max_size=9).map(" ".join),
-    "bytes": st.text(st.sampled_from(" a\nbé\u3000\x1c\xa0\t\x85"), max_size=12) | st.text(st.sampled_from(" a"), max_size=12),
-}  # fmt: skip
+    "bytes": st.lists(fragments, max_size=9).map("".join) | st.text(st.sampled_from(" a"), max_size=12),
+}
 texts["bytes as they are"] = texts["bytes"]
 
 
@@ -145,6 +147,15 @@ def test_post_processors(kind, name):
         assert held(mine, sequences(content)) == held(theirs, sequences(content))
 
     check()
+
+
+@given(st.lists(st.text(st.sampled_from(" ab"), max_size=4), max_size=3), st.sampled_from([ROBERTA, BYTES]))
+def test_texts_given_as_words(words, content):
+    """Offsets are those within each word, so one that begins with 0 may be in the middle."""
+    for kind in ("bytes", "bytes as they are"):
+        theirs = with_processor(TOKENIZERS[kind], content).encode(words, is_pretokenized=True)
+        mine = read_component(content, POST_PROCESSORS, "")(ours(TOKENIZERS[kind].encode(words, is_pretokenized=True)))
+        assert held(mine, sequences(content)) == held(theirs, sequences(content))
 
 
 directions, strategies = st.sampled_from(["Right", "Left"]), st.sampled_from(["LongestFirst", "OnlyFirst", "OnlySecond"])
@@ -241,7 +252,9 @@ def test_templates_as_strings(single, pair):
             template(single, pair)
 
 
-@pytest.mark.parametrize("single", ["$C", "$A:x", "$A:-1", "$-1", "a:", "$A:1:2", "[CLS]:x", "[UNK]", "$A[SEP]", "$é"])
+@pytest.mark.parametrize(
+    "single", ["$C", "$A:x", "$A:٣", "$²", "$٣", "$A:-1", "$-1", "a:", "$A:1:2", "[CLS]:x", "[UNK]", "$A[SEP]", "$é"]
+)
 def test_templates_that_both_refuse(single):
     with pytest.raises(ValueError):
         template(single, "$A $B")

@@ -9,9 +9,9 @@
     word_ids              None     0      1    None     0    None    None     which word of the text
     sequence_ids          None     0      0    None     1    None    None     which of the two texts
 
-Two texts are cut before special tokens are added, so their number is taken off the length first.  What is cut off is not lost:
-it follows in pieces of the same length, in `overflowing`, each repeating the last `stride` tokens of the one before, as question
-answering over long documents needs it (Devlin et al. 2019 call this the sliding window; BERT's code, "doc stride").
+Texts are cut before special tokens are added, so their number is taken off the length first.  What is cut off is not lost: it
+follows in pieces of the same length, in `overflowing`, each repeating the last `stride` tokens of the one before, so that a
+phrase which a cut divides stands whole in one of them (question answering over long documents needs that).
 """
 
 from __future__ import annotations
