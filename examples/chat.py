@@ -68,7 +68,7 @@ class Text:
         self.asked: list[int] = []
 
     def prompt(self, said: str) -> list[int]:
-        self.asked = self.ids + self.tokenizer.encode(said)
+        self.asked = self.ids + self.tokenizer.encode(said, add_special_tokens=not self.ids)
         if len(self.asked) > self.room:
             self.asked = self.asked[-(self.room // 2 + 1) :]
             print("(the beginning is forgotten: the context is full)", file=sys.stderr)

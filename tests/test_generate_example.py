@@ -51,7 +51,7 @@ def test_the_example_draws_only_what_the_tokenizer_has(monkeypatch, tmp_path):
 
 def test_the_example_needs_a_prompt_without_an_end_token(monkeypatch, tmp_path):
     saved(tmp_path, special_tokens=())
-    assert "no <|endoftext|> to begin a document with, so --prompt is needed" in example(monkeypatch, tmp_path)
+    assert "no token to begin a document with, so --prompt is needed" in example(monkeypatch, tmp_path)
     assert example(monkeypatch, tmp_path, "--prompt", "a", "--tokens", 3) is None
 
 
