@@ -1,0 +1,236 @@
+"""Learning the vocabulary of a unigram model.                                                        Kudo 2018, section 3.2
+
+    seeds    all characters, and the substrings that occur most (occurrences x length), far more than wanted
+    EM       E: how often each piece is expected to occur, over all segmentations of all words (forward-backward)
+             M: its new log probability
+    pruning  drop the pieces without which the likelihood of the corpus falls the least, at most a quarter of them
+    ...      EM and pruning again and again until there are at most 1.1 times as many as wanted; cut off what is too much
+
+Where the paper leaves something open, this is the trainer of the library `tokenizers`, which is SentencePiece's in 64 bits
+and for words that were cut before:
+
+    Substrings are counted in the list of the distinct words, each taken once; characters with the words' counts.
+    A substring is a seed only where two different characters follow it, the end of a word being one of them: in "abc abcd"
+    that is abc, but neither ab (always part of abc) nor bcd.  These are the inner nodes of the suffix tree.
+    M is not E[c] / sum E[c] but exp(digamma(E[c]) - digamma(sum E[c])), as a sparse Dirichlet prior gives it in variational
+    Bayes; it makes rare pieces rarer.  A piece that is expected less than 0.5 times is dropped.
+    The pieces cut off at the end are those that pruning ranked last.  (SentencePiece: those with the lowest score.)
+    Characters that EM dropped come back with the lowest score, plus 0.0001 for each, so that no two have the same.
+
+What the library leaves to chance, as it keeps words and characters in hash tables, is settled here as in SentencePiece: such
+characters come back the most frequent first, and the final list is sorted by score, then by spelling.  Words are taken in the
+order of their lengths and spelling.  So the result depends on the words and counts alone.
+
+All words go through forward-backward and Viterbi at once, in NumPy, one column of their lattices after the other (Lattices).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .lattices import Lattices
+from .suffixes import repeated_substrings
+from .unigram import UNKNOWN_PENALTY
+
+MIN_EXPECTED = 0.5  # pieces expected less often are dropped
+SURPLUS = (11, 10)  # EM and pruning end at 11/10 of the wanted size
+UNKNOWN = 0  # the piece that stands for characters without a piece
+
+
+def train_unigram(
+    word_counts: Mapping[str, int],
+    vocab_size: int,
+    *,
+    special_tokens: Sequence[str] = (),
+    unk_token: str | None = "<unk>",
+    byte_fallback: bool = False,
+    shrinking_factor: float = 0.75,
+    n_sub_iterations: int = 2,
+    max_piece_length: int = 16,
+    seed_size: int = 1_000_000,
+) -> tuple[list[tuple[str, float]], int | None]:
+    """Learn `vocab_size` pieces, fewer if the words do not have as many.
+
+    word_counts: words, normalised and cut as they will be when encoded, and how often each occurs.  The special tokens come
+    first, before them the unk_token if it is not one of them, after them with byte_fallback <0x00> ... <0xFF>; all of these
+    have the score 0.  Then what was learned, the most probable first.  Returns the pieces with their scores, and unk_id.
+    """
+    if not 0 < shrinking_factor < 1 or n_sub_iterations < 1 or max_piece_length < 1:
+        raise ValueError(
+            "expected 0 < shrinking_factor < 1, n_sub_iterations >= 1 and max_piece_length >= 1, "
+            f"got {shrinking_factor}, {n_sub_iterations} and {max_piece_length}"
+        )
+    if (bad := next((item for item in word_counts.items() if item[1] < 1), None)) is not None:
+        raise ValueError(f"a word must have a count of at least 1, got {bad[1]} for {bad[0]!r:.60}")
+
+    given = [*special_tokens]
+    if unk_token is not None and unk_token not in given:
+        given.insert(0, unk_token)
+    if byte_fallback:
+        given += [f"<0x{byte:02X}>" for byte in range(256)]
+    if len(set(given)) < len(given):
+        raise ValueError(f"special tokens must differ, got {given[: len(given) - 256 * byte_fallback]}")
+
+    words = sorted(filter(None, word_counts), key=lambda word: (-len(word), word))
+    counts = [word_counts[word] for word in words]
+    chars: Counter[str] = Counter()
+    for word, count in zip(words, counts):
+        for char in word:
+            chars[char] += count
+    alphabet = [char for char in sorted(chars, key=lambda char: (-chars[char], char)) if char not in given]
+    room = vocab_size - len(given)
+    if room < len(alphabet):
+        raise ValueError(
+            f"vocab_size {vocab_size} is too small for {len(given)} given tokens and the {len(alphabet)} characters of the words"
+        )
+
+    learned: dict[str, float] = {}
+    if words:
+        corpus = Corpus(words, counts, chars, max_piece_length, seed_size)
+        target = vocab_size * SURPLUS[0] // SURPLUS[1]
+        while True:
+            for _ in range(n_sub_iterations):
+                corpus.maximize(corpus.expected())
+            if len(corpus.scores) <= target:
+                break
+            corpus.prune(max(target, int(len(corpus.scores) * shrinking_factor)))
+        learned = corpus.pieces()
+
+    final: dict[str, float] = {}
+    lowest, returned = min(learned.values(), default=0.0), 0
+    for char in alphabet:
+        if char not in learned:
+            final[char] = lowest + 0.0001 * returned
+            returned += 1
+        else:
+            final[char] = learned[char]
+    others = (item for item in learned.items() if item[0] not in final and item[0] not in given)
+    final |= dict(itertools.islice(others, room - len(final)))
+    pieces = [(token, 0.0) for token in given] + sorted(final.items(), key=lambda item: (-item[1], item[0]))
+    return pieces, None if unk_token is None else given.index(unk_token)
+
+
+class Corpus:
+    """The words, the pieces that are left, and where in the words they stand.
+
+    Piece 0 is the unknown one.  A character keeps its place in the lattices when its piece is dropped, as an unknown one.
+    """
+
+    def __init__(self, words: list[str], counts: list[int], chars: Mapping[str, int], max_piece_length: int, seed_size: int):
+        self.counts = np.array(counts, dtype=np.float64)
+        self.text = "\0".join(words) + "\0"
+        lengths = np.array([len(word) for word in words])
+        begins = np.cumsum(lengths + 1) - lengths - 1
+        word = np.repeat(np.arange(len(words)), lengths)  # of each character
+        offset = np.arange(len(word)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        place = begins[word] + offset  # in the text
+
+        singles = sorted(((count, char) for char, count in chars.items() if char != "\0"), reverse=True)
+        codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        suffixes, first, last, length = repeated_substrings(codes, max_piece_length)
+        # the most characters covered first; of equal ones the last in the alphabet, as in the library
+        best = np.lexsort((-length, -first, -(last - first) * length))[: max(seed_size - len(singles), 0)]
+        first, last, length = first[best], last[best], length[best]
+
+        piece_of_code = np.zeros(0x110000, dtype=np.int32)
+        piece_of_code[[ord(char) for _, char in singles]] = np.arange(1, len(singles) + 1)
+        occurrences = last - first
+        index = np.repeat(first - np.cumsum(occurrences) + occurrences, occurrences) + np.arange(occurrences.sum())
+        where = suffixes[index]  # all occurrences of all seeds
+        inside = np.searchsorted(place, where)  # the same among the characters of the words
+        self.lattices = Lattices(
+            lengths,
+            np.concatenate([word, word[inside]]),
+            np.concatenate([offset, offset[inside]]),
+            np.concatenate([np.ones(len(word), dtype=np.int64), np.repeat(length, occurrences)]),
+            np.concatenate([piece_of_code[codes[place]], np.repeat(np.arange(len(length)) + len(singles) + 1, occurrences)]),
+        )
+        # where a piece stands first, and its length, is its spelling
+        self.places = np.concatenate([[0], [self.text.index(char) for _, char in singles], suffixes[first]]).astype(np.int64)
+        self.sizes = np.concatenate([[0], np.ones(len(singles), dtype=np.int64), length])
+        self.word_at = np.zeros(len(codes), dtype=np.int64)
+        self.word_at[place] = word
+        self.offset_at = np.zeros(len(codes), dtype=np.int64)
+        self.offset_at[place] = offset
+        weights = np.array([0.0, *(count for count, _ in singles), *(occurrences * length)])
+        self._use(np.log(weights[1:]) - np.log(weights.sum()))
+
+    def _use(self, scores: np.ndarray) -> None:
+        """New log probabilities of the pieces from 1 on."""
+        self.scores = np.concatenate([[scores.min(initial=0.0) - UNKNOWN_PENALTY], scores])
+
+    def _keep(self, kept: np.ndarray, scores: np.ndarray) -> None:
+        """Keep some pieces, in the order given, with their new scores."""
+        renumbered = np.full(len(self.scores), -1)
+        renumbered[self.sizes <= 1] = UNKNOWN
+        renumbered[kept] = np.arange(1, len(kept) + 1)
+        self.lattices.renumber(renumbered)
+        kept = np.concatenate([[UNKNOWN], kept])
+        self.places, self.sizes = self.places[kept], self.sizes[kept]
+        self._use(scores)
+
+    def pieces(self) -> dict[str, float]:
+        spellings = [self.text[place : place + size] for place, size in zip(self.places[1:].tolist(), self.sizes[1:].tolist())]
+        return dict(zip(spellings, self.scores[1:].tolist()))
+
+    def expected(self) -> np.ndarray:
+        """E step: expected number of occurrences of each piece in the corpus."""
+        return self.lattices.expected(self.scores, self.counts)
+
+    def maximize(self, expected: np.ndarray) -> None:
+        """M step."""
+        kept = np.flatnonzero(expected >= MIN_EXPECTED)
+        kept = kept[kept != UNKNOWN]
+        counts = expected[kept]
+        self._keep(kept, digamma(counts) - digamma(counts.sum(keepdims=True)))
+
+    def prune(self, size: int) -> None:
+        """Keep `size` pieces: characters, and those whose loss would cost most.
+
+        If a piece is dropped, the best segmentation of its spelling without it takes its place.  Let the Viterbi paths of
+        the corpus hold c(x) times the piece x, and C = sum c pieces.  Without x, which becomes y_1 ... y_m, they hold C + c(x)
+        (m - 1) pieces, c(y) + c(x) times each y.  The loss: (c(x) / words) (log p(x) - sum_i log p'(y_i)), p and p' from these
+        counts.  Where the spelling's best segmentation is not x itself, x was not used, and goes.
+        """
+        found, words = self.lattices.best(self.scores)
+        frequency = np.bincount(found, weights=self.counts[words], minlength=len(self.scores))
+        total = frequency.sum()
+
+        several = np.flatnonzero(self.sizes > 1)
+        several = several[np.argsort(-self.sizes[several], kind="stable")]
+        at = self.places[several]
+        inner = self.lattices.stretches(self.word_at[at], self.offset_at[at], self.sizes[several])
+        parts, owner = inner.best(self.scores)
+        owner = several[owner]
+        alternative = np.bincount(owner, weights=self.scores[parts], minlength=len(self.scores))
+        used = (self.sizes > 1) & (frequency > 0) & (self.scores >= alternative)
+
+        number = np.bincount(owner, minlength=len(self.scores))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_total = np.log(total + frequency * (number - 1))
+            after = np.log(frequency[parts] + frequency[owner]) - log_total[owner]
+            after = np.bincount(owner, weights=after, minlength=len(self.scores))
+            loss = frequency / self.counts.sum() * (np.log(frequency) - np.log(total) - after)
+        single = np.flatnonzero(self.sizes == 1)
+        candidates = np.flatnonzero(used)
+        candidates = candidates[np.argsort(-loss[candidates], kind="stable")]
+        kept = np.concatenate([single, candidates[: max(size - 1 - len(single), 0)]])
+        self._keep(kept, self.scores[kept])
+
+
+def digamma(x: np.ndarray) -> np.ndarray:
+    """The logarithmic derivative of the gamma function, for x > 0; about 1e-10 exact.
+
+    digamma(x) = digamma(x + 1) - 1 / x raises x to 7 or more.  From there the asymptotic series in y = x - 1/2 (whose even
+    terms only are not zero):  log y + 1 / (24 y^2) - 7 / (960 y^4) + 31 / (8064 y^6) - 127 / (30720 y^8).
+    """
+    x, result = np.array(x, dtype=np.float64), np.zeros_like(x, dtype=np.float64)
+    while (small := x < 7).any():
+        result[small] -= 1 / x[small]
+        x[small] += 1
+    y2 = 1 / (x - 0.5) ** 2
+    return result + np.log(x - 0.5) + y2 * (1 / 24 - y2 * (7 / 960 - y2 * (31 / 8064 - y2 * 127 / 30720)))
