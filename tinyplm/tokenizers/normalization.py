@@ -210,8 +210,7 @@ def compile_pattern(pattern: Any) -> regex.Pattern:
     raise ValueError(f'pattern must be {{"String": text}} or {{"Regex": expression}}, got {pattern!r:.60}')
 
 
-# In Ruby: (?m) lets "." match newlines, \h is a hexadecimal digit, \Z also matches before the last newline, sets have && and sets in
-# them.
+# In Ruby: (?m) lets "." match newlines, \h is a hexadecimal digit, \Z also matches before a last newline, sets hold sets and &&.
 _OTHER_DIALECT = regex.compile(r"(?<!\\)(?:\\\\)*\K(?:\(\?[a-z]*m|\\[hHZGKQ]|&&|\[\^?\[(?!:))")
 
 

@@ -15,10 +15,10 @@ leads from it to the index `base ^ c`, if the unit there carries the label c.  B
 A string's value is in bits 0-30 of the unit at `base ^ 0`.
 
 SentencePiece replaces, from left to right, the longest string that fits.  The library `tokenizers`, which is followed here, first
-cuts the text into grapheme clusters (what a reader takes for one character: a letter with its marks, \\r\\n).  In a cluster of fewer
-than 6 bytes it looks for the SHORTEST string that the cluster begins with, and its replacement stands for the whole cluster;
-otherwise each character is replaced by itself.  So "e" + U+0301 becomes "é" in both, but half-width "ｶﾞ" (6 bytes) becomes "ガ" only
-in SentencePiece; and here "ﬁ" + U+0301 becomes "fi" (the mark is lost), and \\r\\n a single space.
+cuts the text into grapheme clusters (what a reader takes for one character: a letter with its marks, \\r\\n).  In a cluster of
+fewer than 6 bytes it looks for the SHORTEST string that the cluster begins with, and its replacement stands for the whole
+cluster; otherwise each character is replaced by itself.  So "e" + U+0301 becomes "é" in both, but half-width "ｶﾞ" (6 bytes)
+becomes "ガ" only in SentencePiece; and here "ﬁ" + U+0301 becomes "fi" (the mark is lost), and \\r\\n a single space.
 """
 
 from __future__ import annotations
@@ -35,7 +35,19 @@ import regex
 from .alignment import Aligned
 from .component import Component
 
-_clusters = regex.compile(r"\X").findall
+# Extended grapheme clusters, Unicode Standard Annex #29, table 1c: line ends and controls; otherwise a core (a Hangul syllable,
+# a flag, emoji that are joined, consonants that a virama joins, or any character) with what goes before and after it.
+# `regex` has \X for them, but there a virama joins a consonant to anything.
+_clusters = regex.compile(
+    r"""(?x) \r\n | \p{GCB=Control} | \r | \n |
+    \p{GCB=Prepend}*
+    (?: \p{GCB=L}* (?: \p{GCB=V}+ | \p{GCB=LV} \p{GCB=V}* | \p{GCB=LVT} ) \p{GCB=T}* | \p{GCB=L}+ | \p{GCB=T}+
+      | \p{GCB=Regional_Indicator}{2}
+      | \p{ExtPict} (?: \p{GCB=Extend}* \p{GCB=ZWJ} \p{ExtPict} )*
+      | \p{InCB=Consonant} (?: \p{InCB=Extend}* \p{InCB=Linker} [\p{InCB=Extend}\p{InCB=Linker}]* \p{InCB=Consonant} )+
+      | [^\r\n\p{GCB=Control}] )
+    [\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*"""
+).findall
 # A cluster of several characters has one of these kinds in it, or is \r\n.
 _may_join = regex.compile(
     r"\r\n|[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}\p{GCB=Prepend}\p{GCB=Regional_Indicator}\p{GCB=L}\p{GCB=V}\p{GCB=T}]"
