@@ -25,14 +25,14 @@ def train_bpe(
     """Learn merges until there are `vocab_size` tokens, or no pair is left.
 
     word_counts: words over the initial symbols, and how often each occurs. tokens[i]: how symbol i is
-    spelled; a merged symbol is spelled as its parts joined. min_frequency: no merge of a pair that is rarer. Returns the tokens, initial ones first, and the
-    merges (left, right, merged) in the order of learning.
+    spelled; a merged symbol is spelled as its parts joined. min_frequency: no merge of a pair that is rarer.
+    Returns the tokens, initial ones first, and the merges (left, right, merged) in the order of learning.
 
     Algorithm 1 counts all pairs again in each round: rounds x length of the corpus. Here a round visits only the
-    words with the pair, and corrects the counts of the neighbours that changed (pairs.py). A pair comes into being in one
-    round only, when the younger of its symbols does, and its count can only shrink afterwards. So the most
-    frequent pair comes from a heap with one entry a pair, whose count may be out of date: an entry that comes
-    up with more than the true count goes back with the true one.
+    words with the pair, and corrects the counts of the neighbours that changed (pairs.py). A pair comes into
+    being in one round only, when the younger of its symbols does, and its count can only shrink afterwards. So
+    the most frequent pair comes from a heap with one entry a pair, whose count may be out of date: an entry that
+    comes up with more than the true count goes back with the true one.
 
     The most frequent pair wins, and of several the one with the smallest ids, as in the library `tokenizers`.
     ValueError if a merge would be spelled like one of `tokens`. Two merges are never spelled alike: all words

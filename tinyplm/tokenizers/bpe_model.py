@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-
-import regex
 
 from .bpe import Merger, train_bpe
 from .component import Component
-from .vocabulary import check_vocabulary
+from .vocabulary import check_vocabulary, cutter
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,6 @@ class BPE(Component):
         object.__setattr__(self, "_merger", Merger(merges))
         object.__setattr__(self, "_symbols", single)
         object.__setattr__(self, "_marked", bool(self.continuing_subword_prefix or self.end_of_word_suffix))
-        object.__setattr__(self, "_cut", _cut_at_spaces(self.vocab) if not self._marked else None)
 
     def encode(self, word: str) -> Sequence[int]:
         if self.ignore_merges and word in self.vocab:
@@ -75,11 +73,12 @@ class BPE(Component):
         return [(ord(merged[i]), first[i][1], first[j - 1][2]) for i, j in zip(places, [*places[1:], len(merged)])]
 
     def cut(self, text: str) -> list[str]:
-        """`text` in parts that can be encoded alone: where words were not cut before, as in LLaMA-2, and a text is one word.
+        """The text in parts that can be encoded alone, for where it was not cut into words: as in LLaMA-2."""
+        return [text] if self._marked or self.ignore_merges else self._cutter(text)
 
-        The parts begin at a "▁" that follows another character; that changes nothing when no token has one inside.
-        """
-        return self._cut(text) if self._cut else [text]
+    @cached_property
+    def _cutter(self) -> Callable[[str], list[str]]:
+        return cutter(self.vocab)
 
     def _first_symbols(self, word: str) -> list[tuple[str, int, int]]:
         """(symbol, start, end) for each character, before any merge."""
@@ -171,8 +170,3 @@ def _merge(merge: Any, number: int, where: str) -> tuple[str, str]:
     if not isinstance(parts, (list, tuple)) or len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
         raise ValueError(f"{where}: merge {number} must be a pair of tokens, got {merge!r}")
     return parts[0], parts[1]
-
-
-def _cut_at_spaces(vocab: Mapping[str, int]) -> Callable[[str], list[str]] | None:
-    inside = regex.compile("[^▁]▁").search
-    return regex.compile("▁+[^▁]*|[^▁]+").findall if "▁" in vocab and not any(map(inside, vocab)) else None

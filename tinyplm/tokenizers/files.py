@@ -1,9 +1,9 @@
 """Where a tokenizer is found: one file, or a folder with files of the Hugging Face hub.
 
-    tokenizer.json                              everything (json_file.py), read and written
-    tokenizer.model, spiece.model ...           SentencePiece (sentencepiece.py), read
-    vocab.json with merges.txt, vocab.txt       vocabularies only; the rest is known from the class (folders.py), read
-    tokenizer_config.json, special_tokens_map.json   which token is bos_token, eos_token ..., read and written
+tokenizer.json                              everything (json_file.py), read and written
+tokenizer.model, spiece.model ...           SentencePiece (sentencepiece.py), read
+vocab.json with merges.txt, vocab.txt       vocabularies only; the rest is known from the class (folders.py), read
+tokenizer_config.json, special_tokens_map.json   which token is bos_token, eos_token ..., read and written
 """
 
 from __future__ import annotations

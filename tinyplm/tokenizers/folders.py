@@ -42,9 +42,13 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
         classes, source = _WORDPIECE, folder / "vocab.txt"
         parts = {"vocab": _lines(source)}
     else:
-        raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt, vocab.txt or tokenizer.model")
+        raise FileNotFoundError(
+            f"{folder} has neither tokenizer.json nor vocab.json and merges.txt, vocab.txt or tokenizer.model"
+        )
     if name not in classes:
-        raise ValueError(f"{source}: tokenizer_class {name!r} is not supported here; supported are {', '.join(filter(None, classes))}")
+        raise ValueError(
+            f"{source}: tokenizer_class {name!r} is not supported here; supported are {', '.join(filter(None, classes))}"
+        )
     try:
         parts = classes[name](parts, settings)
     except ValueError as error:
@@ -110,7 +114,9 @@ def _bert(files: Parts, settings: Settings) -> Parts:
         "normalizer": normalization.BertNormalizer(**{ours: settings[key] for ours, key in options.items() if key in settings}),
         "pre_tokenizer": pretokenization.BertPreTokenizer(),
         "decoder": decoding.WordPiece(),
-        "post_processor": TemplateProcessing.of(f"{cls[0]} $A {sep[0]}", f"{cls[0]} $A {sep[0]} $B:1 {sep[0]}:1", dict([cls, sep])),
+        "post_processor": TemplateProcessing.of(
+            f"{cls[0]} $A {sep[0]}", f"{cls[0]} $A {sep[0]} $B:1 {sep[0]}:1", dict([cls, sep])
+        ),
         "named": named,
     }
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .alignment import Aligned
+from .pretokenization import Metaspace
 
 Cut = Callable[[str, bool], "list[str]"]  # cut(text, first): first says that it stands at the beginning of the whole text
 
@@ -19,9 +20,11 @@ def fast_cut(pre_tokenizer: Any, model: Any) -> tuple[Cut, Callable[[str], str] 
 
     Byte-level pre-tokenizers have the two apart, so that only distinct words are written in byte characters.
     """
-    if pre_tokenizer is None:
-        parts = getattr(model, "cut", None)  # a text is one word then, which may be longer than is good
+    parts = getattr(model, "cut", None)
+    if pre_tokenizer is None:  # a text is one word then, which may be longer than is good
         return (lambda text, first: parts(text)) if parts else (lambda text, first: [text]), None
+    if parts and isinstance(pre_tokenizer, Metaspace) and not pre_tokenizer.split:
+        return (lambda text, first: [part for word in pre_tokenizer.cut(text, first) for part in parts(word)]), None
     if spell := getattr(pre_tokenizer, "spell", None):
         return pre_tokenizer.words, spell
     return pre_tokenizer.cut, None

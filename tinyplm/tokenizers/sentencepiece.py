@@ -117,7 +117,9 @@ def read_model(data: bytes, name: str) -> SentencePieceModel:
     if twice := [p for p, _, _ in pieces if p in seen or seen.add(p)]:
         raise ValueError(f"{name}: the piece {twice[0]!r} occurs twice")
     ids = {"unk_token": unk, "bos_token": bos, "eos_token": eos, "pad_token": pad}
-    return SentencePieceModel(pieces, kind, bool(trainer.get(35)), charsmap, bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)), ids)
+    return SentencePieceModel(
+        pieces, kind, bool(trainer.get(35)), charsmap, bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)), ids
+    )
 
 
 def _piece(fields: dict[int, Any]) -> Piece:

@@ -1,6 +1,6 @@
 """The tokenizer: text to ids and back, by a chain of components.
 
-    text --added tokens cut out--> --normalizer--> --pre-tokenizer--> words --model--> tokens --post-processor--> [CLS] tokens [SEP]
+    text --added tokens cut out--> --normalizer--> --pre-tokenizer--> words --model--> tokens --post-processor--> [CLS] tokens ...
 
     ids --tokens--> --decoder--> text
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from . import files, pipeline
 from .added import AddedToken, AddedTokens
-from .bytelevel import check_encodable, chars_to_bytes
+from .bytelevel import chars_to_bytes, check_encodable
 from .decoding import ByteLevel
 from .encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 from .recipes import RECIPES
@@ -109,7 +109,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Tokenizer:
-        """From a tokenizer.json, a SentencePiece .model or a vocab.txt, or a folder that has one of them or vocab.json and merges.txt."""
+        """From a tokenizer.json, a SentencePiece .model, or a folder with one of these or other vocabularies (files.py)."""
         return cls(**files.read(path))
 
     def save(self, path: str | os.PathLike) -> None:
@@ -118,8 +118,18 @@ class Tokenizer:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The arguments it was made of: Tokenizer(**tokenizer.parts | {"normalizer": NFC()}) is the same with another normalizer."""
-        names = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens", "truncation", "padding", "named")
+        """The arguments it was made of: Tokenizer(**tokenizer.parts | {"normalizer": NFC()}) has another normalizer."""
+        names = (
+            "model",
+            "normalizer",
+            "pre_tokenizer",
+            "post_processor",
+            "decoder",
+            "added_tokens",
+            "truncation",
+            "padding",
+            "named",
+        )
         return {name: getattr(self, name) for name in names}
 
     # ---- text to ids
@@ -146,7 +156,9 @@ class Tokenizer:
                     ids.extend(chain.from_iterable(map(self._words.__getitem__, words)))
         return self._processor.ids(ids) if add_special_tokens else ids
 
-    def encode_batch(self, texts: Iterable[str], allow_special: bool = False, add_special_tokens: bool = False) -> list[list[int]]:
+    def encode_batch(
+        self, texts: Iterable[str], allow_special: bool = False, add_special_tokens: bool = False
+    ) -> list[list[int]]:
         if isinstance(texts, str):
             raise TypeError("texts must be several strings, got a single str")
         return [self.encode(text, allow_special, add_special_tokens) for text in texts]

@@ -22,7 +22,7 @@ may decide otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import nlargest
@@ -31,6 +31,7 @@ from typing import Any
 
 from ..random import generator
 from .component import Component, only_known
+from .vocabulary import cutter
 
 UNKNOWN_PENALTY = 10.0
 
@@ -104,6 +105,14 @@ class Unigram(Component):
     def encode_spans(self, word: str) -> list[tuple[int, int, int]]:
         """(id, start, end): also where in the word it stands.  The bytes of unknown characters all have these characters' span."""
         return self._tokens(word, self._best(word))
+
+    def cut(self, text: str) -> list[str]:
+        """The text in parts that can be encoded alone, for where it was not cut into words."""
+        return self._cutter(text)
+
+    @cached_property
+    def _cutter(self) -> Callable[[str], list[str]]:
+        return cutter(self.vocab)
 
     def nbest(self, word: str, n: int) -> list[tuple[list[int], float]]:
         """The n most probable segmentations, or all if there are fewer: (ids, log probability), the best first."""

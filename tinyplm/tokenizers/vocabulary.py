@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
+
+import regex
 
 MAX_SYMBOLS = sys.maxunicode + 1  # bpe.py writes a symbol as one character
 
 
 def check_vocabulary(vocab: Mapping[str, Any]) -> None:
-    """ValueError unless each token is a text and each id a number of its own, from 0 on.  Holes may still be filled by added tokens."""
+    """ValueError unless each token is a text, and each id a number of its own from 0 on.  Added tokens may still fill holes."""
     seen: dict[int, str] = {}
     for token, id in vocab.items():
         if not isinstance(token, str):
@@ -39,3 +41,14 @@ def tokens_by_id(vocab: Mapping[str, int], added: Iterable[tuple[str, int]]) -> 
         if id not in token_of:
             raise ValueError(f"the vocabulary has a hole: no token has id {id}, but {len(token_of)} ids are used")
     return [token_of[id] for id in range(len(token_of))]
+
+
+def cutter(vocab: Mapping[str, int]) -> Callable[[str], list[str]]:
+    """A function that cuts a text into parts which a BPE or Unigram model can encode alone, with the same result.
+
+    A SentencePiece model takes a text as one word, with its spaces written "▁".  The parts begin at a "▁" that follows another
+    character.  No token goes across such a border when none has a "▁" inside; else the text stays whole.
+    """
+    inside = regex.compile("[^▁]▁").search
+    whole = "▁" not in vocab or any(map(inside, vocab))
+    return (lambda text: [text]) if whole else regex.compile("▁+[^▁]*|[^▁]+").findall
