@@ -120,7 +120,7 @@ class BPE(Component):
 
         word_counts: words, and how often each occurs.  The alphabet is every character of the words and of initial_alphabet,
         sorted, and then every last character with the end_of_word_suffix.  limit_alphabet: so many of the characters at most,
-        the most frequent ones; the others are passed over.  min_frequency: no merge of a pair that is rarer.
+        those of initial_alphabet and then the most frequent ones; the others are passed over.  min_frequency: no merge of a pair that is rarer.
 
         ValueError if the special tokens and the alphabet are more than vocab_size.
         """
@@ -129,8 +129,8 @@ class BPE(Component):
             for char in word:
                 frequency[char] += count
         initial = dict.fromkeys(initial_alphabet)
-        chosen = sorted(frequency, key=lambda char: (char not in initial, -frequency[char], char))
-        alphabet = {*chosen[:limit_alphabet], *initial}
+        chosen = sorted({**frequency, **initial}, key=lambda char: (char not in initial, -frequency[char], char))
+        alphabet = {*chosen[:limit_alphabet]}
         tokens = [*special_tokens, *sorted(alphabet - {*special_tokens})]
         if suffix := end_of_word_suffix:
             tokens += sorted({word[-1] + suffix for word in word_counts if word and word[-1] in alphabet} - {*tokens})
