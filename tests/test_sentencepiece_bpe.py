@@ -90,6 +90,7 @@ def test_a_run_of_spaces_is_a_piece_only_if_wanted():
         ("и\u0301и\u0301e", {}, ["и\u0301и\u0301"]),
         ("a1b", {"split_by_number": False, "max_piece_length": 2}, ["1b"]),
         ("ａｂ１２", {"split_by_number": False}, ["ａｂ１２"]),  # full-width digits are digits
+        ("a1и", {"split_by_number": False}, ["a1и"]),  # after a digit anything may follow
         ("a٣", {"split_by_number": False}, []),  # others are not
         ("漢-", {}, []),
     ],
@@ -99,9 +100,27 @@ def test_what_may_be_a_piece(text, options, longest):
     assert [piece for piece in pieces if not any(piece in other for other in pieces if other != piece)] == longest
 
 
-def test_null_and_characters_beyond_coverage():
+def test_null_is_no_letter():
     assert normal(train({"a\0a": 5, "b": 1})) == ["a", "b"]
-    assert normal(train({"a" * 1999 + "b": 1}, character_coverage=0.9995, max_piece_length=1)) == ["a"]
+
+
+def test_words_that_differ_in_rare_letters_only():
+    """ab occurs 4 times, in words that differ but in a letter that is left out; ba 3 times."""
+    words = {"abv": 1, "abw": 1, "abx": 1, "aby": 1, "ba": 3}
+    assert normal(train(words, character_coverage=0.77)) == ["ab", "ba", "a", "b"]
+
+
+def test_coverage_is_compared_in_single_precision():
+    n = 10**9
+    counts = {"a": 9995 * n - 1, "b": 5 * n + 1}
+    assert normal(train(counts, character_coverage=0.9995)) == ["a"]
+    counts = {"a": 9990 * n, "b": 10 * n}
+    assert normal(train(counts, character_coverage=0.9995)) == ["a", "b"]
+
+
+def test_special_pieces_in_the_text_are_not_learnt_from():
+    pieces = normal(train({"x<s>y<s>x": 4, "thex": 1}, user_defined_symbols=["th", "the"]))
+    assert pieces == ["x", "y"]  # the longest is found: nothing is left of "the"
 
 
 @pytest.mark.parametrize(

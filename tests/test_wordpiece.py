@@ -115,16 +115,16 @@ def test_a_small_corpus_by_hand():
 corpora = st.dictionaries(st.text("ab#c", min_size=1, max_size=8), st.integers(1, 6), min_size=1, max_size=8)
 
 
+@pytest.mark.parametrize("criterion", ["likelihood", "frequency"])
 @given(corpora, st.integers(0, 25), st.integers(0, 4))
 @example({"aaaa": 1, "aaa": 2, "baaa": 3}, 25, 0)
 @example({"baaaa": 1, "caaaa": 1, "#aaaa": 1}, 25, 2)
 @example({"##a": 3, "#a": 1, "a#a": 2}, 25, 0)  # "##" + "##a" would be spelled like the letter "##a"
-def test_training_is_that_of_the_reference(words, merges, least):
+def test_training_is_that_of_the_reference(criterion, words, merges, least):
     size = 1 + 2 * len({letter for word in words for letter in word}) + merges
-    expected = naive.train(words, ["[UNK]"], size, max(1, least))
-    assert train_wordpiece(words, ["[UNK]"], size, min_frequency=least) == expected
-    backwards = dict(reversed(words.items()))
-    assert train_wordpiece(backwards, ["[UNK]"], size, min_frequency=least) == expected
+    expected = naive.train(words, ["[UNK]"], size, max(1, least), criterion == "frequency")
+    for order in (words, dict(reversed(words.items()))):
+        assert train_wordpiece(order, ["[UNK]"], size, min_frequency=least, criterion=criterion) == expected
 
 
 @given(corpora, st.integers(0, 25))
@@ -164,14 +164,16 @@ def test_scores_that_are_nearly_equal():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "options", "error", "message"),
     [
-        (({"ab": 1}, [], 3), ValueError, "vocab_size 3 is too small for 0 special tokens and two forms of 2 letters"),
-        (({"ab": 1}, ["x", "x"], 9), ValueError, "token 'x' is given twice"),
-        (({"ab": 1}, "[UNK]", 9), TypeError, "several strings, got the single str"),
-        (({"ab": -1}, [], 9), ValueError, "'ab' cannot occur -1 times"),
+        (({"ab": 1}, [], 3), {}, ValueError, "vocab_size 3 is too small for 0 special tokens and two forms of 2 letters"),
+        (({"ab": 1}, ["x", "x"], 9), {}, ValueError, "token 'x' is given twice"),
+        (({"ab": 1}, "[UNK]", 9), {}, TypeError, "several strings, got the single str"),
+        (({"ab": -1}, [], 9), {}, ValueError, "'ab' cannot occur -1 times"),
+        (({"ab": 1}, [], 9), {"criterion": "score"}, ValueError, "'likelihood' or 'frequency', got 'score'"),
+        (({"ab": 1}, [], 9), {"limit_alphabet": 0}, ValueError, "at least 1, got 0"),
     ],
 )
-def test_what_training_refuses(arguments, error, message):
+def test_what_training_refuses(arguments, options, error, message):
     with pytest.raises(error, match=message):
-        train_wordpiece(*arguments)
+        train_wordpiece(*arguments, **options)

@@ -1,4 +1,4 @@
-"""WordPiece by counting everything again each time.        Schuster & Nakajima 2012, section 4; Devlin et al. 2019
+"""WordPiece by counting everything again each time.        Schuster & Nakajima 2012; Devlin et al. 2019
 
 A word is a list of tokens as they are spelled, "##" in front of those inside a word.  Nothing is kept between rounds.
 """
@@ -45,8 +45,10 @@ def pair_count(a: str, b: str, corpus: list[tuple[list[str], int]]) -> int:
     return sum(count for word, count in corpus for i in range(len(word) - 1) if word[i : i + 2] == [a, b])
 
 
-def train(words: dict[str, int], tokens: list[str], vocab_size: int, min_frequency: int = 1) -> list[str]:
-    """Special tokens, letters, "##" letters, then in each round the token of the pair with the greatest score.
+def train(
+    words: dict[str, int], tokens: list[str], vocab_size: int, min_frequency: int = 1, by_frequency: bool = False
+) -> list[str]:
+    """Special tokens, letters, "##" letters, then in each round the token of the pair with the greatest score or count.
 
     Of several with the same score it is the one whose parts come first in the vocabulary.  A pair that would make a token
     that there is already is not considered.
@@ -59,7 +61,8 @@ def train(words: dict[str, int], tokens: list[str], vocab_size: int, min_frequen
         for word, _ in corpus:
             for a, b in zip(word, word[1:]):
                 if pair_count(a, b, corpus) >= min_frequency and merged(a, b) not in vocabulary:
-                    candidates.append((-score(a, b, corpus), vocabulary.index(a), vocabulary.index(b)))
+                    value = pair_count(a, b, corpus) if by_frequency else score(a, b, corpus)
+                    candidates.append((-value, vocabulary.index(a), vocabulary.index(b)))
         if not candidates:
             break
         _, i, j = min(candidates)

@@ -30,7 +30,7 @@ def clean(texts):
 
 def theirs(lines, vocab_size, **options):
     model = io.BytesIO()
-    options = {"sentence_iterator": iter(lines), "model_writer": model, "vocab_size": vocab_size} | QUIET | options
+    options = {"sentence_iterator": lines and iter(lines), "model_writer": model, "vocab_size": vocab_size} | QUIET | options
     spm.SentencePieceTrainer.train(**options)
     return spm.SentencePieceProcessor(model_proto=model.getvalue())
 
@@ -95,6 +95,15 @@ def test_training(options, byte_fallback):
     fewest = full - sum(kind == "normal" and len(text) > 1 for text, _, kind in ours(lines, **options))
     for vocab_size in (fewest, fewest + 1, (fewest + full) // 2, full):
         same_training(lines, vocab_size, **options)
+
+
+@pytest.mark.parametrize(("counts", "coverage"), [((9995 * 10**9 - 1, 5 * 10**9 + 1), 0.9995), ((9990, 10), 0.9995)])
+def test_coverage_is_compared_in_single_precision(tmp_path, counts, coverage):
+    words = dict(zip("ab", counts))
+    (tmp_path / "words.tsv").write_text("".join(f"{word}\t{count}\n" for word, count in words.items()))
+    options = {"input": str(tmp_path / "words.tsv"), "input_format": "tsv", "add_dummy_prefix": False}
+    sp = theirs(None, 10, character_coverage=coverage, hard_vocab_limit=False, **options)
+    assert pieces_of(sp) == train_sentencepiece_bpe(words, 10, character_coverage=coverage, byte_fallback=False)
 
 
 def test_where_they_go_on_with_pairs_that_no_longer_occur():

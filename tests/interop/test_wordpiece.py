@@ -1,12 +1,13 @@
 """WordPiece against the library `tokenizers`: ids and offsets are to be equal."""
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.interop.test_tokenizers import HARD
+from tests.interop.test_tokenizers import CORPUS, HARD
 from tinyplm.tokenizers.wordpiece import WordPiece
 from tinyplm.tokenizers.wordpiece_training import train_wordpiece
 
@@ -68,3 +69,23 @@ def test_bert_of_transformers_divides_words_alike(tmp_path):
     text = " ".join([*words, "slowness", "wildest", "unlow"])
     ids = [i for word in text.split() for i in ours.encode(word)]
     assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+
+
+@pytest.mark.parametrize("min_frequency", [0, 2])
+@pytest.mark.parametrize("texts", [CORPUS, ["low low lower newest widest aaaa aaaaaaa ababab babab"]])
+def test_training_by_frequency(texts, min_frequency):
+    """Their order of "##" letters is another in each run, and so is which of several pairs wins; so we take it from them."""
+    theirs = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]"))
+    theirs.pre_tokenizer = hf.pre_tokenizers.WhitespaceSplit()
+    special = {"special_tokens": ["[UNK]"], "show_progress": False, "min_frequency": min_frequency}
+    theirs.train_from_iterator(texts, hf.trainers.WordPieceTrainer(vocab_size=800, **special))
+    vocabulary = sorted(theirs.get_vocab(), key=theirs.get_vocab().get)
+    letters = [token for token in vocabulary if len(token.removeprefix("##")) == 1]
+    initial = vocabulary[: 1 + len(letters)]
+    assert set(initial) == {"[UNK]", *letters}
+
+    words = Counter(word for text in texts for word in text.split())
+    both_forms = 1 + 2 * len({letter for word in words for letter in word})  # they leave out "##x" that does not occur
+    size = len(vocabulary) - len(initial) + both_forms
+    ours = train_wordpiece(words, initial, size, criterion="frequency", min_frequency=min_frequency)
+    assert ours[: len(initial)] + ours[both_forms:] == vocabulary

@@ -54,9 +54,9 @@ def train_sentencepiece_bpe(
     of several the one with the shorter text, then the one whose text comes first.
 
     Counting, and why a heap with one entry a pair is enough, as in bpe.py.  Results are those of sentencepiece 0.2.3, but:
-    it goes on with pairs that no longer occur when no other is left, here training ends.  (Versions up to 0.2.0 choose among
-    a part of the pairs only, updated every 100 merges, and may find another order for large vocabularies.)  It also leaves
-    out whole sentences with U+2585, its mark for an unknown letter; here that is a letter as others.
+    it goes on with pairs that no longer occur when no other is left, here training ends.  (Earlier versions look for the
+    best among a part of the pairs only, chosen anew from time to time, and may find another order.)  It also leaves out
+    whole sentences with U+2585, its mark for an unknown letter; here that is a letter as others.
     """
     special = _special_pieces(byte_fallback, control_symbols, user_defined_symbols)
     cut = regex.compile(f"{SPACE}*[^{SPACE}]*" if allow_whitespace_only_pieces else f"{SPACE}?[^{SPACE}]*")

@@ -1,4 +1,4 @@
-"""WordPiece, learnt: merges are chosen by how much they raise the likelihood.          Schuster & Nakajima 2012, section 4
+"""WordPiece, learnt: merges are chosen by how much they raise the likelihood.                     Schuster & Nakajima 2012
 
 As BPE does, write every word as a sequence of symbols (its letters), choose a pair of neighbouring symbols, replace it
 everywhere by a new symbol, repeat.  BPE takes the most frequent pair.  WordPiece takes the one whose merge raises the
@@ -6,12 +6,12 @@ likelihood of the corpus most under a unigram model; the paper does not write th
 
     score(a, b) = count(a b) / (count(a) count(b))
 
-which is high if a and b occur together more often than they would by chance.  The published code of BERT has no trainer,
-and the WordPieceTrainer of the library `tokenizers` is BPE; so there is nothing that this could be equal to but the
-definition (reference/tokenizers/wordpiece.py).
+which is high if a and b occur together more often than they would by chance.  The published code of BERT has no trainer, so
+there is nothing that this could be equal to but the definition (reference/tokenizers/wordpiece.py).
 
 A pair may be rare and still score high: two letters that occur once, side by side, have score 1, which is the most there
-can be.  `min_frequency` keeps such accidents out.
+can be.  `min_frequency` keeps such accidents out.  What is mostly trained today, also by the WordPieceTrainer of the library
+`tokenizers`, is BPE with the tokens of WordPiece: `criterion="frequency"`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ def train_wordpiece(
     tokens: Sequence[str],
     vocab_size: int,
     *,
+    criterion: str = "likelihood",
     continuing_subword_prefix: str = "##",
     limit_alphabet: int | None = None,
     min_frequency: int = 0,
 ) -> list[str]:
     """The vocabulary in the order of ids: `tokens` (special ones), the alphabet, the merges in the order of learning.
 
-    Fewer than `vocab_size` if no pair is left that occurs `min_frequency` times (and once).  The alphabet is sorted: the
-    letters as they begin a word, then as they stand inside one ("##x"); each letter has both forms, so that any word over
-    the alphabet can be written.  `limit_alphabet` keeps only the letters that are most frequent, of several the smaller;
-    nothing is learnt from a word with another letter, since as a whole it is unknown.
+    criterion: how pairs are scored, as above ("likelihood") or by their count ("frequency").  Fewer than `vocab_size` tokens
+    come back if no pair is left that occurs `min_frequency` times (and once).
+
+    The alphabet is sorted: the letters as they begin a word, then as they stand inside one ("##x"); each letter has both
+    forms, so that any word over the alphabet can be written.  One that is among `tokens` keeps its place there.
+    `limit_alphabet` keeps only the letters that are most frequent, of several the smaller; nothing is learnt from a word
+    with another letter, since as a whole it is unknown.
 
     Counting is that of PairCounts: x x x holds the pair x x twice and becomes xx x.  Of pairs with equal score the one with
     the smaller ids (left, right) is taken.  A pair that would be spelled like a token that there is already (letters "##"
@@ -53,7 +57,7 @@ def train_wordpiece(
     greatest present score.  That needs all changes to be seen: merging a and b changes the counts of a, b and the new symbol
     alone, and of pairs that hold one of the three; only their scores are computed again.
     """
-    _check(word_counts, tokens, vocab_size)
+    _check(word_counts, tokens, criterion, limit_alphabet)
     letters: Counter[str] = Counter()
     for word, count in word_counts.items():
         for letter in word:
@@ -94,7 +98,9 @@ def train_wordpiece(
             pairs_of[a].discard(pair)
             pairs_of[b].discard(pair)
             return
-        score = (counts[pair] << scale) // (occurs[ord(a)] * occurs[ord(b)])
+        score = counts[pair]
+        if criterion == "likelihood":
+            score = (score << scale) // (occurs[ord(a)] * occurs[ord(b)])
         if scores.get(pair) != score:
             scores[pair] = score
             pairs_of[a].add(pair)
@@ -125,7 +131,11 @@ def train_wordpiece(
     return spelled
 
 
-def _check(word_counts: Mapping[str, int], tokens: Sequence[str], vocab_size: int) -> None:
+def _check(word_counts: Mapping[str, int], tokens: Sequence[str], criterion: str, limit_alphabet: int | None) -> None:
+    if limit_alphabet is not None and limit_alphabet < 1:
+        raise ValueError(f"limit_alphabet must be at least 1, got {limit_alphabet}")
+    if criterion not in ("likelihood", "frequency"):
+        raise ValueError(f"criterion must be 'likelihood' or 'frequency', got {criterion!r}")
     if isinstance(tokens, str):
         raise TypeError(f"tokens must be several strings, got the single str {tokens!r:.60}")
     if len(set(tokens)) < len(tokens):
