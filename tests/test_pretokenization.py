@@ -44,7 +44,11 @@ LOSSLESS = [
 SPELLERS = [
     *(ByteLevel(prefix, use_regex=use) for prefix in (True, False) for use in (True, False)),
     *(LLAMA3, DEEPSEEK3),
-    Sequence((Digits(individual_digits=True), ByteLevel())),
+    *(
+        Sequence((Digits(individual_digits=True), ByteLevel(prefix, use_regex=use)))
+        for prefix in (True, False)
+        for use in (True, False)
+    ),
     Sequence((WhitespaceSplit(), Sequence((Metaspace(prepend_scheme="first"), ByteLevel())))),
 ]
 SCHEMES = ("always", "first", "never")
@@ -300,6 +304,10 @@ def test_expressions_that_would_be_read_otherwise(expression):
         split(expression)
     with pytest.raises(ValueError, match="is not supported"):
         split("a+" + expression)
+
+
+def test_groups_play_no_part():
+    assert split("(a)(b)").cut("abab") == ["ab", "ab"]
 
 
 def test_a_string_is_no_expression():
