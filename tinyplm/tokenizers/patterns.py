@@ -34,6 +34,9 @@ _REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"  # up to the last newline; all but one space
 
 # In this order: an English contraction in any case; letters with at most one character before them that is neither letter, digit
 # nor newline; one to three digits; symbols with at most one space before and any newlines after them; white space.
+#
+# tiktoken 0.14 has cl100k in another form.  It cuts the same but for texts that end in a newline and then spaces: there all the
+# white space at the end is one word.  Files of `tokenizers` and LLaMA-3 have the form below.
 CL100K_PATTERN = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _REST  # GPT-4
 LLAMA3_PATTERN = CL100K_PATTERN
 
