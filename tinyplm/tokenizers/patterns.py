@@ -4,15 +4,20 @@ GPT-2 (Radford et al. 2019) cuts text by one regular expression before byte-pair
 idea and changed the alternatives.  At each place the first alternative that matches is taken, so their order matters.
 
 In a file a pattern is {"String": text} or {"Regex": expression}.  The library `tokenizers` runs expressions on Oniguruma with the
-syntax of Ruby; we run them on `regex`.  The two are alike in most, and where they are not, `compile_pattern` refuses:
+syntax of Ruby; we run them on `regex`.  The two are alike in most.  Where they are not, `compile_pattern` translates:
+
+    ^ $         match at every line there, but ^ not after a newline that ends the text
+    \w \b       the joiners U+200C and U+200D are no part of words there; outside of sets, ² ³ ¹ ¼ ½ ¾ are
+
+or refuses, since the expression would be read differently without a word:
 
     {1,3}+      one or more times {1,3} there, possessive here
     (?m)        lets the dot match newlines there
     \h \Z       hexadecimal digit, end but for a newline there; white space, end here
-    [a--b]      ordinary characters there, set difference here
+    [a--b]      ordinary characters there; set difference in later versions of `regex`
 
-^ and $ match at every line in both (here by a flag), the dot matches all but \n, and (?i:s) matches the long s, U+017F, too.
-One difference is left: (?i:ss) matches "ß" there, and so on for other ligatures; here it does not.
+In (?i:s) both match the long s, U+017F, too.  A difference is left where case has more than one character: (?i:ss) matches "ß"
+there, not here, and so on for ligatures.
 """
 
 from __future__ import annotations
@@ -29,6 +34,9 @@ _REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"  # up to the last newline; all but one space
 
 # In this order: an English contraction in any case; letters with at most one character before them that is neither letter, digit
 # nor newline; one to three digits; symbols with at most one space before and any newlines after them; white space.
+#
+# tiktoken 0.14 has cl100k in another form.  It cuts the same but for texts that end in a newline and then spaces: there all the
+# white space at the end is one word.  Files of `tokenizers` and LLaMA-3 have the form below.
 CL100K_PATTERN = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _REST  # GPT-4
 LLAMA3_PATTERN = CL100K_PATTERN
 
@@ -49,21 +57,39 @@ O200K_PATTERN = (  # GPT-4o
 DEEPSEEK3_PATTERNS = (
     r"\p{N}{1,3}",
     r"[一-龥぀-ゟ゠-ヿ]+",
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|" + _REST,
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|""" + _REST,
 )
 
 # The smallest parts of an expression that both engines read alike: escapes, sets, brackets, quantifiers, other characters.
 _ESCAPE = r"\\(?: [dDsSwWbBAnrtfva] | [pP]\{\^?\w+\} | x[0-9A-Fa-f]{2} | u[0-9A-Fa-f]{4} | [^\w] )"
+_CLASS = r"\[:\^? (?: alpha | blank | cntrl | graph | lower | print | space | upper | xdigit ) :\]"  # not those that differ
 _PART = regex.compile(
     rf"""(?x)
         {_ESCAPE}
-      | \[ \^? \]? (?: {_ESCAPE} | \[:\^?\w+:\] | (?! -- | && | ~~ | \|\| ) [^\[\]\\] )*+ \]
+      | \[ \^? \]? (?: {_ESCAPE} | {_CLASS} | (?! -- | && | ~~ | \|\| ) [^\[\]\\] )*+ \]
       | \( (?: (?!\?) | \? (?: i?: | = | ! | > | <= | <! | <\w+> ) )
       | \A \(\?i\)
       | [*+?] [+?]?
       | \{{ (?: \d+ \}} (?! [+?] ) | (?: \d+,\d* | ,\d+ ) \}} (?! \+ ) )
       | [^\\\[(*+?{{]"""
 )
+_IN_WORDS = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
+_WORD, _NO_WORD = rf"[{_IN_WORDS}²³¹¼½¾]", rf"[^{_IN_WORDS}²³¹¼½¾]"
+_OUTSIDE = {
+    "^": r"(?:^(?!\Z))",
+    r"\w": _WORD,
+    r"\W": _NO_WORD,
+    r"\b": f"(?:(?<={_WORD})(?!{_WORD})|(?<!{_WORD})(?={_WORD}))",
+    r"\B": f"(?:(?<={_WORD})(?={_WORD})|(?<!{_WORD})(?!{_WORD}))",
+}
+_IN_SET = {r"\w": _IN_WORDS, r"\W": r"\W\u200C\u200D"}
+
+
+def _translated(part: str) -> str:
+    """A part of an expression for Oniguruma, written for `regex`."""
+    if part.startswith("["):
+        return regex.sub(r"\\.", lambda escape: _IN_SET.get(escape[0], escape[0]), part)
+    return _OUTSIDE.get(part, part)
 
 
 def compile_pattern(pattern: Any) -> regex.Pattern:
@@ -80,10 +106,10 @@ def compile_pattern(pattern: Any) -> regex.Pattern:
         part = _PART.match(expression, place)
         if part is None:
             raise ValueError(f"the regular expression {expression!r:.80} is not supported from {expression[place:]!r:.20} on")
-        parts.append(r"(?:^(?!\Z))" if part[0] == "^" else part[0])  # there, no line begins after a newline that ends the text
+        parts.append(_translated(part[0]))
         place = part.end()
     try:
-        return regex.compile("".join(parts), regex.VERSION1 | regex.MULTILINE)
+        return regex.compile("".join(parts), regex.MULTILINE)
     except regex.error as error:
         raise ValueError(f"the regular expression {expression!r:.80} is not supported: {error}") from None
 

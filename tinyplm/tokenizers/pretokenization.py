@@ -136,10 +136,9 @@ class _Cuts(PreTokenizer):
             stretches.append((place, len(text), self.invert))
         if self.behavior == "Removed":
             return [(start, end) for start, end, hit in stretches if not hit]
-        if self.behavior == "MergedWithNext":
-            return [(start, end) for end, start in _merged([(e, s, h) for s, e, h in stretches[::-1]], "MergedWithPrevious")][
-                ::-1
-            ]
+        if self.behavior == "MergedWithNext":  # the same as MergedWithPrevious, read from right to left
+            mirrored = _merged([(end, start, hit) for start, end, hit in reversed(stretches)], "MergedWithPrevious")
+            return [(start, end) for end, start in reversed(mirrored)]
         return _merged(stretches, self.behavior)
 
 
