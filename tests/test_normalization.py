@@ -33,7 +33,18 @@ from tinyplm.tokenizers.precompiled import _clusters
 
 RULES = {
     **{"ﬁ": "fi", "é": "e\u0301", "½": "1/2", "\n": " ", "\x07": "", "Ａ": "a", "a": "A", "\r": " ", "ab": "no", "\u0323": ""},
-    **{"e\u0301": "é", "o\u0308": "ö", "o\u0308\u0304": "ȫ", "ka\u0323": "?", "漢": "汉", "😀": ":)", "ｶ": "カ", "ｶﾞ": "ガ"},
+    **{
+        "e\u0301": "é",
+        "o\u0308": "ö",
+        "o\u0308\u0304": "ȫ",
+        "ka\u0323": "?",
+        "漢": "汉",
+        "😀": ":)",
+        "ｶ": "カ",
+        "ｶﾞ": "ガ",
+        "u\u0308": "uex",
+        "\u0600": "#",
+    },
 }
 MAP = base64.b64encode(charsmap.build(RULES)).decode()
 
@@ -104,6 +115,8 @@ def spelled(normalizer, text):
         (BertNormalizer(), "一É\x00\nx", " 01 一01  01 e12  34 x45"),
         (Nmt(), "a\x01\tb\u200b", "a01  23 b34  45"),
         (Precompiled(MAP), "½x", "101 /01 201 x12"),
+        (NFC(), "e\u0301a\u033d\u0301", "é01 a23 \u033d34 \u030145"),  # blocked, though á exists
+        (Precompiled(MAP), "u\u0308x", "u01 e12 x12 x23"),
         (Precompiled(MAP), "xe\u0301y", "x01 é12 y34"),
         (Precompiled(MAP), "\x07xyz", "x01 y12 z23"),  # what is dropped first is forgotten: one too far left, as in the library
         (Precompiled(MAP), "x\x07yz", "x01 y23 z34"),
@@ -133,6 +146,8 @@ def test_by_hand(normalizer, text, expected):
         (Precompiled(MAP), "ﬁ\u0301 ﬁ", "fi fi"),  # the cluster as a whole, for its shortest string
         (Precompiled(MAP), "ab o\u0308\u0304", "Ab ö"),  # "ab" is no cluster; the mark after ö is lost
         (Precompiled(MAP), "ｶﾞ\r\n", "カﾞ "),  # 6 bytes: character by character
+        (Precompiled(MAP), "x\r\nx", "x x"),
+        (Precompiled(MAP), "x\u0600ax", "x#x"),
         (Precompiled(MAP), "é漢😀", "e\u0301汉:)"),
     ],
 )
@@ -146,6 +161,7 @@ def test_precompiled_against_the_naive_form(text):
     assert Precompiled(MAP)(text) == charsmap.normalize(RULES, _clusters(text))
 
 
+@pytest.mark.parametrize("far", [False, True])
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=2),
@@ -155,8 +171,8 @@ def test_precompiled_against_the_naive_form(text):
     ),
     texts,
 )
-def test_precompiled_with_any_rules(rules, text):
-    normalizer = Precompiled(base64.b64encode(charsmap.build(rules)).decode())
+def test_precompiled_with_any_rules(far, rules, text):
+    normalizer = Precompiled(base64.b64encode(charsmap.build(rules, far)).decode())
     for part in (text, "".join(rules)):
         assert normalizer(part) == charsmap.normalize(rules, _clusters(part))
 
@@ -247,6 +263,11 @@ def test_a_damaged_map_is_refused_when_it_shows():
     assert damaged("xyz") == "xyz"
     with pytest.raises(ValueError, match="precompiled_charsmap is damaged"):
         damaged("a")
+
+
+def test_a_trie_that_leads_outside_itself_finds_nothing():
+    trie = (1000 << 10).to_bytes(4, "little")
+    assert Precompiled(base64.b64encode(b"\x04\0\0\0" + trie + b"a\0").decode())("abc\u0301") == "abc\u0301"
 
 
 def test_nfc_of_every_pair_of_a_starter_and_what_joins_it():

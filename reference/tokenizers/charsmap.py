@@ -6,8 +6,11 @@ Standard library only.  tinyplm reads such maps; here they are written, the firs
 from __future__ import annotations
 
 
-def build(rules: dict[str, str]) -> bytes:
-    """The bytes of a map with these rules, none of whose strings may be empty or hold a zero."""
+def build(rules: dict[str, str], far: bool = False) -> bytes:
+    """The bytes of a map with these rules, none of whose strings may be empty or hold a zero.
+
+    far: all offsets are written in the form for large ones, as multiples of 256.
+    """
     texts = b""
     trie: dict = {}
     for old, new in rules.items():
@@ -21,12 +24,11 @@ def build(rules: dict[str, str]) -> bytes:
     bases = set()  # no two states have the same, or they would take each other's units for theirs
     waiting = [(0, trie)]
     for index, state in waiting:  # grows
-        base = 0
+        base, step = (index % 256, 256) if far else (0, 1)
         while base in bases or any((base ^ (0 if label == "value" else label)) in units for label in state):
-            base += 1
+            base += step
         bases.add(base)
         offset = index ^ base
-        far = offset % 256 == 0  # could also be written without the shift, which must mean the same
         units[index] |= (offset // 256 << 10 | 1 << 9) if far else offset << 10
         for label, below in state.items():
             if label == "value":
