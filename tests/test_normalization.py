@@ -137,6 +137,7 @@ def test_by_hand(normalizer, text, expected):
         (BertNormalizer(lowercase=False, strip_accents=True), "Ü", "U"),
         (BertNormalizer(clean_text=False, handle_chinese_chars=False), "\t漢", "\t漢"),
         (BertNormalizer(), "\U0002b81f\U0002b820\U0002b920", " \U0002b81f \U0002b820 \U0002b920 "),
+        (Sequence((NFD(), StripAccents(), Lowercase(), Prepend("▁"))), "ÉA", "▁ea"),
         (Strip(), "\x1c\u3000a\x85", "\x1c\u3000a"),
         (Strip(True, False), " a ", "a "),
         (Strip(False, True), " a ", " a"),
