@@ -24,7 +24,7 @@ import regex
 
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR
-from .component import Component, read_component
+from .component import Component, only_known, read_component
 from .precompiled import Precompiled
 from .unicode_forms import NFC, NFD, NFKC, NFKD
 
@@ -232,16 +232,16 @@ class Replace(Component):
         return compile_pattern(self.pattern)
 
     def _matches(self, text: str) -> Iterator[Span]:
-        """Oniguruma finds no empty match right after another match; `regex` does."""
+        """Oniguruma finds no empty match right after another match; `regex` does.  In an empty text the library finds none."""
         end = -1
-        for match in self._regex.finditer(text):
+        for match in self._regex.finditer(text) if text else ():
             start, before, end = match.start(), end, match.end()
             if start < end or start != before:
                 yield start, end
 
     def __call__(self, text: str) -> str:
         if "String" in self.pattern:
-            return text.replace(self.pattern["String"], self.content)
+            return text.replace(self.pattern["String"], self.content) if text else text
         parts, place = [], 0
         for start, end in self._matches(text):
             parts += text[place:start], self.content
@@ -273,13 +273,14 @@ class ByteLevel(Component):
 class Sequence(Component):
     """One after the other."""
 
-    normalizers: tuple[Any, ...] = ()
+    normalizers: tuple[Component, ...]
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
+        only_known(content, {"type", "normalizers"}, f"{where} Sequence")
         parts = content.get("normalizers")
-        if not isinstance(parts, list):
-            raise ValueError(f"{where} Sequence: normalizers must be a list, got {parts!r:.60}")
+        if not isinstance(parts, list) or None in parts:
+            raise ValueError(f"{where} Sequence: normalizers must be a list of objects, got {parts!r:.60}")
         return cls(tuple(read_component(part, NORMALIZERS, f"{where} Sequence {k}") for k, part in enumerate(parts)))
 
     def to_json(self) -> dict[str, Any]:

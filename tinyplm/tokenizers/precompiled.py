@@ -48,10 +48,8 @@ _clusters = regex.compile(
       | [^\r\n\p{GCB=Control}] )
     [\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*"""
 ).findall
-# A cluster of several characters has one of these kinds in it, or is \r\n.
-_may_join = regex.compile(
-    r"\r\n|[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}\p{GCB=Prepend}\p{GCB=Regional_Indicator}\p{GCB=L}\p{GCB=V}\p{GCB=T}]"
-).search
+# A cluster of several characters in fewer than 6 bytes has one of these kinds in it, or is \r\n (flags and Hangul are longer).
+_may_join = regex.compile(r"\r\n|[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}\p{GCB=Prepend}]").search
 
 
 class CharacterMap:
@@ -70,7 +68,7 @@ class CharacterMap:
         base = _offset(self.units[0])
         for byte in text.encode():
             index = base ^ byte
-            if byte == 0 or index >= len(self.units) or self.units[index] & 0x800000FF != byte:
+            if index >= len(self.units) or self.units[index] & 0x800000FF != byte:
                 return None
             base = index ^ _offset(self.units[index])
             if self.units[index] & 0x100:

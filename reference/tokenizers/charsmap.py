@@ -1,0 +1,55 @@
+"""SentencePiece's map of replacements, written from its layout, and applied naively.       Aoe 1989 (double arrays)
+
+Standard library only.  tinyplm reads such maps; here they are written, the first place that fits for every state.
+"""
+
+from __future__ import annotations
+
+
+def build(rules: dict[str, str], far: bool = False) -> bytes:
+    """The bytes of a map with these rules, none of whose strings may be empty or hold a zero.
+
+    far: all offsets are written in the form for large ones, as multiples of 256.
+    """
+    texts = b""
+    trie: dict = {}
+    for old, new in rules.items():
+        state = trie
+        for byte in old.encode():
+            state = state.setdefault(byte, {})
+        state["value"] = len(texts)
+        texts += new.encode() + b"\0"
+
+    units = {0: 0}
+    bases = set()  # no two states have the same, or they would take each other's units for theirs
+    waiting = [(0, trie)]
+    for index, state in waiting:  # grows
+        base, step = (index % 256, 256) if far else (0, 1)
+        while base in bases or any((base ^ (0 if label == "value" else label)) in units for label in state):
+            base += step
+        bases.add(base)
+        offset = index ^ base
+        units[index] |= (offset // 256 << 10 | 1 << 9) if far else offset << 10
+        for label, below in state.items():
+            if label == "value":
+                units[index] |= 1 << 8
+                units[base] = below | 1 << 31
+            else:
+                units[base ^ label] = label
+                waiting.append((base ^ label, below))
+    size = (max(units) // 256 + 1) * 256
+    trie_bytes = b"".join(units.get(i, 0).to_bytes(4, "little") for i in range(size))
+    return len(trie_bytes).to_bytes(4, "little") + trie_bytes + texts
+
+
+def normalize(rules: dict[str, str], clusters: list[str]) -> str:
+    """The text that was cut into these grapheme clusters, by the rule of the library `tokenizers`."""
+    result = ""
+    for cluster in clusters:
+        fitting = [old for old in rules if cluster.startswith(old)]
+        if fitting and len(cluster.encode()) < 6:
+            result += rules[min(fitting, key=len)]
+        else:
+            for char in cluster:
+                result += rules.get(char, char)
+    return result
