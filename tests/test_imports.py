@@ -22,7 +22,7 @@ ALLOWED = {
     "losses": {"backend", "core", "layers"},
     "optim": {"backend", "core"},
     "data": {"files"},
-    "tokenizers": {"files"},
+    "tokenizers": {"files", "random"},
     "evaluation": {"data"},
     "models": {"backend", "core", "random", "layers", "losses", "weights"},
     "hub": {"backend", "core", "files", "random", "tensor_files", "weights", "models", "tokenizers"},

@@ -19,17 +19,11 @@ def repeated_substrings(codes: np.ndarray, longest: int) -> tuple[np.ndarray, np
     interval in it (first, last + 1) and its length.
     """
     n = len(codes)
-    # Prefix doubling: ranks[k] orders the suffixes by their first 2^k characters, the next one by pairs of these ranks.
+    # ranks[k] orders the suffixes by their first 2^k characters
     ranks = [np.unique(codes, return_inverse=True)[1].astype(np.int64)]
     while 2 ** len(ranks) < longest + 2:
-        rank, step = ranks[-1], 2 ** (len(ranks) - 1)
-        following = np.zeros(n, dtype=np.int64)  # 0: the text has ended
-        following[: n - step] = rank[step:] + 1
-        ranks.append(np.unique(rank * (n + 1) + following, return_inverse=True)[1])
-    rank, step = ranks[-1], 2 ** (len(ranks) - 1)
-    following = np.zeros(n, dtype=np.int64)
-    following[: n - step] = rank[step:] + 1
-    suffixes = np.argsort(rank * (n + 1) + following, kind="stable")
+        ranks.append(np.unique(_doubled(ranks), return_inverse=True)[1])
+    suffixes = np.argsort(_doubled(ranks), kind="stable")
 
     # lcp, up to 2^(number of ranks) - 1 > longest: the powers of two that agree, the greatest first, make it up
     common = np.zeros(n + 1, dtype=np.int64)
@@ -55,3 +49,10 @@ def repeated_substrings(codes: np.ndarray, longest: int) -> tuple[np.ndarray, np
         found = [(np.zeros(0, dtype=np.int64),) * 3]
     first, last, length = (np.concatenate(part) for part in zip(*found))
     return suffixes, first, last, length
+
+
+def _doubled(ranks: list[np.ndarray]) -> np.ndarray:
+    """Prefix doubling: an order by twice as many characters is that by the pairs (rank here, rank where those end)."""
+    rank, step = ranks[-1], 2 ** (len(ranks) - 1)
+    following = np.concatenate([rank[step:] + 1, np.zeros(min(step, len(rank)), dtype=np.int64)])  # 0: the text has ended
+    return rank * (len(rank) + 1) + following

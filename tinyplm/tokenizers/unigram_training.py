@@ -3,30 +3,32 @@
     seeds    all characters, and the substrings that occur most (occurrences x length), far more than wanted
     EM       E: how often each piece is expected to occur, over all segmentations of all words (forward-backward)
              M: its new log probability
-    pruning  drop the pieces without which the likelihood of the corpus falls the least, at most a quarter of them
-    ...      EM and pruning again and again until there are at most 1.1 times as many as wanted; cut off what is too much
+    pruning  drop the pieces without which the likelihood of the corpus falls the least, a quarter of them
+    ...      EM and pruning again and again, until there are at most 1.1 times as many as wanted; the most probable remain
 
-Where the paper leaves something open, this is the trainer of the library `tokenizers`, which is SentencePiece's in 64 bits
-and for words that were cut before:
+Where the paper leaves something open, this is what SentencePiece does, in 64 bits and for words that were cut before, as in
+the trainer of the library `tokenizers`:
 
     Substrings are counted in the list of the distinct words, each taken once; characters with the words' counts.
     A substring is a seed only where two different characters follow it, the end of a word being one of them: in "abc abcd"
     that is abc, but neither ab (always part of abc) nor bcd.  These are the inner nodes of the suffix tree.
     M is not E[c] / sum E[c] but exp(digamma(E[c]) - digamma(sum E[c])), as a sparse Dirichlet prior gives it in variational
     Bayes; it makes rare pieces rarer.  A piece that is expected less than 0.5 times is dropped.
-    The pieces cut off at the end are those that pruning ranked last.  (SentencePiece: those with the lowest score.)
-    Characters that EM dropped come back with the lowest score, plus 0.0001 for each, so that no two have the same.
+    Characters that EM dropped come back with the lowest score, plus 0.0001 for each, so that no two have the same; the most
+    frequent first.
 
-What the library leaves to chance, as it keeps words and characters in hash tables, is settled here as in SentencePiece: such
-characters come back the most frequent first, and the final list is sorted by score, then by spelling.  Words are taken in the
-order of their lengths and spelling.  So the result depends on the words and counts alone.
+`tokenizers` (0.23) departs from SentencePiece in two places, and we do not follow it there.  In the loss it has the number of
+all pieces where that of the alternative's pieces belongs (see `losses`); with that, it keeps frequent short pieces.  And what
+is too much at the end it cuts off by the loss of the last pruning instead of by the scores.  With these two put back
+the vocabularies are the same (tests/interop/test_unigram.py).  It also leaves to chance, in hash tables, in what order
+words are summed up and characters come back; here words are taken by length and spelling, and pieces with equal scores by
+spelling, so that the result depends on the words and counts alone.
 
 All words go through forward-backward and Viterbi at once, in NumPy, one column of their lattices after the other (Lattices).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -108,9 +110,9 @@ def train_unigram(
             returned += 1
         else:
             final[char] = learned[char]
-    others = (item for item in learned.items() if item[0] not in final and item[0] not in given)
-    final |= dict(itertools.islice(others, room - len(final)))
-    pieces = [(token, 0.0) for token in given] + sorted(final.items(), key=lambda item: (-item[1], item[0]))
+    others = [item for item in by_score(learned) if item[0] not in final and item[0] not in given]
+    final |= dict(others[: room - len(final)])
+    pieces = [(token, 0.0) for token in given] + by_score(final)
     return pieces, None if unk_token is None else given.index(unk_token)
 
 
@@ -189,16 +191,13 @@ class Corpus:
         self._keep(kept, digamma(counts) - digamma(counts.sum(keepdims=True)))
 
     def prune(self, size: int) -> None:
-        """Keep `size` pieces: characters, and those whose loss would cost most.
+        """Keep the characters and those of the other pieces whose loss would cost most, `size` pieces with the unknown one.
 
-        If a piece is dropped, the best segmentation of its spelling without it takes its place.  Let the Viterbi paths of
-        the corpus hold c(x) times the piece x, and C = sum c pieces.  Without x, which becomes y_1 ... y_m, they hold C + c(x)
-        (m - 1) pieces, c(y) + c(x) times each y.  The loss: (c(x) / words) (log p(x) - sum_i log p'(y_i)), p and p' from these
-        counts.  Where the spelling's best segmentation is not x itself, x was not used, and goes.
+        A piece that the best segmentations of the words do not use costs nothing and goes; so does one whose own spelling
+        is cut into others.
         """
         found, words = self.lattices.best(self.scores)
         frequency = np.bincount(found, weights=self.counts[words], minlength=len(self.scores))
-        total = frequency.sum()
 
         several = np.flatnonzero(self.sizes > 1)
         several = several[np.argsort(-self.sizes[several], kind="stable")]
@@ -207,19 +206,36 @@ class Corpus:
         parts, owner = inner.best(self.scores)
         owner = several[owner]
         alternative = np.bincount(owner, weights=self.scores[parts], minlength=len(self.scores))
-        used = (self.sizes > 1) & (frequency > 0) & (self.scores >= alternative)
+        used = np.flatnonzero((self.sizes > 1) & (frequency > 0) & (self.scores >= alternative))
 
-        number = np.bincount(owner, minlength=len(self.scores))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_total = np.log(total + frequency * (number - 1))
-            after = np.log(frequency[parts] + frequency[owner]) - log_total[owner]
-            after = np.bincount(owner, weights=after, minlength=len(self.scores))
-            loss = frequency / self.counts.sum() * (np.log(frequency) - np.log(total) - after)
+        loss = losses(frequency, parts, owner)[used]
         single = np.flatnonzero(self.sizes == 1)
-        candidates = np.flatnonzero(used)
-        candidates = candidates[np.argsort(-loss[candidates], kind="stable")]
-        kept = np.concatenate([single, candidates[: max(size - 1 - len(single), 0)]])
+        kept = used[np.argsort(-loss, kind="stable")][: max(size - 1 - len(single), 0)]
+        kept = np.concatenate([single, kept])
         self._keep(kept, self.scores[kept])
+
+
+def losses(frequency: np.ndarray, parts: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """What it would cost to drop a piece, for each piece: the fall of the log likelihood of the corpus, about.
+
+    frequency: how often each piece is in the best segmentations of the words.  Without a piece x, the best segmentation of
+    its spelling takes its place, y_1 ... y_m, listed in `parts` with x in `owner`.  Of C = sum of frequency pieces then
+    become C' = C + f(x) (m - 1), and f(y_i) becomes f(y_i) + f(x):
+
+        loss(x) = f(x) (log f(x) / C  -  sum_i log (f(y_i) + f(x)) / C')
+
+    Only what is in `owner` and has a frequency gets a meaningful number.
+    """
+    total, number = frequency.sum(), np.bincount(owner, minlength=len(frequency))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_total = np.log(total + frequency * (number - 1))
+        logs = np.log(frequency[parts] + frequency[owner]) - log_total[owner]
+        return frequency * (np.log(frequency) - np.log(total) - np.bincount(owner, weights=logs, minlength=len(frequency)))
+
+
+def by_score(pieces: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The most probable first, equal ones by their spelling."""
+    return sorted(pieces.items(), key=lambda item: (-item[1], item[0]))
 
 
 def digamma(x: np.ndarray) -> np.ndarray:
