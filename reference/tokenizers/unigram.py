@@ -54,17 +54,21 @@ def expected_counts(words: dict[str, int], scores: dict[str, float], unknown: fl
     return expected
 
 
-def seeds(words: list[str], longest: int) -> dict[str, int]:
-    """Substrings of 2 to `longest` characters, within one word, that two different characters follow: how often they occur.
+def seeds(words: dict[str, int], longest: int) -> dict[str, int]:
+    """Substrings of 2 to `longest` characters that occur at least twice, and how often.
 
-    The end of a word is a character, too.
+    Only those that a word ends behind, or that two different characters follow: others can be made longer and occur as often.
     """
-    text = "".join(word + "\0" for word in words)
-    followers: dict[str, list[str]] = {}
-    for start in range(len(text)):
-        for end in range(start + 2, min(start + longest, len(text) - 1) + 1):
-            followers.setdefault(text[start:end], []).append(text[end])
-    return {part: len(after) for part, after in followers.items() if "\0" not in part and len(set(after)) > 1}
+    occurrences: dict[str, int] = {}
+    followers: dict[str, set[str]] = {}
+    for word, count in words.items():
+        for part in word.split("\0"):
+            for start in range(len(part)):
+                for end in range(start + 2, min(start + longest, len(part)) + 1):
+                    found = part[start:end]
+                    occurrences[found] = occurrences.get(found, 0) + count
+                    followers.setdefault(found, set()).add(part[end] if end < len(part) else "end")
+    return {part: n for part, n in occurrences.items() if n > 1 and (len(followers[part]) > 1 or "end" in followers[part])}
 
 
 def loss(piece: str, frequency: dict[str, int], scores: dict[str, float], unknown: float) -> float:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.interop.test_tokenizers import CORPUS, HARD
-from tinyplm.random import fold, key
 from tinyplm.tokenizers import unigram_training
+from tinyplm.tokenizers.suffixes import substrings
 from tinyplm.tokenizers.unigram import Unigram
 from tinyplm.tokenizers.unigram_training import train_unigram
 
@@ -51,7 +51,9 @@ def check(there: hf.Tokenizer, here: Unigram, word: str) -> None:
 
 
 @given(
-    st.dictionaries(st.text("abcé春", min_size=1, max_size=4), st.sampled_from([-1.0, -2.0, -3.0, -2.5, -0.1, -7.3]), max_size=20),
+    st.dictionaries(
+        st.text("abcé春", min_size=1, max_size=4), st.sampled_from([-1.0, -2.0, -3.0, -2.5, -0.1, -7.3]), max_size=20
+    ),
     st.lists(st.text("abcé春x", max_size=12), min_size=1, max_size=10),
     st.booleans(),
     st.sets(st.sampled_from(["é", "x", "春"])),
@@ -89,25 +91,41 @@ def test_english_words():
         assert here.encode(word) == there.encode(word).ids, word
 
 
-@pytest.mark.parametrize("size, vocab_size, settings", [(20_000, 300, {}), (60_000, 500, {"n_sub_iterations": 3}),
-                                                        (60_000, 2000, {"max_piece_length": 5}), (300_000, 2000, {"shrinking_factor": 0.6}),
-                                                        (60_000, 100_000, {})])  # fmt: skip
+@pytest.mark.parametrize(
+    "size, vocab_size, settings",
+    [
+        (20_000, 300, {}),
+        (60_000, 500, {"n_sub_iterations": 3}),
+        (60_000, 2000, {"max_piece_length": 5}),
+        (300_000, 2000, {"shrinking_factor": 0.6}),
+        (60_000, 100_000, {}),
+    ],
+)
 def test_training_is_that_of_tokenizers(size, vocab_size, settings, monkeypatch):
-    """With its two departures from SentencePiece put in, the vocabulary is equal, and so are the scores.
+    """With its departures from our rules put in (see unigram_training.py), the vocabulary is equal, and so are the scores.
 
     Only characters that EM dropped come back in an order that is left to chance there.
     """
     text = ENGLISH[:size]
     there = dict(ours(trained_there([text], vocab_size, **settings)).pieces)
 
+    def seeds(codes, count_at, longest):
+        """Each distinct word once; only where two different characters follow, the ends of words being one of them."""
+        suffixes, first, last, length = substrings(codes, longest)
+        found = zip(first.tolist(), last.tolist(), length.tolist())
+        kept = np.array([len(set(codes[suffixes[f:e] + n].tolist())) > 1 for f, e, n in found])
+        first, last, length = first[kept], last[kept], length[kept]
+        return suffixes, first, last, length, (last - first) * length
+
     def losses(frequency, parts, owner):
         """With the number of all pieces instead of that of the alternative's."""
         total = np.log(frequency.sum() + frequency * (len(frequency) - 1))
-        logs = np.log(frequency[parts] + frequency[owner]) - total[owner]
-        after = np.bincount(owner, weights=logs, minlength=len(frequency))
         with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(frequency[parts] + frequency[owner]) - total[owner]
+            after = np.bincount(owner, weights=logs, minlength=len(frequency))
             return frequency * (np.log(frequency) - np.log(frequency.sum()) - after)
 
+    monkeypatch.setattr(unigram_training, "seeds", seeds)
     monkeypatch.setattr(unigram_training, "losses", losses)
     monkeypatch.setattr(unigram_training, "by_score", lambda pieces: list(pieces.items()))
     here, unk_id = train_unigram(Counter(words_of(text)), vocab_size, **settings)
@@ -117,7 +135,7 @@ def test_training_is_that_of_tokenizers(size, vocab_size, settings, monkeypatch)
     returned = {char for char in there if len(char) == 1 and min(here[char], there[char]) < lowest + 0.01}
     assert max(abs(here[piece] - there[piece]) for piece in there if piece not in returned) < 1e-8
     assert sorted(here[char] for char in returned) == pytest.approx(sorted(there[char] for char in returned), abs=1e-8)
-    assert len(returned) < 20
+    assert len(returned) < len(there) / 5
 
 
 def sentencepiece(lines: list[str], vocab_size: int, **settings) -> spm.SentencePieceProcessor:
@@ -149,6 +167,38 @@ def pieces_of(processor: spm.SentencePieceProcessor) -> tuple[tuple[str, float],
 def test_sentencepiece_encodes_the_same(byte_fallback):
     there = sentencepiece(ENGLISH[:200_000].splitlines() + "".join(CORPUS).splitlines(), 2000, byte_fallback=byte_fallback)
     here = Unigram(0, pieces_of(there), byte_fallback)
-    # its unknown score comes from learned pieces alone, ours from all, and the greatest is 0 for what is not learned
-    for text in HARD + ENGLISH[200_000:400_000].splitlines():
-        assert here.encode("▁" + text.replace(" ", "▁")) == there.encode(text), text
+    ties = 0
+    texts = HARD + ENGLISH[200_000:400_000].splitlines()
+    for text in texts:
+        ids = here.encode("▁" + text.replace(" ", "▁")) if text else []
+        if ids != there.encode(text):  # the same pieces in another order, "**" "********", are as good: rounding decides
+            assert sorted(ids) == sorted(there.encode(text)) and max(map(len, map(set, text.split()))) <= 2, text
+            ties += 1
+    assert ties < len(texts) / 100
+
+
+def test_trained_as_well_as_sentencepiece():
+    """Its seeds come from running text and it reckons in 32 bits, so the vocabularies differ; ours is as probable, or more."""
+    lines = ENGLISH[:200_000].splitlines()
+    words = Counter(word for line in lines if line for word in words_of(" " + line))
+    there = Unigram(0, pieces_of(sentencepiece(lines, 1000)))
+    here = Unigram(0, tuple(train_unigram(words, 1000)[0]))
+
+    def likelihood(unigram):
+        return sum(count * unigram.log_likelihood(word) for word, count in words.items())
+
+    assert len(here.pieces) == len(there.pieces) == 1000
+    assert likelihood(here) > likelihood(there)
+    for word in ["▁which", "▁should", "▁the", "▁have"]:
+        assert word in here.vocab
+
+
+def test_nbest_is_that_of_sentencepiece():
+    there = sentencepiece(ENGLISH[:200_000].splitlines(), 1000)
+    here = Unigram(0, pieces_of(there))
+    for word in sorted(set(words_of(ENGLISH[200_000:205_000].replace("\n", " "))) - {"▁"}):
+        expected = [tuple(ids) for ids in there.nbest_encode_as_ids(word[1:], nbest_size=8)]
+        scores = dict.fromkeys(tuple(ids) for ids, _ in here.nbest(word, 8))
+        near = sorted((s for _, s in here.nbest(word, 9)), reverse=True)
+        if min((a - b for a, b in zip(near, near[1:])), default=1.0) > 1e-4:  # else rounding to 32 bits may exchange two
+            assert list(scores) == expected, word

@@ -6,23 +6,22 @@
     pruning  drop the pieces without which the likelihood of the corpus falls the least, a quarter of them
     ...      EM and pruning again and again, until there are at most 1.1 times as many as wanted; the most probable remain
 
-Where the paper leaves something open, this is what SentencePiece does, in 64 bits and for words that were cut before, as in
-the trainer of the library `tokenizers`:
+Where the paper leaves something open:
 
-    Substrings are counted in the list of the distinct words, each taken once; characters with the words' counts.
-    A substring is a seed only where two different characters follow it, the end of a word being one of them: in "abc abcd"
-    that is abc, but neither ab (always part of abc) nor bcd.  These are the inner nodes of the suffix tree.
+    Seeds are the substrings that cannot be made longer without losing occurrences; a word's end ends them, too.
     M is not E[c] / sum E[c] but exp(digamma(E[c]) - digamma(sum E[c])), as a sparse Dirichlet prior gives it in variational
-    Bayes; it makes rare pieces rarer.  A piece that is expected less than 0.5 times is dropped.
+    Bayes; it makes rare pieces rarer.  A piece that is expected less than 0.5 times is dropped.  (As in SentencePiece.)
     Characters that EM dropped come back with the lowest score, plus 0.0001 for each, so that no two have the same; the most
-    frequent first.
+    frequent first.  (As in SentencePiece.)
 
-`tokenizers` (0.23) departs from SentencePiece in two places, and we do not follow it there.  In the loss it has the number of
-all pieces where that of the alternative's pieces belongs (see `losses`); with that, it keeps frequent short pieces.  And what
-is too much at the end it cuts off by the loss of the last pruning instead of by the scores.  With these two put back
-the vocabularies are the same (tests/interop/test_unigram.py).  It also leaves to chance, in hash tables, in what order
-words are summed up and characters come back; here words are taken by length and spelling, and pieces with equal scores by
-spelling, so that the result depends on the words and counts alone.
+The trainer of the library `tokenizers` (0.23) departs from this in three places; with these put in, the vocabularies and scores
+are equal (tests/interop/test_unigram.py).  It takes substrings from the list of the distinct words, each counted once, and
+only where two different characters follow, all ends of words being the same one: a frequent word like "which" is no seed
+then, unless "whichever" is in the list.  In the loss (see `losses`) it has the number of all pieces where that of the
+alternative's pieces belongs, and so keeps frequent short pieces.  And what is too much at the end it cuts off by the loss of the
+last pruning, where SentencePiece and we go by the scores.  It also leaves to chance, in hash tables, in what order words are
+summed up and characters come back; here words are taken by length and spelling, and pieces with equal scores by spelling,
+so that the result depends on the words and counts alone.
 
 All words go through forward-backward and Viterbi at once, in NumPy, one column of their lattices after the other (Lattices).
 """
@@ -35,7 +34,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .lattices import Lattices
-from .suffixes import repeated_substrings
+from .suffixes import substrings
 from .unigram import UNKNOWN_PENALTY
 
 MIN_EXPECTED = 0.5  # pieces expected less often are dropped
@@ -133,10 +132,12 @@ class Corpus:
 
         singles = sorted(((count, char) for char, count in chars.items() if char != "\0"), reverse=True)
         codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        suffixes, first, last, length = repeated_substrings(codes, max_piece_length)
-        # the most characters covered first; of equal ones the last in the alphabet, as in the library
-        best = np.lexsort((-length, -first, -(last - first) * length))[: max(seed_size - len(singles), 0)]
-        first, last, length = first[best], last[best], length[best]
+        count_at = np.zeros(len(codes))
+        count_at[place] = self.counts[word]
+        suffixes, first, last, length, weight = seeds(codes, count_at, max_piece_length)
+        # of equal weight the last in the alphabet, as in the library
+        best = np.lexsort((-length, -first, -weight))[: max(seed_size - len(singles), 0)]
+        first, last, length, weight = first[best], last[best], length[best], weight[best]
 
         piece_of_code = np.zeros(0x110000, dtype=np.int32)
         piece_of_code[[ord(char) for _, char in singles]] = np.arange(1, len(singles) + 1)
@@ -158,8 +159,8 @@ class Corpus:
         self.word_at[place] = word
         self.offset_at = np.zeros(len(codes), dtype=np.int64)
         self.offset_at[place] = offset
-        weights = np.array([0.0, *(count for count, _ in singles), *(occurrences * length)])
-        self._use(np.log(weights[1:]) - np.log(weights.sum()))
+        weights = np.array([0.0, *(count for count, _ in singles), *weight])
+        self._use(np.log(weights[1:] / weights.sum()))
 
     def _use(self, scores: np.ndarray) -> None:
         """New log probabilities of the pieces from 1 on."""
@@ -213,6 +214,18 @@ class Corpus:
         kept = used[np.argsort(-loss, kind="stable")][: max(size - 1 - len(single), 0)]
         kept = np.concatenate([single, kept])
         self._keep(kept, self.scores[kept])
+
+
+def seeds(codes: np.ndarray, count_at: np.ndarray, longest: int) -> tuple[np.ndarray, ...]:
+    """What `substrings` gives, and as weight how many characters of the corpus each covers; only what occurs twice or more.
+
+    count_at: for each character of the text how often its word occurs.
+    """
+    suffixes, first, last, length = substrings(codes, longest)
+    total = np.concatenate([[0], np.cumsum(count_at[suffixes])])
+    occurrences = total[last] - total[first]
+    kept = occurrences > 1
+    return suffixes, first[kept], last[kept], length[kept], (occurrences * length)[kept]
 
 
 def losses(frequency: np.ndarray, parts: np.ndarray, owner: np.ndarray) -> np.ndarray:
