@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reference.tokenizers import unigram as naive
@@ -155,6 +155,7 @@ def test_json():
 corpora = st.dictionaries(st.text("abc\0", min_size=1, max_size=8), st.integers(1, 50), min_size=1, max_size=12)
 
 
+@example({"abcaa": 1, "abcab": 1}, 3)  # abc is always part of abca, which is too long
 @given(corpora, st.integers(1, 9))
 def test_seeds(counts, longest):
     text, count_at = "", []
@@ -275,6 +276,7 @@ def test_what_is_given():
     pieces, unk_id = train_unigram(COUNTS, 300, unk_token=None, byte_fallback=True)
     assert unk_id is None and pieces[0] == ("<0x00>", 0.0) and pieces[255] == ("<0xFF>", 0.0)
     assert len(train_unigram(COUNTS, 10_000)[0]) < 400  # as many as there are
+    assert {piece for piece, _ in train_unigram({"abc": 9, "bcd": 7, "abcd": 5}, 4, unk_token=None)[0]} == set("abcd")
     assert train_unigram({}, 5) == ([("<unk>", 0.0)], 0)
     assert max(len(piece) for piece, _ in train_unigram(COUNTS, 80, max_piece_length=2, special_tokens=())[0][1:]) == 2
     assert all(len(piece) == 1 for piece, _ in train_unigram(COUNTS, 80, max_piece_length=1)[0][1:])

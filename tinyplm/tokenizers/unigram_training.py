@@ -92,7 +92,7 @@ def train_unigram(
     learned: dict[str, float] = {}
     if words:
         corpus = Corpus(words, counts, chars, max_piece_length, seed_size)
-        target = vocab_size * SURPLUS[0] // SURPLUS[1]
+        target = max(vocab_size * SURPLUS[0] // SURPLUS[1], 1 + len(chars))  # characters and the unknown one stay
         while True:
             for _ in range(n_sub_iterations):
                 corpus.maximize(corpus.expected())
@@ -194,8 +194,7 @@ class Corpus:
     def prune(self, size: int) -> None:
         """Keep the characters and those of the other pieces whose loss would cost most, `size` pieces with the unknown one.
 
-        A piece that the best segmentations of the words do not use costs nothing and goes; so does one whose own spelling
-        is cut into others.
+        A piece that the best segmentations of the words do not use costs nothing and goes.
         """
         found, words = self.lattices.best(self.scores)
         frequency = np.bincount(found, weights=self.counts[words], minlength=len(self.scores))
@@ -206,8 +205,7 @@ class Corpus:
         inner = self.lattices.stretches(self.word_at[at], self.offset_at[at], self.sizes[several])
         parts, owner = inner.best(self.scores)
         owner = several[owner]
-        alternative = np.bincount(owner, weights=self.scores[parts], minlength=len(self.scores))
-        used = np.flatnonzero((self.sizes > 1) & (frequency > 0) & (self.scores >= alternative))
+        used = np.flatnonzero((self.sizes > 1) & (frequency > 0))
 
         loss = losses(frequency, parts, owner)[used]
         single = np.flatnonzero(self.sizes == 1)
