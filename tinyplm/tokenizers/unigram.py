@@ -7,8 +7,8 @@ one pass over the nodes from left to right, with another sum at each node:
 
     encode           the best path               max over the edges that end here               Viterbi 1967
     nbest            the n best paths            the n largest
-    log_likelihood   log of the sum of all       log sum exp                                    forward algorithm, Baum et al. 1970
-    sample           one path, P(x)^alpha        log sum exp, then back, one edge drawn at each node in proportion to what it brings
+    log_likelihood   log of the sum of all       log sum exp                                    forward, Baum et al. 1970
+    sample           one path, by P(x)^alpha     log sum exp; then backwards, at each node one edge drawn by its share
 
 Characters that are no piece are unknown.  One of them is an edge too, with the score min_x log p(x) - 10, so that there always
 is a path.  Neighbouring unknown characters become one unknown token; or, with byte_fallback, the tokens <0x00> ... <0xFF> of
@@ -103,7 +103,7 @@ class Unigram(Component):
         return self._ids(word, self._best(word))
 
     def encode_spans(self, word: str) -> list[tuple[int, int, int]]:
-        """(id, start, end): also where in the word it stands.  The bytes of unknown characters all have these characters' span."""
+        """(id, start, end): also where it stands in the word.  The bytes of unknown characters all have the span of these."""
         return self._tokens(word, self._best(word))
 
     def cut(self, text: str) -> list[str]:

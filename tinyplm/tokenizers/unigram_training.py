@@ -3,37 +3,38 @@
     seeds    all characters, and the substrings that occur most (occurrences x length), far more than wanted
     EM       E: how often each piece is expected to occur, over all segmentations of all words (forward-backward)
              M: its new log probability
-    pruning  drop the pieces without which the likelihood of the corpus falls the least, at most a quarter of them
-    ...      EM and pruning again and again until there are at most 1.1 times as many as wanted; cut off what is too much
+    pruning  drop the pieces without which the likelihood of the corpus falls the least, a quarter of them
+    ...      EM and pruning again and again, until there are at most 1.1 times as many as wanted; the most probable remain
 
-Where the paper leaves something open, this is the trainer of the library `tokenizers`, which is SentencePiece's in 64 bits
-and for words that were cut before:
+Where the paper leaves something open:
 
-    Substrings are counted in the list of the distinct words, each taken once; characters with the words' counts.
-    A substring is a seed only where two different characters follow it, the end of a word being one of them: in "abc abcd"
-    that is abc, but neither ab (always part of abc) nor bcd.  These are the inner nodes of the suffix tree.
+    Seeds are the substrings that cannot be made longer without losing occurrences; a word's end ends them, too.
     M is not E[c] / sum E[c] but exp(digamma(E[c]) - digamma(sum E[c])), as a sparse Dirichlet prior gives it in variational
-    Bayes; it makes rare pieces rarer.  A piece that is expected less than 0.5 times is dropped.
-    The pieces cut off at the end are those that pruning ranked last.  (SentencePiece: those with the lowest score.)
-    Characters that EM dropped come back with the lowest score, plus 0.0001 for each, so that no two have the same.
+    Bayes; it makes rare pieces rarer.  A piece that is expected less than 0.5 times is dropped.  (As in SentencePiece.)
+    Characters that EM dropped come back with the lowest score, plus 0.0001 for each, so that no two have the same; the most
+    frequent first.  (As in SentencePiece.)
 
-What the library leaves to chance, as it keeps words and characters in hash tables, is settled here as in SentencePiece: such
-characters come back the most frequent first, and the final list is sorted by score, then by spelling.  Words are taken in the
-order of their lengths and spelling.  So the result depends on the words and counts alone.
+The trainer of the library `tokenizers` (0.23) departs from this in three places; with these put in, the vocabularies and scores
+are equal (tests/interop/test_unigram.py).  It takes substrings from the list of the distinct words, each counted once, and
+only where two different characters follow, all ends of words being the same one: a frequent word like "which" is no seed
+then, unless "whichever" is in the list.  In the loss (see `losses`) it has the number of all pieces where that of the
+alternative's pieces belongs, and so keeps frequent short pieces.  And what is too much at the end it cuts off by the loss of the
+last pruning, where SentencePiece and we go by the scores.  It also leaves to chance, in hash tables, in what order words are
+summed up and characters come back; here words are taken by length and spelling, and pieces with equal scores by spelling,
+so that the result depends on the words and counts alone.
 
 All words go through forward-backward and Viterbi at once, in NumPy, one column of their lattices after the other (Lattices).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .lattices import Lattices
-from .suffixes import repeated_substrings
+from .suffixes import substrings
 from .unigram import UNKNOWN_PENALTY
 
 MIN_EXPECTED = 0.5  # pieces expected less often are dropped
@@ -91,7 +92,7 @@ def train_unigram(
     learned: dict[str, float] = {}
     if words:
         corpus = Corpus(words, counts, chars, max_piece_length, seed_size)
-        target = vocab_size * SURPLUS[0] // SURPLUS[1]
+        target = max(vocab_size * SURPLUS[0] // SURPLUS[1], 1 + len(chars))  # characters and the unknown one stay
         while True:
             for _ in range(n_sub_iterations):
                 corpus.maximize(corpus.expected())
@@ -108,9 +109,9 @@ def train_unigram(
             returned += 1
         else:
             final[char] = learned[char]
-    others = (item for item in learned.items() if item[0] not in final and item[0] not in given)
-    final |= dict(itertools.islice(others, room - len(final)))
-    pieces = [(token, 0.0) for token in given] + sorted(final.items(), key=lambda item: (-item[1], item[0]))
+    others = [item for item in by_score(learned) if item[0] not in final and item[0] not in given]
+    final |= dict(others[: room - len(final)])
+    pieces = [(token, 0.0) for token in given] + by_score(final)
     return pieces, None if unk_token is None else given.index(unk_token)
 
 
@@ -131,10 +132,12 @@ class Corpus:
 
         singles = sorted(((count, char) for char, count in chars.items() if char != "\0"), reverse=True)
         codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        suffixes, first, last, length = repeated_substrings(codes, max_piece_length)
-        # the most characters covered first; of equal ones the last in the alphabet, as in the library
-        best = np.lexsort((-length, -first, -(last - first) * length))[: max(seed_size - len(singles), 0)]
-        first, last, length = first[best], last[best], length[best]
+        count_at = np.zeros(len(codes))
+        count_at[place] = self.counts[word]
+        suffixes, first, last, length, weight = seeds(codes, count_at, max_piece_length)
+        # of equal weight the last in the alphabet, as in the library
+        best = np.lexsort((-length, -first, -weight))[: max(seed_size - len(singles), 0)]
+        first, last, length, weight = first[best], last[best], length[best], weight[best]
 
         piece_of_code = np.zeros(0x110000, dtype=np.int32)
         piece_of_code[[ord(char) for _, char in singles]] = np.arange(1, len(singles) + 1)
@@ -156,8 +159,8 @@ class Corpus:
         self.word_at[place] = word
         self.offset_at = np.zeros(len(codes), dtype=np.int64)
         self.offset_at[place] = offset
-        weights = np.array([0.0, *(count for count, _ in singles), *(occurrences * length)])
-        self._use(np.log(weights[1:]) - np.log(weights.sum()))
+        weights = np.array([0.0, *(count for count, _ in singles), *weight])
+        self._use(np.log(weights[1:] / weights.sum()))
 
     def _use(self, scores: np.ndarray) -> None:
         """New log probabilities of the pieces from 1 on."""
@@ -189,16 +192,12 @@ class Corpus:
         self._keep(kept, digamma(counts) - digamma(counts.sum(keepdims=True)))
 
     def prune(self, size: int) -> None:
-        """Keep `size` pieces: characters, and those whose loss would cost most.
+        """Keep the characters and those of the other pieces whose loss would cost most, `size` pieces with the unknown one.
 
-        If a piece is dropped, the best segmentation of its spelling without it takes its place.  Let the Viterbi paths of
-        the corpus hold c(x) times the piece x, and C = sum c pieces.  Without x, which becomes y_1 ... y_m, they hold C + c(x)
-        (m - 1) pieces, c(y) + c(x) times each y.  The loss: (c(x) / words) (log p(x) - sum_i log p'(y_i)), p and p' from these
-        counts.  Where the spelling's best segmentation is not x itself, x was not used, and goes.
+        A piece that the best segmentations of the words do not use costs nothing and goes.
         """
         found, words = self.lattices.best(self.scores)
         frequency = np.bincount(found, weights=self.counts[words], minlength=len(self.scores))
-        total = frequency.sum()
 
         several = np.flatnonzero(self.sizes > 1)
         several = several[np.argsort(-self.sizes[several], kind="stable")]
@@ -206,20 +205,48 @@ class Corpus:
         inner = self.lattices.stretches(self.word_at[at], self.offset_at[at], self.sizes[several])
         parts, owner = inner.best(self.scores)
         owner = several[owner]
-        alternative = np.bincount(owner, weights=self.scores[parts], minlength=len(self.scores))
-        used = (self.sizes > 1) & (frequency > 0) & (self.scores >= alternative)
+        used = np.flatnonzero((self.sizes > 1) & (frequency > 0))
 
-        number = np.bincount(owner, minlength=len(self.scores))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_total = np.log(total + frequency * (number - 1))
-            after = np.log(frequency[parts] + frequency[owner]) - log_total[owner]
-            after = np.bincount(owner, weights=after, minlength=len(self.scores))
-            loss = frequency / self.counts.sum() * (np.log(frequency) - np.log(total) - after)
+        loss = losses(frequency, parts, owner)[used]
         single = np.flatnonzero(self.sizes == 1)
-        candidates = np.flatnonzero(used)
-        candidates = candidates[np.argsort(-loss[candidates], kind="stable")]
-        kept = np.concatenate([single, candidates[: max(size - 1 - len(single), 0)]])
+        kept = used[np.argsort(-loss, kind="stable")][: max(size - 1 - len(single), 0)]
+        kept = np.concatenate([single, kept])
         self._keep(kept, self.scores[kept])
+
+
+def seeds(codes: np.ndarray, count_at: np.ndarray, longest: int) -> tuple[np.ndarray, ...]:
+    """What `substrings` gives, and as weight how many characters of the corpus each covers; only what occurs twice or more.
+
+    count_at: for each character of the text how often its word occurs.
+    """
+    suffixes, first, last, length = substrings(codes, longest)
+    total = np.concatenate([[0], np.cumsum(count_at[suffixes])])
+    occurrences = total[last] - total[first]
+    kept = occurrences > 1
+    return suffixes, first[kept], last[kept], length[kept], (occurrences * length)[kept]
+
+
+def losses(frequency: np.ndarray, parts: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """What it would cost to drop a piece, for each piece: the fall of the log likelihood of the corpus, about.
+
+    frequency: how often each piece is in the best segmentations of the words.  Without a piece x, the best segmentation of
+    its spelling takes its place, y_1 ... y_m, listed in `parts` with x in `owner`.  Of C = sum of frequency pieces then
+    become C' = C + f(x) (m - 1), and f(y_i) becomes f(y_i) + f(x):
+
+        loss(x) = f(x) (log f(x) / C  -  sum_i log (f(y_i) + f(x)) / C')
+
+    Only what is in `owner` and has a frequency gets a meaningful number.
+    """
+    total, number = frequency.sum(), np.bincount(owner, minlength=len(frequency))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_total = np.log(total + frequency * (number - 1))
+        logs = np.log(frequency[parts] + frequency[owner]) - log_total[owner]
+        return frequency * (np.log(frequency) - np.log(total) - np.bincount(owner, weights=logs, minlength=len(frequency)))
+
+
+def by_score(pieces: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The most probable first, equal ones by their spelling."""
+    return sorted(pieces.items(), key=lambda item: (-item[1], item[0]))
 
 
 def digamma(x: np.ndarray) -> np.ndarray:

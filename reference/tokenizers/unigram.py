@@ -1,0 +1,81 @@
+"""The unigram model by enumeration of all segmentations.                                   Kudo 2018, section 3.2
+
+A word of n characters can be cut at n - 1 places, so there are 2^(n - 1) ways to cut it; those count whose parts are all
+pieces, or single unknown characters, which have a score of their own.  Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+
+def segmentations(word: str, scores: dict[str, float], unknown: float) -> list[tuple[list[str], float]]:
+    """All (parts, log probability). unknown: the score of a character that is no piece."""
+    found = []
+    for cut_here in product([False, True], repeat=max(len(word) - 1, 0)):
+        parts = [word[:1]]
+        for char, cut in zip(word[1:], cut_here):
+            if cut:
+                parts.append(char)
+            else:
+                parts[-1] += char
+        if word == "":
+            parts = []
+        logs = [scores.get(part, unknown if len(part) == 1 else None) for part in parts]
+        if None not in logs:
+            found.append((parts, sum(logs)))
+    return found
+
+
+def log_likelihood(word: str, scores: dict[str, float], unknown: float) -> float:
+    return math.log(math.fsum(math.exp(score) for _, score in segmentations(word, scores, unknown)))
+
+
+def nbest(word: str, scores: dict[str, float], unknown: float, n: int) -> list[tuple[list[str], float]]:
+    return sorted(segmentations(word, scores, unknown), key=lambda found: -found[1])[:n]
+
+
+def distribution(word: str, scores: dict[str, float], unknown: float, alpha: float) -> list[tuple[list[str], float]]:
+    """(parts, probability) in proportion to P(parts)^alpha."""
+    found = segmentations(word, scores, unknown)
+    total = math.fsum(math.exp(alpha * score) for _, score in found)
+    return [(parts, math.exp(alpha * score) / total) for parts, score in found]
+
+
+def expected_counts(words: dict[str, int], scores: dict[str, float], unknown: float) -> dict[str, float]:
+    """How often each piece is expected in the words, over all segmentations in proportion to their probability."""
+    expected = {piece: 0.0 for piece in scores}
+    for word, count in words.items():
+        for parts, probability in distribution(word, scores, unknown, 1.0):
+            for part in parts:
+                if part in expected:
+                    expected[part] += count * probability
+    return expected
+
+
+def seeds(words: dict[str, int], longest: int) -> dict[str, int]:
+    """Substrings of 2 to `longest` characters that occur at least twice, and how often.
+
+    Only those that a word ends behind, or that two different characters follow: others can be made longer and occur as often.
+    """
+    occurrences: dict[str, int] = {}
+    followers: dict[str, set[str]] = {}
+    for word, count in words.items():
+        for part in word.split("\0"):
+            for start in range(len(part)):
+                for end in range(start + 2, min(start + longest, len(part)) + 1):
+                    found = part[start:end]
+                    occurrences[found] = occurrences.get(found, 0) + count
+                    followers.setdefault(found, set()).add(part[end] if end < len(part) else "end")
+    return {part: n for part, n in occurrences.items() if n > 1 and (len(followers[part]) > 1 or "end" in followers[part])}
+
+
+def loss(piece: str, frequency: dict[str, int], scores: dict[str, float], unknown: float) -> float:
+    """The fall of the log likelihood if the piece gives way to the second best segmentation of its spelling."""
+    others = {other: score for other, score in scores.items() if other != piece}
+    parts = nbest(piece, others, unknown, 1)[0][0]
+    f, total = frequency[piece], sum(frequency.values())
+    with_it = f * math.log(f / total)
+    without = f * sum(math.log((frequency.get(part, 0) + f) / (total + f * (len(parts) - 1))) for part in parts)
+    return with_it - without
