@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..files import replaced
-from .folders import from_vocabularies
+from .folders import from_vocabularies, named_tokens
 from .json_file import from_json, load_json, to_json
 from .sentencepiece import read_model
 
@@ -45,17 +44,6 @@ def read_settings(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"{folder / name}: an object is expected, got {content!r:.60}")
             settings |= {key: value for key, value in content.items() if value is not None}
     return settings
-
-
-def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
-    """{"eos_token": "</s>", ...}: a token is given by its text, or by an object with its text and flags."""
-    found = {}
-    for key, value in settings.items():
-        if key.endswith("_token"):
-            content = value.get("content") if isinstance(value, Mapping) else value
-            if isinstance(content, str):
-                found[key] = content
-    return found
 
 
 def write(tokenizer: Any, path: str | os.PathLike) -> None:
