@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import replaced
-from .folders import from_vocabularies, named_tokens
+from .folders import from_vocabularies, named_tokens, sentencepiece_parts
 from .json_file import from_json, load_json, to_json
-from .sentencepiece import read_model
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -24,7 +23,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_dir():
         if path.suffix == ".model":
-            return read_model(path.read_bytes(), str(path)).parts()
+            return sentencepiece_parts(path)
         return from_json(load_json(path), str(path))
     settings = read_settings(path)
     if (path / "tokenizer.json").exists():

@@ -35,8 +35,8 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
     """
     name = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
     if models := [folder / file for file in SENTENCEPIECE_FILES if (folder / file).exists()]:
-        classes, parts = _SENTENCEPIECE, read_model(models[0].read_bytes(), str(models[0])).parts()
-        source = models[0]
+        classes, source = _SENTENCEPIECE, models[0]
+        parts = sentencepiece_parts(source)
     elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
         classes, source = _MERGES, folder / "vocab.json"
         parts = {"vocab": _vocabulary(source), "merges": _merges(folder / "merges.txt")}
@@ -59,6 +59,15 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
     known = {*parts["model"].vocab, *(token.content for token in added)}
     named = {name: token for name, token in (parts["named"] | named_tokens(settings)).items() if token in known}
     return parts | {"added_tokens": added, "named": named}
+
+
+def sentencepiece_parts(path: Path) -> Parts:
+    """The arguments of Tokenizer for a .model alone."""
+    model = read_model(path.read_bytes(), str(path))
+    try:
+        return model.parts()
+    except ValueError as error:  # scores that are no order of merges
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _gpt2(files: Parts, settings: Settings) -> Parts:

@@ -123,6 +123,8 @@ def read_model(data: bytes, name: str) -> SentencePieceModel:
 
 
 def _piece(fields: dict[int, Any]) -> Piece:
+    if 1 not in fields:
+        raise ValueError("a piece without a text")
     (score,) = struct.unpack("<f", fields.get(2, bytes(4)))
     if (kind := fields.get(3, 1)) not in KINDS:
         raise ValueError(f"a piece of type {kind}")
