@@ -306,7 +306,7 @@ def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
     for id, token in decoder.items():
         if not id.isdecimal() or len(id) > 9 or not isinstance(token, Mapping):
             raise ValueError(f"added_tokens_decoder must give a token for each id, got {id!r:.60}: {token!r:.60}")
-        read = AddedToken.from_json({"special": False} | dict(token) | {"id": int(id)}, "added_tokens_decoder")
+        read = _token({"special": False} | dict(token) | {"id": int(id)}, "added_tokens_decoder")
         found[read.content] = read
     flags = {"special": True, "normalized": False}
     given = {
@@ -318,9 +318,13 @@ def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
             id = found[content].id if content in found else vocab.get(content, size)
             size += id == size
             token = flags | dict(given.get(content, {})) | {"content": content, "id": id}
-            token.pop("__type", None)  # written by older transformers
-            found[content] = AddedToken.from_json(token, "the settings:")
+            found[content] = _token(token, "the settings:")
     return list(found.values())
+
+
+def _token(content: Settings, where: str) -> AddedToken:
+    """transformers 4 marks such objects with "__type": "AddedToken"."""
+    return AddedToken.from_json({key: value for key, value in content.items() if key != "__type"}, where)
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
