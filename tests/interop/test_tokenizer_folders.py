@@ -201,3 +201,16 @@ def test_padding_and_truncation_go_along(tmp_path):
     assert batch["input_ids"].tolist() == expected["input_ids"]
     assert batch["attention_mask"].tolist() == expected["attention_mask"]
     assert batch["overflow_to_sample"].tolist() == expected["overflow_to_sample_mapping"]
+
+
+def test_user_defined_pieces(tmp_path):
+    """Taken unless a longer piece covers them; sentencepiece keeps them from its character map, and that is refused here."""
+    model("m.model", user_defined_symbols=["dog", "o j", "é", "wn fo"], hard_vocab_limit=False)(tmp_path)
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "m.model"))
+    ours = Tokenizer.load(tmp_path / "m.model")
+    for text in [*SINGLES[:6], *TOKENIZER_TEXTS, "hotdogs dog  dog", "so jumps hello jello", "brown fox brown  fox", "éé"]:
+        assert ours.encode(text) == theirs.encode(text)
+    model("m.model", user_defined_symbols=["①"], hard_vocab_limit=False)(tmp_path)
+    assert sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "m.model")).encode("①", out_type=str)[-1] == "①"
+    with pytest.raises(ValueError, match=r"m\.model: a user-defined piece that the character map changes, '①', is not"):
+        Tokenizer.load(tmp_path / "m.model")
