@@ -101,6 +101,7 @@ def test_a_user_defined_piece_is_taken_unless_a_longer_one_covers_it(tmp_path):
     tokenizer = Tokenizer.load(tmp_path / "m.model")
     tokens = [tokenizer.id_to_token(id) for id in tokenizer.encode("hello ello lo")]
     assert tokens == ["▁hello", "▁", "e", "l", "lo", "▁", "lo"]
+    assert dict(tokenizer.model.pieces)["lo"] == 2 * -3.0 - 0.1  # two bytes; the best score is that of ▁
 
 
 REFUSED = {
@@ -322,6 +323,13 @@ def test_albert_does_not_take_a_number_with_its_comma(tmp_path):
     tokenizer = Tokenizer.load(folder(tmp_path, config, spiece_model=message(*pieces)))
     tokens = [tokenizer.id_to_token(id) for id in tokenizer.encode("9, s,")]
     assert tokens == ["▁9", ",", "▁", "s,"]
+
+
+def test_the_mask_of_roberta_takes_the_space_before_it_along(tmp_path):
+    vocab = json.dumps({token: id for id, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "Ġ"])})
+    files = {"vocab_json": vocab, "merges_txt": ""}
+    tokenizer = Tokenizer.load(folder(tmp_path, {"tokenizer_class": "RobertaTokenizer"}, **files))
+    assert tokenizer.encoding("a <mask> a", allow_special=True).ids == [0, 5, 4, 6, 5, 2]
 
 
 # Saving
