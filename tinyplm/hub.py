@@ -20,7 +20,8 @@ from .models.config import from_dict, to_dict
 from .models.model import Model
 from .tensor_files import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, read_json, write_folder, write_json
 from .tokenizers import Tokenizer
-from .tokenizers.folders import SENTENCEPIECE_FILES
+from .tokenizers.files import read_settings
+from .tokenizers.folders import SENTENCEPIECE_FILES, named_tokens
 
 _PARAMETER_DTYPES = ("float32", "float64", "float16")
 GENERATION = "generation_config.json"
@@ -186,8 +187,10 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
             with replaced(folder / name) as temporary:
                 temporary.write_bytes(content)
     if model.tokenizer is not None:
-        described = {"tokenizer_config.json", "special_tokens_map.json"} & model.files.keys()  # written back as it was
-        model.tokenizer.save(folder / "tokenizer.json" if described else folder)
+        # settings that were written back as they were stay so, unless the names of tokens were known from their class alone
+        described = model.files.keys() & {"tokenizer_config.json", "special_tokens_map.json"}
+        complete = described and named_tokens(read_settings(folder)) == model.tokenizer.named
+        model.tokenizer.save(folder / "tokenizer.json" if complete else folder)
 
 
 def gradients_by_hub_name(model: Model, dparams: Tree) -> dict[str, np.ndarray]:

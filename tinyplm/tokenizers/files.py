@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..files import replaced
-from .folders import from_vocabularies
+from .folders import from_vocabularies, named_tokens, sentencepiece_parts
 from .json_file import from_json, load_json, to_json
-from .sentencepiece import read_model
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -25,7 +23,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_dir():
         if path.suffix == ".model":
-            return read_model(path.read_bytes(), str(path)).parts()
+            return sentencepiece_parts(path)
         return from_json(load_json(path), str(path))
     settings = read_settings(path)
     if (path / "tokenizer.json").exists():
@@ -39,35 +37,41 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json, with what special_tokens_map.json adds to it; empty without these files."""
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).exists():
-            content = load_json(folder / name)
-            if not isinstance(content, dict):
-                raise ValueError(f"{folder / name}: an object is expected, got {content!r:.60}")
-            settings |= {key: value for key, value in content.items() if value is not None}
+        settings |= {key: value for key, value in _object(folder / name).items() if value is not None}
     return settings
 
 
-def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
-    """{"eos_token": "</s>", ...}: a token is given by its text, or by an object with its text and flags."""
-    found = {}
-    for key, value in settings.items():
-        if key.endswith("_token"):
-            content = value.get("content") if isinstance(value, Mapping) else value
-            if isinstance(content, str):
-                found[key] = content
-    return found
+def _object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty without the file."""
+    content = load_json(path) if path.exists() else {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: an object is expected, got {content!r:.60}")
+    return content
 
 
 def write(tokenizer: Any, path: str | os.PathLike) -> None:
     """tokenizer.json at `path`, or in the folder `path`; there also tokenizer_config.json, if there is something to say in it.
 
-    tokenizer_config.json is for transformers, which does not look for the names of tokens in tokenizer.json.
+    tokenizer_config.json is for transformers, which does not look for the names of tokens in tokenizer.json.  In one that is
+    there already, what describes the tokenizer is replaced, and the rest (a chat template, the longest text) stays.
     """
     path = Path(path)
-    folder = path.is_dir()
-    _write_json(to_json(tokenizer), path / "tokenizer.json" if folder else path)
-    if folder and tokenizer.named:
-        _write_json({"tokenizer_class": "PreTrainedTokenizerFast"} | tokenizer.named, path / "tokenizer_config.json")
+    if not path.is_dir():
+        return _write_json(to_json(tokenizer), path)
+    config, roles = path / "tokenizer_config.json", path / "special_tokens_map.json"
+    content = to_json(tokenizer)
+    kept = {key: value for key, value in _object(config).items() if not _of_the_tokenizer(key, value)}
+    _write_json(content, path / "tokenizer.json")
+    if tokenizer.named or config.exists():
+        _write_json({"tokenizer_class": "PreTrainedTokenizerFast"} | kept | tokenizer.named, config)
+    if roles.exists():
+        _write_json(tokenizer.named, roles)
+
+
+def _of_the_tokenizer(key: str, value: Any) -> bool:
+    """Whether a key of tokenizer_config.json says which tokens there are, or how text is cut: tokenizer.json says it now."""
+    role = key.endswith("_token") and type(value) is not int  # not num_image_token
+    return role or key.endswith("_special_tokens") or key in ("tokenizer_class", "added_tokens_decoder", "extra_ids")
 
 
 def _write_json(content: Any, path: Path) -> None:

@@ -18,6 +18,8 @@ from .json_file import load_json
 from .patterns import QWEN2_PATTERN
 from .sentencepiece import read_model
 from .templates import ByteLevel, RobertaProcessing, TemplateProcessing
+from .unigram import Unigram
+from .vocabulary import MAX_SYMBOLS
 from .wordpiece import WordPiece
 
 Settings = Mapping[str, Any]
@@ -33,8 +35,8 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
     """
     name = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
     if models := [folder / file for file in SENTENCEPIECE_FILES if (folder / file).exists()]:
-        classes, parts = _SENTENCEPIECE, read_model(models[0].read_bytes(), str(models[0])).parts()
-        source = models[0]
+        classes, source = _SENTENCEPIECE, models[0]
+        parts = sentencepiece_parts(source)
     elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
         classes, source = _MERGES, folder / "vocab.json"
         parts = {"vocab": _vocabulary(source), "merges": _merges(folder / "merges.txt")}
@@ -51,25 +53,39 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
         )
     try:
         parts = classes[name](parts, settings)
+        added = _added(folder, parts, settings)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    return parts | {"added_tokens": _added(folder, parts, settings)}
+    known = {*parts["model"].vocab, *(token.content for token in added)}
+    named = {name: token for name, token in (parts["named"] | named_tokens(settings)).items() if token in known}
+    return parts | {"added_tokens": added, "named": named}
+
+
+def sentencepiece_parts(path: Path) -> Parts:
+    """The arguments of Tokenizer for a .model alone."""
+    model = read_model(path.read_bytes(), str(path))
+    try:
+        return model.parts()
+    except ValueError as error:  # scores that are no order of merges
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _gpt2(files: Parts, settings: Settings) -> Parts:
-    prefix = bool(settings.get("add_prefix_space", False))
-    model = BPE(files["vocab"], files["merges"])
-    return _byte_level(model, prefix) | {"post_processor": ByteLevel(prefix)}
+    """Nothing around the text, unless the settings ask for it (OPT: bos before it)."""
+    prefix = _flag(settings, "add_prefix_space")
+    parts = _byte_level(BPE(files["vocab"], files["merges"]), prefix) | {"post_processor": ByteLevel(prefix)}
+    return _with_ends(parts, settings, add_bos=False)
 
 
 def _roberta(files: Parts, settings: Settings) -> Parts:
     """Also BART's.  <s> A </s>, and the mask takes the space before it along."""
-    prefix, vocab = bool(settings.get("add_prefix_space", False)), files["vocab"]
+    prefix, vocab = _flag(settings, "add_prefix_space"), files["vocab"]
     named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "pad_token": "<pad>",
              "cls_token": "<s>", "mask_token": "<mask>"}  # fmt: skip
     sep, cls = (_known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token"))
     return _byte_level(BPE(vocab, files["merges"]), prefix) | {
         "post_processor": RobertaProcessing(sep, cls, add_prefix_space=prefix),
+        "added_tokens": _mask(vocab, settings, "<mask>"),
         "named": named,
     }
 
@@ -81,7 +97,7 @@ def _qwen2(files: Parts, settings: Settings) -> Parts:
         "normalizer": normalization.NFC(),
         "pre_tokenizer": pretokenization.Sequence((split, pretokenization.ByteLevel(False, use_regex=False))),
         "post_processor": ByteLevel(False, trim_offsets=False),
-        "named": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+        "named": dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>"),
     }
 
 
@@ -100,7 +116,7 @@ def _byte_level(model: BPE, prefix: bool) -> Parts:
         "model": model,
         "pre_tokenizer": pretokenization.ByteLevel(prefix),
         "decoder": decoding.ByteLevel(prefix),
-        "named": {"eos_token": "<|endoftext|>"},
+        "named": dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
     }
 
 
@@ -108,10 +124,11 @@ def _bert(files: Parts, settings: Settings) -> Parts:
     vocab = files["vocab"]
     named = {name: f"[{name[:-6].upper()}]" for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")}
     sep, cls = (_known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token"))
-    options = {"lowercase": "do_lower_case", "handle_chinese_chars": "tokenize_chinese_chars", "strip_accents": "strip_accents"}
+    accents = _flag(settings, "strip_accents") if "strip_accents" in settings else None  # none: as lowercase says
+    lowercase, chinese = _flag(settings, "do_lower_case", True), _flag(settings, "tokenize_chinese_chars", True)
     return {
-        "model": WordPiece(vocab, _text(settings.get("unk_token", "[UNK]"))),
-        "normalizer": normalization.BertNormalizer(**{ours: settings[key] for ours, key in options.items() if key in settings}),
+        "model": WordPiece(vocab, _known(vocab, settings, "unk_token", "[UNK]")[0]),
+        "normalizer": normalization.BertNormalizer(True, chinese, accents, lowercase),
         "pre_tokenizer": pretokenization.BertPreTokenizer(),
         "decoder": decoding.WordPiece(),
         "post_processor": TemplateProcessing.of(
@@ -128,9 +145,9 @@ def _sentencepiece(parts: Parts, settings: Settings) -> Parts:
 
 def _llama(parts: Parts, settings: Settings) -> Parts:
     """bos before the text.  ▁ stands in front of the whole text only, and not after a special token (legacy: there, too)."""
-    if settings.get("add_prefix_space", True) is False:
+    if not _flag(settings, "add_prefix_space", True):
         raise ValueError("add_prefix_space = false is not supported")
-    scheme = "always" if settings.get("legacy", False) else "first"
+    scheme = "always" if _flag(settings, "legacy") else "first"
     spaces = {"normalizer": None, "pre_tokenizer": pretokenization.Metaspace("▁", scheme, split=False)}
     return _with_ends(parts | spaces, settings, add_bos=True)
 
@@ -138,6 +155,8 @@ def _llama(parts: Parts, settings: Settings) -> Parts:
 def _t5(parts: Parts, settings: Settings) -> Parts:
     """</s> after each text; the sentinels <extra_id_0>, <extra_id_1> ... have the last ids, in falling order."""
     count = settings.get("extra_ids", 100)
+    if type(count) is not int or not 0 <= count <= MAX_SYMBOLS:
+        raise ValueError(f"extra_ids must be a number from 0 to {MAX_SYMBOLS}, got {count!r:.60}")
     size = len(parts["model"].vocab)
     sentinels = [AddedToken(f"<extra_id_{k}>", size + count - 1 - k) for k in range(count)]
     named = parts["named"] | {"pad_token": "<pad>"}
@@ -152,7 +171,8 @@ def _albert(parts: Parts, settings: Settings) -> Parts:
     special = dict(_known(vocab, settings, name, named[name]) for name in ("cls_token", "sep_token"))
     cls, sep = special
     template = TemplateProcessing.of(f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1", special)
-    return parts | {"normalizer": _tidied(parts, settings, lower=True), "post_processor": template, "named": named}
+    added = parts["added_tokens"] + _mask(vocab, settings, "[MASK]")
+    return _tidied(parts, settings, lower=True) | {"post_processor": template, "added_tokens": added, "named": named}
 
 
 def _xlnet(parts: Parts, settings: Settings) -> Parts:
@@ -163,23 +183,37 @@ def _xlnet(parts: Parts, settings: Settings) -> Parts:
     special = dict(_known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token"))
     sep, cls = special
     template = TemplateProcessing.of(f"$A {sep} {cls}:2", f"$A {sep} $B:1 {sep}:1 {cls}:2", special)
-    return parts | {"normalizer": _tidied(parts, settings, lower=False), "post_processor": template, "named": named}
+    added = parts["added_tokens"] + _mask(vocab, settings, "<mask>")
+    return _tidied(parts, settings, lower=False) | {"post_processor": template, "added_tokens": added, "named": named}
 
 
-def _tidied(parts: Parts, settings: Settings, lower: bool) -> normalization.Sequence:
-    """What ALBERT and XLNet do before SentencePiece: `` and '' become ", accents go, letters become small ones."""
+def _tidied(parts: Parts, settings: Settings, lower: bool) -> Parts:
+    """What ALBERT and XLNet do around SentencePiece: `` and '' become ", accents go, letters become small ones.
+
+    Their authors cut the comma off a piece like "9," afterwards.  To the same end such pieces lose 100 here, so that they are not
+    taken where others are there; so do the files that are published for the library `tokenizers`.
+    """
+    if not isinstance(model := parts["model"], Unigram):
+        raise ValueError("a BPE model is not supported for this class")
+    pieces = tuple((piece, score - 100 if _number_comma(piece) else score) for piece, score in model.pieces)
     steps: list[Any] = [normalization.Replace({"String": quotes}, '"') for quotes in ("``", "''")]
-    if not settings.get("keep_accents", False):
+    if not _flag(settings, "keep_accents"):
         steps += [normalization.NFKD(), normalization.StripAccents()]
-    if settings.get("do_lower_case", lower):
+    if _flag(settings, "do_lower_case", lower):
         steps.append(normalization.Lowercase())
-    return normalization.Sequence((*steps, *parts["normalizer"].normalizers))
+    normalizer = normalization.Sequence((*steps, *parts["normalizer"].normalizers))
+    return parts | {"normalizer": normalizer, "model": Unigram(model.unk_id, pieces, model.byte_fallback)}
+
+
+def _number_comma(piece: str) -> bool:
+    return piece.endswith(",") and piece[-2:-1].isdigit()
 
 
 def _with_ends(parts: Parts, settings: Settings, add_bos: bool) -> Parts:
     vocab = parts["model"].vocab
-    before = [_known(vocab, settings, "bos_token", "<s>")] if settings.get("add_bos_token", add_bos) else []
-    after = [_known(vocab, settings, "eos_token", "</s>")] if settings.get("add_eos_token", False) else []
+    named = {"bos_token": "<s>", "eos_token": "</s>"} | parts["named"]
+    before = [_known(vocab, settings, "bos_token", named["bos_token"])] if _flag(settings, "add_bos_token", add_bos) else []
+    after = [_known(vocab, settings, "eos_token", named["eos_token"])] if _flag(settings, "add_eos_token") else []
     if not before and not after:
         return parts
 
@@ -208,33 +242,89 @@ _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
 }
 
 
-def _text(token: Any) -> str:
-    """A token of the settings: its text, or an object with its text and flags."""
-    return token["content"] if isinstance(token, Mapping) else token
+def text_of_token(token: Any) -> str | None:
+    """A token of the settings: its text, or an object with its text and flags; None for anything else."""
+    content = token.get("content") if isinstance(token, Mapping) else token
+    return content if isinstance(content, str) else None
+
+
+def named_tokens(settings: Settings) -> dict[str, str]:
+    """{"eos_token": "</s>", ...}; other keys that end so (add_bos_token, num_image_token) have no text."""
+    named = {key: value for key, value in settings.items() if key.endswith("_token")}
+    if isinstance(more := settings.get("extra_special_tokens"), Mapping):
+        named |= more
+    return {key: text for key, value in named.items() if (text := text_of_token(value))}
+
+
+def _flag(settings: Settings, name: str, default: bool = False) -> bool:
+    if not isinstance(value := settings.get(name, default), bool):
+        raise ValueError(f"{name} must be true or false, got {value!r:.60}")
+    return value
 
 
 def _known(vocab: Mapping[str, int], settings: Settings, name: str, default: str) -> tuple[str, int]:
-    token = _text(settings.get(name, default))
+    token = text_of_token(settings.get(name, default))
     if token not in vocab:
-        raise ValueError(f"the {name} {token!r} is not in the vocabulary")
+        raise ValueError(f"the {name} {settings.get(name, default)!r:.60} is not in the vocabulary")
     return token, vocab[token]
 
 
+def _mask(vocab: Mapping[str, int], settings: Settings, default: str) -> list[AddedToken]:
+    """The mask, which takes the space before it along, as the word in its place would have it."""
+    mask = text_of_token(settings.get("mask_token", default))
+    return [AddedToken(mask, vocab[mask], lstrip=True)] if mask in vocab else []
+
+
+def _special(settings: Settings) -> list[str]:
+    """The special tokens that the settings name."""
+    texts = [*named_tokens(settings).values()]
+    for key in ("additional_special_tokens", "extra_special_tokens"):  # two names of one thing, the latter the new one
+        tokens = settings.get(key, [])
+        if not isinstance(tokens, (list, Mapping)) or not all(isinstance(text_of_token(token), str) for token in tokens):
+            raise ValueError(f"{key} must be a list of tokens, got {tokens!r:.60}")
+        texts += [text_of_token(token) for token in tokens] if isinstance(tokens, list) else []
+    return [*dict.fromkeys(filter(None, texts))]
+
+
 def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
-    """What is matched as a whole: added_tokens_decoder of the settings, added_tokens.json, and the tokens with names."""
+    """What is matched as a whole: added_tokens.json, added_tokens_decoder of the settings, and the tokens with names.
+
+    A token that the settings name and no vocabulary has gets the next id, as in transformers.
+    """
     vocab = parts["model"].vocab
     found = {token.content: token for token in parts.get("added_tokens", [])}
-    special = {_text(value) for key, value in settings.items() if key.endswith("_token") and not isinstance(value, bool)}
-    special |= {_text(token) for token in settings.get("additional_special_tokens", [])}
-    special |= {*parts.get("named", {}).values()}
-    for content, id in (load_json(folder / "added_tokens.json") if (folder / "added_tokens.json").exists() else {}).items():
-        found[content] = AddedToken(content, id, content in special, content not in special)
-    for id, token in settings.get("added_tokens_decoder", {}).items():
-        found[token["content"]] = AddedToken.from_json({"special": False} | dict(token) | {"id": int(id)}, "added_tokens_decoder")
-    for content in special:
-        if content in vocab and content not in found:
-            found[content] = AddedToken(content, vocab[content], lstrip=content == "<mask>")
+    default, named = [*parts["named"].values()], _special(settings)
+    special = {*default, *named}
+    if (path := folder / "added_tokens.json").exists():
+        for content, id in _vocabulary(path).items():
+            found[content] = AddedToken.from_json(
+                {"content": content, "id": id, "special": content in special, "normalized": content not in special}, str(path)
+            )
+    decoder = settings.get("added_tokens_decoder", {})
+    if not isinstance(decoder, Mapping):
+        raise ValueError(f"added_tokens_decoder must be an object, got {decoder!r:.60}")
+    for id, token in decoder.items():
+        if not id.isdecimal() or len(id) > 9 or not isinstance(token, Mapping):
+            raise ValueError(f"added_tokens_decoder must give a token for each id, got {id!r:.60}: {token!r:.60}")
+        read = _token({"special": False} | dict(token) | {"id": int(id)}, "added_tokens_decoder")
+        found[read.content] = read
+    flags = {"special": True, "normalized": False}
+    given = {
+        text_of_token(value): value for key, value in settings.items() if key.endswith("_token") and isinstance(value, Mapping)
+    }
+    size = 1 + max((*vocab.values(), *(token.id for token in found.values())), default=-1)
+    for content in [*named, *default]:
+        if (content not in found or content in given) and (content in vocab or content in named):
+            id = found[content].id if content in found else vocab.get(content, size)
+            size += id == size
+            token = flags | dict(given.get(content, {})) | {"content": content, "id": id}
+            found[content] = _token(token, "the settings:")
     return list(found.values())
+
+
+def _token(content: Settings, where: str) -> AddedToken:
+    """transformers 4 marks such objects with "__type": "AddedToken"."""
+    return AddedToken.from_json({key: value for key, value in content.items() if key != "__type"}, where)
 
 
 def _vocabulary(path: Path) -> dict[str, int]:

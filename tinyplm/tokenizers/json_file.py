@@ -65,6 +65,8 @@ def from_json(content: Any, name: str) -> dict[str, Any]:
         added.append(AddedToken.from_json({"special": False} | dict(token), f"{name}:"))
     for part, kind in (("truncation", Truncation), ("padding", Padding)):
         value = content.get(part)
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError(f"{name}: {part} must be an object, got {value!r:.60}")
         parts[part] = None if value is None else kind.from_json(value, f"{name}: {part}")
     return {"model": model, "added_tokens": added, **parts}
 

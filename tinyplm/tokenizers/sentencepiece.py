@@ -63,7 +63,8 @@ class SentencePieceModel:
         return BPE(vocab, merges, self.pieces[unknown][0], fuse_unk=True, byte_fallback=self.byte_fallback)
 
     def _scores(self) -> list[float]:
-        """A user-defined piece is to be taken wherever it stands: length times the best score, which other pieces cannot beat."""
+        """A user-defined piece has length times the best score: more than its parts together, though not more than one longer
+        piece that covers it, which is taken then."""
         best = max((score for _, score, kind in self.pieces if kind == "normal"), default=0.0)
         return [len(p.encode()) * best - 0.1 if kind == "user_defined" else score for p, score, kind in self.pieces]
 
@@ -71,6 +72,9 @@ class SentencePieceModel:
         steps: list[Any] = []
         if self.charsmap:
             steps.append(normalization.Precompiled(base64.b64encode(self.charsmap).decode()))
+            for piece, _, kind in self.pieces:  # they are kept from it there
+                if kind == "user_defined" and steps[0](piece) != piece:
+                    raise ValueError(f"a user-defined piece that the character map changes, {piece!r}, is not supported")
         if self.remove_extra_whitespaces:
             steps.append(normalization.Replace({"Regex": r"\A +| +(?![\s\S])"}, ""))
             steps.append(normalization.Replace({"Regex": " {2,}"}, " "))
@@ -123,6 +127,8 @@ def read_model(data: bytes, name: str) -> SentencePieceModel:
 
 
 def _piece(fields: dict[int, Any]) -> Piece:
+    if 1 not in fields:
+        raise ValueError("a piece without a text")
     (score,) = struct.unpack("<f", fields.get(2, bytes(4)))
     if (kind := fields.get(3, 1)) not in KINDS:
         raise ValueError(f"a piece of type {kind}")

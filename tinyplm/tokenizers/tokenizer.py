@@ -110,7 +110,11 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | os.PathLike) -> Tokenizer:
         """From a tokenizer.json, a SentencePiece .model, or a folder with one of these or other vocabularies (files.py)."""
-        return cls(**files.read(path))
+        parts = files.read(path)
+        try:
+            return cls(**parts)
+        except ValueError as error:  # parts that do not go together: an id used twice, a hole
+            raise ValueError(f"{path}: {error}") from None
 
     def save(self, path: str | os.PathLike) -> None:
         """Write tokenizer.json for us, `tokenizers` and `transformers`. `path`: the file, or its folder."""
