@@ -202,11 +202,22 @@ def test_a_tokenizer_and_its_companions_survive(tmp_path):
     assert_same_tokenizer(tmp_path / "ours", theirs)
 
 
-def test_a_tokenizer_that_we_cannot_read_survives_bit_by_bit(tmp_path):
+def test_texts_of_a_sentencepiece_tokenizer(tmp_path):
     theirs = save_tokenizer(byte_fallback([TEXT] * 3), tmp_path / "theirs")
     tinyplm.save(random_model("llama", vocab_size=400), tmp_path / "theirs")
+    ours = tinyplm.load(tmp_path / "theirs").text_tokenizer()
+    for text in (TEXT, "", " a  b", "春天 é\n\t😀"):
+        assert ours.encode(text, add_special_tokens=True) == theirs(text)["input_ids"]
+        assert ours.decode(ours.encode(text)) == theirs.decode(theirs(text)["input_ids"])
+
+
+def test_a_tokenizer_that_we_cannot_read_survives_bit_by_bit(tmp_path):
+    tokenizer = byte_fallback([TEXT] * 3)
+    tokenizer.pre_tokenizer = hf.pre_tokenizers.UnicodeScripts()
+    theirs = save_tokenizer(tokenizer, tmp_path / "theirs")
+    tinyplm.save(random_model("llama", vocab_size=400), tmp_path / "theirs")
     (tmp_path / "theirs" / "tokenizer.model").write_bytes(bytes(range(256)))  # SentencePiece's own file
-    with pytest.warns(UserWarning, match="loaded without its tokenizer: .*tokenizer.json"):
+    with pytest.warns(UserWarning, match="loaded without its tokenizer: .*tokenizer.json: pre_tokenizer: 'UnicodeScripts'"):
         ours = tinyplm.load(tmp_path / "theirs")
     tinyplm.save(ours, tmp_path / "ours")
     before, after = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("theirs", "ours"))

@@ -120,7 +120,8 @@ class BPE(Component):
 
         word_counts: words, and how often each occurs.  The alphabet is every character of the words and of initial_alphabet,
         sorted, and then every last character with the end_of_word_suffix.  limit_alphabet: so many of the characters at most,
-        those of initial_alphabet and then the most frequent ones; the others are passed over.  min_frequency: no merge of a pair that is rarer.
+        those of initial_alphabet and then the most frequent ones; the others are passed over.  min_frequency: pairs that are
+        rarer are not merged.
 
         ValueError if the special tokens and the alphabet are more than vocab_size.
         """
