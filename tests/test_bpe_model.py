@@ -114,3 +114,11 @@ def test_parts_that_can_be_encoded_alone(text):
     assert all("▁" not in part.lstrip("▁") for part in model.cut(text))
     crossing = BPE(VOCAB | {"b▁": 7}, [*MERGES, ("b", "▁")])
     assert crossing.cut(text) == [text]
+
+
+def test_tokens_that_no_text_is_taken_for():
+    model = small(unk_token="<unk>")
+    assert model.without(["<unk>", "never"]) is model  # no merge makes them
+    assert list(model.without(["aba", "▁ab"]).encode("▁ababa")) == [5, 3, 3, 1]
+    assert list(model.without(["a"]).encode("ab")) == [0, 2]
+    assert list(small(ignore_merges=True).without(["ab"]).encode("ab")) == [1, 2]

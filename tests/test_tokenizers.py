@@ -14,7 +14,8 @@ from tinyplm.tokenizers import Tokenizer, tokenizer
 from tinyplm.tokenizers.added import AddedToken
 from tinyplm.tokenizers.bpe import Merger, train_bpe
 from tinyplm.tokenizers.bytelevel import BYTE_TO_CHAR, bytes_to_chars, chars_to_bytes, split_words
-from tinyplm.tokenizers.pretokenization import ByteLevel
+from tinyplm.tokenizers.pretokenization import ByteLevel, WhitespaceSplit
+from tinyplm.tokenizers.recipes import RECIPES
 
 END = "<|endoftext|>"
 any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
@@ -192,6 +193,21 @@ def test_special_tokens_are_text_unless_allowed(trained):
     assert trained.decode(allowed, skip_special=True) == "dog dog"
 
 
+@pytest.mark.parametrize("kind", RECIPES)
+@pytest.mark.parametrize("whole", [False, True])
+def test_nobody_writes_a_special_token(kind, whole):
+    """Not even where the model itself would find it, in a text that is one word to it: as with a T5 vocabulary."""
+    tokenizer = Tokenizer.train(TEXTS + ["<s> </s> [CLS] |" * 3], 600, kind=kind)
+    parts = {"pre_tokenizer": WhitespaceSplit(), "normalizer": None} if whole else {}
+    tokenizer = Tokenizer(**tokenizer.parts | parts)
+    special = {token.id: token.content for token in tokenizer.added_tokens}
+    unknown = {tokenizer.token_to_id(token) for token in ("<unk>", "[UNK]")}
+    for text in [content for content in special.values()] + [f"low{content} {content}low" for content in special.values()]:
+        for ids in (tokenizer.encode(text), tokenizer.encoding(text, add_special_tokens=False).ids):
+            assert not (set(ids) - unknown) & special.keys(), (text, ids)
+        assert set(tokenizer.encode(text, allow_special=True)) & special.keys()
+
+
 def test_several_special_tokens_the_longest_wins():
     tokenizer = Tokenizer.train(["text"], 300, special_tokens=["<a>", "<a><b>", "<｜é｜>"])
     assert tokenizer.encode("<a><b><a>x<｜é｜>", allow_special=True)[:2] == [1, 0]
@@ -286,5 +302,5 @@ def test_the_cache_is_bounded(trained, monkeypatch):
     words = [f" w{'x' * (i % 90)}{chr(0x4E00 + i)}" for i in range(500)]
     text = "".join(words) + "y" * 10_000
     assert fresh.encode(text) == fresh.encode(text) == trained.encode(text)
-    assert 0 < len(fresh._words) <= 50
-    assert max(map(len, fresh._words)) <= 64
+    assert 0 < len(fresh._caches[False]) <= 50
+    assert max(map(len, fresh._caches[False])) <= 64

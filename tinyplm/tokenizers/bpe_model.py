@@ -6,8 +6,8 @@ The algorithm is in bpe.py, and knows symbols only.  A symbol is a token's id as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,6 +79,23 @@ class BPE(Component):
     @cached_property
     def _cutter(self) -> Callable[[str], list[str]]:
         return cutter(self.vocab)
+
+    def without(self, tokens: Iterable[str]) -> BPE:
+        """The same, but text that looks like one of `tokens` (special ones) is only text.  Mostly no text becomes one anyway."""
+        reached = self.vocab.keys() if self.ignore_merges else self._reached
+        if not (hidden := reached & {*tokens}):
+            return self
+        vocab = {token: id for token, id in self.vocab.items() if token not in hidden or token == self.unk_token}
+        prefix = len(self.continuing_subword_prefix or "")
+        merges = [(a, b) for a, b in self.merges if a in vocab and b in vocab and a + b[prefix:] in vocab]
+        return replace(self, vocab=vocab, merges=merges)
+
+    @cached_property
+    def _reached(self) -> set[str]:
+        """Tokens that are one character, or what a merge makes."""
+        prefix, suffix = self.continuing_subword_prefix or "", self.end_of_word_suffix or ""
+        single = {t for t in self.vocab if len(t.removeprefix(prefix)) == 1 or len(t.removesuffix(suffix)) == 1}
+        return single | {a + b[len(prefix) :] for a, b in self.merges}
 
     def _first_symbols(self, word: str) -> list[tuple[str, int, int]]:
         """(symbol, start, end) for each character, before any merge."""

@@ -15,7 +15,7 @@ Unicode later, or changed their category, may be treated differently there.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ import regex
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR
 from .component import Component, only_known, read_component
+from .patterns import compile_pattern, find_matches
 from .precompiled import Precompiled
 from .unicode_forms import NFC, NFD, NFKC, NFKD
 
@@ -189,34 +190,9 @@ class Prepend(Component):
         return Aligned(self(piece.text), piece.spans[:1] * len(self.prepend) + piece.spans, piece.start)
 
 
-def compile_pattern(pattern: Any) -> regex.Pattern:
-    """{"String": text} or {"Regex": expression}, as files have it.
-
-    The library's engine is Oniguruma with the rules of Ruby: ^ and $ match at every line.  What means something else there than
-    here is refused; so is what is no expression at all.  (Left over: after a newline that ends the text, ^ matches only here; and
-    \\w has ², ³, ¹, ¼, ½, ¾ and the two zero-width joiners in one of the engines only.)
-    """
-    if isinstance(pattern, Mapping) and len(pattern) == 1 and all(isinstance(value, str) for value in pattern.values()):
-        if "String" in pattern:
-            return regex.compile(regex.escape(pattern["String"]))
-        if "Regex" in pattern:
-            expression = pattern["Regex"]
-            if other := _OTHER_DIALECT.search(expression):
-                raise ValueError(f"the expression {expression!r:.80} is not supported: {other[0]!r} has another meaning here")
-            try:
-                return regex.compile(expression, regex.MULTILINE)
-            except regex.error as error:
-                raise ValueError(f"the expression {expression!r:.80} is not supported: {error}") from None
-    raise ValueError(f'pattern must be {{"String": text}} or {{"Regex": expression}}, got {pattern!r:.60}')
-
-
-# In Ruby: (?m) lets "." match newlines, \h is a hexadecimal digit, \Z also matches before a last newline, sets hold sets and &&.
-_OTHER_DIALECT = regex.compile(r"(?<!\\)(?:\\\\)*\K(?:\(\?[a-z]*m|\\[hHZGKQ]|&&|\[\^?\[(?!:))")
-
-
 @dataclass(frozen=True)
 class Replace(Component):
-    """Every match of a pattern, from left to right, by a text, in which \\1 is nothing special.
+    """Every match of a pattern (patterns.py), from left to right, by a text, in which \\1 is nothing special.
 
     The text has the span of the last character that is replaced; where the match is empty, of the character before it.
     """
@@ -231,13 +207,8 @@ class Replace(Component):
     def _regex(self) -> regex.Pattern:
         return compile_pattern(self.pattern)
 
-    def _matches(self, text: str) -> Iterator[Span]:
-        """Oniguruma finds no empty match right after another match; `regex` does.  In an empty text the library finds none."""
-        end = -1
-        for match in self._regex.finditer(text) if text else ():
-            start, before, end = match.start(), end, match.end()
-            if start < end or start != before:
-                yield start, end
+    def _matches(self, text: str) -> list[Span]:
+        return find_matches(self._regex, text) if text else []  # the library finds none in an empty text
 
     def __call__(self, text: str) -> str:
         if "String" in self.pattern:

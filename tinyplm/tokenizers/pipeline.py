@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .alignment import Aligned
-from .pretokenization import Metaspace
+from .pretokenization import Metaspace, Sequence
 
 Cut = Callable[[str, bool], "list[str]"]  # cut(text, first): first says that it stands at the beginning of the whole text
 
@@ -28,6 +28,19 @@ def fast_cut(pre_tokenizer: Any, model: Any) -> tuple[Cut, Callable[[str], str] 
     if spell := getattr(pre_tokenizer, "spell", None):
         return pre_tokenizer.words, spell
     return pre_tokenizer.cut, None
+
+
+def asks_for_first(pre_tokenizer: Any) -> bool:
+    """Does it do something else at the beginning of the whole text?"""
+    if isinstance(pre_tokenizer, Sequence):
+        return any(map(asks_for_first, pre_tokenizer.pretokenizers))
+    return isinstance(pre_tokenizer, Metaspace) and pre_tokenizer.prepend_scheme == "first"
+
+
+def begins_with_text(normalizer: Any, text: str) -> bool:
+    """Is the first character of the normalised text that of the text?  Not if something was dropped before it."""
+    piece = normalizer.aligned(Aligned.of(text))
+    return not piece.text or piece.spans[0][0] == 0
 
 
 def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterator[tuple[int, int, int, int]]:
@@ -49,7 +62,7 @@ def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterato
                 continue
             part = piece.part(a, b)
             cut = tokenizer.pre_tokenizer
-            for w in [part] if cut is None else cut.cut_aligned(part, start == a == 0):
-                for id, c, d in tokenizer.model.encode_spans(w.text):
+            for w in [part] if cut is None else cut.cut_aligned(part, part.start == 0):
+                for id, c, d in tokenizer.model_for(allow_special).encode_spans(w.text):
                     yield id, *w.original(c, d), word
                 word += 1

@@ -55,7 +55,9 @@ class SentencePieceModel:
     def model(self) -> Unigram | BPE:
         unknown = next(id for id, (_, _, kind) in enumerate(self.pieces) if kind == "unknown")
         if self.model_type == "unigram":
-            return Unigram(unknown, tuple(zip([p for p, _, _ in self.pieces], self._scores())), self.byte_fallback)
+            unseen = frozenset(p for p, _, kind in self.pieces if kind not in ("normal", "user_defined"))
+            pieces = tuple(zip([p for p, _, _ in self.pieces], self._scores()))
+            return Unigram(unknown, pieces, self.byte_fallback, unseen)
         if chosen := [p for p, _, kind in self.pieces if kind == "user_defined"]:
             raise ValueError(f"user-defined pieces in a BPE model are not supported: {chosen[0]!r}")
         vocab = {p: id for id, (p, _, _) in enumerate(self.pieces)}

@@ -69,7 +69,11 @@ class Tokenizer:
         self._special = {token.id for token in self.added_tokens if token.special}
         self._added = AddedTokens(self.added_tokens, normalizer)
         self._cut, spell = pipeline.fast_cut(pre_tokenizer, model)
-        self._words = _WordCache(model.encode, spell)
+        plain = model.without([token.content for token in self.added_tokens if token.special])
+        self._models = {True: model, False: plain}  # by allow_special
+        self._caches = {True: _WordCache(model.encode, spell)}
+        self._caches[False] = self._caches[True] if plain is model else _WordCache(plain.encode, spell)
+        self._asks_for_first = normalizer is not None and pipeline.asks_for_first(pre_tokenizer)
         self._bytes: list[bytes] | None = None
         if isinstance(decoder, ByteLevel):
             self._bytes = [chars_to_bytes(token) for token in self._tokens]
@@ -144,21 +148,28 @@ class Tokenizer:
         add_special_tokens: with what the post-processor puts around a single text ([CLS] and [SEP]).
         """
         check_encodable(text)
+        words = self._caches[bool(allow_special)]
         ids: list[int] = []
         for start, end, id in self._added.find(text, False, allow_special):
             if id is not None:
                 ids.append(id)
                 continue
-            piece = text[start:end]
+            piece, first = text[start:end], start == 0
+            if self._asks_for_first and first:
+                first = pipeline.begins_with_text(self.normalizer, piece)
             if self.normalizer is not None:
                 piece = self.normalizer(piece)
             for a, b, id in self._added.find(piece, True, allow_special):
                 if id is not None:
                     ids.append(id)
                 else:
-                    words = self._cut(piece[a:b], start == a == 0)
-                    ids.extend(chain.from_iterable(map(self._words.__getitem__, words)))
+                    cut = self._cut(piece[a:b], first and a == 0)
+                    ids.extend(chain.from_iterable(map(words.__getitem__, cut)))
         return self._processor.ids(ids) if add_special_tokens else ids
+
+    def model_for(self, allow_special: bool) -> Any:
+        """The model; without allow_special one that takes no text for a special token."""
+        return self._models[bool(allow_special)]
 
     def encode_batch(
         self, texts: Iterable[str], allow_special: bool = False, add_special_tokens: bool = False

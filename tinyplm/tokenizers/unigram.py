@@ -22,8 +22,8 @@ may decide otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import nlargest
 from operator import itemgetter
@@ -41,6 +41,7 @@ class Unigram(Component):
     unk_id: int | None
     pieces: tuple[tuple[str, float], ...]  # (piece, log probability); the place is the id
     byte_fallback: bool = False
+    hidden: frozenset[str] = frozenset()  # pieces that no text is taken for, whatever it looks like; not in files
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pieces", tuple((piece, float(score)) for piece, score in self.pieces))
@@ -77,6 +78,14 @@ class Unigram(Component):
         """Of a piece that is listed twice, the last place counts."""
         return {piece: id for id, (piece, _) in enumerate(self.pieces)}
 
+    def without(self, tokens: Iterable[str]) -> Unigram:
+        """The same, but text that looks like one of `tokens` (special ones) is only text."""
+        return replace(self, hidden=self.hidden | (self.vocab.keys() & {*tokens}))
+
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        return {piece: id for piece, id in self.vocab.items() if piece not in self.hidden} if self.hidden else self.vocab
+
     @cached_property
     def _unknown(self) -> tuple[float, dict]:
         """The trie's node after an unknown character."""
@@ -90,6 +99,8 @@ class Unigram(Component):
         """
         root: list = [-math.inf, {}]
         for piece, score in self.pieces:
+            if piece in self.hidden:
+                continue
             node = root
             for char in piece:
                 node = node[1].setdefault(char, [-math.inf, {}])
@@ -209,7 +220,7 @@ class Unigram(Component):
         return forward
 
     def _ids(self, word: str, cuts: list[int]) -> list[int]:
-        ids = [self.vocab.get(word[start:end]) for start, end in zip(cuts, cuts[1:])]
+        ids = [self._known.get(word[start:end]) for start, end in zip(cuts, cuts[1:])]
         if None in ids or self.unk_id in ids:
             return [id for id, _, _ in self._tokens(word, cuts)]
         return ids
@@ -220,7 +231,7 @@ class Unigram(Component):
         joined: list[list[int]] = []
         unknown_before = False
         for start, end in zip(cuts, cuts[1:]):
-            unknown = vocab.get(word[start:end], unk_id) == unk_id
+            unknown = self._known.get(word[start:end], unk_id) == unk_id
             if unknown and unknown_before:
                 joined[-1][1] = end
             else:
@@ -229,7 +240,7 @@ class Unigram(Component):
         tokens = []
         for start, end in joined:
             text = word[start:end]
-            if (id := vocab.get(text)) is not None:  # also unknown characters, if together they are a piece
+            if (id := self._known.get(text)) is not None:  # also unknown characters, if together they are a piece
                 tokens.append((id, start, end))
                 continue
             if self.byte_fallback:

@@ -12,8 +12,8 @@ of n letters takes at most n times the number of lengths, however long it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from .component import Component
@@ -58,6 +58,11 @@ class WordPiece(Component):
             start += length
             ids, lengths = self._inner
         return spans
+
+    def without(self, tokens: Iterable[str]) -> WordPiece:
+        """The same, but text that looks like one of `tokens` (special ones) is only text."""
+        hidden = {*tokens} - {self.unk_token}
+        return replace(self, vocab={token: i for token, i in self.vocab.items() if token not in hidden})
 
     def _unknown(self, word: str) -> tuple[int, int, int]:
         if self.unk_token not in self.vocab:
