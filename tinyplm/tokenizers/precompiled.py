@@ -1,4 +1,4 @@
-"""The normalizer Precompiled: SentencePiece's rules of replacement, as a model file carries them.
+"""The normalizers Precompiled and LongestMatch: SentencePiece's rules of replacement, as a model file carries them.
 
 SentencePiece (Kudo and Richardson 2018, section 3.2, "customizable character normalization") compiles its rules, strings and
 what replaces them, into one block of bytes, the `precompiled_charsmap`; a tokenizer.json has it in base64:
@@ -14,11 +14,12 @@ leads from it to the index `base ^ c`, if the unit there carries the label c.  B
 
 A string's value is in bits 0-30 of the unit at `base ^ 0`.
 
-SentencePiece replaces, from left to right, the longest string that fits.  The library `tokenizers`, which is followed here, first
-cuts the text into grapheme clusters (what a reader takes for one character: a letter with its marks, \\r\\n).  In a cluster of
-fewer than 6 bytes it looks for the SHORTEST string that the cluster begins with, and its replacement stands for the whole
-cluster; otherwise each character is replaced by itself.  So "e" + U+0301 becomes "é" in both, but half-width "ｶﾞ" (6 bytes)
-becomes "ガ" only in SentencePiece; and here "ﬁ" + U+0301 becomes "fi" (the mark is lost), and \\r\\n a single space.
+SentencePiece replaces, from left to right, the longest string that fits: LongestMatch, for what is read from its own files.
+The library `tokenizers`, for a tokenizer.json, first cuts the text into grapheme clusters (what a reader takes for one character:
+a letter with its marks, \\r\\n): Precompiled.  In a cluster of fewer than 6 bytes it looks for the SHORTEST string that the cluster
+begins with, and its replacement stands for the whole cluster; otherwise each character is replaced by itself.  So "e" + U+0301
+becomes "é" in both, but half-width "ｶﾞ" (6 bytes) becomes "ガ" only in SentencePiece; and with Precompiled "ﬁ" + U+0301 becomes
+"fi" (the mark is lost), and \\r\\n a single space.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from operator import add
+from typing import Any
 
 import regex
 
@@ -62,18 +65,29 @@ class CharacterMap:
         self.units = struct.unpack(f"<{size // 4}I", data[4 : 4 + size])
         self.texts = data[4 + size :]
 
+    def walk(self, text: str, start: int = 0) -> Iterator[tuple[int, bool]]:
+        """The way through the trie, as far as it leads: after each character (base, whether a string ends here)."""
+        base = _offset(self.units[0])
+        for place in range(start, len(text)):
+            for byte in text[place].encode():
+                index = base ^ byte
+                if index >= len(self.units) or self.units[index] & 0x800000FF != byte:
+                    return
+                base = index ^ _offset(self.units[index])
+            yield base, bool(self.units[index] & 0x100)
+
     def shortest(self, text: str) -> str | None:
         """The replacement of the shortest string that the text begins with; None if there is none."""
-        index = 0
-        base = _offset(self.units[0])
-        for byte in text.encode():
-            index = base ^ byte
-            if index >= len(self.units) or self.units[index] & 0x800000FF != byte:
-                return None
-            base = index ^ _offset(self.units[index])
-            if self.units[index] & 0x100:
-                return self._replacement(base, text)
-        return None
+        return next((self._replacement(base, text) for base, ends in self.walk(text) if ends), None)
+
+    def longest(self, text: str, start: int) -> tuple[str, str] | None:
+        """The longest string that stands at `start`, and its replacement; None if there is none."""
+        found = [(end, base) for end, (base, ends) in enumerate(self.walk(text, start), start + 1) if ends]
+        return (text[start : found[-1][0]], self._replacement(found[-1][1], text[start : found[-1][0]])) if found else None
+
+    def leads(self, text: str) -> bool:
+        """Does a string begin with the text?"""
+        return sum(1 for _ in self.walk(text)) == len(text)
 
     def _replacement(self, index: int, text: str) -> str:
         start = self.units[index] & 0x7FFFFFFF if index < len(self.units) else len(self.texts)
@@ -119,15 +133,20 @@ class Precompiled(Component):
         new = self._map.shortest(char)
         return char if new is None else new
 
-    def replacements(self, cluster: str) -> Iterator[tuple[str, str]]:
-        """(what is replaced, by what) for each part of a cluster."""
-        if len(cluster.encode()) < 6 and (new := self._map.shortest(cluster)) is not None:
-            yield cluster, new
-        else:
-            yield from zip(cluster, map(self._character, cluster))
+    def replacements(self, text: str) -> Iterator[tuple[str, str]]:
+        """(what is replaced, by what) for each part of the text."""
+        for cluster in _clusters(text):
+            if len(cluster.encode()) < 6 and (new := self._map.shortest(cluster)) is not None:
+                yield cluster, new
+            else:
+                yield from zip(cluster, map(self._character, cluster))
+
+    def _joins(self, text: str) -> bool:
+        """May characters of the text be replaced together?"""
+        return _may_join(text) is not None
 
     def __call__(self, text: str) -> str:
-        if _may_join(text):
+        if self._joins(text):
             return "".join(map(self._of_cluster.__getitem__, _clusters(text)))
         return text.translate(self._of_code)
 
@@ -136,15 +155,45 @@ class Precompiled(Component):
         fewer, the last one (of the text so far) also stands for the rest.  At the beginning of the text there is none: what is
         dropped there is forgotten, and all spans are too far left.  The library does so, and offsets are to be equal.
         """
-        if not _may_join(piece.text) and all(len(self._of_code[ord(char)]) == 1 for char in set(piece.text)):
+        if not self._joins(piece.text) and all(len(self._of_code[ord(char)]) == 1 for char in set(piece.text)):
             return piece.replaced(self(piece.text))
         edits: list[tuple[str, int]] = []
-        for cluster in _clusters(piece.text):
-            for old, new in self.replacements(cluster):
-                edits += [(char, int(k >= len(old))) for k, char in enumerate(new)]
-                if len(new) < len(old) and edits:
-                    edits[-1] = edits[-1][0], edits[-1][1] - (len(old) - len(new))
+        for old, new in self.replacements(piece.text):
+            edits += [(char, int(k >= len(old))) for k, char in enumerate(new)]
+            if len(new) < len(old) and edits:
+                edits[-1] = edits[-1][0], edits[-1][1] - (len(old) - len(new))
         return piece.changed(edits)
+
+
+@dataclass(frozen=True)
+class LongestMatch(Precompiled):
+    """SentencePiece's own way.  A tokenizer.json has no name for it; it is written there as Precompiled, as others do, too."""
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"type": "Precompiled"}
+
+    @cached_property
+    def _leads(self) -> _Known:
+        return _Known(self._map.leads)
+
+    def _joins(self, text: str) -> bool:
+        return any(map(self._leads.__getitem__, set(map(add, text, text[1:]))))
+
+    def __call__(self, text: str) -> str:
+        if self._joins(text):
+            return "".join([new for _, new in self.replacements(text)])
+        return text.translate(self._of_code)
+
+    def replacements(self, text: str) -> Iterator[tuple[str, str]]:
+        place = 0
+        while place < len(text):
+            char = text[place]
+            if self._leads[text[place : place + 2]] and (found := self._map.longest(text, place)):
+                old, new = found
+            else:
+                old, new = char, self._of_code[ord(char)]
+            yield old, new
+            place += len(old)
 
 
 class _Known(dict):

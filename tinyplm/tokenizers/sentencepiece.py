@@ -23,6 +23,7 @@ from typing import Any
 from . import decoding, normalization
 from .added import AddedToken
 from .bpe_model import BPE
+from .precompiled import LongestMatch
 from .sentencepiece_bpe import Piece, merges_from_scores
 from .unigram import Unigram
 
@@ -73,20 +74,25 @@ class SentencePieceModel:
     def normalizer(self) -> normalization.Sequence:
         steps: list[Any] = []
         if self.charsmap:
-            steps.append(normalization.Precompiled(base64.b64encode(self.charsmap).decode()))
+            steps.append(LongestMatch(base64.b64encode(self.charsmap).decode()))
             for piece, _, kind in self.pieces:  # they are kept from it there
                 if kind == "user_defined" and steps[0](piece) != piece:
                     raise ValueError(f"a user-defined piece that the character map changes, {piece!r}, is not supported")
         if self.remove_extra_whitespaces:
-            steps.append(normalization.Replace({"Regex": r"\A +| +(?![\s\S])"}, ""))
+            steps.append(normalization.Replace({"Regex": r"\A +"}, ""))
             steps.append(normalization.Replace({"Regex": " {2,}"}, " "))
         if self.add_dummy_prefix:
             steps.append(normalization.Prepend("▁"))
-        return normalization.Sequence((*steps, normalization.Replace({"String": " "}, "▁")))
+        steps.append(normalization.Replace({"String": " "}, "▁"))
+        if self.remove_extra_whitespaces:  # at the end also a ▁ that was in the text, even the one in front, if all is ▁
+            steps.append(normalization.Replace({"Regex": r"▁+(?![\s\S])"}, ""))
+        return normalization.Sequence(tuple(steps))
 
     def decoder(self) -> decoding.Sequence:
         steps = [decoding.Replace({"String": "▁"}, " "), decoding.ByteFallback(), decoding.Fuse()]
-        return decoding.Sequence((*steps, *([decoding.Strip(" ", 1, 0)] if self.add_dummy_prefix else [])))
+        return decoding.Sequence(
+            (*steps, *([decoding.Strip(" ", 1, 0)] if self.add_dummy_prefix or self.remove_extra_whitespaces else []))
+        )
 
 
 def read_model(data: bytes, name: str) -> SentencePieceModel:
