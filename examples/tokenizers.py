@@ -22,9 +22,8 @@ from tqdm import tqdm
 
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.files import replaced
-from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers import RECIPES, Tokenizer
 from tinyplm.tokenizers.decoding import ByteLevel
-from tinyplm.tokenizers.recipes import RECIPES
 
 SENTENCES = {
     "English": "Tokenizers don't understand words: they only count what stands together.",
@@ -191,13 +190,12 @@ def arguments() -> argparse.Namespace:
                         help="entries of the vocabularies (default: 1000 2000 4000 8000)")  # fmt: skip
     parser.add_argument("--kinds", nargs="+", default=[*RECIPES], metavar="KIND",
                         help=f"of {', '.join(RECIPES)} (default: all)")  # fmt: skip
-    parser.add_argument("--out", default="tokenizers.png", metavar="PNG", help="the plot (default: %(default)s)")
+    parser.add_argument("--out", default="out/tokenizers.png", metavar="PNG", help="the plot (default: %(default)s)")
     parser.add_argument("--save", metavar="FOLDER", help="keep the largest of each kind, as FOLDER/KIND/tokenizer.json")
     options = parser.parse_args()
     if wrong := [kind for kind in options.kinds if kind not in RECIPES]:
         raise ValueError(f"unknown kind {wrong[0]!r}; expected some of {', '.join(map(repr, RECIPES))}")
-    if not Path(options.out).parent.is_dir():
-        raise ValueError(f"--out {options.out}: there is no folder {Path(options.out).parent}")
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before any work is done
     options.kinds, options.sizes = list(dict.fromkeys(options.kinds)), sorted({*options.sizes})
     return options
 

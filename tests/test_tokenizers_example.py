@@ -12,8 +12,7 @@ import pytest
 
 from tests.test_examples import write_texts
 from tinyplm.data.corpus import deduplicate, read_texts, split_documents
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.recipes import RECIPES
+from tinyplm.tokenizers import RECIPES, Tokenizer
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "tokenizers.py"
 ROW = re.compile(
@@ -90,7 +89,7 @@ def test_the_example_needs_no_matplotlib(monkeypatch, tmp_path, capsys, texts):
 
 def test_the_example_draws_a_plot(monkeypatch, tmp_path, capsys, texts):
     pytest.importorskip("matplotlib")
-    path = tmp_path / "plot.png"
+    path = tmp_path / "new" / "plot.png"
     assert example(monkeypatch, "--text", texts[0], "--sizes", 300, "--kinds", "byte-level BPE", "--out", path) is None
     assert path.read_bytes().startswith(b"\x89PNG") and f"plot    {path}\n" in capsys.readouterr().out
 
@@ -98,7 +97,7 @@ def test_the_example_draws_a_plot(monkeypatch, tmp_path, capsys, texts):
 def test_the_example_says_in_one_line_what_is_wrong(monkeypatch, tmp_path, texts):
     for arguments, message in (
         (("--kinds", "bpe"), "error: unknown kind 'bpe'; expected some of 'byte-level BPE', 'BPE'"),
-        (("--out", tmp_path / "none" / "plot.png"), "there is no folder"),
+        (("--out", f"{texts[0]}/plot.png"), "book.txt"),  # a file where a folder should be
         (("--text", tmp_path / "none.txt"), "none.txt"),
         (("--text", *texts, "--sizes", 20, "--kinds", "WordPiece"), "error: WordPiece with 20 entries: vocab_size 20 "),
     ):
