@@ -32,20 +32,25 @@ def example(monkeypatch, *arguments):
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    return write_texts(tmp_path_factory.mktemp("texts"))
+    """Some documents hold characters that no other has: they are unknown where they are held out."""
+    folder = tmp_path_factory.mktemp("texts")
+    rare = folder / "rare.txt"
+    rare.write_text("\n<|endoftext|>\n".join(f"The letter {chr(code)} is rare. " * 9 for code in range(0x4E00, 0x4E50)), "utf-8")
+    return [write_texts(folder)[1], str(rare)]
 
 
 def test_all_kinds_are_trained_shown_counted_and_saved(monkeypatch, tmp_path, capsys, texts):
-    options = ("--text", *texts, "--sizes", 400, 330, "--out", tmp_path / "plot.png", "--save", tmp_path / "kept")
+    options = ("--text", *texts, "--sizes", 500, 450, "--out", tmp_path / "plot.png", "--save", tmp_path / "kept")
     assert example(monkeypatch, *options) is None
     out = capsys.readouterr().out
     _, held_out = split_documents(deduplicate(read_texts(texts)), 0.05, 0)
     total = sum(len(document.encode()) for document in held_out)
     rows = ROW.findall(out.split("tokens/byte  unknown\n")[1])
     assert [row[0] for row in rows] == [kind for kind in RECIPES for _ in range(2)]
+    assert [row[0] for row in rows if float(row[4])] == [kind for kind in ("BPE", "WordPiece", "Unigram") for _ in range(2)]
     for kind, entries, a, b, unknown, asked in rows[1::2]:
         tokenizer = Tokenizer.load(tmp_path / "kept" / kind.lower().replace(" ", "-"))
-        assert tokenizer.vocab_size == int(entries) and asked == ("" if int(entries) == 400 else "400")
+        assert tokenizer.vocab_size == int(entries) and asked == ("" if int(entries) == 500 else "500")
         ids = [id for document in held_out for id in tokenizer.encode(document)]
         share = ids.count(tokenizer.named_id("unk_token")) / len(ids)
         assert (a, b, unknown) == (f"{total / len(ids):.2f}", f"{len(ids) / total:.3f}", f"{100 * share:.2f}")
@@ -97,7 +102,7 @@ def test_the_example_draws_a_plot(monkeypatch, tmp_path, capsys, texts):
 def test_the_example_says_in_one_line_what_is_wrong(monkeypatch, tmp_path, texts):
     for arguments, message in (
         (("--kinds", "bpe"), "error: unknown kind 'bpe'; expected some of 'byte-level BPE', 'BPE'"),
-        (("--out", f"{texts[0]}/plot.png"), "book.txt"),  # a file where a folder should be
+        (("--out", f"{texts[0]}/plot.png"), "notes.txt"),  # a file where a folder should be
         (("--text", tmp_path / "none.txt"), "none.txt"),
         (("--text", *texts, "--sizes", 20, "--kinds", "WordPiece"), "error: WordPiece with 20 entries: vocab_size 20 "),
     ):
