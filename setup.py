@@ -29,7 +29,7 @@ setup(
         "plot": ["matplotlib>=3.8"],
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,
-        "interop": [*test, *interop, "sentencepiece>=0.2"],
+        "interop": [*test, *interop, "sentencepiece>=0.2", "tiktoken>=0.9"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -17,7 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from steps import config_fields
-from turns import median_ratio, serve, shortest, take_turns
+from turns import libraries_only, median_ratio, serve, shortest, take_turns
+
+libraries_only()  # transformers imports tokenizers, the library
 
 # family, layers, width, heads, vocabulary; the second of each family has the shape of GPT-2 124M
 MODELS = ["gpt2,4,256,4,2048", "gpt2,12,768,12,50257", "llama,4,256,4,2048", "llama,12,768,12,50257"]

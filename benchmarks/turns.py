@@ -39,18 +39,29 @@ def shortest(f: Callable, times: int) -> float:
     return min(seconds)
 
 
-def serve(work: Callable[[], object], fact: float = 0, before: int = 0, warm_up: int = 3) -> None:
+def libraries_only() -> None:
+    """From now on, imports find no script of this folder: tokenizers.py here has the name of a library."""
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != here]
+
+
+def serve(work: Callable, fact: float = 0, before: int = 0, warm_up: int = 3, prepare: Callable | None = None) -> None:
     """The worker process: prints a fact (its matmul peak, where that is asked for), then works once for each line on stdin.
 
-    before: peak_memory() before the model was made.
+    before: peak_memory() before the model was made.  prepare: what work is given, made anew each time and not timed.
     """
+
+    def timed() -> float:
+        given = (prepare(),) if prepare else ()
+        start = time.perf_counter()
+        work(*given)
+        return time.perf_counter() - start
+
     for _ in range(warm_up):
-        work()
+        timed()
     print(fact, flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
-        work()
-        print(time.perf_counter() - start, peak_memory() - before, flush=True)
+        print(timed(), peak_memory() - before, flush=True)
 
 
 def take_turns(

@@ -1,0 +1,313 @@
+"""Tokenizers beside the libraries `tokenizers` and `sentencepiece`, in one run: training, encoding, decoding, loading.
+
+    python benchmarks/tokenizers.py
+    python benchmarks/tokenizers.py --rounds 9 --row "encode English" --row "encode Chinese"
+
+Each library runs in a process of its own with one thread; the two take turns, one call each.  Before that, both must give the
+same ids for the texts of the table.  Printed: megabytes of UTF-8 text a second and seconds of a call (medians), and the ratio of
+the times: 2.00 means that ours takes half the time, 0.50 twice the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import tempfile
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from turns import libraries_only, median_ratio, serve, take_turns
+
+libraries_only()  # `import tokenizers` is the library, not this file
+os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+ENTRIES = 8192
+LARGE = 128_000  # entries, as many as LLaMA-3 has
+COLD, WARM = True, False  # with an empty cache of words, with a filled one
+
+
+class Row(NamedTuple):
+    """make(folder, library, row) -> (prepare, work): work(prepare()) is called, and the work is timed.
+
+    target: the ratio that is aimed at (within 5 times: 0.2); None where none was set.
+    """
+
+    peer: str
+    make: Callable
+    tokenizer: str
+    text: str
+    target: float | None
+    rounds: int | None = None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--row", action="append", help="only rows whose name has this in it; may be repeated")
+    parser.add_argument("--rounds", type=int, default=7, help="calls of each library; 3 in training (default: %(default)s)")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        (name,) = options.row
+        row = ROWS[name]
+        prepare, work = row.make(options.folder, options.serve, row)
+        serve(work, prepare=prepare, warm_up=0 if row.make is training else 1)
+        return
+    names = [name for name in ROWS if any(part in name for part in options.row or [""])]
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = write_texts(Path(folder))
+        write_tokenizers(Path(folder), {ROWS[name].tokenizer for name in names})
+        for row in {ROWS[name].tokenizer: ROWS[name] for name in names if ROWS[name].text}.values():
+            compare_ids(Path(folder), row)
+        head = f"{'MB/s':>16}{'seconds':>20}"
+        print(f"{'':<46}{head}\n{'':<46}{'tinyplm':>8}{'peer':>8}{'tinyplm':>11}{'peer':>9}{'ratio':>8}{'target':>8}")
+        for name in names:
+            print(measured(folder, name, sizes.get(ROWS[name].text, 0), options.rounds), flush=True)
+
+
+def measured(folder: str, name: str, size: int, rounds: int) -> str:
+    """One line of the table."""
+    row = ROWS[name]
+    results = take_turns(__file__, ("tinyplm", row.peer), ["--row", name, "--folder", folder], row.rounds or rounds)
+    ours, theirs = results["tinyplm"][1], results[row.peer][1]
+    rates = "".join(f"{size / 1e6 / statistics.median(s):>8.2f}" if size else f"{'-':>8}" for s in (ours, theirs))
+    seconds = f"{statistics.median(ours):>11.3f}{statistics.median(theirs):>9.3f}"
+    target = f"{row.target:>8.2f}" if row.target else f"{'-':>8}"
+    return f"{name + ' (' + row.peer + ')':<46}{rates}{seconds}{median_ratio(theirs, ours):>8.2f}{target}"
+
+
+# ---- texts and tokenizers, made once
+
+
+def write_texts(folder: Path) -> dict[str, int]:
+    """Bytes of each text."""
+    from tinyplm.data import default_corpus
+
+    documents = default_corpus()
+    texts = {"english": "".join(documents), "chinese": chinese(1), "chinese to train on": chinese(2),
+             "a": "a" * 1_000_000, "spaces": " " * 1_000_000}  # fmt: skip
+    repeated, size = [], 0  # the corpus again and again, up to 5 MB: words are counted at full length, and there is no more of it
+    for document in cycle(documents):
+        if size >= 5_000_000:
+            break
+        repeated.append(document)
+        size += len(document.encode())
+    texts["5 MB"] = "".join(repeated)
+    for name, text in texts.items():
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    return {name: len(text.encode()) for name, text in texts.items()}
+
+
+def chinese(seed: int) -> str:
+    """1 MB of text without spaces: clauses of words of a vocabulary with Zipf's frequencies, hardly any clause twice.
+
+    The words are the same for every seed, of one to four of 3,000 characters each.
+    """
+    rng = random.Random(0)
+    chars = [chr(0x4E00 + i) for i in rng.sample(range(20_000), 3_000)]
+    by_rank = [1 / (rank + 10) for rank in range(20_000)]
+    words = ["".join(rng.choices(chars, by_rank[:3_000], k=rng.choice((1, 2, 2, 2, 3, 4)))) for _ in range(20_000)]
+    rng = random.Random(seed)
+    clauses, size = [], 0
+    while size < 1_000_000:
+        clauses.append("".join(rng.choices(words, by_rank, k=rng.randint(4, 12))) + rng.choice("，，，。？"))
+        size += 3 * len(clauses[-1])
+    return "".join(clauses)
+
+
+def write_tokenizers(folder: Path, names: set[str]) -> None:
+    """name.json, of tokenizers trained by us; SentencePiece's is a .model trained by it, which both read."""
+    from tinyplm.tokenizers import Tokenizer
+    from tinyplm.tokenizers.patterns import LLAMA3_PATTERN
+
+    english, mixed = [read(folder, "english")], [read(folder, "english"), *(read(folder, "chinese to train on").split("。"))]
+    trained: dict[str, tuple[list[str], str, dict]] = {
+        "GPT-2": (english, "byte-level BPE", {}),
+        "LLaMA-3": (english, "byte-level BPE", {"pattern": LLAMA3_PATTERN}),
+        "Chinese": (mixed, "byte-level BPE", {}),
+        "WordPiece": (english, "WordPiece", {"criterion": "frequency"}),
+        "Unigram": (english, "Unigram", {}),
+    }
+    for name in names & trained.keys():
+        texts, kind, options = trained[name]
+        Tokenizer.train(texts, ENTRIES, kind=kind, **options).save(folder / f"{name}.json")
+    if "large" in names:
+        Tokenizer(**large_parts()).save(folder / "large.json")
+    if "SentencePiece" in names:
+        (folder / "SentencePiece.model").write_bytes(train_sentencepiece(english[0].splitlines(), "bpe"))
+
+
+def large_parts() -> dict[str, Any]:
+    """A byte-level BPE of random merges, in size like LLaMA-3's."""
+    from tinyplm.tokenizers.bpe_model import BPE
+    from tinyplm.tokenizers.bytelevel import BYTE_TO_CHAR
+    from tinyplm.tokenizers.decoding import ByteLevel
+    from tinyplm.tokenizers.pretokenization import ByteLevel as Cut
+
+    rng = random.Random(0)
+    tokens, merges = sorted(BYTE_TO_CHAR), []
+    seen = {*tokens}
+    while len(tokens) < LARGE:
+        a, b = tokens[int(len(tokens) * rng.random() ** 3)], tokens[int(len(tokens) * rng.random() ** 3)]
+        if len(a + b) <= 12 and a + b not in seen:
+            merges.append((a, b))
+            tokens.append(a + b)
+            seen.add(a + b)
+    model = BPE({token: id for id, token in enumerate(tokens)}, merges)
+    return {"model": model, "pre_tokenizer": Cut(False), "decoder": ByteLevel(False)}
+
+
+def compare_ids(folder: Path, row: Row) -> None:
+    """Both give the same ids for the row's text."""
+    if row.make is training:
+        return
+    text = read(folder, row.text)
+    ours, theirs = ids_of("tinyplm", load(folder, "tinyplm", row))(text), ids_of(row.peer, load(folder, row.peer, row))(text)
+    if ours != theirs:
+        at = next(i for i, (a, b) in enumerate(zip([*ours, None], [*theirs, None])) if a != b)
+        raise RuntimeError(f"{row.tokenizer}: the ids of {row.peer} differ from ours at token {at}")
+
+
+# ---- what is timed
+
+
+def read(folder: Path, name: str) -> str:
+    return (folder / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def load(folder: Path, library: str, row: Row) -> Any:
+    suffix = ".model" if row.peer == "sentencepiece" else ".json"
+    file = str(folder / (row.tokenizer + suffix))
+    if library == "tinyplm":
+        from tinyplm.tokenizers import Tokenizer
+
+        return Tokenizer.load(file)
+    if library == "sentencepiece":
+        import sentencepiece
+
+        return sentencepiece.SentencePieceProcessor(model_file=file)
+    import tokenizers
+
+    return tokenizers.Tokenizer.from_file(file)
+
+
+def ids_of(library: str, tokenizer: Any) -> Callable[[str], list[int]]:
+    if library == "tokenizers":
+        return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+    return tokenizer.encode
+
+
+def encoding(cold: bool) -> Callable:
+    """Ids of the text, a list of them; a fresh tokenizer for each call if cold."""
+
+    def make(folder: Path, library: str, row: Row) -> tuple[Callable, Callable]:
+        text, tokenizer = read(folder, row.text), load(folder, library, row)
+        prepare = (lambda: load(folder, library, row)) if cold else (lambda: tokenizer)
+        return prepare, lambda tokenizer: ids_of(library, tokenizer)(text)
+
+    return make
+
+
+def offsets(folder: Path, library: str, row: Row) -> tuple[Callable, Callable]:
+    """Ids, tokens and offsets as lists."""
+    text, tokenizer = read(folder, row.text), load(folder, library, row)
+
+    def work(_: Any) -> Any:
+        found = tokenizer.encoding(text) if library == "tinyplm" else tokenizer.encode(text)
+        return found.ids, found.tokens, found.offsets
+
+    return lambda: None, work
+
+
+def decoding(folder: Path, library: str, row: Row) -> tuple[Callable, Callable]:
+    tokenizer = load(folder, library, row)
+    ids = ids_of(library, tokenizer)(read(folder, row.text))
+    return lambda: None, lambda _: tokenizer.decode(ids)
+
+
+def loading(folder: Path, library: str, row: Row) -> tuple[Callable, Callable]:
+    return lambda: None, lambda _: load(folder, library, row)
+
+
+def training(folder: Path, library: str, row: Row) -> tuple[Callable, Callable]:
+    """Texts are lines, for sentencepiece reads lines; in `tokenizers` the chain around the model is that of our recipe."""
+    text = read(folder, row.text)
+    texts = text.splitlines() if row.peer == "sentencepiece" else [text]
+    kind = row.tokenizer
+    if library == "tinyplm":
+        from tinyplm.tokenizers import Tokenizer
+
+        options = {"criterion": "frequency"} if kind == "WordPiece" else {}
+        return lambda: None, lambda _: Tokenizer.train(texts, ENTRIES, kind=kind, **options)
+    if library == "sentencepiece":
+        model_type = "unigram" if kind == "Unigram" else "bpe"
+        return lambda: None, lambda _: train_sentencepiece(texts, model_type)
+    return lambda: None, lambda _: train_tokenizers(texts, kind)
+
+
+def train_sentencepiece(lines: list[str], model_type: str) -> bytes:
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    rules = {"byte_fallback": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, model_type=model_type, vocab_size=ENTRIES, num_threads=1,
+        max_sentence_length=1_000_000, minloglevel=2, **(rules if model_type == "bpe" else {}))  # fmt: skip
+    return model.getvalue()
+
+
+def train_tokenizers(texts: list[str], kind: str) -> Any:
+    import tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+    common = {"vocab_size": ENTRIES, "show_progress": False}
+    if kind == "byte-level BPE":
+        tokenizer = tokenizers.Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, **common)
+    elif kind == "WordPiece":
+        tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], **common)
+    else:
+        tokenizer = tokenizers.Tokenizer(models.Unigram())
+        spaces = normalizers.Replace(tokenizers.Regex(" {2,}"), " ")
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), spaces, normalizers.Strip()])
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", **common)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+ROWS = {
+    "train byte-level BPE, 5 MB": Row("tokenizers", training, "byte-level BPE", "5 MB", 1 / 5, 3),
+    "train WordPiece, 5 MB": Row("tokenizers", training, "WordPiece", "5 MB", None, 3),
+    "train Unigram, 5 MB": Row("tokenizers", training, "Unigram", "5 MB", None, 3),
+    "train Unigram, 5 MB, lines": Row("sentencepiece", training, "Unigram", "5 MB", None, 3),
+    "train SentencePiece BPE, 5 MB": Row("sentencepiece", training, "SentencePiece BPE", "5 MB", None, 3),
+    "encode English, GPT-2, cold": Row("tokenizers", encoding(COLD), "GPT-2", "english", 1),
+    "encode English, GPT-2, warm": Row("tokenizers", encoding(WARM), "GPT-2", "english", 1),
+    "encode English, LLaMA-3, cold": Row("tokenizers", encoding(COLD), "LLaMA-3", "english", 1),
+    "encode English, LLaMA-3, warm": Row("tokenizers", encoding(WARM), "LLaMA-3", "english", 1),
+    "encode English, WordPiece, cold": Row("tokenizers", encoding(COLD), "WordPiece", "english", 1 / 3),
+    "encode English, Unigram, cold": Row("tokenizers", encoding(COLD), "Unigram", "english", 1 / 3),
+    "encode English, BPE, cold": Row("sentencepiece", encoding(COLD), "SentencePiece", "english", None),
+    "encode Chinese, GPT-2, cold": Row("tokenizers", encoding(COLD), "Chinese", "chinese", 1 / 4),
+    "encode English with offsets": Row("tokenizers", offsets, "GPT-2", "english", None),
+    "encode Chinese with offsets": Row("tokenizers", offsets, "Chinese", "chinese", None),
+    "decode English": Row("tokenizers", decoding, "GPT-2", "english", None),
+    "encode one word of 1,000,000 a": Row("tokenizers", encoding(COLD), "GPT-2", "a", None),
+    "encode 1,000,000 spaces": Row("tokenizers", encoding(COLD), "GPT-2", "spaces", None),
+    "load 128,000 entries": Row("tokenizers", loading, "large", "", None),
+}
+
+
+if __name__ == "__main__":
+    main()

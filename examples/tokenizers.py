@@ -1,0 +1,210 @@
+"""Train every kind of tokenizer on the same text, and see how each cuts the same sentences.
+
+    python examples/tokenizers.py                                          # English and some Chinese, half a minute
+    python examples/tokenizers.py --sizes 500 1000 --kinds "byte-level BPE" Unigram
+    python examples/tokenizers.py --text my-book.txt --save my-tokenizers  # your own text; each kind as a tokenizer.json
+
+What happens, in order: the text is read and a twentieth of it held out; each kind is trained in each vocabulary size; the largest
+of each kind cuts a few sentences; and a table and a plot show the size of the vocabulary against bytes per token on the text
+held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
+from tinyplm.files import replaced
+from tinyplm.tokenizers import RECIPES, Tokenizer
+from tinyplm.tokenizers.decoding import ByteLevel
+
+SENTENCES = {
+    "English": "Tokenizers don't understand words: they only count what stands together.",
+    "Chinese": "我们今天在图书馆一起学习语言模型。",
+    "mixed": "昨天 Alice 在 New York 买了 3 本书。",
+    "code": "def f(x):\n    return [x ** 2 for x in range(10)]",
+    "emoji": "Well done 👍🏽 — 太好了 🎉!",
+}
+
+# The default corpus is English only.  These are put together to sentences, in Chinese and in English.
+WHEN = [("今天早上", "This morning"), ("昨天晚上", "Last night"), ("上个星期", "Last week"), ("去年夏天", "Last summer"),
+        ("下雨的时候", "When it rained"), ("放学以后", "After school"), ("吃完饭", "After the meal"),
+        ("很久以前", "Long ago")]  # fmt: skip
+WHO = [("我", "I"), ("你", "you"), ("我们", "we"), ("他的朋友", "his friend"), ("老师", "the teacher"), ("小王", "Xiao Wang"),
+       ("两个学生", "two students"), ("那位医生", "that doctor"), ("邻居的孩子", "the neighbour's child"),
+       ("奶奶", "grandmother"), ("一只黑猫", "a black cat"), ("年轻的工程师", "the young engineer")]  # fmt: skip
+WHERE = [("在家里", "at home"), ("在学校", "at school"), ("在图书馆", "in the library"), ("在公园", "in the park"),
+         ("在火车上", "on the train"), ("在河边", "by the river"), ("在北京", "in Beijing"), ("在市场", "at the market"),
+         ("在山上", "on the mountain"), ("在电脑前", "in front of the computer")]  # fmt: skip
+WHAT = [("买了三本书", "bought three books"), ("学习中文", "learned Chinese"), ("看见了一只鸟", "saw a bird"),
+        ("写了一封长信", "wrote a long letter"), ("唱了一首老歌", "sang an old song"), ("喝了一杯热茶", "drank a cup of hot tea"),
+        ("等了两个小时", "waited for two hours"), ("忘了带钱", "forgot the money"), ("说了一个故事", "told a story"),
+        ("训练了一个语言模型", "trained a language model"), ("吃了很多水果", "ate a lot of fruit"),
+        ("找到了一个好办法", "found a good way"), ("问了一个问题", "asked a question"), ("画了一朵花", "painted a flower"),
+        ("一起工作", "worked together"), ("想起了过去的日子", "thought of former days"),
+        ("打开窗户看月亮", "opened the window to look at the moon"), ("做了一个奇怪的梦", "had a strange dream")]  # fmt: skip
+
+
+class Result(NamedTuple):
+    """tokens and unknown: on the text held out."""
+
+    kind: str
+    size: int
+    tokenizer: Tokenizer
+    tokens: int
+    unknown: int
+
+
+def sentences() -> list[str]:
+    """Documents of 40 Chinese or English sentences, 160 kB together: enough that the characters are learnt."""
+    rng = random.Random(0)
+    documents = []
+    for _ in range(40):
+        parts = [[rng.choice(choices) for choices in (WHEN, WHO, WHERE, WHAT)] for _ in range(40)]
+        documents.append("".join(f"{when[0]}，{who[0]}{where[0]}{what[0]}。" for when, who, where, what in parts) + "\n")
+        documents.append(" ".join(f"{when[1]} {who[1]} {what[1]} {where[1]}." for when, who, where, what in parts) + "\n")
+    return documents
+
+
+def options_for(kind: str, size: int) -> dict:
+    """What a kind needs beyond its defaults.  size: bytes of the training text.
+
+    WordPiece scores a pair by count(ab) / (count(a) count(b)).  Two rare characters that always stand together have the highest
+    score there is, so without a least frequency the vocabulary fills up with them: on the default corpus 8,000 entries then
+    have 1.8 bytes a token, where 3,757 have 3.6 if a pair must occur once in 40 kB.  There are no more pairs that do.
+    """
+    return {"min_frequency": max(2, size // 40_000)} if kind == "WordPiece" else {}
+
+
+def train_all(kinds: list[str], sizes: list[int], training: list[str], validation: list[str]) -> list[Result]:
+    total = sum(len(document.encode()) for document in training)
+    results = []
+    for kind, size in tqdm([(kind, size) for kind in kinds for size in sizes], desc="training", unit="tokenizer"):
+        try:
+            tokenizer = Tokenizer.train(training, size, kind=kind, **options_for(kind, total))
+        except ValueError as error:  # too few entries for the alphabet, most often
+            raise ValueError(f"{kind} with {size} entries: {error}") from None
+        ids = [id for document in tokenizer.encode_batch(validation) for id in document]
+        results.append(Result(kind, size, tokenizer, len(ids), ids.count(tokenizer.named_id("unk_token"))))
+    return results
+
+
+def readable(tokenizer: Tokenizer, id: int) -> str:
+    """A token as it is spelled in the vocabulary; that of bytes as its text, or the bytes if they are no text."""
+    token = tokenizer.id_to_token(id)
+    if isinstance(tokenizer.decoder, ByteLevel):
+        data = tokenizer.decode_bytes([id])
+        try:
+            token = data.decode()
+        except UnicodeDecodeError:
+            token = "".join(f"<0x{byte:02X}>" for byte in data)
+    return token.replace(" ", "▁").replace("\n", "⏎")
+
+
+def show_cuts(results: list[Result], width: int = 120) -> None:
+    """Each sentence cut by each tokenizer, lines broken between tokens."""
+    margin = max(len(result.kind) for result in results) + 15
+    for title, sentence in SENTENCES.items():
+        print(f"\n{title}: {sentence!r}")
+        for kind, _, tokenizer, _, _ in results:
+            ids = tokenizer.encode(sentence)
+            verdict = "same" if tokenizer.decode(ids) == sentence else "changed"
+            line = f"  {kind:<{margin - 15}}{len(ids):>4}  {verdict:<7}  "
+            for id in ids:
+                piece = readable(tokenizer, id) + "│"
+                if len(line) + len(piece) > width and len(line) > margin:
+                    print(line)
+                    line = " " * margin
+                line += piece
+            print(line)
+
+
+def show_sizes(results: list[Result], total: int) -> None:
+    width = max(len(result.kind) for result in results)
+    print(f"{'':<{width}}  entries  bytes/token  tokens/byte  unknown")
+    for kind, size, tokenizer, tokens, unknown in results:
+        full = "" if tokenizer.vocab_size == size else f"  of {size} asked for: nothing more to learn"
+        print(f"{kind:<{width}}{tokenizer.vocab_size:>9}{total / tokens:>13.2f}{tokens / total:>13.3f}"
+              f"{unknown / tokens:>9.2%}{full}")  # fmt: skip
+
+
+def plot(results: list[Result], total: int, png: Path) -> bool:
+    """Bytes per token by size of the vocabulary, a line for each kind.  False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure  # no pyplot: no display and no global state
+    except ImportError:
+        return False
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for kind in dict.fromkeys(result.kind for result in results):
+        points = [(r.tokenizer.vocab_size, total / r.tokens) for r in results if r.kind == kind]
+        axes.plot(*zip(*sorted(points)), marker="o", label=kind)
+    axes.set(xscale="log", xlabel="entries of the vocabulary", ylabel="bytes per token, text held out")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    with replaced(png) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    return True
+
+
+def main() -> None:
+    options = arguments()
+    documents = deduplicate(read_texts(options.text)) if options.text else default_corpus() + sentences()
+    training, validation = split_documents(documents, 0.05, 0)
+    total = sum(len(document.encode()) for document in validation)
+    size = sum(len(document.encode()) for document in documents)
+    print(f"corpus  {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them, {total / 1e6:.2f} MB, held out",
+          flush=True)  # fmt: skip
+    results = train_all(options.kinds, options.sizes, training, validation)
+    largest = [result for result in results if result.size == max(options.sizes)]
+
+    print(f"\nThe same sentences, {max(options.sizes)} entries at most: kind, tokens, whether decoding gives the same text.\n"
+          "│ ends a token, ▁ is a space, ⏎ a new line, <0xE6> a byte, ## goes on with a word, </w> ends it.")  # fmt: skip
+    show_cuts(largest)
+
+    print(f"\nOn the {total} bytes held out (unknown: share of tokens that stand for characters not in the vocabulary, whose\n"
+          "text is lost; kinds that change text, to lower case for example, have less to say):\n")  # fmt: skip
+    show_sizes(results, total)
+
+    print()
+    for result in largest if options.save else []:
+        folder = Path(options.save, result.kind.lower().replace(" ", "-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        result.tokenizer.save(folder)
+        print(f"saved   {folder / 'tokenizer.json'}")
+    drawn = plot(results, total, Path(options.out))
+    print(f"plot    {options.out}" if drawn else "plot    not drawn: pip install 'tinyplm[plot]'")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--text", nargs="+", metavar="FILE", help="your own UTF-8 text files instead of the default corpus")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1000, 2000, 4000, 8000], metavar="N",
+                        help="entries of the vocabularies (default: 1000 2000 4000 8000)")  # fmt: skip
+    parser.add_argument("--kinds", nargs="+", default=[*RECIPES], metavar="KIND",
+                        help=f"of {', '.join(RECIPES)} (default: all)")  # fmt: skip
+    parser.add_argument("--out", default="out/tokenizers.png", metavar="PNG", help="the plot (default: %(default)s)")
+    parser.add_argument("--save", metavar="FOLDER", help="keep the largest of each kind, as FOLDER/KIND/tokenizer.json")
+    options = parser.parse_args()
+    if wrong := [kind for kind in options.kinds if kind not in RECIPES]:
+        raise ValueError(f"unknown kind {wrong[0]!r}; expected some of {', '.join(map(repr, RECIPES))}")
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before any work is done
+    options.kinds, options.sizes = list(dict.fromkeys(options.kinds)), sorted({*options.sizes})
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, MemoryError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
