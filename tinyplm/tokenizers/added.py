@@ -8,7 +8,7 @@ Of the tokens that begin at one place the longest is taken, and the leftmost mat
     special        marks structure rather than text (end of text, padding): only matched when the caller allows it
     normalized     is looked for in the normalised text (its content normalised too), in what the others left over
     single_word    not next to a letter, digit or other \\w: "ing" is not found in "doing"
-    lstrip, rstrip takes the white space on its left, on its right, along
+    lstrip, rstrip takes the white space on its left, on its right, along; an added token " " is found in it nevertheless
 """
 
 from __future__ import annotations
