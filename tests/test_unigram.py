@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reference.tokenizers import unigram as naive
 from tinyplm.random import fold, key
-from tinyplm.tokenizers.unigram import MODELS, Unigram
+from tinyplm.tokenizers.unigram import Unigram
 from tinyplm.tokenizers.unigram_training import Corpus, digamma, losses, seeds, train_unigram
 
 UNK = ("<unk>", 0.0)
@@ -135,7 +135,7 @@ def test_a_word_of_a_million_letters_takes_seconds():
 
 def test_json():
     content = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.5]], "byte_fallback": True}
-    unigram = MODELS["Unigram"].from_json(json.loads(json.dumps(content)), "file")
+    unigram = Unigram.from_json(json.loads(json.dumps(content)), "file")
     assert unigram.to_json() == content and unigram.vocab == {"<unk>": 0, "a": 1}
     for change, message in [
         ({"unk_id": 2}, "unk_id 2"),

@@ -87,9 +87,9 @@ def test_json():
     ("content", "message"),
     [
         ({}, "model WordPiece must say 'vocab'"),
-        ({"vocab": ["a"]}, "vocab must be an object of token: id, got list"),
-        ({"vocab": {"a": -1}}, "'a': -1"),
-        ({"vocab": {"a": True}}, "'a': True"),
+        ({"vocab": ["a"]}, "vocab must be an object of tokens and ids, got list"),
+        ({"vocab": {"a": -1}}, "the id of token 'a' must be a number from 0 to 1114111, got -1"),
+        ({"vocab": {"a": True}}, "the id of token 'a' must be a number from 0 to 1114111, got True"),
         ({"vocab": {"a": 0}, "max_input_chars_per_word": -1}, "must not be negative, got -1"),
         ({"vocab": {"a": 0}, "unk_token": None}, "unk_token must be of type str, got None"),
         ({"vocab": {"a": 0}, "dropout": 0.1}, "dropout = 0.1 is not supported"),

@@ -8,13 +8,15 @@ Of the tokens that begin at one place the longest is taken, and the leftmost mat
     special        marks structure rather than text (end of text, padding): only matched when the caller allows it
     normalized     is looked for in the normalised text (its content normalised too), in what the others left over
     single_word    not next to a letter, digit or other \\w: "ing" is not found in "doing"
-    lstrip, rstrip takes the white space on its left, on its right, along
+    lstrip, rstrip takes the white space on its left, on its right, along; an added token " " is found in it nevertheless
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from os.path import commonprefix
 
 import regex
 
@@ -57,8 +59,7 @@ class AddedTokens:
                         content = normalize(token.content) if normalized and normalize else token.content
                         if content:
                             chosen[content] = token
-                longest_first = sorted(chosen, key=len, reverse=True)
-                pattern = regex.compile("|".join(map(regex.escape, longest_first))) if chosen else None
+                pattern = regex.compile(_longest_of(sorted(chosen))) if chosen else None
                 self._matchers[normalized, allow_special] = pattern, chosen
 
     def find(self, text: str, normalized: bool, allow_special: bool) -> Found:
@@ -85,3 +86,17 @@ class AddedTokens:
         if done < len(text):
             found.append((done, len(text), None))
         return found
+
+
+def _longest_of(texts: list[str]) -> str:
+    """The regular expression for the longest of several texts (sorted, different) that stands at a place.
+
+    It is written as a tree, ["ab", "abcd", "abx"] as ab(?:cd|x)?, so that a place is not compared with each text in turn: there
+    may be thousands.
+    """
+    prefix = commonprefix(texts)
+    rests = [text[len(prefix) :] for text in texts if text != prefix]
+    if not rests:
+        return regex.escape(prefix)
+    branches = "|".join(_longest_of([*branch]) for _, branch in groupby(rests, key=lambda rest: rest[0]))
+    return f"{regex.escape(prefix)}(?:{branches}){'?' if len(rests) < len(texts) else ''}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,8 +29,8 @@ class BPE(Component):
     ignore_merges: a word that is a token as a whole is that token, whatever the merges say (LLaMA-3).
     """
 
-    vocab: dict[str, int]
-    merges: list[tuple[str, str]]
+    vocab: dict[str, int] = field(repr=False)
+    merges: list[tuple[str, str]] = field(repr=False)
     unk_token: str | None = None
     continuing_subword_prefix: str | None = None
     end_of_word_suffix: str | None = None
@@ -42,7 +42,10 @@ class BPE(Component):
         check_vocabulary(self.vocab)
         prefix = len(self.continuing_subword_prefix or "")
         merges = []
-        for number, (a, b) in enumerate(self.merges):
+        for number, merge in enumerate(self.merges):
+            if isinstance(merge, str) or len(merge) != 2:
+                raise ValueError(f"merge {number} must be a pair of tokens, got {merge!r:.60}")
+            a, b = merge
             for token in (a, b, a + b[prefix:]):
                 if token not in self.vocab:
                     raise ValueError(f"merge {number} ({a!r}, {b!r}) needs token {token!r}, not in the vocabulary")
@@ -82,7 +85,7 @@ class BPE(Component):
 
     def without(self, tokens: Iterable[str]) -> BPE:
         """The same, but text that looks like one of `tokens` (special ones) is only text.  Mostly no text becomes one anyway."""
-        reached = self.vocab.keys() if self.ignore_merges else self._reached
+        reached = self.vocab.keys() if self.ignore_merges else self._reached()
         if not (hidden := reached & {*tokens}):
             return self
         vocab = {token: id for token, id in self.vocab.items() if token not in hidden or token == self.unk_token}
@@ -90,7 +93,6 @@ class BPE(Component):
         merges = [(a, b) for a, b in self.merges if a in vocab and b in vocab and a + b[prefix:] in vocab]
         return replace(self, vocab=vocab, merges=merges)
 
-    @cached_property
     def _reached(self) -> set[str]:
         """Tokens that are one character, or what a merge makes."""
         prefix, suffix = self.continuing_subword_prefix or "", self.end_of_word_suffix or ""
@@ -142,6 +144,8 @@ class BPE(Component):
 
         ValueError if the special tokens and the alphabet are more than vocab_size.
         """
+        if limit_alphabet is not None and limit_alphabet < 1:
+            raise ValueError(f"limit_alphabet must be at least 1, got {limit_alphabet}")
         frequency = Counter()
         for word, count in word_counts.items():
             for char in word:

@@ -41,6 +41,10 @@ class Component:
         except ValueError as error:  # what __post_init__ refuses
             raise ValueError(f"{where} {cls.__name__}: {error}") from None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled are the fields alone, not what is computed from them (a trie)."""
+        return type(self), tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+
     def to_json(self) -> dict[str, Any]:
         return {"type": type(self).__name__} | {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 

@@ -1,6 +1,6 @@
 """Pairs of neighbouring symbols in a corpus, counted once and then kept right while pairs are replaced.
 
-Every trainer that merges pairs (WordPiece, SentencePiece's BPE) does the same two things in each round: choose a pair by the
+Every trainer that merges pairs (BPE, WordPiece, SentencePiece's BPE) does the same two things in each round: choose a pair by the
 counts, replace it everywhere by a new symbol.  The choice is theirs; the counts are here.
 
 As in bpe.py, each distinct word is kept once, with its count; a symbol is an id, and a word is a string with one character,

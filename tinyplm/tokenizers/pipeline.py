@@ -63,6 +63,6 @@ def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterato
             part = piece.part(a, b)
             cut = tokenizer.pre_tokenizer
             for w in [part] if cut is None else cut.cut_aligned(part, part.start == 0):
-                for id, c, d in tokenizer.model_for(allow_special).encode_spans(w.text):
+                for id, c, d in tokenizer.spans_of(w.text, allow_special):
                     yield id, *w.original(c, d), word
                 word += 1

@@ -26,6 +26,7 @@ from .sentencepiece_bpe import train_sentencepiece_bpe
 from .templates import ByteLevel, TemplateProcessing
 from .unigram import Unigram
 from .unigram_training import train_unigram
+from .vocabulary import split_at_spaces
 from .wordpiece import WordPiece
 from .wordpiece_training import train_wordpiece
 
@@ -34,7 +35,10 @@ Words = Mapping[str, int]  # words, and how often each occurs
 
 @dataclass(frozen=True)
 class Recipe:
-    """learn(words, vocab_size, special_tokens) -> the model.  templates: for one text and for two."""
+    """learn(words, vocab_size, special_tokens) -> the model.  templates: for one text and for two.
+
+    words: cuts what is learnt from into words where text is not, later: kept are distinct words, not whole texts.
+    """
 
     learn: Callable[[Words, int, list[str]], Any]
     special_tokens: Sequence[str]
@@ -42,6 +46,7 @@ class Recipe:
     pre_tokenizer: Any = None
     decoder: Any = None
     post_processor: Any = None
+    words: Callable[[str], list[str]] | None = None
     templates: tuple[str, str] | None = None
     named: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,7 +69,7 @@ class Recipe:
         }
 
 
-def byte_level_bpe(pattern: str | None = None, add_prefix_space: bool = False, **options: Any) -> Recipe:
+def byte_level_bpe(pattern: str | None = None, add_prefix_space: bool = False, min_frequency: int = 0) -> Recipe:
     """pattern: cuts text into words, GPT-2's by default; others are in patterns.py.  add_prefix_space: before each text.
 
     Ids: special tokens, the 256 bytes sorted by their characters, merges: what the library `tokenizers` gives.
@@ -76,7 +81,7 @@ def byte_level_bpe(pattern: str | None = None, add_prefix_space: bool = False, *
     def learn(words: Words, vocab_size: int, specials: list[str]) -> BPE:
         if wrong := [token for token in specials if token in CHAR_TO_BYTE]:
             raise ValueError(f"special tokens must differ from bytes: {wrong[0]!r} is wrong")
-        return BPE.train(words, vocab_size, specials, initial_alphabet=BYTE_TO_CHAR, **options)
+        return BPE.train(words, vocab_size, specials, initial_alphabet=BYTE_TO_CHAR, min_frequency=min_frequency)
 
     return Recipe(learn, ["<|endoftext|>"], pre_tokenizer=cut, decoder=decoding.ByteLevel(False),
                   post_processor=ByteLevel(False), named={"eos_token": "<|endoftext|>"})  # fmt: skip
@@ -93,18 +98,20 @@ def bpe(lowercase: bool = True, **options: Any) -> Recipe:
                   decoding.BPEDecoder("</w>"), named={"unk_token": "<unk>"})  # fmt: skip
 
 
-def wordpiece(lowercase: bool = True, **options: Any) -> Recipe:
+def wordpiece(lowercase: bool = True, continuing_subword_prefix: str = "##", **options: Any) -> Recipe:
     """As BERT (Devlin et al. 2019).  lowercase: lower case, and no accents."""
+    prefix = continuing_subword_prefix
 
     def learn(words: Words, vocab_size: int, specials: list[str]) -> WordPiece:
         if "[UNK]" not in specials:
             raise ValueError(f"WordPiece needs the special token [UNK], got {specials}")
-        tokens = train_wordpiece(words, specials, vocab_size, **options)
-        return WordPiece({token: id for id, token in enumerate(tokens)})
+        tokens = train_wordpiece(words, specials, vocab_size, continuing_subword_prefix=prefix, **options)
+        return WordPiece({token: id for id, token in enumerate(tokens)}, continuing_subword_prefix=prefix)
 
     named = {name: f"[{name[:-6].upper()}]" for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")}
+    templates = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"
     return Recipe(learn, [*named.values()], normalization.BertNormalizer(lowercase=lowercase), pretokenization.BertPreTokenizer(),
-                  decoding.WordPiece(), templates=("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"), named=named)  # fmt: skip
+                  decoding.WordPiece(prefix), templates=templates, named=named)  # fmt: skip
 
 
 def unigram(**options: Any) -> Recipe:
@@ -113,7 +120,7 @@ def unigram(**options: Any) -> Recipe:
     def learn(words: Words, vocab_size: int, specials: list[str]) -> Unigram:
         if "<unk>" not in specials:
             raise ValueError(f"Unigram needs the special token <unk>, got {specials}")
-        pieces, unknown = train_unigram(words, vocab_size, special_tokens=specials, **options)
+        pieces, unknown = train_unigram(words, vocab_size, special_tokens=specials, unk_token="<unk>", **options)
         return Unigram(unknown, pieces, options.get("byte_fallback", False))
 
     tidy = [normalization.Nmt(), normalization.NFKC(), normalization.Replace({"Regex": " {2,}"}, " "), normalization.Strip()]
@@ -133,7 +140,8 @@ def sentencepiece_bpe(**options: Any) -> Recipe:
         pieces = train_sentencepiece_bpe(words, vocab_size, control_symbols=specials[3:], **options)
         return SentencePieceModel(pieces, "bpe", byte_fallback=options.get("byte_fallback", True)).model()
 
-    return Recipe(learn, names, empty.normalizer(), None, empty.decoder(), templates=("<s> $A", "<s> $A <s>:1 $B:1"),
+    return Recipe(learn, names, empty.normalizer(), None, empty.decoder(), words=split_at_spaces,
+                  templates=("<s> $A", "<s> $A <s>:1 $B:1"),
                   named={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})  # fmt: skip
 
 

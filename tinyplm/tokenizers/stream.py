@@ -33,12 +33,16 @@ class TokenStream:
 
     The context is the token before, which is enough: a decoder treats only the first and the last token of all in another way
     than those between.  A run of byte tokens (<0xE4><0xBD><0xA0>) is held back until it ends: whether its bytes are text
-    at all is judged by the whole run.
+    at all is judged by the whole run.  So where the ids of `after` end with such a run, all of it is context.
     """
 
     def __init__(self, tokenizer: Any, skip_special: bool = False, after: Sequence[int] = ()):
         self._tokenizer, self._skip_special = tokenizer, skip_special
-        self._context = list(after)[-1:]
+        before = [id for id in after if not (skip_special and tokenizer.is_special(id))]
+        begin = len(before) - 1
+        while begin > 0 and self._is_byte(before[begin]):
+            begin -= 1
+        self._context = before[max(begin, 0) :]
         self._held: list[int] = []
 
     def push(self, id: int) -> str:
@@ -47,7 +51,7 @@ class TokenStream:
             return ""
         self._tokenizer.decode([id])
         self._held.append(id)
-        if is_byte(self._tokenizer.id_to_token(id)) is not None:
+        if self._is_byte(id):
             return ""
         text = self._new_text()
         self._context, self._held = [id], []
@@ -57,6 +61,9 @@ class TokenStream:
         text = self._new_text()
         self._held = []
         return text
+
+    def _is_byte(self, id: int) -> bool:
+        return is_byte(self._tokenizer.id_to_token(id) or "") is not None
 
     def _new_text(self) -> str:
         known = self._tokenizer.decode(self._context)

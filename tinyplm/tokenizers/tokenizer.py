@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from operator import index
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from . import files, pipeline
 from .added import AddedToken, AddedTokens
 from .bytelevel import chars_to_bytes, check_encodable
+from .component import Component
 from .decoding import ByteLevel
 from .encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 from .recipes import RECIPES
@@ -37,7 +39,7 @@ class Tokenizer:
     Special tokens: the text of a special token that happens to stand in a document ("<|endoftext|>") is
     ordinary text unless `allow_special=True`, so that nobody can forge the structure of the data by writing
     it. The library `tokenizers` has no such distinction, it always takes it for the special token: encode
-    there equals encode(text, allow_special=True) here. Added tokens that are not special are always matched,
+    there equals encoding(text, allow_special=True) here. Added tokens that are not special are always matched,
     in both.
 
     With byte-level BPE decode(encode(text)) == text for any text, provided the file does not add a space in front
@@ -58,9 +60,17 @@ class Tokenizer:
         named: Mapping[str, str] | None = None,
     ):
         """named: the tokens that have a part to play, by the names of tokenizer_config.json: {"eos_token": "</s>", ...}."""
+        steps = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": post_processor, "decoder": decoder}
+        for name, step in {"model": model, **steps}.items():
+            if not isinstance(step, Component) and (step is not None or name == "model"):
+                raise TypeError(f"{name} must be a component, such as BPE or NFC, got {step!r:.60}")
+        _check_settings(truncation, padding)
         self.model, self.normalizer, self.pre_tokenizer = model, normalizer, pre_tokenizer
         self.post_processor, self.decoder = post_processor, decoder
         self.truncation, self.padding, self.named = truncation, padding, dict(named or {})
+        added_tokens = list(added_tokens)
+        if wrong := [token for token in added_tokens if not isinstance(token, AddedToken)]:
+            raise TypeError(f"added_tokens must be of type AddedToken, got {wrong[0]!r:.60}")
         self.added_tokens = sorted(added_tokens, key=lambda token: token.id)
         for token in self.added_tokens:
             check_encodable(token.content, "the content of an added token")
@@ -73,6 +83,7 @@ class Tokenizer:
         self._models = {True: model, False: plain}  # by allow_special
         self._caches = {True: _WordCache(model.encode, spell)}
         self._caches[False] = self._caches[True] if plain is model else _WordCache(plain.encode, spell)
+        self._spans = {allow_special: _WordCache(model.encode_spans, None) for allow_special, model in self._models.items()}
         self._asks_for_first = normalizer is not None and pipeline.asks_for_first(pre_tokenizer)
         self._bytes: list[bytes] | None = None
         if isinstance(decoder, ByteLevel):
@@ -92,6 +103,7 @@ class Tokenizer:
         """
         if isinstance(texts, str) or isinstance(special_tokens, str):
             raise TypeError("texts and special_tokens must be several strings, got a single str")
+        vocab_size = _index(vocab_size, "vocab_size")
         if kind not in RECIPES:
             raise ValueError(f"there is no kind of tokenizer {kind!r}; there are {', '.join(RECIPES)}")
         recipe = RECIPES[kind](**options)
@@ -101,15 +113,20 @@ class Tokenizer:
             if not token or specials.count(token) > 1:
                 raise ValueError(f"special tokens must differ and not be empty: {token!r} is wrong")
         cut, spell = pipeline.fast_cut(recipe.pre_tokenizer, None)
+        words_of = recipe.words or (lambda text: cut(text, True))
         words: Counter[str] = Counter()
         for number, text in enumerate(texts):
             check_encodable(text, f"text {number}")
-            words.update(cut(recipe.normalizer(text) if recipe.normalizer else text, True))
+            words.update(words_of(recipe.normalizer(text) if recipe.normalizer else text))
         if not words:
             raise ValueError("the texts to train on hold no text at all")
         if spell:
             words = {spell(word): count for word, count in words.items()}
         return cls(**recipe.parts(words, vocab_size, specials))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied is what it is made of, without what is kept to be fast: that is large, and comes back with use."""
+        return partial(type(self), **self.parts), ()
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Tokenizer:
@@ -167,9 +184,9 @@ class Tokenizer:
                     ids.extend(chain.from_iterable(map(words.__getitem__, cut)))
         return self._processor.ids(ids) if add_special_tokens else ids
 
-    def model_for(self, allow_special: bool) -> Any:
-        """The model; without allow_special one that takes no text for a special token."""
-        return self._models[bool(allow_special)]
+    def spans_of(self, word: str, allow_special: bool) -> Sequence[tuple[int, int, int]]:
+        """(id, start, end) of the word's tokens; without allow_special no text is taken for a special one."""
+        return self._spans[bool(allow_special)][word]
 
     def encode_batch(
         self, texts: Iterable[str], allow_special: bool = False, add_special_tokens: bool = False
@@ -183,6 +200,7 @@ class Tokenizer:
         """Ids, tokens, offsets, token types and more, of a text or of two; the ids are those of `encode`."""
         first = self._plain_encoding(text, allow_special)
         second = None if pair is None else self._plain_encoding(pair, allow_special, type_id=1)
+        _check_settings(truncation, None)
         truncation = truncation or self.truncation
         if truncation is not None:
             added = self._processor.added(pair is not None) if add_special_tokens else 0
@@ -200,7 +218,7 @@ class Tokenizer:
             type_id=type_id,
         )
 
-    def batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, allow_special: bool = False,
+    def batch(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, allow_special: bool = False,
               add_special_tokens: bool = True, truncation: Truncation | None = None,
               padding: Padding | None = None) -> dict[str, Any]:  # fmt: skip
         """Arrays for a model, (B, T) int64: input_ids, attention_mask, token_type_ids and more (encoding.py).
@@ -209,6 +227,8 @@ class Tokenizer:
         """
         if isinstance(texts, str) or isinstance(pairs, str):
             raise TypeError("texts and pairs must be several strings, got a single str")
+        _check_settings(truncation, padding)
+        texts, pairs = list(texts), None if pairs is None else list(pairs)
         if pairs is not None and len(pairs) != len(texts):
             raise ValueError(f"there must be a pair for each text, got {len(texts)} texts and {len(pairs)} pairs")
         options = {"allow_special": allow_special, "add_special_tokens": add_special_tokens, "truncation": truncation}
@@ -252,6 +272,17 @@ class Tokenizer:
         """Number of ids, added tokens included: ids are 0 .. vocab_size - 1."""
         return len(self._tokens)
 
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Token -> id in the order of ids, added tokens included: a copy."""
+        return dict(self._ids)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {type(self.model).__name__}, {len(self)} tokens, {len(self.added_tokens)} of them added>"
+
     @property
     def eos_id(self) -> int | None:
         """The id of the token that ends every document: eos_token, or else <|endoftext|>; None if the vocabulary has none."""
@@ -266,13 +297,17 @@ class Tokenizer:
         return self._ids.get(token)
 
     def id_to_token(self, id: int) -> str | None:
-        return self._tokens[id] if 0 <= id < len(self._tokens) else None
+        """The inverse; None if there is none."""
+        return self._tokens[id] if 0 <= _index(id, "id") < len(self._tokens) else None
 
     def is_special(self, id: int) -> bool:
-        return id in self._special
+        return _index(id, "id") in self._special
 
     def _checked(self, ids: Iterable[int]) -> list[int]:
-        ids = list(map(index, ids))
+        try:
+            ids = list(map(index, ids))
+        except TypeError:
+            raise TypeError(f"ids must be several integers, in one dimension, got {ids!r:.60}") from None
         size = len(self._tokens)
         if ids and (min(ids) < 0 or max(ids) >= size):
             wrong = next(i for i in ids if not 0 <= i < size)
@@ -280,10 +315,25 @@ class Tokenizer:
         return ids
 
 
-class _WordCache(dict):
-    """word -> its ids. Words repeat a lot in text, so most are looked up and not computed again.
+def _index(value: Any, name: str) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r:.60}") from None
 
-    When full it is emptied: words in use come back at once, and no order of use has to be kept.
+
+def _check_settings(truncation: Any, padding: Any) -> None:
+    """Other libraries have True and numbers in their place."""
+    for name, value, kind in (("truncation", truncation, Truncation), ("padding", padding, Padding)):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r:.60}")
+
+
+class _WordCache(dict):
+    """word -> its ids, or what else `encode` gives. Words repeat a lot in text, so most are looked up and not computed again.
+
+    When full it is emptied: words in use come back at once, and no order of use has to be kept. Several threads may use it
+    at once: each step is one of dict, and what is not found is computed.
     """
 
     MAX_WORDS = 1 << 17

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import nlargest
 from operator import itemgetter
@@ -39,7 +39,7 @@ UNKNOWN_PENALTY = 10.0
 @dataclass(frozen=True)
 class Unigram(Component):
     unk_id: int | None
-    pieces: tuple[tuple[str, float], ...]  # (piece, log probability); the place is the id
+    pieces: tuple[tuple[str, float], ...] = field(repr=False)  # (piece, log probability); the place is the id
     byte_fallback: bool = False
     hidden: frozenset[str] = frozenset()  # pieces that no text is taken for, whatever it looks like; not in files
 
@@ -252,6 +252,3 @@ class Unigram(Component):
                 raise ValueError(f"the characters {text!r:.60} are not in the vocabulary, and it has no token for unknown ones")
             tokens.append((unk_id, start, end))
         return tokens
-
-
-MODELS = {"Unigram": Unigram}

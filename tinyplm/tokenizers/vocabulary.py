@@ -14,6 +14,8 @@ MAX_SYMBOLS = sys.maxunicode + 1  # bpe.py writes a symbol as one character
 
 def check_vocabulary(vocab: Mapping[str, Any]) -> None:
     """ValueError unless each token is a text, and each id a number of its own from 0 on.  Added tokens may still fill holes."""
+    if not isinstance(vocab, Mapping):
+        raise ValueError(f"vocab must be an object of tokens and ids, got {type(vocab).__name__}")
     seen: dict[int, str] = {}
     for token, id in vocab.items():
         if not isinstance(token, str):
@@ -51,4 +53,11 @@ def cutter(vocab: Mapping[str, int]) -> Callable[[str], list[str]]:
     """
     inside = regex.compile("[^▁]▁").search
     whole = "▁" not in vocab or any(map(inside, vocab))
-    return (lambda text: [text]) if whole else regex.compile("▁+[^▁]*|[^▁]+").findall
+    return _whole if whole else split_at_spaces
+
+
+def _whole(text: str) -> list[str]:
+    return [text]
+
+
+split_at_spaces = regex.compile("▁+[^▁]*|[^▁]+").findall

@@ -13,27 +13,24 @@ of n letters takes at most n times the number of lengths, however long it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from .component import Component
+from .vocabulary import check_vocabulary
 
 
 @dataclass(frozen=True)
 class WordPiece(Component):
     """`vocab`: token -> id.  Words longer than `max_input_chars_per_word` are unknown without a look."""
 
-    vocab: Mapping[str, int]
+    vocab: Mapping[str, int] = field(repr=False)
     unk_token: str = "[UNK]"
     continuing_subword_prefix: str = "##"
     max_input_chars_per_word: int = 100
 
     def __post_init__(self) -> None:
-        if not isinstance(self.vocab, Mapping):
-            raise ValueError(f"vocab must be an object of token: id, got {type(self.vocab).__name__}")
-        for token, i in self.vocab.items():
-            if not isinstance(token, str) or type(i) is not int or i < 0:
-                raise ValueError(f"vocab must give each token a number from 0 on, got {token!r}: {i!r}")
+        check_vocabulary(self.vocab)
         if self.max_input_chars_per_word < 0:
             raise ValueError(f"max_input_chars_per_word must not be negative, got {self.max_input_chars_per_word}")
 
