@@ -75,8 +75,8 @@ class SentencePieceModel:
             for piece, _, kind in self.pieces:  # they are kept from it there
                 if kind == "user_defined" and steps[0](piece) != piece:
                     raise ValueError(f"a user-defined piece that the character map changes, {piece!r}, is not supported")
-        if self.remove_extra_whitespaces:
-            steps.append(normalization.Replace({"Regex": r"\A +| +(?![\s\S])"}, ""))
+        if self.remove_extra_whitespaces:  # at the end also "▁", which a space is by then there
+            steps.append(normalization.Replace({"Regex": r"(?<![ ▁])[ ▁]++(?![\s\S])|\A +"}, ""))
             steps.append(normalization.Replace({"Regex": " {2,}"}, " "))
         if self.add_dummy_prefix:
             steps.append(normalization.Prepend("▁"))
