@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 hf = pytest.importorskip("tokenizers")
 
-from tests.interop.test_tokenizers import HARD  # noqa: E402
+from tests.hard_strings import HARD  # noqa: E402
 from tinyplm.tokenizers import patterns  # noqa: E402
 from tinyplm.tokenizers.alignment import Aligned  # noqa: E402
 from tinyplm.tokenizers.component import read_component  # noqa: E402

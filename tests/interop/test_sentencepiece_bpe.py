@@ -12,7 +12,8 @@ from collections import Counter
 import pytest
 
 from reference.tokenizers import sentencepiece as naive
-from tests.interop.test_tokenizers import CORPUS, HARD
+from tests.hard_strings import HARD
+from tests.interop.test_tokenizers import CORPUS
 from tests.test_sentencepiece_bpe import apply
 from tinyplm.tokenizers.sentencepiece_bpe import merges_from_scores, train_sentencepiece_bpe
 

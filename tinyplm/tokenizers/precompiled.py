@@ -15,11 +15,11 @@ leads from it to the index `base ^ c`, if the unit there carries the label c.  B
 A string's value is in bits 0-30 of the unit at `base ^ 0`.
 
 SentencePiece replaces, from left to right, the longest string that fits: LongestMatch, for what is read from its own files.
-The library `tokenizers`, for a tokenizer.json, first cuts the text into grapheme clusters (what a reader takes for one character:
-a letter with its marks, \\r\\n): Precompiled.  In a cluster of fewer than 6 bytes it looks for the SHORTEST string that the cluster
-begins with, and its replacement stands for the whole cluster; otherwise each character is replaced by itself.  So "e" + U+0301
-becomes "é" in both, but half-width "ｶﾞ" (6 bytes) becomes "ガ" only in SentencePiece; and with Precompiled "ﬁ" + U+0301 becomes
-"fi" (the mark is lost), and \\r\\n a single space.
+The library `tokenizers`, for a tokenizer.json, first cuts the text into grapheme clusters (what a reader takes for one
+character: a letter with its marks, \\r\\n): Precompiled.  In a cluster of fewer than 6 bytes it looks for the SHORTEST string
+that the cluster begins with, and its replacement stands for the whole cluster; otherwise each character is replaced by itself.
+So "e" + U+0301 becomes "é" in both, but half-width "ｶﾞ" (6 bytes) becomes "ガ" only in SentencePiece; and with Precompiled
+"ﬁ" + U+0301 becomes "fi" (the mark is lost), and \\r\\n a single space.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class SentencePieceModel:
             steps.append(normalization.Prepend("▁"))
         steps.append(normalization.Replace({"String": " "}, "▁"))
         if self.remove_extra_whitespaces:  # at the end also a ▁ that was in the text, even the one in front, if all is ▁
-            steps.append(normalization.Replace({"Regex": r"▁+(?![\s\S])"}, ""))
+            steps.append(normalization.Replace({"Regex": r"(?<!▁)▁++(?![\s\S])"}, ""))
         return normalization.Sequence(tuple(steps))
 
     def decoder(self) -> decoding.Sequence:
