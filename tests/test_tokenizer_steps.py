@@ -43,9 +43,11 @@ def test_only_the_first_word_of_the_text_gets_a_space():
 
 def test_what_is_dropped_in_front_was_the_beginning():
     """As in the library `tokenizers`: a text that lost its first character has no first word (tests/interop)."""
-    tokenizer = letters(pre_tokenizer=Metaspace("▁", "first"), normalizer=Strip())
-    for text, ids in {"a b": [0, 1, 0, 2], " a b": [1, 0, 2], "  ": []}.items():
-        assert tokenizer.encode(text) == ids == tokenizer.encoding(text).ids
+    at_first = Metaspace("▁", "first")
+    for pre_tokenizer in at_first, PreTokenizers((at_first,)):
+        tokenizer = letters(pre_tokenizer=pre_tokenizer, normalizer=Strip())
+        for text, ids in {"a b": [0, 1, 0, 2], " a b": [1, 0, 2], "  ": []}.items():
+            assert tokenizer.encode(text) == ids == tokenizer.encoding(text).ids
 
 
 def test_a_normalized_token_at_the_beginning():
@@ -232,3 +234,19 @@ def test_an_inserted_character_in_front_points_to_where_the_text_begins():
     assert piece.original(1, 4) == (5, 7) and piece.original(3, 3) == (6, 6) and piece.original(4, 4) == (7, 7)
     assert Aligned.of("", 5).original(0, 0) == (5, 5)
     assert Aligned.of("abcd").changed([("x", -2), ("d", 0)]).spans == [(0, 1), (3, 4)]
+
+
+# ---- files
+
+
+def test_merges_with_spaces_are_written_as_pairs():
+    model = BPE({"a": 0, " ": 1, "a ": 2}, [("a", " ")])
+    content = model.to_json()
+    assert content["merges"] == [["a", " "]] and BPE.from_json(content, "file") == model
+
+
+def test_a_number_is_not_true_and_what_is_off_is_let_through():
+    assert AddedToken.from_json({"id": 0, "content": "a", "later": False, "more": []}, "file") == AddedToken("a", 0)
+    for wrong in {"special": 1}, {"id": True}, {"later": True}:
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            AddedToken.from_json({"id": 0, "content": "a"} | wrong, "file")

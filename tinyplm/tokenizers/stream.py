@@ -47,9 +47,8 @@ class TokenStream:
 
     def push(self, id: int) -> str:
         if self._skip_special and self._tokenizer.is_special(id):
-            self._tokenizer.decode([id])  # refuses an id that there is not
             return ""
-        self._tokenizer.decode([id])
+        self._tokenizer.decode([id])  # refuses an id that there is not
         self._held.append(id)
         if self._is_byte(id):
             return ""
