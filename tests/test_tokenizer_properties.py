@@ -77,7 +77,7 @@ def test_ids_and_offsets_of_hard_strings(tokenizers, name):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(text=ANY_TEXT)
 def test_ids_and_offsets(tokenizers, name, text):
     check_encoding(tokenizers[name], text)
@@ -96,7 +96,7 @@ def test_no_text_makes_a_special_token(tokenizers, name):
 
 
 @pytest.mark.parametrize("name", BYTE_LEVEL)
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(text=ANY_TEXT, data=st.binary(max_size=20))
 def test_bytes_come_back(tokenizers, name, text, data):
     tokenizer = tokenizers[name]
@@ -107,7 +107,7 @@ def test_bytes_come_back(tokenizers, name, text, data):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(text=ANY_TEXT, k=st.integers(0, 1000))
 def test_parts_cut_between_words_encode_alone(tokenizers, name, text, k):
     tokenizer = tokenizers[name]
@@ -144,7 +144,7 @@ def streamed(tokenizer, ids, **options):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(text=ANY_TEXT, k=st.integers(0, 1000), skip=st.booleans())
 def test_streaming(tokenizers, name, text, k, skip):
     tokenizer = tokenizers[name]

@@ -106,13 +106,13 @@ def test_hard_strings(both):
     assert sum(not known_to_differ(*both, text) for text in HARD) > 300
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(TEXTS)
 def test_fuzzed(both, text):
     same(*both, text)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.data())
 def test_any_ids_decode_alike(both, data):
     """But bytes: of those that are no text as a whole, what is text is kept there, here nothing is, as in `tokenizers`."""
