@@ -83,10 +83,7 @@ def test_ids_and_offsets(tokenizers, name, text):
     check_encoding(tokenizers[name], text)
 
 
-FORGED = pytest.mark.xfail(strict=True, reason="Unigram takes every piece for text, also that of a special token")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=FORGED if name.startswith("Unigram") else ()) for name in KINDS])
+@pytest.mark.parametrize("name", KINDS)
 def test_no_text_makes_a_special_token(tokenizers, name):
     """But for the unknown one: nobody forges the structure of the data by writing it."""
     tokenizer = tokenizers[name]

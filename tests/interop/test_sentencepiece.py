@@ -10,7 +10,6 @@ import time
 import unicodedata
 
 import pytest
-import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +17,6 @@ from tests.hard_strings import HARD
 from tests.interop.test_tokenizers import CORPUS
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.normalization import Replace
-from tinyplm.tokenizers.precompiled import Precompiled
 from tinyplm.tokenizers.unigram import Unigram
 
 spm = pytest.importorskip("sentencepiece")
@@ -65,23 +63,11 @@ TEXTS = st.one_of(
 )
 
 
-def known_to_differ(ours, theirs, text):
-    """See the last tests."""
-    charsmap = len(ours.normalizer.normalizers) and isinstance(ours.normalizer.normalizers[0], Precompiled)
-    if charsmap and any(len(grapheme) > 1 for grapheme in regex.findall(r"\X", text)):
-        return True
-    never_text = [token for token in ours.model.vocab if token.startswith("<") and token.endswith(">") and token != "<user>"]
-    normalized = ours.normalizer(text)
-    return isinstance(ours.model, Unigram) and any(token in normalized for token in never_text)
-
-
 def score(theirs, ids):
     return sum(theirs.get_score(id) for id in ids)
 
 
 def same(ours, theirs, text):
-    if known_to_differ(ours, theirs, text):
-        return
     expected, ids = theirs.encode(text), ours.encode(text)
     assert ours.encoding(text).ids == ids
     if ids != expected:  # as good as each other: 32 bits decide there
@@ -103,7 +89,6 @@ def same_text(ours, theirs, ids):
 def test_hard_strings(both):
     for text in HARD:
         same(*both, text)
-    assert sum(not known_to_differ(*both, text) for text in HARD) > 300
 
 
 @settings(max_examples=40)
@@ -127,14 +112,12 @@ def with_bytes(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("sp") / "tokenizer.model", **options)
 
 
-@pytest.mark.xfail(strict=True, reason="Unigram takes control and byte pieces that stand in the text for these, as `tokenizers`")
 @pytest.mark.parametrize("text", ["<s>", "a</s>b", "<unk>", "<0x41>"])
 def test_control_and_byte_pieces_are_never_text(with_bytes, text):
     ours, theirs = with_bytes
     assert ours.encode(text) == theirs.encode(text)
 
 
-@pytest.mark.xfail(strict=True, reason="Precompiled replaces a grapheme by what its first characters become, as `tokenizers`")
 @pytest.mark.parametrize("text", ["e\u0301\u0323", "\u1100\u1161\u11a8\u11a8", "\uff76\uff9e\u0301"])
 def test_the_character_map_drops_no_marks(with_bytes, text):
     ours, theirs = with_bytes
@@ -160,8 +143,11 @@ def test_spaces_inside_a_text_take_linear_time(tmp_path):
 def test_saved_and_read_by_tokenizers(both, tmp_path):
     hf = pytest.importorskip("tokenizers")
     ours, _ = both
-    ours.save(tmp_path / "tokenizer.json")
+    ours.save(tmp_path)
+    assert Tokenizer.load(tmp_path).parts == ours.parts  # nothing is lost for us
     theirs = hf.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    theirs.save(str(tmp_path / "tokenizer.json"))  # the two keys that only we read are lost there
+    ours = Tokenizer.load(tmp_path / "tokenizer.json")
     for text in [*HARD, "▁ a▁ ▁", "▁▁a b▁▁", "x    y  ", "  x\n \n"]:
         here, there = ours.encoding(text, allow_special=True), theirs.encode(text)
         assert (here.ids, here.offsets) == (there.ids, there.offsets), text

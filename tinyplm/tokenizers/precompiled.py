@@ -27,7 +27,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from operator import add
@@ -105,6 +105,12 @@ def _offset(unit: int) -> int:
 class Precompiled(Component):
     precompiled_charsmap: str  # base64
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str) -> Precompiled:
+        if content.get("longest_match") is True and cls is Precompiled:
+            return LongestMatch.from_json({key: value for key, value in content.items() if key != "longest_match"}, where)
+        return super().from_json(content, where)
+
     def __post_init__(self) -> None:
         _ = self._map  # refuses what is no map
 
@@ -167,10 +173,10 @@ class Precompiled(Component):
 
 @dataclass(frozen=True)
 class LongestMatch(Precompiled):
-    """SentencePiece's own way.  A tokenizer.json has no name for it; it is written there as Precompiled, as others do, too."""
+    """SentencePiece's own way.  A tokenizer.json has no name for it: it is a Precompiled there with a key that only we read."""
 
     def to_json(self) -> dict[str, Any]:
-        return super().to_json() | {"type": "Precompiled"}
+        return super().to_json() | {"type": "Precompiled", "longest_match": True}
 
     @cached_property
     def _leads(self) -> _Known:

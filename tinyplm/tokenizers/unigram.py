@@ -41,7 +41,7 @@ class Unigram(Component):
     unk_id: int | None
     pieces: tuple[tuple[str, float], ...] = field(repr=False)  # (piece, log probability); the place is the id
     byte_fallback: bool = False
-    hidden: frozenset[str] = frozenset()  # pieces that no text is taken for, whatever it looks like; not in files
+    hidden: frozenset[str] = frozenset()  # pieces that no text is taken for, whatever it looks like; only we have it in files
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pieces", tuple((piece, float(score)) for piece, score in self.pieces))
@@ -53,25 +53,29 @@ class Unigram(Component):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Unigram:
-        only_known(content, {"type", "unk_id", "vocab", "byte_fallback"}, f"{where} Unigram")
+        only_known(content, {"type", "unk_id", "vocab", "byte_fallback", "hidden"}, f"{where} Unigram")
         unk_id, pieces, byte_fallback = content.get("unk_id"), content.get("vocab"), content.get("byte_fallback", False)
         if unk_id is not None and type(unk_id) is not int:
             raise ValueError(f"{where} Unigram: unk_id must be an integer or null, got {unk_id!r:.60}")
         if type(byte_fallback) is not bool:
             raise ValueError(f"{where} Unigram: byte_fallback must be true or false, got {byte_fallback!r:.60}")
+        hidden = content.get("hidden", [])
+        if not isinstance(hidden, list) or not all(isinstance(piece, str) for piece in hidden):
+            raise ValueError(f"{where} Unigram: hidden must be a list of pieces, got {hidden!r:.60}")
         if not isinstance(pieces, list):
             raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], got {pieces!r:.60}")
         for entry in pieces:
             if not isinstance(entry, list) or [type(part) for part in entry] not in ([str, float], [str, int]):
                 raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], and has {entry!r:.60}")
         try:
-            return cls(unk_id, tuple(map(tuple, pieces)), byte_fallback)
+            return cls(unk_id, tuple(map(tuple, pieces)), byte_fallback, frozenset(hidden))
         except ValueError as error:
             raise ValueError(f"{where} Unigram: {error}") from None
 
     def to_json(self) -> dict[str, Any]:
         pieces = [list(piece) for piece in self.pieces]
-        return {"type": "Unigram", "unk_id": self.unk_id, "vocab": pieces, "byte_fallback": self.byte_fallback}
+        content = {"type": "Unigram", "unk_id": self.unk_id, "vocab": pieces, "byte_fallback": self.byte_fallback}
+        return content | ({"hidden": sorted(self.hidden)} if self.hidden else {})
 
     @cached_property
     def vocab(self) -> dict[str, int]:
