@@ -20,6 +20,7 @@ import tinyplm
 from tinyplm.backend import keep_freed_memory
 from tinyplm.generation.generate import Memory, stream
 from tinyplm.generation.sampling import Sampling
+from tinyplm.generation.text import prompt_ids
 from tinyplm.tokenizers.chat import TEMPLATES, Template, encode, folder_template
 
 KEYS = "/new begins anew, /exit or Ctrl-D ends, Ctrl-C breaks an answer off"
@@ -68,7 +69,7 @@ class Text:
         self.asked: list[int] = []
 
     def prompt(self, said: str) -> list[int]:
-        self.asked = self.ids + self.tokenizer.encode(said, add_special_tokens=not self.ids)
+        self.asked = self.ids + self.tokenizer.encode(said) if self.ids else prompt_ids(self.tokenizer, said)
         if len(self.asked) > self.room:
             self.asked = self.asked[-(self.room // 2 + 1) :]
             print("(the beginning is forgotten: the context is full)", file=sys.stderr)

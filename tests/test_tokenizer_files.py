@@ -143,3 +143,21 @@ def test_a_vocabulary_without_all_bytes(trained):
     assert tokenizer.encode("abba") == [2, 1, 0]
     with pytest.raises(ValueError, match="no token for 'c', which occurs in 'abc', and no unk_token"):
         tokenizer.encode("abc")
+
+
+def test_added_tokens_of_a_file_are_special_only_if_it_says_so(trained, tmp_path):
+    loaded = load_changed(trained, tmp_path, lambda content: content["added_tokens"][0].pop("special"))
+    assert not loaded.is_special(0) and loaded.encode(f"a{END}")[-1] == 0
+
+
+def test_a_file_that_is_nested_too_deeply(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="not a valid JSON file"):
+        Tokenizer.load(tmp_path)
+
+
+def test_pieces_without_bytes(tmp_path):
+    texts = [" ".join(TEXTS)]
+    without = Tokenizer.train(texts, 150, kind="SentencePiece BPE", byte_fallback=False, character_coverage=1.0)
+    assert without.token_to_id("<0x41>") is None and without.model.byte_fallback is False
+    assert without.encode("\u2603") == [without.token_to_id("▁"), without.token_to_id("<unk>")]

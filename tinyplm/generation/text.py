@@ -41,6 +41,12 @@ class TextStream:
         return text[: len(text) - kept]
 
 
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text that is to go on: with what the tokenizer's template puts before it, but not the token that ends it."""
+    ids = tokenizer.encode(text, add_special_tokens=True)
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_id else ids
+
+
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of the text that begins the stop string."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
