@@ -99,7 +99,7 @@ class BPE(Component):
                     continue
             if unknown is None:
                 unknown = self._unknown(char, word)
-            if self.fuse_unk and found and found[-1][0] == unknown and found[-1][2] == i:
+            if self.fuse_unk and found and found[-1][0] == unknown:
                 found[-1] = (unknown, found[-1][1], i + 1)
             else:
                 found.append((unknown, i, i + 1))
