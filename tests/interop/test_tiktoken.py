@@ -84,3 +84,9 @@ def test_offsets(both):
         assert decoded == text
         if "\ufffd" not in text:
             assert [start for start, _ in ours.encoding(text).offsets] == starts, text
+
+
+def test_the_pattern_of_o200k_is_the_published_one(monkeypatch):
+    published = pytest.importorskip("tiktoken_ext.openai_public")
+    monkeypatch.setattr(published, "load_tiktoken_bpe", lambda *_, **__: {})  # the ranks would be downloaded
+    assert published.o200k_base()["pat_str"] == O200K_PATTERN

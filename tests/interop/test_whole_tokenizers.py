@@ -225,6 +225,7 @@ CHAINS = {
 
 ADDED = [
     hf.AddedToken("ferry", normalized=True),
+    hf.AddedToken("ferry boats", normalized=True),
     hf.AddedToken("The River", normalized=True, single_word=True),
     hf.AddedToken("naïve ÉTÉ", normalized=True),
     hf.AddedToken("ha ha", normalized=False),
@@ -234,7 +235,7 @@ ADDED = [
     hf.AddedToken("春天", normalized=False, single_word=True),
 ]
 ADDED_TEXTS = [
-    "The River ferry; the river ferries, the rivers",
+    "The River ferry; the river ferries, ferry boats, the rivers",
     "naïve ÉTÉ, NAÏVE été, naive ete",
     "x  <mask>  y <mask><mask>\n<mask> z",
     "x  <sep>  y <sep><sep>\n<sep>\u3000z <mask> <sep> ",
@@ -258,6 +259,8 @@ def trained_there(name, added=False):
         content["model"]["byte_fallback"] = True
     if name in ("LLaMA-2", "Mistral", "Gemma", "Unigram with bytes"):  # bytes are no added tokens
         content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in BYTES]
+    if name == "LLaMA-3":  # tokens that merges do not reach, only ignore_merges
+        content["model"]["merges"] = content["model"]["merges"][::2]
     tokenizer = hf.Tokenizer.from_str(json.dumps(content))
     if added:
         tokenizer.add_tokens(ADDED)
