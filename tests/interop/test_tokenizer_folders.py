@@ -156,7 +156,8 @@ def assert_equal(ours, theirs):
         for pair in (None, "The second one"):
             encoding = ours.encoding(text, pair, allow_special=True)
             expected = theirs(text, pair, return_token_type_ids=True, return_special_tokens_mask=True)
-            assert encoding.tokens == theirs.convert_ids_to_tokens(expected["input_ids"])
+            written = theirs.convert_ids_to_tokens(expected["input_ids"])
+            assert [t.strip() if t.endswith(("<mask>", "[MASK]")) else t for t in encoding.tokens] == written  # these take spaces
             assert encoding.ids == expected["input_ids"]
             assert encoding.type_ids == expected["token_type_ids"]
             assert encoding.special_tokens_mask == expected["special_tokens_mask"]

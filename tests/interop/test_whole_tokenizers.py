@@ -3,7 +3,7 @@ read there.  Everything that is known of each token, and the text of the ids, is
 
 The libraries' tables of Unicode are of several ages, so fuzzed characters are those of Unicode 3.2, which Python knows.
 An added special token is always matched there, so `allow_special=True` is compared.  `tokens` there has a piece of the text
-instead of the token for what is unknown to Unigram, and for an added token with the white space around it; ours has the token.
+instead of the token for what is unknown to Unigram; ours has the token.
 """
 
 from __future__ import annotations
@@ -283,7 +283,9 @@ def same(ours, theirs, text, pair=None, renamed=()):
         if pair is None:
             assert ours.encode(text, True, add_special_tokens) == here.ids, text
         ids = [id for id in here.ids if id not in renamed]
-        assert [token for token, id in zip(here.tokens, here.ids) if id in ids] == list(map(theirs.id_to_token, ids)), text
+        unknown = getattr(ours.model, "unk_id", None)
+        known = [k for k, id in enumerate(here.ids) if id != unknown]
+        assert [here.tokens[k] for k in known] == [there.tokens[k] for k in known], text
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=False), text
         assert ours.decode(ids, skip_special=True) == theirs.decode(ids), text
 
@@ -326,20 +328,13 @@ def test_trained_there_fuzzed(pair_of_tokenizers, text, pair):
 def test_added_tokens(name, tmp_path):
     """The library (0.23) writes an added token that is `normalized` in its normalised form: "The River" is "the river" in BERT's
     text.  Ours writes it as it was added, which the library did before."""
-    theirs = trained_there(name, added=True)
+    # read again, since it goes on taking a token for special that was special when it was trained
+    theirs = hf.Tokenizer.from_str(trained_there(name, added=True).to_str())
     ours = read_here(theirs, tmp_path / "tokenizer.json")
     renamed = {token.id for token in ours.added_tokens if theirs.id_to_token(token.id) != token.content}
     assert all(ours.normalizer(token.content) != token.content for token in ours.added_tokens if token.id in renamed)
     texts = [*ADDED_TEXTS, *HARD[::8]]
-    if name in ("RoBERTa", "digits and byte-level"):  # see the next test
-        texts = [text for text in texts if not any(spaced in text for spaced in ("> ", " <", ">\n", "\n<", ">\u3000"))]
     check(ours, theirs, texts, renamed)
-
-
-@pytest.mark.xfail(strict=True, reason="offsets are trimmed by the token's own spelling, there by the text it took")
-def test_offsets_of_an_added_token_that_takes_spaces_are_trimmed(tmp_path):
-    theirs = trained_there("RoBERTa", added=True)
-    same(read_here(theirs, tmp_path / "tokenizer.json"), theirs, "x <mask>")
 
 
 def test_files_are_written_as_there(pair_of_tokenizers, tmp_path):

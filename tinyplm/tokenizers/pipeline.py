@@ -43,13 +43,16 @@ def begins_with_text(normalizer: Any, text: str) -> bool:
     return not piece.text or piece.spans[0][0] == 0
 
 
-def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterator[tuple[int, int, int, int]]:
-    """(id, start, end, number of the word) for each token; start and end are places in `text`, an added token is a word."""
+def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterator[tuple[int, int, int, int, str | None]]:
+    """(id, start, end, number of the word, what stands there) for each token; start and end are places in `text`.
+
+    An added token is a word, and what stands there may be more than its content: the spaces that it took along.
+    """
     word = 0
     added = tokenizer._added
     for start, end, id in added.find(text, False, allow_special):
         if id is not None:
-            yield id, start, end, word
+            yield id, start, end, word, text[start:end]
             word += 1
             continue
         piece = Aligned.of(text[start:end], start)
@@ -57,12 +60,12 @@ def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterato
             piece = tokenizer.normalizer.aligned(piece)
         for a, b, id in added.find(piece.text, True, allow_special):
             if id is not None:
-                yield id, *piece.original(a, b), word
+                yield id, *piece.original(a, b), word, piece.text[a:b]
                 word += 1
                 continue
             part = piece.part(a, b)
             cut = tokenizer.pre_tokenizer
             for w in [part] if cut is None else cut.cut_aligned(part, part.start == 0):
                 for id, c, d in tokenizer.spans_of(w.text, allow_special):
-                    yield id, *w.original(c, d), word
+                    yield id, *w.original(c, d), word, None
                 word += 1

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +59,7 @@ class SentencePieceModel:
         if self.model_type == "unigram":
             unseen = frozenset(p for p, _, kind in self.pieces if kind not in ("normal", "user_defined"))
             pieces = tuple(zip([p for p, _, _ in self.pieces], self._scores()))
-            return Unigram(unknown, pieces, self.byte_fallback, unseen)
+            return Unigram(unknown, pieces, self.byte_fallback, unseen, single=True)
         if chosen := [p for p, _, kind in self.pieces if kind == "user_defined"]:
             raise ValueError(f"user-defined pieces in a BPE model are not supported: {chosen[0]!r}")
         vocab = {p: id for id, (p, _, _) in enumerate(self.pieces)}
@@ -69,7 +70,9 @@ class SentencePieceModel:
         """A user-defined piece has length times the best score: more than its parts together, though not more than one longer
         piece that covers it, which is taken then."""
         best = max((score for _, score, kind in self.pieces if kind == "normal"), default=0.0)
-        return [len(p.encode()) * best - 0.1 if kind == "user_defined" else score for p, score, kind in self.pieces]
+        return [
+            array("f", [len(p.encode()) * best])[0] - 0.1 if kind == "user_defined" else score for p, score, kind in self.pieces
+        ]
 
     def normalizer(self) -> normalization.Sequence:
         steps: list[Any] = []

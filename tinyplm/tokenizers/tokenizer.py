@@ -211,10 +211,10 @@ class Tokenizer:
         check_encodable(text)
         found = list(pipeline.tokens_with_spans(self, text, allow_special))
         return Encoding.of(
-            ids=[id for id, _, _, _ in found],
-            tokens=[self._tokens[id] for id, _, _, _ in found],
-            offsets=[(start, end) for _, start, end, _ in found],
-            word_ids=[word for _, _, _, word in found],
+            ids=[id for id, _, _, _, _ in found],
+            tokens=[self._tokens[id] if text is None else text for id, _, _, _, text in found],
+            offsets=[(start, end) for _, start, end, _, _ in found],
+            word_ids=[word for _, _, _, word, _ in found],
             type_id=type_id,
         )
 

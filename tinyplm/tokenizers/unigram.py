@@ -15,14 +15,14 @@ is a path.  Neighbouring unknown characters become one unknown token; or, with b
 their UTF-8, if all of these are there.
 
 Ties go to the piece that begins first, as in the library `tokenizers` and in SentencePiece; log probabilities are added from
-left to right in 64 bits, as in the former.  SentencePiece adds in 32 bits: where two segmentations are as good as equal, it
-may decide otherwise.
+left to right in 64 bits, as in the former.  SentencePiece keeps sums in 32 bits; so does a model read from its files (`single`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import nlargest
@@ -31,7 +31,6 @@ from typing import Any
 
 from ..random import generator
 from .component import Component, only_known
-from .vocabulary import cutter
 
 UNKNOWN_PENALTY = 10.0
 
@@ -41,7 +40,10 @@ class Unigram(Component):
     unk_id: int | None
     pieces: tuple[tuple[str, float], ...] = field(repr=False)  # (piece, log probability); the place is the id
     byte_fallback: bool = False
-    hidden: frozenset[str] = frozenset()  # pieces that no text is taken for, whatever it looks like; only we have it in files
+    # Two that only we have in files, for models of SentencePiece: pieces that no text is taken for, whatever it looks like; and
+    # that log probabilities are added in 32 bits, which decides between segmentations that are as good as equal.
+    hidden: frozenset[str] = frozenset()
+    single: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pieces", tuple((piece, float(score)) for piece, score in self.pieces))
@@ -53,7 +55,7 @@ class Unigram(Component):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Unigram:
-        only_known(content, {"type", "unk_id", "vocab", "byte_fallback", "hidden"}, f"{where} Unigram")
+        only_known(content, {"type", "unk_id", "vocab", "byte_fallback", "hidden", "single"}, f"{where} Unigram")
         unk_id, pieces, byte_fallback = content.get("unk_id"), content.get("vocab"), content.get("byte_fallback", False)
         if unk_id is not None and type(unk_id) is not int:
             raise ValueError(f"{where} Unigram: unk_id must be an integer or null, got {unk_id!r:.60}")
@@ -62,20 +64,23 @@ class Unigram(Component):
         hidden = content.get("hidden", [])
         if not isinstance(hidden, list) or not all(isinstance(piece, str) for piece in hidden):
             raise ValueError(f"{where} Unigram: hidden must be a list of pieces, got {hidden!r:.60}")
+        if type(single := content.get("single", False)) is not bool:
+            raise ValueError(f"{where} Unigram: single must be true or false, got {single!r:.60}")
         if not isinstance(pieces, list):
             raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], got {pieces!r:.60}")
         for entry in pieces:
             if not isinstance(entry, list) or [type(part) for part in entry] not in ([str, float], [str, int]):
                 raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], and has {entry!r:.60}")
         try:
-            return cls(unk_id, tuple(map(tuple, pieces)), byte_fallback, frozenset(hidden))
+            return cls(unk_id, tuple(map(tuple, pieces)), byte_fallback, frozenset(hidden), single)
         except ValueError as error:
             raise ValueError(f"{where} Unigram: {error}") from None
 
     def to_json(self) -> dict[str, Any]:
         pieces = [list(piece) for piece in self.pieces]
         content = {"type": "Unigram", "unk_id": self.unk_id, "vocab": pieces, "byte_fallback": self.byte_fallback}
-        return content | ({"hidden": sorted(self.hidden)} if self.hidden else {})
+        ours = {"hidden": sorted(self.hidden), "single": self.single}
+        return content | {name: value for name, value in ours.items() if value}
 
     @cached_property
     def vocab(self) -> dict[str, int]:
@@ -93,7 +98,8 @@ class Unigram(Component):
     @cached_property
     def _unknown(self) -> tuple[float, dict]:
         """The trie's node after an unknown character."""
-        return min((score for _, score in self.pieces), default=0.0) - UNKNOWN_PENALTY, {}
+        score = min((score for _, score in self.pieces), default=0.0) - UNKNOWN_PENALTY
+        return array("f" if self.single else "d", [score])[0], {}
 
     @cached_property
     def _trie(self) -> dict[str, list]:
@@ -120,14 +126,6 @@ class Unigram(Component):
     def encode_spans(self, word: str) -> list[tuple[int, int, int]]:
         """(id, start, end): also where it stands in the word.  The bytes of unknown characters all have the span of these."""
         return self._tokens(word, self._best(word))
-
-    def cut(self, text: str) -> list[str]:
-        """The text in parts that can be encoded alone, for where it was not cut into words."""
-        return self._cutter(text)
-
-    @cached_property
-    def _cutter(self) -> Callable[[str], list[str]]:
-        return cutter(self.vocab)
 
     def nbest(self, word: str, n: int) -> list[tuple[list[int], float]]:
         """The n most probable segmentations, or all if there are fewer: (ids, log probability), the best first."""
@@ -180,18 +178,23 @@ class Unigram(Component):
         """
         n = len(word)
         first, unknown = self._trie.get, self._unknown
-        best, before = [-math.inf] * (n + 1), [0] * (n + 1)
+        best: Any = [-math.inf] * (n + 1)
+        best, before = array("f", best) if self.single else best, [0] * (n + 1)
         best[0] = 0.0
         for start, char in enumerate(word):
             here, end = best[start], start + 1
             score, children = first(char, unknown)
-            if (total := here + score) > best[end]:
-                best[end], before[end] = total, start
+            if (total := here + score) > (old := best[end]):
+                best[end] = total
+                if best[end] > old:  # in 32 bits it may be the same
+                    before[end] = start
             while end < n and (node := children.get(word[end])) is not None:
                 end += 1
                 score, children = node
-                if (total := here + score) > best[end]:
-                    best[end], before[end] = total, start
+                if (total := here + score) > (old := best[end]):
+                    best[end] = total
+                    if best[end] > old:
+                        before[end] = start
         cuts = [n]
         while n:
             n = before[n]

@@ -46,7 +46,7 @@ def tokens_by_id(vocab: Mapping[str, int], added: Iterable[tuple[str, int]]) -> 
 
 
 def cutter(vocab: Mapping[str, int]) -> Callable[[str], list[str]]:
-    """A function that cuts a text into parts which a BPE or Unigram model can encode alone, with the same result.
+    """A function that cuts a text into parts which a BPE model can encode alone, with the same result.
 
     A SentencePiece model takes a text as one word, with its spaces written "▁".  The parts begin at a "▁" that follows another
     character.  No token goes across such a border when none has a "▁" inside; else the text stays whole.
