@@ -250,3 +250,19 @@ def test_a_number_is_not_true_and_what_is_off_is_let_through():
     for wrong in {"special": 1}, {"id": True}, {"later": True}:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             AddedToken.from_json({"id": 0, "content": "a"} | wrong, "file")
+
+
+def test_sampled_segmentations():
+    """Each word is drawn on its own, the key decides, and a large alpha leaves only the best."""
+    tokenizer = Tokenizer.train(TEXTS, 200, kind="Unigram")
+    text = "low lower lowest low lower lowest low"
+    drawn = {tuple(tokenizer.sample(text, key, alpha=0.1)) for key in range(20)}
+    assert len(drawn) > 10 and tokenizer.sample(text, 3) == tokenizer.sample(text, 3)
+    assert all(tokenizer.decode(ids) == text for ids in drawn)
+    spelled = "|".join(tokenizer.id_to_token(id) for id in tokenizer.sample(" lowest" * 20, 0, alpha=0.1))
+    assert len({word.strip("|") for word in spelled.split("▁")}) > 2  # one word is cut in several ways
+    assert tokenizer.sample(text, 0, alpha=1000.0) == tokenizer.encode(text)
+    assert tokenizer.sample("low</s>", 1, allow_special=True)[-1] == tokenizer.eos_id
+    assert tokenizer.eos_id not in tokenizer.sample("low</s>", 1)
+    with pytest.raises(ValueError, match="sampled from a Unigram model, and this one is BPE"):
+        Tokenizer.train(TEXTS, 300).sample(text, 0)

@@ -13,10 +13,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from operator import index
 from typing import Any
 
+from ..random import fold
 from . import files, pipeline
 from .added import AddedToken, AddedTokens
 from .bytelevel import chars_to_bytes, check_encodable
@@ -26,6 +27,7 @@ from .encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 from .recipes import RECIPES
 from .stream import ByteStream, TokenStream
 from .templates import Sequence as PostProcessors
+from .unigram import Unigram
 from .vocabulary import tokens_by_id
 
 END_OF_TEXT = "<|endoftext|>"
@@ -164,8 +166,22 @@ class Tokenizer:
 
         add_special_tokens: with what the post-processor puts around a single text ([CLS] and [SEP]).
         """
+        ids = self._encode(text, allow_special, self._caches[bool(allow_special)].__getitem__)
+        return self._processor.ids(ids) if add_special_tokens else ids
+
+    def sample(self, text: str, key: int, *, alpha: float = 0.1, allow_special: bool = False) -> list[int]:
+        """The ids of a random segmentation: x with probability in proportion to P(x)^alpha, word by word.
+
+        Subword regularisation (Kudo 2018, section 3.1): in each epoch the model sees a text cut in other ways.  key: random.py.
+        ValueError if the model has no probabilities: only Unigram has.
+        """
+        model, numbers = self._models[bool(allow_special)], count()
+        if not isinstance(model, Unigram):
+            raise ValueError(f"segmentations can be sampled from a Unigram model, and this one is {type(model).__name__}")
+        return self._encode(text, allow_special, lambda word: model.sample(word, fold(key, next(numbers)), alpha))
+
+    def _encode(self, text: str, allow_special: bool, ids_of: Callable[[str], Sequence[int]]) -> list[int]:
         check_encodable(text)
-        words = self._caches[bool(allow_special)]
         ids: list[int] = []
         for start, end, id in self._added.find(text, False, allow_special):
             if id is not None:
@@ -181,8 +197,8 @@ class Tokenizer:
                     ids.append(id)
                 else:
                     cut = self._cut(piece[a:b], first and a == 0)
-                    ids.extend(chain.from_iterable(map(words.__getitem__, cut)))
-        return self._processor.ids(ids) if add_special_tokens else ids
+                    ids.extend(chain.from_iterable(map(ids_of, cut)))
+        return ids
 
     def spans_of(self, word: str, allow_special: bool) -> Sequence[tuple[int, int, int]]:
         """(id, start, end) of the word's tokens; without allow_special no text is taken for a special one."""
