@@ -97,6 +97,7 @@ def write_texts(folder: Path) -> dict[str, int]:
         repeated.append(document)
         size += len(document.encode())
     texts["5 MB"] = "".join(repeated)
+    texts["100 kB"] = texts["english"][:100_000]
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
     return {name: len(text.encode()) for name, text in texts.items()}
@@ -137,8 +138,9 @@ def write_tokenizers(folder: Path, names: set[str]) -> None:
         Tokenizer.train(texts, ENTRIES, kind=kind, **options).save(folder / f"{name}.json")
     if "large" in names:
         Tokenizer(**large_parts()).save(folder / "large.json")
-    if "SentencePiece" in names:
-        (folder / "SentencePiece.model").write_bytes(train_sentencepiece(english[0].splitlines(), "bpe"))
+    for name, model_type in {"SentencePiece": "bpe", "SentencePiece, Unigram": "unigram"}.items():
+        if name in names:
+            (folder / f"{name}.model").write_bytes(train_sentencepiece(english[0].splitlines(), model_type))
 
 
 def large_parts() -> dict[str, Any]:
@@ -299,6 +301,7 @@ ROWS = {
     "encode English, WordPiece, cold": Row("tokenizers", encoding(COLD), "WordPiece", "english", 1 / 3),
     "encode English, Unigram, cold": Row("tokenizers", encoding(COLD), "Unigram", "english", 1 / 3),
     "encode English, BPE, cold": Row("sentencepiece", encoding(COLD), "SentencePiece", "english", None),
+    "encode 100 kB, Unigram": Row("sentencepiece", encoding(COLD), "SentencePiece, Unigram", "100 kB", None),
     "encode Chinese, GPT-2, cold": Row("tokenizers", encoding(COLD), "Chinese", "chinese", 1 / 4),
     "encode English with offsets": Row("tokenizers", offsets, "GPT-2", "english", None),
     "encode Chinese with offsets": Row("tokenizers", offsets, "Chinese", "chinese", None),
