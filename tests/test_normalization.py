@@ -29,7 +29,7 @@ from tinyplm.tokenizers.normalization import (
     Strip,
     StripAccents,
 )
-from tinyplm.tokenizers.precompiled import _clusters
+from tinyplm.tokenizers.precompiled import LongestMatch, _clusters
 
 RULES = {
     **{"ﬁ": "fi", "é": "e\u0301", "½": "1/2", "\n": " ", "\x07": "", "Ａ": "a", "a": "A", "\r": " ", "ab": "no", "\u0323": ""},
@@ -176,6 +176,21 @@ def test_precompiled_with_any_rules(far, rules, text):
     normalizer = Precompiled(base64.b64encode(charsmap.build(rules, far)).decode())
     for part in (text, "".join(rules)):
         assert normalizer(part) == charsmap.normalize(rules, _clusters(part))
+
+
+@pytest.mark.parametrize("far", [False, True])
+@given(
+    st.dictionaries(st.text("ab\u0301가é", min_size=1, max_size=4), st.text("xyé한ﬁ", max_size=3), max_size=20),
+    st.text("abc\u0301가é", max_size=30),
+)
+def test_the_longest_match(far, rules, text):
+    """SentencePiece's own rule; most texts have several rules that begin at one place."""
+    normalizer = LongestMatch(base64.b64encode(charsmap.build(rules, far)).decode())
+    assert normalizer(text) == charsmap.normalize_longest(rules, text)
+    piece = normalizer.aligned(Aligned.of(text))
+    assert piece.text == normalizer(text) and len(piece.spans) == len(piece.text)
+    again = NORMALIZERS["Precompiled"].from_json(normalizer.to_json(), "")
+    assert type(again) is LongestMatch and again == normalizer
 
 
 @pytest.mark.parametrize(

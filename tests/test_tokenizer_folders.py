@@ -323,6 +323,9 @@ def test_albert_does_not_take_a_number_with_its_comma(tmp_path):
     tokenizer = Tokenizer.load(folder(tmp_path, config, spiece_model=message(*pieces)))
     tokens = [tokenizer.id_to_token(id) for id in tokenizer.encode("9, s,")]
     assert tokens == ["▁9", ",", "▁", "s,"]
+    assert tokenizer.model.single and "<s>" in tokenizer.model.hidden  # all else is as in the .model
+    fullwidth = "\uff1cs\uff1e"  # NFKD makes "<s>" of it, which is text all the same
+    assert tokenizer.token_to_id("<s>") not in tokenizer.encode(fullwidth, allow_special=True)
 
 
 def test_the_mask_of_roberta_takes_the_space_before_it_along(tmp_path):

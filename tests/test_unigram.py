@@ -52,6 +52,39 @@ def test_the_best_segmentation_has_the_greatest_probability(scores, word):
         assert total == pytest.approx(best)
 
 
+PIECES = ["a", "b", *("a" * n for n in (2, 3, 5, 7)), "ab", "ba", "aab", "abab"]
+
+
+@given(st.lists(st.floats(-12, 0, width=32), min_size=len(PIECES), max_size=len(PIECES)), st.text("ab", max_size=60))
+@example([-3.1, -3.3, -4.7, -6.1, -8.9, -9.3, -5.1, -5.2, -6.3, -8.1], "a" * 60)
+def test_sums_in_single_precision(values, word):
+    scores = {piece: float(np.float32(value)) for piece, value in zip(PIECES, values)}
+    unigram, _ = model(scores, single=True)
+    assert [PIECES[id - 1] for id in unigram.encode(word)] == naive.best_in_single_precision(word, scores)
+    again = Unigram.from_json(json.loads(json.dumps(unigram.to_json())), "")
+    assert again == unigram and again.single
+
+
+def test_single_precision_decides_ties():
+    scores = dict(zip(PIECES, [float(np.float32(v)) for v in (-3.1, -3.3, -4.7, -6.1, -8.9, -9.3, -5.1, -5.2, -6.3, -8.1)]))
+    double, single = (model(scores, single=single)[0] for single in (False, True))
+    words = ["a" * n for n in range(1, 200)]
+    assert any(double.encode(word) != single.encode(word) for word in words)  # else nothing of this is tested
+    for word in words:
+        assert score(double, double.encode(word)) == pytest.approx(score(double, single.encode(word)), rel=1e-5)  # 24 bits
+
+
+def test_hidden_pieces_are_only_text():
+    scores = {"<": -1.0, "s": -1.0, ">": -1.0, "<s>": -0.1}
+    unigram, _ = model(scores)
+    hidden = unigram.without(["<s>", "never"])
+    assert unigram.encode("<s>") == [4] and hidden.encode("<s>") == [1, 2, 3]
+    assert hidden.vocab == unigram.vocab and hidden.hidden == {"<s>"}
+    assert Unigram.from_json(json.loads(json.dumps(hidden.to_json())), "") == hidden
+    only = Unigram(0, (UNK, ("<s>", -1.0)), hidden=frozenset(["<s>"]))  # nor when unknown characters are joined to it
+    assert only.encode("<s>") == [0]
+
+
 @given(vocabularies, words)
 def test_likelihood(scores, word):
     unigram, unknown = model(scores)

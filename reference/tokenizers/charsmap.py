@@ -42,6 +42,17 @@ def build(rules: dict[str, str], far: bool = False) -> bytes:
     return len(trie_bytes).to_bytes(4, "little") + trie_bytes + texts
 
 
+def normalize_longest(rules: dict[str, str], text: str) -> str:
+    """By SentencePiece's own rule: the longest string that fits, from left to right.   Kudo & Richardson 2018, section 3.2"""
+    result = ""
+    while text:
+        fitting = [old for old in rules if text.startswith(old)]
+        old = max(fitting, key=len) if fitting else text[0]
+        result += rules.get(old, old)
+        text = text[len(old) :]
+    return result
+
+
 def normalize(rules: dict[str, str], clusters: list[str]) -> str:
     """The text that was cut into these grapheme clusters, by the rule of the library `tokenizers`."""
     result = ""

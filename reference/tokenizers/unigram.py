@@ -7,6 +7,7 @@ pieces, or single unknown characters, which have a score of their own.  Standard
 from __future__ import annotations
 
 import math
+import struct
 from itertools import product
 
 
@@ -34,6 +35,20 @@ def log_likelihood(word: str, scores: dict[str, float], unknown: float) -> float
 
 def nbest(word: str, scores: dict[str, float], unknown: float, n: int) -> list[tuple[list[str], float]]:
     return sorted(segmentations(word, scores, unknown), key=lambda found: -found[1])[:n]
+
+
+def best_in_single_precision(word: str, scores: dict[str, float]) -> list[str]:
+    """Viterbi as SentencePiece reckons: every sum is rounded to 32 bits, and of equal ones the piece that begins first stays."""
+
+    def rounded(number: float) -> float:
+        return struct.unpack("f", struct.pack("f", number))[0]
+
+    best: list[tuple[float, list[str]]] = [(0.0, [])]
+    for end in range(1, len(word) + 1):
+        found = [(rounded(best[start][0] + rounded(scores[word[start:end]])), [*best[start][1], word[start:end]])
+                 for start in range(end) if word[start:end] in scores]  # fmt: skip
+        best.append(max(found, key=lambda sum_and_pieces: sum_and_pieces[0]))  # the first of the greatest
+    return best[-1][1]
 
 
 def distribution(word: str, scores: dict[str, float], unknown: float, alpha: float) -> list[tuple[list[str], float]]:

@@ -21,7 +21,7 @@ import regex
 from . import pretokenization
 from .bytelevel import chars_to_bytes
 from .component import Component
-from .patterns import compile_pattern, find_matches
+from .patterns import compile_pattern, substitute
 
 _BYTE = regex.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # the library reads "+A" as a number, too
 
@@ -167,16 +167,7 @@ class Replace(Decoder):
         return compile_pattern(self.pattern)
 
     def chain(self, tokens: list[str]) -> list[str]:
-        return [self._replaced(token) for token in tokens]
-
-    def _replaced(self, token: str) -> str:
-        if not token:
-            return token
-        parts, place = [], 0
-        for start, end in find_matches(self._regex, token):
-            parts += [token[place:start], self.content]
-            place = end
-        return "".join(parts) + token[place:]
+        return [substitute(self._regex, self.content, token) for token in tokens]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ another way by another class, and wrong ids are worse than none.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def _tidied(parts: Parts, settings: Settings, lower: bool) -> Parts:
     if _flag(settings, "do_lower_case", lower):
         steps.append(normalization.Lowercase())
     normalizer = normalization.Sequence((*steps, *parts["normalizer"].normalizers))
-    return parts | {"normalizer": normalizer, "model": Unigram(model.unk_id, pieces, model.byte_fallback)}
+    return parts | {"normalizer": normalizer, "model": replace(model, pieces=pieces)}
 
 
 def _number_comma(piece: str) -> bool:

@@ -25,7 +25,7 @@ import regex
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR
 from .component import Component, only_known, read_component
-from .patterns import compile_pattern, find_matches
+from .patterns import compile_pattern, find_matches, substitute
 from .precompiled import Precompiled
 from .unicode_forms import NFC, NFD, NFKC, NFKD
 
@@ -207,22 +207,15 @@ class Replace(Component):
     def _regex(self) -> regex.Pattern:
         return compile_pattern(self.pattern)
 
-    def _matches(self, text: str) -> list[Span]:
-        return find_matches(self._regex, text) if text else []  # the library finds none in an empty text
-
     def __call__(self, text: str) -> str:
         if "String" in self.pattern:
             return text.replace(self.pattern["String"], self.content) if text else text
-        parts, place = [], 0
-        for start, end in self._matches(text):
-            parts += text[place:start], self.content
-            place = end
-        return "".join(parts) + text[place:]
+        return substitute(self._regex, self.content, text)
 
     def aligned(self, piece: Aligned) -> Aligned:
         spans: list[Span] = []
         place = 0
-        for start, end in self._matches(piece.text):
+        for start, end in find_matches(self._regex, piece.text) if piece.text else ():
             spans += piece.spans[place:start]
             spans += [piece.spans[end - 1] if end else (piece.start, piece.start)] * len(self.content)
             place = end

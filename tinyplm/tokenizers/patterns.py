@@ -114,6 +114,15 @@ def compile_pattern(pattern: Any) -> regex.Pattern:
         raise ValueError(f"the regular expression {expression!r:.80} is not supported: {error}") from None
 
 
+def substitute(pattern: regex.Pattern, content: str, text: str) -> str:
+    r"""Each match, from left to right, replaced by a text in which \1 means nothing special; nothing matches an empty text."""
+    parts, place = [], 0
+    for start, end in find_matches(pattern, text) if text else ():
+        parts += [text[place:start], content]
+        place = end
+    return "".join(parts) + text[place:]
+
+
 def find_matches(pattern: regex.Pattern, text: str) -> list[Span]:
     """Where the pattern matches, from left to right.
 

@@ -173,7 +173,10 @@ class Precompiled(Component):
 
 @dataclass(frozen=True)
 class LongestMatch(Precompiled):
-    """SentencePiece's own way.  A tokenizer.json has no name for it: it is a Precompiled there with a key that only we read."""
+    """SentencePiece's own way: from left to right the longest string that stands at a place, else the character itself.
+
+    A tokenizer.json has no name for it: it is a Precompiled there with a key that only we read.
+    """
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"type": "Precompiled", "longest_match": True}
@@ -205,11 +208,11 @@ class LongestMatch(Precompiled):
 class _Known(dict):
     """What is known of a function's values.  Emptied when full: the most frequent come back at once."""
 
-    def __init__(self, function: Callable[..., str]):
+    def __init__(self, function: Callable[[Any], Any]):
         super().__init__()
         self.function = function
 
-    def __missing__(self, key: int | str) -> str:
+    def __missing__(self, key: int | str) -> Any:
         if len(self) >= 1 << 16:
             self.clear()
         self[key] = value = self.function(key)

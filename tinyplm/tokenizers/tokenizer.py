@@ -172,7 +172,7 @@ class Tokenizer:
     def sample(self, text: str, key: int, *, alpha: float = 0.1, allow_special: bool = False) -> list[int]:
         """The ids of a random segmentation: x with probability in proportion to P(x)^alpha, word by word.
 
-        Subword regularisation (Kudo 2018, section 3.1): in each epoch the model sees a text cut in other ways.  key: random.py.
+        Subword regularisation (Kudo 2018, section 3.3): in each epoch the model sees a text cut in other ways.  key: random.py.
         ValueError if the model has no probabilities: only Unigram has.
         """
         model, numbers = self._models[bool(allow_special)], count()
