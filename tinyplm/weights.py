@@ -47,7 +47,7 @@ _OPERATIONS = {
 
 
 class Rename:
-    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both stands for the number of a layer, "{j}" for one within."""
+    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both is the number of a layer, "{j}" of one within it."""
 
     def __init__(self, hub: str, *paths: str, operation: str | Operation = "copy") -> None:
         self.hub, self.paths = hub, paths

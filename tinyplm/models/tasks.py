@@ -56,9 +56,10 @@ def pooled_shapes(width: int, **parts: int) -> dict:
     return {"pooler": dense(width, width), **{name: dense(width, outputs) for name, outputs in parts.items()}}
 
 
-def lm_head(p, hidden, *, config):
-    """layers.heads.lm_transform by the config's hidden_act and layer_norm_eps; p = {"transform", ...}."""
-    h, back = lm_transform(p["transform"], hidden, activation=ACTIVATIONS[config.hidden_act], eps=config.layer_norm_eps)
+def lm_head(p, hidden, *, config, activation=None):
+    """layers.heads.lm_transform by the config's layer_norm_eps and hidden_act, or another activation; p = {"transform", ...}."""
+    activation = ACTIVATIONS[config.hidden_act] if activation is None else activation
+    h, back = lm_transform(p["transform"], hidden, activation=activation, eps=config.layer_norm_eps)
 
     def backward(dh):
         dtransform, dhidden = back(dh)
