@@ -28,6 +28,7 @@ BEFORE_NUMBERS = frozenset("no nos fig figs eq eqs sec secs ch chap vol vols p p
 _CLOSING = "\"'”’»)\\]"
 _END = re.compile(rf"[.!?…]+[{_CLOSING}]*(?=\s)|[。！？]+[{_CLOSING}」』）】》]*")
 _OPENING = "\"'“‘«([¿¡「『（【《"
+_FOLLOWING = re.compile(r"\s*[" + re.escape(_OPENING) + r"]*(.?)", re.DOTALL)
 _CODE = re.compile(r" {4}|\t|>>> |\.\.\. |\$ ")
 _ITEM = re.compile(r"\s*(?:[-*•]|\d{1,3}[.)])\s")
 _LAST_WORD = re.compile(r"[^\s" + re.escape(_OPENING) + r"]*\Z")
@@ -83,12 +84,12 @@ def _sentences(block: str) -> list[str]:
 
 
 def _ends(block: str, end: re.Match) -> bool:
-    rest = block[end.end() :].lstrip().lstrip(_OPENING)[:1]
-    if not rest or rest.islower():
+    following = _FOLLOWING.match(block, end.end())[1]
+    if not following or following.islower():
         return False
     if end[0] != ".":  # more than a full stop: no abbreviation
         return True
     word = _LAST_WORD.search(block[max(0, end.start() - 20) : end.start()])[0]  # the last 20 letters decide
     if _INITIALS.match(word) and word != "I":
         return False
-    return word.lower() not in ABBREVIATIONS and not (word.lower() in BEFORE_NUMBERS and rest.isdigit())
+    return word.lower() not in ABBREVIATIONS and not (word.lower() in BEFORE_NUMBERS and following.isdigit())

@@ -190,8 +190,8 @@ class MaskedTranslations:
 class PermutedWindows:
     """Windows of a packed token array, predicted in a random order: XLNet's pretraining.
 
-    tokens and separators as in MaskedWindows.  Inputs: input_ids (B, T), perm_mask (B, T, T), target_mapping (B, M, T); targets: logits (B, M).  predictions M, K, longest
-    and reuse as in permutation_sample.
+    tokens and separators as in MaskedWindows; predictions (M), K, longest and reuse as in permutation_sample.
+    Inputs: input_ids (B, T), perm_mask (B, T, T), target_mapping (B, M, T); targets: logits (B, M).
     """
 
     def __init__(
