@@ -174,6 +174,7 @@ def test_answers_by_hand():
     assert exact_match("The Beatles.", ["beatles"]) == 1 and exact_match("Beatle", ["beatles", "the stones"]) == 0
     assert answer_f1("the big red dog", ["red dog"]) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
     assert answer_f1("dog dog", ["dog"]) == pytest.approx(2 / 3)  # a word counts as often as both have it
+    assert answer_f1("dog dog dog", ["dog dog"]) == pytest.approx(2 * 2 / 5)
     assert answer_f1("cat", ["dog", "cat sat"]) == pytest.approx(2 / 3)  # the best of them
     assert answer_f1("", []) == exact_match("the", []) == 1 and answer_f1("dog", []) == exact_match("", ["dog"]) == 0
     assert answer_scores(["a dog", "x"], [["dog"], ["x y", "z"]]) == {"exact_match": 0.5, "f1": pytest.approx((1 + 2 / 3) / 2)}
