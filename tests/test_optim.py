@@ -133,6 +133,8 @@ def test_equal_rates_are_none_at_all():
 
     plain, ones = run(), run(rates=lambda path, a: 1.0)
     assert plain.values.paths == ones.values.paths and np.array_equal(plain.values.buffer, ones.values.buffer)
+    matrices = [path.rsplit(".")[-1][0] == "W" for path in plain.values.paths]
+    assert matrices == [True] * 4 + [False] * 5, "the decayed ones are the front part"
 
 
 def test_float16_parameters_have_float32_moments():
