@@ -10,11 +10,12 @@ from ..backend import array_module
 from ..core import Rows, Tree, add, complete
 from ..layers.embedding import embedding
 from ..layers.linear import linear
-from ..losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
+from ..losses.cross_entropy import vocabulary_cross_entropy
 from ..random import fold, generator
+from .tasks import loss_of
 
 _HEAD_KEY = 1 << 32  # the head's own randomness; bodies fold the numbers of their layers
-STACKING = ("checkpointing", "once", "on_gradient")
+STACKING = ("checkpointing", "frozen", "once", "on_gradient")
 IGNORED = -100  # a target that does not count
 
 
@@ -85,8 +86,8 @@ def loss(family: ModuleType, params: Tree, *, config, task, targets: dict[str, A
 
     targets: {"logits": (B, T) of a language model or of tokens, (B,) of sequences or choices; "pair_logits", "start_logits",
     "end_logits": (B,)}; -100 is ignored.  total: {the same names: how many targets the whole step has}, by default those given.
-    Each is a cross-entropy; the two ends of a span count half each.  A language model's head works on the places that have a
-    target alone, in masked language modelling 15% of all.
+    Each has the loss of models.tasks.loss_of; the two ends of a span count half each.  A language model's head works on the places
+    that have a target alone, in masked language modelling 15% of all.
     -> loss (0-dimensional); backward(dloss) gives dparams; None without grad.
     """
     choices, key, inputs = _flat_choices(task, key, inputs)
@@ -201,7 +202,7 @@ def _task_loss(task, params: Tree, hidden, *, config, key, choices, targets, tot
         outputs, outputs_back = _outputs(task, params, hidden, config=config, key=key, choices=choices)
         if unknown := set(targets) - set(outputs):
             raise ValueError(f"targets: unknown outputs {sorted(unknown)}; expected some of {sorted(outputs)}")
-        losses = {name: cross_entropy(outputs[name], targets=t, total=total.get(name)) for name, t in targets.items()}
+        losses = {n: loss_of(t, config)(outputs[n], targets=t, total=total.get(n)) for n, t in targets.items()}
         share = 0.5 if "start_logits" in outputs else 1.0
         values += [share * value for value, _ in losses.values()]
         backs.append(lambda dloss: outputs_back({name: back(share * dloss) for name, (_, back) in losses.items()}))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,15 +18,18 @@ IGNORED = -100  # a target that does not count
 
 
 @dataclasses.dataclass(frozen=True)
-class Samples:
+class Samples(abc.ABC):
     """Encoded samples; made by `classification`, `tagging.tagging` and `answers.answering`.
 
+    PER_TOKEN  whether the model has outputs for each token of them, or for each sample
     encodings  without padding
     targets    {output of the model: one a sample: a number, a row of numbers, or (tokens,) numbers}; {} if nothing is labelled
     padding    how a batch is filled up
     inputs     the names of what the model takes of an encoding
     cut        how many texts were longer than the longest sequence, and lost their end
     """
+
+    PER_TOKEN: ClassVar[bool] = False
 
     encodings: list[Encoding]
     targets: dict[str, list]
@@ -51,13 +55,18 @@ class Samples:
         """Those of one output, in the order of the batch."""
         return np.array([self.targets[name][n] for n in numbers])
 
+    @abc.abstractmethod
     def predictions(self, outputs: dict[str, Any]) -> Any:
-        """What the outputs of `finetune.predict` say about each sample."""
-        raise NotImplementedError  # what that is depends on the task
+        """What the outputs of `step.predict` say about each sample."""
 
+    @property
+    @abc.abstractmethod
+    def measures(self) -> tuple[str, ...]:
+        """The names in `score`, the most usual one first."""
+
+    @abc.abstractmethod
     def score(self, outputs: dict[str, Any]) -> dict[str, float]:
-        """Metrics of the outputs, the most usual one first; larger is better."""
-        raise NotImplementedError
+        """Metrics of the outputs against the labels; larger is better."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +76,10 @@ class Classes(Samples):
     def predictions(self, outputs: dict[str, Any]) -> np.ndarray:
         """(N,) class numbers."""
         return outputs["logits"].argmax(axis=-1)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return "accuracy", "f1", "matthews"
 
     def score(self, outputs: dict[str, Any]) -> dict[str, float]:
         found, labels = self.predictions(outputs), self.targets["logits"]
@@ -84,9 +97,15 @@ class LabelSets(Samples):
         """(N, C) of 0 and 1: 1 where the probability is above a half."""
         return (outputs["logits"] > 0).astype(np.int64)
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return "micro f1", "macro f1", "accuracy"
+
     def score(self, outputs: dict[str, Any]) -> dict[str, float]:
         found, labels = self.predictions(outputs), np.array(self.targets["logits"], dtype=np.int64)
-        averages = {f"{average} f1": metrics.precision_recall_f1(found, labels, average=average).f1 for average in ("micro", "macro")}
+        averages = {
+            f"{average} f1": metrics.precision_recall_f1(found, labels, average=average).f1 for average in ("micro", "macro")
+        }
         return {**averages, "accuracy": metrics.accuracy(found, labels)}
 
 
@@ -97,6 +116,10 @@ class Numbers(Samples):
     def predictions(self, outputs: dict[str, Any]) -> np.ndarray:
         """(N,) numbers."""
         return outputs["logits"][:, 0]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return "pearson", "spearman"
 
     def score(self, outputs: dict[str, Any]) -> dict[str, float]:
         found, labels = self.predictions(outputs), np.array(self.targets["logits"])[:, 0]
@@ -142,34 +165,39 @@ def check_model(model: Model, *, pair: bool) -> tuple[Any, dict[str, Any]]:
     tokenizer = model.text_tokenizer()
     added = [sum(tokenizer.encoding("", second).special_tokens_mask) for second in (None, "")]
     if added[0] == 0 or (pair and added[1] <= added[0]):
-        raise ValueError(f"the tokenizer puts {added[0]} special tokens around a text and {added[1]} around two: an encoder needs "
-                         "[CLS] and [SEP] or the like, from the tokenizer's post-processor")  # fmt: skip
+        raise ValueError(f"the tokenizer puts {added[0]} special tokens around a text and {added[1]} around two: an encoder "
+                         "needs [CLS] and [SEP] or the like, from the tokenizer's post-processor")  # fmt: skip
     padding = tokenizer.padding
     if padding is None:
         pad_id = tokenizer.named_id("pad_token")
         if pad_id is None:
             raise ValueError("the tokenizer has no padding token: batches of texts of several lengths need one")
         padding = Padding(pad_id=pad_id, pad_token=tokenizer.id_to_token(pad_id), **getattr(model.family, "PADDING", {}))
-    types = ("token_type_ids",) if "token_type_ids" in model.family.INPUTS and model.config.token_types else ()
     padding = dataclasses.replace(padding, strategy="BatchLongest")
-    return tokenizer, {"padding": padding, "inputs": ("input_ids", "attention_mask", *types)}
+    names = ("input_ids", "attention_mask", *(("token_type_ids",) if has_token_types(model) else ()))
+    return tokenizer, {"padding": padding, "inputs": names}
+
+
+def has_token_types(model: Model) -> bool:
+    """Whether the model tells the two texts of a pair apart by token types."""
+    return "token_type_ids" in model.family.INPUTS and getattr(model.config, "type_vocab_size", 1) > 0
 
 
 def sequence_limit(model: Model, max_length: int | None) -> int | None:
     """max_length, or the model's longest sequence; ValueError where it has not so many positions."""
     context = model.config.context
     if max_length is not None and (type(max_length) is not int or max_length < 1 or (context or max_length) < max_length):
-        raise ValueError(f"max_length {max_length}: expected 1 to {context or 'any number of'} tokens, the longest sequence of the "
-                         "model")  # fmt: skip
+        raise ValueError(f"max_length {max_length}: expected 1 to {context or 'any number of'} tokens, as many as the model can "
+                         "read")  # fmt: skip
     return context if max_length is None else max_length
 
 
 def check_encodings(model: Model, encodings: Sequence[Encoding]) -> None:
     """ValueError for ids that are not in the model's vocabulary, and token types that it has not."""
-    limits = {"ids": (model.config.vocab_size, "token ids of the vocabulary")}
-    if "token_type_ids" in model.family.INPUTS and model.config.token_types:
-        limits["type_ids"] = (model.config.token_types, "token types")
-    for name, (limit, what) in limits.items():
+    limits = [("ids", model.config.vocab_size, "token ids")]
+    if has_token_types(model) and hasattr(model.config, "type_vocab_size"):
+        limits.append(("type_ids", model.config.type_vocab_size, "token types"))
+    for name, limit, what in limits:
         largest = max((max(getattr(encoding, name), default=0) for encoding in encodings), default=0)
         if largest >= limit:
             raise ValueError(f"the tokenizer gives {what} up to {largest}, the model has 0 to {limit - 1}")
