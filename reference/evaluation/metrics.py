@@ -163,3 +163,13 @@ def answer_f1(prediction, answer):
             left.remove(word)
             shared += 1
     return from_counts(shared, len(p) - shared, len(t) - shared)[2]
+
+
+def best_span(start, end, longest):
+    """(i, j) with the largest start_i + end_j, i <= j, of at most `longest` tokens; the first of equal ones."""
+    best = None
+    for i in range(len(start)):
+        for j in range(i, len(end)):
+            if j - i + 1 <= longest and (best is None or start[i] + end[j] > start[best[0]] + end[best[1]]):
+                best = (i, j)
+    return best

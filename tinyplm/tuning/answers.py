@@ -1,4 +1,4 @@
-"""Answers as spans of a text: questions with contexts as samples, texts of start and end logits.      Devlin et al. 2019, sec. 4.2"""
+"""Answers as spans of a text: questions with contexts as samples, texts of start and end logits.   Devlin et al. 2019, sec. 4.2"""
 
 from __future__ import annotations
 
