@@ -1,4 +1,4 @@
-"""From the hidden state to one logit for each token of the vocabulary, each class, each place where an answer may begin or end."""
+"""From the hidden state to one logit for each token of the vocabulary, for each class, for each end of an answer."""
 
 from collections.abc import Callable
 

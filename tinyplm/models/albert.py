@@ -5,10 +5,9 @@
     x_{i+1} = group_g(x_i), g the group of layer i: one or more blocks x = norm1(x + attention(x)); x = norm2(x + mlp(x))
     hidden  = x_L
 
-Factorised embeddings are its sec. 3.1: V E + E D numbers in place of V D, the projection with a bias.  "layers" has one entry a
-group, the list of its blocks (one in all released sizes), and a group's gradient is the sum over the layers that it stands for.
-Heads: the masked LM's transform goes back to width E; sentence order (0: in order, 1: swapped) in place of next sentence.
-Of the two sublayers only attention has dropout behind it, as in transformers; the released code has it behind both.
+Sec. 3.1: the embeddings are factorised, V E + E D numbers in place of V D; "layers" has one entry a group, the list of its blocks
+(one in all released sizes), and a group's gradient is the sum over its layers.  Heads: the masked LM's transform goes back to
+width E; sentence order (0: in order, 1: swapped).  Dropout is behind attention alone, as in transformers.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..random import fold
 from ..weights import Rename, linear, linears, weight_and_bias
-from . import encoder
-from .config import LABELS, check_encoder, check_known, label_count
-from .tasks import Task, answer_head, bare_pooler, dense, lm_head, lm_shapes, norm_shapes, pooled_head, pooled_shapes, token_head
+from . import encoder, tasks
+from .config import LABELS, check_encoder, check_heads, check_known, label_count
+from .tasks import Task, dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +74,9 @@ class Config:
                              "type_vocab_size"),
                       tie_word_embeddings=(True,), position_embedding_type=(None, "absolute"))  # fmt: skip
         check_known(self, "hidden_act", ACTIVATIONS)
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"config: hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
+        check_heads(self, "hidden_size", "num_attention_heads")
         if self.num_hidden_groups > self.num_hidden_layers:
-            raise ValueError(f"config: {self.num_hidden_groups} groups (num_hidden_groups) are more than the "
-                             f"{self.num_hidden_layers} layers that share them")  # fmt: skip
+            raise ValueError(f"config: num_hidden_groups {self.num_hidden_groups} is more than {self.num_hidden_layers} layers")
 
     @property
     def context(self) -> int:
@@ -88,12 +85,6 @@ class Config:
     @property
     def num_labels(self) -> int:
         return label_count(self)
-
-    @property
-    def groups(self) -> list[int]:
-        """The group of each layer: as equal runs as there can be.  In floats, whose rounding decides some uneven runs, as in
-        transformers."""
-        return [int(i / (self.num_hidden_layers / self.num_hidden_groups)) for i in range(self.num_hidden_layers)]
 
 
 INPUTS = ("token_type_ids",)
@@ -112,42 +103,40 @@ SIZES = {f"albert-{name}-v2": Config(**shape) for name, shape in _SHAPES.items()
 }
 
 
-def _pooled(p, hidden, *, config, key, **names):
-    return pooled_head(p, hidden, rate=config.classifier_dropout_prob, key=key, **names)
+def _classes(p, h, *, config, key, head=tasks.pooled_head, **names):
+    return head(p, h, rate=config.classifier_dropout_prob, key=key, **names)
 
 
-def _lm_shapes(config):
-    return lm_shapes(config.hidden_size, config.vocab_size, config.embedding_size)
+def _lm_shapes(c):
+    return tasks.lm_shapes(c.hidden_size, c.vocab_size, c.embedding_size)
 
 
 TASKS = {
-    "masked_lm": Task("AlbertForMaskedLM", _lm_shapes, lm_head),
-    "pretraining": Task("AlbertForPreTraining", lambda c: _lm_shapes(c) | pooled_shapes(c.hidden_size, pair=c.num_labels),
-                        lm_head, partial(_pooled, part="pair", name="pair_logits")),
+    "masked_lm": Task("AlbertForMaskedLM", _lm_shapes, tasks.lm_head),
+    "pretraining": Task("AlbertForPreTraining",
+                        lambda c: _lm_shapes(c) | tasks.pooled_shapes(c.hidden_size, pair=c.num_labels),
+                        tasks.lm_head, partial(_classes, part="pair", name="pair_logits")),
     "sequence_classification": Task("AlbertForSequenceClassification",
-                                    lambda c: pooled_shapes(c.hidden_size, classifier=c.num_labels), None, _pooled),
-    "multiple_choice": Task("AlbertForMultipleChoice", lambda c: pooled_shapes(c.hidden_size, classifier=1), None, _pooled),
+                                    lambda c: tasks.pooled_shapes(c.hidden_size, classifier=c.num_labels), None, _classes),
+    "multiple_choice": Task("AlbertForMultipleChoice", lambda c: tasks.pooled_shapes(c.hidden_size, classifier=1), None,
+                            _classes),
     "token_classification": Task("AlbertForTokenClassification", lambda c: {"tokens": dense(c.hidden_size, c.num_labels)}, None,
-                                 lambda p, h, *, config, key: token_head(p, h, rate=config.classifier_dropout_prob, key=key)),
+                                 partial(_classes, head=tasks.token_head)),
     "question_answering": Task("AlbertForQuestionAnswering", lambda c: {"span": dense(c.hidden_size, 2)}, None,
-                               lambda p, h, *, config, key: answer_head(p, h)),
-    "pooled": Task("AlbertModel", lambda c: pooled_shapes(c.hidden_size), None, lambda p, h, *, config, key: bare_pooler(p, h)),
+                               lambda p, h, *, config, key: tasks.answer_head(p, h)),
+    "pooled": Task("AlbertModel", lambda c: tasks.pooled_shapes(c.hidden_size), None,
+                   lambda p, h, *, config, key: tasks.bare_pooler(p, h)),
     "body": Task("AlbertModel", lambda c: {}),
 }  # fmt: skip
 
 
 def shapes(config: Config, task: str = "masked_lm") -> dict:
     """The tree of parameter shapes; nothing is allocated."""
-    E, D, F = config.embedding_size, config.hidden_size, config.intermediate_size
-    layer = {
-        "attention": {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in "qkvo" for kind in "Wb"},
-        "norm1": norm_shapes(D),
-        "mlp": {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)},
-        "norm2": norm_shapes(D),
-    }
+    E, D = config.embedding_size, config.hidden_size
+    group = [tasks.block_shapes(D, config.intermediate_size)] * config.inner_group_num
     body = {"tokens": (config.vocab_size, E), "segments": (config.type_vocab_size, E),
-            "positions": (config.max_position_embeddings, E), "norm": norm_shapes(E), "projection": dense(E, D),
-            "layers": [[layer] * config.inner_group_num] * config.num_hidden_groups}  # fmt: skip
+            "positions": (config.max_position_embeddings, E), "norm": tasks.norm_shapes(E), "projection": dense(E, D),
+            "layers": [group] * config.num_hidden_groups}  # fmt: skip
     return {"body": body, "head": TASKS[task].shapes(config)}
 
 
@@ -166,10 +155,10 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
     e, tokens_back = embedding(p["tokens"], ids=input_ids) if inputs_embeds is None else (inputs_embeds, None)
     xp = array_module(e)
     T = e.shape[1]
-    if position_ids is None:
-        position_ids = xp.arange(T)
-    if token_type_ids is None:
-        token_type_ids = xp.zeros(e.shape[:2], dtype="int64")
+    positions = xp.arange(T) if position_ids is None else position_ids
+    types = xp.zeros(e.shape[:2], dtype="int64") if token_type_ids is None else token_type_ids
+    # The group of each layer, in runs.  In floats, as in transformers: where they are uneven, the rounding decides.
+    groups = [int(i / (config.num_hidden_layers / config.num_hidden_groups)) for i in range(config.num_hidden_layers)]
     mask = encoder_mask(T, attention_mask, xp=xp)
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
 
@@ -186,12 +175,12 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
     def group(ps, x, *, key):
         return stack(layer, ps, x, each=lambda j: {"key": fold(key, j)})
 
-    segments, segments_back = embedding(p["segments"], ids=token_type_ids, name="token type id")
-    e, positions_back = learned_positions(e + segments, p["positions"], positions=position_ids)
+    segments, segments_back = embedding(p["segments"], ids=types, name="token type id")
+    e, positions_back = learned_positions(e + segments, p["positions"], positions=positions)
     e, norm_back = norm(p["norm"], e)
     e, drop_back = dropout(e, rate=config.hidden_dropout_prob, key=fold(key, config.num_hidden_layers))
     x, projection_back = on_tree(dense_layer, "W", "b")(p["projection"], e)
-    hidden, stack_back = stack(group, p["layers"], x, uses=config.groups, each=lambda i: {"key": fold(key, i)}, **stacking)
+    hidden, stack_back = stack(group, p["layers"], x, uses=groups, each=lambda i: {"key": fold(key, i)}, **stacking)
 
     def backward(dhidden):
         dlayers, dx = stack_back(dhidden)

@@ -28,8 +28,19 @@ from ..layers.position import learned_positions, sinusoidal_table
 from ..random import fold
 from ..weights import Rename, linear, linears, weight_and_bias
 from . import encoder
-from .config import LABELS, check_encoder, check_known, label_count
-from .tasks import Task, answer_head, dense, lm_head, lm_shapes, norm_shapes, pooled_head, pooled_shapes, token_head
+from .config import LABELS, check_encoder, check_heads, check_known, label_count
+from .tasks import (
+    Task,
+    answer_head,
+    block_shapes,
+    dense,
+    lm_head,
+    lm_shapes,
+    norm_shapes,
+    pooled_head,
+    pooled_shapes,
+    token_head,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +76,7 @@ class Config:
                       sizes=("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "dim", "hidden_dim"),
                       tie_word_embeddings=(True,))  # fmt: skip
         check_known(self, "activation", ACTIVATIONS)
-        if self.dim % self.n_heads:
-            raise ValueError(f"config: dim {self.dim} is not a multiple of n_heads {self.n_heads}")
+        check_heads(self, "dim", "n_heads")
 
     @property
     def context(self) -> int:
@@ -126,15 +136,9 @@ TASKS = {
 
 def shapes(config: Config, task: str = "masked_lm") -> dict:
     """The tree of parameter shapes; nothing is allocated."""
-    D, F = config.dim, config.hidden_dim
-    layer = {
-        "attention": {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in "qkvo" for kind in "Wb"},
-        "norm1": norm_shapes(D),
-        "mlp": {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)},
-        "norm2": norm_shapes(D),
-    }
+    D = config.dim
     body = {"tokens": (config.vocab_size, D), "positions": (config.max_position_embeddings, D), "norm": norm_shapes(D),
-            "layers": [layer] * config.n_layers}  # fmt: skip
+            "layers": [block_shapes(D, config.hidden_dim)] * config.n_layers}  # fmt: skip
     return {"body": body, "head": TASKS[task].shapes(config)}
 
 

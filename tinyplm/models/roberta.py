@@ -30,9 +30,9 @@ from ..layers.norm import layernorm
 from ..layers.position import counted_positions, learned_positions
 from ..random import fold
 from ..weights import Rename, linear, linears, weight_and_bias
-from . import encoder
-from .config import LABELS, check_encoder, check_known, label_count
-from .tasks import Task, answer_head, bare_pooler, dense, lm_head, lm_shapes, norm_shapes, pooled_head, pooled_shapes, token_head
+from . import encoder, tasks
+from .config import LABELS, check_encoder, check_heads, check_known, label_count
+from .tasks import Task, dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +73,7 @@ class Config:
                       is_decoder=(False,), add_cross_attention=(False,), tie_word_embeddings=(True,),
                       position_embedding_type=(None, "absolute"))  # fmt: skip
         check_known(self, "hidden_act", ACTIVATIONS)
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"config: hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
+        check_heads(self, "hidden_size", "num_attention_heads")
         if not 0 <= self.pad_token_id < self.vocab_size or self.context < 1:
             raise ValueError(f"config: pad_token_id must be a token, with positions behind it: got {self.pad_token_id} with "
                              f"{self.vocab_size} tokens and max_position_embeddings {self.max_position_embeddings}")  # fmt: skip
@@ -110,35 +109,29 @@ def _classes(p, hidden, *, config, key):
 
 
 TASKS = {
-    "masked_lm": Task("RobertaForMaskedLM", lambda c: lm_shapes(c.hidden_size, c.vocab_size),
-                      partial(lm_head, activation=gelu)),  # whatever hidden_act is
+    "masked_lm": Task("RobertaForMaskedLM", lambda c: tasks.lm_shapes(c.hidden_size, c.vocab_size),
+                      partial(tasks.lm_head, activation=gelu)),  # whatever hidden_act is
     "sequence_classification": Task("RobertaForSequenceClassification",
                                     lambda c: {"dense": dense(c.hidden_size, c.hidden_size),
                                                "out": dense(c.hidden_size, c.num_labels)}, None, _classes),
-    "multiple_choice": Task("RobertaForMultipleChoice", lambda c: pooled_shapes(c.hidden_size, classifier=1), None,
-                            lambda p, h, *, config, key: pooled_head(p, h, rate=config.hidden_dropout_prob, key=key)),
+    "multiple_choice": Task("RobertaForMultipleChoice", lambda c: tasks.pooled_shapes(c.hidden_size, classifier=1), None,
+                            lambda p, h, *, config, key: tasks.pooled_head(p, h, rate=config.hidden_dropout_prob, key=key)),
     "token_classification": Task("RobertaForTokenClassification", lambda c: {"tokens": dense(c.hidden_size, c.num_labels)},
-                                 None, lambda p, h, *, config, key: token_head(p, h, rate=config.head_dropout, key=key)),
+                                 None, lambda p, h, *, config, key: tasks.token_head(p, h, rate=config.head_dropout, key=key)),
     "question_answering": Task("RobertaForQuestionAnswering", lambda c: {"span": dense(c.hidden_size, 2)}, None,
-                               lambda p, h, *, config, key: answer_head(p, h)),
-    "pooled": Task("RobertaModel", lambda c: pooled_shapes(c.hidden_size), None,
-                   lambda p, h, *, config, key: bare_pooler(p, h)),
+                               lambda p, h, *, config, key: tasks.answer_head(p, h)),
+    "pooled": Task("RobertaModel", lambda c: tasks.pooled_shapes(c.hidden_size), None,
+                   lambda p, h, *, config, key: tasks.bare_pooler(p, h)),
     "body": Task("RobertaModel", lambda c: {}),
 }  # fmt: skip
 
 
 def shapes(config: Config, task: str = "masked_lm") -> dict:
     """The tree of parameter shapes; nothing is allocated."""
-    D, F = config.hidden_size, config.intermediate_size
-    layer = {
-        "attention": {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in "qkvo" for kind in "Wb"},
-        "norm1": norm_shapes(D),
-        "mlp": {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)},
-        "norm2": norm_shapes(D),
-    }
+    D = config.hidden_size
     body = {"tokens": (config.vocab_size, D), "segments": (config.type_vocab_size, D),
-            "positions": (config.max_position_embeddings, D), "norm": norm_shapes(D),
-            "layers": [layer] * config.num_hidden_layers}  # fmt: skip
+            "positions": (config.max_position_embeddings, D), "norm": tasks.norm_shapes(D),
+            "layers": [tasks.block_shapes(D, config.intermediate_size)] * config.num_hidden_layers}  # fmt: skip
     return {"body": body, "head": TASKS[task].shapes(config)}
 
 
