@@ -214,6 +214,7 @@ def test_word_units_from_an_encoding():
     maskable = np.array([w is not None for w in word_ids])
     assert word_units(word_ids, maskable) == [[1, 2], [3], [5], [6, 7]]
     assert word_units([None, None], np.array([True, True])) == [[0], [1]]
+    assert word_units([0, 0, 0, 0], np.array([True, False, True, True])) == [[0], [2, 3]]
     with raises("1 word_ids for 2 tokens"):
         word_units([0], maskable[:2])
 

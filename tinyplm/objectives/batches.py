@@ -67,7 +67,7 @@ class MaskedPairs:
 
     def _plan(self, key: int) -> list:
         numbers = range(len(self.documents))
-        return [pair for d in numbers for pair in self._pairs(self.documents, d, key=fold(key, d), **self._size)]
+        return [pair for d in numbers for pair in self._pairs(self.documents, d, key=key, **self._size)]
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples first ... first + count - 1: (inputs, targets), all arrays with `count` rows."""
