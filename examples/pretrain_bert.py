@@ -56,7 +56,7 @@ def prepare(options: dict, out: Path) -> Tokenizer:
     count = len(training) + len(validation)
     print(f"corpus     {count} documents, {size / 1e6:.2f} MB; {len(validation)} of them for validation only")
     tokenizer = Tokenizer.train(training, options["vocabulary"], kind="WordPiece", criterion="frequency")
-    tokenizer.save(out / "tokenizer.json")
+    tokenizer.save(out)  # with the names of its special tokens
     print(f"tokenizer  WordPiece, {tokenizer.vocab_size} entries")
     return tokenizer
 
@@ -167,7 +167,7 @@ def main() -> None:
         tokenizer = prepare(options, out)
         write_json(out / "run.json", options)
     else:
-        tokenizer = Tokenizer.load(out / "tokenizer.json")
+        tokenizer = Tokenizer.load(out)
     training, validation = (documents_of(part, tokenizer) for part in texts(options))
     fixed = FixedBatches(samples(options, validation, tokenizer, seed=1), options["validation_samples"])
     print(f"tokens     {sum(len(s) for d in training for s in d)} to train on ({time.perf_counter() - start:.0f} s)")
