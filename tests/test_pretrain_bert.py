@@ -37,7 +37,12 @@ def test_the_whole_story(run, texts, tmp_path, objective, task):  # noqa: F811
 def test_a_run_goes_on_exactly(run, texts, tmp_path):  # noqa: F811
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for out in (whole, cut):
-        assert run("pretrain_bert.py", *QUICK, "--text", *texts, "--save-every", "3", "--out", str(out)).code == 0
+        assert (
+            run(
+                "pretrain_bert.py", *QUICK, "--text", *texts, "--save-every", "3", "--evaluate-every", "3", "--out", str(out)
+            ).code
+            == 0
+        )
     shutil.rmtree(cut / "step-6")  # as if it had been killed after its save at step 3
     (cut / "latest").write_text("step-3\n")
     done = run("pretrain_bert.py", "--out", str(cut), "--resume")
