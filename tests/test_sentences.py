@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -73,6 +74,16 @@ def test_the_order_of_texts_is_kept(texts, batch_size, workers):
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls"])
+def test_on_each_device(device, pooling):
+    made = encoder(pooling)
+    expected = made.encode(TEXTS)
+    made.model = made.model.to(device)
+    vectors = made.encode(TEXTS)
+    assert type(vectors) is np.ndarray
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("task", ["masked_lm", "pooled", "sequence_classification"])
 def test_the_head_of_another_task_plays_no_part(task):
     one, other = encoder(task=task), encoder()
@@ -99,6 +110,17 @@ def test_long_texts_are_cut_and_special_tokens_stay():
 
 def test_white_space_and_case():
     assert encoder(lowercase=True).tokens(["  Cat Dog\n"]) == encoder().tokens(["cat dog"]) != encoder().tokens(["Cat Dog"])
+
+
+def test_a_tokenizer_that_adds_nothing_and_sees_white_space():
+    made = encoder()
+    made.model.tokenizer = Tokenizer.train(["a dog"], 260, [])
+    made.model.params["body"]["tokens"] = np.random.default_rng(0).normal(size=(260, 8))
+    made.model.config = dataclasses.replace(made.model.config, vocab_size=260)
+    plain = SentenceEncoder(made.model)
+    assert plain.tokens([" \n dog\t", "dog"]) == [made.model.tokenizer.encode("dog")] * 2
+    vectors = plain.encode(["", "dog"])
+    assert vectors[1].any() and not vectors[0].any() and not plain.encode([""]).any()
 
 
 def test_special_tokens_in_a_text_are_text_unless_they_are_wanted():
@@ -300,8 +322,9 @@ def test_what_is_given_wrongly(tmp_path):
             call("the dog")
         with pytest.raises(TypeError, match="text 1 must be a str, got bytes"):
             call(["the dog", b"cat"])
-    with pytest.raises(ValueError, match="batch_size must be a positive integer, got 0"):
-        made.encode(TEXTS, batch_size=0)
+    for name in ("batch_size", "workers"):
+        with pytest.raises(ValueError, match=f"{name} must be a positive integer, got 0"):
+            made.encode(TEXTS, **{name: 0})
     with pytest.raises(ValueError, match=r"modules.json: no such file; .*SentenceEncoder\(tinyplm.load"):
         SentenceEncoder.load(tmp_path)
     made.model.tokenizer = None

@@ -21,7 +21,7 @@ import numpy as np
 
 from . import hub
 from .backend import array_module, at_least_float32, to_host
-from .core import chain, complete, map_threads
+from .core import chain, map_threads
 from .files import replaced
 from .layers.pooling import cls_pooling, l2_normalise, max_pooling, mean_pooling
 from .models.encoder_model import EncoderModel
@@ -118,8 +118,8 @@ class SentenceEncoder:
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {number} must be a str, got {type(text).__name__}")
-            text = text.strip().lower() if self.lowercase else text.strip()
-            result.append(around[:place] + tokenizer.encode(text, allow_special)[:room] + around[place + 1 :])
+            text = text.lower() if self.lowercase else text
+            result.append(around[:place] + tokenizer.encode(text.strip(), allow_special)[:room] + around[place + 1 :])
         return result
 
     def inputs(self, texts: Iterable[str], *, allow_special: bool = False) -> dict[str, np.ndarray]:
@@ -135,15 +135,16 @@ class SentenceEncoder:
         last bits of a vector depend on what is in its batch.  batch_size: with MiniLM on two cores 16 is a fifth faster than 64.
         progress(n): called whenever n texts more are done.
         """
-        if type(batch_size) is not int or batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+        workers = (_cores() if self.model.device == "cpu" else 1) if workers is None else workers
+        for name, value in (("batch_size", batch_size), ("workers", workers)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
         tokens = self.tokens(texts, allow_special=allow_special)
         if not tokens:
             return self.encode([""])[:0]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        workers = min(_cores() if workers is None and self.model.device == "cpu" else workers or 1, len(batches))
-        body = self._body()
+        body, threads = self._body(), min(workers, len(batches))
 
         def embed(batch: list[int]) -> np.ndarray:
             vectors, _ = self._embed(body, self._padded([tokens[i] for i in batch]), grad=False)
@@ -151,25 +152,24 @@ class SentenceEncoder:
                 progress(len(batch))
             return to_host(at_least_float32(vectors))
 
-        # a thread takes a run of the list, so each gets every workers-th batch: short ones and long ones
-        dealt = [batch for first in range(workers) for batch in batches[first::workers]]
-        vectors = np.concatenate(map_threads(embed, dealt, workers))
+        # a thread takes a run of the list; dealt out like this, each has short texts and long ones
+        dealt = [batch for first in range(threads) for batch in batches[first::threads]]
+        vectors = np.concatenate(map_threads(embed, dealt, threads))
         result = np.empty_like(vectors)
         result[[i for batch in dealt for i in batch]] = vectors
         return result
 
     def __call__(self, input_ids: Any, *, grad: bool = True, **inputs: Any) -> tuple[Any, Callable | None]:
         """embeddings (B, D) and backward(dembeddings) -> the gradient tree of model.params; inputs: as for the model."""
-        embeddings, back = self._embed(self._body(), {"input_ids": input_ids, **inputs}, grad=grad)
-        return embeddings, back and (lambda dembeddings: complete(back(dembeddings), self.model.params))
+        return self._embed(self._body(), {"input_ids": input_ids, **inputs}, grad=grad)
 
     def _body(self) -> EncoderModel:
-        """The model without its head."""
-        params = {"body": self.model.params["body"], "head": {}}
-        return EncoderModel(self.model.family, self.model.config, params, task="body", device=self.model.device)
+        """The model without what its head computes."""
+        model = self.model
+        return EncoderModel(model.family, model.config, model.params, task="body", device=model.device)
 
     def _embed(self, body: EncoderModel, inputs: dict[str, Any], *, grad: bool) -> tuple[Any, Callable | None]:
-        """normalise(pool(hidden)); backward gives the gradient tree of the body."""
+        """normalise(pool(hidden)); backward gives the gradient tree of the parameters, zero for a head."""
         key = inputs.pop("key", None)
         inputs = {name: value for name, value in body.inputs(**inputs).items() if value is not None}
         outputs, body_back = body(**inputs, grad=grad, key=key)
@@ -186,7 +186,7 @@ class SentenceEncoder:
     def _padded(self, tokens: list[list[int]]) -> dict[str, np.ndarray]:
         """input_ids, attention_mask and, where the family has them, token_type_ids."""
         lengths = np.array([len(ids) for ids in tokens])
-        shape = (len(tokens), lengths.max(initial=0))
+        shape = (len(tokens), lengths.max(initial=1))  # 1: without special tokens an empty text has none
         real = np.arange(shape[1]) < lengths[:, None]
         ids = np.full(shape, self._pad_id, dtype=np.int64)
         ids[real] = np.concatenate([np.asarray(row, dtype=np.int64) for row in tokens]) if tokens else []
