@@ -22,6 +22,7 @@ ALLOWED = {
     "losses": {"backend", "core", "layers"},
     "optim": {"backend", "core"},
     "data": {"files"},
+    "objectives": {"random", "data"},
     "tokenizers": {"files", "random"},
     "evaluation": {"data"},
     "models": {"backend", "core", "random", "layers", "losses", "weights"},
@@ -30,6 +31,7 @@ ALLOWED = {
     "sentences": {"backend", "core", "files", "layers", "models", "tensor_files", "tokenizers", "hub"},
     "generation": {"backend", "layers", "random", "models"},
     "training": {"backend", "core", "random", "files", "tensor_files", "data", "optim", "models", "hub"},
+    "tuning": {"backend", "core", "random", "tensor_files", "optim", "evaluation", "tokenizers", "models", "hub", "training"},
     "__init__": {"generation", "hub", "models"},
 }
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_sentences import encoder
+from tests.test_sentence_embeddings import encoder
 from tinyplm.data import corpus
 from tinyplm.tensor_files import read_safetensors
 
