@@ -31,7 +31,7 @@ from tqdm import tqdm
 from tinyplm.backend import keep_freed_memory
 from tinyplm.core import flatten
 from tinyplm.data.corpus import documentation
-from tinyplm.sentences import SentenceEncoder, nearest
+from tinyplm.sentence_encoder import SentenceEncoder, nearest
 from tinyplm.tensor_files import read_safetensors, write_safetensors
 
 QUERIES = [

@@ -8,7 +8,7 @@ import pytest
 import tinyplm
 from tests import minilm
 from tinyplm.core import flatten
-from tinyplm.sentences import SentenceEncoder, cosine_similarity, nearest
+from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
 SENTENCES = [sentence for group in minilm.GROUPS for sentence in group]
 GROUP = np.array([number for number, group in enumerate(minilm.GROUPS) for _ in group])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import tinyplm
 from tests.families import tiny as tiny_decoder
 from tinyplm.core import flatten, tree_map
-from tinyplm.sentences import SentenceEncoder, cosine_similarity, nearest
+from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.encoding import Padding, Truncation
 from tinyplm.tokenizers.templates import TemplateProcessing

@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 from tests import minilm
 from tests.interop.pair import float64
-from tinyplm.sentences import SentenceEncoder
+from tinyplm.sentence_encoder import SentenceEncoder
 
 SENTENCES = [sentence for group in minilm.GROUPS for sentence in group] + minilm.HARD
 POOLINGS = ("mean", "cls", "max")
