@@ -354,6 +354,13 @@ def test_erf_against_math():
     assert np.isnan(backend.erf(np.array([np.nan]))[0]) and backend.erf(np.array([np.inf, -np.inf])).tolist() == [1, -1]
 
 
+def test_erf_of_a_large_array_is_that_of_its_parts():
+    """It is computed by blocks of 32768; the last is not full, and the rows are not contiguous."""
+    x = np.random.default_rng(0).normal(0, 2, (300, 130)).astype(np.float32).T
+    expected = np.stack([backend.erf(row) for row in x])
+    np.testing.assert_array_equal(backend.erf(x), expected)
+
+
 def test_unknown_devices_and_arrays_are_refused():
     with pytest.raises(ValueError, match="unknown device 'tpu'"):
         backend.to_device(np.ones(1), "tpu")
