@@ -27,9 +27,9 @@ def mean_squared_error(y, *, targets, weights=None, total=None):
 
 
 def binary_cross_entropy(logits, *, targets, weights=None, total=None, ignore_index=-100):
-    """loss = sum_i w_i nll_i / total,   nll = -t log p - (1 - t) log(1 - p) = max(z, 0) - t z + log(1 + exp(-|z|)),   p = sigmoid(z).
+    """loss = sum_i w_i nll_i / total,   nll = -t log p - (1 - t) log(1 - p),   p = sigmoid(z).
 
-    The second form of nll has no exponential that overflows and no logarithm of a p that has rounded to 0 or 1.
+    Computed as nll = max(z, 0) - t z + log(1 + exp(-|z|)): no exponential that overflows, no logarithm of a rounded 0.
     logits z (...), targets t (...) in [0, 1] or ignore_index, of any dtype, weights (...) or None = 1 -> a scalar in at least
     float32.  `total` as in cross_entropy.  Keeps z and t.   dz = dloss w (p - t) / total, exactly 0 where the target is ignored.
     ValueError for other shapes, and (on the host) for targets out of range.
