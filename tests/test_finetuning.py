@@ -135,6 +135,16 @@ def test_a_small_task_is_learnt(task):
     assert samples.score(outputs)[samples.measures[0]] >= 0.9
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_every_device_computes_the_same(device, task):
+    def run(place):
+        made = model(task).to(place)
+        samples = samples_of(task, made)
+        return finetune(made, samples, samples, dataclasses.replace(QUICK, trained_layers=1, layer_decay=0.5), progress=False)
+
+    assert run(device).scores["loss"] == pytest.approx(run("cpu").scores["loss"], rel=1e-9)
+
+
 def test_several_labels_and_numbers_are_learnt():
     for made, labels in ((model(names=("a", "b"), problem_type="multi_label_classification", dtype="float32"),
                           [["a"] if kind == "animal" else ["a", "b"] for kind in KINDS]),
