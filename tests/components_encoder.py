@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 
+import reference.layers.convolution as ref_convolution
 import reference.layers.disentangled as ref_disentangled
 import reference.layers.dropout as ref_dropout
 from tests.laws import Case, Sizes
-from tinyplm.layers import disentangled
+from tinyplm.layers import convolution, disentangled
 
 
 def _relative_rows(s: Sizes, T: int, S: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -97,6 +98,15 @@ def _reference_multi_head(*args, rows, **kwargs):
     return ref_disentangled.disentangled_multi_head_attention(*args, **kwargs)
 
 
+def _convolution(s: Sizes) -> Case:
+    """Kernels of 1, 3 and 5, which reach beyond short sequences; one or more groups."""
+    rng = s.rng()
+    K, groups = 1 + 2 * (s.seed % 3), 1 + s.seed % s.G
+    args = [(s.B, s.T, groups * s.E), (K, s.E, groups * s.F)] + ([(groups * s.F,)] if s.flags[0] else [])
+    args = [rng.normal(size=shape) for shape in args]
+    return Case(args if s.flags[0] else [*args, None], {"groups": groups})
+
+
 # name: (implementation, reference, maker of cases)
 COMPONENTS_B = {
     "gathered_scores": (disentangled.gathered_scores, _reference_scores, _scores),
@@ -111,4 +121,5 @@ COMPONENTS_B = {
     "disentangled_multi_head": (
         disentangled.disentangled_multi_head_attention, _reference_multi_head, _multi_head,
     ),
+    "convolution": (convolution.convolution, ref_convolution.convolution, _convolution),
 }  # fmt: skip

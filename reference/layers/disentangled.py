@@ -56,7 +56,7 @@ def row_table(T: int, S: int, row) -> np.ndarray:
 
 
 def relative_scores(x: np.ndarray, table: np.ndarray, *, delta: np.ndarray) -> np.ndarray:
-    """y[b, h, t, s] = x[b, h, t] . table[delta[t, s], h].                               He et al. 2021, eq. 4 (content-to-position)
+    """y[b, h, t, s] = x[b, h, t] . table[delta[t, s], h].                            He et al. 2021, eq. 4 (content-to-position)
 
     x (B, H, T, E), table (R, H, E), delta (T, S) -> y (B, H, T, S).
     """

@@ -16,7 +16,7 @@ from .linear import linear
 
 
 def clipped_rows(T: int, S: int, *, span: int) -> np.ndarray:
-    """rows (T + S + 1,) of a table of 2 span rows, on the host:   clip(distance + span, 0, 2 span - 1).   He et al. 2021, eq. 3"""
+    """rows (T + S + 1,) of a table of 2 span rows, on the host: clip(distance + span, 0, 2 span - 1).   He et al. 2021, eq. 3"""
     return np.clip(np.arange(-S, T + 1) + span, 0, 2 * span - 1)
 
 
@@ -154,7 +154,7 @@ def _transposed(a):
 
 def disentangled_multi_head_attention(p, x, context=None, relative=None, *, heads, terms, rows=None, mask=None, rate=0.0,
                                       key=None):  # fmt: skip
-    """y = merge(disentangled_attention(q, k, v, Kr, Qr)) Wo + bo,   q = x Wq + bq,   k, v = c Wk + bk, c Wv + bv,   c = context or x,
+    """y = merge(disentangled_attention(q, k, v, Kr, Qr)) Wo + bo,  q = x Wq + bq, k = c Wk + bk, v = c Wv + bv, c = context or x:
     Kr = relative Wkr + bkr if "c2p" is in terms,   Qr = relative Wqr + bqr if "p2c" is.            He et al. 2021, eq. 4, alg. 1
 
     x (B, T, D), context (B, S, D) or None, relative (R, D), the embeddings of relative positions, or None -> y (B, T, D).
