@@ -10,17 +10,17 @@ import reference.layers.convolution as ref_convolution
 import reference.layers.disentangled as ref_disentangled
 import reference.layers.dropout as ref_dropout
 from tests.laws import Case, Sizes
-from tinyplm.layers import convolution, disentangled
+from tinyplm.layers import convolution, disentangled, relative_rows
 
 
 def _relative_rows(s: Sizes, T: int, S: int) -> tuple[np.ndarray, np.ndarray, int]:
     """(rows, the reference's delta, how many rows the table has): clipped below or above the lengths, or in buckets."""
     if s.flags[2]:
         kwargs = {"buckets": 2 + s.V % 5, "longest": 4 + s.V}
-        rows, row = disentangled.bucketed_rows(T, S, **kwargs), partial(ref_disentangled.bucketed_row, **kwargs)
+        rows, row = relative_rows.bucketed_rows(T, S, **kwargs), partial(ref_disentangled.bucketed_row, **kwargs)
         R = 2 * kwargs["buckets"]
     else:
-        rows, row = disentangled.clipped_rows(T, S, span=s.V), partial(ref_disentangled.clipped_row, span=s.V)
+        rows, row = relative_rows.clipped_rows(T, S, span=s.V), partial(ref_disentangled.clipped_row, span=s.V)
         R = 2 * s.V
     return rows, ref_disentangled.row_table(T, S, row), R
 
