@@ -10,24 +10,24 @@ import reference.layers.convolution as ref_convolution
 import reference.layers.disentangled as ref_disentangled
 import reference.layers.dropout as ref_dropout
 from tests.laws import Case, Sizes
-from tinyplm.layers import convolution, disentangled, relative_rows
+from tinyplm.layers import convolution, disentangled, relative_buckets
 
 
-def _relative_rows(s: Sizes, T: int, S: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _rows(s: Sizes, T: int, S: int) -> tuple[np.ndarray, np.ndarray, int]:
     """(rows, the reference's delta, how many rows the table has): clipped below or above the lengths, or in buckets."""
     if s.flags[2]:
         kwargs = {"buckets": 2 + s.V % 5, "longest": 4 + s.V}
-        rows, row = relative_rows.bucketed_rows(T, S, **kwargs), partial(ref_disentangled.bucketed_row, **kwargs)
+        rows, row = relative_buckets.bucketed_rows(T, S, **kwargs), partial(ref_disentangled.bucketed_row, **kwargs)
         R = 2 * kwargs["buckets"]
     else:
-        rows, row = relative_rows.clipped_rows(T, S, span=s.V), partial(ref_disentangled.clipped_row, span=s.V)
+        rows, row = relative_buckets.clipped_rows(T, S, span=s.V), partial(ref_disentangled.clipped_row, span=s.V)
         R = 2 * s.V
     return rows, ref_disentangled.row_table(T, S, row), R
 
 
 def _scores(s: Sizes) -> Case:
     rng = s.rng()
-    rows, delta, R = _relative_rows(s, s.T, s.S)
+    rows, delta, R = _rows(s, s.T, s.S)
     return Case([rng.normal(size=(s.B, s.H, s.T, s.E)), rng.normal(size=(R, s.H, s.E))], {"rows": rows}, {"delta": delta})
 
 
@@ -43,7 +43,7 @@ def _terms(s: Sizes) -> tuple[str, ...]:
 
 def _attention(s: Sizes, scores) -> Case:
     rng = s.rng()
-    rows, delta, R = _relative_rows(s, s.T, s.S)
+    rows, delta, R = _rows(s, s.T, s.S)
     q, k, v = (rng.normal(size=(s.B, s.H, n, s.E)) for n in (s.T, s.S, s.S))
     tables = [rng.normal(size=(R, s.H, s.E)) if name in _terms(s) else None for name in ("c2p", "p2c")]
     kwargs = {"rows": rows, "mask": _mask(s, rng, s.T, s.S), "scale": 0.7 if s.flags[1] else None, "scores": scores}
@@ -80,7 +80,7 @@ def _multi_head(s: Sizes) -> Case:
     """Of the encoder, or, with queries of their own, of the enhanced mask decoder; flags[1]: shared projections."""
     rng, decoder = s.rng(), s.seed % 8 < 4
     S = s.S if decoder else s.T
-    rows, delta, R = _relative_rows(s, s.T, S)
+    rows, delta, R = _rows(s, s.T, S)
     shapes = {name: (s.D, s.H * s.E) for name in ("Wq", "Wk", "Wv")} | {"Wo": (s.H * s.E, s.D), "bq": (s.H * s.E,)}
     if not s.flags[1]:
         shapes |= {f"W{name}": (s.D, s.H * s.E)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import reference.layers.disentangled as ref
 from tests.laws import relative_error
-from tinyplm.layers import disentangled, relative_rows
+from tinyplm.layers import disentangled, relative_buckets
 from tinyplm.layers.convolution import convolution
 
 
@@ -23,7 +23,7 @@ def _delta(rows, T, S):
 @given(T=st.integers(1, 9), S=st.integers(1, 9), span=st.integers(1, 12))
 def test_clipped_rows_are_equation_3(T, S, span):
     expected = ref.row_table(T, S, partial(ref.clipped_row, span=span))
-    np.testing.assert_array_equal(_delta(relative_rows.clipped_rows(T, S, span=span), T, S), expected)
+    np.testing.assert_array_equal(_delta(relative_buckets.clipped_rows(T, S, span=span), T, S), expected)
 
 
 @given(buckets=st.integers(2, 300), more=st.integers(2, 700))
@@ -31,13 +31,13 @@ def test_log_buckets_are_those_of_the_reference(buckets, more):
     longest = buckets // 2 + more
     distances = np.unique(np.r_[-3:4, -longest - 2 : longest + 3 : 7, buckets // 2 - 1 : buckets // 2 + 3])
     expected = [ref.log_bucket(int(d), buckets=buckets, longest=longest) for d in distances]
-    np.testing.assert_array_equal(relative_rows.log_buckets(distances, buckets=buckets, longest=longest), expected)
+    np.testing.assert_array_equal(relative_buckets.log_buckets(distances, buckets=buckets, longest=longest), expected)
 
 
 def test_log_buckets_of_the_published_models():
     """256 buckets for distances up to 512: exact to 128, then ever wider, odd in the distance, the last one reached at 511."""
     d = np.arange(-511, 512)
-    buckets = relative_rows.log_buckets(d, buckets=256, longest=512)
+    buckets = relative_buckets.log_buckets(d, buckets=256, longest=512)
     np.testing.assert_array_equal(buckets, [ref.log_bucket(int(i), buckets=256, longest=512) for i in d])
     near = np.abs(d) <= 128
     np.testing.assert_array_equal(buckets[near], d[near])
@@ -52,7 +52,7 @@ def test_shifting_is_gathering(T, S, span):
     """Windows shorter and longer than the sequence; values and gradients, of which no two orders of summing differ by more."""
     rng = np.random.default_rng(T + S + span)
     x, table, dy = rng.normal(size=(2, 3, T, 4)), rng.normal(size=(2 * span, 3, 4)), rng.normal(size=(2, 3, T, S))
-    rows = relative_rows.clipped_rows(T, S, span=span)
+    rows = relative_buckets.clipped_rows(T, S, span=span)
     fast, fast_back = disentangled.relative_scores(x, table, rows=rows)
     plain, plain_back = disentangled.gathered_scores(x, table, rows=rows)
     assert relative_error(fast, plain) < 1e-13
@@ -60,21 +60,11 @@ def test_shifting_is_gathering(T, S, span):
         assert relative_error(a, b) < 1e-13
 
 
-def test_a_shift_is_a_view_of_the_places_on_the_diagonals():
-    x = np.arange(2 * 3 * 8.0).reshape(2, 3, 8)
-    y, backward = disentangled.relative_shift(x)
-    expected = np.array([[[x[n, t, s - t + 2] for s in range(5)] for t in range(3)] for n in range(2)])
-    np.testing.assert_array_equal(y, expected)
-    assert np.shares_memory(x, y)
-    dx = backward(np.ones_like(y))
-    assert dx.sum() == y.size and set(np.unique(dx)) == {0.0, 1.0}
-
-
 def test_scores_depend_on_the_distance_alone():
     """The same content everywhere: every diagonal of the scores is constant."""
     rng = np.random.default_rng(0)
     x = np.broadcast_to(rng.normal(size=(1, 2, 1, 3)), (1, 2, 6, 3))
-    y, _ = disentangled.relative_scores(x, rng.normal(size=(8, 2, 3)), rows=relative_rows.clipped_rows(6, 6, span=4))
+    y, _ = disentangled.relative_scores(x, rng.normal(size=(8, 2, 3)), rows=relative_buckets.clipped_rows(6, 6, span=4))
     np.testing.assert_allclose(y[..., 1:, 1:], y[..., :-1, :-1], rtol=0, atol=1e-14)
     assert abs(y[0, 0, 0, 1] - y[0, 0, 1, 0]) > 0.1  # forwards is not backwards
 
@@ -87,7 +77,7 @@ def test_padding_has_no_influence_and_no_gradient():
     real = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=bool)
     mask = real[:, None, None, :] & real[:, None, :, None]
     attend = partial(disentangled.disentangled_multi_head_attention, heads=H, terms=("c2p", "p2c"), mask=mask,
-                     rows=relative_rows.clipped_rows(T, T, span=3))  # fmt: skip
+                     rows=relative_buckets.clipped_rows(T, T, span=3))  # fmt: skip
     y, backward = attend(p, x, None, relative)
     other, _ = attend(p, np.where(real[..., None], x, 100.0), None, relative)
     np.testing.assert_array_equal(y, other)
@@ -98,7 +88,7 @@ def test_padding_has_no_influence_and_no_gradient():
 
 def test_what_does_not_fit_is_refused():
     q = np.zeros((1, 2, 4, 3))
-    table, rows = np.zeros((6, 2, 3)), relative_rows.clipped_rows(4, 4, span=3)
+    table, rows = np.zeros((6, 2, 3)), relative_buckets.clipped_rows(4, 4, span=3)
     for wrong in ({"Kr": table, "rows": rows[1:]}, {"Qr": table, "rows": None}, {"Qr": np.zeros((6, 1, 3)), "rows": rows}):
         with pytest.raises(ValueError, match=r"expected \(R, 2, 3\) with rows \(9,\)"):
             disentangled.disentangled_attention(q, q, q, **wrong)
@@ -106,7 +96,7 @@ def test_what_does_not_fit_is_refused():
         disentangled.disentangled_attention(q, q, q, table[:5], rows=rows)
     for buckets, longest in ((1, 9), (10, 6)):
         with pytest.raises(ValueError, match="log_buckets: expected"):
-            relative_rows.bucketed_rows(4, 4, buckets=buckets, longest=longest)
+            relative_buckets.bucketed_rows(4, 4, buckets=buckets, longest=longest)
     for W, groups in (((2, 4, 4), 1), ((3, 4, 4), 2), ((3, 2, 3), 2)):
         with pytest.raises(ValueError, match="convolution: x"):
             convolution(np.zeros((1, 5, 4)), np.zeros(W), groups=groups)

@@ -46,10 +46,13 @@ _OPERATIONS = {
 
 
 class Rename:
-    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both stands for the number of a layer."""
+    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both stands for the number of a layer.
 
-    def __init__(self, hub: str, *paths: str, operation: str | Operation = "copy") -> None:
-        self.hub, self.paths = hub, paths
+    beside: the leaf that a tree must have for this name to be meant, by default the first path (one of two names of a leaf).
+    """
+
+    def __init__(self, hub: str, *paths: str, operation: str | Operation = "copy", beside: str | None = None) -> None:
+        self.hub, self.paths, self.beside = hub, paths, beside or paths[0]
         self.operation = _OPERATIONS[operation] if isinstance(operation, str) else operation
 
 
@@ -78,7 +81,7 @@ def linear(hub: str, path: str) -> list[Rename]:
 def expand(names: list[Rename], leaves: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Operation]]:
     """(hub name, tree paths, operation) for every Rename and layer that the leaves have."""
     for rename in names:
-        for i in _layers(rename.paths[0], leaves):
+        for i in _layers(rename.beside, leaves):
             yield rename.hub.replace("{i}", i), [path.replace("{i}", i) for path in rename.paths], rename.operation
 
 

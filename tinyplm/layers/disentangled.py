@@ -1,6 +1,6 @@
 """Disentangled attention (DeBERTa): content and relative position attend to each other, by tables of relative positions.
 
-`rows` (T + S + 1,) says which row of a table a distance between query and key has: see relative_rows.py.
+`rows` (T + S + 1,) says which row of a table a distance between query and key has: see relative_buckets.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from ..core import add
 from .attention import attention, merge_heads, split_heads
 from .embedding import embedding
 from .linear import linear
+from .relative_shift import relative_shift
 
 
 def gathered_scores(x, table, *, rows):
@@ -34,17 +35,17 @@ def gathered_scores(x, table, *, rows):
 
 
 def relative_scores(x, table, *, rows):
-    """The same as `gathered_scores`, without picking: the table's rows are laid out by distance, T - 1 down to -S, so that
-    y[t, s] stands in column s - t + T - 1 of the product, and the product is shifted.
+    """The same as `gathered_scores`, without picking: the table's rows are laid out by distance, T down to 1 - S, so that y[t, s]
+    stands in column T - t + s of the product, which is shifted (see relative_shift.py).
 
     A row that several distances share is multiplied as often; picking and adding up single numbers takes longer than that.
     Backward: shifted back, then that of a product; the gradients of a row's copies are added up.
     """
     B, H, T, E = x.shape
     S = rows.shape[0] - T - 1
-    by_distance, table_back = embedding(table.reshape(len(table), H * E), ids=rows[:-1][::-1], name="row")
+    by_distance, table_back = embedding(table.reshape(len(table), H * E), ids=rows[:0:-1], name="row")
     by_head = by_distance.reshape(T + S, H, E).transpose(1, 0, 2)  # (H, T + S, E)
-    y, shift_back = relative_shift(x @ by_head.swapaxes(-1, -2))
+    y, shift_back = relative_shift(x @ by_head.swapaxes(-1, -2), keys=S)
 
     def backward(dy):
         dproducts = shift_back(dy)
@@ -53,26 +54,6 @@ def relative_scores(x, table, *, rows):
         return dproducts @ by_head, dtable.reshape(table.shape)
 
     return y, backward
-
-
-def relative_shift(x):
-    """y[..., t, s] = x[..., t, s - t + T - 1]:   row t moves T - 1 - t places to the left.          Dai et al. 2019, appendix B
-
-    x (..., T, T + S), contiguous -> (..., T, S), a view: with n = T + S numbers in a row, x's place (t, s - t + T - 1) is number
-    t (n - 1) + s + T - 1 in memory, which is where (t, s) stands if the first T - 1 numbers are skipped and rows have n - 1.
-    dx = dy at the same places, 0 elsewhere.
-    """
-    *lead, T, n = x.shape
-
-    def shifted(a):
-        return a.reshape(*lead, T * n)[..., T - 1 : -1].reshape(*lead, T, n - 1)[..., : n - T]
-
-    def backward(dy):
-        dx = array_module(x).zeros(x.shape, dtype=x.dtype)
-        shifted(dx)[...] = dy
-        return dx
-
-    return shifted(x), backward
 
 
 def disentangled_attention(q, k, v, Kr=None, Qr=None, *, rows=None, mask=None, scale=None, rate=0.0, key=None,
