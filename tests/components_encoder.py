@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import numpy as np
 
+import reference.layers.activation as ref_activation
 import reference.layers.convolution as ref_convolution
 import reference.layers.disentangled as ref_disentangled
 import reference.layers.dropout as ref_dropout
 from tests.laws import Case, Sizes
-from tinyplm.layers import convolution, disentangled, relative_buckets
+from tinyplm.layers import activation, convolution, disentangled, relative_buckets
 
 
 def _rows(s: Sizes, T: int, S: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -107,6 +109,16 @@ def _convolution(s: Sizes) -> Case:
     return Case(args if s.flags[0] else [*args, None], {"groups": groups})
 
 
+def _convolution_layer(s: Sizes) -> Case:
+    """With and without padding; eps keeps the curvature of the norm moderate at width 1."""
+    rng = s.rng()
+    case = _convolution(dataclasses.replace(s, F=s.E, flags=(True, *s.flags[1:])))
+    x, W, b = case.args
+    p = {"W": W, "b": b, "gamma": rng.normal(size=b.shape), "beta": rng.normal(size=b.shape)}
+    kwargs = {"activation": activation.gelu_tanh, "eps": 0.1, "real": rng.random((s.B, s.T)) < 0.7 if s.flags[1] else None}
+    return Case([p, x, rng.normal(size=x.shape)], case.kwargs | kwargs, {"activation": ref_activation.gelu_tanh})
+
+
 # name: (implementation, reference, maker of cases)
 COMPONENTS_B = {
     "gathered_scores": (disentangled.gathered_scores, _reference_scores, _scores),
@@ -122,4 +134,5 @@ COMPONENTS_B = {
         disentangled.disentangled_multi_head_attention, _reference_multi_head, _multi_head,
     ),
     "convolution": (convolution.convolution, ref_convolution.convolution, _convolution),
+    "convolution_layer": (convolution.convolution_layer, ref_convolution.convolution_layer, _convolution_layer),
 }  # fmt: skip

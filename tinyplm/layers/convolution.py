@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..backend import array_module, sum_float32
+from .dropout import dropout
+from .norm import layernorm
 
 
 def convolution(x, W, b=None, *, groups=1):
@@ -44,3 +46,24 @@ def convolution(x, W, b=None, *, groups=1):
         return dx, dmatrix.transpose(1, 0, 2).reshape(K, I, O), db
 
     return y, backward
+
+
+def convolution_layer(p, x, residual, *, activation, eps, groups=1, real=None, rate=0.0, key=None):
+    """y = r * layernorm(residual + activation(dropout(convolution(x)))),   r = 1 at real tokens, 0 at padding.
+
+    What DeBERTa v2 adds to its first layer, x being that layer's input and residual its output (He et al. 2021, released code).
+    p: W (K, D / groups, D), b, gamma and beta (D,); x, residual (B, T, D), real (B, T) booleans or None for all -> (B, T, D).
+    backward gives (dp, dx, dresidual), by the chain of the parts.
+    """
+    r = 1 if real is None else real[..., None].astype(x.dtype)
+    c, convolution_back = convolution(x, p["W"], p["b"], groups=groups)
+    dropped, drop_back = dropout(c, rate=rate, key=key)
+    a, activation_back = activation(dropped)
+    y, norm_back = layernorm(residual + a, p["gamma"], p["beta"], eps=eps)
+
+    def backward(dy):
+        dresidual, dgamma, dbeta = norm_back(dy * r)
+        dx, dW, db = convolution_back(drop_back(activation_back(dresidual)))
+        return {"W": dW, "b": db, "gamma": dgamma, "beta": dbeta}, dx, dresidual
+
+    return y * r, backward
