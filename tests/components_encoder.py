@@ -100,6 +100,12 @@ def _reference_multi_head(*args, rows, **kwargs):
     return ref_disentangled.disentangled_multi_head_attention(*args, **kwargs)
 
 
+def _interleaved(s: Sizes) -> Case:
+    rng = s.rng()
+    p = {"Wqkv": rng.normal(size=(s.D, 3 * s.H * s.E)), "bq": rng.normal(size=s.H * s.E), "Wo": rng.normal(size=(s.H * s.E, s.D))}
+    return Case([p], {"heads": s.H})
+
+
 def _convolution(s: Sizes) -> Case:
     """Kernels of 1, 3 and 5, which reach beyond short sequences; one or more groups."""
     rng = s.rng()
@@ -133,6 +139,7 @@ COMPONENTS_B = {
     "disentangled_multi_head": (
         disentangled.disentangled_multi_head_attention, _reference_multi_head, _multi_head,
     ),
+    "split_interleaved": (disentangled.split_interleaved, ref_disentangled.split_interleaved, _interleaved),
     "convolution": (convolution.convolution, ref_convolution.convolution, _convolution),
     "convolution_layer": (convolution.convolution_layer, ref_convolution.convolution_layer, _convolution_layer),
 }  # fmt: skip

@@ -160,3 +160,18 @@ def _split(x: np.ndarray, heads: int) -> np.ndarray:
     for b, h, t, e in np.ndindex(y.shape):
         y[b, h, t, e] = x[b, t, h * E + e]
     return y
+
+
+def split_interleaved(p: dict, *, heads: int) -> dict:
+    """Wq[:, h E + e] = Wqkv[:, h 3 E + e],  Wk[:, h E + e] = Wqkv[:, h 3 E + E + e],  Wv[:, h E + e] = Wqkv[:, h 3 E + 2 E + e].
+
+    All else in p stays.  It is how the released code of DeBERTa v1 cuts its in_proj.
+    """
+    D, width = p["Wqkv"].shape
+    E = width // (3 * heads)
+    out = {name: p[name] for name in p if name != "Wqkv"}
+    for i, name in enumerate(("Wq", "Wk", "Wv")):
+        out[name] = np.zeros((D, heads * E))
+        for d, h, e in np.ndindex(D, heads, E):
+            out[name][d, h * E + e] = p["Wqkv"][d, h * 3 * E + i * E + e]
+    return {name: out[name] for name in ("Wq", "Wk", "Wv", *(name for name in p if name != "Wqkv"))}

@@ -158,3 +158,22 @@ def _project_positions(p, relative, own, shared, heads):
         return {f"W{name}": dW, f"b{name}": db}, drelative
 
     return table.reshape(len(relative), heads, -1), backward
+
+
+def split_interleaved(p, *, heads):
+    """p with Wq, Wk and Wv in place of Wqkv (D, heads * 3 * E), in which each head has its columns of all three side by side.
+
+    DeBERTa v1 is stored like that.  backward puts the three gradients back side by side.
+    """
+    D, width = p["Wqkv"].shape
+    if width % (3 * heads):
+        raise ValueError(f"split_interleaved: Wqkv {p['Wqkv'].shape} is not (D, 3 * width) with a width of {heads} equal heads")
+    by_head = p["Wqkv"].reshape(D, heads, 3, width // (3 * heads))
+    others = {name: a for name, a in p.items() if name != "Wqkv"}
+
+    def backward(dp):
+        parts = [dp[f"W{name}"].reshape(D, heads, 1, -1) for name in "qkv"]
+        dW = array_module(parts[0]).concatenate(parts, axis=2).reshape(D, width)
+        return {"Wqkv": dW, **{name: dp[name] for name in others}}
+
+    return {f"W{name}": by_head[:, :, i].reshape(D, -1) for i, name in enumerate("qkv")} | others, backward
