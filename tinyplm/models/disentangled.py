@@ -58,7 +58,7 @@ def decoder_body(p, inputs_embeds=None, *, config, rows, steps=2, input_ids=None
                  position_ids=None, key=None, on_gradient=None, **stacking):  # fmt: skip
     """`body` with the enhanced mask decoder in place of the last layer, for masked language modelling.   He et al. 2021, sec. 3.2
 
-        h = x_{L-1},  q_0 = h + decoder_positions[t],  q_{n+1} = layer_L(queries and residual q_n, keys and values h),  hidden = q_steps
+        h = x_{L-1},  q_0 = h + decoder_positions[t],  q_{n+1} = layer_L(queries and residual q_n, keys, values h),  hidden = q_steps
 
     so that absolute positions come in only where words are decided.  All steps share the last layer's weights.  p has
     decoder_positions (C, D) beside the body's.  The paper's q_0 is the positions alone, that of the released code the sum.
