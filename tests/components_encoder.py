@@ -126,7 +126,7 @@ def _convolution_layer(s: Sizes) -> Case:
 
 
 # name: (implementation, reference, maker of cases)
-COMPONENTS_B = {
+COMPONENTS = {
     "gathered_scores": (disentangled.gathered_scores, _reference_scores, _scores),
     "relative_scores": (disentangled.relative_scores, _reference_scores, _scores),
     "disentangled_attention": (

@@ -55,10 +55,10 @@ def body(p, inputs_embeds=None, *, config, rows, input_ids=None, attention_mask=
 
 
 def decoder_body(p, inputs_embeds=None, *, config, rows, steps=2, input_ids=None, attention_mask=None, token_type_ids=None,
-                 position_ids=None, key=None, on_gradient=None, **stacking):  # fmt: skip
+                 position_ids=None, key=None, on_gradient=None, frozen=0, **stacking):  # fmt: skip
     """`body` with the enhanced mask decoder in place of the last layer, for masked language modelling.   He et al. 2021, sec. 3.2
 
-        h = x_{L-1},  q_0 = h + decoder_positions[t],  q_{n+1} = layer_L(queries and residual q_n, keys, values h),  hidden = q_steps
+        h = x_{L-1},   q_0 = h + decoder_positions[t],   q_{n+1} = layer_L(queries and residual q_n, keys, values h);   q_steps
 
     so that absolute positions come in only where words are decided.  All steps share the last layer's weights.  p has
     decoder_positions (C, D) beside the body's.  The paper's q_0 is the positions alone, that of the released code the sum.
@@ -68,7 +68,7 @@ def decoder_body(p, inputs_embeds=None, *, config, rows, steps=2, input_ids=None
     if not below:
         raise ValueError("the enhanced mask decoder takes the place of the last of at least 2 layers, got 1 layer")
     h, stack_back = stack(start.layer, below, start.x, start.relative, each=lambda i: {"key": fold(key, i)},
-                          on_gradient=on_gradient, **stacking)  # fmt: skip
+                          on_gradient=on_gradient, frozen=frozen, **stacking)  # fmt: skip
     q, positions_back = learned_positions(h, p["decoder_positions"], positions=_positions(h, position_ids))
     hidden, steps_back = stack(start.block, [last] * steps, q, h, start.relative,
                                each=lambda i: {"key": fold(key, _DECODER, i)}, **stacking)  # fmt: skip
