@@ -90,6 +90,9 @@ def _multi_head(s: Sizes) -> Case:
         shapes |= {"bqr": (s.H * s.E,)} if "p2c" in _terms(s) else {}
     if s.flags[0]:
         shapes |= {"bk": (s.H * s.E,), "bv": (s.H * s.E,), "bo": (s.D,)}
+    if s.seed // 8 % 2:
+        shapes["Wqkv"] = (s.D, 3 * s.H * s.E)
+        shapes = {name: shape for name, shape in shapes.items() if name not in ("Wq", "Wk", "Wv")}
     p = {name: rng.normal(0, 0.7, shape) for name, shape in shapes.items()}
     x, context, relative = rng.normal(size=(s.B, s.T, s.D)), rng.normal(size=(s.B, S, s.D)), rng.normal(size=(R, s.D))
     kwargs = {"heads": s.H, "terms": _terms(s), "rows": rows, "mask": _mask(s, rng, s.T, S)}
@@ -101,9 +104,7 @@ def _reference_multi_head(*args, rows, **kwargs):
 
 
 def _interleaved(s: Sizes) -> Case:
-    rng = s.rng()
-    p = {"Wqkv": rng.normal(size=(s.D, 3 * s.H * s.E)), "bq": rng.normal(size=s.H * s.E), "Wo": rng.normal(size=(s.H * s.E, s.D))}
-    return Case([p], {"heads": s.H})
+    return Case([s.rng().normal(size=(s.D, 3 * s.H * s.E))], {"heads": s.H})
 
 
 def _convolution(s: Sizes) -> Case:

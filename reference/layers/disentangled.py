@@ -129,9 +129,12 @@ def disentangled_multi_head_attention(
 
     Kr = relative Wkr + bkr if "c2p" is among the terms,   Qr = relative Wqr + bqr if "p2c" is.     He et al. 2021, eq. 4, alg. 1
     Without Wkr and Wqr the positions are projected by the matrices of the contents, Wk and Wq (share_att_key of v2 and v3).
+    Instead of Wq, Wk and Wv there may be Wqkv, see split_interleaved.
     scale = 1 / sqrt(E (1 + number of terms)), also where there are no relative embeddings and so no such terms.
     x (B, T, D), c = context (B, S, D), or x itself, relative (R, D) or None, delta (T, S) -> y (B, T, D).
     """
+    if "Wqkv" in p:
+        p = {**p, **dict(zip(("Wq", "Wk", "Wv"), split_interleaved(p["Wqkv"], heads=heads)))}
     context = x if context is None else context
     B, T, _ = x.shape
     q = _split(linear(x, p["Wq"], p.get("bq")), heads)
@@ -162,16 +165,14 @@ def _split(x: np.ndarray, heads: int) -> np.ndarray:
     return y
 
 
-def split_interleaved(p: dict, *, heads: int) -> dict:
-    """Wq[:, h E + e] = Wqkv[:, h 3 E + e],  Wk[:, h E + e] = Wqkv[:, h 3 E + E + e],  Wv[:, h E + e] = Wqkv[:, h 3 E + 2 E + e].
+def split_interleaved(W: np.ndarray, *, heads: int) -> np.ndarray:
+    """y[i, d, h E + e] = W[d, h 3 E + i E + e]:   i = 0 queries, 1 keys, 2 values.
 
-    All else in p stays.  It is how the released code of DeBERTa v1 cuts its in_proj.
+    W (D, heads * 3 * E) -> y (3, D, heads * E).  It is how the released code of DeBERTa v1 cuts its in_proj.
     """
-    D, width = p["Wqkv"].shape
+    D, width = W.shape
     E = width // (3 * heads)
-    out = {name: p[name] for name in p if name != "Wqkv"}
-    for i, name in enumerate(("Wq", "Wk", "Wv")):
-        out[name] = np.zeros((D, heads * E))
-        for d, h, e in np.ndindex(D, heads, E):
-            out[name][d, h * E + e] = p["Wqkv"][d, h * 3 * E + i * E + e]
-    return {name: out[name] for name in ("Wq", "Wk", "Wv", *(name for name in p if name != "Wqkv"))}
+    y = np.zeros((3, D, heads * E))
+    for i, d, h, e in np.ndindex(3, D, heads, E):
+        y[i, d, h * E + e] = W[d, h * 3 * E + i * E + e]
+    return y

@@ -111,11 +111,12 @@ def disentangled_multi_head_attention(p, x, context=None, relative=None, *, head
     Kr = relative Wkr + bkr if "c2p" is in terms,   Qr = relative Wqr + bqr if "p2c" is.            He et al. 2021, eq. 4, alg. 1
 
     x (B, T, D), context (B, S, D) or None, relative (R, D), the embeddings of relative positions, or None -> y (B, T, D).
-    p: Wq, Wk, Wv (D, H*E), Wo (H*E, D), biases bq, ... where the family has them, and Wkr, Wqr (D, H*E) with bkr, bqr; without
-    these, positions are projected by Wk and Wq of the contents (share_att_key).
+    p: Wq, Wk, Wv (D, H*E), or Wqkv as `split_interleaved` takes it; Wo (H*E, D), biases bq, ... where the family has them; and
+    Wkr, Wqr (D, H*E) with bkr, bqr: without these, positions are projected by Wk and Wq of the contents (share_att_key).
     scale = 1 / sqrt(E (1 + number of terms)), also without `relative`, when the other terms are absent.
     backward gives (dp, dx, dcontext, drelative), None for what was not given.
     """
+    p, separated_back = _separated(p, heads)
     source = x if context is None else context
     q, q_back = linear(x, p["Wq"], p.get("bq"))
     k, k_back = linear(source, p["Wk"], p.get("bk"))
@@ -138,7 +139,7 @@ def disentangled_multi_head_attention(p, x, context=None, relative=None, *, head
         dp, drelative = add(add(dp, dp_Kr), dp_Qr), add(drelative, drelative_Qr)
         dsource = dsource_k + dsource_v
         dx, dcontext = (dx + dsource, None) if context is None else (dx, dsource)
-        return {name: dp[name] for name in p}, dx, dcontext, drelative
+        return separated_back(dp), dx, dcontext, drelative
 
     return y, backward
 
@@ -160,20 +161,29 @@ def _project_positions(p, relative, own, shared, heads):
     return table.reshape(len(relative), heads, -1), backward
 
 
-def split_interleaved(p, *, heads):
-    """p with Wq, Wk and Wv in place of Wqkv (D, heads * 3 * E), in which each head has its columns of all three side by side.
+def split_interleaved(W, *, heads):
+    """y[i] = the columns of queries (i = 0), keys and values of W, in which each head has its own of all three side by side.
 
-    DeBERTa v1 is stored like that.  backward puts the three gradients back side by side.
+    W (D, heads * 3 * E) -> (3, D, heads * E), how DeBERTa v1 is stored.  dW: the same columns of dy put back.
     """
-    D, width = p["Wqkv"].shape
+    D, width = W.shape
     if width % (3 * heads):
-        raise ValueError(f"split_interleaved: Wqkv {p['Wqkv'].shape} is not (D, 3 * width) with a width of {heads} equal heads")
-    by_head = p["Wqkv"].reshape(D, heads, 3, width // (3 * heads))
-    others = {name: a for name, a in p.items() if name != "Wqkv"}
+        raise ValueError(f"split_interleaved: W {W.shape} does not hold queries, keys and values of {heads} equal heads")
+
+    def backward(dy):
+        return dy.reshape(3, D, heads, -1).transpose(1, 2, 0, 3).reshape(D, width)
+
+    return W.reshape(D, heads, 3, -1).transpose(2, 0, 1, 3).reshape(3, D, width // 3), backward
+
+
+def _separated(p, heads):
+    """p with Wq, Wk and Wv in place of Wqkv, where it has that."""
+    if "Wqkv" not in p:
+        return p, lambda dp: {name: dp[name] for name in p}
+    W, back = split_interleaved(p["Wqkv"], heads=heads)
 
     def backward(dp):
-        parts = [dp[f"W{name}"].reshape(D, heads, 1, -1) for name in "qkv"]
-        dW = array_module(parts[0]).concatenate(parts, axis=2).reshape(D, width)
-        return {"Wqkv": dW, **{name: dp[name] for name in others}}
+        dW = array_module(W).stack([dp["Wq"], dp["Wk"], dp["Wv"]])
+        return {name: back(dW) if name == "Wqkv" else dp[name] for name in p}
 
-    return {f"W{name}": by_head[:, :, i].reshape(D, -1) for i, name in enumerate("qkv")} | others, backward
+    return {"Wq": W[0], "Wk": W[1], "Wv": W[2], **{name: a for name, a in p.items() if name != "Wqkv"}}, backward

@@ -20,7 +20,7 @@ from ..core import add, on_tree, stack
 from ..layers.activation import ACTIVATIONS
 from ..layers.block import block, post_norm
 from ..layers.convolution import convolution_layer
-from ..layers.disentangled import disentangled_multi_head_attention, split_interleaved
+from ..layers.disentangled import disentangled_multi_head_attention
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.linear import linear
@@ -69,7 +69,7 @@ def decoder_body(p, inputs_embeds=None, *, config, rows, steps=2, input_ids=None
         raise ValueError("the enhanced mask decoder takes the place of the last of at least 2 layers, got 1 layer")
     h, stack_back = stack(start.layer, below, start.x, start.relative, each=lambda i: {"key": fold(key, i)},
                           on_gradient=on_gradient, frozen=frozen, **stacking)  # fmt: skip
-    q, positions_back = learned_positions(h, p["decoder_positions"], positions=_positions(h, position_ids))
+    q, positions_back = learned_positions(h, p["decoder_positions"], positions=start.positions)
     hidden, steps_back = stack(start.block, [last] * steps, q, h, start.relative,
                                each=lambda i: {"key": fold(key, _DECODER, i)}, **stacking)  # fmt: skip
 
@@ -92,6 +92,7 @@ class _Start(NamedTuple):
     of the encoder; backward(dx, drelative) gives (dp, dinputs_embeds)."""
 
     x: Any
+    positions: Any
     relative: Any
     block: Callable
     layer: Callable
@@ -101,17 +102,20 @@ class _Start(NamedTuple):
 def _start(p, inputs_embeds, config, rows, input_ids, attention_mask, token_type_ids, position_ids, key) -> _Start:
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
     real = None if attention_mask is None else attention_mask != 0
-    x, embed_back = _embed(p, inputs_embeds, config, norm, input_ids, real, token_type_ids, position_ids, key)
-    relative, picked, relative_back = _relative(p, rows(x.shape[1], x.shape[1]), norm)
+    first = input_ids if inputs_embeds is None else inputs_embeds
+    T = first.shape[1]
+    positions = array_module(first).arange(T) if position_ids is None else position_ids
+    x, embed_back = _embed(p, inputs_embeds, config, norm, input_ids, real, token_type_ids, positions, key)
+    relative, picked, relative_back = _relative(p, rows(T, T), norm)
 
     def backward(dx, drelative):
         dp, dinputs_embeds = embed_back(dx)
         return dp | relative_back(drelative), dinputs_embeds
 
-    return _Start(x, relative, *_layer(config, norm, real, picked), backward)
+    return _Start(x, positions, relative, *_layer(config, norm, real, picked), backward)
 
 
-def _embed(p, inputs_embeds, config, norm, input_ids, real, token_type_ids, position_ids, key):
+def _embed(p, inputs_embeds, config, norm, input_ids, real, token_type_ids, positions, key):
     """x_0; backward gives (dp, dinputs_embeds)."""
     x, tokens_back = embedding(p["tokens"], ids=input_ids) if inputs_embeds is None else (inputs_embeds, None)
     types = array_module(x).zeros(x.shape[:2], dtype="int64") if token_type_ids is None else token_type_ids
@@ -119,7 +123,7 @@ def _embed(p, inputs_embeds, config, norm, input_ids, real, token_type_ids, posi
     def padded(a):
         return a if real is None else a * real[..., None]
 
-    x, positions_back = _part(learned_positions, p, "positions", x, positions=_positions(x, position_ids))
+    x, positions_back = _part(learned_positions, p, "positions", x, positions=positions)
     x, segments_back = _part(learned_positions, p, "segments", x, positions=types)
     x, projection_back = _part(linear, p, "projection", x)
     x, norm_back = norm(p["norm"], x)
@@ -139,23 +143,13 @@ def _embed(p, inputs_embeds, config, norm, input_ids, real, token_type_ids, posi
 def _layer(config, norm, real, rows):
     """(block, layer), see _Start."""
     mask = None if real is None else real[:, None, :, None] & real[:, None, None, :]
-    activation, rate = ACTIVATIONS[config.hidden_act], config.hidden_dropout_prob
-
-    def attention(p, q, context, relative, *, key):
-        p, split_back = split_interleaved(p, heads=config.num_attention_heads) if "Wqkv" in p else (p, lambda dp: dp)
-        y, back = disentangled_multi_head_attention(p, q, context, relative, heads=config.num_attention_heads,
-                                                    terms=config.terms, rows=rows, mask=mask,
-                                                    rate=config.attention_probs_dropout_prob, key=key)  # fmt: skip
-
-        def backward(dy):
-            dp, *others = back(dy)
-            return split_back(dp), *others
-
-        return y, backward
+    rate = config.hidden_dropout_prob
+    attention = partial(disentangled_multi_head_attention, heads=config.num_attention_heads, terms=config.terms, rows=rows,
+                        mask=mask, rate=config.attention_probs_dropout_prob)  # fmt: skip
 
     def decoder_block(p, q, context, relative, *, key):
         return block(p, q, context, relative, residual=post_norm, norm=norm, attention=partial(attention, key=fold(key, 0)),
-                     mlp=partial(mlp, activation=activation), rate=rate, key=key)  # fmt: skip
+                     mlp=partial(mlp, activation=ACTIVATIONS[config.hidden_act]), rate=rate, key=key)  # fmt: skip
 
     def convolved(p, x, y, *, key):
         if "convolution" not in p:
@@ -181,10 +175,6 @@ def _layer(config, norm, real, rows):
         return z, backward
 
     return decoder_block, layer
-
-
-def _positions(x, position_ids):
-    return array_module(x).arange(x.shape[1]) if position_ids is None else position_ids
 
 
 def _part(f, p, name, x, **kwargs):
