@@ -79,6 +79,7 @@ def test_a_sample_depends_on_its_number_alone(name):
     assert _same(whole, _joined([*parts, late]))
     assert not _same(whole, _make(name, seed=6).batch(0, 60))
     assert all(a.dtype == np.int64 and len(a) == 60 for part in whole for a in part.values())
+    assert whole[0]["input_ids"].shape == (60, data.length)
 
 
 @pytest.mark.parametrize("name", MASKED)

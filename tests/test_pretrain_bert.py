@@ -72,3 +72,10 @@ def test_guesses_by_hand():
     assert guesses.unigram_loss(targets) == pytest.approx(-np.log([2 / 15, 3 / 15, 2 / 15]).mean())
     with pytest.raises(ValueError, match="hold no tokens"):
         Guesses([], 6)
+
+
+def test_an_encoder_does_not_go_on_with_a_text():
+    model = tinyplm.create("bert", "bert-tiny", vocab_size=20)
+    for go_on in (tinyplm.generate, tinyplm.stream):
+        with pytest.raises(ValueError, match="bert masked_lm model.* cannot continue a text: expected a decoder"):
+            go_on(model, [1, 2], max_new_tokens=3)

@@ -9,8 +9,8 @@ from ..layers.activation import ACTIVATIONS
 from ..layers.dropout import dropout
 from ..random import fold
 from ..weights import Rename, linear, linears, weight_and_bias
-from .config import check_encoder, check_known, check_not_negative
-from .tasks import Task, answer_head, dense, lm_head, lm_shapes, norm_shapes, pooled_head, pooled_shapes, token_head
+from .config import check_encoder, check_heads, check_known, check_not_negative
+from .tasks import Task, answer_head, block_shapes, dense, lm_head, lm_shapes, norm_shapes, pooled_head, pooled_shapes, token_head
 
 
 def terms(config: Any) -> tuple[str, ...]:
@@ -28,9 +28,8 @@ def check(config: Any, **only: tuple) -> None:
     check_not_negative(config, "type_vocab_size")
     check_known(config, "hidden_act", ACTIVATIONS)
     check_known(config, "pooler_hidden_act", ACTIVATIONS)
+    check_heads(config, "hidden_size", "num_attention_heads")
     D, E = config.hidden_size, config.embedding_size
-    if D % config.num_attention_heads:
-        raise ValueError(f"config: hidden_size {D} is not a multiple of {config.num_attention_heads} heads")
     if len(set(config.terms)) != len(config.terms) or not set(config.terms) <= {"c2p", "p2c"}:
         raise ValueError(f"config: pos_att_type must name c2p, p2c, both or none, got {config.pos_att_type!r}")
     if not config.legacy and E not in (None, D):
@@ -44,14 +43,13 @@ def window(config: Any) -> int:
 
 def body_shapes(config: Any, attention: dict) -> dict:
     """The shapes of params["body"]; `attention`: those of an attention's projections of contents and relative positions."""
-    D, F = config.hidden_size, config.intermediate_size
+    D = config.hidden_size
     E = config.embedding_size or D
     parts = {"positions": config.position_biased_input and (config.max_position_embeddings, E),
              "segments": config.type_vocab_size and (config.type_vocab_size, E),
              "projection": E != D and (E, D),
              "relative": config.relative_attention and (2 * config.span, D)}  # fmt: skip
-    layer = {"attention": {**attention, "Wo": (D, D), "bo": (D,)}, "norm1": norm_shapes(D),
-             "mlp": {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)}, "norm2": norm_shapes(D)}  # fmt: skip
+    layer = {**block_shapes(D, config.intermediate_size), "attention": {**attention, "Wo": (D, D), "bo": (D,)}}
     return {"tokens": (config.vocab_size, E), **{name: shape for name, shape in parts.items() if shape},
             "norm": norm_shapes(D), "layers": [layer] * config.num_hidden_layers}  # fmt: skip
 
