@@ -176,3 +176,17 @@ def split_interleaved(W: np.ndarray, *, heads: int) -> np.ndarray:
     for i, d, h, e in np.ndindex(3, D, heads, E):
         y[i, d, h * E + e] = W[d, h * 3 * E + i * E + e]
     return y
+
+
+def enhanced_mask_decoder(layer, h: np.ndarray, positions: np.ndarray, *, steps: int) -> np.ndarray:
+    """q_0 = h + positions,   q_{n+1} = layer(q_n, h),   n = 0 .. steps - 1   -> q_steps.
+
+    layer(q, h) is the encoder's last layer with queries (and residual) from q, keys and values from h, its input (B, T, D).
+    positions (T, D): the absolute ones.                        He et al. 2021, sec. 3.2, with q_0 as in the released code
+    """
+    q = np.zeros(h.shape)
+    for b, t, d in np.ndindex(h.shape):
+        q[b, t, d] = h[b, t, d] + positions[t, d]
+    for _ in range(steps):
+        q = layer(q, h)
+    return q
