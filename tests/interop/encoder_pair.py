@@ -20,7 +20,7 @@ transformers = pytest.importorskip("transformers")
 import tinyplm
 from tests.interop.pair import as_torch, assert_same, float64, named_gradients
 from tinyplm import hub
-from tinyplm.models import albert, bert, camembert, distilbert, encoder, roberta, xlm_roberta
+from tinyplm.models import albert, bert, camembert, deberta, deberta_v2, distilbert, encoder, roberta, xlm_roberta
 
 # ours: theirs
 OUTPUTS = {"hidden": ("last_hidden_state",), "logits": ("prediction_logits", "logits"), "pooled": ("pooler_output",),
@@ -31,7 +31,7 @@ OUTPUTS = {"hidden": ("last_hidden_state",), "logits": ("prediction_logits", "lo
 @dataclasses.dataclass(frozen=True)
 class Family:
     """Our module, transformers' config class, a tiny config by hub names, changes that make 3 heads of width 10, how our tests
-    pad, and names of parameters that take no part in a task's outputs."""
+    pad, and names of parameters that have no part in the outputs where there is one token."""
 
     module: ModuleType
     config: type
@@ -39,6 +39,8 @@ class Family:
     odd: dict[str, Any]
     padding_id: int | None = 0  # transformers drops the look-up gradient of this row, so it is only given to padding
     classes: dict[str, str] = dataclasses.field(default_factory=dict)  # task: transformers' class, where it is not ours
+    empty: bool = False  # padding attends to nothing, for which transformers takes an average: what reads it is not compared
+    one_token: tuple[str, ...] = ()
 
 
 # Positions begin behind the padding's, so there is room for 12.
@@ -73,6 +75,22 @@ FAMILIES = {
         distilbert, transformers.DistilBertConfig,
         {"vocab_size": 41, "max_position_embeddings": 12, "dim": 32, "hidden_dim": 44, "n_layers": 2, "n_heads": 4},
         odd={"dim": 30, "n_heads": 3},
+    ),
+    "deberta": Family(
+        deberta, transformers.DebertaConfig,
+        {"vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "type_vocab_size": 2, "relative_attention": True, "max_relative_positions": 4,
+         "pos_att_type": ["c2p", "p2c"]},
+        odd={"hidden_size": 30, "num_attention_heads": 3}, empty=True,
+        one_token=("self.q_bias", "self.pos_proj", "self.pos_q_proj", "rel_embeddings"),
+    ),
+    "deberta-v2": Family(
+        deberta_v2, transformers.DebertaV2Config,
+        {"vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "type_vocab_size": 2, "relative_attention": True, "position_buckets": 4,
+         "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "conv_kernel_size": 3,
+         "conv_act": "gelu"},
+        odd={"hidden_size": 30, "num_attention_heads": 3}, empty=True, one_token=("rel_embeddings", "encoder.LayerNorm"),
     ),
 }  # fmt: skip
 
