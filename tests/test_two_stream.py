@@ -44,6 +44,19 @@ def test_the_shift_by_hand():
     assert relative_rows(x[None, None], places=np.array([[1, 0]]), keys=3)[0][0, 0].tolist() == distances[::-1]
 
 
+def test_the_reference_by_hand():
+    """One head of width 1 and q = 0, so that the scores are what the biases read: distances 2, 1, 0, -1 have 9, log 3, 0, log 2."""
+    zero, one, v = np.zeros((1, 1, 2, 1)), np.ones((1, 1)), np.array([0.0, 12.0]).reshape(1, 1, 2, 1)
+    r = np.array([9.0, np.log(3), 0.0, np.log(2)]).reshape(1, 1, 4, 1)
+    attend = ref.relative_attention
+    assert np.allclose(attend(zero, zero, v, r, one, one).ravel(), [8, 3], rtol=1e-14)  # 1:2 and 3:1
+    k = np.array([np.log(2), 0.0]).reshape(1, 1, 2, 1)
+    assert np.allclose(attend(zero, k, v, r, one, one).ravel(), [6, 12 / 7], rtol=1e-14)  # 2:2 and 6:1
+    different, segments = np.array([[[False, True], [True, False]]]), np.array([0.0, np.log(3)]).reshape(2, 1, 1)
+    assert np.allclose(attend(zero, k, v, r, one, one, one, segments, different=different).ravel(), [9, 12 / 19], rtol=1e-14)
+    assert np.allclose(attend(zero, k, v, r, one, one, places=np.array([[1, 0]])).ravel(), [12 / 7, 6], rtol=1e-14)
+
+
 @given(B=st.integers(1, 3), T=st.integers(1, 6), memory=st.integers(0, 4), seed=st.integers(0, 999))
 def test_queries_in_order_are_the_special_case_of_queries_anywhere(B, T, memory, seed):
     rng = np.random.default_rng(seed)
