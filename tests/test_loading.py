@@ -21,6 +21,7 @@ from tests.laws import equal
 from tinyplm import backend, tensor_files
 from tinyplm.core import flatten
 from tinyplm.models import gpt2, llama
+from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.weights import count_parameters
 
@@ -46,7 +47,7 @@ def random_model(config):
     family = llama if isinstance(config, llama.Config) else gpt2
     numbers = np.random.default_rng(0).normal(0, 0.02, 1 << 16).astype("float32")
     params = tinyplm.core.tree_map(lambda shape: np.resize(numbers, shape), family.shapes(config))
-    return tinyplm.Model(family, config, params)
+    return CausalModel(family, config, params)
 
 
 @pytest.fixture(scope="session")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from . import random, weights
+from . import heads, random, weights
 from .backend import check_memory, to_device
 from .core import Tree, flatten, unflatten
 from .files import replaced
+from .models import architecture_of, check_task, model_class, shapes_of
 from .models import family as find_family
 from .models.config import from_dict, to_dict
+from .models.config import labels as label_fields
 from .models.model import Model
 from .tensor_files import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, read_json, write_folder, write_json
 from .tokenizers import Tokenizer
@@ -30,18 +34,21 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "adde
 COMPANIONS = (*VOCABULARIES, "special_tokens_map.json", "tokenizer_config.json", "chat_template.jinja")
 
 
-def create(
-    model_type: str, config: Any = None, *, key: int = 0, dtype: str = "float32", device: str = "cpu", **changes: Any
-) -> Model:
+def create(model_type: str, config: Any = None, *, task: str | None = None, key: int = 0, dtype: str = "float32",
+           device: str = "cpu", **changes: Any) -> Model:  # fmt: skip
     """A freshly initialised model.
+
+    task: one of an encoder's TASKS (default: the first, masked_lm); a decoder's is "causal_lm".
 
     config: a Config of the family, the name of one of its SIZES, or None for the default; `changes` replace fields of it:
     create("gpt2", "gpt2-medium", key=1, n_positions=256).  key: an int; each parameter's values depend on the key and on the
     parameter's own path alone.  ValueError for an unknown family, size or field.
     """
     family = find_family(model_type)
+    task = check_task(family, task)
     config = make_config(family, config, **changes)
-    return Model(family, config, to_device(initialise(family, config, key=key, dtype=dtype), device), device=device)
+    params = initialise(family, config, task=task, key=key, dtype=dtype)
+    return model_class(family)(family, config, to_device(params, device), task=task, device=device)
 
 
 def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:
@@ -59,10 +66,10 @@ def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:
     return dataclasses.replace(config, **changes)
 
 
-def initialise(family: ModuleType, config: Any, *, key: int, dtype: str = "float32") -> Tree:
+def initialise(family: ModuleType, config: Any, *, task: str = "causal_lm", key: int, dtype: str = "float32") -> Tree:
     """The tree of initial parameters on the host."""
     _check_dtype(dtype)
-    shapes = family.shapes(config)
+    shapes = shapes_of(family, config, task)
     check_memory(weights.count_parameters(shapes) * np.dtype(dtype).itemsize, f"the parameters in {dtype}")
     leaves = {}
     for n, (path, shape) in enumerate(flatten(shapes).items()):
@@ -76,10 +83,14 @@ def _check_dtype(dtype: str) -> None:
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(_PARAMETER_DTYPES)}")
 
 
-def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "cpu") -> Model:
+def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable[str] | None = None, key: int = 0,
+         dtype: str | None = None, device: str = "cpu") -> Model:  # fmt: skip
     """The model in a folder with config.json, model.safetensors (or shards and their index) and, if there are any, its tokenizer
     and generation_config.json.
 
+    task: one of an encoder's TASKS in place of the one of the file's architecture.  What the file lacks of that task's head
+    is initialised by `key` (model.fresh has the names).  The tensors of other heads are left out.
+    labels: the names of a classifier's classes, in place of the file's.
     Parameters keep the file's dtype (bfloat16 becomes float32; of several the widest, for all) unless `dtype` is given.
     ValueError that names the file and what is wrong with it: missing, truncated, tensors missing, extra, twice, misshapen or
     not floating-point.  MemoryError that names the bytes needed and available, before anything large is allocated.
@@ -96,15 +107,23 @@ def load(folder: str | os.PathLike, *, dtype: str | None = None, device: str = "
     family = find_family(settings["model_type"])
     try:
         config = from_dict(family.Config, settings)
+        config = config if labels is None else dataclasses.replace(config, **label_fields(labels))
+        fixed = None if task is None else check_task(family, task)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
     if dtype is not None:
         _check_dtype(dtype)
     tensors, where = open_folder(folder)
     tensors = normalise_names(family, config, tensors, where=where)
-    params = weights.to_tree(tensors, family.NAMES, family.shapes(config), where=where, dtype=dtype)
+    task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
+    tensors = heads.without_others(family, config, task, tensors)
+    shapes = shapes_of(family, config, task)
+    fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
+    params = weights.to_tree(tensors, family.NAMES, heads.without(shapes, fresh), where=where, dtype=dtype)
+    params = heads.joined(params, fresh, shapes)
     file_dtypes = {name: tensor.file_dtype for name, tensor in tensors.items()} if dtype is None else None
-    model = Model(family, config, to_device(params, device), device=device, file_dtypes=file_dtypes)
+    model = model_class(family)(family, config, to_device(params, device), task=task, device=device, file_dtypes=file_dtypes)
+    model.fresh = list(fresh)
     model.generation = _generation(folder / GENERATION)
     model.files = {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).exists()}
     try:
@@ -140,7 +159,10 @@ def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTe
     """Full names, without what the family ignores and without a tied head's second copy (which must be equal)."""
     given: dict[str, str] = {}  # full name: the name in the file
     for name in weights.strip_ignored(list(tensors), family.IGNORED):
-        other = given.setdefault(hub_name(family, name), name)
+        newer = name
+        for older, new in getattr(family, "OLDER", ()):
+            newer = re.sub(older, new, newer)
+        other = given.setdefault(hub_name(family, newer), name)
         if other != name:
             raise ValueError(f"{where}: {other} and {name} are the same tensor, expected one of them")
     tensors = {full: tensors[name] for full, name in given.items()}
@@ -164,7 +186,7 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
     if dtype not in (None, "F32", "BF16", "F16", "F64"):
         raise ValueError(f"unknown dtype {dtype!r}; expected F32, BF16, F16 or F64")
     limit = parse_size(max_shard_size)
-    strange = flatten(model.params).keys() ^ flatten(model.family.shapes(model.config)).keys()
+    strange = flatten(model.params).keys() ^ flatten(shapes_of(model.family, model.config, model.task)).keys()
     if strange:
         raise ValueError(f"save: the parameters are not those of the config, see {', '.join(sorted(strange)[:3])}; "
                          "of a model from for_decoding(), save the one that it was made of")  # fmt: skip
@@ -175,7 +197,7 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
     dtypes = {name: dtype for name in shapes} if dtype else model.file_dtypes
     write_folder(folder, file_sizes(shapes, model.dtype, dtypes),
                  lambda some: weights.to_hub(model.params, names, some), dtypes, limit)  # fmt: skip
-    settings = {"architectures": [model.config.ARCHITECTURE], **to_dict(model.config)}
+    settings = {**to_dict(model.config), "architectures": [architecture_of(model.family, model.task)]}
     for name in ("dtype", "torch_dtype"):  # transformers loads in the dtype that is named here
         if name in settings:
             settings[name] = main_dtype(shapes, model.dtype, dtypes)

@@ -70,6 +70,11 @@ def linears(hub: str, path: str, **modules: str) -> list[Rename]:
     return renames
 
 
+def linear(hub: str, path: str) -> list[Rename]:
+    """One of torch's linear modules: hub.weight is path.W transposed, hub.bias is path.b."""
+    return [Rename(f"{hub}.weight", f"{path}.W", operation="transpose"), Rename(f"{hub}.bias", f"{path}.b")]
+
+
 def expand(names: list[Rename], leaves: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Operation]]:
     """(hub name, tree paths, operation) for every Rename and layer that the leaves have."""
     for rename in names:

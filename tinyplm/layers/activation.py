@@ -20,6 +20,16 @@ def relu(x):
     return xp.maximum(x, 0), backward
 
 
+def tanh(x):
+    """y = tanh(x).   Keeps y.   dx = dy (1 - y^2)."""
+    y = array_module(x).tanh(x)
+
+    def backward(dy):
+        return dy * (1 - y * y)
+
+    return y, backward
+
+
 def gelu(x):
     """y = x Phi(x),   Phi(x) = (1 + erf(x / sqrt 2)) / 2, the exact GELU of BERT.      Hendrycks & Gimpel 2016, sec. 2
 
@@ -92,4 +102,5 @@ def silu(x):
 
 
 # By the names that hub configs use for them.
-ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "silu": silu, "swish": silu}
+ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "silu": silu, "swish": silu,
+               "tanh": tanh}  # fmt: skip

@@ -1,8 +1,12 @@
-"""Heads that turn hidden states into logits over the vocabulary."""
+"""Heads: from hidden states to logits over the vocabulary, to classes of a sequence or its tokens, to the ends of a span."""
 
 from __future__ import annotations
 
+from ..backend import array_module
+from .activation import tanh
+from .dropout import dropout
 from .linear import linear
+from .norm import layernorm
 
 
 def untied_head(x, W, b=None):
@@ -23,3 +27,71 @@ def tied_head(x, table, b=None):
         return dx, dW.T, db
 
     return logits, backward
+
+
+def lm_transform(p, x, *, activation, eps):
+    """h = layernorm(activation(x W + b)), what BERT's masked-LM head does before the output matrix.   Its released code, 2018
+
+    p: W (D, E), b (E,), gamma and beta (E,); x (..., D) -> (..., E).  backward gives (dp, dx), by the chain of the three parts.
+    """
+    h, linear_back = linear(x, p["W"], p["b"])
+    a, activation_back = activation(h)
+    y, norm_back = layernorm(a, p["gamma"], p["beta"], eps=eps)
+
+    def backward(dy):
+        da, dgamma, dbeta = norm_back(dy)
+        dx, dW, db = linear_back(activation_back(da))
+        return {"W": dW, "b": db, "gamma": dgamma, "beta": dbeta}, dx
+
+    return y, backward
+
+
+def pooler(p, x, *, activation=tanh, place=0):
+    """y = activation(x_place W + b): one vector for a sequence, from its first token [CLS].        Devlin et al. 2019, sec. 3.1
+
+    p: W (D, F), b (F,); x (B, T, D) -> (B, F).  place: 0, or -1 for the last token.
+    With dh the gradient of x_place W + b:   dx_place = dh W^T, and all other dx are 0.
+    """
+    h, linear_back = linear(x[:, place], p["W"], p["b"])
+    y, activation_back = activation(h)
+
+    def backward(dy):
+        dfirst, dW, db = linear_back(activation_back(dy))
+        dx = array_module(x).zeros_like(x)
+        dx[:, place] = dfirst
+        return {"W": dW, "b": db}, dx
+
+    return y, backward
+
+
+def classifier(p, x, *, rate=0.0, key=None):
+    """logits = dropout(x) W + b.                                                               Devlin et al. 2019, sec. 4
+
+    p: W (D, N), b (N,); x (B, ..., D) -> (B, ..., N).  key (B,) or None.   backward gives (dp, dx).
+    """
+    dropped, drop_back = dropout(x, rate=rate, key=key)
+    logits, linear_back = linear(dropped, p["W"], p["b"])
+
+    def backward(dlogits):
+        dx, dW, db = linear_back(dlogits)
+        return {"W": dW, "b": db}, drop_back(dx)
+
+    return logits, backward
+
+
+def span_head(p, x):
+    """start_logits = x W[:, 0] + b[0],   end_logits = x W[:, 1] + b[1].                        Devlin et al. 2019, sec. 4.2
+
+    p: W (D, 2), b (2,); x (B, T, D) -> {"start_logits", "end_logits"} (B, T).  backward gives (dp, dx); no gradient is zero.
+    """
+    logits, linear_back = linear(x, p["W"], p["b"])
+
+    def backward(doutputs):
+        dlogits = array_module(x).zeros_like(logits)
+        for i, name in enumerate(("start_logits", "end_logits")):
+            if doutputs.get(name) is not None:
+                dlogits[..., i] = doutputs[name]
+        dx, dW, db = linear_back(dlogits)
+        return {"W": dW, "b": db}, dx
+
+    return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}, backward

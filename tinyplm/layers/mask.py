@@ -150,3 +150,8 @@ def decoder_mask(T: int, S: int, attention_mask=None, *, window: int | None = No
         padding, allowed = None, attention_mask
     padding = None if padding is None else padding != 0
     return Visible(T, S, causal=True, window=window, padding=padding, allowed=allowed, xp=xp)
+
+
+def encoder_mask(T: int, attention_mask=None, *, xp: Any = np) -> Visible:
+    """What the T positions may see in an encoder: everything but padding.  attention_mask (B, T) of 0/1, or None."""
+    return Visible(T, T, padding=None if attention_mask is None else attention_mask != 0, xp=xp)

@@ -82,9 +82,9 @@ def check_not_negative(config: Any, *names: str) -> None:
 
 
 def check_rates(config: Any, *names: str) -> None:
-    """ValueError naming the first of these fields that is not a dropout rate in [0, 1)."""
+    """ValueError naming the first of these fields that is neither a dropout rate in [0, 1) nor None."""
     for name in names:
-        if not 0 <= getattr(config, name) < 1:
+        if getattr(config, name) is not None and not 0 <= getattr(config, name) < 1:
             raise ValueError(f"config: {name} must be in [0, 1), got {getattr(config, name)!r}")
 
 
@@ -92,3 +92,51 @@ def check_known(config: Any, name: str, choices: Iterable[str]) -> None:
     """ValueError unless the field is one of the choices."""
     if getattr(config, name) not in choices:
         raise ValueError(f"config: unknown {name} {getattr(config, name)!r}; expected one of {', '.join(sorted(choices))}")
+
+
+def check_only(config: Any, **fields: tuple) -> None:
+    """ValueError naming the first field whose value is none of those given: any other would change what is computed."""
+    for name, values in fields.items():
+        if getattr(config, name) not in values:
+            raise ValueError(f"config: {name} = {getattr(config, name)!r} is not supported for {config.MODEL_TYPE}")
+
+
+# ------------------------------------------------------------------------------------------------- labels of a classifier
+
+LABELS = ("id2label", "label2id", "problem_type")  # not written where they are None
+PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+
+
+def labels(names: Iterable[str]) -> dict[str, dict]:
+    """The fields id2label and label2id for these names: create("bert", task=..., **labels(["bad", "good"]))."""
+    names = list(names)
+    if len(set(names)) != len(names) or not names:
+        raise ValueError(f"labels: expected different names, at least one, got {names}")
+    return {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {name: i for i, name in enumerate(names)}}
+
+
+def label_count(config: Any) -> int:
+    """How many labels there are: those of id2label, else num_labels of the file, else 2, as in transformers."""
+    if config.id2label is not None:
+        return len(config.id2label)
+    return config.source.get("num_labels", 2)
+
+
+def check_labels(config: Any) -> None:
+    """ValueError unless id2label numbers the labels from 0 on, and problem_type is one that there is."""
+    if config.id2label is not None and {str(i) for i in config.id2label} != {str(i) for i in range(len(config.id2label) or 1)}:
+        raise ValueError(f"config: id2label must number the labels from 0 on, got {config.id2label!r:.200}")
+    if config.problem_type is not None:
+        check_known(config, "problem_type", PROBLEMS)
+    if not isinstance(label_count(config), int) or label_count(config) < 1:
+        raise ValueError(f"config: num_labels must be a positive integer, got {label_count(config)!r}")
+
+
+def check_encoder(config: Any, *, sizes: Iterable[str], rates: Iterable[str], **only: tuple) -> None:
+    """All checks that encoders share: types, positive sizes, dropout rates, labels, and fields that may have some values only."""
+    check_types(config)
+    check_positive(config, *sizes)
+    check_rates(config, *rates)
+    check_not_negative(config, "layer_norm_eps", "initializer_range")
+    check_labels(config)
+    check_only(config, **only)

@@ -1,21 +1,16 @@
-"""The model that a user holds: a family, its config and its parameters, with inputs checked at this one border."""
+"""The model that a user holds: a family, its config and its parameters.  What it computes is CausalModel's and EncoderModel's."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from .. import random
 from ..backend import array_module, is_host, to_device
 from ..core import Tree, flatten, tree_map
-from ..layers.attention import join_projections
-from ..layers.cache import Cache
 from ..layers.embedding import check_ids
-from . import causal_lm
 
 
 class Model:
@@ -23,25 +18,29 @@ class Model:
 
     family     the module (tinyplm.models.gpt2, ...)
     config     its frozen Config
+    task       what the head is for: "causal_lm", or one of the family's TASKS
     params     the tree of trained arrays; buffers: what is saved but not trained
     tokenizer  or None; no_tokenizer then says why
     device     the name of the device that params are on
     file_dtypes  {hub name: "F32", "BF16", ...} as read, so that saving writes the same back
     generation   the contents of generation_config.json, {} if there was none
+    fresh        paths of parameters that the loaded file did not have, and that are newly initialised
     files        {name: bytes} of small files that were read with the model and are written back with it
     """
 
-    def __init__(self, family: ModuleType, config: Any, params: Tree, *, buffers: Tree = None, tokenizer: Any = None,
-                 device: str = "cpu", file_dtypes: dict[str, str] | None = None) -> None:  # fmt: skip
-        self.family, self.config = family, config
+    def __init__(self, family: ModuleType, config: Any, params: Tree, *, task: str = "causal_lm", buffers: Tree = None,
+                 tokenizer: Any = None, device: str = "cpu", file_dtypes: dict[str, str] | None = None) -> None:  # fmt: skip
+        self.family, self.config, self.task = family, config, task
         self.params, self.buffers = params, buffers or {}
         self.tokenizer, self.device, self.file_dtypes = tokenizer, device, file_dtypes or {}
         self.no_tokenizer = "none was given"
         self.generation: dict[str, Any] = {}
+        self.fresh: list[str] = []
         self.files: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
-        return f"<{self.config.MODEL_TYPE} model, {self.parameter_count():,} parameters, {self.dtype}, on {self.device}>"
+        name = self.config.MODEL_TYPE if self.task == "causal_lm" else f"{self.config.MODEL_TYPE} {self.task}"
+        return f"<{name} model, {self.parameter_count():,} parameters, {self.dtype}, on {self.device}>"
 
     @property
     def dtype(self) -> Any:
@@ -66,134 +65,39 @@ class Model:
         other.__dict__.update(changes)
         return other
 
-    def for_decoding(self) -> Model:
-        """The same model with its weights in the layout that is read fastest token by token, which is what decoding waits for:
-        one matrix for queries, keys and values (see attention.join_projections), and a tied head as a (D, V) of its own.
-
-        These are copies; everything else is shared with this model.  It computes the same, but has no names for a file: to be
-        saved is this one.
-        """
-        params, xp = self.params, array_module(self.params["body"]["tokens"])
-        layers = [{**layer, "attention": join_projections(layer["attention"])} for layer in params["body"]["layers"]]
-        W, _ = self.family.output_matrix(params, config=self.config)
-        params = {"body": {**params["body"], "layers": layers}, "head": {"W": xp.ascontiguousarray(W)}}
-        return self._with(params=params, config=dataclasses.replace(self.config, tie_word_embeddings=False))
-
     def text_tokenizer(self) -> Any:
         """The tokenizer, where text is asked for; ValueError that says why there is none."""
         if self.tokenizer is None:
             raise ValueError(f"text needs a tokenizer, and the model has none: {self.no_tokenizer}")
         return self.tokenizer
 
-    def end_ids(self) -> set[int]:
-        """The tokens that end a text: those of generation_config.json, else of config.json, and the tokenizer's <|endoftext|>."""
-        found = [self.generation.get("eos_token_id")]
-        if found[0] is None and (not self.config.source or "eos_token_id" in self.config.source):  # a default is no statement
-            found = [self.config.eos_token_id]
-        found.append(self.tokenizer and self.tokenizer.eos_id)
-        ids = {i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None}
-        return {i for i in ids if 0 <= i < self.config.vocab_size}
-
-    def __call__(self, input_ids=None, *, inputs_embeds=None, attention_mask=None, position_ids=None, grad=True,
-                 key: int | None = None, cache: Cache | None = None, **stacking):  # fmt: skip
-        """outputs {"logits" (B, T, V), "hidden" (B, T, D)} and backward.
-
-        input_ids (B, T) integers, lists or arrays, on the host or on the model's device; or inputs_embeds (B, T, D), cast to
-        the model's dtype.  attention_mask (B, S) of 0/1, 1 = a real token; or, as for packed samples (layers.mask.packed_mask),
-        booleans (B or 1, H or 1, T, S), True = may attend, on top of the causal mask.  position_ids (B, T) or (T,).
-        cache: from `empty_cache` or an earlier call, and consumed by this one; the input goes on behind it, so that
-        S = cache.length + T (else S = T), and outputs["cache"] is the next one.  No gradient flows into what was cached.
-        grad=False: backward is None, and memory stays small.  key: an int for dropout, None for none.
-        stacking: see core.stack (checkpointing, once, on_gradient).
-        backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) when those were given.
-        ValueError for wrong shapes, ids out of range, a sequence longer than the context or the cache.
-        """
-        inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache)
-        embeds = inputs.pop("inputs_embeds")
-        if key is not None:
-            first = inputs["input_ids"] if embeds is None else embeds
-            key = random.sample_keys(key, array_module(first).arange(first.shape[0]))
-        outputs, back = causal_lm.forward(self.family, self.params, embeds, config=self.config, grad=grad, key=key,
-                                          **inputs, **stacking)  # fmt: skip
-        if embeds is None and grad:
-            return outputs, lambda doutputs: back(doutputs)[0]
-        return outputs, back
-
-    def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
-        """A cache on the model's device for `batch` sequences of up to `capacity` tokens.
-
-        The default is the context, less where the family cannot cache all of it (dynamic RoPE scaling).
-        """
-        longest = self.config.cache_context
-        capacity = longest if capacity is None else capacity
-        if not isinstance(capacity, int) or not 0 < capacity <= longest:
-            raise ValueError(f"a cache for {capacity} tokens: expected 1 to {longest}, the longest sequence that can be cached")
-        xp = array_module(self.params["body"]["tokens"])
-        return Cache.empty(batch=batch, capacity=capacity, dtype=self.dtype, xp=xp, **self.config.cache_sizes)
-
-    def inputs(self, input_ids=None, inputs_embeds=None, attention_mask=None, position_ids=None,
-               cache: Cache | None = None) -> dict[str, Any]:  # fmt: skip
-        """The inputs checked, and moved to the model's device."""
+    def _ids_or_embeds(self, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Any]:
+        """One of the two, checked, as arrays of any device."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("expected either input_ids or inputs_embeds, and not both")
         if inputs_embeds is not None:
-            inputs_embeds = _host_or_device(inputs_embeds)
+            inputs_embeds = as_array(inputs_embeds)
             D = self.params["body"]["tokens"].shape[1]
             if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != D or 0 in inputs_embeds.shape:
                 raise ValueError(f"inputs_embeds: expected shape (B, T, {D}) with B, T >= 1, got {inputs_embeds.shape}")
             if inputs_embeds.dtype.kind not in "fiu":
                 raise ValueError(f"inputs_embeds must be real numbers, got dtype {inputs_embeds.dtype}")
-            inputs_embeds = inputs_embeds.astype(self.dtype, copy=False)
-            B, T = inputs_embeds.shape[:2]
-        else:
-            input_ids = _host_or_device(input_ids)
-            if input_ids.ndim != 2 or 0 in input_ids.shape:
-                raise ValueError(f"input_ids: expected shape (B, T) with B, T >= 1, got {input_ids.shape}")
-            if is_host(input_ids):
-                check_ids(input_ids, self.config.vocab_size)
-            B, T = input_ids.shape
-        S = T if cache is None else cache.length + T
-        if S > self.config.context:
-            raise ValueError(f"a sequence of {S} tokens is longer than the context of {self.config.context}")
-        if cache is not None:
-            self._check_cache(cache, B, S)
-        if attention_mask is not None:
-            attention_mask = _host_or_device(attention_mask)
-            self._check_mask(attention_mask, B, T, S)
-        if position_ids is not None:
-            position_ids = _host_or_device(position_ids)
-            if position_ids.shape not in ((T,), (B, T)):
-                raise ValueError(f"position_ids: expected shape {(T,)} or {(B, T)}, got {position_ids.shape}")
-            if is_host(position_ids):
-                check_ids(position_ids, self.config.context if cache is None else self.config.cache_context, "position id")
-        moved = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask,
-                 "position_ids": position_ids}  # fmt: skip
-        if self.device != "cpu":
-            moved = {name: to_device(a, self.device) if a is not None and is_host(a) else a for name, a in moved.items()}
-        return moved if cache is None else {**moved, "cache": cache}
+            return None, inputs_embeds.astype(self.dtype, copy=False)
+        input_ids = as_array(input_ids)
+        if input_ids.ndim != 2 or 0 in input_ids.shape:
+            raise ValueError(f"input_ids: expected shape (B, T) with B, T >= 1, got {input_ids.shape}")
+        if is_host(input_ids):
+            check_ids(input_ids, self.config.vocab_size)
+        return input_ids, None
 
-    def _check_cache(self, cache: Cache, B: int, S: int) -> None:
-        if cache.batch != B or S > cache.capacity:
-            raise ValueError(f"the cache is for {cache.batch} samples of up to {cache.capacity} tokens, got {B} of {S}")
-        if S > (longest := self.config.cache_context):
-            raise ValueError(f"{S} tokens cannot be cached: the longest sequence that can be is {longest}")
-        if cache.sizes != self.config.cache_sizes or cache.dtype != self.dtype:
-            raise ValueError(f"the cache is of another model: {cache.sizes} in {cache.dtype}, "
-                             f"expected {self.config.cache_sizes} in {self.dtype}")  # fmt: skip
-
-    def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
-        if mask.ndim != 4:
-            if mask.shape != (B, S):
-                raise ValueError(f"attention_mask: expected shape {(B, S)}, got {mask.shape}")
-            return
-        H = self.config.heads
-        if mask.dtype != bool:
-            raise ValueError(f"attention_mask: of 4 dimensions it must be boolean, True = may attend, got dtype {mask.dtype}")
-        if mask.shape[0] not in (1, B) or mask.shape[1] not in (1, H) or mask.shape[2:] != (T, S):
-            raise ValueError(f"attention_mask: expected shape ({B} or 1, {H} or 1, {T}, {S}), got {mask.shape}")
+    def _moved(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Arrays of the host moved to the model's device."""
+        if self.device == "cpu":
+            return inputs
+        return {name: to_device(a, self.device) if a is not None and is_host(a) else a for name, a in inputs.items()}
 
 
-def _host_or_device(values: Any) -> Any:
+def as_array(values: Any) -> Any:
     """Lists become host arrays; arrays of any device pass."""
     try:
         array_module(values)

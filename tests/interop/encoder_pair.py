@@ -1,0 +1,185 @@
+# ruff: noqa: E402 - imports follow importorskip
+"""Encoders: a tiny model of transformers with random weights, the same model loaded by us, and what compares the two.
+
+Tolerance: see pair.py.  A new family gets one row in FAMILIES and with it all of test_encoders.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+
+import tinyplm
+from tests.interop.pair import as_torch, assert_same, float64, named_gradients
+from tinyplm import hub
+from tinyplm.models import bert, encoder
+
+# ours: theirs
+OUTPUTS = {"hidden": ("last_hidden_state",), "logits": ("prediction_logits", "logits"), "pooled": ("pooler_output",),
+           "pair_logits": ("seq_relationship_logits", "sop_logits"), "start_logits": ("start_logits",),
+           "end_logits": ("end_logits",)}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Our module, transformers' config class, a tiny config by hub names, changes that make 3 heads of width 10, how our tests
+    pad, and names of parameters that take no part in a task's outputs."""
+
+    module: ModuleType
+    config: type
+    tiny: dict[str, Any]
+    odd: dict[str, Any]
+    padding_id: int | None = 0  # transformers drops the look-up gradient of this row, so it is only given to padding
+    classes: dict[str, str] = dataclasses.field(default_factory=dict)  # task: transformers' class, where it is not ours
+
+
+# Dropout rates stay at 0.1: eval() on one side and key=None on the other must switch it off.
+FAMILIES = {
+    "bert": Family(
+        bert, transformers.BertConfig,
+        {"vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "type_vocab_size": 2},
+        odd={"hidden_size": 30, "num_attention_heads": 3},
+    ),
+}  # fmt: skip
+
+CASES = [(name, task) for name, family in FAMILIES.items() for task in family.module.TASKS]
+
+
+def peer(family, task, seed=0, **changes):
+    """transformers' tiny model for the task in float64 with every parameter random, also biases and norms."""
+    row = FAMILIES[family]
+    architecture = getattr(transformers, row.classes.get(task, row.module.TASKS[task].architecture))
+    torch.manual_seed(seed)
+    with float64():
+        labels = {"num_labels": 2 if task == "question_answering" else 3}  # transformers gives a span so many outputs
+        config = row.config(**{**row.tiny, **labels, **changes}, attn_implementation="eager")
+        extra = {"add_pooling_layer": False} if task == "body" and "pooled" in row.module.TASKS else {}
+        model = architecture(config, **extra).double().eval()
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.from_numpy(rng.normal(0, 0.3, p.shape)))
+    return model
+
+
+def pair(family, task, folder, **changes):
+    """transformers' model, and ours loaded from the folder that it writes."""
+    theirs = peer(family, task, **changes)
+    theirs.save_pretrained(folder)
+    ours = tinyplm.load(folder)
+    assert ours.dtype == np.float64 and ours.task == task
+    return theirs, ours
+
+
+def inputs_for(family, task, *, B=3, T=7, side="right", seed=1, types=True, choices=2):
+    """input_ids, attention_mask and token_type_ids; sample b has b padded places (at most T - 1)."""
+    rng = np.random.default_rng(seed)
+    row = FAMILIES[family]
+    shape = (B, choices, T) if task == "multiple_choice" else (B, T)
+    ids = rng.integers(5, row.tiny["vocab_size"], shape)
+    inputs = {"input_ids": ids}
+    if side != "none":
+        padded = np.minimum(np.arange(np.prod(shape[:-1])), T - 1)[:, None]
+        mask = (np.arange(T) < T - padded) if side == "right" else (np.arange(T) >= padded)
+        inputs["attention_mask"] = mask.reshape(shape).astype(np.int64)
+        # Not where padding has a look-up gradient, which transformers drops: on the left as [CLS], in a span as a possible end.
+        if row.padding_id is not None and side == "right" and task != "question_answering":
+            inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, ids, row.padding_id)
+    if types and "token_type_ids" in row.module.INPUTS:
+        inputs["token_type_ids"] = rng.integers(0, row.tiny.get("type_vocab_size", 2), shape)
+    return inputs
+
+
+def compare(theirs, ours, inputs, *, others=None, seed=1, exempt=()):
+    """All outputs of the task, and the gradients of all parameters under random cotangents and under our loss.
+
+    Rows of padding are left out of what is compared, and their cotangents are zero.  exempt: hub names of parameters that
+    have no part in these outputs (in exact arithmetic their gradients are zero, here 1e-12 of the largest or less).
+    """
+    rng = np.random.default_rng(seed)
+    with float64():
+        output = theirs(**as_torch(**inputs), **(others or {}))
+    outputs, backward = ours(**inputs)
+    mask = inputs.get("attention_mask")
+    cotangents, total = {}, 0
+    for name, ourvalue in outputs.items():
+        key = next((n for n in OUTPUTS[name] if n in output), None)
+        if key is None:
+            continue  # the hidden states beside a head
+        theirvalue = output[key]
+        rows = np.ones(ourvalue.shape, dtype=bool)
+        if mask is not None and ourvalue.shape[:2] == mask.shape and mask.ndim == 2:
+            rows = np.broadcast_to((mask == 1).reshape(mask.shape + (1,) * (ourvalue.ndim - 2)), ourvalue.shape)
+        assert ourvalue.shape == tuple(theirvalue.shape), name
+        assert_same(name, ourvalue[rows], theirvalue.detach().numpy()[rows])
+        cotangents[name] = rng.normal(size=ourvalue.shape) * rows
+        total = total + (theirvalue * torch.from_numpy(cotangents[name])).sum()
+    assert set(cotangents) >= set(outputs) - {"hidden"}
+    total.backward(retain_graph=True)
+    compare_gradients(ours, backward(cotangents), theirs, exempt)
+    return output, outputs
+
+
+def full_name(ours, name):
+    """transformers' bare model has names without the prefix."""
+    return ours.family.PREFIX + name if ours.task in ("body", "pooled") else name
+
+
+def compare_gradients(ours, dparams, theirs, exempt=()):
+    """Every parameter's gradient; those of key biases are zero in exact arithmetic, since a softmax does not see them."""
+    gradients = hub.gradients_by_hub_name(ours, dparams)
+    expected = {full_name(ours, name): g for name, g in named_gradients(theirs).items()}
+    assert set(gradients) == set(expected)
+    scale = max(np.abs(g).max() for g in expected.values())
+    for name, g in expected.items():
+        if any(part in name for part in (*exempt, "key.bias", "k_lin.bias")):
+            assert max(np.abs(g).max(), np.abs(gradients[name]).max()) < 1e-12 * scale, name
+        else:
+            assert np.any(g), f"{name}: a zero gradient proves nothing"
+            assert_same(f"the gradient of {name}", gradients[name], g)
+
+
+def random_targets(ours, outputs, inputs, seed=2):
+    """{output: targets}, some of them -100."""
+    rng = np.random.default_rng(seed)
+    targets = {}
+    for name, value in outputs.items():
+        if name in ("hidden", "pooled"):
+            continue
+        targets[name] = rng.integers(0, value.shape[-1], value.shape[:-1])
+        if value.ndim == 3:
+            targets[name][rng.random(value.shape[:-1]) < 0.5] = -100
+            targets[name][0, 0] = 1
+            if "attention_mask" in inputs:
+                targets[name][inputs["attention_mask"] == 0] = -100
+    return targets
+
+
+def compare_loss(theirs, ours, inputs, *, seed=2, exempt=()):
+    """Our loss of the task and its gradients against torch's cross-entropy of their outputs."""
+    with float64():
+        output = theirs(**as_torch(**inputs))
+    outputs, _ = ours(**inputs, grad=False)
+    targets = random_targets(ours, outputs, inputs, seed)
+    expected = 0
+    for name, t in targets.items():
+        theirvalue = output[next(n for n in OUTPUTS[name] if n in output)]
+        share = 0.5 if name in ("start_logits", "end_logits") else 1.0
+        expected = expected + share * torch.nn.functional.cross_entropy(
+            theirvalue.reshape(-1, theirvalue.shape[-1]), torch.from_numpy(t).reshape(-1)
+        )
+    expected.backward()
+    loss, back = encoder.loss(
+        ours.family, ours.params, config=ours.config, task=ours.task, targets=targets, **ours.inputs(**inputs)
+    )
+    assert_same("loss", loss, expected.detach().numpy())
+    compare_gradients(ours, back(1.0), theirs, exempt)

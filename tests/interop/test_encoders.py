@@ -1,0 +1,60 @@
+# ruff: noqa: E402 - imports follow importorskip
+"""Every encoder family and task against transformers in float64: outputs, losses, every gradient, files both ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+
+import tinyplm
+from tests.interop.encoder_pair import CASES, FAMILIES, compare, compare_loss, full_name, inputs_for, pair
+from tests.interop.pair import assert_bit_equal, our_tensors
+
+SHAPES = {
+    "padded right": {},
+    "padded left": {"side": "left"},
+    "no padding, no types": {"side": "none", "types": False},
+    "one token": {"B": 2, "T": 1, "side": "none"},
+    "one sample": {"B": 1, "T": 5, "side": "none"},
+}
+
+
+@pytest.mark.parametrize(("family", "task"), CASES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_outputs_and_gradients(tmp_path, family, task, shape):
+    theirs, ours = pair(family, task, tmp_path)
+    inputs = inputs_for(family, task, **SHAPES[shape])
+    exempt = ("attention.self.query", "attention.self.key", "q_lin", "k_lin") if shape == "one token" else ()
+    compare(theirs, ours, inputs, exempt=exempt)
+
+
+@pytest.mark.parametrize(("family", "task"), CASES)
+def test_three_heads_of_width_ten(tmp_path, family, task):
+    theirs, ours = pair(family, task, tmp_path, **FAMILIES[family].odd)
+    compare(theirs, ours, inputs_for(family, task))
+
+
+@pytest.mark.parametrize(("family", "task"), [case for case in CASES if case[1] not in ("body", "pooled")])
+def test_losses(tmp_path, family, task):
+    theirs, ours = pair(family, task, tmp_path)
+    compare_loss(theirs, ours, inputs_for(family, task))
+
+
+@pytest.mark.parametrize(("family", "task"), CASES)
+def test_files_of_either_side(tmp_path, family, task):
+    """Ours, written and read by transformers, has the same bits under the same names, and nothing else."""
+    theirs, ours = pair(family, task, tmp_path / "theirs")
+    tinyplm.save(ours, tmp_path / "ours")
+    again, report = type(theirs).from_pretrained(tmp_path / "ours", dtype=torch.float64, output_loading_info=True)
+    if not (task == "body" and "pooled" in FAMILIES[family].module.TASKS):  # transformers adds a new pooler there
+        assert not report["missing_keys"]
+    assert not report["unexpected_keys"] and not report["mismatched_keys"]
+    wanted = {name: t.detach() for name, t in theirs.state_dict().items()}
+    assert_bit_equal({name: t for name, t in again.state_dict().items() if name in wanted}, wanted)
+    assert set(our_tensors(ours)) <= {full_name(ours, name) for name in wanted}
+    assert tinyplm.load(tmp_path / "ours").task == task
+    np.testing.assert_equal(tinyplm.load(tmp_path / "ours").config, ours.config)

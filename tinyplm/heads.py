@@ -1,0 +1,71 @@
+"""Which head a file of an encoder has, and what of it another task takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import random, weights
+from .core import Tree, flatten, unflatten
+from .models import task_names
+
+
+def task_of(family: ModuleType, config: Any, settings: dict, tensors: Mapping[str, Any], *, where: str) -> str:
+    """The task of the file's architecture; of several with the same one (a bare model with and without its pooler), the first of
+    which all tensors are there.  Without an architecture the file is a bare model.
+    """
+    if not hasattr(family, "TASKS"):
+        return "causal_lm"
+    named = settings.get("architectures") or [family.TASKS["body"].architecture]
+    fitting = [task for task, t in family.TASKS.items() if t.architecture == named[0]]
+    if not fitting:
+        known = ", ".join(dict.fromkeys(t.architecture for t in family.TASKS.values()))
+        raise ValueError(f"{where}: architecture {named[0]!r} is not supported; expected one of {known}, or a task")
+    complete = [task for task in fitting if _hub_names(family, config, task) <= tensors.keys()]
+    return (complete or fitting)[0]
+
+
+def _hub_names(family: ModuleType, config: Any, task: str) -> set[str]:
+    return {hub for hub, _, _ in weights.expand(family.NAMES, flatten(family.shapes(config, task)))}
+
+
+def without_others(family: ModuleType, config: Any, task: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors without those that only other tasks' heads have."""
+    if not hasattr(family, "TASKS"):
+        return dict(tensors)
+    others = set().union(*(_hub_names(family, config, other) for other in task_names(family))) - _hub_names(family, config, task)
+    return {name: tensor for name, tensor in tensors.items() if name not in others}
+
+
+def fresh_parameters(family: ModuleType, config: Any, shapes: Tree, tensors: Mapping[str, Any], *, key: int) -> dict[str, Any]:
+    """{path: initial value} of what the file lacks of the head."""
+    leaves = flatten(shapes)
+    missing = [path for hub, paths, _ in weights.expand(family.NAMES, leaves) if hub not in tensors for path in paths
+               if path.startswith("head.")]  # fmt: skip
+    fresh = {}
+    for n, path in enumerate(missing):
+        value = family.init(path, leaves[path], config=config, key=random.fold(random.key(key), n))
+        fresh[path] = np.broadcast_to(value, leaves[path])
+    return fresh
+
+
+def without(shapes: Tree, paths: Container[str], prefix: str = "") -> Tree:
+    """The tree without some of its leaves."""
+    if not isinstance(shapes, dict):
+        return shapes
+    kept = {}
+    for name, branch in shapes.items():
+        path = f"{prefix}{name}"
+        if path not in paths:
+            kept[name] = without(branch, paths, f"{path}.")
+    return kept
+
+
+def joined(params: Tree, fresh: Mapping[str, Any], shapes: Tree) -> Tree:
+    """The parameters read, with the fresh ones in the same dtype."""
+    leaves = flatten(params)
+    dtype = next(iter(leaves.values())).dtype
+    return unflatten(leaves | {path: a.astype(dtype, order="C") for path, a in fresh.items()}, shapes) if fresh else params

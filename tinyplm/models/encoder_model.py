@@ -1,0 +1,90 @@
+"""Encoders as a user holds them: inputs checked at this one border."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import random
+from ..backend import array_module, is_host
+from ..layers.embedding import check_ids
+from . import encoder
+from .model import Model, as_array
+
+
+class EncoderModel(Model):
+    """An encoder with the head of its task (see models.tasks)."""
+
+    def __call__(self, input_ids=None, *, inputs_embeds=None, attention_mask=None, token_type_ids=None, position_ids=None,
+                 grad=True, key: int | None = None, **others):  # fmt: skip
+        """outputs {"hidden" (B, T, D), and those of the task} and backward.
+
+        input_ids (B, T) integers, lists or arrays, on the host or on the model's device, for a multiple choice (B, choices, T);
+        or inputs_embeds (B, T, E), as wide as the table of tokens, cast to the model's dtype.
+        attention_mask (B, T) of 0/1, 1 = a real token.  token_type_ids (B, T), where the family has them.  position_ids (B, T) or
+        (T,).  With several choices all of these have them on the second axis.
+        grad=False: backward is None, and memory stays small.  key: an int for dropout, None for none.
+        others: what a family has beside these (family.INPUTS), and checkpointing, once, on_gradient (see core.stack).
+        backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) when those were given.
+        ValueError for wrong shapes, ids out of range, a sequence longer than the positions, an input that the family has not.
+        """
+        inputs = self.inputs(input_ids, inputs_embeds, attention_mask=attention_mask, token_type_ids=token_type_ids,
+                             position_ids=position_ids, **others)  # fmt: skip
+        embeds = inputs.pop("inputs_embeds")
+        if key is not None:
+            first = inputs["input_ids"] if embeds is None else embeds
+            key = random.sample_keys(key, array_module(first).arange(first.shape[0]))
+        outputs, back = encoder.forward(self.family, self.params, embeds, config=self.config, task=self.task, grad=grad, key=key,
+                                        **inputs)  # fmt: skip
+        if embeds is None and grad:
+            return outputs, lambda doutputs: back(doutputs)[0]
+        return outputs, back
+
+    def inputs(self, input_ids=None, inputs_embeds=None, **others: Any) -> dict[str, Any]:
+        """The inputs checked, and moved to the model's device."""
+        if self.task == "multiple_choice":
+            return self._choices(input_ids, inputs_embeds, **others)
+        input_ids, inputs_embeds = self._ids_or_embeds(input_ids, inputs_embeds)
+        B, T = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        context = self.config.context
+        if context is not None and T > context:
+            raise ValueError(f"a sequence of {T} tokens is longer than the context of {context}")
+        known = {"attention_mask", "position_ids", *self.family.INPUTS}
+        arrays = {}
+        for name, values in others.items():
+            if name in encoder.STACKING:
+                arrays[name] = values
+            elif values is not None:
+                if name not in known:
+                    raise ValueError(f"{self.config.MODEL_TYPE} has no {name}; expected some of {', '.join(sorted(known))}")
+                arrays[name] = self._checked(name, as_array(values), B, T)
+        return self._moved({"input_ids": input_ids, "inputs_embeds": inputs_embeds, **arrays})
+
+    def _checked(self, name: str, a: Any, B: int, T: int) -> Any:
+        """A mask, or numbers of positions or token types."""
+        expected = ((T,), (B, T)) if name == "position_ids" else ((B, T),)
+        if a.shape not in expected:
+            raise ValueError(f"{name}: expected shape {' or '.join(map(str, expected))}, got {a.shape}")
+        table = self.params["body"].get({"position_ids": "positions", "token_type_ids": "segments"}.get(name))
+        if table is not None and is_host(a):
+            check_ids(a, table.shape[0], name.removesuffix("_ids").replace("_", " ") + " id")
+        return a
+
+    def _choices(self, input_ids: Any, inputs_embeds: Any, **others: Any) -> dict[str, Any]:
+        """Those of a multiple choice: each choice is checked as a sample of its own."""
+        if inputs_embeds is not None:
+            raise ValueError("multiple_choice: expected input_ids, not inputs_embeds")
+        input_ids = as_array(input_ids)
+        if input_ids.ndim != 3 or 0 in input_ids.shape:
+            raise ValueError(f"input_ids: expected shape (B, choices, T) with all of them >= 1, got {input_ids.shape}")
+        B, choices, T = input_ids.shape
+        flat = {"input_ids": input_ids}
+        for name, values in others.items():
+            if values is None or name in encoder.STACKING:
+                continue
+            flat[name] = as_array(values)
+            if flat[name].shape != input_ids.shape:
+                raise ValueError(f"{name}: expected shape {input_ids.shape}, got {flat[name].shape}")
+        one = EncoderModel(self.family, self.config, self.params, task="body", device=self.device)
+        checked = one.inputs(**{name: a.reshape(B * choices, T) for name, a in flat.items()})
+        stacking = {name: values for name, values in others.items() if name in encoder.STACKING}
+        return {name: None if a is None else a.reshape(B, choices, T) for name, a in checked.items()} | stacking
