@@ -60,7 +60,7 @@ def _streams(s: Sizes, query: bool) -> Case:
     rng = s.rng()
     T, S = s.T, s.T + s.S - 1
     shapes = {**{f"W{n}": (s.D, s.H, s.E) for n in "qkvr"}, "Wo": (s.H, s.E, s.D),
-              **{f"bias_{n}": (s.H, s.E) for n in "krs"}, "segments": (2, s.H, s.E)}  # fmt: skip
+              **{f"{n}_bias": (s.H, s.E) for n in "krs"}, "segments": (2, s.H, s.E)}  # fmt: skip
     p = {name: rng.normal(0, 0.7, shape) for name, shape in shapes.items()}
     kwargs = {"relative": rng.normal(size=(s.B if s.seed % 3 else 1, T + S, s.D)), "content": _view(s, rng, T, S),
               "memory": rng.normal(size=(s.B, S - T, s.D)) if S > T else None}  # fmt: skip

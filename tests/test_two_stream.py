@@ -45,7 +45,7 @@ def test_the_shift_by_hand():
 
 
 def test_the_reference_by_hand():
-    """One head of width 1 and q = 0, so that the scores are what the biases read: distances 2, 1, 0, -1 have 9, log 3, 0, log 2."""
+    """One head of width 1 and q = 0: the scores are what the biases read.  Distances 2, 1, 0, -1 have 9, log 3, 0, log 2."""
     zero, one, v = np.zeros((1, 1, 2, 1)), np.ones((1, 1)), np.array([0.0, 12.0]).reshape(1, 1, 2, 1)
     r = np.array([9.0, np.log(3), 0.0, np.log(2)]).reshape(1, 1, 4, 1)
     attend = ref.relative_attention
@@ -67,7 +67,7 @@ def test_queries_in_order_are_the_special_case_of_queries_anywhere(B, T, memory,
 
 
 def _parameters(rng, D=6, H=2, E=3):
-    shapes = {**{f"W{n}": (D, H, E) for n in "qkvr"}, "Wo": (H, E, D), **{f"bias_{n}": (H, E) for n in "krs"}}
+    shapes = {**{f"W{n}": (D, H, E) for n in "qkvr"}, "Wo": (H, E, D), **{f"{n}_bias": (H, E) for n in "krs"}}
     return {name: rng.normal(size=shape) for name, shape in {**shapes, "segments": (2, H, E)}.items()}
 
 

@@ -56,9 +56,9 @@ def relative_attention(
     k: np.ndarray,
     v: np.ndarray,
     r: np.ndarray,
-    bias_k: np.ndarray,
-    bias_r: np.ndarray,
-    bias_s: np.ndarray | None = None,
+    k_bias: np.ndarray,
+    r_bias: np.ndarray,
+    s_bias: np.ndarray | None = None,
     s: np.ndarray | None = None,
     *,
     different: np.ndarray | None = None,
@@ -68,14 +68,14 @@ def relative_attention(
 ) -> np.ndarray:
     """o[b, h, i] = sum_j P[b, h, i, j] v[b, h, j],  P = softmax_j(scale a_ij) over the keys that mask allows,
 
-    a_ij = (q_i + bias_k) . k_j  +  (q_i + bias_r) . r_(i - j)  +  (q_i + bias_s) . s_ij,
+    a_ij = (q_i + k_bias) . k_j  +  (q_i + r_bias) . r_(i - j)  +  (q_i + s_bias) . s_ij,
     s_ij = s[1] where query and key are in different segments, s[0] where they are in the same one.
     q (B, H, M, E), k and v (B, H, S, E), r (B or 1, H, T + S, E) for the distances S .. 1 - T, biases (H, E), s (2, H, E),
     different (B, M, S), places (B, M) of the queries among the last T of the S places, None for 0 .. T - 1 -> (B, H, M, E).
-    Content and position: Dai et al. 2019, sec. 3.3 (its u is bias_k, its v is bias_r).
-    Segments: Yang et al. 2019, sec. 2.5 (its b is bias_s, its s_+ is s[0] and s_- is s[1]).
+    Content and position: Dai et al. 2019, sec. 3.3 (its u is k_bias, its v is r_bias).
+    Segments: Yang et al. 2019, sec. 2.5 (its b is s_bias, its s_+ is s[0] and s_- is s[1]).
     """
-    q, k, v, r, bias_k, bias_r = (np.asarray(a, dtype=np.float64) for a in (q, k, v, r, bias_k, bias_r))
+    q, k, v, r, k_bias, r_bias = (np.asarray(a, dtype=np.float64) for a in (q, k, v, r, k_bias, r_bias))
     B, H, M, E = q.shape
     S = k.shape[2]
     T = r.shape[2] - S
@@ -87,10 +87,10 @@ def relative_attention(
         r_ij = r[b if r.shape[0] > 1 else 0, h, S - distance]
         total = 0.0
         for e in range(E):
-            total += (q[b, h, i, e] + bias_k[h, e]) * k[b, h, j, e]
-            total += (q[b, h, i, e] + bias_r[h, e]) * r_ij[e]
+            total += (q[b, h, i, e] + k_bias[h, e]) * k[b, h, j, e]
+            total += (q[b, h, i, e] + r_bias[h, e]) * r_ij[e]
             if s is not None:
-                total += (q[b, h, i, e] + bias_s[h, e]) * s[1 if different[b, i, j] else 0, h, e]
+                total += (q[b, h, i, e] + s_bias[h, e]) * s[1 if different[b, i, j] else 0, h, e]
         a[b, h, i, j] = scale * total
     P = softmax(a, mask=mask)
     o = np.zeros((B, H, M, v.shape[3]))
@@ -112,10 +112,10 @@ def two_stream_attention(
     """Content stream: h_i attends with queries from h_i to keys and values from [memory, h].
 
     Query stream: g_m, which stands at places[m], attends with queries from g_m to the same keys and values, by the same weights.
-    Yang et al. 2019, eq. 1-2 and appendix A.2; the memory: sec. 2.4.
+    Yang et al. 2019, sec. 2.3 and appendix A.2; the memory: sec. 2.4.
 
     x (B, T + M, D) is h (B, T, D) and after it g (B, M, D), M = 0 without a query stream -> the same shape.
-    p: Wq, Wk, Wv, Wr (D, H, E), Wo (H, E, D), bias_k, bias_r, bias_s (H, E), segments (2, H, E).
+    p: Wq, Wk, Wv, Wr (D, H, E), Wo (H, E, D), k_bias, r_bias, s_bias (H, E), segments (2, H, E).
     relative (B or 1, T + S, D), memory (B, S - T, D).
     content and query: the keywords mask, different, and for the query places, of relative_attention.
     """
@@ -132,8 +132,8 @@ def two_stream_attention(
 
 
 def _stream(p: dict, x: np.ndarray, k: np.ndarray, v: np.ndarray, r: np.ndarray, settings: dict) -> np.ndarray:
-    segments = (p["bias_s"], p["segments"]) if settings.get("different") is not None else (None, None)
-    o = relative_attention(_heads(x, p["Wq"]), k, v, r, p["bias_k"], p["bias_r"], *segments, **settings)
+    segments = (p["s_bias"], p["segments"]) if settings.get("different") is not None else (None, None)
+    o = relative_attention(_heads(x, p["Wq"]), k, v, r, p["k_bias"], p["r_bias"], *segments, **settings)
     B, H, T, E = o.shape
     y = np.zeros((B, T, p["Wo"].shape[2]))
     for b, h, t, e in np.ndindex(o.shape):

@@ -14,21 +14,21 @@ from .relative_shift import relative_rows, relative_shift
 from .softmax import masked_softmax
 
 
-def relative_attention(q, k, v, r, bias_k, bias_r, bias_s=None, segments=None, *, different=None, places=None, mask=None,
+def relative_attention(q, k, v, r, k_bias, r_bias, s_bias=None, segments=None, *, different=None, places=None, mask=None,
                        rate=0.0, key=None):  # fmt: skip
     """o = dropout(P) v,   P = softmax(E^-0.5 a) over the keys that mask allows,
 
-        a_ij = (q_i + bias_k) . k_j + (q_i + bias_r) . r_(i-j) + (q_i + bias_s) . s_ij.
+        a_ij = (q_i + k_bias) . k_j + (q_i + r_bias) . r_(i-j) + (q_i + s_bias) . s_ij.
 
-    Content and position: Dai et al. 2019, sec. 3.3, whose u and v are bias_k and bias_r.  Segment encodings: Yang et al. 2019,
-    sec. 2.5, whose b is bias_s; s_ij is segments[1] where i and j are in `different` segments, else segments[0].
+    Content and position: Dai et al. 2019, sec. 3.3, whose u and v are k_bias and r_bias.  Segment encodings: Yang et al. 2019,
+    sec. 2.5, whose b is s_bias; s_ij is segments[1] where i and j are in `different` segments, else segments[0].
     q (B, H, M, E), k and v (B, H, S, E), r (B or 1, H, T + S, E) by distance as in relative_shift.py, biases (H, E),
     segments (2, H, E), different (B, M, S) booleans; places (B, M): where the queries stand among the last T of the S keys,
     None: at 0 .. T - 1.  mask as in `attention`: a query without keys gives zeros.  -> o (B, H, M, E).
     Keeps the three sums q + bias, P, and its dropout mask.
 
-    With dS as in `attention` and dR = dS shifted back to distances:   dqk = dS k,   dk = dS^T (q + bias_k),   dqr = dR r,
-    dr = dR^T (q + bias_r);   with dS summed over the keys of either kind, dA (M, 2):   dqs = dA s,   ds = dA^T (q + bias_s);
+    With dS as in `attention` and dR = dS shifted back to distances:   dqk = dS k,   dk = dS^T (q + k_bias),   dqr = dR r,
+    dr = dR^T (q + r_bias);   with dS summed over the keys of either kind, dA (M, 2):   dqs = dA s,   ds = dA^T (q + s_bias);
     dq = dqk + dqr + dqs, and each bias has its own of the three summed over samples and queries.
     """
     xp = array_module(q)
@@ -36,7 +36,7 @@ def relative_attention(q, k, v, r, bias_k, bias_r, bias_s=None, segments=None, *
     _check(q, k, v, r, places)
     if (segments is None) != (different is None):
         raise ValueError("relative_attention: expected segments and different together, got one of them")
-    qk, qr = ((q + bias[:, None, :]) * scale for bias in (bias_k, bias_r))
+    qk, qr = ((q + bias[:, None, :]) * scale for bias in (k_bias, r_bias))
     by_distance = qr @ r.swapaxes(-1, -2)
     by_key, shift_back = (
         relative_shift(by_distance, keys=S) if places is None else relative_rows(by_distance, places=places, keys=S)
@@ -44,7 +44,7 @@ def relative_attention(q, k, v, r, bias_k, bias_r, bias_s=None, segments=None, *
     scores = at_least_float32(qk @ k.swapaxes(-1, -2))
     scores += by_key
     if segments is not None:
-        qs = (q + bias_s[:, None, :]) * scale
+        qs = (q + s_bias[:, None, :]) * scale
         s = segments.transpose(1, 0, 2)  # (H, 2, E)
         either = qs @ s.swapaxes(-1, -2)  # (B, H, M, 2)
         scores += xp.where(different[:, None], either[..., 1:], either[..., :1])
@@ -80,8 +80,8 @@ def two_stream_attention(p, x, *, relative, content, query=None, memory=None, ra
 
     x (B, T + M, D) is the content stream h (B, T, D), and behind it the query stream g (B, M, D) if there is one: M queries more,
     with the same weights, that are nobody's keys.  Content knows its own token, a query only its place.   -> (B, T + M, D).
-    Yang et al. 2019, eq. 1-2, sec. 2.4-2.5 and appendix A.2.
-    p: Wq, Wk, Wv, Wr (D, H, E), Wo (H, E, D), bias_k, bias_r, bias_s (H, E), segments (2, H, E).
+    Yang et al. 2019, sec. 2.3-2.5 and appendix A.2.
+    p: Wq, Wk, Wv, Wr (D, H, E), Wo (H, E, D), k_bias, r_bias, s_bias (H, E), segments (2, H, E).
     relative (B or 1, T + S, D): `distance_encodings`; memory (B, S - T, D): hidden states of earlier tokens.  Neither has a
     gradient.  content and query: dicts with what `relative_attention` takes for this stream: mask, different, and places.
     backward gives (dp, dx); the streams' gradients are added.
@@ -94,7 +94,7 @@ def two_stream_attention(p, x, *, relative, content, query=None, memory=None, ra
     k, k_back = _project(source, p["Wk"])
     v, v_back = _project(source, p["Wv"])
     r, r_back = _project(relative, p["Wr"])
-    biases = ("bias_k", "bias_r", "bias_s", "segments") if content.get("different") is not None else ("bias_k", "bias_r")
+    biases = ("k_bias", "r_bias", "s_bias", "segments") if content.get("different") is not None else ("k_bias", "r_bias")
     streams = [(slice(0, T), content, fold(key, 0)), (slice(T, None), query, fold(key, 1))][: 1 if query is None else 2]
     outputs = [relative_attention(q[:, :, rows], k, v, r, *(p[name] for name in biases), **stream, rate=rate, key=own_key)
                for rows, stream, own_key in streams]  # fmt: skip
@@ -112,7 +112,7 @@ def two_stream_attention(p, x, *, relative, content, query=None, memory=None, ra
         dh = (dkeys + dvalues)[:, -T:]
         dx = xp.concatenate([dx[:, :T] + dh, dx[:, T:]], axis=1)
         dp = {"Wq": dWq, "Wk": dWk, "Wv": dWv, "Wr": dWr, "Wo": dWo.reshape(p["Wo"].shape)}
-        dp |= {name: xp.zeros_like(p[name]) for name in ("bias_s", "segments")} | dict(zip(biases, dbiases))
+        dp |= {name: xp.zeros_like(p[name]) for name in ("s_bias", "segments")} | dict(zip(biases, dbiases))
         return {name: dp[name] for name in p}, dx
 
     return y, backward

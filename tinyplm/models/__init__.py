@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 # model_type of config.json -> module of this package
-FAMILIES = {"bert": "bert", "gpt2": "gpt2", "llama": "llama"}
+FAMILIES = {"bert": "bert", "gpt2": "gpt2", "llama": "llama", "xlnet": "xlnet"}
 
 
 def family(model_type: str) -> ModuleType:
