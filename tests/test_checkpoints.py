@@ -25,7 +25,7 @@ from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
 from tinyplm.tensor_files import read_json, read_safetensors, write_json
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.training import checkpoint, folders, incremental, loop
+from tinyplm.training import checkpoint, folders, incremental, loop, samples
 from tinyplm.training.checkpoint import SaveError, State, find
 from tinyplm.training.settings import Settings
 
@@ -299,7 +299,7 @@ def test_every_kth_save_the_best_and_the_last_are_full_and_a_resume_is_exact(tmp
         return update(*args, step=step, **kwargs)
 
     monkeypatch.setattr(loop, "update", breaking)
-    monkeypatch.setattr(loop, "evaluate", lambda *args, **kwargs: ({5: 2.0, 10: 2.5, 12: 2.1}[done[0]], 1))
+    monkeypatch.setattr(samples, "evaluate", lambda *args, **kwargs: ({5: 2.0, 10: 2.5, 12: 2.1}[done[0]], 1))
     options = {"full_every": 3, "keep": 99, "steps": 12, "evaluate_every": 5}
     run(tmp_path / "whole", **options)
     increments = {int(p.parent.name[5:]) for p in tmp_path.glob("whole/step-*/increment.safetensors")}

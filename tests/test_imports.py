@@ -22,6 +22,7 @@ ALLOWED = {
     "losses": {"backend", "core", "layers"},
     "optim": {"backend", "core"},
     "data": {"files"},
+    "objectives": {"random", "data"},
     "tokenizers": {"files", "random"},
     "evaluation": {"data"},
     "models": {"backend", "core", "random", "layers", "losses", "weights"},

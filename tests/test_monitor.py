@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.survivor import contents, run
-from tinyplm.training import checkpoint, environment, log, loop, monitor
+from tinyplm.training import checkpoint, environment, log, loop, monitor, samples
 from tinyplm.training.monitor import Monitor, Outlier, improves
 from tinyplm.training.settings import Settings
 
@@ -151,7 +151,7 @@ def patient(out, monkeypatch, stop=None, progress=False, **changes):
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "update", breaking)
-        patch.setattr(loop, "evaluate", lambda *a, **k: (LOSSES[done[0]], 1))
+        patch.setattr(samples, "evaluate", lambda *a, **k: (LOSSES[done[0]], 1))
         return run(out, progress=progress, **{"steps": 9, "save_every": 4, "evaluate_every": 1, "keep": 9, **changes})
 
 

@@ -14,7 +14,7 @@ from tests.test_gpt2 import tiny
 from tinyplm.backend import to_host
 from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
-from tinyplm.training import checkpoint, folders, log
+from tinyplm.training import checkpoint, folders, log, samples
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
 from tinyplm.training.step import NonFiniteError, accumulate, evaluate, update
@@ -261,10 +261,8 @@ def test_parameters_broken_by_the_last_update_are_not_saved(tmp_path):
 def test_evaluation_does_not_count_as_training_time(tmp_path, monkeypatch):
     import time
 
-    import tinyplm.training.loop as loop
-
-    original = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *args, **kwargs: (time.sleep(0.3), original(*args, **kwargs))[1])
+    original = samples.evaluate
+    monkeypatch.setattr(samples, "evaluate", lambda *args, **kwargs: (time.sleep(0.3), original(*args, **kwargs))[1])
     state = train(
         tiny(), TOKENS, TOKENS[:40], Settings(**{**QUICK, "evaluate_every": 1, "save_every": 9}), out=tmp_path, progress=False
     )

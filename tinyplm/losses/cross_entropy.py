@@ -100,8 +100,6 @@ def _weights(x, V, targets, weights, total, smoothing, ignore_index):
             raise ValueError(f"cross_entropy: {name} have shape {a.shape}, expected {x.shape[:-1]}")
     if targets.dtype.kind not in "iu":
         raise ValueError(f"cross_entropy: targets have dtype {targets.dtype}, expected integers")
-    if isinstance(total, Real) and not total > 0:
-        raise ValueError(f"cross_entropy: expected total > 0, got {total}")
     t = targets.reshape(-1)
     counts = t != ignore_index
     if is_host(t):  # on a GPU this check would wait for the device
@@ -109,14 +107,21 @@ def _weights(x, V, targets, weights, total, smoothing, ignore_index):
         if wrong.any():
             raise ValueError(f"cross_entropy: target {int(t[wrong][0])} is out of range: expected 0 to {V - 1}, "
                              f"or {ignore_index} for ignored")  # fmt: skip
-    dtype = at_least_float32(x[:0]).dtype
-    w = counts.astype(dtype) if weights is None else xp.where(counts, weights.reshape(-1), 0).astype(dtype)
-    if total is None:
-        denominator = w.sum()
-        denominator = xp.where(denominator == 0, 1, denominator).astype(dtype)
-    else:
-        denominator = float(total) if isinstance(total, Real) else total  # NumPy's float64 and int64 would promote float32
+    w, denominator = counted_weights(x, counts, None if weights is None else weights.reshape(-1), total)
     return w, xp.where(counts, t, 0), denominator
+
+
+def counted_weights(x, counts, weights, total):
+    """Of each place the weight, 0 where `counts` is False, in at least float32 as x has it; and what the sum is divided by."""
+    xp = array_module(x)
+    if isinstance(total, Real) and not total > 0:
+        raise ValueError(f"expected total > 0, got {total}")
+    dtype = at_least_float32(x[:0]).dtype
+    w = counts.astype(dtype) if weights is None else xp.where(counts, weights, 0).astype(dtype)
+    if total is not None:
+        return w, float(total) if isinstance(total, Real) else total  # NumPy's float64 and int64 would promote float32
+    denominator = w.sum()
+    return w, xp.where(denominator == 0, 1, denominator).astype(dtype)
 
 
 def _exponentials(logits, t, w, smoothing):

@@ -101,7 +101,6 @@ SIZES = {
     "bert-base-cased": Config(vocab_size=28996),
     "bert-large-cased": Config(vocab_size=28996, **_LARGE),
     "bert-base-chinese": Config(vocab_size=21128),
-    "bert-base-multilingual-cased": Config(vocab_size=119547),
 }
 
 

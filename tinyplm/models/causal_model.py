@@ -64,6 +64,20 @@ class CausalModel(Model):
             return outputs, lambda doutputs: back(doutputs)[0]
         return outputs, back
 
+    def loss(self, *, targets, total=None, **options):
+        """causal_lm.loss of {"logits": targets (B, T)}, divided by total["logits"]."""
+        return causal_lm.loss(self.family, self.params, config=self.config, targets=targets["logits"],
+                              total=None if total is None else total["logits"], **options)  # fmt: skip
+
+    def loss_in_parts(self, give, *, targets, total=None, **options):
+        """causal_lm.loss_in_parts, in the same way."""
+        return causal_lm.loss_in_parts(self.family, self.params, give, config=self.config, targets=targets["logits"],
+                                       total=None if total is None else total["logits"], **options)  # fmt: skip
+
+    def head_rows(self, targets) -> int:
+        """For how many places the head is computed: all."""
+        return targets["logits"].size
+
     def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
         """A cache on the model's device for `batch` sequences of up to `capacity` tokens.
 

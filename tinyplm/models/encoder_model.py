@@ -8,6 +8,7 @@ from .. import random
 from ..backend import array_module, is_host
 from ..layers.embedding import check_ids
 from . import encoder
+from .encoder_heads import IGNORED
 from .model import Model, as_array
 
 
@@ -38,6 +39,18 @@ class EncoderModel(Model):
         if embeds is None and grad:
             return outputs, lambda doutputs: back(doutputs)[0]
         return outputs, back
+
+    def loss(self, **options):
+        """encoder.loss of this model's task."""
+        return encoder.loss(self.family, self.params, config=self.config, task=self.task, **options)
+
+    def loss_in_parts(self, give, **options):
+        """encoder.loss_in_parts of this model's task."""
+        return encoder.loss_in_parts(self.family, self.params, give, config=self.config, task=self.task, **options)
+
+    def head_rows(self, targets) -> int:
+        """For how many places a language model's head is computed: those with a target."""
+        return int((targets["logits"] != IGNORED).sum()) if "logits" in targets else 0
 
     def inputs(self, input_ids=None, inputs_embeds=None, **others: Any) -> dict[str, Any]:
         """The inputs checked, and moved to the model's device."""

@@ -28,7 +28,7 @@ class State:
     """What a run has done so far."""
 
     step: int = 0  # updates done
-    tokens: int = 0  # targets trained on
+    tokens: int = 0  # trained on
     seconds: float = 0.0
     best_step: int | None = None
     best_loss: float | None = None  # validation loss, nats a token

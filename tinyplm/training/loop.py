@@ -10,7 +10,6 @@ import numpy as np
 
 from .. import random
 from ..backend import array_module, give_back_freed_memory, is_host, keep_freed_memory
-from ..data.batches import Windows
 from ..files import sync_folder
 from ..models.model import Model
 from ..optim.adamw import AdamW
@@ -20,13 +19,17 @@ from .environment import workers_note
 from .interrupt import interruptible
 from .log import Log, Progress, missing_steps, read
 from .monitor import Monitor, improves
+from .samples import CausalSamples, CausalValidation
 from .settings import Settings
-from .step import NonFiniteError, check_finite, evaluate, update
+from .step import NonFiniteError, check_finite, update
 
 
-def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray, settings: Settings, *, out: str | Path,
-          resume: bool = False, progress: bool = True) -> State:  # fmt: skip
-    """Train `model` on a packed token array; afterwards model.params are the trained parameters.
+def train(model: Model, training: Any, validation: Any, settings: Settings, *, out: str | Path, resume: bool = False,
+          progress: bool = True) -> State:  # fmt: skip
+    """Train `model`; afterwards model.params are the trained parameters.
+
+    training and validation: two packed token arrays, for a decoder, or the samples of an objective and what to validate with
+    (see training.samples).
 
     out/ gets log.jsonl, step-N/ checkpoints, and the small files `latest` and `best` that name two of them.
     resume=True goes on from out/latest and refuses, naming it, a difference in model, settings or data.  However a run was
@@ -40,12 +43,11 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     On Linux the process keeps freed memory from here on (see backend.keep_freed_memory).
     """
     out = Path(out)
-    windows = _check(model, train_tokens, validation_tokens, settings)
+    training, validation, data = _check(model, training, validation, settings)
     if not resume and checkpoint.started(out):
         raise ValueError(f"{out} holds a run already: resume it, or give another folder")
     optimizer = AdamW(model.params, betas=(settings.beta1, settings.beta2), eps=settings.eps,
                       weight_decay=settings.weight_decay)  # fmt: skip
-    data = checkpoint.fingerprint(train_tokens, validation_tokens)
     state, notes = State(), [workers_note(settings.workers, settings.micro_size)]
     if resume:
         folder = checkpoint.find(out)
@@ -57,14 +59,14 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     run = None
     try:
         _tidy(out, state, settings)
-        run = _Run(model, optimizer, settings, state, out, data, validation_tokens, progress)
+        run = _Run(model, optimizer, settings, state, out, data, validation, progress)
         if run.out_of_patience():
             notes.append(f"nothing is left to do: {state.waited} evaluations in a row have not improved")
         for note in filter(None, notes):
             run.progress.say(note)
         with interruptible("stopping after this step; once more stops at once" if progress else "") as interrupt:
             while not run.finished() and interrupt.signal is None:
-                run.step(windows)
+                run.step(training)
             run.stop()
         state.signal = interrupt.signal
     except NonFiniteError as error:
@@ -78,18 +80,30 @@ def train(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray,
     return state
 
 
-def _check(model: Model, train_tokens: np.ndarray, validation_tokens: np.ndarray, settings: Settings) -> Windows:
-    """The samples of the run, if they fit the model."""
-    if settings.sequence_length > model.config.context:
-        raise ValueError(f"sequence_length {settings.sequence_length} is longer than the model's context {model.config.context}")
-    windows = Windows(train_tokens, settings.sequence_length, settings.seed)
-    if windows.windows_per_epoch < settings.batch_size:
-        raise ValueError(f"the corpus is too small: {len(train_tokens)} tokens make {windows.windows_per_epoch} sequences of "
-                         f"{settings.sequence_length}, fewer than one batch of {settings.batch_size}")  # fmt: skip
-    for name, tokens in (("training", train_tokens), ("validation", validation_tokens)):
-        if tokens.max() >= model.config.vocab_size:
-            raise ValueError(f"the {name} tokens have id {tokens.max()}, but the model's vocabulary is {model.config.vocab_size}")
-    return windows
+def _check(model: Model, training: Any, validation: Any, settings: Settings) -> tuple[Any, Any, str]:
+    """The samples of the run and its validation, if they fit the model; and a fingerprint of both."""
+    context = model.config.context
+    if context is not None and settings.sequence_length > context:
+        raise ValueError(f"sequence_length {settings.sequence_length} is longer than the model's context {context}")
+    if isinstance(training, np.ndarray):
+        tokens = {"training": training, "validation": validation}
+        data = checkpoint.fingerprint(*tokens.values())
+        training, validation = CausalSamples(training, settings), CausalValidation(validation, settings)
+    else:
+        tokens = {}
+        data = f"{training.fingerprint()} {validation.fingerprint()}"
+    if training.length != settings.sequence_length:
+        raise ValueError(f"sequence_length is {settings.sequence_length}, but the samples have {training.length} tokens")
+    if training.per_epoch < settings.batch_size:
+        size = f"{len(tokens['training'])} tokens make " if tokens else "there are "
+        raise ValueError(f"the corpus is too small: {size}{training.per_epoch} sequences of {training.length}, fewer than one "
+                         f"batch of {settings.batch_size}")  # fmt: skip
+    for name, array in tokens.items():
+        if array.max() >= model.config.vocab_size:
+            raise ValueError(f"the {name} tokens have id {array.max()}, but the model's vocabulary is {model.config.vocab_size}")
+    if not tokens:
+        model.inputs(**training.batch(0, settings.batch_size)[0])  # the first batch through the model's own checks
+    return training, validation, data
 
 
 def _tidy(out: Path, state: State, settings: Settings) -> None:
@@ -116,9 +130,9 @@ class _Run:
     """The moving parts of one run."""
 
     def __init__(self, model: Model, optimizer: AdamW, settings: Settings, state: State, out: Path, data: str,
-                 validation_tokens: np.ndarray, progress: bool) -> None:  # fmt: skip
+                 validation: Any, progress: bool) -> None:  # fmt: skip
         self.model, self.optimizer, self.settings, self.state = model, optimizer, settings, state
-        self.out, self.data, self.validation_tokens = out, data, validation_tokens
+        self.out, self.data, self.validation = out, data, validation
         self.key = random.key(settings.seed)
         self.log = Log(out / "log.jsonl", last_step=state.step)
         self.monitor = Monitor()
@@ -134,14 +148,14 @@ class _Run:
     def out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.state.waited >= self.settings.patience
 
-    def step(self, windows: Windows) -> None:
+    def step(self, samples: Any) -> None:
         settings, state = self.settings, self.state
-        inputs, targets = windows.batch(state.step * settings.batch_size, settings.batch_size)
+        inputs, targets = samples.batch(state.step * settings.batch_size, settings.batch_size)
         loss, norm = update(self.model, self.optimizer, inputs, targets, settings=settings, step=state.step,
                             key=random.fold(self.key, state.step))  # fmt: skip
         self.pending.append((state.step, settings.rate(state.step), loss, norm))
         state.step += 1
-        state.tokens += targets.size
+        state.tokens += inputs["input_ids"].size
         last = state.step == settings.steps
         evaluating = last or state.step % settings.evaluate_every == 0
         saving = last or state.step % settings.save_every == 0 or self.save_is_due()
@@ -184,9 +198,7 @@ class _Run:
 
     def evaluate(self) -> bool:
         """Validation loss into the log; True when it is worth a checkpoint: the best so far, or the last one."""
-        total, count = evaluate(self.model, self.validation_tokens, length=self.settings.sequence_length,
-                                workers=self.settings.workers)  # fmt: skip
-        state, loss = self.state, total / count
+        state, loss = self.state, self.validation.loss(self.model, self.settings.workers)
         if not np.isfinite(loss):
             raise NonFiniteError(f"step {state.step}: the validation loss is {loss}")
         self.log.write(step=state.step, validation_loss=loss)

@@ -1,42 +1,47 @@
-"""One training step: gradient accumulation over micro-batches and batch shards, and the loss of a token array."""
+"""One training step: gradient accumulation over micro-batches and batch shards; the loss of a token array or of batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import random
 from ..backend import is_host, to_device
-from ..core import map_shards, reduce_shards
+from ..core import map_shards, reduce_shards, tree_map
 from ..data.batches import IGNORED, evaluation_windows
-from ..models import causal_lm
 from ..models.model import Model
 from ..optim.adamw import AdamW
 from .settings import Settings
 
+Arrays = np.ndarray | dict[str, np.ndarray]
 
-def accumulate(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.ndarray, *, settings: Settings,
+
+def accumulate(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, *, settings: Settings,
                key: int | None = None) -> Any:  # fmt: skip
     """Add the gradient of the whole batch's loss to optimizer.gradient; returns the loss, 0-dimensional, not read back.
 
-    inputs and targets (B, T) on the host.  Every part's loss is divided by the number of targets of the whole batch, so
-    k micro-batches, or n shards, add up to exactly the loss and gradient of one batch.  Parts are added in order.
+    inputs: {"input_ids" (B, T), ...} and targets: {output: (B, T) or (B,)}, on the host; bare arrays are input_ids and logits.
+    Every part's loss is divided by the number of targets of the whole batch, so k micro-batches, or n shards, add up to exactly
+    the loss and gradient of one batch.  Parts are added in order.
     key: an int for dropout; a sample's mask depends on the key and its number in the batch, not on how it is cut.
     """
-    batch = {"input_ids": inputs, "targets": targets}
+    inputs, targets = named(inputs, targets)
+    batch = {"inputs": inputs, "targets": targets}
+    samples = len(inputs["input_ids"])
     if key is not None:
-        batch["key"] = random.sample_keys(key, np.arange(len(inputs)))
-    total = max(int((targets != IGNORED).sum()), 1)
-
-    shard = -(-min(len(inputs), settings.micro_size) // settings.workers) * inputs.shape[1]  # tokens in the largest one
-    factors = shard < model.params["body"]["tokens"].shape[1]  # of the head's gradient, the same way in all shards
+        inputs["key"] = random.sample_keys(key, np.arange(samples))
+    total = {name: max(count, 1) for name, count in target_counts(targets).items()}
+    micro_size, workers = min(samples, settings.micro_size), settings.workers
+    rows = -(-model.head_rows(targets) * micro_size // (samples * workers))  # in a shard of the usual kind
+    options = {"smoothing": settings.smoothing, "checkpointing": settings.checkpointing,
+               "factors": rows < model.params["body"]["tokens"].shape[1]}  # fmt: skip  # the same way in all shards
 
     def gradient(part: dict, give: Callable) -> Any:
         part = to_device(part, model.device)
-        options = {"smoothing": settings.smoothing, "checkpointing": settings.checkpointing, "factors": factors, **part}
-        loss, back = causal_lm.loss_in_parts(model.family, model.params, give, config=model.config, total=total, **options)
+        loss, back = model.loss_in_parts(give, targets=part["targets"], total=total, **options, **part["inputs"])
         return loss, back(1.0)
 
     def add(path: str, gradient: Any) -> None:
@@ -44,12 +49,11 @@ def accumulate(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.n
 
     loss = 0
     try:
-        for start in range(0, len(inputs), settings.micro_size):
-            part = slice(start, start + settings.micro_size)
-            micro = {name: a[part] for name, a in batch.items()}
-            for part_loss, left in reduce_shards(gradient, micro, min(settings.workers, len(micro["targets"])), add):
+        for start in range(0, samples, micro_size):
+            micro = tree_map(lambda a, start=start: a[start : start + micro_size], batch)
+            for part_loss, left in reduce_shards(gradient, micro, min(workers, samples - start), add):
                 for tree in left:
-                    optimizer.gradient.add(tree, workers=settings.workers)
+                    optimizer.gradient.add(tree, workers=workers)
                 loss = part_loss + loss
     except BaseException:
         optimizer.gradient.clear()  # half a gradient must not go into the next step
@@ -57,11 +61,22 @@ def accumulate(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.n
     return loss
 
 
+def named(inputs: Arrays, targets: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Dicts of inputs and of targets, copied; bare arrays are input_ids and logits."""
+    return (dict(inputs) if isinstance(inputs, dict) else {"input_ids": inputs},
+            dict(targets) if isinstance(targets, dict) else {"logits": targets})  # fmt: skip
+
+
+def target_counts(targets: dict[str, np.ndarray]) -> dict[str, int]:
+    """How many targets of each output count."""
+    return {name: int((t != IGNORED).sum()) for name, t in targets.items()}
+
+
 class NonFiniteError(FloatingPointError):
     """The loss or the gradient is not a finite number."""
 
 
-def update(model: Model, optimizer: AdamW, inputs: np.ndarray, targets: np.ndarray, *, settings: Settings, step: int,
+def update(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, *, settings: Settings, step: int,
            key: int | None = None) -> tuple[Any, Any]:  # fmt: skip
     """One whole step: gradient, clipping, AdamW.  Returns (loss, gradient norm before clipping), both 0-dimensional.
 
@@ -91,7 +106,7 @@ def evaluate(model: Model, tokens: np.ndarray, *, length: int, stride: int | Non
 
     def nll(part: dict) -> Any:
         part = to_device(part, model.device)
-        return causal_lm.loss(model.family, model.params, config=model.config, total=1, grad=False, **part)[0]
+        return model.loss(targets={"logits": part["targets"]}, total={"logits": 1}, grad=False, input_ids=part["input_ids"])[0]
 
     total, count = 0.0, 0
     for inputs, targets in evaluation_windows(tokens, length, batch, stride):
@@ -99,3 +114,20 @@ def evaluate(model: Model, tokens: np.ndarray, *, length: int, stride: int | Non
         parts = {"input_ids": inputs, "targets": targets}
         total += sum(float(part) for part in map_shards(nll, parts, min(workers, len(inputs))))
     return total, count
+
+
+def evaluate_batches(model: Model, batches: Sequence[tuple[dict, dict]], *, workers: int = 1) -> float:
+    """The loss of these batches of (inputs, targets), as if they were one."""
+    total: Counter = Counter()
+    for _, targets in batches:
+        total.update(target_counts(targets))
+
+    def loss(part: dict) -> Any:
+        part = to_device(part, model.device)
+        return model.loss(targets=part["targets"], total=total, grad=False, **part["inputs"])[0]
+
+    value = 0.0
+    for inputs, targets in batches:
+        parts = map_shards(loss, {"inputs": inputs, "targets": targets}, min(workers, len(inputs["input_ids"])))
+        value += sum(float(part) for part in parts)
+    return value

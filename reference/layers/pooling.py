@@ -1,0 +1,42 @@
+"""One vector for a sequence of vectors, and vectors of length 1."""
+
+import math
+
+import numpy as np
+
+
+def mean_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
+    """y[b] = the mean of x[b, t] over the t with mask[b, t], or zeros where there is none.  x (B, T, D), mask (B, T)."""
+    batch, length, width = x.shape
+    y = np.zeros((batch, width))
+    for b in range(batch):
+        tokens = [t for t in range(length) if mask[b, t]]
+        for d in range(width):
+            if tokens:
+                y[b, d] = sum(float(x[b, t, d]) for t in tokens) / len(tokens)
+    return y
+
+
+def max_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
+    """y[b, d] = the largest x[b, t, d] over the t with mask[b, t], or 0 where there is none."""
+    batch, length, width = x.shape
+    y = np.zeros((batch, width))
+    for b in range(batch):
+        for d in range(width):
+            y[b, d] = max([float(x[b, t, d]) for t in range(length) if mask[b, t]], default=0.0)
+    return y
+
+
+def cls_pooling(x: np.ndarray) -> np.ndarray:
+    """y[b] = x[b, 0]."""
+    return np.array([[float(value) for value in sequence[0]] for sequence in x])
+
+
+def l2_normalise(x: np.ndarray, *, eps: float = 1e-12) -> np.ndarray:
+    """y = x / max(|x|, eps) for every vector x along the last axis."""
+    y = np.zeros(x.shape)
+    for i in np.ndindex(x.shape[:-1]):
+        length = math.sqrt(sum(float(value) ** 2 for value in x[i]))
+        for d in range(x.shape[-1]):
+            y[i + (d,)] = float(x[i + (d,)]) / max(length, eps)
+    return y

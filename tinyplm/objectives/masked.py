@@ -1,0 +1,194 @@
+"""Masked language modelling: some tokens are hidden, and the model says what they were.
+
+    tokens    [CLS]  the    dog   ran  home  [SEP]
+    inputs    [CLS]  the  [MASK]  ran   cat  [SEP]      of what is selected 80% [MASK], 10% another token, 10% as it was
+    targets    -100  -100   dog   -100  home  -100      what was there, at every selected place
+
+Two steps: select units (units.py) by one of two rules, then corrupt the tokens in them.
+Every draw comes from the key of the sample, so a sample's corruption does not depend on the batch or on padding behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data import IGNORED
+from ..random import fold
+from .draws import Draws
+from .units import Units, token_units
+
+ALBERT_NGRAMS = (1.0, 1 / 2, 1 / 3)  # p(n) proportional to 1/n up to 3: Lan et al. 2020, sec. 4.1
+MACBERT_NGRAMS = (0.4, 0.3, 0.2, 0.1)  # Cui et al. 2020, for words
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How tokens are selected and what becomes of them.
+
+    mask_id      the id of [MASK]
+    vocab_size   V; random tokens are drawn from all of it, or from random_ids if these are given
+    rate         share of the tokens that is selected, 0.15
+    shares       of what is selected: replaced by [MASK], replaced by a random token, left; they sum to 1
+    selection    "exact": max(1, round(rate n)) of n tokens;  "bernoulli": each unit with probability `rate`
+    limit        at most so many tokens, with "exact" (BERT's max_predictions_per_seq), or None
+    ngrams       with "exact": weights of selecting 1, 2, ... units in a row
+    units        ids, maskable -> what is selected together
+    similar      instead of [MASK]: the ids of a unit, key -> as many others, or None where there are none (MacBERT)
+    """
+
+    mask_id: int
+    vocab_size: int
+    rate: float = 0.15
+    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    selection: str = "exact"
+    limit: int | None = None
+    ngrams: tuple[float, ...] = (1.0,)
+    units: Callable[[np.ndarray, np.ndarray], Units] = token_units
+    random_ids: Sequence[int] | None = None
+    similar: Callable[[list[int], int], Sequence[int] | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask_id is None or not 0 <= self.mask_id < self.vocab_size:
+            raise ValueError(f"mask_id {self.mask_id}, expected the id of [MASK] in the vocabulary, 0 to {self.vocab_size - 1}")
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"rate {self.rate}, expected 0 < rate <= 1")
+        if len(self.shares) != 3 or not all(0 <= s <= 1 for s in self.shares) or abs(sum(self.shares) - 1) > 1e-6:
+            raise ValueError(f"shares {self.shares}, expected three of 0 to 1 that sum to 1: [MASK], random, left")
+        if self.selection not in ("exact", "bernoulli"):
+            raise ValueError(f'selection {self.selection!r}, expected "exact" or "bernoulli"')
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit {self.limit}, expected 1 or more, or None")
+        if not self.ngrams or min(self.ngrams) < 0 or sum(self.ngrams) <= 0 or self.ngrams[0] == 0:
+            raise ValueError(f"ngrams {self.ngrams}, expected weights of 1, 2, ... units, none negative and the first above 0")
+        if self.selection == "bernoulli" and (self.limit is not None or len(self.ngrams) > 1):
+            raise ValueError('limit and ngrams belong to selection "exact": a coin for each unit counts nothing')
+        if self.random_ids is not None and not all(0 <= i < self.vocab_size for i in self.random_ids):
+            raise ValueError(f"random_ids, expected ids from 0 to {self.vocab_size - 1}")
+        if self.random_ids is not None and not len(self.random_ids):
+            raise ValueError("random_ids is empty, expected at least one id")
+
+
+def mask_tokens(
+    ids: np.ndarray, special_tokens_mask: np.ndarray, *, masking: Masking, key: int, units: Units | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One sequence: ids (T,), special_tokens_mask (T,) 1 = never masked -> inputs (T,), targets (T,), int64.
+
+    units: of this sequence, in place of masking.units (entities found in the text, word_ids of an Encoding).
+    ValueError where nothing may be masked, and for ids out of the vocabulary.
+    """
+    ids = np.asarray(ids, np.int64)
+    maskable = np.asarray(special_tokens_mask) == 0
+    if ids.ndim != 1 or maskable.shape != ids.shape:
+        raise ValueError(f"ids {ids.shape} and special_tokens_mask {maskable.shape}, expected both (T,)")
+    if not maskable.any():
+        raise ValueError(f"nothing to mask: all of the {len(ids)} tokens are special")
+    if ids.min() < 0 or ids.max() >= masking.vocab_size:
+        raise ValueError(f"ids from {ids.min()} to {ids.max()}, expected 0 to {masking.vocab_size - 1}")
+    units = masking.units(ids, maskable) if units is None else units
+    if masking.selection == "exact":
+        chosen = select_exact(units, masking.rate, fold(key, 0), limit=masking.limit, ngrams=masking.ngrams)
+    else:
+        chosen = select_bernoulli(units, masking.rate, fold(key, 0))
+    selected = np.zeros(len(ids), bool)
+    selected[[t for unit in chosen for t in unit]] = True
+    if (selected & ~maskable).any():
+        raise ValueError(f"a unit holds the special token at {np.flatnonzero(selected & ~maskable)[0]}")
+    draws = Draws(fold(key, 1)).uniforms(len(ids))
+    if masking.random_ids is None:
+        random_ids = Draws(fold(key, 2)).integers(len(ids), masking.vocab_size)
+    else:
+        random_ids = np.asarray(masking.random_ids, np.int64)[Draws(fold(key, 2)).integers(len(ids), len(masking.random_ids))]
+    replacement: np.ndarray | int = masking.mask_id
+    if masking.similar is not None:
+        draws, replacement = _similar(ids, chosen, draws, random_ids, masking.similar, key)
+    return corrupt(ids, selected, draws, replacement=replacement, random_ids=random_ids, shares=masking.shares)
+
+
+def corrupt(
+    ids: np.ndarray,
+    selected: np.ndarray,
+    draws: np.ndarray,
+    *,
+    replacement: np.ndarray | int,
+    random_ids: np.ndarray,
+    shares: tuple[float, float, float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rule itself, with all that is random given.  Any shape; Devlin et al. 2019, sec. 3.1.
+
+    Where selected, and by the draw in [0, 1):  below shares[0] `replacement` ([MASK]),  below shares[0] + shares[1] the random
+    id,  else the token as it was.  targets: the token where selected, else -100.
+    """
+    replaced = selected & (draws < shares[0])
+    random = selected & ~replaced & (draws < shares[0] + shares[1])
+    inputs = np.where(replaced, replacement, np.where(random, random_ids, ids))
+    return inputs, np.where(selected, ids, IGNORED)
+
+
+def select_exact(units: Units, rate: float, key: int, *, limit: int | None = None, ngrams: Sequence[float] = (1.0,)) -> Units:
+    """Units with max(1, round(rate n)) of their n tokens, or `limit` if that is less: the rule of BERT's released code.
+
+    The units come in random order.  Each is the start of n in a row, n drawn by its weight among those that stand side by side
+    from there; n becomes less until the tokens are not more than still wanted.  A start where that leaves none, or that overlaps
+    what is selected, is passed over (Lan et al. 2020, and the released code of ALBERT).  So with whole words or spans there may
+    be fewer tokens, never more.  (The released code counts [CLS] and [SEP] in n as well; here n is what may be masked.)
+    """
+    wanted = max(1, round(rate * sum(map(len, units))))
+    wanted = wanted if limit is None else min(wanted, limit)
+    draws = Draws(key)
+    free = [True] * len(units)
+    chosen: Units = []
+    for start in draws.order(len(units)).tolist():
+        if wanted == 0:
+            break
+        n = 1
+        if len(ngrams) > 1:
+            while n < len(ngrams) and start + n < len(units) and units[start + n][0] == units[start + n - 1][-1] + 1:
+                n += 1
+            n = 1 + draws.choice(ngrams[:n])
+        while n and sum(map(len, units[start : start + n])) > wanted:
+            n -= 1
+        if n and all(free[start : start + n]):
+            free[start : start + n] = [False] * n
+            chosen += units[start : start + n]
+            wanted -= sum(map(len, units[start : start + n]))
+    return chosen
+
+
+def select_bernoulli(units: Units, rate: float, key: int) -> Units:
+    """Each unit with probability `rate`, so there may be none.  So does transformers' collator, by token or by word."""
+    return [unit for unit, u in zip(units, Draws(key).uniforms(len(units))) if u < rate]
+
+
+def masking_epoch(epoch: int, copies: int | None) -> int:
+    """The number to fold into a sample's key: dynamic masking (None) is new in every epoch; with static masking the data stand
+    there `copies` times, each masked once and for all, and take turns (10 of them in BERT: Liu et al. 2019, sec. 4.1)."""
+    return epoch if copies is None else epoch % copies
+
+
+def similar_words(table: Mapping[tuple[int, ...], Sequence[Sequence[int]]]) -> Callable[[list[int], int], list[int] | None]:
+    """For Masking.similar, from a table: the ids of a word -> words of as many ids, of which the key draws one."""
+    for word, others in table.items():
+        if not others or any(len(other) != len(word) for other in others):
+            raise ValueError(f"similar words of {word}: {others}, expected at least one, each of {len(word)} ids")
+
+    def similar(ids: list[int], key: int) -> list[int] | None:
+        others = table.get(tuple(ids))
+        return None if others is None else list(others[Draws(key).integer(len(others))])
+
+    return similar
+
+
+def _similar(ids, chosen, draws, random_ids, similar, key):
+    """MacBERT (Cui et al. 2020): one draw for a word, and a similar word for [MASK], or random tokens if it has none."""
+    draws, replacement = draws.copy(), random_ids.copy()
+    for unit in chosen:
+        draws[unit] = draws[unit[0]]
+        word = similar(ids[unit].tolist(), fold(key, 3, unit[0]))
+        if word is not None:
+            if len(word) != len(unit):
+                raise ValueError(f"similar gave {len(word)} ids for a word of {len(unit)}, expected as many")
+            replacement[unit] = word
+    return draws, replacement

@@ -1,0 +1,144 @@
+"""Permutation language modelling: tokens are predicted one after the other in a random order (XLNet: Yang et al. 2019, sec. 2).
+
+The text stays in place; only who may attend to whom follows the order.  A token's rank is its place in the order:
+
+    place           0    1    2    3         order z = 2 0 3 1: place 2 comes first
+    rank            1    3    0    2         place i may attend to j where rank[j] < rank[i]
+
+Only some tokens, the targets, are predicted (partial prediction).  They come last in the order, and the others are their context,
+which is visible to all: their ranks are -1, as in the released code.  With all ranks kept the context, too, sees itself in the
+order only, which is the objective of eq. 3 to the letter.
+
+    perm_mask       (B, T, T)   1 where i may NOT attend to j, as the hub has it (the content of i sees i all the same)
+    target_mapping  (B, M, T)   1 at the place that the m-th prediction is for; a row of zeros for none
+    targets         (B, M)      the token there, or -100: they line up with logits (B, M, V)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..data import IGNORED
+from ..random import fold
+from .draws import Draws
+
+
+def ranks_of(order: Sequence[int], predicted: np.ndarray | None = None) -> np.ndarray:
+    """The rank of each place: order (T,) a permutation of the places -> (T,).  -1 where `predicted` (T,) booleans is False.
+
+    With predicted = None every place keeps its rank.   ValueError for an order that is no permutation.
+    """
+    order = np.asarray(order)
+    if order.ndim != 1 or order.dtype.kind not in "iu" or not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise ValueError(f"order {order.tolist()}, expected a permutation of 0 to {order.size - 1}")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank if predicted is None else np.where(predicted, rank, -1)
+
+
+def permutation_mask(rank: np.ndarray) -> np.ndarray:
+    """(T, T) int64: 1 where i may not attend to j, which is where rank[j] >= rank[i] and j is no context (rank -1)."""
+    return ((rank[None, :] >= rank[:, None]) & (rank[None, :] >= 0)).astype(np.int64)
+
+
+def join_masks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The mask of two segments in one row, (R, R) and (T - R, T - R) -> (T, T): no one in the first sees the second, everyone in
+    the second sees all of the first.  So what the model kept of the first is a memory as good as one from an earlier row: it
+    depends on nothing that came later (sec. 2.4)."""
+    R, rest = len(first), len(second)
+    return np.block([[first, np.ones((R, rest), np.int64)], [np.zeros((rest, R), np.int64), second]])
+
+
+def last_in_order(order: Sequence[int], K: float) -> np.ndarray:
+    """(T,) booleans: the last T / K places of the order are predicted, c = T - T // K are not (sec. 2.3, K = |z| / (|z| - c))."""
+    order = np.asarray(order)
+    _check_k(K)
+    predicted = np.zeros(len(order), bool)
+    predicted[order[len(order) - int(len(order) / K) :]] = True
+    return predicted
+
+
+def predicted_spans(length: int, *, K: float, longest: int, key: int) -> np.ndarray:
+    """(T,) booleans, True in spans: of L tokens, L drawn from 1 ... `longest`, somewhere in a context of K L tokens; then the
+    next context follows.  So about one token in K is predicted, and phrases are predicted together."""
+    _check_k(K)
+    if longest < 1:
+        raise ValueError(f"spans of at most {longest} tokens, expected 1 or more")
+    predicted = np.zeros(length, bool)
+    draws = Draws(key)
+    begin = 0
+    while begin < length:
+        span = 1 + draws.integer(longest)
+        context = int(K * span)
+        start = begin + draws.integer(context - span + 1)
+        predicted[start : start + span] = True
+        begin += context
+    return predicted
+
+
+def permutation_sample(
+    ids: np.ndarray,
+    special_tokens_mask: np.ndarray,
+    *,
+    predictions: int,
+    key: int,
+    K: float = 6,
+    longest: int = 5,
+    reuse: int = 0,
+) -> dict[str, np.ndarray]:
+    """One sequence: ids (T,), special_tokens_mask (T,) 1 = never predicted -> perm_mask (T, T), target_mapping (M, T),
+    targets (M,), M = `predictions`.
+
+    Spans of tokens are predicted (`predicted_spans`), as many as M at most (beyond that the last in the order become context).
+    reuse: the first `reuse` tokens become the memory of the next row, so the order does not mix them with the others
+    (join_masks).
+    The ids stay as they are: what is hidden is hidden by the masks alone.
+    ValueError where nothing may be predicted, or settings out of range.
+    """
+    ids = np.asarray(ids, np.int64)
+    allowed = np.asarray(special_tokens_mask) == 0
+    T = len(ids)
+    if ids.ndim != 1 or allowed.shape != ids.shape:
+        raise ValueError(f"ids {ids.shape} and special_tokens_mask {allowed.shape}, expected both (T,)")
+    if not allowed.any():
+        raise ValueError(f"nothing to predict: all of the {T} tokens are special")
+    if predictions < 1 or not 0 <= reuse < T:
+        raise ValueError(f"{predictions} predictions and reuse {reuse}, expected 1 or more, and 0 to {T - 1}")
+    predicted = predicted_spans(T, K=K, longest=longest, key=fold(key, 0)) & allowed
+    if not predicted.any():  # all spans fell on special tokens
+        predicted[np.flatnonzero(allowed)[Draws(fold(key, 1)).integer(int(allowed.sum()))]] = True
+    order = Draws(fold(key, 2)).order(T)
+    predicted[[t for t in order.tolist() if predicted[t]][predictions:]] = False
+    parts = [part for part in (slice(0, reuse), slice(reuse, T)) if part.stop > part.start]
+    masks = [permutation_mask(_ranks_within(order, predicted, part)) for part in parts]
+    places = np.flatnonzero(predicted)
+    target_mapping, targets = target_arrays(ids, places, predictions)
+    return {
+        "perm_mask": masks[0] if len(masks) == 1 else join_masks(*masks),
+        "target_mapping": target_mapping,
+        "targets": targets,
+    }
+
+
+def target_arrays(ids: np.ndarray, places: Sequence[int], predictions: int) -> tuple[np.ndarray, np.ndarray]:
+    """target_mapping (M, T) and targets (M,) for these places, in the order given; M = `predictions`, or more than they are."""
+    if len(places) > predictions:
+        raise ValueError(f"{len(places)} places to predict, expected at most {predictions}")
+    target_mapping = np.zeros((predictions, len(ids)), np.int64)
+    target_mapping[np.arange(len(places)), places] = 1
+    targets = np.full(predictions, IGNORED, np.int64)
+    targets[: len(places)] = np.asarray(ids)[places]
+    return target_mapping, targets
+
+
+def _ranks_within(order: np.ndarray, predicted: np.ndarray, part: slice) -> np.ndarray:
+    """The ranks of a part of the row, by the order of its own places."""
+    own = order[(order >= part.start) & (order < part.stop)] - part.start
+    return ranks_of(own, predicted[part])
+
+
+def _check_k(K: float) -> None:
+    if not K >= 1:
+        raise ValueError(f"K {K}, expected 1 or more: one token in K is predicted")

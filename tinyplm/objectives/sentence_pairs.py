@@ -1,0 +1,82 @@
+"""Pairs of segments whose relation is to be recognised: next sentence (BERT) and sentence order (ALBERT).
+
+    NSP   label 0: b follows a in the document     label 1: b is from another document        Devlin et al. 2019, sec. 3.1
+    SOP   label 0: b follows a                     label 1: a follows b (they are swapped)    Lan et al. 2020, sec. 3.1
+
+A document is walked once: sentences are taken until they have the wanted number of tokens (at least two sentences), and cut into
+a and b at a random place.  In one pair of ten the wanted number is itself random, from 2 on, so that short inputs are seen too.
+Where b comes from elsewhere, the walk goes on with what would have been b, so no sentence is lost by that.  One sentence left
+over at the end of a document makes no pair.  (BERT's released code takes it, and any single sentence that is long enough, with a
+random b always; then the label shows in the length.  Here it is a fair coin whatever the text.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ..random import fold
+from .draws import Draws
+from .inputs import Documents
+
+SHORT_RATE = 0.1
+
+
+class Pair(NamedTuple):
+    """Two runs of sentences (first sentence, first one after it) of a `Documents`, and the label."""
+
+    a: tuple[int, int]
+    b: tuple[int, int]
+    label: int
+
+
+def next_sentence_pairs(
+    documents: Documents, number: int, *, tokens: int, key: int, short_rate: float = SHORT_RATE
+) -> list[Pair]:
+    """The NSP pairs of document `number`, each of about `tokens` tokens (they still have to be cut to the room there is).
+
+    With tokens = 2 and short_rate = 0 a and b are single sentences: RoBERTa's SENTENCE-PAIR (Liu et al. 2019, sec. 4.2).
+    ValueError for a document with fewer than two sentences, or without another document.
+    """
+    if len(documents) < 2:
+        raise ValueError("one document, expected two or more: a random next sentence comes from another document")
+
+    def second(draws: Draws, a: tuple[int, int], end: int, wanted: int) -> tuple[Pair, int]:
+        if draws.uniform() < 0.5:
+            return Pair(a, (a[1], end), 0), end
+        other = draws.integer(len(documents) - 1)
+        first, stop = documents.sentences(other + (other >= number))
+        start = first + draws.integer(stop - first)
+        b = (start, documents.reaching(start, wanted - documents.size(*a), 1, stop))
+        return Pair(a, b, 1), a[1]
+
+    return list(_pairs(documents, number, tokens, key, short_rate, second))
+
+
+def sentence_order_pairs(
+    documents: Documents, number: int, *, tokens: int, key: int, short_rate: float = SHORT_RATE
+) -> list[Pair]:
+    """The SOP pairs of document `number`, likewise.   ValueError for a document with fewer than two sentences."""
+
+    def second(draws: Draws, a: tuple[int, int], end: int, wanted: int) -> tuple[Pair, int]:
+        b = (a[1], end)
+        return (Pair(a, b, 0) if draws.uniform() < 0.5 else Pair(b, a, 1)), end
+
+    return list(_pairs(documents, number, tokens, key, short_rate, second))
+
+
+def _pairs(documents: Documents, number: int, tokens: int, key: int, short_rate: float, second: Callable) -> Iterator[Pair]:
+    start, end = documents.sentences(number)
+    if end - start < 2:
+        raise ValueError(f"document {number} has {end - start} sentence, expected 2 or more: a pair has two")
+    if tokens < 2:
+        raise ValueError(f"pairs of {tokens} tokens, expected 2 or more")
+    if not 0 <= short_rate <= 1:
+        raise ValueError(f"short_rate {short_rate}, expected 0 to 1")
+    while end - start >= 2:
+        draws = Draws(fold(key, start))
+        wanted = 2 + draws.integer(tokens - 1) if draws.uniform() < short_rate else tokens
+        stop = documents.reaching(start, wanted, 2, end)
+        a = (start, start + 1 + draws.integer(stop - start - 1))
+        pair, start = second(draws, a, stop, wanted)
+        yield pair

@@ -1,0 +1,65 @@
+"""What a run trains on and what it is judged by: a packed token array, or the samples of an objective.
+
+Training samples: any object with
+
+    batch(first, count)    samples number first ... first + count - 1: (inputs, targets), dicts of arrays (count, ...), known from
+                           the numbers alone, so that a run that is resumed needs no saved state
+    per_epoch, length      samples in an epoch, and the tokens of one
+    fingerprint()          a text that differs for other data or other settings of the objective
+
+such as objectives.batches.MaskedWindows.  Validation: an object with loss(model, workers) and fingerprint().
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from ..data.batches import Windows
+from ..models.model import Model
+from .settings import Settings
+from .step import evaluate, evaluate_batches
+
+
+class CausalSamples:
+    """Windows of a packed token array, each token to be predicted from those before it."""
+
+    def __init__(self, tokens: np.ndarray, settings: Settings) -> None:
+        self.windows = Windows(tokens, settings.sequence_length, settings.seed)
+        self.per_epoch, self.length = self.windows.windows_per_epoch, settings.sequence_length
+
+    def batch(self, first: int, count: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        inputs, targets = self.windows.batch(first, count)
+        return {"input_ids": inputs}, {"logits": targets}
+
+
+class CausalValidation:
+    """The loss of a token array, in windows that touch."""
+
+    def __init__(self, tokens: np.ndarray, settings: Settings) -> None:
+        self.tokens, self.length = tokens, settings.sequence_length
+
+    def loss(self, model: Model, workers: int) -> float:
+        total, count = evaluate(model, self.tokens, length=self.length, workers=workers)
+        return total / count
+
+
+class FixedBatches:
+    """The first `count` samples of an objective, always the same, as validation."""
+
+    def __init__(self, samples: Any, count: int, batch_size: int = 16) -> None:
+        if count < 1 or batch_size < 1:
+            raise ValueError(f"expected at least one sample and batches of at least one, got {count} and {batch_size}")
+        self.batches = [samples.batch(first, min(batch_size, count - first)) for first in range(0, count, batch_size)]
+
+    def loss(self, model: Model, workers: int) -> float:
+        return evaluate_batches(model, self.batches, workers=workers)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for part in (part for batch in self.batches for part in batch):
+            for name, a in part.items():
+                digest.update(f"{name} {a.dtype} {a.shape} ".encode() + np.ascontiguousarray(a).tobytes())
+        return digest.hexdigest()
