@@ -167,6 +167,37 @@ def test_checkpointing_holds_one_group_at_a_time(size, expected):
     assert counts == expected
 
 
+@pytest.mark.parametrize("frozen", [0, 1, 3, 4])
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
+def test_frozen_layers_are_a_constant_below_the_others(frozen, size):
+    ps, x, shift, dy = _stack_case()
+    y, _ = _run(ps, x, shift)
+    below, _ = core.stack(_layer, ps[:frozen], x, shift, each=lambda i: {"power": i + 1}, grad=False)
+    above = core.stack(_layer, ps[frozen:], below, shift, each=lambda i: {"power": frozen + i + 1})
+    expected, _, dshift = above[1](dy)
+    got = []
+    for callback in (None, lambda i, dp: got.append((i, dp))):
+        found, backward = _run(ps, x, shift, frozen=frozen, checkpointing=size, on_gradient=callback)
+        assert equal(found, y)
+        dps, dx, dshared = backward(dy)
+        assert dps[:frozen] == [None] * frozen and (frozen == 4 or equal(dshared, dshift))
+        assert callback or equal(dps[frozen:], expected)
+        assert (not dx.any() and dx.shape == x.shape) if frozen else dx.any()
+    assert [i for i, _ in got] == list(range(frozen, 4))[::-1] and equal([dp for _, dp in got[::-1]], expected)
+
+
+def test_frozen_layers_keep_nothing():
+    held, counts = _Held(), []
+    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), frozen=3, once=True,
+                             on_gradient=lambda i, dp: counts.append((i, held.count())))  # fmt: skip
+    assert held.count() == 2
+    backward(np.ones(3))
+    assert counts == [(4, 1), (3, 0)]
+    for wrong in (-1, 6):
+        with pytest.raises(ValueError, match=f"0 to 5 frozen layers, got {wrong}"):
+            core.stack(held.layer, [2.0] * 5, np.ones(3), frozen=wrong)
+
+
 # ------------------------------------------------------------------------------------------------------------- shards
 
 

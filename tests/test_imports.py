@@ -30,6 +30,7 @@ ALLOWED = {
     "hub": {"heads", "backend", "core", "files", "random", "tensor_files", "weights", "models", "tokenizers"},
     "generation": {"backend", "layers", "random", "models"},
     "training": {"backend", "core", "random", "files", "tensor_files", "data", "optim", "models", "hub"},
+    "tuning": {"backend", "core", "random", "tensor_files", "optim", "evaluation", "tokenizers", "models", "hub", "training"},
     "__init__": {"generation", "hub", "models"},
 }
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}

@@ -167,6 +167,7 @@ def stack(
     grad: bool = True,
     once: bool = False,
     checkpointing: int = 0,
+    frozen: int = 0,
     on_gradient: Callable[[int, Tree], None] | None = None,
 ) -> tuple[Tree, Callable | None]:
     """x_{i+1} = layer(ps[i], x_i, *shared, **each(i)) for i = 0 .. L-1; returns x_L.
@@ -179,12 +180,16 @@ def stack(
     checkpointing  k: of each group of k layers only the input is kept, and the group is computed again in the backward
                    (Chen et al. 2016, sec. 3).  Memory is least for k near sqrt(L / r), where r is how much more a layer holds
                    than its input, 13 in GPT-2: that is 1 for all but very deep stacks.  0 or False: off, True: k = 1.
+    frozen         of so many layers at the bottom, and of x, no gradient is wanted: these layers run as without grad, and the
+                   backward stops above them.  Their dps are None, dx is zero, and shared inputs get what the others give.
     on_gradient    called as on_gradient(i, dp) as soon as layer i's gradient is complete, last layer first; the list of
                    layer gradients that backward returns then holds None, so that no full tree is built up.
     """
     L, size = len(ps), int(checkpointing)
     if size < 0:
         raise ValueError(f"stack: expected checkpointing >= 0, got {checkpointing}")
+    if not 0 <= frozen <= L:
+        raise ValueError(f"stack: expected 0 to {L} frozen layers, got {frozen}")
 
     def forward(first: int, last: int, x: Tree, keep: bool) -> tuple[Tree, list[Callable | None]]:
         backs = []
@@ -197,14 +202,15 @@ def stack(
 
     if not grad:
         return forward(0, L, x, False)[0], None
+    x, _ = forward(0, frozen, x, False)
     inputs: list[Tree] = []  # of each group
-    backs: list[Callable | None] = []
+    backs: list[Callable | None] = []  # of each layer above the frozen ones
     if size:
-        for first in range(0, L, size):
+        for first in range(frozen, L, size):
             inputs.append(x)
             x, _ = forward(first, min(first + size, L), x, False)
     else:
-        x, backs = forward(0, L, x, True)
+        x, backs = forward(frozen, L, x, True)
     calls: list[None] = []
 
     def backward(dx):
@@ -214,15 +220,15 @@ def stack(
         dps: list[Tree] = [None] * L
         dshared: list[Tree] = [None] * len(shared)
         group: list[Callable | None] = []
-        for i in reversed(range(L)):
+        for i in reversed(range(frozen, L)):
             if size and not group:
-                first = i - i % size
-                _, group = forward(first, i + 1, inputs[first // size], True)
+                number = (i - frozen) // size
+                _, group = forward(frozen + number * size, i + 1, inputs[number], True)
                 if once:
-                    inputs[first // size] = None
-            back = group.pop() if size else backs[i]
+                    inputs[number] = None
+            back = group.pop() if size else backs[i - frozen]
             if once and not size:
-                backs[i] = None
+                backs[i - frozen] = None
             dp, dx, *ds = back(dx)
             del back
             dshared = [add(total, d) for total, d in zip(dshared, ds)]
@@ -231,6 +237,8 @@ def stack(
             else:
                 on_gradient(i, dp)
             del dp, ds
+        if frozen:
+            dx = tree_map(lambda d: array_module(d).zeros_like(d), dx)
         return dps, dx, *dshared
 
     return x, backward

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 from ..layers.activation import ACTIVATIONS
 from ..layers.heads import classifier, lm_transform, pooler, span_head
+from ..losses.cross_entropy import cross_entropy
+from ..losses.regression import binary_cross_entropy, mean_squared_error
 
 
 class Task(NamedTuple):
@@ -34,6 +36,17 @@ class Task(NamedTuple):
     shapes: Callable[[Any], dict]
     language_model: Callable | None = None
     outputs: Callable | None = None
+
+
+def loss_of(targets, config) -> Callable:
+    """The loss of an output other than a language model's, by its targets: cross-entropy for class numbers (integers).
+
+    For rows (B, labels) of floats binary cross-entropy, each a probability; squared error, each a number, if there is one label
+    or problem_type says so.
+    """
+    if targets.dtype.kind in "iu":
+        return cross_entropy
+    return mean_squared_error if config.num_labels == 1 or config.problem_type == "regression" else binary_cross_entropy
 
 
 def dense(n_in: int, n_out: int) -> dict:
