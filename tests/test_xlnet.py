@@ -75,6 +75,14 @@ def test_the_prediction_knows_the_place_that_it_is_for():
     assert min(np.abs(logits[i] - logits[j]).max() for i in range(3) for j in range(i)) > 1e-3
 
 
+def test_clamped_distances_are_all_the_same():
+    """One layer, no distance beyond 1: for the last token the others stand nowhere, as in a bag of words."""
+    ids = np.array([[3, 4, 5, 6, 7], [6, 4, 3, 5, 7]])
+    for clamp_len, same in ((1, True), (-1, False)):
+        hidden = tiny("body", n_layer=1, clamp_len=clamp_len)(ids, grad=False)[0]["hidden"]
+        assert np.allclose(hidden[0, -1], hidden[1, -1], rtol=1e-12, atol=1e-12) == same
+
+
 def test_targets_in_any_order_and_an_empty_row():
     model = tiny()
     inputs, places, _ = permuted()
