@@ -10,9 +10,10 @@ import pytest
 import tinyplm
 from tests.laws import equal, leaves, random_like
 from tinyplm.backend import to_device, to_host
-from tinyplm.core import flatten, shards, tree_map
+from tinyplm.core import flatten, shards, tree_map, unflatten
 from tinyplm.models import encoder, xlnet
 from tinyplm.objectives.permutation import permutation_mask
+from tinyplm.optim.adamw import AdamW, decays_by_default
 from tinyplm.random import sample_keys
 from tinyplm.weights import count_parameters
 
@@ -189,7 +190,7 @@ def test_every_gradient_by_directional_derivatives(task, rate):
         ends = []
         for step in (h, -h):
             moved = dict(flatten(model.params), **{path: flatten(model.params)[path] + step * d})
-            params = tinyplm.core.unflatten(moved, model.params)
+            params = unflatten(moved, model.params)
             ends.append(encoder.loss(xlnet, params, config=model.config, task=task, grad=False, **given)[0])
         numerical, scale = (ends[0] - ends[1]) / (2 * h), np.abs(g * d).sum()
         assert abs(numerical - (g * d).sum()) <= 1e-6 * scale + 1e-10, path  # 1e-10: 16 EPS / h of a loss of 3
@@ -244,8 +245,6 @@ def test_dropout_is_the_same_however_the_batch_is_sharded_and_recomputed():
 
 def test_it_learns_to_predict_in_any_order():
     """Sentences that count on by one: with a random order each time, the loss of the targets falls far below a guess."""
-    from tinyplm.optim.adamw import AdamW
-
     model = tinyplm.create("xlnet", dataclasses.replace(TINY, d_model=24, n_head=4, d_inner=48, clamp_len=-1), key=1)
     optimizer, losses = AdamW(model.params), []
     for step in range(300):
@@ -306,8 +305,6 @@ def test_init_is_as_published():
 
 
 def test_biases_of_attention_do_not_decay():
-    from tinyplm.optim.adamw import decays_by_default
-
     params = flatten(tiny().params)
     decayed = {path.rsplit(".", 1)[-1] for path, a in params.items() if decays_by_default(path, a)}
     assert decayed == {"Wq", "Wk", "Wv", "Wr", "Wo", "W1", "W2"}

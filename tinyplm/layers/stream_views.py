@@ -26,7 +26,9 @@ def stream_views(shape: tuple[int, int, int], *, band=None, attention_mask=None,
     stands (a row of zeros is no target, and sees nothing); token_type_ids (B, T), segments; the memory is of segment 0.
 
     A token sees what no mask hides, and always itself and all of the memory that the band allows.  A target sees what the token
-    in its place sees, without that token where perm_mask hides it from itself.
+    in its place sees, without that token where perm_mask hides it from itself.  Where that is nothing, attention gives zeros
+    (transformers an average over all, the target's own token too); of several targets in one place each has an answer of its own
+    (transformers adds up their queries).
     """
     B, T, S = shape
     _check(B, T, attention_mask, input_mask, perm_mask, target_mapping)
