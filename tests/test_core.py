@@ -186,6 +186,32 @@ def test_frozen_layers_are_a_constant_below_the_others(frozen, size):
     assert [i for i, _ in got] == list(range(frozen, 4))[::-1] and equal([dp for _, dp in got[::-1]], expected)
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_layers_that_share_parameters_add_up_their_gradients(size, frozen):
+    """Five layers of two parameter trees: their gradients are the sums over the layers, and handed on when complete."""
+    ps, x, shift, dy = _stack_case()
+    uses = [0, 0, 1, 1, 1]
+    y, apart = _run([ps[n] for n in uses], x, shift)
+    dlayers, dx, _ = apart(dy)
+    expected = [{"W": sum(dp["W"] for dp, n in zip(dlayers, uses) if n == g)} if g >= frozen else None for g in (0, 1)]
+    for once in (False, True):
+        got = []
+        for callback in (None, lambda n, dp, got=got: got.append((n, dp))):
+            found, backward = _run(
+                ps[:2], x, shift, uses=uses, checkpointing=size, frozen=frozen, once=once, on_gradient=callback
+            )
+            assert equal(found, y)
+            for _ in range(1 if once else 2):  # a sum that was kept between two calls would be twice as large
+                dps, found_dx, _ = backward(dy)
+                assert relative_error(dps, expected if callback is None else [None, None]) < 1e-14
+                assert equal(found_dx, dx) if frozen == 0 else not found_dx.any()
+        assert [n for n, _ in got] == [1, 0][: 2 - frozen] * (1 if once else 2)
+        assert all(relative_error(dp, expected[n]) < 1e-14 for n, dp in got)
+    with pytest.raises(ValueError, match=r"expected uses in ascending order, got \[1, 0\]"):
+        _run(ps, x, shift, uses=[1, 0])
+
+
 def test_frozen_layers_keep_nothing():
     held, counts = _Held(), []
     _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), frozen=3, once=True,
@@ -326,6 +352,13 @@ def test_erf_against_math():
     got32 = backend.erf(x.astype(np.float32))
     assert got32.dtype == np.float32 and np.max(np.abs(got32 - expected)) < 2e-7
     assert np.isnan(backend.erf(np.array([np.nan]))[0]) and backend.erf(np.array([np.inf, -np.inf])).tolist() == [1, -1]
+
+
+def test_erf_of_a_large_array_is_that_of_its_parts():
+    """It is computed by blocks of 32768; the last is not full, and the rows are not contiguous."""
+    x = np.random.default_rng(0).normal(0, 2, (300, 130)).astype(np.float32).T
+    expected = np.stack([backend.erf(row) for row in x])
+    np.testing.assert_array_equal(backend.erf(x), expected)
 
 
 def test_unknown_devices_and_arrays_are_refused():

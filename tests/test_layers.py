@@ -17,7 +17,7 @@ from tinyplm.layers.embedding import embedding
 from tinyplm.layers.linear import linear
 from tinyplm.layers.mask import banded_mask, causal_mask, combine_masks, packed_mask, padding_mask, prefix_mask, sliding_mask
 from tinyplm.layers.norm import layernorm, rmsnorm
-from tinyplm.layers.position import learned_positions, sinusoidal
+from tinyplm.layers.position import counted_positions, learned_positions, sinusoidal, sinusoidal_table
 from tinyplm.layers.softmax import log_softmax, softmax
 
 on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -150,6 +150,19 @@ def test_grouped_queries_with_as_many_kv_heads_are_multi_head(s):
     o, _ = attention(q, k, v)
     repeated, _ = attention(q, np.repeat(k, s.G, axis=1), np.repeat(v, s.G, axis=1))
     assert np.allclose(o, repeated, rtol=1e-12, atol=1e-14)
+
+
+def test_positions_that_count_real_tokens(device):
+    ids = to_device(np.array([[5, 1, 6, 7, 1], [1, 1, 5, 5, 5]]), device)
+    assert to_host(counted_positions(ids, padding_id=1)).tolist() == [[2, 1, 3, 4, 1], [1, 1, 2, 3, 4]]
+    assert to_host(counted_positions(ids, padding_id=5)).tolist() == [[5, 6, 7, 8, 9], [6, 7, 5, 5, 5]]
+
+
+def test_a_table_of_sinusoids():
+    table = sinusoidal_table(4, 6)
+    assert table.dtype == np.float64
+    assert np.allclose(table[3], [np.sin(3), np.cos(3), np.sin(3 / 10000 ** (1 / 3)), np.cos(3 / 10000 ** (1 / 3)),
+                                  np.sin(3 / 10000 ** (2 / 3)), np.cos(3 / 10000 ** (2 / 3))], rtol=1e-14)  # fmt: skip
 
 
 def test_heads_are_split_and_merged():

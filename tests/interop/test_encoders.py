@@ -28,8 +28,8 @@ SHAPES = {
 def test_outputs_and_gradients(tmp_path, family, task, shape):
     theirs, ours = pair(family, task, tmp_path)
     inputs = inputs_for(family, task, **SHAPES[shape])
-    alone = ("attention.self.query", "attention.self.key", "q_lin", "k_lin", "rel_attn.q", "rel_attn.k", "rel_attn.r",
-             "seg_embed")  # fmt: skip
+    alone = ("self.query", "self.key", "attention.query", "attention.key", "q_lin", "k_lin", "rel_attn.q", "rel_attn.k",
+             "rel_attn.r", "seg_embed")  # fmt: skip
     exempt = alone if shape == "one token" else ()
     compare(theirs, ours, inputs, exempt=exempt)
 
@@ -43,8 +43,8 @@ def test_three_heads_of_width_ten(tmp_path, family, task):
 @pytest.mark.parametrize(("family", "task"), [case for case in CASES if case[1] not in ("body", "pooled")])
 def test_losses(tmp_path, family, task):
     theirs, ours = pair(family, task, tmp_path)
-    same_for_all = ("classifier.bias", "logits_proj.bias") if task == "multiple_choice" else ()  # added to every choice
-    compare_loss(theirs, ours, inputs_for(family, task), exempt=same_for_all)
+    exempt = ("classifier.bias", "logits_proj.bias") if task == "multiple_choice" else ()  # added to all choices alike
+    compare_loss(theirs, ours, inputs_for(family, task), exempt=exempt)
 
 
 @pytest.mark.parametrize(("family", "task"), CASES)

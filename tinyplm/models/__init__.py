@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 # model_type of config.json -> module of this package
-FAMILIES = {"bert": "bert", "gpt2": "gpt2", "llama": "llama", "xlnet": "xlnet"}
+FAMILIES = {"albert": "albert", "bert": "bert", "camembert": "camembert", "distilbert": "distilbert", "gpt2": "gpt2",
+            "llama": "llama", "roberta": "roberta", "xlm-roberta": "xlm_roberta", "xlnet": "xlnet"}  # fmt: skip
 
 
 def family(model_type: str) -> ModuleType:

@@ -58,6 +58,13 @@ def norm_shapes(width: int) -> dict:
     return {"gamma": (width,), "beta": (width,)}
 
 
+def block_shapes(width: int, inner: int) -> dict:
+    """Of a block of attention and a feed-forward layer (see layers.block) with all its biases."""
+    attention = {f"{kind}{name}": (width, width) if kind == "W" else (width,) for name in "qkvo" for kind in "Wb"}
+    mlp = {"W1": (width, inner), "b1": (inner,), "W2": (inner, width), "b2": (width,)}
+    return {"attention": attention, "norm1": norm_shapes(width), "mlp": mlp, "norm2": norm_shapes(width)}
+
+
 def lm_shapes(width: int, vocabulary: int, inner: int | None = None) -> dict:
     """Of a masked-LM head whose output matrix is the embedding table (vocabulary, inner)."""
     inner = width if inner is None else inner
@@ -69,9 +76,10 @@ def pooled_shapes(width: int, **parts: int) -> dict:
     return {"pooler": dense(width, width), **{name: dense(width, outputs) for name, outputs in parts.items()}}
 
 
-def lm_head(p, hidden, *, config):
-    """layers.heads.lm_transform by the config's hidden_act and layer_norm_eps; p = {"transform", ...}."""
-    h, back = lm_transform(p["transform"], hidden, activation=ACTIVATIONS[config.hidden_act], eps=config.layer_norm_eps)
+def lm_head(p, hidden, *, config, activation=None):
+    """layers.heads.lm_transform by the config's layer_norm_eps and hidden_act, or another activation; p = {"transform", ...}."""
+    activation = ACTIVATIONS[config.hidden_act] if activation is None else activation
+    h, back = lm_transform(p["transform"], hidden, activation=activation, eps=config.layer_norm_eps)
 
     def backward(dh):
         dtransform, dhidden = back(dh)

@@ -92,12 +92,11 @@ def first_tokens(encoding: Encoding, words: Sequence[str]) -> list[int | None]:
     ends = list(accumulate(len(word) + 1 for word in words))  # each one past the space behind its word
     word_at = np.repeat(np.arange(len(words)), [len(word) + 1 for word in words])
     found: list[int | None] = [None] * len(words)
-    for place, ((start, end), text) in enumerate(zip(encoding.offsets, encoding.sequence_ids)):
-        if text is None or start == end:
-            continue
-        word = word_at[end - 1]
-        if found[word] is None and end != ends[word]:  # not the space alone
-            found[word] = place
+    for place, (start, end) in enumerate(encoding.offsets):
+        if start < end:  # special tokens have no text
+            word = word_at[end - 1]
+            if found[word] is None and end != ends[word]:  # not the space alone
+                found[word] = place
     return found
 
 
