@@ -29,6 +29,7 @@ import reference.losses.cross_entropy as ref_loss
 from tests.components_encoder import COMPONENTS as DISENTANGLED
 from tests.components_heads import COMPONENTS as HEADS
 from tests.components_losses import COMPONENTS as LOSSES
+from tests.components_xlnet import COMPONENTS as XLNET
 from tests.laws import Case, Sizes
 from tinyplm.backend import array_module
 from tinyplm.core import on_tree
@@ -413,4 +414,4 @@ COMPONENTS: dict[str, Component] = {
     "vocabulary_cross_entropy": Component(
         cross_entropy.vocabulary_cross_entropy, ref_loss.vocabulary_cross_entropy, _vocabulary_cross_entropy
     ),
-} | {name: Component(*parts) for name, parts in (LOSSES | HEADS | DISENTANGLED).items()}
+} | {name: Component(*parts) for name, parts in (LOSSES | HEADS | DISENTANGLED | XLNET).items()}
