@@ -36,6 +36,7 @@ import numpy as np
 
 import tinyplm
 from tinyplm import random
+from tinyplm.backend import keep_freed_memory
 from tinyplm.data import default_corpus, sentence_documents
 from tinyplm.evaluation.metrics import precision_recall_f1
 from tinyplm.files import replaced
@@ -57,7 +58,7 @@ from tinyplm.tuning.step import predict
 
 SIZES = {"tiny": (2, 64, 2), "small": (3, 128, 4), "medium": (4, 192, 4)}  # name: (layers, width, heads)
 METHODS = ("bag of words", "from scratch", "fine-tuned")
-PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+PENALTIES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 class Example(NamedTuple):
@@ -302,6 +303,7 @@ def draw(results: dict, counts: list[int], chance: float, png: Path) -> bool:
 
 def main() -> None:
     options = arguments()
+    keep_freed_memory()
     out = Path(options.out)
     some, packages = examples(options.classes)
     parts = split(some)
