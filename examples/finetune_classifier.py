@@ -116,7 +116,8 @@ def examples(classes: int) -> tuple[list[Example], list[str]]:
 def split(some: list[Example]) -> tuple[list[Example], list[Example], list[Example]]:
     """(training, validation, test), by module: of each package about 30% of the texts to test on, 15% to validate on.
 
-    The modules of a package are taken by size, and each goes to the part that lacks most of its share.
+    The modules of a package are taken by size, and each goes to the part that lacks most of its share.  Of the validation texts
+    120 are kept, as many of each package as can be: they are looked at after every epoch.
     """
     parts = ([], [], [])
     for label in sorted({e.label for e in some}):
@@ -128,7 +129,8 @@ def split(some: list[Example]) -> tuple[list[Example], list[Example], list[Examp
         for e in some:
             if e.module in where:
                 parts[where[e.module]].append(e)
-    return parts
+    training, validation, test = parts
+    return training, balanced(validation, min(120, len(validation)), random.generator(random.key(0))), test
 
 
 def balanced(some: list[Example], count: int, draw: np.random.Generator) -> list[Example]:
