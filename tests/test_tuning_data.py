@@ -14,6 +14,7 @@ from tests.tuning import KINDS, TEXTS, model, tokenizer
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.encoding import Encoding, Padding
 from tinyplm.tuning.answers import answering, best_span, token_span
+from tinyplm.tuning.choices import multiple_choice
 from tinyplm.tuning.data import Classes, LabelSets, Numbers, classification, evaluation_batches, label_names, training_batches
 from tinyplm.tuning.tagging import first_tokens, tagging
 
@@ -89,6 +90,21 @@ def test_several_labels_and_numbers():
     for made in (samples, classification(m, TEXTS[:1], [[0]]), classification(model(), TEXTS[:2], [0, 1])):
         scores = made.score({"logits": np.array([[1.0] * len(label_names(m.config))] * len(made))})
         assert tuple(scores) == made.measures
+
+
+def test_choices_stand_beside_one_another():
+    samples = multiple_choice(
+        model("multiple_choice"), TEXTS[:3], [["a dog", "sat"], ["the", "a"], ["bank", "mat"]], [0, 1, np.int64(1)]
+    )
+    inputs, targets = samples.batch([2, 0])
+    assert len(samples) == 3 and targets["logits"].tolist() == [1, 0]
+    for row, n in enumerate((2, 0)):
+        for c in range(2):
+            ids = inputs["input_ids"][row, c][inputs["attention_mask"][row, c] == 1].tolist()
+            expected = tokenizer().encoding(TEXTS[n], [["a dog", "sat"], ["the", "a"], ["bank", "mat"]][n][c]).ids
+            assert ids == expected and len(ids) <= samples.lengths[n] <= inputs["input_ids"].shape[2]
+    assert samples.lengths.tolist() == [max(len(e) for e in samples.encodings[2 * n : 2 * n + 2]) for n in range(3)]
+    assert samples.score({"logits": np.array([[2.0, 1], [0, 1], [1, 0]])}) == {"accuracy": pytest.approx(2 / 3)}
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(1, 7), st.integers(1, 4), st.integers(0, 9))
@@ -276,6 +292,11 @@ ERRORS = [
     (lambda: classification(_without(named={}), ["a"], [0]), "the tokenizer has no padding token"),
     (lambda: classification(model(type_vocab_size=1), ["a"], [0], pairs=["b"]), "token types up to 1, the model has 0 to 0"),
     (lambda: classification(model(vocab_size=20), TEXTS, KINDS), "the model has 0 to 19"),
+    (lambda: multiple_choice(model(), ["a"], [["b", "c"]]), "expected multiple_choice"),
+    (lambda: multiple_choice(model("multiple_choice"), ["a", "b"], [["b", "c"], ["b"]]), "2 texts and [1, 2] choices"),
+    (lambda: multiple_choice(model("multiple_choice"), ["a"], [["b"]]), "expected two or more choices"),
+    (lambda: multiple_choice(model("multiple_choice"), ["a"], [["b", "c"]], [2]), "text 0: label 2 is out of range"),
+    (lambda: multiple_choice(model("multiple_choice"), ["a"], [["b", "c"]], [0, 1]), "1 texts and 2 labels"),
     (lambda: tagging(model(), [["a"]]), "sequence_classification, expected token_classification"),
     (lambda: tagging(model("token_classification"), [["a", " "]]), "sentence 0: expected words, none of them empty"),
     (lambda: tagging(model("token_classification"), [["a"]], [["animal", "money"]]), "expected a tag for each of 1 words"),

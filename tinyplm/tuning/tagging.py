@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,7 +53,7 @@ class Tags(Samples):
         if "chunk f1" in self.measures:
             named = [[[self.names[tag] for tag in tags] for tags in side] for side in (found, self.tags)]
             result["chunk f1"] = spans.chunk_f1(*named).f1
-        return {**result, "accuracy": metrics.accuracy(sum(found, []), sum(self.tags, []))}
+        return {**result, "accuracy": metrics.accuracy(*(list(chain.from_iterable(side)) for side in (found, self.tags)))}
 
 
 def tagging(model: Model, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str | int]] | None = None, *,
