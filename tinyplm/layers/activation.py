@@ -39,7 +39,7 @@ def gelu(x):
     y, Phi = xp.empty(x.shape, dtype=x.dtype), xp.empty(x.shape, dtype=x.dtype)
 
     def forward(x, y, Phi):
-        Phi[...] = erf(x * _SQRT_HALF)
+        erf(x * _SQRT_HALF, out=Phi)
         Phi += 1
         Phi *= 0.5
         xp.multiply(x, Phi, out=y)
