@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..backend import array_module, by_blocks, erf
+from ..backend import array_module, by_blocks, normal_cdf
 
 _SQRT_2_OVER_PI = 0.7978845608028654
 _GELU_CUBIC = 0.044715
-_SQRT_HALF = 0.7071067811865476
 _INV_SQRT_2PI = 0.3989422804014327
 
 
@@ -39,9 +38,7 @@ def gelu(x):
     y, Phi = xp.empty(x.shape, dtype=x.dtype), xp.empty(x.shape, dtype=x.dtype)
 
     def forward(x, y, Phi):
-        erf(x * _SQRT_HALF, out=Phi)
-        Phi += 1
-        Phi *= 0.5
+        normal_cdf(x, Phi)
         xp.multiply(x, Phi, out=y)
 
     def backward(dy):
