@@ -167,6 +167,63 @@ def test_checkpointing_holds_one_group_at_a_time(size, expected):
     assert counts == expected
 
 
+@pytest.mark.parametrize("frozen", [0, 1, 3, 4])
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
+def test_frozen_layers_are_a_constant_below_the_others(frozen, size):
+    ps, x, shift, dy = _stack_case()
+    y, _ = _run(ps, x, shift)
+    below, _ = core.stack(_layer, ps[:frozen], x, shift, each=lambda i: {"power": i + 1}, grad=False)
+    above = core.stack(_layer, ps[frozen:], below, shift, each=lambda i: {"power": frozen + i + 1})
+    expected, _, dshift = above[1](dy)
+    got = []
+    for callback in (None, lambda i, dp: got.append((i, dp))):
+        found, backward = _run(ps, x, shift, frozen=frozen, checkpointing=size, on_gradient=callback)
+        assert equal(found, y)
+        dps, dx, dshared = backward(dy)
+        assert dps[:frozen] == [None] * frozen and (frozen == 4 or equal(dshared, dshift))
+        assert callback or equal(dps[frozen:], expected)
+        assert (not dx.any() and dx.shape == x.shape) if frozen else dx.any()
+    assert [i for i, _ in got] == list(range(frozen, 4))[::-1] and equal([dp for _, dp in got[::-1]], expected)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_layers_that_share_parameters_add_up_their_gradients(size, frozen):
+    """Five layers of two parameter trees: their gradients are the sums over the layers, and handed on when complete."""
+    ps, x, shift, dy = _stack_case()
+    uses = [0, 0, 1, 1, 1]
+    y, apart = _run([ps[n] for n in uses], x, shift)
+    dlayers, dx, _ = apart(dy)
+    expected = [{"W": sum(dp["W"] for dp, n in zip(dlayers, uses) if n == g)} if g >= frozen else None for g in (0, 1)]
+    for once in (False, True):
+        got = []
+        for callback in (None, lambda n, dp, got=got: got.append((n, dp))):
+            found, backward = _run(
+                ps[:2], x, shift, uses=uses, checkpointing=size, frozen=frozen, once=once, on_gradient=callback
+            )
+            assert equal(found, y)
+            for _ in range(1 if once else 2):  # a sum that was kept between two calls would be twice as large
+                dps, found_dx, _ = backward(dy)
+                assert relative_error(dps, expected if callback is None else [None, None]) < 1e-14
+                assert equal(found_dx, dx) if frozen == 0 else not found_dx.any()
+        assert [n for n, _ in got] == [1, 0][: 2 - frozen] * (1 if once else 2)
+        assert all(relative_error(dp, expected[n]) < 1e-14 for n, dp in got)
+    with pytest.raises(ValueError, match=r"expected uses in ascending order, got \[1, 0\]"):
+        _run(ps, x, shift, uses=[1, 0])
+
+
+def test_frozen_layers_keep_nothing():
+    held, counts = _Held(), []
+    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), frozen=3, once=True,
+                             on_gradient=lambda i, dp: counts.append((i, held.count())))  # fmt: skip
+    assert held.count() == 2
+    backward(np.ones(3))
+    assert counts == [(4, 1), (3, 0)]
+    for wrong in (-1, 6):
+        with pytest.raises(ValueError, match=f"0 to 5 frozen layers, got {wrong}"):
+            core.stack(held.layer, [2.0] * 5, np.ones(3), frozen=wrong)
+
+
 # ------------------------------------------------------------------------------------------------------------- shards
 
 

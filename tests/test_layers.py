@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 import reference.layers.mask as ref_mask
 import reference.layers.position as ref_position
 from tests.strategies import sizes
+from tinyplm import backend
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
 from tinyplm.layers.attention import attention, merge_heads, multi_head_attention, split_heads
@@ -17,7 +20,7 @@ from tinyplm.layers.embedding import embedding
 from tinyplm.layers.linear import linear
 from tinyplm.layers.mask import banded_mask, causal_mask, combine_masks, packed_mask, padding_mask, prefix_mask, sliding_mask
 from tinyplm.layers.norm import layernorm, rmsnorm
-from tinyplm.layers.position import learned_positions, sinusoidal
+from tinyplm.layers.position import counted_positions, learned_positions, sinusoidal, sinusoidal_table
 from tinyplm.layers.softmax import log_softmax, softmax
 
 on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -137,6 +140,25 @@ def test_norms_compute_half_precision_in_float32(f):
     assert backward(np.ones_like(x) * x)[0].dtype == np.float16
 
 
+@pytest.mark.parametrize("f", [gelu, gelu_tanh, partial(layernorm, gamma=np.linspace(0.5, 2, 6), beta=np.ones(6))])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_large_array_is_computed_as_its_parts_are(f, dtype, monkeypatch):
+    """In blocks of 4 rows, the last one not full; x is not contiguous."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(6, 3, 5)).astype(dtype).T, rng.normal(size=(5, 3, 6)).astype(dtype)
+    kwargs = f.keywords if isinstance(f, partial) else {}
+    f, args = (f.func, [a.astype(dtype) for a in kwargs.values()]) if kwargs else (f, [])
+    y, backward = f(x, *args)
+    gradients = backward(dy)
+    monkeypatch.setattr(backend, "BLOCK", 4 * 6)
+    y_blocks, backward = f(x, *args)
+    gradients_blocks = backward(dy)
+    assert np.array_equal(y, y_blocks)
+    for whole, blocks in zip(gradients, gradients_blocks) if args else [(gradients, gradients_blocks)]:
+        assert blocks.dtype == dtype
+        np.testing.assert_allclose(blocks, whole, rtol=20 * np.finfo(dtype).eps, atol=20 * np.finfo(dtype).eps)  # 15 rows
+
+
 def test_layernorm_ignores_shift_and_scale():
     x, gamma = np.random.default_rng(0).normal(size=(3, 8)), np.ones(8)
     assert np.allclose(layernorm(x, gamma, eps=0)[0], layernorm(5 * x + 2, gamma, eps=0)[0], rtol=1e-12)
@@ -150,6 +172,19 @@ def test_grouped_queries_with_as_many_kv_heads_are_multi_head(s):
     o, _ = attention(q, k, v)
     repeated, _ = attention(q, np.repeat(k, s.G, axis=1), np.repeat(v, s.G, axis=1))
     assert np.allclose(o, repeated, rtol=1e-12, atol=1e-14)
+
+
+def test_positions_that_count_real_tokens(device):
+    ids = to_device(np.array([[5, 1, 6, 7, 1], [1, 1, 5, 5, 5]]), device)
+    assert to_host(counted_positions(ids, padding_id=1)).tolist() == [[2, 1, 3, 4, 1], [1, 1, 2, 3, 4]]
+    assert to_host(counted_positions(ids, padding_id=5)).tolist() == [[5, 6, 7, 8, 9], [6, 7, 5, 5, 5]]
+
+
+def test_a_table_of_sinusoids():
+    table = sinusoidal_table(4, 6)
+    assert table.dtype == np.float64
+    assert np.allclose(table[3], [np.sin(3), np.cos(3), np.sin(3 / 10000 ** (1 / 3)), np.cos(3 / 10000 ** (1 / 3)),
+                                  np.sin(3 / 10000 ** (2 / 3)), np.cos(3 / 10000 ** (2 / 3))], rtol=1e-14)  # fmt: skip
 
 
 def test_heads_are_split_and_merged():

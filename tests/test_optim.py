@@ -17,6 +17,7 @@ from tinyplm.optim import adamw as adamw_module
 from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.clip import clip_by_global_norm, global_norm
 from tinyplm.optim.flat import FlatTree
+from tinyplm.optim.layerwise import depths, layerwise_rates
 from tinyplm.optim.schedule import SCHEDULES, learning_rate, warmup_constant, warmup_cosine, warmup_linear, warmup_stable_decay
 
 
@@ -84,6 +85,58 @@ def test_the_rule_of_what_decays_can_be_given():
     assert np.array_equal(optimizer.params["layers"][0]["W1"], _params()["layers"][0]["W1"])
 
 
+def _network(layers=3, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def block():
+        return {"W1": rng.normal(size=(3, 3)), "b1": rng.normal(size=3)}
+
+    return {"body": {"tokens": rng.normal(size=(4, 3)), "layers": [block() for _ in range(layers)], "norm": rng.normal(size=3)},
+            "head": {"W": rng.normal(size=(3, 2))}}  # fmt: skip
+
+
+def test_depths_count_from_the_embeddings_to_the_head():
+    found = depths(_network())
+    assert found == {"body.tokens": 0, "body.norm": 3, "head.W": 4, **{f"body.layers.{i}.{n}": i + 1 for i in range(3)
+                                                                       for n in ("W1", "b1")}}  # fmt: skip
+    rates = layerwise_rates(_network(), 0.5)
+    by_hand = {"body.tokens": 1 / 16, "body.layers.0.b1": 1 / 8, "body.layers.2.W1": 1 / 2, "body.norm": 1 / 2, "head.W": 1}
+    assert {path: rates(path, None) for path in by_hand} == by_hand
+
+
+@pytest.mark.parametrize("block", [5, 1 << 17])
+def test_rates_by_parameter_equal_one_optimiser_each(device, block, monkeypatch):
+    """Also the decay goes by the parameter's own rate, as torch's parameter groups have it; the norm is that of all."""
+    monkeypatch.setattr(adamw_module, "_BLOCK", block)
+    rates = layerwise_rates(_network(), 0.7)
+    together = AdamW(to_device(_network(), device), weight_decay=0.1, rates=rates)
+    alone = {path: AdamW({path: a}, weight_decay=0.1) for path, a in flatten(_network()).items()}
+    for t in range(1, 4):
+        gradient = _network(seed=t)
+        together.gradient.add(to_device(gradient, device))
+        assert float(to_host(together.gradient_norm())) == pytest.approx(float(global_norm(gradient)), rel=1e-13)
+        together.step(0.1 / t)
+        for path, g in flatten(gradient).items():
+            alone[path].gradient.add({path: g})
+            alone[path].step(0.1 / t * rates(path, g))
+    for path, a in flatten(to_host(together.params)).items():
+        assert relative_error(a, alone[path].params[path]) < 1e-15, path
+
+
+def test_equal_rates_are_none_at_all():
+    def run(**options):
+        optimizer = AdamW(_network(), **options)
+        for t in range(3):
+            optimizer.gradient.add(_network(seed=t + 1))
+            optimizer.step(0.01, clip=0.5)
+        return optimizer
+
+    plain, ones = run(), run(rates=lambda path, a: 1.0)
+    assert plain.values.paths == ones.values.paths and np.array_equal(plain.values.buffer, ones.values.buffer)
+    matrices = [path.rsplit(".")[-1][0] == "W" for path in plain.values.paths]
+    assert matrices == [True] * 4 + [False] * 5, "the decayed ones are the front part"
+
+
 def test_float16_parameters_have_float32_moments():
     optimizer = AdamW(_params(dtype="float16"))
     optimizer.gradient.add(_params(seed=1, dtype="float16"))
@@ -132,6 +185,9 @@ def test_schedules_by_name_and_bad_ones():
         (lambda: warmup_stable_decay(0, peak=1, warmup=5, total=9, decay=5), "decay = 5"),
         (lambda: AdamW(_params(), betas=(0.9, 1.0)), "betas"),
         (lambda: AdamW({"a": np.ones(1), "b": np.ones(1, dtype="f4")}), "one dtype"),
+        (lambda: AdamW(_network(), rates=lambda path, a: 0.0), "rate > 0 for body.tokens, got 0.0"),
+        (lambda: layerwise_rates(_network(), 1.5), r"decay in \(0, 1\], got 1.5"),
+        (lambda: depths(_params()), "expected parameters"),
         (lambda: clip_by_global_norm(_params(), limit=0), "limit > 0, got 0"),
     ):
         with pytest.raises(ValueError, match=message):

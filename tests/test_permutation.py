@@ -109,6 +109,8 @@ def test_spans_and_their_share():
     for length in range(1, 6):  # 1 in 5 each; two spans touch in less than 2 of 100
         assert abs((lengths == length).sum() - n / 5) <= five_sigma(n, 1 / 5) + 0.02 * n
     assert (lengths > 5).mean() < 0.02
+    within = np.bincount(np.flatnonzero(predicted_spans(T, K=K, longest=1, key=key(0))) % K)  # anywhere in its context
+    assert (np.abs(within - T / K / K) <= five_sigma(T // K, 1 / K)).all()
 
 
 def test_all_orders_are_equally_likely():

@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from reference.layers.activation import gelu, gelu_tanh, relu, silu
+from reference.layers.activation import gelu, gelu_tanh, relu, silu, tanh
 from reference.layers.attention import attention, multi_head_attention
 from reference.layers.block import block, post_norm, pre_norm
 from reference.layers.embedding import embedding
-from reference.layers.heads import tied_head, untied_head
+from reference.layers.heads import classifier, dense_classifier, lm_transform, pooler, span_head, tied_head, untied_head
 from reference.layers.linear import linear
 from reference.layers.mask import (
     banded_mask,
@@ -41,7 +41,7 @@ def mask_of(*rows):
 def test_inputs_survive_and_results_are_float64():
     x = np.array([[1.0, 2.0, 4.0]], dtype=np.float32)
     x.flags.writeable = False
-    for f in (relu, gelu, gelu_tanh, silu, softmax, log_softmax):
+    for f in (relu, tanh, gelu, gelu_tanh, silu, softmax, log_softmax):
         assert f(x).dtype == np.float64
     assert layernorm(x, np.ones(3)).dtype == np.float64
     assert linear(x, np.eye(3, dtype=np.float32)).dtype == np.float64
@@ -283,6 +283,28 @@ def test_heads():
     same(tied_head(x, table, b), [[[11.0, 22.0, 41.0]]])
     same(untied_head(x, table.T), [[[1.0, 2.0, 11.0]]])
     same(untied_head(x, table.T, b), [[[11.0, 22.0, 41.0]]])
+
+
+def test_heads_of_encoders():
+    x = np.array([[[1.0, 2.0], [3.0, 5.0]]])
+    first, last = {"W": np.array([[1.0], [0.0]]), "b": np.array([0.5])}, {"W": np.array([[0.0], [1.0]]), "b": np.array([0.0])}
+    close(pooler(first, x), [[math.tanh(1.5)]])
+    same(pooler(last, x, activation=relu, place=-1), [[5.0]])
+    same(classifier(first, x), [[[1.5], [3.5]]])
+    out = {"W": np.array([[2.0, 4.0]]), "b": np.array([0.0, 1.0])}
+    z = math.tanh(1.5)
+    close(dense_classifier({"dense": first, "out": out}, x, rate=0.5), [[2 * z, 4 * z + 1]])
+    scores = span_head({"W": np.array([[1.0, 0.0], [0.0, 1.0]]), "b": np.array([10.0, 20.0])}, x)
+    same(scores["start_logits"], [[11.0, 13.0]])
+    same(scores["end_logits"], [[22.0, 25.0]])
+    # relu(x) is (1, 0) and (3, 0) with mean 1/2 and 3/2 and as much spread: the norm gives 1 and -1
+    p = {
+        "W": np.array([[1.0, 0.0], [0.0, -1.0]]),
+        "b": np.zeros(2),
+        "gamma": np.array([2.0, 3.0]),
+        "beta": np.array([10.0, 20.0]),
+    }
+    close(lm_transform(p, x, activation=relu, eps=0.0), [[[12.0, 17.0], [12.0, 17.0]]])
 
 
 # Losses

@@ -196,7 +196,7 @@ def test_labels_are_a_fair_coin_and_short_pairs_are_one_in_ten(pairs):
     short = sum(size < 20 for size in sizes)
     p = 0.1 * 18 / 19  # of the short ones, one in 19 is as long as the others
     assert abs(short - len(sizes) * p) <= five_sigma(len(sizes), p) and min(sizes) < 6
-    assert all(documents.size(*pair.a) < 20 for pair in made)
+    assert all(documents.size(*pair.a) + documents.size(*pair.b) <= 20 for pair in made)
 
 
 def test_single_sentences_are_pairs_of_two_tokens():

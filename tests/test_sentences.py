@@ -15,7 +15,7 @@ from tinyplm.data import sentence_documents, split_sentences
         ["One dog ran.", "Two stayed!", "Why?", "Nobody knows…", "It was late."],
         ["Dr. Smith and Mrs. Jones met J. R. Brown at St. Mary.", "They left."],
         ["It cost $3.50, i.e. more than 2.5 times as much, e.g. in Fig. 3 of sec. 4.1.", "See example.org for No. 5."],
-        ["He said no.", "No.", "Then he left."],
+        ["He said no.", "No.", "Then he left.", "With a Dr.?", "Yes."],
         ["The U.S. Army left.", "So did I.", "She stayed."],
         ['"Stop!" she cried.', '"We must go."', "(They did.)", "Then: nothing."],
         ["Wait... what?", "Yes...", "No?!", "Really."],

@@ -163,33 +163,46 @@ def stack(
     ps: Sequence[Tree],
     x: Tree,
     *shared: Tree,
+    uses: Sequence[int] | None = None,
     each: Callable[[int], dict] | None = None,
     grad: bool = True,
     once: bool = False,
     checkpointing: int = 0,
+    frozen: int = 0,
     on_gradient: Callable[[int, Tree], None] | None = None,
 ) -> tuple[Tree, Callable | None]:
-    """x_{i+1} = layer(ps[i], x_i, *shared, **each(i)) for i = 0 .. L-1; returns x_L.
+    """x_{i+1} = layer(ps[uses[i]], x_i, *shared, **each(i)) for i = 0 .. L-1; returns x_L.
 
-    Gradients: dps[i] and dx_i come from layer i's backward at dx_{i+1}; every layer's gradient of a shared input is
-    added up.  This is the one place that walks layers, and the one that knows whether gradients are wanted:
+    uses: which of ps each layer has, in ascending order, so that layers in a row may share one (Lan et al. 2020, sec. 3.1); by
+    default ps[i], as many layers as ps.
+    Gradients: layer i's backward at dx_{i+1} gives dx_i and its part of dps[uses[i]]; the parts of all layers with the same
+    parameters are added up, last layer first, and so is every layer's gradient of a shared input.
+    This is the one place that walks layers, and the one that knows whether gradients are wanted:
 
     grad           False: each layer's closure is dropped at once, so one layer's activations are held; backward is None.
     once           backward may be called one time only and frees each layer's closure as it passes (training).
     checkpointing  k: of each group of k layers only the input is kept, and the group is computed again in the backward
                    (Chen et al. 2016, sec. 3).  Memory is least for k near sqrt(L / r), where r is how much more a layer holds
                    than its input, 13 in GPT-2: that is 1 for all but very deep stacks.  0 or False: off, True: k = 1.
-    on_gradient    called as on_gradient(i, dp) as soon as layer i's gradient is complete, last layer first; the list of
-                   layer gradients that backward returns then holds None, so that no full tree is built up.
+    frozen         of so many of ps at the bottom, and of x, no gradient is wanted: their layers run as without grad, and the
+                   backward stops above them.  Their dps are None, dx is zero, and shared inputs get what the others give.
+    on_gradient    called as on_gradient(n, dp) as soon as the gradient of ps[n] is complete, the last one first; the list of
+                   gradients that backward returns then holds None, so that no full tree is built up.
     """
-    L, size = len(ps), int(checkpointing)
+    uses = range(len(ps)) if uses is None else uses
+    L, size = len(uses), int(checkpointing)
     if size < 0:
         raise ValueError(f"stack: expected checkpointing >= 0, got {checkpointing}")
+    if sorted(uses) != list(uses):
+        raise ValueError(f"stack: expected uses in ascending order, got {list(uses)}")
+    if not 0 <= frozen <= len(ps):
+        raise ValueError(f"stack: expected 0 to {len(ps)} frozen layers, got {frozen}")
+    bottom = sum(n < frozen for n in uses)  # how many layers have these
 
     def forward(first: int, last: int, x: Tree, keep: bool) -> tuple[Tree, list[Callable | None]]:
         backs = []
         for i in range(first, last):
-            x, back = layer(ps[i], x, *shared, **(each(i) if each else {}))
+            x, back = layer(ps[uses[i]], x, *shared, **(each(i) if each else {}))
             if keep:
                 backs.append(back)
             del back
@@ -197,40 +210,44 @@ def stack(
 
     if not grad:
         return forward(0, L, x, False)[0], None
+    x, _ = forward(0, bottom, x, False)
     inputs: list[Tree] = []  # of each group
-    backs: list[Callable | None] = []
+    backs: list[Callable | None] = []  # of each layer above the frozen ones
     if size:
-        for first in range(0, L, size):
+        for first in range(bottom, L, size):
             inputs.append(x)
             x, _ = forward(first, min(first + size, L), x, False)
     else:
-        x, backs = forward(0, L, x, True)
+        x, backs = forward(bottom, L, x, True)
     calls: list[None] = []
 
     def backward(dx):
         if once and calls:
             raise RuntimeError("stack(once=True): backward was called a second time, but its closures are freed")
         calls.append(None)
-        dps: list[Tree] = [None] * L
+        dps: list[Tree] = [None] * len(ps)
         dshared: list[Tree] = [None] * len(shared)
         group: list[Callable | None] = []
-        for i in reversed(range(L)):
+        for i in reversed(range(bottom, L)):
             if size and not group:
-                first = i - i % size
-                _, group = forward(first, i + 1, inputs[first // size], True)
+                number = (i - bottom) // size
+                _, group = forward(bottom + number * size, i + 1, inputs[number], True)
                 if once:
-                    inputs[first // size] = None
-            back = group.pop() if size else backs[i]
+                    inputs[number] = None
+            back = group.pop() if size else backs[i - bottom]
             if once and not size:
-                backs[i] = None
+                backs[i - bottom] = None
             dp, dx, *ds = back(dx)
             del back
             dshared = [add(total, d) for total, d in zip(dshared, ds)]
-            if on_gradient is None:
-                dps[i] = dp
-            else:
-                on_gradient(i, dp)
+            n = uses[i]
+            dps[n] = add(dps[n], dp)
             del dp, ds
+            if on_gradient is not None and (i == 0 or uses[i - 1] != n):
+                on_gradient(n, dps[n])
+                dps[n] = None
+        if bottom:
+            dx = tree_map(lambda d: array_module(d).zeros_like(d), dx)
         return dps, dx, *dshared
 
     return x, backward

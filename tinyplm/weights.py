@@ -6,6 +6,7 @@ names as well.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Container, Iterator, Mapping
@@ -46,7 +47,7 @@ _OPERATIONS = {
 
 
 class Rename:
-    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both stands for the number of a layer."""
+    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both is the number of a layer, "{j}" of one within it."""
 
     def __init__(self, hub: str, *paths: str, operation: str | Operation = "copy") -> None:
         self.hub, self.paths = hub, paths
@@ -78,17 +79,21 @@ def linear(hub: str, path: str) -> list[Rename]:
 def expand(names: list[Rename], leaves: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Operation]]:
     """(hub name, tree paths, operation) for every Rename and layer that the leaves have."""
     for rename in names:
-        for i in _layers(rename.paths[0], leaves):
-            yield rename.hub.replace("{i}", i), [path.replace("{i}", i) for path in rename.paths], rename.operation
+        for hub, *paths in _numbered([rename.hub, *rename.paths], leaves):
+            yield hub, paths, rename.operation
 
 
-def _layers(path: str, leaves: Mapping[str, Any]) -> list[str]:
-    if "{i}" not in path:
-        return [""] if path in leaves else []
-    numbers = []
-    while path.replace("{i}", str(len(numbers))) in leaves:
-        numbers.append(str(len(numbers)))
-    return numbers
+def _numbered(texts: list[str], leaves: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The hub name and its paths with every number in place of {i}, and within it of {j}, for which there are leaves."""
+    place = next((place for place in ("{i}", "{j}") if place in texts[1]), None)
+    if place is None:
+        yield from [texts] if texts[1] in leaves else []
+        return
+    for n in itertools.count():
+        numbered = list(_numbered([text.replace(place, str(n)) for text in texts], leaves))
+        if not numbered:
+            return
+        yield from numbered
 
 
 def to_hub(tree: Tree, names: list[Rename], only: Container[str] | None = None) -> dict[str, np.ndarray]:

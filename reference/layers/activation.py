@@ -14,6 +14,15 @@ def relu(x: np.ndarray) -> np.ndarray:
     return y
 
 
+def tanh(x: np.ndarray) -> np.ndarray:
+    """y = (e^x - e^-x) / (e^x + e^-x)."""
+    x = np.asarray(x, dtype=np.float64)
+    y = np.zeros(x.shape)
+    for i in np.ndindex(x.shape):
+        y[i] = math.tanh(x[i])
+    return y
+
+
 def gelu(x: np.ndarray) -> np.ndarray:
     """y = x Phi(x) = x 1/2 (1 + erf(x / sqrt(2))).                            Hendrycks & Gimpel 2016, sec. 2
 

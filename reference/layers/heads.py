@@ -1,8 +1,13 @@
-"""From the hidden state to one logit for each token of the vocabulary."""
+"""From the hidden state to one logit for each token of the vocabulary, for each class, for each end of an answer."""
+
+from collections.abc import Callable
 
 import numpy as np
 
+from reference.layers.activation import tanh
+from reference.layers.dropout import dropout
 from reference.layers.linear import linear
+from reference.layers.norm import layernorm
 
 
 def tied_head(x: np.ndarray, table: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
@@ -33,3 +38,61 @@ def untied_head(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None) -> np
     x (..., D), W (D, V), b (V,) or None -> logits (..., V).
     """
     return linear(x, W, b)
+
+
+def lm_transform(p: dict, x: np.ndarray, *, activation: Callable, eps: float) -> np.ndarray:
+    """h = layernorm(activation(x W + b)): before the output matrix of a masked language model.   BERT's released code, 2018
+
+    p: W (D, E), b (E,), gamma (E,), beta (E,); x (..., D) -> h (..., E).
+    """
+    return layernorm(activation(linear(x, p["W"], p["b"])), p["gamma"], p["beta"], eps=eps)
+
+
+def pooler(p: dict, x: np.ndarray, *, activation: Callable = tanh, place: int = 0) -> np.ndarray:
+    """y = activation(x_place W + b): "the first token" stands for the whole sequence.      Devlin et al. 2019, sec. 3
+
+    p: W (D, F), b (F,); x (B, T, D) -> y (B, F).  place: which token, -1 for the last.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    chosen = np.zeros((x.shape[0], x.shape[2]))
+    for b in range(x.shape[0]):
+        for d in range(x.shape[2]):
+            chosen[b, d] = x[b, place, d]
+    return activation(linear(chosen, p["W"], p["b"]))
+
+
+def classifier(p: dict, x: np.ndarray, *, rate: float = 0.0, key: np.ndarray | None = None) -> np.ndarray:
+    """logits[..., n] = sum_d z[..., d] W[d, n] + b[n],   z = dropout(x).                  Devlin et al. 2019, sec. 4.1
+
+    p: W (D, N), b (N,); x (B, ..., D) -> logits (B, ..., N).  key (B,) or None: no dropout.
+    """
+    return linear(dropout(x, rate=rate, key=key), p["W"], p["b"])
+
+
+def dense_classifier(p: dict, x: np.ndarray, *, rate: float, key: tuple | None = None) -> np.ndarray:
+    """logits = dropout(tanh(dropout(x_0) W + b)) V + c, with (W, b) = p["dense"], (V, c) = p["out"].   RoBERTa's released code
+
+    x (B, T, D) -> logits (B, N).  key: the keys of the first and of the second dropout, (B,) each, or None: no dropout.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    first, second = (None, None) if key is None else key
+    z = dropout(x[:, :1], rate=rate, key=first)
+    return classifier(p["out"], pooler(p["dense"], z), rate=rate, key=second)
+
+
+def span_head(p: dict, x: np.ndarray) -> dict[str, np.ndarray]:
+    """start_t = S x_t + s,   end_t = E x_t + e: the scores of an answer's first and last token.   Devlin et al. 2019, sec. 4.2
+
+    p: W (D, 2), whose columns are S and E, b (2,) = (s, e); x (B, T, D) -> {"start_logits", "end_logits"} (B, T).
+    The paper has no s and e; its released code has.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    scores = {}
+    for column, name in enumerate(("start_logits", "end_logits")):
+        scores[name] = np.zeros(x.shape[:2])
+        for b, t in np.ndindex(x.shape[:2]):
+            total = p["b"][column]
+            for d in range(x.shape[2]):
+                total += p["W"][d, column] * x[b, t, d]
+            scores[name][b, t] = total
+    return scores

@@ -20,7 +20,7 @@ transformers = pytest.importorskip("transformers")
 import tinyplm
 from tests.interop.pair import as_torch, assert_same, float64, named_gradients
 from tinyplm import hub
-from tinyplm.models import bert, encoder
+from tinyplm.models import albert, bert, camembert, distilbert, encoder, roberta, xlm_roberta
 
 # ours: theirs
 OUTPUTS = {"hidden": ("last_hidden_state",), "logits": ("prediction_logits", "logits"), "pooled": ("pooler_output",),
@@ -41,6 +41,10 @@ class Family:
     classes: dict[str, str] = dataclasses.field(default_factory=dict)  # task: transformers' class, where it is not ours
 
 
+# Positions begin behind the padding's, so there is room for 12.
+_ROBERTA = {"vocab_size": 41, "max_position_embeddings": 14, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "type_vocab_size": 2, "pad_token_id": 1}  # fmt: skip
+
 # Dropout rates stay at 0.1: eval() on one side and key=None on the other must switch it off.
 FAMILIES = {
     "bert": Family(
@@ -48,6 +52,27 @@ FAMILIES = {
         {"vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
          "num_attention_heads": 4, "type_vocab_size": 2},
         odd={"hidden_size": 30, "num_attention_heads": 3},
+    ),
+    "roberta": Family(
+        roberta, transformers.RobertaConfig, _ROBERTA, odd={"hidden_size": 30, "num_attention_heads": 3}, padding_id=1,
+    ),
+    "xlm-roberta": Family(
+        xlm_roberta, transformers.XLMRobertaConfig, _ROBERTA, odd={"hidden_size": 30, "num_attention_heads": 3}, padding_id=1,
+    ),
+    "camembert": Family(
+        camembert, transformers.CamembertConfig, _ROBERTA, odd={"hidden_size": 30, "num_attention_heads": 3}, padding_id=1,
+    ),
+    # Two groups of two blocks each, of which the first stands for two layers and the second for one.
+    "albert": Family(
+        albert, transformers.AlbertConfig,
+        {"vocab_size": 41, "max_position_embeddings": 12, "embedding_size": 20, "hidden_size": 32, "intermediate_size": 44,
+         "num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2, "num_attention_heads": 4, "type_vocab_size": 2},
+        odd={"hidden_size": 30, "num_attention_heads": 3},
+    ),
+    "distilbert": Family(
+        distilbert, transformers.DistilBertConfig,
+        {"vocab_size": 41, "max_position_embeddings": 12, "dim": 32, "hidden_dim": 44, "n_layers": 2, "n_heads": 4},
+        odd={"dim": 30, "n_heads": 3},
     ),
 }  # fmt: skip
 
@@ -130,7 +155,8 @@ def compare(theirs, ours, inputs, *, others=None, seed=1, exempt=()):
 
 
 def full_name(ours, name):
-    """transformers' bare model has names without the prefix."""
+    """transformers' bare model has names without the prefix, and XLM-RoBERTa's tied table that of its head."""
+    name = ours.family.TIED.get(name, name)
     return ours.family.PREFIX + name if ours.task in ("body", "pooled") else name
 
 
@@ -141,7 +167,7 @@ def compare_gradients(ours, dparams, theirs, exempt=()):
     assert set(gradients) == set(expected)
     scale = max(np.abs(g).max() for g in expected.values())
     for name, g in expected.items():
-        if any(part in name for part in (*exempt, "key.bias", "k_lin.bias")):
+        if any(f".{part}" in f".{name}" for part in (*exempt, "key.bias", "k_lin.bias")):
             assert max(np.abs(g).max(), np.abs(gradients[name]).max()) < 1e-12 * scale, name
         else:
             assert np.any(g), f"{name}: a zero gradient proves nothing"

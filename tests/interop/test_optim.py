@@ -59,11 +59,11 @@ def run_ours(lrs, *, clip=None, **options):
     return flatten(optimizer.params)
 
 
-def run_torch(lrs, *, clip=None, decays=decays_by_default, weight_decay=0.01, **options):
-    """The same with torch: two groups, with and without decay.  Also the norms before clipping."""
+def run_torch(lrs, *, clip=None, decays=decays_by_default, rates=lambda path, a: 1.0, weight_decay=0.01, **options):
+    """The same with torch: a group for each parameter, with or without decay.  Also the norms before clipping."""
     tensors = {path: torch.from_numpy(a).requires_grad_() for path, a in flatten(parameters()).items()}
-    groups = [[t for path, t in tensors.items() if decays(path, t) == wanted] for wanted in (True, False)]
-    groups = [{"params": group, "weight_decay": decay} for group, decay in zip(groups, (weight_decay, 0.0)) if group]
+    groups = [{"params": [t], "weight_decay": weight_decay * decays(path, t), "rate": rates(path, t)}
+              for path, t in tensors.items()]  # fmt: skip
     optimizer = torch.optim.AdamW(groups, lr=0.0, **options)
     norms = []
     for step, lr in enumerate(lrs):
@@ -72,7 +72,7 @@ def run_torch(lrs, *, clip=None, decays=decays_by_default, weight_decay=0.01, **
         if clip is not None:
             norms.append(float(torch.nn.utils.clip_grad_norm_(tensors.values(), clip)))
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
         optimizer.step()
     return {path: t.detach().numpy() for path, t in tensors.items()}, norms
 
@@ -100,6 +100,7 @@ def assert_same_parameters(ours, theirs):
         {"weight_decay": 0.1, "betas": (0.9, 0.5), "eps": 1e-6},
         {"weight_decay": 0.1, "decays": lambda path, a: True},
         {"weight_decay": 0.1, "decays": lambda path, a: path.endswith("bq")},
+        {"weight_decay": 0.1, "rates": lambda path, a: 0.3 if path.startswith("layers.0") else 1.7},
     ],
     ids=str,
 )

@@ -66,6 +66,7 @@ def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, 
 
     The options and errors are those of `stream`.
     """
+    model.check_causal()
     several, stops = _several(prompts), model.end_ids() if stop_ids is None else set(stop_ids)
     check_count("samples", samples)
     out = [Continuation(n // samples, [], [], "" if model.tokenizer else None) for n in range(len(several) * samples)]
@@ -103,6 +104,7 @@ def stream(
     ValueError for an empty prompt or one longer than the context, ids out of range, and bad settings; FloatingPointError when the
     model gives NaN.
     """
+    model.check_causal()
     settings, several = Sampling(**sampling), _several(prompts)
     stops = model.end_ids() if stop_ids is None else set(stop_ids)
     check_stop(stop_strings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..backend import array_module
+from ..random import fold
 from .activation import tanh
 from .dropout import dropout
 from .linear import linear
@@ -75,6 +76,26 @@ def classifier(p, x, *, rate=0.0, key=None):
     def backward(dlogits):
         dx, dW, db = linear_back(dlogits)
         return {"W": dW, "b": db}, drop_back(dx)
+
+    return logits, backward
+
+
+def dense_classifier(p, x, *, rate=0.0, key=None):
+    """logits = dropout(tanh(dropout(x_0) W + b)) V + c: a classifier with a pooler of its own, as in RoBERTa's released code.
+
+    p: {"dense": W (D, D), b (D,); "out": W (D, N), b (N,)}; x (B, T, D) -> (B, N).  key (B,) or None.
+    backward gives (dp, dx), by the chain of the parts; all dx but that of the first token are 0.
+    """
+    first, drop_back = dropout(x[:, :1], rate=rate, key=fold(key, 0))
+    pooled, pooler_back = pooler(p["dense"], first)
+    logits, classifier_back = classifier(p["out"], pooled, rate=rate, key=fold(key, 1))
+
+    def backward(dlogits):
+        dout, dpooled = classifier_back(dlogits)
+        ddense, dfirst = pooler_back(dpooled)
+        dx = array_module(x).zeros_like(x)
+        dx[:, :1] = drop_back(dfirst)
+        return {"dense": ddense, "out": dout}, dx
 
     return logits, backward
 

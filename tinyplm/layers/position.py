@@ -1,4 +1,4 @@
-"""Absolute positions: learned and sinusoidal."""
+"""Absolute positions: learned and sinusoidal, and how they are counted."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ def learned_positions(x, table, *, positions):
     return x + rows, backward
 
 
+def counted_positions(ids, *, padding_id):
+    """positions[b, t] = padding_id + how many of ids[b, 0] .. ids[b, t] are not padding; padding itself is at padding_id.
+
+    ids (B, T) -> (B, T).  As RoBERTa's released code (Liu et al. 2019) counts: rows 0 .. padding_id - 1 are never used.
+    """
+    real = (ids != padding_id).astype("int64")
+    return array_module(ids).cumsum(real, axis=1) * real + padding_id
+
+
 def sinusoidal(positions, width, *, base=10000.0, dtype="float32"):
     """S[t, 2i] = sin(t / base^(2i/D)),   S[t, 2i+1] = cos(t / base^(2i/D)).           Vaswani et al. 2017, sec. 3.5
 
@@ -37,6 +46,11 @@ def sinusoidal(positions, width, *, base=10000.0, dtype="float32"):
     frequencies = xp.asarray(base ** -(2 * (columns // 2) / width))
     angles = positions[..., None].astype("float64") * frequencies
     return xp.where(xp.asarray(columns % 2 == 0), xp.sin(angles), xp.cos(angles)).astype(dtype)
+
+
+def sinusoidal_table(count, width):
+    """S[t] for t = 0 .. count - 1, float64 on the host: the initial value of a table of positions."""
+    return sinusoidal(np.arange(count), width, dtype="float64")
 
 
 def sinusoidal_positions(x, *, positions, base=10000.0):

@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 # model_type of config.json -> module of this package
-FAMILIES = {"bert": "bert", "gpt2": "gpt2", "llama": "llama"}
+FAMILIES = {"albert": "albert", "bert": "bert", "camembert": "camembert", "distilbert": "distilbert", "gpt2": "gpt2",
+            "llama": "llama", "roberta": "roberta", "xlm-roberta": "xlm_roberta"}  # fmt: skip
 
 
 def family(model_type: str) -> ModuleType:

@@ -28,9 +28,9 @@ from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..random import fold
 from ..weights import Rename, linear, linears, weight_and_bias
-from . import encoder
-from .config import LABELS, check_encoder, check_known, label_count
-from .tasks import Task, answer_head, bare_pooler, dense, lm_head, lm_shapes, norm_shapes, pooled_head, pooled_shapes, token_head
+from . import encoder, tasks
+from .config import LABELS, check_encoder, check_heads, check_known, label_count
+from .tasks import Task, dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +71,7 @@ class Config:
                       is_decoder=(False,), add_cross_attention=(False,), tie_word_embeddings=(True,),
                       position_embedding_type=(None, "absolute"))  # fmt: skip
         check_known(self, "hidden_act", ACTIVATIONS)
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"config: hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
+        check_heads(self, "hidden_size", "num_attention_heads")
 
     @property
     def context(self) -> int:
@@ -101,47 +100,43 @@ SIZES = {
     "bert-base-cased": Config(vocab_size=28996),
     "bert-large-cased": Config(vocab_size=28996, **_LARGE),
     "bert-base-chinese": Config(vocab_size=21128),
+    "bert-base-multilingual-cased": Config(vocab_size=119547),
 }
 
 
 def _classes(p, hidden, *, config, key):
-    return pooled_head(p, hidden, rate=config.head_dropout, key=key)
+    return tasks.pooled_head(p, hidden, rate=config.head_dropout, key=key)
 
 
 def _pair(p, hidden, *, config, key, name="logits"):  # without dropout
-    return pooled_head(p, hidden, part="pair", name=name)
+    return tasks.pooled_head(p, hidden, part="pair", name=name)
 
 
 TASKS = {
-    "masked_lm": Task("BertForMaskedLM", lambda c: lm_shapes(c.hidden_size, c.vocab_size), lm_head),
+    "masked_lm": Task("BertForMaskedLM", lambda c: tasks.lm_shapes(c.hidden_size, c.vocab_size), tasks.lm_head),
     "pretraining": Task("BertForPreTraining",
-                        lambda c: lm_shapes(c.hidden_size, c.vocab_size) | pooled_shapes(c.hidden_size, pair=2),
-                        lm_head, partial(_pair, name="pair_logits")),
-    "next_sentence": Task("BertForNextSentencePrediction", lambda c: pooled_shapes(c.hidden_size, pair=2), None, _pair),
+                        lambda c: tasks.lm_shapes(c.hidden_size, c.vocab_size) | tasks.pooled_shapes(c.hidden_size, pair=2),
+                        tasks.lm_head, partial(_pair, name="pair_logits")),
+    "next_sentence": Task("BertForNextSentencePrediction", lambda c: tasks.pooled_shapes(c.hidden_size, pair=2), None, _pair),
     "sequence_classification": Task("BertForSequenceClassification",
-                                    lambda c: pooled_shapes(c.hidden_size, classifier=c.num_labels), None, _classes),
-    "multiple_choice": Task("BertForMultipleChoice", lambda c: pooled_shapes(c.hidden_size, classifier=1), None, _classes),
+                                    lambda c: tasks.pooled_shapes(c.hidden_size, classifier=c.num_labels), None, _classes),
+    "multiple_choice": Task("BertForMultipleChoice", lambda c: tasks.pooled_shapes(c.hidden_size, classifier=1), None, _classes),
     "token_classification": Task("BertForTokenClassification", lambda c: {"tokens": dense(c.hidden_size, c.num_labels)}, None,
-                                 lambda p, h, *, config, key: token_head(p, h, rate=config.head_dropout, key=key)),
+                                 lambda p, h, *, config, key: tasks.token_head(p, h, rate=config.head_dropout, key=key)),
     "question_answering": Task("BertForQuestionAnswering", lambda c: {"span": dense(c.hidden_size, 2)}, None,
-                               lambda p, h, *, config, key: answer_head(p, h)),
-    "pooled": Task("BertModel", lambda c: pooled_shapes(c.hidden_size), None, lambda p, h, *, config, key: bare_pooler(p, h)),
+                               lambda p, h, *, config, key: tasks.answer_head(p, h)),
+    "pooled": Task("BertModel", lambda c: tasks.pooled_shapes(c.hidden_size), None,
+                   lambda p, h, *, config, key: tasks.bare_pooler(p, h)),
     "body": Task("BertModel", lambda c: {}),
 }  # fmt: skip
 
 
 def shapes(config: Config, task: str = "masked_lm") -> dict:
     """The tree of parameter shapes; nothing is allocated."""
-    D, F = config.hidden_size, config.intermediate_size
-    layer = {
-        "attention": {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in "qkvo" for kind in "Wb"},
-        "norm1": norm_shapes(D),
-        "mlp": {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)},
-        "norm2": norm_shapes(D),
-    }
+    D = config.hidden_size
     body = {"tokens": (config.vocab_size, D), "segments": (config.type_vocab_size, D),
-            "positions": (config.max_position_embeddings, D), "norm": norm_shapes(D),
-            "layers": [layer] * config.num_hidden_layers}  # fmt: skip
+            "positions": (config.max_position_embeddings, D), "norm": tasks.norm_shapes(D),
+            "layers": [tasks.block_shapes(D, config.intermediate_size)] * config.num_hidden_layers}  # fmt: skip
     return {"body": body, "head": TASKS[task].shapes(config)}
 
 

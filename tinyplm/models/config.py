@@ -94,6 +94,12 @@ def check_known(config: Any, name: str, choices: Iterable[str]) -> None:
         raise ValueError(f"config: unknown {name} {getattr(config, name)!r}; expected one of {', '.join(sorted(choices))}")
 
 
+def check_heads(config: Any, width: str, heads: str) -> None:
+    """ValueError unless the width is a multiple of the number of heads."""
+    if getattr(config, width) % getattr(config, heads):
+        raise ValueError(f"config: {width} {getattr(config, width)} is not a multiple of {heads} {getattr(config, heads)}")
+
+
 def check_only(config: Any, **fields: tuple) -> None:
     """ValueError naming the first field whose value is none of those given: any other would change what is computed."""
     for name, values in fields.items():

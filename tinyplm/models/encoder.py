@@ -12,7 +12,7 @@ from ..layers.embedding import embedding
 from ..random import fold, generator
 from .encoder_heads import outputs_of, task_loss, vocabulary_logits
 
-STACKING = ("checkpointing", "once", "on_gradient")
+STACKING = ("checkpointing", "frozen", "once", "on_gradient")
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Any, key: int) -> Any:
@@ -70,8 +70,8 @@ def loss(family: ModuleType, params: Tree, *, config, task, targets: dict[str, A
 
     targets: {"logits": (B, T) of a language model or of tokens, (B,) of sequences or choices; "pair_logits", "start_logits",
     "end_logits": (B,)}; -100 is ignored.  total: {the same names: how many targets the whole step has}, by default those given.
-    Each is a cross-entropy; the two ends of a span count half each.  A language model's head works on the places that have a
-    target alone, in masked language modelling 15% of all.
+    Each has the loss of models.tasks.loss_of; the two ends of a span count half each.  A language model's head works on the
+    places that have a target alone, in masked language modelling 15% of all.
     -> loss (0-dimensional); backward(dloss) gives dparams; None without grad.
     """
     choices, key, inputs = _flat_choices(task, key, inputs)

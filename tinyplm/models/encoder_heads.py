@@ -7,8 +7,9 @@ from collections.abc import Callable
 from ..backend import array_module
 from ..core import Tree, add
 from ..layers.linear import linear
-from ..losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
+from ..losses.cross_entropy import vocabulary_cross_entropy
 from ..random import fold
+from .tasks import loss_of
 
 _HEAD_KEY = 1 << 32  # the head's own randomness; bodies fold the numbers of their layers
 IGNORED = -100  # a target that does not count
@@ -88,10 +89,8 @@ def task_loss(task, params: Tree, hidden, *, config, key, choices, targets, tota
         outputs, outputs_back = outputs_of(task, params, hidden, config=config, key=key, choices=choices)
         if unknown := set(targets) - set(outputs):
             raise ValueError(f"targets: unknown outputs {sorted(unknown)}; expected some of {sorted(outputs)}")
-        losses = {
-            name: cross_entropy(outputs[name], targets=t, total=total.get(name), smoothing=smoothing)
-            for name, t in targets.items()
-        }
+        options = {"smoothing": smoothing} if smoothing else {}  # of classes alone
+        losses = {n: loss_of(t, config)(outputs[n], targets=t, total=total.get(n), **options) for n, t in targets.items()}
         share = 0.5 if "start_logits" in outputs else 1.0
         values += [share * value for value, _ in losses.values()]
         backs.append(lambda dloss: outputs_back({name: back(share * dloss) for name, (_, back) in losses.items()}))

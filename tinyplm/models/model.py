@@ -65,6 +65,11 @@ class Model:
         other.__dict__.update(changes)
         return other
 
+    def check_causal(self) -> None:
+        """ValueError unless it goes on with a text token by token."""
+        if self.task != "causal_lm":
+            raise ValueError(f"{self!r} cannot continue a text: expected a decoder")
+
     def text_tokenizer(self) -> Any:
         """The tokenizer, where text is asked for; ValueError that says why there is none."""
         if self.tokenizer is None:

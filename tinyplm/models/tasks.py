@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 from ..layers.activation import ACTIVATIONS
 from ..layers.heads import classifier, lm_transform, pooler, span_head
+from ..losses.cross_entropy import cross_entropy
+from ..losses.regression import binary_cross_entropy, mean_squared_error
 
 
 class Task(NamedTuple):
@@ -36,6 +38,17 @@ class Task(NamedTuple):
     outputs: Callable | None = None
 
 
+def loss_of(targets, config) -> Callable:
+    """The loss of an output other than a language model's, by its targets: cross-entropy for class numbers (integers).
+
+    For rows (B, labels) of floats binary cross-entropy, each a probability; squared error, each a number, if there is one label
+    or problem_type says so.
+    """
+    if targets.dtype.kind in "iu":
+        return cross_entropy
+    return mean_squared_error if config.num_labels == 1 or config.problem_type == "regression" else binary_cross_entropy
+
+
 def dense(n_in: int, n_out: int) -> dict:
     """The shapes of a linear layer with bias."""
     return {"W": (n_in, n_out), "b": (n_out,)}
@@ -43,6 +56,13 @@ def dense(n_in: int, n_out: int) -> dict:
 
 def norm_shapes(width: int) -> dict:
     return {"gamma": (width,), "beta": (width,)}
+
+
+def block_shapes(width: int, inner: int) -> dict:
+    """Of a block of attention and a feed-forward layer (see layers.block) with all its biases."""
+    attention = {f"{kind}{name}": (width, width) if kind == "W" else (width,) for name in "qkvo" for kind in "Wb"}
+    mlp = {"W1": (width, inner), "b1": (inner,), "W2": (inner, width), "b2": (width,)}
+    return {"attention": attention, "norm1": norm_shapes(width), "mlp": mlp, "norm2": norm_shapes(width)}
 
 
 def lm_shapes(width: int, vocabulary: int, inner: int | None = None) -> dict:
@@ -56,9 +76,10 @@ def pooled_shapes(width: int, **parts: int) -> dict:
     return {"pooler": dense(width, width), **{name: dense(width, outputs) for name, outputs in parts.items()}}
 
 
-def lm_head(p, hidden, *, config):
-    """layers.heads.lm_transform by the config's hidden_act and layer_norm_eps; p = {"transform", ...}."""
-    h, back = lm_transform(p["transform"], hidden, activation=ACTIVATIONS[config.hidden_act], eps=config.layer_norm_eps)
+def lm_head(p, hidden, *, config, activation=None):
+    """layers.heads.lm_transform by the config's layer_norm_eps and hidden_act, or another activation; p = {"transform", ...}."""
+    activation = ACTIVATIONS[config.hidden_act] if activation is None else activation
+    h, back = lm_transform(p["transform"], hidden, activation=activation, eps=config.layer_norm_eps)
 
     def backward(dh):
         dtransform, dhidden = back(dh)

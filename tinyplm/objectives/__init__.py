@@ -12,7 +12,7 @@ What is random comes from a key: the same key gives the same batch, and a sample
 """
 
 from .batches import MaskedPairs, MaskedSentences, MaskedTranslations, MaskedWindows, PermutedWindows
-from .inputs import Documents, Layout, pad, truncate_pair
+from .inputs import Documents, Layout, batches_of_tokens, pad, truncate_pair
 from .masked import ALBERT_NGRAMS, MACBERT_NGRAMS, Masking, corrupt, mask_tokens, similar_words
 from .pairs import PositivePairs
 from .permutation import permutation_sample
@@ -32,6 +32,7 @@ __all__ = [
     "Masking",
     "PermutedWindows",
     "PositivePairs",
+    "batches_of_tokens",
     "continuations",
     "corrupt",
     "mask_tokens",

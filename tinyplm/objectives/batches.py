@@ -7,6 +7,7 @@ of its outputs the array that the loss compares it with.
     inputs    input_ids, attention_mask, token_type_ids (B, T)
     targets   logits (B, T): the token where it was masked, else -100;   pair_logits (B,): the label of the pair
 
+The samples also have `length`, their T.
 An epoch is a plan, a list of samples; each epoch has a plan of its own (other pairs, other rows, other masks), in random order.
 copies = k: only k plans, which take turns: static masking (BERT's data stand there 10 times, Liu et al. 2019, sec. 4.1).
 Not for use by several threads at once.
@@ -67,7 +68,7 @@ class MaskedPairs:
 
     def _plan(self, key: int) -> list:
         numbers = range(len(self.documents))
-        return [pair for d in numbers for pair in self._pairs(self.documents, d, key=fold(key, d), **self._size)]
+        return [pair for d in numbers for pair in self._pairs(self.documents, d, key=key, **self._size)]
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples first ... first + count - 1: (inputs, targets), all arrays with `count` rows."""
@@ -198,7 +199,7 @@ class PermutedWindows:
         self, tokens: np.ndarray, length: int, *, layout: Layout, seed: int, separators: Sequence[int] = (), **settings: Any
     ) -> None:
         self.windows = Windows(tokens, layout.room(length, pair=False), seed)
-        self.layout, self.settings = layout, settings
+        self.length, self.layout, self.settings = length, layout, settings
         self._separators = np.array(separators, np.int64)
         self._key = run_key(seed)
 

@@ -33,8 +33,9 @@ class Pair(NamedTuple):
 def next_sentence_pairs(
     documents: Documents, number: int, *, tokens: int, key: int, short_rate: float = SHORT_RATE
 ) -> list[Pair]:
-    """The NSP pairs of document `number`, each of about `tokens` tokens (they still have to be cut to the room there is).
+    """The NSP pairs of document `number`, each of about `tokens` tokens: they still have to be cut to the room there is.
 
+    The key may be the same for all documents.
     With tokens = 2 and short_rate = 0 a and b are single sentences: RoBERTa's SENTENCE-PAIR (Liu et al. 2019, sec. 4.2).
     ValueError for a document with fewer than two sentences, or without another document.
     """

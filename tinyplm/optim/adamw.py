@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backend import array_module, at_least_float32, is_host
 from ..core import Tree, flatten, map_threads
@@ -18,6 +19,15 @@ def decays_by_default(path: str, array: Any) -> bool:
     return array.ndim >= 2 and not any(word in path for word in ("tokens", "positions", "segments"))
 
 
+class _Group(NamedTuple):
+    """Neighbouring elements of the flat buffer that are treated alike."""
+
+    start: int
+    stop: int
+    decays: bool
+    rate: float  # of the learning rate
+
+
 class AdamW:
     """theta -= lr * weight_decay * theta;   theta -= lr * m_hat / (sqrt(v_hat) + eps),   with
 
@@ -25,20 +35,28 @@ class AdamW:
 
     The optimiser owns the buffers that it updates: `params` is its own copy as a tree of views into one flat buffer, so a
     tree taken earlier does not move.  `gradient` is a FlatTree to add gradients into; `step` uses it up.
-    decays(path, array) says which parameters decay.  Moments are kept in at least float32; parameters in float16 are updated
+    decays(path, array) says which parameters decay; rates(path, array), a number > 0, is what a parameter's learning rate is
+    multiplied by (see optim.layerwise), None: 1 for all.  Moments are kept in at least float32; parameters in float16 are updated
     in float16, where a small step is lost: train on float32 masters.  The decay is lr * weight_decay, as in torch.optim.AdamW;
     the paper's is the schedule's factor alone, without the peak.
     """
 
     def __init__(self, params: Tree, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.01, decays: Callable[[str, Any], bool] = decays_by_default) -> None:  # fmt: skip
+                 weight_decay: float = 0.01, decays: Callable[[str, Any], bool] = decays_by_default,
+                 rates: Callable[[str, Any], float] | None = None) -> None:  # fmt: skip
         if not (0 <= betas[0] < 1 and 0 <= betas[1] < 1):
             raise ValueError(f"AdamW: expected betas in [0, 1), got {betas}")
         if not (eps >= 0 and weight_decay >= 0):
             raise ValueError(f"AdamW: expected eps, weight_decay >= 0, got {eps}, {weight_decay}")
         leaves = flatten(params)
-        decayed = [path for path, a in leaves.items() if decays(path, a)]
-        paths = decayed + [path for path in leaves if path not in set(decayed)]  # the decayed ones are the front part
+        alike: dict[tuple[bool, float], list[str]] = {}
+        for path, a in leaves.items():
+            rate = 1.0 if rates is None else rates(path, a)
+            if not 0 < rate < math.inf:
+                raise ValueError(f"AdamW: expected a rate > 0 for {path}, got {rate}")
+            alike.setdefault((not decays(path, a), rate), []).append(path)
+        ordered = sorted(alike.items(), key=lambda group: group[0][0])  # the decayed ones are the front part
+        paths = [path for _, some in ordered for path in some]
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.values = FlatTree(params, paths=paths, copy=True)
         self.gradient = FlatTree(params, paths=paths)
@@ -46,7 +64,11 @@ class AdamW:
         moments = at_least_float32(self.values.buffer[:0]).dtype
         self.m = FlatTree(params, paths=paths, dtype=moments)
         self.v = FlatTree(params, paths=paths, dtype=moments)
-        self.decayed_size = sum(leaves[path].size for path in decayed)
+        self._groups, start = [], 0
+        for (constant, rate), some in ordered:
+            stop = start + sum(leaves[path].size for path in some)
+            self._groups.append(_Group(start, stop, not constant, rate))
+            start = stop
         self.t = 0
 
     @property
@@ -56,7 +78,7 @@ class AdamW:
     def gradient_norm(self, *, workers: int = 1) -> Any:
         """The global norm of `gradient`, 0-dimensional; the same bits for any number of workers (threads, on the host)."""
         gradient = self.gradient.buffer
-        parts = map_threads(lambda part: global_norm({"": gradient[part]}), self._blocks(), workers)
+        parts = map_threads(lambda block: global_norm({"": gradient[block[0]]}), self._blocks(), workers)
         return global_norm({str(i): norm for i, norm in enumerate(parts)}) if len(parts) > 1 else parts[0]
 
     def step(self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1) -> None:
@@ -69,21 +91,21 @@ class AdamW:
             scale = clip_scale(self.gradient_norm(workers=workers) if norm is None else norm, clip)
         self.t += 1
         buffers = [tree.buffer for tree in (self.values, self.m, self.v, self.gradient)]
-        map_threads(lambda part: self._update(part, buffers, lr, scale), self._blocks(), workers)
+        map_threads(lambda block: self._update(*block, buffers, lr, scale), self._blocks(), workers)
         self.gradient.clear()
 
-    def _blocks(self) -> list[slice]:
-        """What is worked on at a time; a block decays as a whole, or not at all."""
-        size = self.values.buffer.size
-        block = _BLOCK if is_host(self.values.buffer) else max(size, 1)
-        ranges = ((0, self.decayed_size), (self.decayed_size, size))
-        return [slice(start, min(start + block, last)) for first, last in ranges for start in range(first, last, block)]
+    def _blocks(self) -> list[tuple[slice, _Group]]:
+        """What is worked on at a time, and the group that all of it belongs to."""
+        block = _BLOCK if is_host(self.values.buffer) else max(self.values.buffer.size, 1)
+        return [(slice(start, min(start + block, group.stop)), group)
+                for group in self._groups for start in range(group.start, group.stop, block)]  # fmt: skip
 
-    def _update(self, part: slice, buffers: list[Any], lr: float, scale: Any) -> None:
+    def _update(self, part: slice, group: _Group, buffers: list[Any], lr: float, scale: Any) -> None:
         theta, m, v, gradient = (buffer[part] for buffer in buffers)
+        lr = lr * group.rate
         xp = array_module(theta)
         b1, b2 = self.betas
-        if part.start < self.decayed_size and self.weight_decay:
+        if group.decays and self.weight_decay:
             theta *= 1 - lr * self.weight_decay
         g = at_least_float32(gradient) * scale
         m *= b1

@@ -85,25 +85,22 @@ def _check(model: Model, training: Any, validation: Any, settings: Settings) -> 
     context = model.config.context
     if context is not None and settings.sequence_length > context:
         raise ValueError(f"sequence_length {settings.sequence_length} is longer than the model's context {context}")
-    if isinstance(training, np.ndarray):
-        tokens = {"training": training, "validation": validation}
-        data = checkpoint.fingerprint(*tokens.values())
-        training, validation = CausalSamples(training, settings), CausalValidation(validation, settings)
-    else:
-        tokens = {}
-        data = f"{training.fingerprint()} {validation.fingerprint()}"
-    if training.length != settings.sequence_length:
-        raise ValueError(f"sequence_length is {settings.sequence_length}, but the samples have {training.length} tokens")
-    if training.per_epoch < settings.batch_size:
-        size = f"{len(tokens['training'])} tokens make " if tokens else "there are "
-        raise ValueError(f"the corpus is too small: {size}{training.per_epoch} sequences of {training.length}, fewer than one "
-                         f"batch of {settings.batch_size}")  # fmt: skip
+    if not isinstance(training, np.ndarray):
+        if training.length != settings.sequence_length:
+            raise ValueError(f"sequence_length is {settings.sequence_length}, but the samples have {training.length} tokens")
+        some = training.batch(0, 4 * settings.batch_size)  # which documents come first depends on all that there are
+        model.inputs(**some[0])  # once through the model's own checks
+        arrays = [a for batch in (some, *validation.batches) for part in batch for a in part.values()]
+        return training, validation, checkpoint.fingerprint(*arrays)
+    tokens = {"training": training, "validation": validation}
+    samples = CausalSamples(training, settings)
+    if (windows := samples.windows.windows_per_epoch) < settings.batch_size:
+        raise ValueError(f"the corpus is too small: {len(training)} tokens make {windows} sequences of "
+                         f"{settings.sequence_length}, fewer than one batch of {settings.batch_size}")  # fmt: skip
     for name, array in tokens.items():
         if array.max() >= model.config.vocab_size:
             raise ValueError(f"the {name} tokens have id {array.max()}, but the model's vocabulary is {model.config.vocab_size}")
-    if not tokens:
-        model.inputs(**training.batch(0, settings.batch_size)[0])  # the first batch through the model's own checks
-    return training, validation, data
+    return samples, CausalValidation(validation, settings), checkpoint.fingerprint(training, validation)
 
 
 def _tidy(out: Path, state: State, settings: Settings) -> None:

@@ -4,15 +4,13 @@ Training samples: any object with
 
     batch(first, count)    samples number first ... first + count - 1: (inputs, targets), dicts of arrays (count, ...), known from
                            the numbers alone, so that a run that is resumed needs no saved state
-    per_epoch, length      samples in an epoch, and the tokens of one
-    fingerprint()          a text that differs for other data or other settings of the objective
+    length                 the tokens of a sample
 
-such as objectives.batches.MaskedWindows.  Validation: an object with loss(model, workers) and fingerprint().
+such as those of objectives.batches.  Validation: an object with loss(model, workers), and batches, such as FixedBatches.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -27,8 +25,7 @@ class CausalSamples:
     """Windows of a packed token array, each token to be predicted from those before it."""
 
     def __init__(self, tokens: np.ndarray, settings: Settings) -> None:
-        self.windows = Windows(tokens, settings.sequence_length, settings.seed)
-        self.per_epoch, self.length = self.windows.windows_per_epoch, settings.sequence_length
+        self.windows, self.length = Windows(tokens, settings.sequence_length, settings.seed), settings.sequence_length
 
     def batch(self, first: int, count: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         inputs, targets = self.windows.batch(first, count)
@@ -56,10 +53,3 @@ class FixedBatches:
 
     def loss(self, model: Model, workers: int) -> float:
         return evaluate_batches(model, self.batches, workers=workers)
-
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for part in (part for batch in self.batches for part in batch):
-            for name, a in part.items():
-                digest.update(f"{name} {a.dtype} {a.shape} ".encode() + np.ascontiguousarray(a).tobytes())
-        return digest.hexdigest()

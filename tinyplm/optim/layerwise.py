@@ -1,0 +1,41 @@
+"""How deep in the network a parameter is, and learning rates by depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core import Tree, flatten
+
+
+def depths(params: Tree) -> dict[str, int]:
+    """Path -> l, for params = {"body": {..., "layers": [L trees], ...}, "head": ...}.
+
+    l = 0 for what stands before the layers in the body (embeddings), 1 to L for the layers, L for what stands behind them (a last
+    norm), L + 1 for the head.  ValueError for a body without a list of layers.
+    """
+    body = params.get("body") if isinstance(params, dict) else None
+    layers = body.get("layers") if isinstance(body, dict) else None
+    if not isinstance(layers, list):
+        raise ValueError('depths: expected parameters {"body": {"layers": [...], ...}, ...}')
+    L, place, found = len(layers), 0, {}
+    for name, part in body.items():
+        if name == "layers":
+            place = L
+            for i, layer in enumerate(layers):
+                found |= dict.fromkeys(flatten(layer, f"body.layers.{i}"), i + 1)
+        else:
+            found |= dict.fromkeys(flatten(part, f"body.{name}"), place)
+    return found | {path: L + 1 for path in flatten(params) if not path.startswith("body.")}
+
+
+def layerwise_rates(params: Tree, decay: float) -> Callable[[str, Any], float]:
+    """rate(path) = decay^(L + 1 - l), for AdamW(rates=...): the head learns at the full rate, each layer below it more slowly.
+
+    Discriminative fine-tuning (Howard & Ruder 2018, sec. 3.2, where 1 / decay = 2.6), as for XLNet and ELECTRA.  l: see `depths`.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"layerwise_rates: expected a decay in (0, 1], got {decay}")
+    depth = depths(params)
+    top = len(params["body"]["layers"]) + 1
+    return lambda path, array: decay ** (top - depth[path])
