@@ -28,6 +28,7 @@ ALLOWED = {
     "models": {"backend", "core", "random", "layers", "losses", "weights"},
     "heads": {"core", "random", "weights", "models"},
     "hub": {"heads", "backend", "core", "files", "random", "tensor_files", "weights", "models", "tokenizers"},
+    "sentence_encoder": {"backend", "core", "files", "layers", "models", "tensor_files", "tokenizers", "hub"},
     "generation": {"backend", "layers", "random", "models"},
     "training": {"backend", "core", "random", "files", "tensor_files", "data", "optim", "models", "hub"},
     "tuning": {"backend", "core", "random", "tensor_files", "optim", "evaluation", "tokenizers", "models", "hub", "training"},

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from reference.evaluation.metrics import best_span as reference_best_span
 from tests.tuning import KINDS, TEXTS, model, tokenizer
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.encoding import Padding
+from tinyplm.tokenizers.encoding import Encoding, Padding
 from tinyplm.tuning.answers import answering, best_span, token_span
+from tinyplm.tuning.choices import multiple_choice
 from tinyplm.tuning.data import Classes, LabelSets, Numbers, classification, evaluation_batches, label_names, training_batches
-from tinyplm.tuning.tagging import tagging
+from tinyplm.tuning.tagging import first_tokens, tagging
 
 BYTES = Tokenizer.train(TEXTS * 2, 300)  # tokens begin with the space before a word
 
@@ -91,6 +92,21 @@ def test_several_labels_and_numbers():
         assert tuple(scores) == made.measures
 
 
+def test_choices_stand_beside_one_another():
+    samples = multiple_choice(
+        model("multiple_choice"), TEXTS[:3], [["a dog", "sat"], ["the", "a"], ["bank", "mat"]], [0, 1, np.int64(1)]
+    )
+    inputs, targets = samples.batch([2, 0])
+    assert len(samples) == 3 and targets["logits"].tolist() == [1, 0]
+    for row, n in enumerate((2, 0)):
+        for c in range(2):
+            ids = inputs["input_ids"][row, c][inputs["attention_mask"][row, c] == 1].tolist()
+            expected = tokenizer().encoding(TEXTS[n], [["a dog", "sat"], ["the", "a"], ["bank", "mat"]][n][c]).ids
+            assert ids == expected and len(ids) <= samples.lengths[n] <= inputs["input_ids"].shape[2]
+    assert samples.lengths.tolist() == [max(len(e) for e in samples.encodings[2 * n : 2 * n + 2]) for n in range(3)]
+    assert samples.score({"logits": np.array([[2.0, 1], [0, 1], [1, 0]])}) == {"accuracy": pytest.approx(2 / 3)}
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(1, 7), st.integers(1, 4), st.integers(0, 9))
 def test_an_epoch_has_every_sample_once(lengths, size, pool, key):
     lengths = np.array(lengths)
@@ -113,8 +129,8 @@ def test_batches_are_of_similar_length_and_in_another_order_each_time():
     assert padded(pooled) < 1.15 < 1.5 < padded(training_batches(lengths, 8, key=1, pool=1))
     other = list(training_batches(lengths, 8, key=2))
     assert {tuple(batch) for batch in pooled} != {tuple(batch) for batch in other}
-    first = [lengths[batch].mean() for batch in pooled[:16]]
-    assert np.ptp(first) > 40, "short and long batches are mixed"
+    first = np.array([lengths[batch].mean() for batch in pooled[:16]])
+    assert np.ptp(first) > 40 and (np.diff(first) < 0).sum() > 3, "short and long batches are mixed"
 
 
 # ----------------------------------------------------------------------------------------------------------------- tagging
@@ -146,6 +162,11 @@ def test_words_that_are_cut_off_or_without_tokens_are_predicted_as_tag_0():
     assert samples.places == [[1, None, 4, None, None]] and samples.cut == 1 and samples.measures == ("accuracy",)
     outputs = {"logits": [np.array([[0.0, 1.0]] * 6)]}
     assert samples.predictions(outputs) == [[1, 0, 1, 0, 0]] and samples.score(outputs) == {"accuracy": pytest.approx(2 / 5)}
+
+
+def test_a_token_of_the_space_alone_is_no_words():
+    encoding = Encoding.of([1, 2, 3], ["▁", "c", "at"], [(1, 2), (2, 3), (3, 5)], [0, 0, 0])
+    assert first_tokens(encoding, ["\u0007", "cat"]) == [None, 1]
 
 
 @given(st.lists(st.sampled_from(["cat", "the", "marketstock", "é", "xyz.", "a b", "日本"]), min_size=1, max_size=8))
@@ -222,9 +243,20 @@ def test_the_threshold_weighs_no_answer_against_the_best_one():
     outputs = {"start_logits": [start], "end_logits": [end]}
     for threshold, text in ((None, "cat"), (0.9, ""), (1.1, "cat")):
         assert dataclasses.replace(samples, threshold=threshold).predictions(outputs) == [text]
+    # of several windows the one that says "no answer" least counts, and the best span of all
+    windows = answering(model("question_answering"), ["a"], [CONTEXT], max_length=16, threshold=0.0)
+    ends = [np.zeros(len(encoding)) for encoding in windows.encodings]
+    for none, found in ((-1.0, True), (3.0, False)):
+        starts = [row + 0 for row in ends]
+        for n, row in enumerate(starts):
+            row[0] = none if n == 1 else 5.0
+        first = windows.encodings[1].sequence_ranges[1][0]
+        starts[1][first] = 2.0
+        (text,) = windows.predictions({"start_logits": starts, "end_logits": ends})
+        assert bool(text) == found and (not found or CONTEXT[windows.encodings[1].offsets[first][0] :].startswith(text))
 
 
-@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=12), st.integers(1, 14))
+@given(st.lists(st.tuples(st.integers(-20, 3), st.integers(-20, 3)), min_size=1, max_size=12), st.integers(1, 14))
 def test_the_best_span_is_its_reference(rows, longest):
     start, end = (np.array(column, float) for column in zip(*rows))
     i, j, score = best_span(start, end, longest)
@@ -260,6 +292,11 @@ ERRORS = [
     (lambda: classification(_without(named={}), ["a"], [0]), "the tokenizer has no padding token"),
     (lambda: classification(model(type_vocab_size=1), ["a"], [0], pairs=["b"]), "token types up to 1, the model has 0 to 0"),
     (lambda: classification(model(vocab_size=20), TEXTS, KINDS), "the model has 0 to 19"),
+    (lambda: multiple_choice(model(), ["a"], [["b", "c"]]), "expected multiple_choice"),
+    (lambda: multiple_choice(model("multiple_choice"), ["a", "b"], [["b", "c"], ["b"]]), "2 texts and [1, 2] choices"),
+    (lambda: multiple_choice(model("multiple_choice"), ["a"], [["b"]]), "expected two or more choices"),
+    (lambda: multiple_choice(model("multiple_choice"), ["a"], [["b", "c"]], [2]), "text 0: label 2 is out of range"),
+    (lambda: multiple_choice(model("multiple_choice"), ["a"], [["b", "c"]], [0, 1]), "1 texts and 2 labels"),
     (lambda: tagging(model(), [["a"]]), "sequence_classification, expected token_classification"),
     (lambda: tagging(model("token_classification"), [["a", " "]]), "sentence 0: expected words, none of them empty"),
     (lambda: tagging(model("token_classification"), [["a"]], [["animal", "money"]]), "expected a tag for each of 1 words"),

@@ -49,6 +49,17 @@ def default_corpus() -> list[str]:
     Returns the documents, sorted: topics by name, then modules by name.
     Errors: ValueError when the standard library has no sources here (a zipped or stripped Python).
     """
+    kept = documentation()
+    documents = [_join(kept[key]) for key in sorted(kept)]
+    return deduplicate(document for document in documents if len(document) >= SHORTEST_DOCUMENT)
+
+
+def documentation() -> dict[tuple[int, str], list[tuple[str, str]]]:
+    """{(0, topic) or (1, module): its sections (heading, text)}, without copies: what `default_corpus` is made of.
+
+    A topic is one section without a heading.  A module's first section is headed by its name and docstring's place, the others by
+    the qualified names of its classes and functions.  ValueError: see default_corpus.
+    """
     from pydoc_data.topics import topics
 
     root = Path(sysconfig.get_paths()["stdlib"])
@@ -63,10 +74,7 @@ def default_corpus() -> list[str]:
             texts[1, name] = [(f"{name}\n\n{first}".rstrip(), text), *rest]
     if not any(kind == 1 for kind, _ in texts):
         raise ValueError(f"{root}: no sources of the standard library here, expected *.py files with docstrings")
-
-    kept = _without_copies(texts)
-    documents = [_join(kept[key]) for key in sorted(kept)]
-    return deduplicate(document for document in documents if len(document) >= SHORTEST_DOCUMENT)
+    return _without_copies(texts)
 
 
 def _modules(root: Path) -> Iterator[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""Answers as spans of a text: questions with contexts as samples, texts of start and end logits.   Devlin et al. 2019, sec. 4.2"""
+"""Answers as spans of a text: questions with contexts as samples, texts of start and end logits.  Devlin et al. 2019, sec. 4.2"""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ def _spans(answer: Any, context: str, where: str) -> list[Span]:
         start, end = span if len(span) == 2 else (0, 0)
         text = context[start:end] if 0 <= start < end <= len(context) else ""
         if not text.strip():
-            raise ValueError(f"{where}: answer {tuple(span)} is no span of its context: expected 0 <= start < end <= {len(context)} "
-                             "and some text between")  # fmt: skip
+            raise ValueError(f"{where}: answer {tuple(span)} is no span of its context: expected 0 <= start < end <= "
+                             f"{len(context)} and some text between")  # fmt: skip
         start += len(text) - len(text.lstrip())
         found.append((start, start + len(text.strip())))
     return found

@@ -46,10 +46,13 @@ class Samples(abc.ABC):
 
     def batch(self, numbers: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """(inputs, targets) of some samples: input_ids, attention_mask ... (B, T), with T the longest of them."""
-        filled = pad([self.encodings[n] for n in numbers], self.padding)
-        values = arrays(filled, overflowing=False)
-        inputs = {name: values[name] for name in self.inputs}
+        inputs = self._inputs(numbers)
         return inputs, {name: self._targets(name, numbers, inputs["attention_mask"]) for name in self.targets}
+
+    def _inputs(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
+        """Some of the encodings as arrays."""
+        values = arrays(pad([self.encodings[n] for n in rows], self.padding), overflowing=False)
+        return {name: values[name] for name in self.inputs}
 
     def _targets(self, name: str, numbers: Sequence[int], mask: np.ndarray) -> np.ndarray:
         """Those of one output, in the order of the batch."""

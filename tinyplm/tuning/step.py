@@ -11,14 +11,14 @@ from .. import random
 from ..backend import to_device, to_host
 from ..core import Tree, flatten, map_shards, reduce_shards
 from ..models import encoder
-from ..models.model import Model
+from ..models.encoder_model import EncoderModel
 from ..models.tasks import loss_of
 from ..optim.adamw import AdamW
 from .data import IGNORED, Samples, evaluation_batches
 from .settings import TuningSettings
 
 
-def accumulate(model: Model, optimizer: AdamW, inputs: dict, targets: dict, *, settings: TuningSettings, frozen: int = 0,
+def accumulate(model: EncoderModel, optimizer: AdamW, inputs: dict, targets: dict, *, settings: TuningSettings, frozen: int = 0,
                key: int | None = None) -> Any:  # fmt: skip
     """Add the gradient of a batch's loss to optimizer.gradient; returns the loss, 0-dimensional.
 
@@ -35,9 +35,8 @@ def accumulate(model: Model, optimizer: AdamW, inputs: dict, targets: dict, *, s
 
     def gradient(part: dict, give: Callable) -> Any:
         part = to_device(part, model.device)
-        loss, back = encoder.loss_in_parts(model.family, model.params, give, config=model.config, task=model.task, total=total,
-                                           targets=part["targets"], key=part.get("key"), frozen=frozen,
-                                           checkpointing=settings.checkpointing, **part["inputs"])  # fmt: skip
+        loss, back = model.loss_in_parts(give, targets=part["targets"], total=total, key=part.get("key"), frozen=frozen,
+                                         checkpointing=settings.checkpointing, **part["inputs"])  # fmt: skip
         return loss, back(1.0)
 
     def add(path: str, gradient: Tree) -> None:
@@ -62,14 +61,16 @@ def count_targets(targets: np.ndarray) -> int:
     return int((targets != IGNORED).sum()) if targets.dtype.kind in "iu" else targets.size
 
 
-def predict(model: Model, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> dict[str, Any]:
+def predict(model: EncoderModel, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> dict[str, Any]:
     """The outputs of the model's head for all samples, on the host, without dropout: {"logits": (N, labels)}, or, where there is
     one for each token, lists of N arrays without padding.  `samples.predictions` and `samples.score` take them.
     """
     return evaluate(model, samples, batch_size=batch_size, workers=workers)[0]
 
 
-def evaluate(model: Model, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> tuple[dict[str, Any], float | None]:
+def evaluate(
+    model: EncoderModel, samples: Samples, *, batch_size: int = 32, workers: int = 1
+) -> tuple[dict[str, Any], float | None]:
     """(outputs, loss); the loss is None for samples without labels."""
     if len(samples) == 0:
         raise ValueError("there are no samples")

