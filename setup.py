@@ -29,7 +29,7 @@ setup(
         "plot": ["matplotlib>=3.8"],
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,
-        "interop": [*test, *interop, "sentencepiece>=0.2", "tiktoken>=0.9"],
+        "interop": [*test, *interop, "sentencepiece>=0.2", "tiktoken>=0.9", "sentence-transformers>=5.4"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     shapes = [read_shape(shape) for shape in options.shape or SHAPES]
     if options.serve in CONFIGURATIONS["PyTorch"]:
-        serve(*torch_work(options.family, shapes[0], options.serve == "torch-layers", chunked=True), warm_up=1)
+        serve(*torch_work(options.family, shapes[0], checkpointing=options.serve == "torch-layers", chunked=True), warm_up=1)
         return
     if options.serve:
         checkpointing = {"kept": False, "layers": True, "groups": options.group}[options.serve]

@@ -62,8 +62,8 @@ class Model(nn.Module):
         self.register_buffer("cos", torch.cat([angles.cos(), angles.cos()], -1))
         self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], -1))
 
-    def loss(self, ids, targets):
-        x = self.tokens(ids)
+    def loss(self, inputs, targets):
+        x = self.tokens(inputs["input_ids"])
         if self.positions is not None:
             x = x + self.positions.weight
         for layer in self.layers:
@@ -73,33 +73,34 @@ class Model(nn.Module):
                 x = layer(x, self.cos, self.sin)
         return F.linear_cross_entropy(self.norm(x).flatten(0, 1), self.tokens.weight, targets.flatten(), options=self.chunks)
 
+    @torch.no_grad()
+    def copy(self, params: dict) -> None:
+        """tinyplm's parameters into the peer."""
+        body = params["body"]
+        fill(self.tokens.weight, body["tokens"])
+        if self.positions is not None:
+            fill(self.positions.weight, body["positions"])
+        fill_norm(self.norm, body["norm"])
+        for layer, p in zip(self.layers, body["layers"]):
+            fill_norm(layer.norm1, p["norm1"])
+            fill_norm(layer.norm2, p["norm2"])
+            fill_linear(layer.qkv, p["attention"], "q", "k", "v")
+            fill_linear(layer.out, p["attention"], "o")
+            fill_linear(layer.up, p["mlp"], *(("gate", "up") if layer.gated else ("1",)))
+            fill_linear(layer.down, p["mlp"], "down" if layer.gated else "2")
 
-@torch.no_grad()
-def copy_parameters(model: Model, params: dict) -> None:
-    """tinyplm's parameters into the peer."""
 
-    def fill(parameter, array) -> None:
-        parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+def fill(parameter, array) -> None:
+    parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
-    def fill_linear(module: nn.Linear, p: dict, *names: str) -> None:
-        fill(module.weight, np.concatenate([p[f"W{name}"] for name in names], axis=1).T)
-        if module.bias is not None:
-            fill(module.bias, np.concatenate([p[f"b{name}"] for name in names]))
 
-    def fill_norm(module: nn.Module, p: dict) -> None:
-        fill(module.weight, p["gamma"])
-        if "beta" in p:
-            fill(module.bias, p["beta"])
+def fill_linear(module: nn.Linear, p: dict, *names: str) -> None:
+    fill(module.weight, np.concatenate([p[f"W{name}"] for name in names], axis=1).T)
+    if module.bias is not None:
+        fill(module.bias, np.concatenate([p[f"b{name}"] for name in names]))
 
-    body = params["body"]
-    fill(model.tokens.weight, body["tokens"])
-    if model.positions is not None:
-        fill(model.positions.weight, body["positions"])
-    fill_norm(model.norm, body["norm"])
-    for layer, p in zip(model.layers, body["layers"]):
-        fill_norm(layer.norm1, p["norm1"])
-        fill_norm(layer.norm2, p["norm2"])
-        fill_linear(layer.qkv, p["attention"], "q", "k", "v")
-        fill_linear(layer.out, p["attention"], "o")
-        fill_linear(layer.up, p["mlp"], *(("gate", "up") if layer.gated else ("1",)))
-        fill_linear(layer.down, p["mlp"], "down" if layer.gated else "2")
+
+def fill_norm(module: nn.Module, p: dict) -> None:
+    fill(module.weight, p["gamma"])
+    if "beta" in p:
+        fill(module.bias, p["beta"])

@@ -1,6 +1,7 @@
 """A training step of tinyplm and of PyTorch, of the same model: what benchmarks/train.py and benchmarks/memory.py share.
 
 A shape is (L, D, H, T, B, V): layers, width, heads, context, batch, vocabulary.  The heads are tied; LLaMA has 8/3 D in its MLP.
+BERT is trained as a masked language model: 15% of the places have a target, and the second half of each row is segment 1.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from turns import matmul_peak, memory_before
 
-FAMILIES = ("gpt2", "llama")
+FAMILIES = ("gpt2", "llama", "bert")
+MASKED, IGNORED = 0.15, -100  # the share of BERT's places with a target, and the target of the others
 LEARNING_RATE, DECAY, CLIP = 1e-3, 0.1, 1.0
 SMALL = [2, 64, 2, 16, 4, 101]  # for checks, and to have each library's code loaded before memory is counted
 
@@ -32,6 +34,9 @@ def feed_forward(D: int) -> int:
 
 def config_fields(family: str, L: int, D: int, H: int, T: int, V: int) -> dict:
     """The fields of the family's config.json, without dropout."""
+    if family == "bert":
+        return {"num_hidden_layers": L, "hidden_size": D, "num_attention_heads": H, "intermediate_size": 4 * D, "vocab_size": V,
+                "max_position_embeddings": T, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # fmt: skip
     if family == "gpt2":
         sizes = {"n_layer": L, "n_embd": D, "n_head": H, "n_positions": T,
                  "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}  # fmt: skip
@@ -41,10 +46,15 @@ def config_fields(family: str, L: int, D: int, H: int, T: int, V: int) -> dict:
     return {**sizes, "vocab_size": V, "bos_token_id": None, "eos_token_id": None}
 
 
-def batch(shape: list[int]) -> np.ndarray:
-    """Inputs and targets, each (B, T)."""
+def batch(family: str, shape: list[int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Inputs by name, and targets, each (B, T)."""
     T, B, V = shape[3:]
-    return np.random.default_rng(0).integers(0, V, (2, B, T))
+    rng = np.random.default_rng(0)
+    ids, targets = rng.integers(0, V, (2, B, T))
+    if family != "bert":
+        return {"input_ids": ids}, targets
+    segments = np.broadcast_to(np.arange(T) >= T // 2, (B, T)).astype("int64")
+    return {"input_ids": ids, "token_type_ids": segments}, np.where(rng.random((B, T)) < MASKED, targets, IGNORED)
 
 
 def create(family: str, shape: list[int]):
@@ -54,7 +64,18 @@ def create(family: str, shape: list[int]):
     return tinyplm.create(family, **config_fields(family, L, D, H, T, V))
 
 
-def tinyplm_step(model, shape: list[int], workers: int, checkpointing: int = False) -> Callable[[], float]:
+def peer(family: str, shape: list[int], checkpointing: bool = False, chunked: bool = False, all_places: bool = False):
+    """The model in PyTorch."""
+    if family == "bert":
+        from peer_bert import Bert
+
+        return Bert(shape, checkpointing, chunked, all_places)
+    from peer import Model
+
+    return Model(family, shape, checkpointing, chunked)
+
+
+def tinyplm_step(family: str, model, shape: list[int], workers: int, checkpointing: int = False) -> Callable[[], float]:
     """A function that does one step and returns the loss.  It makes the optimizer, to which the parameters belong."""
     from tinyplm.backend import give_back_freed_memory
     from tinyplm.optim.adamw import AdamW
@@ -66,19 +87,21 @@ def tinyplm_step(model, shape: list[int], workers: int, checkpointing: int = Fal
     give_back_freed_memory()  # as training.loop does
     settings = Settings(batch_size=shape[4], sequence_length=shape[3], learning_rate=LEARNING_RATE, schedule="constant", warmup=0,
                         clip=CLIP, checkpointing=checkpointing, workers=workers)  # fmt: skip
-    inputs, targets = batch(shape)
+    inputs, targets = batch(family, shape)
     return lambda: float(update(model, optimizer, inputs, targets, settings=settings, step=0)[0])
 
 
-def torch_step(model, shape: list[int], compiled: bool = False) -> Callable[[], float]:
+def torch_step(family: str, model, shape: list[int], compiled: bool = False) -> Callable[[], float]:
     """The same in PyTorch, at its best: fused AdamW, which decays the same matrices, and clip_grad_norm_."""
     import torch
 
-    decayed = [p for name, p in model.named_parameters() if p.ndim == 2 and name not in ("tokens.weight", "positions.weight")]
+    tables = ("tokens.weight", "positions.weight", "segments.weight")
+    decayed = [p for name, p in model.named_parameters() if p.ndim == 2 and name not in tables]
     groups = [{"params": decayed, "weight_decay": DECAY},
               {"params": [p for p in model.parameters() if all(p is not d for d in decayed)], "weight_decay": 0.0}]  # fmt: skip
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
-    inputs, targets = torch.from_numpy(batch(shape))
+    inputs, targets = batch(family, shape)
+    inputs, targets = {name: torch.from_numpy(a) for name, a in inputs.items()}, torch.from_numpy(targets)
     loss_of = torch.compile(model.loss) if compiled else model.loss
 
     def step() -> float:
@@ -98,39 +121,39 @@ def tinyplm_work(family: str, shape: list[int], workers: int, checkpointing: int
 
     keep_freed_memory()
     peak = matmul_peak(np.matmul, np.random.default_rng(0).random((1024, 1024), dtype=np.float32))
-    tinyplm_step(create(family, SMALL), SMALL, workers)()
+    tinyplm_step(family, create(family, SMALL), SMALL, workers)()
     before = memory_before()
-    return tinyplm_step(create(family, shape), shape, workers, checkpointing), peak, before
+    return tinyplm_step(family, create(family, shape), shape, workers, checkpointing), peak, before
 
 
-def torch_work(family: str, shape: list[int], checkpointing: bool = False, chunked: bool = False, compiled: bool = False):
+def torch_work(family: str, shape: list[int], compiled: bool = False, **options: bool):
+    """options: see `peer`."""
     import torch
-    from peer import Model
 
     from tinyplm.backend import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(0)
     peak = matmul_peak(torch.matmul, torch.rand(1024, 1024))
-    torch_step(Model(family, SMALL), SMALL)()
+    torch_step(family, peer(family, SMALL), SMALL)()
     before = memory_before()
-    return torch_step(Model(family, shape, checkpointing, chunked), shape, compiled), peak, before
+    return torch_step(family, peer(family, shape, **options), shape, compiled), peak, before
 
 
 def disagreement(family: str, shape: list[int], workers: int) -> float:
     """The largest relative difference of the first three losses, both libraries trained from the same weights."""
-    from peer import Model, copy_parameters
-
-    ours = create(family, shape)
-    theirs = Model(family, shape)
-    copy_parameters(theirs, ours.params)
-    steps = tinyplm_step(ours, shape, workers), torch_step(theirs, shape)
+    ours, theirs = create(family, shape), peer(family, shape)
+    theirs.copy(ours.params)
+    steps = tinyplm_step(family, ours, shape, workers), torch_step(family, theirs, shape)
     return max(abs(a - b) / b for a, b in ([step() for step in steps] for _ in range(3)))
 
 
 def flops(family: str, shape: list[int]) -> float:
     """Of one step: 6 for each weight of a matrix, the head's among them, and token (2 forward, 4 backward); and as many as the
-    causal half of the two T x T products of attention takes, three times.  What is computed again is not counted."""
+    two T x T products of attention take, in a decoder their causal half, three times.  What is computed again is not counted.
+    BERT's head is counted for the places with a target."""
     L, D, _, T, B, V = shape
-    layer = 4 * D * D + (8 * D * D if family == "gpt2" else 3 * D * feed_forward(D))
-    return 6 * B * T * (L * layer + D * V) + 3 * L * B * 2 * 2 * D * T * (T + 1) / 2
+    layer = 4 * D * D + (3 * D * feed_forward(D) if family == "llama" else 8 * D * D)
+    head = MASKED * (D * D + D * V) if family == "bert" else D * V
+    pairs = T * T if family == "bert" else T * (T + 1) / 2
+    return 6 * B * T * (L * layer + head) + 3 * L * B * 2 * 2 * D * pairs

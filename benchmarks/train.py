@@ -1,13 +1,14 @@
-"""A training step of GPT-2 and of LLaMA against PyTorch at its best, side by side: forward, loss, backward, clipping, AdamW.
+"""A training step of GPT-2, LLaMA and BERT against PyTorch at its best, side by side: forward, loss, backward, clipping, AdamW.
 
     python benchmarks/train.py                 # three sizes of each family
     python benchmarks/train.py --rounds 20 --family llama --shape 4,256,4,128,16,2048
     python benchmarks/train.py --compile       # and PyTorch under torch.compile, which takes minutes more
     python benchmarks/train.py --check         # only that both compute the same, in all shapes
+    python benchmarks/train.py --family bert --all-places      # the peer's head on all places, as in transformers
 
 Each library runs in a process of its own with all cores; they take turns, one step each, so that a change of the machine's speed
-hits all.  PyTorch (peer.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and the same allocator settings.
-Before, both are trained for three steps from the same weights, and have to agree in the losses.
+hits all.  PyTorch (peer.py, peer_bert.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and the same allocator
+settings.  Before, both are trained for three steps from the same weights, and have to agree in the losses.
 
 Printed: medians and the ratio of eager PyTorch's time to ours (of the rounds, pair by pair); the time with the peer's forward and
 loss under torch.compile; memory, which is the peak above what was used before the model was made, and the ratio of theirs to
@@ -16,6 +17,8 @@ The FLOPs of a step are counted by hand (steps.flops): with N the weights of all
 
     6 N B T                                            2 for each weight and token in the forward, 4 in the backward
     + 3 L B * 2 * 2 D * T (T + 1) / 2                  q k^T and p v, of which the causal half is needed, and the backward twice
+
+BERT is a masked language model: its head works, and counts, on the 15% of the places that have a target, and attention needs T^2.
 """
 
 from __future__ import annotations
@@ -33,9 +36,10 @@ SHAPES = ["4,256,4,128,16,2048", "6,384,6,256,8,4096", "12,768,12,64,4,50257"]
 TOLERANCE = 1e-4  # float32, the losses of three steps
 
 
-def compare(family: str, shape: list[int], rounds: int, workers: int, compiled: bool) -> str:
+def compare(family: str, shape: list[int], rounds: int, workers: int, compiled: bool, all_places: bool) -> str:
     """One row of the table."""
     arguments = ["--family", family, "--shape", ",".join(map(str, shape)), "--workers", str(workers)]
+    arguments += ["--all-places"] if all_places else []
     libraries = ("tinyplm", "torch", "compiled") if compiled else ("tinyplm", "torch")
     results = take_turns(__file__, libraries, arguments, rounds, may_fail=("compiled",))
     (peak, seconds, memory), (peer_peak, peer_seconds, peer_memory) = results["tinyplm"], results["torch"]
@@ -64,17 +68,18 @@ def table(families: list[str], shapes: list[list[int]], options: argparse.Namesp
           f"{'tinyplm':>9}{'PyTorch':>9}{'ratio':>7}{'NumPy':>7}{'PyTorch':>9}{'of peak':>8}")  # fmt: skip
     for family in families:
         for shape in shapes:
-            print(compare(family, shape, options.rounds, options.workers, options.compile), flush=True)
+            print(compare(family, shape, options.rounds, options.workers, options.compile, options.all_places), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", choices=FAMILIES, action="append", help="may be repeated (default: both)")
+    parser.add_argument("--family", choices=FAMILIES, action="append", help="may be repeated (default: all)")
     parser.add_argument("--shape", action="append", help="layers,width,heads,context,batch,vocabulary; may be repeated")
     parser.add_argument("--rounds", type=int, default=9, help="steps of each library (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="only check that both compute the same, in these shapes")
     parser.add_argument("--compile", action="store_true", help="PyTorch under torch.compile as well, which takes a while")
+    parser.add_argument("--all-places", action="store_true", help="BERT's head in PyTorch on all places, as transformers has it")
     parser.add_argument("--serve", choices=["tinyplm", "torch", "compiled"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     families, shapes = options.family or FAMILIES, [read_shape(shape) for shape in options.shape or SHAPES]
@@ -82,7 +87,8 @@ def main() -> None:
         serve(*tinyplm_work(families[0], shapes[0], options.workers))
         return
     if options.serve:
-        serve(*torch_work(families[0], shapes[0], compiled=options.serve == "compiled"))
+        serve(*torch_work(families[0], shapes[0], compiled=options.serve == "compiled",
+                          **({"all_places": True} if options.all_places else {})))  # fmt: skip
         return
     for family in families:
         for shape in shapes if options.check else [SMALL]:

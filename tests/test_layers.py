@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 import reference.layers.mask as ref_mask
 import reference.layers.position as ref_position
 from tests.strategies import sizes
+from tinyplm import backend
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
 from tinyplm.layers.attention import attention, merge_heads, multi_head_attention, split_heads
@@ -135,6 +138,25 @@ def test_norms_compute_half_precision_in_float32(f):
     expected, _ = f(x.astype(np.float64), gamma.astype(np.float64))
     assert y.dtype == np.float16 and np.max(np.abs(y - expected)) < 4e-3  # float16 has 2^-11 relative precision
     assert backward(np.ones_like(x) * x)[0].dtype == np.float16
+
+
+@pytest.mark.parametrize("f", [gelu, gelu_tanh, partial(layernorm, gamma=np.linspace(0.5, 2, 6), beta=np.ones(6))])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_large_array_is_computed_as_its_parts_are(f, dtype, monkeypatch):
+    """In blocks of 4 rows, the last one not full; x is not contiguous."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(6, 3, 5)).astype(dtype).T, rng.normal(size=(5, 3, 6)).astype(dtype)
+    kwargs = f.keywords if isinstance(f, partial) else {}
+    f, args = (f.func, [a.astype(dtype) for a in kwargs.values()]) if kwargs else (f, [])
+    y, backward = f(x, *args)
+    gradients = backward(dy)
+    monkeypatch.setattr(backend, "BLOCK", 4 * 6)
+    y_blocks, backward = f(x, *args)
+    gradients_blocks = backward(dy)
+    assert np.array_equal(y, y_blocks)
+    for whole, blocks in zip(gradients, gradients_blocks) if args else [(gradients, gradients_blocks)]:
+        assert blocks.dtype == dtype
+        np.testing.assert_allclose(blocks, whole, rtol=20 * np.finfo(dtype).eps, atol=20 * np.finfo(dtype).eps)  # 15 rows
 
 
 def test_layernorm_ignores_shift_and_scale():

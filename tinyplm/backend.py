@@ -136,6 +136,22 @@ def add_rows(out: Any, ids: Any, updates: Any) -> None:
         out[ordered[starts]] += np.add.reduceat(at_least_float32(updates[order]), starts, axis=0)
 
 
+BLOCK = 1 << 17  # elements at a time on the host: half a megabyte of float32, of which several fit a large L2 cache
+
+
+def by_blocks(f: Callable, *arrays: Any) -> None:
+    """f(*arrays), on the host some rows of them at a time, so that what f allocates in between stays in the cache.
+
+    The arrays (..., n), with n their own, share the leading axes; f gets them as matrices (rows, n), works row by row, and writes
+    its results into some of them, which are contiguous.  With smaller blocks, threads would wait for the interpreter.
+    """
+    rows = [a.reshape(-1, a.shape[-1]) for a in arrays]
+    count, width = rows[0].shape[0], max(a.shape[1] for a in rows)
+    step = max(1, BLOCK // max(width, 1)) if is_host(arrays[0]) else max(count, 1)
+    for start in range(0, count, step):
+        f(*(a[start : start + step] for a in rows))
+
+
 @functools.cache
 def _erf_polynomials(dtype: str) -> tuple[list[float], list[float]]:
     """Coefficients, highest power first, of the two polynomials in `erf`, in u in [-1, 1].
@@ -172,9 +188,6 @@ def _horner(coefficients: list[float], u: Any) -> Any:
     return total
 
 
-_ERF_BLOCK = 1 << 15  # numbers whose temporaries stay in the cache: four times as fast as passes over a large array
-
-
 def erf(x: Any) -> Any:
     """erf(x) = 2/sqrt(pi) * integral of exp(-t^2) from 0 to x, elementwise, in x's dtype.
 
@@ -182,12 +195,6 @@ def erf(x: Any) -> Any:
     Error against math.erf below 4e-15 in float64, 2e-7 in float32.
     """
     xp = array_module(x)
-    if xp is np and x.size > _ERF_BLOCK:
-        flat = x.reshape(-1)
-        out = np.empty_like(flat)
-        for start in range(0, flat.size, _ERF_BLOCK):
-            out[start : start + _ERF_BLOCK] = erf(flat[start : start + _ERF_BLOCK])
-        return out.reshape(x.shape)
     near_p, far_p = _erf_polynomials("float32" if x.dtype != "float64" else "float64")
     values = at_least_float32(x)
     a = xp.minimum(xp.abs(values), 6)
@@ -197,6 +204,38 @@ def erf(x: Any) -> Any:
     t = 1 / (1 + outside)
     far = 1 - xp.exp(-outside * outside) * _horner(far_p, (t - _T6) * (2 / (0.5 - _T6)) - 1)
     return xp.copysign(xp.where(a <= 1, near, far), values).astype(x.dtype, copy=False)
+
+
+# Phi(x) = (1 + tanh(x P(x^2))) / 2 within 2.9e-8 for |x| <= 6: reference/fit_normal_cdf.py.  Highest power first.
+_NORMAL_CDF = (1.75627849e-09, -1.32266323e-07, 3.96477379e-06, -5.53063207e-05, -3.25947336e-05, 0.0363330844, 0.797884942)
+
+
+def normal_cdf(x: Any, out: Any) -> None:
+    """out[...] = Phi(x) = (1 + erf(x / sqrt 2)) / 2, elementwise, out of x's dtype and shape.
+
+    In float32 the tanh of a polynomial, a fifth of the work of erf: NumPy's tanh costs as much as two multiplications.
+    Error below 2e-7 in float32, of which rounding is the larger part, and 4e-15 in float64; 0 and 1 from |x| = 6 on in float32.
+    """
+    xp = array_module(x)
+    if x.dtype == "float64":
+        out[...] = erf(x * math.sqrt(0.5))
+    elif x.dtype == "float32":
+        u = xp.clip(x, -6, 6)
+        s = u * u
+        xp.multiply(s, _NORMAL_CDF[0], out=out)
+        for c in _NORMAL_CDF[1:-1]:
+            out += c
+            out *= s
+        out += _NORMAL_CDF[-1]
+        out *= u
+        xp.tanh(out, out=out)
+    else:
+        exact = xp.empty(x.shape, dtype="float32")
+        normal_cdf(x.astype("float32"), exact)
+        out[...] = exact
+        return
+    out += 1
+    out *= 0.5
 
 
 def available_memory() -> int | None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from . import random, weights
 from .core import Tree, flatten, unflatten
-from .models import task_names
 
 
 def task_of(family: ModuleType, config: Any, settings: dict, tensors: Mapping[str, Any], *, where: str) -> str:
@@ -33,10 +32,10 @@ def _hub_names(family: ModuleType, config: Any, task: str) -> set[str]:
 
 
 def without_others(family: ModuleType, config: Any, task: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors without those that only other tasks' heads have."""
+    """The tensors without those of other heads, also of heads that another config would have."""
     if not hasattr(family, "TASKS"):
         return dict(tensors)
-    others = set().union(*(_hub_names(family, config, other) for other in task_names(family))) - _hub_names(family, config, task)
+    others = {rename.hub for rename in family.NAMES if rename.paths[0].startswith("head.")} - _hub_names(family, config, task)
     return {name: tensor for name, tensor in tensors.items() if name not in others}
 
 

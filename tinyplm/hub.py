@@ -158,7 +158,7 @@ def hub_name(family: ModuleType, name: str) -> str:
 def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str) -> dict[str, StoredTensor]:
     """Full names, without what the family ignores and without a tied head's second copy (which must be equal)."""
     given: dict[str, str] = {}  # full name: the name in the file
-    for name in weights.strip_ignored(list(tensors), family.IGNORED):
+    for name in weights.strip_ignored(list(tensors), (*family.IGNORED, *getattr(config, "ignored", ()))):
         newer = name
         for older, new in getattr(family, "OLDER", ()):
             newer = re.sub(older, new, newer)

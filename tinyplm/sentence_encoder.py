@@ -38,7 +38,7 @@ class SentenceEncoder:
     pooling     "mean" or "max" over all tokens, [CLS] and [SEP] too, or "cls": the first token's
     normalise   whether vectors get length 1
     max_length  tokens that are read of a text, special ones included; by default as many as the model and its tokenizer know
-    lowercase   whether texts become lower case before the tokenizer sees them
+    lowercase   whether texts become lower case before the tokenizer sees them, which then finds no "[SEP]" in them either
     """
 
     def __init__(self, model: EncoderModel, pooling: str = "mean", *, normalise: bool = True, max_length: int | None = None,

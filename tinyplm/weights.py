@@ -47,10 +47,13 @@ _OPERATIONS = {
 
 
 class Rename:
-    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both is the number of a layer, "{j}" of one within it."""
+    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both is the number of a layer, "{j}" of one within it.
 
-    def __init__(self, hub: str, *paths: str, operation: str | Operation = "copy") -> None:
-        self.hub, self.paths = hub, paths
+    beside: another leaf without which this name is not meant, for one of two names of a leaf.
+    """
+
+    def __init__(self, hub: str, *paths: str, operation: str | Operation = "copy", beside: str | None = None) -> None:
+        self.hub, self.paths, self.beside = hub, paths, beside
         self.operation = _OPERATIONS[operation] if isinstance(operation, str) else operation
 
 
@@ -79,8 +82,9 @@ def linear(hub: str, path: str) -> list[Rename]:
 def expand(names: list[Rename], leaves: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Operation]]:
     """(hub name, tree paths, operation) for every Rename and layer that the leaves have."""
     for rename in names:
-        for hub, *paths in _numbered([rename.hub, *rename.paths], leaves):
-            yield hub, paths, rename.operation
+        if rename.beside is None or rename.beside in leaves:
+            for hub, *paths in _numbered([rename.hub, *rename.paths], leaves):
+                yield hub, paths, rename.operation
 
 
 def _numbered(texts: list[str], leaves: Mapping[str, Any]) -> Iterator[list[str]]:

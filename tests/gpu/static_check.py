@@ -30,6 +30,7 @@ HOST_NUMPY = {
     "layers/cache.py": (),  # and of empty buffers
     "layers/position.py": ("arange",),  # the frequencies, a constant that depends on the width alone
     "layers/rope_scaling.py": ("arange", "clip", "ndarray"),  # frequencies: a few numbers from the config, made on the host
+    "layers/relative_buckets.py": tuple("ndarray arange abs maximum log float32 ceil sign where clip".split()),  # tables
     "models/rope.py": ("ndarray",),
     "models/model.py": ("asarray",),  # the border: lists of ids given by the user
 }

@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 import tinyplm
 from tests.interop.encoder_pair import CASES, FAMILIES, compare, compare_loss, full_name, inputs_for, pair
-from tests.interop.pair import assert_bit_equal, our_tensors
+from tests.interop.pair import assert_bit_equal, float64, our_tensors
 
 SHAPES = {
     "padded right": {},
@@ -23,12 +23,20 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize(("family", "task"), CASES)
-@pytest.mark.parametrize("shape", SHAPES)
+POOLED = ("sequence_classification", "multiple_choice", "pooled", "pretraining", "next_sentence")
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "shape"),
+    [(family, task, shape) for family, task in CASES for shape in SHAPES
+     if not (shape == "padded left" and task in POOLED and FAMILIES[family].empty)],
+)  # fmt: skip
 def test_outputs_and_gradients(tmp_path, family, task, shape):
     theirs, ours = pair(family, task, tmp_path)
     inputs = inputs_for(family, task, **SHAPES[shape])
-    exempt = ("self.query", "self.key", "attention.query", "attention.key", "q_lin", "k_lin") if shape == "one token" else ()
+    alone = ("self.query", "self.key", "attention.query", "attention.key", "q_lin", "k_lin", "rel_attn.q", "rel_attn.k",
+             "rel_attn.r", "seg_embed", *FAMILIES[family].one_token)  # fmt: skip
+    exempt = alone if shape == "one token" else ()
     compare(theirs, ours, inputs, exempt=exempt)
 
 
@@ -41,16 +49,19 @@ def test_three_heads_of_width_ten(tmp_path, family, task):
 @pytest.mark.parametrize(("family", "task"), [case for case in CASES if case[1] not in ("body", "pooled")])
 def test_losses(tmp_path, family, task):
     theirs, ours = pair(family, task, tmp_path)
-    exempt = ("classifier.bias",) if task == "multiple_choice" else ()  # added to all choices alike
-    compare_loss(theirs, ours, inputs_for(family, task), exempt=exempt)
+    exempt = ("classifier.bias", "logits_proj.bias") if task == "multiple_choice" else ()  # added to all choices alike
+    ends_in_padding = task == "question_answering" and FAMILIES[family].empty
+    compare_loss(theirs, ours, inputs_for(family, task, side="none" if ends_in_padding else "right"), exempt=exempt)
 
 
 @pytest.mark.parametrize(("family", "task"), CASES)
-def test_files_of_either_side(tmp_path, family, task):
+def test_files_of_either_side(tmp_path, monkeypatch, family, task):
     """Ours, written and read by transformers, has the same bits under the same names, and nothing else."""
     theirs, ours = pair(family, task, tmp_path / "theirs")
     tinyplm.save(ours, tmp_path / "ours")
-    again, report = type(theirs).from_pretrained(tmp_path / "ours", dtype=torch.float64, output_loading_info=True)
+    monkeypatch.setattr(torch, "FloatTensor", torch.DoubleTensor)  # of these XLNet makes its parameters, whatever the dtype
+    with float64():
+        again, report = type(theirs).from_pretrained(tmp_path / "ours", dtype=torch.float64, output_loading_info=True)
     if not (task == "body" and "pooled" in FAMILIES[family].module.TASKS):  # transformers adds a new pooler there
         assert not report["missing_keys"]
     assert not report["unexpected_keys"] and not report["mismatched_keys"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..backend import array_module, erf
+from ..backend import array_module, by_blocks, normal_cdf
 
 _SQRT_2_OVER_PI = 0.7978845608028654
 _GELU_CUBIC = 0.044715
-_SQRT_HALF = 0.7071067811865476
 _INV_SQRT_2PI = 0.3989422804014327
 
 
@@ -36,15 +35,28 @@ def gelu(x):
     Keeps x and Phi(x).   dx = dy * (Phi(x) + x phi(x)),   phi(x) = exp(-x^2 / 2) / sqrt(2 pi).
     """
     xp = array_module(x)
-    Phi = erf(x * _SQRT_HALF)
-    Phi += 1
-    Phi *= 0.5
+    y, Phi = xp.empty(x.shape, dtype=x.dtype), xp.empty(x.shape, dtype=x.dtype)
+
+    def forward(x, y, Phi):
+        normal_cdf(x, Phi)
+        xp.multiply(x, Phi, out=y)
 
     def backward(dy):
-        phi = xp.exp(x * x * -0.5) * _INV_SQRT_2PI  # 0 where x^2 overflows, as it should be
-        return dy * (Phi + x * phi)
+        def gradient(x, Phi, dy, dx):
+            xp.multiply(x, x, out=dx)
+            dx *= -0.5
+            xp.exp(dx, out=dx)  # 0 where x^2 overflows, as it should be
+            dx *= _INV_SQRT_2PI
+            dx *= x
+            dx += Phi
+            dx *= dy
 
-    return x * Phi, backward
+        dx = xp.empty(x.shape, dtype=x.dtype)
+        by_blocks(gradient, x, Phi, dy, dx)
+        return dx
+
+    by_blocks(forward, x, y, Phi)
+    return y, backward
 
 
 def gelu_tanh(x):
@@ -54,30 +66,39 @@ def gelu_tanh(x):
     dx = dy * (P + 2 P (1 - P) x du/dx),   du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2);   (1 - tanh^2 u) / 2 = 2 P (1 - P).
     """
     xp = array_module(x)
-    P = x * x
-    P *= _SQRT_2_OVER_PI * _GELU_CUBIC
-    P += _SQRT_2_OVER_PI
-    P *= x
-    xp.tanh(P, out=P)
-    P += 1
-    P *= 0.5
+    y, P = xp.empty(x.shape, dtype=x.dtype), xp.empty(x.shape, dtype=x.dtype)
+
+    def forward(x, y, P):
+        xp.multiply(x, x, out=P)
+        P *= _SQRT_2_OVER_PI * _GELU_CUBIC
+        P += _SQRT_2_OVER_PI
+        P *= x
+        xp.tanh(P, out=P)
+        P += 1
+        P *= 0.5
+        xp.multiply(x, P, out=y)
 
     def backward(dy):
-        # Where |x| > 10, P is exactly 0 or 1 (1 - tanh u < 2^-100), so P (1 - P) is 0 and comes first: x^2 alone would
-        # overflow, in float16 from 256 on, and 0 * inf is NaN.
-        dx = 1 - P
-        dx *= P
-        dx *= x
-        cubic = dx * x
-        cubic *= x
-        cubic *= 6 * _SQRT_2_OVER_PI * _GELU_CUBIC
-        dx *= 2 * _SQRT_2_OVER_PI
-        dx += cubic
-        dx += P
-        dx *= dy
+        def gradient(x, P, dy, dx):
+            # Where |x| > 10, P is exactly 0 or 1 (1 - tanh u < 2^-100), so P (1 - P) is 0 and comes first: x^2 alone would
+            # overflow, in float16 from 256 on, and 0 * inf is NaN.
+            xp.subtract(1, P, out=dx)
+            dx *= P
+            dx *= x
+            cubic = dx * x
+            cubic *= x
+            cubic *= 6 * _SQRT_2_OVER_PI * _GELU_CUBIC
+            dx *= 2 * _SQRT_2_OVER_PI
+            dx += cubic
+            dx += P
+            dx *= dy
+
+        dx = xp.empty(x.shape, dtype=x.dtype)
+        by_blocks(gradient, x, P, dy, dx)
         return dx
 
-    return x * P, backward
+    by_blocks(forward, x, y, P)
+    return y, backward
 
 
 def silu(x):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..backend import at_least_float32
+from ..backend import array_module, at_least_float32, by_blocks
 
 
 def _mean(x):
@@ -37,19 +37,25 @@ def layernorm(x, gamma, beta=None, *, eps=1e-5):
         y += beta
 
     def backward(dy):
-        dy = at_least_float32(dy)
-        xhat = x - mean
-        xhat *= r
-        dxhat = dy * gamma
-        products = dy * xhat
-        dgamma = _sum_leading(products).astype(gamma.dtype, copy=False)
-        dbeta = None if beta is None else _sum_leading(dy).astype(beta.dtype, copy=False)
-        products *= gamma  # now dxhat * xhat
-        xhat *= _mean(products)
-        xhat += _mean(dxhat)
-        dxhat -= xhat
-        dxhat *= r
-        return dxhat.astype(x.dtype, copy=False), dgamma, dbeta
+        def gradient(x, mean, r, dy, dx):
+            dy = at_least_float32(dy)
+            xhat = x - mean
+            xhat *= r
+            products = dy * xhat
+            sums[0] += products.sum(axis=0)
+            sums[1] += dy.sum(axis=0)
+            xhat *= products @ share  # mean(dxhat * xhat), as one product with a vector
+            xhat += dy @ share  # mean(dxhat)
+            xp.multiply(dy, gamma, out=dx)  # now dxhat
+            dx -= xhat
+            dx *= r
+
+        xp, number = array_module(x), mean.dtype
+        share = gamma.astype(number)[:, None] / len(gamma)
+        sums, dx = xp.zeros((2, len(gamma)), dtype=number), xp.empty(x.shape, dtype=number)
+        by_blocks(gradient, x, mean, r, dy, dx)
+        dgamma, dbeta = sums.astype(gamma.dtype, copy=False)
+        return dx.astype(x.dtype, copy=False), dgamma, None if beta is None else dbeta
 
     return y.astype(x.dtype, copy=False), backward
 

@@ -7,8 +7,9 @@ from types import ModuleType
 from typing import Any
 
 # model_type of config.json -> module of this package
-FAMILIES = {"albert": "albert", "bert": "bert", "camembert": "camembert", "distilbert": "distilbert", "gpt2": "gpt2",
-            "llama": "llama", "roberta": "roberta", "xlm-roberta": "xlm_roberta"}  # fmt: skip
+FAMILIES = {"albert": "albert", "bert": "bert", "camembert": "camembert", "deberta": "deberta", "deberta-v2": "deberta_v2",
+            "distilbert": "distilbert", "gpt2": "gpt2", "llama": "llama", "roberta": "roberta",
+            "xlm-roberta": "xlm_roberta", "xlnet": "xlnet"}  # fmt: skip
 
 
 def family(model_type: str) -> ModuleType:

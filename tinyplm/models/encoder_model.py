@@ -61,7 +61,7 @@ class EncoderModel(Model):
         context = self.config.context
         if context is not None and T > context:
             raise ValueError(f"a sequence of {T} tokens is longer than the context of {context}")
-        known = {"attention_mask", "position_ids", *self.family.INPUTS}
+        known = {"attention_mask", *self.family.INPUTS, *(["position_ids"] if "positions" in self.params["body"] else [])}
         arrays = {}
         for name, values in others.items():
             if name in encoder.STACKING:
@@ -73,7 +73,9 @@ class EncoderModel(Model):
         return self._moved({"input_ids": input_ids, "inputs_embeds": inputs_embeds, **arrays})
 
     def _checked(self, name: str, a: Any, B: int, T: int) -> Any:
-        """A mask, or numbers of positions or token types."""
+        """A mask, or numbers of positions or token types; what has a shape of its own is left to the family's body."""
+        if name in getattr(self.family, "OWN_SHAPES", ()):
+            return a
         expected = ((T,), (B, T)) if name == "position_ids" else ((B, T),)
         if a.shape not in expected:
             raise ValueError(f"{name}: expected shape {' or '.join(map(str, expected))}, got {a.shape}")

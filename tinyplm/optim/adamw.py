@@ -15,8 +15,8 @@ _BLOCK = 1 << 17  # elements worked on at a time on the host, so that the tempor
 
 
 def decays_by_default(path: str, array: Any) -> bool:
-    """Weight decay for the matrices of linear layers: not for vectors (norms, biases), nor for embedding tables."""
-    return array.ndim >= 2 and not any(word in path for word in ("tokens", "positions", "segments"))
+    """Weight decay for the matrices of linear layers: not for vectors (norms), biases of any shape, nor embedding tables."""
+    return array.ndim >= 2 and not any(word in path for word in ("tokens", "positions", "segments", "bias"))
 
 
 class _Group(NamedTuple):

@@ -1,0 +1,46 @@
+"""Convolution along the sequence."""
+
+import numpy as np
+
+from reference.layers.norm import layernorm
+
+
+def convolution(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None, *, groups: int = 1) -> np.ndarray:
+    """y[n, t, j] = sum_i sum_d x[n, t + i - (K - 1) / 2, g I + d] W[i, d, j] + b[j],   g the group of j; x = 0 outside.
+
+    The channels are cut into groups: the I inputs of group g belong to its outputs alone.
+    x (B, T, groups * I), W (K, I, O) with K odd, b (O,) or None -> y (B, T, O).    (a cross-correlation)
+    """
+    x = np.asarray(x, dtype=np.float64)
+    K, I, O = W.shape  # noqa: E741
+    B, T, _ = x.shape
+    y = np.zeros((B, T, O))
+    for n, t, j in np.ndindex(B, T, O):
+        group = j // (O // groups)
+        for i in range(K):
+            place = t + i - (K - 1) // 2
+            if 0 <= place < T:
+                for d in range(I):
+                    y[n, t, j] += x[n, place, group * I + d] * W[i, d, j]
+        if b is not None:
+            y[n, t, j] += b[j]
+    return y
+
+
+def convolution_layer(p: dict, x: np.ndarray, residual: np.ndarray, *, activation, eps: float, groups: int = 1, real=None):
+    """y = layernorm(residual + activation(convolution(x))) at real tokens, 0 at padding.
+
+    DeBERTa v2's first layer, from its released code: x is the input of the layer and residual its output.  No dropout here.
+    p: W (K, I, D), b, gamma and beta (D,); x and residual (B, T, D), real (B, T) booleans or None for all -> y (B, T, D).
+    """
+    c = convolution(x, p["W"], p["b"], groups=groups)
+    B, T, _ = c.shape
+    total = np.zeros(c.shape)
+    a = activation(c)
+    for i in np.ndindex(c.shape):
+        total[i] = residual[i] + a[i]
+    y = layernorm(total, p["gamma"], p["beta"], eps=eps)
+    for n, t in np.ndindex(B, T):
+        if real is not None and not real[n, t]:
+            y[n, t] = 0.0
+    return y

@@ -1,0 +1,40 @@
+# ruff: noqa: E402 - imports follow importorskip
+"""Published sizes and default configs of encoders against transformers; nothing is allocated there either."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+
+from tests.interop.encoder_pair import FAMILIES
+from tinyplm.models.config import to_dict
+from tinyplm.weights import count_parameters
+
+SIZES = [(name, size) for name, row in FAMILIES.items() for size in row.module.SIZES]
+
+
+@pytest.mark.parametrize(("family", "size"), SIZES)
+@pytest.mark.parametrize("task", ["masked_lm", "sequence_classification"])
+def test_parameter_counts(family, size, task):
+    row = FAMILIES[family]
+    config = row.module.SIZES[size]
+    settings = {name: value for name, value in to_dict(config).items() if value is not None and name != "model_type"}
+    with torch.device("meta"):
+        theirs = getattr(transformers, row.module.TASKS[task].architecture)(row.config(**settings))
+    assert count_parameters(row.module.shapes(config, task)) == sum(p.numel() for p in theirs.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_default_configs(family):
+    row = FAMILIES[family]
+    theirs = row.config()
+    assert row.module.Config.MODEL_TYPE == theirs.model_type
+    for field in dataclasses.fields(row.module.Config):
+        if field.name not in ("source", "id2label", "label2id", "problem_type", "position_embedding_type"):
+            assert getattr(theirs, field.name) == field.default, field.name
+    assert theirs.num_labels == row.module.Config().num_labels

@@ -1,0 +1,31 @@
+"""The memory of Transformer-XL and XLNet: the states that entered each layer, of the tokens of earlier segments.
+
+Dai et al. 2019, sec. 3.2.  mems (B, L, N, D): N earlier tokens for each of L layers.  No gradient flows through them.
+"""
+
+from __future__ import annotations
+
+from ..backend import array_module
+
+
+def length(mems, shape: tuple[int, int, int]) -> int:
+    """N, how many earlier tokens there are, 0 for None; ValueError unless mems fit B, L, D = shape."""
+    B, L, D = shape
+    if mems is None:
+        return 0
+    if mems.ndim != 4 or (*mems.shape[:2], mems.shape[3]) != shape:
+        raise ValueError(f"mems: expected shape ({B}, {L}, earlier tokens, {D}), got {mems.shape}")
+    return mems.shape[2]
+
+
+def extended(mems, entered, *, longest: int | None = None, first: int | None = None):
+    """The memory for the next segment: mems, then the states (B, T, D) that entered each layer now, the last `longest` of both.
+
+    first: of the T states the first so many, where segments overlap and the next one begins there.  None or 0: all.
+    """
+    xp = array_module(entered[0])
+    known = xp.stack(entered, axis=1)
+    known = known[:, :, : first or known.shape[2]]
+    if mems is not None:
+        known = xp.concatenate([mems, known], axis=2)
+    return known[:, :, -(longest or known.shape[2]) :]
