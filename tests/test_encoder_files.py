@@ -12,10 +12,13 @@ import tinyplm
 from tests.encoder_families import CASES, FAMILIES, batch, tiny
 from tests.laws import equal
 from tinyplm.core import flatten
+from tinyplm.models.config import to_dict
+from tinyplm.tensor_files import read_safetensors, write_safetensors
 
 FIRST = {name: next(iter(row.module.TASKS)) for name, row in FAMILIES.items()}  # the task of a language model
 POSITIONS = [name for name in FAMILIES if "positions" in tiny(name).params["body"]]
 CHOICES = [name for name, row in FAMILIES.items() if "multiple_choice" in row.module.TASKS]
+CLASSIFIERS = ("sequence_classification", "token_classification", "multiple_choice")
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_task = pytest.mark.parametrize(("family", "task"), CASES)
 
@@ -25,6 +28,13 @@ def change_config(folder, **changes):
     file = folder / "config.json"
     settings = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({name: value for name, value in settings.items() if value is not None}))
+
+
+def rename_tensors(folder, names):
+    """Tensors of model.safetensors under other names, {old: new}."""
+    file = folder / "model.safetensors"
+    tensors = {names.get(name, name): np.array(a) for name, a in read_safetensors(file)[0].items()}
+    write_safetensors(file, tensors, dict.fromkeys(tensors, "F64"))
 
 
 # ------------------------------------------------------------------------------------------------------------- folders
@@ -90,17 +100,51 @@ def test_labels_are_named_when_a_file_is_taken_over(tmp_path, family):
 @each_family
 def test_a_file_of_the_bare_body_lacks_the_prefix(tmp_path, family):
     """As transformers writes it."""
-    from tinyplm.tensor_files import read_safetensors, write_safetensors
-
     model = tiny(family, "body")
     tinyplm.save(model, tmp_path)
-    file, prefix = tmp_path / "model.safetensors", model.family.PREFIX
-    tensors = {name: np.array(a) for name, a in read_safetensors(file)[0].items()}
-    assert all(name.startswith(prefix) for name in tensors)
-    short = {name.removeprefix(prefix): a for name, a in tensors.items()}
-    write_safetensors(file, short, dict.fromkeys(short, "F64"))
+    prefix = model.family.PREFIX
+    names = list(read_safetensors(tmp_path / "model.safetensors")[0])
+    assert all(name.startswith(prefix) for name in names)
+    rename_tensors(tmp_path, {name: name.removeprefix(prefix) for name in names})
     assert equal(tinyplm.load(tmp_path).params, model.params)
     assert equal(tinyplm.load(tmp_path, task=FIRST[family]).params["body"], model.params["body"])
+
+
+@pytest.mark.parametrize(("family", "copy"), [(name, copy) for name, row in FAMILIES.items() for copy in row.module.TIED])
+def test_a_tied_tensor_may_stand_in_the_file_under_either_name(tmp_path, family, copy):
+    """Which of two names a shared tensor is written under is up to the writer."""
+    model = tiny(family)
+    tinyplm.save(model, tmp_path)
+    rename_tensors(tmp_path, {model.family.TIED[copy]: copy})
+    assert equal(tinyplm.load(tmp_path).params, model.params)
+    assert equal(tinyplm.load(tmp_path, task="body").params["body"], model.params["body"])
+
+
+LABELLED = [(name, a, b) for name, row in FAMILIES.items() for a in CLASSIFIERS for b in CLASSIFIERS
+            if a != b and {a, b} <= row.module.TASKS.keys()]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "task", "other"), LABELLED)
+def test_the_classifier_of_another_task_is_left_out(tmp_path, family, task, other):
+    """It has the same name in many files; what comes before it may be of use."""
+    source = tiny(family, task)
+    tinyplm.save(source, tmp_path)
+    model = tinyplm.load(tmp_path, task=other)
+    assert equal(model.params["body"], source.params["body"])
+    known, heads = flatten(source.params), flatten(model.params["head"], "head")
+    taken = {path for path in heads if path.startswith("head.pooler.") and path in known}
+    assert set(model.fresh) == set(heads) - taken and all(np.array_equal(heads[path], known[path]) for path in taken)
+
+
+@each_family
+def test_the_number_of_labels_in_a_file_follows_their_names(tmp_path, family):
+    """transformers takes the number where both are there and differ."""
+    tinyplm.save(tiny(family), tmp_path)
+    change_config(tmp_path, num_labels=2, id2label=None, label2id=None)
+    model = tinyplm.load(tmp_path, task="sequence_classification")
+    assert model.config.num_labels == 2 and to_dict(model.config)["num_labels"] == 2
+    model = tinyplm.load(tmp_path, task="sequence_classification", labels=["a", "b", "c", "d"])
+    assert model.config.num_labels == 4 and to_dict(model.config)["num_labels"] == 4
 
 
 @each_family
