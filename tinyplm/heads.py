@@ -31,12 +31,27 @@ def _hub_names(family: ModuleType, config: Any, task: str) -> set[str]:
     return {hub for hub, _, _ in weights.expand(family.NAMES, flatten(family.shapes(config, task)))}
 
 
-def without_others(family: ModuleType, config: Any, task: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors without those of other heads, also of heads that another config would have."""
+def without_others(family: ModuleType, config: Any, task: str, settings: dict, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors without those of other heads, also of heads that another config would have.
+
+    Heads may have names in common: "classifier" is of sequences, of tokens or of choices.  Where the file's architecture has
+    another part, or one of another shape, under a name of this task's head, that is another head's.
+    """
     if not hasattr(family, "TASKS"):
         return dict(tensors)
-    others = {rename.hub for rename in family.NAMES if rename.paths[0].startswith("head.")} - _hub_names(family, config, task)
+    own = _head_parts(family, config, task)
+    others = {rename.hub for rename in family.NAMES if rename.paths[0].startswith("head.")} - own.keys()
+    of_file = [name for name, t in family.TASKS.items() if t.architecture in (settings.get("architectures") or [])[:1]]
+    if of_file and task not in of_file:
+        others |= {hub for hub, part in _head_parts(family, config, of_file[0]).items() if own.get(hub) != part}
     return {name: tensor for name, tensor in tensors.items() if name not in others}
+
+
+def _head_parts(family: ModuleType, config: Any, task: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
+    """{hub name: (tree paths, shape)} of a task's head."""
+    leaves = flatten(family.shapes(config, task))
+    return {hub: (paths, tuple(operation.hub_shape([leaves[path] for path in paths])))
+            for hub, paths, operation in weights.expand(family.NAMES, leaves) if paths[0].startswith("head.")}  # fmt: skip
 
 
 def fresh_parameters(family: ModuleType, config: Any, shapes: Tree, tensors: Mapping[str, Any], *, key: int) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     tensors, where = open_folder(folder)
     tensors = normalise_names(family, config, tensors, where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
-    tensors = heads.without_others(family, config, task, tensors)
+    tensors = heads.without_others(family, config, task, settings, tensors)
     shapes = shapes_of(family, config, task)
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     params = weights.to_tree(tensors, family.NAMES, heads.without(shapes, fresh), where=where, dtype=dtype)
@@ -156,7 +156,7 @@ def hub_name(family: ModuleType, name: str) -> str:
 
 
 def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str) -> dict[str, StoredTensor]:
-    """Full names, without what the family ignores and without a tied head's second copy (which must be equal)."""
+    """Full names, without what the family ignores; of a tied head's copies, which must be equal, one."""
     given: dict[str, str] = {}  # full name: the name in the file
     for name in weights.strip_ignored(list(tensors), (*family.IGNORED, *getattr(config, "ignored", ()))):
         newer = name
@@ -167,8 +167,10 @@ def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTe
             raise ValueError(f"{where}: {other} and {name} are the same tensor, expected one of them")
     tensors = {full: tensors[name] for full, name in given.items()}
     for copy, original in family.TIED.items():
-        twice = config.tie_word_embeddings and copy in tensors and original in tensors
-        if twice and not tensors.pop(copy).equals(tensors[original]):
+        if not config.tie_word_embeddings or copy not in tensors:
+            continue
+        second = tensors.pop(copy)
+        if not second.equals(tensors.setdefault(original, second)):
             raise ValueError(f"{where}: {copy} differs from {original}, but config.json has tie_word_embeddings = true")
     return tensors
 

@@ -41,6 +41,8 @@ def to_dict(config: Any) -> dict[str, Any]:
     for alias, name in type(config).ALIASES.items():
         if alias in out:
             out[alias] = getattr(config, name)
+    if "num_labels" in out and out.get("id2label") is not None:  # of the two, transformers believes the number
+        out["num_labels"] = len(out["id2label"])
     return {"model_type": type(config).MODEL_TYPE, **out}
 
 
