@@ -233,6 +233,8 @@ def test_token_types_are_for_families_that_have_them(family):
         assert equal(model([[2, 3]], token_type_ids=[[0, 0]])[0], model([[2, 3]])[0])
         with pytest.raises(ValueError, match="token type id 2 is out of range: expected 0 to 1"):
             model([[2, 3]], token_type_ids=[[0, 2]])
+        with pytest.raises(ValueError, match="token type id 2 is out of range: expected 0 to 1"):
+            model.loss(input_ids=np.array([[2, 3]]), token_type_ids=np.array([[0, 2]]), targets={"logits": np.array([[2, 3]])})
     with pytest.raises(ValueError, match=re.escape("token_type_ids: expected shape (1, 2), got (2,)")):
         model([[2, 3]], token_type_ids=[0, 1])
 
