@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.encoder_families import CASES, FAMILIES, TRAINED, VARIANTS, apart, batch, padding, random_like, targets_for, tiny
+from tests.encoder_families import (
+    CASES,
+    FAMILIES,
+    TRAINED,
+    VARIANTS,
+    apart,
+    batch,
+    keys_of_masks,
+    padding,
+    random_like,
+    targets_for,
+    tiny,
+)
 from tests.laws import equal, leaves, relative_error
 from tinyplm import models, random
 from tinyplm.backend import to_device, to_host
@@ -356,6 +368,17 @@ def test_every_dropout_rate_is_used(family, rate, task):
     outputs = [one(**batch(model), key=1)[0] for one in (model, alone)]
     assert equal(outputs[0], model(**batch(model))[0])
     assert any(not np.array_equal(outputs[0][name], outputs[1][name]) for name in outputs[0])
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "variant"), [*((*case, "") for case in CASES), *((name, None, variant) for name, variant in VARIANTS)]
+)
+def test_every_mask_has_a_key_of_its_own(monkeypatch, family, task, variant):
+    """In all layers, in all blocks of a group, in the head."""
+    rates = dict.fromkeys(FAMILIES[family].dropout, 0.2)
+    model = tiny(family, task, **{**FAMILIES[family].variants.get(variant, {}), **rates})
+    keys = keys_of_masks(monkeypatch, lambda: model(**batch(model), key=1))
+    assert len(set(keys)) == len(keys) > 2 * len(model.params["body"]["layers"])
 
 
 @pytest.mark.parametrize("family", [name for name, task in CASES if task == "multiple_choice"])
