@@ -69,13 +69,16 @@ def test_a_pretrained_body_gets_the_head_of_another_task(tmp_path, family, task)
     source = tiny(family)
     tinyplm.save(source, tmp_path)
     model = tinyplm.load(tmp_path, task=task, key=5)
-    assert model.task == task and equal(model.params["body"], source.params["body"]) and model.dtype == np.float64
+    assert model.task == task and equal(model.params["body"], source.params["body"])
+    assert all(a.dtype == np.float64 for a in flatten(model.params).values())
     heads = flatten(model.params["head"], "head")
     taken = {path for path in heads if path in flatten(source.params)}
     assert set(model.fresh) == set(heads) - taken and (task == FIRST[family] or not taken or task == "pretraining")
     assert all(np.array_equal(heads[path], flatten(source.params)[path]) for path in taken)
     for path in model.fresh:
         assert heads[path].any() == (".W" in path or "gamma" in path), path
+    drawn = [heads[path].ravel() for path in model.fresh if ".W" in path]
+    assert not drawn or len(np.unique(np.concatenate(drawn))) == sum(map(len, drawn)), "each has a key of its own"
     if any(".W" in path for path in model.fresh):
         assert equal(tinyplm.load(tmp_path, task=task, key=5).params, model.params)
         assert not equal(tinyplm.load(tmp_path, task=task, key=6).params, model.params)
@@ -93,6 +96,8 @@ def test_labels_are_named_when_a_file_is_taken_over(tmp_path, family):
     assert tinyplm.load(tmp_path / "tagger").config.id2label == model.config.id2label
     with pytest.raises(ValueError, match="labels: expected different names, at least one, got"):
         tinyplm.load(tmp_path, task="token_classification", labels=["O", "O"])
+    with pytest.raises(ValueError, match=r"labels: expected different names, at least one, got \[\]"):
+        tinyplm.load(tmp_path, task="token_classification", labels=[])
     with pytest.raises(ValueError, match=r"has shape \(4, 6\), expected \(2, 6\)"):
         tinyplm.load(tmp_path / "tagger", labels=["O", "B"])
 
@@ -233,6 +238,8 @@ def test_token_types_are_for_families_that_have_them(family):
         assert equal(model([[2, 3]], token_type_ids=[[0, 0]])[0], model([[2, 3]])[0])
         with pytest.raises(ValueError, match="token type id 2 is out of range: expected 0 to 1"):
             model([[2, 3]], token_type_ids=[[0, 2]])
+        with pytest.raises(ValueError, match="token type id 2 is out of range: expected 0 to 1"):
+            model.loss(input_ids=np.array([[2, 3]]), token_type_ids=np.array([[0, 2]]), targets={"logits": np.array([[2, 3]])})
     with pytest.raises(ValueError, match=re.escape("token_type_ids: expected shape (1, 2), got (2,)")):
         model([[2, 3]], token_type_ids=[0, 1])
 

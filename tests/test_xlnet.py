@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tinyplm
+from tests.encoder_families import keys_of_masks
 from tests.laws import equal, leaves, random_like
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, shards, tree_map, unflatten
@@ -220,6 +221,12 @@ def test_loss_in_parts_is_the_loss():
     assert value == value_too and parts.keys() == expected.keys()
     for path, g in expected.items():
         assert np.allclose(parts[path], g, rtol=1e-12, atol=1e-12), path
+
+
+def test_every_mask_of_both_streams_has_a_key_of_its_own(monkeypatch):
+    model = tiny(dropout=0.2)
+    keys = keys_of_masks(monkeypatch, lambda: model(**permuted()[0], key=1))
+    assert len(set(keys)) == len(keys) > 5 * model.config.n_layer
 
 
 def test_dropout_is_the_same_however_the_batch_is_sharded_and_recomputed():
