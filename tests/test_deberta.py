@@ -1,4 +1,4 @@
-"""What DeBERTa has of its own: published sizes, configs, padding, and the enhanced mask decoder."""
+"""What DeBERTa has of its own: configs, padding, and the enhanced mask decoder."""
 
 from __future__ import annotations
 

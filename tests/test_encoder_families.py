@@ -29,6 +29,9 @@ COUNTS = {
                {"base": 11221680, "large": 16795824, "xlarge": 54821040, "xxlarge": 206368944}.items()},
     "distilbert": {"distilbert-base-uncased": 66985530, "distilbert-base-cased": 65812036,
                    "distilbert-base-multilingual-cased": 135445755},
+    "deberta": {"deberta-base": 139244121, "deberta-large": 406264921, "deberta-xlarge": 758905945},
+    "deberta-v2": {"deberta-v2-xlarge": 887085156, "deberta-v2-xxlarge": 1567041636, "deberta-v3-xsmall": 70958820,
+                   "deberta-v3-small": 142024548, "deberta-v3-base": 184551780, "deberta-v3-large": 435191908},
 }  # fmt: skip
 
 
