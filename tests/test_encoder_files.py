@@ -142,6 +142,24 @@ def test_the_classifier_of_another_task_is_left_out(tmp_path, family, task, othe
 
 
 @each_family
+def test_a_file_with_the_ends_of_an_answer_names_no_labels(tmp_path, family):
+    """transformers gives that head an output for each, and can read two only."""
+    tinyplm.save(tiny(family), tmp_path)
+    change_config(tmp_path, num_labels=3)
+    model = tinyplm.load(tmp_path, task="question_answering")
+    assert model.config.num_labels == 2 and not {"num_labels", "id2label", "label2id"} & to_dict(model.config).keys()
+    two = dict(zip("01", "ab"))
+    assert tiny(family, "question_answering", id2label=two).config.id2label == two
+    assert tinyplm.load(tmp_path).config.num_labels == 3
+
+
+def test_a_decoder_has_no_labels(tmp_path):
+    tinyplm.save(tinyplm.create("gpt2", n_layer=1, n_embd=4, n_head=2, vocab_size=7, n_positions=5), tmp_path)
+    with pytest.raises(ValueError, match="config.json: labels are for classifiers, and gpt2 has none"):
+        tinyplm.load(tmp_path, labels=["a", "b"])
+
+
+@each_family
 def test_the_number_of_labels_in_a_file_follows_their_names(tmp_path, family):
     """transformers takes the number where both are there and differ."""
     tinyplm.save(tiny(family), tmp_path)
@@ -157,6 +175,7 @@ def test_the_number_of_labels_in_a_file_follows_their_names(tmp_path, family):
     ("changes", "message"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "architecture 'GPT2LMHeadModel' is not supported; expected one of {first}, "),
+        ({"architectures": "BertModel"}, "architectures of config.json must be a list, got 'BertModel'"),
         ({"id2label": {"1": "red", "2": "green"}}, "id2label must number the labels from 0 on, got {{'1': 'red', '2': 'green'}}"),
         ({"id2label": {}}, "id2label must number the labels from 0 on, got {{}}"),
         ({"id2label": None, "num_labels": 0}, "num_labels must be a positive integer, got 0"),

@@ -19,6 +19,8 @@ def task_of(family: ModuleType, config: Any, settings: dict, tensors: Mapping[st
     if not hasattr(family, "TASKS"):
         return "causal_lm"
     named = settings.get("architectures") or [family.TASKS["body"].architecture]
+    if not isinstance(named, list):
+        raise ValueError(f"{where}: architectures of config.json must be a list, got {named!r:.80}")
     fitting = [task for task, t in family.TASKS.items() if t.architecture == named[0]]
     if not fitting:
         known = ", ".join(dict.fromkeys(t.architecture for t in family.TASKS.values()))
