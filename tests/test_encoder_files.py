@@ -125,6 +125,18 @@ def test_a_tied_tensor_may_stand_in_the_file_under_either_name(tmp_path, family,
     assert equal(tinyplm.load(tmp_path, task="body").params["body"], model.params["body"])
 
 
+@pytest.mark.parametrize("family", [name for name, row in FAMILIES.items() if hasattr(row.module, "OLDER")])
+def test_norms_under_their_names_of_2018(tmp_path, family):
+    model = tiny(family)
+    tinyplm.save(model, tmp_path)
+    names = list(read_safetensors(tmp_path / "model.safetensors")[0])
+    older = {name: re.sub("LayerNorm.bias$", "LayerNorm.beta", re.sub("LayerNorm.weight$", "LayerNorm.gamma", name))
+             for name in names}  # fmt: skip
+    rename_tensors(tmp_path, older)
+    assert sum(name.endswith((".gamma", ".beta")) for name in older.values()) == sum("LayerNorm" in name for name in names) > 0
+    assert equal(tinyplm.load(tmp_path).params, model.params)
+
+
 LABELLED = [(name, a, b) for name, row in FAMILIES.items() for a in CLASSIFIERS for b in CLASSIFIERS
             if a != b and {a, b} <= row.module.TASKS.keys()]  # fmt: skip
 
