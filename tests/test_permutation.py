@@ -99,6 +99,15 @@ def test_samples_do_not_leak(T, seed, M, data):
     assert all(np.array_equal(sample[name], again[name]) for name in sample)
 
 
+def test_beyond_the_predictions_the_last_in_the_order_become_context():
+    """Of predictions one after the other, each hides those that come later: the three that hide most are kept."""
+    ids = np.arange(30)
+    many, few = (permutation_sample(ids, ids * 0, predictions=M, key=key(4), K=2) for M in (30, 3))
+    places, kept = (sample["targets"][sample["targets"] >= 0] for sample in (many, few))
+    later = many["perm_mask"][np.ix_(places, places)].sum(axis=1)
+    assert len(places) > 6 and set(kept) == set(places[np.argsort(-later)[:3]])
+
+
 def test_spans_and_their_share():
     T, K = 60_000, 6
     predicted = predicted_spans(T, K=K, longest=5, key=key(0))

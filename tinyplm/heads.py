@@ -44,7 +44,7 @@ def without_others(family: ModuleType, config: Any, task: str, settings: dict, t
     own = _head_parts(family, config, task)
     others = {rename.hub for rename in family.NAMES if rename.paths[0].startswith("head.")} - own.keys()
     of_file = [name for name, t in family.TASKS.items() if t.architecture in (settings.get("architectures") or [])[:1]]
-    if of_file and task not in of_file:
+    if of_file:
         others |= {hub for hub, part in _head_parts(family, config, of_file[0]).items() if own.get(hub) != part}
     return {name: tensor for name, tensor in tensors.items() if name not in others}
 
