@@ -213,14 +213,14 @@ def bag_of_words(parts: list[list[Example]], unlabelled: list[str], classes: int
     return balanced_accuracy(found[int(np.argmax(right))][1], test, classes)
 
 
-def neural(model: EncoderModel, parts: list[list[Example]], classes: int, options: argparse.Namespace, rate: float, seed: int
-           ) -> float:  # fmt: skip
-    """Balanced accuracy of a BERT after fine-tuning."""
+def neural(model: EncoderModel, parts: list[list[Example]], classes: int, options: argparse.Namespace, *, rate: float,
+           updates: int, seed: int) -> float:  # fmt: skip
+    """Balanced accuracy of a BERT after fine-tuning for about so many updates, at least 3 epochs."""
     length = min(options.context, model.config.context)
     training, validation, test = (
         classification(model, [e.text for e in part], [e.label for e in part], max_length=length) for part in parts
     )
-    epochs = max(3, round(options.updates * options.batch / len(training)))
+    epochs = max(3, round(updates * options.batch / len(training)))
     settings = TuningSettings(epochs=epochs, batch_size=options.batch, learning_rate=rate, seed=seed, workers=options.workers,
                               patience=max(2, epochs // 4))  # fmt: skip
     finetune(model, training, validation, settings, progress=False)
@@ -260,12 +260,13 @@ def compare(folder: Path, parts: tuple[list[Example], ...], packages: list[str],
                     found = bag_of_words(samples, [e.text for e in training], len(packages))
                 else:
                     model = tinyplm.load(folder, task="sequence_classification", labels=packages, key=seed)
+                    fit = {"rate": options.lr, "updates": options.updates, "seed": seed}
                     if method == "from scratch":
                         tokenizer = model.tokenizer
                         model = small_bert(options, tokenizer.vocab_size, model.task, seed, **labels(packages))
                         model.tokenizer = tokenizer
-                    rate = options.scratch_lr if method == "from scratch" else options.lr
-                    found = neural(model, samples, len(packages), options, rate, seed)
+                        fit |= {"rate": options.scratch_lr, "updates": options.scratch_updates}
+                    found = neural(model, samples, len(packages), options, **fit)
                 results.setdefault((method, count), []).append(found)
                 print(
                     f"{count:>6} labels, seed {seed}  {method:<14}{found:>7.1%}  ({time.perf_counter() - start:.0f} s)",
@@ -334,13 +335,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", help="a folder with a pretrained BERT; by default the installed MiniLM")
     parser.add_argument("--pretrain", type=int, default=0, metavar="STEPS", help="pretrain a small BERT in place of --model")
-    parser.add_argument("--size", choices=SIZES, default="small", help="of the small BERT")
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="of the small BERT")
     parser.add_argument("--vocabulary", type=int, default=4096, help="entries of the tokenizer with --pretrain")
     parser.add_argument("--context", type=int, default=64, help="tokens a sample")
     parser.add_argument("--classes", type=int, default=8, help="packages to tell apart")
     parser.add_argument("--labels", type=int, nargs="+", default=[50, 200, 1000], help="numbers of labelled samples")
     parser.add_argument("--seeds", type=int, default=3, help="draws of the labelled samples")
-    parser.add_argument("--updates", type=int, default=100, help="of fine-tuning, about; at least 3 epochs")
+    parser.add_argument("--updates", type=int, default=80, help="of the pretrained BERT, about; at least 3 epochs")
+    parser.add_argument("--scratch-updates", type=int, default=400, help="from scratch")
     parser.add_argument("--batch", type=int, default=16, help="samples an update")
     parser.add_argument("--lr", type=float, default=2e-4, help="peak learning rate of the pretrained BERT")
     parser.add_argument("--scratch-lr", type=float, default=1e-3, help="peak learning rate from scratch")
@@ -348,10 +350,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
     parser.add_argument("--out", default="out-classifier", help="folder for everything that is made")
     options = parser.parse_args()
-    least = {"pretrain": 0, "vocabulary": 100, "context": 8, "classes": 2, "seeds": 1, "updates": 1, "batch": 1, "workers": 1}
+    least = {"pretrain": 0, "vocabulary": 100, "context": 8, "classes": 2, "seeds": 1, "updates": 1, "batch": 1, "workers": 1,
+             "scratch_updates": 1}  # fmt: skip
     for name, value in {name: getattr(options, name) for name in least}.items():
         if value < least[name]:
-            raise ValueError(f"--{name} must be at least {least[name]}, got {value}")
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least[name]}, got {value}")
     if min(options.labels) < options.classes:
         raise ValueError(f"--labels {min(options.labels)}: expected at least one sample of each of {options.classes} packages")
     return options

@@ -360,6 +360,7 @@ def normal_cdf(x):
     return out
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # of x^2, which is meant
 def test_normal_cdf_against_math():
     """In float32 the last sum rounds by 2^-24 at most, and the 14 operations of the argument together by as much again."""
     x = np.concatenate([np.linspace(-9, 9, 200001), np.logspace(-30, 30, 2000), -np.logspace(-30, 30, 2000), [0.0]])
@@ -374,6 +375,11 @@ def test_normal_cdf_against_math():
     half = np.array([-60000, -3, 0.5, 60000], dtype=np.float16)
     expected = np.array([math.erfc(-float(v) * math.sqrt(0.5)) / 2 for v in half])
     assert normal_cdf(half).dtype == np.float16 and np.allclose(normal_cdf(half), expected, rtol=2**-11, atol=2e-7)
+
+
+def test_normal_cdf_of_large_numbers_gives_no_warning():
+    with np.errstate(over="raise", invalid="raise"):
+        assert normal_cdf(np.array([1e4, -1e4, 1e18], dtype=np.float32)).tolist() == [1, 0, 1]
 
 
 def test_the_polynomial_of_normal_cdf_without_rounding():

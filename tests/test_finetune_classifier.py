@@ -15,7 +15,23 @@ from tests.test_examples import run  # noqa: F401 - a fixture
 from tinyplm import random
 
 PATH = Path(__file__).parents[1] / "examples" / "finetune_classifier.py"
-QUICK = ("--classes", "3", "--labels", "12", "24", "--seeds", "1", "--updates", "3", "--context", "16", "--workers", "1")
+QUICK = (
+    "--classes",
+    "3",
+    "--labels",
+    "12",
+    "24",
+    "--seeds",
+    "1",
+    "--updates",
+    "3",
+    "--scratch-updates",
+    "3",
+    "--context",
+    "16",
+    "--workers",
+    "1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +87,8 @@ def test_the_whole_story(run, tmp_path):  # noqa: F811
     assert [name for name, _ in table] == ["bag of words", "from scratch", "fine-tuned"]
     assert len(re.findall(r"labels, seed \d  ", done.out)) == 2 * 3 and "chance is 33.3%" in done.out
     assert (out / "classifier.png").exists()
-    again = run("finetune_classifier.py", *QUICK[:2], "--labels", "12", "--seeds", "1", "--updates", "2", "--size", "tiny",
-                "--model", str(out / "step-4"), "--out", str(tmp_path / "other"))  # fmt: skip
+    quick = ("--labels", "12", "--seeds", "1", "--updates", "2", "--scratch-updates", "2")
+    again = run("finetune_classifier.py", *QUICK[:2], *quick, "--model", str(out / "step-4"), "--out", str(tmp_path / "other"))
     assert again.code == 0 and "it may have seen the texts" in again.out, again.err
 
 

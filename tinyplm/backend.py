@@ -220,14 +220,14 @@ def normal_cdf(x: Any, out: Any) -> None:
     if x.dtype == "float64":
         out[...] = erf(x * math.sqrt(0.5))
     elif x.dtype == "float32":
-        u = xp.clip(x, -6, 6)
-        s = u * u
+        s = x * x
+        xp.minimum(s, 36, out=s)  # beyond, P(36) x has the tanh +-1; and s^6 cannot overflow
         xp.multiply(s, _NORMAL_CDF[0], out=out)
         for c in _NORMAL_CDF[1:-1]:
             out += c
             out *= s
         out += _NORMAL_CDF[-1]
-        out *= u
+        out *= x
         xp.tanh(out, out=out)
     else:
         exact = xp.empty(x.shape, dtype="float32")

@@ -46,8 +46,8 @@ def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
 
     def backward(do):
         dv = grouped(kept).swapaxes(-1, -2) @ grouped(do)
-        dS = drop_back(by_head(grouped(do) @ v.swapaxes(-1, -2)))
-        dS = dS - (at_least_float32(do) * o).sum(axis=-1, keepdims=True)
+        dS = at_least_float32(drop_back(by_head(grouped(do) @ v.swapaxes(-1, -2))))
+        dS -= (at_least_float32(do) * o).sum(axis=-1, keepdims=True)
         dS *= P
         dbias = None if bias is None else unbroadcast(dS, bias.shape).astype(bias.dtype, copy=False)
         dS = dS.astype(q.dtype, copy=False)

@@ -135,7 +135,7 @@ def shapes(config: Config, task: str = "masked_lm") -> dict:
     attention = {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in projected for kind in "Wb"}
     body = deberta_parts.body_shapes(config, attention)
     if config.norm_rel_ebd == "layer_norm":
-        body["relative_norm"] = norm_shapes(D)
+        body = {"relative_norm": norm_shapes(D), **body}  # in front of the layers, see optim.layerwise.depths
     if kernel:
         convolution = {"W": (kernel, D // config.conv_groups, D), "b": (D,), **norm_shapes(D)}
         body["layers"] = [{**body["layers"][0], "convolution": convolution}, *body["layers"][1:]]

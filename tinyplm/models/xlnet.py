@@ -97,7 +97,7 @@ class Config:
 
 INPUTS = ("token_type_ids", "input_mask", "perm_mask", "target_mapping", "mems")
 OWN_SHAPES = ("perm_mask", "target_mapping", "mems")  # not (B, T)
-
+PADDING = {"direction": "Left", "pad_type_id": 3}  # how tuning.data fills up a batch
 # Yang et al. 2019, appendix A.4 (large); the base has the sizes of BERT's.
 SIZES = {"xlnet-base-cased": Config(d_model=768, n_layer=12, n_head=12, d_inner=3072), "xlnet-large-cased": Config()}
 
