@@ -258,6 +258,12 @@ def test_bad_positions_are_refused(family, inputs, message):
         tiny(family)(**inputs)
 
 
+@pytest.mark.parametrize("model", [tiny("xlnet"), tiny("deberta", position_biased_input=False)], ids=repr)
+def test_positions_are_for_models_that_have_them(model):
+    with pytest.raises(ValueError, match=f"{model.config.MODEL_TYPE} has no position_ids; expected some of attention_mask, "):
+        model([[2, 3]], position_ids=[[0, 1]])
+
+
 @each_family
 def test_token_types_are_for_families_that_have_them(family):
     model = tiny(family)
