@@ -302,6 +302,7 @@ def test_bad_targets_are_refused(family):
     ids = np.full((1, 2), 3)
     for targets, message in (({}, "expected those of at least one output, got none"),
                              ({"logits": np.zeros((2, 2), int)}, "logits need shape (1, 2), got (2, 2)"),
+                             ({"logits": np.zeros((2, 1), int)}, "logits need shape (1, 2), got (2, 1)"),
                              ({"pooled": np.zeros(1, int)}, "unknown outputs ['pooled']; expected some of []")):  # fmt: skip
         with pytest.raises(ValueError, match=re.escape(message)):
             model.loss(targets=targets, input_ids=ids)

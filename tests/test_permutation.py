@@ -42,6 +42,7 @@ def test_by_hand():
     rank = ranks_of([2, 0, 3, 1])
     assert rank.tolist() == [1, 3, 0, 2]
     assert permutation_mask(rank).tolist() == [[1, 1, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1]]
+    assert last_in_order(range(11), 6).tolist() == [False] * 10 + [True]  # 11 / 6 is rounded down
     predicted = last_in_order([2, 0, 3, 1], 2)  # half of them: places 3 and 1
     assert predicted.tolist() == [False, True, False, True]
     rank = ranks_of([2, 0, 3, 1], predicted)

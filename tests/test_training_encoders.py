@@ -36,6 +36,13 @@ def test_a_step_has_the_mean_over_the_targets_that_count(family, task, micro, wo
     assert loss == pytest.approx(float(expected), rel=1e-13) and relative_error(gradient, back(1.0)) < 1e-12
 
 
+def test_a_head_is_computed_where_there_are_targets():
+    """By which training chooses the form of its gradient."""
+    model = tiny("bert", "pretraining")
+    assert model.head_rows({"logits": np.array([[1, -100], [-100, -100]]), "pair_logits": np.array([0, 1])}) == 1
+    assert model.head_rows({"pair_logits": np.array([0, 1])}) == 0
+
+
 def test_a_step_without_targets_is_nothing():
     """Bernoulli masking of a short batch may select no token."""
     model = tiny("bert")
