@@ -83,6 +83,12 @@ def test_configs_that_cannot_be_are_refused(family, fields, message):
 
 
 @each_family
+def test_the_terms_of_a_config_in_all_their_spellings(family):
+    for given, terms in (("C2P | p2c", ("c2p", "p2c")), (["p2c"], ("p2c",)), (None, ()), ("", ()), ([], ())):
+        assert dataclasses.replace(CONFIGS[family], pos_att_type=given).terms == terms
+
+
+@each_family
 def test_token_types_without_a_table_have_no_meaning(family):
     model = tiny(family, type_vocab_size=0)
     assert equal(model(IDS, token_type_ids=PADDING)[0], model(IDS)[0])
