@@ -39,7 +39,7 @@ from tinyplm.training.settings import Settings
 from tinyplm.training.step import evaluate_batches
 
 # name: (layers, width, heads).  Published sizes may be given as well, by their names.
-SIZES = {"tiny": (2, 64, 2), "small": (4, 192, 4), "medium": (6, 384, 6)}
+SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6)}
 OBJECTIVES = ("next_sentence", "sentence_order", "none")
 FREE = ("out", "workers", "evaluate_every", "save_every")  # may differ on resume: they do not change what is learned
 SHOWN = (
@@ -196,12 +196,12 @@ def arguments() -> tuple[dict, bool]:
     option("--text", [], "your own UTF-8 text files instead of the default corpus", nargs="+", metavar="FILE", type=str)
     option("--objective", "next_sentence", "beside the masked words: next_sentence, sentence_order or none")
     option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join(bert.SIZES)}")
-    option("--steps", 2000, "training steps")
+    option("--steps", 2500, "training steps")
     option("--batch", 32, "samples a step")
-    option("--context", 64, "tokens a sample")
-    option("--vocabulary", 4096, "entries of the tokenizer")
+    option("--context", 32, "tokens a sample")
+    option("--vocabulary", 2048, "entries of the tokenizer")
     option("--lr", 1e-3, "peak learning rate")
-    option("--warmup", 200, "steps of warm-up")
+    option("--warmup", 150, "steps of warm-up")
     option("--dropout", 0.0, "dropout rate")
     option("--validation", 0.05, "share of the text kept for validation")
     option("--validation-samples", 512, "samples that are validated on")

@@ -6,6 +6,7 @@ Every TINY config has a vocabulary of 11, room for 6 tokens, three labels, a few
 from __future__ import annotations
 
 import dataclasses
+import sys
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -76,8 +77,8 @@ FAMILIES = {
                        num_hidden_layers=2, num_attention_heads=2, type_vocab_size=2, relative_attention=True,
                        max_relative_positions=2, pos_att_type=["c2p", "p2c"], hidden_dropout_prob=0.0,
                        attention_probs_dropout_prob=0.0, cls_dropout=0.0, **LABELS),
-        dropout={"hidden_dropout_prob": "body", "attention_probs_dropout_prob": "body",
-                 "pooler_dropout": "sequence_classification", "cls_dropout": "sequence_classification"},
+        dropout={"hidden_dropout_prob": "body", "attention_probs_dropout_prob": "body", "cls_dropout": "sequence_classification",
+                 "pooler_dropout": "sequence_classification"},
         zeroed=True,
         variants={"c2p alone": {"pos_att_type": ["c2p"]}, "the other head": {"legacy": False},
                   "no relative positions": {"relative_attention": False}, "no absolute ones": {"position_biased_input": False}},
@@ -89,8 +90,8 @@ FAMILIES = {
                           position_buckets=2, share_att_key=True, norm_rel_ebd="layer_norm", conv_kernel_size=3, conv_act="gelu",
                           pos_att_type=["c2p", "p2c"], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
                           cls_dropout=0.0, **LABELS),
-        dropout={"hidden_dropout_prob": "body", "attention_probs_dropout_prob": "body",
-                 "pooler_dropout": "sequence_classification", "cls_dropout": "sequence_classification"},
+        dropout={"hidden_dropout_prob": "body", "attention_probs_dropout_prob": "body", "cls_dropout": "sequence_classification",
+                 "pooler_dropout": "sequence_classification"},
         zeroed=True,
         variants={"keys of its own": {"share_att_key": False, "conv_kernel_size": 0, "norm_rel_ebd": "none"},
                   "two groups": {"conv_groups": 2}, "p2c alone": {"pos_att_type": ["p2c"]},
@@ -151,6 +152,20 @@ def targets_for(model: tinyplm.Model, outputs: dict, seed: int = 0) -> dict[str,
                 targets[name][padding(model, a.shape[1]) == 0] = -100
                 targets[name][0, 2] = -100
     return targets
+
+
+def keys_of_masks(monkeypatch, call) -> list[int]:
+    """The keys by which dropout draws its masks during a call, in order; of several samples the first one's."""
+    keys, module = [], sys.modules["tinyplm.layers.dropout"]
+
+    def noted(key, shape, draw=module.uniform_bits):
+        keys.append(int(to_host(key)[0]))
+        return draw(key, shape)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "uniform_bits", noted)
+        call()
+    return keys
 
 
 def random_like(tree, seed=1):

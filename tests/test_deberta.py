@@ -16,6 +16,7 @@ import reference.layers.disentangled as ref
 import reference.layers.mlp as ref_mlp
 import reference.layers.norm as ref_norm
 import tinyplm
+from tests.encoder_families import keys_of_masks
 from tests.laws import equal, leaves, relative_error
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map, unflatten
@@ -79,6 +80,12 @@ def decode(model, p=None, embeds=None, **options):
 def test_configs_that_cannot_be_are_refused(family, fields, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         dataclasses.replace(CONFIGS[family], **fields)
+
+
+@each_family
+def test_the_terms_of_a_config_in_all_their_spellings(family):
+    for given, terms in (("C2P | p2c", ("c2p", "p2c")), (["p2c"], ("p2c",)), (None, ()), ("", ()), ([], ())):
+        assert dataclasses.replace(CONFIGS[family], pos_att_type=given).terms == terms
 
 
 @each_family
@@ -168,6 +175,13 @@ def test_gradients_of_the_decoder(device, family):
     ahead, behind = (value(host, to_device(embeds + h * d, device)) for h in (1e-5, -1e-5))
     exact = (to_host(dembeds) * d).sum()
     assert abs((ahead - behind) / 2e-5 - exact) < 1e-7 * np.abs(to_host(dembeds) * d).sum()
+
+
+@each_family
+def test_every_mask_of_the_decoder_has_a_key_of_its_own(monkeypatch, family):
+    model = tiny(family, "body", hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2)
+    keys = keys_of_masks(monkeypatch, lambda: decode(model, key=sample_keys(5, np.arange(3))))
+    assert len(set(keys)) == len(keys) > 3 * len(model.params["body"]["layers"])
 
 
 @each_family

@@ -13,7 +13,10 @@ from tests.encoder_families import FAMILIES, apart, batch, random_like, tiny
 from tests.laws import equal, relative_error
 from tinyplm import models
 from tinyplm.core import tree_map
-from tinyplm.models.config import from_dict, to_dict
+from tinyplm.losses.cross_entropy import cross_entropy
+from tinyplm.losses.regression import binary_cross_entropy, mean_squared_error
+from tinyplm.models.config import from_dict, labels, to_dict
+from tinyplm.models.tasks import loss_of
 from tinyplm.optim.flat import FlatTree
 from tinyplm.weights import count_parameters
 
@@ -135,3 +138,53 @@ def test_distilbert_begins_with_sinusoids_where_its_config_says_so():
     assert np.allclose(table[:, 0], np.sin(np.arange(6))) and np.allclose(table[:, 1], np.cos(np.arange(6)))
     assert not np.allclose(plain.params["body"]["positions"], table)
     assert waves(np.full((1, 2), 3))[1]({"hidden": np.ones((1, 2, 6), "float32")})["body"]["positions"].any()
+
+
+ATTENTION_RATES = {"bert": "attention_probs_dropout_prob", "roberta": "attention_probs_dropout_prob",
+                   "albert": "attention_probs_dropout_prob", "distilbert": "attention_dropout",
+                   "deberta-v2": "attention_probs_dropout_prob"}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ATTENTION_RATES)
+def test_the_rate_of_attention_is_for_its_weights_alone(family):
+    """Where all values are 0, dropping weights changes nothing."""
+    model = tiny(family, "body", **{ATTENTION_RATES[family]: 0.5})
+    dropped = model(**batch(model), key=1)[0]["hidden"]
+    assert not np.array_equal(dropped, model(**batch(model))[0]["hidden"])
+    layers = model.params["body"]["layers"]
+    for layer in layers if family != "albert" else [block for group in layers for block in group]:
+        layer["attention"] |= {name: np.zeros_like(layer["attention"][name]) for name in ("Wv", "bv")}
+    assert np.array_equal(model(**batch(model), key=1)[0]["hidden"], model(**batch(model))[0]["hidden"])
+
+
+@pytest.mark.parametrize(
+    ("family", "rate", "tasks"),
+    [("bert", "classifier_dropout", {"sequence_classification", "multiple_choice", "token_classification"}),
+     ("roberta", "classifier_dropout", {"sequence_classification", "token_classification"}),
+     ("albert", "classifier_dropout_prob", {"pretraining", "sequence_classification", "multiple_choice", "token_classification"}),
+     ("distilbert", "seq_classif_dropout", {"sequence_classification", "multiple_choice"}),
+     ("distilbert", "qa_dropout", {"question_answering"}),
+     ("xlnet", "summary_last_dropout", {"sequence_classification", "multiple_choice"})],
+)  # fmt: skip
+def test_which_heads_a_dropout_rate_is_for(family, rate, tasks):
+    for task in FAMILIES[family].module.TASKS:
+        model = tiny(family, task, **{rate: 0.5})
+        assert equal(model(**batch(model), key=1)[0], model(**batch(model))[0]) == (task not in tasks), task
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_classifier_without_a_rate_of_its_own_has_the_others(family):
+    config = dataclasses.replace(FAMILIES[family].config, hidden_dropout_prob=0.3)
+    assert config.head_dropout == 0.0 and dataclasses.replace(config, classifier_dropout=None).head_dropout == 0.3
+
+
+@pytest.mark.parametrize(
+    ("count", "problem", "loss"),
+    [(1, None, mean_squared_error), (3, "regression", mean_squared_error), (3, None, binary_cross_entropy),
+     (3, "multi_label_classification", binary_cross_entropy), (1, "regression", mean_squared_error)],
+)  # fmt: skip
+def test_the_loss_follows_from_the_targets(count, problem, loss):
+    """Numbers of classes are integers, whatever the config says."""
+    config = dataclasses.replace(FAMILIES["bert"].config, problem_type=problem, **labels(map(str, range(count))))
+    assert loss_of(np.zeros((2, count), "float32"), config) is loss
+    assert loss_of(np.zeros(2, int), config) is cross_entropy

@@ -5,11 +5,25 @@ What one family has of its own is in test_encoder_families.py, folders and bad i
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import tinyplm
-from tests.encoder_families import CASES, FAMILIES, TRAINED, VARIANTS, apart, batch, padding, random_like, targets_for, tiny
+from tests.encoder_families import (
+    CASES,
+    FAMILIES,
+    TRAINED,
+    VARIANTS,
+    apart,
+    batch,
+    keys_of_masks,
+    padding,
+    random_like,
+    targets_for,
+    tiny,
+)
 from tests.laws import equal, leaves, relative_error
 from tinyplm import models, random
 from tinyplm.backend import to_device, to_host
@@ -157,6 +171,23 @@ def test_outputs_have_gradients_each_and_together(family, task):
 
 
 @each_family
+def test_initial_values(family):
+    """Norms 1 and 0, the other biases 0 (those of XLNet's attention, which are its u and v, are not), all else random."""
+    config = dataclasses.replace(FAMILIES[family].config, initializer_range=0.5)
+    drawn = []
+    for path, a in flatten(tinyplm.create(family, config, dtype="float64").params).items():
+        name = path.rsplit(".", 1)[-1]
+        if name in ("gamma", "beta", "bias", "b", "b1", "b2", "bq", "bk", "bv", "bo", "bqr", "bkr"):
+            assert (a == (name == "gamma")).all(), path
+        else:
+            drawn.append(a.ravel())
+    values = np.concatenate(drawn)
+    assert len(np.unique(values)) == values.size > 300
+    error = 0.5 * values.size**-0.5  # of the mean; that of the deviation is less
+    assert abs(values.mean()) < 4 * error and abs(values.std() - 0.5) < 4 * error
+
+
+@each_family
 def test_embeddings_as_inputs_are_the_looked_up_rows(family):
     model = tiny(family, "body")
     inputs = batch(model)
@@ -167,6 +198,8 @@ def test_embeddings_as_inputs_are_the_looked_up_rows(family):
     c = random_like(expected)
     dparams, dembeds = backward(c)
     assert not dparams["body"]["tokens"].any()
+    zeros, dzeros = backward({})
+    assert not any(a.any() for a in leaves(zeros)) and dzeros.shape == dembeds.shape and not dzeros.any()
     scattered = np.zeros_like(model.params["body"]["tokens"])
     np.add.at(scattered, ids, dembeds)
     assert apart({"x": scattered}, {"x": ids_backward(c)["body"]["tokens"]}) < 1e-14
@@ -229,7 +262,8 @@ def test_a_padded_sample_is_as_if_alone(family):
 
 
 @each_loss
-def test_the_loss_is_that_of_the_full_outputs(device, family, task):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_that_of_the_full_outputs(device, family, task, smoothing):
     """Value and gradient, with targets of one output at a time and of all; half of each end of an answer."""
     model = tiny(family, task, device=device)
     inputs = on(model, batch(model))
@@ -238,8 +272,9 @@ def test_the_loss_is_that_of_the_full_outputs(device, family, task):
     share = 0.5 if task == "question_answering" else 1.0
     for names in (*([name] for name in targets), list(targets)):
         total = {name: 7.0 for name in names[:1]}  # the others: as many as are given
-        parts = {name: cross_entropy(outputs[name], targets=targets[name], total=total.get(name)) for name in names}
-        loss, back = model.loss(targets={name: targets[name] for name in names}, total=total, **inputs)
+        parts = {name: cross_entropy(outputs[name], targets=targets[name], total=total.get(name), smoothing=smoothing)
+                 for name in names}  # fmt: skip
+        loss, back = model.loss(targets={name: targets[name] for name in names}, total=total, smoothing=smoothing, **inputs)
         assert float(to_host(loss)) == pytest.approx(sum(share * float(to_host(value)) for value, _ in parts.values()), rel=1e-13)
         expected = backward({name: back_of(1.5 * share) for name, (_, back_of) in parts.items()})
         assert apart(back(1.5), expected) < 1e-13
@@ -334,6 +369,26 @@ def test_every_dropout_rate_is_used(family, rate, task):
     outputs = [one(**batch(model), key=1)[0] for one in (model, alone)]
     assert equal(outputs[0], model(**batch(model))[0])
     assert any(not np.array_equal(outputs[0][name], outputs[1][name]) for name in outputs[0])
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "variant"), [*((*case, "") for case in CASES), *((name, None, variant) for name, variant in VARIANTS)]
+)
+def test_every_mask_has_a_key_of_its_own(monkeypatch, family, task, variant):
+    """In all layers, in all blocks of a group, in the head."""
+    rates = dict.fromkeys(FAMILIES[family].dropout, 0.2)
+    model = tiny(family, task, **{**FAMILIES[family].variants.get(variant, {}), **rates})
+    keys = keys_of_masks(monkeypatch, lambda: model(**batch(model), key=1))
+    assert len(set(keys)) == len(keys) > 2 * len(model.params["body"]["layers"])
+
+
+@pytest.mark.parametrize("family", [name for name, task in CASES if task == "multiple_choice"])
+def test_choices_have_masks_of_their_own(family):
+    model = tiny(family, "multiple_choice", **dict.fromkeys(FAMILIES[family].dropout, 0.2))
+    ids = np.full((2, 3, 4), 5)
+    logits = model(ids, key=1)[0]["logits"]
+    assert len(np.unique(logits)) == logits.size
+    assert np.array_equal(model(ids[:, :2], key=1)[0]["logits"], logits[:, :2])
 
 
 @each_task

@@ -140,7 +140,7 @@ def test_norms_compute_half_precision_in_float32(f):
     assert backward(np.ones_like(x) * x)[0].dtype == np.float16
 
 
-@pytest.mark.parametrize("f", [gelu, gelu_tanh, partial(layernorm, gamma=np.linspace(0.5, 2, 6), beta=np.ones(6))])
+@pytest.mark.parametrize("f", [gelu, gelu_tanh, silu, partial(layernorm, gamma=np.linspace(0.5, 2, 6), beta=np.ones(6))])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_large_array_is_computed_as_its_parts_are(f, dtype, monkeypatch):
     """In blocks of 4 rows, the last one not full; x is not contiguous."""

@@ -46,6 +46,21 @@ def test_three_heads_of_width_ten(tmp_path, family, task):
     compare(theirs, ours, inputs_for(family, task))
 
 
+@pytest.mark.parametrize(
+    ("family", "task", "changes"),
+    [*((name, "masked_lm", {"hidden_act": "relu"}) for name in ("bert", "roberta", "albert", "deberta", "deberta-v2")),
+     *((name, "sequence_classification", {"pooler_hidden_act": "tanh"}) for name in ("deberta", "deberta-v2")),
+     ("xlnet", "sequence_classification", {"summary_type": "first"}),
+     ("distilbert", "masked_lm", {"activation": "relu"}), ("xlnet", "permutation_lm", {"ff_activation": "relu"}),
+     ("albert", "masked_lm", {"num_hidden_layers": 18, "num_hidden_groups": 14, "inner_group_num": 1})],
+)  # fmt: skip
+def test_other_configs(tmp_path, family, task, changes):
+    """Which parts an activation is for (RoBERTa's head has its own), and which group a layer belongs to: of ALBERT's 18 layers
+    here two stand where the rounding of a quotient decides."""
+    theirs, ours = pair(family, task, tmp_path, **changes)
+    compare(theirs, ours, inputs_for(family, task))
+
+
 @pytest.mark.parametrize(("family", "task"), [case for case in CASES if case[1] not in ("body", "pooled")])
 def test_losses(tmp_path, family, task):
     theirs, ours = pair(family, task, tmp_path)

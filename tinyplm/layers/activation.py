@@ -107,19 +107,29 @@ def silu(x):
     Keeps x and s.   dx = dy * s (1 + x (1 - s)).   The sigmoid is computed as (1 + tanh(x/2)) / 2: no overflow.
     """
     xp = array_module(x)
-    s = xp.tanh(x * 0.5)
-    s += 1
-    s *= 0.5
+    y, s = xp.empty(x.shape, dtype=x.dtype), xp.empty(x.shape, dtype=x.dtype)
+
+    def forward(x, y, s):
+        xp.multiply(x, 0.5, out=s)
+        xp.tanh(s, out=s)
+        s += 1
+        s *= 0.5
+        xp.multiply(x, s, out=y)
 
     def backward(dy):
-        dx = 1 - s
-        dx *= x
-        dx += 1
-        dx *= s
-        dx *= dy
+        def gradient(x, s, dy, dx):
+            xp.subtract(1, s, out=dx)
+            dx *= x
+            dx += 1
+            dx *= s
+            dx *= dy
+
+        dx = xp.empty(x.shape, dtype=x.dtype)
+        by_blocks(gradient, x, s, dy, dx)
         return dx
 
-    return x * s, backward
+    by_blocks(forward, x, y, s)
+    return y, backward
 
 
 # By the names that hub configs use for them.

@@ -124,7 +124,7 @@ def _embed(p, inputs_embeds, config, norm, input_ids, real, token_type_ids, posi
         return a if real is None else a * real[..., None]
 
     x, positions_back = _part(learned_positions, p, "positions", x, positions=positions)
-    x, segments_back = _part(learned_positions, p, "segments", x, positions=types)
+    x, segments_back = _part(_with_segments, p, "segments", x, types=types)
     x, projection_back = _part(linear, p, "projection", x)
     x, norm_back = norm(p["norm"], x)
     x, drop_back = dropout(padded(x), rate=config.hidden_dropout_prob, key=fold(key, _EMBEDDING))
@@ -175,6 +175,12 @@ def _layer(config, norm, real, rows):
         return z, backward
 
     return decoder_block, layer
+
+
+def _with_segments(x, table, *, types):
+    """x + table[types]; backward gives (dx, dtable)."""
+    rows, rows_back = embedding(table, ids=types, name="token type id")
+    return x + rows, lambda dy: (dy, rows_back(dy))
 
 
 def _part(f, p, name, x, **kwargs):

@@ -6,8 +6,8 @@ The text stays in place; only who may attend to whom follows the order.  A token
     rank            1    3    0    2         place i may attend to j where rank[j] < rank[i]
 
 Only some tokens, the targets, are predicted (partial prediction).  They come last in the order, and the others are their context,
-which is visible to all: their ranks are -1, as in the released code.  With all ranks kept the context, too, sees itself in the
-order only, which is the objective of eq. 3 to the letter.
+which is visible to all: their ranks are -1, as in the released code (but there special tokens keep theirs).
+With all ranks kept the context, too, sees itself in the order only, which is the objective of eq. 3 to the letter.
 
     perm_mask       (B, T, T)   1 where i may NOT attend to j, as the hub has it (the content of i sees i all the same)
     target_mapping  (B, M, T)   1 at the place that the m-th prediction is for; a row of zeros for none
