@@ -92,6 +92,14 @@ def test_samples_that_do_not_fit_the_model_are_refused_before_the_first_step(tmp
         run(tiny("distilbert"), Numbered(token_type_ids=True))
     with pytest.raises(ValueError, match="token id 8 is out of range: expected 0 to 7"):
         run(tiny("bert", vocab_size=8), Numbered())
+    tokens = np.arange(200) % 7
+    settings = Settings(steps=1, batch_size=2, sequence_length=5, warmup=0)
+    with pytest.raises(ValueError, match="bert masked_lm model.* cannot continue a text: expected a decoder"):
+        train(tiny("bert"), tokens, tokens, settings, out=tmp_path / "out", progress=False)
+    with pytest.raises(
+        TypeError, match="expected two token arrays, or samples and what to validate with, got Numbered and ndarray"
+    ):
+        train(tiny("bert"), Numbered(), tokens, settings, out=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
     run(tiny("bert"), Numbered())
 

@@ -42,7 +42,7 @@ def create(model_type: str, config: Any = None, *, task: str | None = None, key:
 
     config: a Config of the family, the name of one of its SIZES, or None for the default; `changes` replace fields of it:
     create("gpt2", "gpt2-medium", key=1, n_positions=256).  key: an int; each parameter's values depend on the key and on the
-    parameter's own path alone.  ValueError for an unknown family, size or field.
+    parameter's place in the tree.  ValueError for an unknown family, size or field.
     """
     family = find_family(model_type)
     task = check_task(family, task)
