@@ -342,25 +342,6 @@ def test_half_precision_sums_do_not_stop_at_2048(device):
     assert kept.shape == (1, 1) and kept.dtype == "float64" and float(kept[0, 0]) == 6
 
 
-@pytest.mark.parametrize("size", [1, 24, 25, 1000])
-def test_by_blocks_covers_each_row_once(device, size, monkeypatch):
-    monkeypatch.setattr(backend, "BLOCK", size)
-    xp = backend.device(device).xp
-    x = backend.to_device(np.arange(30.0).reshape(2, 5, 3), device)
-    widths = backend.to_device(np.arange(10.0).reshape(2, 5, 1), device)
-    out = xp.zeros((2, 5, 3))
-    calls = []
-
-    def f(x, w, out):
-        calls.append(x.shape)
-        out += x * w
-
-    backend.by_blocks(f, x, widths, out)
-    expected = np.arange(30.0).reshape(2, 5, 3) * np.arange(10.0).reshape(2, 5, 1)
-    assert np.array_equal(backend.to_host(out), expected)
-    assert len(calls) == (-(-10 // max(1, size // 3)) if device == "cpu" else 1)
-
-
 def test_unknown_devices_and_arrays_are_refused():
     with pytest.raises(ValueError, match="unknown device 'tpu'"):
         backend.to_device(np.ones(1), "tpu")

@@ -130,6 +130,17 @@ def test_half_precision_attention_scales_before_the_product_can_overflow(device)
         assert a.dtype == np.float16 and np.max(np.abs(a - b)) < 2e-2 * np.max(np.abs(b))
 
 
+def test_gelu_in_float32_is_that_of_float64(device):
+    """It has a form of its own for Phi, right to 2e-7 (tests/test_elementwise.py); x phi(x) is rounded six times at most 0.25."""
+    x = np.concatenate([np.linspace(-8, 8, 20001), np.logspace(-20, 0, 500)]).astype(np.float32)
+    y, backward = gelu(to_device(x, device))
+    dx = to_host(backward(to_device(np.ones_like(x), device)))
+    exact, exact_backward = gelu(x.astype(np.float64))
+    assert y.dtype == "float32" and dx.dtype == "float32"
+    assert np.all(np.abs(to_host(y) - exact) <= 2e-7 * np.abs(x))
+    assert np.max(np.abs(dx - exact_backward(np.ones(len(x))))) < 2e-7 + 6 * 0.25 * np.finfo(np.float32).eps
+
+
 @pytest.mark.parametrize("f", [layernorm, rmsnorm])
 def test_norms_compute_half_precision_in_float32(f):
     x = (np.random.default_rng(0).normal(size=(2, 64)) * 300).astype(np.float16)  # squares overflow float16

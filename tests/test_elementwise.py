@@ -1,4 +1,4 @@
-"""erf, and the normal distribution of the exact GELU, against math."""
+"""What layers compute element by element: erf, the normal distribution, and large arrays by blocks."""
 
 from __future__ import annotations
 
@@ -54,3 +54,22 @@ def test_the_polynomial_of_normal_cdf_without_rounding():
     u = x * np.polyval(backend._NORMAL_CDF, x * x)
     expected = [math.erfc(-v * math.sqrt(0.5)) / 2 for v in x]
     assert np.max(np.abs((1 + np.tanh(u)) / 2 - expected)) < 3e-8  # what reference/fit_normal_cdf.py prints
+
+
+@pytest.mark.parametrize("size", [1, 24, 25, 1000])
+def test_by_blocks_covers_each_row_once(device, size, monkeypatch):
+    monkeypatch.setattr(backend, "BLOCK", size)
+    xp = backend.device(device).xp
+    x = backend.to_device(np.arange(30.0).reshape(2, 5, 3), device)
+    widths = backend.to_device(np.arange(10.0).reshape(2, 5, 1), device)
+    out = xp.zeros((2, 5, 3))
+    calls = []
+
+    def f(x, w, out):
+        calls.append(x.shape)
+        out += x * w
+
+    backend.by_blocks(f, x, widths, out)
+    expected = np.arange(30.0).reshape(2, 5, 3) * np.arange(10.0).reshape(2, 5, 1)
+    assert np.array_equal(backend.to_host(out), expected)
+    assert len(calls) == (-(-10 // max(1, size // 3)) if device == "cpu" else 1)
