@@ -76,8 +76,8 @@ def named(inputs: Arrays, targets: Arrays) -> tuple[dict[str, np.ndarray], dict[
 
 
 def target_counts(targets: dict[str, np.ndarray]) -> dict[str, int]:
-    """How many targets of each output count: class numbers that are not IGNORED; of real numbers all."""
-    return {name: int((t != IGNORED).sum()) if t.dtype.kind in "iu" else t.size for name, t in targets.items()}
+    """How many targets of each output count: class numbers that are not IGNORED, real numbers that are not NaN."""
+    return {name: int((t != IGNORED).sum()) if t.dtype.kind in "iu" else int((t == t).sum()) for name, t in targets.items()}
 
 
 class NonFiniteError(FloatingPointError):
