@@ -1,4 +1,4 @@
-"""What DeBERTa has of its own: published sizes, configs, padding, and the enhanced mask decoder."""
+"""What DeBERTa has of its own: configs, padding, and the enhanced mask decoder."""
 
 from __future__ import annotations
 
@@ -80,6 +80,12 @@ def decode(model, p=None, embeds=None, **options):
 def test_configs_that_cannot_be_are_refused(family, fields, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         dataclasses.replace(CONFIGS[family], **fields)
+
+
+@each_family
+def test_the_terms_of_a_config_in_all_their_spellings(family):
+    for given, terms in (("C2P | p2c", ("c2p", "p2c")), (["p2c"], ("p2c",)), (None, ()), ("", ()), ([], ())):
+        assert dataclasses.replace(CONFIGS[family], pos_att_type=given).terms == terms
 
 
 @each_family

@@ -13,7 +13,10 @@ from tests.encoder_families import FAMILIES, apart, batch, random_like, tiny
 from tests.laws import equal, relative_error
 from tinyplm import models
 from tinyplm.core import tree_map
-from tinyplm.models.config import from_dict, to_dict
+from tinyplm.losses.cross_entropy import cross_entropy
+from tinyplm.losses.regression import binary_cross_entropy, mean_squared_error
+from tinyplm.models.config import from_dict, labels, to_dict
+from tinyplm.models.tasks import loss_of
 from tinyplm.optim.flat import FlatTree
 from tinyplm.weights import count_parameters
 
@@ -29,6 +32,9 @@ COUNTS = {
                {"base": 11221680, "large": 16795824, "xlarge": 54821040, "xxlarge": 206368944}.items()},
     "distilbert": {"distilbert-base-uncased": 66985530, "distilbert-base-cased": 65812036,
                    "distilbert-base-multilingual-cased": 135445755},
+    "deberta": {"deberta-base": 139244121, "deberta-large": 406264921, "deberta-xlarge": 758905945},
+    "deberta-v2": {"deberta-v2-xlarge": 887085156, "deberta-v2-xxlarge": 1567041636, "deberta-v3-xsmall": 70958820,
+                   "deberta-v3-small": 142024548, "deberta-v3-base": 184551780, "deberta-v3-large": 435191908},
 }  # fmt: skip
 
 
@@ -170,3 +176,15 @@ def test_which_heads_a_dropout_rate_is_for(family, rate, tasks):
 def test_a_classifier_without_a_rate_of_its_own_has_the_others(family):
     config = dataclasses.replace(FAMILIES[family].config, hidden_dropout_prob=0.3)
     assert config.head_dropout == 0.0 and dataclasses.replace(config, classifier_dropout=None).head_dropout == 0.3
+
+
+@pytest.mark.parametrize(
+    ("count", "problem", "loss"),
+    [(1, None, mean_squared_error), (3, "regression", mean_squared_error), (3, None, binary_cross_entropy),
+     (3, "multi_label_classification", binary_cross_entropy), (1, "regression", mean_squared_error)],
+)  # fmt: skip
+def test_the_loss_follows_from_the_targets(count, problem, loss):
+    """Numbers of classes are integers, whatever the config says."""
+    config = dataclasses.replace(FAMILIES["bert"].config, problem_type=problem, **labels(map(str, range(count))))
+    assert loss_of(np.zeros((2, count), "float32"), config) is loss
+    assert loss_of(np.zeros(2, int), config) is cross_entropy

@@ -125,6 +125,18 @@ def test_a_tied_tensor_may_stand_in_the_file_under_either_name(tmp_path, family,
     assert equal(tinyplm.load(tmp_path, task="body").params["body"], model.params["body"])
 
 
+@pytest.mark.parametrize("family", ["bert"])
+def test_norms_under_their_names_of_2018(tmp_path, family):
+    model = tiny(family)
+    tinyplm.save(model, tmp_path)
+    names = list(read_safetensors(tmp_path / "model.safetensors")[0])
+    older = {name: re.sub("LayerNorm.bias$", "LayerNorm.beta", re.sub("LayerNorm.weight$", "LayerNorm.gamma", name))
+             for name in names}  # fmt: skip
+    rename_tensors(tmp_path, older)
+    assert sum(name.endswith((".gamma", ".beta")) for name in older.values()) == sum("LayerNorm" in name for name in names) > 0
+    assert equal(tinyplm.load(tmp_path).params, model.params)
+
+
 LABELLED = [(name, a, b) for name, row in FAMILIES.items() for a in CLASSIFIERS for b in CLASSIFIERS
             if a != b and {a, b} <= row.module.TASKS.keys()]  # fmt: skip
 
@@ -139,6 +151,24 @@ def test_the_classifier_of_another_task_is_left_out(tmp_path, family, task, othe
     known, heads = flatten(source.params), flatten(model.params["head"], "head")
     taken = {path for path in heads if path.startswith("head.pooler.") and path in known}
     assert set(model.fresh) == set(heads) - taken and all(np.array_equal(heads[path], known[path]) for path in taken)
+
+
+@each_family
+def test_a_file_with_the_ends_of_an_answer_names_no_labels(tmp_path, family):
+    """transformers gives that head an output for each, and can read two only."""
+    tinyplm.save(tiny(family), tmp_path)
+    change_config(tmp_path, num_labels=3)
+    model = tinyplm.load(tmp_path, task="question_answering")
+    assert model.config.num_labels == 2 and not {"num_labels", "id2label", "label2id"} & to_dict(model.config).keys()
+    two = dict(zip("01", "ab"))
+    assert tiny(family, "question_answering", id2label=two).config.id2label == two
+    assert tinyplm.load(tmp_path).config.num_labels == 3
+
+
+def test_a_decoder_has_no_labels(tmp_path):
+    tinyplm.save(tinyplm.create("gpt2", n_layer=1, n_embd=4, n_head=2, vocab_size=7, n_positions=5), tmp_path)
+    with pytest.raises(ValueError, match="config.json: labels are for classifiers, and gpt2 has none"):
+        tinyplm.load(tmp_path, labels=["a", "b"])
 
 
 @each_family
@@ -157,6 +187,7 @@ def test_the_number_of_labels_in_a_file_follows_their_names(tmp_path, family):
     ("changes", "message"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "architecture 'GPT2LMHeadModel' is not supported; expected one of {first}, "),
+        ({"architectures": "BertModel"}, "architectures of config.json must be a list, got 'BertModel'"),
         ({"id2label": {"1": "red", "2": "green"}}, "id2label must number the labels from 0 on, got {{'1': 'red', '2': 'green'}}"),
         ({"id2label": {}}, "id2label must number the labels from 0 on, got {{}}"),
         ({"id2label": None, "num_labels": 0}, "num_labels must be a positive integer, got 0"),
@@ -227,6 +258,12 @@ def test_bad_positions_are_refused(family, inputs, message):
         tiny(family)(**inputs)
 
 
+@pytest.mark.parametrize("model", [tiny("xlnet"), tiny("deberta", position_biased_input=False)], ids=repr)
+def test_positions_are_for_models_that_have_them(model):
+    with pytest.raises(ValueError, match=f"{model.config.MODEL_TYPE} has no position_ids; expected some of attention_mask, "):
+        model([[2, 3]], position_ids=[[0, 1]])
+
+
 @each_family
 def test_token_types_are_for_families_that_have_them(family):
     model = tiny(family)
@@ -265,6 +302,7 @@ def test_bad_targets_are_refused(family):
     ids = np.full((1, 2), 3)
     for targets, message in (({}, "expected those of at least one output, got none"),
                              ({"logits": np.zeros((2, 2), int)}, "logits need shape (1, 2), got (2, 2)"),
+                             ({"logits": np.zeros((2, 1), int)}, "logits need shape (1, 2), got (2, 1)"),
                              ({"pooled": np.zeros(1, int)}, "unknown outputs ['pooled']; expected some of []")):  # fmt: skip
         with pytest.raises(ValueError, match=re.escape(message)):
             model.loss(targets=targets, input_ids=ids)

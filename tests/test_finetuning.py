@@ -15,7 +15,7 @@ from tinyplm import random
 from tinyplm.core import flatten
 from tinyplm.models import encoder
 from tinyplm.optim.adamw import AdamW
-from tinyplm.training.step import NonFiniteError
+from tinyplm.training.step import NonFiniteError, accumulate
 from tinyplm.tuning import finetune as loop
 from tinyplm.tuning.answers import answering
 from tinyplm.tuning.choices import multiple_choice
@@ -23,7 +23,7 @@ from tinyplm.tuning.data import classification
 from tinyplm.tuning.finetune import better, finetune
 from tinyplm.tuning.freezing import joined, upper_part
 from tinyplm.tuning.settings import TuningSettings
-from tinyplm.tuning.step import accumulate, evaluate, predict
+from tinyplm.tuning.step import evaluate, predict
 from tinyplm.tuning.tagging import tagging
 
 CLOSE = 1e-12  # float64; sums in another order

@@ -146,3 +146,16 @@ def test_bad_targets_are_refused(f):
             f(np.array([0, 1, 2]), total=total)
     with pytest.raises(ValueError, match="smoothing < 1, got 1"):
         f(np.array([0, 1, 2]), smoothing=1)
+
+
+@pytest.mark.parametrize("factors", [False, True])
+def test_no_tokens_at_all_are_a_loss_and_gradients_of_zero(device, factors):
+    """What a shard without a masked token hands in."""
+    rng = np.random.default_rng(0)
+    x, W, b = (to_device(rng.normal(size=s).astype("float32"), device) for s in ((0, 4), (4, 6), (6,)))
+    targets = to_device(np.zeros(0, np.int64), device)
+    loss, back = vocabulary_cross_entropy(x, W, b, targets=targets, total=3.0, factors=factors)
+    dx, dW, db = back(2.0)
+    dW = to_host(dW.a).T @ to_host(dW.b) if factors else to_host(dW)
+    assert loss.dtype == np.float32 and float(to_host(loss)) == 0 and dx.shape == x.shape
+    assert dW.shape == W.shape and dW.dtype == np.float32 and not dW.any() and not to_host(db).any()

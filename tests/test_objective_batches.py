@@ -145,6 +145,14 @@ def test_static_masks_return_and_dynamic_ones_do_not(name):
     assert all(dynamic[a] != dynamic[b] for a in range(4) for b in range(a))
 
 
+def test_epochs_of_static_masks_come_in_orders_of_their_own():
+    data = _make("next", copies=1)
+    data.batch(80, 1)
+    first, second, third = data._samples._ends[:3]
+    epochs = [data.batch(a, b - a)[0]["input_ids"].tolist() for a, b in ((first, second), (second, third))]
+    assert epochs[0] != epochs[1] and sorted(epochs[0]) == sorted(epochs[1])
+
+
 def test_windows_are_those_of_the_causal_ones():
     data = _make("windows")
     texts = _original(*data.batch(0, 30))

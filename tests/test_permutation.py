@@ -42,6 +42,7 @@ def test_by_hand():
     rank = ranks_of([2, 0, 3, 1])
     assert rank.tolist() == [1, 3, 0, 2]
     assert permutation_mask(rank).tolist() == [[1, 1, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1]]
+    assert last_in_order(range(11), 6).tolist() == [False] * 10 + [True]  # 11 / 6 is rounded down
     predicted = last_in_order([2, 0, 3, 1], 2)  # half of them: places 3 and 1
     assert predicted.tolist() == [False, True, False, True]
     rank = ranks_of([2, 0, 3, 1], predicted)
@@ -97,6 +98,15 @@ def test_samples_do_not_leak(T, seed, M, data):
     assert found[np.ix_(places[places >= reuse], np.arange(reuse))].all()  # the second segment sees all of the first
     again = permutation_sample(ids, special, predictions=M, key=key(seed), K=2, longest=3, reuse=reuse)
     assert all(np.array_equal(sample[name], again[name]) for name in sample)
+
+
+def test_beyond_the_predictions_the_last_in_the_order_become_context():
+    """Of predictions one after the other, each hides those that come later: the three that hide most are kept."""
+    ids = np.arange(30)
+    many, few = (permutation_sample(ids, ids * 0, predictions=M, key=key(4), K=2) for M in (30, 3))
+    places, kept = (sample["targets"][sample["targets"] >= 0] for sample in (many, few))
+    later = many["perm_mask"][np.ix_(places, places)].sum(axis=1)
+    assert len(places) > 6 and set(kept) == set(places[np.argsort(-later)[:3]])
 
 
 def test_spans_and_their_share():

@@ -14,13 +14,14 @@ from tests.tuning import KINDS, TEXTS, tokenizer
 from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.layerwise import depths
+from tinyplm.training.step import accumulate
 from tinyplm.tuning.answers import answering
 from tinyplm.tuning.choices import multiple_choice
 from tinyplm.tuning.data import classification
 from tinyplm.tuning.finetune import finetune
 from tinyplm.tuning.freezing import upper_part
 from tinyplm.tuning.settings import TuningSettings
-from tinyplm.tuning.step import accumulate, evaluate, predict
+from tinyplm.tuning.step import evaluate, predict
 from tinyplm.tuning.tagging import tagging
 
 MAKE = {

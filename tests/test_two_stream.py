@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 import reference.layers.two_stream as ref
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import tree_map
+from tinyplm.layers.memory import extended
 from tinyplm.layers.position import sinusoidal
 from tinyplm.layers.relative_shift import distance_encodings, relative_rows, relative_shift
-from tinyplm.layers.stream_views import stream_views
+from tinyplm.layers.stream_views import one_way_band, stream_views
 from tinyplm.layers.two_stream import relative_attention, two_stream_attention
 
 on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -151,6 +152,43 @@ def test_views_by_their_definition(device, B, T, memory, M, seed):
         else:
             for b, m, j in np.ndindex(*where.shape, S):
                 assert view["different"][b, m, j] == (segment(b, memory + where[b, m]) != segment(b, j))
+
+
+def test_an_input_mask_is_an_attention_mask_turned_over():
+    padding = np.array([[0, 0, 1], [1, 0, 0]])
+    masks = [
+        stream_views((2, 3, 4), xp=np, **mask)[0]["mask"] for mask in ({"input_mask": padding}, {"attention_mask": 1 - padding})
+    ]
+    assert np.array_equal(*masks) and not masks[0].all()
+
+
+def test_one_way_bands_by_hand():
+    """Two tokens behind three of memory: up to the own place; and with same_length as far back as the other."""
+    assert one_way_band(2, 5, same_length=False, xp=np).astype(int).tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert one_way_band(2, 5, same_length=True, xp=np).astype(int).tolist() == [[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("longest", "first", "kept"),
+    [
+        (None, None, "ab012"),
+        (0, 0, "ab012"),
+        (4, None, "b012"),
+        (2, None, "12"),
+        (None, 2, "ab01"),
+        (3, 1, "ab0"),
+        (9, 9, "ab012"),
+    ],
+)
+def test_the_memory_that_is_handed_on_by_hand(longest, first, kept):
+    """Of two earlier tokens a and b, and three of now, in two layers."""
+    known = {"a": 10.0, "b": 11.0, "0": 0.0, "1": 1.0, "2": 2.0}
+    states = [np.array([layer, layer + 1, layer + 2]).reshape(1, 3, 1) for layer in (0.0, 100.0)]
+    mems = np.array([[[10.0, 11.0], [110.0, 111.0]]])[..., None]
+    expected = np.array([known[name] for name in kept])
+    found = extended(mems, states, longest=longest, first=first)
+    assert np.array_equal(found[0, :, :, 0], [expected, expected + 100])
+    assert np.array_equal(extended(None, states, longest=longest, first=first)[0, 0, :, 0], [e for e in expected if e < 10])
 
 
 def test_one_layer_sees_its_own_token_in_the_content_stream_alone():

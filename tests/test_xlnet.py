@@ -9,7 +9,7 @@ import pytest
 
 import tinyplm
 from tests.encoder_families import keys_of_masks
-from tests.laws import equal, leaves, random_like
+from tests.laws import equal, leaves, random_like, relative_error
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, shards, tree_map, unflatten
 from tinyplm.models import encoder, xlnet
@@ -223,10 +223,22 @@ def test_loss_in_parts_is_the_loss():
         assert np.allclose(parts[path], g, rtol=1e-12, atol=1e-12), path
 
 
+@pytest.mark.parametrize(("summary_type", "place"), [("last", -1), ("first", 0)])
+@pytest.mark.parametrize(("summary_activation", "activation"), [("tanh", np.tanh), (None, lambda x: x)])
+def test_what_a_sequence_is_summed_up_by(summary_type, place, summary_activation, activation):
+    model = tiny("sequence_classification", summary_type=summary_type, summary_activation=summary_activation)
+    outputs, _ = model(np.array([[3, 4, 5], [6, 7, 8]]))
+    p = model.params["head"]
+    pooled = activation(outputs["hidden"][:, place] @ p["pooler"]["W"] + p["pooler"]["b"])
+    assert relative_error(outputs["logits"], pooled @ p["classifier"]["W"] + p["classifier"]["b"]) < 1e-13
+
+
 def test_every_mask_of_both_streams_has_a_key_of_its_own(monkeypatch):
     model = tiny(dropout=0.2)
     keys = keys_of_masks(monkeypatch, lambda: model(**permuted()[0], key=1))
-    assert len(set(keys)) == len(keys) > 5 * model.config.n_layer
+    # in a layer: the weights of both streams, behind attention, within and behind the feed-forward layer;
+    # and once: the tokens, the targets, the distances, what comes out
+    assert len(set(keys)) == len(keys) == 5 * model.config.n_layer + 4
 
 
 def test_dropout_is_the_same_however_the_batch_is_sharded_and_recomputed():

@@ -19,6 +19,8 @@ def task_of(family: ModuleType, config: Any, settings: dict, tensors: Mapping[st
     if not hasattr(family, "TASKS"):
         return "causal_lm"
     named = settings.get("architectures") or [family.TASKS["body"].architecture]
+    if not isinstance(named, list):
+        raise ValueError(f"{where}: architectures of config.json must be a list, got {named!r:.80}")
     fitting = [task for task, t in family.TASKS.items() if t.architecture == named[0]]
     if not fitting:
         known = ", ".join(dict.fromkeys(t.architecture for t in family.TASKS.values()))
@@ -42,7 +44,7 @@ def without_others(family: ModuleType, config: Any, task: str, settings: dict, t
     own = _head_parts(family, config, task)
     others = {rename.hub for rename in family.NAMES if rename.paths[0].startswith("head.")} - own.keys()
     of_file = [name for name, t in family.TASKS.items() if t.architecture in (settings.get("architectures") or [])[:1]]
-    if of_file and task not in of_file:
+    if of_file:
         others |= {hub for hub, part in _head_parts(family, config, of_file[0]).items() if own.get(hub) != part}
     return {name: tensor for name, tensor in tensors.items() if name not in others}
 

@@ -19,7 +19,7 @@ from .core import Tree, flatten, unflatten
 from .files import replaced
 from .models import architecture_of, check_task, model_class, shapes_of
 from .models import family as find_family
-from .models.config import from_dict, to_dict
+from .models.config import for_task, from_dict, to_dict
 from .models.config import labels as label_fields
 from .models.model import Model
 from .tensor_files import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, read_json, write_folder, write_json
@@ -42,11 +42,11 @@ def create(model_type: str, config: Any = None, *, task: str | None = None, key:
 
     config: a Config of the family, the name of one of its SIZES, or None for the default; `changes` replace fields of it:
     create("gpt2", "gpt2-medium", key=1, n_positions=256).  key: an int; each parameter's values depend on the key and on the
-    parameter's own path alone.  ValueError for an unknown family, size or field.
+    parameter's place in the tree.  ValueError for an unknown family, size or field.
     """
     family = find_family(model_type)
     task = check_task(family, task)
-    config = make_config(family, config, **changes)
+    config = for_task(make_config(family, config, **changes), task)
     params = initialise(family, config, task=task, key=key, dtype=dtype)
     return model_class(family)(family, config, to_device(params, device), task=task, device=device)
 
@@ -107,7 +107,7 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     family = find_family(settings["model_type"])
     try:
         config = from_dict(family.Config, settings)
-        config = config if labels is None else dataclasses.replace(config, **label_fields(labels))
+        config = config if labels is None else _labelled(config, labels)
         fixed = None if task is None else check_task(family, task)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
@@ -116,6 +116,7 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     tensors, where = open_folder(folder)
     tensors = normalise_names(family, config, tensors, where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
+    config = for_task(config, task)
     tensors = heads.without_others(family, config, task, settings, tensors)
     shapes = shapes_of(family, config, task)
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
@@ -134,6 +135,12 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
         model.no_tokenizer = str(error)
         warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=2)
     return model
+
+
+def _labelled(config: Any, labels: Iterable[str]) -> Any:
+    if not hasattr(config, "id2label"):
+        raise ValueError(f"labels are for classifiers, and {config.MODEL_TYPE} has none")
+    return dataclasses.replace(config, **label_fields(labels))
 
 
 def _generation(file: Path) -> dict[str, Any]:

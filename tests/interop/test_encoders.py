@@ -50,6 +50,7 @@ def test_three_heads_of_width_ten(tmp_path, family, task):
     ("family", "task", "changes"),
     [*((name, "masked_lm", {"hidden_act": "relu"}) for name in ("bert", "roberta", "albert", "deberta", "deberta-v2")),
      *((name, "sequence_classification", {"pooler_hidden_act": "tanh"}) for name in ("deberta", "deberta-v2")),
+     ("xlnet", "sequence_classification", {"summary_type": "first"}),
      ("distilbert", "masked_lm", {"activation": "relu"}), ("xlnet", "permutation_lm", {"ff_activation": "relu"}),
      ("albert", "masked_lm", {"num_hidden_layers": 18, "num_hidden_groups": 14, "inner_group_num": 1})],
 )  # fmt: skip

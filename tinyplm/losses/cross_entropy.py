@@ -58,7 +58,7 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
     dWT = xp.zeros(W.shape[::-1], dtype=at_least_float32(W[:0]).dtype) if grad and not factors else None
     db = xp.zeros(b.shape, dtype=at_least_float32(b[:0]).dtype) if grad and b is not None else None
     loss = 0
-    for start in range(0, rows.shape[0], chunk):
+    for start in range(0, max(rows.shape[0], 1), chunk):  # one of no tokens, where there are none: a shard without a target
         part = slice(start, start + chunk)
         logits = at_least_float32(rows[part] @ W)
         if b is not None:

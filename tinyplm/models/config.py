@@ -130,6 +130,15 @@ def label_count(config: Any) -> int:
     return config.source.get("num_labels", 2)
 
 
+def for_task(config: Any, task: str) -> Any:
+    """The config that a file of this task has: without labels where an answer's ends are asked for, since transformers gives that
+    head one output a label, and can read two only."""
+    if task != "question_answering" or label_count(config) == 2:
+        return config
+    source = {name: value for name, value in config.source.items() if name not in ("id2label", "label2id", "num_labels")}
+    return dataclasses.replace(config, id2label=None, label2id=None, source=source)
+
+
 def check_labels(config: Any) -> None:
     """ValueError unless id2label numbers the labels from 0 on, and problem_type is one that there is."""
     if config.id2label is not None and {str(i) for i in config.id2label} != {str(i) for i in range(len(config.id2label) or 1)}:

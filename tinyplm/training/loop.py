@@ -85,6 +85,9 @@ def _check(model: Model, training: Any, validation: Any, settings: Settings) -> 
     context = model.config.context
     if context is not None and settings.sequence_length > context:
         raise ValueError(f"sequence_length {settings.sequence_length} is longer than the model's context {context}")
+    if isinstance(training, np.ndarray) != isinstance(validation, np.ndarray):
+        raise TypeError("training and validation: expected two token arrays, or samples and what to validate with, "
+                        f"got {type(training).__name__} and {type(validation).__name__}")  # fmt: skip
     if not isinstance(training, np.ndarray):
         if training.length != settings.sequence_length:
             raise ValueError(f"sequence_length is {settings.sequence_length}, but the samples have {training.length} tokens")
@@ -92,6 +95,7 @@ def _check(model: Model, training: Any, validation: Any, settings: Settings) -> 
         model.inputs(**some[0])  # once through the model's own checks
         arrays = [a for batch in (some, *validation.batches) for part in batch for a in part.values()]
         return training, validation, checkpoint.fingerprint(*arrays)
+    model.check_causal()  # others would see the token that they are to predict
     tokens = {"training": training, "validation": validation}
     samples = CausalSamples(training, settings)
     if (windows := samples.windows.windows_per_epoch) < settings.batch_size:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import random
 from ..backend import is_host, to_device
-from ..core import map_shards, reduce_shards, tree_map
+from ..core import flatten, map_shards, reduce_shards, tree_map
 from ..data.batches import IGNORED, evaluation_windows
 from ..models.model import Model
 from ..optim.adamw import AdamW
@@ -19,14 +19,16 @@ from .settings import Settings
 Arrays = np.ndarray | dict[str, np.ndarray]
 
 
-def accumulate(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, *, settings: Settings,
-               key: int | None = None) -> Any:  # fmt: skip
+def accumulate(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, *, settings: Any, key: int | None = None,
+               frozen: int = 0) -> Any:  # fmt: skip
     """Add the gradient of the whole batch's loss to optimizer.gradient; returns the loss, 0-dimensional, not read back.
 
     inputs: {"input_ids" (B, T), ...} and targets: {output: (B, T) or (B,)}, on the host; bare arrays are input_ids and logits.
     Every part's loss is divided by the number of targets of the whole batch, so k micro-batches, or n shards, add up to exactly
     the loss and gradient of one batch.  Parts are added in order.
+    settings: micro_size, workers, smoothing and checkpointing of it, a training.Settings or a TuningSettings.
     key: an int for dropout; a sample's mask depends on the key and its number in the batch, not on how it is cut.
+    frozen: so many layers at the bottom have no gradient.  Those of parameters that the optimizer has not are dropped.
     """
     inputs, targets = named(inputs, targets)
     batch = {"inputs": inputs, "targets": targets}
@@ -39,13 +41,19 @@ def accumulate(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, 
     options = {"smoothing": settings.smoothing, "checkpointing": settings.checkpointing,
                "factors": rows < model.params["body"]["tokens"].shape[1]}  # fmt: skip  # the same way in all shards
 
+    if frozen:
+        options["frozen"] = frozen
+    trained = optimizer.values.leaves
+
     def gradient(part: dict, give: Callable) -> Any:
         part = to_device(part, model.device)
         loss, back = model.loss_in_parts(give, targets=part["targets"], total=total, **options, **part["inputs"])
         return loss, back(1.0)
 
-    def add(path: str, gradient: Any) -> None:
-        optimizer.gradient.add(gradient, path)
+    def add(path: str, gradient: Any, workers: int = 1) -> None:
+        for name, a in flatten(gradient, path).items():
+            if name in trained:
+                optimizer.gradient.add(a, name, workers=workers)
 
     loss = 0
     try:
@@ -53,7 +61,7 @@ def accumulate(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, 
             micro = tree_map(lambda a, start=start: a[start : start + micro_size], batch)
             for part_loss, left in reduce_shards(gradient, micro, min(workers, samples - start), add):
                 for tree in left:
-                    optimizer.gradient.add(tree, workers=workers)
+                    add("", tree, workers)
                 loss = part_loss + loss
     except BaseException:
         optimizer.gradient.clear()  # half a gradient must not go into the next step
@@ -68,8 +76,8 @@ def named(inputs: Arrays, targets: Arrays) -> tuple[dict[str, np.ndarray], dict[
 
 
 def target_counts(targets: dict[str, np.ndarray]) -> dict[str, int]:
-    """How many targets of each output count."""
-    return {name: int((t != IGNORED).sum()) for name, t in targets.items()}
+    """How many targets of each output count: class numbers that are not IGNORED, real numbers that are not NaN."""
+    return {name: int((t != IGNORED).sum()) if t.dtype.kind in "iu" else int((t == t).sum()) for name, t in targets.items()}
 
 
 class NonFiniteError(FloatingPointError):

@@ -17,11 +17,11 @@ from ..optim.layerwise import layerwise_rates
 from ..tensor_files import write_json
 from ..training.folders import new_folder
 from ..training.log import Log, Progress
-from ..training.step import check_finite
+from ..training.step import accumulate, check_finite
 from .data import Samples, training_batches
 from .freezing import joined, upper_part
 from .settings import TuningSettings
-from .step import accumulate, evaluate
+from .step import evaluate
 
 BEST, LOG, FACTS = "best", "log.jsonl", "tuning.json"
 

@@ -22,6 +22,7 @@ class TuningSettings:
     beta2: float = 0.999
     eps: float = 1e-6
     clip: float = 1.0  # global gradient norm
+    smoothing: float = 0.0  # label smoothing
     layer_decay: float = 1.0  # each layer's rate is that of the one above times this, see optim.layerwise
     trained_layers: int | None = None  # the uppermost ones; 0: the head alone; None: everything
     dropout: bool = True  # at the rates of the model's config
@@ -43,13 +44,18 @@ class TuningSettings:
             self._expect(name, "a number > 0", _number(getattr(self, name)) and getattr(self, name) > 0)
         for name in ("weight_decay", "eps"):
             self._expect(name, "a number >= 0", _number(getattr(self, name)) and getattr(self, name) >= 0)
-        for name in ("warmup", "beta1", "beta2"):
+        for name in ("warmup", "beta1", "beta2", "smoothing"):
             self._expect(name, "a number in [0, 1)", _number(getattr(self, name)) and 0 <= getattr(self, name) < 1)
         self._expect("layer_decay", "a number in (0, 1]", _number(self.layer_decay) and 0 < self.layer_decay <= 1)
 
     def _expect(self, name: str, expected: str, holds: bool) -> None:
         if not holds:
             raise ValueError(f"settings: {name} must be {expected}, got {getattr(self, name)!r}")
+
+    @property
+    def micro_size(self) -> int:
+        """Samples in memory at a time: all of a batch."""
+        return self.batch_size
 
     def rate(self, step: int, total: int) -> float:
         """The learning rate of update number `step`, from 0, of `total`."""
