@@ -103,13 +103,14 @@ def loss_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], 
     x, _ = embedding(params["body"]["tokens"], ids=ids)
     hidden, body_back = family.body(params["body"], x, config=config, once=True, key=key, **inputs,
                                     on_gradient=lambda i, dp: give(f"body.layers.{i}", dp))  # fmt: skip
-    value, head_back = task_loss(family.TASKS[task], params, hidden, config=config, key=key, choices=choices, targets=targets,
+    value, *backs = task_loss(family.TASKS[task], params, hidden, config=config, key=key, choices=choices, targets=targets,
                                   total=total, smoothing=smoothing, factors=factors)  # fmt: skip
 
     def backward(dloss):
-        dparams, dhidden = head_back(dloss)
+        dparams, dhidden = backs.pop()(dloss)  # pop: what it keeps is as large as the head
         left = [{"body": dparams.pop("body")}] if factors and "body" in dparams else []
         give("", dparams)
+        del dparams
         dbody, dx = body_back(dhidden)
         give("body", {**dbody, "layers": None})
         return [*left, {"body": {"tokens": Rows(ids.reshape(-1), dx.reshape(-1, dx.shape[-1]))}}]
