@@ -19,7 +19,7 @@ With Python 3.11 and --seeds 3, accuracy where each package counts the same, mea
 
     labels                        50             200            1000
     bag of words        30.8% ± 1.5%    45.3% ± 1.7%    54.1% ± 0.6%
-    from scratch        20.7% ± 1.9%    37.6% ± 3.0%    42.7% ± 1.4%
+    from scratch        20.7% ± 1.9%    37.6% ± 3.0%    42.7% ± 1.5%
     fine-tuned          42.6% ± 2.2%    52.2% ± 3.4%    58.9% ± 1.1%
 """
 
