@@ -12,7 +12,7 @@ from tinyplm.optim.adamw import AdamW
 from tinyplm.training.loop import train
 from tinyplm.training.samples import FixedBatches
 from tinyplm.training.settings import Settings
-from tinyplm.training.step import accumulate, evaluate_batches
+from tinyplm.training.step import accumulate, evaluate_batches, target_counts
 
 MODELLED = [(family, task) for family, task in TRAINED if task in ("masked_lm", "pretraining", "permutation_lm")]
 
@@ -111,3 +111,21 @@ def test_a_run_does_not_go_on_with_another_validation(tmp_path):
         train(
             tiny("bert"), Numbered(), FixedBatches(Numbered(), 3), Settings(**settings), out=tmp_path, resume=True, progress=False
         )
+
+
+def test_what_counts_as_a_target():
+    """Class numbers but -100, of real numbers all but NaN, -100 too: a loss over them is divided by so many."""
+    targets = {"logits": np.array([[0, -100], [2, -100]]), "numbers": np.array([[-100.0, np.nan, 1.0]])}
+    assert target_counts(targets) == {"logits": 2, "numbers": 2}
+
+
+def test_numbers_in_shards_are_one_batch():
+    """Squared error of 3 labels for 3 texts: nine numbers, one of which is missing."""
+    model = tiny("bert", "sequence_classification", problem_type="regression")
+    inputs = batch(model)
+    numbers = np.random.default_rng(0).normal(size=(3, 3))
+    numbers[1, 2] = np.nan
+    expected, _ = model.loss(targets={"logits": numbers}, **inputs)
+    settings = Settings(batch_size=3, sequence_length=5, workers=3)
+    loss = accumulate(model, AdamW(model.params), inputs, {"logits": numbers}, settings=settings)
+    assert abs(float(loss) - float(expected)) < 1e-12
