@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
+from tests import scripts
 from tinyplm.tokenizers import Tokenizer
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
@@ -50,3 +51,15 @@ TOKENIZER_TEXTS = [
 def trained() -> Tokenizer:
     """A small tokenizer; nobody writes into it."""
     return Tokenizer.train(TOKENIZER_TEXTS * 3, 450)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two text files for the example scripts."""
+    return scripts.write_texts(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """run("pretrain.py", "--steps", "6") -> scripts.Outcome, in this process."""
+    return scripts.runner(monkeypatch, capsys)

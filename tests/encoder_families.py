@@ -26,7 +26,7 @@ class Family(NamedTuple):
     module: ModuleType
     config: Any  # TINY
     dropout: dict[str, str]  # every rate there is: a task in which it is used
-    variants: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - changes of TINY that take other paths; in a row of its own each
+    variants: dict[str, dict[str, Any]] = {}  # changes of TINY that take other paths; in a row of its own each
     same: tuple[str, ...] = ()  # model types that are this family under another name
     zeroed: bool = False  # padding's embeddings are zeros, so that not even its own outputs depend on it
     left: bool = False  # heads look at the last token, so padding is in front

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.test_examples import run  # noqa: F401 - a fixture
 from tinyplm import random
 
 PATH = Path(__file__).parents[1] / "examples" / "finetune_classifier.py"
@@ -78,7 +77,7 @@ def test_the_bag_of_words_learns_what_there_is_to_learn(example):
     assert 0.2 < example.bag_of_words([blind[:20], blind[20:40], blind[40:]], [e.text for e in blind], 2) < 0.8
 
 
-def test_the_whole_story(run, tmp_path):  # noqa: F811
+def test_the_whole_story(run, tmp_path):
     out = tmp_path / "out"
     done = run("finetune_classifier.py", *QUICK, "--size", "tiny", "--pretrain", "4", "--vocabulary", "300", "--out", str(out))
     assert done.code == 0, done.err
@@ -92,7 +91,7 @@ def test_the_whole_story(run, tmp_path):  # noqa: F811
     assert again.code == 0 and "it may have seen the texts" in again.out, again.err
 
 
-def test_bad_options(example, run, monkeypatch, tmp_path):  # noqa: F811
+def test_bad_options(example, run, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="packages with docstrings in 5 modules, expected 999"):
         example.examples(999)
     for options, message in (

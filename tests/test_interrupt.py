@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import write_texts
 from tests.survivor import ROOT, contents, run
-from tests.test_examples import write_texts
 from tests.test_survival import start
 from tinyplm.training import loop
 from tinyplm.training.checkpoint import find

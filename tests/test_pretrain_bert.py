@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.test_examples import run, texts  # noqa: F401 - fixtures
 from tinyplm.evaluation.masked import Guesses
 
 QUICK = ("--size", "tiny", "--steps", "6", "--context", "24", "--batch", "4", "--vocabulary", "200", "--validation-samples", "20",
@@ -18,7 +17,7 @@ QUICK = ("--size", "tiny", "--steps", "6", "--context", "24", "--batch", "4", "-
 
 @pytest.mark.parametrize(("objective", "task"), [("next_sentence", "pretraining"), ("sentence_order", "pretraining"),
                                                  ("none", "masked_lm")])  # fmt: skip
-def test_the_whole_story(run, texts, tmp_path, objective, task):  # noqa: F811
+def test_the_whole_story(run, texts, tmp_path, objective, task):
     out = tmp_path / "out"
     done = run("pretrain_bert.py", *QUICK, "--text", *texts, "--objective", objective, "--out", str(out))
     assert done.code == 0, done.err
@@ -34,7 +33,7 @@ def test_the_whole_story(run, texts, tmp_path, objective, task):  # noqa: F811
     assert again.code == 1 and "holds a run already" in again.err
 
 
-def test_a_run_goes_on_exactly(run, texts, tmp_path):  # noqa: F811
+def test_a_run_goes_on_exactly(run, texts, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for out in (whole, cut):
         assert (
@@ -54,7 +53,7 @@ def test_a_run_goes_on_exactly(run, texts, tmp_path):  # noqa: F811
     assert other.code == 1 and "--lr was 0.001, now 0.5" in other.err
 
 
-def test_bad_input(run, tmp_path):  # noqa: F811
+def test_bad_input(run, tmp_path):
     done = run("pretrain_bert.py", "--objective", "next")
     assert done.code == 1 and "unknown objective 'next'; expected one of next_sentence" in done.err
     done = run("pretrain_bert.py", "--resume", "--out", str(tmp_path))

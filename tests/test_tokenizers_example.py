@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_examples import write_texts
+from tests.scripts import write_texts
 from tinyplm.data.corpus import deduplicate, read_texts, split_documents
 from tinyplm.tokenizers import RECIPES, Tokenizer
 

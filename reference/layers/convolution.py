@@ -6,22 +6,22 @@ from reference.layers.norm import layernorm
 
 
 def convolution(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None, *, groups: int = 1) -> np.ndarray:
-    """y[n, t, j] = sum_i sum_d x[n, t + i - (K - 1) / 2, g I + d] W[i, d, j] + b[j],   g the group of j; x = 0 outside.
+    """y[n, t, j] = sum_i sum_d x[n, t + i - (K - 1) / 2, g Din + d] W[i, d, j] + b[j],   g the group of j; x = 0 outside.
 
-    The channels are cut into groups: the I inputs of group g belong to its outputs alone.
-    x (B, T, groups * I), W (K, I, O) with K odd, b (O,) or None -> y (B, T, O).    (a cross-correlation)
+    The channels are cut into groups: the Din inputs of group g belong to its outputs alone.
+    x (B, T, groups * Din), W (K, Din, Dout) with K odd, b (Dout,) or None -> y (B, T, Dout).    (a cross-correlation)
     """
     x = np.asarray(x, dtype=np.float64)
-    K, I, O = W.shape  # noqa: E741
+    K, Din, Dout = W.shape
     B, T, _ = x.shape
-    y = np.zeros((B, T, O))
-    for n, t, j in np.ndindex(B, T, O):
-        group = j // (O // groups)
+    y = np.zeros((B, T, Dout))
+    for n, t, j in np.ndindex(B, T, Dout):
+        group = j // (Dout // groups)
         for i in range(K):
             place = t + i - (K - 1) // 2
             if 0 <= place < T:
-                for d in range(I):
-                    y[n, t, j] += x[n, place, group * I + d] * W[i, d, j]
+                for d in range(Din):
+                    y[n, t, j] += x[n, place, group * Din + d] * W[i, d, j]
         if b is not None:
             y[n, t, j] += b[j]
     return y

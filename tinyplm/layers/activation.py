@@ -1,4 +1,4 @@
-"""Activations: elementwise components f(x) with x of any shape."""
+"""Activations: elementwise components f(x), x (..., N)."""
 
 from __future__ import annotations
 

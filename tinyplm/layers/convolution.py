@@ -10,40 +10,40 @@ from .norm import layernorm
 def convolution(x, W, b=None, *, groups=1):
     """y[t] = sum_i x[t + i - m] W[i] + b,   m = (K - 1) / 2,   x = 0 before and after the sequence.        LeCun et al. 1989
 
-    x (B, T, D), W (K, D / groups, O) with K odd, b (O,) or None -> y (B, T, O).  With groups, the channels are cut into as many
-    parts, each output part seeing its input part alone; all is written with a leading axis of groups.
+    x (B, T, D), W (K, D / groups, Dout) with K odd, b (Dout,) or None -> y (B, T, Dout).  With groups, the channels are cut
+    into as many parts, each output part seeing its input part alone; all is written with a leading axis of groups.
     One product: patches (groups, B T, K D / groups), the K neighbours of each place side by side, by W as a matrix.
     Keeps x.   dW = patches^T dy,   db = sum dy,   and dx[t] = sum_i dpatches_i[t - i + m] with dpatches = dy W^T.
     ValueError when K is even or the channels do not fit.
     """
     xp = array_module(x)
     B, T, D = x.shape
-    K, I, O = W.shape  # noqa: E741
+    K, Din, Dout = W.shape
     m = (K - 1) // 2
-    if K % 2 == 0 or D != groups * I or O % groups:
-        raise ValueError(f"convolution: x {x.shape} and W {W.shape} with {groups} groups: expected x (B, T, groups * I) and "
-                         "W (K, I, O), K odd and O a multiple of groups")  # fmt: skip
-    matrix = W.reshape(K * I, groups, O // groups).transpose(1, 0, 2)  # (groups, K I, O / groups)
+    if K % 2 == 0 or D != groups * Din or Dout % groups:
+        raise ValueError(f"convolution: x {x.shape} and W {W.shape} with {groups} groups: expected x (B, T, groups * Din) and "
+                         "W (K, Din, Dout), K odd and Dout a multiple of groups")  # fmt: skip
+    matrix = W.reshape(K * Din, groups, Dout // groups).transpose(1, 0, 2)  # (groups, K Din, Dout / groups)
 
     def patches():
-        padded = xp.zeros((groups, B, T + K - 1, I), dtype=x.dtype)
-        padded[:, :, m : m + T] = x.reshape(B, T, groups, I).transpose(2, 0, 1, 3)
-        return xp.concatenate([padded[:, :, i : i + T] for i in range(K)], axis=-1).reshape(groups, B * T, K * I)
+        padded = xp.zeros((groups, B, T + K - 1, Din), dtype=x.dtype)
+        padded[:, :, m : m + T] = x.reshape(B, T, groups, Din).transpose(2, 0, 1, 3)
+        return xp.concatenate([padded[:, :, i : i + T] for i in range(K)], axis=-1).reshape(groups, B * T, K * Din)
 
-    y = (patches() @ matrix).transpose(1, 0, 2).reshape(B, T, O)
+    y = (patches() @ matrix).transpose(1, 0, 2).reshape(B, T, Dout)
     if b is not None:
         y = y + b
 
     def backward(dy):
-        by_group = dy.reshape(B * T, groups, O // groups).transpose(1, 0, 2)
+        by_group = dy.reshape(B * T, groups, Dout // groups).transpose(1, 0, 2)
         dmatrix = patches().swapaxes(-1, -2) @ by_group
-        dpatches = (by_group @ matrix.swapaxes(-1, -2)).reshape(groups, B, T, K, I)
-        dpadded = xp.zeros((groups, B, T + K - 1, I), dtype=x.dtype)
+        dpatches = (by_group @ matrix.swapaxes(-1, -2)).reshape(groups, B, T, K, Din)
+        dpadded = xp.zeros((groups, B, T + K - 1, Din), dtype=x.dtype)
         for i in range(K):
             dpadded[:, :, i : i + T] += dpatches[:, :, :, i]
         dx = dpadded[:, :, m : m + T].transpose(1, 2, 0, 3).reshape(B, T, D)
         db = None if b is None else sum_float32(dy, axis=(0, 1))
-        return dx, dmatrix.transpose(1, 0, 2).reshape(K, I, O), db
+        return dx, dmatrix.transpose(1, 0, 2).reshape(K, Din, Dout), db
 
     return y, backward
 
