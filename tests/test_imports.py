@@ -31,7 +31,8 @@ ALLOWED = {
     "sentence_encoder": {"backend", "core", "files", "layers", "models", "tensor_files", "tokenizers", "hub"},
     "generation": {"backend", "layers", "random", "models"},
     "training": {"backend", "core", "random", "files", "tensor_files", "data", "optim", "models", "hub"},
-    "tuning": {"backend", "core", "random", "tensor_files", "optim", "evaluation", "tokenizers", "models", "hub", "training"},
+    "tuning": {"backend", "core", "random", "files", "tensor_files", "layers", "losses", "data", "optim", "evaluation", "tokenizers",
+               "models", "hub", "generation", "training"},
     "__init__": {"generation", "hub", "models"},
 }
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}
