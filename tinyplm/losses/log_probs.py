@@ -77,7 +77,9 @@ def vocabulary_log_probs(x, W, b=None, *, targets, temperature=1.0, ignore_index
         db = None if b is None else xp.zeros(b.shape, dtype=at_least_float32(b[:0]).dtype)
         for start in starts:
             some, log_p, _, H = kept[0] if kept else distribution(start)
-            d = _rows_gradient(log_p + 0 if kept else log_p, t[some], H, dl if dl is None else dl[some], dH if dH is None else dH[some])
+            d = _rows_gradient(
+                log_p + 0 if kept else log_p, t[some], H, dl if dl is None else dl[some], dH if dH is None else dH[some]
+            )
             d /= temperature
             dx[some] = d.astype(rows.dtype, copy=False) @ W.T
             dWT += d.T @ at_least_float32(rows[some])
@@ -94,7 +96,9 @@ def _checked(x, V, targets, temperature, ignore_index):
     if not temperature > 0:
         raise ValueError(f"log_probs: expected a temperature > 0, got {temperature}")
     if targets.shape != x.shape[:-1] or targets.dtype.kind not in "iu":
-        raise ValueError(f"log_probs: targets are {targets.dtype} of shape {targets.shape}, expected integers of shape {x.shape[:-1]}")
+        raise ValueError(
+            f"log_probs: targets are {targets.dtype} of shape {targets.shape}, expected integers of shape {x.shape[:-1]}"
+        )
     t = targets.reshape(-1)
     counts = t != ignore_index
     if is_host(t):
@@ -129,7 +133,7 @@ def _rows_gradient(log_p, t, H, dl, dH):
     p = xp.exp(log_p)
     if dH is None:
         d = p
-        d *= (0 if dl is None else -dl[:, None])
+        d *= 0 if dl is None else -dl[:, None]
     else:
         log_p += H[:, None]
         log_p *= -dH[:, None]

@@ -9,6 +9,7 @@ from ..core import Rows, Tree, add, complete
 from ..layers.embedding import embedding
 from ..layers.linear import linear
 from ..losses.cross_entropy import vocabulary_cross_entropy
+from ..losses.log_probs import vocabulary_log_probs
 
 
 def output_matrix(params: Tree, *, config):
@@ -93,9 +94,7 @@ def loss_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], 
     which is apart because a tied table has another one, from the head.  factors=True: that one is left, too, as a core.Product.
     With fewer tokens than the model is wide the factors are small, and all threads share the product when the shards are done.
     """
-    x, _ = embedding(params["body"]["tokens"], ids=input_ids)
-    hidden, body_back = family.body(params["body"], x, config=config, once=True, **inputs,
-                                    on_gradient=lambda i, dp: give(f"body.layers.{i}", dp))  # fmt: skip
+    hidden, body_back = _body_in_parts(family, params, give, config=config, input_ids=input_ids, **inputs)
     W, W_back = family.output_matrix(params, config=config)
     value, *backs = vocabulary_cross_entropy(hidden, W, targets=targets, total=total, smoothing=smoothing, chunk=chunk,
                                              factors=factors)  # fmt: skip
@@ -108,12 +107,63 @@ def loss_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], 
         else:
             give("", W_back(dW))
         del dW
-        dbody, dx = body_back(dhidden)
-        give("body", {**dbody, "layers": None})
-        left.append({"body": {"tokens": Rows(input_ids.reshape(-1), dx.reshape(-1, dx.shape[-1]))}})
-        return left
+        return [*left, *body_back(dhidden)]
 
     return value, backward
+
+
+def token_outputs(family: ModuleType, params: Tree, inputs_embeds=None, *, config, targets, temperature=1.0, entropy=False,
+                  chunk=1024, grad=True, **inputs):  # fmt: skip
+    """What losses on given tokens need: {"log_probs" (B, T), "hidden" (B, T, D), and "entropy" (B, T) if asked for}.
+
+    targets (B, T) line up with the logits, -100 is ignored; see losses.log_probs.  Full logits are never held.
+    backward(doutputs), in which a missing or None part is zero, gives (dparams, dinputs_embeds); None without grad.
+    """
+    hidden, body_back = family.body(params["body"], inputs_embeds, config=config, grad=grad, **inputs)
+    W, W_back = family.output_matrix(params, config=config)
+    outputs, head_back = vocabulary_log_probs(hidden, W, targets=targets, temperature=temperature, entropy=entropy, chunk=chunk,
+                                              grad=grad)  # fmt: skip
+    outputs["hidden"] = hidden
+    if not grad:
+        return outputs, None
+    finish = _finish(params, inputs)
+
+    def backward(doutputs):
+        dhidden, dW, _ = head_back(doutputs)
+        dbody, dinputs_embeds = body_back(add(dhidden, doutputs.get("hidden")))
+        return finish(add(W_back(dW), {"body": dbody})), dinputs_embeds
+
+    return outputs, backward
+
+
+def token_outputs_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], None], *, config, targets, input_ids,
+                           temperature=1.0, entropy=False, chunk=1024, **inputs):  # fmt: skip
+    """`token_outputs` for training: backward hands in parts of the gradient and returns what is left, as loss_in_parts does."""
+    hidden, body_back = _body_in_parts(family, params, give, config=config, input_ids=input_ids, **inputs)
+    W, W_back = family.output_matrix(params, config=config)
+    outputs, *backs = vocabulary_log_probs(hidden, W, targets=targets, temperature=temperature, entropy=entropy, chunk=chunk)
+
+    def backward(doutputs):
+        dhidden, dW, _ = backs.pop()(doutputs)
+        give("", W_back(dW))
+        del dW
+        return body_back(add(dhidden, doutputs.get("hidden")))
+
+    return {**outputs, "hidden": hidden}, backward
+
+
+def _body_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], None], *, config, input_ids, **inputs):
+    """Hidden states; backward(dhidden), to be called once, gives the parts of the body to `give` and returns what is left."""
+    x, _ = embedding(params["body"]["tokens"], ids=input_ids)
+    hidden, back = family.body(params["body"], x, config=config, once=True, **inputs,
+                               on_gradient=lambda i, dp: give(f"body.layers.{i}", dp))  # fmt: skip
+
+    def backward(dhidden):
+        dbody, dx = back(dhidden)
+        give("body", {**dbody, "layers": None})
+        return [{"body": {"tokens": Rows(input_ids.reshape(-1), dx.reshape(-1, dx.shape[-1]))}}]
+
+    return hidden, backward
 
 
 def _finish(params: Tree, inputs: dict) -> Callable[[Tree], Tree]:

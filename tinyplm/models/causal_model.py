@@ -74,6 +74,27 @@ class CausalModel(Model):
         return causal_lm.loss_in_parts(self.family, self.params, give, config=self.config, targets=targets["logits"],
                                        total=None if total is None else total["logits"], **options)  # fmt: skip
 
+    def token_outputs(self, input_ids, *, targets, key: int | None = None, **options):
+        """{"log_probs", "hidden", "entropy"} and backward(doutputs) -> dparams, of causal_lm.token_outputs.
+
+        input_ids (B, T), targets (B, T) in line with the logits, -100 = ignored, attention_mask and so on as in a call; options:
+        temperature, entropy, chunk, grad.
+        """
+        names = ("attention_mask", "position_ids")
+        inputs = self.inputs(input_ids, **{name: options.pop(name) for name in names if name in options})
+        del inputs["inputs_embeds"]
+        if key is not None:
+            key = random.sample_keys(key, array_module(inputs["input_ids"]).arange(len(inputs["input_ids"])))
+        targets = self._moved({"targets": as_array(targets)})["targets"]
+        outputs, back = causal_lm.token_outputs(self.family, self.params, config=self.config, targets=targets, key=key,
+                                                **inputs, **options)  # fmt: skip
+        return outputs, None if back is None else lambda doutputs: back(doutputs)[0]
+
+    def outputs_in_parts(self, give, *, targets, **options):
+        """causal_lm.token_outputs_in_parts of {"logits": targets (B, T)}."""
+        return causal_lm.token_outputs_in_parts(self.family, self.params, give, config=self.config, targets=targets["logits"],
+                                                **options)  # fmt: skip
+
     def head_rows(self, targets) -> int:
         """For how many places the head is computed: all."""
         return targets["logits"].size

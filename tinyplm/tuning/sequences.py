@@ -22,9 +22,9 @@ class Sequence:
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.counts):
-            raise ValueError(f"expected for each token whether it counts, got {len(self.ids)} tokens and {len(self.counts)} marks")
+            raise ValueError(f"expected whether it counts for each of {len(self.ids)} tokens, got {len(self.counts)} marks")
         if len(self.ids) < 2 or not any(self.counts[1:]):
-            raise ValueError(f"a sequence of {len(self.ids)} tokens, of which none is to be predicted: expected a prompt and an answer")
+            raise ValueError(f"expected a prompt and an answer, got {len(self.ids)} tokens of which none is to be predicted")
         if self.counts[0]:
             raise ValueError("the first token counts, but is predicted from nothing: expected a prompt before the answer")
 

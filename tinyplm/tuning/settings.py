@@ -1,4 +1,4 @@
-"""The settings of a fine-tuning run."""
+"""The settings of fine-tuning runs: of an encoder by epochs, and of the recipes of alignment by steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from ..optim.schedule import warmup_linear
+from ..optim.schedule import learning_rate, warmup_linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,54 @@ class TuningSettings:
     def rate(self, step: int, total: int) -> float:
         """The learning rate of update number `step`, from 0, of `total`."""
         return warmup_linear(step, peak=self.learning_rate, warmup=int(self.warmup * total), total=total)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeSettings:
+    """What every recipe of alignment (sft, dpo, reward, ppo, grpo, distill) has to know; each adds its own in a subclass."""
+
+    steps: int = 100  # updates, or rounds of rollouts and updates
+    batch_size: int = 16  # what a step is made of: sequences, pairs, prompts
+    micro_batch_size: int | None = None  # of these in memory at a time; None = all
+    learning_rate: float = 1e-4  # the peak
+    schedule: str = "cosine"  # one of optim.schedule.SCHEDULES
+    warmup: int = 10  # updates
+    floor: float = 0.0  # the learning rate at the end
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    clip: float = 1.0  # global gradient norm
+    dropout: bool = False  # at the rates of the model's config
+    seed: int = 0
+    workers: int = 1  # threads that share a batch, as far as it has samples
+    checkpointing: int = 0  # see core.stack
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 1), ("workers", 1), ("seed", 0), ("checkpointing", 0), ("warmup", 0)):
+            self.expect(name, f"an integer >= {least}", _whole(getattr(self, name), least))
+        size = self.micro_batch_size
+        self.expect("micro_batch_size", "None or 1 to batch_size", size is None or (_whole(size, 1) and size <= self.batch_size))
+        for name in ("learning_rate", "clip"):
+            self.expect(name, "a number > 0", _number(getattr(self, name)) and getattr(self, name) > 0)
+        for name in ("weight_decay", "eps"):
+            self.expect(name, "a number >= 0", _number(getattr(self, name)) and getattr(self, name) >= 0)
+        for name in ("beta1", "beta2"):
+            self.expect(name, "a number in [0, 1)", _number(getattr(self, name)) and 0 <= getattr(self, name) < 1)
+        floor = self.floor
+        self.expect("floor", "a number from 0 to the learning rate", _number(floor) and 0 <= floor <= self.learning_rate)
+        self.rate(0)  # the schedule checks its own numbers
+
+    def expect(self, name: str, expected: str, holds: bool) -> None:
+        """ValueError naming a setting, what it should be and what it is, unless it holds."""
+        if not holds:
+            raise ValueError(f"settings: {name} must be {expected}, got {getattr(self, name)!r}")
+
+    def rate(self, step: int, total: int | None = None) -> float:
+        """The learning rate of update number `step`, from 0, of `total` (by default `steps`)."""
+        total = self.steps if total is None else total
+        return learning_rate(self.schedule, step, peak=self.learning_rate, warmup=min(self.warmup, total - 1), total=total,
+                             floor=self.floor, decay=max(1, total // 5))  # fmt: skip
 
 
 def _whole(value: Any, least: int) -> bool:
