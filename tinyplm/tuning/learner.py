@@ -153,9 +153,9 @@ def check_finite(step: int, values: dict[str, float]) -> None:
 
 def token_log_probs(model: Model, batch: dict[str, np.ndarray], *, temperature: float = 1.0, entropy: bool = False,
                     batch_size: int = 64, workers: int = 1) -> dict[str, np.ndarray]:  # fmt: skip
-    """{"log_probs" (..., T), and "entropy" if asked for} of a batch's targets by a model, on the host, without gradients: those of
-    a reference, or of the policy before its update.
+    """{"log_probs" (..., T), and "entropy" if asked for} of a batch's targets by a model, on the host, without gradients.
 
+    Those of a reference, or of the policy before its update.
     batch: {"input_ids", "attention_mask", "targets"} of tuning.sequences.arrays, each (N, T) or (N, K, T).
     """
     shape = batch["targets"].shape
