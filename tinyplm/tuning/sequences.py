@@ -7,6 +7,7 @@ from collections.abc import Sequence as SequenceOf
 
 import numpy as np
 
+from .. import random
 from ..data.batches import IGNORED
 
 
@@ -67,3 +68,17 @@ def check_sequences(sequences: SequenceOf[Sequence], *, context: int | None, voc
         if not 0 <= min(sequence.ids) <= max(sequence.ids) < vocabulary:
             wrong = next(i for i in sequence.ids if not 0 <= i < vocabulary)
             raise ValueError(f"{name} {n} has token id {wrong}, expected 0 to {vocabulary - 1}, the model's vocabulary")
+
+
+def batch_numbers(count: int, size: int, step: int, *, key: int) -> np.ndarray:
+    """The samples of step number `step`, from 0, `size` of `count`: each epoch has all of them once, in an order of its own.
+
+    Known from the key and the step alone; a batch may reach from one epoch into the next.
+    """
+    if count < 1:
+        raise ValueError("there are no samples to train on")
+    places = np.arange(step * size, (step + 1) * size)
+    orders = {
+        epoch: random.generator(random.fold(key, epoch)).permutation(count) for epoch in np.unique(places // count).tolist()
+    }
+    return np.array([orders[epoch][place] for epoch, place in zip((places // count).tolist(), (places % count).tolist())])

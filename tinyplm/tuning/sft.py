@@ -1,0 +1,115 @@
+"""Supervised fine-tuning: cross-entropy on answers only.                                   Ouyang et al. 2022, sec. 3.5, step 1
+
+    loss = -sum_i sum_t log p(y_it | x_i, y_i<t) / (number of answer tokens of the step)
+
+The tokens of a prompt are read and not predicted: their targets are ignored, so they have no loss and their logits no gradient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import random
+from ..core import Tree
+from ..data.batches import IGNORED
+from ..models.model import Model
+from .learner import Journal, Learner, check_finite, token_log_probs
+from .sequences import Sequence, arrays, batch_numbers, check_sequences
+from .settings import RecipeSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTSettings(RecipeSettings):
+    """evaluate_every: steps between losses on the validation sequences; None: before and after only."""
+
+    evaluate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        every = self.evaluate_every
+        self.expect("evaluate_every", "None or an integer >= 1", every is None or (type(every) is int and every >= 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """history: the numbers of each step; validation: {step: nats an answer token}, from step 0 on; theta: of the transform."""
+
+    history: list[dict[str, float]]
+    validation: dict[int, float]
+    theta: Tree
+
+
+def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | None = None, *,
+        validation: SequenceOf[Sequence] = (), out: str | Path | None = None, progress: bool = True,
+        transform: Callable | None = None, theta: Tree = None) -> Result:  # fmt: skip
+    """Train a decoder on sequences; afterwards model.params are those of the last step (of a transform: what it made of theta).
+
+    Each epoch sees every sequence once.  The same seed, workers and libraries give the same bits.
+    out/ gets log.jsonl, and final/, a folder that loads; without `out` nothing is written.
+    ValueError for sequences that the model cannot read; NonFiniteError for a loss or gradient that is not finite; on any error
+    model.params stay what they were.
+    """
+    settings = settings or SFTSettings()
+    model.check_causal()
+    for name, some in (("sequence", sequences), ("validation sequence", validation)):
+        check_sequences(some, context=model.config.context, vocabulary=model.config.vocab_size, name=name)
+    if not len(sequences):
+        raise ValueError("there are no sequences to train on")
+    learner = Learner(model, settings, transform=transform, theta=theta)
+    order, losses = random.fold(random.key(settings.seed), 0), {}
+    with Journal(out, settings.steps, progress=progress) as journal:
+
+        def evaluate() -> None:
+            if not len(validation):
+                return
+            losses[learner.done] = answer_loss(learner.model, validation, workers=settings.workers)
+            check_finite(learner.done - 1, {"validation loss": losses[learner.done]})
+            journal.write(step=learner.done, validation_loss=losses[learner.done])
+            journal.progress.say(f"step {learner.done}: validation loss {losses[learner.done]:.4f}")
+
+        evaluate()
+        for step in range(settings.steps):
+            numbers = batch_numbers(len(sequences), settings.batch_size, step, key=order)
+            batch, total = batch_of([sequences[n] for n in numbers])
+            journal.record(step + 1, learner.step(batch, answer_likelihood(total)), shown=("loss", "gradient_norm"))
+            if settings.evaluate_every and (step + 1) % settings.evaluate_every == 0:
+                evaluate()
+        if learner.done not in losses:
+            evaluate()
+        journal.finish(learner.model, settings, validation=losses)
+    model.params = learner.model.params
+    return Result(journal.history, losses, learner.theta)
+
+
+def batch_of(sequences: SequenceOf[Sequence]) -> tuple[dict[str, dict], int]:
+    """(the batch for a learner, how many tokens count)."""
+    values = arrays(sequences)
+    targets = values.pop("targets")
+    return {"inputs": values, "targets": {"logits": targets}}, int((targets != IGNORED).sum())
+
+
+def answer_likelihood(total: int) -> Callable:
+    """The loss above for Learner.step: -sum(log_probs) / total, with gradient -1 / total for each; 0 stands where none counts."""
+
+    def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
+        log_probs = outputs["log_probs"]
+        return {"loss": -log_probs.sum() / total}, lambda dloss: ({"log_probs": log_probs * 0 - dloss / total}, None)
+
+    return loss
+
+
+def answer_loss(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64, workers: int = 1) -> float:
+    """The mean of -log p over all tokens that count, nats a token."""
+    total, count = 0.0, 0
+    for start in range(0, len(sequences), batch_size):
+        batch: dict[str, Any] = arrays(sequences[start : start + batch_size])
+        found = token_log_probs(model, batch, batch_size=batch_size, workers=workers)["log_probs"]
+        total -= float(found.sum(dtype=np.float64))
+        count += int((batch["targets"] != IGNORED).sum())
+    return total / count
