@@ -96,9 +96,7 @@ def _checked(x, V, targets, temperature, ignore_index):
     if not temperature > 0:
         raise ValueError(f"log_probs: expected a temperature > 0, got {temperature}")
     if targets.shape != x.shape[:-1] or targets.dtype.kind not in "iu":
-        raise ValueError(
-            f"log_probs: targets are {targets.dtype} of shape {targets.shape}, expected integers of shape {x.shape[:-1]}"
-        )
+        raise ValueError(f"log_probs: expected integer targets of shape {x.shape[:-1]}, got {targets.dtype} of {targets.shape}")
     t = targets.reshape(-1)
     counts = t != ignore_index
     if is_host(t):
