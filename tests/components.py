@@ -26,6 +26,7 @@ import reference.layers.position as ref_position
 import reference.layers.rope as ref_rope
 import reference.layers.softmax as ref_softmax
 import reference.losses.cross_entropy as ref_loss
+from tests.components_alignment import COMPONENTS as ALIGNMENT
 from tests.components_encoder import COMPONENTS as DISENTANGLED
 from tests.components_heads import COMPONENTS as HEADS
 from tests.components_losses import COMPONENTS as LOSSES
@@ -414,4 +415,4 @@ COMPONENTS: dict[str, Component] = {
     "vocabulary_cross_entropy": Component(
         cross_entropy.vocabulary_cross_entropy, ref_loss.vocabulary_cross_entropy, _vocabulary_cross_entropy
     ),
-} | {name: Component(*parts) for name, parts in (LOSSES | HEADS | DISENTANGLED | XLNET).items()}
+} | {name: Component(*parts) for name, parts in (LOSSES | ALIGNMENT | HEADS | DISENTANGLED | XLNET).items()}

@@ -1,0 +1,52 @@
+"""Distillation on logits: T^2 times the divergence of the softened distributions.                      Hinton et al. 2015"""
+
+import math
+
+import numpy as np
+
+from reference.layers.linear import linear
+
+
+def _log_softmax(scores: list[float]) -> list[float]:
+    top = max(scores)
+    normaliser = top + math.log(sum(math.exp(z - top) for z in scores))
+    return [z - normaliser for z in scores]
+
+
+def distillation(
+    logits: np.ndarray,
+    *,
+    teacher_logits: np.ndarray,
+    temperature: float = 1.0,
+    reverse: bool = False,
+    weights: np.ndarray | None = None,
+    total: float | None = None,
+) -> float:
+    """T^2 KL(teacher || student), or, reverse, T^2 KL(student || teacher), averaged over the places."""
+    loss, counted = 0.0, 0.0
+    for i in np.ndindex(logits.shape[:-1]):
+        w = 1.0 if weights is None else float(weights[i])
+        student = _log_softmax([float(z) / temperature for z in logits[i]])
+        teacher = _log_softmax([float(z) / temperature for z in teacher_logits[i]])
+        if reverse:
+            student, teacher = teacher, student
+        loss += w * temperature**2 * sum(math.exp(t) * (t - s) for s, t in zip(student, teacher))
+        counted += w
+    if total is None:
+        total = counted if counted != 0.0 else 1.0
+    return loss / total
+
+
+def vocabulary_distillation(
+    x: np.ndarray,
+    W: np.ndarray,
+    b: np.ndarray | None = None,
+    *,
+    teacher_x: np.ndarray,
+    teacher_W: np.ndarray,
+    teacher_b: np.ndarray | None = None,
+    chunk: int | None = None,
+    **settings,
+) -> float:
+    """distillation(x W + b, teacher_logits = teacher_x teacher_W + teacher_b); `chunk` is not used here."""
+    return distillation(linear(x, W, b), teacher_logits=linear(teacher_x, teacher_W, teacher_b), **settings)

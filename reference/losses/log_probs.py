@@ -1,0 +1,38 @@
+"""The log-probability of each target token and the entropy of its distribution."""
+
+import math
+
+import numpy as np
+
+from reference.layers.linear import linear
+
+
+def log_probs(
+    logits: np.ndarray, *, targets: np.ndarray, temperature: float = 1.0, ignore_index: int = -100
+) -> dict[str, np.ndarray]:
+    """p = softmax(logits / temperature):  log p[target], and -sum_v p[v] log p[v]; both 0 where the target is ignored."""
+    chosen, entropy = np.zeros(targets.shape), np.zeros(targets.shape)
+    for i in np.ndindex(targets.shape):
+        if targets[i] == ignore_index:
+            continue
+        scores = [float(z) / temperature for z in logits[i]]
+        top = max(scores)
+        normaliser = top + math.log(sum(math.exp(z - top) for z in scores))
+        logs = [z - normaliser for z in scores]
+        chosen[i] = logs[targets[i]]
+        entropy[i] = -sum(math.exp(value) * value for value in logs)
+    return {"log_probs": chosen, "entropy": entropy}
+
+
+def vocabulary_log_probs(
+    x: np.ndarray,
+    W: np.ndarray,
+    b: np.ndarray | None = None,
+    *,
+    targets: np.ndarray,
+    temperature: float = 1.0,
+    ignore_index: int = -100,
+    chunk: int | None = None,
+) -> dict[str, np.ndarray]:
+    """log_probs(x W + b); `chunk` changes the memory that is needed and not the values: not used here."""
+    return log_probs(linear(x, W, b), targets=targets, temperature=temperature, ignore_index=ignore_index)

@@ -1,0 +1,55 @@
+"""Losses on pairs of answers of which one is preferred."""
+
+import math
+
+import numpy as np
+
+
+def _sigmoid(z: float) -> float:
+    return 1.0 / (1.0 + math.exp(-z))
+
+
+def _weighted_mean(values: list[float], weights: np.ndarray | None, total: float | None) -> float:
+    weights = [1.0] * len(values) if weights is None else [float(w) for w in weights]
+    if total is None:
+        total = sum(weights) if sum(weights) != 0.0 else 1.0
+    return sum(w * value for w, value in zip(weights, values)) / total
+
+
+def bradley_terry(
+    chosen: np.ndarray,
+    rejected: np.ndarray,
+    *,
+    margin: np.ndarray | float | None = None,
+    weights: np.ndarray | None = None,
+    total: float | None = None,
+) -> float:
+    """-log sigmoid(r_chosen - r_rejected - margin), averaged.      Ouyang et al. 2022, eq. 1; Touvron et al. 2023b, eq. 2"""
+    values = []
+    for n in range(len(chosen)):
+        m = 0.0 if margin is None else float(np.broadcast_to(margin, chosen.shape)[n])
+        values.append(-math.log(_sigmoid(float(chosen[n]) - float(rejected[n]) - m)))
+    return _weighted_mean(values, weights, total)
+
+
+def dpo(
+    chosen: np.ndarray,
+    rejected: np.ndarray,
+    *,
+    reference_chosen: np.ndarray,
+    reference_rejected: np.ndarray,
+    beta: float = 0.1,
+    smoothing: float = 0.0,
+    weights: np.ndarray | None = None,
+    total: float | None = None,
+) -> float:
+    """-log sigmoid(beta log(pi(w)/ref(w)) - beta log(pi(l)/ref(l))), averaged.                 Rafailov et al. 2023, eq. 7
+
+    smoothing e: the label is wrong with probability e, (1 - e) of this and e of the loss of the pair turned round.
+    """
+    values = []
+    for n in range(len(chosen)):
+        z = beta * ((chosen[n] - reference_chosen[n]) - (rejected[n] - reference_rejected[n]))
+        right, turned = -math.log(_sigmoid(float(z))), -math.log(_sigmoid(-float(z)))
+        values.append((1.0 - smoothing) * right + smoothing * turned)
+    return _weighted_mean(values, weights, total)

@@ -1,0 +1,246 @@
+"""The losses of alignment at hand-computed places, their statistics, and the advantages.  The laws are in test_components.py."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import reference.losses.advantages as ref
+from tests.laws import relative_error
+from tinyplm.backend import to_device, to_host
+from tinyplm.losses import advantages, policy
+from tinyplm.losses.auxiliary import with_language_model
+from tinyplm.losses.distillation import distillation, vocabulary_distillation
+from tinyplm.losses.preference import bradley_terry, dpo, implicit_reward, preference_statistics
+
+LN2 = np.log(2)
+
+
+def case(seed=0, shape=(4, 6)):
+    """Numbers of some answers that stand somewhere in their rows; one row has none."""
+    draw = np.random.default_rng(seed)
+    mask = np.zeros(shape, dtype=bool)
+    for n in range(shape[0]):
+        first, last = sorted(draw.integers(0, shape[1] + 1, 2))
+        mask[n, first:last] = True
+    mask[shape[0] // 2] = False
+    return draw, mask
+
+
+# ------------------------------------------------------------------------------------------------------- preferences
+
+
+def test_a_policy_that_is_the_reference_has_ln_2():
+    x = np.array([-3.0, -40.0, -1.5])
+    for smoothing in (0.0, 0.3):
+        loss, back = dpo(x, x - 1, reference_chosen=x, reference_rejected=x - 1, beta=0.2, smoothing=smoothing)
+        assert float(loss) == pytest.approx(LN2, rel=1e-15)
+        dchosen, drejected = back(1.0)
+        assert np.allclose(dchosen, -0.2 * (0.5 - smoothing) / 3, rtol=1e-14) and np.array_equal(drejected, -dchosen)
+    assert float(bradley_terry(x, x)[0]) == pytest.approx(LN2, rel=1e-15)
+
+
+def test_a_pair_by_hand():
+    """z = 0.5 ((−1 − −2) − (−3 − −2)) = 1, so that the loss is log(1 + 1/e)."""
+    one = np.ones(1)
+    loss, _ = dpo(-one, -3 * one, reference_chosen=-2 * one, reference_rejected=-2 * one, beta=0.5)
+    assert float(loss) == pytest.approx(np.log1p(np.exp(-1)), rel=1e-15)
+    loss, back = bradley_terry(3 * one, one, margin=1.0)
+    assert float(loss) == pytest.approx(np.log1p(np.exp(-1)), rel=1e-15)
+    assert back(1.0)[0][0] == pytest.approx(-1 / (1 + np.e), rel=1e-14)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_large_differences_neither_overflow_nor_warn(sign):
+    x = np.float32(sign) * np.array([200, 1e4], dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss, back = bradley_terry(x, -x)
+        d, _ = back(1.0)
+    assert loss.dtype == d.dtype == np.float32
+    assert float(loss) == (10200.0 if sign < 0 else 0.0) and np.allclose(d, [-0.5, -0.5] if sign < 0 else 0)
+
+
+def test_statistics_of_preferences():
+    chosen, rejected = np.array([1.0, 2.0, 0.0, 5.0]), np.array([0.0, 3.0, 0.0, 1.0])
+    found = preference_statistics(chosen, rejected)
+    assert found["accuracy"] == 0.625 and found["margin"] == 1.0
+    parts = [preference_statistics(chosen[i:j], rejected[i:j], total=4) for i, j in ((0, 1), (1, 4))]
+    assert sum(p["accuracy"] for p in parts) == 0.625 and sum(p["margin"] for p in parts) == 1.0
+    assert implicit_reward(np.array([-1.0]), np.array([-3.0]), beta=0.5) == [1.0]
+
+
+# ------------------------------------------------------------------------------------------------------- policies
+
+
+def test_at_ratio_one_the_surrogate_is_the_policy_gradient():
+    draw, mask = case()
+    x, A = draw.normal(size=mask.shape), draw.normal(size=mask.shape)
+    loss, back = policy.clipped_surrogate(x, old_log_probs=x, advantages=A, weights=mask.astype(float))
+    assert float(loss) == pytest.approx(-A[mask].mean(), rel=1e-14)
+    assert relative_error(back(1.0), -A * mask / mask.sum()) < 1e-14
+    assert float(policy.k3_kl(x, reference_log_probs=x)[0]) == 0 and not policy.k3_kl(x, reference_log_probs=x)[1](1.0).any()
+    found = policy.policy_statistics(x, old_log_probs=x)
+    assert found["clip_fraction"] == found["update_kl"] == 0
+
+
+@pytest.mark.parametrize("ratio, A, loss, slope", [
+    (1.5, 1.0, -1.2, 0.0),   # good and already likelier by more than the clip: nothing more to gain
+    (1.5, -1.0, 1.5, 1.5),   # bad and likelier: driven back
+    (0.5, 1.0, -0.5, -0.5),  # good and less likely: driven back
+    (0.5, -1.0, 0.8, 0.0),   # bad and already less likely
+])  # fmt: skip
+def test_the_four_corners_of_the_clip(ratio, A, loss, slope):
+    old = np.full((1, 1), -1.0)
+    value, back = policy.clipped_surrogate(old + np.log(ratio), old_log_probs=old, advantages=np.full((1, 1), A))
+    assert float(value) == pytest.approx(loss, rel=1e-14) and float(back(1.0)[0, 0]) == pytest.approx(slope, rel=1e-14, abs=0)
+    assert policy.policy_statistics(old + np.log(ratio), old_log_probs=old)["clip_fraction"] == 1
+    assert policy.policy_statistics(old + np.log(ratio), old_log_probs=old, clip=0.6)["clip_fraction"] == 0
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 1)])
+def test_all_tokens_masked(shape):
+    x, zeros = np.ones(shape), np.zeros(shape)
+    for loss, back in (policy.clipped_surrogate(x, old_log_probs=x, advantages=x, weights=zeros),
+                       policy.clipped_value_loss(x, old_values=zeros, returns=zeros, weights=zeros),
+                       policy.grpo(x, old_log_probs=x, advantages=x, reference_log_probs=zeros, beta=0.1, weights=zeros),
+                       distillation(x, teacher_logits=x + 1, weights=zeros[..., 0])):  # fmt: skip
+        assert float(loss) == 0 and not back(1.0).any()
+
+
+def test_the_sum_over_parts_is_the_whole():
+    draw, mask = case()
+    x, old, A = draw.normal(size=(3, *mask.shape))
+    w = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    kwargs = {"old_log_probs": old, "advantages": A, "weights": w, "reference_log_probs": old}
+    whole, back = policy.grpo(x, **kwargs, beta=0.1, total=4)
+    parts = [policy.grpo(x[i:j], **{k: a[i:j] for k, a in kwargs.items()}, beta=0.1, total=4) for i, j in ((0, 1), (1, 4))]
+    assert float(sum(p[0] for p in parts)) == pytest.approx(float(whole), rel=1e-14)
+    assert np.array_equal(np.concatenate([p[1](1.0) for p in parts]), back(1.0))
+
+
+# ------------------------------------------------------------------------------------------------------- advantages
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is a plain string
+@given(seed=st.integers(0, 999), gamma=st.sampled_from([0.0, 0.5, 1.0]), lam=st.sampled_from([0.0, 0.7, 1.0]))
+def test_gae_is_the_reference(device, seed, gamma, lam):
+    draw, mask = case(seed, (3, 5))
+    r, V = draw.normal(size=(2, *mask.shape))
+    found = advantages.gae(*(to_device(a, device) for a in (r, V, mask)), gamma=gamma, lam=lam)
+    for a, expected in zip(to_host(list(found)), ref.gae(r, V, mask, gamma=gamma, lam=lam)):
+        assert relative_error(a, expected) < 1e-12 and not a[~mask].any()
+
+
+def test_gae_at_both_ends_of_lambda():
+    draw, mask = case(3)
+    r, V = draw.normal(size=(2, *mask.shape)) * mask
+    A, returns = advantages.gae(r, V, mask, lam=1.0)
+    later = np.cumsum(r[:, ::-1], axis=1)[:, ::-1] * mask
+    assert relative_error(A, later - V) < 1e-12 and relative_error(returns, later) < 1e-12
+    following = np.pad(V, ((0, 0), (0, 1)))[:, 1:]
+    assert relative_error(advantages.gae(r, V, mask, gamma=0.9, lam=0.0)[0], (r + 0.9 * following - V) * mask) < 1e-12
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is a plain string
+@given(seed=st.integers(0, 999), shift=st.booleans())
+def test_whitening_and_rewards_are_the_references(device, seed, shift):
+    draw, mask = case(seed, (3, 5))
+    x, log_probs, reference = draw.normal(size=(3, *mask.shape))
+    scores = draw.normal(size=3)
+    on = [to_device(a, device) for a in (x, mask, scores, log_probs, reference)]
+    white = to_host(advantages.whiten(on[0], on[1], shift=shift))
+    assert relative_error(white, ref.whiten(x, mask, shift=shift)) < 1e-10  # one token alone divides a rounding by 1e-4
+    rewards = to_host(advantages.kl_rewards(*on[2:], on[1], beta=0.3))
+    assert relative_error(rewards, ref.kl_rewards(scores, log_probs, reference, mask, beta=0.3)) < 1e-12
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is a plain string
+@given(seed=st.integers(0, 999), group=st.integers(2, 5), scale=st.booleans())
+def test_group_advantages_are_the_references(device, seed, group, scale):
+    r = np.random.default_rng(seed).normal(size=3 * group)
+    found = to_host(advantages.group_advantages(to_device(r, device), group=group, scale=scale))
+    assert relative_error(found, ref.group_advantages(r, group=group, scale=scale)) < 1e-10
+    assert np.abs(found.reshape(-1, group).sum(axis=1)).max() < 1e-12
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0, 1 / 3, -7.3])
+def test_a_group_without_variance_teaches_nothing(value):
+    """Exactly, although the mean of equal numbers may differ from them by a rounding."""
+    for dtype in (np.float32, np.float64):
+        assert not advantages.group_advantages(np.full(7, value, dtype), group=7).any()
+
+
+def test_the_adaptive_coefficient():
+    for kl, expected in ((6.0, 1.0), (6.6, 1.01), (60.0, 1.02), (0.0, 0.98)):
+        found = advantages.adaptive_kl(1.0, kl=kl, target=6.0, horizon=1000, samples=100)
+        assert found == pytest.approx(expected) == ref.adaptive_kl(1.0, kl=kl, target=6.0, horizon=1000, samples=100)
+
+
+# ------------------------------------------------------------------------------------------------------- distillation
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_student_that_is_its_teacher(reverse):
+    z = np.random.default_rng(0).normal(size=(3, 5))
+    loss, back = distillation(z, teacher_logits=z + 4, temperature=3.0, reverse=reverse)  # + 4: softmax does not see it
+    assert abs(float(loss)) < 1e-14 and np.abs(back(1.0)).max() < 1e-14
+
+
+def test_distillation_by_hand():
+    """Against even odds, a teacher of 3 : 1 has KL = ln 2 - H(3/4), and a student of 3 : 1 the same, turned round."""
+    even, odds = np.zeros((1, 2)), np.log(np.array([[3.0, 1.0]]))
+    gap = LN2 + 0.75 * np.log(0.75) + 0.25 * np.log(0.25)
+    assert float(distillation(even, teacher_logits=odds)[0]) == pytest.approx(gap, rel=1e-14)
+    assert float(distillation(odds, teacher_logits=even, reverse=True)[0]) == pytest.approx(gap, rel=1e-14)
+    assert float(distillation(even, teacher_logits=2 * odds, temperature=2.0)[0]) == pytest.approx(4 * gap, rel=1e-14)
+
+
+def test_at_a_high_temperature_the_logits_are_matched():
+    """Hinton et al. 2015, eq. 4: for T to infinity the gradient tends to (z - v) / V, for logits of mean 0."""
+    draw = np.random.default_rng(1)
+    z, v = (a - a.mean() for a in draw.normal(size=(2, 1, 5)))
+    for reverse in (False, True):
+        d = distillation(z, teacher_logits=v, temperature=1e4, reverse=reverse)[1](1.0)
+        assert relative_error(d, (z - v) / 5) < 1e-3  # of order z / T
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+
+X2, X, W5 = np.zeros((2, 3)), np.zeros(3), np.zeros((3, 5))
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: bradley_terry(X, np.zeros(2)), r"chosen has shape \(3,\) and rejected \(2,\)"),
+    (lambda: bradley_terry(X2, X2), "one for each pair"),
+    (lambda: dpo(X, X, reference_chosen=X, reference_rejected=np.zeros(4)), r"reference_rejected \(4,\)"),
+    (lambda: dpo(X, X, reference_chosen=X, reference_rejected=X, beta=0), "expected beta > 0"),
+    (lambda: dpo(X, X, reference_chosen=X, reference_rejected=X, smoothing=0.5), "smoothing < 0.5"),
+    (lambda: policy.clipped_surrogate(X2, old_log_probs=X2, advantages=np.zeros((2, 2))), r"advantages have shape \(2, 2\)"),
+    (lambda: policy.clipped_surrogate(X2, old_log_probs=X2[:1], advantages=X2), r"old_log_probs have shape \(1, 3\)"),
+    (lambda: policy.clipped_surrogate(X2, old_log_probs=X2, advantages=X2, clip=1.0), "expected 0 < clip < 1"),
+    (lambda: policy.clipped_value_loss(X2, old_values=X2, returns=X2, clip=0), "expected clip > 0 or None"),
+    (lambda: policy.grpo(X2, old_log_probs=X2, advantages=X2, beta=0.1), "reference_log_probs unless it is 0"),
+    (lambda: advantages.group_advantages(X, group=1), "groups of 2 answers or more, got 1"),
+    (lambda: advantages.group_advantages(X, group=2), r"do not make whole groups of 2"),
+    (lambda: advantages.group_advantages(np.array([0, 1, np.nan, 2]), group=2), "reward 2 is not a finite number"),
+    (lambda: advantages.gae(X2, X2, X2), "mask must be boolean"),
+    (lambda: advantages.gae(X2, X2[:, :2], X2 > 0), r"values has shape \(2, 2\)"),
+    (lambda: advantages.gae(X2, X2, X2 > 0, lam=1.1), "from 0 to 1, got 1.0 and 1.1"),
+    (lambda: advantages.kl_rewards(X, X2, X2, X2 > 0, beta=0.1), r"scores have shape \(3,\), expected \(2,\)"),
+    (lambda: advantages.adaptive_kl(1.0, kl=1.0, target=0.0, horizon=10, samples=1), "expected target > 0"),
+    (lambda: distillation(X2, teacher_logits=np.zeros((2, 4))), r"the teacher's \(2, 4\)"),
+    (lambda: distillation(X2, teacher_logits=X2, temperature=0), "expected a temperature > 0"),
+    (lambda: distillation(X2, teacher_logits=X2, weights=X), r"weights have shape \(3,\), expected \(2,\)"),
+    (lambda: vocabulary_distillation(X2, W5, teacher_x=X2, teacher_W=np.zeros((3, 6))), "has 5 tokens, the teacher's 6"),
+    (lambda: vocabulary_distillation(X2, W5, teacher_x=X2[:1], teacher_W=W5), "expected the same places"),
+    (lambda: with_language_model(X2, X2, labels=X.astype(int)[:2], targets=X.astype(int)[:2], weight=-1), "weight >= 0"),
+])  # fmt: skip
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
