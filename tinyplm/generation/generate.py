@@ -88,6 +88,7 @@ def stream(
     vocabulary: int | None = None,
     cached: bool = True,
     memory: Memory | None = None,
+    first_prompt: int = 0,
     **sampling: Any,
 ) -> Iterator[list[Piece]]:
     """One step after the other, the next token of every continuation that goes on.
@@ -96,7 +97,8 @@ def stream(
     top_p, min_p, repetition_penalty, no_repeat_ngram).
     A continuation ends with one of stop_ids (by default model.end_ids(), those that end a text; () for none), when its text holds
     one of stop_strings, or after max_new_tokens.
-    Sample n of prompt i depends on the seed, n and i, not on how many there are.
+    Sample n of prompt i depends on the seed, n and i, not on how many there are; first_prompt is the number of the first one, for
+    prompts that are a part of more.
     vocabulary: draw ids below this one only; by default those that the tokenizer has, since a model's table may be padded.
     cached=False passes over the whole text for every token, with the same result to rounding.  So does a text that has outgrown
     the model's context (which then sees the last `context` tokens) or what it can cache (dynamic RoPE scaling).
@@ -118,13 +120,13 @@ def stream(
     if memory is not None and (len(several) > 1 or samples > 1):
         raise ValueError(f"memory is for one prompt and one sample, got {len(several)} and {samples}")
     batch = _Batch(model, several, samples, max_new_tokens, cached, memory)
-    return _steps(batch, settings, seed, samples, max_new_tokens, stops, stop_strings, vocabulary)
+    return _steps(batch, settings, seed, samples, max_new_tokens, stops, stop_strings, vocabulary, first_prompt)
 
 
 def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_tokens: int, stops: set[int],
-           stop_strings: Sequence[str], vocabulary: int | None) -> Iterator[list[Piece]]:  # fmt: skip
+           stop_strings: Sequence[str], vocabulary: int | None, first: int) -> Iterator[list[Piece]]:  # fmt: skip
     rows = list(range(len(batch.texts)))  # the continuations that go on
-    generators = [random.generator(random.fold(random.key(seed), n // samples, n % samples)) for n in rows]
+    generators = [random.generator(random.fold(random.key(seed), first + n // samples, n % samples)) for n in rows]
     tokenizer = batch.model.tokenizer
     streams = [None if tokenizer is None else TextStream(tokenizer, stop_strings, batch.texts[n]) for n in rows]
     for step in range(max_new_tokens):

@@ -103,6 +103,11 @@ class RecipeSettings:
         if not holds:
             raise ValueError(f"settings: {name} must be {expected}, got {getattr(self, name)!r}")
 
+    def expect_whole(self, name: str, least: int, *, or_none: bool = False) -> None:
+        """ValueError unless a setting is an integer of at least so much (or None)."""
+        value = getattr(self, name)
+        self.expect(name, f"{'None or ' * or_none}an integer >= {least}", (or_none and value is None) or _whole(value, least))
+
     def rate(self, step: int, total: int | None = None) -> float:
         """The learning rate of update number `step`, from 0, of `total` (by default `steps`)."""
         total = self.steps if total is None else total

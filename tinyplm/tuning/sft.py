@@ -32,8 +32,7 @@ class SFTSettings(RecipeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        every = self.evaluate_every
-        self.expect("evaluate_every", "None or an integer >= 1", every is None or (type(every) is int and every >= 1))
+        self.expect_whole("evaluate_every", 1, or_none=True)
 
 
 @dataclasses.dataclass(frozen=True)
