@@ -67,6 +67,7 @@ def _binary_cross_entropy(s: Sizes) -> Case:
 COMPONENTS = {
     "mean_pooling": (pooling.mean_pooling, ref_pooling.mean_pooling, _masked),
     "max_pooling": (pooling.max_pooling, ref_pooling.max_pooling, _masked),
+    "last_pooling": (pooling.last_pooling, ref_pooling.last_pooling, _masked),
     "cls_pooling": (pooling.cls_pooling, ref_pooling.cls_pooling, _hidden),
     "l2_normalise": (pooling.l2_normalise, ref_pooling.l2_normalise, _normalised),
     "info_nce": (contrastive.info_nce, ref_contrastive.info_nce, _info_nce),

@@ -167,7 +167,7 @@ def test_a_file_with_the_ends_of_an_answer_names_no_labels(tmp_path, family):
 
 def test_a_decoder_has_no_labels(tmp_path):
     tinyplm.save(tinyplm.create("gpt2", n_layer=1, n_embd=4, n_head=2, vocab_size=7, n_positions=5), tmp_path)
-    with pytest.raises(ValueError, match="config.json: labels are for classifiers, and gpt2 has none"):
+    with pytest.raises(ValueError, match="config.json: labels are for classifiers; name a task beside them, got causal_lm"):
         tinyplm.load(tmp_path, labels=["a", "b"])
 
 

@@ -1,4 +1,4 @@
-"""Which head a file of an encoder has, and what of it another task takes over."""
+"""Which head a file has, and what of it another task takes over."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ import numpy as np
 
 from . import random, weights
 from .core import Tree, flatten, unflatten
+from .models import architectures, shapes_of
 
 
 def task_of(family: ModuleType, config: Any, settings: dict, tensors: Mapping[str, Any], *, where: str) -> str:
     """The task of the file's architecture; of several with the same one (a bare model with and without its pooler), the first of
     which all tensors are there.  Without an architecture the file is a bare model.
     """
-    if not hasattr(family, "TASKS"):
-        return "causal_lm"
-    named = settings.get("architectures") or [family.TASKS["body"].architecture]
+    known = architectures(family)
+    named = settings.get("architectures") or [known.get("body")]
     if not isinstance(named, list):
         raise ValueError(f"{where}: architectures of config.json must be a list, got {named!r:.80}")
-    fitting = [task for task, t in family.TASKS.items() if t.architecture == named[0]]
+    fitting = [task for task, architecture in known.items() if architecture == named[0]]
+    if not hasattr(family, "TASKS"):  # a decoder's file may have any name; the tensors say whether it has the usual head
+        return (fitting or ["causal_lm"])[0]
     if not fitting:
-        known = ", ".join(dict.fromkeys(t.architecture for t in family.TASKS.values()))
+        known = ", ".join(dict.fromkeys(known.values()))
         raise ValueError(f"{where}: architecture {named[0]!r} is not supported; expected one of {known}, or a task")
     complete = [task for task in fitting if _hub_names(family, config, task) <= tensors.keys()]
     return (complete or fitting)[0]
 
 
 def _hub_names(family: ModuleType, config: Any, task: str) -> set[str]:
-    return {hub for hub, _, _ in weights.expand(family.NAMES, flatten(family.shapes(config, task)))}
+    return {hub for hub, _, _ in weights.expand(family.NAMES, flatten(shapes_of(family, config, task)))}
 
 
 def without_others(family: ModuleType, config: Any, task: str, settings: dict, tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,11 +41,9 @@ def without_others(family: ModuleType, config: Any, task: str, settings: dict, t
     Heads may have names in common: "classifier" is of sequences, of tokens or of choices.  Where the file's architecture has
     another part, or one of another shape, under a name of this task's head, that is another head's.
     """
-    if not hasattr(family, "TASKS"):
-        return dict(tensors)
     own = _head_parts(family, config, task)
     others = {rename.hub for rename in family.NAMES if rename.paths[0].startswith("head.")} - own.keys()
-    of_file = [name for name, t in family.TASKS.items() if t.architecture in (settings.get("architectures") or [])[:1]]
+    of_file = [name for name, known in architectures(family).items() if known in (settings.get("architectures") or [])[:1]]
     if of_file:
         others |= {hub for hub, part in _head_parts(family, config, of_file[0]).items() if own.get(hub) != part}
     return {name: tensor for name, tensor in tensors.items() if name not in others}
@@ -51,7 +51,7 @@ def without_others(family: ModuleType, config: Any, task: str, settings: dict, t
 
 def _head_parts(family: ModuleType, config: Any, task: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
     """{hub name: (tree paths, shape)} of a task's head."""
-    leaves = flatten(family.shapes(config, task))
+    leaves = flatten(shapes_of(family, config, task))
     return {hub: (paths, tuple(operation.hub_shape([leaves[path] for path in paths])))
             for hub, paths, operation in weights.expand(family.NAMES, leaves) if paths[0].startswith("head.")}  # fmt: skip
 

@@ -38,7 +38,7 @@ def create(model_type: str, config: Any = None, *, task: str | None = None, key:
            device: str = "cpu", **changes: Any) -> Model:  # fmt: skip
     """A freshly initialised model.
 
-    task: one of an encoder's TASKS (default: the first, masked_lm); a decoder's is "causal_lm".
+    task: one of an encoder's TASKS (default: the first, masked_lm); a decoder has "causal_lm" and "sequence_classification".
 
     config: a Config of the family, the name of one of its SIZES, or None for the default; `changes` replace fields of it:
     create("gpt2", "gpt2-medium", key=1, n_positions=256).  key: an int; each parameter's values depend on the key and on the
@@ -48,7 +48,7 @@ def create(model_type: str, config: Any = None, *, task: str | None = None, key:
     task = check_task(family, task)
     config = for_task(make_config(family, config, **changes), task)
     params = initialise(family, config, task=task, key=key, dtype=dtype)
-    return model_class(family)(family, config, to_device(params, device), task=task, device=device)
+    return model_class(family, task)(family, config, to_device(params, device), task=task, device=device)
 
 
 def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:
@@ -88,8 +88,8 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     """The model in a folder with config.json, model.safetensors (or shards and their index) and, if there are any, its tokenizer
     and generation_config.json.
 
-    task: one of an encoder's TASKS in place of the one of the file's architecture.  What the file lacks of that task's head
-    is initialised by `key` (model.fresh has the names).  The tensors of other heads are left out.
+    task: one of an encoder's TASKS, or a decoder's, in place of the one of the file's architecture.  What the file lacks of that
+    task's head is initialised by `key` (model.fresh has the names).  The tensors of other heads are left out.
     labels: the names of a classifier's classes, in place of the file's.
     Parameters keep the file's dtype (bfloat16 becomes float32; of several the widest, for all) unless `dtype` is given.
     ValueError that names the file and what is wrong with it: missing, truncated, tensors missing, extra, twice, misshapen or
@@ -116,6 +116,8 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     tensors, where = open_folder(folder)
     tensors = normalise_names(family, config, tensors, where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
+    if labels is not None and task == "causal_lm":
+        raise ValueError(f"{folder / 'config.json'}: labels are for classifiers; name a task beside them, got {task}")
     config = for_task(config, task)
     tensors = heads.without_others(family, config, task, settings, tensors)
     shapes = shapes_of(family, config, task)
@@ -123,7 +125,9 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     params = weights.to_tree(tensors, family.NAMES, heads.without(shapes, fresh), where=where, dtype=dtype)
     params = heads.joined(params, fresh, shapes)
     file_dtypes = {name: tensor.file_dtype for name, tensor in tensors.items()} if dtype is None else None
-    model = model_class(family)(family, config, to_device(params, device), task=task, device=device, file_dtypes=file_dtypes)
+    model = model_class(family, task)(
+        family, config, to_device(params, device), task=task, device=device, file_dtypes=file_dtypes
+    )
     model.fresh = list(fresh)
     model.generation = _generation(folder / GENERATION)
     model.files = {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).exists()}

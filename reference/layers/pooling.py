@@ -32,6 +32,16 @@ def cls_pooling(x: np.ndarray) -> np.ndarray:
     return np.array([[float(value) for value in sequence[0]] for sequence in x])
 
 
+def last_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
+    """The hidden state of the last token that is not padding; zeros where there is none."""
+    y = np.zeros((x.shape[0], x.shape[2]))
+    for b in range(x.shape[0]):
+        for t in range(x.shape[1]):
+            if mask[b, t]:
+                y[b] = x[b, t]
+    return y
+
+
 def l2_normalise(x: np.ndarray, *, eps: float = 1e-12) -> np.ndarray:
     """y = x / max(|x|, eps) for every vector x along the last axis."""
     y = np.zeros(x.shape)

@@ -1,4 +1,4 @@
-"""One vector for a sequence: the mean, the maximum or the first of its hidden states; and vectors brought to length 1.
+"""One vector for a sequence: the mean, the maximum, the first or the last of its hidden states; and vectors brought to length 1.
 
 Shapes: x (B, T, D) hidden states, mask (B, T) boolean, True = a token and not padding; pooled (B, D).
 """
@@ -53,6 +53,23 @@ def cls_pooling(x):
         return dx
 
     return x[:, 0], backward
+
+
+def last_pooling(x, *, mask):
+    """y_b = x_bt of the last t with m_bt True, the hidden state in which a decoder has seen the whole sequence; else zeros.
+
+    x (B, T, D), mask (B, T) boolean, padding on either side -> y (B, D).   dx_bt = dy_b at that t, all others 0.
+    ValueError or TypeError when mask is not (B, T) boolean.
+    """
+    xp = array_module(x)
+    real = _tokens(x, mask)[:, :, 0]
+    T = x.shape[1]
+    last = (xp.arange(T) == (T - 1 - real[:, ::-1].argmax(axis=1))[:, None]) & real
+
+    def backward(dy):
+        return xp.where(last[:, :, None], dy[:, None, :], 0).astype(x.dtype, copy=False)
+
+    return xp.where(last[:, :, None], x, 0).sum(axis=1).astype(x.dtype, copy=False), backward
 
 
 def l2_normalise(x, *, eps=1e-12):

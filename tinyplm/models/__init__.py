@@ -6,6 +6,8 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from .config import check_labels
+
 # model_type of config.json -> module of this package
 FAMILIES = {"albert": "albert", "bert": "bert", "camembert": "camembert", "deberta": "deberta", "deberta-v2": "deberta_v2",
             "distilbert": "distilbert", "gpt2": "gpt2", "llama": "llama", "roberta": "roberta",
@@ -19,30 +21,45 @@ def family(model_type: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{FAMILIES[model_type]}")
 
 
-def model_class(family: ModuleType) -> type:
-    """EncoderModel for a family with TASKS, else CausalModel."""
+SCORE = "sequence_classification"  # a decoder's other task: labels, or a reward, from its last token
+
+
+def model_class(family: ModuleType, task: str) -> type:
+    """EncoderModel for a family with TASKS, else CausalModel, or ScoreModel for a decoder's score head."""
     from .causal_model import CausalModel
     from .encoder_model import EncoderModel
+    from .score_model import ScoreModel
 
-    return EncoderModel if hasattr(family, "TASKS") else CausalModel
+    return EncoderModel if hasattr(family, "TASKS") else ScoreModel if task == SCORE else CausalModel
 
 
-def task_names(family: ModuleType) -> list[str]:
-    return list(getattr(family, "TASKS", ["causal_lm"]))
+def architectures(family: ModuleType) -> dict[str, str]:
+    """{task: transformers' class}."""
+    if hasattr(family, "TASKS"):
+        return {name: task.architecture for name, task in family.TASKS.items()}
+    return {"causal_lm": family.Config.ARCHITECTURE, SCORE: family.Config.SCORED}
 
 
 def check_task(family: ModuleType, task: str | None) -> str:
     """The task, by default the family's first; ValueError for one that the family has not."""
-    if task is not None and task not in task_names(family):
-        raise ValueError(f"unknown task {task!r}; {family.Config.MODEL_TYPE} has {', '.join(task_names(family))}")
-    return task_names(family)[0] if task is None else task
+    names = list(architectures(family))
+    if task is not None and task not in names:
+        raise ValueError(f"unknown task {task!r}; {family.Config.MODEL_TYPE} has {', '.join(names)}")
+    return names[0] if task is None else task
 
 
 def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     """The tree of parameter shapes of a family's model for a task."""
-    return family.shapes(config, task) if hasattr(family, "TASKS") else family.shapes(config)
+    if hasattr(family, "TASKS"):
+        return family.shapes(config, task)
+    shapes = family.shapes(config)
+    if task != SCORE:
+        return shapes
+    check_labels(config)
+    width = shapes["body"]["tokens"][1]
+    return {"body": shapes["body"], "head": {"score": (width, config.num_labels)}}
 
 
 def architecture_of(family: ModuleType, task: str) -> str:
     """transformers' class."""
-    return family.TASKS[task].architecture if hasattr(family, "TASKS") else family.Config.ARCHITECTURE
+    return architectures(family)[task]

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Iterable
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 
 def from_dict(cls: type, source: dict[str, Any]) -> Any:
@@ -110,6 +110,22 @@ def check_only(config: Any, **fields: tuple) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- labels of a classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreLabels:
+    """The fields of a decoder's config that describe a score head; where they are None they are not written."""
+
+    SCORED: ClassVar[str]  # transformers' class with such a head
+
+    id2label: dict | None = None
+    label2id: dict | None = None
+    problem_type: str | None = None
+
+    @property
+    def num_labels(self) -> int:
+        return label_count(self)
+
 
 LABELS = ("id2label", "label2id", "problem_type")  # not written where they are None
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")

@@ -40,6 +40,10 @@ class EncoderModel(Model):
             return outputs, lambda doutputs: back(doutputs)[0]
         return outputs, back
 
+    def outputs(self, **inputs):
+        """The outputs without gradients, of inputs that were checked before."""
+        return encoder.forward(self.family, self.params, config=self.config, task=self.task, grad=False, **inputs)[0]
+
     def loss(self, **options):
         """encoder.loss of this model's task."""
         return encoder.loss(self.family, self.params, config=self.config, task=self.task, **options)

@@ -28,15 +28,17 @@ from ..layers.position import learned_positions
 from ..random import fold, generator
 from ..weights import Rename, concatenate, weight_and_bias
 from . import causal_lm
-from .config import check_known, check_not_negative, check_positive, check_rates, check_types
+from .config import LABELS, ScoreLabels, check_known, check_not_negative, check_positive, check_rates, check_types
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ScoreLabels):
     """The fields of GPT-2's config.json that say what is computed; `source` keeps the others."""
 
     MODEL_TYPE: ClassVar[str] = "gpt2"
     ARCHITECTURE: ClassVar[str] = "GPT2LMHeadModel"
+    SCORED: ClassVar[str] = "GPT2ForSequenceClassification"
+    OLD: ClassVar[tuple[str, ...]] = LABELS
     ALIASES: ClassVar[dict[str, str]] = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
                                          "max_position_embeddings": "n_positions"}  # fmt: skip
 
@@ -194,6 +196,7 @@ NAMES = [
     *weight_and_bias(f"{_HUB}.mlp.c_fc", f"{_LAYER}.mlp.W1", f"{_LAYER}.mlp.b1"),
     *weight_and_bias(f"{_HUB}.mlp.c_proj", f"{_LAYER}.mlp.W2", f"{_LAYER}.mlp.b2"),
     Rename("lm_head.weight", "head.W", operation="transpose"),
+    Rename("score.weight", "head.score", operation="transpose"),
 ]
 PREFIX = "transformer."  # a file of the bare body lacks it, as the released one does
 IGNORED = (r"\.attn\.(masked_)?bias$",)  # causal masks that old files carry

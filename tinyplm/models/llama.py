@@ -28,18 +28,19 @@ from ..layers.norm import rmsnorm
 from ..random import fold, generator
 from ..weights import Rename, linears
 from . import causal_lm
-from .config import check_known, check_not_negative, check_positive, check_rates, check_types
+from .config import LABELS, ScoreLabels, check_known, check_not_negative, check_positive, check_rates, check_types
 from .rope import Rope, read_rope, rotary
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ScoreLabels):
     """The fields of LLaMA's config.json that say what is computed; `source` keeps the others."""
 
     MODEL_TYPE: ClassVar[str] = "llama"
     ARCHITECTURE: ClassVar[str] = "LlamaForCausalLM"
+    SCORED: ClassVar[str] = "LlamaForSequenceClassification"
     ALIASES: ClassVar[dict[str, str]] = {}
-    OLD: ClassVar[tuple[str, ...]] = ("rope_theta", "rope_scaling")  # only written where they were read
+    OLD: ClassVar[tuple[str, ...]] = ("rope_theta", "rope_scaling", *LABELS)  # only written where they were read
 
     vocab_size: int = 32000
     hidden_size: int = 4096
@@ -212,6 +213,7 @@ NAMES = [
     Rename(f"{_HUB}.post_attention_layernorm.weight", f"{_LAYER}.norm2.gamma"),
     *linears(f"{_HUB}.mlp", f"{_LAYER}.mlp", gate_proj="gate", up_proj="up", down_proj="down"),
     Rename("lm_head.weight", "head.W", operation="transpose"),
+    Rename("score.weight", "head.score", operation="transpose"),
 ]
 PREFIX = "model."  # a file of the bare body lacks it
 IGNORED = (r"rotary_emb\.inv_freq$",)  # frequencies that old files carry

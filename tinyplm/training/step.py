@@ -43,6 +43,8 @@ def accumulate(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, 
 
     if frozen:
         options["frozen"] = frozen
+    if getattr(settings, "auxiliary", 0):
+        options["auxiliary"] = settings.auxiliary
     trained = optimizer.values.leaves
 
     def gradient(part: dict, give: Callable) -> Any:

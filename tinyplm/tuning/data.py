@@ -1,4 +1,4 @@
-"""Labelled texts as samples for an encoder: one or several labels, numbers, and batches of similar length."""
+"""Labelled texts as samples, for an encoder or a decoder with a score head; and batches of similar length."""
 
 from __future__ import annotations
 
@@ -164,15 +164,21 @@ def encode(model: Model, texts: Sequence[str], pairs: Sequence[str] | None = Non
 
 
 def check_model(model: Model, *, pair: bool) -> tuple[Any, dict[str, Any]]:
-    """The model's tokenizer, with special tokens around texts; padding and inputs for Samples."""
-    tokenizer = model.text_tokenizer()
+    """The model's tokenizer, with special tokens around texts; padding and inputs for Samples.
+
+    A decoder reads a single text as it is, since its last token has seen it all.  Two texts need a delimiter (Radford et al.
+    2018, sec. 3.3): tokenizer.post_processor = TemplateProcessing.of("$A <e>", "$A <d> $B <e>", {"<d>": id, "<e>": id}).
+    """
+    tokenizer, decoder = model.text_tokenizer(), hasattr(model.config, "SCORED")
     added = [sum(tokenizer.encoding("", second).special_tokens_mask) for second in (None, "")]
-    if added[0] == 0 or (pair and added[1] <= added[0]):
-        raise ValueError(f"the tokenizer puts {added[0]} special tokens around a text and {added[1]} around two: an encoder "
-                         "needs [CLS] and [SEP] or the like, from the tokenizer's post-processor")  # fmt: skip
+    if (added[0] == 0 and not decoder) or (pair and added[1] <= added[0]):
+        raise ValueError(f"the tokenizer puts {added[0]} special tokens around a text and {added[1]} around two: it needs "
+                         "[CLS] and [SEP], delimiters or the like, from the tokenizer's post-processor")  # fmt: skip
     padding = tokenizer.padding
     if padding is None:
         pad_id = tokenizer.named_id("pad_token")
+        if pad_id is None and decoder:
+            pad_id = tokenizer.eos_id or 0  # behind the last token, and masked: any will do
         if pad_id is None:
             raise ValueError("the tokenizer has no padding token: batches of texts of several lengths need one")
         padding = Padding(pad_id=pad_id, pad_token=tokenizer.id_to_token(pad_id), **getattr(model.family, "PADDING", {}))
@@ -183,7 +189,7 @@ def check_model(model: Model, *, pair: bool) -> tuple[Any, dict[str, Any]]:
 
 def has_token_types(model: Model) -> bool:
     """Whether the model tells the two texts of a pair apart by token types."""
-    return "token_type_ids" in model.family.INPUTS and getattr(model.config, "type_vocab_size", 1) > 0
+    return "token_type_ids" in getattr(model.family, "INPUTS", ()) and getattr(model.config, "type_vocab_size", 1) > 0
 
 
 def sequence_limit(model: Model, max_length: int | None) -> int | None:

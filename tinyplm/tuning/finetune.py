@@ -1,4 +1,4 @@
-"""Fine-tuning of an encoder on labelled samples: epochs, early stopping, the best parameters kept."""
+"""Fine-tuning on labelled samples, of an encoder or a decoder with a score head: epochs, early stopping, the best is kept."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from .. import hub, random
 from ..core import Tree, tree_map
-from ..models.encoder_model import EncoderModel
+from ..models.model import Model
 from ..optim.adamw import AdamW
 from ..optim.layerwise import layerwise_rates
 from ..tensor_files import write_json
 from ..training.folders import new_folder
 from ..training.log import Log, Progress
 from ..training.step import accumulate, check_finite
-from .data import Samples, training_batches
+from .data import IGNORED, Samples, training_batches
 from .freezing import joined, upper_part
 from .settings import TuningSettings
 from .step import evaluate
@@ -37,7 +37,7 @@ class Result:
     seconds: float
 
 
-def finetune(model: EncoderModel, train: Samples, validation: Samples, settings: TuningSettings | None = None, *,
+def finetune(model: Model, train: Samples, validation: Samples, settings: TuningSettings | None = None, *,
              out: str | Path | None = None, progress: bool = True) -> Result:  # fmt: skip
     """Train `model` on labelled samples; afterwards model.params are those of the epoch that was best on `validation`.
 
@@ -58,9 +58,11 @@ def finetune(model: EncoderModel, train: Samples, validation: Samples, settings:
     return Result(run.best_epoch, run.history[run.best_epoch - 1], run.history, run.step, run.seconds)
 
 
-def _check(model: EncoderModel, train: Samples, validation: Samples, settings: TuningSettings) -> None:
-    if not isinstance(model, EncoderModel):
-        raise TypeError(f"expected an encoder, got {model!r}")
+def _check(model: Model, train: Samples, validation: Samples, settings: TuningSettings) -> None:
+    if model.task == "causal_lm":
+        raise TypeError(f"expected an encoder, or a decoder with task sequence_classification, got {model!r}")
+    if settings.auxiliary and not hasattr(model.config, "SCORED"):
+        raise ValueError(f"settings: auxiliary is for decoders, {model!r} reads in both directions")
     for name, samples in (("training", train), ("validation", validation)):
         if len(samples) == 0 or not samples.targets:
             raise ValueError(f"the {name} samples have no labels")
@@ -73,7 +75,7 @@ def _check(model: EncoderModel, train: Samples, validation: Samples, settings: T
 class _Run:
     """The moving parts of one run."""
 
-    def __init__(self, model: EncoderModel, train: Samples, validation: Samples, settings: TuningSettings, out: Path | None,
+    def __init__(self, model: Model, train: Samples, validation: Samples, settings: TuningSettings, out: Path | None,
                  progress: bool) -> None:  # fmt: skip
         self.train, self.validation, self.settings, self.out = train, validation, settings, out
         part, self.frozen = upper_part(model.params, settings.trained_layers)
@@ -109,6 +111,8 @@ class _Run:
         """One step."""
         settings, optimizer = self.settings, self.optimizer
         inputs, targets = self.train.batch(numbers)
+        if settings.auxiliary:
+            targets["language_model"] = next_tokens(**inputs)
         key = random.fold(self.key, 1, self.step) if settings.dropout else None
         loss = float(accumulate(self.model, optimizer, inputs, targets, settings=settings, frozen=self.frozen, key=key))
         norm = optimizer.gradient_norm(workers=settings.workers)
@@ -150,6 +154,14 @@ class _Run:
         self.progress.close()
         if self.log is not None:
             self.log.close()
+
+
+def next_tokens(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+    """The targets (B, T) of a language model: the next token of each place, IGNORED where it or the place is padding."""
+    targets = np.full(input_ids.shape, IGNORED)
+    real = (attention_mask[:, 1:] == 1) & (attention_mask[:, :-1] == 1)
+    targets[:, :-1] = np.where(real, input_ids[:, 1:], IGNORED)
+    return targets
 
 
 def better(metric: str, value: float, best: float) -> bool:

@@ -23,6 +23,7 @@ class TuningSettings:
     eps: float = 1e-6
     clip: float = 1.0  # global gradient norm
     smoothing: float = 0.0  # label smoothing
+    auxiliary: float = 0.0  # weight of a language model's loss beside a decoder's task (Radford et al. 2018, eq. 5: 0.5)
     layer_decay: float = 1.0  # each layer's rate is that of the one above times this, see optim.layerwise
     trained_layers: int | None = None  # the uppermost ones; 0: the head alone; None: everything
     dropout: bool = True  # at the rates of the model's config
@@ -42,7 +43,7 @@ class TuningSettings:
             self._expect(name, f"None or an integer >= {least}", value is None or _whole(value, least))
         for name in ("learning_rate", "clip"):
             self._expect(name, "a number > 0", _number(getattr(self, name)) and getattr(self, name) > 0)
-        for name in ("weight_decay", "eps"):
+        for name in ("weight_decay", "eps", "auxiliary"):
             self._expect(name, "a number >= 0", _number(getattr(self, name)) and getattr(self, name) >= 0)
         for name in ("warmup", "beta1", "beta2", "smoothing"):
             self._expect(name, "a number in [0, 1)", _number(getattr(self, name)) and 0 <= getattr(self, name) < 1)

@@ -8,23 +8,20 @@ import numpy as np
 
 from ..backend import to_device, to_host
 from ..core import map_shards
-from ..models import encoder
-from ..models.encoder_model import EncoderModel
+from ..models.model import Model
 from ..models.tasks import loss_of
 from ..training.step import target_counts
 from .data import Samples, evaluation_batches
 
 
-def predict(model: EncoderModel, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> dict[str, Any]:
+def predict(model: Model, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> dict[str, Any]:
     """The outputs of the model's head for all samples, on the host, without dropout: {"logits": (N, labels)}, or, where there is
     one for each token, lists of N arrays without padding.  `samples.predictions` and `samples.score` take them.
     """
     return evaluate(model, samples, batch_size=batch_size, workers=workers)[0]
 
 
-def evaluate(
-    model: EncoderModel, samples: Samples, *, batch_size: int = 32, workers: int = 1
-) -> tuple[dict[str, Any], float | None]:
+def evaluate(model: Model, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> tuple[dict[str, Any], float | None]:
     """(outputs, loss); the loss is None for samples without labels."""
     if len(samples) == 0:
         raise ValueError("there are no samples")
@@ -33,8 +30,7 @@ def evaluate(
 
     def forward(part: dict) -> tuple[dict, dict]:
         moved = to_device(part, model.device)
-        outputs, _ = encoder.forward(model.family, model.params, config=model.config, task=model.task, grad=False,
-                                     **moved["inputs"])  # fmt: skip
+        outputs = model.outputs(**moved["inputs"])
         losses = {name: loss_of(t, model.config)(outputs[name], targets=t, total=1)[0] for name, t in moved["targets"].items()}
         return to_host({name: a for name, a in outputs.items() if name != "hidden"}), to_host(losses)
 

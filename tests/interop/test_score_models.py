@@ -1,0 +1,88 @@
+# ruff: noqa: E402 - imports follow importorskip
+"""Decoders with a score head against transformers' ...ForSequenceClassification, in float64 to 1e-9 (see pair.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import tinyplm
+from tests.interop.pair import FAMILIES, TOLERANCE, float64
+from tests.laws import relative_error
+from tinyplm import hub
+
+CLASSES = {"gpt2": transformers.GPT2ForSequenceClassification, "llama": transformers.LlamaForSequenceClassification}
+PAD = 40  # the last id: transformers finds the last token as the last one that is not this
+
+
+def pair(family, folder, labels=3, problem=None, odd=False, **changes):
+    row = FAMILIES[family]
+    sizes = {**row.tiny, **(row.odd if odd else {}), "pad_token_id": PAD, "num_labels": labels, "problem_type": problem}
+    config = row.config(**{**sizes, **changes}, attn_implementation="eager")
+    torch.manual_seed(0)
+    with float64():
+        theirs = CLASSES[family](config).double().eval()
+    draw = np.random.default_rng(0)
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.add_(torch.from_numpy(draw.normal(0, 0.3, p.shape)))
+    theirs.save_pretrained(folder)
+    return theirs, tinyplm.load(folder)
+
+
+def inputs(B, T, side):
+    draw = np.random.default_rng(1)
+    lengths = np.maximum(T - np.arange(B), 1)[:, None]
+    mask = np.arange(T) < lengths if side == "right" else np.arange(T) >= T - lengths
+    ids = np.where(mask, draw.integers(0, PAD, (B, T)), PAD)
+    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    return {"input_ids": ids, "attention_mask": mask.astype(np.int64), "position_ids": positions}
+
+
+TARGETS = {"single_label_classification": (3, lambda d, B: d.integers(0, 3, B)),
+           "multi_label_classification": (3, lambda d, B: d.integers(0, 2, (B, 3)).astype(float)),
+           "regression": (1, lambda d, B: d.normal(size=(B, 1)))}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", CLASSES)
+@pytest.mark.parametrize("problem", TARGETS)
+@pytest.mark.parametrize(
+    "B, T, side, odd", [(3, 7, "right", False), (3, 7, "left", False), (1, 1, "right", False), (2, 5, "left", True)]
+)
+def test_logits_loss_and_every_gradient(family, problem, B, T, side, odd, tmp_path):
+    labels, draw = TARGETS[problem]
+    theirs, ours = pair(family, tmp_path, labels, problem, odd)
+    values = inputs(B, T, side)
+    targets = draw(np.random.default_rng(2), B)
+    with float64():
+        found = theirs(**{name: torch.from_numpy(a) for name, a in values.items()}, labels=torch.from_numpy(targets))
+        found.loss.backward()
+    outputs, _ = ours(**values)
+    assert relative_error(outputs["logits"], found.logits.detach().numpy()) < TOLERANCE
+    loss, back = ours.loss(targets={"logits": targets}, **values)
+    assert float(loss) == pytest.approx(found.loss.item(), rel=TOLERANCE)
+    gradients = hub.gradients_by_hub_name(ours, back(1.0))
+    expected = dict(theirs.named_parameters())
+    assert gradients.keys() == expected.keys()
+    size = max(float(p.grad.abs().max()) for p in expected.values())
+    for name, p in expected.items():
+        wanted = p.grad.numpy().copy()
+        ids = values["input_ids"]
+        if "wte" in name or "embed_tokens" in name:
+            wanted[PAD] = gradients[name][PAD]  # torch's padding row of the table gets none; here only padding reads it
+            assert PAD in ids or not gradients[name][PAD].any()
+        assert np.abs(gradients[name] - wanted).max() < TOLERANCE * size, name
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_files_go_both_ways_bit_by_bit(family, tmp_path):
+    theirs, ours = pair(family, tmp_path / "theirs")
+    tinyplm.save(ours, tmp_path / "ours")
+    again, info = CLASSES[family].from_pretrained(tmp_path / "ours", output_loading_info=True, dtype=torch.float64)
+    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for name, p in theirs.state_dict().items():
+        assert torch.equal(p, again.state_dict()[name]), name
+    assert again.config.num_labels == 3 and again.config.pad_token_id == PAD
