@@ -152,10 +152,11 @@ def check_finite(step: int, values: dict[str, float]) -> None:
 
 
 def token_log_probs(model: Model, batch: dict[str, np.ndarray], *, temperature: float = 1.0, entropy: bool = False,
-                    batch_size: int = 64, workers: int = 1) -> dict[str, np.ndarray]:  # fmt: skip
+                    beside: Callable[[dict], dict] | None = None, batch_size: int = 64, workers: int = 1
+                    ) -> dict[str, np.ndarray]:  # fmt: skip
     """{"log_probs" (..., T), and "entropy" if asked for} of a batch's targets by a model, on the host, without gradients.
 
-    Those of a reference, or of the policy before its update.
+    Those of a reference, or of the policy before its update.  beside(outputs): more of the kind from the model's outputs.
     batch: {"input_ids", "attention_mask", "targets"} of tuning.sequences.arrays, each (N, T) or (N, K, T).
     """
     shape = batch["targets"].shape
@@ -165,7 +166,8 @@ def token_log_probs(model: Model, batch: dict[str, np.ndarray], *, temperature: 
         longest = max(int(part["attention_mask"].sum(axis=1).max()), 1)  # what is padding in all of them costs nothing
         part = {name: a[:, :longest] for name, a in part.items()}
         outputs, _ = model.token_outputs(**part, temperature=temperature, entropy=entropy, grad=False)
-        return to_host({name: outputs[name] for name in ("log_probs", "entropy") if name in outputs})
+        found = {name: outputs[name] for name in ("log_probs", "entropy") if name in outputs}
+        return to_host(found if beside is None else {**found, **beside(outputs)})
 
     found: dict[str, np.ndarray] = {}
     for start in range(0, len(rows["targets"]), batch_size):
