@@ -22,4 +22,5 @@ In reading order:
     losses/      cross_entropy
     optim/       adamw, schedule, clip
     generation/  sampling
+    tuning/      lora, prefix
 """

@@ -9,8 +9,10 @@ import reference.losses.distillation as ref_distillation
 import reference.losses.log_probs as ref_log_probs
 import reference.losses.policy as ref_policy
 import reference.losses.preference as ref_preference
+import reference.tuning.lora as ref_lora
 from tests.laws import Case, Sizes
 from tinyplm.losses import auxiliary, distillation, log_probs, policy, preference
+from tinyplm.tuning import lora
 
 
 def _weighted(s: Sizes, rng, *shape: int) -> dict:
@@ -154,6 +156,25 @@ def _with_language_model(s: Sizes) -> Case:
     return Case(args, {"labels": rng.integers(0, s.F, s.B), "targets": targets, "weight": 0.5 if s.flags[0] else 0.2})
 
 
+# ------------------------------------------------------------------------------------------------------- transforms
+
+
+def _one_matrix(theta, *, W, alpha):
+    """LoRA of a single matrix."""
+    params, back = lora.lora({"w": theta}, base={"w": W}, alpha=alpha)
+    return params["w"], lambda dW: back({"w": dW})["w"]
+
+
+def _reference_one_matrix(theta, *, W, alpha):
+    return ref_lora.lora({"w": theta}, base={"w": W}, alpha=alpha)["w"]
+
+
+def _lora(s: Sizes) -> Case:
+    rng = s.rng()
+    theta = {"A": rng.normal(size=(s.D, s.E)), "B": rng.normal(size=(s.E, s.F))}
+    return Case([theta], {"W": rng.normal(size=(s.D, s.F)), "alpha": 3.0})
+
+
 COMPONENTS = {
     "log_probs": (_summed(log_probs.log_probs), _reference_summed(ref_log_probs.log_probs), _log_probs),
     "vocabulary_log_probs": (_summed(log_probs.vocabulary_log_probs), _reference_summed(ref_log_probs.vocabulary_log_probs),
@@ -167,5 +188,6 @@ COMPONENTS = {
     "distillation": (distillation.distillation, ref_distillation.distillation, _distillation),
     "vocabulary_distillation": (distillation.vocabulary_distillation, ref_distillation.vocabulary_distillation,
                                 _vocabulary_distillation),
+    "lora": (_one_matrix, _reference_one_matrix, _lora),
     "with_language_model": (auxiliary.with_language_model, ref_auxiliary.with_language_model, _with_language_model),
 }  # fmt: skip

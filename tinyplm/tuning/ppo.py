@@ -102,9 +102,9 @@ def ppo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, sett
     reward(prompts, answers) as in tuning.grpo, or `model_reward` of a reward model.  reference: by default the model as it came.
     value: the head to start from, {"w" (D,), "b" (1,)}, by default zeros.  stop_ids: what ends an answer, by default
     model.end_ids().
-    The log of each round: reward (the mean of what `reward` gave) and its parts, score (with cut_score in its place for answers
-    that did not end), kl (mean over answers of the sum of log-ratios to the reference), kl_coefficient, value_loss, explained_variance
-    (of the returns, by the values), entropy, clip_fraction, update_kl, length, cut.
+    The log of each round: reward (the mean of what `reward` gave) and its parts, score (cut_score in its place for answers that
+    did not end), kl (mean over answers of the sum of log-ratios to the reference), kl_coefficient, value_loss,
+    explained_variance (of the returns, by the values), entropy, clip_fraction, update_kl, length, cut.
     ValueError for a reward that is NaN or of the wrong length, or a reference with another vocabulary; NonFiniteError when the
     loss or gradient is not finite.  On any error model.params stay what they were.
     """
