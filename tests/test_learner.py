@@ -225,7 +225,7 @@ def test_the_journal(tmp_path):
         with pytest.raises(NonFiniteError, match="step 2: the kl is nan"):
             journal.record(2, {"loss": 2.0, "kl": float("nan")})
         journal.write(step=1, accuracy=0.5)
-        journal.finish(model, RecipeSettings(), recipe="test")
+        journal.finish(Learner(model, RecipeSettings()), recipe="test")
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert lines == [{"step": 1, "loss": 2.0, "kl": 0.5}, {"step": 1, "accuracy": 0.5}]
     assert journal.history == lines[:1]
@@ -237,7 +237,7 @@ def test_the_journal(tmp_path):
         Journal(tmp_path / "run", 2, progress=False)
     with Journal(None, 2, progress=False) as silent:
         silent.record(1, {"loss": 1.0})
-        silent.finish(model, RecipeSettings())
+        silent.finish(Learner(model, RecipeSettings()))
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -80,6 +80,8 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     Wqkv and bqkv in place of three, as `join_projections` makes them.
     mask: booleans as in `attention`, or a `Visible`, with which long sequences are computed by blocks of queries.
     rotary: a component of one array (B, heads, T, E) that turns queries and keys by their positions (layers/rope.py).
+    Pk, Pv (K, P, E) in p, where given: a prefix of trained keys and values in front of the others (Li & Liang 2021, eq. 3),
+    seen by all queries and turned by no rotary; the mask is that of the other keys.  Always the plain form, no bias.
     cache: (buffers, start) of this layer (layers/cache.py), into which the new keys and values are written; the queries see them
     behind the old ones, so S = start + T.
     backward gives (dp, dx, dcontext, dbias), None for what was not given.
@@ -93,8 +95,13 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     q, q_split_back = chain(split_heads(q, heads), rotary)
     k, k_split_back = chain(split_heads(k, kv_heads), rotary, _store(cache, "k"))
     v, v_split_back = chain(split_heads(v, kv_heads), _store(cache, "v"))
-    attend = attention
-    if isinstance(mask, Visible):  # a single block is the plain form, which keeps P and so need not compute it twice
+    attend, prefix_back = attention, None
+    if "Pk" in p:
+        if bias is not None:
+            raise ValueError("multi_head_attention: a prefix has no bias: expected None beside Pk and Pv")
+        (k, v), prefix_back = with_prefix(k, v, p["Pk"], p["Pv"])
+        mask = beyond_prefix(mask, p["Pk"].shape[1])
+    elif isinstance(mask, Visible):  # a single block is the plain form, which keeps P and so need not compute it twice
         attend, mask = (block_attention, mask) if x.shape[1] > BLOCK else (attention, mask.array)
     o, o_back = attend(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
     y, y_back = linear(merge_heads(o), p["Wo"], p.get("bo"))
@@ -102,12 +109,45 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     def backward(dy):
         do, dWo, dbo = y_back(dy)
         dq, dk, dv, dbias = o_back(split_heads(do, heads))
+        dprefix = {}
+        if prefix_back is not None:
+            dk, dv, *dprefix = prefix_back(dk, dv)
+            dprefix = dict(zip(("Pk", "Pv"), dprefix))
         split = ((q_split_back, dq), (k_split_back, dk), (v_split_back, dv))
         dp, dx, dcontext = project_back(*(merge_heads(split_back(d)) for split_back, d in split))
-        dp |= {"Wo": dWo, "bo": dbo}
+        dp |= {"Wo": dWo, "bo": dbo, **dprefix}
         return {name: dp[name] for name in p}, dx, dcontext, dbias
 
     return y, backward
+
+
+def with_prefix(k, v, Pk, Pv):
+    """Keys and values (B, K, S, E) behind the same P of each sample (K, P, E): (B, K, P + S, E) each.
+
+    backward(dk', dv') gives (dk, dv, dPk, dPv): the columns of S, and those of P summed over the samples.
+    """
+    xp, P = array_module(k), Pk.shape[1]
+    if Pk.shape != (k.shape[1], P, k.shape[3]) or Pv.shape != (v.shape[1], P, v.shape[3]):
+        raise ValueError(
+            f"multi_head_attention: prefixes {Pk.shape} and {Pv.shape} do not fit keys {k.shape}: expected (K, P, E)"
+        )
+
+    def behind(prefix, a):
+        return xp.concatenate([xp.broadcast_to(prefix, (a.shape[0], *prefix.shape)), a], axis=2)
+
+    def backward(dk, dv):
+        return dk[:, :, P:], dv[:, :, P:], dk[:, :, :P].sum(axis=0), dv[:, :, :P].sum(axis=0)
+
+    return (behind(Pk, k), behind(Pv, v)), backward
+
+
+def beyond_prefix(mask, P):
+    """The mask (..., T, S) with P columns in front that all queries see; None stays None."""
+    mask = mask.array if isinstance(mask, Visible) else mask
+    if mask is None:
+        return None
+    xp = array_module(mask)
+    return xp.concatenate([xp.ones((*mask.shape[:-1], P), dtype=bool), mask], axis=-1)
 
 
 def _project(p, x, context):
@@ -154,7 +194,7 @@ def join_projections(p):
     """
     xp = array_module(p["Wq"])
     joined = {f"{kind}qkv": xp.concatenate([p[f"{kind}{n}"] for n in "qkv"], axis=-1) for kind in "Wb" if f"{kind}q" in p}
-    return {**joined, **{name: a for name, a in p.items() if name[1] == "o"}}
+    return {**joined, **{name: a for name, a in p.items() if name[1] == "o" or name[0] == "P"}}
 
 
 def _store(cache, name):

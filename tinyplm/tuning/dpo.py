@@ -101,7 +101,7 @@ def dpo(model: Model, pairs: SequenceOf[Pair], settings: DPOSettings | None = No
                 evaluate()
         if learner.done not in found:
             evaluate()
-        journal.finish(learner.model, settings, validation=found)
+        journal.finish(learner, validation=found)
     model.params = learner.model.params
     return Result(journal.history, found, learner.theta)
 

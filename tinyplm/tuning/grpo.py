@@ -113,7 +113,7 @@ def grpo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, set
             record = {**round_statistics(values, drawn)}
             record |= _updates(learner, reference, drawn, values["reward"], random.fold(key, 2, step))
             journal.record(step + 1, record, shown=("reward", "kl", "entropy", "length"))
-        journal.finish(learner.model, settings)
+        journal.finish(learner)
     model.params = learner.model.params
     return Result(journal.history, learner.theta)
 

@@ -18,12 +18,14 @@ import numpy as np
 from .. import hub, random
 from ..backend import array_module, keep_freed_memory, to_device, to_host
 from ..core import Tree, flatten, map_shards, reduce_shards, tree_map
+from ..models import shapes_of
 from ..models.model import Model
 from ..optim.adamw import AdamW
 from ..tensor_files import write_json
 from ..training.folders import new_folder
 from ..training.log import Log, Progress
 from ..training.step import NonFiniteError
+from .adapters import save_adapter
 from .settings import RecipeSettings
 
 LOG, FINAL, FACTS = "log.jsonl", "final", "recipe.json"
@@ -65,6 +67,12 @@ class Learner:
             self.model.params, self._back = trained["model"], None
         else:
             self.model.params, self._back = self.transform(trained["model"])
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the parameters are those of the model's family, so that they have names in a file."""
+        model = self.model
+        return flatten(model.params).keys() == flatten(shapes_of(model.family, model.config, model.task)).keys()
 
     @property
     def theta(self) -> Tree:
@@ -216,13 +224,18 @@ class Journal:
         if self.log is not None:
             self.log.write(**record)
 
-    def finish(self, model: Model, settings: RecipeSettings, **facts: Any) -> None:
-        """Save the model in out/final with the settings in recipe.json; the folder appears as a whole."""
+    def finish(self, learner: Learner, **facts: Any) -> None:
+        """Save in out/final the model, what a transform has learned (see tuning.adapters), and the settings in recipe.json; the
+        folder appears as a whole.  A model with parameters that its family has no names for (a prefix) is only its adapter."""
         if self.out is None:
             return
         with new_folder(self.out / FINAL) as folder:
-            hub.save(model, folder)
-            write_json(folder / FACTS, {"settings": dataclasses.asdict(settings), **facts})
+            if learner.transform is not None or not learner.has_names:
+                source = learner.model if learner.transform is None else learner.transform
+                save_adapter(learner.theta, folder, getattr(source, "facts", {}))
+            if learner.has_names:
+                hub.save(learner.model, folder)
+            write_json(folder / FACTS, {"settings": dataclasses.asdict(learner.settings), **facts})
 
 
 def _flat_sequences(inputs: dict, targets: dict) -> tuple[dict[str, Any], tuple[int, ...]]:

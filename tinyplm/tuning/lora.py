@@ -10,30 +10,26 @@ in the tests.)
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from .. import random
-from ..backend import array_module, to_device
+from ..backend import array_module
 from ..core import Tree, flatten, unflatten
-from ..files import replaced
 from ..models.model import Model
-from ..tensor_files import read_json, write_json
-
-ADAPTER, FACTS = "adapter.safetensors", "adapter.json"
+from .adapters import load_adapter, save_adapter
 
 
 def lora(theta: Tree, *, base: Tree, alpha: float) -> tuple[Tree, Callable]:
     """The tree `base` with W + alpha / r A B in place of each W that theta has.
 
     theta {path: {"A" (I, r), "B" (r, J)}}.  backward(dparams) gives theta's gradient; dparams may be a tree like `base`, or a
-    part of it, or flat, {path: array}: what is missing counts as zero, so that a part of dtheta comes back.  All other parameters are
-    frozen: their gradients are dropped.
+    part of it, or flat, {path: array}: what is missing counts as zero, so that a part of dtheta comes back.  All other parameters
+    are frozen: their gradients are dropped.
     """
     leaves = flatten(base)
     merged = {}
@@ -82,14 +78,28 @@ def lora_parameters(params: Tree, *, rank: int, targets: Sequence[str] | Callabl
     return theta
 
 
-def lora_of(
-    model: Model, *, rank: int = 8, alpha: float = 16.0, key: int = 0, theta: Tree = None, **targets: Any
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """The transform of a recipe: theta -> the base's parameters with theta in its matrices."""
+
+    base: Tree
+    alpha: float
+
+    def __call__(self, theta: Tree) -> tuple[Tree, Callable]:
+        return lora(theta, base=self.base, alpha=self.alpha)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is saved beside theta."""
+        return {"kind": "lora", "alpha": self.alpha}
+
+
+def lora_of(model: Model, *, rank: int = 8, alpha: float = 16.0, key: int = 0, theta: Tree = None, **targets: Any
+            ) -> dict[str, Any]:  # fmt: skip
     """{"transform", "theta"} for a recipe: sft, dpo, reward, ppo, grpo, distill, or a Learner.  targets: see lora_parameters."""
     theta = lora_parameters(model.params, rank=rank, key=key, **targets) if theta is None else theta
     check_adapter(model, theta)
-    base = model.params
-    return {"transform": lambda theta: lora(theta, base=base, alpha=alpha), "theta": theta}
+    return {"transform": Lora(model.params, alpha), "theta": theta}
 
 
 def merge(model: Model, theta: Tree, *, alpha: float = 16.0) -> Model:
@@ -110,30 +120,18 @@ def check_adapter(model: Model, theta: Tree) -> None:
             )
 
 
-def save_adapter(theta: Tree, folder: str | os.PathLike, *, alpha: float = 16.0) -> None:
-    """Write theta and alpha into a folder: adapter.safetensors, with our paths as names, and adapter.json; each as a whole."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: np.ascontiguousarray(a) for name, a in flatten(to_device(theta, "cpu")).items()}
-    with replaced(folder / ADAPTER) as temporary:
-        save_file(tensors, temporary)
-    write_json(folder / FACTS, {"alpha": alpha})
+def save_lora(theta: Tree, folder: str | os.PathLike, *, alpha: float = 16.0) -> None:
+    """Write theta and alpha into a folder, as a recipe does; see tuning.adapters."""
+    save_adapter(theta, folder, Lora(None, alpha).facts)
 
 
-def load_adapter(folder: str | os.PathLike) -> tuple[dict[str, dict[str, np.ndarray]], float]:
-    """(theta, alpha) of a folder; ValueError that names it if there is no adapter in it."""
-    folder = Path(folder)
-    if not (folder / ADAPTER).exists():
-        raise ValueError(f"{folder}: no {ADAPTER}, expected a folder of save_adapter")
+def load_lora(folder: str | os.PathLike) -> tuple[dict[str, dict[str, np.ndarray]], float]:
+    """(theta, alpha) of a folder; ValueError that names it if there is no such adapter in it."""
+    tensors, facts = load_adapter(folder, "lora")
     theta: dict[str, dict[str, np.ndarray]] = {}
-    try:
-        tensors: Mapping[str, np.ndarray] = load_file(folder / ADAPTER)
-        for name, a in tensors.items():
-            path, factor = name.rsplit(".", 1)
-            theta.setdefault(path, {})[factor] = a
-        if not theta or any(factors.keys() != {"A", "B"} for factors in theta.values()):
-            raise ValueError(f"expected pairs of A and B, got {', '.join(list(tensors)[:4]) or 'nothing'}")
-        alpha = float(read_json(folder / FACTS)["alpha"])
-    except Exception as error:  # whatever safetensors finds wrong with a file
-        raise ValueError(f"{folder}: not a whole adapter ({' '.join(str(error).split())[:100]})") from None
-    return theta, alpha
+    for name, a in tensors.items():
+        path, _, factor = name.rpartition(".")
+        theta.setdefault(path, {})[factor] = a
+    if any(factors.keys() != {"A", "B"} for factors in theta.values()):
+        raise ValueError(f"{folder}: expected pairs of A and B, got {', '.join(list(tensors)[:4])}")
+    return theta, float(facts["alpha"])

@@ -132,7 +132,7 @@ def ppo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, sett
                 beta = adaptive_kl(beta, kl=record["kl"], target=settings.kl_target, horizon=settings.kl_horizon,
                                    samples=len(drawn))  # fmt: skip
         value = tree_map(lambda a: a.copy(), learner.extra)
-        journal.finish(learner.model, settings)
+        journal.finish(learner)
     model.params = learner.model.params
     return Result(journal.history, value, learner.theta)
 

@@ -92,7 +92,7 @@ def reward(model: Model, pairs: SequenceOf[Pair], settings: RewardSettings | Non
         if learner.done not in found:
             evaluate()
         offset = -float(score(learner.model, [s for pair in pairs for s in pair], workers=settings.workers).mean())
-        journal.finish(learner.model, settings, validation=found, offset=offset)
+        journal.finish(learner, validation=found, offset=offset)
     model.params = learner.model.params
     return Result(journal.history, found, offset, learner.theta)
 

@@ -81,7 +81,7 @@ def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | N
                 evaluate()
         if learner.done not in losses:
             evaluate()
-        journal.finish(learner.model, settings, validation=losses)
+        journal.finish(learner, validation=losses)
     model.params = learner.model.params
     return Result(journal.history, losses, learner.theta)
 
