@@ -158,7 +158,7 @@ def test_only_the_rows_change(tmp_path):
     prompted, result = soft_prompt(
         model, copying(60, 0), settings, rows=4, validation=copying(20, 1), out=tmp_path, progress=False
     )
-    assert result.validation[40] < result.validation[0] - 0.05
+    assert result.validation[40] < result.validation[0] - 0.03
     assert relative_error(model.params, before) == 0 and prompted.rows.shape == (4, 12)
     assert relative_error(load_rows(tmp_path / "final"), prompted.rows) == 0
     assert json.loads((tmp_path / "final/adapter.json").read_text())["kind"] == "soft prompt"

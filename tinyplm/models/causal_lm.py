@@ -94,7 +94,7 @@ def loss_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], 
     which is apart because a tied table has another one, from the head.  factors=True: that one is left, too, as a core.Product.
     With fewer tokens than the model is wide the factors are small, and all threads share the product when the shards are done.
     """
-    hidden, body_back = _body_in_parts(family, params, give, config=config, input_ids=input_ids, **inputs)
+    hidden, body_back = body_in_parts(family, params, give, config=config, input_ids=input_ids, **inputs)
     W, W_back = family.output_matrix(params, config=config)
     value, *backs = vocabulary_cross_entropy(hidden, W, targets=targets, total=total, smoothing=smoothing, chunk=chunk,
                                              factors=factors)  # fmt: skip
@@ -139,7 +139,7 @@ def token_outputs(family: ModuleType, params: Tree, inputs_embeds=None, *, confi
 def token_outputs_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], None], *, config, targets, input_ids,
                            temperature=1.0, entropy=False, chunk=1024, **inputs):  # fmt: skip
     """`token_outputs` for training: backward hands in parts of the gradient and returns what is left, as loss_in_parts does."""
-    hidden, body_back = _body_in_parts(family, params, give, config=config, input_ids=input_ids, **inputs)
+    hidden, body_back = body_in_parts(family, params, give, config=config, input_ids=input_ids, **inputs)
     W, W_back = family.output_matrix(params, config=config)
     outputs, *backs = vocabulary_log_probs(hidden, W, targets=targets, temperature=temperature, entropy=entropy, chunk=chunk)
 
@@ -152,7 +152,7 @@ def token_outputs_in_parts(family: ModuleType, params: Tree, give: Callable[[str
     return {**outputs, "hidden": hidden}, backward
 
 
-def _body_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], None], *, config, input_ids, **inputs):
+def body_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], None], *, config, input_ids, **inputs):
     """Hidden states; backward(dhidden), to be called once, gives the parts of the body to `give` and returns what is left."""
     x, _ = embedding(params["body"]["tokens"], ids=input_ids)
     hidden, back = family.body(params["body"], x, config=config, once=True, **inputs,

@@ -252,8 +252,9 @@ def _flat_sequences(inputs: dict, targets: dict) -> tuple[dict[str, Any], tuple[
 
 
 def _with_shape(outputs: dict, shape: tuple[int, ...]) -> dict:
-    return {name: a.reshape(*shape, *a.shape[1:]) for name, a in outputs.items()}
+    """Outputs of flat sequences as (N, K, ...); sums over all of them stay as they are."""
+    return {name: a if a.ndim == 0 else a.reshape(*shape, *a.shape[1:]) for name, a in outputs.items()}
 
 
 def _without_shape(doutputs: dict, shape: tuple[int, ...]) -> dict:
-    return {name: None if a is None else a.reshape(-1, *a.shape[len(shape) :]) for name, a in doutputs.items()}
+    return {name: a if np.ndim(a) == 0 else a.reshape(-1, *a.shape[len(shape) :]) for name, a in doutputs.items()}
