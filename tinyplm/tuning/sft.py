@@ -20,19 +20,25 @@ from ..core import Tree
 from ..data.batches import IGNORED
 from ..models.model import Model
 from .learner import Journal, Learner, check_finite, token_log_probs
+from .packed import packed_arrays, packing
 from .sequences import Sequence, arrays, batch_numbers, check_sequences
 from .settings import RecipeSettings
 
 
 @dataclasses.dataclass(frozen=True)
 class SFTSettings(RecipeSettings):
-    """evaluate_every: steps between losses on the validation sequences; None: before and after only."""
+    """evaluate_every  steps between losses on the validation sequences; None: before and after only
+    packed          places of a row that several sequences share, none of which sees another (see tuning.packed); batch_size then
+                    counts rows.  None: each sequence has a row
+    """
 
     evaluate_every: int | None = None
+    packed: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.expect_whole("evaluate_every", 1, or_none=True)
+        self.expect_whole("packed", 1, or_none=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +68,7 @@ def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | N
         raise ValueError("there are no sequences to train on")
     learner = Learner(model, settings, transform=transform, theta=theta)
     order, losses = random.fold(random.key(settings.seed), 0), {}
+    rows = None if settings.packed is None else packing([len(sequence) for sequence in sequences], settings.packed)
     with Journal(out, settings.steps, progress=progress) as journal:
 
         def evaluate() -> None:
@@ -74,8 +81,11 @@ def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | N
 
         evaluate()
         for step in range(settings.steps):
-            numbers = batch_numbers(len(sequences), settings.batch_size, step, key=order)
-            batch, total = batch_of([sequences[n] for n in numbers])
+            numbers = batch_numbers(len(rows or sequences), settings.batch_size, step, key=order)
+            if rows is None:
+                batch, total = batch_of([sequences[n] for n in numbers])
+            else:
+                batch, total = learner_batch(packed_arrays(sequences, [rows[n] for n in numbers], settings.packed))
             journal.record(step + 1, learner.step(batch, answer_likelihood(total)), shown=("loss", "gradient_norm"))
             if settings.evaluate_every and (step + 1) % settings.evaluate_every == 0:
                 evaluate()
@@ -88,7 +98,11 @@ def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | N
 
 def batch_of(sequences: SequenceOf[Sequence]) -> tuple[dict[str, dict], int]:
     """(the batch for a learner, how many tokens count)."""
-    values = arrays(sequences)
+    return learner_batch(arrays(sequences))
+
+
+def learner_batch(values: dict[str, np.ndarray]) -> tuple[dict[str, dict], int]:
+    """The same of arrays with "targets" among them."""
     targets = values.pop("targets")
     return {"inputs": values, "targets": {"logits": targets}}, int((targets != IGNORED).sum())
 

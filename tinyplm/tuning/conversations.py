@@ -1,0 +1,162 @@
+"""From conversations, instructions and preferences to token sequences in which only the assistant's words count.
+
+The mask comes from the chat template: what it adds when a message of the assistant is added is that answer, and the token that
+ends it.  The tokens are those that a chat sees: a prompt is encoded as tokenizers.chat.encode does, and the answer's tokens
+follow it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..tokenizers.chat import Messages, Template, check_messages, encode
+from .pairs import Pair
+from .sequences import Sequence as TokenSequence
+from .sequences import answered
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """sequences; cut: how many lost their end to max_length; dropped: how many had no answer before it, and are left out."""
+
+    sequences: list[TokenSequence]
+    cut: int = 0
+    dropped: int = 0
+
+
+def conversation(tokenizer: Any, template: Template, messages: Messages) -> TokenSequence:
+    """The ids of a conversation; counted are the assistant's words and the token that ends each of them.
+
+    A template without such a token (alpaca) gets the tokenizer's end-of-text behind the last answer.
+    ValueError for a conversation without a turn of the assistant, an empty answer, or a template that writes earlier turns anew
+    when another comes (so that what was learned would not be what is seen).
+    """
+    check_messages(messages, add_generation_prompt=False)
+    turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+    if not turns:
+        raise ValueError("the conversation has no turn of the assistant, so that nothing could be learned")
+    encode(tokenizer, template, messages, False)  # refuses messages that would forge a turn
+    text = template.render(messages, False)
+    ends = {tokenizer.token_to_id(end) for end in template.ends} - {None}
+    spans = []
+    for n in turns:
+        if not messages[n]["content"].strip():
+            raise ValueError(f"message {n}: the answer of the assistant is empty")
+        before, after = template.render(messages[:n], True), template.render(messages[: n + 1], False)
+        if not (after.startswith(before) and text.startswith(after)):
+            raise ValueError(f"message {n}: the chat template writes earlier turns in another way once there are later ones: "
+                             "its conversations cannot be learned in one sequence")  # fmt: skip
+        spans.append((len(before), len(after)))
+    if not ends:  # then the last answer ends where its words do
+        spans[-1] = (spans[-1][0], spans[-1][0] + len(text[slice(*spans[-1])].rstrip()))
+    ids, places = _encoded(tokenizer, text, spans)
+    counts = [False] * len(ids)
+    stopped = False
+    for first, last in places:
+        stop = next((place + 1 for place in range(first, last) if ids[place] in ends), None)
+        stopped = stop is not None
+        for place in range(first, last if stop is None else stop):
+            counts[place] = True
+    last = max(place for place, counted in enumerate(counts) if counted)
+    ids, counts = ids[: last + 1], counts[: last + 1]
+    if not stopped and tokenizer.eos_id is not None:
+        ids, counts = [*ids, tokenizer.eos_id], [*counts, True]
+    return TokenSequence(ids, counts)
+
+
+def _encoded(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids of a text, and of each span of characters the tokens [first, last).
+
+    Where a token reaches over an edge of a span, the pieces are encoded apart: the model has to go on from the prompt's tokens.
+    """
+    whole = tokenizer.encode(text, allow_special=True)
+    edges = [edge for span in spans for edge in span]
+    places = []
+    for edge in edges:
+        start = tokenizer.encode(text[:edge], allow_special=True)
+        if whole[: len(start)] != start:
+            break
+        places.append(len(start))
+    else:
+        return whole, list(zip(places[::2], places[1::2]))
+    ids: list[int] = []
+    places, begin = [], 0
+    for edge in edges:
+        ids += tokenizer.encode(text[begin:edge], allow_special=True)
+        places.append(len(ids))
+        begin = edge
+    ids += tokenizer.encode(text[begin:], allow_special=True)
+    if tokenizer.decode(ids) != tokenizer.decode(whole):
+        raise ValueError("the answer's first token reaches into the prompt, and this tokenizer cannot encode them apart")
+    return ids, list(zip(places[::2], places[1::2]))
+
+
+def conversations(tokenizer: Any, template: Template, records: Sequence[Mapping[str, Any]], *, max_length: int | None = None
+                  ) -> Encoded:  # fmt: skip
+    """Records of the kind "conversation" (see tuning.records), of at most max_length tokens each."""
+    return shortened([_named(n, lambda m=record["messages"]: conversation(tokenizer, template, m))
+                      for n, record in enumerate(records)], max_length)  # fmt: skip
+
+
+def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Encoded:
+    """Sequences cut to max_length tokens at their end; those of which no counted token is left are dropped."""
+    if max_length is None:
+        return Encoded(list(sequences))
+    kept, cut, dropped = [], 0, 0
+    for sequence in sequences:
+        if len(sequence.ids) <= max_length:
+            kept.append(sequence)
+        elif any(sequence.counts[:max_length]):
+            kept.append(TokenSequence(sequence.ids[:max_length], sequence.counts[:max_length]))
+            cut += 1
+        else:
+            dropped += 1
+    if sequences and not kept:
+        raise ValueError(f"max_length {max_length}: none of the {len(sequences)} sequences has an answer within so many tokens")
+    return Encoded(kept, cut, dropped)
+
+
+def plain(tokenizer: Any, prompt: str, answer: str, *, end_id: int | None = None) -> TokenSequence:
+    """A prompt and its answer without a chat format, encoded apart and with end_id behind them (by default the end of a text)."""
+    end_id = tokenizer.eos_id if end_id is None else end_id
+    ids = tokenizer.encode(answer)
+    if not prompt or not ids:
+        raise ValueError(f"expected a prompt and an answer, got {prompt!r:.40} and {answer!r:.40}")
+    return answered(tokenizer.encode(prompt), ids if end_id is None else [*ids, end_id])
+
+
+def prompt_ids(tokenizer: Any, template: Template | None, prompt: str | Messages) -> list[int]:
+    """The ids to answer to: of a text as it is without a template, else of a chat; a text is then the user's message."""
+    if template is None:
+        if not isinstance(prompt, str):
+            raise ValueError("a prompt of messages needs a chat template")
+        return tokenizer.encode(prompt)
+    return encode(tokenizer, template, [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+
+
+def preference(tokenizer: Any, template: Template | None, record: Mapping[str, Any]) -> Pair:
+    """(chosen, rejected) of a record of the kind "preference" (see tuning.records); of the two only the last answer counts."""
+    prompt = record["prompt"]
+    if template is None:
+        if not isinstance(prompt, str):
+            raise ValueError("a prompt of messages needs a chat template")
+        return tuple(plain(tokenizer, prompt, record[name]) for name in ("chosen", "rejected"))
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    sides = [conversation(tokenizer, template, [*messages, {"role": "assistant", "content": record[name]}])
+             for name in ("chosen", "rejected")]  # fmt: skip
+    last = len(encode(tokenizer, template, messages))  # earlier answers are part of the prompt
+    return tuple(TokenSequence(s.ids, [False] * last + s.counts[last:]) for s in sides)
+
+
+def preferences(tokenizer: Any, template: Template | None, records: Sequence[Mapping[str, Any]]) -> list[Pair]:
+    """`preference` of many; an error names the record."""
+    return [_named(n, lambda r=record: preference(tokenizer, template, r)) for n, record in enumerate(records)]
+
+
+def _named(number: int, make: Any) -> Any:
+    try:
+        return make()
+    except ValueError as error:
+        raise ValueError(f"record {number}: {error}") from None
