@@ -22,7 +22,7 @@ class Block(nn.Module):
         self.qkv, self.out = nn.Linear(D, 3 * D, bias=bias), nn.Linear(D, D, bias=bias)
         self.up, self.down = nn.Linear(D, inner * (1 + self.gated), bias=bias), nn.Linear(inner, D, bias=bias)
 
-    def forward(self, x, cos, sin):
+    def forward(self, x, cos, sin, mask=None):
         B, T, D = x.shape
         qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.H, D // self.H)
         if self.gated:
@@ -31,7 +31,8 @@ class Block(nn.Module):
             q, k = (qk * cos + torch.cat([b, a], -1) * sin).unbind(2)
         else:
             q, k, v = qkv.unbind(2)
-        o = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
+        q, k, v = (a.transpose(1, 2) for a in (q, k, v))
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         x = x + self.out(o.transpose(1, 2).reshape(x.shape))
         h = self.up(self.norm2(x))
         if self.gated:
@@ -63,15 +64,22 @@ class Model(nn.Module):
         self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], -1))
 
     def loss(self, inputs, targets):
-        x = self.tokens(inputs["input_ids"])
+        hidden = self.hidden(inputs["input_ids"])
+        return F.linear_cross_entropy(hidden.flatten(0, 1), self.tokens.weight, targets.flatten(), options=self.chunks)
+
+    def hidden(self, ids, mask=None, positions=None):
+        """Hidden states (B, T, D).  mask (B, 1, T, T) in place of the causal one; positions (B, T) in place of 0 .. T-1."""
+        positions = torch.arange(ids.shape[1]) if positions is None else positions
+        cos, sin = self.cos[positions], self.sin[positions]
+        x = self.tokens(ids)
         if self.positions is not None:
-            x = x + self.positions.weight
+            x = x + self.positions(positions)
         for layer in self.layers:
             if self.checkpointing:
-                x = checkpoint(layer, x, self.cos, self.sin, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(layer, x, cos, sin, mask, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = layer(x, self.cos, self.sin)
-        return F.linear_cross_entropy(self.norm(x).flatten(0, 1), self.tokens.weight, targets.flatten(), options=self.chunks)
+                x = layer(x, cos, sin, mask)
+        return self.norm(x)
 
     @torch.no_grad()
     def copy(self, params: dict) -> None:

@@ -1,0 +1,188 @@
+"""A step of DPO against PyTorch at its best, side by side: forward of both answers, loss, backward, clipping, AdamW.
+
+    python benchmarks/dpo.py                            # three shapes
+    python benchmarks/dpo.py --family llama --shape 4,256,4,128,8,2048
+    python benchmarks/dpo.py --check                    # only that all four compute the same
+
+A shape is (L, D, H, T, pairs, V): a prompt of T / 2 tokens, and two answers of T / 4 to T / 2 (drawn once).  The reference's
+log-probabilities are there already, as in tuning.dpo.  Each library does it in two ways:
+
+    rows     chosen and rejected answer in a row each, padded on the right, in one forward of 2 x pairs rows: the usual way
+    joint    both answers in one row behind their prompt, which is read once; a mask hides one from the other
+
+PyTorch (peer.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and the same allocator settings, and computes the
+head only where an answer's token is to be predicted, as tinyplm does.  Each runs in a process of its own with all cores; they take
+turns, one step each.  tuning.dpo does it jointly unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+
+import numpy as np
+from steps import CLIP, LEARNING_RATE, SMALL, create, peer, read_shape
+from turns import matmul_peak, median_ratio, memory_before, serve, take_turns
+
+SHAPES = ["4,256,4,128,8,2048", "6,384,6,256,4,4096", "4,256,4,512,4,2048"]
+BETA = 0.1
+WAYS = ("rows", "joint")
+TOLERANCE = 1e-4  # float32, the losses of three steps
+
+
+def pairs_of(shape: list[int]):
+    """(pairs of sequences, the reference's log-probabilities (pairs, 2))."""
+    from tinyplm.tuning.sequences import answered
+
+    T, pairs, V = shape[3:]
+    draw = np.random.default_rng(0)
+
+    def tokens(least: int, most: int) -> list[int]:
+        return draw.integers(0, V, int(draw.integers(least, most + 1))).tolist()
+
+    some = []
+    for _ in range(pairs):
+        prompt = tokens(T // 2, T // 2)
+        some.append(tuple(answered(prompt, tokens(T // 4, T // 2)) for _ in range(2)))
+    return some, draw.normal(-100, 1, (pairs, 2)).astype(np.float32)
+
+
+def tinyplm_step(family: str, model, shape: list[int], workers: int, way: str):
+    from tinyplm.tuning.dpo import DPOSettings, batch_of, dpo_loss
+    from tinyplm.tuning.learner import Learner
+
+    settings = DPOSettings(batch_size=shape[4], beta=BETA, joint=way == "joint", learning_rate=LEARNING_RATE, schedule="constant",
+                           warmup=0, clip=CLIP, beta2=0.999, workers=workers)  # fmt: skip
+    learner = Learner(model, settings)
+    pairs, reference = pairs_of(shape)
+    return lambda: learner.step(batch_of(pairs, reference, settings), dpo_loss(settings, len(pairs)))["loss"]
+
+
+def torch_step(family: str, model, shape: list[int], way: str):
+    import torch
+    import torch.nn.functional as F
+
+    from tinyplm.tuning.pairs import joint_arrays, pair_arrays
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    pairs, reference = pairs_of(shape)
+    arrays = joint_arrays(pairs) if way == "joint" else {n: a.reshape(-1, a.shape[-1]) for n, a in pair_arrays(pairs).items()}
+    reference = torch.from_numpy(reference)
+    N, targets = len(pairs), torch.from_numpy(arrays["targets"])
+    ids, counted = torch.from_numpy(arrays["input_ids"]), targets != -100
+    row, _ = counted.nonzero(as_tuple=True)
+    options = {}
+    if way == "joint":
+        T = ids.shape[1]
+        causal = torch.ones(T, T, dtype=torch.bool).tril()
+        options = {
+            "mask": torch.from_numpy(arrays["attention_mask"]) & causal,
+            "positions": torch.from_numpy(arrays["position_ids"]),
+        }
+        answer = 2 * row + torch.from_numpy(arrays["second"])[counted]
+    else:
+        answer = row  # rows are chosen, rejected, chosen, ...
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        hidden = model.hidden(ids, **options)[counted]
+        log_probs = -F.cross_entropy(hidden @ model.tokens.weight.T, targets[counted], reduction="none")
+        sums = torch.zeros(2 * N).index_add(0, answer, log_probs).view(N, 2) - reference
+        loss = -F.logsigmoid(BETA * (sums[:, 0] - sums[:, 1])).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def work(library: str, family: str, shape: list[int], workers: int):
+    """What turns.serve takes: the step, the library's matmul peak, and the memory before the model was made."""
+    from tinyplm.backend import keep_freed_memory
+
+    keep_freed_memory()
+    name, way = library.split("-")
+    if name == "torch":
+        import torch
+
+        torch.manual_seed(0)
+        peak = matmul_peak(torch.matmul, torch.rand(1024, 1024))
+        torch_step(family, peer(family, SMALL), SMALL, way)()
+        before = memory_before()
+        return torch_step(family, peer(family, _rooms(shape, way)), shape, way), peak, before
+    peak = matmul_peak(np.matmul, np.random.default_rng(0).random((1024, 1024), dtype=np.float32))
+    tinyplm_step(family, create(family, _rooms(SMALL, way)), SMALL, workers, way)()
+    before = memory_before()
+    return tinyplm_step(family, create(family, _rooms(shape, way)), shape, workers, way), peak, before
+
+
+def _rooms(shape: list[int], way: str) -> list[int]:
+    """The shape with a context in which a joint row has room; its positions do not go beyond T."""
+    L, D, H, T, B, V = shape
+    return [L, D, H, 2 * T, B, V]
+
+
+def compare(family: str, shape: list[int], rounds: int, workers: int) -> str:
+    """One row of the table."""
+    arguments = ["--family", family, "--shape", ",".join(map(str, shape)), "--workers", str(workers)]
+    libraries = [f"{name}-{way}" for way in WAYS for name in ("tinyplm", "torch")]
+    results = take_turns(__file__, libraries, arguments, rounds)
+    seconds = {library: found[1] for library, found in results.items()}
+    columns = "".join(f"{1e3 * statistics.median(seconds[library]):>9.1f}" for library in libraries)
+    ratios = [median_ratio(seconds["torch-rows"], seconds["tinyplm-rows"]),
+              median_ratio(seconds["torch-joint"], seconds["tinyplm-joint"]),
+              median_ratio(seconds["torch-rows"], seconds["tinyplm-joint"])]  # fmt: skip
+    peaks = f"{results['tinyplm-rows'][0]:>8.0f}{results['torch-rows'][0]:>9.0f}"
+    return f"{family + ' ' + str(tuple(shape)):<34}{columns}" + "".join(f"{ratio:>8.2f}" for ratio in ratios) + peaks
+
+
+def check(family: str, shape: list[int], workers: int) -> None:
+    """RuntimeError unless all four have the same losses for three steps from the same weights."""
+    ours = create(family, _rooms(shape, ""))
+    steps = []
+    for way in WAYS:
+        theirs = peer(family, _rooms(shape, ""))
+        theirs.copy(ours.params)
+        steps += [tinyplm_step(family, ours._with(), shape, workers, way), torch_step(family, theirs, shape, way)]
+    losses = np.array([[step() for step in steps] for _ in range(3)])
+    difference = float(np.abs(losses / losses[:, :1] - 1).max())
+    if not difference < TOLERANCE:
+        raise RuntimeError(f"{family} {tuple(shape)}: expected losses within {TOLERANCE:.0e}, they differ by {difference:.0e}")
+    print(f"{family} {tuple(shape)}: three steps in all four ways, losses differ by {difference:.0e} at most", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", choices=("llama", "gpt2"), action="append", help="may be repeated (default: llama)")
+    parser.add_argument("--shape", action="append", help="layers,width,heads,context,pairs,vocabulary; may be repeated")
+    parser.add_argument("--rounds", type=int, default=9, help="steps of each (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="only check that all compute the same")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    families, shapes = options.family or ["llama"], [read_shape(shape) for shape in options.shape or SHAPES]
+    if options.serve:
+        serve(*work(options.serve, families[0], shapes[0], options.workers))
+        return
+    for family in families:
+        for shape in shapes if options.check else [SMALL]:
+            check(family, shape, options.workers)
+    if options.check:
+        return
+    print("milliseconds a step (medians); matmul peak in GFLOP/s; ratios are PyTorch's time to tinyplm's")
+    print(f"{'':<34}{'rows':>9}{'':>9}{'joint':>9}{'':>9}{'ratios':>8}{'':>8}{'torch rows':>8}{'peak':>6}")
+    print(f"{'family (L, D, H, T, pairs, V)':<34}" + f"{'tinyplm':>9}{'PyTorch':>9}" * 2 + f"{'rows':>8}{'joint':>8}{'to joint':>8}"
+          f"{'NumPy':>8}{'PyTorch':>9}")  # fmt: skip
+    for family in families:
+        for shape in shapes:
+            print(compare(family, shape, options.rounds, options.workers), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
