@@ -15,6 +15,7 @@ from tinyplm.training.step import NonFiniteError
 from tinyplm.tuning.grpo import GRPOSettings, grpo, policy_loss, rewarded, token_weights
 from tinyplm.tuning.learner import Learner, token_log_probs
 from tinyplm.tuning.rollouts import Rollouts, answer_mask, rollouts
+from tinyplm.tuning.rules import text_reward
 
 PROMPTS = [[5, 6], [7], [1, 2, 3], [9, 8]]
 
@@ -61,6 +62,29 @@ def test_texts_leave_out_what_ended_them():
 
     drawn = Rollouts([[1], [1]], [[2, 3, 0], [4, 4, 4]], [True, False], 2)
     assert drawn.texts(Letters(), stop_ids=[0]) == ["cd", "eee"]
+
+
+def test_a_rule_on_texts(trained):
+    """What ended an answer is no part of its text; a text that was cut is whole."""
+    seen = []
+
+    def rule(prompt, answer, finished):
+        seen.append((prompt, answer, finished))
+        return len(answer)
+
+    end = trained.eos_id
+    prompts = [[end, *trained.encode("2+2=")], trained.encode("fox")]
+    answers = [[*trained.encode("4"), end], trained.encode(" dog")]
+    assert text_reward(rule, trained)(prompts, answers) == [1, 4]
+    assert seen == [("2+2=", "4", True), ("fox", " dog", False)]
+    other = text_reward(rule, trained, stop_ids=[answers[1][-1]])
+    assert other(prompts[1:], answers[1:]) == [len(trained.decode(answers[1][:-1]))] and seen[-1][2]
+
+    class Endless:
+        eos_id = None
+
+    with pytest.raises(ValueError, match="no token that ends a text: expected stop_ids"):
+        text_reward(rule, Endless())
 
 
 @pytest.mark.parametrize("changes", [{}, {"epochs": 2, "minibatches": 2, "beta": 0.05, "workers": 2},
