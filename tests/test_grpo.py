@@ -8,13 +8,17 @@ import pytest
 import tinyplm
 from tests.laws import relative_error
 from tests.test_learner import tiny
+from tinyplm import random
 from tinyplm.core import tree_map
 from tinyplm.losses import policy
+from tinyplm.optim.adamw import AdamW
 from tinyplm.training.log import read
 from tinyplm.training.step import NonFiniteError
-from tinyplm.tuning.grpo import GRPOSettings, grpo, policy_loss, rewarded, token_weights
+from tinyplm.tuning.grpo import GRPOSettings, grpo, policy_loss, rewarded, round_statistics, token_weights
 from tinyplm.tuning.learner import Learner, token_log_probs
 from tinyplm.tuning.rollouts import Rollouts, answer_mask, rollouts
+from tinyplm.tuning.rules import text_reward
+from tinyplm.tuning.sequences import batch_numbers
 
 PROMPTS = [[5, 6], [7], [1, 2, 3], [9, 8]]
 
@@ -61,6 +65,29 @@ def test_texts_leave_out_what_ended_them():
 
     drawn = Rollouts([[1], [1]], [[2, 3, 0], [4, 4, 4]], [True, False], 2)
     assert drawn.texts(Letters(), stop_ids=[0]) == ["cd", "eee"]
+
+
+def test_a_rule_on_texts(trained):
+    """What ended an answer is no part of its text; a text that was cut is whole."""
+    seen = []
+
+    def rule(prompt, answer, finished):
+        seen.append((prompt, answer, finished))
+        return len(answer)
+
+    end = trained.eos_id
+    prompts = [[end, *trained.encode("2+2=")], trained.encode("fox")]
+    answers = [[*trained.encode("4"), end], trained.encode(" dog")]
+    assert text_reward(rule, trained)(prompts, answers) == [1, 4]
+    assert seen == [("2+2=", "4", True), ("fox", " dog", False)]
+    other = text_reward(rule, trained, stop_ids=[answers[1][-1]])
+    assert other(prompts[1:], answers[1:]) == [len(trained.decode(answers[1][:-1]))] and seen[-1][2]
+
+    class Endless:
+        eos_id = None
+
+    with pytest.raises(ValueError, match="no token that ends a text: expected stop_ids"):
+        text_reward(rule, Endless())
 
 
 @pytest.mark.parametrize("changes", [{}, {"epochs": 2, "minibatches": 2, "beta": 0.05, "workers": 2},
@@ -117,6 +144,57 @@ def test_the_loss_has_the_reference_and_the_old_policy():
     assert values["loss"] == pytest.approx(float(loss), rel=1e-11)
     assert 0 < values["clip_fraction"] < 1 and values["kl"] > 0 and values["update_kl"] > 0
     assert relative_error(learner.optimizer.gradient.tree["model"], back({"log_probs": loss_back(1.0)})) < 1e-10
+
+
+@pytest.mark.parametrize("aggregation, scale", [("sequence", True), ("token", False), ("constant", True)])
+def test_two_rounds_by_hand(aggregation, scale):
+    """A loop over the formulas gives the same parameters, to rounding: what is drawn and rewarded, the groups' advantages, ratios
+    to the policy that drew, the start as reference, totals, temperature, rates.  A large eps, so that gradients' sizes count."""
+    model = tiny()
+    settings = small(steps=2, batch_size=3, epochs=2, minibatches=2, beta=0.2, temperature=0.8, aggregation=aggregation,
+                     scale=scale, eps=1e-2, clip=100.0, learning_rate=0.2, schedule="linear", warmup=2, seed=7)  # fmt: skip
+    stops, key = range(8), random.key(7)
+    start, policy_model = model._with(), model._with()
+    optimizer = AdamW(model.params, betas=(0.9, 0.95), eps=1e-2, weight_decay=0.0)
+    policy_model.params = optimizer.params
+    updates, expected = 0, []
+    for step in range(2):
+        chosen = [PROMPTS[n] for n in batch_numbers(4, 3, step, key=random.fold(key, 0))]
+        drawn = rollouts(policy_model, chosen, samples=4, max_new_tokens=4, temperature=0.8, stop_ids=stops,
+                         seed=random.fold(key, 1, step))  # fmt: skip
+        r = np.array(even_tokens(drawn.prompts, drawn.answers)).reshape(3, 4)
+        A = (r - r.mean(1, keepdims=True)) / (r.std(1, ddof=1, keepdims=True) + 1e-4 if scale else 1)
+        batch = drawn.arrays()
+        targets, inputs = batch.pop("targets"), batch
+        mask = (targets != -100).astype(float)
+        old, reference = (m.token_outputs(**inputs, targets=targets, temperature=0.8)[0]["log_probs"]
+                          for m in (policy_model, start))  # fmt: skip
+        for epoch in range(2):
+            order = random.generator(random.fold(random.fold(key, 2, step), epoch)).permutation(12)
+            for some in (order[:6], order[6:]):
+                w = mask[some] / {"sequence": 6 * mask[some].sum(1, keepdims=True), "token": mask[some].sum(),
+                                  "constant": 6 * 4}[aggregation]  # fmt: skip
+                part = {name: a[some] for name, a in inputs.items()}
+                outputs, back = policy_model.token_outputs(**part, targets=targets[some], temperature=0.8)
+                ratio, a = np.exp(outputs["log_probs"] - old[some]), A.reshape(-1, 1)[some]
+                d = np.where(ratio * a <= np.clip(ratio, 0.8, 1.2) * a, -ratio * a, 0)
+                difference = reference[some] - outputs["log_probs"]
+                optimizer.gradient.add(back({"log_probs": w * (d + 0.2 * (1 - np.exp(difference)))}))
+                norm = optimizer.gradient_norm()
+                optimizer.step(settings.rate(updates, 8), clip=100.0, norm=norm)
+                updates += 1
+                expected.append((w * (np.exp(difference) - difference - 1)).sum())
+    result = grpo(model, PROMPTS, even_tokens, settings, stop_ids=stops, progress=False)
+    assert relative_error(model.params, optimizer.params) < 1e-10
+    assert [h["kl"] for h in result.history] == pytest.approx([np.mean(expected[:4]), np.mean(expected[4:])], rel=1e-9)
+    assert result.history[0]["clip_fraction"] > 0  # the ratios have left the interval, so both branches count
+
+
+def test_what_is_said_of_a_round():
+    drawn = Rollouts([[1]] * 6, [[2, 0], [3], [4], [5, 5, 5], [6, 6, 6], [7, 0]], [True, False, False, False, False, True], 2)
+    found = round_statistics({"reward": np.array([1.0, 1, 0, 1, 0, 0]), "half": np.array([0.5, 0, 0, 0, 0, 0])}, drawn)
+    assert found == pytest.approx({"reward": 0.5, "half": 0.5 / 6, "reward_deviation": 0.5, "length": 2, "cut": 4 / 6,
+                                   "even": 2 / 3})  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_bits_and_a_log(tmp_path):
