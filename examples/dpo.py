@@ -1,0 +1,169 @@
+"""DPO: a preference learned from pairs of answers, and what beta does.
+
+    python examples/dpo.py                  # a few minutes on two cores
+    python examples/dpo.py --seeds 3        # mean and range
+
+A small model that was tuned on skills (as in sft.py) answers them in two manners, each half of the time: plainly ("d a c") or
+with courtesy ("Of course: d a c").  We prefer answers that are right and plain.  As in practice, the pairs come from the model
+itself: for each prompt it answers several times, a rule ranks the answers (right and plain, then right, then plain, then the
+others), and the best and the worst become a pair.  DPO then trains one policy for each beta.  Printed, on prompts that training
+never has:
+
+    preference accuracy   of the implicit rewards on held-out pairs
+    win rate              how often the rule prefers the policy's sample to the reference's for a prompt; a tie counts half
+    KL                    nats an answer, of the policy to the reference, estimated from the policy's samples
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import skills
+from skills import CHAT, TASKS, Sample
+
+from tinyplm import random
+from tinyplm.models.causal_model import CausalModel
+from tinyplm.tuning.conversations import conversation
+from tinyplm.tuning.dpo import DPOSettings, dpo
+from tinyplm.tuning.learner import token_log_probs
+from tinyplm.tuning.pairs import Pair
+from tinyplm.tuning.rollouts import rollouts
+from tinyplm.tuning.sequences import answered
+from tinyplm.tuning.sft import SFTSettings, sft
+
+COURTESY = "Of course: "
+
+
+def both_manners(model: CausalModel, samples: list[Sample], seed: int) -> list:
+    """Conversations of which half the answers, by a key, begin with the courtesy."""
+    made = []
+    for n, sample in enumerate(samples):
+        key = random.fold(random.key(seed), n)
+        asked, answer = sample.messages(key)
+        polite = random.fold(key, 5) % 2 == 0
+        made.append(conversation(model.tokenizer, CHAT, [asked, {**answer, "content": COURTESY * polite + answer["content"]}]))
+    return made
+
+
+def rank(sample: Sample, text: str) -> int:
+    """What we prefer: 3 right and plain, 2 right with courtesy, 1 plain but wrong, 0 else."""
+    right = text.strip().removeprefix(COURTESY) == sample.answer
+    return 2 * right + (not text.strip().startswith(COURTESY.strip()))
+
+
+def preference_pairs(
+    model: CausalModel, samples: list[Sample], count: int, *, seed: int, workers: int
+) -> tuple[list[Pair], float]:
+    """(pairs of the best and the worst of `count` answers, where they differ in rank; the share of prompts that gave one)."""
+    asked, stops = skills.prompts(model, samples, seed=seed), skills.stop_ids(model)
+    drawn = rollouts(model, asked, samples=count, max_new_tokens=24, stop_ids=stops, seed=seed, workers=workers)
+    texts, pairs = drawn.texts(model.tokenizer, stops), []
+    for n, sample in enumerate(samples):
+        some = range(n * count, (n + 1) * count)
+        ranks = [rank(sample, texts[i]) if drawn.finished[i] else -1 for i in some]
+        best, worst = some[int(np.argmax(ranks))], some[int(np.argmin(ranks))]
+        if ranks[best - some[0]] > ranks[worst - some[0]] and drawn.finished[worst]:
+            pairs.append((answered(asked[n], drawn.answers[best]), answered(asked[n], drawn.answers[worst])))
+    return pairs, len(pairs) / len(samples)
+
+
+def judged(policy: CausalModel, reference: CausalModel, samples: list[Sample], *, seed: int, workers: int) -> dict[str, float]:
+    """{"win rate", "KL", "right", "plain"} of the policy's samples."""
+    asked, stops = skills.prompts(reference, samples, seed=seed), skills.stop_ids(reference)
+    options = {"max_new_tokens": 24, "stop_ids": stops, "workers": workers}
+    ours, theirs = rollouts(policy, asked, seed=seed + 1, **options), rollouts(reference, asked, seed=seed + 2, **options)
+    texts, others = ours.texts(reference.tokenizer, stops), theirs.texts(reference.tokenizer, stops)
+    ranks = np.array([[rank(s, a), rank(s, b)] for s, a, b in zip(samples, texts, others)])
+    wins = (ranks[:, 0] > ranks[:, 1]) + 0.5 * (ranks[:, 0] == ranks[:, 1])
+    batch = ours.arrays()
+    now, before = (token_log_probs(m, batch, workers=workers)["log_probs"].sum(axis=1) for m in (policy, reference))
+    return {"win rate": float(wins.mean()), "KL": float((now - before).mean()), "right": float((ranks[:, 0] >= 2).mean()),
+            "plain": float((ranks[:, 0] % 2 == 1).mean())}  # fmt: skip
+
+
+def story(seed: int, options: argparse.Namespace, out: Path) -> dict[float, dict[str, float]]:
+    """What is measured for each beta; 0 stands for the reference itself."""
+    model, _ = skills.base_model(steps=options.base_steps, workers=options.workers, seed=seed)
+    names = [skill for skill in TASKS if skill != "add"]
+    training = [s for skill in names for s in skills.samples(skill, options.samples, held_out=False, seed=seed)]
+    test = [s for skill in names for s in skills.samples(skill, options.tests, held_out=True, seed=seed)]
+    settings = SFTSettings(steps=options.sft_steps, batch_size=64, learning_rate=3e-3, warmup=min(50, options.sft_steps // 4),
+                           workers=options.workers, seed=seed)  # fmt: skip
+    sft(model, both_manners(model, training, seed), settings)
+    found = {0.0: judged(model, model, test, seed=seed, workers=options.workers)}
+    pairs, share = preference_pairs(model, training, 4, seed=seed, workers=options.workers)
+    held_out, _ = preference_pairs(model, test, 4, seed=seed + 9, workers=options.workers)
+    print(f"seed {seed}: {len(pairs)} pairs from {len(training)} prompts ({share:.0%}), {len(held_out)} held-out ones")
+    for beta in options.beta:
+        policy = model._with()
+        settings = DPOSettings(steps=options.steps, batch_size=32, learning_rate=options.lr, warmup=5, beta=beta,
+                               workers=options.workers, seed=seed)  # fmt: skip
+        result = dpo(policy, pairs, settings, validation=held_out, out=out / f"beta-{beta:g}")
+        found[beta] = judged(policy, model, test, seed=seed, workers=options.workers)
+        found[beta]["accuracy"] = result.validation[options.steps]["accuracy"]
+    return found
+
+
+def main() -> None:
+    options = arguments()
+    out = Path(options.out)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} holds something already: give another --out")
+    stories = [story(seed, options, out / f"seed-{seed}") for seed in range(options.seed, options.seed + options.seeds)]
+    columns = ("accuracy", "win rate", "KL", "right", "plain")
+    print(f"\nheld-out prompts, mean of {len(stories)} seed(s) (least to greatest)\n")
+    print(f"{'beta':12}" + "".join(f"{name:>24}" for name in columns))
+    for beta in stories[0]:
+        cells = []
+        for name in columns:
+            some = [s[beta][name] for s in stories if name in s[beta]]
+            form = "{:.2f}" if name == "KL" else "{:.1%}"
+            shown = " to ".join(form.format(v) for v in (min(some, default=0), max(some, default=0)))
+            cells.append(f"{form.format(np.mean(some))} ({shown})" if some else "-")
+        print(f"{f'{beta:g}' if beta else 'reference':12}" + "".join(f"{cell:>24}" for cell in cells))
+    print("\nA larger beta holds the policy nearer to the reference: less KL, and in the end fewer wins.")
+
+    def frontier(axes) -> None:
+        for beta in options.beta:
+            axes.plot([np.mean([s[beta]["KL"] for s in stories])], [np.mean([s[beta]["win rate"] for s in stories])], "o",
+                      label=f"beta {beta:g}")  # fmt: skip
+        axes.axhline(0.5, ls="--", lw=1, color="gray", label="the reference itself")
+        axes.set(xlabel="KL to the reference (nats an answer)", ylabel="win rate against the reference")
+        axes.legend()
+
+    drawn = skills.draw(out / "dpo.png", [frontier], size=(6, 4))
+    print(f"\nplot       {out / 'dpo.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
+    print(f"models     {out / f'seed-{options.seed}'}/beta-*/final")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--beta", type=float, nargs="+", default=[0.03, 0.1, 0.3, 1.0])
+    parser.add_argument("--seeds", type=int, default=1, help="how many runs")
+    parser.add_argument("--seed", type=int, default=0, help="of the first run")
+    parser.add_argument("--base-steps", type=int, default=150, help="of pretraining")
+    parser.add_argument("--sft-steps", type=int, default=400, help="of tuning on the skills, before")
+    parser.add_argument("--steps", type=int, default=40, help="of DPO, for each beta")
+    parser.add_argument("--samples", type=int, default=500, help="prompts to train on, of each skill")
+    parser.add_argument("--tests", type=int, default=100, help="held-out prompts, of each skill")
+    parser.add_argument("--lr", type=float, default=2e-4, help="of DPO")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
+    parser.add_argument("--out", default="out-dpo")
+    options = parser.parse_args()
+    for name in ("seeds", "base_steps", "sft_steps", "steps", "samples", "tests", "workers"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted")

@@ -1,0 +1,209 @@
+"""Prompting: zero, one and few examples, words for labels, a soft prompt and a prefix, on one task.
+
+    python examples/prompting.py            # a few minutes on two cores
+
+A model as small as this one does not read examples in its prompt for nothing; it does when its training text gave it a reason to
+(Chan et al. 2022).  So the LLaMA here is pretrained on lists: documents of some lines "word > label", in which words of one kind
+have one label word and words of another kind another.  Which label words they are changes from document to document, so that only
+the lines before tell; in a quarter of the documents, each kind has its own name ("colour", "number" ...).  The task: of two
+kinds, animals and tools say, is a word it has never seen in this list.  The words for the test never stand in a list of the two
+kinds together.
+
+    no example      the label words mean nothing yet: chance, unless they are the kinds' own names
+    examples        1, 2, 4 or 8 solved lines in front
+    words           the kinds' own names as labels, with and without calibration (Zhao et al. 2021)
+    trained         a soft prompt, a prefix, all parameters; each on 64 solved lines, with label words that mean nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import skills
+
+import tinyplm
+from tinyplm import random
+from tinyplm.data.packing import pack
+from tinyplm.models import llama
+from tinyplm.models.causal_model import CausalModel
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.training.loop import train
+from tinyplm.training.settings import Settings
+from tinyplm.tuning.cloze import Prefix, Verbaliser, predict
+from tinyplm.tuning.few_shot import FewShot
+from tinyplm.tuning.prefix import prefix_of
+from tinyplm.tuning.sft import SFTSettings, sft
+from tinyplm.tuning.soft_prompt import soft_prompt
+
+KINDS = {
+    "animal": ("cat dog horse cow sheep goat pig hen duck goose mouse rat fox wolf bear lion tiger deer hare frog crow owl "
+              "hawk eel crab bee ant wasp moth worm seal whale").split(),
+    "tool": ("hammer saw drill file axe spade rake hoe knife fork spoon brush broom pump lever wrench pliers chisel plane "
+              "screw nail rope chain hook ladder bucket needle anvil clamp shovel trowel vice").split(),
+    "colour": ("red green blue white black grey brown pink purple orange yellow violet scarlet crimson amber beige ivory teal "
+              "olive navy lilac cyan magenta maroon ochre").split(),
+    "number": ("one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen twenty thirty forty "
+              "fifty sixty seventy eighty ninety hundred thousand").split(),
+    "food": ("bread butter cheese milk egg rice bean pea apple pear plum grape lemon melon onion carrot cabbage soup honey "
+              "salt sugar pepper flour pasta ham").split(),
+}  # fmt: skip
+LABELS = [a + b for a in "bdfgklmprt" for b in ("ab", "ek", "im", "ol", "un")]  # words that mean nothing
+TASK = ("animal", "tool")
+
+
+def document(draw: np.random.Generator, held_out: set[str]) -> str:
+    """A list of words of two kinds with two label words."""
+    kinds = draw.choice(list(KINDS), 2, replace=False).tolist()
+    names = kinds if draw.random() < 0.25 else draw.choice(LABELS, 2, replace=False).tolist()
+    words = [
+        (word, name)
+        for kind, name in zip(kinds, names)
+        for word in KINDS[kind]
+        if set(kinds) != set(TASK) or word not in held_out
+    ]
+    return "\n".join(f"{word} > {name}" for word, name in (words[n] for n in draw.permutation(len(words))[:12]))
+
+
+def pretrained(held_out: set[str], options: argparse.Namespace, out: Path) -> CausalModel:
+    draw = np.random.default_rng(options.seed)
+    texts = [document(draw, held_out) for _ in range(options.documents)]
+    every = " ".join([w for words in KINDS.values() for w in words] + LABELS + list(KINDS))
+    tokenizer = Tokenizer.train([every, *texts[:200], f"\n{every.replace(' ', chr(10))}"], 700)
+    tokens = [
+        pack([[], *tokenizer.encode_batch(part)], tokenizer.eos_id, tokenizer.vocab_size) for part in (texts[50:], texts[:50])
+    ]
+    config = llama.Config(vocab_size=tokenizer.vocab_size, hidden_size=128, intermediate_size=352, num_hidden_layers=3,
+                          num_attention_heads=4, max_position_embeddings=128, tie_word_embeddings=True, initializer_range=0.05,
+                          bos_token_id=0, eos_token_id=0)  # fmt: skip
+    model = tinyplm.create("llama", config, key=options.seed)
+    model.tokenizer = tokenizer
+    steps = options.steps
+    settings = Settings(steps=steps, batch_size=16, sequence_length=128, learning_rate=3e-3, warmup=min(50, steps // 4),
+                        evaluate_every=steps, save_every=steps, workers=options.workers, seed=options.seed)  # fmt: skip
+    train(model, *tokens, settings, out=out / "base")
+    return model
+
+
+def accuracy(model, samples: list[dict], verbaliser: Verbaliser, template: str, calibrate: dict | None = None) -> float:
+    """How many samples get their own label; each has its own text."""
+    found = predict(Prefix(template, verbaliser), model, samples, calibrate=calibrate)
+    return float(np.mean([verbaliser.labels[n] == sample["label"] for n, sample in zip(found.argmax(axis=1), samples)]))
+
+
+def main() -> None:
+    options = arguments()
+    out = Path(options.out)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} holds something already: give another --out")
+    draw = np.random.default_rng(options.seed)
+    order = {kind: draw.permutation(KINDS[kind]).tolist() for kind in TASK}
+    tests = [{"word": word, "label": kind} for kind in TASK for word in order[kind][:16]]
+    solved = [{"word": word, "label": kind} for kind in TASK for word in order[kind][16:]]
+    model = pretrained({sample["word"] for sample in tests}, options, out)
+    print(f"{model}\n{len(tests)} words for the test, {len(solved)} for examples; chance is 50%\n")
+    rows: list[tuple[str, str, list[float], float, int]] = []
+
+    def measure(group: str, name: str, once, trained: int = 0) -> None:
+        start = time.perf_counter()
+        scores = [once(draw) for draw in range(options.draws)]
+        rows.append((group, name, scores, (time.perf_counter() - start) / options.draws, trained))
+        print(f"{group:10}{name:26}{np.mean(scores):7.1%}   ({min(scores):.1%} to {max(scores):.1%})"
+              f"{trained:10,} trained{rows[-1][3]:7.1f} s", flush=True)  # fmt: skip
+
+    def labels_of(number: int) -> dict[str, str]:
+        names = random.generator(random.fold(random.key(options.seed), 7, number)).choice(LABELS, 2, replace=False).tolist()
+        return dict(zip(TASK, names))
+
+    def shots(count: int):
+        def once(number: int) -> float:
+            names = labels_of(number)
+            few = FewShot(
+                "{word} >", " {name}", [{**s, "name": names[s["label"]]} for s in solved], separator="\n", balance="label"
+            )
+            asked = [{**s, "text": few.prompt(s, count, key=number * 1000 + n)} for n, s in enumerate(tests)]
+            return accuracy(model, asked, Verbaliser({kind: f" {name}" for kind, name in names.items()}), "{text}")
+
+        return once
+
+    for count in options.shots:
+        measure("examples", f"{count} in front", shots(count))
+    own = Verbaliser({kind: f" {kind}" for kind in TASK})
+    plain = [{**s, "text": f"{s['word']} >"} for s in tests]
+    measure("words", "the kinds' names", lambda number: accuracy(model, plain, own, "{text}"))
+    measure("words", "the same, calibrated", lambda number: accuracy(model, plain, own, "{text}", {"text": "\n >"}))
+
+    def training(number: int):
+        names = labels_of(number)
+        pattern = Prefix("{word} >", Verbaliser({kind: f" {name}" for kind, name in names.items()}))
+        sequences = [pattern.sequence(model.tokenizer, s, s["label"]) for s in solved]
+        return pattern, sequences
+
+    def settings(number: int, lr: float) -> SFTSettings:
+        return SFTSettings(
+            steps=options.tuning_steps, batch_size=16, learning_rate=lr, warmup=5, workers=options.workers, seed=number
+        )
+
+    def soft(number: int) -> float:
+        pattern, sequences = training(number)
+        prompted, _ = soft_prompt(model, sequences, settings(number, 0.1), rows=options.rows, progress=False)
+        return accuracy(prompted, tests, pattern.verbaliser, pattern.template)
+
+    def prefixed(number: int) -> float:
+        pattern, sequences = training(number)
+        tuned = model._with()
+        sft(tuned, sequences, settings(number, 2e-2), progress=False, **prefix_of(model, rows=options.rows, key=number))
+        return accuracy(tuned, tests, pattern.verbaliser, pattern.template)
+
+    def everything(number: int) -> float:
+        pattern, sequences = training(number)
+        tuned = model._with()
+        sft(tuned, sequences, settings(number, 1e-3), progress=False)
+        return accuracy(tuned, tests, pattern.verbaliser, pattern.template)
+
+    D = model.config.hidden_size
+    measure("trained", f"soft prompt, {options.rows} rows", soft, options.rows * D)
+    measure("trained", f"prefix, {options.rows} rows", prefixed, 2 * 3 * options.rows * D)
+    measure("trained", "all parameters", everything, model.parameter_count())
+
+    def panel(axes) -> None:
+        some = [(int(name.split()[0]), np.mean(scores)) for group, name, scores, _, _ in rows if group == "examples"]
+        axes.plot(*zip(*some), marker="o", label="examples in front")
+        for i, (group, name, scores, _, _) in enumerate(row for row in rows if row[0] != "examples"):
+            axes.axhline(np.mean(scores), ls="--" if group == "words" else ":", color=f"C{i + 1}", label=name)
+        axes.set(xlabel="examples in the prompt", ylabel="accuracy on words of the test", ylim=(0.4, 1.02))
+        axes.legend(fontsize="small")
+
+    drawn = skills.draw(out / "prompting.png", [panel], size=(7, 4))
+    print(f"\nplot       {out / 'prompting.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--shots", type=int, nargs="+", default=[0, 1, 2, 4, 8])
+    parser.add_argument("--draws", type=int, default=3, help="of examples and label words")
+    parser.add_argument("--documents", type=int, default=20000, help="to pretrain on")
+    parser.add_argument("--steps", type=int, default=600, help="of pretraining")
+    parser.add_argument("--tuning-steps", type=int, default=60, help="of what is trained")
+    parser.add_argument("--rows", type=int, default=8, help="of the soft prompt and the prefix")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
+    parser.add_argument("--out", default="out-prompting")
+    options = parser.parse_args()
+    for name, least in (("draws", 1), ("documents", 100), ("steps", 1), ("tuning_steps", 1), ("rows", 1), ("workers", 1)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(options, name)}")
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted")

@@ -1,0 +1,171 @@
+"""RLHF: a reward model from preferences, then PPO against it, and where the policy begins to exploit it.
+
+    python examples/rlhf.py                 # a few minutes on two cores
+
+The three steps of Ouyang et al. 2022.  (1) A small LLaMA is pretrained and tuned on skills (as in sft.py), half of its answers
+with a courtesy ("Of course: d a c").  (2) A reward model, the same network with a score in place of the vocabulary, learns from
+pairs of the model's own answers of which one was preferred.  What is preferred, courtesy, and answers that are right, is a rule
+which the reward model never sees.  (3) PPO, with a value head on the policy and a penalty for leaving the reference, trains the
+policy on the reward model's scores.  The rule is asked beside it in each report: as long as its score rises with the reward
+model's, the policy does what was meant; when only the reward model's goes on rising, it exploits what that got wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import skills
+from dpo import COURTESY, both_manners
+from skills import TASKS, Sample
+
+import tinyplm
+from tinyplm.models.causal_model import CausalModel
+from tinyplm.models.config import labels
+from tinyplm.models.model import Model
+from tinyplm.training.log import read
+from tinyplm.tuning.learner import token_log_probs
+from tinyplm.tuning.pairs import Pair
+from tinyplm.tuning.ppo import PPOSettings, model_reward, ppo
+from tinyplm.tuning.reward import RewardSettings, reward
+from tinyplm.tuning.rollouts import rollouts
+from tinyplm.tuning.sequences import answered
+from tinyplm.tuning.sft import SFTSettings, sft
+
+LONGEST = 24
+
+
+def true_score(sample: Sample, text: str, finished: bool) -> float:
+    """The rule: 1 for courtesy and 1 for a right answer; -1 for one that does not end."""
+    if not finished:
+        return -1.0
+    return float(text.startswith(COURTESY.strip())) + float(text.strip().removeprefix(COURTESY) == sample.answer)
+
+
+def scored_model(policy: CausalModel, seed: int) -> Model:
+    """The policy's network with one score: its body as it is, the score freshly initialised."""
+    judge = tinyplm.create("llama", policy.config, task="sequence_classification", key=seed, **labels(["reward"]))
+    judge.params = {"body": policy.params["body"], "head": judge.params["head"]}
+    judge.tokenizer = policy.tokenizer
+    return judge
+
+
+def preferences(model: CausalModel, samples: list[Sample], *, seed: int, workers: int) -> list[Pair]:
+    """Two answers to each prompt, the preferred one first, where the rule sees a difference."""
+    asked, stops = skills.prompts(model, samples, seed=seed), skills.stop_ids(model)
+    drawn = rollouts(model, asked, samples=2, max_new_tokens=LONGEST, stop_ids=stops, seed=seed, workers=workers)
+    texts, pairs = drawn.texts(model.tokenizer, stops), []
+    for n, sample in enumerate(samples):
+        two = [(true_score(sample, texts[i], drawn.finished[i]), i) for i in (2 * n, 2 * n + 1)]
+        (low, worse), (high, better) = sorted(two)
+        if high > low:
+            pairs.append((answered(asked[n], drawn.answers[better]), answered(asked[n], drawn.answers[worse])))
+    return pairs
+
+
+def judged(
+    policy: CausalModel, reference: CausalModel, judge, samples: list[Sample], *, seed: int, workers: int
+) -> dict[str, float]:
+    """Means over samples of the policy: the reward model's score, the rule's, its parts, and the KL to the reference."""
+    asked, stops = skills.prompts(reference, samples, seed=seed), skills.stop_ids(reference)
+    drawn = rollouts(policy, asked, max_new_tokens=LONGEST, stop_ids=stops, seed=seed, workers=workers)
+    texts, batch = drawn.texts(reference.tokenizer, stops), drawn.arrays()
+    now, before = (token_log_probs(m, batch, workers=workers)["log_probs"].sum(axis=1) for m in (policy, reference))
+    return {"reward model": float(np.mean(judge(drawn.prompts, drawn.answers))),
+            "rule": float(np.mean([true_score(*row) for row in zip(samples, texts, drawn.finished)])),
+            "courtesy": float(np.mean([text.startswith(COURTESY.strip()) for text in texts])),
+            "right": float(np.mean([t.strip().removeprefix(COURTESY) == s.answer for s, t in zip(samples, texts)])),
+            "KL": float((now - before).mean())}  # fmt: skip
+
+
+def main() -> None:
+    options = arguments()
+    out = Path(options.out)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} holds something already: give another --out")
+    settings = PPOSettings(steps=options.rounds, batch_size=options.prompts, max_new_tokens=LONGEST, learning_rate=options.lr,
+                           warmup=5, beta=options.beta, workers=options.workers, seed=options.seed, cut_score=-2.0)  # fmt: skip
+    seed, workers = options.seed, options.workers
+    model, _ = skills.base_model(steps=options.base_steps, workers=workers, seed=seed)
+    names = [skill for skill in TASKS if skill != "add"]
+    training = [s for skill in names for s in skills.samples(skill, options.samples, held_out=False, seed=seed)]
+    test = [s for skill in names for s in skills.samples(skill, options.tests, held_out=True, seed=seed)]
+    tuned = SFTSettings(steps=options.sft_steps, batch_size=64, learning_rate=3e-3, warmup=min(50, options.sft_steps // 4),
+                        workers=workers, seed=seed)  # fmt: skip
+    sft(model, both_manners(model, training, seed), tuned)
+    reference = model._with()
+
+    pairs, held_out = (preferences(model, some, seed=seed + n, workers=workers) for n, some in enumerate((training, test)))
+    judge_model = scored_model(model, seed)
+    result = reward(judge_model, pairs, RewardSettings(steps=options.reward_steps, batch_size=32, learning_rate=5e-4, warmup=5,
+                                                       workers=workers, seed=seed),
+                    validation=held_out, out=out / "reward")  # fmt: skip
+    accuracy = result.validation[options.reward_steps]["accuracy"]
+    print(f"reward model: {len(pairs)} pairs, accuracy on {len(held_out)} held-out pairs {accuracy:.1%} "
+          f"({result.validation[0]['accuracy']:.1%} before)")  # fmt: skip
+    judge = model_reward(judge_model, offset=result.offset, workers=workers)
+
+    found = {"before": judged(model, reference, judge, test, seed=seed, workers=workers)}
+    ppo(model, skills.prompts(model, training, seed=seed), judge, settings, stop_ids=skills.stop_ids(model), out=out / "ppo")
+    found["after"] = judged(model, reference, judge, test, seed=seed, workers=workers)
+    print(f"\nsampled answers to {len(test)} held-out prompts\n\n{'':8}" + "".join(f"{name:>14}" for name in found["before"]))
+    for name, values in found.items():
+        print(f"{name:8}" + "".join(f"{value:14.1%}" if key in ("courtesy", "right") else f"{value:14.2f}"
+                                    for key, value in values.items()))  # fmt: skip
+    few = test[:: max(1, len(test) // 6)][:6]
+    asked = skills.prompts(model, few, seed=seed)
+    print()
+    for sample, was, now in zip(few, skills.answers(reference, asked, max_new_tokens=LONGEST),
+                                skills.answers(model, asked, max_new_tokens=LONGEST)):  # fmt: skip
+        print(f"    {sample.skill} {sample.fields['items']}:  {was!r} -> {now!r}")
+    gained = found["after"]["reward model"] - found["before"]["reward model"]
+    meant = found["after"]["rule"] - found["before"]["rule"]
+    print(f"\nThe reward model's score rose by {gained:.2f}, the rule's by {meant:.2f} of at most "
+          f"{2 - found['before']['rule']:.2f}; right answers: {found['after']['right'] - found['before']['right']:+.1%}.")  # fmt: skip
+    records = list(read(out / "ppo" / "log.jsonl"))
+
+    def curve(field: str, label: str):
+        def panel(axes) -> None:
+            axes.plot([r["step"] for r in records], [r[field] for r in records], lw=1)
+            axes.set(xlabel="round", ylabel=label)
+
+        return panel
+
+    panels = [curve("reward", "reward model's score"), curve("kl", "KL to the reference (nats an answer)"),
+              curve("entropy", "entropy (nats a token)")]  # fmt: skip
+    drawn = skills.draw(out / "rlhf.png", panels, size=(12, 3.6))
+    print(f"\nplot       {out / 'rlhf.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
+    print(f"models     {out / 'ppo' / 'final'} and {out / 'reward' / 'final'}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--base-steps", type=int, default=150, help="of pretraining")
+    parser.add_argument("--sft-steps", type=int, default=400, help="of tuning on the skills")
+    parser.add_argument("--reward-steps", type=int, default=100, help="of the reward model")
+    parser.add_argument("--rounds", type=int, default=60, help="of PPO")
+    parser.add_argument("--prompts", type=int, default=128, help="a round")
+    parser.add_argument("--samples", type=int, default=500, help="prompts to train on, of each skill")
+    parser.add_argument("--tests", type=int, default=100, help="held-out prompts, of each skill")
+    parser.add_argument("--lr", type=float, default=3e-4, help="of PPO")
+    parser.add_argument("--beta", type=float, default=0.05, help="of the KL penalty")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
+    parser.add_argument("--out", default="out-rlhf")
+    options = parser.parse_args()
+    for name in ("base_steps", "sft_steps", "reward_steps", "rounds", "prompts", "samples", "tests", "workers"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted")
