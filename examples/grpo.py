@@ -3,23 +3,17 @@
     python examples/grpo.py                  # some minutes on two cores
     python examples/grpo.py --seeds 3        # mean and range
 
-The task is to add two numbers of three digits.  A base is pretrained here, on text in which sums stand in two ways among
-comparisons of numbers; the model may go on with a prompt "348+275=" in either:
-
-    348+275=623                              half of the lines: the sum at once, which a model of this size hardly ever gets right
-    348+275=8+5=13,4+7+1=12,3+2+1=6;623      four in ten: with working, column by column from the right
-    275<348                                  one in ten
-
-All lines are right.  What the base lacks is not so much how to add as that adding column by column is what gives the right
-number.  That is what the reward teaches, 1 for an answer that ends with the right number and else 0; it does not ask for working.
+The task is to add two numbers of three digits: "348+275=" is to be gone on with "0623" and the end.  A base is pretrained here,
+on lines of sums, all right, and of comparisons ("275<348"), and its pretraining is broken off as soon as a fifth of its sampled
+answers is right (on numbers for training).  From there on there are no more answers to learn from: GRPO has the model answer, and
+a rule says 1 for an answer that ends with the right number and else 0.
 
     R1-Zero's way    GRPO from the raw base                                              (DeepSeek-AI 2025, sec. 2.2)
-    R1's way         fine-tuning on some worked answers, the cold start, then GRPO       (sec. 2.3)
+    R1's way         fine-tuning on some right answers, the cold start, then GRPO        (sec. 2.3)
     distillation     answers of that model that the rule finds right train a smaller one (sec. 2.4)
 
 101 of the 900 numbers are kept apart: none of them is an operand anywhere in training, and tested is on all 5151 pairs of them,
 each in one order.  Another seed is another split, text, initialisation and run.
-RESULTS
 """
 
 from __future__ import annotations
@@ -28,7 +22,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence as Sequence_
 from pathlib import Path
 
 import numpy as np
@@ -43,19 +37,19 @@ from tinyplm.tokenizers.added import AddedToken
 from tinyplm.tokenizers.bpe_model import BPE
 from tinyplm.tokenizers.decoding import ByteLevel
 from tinyplm.training.log import read
-from tinyplm.training.loop import train
-from tinyplm.training.settings import Settings
 from tinyplm.tuning.grpo import GRPOSettings, grpo
+from tinyplm.tuning.learner import Learner
 from tinyplm.tuning.rollouts import rollouts
 from tinyplm.tuning.rules import text_reward
-from tinyplm.tuning.sequences import answered
-from tinyplm.tuning.sft import SFTSettings, sft
+from tinyplm.tuning.sequences import Sequence, answered
+from tinyplm.tuning.settings import RecipeSettings
+from tinyplm.tuning.sft import SFTSettings, answer_likelihood, batch_of, sft
 
 END = "<|endoftext|>"  # ends a line, so it also begins one
-LONGEST = 40  # tokens of an answer; with working it is at most 34 of them
-KINDS = {"plain": 0.5, "worked": 0.4, "comparison": 0.1}  # of lines, and how many
+LONGEST = 6  # tokens of an answer, one more than a right one has
+SUMS = 0.8  # of the lines of the base's text; the others are comparisons
 ROWS = ("raw base", "  after GRPO", "cold start", "  after GRPO ", "smaller base", "  after GRPO  ", "  distilled")
-COLUMNS = ("greedy", "sampled", "pass@8", "worked", "length")
+COLUMNS = ("greedy", "sampled", "pass@8")
 Pair = tuple[int, int]
 
 
@@ -79,28 +73,15 @@ def drawn_pairs(numbers: np.ndarray, count: int, key: int) -> list[Pair]:
     return [(a, b) for a, b in random.generator(key).choice(numbers, (count, 2)).tolist()]
 
 
-def worked(a: int, b: int) -> str:
-    """The columns from the right, each with what is carried into it, and the sum: (348, 275) -> 8+5=13,4+7+1=12,3+2+1=6;623."""
-    columns, carry = [], 0
-    for x, y in zip(str(a)[::-1], str(b)[::-1]):
-        total = int(x) + int(y) + carry
-        columns.append(f"{x}+{y}{'+1' if carry else ''}={total}")
-        carry = total // 10
-    return f"{','.join(columns)};{a + b}"
-
-
-def line(pair: Pair, kind: str) -> str:
+def line(pair: Pair, is_sum: bool = True) -> str:
     a, b = pair
-    if kind == "comparison":
-        return f"{min(a, b)}<{max(a, b)}"
-    return f"{a}+{b}={worked(a, b) if kind == 'worked' else a + b}"
+    return f"{a}+{b}={a + b:04}" if is_sum else f"{min(a, b)}<{max(a, b)}"
 
 
-def is_right(prompt: str, answer: str, finished: bool) -> dict[str, float]:
-    """The rule: 1 if the answer has ended, and with the right number.  Whether there is working does not count."""
+def is_right(prompt: str, answer: str, finished: bool) -> float:
+    """The rule: 1 if the answer has ended, and is the right number in four digits."""
     a, b = prompt.removesuffix("=").split("+")
-    right = finished and answer.rpartition(";")[2] == str(int(a) + int(b))
-    return {"reward": float(right), "worked": float(";" in answer)}
+    return float(finished and answer == f"{int(a) + int(b):04}")
 
 
 # -------------------------------------------------------------------------------------------------------------- the models
@@ -108,35 +89,33 @@ def is_right(prompt: str, answer: str, finished: bool) -> dict[str, float]:
 
 def characters() -> Tokenizer:
     """One token for each character that occurs, and END."""
-    vocab = {token: id for id, token in enumerate([END, *"0123456789+=,;<"])}
+    vocab = {token: id for id, token in enumerate([END, *"0123456789+=<"])}
     return Tokenizer(BPE(vocab, []), decoder=ByteLevel(False), added_tokens=[AddedToken(END, 0)], named={"eos_token": END})
 
 
-def token_array(tokenizer: Tokenizer, pairs: Sequence[Pair], kinds: Sequence[str]) -> np.ndarray:
-    """All lines, each between two ENDs."""
-    ids = [tokenizer.eos_id]
-    for pair, kind in zip(pairs, kinds):
-        ids += [*tokenizer.encode(line(pair, kind)), tokenizer.eos_id]
-    return np.array(ids, np.uint16)
-
-
-def pretrained(width: int, numbers: np.ndarray, seed: int, options: argparse.Namespace, out: Path) -> Model:
-    """A LLaMA of two layers on the mixture of lines."""
+def pretrained(width: int, numbers: np.ndarray, seed: int, options: argparse.Namespace) -> tuple[Model, int]:
+    """A LLaMA of two layers on such lines, each a sequence of its own, until it is right often enough; and the steps it took."""
     tokenizer, key = characters(), random.fold(random.key(seed), 2)
-    count = max(options.base_steps * 32 * 64 // 20, 100)  # lines of about 20 tokens: almost every token is seen once
-    draw = random.generator(random.fold(key, 0))
-    tokens, validation = (token_array(tokenizer, drawn_pairs(numbers, n, random.fold(key, 1, n)),
-                                      draw.choice(list(KINDS), n, p=list(KINDS.values()))) for n in (count, 300))  # fmt: skip
-    config = llama.Config(vocab_size=tokenizer.vocab_size, hidden_size=width, intermediate_size=8 * width // 3 // 8 * 8,
-                          num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128, tie_word_embeddings=True,
-                          initializer_range=0.5 * width**-0.5, bos_token_id=0, eos_token_id=0)  # fmt: skip
-    model = tinyplm.create("llama", config, key=random.fold(key, 2))
+    config = llama.Config(vocab_size=tokenizer.vocab_size, hidden_size=width, intermediate_size=-(-8 * width // 3 // 16) * 16,
+                          num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32, tie_word_embeddings=True,
+                          initializer_range=round(0.56 * width**-0.5, 4), bos_token_id=0, eos_token_id=0)  # fmt: skip
+    model = tinyplm.create("llama", config, key=random.fold(key, 0))
     model.tokenizer = tokenizer
-    steps = options.base_steps
-    settings = Settings(steps=steps, batch_size=32, sequence_length=64, learning_rate=options.base_lr, warmup=min(50, steps - 1),
-                        seed=seed, workers=options.workers, evaluate_every=steps, save_every=steps)  # fmt: skip
-    train(model, tokens, validation, settings, out=out)
-    return model
+    learner = Learner(model, RecipeSettings(steps=options.base_steps, learning_rate=options.base_lr, schedule="constant",
+                                            warmup=min(50, options.base_steps - 1), workers=options.workers, seed=seed))  # fmt: skip
+    judged = [prompt_ids(model, pair) for pair in drawn_pairs(numbers, 400, random.fold(key, 1))]
+    for step in range(options.base_steps):
+        draw = random.generator(random.fold(key, 2, step))
+        lines = [line(tuple(pair), draw.random() < SUMS) for pair in draw.choice(numbers, (64, 2)).tolist()]
+        ids = [[tokenizer.eos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in lines]
+        batch, total = batch_of([Sequence(some, [False] + [True] * (len(some) - 1)) for some in ids])
+        learner.step(batch, answer_likelihood(total))
+        if step % 20 == 19:
+            right = np.mean([value for _, _, value in answers_to(learner.model, judged, seed=step, workers=options.workers)])
+            if right >= options.share:
+                break
+    model.params = learner.model.params
+    return model, step + 1
 
 
 def prompt_ids(model: Model, pair: Pair) -> list[int]:
@@ -145,7 +124,8 @@ def prompt_ids(model: Model, pair: Pair) -> list[int]:
 
 def grpo_settings(options: argparse.Namespace, seed: int) -> GRPOSettings:
     return GRPOSettings(steps=options.rounds, batch_size=options.prompts, group=options.group, max_new_tokens=LONGEST,
-                        learning_rate=options.lr, warmup=5, beta=options.beta, seed=seed, workers=options.workers)  # fmt: skip
+                        learning_rate=options.lr, warmup=5, minibatches=min(options.minibatches, options.prompts),
+                        beta=options.beta, seed=seed, workers=options.workers)  # fmt: skip
 
 
 def reinforced(model: Model, numbers: np.ndarray, seed: int, options: argparse.Namespace, out: Path) -> Model:
@@ -157,7 +137,7 @@ def reinforced(model: Model, numbers: np.ndarray, seed: int, options: argparse.N
     return policy
 
 
-def fine_tuned(model: Model, answers: Sequence[tuple[list[int], list[int]]], steps: int, batch: int, lr: float, seed: int,
+def fine_tuned(model: Model, answers: Sequence_[tuple[list[int], list[int]]], steps: int, batch: int, lr: float, seed: int,
                options: argparse.Namespace, out: Path) -> Model:  # fmt: skip
     """The model after SFT on pairs of a prompt and an answer with its END; `model` itself stays as it is."""
     other = model._with()
@@ -170,31 +150,26 @@ def right_answers(model: Model, numbers: np.ndarray, count: int, seed: int, work
     """One sample of the model for each of `count` problems for training, as far as the rule finds it right."""
     prompts = [prompt_ids(model, pair) for pair in drawn_pairs(numbers, count, random.fold(random.key(seed), 4))]
     drawn = answers_to(model, prompts, workers=workers, seed=seed)
-    return [(prompt, answer) for prompt, answer, values in drawn if values["reward"] == 1]
+    return [(prompt, answer) for prompt, answer, values in drawn if values == 1]
 
 
-def answers_to(model: Model, prompts: list[list[int]], *, workers: int, **options) -> list[tuple[list[int], list[int], dict]]:
-    """(prompt, answer, what the rule says), 512 prompts at a time."""
+def answers_to(model: Model, prompts: list[list[int]], *, workers: int, **options) -> list[tuple[list[int], list[int], float]]:
+    """(prompt, answer, what the rule says), 1024 prompts at a time."""
     found: list = []
-    for start in range(0, len(prompts), 512):
-        drawn = rollouts(model, prompts[start : start + 512], max_new_tokens=LONGEST, workers=workers, **options)
-        values = text_reward(is_right, model.tokenizer)(drawn.prompts, drawn.answers)
-        found += zip(drawn.prompts, drawn.answers, values)
+    for start in range(0, len(prompts), 1024):
+        drawn = rollouts(model, prompts[start : start + 1024], max_new_tokens=LONGEST, workers=workers, **options)
+        found += zip(drawn.prompts, drawn.answers, text_reward(is_right, model.tokenizer)(drawn.prompts, drawn.answers))
     return found
 
 
-def measured(model: Model, pairs: Sequence[Pair], workers: int) -> dict[str, float]:
-    """Exact match in percent, greedy and sampled, over all pairs; and with one of 8 samples, over 500.  Of the greedy answers how
-    many have working, in percent, and the mean length."""
+def measured(model: Model, pairs: Sequence_[Pair], workers: int) -> dict[str, float]:
+    """Exact match in percent, greedy and sampled, over all pairs; and with one of 8 samples, over 500."""
     prompts = [prompt_ids(model, pair) for pair in pairs]
-    greedy = answers_to(model, prompts, temperature=0, workers=workers)
-    sampled = answers_to(model, prompts, workers=workers)
-    eight = np.array([v["reward"] for _, _, v in answers_to(model, prompts[:500], samples=8, workers=workers)]).reshape(-1, 8)
-    return {"greedy": 100 * float(np.mean([v["reward"] for _, _, v in greedy])),
-            "sampled": 100 * float(np.mean([v["reward"] for _, _, v in sampled])),
-            "pass@8": 100 * float(eight.max(axis=1).mean()),
-            "worked": 100 * float(np.mean([v["worked"] for _, _, v in greedy])),
-            "length": float(np.mean([len(answer) for _, answer, _ in greedy]))}  # fmt: skip
+    ways = ((prompts, {"temperature": 0}), (prompts, {}), (prompts[:500], {"samples": 8}))
+    greedy, sampled, eight = (np.array([value for _, _, value in answers_to(model, some, workers=workers, **options)])
+                              for some, options in ways)  # fmt: skip
+    return {"greedy": 100 * float(greedy.mean()), "sampled": 100 * float(sampled.mean()),
+            "pass@8": 100 * float(eight.reshape(-1, 8).max(axis=1).mean())}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------- the story
@@ -215,23 +190,24 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
 
     print(f"\nseed {seed}: {len(numbers)} numbers to train on, tested on {len(pairs)} pairs of {len(kept)} others")
     print(f"        {heading()}")
-    base = pretrained(options.width, numbers, seed, options, out / "base")
+    base, steps = pretrained(options.width, numbers, seed, options)
     show(ROWS[0], base)
     show(ROWS[1], reinforced(base, numbers, seed, options, out / "grpo-from-base"))
     examples = drawn_pairs(numbers, options.cold_examples, random.fold(random.key(seed), 5))
-    answers = [(prompt_ids(base, p), [*base.tokenizer.encode(worked(*p)), base.tokenizer.eos_id]) for p in examples]
+    end = base.tokenizer.eos_id
+    answers = [(prompt_ids(base, p), [*base.tokenizer.encode(f"{sum(p):04}"), end]) for p in examples]
     cold = fine_tuned(base, answers, options.cold_steps, 32, 3e-4, seed, options, out / "cold-start")
     show(ROWS[2], cold)
     teacher = reinforced(cold, numbers, seed, options, out / "grpo-from-cold-start")
     show(ROWS[3], teacher)
-    smaller = pretrained(options.student_width, numbers, seed, options, out / "smaller")
+    smaller, smaller_steps = pretrained(options.student_width, numbers, seed, options)
     show(ROWS[4], smaller)
     show(ROWS[5], reinforced(smaller, numbers, seed, options, out / "smaller-grpo"))
     answers = right_answers(teacher, numbers, options.distill_samples, seed, options.workers)
     if answers:
         show(ROWS[6], fine_tuned(smaller, answers, options.distill_steps, 64, 2e-3, seed, options, out / "smaller-distilled"))
-    print(f"        the smaller model has {smaller.parameter_count()} parameters, the other {base.parameter_count()}; it was "
-          f"distilled from {len(answers)} right ones of {options.distill_samples} answers")  # fmt: skip
+    print(f"        parameters: {base.parameter_count():,}, of the smaller model {smaller.parameter_count():,}; pretrained for "
+          f"{steps} and {smaller_steps} steps; distilled from {len(answers)} right ones of {options.distill_samples} answers")  # fmt: skip
     return found
 
 
@@ -240,10 +216,10 @@ def heading() -> str:
 
 
 def row(name: str, values: dict[str, float]) -> str:
-    return f"{name.rstrip():14}" + "".join(f"{values[c]:8.1f}{' ' if c == 'length' else '%'}" for c in COLUMNS)
+    return f"{name.rstrip():14}" + "".join(f"{values[c]:8.1f}%" for c in COLUMNS)
 
 
-def summary(stories: Sequence[dict[str, dict[str, float]]]) -> str:
+def summary(stories: Sequence_[dict[str, dict[str, float]]]) -> str:
     """Mean, and least to greatest, of all seeds."""
     lines = [f"{'':14}" + "".join(f"{name:>22}" for name in COLUMNS[:3])]
     for name in (name for name in ROWS if all(name in s for s in stories)):  # all but what had nothing to be distilled from
@@ -260,14 +236,14 @@ def summary(stories: Sequence[dict[str, dict[str, float]]]) -> str:
 
 
 def plot(out: Path, png: Path) -> bool:
-    """Reward, length of answers, entropy and KL by round, from both starts.  False without matplotlib."""
+    """Reward, entropy, clipping and even groups by round, from both starts.  False without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
     figure = Figure(figsize=(10, 6), layout="constrained")
-    panels = {"reward": "share of right samples", "length": "tokens of an answer", "entropy": "entropy (nats a token)",
-              "kl": "KL to the start (k3, nats a token)"}  # fmt: skip
+    panels = {"reward": "share of right samples", "entropy": "entropy (nats a token)", "clip_fraction": "clipped tokens",
+              "even": "groups without a difference"}  # fmt: skip
     for axes, (field, label) in zip(figure.subplots(2, 2).flat, panels.items()):
         for folder, start in (("grpo-from-base", "from the raw base"), ("grpo-from-cold-start", "from the cold start"),
                               ("smaller-grpo", "smaller, from its raw base")):  # fmt: skip
@@ -300,16 +276,18 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1, help="how many runs")
     parser.add_argument("--seed", type=int, default=0, help="of the first run")
-    parser.add_argument("--width", type=int, default=64, help="of the model")
-    parser.add_argument("--student-width", type=int, default=32, help="of the smaller one")
-    parser.add_argument("--base-steps", type=int, default=1600, help="of pretraining")
-    parser.add_argument("--base-lr", type=float, default=3e-3, help="of pretraining")
-    parser.add_argument("--rounds", type=int, default=100, help="of GRPO")
-    parser.add_argument("--prompts", type=int, default=32, help="a round")
+    parser.add_argument("--width", type=int, default=128, help="of the model")
+    parser.add_argument("--student-width", type=int, default=64, help="of the smaller one")
+    parser.add_argument("--base-steps", type=int, default=2000, help="of pretraining at most")
+    parser.add_argument("--share", type=float, default=0.2, help="of right samples at which pretraining is broken off")
+    parser.add_argument("--base-lr", type=float, default=2e-3, help="of pretraining")
+    parser.add_argument("--rounds", type=int, default=200, help="of GRPO")
+    parser.add_argument("--prompts", type=int, default=64, help="a round")
     parser.add_argument("--group", type=int, default=8, help="answers to a prompt")
-    parser.add_argument("--lr", type=float, default=3e-4, help="of GRPO")
-    parser.add_argument("--beta", type=float, default=0.01, help="weight of the KL divergence to the start")
-    parser.add_argument("--cold-examples", type=int, default=100, help="worked answers of the cold start")
+    parser.add_argument("--minibatches", type=int, default=2, help="updates a round")
+    parser.add_argument("--lr", type=float, default=6e-4, help="of GRPO")
+    parser.add_argument("--beta", type=float, default=0.0, help="weight of the KL divergence to the start")
+    parser.add_argument("--cold-examples", type=int, default=400, help="right answers of the cold start")
     parser.add_argument("--cold-steps", type=int, default=20, help="of the cold start")
     parser.add_argument("--distill-samples", type=int, default=8000, help="answers drawn from the teacher")
     parser.add_argument("--distill-steps", type=int, default=600, help="of distillation")

@@ -124,7 +124,7 @@ def main() -> None:
     gained = found["after"]["reward model"] - found["before"]["reward model"]
     meant = found["after"]["rule"] - found["before"]["rule"]
     print(f"\nThe reward model's score rose by {gained:.2f}, the rule's by {meant:.2f} of at most "
-          f"{2 - found['before']['rule']:.2f}; right answers: {found['after']['right'] - found['before']['right']:+.1%}.")  # fmt: skip
+          f"{2 - found['before']['rule']:.2f}; right: {found['after']['right'] - found['before']['right']:+.1%}.")  # fmt: skip
     records = list(read(out / "ppo" / "log.jsonl"))
 
     def curve(field: str, label: str):

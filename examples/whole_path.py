@@ -1,0 +1,190 @@
+"""The whole path on one small model: pretraining, supervised fine-tuning, DPO, GRPO.
+
+    python examples/whole_path.py           # some minutes on two cores
+
+    1 pretrained    a LLaMA on the documentation that every Python carries
+    2 sft           conversations in ChatML: copy, reverse and sort letters, half of the answers with a courtesy in front ("Of
+    course: ") 3 dpo           pairs of its own answers: right and plain ones are preferred to the others
+    4 grpo          a rule's reward, 1 for exactly the right answer and 0 else, on problems that have longer rows of letters
+
+After each stage the same held-out prompts are asked again.  Each stage's folder loads in tinyplm and transformers, and
+`python examples/chat.py out-path/4-grpo` talks to the last one.  Fine-tuning costs some of what pretraining taught: the loss on
+text says how much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import skills
+from dpo import both_manners, preference_pairs, rank
+from skills import TASKS, Sample
+
+import tinyplm
+from tinyplm.models.causal_model import CausalModel
+from tinyplm.training.log import read
+from tinyplm.tuning.distill import text_sequences
+from tinyplm.tuning.dpo import DPOSettings, dpo
+from tinyplm.tuning.grpo import GRPOSettings, grpo
+from tinyplm.tuning.learner import token_log_probs
+from tinyplm.tuning.rollouts import rollouts
+from tinyplm.tuning.rules import text_reward
+from tinyplm.tuning.sft import SFTSettings, answer_loss, sft
+
+SKILLS = [skill for skill in TASKS if skill != "add"]
+LONGEST = 24  # tokens of an answer
+COLUMNS = {"text": "loss on text", "exact": "exact", "plain": "plain", "right": "right", "KL": "KL", "seconds": "time"}
+
+
+def longer(skill: str, count: int, *, held_out: bool, seed: int) -> list[Sample]:
+    """Samples with six letters, which fine-tuning never had: between two and four."""
+    made = []
+    for n, sample in enumerate(skills.samples(skill, count, held_out=held_out, seed=seed)):
+        draw = np.random.default_rng([seed, n, held_out, 77])
+        letters = sample.fields["items"].split()
+        others = [letter for letter in "abcdefghij" if letter not in letters]
+        letters += draw.choice(others, 6 - len(letters), replace=False).tolist()
+        turned = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[skill]
+        made.append(Sample(skill, {"items": " ".join(letters), "answer": " ".join(turned)}))
+    return made
+
+
+def judged(model: CausalModel, before: CausalModel | None, tests: list[Sample], text: list, workers: int) -> dict[str, float]:
+    """Loss on held-out text; of sampled answers the share that is exactly right, plain, and right in either manner; and the KL,
+    in nats an answer, to the model before this stage."""
+    asked, stops = skills.prompts(model, tests, seed=5), skills.stop_ids(model)
+    drawn = rollouts(model, asked, max_new_tokens=LONGEST, stop_ids=stops, seed=5, workers=workers)
+    ranks = np.array(
+        [rank(s, t) if done else 0 for s, t, done in zip(tests, drawn.texts(model.tokenizer, stops), drawn.finished)]
+    )
+    found = {"text": answer_loss(model, text, workers=workers), "exact": float((ranks == 3).mean()),
+             "plain": float((ranks % 2 == 1).mean()), "right": float((ranks >= 2).mean())}  # fmt: skip
+    if before is not None:
+        now, then = (token_log_probs(m, drawn.arrays(), workers=workers)["log_probs"].sum(axis=1) for m in (model, before))
+        found["KL"] = float((now - then).mean())
+    return found
+
+
+def main() -> None:
+    options = arguments()
+    out, seed, workers = Path(options.out), options.seed, options.workers
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} holds something already: give another --out")
+    begin = time.perf_counter()
+    rows: list[tuple[str, dict[str, float]]] = []
+    model, tokens = skills.base_model(steps=options.base_steps, workers=workers, seed=seed)
+    text = text_sequences(tokens["validation"][:6000], 64)
+    training = [s for skill in SKILLS for s in skills.samples(skill, options.samples, held_out=False, seed=seed)]
+    tests = [s for skill in SKILLS for s in skills.samples(skill, options.tests, held_out=True, seed=seed)]
+    tests += [s for skill in SKILLS for s in longer(skill, options.tests, held_out=True, seed=seed)]
+    print(f"{model}\n{len(tests)} held-out prompts, half of them with six letters")
+
+    def stage(name: str, before: CausalModel | None) -> CausalModel:
+        tinyplm.save(model, out / name)
+        nonlocal begin
+        values = judged(model, before, tests, text, workers) | {"seconds": time.perf_counter() - begin}
+        rows.append((name, values))
+        print(f"{name:14}" + "   ".join(f"{key} {value:.3g}" for key, value in values.items()), flush=True)
+        begin = time.perf_counter()
+        return model._with()
+
+    before = stage("1-pretrained", None)
+    settings = SFTSettings(steps=options.sft_steps, batch_size=64, learning_rate=3e-3, warmup=min(50, options.sft_steps // 4),
+                           workers=workers, seed=seed)  # fmt: skip
+    sft(model, both_manners(model, training, seed), settings, out=out / "logs" / "sft")
+    before = stage("2-sft", before)
+    pairs, share = preference_pairs(model, training, 4, seed=seed, workers=workers)
+    held_out, _ = preference_pairs(model, tests, 4, seed=seed + 9, workers=workers)
+    print(f"{len(pairs)} pairs from {share:.0%} of the prompts")
+    settings = DPOSettings(
+        steps=options.dpo_steps, batch_size=32, learning_rate=2e-4, warmup=5, beta=0.3, workers=workers, seed=seed
+    )
+    result = dpo(model, pairs, settings, validation=held_out, out=out / "logs" / "dpo")
+    before = stage("3-dpo", before)
+    accuracy = result.validation[options.dpo_steps]["accuracy"] if result.validation else float("nan")
+    print(f"preference accuracy on held-out pairs: {accuracy:.1%}")
+    problems = [s for skill in SKILLS for s in longer(skill, options.samples, held_out=False, seed=seed + 1)]
+    asked = skills.prompts(model, problems, seed=seed)
+    wanted = {tuple(ids): sample.answer for ids, sample in zip(asked, problems)}
+    stops = skills.stop_ids(model)
+    texts = text_reward(lambda prompt, answer, finished: (finished, answer), model.tokenizer, stops)
+
+    def reward(prompts: list[list[int]], answers: list[list[int]]) -> list[float]:
+        return [float(finished and answer.strip() == wanted[tuple(prompt)])
+                for prompt, (finished, answer) in zip(prompts, texts(prompts, answers))]  # fmt: skip
+
+    settings = GRPOSettings(steps=options.rounds, batch_size=32, group=8, max_new_tokens=LONGEST, learning_rate=3e-4, warmup=5,
+                            minibatches=2, beta=0.01, workers=workers, seed=seed)  # fmt: skip
+    grpo(model, asked, reward, settings, stop_ids=stops, out=out / "logs" / "grpo")
+    stage("4-grpo", before)
+
+    print(f"\n{'stage':14}" + "".join(f"{title:>14}" for title in COLUMNS.values()))
+    for name, values in rows:
+        forms = {"text": "{:.3f}", "KL": "{:.2f}", "seconds": "{:.0f} s"}
+        print(
+            f"{name:14}"
+            + "".join(f"{forms.get(key, '{:.1%}').format(values[key]) if key in values else '-':>14}" for key in COLUMNS)
+        )
+    print("\nexact: the right answer and nothing else; plain: without the courtesy; right: in either manner; KL: to the stage before,"
+          "\nnats an answer; all of answers sampled at temperature 1")  # fmt: skip
+    asked = [sample.messages(1)[0]["content"] for sample in (tests[0], tests[-1])]
+    for text_, said in zip(
+        asked, skills.answers(model, skills.prompts(model, [tests[0], tests[-1]], seed=1), max_new_tokens=LONGEST)
+    ):
+        print(f"    {text_}  ->  {said}")
+    records = {name: list(read(out / "logs" / name / "log.jsonl")) for name in ("sft", "dpo", "grpo")}
+
+    def curve(name: str, field: str, label: str):
+        def panel(axes) -> None:
+            axes.plot(*zip(*[(r["step"], r[field]) for r in records[name] if field in r]), lw=1)
+            axes.set(title=name, xlabel="step", ylabel=label)
+
+        return panel
+
+    def bars(axes) -> None:
+        axes.plot([name for name, _ in rows], [values["exact"] for _, values in rows], marker="o", label="exact")
+        axes.plot([name for name, _ in rows], [values["plain"] for _, values in rows], marker="s", label="plain")
+        axes.set(title="held-out prompts", ylim=(0, 1))
+        axes.legend()
+
+    panels = [
+        curve("sft", "loss", "loss"),
+        curve("dpo", "accuracy", "preference accuracy"),
+        curve("grpo", "reward", "reward"),
+        bars,
+    ]
+    drawn = skills.draw(out / "path.png", panels, size=(16, 3.6))
+    print(f"\nplot       {out / 'path.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
+    print(f"models     {', '.join(str(out / name) for name, _ in rows)}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--base-steps", type=int, default=200, help="of pretraining")
+    parser.add_argument("--sft-steps", type=int, default=600)
+    parser.add_argument("--dpo-steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=60, help="of GRPO")
+    parser.add_argument("--samples", type=int, default=500, help="to train on, of each skill")
+    parser.add_argument("--tests", type=int, default=60, help="held-out prompts of each skill, and as many with six letters")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
+    parser.add_argument("--out", default="out-path")
+    options = parser.parse_args()
+    for name in ("base_steps", "sft_steps", "dpo_steps", "rounds", "samples", "tests", "workers"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted")
