@@ -48,8 +48,8 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> tuple[dict[str, 
     for name, hard in ((ROWS[1], 1.0), (ROWS[2], options.hard)):
         student = tinyplm.create("llama", small(teacher.config, options.layers, options.width), key=seed)
         student.tokenizer = teacher.tokenizer
-        settings = DistillSettings(steps=options.steps, batch_size=16, learning_rate=options.lr,
-                                   warmup=min(20, options.steps // 4), temperature=options.temperature, hard=hard, workers=options.workers, seed=seed,
+        settings = DistillSettings(steps=options.steps, batch_size=16, learning_rate=options.lr, hard=hard, seed=seed,
+                                   warmup=min(20, options.steps // 4), temperature=options.temperature, workers=options.workers,
                                    evaluate_every=max(1, options.steps // 8))  # fmt: skip
         result = distill(
             student, teacher, part, settings, validation=held_out, out=out / name.replace(", ", "-").replace(" ", "-")

@@ -66,7 +66,7 @@ def preference_pairs(
         some = range(n * count, (n + 1) * count)
         ranks = [rank(sample, texts[i]) if drawn.finished[i] else -1 for i in some]
         best, worst = some[int(np.argmax(ranks))], some[int(np.argmin(ranks))]
-        if ranks[best - some[0]] > ranks[worst - some[0]] and drawn.finished[worst]:
+        if ranks[best - some[0]] > ranks[worst - some[0]]:
             pairs.append((answered(asked[n], drawn.answers[best]), answered(asked[n], drawn.answers[worst])))
     return pairs, len(pairs) / len(samples)
 
@@ -113,6 +113,8 @@ def main() -> None:
     out = Path(options.out)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} holds something already: give another --out")
+    for beta in options.beta:
+        DPOSettings(beta=beta)  # what is wrong with it is said before any work is done
     stories = [story(seed, options, out / f"seed-{seed}") for seed in range(options.seed, options.seed + options.seeds)]
     columns = ("accuracy", "win rate", "KL", "right", "plain")
     print(f"\nheld-out prompts, mean of {len(stories)} seed(s) (least to greatest)\n")

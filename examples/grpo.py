@@ -101,8 +101,9 @@ def pretrained(width: int, numbers: np.ndarray, seed: int, options: argparse.Nam
                           initializer_range=round(0.56 * width**-0.5, 4), bos_token_id=0, eos_token_id=0)  # fmt: skip
     model = tinyplm.create("llama", config, key=random.fold(key, 0))
     model.tokenizer = tokenizer
-    learner = Learner(model, RecipeSettings(steps=options.base_steps, learning_rate=options.base_lr, schedule="constant",
-                                            warmup=min(50, options.base_steps - 1), workers=options.workers, seed=seed))  # fmt: skip
+    settings = RecipeSettings(steps=options.base_steps, learning_rate=options.base_lr, schedule="constant",
+                              warmup=min(50, options.base_steps - 1), workers=options.workers, seed=seed)  # fmt: skip
+    learner = Learner(model, settings)
     judged = [prompt_ids(model, pair) for pair in drawn_pairs(numbers, 400, random.fold(key, 1))]
     for step in range(options.base_steps):
         draw = random.generator(random.fold(key, 2, step))
@@ -206,8 +207,11 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
     answers = right_answers(teacher, numbers, options.distill_samples, seed, options.workers)
     if answers:
         show(ROWS[6], fine_tuned(smaller, answers, options.distill_steps, 64, 2e-3, seed, options, out / "smaller-distilled"))
-    print(f"        parameters: {base.parameter_count():,}, of the smaller model {smaller.parameter_count():,}; pretrained for "
-          f"{steps} and {smaller_steps} steps; distilled from {len(answers)} right ones of {options.distill_samples} answers")  # fmt: skip
+    sizes = [
+        f"{m.parameter_count():,} parameters, pretrained for {n} steps" for m, n in ((base, steps), (smaller, smaller_steps))
+    ]
+    print(f"        {sizes[0]}; the smaller model {sizes[1]},\n        distilled from {len(answers)} right ones of "
+          f"{options.distill_samples} answers")  # fmt: skip
     return found
 
 

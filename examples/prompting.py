@@ -66,7 +66,9 @@ def document(draw: np.random.Generator, held_out: set[str]) -> str:
         for word in KINDS[kind]
         if set(kinds) != set(TASK) or word not in held_out
     ]
-    return "\n".join(f"{word} > {name}" for word, name in (words[n] for n in draw.permutation(len(words))[:12]))
+    few = [words[n] for n in draw.permutation(len(words))[:10]]
+    lines = [few[n] for n in draw.integers(0, len(few), 22)]  # words come again: the simplest reason to look back
+    return "\n".join(f"{word} > {name}" for word, name in lines)
 
 
 def pretrained(held_out: set[str], options: argparse.Namespace, out: Path) -> CausalModel:
@@ -187,7 +189,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shots", type=int, nargs="+", default=[0, 1, 2, 4, 8])
     parser.add_argument("--draws", type=int, default=3, help="of examples and label words")
     parser.add_argument("--documents", type=int, default=20000, help="to pretrain on")
-    parser.add_argument("--steps", type=int, default=600, help="of pretraining")
+    parser.add_argument("--steps", type=int, default=1000, help="of pretraining")
     parser.add_argument("--tuning-steps", type=int, default=60, help="of what is trained")
     parser.add_argument("--rows", type=int, default=8, help="of the soft prompt and the prefix")
     parser.add_argument("--seed", type=int, default=0)

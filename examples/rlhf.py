@@ -146,12 +146,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-steps", type=int, default=150, help="of pretraining")
     parser.add_argument("--sft-steps", type=int, default=400, help="of tuning on the skills")
     parser.add_argument("--reward-steps", type=int, default=100, help="of the reward model")
-    parser.add_argument("--rounds", type=int, default=60, help="of PPO")
+    parser.add_argument("--rounds", type=int, default=40, help="of PPO")
     parser.add_argument("--prompts", type=int, default=128, help="a round")
     parser.add_argument("--samples", type=int, default=500, help="prompts to train on, of each skill")
     parser.add_argument("--tests", type=int, default=100, help="held-out prompts, of each skill")
-    parser.add_argument("--lr", type=float, default=3e-4, help="of PPO")
-    parser.add_argument("--beta", type=float, default=0.05, help="of the KL penalty")
+    parser.add_argument("--lr", type=float, default=2e-4, help="of PPO")
+    parser.add_argument(
+        "--beta", type=float, default=0.3, help="of the KL penalty; with 0.02 the policy exploits the reward model"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
     parser.add_argument("--out", default="out-rlhf")

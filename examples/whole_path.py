@@ -26,6 +26,7 @@ from dpo import both_manners, preference_pairs, rank
 from skills import TASKS, Sample
 
 import tinyplm
+from tinyplm import random
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.training.log import read
 from tinyplm.tuning.distill import text_sequences
@@ -42,13 +43,13 @@ COLUMNS = {"text": "loss on text", "exact": "exact", "plain": "plain", "right": 
 
 
 def longer(skill: str, count: int, *, held_out: bool, seed: int) -> list[Sample]:
-    """Samples with six letters, which fine-tuning never had: between two and four."""
+    """Samples with six letters (fine-tuning had two to four); as in skills.samples, one input of five is for testing only."""
     made = []
-    for n, sample in enumerate(skills.samples(skill, count, held_out=held_out, seed=seed)):
-        draw = np.random.default_rng([seed, n, held_out, 77])
-        letters = sample.fields["items"].split()
-        others = [letter for letter in "abcdefghij" if letter not in letters]
-        letters += draw.choice(others, 6 - len(letters), replace=False).tolist()
+    draw = np.random.default_rng([seed, SKILLS.index(skill), held_out, 77])
+    while len(made) < count:
+        letters = draw.choice(list("abcdefghij"), 6, replace=False).tolist()
+        if (random.fold(random.key(98), *" ".join(letters).encode()) % 5 == 0) != held_out:
+            continue
         turned = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[skill]
         made.append(Sample(skill, {"items": " ".join(letters), "answer": " ".join(turned)}))
     return made
@@ -126,17 +127,14 @@ def main() -> None:
     print(f"\n{'stage':14}" + "".join(f"{title:>14}" for title in COLUMNS.values()))
     for name, values in rows:
         forms = {"text": "{:.3f}", "KL": "{:.2f}", "seconds": "{:.0f} s"}
-        print(
-            f"{name:14}"
-            + "".join(f"{forms.get(key, '{:.1%}').format(values[key]) if key in values else '-':>14}" for key in COLUMNS)
-        )
-    print("\nexact: the right answer and nothing else; plain: without the courtesy; right: in either manner; KL: to the stage before,"
-          "\nnats an answer; all of answers sampled at temperature 1")  # fmt: skip
-    asked = [sample.messages(1)[0]["content"] for sample in (tests[0], tests[-1])]
-    for text_, said in zip(
-        asked, skills.answers(model, skills.prompts(model, [tests[0], tests[-1]], seed=1), max_new_tokens=LONGEST)
-    ):
-        print(f"    {text_}  ->  {said}")
+        cells = [forms.get(key, "{:.1%}").format(values[key]) if key in values else "-" for key in COLUMNS]
+        print(f"{name:14}" + "".join(f"{cell:>14}" for cell in cells))
+    print("\nexact: the right answer and nothing else; plain: without the courtesy; right: in either manner; KL: to the stage"
+          "\nbefore, nats an answer; all of answers sampled at temperature 1")  # fmt: skip
+    few = [tests[0], tests[-1]]
+    said = skills.answers(model, skills.prompts(model, few, seed=1), max_new_tokens=LONGEST)
+    for sample, text_ in zip(few, said):
+        print(f"    {sample.skill} {sample.fields['items']}  ->  {text_}")
     records = {name: list(read(out / "logs" / name / "log.jsonl")) for name in ("sft", "dpo", "grpo")}
 
     def curve(name: str, field: str, label: str):
