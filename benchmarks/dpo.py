@@ -10,9 +10,9 @@ log-probabilities are there already, as in tuning.dpo.  Each library does it in 
     rows     chosen and rejected answer in a row each, padded on the right, in one forward of 2 x pairs rows: the usual way
     joint    both answers in one row behind their prompt, which is read once; a mask hides one from the other
 
-PyTorch (peer.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and the same allocator settings, and computes the
-head only where an answer's token is to be predicted, as tinyplm does.  Each runs in a process of its own with all cores; they take
-turns, one step each.  tuning.dpo does it jointly unless told otherwise.
+PyTorch (peer.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and the same allocator settings, and computes
+the head only where an answer's token is to be predicted, as tinyplm does.  Each runs in a process of its own with all cores; they
+take turns, one step each.  tuning.dpo does it jointly unless told otherwise.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ def main() -> None:
         return
     print("milliseconds a step (medians); matmul peak in GFLOP/s; ratios are PyTorch's time to tinyplm's")
     print(f"{'':<34}{'rows':>9}{'':>9}{'joint':>9}{'':>9}{'ratios':>8}{'':>8}{'torch rows':>8}{'peak':>6}")
-    print(f"{'family (L, D, H, T, pairs, V)':<34}" + f"{'tinyplm':>9}{'PyTorch':>9}" * 2 + f"{'rows':>8}{'joint':>8}{'to joint':>8}"
-          f"{'NumPy':>8}{'PyTorch':>9}")  # fmt: skip
+    print(f"{'family (L, D, H, T, pairs, V)':<34}" + f"{'tinyplm':>9}{'PyTorch':>9}" * 2
+          + f"{'rows':>8}{'joint':>8}{'to joint':>8}{'NumPy':>8}{'PyTorch':>9}")  # fmt: skip
     for family in families:
         for shape in shapes:
             print(compare(family, shape, options.rounds, options.workers), flush=True)

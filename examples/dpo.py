@@ -95,7 +95,8 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[float, dict
                            workers=options.workers, seed=seed)  # fmt: skip
     sft(model, both_manners(model, training, seed), settings)
     found = {0.0: judged(model, model, test, seed=seed, workers=options.workers)}
-    pairs, share = preference_pairs(model, training, 4, seed=seed, workers=options.workers)
+    # in other phrasings than in tuning, where the model knows by heart which of them had the courtesy
+    pairs, share = preference_pairs(model, training, 4, seed=seed + 100, workers=options.workers)
     held_out, _ = preference_pairs(model, test, 4, seed=seed + 9, workers=options.workers)
     print(f"seed {seed}: {len(pairs)} pairs from {len(training)} prompts ({share:.0%}), {len(held_out)} held-out ones")
     for beta in options.beta:

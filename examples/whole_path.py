@@ -99,7 +99,7 @@ def main() -> None:
                            workers=workers, seed=seed)  # fmt: skip
     sft(model, both_manners(model, training, seed), settings, out=out / "logs" / "sft")
     before = stage("2-sft", before)
-    pairs, share = preference_pairs(model, training, 4, seed=seed, workers=workers)
+    pairs, share = preference_pairs(model, training, 4, seed=seed + 100, workers=workers)
     held_out, _ = preference_pairs(model, tests, 4, seed=seed + 9, workers=workers)
     print(f"{len(pairs)} pairs from {share:.0%} of the prompts")
     settings = DPOSettings(

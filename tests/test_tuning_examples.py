@@ -137,7 +137,7 @@ def test_the_whole_path(example, tmp_path):
 
 @pytest.mark.parametrize("script, arguments, message", [
     ("sft.py", ("--steps", "0"), "--steps must be at least 1"), ("dpo.py", ("--seeds", "0"), "--seeds must be at least 1"),
-    ("dpo.py", ("--beta", "0"), "beta"), ("rlhf.py", ("--rounds", "0"), "--rounds"), ("distill.py", ("--tokens", "3"), "--tokens"),
+    ("dpo.py", ("--beta", "0"), "beta"), ("rlhf.py", ("--rounds", "0"), "--rounds"), ("distill.py", ("--tokens", "3"), "--tok"),
     ("lora.py", ("--tokens", "3"), "--tokens"), ("prompting.py", ("--rows", "0"), "--rows"),
     ("whole_path.py", ("--tests", "0"), "--tests"), ("sft.py", ("--data", "no.jsonl", "--model", "none"), "none: no such folder"),
 ])  # fmt: skip

@@ -88,12 +88,12 @@ def test_forms_become_one():
     ("preference", b'{"prompt": "a", "chosen": "b", "rejected": "b"}', "line 2: the chosen and the rejected answer are the same"),
     ("preference", b'{"prompt": "a", "chosen": "b", "rejected": ""}', "line 2: 'rejected' is empty"),
     ("preference", b'{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "rejected": '
-                   b'[{"role": "user", "content": "x"}, {"role": "assistant", "content": "c"}]}', "line 2: the prompts of the two"),
+                   b'[{"role": "user", "content": "x"}, {"role": "assistant", "content": "c"}]}', "line 2: the prompts of the"),
     ("preference", b'{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "rejected": "c"}',
      "only one of the two answers has a prompt"),
     ("preference", b'{"prompt": "a", "chosen": [], "rejected": "c"}', "chosen: expected an answer of the assistant"),
     ("prompt", b'{"prompt": ""}', "line 2: 'prompt' is empty"),
-    ("prompt", b'{"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}', "must end with the user's"),
+    ("prompt", b'{"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}', "must end with the"),
 ])  # fmt: skip
 def test_a_bad_line_is_named(kind, line, message, tmp_path):
     path = tmp_path / "file.jsonl"
@@ -168,7 +168,8 @@ def test_a_token_over_the_border_is_taken_apart(tokenizer):
 
 
 def test_bad_conversations(tokenizer):
-    for messages, message in ((TALK[:2], "no turn of the assistant"), ([TALK[1], {"role": "assistant", "content": " "}], "is empty"),
+    for messages, message in ((TALK[:2], "no turn of the assistant"),
+                              ([TALK[1], {"role": "assistant", "content": " "}], "is empty"),
                               ([TALK[1], {"role": "assistant", "content": "a<|im_end|>"}], "special token"),
                               ([], "messages must be user")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
@@ -219,7 +220,7 @@ def test_a_task_has_several_phrasings():
     for make, message in ((lambda: task.messages({"a": 2, "b": 3}, key=0), "asks for 'c', the sample has 'a', 'b'"),
                           (lambda: Task("t", ["{a"], "b"), "template '{a'"), (lambda: Task("t", ["{a.b}"], "b"), "plain names"),
                           (lambda: Task("t", ["{a!r}"], "b"), "plain names"), (lambda: Task("t", ["a", "a"], "b"), "different"),
-                          (lambda: Task("t", [], "b"), "at least one"), (lambda: fill("{a}", {}), "the sample has nothing")):  # fmt: skip
+                          (lambda: Task("t", [], "b"), "at least"), (lambda: fill("{a}", {}), "has nothing")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             make()
     assert fields("{b} {a} {{c}}") == ["b", "a"]
@@ -256,10 +257,12 @@ def test_packed_sequences_do_not_see_each_other(family):
 def test_packing_is_a_setting_of_sft():
     def run(**changes):
         model = tiny(dtype="float32")
-        return sft(model, some_sequences(20), SFTSettings(steps=10, batch_size=3, **changes), progress=False), model
+        return sft(
+            model, some_sequences(20), SFTSettings(steps=30, batch_size=3, learning_rate=1e-2, **changes), progress=False
+        ), model
 
     result, model = run(packed=16)
-    assert len(result.history) == 10 and result.history[-1]["loss"] < result.history[0]["loss"]
+    assert len(result.history) == 30 and result.history[-1]["loss"] < result.history[0]["loss"]
     with pytest.raises(ValueError, match="more than the 4 of a row"):
         run(packed=4)
 
@@ -307,22 +310,23 @@ def test_label_scores_are_means_over_words():
 
 def test_a_cloze_is_the_models_own_probability_at_the_gap():
     model = encoder("masked_lm", names=("x", "y"))
-    cloze = Cloze("{text} [MASK]", Verbaliser({"animal": ["cat", "bird"], "money": "bank"}))
+    cloze = Cloze("{text} [MASK]", Verbaliser({"animal": ["dog", "bird"], "money": "old"}))
     found = cloze.word_scores(model, [{"text": "the old"}, {"text": "a dog sat on"}], batch_size=1)
     tokenizer = model.tokenizer
-    ids = tokenizer.encoding("the old [MASK]").ids
+    ids = tokenizer.encode("the old [MASK]", allow_special=True, add_special_tokens=True)
     logits = model([ids])[0]["logits"][0, ids.index(tokenizer.named_id("mask_token"))]
     p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    expected = [p[tokenizer.token_to_id(word)] for word in ("cat", "bird", "bank")]
+    expected = [p[tokenizer.token_to_id(word)] for word in ("dog", "bird", "old")]
     assert np.allclose(np.exp(found[0]), expected, rtol=1e-10)
     labels = predict(cloze, model, [{"text": "the old"}])
     animal, money = (expected[0] + expected[1]) / 2, expected[2]
     assert np.allclose(labels, [[animal / (animal + money), money / (animal + money)]], rtol=1e-10)
     for make, message in ((lambda: Cloze("{text}", cloze.verbaliser), r"expected one \[MASK\]"),
-                          (lambda: Cloze("{text} [MASK]", Verbaliser({"a": "cats", "b": "bank"})).word_scores(model, [{"text": "a"}]),
-                           "the word 'cats' is 2 tokens"),
-                          (lambda: cloze.word_scores(model, [{"text": "a [MASK] b"}]), "masks once it is encoded|single|mask"),
-                          (lambda: cloze.word_scores(encoder(), [{"text": "a"}]), "needs a model with task masked_lm")):  # fmt: skip
+                          (lambda: Cloze("[MASK]", Verbaliser({"a": "cat", "b": "old"})).word_scores(model, [{}]),
+                           "the word 'cat' is 3 tokens"),
+                          (lambda: cloze.word_scores(model, [{}, {"text": "a"}]), "sample 0: '{text} ' asks for 'text'"),
+                          (lambda: cloze.word_scores(model, [{"text": "a [MASK] b"}]), "sample 0: the text holds that"),
+                          (lambda: cloze.word_scores(encoder(), [{"text": "a"}]), "with task masked_lm")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             make()
 

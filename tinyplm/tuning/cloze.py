@@ -84,10 +84,8 @@ class Cloze:
         words = [self._single(tokenizer, word) for some in self.verbaliser.lists for word in some]
         found = []
         for start in range(0, len(samples), batch_size):
-            texts = [
-                fill(self.template, sample, f"sample {start + n}") for n, sample in enumerate(samples[start : start + batch_size])
-            ]
-            rows = [self._ids(tokenizer, text, mask) for text in texts]
+            some = enumerate(samples[start : start + batch_size], start)
+            rows = [self._ids(tokenizer, sample, mask, f"sample {n}") for n, sample in some]
             T = max(map(len, rows))
             ids, real = np.zeros((len(rows), T), np.int64), np.zeros((len(rows), T), np.int64)
             for n, row in enumerate(rows):
@@ -97,13 +95,13 @@ class Cloze:
             found.append(to_host(log_softmax(logits)[0])[:, words])
         return np.concatenate(found)
 
-    def _ids(self, tokenizer: Any, text: str, mask: int) -> list[int]:
+    def _ids(self, tokenizer: Any, sample: Mapping[str, Any], mask: int, where: str) -> list[int]:
         """The text with the mask's id in its place, between the tokenizer's special tokens."""
-        before, after = text.split(MASK)
-        whole = tokenizer.encoding(before + tokenizer.id_to_token(mask) + after).ids
-        if whole.count(mask) != 1:
-            raise ValueError(f"cloze: the text {text!r:.60} has {whole.count(mask)} masks once it is encoded, expected one")
-        return whole
+        before, after = (fill(part, sample, where) for part in self.template.split(MASK))
+        for part in (before, after):
+            if tokenizer.encode(part, allow_special=True) != tokenizer.encode(part):
+                raise ValueError(f"{where}: the text holds that of a special token: {part!r:.60}")
+        return tokenizer.encode(before + tokenizer.id_to_token(mask) + after, allow_special=True, add_special_tokens=True)
 
     def _single(self, tokenizer: Any, word: str) -> int:
         pieces = tokenizer.encode(word)
