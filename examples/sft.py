@@ -1,7 +1,7 @@
 """Supervised fine-tuning: a small language model learns to do what it is told.
 
     python examples/sft.py                                     # a few minutes on two cores
-    python examples/chat.py out-sft/final                      # talk to it afterwards: "Reverse: c a d"
+    python examples/chat.py out-sft/final --template chatml    # talk to it afterwards: "Reverse: c a d"
     python examples/sft.py --model my-model --data my.jsonl --kind conversation --out mine
 
 A LLaMA is pretrained for a minute on the documentation that every Python carries, and then tuned on conversations in ChatML of
@@ -125,7 +125,9 @@ def main() -> None:
 
     drawn = skills.draw(Path(options.out) / "sft.png", [losses, bars] if tests else [losses])
     print(f"\nplot       {Path(options.out) / 'sft.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
-    print(f"model      {Path(options.out) / 'final'}; talk to it: python examples/chat.py {Path(options.out) / 'final'}")
+    print(
+        f"model      {Path(options.out) / 'final'}; talk to it: python examples/chat.py {Path(options.out) / 'final'} --template chatml"
+    )
 
 
 def arguments() -> argparse.Namespace:
