@@ -125,9 +125,8 @@ def main() -> None:
 
     drawn = skills.draw(Path(options.out) / "sft.png", [losses, bars] if tests else [losses])
     print(f"\nplot       {Path(options.out) / 'sft.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
-    print(
-        f"model      {Path(options.out) / 'final'}; talk to it: python examples/chat.py {Path(options.out) / 'final'} --template chatml"
-    )
+    print(f"model      {Path(options.out) / 'final'}")
+    print(f"talk       python examples/chat.py {Path(options.out) / 'final'} --template chatml")
 
 
 def arguments() -> argparse.Namespace:
