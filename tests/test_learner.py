@@ -120,6 +120,8 @@ def test_the_gradient_is_that_of_the_models_own_call():
     assert relative_error(whole["entropy"], found["entropy"]) < 1e-12
     again = back({"log_probs": np.full(targets.shape, -1 / 5), "entropy": np.full(targets.shape, -0.1 / 5)})
     assert relative_error(again, gradient["model"]) < 1e-12
+    dhidden = np.random.default_rng(2).normal(size=whole["hidden"].shape)
+    assert relative_error(back({"hidden": dhidden}), backward({"hidden": dhidden})) < 1e-11
 
 
 def test_dropout_depends_on_the_sample_and_not_on_the_cut():
