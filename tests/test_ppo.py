@@ -11,6 +11,7 @@ from tests.test_grpo import PROMPTS, even_tokens
 from tests.test_learner import tiny
 from tests.test_score_models import scored
 from tinyplm.core import flatten, tree_map
+from tinyplm.losses.advantages import adaptive_kl
 from tinyplm.training.log import read
 from tinyplm.tuning.learner import Learner
 from tinyplm.tuning.ppo import PPOSettings, experience, model_reward, ppo, ppo_loss
@@ -102,8 +103,11 @@ def test_the_rewarded_tokens_become_likely(changes):
     names = {"loss", "reward", "score", "kl", "kl_coefficient", "entropy", "clip_fraction", "value_loss", "explained_variance",
              "length", "cut", "gradient_norm", "learning_rate"}  # fmt: skip
     assert names <= result.history[0].keys()
-    coefficients = {h["kl_coefficient"] for h in result.history}
-    assert (len(coefficients) > 1) == ("kl_target" in changes)
+    for now, following in zip(result.history, result.history[1:]):
+        expected = now["kl_coefficient"]
+        if "kl_target" in changes:
+            expected = adaptive_kl(expected, kl=now["kl"], target=0.5, horizon=50.0, samples=16)
+        assert following["kl_coefficient"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_reward_model_gives_the_reward_and_bits_repeat(tmp_path):

@@ -1,6 +1,6 @@
 """Losses of alignment against torch's autograd on the published formulas, in float64: values and every input's gradient.
 
-The formulas are written here once more, vectorised; TRL's own need a trainer around them, and TRL is not in the local index.
+The formulas are written here once more, vectorised; TRL's own are in test_trl.py.
 """
 
 from __future__ import annotations

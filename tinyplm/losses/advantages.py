@@ -56,7 +56,7 @@ def group_advantages(rewards, *, group, scale=True, eps=1e-4):
     xp = array_module(rewards)
     if is_host(rewards) and not xp.isfinite(rewards).all():
         raise ValueError(f"group_advantages: reward {int((~xp.isfinite(rewards)).argmax())} is not a finite number")
-    r = at_least_float32(rewards).reshape(-1, group)
+    r = at_least_float32(rewards * 1.0).reshape(-1, group)  # * 1.0: a rule's rewards may be booleans
     r = r - r[:, :1]  # equal rewards become zeros, of which no rounding is left in what follows
     centred = r - r.mean(axis=1, keepdims=True)
     if scale:

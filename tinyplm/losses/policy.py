@@ -5,7 +5,7 @@ is taken over:
     GRPO          w = 1 / |o_i| for the tokens of answer o_i, total = the number of answers        Shao et al. 2024, eq. 3
     token mean    w = 1, total = the number of tokens of all answers (None)                        DAPO, Yu et al. 2025, eq. 8
     Dr. GRPO      w = 1, total = answers x longest answer, a constant: no bias by length           Liu et al. 2025, sec. 3.2
-The losses are to be minimised, and scalars in at least float32.
+The losses are to be minimised, and scalars in at least float32.  What stands at a token of weight 0 has no influence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def clipped_surrogate(log_probs, *, old_log_probs, advantages, clip=0.2, clip_hi
     low, high = ratio_range(clip, clip_high)
     xp = array_module(log_probs)
     w, denominator = counted_weights(log_probs, xp.ones(log_probs.shape, dtype=bool), weights, total)
-    ratio = xp.exp(at_least_float32(log_probs) - at_least_float32(old_log_probs))
+    ratio = xp.exp(_counted(log_probs, w) - _counted(old_log_probs, w))
     A = advantages.astype(w.dtype, copy=False)
     plain, clipped = ratio * A, xp.clip(ratio, low, high) * A
 
@@ -56,7 +56,7 @@ def clipped_value_loss(values, *, old_values, returns, clip=0.2, weights=None, t
         raise ValueError(f"clipped_value_loss: expected clip > 0 or None, got {clip}")
     xp = array_module(values)
     w, denominator = counted_weights(values, xp.ones(values.shape, dtype=bool), weights, total)
-    V, old, R = (at_least_float32(a) for a in (values, old_values, returns))
+    V, old, R = (_counted(a, w) for a in (values, old_values, returns))
     error = V - R
     near = error if clip is None else xp.clip(V, old - clip, old + clip) - R
     square, near_square = error * error, near * near
@@ -79,7 +79,7 @@ def k3_kl(log_probs, *, reference_log_probs, weights=None, total=None):
     _check("k3_kl", log_probs, reference_log_probs=reference_log_probs, weights=weights)
     xp = array_module(log_probs)
     w, denominator = counted_weights(log_probs, xp.ones(log_probs.shape, dtype=bool), weights, total)
-    d = at_least_float32(reference_log_probs) - at_least_float32(log_probs)
+    d = _counted(reference_log_probs, w) - _counted(log_probs, w)
     excess = xp.expm1(d)
 
     def backward(dloss):
@@ -114,7 +114,7 @@ def policy_statistics(log_probs, *, old_log_probs, clip=0.2, clip_high=None, wei
     low, high = ratio_range(clip, clip_high)
     xp = array_module(log_probs)
     w, denominator = counted_weights(log_probs, xp.ones(log_probs.shape, dtype=bool), weights, total)
-    d = at_least_float32(log_probs) - at_least_float32(old_log_probs)
+    d = _counted(log_probs, w) - _counted(old_log_probs, w)
     excess = xp.expm1(d)
     outside = ((excess < low - 1) | (excess > high - 1)).astype(w.dtype)
     return {"clip_fraction": (w * outside).sum() / denominator, "update_kl": (w * (excess - d)).sum() / denominator}
@@ -126,6 +126,11 @@ def ratio_range(clip, clip_high=None):
     if not 0 < clip < 1 or not high > 0:
         raise ValueError(f"expected 0 < clip < 1 and clip_high > 0, got {clip} and {high}")
     return 1 - clip, 1 + high
+
+
+def _counted(a, w):
+    """a in at least float32, and 0 where the weight is 0: 0 times what overflows there would be NaN."""
+    return array_module(a).where(w != 0, at_least_float32(a), 0)
 
 
 def _check(loss, x, **others):
