@@ -4,9 +4,9 @@
     python examples/grpo.py --seeds 3        # mean and range
 
 The task is to add two numbers of three digits: "348+275=" is to be gone on with "0623" and the end.  A base is pretrained here,
-on lines of sums, all right, and of comparisons ("275<348"), and its pretraining is broken off as soon as a fifth of its sampled
-answers is right (on numbers for training).  From there on there are no more answers to learn from: GRPO has the model answer, and
-a rule says 1 for an answer that ends with the right number and else 0.
+on lines of sums, all right, and of comparisons ("275<348"), and its pretraining is broken off as soon as three in ten of its
+greedy answers are right (on numbers for training).  From there on there are no more answers to learn from: GRPO has the model
+answer, and a rule says 1 for an answer that ends with the right number and else 0.
 
     R1-Zero's way    GRPO from the raw base                                              (DeepSeek-AI 2025, sec. 2.2)
     R1's way         fine-tuning on some right answers, the cold start, then GRPO        (sec. 2.3)
@@ -112,7 +112,7 @@ def pretrained(width: int, numbers: np.ndarray, seed: int, options: argparse.Nam
         batch, total = batch_of([Sequence(some, [False] + [True] * (len(some) - 1)) for some in ids])
         learner.step(batch, answer_likelihood(total))
         if step % 20 == 19:
-            right = np.mean([value for _, _, value in answers_to(learner.model, judged, seed=step, workers=options.workers)])
+            right = np.mean([value for _, _, value in answers_to(learner.model, judged, temperature=0, workers=options.workers)])
             if right >= options.share:
                 break
     model.params = learner.model.params
@@ -283,7 +283,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=128, help="of the model")
     parser.add_argument("--student-width", type=int, default=64, help="of the smaller one")
     parser.add_argument("--base-steps", type=int, default=2000, help="of pretraining at most")
-    parser.add_argument("--share", type=float, default=0.2, help="of right samples at which pretraining is broken off")
+    parser.add_argument("--share", type=float, default=0.3, help="of right greedy answers at which pretraining is broken off")
     parser.add_argument("--base-lr", type=float, default=2e-3, help="of pretraining")
     parser.add_argument("--rounds", type=int, default=200, help="of GRPO")
     parser.add_argument("--prompts", type=int, default=64, help="a round")
