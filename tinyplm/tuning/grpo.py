@@ -70,6 +70,10 @@ class GRPOSettings(RecipeSettings):
         self.expect("aggregation", f"one of {', '.join(AGGREGATIONS)}", self.aggregation in AGGREGATIONS)
         policy.ratio_range(self.clip_ratio, self.clip_ratio_high)
 
+    @property
+    def samples(self) -> int:
+        return self.batch_size * self.group
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:

@@ -257,4 +257,4 @@ def _with_shape(outputs: dict, shape: tuple[int, ...]) -> dict:
 
 
 def _without_shape(doutputs: dict, shape: tuple[int, ...]) -> dict:
-    return {name: a if np.ndim(a) == 0 else a.reshape(-1, *a.shape[len(shape) :]) for name, a in doutputs.items()}
+    return {name: a if getattr(a, "ndim", 0) == 0 else a.reshape(-1, *a.shape[len(shape) :]) for name, a in doutputs.items()}

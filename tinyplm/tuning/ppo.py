@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from ..backend import to_device
 from ..core import Tree, tree_map
 from ..losses import policy
 from ..losses.advantages import adaptive_kl, gae, kl_rewards, whiten
@@ -114,6 +115,7 @@ def ppo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, sett
     reference = check_reference(model, reference)
     D = model.params["body"]["tokens"].shape[1]
     value = {"w": np.zeros(D, model.dtype), "b": np.zeros(1, model.dtype)} if value is None else value
+    value = to_device(value, model.device)
     updates = settings.steps * settings.epochs * settings.minibatches
     learner = Learner(model, settings, transform=transform, theta=theta, extra=value, updates=updates)
     key, beta = random.key(settings.seed), settings.beta

@@ -88,7 +88,8 @@ class RecipeSettings:
         for name, least in (("steps", 1), ("batch_size", 1), ("workers", 1), ("seed", 0), ("checkpointing", 0), ("warmup", 0)):
             self.expect(name, f"an integer >= {least}", _whole(getattr(self, name), least))
         size = self.micro_batch_size
-        self.expect("micro_batch_size", "None or 1 to batch_size", size is None or (_whole(size, 1) and size <= self.batch_size))
+        fits = size is None or (_whole(size, 1) and size <= self.samples)
+        self.expect("micro_batch_size", f"None or 1 to {self.samples}, the samples of a step", fits)
         for name in ("learning_rate", "clip"):
             self.expect(name, "a number > 0", _number(getattr(self, name)) and getattr(self, name) > 0)
         for name in ("weight_decay", "eps"):
@@ -98,6 +99,11 @@ class RecipeSettings:
         floor = self.floor
         self.expect("floor", "a number from 0 to the learning rate", _number(floor) and 0 <= floor <= self.learning_rate)
         self.rate(0)  # the schedule checks its own numbers
+
+    @property
+    def samples(self) -> int:
+        """What a step is computed on, in parts of micro_batch_size."""
+        return self.batch_size
 
     def expect(self, name: str, expected: str, holds: bool) -> None:
         """ValueError naming a setting, what it should be and what it is, unless it holds."""

@@ -38,7 +38,7 @@ def prompt_rows(model: CausalModel, *, rows: int | None = None, ids: Sequence[in
         if not isinstance(rows, int) or rows < 1:
             raise ValueError(f"soft prompt: expected at least 1 row, got {rows}")
         ids = random.generator(random.key(key)).integers(0, tokens.shape[0], rows).tolist()
-    return tokens[list(ids)] + 0  # + 0: a copy
+    return embedding(tokens, ids=array_module(tokens).asarray(list(ids)))[0] + 0  # + 0: a copy
 
 
 class SoftPrompted(CausalModel):
