@@ -4,10 +4,9 @@
     python examples/dpo.py --seeds 3        # mean and range
 
 A small model that was tuned on skills (as in sft.py) answers them in two manners, each half of the time: plainly ("d a c") or
-with courtesy ("Of course: d a c").  We prefer answers that are right and plain.  As in practice, the pairs come from the model
-itself: for each prompt it answers several times, a rule ranks the answers (right and plain, then right, then plain, then the
-others), and the best and the worst become a pair.  DPO then trains one policy for each beta.  Printed, on prompts that training
-never has:
+with courtesy ("Of course: d a c").  We prefer plain answers, and of equally plain ones the right one.  As in practice, the pairs
+come from the model itself: for each prompt it answers several times, a rule ranks the answers in this way, and the best and the
+worst become a pair.  DPO then trains one policy for each beta.  Printed, on prompts that training never has:
 
     preference accuracy   of the implicit rewards on held-out pairs
     win rate              how often the rule prefers the policy's sample to the reference's for a prompt; a tie counts half
@@ -50,9 +49,9 @@ def both_manners(model: CausalModel, samples: list[Sample], seed: int) -> list:
 
 
 def rank(sample: Sample, text: str) -> int:
-    """What we prefer: 3 right and plain, 2 right with courtesy, 1 plain but wrong, 0 else."""
+    """What we prefer: 3 plain and right, 2 plain but wrong, 1 right with courtesy, 0 else."""
     right = text.strip().removeprefix(COURTESY) == sample.answer
-    return 2 * right + (not text.strip().startswith(COURTESY.strip()))
+    return 2 * (not text.strip().startswith(COURTESY.strip())) + right
 
 
 def preference_pairs(
@@ -81,8 +80,8 @@ def judged(policy: CausalModel, reference: CausalModel, samples: list[Sample], *
     wins = (ranks[:, 0] > ranks[:, 1]) + 0.5 * (ranks[:, 0] == ranks[:, 1])
     batch = ours.arrays()
     now, before = (token_log_probs(m, batch, workers=workers)["log_probs"].sum(axis=1) for m in (policy, reference))
-    return {"win rate": float(wins.mean()), "KL": float((now - before).mean()), "right": float((ranks[:, 0] >= 2).mean()),
-            "plain": float((ranks[:, 0] % 2 == 1).mean())}  # fmt: skip
+    return {"win rate": float(wins.mean()), "KL": float((now - before).mean()), "plain": float((ranks[:, 0] >= 2).mean()),
+            "right": float((ranks[:, 0] % 2 == 1).mean())}  # fmt: skip
 
 
 def story(seed: int, options: argparse.Namespace, out: Path) -> dict[float, dict[str, float]]:
@@ -117,7 +116,7 @@ def main() -> None:
     for beta in options.beta:
         DPOSettings(beta=beta)  # what is wrong with it is said before any work is done
     stories = [story(seed, options, out / f"seed-{seed}") for seed in range(options.seed, options.seed + options.seeds)]
-    columns = ("accuracy", "win rate", "KL", "right", "plain")
+    columns = ("accuracy", "win rate", "KL", "plain", "right")
     print(f"\nheld-out prompts, mean of {len(stories)} seed(s) (least to greatest)\n")
     print(f"{'beta':12}" + "".join(f"{name:>24}" for name in columns))
     for beta in stories[0]:
@@ -149,11 +148,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="how many runs")
     parser.add_argument("--seed", type=int, default=0, help="of the first run")
     parser.add_argument("--base-steps", type=int, default=150, help="of pretraining")
-    parser.add_argument("--sft-steps", type=int, default=600, help="of tuning on the skills, before")
-    parser.add_argument("--steps", type=int, default=60, help="of DPO, for each beta")
+    parser.add_argument("--sft-steps", type=int, default=400, help="of tuning on the skills, before")
+    parser.add_argument("--steps", type=int, default=50, help="of DPO, for each beta")
     parser.add_argument("--samples", type=int, default=500, help="prompts to train on, of each skill")
     parser.add_argument("--tests", type=int, default=100, help="held-out prompts, of each skill")
-    parser.add_argument("--lr", type=float, default=2e-4, help="of DPO")
+    parser.add_argument("--lr", type=float, default=1e-4, help="of DPO")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
     parser.add_argument("--out", default="out-dpo")
     options = parser.parse_args()

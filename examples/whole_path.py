@@ -64,7 +64,7 @@ def judged(model: CausalModel, before: CausalModel | None, tests: list[Sample], 
         [rank(s, t) if done else 0 for s, t, done in zip(tests, drawn.texts(model.tokenizer, stops), drawn.finished)]
     )
     found = {"text": answer_loss(model, text, workers=workers), "exact": float((ranks == 3).mean()),
-             "plain": float((ranks % 2 == 1).mean()), "right": float((ranks >= 2).mean())}  # fmt: skip
+             "plain": float((ranks >= 2).mean()), "right": float((ranks % 2 == 1).mean())}  # fmt: skip
     if before is not None:
         now, then = (token_log_probs(m, drawn.arrays(), workers=workers)["log_probs"].sum(axis=1) for m in (model, before))
         found["KL"] = float((now - then).mean())
@@ -103,7 +103,7 @@ def main() -> None:
     held_out, _ = preference_pairs(model, tests, 4, seed=seed + 9, workers=workers)
     print(f"{len(pairs)} pairs from {share:.0%} of the prompts")
     settings = DPOSettings(
-        steps=options.dpo_steps, batch_size=32, learning_rate=2e-4, warmup=5, beta=0.3, workers=workers, seed=seed
+        steps=options.dpo_steps, batch_size=32, learning_rate=1e-4, warmup=5, beta=0.3, workers=workers, seed=seed
     )
     result = dpo(model, pairs, settings, validation=held_out, out=out / "logs" / "dpo")
     before = stage("3-dpo", before)

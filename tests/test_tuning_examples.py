@@ -97,7 +97,7 @@ def test_what_dpo_prefers(example):
 
     sample = skills.samples("sort", 1, held_out=True)[0]
     texts = [sample.answer, f"Of course: {sample.answer}", "x", "Of course: x"]
-    assert [dpo.rank(sample, text) for text in texts] == [3, 2, 1, 0]
+    assert [dpo.rank(sample, text) for text in texts] == [3, 1, 2, 0]
 
 
 def test_rlhf(example, tmp_path):
