@@ -43,11 +43,11 @@ COLUMNS = {"text": "loss on text", "exact": "exact", "plain": "plain", "right": 
 
 
 def longer(skill: str, count: int, *, held_out: bool, seed: int) -> list[Sample]:
-    """Samples with six letters (fine-tuning had two to four); as in skills.samples, one input of five is for testing only."""
+    """Samples with five letters (fine-tuning had two to four); as in skills.samples, one input of five is for testing only."""
     made = []
     draw = np.random.default_rng([seed, SKILLS.index(skill), held_out, 77])
     while len(made) < count:
-        letters = draw.choice(list("abcdefghij"), 6, replace=False).tolist()
+        letters = draw.choice(list("abcdefghij"), 5, replace=False).tolist()
         if (random.fold(random.key(98), *" ".join(letters).encode()) % 5 == 0) != held_out:
             continue
         turned = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[skill]
@@ -83,7 +83,7 @@ def main() -> None:
     training = [s for skill in SKILLS for s in skills.samples(skill, options.samples, held_out=False, seed=seed)]
     tests = [s for skill in SKILLS for s in skills.samples(skill, options.tests, held_out=True, seed=seed)]
     tests += [s for skill in SKILLS for s in longer(skill, options.tests, held_out=True, seed=seed)]
-    print(f"{model}\n{len(tests)} held-out prompts, half of them with six letters")
+    print(f"{model}\n{len(tests)} held-out prompts, half of them with five letters")
 
     def stage(name: str, before: CausalModel | None) -> CausalModel:
         tinyplm.save(model, out / name)
@@ -119,7 +119,7 @@ def main() -> None:
         return [float(finished and answer.strip() == wanted[tuple(prompt)])
                 for prompt, (finished, answer) in zip(prompts, texts(prompts, answers))]  # fmt: skip
 
-    settings = GRPOSettings(steps=options.rounds, batch_size=32, group=8, max_new_tokens=LONGEST, learning_rate=3e-4, warmup=5,
+    settings = GRPOSettings(steps=options.rounds, batch_size=32, group=8, max_new_tokens=LONGEST, learning_rate=6e-4, warmup=5,
                             minibatches=2, beta=0.01, workers=workers, seed=seed)  # fmt: skip
     grpo(model, asked, reward, settings, stop_ids=stops, out=out / "logs" / "grpo")
     stage("4-grpo", before)
@@ -166,9 +166,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-steps", type=int, default=200, help="of pretraining")
     parser.add_argument("--sft-steps", type=int, default=600)
     parser.add_argument("--dpo-steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=60, help="of GRPO")
+    parser.add_argument("--rounds", type=int, default=80, help="of GRPO")
     parser.add_argument("--samples", type=int, default=500, help="to train on, of each skill")
-    parser.add_argument("--tests", type=int, default=60, help="held-out prompts of each skill, and as many with six letters")
+    parser.add_argument("--tests", type=int, default=60, help="held-out prompts of each skill, and as many with five letters")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
     parser.add_argument("--out", default="out-path")
