@@ -26,7 +26,6 @@ import reference.layers.position as ref_position
 import reference.layers.rope as ref_rope
 import reference.layers.softmax as ref_softmax
 import reference.losses.cross_entropy as ref_loss
-import reference.tuning.prefix as ref_prefix
 from tests.components_alignment import COMPONENTS as ALIGNMENT
 from tests.components_encoder import COMPONENTS as DISENTANGLED
 from tests.components_heads import COMPONENTS as HEADS
@@ -242,18 +241,6 @@ def _multi_head(s: Sizes, cross: bool) -> Case:
     return Case([p, x, context, bias], {"heads": s.H, "kv_heads": s.K, "mask": _attention_mask(s, rng, keys)})
 
 
-def _prefix_attention(s: Sizes) -> Case:
-    rng = s.rng()
-    p = _attention_parameters(s, rng, s.D, s.flags[1])
-    p |= {name: _normal(s, rng, s.K, 1 + s.seed % 3, s.E, spread=0.7) for name in ("Pk", "Pv")}
-    return Case([p, _normal(s, rng, s.B, s.T, s.D)], {"heads": s.H, "kv_heads": s.K, "mask": _attention_mask(s, rng, s.T)})
-
-
-def _self_attention(p, x, **kwargs):
-    y, back = attention.multi_head_attention(p, x, **kwargs)
-    return y, lambda dy: back(dy)[:2]
-
-
 def _joined_attention(s: Sizes) -> Case:
     """Queries, keys and values from one matrix."""
     case = _multi_head(s, cross=False)
@@ -417,7 +404,6 @@ COMPONENTS: dict[str, Component] = {
         attention.multi_head_attention, ref_attention.multi_head_attention, partial(_multi_head, cross=True)
     ),
     "joined_attention": Component(attention.multi_head_attention, _reference_joined_attention, _joined_attention),
-    "prefix_attention": Component(_self_attention, ref_prefix.prefix_attention, _prefix_attention),
     "rotary_attention": Component(attention.multi_head_attention, _reference_rotary_attention, _rotary_attention),
     "mlp": Component(mlp.mlp, ref_mlp.mlp, _mlp),
     "gated_mlp": Component(mlp.gated_mlp, ref_mlp.gated_mlp, _gated_mlp),

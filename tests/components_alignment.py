@@ -10,7 +10,9 @@ import reference.losses.log_probs as ref_log_probs
 import reference.losses.policy as ref_policy
 import reference.losses.preference as ref_preference
 import reference.tuning.lora as ref_lora
+import reference.tuning.prefix as ref_prefix
 from tests.laws import Case, Sizes
+from tinyplm.layers import attention
 from tinyplm.losses import auxiliary, distillation, log_probs, policy, preference
 from tinyplm.tuning import lora
 
@@ -175,6 +177,23 @@ def _lora(s: Sizes) -> Case:
     return Case([theta], {"W": rng.normal(size=(s.D, s.F)), "alpha": 3.0})
 
 
+def _prefix_attention(s: Sizes) -> Case:
+    """Causal self-attention of grouped queries with trained keys and values in front."""
+    rng = s.rng()
+    shapes = {"Wq": (s.D, s.H * s.E), "Wk": (s.D, s.K * s.E), "Wv": (s.D, s.K * s.E), "Wo": (s.H * s.E, s.D)}
+    shapes |= {name: (s.K, 1 + s.seed % 3, s.E) for name in ("Pk", "Pv")}
+    if s.flags[1]:
+        shapes |= {"bq": (s.H * s.E,), "bk": (s.K * s.E,), "bv": (s.K * s.E,), "bo": (s.D,)}
+    p = {name: rng.normal(0, 0.7, shape) for name, shape in shapes.items()}
+    mask = np.tri(s.T, dtype=bool) if s.flags[0] else None
+    return Case([p, rng.normal(size=(s.B, s.T, s.D))], {"heads": s.H, "kv_heads": s.K, "mask": mask})
+
+
+def _self_attention(p, x, **kwargs):
+    y, back = attention.multi_head_attention(p, x, **kwargs)
+    return y, lambda dy: back(dy)[:2]
+
+
 COMPONENTS = {
     "log_probs": (_summed(log_probs.log_probs), _reference_summed(ref_log_probs.log_probs), _log_probs),
     "vocabulary_log_probs": (_summed(log_probs.vocabulary_log_probs), _reference_summed(ref_log_probs.vocabulary_log_probs),
@@ -188,6 +207,7 @@ COMPONENTS = {
     "distillation": (distillation.distillation, ref_distillation.distillation, _distillation),
     "vocabulary_distillation": (distillation.vocabulary_distillation, ref_distillation.vocabulary_distillation,
                                 _vocabulary_distillation),
+    "prefix_attention": (_self_attention, ref_prefix.prefix_attention, _prefix_attention),
     "lora": (_one_matrix, _reference_one_matrix, _lora),
     "with_language_model": (auxiliary.with_language_model, ref_auxiliary.with_language_model, _with_language_model),
 }  # fmt: skip

@@ -78,7 +78,7 @@ def test_sft(example, tmp_path):
     assert done.code == 1 and "own.jsonl, line 1: expected a text 'instruction'" in done.err
 
 
-START = ("--base-steps", "3", "--sft-steps", "60", "--samples", "60", "--tests", "12", "--workers", "1")
+START = ("--base-steps", "3", "--sft-steps", "45", "--samples", "60", "--tests", "12", "--workers", "1")
 
 
 def test_dpo(example, tmp_path):
