@@ -14,6 +14,9 @@ answer, and a rule says 1 for an answer that ends with the right number and else
 
 101 of the 900 numbers are kept apart: none of them is an operand anywhere in training, and tested is on all 5151 pairs of them,
 each in one order.  Another seed is another split, text, initialisation and run.
+
+Three seeds (0 to 2, by which the rule that breaks pretraining off was chosen) went from 33% (28 to 40) of greedy answers right to
+79% (69 to 88).
 """
 
 from __future__ import annotations
