@@ -3,8 +3,8 @@
     python examples/whole_path.py           # some minutes on two cores
 
     1 pretrained    a LLaMA on the documentation that every Python carries
-    2 sft           conversations in ChatML: copy, reverse and sort letters, half of the answers with a courtesy in front ("Of
-    course: ") 3 dpo           pairs of its own answers: right and plain ones are preferred to the others
+    2 sft           conversations in ChatML: copy, reverse and sort letters, half of the answers with a courtesy ("Of course: ")
+    3 dpo           pairs of its own answers: plain ones are preferred, and of equally plain ones the right one
     4 grpo          a rule's reward, 1 for exactly the right answer and 0 else, on problems that have longer rows of letters
 
 After each stage the same held-out prompts are asked again.  Each stage's folder loads in tinyplm and transformers, and
