@@ -5,7 +5,7 @@
     1 pretrained    a LLaMA on the documentation that every Python carries
     2 sft           conversations in ChatML: copy, reverse and sort letters, half of the answers with a courtesy ("Of course: ")
     3 dpo           pairs of its own answers: plain ones are preferred, and of equally plain ones the right one
-    4 grpo          a rule's reward, 1 for exactly the right answer and 0 else, on problems that have longer rows of letters
+    4 grpo          a rule's reward, 1 for exactly the right answer and 0 else, half of the problems with longer rows of letters
 
 After each stage the same held-out prompts are asked again.  Each stage's folder loads in tinyplm and transformers, and
 `python examples/chat.py out-path/4-grpo --template chatml` talks to the last one.  Fine-tuning costs some of what pretraining
@@ -109,8 +109,8 @@ def main() -> None:
     before = stage("3-dpo", before)
     accuracy = result.validation[options.dpo_steps]["accuracy"] if result.validation else float("nan")
     print(f"preference accuracy on held-out pairs: {accuracy:.1%}")
-    problems = [s for skill in SKILLS for s in longer(skill, options.samples, held_out=False, seed=seed + 1)]
-    asked = skills.prompts(model, problems, seed=seed)
+    problems = [*training, *(s for skill in SKILLS for s in longer(skill, options.samples, held_out=False, seed=seed + 1))]
+    asked = skills.prompts(model, problems, seed=seed + 3)
     wanted = {tuple(ids): sample.answer for ids, sample in zip(asked, problems)}
     stops = skills.stop_ids(model)
     texts = text_reward(lambda prompt, answer, finished: (finished, answer), model.tokenizer, stops)
@@ -119,7 +119,7 @@ def main() -> None:
         return [float(finished and answer.strip() == wanted[tuple(prompt)])
                 for prompt, (finished, answer) in zip(prompts, texts(prompts, answers))]  # fmt: skip
 
-    settings = GRPOSettings(steps=options.rounds, batch_size=32, group=8, max_new_tokens=LONGEST, learning_rate=6e-4, warmup=5,
+    settings = GRPOSettings(steps=options.rounds, batch_size=32, group=8, max_new_tokens=LONGEST, learning_rate=5e-4, warmup=5,
                             minibatches=2, beta=0.01, workers=workers, seed=seed)  # fmt: skip
     grpo(model, asked, reward, settings, stop_ids=stops, out=out / "logs" / "grpo")
     stage("4-grpo", before)
@@ -166,7 +166,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-steps", type=int, default=200, help="of pretraining")
     parser.add_argument("--sft-steps", type=int, default=600)
     parser.add_argument("--dpo-steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=80, help="of GRPO")
+    parser.add_argument("--rounds", type=int, default=60, help="of GRPO")
     parser.add_argument("--samples", type=int, default=500, help="to train on, of each skill")
     parser.add_argument("--tests", type=int, default=60, help="held-out prompts of each skill, and as many with five letters")
     parser.add_argument("--seed", type=int, default=0)
