@@ -135,7 +135,7 @@ def compare(family: str, shape: list[int], rounds: int, workers: int) -> str:
     ratios = [median_ratio(seconds["torch-rows"], seconds["tinyplm-rows"]),
               median_ratio(seconds["torch-joint"], seconds["tinyplm-joint"]),
               median_ratio(seconds["torch-rows"], seconds["tinyplm-joint"])]  # fmt: skip
-    peaks = f"{results['tinyplm-rows'][0]:>8.0f}{results['torch-rows'][0]:>9.0f}"
+    peaks = f" {results['tinyplm-rows'][0]:>7.0f}{results['torch-rows'][0]:>9.0f}"
     return f"{family + ' ' + str(tuple(shape)):<34}{columns}" + "".join(f"{ratio:>8.2f}" for ratio in ratios) + peaks
 
 
@@ -175,7 +175,7 @@ def main() -> None:
     print("milliseconds a step (medians); matmul peak in GFLOP/s; ratios are PyTorch's time to tinyplm's")
     print(f"{'':<34}{'rows':>9}{'':>9}{'joint':>9}{'':>9}{'ratios':>8}{'':>8}{'torch rows':>8}{'peak':>6}")
     print(f"{'family (L, D, H, T, pairs, V)':<34}" + f"{'tinyplm':>9}{'PyTorch':>9}" * 2
-          + f"{'rows':>8}{'joint':>8}{'to joint':>8}{'NumPy':>8}{'PyTorch':>9}")  # fmt: skip
+          + f"{'rows':>8}{'joint':>8}{'to joint':>9}{'NumPy':>7}{'PyTorch':>9}")  # fmt: skip
     for family in families:
         for shape in shapes:
             print(compare(family, shape, options.rounds, options.workers), flush=True)
