@@ -24,14 +24,14 @@ from .models.config import labels as label_fields
 from .models.model import Model
 from .tensor_files import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, read_json, write_folder, write_json
 from .tokenizers import Tokenizer
-from .tokenizers.files import read_settings
-from .tokenizers.folders import SENTENCEPIECE_FILES, named_tokens
+from .tokenizers import settings as tokenizer_settings
+from .tokenizers.folders import SENTENCEPIECE_FILES
 
 _PARAMETER_DTYPES = ("float32", "float64", "float16")
 GENERATION = "generation_config.json"
 # Files that are kept as they are and written back: those of a tokenizer that we cannot read, and what stands beside any.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", *SENTENCEPIECE_FILES)
-COMPANIONS = (*VOCABULARIES, "special_tokens_map.json", "tokenizer_config.json", "chat_template.jinja")
+COMPANIONS = (*VOCABULARIES, *tokenizer_settings.FILES)
 
 
 def create(model_type: str, config: Any = None, *, task: str | None = None, key: int = 0, dtype: str = "float32",
@@ -223,8 +223,9 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
                 temporary.write_bytes(content)
     if model.tokenizer is not None:
         # settings that were written back as they were stay so, unless the names of tokens were known from their class alone
-        described = model.files.keys() & {"tokenizer_config.json", "special_tokens_map.json"}
-        complete = described and named_tokens(read_settings(folder)) == model.tokenizer.named
+        described = model.files.keys() & {tokenizer_settings.CONFIG, tokenizer_settings.SPECIAL_TOKENS}
+        named = tokenizer_settings.named_tokens(tokenizer_settings.folder_settings(folder))
+        complete = described and named == model.tokenizer.named
         model.tokenizer.save(folder / "tokenizer.json" if complete else folder)
 
 

@@ -10,7 +10,6 @@ dparams = backward(dembeddings)
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -27,6 +26,7 @@ from .layers.pooling import cls_pooling, l2_normalise, max_pooling, mean_pooling
 from .models.encoder_model import EncoderModel
 from .tensor_files import read_json, write_json
 from .tokenizers.encoding import Encoding
+from .tokenizers.settings import read_settings
 
 POOLINGS: dict[str, Callable] = {"mean": mean_pooling, "cls": lambda x, *, mask: cls_pooling(x), "max": max_pooling}
 
@@ -214,7 +214,7 @@ def _template(tokenizer: Any) -> Encoding:
 
 def _longest(model: EncoderModel) -> int:
     """How many tokens a text may have: positions of the model, or fewer if its tokenizer says so."""
-    said = json.loads(model.files.get("tokenizer_config.json", b"{}")).get("model_max_length")
+    said = read_settings(model.files).get("model_max_length")
     limits = [limit for limit in (model.config.context, said) if limit is not None]
     return min([int(limit) for limit in limits], default=512)
 
@@ -286,8 +286,7 @@ def _transformer_settings(folder: Path, model: EncoderModel) -> dict[str, Any]:
         text = settings.get("modality_config", {}).get("text", _TAKEN_OF_TEXT)
         if text != _TAKEN_OF_TEXT:
             raise ValueError(f"{files[0]}: modality_config.text = {text!r:.80} is not supported")
-    config = json.loads(model.files.get("tokenizer_config.json", b"{}"))
-    _refuse(folder / "tokenizer_config.json", config, truncation_side="right")
+    _refuse(folder / "tokenizer_config.json", read_settings(model.files, str(folder)), truncation_side="right")
     return settings
 
 

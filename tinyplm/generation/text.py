@@ -42,9 +42,8 @@ class TextStream:
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text that is to go on: with what the tokenizer's template puts before it, but not the token that ends it."""
-    ids = tokenizer.encode(text, add_special_tokens=True)
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_id else ids
+    """tokenizer.prompt(text): with what its post-processor puts in front of a text, without the token that ends one."""
+    return tokenizer.prompt(text)
 
 
 def _overlap(text: str, stop: str) -> int:

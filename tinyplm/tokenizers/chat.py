@@ -9,10 +9,13 @@ The known formats are rendered here.  A template that comes with a model is a pr
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
+
+from .settings import chat_template, named_tokens, read_settings
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -22,10 +25,12 @@ class Render(Protocol):
 
 
 class Template(NamedTuple):
-    """render: messages to text.  ends: the texts, tokens of their own in most vocabularies, that end an answer."""
+    """render: messages to text.  ends: the texts, tokens of their own in most vocabularies, that end an answer (see turn_ends).
+    source: the same in Jinja, as a folder has it (None: no folder can have it)."""
 
     render: Render
     ends: tuple[str, ...]
+    source: str | None = None
 
 
 def check_messages(messages: Messages, add_generation_prompt: bool = True) -> None:
@@ -70,56 +75,71 @@ def _llama3(messages: Messages, add_generation_prompt: bool = True) -> str:
     return "<|begin_of_text|>" + said + head("assistant") * add_generation_prompt
 
 
+_ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+
+
 def _alpaca(messages: Messages, add_generation_prompt: bool = True) -> str:
     """Taori et al. 2023; the format has one instruction, later turns follow in the same way."""
     system, turns = _split_system(messages)
-    task = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
     names = {"user": "Instruction", "assistant": "Response"}
     said = "".join(f"### {names[m['role']]}:\n{m['content']}\n\n" for m in turns)
-    return f"{task if system is None else system}\n\n{said}" + "### Response:\n" * add_generation_prompt
+    return f"{_ALPACA if system is None else system}\n\n{said}" + "### Response:\n" * add_generation_prompt
 
 
 def _split_system(messages: Messages) -> tuple[str | None, Messages]:
     return (messages[0]["content"], messages[1:]) if messages[0]["role"] == "system" else (None, messages)
 
 
+_SPLIT_SYSTEM = ("{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"
+                 "{% else %}{% set system = none %}{% set turns = messages %}{% endif %}")  # fmt: skip
 TEMPLATES: dict[str, Template] = {
-    "chatml": Template(_chatml, ("<|im_end|>",)),
-    "llama2": Template(_llama2, ("</s>",)),
-    "llama3": Template(_llama3, ("<|eot_id|>",)),
-    "alpaca": Template(_alpaca, ("### Instruction:",)),
-}
+    "chatml": Template(_chatml, ("<|im_end|>",), (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")),
+    "llama2": Template(_llama2, ("</s>",), _SPLIT_SYSTEM + (
+        "{% for m in turns %}{% if m['role'] == 'assistant' %} {{ m['content'] | trim }} </s>{% else %}<s>[INST] "
+        "{% if loop.first and system is not none %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}"
+        "{{ m['content'] | trim }} [/INST]{% endif %}{% endfor %}")),
+    "llama3": Template(_llama3, ("<|eot_id|>",), (
+        "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+        "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}")),
+    "alpaca": Template(_alpaca, ("### Instruction:",), _SPLIT_SYSTEM + (
+        "{% if system is none %}" + _ALPACA + "{% else %}{{ system }}{% endif %}{{ '\n\n' }}{% for m in turns %}"
+        "### {{ 'Response' if m['role'] == 'assistant' else 'Instruction' }}:\n{{ m['content'] }}\n\n{% endfor %}"
+        "{% if add_generation_prompt %}### Response:\n{% endif %}")),
+}  # fmt: skip
 
 
-def folder_template(files: Mapping[str, bytes]) -> Template | None:
-    """The Jinja template in a model folder's files (chat_template.jinja, or in tokenizer_config.json); None if there is none.
+def folder_template(files: Mapping[str, bytes], named: Mapping[str, str] | None = None) -> Template | None:
+    """The chat template in a model folder's files (settings.py says where); None if there is none.
 
-    It is somebody's program, so it runs in jinja2's sandbox.  ValueError when jinja2 is not installed.
+    named: the texts of bos_token, eos_token ... for the template, as in Tokenizer.named; by default those of the files.
+    A known format is rendered here.  Any other template is somebody's program, so it runs in jinja2's sandbox; ValueError when
+    jinja2 is not installed.
     """
-    try:
-        settings = json.loads(files.get("tokenizer_config.json", b"{}"))
-    except ValueError as error:
-        raise ValueError(f"tokenizer_config.json: not valid JSON ({error})") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"tokenizer_config.json: expected an object, got {settings!r:.80}")
-    source = settings.get("chat_template")
-    if "chat_template.jinja" in files:
-        try:
-            source = files["chat_template.jinja"].decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"chat_template.jinja: not UTF-8 ({error})") from None
-    if isinstance(source, list):  # several, by name
-        named = {t.get("name"): t.get("template") for t in source if isinstance(t, dict)}
-        if named and "default" not in named:
-            raise ValueError(f"tokenizer_config.json: no chat_template is named default, only {', '.join(map(repr, named))}")
-        source = named.get("default", source)
+    source = chat_template(files)
+    tokens = dict(named_tokens(read_settings(files)) if named is None else named)
     if source is None:
         return None
-    if not isinstance(source, str):
-        raise ValueError(f"tokenizer_config.json: chat_template must be a text, or a list of them with names, got {source!r:.80}")
-    tokens = {name: value.get("content", "") if isinstance(value, dict) else value
-              for name, value in settings.items() if name.endswith("_token") and isinstance(value, (str, dict))}  # fmt: skip
-    return Template(_jinja(source, tokens), tuple(tokens[name] for name in ("eos_token",) if name in tokens))
+    known = next((template for template in TEMPLATES.values() if template.source == source), None)
+    return known or Template(_jinja(source, tokens), tuple(tokens[name] for name in ("eos_token",) if name in tokens), source)
+
+
+def turn_ends(tokenizer: Any, template: Template) -> list[int]:
+    """The ids of the tokens that end an answer: of template.ends those that the vocabulary has; and of a folder's template also
+    the special token that it writes behind an answer, since many end a turn with another token than a text."""
+    ids = {tokenizer.token_to_id(end) for end in template.ends} - {None}
+    if template.source is not None and template not in TEMPLATES.values():
+        answer = "tinyplm"  # stands nowhere else in the text
+        try:
+            text = template.render([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}], False)
+        except ValueError:  # it refuses this conversation
+            return sorted(ids)
+        _, found, behind = text.rpartition(answer)
+        special = (id for id in tokenizer.encode(behind, allow_special=True) if found and tokenizer.is_special(id))
+        ids.update(itertools.islice(special, 1))
+    return sorted(ids)
 
 
 def _jinja(source: str, tokens: dict[str, str]) -> Render:

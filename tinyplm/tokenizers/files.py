@@ -3,7 +3,7 @@
 tokenizer.json                              everything (json_file.py), read and written
 tokenizer.model, spiece.model ...           SentencePiece (sentencepiece.py), read
 vocab.json with merges.txt, vocab.txt       vocabularies only; the rest is known from the class (folders.py), read
-tokenizer_config.json, special_tokens_map.json   which token is bos_token, eos_token ..., read and written
+tokenizer_config.json, special_tokens_map.json   which token is bos_token, eos_token ... (settings.py), read and written
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..files import replaced
-from .folders import from_vocabularies, named_tokens, sentencepiece_parts
+from .folders import from_vocabularies, sentencepiece_parts
 from .json_file import from_json, load_json, to_json
+from .settings import CONFIG, SPECIAL_TOKENS, folder_files, folder_settings, named_tokens, read_object
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -25,28 +26,12 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         if path.suffix == ".model":
             return sentencepiece_parts(path)
         return from_json(load_json(path), str(path))
-    settings = read_settings(path)
+    settings = folder_settings(path)
     if (path / "tokenizer.json").exists():
         parts = from_json(load_json(path / "tokenizer.json"), str(path / "tokenizer.json"))
     else:
         parts = from_vocabularies(path, settings)
     return parts | {"named": parts.get("named", {}) | named_tokens(settings)}
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json, with what special_tokens_map.json adds to it; empty without these files."""
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        settings |= {key: value for key, value in _object(folder / name).items() if value is not None}
-    return settings
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty without the file."""
-    content = load_json(path) if path.exists() else {}
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: an object is expected, got {content!r:.60}")
-    return content
 
 
 def write(tokenizer: Any, path: str | os.PathLike) -> None:
@@ -58,9 +43,9 @@ def write(tokenizer: Any, path: str | os.PathLike) -> None:
     path = Path(path)
     if not path.is_dir():
         return _write_json(to_json(tokenizer), path)
-    config, roles = path / "tokenizer_config.json", path / "special_tokens_map.json"
-    content = to_json(tokenizer)
-    kept = {key: value for key, value in _object(config).items() if not _of_the_tokenizer(key, value)}
+    config, roles = path / CONFIG, path / SPECIAL_TOKENS
+    content, settings = to_json(tokenizer), read_object(folder_files(path), CONFIG, str(path))
+    kept = {key: value for key, value in settings.items() if not _of_the_tokenizer(key, value)}
     _write_json(content, path / "tokenizer.json")
     if tokenizer.named or config.exists():
         _write_json({"tokenizer_class": "PreTrainedTokenizerFast"} | kept | tokenizer.named, config)

@@ -18,19 +18,19 @@ from .bpe_model import BPE
 from .json_file import load_json
 from .patterns import QWEN2_PATTERN
 from .sentencepiece import read_model
+from .settings import Settings, named_tokens, text_of_token
 from .templates import ByteLevel, RobertaProcessing, TemplateProcessing
 from .unigram import Unigram
 from .vocabulary import MAX_SYMBOLS
 from .wordpiece import WordPiece
 
-Settings = Mapping[str, Any]
 Parts = dict[str, Any]
 
 SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
 
 
 def from_vocabularies(folder: Path, settings: Settings) -> Parts:
-    """The arguments of Tokenizer.  settings: tokenizer_config.json with special_tokens_map.json.
+    """The arguments of Tokenizer.  settings: of settings.py.
 
     FileNotFoundError without a vocabulary, ValueError for a class that is not supported.
     """
@@ -241,20 +241,6 @@ _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
     "AlbertTokenizer": _albert,
     "XLNetTokenizer": _xlnet,
 }
-
-
-def text_of_token(token: Any) -> str | None:
-    """A token of the settings: its text, or an object with its text and flags; None for anything else."""
-    content = token.get("content") if isinstance(token, Mapping) else token
-    return content if isinstance(content, str) else None
-
-
-def named_tokens(settings: Settings) -> dict[str, str]:
-    """{"eos_token": "</s>", ...}; other keys that end so (add_bos_token, num_image_token) have no text."""
-    named = {key: value for key, value in settings.items() if key.endswith("_token")}
-    if isinstance(more := settings.get("extra_special_tokens"), Mapping):
-        named |= more
-    return {key: text for key, value in named.items() if (text := text_of_token(value))}
 
 
 def _flag(settings: Settings, name: str, default: bool = False) -> bool:

@@ -18,7 +18,7 @@ from operator import index
 from typing import Any
 
 from ..random import fold
-from . import files, pipeline
+from . import continuation, files, pipeline
 from .added import AddedToken, AddedTokens
 from .bytelevel import chars_to_bytes, check_encodable
 from .component import Component
@@ -146,17 +146,8 @@ class Tokenizer:
     @property
     def parts(self) -> dict[str, Any]:
         """The arguments it was made of: Tokenizer(**tokenizer.parts | {"normalizer": NFC()}) has another normalizer."""
-        names = (
-            "model",
-            "normalizer",
-            "pre_tokenizer",
-            "post_processor",
-            "decoder",
-            "added_tokens",
-            "truncation",
-            "padding",
-            "named",
-        )
+        names = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens", "truncation", "padding",
+                 "named")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     # ---- text to ids
@@ -168,6 +159,29 @@ class Tokenizer:
         """
         ids = self._encode(text, allow_special, self._caches[bool(allow_special)].__getitem__)
         return self._processor.ids(ids) if add_special_tokens else ids
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids of a text that is to be continued: as encode(text, add_special_tokens=True), but without the end: what the
+        post-processor puts in front of a single text, and the text.  Training and generation both begin with these."""
+        around = self._processor.ids([-1])  # -1 stands for the text
+        return [*around[: around.index(-1) if -1 in around else 0], *self.encode(text)]
+
+    def continuations(self, prompt: str, answers: Iterable[str]) -> tuple[list[int], list[list[int]]]:
+        """(ids of the prompt, ids of each answer): together those of the whole text, self.prompt(prompt + answer).
+
+        The prompt's ids are the longest beginning that self.prompt(prompt) and all the whole texts share, so a token that
+        reaches over the border belongs to the answer, and all answers count the same text.  Only there does generation from
+        `prompt` begin with other ids than training: end a prompt where a token ends, best in front of a space ("A:", " 4").
+        ValueError if the prompt's first token reaches into an answer.
+        """
+        return continuation.continuations(self, prompt, answers)
+
+    def continue_ids(self, ids: Sequence[int], text: str, allow_special: bool = False) -> list[int]:
+        """The ids that `text` adds to ids that stay as they are, because a model has read or written them.
+
+        decode(ids + new) == decode(ids) + text wherever the tokenizer can express it: no space is put in front.
+        """
+        return continuation.continue_ids(self, ids, text, allow_special)
 
     def sample(self, text: str, key: int, *, alpha: float = 0.1, allow_special: bool = False) -> list[int]:
         """The ids of a random segmentation: x with probability in proportion to P(x)^alpha, word by word.
@@ -264,8 +278,13 @@ class Tokenizer:
             raise ValueError("the tokens of this tokenizer are not bytes: its decoder is not ByteLevel")
         return b"".join(map(self._bytes.__getitem__, self._checked(ids)))
 
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of the tokens, without special ones if `skip_special`. U+FFFD for what is not UTF-8."""
+    def decode(self, ids: Iterable[int], skip_special: bool = False, after: Sequence[int] = ()) -> str:
+        """The text of the tokens, without special ones if `skip_special`. U+FFFD for what is not UTF-8.
+
+        after: ids that went before, a prompt: what comes back is the text that `ids` add to theirs, with the space of a first word.
+        """
+        if len(after) and self._bytes is None:
+            return self.decode([*after, *ids], skip_special)[len(self.decode(after, skip_special)) :]
         ids = self._checked(ids)
         if skip_special:
             ids = [i for i in ids if i not in self._special]

@@ -104,8 +104,14 @@ class Cloze:
         return tokenizer.encode(before + tokenizer.id_to_token(mask) + after, allow_special=True, add_special_tokens=True)
 
     def _single(self, tokenizer: Any, word: str) -> int:
-        pieces = tokenizer.encode(word)
-        if len(pieces) != 1:
+        """The token of a word in the gap: as it stands behind the template's text, with a space where the template or the word
+        has one (a mask may take the space before it along, and then the word's token has it)."""
+        before = self.template.split(MASK)[0]
+        before = fill(before, dict.fromkeys(fields(before), "x"))
+        spaced = bool(before) and before[-1].isspace() or word[:1].isspace()
+        before = before.rstrip()
+        start, (pieces,) = tokenizer.continuations(before, [" " * spaced + word.strip()])
+        if len(pieces) != 1 or start != tokenizer.prompt(before):
             names = [tokenizer.id_to_token(i) for i in pieces]
             raise ValueError(f"cloze: the word {word!r} is {len(pieces)} tokens, {names}: a gap has room for one")
         return pieces[0]
@@ -126,16 +132,18 @@ class Prefix:
         fields(self.template)
 
     def sequences(self, tokenizer: Any, sample: Mapping[str, Any]) -> list[TokenSequence]:
-        """The sample's text with each word behind it; only the word counts."""
-        prompt = tokenizer.encode(fill(self.template, sample, "sample"))
-        return [answered(prompt, tokenizer.encode(word)) for some in self.verbaliser.lists for word in some]
+        """The sample's text with each word behind it; only the word counts.  The ids are those of Tokenizer.continuations: the
+        prompt's are the same for all words, <s> in front of them where the tokenizer puts it."""
+        words = [word for some in self.verbaliser.lists for word in some]
+        prompt, found = tokenizer.continuations(fill(self.template, sample, "sample"), words)
+        return [answered(prompt, ids) for ids in found]
 
     def sequence(self, tokenizer: Any, sample: Mapping[str, Any], label: str) -> TokenSequence:
         """The sample's text with the first word of its label, to train a soft prompt, or a model, on."""
         if label not in self.verbaliser.labels:
             raise ValueError(f"unknown label {label!r}; expected one of {', '.join(self.verbaliser.labels)}")
-        word = self.verbaliser.lists[self.verbaliser.labels.index(label)][0]
-        return answered(tokenizer.encode(fill(self.template, sample, "sample")), tokenizer.encode(word))
+        first = sum(map(len, self.verbaliser.lists[: self.verbaliser.labels.index(label)]))
+        return self.sequences(tokenizer, sample)[first]
 
     def word_scores(self, model: Model, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> np.ndarray:
         """(N, words): log p of each word as a whole, by a decoder (or one behind a soft prompt)."""

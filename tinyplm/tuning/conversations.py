@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..tokenizers.chat import Messages, Template, check_messages, encode
+from ..tokenizers.chat import Messages, Template, check_messages, encode, turn_ends
+from ..tokenizers.settings import CHAT_TEMPLATE
 from .pairs import Pair
 from .sequences import Sequence as TokenSequence
 from .sequences import answered
@@ -39,7 +40,7 @@ def conversation(tokenizer: Any, template: Template, messages: Messages) -> Toke
         raise ValueError("the conversation has no turn of the assistant, so that nothing could be learned")
     encode(tokenizer, template, messages, False)  # refuses messages that would forge a turn
     text = template.render(messages, False)
-    ends = {tokenizer.token_to_id(end) for end in template.ends} - {None}
+    ends = set(turn_ends(tokenizer, template))
     spans = []
     for n in turns:
         if not messages[n]["content"].strip():
@@ -69,7 +70,8 @@ def conversation(tokenizer: Any, template: Template, messages: Messages) -> Toke
 def _encoded(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
     """The ids of a text, and of each span of characters the tokens [first, last).
 
-    Where a token reaches over an edge of a span, the pieces are encoded apart: the model has to go on from the prompt's tokens.
+    Where a token reaches over an edge of a span, the pieces are encoded apart: a chat has the model continue from exactly the
+    prompt's tokens.
     """
     whole = tokenizer.encode(text, allow_special=True)
     edges = [edge for span in spans for edge in span]
@@ -83,11 +85,10 @@ def _encoded(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]) -> tup
         return whole, list(zip(places[::2], places[1::2]))
     ids: list[int] = []
     places, begin = [], 0
-    for edge in edges:
-        ids += tokenizer.encode(text[begin:edge], allow_special=True)
+    for edge in (*edges, len(text)):
+        ids += tokenizer.continue_ids(ids, text[begin:edge], allow_special=True)
         places.append(len(ids))
         begin = edge
-    ids += tokenizer.encode(text[begin:], allow_special=True)
     if tokenizer.decode(ids) != tokenizer.decode(whole):
         raise ValueError("the answer's first token reaches into the prompt, and this tokenizer cannot encode them apart")
     return ids, list(zip(places[::2], places[1::2]))
@@ -119,20 +120,31 @@ def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Enc
 
 
 def plain(tokenizer: Any, prompt: str, answer: str, *, end_id: int | None = None) -> TokenSequence:
-    """A prompt and its answer without a chat format, encoded apart and with end_id behind them (by default the end of a text)."""
-    end_id = tokenizer.eos_id if end_id is None else end_id
-    ids = tokenizer.encode(answer)
-    if not prompt or not ids:
-        raise ValueError(f"expected a prompt and an answer, got {prompt!r:.40} and {answer!r:.40}")
-    return answered(tokenizer.encode(prompt), ids if end_id is None else [*ids, end_id])
+    """A prompt and its answer as one text without a chat format, with end_id behind it (by default the end of a text).
+
+    The ids are those of Tokenizer.continuations; what the tokenizer puts in front of a text (<s>) stands there, as in generation.
+    """
+    (sequence,) = _plain(tokenizer, prompt, [answer], end_id)
+    return sequence
+
+
+def _plain(tokenizer: Any, prompt: str, answers: Sequence[str], end_id: int | None = None) -> list[TokenSequence]:
+    """Several answers behind the same ids of the prompt."""
+    end = [i for i in (tokenizer.eos_id if end_id is None else end_id,) if i is not None]
+    start, found = tokenizer.continuations(prompt, answers)
+    for answer, ids in zip(answers, found):
+        if not prompt or not answer or not ids:
+            raise ValueError(f"expected a prompt and an answer, got {prompt!r:.40} and {answer!r:.40}")
+    return [answered(start, [*ids, *end]) for ids in found]
 
 
 def prompt_ids(tokenizer: Any, template: Template | None, prompt: str | Messages) -> list[int]:
-    """The ids to answer to: of a text as it is without a template, else of a chat; a text is then the user's message."""
+    """The ids to answer to: without a template those of a text that is continued (Tokenizer.prompt, so <s> stands in front where
+    generation has it); else those of a chat, and a text is the user's message."""
     if template is None:
         if not isinstance(prompt, str):
             raise ValueError("a prompt of messages needs a chat template")
-        return tokenizer.encode(prompt)
+        return tokenizer.prompt(prompt)
     return encode(tokenizer, template, [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
 
 
@@ -142,7 +154,7 @@ def preference(tokenizer: Any, template: Template | None, record: Mapping[str, A
     if template is None:
         if not isinstance(prompt, str):
             raise ValueError("a prompt of messages needs a chat template")
-        return tuple(plain(tokenizer, prompt, record[name]) for name in ("chosen", "rejected"))
+        return tuple(_plain(tokenizer, prompt, [record["chosen"], record["rejected"]]))
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     sides = [conversation(tokenizer, template, [*messages, {"role": "assistant", "content": record[name]}])
              for name in ("chosen", "rejected")]  # fmt: skip
@@ -153,6 +165,21 @@ def preference(tokenizer: Any, template: Template | None, record: Mapping[str, A
 def preferences(tokenizer: Any, template: Template | None, records: Sequence[Mapping[str, Any]]) -> list[Pair]:
     """`preference` of many; an error names the record."""
     return [_named(n, lambda r=record: preference(tokenizer, template, r)) for n, record in enumerate(records)]
+
+
+def set_chat_format(model: Any, template: Template) -> None:
+    """Make the model one that chats in this format: its folder then has the template, and generation stops where a turn ends.
+
+    chat_template.jinja is the template's source; the end ids of generation_config.json are the tokens that end a turn, beside
+    those that end a text.  tinyplm.generate, examples/chat.py and transformers read both.  ValueError for a template without a
+    source, and for a model without a tokenizer.
+    """
+    if template.source is None:
+        raise ValueError("template: expected one with a source in Jinja, which the folder is to have, got one without")
+    ends = sorted(model.end_ids().union(turn_ends(model.text_tokenizer(), template)))
+    model.files = {**model.files, CHAT_TEMPLATE: template.source.encode()}
+    if ends:
+        model.generation = {**model.generation, "eos_token_id": ends if len(ends) > 1 else ends[0]}
 
 
 def _named(number: int, make: Any) -> Any:

@@ -46,9 +46,10 @@ class Rollouts:
         return arrays(self.sequences())
 
     def texts(self, tokenizer: Any, stop_ids: Iterable[int] = ()) -> list[str]:
-        """The answers as texts, without the token that ended them."""
+        """The answers as texts, what they add to their prompts, without the token that ended them."""
         stops = set(stop_ids)
-        return [tokenizer.decode([i for i in answer if i not in stops]) for answer in self.answers]
+        return [tokenizer.decode([i for i in answer if i not in stops], after=prompt)
+                for prompt, answer in zip(self.prompts, self.answers)]  # fmt: skip
 
 
 def rollouts(model: Model, prompts: SequenceOf[SequenceOf[int]], *, max_new_tokens: int, samples: int = 1,

@@ -13,7 +13,8 @@ def text_reward(rule: Rule, tokenizer: Any, stop_ids: Iterable[int] | None = Non
     """reward(prompts, answers) of token ids, for `grpo`, from a rule on the texts of one prompt and one answer.
 
     finished: whether the answer ended with one of stop_ids (by default the tokenizer's end), which is no part of its text; else
-    it was cut.  Special tokens are no part of the prompt's text; in an answer they stand as they are.
+    it was cut.  The answer's text is what it adds to the prompt's, so a first word has its space: " 4" behind "2+2 =".  Special
+    tokens are no part of the prompt's text; in an answer they stand as they are.
     """
     if stop_ids is None:
         if tokenizer.eos_id is None:
@@ -25,7 +26,7 @@ def text_reward(rule: Rule, tokenizer: Any, stop_ids: Iterable[int] | None = Non
         given = []
         for prompt, answer in zip(prompts, answers):
             finished = bool(answer) and answer[-1] in stops
-            text = tokenizer.decode(answer[:-1] if finished else answer)
+            text = tokenizer.decode(answer[:-1] if finished else answer, after=prompt)
             given.append(rule(tokenizer.decode(prompt, skip_special=True), text, finished))
         return given
 
