@@ -20,8 +20,7 @@ import tinyplm
 from tinyplm.backend import keep_freed_memory
 from tinyplm.generation.generate import Memory, stream
 from tinyplm.generation.sampling import Sampling
-from tinyplm.generation.text import prompt_ids
-from tinyplm.tokenizers.chat import TEMPLATES, Template, encode, folder_template
+from tinyplm.tokenizers.chat import TEMPLATES, Template, encode, folder_template, turn_ends
 
 KEYS = "/new begins anew, /exit or Ctrl-D ends, Ctrl-C breaks an answer off"
 
@@ -34,8 +33,8 @@ class Chat:
         self.system = [] if system is None else [{"role": "system", "content": system}]
         self.messages: list[dict] = []  # with their answers
         self.asked: list[dict] = []  # the same with a message that has none yet
-        ids = {self.tokenizer.token_to_id(end) for end in template.ends} - {None}
-        self.stop_ids = model.end_ids() | ids
+        self.ids: list[int] = []  # of what was asked
+        self.stop_ids = model.end_ids().union(turn_ends(self.tokenizer, template))
         self.stop_strings = [end for end in template.ends if self.tokenizer.token_to_id(end) is None]
 
     def prompt(self, said: str) -> list[int]:
@@ -46,11 +45,11 @@ class Chat:
             messages = messages[2:]
             ids = encode(self.tokenizer, self.template, [*self.system, *messages])
             print("(the oldest turn is forgotten: the context is full)", file=sys.stderr)
-        self.asked = messages
+        self.asked, self.ids = messages, ids
         return ids
 
     def answered(self, ids: list[int]) -> None:
-        answer = self.tokenizer.decode([i for i in ids if i not in self.stop_ids], skip_special=True)
+        answer = self.tokenizer.decode([i for i in ids if i not in self.stop_ids], skip_special=True, after=self.ids)
         for end in self.stop_strings:
             answer = answer.split(end)[0]
         # what the model spelled out letter by letter must not become a special token when it is read again
@@ -69,7 +68,7 @@ class Text:
         self.asked: list[int] = []
 
     def prompt(self, said: str) -> list[int]:
-        self.asked = self.ids + self.tokenizer.encode(said) if self.ids else prompt_ids(self.tokenizer, said)
+        self.asked = self.ids + self.tokenizer.continue_ids(self.ids, said) if self.ids else self.tokenizer.prompt(said)
         if len(self.asked) > self.room:
             self.asked = self.asked[-(self.room // 2 + 1) :]
             print("(the beginning is forgotten: the context is full)", file=sys.stderr)
@@ -121,7 +120,9 @@ def main() -> None:
         options.tokens = max(1, min(256, context // 2))
     if not 1 <= options.tokens < context:
         raise ValueError(f"--tokens must be from 1 to {context - 1}, since the context has {context}, got {options.tokens}")
-    template = TEMPLATES.get(options.template) or (None if options.template == "none" else folder_template(model.files))
+    template = TEMPLATES.get(options.template)
+    if options.template is None:
+        template = folder_template(model.files, model.tokenizer.named)
     if template is None and options.system is not None:
         raise ValueError("--system needs a chat template, and the folder has none: name one with --template")
     room = context - options.tokens

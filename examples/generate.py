@@ -15,7 +15,6 @@ from pathlib import Path
 import tinyplm
 from tinyplm.backend import keep_freed_memory
 from tinyplm.generation.generate import Continuation, stream
-from tinyplm.generation.text import prompt_ids
 from tinyplm.training import incremental
 from tinyplm.training.checkpoint import find
 
@@ -70,7 +69,7 @@ def main() -> None:
     keep_freed_memory()
     model = load(options)
     tokenizer = model.text_tokenizer()
-    prompts = [prompt_ids(tokenizer, prompt) for prompt in options.prompt]
+    prompts = [tokenizer.prompt(prompt) for prompt in options.prompt]
     begin = tokenizer.eos_id  # ends a document, so it also begins one
     if [] in prompts and begin is None:
         raise ValueError(f"{options.folder}: the tokenizer has no token to begin a document with, so --prompt is needed")

@@ -188,9 +188,9 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
 
     def show(name: str, model: Model) -> None:
         found[name] = measured(model, pairs, options.workers)
-        (_, answer, _), *_ = answers_to(model, [prompt_ids(model, (348, 275))], temperature=0, workers=1)
+        (prompt, answer, _), *_ = answers_to(model, [prompt_ids(model, (348, 275))], temperature=0, workers=1)
         print(f"{time.perf_counter() - begin:4.0f} s  {row(name, found[name])}    "
-              f"348+275={model.tokenizer.decode(answer, skip_special=True)}", flush=True)  # fmt: skip
+              f"348+275={model.tokenizer.decode(answer, skip_special=True, after=prompt)}", flush=True)  # fmt: skip
 
     print(f"\nseed {seed}: {len(numbers)} numbers to train on, tested on {len(pairs)} pairs of {len(kept)} others")
     print(f"        {heading()}")
@@ -199,7 +199,8 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
     show(ROWS[1], reinforced(base, numbers, seed, options, out / "grpo-from-base"))
     examples = drawn_pairs(numbers, options.cold_examples, random.fold(random.key(seed), 5))
     end = base.tokenizer.eos_id
-    answers = [(prompt_ids(base, p), [*base.tokenizer.encode(f"{sum(p):04}"), end]) for p in examples]
+    asked = [prompt_ids(base, p) for p in examples]
+    answers = [(ids, [*base.tokenizer.continue_ids(ids, f"{sum(p):04}"), end]) for ids, p in zip(asked, examples)]
     cold = fine_tuned(base, answers, options.cold_steps, 32, 3e-4, seed, options, out / "cold-start")
     show(ROWS[2], cold)
     teacher = reinforced(cold, numbers, seed, options, out / "grpo-from-cold-start")

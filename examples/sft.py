@@ -1,7 +1,7 @@
 """Supervised fine-tuning: a small language model learns to do what it is told.
 
     python examples/sft.py                                     # a few minutes on two cores
-    python examples/chat.py out-sft/final --template chatml    # talk to it afterwards: "Reverse: c a d"
+    python examples/chat.py out-sft/final                      # talk to it afterwards: "Reverse: c a d"
     python examples/sft.py --model my-model --data my.jsonl --kind conversation --out mine
 
 A LLaMA is pretrained for a minute on the documentation that every Python carries, and then tuned on conversations in ChatML of
@@ -27,7 +27,7 @@ from tinyplm.data.corpus import default_corpus
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers.chat import folder_template
 from tinyplm.training.log import read
-from tinyplm.tuning.conversations import conversations, prompt_ids, shortened
+from tinyplm.tuning.conversations import conversations, prompt_ids, set_chat_format, shortened
 from tinyplm.tuning.instructions import instruction_messages
 from tinyplm.tuning.records import read_records
 from tinyplm.tuning.sequences import Sequence
@@ -51,11 +51,12 @@ def sentences(count: int, seed: int) -> list[dict]:
 
 
 def own_data(model: CausalModel, options: argparse.Namespace) -> list[Sequence]:
-    """The user's file, in the model's own chat format if it has one, else in ChatML."""
+    """The user's file, in the chat format of the model."""
     records = read_records(options.data, options.kind)
     if options.kind == "instruction":
         records = [{"messages": instruction_messages(record)} for record in records]
-    found = conversations(model.text_tokenizer(), folder_template(model.files) or CHAT, records, max_length=model.config.context)
+    template = folder_template(model.files, model.tokenizer.named)
+    found = conversations(model.tokenizer, template, records, max_length=model.config.context)
     print(f"data       {len(found.sequences)} conversations; {found.cut} were cut to the context, {found.dropped} left out")
     return found.sequences
 
@@ -83,6 +84,8 @@ def main() -> None:
                            evaluate_every=max(1, options.steps // 4))  # fmt: skip
     if options.model:
         model = tinyplm.load(options.model)
+        named = model.text_tokenizer().named
+        set_chat_format(model, (folder_template(model.files, named) if options.data else None) or CHAT)
     else:
         model, _ = skills.base_model(steps=options.base_steps, workers=options.workers, seed=options.seed)
     print(f"model      {model}")
@@ -126,7 +129,7 @@ def main() -> None:
     drawn = skills.draw(Path(options.out) / "sft.png", [losses, bars] if tests else [losses])
     print(f"\nplot       {Path(options.out) / 'sft.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
     print(f"model      {Path(options.out) / 'final'}")
-    print(f"talk       python examples/chat.py {Path(options.out) / 'final'} --template chatml")
+    print(f"talk       python examples/chat.py {Path(options.out) / 'final'}")
 
 
 def arguments() -> argparse.Namespace:

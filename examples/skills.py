@@ -24,16 +24,13 @@ from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat import TEMPLATES
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-from tinyplm.tuning.conversations import conversation, prompt_ids
+from tinyplm.tuning.conversations import conversation, prompt_ids, set_chat_format
 from tinyplm.tuning.instructions import Task
 from tinyplm.tuning.rollouts import rollouts
 from tinyplm.tuning.sequences import Sequence
 
 CHAT = TEMPLATES["chatml"]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# what transformers and examples/chat.py read from a folder
-TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")  # fmt: skip
 
 TASKS = {
     "copy": Task("copy", ["Copy: {items}", "Say {items}", "Repeat these letters: {items}"], "{answer}"),
@@ -93,7 +90,7 @@ def base_model(*, steps: int, workers: int, layers: int = 4, width: int = 128, v
                           eos_token_id=0)  # fmt: skip
     model = tinyplm.create("llama", config, key=seed)
     model.tokenizer = tokenizer
-    model.files["chat_template.jinja"] = TEMPLATE.encode()
+    set_chat_format(model, CHAT)
     settings = Settings(steps=steps, batch_size=16, sequence_length=context, learning_rate=3e-3, warmup=min(50, steps // 4),
                         workers=workers, evaluate_every=steps, save_every=steps, seed=seed)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +114,7 @@ def prompts(model: CausalModel, some: list[Sample], *, seed: int = 0) -> list[li
 
 def stop_ids(model: CausalModel) -> list[int]:
     """The tokens that end an answer."""
-    return [model.tokenizer.eos_id, model.tokenizer.token_to_id("<|im_end|>")]
+    return sorted(model.end_ids())
 
 
 def answers(model: CausalModel, asked: list[list[int]], *, max_new_tokens: int = 16, workers: int = 1, **sampling) -> list[str]:

@@ -8,7 +8,7 @@
     4 grpo          a rule's reward, 1 for exactly the right answer and 0 else, half of the problems with longer rows of letters
 
 After each stage the same held-out prompts are asked again.  Each stage's folder loads in tinyplm and transformers, and
-`python examples/chat.py out-path/4-grpo --template chatml` talks to the last one.  Fine-tuning costs some of what pretraining
+`python examples/chat.py out-path/4-grpo` talks to the last one.  Fine-tuning costs some of what pretraining
 taught: the loss on text says how much.
 """
 

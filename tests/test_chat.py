@@ -161,9 +161,9 @@ def test_what_else_templates_of_the_hub_use():
     ("files", "message"),
     [
         ({"tokenizer_config.json": b"[]"}, r"tokenizer_config.json: expected an object, got \[\]"),
-        (config(5), "chat_template must be a text, or a list of them with names, got 5"),
-        (config(["x"]), "chat_template must be a text"),
-        (config([{"name": "rag", "template": "x"}]), "tokenizer_config.json: no chat_template is named default, only 'rag'"),
+        (config(5), "chat_template: expected a text, or a list of texts with names, got 5"),
+        (config(["x"]), "chat_template: expected a text"),
+        (config([{"name": "rag", "template": "x"}]), r"tokenizer_config.json: chat_template: expected one that is named default, got \['rag'\]"),
         (config("{{ 1 / 0 }}"), "refuses these messages: division by zero"),
         (config("{{ messages[0].content + 1 }}"), "refuses these messages: can only concatenate"),
         ({"chat_template.jinja": b"\xff"}, "chat_template.jinja: not UTF-8"),

@@ -60,7 +60,7 @@ def test_rollouts_depend_on_the_seed_and_not_on_the_threads():
 
 def test_texts_leave_out_what_ended_them():
     class Letters:
-        def decode(self, ids):
+        def decode(self, ids, after):
             return "".join(chr(97 + i) for i in ids)
 
     drawn = Rollouts([[1], [1]], [[2, 3, 0], [4, 4, 4]], [True, False], 2)

@@ -256,7 +256,7 @@ WRONG = {
     "AddedToken must say 'content'": ({"added_tokens_decoder": {"8": {}}}, {"vocab_txt": VOCAB}),
     "hole: no token has id 8": ({"added_tokens_decoder": {"9": {"content": "x"}}}, {"vocab_txt": VOCAB}),
     "id 5 is given to both 'hello' and 'x'": ({"added_tokens_decoder": {"5": {"content": "x"}}}, {"vocab_txt": VOCAB}),
-    "tokenizer_config.json: an object is expected, got \\[\\]": ([], {"vocab_txt": VOCAB}),
+    "tokenizer_config.json: expected an object, got \\[\\]": ([], {"vocab_txt": VOCAB}),
     "vocab.json: not a valid JSON file: the key 'a' occurs twice": ({}, {"vocab_json": '{"a":0,"a":1}', "merges_txt": ""}),
     "vocab.json: not a valid JSON file": ({}, {"vocab_json": "[" * 100_000, "merges_txt": ""}),
     "vocab.json: an object of tokens and ids is expected": ({}, {"vocab_json": "[]", "merges_txt": ""}),
@@ -298,7 +298,7 @@ def test_tokens_of_the_settings(tmp_path):
         "mask_token": None,
         "num_image_token": 256,
     }
-    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": "?", "bos_token": "[CLS]"}))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "[CLS]"}))
     (tmp_path / "added_tokens.json").write_text(json.dumps({"[B]": 9, "plain": 8}))
     tokenizer = Tokenizer.load(folder(tmp_path, config, vocab_txt=VOCAB))
     assert [tokenizer.id_to_token(id) for id in range(8, tokenizer.vocab_size)] == ["plain", "[B]", "<p>", "<image>", "[A]"]
@@ -359,7 +359,7 @@ def test_saved_over_a_folder_the_rest_of_its_settings_stays(trained, tmp_path):
 
 def test_a_folder_with_broken_settings_is_left_alone(trained, tmp_path):
     folder(tmp_path, []), (tmp_path / "tokenizer.json").write_text("old")
-    with pytest.raises(ValueError, match=r"tokenizer_config\.json: an object is expected"):
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json: expected an object"):
         trained.save(tmp_path)
     assert (tmp_path / "tokenizer.json").read_text() == "old"
 

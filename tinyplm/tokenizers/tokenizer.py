@@ -281,7 +281,7 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = False, after: Sequence[int] = ()) -> str:
         """The text of the tokens, without special ones if `skip_special`. U+FFFD for what is not UTF-8.
 
-        after: ids that went before, a prompt: what comes back is the text that `ids` add to theirs, with the space of a first word.
+        after: the ids before, a prompt: the result is the text that `ids` add to theirs, where a first word keeps its space.
         """
         if len(after) and self._bytes is None:
             return self.decode([*after, *ids], skip_special)[len(self.decode(after, skip_special)) :]
