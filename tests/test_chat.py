@@ -16,7 +16,8 @@ import tinyplm
 from tests.families import tiny
 from tinyplm.generation.generate import Memory
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.chat import TEMPLATES, check_messages, encode, folder_template
+from tinyplm.tokenizers.chat import TEMPLATES, Template, check_messages, encode, folder_template, turn_ends
+from tinyplm.tuning.conversations import conversation, set_chat_format
 
 ROOT = Path(__file__).parents[1]
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -130,6 +131,62 @@ def test_the_folders_template():
     assert folder_template({}) is None and folder_template(config(None)) is None
 
 
+def test_tokens_that_only_the_map_names():
+    pytest.importorskip("jinja2")
+    special = {"special_tokens_map.json": json.dumps({"bos_token": "<s>", "eos_token": {"content": "</s>"}}).encode()}
+    for files in (config(JINJA) | special, config(JINJA, eos_token="<e>") | special):
+        template = folder_template(files)
+        assert template.render(TALK[1:2]) == "<s>[user]Hi 你好</s>[assistant]" and template.ends == ("</s>",)
+    complete = folder_template(config(JINJA, eos_token="<e>", added_tokens_decoder={}) | special)
+    assert complete.render(TALK[1:2]) == "[user]Hi 你好<e>[assistant]" and complete.ends == ("<e>",)
+    own = folder_template(config(JINJA, eos_token="<e>"), {"bos_token": "<b>"})  # a tokenizer that knows its names from its class
+    assert own.render(TALK[1:2]) == "<b>[user]Hi 你好[assistant]" and own.ends == ()
+
+
+def test_what_ends_a_turn():
+    """Of a folder's template also the special token behind an answer, whatever ends a text."""
+    pytest.importorskip("jinja2")
+    tokenizer = Tokenizer.train(["user system assistant hi"], 270, (*SPECIAL, "<e>"))
+    text, start, end, other = (tokenizer.token_to_id(token) for token in (*SPECIAL, "<e>"))
+    for source, expected in (
+        ("{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}", [text, end]),
+        ("{% for m in messages %}<|im_start|>{{ m.content }}.{{ eos_token }}<|im_end|>{% endfor %}", [text]),
+        ("{% for m in messages %}{{ m.content }}\n{% endfor %}", [text]),
+        ("{% for m in messages %}{{ m.content | upper }}<e>{% endfor %}", [text]),
+        ("{{ raise_exception('no') }}", [text]),
+    ):
+        template = folder_template(config(source, eos_token=SPECIAL[0]))
+        assert turn_ends(tokenizer, template) == expected and other not in expected and start not in expected
+    assert [turn_ends(tokenizer, TEMPLATES[name]) for name in ("chatml", "llama3", "alpaca")] == [[end], [], []]
+    source = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>\n{% endfor %}"
+    template = folder_template(config(source, eos_token=SPECIAL[0]))
+    sequence = conversation(tokenizer, template, TALK[:3])
+    assert sequence.ids[-1] == end and sequence.counts[-1]  # and no <|endoftext|> behind it
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_model_that_chats_has_its_format_in_its_folder(monkeypatch, tmp_path, name):
+    """A known format is read back without jinja2; what ends a turn ends a generation."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    tokenizer = Tokenizer.train(["user system assistant hi"], 275, (*SPECIAL, "</s>", "<|eot_id|>"))
+    model = tiny("llama", dtype="float32", vocab_size=tokenizer.vocab_size, eos_token_id=0)
+    model.tokenizer = tokenizer
+    other = model._with()
+    set_chat_format(model, TEMPLATES[name])
+    assert other.files == {} and other.generation == {}  # what it shared the files with does not change
+    tinyplm.save(model, tmp_path)
+    end = {"chatml": [2], "llama2": [3], "llama3": [4], "alpaca": []}[name]
+    written = json.loads((tmp_path / "generation_config.json").read_text())
+    assert written == {"eos_token_id": [0, *end] if end else 0}
+    again = tinyplm.load(tmp_path)
+    assert again.end_ids() == {0, *end} and folder_template(again.files, again.tokenizer.named) is TEMPLATES[name]
+    again.generation |= {"eos_token_id": 1, "temperature": 0.6}
+    set_chat_format(again, TEMPLATES[name])
+    assert again.generation == {"eos_token_id": [0, 1, *end], "temperature": 0.6}
+    with pytest.raises(ValueError, match="^template: expected one with a source in Jinja"):
+        set_chat_format(model, Template(TEMPLATES[name].render, ()))
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -163,7 +220,7 @@ def test_what_else_templates_of_the_hub_use():
         ({"tokenizer_config.json": b"[]"}, r"tokenizer_config.json: expected an object, got \[\]"),
         (config(5), "chat_template: expected a text, or a list of texts with names, got 5"),
         (config(["x"]), "chat_template: expected a text"),
-        (config([{"name": "rag", "template": "x"}]), r"tokenizer_config.json: chat_template: expected one that is named default, got \['rag'\]"),
+        (config([{"name": "rag", "template": "x"}]), r"chat_template: expected one that is named default, got \['rag'\]"),
         (config("{{ 1 / 0 }}"), "refuses these messages: division by zero"),
         (config("{{ messages[0].content + 1 }}"), "refuses these messages: can only concatenate"),
         ({"chat_template.jinja": b"\xff"}, "chat_template.jinja: not UTF-8"),
@@ -262,6 +319,37 @@ def test_a_chat_format_and_a_context_that_fills_up(folder):
     assert done.stderr.count("tokens, the first after") == 4
     assert "the oldest turn is forgotten" in done.stderr
     assert "error: the user's message holds the text of a special token" in done.stderr
+
+
+def test_without_a_template_named_the_folders_is_used_and_ends_the_answer(folder, tmp_path):
+    """The model is made to answer with what ends a turn, and nothing else."""
+    model = tinyplm.load(folder)
+    set_chat_format(model, TEMPLATES["chatml"])
+    prompt = encode(model.tokenizer, TEMPLATES["chatml"], [{"role": "user", "content": "hi"}])
+    (free,) = tinyplm.generate(model, prompt, max_new_tokens=1, temperature=0, stop_ids=())
+    W, end = model.params["head"]["W"], model.tokenizer.token_to_id("<|im_end|>")
+    W[:, [free.ids[0], end]] = W[:, [end, free.ids[0]]]
+    tinyplm.save(model, tmp_path)
+    done = chat(tmp_path, "hi\n", "--temperature", "0")
+    assert done.returncode == 0 and "; chat; " in done.stderr and "[1 tokens" in done.stderr and done.stdout == "\n"
+
+
+def test_what_is_typed_continues_the_text_without_a_space(tmp_path, monkeypatch):
+    """And an answer in a chat keeps the space that it begins with."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.delitem(sys.modules, "generate", raising=False)
+    tokenizer = Tokenizer.train(["the answer is user hi"], 300, kind="SentencePiece BPE")
+    model = tiny("llama", dtype="float32", vocab_size=tokenizer.vocab_size)
+    model.tokenizer = tokenizer
+    example = runpy.run_path(str(ROOT / "examples" / "chat.py"))
+    talk = example["Text"](model, 90)
+    assert talk.prompt("the answ") == tokenizer.prompt("the answ")
+    talk.answered([])
+    assert tokenizer.decode(talk.prompt("er is"), skip_special=True) == "the answer is"
+    chat = example["Chat"](model, TEMPLATES["alpaca"], None, 900)
+    asked = chat.prompt("hi")
+    chat.answered(tokenizer.continue_ids(asked, " the answer"))
+    assert chat.messages[-1]["content"] == " the answer"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import tinyplm
 from tests.scripts import ROOT
 from tinyplm.data import corpus
+from tinyplm.tokenizers.chat import TEMPLATES, folder_template
 from tinyplm.training.log import read
 
 SENTENCES = [f"The {a} {b} the {c} of a {d} module." for a in ("old", "new", "next", "last") for b in ("reads", "writes", "keeps")
@@ -46,6 +47,14 @@ def finished(done, *expected):
     return done
 
 
+def stops_at_the_end_of_a_turn(folder):
+    model = tinyplm.load(folder)
+    end = model.tokenizer.token_to_id("<|im_end|>")
+    assert end is not None and model.end_ids() == {model.tokenizer.eos_id, end}
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [model.tokenizer.eos_id, end]
+    assert folder_template(model.files) is TEMPLATES["chatml"]
+
+
 def test_the_skills_by_hand(example):
     import skills
 
@@ -68,11 +77,12 @@ def test_sft(example, tmp_path):
     small = ("--base-steps", "3", "--steps", "8", "--batch", "8", "--samples", "40", "--tests", "4", "--workers", "1")
     finished(example("sft.py", *small, "--out", str(out)), "exact match on inputs", "Put in order: j b e", "held-out answers")
     assert (out / "sft.png").exists() == PLOT and (out / "final/chat_template.jinja").exists()
-    assert tinyplm.load(out / "final").tokenizer.token_to_id("<|im_end|>") is not None
+    stops_at_the_end_of_a_turn(out / "final")
     data = tmp_path / "own.jsonl"
     data.write_text("".join(json.dumps({"instruction": f"Say {n}.", "output": str(n)}) + "\n" for n in range(12)))
     more = ("--model", str(out / "final"), "--data", str(data), "--steps", "3", "--batch", "4", "--workers", "1")
     finished(example("sft.py", *more, "--packed", "100", "--out", str(tmp_path / "own")), "12 conversations; 0 were cut")
+    stops_at_the_end_of_a_turn(tmp_path / "own/final")
     data.write_text("{}\n")
     done = example("sft.py", *more, "--out", str(tmp_path / "bad"))
     assert done.code == 1 and "own.jsonl, line 1: expected a text 'instruction'" in done.err
@@ -86,6 +96,7 @@ def test_dpo(example, tmp_path):
         example("dpo.py", *START, "--steps", "3", "--beta", "0.1", "1", "--out", str(tmp_path / "out")), "win rate", "reference"
     )
     assert (tmp_path / "out/dpo.png").exists() == PLOT
+    stops_at_the_end_of_a_turn(tmp_path / "out/seed-0/beta-1/final")
     records = list(read(tmp_path / "out/seed-0/beta-1/log.jsonl"))
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3] and "validation_accuracy" in records[0]
     assert example("dpo.py", *START, "--out", str(tmp_path / "out")).code == 1 and done.err is not None
@@ -104,6 +115,7 @@ def test_rlhf(example, tmp_path):
     finished(example("rlhf.py", *START, "--reward-steps", "3", "--rounds", "2", "--prompts", "6", "--out", str(tmp_path / "out")),
              "reward model:", "courtesy", "The reward model's score")  # fmt: skip
     assert (tmp_path / "out/rlhf.png").exists() == PLOT
+    stops_at_the_end_of_a_turn(tmp_path / "out/ppo/final")
     assert tinyplm.load(tmp_path / "out/reward/final").task == "sequence_classification"
 
 
@@ -129,7 +141,7 @@ def test_the_whole_path(example, tmp_path):
     small = ("--dpo-steps", "2", "--rounds", "2", "--out", str(tmp_path / "out"))
     finished(example("whole_path.py", *START, *small), "4-grpo", "preference accuracy", "loss on text")
     for name in ("1-pretrained", "2-sft", "3-dpo", "4-grpo"):
-        assert tinyplm.load(tmp_path / "out" / name).tokenizer is not None
+        stops_at_the_end_of_a_turn(tmp_path / "out" / name)
     assert (tmp_path / "out/path.png").exists() == PLOT
 
 

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("jinja2")
 
+import tinyplm
 from tests.test_chat import JINJA, SPECIAL, TALK
+from tests.test_learner import SIZES
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat import TEMPLATES, encode, folder_template
+from tinyplm.tuning.conversations import set_chat_format
 
 # The known formats once more, in Jinja.
 KNOWN = {
@@ -85,10 +90,71 @@ def test_what_templates_of_the_hub_ask_for(peer, tmp_path):
     assert template.render(talk) == peer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
 
 
-@pytest.mark.parametrize("name", list(KNOWN))
+@pytest.mark.parametrize("name", list(TEMPLATES))
 def test_the_known_formats_equal_their_jinja(peer, name):
-    peer.chat_template = KNOWN[name]
+    """Once more from KNOWN, and from the source that a folder gets."""
+    for source in filter(None, (KNOWN.get(name), TEMPLATES[name].source)):
+        _equal(peer, name, source)
+
+
+def _equal(peer, name, source):
+    peer.chat_template = source
     for talk in (TALK, TALK[1:], TALK[:-1]):
         for prompt in (True, False):
             text = peer.apply_chat_template(talk, tokenize=False, add_generation_prompt=prompt)
             assert TEMPLATES[name].render(talk, prompt) == text
+
+
+CONFIGS = {"plain": {}, "decoder": {"added_tokens_decoder": {"0": {"content": SPECIAL[0], "special": True}}}}
+NAMES = {"bos_token": SPECIAL[0], "eos_token": SPECIAL[2]}
+OTHERS = {"bos_token": SPECIAL[1], "eos_token": SPECIAL[0], "pad_token": SPECIAL[1]}
+OBJECTS = {name: {"content": token, "lstrip": False} for name, token in OTHERS.items()}
+
+
+@pytest.mark.parametrize("more", CONFIGS)
+@pytest.mark.parametrize(("config", "special"), [
+    ({}, NAMES), (NAMES, {}), (NAMES, OBJECTS), (OTHERS, NAMES), (OTHERS, {"pad_token": None, "eos_token": SPECIAL[2]}),
+], ids=["map only", "config only", "contradicted", "contradicted in part", "taken back"])  # fmt: skip
+def test_two_files_that_name_tokens_are_read_as_transformers_reads_them(tmp_path, config, special, more):
+    """The map goes before the config, unless that has added_tokens_decoder: then the map is not read."""
+    Tokenizer(**Tokenizer.train(["user system assistant hi"], 270, SPECIAL).parts | {"named": {}}).save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(JINJA)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **CONFIGS[more], **config}
+    for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", special)):
+        (tmp_path / name).write_text(json.dumps(content))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours, files = Tokenizer.load(tmp_path), {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    assert ours.named == theirs.special_tokens_map
+    template = folder_template(files)
+    assert template.render(TALK) == theirs.apply_chat_template(TALK, tokenize=False, add_generation_prompt=True)
+    assert template.ends == tuple(filter(None, [theirs.eos_token]))
+
+
+@pytest.mark.parametrize("name", ["chatml", "own"])
+def test_a_chat_model_that_was_saved_stops_at_the_end_of_a_turn(tmp_path, name):
+    """In tinyplm.generate and in transformers' generate, at the token that ends a turn: the greedy answers are the same."""
+    own = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    template = TEMPLATES["chatml"] if name == "chatml" else folder_template({"chat_template.jinja": own.encode()})
+    tokenizer = Tokenizer.train(["user system assistant hi"], 270, SPECIAL)
+    sizes = {**SIZES["llama"], "vocab_size": tokenizer.vocab_size, "max_position_embeddings": 96, "tie_word_embeddings": False}
+    model = tinyplm.create("llama", key=3, **sizes)
+    prompt = encode(tokenizer, template, TALK[1:2])
+    (endless,) = tinyplm.generate(model, prompt, max_new_tokens=8, temperature=0, stop_ids=())
+    last = endless.ids[0]  # the greedy answer's first token trades places with the one that ends a turn
+    end, W = tokenizer.token_to_id(SPECIAL[2]), model.params["head"]["W"]
+    W[:, [last, end]] = W[:, [end, last]]
+    model.tokenizer = tokenizer
+    set_chat_format(model, template)
+    tinyplm.save(model, tmp_path)
+    ours = tinyplm.load(tmp_path)
+    (answer,) = tinyplm.generate(ours, prompt, max_new_tokens=8, temperature=0)
+    assert answer.finished == "stop" and answer.ids == []
+    theirs, peer = (kind.from_pretrained(tmp_path) for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer))
+    assert theirs.generation_config.eos_token_id == [tokenizer.eos_id, end] == sorted(ours.end_ids())
+    for talk, more in ((TALK, True), (TALK[:-1], False)):
+        rendered = peer.apply_chat_template(talk, tokenize=False, add_generation_prompt=more)
+        assert template.render(talk, more) == rendered == folder_template(ours.files, ours.tokenizer.named).render(talk, more)
+    inputs = peer.apply_chat_template(TALK[1:2], add_generation_prompt=True, return_tensors="pt")
+    assert inputs["input_ids"][0].tolist() == prompt
+    written = theirs.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist()
+    assert written == [*prompt, end]

@@ -1,7 +1,7 @@
 """Text that continues a text.
 
-A tokenizer treats the beginning of a text differently: SentencePiece puts a space there (LLaMA's dummy prefix), and a word that is
-cut in two gives other tokens than the whole.  So encode(a) + encode(b) is not encode(a + b).  Two questions, two rules:
+A tokenizer treats the beginning of a text differently: SentencePiece puts a space there (LLaMA's dummy prefix); and a word cut in
+two gives other tokens than the whole.  So encode(a) + encode(b) is not encode(a + b).  Two questions, two rules:
 
 continuations   texts behind a text, to train on or to score: the tokens are those of the whole text, as in pretraining
 continue_ids    a text behind ids that a model has read or written already: these ids stay
@@ -32,8 +32,8 @@ def continuations(tokenizer: Any, prompt: str, answers: Iterable[str]) -> tuple[
 
 
 def continue_ids(tokenizer: Any, ids: Sequence[int], text: str, allow_special: bool) -> list[int]:
-    """The text is encoded behind the text that it follows.  If a token would reach over the border, it is encoded behind something
-    that it does not merge with: the character before, a full stop, a letter."""
+    """The text is encoded behind the text that it follows; where a token would reach over the border, behind something that it
+    does not merge with: the character before, a full stop, a letter."""
     ids = list(ids)
     check_text("text", text)
     if not ids or ids == tokenizer.prompt(""):  # the text begins here
