@@ -157,6 +157,7 @@ def test_what_ends_a_turn():
     ):
         template = folder_template(config(source, eos_token=SPECIAL[0]))
         assert turn_ends(tokenizer, template) == expected and other not in expected and start not in expected
+    assert turn_ends(tokenizer, Template(TEMPLATES["chatml"].render, ())) == []  # what the caller says, and no more
     assert [turn_ends(tokenizer, TEMPLATES[name]) for name in ("chatml", "llama3", "alpaca")] == [[end], [], []]
     source = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>\n{% endfor %}"
     template = folder_template(config(source, eos_token=SPECIAL[0]))

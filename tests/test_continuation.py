@@ -240,7 +240,7 @@ def test_the_text_of_an_answer_keeps_its_space(tokenizers, kind):
 ])  # fmt: skip
 def test_a_word_in_a_gap_has_the_space_before_it(template, word, expected):
     """RoBERTa's mask takes the space before it along, so the word in its place has it."""
-    merges = [("g", "o"), ("go", "o"), ("goo", "d"), ("Ġ", "good")]
+    merges = [("g", "o"), ("go", "o"), ("goo", "d"), ("Ġ", "good"), (")", ")")]
     vocab = dict.fromkeys([*"goodĠbad()xItwas.", *(a + b for a, b in merges)])
     vocab = {token: id for id, token in enumerate(vocab)}
     tokenizer = Tokenizer(BPE(vocab, merges), pre_tokenizer=CutBytes(False), decoder=ByteLevel(False))
@@ -248,3 +248,5 @@ def test_a_word_in_a_gap_has_the_space_before_it(template, word, expected):
     assert tokenizer.id_to_token(cloze._single(tokenizer, word)) == expected
     with pytest.raises(ValueError, match="the word 'bad' is [34] tokens"):
         cloze._single(tokenizer, "bad")
+    with pytest.raises(ValueError, match=r"^cloze: the word '\)' merges with the text before it"):
+        Cloze("(x)[MASK]", cloze.verbaliser)._single(tokenizer, ")")

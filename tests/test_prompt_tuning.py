@@ -133,6 +133,13 @@ def test_rows_of_words_are_these_words(family):
     )
 
 
+def test_what_ends_an_answer_ends_it_behind_rows_too():
+    model = tiny()
+    model.generation = {"eos_token_id": [3, 7]}
+    prompted = SoftPrompted(model, prompt_rows(model, rows=2))
+    assert prompted.end_ids() == model.end_ids() == {3, 7}
+
+
 @pytest.mark.parametrize("family", SIZES)
 def test_gradients_of_the_rows(family):
     model, draw = tiny(family), np.random.default_rng(0)

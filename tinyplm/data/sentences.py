@@ -43,7 +43,9 @@ def split_sentences(text: str) -> list[str]:
 def sentence_documents(texts: Iterable[str], encode: Callable[[str], list[int]]) -> list[list[list[int]]]:
     """For the objectives that work with sentences: a text -> a document, a list of sentences, each a list of ids.
 
-    encode: a sentence -> its ids, without special tokens.  Sentences without ids, and documents without sentences, are left out.
+    encode: a sentence -> its ids, without special tokens, as they stand inside a text, since several are joined: byte-level
+    tokenizers need the space in front, lambda sentence: tokenizer.encode(" " + sentence).
+    Sentences without ids, and documents without sentences, are left out.
     """
     documents = ([ids for sentence in split_sentences(text) if (ids := encode(sentence))] for text in texts)
     return [document for document in documents if document]

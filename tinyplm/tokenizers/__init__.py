@@ -21,9 +21,9 @@ templates.py            post-processors: [CLS] A [SEP] B [SEP]
 
 pipeline.py             the way of a text through the components
 recipes.py              the kinds that can be trained: which components go together
-tokenizer.py            the tokenizer
+tokenizer.py            the tokenizer;             continuation.py         text that continues a text
 json_file.py            tokenizer.json;            sentencepiece.py        .model files
-folders.py, files.py    folders of the hub
+folders.py, files.py    folders of the hub;        settings.py             tokenizer_config.json and what stands beside it
 chat.py                 chat formats
 """
 

@@ -169,9 +169,10 @@ class Tokenizer:
     def continuations(self, prompt: str, answers: Iterable[str]) -> tuple[list[int], list[list[int]]]:
         """(ids of the prompt, ids of each answer): together those of the whole text, self.prompt(prompt + answer).
 
-        The prompt's ids are the longest beginning that self.prompt(prompt) and all the whole texts share, so a token that
-        reaches over the border belongs to the answer, and all answers count the same text.  Only there does generation from
-        `prompt` begin with other ids than training: end a prompt where a token ends, best in front of a space ("A:", " 4").
+        The prompt's ids are the longest beginning that self.prompt(prompt) and all the whole texts share.  So a token that
+        reaches over the border belongs to the answer: it holds characters that are to be predicted, and the text keeps the tokens
+        that pretraining knows.  All answers then count the same text.  Only in this case does generation from `prompt` begin with
+        other ids than training: end prompts where a token ends, best in front of a space ("A:", " 4").
         ValueError if the prompt's first token reaches into an answer.
         """
         return continuation.continuations(self, prompt, answers)
@@ -179,7 +180,8 @@ class Tokenizer:
     def continue_ids(self, ids: Sequence[int], text: str, allow_special: bool = False) -> list[int]:
         """The ids that `text` adds to ids that stay as they are, because a model has read or written them.
 
-        decode(ids + new) == decode(ids) + text wherever the tokenizer can express it: no space is put in front.
+        decode(ids + new) == decode(ids) + text wherever the tokenizer can express it: no space is put in front.  Directly behind a
+        special token the ids are those that encode has behind it.
         """
         return continuation.continue_ids(self, ids, text, allow_special)
 

@@ -111,7 +111,9 @@ class Cloze:
         spaced = bool(before) and before[-1].isspace() or word[:1].isspace()
         before = before.rstrip()
         start, (pieces,) = tokenizer.continuations(before, [" " * spaced + word.strip()])
-        if len(pieces) != 1 or start != tokenizer.prompt(before):
+        if start != tokenizer.prompt(before):
+            raise ValueError(f"cloze: the word {word!r} merges with the text before it: a gap is a token of its own")
+        if len(pieces) != 1:
             names = [tokenizer.id_to_token(i) for i in pieces]
             raise ValueError(f"cloze: the word {word!r} is {len(pieces)} tokens, {names}: a gap has room for one")
         return pieces[0]

@@ -52,6 +52,7 @@ class SoftPrompted(CausalModel):
         if rows.ndim != 2 or rows.shape[1] != D or rows.shape[0] >= base.config.context:
             raise ValueError(f"soft prompt: rows {rows.shape} do not fit: expected (P, {D}) with P < {base.config.context}")
         super().__init__(base.family, base.config, {"rows": rows}, tokenizer=base.tokenizer, device=base.device)
+        self.generation, self.files = base.generation, base.files
         self.base = base
 
     @property
