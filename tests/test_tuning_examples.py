@@ -72,7 +72,8 @@ def test_the_skills_by_hand(example):
         skills.samples("add", 700, held_out=True)
 
 
-def test_sft(example, tmp_path):
+def test_sft(example, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)  # an optional extra: the README's commands run without it
     out = tmp_path / "out"
     small = ("--base-steps", "3", "--steps", "8", "--batch", "8", "--samples", "40", "--tests", "4", "--workers", "1")
     finished(example("sft.py", *small, "--out", str(out)), "exact match on inputs", "Put in order: j b e", "held-out answers")

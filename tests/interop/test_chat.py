@@ -15,6 +15,7 @@ from tests.test_chat import JINJA, SPECIAL, TALK
 from tests.test_learner import SIZES
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat import TEMPLATES, encode, folder_template
+from tinyplm.tokenizers.settings import read_settings
 from tinyplm.tuning.conversations import set_chat_format
 
 # The known formats once more, in Jinja.
@@ -114,7 +115,8 @@ OBJECTS = {name: {"content": token, "lstrip": False} for name, token in OTHERS.i
 @pytest.mark.parametrize("more", CONFIGS)
 @pytest.mark.parametrize(("config", "special"), [
     ({}, NAMES), (NAMES, {}), (NAMES, OBJECTS), (OTHERS, NAMES), (OTHERS, {"pad_token": None, "eos_token": SPECIAL[2]}),
-], ids=["map only", "config only", "contradicted", "contradicted in part", "taken back"])  # fmt: skip
+    (NAMES | {"extra_special_tokens": ["hi", "e"]}, {"extra_special_tokens": ["us", "hi"]}),
+], ids=["map only", "config only", "contradicted", "contradicted in part", "taken back", "joined"])  # fmt: skip
 def test_two_files_that_name_tokens_are_read_as_transformers_reads_them(tmp_path, config, special, more):
     """The map goes before the config, unless that has added_tokens_decoder: then the map is not read."""
     Tokenizer(**Tokenizer.train(["user system assistant hi"], 270, SPECIAL).parts | {"named": {}}).save(tmp_path)
@@ -125,6 +127,7 @@ def test_two_files_that_name_tokens_are_read_as_transformers_reads_them(tmp_path
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     ours, files = Tokenizer.load(tmp_path), {f.name: f.read_bytes() for f in tmp_path.iterdir()}
     assert ours.named == theirs.special_tokens_map
+    assert read_settings(files).get("extra_special_tokens", []) == theirs.extra_special_tokens
     template = folder_template(files)
     assert template.render(TALK) == theirs.apply_chat_template(TALK, tokenize=False, add_generation_prompt=True)
     assert template.ends == tuple(filter(None, [theirs.eos_token]))

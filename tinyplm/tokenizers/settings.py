@@ -6,7 +6,8 @@ special_tokens_map.json    the named tokens again, or only here; written by tran
 chat_template.jinja        the chat template; takes precedence over the one in tokenizer_config.json
 
 Where the two JSON files disagree, the result is what transformers 5 reads: a tokenizer_config.json with added_tokens_decoder is
-complete and the map is ignored; beside any other, the map wins, key by key, and its null removes a token.
+complete and the map is ignored; beside any other, the map wins, key by key, and its null removes a token; lists of
+extra_special_tokens are joined.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ def read_settings(files: Mapping[str, bytes], where: str = "") -> dict[str, Any]
     """
     settings = read_object(files, CONFIG, where)
     if "added_tokens_decoder" not in settings:
-        settings |= read_object(files, SPECIAL_TOKENS, where)
+        special, key = read_object(files, SPECIAL_TOKENS, where), "extra_special_tokens"
+        if isinstance(special.get(key), list) and isinstance(settings.get(key), list):
+            special[key] = [*settings[key], *(token for token in special[key] if token not in settings[key])]
+        settings |= special
     return {key: value for key, value in settings.items() if value is not None}
 
 

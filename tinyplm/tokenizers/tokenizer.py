@@ -180,8 +180,8 @@ class Tokenizer:
     def continue_ids(self, ids: Sequence[int], text: str, allow_special: bool = False) -> list[int]:
         """The ids that `text` adds to ids that stay as they are, because a model has read or written them.
 
-        decode(ids + new) == decode(ids) + text wherever the tokenizer can express it: no space is put in front.  Directly behind a
-        special token the ids are those that encode has behind it.
+        decode(ids + new) == decode(ids) + text wherever the tokenizer can express it: no space is put in front.  Directly behind
+        a special token the ids are those that encode has behind it.
         """
         return continuation.continue_ids(self, ids, text, allow_special)
 
