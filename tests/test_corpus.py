@@ -194,7 +194,7 @@ def test_read_texts_bad_files(tmp_path, data, message):
 def test_read_texts_missing_folder_and_none(tmp_path):
     with raises(f"{tmp_path / 'no.txt'}: no such file"):
         read_texts([tmp_path / "no.txt"])
-    with raises(f"{tmp_path}: is a folder"):
+    with raises(f"{tmp_path}: expected a regular file, got a folder"):
         read_texts([tmp_path])
     with raises("no text files given"):
         read_texts([])
@@ -258,3 +258,18 @@ def test_split_of_too_few(documents):
 def test_split_fraction(fraction):
     with raises(f"fraction {fraction!r}"):
         split_documents(["a", "b"], fraction, 0)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "3", None, True])
+def test_pieces_have_at_least_a_character(limit):
+    """A limit of 0 once never ended."""
+    with raises("limit: expected an integer >= 1, got "):
+        cut("abc", limit)
+    assert cut("abc", 1) == ["a", "b", "c"] and cut("abc", 2) == ["abc"] and cut("", 1) == [""]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_no_text_file(tmp_path):
+    os.mkfifo(tmp_path / "x.txt")
+    with raises(f"{tmp_path / 'x.txt'}: expected a regular file, got a pipe"):
+        read_texts([tmp_path / "x.txt"])

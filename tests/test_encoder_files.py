@@ -125,7 +125,7 @@ def test_a_tied_tensor_may_stand_in_the_file_under_either_name(tmp_path, family,
     assert equal(tinyplm.load(tmp_path, task="body").params["body"], model.params["body"])
 
 
-@pytest.mark.parametrize("family", ["bert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "distilbert", "deberta", "deberta-v2"])
 def test_norms_under_their_names_of_2018(tmp_path, family):
     model = tiny(family)
     tinyplm.save(model, tmp_path)
@@ -190,7 +190,7 @@ def test_the_number_of_labels_in_a_file_follows_their_names(tmp_path, family):
         ({"architectures": "BertModel"}, "architectures of config.json must be a list, got 'BertModel'"),
         ({"id2label": {"1": "red", "2": "green"}}, "id2label must number the labels from 0 on, got {{'1': 'red', '2': 'green'}}"),
         ({"id2label": {}}, "id2label must number the labels from 0 on, got {{}}"),
-        ({"id2label": None, "num_labels": 0}, "num_labels must be a positive integer, got 0"),
+        ({"id2label": None, "num_labels": 0}, "num_labels must be an integer from 1 to 1048576, got 0"),
         ({"problem_type": "ranking"}, "unknown problem_type 'ranking'; expected one of multi_label_classification, regression, "),
         ({"id2label": {"0": "a", "1": "b"}}, "has shape (3, 6), expected (2, 6)"),
     ],

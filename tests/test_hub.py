@@ -115,7 +115,7 @@ def test_reading_and_writing_a_config_is_the_identity():
         ("layer_norm_epsilon", None, "must be float, got None"),
         ("layer_norm_epsilon", True, "must be float, got True"),
         ("layer_norm_epsilon", -1, "must be finite and >= 0, got -1"),
-        ("layer_norm_epsilon", float("nan"), "must be finite and >= 0, got nan"),
+        ("layer_norm_epsilon", float("nan"), "must be a finite number, got nan"),
         ("tie_word_embeddings", "false", "must be bool, got 'false'"),
         ("tie_word_embeddings", 1, "must be bool, got 1"),
         ("attn_pdrop", None, "must be float, got None"),
@@ -223,3 +223,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         tensor_files.write_json(file, {"a": object()})
     assert json.loads(file.read_text()) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_model_larger_than_its_file_is_refused_before_its_tree_is_walked(tmp_path, monkeypatch):
+    """With as many layers as a config may have, walking alone takes seconds."""
+    tinyplm.save(tiny(), tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"n_layer": 10_000}))
+    monkeypatch.setattr(hub.weights, "flatten", None)
+    monkeypatch.setattr(hub.heads, "flatten", None)
+    with pytest.raises(ValueError, match=r"model.safetensors: config.json has 10000 layers, but there are only \d+ tensors$"):
+        tinyplm.load(tmp_path)

@@ -145,7 +145,7 @@ def test_open_tokens_refuses_everything_else(tmp_path, data):
 def test_open_tokens_missing_and_folder(tmp_path):
     with raises(f"{tmp_path / 'no.npy'}: no such file"):
         open_tokens(tmp_path / "no.npy")
-    with raises(f"{tmp_path}: cannot be read"):
+    with raises(f"{tmp_path}: expected a regular file, got a folder"):
         open_tokens(tmp_path)
 
 

@@ -151,11 +151,11 @@ REFUSED = [
     ({"rope_type": "yarn"}, None, None, "rope_type 'yarn' needs factor$"),
     ({"rope_type": "llama3", "factor": 2.0}, None, None,
      "rope_type 'llama3' needs high_freq_factor, low_freq_factor, original_max_position_embeddings$"),
-    ({"rope_type": "default", "factor": 2.0}, None, None, "rope_type 'default' has the unknown setting factor"),
+    ({"rope_type": "default", "factor": 2.0}, None, None, "rope_type 'default' has the unknown setting 'factor'"),
     ({"rope_type": "linear", "factor": 2.0, "beta_fast": 3.0}, None, None,
-     "rope_type 'linear' has the unknown setting beta_fast; expected some of factor"),
-    ({**YARN, "low_freq_factor": 1.0}, None, None, "rope_type 'yarn' has the unknown setting low_freq_factor"),
-    ({"full_attention": {"rope_type": "default"}}, None, None, "unknown setting full_attention"),
+     "rope_type 'linear' has the unknown setting 'beta_fast'; expected some of factor"),
+    ({**YARN, "low_freq_factor": 1.0}, None, None, "rope_type 'yarn' has the unknown setting 'low_freq_factor'"),
+    ({"full_attention": {"rope_type": "default"}}, None, None, "unknown setting 'full_attention'"),
     # out of range
     *(({"rope_type": "linear", "factor": value}, None, None, "factor must be a number from 1 to 1e6, got ")
       for value in (0.5, 0, -1.0, "2", True, math.nan, math.inf, 1e308, [2.0])),

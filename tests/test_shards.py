@@ -211,7 +211,7 @@ def test_a_break_between_the_renames_never_loads_as_a_mixture(tmp_path, monkeypa
             try:
                 tinyplm.save(models["new"], folder, max_shard_size=LIMITS[new])
             except OSError as error:
-                assert str(error) == "the disk is full"
+                assert "the disk is full" in str(error)
         assert not files(folder, ".*")
         try:
             params = tinyplm.load(folder).params
@@ -232,7 +232,7 @@ def test_a_break_between_the_renames_never_loads_as_a_mixture(tmp_path, monkeypa
     [
         ("{", "not valid JSON"),
         ("", "not valid JSON"),
-        (b"\xff\xfe", "not valid JSON"),
+        (b"\xff\xfe", "expected UTF-8 text"),
         *((text, "expected an object whose weight_map gives a file for each tensor$")
           for text in ("{}", "[]", "null", '{"metadata": {}}', '{"weight_map": {}}', '{"weight_map": []}', '{"weight_map": "x"}',
                        '{"weight_map": {"a": 1}}', '{"weight_map": {"a": null}}')),
@@ -325,8 +325,8 @@ def test_folders_without_safetensors_or_without_an_index(tmp_path):
 
 
 @pytest.mark.parametrize(("dtype", "width", "message"), [
-    ("F8_E4M3", 1, r"tensor transformer.wpe.weight has dtype F8_E4M3, expected BF16 or one of \['BOOL', 'F16', 'F32', "),
-    ("X9", 1, "not a complete safetensors file"),
+    ("F8_E4M3", 1, "tensor transformer.wpe.weight: dtype: expected BF16 or one of BOOL, F16, F32, .* got 'F8_E4M3'"),
+    ("X9", 1, "tensor transformer.wpe.weight: dtype: expected BF16 or one of .* got 'X9'"),
 ])  # fmt: skip
 def test_dtypes_that_we_do_not_have_are_named(tmp_path, dtype, width, message):
     header = json.dumps({"transformer.wpe.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2 * width]}}).encode()

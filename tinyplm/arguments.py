@@ -23,7 +23,7 @@ def shown(value: Any, longest: int = LONGEST) -> str:
             text = repr(value)
         except (RecursionError, ValueError):  # nested too deep, or with such an integer inside
             text = f"a {type(value).__name__}"
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 

@@ -3,26 +3,34 @@ come from anywhere: regular ones only, of a limited size, as UTF-8 and JSON that
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .arguments import shown
 
 
 @contextmanager
 def replaced(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; flushed to disk and renamed to `path` at the end, removed on an error."""
+    """A temporary name beside `path` to write to; flushed to disk and renamed to `path` at the end, removed on an error.
+
+    The file gets the permissions that the process gives to new files, whatever a library that writes it may choose."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path):
+            temporary.touch()
+            permissions = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
             flush(temporary)
+            if stat.S_IMODE(temporary.stat().st_mode) != permissions:
+                temporary.chmod(permissions)
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -31,12 +39,15 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """An OSError from inside says which file it is about: a full disk, for one, does not."""
+    """An OSError from inside says which file it is about: a full disk, for one, does not.  NumPy's has no number either."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
+        if error.filename is not None:
+            raise
+        if error.errno is None:
+            raise OSError(errno.EIO, str(error), str(path)) from error
+        error.filename = str(path)
         raise
 
 
@@ -59,10 +70,57 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def write_json(path: str | os.PathLike, contents: Any) -> None:
+    """JSON written under a temporary name, flushed to disk, then renamed."""
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+_held: set[tuple[int, str]] = set()  # (thread, folder)
+
+
+@contextmanager
+def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
+    """Inside, no other process or thread can be in `sole_writer` of this folder; ValueError if one is.
+
+    The lock is the system's and ends with the process, however that ends; nothing is left behind.
+    The thread that has it may enter again.  A file system without locks has none.
+    """
+    folder = Path(os.path.realpath(folder))
+    holder = (threading.get_ident(), str(folder))
+    if holder in _held:
+        yield
+        return
+    busy = ValueError(f"{named(folder)}: another process is writing into this folder: wait for it, or give another folder")
+    try:
+        import fcntl
+    except ImportError:  # Windows: a file that disappears with the process
+        try:
+            descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_TEMPORARY)
+        except OSError:
+            raise busy from None
+    else:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise busy from None
+        except OSError:  # no locks here
+            pass
+    _held.add(holder)
+    try:
+        yield
+    finally:
+        _held.discard(holder)
+        os.close(descriptor)
+
+
 # --------------------------------------------------------------------------------------------------------- reading
 
 LARGEST_TEXT = 1 << 30  # bytes of a text file or vocabulary that is read whole
 LARGEST_JSON = 1 << 29  # a tokenizer.json of 250,000 entries has 2^25
+LARGEST_SETTINGS = 1 << 25  # of a config.json, an index of shards and the like
 DEEPEST_JSON = 100  # levels of nesting
 LONGEST_INTEGER = 40  # digits; the hub writes int(1e30) as "no limit"
 
@@ -74,21 +132,52 @@ def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> bytes
     a read might never return.
     """
     name = named(path)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest:
+            raise ValueError(f"{name}: expected a file of at most {largest:,} bytes, got {size:,}")
+        try:
+            return file.read(size)
+        except OSError as error:
+            raise ValueError(f"{name}: cannot be read ({error.strerror or error})") from None
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """A regular file, open to read bytes; ValueError that names it for anything else, without waiting for a pipe's other end."""
+    name = named(path)
+    flags = (getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
     try:
-        descriptor = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )  # a pipe does not block
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{name}: expected a regular file, got {_kind(status.st_mode)}")
-            if status.st_size > largest:
-                raise ValueError(f"{name}: expected a file of at most {largest:,} bytes, got {status.st_size:,}")
-            return file.read(largest)
+        descriptor = os.open(path, os.O_RDONLY | sum(flags))
     except FileNotFoundError:
         raise ValueError(f"{name}: no such file") from None
     except OSError as error:
         raise ValueError(f"{name}: cannot be read ({error.strerror or error})") from None
+    except ValueError:  # a NUL or half a character in the name
+        raise ValueError(f"{name}: not the name of a file") from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise ValueError(f"{name}: expected a regular file, got {_kind(mode)}")
+    return open(descriptor, "rb")
+
+
+def check_links(folder: str | os.PathLike, names: Iterable[str]) -> None:
+    """ValueError for a file of `folder` that is a link to a place outside of it, from where `save` would copy what is there.
+
+    The folder itself may be reached through links.  In the cache of the hub the files of models--NAME/snapshots/REVISION are
+    links into models--NAME/blobs: these are let through.
+    """
+    home = Path(os.path.realpath(folder))
+    allowed = [home, *(place.parents[1] / "blobs" for place in (home, *home.parents)
+                       if place.parent.name == "snapshots" and place.parents[1].name.startswith("models--"))]  # fmt: skip
+    for name in names:
+        try:
+            target = Path(os.path.realpath(home / name))
+        except ValueError:  # a NUL or half a character in the name
+            raise ValueError(f"{named(Path(folder) / name)}: not the name of a file") from None
+        if not any(target == place or place in target.parents for place in allowed):
+            raise ValueError(f"{named(Path(folder) / name)}: a link out of the folder, to {named(target)}; "
+                             "copy the file, or link the folder as a whole")  # fmt: skip
 
 
 def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:
@@ -105,11 +194,11 @@ def read_json(path: str | os.PathLike, *, largest: int = LARGEST_JSON) -> Any:
     return parse_json(read_text(path, largest=largest), named(path))
 
 
-def parse_json(text: str, name: str) -> Any:
+def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
     """The value of a JSON text.
 
     ValueError, beginning with `name`, for what is not valid, repeats a key in one object, nests more than DEEPEST_JSON levels,
-    or has an integer of more than LONGEST_INTEGER digits.
+    or has an integer of more than LONGEST_INTEGER digits.  constants: NaN and Infinity are numbers, as Python writes them.
     """
 
     def without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,15 +214,20 @@ def parse_json(text: str, name: str) -> Any:
             raise ValueError(f"an integer of {len(digits)} digits, expected at most {LONGEST_INTEGER}")
         return int(digits)
 
+    def constant(word: str) -> float:
+        if constants:
+            return float(word)
+        raise ValueError(f"{word} is not a number of JSON")
+
     try:
-        value = json.loads(text, object_pairs_hook=without_repeats, parse_int=integer)
+        value = json.loads(text, object_pairs_hook=without_repeats, parse_int=integer, parse_constant=constant)
     except RecursionError:
         raise ValueError(f"{name}: not valid JSON: nested more than {DEEPEST_JSON} levels deep") from None
     except ValueError as error:  # of JSON, and ours
         raise ValueError(f"{name}: not valid JSON: {error}") from None
     level, depth = [value], 0
     while level:
-        if depth > DEEPEST_JSON:
+        if depth == DEEPEST_JSON:
             raise ValueError(f"{name}: not valid JSON: nested more than {DEEPEST_JSON} levels deep")
         inside = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list)))
         level = [part for items in inside for part in items if isinstance(part, (dict, list))]
@@ -141,12 +235,12 @@ def parse_json(text: str, name: str) -> Any:
     return value
 
 
-def named(path: str | os.PathLike) -> str:
-    """A path as messages name it: printable, on one line, and not longer than a screen's width or two."""
+def named(path: str | os.PathLike, longest: int = 200) -> str:
+    """A path, or another name from a file, as messages give it: printable, on one line, and not longer than `longest`."""
     text = str(path)
-    if text.isprintable() and len(text) <= 200:
+    if text.isprintable() and len(text) <= longest:
         return text
-    return shown(text, 200)
+    return shown(text, longest)
 
 
 def _kind(mode: int) -> str:

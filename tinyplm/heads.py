@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from . import random, weights
+from .arguments import shown
+from .backend import check_memory
 from .core import Tree, flatten, unflatten
 from .models import architectures, shapes_of
 
@@ -20,13 +23,13 @@ def task_of(family: ModuleType, config: Any, settings: dict, tensors: Mapping[st
     known = architectures(family)
     named = settings.get("architectures") or [known.get("body")]
     if not isinstance(named, list):
-        raise ValueError(f"{where}: architectures of config.json must be a list, got {named!r:.80}")
+        raise ValueError(f"{where}: architectures of config.json must be a list, got {shown(named)}")
     fitting = [task for task, architecture in known.items() if architecture == named[0]]
     if not hasattr(family, "TASKS"):  # a decoder's file may have any name; the tensors say whether it has the usual head
         return (fitting or ["causal_lm"])[0]
     if not fitting:
         known = ", ".join(dict.fromkeys(known.values()))
-        raise ValueError(f"{where}: architecture {named[0]!r} is not supported; expected one of {known}, or a task")
+        raise ValueError(f"{where}: architecture {shown(named[0])} is not supported; expected one of {known}, or a task")
     complete = [task for task in fitting if _hub_names(family, config, task) <= tensors.keys()]
     return (complete or fitting)[0]
 
@@ -61,6 +64,7 @@ def fresh_parameters(family: ModuleType, config: Any, shapes: Tree, tensors: Map
     leaves = flatten(shapes)
     missing = [path for hub, paths, _ in weights.expand(family.NAMES, leaves) if hub not in tensors for path in paths
                if path.startswith("head.")]  # fmt: skip
+    check_memory(8 * sum(math.prod(leaves[path]) for path in missing), f"the parameters of a new head for {config.MODEL_TYPE}")
     fresh = {}
     for n, path in enumerate(missing):
         value = family.init(path, leaves[path], config=config, key=random.fold(random.key(key), n))

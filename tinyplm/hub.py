@@ -14,24 +14,24 @@ from typing import Any
 import numpy as np
 
 from . import heads, random, weights
+from .arguments import shown
 from .backend import check_memory, to_device
 from .core import Tree, flatten, unflatten
-from .files import replaced
+from .files import LARGEST_SETTINGS, check_links, named, read_bytes, read_json, replaced, write_json
 from .models import architecture_of, check_task, model_class, shapes_of
 from .models import family as find_family
 from .models.config import for_task, from_dict, to_dict
 from .models.config import labels as label_fields
 from .models.model import Model
-from .tensor_files import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, read_json, write_folder, write_json
+from .tensor_files import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .tokenizers import Tokenizer
 from .tokenizers import settings as tokenizer_settings
-from .tokenizers.folders import SENTENCEPIECE_FILES
+from .tokenizers.files import COMPANIONS, VOCABULARIES
 
 _PARAMETER_DTYPES = ("float32", "float64", "float16")
 GENERATION = "generation_config.json"
-# Files that are kept as they are and written back: those of a tokenizer that we cannot read, and what stands beside any.
-VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", *SENTENCEPIECE_FILES)
-COMPANIONS = (*VOCABULARIES, *tokenizer_settings.FILES)
+# Names in the files of before 2020, of any family, which transformers reads, too.
+_OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
 
 def create(model_type: str, config: Any = None, *, task: str | None = None, key: int = 0, dtype: str = "float32",
@@ -92,32 +92,37 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     task's head is initialised by `key` (model.fresh has the names).  The tensors of other heads are left out.
     labels: the names of a classifier's classes, in place of the file's.
     Parameters keep the file's dtype (bfloat16 becomes float32; of several the widest, for all) unless `dtype` is given.
-    ValueError that names the file and what is wrong with it: missing, truncated, tensors missing, extra, twice, misshapen or
-    not floating-point.  MemoryError that names the bytes needed and available, before anything large is allocated.
+    ValueError that names the file and what is wrong with it: missing, truncated, not a regular file, a link out of the folder
+    (but for the blobs of the hub's cache), not JSON or with a key twice, settings of a wrong type or beyond models.config.LIMITS,
+    tensors missing, extra, twice, misshapen, not floating-point or not finite.  MemoryError that names the bytes needed and
+    available, before anything large is allocated.
     A tokenizer that is not supported is a warning: the model has none then, and its files are written back by `save`.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
-    settings = read_json(folder / "config.json")
+    if not os.path.isdir(folder):
+        raise ValueError(f"{named(folder)}: no such folder")
+    file = named(folder / "config.json")
+    check_links(folder, ("config.json", GENERATION, *COMPANIONS))
+    settings = read_json(folder / "config.json", largest=LARGEST_SETTINGS)
     if not isinstance(settings, dict) or "model_type" not in settings:
-        raise ValueError(f"{folder / 'config.json'}: expected an object with model_type")
+        raise ValueError(f"{file}: expected an object with model_type")
     if not isinstance(settings["model_type"], str):
-        raise ValueError(f"{folder / 'config.json'}: model_type must be a string, got {settings['model_type']!r}")
-    family = find_family(settings["model_type"])
+        raise ValueError(f"{file}: model_type must be a string, got {shown(settings['model_type'])}")
     try:
+        family = find_family(settings["model_type"])
         config = from_dict(family.Config, settings)
         config = config if labels is None else _labelled(config, labels)
         fixed = None if task is None else check_task(family, task)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from None
+        raise ValueError(f"{file}: {error}") from None
     if dtype is not None:
         _check_dtype(dtype)
     tensors, where = open_folder(folder)
+    weights.check_layers(shapes_of(family, config, check_task(family, None)), tensors, where=where)
     tensors = normalise_names(family, config, tensors, where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task == "causal_lm":
-        raise ValueError(f"{folder / 'config.json'}: labels are for classifiers; name a task beside them, got {task}")
+        raise ValueError(f"{file}: labels are for classifiers; name a task beside them, got {task}")
     config = for_task(config, task)
     tensors = heads.without_others(family, config, task, settings, tensors)
     shapes = shapes_of(family, config, task)
@@ -130,7 +135,7 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     )
     model.fresh = list(fresh)
     model.generation = _generation(folder / GENERATION)
-    model.files = {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).exists()}
+    model.files = {name: read_bytes(folder / name) for name in COMPANIONS if (folder / name).exists()}
     try:
         model.tokenizer = Tokenizer.load(folder)
     except FileNotFoundError as error:
@@ -149,12 +154,12 @@ def _labelled(config: Any, labels: Iterable[str]) -> Any:
 
 def _generation(file: Path) -> dict[str, Any]:
     """The contents of generation_config.json, {} without one."""
-    settings = read_json(file) if file.exists() else {}
+    settings = read_json(file, largest=LARGEST_SETTINGS) if file.exists() else {}
     if not isinstance(settings, dict):
-        raise ValueError(f"{file}: expected an object, got {settings!r:.80}")
+        raise ValueError(f"{named(file)}: expected an object, got {shown(settings)}")
     ends = settings.get("eos_token_id")
     if ends is not None and not all(type(i) is int for i in (ends if isinstance(ends, list) else [ends])):
-        raise ValueError(f"{file}: eos_token_id must be an integer, a list of them or null, got {ends!r:.80}")
+        raise ValueError(f"{named(file)}: eos_token_id must be an integer, a list of them or null, got {shown(ends)}")
     return settings
 
 
@@ -171,11 +176,11 @@ def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTe
     given: dict[str, str] = {}  # full name: the name in the file
     for name in weights.strip_ignored(list(tensors), (*family.IGNORED, *getattr(config, "ignored", ()))):
         newer = name
-        for older, new in getattr(family, "OLDER", ()):
+        for older, new in _OLDER:
             newer = re.sub(older, new, newer)
         other = given.setdefault(hub_name(family, newer), name)
         if other != name:
-            raise ValueError(f"{where}: {other} and {name} are the same tensor, expected one of them")
+            raise ValueError(f"{where}: {named(other, 80)} and {named(name, 80)} are the same tensor, expected one of them")
     tensors = {full: tensors[name] for full, name in given.items()}
     for copy, original in family.TIED.items():
         if not config.tie_word_embeddings or copy not in tensors:
@@ -224,8 +229,8 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
     if model.tokenizer is not None:
         # settings that were written back as they were stay so, unless the names of tokens were known from their class alone
         described = model.files.keys() & {tokenizer_settings.CONFIG, tokenizer_settings.SPECIAL_TOKENS}
-        named = tokenizer_settings.named_tokens(tokenizer_settings.folder_settings(folder))
-        complete = described and named == model.tokenizer.named
+        written = tokenizer_settings.named_tokens(tokenizer_settings.folder_settings(folder))
+        complete = described and written == model.tokenizer.named
         model.tokenizer.save(folder / "tokenizer.json" if complete else folder)
 
 

@@ -11,6 +11,7 @@ dparams = backward(dembeddings)
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from . import hub
+from .arguments import check_whole, is_number, shown
 from .backend import array_module, at_least_float32, to_host
 from .core import chain, map_threads
-from .files import replaced
+from .files import LARGEST_SETTINGS, check_links, named, read_bytes, read_json, replaced, write_json
 from .layers.pooling import cls_pooling, l2_normalise, max_pooling, mean_pooling
 from .models.encoder_model import EncoderModel
-from .tensor_files import read_json, write_json
 from .tokenizers.encoding import Encoding
 from .tokenizers.settings import read_settings
 
@@ -76,12 +77,16 @@ class SentenceEncoder:
         limit = settings.get("max_seq_length")
         if limit is not None and model.config.context is not None:
             limit = min(limit, model.config.context)
-        encoder = cls(model, _pooling(folder / paths[1] / "config.json"), normalise="Normalize" in names, max_length=limit,
-                      lowercase=bool(settings.get("do_lower_case")))  # fmt: skip
+        pooling = _pooling(folder / paths[1] / "config.json")
+        try:
+            encoder = cls(model, pooling, normalise="Normalize" in names, max_length=limit,
+                          lowercase=bool(settings.get("do_lower_case")))  # fmt: skip
+        except ValueError as error:
+            raise ValueError(f"{named(folder)}: {error}") from None
         notes = folder / _NOTES
         if notes.exists():
-            _refuse(notes, read_json(notes), default_prompt_name=None, model_type="SentenceTransformer")
-            encoder.notes = notes.read_bytes()
+            _refuse(notes, _object(notes), default_prompt_name=None, model_type="SentenceTransformer")
+            encoder.notes = read_bytes(notes)
         return encoder
 
     def save(self, folder: str | os.PathLike, *, dtype: str | None = None) -> None:
@@ -215,7 +220,7 @@ def _template(tokenizer: Any) -> Encoding:
 def _longest(model: EncoderModel) -> int:
     """How many tokens a text may have: positions of the model, or fewer if its tokenizer says so."""
     said = read_settings(model.files).get("model_max_length")
-    limits = [limit for limit in (model.config.context, said) if limit is not None]
+    limits = [limit for limit in (model.config.context, said if is_number(said) else None) if limit is not None]
     return min([int(limit) for limit in limits], default=512)
 
 
@@ -265,15 +270,21 @@ def _modules(folder: Path) -> tuple[list[str], list[str]]:
     file = folder / "modules.json"
     if not file.exists():
         raise ValueError(f"{file}: no such file; for a model of another layout: SentenceEncoder(tinyplm.load(folder), pooling)")
-    modules = read_json(file)
+    check_links(folder, (file.name,))
+    modules = read_json(file, largest=LARGEST_SETTINGS)
     if not isinstance(modules, list) or not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in modules):
         raise ValueError(f"{file}: expected a list of objects with type and path")
-    names = [str(module["type"]) for module in modules]
+    names = [named(module["type"], 80) for module in modules][:5]
     kinds = [name.rpartition(".")[2] if name.startswith("sentence_transformers.") else name for name in names]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         given = ", ".join(kinds)
         raise ValueError(f"{file}: modules {given} are not supported; expected Transformer, Pooling and perhaps Normalize")
-    return kinds, [str(module["path"]) for module in modules]
+    paths = [str(module["path"]) for module in modules]
+    for path in paths:
+        if re.search(r"[/\\:\0]", path) or path == "..":
+            raise ValueError(f"{named(file)}: {shown(path)} points outside the folder, expected the name of a folder in it")
+    check_links(folder, paths)
+    return kinds, paths
 
 
 def _transformer_settings(folder: Path, model: EncoderModel) -> dict[str, Any]:
@@ -281,11 +292,16 @@ def _transformer_settings(folder: Path, model: EncoderModel) -> dict[str, Any]:
     files = sorted(folder.glob("sentence_*_config.json"))
     settings = _object(files[0]) if files else {}
     if files:
+        try:
+            check_whole("max_seq_length", settings.get("max_seq_length"), 1, or_none=True)
+        except ValueError as error:
+            raise ValueError(f"{named(files[0])}: {error}") from None
         known = {"max_seq_length", "do_lower_case", "modality_config", *_TAKEN}
         _refuse(files[0], settings, **_TAKEN, **dict.fromkeys(settings.keys() - known))
-        text = settings.get("modality_config", {}).get("text", _TAKEN_OF_TEXT)
+        modalities = settings.get("modality_config", {})
+        text = modalities.get("text", _TAKEN_OF_TEXT) if isinstance(modalities, dict) else modalities
         if text != _TAKEN_OF_TEXT:
-            raise ValueError(f"{files[0]}: modality_config.text = {text!r:.80} is not supported")
+            raise ValueError(f"{named(files[0])}: modality_config.text = {shown(text)} is not supported")
     _refuse(folder / "tokenizer_config.json", read_settings(model.files, str(folder)), truncation_side="right")
     return settings
 
@@ -295,17 +311,18 @@ def _pooling(file: Path) -> str:
     settings = _object(file)
     _refuse(file, settings, include_prompt=True)
     modes = settings.get("pooling_mode") or [mode for key, mode in _POOLING_KEYS.items() if settings.get(key)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else modes
-    if len(modes) != 1 or modes[0] not in POOLINGS:
-        named = " and ".join(map(str, modes))
-        raise ValueError(f"{file}: pooling by {named} is not supported; expected one of {', '.join(POOLINGS)}")
+    modes = modes if isinstance(modes, list) else [modes]
+    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in POOLINGS:
+        given = named(" and ".join(map(str, modes)), 80)
+        raise ValueError(f"{named(file)}: pooling by {given} is not supported; expected one of {', '.join(POOLINGS)}")
     return modes[0]
 
 
 def _object(file: Path) -> dict[str, Any]:
-    settings = read_json(file)
+    check_links(file.parent, (file.name,))
+    settings = read_json(file, largest=LARGEST_SETTINGS)
     if not isinstance(settings, dict):
-        raise ValueError(f"{file}: expected an object, got {settings!r:.80}")
+        raise ValueError(f"{named(file)}: expected an object, got {shown(settings)}")
     return settings
 
 
@@ -313,4 +330,4 @@ def _refuse(file: Path, settings: Mapping[str, Any], **supported: Any) -> None:
     """ValueError naming the first key that says something and is not at the one value that is supported."""
     for key, value in supported.items():
         if settings.get(key) not in (None, value) and (value is not None or settings[key]):
-            raise ValueError(f"{file}: {key} = {settings[key]!r:.80} is not supported")
+            raise ValueError(f"{named(file)}: {key} = {shown(settings[key])} is not supported")

@@ -1,9 +1,8 @@
-"""Tensors on disk: safetensors files, single and sharded, in and out, with the bfloat16 that NumPy lacks; and JSON."""
+"""Tensors on disk: safetensors files, single and sharded, in and out, with the bfloat16 that NumPy lacks."""
 
 from __future__ import annotations
 
 import errno
-import json
 import math
 import mmap
 import os
@@ -15,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .files import flush, replaced
+from .arguments import shown, wrong
+from .files import LARGEST_SETTINGS, check_links, flush, named, open_regular, parse_json, read_json, replaced, write_json
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
            "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}  # fmt: skip
@@ -27,6 +27,8 @@ _LIBRARY_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": 
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BLOCK = 1 << 18  # how many numbers of a file are worked on at a time
+LARGEST_HEADER = 1 << 25  # bytes; some 100 describe a tensor
+MOST_AXES = 32  # of a tensor
 
 
 class StoredTensor(NamedTuple):
@@ -47,11 +49,11 @@ class StoredTensor(NamedTuple):
         dtype = np.uint16 if self.file_dtype == "BF16" else self.dtype
         return np.frombuffer(self.file, dtype, math.prod(self.shape), self.offset).reshape(self.shape)
 
-    def fill(self, out: np.ndarray, part: np.ndarray) -> None:
+    def fill(self, out: np.ndarray, part: np.ndarray, *, finite: bool = False) -> None:
         """Write the values of `part`, a view of stored(), into `out`, of the same shape and any floating-point dtype.
 
         What is mapped of a file counts as memory in use, so it goes block by block along the file.
-        ValueError for a finite value that is too large for out's dtype.
+        ValueError for a finite value that is too large for out's dtype; finite: also for one that is infinite or not a number.
         """
         axis = int(np.argmax(part.strides)) if part.ndim else 0
         out, part = (np.moveaxis(np.atleast_1d(a), axis, 0) for a in (out, part))
@@ -59,12 +61,14 @@ class StoredTensor(NamedTuple):
         for start in range(0, len(part), rows):
             block = part[start : start + rows]
             block = widened(block) if self.file_dtype == "BF16" else block
+            if finite and not (held := np.isfinite(block)).all():
+                raise ValueError(f"the value {block[~held].flat[0]} is not finite")
             with np.errstate(over="ignore"):  # found just below
                 out[start : start + rows] = block
             if out.dtype.itemsize < self.dtype.itemsize:
                 overflow = np.isinf(out[start : start + rows]) & np.isfinite(block)
                 if overflow.any():
-                    raise ValueError(f"the value {block[overflow][0]:.4g} is too large for {out.dtype}")
+                    raise ValueError(f"the value {block[overflow].flat[0]:.4g} is too large for {out.dtype}")
             self.release()
 
     def release(self) -> None:
@@ -74,7 +78,9 @@ class StoredTensor(NamedTuple):
 
     def equals(self, other: StoredTensor) -> bool:
         """Whether both have the same shape and values, bit by bit where their dtypes are the same."""
-        if self.file_dtype != other.file_dtype or self.shape != other.shape:
+        if self.shape != other.shape:
+            return False
+        if self.file_dtype != other.file_dtype:
             return np.array_equal(np.asarray(self), np.asarray(other))
         a, b = (t.stored().reshape(-1).view(np.uint8) for t in (self, other))
         for start in range(0, len(a), BLOCK):
@@ -98,29 +104,58 @@ def widened(bits: np.ndarray) -> np.ndarray:
 def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
     """{name: tensor} of one file.
 
-    The library checks the header and the size first: a truncated or damaged file is a ValueError that names it.
+    ValueError that names the file for anything but a regular file whose header describes all of its bytes, each once: what is
+    truncated, longer, overlapping, of an unknown dtype, or repeated.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    try:
-        with safe_open(path, framework="np"):
-            pass
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
+    name = named(path)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, LARGEST_HEADER):
+            raise ValueError(f"{name}: not a complete safetensors file: it has {size} bytes, its header would have {length} "
+                             f"(at most {LARGEST_HEADER})")  # fmt: skip
+        try:
+            header = parse_json(file.read(length).decode("utf-8"), f"{name}: header")
+        except UnicodeDecodeError:
+            raise ValueError(f"{name}: not a complete safetensors file: the header is not UTF-8") from None
+        if not isinstance(header, dict):
+            raise ValueError(f"{name}: not a complete safetensors file: the header is not an object")
+        header.pop("__metadata__", None)
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in header.items():
-        if entry["dtype"] not in ("BF16", *_DTYPES):
-            raise ValueError(f"{path}: tensor {name} has dtype {entry['dtype']}, expected BF16 or one of {sorted(_DTYPES)}")
-        tensors[name] = StoredTensor(mapped, 8 + size + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"])
+    tensors, places = {}, []
+    for tensor, entry in header.items():
+        try:
+            dtype, shape, place = _entry(entry)
+        except ValueError as error:
+            raise ValueError(f"{name}: tensor {named(tensor, 80)}: {error}") from None
+        tensors[tensor] = StoredTensor(mapped, 8 + length + place[0], shape, dtype)
+        places.append((*place, tensor))
+    end = 0
+    for start, stop, tensor in sorted(places):
+        if start != end:
+            raise ValueError(f"{name}: tensor {named(tensor, 80)} begins at byte {start}, expected {end}, "
+                             "where the one before it ends")  # fmt: skip
+        end = stop
+    if end != size - 8 - length:
+        raise ValueError(f"{name}: not a complete safetensors file: the tensors have {end} bytes, the file {size - 8 - length}")
     return tensors
+
+
+def _entry(entry: Any) -> tuple[str, tuple[int, ...], tuple[int, int]]:
+    """(dtype, shape, (start, end)) of a tensor as a header describes it."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError("expected an object with dtype, shape and data_offsets")
+    dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ("BF16", *_DTYPES):
+        raise wrong("dtype", f"BF16 or one of {', '.join(sorted(_DTYPES))}", dtype)
+    for key, value in (("shape", shape), ("data_offsets", place)):
+        if not isinstance(value, list) or not all(type(n) is int and 0 <= n < 1 << 63 for n in value) or len(value) > MOST_AXES:
+            raise wrong(key, f"a list of at most {MOST_AXES} integers >= 0", value)
+    width = 2 if dtype == "BF16" else np.dtype(_DTYPES[dtype]).itemsize
+    if len(place) != 2 or place[1] - place[0] != math.prod(shape) * width:
+        raise ValueError(f"expected data_offsets of {shown(math.prod(shape) * width)} bytes for {dtype} of shape {shown(shape)}, "
+                         f"got {shown(place)}")  # fmt: skip
+    return dtype, tuple(shape), (place[0], place[1])
 
 
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -136,30 +171,36 @@ def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
     ValueError for an index that is not one, that names a file outside the folder or one that is missing, or a tensor that
     its shard lacks; and, since nothing is ever unpickled, for a folder with .bin files only.
     """
+    check_links(folder, (SINGLE, INDEX))
+    single, where = named(folder / SINGLE), named(folder / INDEX)
     if (folder / SINGLE).exists():
-        return open_safetensors(folder / SINGLE), str(folder / SINGLE)
+        return open_safetensors(folder / SINGLE), single
     if not (folder / INDEX).exists():
         for pattern, hint in (("model-*-of-*.safetensors", f"there are shards but no {INDEX}: the copy is not complete"),
                               ("*.bin", "there are only .bin files, which are not read because they can run code: "
                                "save the model as safetensors first")):  # fmt: skip
             if next(folder.glob(pattern), None):
-                raise ValueError(f"{folder / SINGLE}: no such file; {hint}")
-        raise ValueError(f"{folder / SINGLE}: no such file")
-    index = read_json(folder / INDEX)
+                raise ValueError(f"{single}: no such file; {hint}")
+        raise ValueError(f"{single}: no such file")
+    index = read_json(folder / INDEX, largest=LARGEST_SETTINGS)
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise ValueError(f"{folder / INDEX}: expected an object whose weight_map gives a file for each tensor")
+        raise ValueError(f"{where}: expected an object whose weight_map gives a file for each tensor")
     shards: dict[str, dict[str, StoredTensor]] = {}
     for shard in dict.fromkeys(places.values()):
-        if re.search(r"[/\\:]", shard) or shard in ("", ".", ".."):
-            raise ValueError(f"{folder / INDEX}: {shard!r} points outside the folder, expected the name of a file in it")
-        if not (folder / shard).exists():
-            raise ValueError(f"{folder / INDEX}: the shard {shard} is missing")
-        shards[shard] = open_safetensors(folder / shard)
+        if re.search(r"[/\\:\0]", shard) or shard in ("", ".", ".."):
+            raise ValueError(f"{where}: {shown(shard)} points outside the folder, expected the name of a file in it")
+        check_links(folder, (shard,))
+        try:
+            shards[shard] = open_safetensors(folder / shard)
+        except ValueError:
+            if not os.path.lexists(folder / shard):
+                raise ValueError(f"{where}: the shard {named(shard, 80)} is missing") from None
+            raise
     for name, shard in places.items():
         if name not in shards[shard]:
-            raise ValueError(f"{folder / INDEX}: tensor {name} is not in its shard {shard}")
-    return {name: shards[shard][name] for name, shard in places.items()}, str(folder / INDEX)
+            raise ValueError(f"{where}: tensor {named(name, 80)} is not in its shard {named(shard, 80)}")
+    return {name: shards[shard][name] for name, shard in places.items()}, where
 
 
 # --------------------------------------------------------------------------------------------------------- writing
@@ -193,7 +234,7 @@ def _write(temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[st
             data = round_to_bfloat16(array) if dtype == "BF16" else np.ascontiguousarray(array, dtype=_DTYPES[dtype])
         infinite = (data & 0x7FFF) == 0x7F80 if dtype == "BF16" else np.isinf(data)
         if (overflow := infinite & np.isfinite(array)).any():
-            raise ValueError(f"{path}: tensor {name} holds {array[overflow][0]:.4g}, which is too large for {dtype}")
+            raise ValueError(f"{path}: tensor {name} holds {array[overflow].flat[0]:.4g}, which is too large for {dtype}")
         alive.append(data)
         entries[name] = TensorSpec(dtype=_LIBRARY_NAMES[dtype], shape=list(array.shape), data_ptr=data.ctypes.data,
                                    data_len=data.nbytes)  # fmt: skip
@@ -274,22 +315,3 @@ def main_dtype(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: M
         kind = _file_dtype(name, dtype, dtypes)
         totals[kind] = totals.get(kind, 0) + math.prod(shape)
     return _LIBRARY_NAMES[max(totals, key=totals.get)]
-
-
-# ------------------------------------------------------------------------------------------------------------ JSON
-
-
-def write_json(path: str | os.PathLike, contents: Any) -> None:
-    """JSON written under a temporary name, flushed to disk, then renamed."""
-    with replaced(path) as temporary:
-        temporary.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: str | os.PathLike) -> Any:
-    """ValueError naming the file when it is missing or not JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None

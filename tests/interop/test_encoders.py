@@ -13,6 +13,7 @@ transformers = pytest.importorskip("transformers")
 import tinyplm
 from tests.interop.encoder_pair import CASES, FAMILIES, compare, compare_loss, full_name, inputs_for, pair
 from tests.interop.pair import assert_bit_equal, float64, our_tensors
+from tinyplm.tensor_files import read_safetensors, write_safetensors
 
 SHAPES = {
     "padded right": {},
@@ -85,3 +86,19 @@ def test_files_of_either_side(tmp_path, monkeypatch, family, task):
     assert set(our_tensors(ours)) <= {full_name(ours, name) for name in wanted}
     assert tinyplm.load(tmp_path / "ours").task == task
     np.testing.assert_equal(tinyplm.load(tmp_path / "ours").config, ours.config)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "xlnet"])
+def test_norms_under_their_names_of_2018(tmp_path, family):
+    """LayerNorm.gamma and .beta are read as transformers reads them."""
+    theirs, ours = pair(family, "masked_lm", tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): np.array(a)
+               for name, a in read_safetensors(file)[0].items()}  # fmt: skip
+    assert any(name.endswith("LayerNorm.gamma") for name in tensors)
+    write_safetensors(file, tensors)
+    with float64():
+        again, report = type(theirs).from_pretrained(tmp_path, dtype=torch.float64, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert_bit_equal(again.state_dict(), theirs.state_dict())
+    assert_bit_equal(our_tensors(tinyplm.load(tmp_path)), our_tensors(ours))

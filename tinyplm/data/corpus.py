@@ -14,6 +14,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ..arguments import check_whole
+from ..files import named, read_bytes
+
 SEPARATOR = "<|endoftext|>"  # a line of its own between two documents of one file
 
 # Not text about Python's library, or not there in every installation.
@@ -21,6 +24,7 @@ SKIPPED_PARTS = frozenset(["__pycache__", "test", "tests", "idlelib", "lib2to3",
 SHINGLE_WORDS = 8  # a run of this many words in two places is a copy, not chance
 REPEATED_SHARE = 0.5  # a paragraph is a copy when this share of its runs was seen before
 SHORTEST_DOCUMENT = 400  # characters; shorter modules are a line of boilerplate (every codec has the same one)
+LARGEST_FILE = 1 << 34  # bytes; a file is read whole
 LARGEST_PIECE = 32_000  # characters; longer documents of the user are cut
 SMALLEST_PIECE = 2_000
 SMALLEST_COUNT = 20  # pieces that a corpus should have, so that a split by document can hit its fraction
@@ -179,7 +183,7 @@ def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
         text = _read_text(path)
         found = [document for document in _separated(text) if document.strip()]
         if not found:
-            raise ValueError(f"{os.fspath(path)}: no text in this file, expected UTF-8 text")
+            raise ValueError(f"{named(path)}: no text in this file, expected UTF-8 text")
         documents += found
     total = sum(map(len, documents))
     limit = min(LARGEST_PIECE, max(SMALLEST_PIECE, total // SMALLEST_COUNT))
@@ -188,15 +192,8 @@ def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
 
 
 def _read_text(path: str | os.PathLike) -> str:
-    name = os.fspath(path)
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"{name}: no such file, expected a UTF-8 text file") from None
-    except IsADirectoryError:
-        raise ValueError(f"{name}: is a folder, expected a UTF-8 text file") from None
-    except OSError as error:
-        raise ValueError(f"{name}: cannot be read: {error.strerror}") from None
+    name = named(path)
+    data = read_bytes(path, largest=LARGEST_FILE)
     if not data:
         raise ValueError(f"{name}: empty file, expected UTF-8 text")
     try:
@@ -229,6 +226,7 @@ def cut(text: str, limit: int) -> list[str]:
     Each piece ends at the last paragraph end that it can hold, else at the last line end, else after the last
     space, else at `limit`. A text of at most 3/2 `limit` characters stays whole, so no piece is tiny.
     """
+    check_whole("limit", limit, 1)
     pieces = []
     start = 0
     while len(text) - start > limit + limit // 2:

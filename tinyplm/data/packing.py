@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..files import replaced
+from ..files import named, open_regular, replaced
 
 DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 
@@ -69,21 +69,21 @@ def open_tokens(path: str | os.PathLike) -> np.ndarray:
     Errors: ValueError of one line that names the file when it is missing or is not a whole token file (not
     .npy, a pickle, another type or number of dimensions, fewer or more bytes than its header says).
     """
-    name = os.fspath(path)
+    name = named(path)
     expected = "expected a .npy file of one dimension, uint16 or uint32"
+    with open_regular(path):  # a pipe would never end
+        pass
     try:
         # open_memmap and not load: it never unpickles, and knows no other formats.
-        array = np.lib.format.open_memmap(name, mode="r")
-    except FileNotFoundError:
-        raise ValueError(f"{name}: no such file, {expected}") from None
+        array = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise ValueError(f"{name}: cannot be read: {error.strerror or error}, {expected}") from None
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+    except Exception as error:  # whatever NumPy finds wrong with a header
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"{name}: not a whole token file ({reason}), {expected}") from None
     if array.ndim != 1 or array.dtype not in DTYPES:  # another byte order is another dtype
         raise ValueError(f"{name}: {array.dtype.str} array of shape {array.shape}, {expected}")
-    size, wanted = os.path.getsize(name), array.offset + array.nbytes
+    size, wanted = os.path.getsize(path), array.offset + array.nbytes
     if size != wanted:
         raise ValueError(f"{name}: {size} bytes, its header of {array.size} tokens needs {wanted}")
     return array

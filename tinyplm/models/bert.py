@@ -210,6 +210,5 @@ NAMES = [
 ]
 PREFIX = "bert."  # a file of the bare body lacks it
 IGNORED = (r"embeddings\.position_ids$",)  # a buffer of older files
-OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))  # names in the files of 2018
 TIED = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias"}  # fmt: skip

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 from collections.abc import Iterable
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+
+from ..arguments import is_number, shown
+
+# The largest integer that a field may be, by its name; the first that fits.  What is larger can be no model, and would take
+# minutes, or all memory, until that is found.
+LIMITS = (("layer|group", 10_000), ("vocab|position|buckets|_id$|_len$", 2**31 - 1), ("", 2**20))
 
 
 def from_dict(cls: type, source: dict[str, Any]) -> Any:
@@ -21,7 +28,7 @@ def from_dict(cls: type, source: dict[str, Any]) -> Any:
     values = {name: value for name, value in source.items() if name in names}
     for alias, name in cls.ALIASES.items():
         if alias in source and values.setdefault(name, source[alias]) != source[alias]:
-            raise ValueError(f"{alias} is {source[alias]!r}, but {name}, which means the same, is {values[name]!r}")
+            raise ValueError(f"{alias} is {shown(source[alias])}, but {name}, which means the same, is {shown(values[name])}")
     return cls(**values, source=dict(source))
 
 
@@ -47,15 +54,29 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def check_types(config: Any) -> None:
-    """ValueError naming the first field whose value is not of its annotated type.
+    """ValueError naming the first field whose value is not of its annotated type, or a number that is not finite or is beyond
+    LIMITS.
 
     A JSON number without a fraction may stand for a float; true and false are no numbers.
     """
     annotations = get_type_hints(type(config))
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name != "source" and not _fits(value, annotations[field.name]):
-            raise ValueError(f"config: {field.name} must be {field.type}, got {value!r}")
+        value, annotation = getattr(config, field.name), annotations[field.name]
+        if field.name == "source":
+            continue
+        if not _fits(value, annotation):
+            raise ValueError(f"config: {field.name} must be {field.type}, got {shown(value)}")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)) and float in (annotation, *get_args(annotation)):
+                if not is_number(number) and not isinstance(number, bool):
+                    raise ValueError(f"config: {field.name} must be a finite number, got {shown(number)}")
+            elif isinstance(number, int) and abs(number) > (most := limit(field.name)):
+                raise ValueError(f"config: {field.name} must be an integer of at most {most}, got {shown(number)}")
+
+
+def limit(name: str) -> int:
+    """The largest integer that a field of this name may be."""
+    return next(most for pattern, most in LIMITS if re.search(pattern, name))
 
 
 def _fits(value: Any, annotation: Any) -> bool:
@@ -73,27 +94,27 @@ def check_positive(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if value is not None and value < 1:
-            raise ValueError(f"config: {name} must be a positive integer, got {value!r}")
+            raise ValueError(f"config: {name} must be a positive integer, got {shown(value)}")
 
 
 def check_not_negative(config: Any, *names: str) -> None:
     """ValueError naming the first of these fields that is not a finite number >= 0."""
     for name in names:
         if not 0 <= getattr(config, name) < math.inf:
-            raise ValueError(f"config: {name} must be finite and >= 0, got {getattr(config, name)!r}")
+            raise ValueError(f"config: {name} must be finite and >= 0, got {shown(getattr(config, name))}")
 
 
 def check_rates(config: Any, *names: str) -> None:
     """ValueError naming the first of these fields that is neither a dropout rate in [0, 1) nor None."""
     for name in names:
         if getattr(config, name) is not None and not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"config: {name} must be in [0, 1), got {getattr(config, name)!r}")
+            raise ValueError(f"config: {name} must be in [0, 1), got {shown(getattr(config, name))}")
 
 
 def check_known(config: Any, name: str, choices: Iterable[str]) -> None:
     """ValueError unless the field is one of the choices."""
     if getattr(config, name) not in choices:
-        raise ValueError(f"config: unknown {name} {getattr(config, name)!r}; expected one of {', '.join(sorted(choices))}")
+        raise ValueError(f"config: unknown {name} {shown(getattr(config, name))}; expected one of {', '.join(sorted(choices))}")
 
 
 def check_heads(config: Any, width: str, heads: str) -> None:
@@ -106,7 +127,7 @@ def check_only(config: Any, **fields: tuple) -> None:
     """ValueError naming the first field whose value is none of those given: any other would change what is computed."""
     for name, values in fields.items():
         if getattr(config, name) not in values:
-            raise ValueError(f"config: {name} = {getattr(config, name)!r} is not supported for {config.MODEL_TYPE}")
+            raise ValueError(f"config: {name} = {shown(getattr(config, name))} is not supported for {config.MODEL_TYPE}")
 
 
 # ------------------------------------------------------------------------------------------------- labels of a classifier
@@ -158,11 +179,11 @@ def for_task(config: Any, task: str) -> Any:
 def check_labels(config: Any) -> None:
     """ValueError unless id2label numbers the labels from 0 on, and problem_type is one that there is."""
     if config.id2label is not None and {str(i) for i in config.id2label} != {str(i) for i in range(len(config.id2label) or 1)}:
-        raise ValueError(f"config: id2label must number the labels from 0 on, got {config.id2label!r:.200}")
+        raise ValueError(f"config: id2label must number the labels from 0 on, got {shown(config.id2label)}")
     if config.problem_type is not None:
         check_known(config, "problem_type", PROBLEMS)
-    if not isinstance(label_count(config), int) or label_count(config) < 1:
-        raise ValueError(f"config: num_labels must be a positive integer, got {label_count(config)!r}")
+    if type(count := label_count(config)) is not int or not 1 <= count <= limit("num_labels"):
+        raise ValueError(f"config: num_labels must be an integer from 1 to {limit('num_labels')}, got {shown(count)}")
 
 
 def check_encoder(config: Any, *, sizes: Iterable[str], rates: Iterable[str], **only: tuple) -> None:

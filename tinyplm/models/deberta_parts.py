@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arguments import shown
 from ..backend import array_module
 from ..layers.activation import ACTIVATIONS
 from ..layers.dropout import dropout
@@ -31,7 +32,7 @@ def check(config: Any, **only: tuple) -> None:
     check_heads(config, "hidden_size", "num_attention_heads")
     D, E = config.hidden_size, config.embedding_size
     if len(set(config.terms)) != len(config.terms) or not set(config.terms) <= {"c2p", "p2c"}:
-        raise ValueError(f"config: pos_att_type must name c2p, p2c, both or none, got {config.pos_att_type!r}")
+        raise ValueError(f"config: pos_att_type must name c2p, p2c, both or none, got {shown(config.pos_att_type)}")
     if not config.legacy and E not in (None, D):
         raise ValueError(f"config: with legacy = false embedding_size must be hidden_size {D}, got {E}")
 

@@ -16,7 +16,7 @@ from ..layers.activation import ACTIVATIONS
 from ..layers.relative_buckets import bucketed_rows, clipped_rows
 from ..weights import Operation, Rename, linears, weight_and_bias
 from . import deberta_parts, disentangled, encoder
-from .config import LABELS, check_known, check_not_negative, label_count
+from .config import LABELS, check_known, check_not_negative, check_only, label_count
 from .deberta_parts import HUB, LAYER
 from .tasks import norm_shapes
 
@@ -66,7 +66,8 @@ class Config:
     source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        deberta_parts.check(self, attention_head_size=(None, self.hidden_size // self.num_attention_heads))
+        deberta_parts.check(self)
+        check_only(self, attention_head_size=(None, self.hidden_size // self.num_attention_heads))
         check_known(self, "norm_rel_ebd", ("none", "layer_norm"))
         check_not_negative(self, "conv_kernel_size")
         if self.conv_kernel_size:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import is_number, shown
 from ..backend import array_module, to_host
 from ..layers.rope import rotary_tables, rotate
 from ..layers.rope_scaling import (
@@ -19,6 +20,7 @@ from ..layers.rope_scaling import (
     yarn_frequencies,
     yarn_magnitude,
 )
+from .config import limit
 
 # type: (the settings it needs, those it may have), by the names that config.json uses
 _SETTINGS: dict[str, tuple[set[str], set[str]]] = {
@@ -76,20 +78,20 @@ def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] |
     """
     for name, given in (("rope_parameters", parameters), ("rope_scaling", scaling)):
         if given is not None and not isinstance(given, Mapping):
-            raise ValueError(f"config: {name} must be an object, got {given!r}")
+            raise ValueError(f"config: {name} must be an object, got {shown(given)}")
     if parameters and scaling and _plain(parameters, theta) != _plain(scaling, _plain(parameters, theta)["rope_theta"]):
-        raise ValueError(f"config: rope_parameters {dict(parameters)} and rope_scaling {dict(scaling)} contradict each other")
+        raise ValueError(f"config: rope_parameters {shown(parameters)} and rope_scaling {shown(scaling)} contradict each other")
     settings = _plain(parameters or scaling or {}, theta)
     base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
     if original is not None and kind in ("yarn", "llama3"):
         settings["original_max_position_embeddings"] = original
     if theta is not None and theta != base:
-        raise ValueError(f"config: rope_theta is {theta!r}, but {base!r} in rope_parameters")
+        raise ValueError(f"config: rope_theta is {shown(theta)}, but {shown(base)} in rope_parameters")
     if not isinstance(kind, str) or kind not in _SETTINGS:
-        raise ValueError(f"config: unknown rope_type {kind!r}; expected one of {', '.join(_SETTINGS)}")
+        raise ValueError(f"config: unknown rope_type {shown(kind)}; expected one of {', '.join(_SETTINGS)}")
     needed, optional = _SETTINGS[kind]
     if unknown := sorted(settings.keys() - needed - optional):
-        raise ValueError(f"config: rope_type {kind!r} has the unknown setting {unknown[0]}; "
+        raise ValueError(f"config: rope_type {kind!r} has the unknown setting {shown(unknown[0])}; "
                          f"expected some of {', '.join(sorted(needed | optional)) or 'none'}")  # fmt: skip
     for name, value in {"rope_theta": base, **settings}.items():
         _check(name, value)
@@ -117,26 +119,29 @@ def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
         plain["truncate"] = settings["truncate"] or False
     kind = plain.pop("type", None)
     if plain.setdefault("rope_type", kind or "default") != kind and kind is not None:
-        raise ValueError(f"config: type is {kind!r}, but rope_type, which means the same, is {plain['rope_type']!r}")
+        raise ValueError(f"config: type is {shown(kind)}, but rope_type, which means the same, is {shown(plain['rope_type'])}")
     plain.setdefault("rope_theta", 10000.0 if theta is None else theta)
     return plain
 
 
 def _check(name: str, value: Any) -> None:
+    number, most = value if is_number(value) else -1, math.inf
     if name in ("truncate", "finetuned"):
         good, expected = isinstance(value, bool), "true or false"
     elif name == "original_max_position_embeddings":
-        good, expected = type(value) is int and value > 0, "a positive integer"
-    else:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and value < math.inf
-        if name == "factor":
-            good, expected = number and 1 <= value <= 1e6, "a number from 1 to 1e6"
-        elif name == "rope_theta":
-            good, expected = number and value > 1, "a number > 1"
-        else:  # 0 stands for "not given" in mscale and mscale_all_dim
-            good, expected = number and value >= 0, "a number >= 0"
+        good, expected, most = type(value) is int and value > 0, "a positive integer", limit(name)
+    elif name == "factor":
+        good, expected = 1 <= number <= 1e6, "a number from 1 to 1e6"
+    elif name == "rope_theta":
+        good, expected, most = number > 1, "a number > 1", 1e15
+    else:  # 0 stands for "not given" in mscale and mscale_all_dim
+        good, expected, most = number >= 0, "a number >= 0", 1e6
+    if good and number > most:
+        good, expected = False, f"at most {most:g}"
+    if good and name.startswith("beta") and 0 < number < 1e-6:
+        good, expected = False, "0 or at least 1e-6"
     if not good:
-        raise ValueError(f"config: {name} must be {expected}, got {value!r}")
+        raise ValueError(f"config: {name} must be {expected}, got {shown(value)}")
 
 
 def rotary(rope: Rope, width: int, *, positions, dtype) -> Callable:

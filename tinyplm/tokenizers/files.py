@@ -13,10 +13,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..files import replaced
-from .folders import from_vocabularies, sentencepiece_parts
+from ..files import check_links, replaced
+from .folders import SENTENCEPIECE_FILES, from_vocabularies, sentencepiece_parts
 from .json_file import from_json, load_json, to_json
-from .settings import CONFIG, SPECIAL_TOKENS, folder_files, folder_settings, named_tokens, read_object
+from .settings import CONFIG, FILES, SPECIAL_TOKENS, folder_files, folder_settings, named_tokens, read_object
+
+# Files of a tokenizer's vocabulary, and what stands beside any.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", *SENTENCEPIECE_FILES)
+COMPANIONS = (*VOCABULARIES, *FILES)
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -26,6 +30,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         if path.suffix == ".model":
             return sentencepiece_parts(path)
         return from_json(load_json(path), str(path))
+    check_links(path, COMPANIONS)
     settings = folder_settings(path)
     if (path / "tokenizer.json").exists():
         parts = from_json(load_json(path / "tokenizer.json"), str(path / "tokenizer.json"))

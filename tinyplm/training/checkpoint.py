@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..arguments import check_number, check_whole, shown
 from ..backend import to_device, to_host
 from ..core import flatten
-from ..files import replaced
+from ..files import named, read_text, replaced
 from ..models.model import Model
 from ..optim.adamw import AdamW
 from . import environment, folders, incremental
@@ -40,6 +42,21 @@ class State:
         """What trainer.json keeps."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "signal"}
 
+    @classmethod
+    def read(cls, saved: dict[str, Any], steps: int) -> State:
+        """From what a trainer.json has, of a run of `steps` steps; ValueError that names the key that is wrong."""
+        if not saved or not saved.keys() <= cls().saved().keys():
+            raise ValueError(f"expected a state with {', '.join(cls().saved())}, got {shown(list(saved))}")
+        state = cls(**saved)
+        check_whole("state.step", state.step, 0, steps)
+        for name in ("tokens", "waited"):
+            check_whole(f"state.{name}", getattr(state, name))
+        check_whole("state.best_step", state.best_step, 0, state.step, or_none=True)
+        check_number("state.seconds", state.seconds, least=0)
+        for name in ("best_loss", "improved_loss"):
+            check_number(f"state.{name}", getattr(state, name), or_none=True)
+        return state
+
 
 def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Settings, data: str, *, full: bool = True) -> Path:
     """Write out/step-N, then point out/latest and (if it is the best) out/best at it.
@@ -50,8 +67,8 @@ def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Sett
     not the best.
     """
     base = None
-    if not full and state.best_step != state.step and (out / "latest").exists():
-        base = incremental.base_of_next(out, (out / "latest").read_text().strip(), settings.full_every)
+    if not full and state.best_step != state.step and (latest := _read_name(out / "latest")):
+        base = incremental.base_of_next(out, latest, settings.full_every)
     moments = {f"{name}.{path}": to_host(a) for name in "mv" for path, a in getattr(optimizer, name).leaves.items()}
     trainer = {"state": state.saved(), "updates": optimizer.t, "settings": dataclasses.asdict(settings), "data": data,
                "environment": environment.describe(settings.workers, model.device)}  # fmt: skip
@@ -76,24 +93,36 @@ def point_best(out: Path, state: State) -> None:
     """Make out/best name the best checkpoint, where it does not yet."""
     file = out / "best"
     name = None if state.best_step is None else f"step-{state.best_step}"
-    named = file.read_text().strip() if file.exists() else None
     if name is None:
         file.unlink(missing_ok=True)
-    elif name != named and (out / name).is_dir():
+    elif name != _read_name(file) and (out / name).is_dir():
         point(file, name)
+
+
+def _read_name(file: Path) -> str | None:
+    """The name of a folder beside it that `file` ("latest", "best") holds; None if it is missing or holds anything else."""
+    try:
+        name = read_text(file, largest=1000).strip()
+    except ValueError:
+        return None
+    return name if re.fullmatch(r"[^/\\:\0\n]{1,100}", name) and name not in (".", "..") else None
 
 
 def find(out: Path, name: str = "latest") -> Path:
     """The checkpoint folder that out/latest (or out/best) names; ValueError when there is none."""
-    try:
-        folder = out / (out / name).read_text().strip()
-    except FileNotFoundError:
+    file = out / name
+    if not file.exists():
         if name == "latest" and (first := _first_save(out)):
             return first
-        raise ValueError(f"{out}: nothing to resume, there is no file {name!r} in it{_hint(out, name)}") from None
-    if folder == out or not folder.is_dir():
-        raise ValueError(f"{out / name} names {folder.name!r}, but there is no such folder{_hint(out, name)}")
-    return folder
+        raise ValueError(f"{named(out)}: nothing to resume, there is no file {name!r} in it{_hint(out, name)}")
+    try:
+        text = read_text(file, largest=1000).strip()
+    except ValueError as error:
+        raise ValueError(f"{error}; expected the name of a checkpoint{_hint(out, name)}") from None
+    folder = _read_name(file)
+    if folder is None or not (out / folder).is_dir():
+        raise ValueError(f"{named(file)} names {shown(text)}, but there is no such folder{_hint(out, name)}")
+    return out / folder
 
 
 def _hint(out: Path, name: str) -> str:
@@ -122,6 +151,7 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
     if wrong := folders.problem(folder):
         raise ValueError(f"{folder}: {wrong}; {folders.advice(folder.parent, folder.name)}")
     saved, moments, trainer = incremental.read(folder)
+    where = named(folder / folders.TRAINER)
     differences = _differences("model", dataclasses.asdict(saved.config), dataclasses.asdict(model.config), free=("source",))
     differences += _differences("settings", trainer["settings"], dataclasses.asdict(settings), free=Settings.FREE)
     if str(saved.dtype) != str(model.dtype):
@@ -131,13 +161,15 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
     if differences:
         raise ValueError(f"cannot resume from {folder} with another configuration: {'; '.join(differences)}")
     expected = {f"{name}.{path}": a.shape for name in "mv" for path, a in optimizer.values.leaves.items()}
-    wrong = sorted(expected.keys() ^ moments.keys()) or [n for n, s in expected.items() if moments[n].shape != tuple(s)]
+    wrong = sorted(expected.keys() ^ moments.keys())
+    wrong = wrong or [n for n, s in expected.items() if moments[n].shape != tuple(s) or moments[n].dtype.kind != "f"]
     if wrong:
-        raise ValueError(f"{folder / OPTIMIZER}: does not fit the model at {', '.join(wrong[:5])}")
+        raise ValueError(f"{named(folder / OPTIMIZER)}: does not fit the model at {', '.join(named(n, 80) for n in wrong[:3])}")
     try:
-        state = State(**trainer["state"])
-    except TypeError:
-        raise ValueError(f"{folder / folders.TRAINER}: expected a state with {', '.join(State().saved())}") from None
+        state = State.read(trainer["state"], settings.steps)
+        check_whole("updates", trainer["updates"], 0, state.step)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     _fill(optimizer.values.leaves, flatten(saved.params), model.device)
     for name in "mv":
         _fill(getattr(optimizer, name).leaves, {k[2:]: a for k, a in moments.items() if k.startswith(f"{name}.")}, model.device)
@@ -157,7 +189,8 @@ def _fill(leaves: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
 
 def _differences(what: str, saved: dict, now: dict, free: tuple[str, ...] = ()) -> list[str]:
     names = [name for name in {**saved, **now} if name not in free and saved.get(name) != now.get(name)]
-    return [f"{what}.{name} was {saved.get(name)!r}, now {now.get(name)!r}" for name in names]
+    found = [f"{what}.{named(name, 40)} was {shown(saved.get(name))}, now {shown(now.get(name))}" for name in names]
+    return found if len(found) <= 3 else [*found[:3], f"and {len(found) - 3} more"]
 
 
 def prune(out: Path, state: State, keep: int) -> None:

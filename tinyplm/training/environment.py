@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 
+from ..files import named
+
 
 def describe(workers: int, device: str) -> dict[str, str]:
     """The environment as trainer.json keeps it."""
@@ -32,7 +34,7 @@ def _blas() -> str:
 
 def difference(saved: dict[str, str], now: dict[str, str]) -> str | None:
     """One line on what differs, and what follows; None when nothing does."""
-    changed = [f"{name} {saved.get(name)}, now {value}" for name, value in now.items() if saved.get(name) != value]
+    changed = [f"{name} {named(saved.get(name), 80)}, now {value}" for name, value in now.items() if saved.get(name) != value]
     if not changed:
         return None
     return f"not as before: {'; '.join(changed)}: results agree with the unbroken run to rounding, not bit by bit"

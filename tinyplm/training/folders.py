@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from .. import hub
-from ..files import sync_folder
+from ..arguments import shown, wrong
+from ..files import LARGEST_SETTINGS, named, read_json, sync_folder, write_json
 from ..models.model import Model
-from ..tensor_files import read_json, read_safetensors, write_json, write_safetensors
+from ..tensor_files import read_safetensors, write_safetensors
 
 CHECKSUMS, TRAINER, OPTIMIZER = "checksums.json", "trainer.json", "optimizer.safetensors"
 _FILE_DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
@@ -64,7 +66,8 @@ def remove_temporaries(out: Path) -> None:
 
 def steps(out: Path) -> list[int]:
     """The steps that have a folder in `out`, in order."""
-    return sorted(int(f.name[5:]) for f in out.glob("step-*") if f.is_dir() and f.name[5:].isdecimal())
+    found = [folder for folder in out.glob("step-*") if re.fullmatch(r"step-(0|[1-9]\d*)", folder.name, re.ASCII)]
+    return sorted(int(folder.name[5:]) for folder in found if folder.is_dir())
 
 
 # --------------------------------------------------------------------------------------------------- a full folder
@@ -87,9 +90,17 @@ def read_full(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any
 
 def read_trainer(folder: Path) -> dict[str, Any]:
     """The contents of trainer.json; ValueError that names it when they are not those of a checkpoint."""
-    trainer = read_json(folder / TRAINER)
+    file = named(folder / TRAINER)
+    trainer = read_json(folder / TRAINER, largest=LARGEST_SETTINGS)
     if not isinstance(trainer, dict) or not {"state", "updates", "settings", "data"} <= trainer.keys():
-        raise ValueError(f"{folder / TRAINER}: expected an object with state, updates, settings and data")
+        raise ValueError(f"{file}: expected an object with state, updates, settings and data")
+    for name in ("state", "settings", "environment", "increment"):
+        if not isinstance(trainer.get(name, {}), dict):
+            raise ValueError(f"{file}: {wrong(name, 'an object', trainer[name])}")
+    if (increment := trainer.get("increment")) is not None:
+        base, number = increment.get("base"), increment.get("number")
+        if not isinstance(base, str) or not re.fullmatch(r"step-\d{1,18}", base) or type(number) is not int:
+            raise ValueError(f"{file}: increment: expected the name of its base and its number, got {shown(increment)}")
     return trainer
 
 
@@ -111,15 +122,17 @@ def problem(folder: Path) -> str | None:
     An increment needs its base as well (see training.incremental).
     """
     try:
-        sums = read_json(folder / CHECKSUMS)
+        sums = read_json(folder / CHECKSUMS, largest=LARGEST_SETTINGS)
         if TRAINER not in sums or not any(name.endswith(".safetensors") for name in sums):
             return f"{CHECKSUMS} does not list the files"
+        if strange := [name for name in sums if re.search(r"[/\\:\0]", name) or not 0 < len(name.strip(".")) < 256]:
+            return f"{CHECKSUMS} lists {shown(strange[0])}, which is no file of this folder"
         for name, expected in sums.items():
             file = folder / name
             if not file.is_file():
-                return f"{name} is missing"
+                return f"{named(name, 80)} is missing"
             if (size := file.stat().st_size) != expected["bytes"]:
-                return f"{name} has {size} bytes, but was saved with {expected['bytes']}"
+                return f"{name} has {size} bytes, but was saved with {shown(expected['bytes'])}"
             if sha256(file) != expected["sha256"]:
                 return f"{name} was changed after it was saved (another SHA-256)"
         increment = read_trainer(folder).get("increment")

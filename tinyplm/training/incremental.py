@@ -19,8 +19,9 @@ import numpy as np
 
 from ..backend import to_host
 from ..core import flatten
+from ..files import named, write_json
 from ..models.model import Model
-from ..tensor_files import read_safetensors, write_json, write_safetensors
+from ..tensor_files import read_safetensors, write_safetensors
 from .folders import CHECKSUMS, TRAINER, new_folder, problem, read_full, read_trainer, sha256, write_full
 
 BLOCK = 1024  # elements
@@ -69,12 +70,26 @@ def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
     model, moments, _ = read_full(folder.parent / trainer["increment"]["base"])
     parts, _ = read_safetensors(folder / FILE)
     tensors = _tensors(model, moments)
-    for name in (key.removesuffix(":blocks") for key in parts if key.endswith(":blocks")):
+    for name in _changed(parts, tensors, named(folder / FILE)):
         array = tensors[name] if name.startswith("values.") else tensors[name].copy()  # the moments are a read-only map
         array.reshape(-1)[_elements(parts[f"{name}:blocks"], array.size)] = parts[f"{name}:data"]
         if not name.startswith("values."):
             moments[name] = array
     return model, moments, trainer
+
+
+def _changed(parts: dict[str, np.ndarray], tensors: dict[str, np.ndarray], file: str) -> list[str]:
+    """The names of the tensors of which an increment has blocks; ValueError for blocks that are not those of its base."""
+    names = [key.removesuffix(":blocks") for key in parts if key.endswith(":blocks")]
+    if parts.keys() != {f"{name}:{kind}" for name in names for kind in ("blocks", "data")}:
+        raise ValueError(f"{file}: expected NAME:blocks and NAME:data for each tensor that changed")
+    for name in names:
+        blocks, data, old = parts[f"{name}:blocks"], parts[f"{name}:data"], tensors.get(name)
+        good = old is not None and data.dtype == old.dtype and blocks.dtype == np.int64 and blocks.ndim == data.ndim == 1
+        good = good and len(blocks) > 0 and (np.diff(blocks) > 0).all() and 0 <= blocks[0] and blocks[-1] * BLOCK < old.size
+        if not good or len(data) != len(_elements(blocks, old.size)):
+            raise ValueError(f"{file}: the blocks of {named(name, 80)} do not fit its base")
+    return names
 
 
 def replay(folder: Path, out_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -10,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..files import naming, replaced
+from ..arguments import is_number, is_whole, shown
+from ..files import named, naming, open_regular, parse_json, replaced
+
+NUMBERS = ("loss", "gradient_norm", "learning_rate", "validation_loss")  # of the records of training
 
 
 class Log:
@@ -48,10 +52,14 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 def missing_steps(path: Path, last_step: int) -> str | None:
     """One line when a log has not exactly one loss for each step from 1 to `last_step`: somebody has changed it."""
-    found = [record["step"] for _, record in _lines(path, last_step) if "loss" in record]
-    if found == list(range(1, last_step + 1)):
+    found, exact = 0, True
+    for _, record in _lines(path, last_step):
+        if "loss" in record:
+            found += 1
+            exact = exact and record["step"] == found
+    if exact and found == last_step:
         return None
-    return f"{path}: has the losses of {len(found)} of the {last_step} steps done; training goes on exactly, the log has gaps"
+    return f"{path}: has the losses of {found} of the {last_step} steps done; training goes on exactly, the log has gaps"
 
 
 def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -62,19 +70,22 @@ def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict
     if not path.exists():
         return
     step = 0
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
                 return
             try:
-                record = json.loads(line)
-                step = record["step"]
-                beyond = last_step is not None and step > last_step
-            except (ValueError, KeyError, TypeError):
+                record = parse_json(line.removeprefix("\ufeff"), "")
+                if not isinstance(record, dict) or not is_whole(record.get("step")):
+                    raise ValueError
+                if not all(is_number(record[name]) for name in NUMBERS if name in record):
+                    raise ValueError
+            except ValueError:
                 if step == last_step:
                     return
-                raise ValueError(f"{path}: line {number} is not a record of a step: {line.strip()[:60]!r}") from None
-            if beyond:
+                raise ValueError(f"{named(path)}: line {number} is not a record of a step: {shown(line.strip())}") from None
+            step = record["step"]
+            if last_step is not None and step > last_step:
                 return
             yield line, record
 

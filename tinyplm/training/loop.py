@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import random
 from ..backend import array_module, give_back_freed_memory, is_host, keep_freed_memory
-from ..files import sync_folder
+from ..files import sole_writer, sync_folder
 from ..models.model import Model
 from ..optim.adamw import AdamW
 from . import checkpoint, folders
@@ -40,10 +40,27 @@ def train(model: Model, training: Any, validation: Any, settings: Settings, *, o
     way is done; then state.signal is its number.  A second signal acts at once.
     A non-finite loss or gradient raises NonFiniteError, a full disk SaveError, with the last good checkpoint named; what is on
     disk stays.
+    ValueError for a folder that another process is training in (see files.sole_writer), and for a checkpoint that is damaged or
+    whose trainer.json has values that no run has.
     On Linux the process keeps freed memory from here on (see backend.keep_freed_memory).
     """
     out = Path(out)
     training, validation, data = _check(model, training, validation, settings)
+    if resume:
+        checkpoint.find(out)  # no folder is made where there is nothing to resume
+    try:
+        if not out.exists():
+            out.mkdir(parents=True)
+            sync_folder(out.parent)
+    except OSError as error:
+        raise _unwritable(error, out, 0) from error
+    with sole_writer(out):
+        return _train(model, training, validation, settings, data, out, resume, progress)
+
+
+def _train(model: Model, training: Any, validation: Any, settings: Settings, data: str, out: Path, resume: bool,
+           progress: bool) -> State:  # fmt: skip
+    """The run, in a folder that nobody else writes into."""
     if not resume and checkpoint.started(out):
         raise ValueError(f"{out} holds a run already: resume it, or give another folder")
     optimizer = AdamW(model.params, betas=(settings.beta1, settings.beta2), eps=settings.eps,
@@ -72,8 +89,7 @@ def train(model: Model, training: Any, validation: Any, settings: Settings, *, o
     except NonFiniteError as error:
         raise NonFiniteError(f"{error}; {_last_good(out)}") from None
     except OSError as error:
-        raise SaveError(f"{error.filename or out}: cannot be written ({error.strerror or error}) after step {state.step}; "
-                        f"{_last_good(out)}") from error  # fmt: skip
+        raise _unwritable(error, out, state.step) from error
     finally:
         if run is not None:
             run.close()
@@ -109,9 +125,6 @@ def _check(model: Model, training: Any, validation: Any, settings: Settings) -> 
 
 def _tidy(out: Path, state: State, settings: Settings) -> None:
     """Make of `out` what it would be if nothing had been broken off at this step."""
-    if not out.exists():
-        out.mkdir(parents=True)
-        sync_folder(out.parent)
     if state.step:
         checkpoint.prune(out, state, settings.keep)  # first, since the disk may be full
         if not (out / "latest").exists():
@@ -119,6 +132,11 @@ def _tidy(out: Path, state: State, settings: Settings) -> None:
         checkpoint.point_best(out, state)
     elif (out / "log.jsonl").exists():  # a run that was killed before its first checkpoint had a name
         folders.remove_temporaries(out)
+
+
+def _unwritable(error: OSError, out: Path, step: int) -> SaveError:
+    what = f"{error.filename or out}: cannot be written ({error.strerror or error})"
+    return SaveError(f"{what} after step {step}; {_last_good(out)}")
 
 
 def _last_good(out: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,20 @@ import numpy as np
 
 from .. import hub, random
 from ..core import Tree, tree_map
+from ..files import write_json
 from ..models.model import Model
 from ..optim.adamw import AdamW
 from ..optim.layerwise import layerwise_rates
-from ..tensor_files import write_json
 from ..training.folders import new_folder
-from ..training.log import Log, Progress
+from ..training.log import Progress
 from ..training.step import accumulate, check_finite
 from .data import IGNORED, Samples, training_batches
 from .freezing import joined, upper_part
+from .learner import open_log
 from .settings import TuningSettings
 from .step import evaluate
 
-BEST, LOG, FACTS = "best", "log.jsonl", "tuning.json"
+BEST, FACTS = "best", "tuning.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +89,9 @@ class _Run:
         self.total = settings.epochs * -(-len(train) // settings.batch_size)
         self.step, self.seconds, self.best_epoch, self.best = 0, 0.0, 0, None
         self.history: list[dict[str, float]] = []
-        self.log = None
+        self.log, self.open = None, ExitStack()
         if out is not None:
-            if (out / LOG).exists() or (out / BEST).exists():
-                raise ValueError(f"{out} holds a run already: give another folder")
-            out.mkdir(parents=True, exist_ok=True)
-            self.log = Log(out / LOG)
+            self.log = open_log(self.open, out, BEST)
         self.progress = Progress(self.total, 0, show=progress)
 
     def finished(self) -> bool:
@@ -152,8 +151,7 @@ class _Run:
 
     def close(self) -> None:
         self.progress.close()
-        if self.log is not None:
-            self.log.close()
+        self.open.close()
 
 
 def next_tokens(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ import numpy as np
 from .. import hub, random
 from ..backend import array_module, keep_freed_memory, to_device, to_host
 from ..core import Tree, flatten, map_shards, reduce_shards, tree_map
+from ..files import sole_writer, write_json
 from ..models import shapes_of
 from ..models.model import Model
 from ..optim.adamw import AdamW
-from ..tensor_files import write_json
 from ..training.folders import new_folder
 from ..training.log import Log, Progress
 from ..training.step import NonFiniteError
@@ -189,17 +190,30 @@ def token_log_probs(model: Model, batch: dict[str, np.ndarray], *, temperature: 
     return {name: a.reshape(shape) for name, a in found.items()}
 
 
+def open_log(open_things: ExitStack, out: Path, result: str) -> Log:
+    """The log of a new run in `out`, which no other process may write into until open_things are closed.
+
+    ValueError where one does, or where there is a log or a folder `result` already.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opened:
+        opened.enter_context(sole_writer(out))
+        if (out / LOG).exists() or (out / result).exists():
+            raise ValueError(f"{out} holds a run already: give another folder")
+        log = Log(out / LOG)
+        opened.callback(log.close)
+        open_things.push(opened.pop_all())
+    return log
+
+
 class Journal:
     """What a recipe writes and shows: out/log.jsonl, a progress bar, and at the end out/final, a folder that loads."""
 
     def __init__(self, out: str | Path | None, steps: int, *, progress: bool = True) -> None:
         self.out = None if out is None else Path(out)
-        self.log = None
+        self.log, self.open = None, ExitStack()
         if self.out is not None:
-            if (self.out / LOG).exists() or (self.out / FINAL).exists():
-                raise ValueError(f"{self.out} holds a run already: give another folder")
-            self.out.mkdir(parents=True, exist_ok=True)
-            self.log = Log(self.out / LOG)
+            self.log = open_log(self.open, self.out, FINAL)
         self.progress = Progress(steps, 0, show=progress)
         self.history: list[dict[str, float]] = []
 
@@ -208,8 +222,7 @@ class Journal:
 
     def __exit__(self, *error: Any) -> None:
         self.progress.close()
-        if self.log is not None:
-            self.log.close()
+        self.open.close()
 
     def record(self, step: int, values: dict[str, float], *, shown: tuple[str, ...] = ("loss",)) -> None:
         """One step, from 1, and its numbers, of which some are shown.  NonFiniteError if one is not finite: it is not written."""

@@ -13,15 +13,18 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import random
+from ..arguments import check_number, shown
 from ..backend import array_module
 from ..core import Tree, flatten, unflatten
+from ..files import named
 from ..models.model import Model
-from .adapters import load_adapter, save_adapter
+from .adapters import FACTS, load_adapter, save_adapter
 
 
 def lora(theta: Tree, *, base: Tree, alpha: float) -> tuple[Tree, Callable]:
@@ -132,6 +135,10 @@ def load_lora(folder: str | os.PathLike) -> tuple[dict[str, dict[str, np.ndarray
     for name, a in tensors.items():
         path, _, factor = name.rpartition(".")
         theta.setdefault(path, {})[factor] = a
-    if any(factors.keys() != {"A", "B"} for factors in theta.values()):
-        raise ValueError(f"{folder}: expected pairs of A and B, got {', '.join(list(tensors)[:4])}")
+    if not theta or any(factors.keys() != {"A", "B"} or any(a.ndim != 2 for a in factors.values()) for factors in theta.values()):
+        raise ValueError(f"{named(folder)}: expected pairs of matrices A and B, got {shown(list(tensors))}")
+    try:
+        check_number("alpha", facts.get("alpha"))
+    except ValueError as error:
+        raise ValueError(f"{named(Path(folder) / FACTS)}: {error}") from None
     return theta, float(facts["alpha"])

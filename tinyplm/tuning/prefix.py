@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from ..arguments import shown
 from ..backend import array_module
 from ..core import Tree, flatten
 from ..models.model import Model
@@ -97,8 +98,9 @@ def check_prefix(model: Model, theta: Tree) -> None:
     sizes = model.config.cache_sizes
     expected = {_path(i, name) for i in range(sizes["layers"]) for name in ("Pk", "Pv")}
     shapes = {a.shape for a in theta.values()}
-    if theta.keys() != expected or len(shapes) != 1 or [*shapes][0][::2] != (sizes["kv_heads"], sizes["width"]):
-        raise ValueError(f"prefix: {len(theta)} arrays of shapes {sorted(shapes)} do not fit: expected Pk and Pv "
+    first = next(iter(shapes), ())
+    if theta.keys() != expected or len(shapes) != 1 or len(first) != 3 or first[::2] != (sizes["kv_heads"], sizes["width"]):
+        raise ValueError(f"prefix: {len(theta)} arrays of shapes {shown(sorted(shapes))} do not fit: expected Pk and Pv "
                          f"({sizes['kv_heads']}, P, {sizes['width']}) for each of {sizes['layers']} layers")  # fmt: skip
 
 

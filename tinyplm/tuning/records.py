@@ -11,36 +11,35 @@ The checks give each record one form: the prompt of a preference is messages or 
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from ..files import replaced
+from ..arguments import shown
+from ..files import named, parse_json, read_bytes, replaced
 from ..tokenizers.chat import check_messages
 
 Record = dict[str, Any]
+LARGEST = 1 << 34  # bytes of a file of records, which is read whole
 
 
 def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
     """The records of a file, of one of the kinds above.
 
-    ValueError that names the file and the line for what is not UTF-8, not JSON, no object, has a name twice or NaN, or is no
-    record of its kind.  Blank lines are allowed.
+    ValueError that names the file and the line for what is not UTF-8, not JSON, no object, has a key twice or NaN, or is no
+    record of its kind.  Blank lines are allowed, and a byte-order mark at the beginning.
     """
     check = _check_of(kind)
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from None
+    lines = read_bytes(path, largest=LARGEST).removeprefix(codecs.BOM_UTF8).split(b"\n")
     records = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            where = f"{path}, line {number}"
+            where = f"{named(path)}, line {number}"
             records.append(check(_object(line, where), where))
     if not records:
-        raise ValueError(f"{path}: no records, expected one {kind} a line")
+        raise ValueError(f"{named(path)}: no records, expected one {kind} a line")
     return records
 
 
@@ -58,20 +57,12 @@ def write_records(path: str | os.PathLike, records: Iterable[Mapping[str, Any]])
 
 
 def _object(line: bytes, where: str) -> Record:
-    def pairs(items: list[tuple[str, Any]]) -> dict:
-        names = [name for name, _ in items]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the name {twice!r} stands twice in an object")
-        return dict(items)
-
-    def constant(name: str) -> None:
-        raise ValueError(f"{name} is no number of JSON")
-
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise ValueError(f"{where}: not valid JSON ({error}): {line[:60].decode('utf-8', 'replace')!r}") from None
+        value = parse_json(line.decode("utf-8"), where, constants=False)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not valid JSON ({error}): {shown(line[:60].decode('utf-8', 'replace'))}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}: {shown(line[:200].decode('utf-8', 'replace'), 60)}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected an object, got {value!r:.60}")
     return value

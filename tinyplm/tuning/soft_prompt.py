@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from ..arguments import shown
 from ..backend import array_module, at_least_float32, to_host
 from ..data.batches import IGNORED
+from ..files import named
 from ..generation.sampling import Sampling
 from ..layers.embedding import embedding
 from ..models import causal_lm
@@ -146,4 +148,7 @@ def save_rows(rows: Any, folder: str | os.PathLike) -> None:
 
 def load_rows(folder: str | os.PathLike) -> np.ndarray:
     """The rows (P, D) of a folder; ValueError that names it if there are none in it."""
-    return load_adapter(folder, SoftPrompted.facts["kind"])[0]["rows"]
+    tensors, _ = load_adapter(folder, SoftPrompted.facts["kind"])
+    if tensors.keys() != {"rows"} or tensors["rows"].ndim != 2:
+        raise ValueError(f"{named(folder)}: expected rows (P, D), got {shown(list(tensors))}")
+    return tensors["rows"]
