@@ -22,8 +22,9 @@ from tests.laws import equal
 from tests.survivor import QUICK, ROOT, contents, run, whole_latest
 from tinyplm import tensor_files
 from tinyplm.core import flatten
+from tinyplm.files import read_json, write_json
 from tinyplm.optim.adamw import AdamW
-from tinyplm.tensor_files import read_json, read_safetensors, write_json
+from tinyplm.tensor_files import read_safetensors
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training import checkpoint, folders, incremental, loop, samples
 from tinyplm.training.checkpoint import SaveError, State, find

@@ -12,6 +12,7 @@ from tests.laws import equal
 from tests.test_gpt2 import tiny
 from tinyplm import hub, tensor_files
 from tinyplm.core import flatten
+from tinyplm.files import write_json
 from tinyplm.models import gpt2
 from tinyplm.models.config import from_dict, to_dict
 from tinyplm.tokenizers import Tokenizer
@@ -219,9 +220,9 @@ def test_missing_folders_and_files_are_named(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     file = tmp_path / "x.json"
-    tensor_files.write_json(file, {"a": 1})
+    write_json(file, {"a": 1})
     with pytest.raises(TypeError):
-        tensor_files.write_json(file, {"a": object()})
+        write_json(file, {"a": object()})
     assert json.loads(file.read_text()) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 

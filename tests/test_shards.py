@@ -14,6 +14,7 @@ from tests.families import tiny
 from tests.laws import equal
 from tinyplm import tensor_files
 from tinyplm.core import flatten
+from tinyplm.files import write_json
 from tinyplm.tensor_files import INDEX, SINGLE, parse_size
 
 # No tensor has more than 20 KB, also in float64, and all together are more than two shards of that, also in float16.
@@ -117,11 +118,11 @@ def test_names_with_and_without_the_base_prefix_in_shards(tmp_path):
                 arrays["layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2)  # as old files carry it
             tensor_files.write_safetensors(tmp_path / shard, arrays)
             places |= dict.fromkeys(arrays, shard)
-        tensor_files.write_json(tmp_path / INDEX, {"weight_map": places})
+        write_json(tmp_path / INDEX, {"weight_map": places})
         assert equal(tinyplm.load(tmp_path).params, model.params)
     name = next(iter(arrays))  # of the last shard
     tensor_files.write_safetensors(tmp_path / shard, {**arrays, f"model.{name}": arrays[name]})
-    tensor_files.write_json(tmp_path / INDEX, {"weight_map": {**places, f"model.{name}": shard}})
+    write_json(tmp_path / INDEX, {"weight_map": {**places, f"model.{name}": shard}})
     with pytest.raises(ValueError, match=f"index.json: {name} and model.{name} are the same tensor, expected one of them$"):
         tinyplm.load(tmp_path)
 
