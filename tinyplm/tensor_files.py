@@ -27,8 +27,7 @@ _LIBRARY_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": 
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BLOCK = 1 << 18  # how many numbers of a file are worked on at a time
-LARGEST_HEADER = 1 << 25  # bytes; some 100 describe a tensor
-MOST_AXES = 32  # of a tensor
+MOST_AXES = 32  # of a tensor, as many as NumPy had before version 2
 
 
 class StoredTensor(NamedTuple):
@@ -104,58 +103,31 @@ def widened(bits: np.ndarray) -> np.ndarray:
 def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
     """{name: tensor} of one file.
 
-    ValueError that names the file for anything but a regular file whose header describes all of its bytes, each once: what is
-    truncated, longer, overlapping, of an unknown dtype, or repeated.
+    ValueError that names the file for anything but a regular file whose header describes all of its bytes, each once, which the
+    library checks: what is truncated, longer, overlapping; and for repeated names and unknown dtypes.
     """
-    name = named(path)
+    from safetensors import SafetensorError, safe_open
+
+    where = named(path)
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, LARGEST_HEADER):
-            raise ValueError(f"{name}: not a complete safetensors file: it has {size} bytes, its header would have {length} "
-                             f"(at most {LARGEST_HEADER})")  # fmt: skip
         try:
-            header = parse_json(file.read(length).decode("utf-8"), f"{name}: header")
-        except UnicodeDecodeError:
-            raise ValueError(f"{name}: not a complete safetensors file: the header is not UTF-8") from None
-        if not isinstance(header, dict):
-            raise ValueError(f"{name}: not a complete safetensors file: the header is not an object")
-        header.pop("__metadata__", None)
+            with safe_open(path, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{where}: not a complete safetensors file ({named(error)})") from None
+        size = int.from_bytes(file.read(8), "little")
+        header = parse_json(file.read(size).decode("utf-8"), f"{where}: header")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    tensors, places = {}, []
-    for tensor, entry in header.items():
-        try:
-            dtype, shape, place = _entry(entry)
-        except ValueError as error:
-            raise ValueError(f"{name}: tensor {named(tensor, 80)}: {error}") from None
-        tensors[tensor] = StoredTensor(mapped, 8 + length + place[0], shape, dtype)
-        places.append((*place, tensor))
-    end = 0
-    for start, stop, tensor in sorted(places):
-        if start != end:
-            raise ValueError(f"{name}: tensor {named(tensor, 80)} begins at byte {start}, expected {end}, "
-                             "where the one before it ends")  # fmt: skip
-        end = stop
-    if end != size - 8 - length:
-        raise ValueError(f"{name}: not a complete safetensors file: the tensors have {end} bytes, the file {size - 8 - length}")
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        dtype, shape, (start, _) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if dtype not in (known := ("BF16", *sorted(_DTYPES))):
+            raise ValueError(f"{where}: tensor {named(name, 80)}: {wrong('dtype', 'one of ' + ', '.join(known), dtype)}")
+        if len(shape) > MOST_AXES:
+            raise ValueError(f"{where}: tensor {named(name, 80)}: {wrong('shape', f'at most {MOST_AXES} axes', len(shape))}")
+        tensors[name] = StoredTensor(mapped, 8 + size + start, tuple(shape), dtype)
     return tensors
-
-
-def _entry(entry: Any) -> tuple[str, tuple[int, ...], tuple[int, int]]:
-    """(dtype, shape, (start, end)) of a tensor as a header describes it."""
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError("expected an object with dtype, shape and data_offsets")
-    dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in ("BF16", *_DTYPES):
-        raise wrong("dtype", f"BF16 or one of {', '.join(sorted(_DTYPES))}", dtype)
-    for key, value in (("shape", shape), ("data_offsets", place)):
-        if not isinstance(value, list) or not all(type(n) is int and 0 <= n < 1 << 63 for n in value) or len(value) > MOST_AXES:
-            raise wrong(key, f"a list of at most {MOST_AXES} integers >= 0", value)
-    width = 2 if dtype == "BF16" else np.dtype(_DTYPES[dtype]).itemsize
-    if len(place) != 2 or place[1] - place[0] != math.prod(shape) * width:
-        raise ValueError(f"expected data_offsets of {shown(math.prod(shape) * width)} bytes for {dtype} of shape {shown(shape)}, "
-                         f"got {shown(place)}")  # fmt: skip
-    return dtype, tuple(shape), (place[0], place[1])
 
 
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
