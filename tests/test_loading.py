@@ -154,6 +154,19 @@ def test_a_new_model_larger_than_memory_is_refused(monkeypatch):
         tinyplm.create("llama", model.config)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_count_once_in_whatever_layout(family, tied):
+    """The layout for decoding keeps a tied table twice, and joins the projections."""
+    model = tiny(family, tie_word_embeddings=tied)
+    expected = count_parameters(model.family.shapes(model.config))
+    quick = model.for_decoding()
+    assert sum(a.size for a in flatten(quick.params).values()) == expected + tied * 11 * 6
+    assert quick.for_decoding() is quick
+    for same in (model, quick, model._with().for_decoding(), quick.astype("float32").to("cpu")):
+        assert same.parameter_count() == expected and f"{expected:,} parameters" in repr(same)
+
+
 def test_the_largest_published_model_does_not_fit_here():
     start = time.perf_counter()
     with pytest.raises(

@@ -9,12 +9,16 @@ import tinyplm
 from tests.laws import relative_error
 from tests.test_dpo import some_pairs
 from tests.test_learner import SIZES, some_sequences, tiny
+from tests.test_score_models import scored
 from tests.test_sft import copying
-from tinyplm.core import flatten, tree_map
+from tinyplm.core import flatten, tree_map, unflatten
+from tinyplm.tuning.distill import DistillSettings, distill
 from tinyplm.tuning.dpo import DPOSettings, dpo
 from tinyplm.tuning.grpo import GRPOSettings, grpo
 from tinyplm.tuning.learner import Learner
 from tinyplm.tuning.lora import load_lora, lora, lora_of, lora_parameters, merge, save_lora
+from tinyplm.tuning.ppo import PPOSettings, ppo
+from tinyplm.tuning.reward import RewardSettings, reward
 from tinyplm.tuning.settings import RecipeSettings
 from tinyplm.tuning.sft import SFTSettings, answer_likelihood, batch_of, sft
 
@@ -62,6 +66,91 @@ def test_the_gradient_through_a_model_in_parts():
     _, model_back = model._with(params=merged).loss(targets=batch["targets"], total={"logits": total}, **batch["inputs"])
     assert relative_error(back(model_back(1.0)), gradient) < 1e-10
     assert back({"body": {"tokens": np.ones((40, 12))}}) == {}  # frozen
+
+
+TABLES = {
+    "llama": ["body.tokens"],
+    "gpt2": ["body.tokens", "body.positions"],
+    "tied": ["body.tokens"],
+    "untied, also the head": ["body.tokens", "head.W"],
+    "with a matrix of a layer": ["body.tokens", "body.layers.1.attention.Wq"],
+}
+
+
+def table_model(name):
+    family = "gpt2" if name in ("gpt2", "untied, also the head") else "llama"
+    return tiny(family, **{"gpt2": {}, "llama": {"tie_word_embeddings": False}}.get(
+        name, {"tie_word_embeddings": not name.startswith("untied")}))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("settings", [RecipeSettings(), RecipeSettings(workers=2, micro_batch_size=4, checkpointing=1)])
+def test_the_gradient_of_tables_is_that_of_the_whole_tree(name, settings):
+    """A table's gradient comes as core.Rows from the look-up; a tied one has another part, from the head."""
+    model = table_model(name)
+    theta = moved(lora_parameters(model.params, rank=2, targets=lambda path, a: path in TABLES[name]))
+    assert list(theta) == TABLES[name]
+    batch, total = batch_of(some_sequences())
+    learner = Learner(model, settings, **lora_of(model, theta=theta, alpha=3.0))
+    learner.accumulate(batch, answer_likelihood(total))
+    merged, back = lora(theta, base=model.params, alpha=3.0)
+    _, model_back = model._with(params=merged).loss(targets=batch["targets"], total={"logits": total}, **batch["inputs"])
+    assert relative_error(back(model_back(1.0)), learner.optimizer.gradient.tree["model"]) < 1e-10
+
+
+def test_a_transform_gets_the_table_it_makes_and_no_other():
+    """Arrays alone come to a transform; rows of a table that it passes through are not spread out for nothing."""
+    model, seen = tiny("gpt2"), []
+    batch, total = batch_of(some_sequences())
+
+    def scaling(path):
+        def transform(theta):
+            leaves = flatten(model.params)
+            params = unflatten(leaves | {path: leaves[path] * theta["s"]}, model.params)
+
+            def back(gradients):
+                seen.append(set(gradients))
+                assert all(isinstance(a, np.ndarray) for a in gradients.values())
+                return {"s": (gradients[path] * leaves[path]).sum(keepdims=True).reshape(1)} if path in gradients else None
+
+            return params, back
+
+        return transform
+
+    _, model_back = model.loss(targets=batch["targets"], total={"logits": total}, **batch["inputs"])
+    whole = flatten(model_back(1.0))
+    for path, times in (("body.tokens", 2), ("body.positions", 1)):  # of the tied table: from the head and from the look-up
+        seen.clear()
+        learner = Learner(model, RecipeSettings(), transform=scaling(path), theta={"s": np.ones(1)})
+        learner.accumulate(batch, answer_likelihood(total))
+        expected = (whole[path] * flatten(model.params)[path]).sum()
+        assert learner.optimizer.gradient.tree["model"]["s"][0] == pytest.approx(expected, rel=1e-10)
+        assert sum(path in some for some in seen) == times and len(seen[-1]) == (path == "body.tokens")
+
+
+def test_every_recipe_trains_an_update_of_the_table():
+    """SFT, packed and not, DPO in both forms, GRPO, PPO, distillation, and a reward model."""
+    rounds = {"steps": 2, "batch_size": 2, "max_new_tokens": 2}
+
+    def rule(prompts, answers):
+        return [float(answer[0]) for answer in answers]
+
+    recipes = [
+        lambda m, **a: sft(m, some_sequences(), SFTSettings(steps=2), **a),
+        lambda m, **a: sft(m, some_sequences(), SFTSettings(steps=2, batch_size=2, packed=16), **a),
+        lambda m, **a: dpo(m, some_pairs(8), DPOSettings(steps=2, batch_size=4), **a),
+        lambda m, **a: dpo(m, some_pairs(8), DPOSettings(steps=2, batch_size=4, joint=False), **a),
+        lambda m, **a: grpo(m, [[5], [6]], rule, GRPOSettings(**rounds), stop_ids=(), **a),
+        lambda m, **a: ppo(m, [[5], [6]], rule, PPOSettings(**rounds), stop_ids=(), **a),
+        lambda m, **a: distill(m, tiny(key=8), some_sequences(), DistillSettings(steps=2), **a),
+        lambda m, **a: reward(m, some_pairs(8), RewardSettings(steps=2, batch_size=4), **a),
+    ]
+    for n, recipe in enumerate(recipes):
+        model = scored(names=["reward"]) if n == len(recipes) - 1 else tiny()
+        before = flatten(model.params)
+        theta = recipe(model, progress=False, **lora_of(model, rank=2, targets=lambda path, a: path == "body.tokens")).theta
+        assert theta["body.tokens"]["B"].any()
+        assert [path for path, a in flatten(model.params).items() if not np.array_equal(a, before[path])] == ["body.tokens"]
 
 
 def test_recipes_train_the_update_alone():

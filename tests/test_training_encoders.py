@@ -24,7 +24,7 @@ def gradient_of_a_step(model, inputs, targets, **settings):
 
 
 @pytest.mark.parametrize(("family", "task"), MODELLED)
-@pytest.mark.parametrize(("micro", "workers"), [(None, 1), (2, 1), (1, 1), (None, 3)])
+@pytest.mark.parametrize(("micro", "workers"), [(None, 1), (2, 1), (1, 1), (1, 2), (1, 4), (2, 2), (2, 3), (None, 3), (None, 4)])
 def test_a_step_has_the_mean_over_the_targets_that_count(family, task, micro, workers):
     """Of the whole batch, for each output by itself: the parts have unequal numbers of them."""
     model = tiny(family, task)

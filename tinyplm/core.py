@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from .backend import array_module, sum_float32
+from .backend import array_module, scatter_add, sum_float32
 
 # Nested dicts and lists of arrays; None stands for nothing there.  A tuple is a leaf: trees of shapes hold tuples.
 Tree = Any
@@ -28,6 +28,10 @@ class Rows(NamedTuple):
 
     ids: Any
     updates: Any
+
+    def dense(self, rows: int) -> Any:
+        """The gradient as an array (rows, D)."""
+        return scatter_add(rows, self.ids, self.updates)
 
 
 class Product(NamedTuple):

@@ -22,13 +22,16 @@ class CausalModel(Model):
         one matrix for queries, keys and values (see attention.join_projections), and a tied head as a (D, V) of its own.
 
         These are copies; everything else is shared with this model.  It computes the same, but has no names for a file: to be
-        saved is this one.
+        saved is this one.  A model in this layout is returned as it is.
         """
         params, xp = self.params, array_module(self.params["body"]["tokens"])
+        if "Wqkv" in params["body"]["layers"][0]["attention"]:
+            return self
         layers = [{**layer, "attention": join_projections(layer["attention"])} for layer in params["body"]["layers"]]
         W, _ = self.family.output_matrix(params, config=self.config)
         params = {"body": {**params["body"], "layers": layers}, "head": {"W": xp.ascontiguousarray(W)}}
-        return self._with(params=params, config=dataclasses.replace(self.config, tie_word_embeddings=False))
+        copied = ("head.W",) if self.config.tie_word_embeddings else self.copied
+        return self._with(params=params, config=dataclasses.replace(self.config, tie_word_embeddings=False), copied=copied)
 
     def end_ids(self) -> set[int]:
         """The tokens that end a text: those of generation_config.json, else of config.json, and the tokenizer's <|endoftext|>."""
@@ -67,12 +70,13 @@ class CausalModel(Model):
     def loss(self, *, targets, total=None, **options):
         """causal_lm.loss of {"logits": targets (B, T)}, divided by total["logits"]."""
         return causal_lm.loss(self.family, self.params, config=self.config, targets=targets["logits"],
-                              total=None if total is None else total["logits"], **options)  # fmt: skip
+                              total=None if total is None else total["logits"], **self.checked(options))  # fmt: skip
 
     def loss_in_parts(self, give, *, targets, total=None, **options):
         """causal_lm.loss_in_parts, in the same way."""
         return causal_lm.loss_in_parts(self.family, self.params, give, config=self.config, targets=targets["logits"],
-                                       total=None if total is None else total["logits"], **options)  # fmt: skip
+                                       total=None if total is None else total["logits"],
+                                       **self.checked(options))  # fmt: skip
 
     def token_outputs(self, input_ids, *, targets, key: int | None = None, **options):
         """{"log_probs", "hidden", "entropy"} and backward(doutputs) -> dparams, of causal_lm.token_outputs.
@@ -93,7 +97,7 @@ class CausalModel(Model):
     def outputs_in_parts(self, give, *, targets, **options):
         """causal_lm.token_outputs_in_parts of {"logits": targets (B, T)}."""
         return causal_lm.token_outputs_in_parts(self.family, self.params, give, config=self.config, targets=targets["logits"],
-                                                **options)  # fmt: skip
+                                                **self.checked(options))  # fmt: skip
 
     def head_rows(self, targets) -> int:
         """For how many places the head is computed: all."""

@@ -15,6 +15,8 @@ from .model import Model, as_array
 class EncoderModel(Model):
     """An encoder with the head of its task (see models.tasks)."""
 
+    INPUTS = (*Model.INPUTS, "token_type_ids")
+
     def __call__(self, input_ids=None, *, inputs_embeds=None, attention_mask=None, token_type_ids=None, position_ids=None,
                  grad=True, key: int | None = None, **others):  # fmt: skip
         """outputs {"hidden" (B, T, D), and those of the task} and backward.
@@ -46,10 +48,11 @@ class EncoderModel(Model):
 
     def loss(self, **options):
         """encoder.loss of this model's task."""
-        return encoder.loss(self.family, self.params, config=self.config, task=self.task, **options)
+        return encoder.loss(self.family, self.params, config=self.config, task=self.task, **self.checked(options))
 
     def loss_in_parts(self, give, **options):
         """encoder.loss_in_parts of this model's task."""
+        options = self.checked(options)
         return encoder.loss_in_parts(self.family, self.params, give, config=self.config, task=self.task, **options)
 
     def head_rows(self, targets) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,7 +26,10 @@ class Model:
     generation   the contents of generation_config.json, {} if there was none
     fresh        paths of parameters that the loaded file did not have, and that are newly initialised
     files        {name: bytes} of small files that were read with the model and are written back with it
+    copied       paths of params that repeat another one (see CausalModel.for_decoding)
     """
+
+    INPUTS: ClassVar[tuple[str, ...]] = ("input_ids", "inputs_embeds", "attention_mask", "position_ids")
 
     def __init__(self, family: ModuleType, config: Any, params: Tree, *, task: str = "causal_lm", buffers: Tree = None,
                  tokenizer: Any = None, device: str = "cpu", file_dtypes: dict[str, str] | None = None) -> None:  # fmt: skip
@@ -37,6 +40,7 @@ class Model:
         self.generation: dict[str, Any] = {}
         self.fresh: list[str] = []
         self.files: dict[str, bytes] = {}
+        self.copied: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         name = self.config.MODEL_TYPE if self.task == "causal_lm" else f"{self.config.MODEL_TYPE} {self.task}"
@@ -50,7 +54,8 @@ class Model:
         return leaf.dtype
 
     def parameter_count(self) -> int:
-        return sum(a.size for a in flatten(self.params).values())
+        """How many numbers the model has; a tied table counts once, also where it is stored twice (`copied`)."""
+        return sum(a.size for path, a in flatten(self.params).items() if path not in self.copied)
 
     def to(self, device: str) -> Model:
         """The same model with its arrays on another device."""
@@ -75,6 +80,12 @@ class Model:
         if self.tokenizer is None:
             raise ValueError(f"text needs a tokenizer, and the model has none: {self.no_tokenizer}")
         return self.tokenizer
+
+    def checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The keywords of a loss or of outputs in parts, after the checks of `inputs` on those that are inputs of the model."""
+        names = {*self.INPUTS, *getattr(self.family, "INPUTS", ())} & options.keys()
+        inputs = self.inputs(**{name: options[name] for name in names})
+        return {**options, **{name: inputs[name] for name in names}}
 
     def _ids_or_embeds(self, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Any]:
         """One of the two, checked, as arrays of any device."""

@@ -116,7 +116,7 @@ class ScoreModel(CausalModel):
 
     def outputs_in_parts(self, give, **options):
         """outputs_in_parts of this model."""
-        return outputs_in_parts(self.family, self.params, give, config=self.config, **options)
+        return outputs_in_parts(self.family, self.params, give, config=self.config, **self.checked(options))
 
     def loss(self, *, targets, total=None, smoothing=0.0, auxiliary=0.0, grad=True, **inputs):
         """The loss of {"logits": labels (B,), rows (B, labels), or numbers (B, 1)}, divided by total["logits"]; see tasks.
@@ -124,7 +124,7 @@ class ScoreModel(CausalModel):
         auxiliary: the weight of a language model's loss beside it, of targets["language_model"] (B, T) (Radford et al. 2018,
         eq. 5; see losses.auxiliary).  Its head is the embedding table, so that the family must be a tied one.
         """
-        outputs, back = forward(self.family, self.params, config=self.config, grad=grad, **inputs)
+        outputs, back = forward(self.family, self.params, config=self.config, grad=grad, **self.checked(inputs))
         value, loss_back = self._losses(outputs, targets, total, smoothing, auxiliary, grad=grad)
 
         def backward(dloss):

@@ -37,7 +37,7 @@ def accumulate(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, 
         inputs["key"] = random.sample_keys(key, np.arange(samples))
     total = {name: max(count, 1) for name, count in target_counts(targets).items()}
     micro_size, workers = min(samples, settings.micro_size), settings.workers
-    rows = -(-model.head_rows(targets) * micro_size // (samples * workers))  # in a shard of the usual kind
+    rows = -(-model.head_rows(targets) * micro_size // (samples * min(workers, micro_size)))  # in a shard of the usual kind
     options = {"smoothing": settings.smoothing, "checkpointing": settings.checkpointing,
                "factors": rows < model.params["body"]["tokens"].shape[1]}  # fmt: skip  # the same way in all shards
 
@@ -61,7 +61,8 @@ def accumulate(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, 
     try:
         for start in range(0, samples, micro_size):
             micro = tree_map(lambda a, start=start: a[start : start + micro_size], batch)
-            for part_loss, left in reduce_shards(gradient, micro, min(workers, samples - start), add):
+            count = min(workers, len(micro["inputs"]["input_ids"]))
+            for part_loss, left in reduce_shards(gradient, micro, count, add):
                 for tree in left:
                     add("", tree, workers)
                 loss = part_loss + loss

@@ -124,7 +124,7 @@ class Student(CausalModel):
     def outputs_in_parts(self, give: Callable, *, targets: dict, total: float, key: Any = None, checkpointing: int = 0,
                          **inputs: Any) -> tuple[dict, Callable]:  # fmt: skip
         """Cross-entropy and T^2 KL of the tokens that count, in chunks over the vocabulary; backward as in causal_lm."""
-        settings, t = self.settings, targets["logits"]
+        settings, t, inputs = self.settings, targets["logits"], self.checked(inputs)
         hidden, body_back = causal_lm.body_in_parts(self.family, self.params, give, config=self.config, key=key,
                                                     checkpointing=checkpointing, **inputs)  # fmt: skip
         W, W_back = self.family.output_matrix(self.params, config=self.config)

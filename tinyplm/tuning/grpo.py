@@ -22,7 +22,7 @@ from ..losses import policy
 from ..losses.advantages import group_advantages
 from ..models.model import Model
 from .learner import Journal, Learner, token_log_probs
-from .rollouts import Rollouts, answer_mask, rollouts
+from .rollouts import Rollouts, answer_mask, check_prompts, rollout_context, rollouts
 from .sequences import batch_numbers
 from .settings import RecipeSettings
 
@@ -84,6 +84,7 @@ class Result:
 
 
 # reward(prompts, answers) -> a number for each answer, or a dict of numbers of which "reward" is the one that counts.
+# An attribute `context`, if it has one, is the length of prompt and answer that it can read.
 Reward = Callable[[list[list[int]], list[list[int]]], SequenceOf[Any]]
 
 
@@ -97,13 +98,14 @@ def grpo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, set
     reference: for beta > 0, by default the model as it came.  stop_ids: what ends an answer, by default model.end_ids().
     The log of each round: reward and its deviation, parts, kl (k3, to the reference, if beta > 0), entropy, clip_fraction,
     update_kl (k3, of the update), length of answers, cut (share that did not end), even (share of groups with equal rewards).
-    ValueError for a reward that is NaN or of the wrong length, or a reference with another vocabulary; NonFiniteError when the
-    loss or gradient is not finite.  On any error model.params stay what they were.
+    ValueError for a reward that is NaN or of the wrong length, or a reference with another vocabulary, and, before anything is
+    drawn, for a prompt that does not fit in the context with max_new_tokens; NonFiniteError when the loss or gradient is not
+    finite.  On any error model.params stay what they were.
     """
     settings = settings or GRPOSettings()
     model.check_causal()
-    prompts = [list(map(int, prompt)) for prompt in prompts]
     reference = check_reference(model, reference)
+    prompts = round_prompts(prompts, settings.max_new_tokens, model, reference if settings.beta else model, reward)
     updates = settings.steps * settings.epochs * settings.minibatches
     learner = Learner(model, settings, transform=transform, theta=theta, updates=updates)
     key = random.key(settings.seed)
@@ -184,6 +186,14 @@ def check_reference(model: Model, reference: Model | None) -> Model:
         raise ValueError(f"the reference has a vocabulary of {reference.config.vocab_size} tokens, the policy of "
                          f"{model.config.vocab_size}: expected the same")  # fmt: skip
     return reference
+
+
+def round_prompts(prompts: SequenceOf[SequenceOf[int]], max_new_tokens: int, model: Model, reference: Model, reward: Reward
+                  ) -> list[list[int]]:  # fmt: skip
+    """The prompts, checked against the contexts of all that read prompt and answer: policy, reference, and a reward's model."""
+    contexts = [rollout_context(model), reference.config.context, getattr(reward, "context", None)]
+    return check_prompts(prompts, max_new_tokens=max_new_tokens, vocabulary=model.config.vocab_size,
+                         context=min(context for context in contexts if context is not None))  # fmt: skip
 
 
 def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import hub, random
 from ..backend import array_module, keep_freed_memory, to_device, to_host
-from ..core import Tree, flatten, map_shards, reduce_shards, tree_map
+from ..core import Rows, Tree, flatten, map_shards, reduce_shards, tree_map
 from ..files import sole_writer, write_json
 from ..models import shapes_of
 from ..models.model import Model
@@ -56,6 +56,7 @@ class Learner:
                                weight_decay=settings.weight_decay)  # fmt: skip
         self.key = random.key(settings.seed)
         self.done = 0  # updates
+        self._given = flatten(model.params)
         self.model = model._with(params=None, file_dtypes={})
         self._renew()
         keep_freed_memory()
@@ -110,8 +111,7 @@ class Learner:
 
         def add(path: str, tree: Tree, workers: int = 1) -> None:
             if path.startswith("model") and self._back is not None:
-                leaves = flatten(tree, path.removeprefix("model").removeprefix("."))
-                path, tree = "model", self._back(leaves)
+                path, tree = "model", self._back(self._arrays(flatten(tree, path.removeprefix("model").removeprefix("."))))
             self.optimizer.gradient.add(tree, path, workers=workers)
 
         sums: dict[str, float] = {}
@@ -129,6 +129,18 @@ class Learner:
             self.optimizer.gradient.clear()  # half a gradient must not go into the next step
             raise
         return sums
+
+    def _arrays(self, gradients: dict[str, Any]) -> dict[str, Any]:
+        """A flat part of the gradient as a transform takes it: core.Rows become arrays, but not for a table that is frozen."""
+        found = {}
+        for path, a in gradients.items():
+            if isinstance(a, Rows):
+                table = flatten(self.model.params)[path]
+                if table is self._given.get(path):
+                    continue
+                a = a.dense(table.shape[0])
+            found[path] = a
+        return found
 
     def update(self) -> dict[str, float]:
         """Clipping and AdamW on what was accumulated; {"gradient_norm", "learning_rate"}.  NonFiniteError before anything changes

@@ -25,7 +25,7 @@ from ..core import Tree, tree_map
 from ..losses import policy
 from ..losses.advantages import adaptive_kl, gae, kl_rewards, whiten
 from ..models.model import Model
-from .grpo import Reward, check_reference, rewarded
+from .grpo import Reward, check_reference, rewarded, round_prompts
 from .learner import Journal, Learner, token_log_probs
 from .reward import score
 from .rollouts import Rollouts, answer_mask, rollouts
@@ -106,13 +106,14 @@ def ppo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, sett
     The log of each round: reward (the mean of what `reward` gave) and its parts, score (cut_score in its place for answers that
     did not end), kl (mean over answers of the sum of log-ratios to the reference), kl_coefficient, value_loss,
     explained_variance (of the returns, by the values), entropy, clip_fraction, update_kl, length, cut.
-    ValueError for a reward that is NaN or of the wrong length, or a reference with another vocabulary; NonFiniteError when the
-    loss or gradient is not finite.  On any error model.params stay what they were.
+    ValueError for a reward that is NaN or of the wrong length, or a reference with another vocabulary, and, before anything is
+    drawn, for a prompt that does not fit in the context with max_new_tokens; NonFiniteError when the loss or gradient is not
+    finite.  On any error model.params stay what they were.
     """
     settings = settings or PPOSettings()
     model.check_causal()
-    prompts = [list(map(int, prompt)) for prompt in prompts]
     reference = check_reference(model, reference)
+    prompts = round_prompts(prompts, settings.max_new_tokens, model, reference, reward)
     D = model.params["body"]["tokens"].shape[1]
     value = {"w": np.zeros(D, model.dtype), "b": np.zeros(1, model.dtype)} if value is None else value
     value = to_device(value, model.device)
@@ -216,4 +217,5 @@ def model_reward(model: Model, *, offset: float = 0.0, workers: int = 1) -> Rewa
         sequences = [answered(prompt, answer) for prompt, answer in zip(prompts, answers)]
         return (score(model, sequences, workers=workers) + offset).tolist()
 
+    reward.context = model.config.context
     return reward

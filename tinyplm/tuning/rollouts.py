@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import check_whole, is_whole, wrong
 from ..core import map_threads
 from ..data.batches import IGNORED
 from ..generation.generate import stream
@@ -59,13 +60,15 @@ def rollouts(model: Model, prompts: SequenceOf[SequenceOf[int]], *, max_new_toke
 
     stop_ids: the tokens that end an answer, by default model.end_ids().  temperature, sampling: see generation.sampling; a policy
     gradient needs the distribution that was drawn from, so that cuts (top_k, top_p) are for evaluation.
-    workers: threads that share the prompts.  ValueError for bad prompts, as in generation.
+    workers: threads that share the prompts.
+    ValueError for bad prompts, see check_prompts, before anything is drawn.
     """
     model.check_causal()
+    check_whole("samples", samples, 1)
+    check_whole("workers", workers, 1)
+    prompts = check_prompts(prompts, max_new_tokens=max_new_tokens, vocabulary=model.config.vocab_size,
+                            context=rollout_context(model))  # fmt: skip
     stops = model.end_ids() if stop_ids is None else set(stop_ids)
-    prompts = [list(map(int, prompt)) for prompt in prompts]
-    if not prompts:
-        raise ValueError("there are no prompts")
     vocabulary = None if model.tokenizer is None else model.tokenizer.vocab_size
     quick = model.for_decoding()._with(tokenizer=None)  # without its texts, which cost more than the tokens of a small model
 
@@ -85,6 +88,36 @@ def rollouts(model: Model, prompts: SequenceOf[SequenceOf[int]], *, max_new_toke
     drawn = map_threads(draw, parts, workers)
     return Rollouts([prompt for prompt in prompts for _ in range(samples)], [a for some, _ in drawn for a in some],
                     [f for _, some in drawn for f in some], samples)  # fmt: skip
+
+
+def rollout_context(model: Model) -> int:
+    """The longest prompt and answer whose log-probabilities are the same when they are drawn and when they are trained on.
+
+    Beyond the context a text is drawn from its last tokens alone, and beyond what can be cached (dynamic RoPE scaling) the
+    frequencies depend on the length so far.
+    """
+    return min(model.config.context, model.config.cache_context)
+
+
+def check_prompts(prompts: SequenceOf[SequenceOf[int]], *, max_new_tokens: int, vocabulary: int, context: int) -> list[list[int]]:
+    """The prompts as lists of Python's integers.
+
+    ValueError naming the first that is empty, has ids out of the vocabulary, or does not fit in the context together with an
+    answer of max_new_tokens.
+    """
+    check_whole("max_new_tokens", max_new_tokens, 1)
+    if not len(prompts):
+        raise ValueError("prompts: expected at least one, got none")
+    checked = []
+    for n, prompt in enumerate(prompts):
+        ids = [] if isinstance(prompt, str) or not hasattr(prompt, "__len__") else list(prompt)
+        if not ids or not all(is_whole(i) and 0 <= i < vocabulary for i in ids):
+            raise wrong(f"prompts[{n}]", f"one or more token ids from 0 to {vocabulary - 1}", prompt)
+        if len(ids) + max_new_tokens > context:
+            raise ValueError(f"prompts[{n}]: expected at most {context - max_new_tokens} tokens, since max_new_tokens is "
+                             f"{max_new_tokens} and the context {context}, got {len(ids)}")  # fmt: skip
+        checked.append(list(map(int, ids)))
+    return checked
 
 
 def answer_mask(batch: dict[str, np.ndarray]) -> np.ndarray:

@@ -63,13 +63,13 @@ class SoftPrompted(CausalModel):
 
     def token_outputs(self, input_ids, *, targets, attention_mask=None, grad=True, key=None, **options):
         """{"log_probs", "hidden", ...} of the tokens, as for CausalModel, behind the rows; backward gives {"rows"}."""
-        outputs, back = self._outputs(self.base.inputs(input_ids, attention_mask=attention_mask)["input_ids"], targets,
-                                      attention_mask, grad=grad, key=key, **options)  # fmt: skip
-        return outputs, back
+        inputs = self.base.checked({"input_ids": input_ids, "attention_mask": attention_mask})
+        return self._outputs(targets=targets, **inputs, grad=grad, key=key, **options)
 
     def outputs_in_parts(self, give, *, input_ids, targets, attention_mask=None, **options):
         """The same in the form that a learner takes."""
-        outputs, back = self._outputs(input_ids, targets["logits"], attention_mask, **options)
+        inputs = self.base.checked({"input_ids": input_ids, "attention_mask": attention_mask})
+        outputs, back = self._outputs(targets=targets["logits"], **inputs, **options)
 
         def backward(doutputs):
             give("", back(doutputs))
@@ -77,8 +77,9 @@ class SoftPrompted(CausalModel):
 
         return outputs, backward
 
-    def _outputs(self, ids, targets, mask, *, grad=True, **options):
-        xp, (P, _), base = array_module(ids), self.rows.shape, self.base
+    def _outputs(self, *, input_ids, targets, attention_mask, grad=True, **options):
+        ids, mask, (P, _), base = input_ids, attention_mask, self.rows.shape, self.base
+        xp = array_module(ids)
         x, _ = embedding(base.params["body"]["tokens"], ids=ids)
         B = x.shape[0]
         if P + x.shape[1] > base.config.context:
