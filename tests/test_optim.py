@@ -180,18 +180,93 @@ def test_schedules_by_name_and_bad_ones():
     for name in SCHEDULES:
         assert learning_rate(name, 5, peak=1.0, warmup=5, total=10, floor=0.0, decay=2) == 1.0
     for call, message in (
-        (lambda: learning_rate("step", 0, peak=1, warmup=0, total=1, floor=0, decay=1), "unknown schedule 'step'"),
-        (lambda: warmup_cosine(0, peak=1, warmup=5, total=5), "warmup = 5, total = 5"),
-        (lambda: warmup_stable_decay(0, peak=1, warmup=5, total=9, decay=5), "decay = 5"),
-        (lambda: AdamW(_params(), betas=(0.9, 1.0)), "betas"),
+        (lambda: learning_rate("step", 0, peak=1, warmup=0, total=1, floor=0, decay=1),
+         "^schedule: expected one of cosine, linear, constant, stable-decay, got 'step'"),
         (lambda: AdamW({"a": np.ones(1), "b": np.ones(1, dtype="f4")}), "one dtype"),
-        (lambda: AdamW(_network(), rates=lambda path, a: 0.0), "rate > 0 for body.tokens, got 0.0"),
-        (lambda: layerwise_rates(_network(), 1.5), r"decay in \(0, 1\], got 1.5"),
         (lambda: depths(_params()), "expected parameters"),
-        (lambda: clip_by_global_norm(_params(), limit=0), "limit > 0, got 0"),
-    ):
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             call()
+
+
+INSIDE, OUTSIDE = float(np.nextafter(1.0, 0.0)), float(np.nextafter(0.0, -1.0))  # just below 1, and just below 0
+START = {"step": 0, "peak": 1.0, "warmup": 2}
+COMMON = {**START, "total": 9, "floor": 0.0}
+
+
+@pytest.mark.parametrize("name, given, accepted, refused", [
+    ("betas", lambda v: AdamW(_params(), betas=v), [(0, 0.5), [INSIDE, INSIDE]],
+     [(0.9, 1.0), (OUTSIDE, 0.9), (0.9, 0.95, 0.99), (0.9,), 0.9, None, (0.9, "1"), (True, 0.9), (0.9, np.nan)]),
+    ("eps", lambda v: AdamW(_params(), eps=v), [0, 1e-8], [OUTSIDE, np.nan, np.inf, "1", None, True]),
+    ("weight_decay", lambda v: AdamW(_params(), weight_decay=v), [0, 5], [OUTSIDE, np.nan, np.inf, "1", None]),
+    ("the rate of tokens", lambda v: AdamW(_params(), rates=lambda path, a: v), [5e-324, 2], [0, np.nan, np.inf, None]),
+    ("lr", lambda v: AdamW(_params()).step(v), [0, 0.0, 1, np.float32(0.1)],
+     [OUTSIDE, -1, np.nan, np.inf, "1", None, True, _params(), []]),
+    ("clip", lambda v: AdamW(_params()).step(0.1, clip=v), [None, 5e-324, 2], [0, -1, np.nan, np.inf, "1"]),
+    ("clip", lambda v: clip_by_global_norm(_params(), limit=v), [5e-324, 2], [0, -1, np.nan, np.inf, "1", None]),
+    ("decay", lambda v: layerwise_rates(_network(), v), [5e-324, 1], [0, float(np.nextafter(1, 2)), np.nan, "1", None]),
+    *((name, lambda v, f=f, name=name: f(**{**COMMON, name: v}), accepted, refused)
+      for f in (warmup_linear, warmup_cosine, lambda **o: warmup_stable_decay(decay=3, **o)) for name, accepted, refused in (
+          ("step", [0, np.int64(7), 99], [-1, 0.5, "1", None, True]), ("peak", [0, 2.5], [OUTSIDE, np.nan, np.inf, "1", None]),
+          ("floor", [0, 2.5], [OUTSIDE, np.nan, np.inf, "1", None]), ("total", [5, np.int32(99)], [0, -1, 8.5, "9"]))),
+    *((name, lambda v, name=name: warmup_constant(**{**START, name: v}), accepted, refused)
+      for name, accepted, refused in (("step", [0, 99], [-1, 0.5]), ("peak", [0, 2.5], [OUTSIDE, np.nan]),
+                                      ("warmup", [0, 99], [-1, 0.5, None]))),
+    *(("warmup", lambda v, f=f: f(0, peak=1.0, warmup=v, total=9), [0, 8], [-1, 9, 2.0, None])
+      for f in (warmup_linear, warmup_cosine)),
+    ("decay", lambda v: warmup_stable_decay(0, peak=1.0, warmup=4, total=9, decay=v), [1, 5], [0, 6, 1.0, None]),
+])  # fmt: skip
+def test_borders_of_what_an_optimiser_takes(name, given, accepted, refused):
+    for value in accepted:
+        given(value)
+    for value in refused:
+        with pytest.raises(ValueError, match=rf"^{name}: expected .*, got "):
+            given(value)
+
+
+def test_a_refused_step_changes_nothing():
+    optimizer = AdamW(_params())
+    optimizer.gradient.add(_params(seed=1))
+    for lr, clip in ((-1.0, None), (np.nan, 1.0), (0.1, np.nan), (_params(seed=1), None)):
+        with pytest.raises(ValueError, match="got"):
+            optimizer.step(lr, clip=clip)
+    with pytest.raises(
+        ValueError, match=r"^lr: expected a number \(a gradient is added with optimizer.gradient.add\), got \{'tok"
+    ):
+        optimizer.step(_params(seed=1))
+    assert optimizer.t == 0 and relative_error(optimizer.params, _params()) == 0
+    assert relative_error(optimizer.gradient.tree, _params(seed=1)) == 0
+
+
+@pytest.mark.parametrize("path, wrong, message", [
+    ("tokens", np.ones((1, 3)), r"tokens: expected an array of real numbers of shape \(4, 3\), got float64 .* \(1, 3\)"),
+    ("tokens", 1.0, r"tokens: expected .*, got 1.0"),
+    ("tokens", np.ones(()), r"tokens: expected .*, got float64 array of shape \(\)"),
+    ("tokens", np.ones((3, 4)), r"tokens: expected .*shape \(3, 4\)"),
+    ("tokens", np.ones((4, 3), complex), r"tokens: expected .*got complex128"),
+    ("tokens", Rows(np.arange(2), np.ones((2, 4))), "tokens: expected"),
+    ("tokens", Rows(np.arange(2), np.ones((1, 3))), "tokens: expected"),
+    ("tokens", Product(np.ones((2, 3)), np.ones((2, 3))), "tokens: expected"),
+    ("layers.0.b1", np.ones((1, 2)), r"layers.0.b1: expected an array of real numbers of shape \(2,\)"),
+    ("layers.0.b1", np.ones(1), "layers.0.b1: expected"),
+    ("layers.0.b9", np.ones(2), "layers.0.b9: expected one of tokens, layers.0.W1, layers.0.b1, layers.0.gamma"),
+    ("", 1.0, "gradient: expected one of tokens"),
+    ("tokens", [[1.0] * 3] * 4, "tokens.0.0: expected one of"),
+])  # fmt: skip
+def test_gradients_are_added_whole_or_not_at_all(path, wrong, message):
+    flat = FlatTree(_params(), copy=True)
+    before = flat.buffer.copy()
+    with pytest.raises(ValueError, match=f"^{message}"):
+        flat.add(wrong, path)
+    tree = _params()
+    if path.startswith("layers.0."):
+        tree["layers"][0][path.removeprefix("layers.0.")] = wrong
+    elif path:
+        tree["tokens"] = wrong
+    if path:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            flat.add(dict(reversed(tree.items())))
+    assert np.array_equal(flat.buffer, before)
 
 
 def test_a_flat_tree_is_views_into_one_buffer():

@@ -138,9 +138,4 @@ def test_bad_input():
     with pytest.raises(ValueError, match="the reference has a vocabulary of 40 tokens, the policy of 41"):
         ppo(tinyplm.create("gpt2", vocab_size=41, n_embd=12, n_layer=1, n_head=3, n_positions=16),
             PROMPTS, even_tokens, small(), reference=model, progress=False)  # fmt: skip
-    for changes, message in (({"minibatches": 9}, "at most the 8 answers"), ({"clip_value": 0}, "clip_value"),
-                             ({"gamma": 1.1}, "from 0 to 1"), ({"kl_target": 1.0, "beta": 0.0}, "None where beta is 0"),
-                             ({"temperature": 0}, "temperature"), ({"clip_ratio": 0}, "0 < clip < 1")):  # fmt: skip
-        with pytest.raises(ValueError, match=message):
-            small(**changes)
     assert relative_error(model.params, before) == 0

@@ -342,28 +342,6 @@ def test_a_corpus_too_small_for_one_batch_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
-        ({"micro_batch_size": 9}, "micro_batch_size must be None or 1 to batch_size, got 9"),
-        ({"workers": 0}, "workers must be an integer >= 1, got 0"),
-        ({"warmup": 2.5}, "warmup must be an integer >= 0, got 2.5"),
-        ({"beta1": 1.0}, r"beta1 must be a number in \[0, 1\), got 1.0"),
-        ({"smoothing": 1.0}, "smoothing must be a number in"),
-        ({"seed": -1}, "seed must be an integer from 0"),
-        ({"learning_rate": float("inf")}, "learning_rate must be a number > 0, got inf"),
-        ({"floor": 1.0}, "floor must be a number from 0 to the learning rate"),
-        ({"learning_rate": -1.0}, "learning_rate must be a number > 0"),
-        ({"schedule": "step"}, "unknown schedule 'step'"),
-        ({"warmup": 6}, "warmup = 6, total = 6"),
-    ],
-)
-def test_bad_settings_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        Settings(**{**QUICK, **change})
-
-
 # ------------------------------------------------------------------------------------------------------------ the log
 
 

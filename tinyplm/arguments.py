@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Collection
@@ -71,6 +72,14 @@ def check_number(name: str, value: Any, *, least: float | None = None, most: flo
         limits = [f"{sign} {limit}" for sign, limit in ((">=", least), (">", above), ("<=", most), ("<", below))
                   if limit is not None]  # fmt: skip
         raise wrong(name, f"{'None or ' * or_none}a finite number{' ' * bool(limits)}{' and '.join(limits)}", value)
+
+
+def plain_numbers(settings: Any) -> None:
+    """Replace NumPy's numbers in a frozen dataclass by Python's, which can be written as JSON."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if type(value) not in (int, float) and (is_whole(value) or is_number(value)):
+            object.__setattr__(settings, field.name, int(value) if is_whole(value) else float(value))
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any], *, or_none: bool = False) -> None:

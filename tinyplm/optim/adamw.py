@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..arguments import check_number, is_number, wrong
 from ..backend import array_module, at_least_float32, is_host
 from ..core import Tree, flatten, map_threads
 from .clip import clip_scale, global_norm
@@ -44,20 +44,19 @@ class AdamW:
     def __init__(self, params: Tree, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0.01, decays: Callable[[str, Any], bool] = decays_by_default,
                  rates: Callable[[str, Any], float] | None = None) -> None:  # fmt: skip
-        if not (0 <= betas[0] < 1 and 0 <= betas[1] < 1):
-            raise ValueError(f"AdamW: expected betas in [0, 1), got {betas}")
-        if not (eps >= 0 and weight_decay >= 0):
-            raise ValueError(f"AdamW: expected eps, weight_decay >= 0, got {eps}, {weight_decay}")
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(is_number(b) and 0 <= b < 1 for b in betas):
+            raise wrong("betas", "two numbers in [0, 1)", betas)
+        check_number("eps", eps, least=0)
+        check_number("weight_decay", weight_decay, least=0)
         leaves = flatten(params)
         alike: dict[tuple[bool, float], list[str]] = {}
         for path, a in leaves.items():
             rate = 1.0 if rates is None else rates(path, a)
-            if not 0 < rate < math.inf:
-                raise ValueError(f"AdamW: expected a rate > 0 for {path}, got {rate}")
+            check_number(f"the rate of {path}", rate, above=0)
             alike.setdefault((not decays(path, a), rate), []).append(path)
         ordered = sorted(alike.items(), key=lambda group: group[0][0])  # the decayed ones are the front part
         paths = [path for _, some in ordered for path in some]
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
         self.values = FlatTree(params, paths=paths, copy=True)
         self.gradient = FlatTree(params, paths=paths)
         self.gradient.clear()  # as after a step, so that the first one after a resume is no different
@@ -84,8 +83,12 @@ class AdamW:
     def step(self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1) -> None:
         """One update from `gradient`, which is then zero; the same bits for any number of workers (threads, on the host).
 
-        clip: scale the gradient to at most this global norm; norm: gradient_norm() if it is known already.
+        lr >= 0.  clip: scale the gradient to at most this global norm; norm: gradient_norm() if it is known already.
+        ValueError for a learning rate or a clip that is not such a number, before anything changes.
         """
+        if isinstance(lr, (dict, list)):
+            raise wrong("lr", "a number (a gradient is added with optimizer.gradient.add)", lr)
+        check_number("lr", lr, least=0)
         scale = 1.0
         if clip is not None:
             scale = clip_scale(self.gradient_norm(workers=workers) if norm is None else norm, clip)

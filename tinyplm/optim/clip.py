@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arguments import check_number
 from ..backend import array_module, at_least_float32
 from ..core import Tree, flatten, tree_map
 
@@ -29,6 +30,5 @@ def clip_by_global_norm(tree: Tree, *, limit: float) -> tuple[Tree, Any]:
 
 def clip_scale(norm: Any, limit: float) -> Any:
     """min(1, limit / norm) without a division by zero and without reading the norm back from a device."""
-    if not limit > 0:
-        raise ValueError(f"clipping: expected a limit > 0, got {limit}")
+    check_number("clip", limit, above=0)
     return limit / array_module(norm).maximum(norm, limit)

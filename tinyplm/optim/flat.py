@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..arguments import wrong
 from ..backend import add_rows, array_module, is_host
 from ..core import Product, Rows, Tree, flatten, map_threads, unflatten
 
@@ -40,8 +41,12 @@ class FlatTree:
         """Add a tree of the same structure (a missing or None part counts as zero), or one of the part at `path`.
 
         A core.Product is multiplied out by `workers` threads, on the host, some rows at a time.
+        ValueError naming an array that the tree does not have, or whose shape is another one, before anything is added.
         """
-        for name, a in flatten(tree, path).items():
+        parts = flatten(tree, path)
+        for name, a in parts.items():
+            self._check(name, a)
+        for name, a in parts.items():
             leaf, unset = self._leaves[name], name in self._unset
             self._unset.discard(name)
             if isinstance(a, Rows):
@@ -56,6 +61,19 @@ class FlatTree:
                 leaf[...] = a
             else:
                 leaf += a
+
+    def _check(self, name: str, a: Any) -> None:
+        if name not in self._leaves:
+            raise ValueError(f"{name or 'gradient'}: expected one of {', '.join(self.paths[:4])}{' ...' * (len(self.paths) > 4)}")
+        shape = self._leaves[name].shape
+        if isinstance(a, Rows):
+            fits = (a.ids.size, *shape[1:]) == a.updates.shape
+        elif isinstance(a, Product):
+            fits = (a.a.shape[1], a.b.shape[1]) == shape
+        else:
+            fits = getattr(a, "shape", None) == shape and a.dtype.kind in "fiu"
+        if not fits:
+            raise wrong(name, f"an array of real numbers of shape {shape}", a)
 
     def clear(self) -> None:
         """Everything zero; written only when it is looked at."""

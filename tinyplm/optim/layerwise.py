@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..arguments import check_number
 from ..core import Tree, flatten
 
 
@@ -34,8 +35,7 @@ def layerwise_rates(params: Tree, decay: float) -> Callable[[str, Any], float]:
 
     Discriminative fine-tuning (Howard & Ruder 2018, sec. 3.2, where 1 / decay = 2.6), as for XLNet and ELECTRA.  l: see `depths`.
     """
-    if not 0 < decay <= 1:
-        raise ValueError(f"layerwise_rates: expected a decay in (0, 1], got {decay}")
+    check_number("decay", decay, above=0, most=1)
     depth = depths(params)
     top = len(params["body"]["layers"]) + 1
     return lambda path, array: decay ** (top - depth[path])

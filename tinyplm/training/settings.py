@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from ..arguments import check_number, check_whole, plain_numbers
 from ..optim.schedule import learning_rate
+
+LARGEST_SEED = 2**64 - 1  # a seed is a 64-bit number, see tinyplm.random
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,36 +48,24 @@ class Settings:
                                        "save_minutes", "full_every", "patience", "min_improvement")  # fmt: skip
 
     def __post_init__(self) -> None:
-        def whole(v) -> bool:
-            return isinstance(v, int) and not isinstance(v, bool)
-
-        def number(v) -> bool:
-            return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-
+        plain_numbers(self)
         for name in ("steps", "batch_size", "sequence_length", "workers", "evaluate_every", "save_every", "log_every", "keep",
                      "full_every"):  # fmt: skip
-            self._expect(name, "an integer >= 1", lambda v: whole(v) and v >= 1)
-        self._expect("checkpointing", "an integer >= 0", lambda v: isinstance(v, int) and v >= 0)
-        for name in ("warmup", "decay"):
-            self._expect(name, "an integer >= 0", lambda v: whole(v) and v >= 0)
-        self._expect("seed", "an integer from 0 to 2^64 - 1", lambda v: whole(v) and 0 <= v < 2**64)
-        size = self.batch_size
-        self._expect("micro_batch_size", "None or 1 to batch_size", lambda v: v is None or (whole(v) and 1 <= v <= size))
-        self._expect("patience", "None or an integer >= 1", lambda v: v is None or (whole(v) and v >= 1))
-        self._expect("save_minutes", "None or a number >= 0", lambda v: v is None or (number(v) and v >= 0))
+            check_whole(name, getattr(self, name), 1)
+        check_whole("decay", self.decay)
+        check_whole("checkpointing", self.checkpointing)
+        check_whole("seed", self.seed, most=LARGEST_SEED)
+        check_whole("micro_batch_size", self.micro_batch_size, 1, self.batch_size, or_none=True)
+        check_whole("patience", self.patience, 1, or_none=True)
+        check_number("save_minutes", self.save_minutes, least=0, or_none=True)
         for name in ("learning_rate", "clip"):
-            self._expect(name, "a number > 0", lambda v: number(v) and v > 0)
+            check_number(name, getattr(self, name), above=0)
         for name in ("weight_decay", "eps", "min_improvement"):
-            self._expect(name, "a number >= 0", lambda v: number(v) and v >= 0)
+            check_number(name, getattr(self, name), least=0)
         for name in ("beta1", "beta2", "smoothing"):
-            self._expect(name, "a number in [0, 1)", lambda v: number(v) and 0 <= v < 1)
-        self._expect("floor", "a number from 0 to the learning rate", lambda v: number(v) and 0 <= v <= self.learning_rate)
-        self.rate(0)  # the schedule checks its own numbers
-
-    def _expect(self, name: str, expected: str, holds: Callable[[Any], bool]) -> None:
-        value = getattr(self, name)
-        if not holds(value):
-            raise ValueError(f"settings: {name} must be {expected}, got {value!r}")
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_number("floor", self.floor, least=0, most=self.learning_rate)
+        self.rate(0)  # the schedule checks its name and the warm-up
 
     @property
     def micro_size(self) -> int:

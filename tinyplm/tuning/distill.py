@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from ..arguments import check_flag, check_number, check_whole
 from ..core import Tree, add
 from ..data.batches import IGNORED
 from ..losses.cross_entropy import vocabulary_cross_entropy
@@ -44,9 +45,10 @@ class DistillSettings(RecipeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect("temperature", "a number > 0", self.temperature > 0)
-        self.expect("hard", "a number from 0 to 1", 0 <= self.hard <= 1)
-        self.expect_whole("evaluate_every", 1, or_none=True)
+        check_number("temperature", self.temperature, above=0)
+        check_flag("reverse", self.reverse)
+        check_number("hard", self.hard, least=0, most=1)
+        check_whole("evaluate_every", self.evaluate_every, 1, or_none=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import random
+from ..arguments import check_flag, check_number, check_whole
 from ..backend import array_module
 from ..core import Tree
 from ..losses import preference
@@ -45,9 +46,10 @@ class DPOSettings(RecipeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect("beta", "a number > 0", self.beta > 0)
-        self.expect("smoothing", "a number in [0, 0.5)", 0 <= self.smoothing < 0.5)
-        self.expect_whole("evaluate_every", 1, or_none=True)
+        check_number("beta", self.beta, above=0)
+        check_number("smoothing", self.smoothing, least=0, below=0.5)
+        check_flag("joint", self.joint)
+        check_whole("evaluate_every", self.evaluate_every, 1, or_none=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from ..arguments import check_choice, check_flag, check_number, check_whole
 from ..core import Tree, tree_map
 from ..losses import policy
 from ..losses.advantages import group_advantages
@@ -58,17 +59,17 @@ class GRPOSettings(RecipeSettings):
     aggregation: str = "sequence"
 
     def __post_init__(self) -> None:
+        check_whole("group", self.group, 2)  # an answer alone can be compared with nothing
         super().__post_init__()
-        if self.group == 1:
-            raise ValueError("settings: group is 1, expected 2 or more: an answer alone can be compared with nothing")
-        for name, least in (("group", 2), ("max_new_tokens", 1), ("epochs", 1), ("minibatches", 1)):
-            self.expect_whole(name, least)
-        self.expect("minibatches", f"at most the {self.batch_size * self.group} answers of a round",
-                    self.minibatches <= self.batch_size * self.group)  # fmt: skip
-        self.expect("temperature", "a number > 0", self.temperature > 0)
-        self.expect("beta", "a number >= 0", self.beta >= 0)
-        self.expect("aggregation", f"one of {', '.join(AGGREGATIONS)}", self.aggregation in AGGREGATIONS)
-        policy.ratio_range(self.clip_ratio, self.clip_ratio_high)
+        check_whole("max_new_tokens", self.max_new_tokens, 1)
+        check_whole("epochs", self.epochs, 1)
+        check_whole("minibatches", self.minibatches, 1, self.samples)
+        check_number("temperature", self.temperature, above=0)
+        check_number("beta", self.beta, least=0)
+        check_number("clip_ratio", self.clip_ratio, above=0, below=1)
+        check_number("clip_ratio_high", self.clip_ratio_high, above=0, or_none=True)
+        check_flag("scale", self.scale)
+        check_choice("aggregation", self.aggregation, AGGREGATIONS)
 
     @property
     def samples(self) -> int:

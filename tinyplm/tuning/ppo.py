@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from ..arguments import check_number, check_whole, wrong
 from ..backend import to_device
 from ..core import Tree, tree_map
 from ..losses import policy
@@ -70,19 +71,21 @@ class PPOSettings(RecipeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_new_tokens", "epochs", "minibatches"):
-            self.expect_whole(name, 1)
-        self.expect("minibatches", f"at most the {self.batch_size} answers of a round", self.minibatches <= self.batch_size)
+        for name in ("max_new_tokens", "epochs"):
+            check_whole(name, getattr(self, name), 1)
+        check_whole("minibatches", self.minibatches, 1, self.samples)
+        check_number("clip_ratio", self.clip_ratio, above=0, below=1)
         for name in ("temperature", "kl_horizon"):
-            self.expect(name, "a number > 0", getattr(self, name) > 0)
+            check_number(name, getattr(self, name), above=0)
         for name in ("clip_value", "kl_target"):
-            self.expect(name, "None or a number > 0", getattr(self, name) is None or getattr(self, name) > 0)
+            check_number(name, getattr(self, name), above=0, or_none=True)
         for name in ("value_weight", "entropy_weight", "beta"):
-            self.expect(name, "a number >= 0", getattr(self, name) >= 0)
+            check_number(name, getattr(self, name), least=0)
         for name in ("gamma", "lam"):
-            self.expect(name, "a number from 0 to 1", 0 <= getattr(self, name) <= 1)
-        self.expect("kl_target", "None where beta is 0", self.kl_target is None or self.beta > 0)
-        policy.ratio_range(self.clip_ratio)
+            check_number(name, getattr(self, name), least=0, most=1)
+        check_number("cut_score", self.cut_score, or_none=True)
+        if self.kl_target is not None and self.beta == 0:
+            raise wrong("kl_target", "None where beta is 0", self.kl_target)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import random
+from ..arguments import check_whole
 from ..backend import array_module, to_device, to_host
 from ..core import Tree, map_shards
 from ..losses import preference
@@ -34,7 +35,7 @@ class RewardSettings(RecipeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect_whole("evaluate_every", 1, or_none=True)
+        check_whole("evaluate_every", self.evaluate_every, 1, or_none=True)
 
 
 @dataclasses.dataclass(frozen=True)

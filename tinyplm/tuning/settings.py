@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any
 
+from ..arguments import check_flag, check_number, check_text, check_whole, plain_numbers
 from ..optim.schedule import learning_rate, warmup_linear
+from ..training.settings import LARGEST_SEED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,22 +36,22 @@ class TuningSettings:
     checkpointing: int = 0  # see core.stack
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("workers", 1), ("seed", 0), ("checkpointing", 0)):
-            self._expect(name, f"an integer >= {least}", _whole(getattr(self, name), least))
-        for name in ("patience", "trained_layers"):
-            value, least = getattr(self, name), int(name == "patience")
-            self._expect(name, f"None or an integer >= {least}", value is None or _whole(value, least))
+        plain_numbers(self)
+        for name in ("epochs", "batch_size", "workers"):
+            check_whole(name, getattr(self, name), 1)
+        check_whole("seed", self.seed, most=LARGEST_SEED)
+        check_whole("checkpointing", self.checkpointing)
+        check_whole("patience", self.patience, 1, or_none=True)
+        check_whole("trained_layers", self.trained_layers, or_none=True)
         for name in ("learning_rate", "clip"):
-            self._expect(name, "a number > 0", _number(getattr(self, name)) and getattr(self, name) > 0)
+            check_number(name, getattr(self, name), above=0)
         for name in ("weight_decay", "eps", "auxiliary"):
-            self._expect(name, "a number >= 0", _number(getattr(self, name)) and getattr(self, name) >= 0)
+            check_number(name, getattr(self, name), least=0)
         for name in ("warmup", "beta1", "beta2", "smoothing"):
-            self._expect(name, "a number in [0, 1)", _number(getattr(self, name)) and 0 <= getattr(self, name) < 1)
-        self._expect("layer_decay", "a number in (0, 1]", _number(self.layer_decay) and 0 < self.layer_decay <= 1)
-
-    def _expect(self, name: str, expected: str, holds: bool) -> None:
-        if not holds:
-            raise ValueError(f"settings: {name} must be {expected}, got {getattr(self, name)!r}")
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_number("layer_decay", self.layer_decay, above=0, most=1)
+        check_flag("dropout", self.dropout)
+        check_text("metric", self.metric, or_none=True)
 
     @property
     def micro_size(self) -> int:
@@ -85,46 +85,31 @@ class RecipeSettings:
     checkpointing: int = 0  # see core.stack
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("workers", 1), ("seed", 0), ("checkpointing", 0), ("warmup", 0)):
-            self.expect(name, f"an integer >= {least}", _whole(getattr(self, name), least))
-        size = self.micro_batch_size
-        fits = size is None or (_whole(size, 1) and size <= self.samples)
-        self.expect("micro_batch_size", f"None or 1 to {self.samples}, the samples of a step", fits)
+        plain_numbers(self)
+        for name in ("steps", "batch_size", "workers"):
+            check_whole(name, getattr(self, name), 1)
+        for name in ("warmup", "checkpointing"):
+            check_whole(name, getattr(self, name))
+        check_whole("seed", self.seed, most=LARGEST_SEED)
+        check_whole("micro_batch_size", self.micro_batch_size, 1, self.samples, or_none=True)
         for name in ("learning_rate", "clip"):
-            self.expect(name, "a number > 0", _number(getattr(self, name)) and getattr(self, name) > 0)
+            check_number(name, getattr(self, name), above=0)
         for name in ("weight_decay", "eps"):
-            self.expect(name, "a number >= 0", _number(getattr(self, name)) and getattr(self, name) >= 0)
+            check_number(name, getattr(self, name), least=0)
         for name in ("beta1", "beta2"):
-            self.expect(name, "a number in [0, 1)", _number(getattr(self, name)) and 0 <= getattr(self, name) < 1)
-        floor = self.floor
-        self.expect("floor", "a number from 0 to the learning rate", _number(floor) and 0 <= floor <= self.learning_rate)
-        self.rate(0)  # the schedule checks its own numbers
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_number("floor", self.floor, least=0, most=self.learning_rate)
+        check_flag("dropout", self.dropout)
+        self.rate(0)  # the schedule checks its own name
 
     @property
     def samples(self) -> int:
         """What a step is computed on, in parts of micro_batch_size."""
         return self.batch_size
 
-    def expect(self, name: str, expected: str, holds: bool) -> None:
-        """ValueError naming a setting, what it should be and what it is, unless it holds."""
-        if not holds:
-            raise ValueError(f"settings: {name} must be {expected}, got {getattr(self, name)!r}")
-
-    def expect_whole(self, name: str, least: int, *, or_none: bool = False) -> None:
-        """ValueError unless a setting is an integer of at least so much (or None)."""
-        value = getattr(self, name)
-        self.expect(name, f"{'None or ' * or_none}an integer >= {least}", (or_none and value is None) or _whole(value, least))
-
     def rate(self, step: int, total: int | None = None) -> float:
         """The learning rate of update number `step`, from 0, of `total` (by default `steps`)."""
         total = self.steps if total is None else total
-        return learning_rate(self.schedule, step, peak=self.learning_rate, warmup=min(self.warmup, total - 1), total=total,
-                             floor=self.floor, decay=max(1, total // 5))  # fmt: skip
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        warmup = min(self.warmup, total - 1)
+        return learning_rate(self.schedule, step, peak=self.learning_rate, warmup=warmup, total=total, floor=self.floor,
+                             decay=max(1, min(total // 5, total - warmup)))  # fmt: skip

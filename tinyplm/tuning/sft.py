@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from ..arguments import check_whole
 from ..core import Tree
 from ..data.batches import IGNORED
 from ..models.model import Model
@@ -37,8 +38,8 @@ class SFTSettings(RecipeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect_whole("evaluate_every", 1, or_none=True)
-        self.expect_whole("packed", 1, or_none=True)
+        check_whole("evaluate_every", self.evaluate_every, 1, or_none=True)
+        check_whole("packed", self.packed, 1, or_none=True)
 
 
 @dataclasses.dataclass(frozen=True)
