@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -274,3 +275,33 @@ X2, X, W5 = np.zeros((2, 3)), np.zeros(3), np.zeros((3, 5))
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (1, 3), (1, 1), (2, 1), (2, 2), (1, 2, 3)])
+def test_nothing_is_broadcast_but_an_advantage_for_each_answer(shape):
+    """Of (2, 3) tokens; and where these are no (N, T) themselves."""
+    wrong = np.zeros(shape)
+    calls = {
+        "advantages": lambda a: policy.clipped_surrogate(X2, old_log_probs=X2, advantages=a),
+        "old_log_probs": lambda a: policy.clipped_surrogate(X2, old_log_probs=a, advantages=X2),
+        "weights": lambda a: policy.grpo(X2, old_log_probs=X2, advantages=X2, weights=a),
+        "old_values": lambda a: policy.clipped_value_loss(X2, old_values=a, returns=X2),
+        "returns": lambda a: policy.clipped_value_loss(X2, old_values=X2, returns=a),
+        "reference_log_probs": lambda a: policy.k3_kl(X2, reference_log_probs=a),
+        "old_log_probs ": lambda a: policy.policy_statistics(X2, old_log_probs=a),
+        "weights ": lambda a: policy.policy_statistics(X2, old_log_probs=X2, weights=a),
+    }
+    for name, call in calls.items():
+        call(X2)
+        if name == "advantages" and shape == (2, 1):
+            call(wrong)
+            continue
+        with pytest.raises(ValueError, match=rf"{name.strip()} have shape {re.escape(str(shape))}, expected \(2, 3\)"):
+            call(wrong)
+    if len(shape) != 2:
+        for call in (lambda: policy.clipped_surrogate(wrong, old_log_probs=wrong, advantages=np.zeros(1)),
+                     lambda: policy.clipped_value_loss(wrong, old_values=wrong, returns=wrong),
+                     lambda: policy.k3_kl(wrong, reference_log_probs=wrong),
+                     lambda: policy.policy_statistics(wrong, old_log_probs=wrong)):  # fmt: skip
+            with pytest.raises(ValueError, match=rf"expected an array \(N, T\), .* got shape {re.escape(str(shape))}"):
+                call()

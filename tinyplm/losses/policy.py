@@ -111,6 +111,7 @@ def policy_statistics(log_probs, *, old_log_probs, clip=0.2, clip_high=None, wei
 
     Both are sums under the weights / total, as the losses.  Without gradient.  The tokens are pi_old's, hence the direction.
     """
+    _check("policy_statistics", log_probs, old_log_probs=old_log_probs, weights=weights)
     low, high = ratio_range(clip, clip_high)
     xp = array_module(log_probs)
     w, denominator = counted_weights(log_probs, xp.ones(log_probs.shape, dtype=bool), weights, total)
@@ -134,6 +135,8 @@ def _counted(a, w):
 
 
 def _check(loss, x, **others):
+    if x.ndim != 2:
+        raise ValueError(f"{loss}: expected an array (N, T), a number for each token of each answer, got shape {x.shape}")
     for name, a in others.items():
         wide = name == "advantages" and a.shape == (*x.shape[:-1], 1)
         if a is not None and a.shape != x.shape and not wide:
