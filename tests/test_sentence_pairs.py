@@ -146,6 +146,7 @@ def test_rows_of_sentences_hold_all_text_once(lengths, room, gap):
 
 def test_batches_of_about_as_many_tokens():
     assert batches_of_tokens([3, 3, 3, 9, 1, 1], 6) == [(0, 2), (2, 1), (3, 1), (4, 2)]
+    assert batches_of_tokens([9, 1, 5, 1], 6) == [(0, 1), (1, 2), (3, 1)]  # a row that is too large is never an empty batch
     assert batches_of_tokens([], 6) == []
 
 
@@ -199,6 +200,24 @@ def test_labels_are_a_fair_coin_and_short_pairs_are_one_in_ten(pairs):
     assert all(documents.size(*pair.a) + documents.size(*pair.b) <= 20 for pair in made)
 
 
+@pytest.mark.parametrize("pairs", [next_sentence_pairs, sentence_order_pairs])
+@pytest.mark.parametrize("tokens", [2, 3, 6])
+def test_a_short_pair_has_any_length_from_two_tokens_on(pairs, tokens):
+    """In sentences of one token a pair has just as many as were wanted: each length is as likely as the others."""
+    documents = Documents(numbered([1] * 4000, [1] * 4000))
+    made = [pair for pair in pairs(documents, 0, tokens=tokens, key=key(3), short_rate=1)]
+    made = [pair for pair in made if pairs is sentence_order_pairs or pair.label == 0]
+    sizes = [documents.size(*pair.a) + documents.size(*pair.b) for pair in made[:-1]]  # the last may be what is left over
+    assert sorted(set(sizes)) == list(range(2, tokens + 1))
+    for size in range(2, tokens + 1):
+        p = 1 / (tokens - 1)
+        assert abs(sizes.count(size) - len(sizes) * p) <= five_sigma(len(sizes), p)
+    whole = pairs(documents, 0, tokens=tokens, key=key(3), short_rate=0)[:-1]
+    assert {documents.size(*p.a) + documents.size(*p.b) for p in whole if pairs is sentence_order_pairs or not p.label} == {
+        tokens
+    }
+
+
 def test_single_sentences_are_pairs_of_two_tokens():
     documents = Documents(numbered([5, 1, 7, 3], [2, 9, 4]))
     for n in range(50):
@@ -210,9 +229,13 @@ def test_bad_input_is_refused():
     documents = Documents(numbered([2, 2]))
     with raises("one document, expected two or more"):
         next_sentence_pairs(documents, 0, tokens=5, key=1)
-    for settings, message in (({"tokens": 1}, "pairs of 1 tokens"), ({"tokens": 4, "short_rate": 2}, "short_rate 2")):
+    for settings, message in (({"tokens": 1}, "pairs of 1 tokens"), ({"tokens": 4, "short_rate": 2}, "short_rate 2"),
+                              ({"tokens": 4, "short_rate": 1.0000001}, "short_rate 1.0000001"),
+                              ({"tokens": 4, "short_rate": -1e-9}, "short_rate -1e-09")):  # fmt: skip
         with raises(message):
             sentence_order_pairs(documents, 0, key=1, **settings)
+    for settings in ({"tokens": 2}, {"tokens": 4, "short_rate": 0}, {"tokens": 4, "short_rate": 1}):
+        assert sentence_order_pairs(documents, 0, key=1, **settings)
     with raises("length 4 leaves 1 tokens beside the special ones, expected 2 or more"):
         BERT.room(4, pair=True)
     with raises("special token None, expected an id: does the vocabulary have all special tokens?"):
