@@ -12,14 +12,14 @@ import tinyplm
 from tests.laws import equal, relative_error
 from tests.tuning import KINDS, TEXTS, model
 from tinyplm import random
-from tinyplm.core import flatten
+from tinyplm.core import flatten, tree_map
 from tinyplm.models import encoder
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.step import NonFiniteError, accumulate
 from tinyplm.tuning import finetune as loop
 from tinyplm.tuning.answers import answering
 from tinyplm.tuning.choices import multiple_choice
-from tinyplm.tuning.data import classification
+from tinyplm.tuning.data import classification, training_batches
 from tinyplm.tuning.finetune import better, finetune
 from tinyplm.tuning.freezing import joined, upper_part
 from tinyplm.tuning.settings import TuningSettings
@@ -240,6 +240,42 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch, tmp_path)
         finetune(made, samples, samples, settings, out=tmp_path, progress=False)
 
 
+def test_what_is_logged_by_hand(tmp_path, monkeypatch, capsys):
+    """Steps: mean loss of the batch, norm before clipping, a warm-up of int(0.4 * 6) updates and a line to 0; epochs: scores."""
+    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)  # what is shown comes as lines
+    made = model(dtype="float64")
+    samples, held_out = classification(made, TEXTS, KINDS), classification(made, TEXTS[:3], KINDS[:3])
+    settings = dataclasses.replace(QUICK, warmup=0.4, dropout=False, clip=0.3, weight_decay=0.2, eps=1e-3, smoothing=0.1, seed=3)
+    optimizer, now = AdamW(made.params, betas=(0.9, 0.999), eps=1e-3, weight_decay=0.2), made._with()
+    now.params, rows, shown = optimizer.params, [], []
+    rates = [0.005, 0.01, 0.01, 0.0075, 0.005, 0.0025]
+    for epoch in range(2):
+        for numbers in training_batches(samples.lengths, 4, key=random.fold(random.key(3), 0, epoch)):
+            inputs, targets = samples.batch(numbers)
+            loss, back = now.loss(targets=targets, smoothing=0.1, **inputs)
+            gradient = back(1.0)
+            norm = sum((a**2).sum() for a in flatten(gradient).values()) ** 0.5
+            optimizer.gradient.add(tree_map(lambda a, norm=norm: a * min(1, 0.3 / norm), gradient))
+            step = len([row for row in rows if "gradient_norm" in row]) + 1
+            rows.append({"step": step, "loss": loss, "learning_rate": rates[step - 1], "gradient_norm": norm})
+            optimizer.step(rates[step - 1])
+            shown.append(f"step {step}/6  loss {loss:.3f}  lr {rates[step - 1]:.1e}  norm {norm:.2f}")
+        outputs, loss = evaluate(now, held_out)
+        scores = {**held_out.score(outputs), "loss": loss}
+        rows.append({"step": step, "epoch": epoch + 1, **scores})
+        shown.append(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    result = finetune(made, samples, held_out, settings, out=tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [list(record) for record in records] == [list(row) for row in rows]
+    for record, row in zip(records, rows):
+        assert record == pytest.approx(row, rel=1e-9)
+    assert capsys.readouterr().out.splitlines() == shown
+    assert result.steps == 6 and result.history == [{name: row[name] for name in scores} for row in records if "epoch" in row]
+    assert 0 < result.seconds < 60
+    saved = json.loads((tmp_path / "best/tuning.json").read_text())
+    assert saved["scores"] == result.history[result.best_epoch - 1] == result.scores and saved["settings"]["clip"] == 0.3
+
+
 def test_what_is_not_finite_stops_the_run_and_leaves_the_model(monkeypatch, tmp_path):
     made = model(dtype="float32")
     samples = classification(made, TEXTS, KINDS)
@@ -248,7 +284,7 @@ def test_what_is_not_finite_stops_the_run_and_leaves_the_model(monkeypatch, tmp_
         with np.errstate(all="ignore"):
             finetune(made, samples, samples, dataclasses.replace(QUICK, learning_rate=1e30, epochs=5), progress=False)
     _scripted(monkeypatch, [1.0, np.nan])
-    with pytest.raises(NonFiniteError, match="loss is nan"):
+    with pytest.raises(NonFiniteError, match="^step 6: the loss is nan"):
         finetune(made, samples, samples, QUICK, out=tmp_path, progress=False)
     assert all(a is before[path] for path, a in flatten(made.params).items())
     assert json.loads((tmp_path / "best" / "tuning.json").read_text())["epoch"] == 1, "the best so far is still there"

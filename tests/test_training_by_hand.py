@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import sys
 from collections import Counter
@@ -23,7 +24,7 @@ from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.models import causal_lm, gpt2
 from tinyplm.optim.adamw import AdamW, decays_by_default
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.training import checkpoint, log
+from tinyplm.training import checkpoint, log, loop
 from tinyplm.training.checkpoint import State
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
@@ -61,7 +62,7 @@ def by_hand(model, tokens, settings, steps):
     return unflatten(theta, model.params), records
 
 
-@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 2, "checkpointing": True}, {"workers": 3}])
+@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 2, "checkpointing": 1}, {"workers": 3}])
 def test_training_is_what_the_formulas_say(tmp_path, changes):
     model = tiny(**RATES)
     expected, records = by_hand(model, TOKENS, SETTINGS, SETTINGS.steps)
@@ -83,6 +84,19 @@ def test_every_setting_matters_to_the_comparison(change):
     expected, _ = by_hand(tiny(**RATES), TOKENS, SETTINGS, 2)
     other, _ = by_hand(tiny(**RATES), TOKENS, dataclasses.replace(SETTINGS, **change), 2)
     assert relative_error(other, expected) > 1e-6
+
+
+@pytest.mark.parametrize(("device", "log_every", "waits"), [("cpu", 1, [1, 1, 1, 1, 1]), ("strict", 2, [2, 2, 1])])
+def test_times_and_tokens_by_hand(tmp_path, monkeypatch, device, log_every, waits):
+    """A clock that goes on by two seconds whenever it is looked at: each time that losses are read back.  Evaluating and saving
+    do not count as training."""
+    seconds = itertools.count(step=2.0)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(seconds))
+    settings = dataclasses.replace(SETTINGS, steps=5, log_every=log_every, evaluate_every=4, save_every=5)
+    state = train(tiny(device=device), TOKENS, TOKENS[:40], settings, out=tmp_path, progress=False)
+    speeds = [r["tokens_per_second"] for r in log.read(tmp_path / "log.jsonl") if "loss" in r]
+    assert speeds == [steps * 3 * 5 / 2 for steps in waits for _ in range(steps)]
+    assert (state.step, state.tokens, state.seconds) == (5, 5 * 3 * 5, 2.0 * len(waits))
 
 
 def test_only_matrices_of_linear_layers_decay():
@@ -154,7 +168,7 @@ def test_checkpointing_reaches_the_stack_and_changes_no_bit(tmp_path, monkeypatc
     for checkpointing in (False, True):
         asked.clear(), blocks.clear()
         model = results[checkpointing] = tiny(**RATES)
-        settings = dataclasses.replace(SETTINGS, checkpointing=checkpointing)
+        settings = dataclasses.replace(SETTINGS, checkpointing=int(checkpointing))
         train(model, TOKENS, TOKENS[:16], settings, out=tmp_path / str(checkpointing), progress=False)
         # the last call is the evaluation, without gradients
         assert asked[: SETTINGS.steps] == [checkpointing] * SETTINGS.steps
