@@ -77,6 +77,7 @@ def test_sequences_become_arrays():
     (lambda: arrays([answered([1, 2], [3, 4])], width=2), "needs 3 places, more than 2"),
     (lambda: check_sequences([answered([1], [2]), answered([1, 2], [3])], context=1, vocabulary=9, name="pair"), "pair 1 has 2"),
     (lambda: check_sequences([answered([1], [9])], context=None, vocabulary=9), "token id 9, expected 0 to 8"),
+    (lambda: check_sequences([answered([1], [2]), [1, 2]], context=None, vocabulary=9), "sequence 1: expected a .*, got \\[1, 2"),
     (lambda: check_sequences([answered([1], [-1])], context=None, vocabulary=9), "token id -1"),
 ])  # fmt: skip
 def test_bad_sequences(make, message):
@@ -185,8 +186,20 @@ def test_steps_learn_and_leave_the_given_model_alone():
     found = token_log_probs(learner.model, {**batch["inputs"], "targets": batch["targets"]["logits"]}, batch_size=4, workers=2)
     alone = token_log_probs(learner.model, {**batch["inputs"], "targets": batch["targets"]["logits"]}, entropy=True)
     assert relative_error(found["log_probs"], alone["log_probs"]) < 1e-12
-    assert set(found) == {"log_probs"} and alone["entropy"].shape == found["log_probs"].shape
+    assert set(found) == {"log_probs"} and set(alone) == {"log_probs", "entropy"}
+    assert alone["entropy"].shape == found["log_probs"].shape
     assert (found["log_probs"][batch["targets"]["logits"] == -100] == 0).all()
+
+
+def test_log_probs_without_gradients(monkeypatch):
+    """Nothing is kept for a backward; rows of padding alone are zeros."""
+    model, batch, grads = tiny(), arrays(some_sequences()), []
+    outputs = model.token_outputs
+    monkeypatch.setattr(model, "token_outputs", lambda **options: (grads.append(options["grad"]), outputs(**options))[1])
+    assert token_log_probs(model, batch)["log_probs"].any() and grads == [False]
+    nothing = {"attention_mask": batch["attention_mask"] * 0, "targets": batch["targets"] * 0 - 100}
+    found = token_log_probs(model, {**batch, **nothing})["log_probs"]
+    assert found.shape == batch["targets"].shape and not found.any()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -131,6 +131,9 @@ def test_a_reward_model_gives_the_reward_and_bits_repeat(tmp_path):
 def test_bad_input():
     model = tiny()
     before = tree_map(np.copy, model.params)
+    for bad in (head(11), {"w": np.zeros(12)}, {**head(), "c": np.zeros(1)}, {"w": np.zeros(12), "b": 0.0}, np.zeros(12)):
+        with pytest.raises(ValueError, match=r"^value: expected .*array \(12,\)"):
+            ppo(model, PROMPTS, even_tokens, small(), value=bad, progress=False)
     with pytest.raises(ValueError, match="gave reward = nan for answer 0"):
         ppo(model, PROMPTS, lambda p, a: [float("nan")] * len(a), small(), progress=False)
     with pytest.raises(ValueError, match="gave 1 rewards for 8 answers"):

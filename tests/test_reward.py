@@ -75,6 +75,9 @@ def test_bad_input():
             reward(bad, pairs, progress=False)
     with pytest.raises(ValueError, match="a margin for each of 2 pairs, got 1"):
         reward(model, pairs, margins=[1.0], progress=False)
+    for bad in (float("nan"), "1", None):
+        with pytest.raises(ValueError, match=r"^margins\[1\]: expected a finite number, got "):
+            reward(model, pairs, margins=[1.0, bad], progress=False)
     with pytest.raises(ValueError, match="no pairs"):
         reward(model, [], progress=False)
     with pytest.raises(ValueError, match="the prompts of the two answers differ"):

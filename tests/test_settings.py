@@ -139,6 +139,18 @@ def test_settings_that_depend_on_others():
     assert Settings(steps=8, warmup=2, schedule="stable-decay", decay=6).decay == 6
 
 
+def test_settings_of_another_recipe():
+    for cls in CLASSES:
+        if cls is Settings:
+            continue
+        assert cls.given(None) == cls() and cls.given(cls(seed=3)) == cls(seed=3)
+        for other in (Settings(), {"seed": 3}, 5):
+            with pytest.raises(ValueError, match=f"^settings: expected {cls.__name__}, got "):
+                cls.given(other)
+    with pytest.raises(ValueError, match="^settings: expected GRPOSettings, got PPOSettings"):
+        GRPOSettings.given(PPOSettings())
+
+
 @pytest.mark.parametrize("schedule", SCHEDULE.accepted)
 @pytest.mark.parametrize("steps", [1, 2, 7, 30])
 @pytest.mark.parametrize("warmup", [0, 1, 6, 29, 500])

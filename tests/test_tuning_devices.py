@@ -31,6 +31,8 @@ RECIPES = {
     "sft": lambda m: sft(m, some_sequences(), SFTSettings(**FEW), validation=some_sequences(), progress=False),
     "packed": lambda m: sft(m, some_sequences(), SFTSettings(steps=2, batch_size=2, packed=16), progress=False),
     "lora": lambda m: sft(m, some_sequences(), SFTSettings(**FEW), progress=False, **lora_of(m, rank=2)),
+    "lora of the table": lambda m: sft(m, some_sequences(), SFTSettings(**FEW), progress=False,
+                                       **lora_of(m, rank=2, targets=lambda path, a: path.endswith("tokens"))),
     "prefix": lambda m: sft(m, some_sequences(), SFTSettings(**FEW), progress=False, **prefix_of(m, rows=2)),
     "soft prompt": lambda m: soft_prompt(m, some_sequences(), SFTSettings(**FEW), rows=2, progress=False)[1],
     "dpo": lambda m: dpo(m, some_pairs(), DPOSettings(**FEW), validation=some_pairs(), progress=False),

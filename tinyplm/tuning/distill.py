@@ -69,7 +69,7 @@ def distill(student: CausalModel, teacher: CausalModel, sequences: SequenceOf[Se
     ValueError for a teacher with another vocabulary or a shorter context; NonFiniteError for a loss or gradient that is not
     finite; on any error student.params stay what they were.
     """
-    settings = settings or DistillSettings()
+    settings = DistillSettings.given(settings)
     check_teacher(student, teacher)
     context = min(student.config.context, teacher.config.context)
     for name, some in (("sequence", sequences), ("validation sequence", validation)):

@@ -73,7 +73,7 @@ def dpo(model: Model, pairs: SequenceOf[Pair], settings: DPOSettings | None = No
     ValueError for pairs whose prompts differ, or a reference with another vocabulary; NonFiniteError for a loss or gradient that
     is not finite; on any error model.params stay what they were.
     """
-    settings = settings or DPOSettings()
+    settings = DPOSettings.given(settings)
     model.check_causal()
     for name, some in (("pair", pairs), ("validation pair", validation)):
         check_pairs(some, context=model.config.context, vocabulary=model.config.vocab_size, name=name)

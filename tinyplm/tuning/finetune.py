@@ -48,7 +48,7 @@ def finetune(model: Model, train: Samples, validation: Samples, settings: Tuning
     replaced as a whole whenever an epoch is better; without `out` nothing is written.
     NonFiniteError for a loss or gradient that is not finite; on any error model.params stay what they were, out/best the best.
     """
-    settings = settings or TuningSettings()
+    settings = TuningSettings.given(settings)
     _check(model, train, validation, settings)
     run = _Run(model, train, validation, settings, None if out is None else Path(out), progress)
     try:

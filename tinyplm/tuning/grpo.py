@@ -103,7 +103,7 @@ def grpo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, set
     drawn, for a prompt that does not fit in the context with max_new_tokens; NonFiniteError when the loss or gradient is not
     finite.  On any error model.params stay what they were.
     """
-    settings = settings or GRPOSettings()
+    settings = GRPOSettings.given(settings)
     model.check_causal()
     reference = check_reference(model, reference)
     prompts = round_prompts(prompts, settings.max_new_tokens, model, reference if settings.beta else model, reward)

@@ -113,12 +113,14 @@ def ppo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, sett
     drawn, for a prompt that does not fit in the context with max_new_tokens; NonFiniteError when the loss or gradient is not
     finite.  On any error model.params stay what they were.
     """
-    settings = settings or PPOSettings()
+    settings = PPOSettings.given(settings)
     model.check_causal()
     reference = check_reference(model, reference)
     prompts = round_prompts(prompts, settings.max_new_tokens, model, reference, reward)
     D = model.params["body"]["tokens"].shape[1]
     value = {"w": np.zeros(D, model.dtype), "b": np.zeros(1, model.dtype)} if value is None else value
+    if not isinstance(value, dict) or {n: getattr(a, "shape", None) for n, a in value.items()} != {"w": (D,), "b": (1,)}:
+        raise wrong("value", f'{{"w": array ({D},), "b": array (1,)}}', value)
     value = to_device(value, model.device)
     updates = settings.steps * settings.epochs * settings.minibatches
     learner = Learner(model, settings, transform=transform, theta=theta, extra=value, updates=updates)

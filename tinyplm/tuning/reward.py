@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import random
-from ..arguments import check_whole
+from ..arguments import check_number, check_whole
 from ..backend import array_module, to_device, to_host
 from ..core import Tree, map_shards
 from ..losses import preference
@@ -60,7 +60,7 @@ def reward(model: Model, pairs: SequenceOf[Pair], settings: RewardSettings | Non
     ValueError for pairs whose prompts differ; NonFiniteError for a loss or gradient that is not finite; on any error model.params
     stay what they were.
     """
-    settings = settings or RewardSettings()
+    settings = RewardSettings.given(settings)
     check_reward_model(model)
     for name, some in (("pair", pairs), ("validation pair", validation)):
         check_pairs(some, context=model.config.context - 1, vocabulary=model.config.vocab_size, name=name)
@@ -68,6 +68,8 @@ def reward(model: Model, pairs: SequenceOf[Pair], settings: RewardSettings | Non
         raise ValueError("there are no pairs to train on")
     if len(margins) and len(margins) != len(pairs):
         raise ValueError(f"expected a margin for each of {len(pairs)} pairs, got {len(margins)}")
+    for n, value in enumerate(margins):
+        check_number(f"margins[{n}]", value)
     margin = np.zeros(len(pairs)) if not len(margins) else np.asarray(margins, dtype=np.float64)
     learner = Learner(model, settings, transform=transform, theta=theta)
     order, found = random.fold(random.key(settings.seed), 0), {}

@@ -8,6 +8,7 @@ from collections.abc import Sequence as SequenceOf
 import numpy as np
 
 from .. import random
+from ..arguments import wrong
 from ..data.batches import IGNORED
 
 
@@ -61,13 +62,15 @@ def arrays(sequences: SequenceOf[Sequence], width: int | None = None) -> dict[st
 
 
 def check_sequences(sequences: SequenceOf[Sequence], *, context: int | None, vocabulary: int, name: str = "sequence") -> None:
-    """ValueError naming the first that is longer than the model's context, or has ids that the model has not."""
+    """ValueError naming the first that is no Sequence, is longer than the model's context, or has ids beyond the vocabulary."""
     for n, sequence in enumerate(sequences):
+        if not isinstance(sequence, Sequence):
+            raise wrong(f"{name} {n}", "a tuning.sequences.Sequence, such as answered(prompt, answer)", sequence)
         if context is not None and len(sequence) > context:
             raise ValueError(f"{name} {n} has {len(sequence)} places, more than the model's context of {context}")
         if not 0 <= min(sequence.ids) <= max(sequence.ids) < vocabulary:
-            wrong = next(i for i in sequence.ids if not 0 <= i < vocabulary)
-            raise ValueError(f"{name} {n} has token id {wrong}, expected 0 to {vocabulary - 1}, the model's vocabulary")
+            outside = next(i for i in sequence.ids if not 0 <= i < vocabulary)
+            raise ValueError(f"{name} {n} has token id {outside}, expected 0 to {vocabulary - 1}, the model's vocabulary")
 
 
 def batch_numbers(count: int, size: int, step: int, *, key: int) -> np.ndarray:

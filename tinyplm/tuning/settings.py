@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from ..arguments import check_flag, check_number, check_text, check_whole, plain_numbers
+from ..arguments import check_flag, check_number, check_text, check_whole, plain_numbers, wrong
 from ..optim.schedule import learning_rate, warmup_linear
 from ..training.settings import LARGEST_SEED
 
 
+class _Settings:
+    """What both kinds of settings can do."""
+
+    @classmethod
+    def given(cls, settings: Any) -> Any:
+        """The settings, by default those of cls(); ValueError for another recipe's."""
+        if settings is not None and not isinstance(settings, cls):
+            raise wrong("settings", cls.__name__, settings)
+        return cls() if settings is None else settings
+
+
 @dataclasses.dataclass(frozen=True)
-class TuningSettings:
+class TuningSettings(_Settings):
     """What a run does.  The defaults are of the kind that Devlin et al. 2019, app. A.3, recommend."""
 
     epochs: int = 3
@@ -64,7 +76,7 @@ class TuningSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class RecipeSettings:
+class RecipeSettings(_Settings):
     """What every recipe of alignment (sft, dpo, reward, ppo, grpo, distill) has to know; each adds its own in a subclass."""
 
     steps: int = 100  # updates, or rounds of rollouts and updates

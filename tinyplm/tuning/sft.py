@@ -61,7 +61,7 @@ def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | N
     ValueError for sequences that the model cannot read; NonFiniteError for a loss or gradient that is not finite; on any error
     model.params stay what they were.
     """
-    settings = settings or SFTSettings()
+    settings = SFTSettings.given(settings)
     model.check_causal()
     for name, some in (("sequence", sequences), ("validation sequence", validation)):
         check_sequences(some, context=model.config.context, vocabulary=model.config.vocab_size, name=name)

@@ -107,7 +107,7 @@ def soft_prompt(model: CausalModel, sequences: Sequence[TokenSequence], settings
     rows: how many, (P, D) values to start from, or, with ids, the embeddings of these.  Else as tuning.sft, with a larger
     learning rate: Lester et al. 2021 use 0.3 where a fine-tuning has 0.001.
     """
-    key = (settings or SFTSettings()).seed
+    key = SFTSettings.given(settings).seed
     if isinstance(rows, int) or ids is not None:
         rows = prompt_rows(model, rows=None if ids is not None else rows, ids=ids, key=key)
     prompted = SoftPrompted(model, rows)
