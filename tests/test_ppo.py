@@ -128,6 +128,21 @@ def test_a_reward_model_gives_the_reward_and_bits_repeat(tmp_path):
     assert found == pytest.approx(score(judge, [answered([1, 2], [3])]) + 1)
 
 
+def test_a_round_of_one_answer():
+    """Of one token: its whitened advantage is 0, so that the value alone learns."""
+    result = ppo(
+        tiny(),
+        [[5]],
+        lambda p, a: [{"reward": 2.0, "part": 3}],
+        small(steps=1, batch_size=1, minibatches=1, epochs=1, max_new_tokens=1),
+        stop_ids=(),
+        progress=False,
+    )
+    (row,) = result.history
+    assert (row["step"], row["reward"], row["part"], row["score"], row["length"], row["cut"]) == (1, 2, 3, 2, 1, 1)
+    assert row["policy_loss"] == 0 and row["value_loss"] == pytest.approx(2.0) and row["explained_variance"] == 0
+
+
 def test_bad_input():
     model = tiny()
     before = tree_map(np.copy, model.params)
