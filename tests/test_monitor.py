@@ -242,7 +242,16 @@ def test_the_same_environment_says_nothing_and_an_old_trainer_json_all(tmp_path,
 
 
 @pytest.mark.parametrize(
-    "change", [{"workers": 9}, {"workers": 3}, {"micro_batch_size": 3, "workers": 2}, {"micro_batch_size": 3}]
+    "change",
+    [
+        {"workers": 9},
+        {"workers": 3},
+        {"micro_batch_size": 3, "workers": 2},
+        {"micro_batch_size": 3},
+        {"micro_batch_size": 1, "workers": 2},
+        {"micro_batch_size": 1, "workers": 4},
+        {"micro_batch_size": 2, "workers": 3},
+    ],  # fmt: skip
 )
 def test_batches_that_do_not_divide_among_micro_batches_or_workers_work(tmp_path, change):
     """Nine workers share four samples; micro-batches of 3 and 1; to rounding the same as one batch."""

@@ -9,17 +9,20 @@ import tinyplm
 from tests.families import ROPES
 from tests.families import tiny as tiny_family
 from tests.laws import relative_error
+from tests.test_dpo import some_pairs
 from tests.test_learner import some_sequences, tiny
 from tests.test_score_models import scored
 from tinyplm.core import flatten, tree_map
 from tinyplm.models.score_model import ScoreModel
-from tinyplm.tuning.distill import DistillSettings, Student, sampled_answers
+from tinyplm.tuning.distill import DistillSettings, Student, distill, sampled_answers
+from tinyplm.tuning.dpo import DPOSettings, dpo
 from tinyplm.tuning.grpo import GRPOSettings, grpo
 from tinyplm.tuning.learner import Learner, token_log_probs
 from tinyplm.tuning.ppo import PPOSettings, model_reward, ppo
+from tinyplm.tuning.reward import RewardSettings, reward
 from tinyplm.tuning.rollouts import rollouts
 from tinyplm.tuning.settings import RecipeSettings
-from tinyplm.tuning.sft import answer_likelihood, batch_of
+from tinyplm.tuning.sft import SFTSettings, answer_likelihood, batch_of, sft
 from tinyplm.tuning.soft_prompt import SoftPrompted
 
 ROUND = {"steps": 1, "batch_size": 2, "max_new_tokens": 4}
@@ -212,3 +215,38 @@ def test_micro_batches_and_workers_of_a_learner(micro, workers):
     assert found == pytest.approx(loss, rel=1e-13) and relative_error(parts, expected) < 1e-12
     again = gradient(micro, workers)[1]
     assert all(np.array_equal(again[path], a) for path, a in parts.items()), "the same cut must give the same bits"
+
+
+FEW, ROUNDS = {"steps": 2, "batch_size": 5}, {"steps": 2, "batch_size": 5, "max_new_tokens": 3, "epochs": 2}
+TRAINED = {
+    "sft": lambda m, **o: sft(m, some_sequences(), SFTSettings(**FEW, **o), validation=some_sequences(3), progress=False),
+    "packed": lambda m, **o: sft(m, some_sequences(12), SFTSettings(**FEW, packed=16, **o), progress=False),
+    "dpo": lambda m, **o: dpo(m, some_pairs(), DPOSettings(**FEW, **o), validation=some_pairs(3), progress=False),
+    "dpo in rows": lambda m, **o: dpo(m, some_pairs(), DPOSettings(**FEW, joint=False, **o), progress=False),
+    "reward": lambda m, **o: reward(m, some_pairs(), RewardSettings(**FEW, **o), validation=some_pairs(3), progress=False),
+    "distill": lambda m, **o: distill(m, tiny(key=8), some_sequences(), DistillSettings(**FEW, **o), progress=False),
+    "grpo": lambda m, **o: grpo(m, PROMPTS, shortest, GRPOSettings(**ROUNDS, group=2, beta=0.1, **o), stop_ids=range(20),
+                                progress=False),
+    "ppo": lambda m, **o: ppo(m, PROMPTS, shortest, PPOSettings(**ROUNDS, **o), stop_ids=range(20), progress=False),
+}  # fmt: skip
+PROMPTS = [[5, 6], [7], [1, 2, 3], [9, 8], [4]]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(("micro", "workers"), [(1, 2), (1, 4), (2, 3), (3, 4), (None, 9)])
+def test_micro_batches_and_workers_of_every_recipe(name, micro, workers):
+    """The numbers of one worker, to rounding, and the same bits each time."""
+
+    def run(**options):
+        model = scored(names=["reward"]) if name == "reward" else tiny()
+        result = TRAINED[name](model, eps=1e-3, **options)  # an eps that no rounding of a gradient of zero passes
+        return result.history, flatten(model.params)
+
+    history, params = run()
+    found, parts = run(micro_batch_size=micro, workers=workers)
+    assert [row.keys() for row in found] == [row.keys() for row in history]
+    for row, expected in zip(found, history):
+        assert row == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert relative_error(parts, params) < 1e-10
+    again, same = run(micro_batch_size=micro, workers=workers)
+    assert again == found and all(np.array_equal(same[path], a) for path, a in parts.items())
