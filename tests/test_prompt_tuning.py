@@ -198,3 +198,7 @@ def test_bad_rows():
         soft_prompt(model, copying(2, 0), rows=0, progress=False)
     with pytest.raises(ValueError, match="12 rows and a sequence of 5 places are longer than the context of 16"):
         soft_prompt(model, copying(2, 0), rows=12, progress=False)
+    soft_prompt(model, copying(2, 0), SFTSettings(steps=1), rows=11, progress=False)  # these just fit
+    with pytest.raises(ValueError, match="^packed: expected None, .* got 16"):
+        soft_prompt(model, copying(2, 0), SFTSettings(packed=16), progress=False)
+    assert SoftPrompted(model, np.zeros((15, 12))).rows.shape == (15, 12)

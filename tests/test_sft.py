@@ -74,6 +74,8 @@ def test_errors_leave_the_model_alone():
     before = tree_map(np.copy, model.params)
     with pytest.raises(ValueError, match="no sequences"):
         sft(model, [], progress=False)
+    with pytest.raises(ValueError, match="^packed: expected None or an integer from 1 to 16, got 17"):
+        sft(model, [answered([1], [2])], SFTSettings(packed=17), progress=False)
     with pytest.raises(ValueError, match="sequence 1 has 20 places, more than the model's context of 16"):
         sft(model, [answered([1], [2]), answered([1], [2] * 20)], progress=False)
     with pytest.raises(ValueError, match="validation sequence 0 has token id 40, expected 0 to 39"):

@@ -236,6 +236,7 @@ def test_an_instruction_with_and_without_input():
 
 def test_first_fit_the_longest_first():
     assert packing([3, 5, 2, 4, 1], 6) == [[1, 4], [3, 2], [0]]
+    assert packing([6], 6) == [[0]] and packing([], 6) == []
     with pytest.raises(ValueError, match="sequence 1 has 7 places, more than the 6"):
         packing([1, 7], 6)
 

@@ -29,8 +29,8 @@ from .settings import RecipeSettings
 @dataclasses.dataclass(frozen=True)
 class SFTSettings(RecipeSettings):
     """evaluate_every  steps between losses on the validation sequences; None: before and after only
-    packed          places of a row that several sequences share, none of which sees another (see tuning.packed); batch_size then
-                    counts rows.  None: each sequence has a row
+    packed          places of a row that several sequences share, none of which sees another (see tuning.packed), at most the
+                    model's context; batch_size then counts rows.  None: each sequence has a row
     """
 
     evaluate_every: int | None = None
@@ -67,6 +67,7 @@ def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | N
         check_sequences(some, context=model.config.context, vocabulary=model.config.vocab_size, name=name)
     if not len(sequences):
         raise ValueError("there are no sequences to train on")
+    check_whole("packed", settings.packed, 1, model.config.context, or_none=True)
     learner = Learner(model, settings, transform=transform, theta=theta)
     order, losses = random.fold(random.key(settings.seed), 0), {}
     rows = None if settings.packed is None else packing([len(sequence) for sequence in sequences], settings.packed)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import shown
+from ..arguments import shown, wrong
 from ..backend import array_module, at_least_float32, to_host
 from ..data.batches import IGNORED
 from ..files import named
@@ -107,9 +107,11 @@ def soft_prompt(model: CausalModel, sequences: Sequence[TokenSequence], settings
     rows: how many, (P, D) values to start from, or, with ids, the embeddings of these.  Else as tuning.sft, with a larger
     learning rate: Lester et al. 2021 use 0.3 where a fine-tuning has 0.001.
     """
-    key = SFTSettings.given(settings).seed
+    settings = SFTSettings.given(settings)
+    if settings.packed is not None:
+        raise wrong("packed", "None, since the rows stand before each sequence", settings.packed)
     if isinstance(rows, int) or ids is not None:
-        rows = prompt_rows(model, rows=None if ids is not None else rows, ids=ids, key=key)
+        rows = prompt_rows(model, rows=None if ids is not None else rows, ids=ids, key=settings.seed)
     prompted = SoftPrompted(model, rows)
     longest = max(map(len, [*sequences, *validation]), default=0)
     if rows.shape[0] + longest > model.config.context:
