@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 
 import tinyplm
+from tests import tuning
 from tests.laws import relative_error
 from tinyplm.core import flatten, tree_map
+from tinyplm.training.log import Progress
+from tinyplm.training.loop import train
+from tinyplm.training.settings import Settings
 from tinyplm.training.step import NonFiniteError
+from tinyplm.tuning.data import classification
+from tinyplm.tuning.finetune import finetune
 from tinyplm.tuning.learner import Journal, Learner, token_log_probs
 from tinyplm.tuning.sequences import Sequence, answered, arrays, check_sequences
-from tinyplm.tuning.settings import RecipeSettings
+from tinyplm.tuning.settings import RecipeSettings, TuningSettings
+from tinyplm.tuning.sft import SFTSettings, sft
 
 SIZES = {"llama": {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3,
                    "max_position_embeddings": 16},
@@ -258,3 +265,20 @@ def test_the_journal(tmp_path):
     with Journal(None, 2, progress=False) as silent:
         silent.record(1, {"loss": 1.0})
         silent.finish(Learner(model, RecipeSettings()))
+
+
+def test_the_bar_counts_every_step(monkeypatch, tmp_path):
+    """Of a recipe, of fine-tuning, and of pretraining: by as many steps as are done, up to the last."""
+    seen = []
+    monkeypatch.setattr(Progress, "update", lambda self, steps, step, values: seen.append((self.total, steps, step)))
+    sft(tiny(), some_sequences(), SFTSettings(steps=3), progress=False)
+    assert seen == [(3, 1, 1), (3, 1, 2), (3, 1, 3)]
+    seen.clear()
+    made = tuning.model()
+    samples = classification(made, tuning.TEXTS, tuning.KINDS)
+    finetune(made, samples, samples, TuningSettings(epochs=2, batch_size=6), progress=False)
+    assert seen == [(4, 1, n) for n in (1, 2, 3, 4)]
+    seen.clear()
+    tokens = np.arange(100) % 40
+    train(tiny(), tokens, tokens, Settings(steps=3, batch_size=2, sequence_length=5, warmup=0), out=tmp_path, progress=False)
+    assert seen == [(3, 1, 1), (3, 1, 2), (3, 1, 3)]
