@@ -111,7 +111,8 @@ def wrong_calls(function: Callable, right: Mapping[str, Any], *, only: Iterable[
     """The complaints about function(**right) with each argument in turn replaced by each wrong value.
 
     right: arguments by name, with which the call works; values that can be read once only (generators) are not among them.
-    only: these arguments instead of all.  skip: kinds of values that this call takes.  aliases: {argument: words that its messages may have in place of its name}.
+    only: these arguments instead of all.  skip: kinds of values that this call takes.
+    aliases: {argument: words that its messages may have in place of its name}.
     """
     found = []
     for name in only or right:
