@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 import numbers
-from collections.abc import Collection
-from typing import Any
+import os
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 LONGEST = 80  # characters of a value that a message repeats
+MOST = 2**31 - 1  # of anything that is counted and then allocated
+LARGEST_KEY = 2**64 - 1  # keys and seeds have 64 bits
 
 
 def shown(value: Any, longest: int = LONGEST) -> str:
@@ -90,3 +96,57 @@ def check_flag(name: str, value: Any) -> None:
     """ValueError unless value is True or False."""
     if not isinstance(value, bool):
         raise wrong(name, "True or False", value)
+
+
+def check_function(name: str, value: Any, *, or_none: bool = False) -> None:
+    """ValueError unless value can be called."""
+    if not (callable(value) or (or_none and value is None)):
+        raise wrong(name, f"{'None or ' * or_none}a function", value)
+
+
+def check_path(name: str, value: Any) -> None:
+    """ValueError unless value can be the path of a file or folder."""
+    if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value) or not _encodable(str(value)):
+        raise wrong(name, "a path", value)
+
+
+def _encodable(path: str) -> bool:
+    try:
+        return bool(os.fsencode(path))
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return False
+
+
+def check_names(where: str, given: Collection[str], known: Collection[str]) -> None:
+    """TypeError naming the first of the given keywords that is not a known one, and those that are."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise TypeError(f"{where}: unknown argument {shown(name)}{hint}, expected some of {', '.join(known)}")
+
+
+F = TypeVar("F", bound=Callable)
+
+
+def known_arguments(f: F) -> F:
+    """A decorator for public functions: a call that does not fit the signature is a TypeError that says what would.
+
+    What a **keyword of f collects, f checks itself.
+    """
+    signature = inspect.signature(f)
+    parameters = list(signature.parameters.values())
+    named = [p for p in parameters if p.name not in ("self", "cls") and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    where = "model" if f.__name__ == "__call__" else f.__name__
+
+    @functools.wraps(f)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            if parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+                check_names(where, kwargs, [p.name for p in named])
+            raise TypeError(f"{where}: {error}; expected the arguments {', '.join(map(str, named))}") from None
+        return f(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
