@@ -8,7 +8,7 @@ import inspect
 import math
 import numbers
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, TypeVar
 
 LONGEST = 80  # characters of a value that a message repeats
@@ -102,6 +102,16 @@ def check_function(name: str, value: Any, *, or_none: bool = False) -> None:
     """ValueError unless value can be called."""
     if not (callable(value) or (or_none and value is None)):
         raise wrong(name, f"{'None or ' * or_none}a function", value)
+
+
+def listed(name: str, value: Any, expected: str) -> list:
+    """list(value); ValueError for what is no sequence of values, and for texts, dicts and sets."""
+    if not isinstance(value, (str, bytes, Mapping, Set)):
+        try:
+            return list(value)
+        except TypeError:  # no sequence, or an array without dimensions
+            pass
+    raise wrong(name, expected, value)
 
 
 def check_path(name: str, value: Any) -> None:
