@@ -387,5 +387,5 @@ def test_memory_gives_the_same_as_no_memory():
         assert memory.ids == (prompt + kept.ids)[:-1] and memory.cache.length == len(memory.ids)
         keep = len(prompt) + (5 if turn < 2 else -2)  # the third turn takes something back
         prompt = (prompt + kept.ids)[:keep] + rng.integers(0, 11, 3).tolist()
-    with pytest.raises(ValueError, match="memory is for one prompt and one sample, got 1 and 2"):
+    with pytest.raises(ValueError, match="memory: expected one prompt and one sample, got 1 and 2"):
         tinyplm.generate(model, prompt, memory=memory, samples=2, max_new_tokens=1)

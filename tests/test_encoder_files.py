@@ -94,9 +94,9 @@ def test_labels_are_named_when_a_file_is_taken_over(tmp_path, family):
     assert model(np.full((1, 2), 3))[0]["logits"].shape == (1, 2, 4)
     tinyplm.save(model, tmp_path / "tagger")
     assert tinyplm.load(tmp_path / "tagger").config.id2label == model.config.id2label
-    with pytest.raises(ValueError, match="labels: expected different names, at least one, got"):
+    with pytest.raises(ValueError, match="labels: expected different strings, at least one, got"):
         tinyplm.load(tmp_path, task="token_classification", labels=["O", "O"])
-    with pytest.raises(ValueError, match=r"labels: expected different names, at least one, got \[\]"):
+    with pytest.raises(ValueError, match=r"labels: expected different strings, at least one, got \[\]"):
         tinyplm.load(tmp_path, task="token_classification", labels=[])
     with pytest.raises(ValueError, match=r"has shape \(4, 6\), expected \(2, 6\)"):
         tinyplm.load(tmp_path / "tagger", labels=["O", "B"])

@@ -176,7 +176,7 @@ def test_what_a_chat_said_before_is_not_computed_again(monkeypatch):
             prompt = [*prompt[:-2], 7, 7, 7]  # another question, whose answer outgrows the context
     assert widths == [3, 1, 1, 3, 1, 1, 1, 1, 1, 3, 1, 1, 1, 12, 12]
     for prompts, samples in ((PROMPTS, 1), ([1], 2)):
-        with pytest.raises(ValueError, match=f"^memory is for one prompt and one sample, got {len(prompts)} and {samples}$"):
+        with pytest.raises(ValueError, match=f"^memory: expected one prompt and one sample, got {len(prompts)} and {samples}$"):
             generate(model, prompts, max_new_tokens=3, samples=samples, memory=Memory())
 
 
@@ -349,27 +349,27 @@ def test_it_runs_on_devices(device, family):
         ({"prompts": [[1], [3, -1]]}, "prompts: expected integers from 0 to 10, got -1"),
         (
             {"prompts": [1.0, 2.0]},
-            r"prompts: expected token ids of one prompt or of several, as model.tokenizer.encode gives them, got \[1.0, 2.0\]",
+            r"prompts: expected token ids .*, got \[1.0, 2.0\]",
         ),
         (
             {"prompts": "a few"},
-            r"prompts: expected token ids of one prompt or of several, as model.tokenizer.encode gives them, got 'a few'",
+            r"prompts: expected token ids .*, got 'a few'",
         ),
         (
             {"prompts": ["a few"]},
-            r"prompts: expected token ids of one prompt or of several, as model.tokenizer.encode gives them, got \['a few'\]",
+            r"prompts: expected token ids .*, got \['a few'\]",
         ),
         (
             {"prompts": [[1], ["a"]]},
-            r"prompts: expected token ids of one prompt or of several, as model.tokenizer.encode gives them, got \[\[1\], \['a'\]\]",
+            r"prompts: expected token ids .*, got \[\[1\], \['a'\]\]",
         ),
         (
             {"prompts": [[1], 2]},
-            r"prompts: expected token ids of one prompt or of several, as model.tokenizer.encode gives them, got \[\[1\], 2\]",
+            r"prompts: expected token ids .*, got \[\[1\], 2\]",
         ),
         (
             {"prompts": [[[1, 2]]]},
-            r"prompts: expected token ids of one prompt or of several, as model.tokenizer.encode gives them, got \[\[\[1, 2\]\]\]",
+            r"prompts: expected token ids .*, got \[\[\[1, 2\]\]\]",
         ),
         ({"temperature": -1}, "temperature: expected a finite number >= 0, got -1"),
         ({"temperature": float("nan")}, "temperature: expected a finite number >= 0, got nan"),

@@ -116,10 +116,17 @@ def wrong_calls(function: Callable, right: Mapping[str, Any], *, only: Iterable[
     """
     found = []
     for name in only or right:
-        for kind in [kind for kind in wrong_values() if kind not in skip]:
-            value = wrong_values()[kind]  # a new one for each call
-            words = (name, *(aliases or {}).get(name, ()))
-            problem = complaint(lambda value=value, name=name: function(**{**right, name: value}), words)
-            if problem is not None:
-                found.append(f"{name} = {kind}: {problem}")
+        words = (name, *(aliases or {}).get(name, ()))
+        problems = wrong_argument(lambda value, name=name: function(**{**right, name: value}), *words, skip=skip)
+        found += [f"{name} = {problem}" for problem in problems]
+    return found
+
+
+def wrong_argument(call: Callable[[Any], Any], *words: str, skip: Iterable[str] = ()) -> list[str]:
+    """The complaints about call(value) for each wrong value; one of the words is in each message."""
+    found = []
+    for kind in [kind for kind in wrong_values() if kind not in skip]:
+        value = wrong_values()[kind]  # a new one for each call
+        if (problem := complaint(lambda value=value: call(value), words)) is not None:
+            found.append(f"{kind}: {problem}")
     return found

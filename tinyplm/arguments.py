@@ -18,7 +18,7 @@ LARGEST_KEY = 2**64 - 1  # keys and seeds have 64 bits
 
 def shown(value: Any, longest: int = LONGEST) -> str:
     """A value as a message repeats it: on one line, printable, not longer than `longest`; arrays by dtype and shape."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype"):
         return f"{value.dtype} array of shape {tuple(value.shape)}"
     if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print thousands of digits
         return f"an integer of {value.bit_length()} bits"
@@ -116,15 +116,12 @@ def listed(name: str, value: Any, expected: str) -> list:
 
 def check_path(name: str, value: Any) -> None:
     """ValueError unless value can be the path of a file or folder."""
-    if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value) or not _encodable(str(value)):
-        raise wrong(name, "a path", value)
-
-
-def _encodable(path: str) -> bool:
     try:
-        return bool(os.fsencode(path))
+        path = os.fsencode(value) if isinstance(value, (str, os.PathLike)) else b""
     except UnicodeEncodeError:  # a lone surrogate that stands for no byte
-        return False
+        path = b""
+    if not path or b"\0" in path or max(map(len, path.split(b"/"))) > 255:
+        raise wrong(name, "a path", value)
 
 
 def check_names(where: str, given: Collection[str], known: Collection[str]) -> None:

@@ -131,7 +131,7 @@ def stream(
     if vocabulary is None and model.tokenizer is not None:
         vocabulary = model.tokenizer.vocab_size
     if memory is not None and (len(several) > 1 or samples > 1):
-        raise ValueError(f"memory is for one prompt and one sample, got {len(several)} and {samples}")
+        raise ValueError(f"memory: expected one prompt and one sample, got {len(several)} and {samples}")
     batch = _Batch(model, several, samples, max_new_tokens, cached, memory)
     return _steps(batch, settings, seed, samples, max_new_tokens, stops, stop_strings, vocabulary, first_prompt)
 

@@ -46,10 +46,9 @@ class Sampling:
         check_whole("vocabulary", vocabulary, 1, MOST, or_none=True)
         if not isinstance(texts, Sequence) or len(texts) != len(logits):
             raise wrong("texts", f"a list of {len(logits)} lists of ids", texts)
-        drawn = self.temperature > 0  # else no generator is needed
-        if not isinstance(generators, Sequence) or (
-            drawn and [type(g) for g in generators] != [np.random.Generator] * len(logits)
-        ):
+        count = len(logits) if self.temperature > 0 else 0  # how many generators are needed
+        kinds = [type(g) for g in generators][:count] if isinstance(generators, Sequence) else None
+        if kinds != [np.random.Generator] * count:
             raise wrong("generators", f"a list of {len(logits)} NumPy generators", generators)
         if self.repetition_penalty != 1 or self.no_repeat_ngram is not None:
             logits = logits.astype(np.float64)

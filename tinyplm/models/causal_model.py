@@ -63,9 +63,12 @@ class CausalModel(Model):
             return outputs, lambda doutputs: back(doutputs)[0]
         return outputs, back
 
+    @known_arguments
     def loss(self, *, targets, total=None, **options):
         """causal_lm.loss of {"logits": targets (B, T)}, divided by total["logits"]; inputs as in a call."""
         options = self._checked_loss("loss", targets, total, options, "weights", "smoothing", "chunk")
+        if options.get("weights") is not None:
+            options |= self._moved({"weights": checks.as_array("weights", options["weights"], "an array of numbers", "fiu")})
         return causal_lm.loss(self.family, self.params, config=self.config, **options | _logits(options))
 
     def loss_in_parts(self, give, *, targets, total=None, **options):

@@ -88,7 +88,7 @@ def _checkpointing(value: Any) -> None:
 STACKING = ("checkpointing", "frozen", "once", "on_gradient")  # see core.stack
 _OPTIONS: dict[str, Check] = {
     "checkpointing": _checkpointing,
-    "frozen": partial(check_whole, "frozen"),
+    "frozen": partial(check_whole, "frozen", most=MOST),
     "on_gradient": partial(check_function, "on_gradient", or_none=True),
     "smoothing": partial(check_number, "smoothing", least=0, below=1),
     "temperature": partial(check_number, "temperature", above=0),

@@ -111,7 +111,7 @@ class Model:
         """The keywords of a loss or of outputs in parts, after the checks of `inputs` on those that are inputs of the model."""
         names = {*self.INPUTS, *getattr(self.family, "INPUTS", ())} & options.keys()
         inputs = self.inputs(**{name: options[name] for name in names})
-        return {**options, **{name: inputs[name] for name in names}}
+        return {**options, **{name: inputs.get(name) for name in names}}
 
     def _checked_loss(self, where: str, targets: Any, total: Any, options: Mapping[str, Any], *known: str) -> dict[str, Any]:
         """All keywords of a loss, on the model's device; `known` are those that are neither inputs nor of the stack."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-from ..arguments import known_arguments
+from ..arguments import known_arguments, wrong
 from ..backend import array_module
 from ..core import Rows, Tree, add, complete
 from ..layers.embedding import embedding
@@ -131,6 +131,8 @@ class ScoreModel(CausalModel):
         options = {"smoothing": smoothing, "auxiliary": auxiliary, "grad": grad, **inputs}
         checked = self._checked_loss("loss", targets, total, options, "smoothing", "auxiliary")
         targets = checked.pop("targets")
+        if targets.keys() != (expected := {"logits", "language_model"} if auxiliary else {"logits"}):
+            raise wrong("targets", f"a dict with {' and '.join(sorted(expected))}", list(targets))
         inputs = {name: value for name, value in checked.items() if name in inputs}
         outputs, back = forward(self.family, self.params, config=self.config, grad=grad, **inputs)
         value, loss_back = self._losses(outputs, targets, total, smoothing, auxiliary, grad=grad)
