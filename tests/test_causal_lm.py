@@ -344,8 +344,8 @@ def test_bad_input_is_refused_in_one_line(family, inputs, message):
     [
         (lambda name, config: tinyplm.create(name, f"{name}-huge"), "unknown size '{name}-huge'; expected one of {first}, "),
         (lambda name, config: tinyplm.create(name, config, width=3), "unknown config field 'width'"),
-        (lambda name, config: tinyplm.create(name, config, dtype="int8"), "unknown dtype 'int8'"),
-        (lambda name, config: tinyplm.create(name, config, device="tpu"), "unknown device 'tpu'"),
+        (lambda name, config: tinyplm.create(name, config, dtype="int8"), "dtype: expected one of float32, "),
+        (lambda name, config: tinyplm.create(name, config, device="tpu"), "device: expected one of cpu, "),
         (lambda name, config: tinyplm.create(name + "x", config), "unknown model_type '{name}x'"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 import tinyplm
 from tests.small_models import IDS, MASK, MODELS, each_model, inputs_of
-from tinyplm.generation.generate import generate, stream
+from tinyplm.generation.generate import Memory, generate, stream
 from tinyplm.generation.sampling import draw
 from tinyplm.models.config import labels
 
@@ -115,3 +115,15 @@ def test_a_config_from_a_dict(tmp_path):
     again = json.loads((tmp_path / "config.json").read_text())  # the contents of a file
     assert tinyplm.create("gpt2", {**again, "transformers_version": "5"}).config == model.config
     assert tinyplm.create("gpt2", {**again, "transformers_version": "5"}).config.source["transformers_version"] == "5"
+
+
+def test_a_memory_of_an_interrupted_stream_and_of_two_streams():
+    model, memory = MODELS["gpt2"][0], Memory()
+    expected = [piece.id for pieces in stream(model, [1, 2], max_new_tokens=4, memory=memory) for piece in pieces]
+    model([[3]], cache=memory.cache.cut(2), grad=False)  # a step that was interrupted, so that nobody has its cache
+    assert [p.id for pieces in stream(model, [1, 2], max_new_tokens=4, memory=memory) for p in pieces] == expected
+    first = stream(model, [1, 2], max_new_tokens=4, memory=memory)
+    next(first)
+    next(stream(model, [1, 2], max_new_tokens=4, memory=memory))
+    with pytest.raises(ValueError, match="^cache: it was consumed by an earlier call"):
+        list(first)

@@ -115,6 +115,7 @@ def test_models_elsewhere_and_in_other_dtypes():
     none(wrong_argument(model.astype, "dtype"))
     none(wrong_argument(model.to, "device"))
     none(wrong_argument(random.key, "seed"))
+    none(wrong_argument(random.generator, "key"))
     none(wrong_argument(backend.device, "device"))
     for value in ("int32", "x", "bfloat16", np.int64, float):
         if value is not float:

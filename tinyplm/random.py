@@ -55,6 +55,7 @@ def sample_keys(key: int, samples: Any) -> Any:
 
 def generator(key: int) -> np.random.Generator:
     """A NumPy generator on the host seeded by a key: for initialisation, data order and sampling."""
+    check_whole("key", key, 0, LARGEST_KEY)
     return np.random.Generator(np.random.Philox(key=key))
 
 

@@ -190,6 +190,7 @@ class SentenceEncoder:
         result[[i for batch in dealt for i in batch]] = vectors
         return result
 
+    @known_arguments
     def __call__(self, input_ids: Any, *, grad: bool = True, **inputs: Any) -> tuple[Any, Callable | None]:
         """embeddings (B, D) and backward(dembeddings) -> the gradient tree of model.params; inputs: as for the model."""
         return self._embed(self._body(), {"input_ids": input_ids, **inputs}, grad=grad)

@@ -183,11 +183,12 @@ class _Batch:
         self.cache = None
         self.texts = [list(prompt) for prompt in prompts for _ in range(samples)]
         capacity = min(self.width + max_new_tokens, model.config.cache_context)
-        if cached and self.width <= capacity and (memory is None or memory.cache is None):
+        known = None if memory is None else memory.cache
+        if cached and self.width <= capacity and (known is None or not known.current):  # not current: a step was interrupted
             self.cache = model.empty_cache(len(prompts), capacity)
         elif cached and self.width <= capacity:
             shared = _shared(memory.ids, prompts[0][:-1])  # the last token is always computed: its logits are wanted
-            self.cache = memory.cache = memory.cache.cut(shared).grown(capacity)
+            self.cache = memory.cache = known.cut(shared).grown(capacity)
             memory.ids = memory.ids[:shared]
         self.fresh = True  # the prompts stand once each, not yet once a sample
 

@@ -47,8 +47,8 @@ class Sampling:
         if not isinstance(texts, Sequence) or len(texts) != len(logits):
             raise wrong("texts", f"a list of {len(logits)} lists of ids", texts)
         count = len(logits) if self.temperature > 0 else 0  # how many generators are needed
-        kinds = [type(g) for g in generators][:count] if isinstance(generators, Sequence) else None
-        if kinds != [np.random.Generator] * count:
+        given = generators if isinstance(generators, Sequence) else []
+        if len(given) < count or not all(callable(getattr(g, "random", None)) for g in given):
             raise wrong("generators", f"a list of {len(logits)} NumPy generators", generators)
         if self.repetition_penalty != 1 or self.no_repeat_ngram is not None:
             logits = logits.astype(np.float64)

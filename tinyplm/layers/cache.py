@@ -9,13 +9,12 @@ refused, and a backward whose keys and values were overwritten since.  To go bac
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 
 from ..arguments import MOST, check_whole, wrong
-from ..backend import array_module, check_memory, is_host
+from ..backend import array_module, is_host
 
 
 @dataclasses.dataclass
@@ -46,8 +45,6 @@ class Cache:
         for name, size in sizes.items():
             check_whole(f"cache: {name}", size, 1, MOST)
         shape = (batch, kv_heads, capacity, width)
-        if xp is np:
-            check_memory(2 * layers * math.prod(shape) * np.dtype(dtype).itemsize, "the keys and values of the cache")
         buffers = [{name: xp.zeros(shape, dtype=dtype) for name in "kv"} for _ in range(layers)]
         return cls(buffers)
 
@@ -74,9 +71,14 @@ class Cache:
         _, K, _, E = self.layers[0]["k"].shape
         return {"layers": len(self.layers), "kv_heads": K, "width": E}
 
+    @property
+    def current(self) -> bool:
+        """Whether no call has consumed it."""
+        return self.call == self.history.calls
+
     def check_current(self) -> None:
         """ValueError where a call has consumed it, so that what follows it in the buffers belongs to another one."""
-        if self.call != self.history.calls:
+        if not self.current:
             raise ValueError("cache: it was consumed by an earlier call: go on with the cache that the last call returned, or go "
                              "back with its cut(length); to go on in two ways, copy a cache with take(rows)")  # fmt: skip
 

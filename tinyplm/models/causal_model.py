@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from ..arguments import MOST, check_whole, known_arguments, wrong
-from ..backend import array_module
+from ..backend import array_module, check_memory
 from ..layers.attention import join_projections
 from ..layers.cache import Cache
 from . import causal_lm, checks
@@ -112,6 +113,9 @@ class CausalModel(Model):
         capacity = longest if capacity is None else capacity
         check_whole("batch", batch, 1, MOST)
         check_whole("capacity", capacity, 1, longest)
+        if self.device == "cpu":
+            numbers = 2 * batch * capacity * math.prod(self.config.cache_sizes.values())
+            check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
         xp = array_module(self.params["body"]["tokens"])
         return Cache.empty(batch=batch, capacity=capacity, dtype=self.dtype, xp=xp, **self.config.cache_sizes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arguments import known_arguments
+from ..arguments import known_arguments, wrong
 from . import checks, encoder
 from .encoder_heads import IGNORED
 from .model import Model
@@ -92,6 +92,8 @@ class EncoderModel(Model):
         else:
             a = checks.ids(name, values)
         if name in getattr(self.family, "OWN_SHAPES", ()):
+            if a.ndim < 2:
+                raise wrong(name, f"an array with {B} samples on its first axis", values)
             return a
         expected = ((T,), (B, T)) if name == "position_ids" else ((B, T),)
         if a.shape not in expected:

@@ -152,11 +152,10 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
     x, tokens_back = embedding(p["tokens"], ids=input_ids) if inputs_embeds is None else (inputs_embeds, None)
     xp = array_module(x)
     (B, T, D), L, rate = x.shape, config.n_layer, config.dropout
-    S = T + length(mems, (B, L, D))
+    S, M = T + length(mems, (B, L, D)), 0 if target_mapping is None else target_mapping.shape[1]
     band = None if config.attn_type == "bi" else one_way_band(T, S, same_length=config.same_length, xp=xp)
     content, query = stream_views((B, T, S), band=band, attention_mask=attention_mask, input_mask=input_mask, perm_mask=perm_mask,
                                   target_mapping=target_mapping, token_type_ids=token_type_ids, xp=xp)  # fmt: skip
-    M = 0 if target_mapping is None else target_mapping.shape[1]
     relative = distance_encodings(T, S, D, clamp=config.clamp_len, dtype=x.dtype, xp=xp)[None]
     if key is not None:
         relative, _ = dropout(xp.broadcast_to(relative, (B, T + S, D)), rate=rate, key=fold(key, L))
