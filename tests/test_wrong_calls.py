@@ -172,6 +172,8 @@ def test_create():
     none(
         wrong_argument(lambda value: tinyplm.create("gpt2", value), "config", skip=["None", "empty dict"])
     )  # 124 million numbers
+    for field in ("n_embd", "n_head", "activation_function", "resid_pdrop", "tie_word_embeddings", "eos_token_id", "id2label"):
+        none(wrong_argument(lambda value, field=field: tinyplm.create(**right, **{field: value}), field))
     none(wrong_argument(lambda value: tinyplm.create("gpt2", {"n_embd": 12, "vocab_size": 5, "bos": value}), "bos"))
 
 
