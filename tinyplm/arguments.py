@@ -143,17 +143,24 @@ def known_arguments(f: F) -> F:
     """
     signature = inspect.signature(f)
     parameters = list(signature.parameters.values())
-    named = [p for p in parameters if p.name not in ("self", "cls") and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    named = [p for p in parameters if p.name not in ("self", "cls") and p.kind is not inspect.Parameter.VAR_KEYWORD]
+    positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is not inspect.Parameter.VAR_KEYWORD]
+    collects = parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
+    names = {p.name for p in named}
     where = "model" if f.__name__ == "__call__" else f.__name__
 
     @functools.wraps(f)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
+        given = {*positional[: len(args)], *kwargs}
+        right = len(given) == len(args) + len(kwargs) and given.issuperset(required) and (collects or names.issuperset(kwargs))
+        if right:
+            return f(*args, **kwargs)
+        if not collects:
+            check_names(where, kwargs, [p.name for p in named])
+        try:  # Python's words for what is missing or too much
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            if parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
-                check_names(where, kwargs, [p.name for p in named])
             raise TypeError(f"{where}: {error}; expected the arguments {', '.join(map(str, named))}") from None
-        return f(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
