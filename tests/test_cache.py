@@ -135,15 +135,44 @@ def test_the_last_logits_alone(name):
 
 
 @each_family
-def test_an_old_cache_used_again_gives_the_same(device, name):
-    """Whatever was written behind it in between, by the same tokens or others."""
+def test_a_consumed_cache_is_refused(device, name):
+    """Used again, it would overwrite what came after it; the cache that was returned goes on, and cut goes back."""
     model = model_of(name, device)
     ids, _, _ = sequences()
-    _, old = in_pieces(model, ids[:, :6], cuts=(3,), cache=model.empty_cache(3))
-    first, after = in_pieces(model, ids[:, 6:], cuts=(1,), cache=old)
-    in_pieces(model, 10 - ids[:, 6:], cuts=(), cache=old)
-    assert old.length == 6 and after.length == 10
-    assert equal(in_pieces(model, ids[:, 6:], cuts=(1,), cache=old)[0], first)
+    new = model.empty_cache(3)
+    _, old = in_pieces(model, ids[:, :6], cuts=(3,), cache=new)
+    first, after = in_pieces(model, ids[:, 6:8], cuts=(1,), cache=old)
+    rows = to_device(np.arange(3), device)
+    for stale in (new, old):
+        for use in (lambda c: model(ids[:, :1], cache=c), lambda c: model.inputs(ids[:, :1], cache=c), lambda c: c.cut(0),
+                    lambda c: c.take(rows), lambda c: c.grown(LONGEST + 1)):  # fmt: skip
+            with pytest.raises(ValueError, match="cache: it was consumed by an earlier call"):
+                use(stale)
+    assert (new.length, old.length, after.length) == (0, 6, 8)
+    last, _ = in_pieces(model, ids[:, 8:], cuts=(), cache=after)
+    with pytest.raises(ValueError, match="consumed"):
+        causal_lm.forward(model.family, model.params, config=model.config, input_ids=to_device(ids[:, 8:], device), cache=after)
+    assert relative_error(np.concatenate([first["logits"], last["logits"]], axis=1), whole(model, ids)["logits"][:, 6:]) < 1e-12
+
+
+@each_family
+def test_a_backward_whose_keys_were_overwritten_is_refused(device, name):
+    """It is right as long as they are there: after calls that went on, beside copies, and until a call began with a cut cache."""
+    model = model_of(name, device)
+    ids, _, _ = sequences()
+    ones = {"logits": to_device(np.ones((3, 4, 11)), device)}
+    first, first_back = model(ids[:, :4], cache=model.empty_cache(3))
+    copy = first["cache"].take(to_device(np.arange(3), device))
+    second, second_back = model(ids[:, 4:8], cache=first["cache"])
+    expected = [to_host(back(ones)) for back in (first_back, second_back)]
+    model(10 - ids[:, 4:8], cache=copy)  # in buffers of its own
+    third = model(ids[:, 8:], cache=second["cache"])[0]["cache"]
+    back_to_six = third.cut(6)
+    assert equal([to_host(back(ones)) for back in (first_back, second_back)], expected)
+    model(10 - ids[:, 6:8], cache=back_to_six)
+    assert equal(to_host(first_back(ones)), expected[0])
+    with pytest.raises(ValueError, match="backward: the keys and values of this call were overwritten"):
+        second_back(ones)
 
 
 @each_family
@@ -155,7 +184,7 @@ def test_cut_goes_back(device, name):
     pieces, again = in_pieces(model, other[:, 3:], cuts=(), cache=cache.cut(3))
     assert (cache.length, again.length) == (10, 10)
     assert relative_error(pieces["logits"], whole(model, other)["logits"][:, 3:]) < 1e-12
-    pieces, _ = in_pieces(model, other, cuts=(), cache=cache.cut(0))
+    pieces, _ = in_pieces(model, other, cuts=(), cache=again.cut(0))
     assert relative_error(pieces, whole(model, other)) < 1e-12
 
 
@@ -185,9 +214,9 @@ def test_grown_has_room_for_more(device, name):
         model(ids[:, 6:7], cache=cache)
     larger = cache.grown(10)
     assert (larger.capacity, larger.length, larger.batch) == (10, 6, 3) and cache.capacity == 6
+    assert larger.grown(10) is larger and larger.grown(4) is larger
     pieces, _ = in_pieces(model, ids[:, 6:], cuts=(2,), cache=larger)
     assert relative_error(pieces["logits"], whole(model, ids)["logits"][:, 6:]) < 1e-12
-    assert larger.grown(10) is larger and larger.grown(4) is larger
 
 
 def test_the_memory_of_a_cache():
@@ -299,11 +328,11 @@ def call_with(model, T, *, length=4, capacity=8, batch=2, **options):
         (lambda m: call_with(m, 2, attention_mask=np.ones((2, 1, 2, 2), bool)), ", 2, 6), got (2, 1, 2, 2)"),
         (lambda m: call_with(m, 2, attention_mask=np.ones((2, 1, 6, 6), bool)), ", 2, 6), got (2, 1, 6, 6)"),
         (lambda m: call_with(m, 2, position_ids=np.arange(6)), "position_ids: expected shape (2,) or (2, 2), got (6,)"),
-        (lambda m: m.empty_cache(2, 13), "a cache for 13 tokens: expected 1 to 12"),
-        (lambda m: m.empty_cache(2, 0), "a cache for 0 tokens: expected 1 to 12"),
-        (lambda m: m.empty_cache(0), "expected positive sizes, got 2 layers, 0 samples"),
-        (lambda m: m.empty_cache(2).advanced(4).cut(5), "expected 0 <= length <= 4, got 5"),
-        (lambda m: m.empty_cache(2).advanced(4).cut(-1), "expected 0 <= length <= 4, got -1"),
+        (lambda m: m.empty_cache(2, 13), "capacity: expected an integer from 1 to 12, got 13"),
+        (lambda m: m.empty_cache(2, 0), "capacity: expected an integer from 1 to 12, got 0"),
+        (lambda m: m.empty_cache(0), "batch: expected an integer from 1 to "),
+        (lambda m: m.empty_cache(2).advanced(4).cut(5), "cache: length: expected an integer from 0 to 4, got 5"),
+        (lambda m: m.empty_cache(2).advanced(4).cut(-1), "cache: length: expected an integer from 0 to 4, got -1"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(name, call, message):
@@ -322,16 +351,16 @@ def test_dynamic_scaling_can_be_cached_within_the_trained_context_only():
     model = model_of("llama, dynamic")
     assert (model.config.context, model.config.cache_context) == (24, LONGEST)
     assert model.empty_cache(1).capacity == LONGEST
-    with pytest.raises(ValueError, match="a cache for 13 tokens: expected 1 to 12, the longest sequence that can be cached"):
+    with pytest.raises(ValueError, match="capacity: expected an integer from 1 to 12"):
         model.empty_cache(1, 13)
 
 
 def test_dynamic_scaling_refuses_a_cache_that_was_grown_too_large():
     model = model_of("llama, dynamic")
     larger = model.empty_cache(1).grown(24)
-    model(np.ones((1, LONGEST), int), cache=larger)
-    with pytest.raises(ValueError, match="12"):
+    with pytest.raises(ValueError, match="13 tokens cannot be cached: the longest sequence that can be is 12"):
         model(np.ones((1, LONGEST + 1), int), cache=larger)
+    model(np.ones((1, LONGEST), int), cache=larger)
 
 
 def test_dynamic_scaling_refuses_to_cache_far_positions():

@@ -357,8 +357,8 @@ def test_what_is_typed_continues_the_text_without_a_space(tmp_path, monkeypatch)
     ("options", "message"),
     [
         (["--system", "x"], "error: --system needs a chat template"),
-        (["--temperature", "-1"], "error: temperature must be >= 0, got -1.0"),
-        (["--top-p", "0"], r"error: top_p must be in (0, 1]"),
+        (["--temperature", "-1"], "error: temperature: expected a finite number >= 0, got -1.0"),
+        (["--top-p", "0"], r"error: top_p: expected None or a finite number > 0 and <= 1"),
     ],
 )
 def test_bad_options_are_said_in_one_line(folder, options, message):
@@ -387,5 +387,5 @@ def test_memory_gives_the_same_as_no_memory():
         assert memory.ids == (prompt + kept.ids)[:-1] and memory.cache.length == len(memory.ids)
         keep = len(prompt) + (5 if turn < 2 else -2)  # the third turn takes something back
         prompt = (prompt + kept.ids)[:keep] + rng.integers(0, 11, 3).tolist()
-    with pytest.raises(ValueError, match="memory is for one prompt and one sample, got 1 and 2"):
+    with pytest.raises(ValueError, match="memory: expected one prompt and one sample, got 1 and 2"):
         tinyplm.generate(model, prompt, memory=memory, samples=2, max_new_tokens=1)

@@ -94,9 +94,9 @@ def test_labels_are_named_when_a_file_is_taken_over(tmp_path, family):
     assert model(np.full((1, 2), 3))[0]["logits"].shape == (1, 2, 4)
     tinyplm.save(model, tmp_path / "tagger")
     assert tinyplm.load(tmp_path / "tagger").config.id2label == model.config.id2label
-    with pytest.raises(ValueError, match="labels: expected different names, at least one, got"):
+    with pytest.raises(ValueError, match="labels: expected different strings, at least one, got"):
         tinyplm.load(tmp_path, task="token_classification", labels=["O", "O"])
-    with pytest.raises(ValueError, match=r"labels: expected different names, at least one, got \[\]"):
+    with pytest.raises(ValueError, match=r"labels: expected different strings, at least one, got \[\]"):
         tinyplm.load(tmp_path, task="token_classification", labels=[])
     with pytest.raises(ValueError, match=r"has shape \(4, 6\), expected \(2, 6\)"):
         tinyplm.load(tmp_path / "tagger", labels=["O", "B"])
@@ -223,11 +223,11 @@ def test_a_task_that_a_family_has_not_is_refused(tmp_path, family):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"input_ids": [[1, 11]]}, "token id 11 is out of range: expected 0 to 10"),
-        ({"input_ids": [[-1]]}, "token id -1 is out of range"),
+        ({"input_ids": [[1, 11]]}, "input_ids: expected integers from 0 to 10, got 11"),
+        ({"input_ids": [[-1]]}, "input_ids: expected integers from 0 to 10, got -1"),
         ({"input_ids": [1, 2]}, "input_ids: expected shape (B, T)"),
         ({"input_ids": [[]]}, "B, T >= 1, got (1, 0)"),
-        ({"input_ids": [[0.5]]}, "must be integers"),
+        ({"input_ids": [[0.5]]}, "input_ids: expected integers"),
         ({"input_ids": [[2, 2]], "attention_mask": [[1, 1, 1]]}, "attention_mask: expected shape (1, 2), got (1, 3)"),
         ({"input_ids": [[2, 2]], "labels": [[0, 0]]}, "{family} has no labels; expected some of attention_mask, "),
         ({}, "either input_ids or inputs_embeds"),
@@ -248,8 +248,8 @@ def test_bad_input_is_refused_in_one_line(family, inputs, message):
     ("inputs", "message"),
     [
         ({"input_ids": [[2] * 7]}, "7 tokens is longer than the context of 6"),
-        ({"input_ids": [[2, 2]], "position_ids": [[0, 600]]}, "position id 600 is out of range"),
-        ({"input_ids": [[2, 2]], "position_ids": [[0, -1]]}, "position id -1 is out of range"),
+        ({"input_ids": [[2, 2]], "position_ids": [[0, 600]]}, "position_ids: expected integers from 0 to "),
+        ({"input_ids": [[2, 2]], "position_ids": [[0, -1]]}, "position_ids: expected integers from 0 to "),
         ({"input_ids": [[2, 2]], "position_ids": [0]}, "position_ids: expected shape (2,) or (1, 2)"),
     ],
 )
@@ -273,9 +273,9 @@ def test_token_types_are_for_families_that_have_them(family):
         return
     if "segments" in model.params["body"]:  # XLNet takes any numbers, since it only asks which are equal, and may go without
         assert equal(model([[2, 3]], token_type_ids=[[0, 0]])[0], model([[2, 3]])[0])
-        with pytest.raises(ValueError, match="token type id 2 is out of range: expected 0 to 1"):
+        with pytest.raises(ValueError, match="token_type_ids: expected integers from 0 to 1, got 2"):
             model([[2, 3]], token_type_ids=[[0, 2]])
-        with pytest.raises(ValueError, match="token type id 2 is out of range: expected 0 to 1"):
+        with pytest.raises(ValueError, match="token_type_ids: expected integers from 0 to 1, got 2"):
             model.loss(input_ids=np.array([[2, 3]]), token_type_ids=np.array([[0, 2]]), targets={"logits": np.array([[2, 3]])})
     with pytest.raises(ValueError, match=re.escape("token_type_ids: expected shape (1, 2), got (2,)")):
         model([[2, 3]], token_type_ids=[0, 1])
@@ -288,7 +288,7 @@ def test_token_types_are_for_families_that_have_them(family):
         ({"input_ids": [[2, 3]]}, "input_ids: expected shape (B, choices, T) with all of them >= 1, got (1, 2)"),
         ({"inputs_embeds": np.ones((1, 2, 3, 6))}, "multiple_choice: expected input_ids, not inputs_embeds"),
         ({"input_ids": [[[2], [3]]], "attention_mask": [[1, 1]]}, "attention_mask: expected shape (1, 2, 1), got (1, 2)"),
-        ({"input_ids": [[[2], [11]]]}, "token id 11 is out of range"),
+        ({"input_ids": [[[2], [11]]]}, "input_ids: expected integers from 0 to 10, got 11"),
     ],
 )
 def test_bad_input_of_choices_is_refused(family, inputs, message):

@@ -176,7 +176,7 @@ def test_what_a_chat_said_before_is_not_computed_again(monkeypatch):
             prompt = [*prompt[:-2], 7, 7, 7]  # another question, whose answer outgrows the context
     assert widths == [3, 1, 1, 3, 1, 1, 1, 1, 1, 3, 1, 1, 1, 12, 12]
     for prompts, samples in ((PROMPTS, 1), ([1], 2)):
-        with pytest.raises(ValueError, match=f"^memory is for one prompt and one sample, got {len(prompts)} and {samples}$"):
+        with pytest.raises(ValueError, match=f"^memory: expected one prompt and one sample, got {len(prompts)} and {samples}$"):
             generate(model, prompts, max_new_tokens=3, samples=samples, memory=Memory())
 
 
@@ -341,35 +341,53 @@ def test_it_runs_on_devices(device, family):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompts": []}, "the prompt is empty: expected at least one token"),
-        ({"prompts": [[1], []]}, "the prompt is empty: expected at least one token"),
-        ({"prompts": [1] * 7}, "the prompt of 7 tokens is longer than the context of 6"),
-        ({"prompts": [[1], [1] * 7]}, "the prompt of 7 tokens is longer than the context of 6"),
-        ({"prompts": [11]}, "token id 11 is out of range: expected 0 to 10"),
-        ({"prompts": [[1], [3, -1]]}, "token id -1 is out of range: expected 0 to 10"),
-        ({"prompts": [1.0, 2.0]}, r"a prompt must be a list of token ids, got \[1.0, 2.0\]"),
-        ({"prompts": "a few"}, r"a prompt must be a list of token ids, got \['a', ' ', 'f', 'e', 'w'\]"),
-        ({"prompts": ["a few"]}, r"a prompt must be a list of token ids, got \['a few'\]"),
-        ({"prompts": [[1], ["a"]]}, r"a prompt must be a list of token ids, got \['a'\]"),
-        ({"prompts": [[1], 2]}, "a prompt must be a list of token ids, got 2"),
-        ({"prompts": [[[1, 2]]]}, r"a prompt must be a list of token ids, got \[\[1, 2\]\]"),
-        ({"temperature": -1}, "temperature must be >= 0, got -1"),
-        ({"temperature": float("nan")}, "temperature must be >= 0, got nan"),
-        ({"top_p": 0}, r"top_p must be in \(0, 1\] or None, got 0"),
-        ({"top_p": 1.5}, r"top_p must be in \(0, 1\] or None, got 1.5"),
-        ({"top_k": 0}, "top_k must be an integer >= 1 or None, got 0"),
-        ({"min_p": 2}, r"min_p must be in \[0, 1\] or None, got 2"),
-        ({"repetition_penalty": 0}, r"repetition_penalty must be a number > 0 \(1 for none\), got 0"),
-        ({"no_repeat_ngram": 0}, "no_repeat_ngram must be an integer >= 1 or None, got 0"),
-        ({"samples": 0}, "samples must be an integer >= 1, got 0"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be an integer >= 1, got 0"),
-        ({"vocabulary": 0}, "vocabulary must be an integer >= 1 or None, got 0"),
-        ({"max_new_tokens": 2.5}, "max_new_tokens must be an integer >= 1, got 2.5"),
-        ({"temperature": None}, "temperature must be >= 0, got None"),
-        ({"top_p": "0.9"}, r"top_p must be in \(0, 1\] or None, got '0.9'"),
+        ({"prompts": []}, "prompts: the prompt is empty: expected at least one token"),
+        ({"prompts": [[1], []]}, "prompts: the prompt is empty: expected at least one token"),
+        ({"prompts": [1] * 7}, "prompts: the prompt of 7 tokens is longer than the context of 6"),
+        ({"prompts": [[1], [1] * 7]}, "prompts: the prompt of 7 tokens is longer than the context of 6"),
+        ({"prompts": [11]}, "prompts: expected integers from 0 to 10, got 11"),
+        ({"prompts": [[1], [3, -1]]}, "prompts: expected integers from 0 to 10, got -1"),
+        (
+            {"prompts": [1.0, 2.0]},
+            r"prompts: expected token ids .*, got \[1.0, 2.0\]",
+        ),
+        (
+            {"prompts": "a few"},
+            r"prompts: expected token ids .*, got 'a few'",
+        ),
+        (
+            {"prompts": ["a few"]},
+            r"prompts: expected token ids .*, got \['a few'\]",
+        ),
+        (
+            {"prompts": [[1], ["a"]]},
+            r"prompts: expected token ids .*, got \[\[1\], \['a'\]\]",
+        ),
+        (
+            {"prompts": [[1], 2]},
+            r"prompts: expected token ids .*, got \[\[1\], 2\]",
+        ),
+        (
+            {"prompts": [[[1, 2]]]},
+            r"prompts: expected token ids .*, got \[\[\[1, 2\]\]\]",
+        ),
+        ({"temperature": -1}, "temperature: expected a finite number >= 0, got -1"),
+        ({"temperature": float("nan")}, "temperature: expected a finite number >= 0, got nan"),
+        ({"top_p": 0}, "top_p: expected None or a finite number > 0 and <= 1, got 0"),
+        ({"top_p": 1.5}, "top_p: expected None or a finite number > 0 and <= 1, got 1.5"),
+        ({"top_k": 0}, "top_k: expected None or an integer >= 1, got 0"),
+        ({"min_p": 2}, "min_p: expected None or a finite number >= 0 and <= 1, got 2"),
+        ({"repetition_penalty": 0}, "repetition_penalty: expected a finite number > 0, got 0"),
+        ({"no_repeat_ngram": 0}, "no_repeat_ngram: expected None or an integer from 1 to 2147483647, got 0"),
+        ({"samples": 0}, "samples: expected an integer from 1 to 2147483647, got 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected an integer from 1 to 2147483647, got 0"),
+        ({"vocabulary": 0}, "vocabulary: expected None or an integer >= 1, got 0"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens: expected an integer from 1 to 2147483647, got 2.5"),
+        ({"temperature": None}, "temperature: expected a finite number >= 0, got None"),
+        ({"top_p": "0.9"}, "top_p: expected None or a finite number > 0 and <= 1, got '0.9'"),
         ({"stop_strings": ["x"]}, "text needs a tokenizer, and the model has none: none was given"),
-        ({"stop_strings": "x"}, "stop strings must be a list of texts that are not empty, got 'x'"),
-        ({"stop_strings": [""]}, r"stop strings must be a list of texts that are not empty, got \[''\]"),
+        ({"stop_strings": "x"}, "stop_strings: expected a list of strings that are not empty, got 'x'"),
+        ({"stop_strings": [""]}, r"stop_strings: expected a list of strings that are not empty, got \[''\]"),
     ],
 )
 def test_bad_requests_are_refused(options, message):

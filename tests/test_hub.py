@@ -68,10 +68,7 @@ def test_overflow_is_refused_before_anything_is_written(tmp_path, dtype, value):
     model = tiny()
     tinyplm.save(model, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    bias = model.params["body"]["norm"]["beta"]
-    bias[1:3] = np.inf, np.nan  # are themselves in every dtype
-    tinyplm.save(model, tmp_path / "other", dtype=dtype)
-    bias[3] = value
+    model.params["body"]["norm"]["beta"][3] = value
     with pytest.raises(ValueError, match=rf"transformer.ln_f.bias holds .* too large for {dtype}$"):
         tinyplm.save(model, tmp_path, dtype=dtype)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before

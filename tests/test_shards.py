@@ -348,7 +348,7 @@ def test_sizes(size, count):
 @pytest.mark.parametrize("size", [0, -1, True, None, "", "B", "KB", "5XB", "5GiB", "-5GB", "1e9", "0.1", "5 5", "5GB ", "nan",
                                   "0KB", float("nan"), float("inf"), 0.5, [5]])  # fmt: skip
 def test_sizes_that_are_none_are_refused(tmp_path, size):
-    with pytest.raises(ValueError, match="^expected a size of at least one byte, as 5000000 or '5GB', got "):
+    with pytest.raises(ValueError, match="^max_shard_size: expected a size of at least one byte, as 5000000 or '5GB', got "):
         parse_size(size)
     with pytest.raises(ValueError, match="expected a size of at least one byte"):
         tinyplm.save(model_of(), tmp_path / "never", max_shard_size=size)

@@ -90,7 +90,7 @@ def test_samples_that_do_not_fit_the_model_are_refused_before_the_first_step(tmp
         run(tiny("bert"), Numbered(), sequence_length=7)
     with pytest.raises(ValueError, match="distilbert has no token_type_ids; expected some of attention_mask, position_ids"):
         run(tiny("distilbert"), Numbered(token_type_ids=True))
-    with pytest.raises(ValueError, match="token id 8 is out of range: expected 0 to 7"):
+    with pytest.raises(ValueError, match="input_ids: expected integers from 0 to 7, got 8"):
         run(tiny("bert", vocab_size=8), Numbered())
     tokens = np.arange(200) % 7
     settings = Settings(steps=1, batch_size=2, sequence_length=5, warmup=0)

@@ -81,7 +81,7 @@ def test_several_labels_and_numbers():
     assert samples.predictions(outputs).tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
     assert samples.score(outputs) == {"micro f1": pytest.approx(2 * 2 / 6), "macro f1": pytest.approx((1 + 0 + 2 / 3) / 3),
                                       "accuracy": pytest.approx(2 / 3)}  # fmt: skip
-    assert isinstance(classification(model(names="abc"), TEXTS[:1], [["a"]]), LabelSets)  # as transformers guesses
+    assert isinstance(classification(model(names=list("abc")), TEXTS[:1], [["a"]]), LabelSets)  # as transformers guesses
     samples = classification(model(names=["score"]), TEXTS[:3], [0.5, 2, np.float32(1)])
     assert isinstance(samples, Numbers)
     targets = samples.batch([0, 1, 2])[1]["logits"]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
+import inspect
 import math
 import numbers
-from collections.abc import Collection
-from typing import Any
+import os
+from collections.abc import Callable, Collection, Mapping, Set
+from typing import Any, TypeVar
 
 LONGEST = 80  # characters of a value that a message repeats
+MOST = 2**31 - 1  # of anything that is counted and then allocated
+LARGEST_KEY = 2**64 - 1  # keys and seeds have 64 bits
 
 
 def shown(value: Any, longest: int = LONGEST) -> str:
     """A value as a message repeats it: on one line, printable, not longer than `longest`; arrays by dtype and shape."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype"):
         return f"{value.dtype} array of shape {tuple(value.shape)}"
     if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print thousands of digits
         return f"an integer of {value.bit_length()} bits"
@@ -99,3 +105,71 @@ def check_flag(name: str, value: Any) -> None:
     """ValueError unless value is True or False."""
     if not isinstance(value, bool):
         raise wrong(name, "True or False", value)
+
+
+def check_function(name: str, value: Any, *, or_none: bool = False) -> None:
+    """ValueError unless value can be called."""
+    if not (callable(value) or (or_none and value is None)):
+        raise wrong(name, f"{'None or ' * or_none}a function", value)
+
+
+def listed(name: str, value: Any, expected: str) -> list:
+    """list(value); ValueError for what is no sequence of values, and for texts, dicts and sets."""
+    if not isinstance(value, (str, bytes, Mapping, Set)):
+        try:
+            return list(value)
+        except TypeError:  # no sequence, or an array without dimensions
+            pass
+    raise wrong(name, expected, value)
+
+
+def check_path(name: str, value: Any) -> None:
+    """ValueError unless value can be the path of a file or folder."""
+    try:
+        path = os.fsencode(value) if isinstance(value, (str, os.PathLike)) else b""
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        path = b""
+    if not path or b"\0" in path or max(map(len, path.split(b"/"))) > 255:
+        raise wrong(name, "a path", value)
+
+
+def check_names(where: str, given: Collection[str], known: Collection[str]) -> None:
+    """TypeError naming the first of the given keywords that is not a known one, and those that are."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise TypeError(f"{where}: unknown argument {shown(name)}{hint}, expected some of {', '.join(known)}")
+
+
+F = TypeVar("F", bound=Callable)
+
+
+def known_arguments(f: F) -> F:
+    """A decorator for public functions: a call that does not fit the signature is a TypeError that says what would.
+
+    What a **keyword of f collects, f checks itself.
+    """
+    signature = inspect.signature(f)
+    parameters = list(signature.parameters.values())
+    named = [p for p in parameters if p.name not in ("self", "cls") and p.kind is not inspect.Parameter.VAR_KEYWORD]
+    positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is not inspect.Parameter.VAR_KEYWORD]
+    collects = parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
+    names = {p.name for p in named}
+    where = "model" if f.__name__ == "__call__" else f.__name__
+
+    @functools.wraps(f)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        given = {*positional[: len(args)], *kwargs}
+        right = len(given) == len(args) + len(kwargs) and given.issuperset(required) and (collects or names.issuperset(kwargs))
+        if right:
+            return f(*args, **kwargs)
+        if not collects:
+            check_names(where, kwargs, [p.name for p in named])
+        try:  # Python's words for what is missing or too much
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{where}: {error}; expected the arguments {', '.join(map(str, named))}") from None
+
+    return checked  # type: ignore[return-value]

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .arguments import wrong
+
 
 class Device(NamedTuple):
     """How to recognise and to move the arrays of one device."""
@@ -38,6 +40,8 @@ def register_device(name: str, *, xp: Any, array_type: type, to_device: Callable
 
 def device(name: str) -> Device:
     """The device called `name` ("cpu", "gpu", or a registered one); ValueError if there is no such one here."""
+    if not isinstance(name, str):
+        raise wrong("device", "the name of a device", name)
     if name == "gpu" and "gpu" not in _DEVICES:
         try:
             import cupy
@@ -47,7 +51,7 @@ def device(name: str) -> Device:
             raise ValueError("device 'gpu': CuPy is installed but finds no CUDA device")
         register_device("gpu", xp=cupy, array_type=cupy.ndarray, to_device=cupy.asarray, to_host=cupy.asnumpy)
     if name not in _DEVICES:
-        raise ValueError(f"unknown device {name!r}; expected one of {sorted({*_DEVICES, 'gpu'})}")
+        raise wrong("device", f"one of {', '.join(sorted({*_DEVICES, 'gpu'}))}", name)
     return _DEVICES[name]
 
 

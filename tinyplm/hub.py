@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,37 +15,41 @@ from typing import Any
 import numpy as np
 
 from . import heads, random, weights
-from .arguments import shown
-from .backend import check_memory, to_device
+from .arguments import LARGEST_KEY, check_choice, check_path, check_whole, known_arguments, shown, wrong
+from .backend import array_module, check_memory, to_device
+from .backend import device as check_device
 from .core import Tree, flatten, unflatten
-from .files import LARGEST_SETTINGS, check_links, named, read_bytes, read_json, replaced, write_json
+from .files import LARGEST_SETTINGS, check_links, named, read_bytes, read_json, read_text, replaced, write_json
 from .models import architecture_of, check_task, model_class, shapes_of
 from .models import family as find_family
 from .models.config import for_task, from_dict, to_dict
 from .models.config import labels as label_fields
-from .models.model import Model
+from .models.model import Model, check_dtype, check_model
 from .tensor_files import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 from .tokenizers import Tokenizer
 from .tokenizers import settings as tokenizer_settings
 from .tokenizers.files import COMPANIONS, VOCABULARIES
 
-_PARAMETER_DTYPES = ("float32", "float64", "float16")
 GENERATION = "generation_config.json"
 # Names in the files of before 2020, of any family, which transformers reads, too.
 _OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
 
+@known_arguments
 def create(model_type: str, config: Any = None, *, task: str | None = None, key: int = 0, dtype: str = "float32",
            device: str = "cpu", **changes: Any) -> Model:  # fmt: skip
     """A freshly initialised model.
 
     task: one of an encoder's TASKS (default: the first, masked_lm); a decoder has "causal_lm" and "sequence_classification".
 
-    config: a Config of the family, the name of one of its SIZES, or None for the default; `changes` replace fields of it:
-    create("gpt2", "gpt2-medium", key=1, n_positions=256).  key: an int; each parameter's values depend on the key and on the
-    parameter's place in the tree.  ValueError for an unknown family, size or field.
+    config: a Config of the family, the name of one of its SIZES, a dict of fields, or None for the default; `changes` replace
+    fields of it: create("gpt2", "gpt2-medium", key=1, n_positions=256).  A dict with a model_type is taken as the contents of a
+    config.json, whose other keys are kept and written back; without one, a key that is no field is refused.
+    key: an int; each parameter's values depend on the key and on the parameter's place in the tree.
+    ValueError for an unknown family, size or field.
     """
     family = find_family(model_type)
+    check_device(device)
     task = check_task(family, task)
     config = for_task(make_config(family, config, **changes), task)
     params = initialise(family, config, task=task, key=key, dtype=dtype)
@@ -55,20 +60,37 @@ def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:
     """A Config from a size's name, a Config or None, with some fields replaced."""
     if isinstance(config, str):
         if config not in family.SIZES:
-            raise ValueError(f"unknown size {config!r}; expected one of {', '.join(family.SIZES)}")
+            raise ValueError(f"config: unknown size {shown(config)}; expected one of {', '.join(family.SIZES)}")
         config = family.SIZES[config]
+    if isinstance(config, Mapping):
+        config = _from_fields(family, config)
     config = family.Config() if config is None else config
     if not isinstance(config, family.Config):
-        raise TypeError(f"expected a {family.Config.__module__}.Config or the name of a size, got {type(config).__name__}")
+        raise TypeError(f"config: expected a {family.Config.__module__}.Config, a dict of its fields or the name of a size, got "
+                        f"{shown(config)}")  # fmt: skip
     names = [field.name for field in dataclasses.fields(family.Config)]
     if unknown := [name for name in changes if name not in names]:
-        raise ValueError(f"unknown config field {unknown[0]!r}; expected some of {', '.join(names)}")
+        raise ValueError(f"unknown config field {shown(unknown[0])}; expected some of {', '.join(names)}")
     return dataclasses.replace(config, **changes)
+
+
+def _from_fields(family: ModuleType, fields: Mapping[str, Any]) -> Any:
+    """A Config from a dict of its fields, or, with a model_type, from the contents of a config.json."""
+    model_type = fields.get("model_type")
+    if model_type is not None:
+        if model_type != family.Config.MODEL_TYPE:
+            raise ValueError(f"config: model_type is {shown(model_type)}, expected {family.Config.MODEL_TYPE}")
+        return from_dict(family.Config, dict(fields))
+    names = [field.name for field in dataclasses.fields(family.Config) if field.name != "source"]
+    if unknown := [name for name in fields if name not in (*names, *family.Config.ALIASES)]:
+        raise ValueError(f"config: unknown field {shown(unknown[0])}; expected some of {', '.join(names)}")
+    return dataclasses.replace(from_dict(family.Config, dict(fields)), source={})
 
 
 def initialise(family: ModuleType, config: Any, *, task: str = "causal_lm", key: int, dtype: str = "float32") -> Tree:
     """The tree of initial parameters on the host."""
-    _check_dtype(dtype)
+    dtype = check_dtype(dtype)
+    check_whole("key", key, 0, LARGEST_KEY)
     shapes = shapes_of(family, config, task)
     check_memory(weights.count_parameters(shapes) * np.dtype(dtype).itemsize, f"the parameters in {dtype}")
     leaves = {}
@@ -78,11 +100,7 @@ def initialise(family: ModuleType, config: Any, *, task: str = "causal_lm", key:
     return unflatten(leaves, shapes)
 
 
-def _check_dtype(dtype: str) -> None:
-    if dtype not in _PARAMETER_DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(_PARAMETER_DTYPES)}")
-
-
+@known_arguments
 def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable[str] | None = None, key: int = 0,
          dtype: str | None = None, device: str = "cpu") -> Model:  # fmt: skip
     """The model in a folder with config.json, model.safetensors (or shards and their index) and, if there are any, its tokenizer
@@ -98,9 +116,10 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     available, before anything large is allocated.
     A tokenizer that is not supported is a warning: the model has none then, and its files are written back by `save`.
     """
-    folder = Path(folder)
-    if not os.path.isdir(folder):
-        raise ValueError(f"{named(folder)}: no such folder")
+    folder = _folder(folder)
+    check_device(device)
+    check_whole("key", key, 0, LARGEST_KEY)
+    dtype = None if dtype is None else check_dtype(dtype)
     file = named(folder / "config.json")
     check_links(folder, ("config.json", GENERATION, *COMPANIONS))
     settings = read_json(folder / "config.json", largest=LARGEST_SETTINGS)
@@ -115,8 +134,6 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
         fixed = None if task is None else check_task(family, task)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
-    if dtype is not None:
-        _check_dtype(dtype)
     tensors, where = open_folder(folder)
     weights.check_layers(shapes_of(family, config, check_task(family, None)), tensors, where=where)
     tensors = normalise_names(family, config, tensors, where=where)
@@ -142,8 +159,20 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
         model.no_tokenizer = str(error)
     except ValueError as error:  # what is asked of the model's numbers does not need its tokenizer
         model.no_tokenizer = str(error)
-        warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=2)
+        warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=3)  # 3: the caller of known_arguments
     return model
+
+
+def _folder(folder: str | os.PathLike) -> Path:
+    """The folder of a model; ValueError that says what stands there instead."""
+    check_path("folder", folder)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{named(folder)}: no such folder; expected one of a model, as the hub has them (nothing is downloaded)")
+    if not (folder / "config.json").exists() and (folder / "latest").is_file():
+        newest = read_text(folder / "latest", largest=1000).strip()
+        raise ValueError(f"{named(folder)}: a folder of checkpoints, expected one of them: load {named(folder / newest)}")
+    return folder
 
 
 def _labelled(config: Any, labels: Iterable[str]) -> Any:
@@ -155,12 +184,16 @@ def _labelled(config: Any, labels: Iterable[str]) -> Any:
 def _generation(file: Path) -> dict[str, Any]:
     """The contents of generation_config.json, {} without one."""
     settings = read_json(file, largest=LARGEST_SETTINGS) if file.exists() else {}
+    _check_generation(named(file), settings)
+    return settings
+
+
+def _check_generation(where: str, settings: Any) -> None:
     if not isinstance(settings, dict):
-        raise ValueError(f"{named(file)}: expected an object, got {shown(settings)}")
+        raise ValueError(f"{where}: expected an object, got {shown(settings)}")
     ends = settings.get("eos_token_id")
     if ends is not None and not all(type(i) is int for i in (ends if isinstance(ends, list) else [ends])):
-        raise ValueError(f"{named(file)}: eos_token_id must be an integer, a list of them or null, got {shown(ends)}")
-    return settings
+        raise ValueError(f"{where}: eos_token_id must be an integer, a list of them or null, got {shown(ends)}")
 
 
 def hub_name(family: ModuleType, name: str) -> str:
@@ -191,6 +224,7 @@ def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTe
     return tensors
 
 
+@known_arguments
 def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, max_shard_size: int | str = "5GB") -> None:
     """Write config.json, the tensors and the tokenizer's files; transformers and tokenizers load them.
 
@@ -201,13 +235,11 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
     Each file is written under a temporary name and renamed, so none is ever half.  Saving shards over shards, there is a moment
     of renaming in which a break leaves neither model loadable (never a mixture): a new folder is safer.
     """
-    if dtype not in (None, "F32", "BF16", "F16", "F64"):
-        raise ValueError(f"unknown dtype {dtype!r}; expected F32, BF16, F16 or F64")
+    check_model("model", model)
+    check_path("folder", folder)
+    check_choice("dtype", dtype, ("F32", "BF16", "F16", "F64"), or_none=True)
     limit = parse_size(max_shard_size)
-    strange = flatten(model.params).keys() ^ flatten(shapes_of(model.family, model.config, model.task)).keys()
-    if strange:
-        raise ValueError(f"save: the parameters are not those of the config, see {', '.join(sorted(strange)[:3])}; "
-                         "of a model from for_decoding(), save the one that it was made of")  # fmt: skip
+    _check_saved(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = model.family.NAMES
@@ -232,6 +264,33 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
         written = tokenizer_settings.named_tokens(tokenizer_settings.folder_settings(folder))
         complete = described and written == model.tokenizer.named
         model.tokenizer.save(folder / "tokenizer.json" if complete else folder)
+
+
+def _check_saved(model: Model) -> None:
+    """ValueError for what `load` would refuse, before anything is written."""
+    leaves, shapes = flatten(model.params), flatten(shapes_of(model.family, model.config, model.task))
+    if strange := leaves.keys() ^ shapes.keys():
+        raise ValueError(f"save: the parameters are not those of the config, see {', '.join(sorted(strange)[:3])}; "
+                         "of a model from for_decoding(), save the one that it was made of")  # fmt: skip
+    dtype = check_dtype(getattr(next(iter(leaves.values())), "dtype", None))
+    for path, a in leaves.items():
+        if getattr(a, "shape", None) != shapes[path] or a.dtype != dtype:
+            raise wrong(f"save: params.{path}", f"a {dtype} array of shape {shapes[path]}", a)
+        if not array_module(a).isfinite(a).all():
+            raise ValueError(f"save: params.{path}: expected finite numbers, got NaN or infinity")
+    for name, contents in (("config", to_dict(model.config)), ("generation", model.generation)):
+        try:
+            json.dumps(contents)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"save: {name}: expected what JSON can hold: {error}") from None
+    _check_generation("save: generation", model.generation)
+    if not (model.tokenizer is None or isinstance(model.tokenizer, Tokenizer)):
+        raise wrong("save: tokenizer", "None or a Tokenizer", model.tokenizer)
+    if not isinstance(model.files, dict):
+        raise wrong("save: files", "a dict of bytes", model.files)
+    for name, content in model.files.items():
+        if not isinstance(content, bytes) or name not in COMPANIONS:
+            raise wrong("save: files", f"bytes of some of {', '.join(COMPANIONS)}", name)
 
 
 def gradients_by_hub_name(model: Model, dparams: Tree) -> dict[str, np.ndarray]:

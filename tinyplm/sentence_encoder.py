@@ -20,11 +20,24 @@ from typing import Any
 import numpy as np
 
 from . import hub
-from .arguments import check_whole, is_number, shown
+from .arguments import (
+    MOST,
+    check_choice,
+    check_flag,
+    check_function,
+    check_path,
+    check_whole,
+    is_number,
+    known_arguments,
+    listed,
+    shown,
+    wrong,
+)
 from .backend import array_module, at_least_float32, to_host
 from .core import chain, map_threads
 from .files import LARGEST_SETTINGS, check_links, named, read_bytes, read_json, replaced, write_json
 from .layers.pooling import cls_pooling, l2_normalise, max_pooling, mean_pooling
+from .models.checks import check_gradient
 from .models.encoder_model import EncoderModel
 from .tokenizers.encoding import Encoding
 from .tokenizers.settings import read_settings
@@ -42,19 +55,21 @@ class SentenceEncoder:
     lowercase   whether texts become lower case before the tokenizer sees them, which then finds no "[SEP]" in them either
     """
 
+    @known_arguments
     def __init__(self, model: EncoderModel, pooling: str = "mean", *, normalise: bool = True, max_length: int | None = None,
                  lowercase: bool = False) -> None:  # fmt: skip
         if not isinstance(model, EncoderModel):
-            raise TypeError(f"sentence embeddings need an encoder, got {model!r:.80}")
-        if pooling not in POOLINGS:
-            raise ValueError(f"unknown pooling {pooling!r}; expected one of {', '.join(POOLINGS)}")
+            raise TypeError(f"model: sentence embeddings need an encoder, got {shown(model)}")
+        check_choice("pooling", pooling, POOLINGS)
+        check_flag("normalise", normalise)
+        check_flag("lowercase", lowercase)
         self.model, self.pooling, self.normalise, self.lowercase = model, pooling, normalise, lowercase
         self._template = _template(model.text_tokenizer())
         self.max_length = _longest(model) if max_length is None else max_length
         least, most = len(self._template), model.config.context
         if type(self.max_length) is not int or self.max_length < least or (most is not None and self.max_length > most):
-            raise ValueError(f"max_length must be an integer from {least} (one token and the special ones) to {most} (the "
-                             f"positions that the model has), got {self.max_length!r}")  # fmt: skip
+            raise wrong("max_length", f"an integer from {least} (one token and the special ones) to {most} (the positions that "
+                        "the model has)", self.max_length)  # fmt: skip
         self.notes: bytes | None = None  # config_sentence_transformers.json as it was read
 
     def __repr__(self) -> str:
@@ -64,12 +79,14 @@ class SentenceEncoder:
     # ---- files
 
     @classmethod
+    @known_arguments
     def load(cls, folder: str | os.PathLike, *, dtype: str | None = None, device: str = "cpu") -> SentenceEncoder:
         """From a folder that sentence-transformers wrote: a Transformer, a Pooling and perhaps a Normalize module.
 
         ValueError that names what is not supported: other modules, other ways to pool, a prompt before every text.  The limit on
         tokens is the file's, but never beyond the model's positions.  dtype, device: see tinyplm.load.
         """
+        check_path("folder", folder)
         folder = Path(folder)
         names, paths = _modules(folder)
         model = hub.load(folder / paths[0], dtype=dtype, device=device)
@@ -89,8 +106,10 @@ class SentenceEncoder:
             encoder.notes = read_bytes(notes)
         return encoder
 
+    @known_arguments
     def save(self, folder: str | os.PathLike, *, dtype: str | None = None) -> None:
         """Write what `load` reads, and sentence-transformers: the model's files (see tinyplm.save) and those of its modules."""
+        check_path("folder", folder)
         folder = Path(folder)
         hub.save(self.model, folder, dtype=dtype)
         (folder / "1_Pooling").mkdir(exist_ok=True)
@@ -109,6 +128,7 @@ class SentenceEncoder:
 
     # ---- texts to vectors
 
+    @known_arguments
     def tokens(self, texts: Iterable[str], *, allow_special: bool = False) -> list[list[int]]:
         """The ids of each text, special tokens around it; what is beyond max_length is cut off at the end.
 
@@ -116,21 +136,25 @@ class SentenceEncoder:
         token, as it always is there, or what it says.
         """
         if isinstance(texts, str):
-            raise TypeError("texts must be several strings, got a single str")
+            raise TypeError("texts: expected a list of strings, got a single one")
+        texts = listed("texts", texts, "a list of strings")
+        check_flag("allow_special", allow_special)
         tokenizer, room = self.model.text_tokenizer(), self.max_length - len(self._template) + 1
         place, around = self._place, self._template.ids
         result = []
         for number, text in enumerate(texts):
             if not isinstance(text, str):
-                raise TypeError(f"text {number} must be a str, got {type(text).__name__}")
+                raise TypeError(f"texts: expected strings, got {shown(text)} as number {number}")
             text = text.lower() if self.lowercase else text
             result.append(around[:place] + tokenizer.encode(text.strip(), allow_special)[:room] + around[place + 1 :])
         return result
 
+    @known_arguments
     def inputs(self, texts: Iterable[str], *, allow_special: bool = False) -> dict[str, np.ndarray]:
         """Arrays (B, T) for the model, padded on the right to the longest text."""
         return self._padded(self.tokens(texts, allow_special=allow_special))
 
+    @known_arguments
     def encode(self, texts: Iterable[str], *, batch_size: int = 16, workers: int | None = None, allow_special: bool = False,
                progress: Callable[[int], Any] | None = None) -> np.ndarray:  # fmt: skip
         """(N, D), a vector for each text, on the host, in the model's dtype but at least float32.
@@ -143,8 +167,8 @@ class SentenceEncoder:
         """
         workers = (_cores() if self.model.device == "cpu" else 1) if workers is None else workers
         for name, value in (("batch_size", batch_size), ("workers", workers)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            check_whole(name, value, 1, MOST)
+        check_function("progress", progress, or_none=True)
         tokens = self.tokens(texts, allow_special=allow_special)
         if not tokens:
             return self.encode([""])[:0]
@@ -166,6 +190,7 @@ class SentenceEncoder:
         result[[i for batch in dealt for i in batch]] = vectors
         return result
 
+    @known_arguments
     def __call__(self, input_ids: Any, *, grad: bool = True, **inputs: Any) -> tuple[Any, Callable | None]:
         """embeddings (B, D) and backward(dembeddings) -> the gradient tree of model.params; inputs: as for the model."""
         return self._embed(self._body(), {"input_ids": input_ids, **inputs}, grad=grad)
@@ -177,6 +202,7 @@ class SentenceEncoder:
 
     def _embed(self, body: EncoderModel, inputs: dict[str, Any], *, grad: bool) -> tuple[Any, Callable | None]:
         """normalise(pool(hidden)); backward gives the gradient tree of the parameters, zero for a head."""
+        check_flag("grad", grad)
         key = inputs.pop("key", None)
         inputs = {name: value for name, value in body.inputs(**inputs).items() if value is not None}
         outputs, body_back = body(**inputs, grad=grad, key=key)
@@ -184,7 +210,13 @@ class SentenceEncoder:
         mask = inputs.get("attention_mask")
         real = array_module(hidden).ones(hidden.shape[:2], dtype="bool") if mask is None else mask != 0
         embeddings, back = chain(hidden, partial(POOLINGS[self.pooling], mask=real), l2_normalise if self.normalise else None)
-        return embeddings, (lambda dembeddings: body_back({"hidden": back(dembeddings)})) if grad else None
+        shape, xp = embeddings.shape, array_module(embeddings)
+
+        def backward(dembeddings):
+            check_gradient("backward: dembeddings", dembeddings, shape, xp)
+            return body_back({"hidden": back(dembeddings)})
+
+        return embeddings, backward if grad else None
 
     @property
     def _place(self) -> int:
@@ -192,7 +224,7 @@ class SentenceEncoder:
 
     def _padded(self, tokens: list[list[int]]) -> dict[str, np.ndarray]:
         """input_ids, attention_mask and, where the family has them, token_type_ids."""
-        lengths = np.array([len(ids) for ids in tokens])
+        lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
         shape = (len(tokens), lengths.max(initial=1))  # 1: without special tokens an empty text has none
         real = np.arange(shape[1]) < lengths[:, None]
         ids = np.full(shape, self._pad_id, dtype=np.int64)
@@ -233,8 +265,11 @@ def _cores() -> int:
 
 def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a (N, D), b (M, D) -> (N, M): a_n . b_m / (|a_n| |b_m|), 0 where either is zero."""
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"cosine_similarity: expected (N, D) and (M, D), got {a.shape} and {b.shape}")
+    for name, vectors in (("a", a), ("b", b)):
+        if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
+            raise wrong(f"cosine_similarity: {name}", "an array of floats with 2 dimensions", vectors)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"cosine_similarity: expected a (N, D) and b (M, D), got {a.shape} and {b.shape}")
     return l2_normalise(a)[0] @ l2_normalise(b)[0].T
 
 
@@ -243,8 +278,12 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int = 10) -> tuple[np.n
 
     -> places (N, k) among the vectors and scores (N, k), the best first, equal ones in the order of the vectors.
     """
-    if k < 1:
-        raise ValueError(f"nearest: k must be positive, got {k}")
+    check_whole("k", k, 1)
+    for name, a in (("queries", queries), ("vectors", vectors)):
+        if not isinstance(a, np.ndarray) or a.ndim != 2 or a.dtype.kind != "f":
+            raise wrong(name, "an array of floats with 2 dimensions", a)
+    if queries.shape[1] != vectors.shape[1]:
+        raise wrong("vectors", f"vectors of width {queries.shape[1]}, as the queries'", vectors)
     places, scores = [], []
     for block in np.array_split(queries, max(1, len(queries) // 256)):  # the whole (N, M) may be large
         similarity = cosine_similarity(block, vectors)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arguments import shown, wrong
+from .arguments import is_whole, shown, wrong
 from .files import LARGEST_SETTINGS, check_links, flush, named, open_regular, parse_json, read_json, replaced, write_json
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
@@ -273,10 +273,11 @@ def file_sizes(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: M
 
 def parse_size(size: int | str) -> int:
     """Bytes: a number, or one with a unit of 1000s as transformers writes it ("500KB", "200MB", "5GB")."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", str(size), re.IGNORECASE)
+    known = isinstance(size, str) or (is_whole(size) and size < 2**64)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)B?", str(size), re.IGNORECASE | re.ASCII) if known else None
     count = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
     if count < 1:
-        raise ValueError(f"expected a size of at least one byte, as 5000000 or '5GB', got {size!r}")
+        raise wrong("max_shard_size", "a size of at least one byte, as 5000000 or '5GB'", size)
     return count
 
 

@@ -32,7 +32,8 @@ HOST_NUMPY = {
     "layers/rope_scaling.py": ("arange", "clip", "ndarray"),  # frequencies: a few numbers from the config, made on the host
     "layers/relative_buckets.py": tuple("ndarray arange abs maximum log float32 ceil sign where clip".split()),  # tables
     "models/rope.py": ("ndarray",),
-    "models/model.py": ("asarray",),  # the border: lists of ids given by the user
+    "models/checks.py": ("asarray",),  # the border: lists of ids given by the user
+    "models/model.py": ("dtype",),  # the name of a dtype given by the user
 }
 ONLY_CUPY_IMPORT = "backend.py"
 

@@ -208,7 +208,7 @@ def test_why_the_cache_of_transformers_is_off_for_dynamic_scaling(tmp_path):
         cached = theirs(torch.from_numpy(ids[:, 19:]), **{their_cache("llama"): first[their_cache("llama")]}).logits.numpy()
     assert relative_error(cached[:, 0], whole[:, 19]) > 1e-3
     assert_same("logits", ours(ids)[0]["logits"], whole)
-    with pytest.raises(ValueError, match="a cache for 13 tokens: expected 1 to 12"):
+    with pytest.raises(ValueError, match="capacity: expected an integer from 1 to 12, got 13"):
         ours.empty_cache(1, 13)
 
 

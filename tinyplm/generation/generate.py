@@ -6,17 +6,20 @@ The prompts go through the model once and fill a key/value cache; after that eac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import random
+from ..arguments import LARGEST_KEY, MOST, check_flag, check_names, check_whole, is_whole, known_arguments, listed, wrong
 from ..backend import array_module, at_least_float32, to_device, to_host
 from ..layers.cache import Cache
 from ..models import causal_lm
-from ..models.model import Model
-from .sampling import Sampling, check_count, log_probabilities
+from ..models.checks import check_range
+from ..models.model import Model, check_model
+from .sampling import Sampling, log_probabilities
 from .text import TextStream, check_stop
 
 
@@ -60,15 +63,18 @@ class Continuation:
         self.finished = piece.finished or ""
 
 
+@known_arguments
 def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, samples: int = 1,
              stop_ids: Iterable[int] | None = None, **options: Any) -> list[Continuation]:  # fmt: skip
     """`samples` continuations of one prompt, or of each of several prompts: those of the first prompt first.
 
     The options and errors are those of `stream`.
     """
+    check_model("model", model)
     model.check_causal()
-    several, stops = _several(prompts), model.end_ids() if stop_ids is None else set(stop_ids)
-    check_count("samples", samples)
+    check_names("generate", options, _OPTIONS)
+    several, stops = _several(prompts), _stops(model, stop_ids)
+    check_whole("samples", samples, 1, MOST)
     out = [Continuation(n // samples, [], [], "" if model.tokenizer else None) for n in range(len(several) * samples)]
     for pieces in stream(model, several, samples=samples, stop_ids=stops, **options):
         for piece in pieces:
@@ -76,6 +82,7 @@ def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, 
     return out
 
 
+@known_arguments
 def stream(
     model: Model,
     prompts: Sequence[int] | Sequence[Sequence[int]],
@@ -106,19 +113,25 @@ def stream(
     ValueError for an empty prompt or one longer than the context, ids out of range, and bad settings; FloatingPointError when the
     model gives NaN.
     """
+    check_model("model", model)
     model.check_causal()
-    settings, several = Sampling(**sampling), _several(prompts)
-    stops = model.end_ids() if stop_ids is None else set(stop_ids)
-    check_stop(stop_strings)
+    check_names("stream", sampling, _OPTIONS)
+    settings, several, stops = Sampling(**sampling), _several(prompts), _stops(model, stop_ids)
+    check_stop(stop_strings, "stop_strings")
     if stop_strings:
         model.text_tokenizer()
-    check_count("samples", samples)
-    check_count("max_new_tokens", max_new_tokens)
-    check_count("vocabulary", vocabulary, or_none=True)
+    for name, count in (("samples", samples), ("max_new_tokens", max_new_tokens)):
+        check_whole(name, count, 1, MOST)
+    check_whole("vocabulary", vocabulary, 1, or_none=True)
+    check_whole("seed", seed, 0, LARGEST_KEY)
+    check_whole("first_prompt", first_prompt, 0, MOST)
+    check_flag("cached", cached)
+    if not (memory is None or isinstance(memory, Memory)):
+        raise wrong("memory", "None or a Memory", memory)
     if vocabulary is None and model.tokenizer is not None:
         vocabulary = model.tokenizer.vocab_size
     if memory is not None and (len(several) > 1 or samples > 1):
-        raise ValueError(f"memory is for one prompt and one sample, got {len(several)} and {samples}")
+        raise ValueError(f"memory: expected one prompt and one sample, got {len(several)} and {samples}")
     batch = _Batch(model, several, samples, max_new_tokens, cached, memory)
     return _steps(batch, settings, seed, samples, max_new_tokens, stops, stop_strings, vocabulary, first_prompt)
 
@@ -157,9 +170,10 @@ class _Batch:
         self.context = model.config.context
         for prompt in prompts:
             if not prompt:
-                raise ValueError("the prompt is empty: expected at least one token")
+                raise ValueError("prompts: the prompt is empty: expected at least one token")
             if len(prompt) > self.context:
-                raise ValueError(f"the prompt of {len(prompt)} tokens is longer than the context of {self.context}")
+                raise ValueError(f"prompts: the prompt of {len(prompt)} tokens is longer than the context of {self.context}")
+            check_range("prompts", np.array(prompt), model.config.vocab_size)
         self.width = max(map(len, prompts))
         self.ids = np.zeros((len(prompts), self.width + max_new_tokens), dtype=np.int64)
         self.real = np.ones(self.ids.shape, dtype=np.int64)
@@ -167,14 +181,14 @@ class _Batch:
             self.ids[n, self.width - len(prompt) : self.width] = prompt
             self.real[n, : self.width - len(prompt)] = 0
         self.cache = None
-        model.inputs(self.ids[:, : self.width])  # what is wrong with the ids is said here, before the first step
         self.texts = [list(prompt) for prompt in prompts for _ in range(samples)]
         capacity = min(self.width + max_new_tokens, model.config.cache_context)
-        if cached and self.width <= capacity and (memory is None or memory.cache is None):
+        known = None if memory is None else memory.cache
+        if cached and self.width <= capacity and (known is None or not known.current):  # not current: a step was interrupted
             self.cache = model.empty_cache(len(prompts), capacity)
         elif cached and self.width <= capacity:
             shared = _shared(memory.ids, prompts[0][:-1])  # the last token is always computed: its logits are wanted
-            self.cache = memory.cache = memory.cache.cut(shared).grown(capacity)
+            self.cache = memory.cache = known.cut(shared).grown(capacity)
             memory.ids = memory.ids[:shared]
         self.fresh = True  # the prompts stand once each, not yet once a sample
 
@@ -237,11 +251,27 @@ def _shared(a: list[int], b: list[int]) -> int:
 
 def _several(prompts: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
     """One prompt or several as a list of prompts, of plain ints."""
-    prompts = list(prompts)
-    if not prompts or np.ndim(prompts[0]) == 0:
-        prompts = [prompts]
-    arrays = [np.asarray(prompt) for prompt in prompts]
-    for array in arrays:
-        if array.size and (array.ndim != 1 or array.dtype.kind not in "iu"):
-            raise ValueError(f"a prompt must be a list of token ids, got {array.tolist()!r:.60}")
-    return [array.tolist() for array in arrays]
+    expected = "token ids of one prompt or of several, as model.tokenizer.encode gives them"
+    several = listed("prompts", prompts, expected)
+    try:
+        if not several or np.ndim(several[0]) == 0:
+            several = [several]
+        arrays = [np.asarray(prompt) for prompt in several]
+    except Exception:  # NumPy has several errors for what is no array
+        raise wrong("prompts", expected, prompts) from None
+    if any(a.ndim != 1 or (a.size and a.dtype.kind not in "iu") for a in arrays):
+        raise wrong("prompts", expected, prompts)
+    return [a.tolist() for a in arrays]
+
+
+def _stops(model: Model, stop_ids: Iterable[int] | None) -> set[int]:
+    """The ids that end a continuation; by default those of the model."""
+    if stop_ids is None:
+        return model.end_ids()
+    stops = list(stop_ids) if isinstance(stop_ids, Set) else listed("stop_ids", stop_ids, "None or a list of token ids")
+    if not all(is_whole(i) and i >= 0 for i in stops):
+        raise wrong("stop_ids", "None or a list of token ids", stop_ids)
+    return {int(i) for i in stops}
+
+
+_OPTIONS = (*inspect.signature(stream).parameters, *(field.name for field in dataclasses.fields(Sampling)))

@@ -6,10 +6,12 @@ On the host, in float64: the cost is small and ties are exact.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from ..arguments import MOST, check_number, check_whole, wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_sampling(self.temperature, self.top_k, self.top_p, self.min_p)
-        check_number("repetition_penalty", self.repetition_penalty, lambda v: 0 < v < np.inf, "a number > 0 (1 for none)")
-        check_count("no_repeat_ngram", self.no_repeat_ngram, or_none=True)
+        check_number("repetition_penalty", self.repetition_penalty, above=0)
+        check_whole("no_repeat_ngram", self.no_repeat_ngram, 1, MOST, or_none=True)
 
     def choose(self, logits: np.ndarray, texts: Sequence[Sequence[int]], generators: Sequence[np.random.Generator],
                vocabulary: int | None = None) -> np.ndarray:  # fmt: skip
@@ -40,6 +42,14 @@ class Sampling:
 
         Only ids below `vocabulary`, if given, are drawn.
         """
+        logits = _numbers("logits", logits, 2)
+        check_whole("vocabulary", vocabulary, 1, MOST, or_none=True)
+        if not isinstance(texts, Sequence) or len(texts) != len(logits):
+            raise wrong("texts", f"a list of {len(logits)} lists of ids", texts)
+        count = len(logits) if self.temperature > 0 else 0  # how many generators are needed
+        given = generators if isinstance(generators, Sequence) else []
+        if len(given) < count or not all(callable(getattr(g, "random", None)) for g in given):
+            raise wrong("generators", f"a list of {len(logits)} NumPy generators", generators)
         if self.repetition_penalty != 1 or self.no_repeat_ngram is not None:
             logits = logits.astype(np.float64)
             for row, text in zip(logits, texts):
@@ -62,7 +72,9 @@ def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: flo
     The paper divides always, which would favour a repeated token with a negative logit; the sign rule is transformers'.
     Ids without a logit are passed over.
     """
-    ids = np.unique(np.asarray(seen, dtype=np.int64))
+    check_number("penalty", penalty, above=0)
+    _writable(logits)
+    ids = np.unique(_ids("seen", seen))
     ids = ids[ids < len(logits)]
     values = logits[ids]
     logits[ids] = np.where(values > 0, values / penalty, values * penalty)
@@ -70,7 +82,9 @@ def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: flo
 
 def ban_repeated_ngrams(logits: np.ndarray, ids: Sequence[int], *, n: int) -> None:
     """-inf for every token that would complete an n-gram which stands in ids already; in place.   Paulus et al. 2017, sec. 2.5"""
-    ids = np.asarray(ids, dtype=np.int64)
+    check_whole("n", n, 1)
+    _writable(logits)
+    ids = _ids("ids", ids)
     if len(ids) < n:
         return
     grams = np.lib.stride_tricks.sliding_window_view(ids, n)
@@ -91,7 +105,7 @@ def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: i
     FloatingPointError when a row holds NaN or inf, or only -inf (-inf is a token that cannot be drawn).
     """
     check_sampling(temperature, top_k, top_p, min_p)
-    logits = np.asarray(logits, dtype=np.float64)
+    logits = _numbers("logits", logits).astype(np.float64)
     check_finite(largest := logits.max(axis=-1, keepdims=True))
     if temperature == 0:
         greedy = np.zeros_like(logits)
@@ -131,6 +145,11 @@ def _keep_most_probable(p: np.ndarray, logits: np.ndarray, top_k: int | None, to
     p[ranked] = kept
 
 
+def _writable(logits: Any) -> None:
+    if not isinstance(logits, np.ndarray) or logits.ndim != 1 or logits.dtype.kind != "f" or not logits.flags.writeable:
+        raise wrong("logits", "a writable array (V,) of floats, which is changed in place", logits)
+
+
 def check_finite(largest: np.ndarray) -> None:
     """FloatingPointError unless the largest logit of every row is finite (-inf below it is a token that cannot be drawn)."""
     if not np.isfinite(largest).all():
@@ -138,35 +157,63 @@ def check_finite(largest: np.ndarray) -> None:
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None = None) -> None:
-    check_number("temperature", temperature, lambda v: 0 <= v < np.inf, ">= 0")
-    check_count("top_k", top_k, or_none=True)
-    if top_p is not None:
-        check_number("top_p", top_p, lambda v: 0 < v <= 1, "in (0, 1] or None")
-    if min_p is not None:
-        check_number("min_p", min_p, lambda v: 0 <= v <= 1, "in [0, 1] or None")
-
-
-def check_number(name: str, value: float, holds: Callable[[float], bool], expected: str) -> None:
-    """ValueError unless the value is a real number for which the condition holds."""
-    if not isinstance(value, Real) or not holds(value):
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
-
-
-def check_count(name: str, value: int | None, *, or_none: bool = False) -> None:
-    """ValueError unless the value is an integer >= 1, or None where that is allowed."""
-    if value is None and or_none:
-        return
-    if not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1{' or None' if or_none else ''}, got {value!r}")
+    check_number("temperature", temperature, least=0)
+    check_whole("top_k", top_k, 1, or_none=True)
+    check_number("top_p", top_p, above=0, most=1, or_none=True)
+    check_number("min_p", min_p, least=0, most=1, or_none=True)
 
 
 def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """One token a row by inverting the cumulative distribution at u in [0, 1): (B, V), (B,) -> (B,)."""
+    """One token a row by inverting the cumulative distribution at u in [0, 1): (B, V), (B,) -> (B,).
+
+    ValueError unless each row of probabilities is >= 0 and adds up to 1, to rounding.
+    """
+    probabilities = _numbers("probabilities", probabilities, 2)
+    u = _numbers("u", u, 1)
+    B, V = probabilities.shape
+    if u.shape != (B,) or not ((u >= 0) & (u < 1)).all():
+        raise wrong("u", f"{B} numbers in [0, 1)", u)
     cumulative = np.cumsum(probabilities, axis=-1)
+    rounding = 10 * V * np.finfo(cumulative.dtype).eps
+    if not (probabilities >= 0).all() or not (abs(cumulative[:, -1] - 1) <= rounding).all():  # NaN is neither
+        raise ValueError(f"probabilities: expected rows >= 0 that add up to 1, got {_worst(probabilities, cumulative[:, -1])}")
     return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=-1)
+
+
+def _worst(probabilities: np.ndarray, sums: np.ndarray) -> str:
+    if not (probabilities >= 0).all():
+        return f"{probabilities[~(probabilities >= 0)].flat[0]:.6g} in one"
+    return f"the sum {sums[np.argmax(abs(sums - 1))]:.6g}"
 
 
 def log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """log softmax(logits) of one token a row, by the model itself, whatever the sampling: (B, V), (B,) -> (B,)."""
+    logits = _numbers("logits", logits, 2)
+    tokens = _ids("tokens", tokens, logits.shape[1])
+    if tokens.shape != logits.shape[:1]:
+        raise wrong("tokens", f"{len(logits)} ids", tokens)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted[np.arange(len(tokens)), tokens] - np.log(np.exp(shifted).sum(axis=-1))
+
+
+def _numbers(name: str, values: Any, ndim: int | None = None) -> np.ndarray:
+    """A host array of floats with at least one column; lists become one."""
+    a = _array(name, values, "an array of numbers")
+    if a.dtype.kind not in "fiu" or a.ndim == 0 or a.shape[-1] == 0 or ndim not in (None, a.ndim):
+        raise wrong(name, f"an array of numbers{'' if ndim is None else f' of {ndim} dimension' + 's' * (ndim > 1)}", values)
+    return a if a.dtype.kind == "f" else a.astype(np.float64)
+
+
+def _ids(name: str, values: Any, below: int | None = None) -> np.ndarray:
+    """A host array (N,) of token ids."""
+    a = _array(name, values, "a list of token ids")
+    if a.ndim != 1 or (a.size and (a.dtype.kind not in "iu" or a.min() < 0 or (below is not None and a.max() >= below))):
+        raise wrong(name, f"a list of token ids{'' if below is None else f' below {below}'}", values)
+    return a.astype(np.int64)
+
+
+def _array(name: str, values: Any, expected: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except Exception:  # NumPy has several errors for what is no array
+        raise wrong(name, expected, values) from None

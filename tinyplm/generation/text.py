@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..arguments import wrong
+
 
 class TextStream:
     """push(id) gives the text that is certain after this token; push(id, last=True), or finish() after it, gives all the rest.
@@ -16,6 +18,8 @@ class TextStream:
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = (), after: Sequence[int] = ()) -> None:
         check_stop(stop)
+        if not hasattr(tokenizer, "stream"):
+            raise wrong("tokenizer", "a tokenizer", tokenizer)
         self.stop = tuple(stop)
         self.stopped = False  # a stop string has come: nothing follows
         self._stream = tokenizer.stream(after=after)
@@ -51,6 +55,7 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
 
 
-def check_stop(stop: Sequence[str]) -> None:
-    if isinstance(stop, str) or not all(isinstance(s, str) and s for s in stop):
-        raise ValueError(f"stop strings must be a list of texts that are not empty, got {stop!r}")
+def check_stop(stop: Sequence[str], name: str = "stop") -> None:
+    """ValueError unless they are a list of strings, none of them empty."""
+    if not isinstance(stop, (list, tuple)) or not all(isinstance(s, str) and s for s in stop):
+        raise wrong(name, "a list of strings that are not empty", stop)

@@ -1,8 +1,9 @@
 """The key/value cache of a decoder: what earlier calls computed, so that a new token costs one token's work.
 
 A cache is a value over preallocated buffers.  A call consumes the one it is given (it writes its keys and values behind the old
-ones) and the caller goes on with the returned one.  Whoever uses the old one again overwrites what came after it, and with it
-what the backward of that call would need.
+ones) and the caller goes on with the returned one.  The buffers count their calls, so that a cache that was consumed before is
+refused, and a backward whose keys and values were overwritten since.  To go back, `cut` the last cache; to go on in two ways,
+`take` a copy.
 """
 
 from __future__ import annotations
@@ -12,22 +13,37 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import array_module
+from ..arguments import MOST, check_whole, wrong
+from ..backend import array_module, is_host
+
+
+@dataclasses.dataclass
+class History:
+    """What was done with some buffers, known to all caches over them."""
+
+    calls: int = 0  # that have consumed a cache
+    filled: int = 0  # places
+    rewinds: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # (call, place): overwritten from there on
 
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """layers: for each layer {"k" (B, K, C, E), "v" (B, K, C, E)}, of which the first `length` places are filled."""
+    """layers: for each layer {"k" (B, K, C, E), "v" (B, K, C, E)}, of which the first `length` places are filled.
+
+    history: of these buffers; call: the number of the call that returned this cache, 0 for a new one.
+    """
 
     layers: list[dict[str, Any]]
     length: int = 0
+    history: History = dataclasses.field(default_factory=History, compare=False, repr=False)
+    call: int = dataclasses.field(default=0, compare=False)
 
     @classmethod
     def empty(cls, *, layers: int, batch: int, kv_heads: int, capacity: int, width: int, dtype: Any, xp: Any = np) -> Cache:
         """Buffers for `capacity` places, with nothing in them."""
-        if min(layers, batch, kv_heads, capacity, width) < 1:
-            raise ValueError(f"cache: expected positive sizes, got {layers} layers, {batch} samples, {kv_heads} key/value heads, "
-                             f"{capacity} places, width {width}")  # fmt: skip
+        sizes = {"layers": layers, "batch": batch, "kv_heads": kv_heads, "capacity": capacity, "width": width}
+        for name, size in sizes.items():
+            check_whole(f"cache: {name}", size, 1, MOST)
         shape = (batch, kv_heads, capacity, width)
         buffers = [{name: xp.zeros(shape, dtype=dtype) for name in "kv"} for _ in range(layers)]
         return cls(buffers)
@@ -55,22 +71,55 @@ class Cache:
         _, K, _, E = self.layers[0]["k"].shape
         return {"layers": len(self.layers), "kv_heads": K, "width": E}
 
+    @property
+    def current(self) -> bool:
+        """Whether no call has consumed it."""
+        return self.call == self.history.calls
+
+    def check_current(self) -> None:
+        """ValueError where a call has consumed it, so that what follows it in the buffers belongs to another one."""
+        if not self.current:
+            raise ValueError("cache: it was consumed by an earlier call: go on with the cache that the last call returned, or go "
+                             "back with its cut(length); to go on in two ways, copy a cache with take(rows)")  # fmt: skip
+
+    def check_kept(self) -> None:
+        """ValueError where a later call has overwritten some of its places."""
+        if any(call > self.call and place < self.length for call, place in self.history.rewinds):
+            raise ValueError("backward: the keys and values of this call were overwritten by a later one, which began with its "
+                             "cache cut: call backward before that, or go on with a copy, take(rows)")  # fmt: skip
+
+    def begin(self) -> None:
+        """Before a call writes into the buffers."""
+        self.check_current()
+        if self.length < self.history.filled:
+            self.history.rewinds.append((self.call + 1, self.length))
+            self.history.filled = self.length
+
     def advanced(self, T: int) -> Cache:
-        """The cache after a call with T tokens, over the same buffers."""
-        return dataclasses.replace(self, length=self.length + T)
+        """The cache after a call with T tokens, over the same buffers; this one is consumed."""
+        self.check_current()
+        self.history.calls += 1
+        self.history.filled = max(self.history.filled, self.length + T)
+        return dataclasses.replace(self, length=self.length + T, call=self.history.calls)
 
     def cut(self, length: int) -> Cache:
         """Back to its first `length` places: what comes next is written over the others."""
-        if not 0 <= length <= self.length:
-            raise ValueError(f"cache: expected 0 <= length <= {self.length}, got {length}")
+        check_whole("cache: length", length, 0, self.length)
+        self.check_current()
         return dataclasses.replace(self, length=length)
 
     def take(self, rows: Any) -> Cache:
         """A copy with the given samples (integers, on the buffers' device): one of them several times, or fewer of them."""
-        return dataclasses.replace(self, layers=[{n: a[rows] for n, a in layer.items()} for layer in self.layers])
+        self.check_current()
+        right = getattr(rows, "ndim", None) == 1 and rows.dtype.kind in "iu"
+        if not right or (is_host(rows) and rows.size and not (0 <= rows.min() and rows.max() < self.batch)):
+            raise wrong("cache: rows", f"an array (N,) of integers from 0 to {self.batch - 1}", rows)
+        return Cache([{n: a[rows] for n, a in layer.items()} for layer in self.layers], self.length, History(filled=self.length))
 
     def grown(self, capacity: int) -> Cache:
         """A copy with room for `capacity` places (itself where it has that many)."""
+        check_whole("cache: capacity", capacity, 1, MOST)
+        self.check_current()
         if capacity <= self.capacity:
             return self
         xp = array_module(self.layers[0]["k"])

@@ -17,7 +17,7 @@ FAMILIES = {"albert": "albert", "bert": "bert", "camembert": "camembert", "deber
 
 def family(model_type: str) -> ModuleType:
     """The module of a family by its hub name; ValueError naming the families there are."""
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(f"unknown model_type {shown(model_type)}; tinyplm has {', '.join(sorted(FAMILIES))}")
     return importlib.import_module(f"{__name__}.{FAMILIES[model_type]}")
 
@@ -44,7 +44,7 @@ def architectures(family: ModuleType) -> dict[str, str]:
 def check_task(family: ModuleType, task: str | None) -> str:
     """The task, by default the family's first; ValueError for one that the family has not."""
     names = list(architectures(family))
-    if task is not None and task not in names:
+    if task is not None and not (isinstance(task, str) and task in names):
         raise ValueError(f"unknown task {shown(task)}; {family.Config.MODEL_TYPE} has {', '.join(names)}")
     return names[0] if task is None else task
 

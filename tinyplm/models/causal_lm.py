@@ -10,6 +10,7 @@ from ..layers.embedding import embedding
 from ..layers.linear import linear
 from ..losses.cross_entropy import vocabulary_cross_entropy
 from ..losses.log_probs import vocabulary_log_probs
+from .checks import check_scale, gradient_check
 
 
 def output_matrix(params: Tree, *, config):
@@ -28,19 +29,21 @@ def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, gra
     backward(doutputs) takes gradients of either or both and gives (dparams, dinputs_embeds); None without grad.  With
     on_gradient (see core.stack), dparams has None for each layer, whose gradient went to the callback.
     """
-    hidden, body_back = family.body(params["body"], inputs_embeds, config=config, grad=grad, cache=cache, **inputs)
+    hidden, after, body_back = _cached_body(family, params, inputs_embeds, config=config, grad=grad, cache=cache, **inputs)
     W, W_back = family.output_matrix(params, config=config)
     logits, head_back = linear(hidden, W)
     outputs = {"logits": logits, "hidden": hidden}
+    if grad:
+        check, finish = gradient_check(outputs), _finish(params, inputs)
     if cache is not None:
-        outputs["cache"] = cache.advanced(hidden.shape[1])
+        outputs["cache"] = after
     if not grad:
         return outputs, None
-    finish = _finish(params, inputs)
 
     def backward(doutputs):
-        if unknown := set(doutputs) - {"logits", "hidden"}:
-            raise ValueError(f"backward: unknown outputs {sorted(unknown)}; expected some of ['hidden', 'logits']")
+        check(doutputs)
+        if after is not None:
+            after.check_kept()
         dhidden, dhead = doutputs.get("hidden"), None
         if doutputs.get("logits") is not None:
             dh, dW, _ = head_back(doutputs["logits"])
@@ -58,9 +61,17 @@ def last_logits(family: ModuleType, params: Tree, inputs_embeds=None, *, config,
 
     -> (logits, the next cache or None).
     """
-    hidden, _ = family.body(params["body"], inputs_embeds, config=config, grad=False, cache=cache, **inputs)
+    hidden, after, _ = _cached_body(family, params, inputs_embeds, config=config, grad=False, cache=cache, **inputs)
     W, _ = family.output_matrix(params, config=config)
-    return linear(hidden[:, -1], W)[0], None if cache is None else cache.advanced(hidden.shape[1])
+    return linear(hidden[:, -1], W)[0], after
+
+
+def _cached_body(family: ModuleType, params: Tree, inputs_embeds, *, cache, **inputs):
+    """(hidden, the next cache or None, backward) of a family's body; the cache given is consumed."""
+    if cache is not None:
+        cache.begin()
+    hidden, backward = family.body(params["body"], inputs_embeds, cache=cache, **inputs)
+    return hidden, None if cache is None else cache.advanced(hidden.shape[1]), backward
 
 
 def loss(family: ModuleType, params: Tree, *, config, targets, weights=None, total=None, smoothing=0.0, chunk=1024,
@@ -78,6 +89,7 @@ def loss(family: ModuleType, params: Tree, *, config, targets, weights=None, tot
     finish = _finish(params, inputs)
 
     def backward(dloss):
+        check_scale(dloss)
         dhidden, dW, _ = loss_back(dloss)
         dbody, _ = body_back(dhidden)
         return finish(add(W_back(dW), {"body": dbody}))
@@ -126,9 +138,10 @@ def token_outputs(family: ModuleType, params: Tree, inputs_embeds=None, *, confi
     outputs["hidden"] = hidden
     if not grad:
         return outputs, None
-    finish = _finish(params, inputs)
+    check, finish = gradient_check(outputs), _finish(params, inputs)
 
     def backward(doutputs):
+        check(doutputs)
         dhidden, dW, _ = head_back(doutputs)
         dbody, dinputs_embeds = body_back(add(dhidden, doutputs.get("hidden")))
         return finish(add(W_back(dW), {"body": dbody})), dinputs_embeds

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
-from .. import random
-from ..backend import array_module, is_host
+from ..arguments import MOST, check_whole, known_arguments, wrong
+from ..backend import array_module, check_memory
 from ..layers.attention import join_projections
 from ..layers.cache import Cache
-from ..layers.embedding import check_ids
-from . import causal_lm
-from .model import Model, as_array
+from . import causal_lm, checks
+from .model import Model
 
 
 class CausalModel(Model):
@@ -42,6 +42,7 @@ class CausalModel(Model):
         ids = {i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None}
         return {i for i in ids if 0 <= i < self.config.vocab_size}
 
+    @known_arguments
     def __call__(self, input_ids=None, *, inputs_embeds=None, attention_mask=None, position_ids=None, grad=True,
                  key: int | None = None, cache: Cache | None = None, **stacking):  # fmt: skip
         """outputs {"logits" (B, T, V), "hidden" (B, T, D)} and backward.
@@ -56,28 +57,30 @@ class CausalModel(Model):
         backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) when those were given.
         ValueError for wrong shapes, ids out of range, a sequence longer than the context or the cache.
         """
+        checks.check_options("model", {"grad": grad, **stacking}, *self.INPUTS, "cache", "key", "grad", *checks.STACKING)
         inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache)
         embeds = inputs.pop("inputs_embeds")
-        if key is not None:
-            first = inputs["input_ids"] if embeds is None else embeds
-            key = random.sample_keys(key, array_module(first).arange(first.shape[0]))
+        key = checks.sample_keys(key, inputs["input_ids"] if embeds is None else embeds)
         outputs, back = causal_lm.forward(self.family, self.params, embeds, config=self.config, grad=grad, key=key,
                                           **inputs, **stacking)  # fmt: skip
         if embeds is None and grad:
             return outputs, lambda doutputs: back(doutputs)[0]
         return outputs, back
 
+    @known_arguments
     def loss(self, *, targets, total=None, **options):
-        """causal_lm.loss of {"logits": targets (B, T)}, divided by total["logits"]."""
-        return causal_lm.loss(self.family, self.params, config=self.config, targets=targets["logits"],
-                              total=None if total is None else total["logits"], **self.checked(options))  # fmt: skip
+        """causal_lm.loss of {"logits": targets (B, T)}, divided by total["logits"]; inputs as in a call."""
+        options = self._checked_loss("loss", targets, total, options, "weights", "smoothing", "chunk")
+        if options.get("weights") is not None:
+            options |= self._moved({"weights": checks.as_array("weights", options["weights"], "an array of numbers", "fiu")})
+        return causal_lm.loss(self.family, self.params, config=self.config, **options | _logits(options))
 
     def loss_in_parts(self, give, *, targets, total=None, **options):
         """causal_lm.loss_in_parts, in the same way."""
-        return causal_lm.loss_in_parts(self.family, self.params, give, config=self.config, targets=targets["logits"],
-                                       total=None if total is None else total["logits"],
-                                       **self.checked(options))  # fmt: skip
+        options = {"targets": targets, "total": total, **self.checked(options)}
+        return causal_lm.loss_in_parts(self.family, self.params, give, config=self.config, **options | _logits(options))
 
+    @known_arguments
     def token_outputs(self, input_ids, *, targets, key: int | None = None, **options):
         """{"log_probs", "hidden", "entropy"} and backward(doutputs) -> dparams, of causal_lm.token_outputs.
 
@@ -85,11 +88,11 @@ class CausalModel(Model):
         temperature, entropy, chunk, grad.
         """
         names = ("attention_mask", "position_ids")
+        checks.check_options("token_outputs", options, *names, "temperature", "entropy", "chunk", "grad", *checks.STACKING)
         inputs = self.inputs(input_ids, **{name: options.pop(name) for name in names if name in options})
         del inputs["inputs_embeds"]
-        if key is not None:
-            key = random.sample_keys(key, array_module(inputs["input_ids"]).arange(len(inputs["input_ids"])))
-        targets = self._moved({"targets": as_array(targets)})["targets"]
+        key = checks.sample_keys(key, inputs["input_ids"])
+        targets = self._moved({"targets": checks.ids("targets", targets)})["targets"]
         outputs, back = causal_lm.token_outputs(self.family, self.params, config=self.config, targets=targets, key=key,
                                                 **inputs, **options)  # fmt: skip
         return outputs, None if back is None else lambda doutputs: back(doutputs)[0]
@@ -103,6 +106,7 @@ class CausalModel(Model):
         """For how many places the head is computed: all."""
         return targets["logits"].size
 
+    @known_arguments
     def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
         """A cache on the model's device for `batch` sequences of up to `capacity` tokens.
 
@@ -110,14 +114,20 @@ class CausalModel(Model):
         """
         longest = self.config.cache_context
         capacity = longest if capacity is None else capacity
-        if not isinstance(capacity, int) or not 0 < capacity <= longest:
-            raise ValueError(f"a cache for {capacity} tokens: expected 1 to {longest}, the longest sequence that can be cached")
+        check_whole("batch", batch, 1, MOST)
+        check_whole("capacity", capacity, 1, longest)
+        if self.device == "cpu":
+            numbers = 2 * batch * capacity * math.prod(self.config.cache_sizes.values())
+            check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
         xp = array_module(self.params["body"]["tokens"])
         return Cache.empty(batch=batch, capacity=capacity, dtype=self.dtype, xp=xp, **self.config.cache_sizes)
 
+    @known_arguments
     def inputs(self, input_ids=None, inputs_embeds=None, attention_mask=None, position_ids=None,
                cache: Cache | None = None) -> dict[str, Any]:  # fmt: skip
         """The inputs checked, and moved to the model's device."""
+        if not (cache is None or isinstance(cache, Cache)):
+            raise wrong("cache", "None or a cache of empty_cache or of an earlier call's outputs", cache)
         input_ids, inputs_embeds = self._ids_or_embeds(input_ids, inputs_embeds)
         B, T = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         S = T if cache is None else cache.length + T
@@ -126,19 +136,19 @@ class CausalModel(Model):
         if cache is not None:
             self._check_cache(cache, B, S)
         if attention_mask is not None:
-            attention_mask = as_array(attention_mask)
+            attention_mask = checks.zeros_and_ones("attention_mask", attention_mask)
             self._check_mask(attention_mask, B, T, S)
         if position_ids is not None:
-            position_ids = as_array(position_ids)
+            position_ids = checks.ids("position_ids", position_ids)
             if position_ids.shape not in ((T,), (B, T)):
                 raise ValueError(f"position_ids: expected shape {(T,)} or {(B, T)}, got {position_ids.shape}")
-            if is_host(position_ids):
-                check_ids(position_ids, self.config.context if cache is None else self.config.cache_context, "position id")
+            checks.check_range("position_ids", position_ids, self.config.context if cache is None else self.config.cache_context)
         moved = self._moved({"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask,
                              "position_ids": position_ids})  # fmt: skip
         return moved if cache is None else {**moved, "cache": cache}
 
     def _check_cache(self, cache: Cache, B: int, S: int) -> None:
+        cache.check_current()
         if cache.batch != B or S > cache.capacity:
             raise ValueError(f"the cache is for {cache.batch} samples of up to {cache.capacity} tokens, got {B} of {S}")
         if S > (longest := self.config.cache_context):
@@ -157,3 +167,12 @@ class CausalModel(Model):
             raise ValueError(f"attention_mask: of 4 dimensions it must be boolean, True = may attend, got dtype {mask.dtype}")
         if mask.shape[0] not in (1, B) or mask.shape[1] not in (1, H) or mask.shape[2:] != (T, S):
             raise ValueError(f"attention_mask: expected shape ({B} or 1, {H} or 1, {T}, {S}), got {mask.shape}")
+
+
+def _logits(options: dict[str, Any]) -> dict[str, Any]:
+    """The targets and the total of the one output that a decoder's loss has."""
+    targets, total = options["targets"], options["total"]
+    if targets.keys() != {"logits"} or not (total is None or "logits" in total):
+        raise wrong("targets" if targets.keys() != {"logits"} else "total", "a dict with logits alone",
+                    list(targets if targets.keys() != {"logits"} else total))  # fmt: skip
+    return {"targets": targets["logits"], "total": None if total is None else total["logits"]}

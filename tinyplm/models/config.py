@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterable
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
-from ..arguments import is_number, shown
+from ..arguments import is_number, listed, shown, wrong
 
 # The largest integer that a field may be, by its name; the first that fits.  What is larger can be no model, and would take
 # minutes, or all memory, until that is found.
@@ -154,9 +154,9 @@ PROBLEMS = ("regression", "single_label_classification", "multi_label_classifica
 
 def labels(names: Iterable[str]) -> dict[str, dict]:
     """The fields id2label and label2id for these names: create("bert", task=..., **labels(["bad", "good"]))."""
-    names = list(names)
-    if len(set(names)) != len(names) or not names:
-        raise ValueError(f"labels: expected different names, at least one, got {names}")
+    names = listed("labels", names, "a list of strings")
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names) or not names:
+        raise wrong("labels", "different strings, at least one", names)
     return {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {name: i for i, name in enumerate(names)}}
 
 

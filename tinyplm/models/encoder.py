@@ -10,9 +10,8 @@ from ..backend import array_module
 from ..core import Rows, Tree, add, complete
 from ..layers.embedding import embedding
 from ..random import fold, generator
+from .checks import STACKING, check_scale, gradient_check
 from .encoder_heads import outputs_of, task_loss, vocabulary_logits
-
-STACKING = ("checkpointing", "frozen", "once", "on_gradient")
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Any, key: int) -> Any:
@@ -43,11 +42,10 @@ def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, tas
         outputs["logits"], logits_back = vocabulary_logits(family.TASKS[task].language_model, params, hidden, config)
     if not grad:
         return outputs, None
-    finish = _finish(params, inputs)
+    check, finish = gradient_check(outputs), _finish(params, inputs)
 
     def backward(doutputs):
-        if unknown := set(doutputs) - set(outputs):
-            raise ValueError(f"backward: unknown outputs {sorted(unknown)}; expected some of {sorted(outputs)}")
+        check(doutputs)
         doutputs = {name: d for name, d in doutputs.items() if d is not None}
         dhidden, dparams = doutputs.pop("hidden", None), None
         if family.TASKS[task].language_model is not None and "logits" in doutputs:
@@ -83,6 +81,7 @@ def loss(family: ModuleType, params: Tree, *, config, task, targets: dict[str, A
     finish = _finish(params, inputs)
 
     def backward(dloss):
+        check_scale(dloss)
         dparams, dhidden = head_back(dloss)
         dbody, _ = body_back(dhidden)
         return finish(add(dparams, {"body": dbody}))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import random
-from ..backend import array_module, is_host
-from ..layers.embedding import check_ids
-from . import encoder
+from ..arguments import known_arguments, wrong
+from . import checks, encoder
 from .encoder_heads import IGNORED
-from .model import Model, as_array
+from .model import Model
+
+FLOAT_MASKS = ("perm_mask", "input_mask", "target_mapping")  # floats in XLNet's released code, so that 0.0 and 1.0 are taken
 
 
 class EncoderModel(Model):
@@ -17,6 +17,7 @@ class EncoderModel(Model):
 
     INPUTS = (*Model.INPUTS, "token_type_ids")
 
+    @known_arguments
     def __call__(self, input_ids=None, *, inputs_embeds=None, attention_mask=None, token_type_ids=None, position_ids=None,
                  grad=True, key: int | None = None, **others):  # fmt: skip
         """outputs {"hidden" (B, T, D), and those of the task} and backward.
@@ -30,12 +31,11 @@ class EncoderModel(Model):
         backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) when those were given.
         ValueError for wrong shapes, ids out of range, a sequence longer than the positions, an input that the family has not.
         """
+        checks.check_options("model", {"grad": grad}, "grad")
         inputs = self.inputs(input_ids, inputs_embeds, attention_mask=attention_mask, token_type_ids=token_type_ids,
                              position_ids=position_ids, **others)  # fmt: skip
         embeds = inputs.pop("inputs_embeds")
-        if key is not None:
-            first = inputs["input_ids"] if embeds is None else embeds
-            key = random.sample_keys(key, array_module(first).arange(first.shape[0]))
+        key = checks.sample_keys(key, inputs["input_ids"] if embeds is None else embeds)
         outputs, back = encoder.forward(self.family, self.params, embeds, config=self.config, task=self.task, grad=grad, key=key,
                                         **inputs)  # fmt: skip
         if embeds is None and grad:
@@ -46,9 +46,11 @@ class EncoderModel(Model):
         """The outputs without gradients, of inputs that were checked before."""
         return encoder.forward(self.family, self.params, config=self.config, task=self.task, grad=False, **inputs)[0]
 
-    def loss(self, **options):
-        """encoder.loss of this model's task."""
-        return encoder.loss(self.family, self.params, config=self.config, task=self.task, **self.checked(options))
+    @known_arguments
+    def loss(self, *, targets, total=None, **options):
+        """encoder.loss of this model's task; inputs as in a call."""
+        options = self._checked_loss("loss", targets, total, options, "smoothing")
+        return encoder.loss(self.family, self.params, config=self.config, task=self.task, **options)
 
     def loss_in_parts(self, give, **options):
         """encoder.loss_in_parts of this model's task."""
@@ -69,44 +71,55 @@ class EncoderModel(Model):
         if context is not None and T > context:
             raise ValueError(f"a sequence of {T} tokens is longer than the context of {context}")
         known = {"attention_mask", *self.family.INPUTS, *(["position_ids"] if "positions" in self.params["body"] else [])}
-        arrays = {}
+        stacking = {name: values for name, values in others.items() if name in checks.STACKING}
+        checks.check_options("model", stacking, *checks.STACKING)
+        arrays: dict[str, Any] = {}
         for name, values in others.items():
-            if name in encoder.STACKING:
+            if name in stacking:
                 arrays[name] = values
             elif values is not None:
                 if name not in known:
                     raise ValueError(f"{self.config.MODEL_TYPE} has no {name}; expected some of {', '.join(sorted(known))}")
-                arrays[name] = self._checked(name, as_array(values), B, T)
+                arrays[name] = self._checked(name, values, B, T)
         return self._moved({"input_ids": input_ids, "inputs_embeds": inputs_embeds, **arrays})
 
-    def _checked(self, name: str, a: Any, B: int, T: int) -> Any:
+    def _checked(self, name: str, values: Any, B: int, T: int) -> Any:
         """A mask, or numbers of positions or token types; what has a shape of its own is left to the family's body."""
+        if name == "mems":
+            a = checks.as_array(name, values, "an array of floating-point numbers", "f")
+        elif name in ("attention_mask", *FLOAT_MASKS):
+            a = checks.zeros_and_ones(name, values, floats=name in FLOAT_MASKS)
+        else:
+            a = checks.ids(name, values)
         if name in getattr(self.family, "OWN_SHAPES", ()):
+            if a.ndim < 2:
+                raise wrong(name, f"an array with {B} samples on its first axis", values)
             return a
         expected = ((T,), (B, T)) if name == "position_ids" else ((B, T),)
         if a.shape not in expected:
             raise ValueError(f"{name}: expected shape {' or '.join(map(str, expected))}, got {a.shape}")
         table = self.params["body"].get({"position_ids": "positions", "token_type_ids": "segments"}.get(name))
-        if table is not None and is_host(a):
-            check_ids(a, table.shape[0], name.removesuffix("_ids").replace("_", " ") + " id")
+        if table is not None:
+            checks.check_range(name, a, table.shape[0])
         return a
 
     def _choices(self, input_ids: Any, inputs_embeds: Any, **others: Any) -> dict[str, Any]:
         """Those of a multiple choice: each choice is checked as a sample of its own."""
         if inputs_embeds is not None:
             raise ValueError("multiple_choice: expected input_ids, not inputs_embeds")
-        input_ids = as_array(input_ids)
+        input_ids = checks.ids("input_ids", input_ids)
         if input_ids.ndim != 3 or 0 in input_ids.shape:
             raise ValueError(f"input_ids: expected shape (B, choices, T) with all of them >= 1, got {input_ids.shape}")
         B, choices, T = input_ids.shape
         flat = {"input_ids": input_ids}
         for name, values in others.items():
-            if values is None or name in encoder.STACKING:
+            if values is None or name in checks.STACKING:
                 continue
-            flat[name] = as_array(values)
+            flat[name] = checks.as_array(name, values, "an array of integers", "biuf")
             if flat[name].shape != input_ids.shape:
                 raise ValueError(f"{name}: expected shape {input_ids.shape}, got {flat[name].shape}")
         one = EncoderModel(self.family, self.config, self.params, task="body", device=self.device)
         checked = one.inputs(**{name: a.reshape(B * choices, T) for name, a in flat.items()})
-        stacking = {name: values for name, values in others.items() if name in encoder.STACKING}
+        stacking = {name: values for name, values in others.items() if name in checks.STACKING}
+        checks.check_options("model", stacking, *checks.STACKING)
         return {name: None if a is None else a.reshape(B, choices, T) for name, a in checked.items()} | stacking

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import importlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..backend import array_module, is_host, to_device
+from ..arguments import wrong
+from ..backend import is_host, to_device
 from ..core import Tree, flatten, tree_map
-from ..layers.embedding import check_ids
+from . import checks
+
+DTYPES = ("float32", "float64", "float16")  # of parameters
 
 
 class Model:
@@ -57,12 +62,20 @@ class Model:
         """How many numbers the model has; a tied table counts once, also where it is stored twice (`copied`)."""
         return sum(a.size for path, a in flatten(self.params).items() if path not in self.copied)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which cannot hold a module: its name."""
+        return {**self.__dict__, "family": self.family.__name__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, family=importlib.import_module(state["family"]))
+
     def to(self, device: str) -> Model:
-        """The same model with its arrays on another device."""
+        """The same model with its arrays on another device.  ValueError for one that there is not here."""
         return self._with(params=to_device(self.params, device), buffers=to_device(self.buffers, device), device=device)
 
     def astype(self, dtype: Any) -> Model:
-        """The same model with parameters of another dtype ("float32", "float64", ...); saved in that dtype as well."""
+        """The same model with parameters of dtype "float32", "float64" or "float16"; saved in that dtype as well."""
+        dtype = check_dtype(dtype)
         return self._with(params=tree_map(lambda a: a.astype(dtype), self.params), file_dtypes={})
 
     def _with(self, **changes: Any) -> Model:
@@ -81,30 +94,39 @@ class Model:
             raise ValueError(f"text needs a tokenizer, and the model has none: {self.no_tokenizer}")
         return self.tokenizer
 
-    def checked(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The keywords of a loss or of outputs in parts, after the checks of `inputs` on those that are inputs of the model."""
-        names = {*self.INPUTS, *getattr(self.family, "INPUTS", ())} & options.keys()
-        inputs = self.inputs(**{name: options[name] for name in names})
-        return {**options, **{name: inputs[name] for name in names}}
-
     def _ids_or_embeds(self, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Any]:
         """One of the two, checked, as arrays of any device."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("expected either input_ids or inputs_embeds, and not both")
         if inputs_embeds is not None:
-            inputs_embeds = as_array(inputs_embeds)
+            inputs_embeds = checks.as_array("inputs_embeds", inputs_embeds, "real numbers", "fiu")
             D = self.params["body"]["tokens"].shape[1]
             if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != D or 0 in inputs_embeds.shape:
                 raise ValueError(f"inputs_embeds: expected shape (B, T, {D}) with B, T >= 1, got {inputs_embeds.shape}")
-            if inputs_embeds.dtype.kind not in "fiu":
-                raise ValueError(f"inputs_embeds must be real numbers, got dtype {inputs_embeds.dtype}")
             return None, inputs_embeds.astype(self.dtype, copy=False)
-        input_ids = as_array(input_ids)
+        input_ids = checks.ids("input_ids", input_ids)
         if input_ids.ndim != 2 or 0 in input_ids.shape:
             raise ValueError(f"input_ids: expected shape (B, T) with B, T >= 1, got {input_ids.shape}")
-        if is_host(input_ids):
-            check_ids(input_ids, self.config.vocab_size)
+        checks.check_range("input_ids", input_ids, self.config.vocab_size)
         return input_ids, None
+
+    def checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The keywords of a loss or of outputs in parts, after the checks of `inputs` on those that are inputs of the model."""
+        names = {*self.INPUTS, *getattr(self.family, "INPUTS", ())} & options.keys()
+        inputs = self.inputs(**{name: options[name] for name in names})
+        return {**options, **{name: inputs.get(name) for name in names}}
+
+    def _checked_loss(self, where: str, targets: Any, total: Any, options: Mapping[str, Any], *known: str) -> dict[str, Any]:
+        """All keywords of a loss, on the model's device; `known` are those that are neither inputs nor of the stack."""
+        names = (*self.INPUTS, *getattr(self.family, "INPUTS", ()), *checks.STACKING, "key", "grad", *known)
+        checks.check_options(where, options, *dict.fromkeys(names))
+        checks.check_total(total)
+        targets = self._moved(checks.checked_targets(targets))
+        options = self.checked(options)
+        if "key" in options:
+            embeds = options.get("inputs_embeds")
+            options["key"] = checks.sample_keys(options["key"], options["input_ids"] if embeds is None else embeds)
+        return {**options, "targets": targets, "total": total}
 
     def _moved(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Arrays of the host moved to the model's device."""
@@ -113,10 +135,18 @@ class Model:
         return {name: to_device(a, self.device) if a is not None and is_host(a) else a for name, a in inputs.items()}
 
 
-def as_array(values: Any) -> Any:
-    """Lists become host arrays; arrays of any device pass."""
+def check_dtype(dtype: Any) -> str:
+    """The name of a dtype that parameters may have."""
     try:
-        array_module(values)
-        return values
-    except TypeError:
-        return np.asarray(values)
+        name = "" if dtype is None else np.dtype(dtype).name
+    except Exception:  # NumPy has several errors for what is no dtype
+        name = ""
+    if name not in DTYPES:
+        raise wrong("dtype", f"one of {', '.join(DTYPES)}", dtype)
+    return name
+
+
+def check_model(name: str, value: Any) -> None:
+    """ValueError unless it is a model."""
+    if not isinstance(value, Model):
+        raise wrong(name, "a model, as tinyplm.load or tinyplm.create gives it", value)

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-from .. import random
+from ..arguments import known_arguments, wrong
 from ..backend import array_module
 from ..core import Rows, Tree, add, complete
 from ..layers.embedding import embedding
 from ..layers.linear import linear
 from ..layers.pooling import last_pooling
 from ..losses.cross_entropy import vocabulary_cross_entropy
+from . import checks
 from .causal_model import CausalModel
 from .encoder_heads import IGNORED
 from .tasks import loss_of
@@ -43,8 +44,10 @@ def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, att
     outputs = {"logits": logits, "hidden": hidden}
     if not grad:
         return outputs, None
+    check = checks.gradient_check(outputs)
 
     def backward(doutputs):
+        check(doutputs)
         dhidden, dhead = doutputs.get("hidden"), None
         if doutputs.get("logits") is not None:
             dW, dh = head_back(doutputs["logits"])
@@ -90,17 +93,17 @@ class ScoreModel(CausalModel):
     def empty_cache(self, batch: int, capacity: int | None = None):
         self.check_causal()
 
+    @known_arguments
     def __call__(self, input_ids=None, *, inputs_embeds=None, attention_mask=None, position_ids=None, grad=True,
                  key: int | None = None, **stacking):  # fmt: skip
         """outputs {"logits" (B, labels), "hidden" (B, T, D)} and backward, as for CausalModel.
 
         attention_mask (B, T) of 0/1, 1 = a real token; the score is that of the last one of each row.
         """
+        checks.check_options("model", {"grad": grad, **stacking}, *self.INPUTS, "key", "grad", *checks.STACKING)
         inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids)
         embeds = inputs.pop("inputs_embeds")
-        if key is not None:
-            first = inputs["input_ids"] if embeds is None else embeds
-            key = random.sample_keys(key, array_module(first).arange(first.shape[0]))
+        key = checks.sample_keys(key, inputs["input_ids"] if embeds is None else embeds)
         outputs, back = forward(self.family, self.params, embeds, config=self.config, grad=grad, key=key, **inputs, **stacking)
         if embeds is None and grad:
             return outputs, lambda doutputs: back(doutputs)[0]
@@ -118,16 +121,24 @@ class ScoreModel(CausalModel):
         """outputs_in_parts of this model."""
         return outputs_in_parts(self.family, self.params, give, config=self.config, **self.checked(options))
 
+    @known_arguments
     def loss(self, *, targets, total=None, smoothing=0.0, auxiliary=0.0, grad=True, **inputs):
         """The loss of {"logits": labels (B,), rows (B, labels), or numbers (B, 1)}, divided by total["logits"]; see tasks.
 
         auxiliary: the weight of a language model's loss beside it, of targets["language_model"] (B, T) (Radford et al. 2018,
         eq. 5; see losses.auxiliary).  Its head is the embedding table, so that the family must be a tied one.
         """
-        outputs, back = forward(self.family, self.params, config=self.config, grad=grad, **self.checked(inputs))
+        options = {"smoothing": smoothing, "auxiliary": auxiliary, "grad": grad, **inputs}
+        checked = self._checked_loss("loss", targets, total, options, "smoothing", "auxiliary")
+        targets = checked.pop("targets")
+        if targets.keys() != (expected := {"logits", "language_model"} if auxiliary else {"logits"}):
+            raise wrong("targets", f"a dict with {' and '.join(sorted(expected))}", list(targets))
+        inputs = {name: value for name, value in checked.items() if name in inputs}
+        outputs, back = forward(self.family, self.params, config=self.config, grad=grad, **inputs)
         value, loss_back = self._losses(outputs, targets, total, smoothing, auxiliary, grad=grad)
 
         def backward(dloss):
+            checks.check_scale(dloss)
             doutputs, dtable = loss_back(dloss)
             return add(back(doutputs)[0], dtable)
 
