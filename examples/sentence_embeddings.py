@@ -12,13 +12,11 @@ rest of it?
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib.util
 import math
 import random
 import re
-import signal
 import sys
 import time
 from collections import Counter, defaultdict
@@ -26,13 +24,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from common import Parser, start, usable, whole
 
 from tinyplm.backend import keep_freed_memory
 from tinyplm.core import flatten
 from tinyplm.data.corpus import documentation
 from tinyplm.sentence_encoder import SentenceEncoder, nearest
 from tinyplm.tensor_files import read_safetensors, write_safetensors
+from tinyplm.training.log import Progress
 
 QUERIES = [
     "run another program and read what it prints",
@@ -142,10 +141,10 @@ def embed(encoder: SentenceEncoder, texts: list[str], folder: Path, what: str) -
             return vectors
         except (ValueError, KeyError) as error:
             print(f"{what}: computed again: {error}", file=sys.stderr)
-    start = time.perf_counter()
-    with tqdm(total=len(texts), desc=what, unit="text", dynamic_ncols=True) as bar:
-        vectors = encoder.encode(texts, progress=bar.update)
-    seconds = time.perf_counter() - start
+    begin, progress = time.perf_counter(), Progress(len(texts), 0, unit="text")
+    vectors = encoder.encode(texts, progress=lambda count: progress.update(count, {"of": what}))
+    progress.close()
+    seconds = time.perf_counter() - begin
     tokens = sum(map(len, encoder.tokens(texts)))
     print(f"{what}: {len(texts)} texts, {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens a second")
     write_safetensors(path, {"vectors": vectors})
@@ -202,24 +201,23 @@ def installed() -> Path:
     return Path(spec.submodule_search_locations[0], "model")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("queries", nargs="*", metavar="QUERY", help="what to look for (default: a few)")
-    parser.add_argument("--model", metavar="FOLDER", help="in sentence-transformers' layout (default: the installed MiniLM)")
-    parser.add_argument("--out", default="out/sentences", metavar="FOLDER", help="for the vectors (default: %(default)s)")
-    parser.add_argument("--top", type=int, default=3, help="passages shown for a query (default: %(default)s)")
-    parser.add_argument("--passages", type=int, metavar="N", help="search only in N of them, evenly spread (default: all)")
-    parser.add_argument("--evaluate", type=int, default=600, metavar="N",
-                        help="docstrings to measure both ways with, 0 for none (default: %(default)s)")  # fmt: skip
-    options = parser.parse_args()
-    for name, least in (("top", 1), ("passages", 1), ("evaluate", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name} must be at least {least}, got {value}")
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("queries", [], "What to look for.", nargs="*", metavar="QUERY", otherwise="a few questions")
+    parser.option("--model", None, "A folder in the layout of sentence-transformers.", metavar="FOLDER",
+                  otherwise="the installed MiniLM")  # fmt: skip
+    parser.option("--out", "out-sentences", "The folder for the vectors.", metavar="FOLDER")
+    parser.option("--top", 3, "The number of passages shown for a query.", whole(1))
+    parser.option("--passages", None, "Search only in N of the passages, evenly spread.", whole(1), otherwise="in all")
+    parser.option("--evaluate", 600, "The number of docstrings to measure both ways with; 0 for none.", whole())
+    return parser
 
-    keep_freed_memory()
+
+def main() -> None:
+    options = parser().options()
     encoder = SentenceEncoder.load(options.model or installed())
-    folder = Path(options.out)
+    folder = usable(options.out)
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     print(encoder)
     documents = sections()
@@ -241,10 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    start(main)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +77,7 @@ def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sa
 def base_model(*, steps: int, workers: int, layers: int = 4, width: int = 128, vocabulary: int = 600, context: int = 128,
                seed: int = 0, progress: bool = True) -> tuple[CausalModel, dict[str, np.ndarray]]:  # fmt: skip
     """(a LLaMA pretrained on the default corpus, its token arrays {"train", "validation"})."""
+    print(f"base       pretrain a LLaMA of {layers} layers of width {width} for {steps} steps")
     training, validation = split_documents(default_corpus(), 0.02, seed)
     tokenizer = Tokenizer.train(training[::8], vocabulary, SPECIAL)
     parts = {"train": training[::4], "validation": validation}
@@ -129,20 +129,3 @@ def exact_match(model: CausalModel, some: list[Sample], *, workers: int = 1) -> 
     """The share of samples that are answered with exactly the right text."""
     said = answers(model, prompts(model, some, seed=7), workers=workers)
     return float(np.mean([text.strip() == sample.answer for text, sample in zip(said, some)]))
-
-
-def draw(path: Path, panels: list[Callable], *, size: tuple[float, float] = (10, 4)) -> bool:
-    """A figure with a panel for each function of axes, written as a whole; False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    from tinyplm.files import replaced
-
-    figure = Figure(figsize=size, layout="constrained")
-    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
-        panel(axes)
-        axes.grid(alpha=0.3)
-    with replaced(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return True
