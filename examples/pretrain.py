@@ -18,7 +18,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from common import WORKERS, Parser, command, number, one_of, resumed, start, usable, whole
+from common import WORKERS, Parser, command, not_drawn, number, one_of, resumed, start, usable, whole
 
 import tinyplm
 from tinyplm.arguments import check_choice
@@ -150,7 +150,7 @@ def report(options: dict, out: Path, facts: dict) -> None:
         print(f"Sample {i + 1}:\n{textwrap.indent(sample.text, '    ')}\n")
     print(f"model      {folder} (the best step; transformers loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
-    print(f"loss plot  {out / 'loss.png' if drawn else 'not drawn, since matplotlib is not installed'}")
+    print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")
     print(f"sample     {command('generate.py', folder, '--prompt', 'Return the')}")
 
 

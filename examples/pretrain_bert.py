@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import WORKERS, Parser, command, number, one_of, resumed, start, usable, whole
+from common import WORKERS, Parser, command, not_drawn, number, one_of, resumed, start, usable, whole
 
 import tinyplm
 from tinyplm.core import map_shards
@@ -141,7 +141,7 @@ def report(options: dict, out: Path, documents: list, validation: FixedBatches) 
     drawn = plot(out / "log.jsonl", out / "loss.png")
     print(f"\nmodel      {folder} (the best step; transformers loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
-    print(f"loss plot  {out / 'loss.png' if drawn else 'not drawn, since matplotlib is not installed'}")
+    print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")
     print(f"fine-tune  {command('finetune_classifier.py', '--model', folder)}")
 
 

