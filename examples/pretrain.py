@@ -68,6 +68,8 @@ def prepare(options: dict, out: Path) -> dict:
     """Documents, tokenizer and token arrays, kept in `out`; returns what a resume needs to know of them."""
     begin = time.perf_counter()
     documents = deduplicate(read_texts(options["text"])) if options["text"] else default_corpus()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "run.json").unlink(missing_ok=True)  # of a run without checkpoints, whose data is replaced now
     training, validation = split_documents(documents, options["validation"], options["seed"])
     size = sum(len(d.encode()) for d in documents)
     print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them for validation only")
@@ -139,10 +141,10 @@ def report(options: dict, out: Path, facts: dict) -> None:
         )
     )
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
-    print(f"\nValidation, {count} tokens, in windows that overlap by half, so that each token is predicted from at least\n"
-          f"{context // 2} tokens before it (as far as there are any):\n\n{format_rows(rows)}\n\n"
-          f"During training, and in the plot, the windows stand side by side instead: a token is predicted from 0 to\n"
-          f"{context - 1} tokens before it.\n")  # fmt: skip
+    print(f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
+          f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the beginning).\n\n{format_rows(rows)}\n\n"
+          f"During training, and in the plot, the windows stand side by side: each token is\n"
+          f"predicted from the 0 to {context - 1} tokens before it.\n")  # fmt: skip
     end = model.tokenizer.eos_id  # ends a document, so it also begins one
     for i in range(options["samples"]):
         (sample,) = generate(model, [end], max_new_tokens=120, temperature=0.8, top_p=0.95, seed=options["seed"] + i,
@@ -163,8 +165,6 @@ def main() -> None:
     if facts is None:
         if started(out):
             raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "run.json").unlink(missing_ok=True)  # of a run without checkpoints, whose data is replaced now
         facts = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": facts})
     model = tinyplm.create(

@@ -51,6 +51,7 @@ SHOWN = (
 def prepare(options: dict, out: Path) -> Tokenizer:
     """The tokenizer, kept in `out`, trained on the texts that are trained on."""
     training, validation = texts(options)
+    out.mkdir(parents=True, exist_ok=True)
     size = sum(len(d.encode()) for d in (*training, *validation))
     count = len(training) + len(validation)
     print(f"corpus     {count} documents, {size / 1e6:.2f} MB; {len(validation)} of them for validation only")
@@ -162,7 +163,6 @@ def main() -> None:
     if not resume:
         if started(out):
             raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
-        out.mkdir(parents=True, exist_ok=True)
         tokenizer = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": {}})
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import os
+import re
+import struct
 import sys
 
 import pytest
@@ -39,15 +41,20 @@ def test_progress_that_is_redirected_is_some_plain_lines(capsys):
 @pytest.mark.parametrize("values", [{"loss": "3.332", "norm": "0.45", "tok/s": "35000", "lr": "1.5e-03"},
                                     {"reward": "0.823", "kl": "0.0123", "entropy": "0.512", "length": "5.12"}])  # fmt: skip
 def test_the_bar_has_room_in_80_columns(monkeypatch, values):
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("LINES", "24")
-    progress = log.Progress(2500, 0)
-    progress.update(1250, values)
-    progress.bar.refresh()
-    progress.close()
-    line = terminal.getvalue().split("\r")[-1].rstrip("\n")
-    bar = line.split("|")[1]
-    assert len(line) <= 80 and len(bar) >= 16 and ", ".join(f"{n}={v}" for n, v in [*values.items()][:3]) in line
+    pytest.importorskip("tqdm")
+    fcntl = pytest.importorskip("fcntl", reason="terminals are Unix's")
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, pytest.importorskip("termios").TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with os.fdopen(writer, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        progress = log.Progress(2500, 0)
+        progress.update(1250, values)
+        progress.bar.refresh()
+        progress.close()
+        shown = ""
+        while "50%" not in shown:  # a terminal may hand over what is written in parts
+            shown += os.read(reader, 10000).decode()
+    line = next(part for part in re.split(r"[\r\n]+", shown) if "50%" in part)
+    os.close(reader)
+    assert 70 <= len(line) <= 80 and len(line.split("|")[1]) >= 16
+    assert ", ".join(f"{name}={value}" for name, value in [*values.items()][:3]) in line
