@@ -142,8 +142,8 @@ def report(options: dict, out: Path, facts: dict) -> None:
     )
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
     print(f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
-          f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the beginning).\n\n{format_rows(rows)}\n\n"
-          f"During training, and in the plot, the windows stand side by side: each token is\n"
+          f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the beginning).\n\n"
+          f"{format_rows(rows)}\n\nDuring training, and in the plot, the windows stand side by side: each token is\n"
           f"predicted from the 0 to {context - 1} tokens before it.\n")  # fmt: skip
     end = model.tokenizer.eos_id  # ends a document, so it also begins one
     for i in range(options["samples"]):

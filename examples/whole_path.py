@@ -156,7 +156,7 @@ def main() -> None:
     print()
     save_plot(out / "path.png", *panels, size=(16, 3.6))
     print(f"models     {', '.join(str(out / name) for name, _ in rows)}")
-    print(f"talk       {command('chat.py', out / '4-grpo', '--template', 'chatml')}")
+    print(f"talk       {command('chat.py', out / '4-grpo')}")
 
 
 def parser() -> Parser:
