@@ -8,6 +8,7 @@ phrasings, and tested on inputs that training never has.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from pathlib import Path
 
@@ -56,6 +57,9 @@ class Sample:
 
 def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sample]:
     """`count` different samples of a skill; an input belongs to the tests, or to training, by a hash of it."""
+    inputs = 50 * 50 if skill == "add" else sum(math.perm(10, length) for length in (2, 3, 4))
+    if count > inputs:
+        raise ValueError(f"{skill}: there are only {inputs} different samples, not {count}")
     draw = np.random.default_rng([seed, sorted(TASKS).index(skill), held_out])
     found: dict[str, Sample] = {}
     for _ in range(20 * count + 1000):
