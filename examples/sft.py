@@ -4,7 +4,7 @@
     python examples/chat.py out-sft/final                      # talk to it afterwards: "Reverse: c a d"
     python examples/sft.py --model my-model --data my.jsonl --kind conversation --out mine
 
-A LLaMA is pretrained for a minute on the documentation that every Python carries, and then tuned on conversations in ChatML of
+A LLaMA is pretrained for a minute on the documentation that ships with every Python, and then tuned on conversations in ChatML of
 which only the answers count: four skills (copy, reverse, sort, add), each in three phrasings, and sentences of the documentation
 to be finished.  Tested is on inputs that training never has, before and after.  Expect copy, reverse and sort to be learned
 almost perfectly, and adding only in part: there are fewer sums to learn from than it takes to find the rule.

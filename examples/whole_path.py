@@ -2,7 +2,7 @@
 
     python examples/whole_path.py           # some minutes on two cores
 
-    1 pretrained    a LLaMA on the documentation that every Python carries
+    1 pretrained    a LLaMA on the documentation that ships with every Python
     2 sft           conversations in ChatML: copy, reverse and sort letters, half of the answers with a courtesy ("Of course: ")
     3 dpo           pairs of its own answers: plain ones are preferred, and of equally plain ones the right one
     4 grpo          a rule's reward, 1 for exactly the right answer and 0 else, half of the problems with longer rows of letters
