@@ -38,7 +38,7 @@ from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.added import AddedToken
 from tinyplm.tokenizers.bpe_model import BPE
 from tinyplm.tokenizers.decoding import ByteLevel
-from tinyplm.training.log import read
+from tinyplm.training.log import Progress, read
 from tinyplm.tuning.grpo import GRPOSettings, grpo
 from tinyplm.tuning.learner import Learner
 from tinyplm.tuning.rollouts import rollouts
@@ -107,16 +107,19 @@ def pretrained(width: int, numbers: np.ndarray, seed: int, options: argparse.Nam
                               warmup=min(50, options.base_steps - 1), workers=options.workers, seed=seed)  # fmt: skip
     learner = Learner(model, settings)
     judged = [prompt_ids(model, pair) for pair in drawn_pairs(numbers, 400, random.fold(key, 1))]
+    right, progress = 0.0, Progress(options.base_steps, 0)
     for step in range(options.base_steps):
         draw = random.generator(random.fold(key, 2, step))
         lines = [line(tuple(pair), draw.random() < SUMS) for pair in draw.choice(numbers, (64, 2)).tolist()]
         ids = [[tokenizer.eos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in lines]
         batch, total = batch_of([Sequence(some, [False] + [True] * (len(some) - 1)) for some in ids])
-        learner.step(batch, answer_likelihood(total))
+        loss = learner.step(batch, answer_likelihood(total))["loss"]
+        progress.update(1, {"loss": f"{loss:.3f}", "right": f"{right:.0%}"})
         if step % 20 == 19:
             right = np.mean([value for _, _, value in answers_to(learner.model, judged, temperature=0, workers=options.workers)])
             if right >= options.share:
                 break
+    progress.close()
     model.params = learner.model.params
     return model, step + 1
 
@@ -192,6 +195,7 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
               f"348+275={model.tokenizer.decode(answer, skip_special=True, after=prompt)}", flush=True)  # fmt: skip
 
     print(f"\nseed {seed}: {len(numbers)} numbers to train on, tested on {len(pairs)} pairs of {len(kept)} others")
+    print(f"pretraining until {options.share:.0%} of greedy answers are right, {options.base_steps} steps at most")
     print(f"        {heading()}")
     base, steps = pretrained(options.width, numbers, seed, options)
     show(ROWS[0], base)

@@ -3,7 +3,7 @@
     python examples/lora.py                     # a few minutes on two cores
     python examples/lora.py --ranks 1 8 32 --targets Wq Wk Wv Wo Wgate Wup Wdown
 
-A LLaMA is pretrained on the documentation that ships with every Python, and adapted to another kind of text: the standard library's
+A LLaMA is pretrained on the documentation that ships with every Python, and adapted to other text: the standard library's
 source code.  Each row begins at the same base: everything trained, the last layer alone, LoRA of several ranks.  Printed are the
 held-out loss, what is trained, what the optimizer holds of it (values, two moments, gradient), the peak of memory in training
 beyond what was in use before, and the time.  LoRA saves what the optimizer holds.  It saves no time here, since the transform of

@@ -4,7 +4,7 @@
     python examples/sentence_embeddings.py                   # two minutes on two cores; seconds from the second time on
     python examples/sentence_embeddings.py "read a file line by line" "how can I make a class immutable"
 
-What happens, in order: the language reference and the docstrings that ships with every Python are cut into passages; each becomes a
+What happens, in order: the language reference and docstrings of the standard library are cut into passages; each becomes a
 vector, kept in --out for the next time; each query finds the passages whose vectors point in the same direction, and beside them
 are those that BM25 finds, which only knows words; and both are measured: from the first sentence of a docstring, do they find the
 rest of it?

@@ -1,6 +1,6 @@
 """What the examples of tuning share: a small chat model to begin with, and skills that it can be taught in minutes.
 
-The base is a LLaMA of some layers, pretrained for a minute on the documentation that ships with every Python; its tokenizer has the
+The base is a small LLaMA, pretrained for a minute on the documentation that ships with every Python; its tokenizer has the
 tokens of ChatML.  The skills are small on purpose: copy, reverse or sort some letters, add two numbers; each asked for in several
 phrasings, and tested on inputs that training never has.
 """
