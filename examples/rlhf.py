@@ -120,7 +120,7 @@ def main() -> None:
         print(f"    {sample.skill} {sample.fields['items']}:  {was!r} -> {now!r}")
     gained = found["after"]["reward model"] - found["before"]["reward model"]
     meant = found["after"]["rule"] - found["before"]["rule"]
-    print(f"\nThe reward model's score changed by {gained:+.2f}, the rule's by {meant:+.2f} (its most is "
+    print(f"\nThe reward model's score changed by {gained:+.2f}, the rule's by {meant:+.2f} (possible: "
           f"{2 - found['before']['rule']:+.2f}); right: {found['after']['right'] - found['before']['right']:+.1%}.")  # fmt: skip
     records = list(read(out / "ppo" / "log.jsonl"))
 
