@@ -187,6 +187,11 @@ def not_drawn() -> str:
     return f"not drawn: {python('-m', 'pip', 'install', 'matplotlib')}"
 
 
+def columns() -> int:
+    """The width of the terminal, 120 at most and where there is none."""
+    return min(120, shutil.get_terminal_size((120, 24)).columns)
+
+
 def spread(values: Sequence[float], form: str = "{:.1%}") -> str:
     """The mean, and of several values the range: "70.6% (68.0% to 72.1%)"."""
     mean = form.format(np.mean(values))

@@ -51,6 +51,10 @@ SHOWN = (
 def prepare(options: dict, out: Path) -> Tokenizer:
     """The tokenizer, kept in `out`, trained on the texts that are trained on."""
     training, validation = texts(options)
+    if options["objective"] == "next_sentence" and min(len(training), len(validation)) < 2:
+        raise ValueError(f"--objective next_sentence takes random sentences from other documents: expected two documents or more "
+                         f"for training and for validation, got {len(training)} and {len(validation)}; try another "
+                         f"--objective, or a larger --validation")  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     size = sum(len(d.encode()) for d in (*training, *validation))
     count = len(training) + len(validation)

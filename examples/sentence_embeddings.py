@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from common import Parser, installed_minilm, start, usable, whole
+from common import Parser, columns, installed_minilm, start, usable, whole
 
 from tinyplm.backend import keep_freed_memory
 from tinyplm.core import flatten
@@ -169,7 +169,8 @@ def show(query: str, found: dict[str, list[tuple[int, float]]], pieces: list[Pas
         for n, score in hits:
             place, text = pieces[n]
             begin = " ".join(text.split())
-            print(f"  {way:<10} {score:6.2f}  {place[:40]:<40}  {begin[:70]}{'…' if len(begin) > 70 else ''}")
+            room = columns() - 57
+            print(f"  {way:<10} {score:6.2f}  {place[:34]:<34}  {begin[:room]}{'…' if len(begin) > room else ''}")
             way = ""
 
 

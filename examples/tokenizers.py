@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from common import Parser, one_of, save_plot, start, usable, whole
+from common import Parser, columns, one_of, save_plot, start, usable, whole
 
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.tokenizers import RECIPES, Tokenizer
@@ -109,8 +109,9 @@ def readable(tokenizer: Tokenizer, id: int) -> str:
     return token.replace(" ", "▁").replace("\n", "⏎")
 
 
-def show_cuts(results: list[Result], width: int = 120) -> None:
+def show_cuts(results: list[Result]) -> None:
     """Each sentence cut by each tokenizer, lines broken between tokens."""
+    width = columns()
     margin = max(len(result.kind) for result in results) + 15
     for title, sentence in SENTENCES.items():
         print(f"\n{title}: {sentence!r}")
@@ -168,12 +169,14 @@ def main() -> None:
     results = train_all(kinds, sizes, training, validation)
     largest = [result for result in results if result.size == max(sizes)]
 
-    print(f"\nThe same sentences, {max(sizes)} entries at most: kind, tokens, whether decoding gives the same text.\n"
-          "│ ends a token, ▁ is a space, ⏎ a new line, <0xE6> a byte, ## goes on with a word, </w> ends it.")  # fmt: skip
+    print(f"\nThe same sentences, {max(sizes)} entries at most: kind, tokens, whether decoding\n"
+          "gives the same text.  │ ends a token, ▁ is a space, ⏎ a line break, <0xE6> a byte,\n"
+          "## continues a word, </w> ends it.")  # fmt: skip
     show_cuts(largest)
 
-    print(f"\nOn the {total} bytes held out (unknown: share of tokens that stand for characters not in the vocabulary, whose\n"
-          "text is lost; kinds that change text, to lower case for example, have less to say):\n")  # fmt: skip
+    print(f"\nOn the {total} bytes held out (unknown: the share of tokens that stand for\n"
+          "characters not in the vocabulary, whose text is lost; kinds that change text, to\n"
+          "lower case for example, have less to say):\n")  # fmt: skip
     show_sizes(results, total)
 
     print()

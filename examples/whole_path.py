@@ -36,7 +36,7 @@ from tinyplm.tuning.sft import SFTSettings, answer_loss, sft
 
 SKILLS = [skill for skill in TASKS if skill != "add"]
 LONGEST = 24  # tokens of an answer
-COLUMNS = {"text": "loss on text", "exact": "exact", "plain": "plain", "right": "right", "KL": "KL", "seconds": "time"}
+COLUMNS = {"text": "text loss", "exact": "exact", "plain": "plain", "right": "right", "KL": "KL", "seconds": "time"}
 
 
 def longer(skill: str, count: int, *, held_out: bool, seed: int) -> list[Sample]:
@@ -121,13 +121,14 @@ def main() -> None:
     grpo(model, asked, reward, settings, stop_ids=stops, out=out / "logs" / "grpo")
     stage("4-grpo", before)
 
-    print(f"\n{'stage':14}" + "".join(f"{title:>14}" for title in COLUMNS.values()))
+    print(f"\n{'stage':14}" + "".join(f"{title:>11}" for title in COLUMNS.values()))
     for name, values in rows:
         forms = {"text": "{:.3f}", "KL": "{:.2f}", "seconds": "{:.0f} s"}
         cells = [forms.get(key, "{:.1%}").format(values[key]) if key in values else "-" for key in COLUMNS]
-        print(f"{name:14}" + "".join(f"{cell:>14}" for cell in cells))
-    print("\nexact: the right answer and nothing else; plain: without the courtesy; right: in either manner; KL: to the stage"
-          "\nbefore, nats an answer; all of answers sampled at temperature 1")  # fmt: skip
+        print(f"{name:14}" + "".join(f"{cell:>11}" for cell in cells))
+    print("\nexact: the right answer and nothing else; plain: without the courtesy; right: in\n"
+          "either manner; KL: to the stage before, nats an answer; all of answers sampled at\n"
+          "temperature 1; text loss: nats a token of held-out text")  # fmt: skip
     few = [tests[0], tests[-1]]
     said = skills.answers(model, skills.prompts(model, few, seed=1), max_new_tokens=LONGEST)
     for sample, text_ in zip(few, said):

@@ -140,7 +140,7 @@ def test_prompting(example, tmp_path):
 
 def test_the_whole_path(example, tmp_path):
     small = ("--dpo-steps", "2", "--rounds", "2", "--out", str(tmp_path / "out"))
-    finished(example("whole_path.py", *START, *small), "4-grpo", "preference accuracy", "loss on text")
+    finished(example("whole_path.py", *START, *small), "4-grpo", "preference accuracy", "text loss")
     for name in ("1-pretrained", "2-sft", "3-dpo", "4-grpo"):
         stops_at_the_end_of_a_turn(tmp_path / "out" / name)
     assert (tmp_path / "out/path.png").exists() == PLOT
