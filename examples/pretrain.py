@@ -26,12 +26,11 @@ from tinyplm.backend import device
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.packing import open_tokens, pack, write_tokens
 from tinyplm.evaluation.perplexity import baseline_rows, format_rows, row
-from tinyplm.files import read_json
+from tinyplm.files import read_json, write_json
 from tinyplm.generation.generate import generate
 from tinyplm.hub import make_config
 from tinyplm.models import gpt2, llama
 from tinyplm.optim.schedule import SCHEDULES
-from tinyplm.tensor_files import write_json
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot

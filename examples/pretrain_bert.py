@@ -25,10 +25,10 @@ import tinyplm
 from tinyplm.core import map_shards
 from tinyplm.data import IGNORED, deduplicate, default_corpus, read_texts, sentence_documents, split_documents
 from tinyplm.evaluation.masked import Guesses, joined
+from tinyplm.files import write_json
 from tinyplm.hub import make_config
 from tinyplm.models import bert
 from tinyplm.objectives import Layout, MaskedPairs, MaskedSentences, Masking
-from tinyplm.tensor_files import write_json
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot
