@@ -88,10 +88,6 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return _checked(str, check_choice, "NAME", choices=choices)
 
 
-def rate_option(parser: Parser, name: str, default: float, help: str) -> None:
-    parser.option(name, default, help, number(above=0.0))
-
-
 def run_options(parser: Parser, out: str) -> None:
     """--seed, --workers and --out."""
     parser.option("--seed", 0, "The seed of everything that is random.", whole())
@@ -228,7 +224,7 @@ def start(main: Callable[[], None], interrupted: str = "interrupted") -> None:
         main()
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(141)  # 128 + SIGPIPE
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
