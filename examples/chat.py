@@ -14,12 +14,12 @@ import argparse
 import sys
 import time
 
+from common import Parser, one_of, start, whole
 from generate import load, sampling, sampling_options
 
 import tinyplm
 from tinyplm.backend import keep_freed_memory
 from tinyplm.generation.generate import Memory, stream
-from tinyplm.generation.sampling import Sampling
 from tinyplm.tokenizers.chat import TEMPLATES, Template, encode, folder_template, turn_ends
 
 KEYS = "/new begins anew, /exit or Ctrl-D ends, Ctrl-C breaks an answer off"
@@ -82,8 +82,8 @@ def answer(model: tinyplm.Model, talk: Chat | Text, said: str, memory: Memory, o
     """Show the answer as it comes, and its speed."""
     prompt = talk.prompt(said)
     ids: list[int] = []
-    start = time.perf_counter()
-    first = start
+    begin = time.perf_counter()
+    first = begin
     try:
         for (piece,) in stream(model, prompt, max_new_tokens=options.tokens, seed=options.seed + turn, stop_ids=talk.stop_ids,
                                stop_strings=talk.stop_strings, memory=memory, **sampling(options)):  # fmt: skip
@@ -97,21 +97,23 @@ def answer(model: tinyplm.Model, talk: Chat | Text, said: str, memory: Memory, o
     talk.answered(ids)
     speed = f", {(len(ids) - 1) / (end - first):.1f} tokens a second" if len(ids) > 1 else ""
     print(flush=True)
-    print(f"[{len(ids)} tokens, the first after {first - start:.2f} s{speed}]", file=sys.stderr)
+    print(f"[{len(ids)} tokens, the first after {first - begin:.2f} s{speed}]", file=sys.stderr)
+
+
+def parser() -> Parser:
+    parser = Parser(__doc__, epilog=f"Inside: {KEYS}.")
+    parser.add_argument("folder", help="A folder with config.json, model.safetensors and tokenizer.json, or a run's --out.")
+    parser.option("--template", None, f"A known chat format: {', '.join(TEMPLATES)}; or none, for plain text.",
+                  one_of(*TEMPLATES, "none"), otherwise="the folder's, if it has one")  # fmt: skip
+    parser.option("--system", None, "The system message.", otherwise="none")
+    parser.option("--tokens", None, "The number of tokens of an answer at most.", whole(1),
+                  otherwise="256, or half the context if that is less")  # fmt: skip
+    sampling_options(parser)
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=f"Inside: {KEYS}.")
-    parser.add_argument("folder", help="a folder with config.json, model.safetensors and tokenizer.json, or a run's --out")
-    parser.add_argument(
-        "--template", choices=[*TEMPLATES, "none"], help="a known chat format, or none (default: the folder's, if any)"
-    )
-    parser.add_argument("--system", help="the system message")
-    parser.add_argument("--tokens", type=int, help="of an answer at most (default: 256, or half the context if that is less)")
-    sampling_options(parser)
-    options = parser.parse_args()
-
-    Sampling(**sampling(options))  # what is wrong with the options is said at once
+    options = parser().options()
     keep_freed_memory()
     model = load(options)
     model.text_tokenizer()
@@ -152,9 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FloatingPointError, OSError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+    start(main)

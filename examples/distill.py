@@ -13,12 +13,10 @@ place how likely each token would have been, not only which one came.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
-import numpy as np
 import skills
+from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
 
 import tinyplm
 from tinyplm.models import llama
@@ -48,6 +46,7 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> tuple[dict[str, 
     for name, hard in ((ROWS[1], 1.0), (ROWS[2], options.hard)):
         student = tinyplm.create("llama", small(teacher.config, options.layers, options.width), key=seed)
         student.tokenizer = teacher.tokenizer
+        print(f"training   {name}")
         settings = DistillSettings(steps=options.steps, batch_size=16, learning_rate=options.lr, hard=hard, seed=seed,
                                    warmup=min(20, options.steps // 4), temperature=options.temperature, workers=options.workers,
                                    evaluate_every=max(1, options.steps // 8))  # fmt: skip
@@ -61,17 +60,17 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> tuple[dict[str, 
 
 
 def main() -> None:
-    options = arguments()
-    out = Path(options.out)
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} holds something already: give another --out")
-    stories = [story(seed, options, out / f"seed-{seed}") for seed in range(options.seed, options.seed + options.seeds)]
-    print(f"\nheld-out loss, nats a token, mean of {len(stories)} seed(s) (least to greatest)\n")
+    options = parser().options()
+    out = unused(options.out)
+    for name in ("teacher_width", "width"):
+        if getattr(options, name) % 8:  # four heads of an even width
+            raise ValueError(f"--{name.replace('_', '-')}: expected a multiple of 8, got {getattr(options, name)}")
+    seeds = range(options.seed, options.seed + options.seeds)
+    stories = [story(seed, options, out / f"seed-{seed}") for seed in seeds]
+    print(f"\nheld-out loss, nats a token, {over_seeds(seeds)}\n")
     for name in ROWS:
-        some = [found[name] for found, _ in stories]
-        print(f"{name:24}{np.mean(some):8.4f}   ({min(some):.4f} to {max(some):.4f})")
-    gains = [found[ROWS[1]] - found[ROWS[2]] for found, _ in stories]
-    print(f"{'gained by the teacher':24}{np.mean(gains):8.4f}   ({min(gains):.4f} to {max(gains):.4f})")
+        print(f"{name:24}{spread([found[name] for found, _ in stories], '{:8.4f}')}")
+    print(f"{'gained by the teacher':24}{spread([found[ROWS[1]] - found[ROWS[2]] for found, _ in stories], '{:8.4f}')}\n")
 
     def panel(axes) -> None:
         for name, curve in stories[0][1].items():
@@ -80,38 +79,24 @@ def main() -> None:
         axes.set(xlabel="step", ylabel="held-out loss (nats a token)")
         axes.legend()
 
-    drawn = skills.draw(out / "distill.png", [panel], size=(6, 4))
-    print(f"\nplot       {out / 'distill.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
+    save_plot(out / "distill.png", panel, size=(6, 4))
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1, help="how many runs")
-    parser.add_argument("--seed", type=int, default=0, help="of the first run")
-    parser.add_argument("--teacher-steps", type=int, default=500, help="of pretraining")
-    parser.add_argument("--teacher-width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=2, help="of the student")
-    parser.add_argument("--width", type=int, default=64, help="of the student")
-    parser.add_argument("--steps", type=int, default=400, help="of the student")
-    parser.add_argument("--tokens", type=int, default=40000, help="of text that the student sees")
-    parser.add_argument("--temperature", type=float, default=1.5)
-    parser.add_argument("--hard", type=float, default=0.3, help="share of the cross-entropy beside the teacher")
-    parser.add_argument("--lr", type=float, default=4e-3, help="the peak of the student's learning rate")
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
-    parser.add_argument("--out", default="out-distill")
-    options = parser.parse_args()
-    for name in ("seeds", "teacher_steps", "layers", "steps", "workers"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    if options.tokens < 2 * LENGTH:
-        raise ValueError(f"--tokens must be at least {2 * LENGTH}, got {options.tokens}")
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--seeds", 1, "The number of runs, with seeds from --seed on.", whole(1))
+    parser.option("--teacher-steps", 500, "The number of steps of the teacher's pretraining.", whole(1))
+    parser.option("--teacher-width", 128, "The teacher's width, a multiple of 8.", whole(8))
+    parser.option("--layers", 2, "The number of the student's layers.", whole(1))
+    parser.option("--width", 64, "The student's width, a multiple of 8.", whole(8))
+    parser.option("--steps", 400, "The number of steps of the student.", whole(1))
+    parser.option("--tokens", 40000, "The number of tokens of text that the student sees.", whole(2 * LENGTH))
+    parser.option("--temperature", 1.5, "The temperature of both distributions.", number(above=0.0))
+    parser.option("--hard", 0.3, "The share of the cross-entropy on the text beside the teacher's.", number(least=0.0, most=1.0))
+    parser.option("--lr", 4e-3, "The peak of the student's learning rate.", number(above=0.0))
+    run_options(parser, "out-distill")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted")
+    start(main)

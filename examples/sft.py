@@ -4,7 +4,7 @@
     python examples/chat.py out-sft/final                      # talk to it afterwards: "Reverse: c a d"
     python examples/sft.py --model my-model --data my.jsonl --kind conversation --out mine
 
-A LLaMA is pretrained for a minute on the documentation that every Python carries, and then tuned on conversations in ChatML of
+A LLaMA is pretrained for a minute on the documentation that ships with every Python, and then tuned on conversations in ChatML of
 which only the answers count: four skills (copy, reverse, sort, add), each in three phrasings, and sentences of the documentation
 to be finished.  Tested is on inputs that training never has, before and after.  Expect copy, reverse and sort to be learned
 almost perfectly, and adding only in part: there are fewer sums to learn from than it takes to find the rule.
@@ -13,14 +13,12 @@ almost perfectly, and adding only in part: there are fewer sums to learn from th
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import skills
-from skills import CHAT, TASKS
+from common import Parser, command, model_folder, number, one_of, run_options, save_plot, start, unused, whole
+from skills import CHAT, TASKS, Sample
 
 import tinyplm
 from tinyplm.data.corpus import default_corpus
@@ -50,21 +48,19 @@ def sentences(count: int, seed: int) -> list[dict]:
     return records
 
 
-def own_data(model: CausalModel, options: argparse.Namespace) -> list[Sequence]:
-    """The user's file, in the chat format of the model."""
-    records = read_records(options.data, options.kind)
-    if options.kind == "instruction":
-        records = [{"messages": instruction_messages(record)} for record in records]
+def own_data(model: CausalModel, records: list[dict]) -> list[Sequence]:
+    """The user's records, in the chat format of the model."""
     template = folder_template(model.files, model.tokenizer.named)
     found = conversations(model.tokenizer, template, records, max_length=model.config.context)
     print(f"data       {len(found.sequences)} conversations; {found.cut} were cut to the context, {found.dropped} left out")
+    if len(found.sequences) < 2:
+        raise ValueError("--data: expected at least two conversations that fit the context, one of them to hold out")
     return found.sequences
 
 
-def skill_data(model: CausalModel, options: argparse.Namespace) -> tuple[list[Sequence], list[Sequence]]:
-    """(training, held out)."""
-    training = [s for skill in TASKS for s in skills.samples(skill, options.samples, held_out=False, seed=options.seed)]
-    test = [s for skill in TASKS for s in skills.samples(skill, 50, held_out=True, seed=options.seed)]
+def skill_data(model: CausalModel, training: list[Sample], test: list[Sample], options: argparse.Namespace
+               ) -> tuple[list[Sequence], list[Sequence]]:  # fmt: skip
+    """(training, held out): the samples of the skills, and sentences."""
     texts = conversations(model.tokenizer, CHAT, sentences(options.samples // 2, options.seed)).sequences
     cut = max(1, len(texts) // 10)
     parts = [*skills.sequences(model, training), *texts[cut:]], [*skills.sequences(model, test, seed=1), *texts[:cut]]
@@ -78,29 +74,38 @@ def report(before: dict[str, float], after: dict[str, float]) -> None:
 
 
 def main() -> None:
-    options = arguments()
+    options = parser().options()
+    out = unused(options.out)
     settings = SFTSettings(steps=options.steps, batch_size=options.batch, learning_rate=options.lr, workers=options.workers,
                            warmup=min(50, options.steps // 4), seed=options.seed, packed=options.packed,
                            evaluate_every=max(1, options.steps // 4))  # fmt: skip
+    records, parts, tests = [], [], {}
+    if options.data:
+        records = read_records(options.data, options.kind)
+        if options.kind == "instruction":
+            records = [{"messages": instruction_messages(record)} for record in records]
+    else:
+        parts = [[s for skill in TASKS for s in skills.samples(skill, count, held_out=held_out, seed=options.seed)]
+                 for count, held_out in ((options.samples, False), (50, True))]  # fmt: skip
+        tests = {skill: skills.samples(skill, options.tests, held_out=True, seed=options.seed + 1) for skill in TASKS}
     if options.model:
-        model = tinyplm.load(options.model)
+        model = tinyplm.load(model_folder(options.model))
+        model.check_causal()
         named = model.text_tokenizer().named
         set_chat_format(model, (folder_template(model.files, named) if options.data else None) or CHAT)
     else:
         model, _ = skills.base_model(steps=options.base_steps, workers=options.workers, seed=options.seed)
     print(f"model      {model}")
     if options.data:
-        every = own_data(model, options)
+        every = own_data(model, records)
         cut = max(1, len(every) // 10)
         training, held_out = every[cut:], every[:cut]
-        tests = {}
     else:
-        training, held_out = skill_data(model, options)
-        tests = {skill: skills.samples(skill, options.tests, held_out=True, seed=options.seed + 1) for skill in TASKS}
+        training, held_out = skill_data(model, *parts, options)
     print(f"data       {len(training)} conversations to train on, {len(held_out)} held out")
     before = {skill: skills.exact_match(model, some, workers=options.workers) for skill, some in tests.items()}
     first = answer_loss(model, held_out, workers=options.workers)
-    sft(model, training, settings, validation=held_out, out=options.out)
+    sft(model, training, settings, validation=held_out, out=out)
     last = answer_loss(model, held_out, workers=options.workers)
     after = {skill: skills.exact_match(model, some, workers=options.workers) for skill, some in tests.items()}
     print(f"\nloss on held-out answers: {first:.3f} before, {last:.3f} after (nats a token)")
@@ -111,7 +116,7 @@ def main() -> None:
         print()
         for text, said in zip(asked, skills.answers(model, ids, workers=options.workers)):
             print(f"    {text}  ->  {said}")
-    records = list(read(Path(options.out) / "log.jsonl"))
+    records = list(read(out / "log.jsonl"))
 
     def losses(axes) -> None:
         for field, style in (("loss", {"lw": 0.8}), ("validation_loss", {"marker": "o"})):
@@ -126,38 +131,29 @@ def main() -> None:
         axes.set(xticks=place, xticklabels=list(tests), ylabel="exact match, held out", ylim=(0, 1))
         axes.legend()
 
-    drawn = skills.draw(Path(options.out) / "sft.png", [losses, bars] if tests else [losses])
-    print(f"\nplot       {Path(options.out) / 'sft.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
-    print(f"model      {Path(options.out) / 'final'}")
-    print(f"talk       python examples/chat.py {Path(options.out) / 'final'}")
+    print()
+    save_plot(out / "sft.png", *([losses, bars] if tests else [losses]))
+    print(f"model      {out / 'final'}")
+    print(f"talk       {command('chat.py', out / 'final')}")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--model", help="a folder to begin with (default: pretrain a small one)")
-    parser.add_argument("--data", help="a JSON-lines file of your own in place of the skills")
-    parser.add_argument("--kind", choices=("instruction", "conversation"), default="instruction", help="of its records")
-    parser.add_argument("--base-steps", type=int, default=200, help="of pretraining")
-    parser.add_argument("--steps", type=int, default=800, help="of tuning")
-    parser.add_argument("--samples", type=int, default=1200, help="to train on, of each skill")
-    parser.add_argument("--tests", type=int, default=100, help="of each skill")
-    parser.add_argument("--batch", type=int, default=64, help="conversations a step (packed: rows)")
-    parser.add_argument("--packed", type=int, help="places of a row that several conversations share")
-    parser.add_argument("--lr", type=float, default=3e-3, help="the peak of the learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
-    parser.add_argument("--out", default="out-sft")
-    options = parser.parse_args()
-    for name in ("base_steps", "steps", "samples", "tests", "batch", "workers"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--model", None, "The folder of the model to begin with.", metavar="FOLDER",
+                  otherwise="a small one is pretrained first")  # fmt: skip
+    parser.option("--data", None, "Your own JSON-lines file.", metavar="FILE", otherwise="the skills, and sentences to finish")
+    parser.option("--kind", "instruction", "The kind of its records: instruction or conversation.",
+                  one_of("instruction", "conversation"))  # fmt: skip
+    parser.option("--base-steps", 200, "The number of steps of pretraining.", whole(1))
+    parser.option("--steps", 800, "The number of steps of tuning.", whole(1))
+    parser.option("--samples", 1200, "The number of samples of each skill to train on.", whole(2))
+    parser.option("--tests", 100, "The number of samples of each skill to test on.", whole(1))
+    parser.option("--batch", 64, "The number of conversations in a step, or with --packed of rows.", whole(1))
+    parser.option("--packed", None, "Pack several conversations into rows of N tokens.", whole(1), otherwise="a row for each")
+    parser.option("--lr", 3e-3, "The peak of the learning rate.", number(above=0.0))
+    run_options(parser, "out-sft")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted")
+    start(main)

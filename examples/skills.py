@@ -1,6 +1,6 @@
 """What the examples of tuning share: a small chat model to begin with, and skills that it can be taught in minutes.
 
-The base is a LLaMA of some layers, pretrained for a minute on the documentation that every Python carries; its tokenizer has the
+The base is a small LLaMA, pretrained for a minute on the documentation that ships with every Python; its tokenizer has the
 tokens of ChatML.  The skills are small on purpose: copy, reverse or sort some letters, add two numbers; each asked for in several
 phrasings, and tested on inputs that training never has.
 """
@@ -8,8 +8,8 @@ phrasings, and tested on inputs that training never has.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,9 @@ class Sample:
 
 def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sample]:
     """`count` different samples of a skill; an input belongs to the tests, or to training, by a hash of it."""
+    inputs = 50 * 50 if skill == "add" else sum(math.perm(10, length) for length in (2, 3, 4))
+    if count > inputs:
+        raise ValueError(f"{skill}: there are only {inputs} different samples, not {count}")
     draw = np.random.default_rng([seed, sorted(TASKS).index(skill), held_out])
     found: dict[str, Sample] = {}
     for _ in range(20 * count + 1000):
@@ -78,6 +81,7 @@ def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sa
 def base_model(*, steps: int, workers: int, layers: int = 4, width: int = 128, vocabulary: int = 600, context: int = 128,
                seed: int = 0, progress: bool = True) -> tuple[CausalModel, dict[str, np.ndarray]]:  # fmt: skip
     """(a LLaMA pretrained on the default corpus, its token arrays {"train", "validation"})."""
+    print(f"base       pretrain a LLaMA of {layers} layers of width {width} for {steps} steps")
     training, validation = split_documents(default_corpus(), 0.02, seed)
     tokenizer = Tokenizer.train(training[::8], vocabulary, SPECIAL)
     parts = {"train": training[::4], "validation": validation}
@@ -129,20 +133,3 @@ def exact_match(model: CausalModel, some: list[Sample], *, workers: int = 1) -> 
     """The share of samples that are answered with exactly the right text."""
     said = answers(model, prompts(model, some, seed=7), workers=workers)
     return float(np.mean([text.strip() == sample.answer for text, sample in zip(said, some)]))
-
-
-def draw(path: Path, panels: list[Callable], *, size: tuple[float, float] = (10, 4)) -> bool:
-    """A figure with a panel for each function of axes, written as a whole; False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    from tinyplm.files import replaced
-
-    figure = Figure(figsize=size, layout="constrained")
-    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
-        panel(axes)
-        axes.grid(alpha=0.3)
-    with replaced(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return True

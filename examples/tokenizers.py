@@ -11,19 +11,17 @@ held out.
 
 from __future__ import annotations
 
-import argparse
 import random
-import signal
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
+from common import Parser, columns, one_of, save_plot, start, usable, whole
 
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
-from tinyplm.files import replaced
 from tinyplm.tokenizers import RECIPES, Tokenizer
 from tinyplm.tokenizers.decoding import ByteLevel
+from tinyplm.training.log import Progress
 
 SENTENCES = {
     "English": "Tokenizers don't understand words: they only count what stands together.",
@@ -86,13 +84,16 @@ def options_for(kind: str, size: int) -> dict:
 def train_all(kinds: list[str], sizes: list[int], training: list[str], validation: list[str]) -> list[Result]:
     total = sum(len(document.encode()) for document in training)
     results = []
-    for kind, size in tqdm([(kind, size) for kind in kinds for size in sizes], desc="training", unit="tokenizer"):
+    progress = Progress(len(kinds) * len(sizes), 0, unit="tokenizer")
+    for kind, size in ((kind, size) for kind in kinds for size in sizes):
         try:
             tokenizer = Tokenizer.train(training, size, kind=kind, **options_for(kind, total))
         except ValueError as error:  # too few entries for the alphabet, most often
             raise ValueError(f"{kind} with {size} entries: {error}") from None
         ids = [id for document in tokenizer.encode_batch(validation) for id in document]
         results.append(Result(kind, size, tokenizer, len(ids), ids.count(tokenizer.named_id("unk_token"))))
+        progress.update(1, {"kind": kind, "entries": str(size)})
+    progress.close()
     return results
 
 
@@ -108,8 +109,9 @@ def readable(tokenizer: Tokenizer, id: int) -> str:
     return token.replace(" ", "▁").replace("\n", "⏎")
 
 
-def show_cuts(results: list[Result], width: int = 120) -> None:
+def show_cuts(results: list[Result]) -> None:
     """Each sentence cut by each tokenizer, lines broken between tokens."""
+    width = columns()
     margin = max(len(result.kind) for result in results) + 15
     for title, sentence in SENTENCES.items():
         print(f"\n{title}: {sentence!r}")
@@ -135,42 +137,46 @@ def show_sizes(results: list[Result], total: int) -> None:
               f"{unknown / tokens:>9.2%}{full}")  # fmt: skip
 
 
-def plot(results: list[Result], total: int, png: Path) -> bool:
-    """Bytes per token by size of the vocabulary, a line for each kind.  False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure  # no pyplot: no display and no global state
-    except ImportError:
-        return False
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for kind in dict.fromkeys(result.kind for result in results):
-        points = [(r.tokenizer.vocab_size, total / r.tokens) for r in results if r.kind == kind]
-        axes.plot(*zip(*sorted(points)), marker="o", label=kind)
-    axes.set(xscale="log", xlabel="entries of the vocabulary", ylabel="bytes per token, text held out")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
-    with replaced(png) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return True
+def by_size(results: list[Result], total: int) -> Callable:
+    """A panel: bytes per token by size of the vocabulary, a line for each kind."""
+
+    def panel(axes) -> None:
+        for kind in dict.fromkeys(result.kind for result in results):
+            points = [(r.tokenizer.vocab_size, total / r.tokens) for r in results if r.kind == kind]
+            axes.plot(*zip(*sorted(points)), marker="o", label=kind)
+        axes.set(xscale="log", xlabel="entries of the vocabulary", ylabel="bytes per token, text held out")
+        axes.legend()
+
+    return panel
 
 
 def main() -> None:
-    options = arguments()
+    options = parser().options()
+    kinds, sizes = list(dict.fromkeys(options.kinds)), sorted({*options.sizes})
+    out = Path(options.out)
+    usable(out.parent)
+    if out.is_dir():
+        raise ValueError(f"--out: expected the name of a picture, but {out} is a folder")
+    if options.save:
+        usable(options.save, "--save")
     documents = deduplicate(read_texts(options.text)) if options.text else default_corpus() + sentences()
     training, validation = split_documents(documents, 0.05, 0)
     total = sum(len(document.encode()) for document in validation)
     size = sum(len(document.encode()) for document in documents)
-    print(f"corpus  {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them, {total / 1e6:.2f} MB, held out",
-          flush=True)  # fmt: skip
-    results = train_all(options.kinds, options.sizes, training, validation)
-    largest = [result for result in results if result.size == max(options.sizes)]
+    print(
+        f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them, {total / 1e6:.2f} MB, held out"
+    )
+    results = train_all(kinds, sizes, training, validation)
+    largest = [result for result in results if result.size == max(sizes)]
 
-    print(f"\nThe same sentences, {max(options.sizes)} entries at most: kind, tokens, whether decoding gives the same text.\n"
-          "│ ends a token, ▁ is a space, ⏎ a new line, <0xE6> a byte, ## goes on with a word, </w> ends it.")  # fmt: skip
+    print(f"\nThe same sentences, {max(sizes)} entries at most: kind, tokens, whether decoding\n"
+          "gives the same text.  │ ends a token, ▁ is a space, ⏎ a line break, <0xE6> a byte,\n"
+          "## continues a word, </w> ends it.")  # fmt: skip
     show_cuts(largest)
 
-    print(f"\nOn the {total} bytes held out (unknown: share of tokens that stand for characters not in the vocabulary, whose\n"
-          "text is lost; kinds that change text, to lower case for example, have less to say):\n")  # fmt: skip
+    print(f"\nOn the {total} bytes held out (unknown: the share of tokens that stand for\n"
+          "characters not in the vocabulary, whose text is lost; kinds that change text, to\n"
+          "lower case for example, have less to say):\n")  # fmt: skip
     show_sizes(results, total)
 
     print()
@@ -178,33 +184,21 @@ def main() -> None:
         folder = Path(options.save, result.kind.lower().replace(" ", "-"))
         folder.mkdir(parents=True, exist_ok=True)
         result.tokenizer.save(folder)
-        print(f"saved   {folder / 'tokenizer.json'}")
-    drawn = plot(results, total, Path(options.out))
-    print(f"plot    {options.out}" if drawn else "plot    not drawn: pip install 'tinyplm[plot]'")
+        print(f"saved      {folder / 'tokenizer.json'}")
+    save_plot(out, by_size(results, total), size=(8, 4.5))
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", nargs="+", metavar="FILE", help="your own UTF-8 text files instead of the default corpus")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[1000, 2000, 4000, 8000], metavar="N",
-                        help="entries of the vocabularies (default: 1000 2000 4000 8000)")  # fmt: skip
-    parser.add_argument("--kinds", nargs="+", default=[*RECIPES], metavar="KIND",
-                        help=f"of {', '.join(RECIPES)} (default: all)")  # fmt: skip
-    parser.add_argument("--out", default="out/tokenizers.png", metavar="PNG", help="the plot (default: %(default)s)")
-    parser.add_argument("--save", metavar="FOLDER", help="keep the largest of each kind, as FOLDER/KIND/tokenizer.json")
-    options = parser.parse_args()
-    if wrong := [kind for kind in options.kinds if kind not in RECIPES]:
-        raise ValueError(f"unknown kind {wrong[0]!r}; expected some of {', '.join(map(repr, RECIPES))}")
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before any work is done
-    options.kinds, options.sizes = list(dict.fromkeys(options.kinds)), sorted({*options.sizes})
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--text", [], "Your own UTF-8 text files.", nargs="+", metavar="FILE",
+                  otherwise="Python's own documentation and some Chinese")  # fmt: skip
+    parser.option("--sizes", [1000, 2000, 4000, 8000], "The numbers of entries of the vocabularies.", whole(1), nargs="+")
+    parser.option("--kinds", list(RECIPES), f"The kinds: {', '.join(RECIPES)}.", one_of(*RECIPES), nargs="+", otherwise="all")
+    parser.option("--out", "out-tokenizers/tokenizers.png", "The plot.", metavar="PNG")
+    parser.option("--save", None, "A folder to keep the largest of each kind in, as FOLDER/KIND/tokenizer.json.",
+                  metavar="FOLDER", otherwise="none is kept")  # fmt: skip
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    start(main)

@@ -2,7 +2,7 @@
 
     python examples/whole_path.py           # some minutes on two cores
 
-    1 pretrained    a LLaMA on the documentation that every Python carries
+    1 pretrained    a LLaMA on the documentation that ships with every Python
     2 sft           conversations in ChatML: copy, reverse and sort letters, half of the answers with a courtesy ("Of course: ")
     3 dpo           pairs of its own answers: plain ones are preferred, and of equally plain ones the right one
     4 grpo          a rule's reward, 1 for exactly the right answer and 0 else, half of the problems with longer rows of letters
@@ -14,14 +14,11 @@ taught: the loss on text says how much.
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import skills
+from common import Parser, command, run_options, save_plot, start, unused, whole
 from dpo import both_manners, preference_pairs, rank
 from skills import TASKS, Sample
 
@@ -39,7 +36,7 @@ from tinyplm.tuning.sft import SFTSettings, answer_loss, sft
 
 SKILLS = [skill for skill in TASKS if skill != "add"]
 LONGEST = 24  # tokens of an answer
-COLUMNS = {"text": "loss on text", "exact": "exact", "plain": "plain", "right": "right", "KL": "KL", "seconds": "time"}
+COLUMNS = {"text": "text loss", "exact": "exact", "plain": "plain", "right": "right", "KL": "KL", "seconds": "time"}
 
 
 def longer(skill: str, count: int, *, held_out: bool, seed: int) -> list[Sample]:
@@ -72,17 +69,15 @@ def judged(model: CausalModel, before: CausalModel | None, tests: list[Sample], 
 
 
 def main() -> None:
-    options = arguments()
-    out, seed, workers = Path(options.out), options.seed, options.workers
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} holds something already: give another --out")
+    options = parser().options()
+    out, seed, workers = unused(options.out), options.seed, options.workers
     begin = time.perf_counter()
     rows: list[tuple[str, dict[str, float]]] = []
-    model, tokens = skills.base_model(steps=options.base_steps, workers=workers, seed=seed)
-    text = text_sequences(tokens["validation"][:6000], 64)
     training = [s for skill in SKILLS for s in skills.samples(skill, options.samples, held_out=False, seed=seed)]
     tests = [s for skill in SKILLS for s in skills.samples(skill, options.tests, held_out=True, seed=seed)]
     tests += [s for skill in SKILLS for s in longer(skill, options.tests, held_out=True, seed=seed)]
+    model, tokens = skills.base_model(steps=options.base_steps, workers=workers, seed=seed)
+    text = text_sequences(tokens["validation"][:6000], 64)
     print(f"{model}\n{len(tests)} held-out prompts, half of them with five letters")
 
     def stage(name: str, before: CausalModel | None) -> CausalModel:
@@ -97,11 +92,12 @@ def main() -> None:
     before = stage("1-pretrained", None)
     settings = SFTSettings(steps=options.sft_steps, batch_size=64, learning_rate=3e-3, warmup=min(50, options.sft_steps // 4),
                            workers=workers, seed=seed)  # fmt: skip
+    print(f"tuning     on {', '.join(SKILLS)}, in both manners")
     sft(model, both_manners(model, training, seed), settings, out=out / "logs" / "sft")
     before = stage("2-sft", before)
     pairs, share = preference_pairs(model, training, 4, seed=seed + 100, workers=workers)
     held_out, _ = preference_pairs(model, tests, 4, seed=seed + 9, workers=workers)
-    print(f"{len(pairs)} pairs from {share:.0%} of the prompts")
+    print(f"DPO        on {len(pairs)} pairs from {share:.0%} of the prompts")
     settings = DPOSettings(
         steps=options.dpo_steps, batch_size=32, learning_rate=1e-4, warmup=5, beta=0.3, workers=workers, seed=seed
     )
@@ -121,16 +117,18 @@ def main() -> None:
 
     settings = GRPOSettings(steps=options.rounds, batch_size=32, group=8, max_new_tokens=LONGEST, learning_rate=5e-4, warmup=5,
                             minibatches=2, beta=0.01, workers=workers, seed=seed)  # fmt: skip
+    print(f"GRPO       on {len(asked)} problems")
     grpo(model, asked, reward, settings, stop_ids=stops, out=out / "logs" / "grpo")
     stage("4-grpo", before)
 
-    print(f"\n{'stage':14}" + "".join(f"{title:>14}" for title in COLUMNS.values()))
+    print(f"\n{'stage':14}" + "".join(f"{title:>11}" for title in COLUMNS.values()))
     for name, values in rows:
         forms = {"text": "{:.3f}", "KL": "{:.2f}", "seconds": "{:.0f} s"}
         cells = [forms.get(key, "{:.1%}").format(values[key]) if key in values else "-" for key in COLUMNS]
-        print(f"{name:14}" + "".join(f"{cell:>14}" for cell in cells))
-    print("\nexact: the right answer and nothing else; plain: without the courtesy; right: in either manner; KL: to the stage"
-          "\nbefore, nats an answer; all of answers sampled at temperature 1")  # fmt: skip
+        print(f"{name:14}" + "".join(f"{cell:>11}" for cell in cells))
+    print("\nexact: the right answer and nothing else; plain: without the courtesy; right: in\n"
+          "either manner; KL: to the stage before, nats an answer; all of answers sampled at\n"
+          "temperature 1; text loss: nats a token of held-out text")  # fmt: skip
     few = [tests[0], tests[-1]]
     said = skills.answers(model, skills.prompts(model, few, seed=1), max_new_tokens=LONGEST)
     for sample, text_ in zip(few, said):
@@ -156,33 +154,23 @@ def main() -> None:
         curve("grpo", "reward", "reward"),
         bars,
     ]
-    drawn = skills.draw(out / "path.png", panels, size=(16, 3.6))
-    print(f"\nplot       {out / 'path.png'}" if drawn else "\nplot       not drawn: pip install 'tinyplm[plot]'")
+    print()
+    save_plot(out / "path.png", *panels, size=(16, 3.6))
     print(f"models     {', '.join(str(out / name) for name, _ in rows)}")
+    print(f"talk       {command('chat.py', out / '4-grpo')}")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--base-steps", type=int, default=200, help="of pretraining")
-    parser.add_argument("--sft-steps", type=int, default=600)
-    parser.add_argument("--dpo-steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=60, help="of GRPO")
-    parser.add_argument("--samples", type=int, default=500, help="to train on, of each skill")
-    parser.add_argument("--tests", type=int, default=60, help="held-out prompts of each skill, and as many with five letters")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="threads that share a batch")
-    parser.add_argument("--out", default="out-path")
-    options = parser.parse_args()
-    for name in ("base_steps", "sft_steps", "dpo_steps", "rounds", "samples", "tests", "workers"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    return options
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.option("--base-steps", 200, "The number of steps of pretraining.", whole(1))
+    parser.option("--sft-steps", 600, "The number of steps of supervised fine-tuning.", whole(1))
+    parser.option("--dpo-steps", 60, "The number of steps of DPO.", whole(1))
+    parser.option("--rounds", 60, "The number of rounds of GRPO.", whole(1))
+    parser.option("--samples", 500, "The number of samples of each skill to train on.", whole(1))
+    parser.option("--tests", 60, "The number of held-out prompts of each skill, and of as many with five letters.", whole(1))
+    run_options(parser, "out-path")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted")
+    start(main)

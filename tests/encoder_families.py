@@ -14,7 +14,7 @@ import numpy as np
 
 import tinyplm
 from tinyplm.backend import to_host
-from tinyplm.core import flatten, tree_map
+from tinyplm.core import tree_map
 from tinyplm.models import albert, bert, deberta, deberta_v2, distilbert, roberta, xlnet
 from tinyplm.models.config import labels
 
@@ -171,10 +171,3 @@ def keys_of_masks(monkeypatch, call) -> list[int]:
 def random_like(tree, seed=1):
     rng = np.random.default_rng(seed)
     return tree_map(lambda a: rng.normal(size=a.shape), to_host(tree))
-
-
-def apart(a, b):
-    """The largest difference over the largest number of all of b; some gradients (of key biases) are zero but for rounding."""
-    a, b = flatten(to_host(a)), flatten(to_host(b))
-    assert a.keys() == b.keys()
-    return max(np.abs(a[path] - b[path]).max() for path in b) / max(np.abs(x).max() for x in b.values())

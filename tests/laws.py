@@ -117,6 +117,22 @@ def relative_error(a: Any, b: Any) -> float:
     return worst
 
 
+def rounding(*terms: int, dtype: str = "float64") -> float:
+    """What float arithmetic may add to a result, relative to the largest of its kind, when sums of so many terms follow on one
+    another: each of n terms rounds by EPS at most (Higham 2002, sec. 4.2), and ten times as much is room for cancellation."""
+    return 10 * sum(terms) * float(np.finfo(dtype).eps)
+
+
+def apart(a: Any, b: Any) -> float:
+    """The largest difference over the largest number of all of b.
+
+    The measure for gradients: some of them (of key biases, for one) are zero but for the rounding of the others' size.
+    """
+    a, b = flatten(to_host(a)), flatten(to_host(b))
+    assert a.keys() == b.keys()
+    return max(np.abs(a[path] - b[path]).max() for path in b) / max(np.abs(x).max() for x in b.values())
+
+
 def equal(a: Any, b: Any) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
 

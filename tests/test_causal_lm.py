@@ -12,7 +12,7 @@ import pytest
 
 import tinyplm
 from tests.families import FAMILIES, PADDING, VARIANTS, batch, tiny
-from tests.laws import equal, leaves, relative_error
+from tests.laws import apart, equal, leaves, relative_error, rounding
 from tinyplm import models, random
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import add, flatten, tree_map, unflatten
@@ -22,6 +22,9 @@ from tinyplm.models import causal_lm
 from tinyplm.optim.flat import FlatTree
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
+# Forward and backward of these models are some 20 products in a row (each of two layers has 4, and twice as many in the
+# backward), each a sum over at most 24 terms: the width of GPT-2's MLP; there are 15 tokens and 11 entries.
+GRADIENT = rounding(*20 * [24])
 each_variant = pytest.mark.parametrize(("family", "variant"), VARIANTS)
 
 
@@ -85,7 +88,7 @@ def test_outputs_have_gradients_each_and_together(family):
     d = {name: rng.normal(size=a.shape) for name, a in outputs.items()}
     assert list(d) == ["logits", "hidden"]
     both, parts = backward(d), [backward({name: d[name]}) for name in d]
-    assert relative_error(both, tree_map(lambda a, b: a + b, *parts)) < 1e-12
+    assert apart(both, tree_map(lambda a, b: a + b, *parts)) < GRADIENT
     assert not any(a.any() for a in leaves(backward({})))
     with pytest.raises(ValueError, match="unknown outputs \\['logit'\\]"):
         backward({"logit": d["logits"]})
@@ -258,7 +261,8 @@ def test_dropout_depends_on_the_key_alone(device, family):
     a = logits(1)
     assert np.array_equal(a, logits(1)) and np.array_equal(a, logits(1, grad=False))
     assert not np.array_equal(a, logits(2)) and not np.array_equal(a, logits(None))
-    assert np.array_equal(a[:2], logits(1, ids=ids[:2])), "a sample's mask must not depend on the batch around it"
+    # to rounding, since fewer rows may be multiplied in another order; another mask would change a tenth
+    assert relative_error(a[:2], logits(1, ids=ids[:2])) < GRADIENT, "a sample's mask must not depend on the batch around it"
 
 
 @pytest.mark.parametrize(("family", "rate"), [(name, rate) for name, family in FAMILIES.items() for rate in family.dropout])

@@ -141,6 +141,7 @@ def test_a_terminal_that_is_gone_ends_no_run(tmp_path, monkeypatch, stream, bar)
     if not bar:
         monkeypatch.setitem(sys.modules, "tqdm", None)
     with open("/dev/full", "w", buffering=1) as gone, monkeypatch.context() as patch:
+        gone.isatty = lambda: True
         patch.setattr(sys, stream, gone)
         state = run(tmp_path, progress=True)
         with suppress(OSError):  # what is still in its buffer

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.encoder_families import FAMILIES, apart, batch, random_like, tiny
-from tests.laws import equal, relative_error
+from tests.encoder_families import FAMILIES, batch, random_like, tiny
+from tests.laws import apart, equal, relative_error
 from tinyplm import models
 from tinyplm.core import tree_map
 from tinyplm.losses.cross_entropy import cross_entropy

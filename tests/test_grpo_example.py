@@ -75,9 +75,9 @@ def test_pretraining_is_broken_off(script):
 
 
 def test_bad_input(run, tmp_path):
-    for arguments, message in ((("--seeds", "0"), "--seeds must be at least 1, got 0"),
-                               (("--held-out", "850"), "--held-out must be at most 800"),
-                               (("--group", "1"), "error: group: expected an integer >= 2, got 1\n"),
-                               (("--width", "10"), "hidden_size")):  # fmt: skip
+    for arguments, message in ((("--seeds", "0"), "--seeds: expected an integer >= 1, got 0"),
+                               (("--held-out", "850"), "--held-out: expected an integer from 2 to 800, got 850"),
+                               (("--group", "1"), "--group: expected an integer >= 2, got 1"),
+                               (("--width", "10"), "--width: expected a multiple of 8, got 10")):  # fmt: skip
         done = run("grpo.py", *QUICK, *arguments, "--out", str(tmp_path / "out"))
         assert done.code == 1 and message in done.err and "Traceback" not in done.err

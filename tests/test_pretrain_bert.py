@@ -55,7 +55,11 @@ def test_a_run_goes_on_exactly(run, texts, tmp_path):
 
 def test_bad_input(run, tmp_path):
     done = run("pretrain_bert.py", "--objective", "next")
-    assert done.code == 1 and "unknown objective 'next'; expected one of next_sentence" in done.err
+    assert done.code == 1 and "--objective: expected one of next_sentence, sentence_order, none, got 'next'" in done.err
+    (tmp_path / "one.txt").write_text("A sentence of a book. Another one of it.\n" * 200)
+    done = run("pretrain_bert.py", "--text", str(tmp_path / "one.txt"), "--validation", "0.05", "--out", str(tmp_path / "new"))
+    assert done.code == 1 and "expected two documents or more for training and for validation, got" in done.err
+    assert not (tmp_path / "new").exists() and done.err.count("\n") == 1
     done = run("pretrain_bert.py", "--resume", "--out", str(tmp_path))
     assert done.code == 1 and "nothing to resume" in done.err
 

@@ -183,13 +183,14 @@ def test_dropout_needs_a_key():
 def test_nearest_by_hand():
     rng = np.random.default_rng(0)
     queries, vectors = rng.normal(size=(300, 5)), rng.normal(size=(40, 5))
-    vectors[7] = 3 * vectors[4]  # of the same direction: the first of them comes first
     places, scores = nearest(queries, vectors, k=6)
     for n, query in enumerate(queries):
         cosines = [sum(query * v) / math.sqrt(sum(query**2) * sum(v**2)) for v in vectors]
-        expected = sorted(range(40), key=lambda i: (-round(cosines[i], 9), i))[:6]
+        expected = sorted(range(40), key=lambda i: -cosines[i])[:6]
         assert places[n].tolist() == expected
         np.testing.assert_allclose(scores[n], [cosines[i] for i in expected], rtol=0, atol=1e-12)
+    same = np.eye(3)[[1, 0, 2, 0, 1]] * np.arange(1, 6)[:, None]  # equal cosines, without rounding: the first one comes first
+    assert nearest(np.eye(3), same, k=3)[0].tolist() == [[1, 3, 0], [0, 4, 1], [2, 0, 1]]
 
 
 def test_nearest_of_few_and_of_none():

@@ -89,19 +89,19 @@ def test_the_example_needs_no_matplotlib(monkeypatch, tmp_path, capsys, texts):
     monkeypatch.setattr(builtins, "__import__", without)
     options = ("--text", texts[0], "--sizes", 300, "--kinds", "byte-level BPE", "--out", tmp_path / "plot.png")
     assert example(monkeypatch, *options) is None
-    assert "not drawn: pip install 'tinyplm[plot]'" in capsys.readouterr().out and not (tmp_path / "plot.png").exists()
+    assert "-m pip install matplotlib\n" in capsys.readouterr().out and not (tmp_path / "plot.png").exists()
 
 
 def test_the_example_draws_a_plot(monkeypatch, tmp_path, capsys, texts):
     pytest.importorskip("matplotlib")
     path = tmp_path / "new" / "plot.png"
     assert example(monkeypatch, "--text", texts[0], "--sizes", 300, "--kinds", "byte-level BPE", "--out", path) is None
-    assert path.read_bytes().startswith(b"\x89PNG") and f"plot    {path}\n" in capsys.readouterr().out
+    assert path.read_bytes().startswith(b"\x89PNG") and f"plot       {path}\n" in capsys.readouterr().out
 
 
 def test_the_example_says_in_one_line_what_is_wrong(monkeypatch, tmp_path, texts):
     for arguments, message in (
-        (("--kinds", "bpe"), "error: unknown kind 'bpe'; expected some of 'byte-level BPE', 'BPE'"),
+        (("--kinds", "bpe"), "error: --kinds: expected one of byte-level BPE, BPE, "),
         (("--out", f"{texts[0]}/plot.png"), "notes.txt"),  # a file where a folder should be
         (("--text", tmp_path / "none.txt"), "none.txt"),
         (("--text", *texts, "--sizes", 20, "--kinds", "WordPiece"), "error: WordPiece with 20 entries: vocab_size 20 "),

@@ -360,9 +360,3 @@ def test_the_plot_is_a_png(tmp_path):
     _run(tmp_path)
     assert log.plot(tmp_path / "log.jsonl", tmp_path / "loss.png", baselines={"unigram": 2.3})
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_progress_works_without_tqdm(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
-    train(tiny(), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path)
-    assert "step 6/6" in capsys.readouterr().out

@@ -46,7 +46,7 @@ def device(name: str) -> Device:
         try:
             import cupy
         except ImportError as error:
-            raise ValueError("device 'gpu' needs CuPy: pip install 'tinyplm[gpu]'") from error
+            raise ValueError("device 'gpu' needs CuPy: pip install cupy-cuda12x") from error
         if not cupy.is_available():
             raise ValueError("device 'gpu': CuPy is installed but finds no CUDA device")
         register_device("gpu", xp=cupy, array_type=cupy.ndarray, to_device=cupy.asarray, to_host=cupy.asnumpy)

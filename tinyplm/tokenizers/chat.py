@@ -148,9 +148,7 @@ def _jinja(source: str, tokens: dict[str, str]) -> Render:
         from jinja2.ext import Extension
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
-        raise ValueError(
-            "the folder's chat template needs jinja2: pip install 'tinyplm[chat]', or name another template"
-        ) from None
+        raise ValueError("the folder's chat template needs jinja2: pip install jinja2, or name another template") from None
 
     def refuse(message: str) -> None:
         raise TemplateError(message)

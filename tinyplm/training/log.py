@@ -91,20 +91,21 @@ def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict
 
 
 class Progress:
-    """A tqdm bar with loss, learning rate, gradient norm and tokens per second; plain lines where tqdm is not installed.
+    """A tqdm bar on the terminal.  Where stderr is no terminal, or tqdm is not installed: a plain line every tenth of the way.
 
     When the terminal or pipe that it is shown on is gone, nothing is shown any more: that is no reason to lose a run.
     """
 
-    def __init__(self, total: int, done: int, *, show: bool = True) -> None:
-        self.total, self.show, self.bar = total, show, None
-        if show and sys.stderr is not None:  # None in a process that was started with it closed
+    def __init__(self, total: int, done: int, *, show: bool = True, unit: str = "step") -> None:
+        self.total, self.done, self.show, self.unit, self.bar = total, done, show, unit, None
+        if show and sys.stderr is not None and sys.stderr.isatty():  # None in a process that was started with it closed
             try:
                 from tqdm import tqdm
             except ImportError:
                 return
             with self._showing():
-                self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, smoothing=0.1)
+                self.bar = tqdm(total=total, initial=done, dynamic_ncols=True, smoothing=0.1,
+                                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}")  # fmt: skip
 
     @contextmanager
     def _showing(self) -> Iterator[None]:
@@ -113,13 +114,27 @@ class Progress:
         except OSError:
             self.bar, self.show = None, False
 
-    def update(self, steps: int, step: int, values: dict[str, str]) -> None:
+    def update(self, steps: int, values: dict[str, str]) -> None:
+        """`steps` more are done; the most important of the values stands first."""
+        before, self.done = self.done, self.done + steps
         with self._showing():
             if self.bar is not None:
-                self.bar.set_postfix(values, refresh=False)
+                self.bar.set_postfix_str(self._fitting(values), refresh=False)
                 self.bar.update(steps)
-            elif self.show and (step % max(1, self.total // 20) == 0 or step == self.total):
-                print(f"step {step}/{self.total}  " + "  ".join(f"{name} {value}" for name, value in values.items()), flush=True)
+            elif self.show and sys.stderr is not None and self.done * 10 // self.total > before * 10 // self.total:
+                shown = "".join(f"  {name} {value}" for name, value in values.items())
+                print(f"{self.unit} {self.done}/{self.total}{shown}", file=sys.stderr, flush=True)
+
+    def _fitting(self, values: dict[str, str]) -> str:
+        """As many of the values as leave the bar a fifth of the terminal's width."""
+        room = 0.8 * (self.bar.format_dict["ncols"] or 80) - len(f"100%|| {self.total}/{self.total} 00:00, ")
+        shown = ""
+        for name, value in values.items():
+            longer = f"{shown}{', ' * bool(shown)}{name}={value}"
+            if len(longer) > room:
+                break
+            shown = longer
+        return shown
 
     def say(self, text: str) -> None:
         with self._showing():

@@ -202,8 +202,8 @@ class _Run:
             record = {"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
             self.log.write(**record, tokens_per_second=round(speed, 1))
             self.watch(record)
-        shown = {"loss": f"{loss:.3f}", "lr": f"{rate:.1e}", "norm": f"{norm:.2f}", "tok/s": f"{speed:.0f}"}
-        self.progress.update(len(self.pending), self.state.step, shown)
+        shown = {"loss": f"{loss:.3f}", "norm": f"{norm:.2f}", "tok/s": f"{speed:.0f}", "lr": f"{rate:.1e}"}
+        self.progress.update(len(self.pending), shown)
         self.pending.clear()
 
     def watch(self, record: dict[str, Any]) -> None:

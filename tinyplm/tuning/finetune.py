@@ -120,7 +120,7 @@ class _Run:
         optimizer.step(rate, clip=settings.clip, norm=norm, workers=settings.workers)
         self.step += 1
         self.write(step=self.step, loss=loss, learning_rate=rate, gradient_norm=float(norm))
-        self.progress.update(1, self.step, {"loss": f"{loss:.3f}", "lr": f"{rate:.1e}", "norm": f"{float(norm):.2f}"})
+        self.progress.update(1, {"loss": f"{loss:.3f}", "norm": f"{float(norm):.2f}", "lr": f"{rate:.1e}"})
 
     def judge(self) -> None:
         """Scores on the validation samples; the best parameters are kept."""

@@ -242,7 +242,7 @@ class Journal:
         self.history.append({"step": step, **values})
         if self.log is not None:
             self.log.write(step=step, **values)
-        self.progress.update(1, step, {name: f"{values[name]:.3g}" for name in shown if name in values})
+        self.progress.update(1, {name: f"{values[name]:.3g}" for name in shown if name in values})
 
     def write(self, **record: Any) -> None:
         """A line of the log beside the steps' own, such as an evaluation; it must have `step`."""
