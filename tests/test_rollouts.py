@@ -161,7 +161,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("inputs, message", [
     ({"input_ids": np.ones((1, 17), int)}, "17 tokens|longer than the context of 16"),
-    ({"input_ids": np.full((1, 3), 40)}, "token id 40 is out of range: expected 0 to 39"),
+    ({"input_ids": np.full((1, 3), 40)}, "input_ids: expected integers from 0 to 39, got 40"),
     ({"input_ids": np.ones((2, 3), int), "attention_mask": np.ones((2, 4), int)}, "attention_mask: expected shape"),
     ({"input_ids": np.ones((1, 3))}, "integers"),
 ])  # fmt: skip
@@ -184,9 +184,10 @@ def test_encoders_parts_have_the_checks_of_a_call():
     model = tinyplm.create("bert", vocab_size=11, hidden_size=6, num_hidden_layers=1, num_attention_heads=2, intermediate_size=7,
                            max_position_embeddings=6)  # fmt: skip
     for inputs, message in (({"input_ids": np.ones((1, 7), int)}, "a sequence of 7 tokens is longer than the context of 6"),
-                            ({"input_ids": np.ones((1, 3), int), "token_type_ids": np.full((1, 3), 2)}, "token type id 2"),
+                            ({"input_ids": np.ones((1, 3), int), "token_type_ids": np.full((1, 3), 2)},
+                             "token_type_ids: expected integers from 0 to 1, got 2"),
                             ({"input_ids": np.ones((1, 3), int), "attention_mask": np.ones((1, 2))}, "attention_mask: expected"),
-                            ({"input_ids": np.full((1, 3), 11)}, "token id 11")):  # fmt: skip
+                            ({"input_ids": np.full((1, 3), 11)}, "input_ids: expected integers from 0 to 10, got 11")):  # fmt: skip
         targets = {"logits": np.ones(inputs["input_ids"].shape, int)}
         with pytest.raises(ValueError, match=message):
             model.loss(targets=targets, **inputs)
