@@ -26,7 +26,7 @@ from tinyplm.backend import device
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.packing import open_tokens, pack, write_tokens
 from tinyplm.evaluation.perplexity import baseline_rows, format_rows, row
-from tinyplm.files import read_json, write_json
+from tinyplm.files import read_json, sole_writer, write_json
 from tinyplm.generation.generate import generate
 from tinyplm.hub import make_config
 from tinyplm.models import gpt2, llama
@@ -67,7 +67,6 @@ def prepare(options: dict, out: Path) -> dict:
     """Documents, tokenizer and token arrays, kept in `out`; returns what a resume needs to know of them."""
     begin = time.perf_counter()
     documents = deduplicate(read_texts(options["text"])) if options["text"] else default_corpus()
-    out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").unlink(missing_ok=True)  # of a run without checkpoints, whose data is replaced now
     training, validation = split_documents(documents, options["validation"], options["seed"])
     size = sum(len(d.encode()) for d in documents)
@@ -161,6 +160,12 @@ def main() -> None:
     settings = plan(options)  # whatever is wrong with the options is said before any work is done
     configure(options, options["vocabulary"])
     device(options["device"])
+    with sole_writer(out):
+        run(options, settings, out, facts)
+
+
+def run(options: dict, settings: Settings, out: Path, facts: dict | None) -> None:
+    """Prepare, or take up what is there; train; report."""
     if facts is None:
         if started(out):
             raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")

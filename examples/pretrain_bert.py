@@ -25,7 +25,7 @@ import tinyplm
 from tinyplm.core import map_shards
 from tinyplm.data import IGNORED, deduplicate, default_corpus, read_texts, sentence_documents, split_documents
 from tinyplm.evaluation.masked import Guesses, joined
-from tinyplm.files import write_json
+from tinyplm.files import sole_writer, write_json
 from tinyplm.hub import make_config
 from tinyplm.models import bert
 from tinyplm.objectives import Layout, MaskedPairs, MaskedSentences, Masking
@@ -55,7 +55,6 @@ def prepare(options: dict, out: Path) -> Tokenizer:
         raise ValueError(f"--objective next_sentence takes random sentences from other documents: expected two documents or more "
                          f"for training and for validation, got {len(training)} and {len(validation)}; try another "
                          f"--objective, or a larger --validation")  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
     size = sum(len(d.encode()) for d in (*training, *validation))
     count = len(training) + len(validation)
     print(f"corpus     {count} documents, {size / 1e6:.2f} MB; {len(validation)} of them for validation only")
@@ -163,6 +162,12 @@ def main() -> None:
     options, resume = arguments()
     out = usable(options["out"])
     settings = plan(options)  # whatever is wrong with the options is said before any work is done
+    with sole_writer(out):
+        run(options, settings, out, resume)
+
+
+def run(options: dict, settings: Settings, out: Path, resume: bool) -> None:
+    """Prepare, or take up what is there; train; report."""
     begin = time.perf_counter()
     if not resume:
         if started(out):

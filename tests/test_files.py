@@ -238,6 +238,28 @@ def test_a_folder_has_one_writer_until_it_ends_however_that_ends(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_missing_folder_is_made_and_does_not_stay_empty(tmp_path):
+    for name in ("some/folder", "kept"):
+        with files.sole_writer(tmp_path / name):
+            assert (tmp_path / name).is_dir()
+            if name == "kept":
+                (tmp_path / name / "file").touch()
+        assert (tmp_path / name).exists() == (name == "kept")
+
+
+@posix
+@pytest.mark.parametrize("script", ["pretrain.py", "pretrain_bert.py"])
+def test_the_examples_hold_their_folder_from_the_start(run, texts, tmp_path, script):
+    process = hold(tmp_path / "out")
+    done = run(script, "--size", "tiny", "--steps", "2", "--text", *texts, "--out", str(tmp_path / "out"))
+    process.kill()
+    process.wait(timeout=60)
+    process.stdout.close()
+    process.stdin.close()
+    assert done.code == 1 and "another process is writing into this folder" in done.err and "corpus" not in done.out
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_another_thread_is_another_writer(tmp_path):
     refused = []
 

@@ -9,7 +9,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -83,14 +83,19 @@ _held: set[tuple[int, str]] = set()  # (thread, folder)
 def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
     """Inside, no other process or thread can be in `sole_writer` of this folder; ValueError if one is.
 
-    The lock is the system's and ends with the process, however that ends; nothing is left behind.
-    The thread that has it may enter again.  A file system without locks has none.
+    A missing folder is made, and removed at the end if it is still empty.  The lock is the system's and ends with the process,
+    however that ends; nothing is left behind.  The thread that has it may enter again.  A file system without locks has none.
     """
     folder = Path(os.path.realpath(folder))
     holder = (threading.get_ident(), str(folder))
     if holder in _held:
         yield
         return
+    new = not folder.exists()
+    if new:
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
     busy = ValueError(f"{named(folder)}: another process is writing into this folder: wait for it, or give another folder")
     try:
         import fcntl
@@ -112,6 +117,9 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     finally:
+        if new:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
         _held.discard(holder)
         os.close(descriptor)
 

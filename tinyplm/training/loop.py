@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from .. import random
 from ..backend import array_module, give_back_freed_memory, is_host, keep_freed_memory
-from ..files import sole_writer, sync_folder
+from ..files import sole_writer
 from ..models.model import Model
 from ..optim.adamw import AdamW
 from . import checkpoint, folders
@@ -48,13 +49,11 @@ def train(model: Model, training: Any, validation: Any, settings: Settings, *, o
     training, validation, data = _check(model, training, validation, settings)
     if resume:
         checkpoint.find(out)  # no folder is made where there is nothing to resume
-    try:
-        if not out.exists():
-            out.mkdir(parents=True)
-            sync_folder(out.parent)
-    except OSError as error:
-        raise _unwritable(error, out, 0) from error
-    with sole_writer(out):
+    with ExitStack() as held:
+        try:
+            held.enter_context(sole_writer(out))
+        except OSError as error:
+            raise _unwritable(error, out, 0) from error
         return _train(model, training, validation, settings, data, out, resume, progress)
 
 

@@ -207,7 +207,6 @@ def open_log(open_things: ExitStack, out: Path, result: str) -> Log:
 
     ValueError where one does, or where there is a log or a folder `result` already.
     """
-    out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
         opened.enter_context(sole_writer(out))
         if (out / LOG).exists() or (out / result).exists():
