@@ -193,12 +193,12 @@ class _Batch:
         self.fresh = True  # the prompts stand once each, not yet once a sample
 
     def inputs(self, start: int) -> dict[str, Any]:
-        """The model's inputs for the columns from `start` on."""
-        real = self.real[:, : self.width]
-        if real.all():
-            return self.model.inputs(self.ids[:, start : self.width], cache=self.cache)
-        positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)[:, start:]
-        return self.model.inputs(self.ids[:, start : self.width], attention_mask=real, position_ids=positions, cache=self.cache)
+        """The model's inputs for the columns from `start` on, as Model.inputs gives them; they need no checks, once a token."""
+        inputs, real = {"input_ids": self.ids[:, start : self.width]}, self.real[:, : self.width]
+        if not real.all():
+            positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)[:, start:]
+            inputs |= {"attention_mask": real, "position_ids": positions}
+        return {**to_device(inputs, self.model.device), "cache": self.cache}
 
     def next_logits(self) -> np.ndarray:
         """(rows, V) on the host."""

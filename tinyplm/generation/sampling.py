@@ -62,8 +62,8 @@ class Sampling:
         if self.temperature == 0:
             check_finite(logits.max(axis=-1))
             return logits.argmax(axis=-1)
-        p = token_distribution(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
-        return draw(p, np.array([generator.random() for generator in generators]))
+        p = _distribution(logits, self.temperature, self.top_k, self.top_p, self.min_p)
+        return _inverted(np.cumsum(p, axis=-1), np.array([generator.random() for generator in generators]))
 
 
 def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: float) -> None:
@@ -105,7 +105,13 @@ def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: i
     FloatingPointError when a row holds NaN or inf, or only -inf (-inf is a token that cannot be drawn).
     """
     check_sampling(temperature, top_k, top_p, min_p)
-    logits = _numbers("logits", logits).astype(np.float64)
+    return _distribution(_numbers("logits", logits), temperature, top_k, top_p, min_p)
+
+
+def _distribution(logits: np.ndarray, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+                  ) -> np.ndarray:  # fmt: skip
+    """token_distribution of what was checked."""
+    logits = logits.astype(np.float64)
     check_finite(largest := logits.max(axis=-1, keepdims=True))
     if temperature == 0:
         greedy = np.zeros_like(logits)
@@ -177,6 +183,10 @@ def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
     rounding = 10 * V * np.finfo(cumulative.dtype).eps
     if not (probabilities >= 0).all() or not (abs(cumulative[:, -1] - 1) <= rounding).all():  # NaN is neither
         raise ValueError(f"probabilities: expected rows >= 0 that add up to 1, got {_worst(probabilities, cumulative[:, -1])}")
+    return _inverted(cumulative, u)
+
+
+def _inverted(cumulative: np.ndarray, u: np.ndarray) -> np.ndarray:
     return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=-1)
 
 
