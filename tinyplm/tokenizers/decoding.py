@@ -19,9 +19,9 @@ from typing import Any
 import regex
 
 from . import pretokenization
-from .bytelevel import chars_to_bytes
+from .bytelevel import chars_to_bytes, check_encodable
 from .component import Component
-from .patterns import compile_pattern, substitute
+from .patterns import Limited, check_growth, compile_pattern, substitute
 
 _BYTE = regex.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # the library reads "+A" as a number, too
 
@@ -160,10 +160,11 @@ class Replace(Decoder):
     content: str
 
     def __post_init__(self) -> None:
+        check_encodable(self.content, "content")
         _ = self._regex  # refuses what is no pattern
 
     @cached_property
-    def _regex(self) -> regex.Pattern:
+    def _regex(self) -> regex.Pattern | Limited:
         return compile_pattern(self.pattern)
 
     def chain(self, tokens: list[str]) -> list[str]:
@@ -184,9 +185,27 @@ class Sequence(Decoder):
         return {"type": "Sequence", "decoders": [decoder.to_json() for decoder in self.decoders]}
 
     def chain(self, tokens: list[str]) -> list[str]:
-        for decoder in self.decoders:
+        before = sum(map(len, tokens)) if self._grows else 0
+        for decoder in self._flat:
             tokens = decoder.chain(tokens)
+            if self._grows:
+                check_growth(before, sum(map(len, tokens)))
         return tokens
+
+    @cached_property
+    def _grows(self) -> bool:
+        """Whether a part may make of each character several."""
+        return any(
+            len(part.content) > len(part.pattern.get("String", ""))
+            if isinstance(part, Replace)
+            else isinstance(part, BPEDecoder) and not part.suffix
+            for part in self._flat
+        )
+
+    @cached_property
+    def _flat(self) -> list[Decoder]:
+        """The parts, those of a Sequence inside one by one."""
+        return [flat for part in self.decoders for flat in (part._flat if isinstance(part, Sequence) else [part])]
 
 
 DECODERS: dict[str, type[Decoder]] = {

@@ -23,9 +23,10 @@ import regex
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR, bytes_to_chars, split_words
 from .component import Component, only_known, read_component
-from .patterns import compile_pattern, find_matches
+from .patterns import Limited, compile_pattern, find_matches
 
 BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
+MOST_BYTE_LEVELS = 4
 _PUNCTUATION = r"\p{P}!-/:-@\[-`{-~"  # to stand between brackets
 
 
@@ -111,7 +112,7 @@ class _Cuts(PreTokenizer):
 
     behavior: str
     invert: bool
-    _regex: regex.Pattern
+    _regex: regex.Pattern | Limited
 
     def cut(self, text: str, first: bool = True) -> list[str]:
         if self.behavior == "Isolated" and not self._regex.groups:
@@ -181,7 +182,7 @@ class Split(_Cuts):
         _ = self._regex  # refuses what is no pattern
 
     @cached_property
-    def _regex(self) -> regex.Pattern:
+    def _regex(self) -> regex.Pattern | Limited:
         return compile_pattern(self.pattern)
 
 
@@ -280,6 +281,10 @@ class Sequence(PreTokenizer):
     """
 
     pretokenizers: tuple[PreTokenizer, ...]
+
+    def __post_init__(self) -> None:
+        if (count := sum(isinstance(part, ByteLevel) for part in self._flat)) > MOST_BYTE_LEVELS:  # each may double a text
+            raise ValueError(f"a Sequence may hold at most {MOST_BYTE_LEVELS} ByteLevel, got {count}")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
