@@ -84,7 +84,7 @@ WRONG_FILES = {
     "AddedToken: lstrip must be of type bool": put("added_tokens", 0, "lstrip", "x"),
     "AddedToken: id must be of type int, got '0'": put("added_tokens", 0, "id", "0"),
     "AddedToken must say 'content'": lambda content: content["added_tokens"][0].pop("content"),
-    "an added token must be an object": put("added_tokens", 0, "x"),
+    "added_tokens: 0 must be an object": put("added_tokens", 0, "x"),
     "ByteLevel: add_prefix_space must be of type bool": put("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": 1}),
     "merge 2 must be a pair of tokens": put("model", "merges", 2, "a b c"),
     "merge 3 must be a pair of tokens": put("model", "merges", 3, ["a", ""]),
@@ -96,7 +96,7 @@ WRONG_FILES = {
     "hole: no token has id 450, but 451": put("model", "vocab", "new", 451),
     "token '<|endoftext|>' has two ids, 0 and 450": put("added_tokens", 0, "id", 450),
     "an object 'model' is expected": lambda content: content.pop("model"),
-    'special = "all" is not supported': put("special", "all"),
+    "special = 'all' is not supported": put("special", "all"),
 }
 
 
@@ -125,7 +125,7 @@ def test_what_changes_nothing_is_accepted(trained, tmp_path):
 def test_broken_files(tmp_path):
     path = tmp_path / "tokenizer.json"
     for content, message in [
-        ("{", "not a valid JSON"),
+        ("{", "not valid JSON"),
         ('{"a": 1, "a": 2}', "'a' occurs twice"),
         ("[]", "'model'"),
     ]:
@@ -152,7 +152,7 @@ def test_added_tokens_of_a_file_are_special_only_if_it_says_so(trained, tmp_path
 
 def test_a_file_that_is_nested_too_deeply(tmp_path):
     (tmp_path / "tokenizer.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match="not a valid JSON file"):
+    with pytest.raises(ValueError, match="not valid JSON: nested more than 100 levels"):
         Tokenizer.load(tmp_path)
 
 

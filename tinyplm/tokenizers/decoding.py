@@ -18,6 +18,7 @@ from typing import Any
 
 import regex
 
+from ..arguments import shown
 from . import pretokenization
 from .bytelevel import chars_to_bytes, check_encodable
 from .component import Component
@@ -139,7 +140,7 @@ class Strip(Decoder):
 
     def __post_init__(self) -> None:
         if not isinstance(self.content, str) or len(self.content) != 1:
-            raise ValueError(f"content must be one character, got {self.content!r:.60}")
+            raise ValueError(f"content must be one character, got {shown(self.content)}")
         if self.start < 0 or self.stop < 0:
             raise ValueError(f"start and stop must not be negative, got {self.start} and {self.stop}")
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import regex
 
+from ..arguments import shown
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR, check_encodable
 from .component import Component, only_known, read_component
@@ -112,7 +113,7 @@ class BertNormalizer(Component):
 
     def __post_init__(self) -> None:
         if self.strip_accents is not None and not isinstance(self.strip_accents, bool):
-            raise ValueError(f"strip_accents must be true, false or null, got {self.strip_accents!r:.60}")
+            raise ValueError(f"strip_accents must be true, false or null, got {shown(self.strip_accents)}")
 
     @cached_property
     def _table(self) -> _BertTable:
@@ -254,7 +255,7 @@ class Sequence(Component):
         only_known(content, {"type", "normalizers"}, f"{where} Sequence")
         parts = content.get("normalizers")
         if not isinstance(parts, list) or None in parts:
-            raise ValueError(f"{where} Sequence: normalizers must be a list of objects, got {parts!r:.60}")
+            raise ValueError(f"{where} Sequence: normalizers must be a list of objects, got {shown(parts)}")
         return cls(tuple(read_component(part, NORMALIZERS, f"{where} Sequence {k}") for k, part in enumerate(parts)))
 
     def to_json(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ or refuses, since the expression would be read differently without a word:
 In (?i:s) both match the long s, U+017F, too.  A difference is left where case has more than one character: (?i:ss) matches "ß"
 there, not here, and so on for ligatures.
 
-An expression may come from anybody, so it has a largest length and depth, and a limit of time where it needs one (backtracking.py).
+Expressions come from anybody, so their length and depth are limited, and their time where it has to be (backtracking.py).
 """
 
 from __future__ import annotations

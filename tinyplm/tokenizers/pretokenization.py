@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import regex
 
+from ..arguments import shown
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR, bytes_to_chars, split_words
 from .component import Component, only_known, read_component
@@ -238,7 +239,7 @@ class Metaspace(PreTokenizer):
     def __post_init__(self) -> None:
         _check_char(self.replacement, "replacement")
         if self.prepend_scheme not in ("always", "first", "never"):
-            raise ValueError(f"prepend_scheme must be 'always', 'first' or 'never', got {self.prepend_scheme!r:.60}")
+            raise ValueError(f"prepend_scheme must be 'always', 'first' or 'never', got {shown(self.prepend_scheme)}")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Metaspace:
@@ -248,7 +249,7 @@ class Metaspace(PreTokenizer):
         prefix = content.pop("add_prefix_space", None)
         if prefix is False and content.setdefault("prepend_scheme", "never") != "never":
             scheme = content["prepend_scheme"]
-            raise ValueError(f"{where} Metaspace: add_prefix_space = false contradicts prepend_scheme = {scheme!r:.60}")
+            raise ValueError(f"{where} Metaspace: add_prefix_space = false contradicts prepend_scheme = {shown(scheme)}")
         return super().from_json(content, where)
 
     def cut(self, text: str, first: bool = True) -> list[str]:
@@ -338,18 +339,18 @@ def read_parts(content: Mapping[str, Any], key: str, kinds: Mapping[str, type[Co
     only_known(content, {"type", key}, f"{where} Sequence")
     parts = content.get(key)
     if not isinstance(parts, list) or None in parts:
-        raise ValueError(f"{where} Sequence: {key} must be a list of objects, got {parts!r:.60}")
+        raise ValueError(f"{where} Sequence: {key} must be a list of objects, got {shown(parts)}")
     return tuple(read_component(part, kinds, where) for part in parts)
 
 
 def _check_char(char: str, name: str) -> None:
     if not isinstance(char, str) or len(char) != 1:
-        raise ValueError(f"{name} must be one character, got {char!r:.60}")
+        raise ValueError(f"{name} must be one character, got {shown(char)}")
 
 
 def _check_behavior(behavior: str) -> None:
     if behavior not in BEHAVIORS:
-        raise ValueError(f"behavior must be one of {', '.join(BEHAVIORS)}, got {behavior!r:.60}")
+        raise ValueError(f"behavior must be one of {', '.join(BEHAVIORS)}, got {shown(behavior)}")
 
 
 def _prepended(char: str, piece: Aligned) -> Aligned:
