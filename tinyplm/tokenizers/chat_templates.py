@@ -263,7 +263,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         for kind, names in _METHODS.items():
             if isinstance(obj, kind) or obj is kind:
-                return attr in names
+                return attr in names or attr in getattr(obj, "_fields", ())  # of groupby
         return not isinstance(obj, (int, float, bytes)) and super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:

@@ -38,7 +38,7 @@ def from_json(content: Any, name: str) -> dict[str, Any]:
     only_known(content, {"version", "truncation", "padding", "added_tokens", "model", *_PARTS}, name)
     parts = {part: read_component(content.get(part), kinds, f"{name}: {part}") for part, kinds in _PARTS.items()}
     model = read_component({"type": "BPE"} | dict(content["model"]), MODELS, f"{name}: model")  # the oldest files have no type
-    if not isinstance(content.get("added_tokens") or [], list):
+    if not isinstance(content.get("added_tokens", []), (list, type(None))):
         raise ValueError(f"{name}: added_tokens must be a list, got {shown(content['added_tokens'])}")
     added = []
     for number, token in enumerate(content.get("added_tokens") or []):

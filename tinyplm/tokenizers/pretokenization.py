@@ -289,7 +289,7 @@ class Sequence(PreTokenizer):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
-        return cls(read_parts(content, "pretokenizers", PRE_TOKENIZERS, where))
+        return super().from_json({**content, "pretokenizers": read_parts(content, "pretokenizers", PRE_TOKENIZERS, where)}, where)
 
     def to_json(self) -> dict[str, Any]:
         return {"type": "Sequence", "pretokenizers": [part.to_json() for part in self.pretokenizers]}

@@ -104,9 +104,9 @@ class TemplateProcessing(PostProcessor):
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> TemplateProcessing:
         try:
-            specials = {name: Special(token["id"], tuple(token["ids"]), tuple(token["tokens"]))
+            specials = {name: Special(token["id"], _listed(token["ids"]), _listed(token["tokens"]))
                         for name, token in content["special_tokens"].items()}  # fmt: skip
-            single, pair = (tuple(map(_piece_of, content[name])) for name in ("single", "pair"))
+            single, pair = (tuple(map(_piece_of, _listed(content[name]))) for name in ("single", "pair"))
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{where} TemplateProcessing: single and pair must be lists of pieces with id and type_id, "
@@ -167,6 +167,12 @@ def _piece(word: str) -> Piece:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(value)
 
 
 def _piece_of(content: Mapping[str, Any]) -> Piece:
