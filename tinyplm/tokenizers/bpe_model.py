@@ -41,10 +41,12 @@ class BPE(Component):
 
     def __post_init__(self) -> None:
         check_vocabulary(self.vocab)
+        if not isinstance(self.merges, (list, tuple)):
+            raise ValueError(f"merges must be a list of pairs of tokens, got {shown(self.merges)}")
         prefix = len(self.continuing_subword_prefix or "")
         merges = []
         for number, merge in enumerate(self.merges):
-            if isinstance(merge, str) or len(merge) != 2:
+            if not isinstance(merge, (tuple, list)) or len(merge) != 2 or not all(isinstance(part, str) for part in merge):
                 raise ValueError(f"merge {number} must be a pair of tokens, got {shown(merge)}")
             a, b = merge
             for token in (a, b, a + b[prefix:]):

@@ -39,6 +39,12 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     return parts | {"named": parts.get("named", {}) | named_tokens(settings)}
 
 
+def main_file(path: str | os.PathLike) -> Path:
+    """The file that messages name: of a folder its tokenizer.json, if there is one."""
+    inside = Path(path) / "tokenizer.json"
+    return inside if inside.exists() else Path(path)
+
+
 def write(tokenizer: Any, path: str | os.PathLike) -> None:
     """tokenizer.json at `path`, or in the folder `path`; there also tokenizer_config.json, if there is something to say in it.
 

@@ -166,7 +166,7 @@ class Tokenizer:
         try:
             return cls(**parts)
         except ValueError as error:  # parts that do not go together: an id used twice, a hole
-            raise ValueError(f"{named(path)}: {error}") from None
+            raise ValueError(f"{named(files.main_file(path))}: {error}") from None
 
     def save(self, path: str | os.PathLike) -> None:
         """Write tokenizer.json for us, `tokenizers` and `transformers`. `path`: the file, or its folder."""
