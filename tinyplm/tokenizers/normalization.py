@@ -216,7 +216,7 @@ class Replace(Component):
 
     def __call__(self, text: str) -> str:
         if (string := self.pattern.get("String")) is not None:
-            if len(self.content) > GROWTH * len(string):
+            if len(self.content) > GROWTH:
                 check_growth(len(text), len(text) + text.count(string) * len(self.content))
             return text.replace(string, self.content) if text else text
         return substitute(self._regex, self.content, text)
@@ -225,7 +225,8 @@ class Replace(Component):
         spans: list[Span] = []
         place = 0
         matches = find_matches(self._regex, piece.text) if piece.text else []
-        check_growth(len(piece.text), len(piece.text) + len(matches) * len(self.content))
+        if len(self.content) > GROWTH:
+            check_growth(len(piece.text), len(piece.text) + len(matches) * len(self.content))
         for start, end in matches:
             spans += piece.spans[place:start]
             spans += [piece.spans[end - 1] if end else (piece.start, piece.start)] * len(self.content)
@@ -262,17 +263,19 @@ class Sequence(Component):
         return {"type": "Sequence", "normalizers": [part.to_json() for part in self.normalizers]}
 
     def __call__(self, text: str) -> str:
-        before = len(text)
+        before, limit = len(text), GROWTH * len(text) + ROOM
         for part in self._flat:
             text = part(text)
-            check_growth(before, len(text))
+            if len(text) > limit:
+                check_growth(before, len(text))
         return text
 
     def aligned(self, piece: Aligned) -> Aligned:
-        before = len(piece.text)
+        before, limit = len(piece.text), GROWTH * len(piece.text) + ROOM
         for part in self._flat:
             piece = part.aligned(piece)
-            check_growth(before, len(piece.text))
+            if len(piece.text) > limit:
+                check_growth(before, len(piece.text))
         return piece
 
     @cached_property

@@ -143,8 +143,9 @@ def check_growth(before: int, after: int) -> None:
 def substitute(pattern: regex.Pattern | Limited, content: str, text: str) -> str:
     r"""Each match, from left to right, replaced by a text in which \1 means nothing special; nothing matches an empty text."""
     parts, place = [], 0
-    spans = find_matches(pattern, text) if text else []
-    check_growth(len(text), len(text) + len(spans) * len(content))
+    spans = find_matches(pattern, text) if text else ()
+    if len(content) > GROWTH:
+        check_growth(len(text), len(text) + len(spans) * len(content))
     for start, end in spans:
         parts += [text[place:start], content]
         place = end
