@@ -1,8 +1,8 @@
 """Tokenizer files as damage, mistake or malice could leave them, made by rules, always the same ones.
 
 The generators give (name, files of a folder).  Of each kind of tokenizer.json each value in turn is replaced by ones of wrong
-kinds and extreme ones; regular expressions and chains that explode are put where they can stand; vocab.json, merges.txt, vocab.txt
-and .model files are cut off, flipped bit by bit, and given wrong types.
+kinds and extreme ones; regular expressions and chains that explode are put where they can stand; vocab.json, merges.txt,
+vocab.txt and .model files are cut off, flipped bit by bit, and given wrong types.
 
 `check(files, folder)` puts such a folder through everything: it is refused in one line, or all that it gives is right.
 """

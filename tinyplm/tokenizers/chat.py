@@ -122,7 +122,9 @@ def folder_template(files: Mapping[str, bytes], named: Mapping[str, str] | None 
         return None
     known = next((template for template in TEMPLATES.values() if template.source == source), None)
     where = CHAT_TEMPLATE if CHAT_TEMPLATE in files else CONFIG
-    return known or Template(_jinja(source, tokens, where), tuple(tokens[name] for name in ("eos_token",) if name in tokens), source)
+    return known or Template(
+        _jinja(source, tokens, where), tuple(tokens[name] for name in ("eos_token",) if name in tokens), source
+    )
 
 
 def turn_ends(tokenizer: Any, template: Template) -> list[int]:

@@ -186,10 +186,10 @@ class Sequence(Decoder):
         return {"type": "Sequence", "decoders": [decoder.to_json() for decoder in self.decoders]}
 
     def chain(self, tokens: list[str]) -> list[str]:
-        before = sum(map(len, tokens)) if self._grows else 0
+        before = sum(map(len, tokens)) if (grows := self._grows) else 0
         for decoder in self._flat:
             tokens = decoder.chain(tokens)
-            if self._grows:
+            if grows:
                 check_growth(before, sum(map(len, tokens)))
         return tokens
 
