@@ -85,9 +85,11 @@ class Tokenizer:
         self._cut, spell = pipeline.fast_cut(pre_tokenizer, model)
         plain = model.without([token.content for token in self.added_tokens if token.special])
         self._models = {True: model, False: plain}  # by allow_special
-        self._caches = {True: _WordCache(model.encode, spell)}
-        self._caches[False] = self._caches[True] if plain is model else _WordCache(plain.encode, spell)
-        self._spans = {allow_special: _WordCache(model.encode_spans, None) for allow_special, model in self._models.items()}
+        self._caches = {True: pipeline.WordCache(model.encode, spell)}
+        self._caches[False] = self._caches[True] if plain is model else pipeline.WordCache(plain.encode, spell)
+        self._spans = {
+            allow_special: pipeline.WordCache(model.encode_spans, None) for allow_special, model in self._models.items()
+        }
         self._asks_for_first = normalizer is not None and pipeline.asks_for_first(pre_tokenizer)
         self._bytes: list[bytes] | None = None
         if isinstance(decoder, ByteLevel):
@@ -395,26 +397,3 @@ def _check_settings(truncation: Any, padding: Any) -> None:
     for name, value, kind in (("truncation", truncation, Truncation), ("padding", padding, Padding)):
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r:.60}")
-
-
-class _WordCache(dict):
-    """word -> its ids, or what else `encode` gives. Words repeat a lot in text, so most are looked up and not computed again.
-
-    When full it is emptied: words in use come back at once, and no order of use has to be kept. Several threads may use it
-    at once: each step is one of dict, and what is not found is computed.
-    """
-
-    MAX_WORDS = 1 << 17
-    MAX_LENGTH = 64  # long words are rare and hardly repeat; kept, they would make the memory unbounded
-
-    def __init__(self, encode: Callable[[str], Sequence[int]], spell: Callable[[str], str] | None):
-        super().__init__()
-        self.encode, self.spell = encode, spell
-
-    def __missing__(self, word: str) -> Sequence[int]:
-        ids = self.encode(self.spell(word) if self.spell else word)
-        if len(word) <= self.MAX_LENGTH:
-            if len(self) >= self.MAX_WORDS:
-                self.clear()
-            self[word] = ids
-        return ids
