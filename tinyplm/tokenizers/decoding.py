@@ -22,7 +22,7 @@ from ..arguments import shown
 from . import pretokenization
 from .bytelevel import chars_to_bytes, check_encodable
 from .component import Component
-from .patterns import Limited, check_growth, compile_pattern, substitute
+from .patterns import GROWTH, Limited, check_growth, compile_pattern, substitute
 
 _BYTE = regex.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # the library reads "+A" as a number, too
 
@@ -169,6 +169,9 @@ class Replace(Decoder):
         return compile_pattern(self.pattern)
 
     def chain(self, tokens: list[str]) -> list[str]:
+        string = self.pattern.get("String")
+        if string and len(self.content) <= GROWTH:  # it cannot grow too much
+            return [token.replace(string, self.content) for token in tokens]
         return [substitute(self._regex, self.content, token) for token in tokens]
 
 
