@@ -9,7 +9,7 @@ here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"$', (here / "tinyplm/__init__.py").read_text(encoding="utf-8"), re.M).group(1)
 
 interop = ["torch==2.13.0", "transformers>=5.0", "tokenizers>=0.22"]
-chat = ["jinja2>=3.1"]
+chat = ["jinja2>=3.1.6"]
 test = ["pytest>=8", "hypothesis>=6.100", *chat]
 
 setup(

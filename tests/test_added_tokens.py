@@ -1,10 +1,12 @@
 """Added tokens: which are found where, and what they take along.  Against `tokenizers`: tests/interop/test_added_tokens.py."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyplm.tokenizers.added import AddedToken, AddedTokens
+from tinyplm.tokenizers.added import AddedToken, AddedTokens, _Many
 
 
 def found(text, *tokens, normalized=False, allow_special=True, normalize=None):
@@ -59,3 +61,31 @@ def test_without_flags_the_pieces_joined_are_the_text(text, contents):
     assert "".join(text[start:end] for start, end, _ in pieces) == text
     assert all(id is None or text[start:end] == contents[id] for start, end, id in pieces)
     assert not any(content in text[start:end] for start, end, id in pieces if id is None for content in contents)
+
+
+@given(
+    st.text("abc ", max_size=40),
+    st.lists(
+        st.builds(token, st.text("abc ", min_size=1, max_size=4), single_word=st.booleans(), lstrip=st.booleans()), max_size=8
+    ),
+)
+def test_many_are_found_as_few_are(text, tokens):
+    """The way for thousands of tokens, and that of one pattern."""
+    added = AddedTokens(tokens, None)
+    few = added.find(text, False, True)
+    contents = {token.content: token for token in tokens}
+    if contents:
+        added._matchers[False, True] = _Many(contents), contents
+    assert added.find(text, False, True) == few
+
+
+def test_many_tokens_are_read_fast_and_flat():
+    begin = time.process_time()
+    tokens = [AddedToken(f"<|extra {k}|>", k, special=k % 2 == 0) for k in range(100_000)]
+    assert found("a<|extra 99999|>b<|extra 4|>", *tokens) == ["a", 99999, "b", 4]
+    assert found("a<|extra 99999|>b<|extra 4|>", *tokens, allow_special=False) == ["a", 99999, "b<|extra 4|>"]
+    assert time.process_time() - begin < 2
+    for count in (39, 40, 41, 45, 3000):  # each is the beginning of the next
+        prefixes = [AddedToken("q" * k, k) for k in range(1, count + 1)]
+        assert found("q" * 3005, *prefixes)[0] == count and found("qqaq", *prefixes) == [2, "a", 1]
+    assert time.process_time() - begin < 4

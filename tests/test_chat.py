@@ -221,6 +221,8 @@ def test_what_else_templates_of_the_hub_use():
         ({"tokenizer_config.json": b"[]"}, r"tokenizer_config.json: expected an object, got \[\]"),
         (config(5), "chat_template: expected a text, or a list of texts with names, got 5"),
         (config(["x"]), "chat_template: expected a text"),
+        (config([{"name": [1], "template": "x"}]), "chat_template: expected a text, or a list of texts with names, got"),
+        ({"tokenizer_config.json": b'{"a": 1, "a": 2}'}, "tokenizer_config.json: not valid JSON: the key 'a' occurs twice"),
         (config([{"name": "rag", "template": "x"}]), r"chat_template: expected one that is named default, got \['rag'\]"),
         (config("{{ 1 / 0 }}"), "refuses these messages: division by zero"),
         (config("{{ messages[0].content + 1 }}"), "refuses these messages: can only concatenate"),

@@ -276,12 +276,18 @@ def test_what_only_looks_like_it_is_not(expression):
     Replace({"Regex": expression}, "")
 
 
-def test_a_damaged_map_is_refused_when_it_shows():
-    good = charsmap.build({"a": "b"})
-    damaged = Precompiled(base64.b64encode(good[:-1]).decode())  # the replacement has no end
-    assert damaged("xyz") == "xyz"
-    with pytest.raises(ValueError, match="precompiled_charsmap is damaged"):
-        damaged("a")
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        charsmap.build({"a": "b"})[:-1],  # the replacement has no end
+        charsmap.build({"a": "b"})[:-2],
+        charsmap.build({"a": "é"})[:-2] + b"\0",
+        charsmap.build({"a": "b" * 257}),
+    ],
+)
+def test_a_damaged_map_is_refused_when_it_is_read(damaged):
+    with pytest.raises(ValueError, match="precompiled_charsmap is not a map of SentencePiece in base64"):
+        Precompiled(base64.b64encode(damaged).decode())
 
 
 def test_a_trie_that_leads_outside_itself_finds_nothing():

@@ -246,7 +246,7 @@ def test_old_metaspace():
         ({"type": "Sequence", "pretokenizers": [{"type": "FixedLength", "length": 5}]}, "'FixedLength' is not supported"),
         ({"type": "Sequence"}, "pretokenizers must be a list of objects, got None"),
         ({"type": "Sequence", "pretokenizers": [None]}, "pretokenizers must be a list of objects"),
-        ({"type": "Sequence", "pretokenizers": [], "parallel": True}, "parallel = true is not supported"),
+        ({"type": "Sequence", "pretokenizers": [], "parallel": True}, "parallel = True is not supported"),
         ({"type": "Digits", "individual_digits": 1}, "individual_digits must be of type bool, got 1"),
         ({"type": "Punctuation", "behavior": "isolated"}, "behavior must be one of Removed, .*, got 'isolated'"),
         ({"type": "CharDelimiterSplit"}, "must say 'delimiter'"),

@@ -14,8 +14,8 @@ import pytest
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.bpe_model import BPE
 from tinyplm.tokenizers.decoding import ByteLevel
+from tinyplm.tokenizers.pipeline import WordCache
 from tinyplm.tokenizers.recipes import RECIPES
-from tinyplm.tokenizers.tokenizer import _WordCache
 from tinyplm.tokenizers.unigram import Unigram
 from tinyplm.tokenizers.wordpiece import WordPiece
 
@@ -165,7 +165,7 @@ def test_batches_may_come_one_by_one():
 
 
 def test_several_threads(trained, monkeypatch):
-    monkeypatch.setattr(_WordCache, "MAX_WORDS", 8)  # emptied all the time
+    monkeypatch.setattr(WordCache, "MAX_WORDS", 8)  # emptied all the time
     for tokenizer in trained.values():
         expected = [tokenizer.encode(text) for text in TEXTS]
         wrong = []

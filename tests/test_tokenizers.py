@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reference.tokenizers import bpe as naive
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
-from tinyplm.tokenizers import Tokenizer, tokenizer
+from tinyplm.tokenizers import Tokenizer, pipeline
 from tinyplm.tokenizers.added import AddedToken
 from tinyplm.tokenizers.bpe import Merger, train_bpe
 from tinyplm.tokenizers.bytelevel import BYTE_TO_CHAR, bytes_to_chars, chars_to_bytes, split_words
@@ -297,7 +297,7 @@ def test_long_words_are_not_quadratic():
 
 
 def test_the_cache_is_bounded(trained, monkeypatch):
-    monkeypatch.setattr(tokenizer._WordCache, "MAX_WORDS", 50)
+    monkeypatch.setattr(pipeline.WordCache, "MAX_WORDS", 50)
     fresh = Tokenizer(**trained.parts)
     words = [f" w{'x' * (i % 90)}{chr(0x4E00 + i)}" for i in range(500)]
     text = "".join(words) + "y" * 10_000

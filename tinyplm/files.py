@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterable, Iterator
@@ -131,6 +132,7 @@ LARGEST_JSON = 1 << 29  # a tokenizer.json of 250,000 entries has 2^25
 LARGEST_SETTINGS = 1 << 25  # of a config.json, an index of shards and the like
 DEEPEST_JSON = 100  # levels of nesting
 LONGEST_INTEGER = 40  # digits; the hub writes int(1e30) as "no limit"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape of half a character; most are in pairs
 
 
 def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> bytes:
@@ -206,7 +208,8 @@ def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
     """The value of a JSON text.
 
     ValueError, beginning with `name`, for what is not valid, repeats a key in one object, nests more than DEEPEST_JSON levels,
-    or has an integer of more than LONGEST_INTEGER digits.  constants: NaN and Infinity are numbers, as Python writes them.
+    has an integer of more than LONGEST_INTEGER digits, or a text with a lone surrogate, which no file could hold as UTF-8.
+    constants: NaN and Infinity are numbers, as Python writes them.
     """
 
     def without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -233,6 +236,14 @@ def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
         raise ValueError(f"{name}: not valid JSON: nested more than {DEEPEST_JSON} levels deep") from None
     except ValueError as error:  # of JSON, and ours
         raise ValueError(f"{name}: not valid JSON: {error}") from None
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            around = error.object[max(error.start - 20, 0) : error.start + 20]
+            raise ValueError(f"{name}: not valid JSON: a lone surrogate in {shown(around)}") from None
+        except RecursionError:  # said below
+            pass
     level, depth = [value], 0
     while level:
         if depth == DEEPEST_JSON:

@@ -11,6 +11,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("jinja2")
 
 import tinyplm
+from tests.real_templates import REAL
 from tests.test_chat import JINJA, SPECIAL, TALK
 from tests.test_learner import SIZES
 from tinyplm.tokenizers import Tokenizer
@@ -62,7 +63,7 @@ def peer(tmp_path_factory):
                                                 eos_token=SPECIAL[2])  # fmt: skip
 
 
-@pytest.mark.parametrize("source", [JINJA, HARD, *KNOWN.values()], ids=["simple", "hard", *KNOWN])
+@pytest.mark.parametrize("source", [JINJA, HARD, *KNOWN.values(), *REAL.values()], ids=["simple", "hard", *KNOWN, *REAL])
 @pytest.mark.parametrize("talk", [TALK, TALK[1:], TALK[1:2]], ids=["system", "no system", "one turn"])
 @pytest.mark.parametrize("prompt", [True, False])
 def test_a_template_gives_the_text_and_ids_of_transformers(peer, tmp_path, source, talk, prompt):

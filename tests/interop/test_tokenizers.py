@@ -14,6 +14,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tests.hard_strings import END, HARD
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.bytelevel import bytes_to_chars, split_words
@@ -274,3 +275,40 @@ def test_a_gpt2_folder_of_transformers(both, tmp_path, prefix):
     ours = Tokenizer.load(tmp_path / "saved")
     for text in HARD:
         assert ours.encode(text, allow_special=True) == theirs(text)["input_ids"]
+
+
+PREFIXED = [
+    "the cat",
+    " the cat",
+    "  the cat",
+    " ",
+    "  ",
+    "\n",
+    " \n the",
+    "",
+    "é a",
+    "12 34  56",
+    "cat the\tcat ",
+    "！the",
+    "\u3000a",
+    *TEXTS,
+]
+
+
+@pytest.mark.parametrize("pattern", [None, r"\p{L}+|\s+|[^\s\p{L}]+"])
+def test_offsets_of_a_trained_tokenizer_with_a_space_in_front(tmp_path, pattern):
+    """The space in front belongs to no character; as trained, and as saved and read by the library."""
+    options = {} if pattern is None else {"pattern": pattern}
+    ours = Tokenizer.train(["the cat sat on the mat, 12 times "] * 9, 300, add_prefix_space=True, **options)
+    if pattern is None:
+        assert ours.encoding("the cat").offsets == [(0, 3), (4, 7)]
+        assert Tokenizer(**ours.parts | {"post_processor": None}).encoding("the cat").offsets == [(0, 3), (3, 7)]
+    ours.save(tmp_path / "tokenizer.json")
+    theirs = hf.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in PREFIXED:
+        for tokenizer in (ours, Tokenizer.load(tmp_path / "tokenizer.json")):
+            mine, other = tokenizer.encoding(text, allow_special=True), theirs.encode(text)
+            assert (mine.ids, mine.offsets, mine.word_ids) == (other.ids, other.offsets, other.word_ids), text
+    for text in PREFIXED[:5]:
+        starts = [start for start, _ in ours.encoding(text).offsets]
+        assert starts == sorted(starts), text

@@ -12,7 +12,7 @@ sentencepiece_bpe.py    SentencePiece's BPE;       scripts.py              the s
 
 alignment.py            text that remembers where each character came from
 normalization.py        normalizers;               unicode_forms.py, precompiled.py   NFC ..., SentencePiece's rules
-patterns.py             the patterns of well-known models
+patterns.py             the patterns of well-known models;   backtracking.py   which patterns need a limit of time
 pretokenization.py      text to words
 decoding.py             tokens to text;            stream.py               as they come, never half a character
 added.py                added tokens, matched as a whole
@@ -24,7 +24,7 @@ recipes.py              the kinds that can be trained: which components go toget
 tokenizer.py            the tokenizer;             continuation.py         text that continues a text
 json_file.py            tokenizer.json;            sentencepiece.py        .model files
 folders.py, files.py    folders of the hub;        settings.py             tokenizer_config.json and what stands beside it
-chat.py                 chat formats
+chat.py                 chat formats;              chat_templates.py      templates of model folders, within limits
 """
 
 from .added import AddedToken

@@ -13,7 +13,9 @@ Of the tokens that begin at one place the longest is taken, and the leftmost mat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from os.path import commonprefix
@@ -23,6 +25,9 @@ import regex
 from .component import Component
 
 Found = list[tuple[int, int, "int | None"]]  # (start, end, id of the token, None for text between tokens)
+
+MOST_IN_A_PATTERN = 1000  # tokens; it takes 50 microseconds for each to compile one
+DEEPEST_PATTERN = 40
 
 _ends_with_word, _begins_with_word = regex.compile(r"\w\Z").search, regex.compile(r"\w").match
 _spaces = regex.compile(r"\s*")
@@ -49,28 +54,26 @@ class AddedTokens:
 
     def __init__(self, tokens: Iterable[AddedToken], normalize: Callable[[str], str] | None):
         """normalize: the normaliser, for the contents that are looked for in normalised text."""
+        contents = [(normalize(token.content) if token.normalized and normalize else token.content, token) for token in tokens]
         self._matchers = {}
-        tokens = list(tokens)
         for normalized in (False, True):
-            for allow_special in (False, True):
-                chosen = {}
-                for token in tokens:
-                    if token.normalized is normalized and (allow_special or not token.special):
-                        content = normalize(token.content) if normalized and normalize else token.content
-                        if content:
-                            chosen[content] = token
-                pattern = regex.compile(_longest_of(sorted(chosen))) if chosen else None
-                self._matchers[normalized, allow_special] = pattern, chosen
+            every = {content: token for content, token in contents if content and token.normalized is normalized}
+            plain = {
+                content: token
+                for content, token in contents
+                if content in every and token.normalized is normalized and not token.special
+            }
+            self._matchers[normalized, True] = matcher = _matcher(every), every
+            self._matchers[normalized, False] = matcher if plain == every else (_matcher(plain), plain)
 
     def find(self, text: str, normalized: bool, allow_special: bool) -> Found:
-        pattern, chosen = self._matchers[normalized, allow_special]
-        if pattern is None:
+        spans, chosen = self._matchers[normalized, allow_special]
+        if spans is None:
             return [(0, len(text), None)] if text else []
         found: Found = []
         done = 0
-        for match in pattern.finditer(text):
-            token = chosen[match.group()]
-            start, end = match.span()
+        for start, end in spans(text):
+            token = chosen[text[start:end]]
             if token.single_word and (_ends_with_word(text, 0, start) or _begins_with_word(text, end)):
                 continue
             if token.lstrip:
@@ -88,15 +91,56 @@ class AddedTokens:
         return found
 
 
-def _longest_of(texts: list[str]) -> str:
+def _matcher(contents: Collection[str]) -> Callable[[str], Iterable[tuple[int, int]]] | None:
+    """A function that finds where one of the texts stands, the leftmost and longest; None if there are no texts."""
+    if not contents:
+        return None
+    texts = sorted(contents)
+    small = len(texts) <= MOST_IN_A_PATTERN and sum(map(len, texts)) <= 50 * MOST_IN_A_PATTERN
+    if not small or (tree := _longest_of(texts)) is None:
+        return _Many(texts)
+    pattern = regex.compile(tree)
+    return lambda text: [match.span() for match in pattern.finditer(text)]
+
+
+class _Many:
+    """For thousands of texts: at each place where one may begin, slices of the text are looked up, the longest first."""
+
+    def __init__(self, texts: Iterable[str]):
+        self.texts = frozenset(texts)
+        lengths = defaultdict(set)
+        for text in self.texts:
+            lengths[text[0]].add(len(text))
+        self.lengths = {char: sorted(known) for char, known in lengths.items()}  # by the first character
+        self.begin = regex.compile(f"[{''.join(map(regex.escape, self.lengths))}]")
+
+    def __call__(self, text: str) -> Iterator[tuple[int, int]]:
+        end = 0
+        for match in self.begin.finditer(text):
+            start = match.start()
+            if start < end:
+                continue
+            lengths = self.lengths[match.group()]
+            for k in range(bisect_right(lengths, len(text) - start) - 1, -1, -1):
+                if text[start : start + lengths[k]] in self.texts:
+                    end = start + lengths[k]
+                    yield start, end
+                    break
+
+
+def _longest_of(texts: list[str], depth: int = 0) -> str | None:
     """The regular expression for the longest of several texts (sorted, different) that stands at a place.
 
-    It is written as a tree, ["ab", "abcd", "abx"] as ab(?:cd|x)?, so that a place is not compared with each text in turn: there
-    may be thousands.
+    It is written as a tree, ["ab", "abcd", "abx"] as ab(?:cd|x)?, so that a place is not compared with each text in turn.  None
+    if it would be deeper than `regex` reads.
     """
-    prefix = commonprefix(texts)
+    prefix = commonprefix([texts[0], texts[-1]])
     rests = [text[len(prefix) :] for text in texts if text != prefix]
     if not rests:
         return regex.escape(prefix)
-    branches = "|".join(_longest_of([*branch]) for _, branch in groupby(rests, key=lambda rest: rest[0]))
-    return f"{regex.escape(prefix)}(?:{branches}){'?' if len(rests) < len(texts) else ''}"
+    if depth == DEEPEST_PATTERN:
+        return None
+    branches = [_longest_of([*branch], depth + 1) for _, branch in groupby(rests, key=lambda rest: rest[0])]
+    if None in branches:
+        return None
+    return f"{regex.escape(prefix)}(?:{'|'.join(branches)}){'?' if len(rests) < len(texts) else ''}"

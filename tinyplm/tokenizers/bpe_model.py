@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ..arguments import shown
 from .bpe import Merger, train_bpe
 from .component import Component
 from .vocabulary import check_vocabulary, cutter
@@ -40,15 +41,17 @@ class BPE(Component):
 
     def __post_init__(self) -> None:
         check_vocabulary(self.vocab)
+        if not isinstance(self.merges, (list, tuple)):
+            raise ValueError(f"merges must be a list of pairs of tokens, got {shown(self.merges)}")
         prefix = len(self.continuing_subword_prefix or "")
         merges = []
         for number, merge in enumerate(self.merges):
-            if isinstance(merge, str) or len(merge) != 2:
-                raise ValueError(f"merge {number} must be a pair of tokens, got {merge!r:.60}")
+            if not isinstance(merge, (tuple, list)) or len(merge) != 2 or not all(isinstance(part, str) for part in merge):
+                raise ValueError(f"merge {number} must be a pair of tokens, got {shown(merge)}")
             a, b = merge
             for token in (a, b, a + b[prefix:]):
                 if token not in self.vocab:
-                    raise ValueError(f"merge {number} ({a!r}, {b!r}) needs token {token!r}, not in the vocabulary")
+                    raise ValueError(f"merge {number} ({shown(a)}, {shown(b)}) needs token {shown(token)}, not in the vocabulary")
             merges.append((self.vocab[a], self.vocab[b], self.vocab[a + b[prefix:]]))
         single = {token: chr(id) for token, id in self.vocab.items() if len(token) == 1}
         object.__setattr__(self, "_merger", Merger(merges))
@@ -126,9 +129,9 @@ class BPE(Component):
 
     def _unknown(self, char: str, word: str) -> str:
         if self.unk_token is None:
-            raise ValueError(f"the vocabulary has no token for {char!r}, which occurs in {word!r:.80}, and no unk_token")
+            raise ValueError(f"the vocabulary has no token for {char!r}, which occurs in {shown(word)}, and no unk_token")
         if self.unk_token not in self.vocab:
-            raise ValueError(f"{char!r} needs the unk_token {self.unk_token!r}, which is not in the vocabulary")
+            raise ValueError(f"{char!r} needs the unk_token {shown(self.unk_token)}, which is not in the vocabulary")
         return chr(self.vocab[self.unk_token])
 
     @classmethod
@@ -190,5 +193,5 @@ def _merge(merge: Any, number: int, where: str) -> tuple[str, str]:
     """Older files write a merge as "a b", newer ones as ["a", "b"]."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if not isinstance(parts, (list, tuple)) or len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
-        raise ValueError(f"{where}: merge {number} must be a pair of tokens, got {merge!r}")
+        raise ValueError(f"{where}: merge {number} must be a pair of tokens, got {shown(merge)}")
     return parts[0], parts[1]

@@ -4,18 +4,16 @@ A message is {"role": "system" | "user" | "assistant", "content": text}; a syste
 take turns.  To be answered, the user has the last word, and the text ends where the assistant's answer begins.  To be trained on
 (add_generation_prompt=False), the text ends with the last message, mostly an answer and the token that ends it.
 
-The known formats are rendered here.  A template that comes with a model is a program in Jinja: jinja2 renders it, in its sandbox.
+The known formats are rendered here.  A template that comes with a model is a program in Jinja (chat_templates.py).
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from .settings import chat_template, named_tokens, read_settings
+from .settings import CHAT_TEMPLATE, CONFIG, chat_template, named_tokens, read_settings
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -115,15 +113,18 @@ def folder_template(files: Mapping[str, bytes], named: Mapping[str, str] | None 
     """The chat template in a model folder's files (settings.py says where); None if there is none.
 
     named: the texts of bos_token, eos_token ... for the template, as in Tokenizer.named; by default those of the files.
-    A known format is rendered here.  Any other template is somebody's program, so it runs in jinja2's sandbox; ValueError when
-    jinja2 is not installed.
+    A known format is rendered here.  Any other template is somebody's program, so it runs in jinja2's sandbox and within limits
+    (chat_templates.py); ValueError when jinja2 is not installed.
     """
     source = chat_template(files)
     tokens = dict(named_tokens(read_settings(files)) if named is None else named)
     if source is None:
         return None
     known = next((template for template in TEMPLATES.values() if template.source == source), None)
-    return known or Template(_jinja(source, tokens), tuple(tokens[name] for name in ("eos_token",) if name in tokens), source)
+    where = CHAT_TEMPLATE if CHAT_TEMPLATE in files else CONFIG
+    return known or Template(
+        _jinja(source, tokens, where), tuple(tokens[name] for name in ("eos_token",) if name in tokens), source
+    )
 
 
 def turn_ends(tokenizer: Any, template: Template) -> list[int]:
@@ -142,50 +143,14 @@ def turn_ends(tokenizer: Any, template: Template) -> list[int]:
     return sorted(ids)
 
 
-def _jinja(source: str, tokens: dict[str, str]) -> Render:
+def _jinja(source: str, tokens: dict[str, str], where: str) -> Render:
     try:
-        from jinja2 import TemplateError
-        from jinja2.ext import Extension
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        import jinja2  # noqa: F401
     except ImportError:
         raise ValueError("the folder's chat template needs jinja2: pip install jinja2, or name another template") from None
+    from .chat_templates import compile_template
 
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    class Generation(Extension):
-        """{% generation %} ... {% endgeneration %} marks the assistant's words for training; here it changes nothing."""
-
-        tags = {"generation"}
-
-        def parse(self, parser):
-            next(parser.stream)
-            return parser.parse_statements(["name:endgeneration"], drop_needle=True)
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
-                                                extensions=["jinja2.ext.loopcontrols", Generation])  # fmt: skip
-    # what templates of the hub call
-    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
-    environment.filters["tojson"] = _to_json
-    try:
-        template = environment.from_string(source)
-    except TemplateError as error:
-        raise ValueError(f"the folder's chat template is not valid: {error}") from None
-
-    def render(messages: Messages, add_generation_prompt: bool = True) -> str:
-        known = {"messages": [dict(m) for m in messages], "add_generation_prompt": add_generation_prompt}
-        absent = {"tools": None, "documents": None}  # templates ask "is not none", which holds for what is not defined
-        try:
-            return template.render(tokens | known | absent)
-        except Exception as error:  # it is somebody's program, and whatever goes wrong in it is not ours
-            raise ValueError(f"the folder's chat template refuses these messages: {error}") from None
-
-    return render
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
-    """As transformers renders it; jinja2's own filter is made for HTML and writes < as \\u003c."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return compile_template(source, tokens, where)
 
 
 def encode(tokenizer: Any, template: Template, messages: Messages, add_generation_prompt: bool = True) -> list[int]:

@@ -9,9 +9,12 @@ silently.  A field that we do not know is let through only when it is off (null,
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
+
+from ..arguments import shown
+from ..files import named
 
 C = TypeVar("C", bound="Component")
 
@@ -24,18 +27,18 @@ class Component:
     @classmethod
     def from_json(cls: type[C], content: Mapping[str, Any], where: str) -> C:
         """`content`: the object in the file.  `where`: the file and part, for messages.  ValueError says what is wrong."""
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        only_known(content, {"type", *fields}, f"{where} {cls.__name__}")
+        fields = _fields(cls)
+        if not content.keys() <= fields.keys():
+            only_known(content, {"type", *fields}, f"{where} {cls.__name__}")
         values = {}
-        for name, field in fields.items():
+        for name, (type, plain, required) in fields.items():
             if name not in content:
-                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                if required:
                     raise ValueError(f"{where} {cls.__name__} must say {name!r}")
                 continue
             value = values[name] = content[name]
-            plain = _PLAIN.get(str(field.type))
             if plain is not None and (not isinstance(value, plain) or isinstance(value, bool) != (plain is bool)):
-                raise ValueError(f"{where} {cls.__name__}: {name} must be of type {field.type}, got {value!r:.60}")
+                raise ValueError(f"{where} {cls.__name__}: {name} must be of type {type}, got {shown(value)}")
         try:
             return cls(**values)
         except ValueError as error:  # what __post_init__ refuses
@@ -49,11 +52,21 @@ class Component:
         return {"type": type(self).__name__} | {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
 
+@cache
+def _fields(cls: type) -> dict[str, tuple[str, Any, bool]]:
+    """name -> (what its annotation says, the Python types of that if it is plain, whether it has no default)"""
+    missing = dataclasses.MISSING
+    return {
+        f.name: (str(f.type), _PLAIN.get(str(f.type)), f.default is missing and f.default_factory is missing)
+        for f in dataclasses.fields(cls)
+    }
+
+
 def only_known(content: Mapping[str, Any], known: set[str], where: str) -> None:
     """ValueError naming the first key that is neither known nor off."""
     for key, value in content.items():
         if key not in known and value not in (None, False, "", 0, [], {}):
-            raise ValueError(f"{where}: {key} = {json.dumps(value, ensure_ascii=False)[:80]} is not supported")
+            raise ValueError(f"{where}: {named(key)} = {shown(value)} is not supported")
 
 
 def read_component(content: Any, kinds: Mapping[str, type[C]], where: str) -> C | None:
@@ -61,7 +74,7 @@ def read_component(content: Any, kinds: Mapping[str, type[C]], where: str) -> C 
     if content is None:
         return None
     if not isinstance(content, Mapping) or not isinstance(content.get("type"), str):
-        raise ValueError(f"{where}: an object with a text 'type' is expected, got {content!r:.60}")
+        raise ValueError(f"{where}: an object with a text 'type' is expected, got {shown(content)}")
     if content["type"] not in kinds:
-        raise ValueError(f"{where}: {content['type']!r} is not supported; supported are {', '.join(kinds)}")
+        raise ValueError(f"{where}: {shown(content['type'])} is not supported; supported are {', '.join(kinds)}")
     return kinds[content["type"]].from_json(content, where)

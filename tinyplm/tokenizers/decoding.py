@@ -18,10 +18,11 @@ from typing import Any
 
 import regex
 
+from ..arguments import shown
 from . import pretokenization
-from .bytelevel import chars_to_bytes
+from .bytelevel import chars_to_bytes, check_encodable
 from .component import Component
-from .patterns import compile_pattern, substitute
+from .patterns import GROWTH, Limited, check_growth, compile_pattern, substitute
 
 _BYTE = regex.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # the library reads "+A" as a number, too
 
@@ -139,7 +140,7 @@ class Strip(Decoder):
 
     def __post_init__(self) -> None:
         if not isinstance(self.content, str) or len(self.content) != 1:
-            raise ValueError(f"content must be one character, got {self.content!r:.60}")
+            raise ValueError(f"content must be one character, got {shown(self.content)}")
         if self.start < 0 or self.stop < 0:
             raise ValueError(f"start and stop must not be negative, got {self.start} and {self.stop}")
 
@@ -160,13 +161,17 @@ class Replace(Decoder):
     content: str
 
     def __post_init__(self) -> None:
+        check_encodable(self.content, "content")
         _ = self._regex  # refuses what is no pattern
 
     @cached_property
-    def _regex(self) -> regex.Pattern:
+    def _regex(self) -> regex.Pattern | Limited:
         return compile_pattern(self.pattern)
 
     def chain(self, tokens: list[str]) -> list[str]:
+        string = self.pattern.get("String")
+        if string and len(self.content) <= GROWTH:  # it cannot grow too much
+            return [token.replace(string, self.content) for token in tokens]
         return [substitute(self._regex, self.content, token) for token in tokens]
 
 
@@ -184,9 +189,27 @@ class Sequence(Decoder):
         return {"type": "Sequence", "decoders": [decoder.to_json() for decoder in self.decoders]}
 
     def chain(self, tokens: list[str]) -> list[str]:
-        for decoder in self.decoders:
+        before = sum(map(len, tokens)) if (grows := self._grows) else 0
+        for decoder in self._flat:
             tokens = decoder.chain(tokens)
+            if grows:
+                check_growth(before, sum(map(len, tokens)))
         return tokens
+
+    @cached_property
+    def _grows(self) -> bool:
+        """Whether a part may make of each character several."""
+        return any(
+            len(part.content) > len(part.pattern.get("String", ""))
+            if isinstance(part, Replace)
+            else isinstance(part, BPEDecoder) and not part.suffix
+            for part in self._flat
+        )
+
+    @cached_property
+    def _flat(self) -> list[Decoder]:
+        """The parts, those of a Sequence inside one by one."""
+        return [flat for part in self.decoders for flat in (part._flat if isinstance(part, Sequence) else [part])]
 
 
 DECODERS: dict[str, type[Decoder]] = {

@@ -19,13 +19,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
+from math import inf
 from typing import Any
 
 import numpy as np
 
+from ..arguments import shown
 from .component import Component
 
 Span = tuple[int, int]
+
+LONGEST_PADDING = 1 << 20  # tokens that a file may have each text filled to
+LARGEST_TYPE_ID = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -151,12 +156,12 @@ class Padding(_Settings):
         _one_of("direction", self.direction, ("Right", "Left"))
         if self.strategy != "BatchLongest":
             if not isinstance(self.strategy, Mapping) or list(self.strategy) != ["Fixed"]:
-                raise ValueError(f'strategy must be "BatchLongest" or {{"Fixed": length}}, got {self.strategy!r:.60}')
-            _number("strategy's Fixed", self.strategy["Fixed"])
+                raise ValueError(f'strategy must be "BatchLongest" or {{"Fixed": length}}, got {shown(self.strategy)}')
+            _number("strategy's Fixed", self.strategy["Fixed"], LONGEST_PADDING)
         if self.pad_to_multiple_of is not None:
-            _number("pad_to_multiple_of", self.pad_to_multiple_of)
+            _number("pad_to_multiple_of", self.pad_to_multiple_of, LONGEST_PADDING)
         _number("pad_id", self.pad_id)
-        _number("pad_type_id", self.pad_type_id)
+        _number("pad_type_id", self.pad_type_id, LARGEST_TYPE_ID)
 
 
 def truncate(
@@ -239,9 +244,9 @@ def arrays(encodings: Sequence[Encoding], overflowing: bool = True) -> dict[str,
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r:.60}")
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
 
 
-def _number(name: str, value: object) -> None:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{name} must be a number from 0 on, got {value!r:.60}")
+def _number(name: str, value: object, most: float = inf) -> None:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{name} must be a number from 0 {'on' if most == inf else f'to {most}'}, got {shown(value)}")

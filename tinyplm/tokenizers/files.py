@@ -13,9 +13,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..files import check_links, replaced
+from ..files import check_links, named, read_json, replaced
 from .folders import SENTENCEPIECE_FILES, from_vocabularies, sentencepiece_parts
-from .json_file import from_json, load_json, to_json
+from .json_file import from_json, to_json
 from .settings import CONFIG, FILES, SPECIAL_TOKENS, folder_files, folder_settings, named_tokens, read_object
 
 # Files of a tokenizer's vocabulary, and what stands beside any.
@@ -29,14 +29,20 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_dir():
         if path.suffix == ".model":
             return sentencepiece_parts(path)
-        return from_json(load_json(path), str(path))
+        return from_json(read_json(path), named(path))
     check_links(path, COMPANIONS)
     settings = folder_settings(path)
     if (path / "tokenizer.json").exists():
-        parts = from_json(load_json(path / "tokenizer.json"), str(path / "tokenizer.json"))
+        parts = from_json(read_json(path / "tokenizer.json"), named(path / "tokenizer.json"))
     else:
         parts = from_vocabularies(path, settings)
     return parts | {"named": parts.get("named", {}) | named_tokens(settings)}
+
+
+def main_file(path: str | os.PathLike) -> Path:
+    """The file that messages name: of a folder its tokenizer.json, if there is one."""
+    inside = Path(path) / "tokenizer.json"
+    return inside if inside.exists() else Path(path)
 
 
 def write(tokenizer: Any, path: str | os.PathLike) -> None:

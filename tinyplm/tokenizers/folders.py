@@ -12,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..arguments import shown
+from ..files import named as printed
+from ..files import read_bytes, read_json, read_text
 from . import decoding, normalization, pretokenization
 from .added import AddedToken
 from .bpe_model import BPE
-from .json_file import load_json
 from .patterns import QWEN2_PATTERN
 from .sentencepiece import read_model
 from .settings import Settings, named_tokens, text_of_token
@@ -46,17 +48,18 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
         parts = {"vocab": _lines(source)}
     else:
         raise FileNotFoundError(
-            f"{folder} has neither tokenizer.json nor vocab.json and merges.txt, vocab.txt or tokenizer.model"
+            f"{printed(folder)} has neither tokenizer.json nor vocab.json and merges.txt, vocab.txt or tokenizer.model"
         )
     if name not in classes:
         raise ValueError(
-            f"{source}: tokenizer_class {name!r} is not supported here; supported are {', '.join(filter(None, classes))}"
+            f"{printed(source)}: tokenizer_class {shown(name)} is not supported here; "
+            f"supported are {', '.join(filter(None, classes))}"
         )
     try:
         parts = classes[name](parts, settings)
         added = _added(folder, parts, settings)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
+        raise ValueError(f"{printed(source)}: {error}") from None
     known = {*parts["model"].vocab, *(token.content for token in added)}
     named = {name: token for name, token in (parts["named"] | named_tokens(settings)).items() if token in known}
     return parts | {"added_tokens": added, "named": named}
@@ -64,11 +67,11 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
 
 def sentencepiece_parts(path: Path) -> Parts:
     """The arguments of Tokenizer for a .model alone."""
-    model = read_model(path.read_bytes(), str(path))
+    model = read_model(read_bytes(path), printed(path))
     try:
         return model.parts()
     except ValueError as error:  # scores that are no order of merges
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{printed(path)}: {error}") from None
 
 
 def _gpt2(files: Parts, settings: Settings) -> Parts:
@@ -157,7 +160,7 @@ def _t5(parts: Parts, settings: Settings) -> Parts:
     """</s> after each text; the sentinels <extra_id_0>, <extra_id_1> ... have the last ids, in falling order."""
     count = settings.get("extra_ids", 100)
     if type(count) is not int or not 0 <= count <= MAX_SYMBOLS:
-        raise ValueError(f"extra_ids must be a number from 0 to {MAX_SYMBOLS}, got {count!r:.60}")
+        raise ValueError(f"extra_ids must be a number from 0 to {MAX_SYMBOLS}, got {shown(count)}")
     size = len(parts["model"].vocab)
     sentinels = [AddedToken(f"<extra_id_{k}>", size + count - 1 - k) for k in range(count)]
     named = parts["named"] | {"pad_token": "<pad>"}
@@ -245,14 +248,14 @@ _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
 
 def _flag(settings: Settings, name: str, default: bool = False) -> bool:
     if not isinstance(value := settings.get(name, default), bool):
-        raise ValueError(f"{name} must be true or false, got {value!r:.60}")
+        raise ValueError(f"{name} must be true or false, got {shown(value)}")
     return value
 
 
 def _known(vocab: Mapping[str, int], settings: Settings, name: str, default: str) -> tuple[str, int]:
     token = text_of_token(settings.get(name, default))
     if token not in vocab:
-        raise ValueError(f"the {name} {settings.get(name, default)!r:.60} is not in the vocabulary")
+        raise ValueError(f"the {name} {shown(settings.get(name, default))} is not in the vocabulary")
     return token, vocab[token]
 
 
@@ -268,7 +271,7 @@ def _special(settings: Settings) -> list[str]:
     for key in ("additional_special_tokens", "extra_special_tokens"):  # two names of one thing, the latter the new one
         tokens = settings.get(key, [])
         if not isinstance(tokens, (list, Mapping)) or not all(isinstance(text_of_token(token), str) for token in tokens):
-            raise ValueError(f"{key} must be a list of tokens, got {tokens!r:.60}")
+            raise ValueError(f"{key} must be a list of tokens, got {shown(tokens)}")
         texts += [text_of_token(token) for token in tokens] if isinstance(tokens, list) else []
     return [*dict.fromkeys(filter(None, texts))]
 
@@ -285,14 +288,14 @@ def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
     if (path := folder / "added_tokens.json").exists():
         for content, id in _vocabulary(path).items():
             found[content] = AddedToken.from_json(
-                {"content": content, "id": id, "special": content in special, "normalized": content not in special}, str(path)
+                {"content": content, "id": id, "special": content in special, "normalized": content not in special}, printed(path)
             )
     decoder = settings.get("added_tokens_decoder", {})
     if not isinstance(decoder, Mapping):
-        raise ValueError(f"added_tokens_decoder must be an object, got {decoder!r:.60}")
+        raise ValueError(f"added_tokens_decoder must be an object, got {shown(decoder)}")
     for id, token in decoder.items():
         if not id.isdecimal() or len(id) > 9 or not isinstance(token, Mapping):
-            raise ValueError(f"added_tokens_decoder must give a token for each id, got {id!r:.60}: {token!r:.60}")
+            raise ValueError(f"added_tokens_decoder must give a token for each id, got {shown(id)}: {shown(token)}")
         read = _token({"special": False} | dict(token) | {"id": int(id)}, "added_tokens_decoder")
         found[read.content] = read
     flags = {"special": True, "normalized": False}
@@ -315,20 +318,20 @@ def _token(content: Settings, where: str) -> AddedToken:
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
-    content = load_json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: an object of tokens and ids is expected, got {content!r:.60}")
+        raise ValueError(f"{printed(path)}: an object of tokens and ids is expected, got {shown(content)}")
     return content
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:
     """One merge a line, "a b"; the first line may say the version."""
     merges = []
-    for number, line in enumerate(_text_of(path).split("\n")):
+    for number, line in enumerate(read_text(path).split("\n")):
         if line.strip() and not (number == 0 and line.startswith("#version")):
             parts = line.rstrip("\r").split(" ")
             if len(parts) != 2 or not all(parts):
-                raise ValueError(f"{path}, line {number + 1}: a pair of tokens is expected, got {line!r:.60}")
+                raise ValueError(f"{printed(path)}, line {number + 1}: a pair of tokens is expected, got {shown(line)}")
             merges.append((parts[0], parts[1]))
     return merges
 
@@ -336,15 +339,10 @@ def _merges(path: Path) -> list[tuple[str, str]]:
 def _lines(path: Path) -> dict[str, int]:
     """One token a line; the number of the line, from 0 on, is its id."""
     vocab: dict[str, int] = {}
-    for id, token in enumerate(_text_of(path).rstrip("\n").split("\n")):
+    for id, token in enumerate(read_text(path).rstrip("\n").split("\n")):
         token = token.rstrip("\r")
         if vocab.setdefault(token, id) != id:
-            raise ValueError(f"{path}, line {id + 1}: the token {token!r} occurs twice, first in line {vocab[token] + 1}")
+            raise ValueError(
+                f"{printed(path)}, line {id + 1}: the token {shown(token)} occurs twice, first in line {vocab[token] + 1}"
+            )
     return vocab
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error})") from None

@@ -6,11 +6,10 @@ supported is refused by its name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from ..arguments import shown
 from .added import AddedToken
 from .bpe_model import BPE
 from .component import only_known, read_component
@@ -32,23 +31,6 @@ _PARTS = {
 }
 
 
-def load_json(path: Path) -> Any:
-    """What a JSON file says.  ValueError, with the path, if it is not valid or names a key twice (a token of a vocabulary)."""
-
-    def without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(items)
-        if len(result) < len(items):
-            seen: set[str] = set()
-            twice = next(key for key, _ in items if key in seen or seen.add(key))
-            raise ValueError(f"the key {twice!r} occurs twice in one object")
-        return result
-
-    try:
-        return json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=without_repeats)
-    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, and ours
-        raise ValueError(f"{path}: not a valid JSON file: {error}") from error
-
-
 def from_json(content: Any, name: str) -> dict[str, Any]:
     """The arguments of Tokenizer that a tokenizer.json stands for.  name: the file, for messages."""
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
@@ -56,17 +38,17 @@ def from_json(content: Any, name: str) -> dict[str, Any]:
     only_known(content, {"version", "truncation", "padding", "added_tokens", "model", *_PARTS}, name)
     parts = {part: read_component(content.get(part), kinds, f"{name}: {part}") for part, kinds in _PARTS.items()}
     model = read_component({"type": "BPE"} | dict(content["model"]), MODELS, f"{name}: model")  # the oldest files have no type
-    if not isinstance(content.get("added_tokens") or [], list):
-        raise ValueError(f"{name}: added_tokens must be a list, got {content['added_tokens']!r:.60}")
+    if not isinstance(content.get("added_tokens", []), (list, type(None))):
+        raise ValueError(f"{name}: added_tokens must be a list, got {shown(content['added_tokens'])}")
     added = []
-    for token in content.get("added_tokens") or []:
+    for number, token in enumerate(content.get("added_tokens") or []):
         if not isinstance(token, Mapping):
-            raise ValueError(f"{name}: an added token must be an object, got {token!r:.60}")
-        added.append(AddedToken.from_json({"special": False} | dict(token), f"{name}:"))
+            raise ValueError(f"{name}: added_tokens: {number} must be an object, got {shown(token)}")
+        added.append(AddedToken.from_json({"special": False} | dict(token), f"{name}: added_tokens: {number}:"))
     for part, kind in (("truncation", Truncation), ("padding", Padding)):
         value = content.get(part)
         if value is not None and not isinstance(value, Mapping):
-            raise ValueError(f"{name}: {part} must be an object, got {value!r:.60}")
+            raise ValueError(f"{name}: {part} must be an object, got {shown(value)}")
         parts[part] = None if value is None else kind.from_json(value, f"{name}: {part}")
     return {"model": model, "added_tokens": added, **parts}
 

@@ -22,10 +22,11 @@ from typing import Any
 
 import regex
 
+from ..arguments import shown
 from .alignment import Aligned, Span
-from .bytelevel import BYTE_TO_CHAR
+from .bytelevel import BYTE_TO_CHAR, check_encodable
 from .component import Component, only_known, read_component
-from .patterns import compile_pattern, find_matches, substitute
+from .patterns import GROWTH, ROOM, Limited, check_growth, compile_pattern, find_matches, substitute
 from .precompiled import Precompiled
 from .unicode_forms import NFC, NFD, NFKC, NFKD
 
@@ -112,7 +113,7 @@ class BertNormalizer(Component):
 
     def __post_init__(self) -> None:
         if self.strip_accents is not None and not isinstance(self.strip_accents, bool):
-            raise ValueError(f"strip_accents must be true, false or null, got {self.strip_accents!r:.60}")
+            raise ValueError(f"strip_accents must be true, false or null, got {shown(self.strip_accents)}")
 
     @cached_property
     def _table(self) -> _BertTable:
@@ -183,6 +184,11 @@ class Prepend(Component):
 
     prepend: str
 
+    def __post_init__(self) -> None:
+        check_encodable(self.prepend, "prepend")
+        if len(self.prepend) > ROOM:
+            raise ValueError(f"prepend must have at most {ROOM} characters, got {len(self.prepend)}")
+
     def __call__(self, text: str) -> str:
         return self.prepend + text if text else text
 
@@ -201,21 +207,27 @@ class Replace(Component):
     content: str
 
     def __post_init__(self) -> None:
+        check_encodable(self.content, "content")
         _ = self._regex  # refuses what is no pattern
 
     @cached_property
-    def _regex(self) -> regex.Pattern:
+    def _regex(self) -> regex.Pattern | Limited:
         return compile_pattern(self.pattern)
 
     def __call__(self, text: str) -> str:
-        if "String" in self.pattern:
-            return text.replace(self.pattern["String"], self.content) if text else text
+        if (string := self.pattern.get("String")) is not None:
+            if len(self.content) > GROWTH:
+                check_growth(len(text), len(text) + text.count(string) * len(self.content))
+            return text.replace(string, self.content) if text else text
         return substitute(self._regex, self.content, text)
 
     def aligned(self, piece: Aligned) -> Aligned:
         spans: list[Span] = []
         place = 0
-        for start, end in find_matches(self._regex, piece.text) if piece.text else ():
+        matches = find_matches(self._regex, piece.text) if piece.text else []
+        if len(self.content) > GROWTH:
+            check_growth(len(piece.text), len(piece.text) + len(matches) * len(self.content))
+        for start, end in matches:
             spans += piece.spans[place:start]
             spans += [piece.spans[end - 1] if end else (piece.start, piece.start)] * len(self.content)
             place = end
@@ -244,21 +256,32 @@ class Sequence(Component):
         only_known(content, {"type", "normalizers"}, f"{where} Sequence")
         parts = content.get("normalizers")
         if not isinstance(parts, list) or None in parts:
-            raise ValueError(f"{where} Sequence: normalizers must be a list of objects, got {parts!r:.60}")
+            raise ValueError(f"{where} Sequence: normalizers must be a list of objects, got {shown(parts)}")
         return cls(tuple(read_component(part, NORMALIZERS, f"{where} Sequence {k}") for k, part in enumerate(parts)))
 
     def to_json(self) -> dict[str, Any]:
         return {"type": "Sequence", "normalizers": [part.to_json() for part in self.normalizers]}
 
     def __call__(self, text: str) -> str:
-        for part in self.normalizers:
+        before, limit = len(text), GROWTH * len(text) + ROOM
+        for part in self._flat:
             text = part(text)
+            if len(text) > limit:
+                check_growth(before, len(text))
         return text
 
     def aligned(self, piece: Aligned) -> Aligned:
-        for part in self.normalizers:
+        before, limit = len(piece.text), GROWTH * len(piece.text) + ROOM
+        for part in self._flat:
             piece = part.aligned(piece)
+            if len(piece.text) > limit:
+                check_growth(before, len(piece.text))
         return piece
+
+    @cached_property
+    def _flat(self) -> list[Any]:
+        """The parts, those of a Sequence inside one by one."""
+        return [flat for part in self.normalizers for flat in (part._flat if isinstance(part, Sequence) else [part])]
 
 
 _KINDS = (

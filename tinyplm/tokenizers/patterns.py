@@ -18,6 +18,8 @@ or refuses, since the expression would be read differently without a word:
 
 In (?i:s) both match the long s, U+017F, too.  A difference is left where case has more than one character: (?i:ss) matches "ß"
 there, not here, and so on for ligatures.
+
+Expressions come from anybody, so their length and depth are limited, and their time where it has to be (backtracking.py).
 """
 
 from __future__ import annotations
@@ -27,7 +29,13 @@ from typing import Any
 
 import regex
 
+from ..arguments import shown
 from .alignment import Span
+from .backtracking import Limited, is_fast
+
+LONGEST_EXPRESSION = 20_000  # characters; GPT-4o's, the longest known, has some 500
+DEEPEST_BRACKETS = 50
+GROWTH, ROOM = 64, 4096  # a text may become so many times as long, and so many characters longer (NFKC: up to 18 times)
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"  # up to the last newline; all but one space before a word; other white space
@@ -92,38 +100,59 @@ def _translated(part: str) -> str:
     return _OUTSIDE.get(part, part)
 
 
-def compile_pattern(pattern: Any) -> regex.Pattern:
+def compile_pattern(pattern: Any) -> regex.Pattern | Limited:
     """From {"String": text} or {"Regex": expression}.  ValueError: anything else, or the engines would read it differently."""
     if not isinstance(pattern, Mapping) or len(pattern) != 1 or not all(isinstance(value, str) for value in pattern.values()):
-        raise ValueError(f'a pattern must be {{"String": text}} or {{"Regex": expression}}, got {pattern!r:.60}')
+        raise ValueError(f'a pattern must be {{"String": text}} or {{"Regex": expression}}, got {shown(pattern)}')
     ((kind, expression),) = pattern.items()
     if kind == "String":
         return regex.compile(regex.escape(expression))
     if kind != "Regex":
-        raise ValueError(f"a pattern must be a 'String' or a 'Regex', got {kind!r:.60}")
-    parts, place = [], 0
+        raise ValueError(f"a pattern must be a 'String' or a 'Regex', got {shown(kind)}")
+    if len(expression) > LONGEST_EXPRESSION:
+        raise ValueError(
+            f"a regular expression must have at most {LONGEST_EXPRESSION} characters, got {len(expression)}: {shown(expression)}"
+        )
+    parts, place, depth = [], 0, 0
     while place < len(expression):
         part = _PART.match(expression, place)
         if part is None:
-            raise ValueError(f"the regular expression {expression!r:.80} is not supported from {expression[place:]!r:.20} on")
-        parts.append(_translated(part[0]))
+            raise ValueError(
+                f"the regular expression {shown(expression)} is not supported from {shown(expression[place : place + 20])} on"
+            )
+        parts.append(part[0])
         place = part.end()
+        depth += (part[0][0] == "(" and part[0] != "(?i)") - (part[0] == ")")
+        if depth > DEEPEST_BRACKETS:
+            raise ValueError(
+                f"the regular expression {shown(expression)} is not supported: more than {DEEPEST_BRACKETS} brackets are open"
+            )
     try:
-        return regex.compile("".join(parts), regex.MULTILINE)
-    except regex.error as error:
-        raise ValueError(f"the regular expression {expression!r:.80} is not supported: {error}") from None
+        compiled = regex.compile("".join(map(_translated, parts)), regex.MULTILINE)
+    except Exception as error:  # regex.error, and what else its parser raises
+        raise ValueError(f"the regular expression {shown(expression)} is not supported: {shown(str(error))}") from None
+    return compiled if is_fast(parts) else Limited(compiled, expression)
 
 
-def substitute(pattern: regex.Pattern, content: str, text: str) -> str:
+def check_growth(before: int, after: int) -> None:
+    """ValueError if what a file says makes a text of `before` characters too much longer: forty times a -> aa fill any memory."""
+    if after > GROWTH * before + ROOM:
+        raise ValueError(f"a text of {before} characters would become one of {after}, more than {GROWTH} times as long")
+
+
+def substitute(pattern: regex.Pattern | Limited, content: str, text: str) -> str:
     r"""Each match, from left to right, replaced by a text in which \1 means nothing special; nothing matches an empty text."""
     parts, place = [], 0
-    for start, end in find_matches(pattern, text) if text else ():
+    spans = find_matches(pattern, text) if text else ()
+    if len(content) > GROWTH:
+        check_growth(len(text), len(text) + len(spans) * len(content))
+    for start, end in spans:
         parts += [text[place:start], content]
         place = end
     return "".join(parts) + text[place:]
 
 
-def find_matches(pattern: regex.Pattern, text: str) -> list[Span]:
+def find_matches(pattern: regex.Pattern | Limited, text: str) -> list[Span]:
     """Where the pattern matches, from left to right.
 
     Oniguruma differs from `regex` where matches are empty: none comes right after another match, and after an empty one the

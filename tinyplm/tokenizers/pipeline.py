@@ -6,11 +6,12 @@ computes each distinct word once; here is how it cuts.  The form with spans foll
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .alignment import Aligned
-from .pretokenization import Metaspace, Sequence
+from .pretokenization import Metaspace
+from .pretokenization import Sequence as PreTokenizers
 
 Cut = Callable[[str, bool], "list[str]"]  # cut(text, first): first says that it stands at the beginning of the whole text
 
@@ -32,7 +33,7 @@ def fast_cut(pre_tokenizer: Any, model: Any) -> tuple[Cut, Callable[[str], str] 
 
 def asks_for_first(pre_tokenizer: Any) -> bool:
     """Does it do something else at the beginning of the whole text?"""
-    if isinstance(pre_tokenizer, Sequence):
+    if isinstance(pre_tokenizer, PreTokenizers):
         return any(map(asks_for_first, pre_tokenizer.pretokenizers))
     return isinstance(pre_tokenizer, Metaspace) and pre_tokenizer.prepend_scheme == "first"
 
@@ -69,3 +70,26 @@ def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterato
                 for id, c, d in tokenizer.spans_of(w.text, allow_special):
                     yield id, *w.original(c, d), word, None
                 word += 1
+
+
+class WordCache(dict):
+    """word -> its ids, or what else `encode` gives. Words repeat a lot in text, so most are looked up and not computed again.
+
+    When full it is emptied: words in use come back at once, and no order of use has to be kept. Several threads may use it
+    at once: each step is one of dict, and what is not found is computed.
+    """
+
+    MAX_WORDS = 1 << 17
+    MAX_LENGTH = 64  # long words are rare and hardly repeat; kept, they would make the memory unbounded
+
+    def __init__(self, encode: Callable[[str], Sequence[int]], spell: Callable[[str], str] | None):
+        super().__init__()
+        self.encode, self.spell = encode, spell
+
+    def __missing__(self, word: str) -> Sequence[int]:
+        ids = self.encode(self.spell(word) if self.spell else word)
+        if len(word) <= self.MAX_LENGTH:
+            if len(self) >= self.MAX_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids

@@ -33,10 +33,13 @@ from functools import cached_property
 from operator import add
 from typing import Any
 
+import numpy as np
 import regex
 
 from .alignment import Aligned
 from .component import Component
+
+LONGEST_REPLACEMENT = 256  # characters; in NFKC's table 18
 
 # Extended grapheme clusters, Unicode Standard Annex #29, table 1c: line ends and controls; otherwise a core (a Hangul syllable,
 # a flag, emoji that are joined, consonants that a virama joins, or any character) with what goes before and after it.
@@ -64,6 +67,21 @@ class CharacterMap:
             raise ValueError(f"{len(data)} bytes cannot hold a trie of {size} bytes")
         self.units = struct.unpack(f"<{size // 4}I", data[4 : 4 + size])
         self.texts = data[4 + size :]
+        self._check()
+
+    def _check(self) -> None:
+        """ValueError unless each string of the trie has a replacement, ended, in UTF-8 and not too long."""
+        units = np.array(self.units, dtype=np.int64)
+        ends = np.flatnonzero((units & 0x80000100) == 0x100)
+        offsets = units[ends] >> 10 << np.where(units[ends] & 0x200, 8, 0)
+        values = ends ^ offsets
+        starts = units[values[values < len(units)]] & 0x7FFFFFFF
+        if (values >= len(units)).any() or (starts >= len(self.texts)).any() or self.texts[-1:] not in (b"", b"\0"):
+            raise ValueError("what replaces a string is not in it")
+        if ((np.frombuffer(self.texts, np.uint8)[starts] & 0xC0) == 0x80).any():  # within a character
+            raise ValueError("what replaces a string is not UTF-8")
+        if (longest := max(map(len, self.texts.decode("utf-8").split("\0")))) > LONGEST_REPLACEMENT:
+            raise ValueError(f"what replaces a string has {longest} characters, expected at most {LONGEST_REPLACEMENT}")
 
     def walk(self, text: str, start: int = 0) -> Iterator[tuple[int, bool]]:
         """The way through the trie, as far as it leads: after each character (base, whether a string ends here)."""
@@ -78,23 +96,20 @@ class CharacterMap:
 
     def shortest(self, text: str) -> str | None:
         """The replacement of the shortest string that the text begins with; None if there is none."""
-        return next((self._replacement(base, text) for base, ends in self.walk(text) if ends), None)
+        return next((self._replacement(base) for base, ends in self.walk(text) if ends), None)
 
     def longest(self, text: str, start: int) -> tuple[str, str] | None:
         """The longest string that stands at `start`, and its replacement; None if there is none."""
         found = [(end, base) for end, (base, ends) in enumerate(self.walk(text, start), start + 1) if ends]
-        return (text[start : found[-1][0]], self._replacement(found[-1][1], text[start : found[-1][0]])) if found else None
+        return (text[start : found[-1][0]], self._replacement(found[-1][1])) if found else None
 
     def leads(self, text: str) -> bool:
         """Does a string begin with the text?"""
         return sum(1 for _ in self.walk(text)) == len(text)
 
-    def _replacement(self, index: int, text: str) -> str:
-        start = self.units[index] & 0x7FFFFFFF if index < len(self.units) else len(self.texts)
-        end = self.texts.find(b"\0", start)
-        if end < 0:
-            raise ValueError(f"precompiled_charsmap is damaged: what replaces the beginning of {text!r} is not in it")
-        return self.texts[start:end].decode("utf-8")
+    def _replacement(self, index: int) -> str:
+        start = self.units[index] & 0x7FFFFFFF
+        return self.texts[start : self.texts.index(b"\0", start)].decode("utf-8")
 
 
 def _offset(unit: int) -> int:

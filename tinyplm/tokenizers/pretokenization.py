@@ -20,12 +20,14 @@ from typing import Any, ClassVar
 
 import regex
 
+from ..arguments import shown
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR, bytes_to_chars, split_words
 from .component import Component, only_known, read_component
-from .patterns import compile_pattern, find_matches
+from .patterns import Limited, compile_pattern, find_matches
 
 BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
+MOST_BYTE_LEVELS = 4
 _PUNCTUATION = r"\p{P}!-/:-@\[-`{-~"  # to stand between brackets
 
 
@@ -111,7 +113,7 @@ class _Cuts(PreTokenizer):
 
     behavior: str
     invert: bool
-    _regex: regex.Pattern
+    _regex: regex.Pattern | Limited
 
     def cut(self, text: str, first: bool = True) -> list[str]:
         if self.behavior == "Isolated" and not self._regex.groups:
@@ -181,7 +183,7 @@ class Split(_Cuts):
         _ = self._regex  # refuses what is no pattern
 
     @cached_property
-    def _regex(self) -> regex.Pattern:
+    def _regex(self) -> regex.Pattern | Limited:
         return compile_pattern(self.pattern)
 
 
@@ -237,7 +239,7 @@ class Metaspace(PreTokenizer):
     def __post_init__(self) -> None:
         _check_char(self.replacement, "replacement")
         if self.prepend_scheme not in ("always", "first", "never"):
-            raise ValueError(f"prepend_scheme must be 'always', 'first' or 'never', got {self.prepend_scheme!r:.60}")
+            raise ValueError(f"prepend_scheme must be 'always', 'first' or 'never', got {shown(self.prepend_scheme)}")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Metaspace:
@@ -247,7 +249,7 @@ class Metaspace(PreTokenizer):
         prefix = content.pop("add_prefix_space", None)
         if prefix is False and content.setdefault("prepend_scheme", "never") != "never":
             scheme = content["prepend_scheme"]
-            raise ValueError(f"{where} Metaspace: add_prefix_space = false contradicts prepend_scheme = {scheme!r:.60}")
+            raise ValueError(f"{where} Metaspace: add_prefix_space = false contradicts prepend_scheme = {shown(scheme)}")
         return super().from_json(content, where)
 
     def cut(self, text: str, first: bool = True) -> list[str]:
@@ -281,9 +283,13 @@ class Sequence(PreTokenizer):
 
     pretokenizers: tuple[PreTokenizer, ...]
 
+    def __post_init__(self) -> None:
+        if (count := sum(isinstance(part, ByteLevel) for part in self._flat)) > MOST_BYTE_LEVELS:  # each may double a text
+            raise ValueError(f"a Sequence may hold at most {MOST_BYTE_LEVELS} ByteLevel, got {count}")
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
-        return cls(read_parts(content, "pretokenizers", PRE_TOKENIZERS, where))
+        return super().from_json({**content, "pretokenizers": read_parts(content, "pretokenizers", PRE_TOKENIZERS, where)}, where)
 
     def to_json(self) -> dict[str, Any]:
         return {"type": "Sequence", "pretokenizers": [part.to_json() for part in self.pretokenizers]}
@@ -333,18 +339,18 @@ def read_parts(content: Mapping[str, Any], key: str, kinds: Mapping[str, type[Co
     only_known(content, {"type", key}, f"{where} Sequence")
     parts = content.get(key)
     if not isinstance(parts, list) or None in parts:
-        raise ValueError(f"{where} Sequence: {key} must be a list of objects, got {parts!r:.60}")
+        raise ValueError(f"{where} Sequence: {key} must be a list of objects, got {shown(parts)}")
     return tuple(read_component(part, kinds, where) for part in parts)
 
 
 def _check_char(char: str, name: str) -> None:
     if not isinstance(char, str) or len(char) != 1:
-        raise ValueError(f"{name} must be one character, got {char!r:.60}")
+        raise ValueError(f"{name} must be one character, got {shown(char)}")
 
 
 def _check_behavior(behavior: str) -> None:
     if behavior not in BEHAVIORS:
-        raise ValueError(f"behavior must be one of {', '.join(BEHAVIORS)}, got {behavior!r:.60}")
+        raise ValueError(f"behavior must be one of {', '.join(BEHAVIORS)}, got {shown(behavior)}")
 
 
 def _prepended(char: str, piece: Aligned) -> Aligned:

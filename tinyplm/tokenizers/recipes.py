@@ -84,7 +84,7 @@ def byte_level_bpe(pattern: str | None = None, add_prefix_space: bool = False, m
         return BPE.train(words, vocab_size, specials, initial_alphabet=BYTE_TO_CHAR, min_frequency=min_frequency)
 
     return Recipe(learn, ["<|endoftext|>"], pre_tokenizer=cut, decoder=decoding.ByteLevel(False),
-                  post_processor=ByteLevel(False), named={"eos_token": "<|endoftext|>"})  # fmt: skip
+                  post_processor=ByteLevel(add_prefix_space), named={"eos_token": "<|endoftext|>"})  # fmt: skip
 
 
 def bpe(lowercase: bool = True, **options: Any) -> Recipe:

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..arguments import shown
 from . import decoding, normalization
 from .added import AddedToken
 from .bpe_model import BPE
@@ -61,7 +62,7 @@ class SentencePieceModel:
             pieces = tuple(zip([p for p, _, _ in self.pieces], self._scores()))
             return Unigram(unknown, pieces, self.byte_fallback, unseen, single=True)
         if chosen := [p for p, _, kind in self.pieces if kind == "user_defined"]:
-            raise ValueError(f"user-defined pieces in a BPE model are not supported: {chosen[0]!r}")
+            raise ValueError(f"user-defined pieces in a BPE model are not supported: {shown(chosen[0])}")
         vocab = {p: id for id, (p, _, _) in enumerate(self.pieces)}
         merges = merges_from_scores(self.pieces)
         return BPE(vocab, merges, self.pieces[unknown][0], fuse_unk=True, byte_fallback=self.byte_fallback)
@@ -80,7 +81,7 @@ class SentencePieceModel:
             steps.append(LongestMatch(base64.b64encode(self.charsmap).decode()))
             for piece, _, kind in self.pieces:  # they are kept from it there
                 if kind == "user_defined" and steps[0](piece) != piece:
-                    raise ValueError(f"a user-defined piece that the character map changes, {piece!r}, is not supported")
+                    raise ValueError(f"a user-defined piece that the character map changes, {shown(piece)}, is not supported")
         if self.remove_extra_whitespaces:
             steps.append(normalization.Replace({"Regex": r"\A +"}, ""))
             steps.append(normalization.Replace({"Regex": " {2,}"}, " "))
@@ -101,14 +102,15 @@ class SentencePieceModel:
 def read_model(data: bytes, name: str) -> SentencePieceModel:
     """ValueError, with the name of the file, for what is damaged or not supported."""
     try:
-        fields = list(_fields(data))
-        pieces = [_piece(dict(_fields(value))) for number, value in fields if number == 1]
-        trainer, normalizer, denormalizer = (
-            dict(_fields(b"".join(value for number, value in fields if number == n))) for n in (2, 3, 5)
-        )
-        charsmap = normalizer.get(2, b"")
-        unk, bos, eos, pad = (_signed(trainer.get(40 + k, default)) for k, default in enumerate((0, 1, 2, -1)))
-    except (ValueError, IndexError, TypeError, AttributeError, struct.error) as error:
+        fields = _messages(data)
+        pieces = [_piece(_Message(value)) for value in fields.get(1, [])]
+        trainer, normalizer, denormalizer = (_Message(b"".join(fields.get(number, []))) for number in (2, 3, 5))
+        charsmap = normalizer.bytes(2)
+        unk, bos, eos, pad = (_signed(trainer.number(40 + k, default)) for k, default in enumerate((0, 1, 2, -1)))
+        model_type, byte_fallback, suffix = trainer.number(3, 1), trainer.number(35, 0), trainer.number(24, 0)
+        dummy_prefix, tidied, escaped = (normalizer.number(k, 1) for k in (3, 4, 5))
+        denormalized = denormalizer.bytes(2)
+    except ValueError as error:  # also of UTF-8
         raise ValueError(f"{name}: not a SentencePiece model, or damaged: {error}") from None
 
     def refuse(what: str) -> None:
@@ -116,34 +118,62 @@ def read_model(data: bytes, name: str) -> SentencePieceModel:
 
     if not pieces:
         raise ValueError(f"{name}: not a SentencePiece model: it has no pieces")
-    if (kind := MODEL_TYPES.get(trainer.get(3, 1))) not in ("unigram", "bpe"):
-        refuse(f"model_type {kind}")
-    if trainer.get(24):
+    if (kind := MODEL_TYPES.get(model_type)) not in ("unigram", "bpe"):
+        refuse(f"model_type {kind or shown(model_type)}")
+    if suffix:
         refuse("treat_whitespace_as_suffix")
-    if not normalizer.get(5, 1):
+    if not escaped:
         refuse("escape_whitespaces = false")
-    if denormalizer.get(2):
+    if denormalized:
         refuse("a denormalizer_spec")
     if unused := [p for p, _, kind in pieces if kind == "unused"]:
-        refuse(f"a piece marked as unused, {unused[0]!r},")
+        refuse(f"a piece marked as unused, {shown(unused[0])},")
     if (count := [kind for _, _, kind in pieces].count("unknown")) != 1:
         raise ValueError(f"{name}: one piece must be of kind unknown, got {count}")
     seen: set[str] = set()
     if twice := [p for p, _, _ in pieces if p in seen or seen.add(p)]:
-        raise ValueError(f"{name}: the piece {twice[0]!r} occurs twice")
+        raise ValueError(f"{name}: the piece {shown(twice[0])} occurs twice")
     ids = {"unk_token": unk, "bos_token": bos, "eos_token": eos, "pad_token": pad}
-    return SentencePieceModel(
-        pieces, kind, bool(trainer.get(35)), charsmap, bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)), ids
-    )
+    return SentencePieceModel(pieces, kind, bool(byte_fallback), charsmap, bool(dummy_prefix), bool(tidied), ids)
 
 
-def _piece(fields: dict[int, Any]) -> Piece:
-    if 1 not in fields:
+def _piece(message: _Message) -> Piece:
+    if (text := message.bytes(1, None)) is None:
         raise ValueError("a piece without a text")
-    (score,) = struct.unpack("<f", fields.get(2, bytes(4)))
-    if (kind := fields.get(3, 1)) not in KINDS:
+    (score,) = struct.unpack("<f", message.bytes(2, bytes(4), 5))
+    if (kind := message.number(3, 1)) not in KINDS:
         raise ValueError(f"a piece of type {kind}")
-    return fields[1].decode("utf-8"), score, KINDS[kind]
+    return text.decode("utf-8"), score, KINDS[kind]
+
+
+def _messages(data: bytes) -> dict[int, list[bytes]]:
+    """The parts of the whole file, all of which are messages, by number."""
+    found: dict[int, list[bytes]] = {}
+    for number, kind, value in _fields(data):
+        if number in (1, 2, 3, 5):
+            if kind != 2:
+                raise ValueError(f"field {number} is of kind {kind}, expected a message")
+            found.setdefault(number, []).append(value)
+    return found
+
+
+class _Message:
+    """A message's fields; of one that occurs several times the last counts.  ValueError for one of another kind than expected."""
+
+    def __init__(self, data: bytes):
+        self.fields = {number: (kind, value) for number, kind, value in _fields(data)}
+
+    def _get(self, number: int, kind: int, default: Any) -> Any:
+        found, value = self.fields.get(number, (kind, default))
+        if found != kind:
+            raise ValueError(f"field {number} is of kind {found}, expected {kind}")
+        return value
+
+    def number(self, number: int, default: int) -> int:
+        return self._get(number, 0, default)
+
+    def bytes(self, number: int, default: Any = b"", kind: int = 2) -> Any:
+        return self._get(number, kind, default)
 
 
 def _signed(value: int) -> int:
@@ -151,8 +181,8 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of a message; the value is an int, or bytes: a text, a message, a number of fixed length."""
+def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
+    """(number, kind, value) of a message: an int (kind 0), bytes of a text or a message (2), 8 or 4 bytes of a number (1, 5)."""
     place = 0
     while place < len(data):
         tag, place = _varint(data, place)
@@ -166,7 +196,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
                 raise ValueError("it ends within a field")
         else:
             raise ValueError(f"a field of kind {kind}")
-        yield tag >> 3, value
+        yield tag >> 3, kind, value
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:

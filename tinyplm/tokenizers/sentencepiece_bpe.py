@@ -20,6 +20,7 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 import regex
 
+from ..arguments import shown
 from .pairs import PairCounts
 from .scripts import script
 
@@ -64,7 +65,7 @@ def train_sentencepiece_bpe(
     words: Counter[str] = Counter()
     for text, count in word_counts.items():
         if " " in text:
-            raise ValueError(f"spaces must be written {SPACE}, got {text!r:.60}")
+            raise ValueError(f"spaces must be written {SPACE}, got {shown(text)}")
         for word in filter(None, cut.findall(masked.sub(_BOUNDARY, text))):
             words[word] += count
 
@@ -114,7 +115,7 @@ def _special_pieces(byte_fallback: bool, control: Sequence[str], user_defined: S
     more += [(f"<0x{byte:02X}>", "byte") for byte in range(256 * byte_fallback)]
     for text, kind in more:
         if not text or text in kinds:
-            raise ValueError(f"special pieces must differ and not be empty: {text!r} is wrong")
+            raise ValueError(f"special pieces must differ and not be empty: {shown(text)} is wrong")
         kinds[text] = kind
     return [(text, 0.0, kind) for text, kind in kinds.items()]
 
@@ -196,15 +197,17 @@ def merges_from_scores(pieces: Iterable[Piece]) -> list[tuple[str, str]]:
         if parts is None:
             continue
         if piece in unused:
-            raise ValueError(f"the unused piece {piece!r} can come about by joining others, which merges cannot express")
+            raise ValueError(f"the unused piece {shown(piece)} can come about by joining others, which merges cannot express")
         if missing := [letter for letter in piece if letter not in scores]:
-            raise ValueError(f"the piece {piece!r} has the letter {missing[0]!r}, which is no piece, so merges cannot make it")
+            raise ValueError(
+                f"the piece {shown(piece)} has the letter {shown(missing[0])}, which is no piece, so merges cannot make it"
+            )
         merges.append((-score, *parts))
     merges.sort(key=lambda merge: merge[0])
     for (score, *one), (other, *two) in zip(merges, merges[1:]):
         if score == other:
             raise ValueError(
-                f"the pieces {''.join(one)!r} and {''.join(two)!r} have the same score, {-score}: no order of merges"
+                f"the pieces {shown(''.join(one))} and {shown(''.join(two))} have the same score, {-score}: no order of merges"
             )
     return [(left, right) for _, left, right in merges]
 

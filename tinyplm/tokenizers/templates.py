@@ -13,12 +13,15 @@ ByteLevel comes after a template, or when a template has no text; here always.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
+from ..arguments import shown
 from .component import Component, read_component
-from .encoding import Encoding
+from .encoding import LARGEST_TYPE_ID, Encoding
+
+MOST_PIECES = 1000  # of a template
 
 
 class PostProcessor(Component):
@@ -33,6 +36,10 @@ class PostProcessor(Component):
     def __call__(self, first: Encoding, second: Encoding | None = None, add_special_tokens: bool = True) -> Encoding:
         texts = [first] if second is None else [first, second]
         return Encoding.merge(self.process([text.numbered(k) for k, text in enumerate(texts)], add_special_tokens))
+
+    def named_ids(self) -> Iterator[tuple[str, int]]:
+        """The ids that it adds, each with the key of the file that says it."""
+        return iter(())
 
     def added(self, pair: bool) -> int:
         """How many tokens it adds to one text, or to two."""
@@ -68,28 +75,42 @@ class TemplateProcessing(PostProcessor):
         return cls(tuple(map(_piece, single.split())), tuple(map(_piece, pair.split())), specials)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.special_tokens, Mapping):
+            raise ValueError(f"special_tokens must be an object, got {shown(self.special_tokens)}")
         for name, pieces, texts in (("single", self.single, ("A",)), ("pair", self.pair, ("A", "B"))):
+            if len(pieces) > MOST_PIECES:
+                raise ValueError(f"{name} may have at most {MOST_PIECES} pieces, got {len(pieces)}")
             for piece in pieces:
+                if type(piece.type_id) is not int or not 0 <= piece.type_id <= LARGEST_TYPE_ID:
+                    raise ValueError(f"{name}: type_id must be a number from 0 to {LARGEST_TYPE_ID}, got {shown(piece.type_id)}")
                 if piece.kind == "Sequence" and piece.id not in texts:
-                    raise ValueError(f"{name} may name the texts {' and '.join(texts)} only, got {piece.id!r:.60}")
+                    raise ValueError(f"{name} may name the texts {' and '.join(texts)} only, got {shown(piece.id)}")
                 if piece.kind == "SpecialToken" and piece.id not in self.special_tokens:
                     raise ValueError(
-                        f"{name} names {piece.id!r:.60}, not among special_tokens: {list(self.special_tokens)!r:.200}"
+                        f"{name} names {shown(piece.id)}, not among special_tokens: {shown(list(self.special_tokens), 200)}"
                     )
         for name, special in self.special_tokens.items():
-            if len(special.ids) != len(special.tokens) or not all(type(id) is int and id >= 0 for id in special.ids):
-                raise ValueError(f"special token {name!r} needs as many ids, numbers from 0 on, as tokens, got {special}")
+            texts = [special.id, *special.tokens]
+            good = len(special.ids) == len(special.tokens) <= MOST_PIECES and all(isinstance(text, str) for text in texts)
+            if not good or not all(type(id) is int and id >= 0 for id in special.ids):
+                raise ValueError(
+                    f"special token {shown(name)} needs as many ids, numbers from 0 on, as tokens, "
+                    f"got {shown(tuple(special), 200)}"
+                )
+
+    def named_ids(self) -> Iterator[tuple[str, int]]:
+        return ((f"special_tokens {shown(name)}", id) for name, special in self.special_tokens.items() for id in special.ids)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> TemplateProcessing:
         try:
-            specials = {name: Special(token["id"], tuple(token["ids"]), tuple(token["tokens"]))
+            specials = {name: Special(token["id"], _listed(token["ids"]), _listed(token["tokens"]))
                         for name, token in content["special_tokens"].items()}  # fmt: skip
-            single, pair = (tuple(map(_piece_of, content[name])) for name in ("single", "pair"))
+            single, pair = (tuple(map(_piece_of, _listed(content[name]))) for name in ("single", "pair"))
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{where} TemplateProcessing: single and pair must be lists of pieces with id and type_id, "
-                f"special_tokens an object of objects with id, ids and tokens; got {dict(content)!r:.300}"
+                f"special_tokens an object of objects with id, ids and tokens; got {shown(dict(content), 200)}"
             ) from None
         except ValueError as error:
             raise ValueError(f"{where} TemplateProcessing: {error}") from None
@@ -134,13 +155,13 @@ class TemplateProcessing(PostProcessor):
 def _piece(word: str) -> Piece:
     name, colon, number = word.partition(":")
     if colon and not _is_number(number):
-        raise ValueError(f"after the colon of {word!r} must stand a type id, a number from 0 on")
+        raise ValueError(f"after the colon of {shown(word)} must stand a type id, a number from 0 on")
     if not name.startswith("$"):
         return Piece("SpecialToken", name, int(number or 0))
     if _is_number(name[1:]):
         return Piece("Sequence", "A", int(number or name[1:]))
     if name not in ("$", "$A", "$a", "$B", "$b"):
-        raise ValueError(f"{word!r} is no text of a template: $A, $B, or $ with a number")
+        raise ValueError(f"{shown(word)} is no text of a template: $A, $B, or $ with a number")
     return Piece("Sequence", name[1:].upper() or "A", int(number or 0))
 
 
@@ -148,11 +169,17 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+def _listed(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(value)
+
+
 def _piece_of(content: Mapping[str, Any]) -> Piece:
-    [(kind, piece), *others] = content.items()
+    ((kind, piece),) = content.items() if len(content) == 1 else (("", {"id": "", "type_id": 0}),)
     result = Piece(kind, piece["id"], piece["type_id"])
-    if others or kind not in ("Sequence", "SpecialToken") or type(result.type_id) is not int or not isinstance(result.id, str):
-        raise ValueError(f"a piece must be a Sequence or a SpecialToken with id and type_id, got {content!r:.100}")
+    if kind not in ("Sequence", "SpecialToken") or type(result.type_id) is not int or not isinstance(result.id, str):
+        raise ValueError(f"a piece must be a Sequence or a SpecialToken with id and type_id, got {shown(content)}")
     return result
 
 
@@ -164,13 +191,16 @@ class _Classifier(PostProcessor):
         pairs = {name: tuple(content[name]) for name in ("sep", "cls") if isinstance(content.get(name), list)}
         return super().from_json({**content, **pairs}, where)
 
+    def named_ids(self) -> Iterator[tuple[str, int]]:
+        return iter((("sep", self.sep[1]), ("cls", self.cls[1])))
+
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"sep": list(self.sep), "cls": list(self.cls)}
 
     def __post_init__(self) -> None:
         for name, pair in (("sep", self.sep), ("cls", self.cls)):
             if not isinstance(pair, tuple) or [type(part) for part in pair] != [str, int]:
-                raise ValueError(f"{name} must be a token and its id, got {pair!r:.60}")
+                raise ValueError(f"{name} must be a token and its id, got {shown(pair)}")
 
 
 @dataclass(frozen=True)
@@ -271,6 +301,9 @@ class Sequence(PostProcessor):
         if len(arranging) > 1:
             raise ValueError(f"only one post-processor of a Sequence may arrange tokens, got {', '.join(arranging)}")
 
+    def named_ids(self) -> Iterator[tuple[str, int]]:
+        return (named for processor in self.processors for named in processor.named_ids())
+
     @property
     def arranges(self) -> bool:  # type: ignore[override]
         return any(p.arranges for p in self.processors)
@@ -278,7 +311,7 @@ class Sequence(PostProcessor):
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
         if not isinstance(content.get("processors"), list):
-            raise ValueError(f"{where} Sequence: processors must be a list, got {content.get('processors')!r:.60}")
+            raise ValueError(f"{where} Sequence: processors must be a list, got {shown(content.get('processors'))}")
         parts = tuple(read_component(part, POST_PROCESSORS, f"{where} Sequence") for part in content["processors"])
         if None in parts:
             raise ValueError(f"{where} Sequence: processors must be objects, got null")

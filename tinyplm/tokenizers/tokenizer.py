@@ -17,6 +17,8 @@ from itertools import chain, count
 from operator import index
 from typing import Any
 
+from ..arguments import wrong
+from ..files import named
 from ..random import fold
 from . import continuation, files, pipeline
 from .added import AddedToken, AddedTokens
@@ -67,31 +69,60 @@ class Tokenizer:
             if not isinstance(step, Component) and (step is not None or name == "model"):
                 raise TypeError(f"{name} must be a component, such as BPE or NFC, got {step!r:.60}")
         _check_settings(truncation, padding)
-        self.model, self.normalizer, self.pre_tokenizer = model, normalizer, pre_tokenizer
-        self.post_processor, self.decoder = post_processor, decoder
-        self.truncation, self.padding, self.named = truncation, padding, dict(named or {})
+        self.model, self.normalizer, self.pre_tokenizer, self.decoder = model, normalizer, pre_tokenizer, decoder
+        self.truncation, self.named = truncation, dict(named or {})
         added_tokens = list(added_tokens)
-        if wrong := [token for token in added_tokens if not isinstance(token, AddedToken)]:
-            raise TypeError(f"added_tokens must be of type AddedToken, got {wrong[0]!r:.60}")
+        if others := [token for token in added_tokens if not isinstance(token, AddedToken)]:
+            raise TypeError(f"added_tokens must be of type AddedToken, got {others[0]!r:.60}")
         self.added_tokens = sorted(added_tokens, key=lambda token: token.id)
         for token in self.added_tokens:
             check_encodable(token.content, "the content of an added token")
         self._tokens = tokens_by_id(model.vocab, [(token.content, token.id) for token in self.added_tokens])
         self._ids = {token: id for id, token in enumerate(self._tokens)}
+        self.post_processor, self.padding = post_processor, padding
         self._special = {token.id for token in self.added_tokens if token.special}
         self._added = AddedTokens(self.added_tokens, normalizer)
         self._cut, spell = pipeline.fast_cut(pre_tokenizer, model)
         plain = model.without([token.content for token in self.added_tokens if token.special])
         self._models = {True: model, False: plain}  # by allow_special
-        self._caches = {True: _WordCache(model.encode, spell)}
-        self._caches[False] = self._caches[True] if plain is model else _WordCache(plain.encode, spell)
-        self._spans = {allow_special: _WordCache(model.encode_spans, None) for allow_special, model in self._models.items()}
+        self._caches = {True: pipeline.WordCache(model.encode, spell)}
+        self._caches[False] = self._caches[True] if plain is model else pipeline.WordCache(plain.encode, spell)
+        self._spans = {
+            allow_special: pipeline.WordCache(model.encode_spans, None) for allow_special, model in self._models.items()
+        }
         self._asks_for_first = normalizer is not None and pipeline.asks_for_first(pre_tokenizer)
         self._bytes: list[bytes] | None = None
         if isinstance(decoder, ByteLevel):
             self._bytes = [chars_to_bytes(token) for token in self._tokens]
             for token in self.added_tokens:  # text as it stands; the library reads "é" as the byte 0xe9
                 self._bytes[token.id] = token.content.encode("utf-8")
+
+    @property
+    def post_processor(self) -> Any:
+        """May be set; ValueError if it adds an id that is not in the vocabulary."""
+        return self._post_processor
+
+    @post_processor.setter
+    def post_processor(self, value: Any) -> None:
+        for key, id in [] if value is None else value.named_ids():
+            self._check_id(f"post_processor {type(value).__name__}: {key}", id)
+        self._post_processor = value
+
+    @property
+    def padding(self) -> Padding | None:
+        """May be set; ValueError if its pad_id is not in the vocabulary."""
+        return self._padding
+
+    @padding.setter
+    def padding(self, value: Padding | None) -> None:
+        _check_settings(None, value)
+        if value is not None:
+            self._check_id("padding: pad_id", value.pad_id)
+        self._padding = value
+
+    def _check_id(self, name: str, id: int) -> None:
+        if not 0 <= id < len(self._tokens):
+            raise wrong(name, f"an id of the vocabulary, from 0 to {len(self._tokens) - 1}", id)
 
     # ---- made from texts, from files
 
@@ -137,7 +168,7 @@ class Tokenizer:
         try:
             return cls(**parts)
         except ValueError as error:  # parts that do not go together: an id used twice, a hole
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{named(files.main_file(path))}: {error}") from None
 
     def save(self, path: str | os.PathLike) -> None:
         """Write tokenizer.json for us, `tokenizers` and `transformers`. `path`: the file, or its folder."""
@@ -265,6 +296,8 @@ class Tokenizer:
             raise ValueError(f"there must be a pair for each text, got {len(texts)} texts and {len(pairs)} pairs")
         options = {"allow_special": allow_special, "add_special_tokens": add_special_tokens, "truncation": truncation}
         encodings = [self.encoding(text, pair, **options) for text, pair in zip(texts, pairs or [None] * len(texts))]
+        if padding is not None:
+            self._check_id("padding: pad_id", padding.pad_id)
         padding = padding or self.padding
         return arrays(pad(encodings, padding) if padding else encodings)
 
@@ -347,8 +380,8 @@ class Tokenizer:
             raise TypeError(f"ids must be several integers, in one dimension, got {ids!r:.60}") from None
         size = len(self._tokens)
         if ids and (min(ids) < 0 or max(ids) >= size):
-            wrong = next(i for i in ids if not 0 <= i < size)
-            raise ValueError(f"id {wrong} is not in the vocabulary: it has {size} ids, 0 to {size - 1}")
+            outside = next(i for i in ids if not 0 <= i < size)
+            raise ValueError(f"id {outside} is not in the vocabulary: it has {size} ids, 0 to {size - 1}")
         return ids
 
 
@@ -364,26 +397,3 @@ def _check_settings(truncation: Any, padding: Any) -> None:
     for name, value, kind in (("truncation", truncation, Truncation), ("padding", padding, Padding)):
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r:.60}")
-
-
-class _WordCache(dict):
-    """word -> its ids, or what else `encode` gives. Words repeat a lot in text, so most are looked up and not computed again.
-
-    When full it is emptied: words in use come back at once, and no order of use has to be kept. Several threads may use it
-    at once: each step is one of dict, and what is not found is computed.
-    """
-
-    MAX_WORDS = 1 << 17
-    MAX_LENGTH = 64  # long words are rare and hardly repeat; kept, they would make the memory unbounded
-
-    def __init__(self, encode: Callable[[str], Sequence[int]], spell: Callable[[str], str] | None):
-        super().__init__()
-        self.encode, self.spell = encode, spell
-
-    def __missing__(self, word: str) -> Sequence[int]:
-        ids = self.encode(self.spell(word) if self.spell else word)
-        if len(word) <= self.MAX_LENGTH:
-            if len(self) >= self.MAX_WORDS:
-                self.clear()
-            self[word] = ids
-        return ids

@@ -29,10 +29,12 @@ from heapq import nlargest
 from operator import itemgetter
 from typing import Any
 
+from ..arguments import shown
 from ..random import generator
 from .component import Component, only_known
 
 UNKNOWN_PENALTY = 10.0
+LARGEST_SCORE = 1e30  # with room for the sum of many in 32 bits
 
 
 @dataclass(frozen=True)
@@ -46,31 +48,35 @@ class Unigram(Component):
     single: bool = False
 
     def __post_init__(self) -> None:
+        for entry in self.pieces:
+            if not isinstance(entry, (tuple, list)) or len(entry) != 2 or not isinstance(entry[0], str):
+                raise ValueError(f"vocab must be pairs of a piece and its score, and has {shown(entry)}")
+            if not isinstance(entry[1], (int, float)) or not -LARGEST_SCORE <= entry[1] <= LARGEST_SCORE:  # NaN, too
+                raise ValueError(
+                    f"the score of {shown(entry[0])} must be finite, at most {LARGEST_SCORE:g}, got {shown(entry[1])}"
+                )
         object.__setattr__(self, "pieces", tuple((piece, float(score)) for piece, score in self.pieces))
         if self.unk_id is not None and not 0 <= self.unk_id < len(self.pieces):
-            raise ValueError(f"unk_id {self.unk_id} is not the place of one of {len(self.pieces)} pieces")
-        for piece, score in self.pieces:
-            if not math.isfinite(score):
-                raise ValueError(f"the score of {piece!r} must be finite, got {score}")
+            raise ValueError(f"unk_id {shown(self.unk_id)} is not the place of one of {len(self.pieces)} pieces")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Unigram:
         only_known(content, {"type", "unk_id", "vocab", "byte_fallback", "hidden", "single"}, f"{where} Unigram")
         unk_id, pieces, byte_fallback = content.get("unk_id"), content.get("vocab"), content.get("byte_fallback", False)
         if unk_id is not None and type(unk_id) is not int:
-            raise ValueError(f"{where} Unigram: unk_id must be an integer or null, got {unk_id!r:.60}")
+            raise ValueError(f"{where} Unigram: unk_id must be an integer or null, got {shown(unk_id)}")
         if type(byte_fallback) is not bool:
-            raise ValueError(f"{where} Unigram: byte_fallback must be true or false, got {byte_fallback!r:.60}")
+            raise ValueError(f"{where} Unigram: byte_fallback must be true or false, got {shown(byte_fallback)}")
         hidden = content.get("hidden", [])
         if not isinstance(hidden, list) or not all(isinstance(piece, str) for piece in hidden):
-            raise ValueError(f"{where} Unigram: hidden must be a list of pieces, got {hidden!r:.60}")
+            raise ValueError(f"{where} Unigram: hidden must be a list of pieces, got {shown(hidden)}")
         if type(single := content.get("single", False)) is not bool:
-            raise ValueError(f"{where} Unigram: single must be true or false, got {single!r:.60}")
+            raise ValueError(f"{where} Unigram: single must be true or false, got {shown(single)}")
         if not isinstance(pieces, list):
-            raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], got {pieces!r:.60}")
+            raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], got {shown(pieces)}")
         for entry in pieces:
             if not isinstance(entry, list) or [type(part) for part in entry] not in ([str, float], [str, int]):
-                raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], and has {entry!r:.60}")
+                raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], and has {shown(entry)}")
         try:
             return cls(unk_id, tuple(map(tuple, pieces)), byte_fallback, frozenset(hidden), single)
         except ValueError as error:
@@ -256,6 +262,6 @@ class Unigram(Component):
                     tokens += [(id, start, end) for id in ids]
                     continue
             if unk_id is None:
-                raise ValueError(f"the characters {text!r:.60} are not in the vocabulary, and it has no token for unknown ones")
+                raise ValueError(f"the characters {shown(text)} are not in the vocabulary, and it has no token for unknown ones")
             tokens.append((unk_id, start, end))
         return tokens

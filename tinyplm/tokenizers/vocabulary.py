@@ -9,6 +9,8 @@ from typing import Any
 
 import regex
 
+from ..arguments import shown
+
 MAX_SYMBOLS = sys.maxunicode + 1  # bpe.py writes a symbol as one character
 
 
@@ -19,11 +21,11 @@ def check_vocabulary(vocab: Mapping[str, Any]) -> None:
     seen: dict[int, str] = {}
     for token, id in vocab.items():
         if not isinstance(token, str):
-            raise ValueError(f"a token must be a text, got {token!r}")
+            raise ValueError(f"a token must be a text, got {shown(token)}")
         if type(id) is not int or not 0 <= id < MAX_SYMBOLS:
-            raise ValueError(f"the id of token {token!r} must be a number from 0 to {MAX_SYMBOLS - 1}, got {id!r}")
+            raise ValueError(f"the id of token {shown(token)} must be a number from 0 to {MAX_SYMBOLS - 1}, got {shown(id)}")
         if seen.setdefault(id, token) != token:
-            raise ValueError(f"id {id} is given to both {seen[id]!r} and {token!r}")
+            raise ValueError(f"id {id} is given to both {shown(seen[id])} and {shown(token)}")
 
 
 def tokens_by_id(vocab: Mapping[str, int], added: Iterable[tuple[str, int]]) -> list[str]:
@@ -32,11 +34,11 @@ def tokens_by_id(vocab: Mapping[str, int], added: Iterable[tuple[str, int]]) -> 
     id_of: dict[str, int] = {}
     for token, id in chain(vocab.items(), added):
         if type(id) is not int or id < 0:
-            raise ValueError(f"the id of token {token!r} must be a number from 0 on, got {id!r}")
+            raise ValueError(f"the id of token {shown(token)} must be a number from 0 on, got {shown(id)}")
         if token_of.setdefault(id, token) != token:
-            raise ValueError(f"id {id} is given to both {token_of[id]!r} and {token!r}")
+            raise ValueError(f"id {shown(id)} is given to both {shown(token_of[id])} and {shown(token)}")
         if id_of.setdefault(token, id) != id:
-            raise ValueError(f"token {token!r} has two ids, {id_of[token]} and {id}")
+            raise ValueError(f"token {shown(token)} has two ids, {shown(id_of[token])} and {shown(id)}")
     if len(token_of) > MAX_SYMBOLS:
         raise ValueError(f"{len(token_of)} tokens are more than {MAX_SYMBOLS}, the most this implementation can hold")
     for id in range(len(token_of)):

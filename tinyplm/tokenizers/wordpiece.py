@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from ..arguments import shown
 from .component import Component
 from .vocabulary import check_vocabulary
 
@@ -64,7 +65,7 @@ class WordPiece(Component):
     def _unknown(self, word: str) -> tuple[int, int, int]:
         if self.unk_token not in self.vocab:
             raise ValueError(
-                f"the vocabulary has no tokens for {word!r:.60}, and unk_token {self.unk_token!r} is not in it either"
+                f"the vocabulary has no tokens for {shown(word)}, and unk_token {shown(self.unk_token)} is not in it either"
             )
         return self.vocab[self.unk_token], 0, len(word)
 

@@ -1,0 +1,139 @@
+"""How long a regular expression may take: which are fast by their form, and a limit of time for the others.
+
+A matcher that backtracks tries all ways to divide a text among an expression's parts: (?:a|aa)+$ takes time exponential in the
+number of a's, .*.*x the third power.  The expressions of tokenizers are not of that kind, and must not pay for it: looking at the
+clock makes them two to five times slower.  So an expression is read once, and runs without a clock if `is_fast` says that an
+attempt to match at one place takes time proportional to what it reads; any other has SECONDS, and a bit for each character.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import regex
+
+from ..arguments import shown
+
+SECONDS, SECONDS_A_CHARACTER = 0.5, 2e-5  # of the processor, which `regex` measures
+FEW = 4  # {1,4} is a choice, {0,5} a repetition
+
+
+@dataclass
+class _Branch:
+    """Parts one after the other.  `repeats`: how many of them match in any number of ways, `choices`: in a few.  Where something
+    after them fails they are tried in all their ways: `tried`, `tried_choices`."""
+
+    repeats: int = 0
+    choices: int = 0
+    tried: int = 0
+    tried_choices: int = 0
+    group: bool = False
+
+    def add(self, part: _Branch, optional: bool = False) -> None:
+        if part.tried or not optional:  # it may fail
+            self.tried = max(self.tried, self.repeats + part.tried)
+            self.tried_choices = max(self.tried_choices, self.choices + part.tried_choices)
+        self.repeats, self.choices = self.repeats + part.repeats, self.choices + part.choices
+
+
+@dataclass
+class _Group:
+    """A bracket that is being read.  last: the last part of the branch, which a quantifier may follow."""
+
+    opening: str
+    finished: list[_Branch] = field(default_factory=list)
+    branch: _Branch = field(default_factory=_Branch)
+    last: _Branch | None = None
+
+    def put(self, part: _Branch | None) -> None:
+        if self.last is not None:
+            self.branch.add(self.last)
+        self.last = part
+
+    def next_branch(self) -> None:
+        self.put(None)
+        self.finished.append(self.branch)
+        self.branch = _Branch()
+
+    def closed(self) -> _Branch:
+        self.next_branch()
+        several = len(self.finished) > 1
+        counts = zip(*((b.repeats, b.choices + several, b.tried, b.tried_choices) for b in self.finished))
+        result = _Branch(*map(max, counts), group=True)
+        if self.opening not in ("", "(", "(?:"):  # it looks around: it may fail although what is in it matches
+            result.tried, result.tried_choices = max(result.tried, result.repeats), max(result.tried_choices, result.choices)
+        return result
+
+
+def is_fast(parts: Iterable[str]) -> bool:
+    """Whether an attempt to match takes time proportional to what it reads, whatever the text.
+
+    parts: the smallest parts of the expression, as patterns.py cuts it.  True only if nothing that is repeated can itself match
+    in several ways, and of the parts before something that may fail at most one is repeated without limit, and few are optional
+    or alternatives.  Errs towards False.
+    """
+    groups = [_Group("")]
+    for part in parts:
+        group = groups[-1]
+        if part == "|":
+            group.next_branch()
+        elif part[0] == "(" and part != "(?i)":
+            group.put(None)
+            groups.append(_Group(part))
+        elif part == ")":
+            if len(groups) == 1:
+                return False
+            inside = groups.pop().closed()
+            groups[-1].put(inside)
+        elif part[0] in "*+?" or (part[0] == "{" and len(part) > 1):
+            least, most = _limits(part)
+            repeated = group.last
+            if repeated is None or (repeated.group and most not in (None, 1)):
+                return False
+            if most is None and (repeated.repeats or repeated.choices):
+                return False
+            if most is None or most > max(FEW, least):
+                repeated = _Branch(repeats=1)
+            elif least != most:
+                repeated = replace(repeated, choices=repeated.choices + 1)
+            group.branch.add(repeated, optional=least == 0)
+            group.last = None
+        else:
+            group.put(_Branch())
+    whole = groups.pop().closed()
+    return not groups and whole.tried <= 1 and whole.tried_choices <= FEW
+
+
+def _limits(quantifier: str) -> tuple[int, int | None]:
+    """How often at least and at most; None: without limit."""
+    if quantifier[0] != "{":
+        return {"*": (0, None), "+": (1, None), "?": (0, 1)}[quantifier[0]]
+    low, comma, high = quantifier[1:].partition("}")[0].partition(",")
+    least = int(low or 0)
+    return least, (int(high) if high else None) if comma else least
+
+
+class Limited:
+    """A compiled pattern whose every run has a limit of time.  ValueError where it takes longer."""
+
+    def __init__(self, pattern: regex.Pattern, expression: str):
+        self.pattern, self.expression, self.groups = pattern, expression, pattern.groups
+
+    def findall(self, text: str) -> list[Any]:
+        return self._run(self.pattern.findall, text)
+
+    def finditer(self, text: str) -> list[regex.Match]:
+        return self._run(lambda *args, **limit: list(self.pattern.finditer(*args, **limit)), text)
+
+    def search(self, text: str, start: int = 0) -> regex.Match | None:
+        return self._run(self.pattern.search, text, start)
+
+    def _run(self, method: Callable, text: str, *place: int) -> Any:
+        try:
+            return method(text, *place, timeout=SECONDS + SECONDS_A_CHARACTER * len(text))
+        except TimeoutError:
+            raise ValueError(
+                f"the regular expression {shown(self.expression)} takes too long for {shown(text, 40)}, {len(text)} characters"
+            ) from None
