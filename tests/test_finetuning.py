@@ -248,7 +248,7 @@ def test_what_is_logged_by_hand(tmp_path, monkeypatch, capsys):
     samples, held_out = classification(made, TEXTS, KINDS), classification(made, TEXTS[:3], KINDS[:3])
     settings = dataclasses.replace(QUICK, warmup=0.4, dropout=False, clip=0.3, weight_decay=0.2, eps=1e-3, smoothing=0.1, seed=3)
     optimizer, now = AdamW(made.params, betas=(0.9, 0.999), eps=1e-3, weight_decay=0.2), made._with()
-    now.params, rows, shown = optimizer.params, [], []
+    now.params, rows, shown, said = optimizer.params, [], [], []
     rates = [0.005, 0.01, 0.01, 0.0075, 0.005, 0.0025]
     for epoch in range(2):
         for numbers in training_batches(samples.lengths, 4, key=random.fold(random.key(3), 0, epoch)):
@@ -264,13 +264,14 @@ def test_what_is_logged_by_hand(tmp_path, monkeypatch, capsys):
         outputs, loss = evaluate(now, held_out)
         scores = {**held_out.score(outputs), "loss": loss}
         rows.append({"step": step, "epoch": epoch + 1, **scores})
-        shown.append(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        said.append(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     result = finetune(made, samples, held_out, settings, out=tmp_path)
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [list(record) for record in records] == [list(row) for row in rows]
     for record, row in zip(records, rows):
         assert record == pytest.approx(row, rel=1e-9)
-    assert capsys.readouterr().out.splitlines() == shown
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == said and printed.err.splitlines() == shown
     assert result.steps == 6 and result.history == [{name: row[name] for name in scores} for row in records if "epoch" in row]
     assert 0 < result.seconds < 60
     saved = json.loads((tmp_path / "best/tuning.json").read_text())

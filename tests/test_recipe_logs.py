@@ -118,7 +118,8 @@ def test_sft(options, tmp_path, capsys, monkeypatch):
     assert list(result.validation.values()) == pytest.approx([losses[0], losses[2], losses[3]], rel=1e-8)
     shown = [f"step {n}/3  loss {rows[n - 1]['loss']:.3g}  gradient_norm {rows[n - 1]['gradient_norm']:.3g}" for n in (1, 2, 3)]
     said = [f"step {n}: validation loss {losses[n]:.4f}" for n in (0, 2, 3)]
-    assert capsys.readouterr().out.splitlines() == [said[0], shown[0], shown[1], said[1], shown[2], said[2]]
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == said and printed.err.splitlines() == shown
     facts = json.loads((tmp_path / "final/recipe.json").read_text())
     assert facts["settings"]["floor"] == 0.02 and facts["validation"] == {str(n): v for n, v in result.validation.items()}
 
