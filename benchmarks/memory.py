@@ -62,7 +62,7 @@ def main() -> None:
         serve(*torch_work(options.family, shapes[0], checkpointing=options.serve == "torch-layers", chunked=True), warm_up=1)
         return
     if options.serve:
-        checkpointing = {"kept": False, "layers": True, "groups": options.group}[options.serve]
+        checkpointing = {"kept": 0, "layers": 1, "groups": options.group}[options.serve]
         serve(*tinyplm_work(options.family, shapes[0], options.workers, checkpointing), warm_up=1)
         return
     print(f"{options.family}: peak memory of a step in MiB; time relative to the same library with all activations kept")

@@ -75,7 +75,7 @@ def peer(family: str, shape: list[int], checkpointing: bool = False, chunked: bo
     return Model(family, shape, checkpointing, chunked)
 
 
-def tinyplm_step(family: str, model, shape: list[int], workers: int, checkpointing: int = False) -> Callable[[], float]:
+def tinyplm_step(family: str, model, shape: list[int], workers: int, checkpointing: int = 0) -> Callable[[], float]:
     """A function that does one step and returns the loss.  It makes the optimizer, to which the parameters belong."""
     from tinyplm.backend import give_back_freed_memory
     from tinyplm.optim.adamw import AdamW
@@ -115,7 +115,7 @@ def torch_step(family: str, model, shape: list[int], compiled: bool = False) -> 
     return step
 
 
-def tinyplm_work(family: str, shape: list[int], workers: int, checkpointing: int = False):
+def tinyplm_work(family: str, shape: list[int], workers: int, checkpointing: int = 0):
     """What turns.serve takes: the step, this library's matmul peak, and the memory before the model was made."""
     from tinyplm.backend import keep_freed_memory
 

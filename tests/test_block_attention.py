@@ -243,15 +243,18 @@ def test_memory_of_gpt2_is_linear_in_length():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda q: block_attention(q, q[:, :, :, :2], q), "block_attention: q .* do not fit"),
-        (lambda q: block_attention(q, q[:, :1], q), "do not fit"),
-        (lambda q: block_attention(q, q, q, block=0), "expected block >= 1"),
-        (lambda q: block_attention(q, q, q, rate=1.0), "0 <= rate < 1"),
+        (
+            lambda q: block_attention(q, q[:, :, :, :2], q),
+            r"block_attention: k: expected .* \(1, K, S, 4\), got .* \(1, 2, 3, 2\)",
+        ),
+        (lambda q: block_attention(q, q[:, :1], q), r"v: expected .* \(1, 1, 3, E2\), got .* \(1, 2, 3, 4\)"),
+        (lambda q: block_attention(q, q, q, block=0), "block: expected an integer >= 1, got 0"),
+        (lambda q: block_attention(q, q, q, rate=1.0), "rate: expected a finite number >= 0 and < 1, got 1.0"),
         (lambda q: block_attention(q, q, q, mask=Visible(2, 3)), "describes T = 2, S = 3, expected 3, 3"),
         (lambda q: block_attention(q, q, q, mask=np.ones((2, 3), bool)), r"allowed \(2, 3\) does not fit T = 3, S = 3"),
         (lambda q: Visible(3, 2, causal=True), "1 <= T <= S, got T = 3, S = 2"),
-        (lambda q: Visible(3, 3, window=2), "window >= 1, with causal"),
-        (lambda q: Visible(3, 3, causal=True, window=0), "window >= 1, with causal, got 0"),
+        (lambda q: Visible(3, 3, window=2), "expected causal with window, got window = 2 and causal = False"),
+        (lambda q: Visible(3, 3, causal=True, window=0), "window: expected None or an integer >= 1, got 0"),
         (lambda q: Visible(3, 3, padding=np.ones((1, 2), bool)), r"padding \(B, 3\), got \(1, 2\)"),
     ],
 )

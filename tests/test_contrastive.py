@@ -85,12 +85,14 @@ def test_small_temperatures_do_not_overflow_and_float32_stays():
 def test_bad_vectors_are_refused():
     a, targets = np.ones((2, 3)), np.array([0, 1])
     for b in (np.ones((2, 4)), np.ones(3), np.ones((1, 2, 3))):
-        with raises(ValueError, f"a (2, 3) and b {b.shape} do not fit: expected a (B, D), b (N, D)"):
+        with raises(
+            ValueError, f"b: expected an array of floating-point numbers of shape (N, 3), got float64 array of shape {b.shape}"
+        ):
             info_nce(a, b, targets=targets)
-    with raises(ValueError, "two of the same shape (B, D)"):
+    with raises(ValueError, "b: expected an array of floating-point numbers of shape (2, 3), got float64 array of shape (4, 3)"):
         symmetric_info_nce(a, np.ones((4, 3)))
     for temperature in (0, -1, float("nan")):
-        with raises(ValueError, f"expected temperature > 0, got {temperature}"):
+        with raises(ValueError, f"temperature: expected a finite number > 0, got {temperature}"):
             info_nce(a, a, targets=targets, temperature=temperature)
     with raises(ValueError, "target 2 is out of range: expected 0 to 1, or -100"):
         info_nce(a, a, targets=np.array([0, 2]))
@@ -167,12 +169,12 @@ def test_shards_add_up_and_bad_input_is_refused(loss):
     parts = [loss(y[rows], targets=targets[rows], total=6) for rows in (slice(0, 2), slice(2, 6))]
     assert sum(part[0] for part in parts) == pytest.approx(whole, rel=1e-14)
     assert relative_error(np.concatenate([part[1](1.0) for part in parts]), back(1.0)) < 1e-14
-    with raises(ValueError, "targets have shape (3,), expected (6,)"):
+    with raises(ValueError, "targets: expected an array of numbers of shape (6,), got float64 array of shape (3,)"):
         loss(y, targets=targets[:3])
-    with raises(ValueError, "weights have shape (6, 1), expected (6,)"):
+    with raises(ValueError, "weights: expected None or an array of numbers of shape (6,), got float64 array of shape (6, 1)"):
         loss(y, targets=targets, weights=np.ones((6, 1)))
     for total in (0, -1, float("nan")):
-        with raises(ValueError, f"expected total > 0, got {total}"):
+        with raises(ValueError, f"total: expected a finite number > 0, got {total}"):
             loss(y, targets=targets, total=total)
 
 

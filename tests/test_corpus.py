@@ -256,7 +256,7 @@ def test_split_of_too_few(documents):
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
 def test_split_fraction(fraction):
-    with raises(f"fraction {fraction!r}"):
+    with raises(f"fraction: expected a finite number > 0 and < 1, got {fraction!r}"):
         split_documents(["a", "b"], fraction, 0)
 
 

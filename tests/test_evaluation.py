@@ -126,16 +126,16 @@ def test_uniform_and_unigram_are_their_references(corpus):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: InterpolatedKneserNey(0), "order 0"),
+        (lambda: InterpolatedKneserNey(0), "order: expected an integer from 1 to 1000, got 0"),
         (lambda: InterpolatedKneserNey(3).fit([0, 1], 2), "2 tokens, expected at least 3"),
         (lambda: InterpolatedKneserNey().fit([0, 1, 2], 2), "token ids from 0 to 2, expected 0 to 1"),
-        (lambda: InterpolatedKneserNey().fit([0.0, 1, 0], 2), "float64 array of shape (3,)"),
+        (lambda: InterpolatedKneserNey().fit([0.0, 1, 0], 2), "tokens: expected token ids (N,), got [0.0, 1, 0]"),
         (lambda: InterpolatedKneserNey(1).fit([0, 1], 2).log_prob([0]), "1 tokens, expected at least 2"),
-        (lambda: Unigram(0), "added count 0"),
+        (lambda: Unigram(0), "added: expected a finite number > 0, got 0"),
         (lambda: Unigram().fit([-1], 2), "token ids from -1"),
-        (lambda: Uniform(0), "vocabulary of 0"),
-        (lambda: bits_per_byte(1.0, 0), "0 bytes of text"),
-        (lambda: row("x", 1.0, 0, 1), "0 predicted tokens"),
+        (lambda: Uniform(0), "vocab_size: expected an integer from 1 to 4294967296, got 0"),
+        (lambda: bits_per_byte(1.0, 0), "bytes: expected an integer from 1 to 4611686018427387904, got 0"),
+        (lambda: row("x", 1.0, 0, 1), "tokens: expected an integer from 1 to 4611686018427387904, got 0"),
     ],
 )
 def test_errors(call, message):

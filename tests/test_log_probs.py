@@ -66,11 +66,11 @@ def test_without_gradient_and_without_entropy():
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"targets": np.zeros((3, 4), int)}, r"expected integer targets of shape \(3, 5\), got int64 of \(3, 4\)"),
-    ({"targets": np.zeros((3, 5))}, "expected integer targets"),
+    ({"targets": np.zeros((3, 4), int)}, r"targets: expected .* integers of shape \(3, 5\), got int64 .* \(3, 4\)"),
+    ({"targets": np.zeros((3, 5))}, "targets: expected an array of integers .* got float64"),
     ({"targets": np.full((3, 5), 7)}, "target 7 is out of range: expected 0 to 6"),
-    ({"temperature": 0.0}, "expected a temperature > 0, got 0.0"),
-    ({"temperature": float("nan")}, "expected a temperature > 0"),
+    ({"temperature": 0.0}, "temperature: expected a finite number > 0, got 0.0"),
+    ({"temperature": float("nan")}, "temperature: expected a finite number > 0, got nan"),
 ])  # fmt: skip
 def test_bad_input(change, message):
     x, W, _, targets, _ = case()
@@ -78,7 +78,7 @@ def test_bad_input(change, message):
         log_probs(x @ W, **{"targets": targets, **change})
     with pytest.raises(ValueError, match=message):
         vocabulary_log_probs(x, W, **{"targets": targets, **change})
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match=r"W: expected .* \(4, V\), got .* \(2, 7\)"):
         vocabulary_log_probs(x, W[:2], targets=targets)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match=r"b: expected .* \(7,\), got .* \(3,\)"):
         vocabulary_log_probs(x, W, np.zeros(3), targets=targets)

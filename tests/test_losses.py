@@ -86,7 +86,7 @@ def test_without_grad_there_is_no_backward():
     ("W", "b"), [(np.ones(2), None), (np.ones((3, 4)), None), (np.ones((2, 4)), np.ones(1)), (np.ones((2, 4)), np.ones((1, 4)))]
 )
 def test_matrices_that_do_not_fit_are_refused(W, b):
-    with pytest.raises(ValueError, match=r"x \(3, 2\), W .* do not fit: expected x \(..., D\), W \(D, V\), b \(V,\)"):
+    with pytest.raises(ValueError, match=r"vocabulary_cross_entropy: (W: expected .* \(2, V\)|b: expected .* \(4,\)), got"):
         vocabulary_cross_entropy(np.ones((3, 2)), W, b, targets=np.zeros(3, dtype=int))
 
 
@@ -135,16 +135,18 @@ def test_bad_targets_are_refused(f):
     with pytest.raises(ValueError, match="target 4 is out of range: expected 0 to 3, or -100"):
         f(np.array([0, 4, -100]))
     for wrong, shape in ((np.array([0, 1]), r"\(2,\)"), (np.array([[0, 1, 2]]), r"\(1, 3\)")):
-        with pytest.raises(ValueError, match=rf"targets have shape {shape}, expected \(3,\)"):
+        with pytest.raises(
+            ValueError, match=rf"targets: expected an array of integers of shape \(3,\), got int64 array of shape {shape}"
+        ):
             f(wrong)
-    with pytest.raises(ValueError, match=r"weights have shape \(1,\), expected \(3,\)"):
+    with pytest.raises(ValueError, match=r"weights: expected .* \(3,\), got .* \(1,\)"):
         f(np.array([0, 1, 2]), weights=np.ones(1))
-    with pytest.raises(ValueError, match="targets have dtype float64, expected integers"):
+    with pytest.raises(ValueError, match="targets: expected an array of integers .* got float64"):
         f(np.array([0.0, 1, 2]))
-    for total in (0, -1.5, float("nan"), np.int64(0)):
-        with pytest.raises(ValueError, match=f"expected total > 0, got {total}"):
+    for total in (0, -1.5, float("nan"), float("inf"), np.int64(0), np.array(0.0), "1", True, [1]):
+        with pytest.raises(ValueError, match="total: expected "):
             f(np.array([0, 1, 2]), total=total)
-    with pytest.raises(ValueError, match="smoothing < 1, got 1"):
+    with pytest.raises(ValueError, match="smoothing: expected a finite number >= 0 and < 1, got 1"):
         f(np.array([0, 1, 2]), smoothing=1)
 
 

@@ -225,7 +225,11 @@ def test_spans_join_units():
     assert span_units(units, [(2, 4), (5, 8)]) == [[0], [1, 2, 3], [4], [5, 7]]
     assert span_units(token_units(ids, np.ones(8, bool)), []) == [[t] for t in range(8)]
     assert span_units(units, [(6, 7)]) == units
-    for spans, message in (([(0, 2), (2, 3)], "[0, 2] and [2, 3] share"), ([(3, 3)], "[3, 3), expected"), ([(-1, 2)], "[-1, 2)")):
+    for spans, message in (
+        ([(0, 2), (2, 3)], "[0, 2] and [2, 3] share"),
+        ([(3, 3)], "expected (start, end) with 0 <= start < end, got (3, 3)"),
+        ([(-1, 2)], "expected token ids from 0 on, got -1"),
+    ):
         with raises(message):
             span_units(units, spans)
 
@@ -281,22 +285,22 @@ def test_similar_words_stand_for_the_mask():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"mask_id": None}, "mask_id None, expected the id of [MASK]"),
-        ({"mask_id": V}, "mask_id 50, expected the id of [MASK] in the vocabulary, 0 to 49"),
-        ({"rate": 0}, "rate 0, expected 0 < rate <= 1"),
-        ({"rate": 1.1}, "rate 1.1"),
-        ({"rate": float("nan")}, "rate nan"),
+        ({"mask_id": None}, "mask_id: expected the id of [MASK] in the vocabulary, 0 to 49, got None"),
+        ({"mask_id": V}, "mask_id: expected the id of [MASK] in the vocabulary, 0 to 49, got 50"),
+        ({"rate": 0}, "rate: expected a finite number > 0 and <= 1, got 0"),
+        ({"rate": 1.1}, "rate: expected a finite number > 0 and <= 1, got 1.1"),
+        ({"rate": float("nan")}, "rate: expected a finite number > 0 and <= 1, got nan"),
         ({"shares": (0.8, 0.1, 0.2)}, "expected three of 0 to 1 that sum to 1"),
         ({"shares": (1.2, -0.1, -0.1)}, "expected three of 0 to 1"),
         ({"shares": (0.8, 0.2)}, "expected three"),
-        ({"selection": "some"}, 'selection \'some\', expected "exact" or "bernoulli"'),
-        ({"limit": 0}, "limit 0, expected 1 or more"),
+        ({"selection": "some"}, "selection: expected one of exact, bernoulli, got 'some'"),
+        ({"limit": 0}, "limit: expected None or an integer >= 1, got 0"),
         ({"ngrams": ()}, "expected weights of 1, 2, ... units"),
         ({"ngrams": (0, 1)}, "the first above 0"),
         ({"ngrams": (1, -1)}, "none negative"),
         ({"selection": "bernoulli", "limit": 3}, 'belong to selection "exact"'),
         ({"selection": "bernoulli", "ngrams": (1, 1)}, 'belong to selection "exact"'),
-        ({"random_ids": [V]}, "random_ids, expected ids from 0 to 49"),
+        ({"random_ids": [V]}, "random_ids: expected token ids from 0 to 49, got 50"),
         ({"random_ids": []}, "random_ids is empty"),
     ],
 )
@@ -308,13 +312,13 @@ def test_bad_settings_are_refused(settings, message):
 def test_bad_sequences_are_refused():
     for ids, special, message in (
         ([1, 2], [1, 1], "nothing to mask: all of the 2 tokens are special"),
-        ([1, V], [0, 0], "ids from 1 to 50, expected 0 to 49"),
+        ([1, V], [0, 0], "ids: expected token ids from 0 to 49, got 50"),
         ([1, 2], [0], "ids (2,) and special_tokens_mask (1,), expected both (T,)"),
-        ([[1]], [[0]], "expected both (T,)"),
+        ([[1]], [[0]], "ids: expected a list of token ids, got int64 array of shape (1, 1)"),
     ):
         with raises(message):
             mask_tokens(np.array(ids), np.array(special), masking=Masking(MASK, V), key=1)
-    with raises("continues: int64 array of shape (2,), expected booleans (V,)"):
+    with raises("continues: expected booleans (V,), got int64 array of shape (2,)"):
         whole_words(np.array([0, 1]))
     for signs in ({}, {"inside": "##", "start": "Ġ"}):
         with raises("expected exactly one of them"):

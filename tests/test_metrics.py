@@ -191,8 +191,11 @@ def test_answers_by_hand():
         (lambda: accuracy([[2, 0]], [[1, 0]]), "2 is no class, expected numbers from 0 to 1"),
         (lambda: accuracy([-1], [0]), "-1 is no class, expected numbers from 0 on"),
         (lambda: precision_recall_f1([2, 1], [0, 1]), "binary scores are for classes 0 and 1"),
-        (lambda: precision_recall_f1([1, 1], [0, 1], positive=2), "positive = 2"),
-        (lambda: precision_recall_f1([1], [0], average="weighted"), "unknown average 'weighted'"),
+        (lambda: precision_recall_f1([1, 1], [0, 1], positive=2), "positive: expected an integer from 0 to 1, got 2"),
+        (
+            lambda: precision_recall_f1([1], [0], average="weighted"),
+            "average: expected one of binary, micro, macro, got 'weighted'",
+        ),
         (lambda: precision_recall_f1([3], [0], average="macro", classes=3), "3 is no class, expected numbers from 0 to 2"),
         (lambda: precision_recall_f1([[1, 0]], [[1, 0]], average="macro", classes=3), "have 2 columns, expected 3 classes"),
         (lambda: confusion([[1, 0]], [[1, 0]]), "class numbers (N,)"),

@@ -181,13 +181,13 @@ def test_whole_words_in_a_pipeline():
 def test_bad_settings_are_refused():
     for name in ALL:
         for first, count in ((-1, 2), (0, 0)):
-            with raises(f"{count} samples from {first} on, expected 1 or more, from 0 or a later one"):
+            with raises("first: expected an integer from 0" if first < 0 else "count: expected an integer from 1"):
                 _make(name).batch(first, count)
     for name in MASKED:
-        with raises("0 copies, expected 1 or more, or None"):
+        with raises("copies: expected None or an integer >= 1, got 0"):
             _make(name, copies=0)
     settings = {"layout": LAYOUT, "masking": MASKING, "seed": 0}
-    with raises("objective 'next', expected one of ['next_sentence', 'sentence_order']"):
+    with raises("objective: expected one of next_sentence, sentence_order, got 'next'"):
         MaskedPairs(TEXTS, 16, objective="next", **settings)
     with raises("document 1 has 1 sentences, expected 2 or more"):
         MaskedPairs(numbered([2, 2], [3]), 16, **settings)
@@ -249,7 +249,7 @@ def test_positive_pairs_by_number():
 def test_bad_positive_pairs_are_refused():
     for groups, size, message in (
         ([0, 0, 0], 2, "3 pairs with 1 different anchors, expected 2 or more"),
-        ([0, 1], 1, "batches of 1"),
+        ([0, 1], 1, "size: expected an integer from 2"),
     ):
         with raises(message):
             _positive(groups, size)

@@ -184,6 +184,7 @@ def test_schedules_by_name_and_bad_ones():
          "^schedule: expected one of cosine, linear, constant, stable-decay, got 'step'"),
         (lambda: AdamW({"a": np.ones(1), "b": np.ones(1, dtype="f4")}), "one dtype"),
         (lambda: depths(_params()), "expected parameters"),
+        (lambda: clip_by_global_norm(_params(), limit=0), "clip: expected a finite number > 0, got 0"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             call()

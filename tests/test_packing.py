@@ -48,14 +48,14 @@ def test_pack_takes_the_smallest_type():
 @pytest.mark.parametrize(
     "id_lists, eos, vocab_size, message",
     [
-        ([[1], [2, 10]], 0, 10, "document 1: token id 10, expected 0 to 9"),
-        ([[-1]], 0, 10, "document 0: token id -1"),
-        ([[1]], 10, 10, "eos_id 10, expected an id from 0 to 9"),
-        ([[1]], None, 10, "eos_id None"),
-        ([[1.5]], 0, 10, "document 0: float64 array"),
-        ([[[1]]], 0, 10, "document 0: int64 array of shape (1, 1)"),
-        ([], 0, 0, "vocabulary of 0 tokens"),
-        ([], 0, 2**32 + 1, f"vocabulary of {2**32 + 1} tokens"),
+        ([[1], [2, 10]], 0, 10, "document 1: expected token ids from 0 to 9, got 10"),
+        ([[-1]], 0, 10, "document 0: expected token ids from 0 to 9, got -1"),
+        ([[1]], 10, 10, "eos_id: expected an integer from 0 to 9, got 10"),
+        ([[1]], None, 10, "eos_id: expected an integer from 0 to 9, got None"),
+        ([[1.5]], 0, 10, "document 0: expected a list of token ids, got [1.5]"),
+        ([[[1]]], 0, 10, "document 0: expected a list of token ids, got [[1]]"),
+        ([], 0, 0, "vocab_size: expected an integer from 1 to 4294967296, got 0"),
+        ([], 0, 2**32 + 1, "vocab_size: expected an integer from 1 to 4294967296"),
     ],
 )
 def test_pack_errors(id_lists, eos, vocab_size, message):
@@ -98,7 +98,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, step):
 
 @pytest.mark.parametrize("array", [np.zeros(3), np.zeros((2, 2), np.uint16), np.zeros(3, ">u2"), np.zeros(3, int)])
 def test_write_tokens_refuses_what_could_not_be_opened(tmp_path, array):
-    with raises("expected (N,) of uint16 or uint32"):
+    with raises("array: expected an array (N,) of uint16 or uint32"):
         write_tokens(tmp_path / "x.npy", array)
     assert not list(tmp_path.iterdir())
 
@@ -258,7 +258,7 @@ def test_evaluation_pads_with_zeros_and_ignored_targets():
     assert inputs.tolist() == [[1, 2, 3], [4, 0, 0]] and targets.tolist() == [[2, 3, 4], [5, IGNORED, IGNORED]]
     ((inputs, targets),) = evaluation_windows(np.arange(1, 6, dtype=np.uint16), 3, stride=1)
     assert targets.tolist() == [[2, 3, 4], [IGNORED, IGNORED, 5]] and inputs.tolist() == [[1, 2, 3], [2, 3, 4]]
-    with pytest.raises(ValueError, match="stride 4, expected 1 to the length of the windows, 3"):
+    with pytest.raises(ValueError, match="stride: expected an integer from 1 to 3, got 4"):
         evaluation_windows(np.arange(9), 3, stride=4)
 
 
@@ -269,15 +269,15 @@ def test_too_small_and_wrong_arguments():
     assert Windows(tokens, 9, 0).windows_per_epoch == 1
     with raises("corpus too small: 1 tokens, one prediction needs at least 2"):
         evaluation_windows(tokens[:1], 4)
-    with raises("float64 array of shape (3,)"):
+    with raises("tokens: expected an array of integers of shape (N,), got float64 array of shape (3,)"):
         Windows(np.zeros(3), 1, 0)
-    with raises("shape (2, 2)"):
+    with raises("tokens: expected an array of integers of shape (N,), got int64 array of shape (2, 2)"):
         evaluation_windows(np.zeros((2, 2), int), 1)
-    with raises("windows of 0 tokens"):
+    with raises("length: expected an integer from 1 to 4611686018427387904, got 0"):
         Windows(tokens, 0, 0)
-    with raises("seed -1"):
+    with raises("seed: expected an integer from 0 to 18446744073709551615, got -1"):
         Windows(tokens, 2, -1)
-    with raises("samples from -1"):
+    with raises("first: expected an integer"):
         Windows(tokens, 2, 0).batch(-1, 1)
-    with raises("batch of 0"):
+    with raises("batch: expected an integer"):
         evaluation_windows(tokens, 2, 0)

@@ -136,10 +136,10 @@ def test_bad_input_is_refused():
     for ids, special, settings, message in (
         ([1, 2], [1, 1], {}, "nothing to predict: all of the 2 tokens are special"),
         ([1, 2], [0], {}, "expected both (T,)"),
-        ([1, 2], [0, 0], {"predictions": 0}, "0 predictions and reuse 0"),
-        ([1, 2], [0, 0], {"reuse": 2}, "reuse 2, expected 1 or more, and 0 to 1"),
-        ([1, 2], [0, 0], {"K": 0.5}, "K 0.5, expected 1 or more"),
-        ([1, 2], [0, 0], {"longest": 0}, "spans of at most 0 tokens"),
+        ([1, 2], [0, 0], {"predictions": 0}, "predictions: expected an integer from 1"),
+        ([1, 2], [0, 0], {"reuse": 2}, "reuse: expected an integer from 0 to 1, got 2"),
+        ([1, 2], [0, 0], {"K": 0.5}, "K: expected a finite number >= 1"),
+        ([1, 2], [0, 0], {"longest": 0}, "longest: expected an integer from 1"),
     ):
         with raises(message):
             permutation_sample(np.array(ids), np.array(special), **{**good, **settings})

@@ -99,7 +99,7 @@ def test_short_documents_are_refused_or_counted():
     assert len(documents) == 2 and documents.skipped == 3
     with raises("no document of 2 sentences or more, among 1"):
         Documents([[[1]]], shortest=2, skip_short=True)
-    with raises("document 0: float64 array of shape (1,), expected sentences that are lists of ids"):
+    with raises("document 0: expected a list of token ids, got [1.5]"):
         Documents([[[1.5]]])
     for pairs in (next_sentence_pairs, sentence_order_pairs):
         with raises("document 1 has 1 sentence, expected 2 or more"):
@@ -229,16 +229,20 @@ def test_bad_input_is_refused():
     documents = Documents(numbered([2, 2]))
     with raises("one document, expected two or more"):
         next_sentence_pairs(documents, 0, tokens=5, key=1)
-    for settings, message in (({"tokens": 1}, "pairs of 1 tokens"), ({"tokens": 4, "short_rate": 2}, "short_rate 2"),
-                              ({"tokens": 4, "short_rate": 1.0000001}, "short_rate 1.0000001"),
-                              ({"tokens": 4, "short_rate": -1e-9}, "short_rate -1e-09")):  # fmt: skip
+    short = "short_rate: expected a finite number >= 0 and <= 1, got "
+    for settings, message in (
+        ({"tokens": 1}, "tokens: expected an integer from 2"),
+        ({"tokens": 4, "short_rate": 2}, f"{short}2"),
+        ({"tokens": 4, "short_rate": 1.0000001}, f"{short}1.0000001"),
+        ({"tokens": 4, "short_rate": -1e-9}, f"{short}-1e-09"),
+    ):
         with raises(message):
             sentence_order_pairs(documents, 0, key=1, **settings)
     for settings in ({"tokens": 2}, {"tokens": 4, "short_rate": 0}, {"tokens": 4, "short_rate": 1}):
         assert sentence_order_pairs(documents, 0, key=1, **settings)
     with raises("length 4 leaves 1 tokens beside the special ones, expected 2 or more"):
         BERT.room(4, pair=True)
-    with raises("special token None, expected an id: does the vocabulary have all special tokens?"):
+    with raises("special token: expected an id, does the vocabulary have all special tokens?, got None"):
         Layout.bert(cls_id=1, sep_id=None, pad_id=0)
-    with raises("room for 1 tokens of two texts"):
+    with raises("room: expected an integer >= 2, got 1"):
         truncate_pair(np.arange(2), np.arange(2), 1, 0)

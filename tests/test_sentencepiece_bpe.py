@@ -128,7 +128,7 @@ def test_special_pieces_in_the_text_are_not_learnt_from():
     [
         (({"a b": 1}, 300), {}, ValueError, "spaces must be written ▁, got 'a b'"),
         (({"▁ab": 1}, 5), {}, ValueError, "vocab_size 5 is too small for 3 special pieces and 3 letters"),
-        (({"▁ab": 1}, 300), {"character_coverage": 99.95}, ValueError, "at most 1, got 99.95"),
+        (({"▁ab": 1}, 300), {"character_coverage": 99.95}, ValueError, "<= 1, got 99.95"),
         (({"▁ab": 1}, 300), {"control_symbols": ["<s>"]}, ValueError, "'<s>' is wrong"),
         (({"▁ab": 1}, 300), {"user_defined_symbols": [""]}, ValueError, "'' is wrong"),
         (({"▁ab": 1}, 300), {"user_defined_symbols": "ab"}, TypeError, "several strings"),

@@ -131,8 +131,14 @@ def test_wrong_settings_of_a_batch():
         (lambda: BPE({"a": 0, "b": 1, "ab": 2}, ["ab"]), "merge 0 must be a pair of tokens, got 'ab'"),
         (lambda: BPE({"a": 0, "aaa": 1}, [("a", "a", "a")]), "merge 0 must be a pair"),
         (lambda: WordPiece({"a": 0, "b": 0}), "id 0 is given to both 'a' and 'b'"),
-        (lambda: Tokenizer.train(TEXTS, 60, kind="BPE", limit_alphabet=0), "limit_alphabet must be at least 1, got 0"),
-        (lambda: Tokenizer.train(TEXTS, 60, kind="BPE", limit_alphabet=-3), "limit_alphabet must be at least 1, got -3"),
+        (
+            lambda: Tokenizer.train(TEXTS, 60, kind="BPE", limit_alphabet=0),
+            "limit_alphabet: expected None or an integer >= 1, got 0",
+        ),
+        (
+            lambda: Tokenizer.train(TEXTS, 60, kind="BPE", limit_alphabet=-3),
+            "limit_alphabet: expected None or an integer >= 1, got -3",
+        ),
     ],
 )
 def test_wrong_values(wrong, message):

@@ -256,7 +256,7 @@ def test_unknown_ids_are_refused(trained, ids):
     ("texts", "options", "message"),
     [
         (["a"], {"vocab_size": 256}, "256 is too small for the alphabet of 256 characters and 1 special"),
-        (["a"], {"vocab_size": 2_000_000}, "more than 1114112"),
+        (["a"], {"vocab_size": 2_000_000}, "vocab_size: expected an integer from 1 to 1114112"),
         ([], {"vocab_size": 300}, "hold no text at all"),
         (["", ""], {"vocab_size": 300}, "hold no text at all"),
         (["a"], {"vocab_size": 300, "special_tokens": ["<a>", "<a>"]}, "'<a>' is wrong"),

@@ -170,8 +170,8 @@ def test_scores_that_are_nearly_equal():
         (({"ab": 1}, ["x", "x"], 9), {}, ValueError, "token 'x' is given twice"),
         (({"ab": 1}, "[UNK]", 9), {}, TypeError, "several strings, got the single str"),
         (({"ab": -1}, [], 9), {}, ValueError, "'ab' cannot occur -1 times"),
-        (({"ab": 1}, [], 9), {"criterion": "score"}, ValueError, "'likelihood' or 'frequency', got 'score'"),
-        (({"ab": 1}, [], 9), {"limit_alphabet": 0}, ValueError, "at least 1, got 0"),
+        (({"ab": 1}, [], 9), {"criterion": "score"}, ValueError, "one of likelihood, frequency, got 'score'"),
+        (({"ab": 1}, [], 9), {"limit_alphabet": 0}, ValueError, "integer >= 1, got 0"),
     ],
 )
 def test_what_training_refuses(arguments, options, error, message):

@@ -352,8 +352,8 @@ def test_wrong_configs_are_refused_in_one_line(changes, message):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"perm_mask": np.ones((2, 4))}, r"perm_mask: expected shape \(2, 4, 4\), got \(2, 4\)"),
-        ({"target_mapping": np.ones((2, 4))}, r"target_mapping: expected shape \(2, M, 4\) with M >= 1, got \(2, 4\)"),
+        ({"perm_mask": np.ones((2, 4))}, r"perm_mask: expected .* \(2, 4, 4\), got .* \(2, 4\)"),
+        ({"target_mapping": np.ones((2, 4))}, r"target_mapping: expected .* \(2, M, 4\), got .* \(2, 4\)"),
         ({"target_mapping": np.ones((2, 1, 4))}, "target_mapping: expected zeros, and in each row a one at most"),
         ({"target_mapping": np.eye(4)[None, :2].repeat(2, 0) / 2}, "target_mapping: expected 0 and 1 .* got 0.5"),
         ({"mems": np.ones((2, 1, 3, 6))}, r"mems: expected shape \(2, 2, earlier tokens, 6\), got \(2, 1, 3, 6\)"),

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, TypeVar
 
+import numpy as np
+
 LONGEST = 80  # characters of a value that a message repeats
 MOST = 2**31 - 1  # of anything that is counted and then allocated
 LARGEST_KEY = 2**64 - 1  # keys and seeds have 64 bits
@@ -41,12 +43,12 @@ def wrong(name: str, expected: str, value: Any) -> ValueError:
 
 def is_whole(value: Any) -> bool:
     """Whether it is an integer, Python's or NumPy's; True and False are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool))
 
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite real number, Python's or NumPy's; True and False are none."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if type(value) is not float and type(value) is not int and (not isinstance(value, numbers.Real) or isinstance(value, bool)):
         return False
     try:
         return math.isfinite(value)
@@ -173,3 +175,48 @@ def known_arguments(f: F) -> F:
             raise TypeError(f"{where}: {error}; expected the arguments {', '.join(map(str, named))}") from None
 
     return checked  # type: ignore[return-value]
+
+
+def check_several(name: str, value: Any, what: str = "strings") -> None:
+    """ValueError unless value can be iterated over, and is no single string, dict or the like."""
+    try:
+        iter(value)
+        several = not isinstance(value, (str, bytes, bytearray, dict, set, frozenset))
+    except TypeError:
+        several = False
+    if not several:
+        raise wrong(name, f"several {what}", value)
+
+
+def as_texts(name: str, values: Any) -> list[str]:
+    """The strings of a list or another iterable; ValueError for anything else."""
+    check_several(name, values)
+    texts = list(values)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise wrong(f"{name}: number {number}", "a string", text)
+    return texts
+
+
+def as_array(name: str, values: Any, expected: str, kinds: str, dims: tuple[int, ...] = (1,)) -> np.ndarray:
+    """A list or an array as a NumPy array, of one of these kinds of dtype and numbers of dimensions; ValueError otherwise."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError, RecursionError):  # ragged, or of another device
+        raise wrong(name, expected, values) from None
+    if array.size == 0 and array.dtype == np.float64 and not hasattr(values, "dtype"):
+        array = array.astype(np.int64)  # np.asarray([]) is float
+    if array.ndim not in dims or array.dtype.kind not in kinds:
+        raise wrong(name, expected, values)
+    return array
+
+
+def as_ids(name: str, values: Any, vocab_size: int | None = None) -> np.ndarray:
+    """Token ids (N,) as int64; ValueError for anything else, and for an id that is negative or not below vocab_size."""
+    array = as_array(name, values, "a list of token ids", "iu")
+    most = np.iinfo(np.int64).max if vocab_size is None else vocab_size - 1
+    if array.size and (int(array.min()) < 0 or int(array.max()) > most):
+        bad = next(i for i in array.tolist() if not 0 <= i <= most)
+        limit = "0 on" if vocab_size is None else f"0 to {most}"
+        raise ValueError(f"{name}: expected token ids from {limit}, got {bad}")
+    return array.astype(np.int64, copy=False)

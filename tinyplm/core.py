@@ -12,117 +12,20 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
-from .backend import array_module, scatter_add, sum_float32
+from .arguments import check_flag, check_text, check_whole, is_whole, shown, wrong
+from .backend import array_module
+from .trees import Product, Rows, Tree, add, complete, flatten, tree_map, unbroadcast, unflatten
 
-# Nested dicts and lists of arrays; None stands for nothing there.  A tuple is a leaf: trees of shapes hold tuples.
-Tree = Any
-
-
-class Rows(NamedTuple):
-    """The gradient of a table of which few rows were looked up: updates[n] (N, D) belongs to row ids[n] (N,), zero elsewhere.
-
-    Only whoever asks for it gets it (models.causal_lm.loss_in_parts), and only optim.flat.FlatTree.add takes it.
-    """
-
-    ids: Any
-    updates: Any
-
-    def dense(self, rows: int) -> Any:
-        """The gradient as an array (rows, D)."""
-        return scatter_add(rows, self.ids, self.updates)
+__all__ = ["Product", "Rows", "Tree", "add", "blas_threads", "chain", "checkpoint", "complete", "flatten", "map_shards",
+           "map_threads", "on_tree", "reduce_shards", "shards", "stack", "tree_map", "unbroadcast", "unflatten"]  # fmt: skip
 
 
-class Product(NamedTuple):
-    """The gradient a^T b of a matrix, kept as its factors a (N, I) and b (N, J) where these are smaller: N below I and J.
-
-    As with Rows, only whoever asks for it gets it.
-    """
-
-    a: Any
-    b: Any
-
-    @property
-    def T(self) -> Product:
-        return Product(self.b, self.a)
-
-
-# ------------------------------------------------------------------------------------------------- trees
-
-
-def tree_map(f: Callable, tree: Tree, *others: Tree) -> Tree:
-    """f applied leaf by leaf to trees of the same structure; None stays None."""
-    if tree is None:
-        return None
-    if isinstance(tree, dict):
-        return {name: tree_map(f, branch, *(o[name] for o in others)) for name, branch in tree.items()}
-    if isinstance(tree, list):
-        return [tree_map(f, branch, *(o[i] for o in others)) for i, branch in enumerate(tree)]
-    return f(tree, *others)
-
-
-def add(a: Tree, b: Tree) -> Tree:
-    """a + b for gradient trees.  A missing or None part means zero, so partial trees may be added.
-
-    Never writes into a or b; a part that only one of them has is passed on as it is (it may alias).
-    """
-    if a is None or b is None:
-        return b if a is None else a
-    if isinstance(a, dict):
-        return {name: add(a.get(name), b.get(name)) for name in [*a, *(n for n in b if n not in a)]}
-    if isinstance(a, list):
-        if len(a) != len(b):
-            raise ValueError(f"cannot add lists of {len(a)} and {len(b)} parts")
-        return [add(x, y) for x, y in zip(a, b)]
-    return a + b
-
-
-def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """{"layers.0.norm1.gamma": array, ...}: the leaves by their path, in the order of the tree."""
-    if tree is None:
-        return {}
-    if isinstance(tree, dict):
-        branches = tree.items()
-    elif isinstance(tree, list):
-        branches = enumerate(tree)
-    else:
-        return {prefix: tree}
-    leaves: dict[str, Any] = {}
-    for name, branch in branches:
-        leaves |= flatten(branch, f"{prefix}.{name}" if prefix else str(name))
-    return leaves
-
-
-def unflatten(leaves: dict[str, Any], like: Tree, prefix: str = "") -> Tree:
-    """The tree with the structure of `like` and the leaves of `leaves`; the inverse of `flatten`."""
-    if like is None:
-        return None
-    if isinstance(like, dict):
-        return {n: unflatten(leaves, b, f"{prefix}.{n}" if prefix else str(n)) for n, b in like.items()}
-    if isinstance(like, list):
-        return [unflatten(leaves, b, f"{prefix}.{i}" if prefix else str(i)) for i, b in enumerate(like)]
-    return leaves[prefix]
-
-
-def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
-    """The gradient of an array of `shape` that was broadcast: summed over the axes that broadcasting repeated."""
-    if gradient.shape == tuple(shape):
-        return gradient
-    extra = gradient.ndim - len(shape)
-    repeated = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1)
-    return sum_float32(gradient, axis=repeated, keepdims=True).reshape(shape)
-
-
-def complete(partial: Tree, like: Tree) -> Tree:
-    """A partial gradient tree with zeros where it lacks something that `like` has."""
-    if like is None:
-        return None
-    if isinstance(like, dict):
-        return {name: complete((partial or {}).get(name), branch) for name, branch in like.items()}
-    if isinstance(like, list):
-        return [complete(p, branch) for p, branch in zip(partial or [None] * len(like), like)]
-    return array_module(like).zeros_like(like) if partial is None else partial
+def _check_functions(caller: str, *functions: Any) -> None:
+    for f in functions:
+        if not callable(f):
+            raise wrong(caller, "a function", f)
 
 
 def on_tree(f: Callable, *names: str) -> Callable:
@@ -131,7 +34,13 @@ def on_tree(f: Callable, *names: str) -> Callable:
     A name that p lacks is passed as None.  backward gives (dp, dx), with exactly the names that p has.
     """
 
+    _check_functions("on_tree", f)
+    for name in names:
+        check_text("on_tree: names", name)
+
     def component(p, x, **kwargs):
+        if not isinstance(p, dict):
+            raise wrong("on_tree: p", f"a dict of {', '.join(names)}", p)
         y, back = f(x, *(p.get(name) for name in names), **kwargs)
 
         def backward(dy):
@@ -148,6 +57,8 @@ def chain(x: Tree, *fs: Callable | None) -> tuple[Tree, Callable]:
     backs = []
     for f in fs:
         if f is not None:
+            if not callable(f):
+                raise wrong("chain", "a function", f)
             x, back = f(x)
             backs.append(back)
 
@@ -193,14 +104,22 @@ def stack(
     on_gradient    called as on_gradient(n, dp) as soon as the gradient of ps[n] is complete, the last one first; the list of
                    gradients that backward returns then holds None, so that no full tree is built up.
     """
-    uses = range(len(ps)) if uses is None else uses
-    L, size = len(uses), int(checkpointing)
-    if size < 0:
-        raise ValueError(f"stack: expected checkpointing >= 0, got {checkpointing}")
-    if sorted(uses) != list(uses):
+    if not (callable(layer) and (each is None or callable(each)) and (on_gradient is None or callable(on_gradient))):
+        _check_functions("stack", layer, *(f for f in (each, on_gradient) if f is not None))
+    if not isinstance(ps, (list, tuple)):
+        raise wrong("stack: ps", "a list of parameter trees", ps)
+    for name, flag in (("grad", grad), ("once", once)):
+        check_flag(f"stack: {name}", flag)
+    if uses is None:
+        uses = range(len(ps))
+    elif not isinstance(uses, (list, tuple, range)) or not all(is_whole(n) and 0 <= n < len(ps) for n in uses):
+        raise wrong("stack: uses", f"integers from 0 to {len(ps) - 1}", uses)
+    elif sorted(uses) != list(uses):
         raise ValueError(f"stack: expected uses in ascending order, got {list(uses)}")
-    if not 0 <= frozen <= len(ps):
-        raise ValueError(f"stack: expected 0 to {len(ps)} frozen layers, got {frozen}")
+    if not isinstance(checkpointing, bool):
+        check_whole("stack: checkpointing", checkpointing)
+    check_whole("stack: frozen", frozen, 0, len(ps))
+    L, size = len(uses), int(checkpointing)
     bottom = sum(n < frozen for n in uses)  # how many layers have these
 
     def forward(first: int, last: int, x: Tree, keep: bool) -> tuple[Tree, list[Callable | None]]:
@@ -263,6 +182,8 @@ def checkpoint(f: Callable) -> Callable:
     Chen et al. 2016.  Costs one more forward; the result is bit-equal, since the randomness is in the key.
     """
 
+    _check_functions("checkpoint", f)
+
     def checkpointed(*args, **kwargs):
         y, _ = f(*args, **kwargs)
 
@@ -282,12 +203,17 @@ def shards(batch: Tree, count: int) -> list[Tree]:
 
     Sizes differ by at most one.  ValueError when there are fewer samples than parts.
     """
-    sizes = {len(a) for a in flatten(batch).values()}
+    leaves = flatten(batch)
+    for name, a in leaves.items():
+        if not getattr(a, "shape", ()):
+            raise wrong(f"batch: {name}", "an array with the samples on its first axis", a)
+    check_whole("shards: count", count, 1)
+    sizes = {len(a) for a in leaves.values()}
     if len(sizes) != 1:
         raise ValueError(f"arrays of a batch must have the same number of samples, got {sorted(sizes)}")
     samples = sizes.pop()
-    if not 1 <= count <= samples:
-        raise ValueError(f"cannot cut a batch of {samples} samples into {count} shards")
+    if count > samples:
+        raise ValueError(f"count: cannot cut a batch of {samples} samples into {shown(count)} shards")
     edges = [samples * i // count for i in range(count + 1)]
     return [tree_map(lambda a, lo=lo, hi=hi: a[lo:hi], batch) for lo, hi in zip(edges, edges[1:])]
 
@@ -297,6 +223,11 @@ def map_threads(f: Callable, items: Sequence, workers: int) -> list:
 
     NumPy lets go of the interpreter lock in matmul and ufuncs, so this uses all cores also where BLAS alone would not.
     """
+
+    check_whole("workers", workers, 1)
+    _check_functions("map_threads", f)
+    if not isinstance(items, (list, tuple, range, str)):
+        raise wrong("items", "a list", items)
 
     def run(part: Sequence) -> list:
         return [f(item) for item in part]
@@ -370,6 +301,7 @@ def blas_threads(count: int):
 
     The limit belongs to the whole process, so calls that overlap in several threads share the first one's.
     """
+    check_whole("blas_threads: count", count, 1)
     controller = _thread_controller()
     if controller is None:
         yield

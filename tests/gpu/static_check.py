@@ -21,7 +21,7 @@ from .strict_functions import StrictFunction
 from .strict_rules import API, Call
 
 # Where arrays are of any device: here the methods of arrays are checked too.
-DEVICE_CODE = ("layers", "losses", "models", "optim", "core.py", "random.py")
+DEVICE_CODE = ("layers", "losses", "models", "optim", "core.py", "trees.py", "random.py")
 # Device code that must get along without NumPy, since an array made by `np` is one of the host.
 NO_NUMPY = ("layers", "losses", "models")
 # What of NumPy these files may use all the same; the bare name `np` (a default for xp=) as well.

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..arguments import check_whole
+from ..shapes import check_array
+
 IGNORED = -100  # a target that does not count
 
 
@@ -31,9 +34,9 @@ class Windows:
     """
 
     def __init__(self, tokens: np.ndarray, length: int, seed: int) -> None:
+        check_whole("length", length, 1, 2**62)
         _check(tokens, length, length + 1, f"one window of {length}")
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed {seed}, expected 0 to 2**64 - 1")
+        check_whole("seed", seed, 0, 2**64 - 1)
         self.tokens = tokens
         self.length = length
         self.seed = seed
@@ -44,6 +47,7 @@ class Windows:
 
     def starts(self, epoch: int) -> np.ndarray:
         """First token of each window of an epoch, in the order of training: (windows_per_epoch,) int64."""
+        check_whole("epoch", epoch, 0, 2**64 - 1)
         if epoch != self._epoch:
             # The raw words of Philox, a counter-based generator (Salmon et al. 2011), keyed by (seed,
             # epoch). NumPy keeps these the same from version to version, which it does not promise for
@@ -57,8 +61,8 @@ class Windows:
 
     def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Samples first … first + count - 1: inputs (count, T) and targets (count, T), int64."""
-        if first < 0 or count < 0:
-            raise ValueError(f"samples from {first}, {count} of them, expected numbers of 0 or more")
+        check_whole("first", first, 0, 2**63)
+        check_whole("count", count, 0, 2**31)
         inputs = np.empty((count, self.length), np.int64)
         targets = np.empty((count, self.length), np.int64)
         for row, sample in enumerate(range(first, first + count)):
@@ -79,6 +83,8 @@ def document_positions(inputs: np.ndarray, eos_id: int) -> tuple[np.ndarray, np.
     fair: the last token of a document predicts eos, and eos alone predicts the first token of the next one,
     which is also how text is generated from an empty prompt.
     """
+    check_array("inputs", inputs, "(..., T) integers")
+    check_whole("eos_id", eos_id)
     starts = inputs == eos_id
     documents = np.cumsum(starts, axis=-1, dtype=np.int64)
     place = np.arange(inputs.shape[-1], dtype=np.int64)
@@ -98,11 +104,10 @@ def evaluation_windows(
     Errors: ValueError for fewer than 2 tokens or a stride outside 1 to length, at the call and not at the first batch.
     """
     _check(tokens, length, 2, "one prediction")
+    check_whole("length", length, 1, 2**31)
     stride = length if stride is None else stride
-    if batch < 1:
-        raise ValueError(f"batch of {batch} windows, expected 1 or more")
-    if not 1 <= stride <= length:
-        raise ValueError(f"stride {stride}, expected 1 to the length of the windows, {length}")
+    check_whole("batch", batch, 1, 2**31)
+    check_whole("stride", stride, 1, length)
     return _evaluation_windows(tokens, length, batch, stride)
 
 
@@ -120,10 +125,8 @@ def _evaluation_windows(tokens, length, batch, stride):
 
 
 def _check(tokens: np.ndarray, length: int, needed: int, purpose: str) -> None:
-    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-        raise ValueError(f"tokens: {tokens.dtype} array of shape {tokens.shape}, expected (N,) of integers")
-    if length < 1:
-        raise ValueError(f"windows of {length} tokens, expected 1 or more")
+    check_array("tokens", tokens, "(N,) integers")
+    check_whole("length", length, 1)
     if len(tokens) < needed:
         raise ValueError(
             f"corpus too small: {len(tokens)} tokens, {purpose} needs at least {needed} (give more text or a smaller context)"

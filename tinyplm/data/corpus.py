@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..arguments import check_whole
+from ..arguments import as_texts, check_number, check_path, check_several, check_text, check_whole
 from ..files import named, read_bytes
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between two documents of one file
@@ -174,10 +174,13 @@ def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
     Errors, each a ValueError of one line that names the file: missing, a folder, unreadable, empty, binary
     (the first byte that is NUL or not UTF-8).
     """
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    check_several("paths", paths, "paths of files")
+    paths = list(paths)
     if not paths:
         raise ValueError("no text files given, expected at least one")
+    for path in paths:
+        check_path("paths", path)
     documents = []
     for path in paths:
         text = _read_text(path)
@@ -221,11 +224,12 @@ def _separated(text: str) -> list[str]:
 
 
 def cut(text: str, limit: int) -> list[str]:
-    """`text` in pieces of `limit / 2` to `limit` characters; joined, they are `text` again.
+    """`text` in pieces of `limit / 2` to `limit` characters, limit >= 1; joined, they are `text` again.
 
     Each piece ends at the last paragraph end that it can hold, else at the last line end, else after the last
     space, else at `limit`. A text of at most 3/2 `limit` characters stays whole, so no piece is tiny.
     """
+    check_text("text", text)
     check_whole("limit", limit, 1)
     pieces = []
     start = 0
@@ -250,7 +254,9 @@ def deduplicate(documents: Iterable[str]) -> list[str]:
     """
     seen: set[bytes] = set()
     kept = []
+    check_several("documents", documents)
     for document in documents:
+        check_text("documents", document)
         text = " ".join(document.split())
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if digest not in seen:
@@ -269,8 +275,9 @@ def split_documents(documents: Sequence[str], fraction: float, seed: int) -> tup
 
     Errors: ValueError when fraction is not inside (0, 1), or there are fewer than two different documents.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction {fraction!r} for validation, expected a number between 0 and 1")
+    check_number("fraction", fraction, above=0, below=1)
+    check_whole("seed", seed, -(2**63), 2**64 - 1)
+    documents = as_texts("documents", documents)
     sizes: dict[str, int] = {}
     for document in documents:
         sizes[document] = sizes.get(document, 0) + len(document)

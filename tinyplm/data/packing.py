@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..arguments import as_ids, check_path, check_several, check_whole, wrong
 from ..files import named, open_regular, replaced
 
 DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
@@ -20,10 +21,8 @@ DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 
 def token_dtype(vocab_size: int) -> np.dtype:
     """The smallest of uint16 and uint32 that holds the ids 0 … vocab_size - 1."""
-    for dtype in DTYPES:
-        if 1 <= vocab_size <= np.iinfo(dtype).max + 1:
-            return dtype
-    raise ValueError(f"vocabulary of {vocab_size} tokens, expected 1 to 2**32")
+    check_whole("vocab_size", vocab_size, 1, 2**32)
+    return DTYPES[0] if vocab_size <= 2**16 else DTYPES[1]
 
 
 def pack(id_lists: Iterable[Sequence[int]], eos_id: int, vocab_size: int) -> np.ndarray:
@@ -33,20 +32,12 @@ def pack(id_lists: Iterable[Sequence[int]], eos_id: int, vocab_size: int) -> np.
     Errors: ValueError for an id outside 0 … vocab_size - 1 (names the document, counted from 0, and the id).
     """
     dtype = token_dtype(vocab_size)
-    if eos_id is None or not 0 <= eos_id < vocab_size:
-        raise ValueError(f"eos_id {eos_id}, expected an id from 0 to {vocab_size - 1}")
+    check_whole("eos_id", eos_id, 0, vocab_size - 1)
+    check_several("id_lists", id_lists, "lists of token ids")
     parts = [np.empty(0, dtype)]
     end = np.array([eos_id], dtype)
     for number, ids in enumerate(id_lists):
-        array = np.asarray(ids)
-        if array.size == 0:
-            array = array.astype(dtype)  # np.asarray([]) is float
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(f"document {number}: {array.dtype} array of shape {array.shape}, expected a list of token ids")
-        if array.size and not (0 <= array.min() and array.max() < vocab_size):
-            wrong = array[(array < 0) | (array >= vocab_size)][0]
-            raise ValueError(f"document {number}: token id {wrong}, expected 0 to {vocab_size - 1}")
-        parts += [array.astype(dtype), end]
+        parts += [as_ids(f"document {number}", ids, vocab_size).astype(dtype), end]
     return np.concatenate(parts)
 
 
@@ -56,9 +47,9 @@ def write_tokens(path: str | os.PathLike, array: np.ndarray) -> None:
     It is written under a temporary name in the same folder, flushed to disk, then renamed; the folder must
     exist. Errors: ValueError for an array that open_tokens would refuse; OSError as the disk reports it.
     """
-    array = np.asarray(array)
-    if array.ndim != 1 or array.dtype not in DTYPES:
-        raise ValueError(f"{array.dtype} array of shape {array.shape}, expected (N,) of uint16 or uint32")
+    check_path("path", path)
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype not in DTYPES:
+        raise wrong("array", "an array (N,) of uint16 or uint32", array)
     with replaced(path) as temporary, open(temporary, "wb") as file:
         np.save(file, array, allow_pickle=False)
 
@@ -69,6 +60,7 @@ def open_tokens(path: str | os.PathLike) -> np.ndarray:
     Errors: ValueError of one line that names the file when it is missing or is not a whole token file (not
     .npy, a pickle, another type or number of dimensions, fewer or more bytes than its header says).
     """
+    check_path("path", path)
     name = named(path)
     expected = "expected a .npy file of one dimension, uint16 or uint32"
     with open_regular(path):  # a pipe would never end

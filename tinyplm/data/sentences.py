@@ -19,6 +19,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from ..arguments import check_several, check_text, wrong
+
 # Never the last word of a sentence.
 ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof rev hon gen col capt lt sgt st mt vs e.g i.e cf viz approx al ca resp "
@@ -37,6 +39,7 @@ _INITIALS = re.compile(r"(?:[A-Z]\.)*[A-Z]\Z")
 
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text, in order, without white space at their ends; none where there is no text."""
+    check_text("text", text)
     return [sentence for block, code in _blocks(text) for sentence in ([block] if code else _sentences(block))]
 
 
@@ -47,6 +50,9 @@ def sentence_documents(texts: Iterable[str], encode: Callable[[str], list[int]])
     tokenizers need the space in front, lambda sentence: tokenizer.encode(" " + sentence).
     Sentences without ids, and documents without sentences, are left out.
     """
+    if not callable(encode):
+        raise wrong("encode", "a function of a sentence", encode)
+    check_several("texts", texts)
     documents = ([ids for sentence in split_sentences(text) if (ids := encode(sentence))] for text in texts)
     return [document for document in documents if document]
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import as_array, check_choice, check_whole, wrong
+
 
 class Scores(NamedTuple):
     precision: float
@@ -19,6 +21,9 @@ class Scores(NamedTuple):
 
 def scores(true_positives: int, predicted: int, labelled: int) -> Scores:
     """precision = tp / predicted,   recall = tp / labelled,   f1 = 2 tp / (predicted + labelled), their harmonic mean."""
+    for name, count in (("true_positives", true_positives), ("predicted", predicted), ("labelled", labelled)):
+        check_whole(name, count)
+    check_whole("true_positives", true_positives, 0, min(predicted, labelled))
     return Scores(_ratio(true_positives, predicted), _ratio(true_positives, labelled),
                   _ratio(2 * true_positives, predicted + labelled))  # fmt: skip
 
@@ -38,14 +43,14 @@ def precision_recall_f1(predictions: Sequence[int], labels: Sequence[int], *, av
              "macro":  the mean of the classes' own values (so f1 is the mean of the F1s, not the F1 of the means).
     classes  their number C, to which a class that never occurs belongs, with 0; None: those that occur, or all columns.
     """
+    check_choice("average", average, ("binary", "micro", "macro"))
+    check_whole("positive", positive, 0, 1)
     p, t = _classes(predictions, labels, classes)
     if average == "binary":
-        if p.ndim == 2 or max(p.max(), t.max()) > 1 or positive not in (0, 1):
+        if p.ndim == 2 or max(p.max(), t.max()) > 1:
             raise ValueError(f"binary scores are for classes 0 and 1, got positive = {positive}, predictions of shape {p.shape} "
                              f"with {p.max()} as largest and labels with {t.max()}: average by macro or micro")  # fmt: skip
         return scores(*_counts(p == positive, t == positive))
-    if average not in ("micro", "macro"):
-        raise ValueError(f"unknown average {average!r}; expected binary, micro or macro")
     if p.ndim == 1:
         kinds = np.arange(classes) if classes is not None else np.unique([p, t])
         p, t = p[:, None] == kinds, t[:, None] == kinds
@@ -90,7 +95,10 @@ def spearman_correlation(predictions: Sequence[float], labels: Sequence[float]) 
 
 def ranks(values: Sequence[float]) -> np.ndarray:
     """1 for the smallest, N for the largest; equal ones get the mean of the ranks that they take up."""
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    values = _array("values", values)
+    if values.ndim != 1 or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise wrong("values", "finite numbers (N,)", values)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return ((last - counts + 1 + last) / 2)[inverse]
 
@@ -114,7 +122,7 @@ def _centred(values: np.ndarray) -> np.ndarray:
 
 
 def _numbers(predictions: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(predictions), np.asarray(labels)
+    x, y = _array("predictions", predictions), _array("labels", labels)
     same_length(x, y)
     for name, values in (("predictions", x), ("labels", y)):
         if values.ndim != 1 or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
@@ -124,7 +132,8 @@ def _numbers(predictions: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _classes(predictions: Any, labels: Any, classes: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays of integers, checked: class numbers (N,), or multi-label rows (N, C)."""
-    p, t = np.asarray(predictions), np.asarray(labels)
+    p, t = _array("predictions", predictions), _array("labels", labels)
+    check_whole("classes", classes, 1, 2**15, or_none=True)
     same_length(p, t)
     for name, values in (("predictions", p), ("labels", t)):
         if values.ndim not in (1, 2) or values.shape != p.shape or 0 in values.shape or values.dtype.kind not in "iub":
@@ -137,6 +146,10 @@ def _classes(predictions: Any, labels: Any, classes: int | None) -> tuple[np.nda
             wrong = int(values.min() if values.min() < 0 else values.max())
             raise ValueError(f"{name}: {wrong} is no class, expected numbers from 0 {'on' if last == np.inf else f'to {last}'}")
     return p.astype(np.int64), t.astype(np.int64)
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    return as_array(name, values, "numbers (N,)", "biuf", range(64))
 
 
 def same_length(predictions: Sequence, labels: Sequence) -> None:

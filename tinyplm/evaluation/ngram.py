@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arguments import as_array, check_flag, check_number, check_whole
+
 
 class Uniform:
     """p(w) = 1 / V."""
 
     def __init__(self, vocab_size: int) -> None:
-        if vocab_size < 1:
-            raise ValueError(f"vocabulary of {vocab_size} tokens, expected 1 or more")
+        check_whole("vocab_size", vocab_size, 1, 2**32)
         self.vocab_size = vocab_size
 
     def log_prob(self, tokens: np.ndarray) -> np.ndarray:
@@ -31,8 +32,7 @@ class Unigram:
     """
 
     def __init__(self, added: float = 1.0) -> None:
-        if not added > 0:
-            raise ValueError(f"added count {added}, expected more than 0")
+        check_number("added", added, above=0)
         self.added = added
 
     def fit(self, tokens: np.ndarray, vocab_size: int) -> Unigram:
@@ -76,8 +76,8 @@ class InterpolatedKneserNey:
     """
 
     def __init__(self, order: int = 3, modified: bool = True) -> None:
-        if order < 1:
-            raise ValueError(f"order {order}, expected 1 or more")
+        check_whole("order", order, 1, 1000)
+        check_flag("modified", modified)
         self.order = order
         self.modified = modified
 
@@ -153,9 +153,8 @@ def _discounts(counts: np.ndarray, modified: bool) -> np.ndarray:
 def _checked(tokens: np.ndarray, vocab_size: int, needed: int) -> np.ndarray:
     """tokens (N,) as int64; ValueError for another shape or type, fewer than `needed`, or ids out of
     range."""
-    tokens = np.asarray(tokens)
-    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-        raise ValueError(f"tokens: {tokens.dtype} array of shape {tokens.shape}, expected (N,) of integers")
+    tokens = as_array("tokens", tokens, "token ids (N,)", "iu")
+    check_whole("vocab_size", vocab_size, 1, 2**32)
     if len(tokens) < needed:
         raise ValueError(f"{len(tokens)} tokens, expected at least {needed}")
     if not (0 <= tokens.min() and tokens.max() < vocab_size):

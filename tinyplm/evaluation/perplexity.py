@@ -10,12 +10,16 @@ With nll = -sum_i ln p(token_i | what is before it), in nats, over the predicted
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from ..arguments import check_number, check_several, check_text, check_whole, wrong
 from .ngram import InterpolatedKneserNey, Uniform, Unigram
+
+MOST = 2**62  # tokens or bytes
 
 
 def perplexity(mean_nll: float) -> float:
@@ -23,6 +27,7 @@ def perplexity(mean_nll: float) -> float:
 
     Infinite where exp overflows (a model that has diverged is still to be reported).
     """
+    _check_real("mean_nll", mean_nll)
     try:
         return math.exp(mean_nll)
     except OverflowError:
@@ -37,8 +42,8 @@ def bits_per_byte(total_nll_nats: float, bytes: int) -> float:
     end-of-text token before the text, as before any later document, and no byte is left out.
     Errors: ValueError for bytes < 1.
     """
-    if bytes < 1:
-        raise ValueError(f"{bytes} bytes of text, expected 1 or more")
+    _check_real("total_nll_nats", total_nll_nats)
+    check_whole("bytes", bytes, 1, MOST)
     return total_nll_nats / (math.log(2) * bytes)
 
 
@@ -56,10 +61,11 @@ def row(name: str, total_nll_nats: float, tokens: int, bytes: int) -> Row:
 
     Errors: ValueError for tokens or bytes < 1.
     """
-    if tokens < 1:
-        raise ValueError(f"{tokens} predicted tokens, expected 1 or more")
+    check_text("name", name)
+    check_whole("tokens", tokens, 1, MOST)
+    bits = bits_per_byte(total_nll_nats, bytes)
     mean = total_nll_nats / tokens
-    return Row(name, mean, perplexity(mean), bits_per_byte(total_nll_nats, bytes))
+    return Row(name, mean, perplexity(mean), bits)
 
 
 def baseline_rows(train: np.ndarray, validation: np.ndarray, vocab_size: int, bytes: int) -> list[Row]:
@@ -70,6 +76,7 @@ def baseline_rows(train: np.ndarray, validation: np.ndarray, vocab_size: int, by
     text of validation[1:], see bits_per_byte.
     Errors: ValueError as from the models, and for a validation array of fewer than 2 tokens.
     """
+    check_whole("bytes", bytes, 1, MOST)
     models = {
         "uniform": Uniform(vocab_size),
         "unigram (add-one)": Unigram().fit(train, vocab_size),
@@ -84,9 +91,21 @@ def baseline_rows(train: np.ndarray, validation: np.ndarray, vocab_size: int, by
 
 def format_rows(rows: Iterable[Row]) -> str:
     """The rows as lines of text under a heading, numbers right-aligned."""
+    check_several("rows", rows, "rows")
     rows = list(rows)
+    for r in rows:
+        if not isinstance(r, Row):
+            raise wrong("rows", "several Row", r)
     width = max([len(row.name) for row in rows] + [len("model")])
     lines = [f"{'model':<{width}}  {'nll/token':>9}  {'perplexity':>10}  {'bits/byte':>9}"]
     for r in rows:
         lines.append(f"{r.name:<{width}}  {r.nll:9.4f}  {r.perplexity:10.2f}  {r.bits_per_byte:9.4f}")
     return "\n".join(lines)
+
+
+def _check_real(name: str, value: float) -> None:
+    """ValueError unless it is a real number; infinite and NaN are numbers, since a model may diverge."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        check_number(name, value)
+    elif not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise wrong(name, "a number", value)

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from ..arguments import as_texts, check_text, shown, wrong
 from .metrics import Scores, scores
 
 # ---- tagging
@@ -28,6 +31,7 @@ def chunks(tags: Sequence[str]) -> list[Chunk]:
     another kind) begins a chunk, as in the shared tasks' own scorer: so IOB1, where B stands only between neighbours of one
     kind, is read as well as IOB2 (BIO).  ValueError on any other tag.
     """
+    tags = as_texts("tags", tags)
     found: list[Chunk] = []
     kind, start = None, 0
     for i, tag in enumerate([*tags, "O"]):
@@ -57,7 +61,8 @@ def _by_kind(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str
     _one_each(predictions, labels)
     right, predicted, labelled = Counter(), Counter(), Counter()
     for number, (p, t) in enumerate(zip(predictions, labels)):
-        if isinstance(p, str) or isinstance(t, str) or len(p) != len(t):
+        p, t = as_texts(f"predictions: sentence {number}", p), as_texts(f"labels: sentence {number}", t)
+        if len(p) != len(t):
             raise ValueError(f"sentence {number}: expected as many predicted tags as labels, got {p!r:.60} and {t!r:.60}")
         p, t = chunks(p), chunks(t)
         predicted.update(chunk.kind for chunk in p)
@@ -78,11 +83,13 @@ def normalise_answer(text: str) -> str:
 
     In this order: "the-end" is first "theend" and keeps its "the".
     """
+    check_text("text", text)
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answers: Iterable[str]) -> float:
     """1 if the prediction is one of the answers, both normalised, else 0."""
+    check_text("prediction", prediction)
     return max(float(normalise_answer(prediction) == answer) for answer in _normalised(answers))
 
 
@@ -91,12 +98,14 @@ def answer_f1(prediction: str, answers: Iterable[str]) -> float:
 
     Where either has no words, 1 if both have none, else 0 (Rajpurkar et al. 2018).
     """
+    check_text("prediction", prediction)
     return max(_bag_f1(normalise_answer(prediction).split(), answer.split()) for answer in _normalised(answers))
 
 
 def answer_scores(predictions: Sequence[str], answers: Sequence[Iterable[str]]) -> dict[str, float]:
     """{"exact_match", "f1"}: means over the questions; answers has a list of right ones for each, empty: there is none."""
     _one_each(predictions, answers)
+    predictions = as_texts("predictions", predictions)
     pairs = list(zip(predictions, answers))
     return {"exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
             "f1": sum(answer_f1(*pair) for pair in pairs) / len(pairs)}  # fmt: skip
@@ -106,7 +115,7 @@ def _normalised(answers: Iterable[str]) -> list[str]:
     """Those that hold a word; [""] if none does: the question has no answer, and to give none is right."""
     if isinstance(answers, str):
         raise TypeError("answers must be several strings, got a single str")
-    return [answer for answer in map(normalise_answer, answers) if answer] or [""]
+    return [answer for answer in map(normalise_answer, as_texts("answers", answers)) if answer] or [""]
 
 
 def _bag_f1(predicted: list[str], labelled: list[str]) -> float:
@@ -116,7 +125,14 @@ def _bag_f1(predicted: list[str], labelled: list[str]) -> float:
 
 
 def _one_each(predictions: Sequence, labels: Sequence) -> None:
-    if isinstance(predictions, str) or isinstance(labels, str) or len(predictions) != len(labels):
-        raise ValueError(f"expected one label for each prediction, got {predictions!r:.60} and {labels!r:.60}")
-    if not predictions:
+    for name, value in (("predictions", predictions), ("labels", labels)):
+        if (
+            isinstance(value, (str, bytes, dict))
+            or not isinstance(value, (Sequence, np.ndarray))
+            or getattr(value, "ndim", 1) == 0
+        ):
+            raise wrong(name, "a list with one entry for each sample", value)
+    if len(predictions) != len(labels):
+        raise ValueError(f"expected one label for each prediction, got {shown(predictions)} and {shown(labels)}")
+    if not len(predictions):
         raise ValueError("there are no samples to measure anything on")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ..backend import array_module, by_blocks, normal_cdf
+from ..shapes import expects
 
 _SQRT_2_OVER_PI = 0.7978845608028654
 _GELU_CUBIC = 0.044715
 _INV_SQRT_2PI = 0.3989422804014327
 
 
+@expects("x (..., N)", hot=True)
 def relu(x):
     """y = max(x, 0).   dx = dy where x > 0, else 0 (0 at the kink).                     Nair & Hinton 2010"""
     xp = array_module(x)
@@ -19,6 +21,7 @@ def relu(x):
     return xp.maximum(x, 0), backward
 
 
+@expects("x (..., N)", hot=True)
 def tanh(x):
     """y = tanh(x).   Keeps y.   dx = dy (1 - y^2)."""
     y = array_module(x).tanh(x)
@@ -29,6 +32,7 @@ def tanh(x):
     return y, backward
 
 
+@expects("x (..., N)", hot=True)
 def gelu(x):
     """y = x Phi(x),   Phi(x) = (1 + erf(x / sqrt 2)) / 2, the exact GELU of BERT.      Hendrycks & Gimpel 2016, sec. 2
 
@@ -59,6 +63,7 @@ def gelu(x):
     return y, backward
 
 
+@expects("x (..., N)", hot=True)
 def gelu_tanh(x):
     """y = x (1 + tanh u) / 2,   u = sqrt(2/pi) (x + 0.044715 x^3): tanh GELU, as in GPT-2.
 
@@ -101,6 +106,7 @@ def gelu_tanh(x):
     return y, backward
 
 
+@expects("x (..., N)", hot=True)
 def silu(x):
     """y = x s,   s = sigmoid(x) = 1 / (1 + exp(-x)).         SiLU, Elfwing et al. 2018; Swish, Ramachandran et al. 2017
 

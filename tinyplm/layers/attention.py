@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..backend import array_module, at_least_float32
 from ..core import add, chain, unbroadcast
+from ..shapes import broadcastable, expects
 from .block_attention import BLOCK, block_attention
 from .cache import extend
 from .dropout import dropout
@@ -12,22 +13,26 @@ from .mask import Visible
 from .softmax import masked_softmax
 
 
+@expects("q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, key (B,) keys or None; scale or "
+         "None, 0 <= rate < 1", hot=True)  # fmt: skip
 def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
     """o = dropout(P) v,   P = softmax(scale q k^T + bias) over the keys that mask allows.       Vaswani et al. 2017, eq. 1
 
     q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).
     H = K is multi-head, K = 1 multi-query (Shazeer 2019), between them grouped-query attention (Ainslie et al. 2023):
     head h reads keys and values h // (H / K).  mask is boolean, True = may attend; a query without keys gives zeros.
-    scale is E^-0.5 unless given.  Keeps scale q, P, and its dropout mask.
+    scale is E^-0.5 unless given.  Keeps scale q, k, v, o, P and dropout(P).
 
-    With dA = dP' = do v^T through the dropout:   dS = P * (dA - sum_s dA P),   where sum_s dA P = sum_e do o;
-    dq = scale dS k,   dk = dS^T (scale q),   dv = dropout(P)^T do,   dbias = dS summed over the axes it was repeated on.
+    With dP = do v^T taken back through the dropout:   dS = P * (dP - sum_s dP P),   where sum_s dP P = sum_e do o;
+    dq = scale dS k,   dk = dS^T (scale q),   dv = dropout(P)^T do, dk and dv summed over the H / K heads that share them,
+    dbias = dS summed over the axes it was repeated on.
     """
     B, H, T, E = q.shape
     K, S = k.shape[1:3]
-    if H % K or k.shape != (B, K, S, E) or v.shape[:3] != (B, K, S):
-        raise ValueError(f"attention: q {q.shape}, k {k.shape}, v {v.shape} do not fit: expected q (B, H, T, E), "
-                         "k (B, K, S, E), v (B, K, S, E2) with H a multiple of K")  # fmt: skip
+    if q.dtype.kind != "f" or k.shape != (B, K, S, E) or v.shape[:3] != (B, K, S):
+        raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not fit")
+    if not K or H % K or not S:
+        raise ValueError(f"attention: expected at least one key, and H a multiple of K, got q {q.shape} and k {k.shape}")
     scale = E**-0.5 if scale is None else scale
 
     def grouped(a):  # (B, H, T, n) -> (B, K, H/K * T, n): the queries of one group are rows of one matrix
@@ -39,7 +44,7 @@ def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
     scaled_q = q * scale  # q and not the product, which may overflow in float16
     scores = at_least_float32(by_head(grouped(scaled_q) @ k.swapaxes(-1, -2)))
     if bias is not None:
-        scores += bias
+        scores += broadcastable("attention: bias", bias, scores.shape)
     P = masked_softmax(scores, mask)
     kept, drop_back = dropout(P.astype(q.dtype, copy=False), rate=rate, key=key)
     o = by_head(grouped(kept) @ v)
@@ -71,6 +76,8 @@ def merge_heads(x):
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * E)
 
 
+@expects("p {Wo ...}, x (B, T, D), context (B, S, Dc) or None, bias (...) or None; whole heads >= 1, whole "
+         "kv_heads >= 1 or None, scale or None, function rotary or None", hot=True)  # fmt: skip
 def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None, mask=None, scale=None, rate=0.0, key=None,
                          rotary=None, cache=None):  # fmt: skip
     """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo,   c = context, or x itself.
@@ -121,16 +128,13 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     return y, backward
 
 
+@expects("k (B, K, S, E), v (B, K, S, E2), Pk (K, P, E), Pv (K, P, E2)")
 def with_prefix(k, v, Pk, Pv):
     """Keys and values (B, K, S, E) behind the same P of each sample (K, P, E): (B, K, P + S, E) each.
 
     backward(dk', dv') gives (dk, dv, dPk, dPv): the columns of S, and those of P summed over the samples.
     """
     xp, P = array_module(k), Pk.shape[1]
-    if Pk.shape != (k.shape[1], P, k.shape[3]) or Pv.shape != (v.shape[1], P, v.shape[3]):
-        raise ValueError(
-            f"multi_head_attention: prefixes {Pk.shape} and {Pv.shape} do not fit keys {k.shape}: expected (K, P, E)"
-        )
 
     def behind(prefix, a):
         return xp.concatenate([xp.broadcast_to(prefix, (a.shape[0], *prefix.shape)), a], axis=2)

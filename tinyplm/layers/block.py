@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..random import fold
+from ..shapes import check_functions
 from .dropout import dropout
 
 
@@ -12,6 +13,8 @@ def pre_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
     norm(p_norm, x) and f(p, x, *shared) are components.
     dx = dy + the gradient through f and norm; backward gives (dp_norm, dp, dx, *dshared).
     """
+    if not (callable(norm) and callable(f)):
+        check_functions("pre_norm", norm=norm, f=f)
     h, norm_back = norm(p_norm, x)
     s, f_back = f(p, h, *shared)
     s, drop_back = dropout(s, rate=rate, key=key)
@@ -29,6 +32,8 @@ def post_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
 
     dx = dr + the gradient of r through f, where r = x + dropout(f(x)); backward gives (dp_norm, dp, dx, *dshared).
     """
+    if not (callable(norm) and callable(f)):
+        check_functions("post_norm", norm=norm, f=f)
     s, f_back = f(p, x, *shared)
     s, drop_back = dropout(s, rate=rate, key=key)
     y, norm_back = norm(p_norm, x + s)
@@ -48,6 +53,8 @@ def block(p, x, *shared, residual, norm, attention, mlp, rate=0.0, key=None):
     are components that the family gives; `rate` is the dropout before each residual addition.
     backward gives (dp, dx, *dshared).
     """
+    if not (callable(residual) and callable(attention) and callable(mlp)):
+        check_functions("block", residual=residual, attention=attention, mlp=mlp)
     h, attention_back = residual(p["norm1"], p["attention"], x, *shared, norm=norm, f=attention, rate=rate, key=fold(key, 1))
     y, mlp_back = residual(p["norm2"], p["mlp"], h, norm=norm, f=mlp, rate=rate, key=fold(key, 2))
 

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 from ..backend import array_module, at_least_float32, is_host
 from ..core import unbroadcast
 from ..random import uniform_bits_of
+from ..shapes import broadcastable, expects
 from .mask import Visible
 
 BLOCK = 128  # queries: shorter blocks slow the matmuls down, longer ones compute more of what is hidden
 PART = 1 << 18  # scores at a time on the host: a megabyte of float32, the size of a large L2 cache
 
 
+@expects("q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, key (B,) keys or None; scale or "
+         "None, 0 <= rate < 1, whole block >= 1")  # fmt: skip
 def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None, block=BLOCK):
     """o = dropout(P) v,   P = softmax(scale q k^T + bias), as `attention`, with the same arguments and the same dropout.
 
@@ -24,17 +27,15 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
 
     The backward computes the scores again: [k, 1] Q^T = scale k q^T - m in one product, A = exp of it (and bias), P = A / z.
     With D = [do / (1 - rate), -sum_e do o] / z,   dS = A * ([v, 1] D^T), in which dropout's mask hits the product with v alone;
-    dq = scale dS^T k,   dk = dS (scale q),   dv = masked A times D without its last column.
+    dq = scale dS^T k,   dk = dS (scale q),   dv = masked A times D without its last column, dk and dv summed over the heads that
+    share them;   dbias = dS^T summed over the axes it was repeated on.
     Here scores, A and dS have the keys first, (S, T): then the long dimension of all seven products is their first or their
     inner one, for which BLAS is fastest.  ValueError as in `attention`, and unless block >= 1.
     """
     B, H, T, E = q.shape
     K, S = k.shape[1:3]
-    if H % K or k.shape != (B, K, S, E) or v.shape[:3] != (B, K, S):
-        raise ValueError(f"block_attention: q {q.shape}, k {k.shape}, v {v.shape} do not fit: expected q (B, H, T, E), "
-                         "k (B, K, S, E), v (B, K, S, E2) with H a multiple of K")  # fmt: skip
-    if block < 1 or not 0 <= rate < 1:
-        raise ValueError(f"block_attention: expected block >= 1 and 0 <= rate < 1, got {block} and {rate}")
+    if not K or H % K or not S:
+        raise ValueError(f"block_attention: expected at least one key, and H a multiple of K, got q {q.shape} and k {k.shape}")
     xp, G, E2 = array_module(q), H // K, v.shape[-1]
     scale = E**-0.5 if scale is None else scale
     dropping = key is not None and rate > 0
@@ -43,7 +44,7 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
     if (visible.T, visible.S) != (T, S):
         raise ValueError(f"block_attention: the mask describes T = {visible.T}, S = {visible.S}, expected {T}, {S}")
     parts = _parts(visible, B, K, G, block, host=is_host(q))
-    keyed_bias = None if bias is None else _keys_first(bias, K)
+    keyed_bias = None if bias is None else _keys_first(broadcastable("block_attention: bias", bias, (B, H, T, S)), K)
     keys, values = at_least_float32(k), at_least_float32(v)
     number = keys.dtype
     largest = max(part.scores(B, K, G) for part in parts)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..arguments import MOST, check_whole, wrong
 from ..backend import array_module, is_host
+from ..shapes import check_float_dtype, check_module, expects
 
 
 @dataclasses.dataclass
@@ -44,6 +45,8 @@ class Cache:
         sizes = {"layers": layers, "batch": batch, "kv_heads": kv_heads, "capacity": capacity, "width": width}
         for name, size in sizes.items():
             check_whole(f"cache: {name}", size, 1, MOST)
+        check_float_dtype("cache: dtype", dtype)
+        check_module("cache: xp", xp)
         shape = (batch, kv_heads, capacity, width)
         buffers = [{name: xp.zeros(shape, dtype=dtype) for name in "kv"} for _ in range(layers)]
         return cls(buffers)
@@ -135,6 +138,7 @@ def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int] |
     return None if cache is None else (cache.layers[index], cache.length)
 
 
+@expects("x (B, K, T, E), buffer (B, K, C, E); whole start >= 0", hot=True)
 def extend(x, *, buffer, start):
     """y = the first `start` places of the buffer, then x, which is written behind them.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..backend import array_module, sum_float32
+from ..shapes import expects
 from .dropout import dropout
 from .norm import layernorm
 
 
+@expects("x (B, T, D), W (K, Din, Dout), b (Dout,) or None; whole groups >= 1")
 def convolution(x, W, b=None, *, groups=1):
     """y[t] = sum_i x[t + i - m] W[i] + b,   m = (K - 1) / 2,   x = 0 before and after the sequence.        LeCun et al. 1989
 
@@ -48,6 +50,8 @@ def convolution(x, W, b=None, *, groups=1):
     return y, backward
 
 
+@expects("p {W b gamma beta}, x (B, T, D), residual (B, T, D), real (B, T) booleans or None; eps >= 0, whole groups >= 1, "
+         "function activation")  # fmt: skip
 def convolution_layer(p, x, residual, *, activation, eps, groups=1, real=None, rate=0.0, key=None):
     """y = r * layernorm(residual + activation(dropout(convolution(x)))),   r = 1 at real tokens, 0 at padding.
 

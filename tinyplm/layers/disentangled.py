@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+from ..arguments import wrong
 from ..backend import array_module, scatter_add
 from ..core import add
+from ..shapes import expects
 from .attention import attention, merge_heads, split_heads
 from .embedding import embedding
 from .linear import linear
 from .relative_shift import relative_shift
 
 
+@expects("x (B, H, T, E), table (R, H, E), rows (N,) integers")
 def gathered_scores(x, table, *, rows):
     """y[t, s] = x[t] . table[rows(t - s)] as it is defined: the product with the whole table, of which each (t, s) picks one.
 
@@ -34,6 +37,7 @@ def gathered_scores(x, table, *, rows):
     return products[:, :, query, picked], backward
 
 
+@expects("x (B, H, T, E), table (R, H, E), rows (N,) integers")
 def relative_scores(x, table, *, rows):
     """The same as `gathered_scores`, without picking: the table's rows are laid out by distance, T down to 1 - S, so that y[t, s]
     stands in column T - t + s of the product, which is shifted (see relative_shift.py).
@@ -56,6 +60,8 @@ def relative_scores(x, table, *, rows):
     return y, backward
 
 
+@expects("q (B, H, T, E), k (B, H, S, E), v (B, H, S, E2), Kr (R, H, E) or None, Qr (R2, H, E) or None, rows (N,) "
+         "integers or None; scale or None, function scores")  # fmt: skip
 def disentangled_attention(q, k, v, Kr=None, Qr=None, *, rows=None, mask=None, scale=None, rate=0.0, key=None,
                            scores=relative_scores):  # fmt: skip
     """o = dropout(softmax(scale A)) v,   A[t, s] = q_t . k_s  +  q_t . Kr[rows(t - s)]  +  k_s . Qr[rows(t - s)].
@@ -66,7 +72,8 @@ def disentangled_attention(q, k, v, Kr=None, Qr=None, *, rows=None, mask=None, s
     paper, but t - s in the released code and so in all published weights.
     scale is 1 / sqrt(E (1 + number of tables)) unless given; mask, rate and key as in `attention`, which does the rest: the two
     terms are its bias.  scores: relative_scores or gathered_scores.
-    With dA the gradient of the bias:   dq and dKr by the backward of scores at dA,   dk and dQr at dA^T.
+    With dA the gradient of attention's bias, scale (A - q k^T):   the backward of scores at scale dA gives dKr and a part of dq,
+    at scale dA^T dQr and a part of dk; the other parts of dq and dk, and dv, are those of `attention`.
     ValueError when rows or a table does not fit q and k.
     """
     B, H, T, E = q.shape
@@ -105,6 +112,7 @@ def _transposed(a):
     return None if a is None else a.swapaxes(-1, -2)
 
 
+@expects("p {Wo ...}, x (B, T, D), context (B, S, D) or None, relative (R, D) or None; whole heads >= 1")
 def disentangled_multi_head_attention(p, x, context=None, relative=None, *, heads, terms, rows=None, mask=None, rate=0.0,
                                       key=None):  # fmt: skip
     """y = merge(disentangled_attention(q, k, v, Kr, Qr)) Wo + bo,  q = x Wq + bq, k = c Wk + bk, v = c Wv + bv, c = context or x:
@@ -116,11 +124,15 @@ def disentangled_multi_head_attention(p, x, context=None, relative=None, *, head
     scale = 1 / sqrt(E (1 + number of terms)), also without `relative`, when the other terms are absent.
     backward gives (dp, dx, dcontext, drelative), None for what was not given.
     """
+    if not isinstance(terms, (tuple, list)) or not all(isinstance(term, str) and term in ("c2p", "p2c") for term in terms):
+        raise wrong("disentangled_multi_head_attention: terms", "a tuple of c2p and p2c", terms)
     p, separated_back = _separated(p, heads)
     source = x if context is None else context
     q, q_back = linear(x, p["Wq"], p.get("bq"))
     k, k_back = linear(source, p["Wk"], p.get("bk"))
     v, v_back = linear(source, p["Wv"], p.get("bv"))
+    if q.shape[-1] % heads:
+        raise ValueError(f"disentangled_multi_head_attention: {heads} heads do not divide queries of width {q.shape[-1]}")
     Kr, Kr_back = _project_positions(p, relative if "c2p" in terms else None, "kr", "k", heads)
     Qr, Qr_back = _project_positions(p, relative if "p2c" in terms else None, "qr", "q", heads)
     E = q.shape[-1] // heads
@@ -161,6 +173,7 @@ def _project_positions(p, relative, own, shared, heads):
     return table.reshape(len(relative), heads, -1), backward
 
 
+@expects("W (D, N); whole heads >= 1")
 def split_interleaved(W, *, heads):
     """y[i] = the columns of queries (i = 0), keys and values of W, in which each head has its own of all three side by side.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..arguments import check_number
 from ..random import uniform_bits
+from ..shapes import check_array
 
 
 def dropout(x, *, rate, key):
@@ -12,10 +14,12 @@ def dropout(x, *, rate, key):
     dx = dy * m / (1 - rate).  The mask is a function of the key and the element's place in its sample alone.
     ValueError unless 0 <= rate < 1.
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout: expected 0 <= rate < 1, got {rate}")
+    if type(rate) is not float or not 0 <= rate < 1:
+        check_number("dropout: rate", rate, least=0, below=1)
     if key is None or rate == 0:
         return x, lambda dy: dy
+    check_array("dropout: x", x, "(B, ...)")
+    check_array("dropout: key", key, "(B,) keys", B=len(x))
     kept = uniform_bits(key, x.shape) >= int(rate * 2**32)
     scale = 1 / (1 - rate)
 

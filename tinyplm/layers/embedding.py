@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ..arguments import wrong
 from ..backend import is_host, scatter_add
+from ..shapes import expects
 
 
+@expects("table (V, D), ids (...) integers", hot=True)
 def embedding(table, *, ids, name="token id"):
     """y[...] = table[ids[...]].
 
@@ -13,6 +16,8 @@ def embedding(table, *, ids, name="token id"):
     ValueError, with the ids called `name`, on an id out of range (on the host; on a GPU the check would make it wait, so the
     model's border does it).
     """
+    if table.ndim != 2:
+        raise ValueError(f"embedding: expected a table (V, D), got {table.shape}")
     if is_host(ids):
         check_ids(ids, table.shape[0], name)
 
@@ -24,8 +29,8 @@ def embedding(table, *, ids, name="token id"):
 
 def check_ids(ids, vocabulary: int, name: str = "token id") -> None:
     """ValueError unless the host array ids holds integers in [0, vocabulary)."""
-    if ids.dtype.kind not in "iu":
-        raise ValueError(f"{name}s must be integers, got dtype {ids.dtype}")
+    if getattr(getattr(ids, "dtype", None), "kind", None) not in ("i", "u"):
+        raise wrong(f"{name}s", "an array of integers", ids)
     if ids.size and not (0 <= ids.min() and ids.max() < vocabulary):
         bad = ids.max() if ids.min() >= 0 else ids.min()
         raise ValueError(f"{name} {int(bad)} is out of range: expected 0 to {vocabulary - 1}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..arguments import wrong
 from ..backend import array_module
 from ..random import fold
+from ..shapes import expects
 from .activation import tanh
 from .dropout import dropout
 from .linear import linear
@@ -15,6 +17,7 @@ def untied_head(x, W, b=None):
     return linear(x, W, b)
 
 
+@expects("x (..., D), table (V, D), b (V,) or None", hot=True)
 def tied_head(x, table, b=None):
     """logits = x table^T + b, with the embedding table as output matrix.                            Press & Wolf 2017
 
@@ -30,6 +33,7 @@ def tied_head(x, table, b=None):
     return logits, backward
 
 
+@expects("p {W b gamma beta}, x (..., D); eps >= 0, function activation")
 def lm_transform(p, x, *, activation, eps):
     """h = layernorm(activation(x W + b)), what BERT's masked-LM head does before the output matrix.   Its released code, 2018
 
@@ -47,12 +51,15 @@ def lm_transform(p, x, *, activation, eps):
     return y, backward
 
 
+@expects("p {W b}, x (B, T, D); whole place, function activation")
 def pooler(p, x, *, activation=tanh, place=0):
     """y = activation(x_place W + b): one vector for a sequence, from its first token [CLS].        Devlin et al. 2019, sec. 3.1
 
     p: W (D, F), b (F,); x (B, T, D) -> (B, F).  place: 0, or -1 for the last token.
-    With dh the gradient of x_place W + b:   dx_place = dh W^T, and all other dx are 0.
+    With dh the gradient of x_place W + b:   dW = x_place^T dh,   db = sum dh,   dx_place = dh W^T, and all other dx are 0.
     """
+    if not -x.shape[1] <= place < x.shape[1]:
+        raise wrong("pooler: place", f"a place in a sequence of {x.shape[1]}", place)
     h, linear_back = linear(x[:, place], p["W"], p["b"])
     y, activation_back = activation(h)
 
@@ -65,6 +72,7 @@ def pooler(p, x, *, activation=tanh, place=0):
     return y, backward
 
 
+@expects("p {W b}, x (B, ..., D), key (B,) keys or None; 0 <= rate < 1")
 def classifier(p, x, *, rate=0.0, key=None):
     """logits = dropout(x) W + b.                                                               Devlin et al. 2019, sec. 4
 
@@ -80,6 +88,7 @@ def classifier(p, x, *, rate=0.0, key=None):
     return logits, backward
 
 
+@expects("p {dense out}, x (B, T, D), key (B,) keys or None; 0 <= rate < 1")
 def dense_classifier(p, x, *, rate=0.0, key=None):
     """logits = dropout(tanh(dropout(x_0) W + b)) V + c: a classifier with a pooler of its own, as in RoBERTa's released code.
 
@@ -100,6 +109,7 @@ def dense_classifier(p, x, *, rate=0.0, key=None):
     return logits, backward
 
 
+@expects("p {W b}, x (B, T, D)")
 def span_head(p, x):
     """start_logits = x W[:, 0] + b[0],   end_logits = x W[:, 1] + b[1].                        Devlin et al. 2019, sec. 4.2
 

@@ -12,12 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import check_flag, check_whole
 from ..backend import array_module
+from ..shapes import check_array, check_module
+
+MOST = 2**31  # of tokens
 
 
 def _distance(T: int, S: int | None, xp: Any):
     """(T, S): how far key s lies behind query t; negative for keys in the future."""
     S = T if S is None else S
+    check_whole("mask: T", T, most=MOST)
+    check_whole("mask: S", S, most=MOST)
+    check_module("mask: xp", xp)
     if not 0 < T <= S:
         raise ValueError(f"mask: expected 1 <= T <= S, got T = {T}, S = {S}")
     return xp.arange(S - T, S)[:, None] - xp.arange(S)
@@ -25,6 +32,7 @@ def _distance(T: int, S: int | None, xp: Any):
 
 def padding_mask(attention_mask):
     """(B, S) of 0/1 or booleans, 1 = a real token -> (B, 1, 1, S): nobody looks at padding."""
+    check_array("attention_mask", attention_mask, "(B, S) numbers")
     return (attention_mask != 0)[:, None, None, :]
 
 
@@ -35,25 +43,28 @@ def causal_mask(T: int, S: int | None = None, *, xp: Any = np):
 
 def banded_mask(T: int, S: int | None = None, *, left: int, right: int, xp: Any = np):
     """(T, S): at most `left` keys before and `right` keys after the query.                    Beltagy et al. 2020, sec. 3.1"""
+    check_whole("banded_mask: left", left, most=MOST)
+    check_whole("banded_mask: right", right, most=MOST)
     distance = _distance(T, S, xp)
     return (distance <= left) & (distance >= -right)
 
 
 def sliding_mask(T: int, S: int | None = None, *, window: int, xp: Any = np):
     """(T, S): the query itself and the window - 1 keys before it.                              Jiang et al. 2023, sec. 2"""
-    if window < 1:
-        raise ValueError(f"sliding_mask: expected window >= 1, got {window}")
+    check_whole("sliding_mask: window", window, 1, MOST)
     return banded_mask(T, S, left=window - 1, right=0, xp=xp)
 
 
 def prefix_mask(lengths, T: int):
     """lengths (B,) -> (B, 1, T, T): causal, and the first lengths[b] keys are seen by all.   Raffel et al. 2020, sec. 3.2.1"""
+    check_array("prefix_mask: lengths", lengths, "(B,) integers")
     xp = array_module(lengths)
     return causal_mask(T, xp=xp) | (xp.arange(T) < lengths[:, None, None, None])
 
 
 def packed_mask(documents):
     """documents (B, T), the number of the document at each place -> (B, 1, T, T): only within the same document."""
+    check_array("packed_mask: documents", documents, "(B, T) integers")
     return (documents[:, :, None] == documents[:, None, :])[:, None]
 
 
@@ -62,15 +73,16 @@ def combine_masks(*masks):
     combined = None
     for mask in masks:
         if mask is not None:
+            check_boolean(mask)
             combined = mask if combined is None else combined & mask
     return combined
 
 
-def check_boolean(mask: Any) -> None:
+def check_boolean(mask: Any, name: str = "mask") -> None:
     """TypeError, naming what was given, unless the mask is a boolean array."""
     if getattr(mask, "dtype", None) != "bool":
         given = f"dtype {mask.dtype}" if hasattr(mask, "dtype") else type(mask).__name__
-        raise TypeError(f"mask: got {given}, expected a boolean array where True = may attend")
+        raise TypeError(f"{name}: got {given}, expected a boolean array where True = may attend")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +105,18 @@ class Visible:
     xp: Any = np
 
     def __post_init__(self) -> None:
-        if self.window is not None and (self.window < 1 or not self.causal):
-            raise ValueError(f"Visible: expected window >= 1, with causal, got {self.window} and causal = {self.causal}")
+        check_whole("Visible: T", self.T, most=MOST)
+        check_whole("Visible: S", self.S, most=MOST)
+        check_flag("Visible: causal", self.causal)
+        check_whole("Visible: window", self.window, 1, or_none=True)
+        check_module("Visible: xp", self.xp)
+        if self.window is not None and not self.causal:
+            raise ValueError(f"Visible: expected causal with window, got window = {self.window} and causal = {self.causal}")
         if self.causal and not 0 < self.T <= self.S:
             raise ValueError(f"Visible: expected 1 <= T <= S, got T = {self.T}, S = {self.S}")
-        for mask in (self.padding, self.allowed):
+        for name, mask in (("padding", self.padding), ("allowed", self.allowed)):
             if mask is not None:
-                check_boolean(mask)
+                check_boolean(mask, name)
         if self.padding is not None and (self.padding.ndim != 2 or self.padding.shape[1] != self.S):
             raise ValueError(f"Visible: expected padding (B, {self.S}), got {self.padding.shape}")
         if self.allowed is not None and any(n not in (1, m) for n, m in zip(self.allowed.shape[::-1], (self.S, self.T))):
@@ -145,6 +162,7 @@ def decoder_mask(T: int, S: int, attention_mask=None, *, window: int | None = No
 
     attention_mask (B, S) of 0/1, or 4-dimensional booleans, or None; window: see Visible.
     """
+    check_array("attention_mask", attention_mask, "(B, S) or (B, H, T, S) numbers or None")
     padding, allowed = attention_mask, None
     if attention_mask is not None and attention_mask.ndim == 4:
         padding, allowed = None, attention_mask
@@ -154,4 +172,5 @@ def decoder_mask(T: int, S: int, attention_mask=None, *, window: int | None = No
 
 def encoder_mask(T: int, attention_mask=None, *, xp: Any = np) -> Visible:
     """What the T positions may see in an encoder: everything but padding.  attention_mask (B, T) of 0/1, or None."""
+    check_array("attention_mask", attention_mask, "(B, T) numbers or None")
     return Visible(T, T, padding=None if attention_mask is None else attention_mask != 0, xp=xp)

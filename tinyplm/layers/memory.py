@@ -5,7 +5,9 @@ Dai et al. 2019, sec. 3.2.  mems (B, L, N, D): N earlier tokens for each of L la
 
 from __future__ import annotations
 
+from ..arguments import check_whole, wrong
 from ..backend import array_module
+from ..shapes import check_array
 
 
 def length(mems, shape: tuple[int, int, int]) -> int:
@@ -13,7 +15,8 @@ def length(mems, shape: tuple[int, int, int]) -> int:
     B, L, D = shape
     if mems is None:
         return 0
-    if mems.ndim != 4 or (*mems.shape[:2], mems.shape[3]) != shape:
+    check_array("mems", mems, "(B, L, N, D)")
+    if (*mems.shape[:2], mems.shape[3]) != shape:
         raise ValueError(f"mems: expected shape ({B}, {L}, earlier tokens, {D}), got {mems.shape}")
     return mems.shape[2]
 
@@ -23,6 +26,13 @@ def extended(mems, entered, *, longest: int | None = None, first: int | None = N
 
     first: of the T states the first so many, where segments overlap and the next one begins there.  None or 0: all.
     """
+    check_array("extended: mems", mems, "(B, L, N, D) or None")
+    check_whole("extended: longest", longest, or_none=True)
+    check_whole("extended: first", first, or_none=True)
+    if not isinstance(entered, (list, tuple)) or not entered:
+        raise wrong("extended: entered", "the states that entered each layer, (B, T, D)", entered)
+    for states in entered:
+        check_array("extended: entered", states, "(B, T, D)")
     xp = array_module(entered[0])
     known = xp.stack(entered, axis=1)
     known = known[:, :, : first or known.shape[2]]

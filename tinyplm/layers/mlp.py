@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..shapes import expects
 from .linear import linear, linear_gradients
 
 
+@expects("p {W1 W2 b1? b2?}, x (..., D); function activation", hot=True)
 def mlp(p, x, *, activation):
     """y = activation(x W1 + b1) W2 + b2.                                                        Vaswani et al. 2017, eq. 2
 
@@ -26,6 +28,7 @@ def mlp(p, x, *, activation):
     return y, backward
 
 
+@expects("p {Wgate Wup Wdown bgate? bup? bdown?}, x (..., D); function activation", hot=True)
 def gated_mlp(p, x, *, activation):
     """y = (activation(x Wgate) * (x Wup)) Wdown: SwiGLU with SiLU, GeGLU with GELU.                      Shazeer 2020, eq. 6
 

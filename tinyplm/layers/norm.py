@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from ..backend import array_module, at_least_float32, by_blocks
+from ..shapes import expects
 
 
 def _mean(x):
     return x.sum(axis=-1, keepdims=True) / x.shape[-1]  # NumPy's mean is 10 microseconds slower, a lot for one token
 
 
+def _check(x, gamma, beta, eps):
+    """What would broadcast, or be rounded to integers, without an error."""
+    if x.dtype.kind != "f" or gamma.shape != x.shape[-1:] or (beta is not None and beta.shape != gamma.shape) or not eps >= 0:
+        raise ValueError(f"norm: x {x.shape} and gamma {gamma.shape} do not fit")
+
+
 def _sum_leading(x):
     return x.reshape(-1, x.shape[-1]).sum(axis=0)
 
 
-def _check(layer, x, gamma, beta=None):
-    for name, a in (("gamma", gamma), ("beta", beta)):
-        if a is not None and a.shape != x.shape[-1:]:
-            raise ValueError(f"{layer}: {name} has shape {a.shape}, expected {x.shape[-1:]} for x {x.shape}")
-
-
+@expects("x (..., D), gamma (D,), beta (D,) or None; eps >= 0", hot=True)
 def layernorm(x, gamma, beta=None, *, eps=1e-5):
     """y = gamma * xhat + beta,   xhat = (x - mean(x)) * r,   r = 1 / sqrt(var(x) + eps).        Ba et al. 2016, eq. 3-4
 
@@ -27,7 +29,7 @@ def layernorm(x, gamma, beta=None, *, eps=1e-5):
     With dxhat = gamma * dy:   dx = r * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)),
     dgamma = sum(dy * xhat),   dbeta = sum(dy), summed over all positions.   ValueError when gamma or beta is not (D,).
     """
-    _check("layernorm", x, gamma, beta)
+    _check(x, gamma, beta, eps)
     mean = _mean(at_least_float32(x))
     y = x - mean
     r = (_mean(y * y) + eps) ** -0.5
@@ -60,14 +62,15 @@ def layernorm(x, gamma, beta=None, *, eps=1e-5):
     return y.astype(x.dtype, copy=False), backward
 
 
+@expects("x (..., D), gamma (D,); eps >= 0", hot=True)
 def rmsnorm(x, gamma, *, eps=1e-6):
     """y = gamma * xhat,   xhat = x * r,   r = 1 / sqrt(mean(x^2) + eps).             Zhang & Sennrich 2019, eq. 4
 
     x (..., D), gamma (D,) -> y (..., D).  Keeps x and r (..., 1); xhat is computed again in the backward.
-    With dxhat = gamma * dy:   dx = r * (dxhat - xhat * mean(dxhat * xhat)),   dgamma = sum(dy * xhat).
-    ValueError when gamma is not (D,).
+    With dxhat = gamma * dy:   dx = r * (dxhat - xhat * mean(dxhat * xhat)),   dgamma = sum(dy * xhat)
+    over all positions.   ValueError when gamma is not (D,).
     """
-    _check("rmsnorm", x, gamma)
+    _check(x, gamma, None, eps)
     values = at_least_float32(x)
     r = (_mean(values * values) + eps) ** -0.5
     y = values * r

@@ -6,9 +6,11 @@ Shapes: x (B, T, D) hidden states, mask (B, T) boolean, True = a token and not p
 from __future__ import annotations
 
 from ..backend import array_module, at_least_float32
+from ..shapes import expects
 from .mask import check_boolean
 
 
+@expects("x (B, T, D)")
 def mean_pooling(x, *, mask):
     """y_b = sum_t m_bt x_bt / n_b,   n_b = max(1, sum_t m_bt).                        Reimers & Gurevych 2019, sec. 3
 
@@ -24,6 +26,7 @@ def mean_pooling(x, *, mask):
     return (share * x).sum(axis=1).astype(x.dtype, copy=False), backward
 
 
+@expects("x (B, T, D)")
 def max_pooling(x, *, mask):
     """y_bd = max of x_btd over the t with m_bt True; zeros where there is none.
 
@@ -43,6 +46,7 @@ def max_pooling(x, *, mask):
     return xp.where(some, y, 0).astype(x.dtype, copy=False), backward
 
 
+@expects("x (B, T, D)")
 def cls_pooling(x):
     """y_b = x_b0, the hidden state of [CLS].   x (B, T, D) -> y (B, D).   dx_b0 = dy_b, all others 0."""
     xp = array_module(x)
@@ -55,6 +59,7 @@ def cls_pooling(x):
     return x[:, 0], backward
 
 
+@expects("x (B, T, D)")
 def last_pooling(x, *, mask):
     """y_b = x_bt of the last t with m_bt True, the hidden state in which a decoder has seen the whole sequence; else zeros.
 
@@ -72,6 +77,7 @@ def last_pooling(x, *, mask):
     return xp.where(last[:, :, None], x, 0).sum(axis=1).astype(x.dtype, copy=False), backward
 
 
+@expects("x (..., D); eps > 0")
 def l2_normalise(x, *, eps=1e-12):
     """y = x / n,   n = max(|x|, eps),   |x|^2 = sum_d x_d^2.
 

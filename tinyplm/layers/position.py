@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arguments import check_whole
 from ..backend import array_module, sum_float32
+from ..shapes import check_float_dtype, expects
 from .embedding import embedding
 
 
+@expects("x (B, T, D), table (C, D), positions (B, T) or (T,) integers")
 def learned_positions(x, table, *, positions):
     """y = x + table[positions].                                                        Gehring et al. 2017, sec. 3.1
 
@@ -15,9 +18,6 @@ def learned_positions(x, table, *, positions):
     dx = dy;   dtable[c] = sum of dy over all places with position c.
     ValueError on another shape of positions, and (on the host) on a position out of range.
     """
-    if positions.shape not in (x.shape[:-1], x.shape[1:-1]):
-        raise ValueError(f"learned_positions: positions have shape {positions.shape}, "
-                         f"expected {x.shape[:-1]} or {x.shape[1:-1]} for x {x.shape}")  # fmt: skip
     rows, rows_back = embedding(table, ids=positions, name="position")
 
     def backward(dy):
@@ -27,6 +27,7 @@ def learned_positions(x, table, *, positions):
     return x + rows, backward
 
 
+@expects("ids (B, T) integers; whole padding_id >= 0")
 def counted_positions(ids, *, padding_id):
     """positions[b, t] = padding_id + how many of ids[b, 0] .. ids[b, t] are not padding; padding itself is at padding_id.
 
@@ -36,11 +37,13 @@ def counted_positions(ids, *, padding_id):
     return array_module(ids).cumsum(real, axis=1) * real + padding_id
 
 
+@expects("positions (...) numbers; whole width >= 1, base > 0")
 def sinusoidal(positions, width, *, base=10000.0, dtype="float32"):
     """S[t, 2i] = sin(t / base^(2i/D)),   S[t, 2i+1] = cos(t / base^(2i/D)).           Vaswani et al. 2017, sec. 3.5
 
     positions (...) numbers -> (..., width).  Angles in float64, so that far positions keep their phase.
     """
+    check_float_dtype("sinusoidal: dtype", dtype)
     xp = array_module(positions)
     columns = np.arange(width)
     frequencies = xp.asarray(base ** -(2 * (columns // 2) / width))
@@ -50,9 +53,11 @@ def sinusoidal(positions, width, *, base=10000.0, dtype="float32"):
 
 def sinusoidal_table(count, width):
     """S[t] for t = 0 .. count - 1, float64 on the host: the initial value of a table of positions."""
+    check_whole("sinusoidal_table: count", count)
     return sinusoidal(np.arange(count), width, dtype="float64")
 
 
+@expects("x (B, T, D), positions (B, T) or (T,) numbers; base > 0")
 def sinusoidal_positions(x, *, positions, base=10000.0):
     """y = x + S[positions], S as in `sinusoidal`.   x (B, T, D), positions (B, T) or (T,).   dx = dy."""
     return x + sinusoidal(positions, x.shape[-1], base=base, dtype=x.dtype), lambda dy: dy

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arguments import check_whole
+from ..shapes import check_array
+
+MOST = 2**31  # queries or keys
+
 
 def clipped_rows(T: int, S: int, *, span: int) -> np.ndarray:
     """rows (T + S + 1,) of a table of 2 span rows, on the host: clip(distance + span, 0, 2 span - 1).   He et al. 2021, eq. 3"""
+    _check_lengths("clipped_rows", T, S)
+    check_whole("clipped_rows: span", span, 1, MOST)
     return np.clip(np.arange(-S, T + 1) + span, 0, 2 * span - 1)
 
 
 def bucketed_rows(T: int, S: int, *, buckets: int, longest: int) -> np.ndarray:
     """The same with the distance's `log_buckets` in place of the distance, and span = buckets (v2 and v3)."""
+    _check_lengths("bucketed_rows", T, S)
     return np.clip(log_buckets(np.arange(-S, T + 1), buckets=buckets, longest=longest) + buckets, 0, 2 * buckets - 1)
 
 
@@ -26,6 +34,9 @@ def log_buckets(distances: np.ndarray, *, buckets: int, longest: int) -> np.ndar
     Distances up to m have a bucket each, those up to longest - 1 share the other m - 1.  Logarithms are float32, as in
     transformers: their rounding decides at the edges of buckets.  ValueError unless 1 <= m < longest - 1.
     """
+    check_array("log_buckets: distances", distances, "(...) integers")
+    check_whole("log_buckets: buckets", buckets, most=MOST)
+    check_whole("log_buckets: longest", longest, most=2**31)
     middle = buckets // 2
     if not 1 <= middle < longest - 1:
         raise ValueError(f"log_buckets: expected buckets >= 2 and longest > buckets // 2 + 1, got {buckets} and {longest}")
@@ -33,3 +44,8 @@ def log_buckets(distances: np.ndarray, *, buckets: int, longest: int) -> np.ndar
     quotients = np.log(far) / np.log(np.float32((longest - 1) / middle))
     beyond = middle + np.ceil(quotients * np.float32(middle - 1)).astype(int)
     return np.where(np.abs(distances) <= middle, distances, np.sign(distances) * beyond)
+
+
+def _check_lengths(name: str, T: int, S: int) -> None:
+    check_whole(f"{name}: T", T, 1, MOST)
+    check_whole(f"{name}: S", S, 1, MOST)

@@ -6,7 +6,9 @@ Row p of R stands for distance S - p, p = 0 .. T + S - 1; row 0 is read by nobod
 
 from __future__ import annotations
 
+from ..arguments import check_number, check_whole
 from ..backend import array_module
+from ..shapes import check_float_dtype, check_module, expects
 
 
 def distance_encodings(T: int, S: int, width: int, *, xp, clamp: int = -1, base: float = 10000.0, dtype="float32"):
@@ -14,6 +16,13 @@ def distance_encodings(T: int, S: int, width: int, *, xp, clamp: int = -1, base:
 
     All sines stand before all cosines; width is even.  clamp > 0 keeps d within -clamp .. clamp.  Angles in float64.
     """
+    check_whole("distance_encodings: T", T, 1, 2**31)
+    check_whole("distance_encodings: S", S, T, 2**31)
+    check_whole("distance_encodings: width", width, 2, 2**31)
+    check_whole("distance_encodings: clamp", clamp, -1, 2**31)
+    check_number("distance_encodings: base", base, above=0)
+    check_float_dtype("distance_encodings: dtype", dtype)
+    check_module("distance_encodings: xp", xp)
     if width % 2:
         raise ValueError(f"distance_encodings: expected an even width, got {width}")
     distances = xp.arange(S, -T, -1)
@@ -24,6 +33,7 @@ def distance_encodings(T: int, S: int, width: int, *, xp, clamp: int = -1, base:
     return xp.concatenate([xp.sin(angles), xp.cos(angles)], axis=-1).astype(dtype)
 
 
+@expects("x (..., T, R) numbers; whole keys >= 1")
 def relative_shift(x, *, keys):
     """y[..., t, j] = x[..., t, T - t + j]: the column of the distance between query t and key j.
 
@@ -46,6 +56,7 @@ def relative_shift(x, *, keys):
     return shifted(x), backward
 
 
+@expects("x (B, H, M, R) numbers, places (B, M) integers; whole keys >= 1")
 def relative_rows(x, *, places, keys):
     """y[b, h, m, j] = x[b, h, m, T - places[b, m] + j]: as `relative_shift`, for any M queries, which stand at `places`.
 

@@ -7,27 +7,32 @@ m - n alone.  The frequencies f come from rope_scaling.py; nothing here is train
 from __future__ import annotations
 
 from ..backend import array_module
+from ..shapes import check_float_dtype, expects
 
 
+@expects("positions (B, T) or (T,) integers, frequencies (F,); magnitude > 0")
 def rotary_tables(positions, frequencies, *, magnitude=1.0, dtype="float32"):
     """cos and sin of t f_i, times the magnitude: what `rotate` needs, made once for all layers.
 
     positions (B, T) or (T,) integers, frequencies (R/2,) on the same device, in radians a position
     -> cos, sin (B or 1, 1, T, R/2), to be broadcast over heads.  Angles in float64, so that far positions keep their phase.
     """
+    check_float_dtype("rotary_tables: dtype", dtype)
     xp = array_module(positions)
     angles = positions[..., None].astype("float64") * frequencies
     angles = angles[:, None] if positions.ndim == 2 else angles[None, None]
     return tuple((f(angles) * magnitude).astype(dtype) for f in (xp.cos, xp.sin))
 
 
+@expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved")
 def rotate(x, *, cos, sin, interleaved=False):
     """(y_a, y_b) = (x_a cos - x_b sin, x_b cos + x_a sin) for each pair (a, b).               Su et al. 2021, eq. 34
 
     x (B, H, T, E), cos and sin (B or 1, 1, T, R/2) from `rotary_tables` -> (B, H, T, E).  Only the first R <= E components
     are turned, the others pass (GPT-NeoX calls it partial).
     Pair i is (i, i + R/2), half-split, as in LLaMA's Hugging Face files; interleaved: (2i, 2i + 1), as in the paper.
-    A rotation's transpose turns back:   dx_a = dy_a cos + dy_b sin,   dx_b = dy_b cos - dy_a sin.
+    A rotation's transpose turns back:   dx_a = dy_a cos + dy_b sin,   dx_b = dy_b cos - dy_a sin   (a magnitude in cos and sin
+    multiplies y, and dx as well).
     """
     xp = array_module(x)
     R = 2 * cos.shape[-1]
@@ -46,13 +51,13 @@ def rotate(x, *, cos, sin, interleaved=False):
     return turn(x, sin), lambda dy: turn(dy, -sin)
 
 
+@expects("x (B, H, T, E), positions (B, T) or (T,) integers, frequencies (F,); magnitude > 0, flag interleaved")
 def rope(x, *, positions, frequencies, magnitude=1.0, interleaved=False):
     """y = x with its pairs turned by t f_i and multiplied by the magnitude: `rotate` by `rotary_tables`.
 
-    x (B, H, T, E), positions (B, T) or (T,), frequencies (R/2,), R <= E -> (B, H, T, E).   dx: dy turned by -t f_i.
+    x (B, H, T, E), positions (B, T) or (T,), frequencies (R/2,), R <= E -> (B, H, T, E).
+    dx = dy with its pairs turned by -t f_i and multiplied by the magnitude.
     ValueError when positions or frequencies do not fit x.
     """
-    if positions.shape not in ((x.shape[0], x.shape[2]), (x.shape[2],)):
-        raise ValueError(f"rope: positions have shape {positions.shape}, expected {(x.shape[0], x.shape[2])} or {(x.shape[2],)}")
     cos, sin = rotary_tables(positions, frequencies, magnitude=magnitude, dtype=x.dtype)
     return rotate(x, cos=cos, sin=sin, interleaved=interleaved)

@@ -10,9 +10,15 @@ import math
 
 import numpy as np
 
+from ..arguments import check_flag, check_number, check_whole
+
+MOST = 2**20  # components of a head
+
 
 def rope_frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
     """f_i = base^(-2i / R),   i = 0 .. R/2 - 1, with R = width.                                   Su et al. 2021, eq. 15"""
+    check_whole("RoPE: width", width, most=MOST)
+    _check_positive(base=base)
     if width < 2 or width % 2:
         raise ValueError(f"RoPE turns pairs of components: expected an even number of them, at least 2, got {width}")
     return base ** (-np.arange(0, width, 2) / width)
@@ -20,6 +26,7 @@ def rope_frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
 
 def linear_frequencies(width: int, *, base: float, factor: float) -> np.ndarray:
     """f_i / factor: position t is read as t / factor.                                           Chen et al. 2023, sec. 2.3"""
+    _check_positive(factor=factor)
     return rope_frequencies(width, base=base) / factor
 
 
@@ -29,6 +36,9 @@ def dynamic_frequencies(width: int, *, base: float, factor: float, original: int
     Up to the original context nothing changes; beyond, the base grows with the length, so that the lowest frequency is divided by
     the bracket and the highest stays.    NTK-aware scaling, bloc97 2023; dynamic: emozilla 2023; Peng et al. 2023, sec. 3.3
     """
+    check_whole("RoPE: width", width, most=MOST)
+    _check_positive(base=base, factor=factor, original=original)
+    check_number("RoPE: length", length, least=0)
     if width <= 2:
         raise ValueError(f"dynamic RoPE scaling needs more than 2 rotated components, got {width}")
     stretch = factor * max(length, original) / original - (factor - 1)
@@ -43,6 +53,9 @@ def yarn_frequencies(width: int, *, base: float, factor: float, original: int, b
     place(beta) = R ln(original / (2 pi beta)) / (2 ln base), rounded outwards if `truncate`; low at least 0, high at most R - 1.
     So what turns fast keeps its frequency (g = 1), what turns slowly is interpolated (g = 0), with a ramp between.
     """
+    _check_positive(factor=factor, original=original, beta_fast=beta_fast, beta_slow=beta_slow)
+    check_flag("RoPE: truncate", truncate)
+    check_number("RoPE: base", base, above=1)
     f = rope_frequencies(width, base=base)
     low, high = (width * math.log(original / (2 * math.pi * beta)) / (2 * math.log(base)) for beta in (beta_fast, beta_slow))
     if truncate:
@@ -59,6 +72,9 @@ def yarn_magnitude(factor: float, *, mscale: float | None = None, mscale_all_dim
 
     With mscale and mscale_all_dim, as DeepSeek has them: m(mscale) / m(mscale_all_dim).
     """
+    _check_positive(factor=factor)
+    for name, value in (("mscale", mscale), ("mscale_all_dim", mscale_all_dim)):
+        check_number(f"RoPE: {name}", value, least=0, or_none=True)
 
     def m(s: float) -> float:
         return 0.1 * s * math.log(factor) + 1 if factor > 1 else 1.0
@@ -73,7 +89,14 @@ def llama3_frequencies(width: int, *, base: float, factor: float, low_freq_facto
     n_i = original f_i / (2 pi) is how often frequency i turns within the original context; low and high are low_freq_factor and
     high_freq_factor.
     """
+    _check_positive(factor=factor, low_freq_factor=low_freq_factor, high_freq_factor=high_freq_factor, original=original)
+    check_number("RoPE: high_freq_factor", high_freq_factor, above=low_freq_factor)
     f = rope_frequencies(width, base=base)
     turns = original * f / (2 * math.pi)
     g = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
     return (1 - g) * f / factor + g * f
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        check_number(f"RoPE: {name}", value, above=0)

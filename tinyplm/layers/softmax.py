@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..arguments import wrong
 from ..backend import array_module, at_least_float32
+from ..shapes import expects
 from .mask import check_boolean
 
 
@@ -11,7 +13,10 @@ def masked_softmax(scores, mask=None):
     xp = array_module(scores)
     if mask is not None:
         check_boolean(mask)
-        xp.copyto(scores, float("-inf"), where=~mask)
+        try:
+            xp.copyto(scores, float("-inf"), where=~mask)
+        except ValueError:
+            raise wrong("mask", f"booleans broadcastable to {scores.shape}", mask) from None
     top = scores.max(axis=-1, keepdims=True)
     scores -= xp.maximum(top, float(xp.finfo(scores.dtype).min))  # finite in an empty row too, so that exp gives 0 there
     xp.exp(scores, out=scores)
@@ -21,6 +26,7 @@ def masked_softmax(scores, mask=None):
     return scores
 
 
+@expects("x (..., N)")
 def softmax(x, *, mask=None):
     """p_i = exp(x_i) / sum_j exp(x_j), over the entries where mask is True; p = 0 elsewhere.
 
@@ -36,6 +42,7 @@ def softmax(x, *, mask=None):
     return p.astype(x.dtype), backward
 
 
+@expects("x (..., N)")
 def log_softmax(x):
     """y_i = x_i - log sum_j exp(x_j).
 

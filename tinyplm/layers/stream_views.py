@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arguments import is_whole, wrong
 from ..backend import is_host
+from ..shapes import check_array, check_module
 from .mask import causal_mask, combine_masks, sliding_mask
 
 
@@ -30,8 +32,17 @@ def stream_views(shape: tuple[int, int, int], *, band=None, attention_mask=None,
     (transformers an average over all, the target's own token too); of several targets in one place each has an answer of its own
     (transformers adds up their queries).
     """
+    if not isinstance(shape, tuple) or len(shape) != 3 or not all(is_whole(n) and n >= 0 for n in shape) or shape[1] > shape[2]:
+        raise wrong("shape", "(B, T, S) with T <= S", shape)
     B, T, S = shape
-    _check(B, T, attention_mask, input_mask, perm_mask, target_mapping)
+    check_array("band", band, "(T, S) booleans or None", T=T, S=S)
+    check_array("attention_mask", attention_mask, "(B, T) numbers or None", B=B, T=T)
+    check_array("input_mask", input_mask, "(B, T) numbers or None", B=B, T=T)
+    check_array("perm_mask", perm_mask, "(B, T, T) numbers or None", B=B, T=T)
+    check_array("target_mapping", target_mapping, "(B, M, T) numbers or None", B=B, T=T)
+    check_array("token_type_ids", token_type_ids, "(B, T) integers or None", B=B, T=T)
+    check_module("xp", xp)
+    _check(B, T, attention_mask, input_mask, target_mapping)
     if input_mask is not None:
         attention_mask = input_mask == 0
     seen = combine_masks(None if attention_mask is None else (attention_mask != 0)[:, None, :],
@@ -58,16 +69,14 @@ def stream_views(shape: tuple[int, int, int], *, band=None, attention_mask=None,
     return content, query
 
 
-def _check(B, T, attention_mask, input_mask, perm_mask, target_mapping):
+def _check(B, T, attention_mask, input_mask, target_mapping):
     if attention_mask is not None and input_mask is not None:
         raise ValueError("attention_mask and input_mask say the same, expected at most one of them")
-    if perm_mask is not None and perm_mask.shape != (B, T, T):
-        raise ValueError(f"perm_mask: expected shape {(B, T, T)}, got {perm_mask.shape}")
     if target_mapping is None:
         return
-    if target_mapping.ndim != 3 or target_mapping.shape[::2] != (B, T) or target_mapping.shape[1] == 0:
+    if target_mapping.shape[1] == 0:
         raise ValueError(f"target_mapping: expected shape ({B}, M, {T}) with M >= 1, got {target_mapping.shape}")
     if is_host(target_mapping):  # on a GPU this check would wait for the device
-        wrong = (target_mapping != 0) & ((target_mapping != 1) | (target_mapping.sum(axis=-1, keepdims=True) != 1))
-        if wrong.any():
+        bad = (target_mapping != 0) & ((target_mapping != 1) | (target_mapping.sum(axis=-1, keepdims=True) != 1))
+        if bad.any():
             raise ValueError("target_mapping: expected zeros, and in each row a one at most")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import reduce
 
+from ..arguments import wrong
 from ..backend import array_module, at_least_float32, sum_float32
 from ..core import add, unbroadcast
 from ..random import fold
+from ..shapes import check_array, expects
 from .attention import merge_heads, split_heads
 from .dropout import dropout
 from .linear import linear
@@ -14,6 +16,9 @@ from .relative_shift import relative_rows, relative_shift
 from .softmax import masked_softmax
 
 
+@expects("q (B, H, M, E), k (B, H, S, E), v (B, H, S, E2), r (B or 1, H, R, E), k_bias (H, E), r_bias (H, E), "
+         "s_bias (H, E) or None, segments (2, H, E) or None, different (B, M, S) booleans or None, "
+         "places (B, M) integers or None")  # fmt: skip
 def relative_attention(q, k, v, r, k_bias, r_bias, s_bias=None, segments=None, *, different=None, places=None, mask=None,
                        rate=0.0, key=None):  # fmt: skip
     """o = dropout(P) v,   P = softmax(E^-0.5 a) over the keys that mask allows,
@@ -27,15 +32,16 @@ def relative_attention(q, k, v, r, k_bias, r_bias, s_bias=None, segments=None, *
     None: at 0 .. T - 1.  mask as in `attention`: a query without keys gives zeros.  -> o (B, H, M, E).
     Keeps the three sums q + bias, P, and its dropout mask.
 
-    With dS as in `attention` and dR = dS shifted back to distances:   dqk = dS k,   dk = dS^T (q + k_bias),   dqr = dR r,
-    dr = dR^T (q + r_bias);   with dS summed over the keys of either kind, dA (M, 2):   dqs = dA s,   ds = dA^T (q + s_bias);
-    dq = dqk + dqr + dqs, and each bias has its own of the three summed over samples and queries.
+    With dS the gradient of a, E^-0.5 times the dS of `attention`, and dR = dS shifted back to distances:   dqk = dS k,
+    dk = dS^T (q + k_bias),   dqr = dR r,   dr = dR^T (q + r_bias), summed over samples where r is one for all;   with dS summed
+    over the keys of either kind, dA (M, 2):   dqs = dA s,   ds = dA^T (q + s_bias) summed over samples;
+    dq = dqk + dqr + dqs, each bias has its own of the three summed over samples and queries, and dv = dropout(P)^T do.
     """
     xp = array_module(q)
     S, scale = k.shape[2], q.shape[-1] ** -0.5
-    _check(q, k, v, r, places)
-    if (segments is None) != (different is None):
-        raise ValueError("relative_attention: expected segments and different together, got one of them")
+    _check(q, k, r, places)
+    if not (segments is None) == (different is None) == (s_bias is None) and (segments is not None or different is not None):
+        raise ValueError("relative_attention: expected s_bias, segments and different together, got some of them")
     qk, qr = ((q + bias[:, None, :]) * scale for bias in (k_bias, r_bias))
     by_distance = qr @ r.swapaxes(-1, -2)
     by_key, shift_back = (
@@ -75,6 +81,8 @@ def relative_attention(q, k, v, r, k_bias, r_bias, s_bias=None, segments=None, *
     return o, backward
 
 
+@expects("p {Wq Wk Wv Wr Wo k_bias r_bias ...}, x (B, N, D), relative (B or 1, R, D), memory (B, N2, D) or None, "
+         "key (B,) keys or None; 0 <= rate < 1")  # fmt: skip
 def two_stream_attention(p, x, *, relative, content, query=None, memory=None, rate=0.0, key=None):
     """y = merge(relative_attention(queries of x, keys and values of [memory, h], positions of relative)) Wo.
 
@@ -86,6 +94,13 @@ def two_stream_attention(p, x, *, relative, content, query=None, memory=None, ra
     gradient.  content and query: dicts with what `relative_attention` takes for this stream: mask, different, and places.
     backward gives (dp, dx); the streams' gradients are added.
     """
+    for name, stream in (("content", content), ("query", query)):
+        if not isinstance(stream, dict) and not (name == "query" and stream is None):
+            raise wrong(f"two_stream_attention: {name}", "a dict of mask, different and places", stream)
+        if stream is not None and (more := stream.keys() - {"mask", "different", "places"}):
+            raise wrong(f"two_stream_attention: {name}", "mask, different and places alone", more)
+    if query is not None:
+        check_array("two_stream_attention: query: places", query.get("places"), "(B, M) integers", B=x.shape[0])
     xp = array_module(x)
     T = x.shape[1] - (0 if query is None else query["places"].shape[1])
     h = x[:, :T]
@@ -129,12 +144,9 @@ def _project(x, W):
     return split_heads(y, W.shape[1]), backward
 
 
-def _check(q, k, v, r, places):
-    """ValueError unless the shapes of `relative_attention` fit."""
-    (B, H, M, E), S = q.shape, k.shape[2]
-    T = r.shape[2] - S
-    fit = k.shape == (B, H, S, E) and v.shape[:3] == (B, H, S) and r.shape[0] in (1, B) and r.shape[1::2] == (H, E)
-    if not fit or not 1 <= T <= S or (M != T if places is None else places.shape != (B, M)):
-        raise ValueError(f"relative_attention: q {q.shape}, k {k.shape}, v {v.shape}, r {r.shape}, "
-                         f"places {None if places is None else places.shape} do not fit: expected q (B, H, M, E), "
-                         "k and v (B, H, S, E), r (B or 1, H, T + S, E), places (B, M), or None with M = T")  # fmt: skip
+def _check(q, k, r, places):
+    """ValueError unless the number of distances fits the queries and keys."""
+    T = r.shape[2] - k.shape[2]
+    if not 1 <= T <= k.shape[2] or (places is None and T != q.shape[2]):
+        raise ValueError(f"relative_attention: q {q.shape}, k {k.shape}, r {r.shape} do not fit: expected q (B, H, M, E), "
+                         "k (B, H, S, E), r (B or 1, H, T + S, E) with T from 1 to S, and M = T without places")  # fmt: skip

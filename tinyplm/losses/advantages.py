@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ..arguments import check_number
 from ..backend import array_module, at_least_float32, is_host
+from ..shapes import expects
 
 
+@expects("rewards (N, T), values (N, T), mask (N, T) booleans; 0 <= gamma <= 1, 0 <= lam <= 1")
 def gae(rewards, values, mask, *, gamma=1.0, lam=0.95):
     """A_t = sum_l (gamma lam)^l delta_{t+l},   delta_t = r_t + gamma V_{t+1} - V_t.                Schulman et al. 2016, eq. 16
 
@@ -12,9 +15,6 @@ def gae(rewards, values, mask, *, gamma=1.0, lam=0.95):
     last one V is 0.  -> (advantages, returns = advantages + values), both (N, T) and 0 outside the mask.
     lam = 1: all later rewards less the value, unbiased; lam = 0: delta alone, of the least variance.
     """
-    if not (0 <= gamma <= 1 and 0 <= lam <= 1):
-        raise ValueError(f"gae: expected gamma and lam from 0 to 1, got {gamma} and {lam}")
-    _check("gae", rewards, values=values, mask=mask)
     xp = array_module(rewards)
     r, V = (xp.where(mask, at_least_float32(a), 0) for a in (rewards, values))
     advantages = xp.zeros_like(r)
@@ -26,9 +26,9 @@ def gae(rewards, values, mask, *, gamma=1.0, lam=0.95):
     return advantages, advantages + V
 
 
+@expects("x (N, T), mask (N, T) booleans; flag shift")
 def whiten(x, mask, *, shift=True):
     """(x - mean) / sqrt(variance + 1e-8) over the mask, 0 outside; shift=False keeps the mean.  x, mask (N, T)."""
-    _check("whiten", x, mask=mask)
     xp = array_module(x)
     x = xp.where(mask, at_least_float32(x), 0)
     count = xp.maximum(mask.sum(), 1).astype(x.dtype)
@@ -38,6 +38,7 @@ def whiten(x, mask, *, shift=True):
     return scaled if shift else xp.where(mask, scaled + mean, 0)
 
 
+@expects("rewards (N,) numbers; whole group >= 2, flag scale, eps > 0")
 def group_advantages(rewards, *, group, scale=True, eps=1e-4):
     """A = (r - mean) / (std + eps) within each group of `group` answers to one prompt.              Shao et al. 2024, sec. 4.1.2
 
@@ -47,11 +48,7 @@ def group_advantages(rewards, *, group, scale=True, eps=1e-4):
     ValueError for groups of one, which can be compared with nothing, rewards that do not make whole groups, and (on the host)
     rewards that are not finite.
     """
-    if not isinstance(group, int) or group < 2:
-        raise ValueError(
-            f"group_advantages: expected groups of 2 answers or more, got {group}: one has nothing to be compared with"
-        )
-    if rewards.ndim != 1 or rewards.shape[0] % group or rewards.shape[0] == 0:
+    if rewards.shape[0] % group or rewards.shape[0] == 0:
         raise ValueError(f"group_advantages: rewards of shape {rewards.shape} do not make whole groups of {group}")
     xp = array_module(rewards)
     if is_host(rewards) and not xp.isfinite(rewards).all():
@@ -64,15 +61,13 @@ def group_advantages(rewards, *, group, scale=True, eps=1e-4):
     return centred.reshape(-1)
 
 
+@expects("scores (N,) numbers, log_probs (N, T), reference_log_probs (N, T), mask (N, T) booleans; beta >= 0")
 def kl_rewards(scores, log_probs, reference_log_probs, mask, *, beta):
     """r_t = -beta log(pi(a_t) / ref(a_t)), and the answer's score on its last token.              Ziegler et al. 2019, eq. 2
 
     scores (N,), the others (N, T) -> (N, T), 0 outside the mask.  Summed over the answer: the score less beta times an
     estimate of KL(pi || ref).
     """
-    _check("kl_rewards", log_probs, reference_log_probs=reference_log_probs, mask=mask)
-    if scores.shape != log_probs.shape[:1]:
-        raise ValueError(f"kl_rewards: scores have shape {scores.shape}, expected {log_probs.shape[:1]}, one for each answer")
     xp = array_module(log_probs)
     rewards = xp.where(mask, at_least_float32(reference_log_probs) - at_least_float32(log_probs), 0) * beta
     T = mask.shape[1]
@@ -87,15 +82,10 @@ def adaptive_kl(coefficient, *, kl, target, horizon, samples):
     Ziegler et al. 2019, sec. 2.2: a controller that brings the divergence to the target.  All are numbers; `samples` answers were
     seen in this step; the horizon says how many it takes until the coefficient has changed by up to 20%.
     """
-    if not (target > 0 and horizon > 0):
-        raise ValueError(f"adaptive_kl: expected target > 0 and horizon > 0, got {target} and {horizon}")
+    check_number("adaptive_kl: coefficient", coefficient, least=0)
+    check_number("adaptive_kl: kl", kl)
+    check_number("adaptive_kl: target", target, above=0)
+    check_number("adaptive_kl: horizon", horizon, above=0)
+    check_number("adaptive_kl: samples", samples, least=0)
     error = min(max((kl - target) / target, -0.2), 0.2)
     return coefficient * (1 + error * samples / horizon)
-
-
-def _check(name, x, **others):
-    for other, a in others.items():
-        if a.shape != x.shape or x.ndim != 2:
-            raise ValueError(f"{name}: {other} has shape {a.shape}, expected {x.shape}, of two dimensions")
-        if other == "mask" and a.dtype != bool:
-            raise ValueError(f"{name}: mask must be boolean, got {a.dtype}")

@@ -7,9 +7,11 @@ Shapes: B anchors, N candidates, D width.  For cosine similarity bring both to l
 from __future__ import annotations
 
 from ..backend import array_module, at_least_float32
+from ..shapes import expects
 from .cross_entropy import cross_entropy
 
 
+@expects("a (B, D), b (N, D), targets (B,) integers, weights (B,) numbers or None; temperature > 0")
 def info_nce(a, b, *, targets, temperature=1.0, weights=None, total=None):
     """loss = sum_i w_i nll_i / total,   nll_i = -log(exp(s_i,t_i) / sum_j exp(s_ij)),   s = a b^T / temperature.
 
@@ -29,15 +31,14 @@ def info_nce(a, b, *, targets, temperature=1.0, weights=None, total=None):
     return loss, backward
 
 
+@expects("a (B, D), b (B, D), weights (B,) numbers or None; temperature > 0")
 def symmetric_info_nce(a, b, *, temperature=1.0, weights=None, total=None):
     """loss = (info_nce(a, b) + info_nce(b, a)) / 2, where a_i and b_i belong together.        Radford et al. 2021, fig. 3
 
     a (B, D), b (B, D), weights (B,) of the pairs -> a scalar.  Keeps a, b and s, which serves both directions: the rows of s
-    are the choices of a, its columns those of b, so ds is half the sum of both gradients.
+    are the choices of a, its columns those of b, so ds is half the sum of both gradients;  da and db from ds as in info_nce.
     ValueError when the shapes are not equal, and as info_nce.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"symmetric_info_nce: a {a.shape} and b {b.shape}, expected two of the same shape (B, D)")
     targets = array_module(a).arange(a.shape[0])
     similarity, similarity_back = _similarity(a, b, temperature)
     there, there_back = cross_entropy(similarity, targets=targets, weights=weights, total=total)
@@ -51,10 +52,6 @@ def symmetric_info_nce(a, b, *, temperature=1.0, weights=None, total=None):
 
 def _similarity(a, b, temperature):
     """s = a b^T / temperature (B, N), in at least float32;   da = ds b / temperature,   db = ds^T a / temperature."""
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"info_nce: a {a.shape} and b {b.shape} do not fit: expected a (B, D), b (N, D)")
-    if not temperature > 0:
-        raise ValueError(f"info_nce: expected temperature > 0, got {temperature}")
     temperature = float(temperature)  # NumPy's float64 would promote float32
     anchors, candidates = at_least_float32(a), at_least_float32(b)
 

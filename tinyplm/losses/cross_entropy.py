@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from numbers import Real
 
+from ..arguments import check_number
 from ..backend import array_module, at_least_float32, is_host
 from ..core import Product
+from ..shapes import check_array, expects
 
 
+@expects("logits (..., V), targets (...) integers, weights (...) numbers or None; 0 <= smoothing < 1, whole ignore_index")
 def cross_entropy(logits, *, targets, weights=None, total=None, smoothing=0.0, ignore_index=-100):
     """loss = sum_i w_i nll_i / total,   nll_i = (1 - e) (-log p_i[t_i]) + e mean_v(-log p_i[v]),   p = softmax(logits).
 
@@ -15,13 +18,13 @@ def cross_entropy(logits, *, targets, weights=None, total=None, smoothing=0.0, i
     (Szegedy et al. 2016, sec. 7) -> a scalar in at least float32, 0-dimensional.  Keeps the logits and their log-sum-exp.
     `total` is a number > 0, the sum of weights over the whole step, so that shards, micro-batches and ranks add up to one
     batch; None takes the sum of the weights that count here (and at least makes 0 of nothing).
-    dlogits = dloss w_i / total (p_i - (1 - e) onehot(t_i) - e / V), and exactly 0 where the target is ignored.
+    dlogits_i = dloss (w_i / total) (p_i - (1 - e) onehot(t_i) - e / V), and exactly 0 where the target is ignored.
     ValueError on targets or weights of another shape, and on targets that are not integers or (on the host) out of range.
     """
     xp = array_module(logits)
     V = logits.shape[-1]
     rows = logits.reshape(-1, V)
-    w, t, denominator = _weights(logits, V, targets, weights, total, smoothing, ignore_index)
+    w, t, denominator = _weights(logits, V, targets, weights, total, ignore_index)
     loss, exp_sum, top = _exponentials(at_least_float32(rows) + 0, t, w, smoothing)  # + 0: a copy
     lse = xp.log(exp_sum) + top
 
@@ -33,24 +36,24 @@ def cross_entropy(logits, *, targets, weights=None, total=None, smoothing=0.0, i
     return loss / denominator, backward
 
 
+@expects("x (..., D), W (D, V), b (V,) or None, targets (...) integers, weights (...) numbers or None; 0 <= "
+         "smoothing < 1, whole ignore_index, whole chunk >= 1, flag grad, flag factors")  # fmt: skip
 def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None, smoothing=0.0, ignore_index=-100,
                              chunk=1024, grad=True, factors=False):  # fmt: skip
     """cross_entropy(x W + b, ...) without ever holding all logits: tokens are taken `chunk` at a time.
 
     x (..., D), W (D, V), b (V,) or None -> a scalar.  Logits (chunk, V) live only while their chunk is worked on.
-    The gradients need the same logits, so they are formed in the same pass (grad=True) and kept: dx (..., D) and dW (D, V);
-    backward only scales them by dloss.  In float16, also 1 / total waits for the backward, so that the loss scale in dloss
-    finds the gradients before they have vanished; dW and db are summed in at least float32.
+    With dlogits as in cross_entropy at dloss = 1:   dx = dloss dlogits W^T,   dW = dloss x^T dlogits,   db = dloss sum dlogits.
+    They need the same logits, so they are formed in the same pass (grad=True) and kept; backward only scales them by dloss.
+    In float16, also 1 / total waits for the backward, so that the loss scale in dloss finds the gradients before they have
+    vanished; dW and db are summed in at least float32.
     grad=False skips all that; backward is then None.
     factors=True: all tokens are one chunk, and dW comes as core.Product(x, dlogits), which is smaller where there are fewer
     tokens than D.
     """
     xp = array_module(x)
     rows = x.reshape(-1, x.shape[-1])
-    if W.ndim != 2 or x.shape[-1:] != W.shape[:1] or (b is not None and b.shape != W.shape[1:]):
-        raise ValueError(f"vocabulary_cross_entropy: x {x.shape}, W {W.shape}, b {None if b is None else b.shape} do not fit: "
-                         "expected x (..., D), W (D, V), b (V,) or None")  # fmt: skip
-    w, t, denominator = _weights(x, W.shape[1], targets, weights, total, smoothing, ignore_index)
+    w, t, denominator = _weights(x, W.shape[1], targets, weights, total, ignore_index)
     late = denominator if x.dtype == "float16" else 1.0
     early = w if x.dtype == "float16" else w / denominator
     chunk = max(chunk, rows.shape[0]) if factors else chunk
@@ -90,16 +93,9 @@ def vocabulary_cross_entropy(x, W, b=None, *, targets, weights=None, total=None,
     return loss / denominator, backward if grad else None
 
 
-def _weights(x, V, targets, weights, total, smoothing, ignore_index):
+def _weights(x, V, targets, weights, total, ignore_index):
     """For each position of x (..., n): the weight (0 where ignored), the target (0 where ignored); and the denominator."""
     xp = array_module(x)
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"cross_entropy: expected 0 <= smoothing < 1, got {smoothing}")
-    for name, a in (("targets", targets), ("weights", weights)):
-        if a is not None and a.shape != x.shape[:-1]:
-            raise ValueError(f"cross_entropy: {name} have shape {a.shape}, expected {x.shape[:-1]}")
-    if targets.dtype.kind not in "iu":
-        raise ValueError(f"cross_entropy: targets have dtype {targets.dtype}, expected integers")
     t = targets.reshape(-1)
     counts = t != ignore_index
     if is_host(t):  # on a GPU this check would wait for the device
@@ -114,14 +110,21 @@ def _weights(x, V, targets, weights, total, smoothing, ignore_index):
 def counted_weights(x, counts, weights, total):
     """Of each place the weight, 0 where `counts` is False, in at least float32 as x has it; and what the sum is divided by."""
     xp = array_module(x)
-    if isinstance(total, Real) and not total > 0:
-        raise ValueError(f"expected total > 0, got {total}")
+    _check_total(total)
     dtype = at_least_float32(x[:0]).dtype
     w = counts.astype(dtype) if weights is None else xp.where(counts, weights, 0).astype(dtype)
     if total is not None:
         return w, float(total) if isinstance(total, Real) else total  # NumPy's float64 and int64 would promote float32
     denominator = w.sum()
     return w, xp.where(denominator == 0, 1, denominator).astype(dtype)
+
+
+def _check_total(total):
+    """ValueError unless it is None, a number > 0, or a 0-dimensional array, of which only the host's is read."""
+    if total is not None and not isinstance(total, Real):
+        check_array("total", total, "() numbers")
+    if total is not None and (isinstance(total, Real) or is_host(total)):
+        check_number("total", total if isinstance(total, Real) else float(total), above=0)
 
 
 def _exponentials(logits, t, w, smoothing):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ..backend import array_module, at_least_float32, is_host
+from ..shapes import expects
 from .cross_entropy import counted_weights
 
 
+@expects("logits (..., V), teacher_logits (..., V), weights (...) numbers or None; temperature > 0, flag reverse")
 def distillation(logits, *, teacher_logits, temperature=1.0, reverse=False, weights=None, total=None):
     """loss = T^2 sum_i w_i KL_i / total,   KL = sum_v p (log p - log q),   q = softmax(z / T), p = softmax(teacher z / T).
 
@@ -13,16 +15,12 @@ def distillation(logits, *, teacher_logits, temperature=1.0, reverse=False, weig
     forward, KL(p || q): the student must cover all that the teacher does.  reverse, sum_v q (log q - log p) = KL(q || p): it may
     leave out what it cannot hold (Gu et al. 2024, sec. 2).  From dq_v/dz_u = q_v (1[u = v] - q_u) / T:
 
-        forward   dz = dloss T w (q - p) / total          reverse   dz = dloss T w q (log q - log p - KL) / total
+        forward   dz = dloss T (w / total) (q - p)          reverse   dz = dloss T (w / total) q (log q - log p - KL)
 
     The gradient of KL falls as 1/T^2 for large T (one 1/T is in dz, another in q - p); the factor T^2 keeps its weight beside
     another loss the same at any temperature (Hinton et al. 2015, sec. 2.1).
     ValueError for logits of different shapes: another vocabulary cannot be learned from in this way.
     """
-    if logits.shape != teacher_logits.shape:
-        raise ValueError(f"distillation: the student's logits have shape {logits.shape}, the teacher's {teacher_logits.shape}: "
-                         "expected the same places and the same vocabulary")  # fmt: skip
-    _check_temperature(temperature)
     V = logits.shape[-1]
     w, denominator = _weights(logits[..., 0], weights, total)
     rows, teacher = (at_least_float32(a.reshape(-1, V)) for a in (logits, teacher_logits))
@@ -34,21 +32,18 @@ def distillation(logits, *, teacher_logits, temperature=1.0, reverse=False, weig
     return loss / denominator, backward
 
 
+@expects("x (..., D), W (D, V), b (V,) or None, teacher_x (..., D2), teacher_W (D2, V), teacher_b (V,) or None, "
+         "weights (...) numbers or None; temperature > 0, flag reverse, whole chunk >= 1, flag grad")  # fmt: skip
 def vocabulary_distillation(x, W, b=None, *, teacher_x, teacher_W, teacher_b=None, temperature=1.0, reverse=False, weights=None,
                             total=None, chunk=1024, grad=True):  # fmt: skip
     """distillation(x W + b, teacher_x teacher_W + teacher_b) without ever holding all logits: `chunk` tokens at a time.
 
     x (..., D), W (D, V), b (V,) or None, teacher_x (..., D2), teacher_W (D2, V) -> a scalar.  The gradients need the same logits,
-    so they are formed in the same pass (grad=True) and only scaled in the backward: dx = dz W^T, dW = x^T dz, db = sum dz.
+    so they are formed in the same pass (grad=True) and only scaled in the backward: with dz of `distillation`, dx = dz W^T,
+    dW = x^T dz, db = sum dz.  Nothing of the teacher has a gradient.
     On the host, tokens of weight 0 are left out.  grad=False: backward is None.
     """
     xp = array_module(x)
-    if W.shape[-1] != teacher_W.shape[-1]:
-        raise ValueError(f"distillation: the student's vocabulary has {W.shape[-1]} tokens, the teacher's {teacher_W.shape[-1]}")
-    if x.shape[:-1] != teacher_x.shape[:-1]:
-        raise ValueError(f"distillation: the student's states have shape {x.shape}, the teacher's {teacher_x.shape}: expected "
-                         "the same places")  # fmt: skip
-    _check_temperature(temperature)
     w, denominator = _weights(x[..., 0], weights, total)
     w, rows, teacher_rows = w.reshape(-1), x.reshape(-1, x.shape[-1]), teacher_x.reshape(-1, teacher_x.shape[-1])
     places = w.nonzero()[0] if is_host(w) else xp.arange(w.shape[0])
@@ -100,11 +95,4 @@ def _log_softmax(s):
 
 
 def _weights(like, weights, total):
-    if weights is not None and weights.shape != like.shape:
-        raise ValueError(f"distillation: weights have shape {weights.shape}, expected {like.shape}")
     return counted_weights(like, array_module(like).ones(like.shape, dtype=bool), weights, total)
-
-
-def _check_temperature(temperature):
-    if not temperature > 0:
-        raise ValueError(f"distillation: expected a temperature > 0, got {temperature}")

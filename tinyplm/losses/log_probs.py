@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ..backend import array_module, at_least_float32, is_host
+from ..shapes import expects
 
 
+@expects("logits (..., V), targets (...) integers; temperature > 0, whole ignore_index")
 def log_probs(logits, *, targets, temperature=1.0, ignore_index=-100):
     """{"log_probs": l, "entropy": H},   l_i = log p_i[t_i],   H_i = -sum_v p_i[v] log p_i[v],   p = softmax(logits / tau).
 
@@ -17,7 +19,7 @@ def log_probs(logits, *, targets, temperature=1.0, ignore_index=-100):
     ValueError on targets of another shape, that are not integers or (on the host) out of range, and on tau <= 0.
     """
     xp = array_module(logits)
-    t, counts = _checked(logits, logits.shape[-1], targets, temperature, ignore_index)
+    t, counts = _checked(logits.shape[-1], targets, ignore_index)
     rows = at_least_float32(logits.reshape(-1, logits.shape[-1])) / temperature
     log_p, chosen, H = _distribution(rows, t)
     outputs = {name: xp.where(counts, a, 0).reshape(targets.shape) for name, a in (("log_probs", chosen), ("entropy", H))}
@@ -31,6 +33,8 @@ def log_probs(logits, *, targets, temperature=1.0, ignore_index=-100):
     return outputs, backward
 
 
+@expects("x (..., D), W (D, V), b (V,) or None, targets (...) integers; temperature > 0, whole ignore_index, whole "
+         "chunk >= 1, flag entropy, flag grad")  # fmt: skip
 def vocabulary_log_probs(x, W, b=None, *, targets, temperature=1.0, ignore_index=-100, chunk=1024, entropy=True, grad=True):
     """log_probs(x W + b, ...) without ever holding all logits: of the tokens that count, `chunk` are taken at a time.
 
@@ -42,10 +46,7 @@ def vocabulary_log_probs(x, W, b=None, *, targets, temperature=1.0, ignore_index
     """
     xp = array_module(x)
     V = W.shape[1]
-    if x.shape[-1:] != W.shape[:1] or (b is not None and b.shape != (V,)):
-        raise ValueError(f"vocabulary_log_probs: x {x.shape}, W {W.shape}, b {None if b is None else b.shape} do not fit: "
-                         "expected x (..., D), W (D, V), b (V,) or None")  # fmt: skip
-    t, counts = _checked(x, V, targets, temperature, ignore_index)
+    t, counts = _checked(V, targets, ignore_index)
     rows = x.reshape(-1, x.shape[-1])
     places = counts.nonzero()[0] if is_host(t) else xp.arange(t.shape[0])  # on a GPU nonzero would wait for the device
     starts = range(0, places.shape[0], chunk)
@@ -90,13 +91,9 @@ def vocabulary_log_probs(x, W, b=None, *, targets, temperature=1.0, ignore_index
     return outputs, backward if grad else None
 
 
-def _checked(x, V, targets, temperature, ignore_index):
+def _checked(V, targets, ignore_index):
     """Of each place the target (0 where ignored), and whether it counts."""
-    xp = array_module(x)
-    if not temperature > 0:
-        raise ValueError(f"log_probs: expected a temperature > 0, got {temperature}")
-    if targets.shape != x.shape[:-1] or targets.dtype.kind not in "iu":
-        raise ValueError(f"log_probs: expected integer targets of shape {x.shape[:-1]}, got {targets.dtype} of {targets.shape}")
+    xp = array_module(targets)
     t = targets.reshape(-1)
     counts = t != ignore_index
     if is_host(t):

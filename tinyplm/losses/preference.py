@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from ..arguments import check_number
 from ..backend import array_module, at_least_float32
+from ..shapes import check_array, expects
 from .cross_entropy import counted_weights
 
 
+@expects("chosen (N,), rejected (N,), weights (N,) numbers or None")
 def bradley_terry(chosen, rejected, *, margin=None, weights=None, total=None):
     """loss = sum_n w_n (-log sigmoid(r_n - s_n - m_n)) / total,   r = chosen, s = rejected.      Ouyang et al. 2022, eq. 1
 
@@ -14,15 +17,20 @@ def bradley_terry(chosen, rejected, *, margin=None, weights=None, total=None):
     (Touvron et al. 2023b, eq. 2).  chosen, rejected (N,), margin (N,), a number or None, weights (N,) or None = 1 -> a scalar in
     at least float32; `total` as in cross_entropy.  With z = r - s - m, from (log sigmoid)' = sigmoid(-z):
 
-        dr = -dloss w sigmoid(-z) / total,   ds = -dr.
+        dr = -dloss (w / total) sigmoid(-z),   ds = -dr.
     """
-    _check("bradley_terry", chosen=chosen, rejected=rejected, weights=weights)
     z = at_least_float32(chosen) - at_least_float32(rejected)
     if margin is not None:
-        z = z - (margin if isinstance(margin, (int, float)) else margin.astype(z.dtype))
+        if hasattr(margin, "shape"):
+            check_array("bradley_terry: margin", margin, "(N,) numbers", N=z.shape[0])
+        else:
+            check_number("bradley_terry: margin", margin, or_none=True)
+        z = z - (margin.astype(z.dtype) if hasattr(margin, "shape") else margin)
     return _preference_loss(chosen, rejected, z, 1.0, 0.0, weights, total)
 
 
+@expects("chosen (N,), rejected (N,), reference_chosen (N,), reference_rejected (N,), weights (N,) numbers or "
+         "None; beta > 0, 0 <= smoothing < 0.5")  # fmt: skip
 def dpo(chosen, rejected, *, reference_chosen, reference_rejected, beta=0.1, smoothing=0.0, weights=None, total=None):
     """loss = sum_n w_n (-(1 - e) log sigmoid(z_n) - e log sigmoid(-z_n)) / total,                   Rafailov et al. 2023, eq. 7
 
@@ -34,18 +42,15 @@ def dpo(chosen, rejected, *, reference_chosen, reference_rejected, beta=0.1, smo
     chosen, rejected (N,): log-probabilities of whole answers by the policy, reference_* by the reference -> a scalar in at least
     float32.  smoothing e: the preference is wrong with probability e (Mitchell 2023).  policy = reference gives ln 2.
 
-        dchosen = -dloss w beta ((1 - e) sigmoid(-z) - e sigmoid(z)) / total,   drejected = -dchosen.
+        dchosen = -dloss (w / total) beta ((1 - e) sigmoid(-z) - e sigmoid(z)),   drejected = -dchosen.
 
     sigmoid(-z) is how wrong the implicit rewards are about the pair: what is ranked well already has little gradient.
     """
-    _check("dpo", chosen=chosen, rejected=rejected, reference_chosen=reference_chosen, reference_rejected=reference_rejected,
-           weights=weights)  # fmt: skip
-    if not beta > 0 or not 0 <= smoothing < 0.5:
-        raise ValueError(f"dpo: expected beta > 0 and 0 <= smoothing < 0.5, got {beta} and {smoothing}")
     z = implicit_reward(chosen, reference_chosen, beta=beta) - implicit_reward(rejected, reference_rejected, beta=beta)
     return _preference_loss(chosen, rejected, z, beta, smoothing, weights, total)
 
 
+@expects("log_probs (...), reference_log_probs (...); beta > 0")
 def implicit_reward(log_probs, reference_log_probs, *, beta):
     """beta log(pi / ref), an answer's reward but for a number that all answers to a prompt have.   Rafailov et al. 2023, eq. 5"""
     return beta * (at_least_float32(log_probs) - at_least_float32(reference_log_probs))
@@ -69,6 +74,7 @@ def _preference_loss(chosen, rejected, z, slope, e, weights, total):
     return loss / denominator, backward
 
 
+@expects("chosen (N,), rejected (N,), weights (N,) numbers or None")
 def preference_statistics(chosen, rejected, *, weights=None, total=None):
     """{"accuracy": share of pairs whose chosen answer has the larger reward, ties counted half; "margin": mean difference}.
 
@@ -79,9 +85,3 @@ def preference_statistics(chosen, rejected, *, weights=None, total=None):
     w, denominator = counted_weights(difference, xp.ones(difference.shape, dtype=bool), weights, total)
     right = xp.where(difference > 0, 1.0, xp.where(difference == 0, 0.5, 0.0)).astype(w.dtype)
     return {"accuracy": (w * right).sum() / denominator, "margin": (w * difference).sum() / denominator}
-
-
-def _check(loss, chosen, **others):
-    for name, a in others.items():
-        if a is not None and (a.shape != chosen.shape or chosen.ndim != 1):
-            raise ValueError(f"{loss}: chosen has shape {chosen.shape} and {name} {a.shape}, expected (N,), one for each pair")

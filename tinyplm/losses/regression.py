@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from ..backend import array_module, at_least_float32, is_host
+from ..shapes import expects
 from .cross_entropy import counted_weights
 
 
+@expects("y (...), targets (...) numbers, weights (...) numbers or None")
 def mean_squared_error(y, *, targets, weights=None, total=None):
     """loss = sum_i w_i (y_i - t_i)^2 / total.
 
     y (...), targets (...) numbers or NaN = ignored (every number may be a target, -100 too), weights (...) or None = 1
     -> a scalar in at least float32.  `total` as in cross_entropy: None takes the sum of the weights that count.  Keeps y - t.
-    dy = dloss 2 w (y - t) / total, exactly 0 where the target is ignored.   ValueError for other shapes.
+    dy = dloss 2 (w / total) (y - t), exactly 0 where the target is ignored.   ValueError for other shapes.
     """
     xp = array_module(y)
-    _check("mean_squared_error", y, targets, weights)
     counts = targets == targets  # NaN alone is not equal to itself
     w, denominator = counted_weights(y, counts, weights, total)
     error = at_least_float32(y) - xp.where(counts, targets, 0).astype(w.dtype)
@@ -26,16 +27,17 @@ def mean_squared_error(y, *, targets, weights=None, total=None):
     return loss / denominator, backward
 
 
+@expects("logits (...), targets (...) numbers, weights (...) numbers or None; ignore_index")
 def binary_cross_entropy(logits, *, targets, weights=None, total=None, ignore_index=-100):
     """loss = sum_i w_i nll_i / total,   nll = -t log p - (1 - t) log(1 - p),   p = sigmoid(z).
 
     Computed as nll = max(z, 0) - t z + log(1 + exp(-|z|)): no exponential that overflows, no logarithm of a rounded 0.
     logits z (...), targets t (...) in [0, 1] or ignore_index, of any dtype, weights (...) or None = 1 -> a scalar in at least
-    float32.  `total` as in cross_entropy.  Keeps z and t.   dz = dloss w (p - t) / total, exactly 0 where the target is ignored.
+    float32.  `total` as in cross_entropy.  Keeps z and t.
+    dz = dloss (w / total) (p - t), exactly 0 where the target is ignored.
     ValueError for other shapes, and (on the host) for targets out of range.
     """
     xp = array_module(logits)
-    _check("binary_cross_entropy", logits, targets, weights)
     counts = targets != ignore_index
     if is_host(targets):  # on a GPU this check would wait for the device
         wrong = counts & ~((targets >= 0) & (targets <= 1))
@@ -52,9 +54,3 @@ def binary_cross_entropy(logits, *, targets, weights=None, total=None, ignore_in
         return (w * (p - t) * (dloss / denominator)).astype(logits.dtype, copy=False)
 
     return loss / denominator, backward
-
-
-def _check(loss, y, targets, weights):
-    for name, a in (("targets", targets), ("weights", weights)):
-        if a is not None and a.shape != y.shape:
-            raise ValueError(f"{loss}: {name} have shape {a.shape}, expected {y.shape}")

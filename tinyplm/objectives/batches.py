@@ -20,11 +20,23 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_ids, check_choice, check_flag, check_several, check_whole
 from ..data import IGNORED, Windows
 from ..random import fold
 from ..random import key as run_key
 from .draws import Draws
-from .inputs import Documents, Layout, Row, check_samples, doc_sentences, full_sentences, pad, truncate_pair
+from .inputs import (
+    Documents,
+    Layout,
+    Row,
+    check_pairs,
+    check_samples,
+    check_setup,
+    doc_sentences,
+    full_sentences,
+    pad,
+    truncate_pair,
+)
 from .masked import Masking, mask_tokens, masking_epoch
 from .permutation import permutation_sample
 from .sentence_pairs import next_sentence_pairs, sentence_order_pairs
@@ -55,8 +67,9 @@ class MaskedPairs:
         copies: int | None = None,
         skip_short: bool = False,
     ) -> None:
-        if objective not in PAIRS:
-            raise ValueError(f"objective {objective!r}, expected one of {sorted(PAIRS)}")
+        check_setup(layout=layout, seed=seed, masking=(Masking, masking), copies=copies)
+        check_choice("objective", objective, sorted(PAIRS))
+        check_flag("sentences", sentences)
         self.documents = Documents(documents, shortest=2, skip_short=skip_short)
         if objective == "next_sentence" and len(self.documents) < 2:
             raise ValueError("one document, expected two or more: a random next sentence comes from another document")
@@ -96,6 +109,8 @@ class MaskedSentences:
         across: bool = True,
         copies: int | None = None,
     ) -> None:
+        check_setup(layout=layout, seed=seed, masking=(Masking, masking), copies=copies)
+        check_flag("across", across)
         self.documents = Documents(documents)
         self.length, self.layout, self.masking = length, layout, masking
         self._room = layout.room(length, pair=False)
@@ -137,7 +152,8 @@ class MaskedWindows:
         separators: Sequence[int] = (),
         copies: int | None = None,
     ) -> None:
-        _check_copies(copies)
+        check_setup(layout=layout, seed=seed, masking=(Masking, masking), copies=copies)
+        separators = as_ids("separators", separators)
         self.windows = Windows(tokens, layout.room(length, pair=False), seed)
         self.length, self.layout, self.masking, self.copies = length, layout, masking, copies
         self._separators = np.array(separators, np.int64)
@@ -173,6 +189,12 @@ class MaskedTranslations:
         seed: int,
         copies: int | None = None,
     ) -> None:
+        pairs = check_pairs(pairs)
+        check_several("languages", languages, "pairs of numbers of languages")
+        languages = [tuple(as_ids("languages", pair).tolist()) for pair in languages]
+        check_setup(layout=Layout((), (), (), pad_id), seed=seed, masking=(Masking, masking), copies=copies)
+        check_whole("eos_id", eos_id)
+        check_whole("length", length)
         if len(languages) != len(pairs) or not len(pairs):
             raise ValueError(f"{len(languages)} pairs of languages for {len(pairs)} pairs of sentences, expected one for each")
         self.pairs, self.languages, self.length, self.masking = pairs, languages, length, masking
@@ -198,6 +220,10 @@ class PermutedWindows:
     def __init__(
         self, tokens: np.ndarray, length: int, *, layout: Layout, seed: int, separators: Sequence[int] = (), **settings: Any
     ) -> None:
+        check_setup(layout=layout, seed=seed)
+        separators = as_ids("separators", separators)
+        if unknown := settings.keys() - {"predictions", "K", "longest", "reuse"}:
+            raise TypeError(f"PermutedWindows: there is no setting {sorted(unknown)[0]!r}")
         self.windows = Windows(tokens, layout.room(length, pair=False), seed)
         self.length, self.layout, self.settings = length, layout, settings
         self._separators = np.array(separators, np.int64)
@@ -222,7 +248,6 @@ class _Samples:
     """
 
     def __init__(self, plan: Callable[[int], list], seed: int, copies: int | None) -> None:
-        _check_copies(copies)
         self._plan, self._key, self._copies = plan, run_key(seed), copies
         self._ends = [0]  # samples before epoch 0, 1, ...
         self._epoch, self._kept, self._order = -1, [], np.empty(0, np.int64)
@@ -246,11 +271,6 @@ class _Samples:
             self._kept = self._plan(fold(self._key, masking_epoch(epoch, self._copies), 0))
             self._order = Draws(fold(self._key, epoch, 2)).order(len(self._kept))
             self._epoch = epoch
-
-
-def _check_copies(copies: int | None) -> None:
-    if copies is not None and copies < 1:
-        raise ValueError(f"{copies} copies, expected 1 or more, or None for new masks in every epoch")
 
 
 def _window(windows: Windows, number: int, layout: Layout, separators: np.ndarray) -> Row:

@@ -6,21 +6,32 @@ version; what it makes of them (permutation, choice, integers) it does not promi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..arguments import as_array, check_whole, wrong
 from ..random import generator
+
+MOST = 2**31  # of tokens, samples and ids
+
+
+def check_key(key: int) -> None:
+    """ValueError unless it is a key: an integer of 64 bits."""
+    check_whole("key", key, 0, 2**64 - 1)
 
 
 class Draws:
     """The same key gives the same numbers.  The first n of a longer draw are those of a draw of n."""
 
     def __init__(self, key: int) -> None:
+        check_key(key)
         self._words = generator(key).bit_generator.random_raw
 
     def uniforms(self, count: int) -> np.ndarray:
         """(count,) float64 in [0, 1): the upper 53 bits of each word."""
+        check_whole("count", count, 0, MOST)
         return (self._words(count) >> np.uint64(11)) * 2.0**-53
 
     def uniform(self) -> float:
@@ -28,6 +39,8 @@ class Draws:
 
     def integers(self, count: int, n: int) -> np.ndarray:
         """(count,) int64 in [0, n): no number is likelier than another by more than n / 2^64."""
+        check_whole("count", count, 0, MOST)
+        check_whole("n", n, 1, 2**63)
         return (self._words(count) % np.uint64(n)).astype(np.int64)
 
     def integer(self, n: int) -> int:
@@ -35,10 +48,14 @@ class Draws:
 
     def order(self, n: int) -> np.ndarray:
         """0 ... n - 1 in random order."""
+        check_whole("n", n, 0, MOST)
         return np.argsort(self._words(n), kind="stable")
 
     def choice(self, weights: Sequence[float]) -> int:
         """i with probability weights[i] / sum(weights)."""
+        weights = as_array("weights", weights, "numbers (N,), none negative", "fiu").tolist()
+        if not weights or not min(weights) >= 0 or not 0 < sum(weights) < math.inf:
+            raise wrong("weights", "numbers (N,), none negative, with a finite sum above 0", weights)
         point, i = self.uniform() * sum(weights), 0
         while i + 1 < len(weights) and point >= weights[i]:
             point -= weights[i]

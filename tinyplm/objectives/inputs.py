@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .draws import Draws
+from ..arguments import as_array, as_ids, check_flag, check_several, check_whole, is_whole, wrong
+from .draws import MOST, Draws, check_key
 
 Row = dict[str, np.ndarray]  # one sample: arrays (n,)
 
@@ -45,12 +47,18 @@ class Layout:
         return cls((bos_id,), (eos_id, eos_id), (eos_id,), pad_id, second_type=0)
 
     def __post_init__(self) -> None:
+        for name in ("first", "between", "last"):
+            if not isinstance(getattr(self, name), (tuple, list)):
+                raise wrong(f"Layout: {name}", "a tuple of ids", getattr(self, name))
         for i in (*self.first, *self.between, *self.last, self.pad_id):
-            if not isinstance(i, (int, np.integer)) or i < 0:
-                raise ValueError(f"special token {i!r}, expected an id: does the vocabulary have all special tokens?")
+            if not is_whole(i) or not 0 <= i < MOST:
+                raise wrong("special token", "an id, does the vocabulary have all special tokens?", i)
+        check_whole("Layout: second_type", self.second_type, 0, MOST)
 
     def room(self, length: int, pair: bool) -> int:
         """How many tokens of text fit into `length`.   ValueError where it is less than one for each text."""
+        check_whole("length", length, most=MOST)
+        check_flag("pair", pair)
         room = length - len(self.first) - len(self.last) - (len(self.between) if pair else 0)
         if room < 1 + pair:
             raise ValueError(f"length {length} leaves {room} tokens beside the special ones, expected {1 + pair} or more")
@@ -58,10 +66,14 @@ class Layout:
 
     def single(self, a: np.ndarray, special: np.ndarray | None = None) -> Row:
         """One text.  special (len(a),) marks what in it is special all the same (separators between documents), 1 = special."""
+        a = as_ids("a", a)
+        if special is not None and len(as_array("special", special, "integers (len(a),)", "iu")) != len(a):
+            raise wrong("special", f"one integer for each of {len(a)} ids", special)
         marks = np.zeros(len(a), np.int64) if special is None else special
         return _row([self.first, a, self.last], [1, marks, 1], [0, 0, 0])
 
     def pair(self, a: np.ndarray, b: np.ndarray) -> Row:
+        a, b = as_ids("a", a), as_ids("b", b)
         types = [0, 0, 0, self.second_type, self.second_type]
         return _row([self.first, a, self.between, b, self.last], [1, 0, 1, 0, 1], types)
 
@@ -81,6 +93,18 @@ def pad(rows: Sequence[Row], length: int, fill: dict[str, int], *, left: bool = 
     fill: what stands in the empty places of each array ({"input_ids": pad_id}; special_tokens_mask gets 1, all others 0).
     ValueError for a row that is longer.
     """
+    check_several("rows", rows, "rows")
+    check_whole("length", length, 0, MOST)
+    check_flag("left", left)
+    if not isinstance(fill, dict) or not all(is_whole(n) and abs(n) < MOST for n in fill.values()):
+        raise wrong("fill", "a dict of integers", fill)
+    rows = list(rows)
+    for b, row in enumerate(rows):
+        if not isinstance(row, dict) or "input_ids" not in row or row.keys() != rows[0].keys():
+            raise wrong(f"rows: row {b}", "a dict of arrays (n,), the same in each row, with input_ids", row)
+        for name, values in row.items():
+            if len(as_array(f"rows: {name}", values, "integers (n,)", "iub")) != len(row["input_ids"]):
+                raise wrong(f"rows: {name}", f"{len(row['input_ids'])} integers", values)
     fill = {"special_tokens_mask": 1, **fill}
     names = [*rows[0], "attention_mask"] if rows else []
     arrays = {name: np.full((len(rows), length), fill.get(name, 0), np.int64) for name in names}
@@ -97,8 +121,29 @@ def pad(rows: Sequence[Row], length: int, fill: dict[str, int], *, left: bool = 
 
 def check_samples(first: int, count: int) -> None:
     """ValueError unless `count` samples from number `first` on can be asked for."""
-    if first < 0 or count < 1:
-        raise ValueError(f"{count} samples from {first} on, expected 1 or more, from 0 or a later one")
+    check_whole("first", first, 0, 2**62)
+    check_whole("count", count, 1, MOST)
+
+
+def check_setup(*, layout: Layout, seed: int, masking: Any = None, copies: int | None = None) -> None:
+    """ValueError unless these are what the classes of batches are made with.  masking: (the class it must have, the value)."""
+    if not isinstance(layout, Layout):
+        raise wrong("layout", "a Layout", layout)
+    check_whole("seed", seed, 0, 2**64 - 1)
+    check_whole("copies", copies, 1, or_none=True)
+    if masking is not None and not isinstance(masking[1], masking[0]):
+        raise wrong("masking", f"a {masking[0].__name__}", masking[1])
+
+
+def check_pairs(pairs: Any) -> list[tuple[list[int], list[int]]]:
+    """Pairs of lists of ids; ValueError for anything else."""
+    check_several("pairs", pairs, "pairs of lists of ids")
+    found = []
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise wrong("pairs", "pairs of lists of ids", pair)
+        found.append(tuple(as_ids("pairs", ids).tolist() for ids in pair))
+    return found
 
 
 def truncate_pair(a: np.ndarray, b: np.ndarray, room: int, key: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,8 +151,9 @@ def truncate_pair(a: np.ndarray, b: np.ndarray, room: int, key: int) -> tuple[np
     or at its back by a fair coin, as BERT's released code does, so that the model sees beginnings and endings.
     ValueError for room for less than one token of each.
     """
-    if room < 2:
-        raise ValueError(f"room for {room} tokens of two texts, expected 2 or more")
+    a, b = as_ids("a", a), as_ids("b", b)
+    check_whole("room", room, 2)
+    check_key(key)
     bounds = [[0, len(a)], [0, len(b)]]
     excess = max(0, len(a) + len(b) - room)
     for front in Draws(key).uniforms(excess) < 0.5:
@@ -129,11 +175,15 @@ class Documents:
     """
 
     def __init__(self, documents: Sequence[Sequence[Sequence[int]]], *, shortest: int = 1, skip_short: bool = False) -> None:
+        check_several("documents", documents, "documents, lists of sentences")
+        check_whole("shortest", shortest, 0, MOST)
+        check_flag("skip_short", skip_short)
         parts: list[np.ndarray] = []
         first = [0]
         self.skipped = 0
         for number, document in enumerate(documents):
-            sentences = [_sentence(sentence, number) for sentence in document if len(sentence)]
+            check_several(f"document {number}", document, "sentences that are lists of ids")
+            sentences = [ids for sentence in document if len(ids := as_ids(f"document {number}", sentence))]
             if len(sentences) < shortest and not skip_short:
                 raise ValueError(f"document {number} has {len(sentences)} sentences, expected {shortest} or more "
                                  "(skip_short=True leaves such documents out)")  # fmt: skip
@@ -167,13 +217,6 @@ class Documents:
         """The first sentence after a run from `start` that has `tokens` ids and `least` sentences, but not beyond `end`."""
         reached = int(np.searchsorted(self.starts, self.starts[start] + tokens))
         return min(max(reached, start + least), end)
-
-
-def _sentence(sentence: Sequence[int], document: int) -> np.ndarray:
-    ids = np.asarray(sentence)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise ValueError(f"document {document}: {ids.dtype} array of shape {ids.shape}, expected sentences that are lists of ids")
-    return ids.astype(np.int64)
 
 
 # ---- RoBERTa's two formats without pairs (Liu et al. 2019, sec. 4.2); those with pairs are in sentence_pairs.py
@@ -227,6 +270,8 @@ def full_sentences(
 def batches_of_tokens(sizes: Sequence[int], tokens: int) -> list[tuple[int, int]]:
     """(first, count) of neighbouring rows that hold about as many tokens, `tokens` or fewer: more rows where rows are short, as
     Liu et al. 2019 do for DOC-SENTENCES.  A row larger than that is a batch by itself."""
+    sizes = as_ids("sizes", sizes).tolist()
+    check_whole("tokens", tokens, 1)
     batches, first, held = [], 0, 0
     for n, size in enumerate(sizes):
         if n > first and held + size > tokens:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arguments import as_array, as_ids, check_choice, check_number, check_whole, is_number, is_whole, wrong
 from ..data import IGNORED
 from ..random import fold
-from .draws import Draws
-from .units import Units, token_units
+from .draws import MOST, Draws, check_key
+from .units import Units, check_units, token_units
 
 ALBERT_NGRAMS = (1.0, 1 / 2, 1 / 3)  # p(n) proportional to 1/n up to 3: Lan et al. 2020, sec. 4.1
 MACBERT_NGRAMS = (0.4, 0.3, 0.2, 0.1)  # Cui et al. 2020, for words
@@ -51,23 +52,23 @@ class Masking:
     similar: Callable[[list[int], int], Sequence[int] | None] | None = None
 
     def __post_init__(self) -> None:
-        if self.mask_id is None or not 0 <= self.mask_id < self.vocab_size:
-            raise ValueError(f"mask_id {self.mask_id}, expected the id of [MASK] in the vocabulary, 0 to {self.vocab_size - 1}")
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate {self.rate}, expected 0 < rate <= 1")
-        if len(self.shares) != 3 or not all(0 <= s <= 1 for s in self.shares) or abs(sum(self.shares) - 1) > 1e-6:
-            raise ValueError(f"shares {self.shares}, expected three of 0 to 1 that sum to 1: [MASK], random, left")
-        if self.selection not in ("exact", "bernoulli"):
-            raise ValueError(f'selection {self.selection!r}, expected "exact" or "bernoulli"')
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit {self.limit}, expected 1 or more, or None")
+        check_whole("vocab_size", self.vocab_size, 1, MOST)
+        if not is_whole(self.mask_id) or not 0 <= self.mask_id < self.vocab_size:
+            raise wrong("mask_id", f"the id of [MASK] in the vocabulary, 0 to {self.vocab_size - 1}", self.mask_id)
+        check_number("rate", self.rate, above=0, most=1)
+        check_shares(self.shares)
+        if not isinstance(self.ngrams, (tuple, list)) or not all(map(is_number, self.ngrams)):
+            raise wrong("ngrams", "weights of 1, 2, ... units", self.ngrams)
+        for name, function in (("units", self.units), ("similar", self.similar)):
+            if not callable(function) and not (name == "similar" and function is None):
+                raise wrong(name, "a function", function)
+        check_choice("selection", self.selection, ("exact", "bernoulli"))
+        check_whole("limit", self.limit, 1, or_none=True)
         if not self.ngrams or min(self.ngrams) < 0 or sum(self.ngrams) <= 0 or self.ngrams[0] == 0:
             raise ValueError(f"ngrams {self.ngrams}, expected weights of 1, 2, ... units, none negative and the first above 0")
         if self.selection == "bernoulli" and (self.limit is not None or len(self.ngrams) > 1):
             raise ValueError('limit and ngrams belong to selection "exact": a coin for each unit counts nothing')
-        if self.random_ids is not None and not all(0 <= i < self.vocab_size for i in self.random_ids):
-            raise ValueError(f"random_ids, expected ids from 0 to {self.vocab_size - 1}")
-        if self.random_ids is not None and not len(self.random_ids):
+        if self.random_ids is not None and not len(as_ids("random_ids", self.random_ids, self.vocab_size)):
             raise ValueError("random_ids is empty, expected at least one id")
 
 
@@ -79,15 +80,18 @@ def mask_tokens(
     units: of this sequence, in place of masking.units (entities found in the text, word_ids of an Encoding).
     ValueError where nothing may be masked, and for ids out of the vocabulary.
     """
-    ids = np.asarray(ids, np.int64)
-    maskable = np.asarray(special_tokens_mask) == 0
-    if ids.ndim != 1 or maskable.shape != ids.shape:
+    if not isinstance(masking, Masking):
+        raise wrong("masking", "a Masking", masking)
+    ids = as_ids("ids", ids)
+    maskable = as_array("special_tokens_mask", special_tokens_mask, "numbers (T,)", "fiub") == 0
+    if maskable.shape != ids.shape:
         raise ValueError(f"ids {ids.shape} and special_tokens_mask {maskable.shape}, expected both (T,)")
     if not maskable.any():
         raise ValueError(f"nothing to mask: all of the {len(ids)} tokens are special")
-    if ids.min() < 0 or ids.max() >= masking.vocab_size:
-        raise ValueError(f"ids from {ids.min()} to {ids.max()}, expected 0 to {masking.vocab_size - 1}")
+    ids = as_ids("ids", ids, masking.vocab_size)
+    check_key(key)
     units = masking.units(ids, maskable) if units is None else units
+    check_units(units, len(ids))
     if masking.selection == "exact":
         chosen = select_exact(units, masking.rate, fold(key, 0), limit=masking.limit, ngrams=masking.ngrams)
     else:
@@ -121,10 +125,30 @@ def corrupt(
     Where selected, and by the draw in [0, 1):  below shares[0] `replacement` ([MASK]),  below shares[0] + shares[1] the random
     id,  else the token as it was.  targets: the token where selected, else -100.
     """
+    check_shares(shares)
+    ids = as_array("ids", ids, "integers", "iu", range(64))
+    kinds = {
+        "selected": (selected, "b"),
+        "draws": (draws, "f"),
+        "replacement": (replacement, "iu"),
+        "random_ids": (random_ids, "iu"),
+    }
+    arrays = {name: as_array(name, a, "an array with the shape of ids", kind, range(64)) for name, (a, kind) in kinds.items()}
+    for name, array in arrays.items():
+        if array.shape != ids.shape and not (name == "replacement" and array.ndim == 0):
+            raise wrong(name, f"an array of shape {ids.shape}, as ids", array)
+    selected, draws, replacement, random_ids = arrays.values()
     replaced = selected & (draws < shares[0])
     random = selected & ~replaced & (draws < shares[0] + shares[1])
     inputs = np.where(replaced, replacement, np.where(random, random_ids, ids))
     return inputs, np.where(selected, ids, IGNORED)
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """ValueError unless these are three shares that sum to 1."""
+    right = isinstance(shares, (tuple, list)) and len(shares) == 3 and all(is_number(s) and 0 <= s <= 1 for s in shares)
+    if not right or abs(sum(shares) - 1) > 1e-6:
+        raise wrong("shares", "three of 0 to 1 that sum to 1: [MASK], random, left", shares)
 
 
 def select_exact(units: Units, rate: float, key: int, *, limit: int | None = None, ngrams: Sequence[float] = (1.0,)) -> Units:
@@ -135,6 +159,10 @@ def select_exact(units: Units, rate: float, key: int, *, limit: int | None = Non
     what is selected, is passed over (Lan et al. 2020, and the released code of ALBERT).  So with whole words or spans there may
     be fewer tokens, never more.  (The released code counts [CLS] and [SEP] in n as well; here n is what may be masked.)
     """
+    check_units(units)
+    check_number("rate", rate, above=0, most=1)
+    check_whole("limit", limit, 1, or_none=True)
+    ngrams = as_array("ngrams", ngrams, "weights of 1, 2, ... units", "fiu").tolist()
     wanted = max(1, round(rate * sum(map(len, units))))
     wanted = wanted if limit is None else min(wanted, limit)
     draws = Draws(key)
@@ -159,18 +187,26 @@ def select_exact(units: Units, rate: float, key: int, *, limit: int | None = Non
 
 def select_bernoulli(units: Units, rate: float, key: int) -> Units:
     """Each unit with probability `rate`, so there may be none.  So does transformers' collator, by token or by word."""
+    check_units(units)
+    check_number("rate", rate, above=0, most=1)
     return [unit for unit, u in zip(units, Draws(key).uniforms(len(units))) if u < rate]
 
 
 def masking_epoch(epoch: int, copies: int | None) -> int:
     """The number to fold into a sample's key: dynamic masking (None) is new in every epoch; with static masking the data stand
     there `copies` times, each masked once and for all, and take turns (10 of them in BERT: Liu et al. 2019, sec. 4.1)."""
+    check_whole("epoch", epoch)
+    check_whole("copies", copies, 1, or_none=True)
     return epoch if copies is None else epoch % copies
 
 
 def similar_words(table: Mapping[tuple[int, ...], Sequence[Sequence[int]]]) -> Callable[[list[int], int], list[int] | None]:
     """For Masking.similar, from a table: the ids of a word -> words of as many ids, of which the key draws one."""
+    if not isinstance(table, Mapping):
+        raise wrong("table", "a mapping of words to similar words, tuples of ids", table)
     for word, others in table.items():
+        for one in (word, *(others if isinstance(others, (list, tuple)) else [others])):
+            as_ids("table", one)
         if not others or any(len(other) != len(word) for other in others):
             raise ValueError(f"similar words of {word}: {others}, expected at least one, each of {len(word)} ids")
 

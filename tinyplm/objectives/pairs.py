@@ -10,10 +10,11 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from ..arguments import check_several, check_whole, wrong
 from ..random import fold
 from ..random import key as run_key
-from .draws import Draws
-from .inputs import Layout, Row, check_samples, pad
+from .draws import MOST, Draws
+from .inputs import Layout, Row, check_pairs, check_samples, check_setup, pad
 
 
 class PositivePairs:
@@ -40,12 +41,18 @@ class PositivePairs:
         seed: int,
         groups: Sequence[Hashable] | None = None,
     ) -> None:
+        pairs = check_pairs(pairs)
+        check_setup(layout=layout, seed=seed)
+        check_whole("size", size, 2, MOST)
+        if groups is not None:
+            check_several("groups", groups, "groups, one for each pair")
+            groups = list(groups)
+            if not all(isinstance(group, Hashable) for group in groups):
+                raise wrong("groups", "values that can be told apart, such as integers or strings", groups)
         self.room = layout.room(length, pair=False)
         self.groups = [tuple(anchor) for anchor, _ in pairs] if groups is None else groups
         if len(self.groups) != len(pairs):
             raise ValueError(f"{len(self.groups)} groups for {len(pairs)} pairs, expected one for each")
-        if size < 2:
-            raise ValueError(f"batches of {size}, expected 2 or more: the negatives are the other pairs of a batch")
         members: dict[Hashable, list[int]] = {}
         for number, group in enumerate(self.groups):
             members.setdefault(group, []).append(number)
@@ -62,6 +69,7 @@ class PositivePairs:
 
     def order(self, epoch: int) -> np.ndarray:
         """The numbers of the pairs of an epoch, batch after batch: (batches_per_epoch * size,) int64."""
+        check_whole("epoch", epoch)
         if epoch != self._epoch:
             draws = Draws(fold(self._key, epoch))
             groups = [self._members[g] for g in draws.order(len(self._members))]

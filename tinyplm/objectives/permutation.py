@@ -20,9 +20,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..arguments import as_array, as_ids, check_number, check_whole, wrong
 from ..data import IGNORED
 from ..random import fold
-from .draws import Draws
+from ..shapes import check_array
+from .draws import MOST, Draws, check_key
 
 
 def ranks_of(order: Sequence[int], predicted: np.ndarray | None = None) -> np.ndarray:
@@ -30,8 +32,10 @@ def ranks_of(order: Sequence[int], predicted: np.ndarray | None = None) -> np.nd
 
     With predicted = None every place keeps its rank.   ValueError for an order that is no permutation.
     """
-    order = np.asarray(order)
-    if order.ndim != 1 or order.dtype.kind not in "iu" or not np.array_equal(np.sort(order), np.arange(len(order))):
+    order = as_array("order", order, "a permutation of 0 to T - 1", "iu")
+    if predicted is not None and as_array("predicted", predicted, "booleans (T,)", "b").shape != order.shape:
+        raise wrong("predicted", f"booleans ({len(order)},)", predicted)
+    if not np.array_equal(np.sort(order), np.arange(len(order))):
         raise ValueError(f"order {order.tolist()}, expected a permutation of 0 to {order.size - 1}")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
@@ -40,6 +44,7 @@ def ranks_of(order: Sequence[int], predicted: np.ndarray | None = None) -> np.nd
 
 def permutation_mask(rank: np.ndarray) -> np.ndarray:
     """(T, T) int64: 1 where i may not attend to j, which is where rank[j] >= rank[i] and j is no context (rank -1)."""
+    rank = as_array("rank", rank, "ranks (T,)", "iu")
     return ((rank[None, :] >= rank[:, None]) & (rank[None, :] >= 0)).astype(np.int64)
 
 
@@ -47,14 +52,18 @@ def join_masks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The mask of two segments in one row, (R, R) and (T - R, T - R) -> (T, T): no one in the first sees the second, everyone in
     the second sees all of the first.  So what the model kept of the first is a memory as good as one from an earlier row: it
     depends on nothing that came later (sec. 2.4)."""
+    for name, mask in (("first", first), ("second", second)):
+        check_array(name, mask, "(T, T) integers")
     R, rest = len(first), len(second)
     return np.block([[first, np.ones((R, rest), np.int64)], [np.zeros((rest, R), np.int64), second]])
 
 
 def last_in_order(order: Sequence[int], K: float) -> np.ndarray:
     """(T,) booleans: the last T / K places of the order are predicted, c = T - T // K are not (sec. 2.3, K = |z| / (|z| - c))."""
-    order = np.asarray(order)
+    order = as_ids("order", order)
     _check_k(K)
+    if not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise wrong("order", "a permutation of 0 to T - 1", order)
     predicted = np.zeros(len(order), bool)
     predicted[order[len(order) - int(len(order) / K) :]] = True
     return predicted
@@ -64,8 +73,8 @@ def predicted_spans(length: int, *, K: float, longest: int, key: int) -> np.ndar
     """(T,) booleans, True in spans: of L tokens, L drawn from 1 ... `longest`, somewhere in a context of K L tokens; then the
     next context follows.  So about one token in K is predicted, and phrases are predicted together."""
     _check_k(K)
-    if longest < 1:
-        raise ValueError(f"spans of at most {longest} tokens, expected 1 or more")
+    check_whole("length", length, 0, MOST)
+    check_whole("longest", longest, 1, MOST)
     predicted = np.zeros(length, bool)
     draws = Draws(key)
     begin = 0
@@ -97,15 +106,16 @@ def permutation_sample(
     The ids stay as they are: what is hidden is hidden by the masks alone.
     ValueError where nothing may be predicted, or settings out of range.
     """
-    ids = np.asarray(ids, np.int64)
-    allowed = np.asarray(special_tokens_mask) == 0
+    ids = as_ids("ids", ids)
+    allowed = as_array("special_tokens_mask", special_tokens_mask, "numbers (T,)", "fiub") == 0
     T = len(ids)
-    if ids.ndim != 1 or allowed.shape != ids.shape:
+    check_whole("predictions", predictions, 1, MOST)
+    check_whole("reuse", reuse, 0, max(T - 1, 0))
+    check_key(key)
+    if allowed.shape != ids.shape:
         raise ValueError(f"ids {ids.shape} and special_tokens_mask {allowed.shape}, expected both (T,)")
     if not allowed.any():
         raise ValueError(f"nothing to predict: all of the {T} tokens are special")
-    if predictions < 1 or not 0 <= reuse < T:
-        raise ValueError(f"{predictions} predictions and reuse {reuse}, expected 1 or more, and 0 to {T - 1}")
     predicted = predicted_spans(T, K=K, longest=longest, key=fold(key, 0)) & allowed
     if not predicted.any():  # all spans fell on special tokens
         predicted[np.flatnonzero(allowed)[Draws(fold(key, 1)).integer(int(allowed.sum()))]] = True
@@ -124,6 +134,9 @@ def permutation_sample(
 
 def target_arrays(ids: np.ndarray, places: Sequence[int], predictions: int) -> tuple[np.ndarray, np.ndarray]:
     """target_mapping (M, T) and targets (M,) for these places, in the order given; M = `predictions`, or more than they are."""
+    ids = as_ids("ids", ids)
+    check_whole("predictions", predictions, 0, MOST)
+    places = as_ids("places", places, len(ids))
     if len(places) > predictions:
         raise ValueError(f"{len(places)} places to predict, expected at most {predictions}")
     target_mapping = np.zeros((predictions, len(ids)), np.int64)
@@ -140,5 +153,4 @@ def _ranks_within(order: np.ndarray, predicted: np.ndarray, part: slice) -> np.n
 
 
 def _check_k(K: float) -> None:
-    if not K >= 1:
-        raise ValueError(f"K {K}, expected 1 or more: one token in K is predicted")
+    check_number("K", K, least=1, most=MOST)

@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from ..arguments import check_number, check_whole, wrong
 from ..random import fold
-from .draws import Draws
+from .draws import MOST, Draws, check_key
 from .inputs import Documents
 
 SHORT_RATE = 0.1
@@ -39,6 +40,8 @@ def next_sentence_pairs(
     With tokens = 2 and short_rate = 0 a and b are single sentences: RoBERTa's SENTENCE-PAIR (Liu et al. 2019, sec. 4.2).
     ValueError for a document with fewer than two sentences, or without another document.
     """
+    if not isinstance(documents, Documents):
+        raise wrong("documents", "Documents", documents)
     if len(documents) < 2:
         raise ValueError("one document, expected two or more: a random next sentence comes from another document")
 
@@ -67,13 +70,15 @@ def sentence_order_pairs(
 
 
 def _pairs(documents: Documents, number: int, tokens: int, key: int, short_rate: float, second: Callable) -> Iterator[Pair]:
+    if not isinstance(documents, Documents):
+        raise wrong("documents", "Documents", documents)
+    check_whole("number", number, 0, len(documents) - 1)
+    check_whole("tokens", tokens, 2, MOST)
+    check_number("short_rate", short_rate, least=0, most=1)
+    check_key(key)
     start, end = documents.sentences(number)
     if end - start < 2:
         raise ValueError(f"document {number} has {end - start} sentence, expected 2 or more: a pair has two")
-    if tokens < 2:
-        raise ValueError(f"pairs of {tokens} tokens, expected 2 or more")
-    if not 0 <= short_rate <= 1:
-        raise ValueError(f"short_rate {short_rate}, expected 0 to 1")
     while end - start >= 2:
         draws = Draws(fold(key, start))
         wanted = 2 + draws.integer(tokens - 1) if draws.uniform() < short_rate else tokens

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..arguments import as_ids, check_whole, wrong
+from .draws import MOST
 from .inputs import Row
 
 
@@ -25,6 +27,11 @@ def translation_pair(
     languages: the numbers of the two languages.  Where both together are too long, the end of the longer one is cut.
     ValueError for an empty sentence, and for a length that leaves less than one token for each.
     """
+    source, target = as_ids("source", source), as_ids("target", target)
+    if len(as_ids("languages", languages)) != 2:
+        raise wrong("languages", "the numbers of two languages", languages)
+    check_whole("eos_id", eos_id, 0, MOST)
+    check_whole("length", length, most=MOST)
     if not len(source) or not len(target):
         raise ValueError(f"sentences of {len(source)} and {len(target)} tokens, expected 1 or more in each")
     room = length - 4

@@ -10,12 +10,26 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from ..arguments import as_array, as_ids, as_texts, check_several, check_text, is_whole, shown, wrong
+
 Units = list[list[int]]
 
 
 def token_units(ids: np.ndarray, maskable: np.ndarray) -> Units:
     """Every token by itself (Devlin et al. 2019)."""
-    return [[t] for t in np.flatnonzero(maskable).tolist()]
+    return [[t] for t in np.flatnonzero(check_maskable(maskable)).tolist()]
+
+
+def check_maskable(maskable: np.ndarray) -> np.ndarray:
+    """maskable (T,); ValueError unless it holds booleans."""
+    return as_array("maskable", maskable, "booleans (T,)", "b")
+
+
+def check_units(units: Units, length: int | None = None) -> None:
+    """ValueError unless these are lists of places, each in a sequence of this length."""
+    if not isinstance(units, (list, tuple)) or not all(isinstance(unit, (list, tuple, np.ndarray)) for unit in units):
+        raise wrong("units", "lists of places", units)
+    as_ids("units", [place for unit in units for place in unit], length)
 
 
 def whole_words(continues: np.ndarray) -> Callable[[np.ndarray, np.ndarray], Units]:
@@ -23,9 +37,7 @@ def whole_words(continues: np.ndarray) -> Callable[[np.ndarray, np.ndarray], Uni
 
     A token that continues a word belongs to the token directly before it, if that may be masked.
     """
-    continues = np.asarray(continues)
-    if continues.ndim != 1 or continues.dtype != bool:
-        raise ValueError(f"continues: {continues.dtype} array of shape {continues.shape}, expected booleans (V,)")
+    continues = as_array("continues", continues, "booleans (V,)", "b")
 
     def units(ids: np.ndarray, maskable: np.ndarray) -> Units:
         joined = continues[ids] & maskable
@@ -41,6 +53,12 @@ def word_units(word_ids: Sequence[int | None], maskable: np.ndarray) -> Units:
 
     None stands for no word (special tokens): such a token, if it may be masked, is a unit by itself.
     """
+    maskable = check_maskable(maskable)
+    check_several("word_ids", word_ids, "integers or None")
+    word_ids = list(word_ids)
+    for word in word_ids:
+        if word is not None and not is_whole(word):
+            raise wrong("word_ids", "integers or None", word)
     if len(word_ids) != len(maskable):
         raise ValueError(f"{len(word_ids)} word_ids for {len(maskable)} tokens, expected one for each")
     same = [False, *(a is not None and a == b for a, b in zip(word_ids, word_ids[1:]))]
@@ -56,11 +74,14 @@ def span_units(units: Units, spans: Iterable[tuple[int, int]]) -> Units:
 
     A span that touches no unit changes nothing.  ValueError for spans that are empty, or that share a unit.
     """
+    check_units(units)
+    check_several("spans", spans, "pairs (start, end)")
     owner = {t: u for u, unit in enumerate(units) for t in unit}
     span_of: dict[int, tuple[int, int]] = {}
-    for start, end in spans:
+    for span in spans:
+        start, end = as_ids("spans", span).tolist() if isinstance(span, (list, tuple)) and len(span) == 2 else (1, 0)
         if not 0 <= start < end:
-            raise ValueError(f"span [{start}, {end}), expected 0 <= start < end")
+            raise ValueError(f"span: expected (start, end) with 0 <= start < end, got {shown(span)}")
         for u in {owner[t] for t in range(start, end) if t in owner}:
             if u in span_of:
                 raise ValueError(
@@ -80,8 +101,12 @@ def continuations(tokens: Sequence[str], *, inside: str | None = None, start: st
     start   the sign of tokens that begin a word: "Ġ" of byte-level BPE, "▁" of SentencePiece
     ValueError unless exactly one of them is given.
     """
+    check_several("tokens", tokens)
+    check_text("inside", inside, or_none=True, empty=False)
+    check_text("start", start, or_none=True, empty=False)
+    tokens = as_texts("tokens", tokens)
     if (inside is None) == (start is None):
-        raise ValueError(f"inside {inside!r} and start {start!r}, expected exactly one of them")
+        raise ValueError(f"inside {shown(inside)} and start {shown(start)}, expected exactly one of them")
     if inside is not None:
         return np.array([token.startswith(inside) for token in tokens], bool)
     return np.array([not token.startswith(start) for token in tokens], bool)

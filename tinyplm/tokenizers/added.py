@@ -22,7 +22,9 @@ from os.path import commonprefix
 
 import regex
 
+from ..arguments import check_flag, check_text, check_whole
 from .component import Component
+from .vocabulary import MAX_SYMBOLS
 
 Found = list[tuple[int, int, "int | None"]]  # (start, end, id of the token, None for text between tokens)
 
@@ -43,6 +45,12 @@ class AddedToken(Component):
     single_word: bool = False
     lstrip: bool = False
     rstrip: bool = False
+
+    def __post_init__(self) -> None:
+        check_text("content", self.content)
+        check_whole("id", self.id, 0, MAX_SYMBOLS - 1)
+        for name in ("special", "normalized", "single_word", "lstrip", "rstrip"):
+            check_flag(name, getattr(self, name))
 
     def to_json(self) -> dict:
         keys = ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special")

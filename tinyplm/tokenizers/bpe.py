@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush
 from operator import add
 
 from .pairs import PairCounts
-from .vocabulary import MAX_SYMBOLS
+from .vocabulary import check_training
 
 
 def train_bpe(
@@ -38,8 +38,9 @@ def train_bpe(
     ValueError if a merge would be spelled like one of `tokens`. Two merges are never spelled alike: all words
     underwent the same replacements, so what is spelled alike is also divided alike at any time.
     """
-    if vocab_size > MAX_SYMBOLS:
-        raise ValueError(f"vocab_size {vocab_size} is more than {MAX_SYMBOLS}, the most that is possible here")
+    check_training(word_counts, vocab_size, tokens, min_frequency=min_frequency)
+    if any(ord(symbol) >= len(tokens) for word in word_counts for symbol in word):
+        raise ValueError(f"word_counts: expected words over {len(tokens)} symbols, one for each of the tokens")
     given = frozenset(tokens)
     tokens = list(tokens)
     pairs = PairCounts(word_counts)

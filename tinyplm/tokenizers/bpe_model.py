@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ..arguments import shown
+from ..arguments import check_whole, shown
 from .bpe import Merger, train_bpe
 from .component import Component
 from .vocabulary import check_vocabulary, cutter
@@ -147,8 +147,7 @@ class BPE(Component):
 
         ValueError if the special tokens and the alphabet are more than vocab_size.
         """
-        if limit_alphabet is not None and limit_alphabet < 1:
-            raise ValueError(f"limit_alphabet must be at least 1, got {limit_alphabet}")
+        check_whole("limit_alphabet", limit_alphabet, 1, or_none=True)
         frequency = Counter()
         for word, count in word_counts.items():
             for char in word:

@@ -19,12 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
-from math import inf
 from typing import Any
 
 import numpy as np
 
-from ..arguments import shown
+from ..arguments import check_flag, check_text, check_whole, shown, wrong
 from .component import Component
 
 Span = tuple[int, int]
@@ -154,12 +153,13 @@ class Padding(_Settings):
 
     def __post_init__(self) -> None:
         _one_of("direction", self.direction, ("Right", "Left"))
-        if self.strategy != "BatchLongest":
+        if not (isinstance(self.strategy, str) and self.strategy == "BatchLongest"):
             if not isinstance(self.strategy, Mapping) or list(self.strategy) != ["Fixed"]:
                 raise ValueError(f'strategy must be "BatchLongest" or {{"Fixed": length}}, got {shown(self.strategy)}')
             _number("strategy's Fixed", self.strategy["Fixed"], LONGEST_PADDING)
         if self.pad_to_multiple_of is not None:
             _number("pad_to_multiple_of", self.pad_to_multiple_of, LONGEST_PADDING)
+        check_text("pad_token", self.pad_token)
         _number("pad_id", self.pad_id)
         _number("pad_type_id", self.pad_type_id, LARGEST_TYPE_ID)
 
@@ -172,6 +172,11 @@ def truncate(
     LongestFirst takes tokens off the longer text, one at a time, until all fit; of equally long ones the one that was the shorter
     at first gives (the first text, if they were equal).  ValueError when the chosen text cannot give enough, or is missing.
     """
+    _check_encodings("first", first)
+    _check_encodings("second", *(() if second is None else (second,)))
+    if not isinstance(truncation, Truncation):
+        raise wrong("truncation", "a Truncation", truncation)
+    check_whole("added", added, 0, 2**40)
     length = truncation.max_length - added
     if length < 0:
         raise ValueError(f"max_length {truncation.max_length} has no room for the {added} special tokens")
@@ -201,6 +206,9 @@ def truncate(
 
 def pad(encodings: Sequence[Encoding], padding: Padding) -> list[Encoding]:
     """All filled to one length, overflow too.  With {"Fixed": n} those longer than n stay as they are."""
+    if not isinstance(padding, Padding):
+        raise wrong("padding", "a Padding", padding)
+    encodings = _several_encodings(encodings)
     if isinstance(padding.strategy, str):
         length = max(map(len, encodings), default=0)
     else:
@@ -225,6 +233,8 @@ def arrays(encodings: Sequence[Encoding], overflowing: bool = True) -> dict[str,
     overflowing: each text's overflow follows it as rows of its own, and overflow_to_sample (B,) says which text a row is of;
     it is there only if there is overflow.  ValueError when lengths differ: pad first.
     """
+    check_flag("overflowing", overflowing)
+    encodings = _several_encodings(encodings)
     rows = [[encoding, *(encoding.overflowing if overflowing else ())] for encoding in encodings]
     flat = [row for group in rows for row in group]
     lengths = sorted({len(row) for row in flat})
@@ -242,11 +252,24 @@ def arrays(encodings: Sequence[Encoding], overflowing: bool = True) -> dict[str,
     return result
 
 
+def _several_encodings(encodings: Any) -> list[Encoding]:
+    if not isinstance(encodings, (list, tuple)):
+        raise wrong("encodings", "a list of Encoding", encodings)
+    _check_encodings("encodings", *encodings)
+    return list(encodings)
+
+
+def _check_encodings(name: str, *encodings: Any) -> None:
+    for encoding in encodings:
+        if not isinstance(encoding, Encoding):
+            raise wrong(name, "an Encoding", encoding)
+
+
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
 
 
-def _number(name: str, value: object, most: float = inf) -> None:
+def _number(name: str, value: object, most: float = 2**40) -> None:
     if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"{name} must be a number from 0 {'on' if most == inf else f'to {most}'}, got {shown(value)}")
+        raise ValueError(f"{name} must be a number from 0 {'on' if most == 2**40 else f'to {most}'}, got {shown(value)}")

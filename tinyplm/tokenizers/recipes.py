@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..arguments import check_flag, check_text, check_whole
 from . import decoding, normalization, pretokenization
 from .added import AddedToken
 from .bpe_model import BPE
@@ -74,6 +75,9 @@ def byte_level_bpe(pattern: str | None = None, add_prefix_space: bool = False, m
 
     Ids: special tokens, the 256 bytes sorted by their characters, merges: what the library `tokenizers` gives.
     """
+    check_text("pattern", pattern, or_none=True, empty=False)
+    check_flag("add_prefix_space", add_prefix_space)
+    check_whole("min_frequency", min_frequency)
     cut: Any = pretokenization.ByteLevel(add_prefix_space, use_regex=pattern is None)
     if pattern is not None:
         cut = pretokenization.Sequence((pretokenization.Split({"Regex": pattern}, "Isolated"), cut))
@@ -89,6 +93,7 @@ def byte_level_bpe(pattern: str | None = None, add_prefix_space: bool = False, m
 
 def bpe(lowercase: bool = True, **options: Any) -> Recipe:
     """As GPT (Radford et al. 2018).  lowercase: lower case, and no accents.  limit_alphabet: so many characters at most."""
+    check_flag("lowercase", lowercase)
 
     def learn(words: Words, vocab_size: int, specials: list[str]) -> BPE:
         unknown = "<unk>" if "<unk>" in specials else None
@@ -100,6 +105,8 @@ def bpe(lowercase: bool = True, **options: Any) -> Recipe:
 
 def wordpiece(lowercase: bool = True, continuing_subword_prefix: str = "##", **options: Any) -> Recipe:
     """As BERT (Devlin et al. 2019).  lowercase: lower case, and no accents."""
+    check_flag("lowercase", lowercase)
+    check_text("continuing_subword_prefix", continuing_subword_prefix)
     prefix = continuing_subword_prefix
 
     def learn(words: Words, vocab_size: int, specials: list[str]) -> WordPiece:

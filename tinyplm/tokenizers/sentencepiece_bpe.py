@@ -20,9 +20,10 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 import regex
 
-from ..arguments import shown
+from ..arguments import as_texts, check_flag, check_number, check_whole, shown
 from .pairs import PairCounts
 from .scripts import script
+from .vocabulary import check_training
 
 Piece = tuple[str, float, str]  # spelling; score; kind: normal, unknown, control, user_defined, byte (unused: only when read)
 
@@ -59,6 +60,16 @@ def train_sentencepiece_bpe(
     best among a part of the pairs only, chosen anew from time to time, and may find another order.)  It also leaves out
     whole sentences with U+2585, its mark for an unknown letter; here that is a letter as others.
     """
+    check_training(word_counts, vocab_size, control_symbols, "control_symbols")
+    if not isinstance(user_defined_symbols, str):  # which _special_pieces refuses
+        as_texts("user_defined_symbols", user_defined_symbols)
+    flags = {"byte_fallback": byte_fallback, "split_by_unicode_script": split_by_unicode_script,
+             "split_by_number": split_by_number, "split_digits": split_digits,
+             "allow_whitespace_only_pieces": allow_whitespace_only_pieces}  # fmt: skip
+    for name, flag in flags.items():
+        check_flag(name, flag)
+    check_number("character_coverage", character_coverage, above=0, most=1)
+    check_whole("max_piece_length", max_piece_length, 1)
     special = _special_pieces(byte_fallback, control_symbols, user_defined_symbols)
     cut = regex.compile(f"{SPACE}*[^{SPACE}]*" if allow_whitespace_only_pieces else f"{SPACE}?[^{SPACE}]*")
     masked = regex.compile("|".join(map(regex.escape, sorted((piece for piece, _, _ in special), key=len, reverse=True))))

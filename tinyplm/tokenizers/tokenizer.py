@@ -17,7 +17,7 @@ from itertools import chain, count
 from operator import index
 from typing import Any
 
-from ..arguments import wrong
+from ..arguments import as_texts, check_flag, check_number, check_several, check_text, check_whole, shown, wrong
 from ..files import named
 from ..random import fold
 from . import continuation, files, pipeline
@@ -30,7 +30,7 @@ from .recipes import RECIPES
 from .stream import ByteStream, TokenStream
 from .templates import Sequence as PostProcessors
 from .unigram import Unigram
-from .vocabulary import tokens_by_id
+from .vocabulary import MAX_SYMBOLS, tokens_by_id
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -67,13 +67,17 @@ class Tokenizer:
         steps = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": post_processor, "decoder": decoder}
         for name, step in {"model": model, **steps}.items():
             if not isinstance(step, Component) and (step is not None or name == "model"):
-                raise TypeError(f"{name} must be a component, such as BPE or NFC, got {step!r:.60}")
+                raise TypeError(f"{name} must be a component, such as BPE or NFC, got {shown(step)}")
         _check_settings(truncation, padding)
+        if named is not None and not isinstance(named, Mapping):
+            raise TypeError(f"named must be a mapping of names to tokens, got {shown(named)}")
+        as_texts("named", [*(named or {}), *(token for token in (named or {}).values() if token is not None)])
+        check_several("added_tokens", added_tokens, "AddedToken")
         self.model, self.normalizer, self.pre_tokenizer, self.decoder = model, normalizer, pre_tokenizer, decoder
         self.truncation, self.named = truncation, dict(named or {})
         added_tokens = list(added_tokens)
         if others := [token for token in added_tokens if not isinstance(token, AddedToken)]:
-            raise TypeError(f"added_tokens must be of type AddedToken, got {others[0]!r:.60}")
+            raise TypeError(f"added_tokens must be of type AddedToken, got {shown(others[0])}")
         self.added_tokens = sorted(added_tokens, key=lambda token: token.id)
         for token in self.added_tokens:
             check_encodable(token.content, "the content of an added token")
@@ -136,9 +140,11 @@ class Tokenizer:
         """
         if isinstance(texts, str) or isinstance(special_tokens, str):
             raise TypeError("texts and special_tokens must be several strings, got a single str")
-        vocab_size = _index(vocab_size, "vocab_size")
-        if kind not in RECIPES:
-            raise ValueError(f"there is no kind of tokenizer {kind!r}; there are {', '.join(RECIPES)}")
+        check_several("texts", texts)
+        check_whole("vocab_size", _index(vocab_size, "vocab_size"), 1, MAX_SYMBOLS)
+        if not isinstance(kind, str) or kind not in RECIPES:
+            raise ValueError(f"kind: there is no kind of tokenizer {shown(kind)}; there are {', '.join(RECIPES)}")
+        special_tokens = None if special_tokens is None else as_texts("special_tokens", special_tokens)
         recipe = RECIPES[kind](**options)
         specials = list(recipe.special_tokens if special_tokens is None else special_tokens)
         for token in specials:
@@ -188,7 +194,9 @@ class Tokenizer:
 
         add_special_tokens: with what the post-processor puts around a single text ([CLS] and [SEP]).
         """
-        ids = self._encode(text, allow_special, self._caches[bool(allow_special)].__getitem__)
+        check_flag("allow_special", allow_special)
+        check_flag("add_special_tokens", add_special_tokens)
+        ids = self._encode(text, allow_special, self._caches[allow_special].__getitem__)
         return self._processor.ids(ids) if add_special_tokens else ids
 
     def prompt(self, text: str) -> list[int]:
@@ -206,7 +214,7 @@ class Tokenizer:
         other ids than training: end prompts where a token ends, best in front of a space ("A:", " 4").
         ValueError if the prompt's first token reaches into an answer.
         """
-        return continuation.continuations(self, prompt, answers)
+        return continuation.continuations(self, prompt, as_texts("answers", answers))
 
     def continue_ids(self, ids: Sequence[int], text: str, allow_special: bool = False) -> list[int]:
         """The ids that `text` adds to ids that stay as they are, because a model has read or written them.
@@ -214,7 +222,8 @@ class Tokenizer:
         decode(ids + new) == decode(ids) + text wherever the tokenizer can express it: no space is put in front.  Directly behind
         a special token the ids are those that encode has behind it.
         """
-        return continuation.continue_ids(self, ids, text, allow_special)
+        check_flag("allow_special", allow_special)
+        return continuation.continue_ids(self, self._checked(ids), text, allow_special)
 
     def sample(self, text: str, key: int, *, alpha: float = 0.1, allow_special: bool = False) -> list[int]:
         """The ids of a random segmentation: x with probability in proportion to P(x)^alpha, word by word.
@@ -222,7 +231,10 @@ class Tokenizer:
         Subword regularisation (Kudo 2018, section 3.3): in each epoch the model sees a text cut in other ways.  key: random.py.
         ValueError if the model has no probabilities: only Unigram has.
         """
-        model, numbers = self._models[bool(allow_special)], count()
+        check_flag("allow_special", allow_special)
+        check_whole("key", key, 0, 2**64 - 1)
+        check_number("alpha", alpha, least=0)
+        model, numbers = self._models[allow_special], count()
         if not isinstance(model, Unigram):
             raise ValueError(f"segmentations can be sampled from a Unigram model, and this one is {type(model).__name__}")
         return self._encode(text, allow_special, lambda word: model.sample(word, fold(key, next(numbers)), alpha))
@@ -256,11 +268,14 @@ class Tokenizer:
     ) -> list[list[int]]:
         if isinstance(texts, str):
             raise TypeError("texts must be several strings, got a single str")
+        check_several("texts", texts)
         return [self.encode(text, allow_special, add_special_tokens) for text in texts]
 
     def encoding(self, text: str, pair: str | None = None, *, allow_special: bool = False, add_special_tokens: bool = True,
                  truncation: Truncation | None = None) -> Encoding:  # fmt: skip
         """Ids, tokens, offsets, token types and more, of a text or of two; the ids are those of `encode`."""
+        check_flag("allow_special", allow_special)
+        check_flag("add_special_tokens", add_special_tokens)
         first = self._plain_encoding(text, allow_special)
         second = None if pair is None else self._plain_encoding(pair, allow_special, type_id=1)
         _check_settings(truncation, None)
@@ -291,7 +306,7 @@ class Tokenizer:
         if isinstance(texts, str) or isinstance(pairs, str):
             raise TypeError("texts and pairs must be several strings, got a single str")
         _check_settings(truncation, padding)
-        texts, pairs = list(texts), None if pairs is None else list(pairs)
+        texts, pairs = as_texts("texts", texts), None if pairs is None else as_texts("pairs", pairs)
         if pairs is not None and len(pairs) != len(texts):
             raise ValueError(f"there must be a pair for each text, got {len(texts)} texts and {len(pairs)} pairs")
         options = {"allow_special": allow_special, "add_special_tokens": add_special_tokens, "truncation": truncation}
@@ -318,9 +333,10 @@ class Tokenizer:
 
         after: the ids before, a prompt: the result is the text that `ids` add to theirs, where a first word keeps its space.
         """
-        if len(after) and self._bytes is None:
+        check_flag("skip_special", skip_special)
+        ids, after = self._checked(ids), self._checked(after, "after")
+        if after and self._bytes is None:
             return self.decode([*after, *ids], skip_special)[len(self.decode(after, skip_special)) :]
-        ids = self._checked(ids)
         if skip_special:
             ids = [i for i in ids if i not in self._special]
         if self._bytes is not None:
@@ -333,6 +349,8 @@ class Tokenizer:
 
         after: ids that went before, a prompt: a word that begins with a space has one then.
         """
+        check_flag("skip_special", skip_special)
+        after = self._checked(after, "after")
         return (TokenStream if self._bytes is None else ByteStream)(self, skip_special, after)
 
     # ---- the vocabulary
@@ -360,10 +378,12 @@ class Tokenizer:
 
     def named_id(self, name: str) -> int | None:
         """The id of "bos_token", "pad_token", "mask_token" ...; None if there is none."""
+        check_text("name", name)
         return self._ids.get(self.named.get(name))
 
     def token_to_id(self, token: str) -> int | None:
         """`token` spelled as in the file, in GPT-2's characters: "Ġdog" for " dog". None if there is none."""
+        check_text("token", token)
         return self._ids.get(token)
 
     def id_to_token(self, id: int) -> str | None:
@@ -373,15 +393,15 @@ class Tokenizer:
     def is_special(self, id: int) -> bool:
         return _index(id, "id") in self._special
 
-    def _checked(self, ids: Iterable[int]) -> list[int]:
+    def _checked(self, ids: Iterable[int], name: str = "ids") -> list[int]:
         try:
             ids = list(map(index, ids))
         except TypeError:
-            raise TypeError(f"ids must be several integers, in one dimension, got {ids!r:.60}") from None
+            raise TypeError(f"{name} must be several integers, in one dimension, got {shown(ids)}") from None
         size = len(self._tokens)
         if ids and (min(ids) < 0 or max(ids) >= size):
             outside = next(i for i in ids if not 0 <= i < size)
-            raise ValueError(f"id {outside} is not in the vocabulary: it has {size} ids, 0 to {size - 1}")
+            raise ValueError(f"id {shown(outside)} is not in the vocabulary: it has {size} ids, 0 to {size - 1}")
         return ids
 
 
@@ -389,11 +409,11 @@ def _index(value: Any, name: str) -> int:
     try:
         return index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r:.60}") from None
+        raise TypeError(f"{name} must be an integer, got {shown(value)}") from None
 
 
 def _check_settings(truncation: Any, padding: Any) -> None:
     """Other libraries have True and numbers in their place."""
     for name, value, kind in (("truncation", truncation, Truncation), ("padding", padding, Padding)):
         if value is not None and not isinstance(value, kind):
-            raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r:.60}")
+            raise TypeError(f"{name} must be a {kind.__name__} or None, got {shown(value)}")

@@ -33,9 +33,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..arguments import check_flag, check_number, check_text, check_whole
 from .lattices import Lattices
 from .suffixes import substrings
 from .unigram import UNKNOWN_PENALTY
+from .vocabulary import check_training
 
 MIN_EXPECTED = 0.5  # pieces expected less often are dropped
 SURPLUS = (11, 10)  # EM and pruning end at 11/10 of the wanted size
@@ -60,11 +62,12 @@ def train_unigram(
     first, before them the unk_token if it is not one of them, after them with byte_fallback <0x00> ... <0xFF>; all of these
     have the score 0.  Then what was learned, the most probable first.  Returns the pieces with their scores, and unk_id.
     """
-    if not 0 < shrinking_factor < 1 or n_sub_iterations < 1 or max_piece_length < 1:
-        raise ValueError(
-            "expected 0 < shrinking_factor < 1, n_sub_iterations >= 1 and max_piece_length >= 1, "
-            f"got {shrinking_factor}, {n_sub_iterations} and {max_piece_length}"
-        )
+    check_training(word_counts, vocab_size, special_tokens, "special_tokens")
+    check_text("unk_token", unk_token, or_none=True)
+    check_flag("byte_fallback", byte_fallback)
+    check_number("shrinking_factor", shrinking_factor, above=0, below=1)
+    for name, size in (("n_sub_iterations", n_sub_iterations), ("max_piece_length", max_piece_length), ("seed_size", seed_size)):
+        check_whole(name, size, 1, 2**31)
     if (bad := next((item for item in word_counts.items() if item[1] < 1), None)) is not None:
         raise ValueError(f"a word must have a count of at least 1, got {bad[1]} for {bad[0]!r:.60}")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import regex
 
-from ..arguments import shown
+from ..arguments import as_texts, check_text, check_whole, is_whole, shown, wrong
 
 MAX_SYMBOLS = sys.maxunicode + 1  # bpe.py writes a symbol as one character
 
@@ -26,6 +26,23 @@ def check_vocabulary(vocab: Mapping[str, Any]) -> None:
             raise ValueError(f"the id of token {shown(token)} must be a number from 0 to {MAX_SYMBOLS - 1}, got {shown(id)}")
         if seen.setdefault(id, token) != token:
             raise ValueError(f"id {id} is given to both {shown(seen[id])} and {shown(token)}")
+
+
+def check_training(word_counts: Mapping[str, int], vocab_size: int, tokens: Iterable[str], name: str = "tokens",
+                   **least: int) -> None:  # fmt: skip
+    """ValueError unless a vocabulary can be learnt from these; name: what the caller calls tokens; least: whole numbers >= 0."""
+    if not isinstance(word_counts, Mapping):
+        raise wrong("word_counts", "a mapping of words to counts", word_counts)
+    for word, count in word_counts.items():
+        check_text("word_counts", word)
+        if not is_whole(count) or count < 0:
+            raise ValueError(f"word_counts: the word {shown(word)} cannot occur {shown(count)} times")
+    check_whole("vocab_size", vocab_size, 1, MAX_SYMBOLS)
+    if isinstance(tokens, str):
+        raise TypeError(f"{name} must be several strings, got the single str {shown(tokens)}")
+    as_texts(name, tokens)
+    for other, value in least.items():
+        check_whole(other, value, 0)
 
 
 def tokens_by_id(vocab: Mapping[str, int], added: Iterable[tuple[str, int]]) -> list[str]:

@@ -20,7 +20,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 
+from ..arguments import check_choice, check_text, check_whole
 from .pairs import PairCounts
+from .vocabulary import check_training
 
 
 def train_wordpiece(
@@ -57,7 +59,9 @@ def train_wordpiece(
     greatest present score.  That needs all changes to be seen: merging a and b changes the counts of a, b and the new symbol
     alone, and of pairs that hold one of the three; only their scores are computed again.
     """
-    _check(word_counts, tokens, criterion, limit_alphabet)
+    check_training(word_counts, vocab_size, tokens, min_frequency=min_frequency)
+    check_text("continuing_subword_prefix", continuing_subword_prefix)
+    _check(tokens, criterion, limit_alphabet)
     letters: Counter[str] = Counter()
     for word, count in word_counts.items():
         for letter in word:
@@ -131,15 +135,8 @@ def train_wordpiece(
     return spelled
 
 
-def _check(word_counts: Mapping[str, int], tokens: Sequence[str], criterion: str, limit_alphabet: int | None) -> None:
-    if limit_alphabet is not None and limit_alphabet < 1:
-        raise ValueError(f"limit_alphabet must be at least 1, got {limit_alphabet}")
-    if criterion not in ("likelihood", "frequency"):
-        raise ValueError(f"criterion must be 'likelihood' or 'frequency', got {criterion!r}")
-    if isinstance(tokens, str):
-        raise TypeError(f"tokens must be several strings, got the single str {tokens!r:.60}")
+def _check(tokens: Sequence[str], criterion: str, limit_alphabet: int | None) -> None:
+    check_whole("limit_alphabet", limit_alphabet, 1, or_none=True)
+    check_choice("criterion", criterion, ("likelihood", "frequency"))
     if len(set(tokens)) < len(tokens):
         raise ValueError(f"token {next(t for t in tokens if list(tokens).count(t) > 1)!r} is given twice")
-    for word, count in word_counts.items():
-        if count < 0:
-            raise ValueError(f"the word {word!r:.60} cannot occur {count} times")
