@@ -77,7 +77,7 @@ def test_training(kind):
     complaints = wrong_calls(
         Tokenizer.train,
         right,
-        aliases={"texts": ["text"], "special_tokens": ["special token"], "pattern": ["regex"], "byte_fallback": ["given"]},
+        aliases={"texts": ["text"], "special_tokens": ["special token"], "pattern": ["regular"], "byte_fallback": ["given"]},
     )
     assert not complaints, "\n".join(complaints)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,9 @@ class Truncation(_Settings):
         _number("max_length", self.max_length)
         _number("stride", self.stride)
         if self.stride and self.stride >= self.max_length:
-            raise ValueError(f"stride must be less than max_length, got stride {self.stride} and max_length {self.max_length}")
+            raise ValueError(
+                f"stride must be less than max_length, got stride {shown(self.stride)} and max_length {shown(self.max_length)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ def truncate(
     check_whole("added", added, 0, 2**40)
     length = truncation.max_length - added
     if length < 0:
-        raise ValueError(f"max_length {truncation.max_length} has no room for the {added} special tokens")
+        raise ValueError(f"max_length {truncation.max_length} has no room for the {shown(added)} special tokens")
     lengths = [len(first), 0 if second is None else len(second)]
     excess = sum(lengths) - length
     if excess <= 0:
@@ -270,6 +273,6 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
 
 
-def _number(name: str, value: object, most: float = 2**40) -> None:
+def _number(name: str, value: object, most: float = inf) -> None:
     if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"{name} must be a number from 0 {'on' if most == 2**40 else f'to {most}'}, got {shown(value)}")
+        raise ValueError(f"{name} must be a number from 0 {'on' if most == inf else f'to {most}'}, got {shown(value)}")
