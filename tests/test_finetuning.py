@@ -260,7 +260,7 @@ def test_what_is_logged_by_hand(tmp_path, monkeypatch, capsys):
             step = len([row for row in rows if "gradient_norm" in row]) + 1
             rows.append({"step": step, "loss": loss, "learning_rate": rates[step - 1], "gradient_norm": norm})
             optimizer.step(rates[step - 1])
-            shown.append(f"step {step}/6  loss {loss:.3f}  lr {rates[step - 1]:.1e}  norm {norm:.2f}")
+            shown.append(f"step {step}/6  loss {loss:.3f}  norm {norm:.2f}  lr {rates[step - 1]:.1e}")
         outputs, loss = evaluate(now, held_out)
         scores = {**held_out.score(outputs), "loss": loss}
         rows.append({"step": step, "epoch": epoch + 1, **scores})
