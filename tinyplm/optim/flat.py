@@ -64,7 +64,8 @@ class FlatTree:
 
     def _check(self, name: str, a: Any) -> None:
         if name not in self._leaves:
-            raise ValueError(f"{name or 'gradient'}: expected one of {', '.join(self.paths[:4])}{' ...' * (len(self.paths) > 4)}")
+            known = f"{', '.join(self.paths[:4])}{', ...' * (len(self.paths) > 4)}"
+            raise wrong("gradient", f"a tree with some of {known}", name if name else a)
         shape = self._leaves[name].shape
         if isinstance(a, Rows):
             fits = (a.ids.size, *shape[1:]) == a.updates.shape
