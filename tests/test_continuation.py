@@ -135,7 +135,8 @@ def test_what_cannot_continue(llama, tokenizers):
             plain(llama, prompt, answer)
     with pytest.raises(ValueError, match="^expected a prompt and an answer, got 'the' and '  '$"):
         plain(unigram, "the", "  ")  # it adds nothing
-    for call, name in ((lambda: llama.continuations(5, ["a"]), "prompt"), (lambda: llama.continuations("a", [None]), "answer"),
+    for call, name in ((lambda: llama.continuations(5, ["a"]), "prompt"),
+                       (lambda: llama.continuations("a", [None]), "answers: number 0"),
                        (lambda: llama.continue_ids([1], 5), "text")):  # fmt: skip
         with pytest.raises(ValueError, match=f"^{name}: expected a string, got"):
             call()
