@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..arguments import as_texts, check_number, check_path, check_several, check_text, check_whole
+from ..arguments import LARGEST_KEY, as_texts, check_number, check_path, check_several, check_text, check_whole
 from ..files import named, read_bytes
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between two documents of one file
@@ -276,7 +276,7 @@ def split_documents(documents: Sequence[str], fraction: float, seed: int) -> tup
     Errors: ValueError when fraction is not inside (0, 1), or there are fewer than two different documents.
     """
     check_number("fraction", fraction, above=0, below=1)
-    check_whole("seed", seed, -(2**63), 2**64 - 1)
+    check_whole("seed", seed, -(2**63), LARGEST_KEY)
     documents = as_texts("documents", documents)
     sizes: dict[str, int] = {}
     for document in documents:

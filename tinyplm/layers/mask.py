@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_flag, check_whole
+from ..arguments import MOST, check_flag, check_whole
 from ..backend import array_module
 from ..shapes import check_array, check_module
-
-MOST = 2**31  # of tokens
 
 
 def _distance(T: int, S: int | None, xp: Any):

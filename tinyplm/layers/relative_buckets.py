@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arguments import check_whole
+from ..arguments import MOST, check_whole
 from ..shapes import check_array
-
-MOST = 2**31  # queries or keys
 
 
 def clipped_rows(T: int, S: int, *, span: int) -> np.ndarray:
@@ -36,7 +34,7 @@ def log_buckets(distances: np.ndarray, *, buckets: int, longest: int) -> np.ndar
     """
     check_array("log_buckets: distances", distances, "(...) integers")
     check_whole("log_buckets: buckets", buckets, most=MOST)
-    check_whole("log_buckets: longest", longest, most=2**31)
+    check_whole("log_buckets: longest", longest, most=MOST)
     middle = buckets // 2
     if not 1 <= middle < longest - 1:
         raise ValueError(f"log_buckets: expected buckets >= 2 and longest > buckets // 2 + 1, got {buckets} and {longest}")

@@ -6,7 +6,7 @@ Row p of R stands for distance S - p, p = 0 .. T + S - 1; row 0 is read by nobod
 
 from __future__ import annotations
 
-from ..arguments import check_number, check_whole
+from ..arguments import MOST, check_number, check_whole
 from ..backend import array_module
 from ..shapes import check_float_dtype, check_module, expects
 
@@ -16,10 +16,10 @@ def distance_encodings(T: int, S: int, width: int, *, xp, clamp: int = -1, base:
 
     All sines stand before all cosines; width is even.  clamp > 0 keeps d within -clamp .. clamp.  Angles in float64.
     """
-    check_whole("distance_encodings: T", T, 1, 2**31)
-    check_whole("distance_encodings: S", S, T, 2**31)
-    check_whole("distance_encodings: width", width, 2, 2**31)
-    check_whole("distance_encodings: clamp", clamp, -1, 2**31)
+    check_whole("distance_encodings: T", T, 1, MOST)
+    check_whole("distance_encodings: S", S, T, MOST)
+    check_whole("distance_encodings: width", width, 2, MOST)
+    check_whole("distance_encodings: clamp", clamp, -1, MOST)
     check_number("distance_encodings: base", base, above=0)
     check_float_dtype("distance_encodings: dtype", dtype)
     check_module("distance_encodings: xp", xp)
