@@ -37,7 +37,7 @@ from .inputs import (
     pad,
     truncate_pair,
 )
-from .masked import Masking, mask_tokens, masking_epoch
+from .masked import Masking, check_masking, mask_tokens, masking_epoch
 from .permutation import permutation_sample
 from .sentence_pairs import next_sentence_pairs, sentence_order_pairs
 from .translation import translation_pair
@@ -67,7 +67,8 @@ class MaskedPairs:
         copies: int | None = None,
         skip_short: bool = False,
     ) -> None:
-        check_setup(layout=layout, seed=seed, masking=(Masking, masking), copies=copies)
+        check_setup(layout, seed)
+        check_masking(masking, copies)
         check_choice("objective", objective, sorted(PAIRS))
         check_flag("sentences", sentences)
         self.documents = Documents(documents, shortest=2, skip_short=skip_short)
@@ -109,7 +110,8 @@ class MaskedSentences:
         across: bool = True,
         copies: int | None = None,
     ) -> None:
-        check_setup(layout=layout, seed=seed, masking=(Masking, masking), copies=copies)
+        check_setup(layout, seed)
+        check_masking(masking, copies)
         check_flag("across", across)
         self.documents = Documents(documents)
         self.length, self.layout, self.masking = length, layout, masking
@@ -152,7 +154,8 @@ class MaskedWindows:
         separators: Sequence[int] = (),
         copies: int | None = None,
     ) -> None:
-        check_setup(layout=layout, seed=seed, masking=(Masking, masking), copies=copies)
+        check_setup(layout, seed)
+        check_masking(masking, copies)
         separators = as_ids("separators", separators)
         self.windows = Windows(tokens, layout.room(length, pair=False), seed)
         self.length, self.layout, self.masking, self.copies = length, layout, masking, copies
@@ -192,7 +195,8 @@ class MaskedTranslations:
         pairs = check_pairs(pairs)
         check_several("languages", languages, "pairs of numbers of languages")
         languages = [tuple(as_ids("languages", pair).tolist()) for pair in languages]
-        check_setup(layout=Layout((), (), (), pad_id), seed=seed, masking=(Masking, masking), copies=copies)
+        check_setup(Layout((), (), (), pad_id), seed)
+        check_masking(masking, copies)
         check_whole("eos_id", eos_id)
         check_whole("length", length)
         if len(languages) != len(pairs) or not len(pairs):
@@ -220,7 +224,7 @@ class PermutedWindows:
     def __init__(
         self, tokens: np.ndarray, length: int, *, layout: Layout, seed: int, separators: Sequence[int] = (), **settings: Any
     ) -> None:
-        check_setup(layout=layout, seed=seed)
+        check_setup(layout, seed)
         separators = as_ids("separators", separators)
         if unknown := settings.keys() - {"predictions", "K", "longest", "reuse"}:
             raise TypeError(f"PermutedWindows: there is no setting {sorted(unknown)[0]!r}")

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arguments import as_array, check_whole, wrong
+from ..arguments import LARGEST_KEY, MOST, as_array, check_whole, wrong
 from ..random import generator
-
-MOST = 2**31  # of tokens, samples and ids
 
 
 def check_key(key: int) -> None:
     """ValueError unless it is a key: an integer of 64 bits."""
-    check_whole("key", key, 0, 2**64 - 1)
+    check_whole("key", key, 0, LARGEST_KEY)
 
 
 class Draws:

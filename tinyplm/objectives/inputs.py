@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_array, as_ids, check_flag, check_several, check_whole, is_whole, wrong
-from .draws import MOST, Draws, check_key
+from ..arguments import LARGEST_KEY, MOST, as_array, as_ids, check_flag, check_several, check_whole, is_whole, wrong
+from .draws import Draws, check_key
 
 Row = dict[str, np.ndarray]  # one sample: arrays (n,)
 
@@ -51,8 +51,8 @@ class Layout:
             if not isinstance(getattr(self, name), (tuple, list)):
                 raise wrong(f"Layout: {name}", "a tuple of ids", getattr(self, name))
         for i in (*self.first, *self.between, *self.last, self.pad_id):
-            if not is_whole(i) or not 0 <= i < MOST:
-                raise wrong("special token", "an id, does the vocabulary have all special tokens?", i)
+            if not is_whole(i) or not 0 <= i <= MOST:
+                raise wrong("special token", "an id (does the vocabulary have all special tokens?)", i)
         check_whole("Layout: second_type", self.second_type, 0, MOST)
 
     def room(self, length: int, pair: bool) -> int:
@@ -96,7 +96,7 @@ def pad(rows: Sequence[Row], length: int, fill: dict[str, int], *, left: bool = 
     check_several("rows", rows, "rows")
     check_whole("length", length, 0, MOST)
     check_flag("left", left)
-    if not isinstance(fill, dict) or not all(is_whole(n) and abs(n) < MOST for n in fill.values()):
+    if not isinstance(fill, dict) or not all(is_whole(n) and abs(n) <= MOST for n in fill.values()):
         raise wrong("fill", "a dict of integers", fill)
     rows = list(rows)
     for b, row in enumerate(rows):
@@ -125,14 +125,11 @@ def check_samples(first: int, count: int) -> None:
     check_whole("count", count, 1, MOST)
 
 
-def check_setup(*, layout: Layout, seed: int, masking: Any = None, copies: int | None = None) -> None:
-    """ValueError unless these are what the classes of batches are made with.  masking: (the class it must have, the value)."""
+def check_setup(layout: Any, seed: Any) -> None:
+    """ValueError unless these are a Layout and a seed."""
     if not isinstance(layout, Layout):
         raise wrong("layout", "a Layout", layout)
-    check_whole("seed", seed, 0, 2**64 - 1)
-    check_whole("copies", copies, 1, or_none=True)
-    if masking is not None and not isinstance(masking[1], masking[0]):
-        raise wrong("masking", f"a {masking[0].__name__}", masking[1])
+    check_whole("seed", seed, 0, LARGEST_KEY)
 
 
 def check_pairs(pairs: Any) -> list[tuple[list[int], list[int]]]:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..arguments import as_array, as_ids, check_choice, check_number, check_whole, is_number, is_whole, wrong
+from ..arguments import MOST, as_array, as_ids, check_choice, check_number, check_whole, is_number, is_whole, wrong
 from ..data import IGNORED
 from ..random import fold
-from .draws import MOST, Draws, check_key
+from .draws import Draws, check_key
 from .units import Units, check_units, token_units
 
 ALBERT_NGRAMS = (1.0, 1 / 2, 1 / 3)  # p(n) proportional to 1/n up to 3: Lan et al. 2020, sec. 4.1
@@ -70,6 +71,13 @@ class Masking:
             raise ValueError('limit and ngrams belong to selection "exact": a coin for each unit counts nothing')
         if self.random_ids is not None and not len(as_ids("random_ids", self.random_ids, self.vocab_size)):
             raise ValueError("random_ids is empty, expected at least one id")
+
+
+def check_masking(masking: Any, copies: Any) -> None:
+    """ValueError unless these are a Masking and None or a number of copies."""
+    if not isinstance(masking, Masking):
+        raise wrong("masking", "a Masking", masking)
+    check_whole("copies", copies, 1, or_none=True)
 
 
 def mask_tokens(

@@ -10,10 +10,10 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from ..arguments import check_several, check_whole, wrong
+from ..arguments import MOST, check_several, check_whole, wrong
 from ..random import fold
 from ..random import key as run_key
-from .draws import MOST, Draws
+from .draws import Draws
 from .inputs import Layout, Row, check_pairs, check_samples, check_setup, pad
 
 
@@ -42,7 +42,7 @@ class PositivePairs:
         groups: Sequence[Hashable] | None = None,
     ) -> None:
         pairs = check_pairs(pairs)
-        check_setup(layout=layout, seed=seed)
+        check_setup(layout, seed)
         check_whole("size", size, 2, MOST)
         if groups is not None:
             check_several("groups", groups, "groups, one for each pair")

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arguments import as_array, as_ids, check_number, check_whole, wrong
+from ..arguments import MOST, as_array, as_ids, check_number, check_whole, wrong
 from ..data import IGNORED
 from ..random import fold
 from ..shapes import check_array
-from .draws import MOST, Draws, check_key
+from .draws import Draws, check_key
 
 
 def ranks_of(order: Sequence[int], predicted: np.ndarray | None = None) -> np.ndarray:

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ..arguments import check_number, check_whole, wrong
+from ..arguments import MOST, check_number, check_whole, wrong
 from ..random import fold
-from .draws import MOST, Draws, check_key
+from .draws import Draws, check_key
 from .inputs import Documents
 
 SHORT_RATE = 0.1

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arguments import as_ids, check_whole, wrong
-from .draws import MOST
+from ..arguments import MOST, as_ids, check_whole, wrong
 from .inputs import Row
 
 
