@@ -115,14 +115,42 @@ def check_function(name: str, value: Any, *, or_none: bool = False) -> None:
         raise wrong(name, f"{'None or ' * or_none}a function", value)
 
 
+def check_functions(caller: str, **functions: Any) -> None:
+    """ValueError unless all of these can be called."""
+    if not all(map(callable, functions.values())):
+        name, value = next(item for item in functions.items() if not callable(item[1]))
+        raise wrong(f"{caller}: {name}", "a function", value)
+
+
+def is_several(value: Any) -> bool:
+    """Whether it can be iterated over in order, as lists, arrays and generators can; strings, dicts and sets do not count."""
+    try:
+        iter(value)
+    except TypeError:  # also an array without dimensions
+        return False
+    return not isinstance(value, (str, bytes, bytearray, Mapping, Set))
+
+
+def check_several(name: str, value: Any, what: str = "strings") -> None:
+    """ValueError unless value is a list or another iterable (see is_several), which is not read."""
+    if not is_several(value):
+        raise wrong(name, f"several {what}", value)
+
+
 def listed(name: str, value: Any, expected: str) -> list:
-    """list(value); ValueError for what is no sequence of values, and for texts, dicts and sets."""
-    if not isinstance(value, (str, bytes, Mapping, Set)):
-        try:
-            return list(value)
-        except TypeError:  # no sequence, or an array without dimensions
-            pass
-    raise wrong(name, expected, value)
+    """list(value); ValueError unless is_several(value)."""
+    if not is_several(value):
+        raise wrong(name, expected, value)
+    return list(value)
+
+
+def as_texts(name: str, values: Any) -> list[str]:
+    """The strings of a list or another iterable; ValueError for anything else."""
+    texts = listed(name, values, "several strings")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise wrong(f"{name}: number {number}", "a string", text)
+    return texts
 
 
 def check_path(name: str, value: Any) -> None:
@@ -172,37 +200,16 @@ def known_arguments(f: F) -> F:
         try:  # Python's words for what is missing or too much
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{where}: {error}; expected the arguments {', '.join(map(str, named))}") from None
+            raise TypeError(f"{where}: {error}; expected the arguments {', '.join(p.name for p in named)}") from None
 
     return checked  # type: ignore[return-value]
 
 
-def check_several(name: str, value: Any, what: str = "strings") -> None:
-    """ValueError unless value can be iterated over, and is no single string, dict or the like."""
-    try:
-        iter(value)
-        several = not isinstance(value, (str, bytes, bytearray, dict, set, frozenset))
-    except TypeError:
-        several = False
-    if not several:
-        raise wrong(name, f"several {what}", value)
-
-
-def as_texts(name: str, values: Any) -> list[str]:
-    """The strings of a list or another iterable; ValueError for anything else."""
-    check_several(name, values)
-    texts = list(values)
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise wrong(f"{name}: number {number}", "a string", text)
-    return texts
-
-
-def as_array(name: str, values: Any, expected: str, kinds: str, dims: tuple[int, ...] = (1,)) -> np.ndarray:
+def as_array(name: str, values: Any, expected: str, kinds: str, dims: Collection[int] = (1,)) -> np.ndarray:
     """A list or an array as a NumPy array, of one of these kinds of dtype and numbers of dimensions; ValueError otherwise."""
     try:
         array = np.asarray(values)
-    except (ValueError, TypeError, OverflowError, RecursionError):  # ragged, or of another device
+    except Exception:  # NumPy has several errors for what is no array: ragged, nested too deep, of another device
         raise wrong(name, expected, values) from None
     if array.size == 0 and array.dtype == np.float64 and not hasattr(values, "dtype"):
         array = array.astype(np.int64)  # np.asarray([]) is float

@@ -14,18 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from .arguments import check_flag, check_text, check_whole, is_whole, shown, wrong
+from .arguments import check_flag, check_functions, check_text, check_whole, is_whole, shown, wrong
 from .backend import array_module
 from .trees import Product, Rows, Tree, add, complete, flatten, tree_map, unbroadcast, unflatten
 
 __all__ = ["Product", "Rows", "Tree", "add", "blas_threads", "chain", "checkpoint", "complete", "flatten", "map_shards",
            "map_threads", "on_tree", "reduce_shards", "shards", "stack", "tree_map", "unbroadcast", "unflatten"]  # fmt: skip
-
-
-def _check_functions(caller: str, *functions: Any) -> None:
-    for f in functions:
-        if not callable(f):
-            raise wrong(caller, "a function", f)
 
 
 def on_tree(f: Callable, *names: str) -> Callable:
@@ -34,7 +28,7 @@ def on_tree(f: Callable, *names: str) -> Callable:
     A name that p lacks is passed as None.  backward gives (dp, dx), with exactly the names that p has.
     """
 
-    _check_functions("on_tree", f)
+    check_functions("on_tree", f=f)
     for name in names:
         check_text("on_tree: names", name)
 
@@ -58,7 +52,7 @@ def chain(x: Tree, *fs: Callable | None) -> tuple[Tree, Callable]:
     for f in fs:
         if f is not None:
             if not callable(f):
-                raise wrong("chain", "a function", f)
+                check_functions("chain", f=f)
             x, back = f(x)
             backs.append(back)
 
@@ -104,8 +98,8 @@ def stack(
     on_gradient    called as on_gradient(n, dp) as soon as the gradient of ps[n] is complete, the last one first; the list of
                    gradients that backward returns then holds None, so that no full tree is built up.
     """
-    if not (callable(layer) and (each is None or callable(each)) and (on_gradient is None or callable(on_gradient))):
-        _check_functions("stack", layer, *(f for f in (each, on_gradient) if f is not None))
+    optional = {name: f for name, f in (("each", each), ("on_gradient", on_gradient)) if f is not None}
+    check_functions("stack", layer=layer, **optional)
     if not isinstance(ps, (list, tuple)):
         raise wrong("stack: ps", "a list of parameter trees", ps)
     for name, flag in (("grad", grad), ("once", once)):
@@ -182,7 +176,7 @@ def checkpoint(f: Callable) -> Callable:
     Chen et al. 2016.  Costs one more forward; the result is bit-equal, since the randomness is in the key.
     """
 
-    _check_functions("checkpoint", f)
+    check_functions("checkpoint", f=f)
 
     def checkpointed(*args, **kwargs):
         y, _ = f(*args, **kwargs)
@@ -225,7 +219,7 @@ def map_threads(f: Callable, items: Sequence, workers: int) -> list:
     """
 
     check_whole("workers", workers, 1)
-    _check_functions("map_threads", f)
+    check_functions("map_threads", f=f)
     if not isinstance(items, (list, tuple, range, str)):
         raise wrong("items", "a list", items)
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .arguments import check_flag, check_number, check_whole, wrong
+from .arguments import check_flag, check_functions, check_number, check_whole, wrong
 from .backend import array_module
 
 F = TypeVar("F", bound=Callable)
@@ -144,13 +144,6 @@ def check_array(name: str, value: Any, text: str, **sizes: int) -> None:
     assert isinstance(entry, _Array)
     if not (value is None and entry.optional):
         _check_array(name, value, entry, sizes)
-
-
-def check_functions(caller: str, **functions: Any) -> None:
-    """ValueError unless all of these can be called."""
-    if not all(map(callable, functions.values())):
-        name, value = next(item for item in functions.items() if not callable(item[1]))
-        raise wrong(f"{caller}: {name}", "a function", value)
 
 
 def check_module(name: str, value: Any) -> None:

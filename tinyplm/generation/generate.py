@@ -73,6 +73,8 @@ def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, 
     check_model("model", model)
     model.check_causal()
     check_names("generate", options, _OPTIONS)
+    if "max_new_tokens" not in options:
+        raise TypeError("generate: missing a required argument: 'max_new_tokens'")
     several, stops = _several(prompts), _stops(model, stop_ids)
     check_whole("samples", samples, 1, MOST)
     out = [Continuation(n // samples, [], [], "" if model.tokenizer else None) for n in range(len(several) * samples)]

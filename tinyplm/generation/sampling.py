@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, check_number, check_whole, wrong
+from ..arguments import MOST, as_array, as_ids, check_number, check_whole, wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: flo
     """
     check_number("penalty", penalty, above=0)
     _writable(logits)
-    ids = np.unique(_ids("seen", seen))
+    ids = np.unique(as_ids("seen", seen))
     ids = ids[ids < len(logits)]
     values = logits[ids]
     logits[ids] = np.where(values > 0, values / penalty, values * penalty)
@@ -84,7 +84,7 @@ def ban_repeated_ngrams(logits: np.ndarray, ids: Sequence[int], *, n: int) -> No
     """-inf for every token that would complete an n-gram which stands in ids already; in place.   Paulus et al. 2017, sec. 2.5"""
     check_whole("n", n, 1)
     _writable(logits)
-    ids = _ids("ids", ids)
+    ids = as_ids("ids", ids)
     if len(ids) < n:
         return
     grams = np.lib.stride_tricks.sliding_window_view(ids, n)
@@ -199,7 +199,7 @@ def _worst(probabilities: np.ndarray, sums: np.ndarray) -> str:
 def log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """log softmax(logits) of one token a row, by the model itself, whatever the sampling: (B, V), (B,) -> (B,)."""
     logits = _numbers("logits", logits, 2)
-    tokens = _ids("tokens", tokens, logits.shape[1])
+    tokens = as_ids("tokens", tokens, logits.shape[1])
     if tokens.shape != logits.shape[:1]:
         raise wrong("tokens", f"{len(logits)} ids", tokens)
     shifted = logits - logits.max(axis=-1, keepdims=True)
@@ -208,22 +208,8 @@ def log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 def _numbers(name: str, values: Any, ndim: int | None = None) -> np.ndarray:
     """A host array of floats with at least one column; lists become one."""
-    a = _array(name, values, "an array of numbers")
-    if a.dtype.kind not in "fiu" or a.ndim == 0 or a.shape[-1] == 0 or ndim not in (None, a.ndim):
-        raise wrong(name, f"an array of numbers{'' if ndim is None else f' of {ndim} dimension' + 's' * (ndim > 1)}", values)
+    expected = f"an array of numbers{'' if ndim is None else f' of {ndim} dimension' + 's' * (ndim > 1)}"
+    a = as_array(name, values, expected, "fiu", range(1, 65) if ndim is None else (ndim,))
+    if a.shape[-1] == 0:
+        raise wrong(name, expected, values)
     return a if a.dtype.kind == "f" else a.astype(np.float64)
-
-
-def _ids(name: str, values: Any, below: int | None = None) -> np.ndarray:
-    """A host array (N,) of token ids."""
-    a = _array(name, values, "a list of token ids")
-    if a.ndim != 1 or (a.size and (a.dtype.kind not in "iu" or a.min() < 0 or (below is not None and a.max() >= below))):
-        raise wrong(name, f"a list of token ids{'' if below is None else f' below {below}'}", values)
-    return a.astype(np.int64)
-
-
-def _array(name: str, values: Any, expected: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except Exception:  # NumPy has several errors for what is no array
-        raise wrong(name, expected, values) from None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..arguments import check_functions
 from ..random import fold
-from ..shapes import check_functions
 from .dropout import dropout
 
 
