@@ -175,6 +175,32 @@ def test_a_backward_whose_keys_were_overwritten_is_refused(device, name):
         second_back(ones)
 
 
+@pytest.mark.parametrize("place", [10, 9, 8, 6, 4, 3, 0])
+def test_a_cut_refuses_the_backward_of_what_it_overwrites_and_of_nothing_else(place):
+    """Calls end at 4, 8 and 10 places; those that end behind the cut are lost, once a call has begun there."""
+    model = model_of("gpt2", "cpu")
+    ids, _, _ = sequences()
+    cache, backs = model.empty_cache(3), {}
+    for start, end in ((0, 4), (4, 8), (8, 10)):
+        outputs, back = model(ids[:, start:end], cache=cache)
+        cache, backs[end] = outputs["cache"], (back, {"hidden": np.ones_like(outputs["hidden"])})
+    cache = cache.cut(place)
+    expected = {end: back(ones) for end, (back, ones) in backs.items()}
+    for _ in range(2 if place < 10 else 0):  # again from the same place, then on
+        outputs, new = model(ids[:, :1], cache=cache)
+        again, ones = outputs["cache"], {"hidden": np.ones_like(outputs["hidden"])}
+        kept = new(ones)
+        outputs, newer = model(ids[:, :1], cache=again) if place < 9 else (outputs, new)
+        assert equal(new(ones), kept) and flatten(newer(ones))
+        cache = outputs["cache"].cut(place)
+    for end, (back, ones) in backs.items():
+        if end > place:
+            with pytest.raises(ValueError, match="backward: the keys and values of this call were overwritten"):
+                back(ones)
+        else:
+            assert equal(back(ones), expected[end])
+
+
 @each_family
 def test_cut_goes_back(device, name):
     model = model_of(name, device)

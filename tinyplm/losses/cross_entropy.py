@@ -121,10 +121,14 @@ def counted_weights(x, counts, weights, total):
 
 def _check_total(total):
     """ValueError unless it is None, a number > 0, or a 0-dimensional array, of which only the host's is read."""
-    if total is not None and not isinstance(total, Real):
+    if total is None:
+        return
+    if not isinstance(total, Real):
         check_array("total", total, "() numbers")
-    if total is not None and (isinstance(total, Real) or is_host(total)):
-        check_number("total", total if isinstance(total, Real) else float(total), above=0)
+        if not is_host(total):
+            return
+        total = float(total)
+    check_number("total", total, above=0)
 
 
 def _exponentials(logits, t, w, smoothing):

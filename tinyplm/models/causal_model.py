@@ -172,7 +172,8 @@ class CausalModel(Model):
 def _logits(options: dict[str, Any]) -> dict[str, Any]:
     """The targets and the total of the one output that a decoder's loss has."""
     targets, total = options["targets"], options["total"]
-    if targets.keys() != {"logits"} or not (total is None or "logits" in total):
-        raise wrong("targets" if targets.keys() != {"logits"} else "total", "a dict with logits alone",
-                    list(targets if targets.keys() != {"logits"} else total))  # fmt: skip
+    if targets.keys() != {"logits"}:
+        raise wrong("targets", "a dict with logits alone", list(targets))
+    if total is not None and "logits" not in total:
+        raise wrong("total", "a dict with logits", list(total))
     return {"targets": targets["logits"], "total": None if total is None else total["logits"]}

@@ -69,9 +69,11 @@ def zeros_and_ones(name: str, values: Any, *, floats: bool = False) -> Any:
 
 def sample_keys(key: Any, first: Any) -> Any:
     """One key for each of first's samples (B,), of an int or given as such; None stays None."""
-    if key is None or is_whole(key):
+    if key is None:
+        return None
+    if is_whole(key):
         check_whole("key", key, 0, LARGEST_KEY, or_none=True)
-        return None if key is None else random.sample_keys(int(key), array_module(first).arange(first.shape[0]))
+        return random.sample_keys(int(key), array_module(first).arange(first.shape[0]))
     if getattr(key, "dtype", None) != "uint64" or key.shape != first.shape[:1]:
         raise wrong("key", f"None, an integer >= 0 or a uint64 array of shape {first.shape[:1]}", key)
     return key

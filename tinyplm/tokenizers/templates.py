@@ -176,11 +176,11 @@ def _listed(value: Any) -> tuple[Any, ...]:
 
 
 def _piece_of(content: Mapping[str, Any]) -> Piece:
-    ((kind, piece),) = content.items() if len(content) == 1 else (("", {"id": "", "type_id": 0}),)
-    result = Piece(kind, piece["id"], piece["type_id"])
-    if kind not in ("Sequence", "SpecialToken") or type(result.type_id) is not int or not isinstance(result.id, str):
-        raise ValueError(f"a piece must be a Sequence or a SpecialToken with id and type_id, got {shown(content)}")
-    return result
+    for kind, piece in content.items() if len(content) == 1 else ():
+        result = Piece(kind, piece["id"], piece["type_id"])
+        if kind in ("Sequence", "SpecialToken") and type(result.type_id) is int and isinstance(result.id, str):
+            return result
+    raise ValueError(f"a piece must be a Sequence or a SpecialToken with id and type_id, got {shown(content)}")
 
 
 class _Classifier(PostProcessor):

@@ -105,7 +105,11 @@ def _read_name(file: Path) -> str | None:
         name = read_text(file, largest=1000).strip()
     except ValueError:
         return None
-    return name if re.fullmatch(r"[^/\\:\0\n]{1,100}", name) and name not in (".", "..") else None
+    return name if _is_name(name) else None
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[^/\\:\0\n]{1,100}", text) is not None and text not in (".", "..")
 
 
 def find(out: Path, name: str = "latest") -> Path:
@@ -116,12 +120,11 @@ def find(out: Path, name: str = "latest") -> Path:
             return first
         raise ValueError(f"{named(out)}: nothing to resume, there is no file {name!r} in it{_hint(out, name)}")
     try:
-        text = read_text(file, largest=1000).strip()
+        folder = read_text(file, largest=1000).strip()
     except ValueError as error:
         raise ValueError(f"{error}; expected the name of a checkpoint{_hint(out, name)}") from None
-    folder = _read_name(file)
-    if folder is None or not (out / folder).is_dir():
-        raise ValueError(f"{named(file)} names {shown(text)}, but there is no such folder{_hint(out, name)}")
+    if not _is_name(folder) or not (out / folder).is_dir():
+        raise ValueError(f"{named(file)} names {shown(folder)}, but there is no such folder{_hint(out, name)}")
     return out / folder
 
 

@@ -130,7 +130,8 @@ def plain(tokenizer: Any, prompt: str, answer: str, *, end_id: int | None = None
 
 def _plain(tokenizer: Any, prompt: str, answers: Sequence[str], end_id: int | None = None) -> list[TokenSequence]:
     """Several answers behind the same ids of the prompt."""
-    end = [i for i in (tokenizer.eos_id if end_id is None else end_id,) if i is not None]
+    end_id = tokenizer.eos_id if end_id is None else end_id
+    end = [] if end_id is None else [end_id]
     start, found = tokenizer.continuations(prompt, answers)
     for answer, ids in zip(answers, found):
         if not prompt or not answer or not ids:
