@@ -83,7 +83,7 @@ def test_resuming_a_finished_run_prints_the_report_again(copied, finished, run):
     assert (copied / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("options", [("--batch", "1"), ("--batch", "4", "--micro-batch", "3")])
+@pytest.mark.parametrize("options", [("--batch", "1"), ("--micro-batch", "1"), ("--batch", "4", "--micro-batch", "3")])
 def test_batches_that_the_workers_cannot_share_evenly(run, tmp_path, texts, options):
     outcome = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"), "--samples", "0", *options)
     assert_report(outcome)

@@ -61,6 +61,8 @@ def test_templates_that_end(source, expected):
 
 def test_limits_hold_in_threads_and_grow_with_the_messages():
     pytest.importorskip("jinja2")
+    from tinyplm.tokenizers import chat_templates
+
     outcomes = []
 
     def render(source):
@@ -75,6 +77,10 @@ def test_limits_hold_in_threads_and_grow_with_the_messages():
     for thread in threads:
         thread.join()
     assert sorted(outcomes, key=str) == [" levels deep", len(rendered(REAL["ChatML"])), "79,000 steps"]
+    big = [{"role": "user", "content": "x" * 100_000}]  # what takes too long for short messages
+    assert rendered("{{ (messages[0].content * 15) | length }}", big) == "1500000"
+    assert rendered("{% set a = messages[0].content %}{{ a.replace(a[:3000], '') | length }}", big) == "1000"
+    assert chat_templates._Meter(0, 4000).seconds == chat_templates.SECONDS + 4
     long = [{"role": role, "content": "word " * 30} for _ in range(2000) for role in ("user", "assistant")]
     begin = time.process_time()
     for name in ("ChatML", "Qwen", "DeepSeek"):

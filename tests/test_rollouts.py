@@ -10,7 +10,7 @@ from tests.families import ROPES
 from tests.families import tiny as tiny_family
 from tests.laws import relative_error
 from tests.test_dpo import some_pairs
-from tests.test_learner import some_sequences, tiny
+from tests.test_learner import SIZES, some_sequences, tiny
 from tests.test_score_models import scored
 from tinyplm.core import flatten, tree_map
 from tinyplm.models.score_model import ScoreModel
@@ -57,6 +57,16 @@ def test_a_prompt_that_leaves_no_room_is_refused_before_anything_is_drawn(family
     with pytest.raises(ValueError, match=message):
         SAMPLING[name](model, [[5], [6] * 13], never)
     assert model.params is before
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+def test_an_answer_that_would_outgrow_the_context_is_not_drawn(name):
+    """It would be drawn with a sliding window, and trained on as a whole."""
+    model = tinyplm.create("llama", key=3, **{**SIZES["llama"], "max_position_embeddings": 40})
+    with pytest.raises(ValueError, match=r"^prompts\[0\]: expected at most 36 tokens, .* is 4 and the context 40, got 37$"):
+        SAMPLING[name](model, [[5] * 37], never)
+    with pytest.raises(ValueError, match=r"^prompts\[0\]: expected at most 20 tokens, .* is 20 and the context 40, got 36$"):
+        rollouts(model, [[5] * 36], max_new_tokens=20)
 
 
 @pytest.mark.parametrize("prompts, message", [

@@ -165,6 +165,9 @@ def test_a_rotation_keeps_the_norm_and_the_magnitude_multiplies_it(r, position, 
     larger = at(x, position, frequencies, interleaved, magnitude=magnitude)
     assert np.allclose(larger[..., :R], magnitude * y[..., :R], rtol=1e-14, atol=1e-15)
     assert np.array_equal(larger[..., R:], x[..., R:])
+    dy = y[..., :R]
+    _, backward = rope(dy, positions=np.array([position]), frequencies=frequencies, interleaved=interleaved, magnitude=magnitude)
+    assert np.linalg.norm(backward(dy)) == pytest.approx(magnitude * np.linalg.norm(dy), rel=1e-14)  # so the gradient, too
 
 
 @given(r=rotations())

@@ -223,6 +223,15 @@ def test_a_token_without_probability_is_never_drawn(p, u):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_probabilities_must_add_up_to_one_to_rounding(dtype):
+    p = np.full((1, 1000), 1e-3, dtype)  # the sum has a rounding of its own
+    assert draw(p, np.array([0.5]))[0] in (499, 500)
+    p[0, 0] += 1000 * 100 * np.finfo(dtype).eps
+    with pytest.raises(ValueError, match="^probabilities: expected rows >= 0 that add up to 1, got the sum 1"):
+        draw(p, np.array([0.5]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_log_probabilities(dtype):
     logits = np.random.default_rng(0).normal(0, 5, (4, 9)).astype(dtype) + 1000
     tokens = np.array([0, 8, 3, 3])

@@ -242,7 +242,7 @@ def test_bad_input_is_refused():
         assert sentence_order_pairs(documents, 0, key=1, **settings)
     with raises("length 4 leaves 1 tokens beside the special ones, expected 2 or more"):
         BERT.room(4, pair=True)
-    with raises("special token: expected an id, does the vocabulary have all special tokens?, got None"):
+    with raises("special token: expected an id (does the vocabulary have all special tokens?), got None"):
         Layout.bert(cls_id=1, sep_id=None, pad_id=0)
     with raises("room: expected an integer >= 2, got 1"):
         truncate_pair(np.arange(2), np.arange(2), 1, 0)

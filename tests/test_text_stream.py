@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tinyplm.generation.text import TextStream, prompt_ids
+from tinyplm.generation.text import TextStream
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.stream import ByteStream
 
@@ -173,7 +173,7 @@ def test_bad_stop_strings_are_refused(stop):
 def test_a_prompt_has_no_end():
     unigram = Tokenizer.train(["low lower"], 20, kind="Unigram")
     assert unigram.encode("low", add_special_tokens=True)[-1] == unigram.eos_id
-    assert prompt_ids(unigram, "low") == unigram.encode("low") and prompt_ids(unigram, "") == []
+    assert unigram.prompt("low") == unigram.encode("low") and unigram.prompt("") == []
     pieces = Tokenizer.train(["low lower"], 280, kind="SentencePiece BPE")
-    assert prompt_ids(pieces, "low") == [pieces.named_id("bos_token"), *pieces.encode("low")]
-    assert prompt_ids(BYTES, "ab") == BYTES.encode("ab")
+    assert pieces.prompt("low") == [pieces.named_id("bos_token"), *pieces.encode("low")]
+    assert BYTES.prompt("ab") == BYTES.encode("ab")

@@ -82,6 +82,11 @@ def check_number(name: str, value: Any, *, least: float | None = None, most: flo
         raise wrong(name, f"{'None or ' * or_none}a finite number{' ' * bool(limits)}{' and '.join(limits)}", value)
 
 
+def check_key(name: str, value: Any, *, or_none: bool = False) -> None:
+    """ValueError unless value is a key or a seed, an integer of 64 bits (or None, where that is allowed)."""
+    check_whole(name, value, 0, LARGEST_KEY, or_none=or_none)
+
+
 def plain_numbers(settings: Any) -> None:
     """Replace NumPy's numbers in a frozen dataclass by Python's, which can be written as JSON."""
     for field in dataclasses.fields(settings):

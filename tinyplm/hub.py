@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import heads, random, weights
-from .arguments import LARGEST_KEY, check_choice, check_path, check_whole, known_arguments, shown, wrong
+from .arguments import check_choice, check_key, check_path, known_arguments, shown, wrong
 from .backend import array_module, check_memory, to_device
 from .backend import device as check_device
 from .core import Tree, flatten, unflatten
@@ -90,7 +90,7 @@ def _from_fields(family: ModuleType, fields: Mapping[str, Any]) -> Any:
 def initialise(family: ModuleType, config: Any, *, task: str = "causal_lm", key: int, dtype: str = "float32") -> Tree:
     """The tree of initial parameters on the host."""
     dtype = check_dtype(dtype)
-    check_whole("key", key, 0, LARGEST_KEY)
+    check_key("key", key)
     shapes = shapes_of(family, config, task)
     check_memory(weights.count_parameters(shapes) * np.dtype(dtype).itemsize, f"the parameters in {dtype}")
     leaves = {}
@@ -118,7 +118,7 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     """
     folder = _folder(folder)
     check_device(device)
-    check_whole("key", key, 0, LARGEST_KEY)
+    check_key("key", key)
     dtype = None if dtype is None else check_dtype(dtype)
     file = named(folder / "config.json")
     check_links(folder, ("config.json", GENERATION, *COMPANIONS))

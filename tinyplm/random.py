@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import LARGEST_KEY, check_whole
+from .arguments import check_key
 from .backend import array_module
 
 Key = Any
@@ -28,7 +28,7 @@ def _mix(z: Key) -> Key:
 
 def key(seed: int) -> int:
     """The key of a run.  ValueError unless the seed is an integer of 64 bits."""
-    check_whole("seed", seed, 0, LARGEST_KEY)
+    check_key("seed", seed)
     return _mix((int(seed) * 0x9E3779B97F4A7C15 + 1) & _MASK)
 
 
@@ -55,7 +55,7 @@ def sample_keys(key: int, samples: Any) -> Any:
 
 def generator(key: int) -> np.random.Generator:
     """A NumPy generator on the host seeded by a key: for initialisation, data order and sampling."""
-    check_whole("key", key, 0, LARGEST_KEY)
+    check_key("key", key)
     return np.random.Generator(np.random.Philox(key=key))
 
 

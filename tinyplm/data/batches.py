@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..arguments import LARGEST_KEY, check_whole
+from ..arguments import LARGEST_KEY, check_key, check_whole
 from ..shapes import check_array
 
 IGNORED = -100  # a target that does not count
@@ -36,7 +36,7 @@ class Windows:
     def __init__(self, tokens: np.ndarray, length: int, seed: int) -> None:
         check_whole("length", length, 1, 2**62)
         _check(tokens, length, length + 1, f"one window of {length}")
-        check_whole("seed", seed, 0, LARGEST_KEY)
+        check_key("seed", seed)
         self.tokens = tokens
         self.length = length
         self.seed = seed
@@ -47,7 +47,7 @@ class Windows:
 
     def starts(self, epoch: int) -> np.ndarray:
         """First token of each window of an epoch, in the order of training: (windows_per_epoch,) int64."""
-        check_whole("epoch", epoch, 0, LARGEST_KEY)
+        check_whole("epoch", epoch, most=LARGEST_KEY)
         if epoch != self._epoch:
             # The raw words of Philox, a counter-based generator (Salmon et al. 2011), keyed by (seed,
             # epoch). NumPy keeps these the same from version to version, which it does not promise for

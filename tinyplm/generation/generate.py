@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import random
-from ..arguments import LARGEST_KEY, MOST, check_flag, check_names, check_whole, is_whole, known_arguments, listed, wrong
+from ..arguments import MOST, check_flag, check_key, check_names, check_whole, is_whole, known_arguments, listed, wrong
 from ..backend import array_module, at_least_float32, to_device, to_host
 from ..layers.cache import Cache
 from ..models import causal_lm
@@ -125,7 +125,7 @@ def stream(
     for name, count in (("samples", samples), ("max_new_tokens", max_new_tokens)):
         check_whole(name, count, 1, MOST)
     check_whole("vocabulary", vocabulary, 1, or_none=True)
-    check_whole("seed", seed, 0, LARGEST_KEY)
+    check_key("seed", seed)
     check_whole("first_prompt", first_prompt, 0, MOST)
     check_flag("cached", cached)
     if not (memory is None or isinstance(memory, Memory)):

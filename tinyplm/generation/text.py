@@ -45,11 +45,6 @@ class TextStream:
         return text[: len(text) - kept]
 
 
-def prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    """tokenizer.prompt(text): with what its post-processor puts in front of a text, without the token that ends one."""
-    return tokenizer.prompt(text)
-
-
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of the text that begins the stop string."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)

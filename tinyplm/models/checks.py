@@ -13,10 +13,10 @@ import numpy as np
 
 from .. import random
 from ..arguments import (
-    LARGEST_KEY,
     MOST,
     check_flag,
     check_function,
+    check_key,
     check_names,
     check_number,
     check_whole,
@@ -72,7 +72,7 @@ def sample_keys(key: Any, first: Any) -> Any:
     if key is None:
         return None
     if is_whole(key):
-        check_whole("key", key, 0, LARGEST_KEY, or_none=True)
+        check_key("key", key, or_none=True)
         return random.sample_keys(int(key), array_module(first).arange(first.shape[0]))
     if getattr(key, "dtype", None) != "uint64" or key.shape != first.shape[:1]:
         raise wrong("key", f"None, an integer >= 0 or a uint64 array of shape {first.shape[:1]}", key)

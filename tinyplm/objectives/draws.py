@@ -11,20 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arguments import LARGEST_KEY, MOST, as_array, check_whole, wrong
+from ..arguments import MOST, as_array, check_key, check_whole, wrong
 from ..random import generator
-
-
-def check_key(key: int) -> None:
-    """ValueError unless it is a key: an integer of 64 bits."""
-    check_whole("key", key, 0, LARGEST_KEY)
 
 
 class Draws:
     """The same key gives the same numbers.  The first n of a longer draw are those of a draw of n."""
 
     def __init__(self, key: int) -> None:
-        check_key(key)
+        check_key("key", key)
         self._words = generator(key).bit_generator.random_raw
 
     def uniforms(self, count: int) -> np.ndarray:

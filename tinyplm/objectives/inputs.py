@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import LARGEST_KEY, MOST, as_array, as_ids, check_flag, check_several, check_whole, is_whole, wrong
-from .draws import Draws, check_key
+from ..arguments import MOST, as_array, as_ids, check_flag, check_key, check_several, check_whole, is_whole, wrong
+from .draws import Draws
 
 Row = dict[str, np.ndarray]  # one sample: arrays (n,)
 
@@ -129,7 +129,7 @@ def check_setup(layout: Any, seed: Any) -> None:
     """ValueError unless these are a Layout and a seed."""
     if not isinstance(layout, Layout):
         raise wrong("layout", "a Layout", layout)
-    check_whole("seed", seed, 0, LARGEST_KEY)
+    check_key("seed", seed)
 
 
 def check_pairs(pairs: Any) -> list[tuple[list[int], list[int]]]:
@@ -150,7 +150,7 @@ def truncate_pair(a: np.ndarray, b: np.ndarray, room: int, key: int) -> tuple[np
     """
     a, b = as_ids("a", a), as_ids("b", b)
     check_whole("room", room, 2)
-    check_key(key)
+    check_key("key", key)
     bounds = [[0, len(a)], [0, len(b)]]
     excess = max(0, len(a) + len(b) - room)
     for front in Draws(key).uniforms(excess) < 0.5:

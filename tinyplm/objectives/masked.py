@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, as_array, as_ids, check_choice, check_number, check_whole, is_number, is_whole, wrong
+from ..arguments import MOST, as_array, as_ids, check_choice, check_key, check_number, check_whole, is_number, is_whole, wrong
 from ..data import IGNORED
 from ..random import fold
-from .draws import Draws, check_key
+from .draws import Draws
 from .units import Units, check_units, token_units
 
 ALBERT_NGRAMS = (1.0, 1 / 2, 1 / 3)  # p(n) proportional to 1/n up to 3: Lan et al. 2020, sec. 4.1
@@ -97,7 +97,7 @@ def mask_tokens(
     if not maskable.any():
         raise ValueError(f"nothing to mask: all of the {len(ids)} tokens are special")
     ids = as_ids("ids", ids, masking.vocab_size)
-    check_key(key)
+    check_key("key", key)
     units = masking.units(ids, maskable) if units is None else units
     check_units(units, len(ids))
     if masking.selection == "exact":

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arguments import MOST, as_array, as_ids, check_number, check_whole, wrong
+from ..arguments import MOST, as_array, as_ids, check_key, check_number, check_whole, wrong
 from ..data import IGNORED
 from ..random import fold
 from ..shapes import check_array
-from .draws import Draws, check_key
+from .draws import Draws
 
 
 def ranks_of(order: Sequence[int], predicted: np.ndarray | None = None) -> np.ndarray:
@@ -111,7 +111,7 @@ def permutation_sample(
     T = len(ids)
     check_whole("predictions", predictions, 1, MOST)
     check_whole("reuse", reuse, 0, max(T - 1, 0))
-    check_key(key)
+    check_key("key", key)
     if allowed.shape != ids.shape:
         raise ValueError(f"ids {ids.shape} and special_tokens_mask {allowed.shape}, expected both (T,)")
     if not allowed.any():

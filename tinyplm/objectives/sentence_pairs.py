@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ..arguments import MOST, check_number, check_whole, wrong
+from ..arguments import MOST, check_key, check_number, check_whole, wrong
 from ..random import fold
-from .draws import Draws, check_key
+from .draws import Draws
 from .inputs import Documents
 
 SHORT_RATE = 0.1
@@ -75,7 +75,7 @@ def _pairs(documents: Documents, number: int, tokens: int, key: int, short_rate:
     check_whole("number", number, 0, len(documents) - 1)
     check_whole("tokens", tokens, 2, MOST)
     check_number("short_rate", short_rate, least=0, most=1)
-    check_key(key)
+    check_key("key", key)
     start, end = documents.sentences(number)
     if end - start < 2:
         raise ValueError(f"document {number} has {end - start} sentence, expected 2 or more: a pair has two")

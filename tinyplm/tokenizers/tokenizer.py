@@ -17,7 +17,7 @@ from itertools import chain, count
 from operator import index
 from typing import Any
 
-from ..arguments import LARGEST_KEY, as_texts, check_flag, check_number, check_several, check_text, check_whole, shown, wrong
+from ..arguments import as_texts, check_flag, check_key, check_number, check_several, check_text, check_whole, shown, wrong
 from ..files import named
 from ..random import fold
 from . import continuation, files, pipeline
@@ -232,7 +232,7 @@ class Tokenizer:
         ValueError if the model has no probabilities: only Unigram has.
         """
         check_flag("allow_special", allow_special)
-        check_whole("key", key, 0, LARGEST_KEY)
+        check_key("key", key)
         check_number("alpha", alpha, least=0)
         model, numbers = self._models[allow_special], count()
         if not isinstance(model, Unigram):

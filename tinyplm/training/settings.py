@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from ..arguments import LARGEST_KEY, check_number, check_whole, plain_numbers
+from ..arguments import check_key, check_number, check_whole, plain_numbers
 from ..optim.schedule import learning_rate
 
 
@@ -52,7 +52,7 @@ class Settings:
             check_whole(name, getattr(self, name), 1)
         check_whole("decay", self.decay)
         check_whole("checkpointing", self.checkpointing)
-        check_whole("seed", self.seed, most=LARGEST_KEY)
+        check_key("seed", self.seed)
         check_whole("micro_batch_size", self.micro_batch_size, 1, self.batch_size, or_none=True)
         check_whole("patience", self.patience, 1, or_none=True)
         check_number("save_minutes", self.save_minutes, least=0, or_none=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ..arguments import LARGEST_KEY, check_flag, check_number, check_text, check_whole, plain_numbers, wrong
+from ..arguments import check_flag, check_key, check_number, check_text, check_whole, plain_numbers, wrong
 from ..optim.schedule import learning_rate, warmup_linear
 
 
@@ -50,7 +50,7 @@ class TuningSettings(_Settings):
         plain_numbers(self)
         for name in ("epochs", "batch_size", "workers"):
             check_whole(name, getattr(self, name), 1)
-        check_whole("seed", self.seed, most=LARGEST_KEY)
+        check_key("seed", self.seed)
         check_whole("checkpointing", self.checkpointing)
         check_whole("patience", self.patience, 1, or_none=True)
         check_whole("trained_layers", self.trained_layers, or_none=True)
@@ -101,7 +101,7 @@ class RecipeSettings(_Settings):
             check_whole(name, getattr(self, name), 1)
         for name in ("warmup", "checkpointing"):
             check_whole(name, getattr(self, name))
-        check_whole("seed", self.seed, most=LARGEST_KEY)
+        check_key("seed", self.seed)
         check_whole("micro_batch_size", self.micro_batch_size, 1, self.samples, or_none=True)
         for name in ("learning_rate", "clip"):
             check_number(name, getattr(self, name), above=0)
