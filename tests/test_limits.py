@@ -45,7 +45,11 @@ def test_every_number_of_a_config_has_a_limit(name):
         kinds = {kind, *get_args(kind)}
         if field not in [f.name for f in dataclasses.fields(cls)] or not kinds & {int, float}:
             continue
-        beyond = {config.limit(field) + 1, 10**12, 10**400} if float not in kinds else {math.inf, -math.inf, math.nan, 10**400}
+        beyond = (
+            {config.limit(field) + 1, -config.limit(field) - 1, 10**12, 10**400}
+            if float not in kinds
+            else {math.inf, -math.inf, math.nan, 10**400}
+        )
         for value in beyond:
             with pytest.raises(ValueError, match=f"config: {field} must be (an integer of at most|a finite number)") as error:
                 cls(**{field: value})

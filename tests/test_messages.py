@@ -58,6 +58,8 @@ def test_masks_of_anything_but_zeros_and_ones_are_refused(name):
         (lambda m: m(IDS, key=1.5), "^key: expected None, an integer"),
         (lambda m: m(IDS, key=-1), "^key: expected None or an integer from 0 to "),
         (lambda m: m(IDS, key=True), "^key: expected None, an integer"),
+        (lambda m: m(IDS, key=np.zeros(3, "uint64")), r"^key: expected .* uint64 array of shape \(2,\), got uint64 .* \(3,\)$"),
+        (lambda m: m.loss(targets={"logits": IDS}, input_ids=IDS, total={"logits": 0}), "^total: expected None or a dict of num"),
         (lambda m: m(IDS)[1]({"logits": np.zeros((2, 3, 5))}),
          r"^backward: logits: expected an array of floating-point numbers of shape \(2, 3, 11\), got .* \(2, 3, 5\)$"),
         (lambda m: m(IDS)[1]({"logits": np.zeros((2, 3, 11), int)}), "^backward: logits: expected an array of floating-point"),
@@ -112,6 +114,7 @@ def test_a_config_from_a_dict(tmp_path):
     fields = {"n_embd": 6, "num_attention_heads": 2, "n_layer": 1, "vocab_size": 11, "n_positions": 6}  # one by another name
     model = tinyplm.create("gpt2", fields, n_layer=2)
     assert model.config == tinyplm.create("gpt2", vocab_size=11, n_positions=6, n_embd=6, n_head=2, n_layer=2).config
+    assert model.config.source == {}  # what a file said, and there was none
     tinyplm.save(model, tmp_path)
     again = json.loads((tmp_path / "config.json").read_text())  # the contents of a file
     assert tinyplm.create("gpt2", {**again, "transformers_version": "5"}).config == model.config

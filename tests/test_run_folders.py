@@ -76,6 +76,12 @@ def test_edited_values_with_right_checksums(out, path, value, message):
     assert str(folder) in found and ("trainer.json: " in found or "with another configuration" in found)
 
 
+def test_the_best_step_is_not_one_to_come():
+    saved = {**checkpoint.State().saved(), "step": 2, "best_step": 2}
+    assert checkpoint.State.read(saved, 4).best_step == 2
+    refusal(lambda: checkpoint.State.read({**saved, "best_step": 3}, 4), "^state.best_step: expected .* from 0 to 2, got 3")
+
+
 def test_a_log_of_any_length_is_counted_without_a_list(tmp_path):
     """A step of 10^9 once built a list of that length."""
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 2}\n')
