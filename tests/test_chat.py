@@ -184,7 +184,7 @@ def test_a_model_that_chats_has_its_format_in_its_folder(monkeypatch, tmp_path, 
     again.generation |= {"eos_token_id": 1, "temperature": 0.6}
     set_chat_format(again, TEMPLATES[name])
     assert again.generation == {"eos_token_id": [0, 1, *end], "temperature": 0.6}
-    with pytest.raises(ValueError, match="^template: expected one with a source in Jinja"):
+    with pytest.raises(ValueError, match="^template: expected one with a Jinja source"):
         set_chat_format(model, Template(TEMPLATES[name].render, ()))
 
 

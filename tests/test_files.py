@@ -53,7 +53,7 @@ def test_json_that_is_read(tmp_path):
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + f'{{"a": {10**39}, "b": {deep}, "c": NaN}}'.encode())
     found = files.read_json(tmp_path / "x.json")
     assert found["a"] == 10**39 and json.dumps(found["b"]) == deep and np.isnan(found["c"])
-    with pytest.raises(ValueError, match="x: not valid JSON: NaN is not a number of JSON"):
+    with pytest.raises(ValueError, match="x: not valid JSON: NaN is not valid in JSON"):
         files.parse_json("NaN", "x", constants=False)
 
 

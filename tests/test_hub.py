@@ -166,6 +166,10 @@ def _damage(tmp_path, change):
          r"transformer.wte.weight and wte.weight are the same tensor|wte.weight and transformer.wte.weight are the same tensor"),
         (lambda t: t.update({"transformer.ln_f.bias": np.ones(6, dtype=np.int64)}),
          r"transformer.ln_f.bias has dtype int64, expected a floating-point dtype$"),
+        (lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].T.copy().reshape(6, 11)}),
+         "lm_head.weight differs from transformer.wte.weight, but config.json has tie_word_embeddings = true$"),
+        (lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].reshape(6, 11)}),  # the same bytes
+         "lm_head.weight differs from transformer.wte.weight"),
         (lambda t: t.update({"transformer.wpe.weight": np.ones((7, 6))}),
          r"transformer.wpe.weight has shape \(7, 6\), expected \(6, 6\)$"),
     ],

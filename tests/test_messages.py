@@ -88,7 +88,7 @@ def test_masks_of_anything_but_zeros_and_ones_are_refused(name):
         (lambda m: tinyplm.create("gpt2", {"n_layers": 2}), "^config: unknown field 'n_layers'; expected some of "),
         (lambda m: tinyplm.create("gpt2", {"model_type": "bert"}), "^config: model_type is 'bert', expected gpt2$"),
         (lambda m: tinyplm.create("gpt2", 5), "^config: expected a tinyplm.models.gpt2.Config, a dict of its fields or "),
-        (lambda m: tinyplm.load("missing"), r"^missing: no such folder; expected one of a model, .* \(nothing is downloaded\)$"),
+        (lambda m: tinyplm.load("missing"), r"^missing: no such folder; expected a model folder, .* \(nothing is downloaded\)$"),
         (lambda m: tinyplm.load(5), "^folder: expected a path, got 5$"),
         (lambda m: labels("abc"), "^labels: expected a list of strings, got 'abc'$"),
         (lambda m: labels([1, 2]), r"^labels: expected different strings, at least one, got \[1, 2\]$"),

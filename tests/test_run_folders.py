@@ -87,6 +87,8 @@ def test_a_log_of_any_length_is_counted_without_a_list(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 2}\n')
     assert "has the losses of 2 of the 1000000000 steps done" in log.missing_steps(tmp_path / "log.jsonl", 10**9)
     assert log.missing_steps(tmp_path / "log.jsonl", 2) is None
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 1, "loss": 2}\n')
+    assert log.missing_steps(tmp_path / "log.jsonl", 2) is not None  # as many, but not one for each step
     for line in ('{"step": 1, "loss": "x"}', '{"step": "1"}', '{"step": 1, "step": 1}', "[" * 10**5, '{"step": 1, "loss": NaN}'):
         (tmp_path / "log.jsonl").write_text(line + "\n")
         refusal(lambda: list(log.read(tmp_path / "log.jsonl")), "log.jsonl: line 1 is not a record of a step")

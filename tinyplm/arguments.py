@@ -42,12 +42,12 @@ def wrong(name: str, expected: str, value: Any) -> ValueError:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is an integer, Python's or NumPy's; True and False are none."""
+    """Whether it is an integer, Python's or NumPy's; booleans do not count."""
     return type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool))
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite real number, Python's or NumPy's; True and False are none."""
+    """Whether it is a finite real number, Python's or NumPy's; booleans do not count."""
     if type(value) is not float and type(value) is not int and (not isinstance(value, numbers.Real) or isinstance(value, bool)):
         return False
     try:
@@ -183,7 +183,7 @@ F = TypeVar("F", bound=Callable)
 def known_arguments(f: F) -> F:
     """A decorator for public functions: a call that does not fit the signature is a TypeError that says what would.
 
-    What a **keyword of f collects, f checks itself.
+    f itself checks what its **keyword collects.
     """
     signature = inspect.signature(f)
     parameters = list(signature.parameters.values())

@@ -1,5 +1,5 @@
-"""Writing files so that, whenever the machine stops, a path holds the old file or the whole new one; and reading files that
-come from anywhere: regular ones only, of a limited size, as UTF-8 and JSON that mean one thing."""
+"""Writing files so that, whenever the machine stops, a path holds the old file or the whole new one; and reading
+untrusted files: regular files of limited size, as UTF-8 text and JSON without repeated keys."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
     """Inside, no other process or thread can be in `sole_writer` of this folder; ValueError if one is.
 
     A missing folder is made, and removed at the end if it is still empty.  The lock is the system's and ends with the process,
-    however that ends; nothing is left behind.  The thread that has it may enter again.  A file system without locks has none.
+    however that ends; nothing is left behind.  The thread that has it may enter again.  Without locks in the
+    file system nothing is locked.
     """
     folder = Path(os.path.realpath(folder))
     holder = (threading.get_ident(), str(folder))
@@ -191,7 +192,7 @@ def check_links(folder: str | os.PathLike, names: Iterable[str]) -> None:
 
 
 def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:
-    """The same as UTF-8 text, a byte-order mark left out; ValueError that names the file if it is not UTF-8."""
+    """The same as UTF-8 text, without a byte-order mark; ValueError that names the file if it is not UTF-8."""
     try:
         return read_bytes(path, largest=largest).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -228,7 +229,7 @@ def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
     def constant(word: str) -> float:
         if constants:
             return float(word)
-        raise ValueError(f"{word} is not a number of JSON")
+        raise ValueError(f"{word} is not valid in JSON")
 
     try:
         value = json.loads(text, object_pairs_hook=without_repeats, parse_int=integer, parse_constant=constant)
@@ -242,7 +243,7 @@ def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
         except UnicodeEncodeError as error:
             around = error.object[max(error.start - 20, 0) : error.start + 20]
             raise ValueError(f"{name}: not valid JSON: a lone surrogate in {shown(around)}") from None
-        except RecursionError:  # said below
+        except RecursionError:  # reported below
             pass
     level, depth = [value], 0
     while level:

@@ -164,11 +164,11 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
 
 
 def _folder(folder: str | os.PathLike) -> Path:
-    """The folder of a model; ValueError that says what stands there instead."""
+    """The folder of a model; ValueError that says what is there instead."""
     check_path("folder", folder)
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{named(folder)}: no such folder; expected one of a model, as the hub has them (nothing is downloaded)")
+        raise ValueError(f"{named(folder)}: no such folder; expected a model folder, as on the hub (nothing is downloaded)")
     if not (folder / "config.json").exists() and (folder / "latest").is_file():
         newest = read_text(folder / "latest", largest=1000).strip()
         raise ValueError(f"{named(folder)}: a folder of checkpoints, expected one of them: load {named(folder / newest)}")
@@ -282,7 +282,7 @@ def _check_saved(model: Model) -> None:
         try:
             json.dumps(contents)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"save: {name}: expected what JSON can hold: {error}") from None
+            raise ValueError(f"save: {name}: expected a value that JSON can hold: {error}") from None
     _check_generation("save: generation", model.generation)
     if not (model.tokenizer is None or isinstance(model.tokenizer, Tokenizer)):
         raise wrong("save: tokenizer", "None or a Tokenizer", model.tokenizer)

@@ -9,7 +9,7 @@ Trees: p {W b?} is a dict with W, perhaps with b, and with nothing else; p {W ..
 Numbers, behind the semicolon: `0 <= rate < 1`, `eps >= 0`, `scale or None`, `whole chunk >= 1`; `flag grad` for True or False;
 `function activation` for what can be called.
 
-Shapes, dtypes and numbers that were found right are remembered, so a call costs a third of a microsecond, with hot=True less than
+Shapes, dtypes and numbers that passed are remembered, so a call costs a third of a microsecond, with hot=True less than
 a tenth, and never reads an array.
 """
 
@@ -54,8 +54,8 @@ class _Number(NamedTuple):
 def expects(text: str, *, hot: bool = False) -> Callable[[F], F]:
     """A decorator: ValueError, "function: argument: expected ..., got ...", unless the arguments are as `text` says.
 
-    hot: for what is called many times for each token.  The arguments are then looked at only when the call fails, to say why;
-    what would go wrong without an error (a vector of one that broadcasts) the function refuses itself.
+    hot: for what is called many times for each token.  The arguments are then checked only when the call fails, to say why; the
+    function itself must refuse what would go wrong silently (a vector of one element that broadcasts).
     """
     arrays, _, numbers = text.partition(";")
     entries = [_entry(part) for part in re.split(r",\s*(?![^()]*\))", arrays.strip())]

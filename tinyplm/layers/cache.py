@@ -2,8 +2,8 @@
 
 A cache is a value over preallocated buffers.  A call consumes the one it is given (it writes its keys and values behind the old
 ones) and the caller goes on with the returned one.  The buffers count their calls, so that a cache that was consumed before is
-refused, and a backward whose keys and values were overwritten since.  To go back, `cut` the last cache; to go on in two ways,
-`take` a copy.
+refused, and a backward whose keys and values were overwritten since.  To go back, `cut` the last cache; to branch, `take`
+a copy.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ class Cache:
     def check_current(self) -> None:
         """ValueError where a call has consumed it, so that what follows it in the buffers belongs to another one."""
         if not self.current:
-            raise ValueError("cache: it was consumed by an earlier call: go on with the cache that the last call returned, or go "
-                             "back with its cut(length); to go on in two ways, copy a cache with take(rows)")  # fmt: skip
+            raise ValueError("cache: it was consumed by an earlier call: use the cache that the last call returned, or go back "
+                             "with its cut(length); to branch, copy a cache with take(rows)")  # fmt: skip
 
     def check_kept(self) -> None:
         """ValueError where a later call has overwritten some of its places."""
         if any(call > self.call and place < self.length for call, place in self.history.rewinds):
-            raise ValueError("backward: the keys and values of this call were overwritten by a later one, which began with its "
-                             "cache cut: call backward before that, or go on with a copy, take(rows)")  # fmt: skip
+            raise ValueError("backward: the keys and values of this call were overwritten by a later one, which started from "
+                             "a cut cache: call backward first, or continue from a copy, take(rows)")  # fmt: skip
 
     def begin(self) -> None:
         """Before a call writes into the buffers."""

@@ -46,7 +46,7 @@ def as_array(name: str, values: Any, expected: str, kinds: str) -> Any:
 
 
 def ids(name: str, values: Any) -> Any:
-    """An array of integers; texts get told where their ids come from."""
+    """An array of integers; for a string the message says where ids come from."""
     hint = ", which model.tokenizer.encode makes of a text" if name == "input_ids" else ""
     return as_array(name, values, f"integers{hint}", "iu")
 

@@ -9,7 +9,7 @@ from . import checks, encoder
 from .encoder_heads import IGNORED
 from .model import Model
 
-FLOAT_MASKS = ("perm_mask", "input_mask", "target_mapping")  # floats in XLNet's released code, so that 0.0 and 1.0 are taken
+FLOAT_MASKS = ("perm_mask", "input_mask", "target_mapping")  # floats in XLNet's released code, so 0.0 and 1.0 are accepted
 
 
 class EncoderModel(Model):

@@ -24,7 +24,7 @@ class Render(Protocol):
 
 class Template(NamedTuple):
     """render: messages to text.  ends: the texts, tokens of their own in most vocabularies, that end an answer (see turn_ends).
-    source: the same in Jinja, as a folder has it (None: no folder can have it)."""
+    source: the same in Jinja, as saved in a folder (None: it cannot be saved)."""
 
     render: Render
     ends: tuple[str, ...]
@@ -128,11 +128,11 @@ def folder_template(files: Mapping[str, bytes], named: Mapping[str, str] | None 
 
 
 def turn_ends(tokenizer: Any, template: Template) -> list[int]:
-    """The ids of the tokens that end an answer: of template.ends those that the vocabulary has; and of a folder's template also
-    the special token that it writes behind an answer, since many end a turn with another token than a text."""
+    """The ids of the tokens that end an answer: those of template.ends in the vocabulary and, for a folder's own template, the
+    special token that it writes after an answer, since many templates end a turn with another token than a text."""
     ids = {tokenizer.token_to_id(end) for end in template.ends} - {None}
     if template.source is not None and template not in TEMPLATES.values():
-        answer = "tinyplm"  # stands nowhere else in the text
+        answer = "tinyplm"  # occurs nowhere else in the text
         try:
             text = template.render([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}], False)
         except ValueError:  # it refuses this conversation

@@ -35,7 +35,7 @@ from .backtracking import Limited, is_fast
 
 LONGEST_EXPRESSION = 20_000  # characters; GPT-4o's, the longest known, has some 500
 DEEPEST_BRACKETS = 50
-GROWTH, ROOM = 64, 4096  # a text may become so many times as long, and so many characters longer (NFKC: up to 18 times)
+GROWTH, ROOM = 64, 4096  # a text may grow to so many times its length plus so many characters (NFKC: up to 18 times)
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"  # up to the last newline; all but one space before a word; other white space

@@ -91,7 +91,7 @@ def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict
 
 
 class Progress:
-    """A tqdm bar on the terminal.  Where stderr is no terminal, or tqdm is not installed: a plain line every tenth of the way.
+    """A tqdm bar on the terminal.  Where stderr is not a terminal or tqdm is not installed: a plain line at every tenth.
 
     When the terminal or pipe that it is shown on is gone, nothing is shown any more: that is no reason to lose a run.
     """

@@ -176,7 +176,7 @@ def set_chat_format(model: Any, template: Template) -> None:
     source, and for a model without a tokenizer.
     """
     if template.source is None:
-        raise ValueError("template: expected one with a source in Jinja, which the folder is to have, got one without")
+        raise ValueError("template: expected one with a Jinja source, to save in the folder, got one without")
     ends = sorted(model.end_ids().union(turn_ends(model.text_tokenizer(), template)))
     model.files = {**model.files, CHAT_TEMPLATE: template.source.encode()}
     if ends:
