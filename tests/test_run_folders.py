@@ -17,7 +17,7 @@ from tests.test_files import hold, one_line, posix
 from tests.test_gpt2 import tiny
 from tinyplm.files import write_json
 from tinyplm.tensor_files import write_safetensors
-from tinyplm.training import checkpoint, folders, log
+from tinyplm.training import checkpoint, folders, incremental, log
 from tinyplm.tuning.adapters import FACTS, TENSORS
 from tinyplm.tuning.learner import Journal
 from tinyplm.tuning.lora import load_lora, lora_parameters, save_lora
@@ -92,6 +92,20 @@ def test_a_log_of_any_length_is_counted_without_a_list(tmp_path):
     for line in ('{"step": 1, "loss": "x"}', '{"step": "1"}', '{"step": 1, "step": 1}', "[" * 10**5, '{"step": 1, "loss": NaN}'):
         (tmp_path / "log.jsonl").write_text(line + "\n")
         refusal(lambda: list(log.read(tmp_path / "log.jsonl")), "log.jsonl: line 1 is not a record of a step")
+
+
+def test_the_blocks_of_an_increment_fit_its_base():
+    old = {"values.w": np.zeros(3 * incremental.BLOCK - 5, np.float32)}  # two whole blocks and most of a third
+
+    def parts(blocks, count, dtype="float32", kind="int64"):
+        return {"values.w:blocks": np.array(blocks, kind), "values.w:data": np.zeros(count, dtype)}
+
+    assert incremental._changed(parts([0, 2], 2 * incremental.BLOCK - 5), old, "x") == ["values.w"]
+    for wrong in (parts([2, 0], 2 * incremental.BLOCK - 5), parts([0, 0], 2 * incremental.BLOCK), parts([0], 1), parts([], 0),
+                  parts([3], 0), parts([-1], incremental.BLOCK), parts([0], incremental.BLOCK, "float64"),
+                  parts([0], incremental.BLOCK, kind="int32")):  # fmt: skip
+        refusal(lambda wrong=wrong: incremental._changed(wrong, old, "x"), "^x: the blocks of values.w do not fit its base$")
+    refusal(lambda: incremental._changed({"w:blocks": np.zeros(1, int)}, old, "x"), "^x: expected NAME:blocks and NAME:data")
 
 
 # ----------------------------------------------------------------------------------------------------------- pointers

@@ -113,15 +113,14 @@ LOSSES = [
     (advantages.kl_rewards, {"scores": np.zeros(2), "log_probs": X2, "reference_log_probs": X2, "mask": M2, "beta": 0.1}),
     (advantages.adaptive_kl, {"coefficient": 0.1, "kl": 1.0, "target": 1.0, "horizon": 10, "samples": 2}),
 ]  # fmt: skip
-FOLLOWING = {"logits": ["targets", "weights", "teacher_logits"], "x": ["targets", "W", "mask", "teacher_x"],
-     "lm_total": ["total"], "chosen": ["rejected"],
-             "W": ["target", "b", "teacher_W"], "class_logits": ["lm_logits", "labels", "target"], "lm_logits": ["target",
-                  "logits"], "a": ["b", "targets"],
-             "log_probs": ["old_log_probs", "reference_log_probs"], "values": ["old_values"], "y": ["targets"],
-                  "rewards": ["values", "reward"],
-             "scores": ["log_probs"], "labels": ["target"], "teacher_x": ["teacher_W"], "old_log_probs": ["ratio"],
-                  "group": ["groups"],
-             "targets": ["target"]}  # fmt: skip
+FOLLOWING = {
+    "logits": ["targets", "weights", "teacher_logits"], "x": ["targets", "W", "mask", "teacher_x"], "lm_total": ["total"],
+    "chosen": ["rejected"], "W": ["target", "b", "teacher_W"], "class_logits": ["lm_logits", "labels", "target"],
+    "lm_logits": ["target", "logits"], "a": ["b", "targets"], "log_probs": ["old_log_probs", "reference_log_probs"],
+    "values": ["old_values"], "y": ["targets"], "rewards": ["values", "reward"], "scores": ["log_probs"],
+    "labels": ["target"], "teacher_x": ["teacher_W"], "old_log_probs": ["ratio"], "group": ["groups"],
+    "targets": ["target"],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("loss", "right"), LOSSES, ids=lambda v: getattr(v, "__name__", ""))
@@ -207,18 +206,17 @@ LAYERS = [
     (core.map_threads, {"f": str, "items": ["a", "b"], "workers": 2}),
     (core.map_shards, {"f": len, "batch": {"x": X2}, "workers": 2}),
     (core.stack, {"layer": lambda p, x: (x, lambda dx: (None, dx)), "ps": [{}, {}], "x": X2, "uses": [0, 1], "each": None,
-         "grad": True,
-                  "once": False, "checkpointing": 0, "frozen": 0, "on_gradient": None}),
+                  "grad": True, "once": False, "checkpointing": 0, "frozen": 0, "on_gradient": None}),
 ]  # fmt: skip
-RELATED = {"limit": ["clip"], "ps": ["uses"], "count": ["shards"], "T": ["mask", "padding", "S:"], "S": ["T", "padding"],
-     "attention_mask": ["padding"], "low_freq_factor": ["RoPE"], "start": ["cache"], "tree_map": ["f"], "tree": ["W",
-          "array", "global_norm", "a:"], "leaves": ["W"], "like": ["leaves", "unflatten", "complete", "array"],
-           "partial": ["complete"], "a": ["add"], "b": ["add"], "batch": ["batch"], "workers": ["shards", "count"],
-                "frequencies": ["components"],
-           "gradient": ["unbroadcast"], "shape": ["unbroadcast", "attention_mask"], "width": ["RoPE", "even"],
-                "f": ["function"], "layer": ["function"],
-           "each": ["function"], "on_gradient": ["function"], "longest": ["buckets"], "buckets": ["span"],
-                "causal": ["window"], "original": ["RoPE"]}  # fmt: skip
+RELATED = {
+    "limit": ["clip"], "ps": ["uses"], "count": ["shards"], "T": ["mask", "padding", "S:"], "S": ["T", "padding"],
+    "attention_mask": ["padding"], "low_freq_factor": ["RoPE"], "start": ["cache"], "tree_map": ["f"],
+    "tree": ["W", "array", "global_norm", "a:"], "leaves": ["W"], "like": ["leaves", "unflatten", "complete", "array"],
+    "partial": ["complete"], "a": ["add"], "b": ["add"], "batch": ["batch"], "workers": ["shards", "count"],
+    "frequencies": ["components"], "gradient": ["unbroadcast"], "shape": ["unbroadcast", "attention_mask"],
+    "width": ["RoPE", "even"], "f": ["function"], "layer": ["function"], "each": ["function"], "on_gradient": ["function"],
+    "longest": ["buckets"], "buckets": ["span"], "causal": ["window"], "original": ["RoPE"],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("f", "right"), LAYERS, ids=lambda v: getattr(v, "__name__", ""))
@@ -240,9 +238,17 @@ def test_expects_refuses_each_kind():
     right = {"p": {"W": 1}, "x": X2, "ids": np.zeros(2, int), "y": np.zeros((1, 2)), "rate": 0.5, "n": 2, "on": True, "g": len}
     assert f(**right) is f(**right) is X2 and f.__name__ == "f"
     for _ in range(2):  # what was refused is not remembered
-        for name, bad in {"p": {"b": 1}, "x": X2[0, 0], "ids": np.zeros(3, int), "y": np.zeros((1, 3)), "rate": 1, "n": 0,
-             "on": 1,
-                          "g": 3}.items():  # fmt: skip
+        bad_values = {
+            "p": {"b": 1},
+            "x": X2[0, 0],
+            "ids": np.zeros(3, int),
+            "y": np.zeros((1, 3)),
+            "rate": 1,
+            "n": 0,
+            "on": 1,
+            "g": 3,
+        }
+        for name, bad in bad_values.items():
             with pytest.raises(ValueError, match=rf"\Af: {name}: expected "):
                 f(**{**right, name: bad})
     with pytest.raises(ValueError, match="f: p: expected a dict with W, b. .* alone, got 'c'"):

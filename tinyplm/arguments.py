@@ -181,7 +181,7 @@ F = TypeVar("F", bound=Callable)
 
 
 def known_arguments(f: F) -> F:
-    """A decorator for public functions: a call that does not fit the signature is a TypeError that says what would.
+    """A decorator for public functions: a call that does not fit the signature raises a TypeError that says what would.
 
     f itself checks what its **keyword collects.
     """

@@ -168,7 +168,7 @@ def count_parameters(shapes: Tree) -> int:
 
 
 def check_layers(shapes: Tree, tensors: Collection[str], *, where: str) -> None:
-    """ValueError if there are fewer tensors than `shapes` has layers, before a tree of a million of them is walked through."""
+    """ValueError if there are fewer tensors than `shapes` has layers, before a tree with a million of them is walked."""
     layers = len(shapes["body"]["layers"])
     if isinstance(shapes["body"]["layers"][0], list):  # blocks within them
         layers *= len(shapes["body"]["layers"][0])

@@ -66,7 +66,7 @@ class Guesses:
 
 
 def _targets(name: str, targets: np.ndarray, vocab_size: int) -> np.ndarray:
-    """ValueError unless these are ids in the vocabulary or IGNORED, in an array of two dimensions, and some of them count."""
+    """ValueError unless these are ids in the vocabulary or IGNORED, and some of them count."""
     check_array(name, targets, "(...) integers")
     counted = targets[targets != IGNORED]
     if not counted.size or counted.min() < 0 or counted.max() >= vocab_size:

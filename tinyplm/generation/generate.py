@@ -195,7 +195,7 @@ class _Batch:
         self.fresh = True  # the prompts stand once each, not yet once a sample
 
     def inputs(self, start: int) -> dict[str, Any]:
-        """The model's inputs for the columns from `start` on, as Model.inputs gives them; they need no checks, once a token."""
+        """The model's inputs for the columns from `start` on, as Model.inputs gives them, without checks at each token."""
         inputs, real = {"input_ids": self.ids[:, start : self.width]}, self.real[:, : self.width]
         if not real.all():
             positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)[:, start:]

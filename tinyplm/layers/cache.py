@@ -20,7 +20,7 @@ from ..shapes import check_float_dtype, check_module, expects
 
 @dataclasses.dataclass
 class History:
-    """What was done with some buffers, known to all caches over them."""
+    """The history of some buffers, shared by all caches over them."""
 
     calls: int = 0  # that have consumed a cache
     filled: int = 0  # places
@@ -92,7 +92,7 @@ class Cache:
                              "a cut cache: call backward first, or continue from a copy, take(rows)")  # fmt: skip
 
     def begin(self) -> None:
-        """Before a call writes into the buffers."""
+        """Record that a call is about to write into the buffers."""
         self.check_current()
         if self.length < self.history.filled:
             self.history.rewinds.append((self.call + 1, self.length))

@@ -59,7 +59,7 @@ class Model:
         return leaf.dtype
 
     def parameter_count(self) -> int:
-        """How many numbers the model has; a tied table counts once, also where it is stored twice (`copied`)."""
+        """How many numbers the model has; a tied table counts once, even where it is stored twice (`copied`)."""
         return sum(a.size for path, a in flatten(self.params).items() if path not in self.copied)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Model:
         self.__dict__.update(state, family=importlib.import_module(state["family"]))
 
     def to(self, device: str) -> Model:
-        """The same model with its arrays on another device.  ValueError for one that there is not here."""
+        """The same model with its arrays on another device.  ValueError if this machine does not have it."""
         return self._with(params=to_device(self.params, device), buffers=to_device(self.buffers, device), device=device)
 
     def astype(self, dtype: Any) -> Model:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_ids, check_choice, check_flag, check_several, check_whole
+from ..arguments import as_ids, check_choice, check_flag, check_names, check_several, check_whole
 from ..data import IGNORED, Windows
 from ..random import fold
 from ..random import key as run_key
@@ -226,8 +226,7 @@ class PermutedWindows:
     ) -> None:
         check_setup(layout, seed)
         separators = as_ids("separators", separators)
-        if unknown := settings.keys() - {"predictions", "K", "longest", "reuse"}:
-            raise TypeError(f"PermutedWindows: there is no setting {sorted(unknown)[0]!r}")
+        check_names("PermutedWindows", settings, ("predictions", "K", "longest", "reuse"))
         self.windows = Windows(tokens, layout.room(length, pair=False), seed)
         self.length, self.layout, self.settings = length, layout, settings
         self._separators = np.array(separators, np.int64)

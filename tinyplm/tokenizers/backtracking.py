@@ -116,7 +116,7 @@ def _limits(quantifier: str) -> tuple[int, int | None]:
 
 
 class Limited:
-    """A compiled pattern whose every run has a limit of time.  ValueError where it takes longer."""
+    """A compiled pattern with a time limit on every run.  ValueError if it takes longer."""
 
     def __init__(self, pattern: regex.Pattern, expression: str):
         self.pattern, self.expression, self.groups = pattern, expression, pattern.groups

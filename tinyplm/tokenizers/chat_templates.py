@@ -1,4 +1,4 @@
-"""Chat templates of model folders: programs in Jinja by anybody, run in jinja2's sandbox and within limits.
+"""Chat templates of model folders: untrusted programs in Jinja, run in jinja2's sandbox and within limits.
 
 The sandbox keeps a template from Python's internals, but `{% for %}` in `{% for %}`, "x" * 10**9 or a list that holds another
 twice, forty times over, still take all time and memory.  So each render has a meter, and every step of the template goes through
@@ -120,7 +120,7 @@ class _Meter:
         return weight, depth
 
     def made(self, value: Any) -> Any:
-        """A value that a step has made.  Generators become lists: they have no size, and nested a million times end Python."""
+        """A value that a step has made.  Generators become lists: they have no size, and a million nested ones crash Python."""
         if isinstance(value, Iterator):
             value = list(value)
         if (weight := self.weight(value)) > self.largest:
@@ -233,7 +233,7 @@ def _output(context: Context, value: Any) -> Any:
 
 
 def _check_widths(text: str) -> None:
-    """Of a text with %: ValueError for widths that make much of little."""
+    """Of a text with %: TemplateError for widths that make a long text of a short one."""
     if _WIDE.search(text):
         raise TemplateError(f"the width in {shown(text)} is too large")
 

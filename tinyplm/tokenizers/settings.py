@@ -58,7 +58,7 @@ def read_object(files: Mapping[str, bytes], name: str, where: str = "") -> dict[
 
 
 def chat_template(files: Mapping[str, bytes], where: str = "") -> str | None:
-    """The source of the default chat template, None without one.  ValueError for a setting that is no template."""
+    """The source of the default chat template, None without one.  ValueError for a setting that is not a template."""
     if CHAT_TEMPLATE in files:
         return _text(files[CHAT_TEMPLATE], os.path.join(where, CHAT_TEMPLATE))
     source, name = read_settings(files, where).get("chat_template"), f"{os.path.join(where, CONFIG)}: chat_template"

@@ -169,7 +169,7 @@ def preferences(tokenizer: Any, template: Template | None, records: Sequence[Map
 
 
 def set_chat_format(model: Any, template: Template) -> None:
-    """Make the model one that chats in this format: its folder then has the template, and generation stops where a turn ends.
+    """Give the model this chat format: its folder gets the template, and generation stops at the end of a turn.
 
     chat_template.jinja is the template's source; the end ids of generation_config.json are the tokens that end a turn, beside
     those that end a text.  tinyplm.generate, examples/chat.py and transformers read both.  ValueError for a template without a

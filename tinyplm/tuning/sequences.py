@@ -62,7 +62,7 @@ def arrays(sequences: SequenceOf[Sequence], width: int | None = None) -> dict[st
 
 
 def check_sequences(sequences: SequenceOf[Sequence], *, context: int | None, vocabulary: int, name: str = "sequence") -> None:
-    """ValueError naming the first that is not a Sequence, is longer than the model's context, or has other ids than the vocabulary."""
+    """ValueError naming the first that is not a Sequence, is longer than the context, or has ids beyond the vocabulary."""
     for n, sequence in enumerate(sequences):
         if not isinstance(sequence, Sequence):
             raise wrong(f"{name} {n}", "a tuning.sequences.Sequence, such as answered(prompt, answer)", sequence)
