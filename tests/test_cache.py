@@ -186,12 +186,9 @@ def test_a_cut_refuses_the_backward_of_what_it_overwrites_and_of_nothing_else(pl
         cache, backs[end] = outputs["cache"], (back, {"hidden": np.ones_like(outputs["hidden"])})
     cache = cache.cut(place)
     expected = {end: back(ones) for end, (back, ones) in backs.items()}
-    for _ in range(2 if place < 10 else 0):  # again from the same place, then on
+    for _ in range(2 if place < 10 else 0):
         outputs, new = model(ids[:, :1], cache=cache)
-        again, ones = outputs["cache"], {"hidden": np.ones_like(outputs["hidden"])}
-        kept = new(ones)
-        outputs, newer = model(ids[:, :1], cache=again) if place < 9 else (outputs, new)
-        assert equal(new(ones), kept) and flatten(newer(ones))
+        assert flatten(new({"hidden": np.ones_like(outputs["hidden"])}))  # its own keys are there
         cache = outputs["cache"].cut(place)
     for end, (back, ones) in backs.items():
         if end > place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import re
@@ -48,6 +49,14 @@ def test_help_is_sentences_with_the_default_once(parser_of, name):
         assert said.count("Default: ") == bool(has_default), action.dest
         assert not re.search(r"None|\(default|\[\]", said), action.dest
     assert "default: None" not in parser.format_help()
+
+
+def test_git_ignores_what_examples_make(parser_of):
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+    made = {str(parser_of(name).defaults.get("out", "out")).split("/")[0] for name in NAMES}
+    assert len(made) > 8
+    for out in made:
+        assert any(fnmatch.fnmatch(out, pattern) for pattern in ignored), out
 
 
 @pytest.mark.parametrize("name", NAMES)

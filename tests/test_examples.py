@@ -54,6 +54,8 @@ def copied(finished, tmp_path) -> Path:
 def test_pretraining_tells_its_whole_story(finished):
     out, outcome = finished
     assert_report(outcome)
+    for protocol in ("in windows that overlap by half: ", "During training, and in the plot, the windows stand side by side: "):
+        assert protocol in outcome.out  # the table and the curve have numbers of their own
     assert "Sample 1:" in outcome.out and "Sample 2:" in outcome.out and "Sample 3:" not in outcome.out
     assert "Traceback" not in outcome.err
     names = {path.name for path in out.iterdir()}

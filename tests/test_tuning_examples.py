@@ -97,6 +97,8 @@ def test_dpo(example, tmp_path):
         example("dpo.py", *START, "--steps", "3", "--beta", "0.1", "1", "--out", str(tmp_path / "out")), "win rate", "reference"
     )
     assert (tmp_path / "out/dpo.png").exists() == PLOT
+    assert "DPO        beta 0.1, seed 0\n" in done.out and "DPO        beta 1, seed 0\n" in done.out
+    assert " to " not in done.out[done.out.index("held-out prompts, seed 0") :]  # of one seed there is no range
     stops_at_the_end_of_a_turn(tmp_path / "out/seed-0/beta-1/final")
     records = list(read(tmp_path / "out/seed-0/beta-1/log.jsonl"))
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3] and "validation_accuracy" in records[0]

@@ -201,6 +201,9 @@ def test_what_a_model_holds_is_checked_before_it_is_saved(tmp_path, monkeypatch)
             else:
                 tinyplm.load(tmp_path / "never")
                 shutil.rmtree(tmp_path / "never")
+    for name in ("../beside", "config.json", "/x", ""):  # `save` writes files of these names
+        with pytest.raises(ValueError, match="^save: files: expected bytes of some of tokenizer.json, .* got "):
+            save(files={name: b"x"})
     for leaf in (np.zeros((6,), int), np.zeros((5,), np.float32), np.zeros((6,)), np.full((6,), np.nan, np.float32), 5):
         with pytest.raises(ValueError, match=r"^save: params.body.norm.gamma: expected "):
             save(params={"body": {**model.params["body"], "norm": {**model.params["body"]["norm"], "gamma": leaf}}})
