@@ -178,6 +178,19 @@ def test_links_out_of_a_folder_are_refused(tmp_path, model_folder, name, way):
             Tokenizer.load(folder)
 
 
+@posix
+@pytest.mark.parametrize("place", ["models/snapshots/1", "models--a/versions/1"])
+def test_blobs_are_those_of_the_hubs_cache_alone(tmp_path, model_folder, place):
+    folder, blob = tmp_path / place, tmp_path / place.split("/")[0] / "blobs/more"
+    folder.parent.mkdir(parents=True)
+    model_folder.rename(folder)
+    blob.parent.mkdir()
+    (folder / "config.json").rename(blob)
+    (folder / "config.json").symlink_to("../../blobs/more")
+    with pytest.raises(ValueError, match="config.json: a link out of the folder"):
+        tinyplm.load(folder)
+
+
 # ------------------------------------------------------------------------------------------------------------ writing
 
 

@@ -187,25 +187,24 @@ def known_arguments(f: F) -> F:
     """
     signature = inspect.signature(f)
     parameters = list(signature.parameters.values())
-    named = [p for p in parameters if p.name not in ("self", "cls") and p.kind is not inspect.Parameter.VAR_KEYWORD]
     positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     required = [p.name for p in parameters if p.default is p.empty and p.kind is not inspect.Parameter.VAR_KEYWORD]
     collects = parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
-    names = {p.name for p in named}
+    names = {p.name: None for p in parameters if p.name not in ("self", "cls") and p.kind is not inspect.Parameter.VAR_KEYWORD}
     where = "model" if f.__name__ == "__call__" else f.__name__
 
     @functools.wraps(f)
     def checked(*args: Any, **kwargs: Any) -> Any:
         given = {*positional[: len(args)], *kwargs}
-        right = len(given) == len(args) + len(kwargs) and given.issuperset(required) and (collects or names.issuperset(kwargs))
-        if right:
-            return f(*args, **kwargs)
-        if not collects:
-            check_names(where, kwargs, [p.name for p in named])
-        try:  # Python's words for what is missing or too much
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{where}: {error}; expected the arguments {', '.join(p.name for p in named)}") from None
+        once = len(given) == len(args) + len(kwargs)
+        if not (once and given.issuperset(required) and (collects or kwargs.keys() <= names.keys())):
+            if not collects:
+                check_names(where, kwargs, names)
+            try:  # Python's words for what is missing or too much
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{where}: {error}; expected the arguments {', '.join(names)}") from None
+        return f(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
 
