@@ -123,6 +123,9 @@ REFUSED = {
     "not a SentencePiece model, or damaged: it ends within a number": b"\xff" * 40,
     "not a SentencePiece model, or damaged: a field of kind 3": b"\x0b",
     "not a SentencePiece model, or damaged: .*utf-8": unigram((1, [(1, b"\xff")])),
+    "damaged: field 2 is of kind 0, expected 2": unigram((3, [(2, 5)])),  # a character map that is a number
+    "damaged: field 1 is of kind 0, expected a message": unigram((1, 5)),
+    "damaged: field 3 is of kind 2, expected 0": unigram((2, [(3, "x")])),
     "not a SentencePiece model: it has no": b"",
 }
 
