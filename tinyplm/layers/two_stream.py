@@ -41,7 +41,7 @@ def relative_attention(q, k, v, r, k_bias, r_bias, s_bias=None, segments=None, *
     S, scale = k.shape[2], q.shape[-1] ** -0.5
     _check(q, k, r, places)
     if (segments is None) != (different is None) or (segments is not None and s_bias is None):
-        raise ValueError("relative_attention: expected segments and different together, with s_bias, got some of them")
+        raise ValueError("relative_attention: expected s_bias, segments and different together, got some of them")
     qk, qr = ((q + bias[:, None, :]) * scale for bias in (k_bias, r_bias))
     by_distance = qr @ r.swapaxes(-1, -2)
     by_key, shift_back = (
