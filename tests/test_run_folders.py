@@ -195,8 +195,8 @@ def test_nothing_is_made_where_there_is_nothing_to_resume(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"alpha": "x"}, "alpha: expected a finite number, got 'x'"), ({"alpha": None}, "alpha: expected a finite number"),
-    ({"alpha": 1e400}, "alpha: expected a finite number, got inf"), ({"kind": "x\n"}, "expected an adapter of kind 'lora', got"),
+    ({"alpha": "x"}, "alpha: expected a finite number > 0, got 'x'"), ({"alpha": None}, "alpha: expected a finite number"),
+    ({"alpha": 1e400}, "alpha: expected a finite number > 0, got inf"), ({"kind": "x\n"}, "expected an adapter of kind 'lora', got"),
 ])  # fmt: skip
 def test_edited_facts_of_an_adapter(tmp_path, changes, message):
     save_lora(lora_parameters(tiny().params, rank=2), tmp_path)

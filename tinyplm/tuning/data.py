@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import random
+from ..arguments import listed, wrong
 from ..evaluation import metrics
 from ..models.model import Model
+from ..models.model import check_model as check_is_model
 from ..tokenizers.encoding import Encoding, Padding, Truncation, arrays, pad
 
 IGNORED = -100  # a target that does not count
@@ -70,6 +72,12 @@ class Samples(abc.ABC):
     @abc.abstractmethod
     def score(self, outputs: dict[str, Any]) -> dict[str, float]:
         """Metrics of the outputs against the labels; larger is better."""
+
+
+def check_samples(name: str, value: Any) -> None:
+    """ValueError unless they are encoded samples."""
+    if not isinstance(value, Samples):
+        raise wrong(name, "Samples, as classification(model, texts, labels) makes them", value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +148,9 @@ def classification(model: Model, texts: Sequence[str], labels: Sequence | None =
     None: only to predict.  max_length: tokens in all, what is longer loses tokens from the end of the longer text; default: the
     longest sequence of the model.
     """
-    texts = _texts("texts", texts)
-    pairs = None if pairs is None else _texts("pairs", pairs, len(texts))
+    check_is_model("model", model)
+    texts = checked_texts("texts", texts)
+    pairs = None if pairs is None else checked_texts("pairs", pairs, len(texts))
     kind, targets = _targets(model, labels, len(texts))
     encodings, facts = encode(model, texts, pairs, max_length=max_length)
     return kind(encodings, {} if labels is None else {"logits": targets}, **facts)
@@ -223,6 +232,8 @@ def label_number(label: Any, names: Sequence[str], where: str) -> int:
     if isinstance(label, str):
         if label not in names:
             raise ValueError(f"{where}: unknown label {label!r}; expected one of {', '.join(names)}")
+        if names.count(label) > 1:
+            raise ValueError(f"{where}: the label {label!r} stands for {names.count(label)} classes in the model's id2label")
         return names.index(label)
     if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
         raise ValueError(f"{where}: expected the number or the name of a label, got {label!r:.60}")
@@ -237,7 +248,7 @@ def _targets(model: Model, labels: Sequence | None, count: int) -> tuple[type[Sa
     if model.task != "sequence_classification":
         raise ValueError(f"the model's task is {model.task}, expected sequence_classification")
     if labels is not None:
-        labels = list(labels)
+        labels = listed("labels", labels.tolist() if hasattr(labels, "tolist") else labels, "a list with a label for each text")
         if len(labels) != count:
             raise ValueError(f"expected a label for each text, got {count} texts and {len(labels)} labels")
     problem = config.problem_type
@@ -265,10 +276,11 @@ def _number(value: Any, where: str) -> float:
     return float(value)
 
 
-def _texts(name: str, texts: Sequence[str], count: int | None = None) -> list[str]:
+def checked_texts(name: str, texts: Sequence[str], count: int | None = None) -> list[str]:
+    """The texts as a list, one or more; as many as `count`, if that is given."""
     if isinstance(texts, str):
         raise TypeError(f"{name} must be several strings, got a single str")
-    texts = list(texts)
+    texts = listed(name, texts, "a list of strings")
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{name}: expected at least one, all of them strings, got {texts!r:.60}")
     if count is not None and len(texts) != count:

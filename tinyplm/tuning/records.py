@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..arguments import shown
+from ..arguments import check_path, listed, shown, wrong
 from ..files import named, parse_json, read_bytes, replaced
 from ..tokenizers.chat import check_messages
 
@@ -46,12 +46,25 @@ def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
 def check_records(records: Iterable[Mapping[str, Any]], kind: str) -> list[Record]:
     """The same checks for records that are not in a file; they are named by their number, from 0."""
     check = _check_of(kind)
-    return [check(record, f"{kind} {number}") for number, record in enumerate(records)]
+    rows = listed("records", records, "a list of records, each a dict")
+    return [check(record, f"{kind} {number}") for number, record in enumerate(rows)]
 
 
 def write_records(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records as JSON lines; the file is the old one or the whole new one."""
-    lines = [json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records]
+    """Write records as JSON lines; the file is the old one or the whole new one.
+
+    ValueError for what JSON and UTF-8 cannot hold.
+    """
+    check_path("path", path)
+    lines = []
+    for number, record in enumerate(listed("records", records, "a list of records, each a dict")):
+        if not isinstance(record, Mapping):
+            raise wrong(f"record {number}", "a dict", record)
+        try:
+            lines.append(json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n")
+            lines[-1].encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"record {number}: expected what JSON can hold: {error}") from None
     with replaced(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..evaluation import metrics, spans
 from ..models.model import Model
+from ..models.model import check_model as check_is_model
 from ..tokenizers.encoding import Encoding
 from .data import IGNORED, Samples, encode, label_names, label_number
 
@@ -63,6 +64,7 @@ def tagging(model: Model, sentences: Sequence[Sequence[str]], tags: Sequence[Seq
     The words are joined by spaces and cut as any text; which word a token belongs to is told by the offset of its last character
     (a token may begin with the space before a word).  tags None: only to predict.  max_length: what is longer is cut off.
     """
+    check_is_model("model", model)
     if model.task != "token_classification":
         raise ValueError(f"the model's task is {model.task}, expected token_classification")
     if isinstance(sentences, str) or any(isinstance(words, str) for words in sentences):
