@@ -5,7 +5,9 @@ Every family, LLaMA with every way to stretch its positions.
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 import re
 
 import numpy as np
@@ -13,12 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tinyplm
 from tests.families import FAMILIES, ROPES, tiny
 from tests.laws import EPS, equal, leaves, relative_error
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import flatten, unflatten
+from tinyplm.generation.generate import Memory
 from tinyplm.layers.cache import Cache, extend
 from tinyplm.models import causal_lm
+from tinyplm.tuning.prefix import prefix_of, with_prefix
 
 LONGEST = 12  # what can be cached of each model here
 MODELS = {
@@ -382,3 +387,29 @@ def test_a_cache_of_another_model_is_refused(name, other):
     with pytest.raises(ValueError, match="cache") as error:
         model(np.ones((2, 3), int), cache=Cache.empty(**{**sizes, **other}))
     assert "\n" not in str(error.value)
+
+
+def test_what_another_model_has_filled_is_refused():
+    """Sizes and dtype may be the same; the keys and values are not."""
+    model, other = (tinyplm.create("gpt2", FAMILIES["gpt2"].config, key=key) for key in (1, 2))
+    ids = [[1, 2, 3]]
+    filled = model(ids, cache=model.empty_cache(1), grad=False)[0]["cache"]
+    for cache in (filled, filled.take(np.array([0])), filled.cut(2), copy.deepcopy(filled)):
+        with pytest.raises(
+            ValueError, match="cache: expected one that this model has filled, got one of a model with other param"
+        ):
+            other([[4]], cache=cache, grad=False)
+    theta = prefix_of(model, rows=1)["theta"]
+    with pytest.raises(ValueError, match="cache: expected one that this model has filled"):
+        with_prefix(model, theta)([[4]], cache=filled, grad=False)
+    expected = model([[1, 2, 3, 4]], grad=False)[0]["logits"][:, 3:]
+    for same in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.for_decoding(), model.to("cpu")):
+        found = same([[4]], cache=filled.take(np.array([0])), grad=False)[0]["logits"]
+        assert relative_error(found, expected) < 1e-5
+    assert other(ids, cache=model.empty_cache(1), grad=False)[0]["cache"].origin == other.origin  # nothing was in it
+
+    memory = Memory()
+    tinyplm.generate(model, [1, 2, 3], max_new_tokens=2, memory=memory)
+    with pytest.raises(ValueError, match="memory: expected one that this model has filled"):
+        tinyplm.generate(other, [1, 2, 3, 4], max_new_tokens=1, memory=memory)
+    tinyplm.generate(model.for_decoding(), [1, 2, 3, 4], max_new_tokens=1, memory=memory)

@@ -167,7 +167,7 @@ def _folder(folder: str | os.PathLike) -> Path:
     """The folder of a model; ValueError that says what stands there instead."""
     check_path("folder", folder)
     folder = Path(folder)
-    if not folder.is_dir():
+    if not (exists(folder) and folder.is_dir()):
         raise ValueError(f"{named(folder)}: no such folder; expected one of a model, as the hub has them (nothing is downloaded)")
     if not exists(folder / "config.json") and (folder / "latest").is_file():
         newest = read_text(folder / "latest", largest=1000).strip()

@@ -21,7 +21,7 @@ from .environment import workers_note
 from .interrupt import interruptible
 from .log import Log, Progress, missing_steps, read
 from .monitor import Monitor, improves
-from .samples import CausalSamples, CausalValidation
+from .samples import CausalSamples, CausalValidation, check_corpus, check_tokens
 from .settings import Settings
 from .step import NonFiniteError, check_finite, update
 
@@ -121,15 +121,12 @@ def _check(model: Model, training: Any, validation: Any, settings: Settings) -> 
     model.check_causal()  # others would see the token that they are to predict
     tokens = {"training": training, "validation": validation}
     for name, array in tokens.items():
-        if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) < 2:
-            raise wrong(f"{name} tokens", "an array (N,) of integers, two or more", array)
+        check_tokens(f"{name} tokens", array)
         if array.max() >= model.config.vocab_size or array.min() < 0:
             outside = array.max() if array.min() >= 0 else array.min()
             raise ValueError(f"the {name} tokens have id {outside}, but the model's vocabulary is {model.config.vocab_size}")
+    check_corpus(training, settings)
     samples = CausalSamples(training, settings)
-    if (windows := samples.windows.windows_per_epoch) < settings.batch_size:
-        raise ValueError(f"the corpus is too small: {len(training)} tokens make {windows} sequences of "
-                         f"{settings.sequence_length}, fewer than one batch of {settings.batch_size}")  # fmt: skip
     return samples, CausalValidation(validation, settings), checkpoint.fingerprint(training, validation)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_whole, wrong
+from ..arguments import MOST, check_whole, wrong
 from ..data.batches import Windows
 from ..models.model import Model
 from .settings import Settings
@@ -25,6 +25,21 @@ from .step import evaluate, evaluate_batches
 def _check_settings(settings: Any) -> None:
     if not isinstance(settings, Settings):
         raise wrong("settings", "Settings", settings)
+
+
+def check_tokens(name: str, value: Any) -> None:
+    """ValueError unless it is an array of token ids of which one at least can be predicted."""
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iu" or len(value) < 2:
+        raise wrong(name, "an array (N,) of integers, two or more", value)
+
+
+def check_corpus(tokens: np.ndarray, settings: Settings) -> None:
+    """ValueError where the tokens of a run are fewer than one batch needs."""
+    check_tokens("training tokens", tokens)
+    windows = Windows(tokens, settings.sequence_length, settings.seed).windows_per_epoch
+    if windows < settings.batch_size:
+        raise ValueError(f"the corpus is too small: {len(tokens)} tokens make {windows} sequences of "
+                         f"{settings.sequence_length}, fewer than one batch of {settings.batch_size}")  # fmt: skip
 
 
 class CausalSamples:
@@ -43,6 +58,7 @@ class CausalValidation:
     """The loss of a token array, in windows that touch."""
 
     def __init__(self, tokens: np.ndarray, settings: Settings) -> None:
+        check_tokens("tokens", tokens)
         _check_settings(settings)
         self.tokens, self.length = tokens, settings.sequence_length
 
@@ -58,7 +74,7 @@ class FixedBatches:
         if not hasattr(samples, "batch"):
             raise wrong("samples", "samples of an objective, or CausalSamples", samples)
         for name, value in (("count", count), ("batch_size", batch_size)):
-            check_whole(name, value, 1)
+            check_whole(name, value, 1, MOST)
         self.batches = [samples.batch(first, min(batch_size, count - first)) for first in range(0, count, batch_size)]
 
     def loss(self, model: Model, workers: int) -> float:

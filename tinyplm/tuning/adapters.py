@@ -20,11 +20,11 @@ TENSORS, FACTS = "adapter.safetensors", "adapter.json"
 def save_adapter(theta: Tree, folder: str | os.PathLike, facts: dict[str, Any]) -> None:
     """Write theta, by its paths, and facts with "kind" into a folder: adapter.safetensors and adapter.json, each as a whole."""
     check_path("folder", folder)
-    tensors = flatten(to_device(theta, "cpu"))
-    if not isinstance(theta, dict) or not tensors:
+    if not isinstance(theta, dict) or not flatten(theta):
         raise wrong("theta", "a dict of arrays, as a recipe's result has it", theta)
-    for name, a in tensors.items():
+    for name, a in flatten(theta).items():
         check_tensor(f"theta: {name}", a)
+    tensors = flatten(to_device(theta, "cpu"))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / TENSORS, tensors)

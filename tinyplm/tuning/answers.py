@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arguments import check_number, check_whole, is_whole, shown, wrong
+from ..arguments import check_number, check_whole, is_whole, listed, shown, wrong
 from ..evaluation import spans
 from ..models.model import Model
 from ..models.model import check_model as check_is_model
@@ -88,6 +88,7 @@ def answering(model: Model, questions: Sequence[str], contexts: Sequence[str], a
     questions, contexts = checked_texts("questions", questions), checked_texts("contexts", contexts)
     check_whole("stride", stride)
     check_number("threshold", threshold, or_none=True)
+    answers = None if answers is None else listed("answers", answers, "a span (start, end), several or None for each question")
     if not questions or len(contexts) != len(questions) or (answers is not None and len(answers) != len(questions)):
         raise ValueError(f"expected a context and an answer for each question, got {len(questions)} questions, {len(contexts)} "
                          f"contexts, {'no' if answers is None else len(answers)} answers")  # fmt: skip

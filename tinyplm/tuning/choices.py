@@ -66,6 +66,7 @@ def multiple_choice(model: Model, texts: Sequence[str], choices: Sequence[Sequen
         raise ValueError(f"expected two or more choices for each text, as many for all, got {len(texts)} texts and "
                          f"{sorted({len(some) for some in choices})} choices")  # fmt: skip
     names = [str(n) for n in range(count)]
+    labels = None if labels is None else listed("labels", labels, "the number of the right choice of each text")
     numbers = [] if labels is None else [label_number(label, names, f"text {i}") for i, label in enumerate(labels)]
     if labels is not None and len(numbers) != len(texts):
         raise ValueError(f"expected a label for each text, got {len(texts)} texts and {len(numbers)} labels")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_flag, check_list, check_whole, wrong
+from ..arguments import check_flag, check_list, check_whole, shown, wrong
 from ..backend import to_host
 from ..layers.softmax import log_softmax
 from ..models.model import Model, check_decoder, check_model
@@ -41,7 +41,7 @@ class Verbaliser:
             raise wrong("verbaliser", "a dict {label: word or list of words}", self.words)
         every = [word for some in self.lists for word in some]
         if len(self.words) < 2 or not all(self.lists):
-            raise ValueError(f"verbaliser: expected words for two labels or more, got {dict(self.words)!r:.80}")
+            raise ValueError(f"verbaliser: expected words for two labels or more, got {shown(dict(self.words), 80)}")
         if len(set(every)) != len(every):
             twice = next(word for word in every if every.count(word) > 1)
             raise ValueError(f"verbaliser: {twice!r} stands for two labels, or twice for one")

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..arguments import check_text, check_whole, listed, wrong
+from ..arguments import MOST, check_text, check_whole, listed, wrong
 from ..models.model import check_decoder
 from ..tokenizers import Tokenizer
 from ..tokenizers.chat import Messages, Template, check_messages, encode, turn_ends
@@ -133,7 +133,7 @@ def plain(tokenizer: Any, prompt: str, answer: str, *, end_id: int | None = None
     check_tokenizer(tokenizer)
     for name, text in (("prompt", prompt), ("answer", answer)):
         check_text(name, text)
-    check_whole("end_id", end_id, or_none=True)
+    check_whole("end_id", end_id, 0, MOST, or_none=True)
     (sequence,) = _plain(tokenizer, prompt, [answer], end_id)
     return sequence
 

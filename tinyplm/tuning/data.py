@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import random
-from ..arguments import listed, wrong
+from ..arguments import check_whole, is_whole, listed, shown, wrong
 from ..evaluation import metrics
 from ..models.model import Model
 from ..models.model import check_model as check_is_model
@@ -48,6 +48,9 @@ class Samples(abc.ABC):
 
     def batch(self, numbers: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """(inputs, targets) of some samples: input_ids, attention_mask ... (B, T), with T the longest of them."""
+        numbers = listed("numbers", numbers, "a list of samples' numbers")
+        if not all(is_whole(n) and 0 <= n < len(self) for n in numbers):
+            raise wrong("numbers", f"integers from 0 to {len(self) - 1}", numbers)
         inputs = self._inputs(numbers)
         return inputs, {name: self._targets(name, numbers, inputs["attention_mask"]) for name in self.targets}
 
@@ -204,9 +207,7 @@ def has_token_types(model: Model) -> bool:
 def sequence_limit(model: Model, max_length: int | None) -> int | None:
     """max_length, or the model's longest sequence; ValueError where it has not so many positions."""
     context = model.config.context
-    if max_length is not None and (type(max_length) is not int or max_length < 1 or (context or max_length) < max_length):
-        raise ValueError(f"max_length {max_length}: expected 1 to {context or 'any number of'} tokens, as many as the model can "
-                         "read")  # fmt: skip
+    check_whole("max_length", max_length, 1, context, or_none=True)  # as many as the model can read
     return context if max_length is None else max_length
 
 
@@ -236,7 +237,7 @@ def label_number(label: Any, names: Sequence[str], where: str) -> int:
             raise ValueError(f"{where}: the label {label!r} stands for {names.count(label)} classes in the model's id2label")
         return names.index(label)
     if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
-        raise ValueError(f"{where}: expected the number or the name of a label, got {label!r:.60}")
+        raise ValueError(f"{where}: expected the number or the name of a label, got {shown(label, 60)}")
     if not 0 <= label < len(names):
         raise ValueError(f"{where}: label {label} is out of range, expected 0 to {len(names) - 1}")
     return int(label)
@@ -253,7 +254,7 @@ def _targets(model: Model, labels: Sequence | None, count: int) -> tuple[type[Sa
             raise ValueError(f"expected a label for each text, got {count} texts and {len(labels)} labels")
     problem = config.problem_type
     if problem is None:
-        one = not labels or isinstance(labels[0], (str, int, np.integer))
+        one = not labels or not isinstance(labels[0], (Sequence, Set, np.ndarray)) or isinstance(labels[0], str)
         problem = "regression" if config.num_labels == 1 else f"{'single' if one else 'multi'}_label_classification"
     if problem == "regression":
         if config.num_labels != 1:
@@ -263,8 +264,7 @@ def _targets(model: Model, labels: Sequence | None, count: int) -> tuple[type[Sa
         return Classes, [label_number(label, names, f"text {i}") for i, label in enumerate(labels or ())]
     rows = []
     for i, row in enumerate(labels or ()):
-        if isinstance(row, (str, int, np.integer)):
-            raise ValueError(f"text {i}: expected a list of labels, got {row!r:.60}")
+        row = listed(f"text {i}", row, "a list of labels")
         present = {label_number(label, names, f"text {i}") for label in row}
         rows.append([float(k in present) for k in range(len(names))])
     return LabelSets, rows
@@ -272,7 +272,7 @@ def _targets(model: Model, labels: Sequence | None, count: int) -> tuple[type[Sa
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, (bool, str)) or not np.isscalar(value) or not np.isfinite(value):
-        raise ValueError(f"{where}: expected a finite number as label, got {value!r:.60}")
+        raise ValueError(f"{where}: expected a finite number as label, got {shown(value, 60)}")
     return float(value)
 
 
@@ -282,7 +282,7 @@ def checked_texts(name: str, texts: Sequence[str], count: int | None = None) -> 
         raise TypeError(f"{name} must be several strings, got a single str")
     texts = listed(name, texts, "a list of strings")
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{name}: expected at least one, all of them strings, got {texts!r:.60}")
+        raise ValueError(f"{name}: expected at least one, all of them strings, got {shown(texts, 60)}")
     if count is not None and len(texts) != count:
         raise ValueError(f"there must be a pair for each text, got {count} texts and {len(texts)} pairs")
     return texts

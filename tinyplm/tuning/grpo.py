@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_choice, check_flag, check_number, check_out, check_takes, check_whole
+from ..arguments import check_choice, check_flag, check_number, check_out, check_takes, check_whole, listed, shown
 from ..core import Tree, tree_map
 from ..losses import policy
 from ..losses.advantages import group_advantages
@@ -201,7 +201,8 @@ def round_prompts(prompts: SequenceOf[SequenceOf[int]], max_new_tokens: int, mod
 
 def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:
     """{"reward" (N,) float64, and its parts, if any}; ValueError for what is no number, NaN, or not one for each answer."""
-    given = list(reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers]))
+    given = reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers])
+    given = listed("the reward function", given, f"a list of {len(drawn)} rewards")
     if len(given) != len(drawn):
         raise ValueError(f"the reward function gave {len(given)} rewards for {len(drawn)} answers")
     rows = [r if isinstance(r, dict) else {"reward": r} for r in given]
@@ -210,7 +211,7 @@ def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:
             raise ValueError(f'the reward function gave {list(row)} for answer {n}: expected "reward" and the same parts for all')
         for name, value in row.items():
             if isinstance(value, str) or not np.isscalar(value) or not np.isfinite(value):
-                raise ValueError(f"the reward function gave {name} = {value!r:.60} for answer {n}: expected a finite number")
+                raise ValueError(f"the reward function gave {name} = {shown(value, 60)} for answer {n}: expected a finite number")
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import random
-from ..arguments import check_list, check_text, wrong
+from ..arguments import check_list, check_text, shown, wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Task:
     def __post_init__(self) -> None:
         check_list("phrasings", self.phrasings, "a list of texts")
         if not self.phrasings or len(set(self.phrasings)) != len(self.phrasings):
-            raise ValueError(f"task {self.name}: expected different phrasings, at least one, got {list(self.phrasings)!r:.80}")
+            raise ValueError(
+                f"task {self.name}: expected different phrasings, at least one, got {shown(list(self.phrasings), 80)}"
+            )
         for text in (*self.phrasings, self.answer):
             fields(text)
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import LARGEST_KEY, check_number, check_whole, listed, shown, wrong
+from ..arguments import LARGEST_KEY, MOST, check_number, check_takes, check_whole, listed, shown, wrong
 from ..backend import array_module
 from ..core import Tree, flatten, unflatten
 from ..files import named
@@ -63,10 +63,15 @@ def lora_parameters(params: Tree, *, rank: int, targets: Sequence[str] | Callabl
     A ~ N(0, 1 / I), so that x A is about as large as x, and B = 0.  The paper's own choice is Wq and Wv (sec. 4.2); layers have
     Wq Wk Wv Wo, W1 W2, or Wgate Wup Wdown.  ValueError where none fits, or the rank is no smaller than both sides of a matrix.
     """
-    check_whole("rank", rank, 1)
+    check_whole("rank", rank, 1, MOST)
     check_whole("key", key, 0, LARGEST_KEY)
     if not callable(targets):
-        targets = listed("targets", targets, "a list of names such as Wq, or a function of (path, array)")
+        expected = "a list of names such as Wq, or a function of (path, array)"
+        targets = listed("targets", targets, expected)
+        if not all(isinstance(name, str) for name in targets):
+            raise wrong("targets", expected, targets)
+    else:
+        check_takes("targets", targets, "path", "array")
     chosen = targets if callable(targets) else lambda path, a: ".layers." in path and path.rsplit(".", 1)[-1] in targets
     theta = {}
     for n, (path, W) in enumerate(flatten(params).items()):

@@ -64,7 +64,7 @@ def prefix_parameters(model: Model, *, rows: int | None = None, ids: Sequence[in
                 for name, letter in (("Pk", "k"), ("Pv", "v"))}  # fmt: skip
     check_whole("rows", rows, 1, MOST)
     check_whole("key", key, 0, LARGEST_KEY)
-    check_memory(2 * math.prod(shape) * sizes["layers"] * 8, "the prefix")
+    check_memory(2 * math.prod(shape) * sizes["layers"] * 8, "the keys and values of the prefix")
     xp = array_module(model.params["body"]["tokens"])
     draw = random.generator(random.key(key))
     return {_path(i, name): xp.asarray(draw.normal(0, model.config.initializer_range, shape).astype(model.dtype))

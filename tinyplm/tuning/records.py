@@ -77,7 +77,7 @@ def _object(line: bytes, where: str) -> Record:
     except ValueError as error:
         raise ValueError(f"{error}: {shown(line[:200].decode('utf-8', 'replace'), 60)}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object, got {value!r:.60}")
+        raise ValueError(f"{where}: expected an object, got {shown(value, 60)}")
     return value
 
 
@@ -85,7 +85,7 @@ def _text(record: Mapping[str, Any], name: str, where: str, *, default: str | No
     """A text that is not empty, or `default` where the name is missing."""
     value = record.get(name, default)
     if not isinstance(value, str):
-        given = repr(value)[:60] if name in record else f"only {', '.join(map(repr, record)) or 'an empty object'}"
+        given = shown(value, 60) if name in record else f"only {', '.join(map(repr, record)) or 'an empty object'}"
         raise ValueError(f"{where}: expected a text {name!r}, got {given}")
     if default is None and not value.strip():
         raise ValueError(f"{where}: {name!r} is empty")
@@ -100,7 +100,7 @@ def _instruction(record: Mapping[str, Any], where: str) -> Record:
 def _messages(value: Any, where: str, *, answered: bool) -> list[dict[str, str]]:
     """Messages in order; `answered`: some are the assistant's, and none of these is empty.  Else the user has the last word."""
     if not isinstance(value, list):
-        raise ValueError(f"{where}: expected a list of messages, got {value!r:.60}")
+        raise ValueError(f"{where}: expected a list of messages, got {shown(value, 60)}")
     try:
         check_messages(value, add_generation_prompt=not answered)
     except ValueError as error:
@@ -157,7 +157,7 @@ def _answer(value: list, where: str) -> list[dict[str, str]]:
     message = value[0] if value else None
     content = message.get("content") if isinstance(message, dict) and message.get("role") == "assistant" else None
     if not isinstance(content, str) or not content.strip():
-        raise ValueError(f"{where}: expected an answer of the assistant, got {value!r:.60}")
+        raise ValueError(f"{where}: expected an answer of the assistant, got {shown(value, 60)}")
     return [message]
 
 
@@ -172,7 +172,7 @@ def _check_of(kind: str) -> Callable[[Mapping[str, Any], str], Record]:
 
     def checked(record: Mapping[str, Any], where: str) -> Record:
         if not isinstance(record, Mapping):
-            raise ValueError(f"{where}: expected an object, got {record!r:.60}")
+            raise ValueError(f"{where}: expected an object, got {shown(record, 60)}")
         return check(record, where)
 
     return checked

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_list, check_whole, is_whole, wrong
+from ..arguments import MOST, check_list, check_whole, is_whole, wrong
 from ..core import map_threads
 from ..data.batches import IGNORED
-from ..generation.generate import stops_of, stream
+from ..generation.generate import MOST_TEXTS, stops_of, stream
 from ..models.model import Model, check_decoder
 from .sequences import Sequence, answered, arrays
 
@@ -64,7 +64,7 @@ def rollouts(model: Model, prompts: SequenceOf[SequenceOf[int]], *, max_new_toke
     ValueError for bad prompts, see check_prompts, before anything is drawn.
     """
     check_decoder("model", model)
-    check_whole("samples", samples, 1)
+    check_whole("samples", samples, 1, MOST_TEXTS)
     check_whole("workers", workers, 1)
     prompts = check_prompts(prompts, max_new_tokens=max_new_tokens, vocabulary=model.config.vocab_size,
                             context=rollout_context(model))  # fmt: skip
@@ -105,7 +105,7 @@ def check_prompts(prompts: SequenceOf[SequenceOf[int]], *, max_new_tokens: int, 
     ValueError naming the first that is empty, has ids out of the vocabulary, or does not fit in the context together with an
     answer of max_new_tokens.
     """
-    check_whole("max_new_tokens", max_new_tokens, 1)
+    check_whole("max_new_tokens", max_new_tokens, 1, MOST)
     check_list("prompts", prompts, "a list of prompts, each a list of token ids")
     if not len(prompts):
         raise ValueError("prompts: expected at least one, got none")

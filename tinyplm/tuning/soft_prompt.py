@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import LARGEST_KEY, MOST, check_names, check_whole, listed, shown, wrong
+from ..arguments import LARGEST_KEY, MOST, check_names, check_whole, is_whole, listed, shown, wrong
 from ..backend import array_module, at_least_float32, to_host
 from ..data.batches import IGNORED
 from ..files import named
@@ -136,7 +136,10 @@ def continuation(prompted: SoftPrompted, prompt: Sequence[int], *, max_new_token
     check_names("continuation", sampling, [field.name for field in dataclasses.fields(Sampling)])
     check_whole("max_new_tokens", max_new_tokens, 1, MOST)
     check_whole("seed", seed, 0, LARGEST_KEY)
-    prompt = listed("prompt", prompt, "token ids")
+    ids, vocabulary = f"one or more token ids from 0 to {prompted.config.vocab_size - 1}", prompted.config.vocab_size
+    prompt = listed("prompt", prompt, ids)
+    if not prompt or not all(is_whole(i) and 0 <= i < vocabulary for i in prompt):
+        raise wrong("prompt", ids, prompt)
     base, settings = prompted.base, Sampling(**sampling)
     stops = stops_of(base, stop_ids)
     P = prompted.rows.shape[0]
