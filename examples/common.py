@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyplm.arguments import check_choice, check_number, check_whole
+from tinyplm.arguments import check_choice, check_number, check_path, check_whole
 from tinyplm.files import read_json, replaced
 from tinyplm.training.checkpoint import find
 
@@ -123,6 +123,7 @@ def resumed(parser: Parser, given: dict[str, Any], free: Iterable[str], facts: s
 
 def usable(out: str | Path, option: str = "--out") -> Path:
     """A folder to write into, which is there or can be made."""
+    check_path(option, out)
     path = Path(out)
     nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not nearest.is_dir():

@@ -35,6 +35,7 @@ from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot
 from tinyplm.training.loop import train
+from tinyplm.training.samples import check_corpus
 from tinyplm.training.settings import Settings
 from tinyplm.training.step import evaluate
 
@@ -171,12 +172,13 @@ def run(options: dict, settings: Settings, out: Path, facts: dict | None) -> Non
             raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
         facts = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": facts})
+    tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
+    check_corpus(tokens[0], settings)
     model = tinyplm.create(
         options["family"], configure(options, facts["vocab_size"]), key=options["seed"], device=options["device"]
     )
     model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
-    tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
     resume = started(out)  # not yet, if it was killed before its first checkpoint
     if resume:
         print(f"resuming   from {find(out)}")

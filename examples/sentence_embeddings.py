@@ -206,6 +206,9 @@ def parser() -> Parser:
 
 def main() -> None:
     options = parser().options()
+    for query in options.queries:
+        if not query.strip():
+            raise ValueError("QUERY: expected text, got an empty one")
     encoder = SentenceEncoder.load(options.model or installed_minilm())
     folder = usable(options.out)
     keep_freed_memory()

@@ -74,7 +74,10 @@ def report(before: dict[str, float], after: dict[str, float]) -> None:
 
 
 def main() -> None:
-    options = parser().options()
+    given = parser()
+    options = given.options()
+    if "kind" in given.given() and not options.data:
+        raise ValueError("--kind: says what the records of --data are, and --data was not given")
     out = unused(options.out)
     settings = SFTSettings(steps=options.steps, batch_size=options.batch, learning_rate=options.lr, workers=options.workers,
                            warmup=min(50, options.steps // 4), seed=options.seed, packed=options.packed,

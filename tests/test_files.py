@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import tinyplm
 from tests.test_gpt2 import tiny
 from tinyplm import files
 from tinyplm.data.packing import write_tokens
+from tinyplm.files import replaced
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tuning.records import read_records
 
@@ -291,3 +293,24 @@ def test_another_thread_is_another_writer(tmp_path):
     assert len(refused) == 1
     enter()
     assert len(refused) == 1
+
+
+@posix
+@pytest.mark.parametrize(("make", "kind"), [(Path.mkdir, "a folder"), (os.mkfifo, "a pipe")])
+def test_only_files_are_replaced(tmp_path, make, kind):
+    """A rename would put a file in place of what is there; run by root, in place of /dev/null."""
+    make(tmp_path / "x")
+    before = os.stat(tmp_path / "x").st_mode
+    with pytest.raises(ValueError, match=f"x: expected the name of a file, got {kind}"), replaced(tmp_path / "x") as temporary:
+        temporary.write_text("new")
+    assert os.stat(tmp_path / "x").st_mode == before and os.listdir(tmp_path) == ["x"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refused(path, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refused)
+        with pytest.raises(ValueError, match="config.json: cannot be read .Permission denied"):
+            files.exists(tmp_path / "config.json")

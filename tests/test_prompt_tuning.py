@@ -109,7 +109,7 @@ def test_bad_prefixes(tmp_path):
     for options in ({}, {"rows": 2, "ids": [1]}):
         with pytest.raises(ValueError, match="expected either rows or ids"):
             prefix_parameters(model, **options)
-    with pytest.raises(ValueError, match="at least 1 row, got 0"):
+    with pytest.raises(ValueError, match="rows: expected an integer from 1 to 2147483647, got 0"):
         prefix_parameters(model, rows=0)
     theta = prefix_parameters(model, rows=2)
     theta.popitem()
@@ -194,7 +194,7 @@ def test_bad_rows():
             SoftPrompted(model, rows)
     with pytest.raises(ValueError, match="expected either rows or ids"):
         prompt_rows(model)
-    with pytest.raises(ValueError, match="at least 1 row, got 0"):
+    with pytest.raises(ValueError, match="rows: expected an integer from 1 to 2147483647, got 0"):
         soft_prompt(model, copying(2, 0), rows=0, progress=False)
     with pytest.raises(ValueError, match="12 rows and a sequence of 5 places are longer than the context of 16"):
         soft_prompt(model, copying(2, 0), rows=12, progress=False)

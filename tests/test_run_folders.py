@@ -21,7 +21,7 @@ from tinyplm.training import checkpoint, folders, incremental, log
 from tinyplm.tuning.adapters import FACTS, TENSORS
 from tinyplm.tuning.learner import Journal
 from tinyplm.tuning.lora import load_lora, lora_parameters, save_lora
-from tinyplm.tuning.prefix import check_prefix, load_prefix
+from tinyplm.tuning.prefix import check_prefix, load_prefix, save_prefix
 from tinyplm.tuning.soft_prompt import load_rows, save_rows
 
 
@@ -217,8 +217,11 @@ def test_nothing_is_made_where_there_is_nothing_to_resume(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"alpha": "x"}, "alpha: expected a finite number, got 'x'"), ({"alpha": None}, "alpha: expected a finite number"),
-    ({"alpha": 1e400}, "alpha: expected a finite number, got inf"), ({"kind": "x\n"}, "expected an adapter of kind 'lora', got"),
+    ({"alpha": "x"}, "alpha: expected a finite number > 0, got 'x'"),
+    ({"alpha": None}, "alpha: expected a finite number"),
+    ({"alpha": 1e400}, "alpha: expected a finite number > 0, got inf"),
+    ({"alpha": 0}, "alpha: expected a finite number > 0, got 0"),
+    ({"kind": "x\n"}, "expected an adapter of kind 'lora', got"),
 ])  # fmt: skip
 def test_edited_facts_of_an_adapter(tmp_path, changes, message):
     save_lora(lora_parameters(tiny().params, rank=2), tmp_path)
@@ -240,3 +243,26 @@ def test_other_tensors_in_an_adapter(tmp_path, tensors):
         assert refusal(lambda folder=folder, load=load: load(folder), message).startswith(str(folder))
     write_json(folder / FACTS, {"kind": "prefix"})
     refusal(lambda: check_prefix(tiny(), load_prefix(folder)), "do not fit: expected Pk and Pv")
+
+
+@pytest.mark.parametrize("value", [np.full((2, 2), np.nan), np.full((2, 2), np.inf), np.ones((2, 2), np.int32)])
+def test_adapters_of_other_numbers(tmp_path, value):
+    """Neither read nor written: merged into a model, or in front of it, they would spoil it."""
+    expected = "expected finite numbers" if value.dtype.kind == "f" else "expected an array of floating-point numbers"
+    for kind, save, load, names in (("lora", save_lora, load_lora, "x.A x.B"), ("prefix", save_prefix, load_prefix, "x"),
+                                    ("soft prompt", save_rows, load_rows, "rows")):  # fmt: skip
+        folder = tmp_path / kind
+        save_rows(np.ones((2, 3)), folder)
+        write_safetensors(folder / TENSORS, dict.fromkeys(names.split(), value))
+        write_json(folder / FACTS, {"kind": kind, "alpha": 1.0})
+        assert refusal(lambda folder=folder, load=load: load(folder), expected).startswith(str(folder / TENSORS))
+        theta = {"x": {"A": value, "B": value}} if kind == "lora" else {"x": value} if kind == "prefix" else value
+        refusal(lambda save=save, theta=theta: save(theta, tmp_path / "new"), expected)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("save", [save_lora, save_prefix, save_rows])
+@pytest.mark.parametrize("theta", [None, {}, "x", {"x": None}, [1.0]])
+def test_what_is_no_adapter_is_not_written(tmp_path, save, theta):
+    refusal(lambda: save(theta, tmp_path / "new"), "expected")
+    assert not (tmp_path / "new").exists()

@@ -75,7 +75,7 @@ def test_a_validation_is_the_loss_of_its_samples_as_one_batch(workers):
     expected = float(model.loss(targets=targets, grad=False, **inputs)[0])
     assert validation.loss(model, workers) == pytest.approx(expected, rel=1e-13)
     assert evaluate_batches(model, [Numbered().batch(0, 7)]) == pytest.approx(expected, rel=1e-13)
-    with pytest.raises(ValueError, match="at least one sample and batches of at least one, got 0 and 3"):
+    with pytest.raises(ValueError, match="count: expected an integer from 1 to 2147483647, got 0"):
         FixedBatches(Numbered(), 0, batch_size=3)
 
 
@@ -97,7 +97,8 @@ def test_samples_that_do_not_fit_the_model_are_refused_before_the_first_step(tmp
     with pytest.raises(ValueError, match="bert masked_lm model.* cannot continue a text: expected a decoder"):
         train(tiny("bert"), tokens, tokens, settings, out=tmp_path / "out", progress=False)
     with pytest.raises(
-        TypeError, match="expected two token arrays, or samples and what to validate with, got Numbered and ndarray"
+        TypeError,
+        match="expected two token arrays, or samples and .*, got Numbered and ndarray",
     ):
         train(tiny("bert"), Numbered(), tokens, settings, out=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()

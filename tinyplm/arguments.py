@@ -16,6 +16,7 @@ import numpy as np
 
 LONGEST = 80  # characters of a value that a message repeats
 MOST = 2**31 - 1  # of anything that is counted and then allocated
+LONGEST_PATH = 4095  # bytes
 LARGEST_KEY = 2**64 - 1  # keys and seeds have 64 bits
 
 
@@ -164,8 +165,36 @@ def check_path(name: str, value: Any) -> None:
         path = os.fsencode(value) if isinstance(value, (str, os.PathLike)) else b""
     except UnicodeEncodeError:  # a lone surrogate that stands for no byte
         path = b""
-    if not path or b"\0" in path or max(map(len, path.split(b"/"))) > 255:
+    if not path or b"\0" in path or len(path) > LONGEST_PATH or max(map(len, path.split(b"/"))) > 255:
         raise wrong(name, "a path", value)
+
+
+def check_out(value: Any) -> None:
+    """ValueError unless it can be the folder that a run writes into, or None."""
+    if value is not None:
+        check_path("out", value)
+
+
+def check_takes(name: str, value: Any, *arguments: str) -> None:
+    """ValueError unless it is a function that can be called with so many arguments; they are named in the message."""
+    expected = f"a function of ({', '.join(arguments)})"
+    if not callable(value):
+        raise wrong(name, expected, value)
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # written in C: it says itself what is wrong
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise ValueError(f"{name}: {expected.replace('a function', 'expected a function')}, got one of {signature}") from None
+
+
+def check_list(name: str, value: Any, expected: str) -> None:
+    """ValueError unless it is several values with a length and numbers, such as a list; texts and dicts are not."""
+    right = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, Mapping))
+    if not right or getattr(value, "ndim", 1) == 0:
+        raise wrong(name, expected, value)
 
 
 def check_names(where: str, given: Collection[str], known: Collection[str]) -> None:

@@ -20,12 +20,15 @@ from .arguments import shown
 @contextmanager
 def replaced(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary name beside `path` to write to; flushed to disk and renamed to `path` at the end, removed on an error.
+    ValueError where a folder, a pipe or a device has that name.
 
     The file gets the permissions that the process gives to new files, whatever a library that writes it may choose."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path):
+            if path.exists() and not path.is_file():  # a rename would put a file in place of a device
+                raise ValueError(f"{named(path)}: expected the name of a file, got {_kind(path.stat().st_mode)}")
             temporary.touch()
             permissions = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
@@ -151,6 +154,14 @@ def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> bytes
             return file.read(size)
         except OSError as error:
             raise ValueError(f"{name}: cannot be read ({error.strerror or error})") from None
+
+
+def exists(path: Path) -> bool:
+    """path.exists(); ValueError that names it where it cannot be known."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ValueError(f"{named(path)}: cannot be read ({error.strerror or error})") from None
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:

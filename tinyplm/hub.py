@@ -19,7 +19,7 @@ from .arguments import check_choice, check_key, check_path, known_arguments, sho
 from .backend import array_module, check_memory, to_device
 from .backend import device as check_device
 from .core import Tree, flatten, unflatten
-from .files import LARGEST_SETTINGS, check_links, named, read_bytes, read_json, read_text, replaced, write_json
+from .files import LARGEST_SETTINGS, check_links, exists, named, read_bytes, read_json, read_text, replaced, write_json
 from .models import architecture_of, check_task, model_class, shapes_of
 from .models import family as find_family
 from .models.config import for_task, from_dict, to_dict
@@ -167,9 +167,9 @@ def _folder(folder: str | os.PathLike) -> Path:
     """The folder of a model; ValueError that says what is there instead."""
     check_path("folder", folder)
     folder = Path(folder)
-    if not folder.is_dir():
+    if not (exists(folder) and folder.is_dir()):
         raise ValueError(f"{named(folder)}: no such folder; expected a model folder, as on the hub (nothing is downloaded)")
-    if not (folder / "config.json").exists() and (folder / "latest").is_file():
+    if not exists(folder / "config.json") and (folder / "latest").is_file():
         newest = read_text(folder / "latest", largest=1000).strip()
         raise ValueError(f"{named(folder)}: a folder of checkpoints, expected one of them: load {named(folder / newest)}")
     return folder
@@ -294,5 +294,8 @@ def _check_saved(model: Model) -> None:
 
 
 def gradients_by_hub_name(model: Model, dparams: Tree) -> dict[str, np.ndarray]:
-    """A gradient tree under the names that the hub uses, on the host."""
+    """A gradient tree under the names that the hub uses, on the host; ValueError where it has other names than the parameters."""
+    check_model("model", model)
+    if not isinstance(dparams, dict) or not dparams or not flatten(dparams).keys() <= flatten(model.params).keys():
+        raise wrong("dparams", "a gradient tree of the model's parameters, as backward gives it", dparams)
     return weights.to_hub(dparams, model.family.NAMES)

@@ -22,6 +22,8 @@ from ..models.model import Model, check_model
 from .sampling import Sampling, log_probabilities
 from .text import TextStream, check_stop
 
+MOST_TEXTS = 2**20  # continuations at a time
+
 
 class Piece(NamedTuple):
     """One token of one continuation."""
@@ -75,8 +77,9 @@ def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, 
     check_names("generate", options, _OPTIONS)
     if "max_new_tokens" not in options:
         raise TypeError("generate: missing a required argument: 'max_new_tokens'")
-    several, stops = _several(prompts), _stops(model, stop_ids)
+    several, stops = _several(prompts), stops_of(model, stop_ids)
     check_whole("samples", samples, 1, MOST)
+    check_whole("prompts x samples", len(several) * samples, 1, MOST_TEXTS)
     out = [Continuation(n // samples, [], [], "" if model.tokenizer else None) for n in range(len(several) * samples)]
     for pieces in stream(model, several, samples=samples, stop_ids=stops, **options):
         for piece in pieces:
@@ -118,7 +121,7 @@ def stream(
     check_model("model", model)
     model.check_causal()
     check_names("stream", sampling, _OPTIONS)
-    settings, several, stops = Sampling(**sampling), _several(prompts), _stops(model, stop_ids)
+    settings, several, stops = Sampling(**sampling), _several(prompts), stops_of(model, stop_ids)
     check_stop(stop_strings, "stop_strings")
     if stop_strings:
         model.text_tokenizer()
@@ -132,6 +135,7 @@ def stream(
         raise wrong("memory", "None or a Memory", memory)
     if vocabulary is None and model.tokenizer is not None:
         vocabulary = model.tokenizer.vocab_size
+    check_whole("prompts x samples", len(several) * samples, 1, MOST_TEXTS)
     if memory is not None and (len(several) > 1 or samples > 1):
         raise ValueError(f"memory: expected one prompt and one sample, got {len(several)} and {samples}")
     batch = _Batch(model, several, samples, max_new_tokens, cached, memory)
@@ -189,6 +193,7 @@ class _Batch:
         if cached and self.width <= capacity and (known is None or not known.current):  # not current: a step was interrupted
             self.cache = model.empty_cache(len(prompts), capacity)
         elif cached and self.width <= capacity:
+            model.check_origin("memory", known)
             shared = _shared(memory.ids, prompts[0][:-1])  # the last token is always computed: its logits are wanted
             self.cache = memory.cache = known.cut(shared).grown(capacity)
             memory.ids = memory.ids[:shared]
@@ -266,10 +271,13 @@ def _several(prompts: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]
     return [a.tolist() for a in arrays]
 
 
-def _stops(model: Model, stop_ids: Iterable[int] | None) -> set[int]:
+def stops_of(model: Model, stop_ids: Iterable[int] | None) -> set[int]:
     """The ids that end a continuation; by default those of the model."""
-    if stop_ids is None:
-        return model.end_ids()
+    return model.end_ids() if stop_ids is None else checked_stops(stop_ids)
+
+
+def checked_stops(stop_ids: Any) -> set[int]:
+    """Given stop ids as a set; ValueError for what is no token id."""
     stops = list(stop_ids) if isinstance(stop_ids, Set) else listed("stop_ids", stop_ids, "None or a list of token ids")
     if not all(is_whole(i) and i >= 0 for i in stops):
         raise wrong("stop_ids", "None or a list of token ids", stop_ids)

@@ -32,12 +32,14 @@ class Cache:
     """layers: for each layer {"k" (B, K, C, E), "v" (B, K, C, E)}, of which the first `length` places are filled.
 
     history: of these buffers; call: the number of the call that returned this cache, 0 for a new one.
+    origin: of the model that filled it, see Model.origin.
     """
 
     layers: list[dict[str, Any]]
     length: int = 0
     history: History = dataclasses.field(default_factory=History, compare=False, repr=False)
     call: int = dataclasses.field(default=0, compare=False)
+    origin: str | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def empty(cls, *, layers: int, batch: int, kv_heads: int, capacity: int, width: int, dtype: Any, xp: Any = np) -> Cache:
@@ -117,7 +119,8 @@ class Cache:
         right = getattr(rows, "ndim", None) == 1 and rows.dtype.kind in "iu"
         if not right or (is_host(rows) and rows.size and not (0 <= rows.min() and rows.max() < self.batch)):
             raise wrong("cache: rows", f"an array (N,) of integers from 0 to {self.batch - 1}", rows)
-        return Cache([{n: a[rows] for n, a in layer.items()} for layer in self.layers], self.length, History(filled=self.length))
+        layers = [{n: a[rows] for n, a in layer.items()} for layer in self.layers]
+        return Cache(layers, self.length, History(filled=self.length), origin=self.origin)
 
     def grown(self, capacity: int) -> Cache:
         """A copy with room for `capacity` places (itself where it has that many)."""
@@ -130,7 +133,7 @@ class Cache:
         for old, buffers in zip(self.layers, new.layers):
             for name in "kv":
                 buffers[name][:, :, : self.length] = old[name][:, :, : self.length]
-        return new.advanced(self.length)
+        return dataclasses.replace(new.advanced(self.length), origin=self.origin)
 
 
 def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int] | None:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from ..arguments import MOST, check_whole, known_arguments, wrong
+from ..arguments import MOST, check_function, check_whole, known_arguments, wrong
 from ..backend import array_module, check_memory
 from ..layers.attention import join_projections
 from ..layers.cache import Cache
@@ -31,7 +31,8 @@ class CausalModel(Model):
         W, _ = self.family.output_matrix(params, config=self.config)
         params = {"body": {**params["body"], "layers": layers}, "head": {"W": xp.ascontiguousarray(W)}}
         copied = ("head.W",) if self.config.tie_word_embeddings else self.copied
-        return self._with(params=params, config=dataclasses.replace(self.config, tie_word_embeddings=False), copied=copied)
+        return self._with(params=params, config=dataclasses.replace(self.config, tie_word_embeddings=False), copied=copied,
+                          origin=self.origin)  # fmt: skip
 
     def end_ids(self) -> set[int]:
         """The tokens that end a text: those of generation_config.json, else of config.json, and the tokenizer's <|endoftext|>."""
@@ -77,6 +78,7 @@ class CausalModel(Model):
 
     def loss_in_parts(self, give, *, targets, total=None, **options):
         """causal_lm.loss_in_parts, in the same way."""
+        check_function("give", give)
         options = {"targets": targets, "total": total, **self.checked(options)}
         return causal_lm.loss_in_parts(self.family, self.params, give, config=self.config, **options | _logits(options))
 
@@ -120,7 +122,8 @@ class CausalModel(Model):
             numbers = 2 * batch * capacity * math.prod(self.config.cache_sizes.values())
             check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
         xp = array_module(self.params["body"]["tokens"])
-        return Cache.empty(batch=batch, capacity=capacity, dtype=self.dtype, xp=xp, **self.config.cache_sizes)
+        cache = Cache.empty(batch=batch, capacity=capacity, dtype=self.dtype, xp=xp, **self.config.cache_sizes)
+        return dataclasses.replace(cache, origin=self.origin)
 
     @known_arguments
     def inputs(self, input_ids=None, inputs_embeds=None, attention_mask=None, position_ids=None,
@@ -145,7 +148,9 @@ class CausalModel(Model):
             checks.check_range("position_ids", position_ids, self.config.context if cache is None else self.config.cache_context)
         moved = self._moved({"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask,
                              "position_ids": position_ids})  # fmt: skip
-        return moved if cache is None else {**moved, "cache": cache}
+        if cache is None:
+            return moved
+        return {**moved, "cache": cache if cache.origin == self.origin else dataclasses.replace(cache, origin=self.origin)}
 
     def _check_cache(self, cache: Cache, B: int, S: int) -> None:
         cache.check_current()
@@ -156,6 +161,12 @@ class CausalModel(Model):
         if cache.sizes != self.config.cache_sizes or cache.dtype != self.dtype:
             raise ValueError(f"the cache is of another model: {cache.sizes} in {cache.dtype}, "
                              f"expected {self.config.cache_sizes} in {self.dtype}")  # fmt: skip
+        self.check_origin("cache", cache)
+
+    def check_origin(self, name: str, cache: Cache) -> None:
+        """ValueError for what a model with other parameters has filled."""
+        if cache.length and cache.origin not in (None, self.origin):
+            raise ValueError(f"{name}: expected one that this model has filled, got one of a model with other parameters")
 
     def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
         if mask.ndim != 4:
@@ -172,6 +183,9 @@ class CausalModel(Model):
 def _logits(options: dict[str, Any]) -> dict[str, Any]:
     """The targets and the total of the one output that a decoder's loss has."""
     targets, total = options["targets"], options["total"]
+    for name, given in (("targets", targets), ("total", {} if total is None else total)):
+        if not isinstance(given, dict):
+            raise wrong(name, "a dict with logits alone", given)
     if targets.keys() != {"logits"}:
         raise wrong("targets", "a dict with logits alone", list(targets))
     if total is not None and "logits" not in total:

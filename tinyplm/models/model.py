@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import uuid
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
@@ -32,6 +33,7 @@ class Model:
     fresh        paths of parameters that the loaded file did not have, and that are newly initialised
     files        {name: bytes} of small files that were read with the model and are written back with it
     copied       paths of params that repeat another one (see CausalModel.for_decoding)
+    origin       a name of these parameters, by which a cache knows the model that filled it; copies and pickles keep it
     """
 
     INPUTS: ClassVar[tuple[str, ...]] = ("input_ids", "inputs_embeds", "attention_mask", "position_ids")
@@ -46,6 +48,7 @@ class Model:
         self.fresh: list[str] = []
         self.files: dict[str, bytes] = {}
         self.copied: tuple[str, ...] = ()
+        self.origin = uuid.uuid4().hex
 
     def __repr__(self) -> str:
         name = self.config.MODEL_TYPE if self.task == "causal_lm" else f"{self.config.MODEL_TYPE} {self.task}"
@@ -71,7 +74,8 @@ class Model:
 
     def to(self, device: str) -> Model:
         """The same model with its arrays on another device.  ValueError if this machine does not have it."""
-        return self._with(params=to_device(self.params, device), buffers=to_device(self.buffers, device), device=device)
+        return self._with(params=to_device(self.params, device), buffers=to_device(self.buffers, device), device=device,
+                          origin=self.origin)  # fmt: skip
 
     def astype(self, dtype: Any) -> Model:
         """The same model with parameters of dtype "float32", "float64" or "float16"; saved in that dtype as well."""
@@ -80,7 +84,7 @@ class Model:
 
     def _with(self, **changes: Any) -> Model:
         other = copy.copy(self)
-        other.__dict__.update(changes)
+        other.__dict__.update({"origin": uuid.uuid4().hex, **changes} if "params" in changes else changes)
         return other
 
     def check_causal(self) -> None:
@@ -150,3 +154,9 @@ def check_model(name: str, value: Any) -> None:
     """ValueError unless it is a model."""
     if not isinstance(value, Model):
         raise wrong(name, "a model, as tinyplm.load or tinyplm.create gives it", value)
+
+
+def check_decoder(name: str, value: Any) -> None:
+    """ValueError unless it is a model that goes on with a text token by token."""
+    check_model(name, value)
+    value.check_causal()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..arguments import check_number, is_number, wrong
+from ..arguments import check_number, check_takes, is_number, wrong
 from ..backend import array_module, at_least_float32, is_host
 from ..core import Tree, flatten, map_threads
 from .clip import clip_scale, global_norm
@@ -49,6 +49,11 @@ class AdamW:
         check_number("eps", eps, least=0)
         check_number("weight_decay", weight_decay, least=0)
         leaves = flatten(params)
+        if not isinstance(params, (dict, list)) or not leaves or not all(hasattr(a, "ndim") for a in leaves.values()):
+            raise wrong("params", "a tree of arrays, such as model.params", params)
+        check_takes("decays", decays, "path", "array")
+        if rates is not None:
+            check_takes("rates", rates, "path", "array")
         alike: dict[tuple[bool, float], list[str]] = {}
         for path, a in leaves.items():
             rate = 1.0 if rates is None else rates(path, a)

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..arguments import check_path
 from ..files import check_links, named, read_json, replaced
 from .folders import SENTENCEPIECE_FILES, from_vocabularies, sentencepiece_parts
 from .json_file import from_json, to_json
@@ -25,6 +26,7 @@ COMPANIONS = (*VOCABULARIES, *FILES)
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
     """The arguments of Tokenizer.  A folder's tokenizer.json goes before its other files."""
+    check_path("path", path)
     path = Path(path)
     if not path.is_dir():
         if path.suffix == ".model":
@@ -51,6 +53,7 @@ def write(tokenizer: Any, path: str | os.PathLike) -> None:
     tokenizer_config.json is for transformers, which does not look for the names of tokens in tokenizer.json.  In one that is
     there already, what describes the tokenizer is replaced, and the rest (a chat template, the longest text) stays.
     """
+    check_path("path", path)
     path = Path(path)
     if not path.is_dir():
         return _write_json(to_json(tokenizer), path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_number, check_whole, shown
+from ..arguments import check_number, check_path, check_whole, shown
 from ..backend import to_device, to_host
 from ..core import flatten
 from ..files import named, read_text, replaced
@@ -114,6 +114,8 @@ def _is_name(text: str) -> bool:
 
 def find(out: Path, name: str = "latest") -> Path:
     """The checkpoint folder that out/latest (or out/best) names; ValueError when there is none."""
+    check_path("out", out)
+    out = Path(out)
     file = out / name
     if not file.exists():
         if name == "latest" and (first := _first_save(out)):
@@ -134,6 +136,8 @@ def _hint(out: Path, name: str) -> str:
 
 def started(out: Path) -> bool:
     """Whether `out` holds a run with a checkpoint."""
+    check_path("out", out)
+    out = Path(out)
     return any((out / name).exists() for name in ("latest", "best")) or len(folders.steps(out)) > 1 or bool(_first_save(out))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import check_path
 from ..backend import to_host
 from ..core import flatten
 from ..files import named, write_json
@@ -94,6 +95,8 @@ def _changed(parts: dict[str, np.ndarray], tensors: dict[str, np.ndarray], file:
 
 def replay(folder: Path, out_folder: Path) -> None:
     """Write the full folder that an increment stands for: bit-equal to a full save at that step."""
+    for name, path in (("folder", folder), ("out_folder", out_folder)):
+        check_path(name, path)
     folder, out_folder = Path(folder), Path(out_folder)
     if wrong := problem(folder):
         raise ValueError(f"{folder}: {wrong}")

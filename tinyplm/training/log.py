@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..arguments import is_number, is_whole, shown
+from ..arguments import check_path, is_number, is_whole, shown
 from ..files import named, naming, open_regular, parse_json, replaced
 
 NUMBERS = ("loss", "gradient_norm", "learning_rate", "validation_loss")  # of the records of training
@@ -67,6 +67,8 @@ def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict
 
     What follows that step was not flushed when a machine lost power, and may be anything.
     """
+    check_path("log", path)
+    path = Path(path)
     if not path.exists():
         return
     step = 0
@@ -169,7 +171,8 @@ def plot(log: Path, png: Path, *, baselines: dict[str, float] | None = None) -> 
         axes.axhline(value, color=f"C{i + 2}", ls="--", lw=1, label=name)
     axes.set(xlabel="step", ylabel="loss (nats a token)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend()
     with replaced(png) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     return True

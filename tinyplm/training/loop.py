@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from ..arguments import check_flag, check_path, wrong
 from ..backend import array_module, give_back_freed_memory, is_host, keep_freed_memory
 from ..files import sole_writer
-from ..models.model import Model
+from ..models.model import Model, check_model
 from ..optim.adamw import AdamW
 from . import checkpoint, folders
 from .checkpoint import SaveError, State
@@ -20,7 +21,7 @@ from .environment import workers_note
 from .interrupt import interruptible
 from .log import Log, Progress, missing_steps, read
 from .monitor import Monitor, improves
-from .samples import CausalSamples, CausalValidation
+from .samples import CausalSamples, CausalValidation, check_corpus, check_tokens
 from .settings import Settings
 from .step import NonFiniteError, check_finite, update
 
@@ -45,6 +46,11 @@ def train(model: Model, training: Any, validation: Any, settings: Settings, *, o
     whose trainer.json has values that no run has.
     On Linux the process keeps freed memory from here on (see backend.keep_freed_memory).
     """
+    check_model("model", model)
+    if not isinstance(settings, Settings):
+        raise wrong("settings", "Settings", settings)
+    check_path("out", out)
+    check_flag("resume", resume)
     out = Path(out)
     training, validation, data = _check(model, training, validation, settings)
     if resume:
@@ -100,9 +106,11 @@ def _check(model: Model, training: Any, validation: Any, settings: Settings) -> 
     context = model.config.context
     if context is not None and settings.sequence_length > context:
         raise ValueError(f"sequence_length {settings.sequence_length} is longer than the model's context {context}")
-    if isinstance(training, np.ndarray) != isinstance(validation, np.ndarray):
-        raise TypeError("training and validation: expected two token arrays, or samples and what to validate with, "
-                        f"got {type(training).__name__} and {type(validation).__name__}")  # fmt: skip
+    arrays_given = [isinstance(data, np.ndarray) for data in (training, validation)]
+    samples_given = hasattr(training, "batch") and hasattr(training, "length") and hasattr(validation, "batches")
+    if not all(arrays_given) and (any(arrays_given) or not samples_given):
+        raise TypeError("training and validation: expected two token arrays, or samples and what to validate with (see "
+                        f"training.samples), got {type(training).__name__} and {type(validation).__name__}")  # fmt: skip
     if not isinstance(training, np.ndarray):
         if training.length != settings.sequence_length:
             raise ValueError(f"sequence_length is {settings.sequence_length}, but the samples have {training.length} tokens")
@@ -112,13 +120,13 @@ def _check(model: Model, training: Any, validation: Any, settings: Settings) -> 
         return training, validation, checkpoint.fingerprint(*arrays)
     model.check_causal()  # others would see the token that they are to predict
     tokens = {"training": training, "validation": validation}
-    samples = CausalSamples(training, settings)
-    if (windows := samples.windows.windows_per_epoch) < settings.batch_size:
-        raise ValueError(f"the corpus is too small: {len(training)} tokens make {windows} sequences of "
-                         f"{settings.sequence_length}, fewer than one batch of {settings.batch_size}")  # fmt: skip
     for name, array in tokens.items():
-        if array.max() >= model.config.vocab_size:
-            raise ValueError(f"the {name} tokens have id {array.max()}, but the model's vocabulary is {model.config.vocab_size}")
+        check_tokens(f"{name} tokens", array)
+        if array.max() >= model.config.vocab_size or array.min() < 0:
+            outside = array.max() if array.min() >= 0 else array.min()
+            raise ValueError(f"the {name} tokens have id {outside}, but the model's vocabulary is {model.config.vocab_size}")
+    check_corpus(training, settings)
+    samples = CausalSamples(training, settings)
     return samples, CausalValidation(validation, settings), checkpoint.fingerprint(training, validation)
 
 

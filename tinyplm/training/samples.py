@@ -15,16 +15,38 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import MOST, check_whole, wrong
 from ..data.batches import Windows
 from ..models.model import Model
 from .settings import Settings
 from .step import evaluate, evaluate_batches
 
 
+def _check_settings(settings: Any) -> None:
+    if not isinstance(settings, Settings):
+        raise wrong("settings", "Settings", settings)
+
+
+def check_tokens(name: str, value: Any) -> None:
+    """ValueError unless it is an array of token ids of which one at least can be predicted."""
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iu" or len(value) < 2:
+        raise wrong(name, "an array (N,) of integers, two or more", value)
+
+
+def check_corpus(tokens: np.ndarray, settings: Settings) -> None:
+    """ValueError where the tokens of a run are fewer than one batch needs."""
+    check_tokens("training tokens", tokens)
+    windows = Windows(tokens, settings.sequence_length, settings.seed).windows_per_epoch
+    if windows < settings.batch_size:
+        raise ValueError(f"the corpus is too small: {len(tokens)} tokens make {windows} sequences of "
+                         f"{settings.sequence_length}, fewer than one batch of {settings.batch_size}")  # fmt: skip
+
+
 class CausalSamples:
     """Windows of a packed token array, each token to be predicted from those before it."""
 
     def __init__(self, tokens: np.ndarray, settings: Settings) -> None:
+        _check_settings(settings)
         self.windows, self.length = Windows(tokens, settings.sequence_length, settings.seed), settings.sequence_length
 
     def batch(self, first: int, count: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -36,6 +58,8 @@ class CausalValidation:
     """The loss of a token array, in windows that touch."""
 
     def __init__(self, tokens: np.ndarray, settings: Settings) -> None:
+        check_tokens("tokens", tokens)
+        _check_settings(settings)
         self.tokens, self.length = tokens, settings.sequence_length
 
     def loss(self, model: Model, workers: int) -> float:
@@ -47,8 +71,10 @@ class FixedBatches:
     """The first `count` samples of an objective, always the same, as validation."""
 
     def __init__(self, samples: Any, count: int, batch_size: int = 16) -> None:
-        if count < 1 or batch_size < 1:
-            raise ValueError(f"expected at least one sample and batches of at least one, got {count} and {batch_size}")
+        if not hasattr(samples, "batch"):
+            raise wrong("samples", "samples of an objective, or CausalSamples", samples)
+        for name, value in (("count", count), ("batch_size", batch_size)):
+            check_whole(name, value, 1, MOST)
         self.batches = [samples.batch(first, min(batch_size, count - first)) for first in range(0, count, batch_size)]
 
     def loss(self, model: Model, workers: int) -> float:

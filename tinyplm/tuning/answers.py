@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arguments import check_number, check_whole, is_whole, listed, shown, wrong
 from ..evaluation import spans
 from ..models.model import Model
+from ..models.model import check_model as check_is_model
 from ..tokenizers.encoding import Encoding, Truncation
-from .data import Samples, check_encodings, check_model, sequence_limit
+from .data import Samples, check_encodings, check_model, checked_texts, sequence_limit
 
 Span = tuple[int, int]
 
@@ -80,14 +82,17 @@ def answering(model: Model, questions: Sequence[str], contexts: Sequence[str], a
     max_length: tokens of question and context; a longer context is cut into windows, `stride` tokens of each in the next one too.
     longest, threshold: see Answers.
     """
+    check_is_model("model", model)
     if model.task != "question_answering":
         raise ValueError(f"the model's task is {model.task}, expected question_answering")
-    questions, contexts = list(questions), list(contexts)
+    questions, contexts = checked_texts("questions", questions), checked_texts("contexts", contexts)
+    check_whole("stride", stride)
+    check_number("threshold", threshold, or_none=True)
+    answers = None if answers is None else listed("answers", answers, "a span (start, end), several or None for each question")
     if not questions or len(contexts) != len(questions) or (answers is not None and len(answers) != len(questions)):
         raise ValueError(f"expected a context and an answer for each question, got {len(questions)} questions, {len(contexts)} "
                          f"contexts, {'no' if answers is None else len(answers)} answers")  # fmt: skip
-    if longest < 1:
-        raise ValueError(f"longest {longest}: expected at least 1 token")
+    check_whole("longest", longest, 1)
     right = None if answers is None else [_spans(a, c, f"question {i}") for i, (a, c) in enumerate(zip(answers, contexts))]
     tokenizer, facts = check_model(model, pair=True)
     limit = sequence_limit(model, max_length)
@@ -142,11 +147,14 @@ def best_span(start: np.ndarray, end: np.ndarray, longest: int) -> tuple[int, in
 def _spans(answer: Any, context: str, where: str) -> list[Span]:
     """The spans of one question, checked, without white space at their ends."""
     found = []
-    for span in [] if answer is None else answer if answer and isinstance(answer[0], Sequence) else [answer] if answer else []:
-        start, end = span if len(span) == 2 else (0, 0)
+    if not (answer is None or isinstance(answer, (tuple, list))):
+        raise wrong(where, "None, a span (start, end) of its context, or a list of such", answer)
+    for span in [] if not answer else answer if isinstance(answer[0], (tuple, list)) else [answer]:
+        right = isinstance(span, (tuple, list)) and len(span) == 2 and all(map(is_whole, span))
+        start, end = span if right else (0, 0)
         text = context[start:end] if 0 <= start < end <= len(context) else ""
         if not text.strip():
-            raise ValueError(f"{where}: answer {tuple(span)} is no span of its context: expected 0 <= start < end <= "
+            raise ValueError(f"{where}: answer {shown(span)} is no span of its context: expected 0 <= start < end <= "
                              f"{len(context)} and some text between")  # fmt: skip
         start += len(text) - len(text.lstrip())
         found.append((start, start + len(text.strip())))

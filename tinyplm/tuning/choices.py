@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import listed
 from ..evaluation import metrics
-from ..models.model import Model
-from .data import Samples, encode, label_number
+from ..models.model import Model, check_model
+from .data import Samples, checked_texts, encode, label_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +56,17 @@ def multiple_choice(model: Model, texts: Sequence[str], choices: Sequence[Sequen
 
     labels None: only to predict.  max_length: tokens of a text and a choice; what is longer loses tokens from the longer of both.
     """
+    check_model("model", model)
     if model.task != "multiple_choice":
         raise ValueError(f"the model's task is {model.task}, expected multiple_choice")
-    texts, choices = list(texts), [list(some) for some in choices]
+    texts = checked_texts("texts", texts)
+    choices = [checked_texts(f"choices[{n}]", some) for n, some in enumerate(listed("choices", choices, "a list for each text"))]
     count = len(choices[0]) if choices else 0
     if not texts or len(choices) != len(texts) or count < 2 or any(len(some) != count for some in choices):
         raise ValueError(f"expected two or more choices for each text, as many for all, got {len(texts)} texts and "
                          f"{sorted({len(some) for some in choices})} choices")  # fmt: skip
     names = [str(n) for n in range(count)]
+    labels = None if labels is None else listed("labels", labels, "the number of the right choice of each text")
     numbers = [] if labels is None else [label_number(label, names, f"text {i}") for i, label in enumerate(labels)]
     if labels is not None and len(numbers) != len(texts):
         raise ValueError(f"expected a label for each text, got {len(texts)} texts and {len(numbers)} labels")

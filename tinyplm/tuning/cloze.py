@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import check_flag, check_list, check_whole, shown, wrong
 from ..backend import to_host
 from ..layers.softmax import log_softmax
-from ..models.model import Model
+from ..models.model import Model, check_decoder, check_model
 from .instructions import fields, fill
 from .learner import token_log_probs
 from .sequences import Sequence as TokenSequence
@@ -35,9 +36,12 @@ class Verbaliser:
     words: Mapping[str, str | Sequence[str]]
 
     def __post_init__(self) -> None:
+        right = isinstance(self.words, Mapping) and all(isinstance(label, str) for label in self.words)
+        if not right or not all(isinstance(some, (str, list, tuple)) for some in self.words.values()):
+            raise wrong("verbaliser", "a dict {label: word or list of words}", self.words)
         every = [word for some in self.lists for word in some]
         if len(self.words) < 2 or not all(self.lists):
-            raise ValueError(f"verbaliser: expected words for two labels or more, got {dict(self.words)!r:.80}")
+            raise ValueError(f"verbaliser: expected words for two labels or more, got {shown(dict(self.words), 80)}")
         if len(set(every)) != len(every):
             twice = next(word for word in every if every.count(word) > 1)
             raise ValueError(f"verbaliser: {twice!r} stands for two labels, or twice for one")
@@ -70,11 +74,14 @@ class Cloze:
 
     def __post_init__(self) -> None:
         fields(self.template)
+        _check_verbaliser(self.verbaliser)
         if self.template.count(MASK) != 1:
             raise ValueError(f"cloze: expected one {MASK} in the template, got {self.template!r}")
 
     def word_scores(self, model: Model, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> np.ndarray:
         """(N, words): log p of each word at the gap, by a model with task "masked_lm"."""
+        check_model("model", model)
+        _check_samples(samples, batch_size)
         if model.task not in ("masked_lm", "pretraining"):
             raise ValueError(f"a cloze needs a model with task masked_lm, got {model!r}")
         tokenizer = model.text_tokenizer()
@@ -132,6 +139,8 @@ class Prefix:
 
     def __post_init__(self) -> None:
         fields(self.template)
+        _check_verbaliser(self.verbaliser)
+        check_flag("mean", self.mean)
 
     def sequences(self, tokenizer: Any, sample: Mapping[str, Any]) -> list[TokenSequence]:
         """The sample's text with each word behind it; only the word counts.  The ids are those of Tokenizer.continuations: the
@@ -149,7 +158,8 @@ class Prefix:
 
     def word_scores(self, model: Model, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> np.ndarray:
         """(N, words): log p of each word as a whole, by a decoder (or one behind a soft prompt)."""
-        model.check_causal()
+        check_decoder("model", model)
+        _check_samples(samples, batch_size)
         tokenizer = model.text_tokenizer()
         rows = [sequence for sample in samples for sequence in self.sequences(tokenizer, sample)]
         found = []
@@ -161,14 +171,26 @@ class Prefix:
         return np.concatenate(found).reshape(len(samples), -1)
 
 
+def _check_verbaliser(value: Any) -> None:
+    if not isinstance(value, Verbaliser):
+        raise wrong("verbaliser", "a Verbaliser", value)
+
+
+def _check_samples(samples: Any, batch_size: Any) -> None:
+    check_list("samples", samples, "a list of dicts with the template's fields")
+    if not len(samples):
+        raise ValueError("there are no samples")
+    check_whole("batch_size", batch_size, 1)
+
+
 def predict(pattern: Cloze | Prefix, model: Model, samples: Sequence[Mapping[str, Any]], *,
             calibrate: Mapping[str, Any] | None = None, **options: Any) -> np.ndarray:  # fmt: skip
     """(N, labels): the probability of each label, in the order of the verbaliser.
 
     calibrate: a sample without content, such as {"text": "N/A"}; the scores that it gets are taken off all others'.
     """
-    if not len(samples):
-        raise ValueError("there are no samples")
+    if not isinstance(pattern, (Cloze, Prefix)):
+        raise wrong("pattern", "a Cloze or a Prefix", pattern)
     scores = pattern.verbaliser.label_scores(pattern.word_scores(model, samples, **options))
     if calibrate is not None:
         scores = scores - pattern.verbaliser.label_scores(pattern.word_scores(model, [calibrate], **options))

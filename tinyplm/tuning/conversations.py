@@ -11,6 +11,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..arguments import MOST, check_text, check_whole, listed, wrong
+from ..models.model import check_decoder
+from ..tokenizers import Tokenizer
 from ..tokenizers.chat import Messages, Template, check_messages, encode, turn_ends
 from ..tokenizers.settings import CHAT_TEMPLATE
 from .pairs import Pair
@@ -97,8 +100,11 @@ def _encoded(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]) -> tup
 def conversations(tokenizer: Any, template: Template, records: Sequence[Mapping[str, Any]], *, max_length: int | None = None
                   ) -> Encoded:  # fmt: skip
     """Records of the kind "conversation" (see tuning.records), of at most max_length tokens each."""
+    check_tokenizer(tokenizer)
+    check_template(template)
+    check_whole("max_length", max_length, 1, or_none=True)
     return shortened([_named(n, lambda m=record["messages"]: conversation(tokenizer, template, m))
-                      for n, record in enumerate(records)], max_length)  # fmt: skip
+                      for n, record in enumerate(_with_fields(records, "messages"))], max_length)  # fmt: skip
 
 
 def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Encoded:
@@ -124,6 +130,10 @@ def plain(tokenizer: Any, prompt: str, answer: str, *, end_id: int | None = None
 
     The ids are those of Tokenizer.continuations; what the tokenizer puts in front of a text (<s>) stands there, as in generation.
     """
+    check_tokenizer(tokenizer)
+    for name, text in (("prompt", prompt), ("answer", answer)):
+        check_text(name, text)
+    check_whole("end_id", end_id, 0, MOST, or_none=True)
     (sequence,) = _plain(tokenizer, prompt, [answer], end_id)
     return sequence
 
@@ -165,7 +175,11 @@ def preference(tokenizer: Any, template: Template | None, record: Mapping[str, A
 
 def preferences(tokenizer: Any, template: Template | None, records: Sequence[Mapping[str, Any]]) -> list[Pair]:
     """`preference` of many; an error names the record."""
-    return [_named(n, lambda r=record: preference(tokenizer, template, r)) for n, record in enumerate(records)]
+    check_tokenizer(tokenizer)
+    if template is not None:
+        check_template(template)
+    return [_named(n, lambda r=record: preference(tokenizer, template, r))
+            for n, record in enumerate(_with_fields(records, "prompt", "chosen", "rejected"))]  # fmt: skip
 
 
 def set_chat_format(model: Any, template: Template) -> None:
@@ -175,12 +189,36 @@ def set_chat_format(model: Any, template: Template) -> None:
     those that end a text.  tinyplm.generate, examples/chat.py and transformers read both.  ValueError for a template without a
     source, and for a model without a tokenizer.
     """
+    check_decoder("model", model)
+    check_template(template)
     if template.source is None:
         raise ValueError("template: expected one with a Jinja source, to save in the folder, got one without")
     ends = sorted(model.end_ids().union(turn_ends(model.text_tokenizer(), template)))
     model.files = {**model.files, CHAT_TEMPLATE: template.source.encode()}
     if ends:
         model.generation = {**model.generation, "eos_token_id": ends if len(ends) > 1 else ends[0]}
+
+
+def check_tokenizer(value: Any) -> None:
+    """ValueError unless it is a tokenizer."""
+    if not isinstance(value, Tokenizer):
+        raise wrong("tokenizer", "a Tokenizer, such as model.tokenizer", value)
+
+
+def check_template(value: Any) -> None:
+    """ValueError unless it is a chat template."""
+    if not isinstance(value, Template):
+        raise wrong("template", "a Template, such as tokenizers.chat.TEMPLATES['chatml']", value)
+
+
+def _with_fields(records: Any, *names: str) -> list[Mapping[str, Any]]:
+    """The records; ValueError for the first that is no dict with these fields."""
+    expected = f"a dict with {', '.join(map(repr, names))}"
+    rows = listed("records", records, f"a list of records, each {expected}")
+    for n, record in enumerate(rows):
+        if not isinstance(record, Mapping) or any(name not in record for name in names):
+            raise wrong(f"record {n}", expected, record)
+    return rows
 
 
 def _named(number: int, make: Any) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import random
+from ..arguments import check_whole, is_whole, listed, shown, wrong
 from ..evaluation import metrics
 from ..models.model import Model
+from ..models.model import check_model as check_is_model
 from ..tokenizers.encoding import Encoding, Padding, Truncation, arrays, pad
 
 IGNORED = -100  # a target that does not count
@@ -46,6 +48,9 @@ class Samples(abc.ABC):
 
     def batch(self, numbers: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """(inputs, targets) of some samples: input_ids, attention_mask ... (B, T), with T the longest of them."""
+        numbers = listed("numbers", numbers, "a list of samples' numbers")
+        if not all(is_whole(n) and 0 <= n < len(self) for n in numbers):
+            raise wrong("numbers", f"integers from 0 to {len(self) - 1}", numbers)
         inputs = self._inputs(numbers)
         return inputs, {name: self._targets(name, numbers, inputs["attention_mask"]) for name in self.targets}
 
@@ -70,6 +75,12 @@ class Samples(abc.ABC):
     @abc.abstractmethod
     def score(self, outputs: dict[str, Any]) -> dict[str, float]:
         """Metrics of the outputs against the labels; larger is better."""
+
+
+def check_samples(name: str, value: Any) -> None:
+    """ValueError unless they are encoded samples."""
+    if not isinstance(value, Samples):
+        raise wrong(name, "Samples, as classification(model, texts, labels) makes them", value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +151,9 @@ def classification(model: Model, texts: Sequence[str], labels: Sequence | None =
     None: only to predict.  max_length: tokens in all, what is longer loses tokens from the end of the longer text; default: the
     longest sequence of the model.
     """
-    texts = _texts("texts", texts)
-    pairs = None if pairs is None else _texts("pairs", pairs, len(texts))
+    check_is_model("model", model)
+    texts = checked_texts("texts", texts)
+    pairs = None if pairs is None else checked_texts("pairs", pairs, len(texts))
     kind, targets = _targets(model, labels, len(texts))
     encodings, facts = encode(model, texts, pairs, max_length=max_length)
     return kind(encodings, {} if labels is None else {"logits": targets}, **facts)
@@ -195,9 +207,7 @@ def has_token_types(model: Model) -> bool:
 def sequence_limit(model: Model, max_length: int | None) -> int | None:
     """max_length, or the model's longest sequence; ValueError where it has not so many positions."""
     context = model.config.context
-    if max_length is not None and (type(max_length) is not int or max_length < 1 or (context or max_length) < max_length):
-        raise ValueError(f"max_length {max_length}: expected 1 to {context or 'any number of'} tokens, as many as the model can "
-                         "read")  # fmt: skip
+    check_whole("max_length", max_length, 1, context, or_none=True)  # as many as the model can read
     return context if max_length is None else max_length
 
 
@@ -223,9 +233,11 @@ def label_number(label: Any, names: Sequence[str], where: str) -> int:
     if isinstance(label, str):
         if label not in names:
             raise ValueError(f"{where}: unknown label {label!r}; expected one of {', '.join(names)}")
+        if names.count(label) > 1:
+            raise ValueError(f"{where}: the label {label!r} stands for {names.count(label)} classes in the model's id2label")
         return names.index(label)
     if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
-        raise ValueError(f"{where}: expected the number or the name of a label, got {label!r:.60}")
+        raise ValueError(f"{where}: expected the number or the name of a label, got {shown(label, 60)}")
     if not 0 <= label < len(names):
         raise ValueError(f"{where}: label {label} is out of range, expected 0 to {len(names) - 1}")
     return int(label)
@@ -237,12 +249,12 @@ def _targets(model: Model, labels: Sequence | None, count: int) -> tuple[type[Sa
     if model.task != "sequence_classification":
         raise ValueError(f"the model's task is {model.task}, expected sequence_classification")
     if labels is not None:
-        labels = list(labels)
+        labels = listed("labels", labels.tolist() if hasattr(labels, "tolist") else labels, "a list with a label for each text")
         if len(labels) != count:
             raise ValueError(f"expected a label for each text, got {count} texts and {len(labels)} labels")
     problem = config.problem_type
     if problem is None:
-        one = not labels or isinstance(labels[0], (str, int, np.integer))
+        one = not labels or not isinstance(labels[0], (Sequence, Set, np.ndarray)) or isinstance(labels[0], str)
         problem = "regression" if config.num_labels == 1 else f"{'single' if one else 'multi'}_label_classification"
     if problem == "regression":
         if config.num_labels != 1:
@@ -252,8 +264,7 @@ def _targets(model: Model, labels: Sequence | None, count: int) -> tuple[type[Sa
         return Classes, [label_number(label, names, f"text {i}") for i, label in enumerate(labels or ())]
     rows = []
     for i, row in enumerate(labels or ()):
-        if isinstance(row, (str, int, np.integer)):
-            raise ValueError(f"text {i}: expected a list of labels, got {row!r:.60}")
+        row = listed(f"text {i}", row, "a list of labels")
         present = {label_number(label, names, f"text {i}") for label in row}
         rows.append([float(k in present) for k in range(len(names))])
     return LabelSets, rows
@@ -261,16 +272,17 @@ def _targets(model: Model, labels: Sequence | None, count: int) -> tuple[type[Sa
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, (bool, str)) or not np.isscalar(value) or not np.isfinite(value):
-        raise ValueError(f"{where}: expected a finite number as label, got {value!r:.60}")
+        raise ValueError(f"{where}: expected a finite number as label, got {shown(value, 60)}")
     return float(value)
 
 
-def _texts(name: str, texts: Sequence[str], count: int | None = None) -> list[str]:
+def checked_texts(name: str, texts: Sequence[str], count: int | None = None) -> list[str]:
+    """The texts as a list, one or more; as many as `count`, if that is given."""
     if isinstance(texts, str):
         raise TypeError(f"{name} must be several strings, got a single str")
-    texts = list(texts)
+    texts = listed(name, texts, "a list of strings")
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{name}: expected at least one, all of them strings, got {texts!r:.60}")
+        raise ValueError(f"{name}: expected at least one, all of them strings, got {shown(texts, 60)}")
     if count is not None and len(texts) != count:
         raise ValueError(f"there must be a pair for each text, got {count} texts and {len(texts)} pairs")
     return texts

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_flag, check_number, check_whole
+from ..arguments import check_flag, check_number, check_out, check_whole
 from ..core import Tree, add
 from ..data.batches import IGNORED
 from ..losses.cross_entropy import vocabulary_cross_entropy
 from ..losses.distillation import vocabulary_distillation
 from ..models import causal_lm
 from ..models.causal_model import CausalModel
+from ..models.model import check_decoder
 from .learner import Journal, Learner, check_finite
 from .rollouts import rollouts
 from .sequences import Sequence, batch_numbers, check_sequences
@@ -71,6 +72,7 @@ def distill(student: CausalModel, teacher: CausalModel, sequences: SequenceOf[Se
     """
     settings = DistillSettings.given(settings)
     check_teacher(student, teacher)
+    check_out(out)
     context = min(student.config.context, teacher.config.context)
     for name, some in (("sequence", sequences), ("validation sequence", validation)):
         check_sequences(some, context=context, vocabulary=student.config.vocab_size, name=name)
@@ -174,8 +176,8 @@ def text_sequences(tokens: np.ndarray, length: int) -> list[Sequence]:
 
 def check_teacher(student: CausalModel, teacher: CausalModel) -> None:
     """ValueError for a teacher with another vocabulary."""
-    student.check_causal()
-    teacher.check_causal()
+    check_decoder("student", student)
+    check_decoder("teacher", teacher)
     if student.config.vocab_size != teacher.config.vocab_size:
         raise ValueError(f"the teacher has a vocabulary of {teacher.config.vocab_size} tokens, the student of "
                          f"{student.config.vocab_size}: expected the same")  # fmt: skip

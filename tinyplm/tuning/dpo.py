@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from .. import random
-from ..arguments import check_flag, check_number, check_whole
+from ..arguments import check_flag, check_number, check_out, check_whole
 from ..backend import array_module
 from ..core import Tree
 from ..losses import preference
-from ..models.model import Model
+from ..models.model import Model, check_decoder
 from .grpo import check_reference
 from .learner import Journal, Learner, token_log_probs
 from .pairs import Pair, answer_sums, check_pairs, joint_arrays, pair_arrays
@@ -74,7 +74,8 @@ def dpo(model: Model, pairs: SequenceOf[Pair], settings: DPOSettings | None = No
     is not finite; on any error model.params stay what they were.
     """
     settings = DPOSettings.given(settings)
-    model.check_causal()
+    check_decoder("model", model)
+    check_out(out)
     for name, some in (("pair", pairs), ("validation pair", validation)):
         check_pairs(some, context=model.config.context, vocabulary=model.config.vocab_size, name=name)
     if not len(pairs):

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from .. import hub, random
+from ..arguments import check_out
 from ..core import Tree, tree_map
 from ..files import write_json
-from ..models.model import Model
+from ..models.model import Model, check_model
 from ..optim.adamw import AdamW
 from ..optim.layerwise import layerwise_rates
 from ..training.folders import new_folder
 from ..training.log import Progress
 from ..training.step import accumulate, check_finite
-from .data import IGNORED, Samples, training_batches
+from .data import IGNORED, Samples, check_samples, training_batches
 from .freezing import joined, upper_part
 from .learner import open_log
 from .settings import TuningSettings
@@ -49,6 +50,7 @@ def finetune(model: Model, train: Samples, validation: Samples, settings: Tuning
     NonFiniteError for a loss or gradient that is not finite; on any error model.params stay what they were, out/best the best.
     """
     settings = TuningSettings.given(settings)
+    check_out(out)
     _check(model, train, validation, settings)
     run = _Run(model, train, validation, settings, None if out is None else Path(out), progress)
     try:
@@ -61,11 +63,13 @@ def finetune(model: Model, train: Samples, validation: Samples, settings: Tuning
 
 
 def _check(model: Model, train: Samples, validation: Samples, settings: TuningSettings) -> None:
+    check_model("model", model)
     if model.task == "causal_lm":
         raise TypeError(f"expected an encoder, or a decoder with task sequence_classification, got {model!r}")
     if settings.auxiliary and not hasattr(model.config, "SCORED"):
         raise ValueError(f"settings: auxiliary is for decoders, {model!r} reads in both directions")
     for name, samples in (("training", train), ("validation", validation)):
+        check_samples(f"{name} samples", samples)
         if len(samples) == 0 or not samples.targets:
             raise ValueError(f"the {name} samples have no labels")
     if type(train) is not type(validation):

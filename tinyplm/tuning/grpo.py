@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_choice, check_flag, check_number, check_whole
+from ..arguments import check_choice, check_flag, check_number, check_out, check_takes, check_whole, listed, shown
 from ..core import Tree, tree_map
 from ..losses import policy
 from ..losses.advantages import group_advantages
-from ..models.model import Model
+from ..models.model import Model, check_decoder
 from .learner import Journal, Learner, token_log_probs
 from .rollouts import Rollouts, answer_mask, check_prompts, rollout_context, rollouts
 from .sequences import batch_numbers
@@ -104,7 +104,8 @@ def grpo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, set
     finite.  On any error model.params stay what they were.
     """
     settings = GRPOSettings.given(settings)
-    model.check_causal()
+    check_decoder("model", model)
+    check_out(out)
     reference = check_reference(model, reference)
     prompts = round_prompts(prompts, settings.max_new_tokens, model, reference if settings.beta else model, reward)
     updates = settings.steps * settings.epochs * settings.minibatches
@@ -182,7 +183,7 @@ def check_reference(model: Model, reference: Model | None) -> Model:
     """The reference, by default a model with the present parameters; ValueError for another vocabulary."""
     if reference is None:
         return model._with()
-    reference.check_causal()
+    check_decoder("reference", reference)
     if reference.config.vocab_size != model.config.vocab_size:
         raise ValueError(f"the reference has a vocabulary of {reference.config.vocab_size} tokens, the policy of "
                          f"{model.config.vocab_size}: expected the same")  # fmt: skip
@@ -192,6 +193,7 @@ def check_reference(model: Model, reference: Model | None) -> Model:
 def round_prompts(prompts: SequenceOf[SequenceOf[int]], max_new_tokens: int, model: Model, reference: Model, reward: Reward
                   ) -> list[list[int]]:  # fmt: skip
     """The prompts, checked against the contexts of all that read prompt and answer: policy, reference, and a reward's model."""
+    check_takes("reward", reward, "prompts", "answers")
     contexts = [rollout_context(model), reference.config.context, getattr(reward, "context", None)]
     return check_prompts(prompts, max_new_tokens=max_new_tokens, vocabulary=model.config.vocab_size,
                          context=min(context for context in contexts if context is not None))  # fmt: skip
@@ -199,7 +201,8 @@ def round_prompts(prompts: SequenceOf[SequenceOf[int]], max_new_tokens: int, mod
 
 def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:
     """{"reward" (N,) float64, and its parts, if any}; ValueError for what is no number, NaN, or not one for each answer."""
-    given = list(reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers]))
+    given = reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers])
+    given = listed("the reward function", given, f"a list of {len(drawn)} rewards")
     if len(given) != len(drawn):
         raise ValueError(f"the reward function gave {len(given)} rewards for {len(drawn)} answers")
     rows = [r if isinstance(r, dict) else {"reward": r} for r in given]
@@ -208,7 +211,7 @@ def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:
             raise ValueError(f'the reward function gave {list(row)} for answer {n}: expected "reward" and the same parts for all')
         for name, value in row.items():
             if isinstance(value, str) or not np.isscalar(value) or not np.isfinite(value):
-                raise ValueError(f"the reward function gave {name} = {value!r:.60} for answer {n}: expected a finite number")
+                raise ValueError(f"the reward function gave {name} = {shown(value, 60)} for answer {n}: expected a finite number")
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
 

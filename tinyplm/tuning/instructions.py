@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import random
+from ..arguments import check_list, check_text, shown, wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,11 @@ class Task:
     answer: str
 
     def __post_init__(self) -> None:
+        check_list("phrasings", self.phrasings, "a list of texts")
         if not self.phrasings or len(set(self.phrasings)) != len(self.phrasings):
-            raise ValueError(f"task {self.name}: expected different phrasings, at least one, got {list(self.phrasings)!r:.80}")
+            raise ValueError(
+                f"task {self.name}: expected different phrasings, at least one, got {shown(list(self.phrasings), 80)}"
+            )
         for text in (*self.phrasings, self.answer):
             fields(text)
 
@@ -41,12 +45,15 @@ class Task:
 
 def instruction_messages(record: Mapping[str, Any]) -> list[dict[str, str]]:
     """A record of the kind "instruction" (see tuning.records) as messages; an input stands under the instruction."""
+    if not isinstance(record, Mapping) or not all(isinstance(record.get(n), str) for n in ("instruction", "output")):
+        raise wrong("record", "a dict with texts 'instruction' and 'output'", record)
     asked = "\n\n".join(filter(None, (record["instruction"], record.get("input", ""))))
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": record["output"]}]
 
 
 def fields(text: str) -> list[str]:
     """The names in braces, in their order; ValueError for braces that do not match, and for anything but a plain name in them."""
+    check_text("template", text)
     try:
         names = [(name, form, turn) for _, name, form, turn in string.Formatter().parse(text) if name is not None]
     except ValueError as error:
@@ -59,6 +66,8 @@ def fields(text: str) -> list[str]:
 
 def fill(text: str, sample: Mapping[str, Any], name: str = "template") -> str:
     """The text with the sample's values in place of the {fields}; ValueError naming a field that the sample has not."""
+    if not isinstance(sample, Mapping):
+        raise wrong(name, "a dict with a value for each field", sample)
     missing = [field for field in fields(text) if field not in sample]
     if missing:
         raise ValueError(

@@ -8,6 +8,7 @@ beside them (a value head).
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -50,6 +51,9 @@ class Learner:
                  extra: Tree = None, updates: int | None = None) -> None:  # fmt: skip
         if (transform is None) != (theta is None):
             raise ValueError("expected a transform with theta, what it starts from, or neither")
+        base = getattr(transform, "base", None)
+        if base is not None and any(a is not b for a, b in itertools.zip_longest(*map(_leaves, (base, model.params)))):
+            raise ValueError("transform: expected one of this model with its present parameters, got one of other parameters")
         trained = {"model": model.params if transform is None else theta} | ({} if extra is None else {"extra": extra})
         self.settings, self.transform, self.updates = settings, transform, updates or settings.steps
         self.optimizer = AdamW(trained, betas=(settings.beta1, settings.beta2), eps=settings.eps,
@@ -163,6 +167,10 @@ class Learner:
             self.optimizer.gradient.clear()
             raise
         return {**values, **self.update()}
+
+
+def _leaves(tree: Tree) -> list[Any]:
+    return list(flatten(tree).values())
 
 
 def check_finite(step: int, values: dict[str, float]) -> None:

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_number, shown
+from ..arguments import LARGEST_KEY, MOST, check_number, check_takes, check_whole, listed, shown, wrong
 from ..backend import array_module
 from ..core import Tree, flatten, unflatten
 from ..files import named
-from ..models.model import Model
+from ..models.model import Model, check_model
 from .adapters import FACTS, load_adapter, save_adapter
 
 
@@ -63,8 +63,15 @@ def lora_parameters(params: Tree, *, rank: int, targets: Sequence[str] | Callabl
     A ~ N(0, 1 / I), so that x A is about as large as x, and B = 0.  The paper's own choice is Wq and Wv (sec. 4.2); layers have
     Wq Wk Wv Wo, W1 W2, or Wgate Wup Wdown.  ValueError where none fits, or the rank is no smaller than both sides of a matrix.
     """
-    if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"lora: expected a rank of at least 1, got {rank}")
+    check_whole("rank", rank, 1, MOST)
+    check_whole("key", key, 0, LARGEST_KEY)
+    if not callable(targets):
+        expected = "a list of names such as Wq, or a function of (path, array)"
+        targets = listed("targets", targets, expected)
+        if not all(isinstance(name, str) for name in targets):
+            raise wrong("targets", expected, targets)
+    else:
+        check_takes("targets", targets, "path", "array")
     chosen = targets if callable(targets) else lambda path, a: ".layers." in path and path.rsplit(".", 1)[-1] in targets
     theta = {}
     for n, (path, W) in enumerate(flatten(params).items()):
@@ -100,6 +107,8 @@ class Lora:
 def lora_of(model: Model, *, rank: int = 8, alpha: float = 16.0, key: int = 0, theta: Tree = None, **targets: Any
             ) -> dict[str, Any]:  # fmt: skip
     """{"transform", "theta"} for a recipe: sft, dpo, reward, ppo, grpo, distill, or a Learner.  targets: see lora_parameters."""
+    check_model("model", model)
+    check_number("alpha", alpha, above=0)
     theta = lora_parameters(model.params, rank=rank, key=key, **targets) if theta is None else theta
     check_adapter(model, theta)
     return {"transform": Lora(model.params, alpha), "theta": theta}
@@ -107,12 +116,15 @@ def lora_of(model: Model, *, rank: int = 8, alpha: float = 16.0, key: int = 0, t
 
 def merge(model: Model, theta: Tree, *, alpha: float = 16.0) -> Model:
     """The model with the update in its matrices: an ordinary one, which costs and is saved as before."""
+    check_number("alpha", alpha, above=0)
     check_adapter(model, theta)
     return model._with(params=lora(theta, base=model.params, alpha=alpha)[0])
 
 
 def check_adapter(model: Model, theta: Tree) -> None:
     """ValueError naming the first matrix of theta that the model has not, or of another shape."""
+    check_model("model", model)
+    check_factors(theta)
     leaves = flatten(model.params)
     for path, factors in theta.items():
         shape = (factors["A"].shape[0], factors["B"].shape[1])
@@ -123,8 +135,20 @@ def check_adapter(model: Model, theta: Tree) -> None:
             )
 
 
+def check_factors(theta: Tree) -> None:
+    """ValueError unless theta is {path: {"A", "B"}} of matrices."""
+
+    def right(f: Any) -> bool:
+        return isinstance(f, dict) and f.keys() == {"A", "B"} and all(getattr(a, "ndim", 0) == 2 for a in f.values())
+
+    if not isinstance(theta, dict) or not theta or not all(map(right, theta.values())):
+        raise wrong("theta", 'pairs of matrices {path: {"A": (I, r), "B": (r, J)}}', theta)
+
+
 def save_lora(theta: Tree, folder: str | os.PathLike, *, alpha: float = 16.0) -> None:
     """Write theta and alpha into a folder, as a recipe does; see tuning.adapters."""
+    check_number("alpha", alpha, above=0)
+    check_factors(theta)
     save_adapter(theta, folder, Lora(None, alpha).facts)
 
 
@@ -138,7 +162,7 @@ def load_lora(folder: str | os.PathLike) -> tuple[dict[str, dict[str, np.ndarray
     if not theta or any(factors.keys() != {"A", "B"} or any(a.ndim != 2 for a in factors.values()) for factors in theta.values()):
         raise ValueError(f"{named(folder)}: expected pairs of matrices A and B, got {shown(list(tensors))}")
     try:
-        check_number("alpha", facts.get("alpha"))
+        check_number("alpha", facts.get("alpha"), above=0)
     except ValueError as error:
         raise ValueError(f"{named(Path(folder) / FACTS)}: {error}") from None
     return theta, float(facts["alpha"])

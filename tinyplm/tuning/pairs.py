@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import check_list, wrong
 from ..data.batches import IGNORED
 from .sequences import Sequence, arrays, check_sequences
 
@@ -18,11 +19,20 @@ def prompt_length(sequence: Sequence) -> int:
     return sequence.counts.index(True)
 
 
+def check_every_pair(pairs: Any, *, name: str = "pair", least: int = 0) -> None:
+    """ValueError unless they are so many pairs of Sequences or more."""
+    check_list(f"{name}s", pairs, "a list of pairs (chosen, rejected)")
+    if len(pairs) < least:
+        raise ValueError(f"{name}s: expected at least {least}, got {len(pairs)}")
+    for n, pair in enumerate(pairs):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(s, Sequence) for s in pair):
+            raise wrong(f"{name} {n}", "a chosen and a rejected Sequence", pair)
+
+
 def check_pairs(pairs: SequenceOf[Pair], *, context: int | None, vocabulary: int, name: str = "pair") -> None:
     """ValueError naming the first pair whose prompts differ, whose answers are the same, or that the model cannot read."""
+    check_every_pair(pairs, name=name)
     for n, pair in enumerate(pairs):
-        if len(pair) != 2 or not all(isinstance(s, Sequence) for s in pair):
-            raise ValueError(f"{name} {n}: expected a chosen and a rejected Sequence, got {pair!r:.80}")
         prompts = [s.ids[: prompt_length(s)] for s in pair]
         if prompts[0] != prompts[1]:
             raise ValueError(f"{name} {n}: the prompts of the two answers differ: {prompts[0]!r:.60} and {prompts[1]!r:.60}")

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_number, check_whole, wrong
+from ..arguments import check_number, check_out, check_whole, wrong
 from ..backend import to_device
 from ..core import Tree, tree_map
 from ..losses import policy
 from ..losses.advantages import adaptive_kl, gae, kl_rewards, whiten
-from ..models.model import Model
+from ..models.model import Model, check_decoder
 from .grpo import Reward, check_reference, rewarded, round_prompts
 from .learner import Journal, Learner, token_log_probs
-from .reward import score
+from .reward import check_reward_model, score
 from .rollouts import Rollouts, answer_mask, rollouts
 from .sequences import answered, batch_numbers
 from .settings import RecipeSettings
@@ -114,7 +114,8 @@ def ppo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, sett
     finite.  On any error model.params stay what they were.
     """
     settings = PPOSettings.given(settings)
-    model.check_causal()
+    check_decoder("model", model)
+    check_out(out)
     reference = check_reference(model, reference)
     prompts = round_prompts(prompts, settings.max_new_tokens, model, reference, reward)
     D = model.params["body"]["tokens"].shape[1]
@@ -217,6 +218,9 @@ def ppo_loss(settings: PPOSettings, total: float) -> Callable:
 
 def model_reward(model: Model, *, offset: float = 0.0, workers: int = 1) -> Reward:
     """A reward model's score (tuning.reward) of prompt and answer, plus the offset, as the reward of `ppo` and `grpo`."""
+    check_reward_model(model)
+    check_number("offset", offset)
+    check_whole("workers", workers, 1)
 
     def reward(prompts: list[list[int]], answers: list[list[int]]) -> list[float]:
         sequences = [answered(prompt, answer) for prompt, answer in zip(prompts, answers)]

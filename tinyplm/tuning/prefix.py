@@ -11,6 +11,7 @@ directly, and may begin with the keys and values of a text.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import shown
-from ..backend import array_module
+from ..arguments import LARGEST_KEY, MOST, check_whole, listed, shown, wrong
+from ..backend import array_module, check_memory
 from ..core import Tree, flatten
-from ..models.model import Model
+from ..models.model import Model, check_decoder
 from .adapters import load_adapter, save_adapter
 
 
@@ -49,17 +50,21 @@ def prefix_parameters(model: Model, *, rows: int | None = None, ids: Sequence[in
 
     Those of real words are a better start than random ones (Li & Liang 2021, sec. 7.5).  ValueError unless one of both is given.
     """
-    model.check_causal()
+    check_decoder("model", model)
     if (rows is None) == (ids is None):
         raise ValueError("prefix: expected either rows or ids to start from")
     sizes = model.config.cache_sizes
     shape = (sizes["kv_heads"], rows, sizes["width"])
     if ids is not None:
-        cache = model([list(ids)], cache=model.empty_cache(1, len(ids)), grad=False)[0]["cache"]
+        ids = listed("ids", ids, "token ids")
+        if not ids:
+            raise wrong("ids", "one or more token ids", ids)
+        cache = model([ids], cache=model.empty_cache(1, len(ids)), grad=False)[0]["cache"]
         return {_path(i, name): buffers[letter][0, :, : len(ids)].copy() for i, buffers in enumerate(cache.layers)
                 for name, letter in (("Pk", "k"), ("Pv", "v"))}  # fmt: skip
-    if not isinstance(rows, int) or rows < 1:
-        raise ValueError(f"prefix: expected at least 1 row, got {rows}")
+    check_whole("rows", rows, 1, MOST)
+    check_whole("key", key, 0, LARGEST_KEY)
+    check_memory(2 * math.prod(shape) * sizes["layers"] * 8, "the keys and values of the prefix")
     xp = array_module(model.params["body"]["tokens"])
     draw = random.generator(random.key(key))
     return {_path(i, name): xp.asarray(draw.normal(0, model.config.initializer_range, shape).astype(model.dtype))
@@ -95,6 +100,9 @@ def with_prefix(model: Model, theta: Tree) -> Model:
 
 def check_prefix(model: Model, theta: Tree) -> None:
     """ValueError unless theta has Pk and Pv of one length for every layer of the model."""
+    check_decoder("model", model)
+    if not isinstance(theta, dict) or not all(hasattr(a, "shape") for a in theta.values()):
+        raise wrong("theta", "a dict of arrays, as prefix_of and load_prefix give it", theta)
     sizes = model.config.cache_sizes
     expected = {_path(i, name) for i in range(sizes["layers"]) for name in ("Pk", "Pv")}
     shapes = {a.shape for a in theta.values()}

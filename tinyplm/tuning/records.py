@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..arguments import shown
+from ..arguments import check_path, listed, shown, wrong
 from ..files import named, parse_json, read_bytes, replaced
 from ..tokenizers.chat import check_messages
 
@@ -46,12 +46,25 @@ def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
 def check_records(records: Iterable[Mapping[str, Any]], kind: str) -> list[Record]:
     """The same checks for records that are not in a file; they are named by their number, from 0."""
     check = _check_of(kind)
-    return [check(record, f"{kind} {number}") for number, record in enumerate(records)]
+    rows = listed("records", records, "a list of records, each a dict")
+    return [check(record, f"{kind} {number}") for number, record in enumerate(rows)]
 
 
 def write_records(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records as JSON lines; the file is the old one or the whole new one."""
-    lines = [json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records]
+    """Write records as JSON lines; the file is the old one or the whole new one.
+
+    ValueError for what JSON and UTF-8 cannot hold.
+    """
+    check_path("path", path)
+    lines = []
+    for number, record in enumerate(listed("records", records, "a list of records, each a dict")):
+        if not isinstance(record, Mapping):
+            raise wrong(f"record {number}", "a dict", record)
+        try:
+            lines.append(json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n")
+            lines[-1].encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"record {number}: expected what JSON can hold: {error}") from None
     with replaced(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 
@@ -64,7 +77,7 @@ def _object(line: bytes, where: str) -> Record:
     except ValueError as error:
         raise ValueError(f"{error}: {shown(line[:200].decode('utf-8', 'replace'), 60)}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object, got {value!r:.60}")
+        raise ValueError(f"{where}: expected an object, got {shown(value, 60)}")
     return value
 
 
@@ -72,7 +85,7 @@ def _text(record: Mapping[str, Any], name: str, where: str, *, default: str | No
     """A text that is not empty, or `default` where the name is missing."""
     value = record.get(name, default)
     if not isinstance(value, str):
-        given = repr(value)[:60] if name in record else f"only {', '.join(map(repr, record)) or 'an empty object'}"
+        given = shown(value, 60) if name in record else f"only {', '.join(map(repr, record)) or 'an empty object'}"
         raise ValueError(f"{where}: expected a text {name!r}, got {given}")
     if default is None and not value.strip():
         raise ValueError(f"{where}: {name!r} is empty")
@@ -87,7 +100,7 @@ def _instruction(record: Mapping[str, Any], where: str) -> Record:
 def _messages(value: Any, where: str, *, answered: bool) -> list[dict[str, str]]:
     """Messages in order; `answered`: some are the assistant's, and none of these is empty.  Else the user has the last word."""
     if not isinstance(value, list):
-        raise ValueError(f"{where}: expected a list of messages, got {value!r:.60}")
+        raise ValueError(f"{where}: expected a list of messages, got {shown(value, 60)}")
     try:
         check_messages(value, add_generation_prompt=not answered)
     except ValueError as error:
@@ -144,7 +157,7 @@ def _answer(value: list, where: str) -> list[dict[str, str]]:
     message = value[0] if value else None
     content = message.get("content") if isinstance(message, dict) and message.get("role") == "assistant" else None
     if not isinstance(content, str) or not content.strip():
-        raise ValueError(f"{where}: expected an answer of the assistant, got {value!r:.60}")
+        raise ValueError(f"{where}: expected an answer of the assistant, got {shown(value, 60)}")
     return [message]
 
 
@@ -159,7 +172,7 @@ def _check_of(kind: str) -> Callable[[Mapping[str, Any], str], Record]:
 
     def checked(record: Mapping[str, Any], where: str) -> Record:
         if not isinstance(record, Mapping):
-            raise ValueError(f"{where}: expected an object, got {record!r:.60}")
+            raise ValueError(f"{where}: expected an object, got {shown(record, 60)}")
         return check(record, where)
 
     return checked

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from .. import random
-from ..arguments import check_number, check_whole
+from ..arguments import check_list, check_number, check_out, check_whole
 from ..backend import array_module, to_device, to_host
 from ..core import Tree, map_shards
 from ..losses import preference
-from ..models.model import Model
+from ..models.model import Model, check_model
 from .learner import Journal, Learner
-from .pairs import Pair, check_pairs
-from .sequences import Sequence, batch_numbers
+from .pairs import Pair, check_every_pair, check_pairs
+from .sequences import Sequence, batch_numbers, check_every
 from .settings import RecipeSettings
 
 
@@ -62,6 +62,8 @@ def reward(model: Model, pairs: SequenceOf[Pair], settings: RewardSettings | Non
     """
     settings = RewardSettings.given(settings)
     check_reward_model(model)
+    check_out(out)
+    check_list("margins", margins, "a number for each pair")
     for name, some in (("pair", pairs), ("validation pair", validation)):
         check_pairs(some, context=model.config.context - 1, vocabulary=model.config.vocab_size, name=name)
     if not len(pairs):
@@ -120,6 +122,9 @@ def reward_loss(pairs: int) -> Callable:
 def score(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64, workers: int = 1) -> np.ndarray:
     """The reward of each whole sequence (prompt, answer and the token that ends it), (N,) on the host, without the offset."""
     check_reward_model(model)
+    check_every(sequences)
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        check_whole(name, value, 1)
     found = []
 
     def forward(part: dict) -> np.ndarray:
@@ -134,6 +139,7 @@ def score(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64
 
 def pair_scores(model: Model, pairs: SequenceOf[Pair], *, workers: int = 1) -> dict[str, float]:
     """{"loss", "accuracy", "margin"} of pairs."""
+    check_every_pair(pairs, least=1)
     scores = score(model, [sequence for pair in pairs for sequence in pair], workers=workers).reshape(-1, 2)
     values = {"loss": preference.bradley_terry(*scores.T)[0], **preference.preference_statistics(*scores.T)}
     return {name: float(value) for name, value in values.items()}
@@ -150,6 +156,7 @@ def whole_arrays(sequences: SequenceOf[Sequence]) -> dict[str, np.ndarray]:
 
 def check_reward_model(model: Model) -> None:
     """ValueError unless it is a decoder that gives a text one number."""
+    check_model("model", model)
     labels = getattr(model.config, "num_labels", 0)
     if model.task != "sequence_classification" or not hasattr(model.config, "SCORED") or labels != 1:
         raise ValueError(f"a reward model: expected a decoder with task sequence_classification and one label, got {model!r} "

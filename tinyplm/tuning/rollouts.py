@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_whole, is_whole, wrong
+from ..arguments import MOST, check_list, check_whole, is_whole, wrong
 from ..core import map_threads
 from ..data.batches import IGNORED
-from ..generation.generate import stream
-from ..models.model import Model
+from ..generation.generate import MOST_TEXTS, stops_of, stream
+from ..models.model import Model, check_decoder
 from .sequences import Sequence, answered, arrays
 
 
@@ -63,12 +63,12 @@ def rollouts(model: Model, prompts: SequenceOf[SequenceOf[int]], *, max_new_toke
     workers: threads that share the prompts.
     ValueError for bad prompts, see check_prompts, before anything is drawn.
     """
-    model.check_causal()
-    check_whole("samples", samples, 1)
+    check_decoder("model", model)
+    check_whole("samples", samples, 1, MOST_TEXTS)
     check_whole("workers", workers, 1)
     prompts = check_prompts(prompts, max_new_tokens=max_new_tokens, vocabulary=model.config.vocab_size,
                             context=rollout_context(model))  # fmt: skip
-    stops = model.end_ids() if stop_ids is None else set(stop_ids)
+    stops = stops_of(model, stop_ids)
     vocabulary = None if model.tokenizer is None else model.tokenizer.vocab_size
     quick = model.for_decoding()._with(tokenizer=None)  # without its texts, which cost more than the tokens of a small model
 
@@ -105,7 +105,8 @@ def check_prompts(prompts: SequenceOf[SequenceOf[int]], *, max_new_tokens: int, 
     ValueError naming the first that is empty, has ids out of the vocabulary, or does not fit in the context together with an
     answer of max_new_tokens.
     """
-    check_whole("max_new_tokens", max_new_tokens, 1)
+    check_whole("max_new_tokens", max_new_tokens, 1, MOST)
+    check_list("prompts", prompts, "a list of prompts, each a list of token ids")
     if not len(prompts):
         raise ValueError("prompts: expected at least one, got none")
     checked = []

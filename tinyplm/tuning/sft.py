@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_whole
+from ..arguments import check_out, check_whole
 from ..core import Tree
 from ..data.batches import IGNORED
-from ..models.model import Model
+from ..models.model import Model, check_decoder
 from .learner import Journal, Learner, check_finite, token_log_probs
 from .packed import packed_arrays, packing
-from .sequences import Sequence, arrays, batch_numbers, check_sequences
+from .sequences import Sequence, arrays, batch_numbers, check_every, check_sequences
 from .settings import RecipeSettings
 
 
@@ -62,7 +62,8 @@ def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | N
     model.params stay what they were.
     """
     settings = SFTSettings.given(settings)
-    model.check_causal()
+    check_decoder("model", model)
+    check_out(out)
     for name, some in (("sequence", sequences), ("validation sequence", validation)):
         check_sequences(some, context=model.config.context, vocabulary=model.config.vocab_size, name=name)
     if not len(sequences):
@@ -121,6 +122,11 @@ def answer_likelihood(total: int) -> Callable:
 
 def answer_loss(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64, workers: int = 1) -> float:
     """The mean of -log p over all tokens that count, nats a token."""
+    check_decoder("model", model)
+    check_sequences(sequences, context=model.config.context, vocabulary=model.config.vocab_size)
+    check_every(sequences)
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        check_whole(name, value, 1)
     total, count = 0.0, 0
     for start in range(0, len(sequences), batch_size):
         batch: dict[str, Any] = arrays(sequences[start : start + batch_size])

@@ -8,6 +8,7 @@ from above; what is saved are moments, and a task costs P D numbers on disk.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,16 +17,19 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import shown, wrong
+from ..arguments import LARGEST_KEY, MOST, check_names, check_whole, is_whole, listed, shown, wrong
 from ..backend import array_module, at_least_float32, to_host
 from ..data.batches import IGNORED
 from ..files import named
+from ..generation.generate import stops_of
 from ..generation.sampling import Sampling
 from ..layers.embedding import embedding
 from ..models import causal_lm
 from ..models.causal_model import CausalModel
-from .adapters import load_adapter, save_adapter
+from ..models.model import check_decoder
+from .adapters import check_tensor, load_adapter, save_adapter
 from .sequences import Sequence as TokenSequence
+from .sequences import check_every
 from .sft import Result, SFTSettings, sft
 
 
@@ -37,8 +41,7 @@ def prompt_rows(model: CausalModel, *, rows: int | None = None, ids: Sequence[in
         raise ValueError("soft prompt: expected either rows or ids to start from")
     tokens = model.params["body"]["tokens"]
     if ids is None:
-        if not isinstance(rows, int) or rows < 1:
-            raise ValueError(f"soft prompt: expected at least 1 row, got {rows}")
+        check_whole("rows", rows, 1, MOST)
         ids = random.generator(random.key(key)).integers(0, tokens.shape[0], rows).tolist()
     return embedding(tokens, ids=array_module(tokens).asarray(list(ids)))[0] + 0  # + 0: a copy
 
@@ -49,7 +52,8 @@ class SoftPrompted(CausalModel):
     facts = {"kind": "soft prompt"}
 
     def __init__(self, base: CausalModel, rows: Any) -> None:
-        base.check_causal()
+        check_decoder("base", base)
+        check_tensor("rows", rows)
         D = base.params["body"]["tokens"].shape[1]
         if rows.ndim != 2 or rows.shape[1] != D or rows.shape[0] >= base.config.context:
             raise ValueError(f"soft prompt: rows {rows.shape} do not fit: expected (P, {D}) with P < {base.config.context}")
@@ -108,6 +112,9 @@ def soft_prompt(model: CausalModel, sequences: Sequence[TokenSequence], settings
     learning rate: Lester et al. 2021 use 0.3 where a fine-tuning has 0.001.
     """
     settings = SFTSettings.given(settings)
+    check_decoder("model", model)
+    for name, some in (("sequence", sequences), ("validation sequence", validation)):
+        check_every(some, name=name, least=0)
     if settings.packed is not None:
         raise wrong("packed", "None, since the rows stand before each sequence", settings.packed)
     if isinstance(rows, int) or ids is not None:
@@ -124,8 +131,17 @@ def soft_prompt(model: CausalModel, sequences: Sequence[TokenSequence], settings
 def continuation(prompted: SoftPrompted, prompt: Sequence[int], *, max_new_tokens: int, stop_ids: Iterable[int] | None = None,
                  seed: int = 0, **sampling: Any) -> list[int]:  # fmt: skip
     """The ids that follow a prompt behind the rows, without the one that ended them.  sampling: see generation.sampling."""
+    if not isinstance(prompted, SoftPrompted):
+        raise wrong("prompted", "a SoftPrompted, as soft_prompt gives it", prompted)
+    check_names("continuation", sampling, [field.name for field in dataclasses.fields(Sampling)])
+    check_whole("max_new_tokens", max_new_tokens, 1, MOST)
+    check_whole("seed", seed, 0, LARGEST_KEY)
+    ids, vocabulary = f"one or more token ids from 0 to {prompted.config.vocab_size - 1}", prompted.config.vocab_size
+    prompt = listed("prompt", prompt, ids)
+    if not prompt or not all(is_whole(i) and 0 <= i < vocabulary for i in prompt):
+        raise wrong("prompt", ids, prompt)
     base, settings = prompted.base, Sampling(**sampling)
-    stops = base.end_ids() if stop_ids is None else set(stop_ids)
+    stops = stops_of(base, stop_ids)
     P = prompted.rows.shape[0]
     xp = array_module(prompted.rows)
     cache = base.empty_cache(1, min(P + len(prompt) + max_new_tokens, base.config.cache_context))
@@ -146,6 +162,9 @@ def continuation(prompted: SoftPrompted, prompt: Sequence[int], *, max_new_token
 
 def save_rows(rows: Any, folder: str | os.PathLike) -> None:
     """Write the rows into a folder, as the recipe does; see tuning.adapters."""
+    check_tensor("rows", rows)
+    if rows.ndim != 2:
+        raise wrong("rows", "an array (P, D)", rows)
     save_adapter({"rows": rows}, folder, SoftPrompted.facts)
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import check_whole, wrong
 from ..backend import to_device, to_host
 from ..core import map_shards
-from ..models.model import Model
+from ..models.model import Model, check_model
 from ..models.tasks import loss_of
 from ..training.step import target_counts
-from .data import Samples, evaluation_batches
+from .data import Samples, check_samples, evaluation_batches
 
 
 def predict(model: Model, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> dict[str, Any]:
@@ -23,6 +24,12 @@ def predict(model: Model, samples: Samples, *, batch_size: int = 32, workers: in
 
 def evaluate(model: Model, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> tuple[dict[str, Any], float | None]:
     """(outputs, loss); the loss is None for samples without labels."""
+    check_model("model", model)
+    check_samples("samples", samples)
+    if model.task == "causal_lm":
+        raise wrong("model", "an encoder, or a decoder with task sequence_classification", model)
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        check_whole(name, value, 1)
     if len(samples) == 0:
         raise ValueError("there are no samples")
     rows: list[dict[str, Any]] = [{} for _ in range(len(samples))]

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..arguments import listed, wrong
 from ..evaluation import metrics, spans
 from ..models.model import Model
+from ..models.model import check_model as check_is_model
 from ..tokenizers.encoding import Encoding
 from .data import IGNORED, Samples, encode, label_names, label_number
 
@@ -63,23 +65,27 @@ def tagging(model: Model, sentences: Sequence[Sequence[str]], tags: Sequence[Seq
     The words are joined by spaces and cut as any text; which word a token belongs to is told by the offset of its last character
     (a token may begin with the space before a word).  tags None: only to predict.  max_length: what is longer is cut off.
     """
+    check_is_model("model", model)
     if model.task != "token_classification":
         raise ValueError(f"the model's task is {model.task}, expected token_classification")
-    if isinstance(sentences, str) or any(isinstance(words, str) for words in sentences):
+    if isinstance(sentences, str) or (isinstance(sentences, list) and any(isinstance(words, str) for words in sentences)):
         raise TypeError("expected sentences as lists of words, got a str")
-    sentences = [list(words) for words in sentences]
+    sentences = listed("sentences", sentences, "a list of sentences, each a list of words")
+    sentences = [listed(f"sentence {n}", words, "a list of words") for n, words in enumerate(sentences)]
     for i, words in enumerate(sentences):
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise ValueError(f"sentence {i}: expected words, none of them empty, got {words!r:.80}")
+            raise wrong(f"sentence {i}", "words, none of them empty", words)
     if not sentences:
         raise ValueError("there are no sentences")
     names, numbers = label_names(model.config), []
     if tags is not None:
+        tags = listed("tags", tags, "a list of tags for each sentence")
         if len(tags) != len(sentences):
             raise ValueError(f"expected tags for each sentence, got {len(sentences)} sentences and {len(tags)} lists of tags")
         for i, (words, row) in enumerate(zip(sentences, tags)):
-            if isinstance(row, str) or len(row) != len(words):
-                raise ValueError(f"sentence {i}: expected a tag for each of {len(words)} words, got {row!r:.80}")
+            expected = f"a tag for each of {len(words)} words"
+            if len(row := listed(f"sentence {i}", row, expected)) != len(words):
+                raise wrong(f"sentence {i}", expected, row)
             numbers.append([label_number(tag, names, f"sentence {i}") for tag in row])
     encodings, facts = encode(model, [" ".join(words) for words in sentences], max_length=max_length)
     places = [first_tokens(encoding, words) for encoding, words in zip(encodings, sentences)]
