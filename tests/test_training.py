@@ -287,6 +287,9 @@ def test_a_finished_or_started_run_is_not_overwritten(tmp_path):
     _run(tmp_path, broken_at=5)
     with pytest.raises(ValueError, match="holds a run already"):
         train(tiny(), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path)
+    (tmp_path / "tuned/final").mkdir(parents=True)  # of a recipe
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(tiny(), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path / "tuned")
 
 
 def test_a_save_that_fails_keeps_the_last_checkpoint(tmp_path, monkeypatch):

@@ -135,10 +135,10 @@ def _hint(out: Path, name: str) -> str:
 
 
 def started(out: Path) -> bool:
-    """Whether `out` holds a run with a checkpoint."""
+    """Whether `out` holds a run with a checkpoint, or a finished run of a recipe of tuning/, in `final`."""
     check_path("out", out)
     out = Path(out)
-    return any((out / name).exists() for name in ("latest", "best")) or len(folders.steps(out)) > 1 or bool(_first_save(out))
+    return any((out / name).exists() for name in ("latest", "best", "final")) or len(folders.steps(out)) > 1 or bool(_first_save(out))
 
 
 def _first_save(out: Path) -> Path | None:
