@@ -138,7 +138,8 @@ def started(out: Path) -> bool:
     """Whether `out` holds a run with a checkpoint, or a finished run of a recipe of tuning/, in `final`."""
     check_path("out", out)
     out = Path(out)
-    return any((out / name).exists() for name in ("latest", "best", "final")) or len(folders.steps(out)) > 1 or bool(_first_save(out))
+    named = any((out / name).exists() for name in ("latest", "best", "final"))
+    return named or len(folders.steps(out)) > 1 or bool(_first_save(out))
 
 
 def _first_save(out: Path) -> Path | None:
