@@ -67,7 +67,7 @@ def test_json_that_is_read(tmp_path):
     (os.mkfifo, "expected a regular file, got a pipe"), (os.mkdir, "expected a regular file, got a folder"),
     (lambda p: os.symlink("/dev/zero", p), "expected a regular file, got a device"), (lambda p: None, "no such file"),
     (lambda p: os.symlink(p, p), "cannot be read"), (lambda p: Path(p).write_bytes(bytes(11)), "at most 10 bytes, got 11"),
-], ids=str)  # fmt: skip
+], ids=["pipe", "folder", "device", "nothing", "loop", "large"])  # fmt: skip
 def test_only_regular_files_of_a_limited_size_are_read(tmp_path, make, message):
     make(tmp_path / "x")
     with pytest.raises(ValueError, match=message) as error:
