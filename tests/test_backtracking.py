@@ -9,11 +9,12 @@ import pytest
 import regex
 
 from tests.hostile_tokenizers import BOMBS
-from tinyplm.tokenizers import patterns
+from tinyplm.tokenizers import Tokenizer, patterns
 from tinyplm.tokenizers.alignment import Aligned
 from tinyplm.tokenizers.backtracking import Limited
+from tinyplm.tokenizers.bpe_model import BPE
 from tinyplm.tokenizers.bytelevel import GPT2_PATTERN
-from tinyplm.tokenizers.decoding import BPEDecoder
+from tinyplm.tokenizers.decoding import BPEDecoder, Fuse
 from tinyplm.tokenizers.decoding import Replace as DecoderReplace
 from tinyplm.tokenizers.decoding import Sequence as Decoders
 from tinyplm.tokenizers.normalization import ByteLevel, Prepend, Replace
@@ -26,12 +27,13 @@ from tinyplm.tokenizers.pretokenization import Split
 USUAL = [
     GPT2_PATTERN,
     *(patterns.CL100K_PATTERN, patterns.QWEN2_PATTERN, patterns.O200K_PATTERN, *patterns.DEEPSEEK3_PATTERNS),
-    *(" {2,}", r"\A +", r"(?<!▁)▁++(?![\s\S])", r"\s+", r"\w+|[^\w\s]+", r"\s?\p{P}+", r"^\s+|\s+$", r"\d{1,3}(?=(?:\d{3})*\b)"),
+    *(" {2,}", r"\A +", r"\s+", r"\w+|[^\w\s]+", r"\s?\p{P}+", r" ?[^(\s|[.,!?…。，、।۔،])]+"),
 ]
 SLOW = [
     *(r"(?:a|aa)+$", r"(a+)+$", r"(a*)*b", r".*.*.*x", r"(?:a?){40}a{40}", "a?" * 30 + "a" * 30, "(?:a|aa)" * 30 + "b"),
     *(r"(?:(?:^){4}){4}", r"(\w+\s?)+$", r"(?:a{0,50}){0,50}b", r"a*a*a*b", r"(?:a+|b)*c", r"(?:a{1,2})+b", r"(?=.*a)(?=.*b).*c"),
     *("a{0,30}a{0,30}a{0,30}b", r"a*(?!(?=([ab])*))"),
+    *("a+b", r"(?=a*b)a", "a{1,60000}b", r"^\s+|\s+$", r"\s+(?!\S)|\S+", r"\s+|\s*\n", r"\d{1,3}(?=(?:\d{3})*\b)"),
 ]
 
 
@@ -54,6 +56,39 @@ def test_a_limit_is_kept_and_said():
         Replace({"Regex": expression}, "b").aligned(Aligned.of(text))
     assert time.process_time() - begin < 2
     assert Split({"Regex": expression}, "Isolated").cut("baaa") == ["b", "aaa"]  # what takes no time is right
+
+
+def test_all_expressions_and_words_of_a_text_share_one_limit():
+    slow, many = {"Regex": r"(?:a|aa)+$"}, ("a" * 24 + "b ") * 1000
+    words = PreTokenizers((Split({"String": " "}, "Removed"), Split(slow, "Isolated")))
+    vocabulary = BPE({"a": 0, "b": 1, " ": 2}, [])
+    steps = [{"pre_tokenizer": words}, {"normalizer": Normalizers((Replace(slow, "b"),) * 1000)}]
+    for step in steps:
+        tokenizer = Tokenizer(vocabulary, **step)
+        for call in (tokenizer.encode, tokenizer.encoding):
+            begin = time.process_time()
+            with pytest.raises(ValueError, match="takes too long"):
+                call(many)
+            assert time.process_time() - begin < 2
+            assert tokenizer.token_to_id("a") in tokenizer.encode("aab")  # the next call has its own time
+    decoder = Decoders((Fuse(), *(DecoderReplace(slow, "x"),) * 1000))
+    with pytest.raises(ValueError, match="takes too long"):
+        Tokenizer(vocabulary, decoder=decoder).decode([0] * 26 + [1])
+
+
+@pytest.mark.parametrize("expression", USUAL)
+@pytest.mark.parametrize("text", ["a", " ", "\n", "!", "7", " \t", "aé漢🙂 \u0301\n", "ǅ", "'s"])
+def test_usual_expressions_take_time_in_proportion(expression, text):
+    begin = time.process_time()
+    compile_pattern({"Regex": expression}).findall(text * (200_000 // len(text)) + "x")
+    assert time.process_time() - begin < 2
+
+
+def test_a_search_that_tries_each_place_of_a_run_in_vain_is_stopped():
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="takes too long"):
+        Replace({"Regex": "a+b"}, "b").aligned(Aligned.of("a" * 100_000))
+    assert time.process_time() - begin < 2
 
 
 def random_expression(numbers, depth=3):
@@ -87,7 +122,7 @@ def test_what_runs_without_a_clock_is_fast():
     assert slow > 200
 
 
-@pytest.mark.parametrize("expression", [*BOMBS, "(" * 5000, "a{99999999999999999999}"])
+@pytest.mark.parametrize("expression", [*BOMBS, "(" * 5000, "a{99999999999999999999}", "(?:(?:(?:a?){1000}){1000}){1000}"])
 def test_expressions_are_refused_in_one_line_or_read(expression):
     try:
         compile_pattern({"Regex": expression})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..arguments import wrong
 from ..backend import array_module, by_blocks, normal_cdf
 from ..shapes import expects
 
@@ -141,3 +142,11 @@ def silu(x):
 # By the names that hub configs use for them.
 ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "silu": silu, "swish": silu,
                "tanh": tanh}  # fmt: skip
+
+
+def activated(caller, activation, x):
+    """activation(x); ValueError for a plain function such as np.tanh: an array of two would be taken for (y, backward)."""
+    result = activation(x)
+    if type(result) is not tuple or len(result) != 2 or not callable(result[1]):
+        raise wrong(f"{caller}: activation", "a component, which gives (y, backward)", activation)
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..arguments import wrong
 from ..backend import array_module, at_least_float32
 from ..core import add, chain, unbroadcast
 from ..shapes import broadcastable, expects
@@ -64,20 +65,24 @@ def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
     return o, backward
 
 
+@expects("x (B, T, N) numbers; whole heads >= 1", hot=True)
 def split_heads(x, heads):
-    """(B, T, H * E) -> (B, H, T, E), a view."""
+    """(B, T, H * E) -> (B, H, T, E), a view.   ValueError when the heads do not divide the width."""
     B, T, width = x.shape
+    if width % heads:
+        raise ValueError(f"split_heads: expected heads that divide {width}, got {heads}")
     return x.reshape(B, T, heads, width // heads).transpose(0, 2, 1, 3)
 
 
+@expects("x (B, H, T, E) numbers", hot=True)
 def merge_heads(x):
     """(B, H, T, E) -> (B, T, H * E), the inverse of split_heads."""
     B, H, T, E = x.shape
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * E)
 
 
-@expects("p {Wo ...}, x (B, T, D), context (B, S, Dc) or None, bias (...) or None; whole heads >= 1, whole "
-         "kv_heads >= 1 or None, scale or None, function rotary or None", hot=True)  # fmt: skip
+@expects("p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D), context (B, S, Dc) or None, bias (...) or None; "
+         "whole heads >= 1, whole kv_heads >= 1 or None, scale or None, function rotary or None", hot=True)  # fmt: skip
 def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None, mask=None, scale=None, rate=0.0, key=None,
                          rotary=None, cache=None):  # fmt: skip
     """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo,   c = context, or x itself.
@@ -95,6 +100,8 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     ValueError when the head counts do not divide the widths.
     """
     kv_heads = heads if kv_heads is None else kv_heads
+    if "Wqkv" not in p and not ("Wq" in p and "Wk" in p and "Wv" in p):
+        raise wrong("multi_head_attention: p", "Wq, Wk and Wv, or Wqkv", list(p))
     (q, k, v), project_back = _project_joined(p, x, context, heads, kv_heads) if "Wqkv" in p else _project(p, x, context)
     if heads % kv_heads or q.shape[-1] % heads or k.shape[-1] % kv_heads:
         raise ValueError(f"multi_head_attention: {heads} heads and {kv_heads} key/value heads do not divide "
@@ -205,5 +212,7 @@ def _store(cache, name):
     """The component that writes keys ("k") or values ("v") into a layer's cache and gives all there are; None without one."""
     if cache is None:
         return None
+    if not isinstance(cache, tuple) or len(cache) != 2:
+        raise wrong("multi_head_attention: cache", "the buffers and the start of one layer, from layer_cache", cache)
     buffers, start = cache
     return lambda x: extend(x, buffer=buffers[name], start=start)

@@ -43,6 +43,8 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
     visible = mask if isinstance(mask, Visible) else Visible(T, S, allowed=mask, xp=xp)
     if (visible.T, visible.S) != (T, S):
         raise ValueError(f"block_attention: the mask describes T = {visible.T}, S = {visible.S}, expected {T}, {S}")
+    if visible.allowed is not None:
+        broadcastable("block_attention: mask", visible.allowed, (B, H, T, S))
     parts = _parts(visible, B, K, G, block, host=is_host(q))
     keyed_bias = None if bias is None else _keys_first(broadcastable("block_attention: bias", bias, (B, H, T, S)), K)
     keys, values = at_least_float32(k), at_least_float32(v)

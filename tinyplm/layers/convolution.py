@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..backend import array_module, sum_float32
 from ..shapes import expects
+from .activation import activated
 from .dropout import dropout
 from .norm import layernorm
 
@@ -62,7 +63,7 @@ def convolution_layer(p, x, residual, *, activation, eps, groups=1, real=None, r
     r = 1 if real is None else real[..., None].astype(x.dtype)
     c, convolution_back = convolution(x, p["W"], p["b"], groups=groups)
     dropped, drop_back = dropout(c, rate=rate, key=key)
-    a, activation_back = activation(dropped)
+    a, activation_back = activated("convolution_layer", activation, dropped)
     y, norm_back = layernorm(residual + a, p["gamma"], p["beta"], eps=eps)
 
     def backward(dy):

@@ -6,7 +6,7 @@ from ..arguments import wrong
 from ..backend import array_module
 from ..random import fold
 from ..shapes import expects
-from .activation import tanh
+from .activation import activated, tanh
 from .dropout import dropout
 from .linear import linear
 from .norm import layernorm
@@ -40,7 +40,7 @@ def lm_transform(p, x, *, activation, eps):
     p: W (D, E), b (E,), gamma and beta (E,); x (..., D) -> (..., E).  backward gives (dp, dx), by the chain of the three parts.
     """
     h, linear_back = linear(x, p["W"], p["b"])
-    a, activation_back = activation(h)
+    a, activation_back = activated("lm_transform", activation, h)
     y, norm_back = layernorm(a, p["gamma"], p["beta"], eps=eps)
 
     def backward(dy):
@@ -61,7 +61,7 @@ def pooler(p, x, *, activation=tanh, place=0):
     if not -x.shape[1] <= place < x.shape[1]:
         raise wrong("pooler: place", f"a place in a sequence of {x.shape[1]}", place)
     h, linear_back = linear(x[:, place], p["W"], p["b"])
-    y, activation_back = activation(h)
+    y, activation_back = activated("pooler", activation, h)
 
     def backward(dy):
         dfirst, dW, db = linear_back(activation_back(dy))

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, check_flag, check_whole
-from ..backend import array_module
+from ..arguments import MOST, check_flag, check_whole, wrong
+from ..backend import array_module, is_host
 from ..shapes import check_array, check_module
 
 
@@ -29,8 +29,10 @@ def _distance(T: int, S: int | None, xp: Any):
 
 
 def padding_mask(attention_mask):
-    """(B, S) of 0/1 or booleans, 1 = a real token -> (B, 1, 1, S): nobody looks at padding."""
+    """(B, S) of 0/1 or booleans, 1 = a real token -> (B, 1, 1, S): nobody looks at padding.   ValueError for other values."""
     check_array("attention_mask", attention_mask, "(B, S) numbers")
+    if attention_mask.dtype.kind != "b" and is_host(attention_mask) and ((attention_mask != 0) & (attention_mask != 1)).any():
+        raise wrong("attention_mask", "0 or 1 everywhere", attention_mask)
     return (attention_mask != 0)[:, None, None, :]
 
 
@@ -57,7 +59,10 @@ def prefix_mask(lengths, T: int):
     """lengths (B,) -> (B, 1, T, T): causal, and the first lengths[b] keys are seen by all.   Raffel et al. 2020, sec. 3.2.1"""
     check_array("prefix_mask: lengths", lengths, "(B,) integers")
     xp = array_module(lengths)
-    return causal_mask(T, xp=xp) | (xp.arange(T) < lengths[:, None, None, None])
+    causal = causal_mask(T, xp=xp)
+    if is_host(lengths) and ((lengths < 0) | (lengths > T)).any():
+        raise wrong("prefix_mask: lengths", f"integers from 0 to {T}", lengths.tolist())
+    return causal | (xp.arange(T) < lengths[:, None, None, None])
 
 
 def packed_mask(documents):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..shapes import expects
+from .activation import activated
 from .linear import linear, linear_gradients
 
 
@@ -16,7 +17,7 @@ def mlp(p, x, *, activation):
     backward gives (dp, dx), by the chain of the three parts.
     """
     h, h_back = linear(x, p["W1"], p.get("b1"))
-    y, _ = linear(activation(h)[0], p["W2"], p.get("b2"))
+    y, _ = linear(activated("mlp", activation, h)[0], p["W2"], p.get("b2"))
 
     def backward(dy):
         a, a_back = activation(h)
@@ -38,7 +39,9 @@ def gated_mlp(p, x, *, activation):
     """
     gate, gate_back = linear(x, p["Wgate"], p.get("bgate"))
     u, u_back = linear(x, p["Wup"], p.get("bup"))
-    y, _ = linear(activation(gate)[0] * u, p["Wdown"], p.get("bdown"))
+    if gate.shape != u.shape:
+        raise ValueError(f"gated_mlp: expected Wgate and Wup of one shape, got {p['Wgate'].shape} and {p['Wup'].shape}")
+    y, _ = linear(activated("gated_mlp", activation, gate)[0] * u, p["Wdown"], p.get("bdown"))
 
     def backward(dy):
         g, g_back = activation(gate)

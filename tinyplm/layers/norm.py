@@ -12,7 +12,7 @@ def _mean(x):
 
 def _check(x, gamma, beta, eps):
     """What would broadcast, or be rounded to integers, without an error."""
-    if x.dtype.kind != "f" or gamma.shape != x.shape[-1:] or (beta is not None and beta.shape != gamma.shape) or not eps >= 0:
+    if not gamma.size or gamma.shape != x.shape[-1:] or (beta is not None and beta.shape != gamma.shape) or not eps >= 0:
         raise ValueError(f"norm: x {x.shape} and gamma {gamma.shape} do not fit")
 
 

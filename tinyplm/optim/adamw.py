@@ -49,11 +49,14 @@ class AdamW:
         check_number("eps", eps, least=0)
         check_number("weight_decay", weight_decay, least=0)
         leaves = flatten(params)
-        if not isinstance(params, (dict, list)) or not leaves or not all(hasattr(a, "ndim") for a in leaves.values()):
+        if not isinstance(params, (dict, list)) or not leaves:
             raise wrong("params", "a tree of arrays, such as model.params", params)
         check_takes("decays", decays, "path", "array")
         if rates is not None:
             check_takes("rates", rates, "path", "array")
+        for path, a in leaves.items():
+            if getattr(getattr(a, "dtype", None), "kind", None) != "f":
+                raise wrong(f"params: {path}" if path else "params", "an array of floating-point numbers", a)
         alike: dict[tuple[bool, float], list[str]] = {}
         for path, a in leaves.items():
             rate = 1.0 if rates is None else rates(path, a)

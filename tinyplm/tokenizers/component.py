@@ -78,3 +78,9 @@ def read_component(content: Any, kinds: Mapping[str, type[C]], where: str) -> C 
     if content["type"] not in kinds:
         raise ValueError(f"{where}: {shown(content['type'])} is not supported; supported are {', '.join(kinds)}")
     return kinds[content["type"]].from_json(content, where)
+
+
+def check_component(name: str, value: Any, *, or_none: bool = False) -> None:
+    """TypeError unless value is a component."""
+    if not (isinstance(value, Component) or (or_none and value is None)):
+        raise TypeError(f"{name} must be a component, such as BPE or NFC, got {shown(value)}")

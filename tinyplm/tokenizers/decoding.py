@@ -20,6 +20,7 @@ import regex
 
 from ..arguments import shown
 from . import pretokenization
+from .backtracking import within_time
 from .bytelevel import chars_to_bytes, check_encodable
 from .component import Component
 from .patterns import GROWTH, Limited, check_growth, compile_pattern, substitute
@@ -168,6 +169,7 @@ class Replace(Decoder):
     def _regex(self) -> regex.Pattern | Limited:
         return compile_pattern(self.pattern)
 
+    @within_time
     def chain(self, tokens: list[str]) -> list[str]:
         string = self.pattern.get("String")
         if string and len(self.content) <= GROWTH:  # it cannot grow too much
@@ -188,6 +190,7 @@ class Sequence(Decoder):
     def to_json(self) -> dict[str, Any]:
         return {"type": "Sequence", "decoders": [decoder.to_json() for decoder in self.decoders]}
 
+    @within_time
     def chain(self, tokens: list[str]) -> list[str]:
         before = sum(map(len, tokens)) if (grows := self._grows) else 0
         for decoder in self._flat:

@@ -31,7 +31,7 @@ import regex
 
 from ..arguments import shown
 from .alignment import Span
-from .backtracking import Limited, is_fast
+from .backtracking import MOST_PARTS, Limited, count_parts, is_fast
 
 LONGEST_EXPRESSION = 20_000  # characters; GPT-4o's, the longest known, has some 500
 DEEPEST_BRACKETS = 50
@@ -71,10 +71,12 @@ DEEPSEEK3_PATTERNS = (
 # The smallest parts of an expression that both engines read alike: escapes, sets, brackets, quantifiers, other characters.
 _ESCAPE = r"\\(?: [dDsSwWbBAnrtfva] | [pP]\{\^?\w+\} | x[0-9A-Fa-f]{2} | u[0-9A-Fa-f]{4} | [^\w] )"
 _CLASS = r"\[:\^? (?: alpha | blank | cntrl | graph | lower | print | space | upper | xdigit ) :\]"  # not those that differ
+_NESTED = rf"(?<!-) \[ (?! [\^:] ) (?: {_ESCAPE} | (?! && | ~~ | \|\| ) [^\[\]\\-] )++ \] (?!-)"  # BLOOM has it
+_IN_BRACKETS = regex.compile(rf"(?x) {_ESCAPE} | {_CLASS} | {_NESTED}")
 _PART = regex.compile(
     rf"""(?x)
         {_ESCAPE}
-      | \[ \^? \]? (?: {_ESCAPE} | {_CLASS} | (?! -- | && | ~~ | \|\| ) [^\[\]\\] )*+ \]
+      | \[ \^? \]? (?: {_ESCAPE} | {_CLASS} | {_NESTED} | (?! -- | && | ~~ | \|\| ) [^\[\]\\] )*+ \]
       | \( (?: (?!\?) | \? (?: i?: | = | ! | > | <= | <! | <\w+> ) )
       | \A \(\?i\)
       | [*+?] [+?]?
@@ -93,10 +95,16 @@ _OUTSIDE = {
 _IN_SET = {r"\w": _IN_WORDS, r"\W": r"\W\u200C\u200D"}
 
 
+def _translated_in_set(part: str) -> str:
+    if part[0] == "[" and part[1] != ":":
+        return _IN_BRACKETS.sub(lambda found: _translated_in_set(found[0]), part[1:-1])
+    return _IN_SET.get(part, part)
+
+
 def _translated(part: str) -> str:
     """A part of an expression for Oniguruma, written for `regex`."""
     if part.startswith("["):
-        return regex.sub(r"\\.", lambda escape: _IN_SET.get(escape[0], escape[0]), part)
+        return part[0] + _IN_BRACKETS.sub(lambda found: _translated_in_set(found[0]), part[1:])
     return _OUTSIDE.get(part, part)
 
 
@@ -127,6 +135,8 @@ def compile_pattern(pattern: Any) -> regex.Pattern | Limited:
             raise ValueError(
                 f"the regular expression {shown(expression)} is not supported: more than {DEEPEST_BRACKETS} brackets are open"
             )
+    if count_parts(parts) > MOST_PARTS:
+        raise ValueError(f"the regular expression {shown(expression)} is not supported: it repeats more than {MOST_PARTS} parts")
     try:
         compiled = regex.compile("".join(map(_translated, parts)), regex.MULTILINE)
     except Exception as error:  # regex.error, and what else its parser raises

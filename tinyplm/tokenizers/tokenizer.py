@@ -22,8 +22,9 @@ from ..files import named
 from ..random import fold
 from . import continuation, files, pipeline
 from .added import AddedToken, AddedTokens
+from .backtracking import within_time
 from .bytelevel import chars_to_bytes, check_encodable
-from .component import Component
+from .component import check_component
 from .decoding import ByteLevel
 from .encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 from .recipes import RECIPES
@@ -50,24 +51,13 @@ class Tokenizer:
     (`add_prefix_space`) and does not normalise.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        normalizer: Any = None,
-        pre_tokenizer: Any = None,
-        post_processor: Any = None,
-        decoder: Any = None,
-        added_tokens: Iterable[AddedToken] = (),
-        truncation: Truncation | None = None,
-        padding: Padding | None = None,
-        named: Mapping[str, str] | None = None,
-    ):
+    def __init__(self, model: Any, *, normalizer: Any = None, pre_tokenizer: Any = None, post_processor: Any = None,
+                 decoder: Any = None, added_tokens: Iterable[AddedToken] = (), truncation: Truncation | None = None,
+                 padding: Padding | None = None, named: Mapping[str, str] | None = None):  # fmt: skip
         """named: the tokens that have a part to play, by the names of tokenizer_config.json: {"eos_token": "</s>", ...}."""
         steps = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": post_processor, "decoder": decoder}
         for name, step in {"model": model, **steps}.items():
-            if not isinstance(step, Component) and (step is not None or name == "model"):
-                raise TypeError(f"{name} must be a component, such as BPE or NFC, got {shown(step)}")
+            check_component(name, step, or_none=name != "model")
         _check_settings(truncation, padding)
         if named is not None and not isinstance(named, Mapping):
             raise TypeError(f"named must be a mapping of names to tokens, got {shown(named)}")
@@ -108,6 +98,7 @@ class Tokenizer:
 
     @post_processor.setter
     def post_processor(self, value: Any) -> None:
+        check_component("post_processor", value, or_none=True)
         for key, id in [] if value is None else value.named_ids():
             self._check_id(f"post_processor {type(value).__name__}: {key}", id)
         self._post_processor = value
@@ -239,6 +230,7 @@ class Tokenizer:
             raise ValueError(f"segmentations can be sampled from a Unigram model, and this one is {type(model).__name__}")
         return self._encode(text, allow_special, lambda word: model.sample(word, fold(key, next(numbers)), alpha))
 
+    @within_time
     def _encode(self, text: str, allow_special: bool, ids_of: Callable[[str], Sequence[int]]) -> list[int]:
         check_encodable(text)
         ids: list[int] = []
@@ -285,6 +277,7 @@ class Tokenizer:
             first, second = truncate(first, second, truncation, added)
         return self._processor(first, second, add_special_tokens)
 
+    @within_time
     def _plain_encoding(self, text: str, allow_special: bool, type_id: int = 0) -> Encoding:
         check_encodable(text)
         found = list(pipeline.tokens_with_spans(self, text, allow_special))
