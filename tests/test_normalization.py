@@ -265,7 +265,7 @@ def test_refused(content, message):
         read_component(content, NORMALIZERS, "n")
 
 
-@pytest.mark.parametrize("expression", [r"(?m).", r"(?im:a)", r"\h", r"a\Z", r"\G", "[a&&b]", "[[a]b]", "[^[a]b]", r"\\\h"])
+@pytest.mark.parametrize("expression", [r"(?m).", r"(?im:a)", r"\h", r"a\Z", r"\G", "[a&&b]", "[[^a]b]", "[a-[b]]", r"\\\h"])
 def test_what_oniguruma_reads_otherwise_is_refused(expression):
     with pytest.raises(ValueError, match="is not supported from"):
         Replace({"Regex": expression}, "")

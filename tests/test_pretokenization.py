@@ -289,7 +289,6 @@ def test_refused_by_name(content, message):
             r"[[^a]b]",
             r"[a-[b]]",
             r"[[a]-c]",
-            r"[a[b]]",
             r"[\h]",
             r"[[:alnum:]]",
             r"[a",
@@ -314,3 +313,16 @@ def test_groups_play_no_part():
 
 def test_a_string_is_no_expression():
     assert Split({"String": "a.\\w[{1,3}+"}, "Removed").cut("xa.\\w[{1,3}+y") == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        (r" ?[^(\s|[.,!?…。，、।۔،])]+", ["a", ".", "b", ",", " c", "!) (", "d", "|", "e"]),  # BLOOM's
+        (r"[[ab][c\]]]+", ["a", ".", "b", ", ", "c", "!) (d|e"]),
+        (r"[^[a]b]+", ["a", ".", "b", ", c!) (d|e"]),
+    ],
+)
+def test_sets_in_sets_are_read_as_one(expression, words):
+    """As `tokenizers` cuts."""
+    assert Split({"Regex": expression}, "Isolated").cut("a.b, c!) (d|e") == words

@@ -43,7 +43,7 @@ def test_wrong_dtypes_and_numbers_in_what_is_called_often():
         refused(f, X, np.arange(4), match="gamma: expected")
         for eps in (float("inf"), True, np.array([1e-5]), float("nan")):
             refused(f, X, G, eps=eps, match="eps: expected")
-        refused(f, X[..., :0], G[:0], match="")
+        refused(f, X[..., :0], G[:0], match="norm: x")
     refused(norm.layernorm, X, G, np.arange(4), match="beta: expected")
     linear.linear(X, W, G)
     for bad in ((X.astype(int), W), (X, W.astype(int)), (X, W, G.astype(int)), (X > 0, W), (X * 1j, W)):

@@ -191,7 +191,7 @@ def _check_array(name: str, value: Any, entry: _Array, sizes: dict[str, Any]) ->
     """The sizes, with what this array adds to them."""
     try:
         array_module(value)
-        right = value.dtype.kind in KINDS[entry.kind]
+        right = value.dtype.kind in KINDS[entry.kind] and not isinstance(value, (np.ma.MaskedArray, np.matrix))
     except (TypeError, AttributeError):
         right = False
     for dims in entry.shapes if right else ():

@@ -231,7 +231,7 @@ def within_time(method: F) -> F:
     def timed(self: Any, text: Any, *args: Any, **kwargs: Any) -> Any:
         if _account.left is not None:
             return method(self, text, *args, **kwargs)
-        _account.left = _limit(len(text))
+        _account.left = _limit(len(text) if isinstance(text, (str, list)) else 0)  # what is no text the method refuses
         try:
             return method(self, text, *args, **kwargs)
         finally:
