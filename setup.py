@@ -10,7 +10,7 @@ version = re.search(r'^__version__ = "(.+)"$', (here / "tinyplm/__init__.py").re
 
 interop = ["torch==2.13.0", "transformers>=5.0", "tokenizers>=0.22"]
 chat = ["jinja2>=3.1.6"]
-test = ["pytest>=8", "hypothesis>=6.100", *chat]
+test = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", *chat]
 
 setup(
     name="tinyplm",

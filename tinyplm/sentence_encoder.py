@@ -322,6 +322,8 @@ def _modules(folder: Path) -> tuple[list[str], list[str]]:
     for path in paths:
         if re.search(r"[/\\:\0]", path) or path == "..":
             raise ValueError(f"{named(file)}: {shown(path)} points outside the folder, expected the name of a folder in it")
+        if len(path) > 255:
+            raise ValueError(f"{named(file)}: path: expected the name of a folder, got {shown(path)}")
     check_links(folder, paths)
     return kinds, paths
 
