@@ -141,13 +141,14 @@ def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int] |
     return None if cache is None else (cache.layers[index], cache.length)
 
 
-@expects("x (B, K, T, E), buffer (B, K, C, E); whole start >= 0", hot=True)
+@expects("x (B, K, T, E), buffer (B, K, C, E)", hot=True)
 def extend(x, *, buffer, start):
     """y = the first `start` places of the buffer, then x, which is written behind them.
 
     x (B, K, T, E), buffer (B, K, C, E) with start + T <= C -> (B, K, start + T, E), a view of the buffer.
     dx = dy at the last T places; no gradient flows into what was in the buffer before.
     """
+    check_whole("extend: start", start)  # another number at each token, so not remembered by @expects
     end = start + x.shape[2]
     if (x.shape[:2], x.shape[3]) != (buffer.shape[:2], buffer.shape[3]):
         raise ValueError(f"extend: x {x.shape} does not fit the buffer {buffer.shape}")
