@@ -148,7 +148,7 @@ def extend(x, *, buffer, start):
     x (B, K, T, E), buffer (B, K, C, E) with start + T <= C -> (B, K, start + T, E), a view of the buffer.
     dx = dy at the last T places; no gradient flows into what was in the buffer before.
     """
-    check_whole("extend: start", start)  # another number at each token, so not remembered by @expects
+    check_whole("extend: start", start, 0, MOST)  # another number at each token, so not remembered by @expects
     end = start + x.shape[2]
     if (x.shape[:2], x.shape[3]) != (buffer.shape[:2], buffer.shape[3]):
         raise ValueError(f"extend: x {x.shape} does not fit the buffer {buffer.shape}")
