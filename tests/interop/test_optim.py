@@ -102,7 +102,7 @@ def assert_same_parameters(ours, theirs):
         {"weight_decay": 0.1, "decays": lambda path, a: path.endswith("bq")},
         {"weight_decay": 0.1, "rates": lambda path, a: 0.3 if path.startswith("layers.0") else 1.7},
     ],
-    ids=str,
+    ids=["defaults", "no decay", "other betas", "eps", "beta1 = 0", "beta2 < beta1", "all decay", "some decay", "rates"],
 )
 def test_adamw_equals_torch_over_100_steps(options):
     """With a learning rate that changes at every step; decay multiplies it, so a decay coupled to a fixed rate would show."""
