@@ -52,7 +52,7 @@ def number(*, least=None, above=None, most=None, below=None, none=False):
 
 
 SHARE, POSITIVE, NOT_NEGATIVE = number(least=0, below=1), number(above=0), number(least=0)
-FLAG = Kind([True, False], [0, 1, None, "yes"], "True or False")
+FLAG = Kind([True, False, np.True_], [0, 1, None, "yes"], "True or False")
 SEED, COUNT, EVERY = whole(0, 2**64 - 1), whole(1), whole(1, none=True)
 
 

@@ -89,11 +89,13 @@ def check_key(name: str, value: Any, *, or_none: bool = False) -> None:
 
 
 def plain_numbers(settings: Any) -> None:
-    """Replace NumPy's numbers in a frozen dataclass by Python's, which can be written as JSON."""
+    """Replace NumPy's numbers and booleans in a frozen dataclass by Python's, which can be written as JSON."""
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if type(value) not in (int, float) and (is_whole(value) or is_number(value)):
             object.__setattr__(settings, field.name, int(value) if is_whole(value) else float(value))
+        elif isinstance(value, np.bool_):
+            object.__setattr__(settings, field.name, bool(value))
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any], *, or_none: bool = False) -> None:
@@ -110,8 +112,8 @@ def check_text(name: str, value: Any, *, or_none: bool = False, empty: bool = Tr
 
 
 def check_flag(name: str, value: Any) -> None:
-    """ValueError unless value is True or False."""
-    if not isinstance(value, bool):
+    """ValueError unless value is True or False, Python's or NumPy's."""
+    if not isinstance(value, (bool, np.bool_)):
         raise wrong(name, "True or False", value)
 
 
