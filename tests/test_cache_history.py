@@ -115,9 +115,7 @@ def test_what_another_model_has_filled_is_refused():
     ids = [[1, 2, 3]]
     filled = model(ids, cache=model.empty_cache(1), grad=False)[0]["cache"]
     for cache in (filled, filled.take(np.array([0])), filled.cut(2), copy.deepcopy(filled)):
-        with pytest.raises(
-            ValueError, match="cache: expected one that this model has filled, got one of a model with other param"
-        ):
+        with pytest.raises(ValueError, match="cache: expected one that this model has filled, got one of another model"):
             other([[4]], cache=cache, grad=False)
     theta = prefix_of(model, rows=1)["theta"]
     with pytest.raises(ValueError, match="cache: expected one that this model has filled"):

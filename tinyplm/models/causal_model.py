@@ -164,9 +164,9 @@ class CausalModel(Model):
         self.check_origin("cache", cache)
 
     def check_origin(self, name: str, cache: Cache) -> None:
-        """ValueError for what a model with other parameters has filled."""
+        """ValueError for what another model has filled."""
         if cache.length and cache.origin not in (None, self.origin):
-            raise ValueError(f"{name}: expected one that this model has filled, got one of a model with other parameters")
+            raise ValueError(f"{name}: expected one that this model has filled, got one of another model")
 
     def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
         if mask.ndim != 4:

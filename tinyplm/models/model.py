@@ -33,7 +33,8 @@ class Model:
     fresh        paths of parameters that the loaded file did not have, and that are newly initialised
     files        {name: bytes} of small files that were read with the model and are written back with it
     copied       paths of params that repeat another one (see CausalModel.for_decoding)
-    origin       a name of these parameters, by which a cache knows the model that filled it; copies and pickles keep it
+    origin       a random name, by which a cache knows the model that filled it; copies and pickles keep it.  So does assigning to
+                 params: a cache that was filled before is then out of date, and nothing notices
     """
 
     INPUTS: ClassVar[tuple[str, ...]] = ("input_ids", "inputs_embeds", "attention_mask", "position_ids")
