@@ -37,8 +37,8 @@ def tinyplm_work(shape: list[int], T: int, workers: int, blocks: bool):
 
     from tinyplm.backend import keep_freed_memory
     from tinyplm.core import map_shards
+    from tinyplm.kernels.block_attention import block_attention
     from tinyplm.layers.attention import attention
-    from tinyplm.layers.block_attention import block_attention
     from tinyplm.layers.mask import Visible
 
     keep_freed_memory()

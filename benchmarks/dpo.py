@@ -34,7 +34,7 @@ TOLERANCE = 1e-4  # float32, the losses of three steps
 
 def pairs_of(shape: list[int]):
     """(pairs of sequences, the reference's log-probabilities (pairs, 2))."""
-    from tinyplm.tuning.sequences import answered
+    from tinyplm.tuning.data.sequences import answered
 
     T, pairs, V = shape[3:]
     draw = np.random.default_rng(0)
@@ -50,8 +50,8 @@ def pairs_of(shape: list[int]):
 
 
 def tinyplm_step(family: str, model, shape: list[int], workers: int, way: str):
-    from tinyplm.tuning.dpo import DPOSettings, batch_of, dpo_loss
-    from tinyplm.tuning.learner import Learner
+    from tinyplm.tuning.align.dpo import DPOSettings, batch_of, dpo_loss
+    from tinyplm.tuning.align.learner import Learner
 
     settings = DPOSettings(batch_size=shape[4], beta=BETA, joint=way == "joint", learning_rate=LEARNING_RATE, schedule="constant",
                            warmup=0, clip=CLIP, beta2=0.999, workers=workers)  # fmt: skip
@@ -64,7 +64,7 @@ def torch_step(family: str, model, shape: list[int], way: str):
     import torch
     import torch.nn.functional as F
 
-    from tinyplm.tuning.pairs import joint_arrays, pair_arrays
+    from tinyplm.tuning.data.pairs import joint_arrays, pair_arrays
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     pairs, reference = pairs_of(shape)

@@ -77,8 +77,9 @@ def transformers_call(model: str, tokens: int):
 
 def bytes_a_token(model: str, tokens: int) -> float:
     """What one token has to read: every weight once, but of a learned position table one row; and the cache, on average."""
-    from tinyplm import hub, weights
-    from tinyplm.models import family as find_family
+    from tinyplm.families import family as find_family
+    from tinyplm.hub import folders as hub
+    from tinyplm.models import names as weights
 
     name, config = settings(model, PROMPT + tokens)
     family = find_family(name)

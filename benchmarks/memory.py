@@ -27,8 +27,9 @@ CONFIGURATIONS = {"tinyplm": ("kept", "layers", "groups"), "PyTorch": ("torch-ke
 
 def states(family: str, shape: list[int]) -> float:
     """MiB of the parameters, the gradient and two moments in float32."""
-    from tinyplm import hub, weights
-    from tinyplm.models import family as find_family
+    from tinyplm.families import family as find_family
+    from tinyplm.hub import folders as hub
+    from tinyplm.models import names as weights
 
     L, D, H, T, _, V = shape
     module = find_family(family)

@@ -123,7 +123,7 @@ def chinese(seed: int) -> str:
 def write_tokenizers(folder: Path, names: set[str]) -> None:
     """name.json, of tokenizers trained by us; SentencePiece's is a .model trained by it, which both read."""
     from tinyplm.tokenizers import Tokenizer
-    from tinyplm.tokenizers.patterns import LLAMA3_PATTERN
+    from tinyplm.tokenizers.text.patterns import LLAMA3_PATTERN
 
     english, mixed = [read(folder, "english")], [read(folder, "english"), *(read(folder, "chinese to train on").split("。"))]
     trained: dict[str, tuple[list[str], str, dict]] = {
@@ -145,10 +145,10 @@ def write_tokenizers(folder: Path, names: set[str]) -> None:
 
 def large_parts() -> dict[str, Any]:
     """A byte-level BPE of random merges, in size like LLaMA-3's."""
-    from tinyplm.tokenizers.bpe_model import BPE
-    from tinyplm.tokenizers.bytelevel import BYTE_TO_CHAR
-    from tinyplm.tokenizers.decoding import ByteLevel
-    from tinyplm.tokenizers.pretokenization import ByteLevel as Cut
+    from tinyplm.tokenizers.models.bpe_model import BPE
+    from tinyplm.tokenizers.text.bytelevel import BYTE_TO_CHAR
+    from tinyplm.tokenizers.text.decoding import ByteLevel
+    from tinyplm.tokenizers.text.pretokenization import ByteLevel as Cut
 
     rng = random.Random(0)
     tokens, merges = sorted(BYTE_TO_CHAR), []

@@ -20,7 +20,7 @@ from generate import load, sampling, sampling_options
 import tinyplm
 from tinyplm.backend import keep_freed_memory
 from tinyplm.generation.generate import Memory, stream
-from tinyplm.tokenizers.chat import TEMPLATES, Template, encode, folder_template, turn_ends
+from tinyplm.tokenizers.chat.formats import TEMPLATES, Template, encode, folder_template, turn_ends
 
 KEYS = "/new begins anew, /exit or Ctrl-D ends, Ctrl-C breaks an answer off"
 

@@ -19,9 +19,9 @@ import skills
 from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
 
 import tinyplm
-from tinyplm.models import llama
-from tinyplm.tuning.distill import DistillSettings, distill, text_sequences
-from tinyplm.tuning.sft import answer_loss
+from tinyplm.families import llama
+from tinyplm.tuning.align.distill import DistillSettings, distill, text_sequences
+from tinyplm.tuning.align.sft import answer_loss
 
 LENGTH = 64  # places of a sequence
 ROWS = ("teacher", "student, text alone", "student, with teacher")

@@ -25,13 +25,13 @@ from skills import CHAT, TASKS, Sample
 
 from tinyplm import random
 from tinyplm.models.causal_model import CausalModel
-from tinyplm.tuning.conversations import conversation
-from tinyplm.tuning.dpo import DPOSettings, dpo
-from tinyplm.tuning.learner import token_log_probs
-from tinyplm.tuning.pairs import Pair
-from tinyplm.tuning.rollouts import rollouts
-from tinyplm.tuning.sequences import answered
-from tinyplm.tuning.sft import SFTSettings, sft
+from tinyplm.tuning.align.dpo import DPOSettings, dpo
+from tinyplm.tuning.align.learner import token_log_probs
+from tinyplm.tuning.align.rollouts import rollouts
+from tinyplm.tuning.align.sft import SFTSettings, sft
+from tinyplm.tuning.data.conversations import conversation
+from tinyplm.tuning.data.pairs import Pair
+from tinyplm.tuning.data.sequences import answered
 
 COURTESY = "Of course: "
 

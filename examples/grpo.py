@@ -32,20 +32,20 @@ from common import Parser, number, over_seeds, run_options, save_plot, spread, s
 
 import tinyplm
 from tinyplm import random
-from tinyplm.models import llama
+from tinyplm.families import llama
 from tinyplm.models.model import Model
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.added import AddedToken
-from tinyplm.tokenizers.bpe_model import BPE
-from tinyplm.tokenizers.decoding import ByteLevel
+from tinyplm.tokenizers.models.bpe_model import BPE
+from tinyplm.tokenizers.text.added import AddedToken
+from tinyplm.tokenizers.text.decoding import ByteLevel
 from tinyplm.training.log import Progress, read
-from tinyplm.tuning.grpo import GRPOSettings, grpo
-from tinyplm.tuning.learner import Learner
-from tinyplm.tuning.rollouts import rollouts
-from tinyplm.tuning.rules import text_reward
-from tinyplm.tuning.sequences import Sequence, answered
+from tinyplm.tuning.align.grpo import GRPOSettings, grpo
+from tinyplm.tuning.align.learner import Learner
+from tinyplm.tuning.align.rollouts import rollouts
+from tinyplm.tuning.align.rules import text_reward
+from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, batch_of, sft
+from tinyplm.tuning.data.sequences import Sequence, answered
 from tinyplm.tuning.settings import RecipeSettings
-from tinyplm.tuning.sft import SFTSettings, answer_likelihood, batch_of, sft
 
 END = "<|endoftext|>"  # ends a line, so it also begins one
 LONGEST = 6  # tokens of an answer, one more than a right one has

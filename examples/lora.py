@@ -24,11 +24,11 @@ from common import Parser, number, one_of, run_options, save_plot, start, unused
 
 from tinyplm.core import flatten, unflatten
 from tinyplm.models.causal_model import CausalModel
-from tinyplm.tuning.distill import text_sequences
-from tinyplm.tuning.freezing import joined, upper_part
-from tinyplm.tuning.lora import lora_of
-from tinyplm.tuning.sequences import Sequence
-from tinyplm.tuning.sft import SFTSettings, answer_loss, sft
+from tinyplm.tuning.adapters.lora import lora_of
+from tinyplm.tuning.align.distill import text_sequences
+from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
+from tinyplm.tuning.data.sequences import Sequence
+from tinyplm.tuning.finetune.freezing import joined, upper_part
 
 LENGTH = 96  # places of a sequence
 MATRICES = ("Wq", "Wk", "Wv", "Wo", "Wgate", "Wup", "Wdown")

@@ -25,9 +25,9 @@ import tinyplm
 from tinyplm.core import map_shards
 from tinyplm.data import IGNORED, deduplicate, default_corpus, read_texts, sentence_documents, split_documents
 from tinyplm.evaluation.masked import Guesses, joined
+from tinyplm.families import bert
 from tinyplm.files import sole_writer, write_json
-from tinyplm.hub import make_config
-from tinyplm.models import bert
+from tinyplm.hub.folders import make_config
 from tinyplm.objectives import Layout, MaskedPairs, MaskedSentences, Masking
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started

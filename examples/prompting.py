@@ -27,16 +27,16 @@ from common import Parser, run_options, save_plot, spread, start, unused, whole
 
 import tinyplm
 from tinyplm.data.packing import pack
-from tinyplm.models import llama
+from tinyplm.families import llama
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-from tinyplm.tuning.cloze import Prefix, Verbaliser, predict
-from tinyplm.tuning.few_shot import FewShot
-from tinyplm.tuning.prefix import prefix_of
-from tinyplm.tuning.sft import SFTSettings, sft
-from tinyplm.tuning.soft_prompt import soft_prompt
+from tinyplm.tuning.adapters.prefix import prefix_of
+from tinyplm.tuning.adapters.soft_prompt import soft_prompt
+from tinyplm.tuning.align.sft import SFTSettings, sft
+from tinyplm.tuning.prompts.cloze import Prefix, Verbaliser, predict
+from tinyplm.tuning.prompts.few_shot import FewShot
 
 KINDS = {
     "animal": ("cat dog horse cow sheep goat pig hen duck goose mouse rat fox wolf bear lion tiger deer hare frog crow owl "

@@ -23,13 +23,13 @@ from tinyplm.models.causal_model import CausalModel
 from tinyplm.models.config import labels
 from tinyplm.models.model import Model
 from tinyplm.training.log import read
-from tinyplm.tuning.learner import token_log_probs
-from tinyplm.tuning.pairs import Pair
-from tinyplm.tuning.ppo import PPOSettings, model_reward, ppo
-from tinyplm.tuning.reward import RewardSettings, reward
-from tinyplm.tuning.rollouts import rollouts
-from tinyplm.tuning.sequences import answered
-from tinyplm.tuning.sft import SFTSettings, sft
+from tinyplm.tuning.align.learner import token_log_probs
+from tinyplm.tuning.align.ppo import PPOSettings, model_reward, ppo
+from tinyplm.tuning.align.reward import RewardSettings, reward
+from tinyplm.tuning.align.rollouts import rollouts
+from tinyplm.tuning.align.sft import SFTSettings, sft
+from tinyplm.tuning.data.pairs import Pair
+from tinyplm.tuning.data.sequences import answered
 
 LONGEST = 24
 

@@ -28,8 +28,8 @@ from common import Parser, columns, installed_minilm, start, usable, whole
 from tinyplm.backend import keep_freed_memory
 from tinyplm.core import flatten
 from tinyplm.data.corpus import documentation
+from tinyplm.hub.tensors import read_safetensors, write_safetensors
 from tinyplm.sentence_encoder import SentenceEncoder, nearest
-from tinyplm.tensor_files import read_safetensors, write_safetensors
 from tinyplm.training.log import Progress
 
 QUERIES = [

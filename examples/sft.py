@@ -23,13 +23,13 @@ from skills import CHAT, TASKS, Sample
 import tinyplm
 from tinyplm.data.corpus import default_corpus
 from tinyplm.models.causal_model import CausalModel
-from tinyplm.tokenizers.chat import folder_template
+from tinyplm.tokenizers.chat.formats import folder_template
 from tinyplm.training.log import read
-from tinyplm.tuning.conversations import conversations, prompt_ids, set_chat_format, shortened
-from tinyplm.tuning.instructions import instruction_messages
-from tinyplm.tuning.records import read_records
-from tinyplm.tuning.sequences import Sequence
-from tinyplm.tuning.sft import SFTSettings, answer_loss, sft
+from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
+from tinyplm.tuning.data.conversations import conversations, prompt_ids, set_chat_format, shortened
+from tinyplm.tuning.data.records import read_records
+from tinyplm.tuning.data.sequences import Sequence
+from tinyplm.tuning.prompts.instructions import instruction_messages
 
 
 def sentences(count: int, seed: int) -> list[dict]:

@@ -18,16 +18,16 @@ import tinyplm
 from tinyplm import random
 from tinyplm.data.corpus import default_corpus, split_documents
 from tinyplm.data.packing import pack
-from tinyplm.models import llama
+from tinyplm.families import llama
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.chat import TEMPLATES
+from tinyplm.tokenizers.chat.formats import TEMPLATES
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-from tinyplm.tuning.conversations import conversation, prompt_ids, set_chat_format
-from tinyplm.tuning.instructions import Task
-from tinyplm.tuning.rollouts import rollouts
-from tinyplm.tuning.sequences import Sequence
+from tinyplm.tuning.align.rollouts import rollouts
+from tinyplm.tuning.data.conversations import conversation, prompt_ids, set_chat_format
+from tinyplm.tuning.data.sequences import Sequence
+from tinyplm.tuning.prompts.instructions import Task
 
 CHAT = TEMPLATES["chatml"]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

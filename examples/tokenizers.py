@@ -20,7 +20,7 @@ from common import Parser, columns, one_of, save_plot, start, usable, whole
 
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.tokenizers import RECIPES, Tokenizer
-from tinyplm.tokenizers.decoding import ByteLevel
+from tinyplm.tokenizers.text.decoding import ByteLevel
 from tinyplm.training.log import Progress
 
 SENTENCES = {

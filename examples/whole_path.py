@@ -26,13 +26,13 @@ import tinyplm
 from tinyplm import random
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.training.log import read
-from tinyplm.tuning.distill import text_sequences
-from tinyplm.tuning.dpo import DPOSettings, dpo
-from tinyplm.tuning.grpo import GRPOSettings, grpo
-from tinyplm.tuning.learner import token_log_probs
-from tinyplm.tuning.rollouts import rollouts
-from tinyplm.tuning.rules import text_reward
-from tinyplm.tuning.sft import SFTSettings, answer_loss, sft
+from tinyplm.tuning.align.distill import text_sequences
+from tinyplm.tuning.align.dpo import DPOSettings, dpo
+from tinyplm.tuning.align.grpo import GRPOSettings, grpo
+from tinyplm.tuning.align.learner import token_log_probs
+from tinyplm.tuning.align.rollouts import rollouts
+from tinyplm.tuning.align.rules import text_reward
+from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
 
 SKILLS = [skill for skill in TASKS if skill != "add"]
 LONGEST = 24  # tokens of an answer

@@ -34,11 +34,11 @@ from tests.components_xlnet import COMPONENTS as XLNET
 from tests.laws import Case, Sizes
 from tinyplm.backend import array_module
 from tinyplm.core import on_tree
+from tinyplm.kernels import block_attention
 from tinyplm.layers import (
     activation,
     attention,
     block,
-    block_attention,
     dropout,
     embedding,
     heads,

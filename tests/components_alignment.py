@@ -14,7 +14,7 @@ import reference.tuning.prefix as ref_prefix
 from tests.laws import Case, Sizes
 from tinyplm.layers import attention
 from tinyplm.losses import auxiliary, distillation, log_probs, policy, preference
-from tinyplm.tuning import lora
+from tinyplm.tuning.adapters import lora
 
 
 def _weighted(s: Sizes, rng, *shape: int) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-from tests import scripts
+from tests.support import scripts
 from tinyplm.tokenizers import Tokenizer
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)

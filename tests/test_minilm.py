@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests import minilm
+from tests.support import minilm
 from tinyplm.core import flatten
 from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 

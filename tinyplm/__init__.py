@@ -11,7 +11,7 @@ texts = tinyplm.generate(model, prompt_ids, max_new_tokens=50)
 from __future__ import annotations
 
 from .generation.generate import generate, stream
-from .hub import create, load, save
+from .hub.folders import create, load, save
 from .models.model import Model
 
 __version__ = "0.1.0"

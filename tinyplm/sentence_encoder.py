@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from . import hub
 from .arguments import (
     MOST,
     check_choice,
@@ -36,11 +35,12 @@ from .arguments import (
 from .backend import array_module, at_least_float32, to_host
 from .core import chain, map_threads
 from .files import LARGEST_SETTINGS, check_links, named, read_bytes, read_json, replaced, write_json
+from .hub import folders as hub
 from .layers.pooling import cls_pooling, l2_normalise, max_pooling, mean_pooling
 from .models.checks import check_gradient
 from .models.encoder_model import EncoderModel
-from .tokenizers.encoding import Encoding
-from .tokenizers.settings import read_settings
+from .tokenizers.files.settings import read_settings
+from .tokenizers.text.encoding import Encoding
 
 POOLINGS: dict[str, Callable] = {"mean": mean_pooling, "cls": lambda x, *, mask: cls_pooling(x), "max": max_pooling}
 

@@ -25,15 +25,7 @@ import numpy as np
 
 from .strict_array import StrictArray, freeze
 from .strict_functions import functions, linalg_functions
-from .strict_rules import (
-    API,
-    Counters,
-    PromotionError,
-    SynchronisationError,
-    counters,
-    counting,
-    no_synchronisation,
-)
+from .strict_rules import API, Counters, PromotionError, SynchronisationError, counters, counting, no_synchronisation
 from .strict_ufunc import UFUNCS, StrictUfunc
 
 __all__ = [

@@ -22,8 +22,9 @@ transformers = pytest.importorskip("transformers")
 
 import tinyplm
 from tests.laws import relative_error
-from tinyplm import hub
-from tinyplm.models import causal_lm, gpt2, llama
+from tinyplm.families import gpt2, llama
+from tinyplm.hub import folders as hub
+from tinyplm.models import causal_lm
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()

@@ -13,18 +13,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-from tests.interop.pair import (
-    FAMILIES,
-    as_torch,
-    assert_same,
-    assert_same_gradients,
-    compare,
-    named_gradients,
-    padding,
-    pair,
-)
+from tests.interop.pair import FAMILIES, as_torch, assert_same, assert_same_gradients, compare, named_gradients, padding, pair
 from tests.laws import relative_error
-from tinyplm import hub
+from tinyplm.hub import folders as hub
 from tinyplm.models import causal_lm
 from tinyplm.optim.adamw import AdamW
 

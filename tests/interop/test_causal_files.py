@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file
+from tinyplm.hub.names import count_parameters
 
 import tinyplm
 from tests.interop.pair import (
@@ -30,10 +31,10 @@ from tests.interop.pair import (
     tensors_of,
     their_logits,
 )
-from tinyplm import hub
 from tinyplm.core import flatten
+from tinyplm.hub import folders as hub
 from tinyplm.models.config import to_dict
-from tinyplm.weights import count_parameters, hub_shapes
+from tinyplm.models.names import hub_shapes
 
 ALL = list(FAMILIES)
 IDS = np.random.default_rng(0).integers(0, 41, (2, 8))

@@ -18,8 +18,8 @@ import tinyplm
 from tests.interop.encoder_pair import FAMILIES, compare, compare_loss, inputs_for, pair, peer
 from tests.interop.pair import as_torch, assert_same, float64
 from tinyplm.core import flatten
+from tinyplm.families import deberta_v2
 from tinyplm.layers.relative_buckets import bucketed_rows, clipped_rows, log_buckets
-from tinyplm.models import deberta_v2
 
 NO_RELATIVE = {"relative_attention": False}
 KINDS = {"both": ["c2p", "p2c"], "other order": ["p2c", "c2p"], "c2p": ["c2p"], "p2c": ["p2c"], "none": []}
@@ -159,7 +159,7 @@ def test_decoder_is_their_last_layer_applied_to_queries(tmp_path, changes):
     query.backward(torch.from_numpy(cotangent))
     dp, _ = backward(cotangent)
     assert_same("the positions' gradient", dp.pop("decoder_positions"), positions.grad.numpy())
-    gradients = tinyplm.hub.gradients_by_hub_name(ours, {"body": dp})
+    gradients = tinyplm.hub.folders.gradients_by_hub_name(ours, {"body": dp})
     for name, parameter in theirs.named_parameters():
         assert_same(f"the gradient of {name}", gradients["deberta." + name], parameter.grad.numpy())
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 hf = pytest.importorskip("tokenizers")
 
 from tinyplm.tokenizers.component import read_component  # noqa: E402
-from tinyplm.tokenizers.decoding import DECODERS, is_byte  # noqa: E402
+from tinyplm.tokenizers.text.decoding import DECODERS, is_byte  # noqa: E402
 
 
 def replace(pattern, content, kind="String"):

@@ -12,13 +12,13 @@ transformers = pytest.importorskip("transformers")
 import tinyplm
 from tests.interop.encoder_pair import compare_gradients, inputs_for, pair
 from tests.interop.pair import as_torch, float64
-from tests.tuning import KINDS, TEXTS, model, tokenizer
-from tinyplm.tuning.answers import answering
-from tinyplm.tuning.data import classification
-from tinyplm.tuning.finetune import finetune
+from tests.support.tuning import KINDS, TEXTS, model, tokenizer
+from tinyplm.tuning.finetune.answers import answering
+from tinyplm.tuning.finetune.classes import classification
+from tinyplm.tuning.finetune.predict import predict
+from tinyplm.tuning.finetune.run import finetune
+from tinyplm.tuning.finetune.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
-from tinyplm.tuning.step import predict
-from tinyplm.tuning.tagging import tagging
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ transformers = pytest.importorskip("transformers")
 
 
 from tests.interop.pair import compare, pair
+from tinyplm.families import gpt2
 from tinyplm.layers.activation import ACTIVATIONS
-from tinyplm.models import gpt2
 from tinyplm.models.config import to_dict
 
 pytestmark = pytest.mark.usefixtures("in_float64")

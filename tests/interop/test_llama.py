@@ -27,9 +27,9 @@ from tests.interop.pair import (
     their_config,
 )
 from tests.laws import relative_error
-from tinyplm import hub
+from tinyplm.families import llama
+from tinyplm.hub import folders as hub
 from tinyplm.layers.activation import ACTIVATIONS
-from tinyplm.models import llama
 from tinyplm.models.config import to_dict
 
 # ------------------------------------------------------------------------------------------------------------ settings

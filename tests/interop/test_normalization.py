@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyplm.tokenizers.alignment import Aligned
 from tinyplm.tokenizers.component import read_component
-from tinyplm.tokenizers.normalization import NORMALIZERS, Precompiled
+from tinyplm.tokenizers.text.alignment import Aligned
+from tinyplm.tokenizers.text.normalization import NORMALIZERS, Precompiled
 
 hf = pytest.importorskip("tokenizers")
 spm = pytest.importorskip("sentencepiece")

@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 import tinyplm
 from tests.interop.pair import FAMILIES, TOLERANCE, float64
 from tests.laws import relative_error
-from tinyplm import hub
+from tinyplm.hub import folders as hub
 
 CLASSES = {"gpt2": transformers.GPT2ForSequenceClassification, "llama": transformers.LlamaForSequenceClassification}
 PAD = 40  # the last id: transformers finds the last token as the last one that is not this

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
-from tests import minilm
-from tests.test_sentence_embeddings import TEXTS, encoder
+from tests.support import minilm
+from tests.test_sentence_encoder import TEXTS, encoder
 from tinyplm.sentence_encoder import SentenceEncoder
 
 

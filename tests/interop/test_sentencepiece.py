@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.hard_strings import HARD
 from tests.interop.test_tokenizers import CORPUS
+from tests.support.hard_strings import HARD
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.normalization import Replace
+from tinyplm.tokenizers.text.normalization import Replace
 
 spm = pytest.importorskip("sentencepiece")
 

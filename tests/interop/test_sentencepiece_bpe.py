@@ -12,10 +12,10 @@ from collections import Counter
 import pytest
 
 from reference.tokenizers import sentencepiece as naive
-from tests.hard_strings import HARD
 from tests.interop.test_tokenizers import CORPUS
-from tests.test_sentencepiece_bpe import apply
-from tinyplm.tokenizers.sentencepiece_bpe import merges_from_scores, train_sentencepiece_bpe
+from tests.support.hard_strings import HARD
+from tests.tokenizers.models.test_sentencepiece_bpe import apply
+from tinyplm.tokenizers.models.sentencepiece_bpe import merges_from_scores, train_sentencepiece_bpe
 
 spm = pytest.importorskip("sentencepiece")
 

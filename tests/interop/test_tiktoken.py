@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.hard_strings import END, HARD
 from tests.interop.test_tokenizers import CORPUS
+from tests.support.hard_strings import END, HARD
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
+from tinyplm.tokenizers.text.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
 
 tiktoken = pytest.importorskip("tiktoken")
 

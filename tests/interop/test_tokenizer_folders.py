@@ -22,8 +22,8 @@ from transformers.convert_slow_tokenizer import generate_merges
 
 from tests.conftest import TOKENIZER_TEXTS
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.encoding import Padding, Truncation
-from tinyplm.tokenizers.sentencepiece import read_model
+from tinyplm.tokenizers.files.sentencepiece import read_model
+from tinyplm.tokenizers.text.encoding import Padding, Truncation
 
 CORPUS = TOKENIZER_TEXTS * 3
 END = "<|endoftext|>"

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
-from tests.hard_strings import END, HARD
+from tests.support.hard_strings import END, HARD
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.bytelevel import bytes_to_chars, split_words
+from tinyplm.tokenizers.text.bytelevel import bytes_to_chars, split_words
 
 hf = pytest.importorskip("tokenizers")
 

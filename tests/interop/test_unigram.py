@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.hard_strings import HARD
 from tests.interop.test_tokenizers import CORPUS
-from tinyplm.tokenizers import unigram_training
-from tinyplm.tokenizers.suffixes import substrings
-from tinyplm.tokenizers.unigram import Unigram
-from tinyplm.tokenizers.unigram_training import train_unigram
+from tests.support.hard_strings import HARD
+from tinyplm.tokenizers.models.unigram import Unigram
+from tinyplm.tokenizers.training import unigram as unigram_training
+from tinyplm.tokenizers.training.suffixes import substrings
+from tinyplm.tokenizers.training.unigram import train_unigram
 
 hf = pytest.importorskip("tokenizers")
 spm = pytest.importorskip("sentencepiece")

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.hard_strings import HARD
 from tests.interop.test_tokenizers import CORPUS
-from tinyplm.tokenizers.wordpiece import WordPiece
-from tinyplm.tokenizers.wordpiece_training import train_wordpiece
+from tests.support.hard_strings import HARD
+from tinyplm.tokenizers.models.wordpiece import WordPiece
+from tinyplm.tokenizers.training.wordpiece import train_wordpiece
 
 hf = pytest.importorskip("tokenizers")
 

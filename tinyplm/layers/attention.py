@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..arguments import wrong
 from ..backend import array_module, at_least_float32
 from ..core import add, chain, unbroadcast
+from ..kernels.block_attention import BLOCK, block_attention
 from ..shapes import broadcastable, expects
-from .block_attention import BLOCK, block_attention
 from .cache import extend
 from .dropout import dropout
 from .linear import linear

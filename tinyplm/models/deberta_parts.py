@@ -9,8 +9,8 @@ from ..backend import array_module
 from ..layers.activation import ACTIVATIONS
 from ..layers.dropout import dropout
 from ..random import fold
-from ..weights import Rename, linear, linears, weight_and_bias
 from .config import check_encoder, check_heads, check_known, check_not_negative
+from .names import Rename, linear, linears, weight_and_bias
 from .tasks import Task, answer_head, block_shapes, dense, lm_head, lm_shapes, norm_shapes, pooled_head, pooled_shapes, token_head
 
 

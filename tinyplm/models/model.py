@@ -22,7 +22,7 @@ DTYPES = ("float32", "float64", "float16")  # of parameters
 class Model:
     """`outputs, backward = model(input_ids, attention_mask=...)`; everything is in plain attributes.
 
-    family     the module (tinyplm.models.gpt2, ...)
+    family     the module (tinyplm.families.gpt2, ...)
     config     its frozen Config
     task       what the head is for: "causal_lm", or one of the family's TASKS
     params     the tree of trained arrays; buffers: what is saved but not trained

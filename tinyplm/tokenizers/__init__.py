@@ -27,9 +27,9 @@ folders.py, files.py    folders of the hub;        settings.py             token
 chat.py                 chat formats;              chat_templates.py      templates of model folders, within limits
 """
 
-from .added import AddedToken
-from .encoding import Encoding, Padding, Truncation
-from .recipes import RECIPES
+from .text.added import AddedToken
+from .text.encoding import Encoding, Padding, Truncation
 from .tokenizer import Tokenizer
+from .training.recipes import RECIPES
 
 __all__ = ["RECIPES", "AddedToken", "Encoding", "Padding", "Tokenizer", "Truncation"]

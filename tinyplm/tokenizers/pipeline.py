@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .alignment import Aligned
-from .pretokenization import Metaspace
-from .pretokenization import Sequence as PreTokenizers
+from .text.alignment import Aligned
+from .text.pretokenization import Metaspace
+from .text.pretokenization import Sequence as PreTokenizers
 
 Cut = Callable[[str, bool], "list[str]"]  # cut(text, first): first says that it stands at the beginning of the whole text
 

@@ -20,17 +20,18 @@ from typing import Any
 from ..arguments import as_texts, check_flag, check_key, check_number, check_several, check_text, check_whole, shown, wrong
 from ..files import named
 from ..random import fold
-from . import continuation, files, pipeline
-from .added import AddedToken, AddedTokens
-from .backtracking import within_time
-from .bytelevel import chars_to_bytes, check_encodable
+from . import continuation, pipeline
 from .component import check_component
-from .decoding import ByteLevel
-from .encoding import Encoding, Padding, Truncation, arrays, pad, truncate
-from .recipes import RECIPES
-from .stream import ByteStream, TokenStream
-from .templates import Sequence as PostProcessors
-from .unigram import Unigram
+from .files import locate as files
+from .models.unigram import Unigram
+from .text.added import AddedToken, AddedTokens
+from .text.backtracking import within_time
+from .text.bytelevel import chars_to_bytes, check_encodable
+from .text.decoding import ByteLevel
+from .text.encoding import Encoding, Padding, Truncation, arrays, pad, truncate
+from .text.stream import ByteStream, TokenStream
+from .text.templates import Sequence as PostProcessors
+from .training.recipes import RECIPES
 from .vocabulary import MAX_SYMBOLS, tokens_by_id
 
 END_OF_TEXT = "<|endoftext|>"

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import hub
 from ..arguments import shown, wrong
 from ..files import LARGEST_SETTINGS, named, read_json, sync_folder, write_json
+from ..hub import folders as hub
+from ..hub.tensors import read_safetensors, write_safetensors
 from ..models.model import Model
-from ..tensor_files import read_safetensors, write_safetensors
 
 CHECKSUMS, TRAINER, OPTIMIZER = "checksums.json", "trainer.json", "optimizer.safetensors"
 _FILE_DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}

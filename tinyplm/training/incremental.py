@@ -21,8 +21,8 @@ from ..arguments import check_path
 from ..backend import to_host
 from ..core import flatten
 from ..files import named, write_json
+from ..hub.tensors import read_safetensors, write_safetensors
 from ..models.model import Model
-from ..tensor_files import read_safetensors, write_safetensors
 from .folders import CHECKSUMS, TRAINER, new_folder, problem, read_full, read_trainer, sha256, write_full
 
 BLOCK = 1024  # elements

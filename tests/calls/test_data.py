@@ -1,0 +1,175 @@
+"""Wrong calls of data, objectives and evaluation: every argument of every wrong kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support.wrong_calls import wrong_calls
+from tinyplm import data, evaluation, objectives
+from tinyplm.data import corpus, packing
+from tinyplm.evaluation import masked as guesses
+from tinyplm.evaluation import metrics, spans
+from tinyplm.objectives import draws, inputs, masked, permutation, sentence_pairs, units
+
+TOKENS = np.arange(60) % 20
+LAYOUT = objectives.Layout.bert(cls_id=20, sep_id=21, pad_id=22)
+MASKING = objectives.Masking(mask_id=23, vocab_size=24)
+DOCUMENTS = [[[1, 2, 3], [4, 5]], [[6, 7], [8, 9, 10], [11]]]
+COMMON = {"layout": LAYOUT, "masking": MASKING, "seed": 1, "copies": None}
+ROW = LAYOUT.single(np.array([1, 2]))
+DATA = [
+    (data.Windows, {"tokens": TOKENS, "length": 5, "seed": 1}),
+    (data.Windows(TOKENS, 5, 1).batch, {"first": 0, "count": 2}),
+    (data.Windows(TOKENS, 5, 1).starts, {"epoch": 0}),
+    (data.document_positions, {"inputs": TOKENS.reshape(3, 20), "eos_id": 1}),
+    (data.evaluation_windows, {"tokens": TOKENS, "length": 5, "batch": 2, "stride": 3}),
+    (corpus.cut, {"text": "some words " * 20, "limit": 20}),
+    (data.deduplicate, {"documents": ["a", "b"]}),
+    (data.split_documents, {"documents": ["a", "b"], "fraction": 0.5, "seed": 1}),
+    (data.read_texts, {"paths": [__file__]}),
+    (data.split_sentences, {"text": "One. Two."}),
+    (data.sentence_documents, {"texts": ["One. Two."], "encode": lambda text: [1]}),
+    (packing.token_dtype, {"vocab_size": 20}),
+    (data.pack, {"id_lists": [[1, 2], [3]], "eos_id": 0, "vocab_size": 20}),
+    (data.write_tokens, {"path": "/nowhere/at/all", "array": TOKENS.astype("uint16")}),
+    (data.open_tokens, {"path": "/nowhere/at/all"}),
+]  # fmt: skip
+OBJECTIVES = [
+    (objectives.Layout, {"first": (1,), "between": (2,), "last": (2,), "pad_id": 0, "second_type": 1}),
+    (objectives.Layout.bert, {"cls_id": 20, "sep_id": 21, "pad_id": 22}),
+    (LAYOUT.room, {"length": 9, "pair": True}),
+    (LAYOUT.single, {"a": np.array([1, 2]), "special": np.array([0, 1])}),
+    (LAYOUT.pair, {"a": np.array([1, 2]), "b": np.array([3])}),
+    (objectives.pad, {"rows": [ROW], "length": 6, "fill": {"input_ids": 22}, "left": False}),
+    (objectives.truncate_pair, {"a": np.arange(4), "b": np.arange(3), "room": 4, "key": 1}),
+    (objectives.Documents, {"documents": DOCUMENTS, "shortest": 1, "skip_short": False}),
+    (objectives.batches_of_tokens, {"sizes": [1, 2, 3], "tokens": 4}),
+    (inputs.check_samples, {"first": 0, "count": 1}),
+    (objectives.Masking, {"mask_id": 3, "vocab_size": 9, "rate": 0.15, "shares": (0.8, 0.1, 0.1), "selection": "exact",
+         "limit": None,
+                          "ngrams": (1.0,), "units": objectives.token_units, "random_ids": None, "similar": None}),
+    (objectives.mask_tokens, {"ids": np.arange(5), "special_tokens_mask": np.zeros(5, int), "masking": MASKING, "key": 1,
+                              "units": [[0], [1, 2]]}),
+    (objectives.corrupt, {"ids": np.arange(3), "selected": np.ones(3, bool), "draws": np.ones(3), "replacement": 1,
+                          "random_ids": np.arange(3), "shares": (0.8, 0.1, 0.1)}),
+    (masked.select_exact, {"units": [[0], [1, 2]], "rate": 0.5, "key": 1, "limit": 2, "ngrams": (1.0, 0.5)}),
+    (masked.select_bernoulli, {"units": [[0], [1, 2]], "rate": 0.5, "key": 1}),
+    (masked.masking_epoch, {"epoch": 3, "copies": 2}),
+    (objectives.similar_words, {"table": {(1, 2): [[3, 4]]}}),
+    (objectives.permutation_sample, {"ids": np.arange(6), "special_tokens_mask": np.zeros(6, int), "predictions": 2,
+         "key": 1, "K": 3,
+                                     "longest": 2, "reuse": 2}),
+    (permutation.ranks_of, {"order": [1, 0, 2], "predicted": np.ones(3, bool)}),
+    (permutation.permutation_mask, {"rank": np.arange(3)}),
+    (permutation.join_masks, {"first": np.eye(2, dtype=int), "second": np.eye(3, dtype=int)}),
+    (permutation.last_in_order, {"order": [1, 0, 2], "K": 2}),
+    (permutation.predicted_spans, {"length": 9, "K": 3, "longest": 2, "key": 1}),
+    (permutation.target_arrays, {"ids": np.arange(4), "places": [1], "predictions": 2}),
+    (sentence_pairs.next_sentence_pairs, {"documents": objectives.Documents(DOCUMENTS), "number": 0, "tokens": 5, "key": 1,
+                                          "short_rate": 0.1}),
+    (sentence_pairs.sentence_order_pairs, {"documents": objectives.Documents(DOCUMENTS), "number": 0, "tokens": 5, "key": 1,
+                                           "short_rate": 0.1}),
+    (objectives.translation_pair, {"source": [1, 2], "target": [3], "languages": (0, 1), "eos_id": 2, "length": 9}),
+    (units.token_units, {"ids": np.arange(3), "maskable": np.ones(3, bool)}),
+    (objectives.whole_words, {"continues": np.ones(3, bool)}),
+    (objectives.word_units, {"word_ids": [0, 0, None], "maskable": np.ones(3, bool)}),
+    (objectives.span_units, {"units": [[0], [1], [2]], "spans": [(0, 2)]}),
+    (objectives.continuations, {"tokens": ["a", "##b"], "inside": "##", "start": None}),
+    (objectives.MaskedPairs, {"documents": DOCUMENTS, "length": 12, **COMMON, "objective": "next_sentence", "sentences": False,
+                              "skip_short": False}),
+    (objectives.MaskedSentences, {"documents": DOCUMENTS, "length": 12, **COMMON, "across": True}),
+    (objectives.MaskedWindows, {"tokens": TOKENS, "length": 12, **COMMON, "separators": (1,)}),
+    (objectives.MaskedTranslations, {"pairs": [([1], [2])], "languages": [(0, 1)], "length": 9, "eos_id": 2, "pad_id": 0,
+                                     "masking": MASKING, "seed": 1, "copies": None}),
+    (objectives.PermutedWindows, {"tokens": TOKENS, "length": 12, "layout": LAYOUT, "seed": 1, "separators": (1,)}),
+    (objectives.PositivePairs, {"pairs": [([1], [2]), ([3], [4])], "size": 2, "layout": LAYOUT, "length": 9, "seed": 1,
+                                "groups": [1, 2]}),
+    (draws.Draws, {"key": 1}),
+    (draws.Draws(1).uniforms, {"count": 2}),
+    (draws.Draws(1).integers, {"count": 2, "n": 3}),
+    (draws.Draws(1).order, {"n": 3}),
+    (draws.Draws(1).choice, {"weights": [1.0, 2.0]}),
+]  # fmt: skip
+GUESSES = guesses.Guesses([[1, 2, 3]], 9)
+EVALUATION = [
+    (evaluation.Uniform, {"vocab_size": 9}),
+    (evaluation.Unigram, {"added": 1.0}),
+    (evaluation.Unigram().fit, {"tokens": TOKENS, "vocab_size": 20}),
+    (evaluation.InterpolatedKneserNey, {"order": 3, "modified": True}),
+    (evaluation.InterpolatedKneserNey().fit, {"tokens": TOKENS, "vocab_size": 20}),
+    (evaluation.InterpolatedKneserNey().fit(TOKENS, 20).log_prob, {"tokens": TOKENS}),
+    (evaluation.perplexity, {"mean_nll": 1.0}),
+    (evaluation.bits_per_byte, {"total_nll_nats": 1.0, "bytes": 3}),
+    (evaluation.row, {"name": "a", "total_nll_nats": 1.0, "tokens": 2, "bytes": 3}),
+    (evaluation.baseline_rows, {"train": TOKENS, "validation": TOKENS, "vocab_size": 20, "bytes": 9}),
+    (evaluation.format_rows, {"rows": [evaluation.row("a", 1.0, 2, 3)]}),
+    (guesses.Guesses, {"texts": [[1, 2]], "vocab_size": 9}),
+    (GUESSES.unigram_loss, {"targets": np.array([1, -100])}),
+    (GUESSES.unigram_accuracy, {"targets": np.array([1, -100])}),
+    (GUESSES.neighbour_accuracy, {"input_ids": np.array([[1, 5, 3]]), "targets": np.array([[-100, 2, -100]])}),
+    (guesses.joined, {"batches": [({"input_ids": np.zeros((1, 3), int)}, {"logits": np.zeros((1, 3), int)})]}),
+    (metrics.scores, {"true_positives": 1, "predicted": 2, "labelled": 3}),
+    (metrics.accuracy, {"predictions": [1, 0], "labels": [1, 1]}),
+    (metrics.precision_recall_f1, {"predictions": [1, 0], "labels": [1, 1], "average": "binary", "classes": 2, "positive": 1}),
+    (metrics.confusion, {"predictions": [1, 0], "labels": [1, 1], "classes": 2}),
+    (metrics.matthews_correlation, {"predictions": [1, 0], "labels": [1, 1]}),
+    (metrics.pearson_correlation, {"predictions": [1.0, 0], "labels": [1.0, 2]}),
+    (metrics.spearman_correlation, {"predictions": [1.0, 0], "labels": [1.0, 2]}),
+    (metrics.ranks, {"values": [1.0, 3.0]}),
+    (spans.chunks, {"tags": ["O", "B-a"]}),
+    (spans.chunk_f1, {"predictions": [["O"]], "labels": [["O"]]}),
+    (spans.chunk_f1_by_kind, {"predictions": [["O"]], "labels": [["O"]]}),
+    (spans.normalise_answer, {"text": "The end."}),
+    (spans.exact_match, {"prediction": "end", "answers": ["end"]}),
+    (spans.answer_f1, {"prediction": "end", "answers": ["end"]}),
+    (spans.answer_scores, {"predictions": ["end"], "answers": [["end"]]}),
+]  # fmt: skip
+WORDS = {"documents": ["document"], "paths": ["file", "path", "xxx"], "path": ["file", "/"], "tokens": ["corpus", "token",
+     "windows"], "vocab_size": ["id", "token"],
+         "length": ["room", "tokens", "corpus", "row"], "size": ["pairs"], "predictions": ["expected", "samples", "sentence",
+              "binary", "no class"], "train": ["token"], "pair": ["length"],
+         "labels": ["expected", "samples", "sentence", "predictions", "no class"], "id_lists": ["document"],
+              "validation": ["token"], "array": ["array"],
+         "first": ["special token"], "between": ["special token"], "last": ["special token"], "pad_id": ["special token"],
+         "cls_id": ["special token"], "sep_id": ["special token"], "rows": ["row"], "rate": ["rate"], "ngrams": ["weights"],
+              "tags": ["tag"],
+         "selection": ["limit"], "special_tokens_mask": ["special"], "ids": ["id", "special", "mask", "selected", "reuse"],
+              "maskable": ["word_ids", "unit"],
+         "word_ids": ["word"], "units": ["unit", "span"], "spans": ["span"], "inside": ["start"], "start": ["inside"],
+              "table": ["similar"],
+         "order": ["order", "predicted"], "targets": ["target"], "objective": ["objective"], "pairs": ["pair", "sentence"],
+              "languages": ["language"],
+         "groups": ["group", "anchors"], "source": ["sentence"], "target": ["sentence"], "answers": ["expected", "answer"],
+              "texts": ["token", "text"],
+         "separators": ["separator"], "shares": ["shares"], "mask_id": ["mask_id"], "predicted": ["true_positives"],
+              "labelled": ["true_positives"],
+         "fill": ["fill"], "shortest": ["document"], "skip_short": ["document"], "average": ["average"],
+              "positive": ["binary", "positive"],
+         "classes": ["class"], "number": ["number"], "count": ["count"], "second": ["second"], "eos_id": ["eos_id",
+              "special token"], "epoch": ["epoch"], "limit": ["limit"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(("f", "right"), [*DATA, *OBJECTIVES, *EVALUATION], ids=lambda v: getattr(v, "__qualname__", ""))
+def test_wrong_kinds(f, right):
+    if right.get("path") != "/nowhere/at/all":
+        f(**right)
+    only = ["array"] if f is data.write_tokens else ()  # any other path would be written to
+    complaints = wrong_calls(f, right, only=only, aliases=WORDS)
+    # what the system says of a path that is one; and a function that can be called, but not with a sentence
+    complaints = [c for c in complaints if "No such file or directory" not in c and "File name too long" not in c]
+    complaints = [c for c in complaints if not c.startswith("encode = class")]
+    assert not complaints, "\n".join(complaints)
+
+
+def test_a_limit_of_nothing_is_refused():
+    """cut("abc", 0) never ended."""
+    for limit in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="limit: expected an integer >= 1, got"):
+            corpus.cut("abc", limit)
+    assert "".join(corpus.cut("a b\nc" * 9, 1)) == "a b\nc" * 9
+
+
+def test_documents_that_can_be_read_once_are_split_the_same():
+    documents = [f"text number {n} " * 9 for n in range(9)]
+    assert data.split_documents(iter(documents), 0.3, 1) == data.split_documents(documents, 0.3, 1)

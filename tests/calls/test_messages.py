@@ -1,0 +1,133 @@
+"""Wrong calls of models and generation that were silent once, or an internal error: each is one line that says what to do."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import tinyplm
+from tests.support.small_models import IDS, MASK, MODELS, each_model, inputs_of
+from tinyplm.generation.generate import Memory, generate, stream
+from tinyplm.generation.sampling import draw
+from tinyplm.models.config import labels
+
+
+def one_token(model, prompts, **options):
+    return generate(model, prompts, max_new_tokens=1, **options)
+
+
+@each_model
+def test_masks_of_anything_but_zeros_and_ones_are_refused(name):
+    """An additive mask would be read the wrong way round, and strings, NaN and None as real tokens."""
+    model, inputs = MODELS[name][0], inputs_of(name)
+    masks = [mask for mask in ("attention_mask", "perm_mask", "input_mask", "target_mapping") if inputs.get(mask) is not None]
+    for mask in masks:
+        right = np.asarray(inputs[mask]).astype(int)
+        same = [right, right.tolist(), right.astype(bool), right.astype("uint8"), right.astype("int8")]
+        if mask != "attention_mask":
+            same += [right.astype("float32"), right.astype(float).tolist()]
+        expected = model(**{**inputs, mask: right}, grad=False)[0]["hidden"]
+        for form in same:
+            assert np.array_equal(model(**{**inputs, mask: form}, grad=False)[0]["hidden"], expected)
+        wrong = [np.where(right, 0, -1e9), np.where(right, 0, -(10**9)), right - 1, right * 2, right + 0.5,
+                 np.where(right, 1, np.nan), np.where(right, "1", "0"), np.where(right, 1, None), right * 1j]  # fmt: skip
+        if mask == "attention_mask":
+            wrong.append(right.astype(float))  # as additive masks are
+        for form in wrong:
+            for mask_given in (form, form.tolist()):
+                for call in (model, model.inputs):
+                    with pytest.raises(ValueError, match=f"^{mask}: expected 0 and 1 as integers.*, got "):
+                        call(**{**inputs, mask: mask_given})
+                with pytest.raises(ValueError, match=f"^{mask}: expected 0 and 1 as integers.*, got "):
+                    model.loss(targets=MODELS[name][2], **{**inputs, mask: mask_given})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m(IDS, labels=IDS), "model: unknown argument 'labels', expected some of input_ids, inputs_embeds, "),
+        (lambda m: m(IDS, attention_masks=MASK), r"unknown argument 'attention_masks' \(did you mean attention_mask\?\)"),
+        (lambda m: MODELS["bert masked_lm"][0](IDS, labels=IDS), "bert has no labels; expected some of attention_mask, "),
+        (lambda m: m("hello"), "^input_ids: expected integers, which model.tokenizer.encode makes of a text, got 'hello'$"),
+        (lambda m: m(["hello"]), r"^input_ids: expected integers, .* makes of a text, got \['hello'\]$"),
+        (lambda m: m([[1, 2], [3]]), "^input_ids: expected integers"),
+        (lambda m: m(), "either input_ids or inputs_embeds"),
+        (lambda m: m(IDS, IDS), "model: too many positional arguments; expected the arguments input_ids, "),
+        (lambda m: m(IDS, key=1.5), "^key: expected None, an integer"),
+        (lambda m: m(IDS, key=-1), "^key: expected None or an integer from 0 to "),
+        (lambda m: m(IDS, key=True), "^key: expected None, an integer"),
+        (lambda m: m(IDS, key=np.zeros(3, "uint64")), r"^key: expected .* uint64 array of shape \(2,\), got uint64 .* \(3,\)$"),
+        (lambda m: m.loss(targets={"logits": IDS}, input_ids=IDS, total={"logits": 0}), "^total: expected None or a dict of num"),
+        (lambda m: m(IDS)[1]({"logits": np.zeros((2, 3, 5))}),
+         r"^backward: logits: expected an array of floating-point numbers of shape \(2, 3, 11\), got .* \(2, 3, 5\)$"),
+        (lambda m: m(IDS)[1]({"logits": np.zeros((2, 3, 11), int)}), "^backward: logits: expected an array of floating-point"),
+        (lambda m: m(IDS)[1]({"logit": np.zeros((2, 3, 11))}), r"^backward: unknown outputs \['logit'\]; expected some of "),
+        (lambda m: m(IDS)[1](np.zeros((2, 3, 11))), "^backward: expected a dict of gradients of some of hidden, logits, "),
+        (lambda m: m.loss(targets=IDS, input_ids=IDS), '^targets: expected a dict such as {"logits": array}, got int64 array'),
+        (lambda m: m.loss(targets={"logit": IDS}, input_ids=IDS), r"^targets: expected a dict with logits alone, got "),
+        (lambda m: m.loss(input_ids=IDS), "loss: missing a required argument: 'targets'; expected the arguments targets, "),
+        (lambda m: m.loss(targets={"logits": IDS}, input_ids=IDS, smothing=0.1), r"did you mean smoothing\?"),
+        (lambda m: m.loss(targets={"logits": IDS}, input_ids=IDS, chunk=-1), "^chunk: expected an integer >= 1, got -1$"),
+        (lambda m: generate(m, [[1]], max_tokens=3), r"^generate: unknown argument 'max_tokens' \(did you mean max_new_"),
+        (lambda m: generate(m, [[1]]), "^generate: missing a required argument: 'max_new_tokens'$"),
+        (lambda m: stream(m, [[1]], max_new_tokens=3, topk=3), r"^stream: unknown argument 'topk' \(did you mean top_k\?\)"),
+        (lambda m: one_token(m, {5: "x"}), "^prompts: expected token ids of one prompt or of several, .* got {5: 'x'}$"),
+        (lambda m: one_token(m, "hi"), "^prompts: expected token ids .* as model.tokenizer.encode gives them, got 'hi'$"),
+        (lambda m: one_token(m, [1], stop_ids=["7"]), r"^stop_ids: expected None or a list of token ids, got \['7'\]$"),
+        (lambda m: one_token(m, [1], stop_ids=[1.5]), r"^stop_ids: expected None or a list of token ids, got \[1.5\]$"),
+        (lambda m: one_token(m, [1], stop_ids="ab"), "^stop_ids: expected None or a list of token ids, got 'ab'$"),
+        (lambda m: one_token(m, [1], seed=1.5), "^seed: expected an integer from 0 to .*, got 1.5$"),
+        (lambda m: one_token(m, [1], seed=-1), "^seed: expected an integer from 0 to .*, got -1$"),
+        (lambda m: one_token(m, [1], memory=5), "^memory: expected None or a Memory, got 5$"),
+        (lambda m: one_token(5, [1]), "^model: expected a model, as .* gives it, got 5$"),
+        (lambda m: m(IDS, cache="x"), "^cache: expected None or a cache of empty_cache or of an earlier call's .*, got 'x'$"),
+        (lambda m: tinyplm.create("gpt2", key=1.5), "^key: expected an integer from 0 to .*, got 1.5$"),
+        (lambda m: tinyplm.create("gpt2", key=-1), "^key: expected an integer from 0 to .*, got -1$"),
+        (lambda m: tinyplm.create("gpt2", {"n_layers": 2}), "^config: unknown field 'n_layers'; expected some of "),
+        (lambda m: tinyplm.create("gpt2", {"model_type": "bert"}), "^config: model_type is 'bert', expected gpt2$"),
+        (lambda m: tinyplm.create("gpt2", 5), "^config: expected a tinyplm.families.gpt2.Config, a dict of its fields or "),
+        (lambda m: tinyplm.load("missing"), r"^missing: no such folder; expected a model folder, .* \(nothing is downloaded\)$"),
+        (lambda m: tinyplm.load(5), "^folder: expected a path, got 5$"),
+        (lambda m: labels("abc"), "^labels: expected a list of strings, got 'abc'$"),
+        (lambda m: labels([1, 2]), r"^labels: expected different strings, at least one, got \[1, 2\]$"),
+        (lambda m: draw(np.array([[0.5, np.nan]]), np.array([0.1])), "^probabilities: expected rows >= 0 .* got nan in one$"),
+        (lambda m: draw(np.array([[1.5, -0.5]]), np.array([0.1])), "^probabilities: expected rows >= 0 .* got -0.5 in one$"),
+        (lambda m: draw(np.array([[0.5, 0.6]]), np.array([0.1])), "^probabilities: expected rows >= 0 .* got the sum 1.1$"),
+        (lambda m: draw(np.array([[0.5, 0.5]]), np.array([1.0])), r"^u: expected 1 numbers in \[0, 1\), got float64 array"),
+    ],
+)  # fmt: skip
+def test_what_was_silent_or_obscure_is_one_line(call, message):
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        call(MODELS["gpt2"][0])
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_folder_of_checkpoints_names_its_newest(tmp_path):
+    (tmp_path / "latest").write_text("step-20\n")
+    with pytest.raises(ValueError, match=r"a folder of checkpoints, expected one of them: load .*/step-20$"):
+        tinyplm.load(tmp_path)
+
+
+def test_a_config_from_a_dict(tmp_path):
+    fields = {"n_embd": 6, "num_attention_heads": 2, "n_layer": 1, "vocab_size": 11, "n_positions": 6}  # one by another name
+    model = tinyplm.create("gpt2", fields, n_layer=2)
+    assert model.config == tinyplm.create("gpt2", vocab_size=11, n_positions=6, n_embd=6, n_head=2, n_layer=2).config
+    assert model.config.source == {}  # what a file said, and there was none
+    tinyplm.save(model, tmp_path)
+    again = json.loads((tmp_path / "config.json").read_text())  # the contents of a file
+    assert tinyplm.create("gpt2", {**again, "transformers_version": "5"}).config == model.config
+    assert tinyplm.create("gpt2", {**again, "transformers_version": "5"}).config.source["transformers_version"] == "5"
+
+
+def test_a_memory_of_an_interrupted_stream_and_of_two_streams():
+    model, memory = MODELS["gpt2"][0], Memory()
+    expected = [piece.id for pieces in stream(model, [1, 2], max_new_tokens=4, memory=memory) for piece in pieces]
+    model([[3]], cache=memory.cache.cut(2), grad=False)  # a step that was interrupted, so that nobody has its cache
+    assert [p.id for pieces in stream(model, [1, 2], max_new_tokens=4, memory=memory) for p in pieces] == expected
+    first = stream(model, [1, 2], max_new_tokens=4, memory=memory)
+    next(first)
+    next(stream(model, [1, 2], max_new_tokens=4, memory=memory))
+    with pytest.raises(ValueError, match="^cache: it was consumed by an earlier call"):
+        list(first)

@@ -1,0 +1,111 @@
+"""examples/generate.py as a command."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+import tinyplm
+from tests.families.test_gpt2 import tiny
+from tinyplm.tokenizers import Tokenizer
+
+
+def example(monkeypatch, *arguments):
+    """examples/generate.py run as a command; its exit message, or None."""
+    script = Path(__file__).parents[2] / "examples" / "generate.py"
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as stop:
+        return stop.code
+    return None
+
+
+def saved(folder, padding=0, special_tokens=("<|endoftext|>",)):
+    """A folder with a tiny model whose table has `padding` more rows than its tokenizer has ids."""
+    tokenizer = Tokenizer.train(["a few words, a few more words"], 262, special_tokens)
+    model = tiny(vocab_size=tokenizer.vocab_size + padding)
+    model.tokenizer = tokenizer
+    tinyplm.save(model, folder)
+    return folder
+
+
+def test_the_example_follows_best_in_a_run_folder(monkeypatch, tmp_path, capsys):
+    saved(tmp_path / "step-2")
+    (tmp_path / "best").write_text("step-2\n")
+    assert example(monkeypatch, tmp_path, "--prompt", "a few", "--tokens", 5) is None
+    from_run = capsys.readouterr().out
+    assert example(monkeypatch, tmp_path / "step-2", "--prompt", "a few", "--tokens", 5) is None
+    assert from_run.startswith("a few") and capsys.readouterr().out == from_run
+    (tmp_path / "best").write_text("step-3\n")
+    assert "names 'step-3', but there is no such folder" in example(monkeypatch, tmp_path)
+
+
+def test_the_example_draws_only_what_the_tokenizer_has(monkeypatch, tmp_path):
+    saved(tmp_path, padding=3000)
+    assert example(monkeypatch, tmp_path, "--tokens", 30, "--samples", 3, "--temperature", 9, "--top-p", 1) is None
+
+
+def test_the_example_needs_a_prompt_without_an_end_token(monkeypatch, tmp_path):
+    saved(tmp_path, special_tokens=())
+    assert "no token to begin a document with, so --prompt is needed" in example(monkeypatch, tmp_path)
+    assert example(monkeypatch, tmp_path, "--prompt", "a", "--tokens", 3) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyboardInterrupt(), 130),
+        (PermissionError("locked"), "error: locked"),
+        (FloatingPointError("nan"), "error: nan"),
+    ],
+)
+def test_the_example_fails_in_one_line(monkeypatch, tmp_path, error, message):
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr(tinyplm, "load", load)
+    assert example(monkeypatch, tmp_path) == message
+
+
+def test_the_example_shows_log_probabilities_and_stops_at_a_text(monkeypatch, tmp_path, capsys):
+    saved(tmp_path)
+    options = ("--prompt", "a few", "--tokens", 12, "--temperature", 0)
+    assert example(monkeypatch, tmp_path, *options, "--show-log-probabilities") is None
+    text, *lines = capsys.readouterr().out.split("\n\n", 1)
+    rows = [line.split(maxsplit=1) for line in lines[0].split("\n") if line.strip()]
+    assert text.startswith("a few") and len(rows) == 13 and rows[-1][1] == "in all"
+    assert abs(sum(float(p) for p, _ in rows[:-1]) - float(rows[-1][0])) < 13 * 1e-4  # each is shown with four digits
+    stop = text[len("a few") + 2 :][:2]
+    assert example(monkeypatch, tmp_path, *options, "--stop", stop.replace("\n", "\\n")) is None
+    shown = capsys.readouterr().out.removesuffix("\n\n")
+    assert shown == text[: text.index(stop, len("a few"))]
+
+
+def test_the_example_says_in_one_line_that_it_cannot_read_a_tokenizer(monkeypatch, tmp_path, recwarn):
+    saved(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text().replace('"normalizer": null', '"normalizer": {"type": "NFX"}'))
+    message = example(monkeypatch, tmp_path, "--prompt", "a")
+    assert message.startswith("error: text needs a tokenizer, and the model has none") and "normalizer: 'NFX'" in message
+    assert "\n" not in message and not recwarn.list
+
+
+def test_the_example_computes_in_float32_unless_told(monkeypatch, tmp_path):
+    seen = []
+    saved(tmp_path)
+
+    def load(*_, dtype, load=tinyplm.load, **options):
+        seen.append(dtype)
+        return load(*_, dtype=dtype, **options)
+
+    monkeypatch.setattr(tinyplm, "load", load)
+    for options in ((), ("--dtype", "float64")):
+        assert example(monkeypatch, tmp_path, "--prompt", "a", "--tokens", 2, *options) is None
+    assert seen == ["float32", "float64"]
+    assert "--dtype: expected one of float32, float64, float16, got 'int8'" in example(
+        monkeypatch, tmp_path, "--prompt", "a", "--dtype", "int8"
+    )

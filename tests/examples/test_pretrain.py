@@ -1,0 +1,317 @@
+"""The example scripts as a user runs them: the whole story, a second start, wrong input, interruptions."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.scripts import Outcome, shell
+from tinyplm.data import packing
+from tinyplm.training import loop
+
+QUICK = ("--size", "tiny", "--steps", "6", "--context", "16", "--batch", "4", "--vocabulary", "300", "--lr", "0.002")
+FILES = {"config.json", "model.safetensors", "tokenizer.json"}  # what transformers loads
+
+
+def assert_one_line(outcome: Outcome, *words: str) -> None:
+    """An error that a user can act on: not a traceback, not a success."""
+    assert outcome.code != 0, f"this should be refused:\n{outcome.out}"
+    lines = outcome.err.rstrip("\n").split("\n")
+    assert len(lines) == 1 and lines[0].startswith("error: "), f"expected one line, got:\n{outcome.err}"
+    for word in words:
+        assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
+
+
+def assert_report(outcome: Outcome) -> None:
+    assert outcome.code == 0, outcome.err
+    for row in ("uniform", "unigram", "trigram", "GPT-2"):
+        assert sum(line.lstrip().startswith(row) for line in outcome.out.splitlines()) == 1, f"no {row} row:\n{outcome.out}"
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, texts) -> tuple[Path, Outcome]:
+    """A finished run of the whole story, in a process of its own.  Whoever changes it takes a copy."""
+    cwd = tmp_path_factory.mktemp("finished")
+    return cwd / "out", shell("pretrain.py", *QUICK, "--text", *texts, "--out", "out", cwd=cwd)
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished[0], tmp_path / "copied"))
+
+
+# ------------------------------------------------------------------------------------------------------ the whole story
+
+
+def test_pretraining_tells_its_whole_story(finished):
+    out, outcome = finished
+    assert_report(outcome)
+    for protocol in ("in windows that overlap by half: ", "During training, and in the plot, the windows stand side by side: "):
+        assert protocol in outcome.out  # the table and the curve have numbers of their own
+    assert "Sample 1:" in outcome.out and "Sample 2:" in outcome.out and "Sample 3:" not in outcome.out
+    assert "Traceback" not in outcome.err
+    names = {path.name for path in out.iterdir()}
+    assert {"run.json", "log.jsonl", "latest", "best", "tokenizer.json", "train.npy", "validation.npy", "step-6"} <= names
+    assert ("loss.png" in names) == (importlib.util.find_spec("matplotlib") is not None)
+    assert not [name for name in names if name.startswith(".")], "temporary files are left"
+    for pointer in ("latest", "best"):
+        assert {p.name for p in (out / (out / pointer).read_text().strip()).iterdir()} >= FILES
+    assert (out / "latest").read_text().strip() == "step-6"
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if "loss" in r] == [1, 2, 3, 4, 5, 6]
+    assert json.loads((out / "run.json").read_text())
+
+
+def test_a_second_run_does_not_overwrite_the_first(finished, run, texts):
+    before = snapshot(finished[0])
+    assert_one_line(run("pretrain.py", *QUICK, "--text", *texts, "--out", str(finished[0])), "--resume")
+    assert snapshot(finished[0]) == before
+
+
+def test_resuming_a_finished_run_prints_the_report_again(copied, finished, run):
+    outcome = run("pretrain.py", "--out", str(copied), "--resume")
+    assert_report(outcome)
+    table, samples = (o.out[o.out.index("Validation,") : o.out.index("\nmodel      ", o.out.index("Validation,"))]
+                      for o in (finished[1], outcome))  # fmt: skip
+    assert samples == table, "the same model gives the same table and samples"
+    assert (copied / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("options", [("--batch", "1"), ("--micro-batch", "1"), ("--batch", "4", "--micro-batch", "3")])
+def test_batches_that_the_workers_cannot_share_evenly(run, tmp_path, texts, options):
+    outcome = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"), "--samples", "0", *options)
+    assert_report(outcome)
+    assert "Sample" not in outcome.out
+
+
+# ---------------------------------------------------------------------------------------------------------- wrong input
+
+# What is given instead of, or beside, good options; and words of the line that must say it.
+WRONG = {
+    "empty text": (("--text", "empty.txt"), "empty.txt"),
+    "binary text": (("--text", "binary.bin"), "binary.bin"),
+    "missing text": (("--text", "missing.txt"), "missing.txt"),
+    "a folder as text": (("--text", "."), "folder"),
+    "small text": (("--text", "small.txt"), "small"),
+    "no batch of text": (("--batch", "5000"), "5000"),
+    "negative rate": (("--lr", "-1"), "-1"),
+    "infinite rate": (("--lr", "inf"), "inf"),
+    "rate nan": (("--lr", "nan"), "nan"),
+    "schedule": (("--schedule", "foo"), "foo"),
+    "dropout": (("--dropout", "2"), "got 2"),
+    "no steps": (("--steps", "0"), "got 0"),
+    "no context": (("--context", "0"), "got 0"),
+    "no batch": (("--batch", "0"), "got 0"),
+    "large micro-batch": (("--micro-batch", "5"), "got 5"),
+    "size": (("--size", "huge"), "huge"),
+    "small vocabulary": (("--vocabulary", "100"), "100"),
+    "share": (("--validation", "1.5"), "1.5"),
+    "samples": (("--samples", "-1"), "-1"),
+    "seed": (("--seed", "-1"), "-1"),
+    "workers": (("--workers", "0"), "got 0"),
+    "evaluating never": (("--evaluate-every", "0"), "got 0"),
+    "saving never": (("--save-every", "0"), "got 0"),
+    "saving before": (("--save-minutes", "-1"), "got -1"),
+    "never full": (("--full-every", "0"), "got 0"),
+    "no patience": (("--patience", "0"), "got 0"),
+    "improvement": (("--min-improvement", "-0.1"), "got -0.1"),
+    "device": (("--device", "toaster"), "toaster"),
+    "gpu": (("--device", "gpu"), "gpu"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_one_line_and_leaves_nothing_in_the_way(run, tmp_path, texts, monkeypatch, name):
+    if name == "gpu" and importlib.util.find_spec("cupy"):
+        pytest.skip("here is CuPy, so this may be right")
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").touch()
+    Path("binary.bin").write_bytes(bytes(range(256)) * 40)
+    Path("small.txt").write_text("One short line.\n\n<|endoftext|>\n\nAnother one.\n")
+    options, word = WRONG[name]
+    good = [*QUICK, "--text", *texts, "--out", "out", "--samples", "0"]
+    assert_one_line(run("pretrain.py", *good, *options), word)
+    assert not Path("out/latest").exists() and not list(tmp_path.glob("out/step-*"))
+    if Path("out").exists():  # most is said before any work is done
+        assert_report(run("pretrain.py", *good))
+
+
+def test_a_process_of_its_own_ends_in_one_line_too(tmp_path, texts):
+    assert_one_line(shell("pretrain.py", *QUICK, "--text", *texts, "--lr", "-1", cwd=tmp_path), "-1")
+
+
+def test_out_that_is_a_file_is_one_line_and_stays(run, tmp_path, texts):
+    file = tmp_path / "file"
+    file.write_text("precious")
+    for options in ((*QUICK, "--text", *texts), ("--resume",)):
+        assert_one_line(run("pretrain.py", *options, "--out", str(file)), "file")
+    assert file.read_text() == "precious"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_learning_rate_that_blows_up_is_one_line_at_the_end(run, tmp_path, texts):
+    outcome = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"), "--lr", "1e30", "--warmup", "0")
+    assert outcome.code != 0 and "Traceback" not in outcome.err
+    assert outcome.err.rstrip().splitlines()[-1].startswith("error: step ")
+
+
+# --------------------------------------------------------------------------------------------------------------- resume
+
+
+def test_a_run_that_was_broken_off_before_its_first_checkpoint_starts_at_step_0(copied, finished, run):
+    for path in [*copied.glob("step-*"), copied / "latest", copied / "best", copied / "log.jsonl", copied / "loss.png"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    assert (copied / "run.json").exists() and (copied / "train.npy").exists()
+    assert_report(run("pretrain.py", "--out", str(copied), "--resume"))
+    assert (copied / "latest").read_text().strip() == "step-6"
+    assert (copied / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
+
+
+def test_a_second_start_that_is_broken_off_while_it_prepares_its_data_is_not_resumed_with_the_first_ones_options(
+    copied, run, texts, monkeypatch
+):
+    for path in [*copied.glob("step-*"), copied / "latest", copied / "best"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "write_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run("pretrain.py", *QUICK, "--text", texts[1], "--out", str(copied)).code == 130
+    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume"), "nothing to resume")
+
+
+def test_a_run_that_was_broken_off_goes_on_from_the_last_checkpoint(copied, finished, run):
+    shutil.rmtree(copied / "step-6")
+    for pointer in ("latest", "best"):
+        (copied / pointer).write_text("step-5\n")
+    assert_report(run("pretrain.py", "--out", str(copied), "--resume"))
+    assert (copied / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("updates", [0, 4])
+def test_control_c_is_no_traceback_and_the_run_can_go_on(run, tmp_path, texts, finished, monkeypatch, updates):
+    update, done = loop.update, []
+
+    def interrupted(*args, **kwargs):
+        if len(done) == updates:
+            raise KeyboardInterrupt
+        done.append(update(*args, **kwargs))
+        return done[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "update", interrupted)
+        outcome = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(tmp_path / "out"))
+    assert outcome.code != 0 and "Traceback" not in outcome.err and "--resume" in outcome.err
+    assert len(done) == updates and (tmp_path / "out/latest").exists() == (updates > 0)
+    assert_report(run("pretrain.py", "--out", str(tmp_path / "out"), "--resume", "--samples", "0"))
+    whole, resumed = (out / "step-6/model.safetensors" for out in (finished[0], tmp_path / "out"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_how_often_is_saved_and_patience_are_options_that_may_change_on_resume(run, tmp_path, texts, finished):
+    out = tmp_path / "out"
+    options = ("--save-every", "1", "--full-every", "2", "--patience", "1", "--min-improvement", "99", "--evaluate-every", "2")
+    stopped = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(out), "--samples", "0", *options)
+    assert_report(stopped)
+    assert "step 4: stopping early, 1 evaluations in a row" in stopped.out + stopped.err and "trained    4 steps" in stopped.out
+    resumed = run("pretrain.py", "--out", str(out), "--resume", "--patience", "9", "--save-every", "1", "--samples", "0")
+    assert_report(resumed)
+    assert (out / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
+
+
+def test_resume_names_what_is_not_as_it_was(copied, run):
+    before = snapshot(copied)
+    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume", "--lr", "0.1"), "--lr was 0.002, now 0.1")
+    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume", "--batch", "8"), "--batch was 4, now 8")
+    assert snapshot(copied) == before, "a refused resume changed files"
+
+
+def test_resume_of_nothing_says_so(run, tmp_path):
+    assert_one_line(run("pretrain.py", "--out", str(tmp_path), "--resume"), "nothing to resume")
+    assert_one_line(run("pretrain.py", "--out", str(tmp_path / "missing"), "--resume"), "nothing to resume")
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("contents", ["", "{}", "[]", "null", "not JSON", '{"facts": {}}', '{"options": 3, "facts": {}}',
+                                      '{"options": {"lr": 0.1}, "facts": {}}', b"\xff\xfe"])  # fmt: skip
+def test_resume_with_a_damaged_run_json_is_one_line(run, tmp_path, contents):
+    (tmp_path / "run.json").write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+    assert_one_line(run("pretrain.py", "--out", str(tmp_path), "--resume"), "run.json")
+
+
+def test_resume_with_a_run_json_that_lacks_one_key_is_one_line(copied, run):
+    whole = json.loads((copied / "run.json").read_text())
+    missing = [[key] for key in whole] + [[key, inner] for key in whole if isinstance(whole[key], dict) for inner in whole[key]]
+    for path in missing:
+        part = json.loads(json.dumps(whole))
+        inner = part
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+        (copied / "run.json").write_text(json.dumps(part))
+        assert_one_line(run("pretrain.py", "--out", str(copied), "--resume"), "run.json")
+
+
+# ---------------------------------------------------------------------------------------------------------- generate.py
+
+
+def test_generate_samples_from_a_checkpoint_and_from_the_run_itself(copied, run, finished):
+    options = ("--prompt", "The river", "--tokens", "12", "--samples", "2", "--seed", "3")
+    (copied / "best").write_text("step-5\n")
+    fifth, last = (run("generate.py", str(copied / f"step-{n}"), *options) for n in (5, 6))
+    assert fifth.code == last.code == 0 and fifth.out.count("The river") >= 2 and fifth.out != last.out
+    assert run("generate.py", str(copied), *options)[:2] == (0, fifth.out), "the run's folder stands for its best checkpoint"
+    outcome = shell("generate.py", "out/step-6", *options, cwd=finished[0].parent)
+    assert outcome[:2] == (0, last.out), outcome.err
+
+
+def test_generate_takes_the_latest_of_a_run_that_was_not_evaluated_yet_and_no_increment(copied, run):
+    (copied / "best").unlink()
+    (copied / "latest").write_text("step-5\n")
+    options = ("--prompt", "The river", "--tokens", "5")
+    assert run("generate.py", str(copied), *options)[:2] == run("generate.py", str(copied / "step-5"), *options)[:2]
+    (copied / "step-5/config.json").rename(copied / "step-5/increment.safetensors")
+    assert_one_line(run("generate.py", str(copied)), "step-5", "only what changed", "expected a full one", "replay")
+
+
+def test_generate_says_in_one_line_what_is_wrong_with_a_folder(copied, run, tmp_path):
+    assert_one_line(run("generate.py", str(tmp_path / "missing")), "missing")
+    assert_one_line(run("generate.py", str(tmp_path)), str(tmp_path))
+    step = copied / "step-6"
+    (step / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    assert_one_line(run("generate.py", str(step)), "tokenizer.json")
+    (tmp_path / "tokenizer.json").rename(step / "tokenizer.json")
+    data = (step / "model.safetensors").read_bytes()
+    (step / "model.safetensors").write_bytes(data[: len(data) // 2])
+    assert_one_line(run("generate.py", str(step)), "model.safetensors")
+    (copied / "best").write_text("step-99\n")
+    assert_one_line(run("generate.py", str(copied)), "step-99")
+
+
+@pytest.mark.parametrize("options", [("--tokens", "-1"), ("--samples", "-1"), ("--temperature", "-1"), ("--top-p", "2"),
+                                     ("--top-k", "0"), ("--device", "toaster")])  # fmt: skip
+def test_generate_refuses_wrong_options_in_one_line(finished, run, options):
+    assert_one_line(run("generate.py", str(finished[0] / "step-6"), *options), options[1])
+
+
+# ---------------------------------------------------------------------------------------------------- gradient_check.py
+
+
+def test_gradient_check_finds_all_right_and_sees_what_is_broken(run):
+    outcome = run("gradient_check.py", "layernorm", "linear", "--cases", "2")
+    assert outcome.code == 0 and "all are right" in outcome.out and "WRONG" not in outcome.out, outcome.err
+    assert any(line.startswith("layernorm ") for line in outcome.out.splitlines())
+    outcome = run("gradient_check.py", "layernorm", "linear", "--cases", "2", "--break")
+    assert outcome.code == 1 and "WRONG" in outcome.out and "all are right" not in outcome.out + outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("options", [("no_such_component",), ("layernorm", "--cases", "0")])
+def test_gradient_check_refuses_wrong_options_in_one_line(run, options):
+    assert_one_line(run("gradient_check.py", *options), options[-1])

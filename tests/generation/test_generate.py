@@ -1,0 +1,409 @@
+"""Generation: cached and not, in batches and alone, stops, text, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import tinyplm
+from tests.laws import leaves
+from tests.support.families import tiny
+from tinyplm.families import gpt2, llama
+from tinyplm.generation.generate import Continuation, Memory, generate, stream
+from tinyplm.models import causal_lm
+from tinyplm.tokenizers import Tokenizer
+
+PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
+EVERYTHING = {"temperature": 1.5, "top_k": 9, "top_p": 0.97, "min_p": 0.01, "repetition_penalty": 1.2, "no_repeat_ngram": 3}
+
+
+MODELS = {
+    "gpt2": lambda **changes: tiny("gpt2", n_positions=12, **changes),
+    "llama": lambda **changes: tiny("llama", max_position_embeddings=12, **changes),
+    # trained on 6 places and stretched to 12: what is longer than 6 is turned anew by every token, and cannot be cached
+    "dynamic": lambda **changes: tiny(
+        "llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10.0}, **changes
+    ),
+}
+
+
+def ids_of(continuations):
+    return [text.ids for text in continuations]
+
+
+def assert_same(ours, theirs, tolerance=1e-10):
+    """The same tokens, log-probabilities to 1e-10: float64, and some thousand additions in another order leave 1e-13."""
+    assert ids_of(ours) == ids_of(theirs) and [c.finished for c in ours] == [c.finished for c in theirs]
+    for a, b in zip(ours, theirs):
+        assert np.allclose(a.log_probabilities, b.log_probabilities, rtol=0, atol=tolerance)
+        assert len(a.log_probabilities) == len(a.ids) and a.text == b.text
+
+
+def full_pass(model, ids):
+    """The log-softmax after the last of the ids, from a pass over the last `context` of them."""
+    logits = model([ids[-model.config.context :]], grad=False)[0]["logits"][0, -1].astype("float64")
+    return logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+
+
+def bytes_model(padding=0, family="gpt2", special_tokens=(), **changes):
+    """A model whose tokens are single bytes, those below 94 the visible ASCII characters; `padding` more rows than tokens."""
+    tokenizer = Tokenizer.train(["a"], 256 + len(special_tokens), special_tokens)
+    model = MODELS[family](vocab_size=tokenizer.vocab_size + padding, **changes)
+    model.tokenizer = tokenizer
+    return model
+
+
+# ------------------------------------------------------------------------------------------------------ the right numbers
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("family", MODELS)
+def test_greedy_is_the_argmax_of_the_full_pass_and_slides_over_the_context(family, cached):
+    model = MODELS[family]()
+    ids = [1, 2, 3]
+    for _ in range(15):  # the context is 12
+        ids.append(int(full_pass(model, ids).argmax()))
+    [text] = generate(model, [1, 2, 3], max_new_tokens=15, temperature=0, cached=cached)
+    assert text.ids == ids[3:] and text.finished == "length" and text.text is None and text.prompt == 0
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_log_probabilities_are_those_of_the_full_pass_whatever_the_sampling(family):
+    model = MODELS[family]()
+    for options in ({"temperature": 0}, {}, EVERYTHING):
+        for text in generate(model, [1, 2, 3], max_new_tokens=15, samples=2, **options):
+            for n, (token, log_p) in enumerate(zip(text.ids, text.log_probabilities)):
+                assert abs(full_pass(model, [1, 2, 3, *text.ids[:n]])[token] - log_p) < 1e-10
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"samples": 3}, {"samples": 3, **EVERYTHING}])
+@pytest.mark.parametrize("tokens", [6, 20])  # within the context, and sliding over it
+@pytest.mark.parametrize("family", MODELS)
+def test_with_the_cache_it_is_the_same(family, tokens, options):
+    model = MODELS[family]()
+    for prompts in ([1, 2, 3], PROMPTS):
+        cached = generate(model, prompts, max_new_tokens=tokens, **options)
+        assert_same(cached, generate(model, prompts, max_new_tokens=tokens, cached=False, **options))
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"samples": 3}, {"samples": 3, "stop_ids": [3, 8], **EVERYTHING}])
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("tokens", [3, 6, 20])
+@pytest.mark.parametrize("family", MODELS)
+def test_prompts_of_different_lengths_are_as_each_alone(family, tokens, cached, options):
+    """Alone, or for samples, which depend on the prompt's number, in a batch of the same prompt only: nothing is padded there."""
+    model, samples = MODELS[family](), options.get("samples", 1)
+    together = generate(model, PROMPTS, max_new_tokens=tokens, cached=cached, **options)
+    assert [text.prompt for text in together] == [n for n in range(3) for _ in range(samples)]
+    for n, prompt in enumerate(PROMPTS):
+        same = [prompt] * (n + 1) if "samples" in options else prompt
+        alone = generate(model, same, max_new_tokens=tokens, cached=cached, **options)
+        assert_same(together[n * samples : (n + 1) * samples], alone[-samples:])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", MODELS)
+def test_weights_in_another_layout_give_the_same(family, tied, tmp_path):
+    changes = {} if family == "gpt2" else {"attention_bias": True}
+    model = MODELS[family](tie_word_embeddings=tied, **changes)
+    quick = model.for_decoding()
+    options = {"max_new_tokens": 14, "samples": 2, "seed": 3, **EVERYTHING}
+    assert_same(generate(quick, PROMPTS, **options), generate(model, PROMPTS, **options))
+    layers = [m.params["body"]["layers"][0] for m in (model, quick)]
+    assert "Wqkv" in layers[1]["attention"] and quick.params["head"]["W"].flags.c_contiguous
+    assert layers[0]["mlp"] is layers[1]["mlp"] and quick.params["body"]["tokens"] is model.params["body"]["tokens"]
+    with pytest.raises(ValueError, match="save: the parameters are not those of the config, see .*Wqkv.*for_decoding"):
+        tinyplm.save(quick, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_token_costs_one_tokens_work(monkeypatch):
+    shapes = []
+
+    def body(*args, input_ids, body=gpt2.body, **kwargs):
+        shapes.append(input_ids.shape)
+        return body(*args, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(gpt2, "body", body)
+    generate(MODELS["gpt2"](), PROMPTS, max_new_tokens=4, samples=2)
+    assert shapes == [(3, 5), (6, 1), (6, 1), (6, 1)]  # the prompts pass once, not once a sample
+    shapes.clear()
+    generate(MODELS["gpt2"](), PROMPTS, max_new_tokens=4, samples=2, cached=False)
+    lengths = [len(prompt) for prompt in PROMPTS]  # texts of one length together
+    assert shapes == [(1, n) for n in lengths] + [(2, n + more) for more in (1, 2, 3) for n in lengths]
+
+
+def test_the_head_runs_on_the_last_position_only(monkeypatch):
+    widths = []
+
+    def linear(x, W, b=None, *, linear=causal_lm.linear):
+        widths.append(x.shape[:-1])
+        return linear(x, W, b)
+
+    monkeypatch.setattr(causal_lm, "linear", linear)
+    generate(tiny("gpt2"), [1, 2, 3], max_new_tokens=2, samples=2)
+    assert widths == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_half_precision(family):
+    model = MODELS[family]().astype("float16")
+    for text in generate(model, PROMPTS, max_new_tokens=15, samples=2):
+        for n, (token, log_p) in enumerate(zip(text.ids, text.log_probabilities)):
+            # float16 has a step of 1/1000 of a number, and logits are about 1; the cache rounds once more
+            assert abs(full_pass(model, [*PROMPTS[text.prompt], *text.ids[:n]])[token] - log_p) < 0.02
+
+
+def test_what_a_chat_said_before_is_not_computed_again(monkeypatch):
+    model, memory, widths = MODELS["llama"](), Memory(), []
+
+    def body(*args, input_ids, body=llama.body, **kwargs):
+        widths.append(input_ids.shape[1])
+        return body(*args, input_ids=input_ids, **kwargs)
+
+    prompt = [1, 2, 3]
+    for turn, tokens in enumerate([3, 3, 3, 6]):
+        expected = generate(model, prompt, max_new_tokens=tokens, seed=turn)
+        with monkeypatch.context() as patch:
+            patch.setattr(llama, "body", body)
+            text = generate(model, prompt, max_new_tokens=tokens, seed=turn, memory=memory)
+        assert_same(text, expected)
+        if turn == 0:
+            prompt = [*prompt, *text[0].ids, 5, 6]  # the answer and the next question; then the same question once more
+        elif turn == 2:
+            prompt = [*prompt[:-2], 7, 7, 7]  # another question, whose answer outgrows the context
+    assert widths == [3, 1, 1, 3, 1, 1, 1, 1, 1, 3, 1, 1, 1, 12, 12]
+    for prompts, samples in ((PROMPTS, 1), ([1], 2)):
+        with pytest.raises(ValueError, match=f"^memory: expected one prompt and one sample, got {len(prompts)} and {samples}$"):
+            generate(model, prompts, max_new_tokens=3, samples=samples, memory=Memory())
+
+
+# ---------------------------------------------------------------------------------------------------------------- samples
+
+
+def test_a_seed_gives_the_same_samples_and_samples_differ():
+    model = tiny("gpt2")
+    a = generate(model, [1], max_new_tokens=20, samples=3, seed=5)
+    assert a == generate(model, [1], max_new_tokens=20, samples=3, seed=5)
+    assert ids_of(a) != ids_of(generate(model, [1], max_new_tokens=20, samples=3, seed=6))
+    assert a[0].ids != a[1].ids and [len(text.ids) for text in a] == [20, 20, 20]
+    same = ids_of(generate(model, [[1], [1]], max_new_tokens=20, samples=3, seed=5))
+    assert len({tuple(ids) for ids in same}) == 6  # also of the same prompt twice
+    assert json.loads(json.dumps(dataclasses.asdict(a[0]))) == dataclasses.asdict(a[0])  # plain numbers
+
+
+@pytest.mark.parametrize("temperature", [1.0, 5.0])
+def test_a_sample_does_not_depend_on_how_many_there_are(temperature):
+    many = generate(tiny("gpt2"), [1], max_new_tokens=12, samples=4, seed=5, temperature=temperature)
+    for n in (1, 2, 3):
+        assert_same(generate(tiny("gpt2"), [1], max_new_tokens=12, samples=n, seed=5, temperature=temperature), many[:n])
+    both = [generate(tiny("gpt2"), [[1], [2, 3]], max_new_tokens=12, samples=n, seed=5, temperature=temperature) for n in (4, 2)]
+    assert_same(both[0][:4], many)
+    assert_same([*both[0][:2], *both[0][4:6]], both[1])
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_stop_it(temperature, bad):
+    model = tiny("gpt2")
+    model.params["body"]["norm"]["beta"][0] = bad
+    with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match=r"logit is (nan|inf), expected a finite number"):
+        generate(model, [1], max_new_tokens=3, temperature=temperature)
+
+
+def test_only_ids_of_the_vocabulary_are_drawn():
+    texts = generate(tiny("gpt2"), [1], max_new_tokens=40, samples=3, temperature=5.0, vocabulary=4)
+    assert {token for text in texts for token in text.ids} == {0, 1, 2, 3}
+    assert_same(generate(tiny("gpt2"), [1], max_new_tokens=9, vocabulary=99), generate(tiny("gpt2"), [1], max_new_tokens=9))
+
+
+def test_a_prompt_may_have_ids_beyond_the_vocabulary_that_is_drawn_from():
+    """They have no logit, so there is nothing to penalise or to ban."""
+    for options in ({"repetition_penalty": 1.5}, {"no_repeat_ngram": 1}, {"no_repeat_ngram": 2}):
+        [text] = generate(tiny("gpt2"), [9, 1, 9], max_new_tokens=3, vocabulary=4, **options)
+        assert set(text.ids) <= {0, 1, 2, 3}
+
+
+def test_the_log_probabilities_are_the_models_also_for_a_part_of_the_vocabulary():
+    [text] = generate(tiny("gpt2"), [1], max_new_tokens=4, vocabulary=4)
+    for n, (token, log_p) in enumerate(zip(text.ids, text.log_probabilities)):
+        assert abs(full_pass(tiny("gpt2"), [1, *text.ids[:n]])[token] - log_p) < 1e-10
+
+
+def test_only_ids_of_the_tokenizer_are_drawn():
+    model = bytes_model(padding=3000)
+    texts = generate(model, [1], max_new_tokens=60, samples=3, temperature=9.0)
+    assert max(token for text in texts for token in text.ids) < 256
+    assert [text.text for text in texts] == [model.tokenizer.decode(text.ids) for text in texts]
+
+
+def test_penalties_count_the_prompt_and_the_row_itself():
+    """No three in a row twice, also where rows that ended have left the batch."""
+    prompts = [[1, 2, 3, 1, 2], [4, 4], [9, 8, 7, 9, 8]]
+    texts = generate(tiny("gpt2", n_positions=60), prompts, max_new_tokens=30, samples=3, no_repeat_ngram=3, stop_ids=[6])
+    assert len({len(text.ids) for text in texts}) > 3
+    for text in texts:
+        ids = [*prompts[text.prompt], *text.ids]
+        grams = list(zip(ids, ids[1:], ids[2:]))
+        assert len(set(grams)) == len(grams)
+    [without] = generate(tiny("gpt2"), [1, 2, 3], max_new_tokens=5, no_repeat_ngram=1)
+    assert len({1, 2, 3, *without.ids}) == 8
+
+
+# ------------------------------------------------------------------------------------------------------------------ stops
+
+
+@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("options", [{"samples": 4}, {"samples": 2, **EVERYTHING}])
+def test_it_stops_before_the_stop_tokens_and_the_other_rows_go_on_unchanged(family, options):
+    model = MODELS[family]()
+    full = generate(model, PROMPTS, max_new_tokens=30, seed=1, **options)
+    stops = {full[0].ids[5], full[-1].ids[9]}
+    stopped = generate(model, PROMPTS, max_new_tokens=30, seed=1, stop_ids=stops, **options)
+    ends = [next((n for n, token in enumerate(text.ids) if token in stops), None) for text in full]
+    assert len(set(ends)) > 2
+    for text, whole, end in zip(stopped, full, ends):
+        finished = "length" if end is None else "stop"
+        cut = dataclasses.replace(whole, ids=whole.ids[:end], log_probabilities=whole.log_probabilities[:end], finished=finished)
+        assert_same([text], [cut])
+
+
+def test_stop_ids_may_be_any_iterable():
+    expected = generate(tiny("gpt2"), [1], max_new_tokens=30, samples=4, stop_ids=[3, 5])
+    assert any(text.finished == "stop" for text in expected)
+    for stops in ({3, 5}, (5, 3), np.array([3, 5]), {3: 0, 5: 0}.keys(), iter([3, 5])):
+        assert generate(tiny("gpt2"), [1], max_new_tokens=30, samples=4, stop_ids=stops) == expected
+
+
+def test_a_stop_token_has_no_text():
+    model = bytes_model(special_tokens=["<end>"])
+    texts = generate(model, [1], max_new_tokens=50, samples=8, temperature=3.0, stop_ids=range(0, 257, 16))
+    assert any(text.finished == "stop" and len(text.text) > 3 for text in texts)
+    assert all(text.text == model.tokenizer.decode(text.ids) for text in texts)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_text_ends_before_a_stop_string(family):
+    """Each token is one character, so that a stop string spans several.  The other rows are as without it."""
+    model = bytes_model(family=family)
+    options = {"max_new_tokens": 30, "samples": 2, "vocabulary": 94, "temperature": 2.0}
+    full = generate(model, PROMPTS, **options)
+    assert all(text.text.isascii() and len(text.text) == 30 for text in full)
+    stops = [full[0].text[5:8], full[3].text[11:13], full[3].text[14], "not in any of them"]
+    for text, whole in zip(generate(model, PROMPTS, stop_strings=stops, **options), full):
+        places = [(whole.text.find(s), s) for s in stops if s in whole.text]
+        place, stop = min(places, default=(30, ""))
+        assert text.text == whole.text[:place] and text.finished == ("stop" if places else "length")
+        assert text.ids == whole.ids[: place + len(stop)]  # the stop string's tokens are among the ids
+        assert np.allclose(text.log_probabilities, whole.log_probabilities[: len(text.ids)], rtol=0, atol=1e-10)
+    for end in range(1, 4):  # a beginning of a stop string at the end of the text is text
+        stop = full[0].text[-end:] + "xyz"
+        assert_same(generate(model, PROMPTS, stop_strings=[stop], **options), full)
+
+
+def test_the_stream_gives_one_token_of_each_continuation_at_a_time():
+    model = bytes_model()
+    options = {"max_new_tokens": 20, "samples": 2, "seed": 5, "stop_ids": range(0, 256, 16), "stop_strings": ["a", "Q", "\n"]}
+    expected = generate(model, PROMPTS, **options)
+    texts = [Continuation(n // 2, [], [], "") for n in range(6)]
+    going = list(range(6))
+    for pieces in stream(model, PROMPTS, **options):
+        assert [piece.row for piece in pieces] == going
+        for piece in pieces:
+            texts[piece.row].add(piece, options["stop_ids"])
+        going = [piece.row for piece in pieces if piece.finished is None]
+    assert not going and texts == expected
+    assert all(piece.text is None for pieces in stream(tiny("gpt2"), [1], max_new_tokens=3) for piece in pieces)
+
+
+def test_a_character_is_streamed_whole():
+    """Bytes drawn at random: a character is there when it is complete, and what is none becomes U+FFFD, as in decode."""
+    model = bytes_model()
+    pieces = [p for [p] in stream(model, model.tokenizer.encode("春天"), max_new_tokens=300, temperature=4.0)]
+    ids, text = [p.id for p in pieces], "".join(p.text for p in pieces)
+    assert text == model.tokenizer.decode(ids) and any(piece.text == "" for piece in pieces)
+    assert any(len(char.encode()) > 1 and char != "\ufffd" for char in text), "no character of several bytes came"
+
+
+# -------------------------------------------------------------------------------------------------------- devices, errors
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_it_runs_on_devices(device, family):
+    model = MODELS[family]()
+    for options in ({"temperature": 0}, {"samples": 2, "stop_ids": [3]}, {"cached": False}):
+        there = generate(model.to(device), PROMPTS, max_new_tokens=15, seed=2, **options)
+        assert_same(there, generate(model, PROMPTS, max_new_tokens=15, seed=2, **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": []}, "prompts: the prompt is empty: expected at least one token"),
+        ({"prompts": [[1], []]}, "prompts: the prompt is empty: expected at least one token"),
+        ({"prompts": [1] * 7}, "prompts: the prompt of 7 tokens is longer than the context of 6"),
+        ({"prompts": [[1], [1] * 7]}, "prompts: the prompt of 7 tokens is longer than the context of 6"),
+        ({"prompts": [11]}, "prompts: expected integers from 0 to 10, got 11"),
+        ({"prompts": [[1], [3, -1]]}, "prompts: expected integers from 0 to 10, got -1"),
+        (
+            {"prompts": [1.0, 2.0]},
+            r"prompts: expected token ids .*, got \[1.0, 2.0\]",
+        ),
+        (
+            {"prompts": "a few"},
+            r"prompts: expected token ids .*, got 'a few'",
+        ),
+        (
+            {"prompts": ["a few"]},
+            r"prompts: expected token ids .*, got \['a few'\]",
+        ),
+        (
+            {"prompts": [[1], ["a"]]},
+            r"prompts: expected token ids .*, got \[\[1\], \['a'\]\]",
+        ),
+        (
+            {"prompts": [[1], 2]},
+            r"prompts: expected token ids .*, got \[\[1\], 2\]",
+        ),
+        (
+            {"prompts": [[[1, 2]]]},
+            r"prompts: expected token ids .*, got \[\[\[1, 2\]\]\]",
+        ),
+        ({"temperature": -1}, "temperature: expected a finite number >= 0, got -1"),
+        ({"temperature": float("nan")}, "temperature: expected a finite number >= 0, got nan"),
+        ({"top_p": 0}, "top_p: expected None or a finite number > 0 and <= 1, got 0"),
+        ({"top_p": 1.5}, "top_p: expected None or a finite number > 0 and <= 1, got 1.5"),
+        ({"top_k": 0}, "top_k: expected None or an integer >= 1, got 0"),
+        ({"min_p": 2}, "min_p: expected None or a finite number >= 0 and <= 1, got 2"),
+        ({"repetition_penalty": 0}, "repetition_penalty: expected a finite number > 0, got 0"),
+        ({"no_repeat_ngram": 0}, "no_repeat_ngram: expected None or an integer from 1 to 2147483647, got 0"),
+        ({"samples": 0}, "samples: expected an integer from 1 to 2147483647, got 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected an integer from 1 to 2147483647, got 0"),
+        ({"vocabulary": 0}, "vocabulary: expected None or an integer >= 1, got 0"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens: expected an integer from 1 to 2147483647, got 2.5"),
+        ({"temperature": None}, "temperature: expected a finite number >= 0, got None"),
+        ({"top_p": "0.9"}, "top_p: expected None or a finite number > 0 and <= 1, got '0.9'"),
+        ({"stop_strings": ["x"]}, "text needs a tokenizer, and the model has none: none was given"),
+        ({"stop_strings": "x"}, "stop_strings: expected a list of strings that are not empty, got 'x'"),
+        ({"stop_strings": [""]}, r"stop_strings: expected a list of strings that are not empty, got \[''\]"),
+    ],
+)
+def test_bad_requests_are_refused(options, message):
+    options = {"prompts": [1], "max_new_tokens": 3, **options}
+    for run in (generate, stream):  # at once, not with the first step
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            run(tiny("gpt2"), **options)
+
+
+def test_the_model_and_the_prompts_are_left_as_they_are():
+    model = MODELS["llama"]()
+    before, prompts = [a.copy() for a in leaves(model.params)], np.array([[1, 2], [3, 4]])
+    prompts.flags.writeable = False
+    texts = generate(model, prompts, max_new_tokens=20, repetition_penalty=2.0, no_repeat_ngram=2)
+    assert ids_of(texts) == ids_of(
+        generate(model, prompts.tolist(), max_new_tokens=20, repetition_penalty=2.0, no_repeat_ngram=2)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(before, leaves(model.params)))

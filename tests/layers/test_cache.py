@@ -1,0 +1,318 @@
+"""The key/value cache: a sequence given in pieces equals the whole one, the cache is a value, what is in it is constant.
+
+Every family, LLaMA with every way to stretch its positions.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.laws import EPS, equal, leaves, relative_error
+from tests.support.families import FAMILIES, ROPES, tiny
+from tinyplm.backend import array_module, to_device, to_host
+from tinyplm.core import flatten, unflatten
+from tinyplm.layers.cache import extend
+from tinyplm.models import causal_lm
+
+LONGEST = 12  # what can be cached of each model here
+MODELS = {
+    **{name: (name, {family.context: LONGEST}) for name, family in FAMILIES.items()},
+    "gpt2, scaled by layer": ("gpt2", {"n_positions": LONGEST, **FAMILIES["gpt2"].variants["scaled by layer"]}),
+    "llama, one kv head": ("llama", {"max_position_embeddings": LONGEST, "num_key_value_heads": 1}),
+    **{f"llama, {name}": ("llama", {**changes, "attention_bias": True}) for name, changes in ROPES.items()},
+}
+each_model = pytest.mark.parametrize("name", MODELS)
+each_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+@functools.cache
+def model_of(name, device="cpu", dtype="float64"):
+    family, changes = MODELS[name]
+    return tiny(family, dtype=dtype, device=device, **changes)
+
+
+def sequences(seed=0, B=3, T=10, padded=None):
+    """(ids, attention_mask, position_ids): sample b has padded[b] padded places on the left, and its positions begin there."""
+    ids = np.random.default_rng(seed).integers(0, 11, (B, T))
+    if padded is None:
+        return ids, None, None
+    mask = (np.arange(T) >= np.array(padded)[:, None]).astype(int)
+    return ids, mask, np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+
+
+def whole(model, ids, mask=None, positions=None):
+    return to_host(model(ids, attention_mask=mask, position_ids=positions, grad=False)[0])
+
+
+def in_pieces(model, ids, mask=None, positions=None, *, cuts, cache):
+    """({"logits", "hidden"} of all pieces joined, the last cache): the places from one cut to the next in one call each."""
+    pieces, edges = [], [0, *sorted(cuts), ids.shape[1]]
+    start = cache.length
+    for lo, hi in zip(edges, edges[1:]):
+        seen = None if mask is None else mask[:, : start + hi]
+        at = None if positions is None else positions[:, lo:hi]
+        outputs, _ = model(ids[:, lo:hi], attention_mask=seen, position_ids=at, cache=cache, grad=False)
+        cache = outputs.pop("cache")
+        assert cache.length == start + hi
+        pieces.append(to_host(outputs))
+    return {name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in pieces[0]}, cache
+
+
+# --------------------------------------------------------------------------------------------------- pieces and the whole
+
+
+@st.composite
+def cut_sequences(draw):
+    """(seed, T, cuts, padding or None, capacity); a piece may be nothing but padding."""
+    T = draw(st.integers(1, LONGEST))
+    cuts = draw(st.sets(st.integers(1, T - 1))) if T > 1 else set()
+    padded = draw(st.one_of(st.none(), st.lists(st.integers(0, T - 1), min_size=3, max_size=3)))
+    return draw(st.integers(0, 999)), T, cuts, padded, draw(st.integers(T, LONGEST))
+
+
+@each_model
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cut_sequences())
+def test_a_sequence_in_any_pieces_equals_the_whole_pass(device, name, case):
+    seed, T, cuts, padded, capacity = case
+    model = model_of(name, device)
+    inputs = sequences(seed, T=T, padded=padded)
+    pieces, _ = in_pieces(model, *inputs, cuts=cuts, cache=model.empty_cache(3, capacity))
+    assert relative_error(pieces, whole(model, *inputs)) < 1e-12
+
+
+@each_model
+def test_token_by_token_in_float32(device, name):
+    """To 1e-5: hundred roundings of 2^-24 on the way through two layers."""
+    model, exact = model_of(name, device, "float32"), model_of(name)
+    inputs = sequences(padded=[0, 3, 9])
+    cache = model.empty_cache(3)
+    assert cache.capacity == model.config.cache_context
+    pieces, cache = in_pieces(model, *inputs, cuts=range(1, 10), cache=cache)
+    assert all(a.dtype == np.float32 for a in (*leaves(pieces), *leaves(cache.layers)))
+    assert relative_error(pieces, whole(exact, *inputs)) < 1e-5
+
+
+@each_family
+def test_masks_of_four_dimensions_with_a_cache(device, name):
+    """Each query has its own row over all keys, those in the cache first; here also each head its own."""
+    model = model_of(name, device)
+    ids, _, _ = sequences()
+    heads = model.config.heads
+    allowed = np.random.default_rng(1).random((3, heads, 10, 10)) < 0.7
+    expected = whole(model, ids, allowed)
+    cache, logits = model.empty_cache(3), []
+    for lo, hi in ((0, 4), (4, 5), (5, 10)):
+        outputs, _ = model(ids[:, lo:hi], attention_mask=allowed[:, :, lo:hi, :hi], cache=cache, grad=False)
+        cache = outputs["cache"]
+        logits.append(to_host(outputs["logits"]))
+    assert relative_error(np.concatenate(logits, axis=1), expected["logits"]) < 1e-12
+
+
+@each_family
+def test_the_last_logits_alone(name):
+    """What generation asks for, with and without a cache."""
+    model = model_of(name)
+    ids, _, _ = sequences()
+    expected = whole(model, ids)["logits"][:, -1]
+
+    def last(ids, cache=None):
+        return causal_lm.last_logits(model.family, model.params, config=model.config, **model.inputs(ids, cache=cache))
+
+    logits, none = last(ids)
+    assert none is None and relative_error(logits, expected) < 1e-12
+    logits, cache = last(ids[:, 7:], in_pieces(model, ids[:, :7], cuts=(), cache=model.empty_cache(3))[1])
+    assert cache.length == 10 and relative_error(logits, expected) < 1e-12
+
+
+# -------------------------------------------------------------------------------------------------- the cache is a value
+
+
+@each_family
+def test_take_copies_samples(device, name):
+    """Several continuations of one, and those that go on; the original is not written into."""
+    model = model_of(name, device)
+    ids, _, _ = sequences()
+    _, cache = in_pieces(model, ids[:, :6], cuts=(), cache=model.empty_cache(3))
+    before = to_host(cache.layers)
+    before = [{n: a.copy() for n, a in layer.items()} for layer in before]
+    rows = np.array([2, 0, 2, 2])
+    taken = cache.take(to_device(rows, device))
+    assert (taken.batch, taken.length, taken.capacity) == (4, 6, cache.capacity)
+    new = np.concatenate([ids[rows, :6], np.random.default_rng(1).integers(0, 11, (4, 4))], axis=1)
+    pieces, _ = in_pieces(model, new[:, 6:], cuts=(1,), cache=taken)
+    assert relative_error(pieces["logits"], whole(model, new)["logits"][:, 6:]) < 1e-12
+    assert equal(to_host(cache.layers), before)
+
+
+@each_family
+def test_grown_has_room_for_more(device, name):
+    model = model_of(name, device)
+    ids, _, _ = sequences()
+    _, cache = in_pieces(model, ids[:, :6], cuts=(2,), cache=model.empty_cache(3, 6))
+    with pytest.raises(ValueError, match="up to 6 tokens, got 3 of 7"):
+        model(ids[:, 6:7], cache=cache)
+    larger = cache.grown(10)
+    assert (larger.capacity, larger.length, larger.batch) == (10, 6, 3) and cache.capacity == 6
+    assert larger.grown(10) is larger and larger.grown(4) is larger
+    pieces, _ = in_pieces(model, ids[:, 6:], cuts=(2,), cache=larger)
+    assert relative_error(pieces["logits"], whole(model, ids)["logits"][:, 6:]) < 1e-12
+
+
+def test_the_memory_of_a_cache():
+    """2 B L K C E numbers: grouped queries need H / K times less of it than multi-head attention."""
+    model = model_of("llama", "cpu", "float32")
+    cache = model.empty_cache(3, 5)
+    assert (cache.batch, cache.capacity, cache.length) == (3, 5, 0)
+    assert cache.nbytes == 2 * 3 * 2 * 2 * 5 * 4 * 4
+    full = tiny("llama", dtype="float32", num_key_value_heads=4).empty_cache(3, 5)
+    assert full.nbytes == 2 * cache.nbytes
+
+
+# ------------------------------------------------------------------------------------------------------------- gradients
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(B=st.integers(1, 3), K=st.integers(1, 2), T=st.integers(1, 4), start=st.integers(0, 4), room=st.integers(0, 2))
+def test_extend_joins_and_gives_the_new_places_their_gradient(device, B, K, T, start, room):
+    rng = np.random.default_rng(start)
+    E, S = 3, start + T
+    x, filled, dy = rng.normal(size=(B, K, T, E)), rng.normal(size=(B, K, S + room, E)), rng.normal(size=(B, K, S, E))
+    buffer = to_device(filled.copy(), device)
+    y, backward = extend(to_device(x, device), buffer=buffer, start=start)
+    assert np.array_equal(to_host(y), np.concatenate([filled[:, :, :start], x], axis=2))
+    assert np.array_equal(to_host(buffer)[:, :, S:], filled[:, :, S:])
+    dx = to_host(backward(to_device(dy, device)))
+    d = rng.normal(size=x.shape)
+    joined = [np.concatenate([filled[:, :, :start], x + h * d], axis=2) for h in (1, -1)]  # linear: any step is exact
+    assert dx.shape == x.shape and np.isclose(((joined[0] - joined[1]) / 2 * dy).sum(), (dx * d).sum(), rtol=1e-12, atol=1e-14)
+
+
+@each_model
+def test_the_gradient_of_a_call_with_a_cache(device, name):
+    """By every parameter and by the inputs, with what is in the cache held fixed: central differences, on a fresh copy each time.
+
+    The rounding of the outputs themselves, EPS |c y| / h, is allowed beside 1e-7 (see laws.directional_derivative).
+    """
+    model = model_of(name, device)
+    T, start, h = 9, 5, 1e-5
+    ids, mask, positions = sequences(T=T, padded=[0, 2, 7])
+    _, filled = in_pieces(model, ids[:, :start], mask[:, :start], positions[:, :start], cuts=(), cache=model.empty_cache(3, T))
+    rng = np.random.default_rng(2)
+    inputs = {"attention_mask": mask, "position_ids": positions[:, start:]}
+    tokens = flatten(to_host(model.params))["body.tokens"]
+    host = {**flatten(to_host(model.params)), "inputs": tokens[ids[:, start:]]}
+    c = {"logits": rng.normal(size=(3, T - start, 11)), "hidden": rng.normal(size=(3, T - start, 6))}
+
+    def call(values, grad):
+        moved = model.to("cpu")
+        moved.params = unflatten(values, moved.params)
+        moved = moved.to(device)
+        return moved(inputs_embeds=values["inputs"], **inputs, cache=filled.take(array_module(filled.layers[0]["k"]).arange(3)),
+                     grad=grad)  # fmt: skip
+
+    def value(values):
+        outputs = to_host({n: a for n, a in call(values, False)[0].items() if n != "cache"})
+        return sum((outputs[n] * c[n]).sum() for n in c)
+
+    outputs, backward = call(host, True)
+    dparams, dembeds = to_host(list(backward(to_device(c, device))))
+    gradient = {**flatten(dparams), "inputs": dembeds}
+    assert gradient.keys() == host.keys()
+    rounding = 16 * EPS / h * sum(np.abs(to_host(outputs[n]) * c[n]).sum() for n in c)
+    for path, a in host.items():
+        d = rng.normal(size=a.shape)
+        numerical = (value({**host, path: a + h * d}) - value({**host, path: a - h * d})) / (2 * h)
+        products = gradient[path] * d
+        error = abs(numerical - products.sum()) / (np.abs(products).sum() + rounding / 1e-7)
+        assert error < 1e-7, f"{path}: {error:.1e}"
+
+
+@each_family
+def test_backward_still_holds_when_the_next_call_has_gone_on(name):
+    """The next call writes behind what this one's backward needs; and computing the forward again changes nothing."""
+    model = model_of(name)
+    ids, _, _ = sequences()
+
+    def run(**options):
+        _, cache = in_pieces(model, ids[:, :4], cuts=(), cache=model.empty_cache(3))
+        outputs, backward = model(ids[:, 4:8], cache=cache, **options)
+        return outputs, backward, {"logits": np.random.default_rng(0).normal(size=outputs["logits"].shape)}
+
+    outputs, backward, c = run()
+    expected = backward(c)
+    model(ids[:, 8:], cache=outputs["cache"])
+    assert equal(backward(c), expected)
+    again, recomputing, c = run(checkpointing=True)
+    assert np.array_equal(again["logits"], outputs["logits"]) and equal(recomputing(c), expected)
+    with pytest.raises(ValueError, match=r"unknown outputs \['cache'\]"):
+        backward({"cache": outputs["cache"]})
+
+
+# ------------------------------------------------------------------------------------------------------------- bad input
+
+
+def call_with(model, T, *, length=4, capacity=8, batch=2, **options):
+    """A call with T tokens of two samples and a cache of `capacity` places, `length` of them filled."""
+    return model(np.ones((2, T), int), cache=model.empty_cache(batch, capacity).advanced(length), **options)
+
+
+@each_family
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: call_with(m, 5), "the cache is for 2 samples of up to 8 tokens, got 2 of 9"),
+        (lambda m: call_with(m, 1, batch=3), "the cache is for 3 samples of up to 8 tokens, got 2 of 5"),
+        (lambda m: call_with(m, 1, length=12, capacity=12), "a sequence of 13 tokens is longer than the context of 12"),
+        (lambda m: call_with(m, 2, attention_mask=np.ones((2, 2), int)), "attention_mask: expected shape (2, 6), got (2, 2)"),
+        (lambda m: call_with(m, 2, attention_mask=np.ones((2, 1, 2, 2), bool)), ", 2, 6), got (2, 1, 2, 2)"),
+        (lambda m: call_with(m, 2, attention_mask=np.ones((2, 1, 6, 6), bool)), ", 2, 6), got (2, 1, 6, 6)"),
+        (lambda m: call_with(m, 2, position_ids=np.arange(6)), "position_ids: expected shape (2,) or (2, 2), got (6,)"),
+        (lambda m: m.empty_cache(2, 13), "capacity: expected an integer from 1 to 12, got 13"),
+        (lambda m: m.empty_cache(2, 0), "capacity: expected an integer from 1 to 12, got 0"),
+        (lambda m: m.empty_cache(0), "batch: expected an integer from 1 to "),
+        (lambda m: m.empty_cache(2).advanced(4).cut(5), "cache: length: expected an integer from 0 to 4, got 5"),
+        (lambda m: m.empty_cache(2).advanced(4).cut(-1), "cache: length: expected an integer from 0 to 4, got -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(name, call, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        call(model_of(name))
+    assert "\n" not in str(error.value)
+
+
+def test_extend_refuses_what_its_buffer_has_no_room_for():
+    with pytest.raises(ValueError, match="room for 4 places; 3 are filled, and 2 more do not fit"):
+        extend(np.ones((1, 1, 2, 3)), buffer=np.zeros((1, 1, 4, 3)), start=3)
+
+
+def test_dynamic_scaling_can_be_cached_within_the_trained_context_only():
+    """Beyond it the frequencies change with the length, and with them the keys that are cached already."""
+    model = model_of("llama, dynamic")
+    assert (model.config.context, model.config.cache_context) == (24, LONGEST)
+    assert model.empty_cache(1).capacity == LONGEST
+    with pytest.raises(ValueError, match="capacity: expected an integer from 1 to 12"):
+        model.empty_cache(1, 13)
+
+
+def test_dynamic_scaling_refuses_a_cache_that_was_grown_too_large():
+    model = model_of("llama, dynamic")
+    larger = model.empty_cache(1).grown(24)
+    with pytest.raises(ValueError, match="13 tokens cannot be cached: the longest sequence that can be is 12"):
+        model(np.ones((1, LONGEST + 1), int), cache=larger)
+    model(np.ones((1, LONGEST), int), cache=larger)
+
+
+def test_dynamic_scaling_refuses_to_cache_far_positions():
+    """The largest position says how far the frequencies are stretched, also where only a few tokens are cached."""
+    model, ids = model_of("llama, dynamic"), np.ones((1, 5), int)
+    model(ids, position_ids=np.arange(7, 12), cache=model.empty_cache(1))
+    model(ids, position_ids=np.arange(8, 13))
+    with pytest.raises(ValueError, match="12"):
+        model(ids, position_ids=np.arange(8, 13), cache=model.empty_cache(1))

@@ -1,0 +1,133 @@
+"""A cache knows which call has consumed it, which backward has lost its keys, and which model has filled it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import tinyplm
+from tests.laws import equal, relative_error
+from tests.layers.test_cache import LONGEST, each_family, in_pieces, model_of, sequences, whole
+from tests.support.families import FAMILIES
+from tinyplm.backend import to_device, to_host
+from tinyplm.core import flatten
+from tinyplm.generation.generate import Memory
+from tinyplm.layers.cache import Cache
+from tinyplm.models import causal_lm
+from tinyplm.tuning.adapters.prefix import prefix_of, with_prefix
+
+
+@each_family
+def test_a_consumed_cache_is_refused(device, name):
+    """Used again, it would overwrite what came after it; the cache that was returned goes on, and cut goes back."""
+    model = model_of(name, device)
+    ids, _, _ = sequences()
+    new = model.empty_cache(3)
+    _, old = in_pieces(model, ids[:, :6], cuts=(3,), cache=new)
+    first, after = in_pieces(model, ids[:, 6:8], cuts=(1,), cache=old)
+    rows = to_device(np.arange(3), device)
+    for stale in (new, old):
+        for use in (lambda c: model(ids[:, :1], cache=c), lambda c: model.inputs(ids[:, :1], cache=c), lambda c: c.cut(0),
+                    lambda c: c.take(rows), lambda c: c.grown(LONGEST + 1)):  # fmt: skip
+            with pytest.raises(ValueError, match="cache: it was consumed by an earlier call"):
+                use(stale)
+    assert (new.length, old.length, after.length) == (0, 6, 8)
+    last, _ = in_pieces(model, ids[:, 8:], cuts=(), cache=after)
+    with pytest.raises(ValueError, match="consumed"):
+        causal_lm.forward(model.family, model.params, config=model.config, input_ids=to_device(ids[:, 8:], device), cache=after)
+    assert relative_error(np.concatenate([first["logits"], last["logits"]], axis=1), whole(model, ids)["logits"][:, 6:]) < 1e-12
+
+
+@each_family
+def test_a_backward_whose_keys_were_overwritten_is_refused(device, name):
+    """It is right as long as they are there: after calls that went on, beside copies, and until a call began with a cut cache."""
+    model = model_of(name, device)
+    ids, _, _ = sequences()
+    ones = {"logits": to_device(np.ones((3, 4, 11)), device)}
+    first, first_back = model(ids[:, :4], cache=model.empty_cache(3))
+    copy = first["cache"].take(to_device(np.arange(3), device))
+    second, second_back = model(ids[:, 4:8], cache=first["cache"])
+    expected = [to_host(back(ones)) for back in (first_back, second_back)]
+    model(10 - ids[:, 4:8], cache=copy)  # in buffers of its own
+    third = model(ids[:, 8:], cache=second["cache"])[0]["cache"]
+    back_to_six = third.cut(6)
+    assert equal([to_host(back(ones)) for back in (first_back, second_back)], expected)
+    model(10 - ids[:, 6:8], cache=back_to_six)
+    assert equal(to_host(first_back(ones)), expected[0])
+    with pytest.raises(ValueError, match="backward: the keys and values of this call were overwritten"):
+        second_back(ones)
+
+
+@pytest.mark.parametrize("place", [10, 9, 8, 6, 4, 3, 0])
+def test_a_cut_refuses_the_backward_of_what_it_overwrites_and_of_nothing_else(place):
+    """Calls end at 4, 8 and 10 places; those that end behind the cut are lost, once a call has begun there."""
+    model = model_of("gpt2", "cpu")
+    ids, _, _ = sequences()
+    cache, backs = model.empty_cache(3), {}
+    for start, end in ((0, 4), (4, 8), (8, 10)):
+        outputs, back = model(ids[:, start:end], cache=cache)
+        cache, backs[end] = outputs["cache"], (back, {"hidden": np.ones_like(outputs["hidden"])})
+    cache = cache.cut(place)
+    expected = {end: back(ones) for end, (back, ones) in backs.items()}
+    for _ in range(2 if place < 10 else 0):
+        outputs, new = model(ids[:, :1], cache=cache)
+        assert flatten(new({"hidden": np.ones_like(outputs["hidden"])}))  # its own keys are there
+        cache = outputs["cache"].cut(place)
+    for end, (back, ones) in backs.items():
+        if end > place:
+            with pytest.raises(ValueError, match="backward: the keys and values of this call were overwritten"):
+                back(ones)
+        else:
+            assert equal(back(ones), expected[end])
+
+
+@each_family
+def test_cut_goes_back(device, name):
+    model = model_of(name, device)
+    ids, _, _ = sequences()
+    other = np.concatenate([ids[:, :3], 10 - ids[:, 3:]], axis=1)
+    _, cache = in_pieces(model, ids, cuts=(4,), cache=model.empty_cache(3))
+    pieces, again = in_pieces(model, other[:, 3:], cuts=(), cache=cache.cut(3))
+    assert (cache.length, again.length) == (10, 10)
+    assert relative_error(pieces["logits"], whole(model, other)["logits"][:, 3:]) < 1e-12
+    pieces, _ = in_pieces(model, other, cuts=(), cache=again.cut(0))
+    assert relative_error(pieces, whole(model, other)) < 1e-12
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "llama, one kv head"])
+@pytest.mark.parametrize("other", [{"layers": 3}, {"layers": 1}, {"kv_heads": 3}, {"width": 2}, {"dtype": "float32"}], ids=str)
+def test_a_cache_of_another_model_is_refused(name, other):
+    """Much of it NumPy takes without a word: layers too many, one key head written over three, float64 rounded to float32."""
+    model = model_of(name)
+    sizes = {"batch": 2, "capacity": 6, "dtype": "float64", **model.config.cache_sizes}
+    model(np.ones((2, 3), int), cache=Cache.empty(**sizes))
+    with pytest.raises(ValueError, match="cache") as error:
+        model(np.ones((2, 3), int), cache=Cache.empty(**{**sizes, **other}))
+    assert "\n" not in str(error.value)
+
+
+def test_what_another_model_has_filled_is_refused():
+    """Sizes and dtype may be the same; the keys and values are not."""
+    model, other = (tinyplm.create("gpt2", FAMILIES["gpt2"].config, key=key) for key in (1, 2))
+    ids = [[1, 2, 3]]
+    filled = model(ids, cache=model.empty_cache(1), grad=False)[0]["cache"]
+    for cache in (filled, filled.take(np.array([0])), filled.cut(2), copy.deepcopy(filled)):
+        with pytest.raises(ValueError, match="cache: expected one that this model has filled, got one of another model"):
+            other([[4]], cache=cache, grad=False)
+    theta = prefix_of(model, rows=1)["theta"]
+    with pytest.raises(ValueError, match="cache: expected one that this model has filled"):
+        with_prefix(model, theta)([[4]], cache=filled, grad=False)
+    expected = model([[1, 2, 3, 4]], grad=False)[0]["logits"][:, 3:]
+    for same in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.for_decoding(), model.to("cpu")):
+        found = same([[4]], cache=filled.take(np.array([0])), grad=False)[0]["logits"]
+        assert relative_error(found, expected) < 1e-5
+    assert other(ids, cache=model.empty_cache(1), grad=False)[0]["cache"].origin == other.origin  # nothing was in it
+
+    memory = Memory()
+    tinyplm.generate(model, [1, 2, 3], max_new_tokens=2, memory=memory)
+    with pytest.raises(ValueError, match="memory: expected one that this model has filled"):
+        tinyplm.generate(other, [1, 2, 3, 4], max_new_tokens=1, memory=memory)
+    tinyplm.generate(model.for_decoding(), [1, 2, 3, 4], max_new_tokens=1, memory=memory)

@@ -1,0 +1,361 @@
+"""What holds for every causal family: gradients of the loss by every parameter, padding, packing, dropout, checkpointing, dtypes.
+
+A family's own matters are in its own file (test_gpt2.py, test_llama.py); the key/value cache is in test_cache.py.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import tinyplm
+from tests.laws import apart, equal, leaves, relative_error, rounding
+from tests.support.families import FAMILIES, PADDING, VARIANTS, batch, tiny
+from tinyplm import families as models
+from tinyplm import random
+from tinyplm.backend import to_device, to_host
+from tinyplm.core import add, flatten, tree_map, unflatten
+from tinyplm.data.batches import document_positions
+from tinyplm.layers.mask import packed_mask
+from tinyplm.models import causal_lm
+from tinyplm.optim.flat import FlatTree
+
+each_family = pytest.mark.parametrize("family", FAMILIES)
+# Forward and backward of these models are some 20 products in a row (each of two layers has 4, and twice as many in the
+# backward), each a sum over at most 24 terms: the width of GPT-2's MLP; there are 15 tokens and 11 entries.
+GRADIENT = rounding(*20 * [24])
+each_variant = pytest.mark.parametrize(("family", "variant"), VARIANTS)
+
+
+def loss_of(model, params, **options):
+    """causal_lm.loss of another tree of parameters, with the host arrays among the options moved to the model's device."""
+    options = {name: to_device(a, model.device) if isinstance(a, np.ndarray) else a for name, a in options.items()}
+    return causal_lm.loss(model.family, params, config=model.config, **options)
+
+
+def test_every_family_has_a_row():
+    assert FAMILIES.keys() == {name for name in models.FAMILIES if not hasattr(models.family(name), "TASKS")}
+    for name, family in FAMILIES.items():
+        assert family.module is models.family(name) and family.config.MODEL_TYPE == name
+        assert not any(getattr(family.config, rate) for rate in family.dropout) and all(family.dropout.values())
+
+
+# ----------------------------------------------------------------------------------------------------------- gradients
+
+
+def assert_gradients(model, **options):
+    """Central differences of the loss along a random direction in each parameter tensor on its own, through the chunked loss."""
+    _, backward = loss_of(model, model.params, chunk=4, **options)
+    gradient = {path: to_host(g) for path, g in flatten(backward(1.0)).items()}
+    host = flatten(to_host(model.params))
+    assert list(gradient) == list(host)
+    rng = np.random.default_rng(1)
+    for path, a in host.items():
+        d = rng.normal(size=a.shape)
+
+        def at(h, path=path, a=a, d=d):
+            moved = to_device(unflatten({**host, path: a + h * d}, model.params), model.device)
+            return float(to_host(loss_of(model, moved, chunk=4, grad=False, **options)[0]))
+
+        numerical = (at(1e-5) - at(-1e-5)) / 2e-5
+        error = abs(numerical - (gradient[path] * d).sum()) / max(np.abs(gradient[path] * d).sum(), 1e-3)
+        assert error < 1e-7, f"{path}: {error:.1e}"
+
+
+@each_variant
+def test_gradient_of_the_loss_by_every_parameter(device, family, variant):
+    model = tiny(family, device=device, **FAMILIES[family].variants[variant])
+    ids, targets = batch()
+    assert_gradients(model, input_ids=ids, targets=targets, attention_mask=PADDING)
+
+
+@each_family
+def test_gradient_through_dropout_and_with_positions_of_each_sample(family):
+    model = tiny(family, **FAMILIES[family].dropout)
+    ids, targets = batch()
+    positions = np.maximum(np.cumsum(PADDING, axis=1) - 1, 0)
+    assert_gradients(model, input_ids=ids, targets=targets, attention_mask=PADDING, position_ids=positions,
+                     key=random.sample_keys(5, np.arange(3)))  # fmt: skip
+
+
+@each_family
+def test_outputs_have_gradients_each_and_together(family):
+    model = tiny(family)
+    ids, _ = batch()
+    outputs, backward = model(ids)
+    rng = np.random.default_rng(0)
+    d = {name: rng.normal(size=a.shape) for name, a in outputs.items()}
+    assert list(d) == ["logits", "hidden"]
+    both, parts = backward(d), [backward({name: d[name]}) for name in d]
+    assert apart(both, tree_map(lambda a, b: a + b, *parts)) < GRADIENT
+    assert not any(a.any() for a in leaves(backward({})))
+    with pytest.raises(ValueError, match="unknown outputs \\['logit'\\]"):
+        backward({"logit": d["logits"]})
+
+
+@each_family
+@pytest.mark.parametrize("tied", [True, False])
+def test_layer_gradients_go_to_the_callback_and_are_not_built_again(family, tied):
+    model = tiny(family, tie_word_embeddings=tied)
+    ids, targets = batch()
+
+    def loss_back(**options):
+        return loss_of(model, model.params, input_ids=ids, targets=targets, **options)[1]
+
+    def model_back(**options):
+        back = model(ids, **options)[1]
+        return lambda d: back({"logits": np.full((3, 5, 11), d)})
+
+    for run in (loss_back, model_back):
+        handed = {}
+        gradient = run(on_gradient=handed.__setitem__)(1.5)
+        assert gradient["body"]["layers"] == [None, None], "zeros for what the callback has would be the full tree"
+        gradient["body"]["layers"] = [handed[0], handed[1]]
+        expected = run()(1.5)
+        assert all(np.array_equal(a, flatten(expected)[path]) for path, a in flatten(gradient).items())
+        assert flatten(gradient).keys() == flatten(expected).keys()
+    assert model(ids, on_gradient=handed.__setitem__)[1]({}) == {}
+
+
+@each_family
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("factored", [True, False])
+def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, tied, factored):
+    model = tiny(family, tie_word_embeddings=tied)
+    ids, targets = batch()
+    loss, back = loss_of(model, model.params, input_ids=ids, targets=targets, total=7)
+    total, parts = FlatTree(model.params), []
+
+    def give(path, gradient):
+        parts.extend(flatten(gradient, path))
+        total.add(gradient, path)
+
+    same, parts_back = causal_lm.loss_in_parts(model.family, model.params, give, config=model.config, total=7, input_ids=ids,
+                                               targets=targets, factors=factored)  # fmt: skip
+    left = parts_back(1.5)
+    assert len(left) == 1 + factored
+    assert len(parts) == len(set(parts)), "an array in two parts has no fixed order of summation"
+    assert parts.index("body.layers.1.mlp." + list(model.params["body"]["layers"][1]["mlp"])[0]) < parts.index(
+        "body.layers.0.norm1.gamma"
+    )
+    for tree in left:
+        total.add(tree, workers=2)
+    assert float(same) == pytest.approx(float(loss), rel=1e-14) and relative_error(total.tree, back(1.5)) < 1e-13
+
+
+@each_family
+def test_embeddings_as_inputs_get_their_gradient(family):
+    model = tiny(family)
+    ids, _ = batch()
+    embeds = model.params["body"]["tokens"][ids]
+    outputs, backward = model(inputs_embeds=embeds)
+    expected, ids_backward = model(ids)
+    assert np.array_equal(outputs["logits"], expected["logits"])
+    c = np.random.default_rng(0).normal(size=expected["hidden"].shape)
+    dparams, dembeds = backward({"hidden": c})
+    assert not dparams["body"]["tokens"].any()
+    scattered = np.zeros_like(model.params["body"]["tokens"])
+    np.add.at(scattered, ids, dembeds)
+    assert relative_error(scattered, ids_backward({"hidden": c})["body"]["tokens"]) < 1e-13
+
+
+@each_family
+def test_embeddings_of_any_kind_are_cast_to_the_models_dtype(family):
+    model = tiny(family, dtype="float32")
+    embeds = np.random.default_rng(0).normal(size=(2, 3, 6))
+    expected = model(inputs_embeds=embeds.astype("float32"))[0]["logits"]
+    for given in (embeds, embeds.tolist()):
+        outputs, backward = model(inputs_embeds=given)
+        assert outputs["logits"].dtype == np.float32 and np.array_equal(outputs["logits"], expected)
+        assert backward({"logits": expected})[1].dtype == np.float32
+
+
+# ------------------------------------------------------------------------------------------------ who sees whom
+
+
+@each_family
+def test_two_documents_in_one_row_are_as_if_apart(device, family):
+    """Packed with packed_mask and their own positions: the logits of two runs, and the sum of their gradients."""
+    model = tiny(family, device=device)
+    ids = np.array([[0, 3, 4, 0, 5], [0, 7, 0, 2, 2]])  # 0 begins a document
+    documents, positions = document_positions(ids, 0)
+    assert positions.tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
+    outputs, backward = model(ids, attention_mask=packed_mask(documents), position_ids=positions)
+    logits = to_host(outputs["logits"])
+    cotangent = np.random.default_rng(0).normal(size=logits.shape)
+    gradient = to_host(backward({"logits": to_device(cotangent, device)}))
+    total = None
+    for row, lo, hi in ((0, 0, 3), (0, 3, 5), (1, 0, 2), (1, 2, 5)):
+        alone, back = model(ids[row : row + 1, lo:hi])
+        assert relative_error(logits[row, lo:hi], to_host(alone["logits"])[0]) < 1e-12
+        total = add(total, to_host(back({"logits": to_device(cotangent[row : row + 1, lo:hi], device)})))
+    for path, a in flatten(total).items():
+        assert np.abs(flatten(gradient)[path] - a).max() < 1e-12 * max(1, np.abs(a).max()), path
+
+
+@each_family
+def test_masks_of_four_dimensions(family):
+    """One for all samples or each its own, one for all heads or each its own; on top of the causal mask."""
+    model = tiny(family)
+    ids, _ = batch()
+    full = np.broadcast_to((PADDING == 1)[:, None, None], (3, 1, 5, 5))
+    expected = model(ids, attention_mask=PADDING)[0]["logits"]
+    for mask in (full, np.repeat(full, model.config.heads, axis=1)):
+        assert np.array_equal(model(ids, attention_mask=mask)[0]["logits"], expected)
+    assert np.array_equal(model(ids, attention_mask=np.ones((1, 1, 5, 5), bool))[0]["logits"], model(ids)[0]["logits"])
+
+
+@each_family
+def test_padding_and_the_future_have_exactly_no_influence(device, family):
+    model = tiny(family, device=device)
+    ids, _ = batch()
+    real = PADDING.astype(bool)
+
+    def logits(ids):
+        return to_host(model(ids, attention_mask=PADDING, grad=False)[0]["logits"])
+
+    expected = logits(ids)
+    assert np.array_equal(logits(np.where(real, ids, 10 - ids))[real], expected[real])
+    later = ids.copy()
+    later[:, 3:] = 10 - later[:, 3:]
+    assert np.array_equal(logits(later)[:, :3][real[:, :3]], expected[:, :3][real[:, :3]])
+
+
+@each_variant
+def test_a_padded_sample_is_as_if_alone(family, variant):
+    """To rounding, since matrices of another height may be multiplied in another order; on the left, positions count from 0."""
+    model = tiny(family, **FAMILIES[family].variants[variant])
+    ids, _ = batch()
+    positions = np.maximum(np.cumsum(PADDING, axis=1) - 1, 0)
+    outputs, _ = model(ids, attention_mask=PADDING, position_ids=positions)
+    for row, real in enumerate(PADDING.astype(bool)):
+        alone, _ = model(ids[row : row + 1, real])
+        for name in ("logits", "hidden"):
+            assert relative_error(outputs[name][row, real], alone[name][0]) < 1e-12
+
+
+@each_family
+def test_padding_and_the_future_get_exactly_no_gradient(device, family):
+    model = tiny(family, device=device)
+    rng = np.random.default_rng(0)
+    real = PADDING.astype(bool)
+    outputs, backward = model(inputs_embeds=rng.normal(size=(3, 5, 6)), attention_mask=PADDING)
+    wanted = real & (np.arange(5) < 4)  # the last place is the future of all of them
+    cotangent = rng.normal(size=outputs["logits"].shape) * wanted[..., None]
+    dembeds = to_host(backward({"logits": to_device(cotangent, device)})[1])
+    assert not dembeds[~wanted].any() and dembeds[wanted].all()
+
+
+# --------------------------------------------------------------------------------------------- dropout, recomputation, dtype
+
+
+@each_family
+def test_dropout_depends_on_the_key_alone(device, family):
+    model = tiny(family, device=device, **FAMILIES[family].dropout)
+    ids, _ = batch()
+
+    def logits(key, ids=ids, **options):
+        return to_host(model(ids, key=key, **options)[0]["logits"])
+
+    a = logits(1)
+    assert np.array_equal(a, logits(1)) and np.array_equal(a, logits(1, grad=False))
+    assert not np.array_equal(a, logits(2)) and not np.array_equal(a, logits(None))
+    # to rounding, since fewer rows may be multiplied in another order; another mask would change a tenth
+    assert relative_error(a[:2], logits(1, ids=ids[:2])) < GRADIENT, "a sample's mask must not depend on the batch around it"
+
+
+@pytest.mark.parametrize(("family", "rate"), [(name, rate) for name, family in FAMILIES.items() for rate in family.dropout])
+def test_every_dropout_rate_is_used(family, rate):
+    ids, _ = batch()
+    without, alone = (tiny(family, **changes)(ids, key=1)[0]["logits"] for changes in ({}, {rate: 0.2}))
+    assert np.array_equal(without, tiny(family)(ids)[0]["logits"]) and not np.array_equal(without, alone)
+
+
+@each_family
+@pytest.mark.parametrize("options", [{"checkpointing": True}, {"once": True}])
+def test_checkpointing_is_bit_equal_with_dropout(family, options):
+    model = tiny(family, **FAMILIES[family].dropout)
+    ids, _ = batch()
+    outputs, backward = model(ids, key=3)
+    outputs2, backward2 = model(ids, key=3, **options)
+    d = {"logits": np.random.default_rng(0).normal(size=outputs["logits"].shape)}
+    assert equal(outputs, outputs2) and equal(backward(d), backward2(d))
+
+
+@each_family
+def test_float32_stays_float32(device, family):
+    model = tiny(family, dtype="float32", device=device)
+    ids, targets = batch()
+    outputs, backward = model(ids)
+    assert all(a.dtype == np.float32 for a in leaves(outputs))
+    dlogits = to_device(np.random.default_rng(0).normal(size=(3, 5, 11)).astype("float32"), device)
+    assert all(a.dtype == np.float32 for a in leaves(backward({"logits": dlogits})))
+    key = random.sample_keys(random.key(0), np.arange(3))
+    loss, back = loss_of(model, model.params, input_ids=ids, targets=targets, key=key)
+    assert loss.dtype == np.float32 and all(a.dtype == np.float32 for a in leaves(back(1.0)))
+
+
+# ----------------------------------------------------------------------------------------------------------- bad input
+
+
+def whole(shape):
+    """A 4-dimensional mask that hides nothing, H standing for the number of heads."""
+    return lambda heads: np.ones([heads if n == "H" else n for n in shape], bool)
+
+
+@each_family
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"input_ids": [[1, 11]]}, "input_ids: expected integers from 0 to 10, got 11"),
+        ({"input_ids": [[-1]]}, "input_ids: expected integers from 0 to 10, got -1"),
+        ({"input_ids": [1, 2]}, "input_ids: expected shape (B, T)"),
+        ({"input_ids": [[]]}, "B, T >= 1, got (1, 0)"),
+        ({"input_ids": [[0.5]]}, "input_ids: expected integers"),
+        ({"input_ids": [[1] * 7]}, "7 tokens is longer than the context of 6"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1, 1, 1]]}, "attention_mask: expected shape (1, 2), got (1, 3)"),
+        ({"input_ids": [[1, 2]], "position_ids": [[0, 6]]}, "position_ids: expected integers from 0 to 5, got 6"),
+        ({"input_ids": [[1, 2]], "position_ids": [[0, -1]]}, "position_ids: expected integers from 0 to 5, got -1"),
+        ({"input_ids": [[1, 2]], "position_ids": [0]}, "position_ids: expected shape (2,) or (1, 2)"),
+        ({}, "either input_ids or inputs_embeds"),
+        ({"input_ids": [[1, 2]], "inputs_embeds": np.ones((1, 2, 6))}, "either input_ids or inputs_embeds"),
+        ({"inputs_embeds": np.ones((1, 2, 5))}, "expected shape (B, T, 6)"),
+        ({"inputs_embeds": np.ones((0, 2, 6))}, "(B, T, 6) with B, T >= 1, got (0, 2, 6)"),
+        ({"inputs_embeds": np.ones((1, 0, 6))}, "(B, T, 6) with B, T >= 1, got (1, 0, 6)"),
+        ({"inputs_embeds": np.ones((1, 7, 6))}, "7 tokens is longer than the context of 6"),
+        ({"inputs_embeds": np.ones((1, 2, 6), bool)}, "inputs_embeds: expected real numbers, got bool array of shape (1, 2, 6)"),
+        ({"input_ids": [[1, 2]], "attention_mask": np.ones((1, 1, 2, 2), int)},
+         "must be boolean, True = may attend, got dtype int64"),
+        ({"input_ids": [[1, 2]], "attention_mask": whole((1, 9, 2, 2))},
+         "expected shape (1 or 1, H or 1, 2, 2), got (1, 9, 2, 2)"),
+        ({"input_ids": [[1, 2]], "attention_mask": whole((2, 1, 2, 2))}, "got (2, 1, 2, 2)"),
+        ({"input_ids": [[1, 2]], "attention_mask": whole((1, "H", 2, 3))}, "got (1, H, 2, 3)"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_line(family, inputs, message):
+    model = tiny(family)
+    heads = model.config.heads
+    inputs = {name: value(heads) if callable(value) else value for name, value in inputs.items()}
+    with pytest.raises(ValueError, match=re.escape(message.replace("H", str(heads)))) as error:
+        model(**inputs)
+    assert "\n" not in str(error.value)
+
+
+@each_family
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda name, config: tinyplm.create(name, f"{name}-huge"), "unknown size '{name}-huge'; expected one of {first}, "),
+        (lambda name, config: tinyplm.create(name, config, width=3), "unknown config field 'width'"),
+        (lambda name, config: tinyplm.create(name, config, dtype="int8"), "dtype: expected one of float32, "),
+        (lambda name, config: tinyplm.create(name, config, device="tpu"), "device: expected one of cpu, "),
+        (lambda name, config: tinyplm.create(name + "x", config), "unknown model_type '{name}x'"),
+    ],
+)
+def test_what_cannot_be_created_is_refused_in_one_line(family, call, message):
+    expected = message.format(name=family, first=next(iter(FAMILIES[family].module.SIZES)))
+    with pytest.raises(ValueError, match=re.escape(expected)) as error:
+        call(family, FAMILIES[family].config)
+    assert "\n" not in str(error.value)

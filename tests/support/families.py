@@ -1,0 +1,95 @@
+"""The causal families as the tests see them; a new family gets one row here and with it all tests of test_causal_lm.py and
+test_cache.py.
+
+Every TINY config has a vocabulary of 11, a context of 6, width 6 and two layers, and dropout rates of 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tinyplm
+from tinyplm.core import tree_map
+from tinyplm.families import gpt2, llama
+
+VOCABULARY, CONTEXT, WIDTH = 11, 6, 6
+
+
+class Family(NamedTuple):
+    module: ModuleType
+    config: Any  # TINY
+    context: str  # the config's name for the longest sequence
+    variants: dict[str, dict[str, Any]]  # changes of TINY that take other paths through forward and backward
+    dropout: dict[str, float]  # every rate there is, none of them 0
+
+
+FAMILIES = {
+    "gpt2": Family(
+        gpt2,
+        gpt2.Config(vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=2, n_head=2, resid_pdrop=0.0,
+                    embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None),
+        context="n_positions",
+        variants={"tied": {"tie_word_embeddings": True}, "untied": {"tie_word_embeddings": False},
+                  "scaled by layer": {"scale_attn_by_inverse_layer_idx": True, "n_inner": 5}},
+        dropout={"resid_pdrop": 0.2, "embd_pdrop": 0.2, "attn_pdrop": 0.2},
+    ),
+    # Four heads of width 4 on two key/value heads.  With base 10 both frequencies, 1 and 0.3, turn a lot within 6 positions.
+    "llama": Family(
+        llama,
+        llama.Config(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, hidden_size=WIDTH, intermediate_size=7,
+                     num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=4,
+                     rope_parameters={"rope_type": "default", "rope_theta": 10.0}, bos_token_id=None, eos_token_id=None),
+        context="max_position_embeddings",
+        variants={"untied": {"tie_word_embeddings": False}, "tied": {"tie_word_embeddings": True},
+                  "biases": {"attention_bias": True, "mlp_bias": True},
+                  "biases, tied, one kv head": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True,
+                                                "num_key_value_heads": 1},
+                  "as many kv heads": {"num_key_value_heads": 4, "hidden_act": "gelu"},
+                  "yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10.0, "factor": 4.0}}},
+        dropout={"attention_dropout": 0.2},
+    ),
+}  # fmt: skip
+
+VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in family.variants]
+
+
+def _rope(kind: str, positions: int = 24, **settings: Any) -> dict[str, Any]:
+    """Heads of width 8: four frequencies, so that a scaling can treat some differently from others."""
+    parameters = {"rope_type": kind, "rope_theta": 10.0, **settings}
+    return {"head_dim": 8, "max_position_embeddings": positions, "rope_parameters": parameters}
+
+
+# LLaMA with every way to turn, all for 24 positions; with the dynamic one 12 of them can be cached.  With base 10 the frequencies
+# turn 1.9, 1.1, 0.6 and 0.3 times in 12 positions: some lie between the two bounds of yarn and llama3, some on either side.
+ROPES = {
+    "default": _rope("default"),
+    "linear": _rope("linear", 12, factor=2.0),
+    "dynamic": _rope("dynamic", 12, factor=2.0),
+    "yarn": _rope("yarn", factor=2.0, original_max_position_embeddings=12, beta_fast=1.5, beta_slow=0.4, truncate=False),
+    "yarn, attention_factor": _rope("yarn", 12, factor=2.0, beta_fast=1.5, beta_slow=0.4, attention_factor=0.6),
+    "llama3": _rope("llama3", factor=2.0, original_max_position_embeddings=12, low_freq_factor=0.4, high_freq_factor=1.5),
+}
+
+
+def tiny(family: str, seed: int = 0, dtype: str = "float64", device: str = "cpu", **changes: Any) -> tinyplm.Model:
+    """A tiny model with every parameter random, also biases and norm weights."""
+    model = tinyplm.create(family, dataclasses.replace(FAMILIES[family].config, **changes), dtype="float64")
+    rng = np.random.default_rng(seed)
+    model.params = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), model.params)
+    return model.to(device)
+
+
+def batch(seed: int = 0, B: int = 3, T: int = 5, V: int = VOCABULARY) -> tuple[np.ndarray, np.ndarray]:
+    """(input ids, targets), one of which is to be ignored."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, V, (B, T))
+    targets[0, 2] = -100
+    return rng.integers(0, V, (B, T)), targets
+
+
+# A mask for `batch`: one sample whole, one padded on the left, one on the right.
+PADDING = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])

@@ -1,0 +1,80 @@
+"""The example scripts as a user runs them: texts for them, and starts in a process of their own or in this one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import runpy
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def load_example(name: str) -> ModuleType:
+    """An example as a module, without its folder on the path, where its tokenizers.py would hide the library of that name."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+sys.modules.setdefault("common", load_example("common"))  # which the examples import
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def write_texts(folder: Path) -> list[str]:
+    """Two files, 40 kB together: paragraphs that differ, in one file also separated documents."""
+    rng = random.Random(0)
+    subjects = ["The river", "A baker", "My sister", "The old clock", "Every sailor", "Nobody"]
+    verbs = ["counted", "carried", "forgot", "painted", "sold", "remembered"]
+    objects = ["stones", "loaves", "letters", "blue lamps", "apples", "stories"]
+    paragraphs = []
+    for number in range(130):
+        sentences = [f"{rng.choice(subjects)} {rng.choice(verbs)} {rng.randrange(1000)} {rng.choice(objects)}." for _ in range(9)]
+        paragraphs.append(f"Chapter {number}. " + " ".join(sentences))
+    (folder / "book.txt").write_text("\n\n".join(paragraphs[:90]) + "\n", encoding="utf-8")
+    (folder / "notes.txt").write_text("\n<|endoftext|>\n".join(paragraphs[90:]) + "\n", encoding="utf-8")
+    return [str(folder / "book.txt"), str(folder / "notes.txt")]
+
+
+def shell(script: str, *arguments: str, cwd: Path) -> Outcome:
+    """In a process of its own, from another folder than the checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, str(ROOT / "examples" / script), *arguments], cwd=cwd, env=environment,
+                          stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=300)  # fmt: skip
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def runner(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """The same in this process, which saves the start: run("pretrain.py", "--steps", "6") -> Outcome."""
+
+    def run(script: str, *arguments: str) -> Outcome:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [script, *arguments])
+            patch.setattr(sys, "path", list(sys.path))
+            code, message = 0, ""
+            try:
+                runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+            except SystemExit as stop:  # what the interpreter makes of it
+                code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+                message = f"{stop.code}\n" if isinstance(stop.code, str) else ""
+            except BaseException:
+                code, message = 1, traceback.format_exc()
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err + message)
+
+    return run

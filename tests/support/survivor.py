@@ -1,0 +1,144 @@
+"""A tiny training run for tests that break it off, alone (`python -m tests.support.survivor OUT '{"steps": 9}'`) or killed
+at a given operation on the disk; and what of a run must not depend on how often that happened."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.families.test_gpt2 import tiny
+from tinyplm.training import checkpoint, log
+from tinyplm.training.checkpoint import State
+from tinyplm.training.loop import train
+from tinyplm.training.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKENS = np.random.default_rng(0).integers(0, 11, 200).astype(np.uint16)
+QUICK = {"steps": 6, "batch_size": 4, "sequence_length": 5, "warmup": 2, "learning_rate": 0.01, "evaluate_every": 2,
+         "save_every": 1, "keep": 1}  # fmt: skip
+ON_DISK = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")  # what rmtree and pathlib are made of, too
+
+
+def run(out: Path, progress: bool = False, **changes: Any) -> State:
+    """Start a run, or go on with it."""
+    model = tiny(resid_pdrop=0.1, dtype="float32")
+    settings = Settings(**{**QUICK, **changes})
+    return train(model, TOKENS, TOKENS[:40], settings, out=out, resume=checkpoint.started(out), progress=progress)
+
+
+def contents(out: Path) -> dict[str, Any]:
+    """Everything in a run's folder but times, and the hashes of files that hold times."""
+    found: dict[str, Any] = {}
+    for file in sorted(p for p in out.rglob("*") if p.is_file()):
+        name = str(file.relative_to(out))
+        if file.name == "log.jsonl":
+            found[name] = [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in log.read(file)]
+        elif file.name == "trainer.json":
+            found[name] = json.loads(file.read_text())
+            del found[name]["state"]["seconds"]
+            found[name].get("increment", {}).pop("checksums", None)
+        elif file.name == "checksums.json":
+            sums = json.loads(file.read_text())
+            found[name] = {n: s for n, s in sums.items() if n != "trainer.json"}
+        else:
+            found[name] = file.read_bytes()
+    return found
+
+
+def spy(act: Callable[[int, str, Callable], Any]) -> None:
+    """From here on act(n, name, do) stands for the n-th operation on the disk of this process; do() does it."""
+    count = iter(range(10**9))
+
+    def wrapped(name: str, original: Callable) -> Callable:
+        return lambda *args, **kwargs: act(next(count), name, lambda: original(*args, **kwargs))
+
+    for name in ON_DISK:
+        setattr(os, name, wrapped(name, getattr(os, name)))
+
+
+def kill_at(number: int, after: bool) -> Callable[[int, str, Callable], Any]:
+    """An act for `spy`: SIGKILL just before or just after operation `number`."""
+
+    def act(n: int, name: str, do: Callable) -> Any:
+        if n == number and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return do()
+        finally:  # to remove what is not there is an operation, too
+            if n == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return act
+
+
+def forked(do: Callable[[], Any]) -> int:
+    """do() in a child process; its exit code, or minus the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            do()
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def whole_latest(out: Path) -> bool:
+    """Whether `latest`, if there is one, names a whole checkpoint, and `best` as well."""
+    return all(checkpoint.folders.problem(checkpoint.find(out, n)) is None for n in ("latest", "best") if (out / n).exists())
+
+
+def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes: Any) -> int:
+    """Kill a run before, or after, each of its operations on the disk, go on, compare; returns the number of kills.
+
+    twice: also kill the one that goes on, at the same number.  The children are forked: starting Python takes far longer.
+    """
+    names: list[str] = []
+    whole, operations = work / "whole", work / "operations"
+
+    def count() -> None:
+        spy(lambda n, name, do: (names.append(name), do())[1])
+        run(whole, **changes)
+        operations.write_text("\n".join(names))
+
+    def killed(out: Path, n: int, after: bool) -> None:
+        spy(kill_at(n, after))
+        run(out, **changes)
+
+    assert forked(count) == 0
+    expected, kills = contents(whole), 0
+    for n, late in itertools.product(range(len(operations.read_text().split())), after):
+        where = f"{'after' if late else 'before'} operation {n}"
+        out = work / where.replace(" ", "-")
+        for again in range(1 + twice):
+            code = forked(functools.partial(killed, out, n, late))
+            assert code == -signal.SIGKILL or (again and code == 0), f"{where}: exit code {code}"
+            kills += code != 0
+            assert whole_latest(out), where
+        assert forked(functools.partial(run, out, **changes)) == 0, f"{where}: cannot be resumed"
+        found = contents(out)
+        assert found.keys() == expected.keys(), f"{where}: {found.keys() ^ expected.keys()}"
+        for name in expected:
+            assert found[name] == expected[name], f"{where}: {name} differs"
+        shutil.rmtree(out)
+    return kills
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "everywhere":
+        print(kill_everywhere(Path(sys.argv[2]), **json.loads(sys.argv[3])))
+    else:
+        state = run(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+        print(json.dumps({"step": state.step, "signal": state.signal}))

@@ -1,0 +1,214 @@
+"""Attention by blocks of queries: the fast form of `attention`, whose memory grows with T and not with T squared."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from ..backend import array_module, at_least_float32, is_host
+from ..core import unbroadcast
+from ..layers.mask import Visible
+from ..random import uniform_bits_of
+from ..shapes import broadcastable, expects
+
+BLOCK = 128  # queries: shorter blocks slow the matmuls down, longer ones compute more of what is hidden
+PART = 1 << 18  # scores at a time on the host: a megabyte of float32, the size of a large L2 cache
+
+
+@expects("q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, key (B,) keys or None; scale or "
+         "None, 0 <= rate < 1, whole block >= 1")  # fmt: skip
+def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None, block=BLOCK):
+    """o = dropout(P) v,   P = softmax(scale q k^T + bias), as `attention`, with the same arguments and the same dropout.
+
+    mask: a `Visible`, or booleans as for `attention`, or None.        Rabe & Staats 2021; Dao et al. 2022, 2023 (FlashAttention)
+    Queries are taken `block` at a time, with only the keys that some of them may see.  All these are there at once, so the
+    softmax is the ordinary one, not the online one of FlashAttention, which also cuts the keys.  Keeps k, v, o,
+    Q = [scale q, -m] with m the largest score of each query, and 1 / z with z = sum_s exp(score - m), both at least float32.
+
+    The backward computes the scores again: [k, 1] Q^T = scale k q^T - m in one product, A = exp of it (and bias), P = A / z.
+    With D = [do / (1 - rate), -sum_e do o] / z,   dS = A * ([v, 1] D^T), in which dropout's mask hits the product with v alone;
+    dq = scale dS^T k,   dk = dS (scale q),   dv = masked A times D without its last column, dk and dv summed over the heads that
+    share them;   dbias = dS^T summed over the axes it was repeated on.
+    Here scores, A and dS have the keys first, (S, T): then the long dimension of all seven products is their first or their
+    inner one, for which BLAS is fastest.  ValueError as in `attention`, and unless block >= 1.
+    """
+    B, H, T, E = q.shape
+    K, S = k.shape[1:3]
+    if not K or H % K or not S:
+        raise ValueError(f"block_attention: expected at least one key, and H a multiple of K, got q {q.shape} and k {k.shape}")
+    xp, G, E2 = array_module(q), H // K, v.shape[-1]
+    scale = E**-0.5 if scale is None else scale
+    dropping = key is not None and rate > 0
+    undropped = 1 / (1 - rate) if dropping else 1.0
+    visible = mask if isinstance(mask, Visible) else Visible(T, S, allowed=mask, xp=xp)
+    if (visible.T, visible.S) != (T, S):
+        raise ValueError(f"block_attention: the mask describes T = {visible.T}, S = {visible.S}, expected {T}, {S}")
+    if visible.allowed is not None:
+        broadcastable("block_attention: mask", visible.allowed, (B, H, T, S))
+    parts = _parts(visible, B, K, G, block, host=is_host(q))
+    keyed_bias = None if bias is None else _keys_first(broadcastable("block_attention: bias", bias, (B, H, T, S)), K)
+    keys, values = at_least_float32(k), at_least_float32(v)
+    number = keys.dtype
+    largest = max(part.scores(B, K, G) for part in parts)
+
+    def room():
+        return xp.empty(largest, dtype=number)
+
+    def scores(part, queries, keys, out):
+        """(b, k, s, G * n) in `out`, with bias, -inf where hidden."""
+        rows, columns = part.rows(queries), part.columns(keys)
+        s = xp.matmul(columns, rows.swapaxes(-1, -2), out=_shaped(out, *columns.shape[:3], rows.shape[2]))
+        apart = _by_query(s, G)
+        if keyed_bias is not None:
+            apart += part.cut(keyed_bias)
+        for at, seen in part.seen:
+            xp.copyto(apart[:, :, at], float("-inf"), where=~part.cut(seen, keys=slice(None), queries=slice(None)))
+        return s
+
+    def kept(part):  # (b, k, s, G, n): the dropout mask, of the same bits as in `attention`
+        h, t, s = (xp.arange(n, dtype="uint32") for n in (H, T, S))
+        h = h.reshape(K, 1, G, 1)[part.heads] * T + t[part.queries]
+        elements = h * S + s[part.keys].reshape(-1, 1, 1)
+        return uniform_bits_of(key[part.samples], elements[None], (B, H, T, S)) >= int(rate * 2**32)
+
+    Q = xp.empty((B, K, G, T, E + 1), dtype=number)
+    xp.multiply(at_least_float32(q).reshape(B, K, G, T, E), scale, out=Q[..., :E])
+    inverse = xp.empty((B, K, G, T, 1), dtype=number)
+    o = xp.empty((B, K, G, T, E2), dtype=q.dtype)
+    ones, space = xp.ones((1, S), dtype=number), room()
+    for part in parts:
+        A = scores(part, Q[..., :E], keys, space)
+        top = _subtract_top(A, xp)
+        xp.exp(A, out=A)
+        z = xp.matmul(ones[:, : A.shape[2]], A)  # the sum over the keys
+        z += z == 0  # an empty row: 0 / 1
+        if dropping:
+            A *= kept(part).reshape(A.shape)
+        product = xp.matmul(A.swapaxes(-1, -2), part.columns(values))
+        product *= undropped / z.swapaxes(-1, -2)
+        part.put(o, product)
+        part.put(inverse, 1 / z)
+        part.put(Q[..., E:], -top)
+    del space
+
+    def backward(do):
+        do = at_least_float32(do).reshape(B, K, G, T, E2)
+        D = xp.empty((B, K, G, T, E2 + 1), dtype=number)
+        xp.multiply(do, inverse * undropped, out=D[..., :E2])
+        xp.multiply((do * o).sum(axis=-1, keepdims=True), -inverse, out=D[..., E2:])
+        with_ones = [xp.concatenate([a, xp.ones_like(a[..., :1])], axis=-1) for a in (keys, values)]
+        dq, dk, dv = xp.empty((B, K, G, T, E), dtype=number), xp.zeros_like(keys), xp.zeros_like(values)
+        dbias = None if bias is None else xp.zeros(keyed_bias.shape, dtype=number)
+        spaces = [room(), room(), xp.empty(B * K * S * max(E, E2), dtype=number)]
+        for part in parts:
+            A = scores(part, Q, with_ones[0], spaces[0])
+            xp.exp(A, out=A)
+            dS = _shaped(spaces[1], *A.shape)
+            D_rows = part.rows(D)
+            if not dropping:
+                xp.matmul(part.columns(with_ones[1]), D_rows.swapaxes(-1, -2), out=dS)
+                dS *= A
+            else:
+                m = kept(part).reshape(A.shape)
+                xp.matmul(part.columns(values), D_rows[..., :E2].swapaxes(-1, -2), out=dS)
+                dS *= m
+                dS += D_rows[..., E2:].swapaxes(-1, -2)
+                dS *= A
+                A *= m
+            _add_product(part.columns(dv), A, D_rows[..., :E2], spaces[2], xp)
+            _add_product(part.columns(dk), dS, part.rows(Q)[..., :E], spaces[2], xp)
+            part.put(dq, xp.matmul(dS.swapaxes(-1, -2), part.columns(keys)))
+            if bias is not None:
+                total = part.cut(dbias)
+                total += unbroadcast(_by_query(dS, G), total.shape)
+        dq *= scale
+        if bias is not None:
+            dbias = dbias.transpose(0, 1, 3, 4, 2).reshape(bias.shape).astype(bias.dtype, copy=False)
+        dq, dk, dv = (d.reshape(a.shape).astype(a.dtype, copy=False) for d, a in ((dq, q), (dk, k), (dv, v)))
+        return dq, dk, dv, dbias
+
+    return o.reshape(B, H, T, E2), backward
+
+
+class _Part(NamedTuple):
+    """What is computed at once: some samples and key/value heads, a block of queries, the keys that some of them may see."""
+
+    samples: slice
+    heads: slice
+    queries: slice
+    keys: slice
+    seen: list  # [(where among the keys, booleans with the keys first)]: what is partly hidden
+
+    def scores(self, B: int, K: int, G: int) -> int:
+        """How many there are."""
+        b, k = (len(range(n)[at]) for n, at in ((B, self.samples), (K, self.heads)))
+        return b * k * G * (self.queries.stop - self.queries.start) * (self.keys.stop - self.keys.start)
+
+    def rows(self, a: Any) -> Any:
+        """(B, K, G, T, w) -> (b, k, G * n, w): the queries of one group are rows of one matrix."""
+        a = a[self.samples, self.heads, :, self.queries]
+        return a.reshape(*a.shape[:2], a.shape[2] * a.shape[3], a.shape[4])
+
+    def put(self, a: Any, rows: Any) -> None:
+        """Rows (b, k, G * n, w), or (b, k, 1, G * n) for w = 1, written to their place in a (B, K, G, T, w)."""
+        n = self.queries.stop - self.queries.start
+        a[self.samples, self.heads, :, self.queries] = rows.reshape(*rows.shape[:2], a.shape[2], n, a.shape[4])
+
+    def columns(self, a: Any) -> Any:
+        """(B, K, S, w) -> (b, k, s, w), a view."""
+        return a[self.samples, self.heads, self.keys]
+
+    def cut(self, a: Any, **other: slice) -> Any:
+        """What belongs to this part of a (B, K, S, G, T), each of them possibly 1; a view."""
+        at = {**self._asdict(), **other}
+        places = (at["samples"], at["heads"], at["keys"], slice(None), at["queries"])
+        return a[tuple(slice(None) if n == 1 else place for n, place in zip(a.shape, places))]
+
+
+def _parts(visible: Visible, B: int, K: int, G: int, block: int, *, host: bool) -> list[_Part]:
+    """On the host a few heads of one sample each, as many as have PART scores; on a GPU all, one launch for many heads."""
+    blocks = []
+    for lo in range(0, visible.T, block):
+        queries = slice(lo, min(lo + block, visible.T))
+        keys, partly = visible.block(queries.start, queries.stop)
+        blocks.append((queries, keys, [(at, _keys_first(seen, K)) for at, seen in partly]))
+    if not host:
+        return [_Part(slice(0, B), slice(0, K), *each) for each in blocks]
+    step = max(1, PART // (G * min(block, visible.T) * visible.S))
+    places = [(slice(b, b + 1), slice(h, min(h + step, K))) for b in range(B) for h in range(0, K, step)]
+    return [_Part(*place, *each) for place in places for each in blocks]
+
+
+def _keys_first(a: Any, K: int) -> Any:
+    """What broadcasts to (B, H, T, S) as a view that broadcasts to (B, K, S, H / K, T)."""
+    B, H, T, S = (1,) * (4 - a.ndim) + a.shape
+    return a.reshape(B, 1 if H == 1 else K, 1 if H == 1 else H // K, T, S).transpose(0, 1, 4, 2, 3)
+
+
+def _by_query(s: Any, G: int) -> Any:
+    """(b, k, s, G * n) -> (b, k, s, G, n), a view."""
+    return s.reshape(*s.shape[:3], G, s.shape[3] // G)
+
+
+def _shaped(space: Any, *shape: int) -> Any:
+    """The beginning of a flat array as an array of that shape."""
+    return space[: math.prod(shape)].reshape(shape)
+
+
+def _subtract_top(s: Any, xp: Any) -> Any:
+    """s (b, k, s, r) less its largest along the keys, in place -> that (b, k, 1, r), finite in an empty row too.
+
+    Some keys are taken as one long row, since NumPy spends more on starting a row of 128 numbers than on the numbers.
+    """
+    b, k, n, r = s.shape
+    fold = math.gcd(n, 16)
+    wide = s.reshape(b, k, n // fold, fold * r)
+    top = wide.max(axis=2).reshape(b, k, fold, r).max(axis=2, keepdims=True)
+    top = xp.maximum(top, float(xp.finfo(s.dtype).min))
+    wide -= xp.tile(top, fold)
+    return top
+
+
+def _add_product(total: Any, a: Any, b: Any, space: Any, xp: Any) -> None:
+    """total += a b, the product being put into `space` first."""
+    total += xp.matmul(a, b, out=_shaped(space, *total.shape))

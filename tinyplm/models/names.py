@@ -1,0 +1,110 @@
+"""The renaming between parameter trees and hub names; the files themselves are read in hub/.
+
+A family's NAMES is a list of `Rename`s.  It works on any tree of the family's structure, so gradients can be had under hub
+names as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Container, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import to_host
+from ..core import Tree, flatten
+
+
+class Operation(NamedTuple):
+    """An invertible map between the arrays of some tree paths and one hub tensor."""
+
+    to_hub: Any  # list of arrays -> array
+    to_tree: Any  # (array, list of shapes) -> list of arrays
+    hub_shape: Any  # list of shapes -> shape
+
+
+def concatenate(axis: int) -> Operation:
+    """Several arrays of the tree stand one after the other in one hub tensor, along `axis`."""
+
+    def to_tree(tensor: np.ndarray, shapes: list[tuple]) -> list[np.ndarray]:
+        return np.split(tensor, np.cumsum([shape[axis] for shape in shapes])[:-1], axis=axis)
+
+    def hub_shape(shapes: list[tuple]) -> tuple:
+        width = sum(shape[axis] for shape in shapes)
+        return (*shapes[0][:axis], width, *shapes[0][axis + 1 :])
+
+    return Operation(lambda arrays: np.concatenate(arrays, axis=axis), to_tree, hub_shape)
+
+
+_OPERATIONS = {
+    "copy": Operation(lambda a: a[0], lambda tensor, _: [tensor], lambda shapes: shapes[0]),
+    "transpose": Operation(lambda a: a[0].T, lambda tensor, _: [tensor.T], lambda shapes: shapes[0][::-1]),
+}
+
+
+class Rename:
+    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both is the number of a layer, "{j}" of one within it.
+
+    beside: another leaf without which this name is not meant, for one of two names of a leaf.
+    """
+
+    def __init__(self, hub: str, *paths: str, operation: str | Operation = "copy", beside: str | None = None) -> None:
+        self.hub, self.paths, self.beside = hub, paths, beside
+        self.operation = _OPERATIONS[operation] if isinstance(operation, str) else operation
+
+
+def weight_and_bias(hub: str, weight: str, bias: str) -> list[Rename]:
+    """The two tensors of one hub module, copied."""
+    return [Rename(f"{hub}.weight", weight), Rename(f"{hub}.bias", bias)]
+
+
+def linears(hub: str, path: str, **modules: str) -> list[Rename]:
+    """torch's linear modules of one hub module, whose weights are (out, in): hub.NAME.weight is path.Wn transposed, .bias is bn.
+
+    modules: NAME=n.
+    """
+    renames = []
+    for name, letter in modules.items():
+        renames.append(Rename(f"{hub}.{name}.weight", f"{path}.W{letter}", operation="transpose"))
+        renames.append(Rename(f"{hub}.{name}.bias", f"{path}.b{letter}"))
+    return renames
+
+
+def linear(hub: str, path: str) -> list[Rename]:
+    """One of torch's linear modules: hub.weight is path.W transposed, hub.bias is path.b."""
+    return [Rename(f"{hub}.weight", f"{path}.W", operation="transpose"), Rename(f"{hub}.bias", f"{path}.b")]
+
+
+def expand(names: list[Rename], leaves: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Operation]]:
+    """(hub name, tree paths, operation) for every Rename and layer that the leaves have."""
+    for rename in names:
+        if rename.beside is None or rename.beside in leaves:
+            for hub, *paths in _numbered([rename.hub, *rename.paths], leaves):
+                yield hub, paths, rename.operation
+
+
+def _numbered(texts: list[str], leaves: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The hub name and its paths with every number in place of {i}, and within it of {j}, for which there are leaves."""
+    place = next((place for place in ("{i}", "{j}") if place in texts[1]), None)
+    if place is None:
+        yield from [texts] if texts[1] in leaves else []
+        return
+    for n in itertools.count():
+        numbered = list(_numbered([text.replace(place, str(n)) for text in texts], leaves))
+        if not numbered:
+            return
+        yield from numbered
+
+
+def to_hub(tree: Tree, names: list[Rename], only: Container[str] | None = None) -> dict[str, np.ndarray]:
+    """A tree (parameters or gradients, of any device) under hub names, all or `only` some, on the host.  Arrays may be views."""
+    leaves = flatten(tree)
+    return {hub: op.to_hub([to_host(leaves[path]) for path in paths]) for hub, paths, op in expand(names, leaves)
+            if only is None or hub in only}  # fmt: skip
+
+
+def hub_shapes(tree: Tree, names: list[Rename]) -> dict[str, tuple[int, ...]]:
+    """{hub name: shape} of what `to_hub` gives."""
+    leaves = flatten(tree)
+    return {hub: tuple(op.hub_shape([leaves[path].shape for path in paths])) for hub, paths, op in expand(names, leaves)}

@@ -1,0 +1,55 @@
+"""What a transform of parameters has learned, in files of its own: LoRA's factors, a prefix, a soft prompt."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...arguments import check_path, shown, wrong
+from ...backend import array_module, to_device
+from ...core import Tree, flatten
+from ...files import exists, named, read_json, write_json
+from ...hub.tensors import read_safetensors, write_safetensors
+
+TENSORS, FACTS = "adapter.safetensors", "adapter.json"
+
+
+def save_adapter(theta: Tree, folder: str | os.PathLike, facts: dict[str, Any]) -> None:
+    """Write theta, by its paths, and facts with "kind" into a folder: adapter.safetensors and adapter.json, each as a whole."""
+    check_path("folder", folder)
+    if not isinstance(theta, dict) or not flatten(theta):
+        raise wrong("theta", "a dict of arrays, as a recipe's result has it", theta)
+    for name, a in flatten(theta).items():
+        check_tensor(f"theta: {name}", a)
+    tensors = flatten(to_device(theta, "cpu"))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder / TENSORS, tensors)
+    write_json(folder / FACTS, facts)
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """ValueError unless it is an array of finite floating-point numbers."""
+    if not hasattr(value, "dtype") or value.dtype.kind != "f":
+        raise wrong(name, "an array of floating-point numbers", value)
+    if not array_module(value).isfinite(value).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+
+
+def load_adapter(folder: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """({path: array}, facts) of a folder; ValueError that names it where there is no adapter, one of another kind, or one with
+    numbers that are not finite."""
+    check_path("folder", folder)
+    folder = Path(folder)
+    if not exists(folder / TENSORS) or not exists(folder / FACTS):
+        raise ValueError(f"{named(folder)}: expected {TENSORS} and {FACTS}, as save_adapter writes them")
+    facts = read_json(folder / FACTS)
+    if not isinstance(facts, dict) or facts.get("kind") != kind:
+        raise ValueError(f"{named(folder / FACTS)}: expected an adapter of kind {kind!r}, got {shown(facts)}")
+    tensors = {name: np.array(a) for name, a in read_safetensors(folder / TENSORS)[0].items()}
+    for name, a in tensors.items():
+        check_tensor(f"{named(folder / TENSORS)}: {named(name)}", a)
+    return tensors, facts

@@ -1,0 +1,228 @@
+"""From conversations, instructions and preferences to token sequences in which only the assistant's words count.
+
+The mask comes from the chat template: what it adds when a message of the assistant is added is that answer, and the token that
+ends it.  The tokens are those that a chat sees: a prompt is encoded as tokenizers.chat.encode does, and the answer's tokens
+follow it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...arguments import MOST, check_text, check_whole, listed, wrong
+from ...models.model import check_decoder
+from ...tokenizers import Tokenizer
+from ...tokenizers.chat.formats import Messages, Template, check_messages, encode, turn_ends
+from ...tokenizers.files.settings import CHAT_TEMPLATE
+from .pairs import Pair
+from .sequences import Sequence as TokenSequence
+from .sequences import answered
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """sequences; cut: how many lost their end to max_length; dropped: how many had no answer before it, and are left out."""
+
+    sequences: list[TokenSequence]
+    cut: int = 0
+    dropped: int = 0
+
+
+def conversation(tokenizer: Any, template: Template, messages: Messages) -> TokenSequence:
+    """The ids of a conversation; counted are the assistant's words and the token that ends each of them.
+
+    A template without such a token (alpaca) gets the tokenizer's end-of-text behind the last answer.
+    ValueError for a conversation without a turn of the assistant, an empty answer, or a template that writes earlier turns anew
+    when another comes (so that what was learned would not be what is seen).
+    """
+    check_messages(messages, add_generation_prompt=False)
+    turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+    if not turns:
+        raise ValueError("the conversation has no turn of the assistant, so that nothing could be learned")
+    encode(tokenizer, template, messages, False)  # refuses messages that would forge a turn
+    text = template.render(messages, False)
+    ends = set(turn_ends(tokenizer, template))
+    spans = []
+    for n in turns:
+        if not messages[n]["content"].strip():
+            raise ValueError(f"message {n}: the answer of the assistant is empty")
+        before, after = template.render(messages[:n], True), template.render(messages[: n + 1], False)
+        if not (after.startswith(before) and text.startswith(after)):
+            raise ValueError(f"message {n}: the chat template writes earlier turns in another way once there are later ones: "
+                             "its conversations cannot be learned in one sequence")  # fmt: skip
+        spans.append((len(before), len(after)))
+    if not ends:  # then the last answer ends where its words do
+        spans[-1] = (spans[-1][0], spans[-1][0] + len(text[slice(*spans[-1])].rstrip()))
+    ids, places = _encoded(tokenizer, text, spans)
+    counts = [False] * len(ids)
+    stopped = False
+    for first, last in places:
+        stop = next((place + 1 for place in range(first, last) if ids[place] in ends), None)
+        stopped = stop is not None
+        for place in range(first, last if stop is None else stop):
+            counts[place] = True
+    last = max(place for place, counted in enumerate(counts) if counted)
+    ids, counts = ids[: last + 1], counts[: last + 1]
+    if not stopped and tokenizer.eos_id is not None:
+        ids, counts = [*ids, tokenizer.eos_id], [*counts, True]
+    return TokenSequence(ids, counts)
+
+
+def _encoded(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids of a text, and of each span of characters the tokens [first, last).
+
+    Where a token reaches over an edge of a span, the pieces are encoded apart: a chat has the model continue from exactly the
+    prompt's tokens.
+    """
+    whole = tokenizer.encode(text, allow_special=True)
+    edges = [edge for span in spans for edge in span]
+    places = []
+    for edge in edges:
+        start = tokenizer.encode(text[:edge], allow_special=True)
+        if whole[: len(start)] != start:
+            break
+        places.append(len(start))
+    else:
+        return whole, list(zip(places[::2], places[1::2]))
+    ids: list[int] = []
+    places, begin = [], 0
+    for edge in (*edges, len(text)):
+        ids += tokenizer.continue_ids(ids, text[begin:edge], allow_special=True)
+        places.append(len(ids))
+        begin = edge
+    if tokenizer.decode(ids) != tokenizer.decode(whole):
+        raise ValueError("the answer's first token reaches into the prompt, and this tokenizer cannot encode them apart")
+    return ids, list(zip(places[::2], places[1::2]))
+
+
+def conversations(tokenizer: Any, template: Template, records: Sequence[Mapping[str, Any]], *, max_length: int | None = None
+                  ) -> Encoded:  # fmt: skip
+    """Records of the kind "conversation" (see tuning.records), of at most max_length tokens each."""
+    check_tokenizer(tokenizer)
+    check_template(template)
+    check_whole("max_length", max_length, 1, or_none=True)
+    return shortened([_named(n, lambda m=record["messages"]: conversation(tokenizer, template, m))
+                      for n, record in enumerate(_with_fields(records, "messages"))], max_length)  # fmt: skip
+
+
+def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Encoded:
+    """Sequences cut to max_length tokens at their end; those of which no counted token is left are dropped."""
+    if max_length is None:
+        return Encoded(list(sequences))
+    kept, cut, dropped = [], 0, 0
+    for sequence in sequences:
+        if len(sequence.ids) <= max_length:
+            kept.append(sequence)
+        elif any(sequence.counts[:max_length]):
+            kept.append(TokenSequence(sequence.ids[:max_length], sequence.counts[:max_length]))
+            cut += 1
+        else:
+            dropped += 1
+    if sequences and not kept:
+        raise ValueError(f"max_length {max_length}: none of the {len(sequences)} sequences has an answer within so many tokens")
+    return Encoded(kept, cut, dropped)
+
+
+def plain(tokenizer: Any, prompt: str, answer: str, *, end_id: int | None = None) -> TokenSequence:
+    """A prompt and its answer as one text without a chat format, with end_id behind it (by default the end of a text).
+
+    The ids are those of Tokenizer.continuations; what the tokenizer puts in front of a text (<s>) stands there, as in generation.
+    """
+    check_tokenizer(tokenizer)
+    for name, text in (("prompt", prompt), ("answer", answer)):
+        check_text(name, text)
+    check_whole("end_id", end_id, 0, MOST, or_none=True)
+    (sequence,) = _plain(tokenizer, prompt, [answer], end_id)
+    return sequence
+
+
+def _plain(tokenizer: Any, prompt: str, answers: Sequence[str], end_id: int | None = None) -> list[TokenSequence]:
+    """Several answers behind the same ids of the prompt."""
+    end_id = tokenizer.eos_id if end_id is None else end_id
+    end = [] if end_id is None else [end_id]
+    start, found = tokenizer.continuations(prompt, answers)
+    for answer, ids in zip(answers, found):
+        if not prompt or not answer or not ids:
+            raise ValueError(f"expected a prompt and an answer, got {prompt!r:.40} and {answer!r:.40}")
+    return [answered(start, [*ids, *end]) for ids in found]
+
+
+def prompt_ids(tokenizer: Any, template: Template | None, prompt: str | Messages) -> list[int]:
+    """The ids to answer to: without a template those of a text that is continued (Tokenizer.prompt, so <s> stands in front where
+    generation has it); else those of a chat, and a text is the user's message."""
+    if template is None:
+        if not isinstance(prompt, str):
+            raise ValueError("a prompt of messages needs a chat template")
+        return tokenizer.prompt(prompt)
+    return encode(tokenizer, template, [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+
+
+def preference(tokenizer: Any, template: Template | None, record: Mapping[str, Any]) -> Pair:
+    """(chosen, rejected) of a record of the kind "preference" (see tuning.records); of the two only the last answer counts."""
+    prompt = record["prompt"]
+    if template is None:
+        if not isinstance(prompt, str):
+            raise ValueError("a prompt of messages needs a chat template")
+        return tuple(_plain(tokenizer, prompt, [record["chosen"], record["rejected"]]))
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    sides = [conversation(tokenizer, template, [*messages, {"role": "assistant", "content": record[name]}])
+             for name in ("chosen", "rejected")]  # fmt: skip
+    last = len(encode(tokenizer, template, messages))  # earlier answers are part of the prompt
+    return tuple(TokenSequence(s.ids, [False] * last + s.counts[last:]) for s in sides)
+
+
+def preferences(tokenizer: Any, template: Template | None, records: Sequence[Mapping[str, Any]]) -> list[Pair]:
+    """`preference` of many; an error names the record."""
+    check_tokenizer(tokenizer)
+    if template is not None:
+        check_template(template)
+    return [_named(n, lambda r=record: preference(tokenizer, template, r))
+            for n, record in enumerate(_with_fields(records, "prompt", "chosen", "rejected"))]  # fmt: skip
+
+
+def set_chat_format(model: Any, template: Template) -> None:
+    """Give the model this chat format: its folder gets the template, and generation stops at the end of a turn.
+
+    chat_template.jinja is the template's source; the end ids of generation_config.json are the tokens that end a turn, beside
+    those that end a text.  tinyplm.generate, examples/chat.py and transformers read both.  ValueError for a template without a
+    source, and for a model without a tokenizer.
+    """
+    check_decoder("model", model)
+    check_template(template)
+    if template.source is None:
+        raise ValueError("template: expected one with a Jinja source, to save in the folder, got one without")
+    ends = sorted(model.end_ids().union(turn_ends(model.text_tokenizer(), template)))
+    model.files = {**model.files, CHAT_TEMPLATE: template.source.encode()}
+    if ends:
+        model.generation = {**model.generation, "eos_token_id": ends if len(ends) > 1 else ends[0]}
+
+
+def check_tokenizer(value: Any) -> None:
+    """ValueError unless it is a tokenizer."""
+    if not isinstance(value, Tokenizer):
+        raise wrong("tokenizer", "a Tokenizer, such as model.tokenizer", value)
+
+
+def check_template(value: Any) -> None:
+    """ValueError unless it is a chat template."""
+    if not isinstance(value, Template):
+        raise wrong("template", "a Template, such as tokenizers.chat.TEMPLATES['chatml']", value)
+
+
+def _with_fields(records: Any, *names: str) -> list[Mapping[str, Any]]:
+    """The records; ValueError for the first that is no dict with these fields."""
+    expected = f"a dict with {', '.join(map(repr, names))}"
+    rows = listed("records", records, f"a list of records, each {expected}")
+    for n, record in enumerate(rows):
+        if not isinstance(record, Mapping) or any(name not in record for name in names):
+            raise wrong(f"record {n}", expected, record)
+    return rows
+
+
+def _named(number: int, make: Any) -> Any:
+    try:
+        return make()
+    except ValueError as error:
+        raise ValueError(f"record {number}: {error}") from None

@@ -1,0 +1,75 @@
+"""Multiple choice: a text with several continuations, of which one is right.                      Devlin et al. 2019, sec. 4.4"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from ...arguments import listed
+from ...evaluation import metrics
+from ...models.model import Model, check_model
+from .classes import Samples, checked_texts, encode, label_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices(Samples):
+    """Texts with `count` continuations each: {"logits": the number of the right one}.
+
+    encodings  those of a text's choices follow one another
+    """
+
+    count: int = 2
+
+    def __len__(self) -> int:
+        return len(self.encodings) // self.count
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return super().lengths.reshape(-1, self.count).max(axis=1)
+
+    def batch(self, numbers: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """(inputs, targets) of some samples: input_ids, attention_mask ... (B, count, T), with T the longest of them."""
+        rows = (np.asarray(numbers)[:, None] * self.count + np.arange(self.count)).reshape(-1)
+        inputs = self._inputs(rows)
+        inputs = {name: a.reshape(len(numbers), self.count, -1) for name, a in inputs.items()}
+        return inputs, {name: self._targets(name, numbers, inputs["attention_mask"]) for name in self.targets}
+
+    def predictions(self, outputs: dict[str, Any]) -> np.ndarray:
+        """(N,) numbers of choices."""
+        return outputs["logits"].argmax(axis=-1)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return ("accuracy",)
+
+    def score(self, outputs: dict[str, Any]) -> dict[str, float]:
+        return {"accuracy": metrics.accuracy(self.predictions(outputs), self.targets["logits"])}
+
+
+def multiple_choice(model: Model, texts: Sequence[str], choices: Sequence[Sequence[str]], labels: Sequence[int] | None = None, *,
+                    max_length: int | None = None) -> Choices:  # fmt: skip
+    """Texts, each with as many choices as the others, and the number of the right one, for the task "multiple_choice".
+
+    labels None: only to predict.  max_length: tokens of a text and a choice; what is longer loses tokens from the longer of both.
+    """
+    check_model("model", model)
+    if model.task != "multiple_choice":
+        raise ValueError(f"the model's task is {model.task}, expected multiple_choice")
+    texts = checked_texts("texts", texts)
+    choices = [checked_texts(f"choices[{n}]", some) for n, some in enumerate(listed("choices", choices, "a list for each text"))]
+    count = len(choices[0]) if choices else 0
+    if not texts or len(choices) != len(texts) or count < 2 or any(len(some) != count for some in choices):
+        raise ValueError(f"expected two or more choices for each text, as many for all, got {len(texts)} texts and "
+                         f"{sorted({len(some) for some in choices})} choices")  # fmt: skip
+    names = [str(n) for n in range(count)]
+    labels = None if labels is None else listed("labels", labels, "the number of the right choice of each text")
+    numbers = [] if labels is None else [label_number(label, names, f"text {i}") for i, label in enumerate(labels)]
+    if labels is not None and len(numbers) != len(texts):
+        raise ValueError(f"expected a label for each text, got {len(texts)} texts and {len(numbers)} labels")
+    repeated = list(chain.from_iterable([text] * count for text in texts))
+    encodings, facts = encode(model, repeated, list(chain.from_iterable(choices)), max_length=max_length)
+    return Choices(encodings, {} if labels is None else {"logits": numbers}, **facts, count=count)

@@ -1,0 +1,59 @@
+"""The outputs of a model for samples, and their loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...arguments import check_whole, wrong
+from ...backend import to_device, to_host
+from ...core import map_shards
+from ...models.model import Model, check_model
+from ...models.tasks import loss_of
+from ...training.step import target_counts
+from .classes import Samples, check_samples, evaluation_batches
+
+
+def predict(model: Model, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> dict[str, Any]:
+    """The outputs of the model's head for all samples, on the host, without dropout: {"logits": (N, labels)}, or, where there is
+    one for each token, lists of N arrays without padding.  `samples.predictions` and `samples.score` take them.
+    """
+    return evaluate(model, samples, batch_size=batch_size, workers=workers)[0]
+
+
+def evaluate(model: Model, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> tuple[dict[str, Any], float | None]:
+    """(outputs, loss); the loss is None for samples without labels."""
+    check_model("model", model)
+    check_samples("samples", samples)
+    if model.task == "causal_lm":
+        raise wrong("model", "an encoder, or a decoder with task sequence_classification", model)
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        check_whole(name, value, 1)
+    if len(samples) == 0:
+        raise ValueError("there are no samples")
+    rows: list[dict[str, Any]] = [{} for _ in range(len(samples))]
+    sums, counts = dict.fromkeys(samples.targets, 0.0), dict.fromkeys(samples.targets, 0)
+
+    def forward(part: dict) -> tuple[dict, dict]:
+        moved = to_device(part, model.device)
+        outputs = model.outputs(**moved["inputs"])
+        losses = {name: loss_of(t, model.config)(outputs[name], targets=t, total=1)[0] for name, t in moved["targets"].items()}
+        return to_host({name: a for name, a in outputs.items() if name != "hidden"}), to_host(losses)
+
+    for numbers in evaluation_batches(samples.lengths, batch_size):
+        inputs, targets = samples.batch(numbers)
+        mask = inputs["attention_mask"] == 1
+        parts = map_shards(forward, {"inputs": inputs, "targets": targets}, min(workers, len(numbers)))
+        for name in parts[0][0]:
+            values = np.concatenate([outputs[name] for outputs, _ in parts])
+            for row, n in enumerate(numbers):
+                rows[n][name] = values[row][mask[row]] if samples.PER_TOKEN else values[row]
+        for name in sums:
+            sums[name] += sum(float(losses[name]) for _, losses in parts)
+            counts[name] += target_counts(targets)[name]
+    gather = list if samples.PER_TOKEN else np.stack
+    outputs = {name: gather([row[name] for row in rows]) for name in rows[0]}
+    means = [sums[name] / max(counts[name], 1) for name in sums]
+    share = 0.5 if "start_logits" in outputs else 1.0  # as in models.encoder.loss
+    return outputs, share * sum(means) if means else None
