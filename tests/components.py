@@ -38,6 +38,7 @@ from tinyplm.kernels import block_attention
 from tinyplm.layers import (
     activation,
     attention,
+    attention_parts,
     block,
     dropout,
     embedding,
@@ -250,6 +251,11 @@ def _joined_attention(s: Sizes) -> Case:
     return case
 
 
+def _with_joined_projections(p, x, context=None, bias=None, *, heads, kv_heads, **kwargs):
+    return attention.multi_head_attention(p, x, context, bias, heads=heads, kv_heads=kv_heads, **kwargs,
+                                          project=attention_parts.joined(heads, kv_heads))  # fmt: skip
+
+
 def _reference_joined_attention(p, x, context=None, bias=None, *, heads, kv_heads, **kwargs):
     E = p["Wqkv"].shape[1] // (heads + 2 * kv_heads)
     edges = [heads * E, (heads + kv_heads) * E]
@@ -274,6 +280,10 @@ def _rotary_attention(s: Sizes) -> Case:
 
     kwargs = {"heads": s.H, "kv_heads": s.K, "mask": np.tril(np.ones((s.T, s.T), dtype=bool)), "rotary": ours}
     return Case([p, x, None, bias], kwargs, {"rotary": partial(ref_rope.rope, **settings)})
+
+
+def _with_rotary(p, x, context=None, bias=None, *, rotary, **kwargs):
+    return attention.multi_head_attention(p, x, context, bias, **kwargs, between=attention_parts.turned(rotary))
 
 
 def _reference_rotary_attention(p, x, context=None, bias=None, *, heads, kv_heads, rotary, **kwargs):
@@ -403,8 +413,8 @@ COMPONENTS: dict[str, Component] = {
     "cross_attention": Component(
         attention.multi_head_attention, ref_attention.multi_head_attention, partial(_multi_head, cross=True)
     ),
-    "joined_attention": Component(attention.multi_head_attention, _reference_joined_attention, _joined_attention),
-    "rotary_attention": Component(attention.multi_head_attention, _reference_rotary_attention, _rotary_attention),
+    "joined_attention": Component(_with_joined_projections, _reference_joined_attention, _joined_attention),
+    "rotary_attention": Component(_with_rotary, _reference_rotary_attention, _rotary_attention),
     "mlp": Component(mlp.mlp, ref_mlp.mlp, _mlp),
     "gated_mlp": Component(mlp.gated_mlp, ref_mlp.gated_mlp, _gated_mlp),
     "pre_norm_block": Component(block.block, ref_block.block, partial(_block, kind="pre_norm")),

@@ -12,7 +12,7 @@ import reference.losses.preference as ref_preference
 import reference.tuning.lora as ref_lora
 import reference.tuning.prefix as ref_prefix
 from tests.laws import Case, Sizes
-from tinyplm.layers import attention
+from tinyplm.kernels.attention import self_attention
 from tinyplm.losses import auxiliary, distillation, log_probs, policy, preference
 from tinyplm.tuning.adapters import lora
 
@@ -189,11 +189,6 @@ def _prefix_attention(s: Sizes) -> Case:
     return Case([p, rng.normal(size=(s.B, s.T, s.D))], {"heads": s.H, "kv_heads": s.K, "mask": mask})
 
 
-def _self_attention(p, x, **kwargs):
-    y, back = attention.multi_head_attention(p, x, **kwargs)
-    return y, lambda dy: back(dy)[:2]
-
-
 COMPONENTS = {
     "log_probs": (_summed(log_probs.log_probs), _reference_summed(ref_log_probs.log_probs), _log_probs),
     "vocabulary_log_probs": (_summed(log_probs.vocabulary_log_probs), _reference_summed(ref_log_probs.vocabulary_log_probs),
@@ -207,7 +202,7 @@ COMPONENTS = {
     "distillation": (distillation.distillation, ref_distillation.distillation, _distillation),
     "vocabulary_distillation": (distillation.vocabulary_distillation, ref_distillation.vocabulary_distillation,
                                 _vocabulary_distillation),
-    "prefix_attention": (_self_attention, ref_prefix.prefix_attention, _prefix_attention),
+    "prefix_attention": (self_attention, ref_prefix.prefix_attention, _prefix_attention),
     "lora": (_one_matrix, _reference_one_matrix, _lora),
     "with_language_model": (auxiliary.with_language_model, ref_auxiliary.with_language_model, _with_language_model),
 }  # fmt: skip

@@ -206,7 +206,8 @@ LAYERS = [
     (core.map_threads, {"f": str, "items": ["a", "b"], "workers": 2}),
     (core.map_shards, {"f": len, "batch": {"x": X2}, "workers": 2}),
     (core.stack, {"layer": lambda p, x: (x, lambda dx: (None, dx)), "ps": [{}, {}], "x": X2, "uses": [0, 1], "each": None,
-                  "grad": True, "once": False, "checkpointing": 0, "frozen": 0, "on_gradient": None}),
+                  "options": core.StackOptions()}),
+    (core.StackOptions, {"grad": True, "once": False, "checkpointing": 0, "frozen": 0, "on_gradient": None}),
 ]  # fmt: skip
 RELATED = {
     "limit": ["clip"], "ps": ["uses"], "count": ["shards"], "T": ["mask", "padding", "S:"], "S": ["T", "padding"],

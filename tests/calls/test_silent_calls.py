@@ -8,6 +8,7 @@ import pytest
 from tinyplm.kernels import block_attention
 from tinyplm.layers import activation, attention, heads, linear, mask, mlp, norm
 from tinyplm.layers.activation import gelu
+from tinyplm.layers.attention_parts import cached
 from tinyplm.optim.adamw import AdamW
 from tinyplm.tokenizers import Tokenizer
 
@@ -63,7 +64,7 @@ def test_attention():
     attention.multi_head_attention(P, X, heads=2)
     for p in ({**P, "bQ": G}, {n: w for n, w in P.items() if n != "Wk"}):
         refused(attention.multi_head_attention, p, X, heads=2, match="p: expected")
-    refused(attention.multi_head_attention, P, X, heads=2, cache=5, match="cache: expected")
+    refused(cached, 5, match="cache: expected")
     for bad in (0, -2, 3, 2.0, "2", None):
         refused(attention.split_heads, X, bad)
     refused(attention.merge_heads, [1])

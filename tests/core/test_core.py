@@ -68,8 +68,8 @@ def _stack_case():
     return ps, rng.normal(size=(2, 3)), rng.normal(size=(3,)), rng.normal(size=(2, 3))
 
 
-def _run(ps, x, shift, **kwargs):
-    return core.stack(_layer, ps, x, shift, each=lambda i: {"power": i + 1}, **kwargs)
+def _run(ps, x, shift, uses=None, **options):
+    return core.stack(_layer, ps, x, shift, uses=uses, each=lambda i: {"power": i + 1}, options=core.StackOptions(**options))
 
 
 def test_stack_equals_layers_by_hand():
@@ -143,14 +143,19 @@ class _Held:
 
 def test_closures_are_dropped_without_grad_and_freed_in_passing():
     held = _Held()
-    y, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), grad=False)
+    y, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), options=core.StackOptions(grad=False))
     assert backward is None and held.count() == 0
     held = _Held()
     _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3))
     assert held.count() == 5
     held = _Held()
     counts = []
-    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), once=True, on_gradient=lambda i, dp: counts.append(held.count()))
+    _, backward = core.stack(
+        held.layer,
+        [2.0] * 5,
+        np.ones(3),
+        options=core.StackOptions(once=True, on_gradient=lambda *_: counts.append(held.count())),
+    )
     backward(np.ones(3))
     assert counts == [4, 3, 2, 1, 0]
 
@@ -159,8 +164,8 @@ def test_closures_are_dropped_without_grad_and_freed_in_passing():
 def test_checkpointing_holds_one_group_at_a_time(size, expected):
     """What is alive after each layer's backward, last layer first: the layers of its group that are still to come."""
     held, counts = _Held(), []
-    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), checkpointing=size,
-                             on_gradient=lambda i, dp: counts.append(held.count()))  # fmt: skip
+    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), options=core.StackOptions(
+        checkpointing=size, on_gradient=lambda i, dp: counts.append(held.count())))  # fmt: skip
     assert held.count() == 0
     backward(np.ones(3))
     assert counts == expected
@@ -171,7 +176,8 @@ def test_checkpointing_holds_one_group_at_a_time(size, expected):
 def test_frozen_layers_are_a_constant_below_the_others(frozen, size):
     ps, x, shift, dy = _stack_case()
     y, _ = _run(ps, x, shift)
-    below, _ = core.stack(_layer, ps[:frozen], x, shift, each=lambda i: {"power": i + 1}, grad=False)
+    below, _ = core.stack(_layer, ps[:frozen], x, shift, each=lambda i: {"power": i + 1},
+                          options=core.StackOptions(grad=False))  # fmt: skip
     above = core.stack(_layer, ps[frozen:], below, shift, each=lambda i: {"power": frozen + i + 1})
     expected, _, dshift = above[1](dy)
     got = []
@@ -213,14 +219,14 @@ def test_layers_that_share_parameters_add_up_their_gradients(size, frozen):
 
 def test_frozen_layers_keep_nothing():
     held, counts = _Held(), []
-    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), frozen=3, once=True,
-                             on_gradient=lambda i, dp: counts.append((i, held.count())))  # fmt: skip
+    _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), options=core.StackOptions(
+        frozen=3, once=True, on_gradient=lambda i, dp: counts.append((i, held.count()))))  # fmt: skip
     assert held.count() == 2
     backward(np.ones(3))
     assert counts == [(4, 1), (3, 0)]
     for wrong in (-1, 6):
-        with pytest.raises(ValueError, match=f"frozen: expected an integer from 0 to 5, got {wrong}"):
-            core.stack(held.layer, [2.0] * 5, np.ones(3), frozen=wrong)
+        with pytest.raises(ValueError, match=f"frozen: expected an integer .*, got {wrong}"):
+            core.stack(held.layer, [2.0] * 5, np.ones(3), options=core.StackOptions(frozen=wrong))
 
 
 # ------------------------------------------------------------------------------------------------------------- shards

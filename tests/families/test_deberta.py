@@ -19,7 +19,7 @@ import tinyplm
 from tests.laws import equal, leaves, relative_error
 from tests.support.encoder_families import keys_of_masks
 from tinyplm.backend import to_device, to_host
-from tinyplm.core import flatten, tree_map, unflatten
+from tinyplm.core import StackOptions, flatten, tree_map, unflatten
 from tinyplm.families import deberta, deberta_v2
 from tinyplm.models import encoder
 from tinyplm.random import sample_keys
@@ -50,7 +50,10 @@ def decode(model, p=None, embeds=None, **options):
     inputs = {"input_ids": IDS} if embeds is None else {}
     inputs = {name: to_device(a, model.device) for name, a in {**inputs, "attention_mask": PADDING}.items()}
     body = model.params["body"] if p is None else p
-    return model.family.decoder_body(body, embeds, config=model.config, **{**inputs, **options})
+    stacking = StackOptions(
+        **{n: options.pop(n) for n in ("grad", "once", "checkpointing", "frozen", "on_gradient") if n in options}
+    )
+    return model.family.decoder_body(body, embeds, config=model.config, stacking=stacking, **{**inputs, **options})
 
 
 # ------------------------------------------------------------------------------------------------- configs

@@ -7,13 +7,13 @@ import re
 
 import numpy as np
 import pytest
-from tinyplm.hub.names import count_parameters
 
 import tinyplm
 from tests.laws import apart, equal, relative_error
 from tests.support.encoder_families import FAMILIES, batch, random_like, tiny
 from tinyplm import families as models
 from tinyplm.core import tree_map
+from tinyplm.hub.names import count_parameters
 from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.losses.regression import binary_cross_entropy, mean_squared_error
 from tinyplm.models.config import from_dict, labels, to_dict

@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-from tinyplm.hub.names import count_parameters
 
 import reference.layers.activation as ref_activation
 import reference.layers.attention as ref_attention
@@ -27,6 +26,7 @@ from tests.support.families import ROPES, batch
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map
 from tinyplm.families import llama
+from tinyplm.hub.names import count_parameters
 
 TINY = families.FAMILIES["llama"].config
 tiny = partial(families.tiny, "llama")

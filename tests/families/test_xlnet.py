@@ -6,14 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tinyplm.hub.names import count_parameters
 
 import tinyplm
 from tests.laws import equal, leaves, random_like, relative_error
 from tests.support.encoder_families import keys_of_masks
 from tinyplm.backend import to_device, to_host
-from tinyplm.core import flatten, shards, tree_map, unflatten
+from tinyplm.core import StackOptions, flatten, shards, tree_map, unflatten
 from tinyplm.families import xlnet
+from tinyplm.hub.names import count_parameters
 from tinyplm.models import encoder
 from tinyplm.objectives.permutation import permutation_mask
 from tinyplm.optim.adamw import AdamW, decays_by_default
@@ -132,7 +132,9 @@ def test_memory_is_kept_whole_with_checkpointing_and_is_not_written_into():
     mems.flags.writeable = False
     given = {"config": model.config, "input_ids": np.ones((2, 4), dtype=int), "mems": mems}
     (hidden, following), backward = xlnet.body_with_memory(model.params["body"], **given)
-    (again, following_too), backward_too = xlnet.body_with_memory(model.params["body"], **given, checkpointing=1)
+    (again, following_too), backward_too = xlnet.body_with_memory(
+        model.params["body"], **given, stacking=StackOptions(checkpointing=1)
+    )
     assert np.array_equal(hidden, again) and np.array_equal(following, following_too) and following.shape == (2, 2, 7, D)
     dhidden = np.random.default_rng(1).normal(size=hidden.shape)
     before = following_too.copy()

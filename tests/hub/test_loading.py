@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tinyplm.hub.names import count_parameters
 
 import tinyplm
 from tests.laws import equal
@@ -23,6 +22,7 @@ from tinyplm import backend
 from tinyplm.core import flatten
 from tinyplm.families import gpt2, llama
 from tinyplm.hub import tensors as tensor_files
+from tinyplm.hub.names import count_parameters
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
 

@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file
-from tinyplm.hub.names import count_parameters
 
 import tinyplm
 from tests.interop.pair import (
@@ -33,6 +32,7 @@ from tests.interop.pair import (
 )
 from tinyplm.core import flatten
 from tinyplm.hub import folders as hub
+from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
 from tinyplm.models.names import hub_shapes
 

@@ -11,9 +11,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-from tinyplm.hub.names import count_parameters
-
 from tests.interop.encoder_pair import FAMILIES
+from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
 
 # Of each size the language model, which is a family's first task, and a classifier.

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from tests.laws import leaves, relative_error
 from tests.support.families import tiny
 from tinyplm.backend import array_module, to_device, to_host
+from tinyplm.kernels import attention as attention_module
 from tinyplm.kernels import block_attention as block_module
 from tinyplm.kernels.block_attention import block_attention
-from tinyplm.layers import attention as attention_module
 from tinyplm.layers.attention import attention, multi_head_attention
+from tinyplm.layers.attention_parts import joined
 from tinyplm.layers.mask import Visible, decoder_mask
 from tinyplm.random import uniform_bits, uniform_bits_of
 
@@ -197,10 +198,9 @@ def test_families_take_blocks_for_long_sequences(device, family, cached, monkeyp
 
 def test_one_new_token_is_the_plain_form(monkeypatch):
     rng = np.random.default_rng(0)
-    p = {name: rng.normal(size=(4, 4)) for name in ("Wq", "Wk", "Wv", "Wo")}
     monkeypatch.delattr(attention_module, "block_attention")  # would be an error
-    x, context = rng.normal(size=(1, 1, 4)), rng.normal(size=(1, 300, 4))
-    found, expected = (multi_head_attention(p, x, context, heads=2, mask=mask)[0] for mask in (decoder_mask(1, 300), None))
+    q, k = rng.normal(size=(1, 2, 1, 4)), rng.normal(size=(1, 2, 300, 4))
+    found, expected = (attention_module.attention(q, k, k, mask=mask)[0] for mask in (decoder_mask(1, 300), None))
     assert np.array_equal(found, expected)
     assert decoder_mask(1, 300).array is None
 
@@ -273,7 +273,7 @@ def test_masks_that_are_not_boolean_are_refused(mask):
 
 def test_a_joined_projection_that_the_heads_do_not_divide_is_refused():
     p = {"Wqkv": np.ones((4, 10)), "Wo": np.ones((4, 4))}
-    with pytest.raises(ValueError, match=r"2 heads and 1 key/value heads do not divide Wqkv \(4, 10\)"):
-        multi_head_attention(p, np.ones((1, 2, 4)), heads=2, kv_heads=1)
-    with pytest.raises(ValueError, match="Wqkv is for self-attention, but a context was given"):
-        multi_head_attention(p, np.ones((1, 2, 4)), np.ones((1, 2, 4)), heads=2, kv_heads=1)
+    with pytest.raises(ValueError, match=r"expected Wqkv for 2 heads and 1 key/value heads, got \(4, 10\)"):
+        multi_head_attention(p, np.ones((1, 2, 4)), heads=2, kv_heads=1, project=joined(2, 1))
+    with pytest.raises(ValueError, match="context: expected None, since Wqkv is for self-attention"):
+        multi_head_attention(p, np.ones((1, 2, 4)), np.ones((1, 2, 4)), heads=2, kv_heads=1, project=joined(2, 1))

@@ -249,7 +249,7 @@ def test_what_is_masked_has_exactly_no_influence_and_no_gradient(device, s):
         (lambda: attention(np.ones((1, 2, 2, 4)), np.ones((1, 2, 2, 3)), np.ones((1, 2, 2, 4))),
          r"k: expected .* \(1, K, S, 4\), got .* \(1, 2, 2, 3\)"),
         (lambda: multi_head_attention({n: np.ones((4, 4)) for n in ("Wq", "Wk", "Wv", "Wo")}, np.ones((1, 2, 4)), heads=3),
-         "3 heads and 3 key/value heads do not divide"),
+         "split_heads: expected heads that divide 4, got 3"),
         (lambda: causal_mask(3, 2), "T = 3, S = 2"),
         (lambda: sliding_mask(3, window=0), "sliding_mask: window: expected an integer from 1 to 2147483647, got 0"),
     ],

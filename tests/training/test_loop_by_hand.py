@@ -163,7 +163,7 @@ def test_no_key_no_dropout(monkeypatch):
 def test_checkpointing_reaches_the_stack_and_changes_no_bit(tmp_path, monkeypatch):
     asked, blocks = [], []
     stack, block = gpt2.stack, gpt2.block
-    monkeypatch.setattr(gpt2, "stack", lambda *a, **k: (asked.append(bool(k.get("checkpointing"))), stack(*a, **k))[1])
+    monkeypatch.setattr(gpt2, "stack", lambda *a, **k: (asked.append(bool(k["options"].checkpointing)), stack(*a, **k))[1])
     monkeypatch.setattr(gpt2, "block", lambda *a, **k: (blocks.append(None), block(*a, **k))[1])
     results, counts = {}, {}
     for checkpointing in (False, True):

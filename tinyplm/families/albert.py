@@ -17,9 +17,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..backend import array_module
-from ..core import on_tree, stack
+from ..core import StackOptions, on_tree, stack
+from ..kernels.attention import self_attention
 from ..layers.activation import ACTIVATIONS
-from ..layers.attention import multi_head_attention
 from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
@@ -144,12 +144,12 @@ init = encoder.init
 
 
 def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None, key=None,
-         **stacking):  # fmt: skip
+         stacking=StackOptions()):  # fmt: skip
     """Hidden states of the last layer.
 
     p = params["body"]; input_ids (B, T), or inputs_embeds (B, T, E) in place of the look-up; attention_mask (B, T) of 0/1;
     token_type_ids (B, T), 0 if not given; position_ids (B, T) or (T,), 0 .. T-1 if not given; key (B,), one per sample, for
-    dropout, None for none; stacking: see core.stack, where ps are the groups.
+    dropout, None for none; stacking: see core.StackOptions, where ps are the groups.
     -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
     e, tokens_back = embedding(p["tokens"], ids=input_ids) if inputs_embeds is None else (inputs_embeds, None)
@@ -164,7 +164,7 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
 
     def layer(p, x, *, key):
         def attention(p, x):
-            y, back = multi_head_attention(p, x, heads=config.num_attention_heads, mask=mask,
+            y, back = self_attention(p, x, heads=config.num_attention_heads, mask=mask,
                                            rate=config.attention_probs_dropout_prob, key=fold(key, 0))  # fmt: skip
             y, drop_back = dropout(y, rate=config.hidden_dropout_prob, key=fold(key, 1))
             return y, lambda dy: back(drop_back(dy))[:2]
@@ -180,7 +180,7 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
     e, norm_back = norm(p["norm"], e)
     e, drop_back = dropout(e, rate=config.hidden_dropout_prob, key=fold(key, config.num_hidden_layers))
     x, projection_back = on_tree(dense_layer, "W", "b")(p["projection"], e)
-    hidden, stack_back = stack(group, p["layers"], x, uses=groups, each=lambda i: {"key": fold(key, i)}, **stacking)
+    hidden, stack_back = stack(group, p["layers"], x, uses=groups, each=lambda i: {"key": fold(key, i)}, options=stacking)
 
     def backward(dhidden):
         dlayers, dx = stack_back(dhidden)

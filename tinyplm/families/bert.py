@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..backend import array_module
-from ..core import on_tree, stack
+from ..core import StackOptions, on_tree, stack
+from ..kernels.attention import self_attention
 from ..layers.activation import ACTIVATIONS
-from ..layers.attention import multi_head_attention
 from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
@@ -144,12 +144,12 @@ init = encoder.init
 
 
 def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None, key=None,
-         **stacking):  # fmt: skip
+         stacking=StackOptions()):  # fmt: skip
     """Hidden states of the last layer.
 
     p = params["body"]; input_ids (B, T), or inputs_embeds (B, T, D) in place of the look-up; attention_mask (B, T) of 0/1;
     token_type_ids (B, T), 0 if not given; position_ids (B, T) or (T,), 0 .. T-1 if not given; key (B,), one per sample, for
-    dropout, None for none; stacking: see core.stack.
+    dropout, None for none; stacking: see core.StackOptions.
     -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
     x, tokens_back = embedding(p["tokens"], ids=input_ids) if inputs_embeds is None else (inputs_embeds, None)
@@ -164,9 +164,8 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
 
     def layer(p, x, *, key):
         def attention(p, x):
-            y, back = multi_head_attention(p, x, heads=config.num_attention_heads, mask=mask,
+            return self_attention(p, x, heads=config.num_attention_heads, mask=mask,
                                            rate=config.attention_probs_dropout_prob, key=fold(key, 0))  # fmt: skip
-            return y, lambda dy: back(dy)[:2]
 
         return block(p, x, residual=post_norm, norm=norm, attention=attention, rate=config.hidden_dropout_prob, key=key,
                      mlp=partial(mlp, activation=ACTIVATIONS[config.hidden_act]))  # fmt: skip
@@ -175,7 +174,7 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
     x, positions_back = learned_positions(x + segments, p["positions"], positions=position_ids)
     x, norm_back = norm(p["norm"], x)
     x, drop_back = dropout(x, rate=config.hidden_dropout_prob, key=fold(key, config.num_hidden_layers))
-    hidden, stack_back = stack(layer, p["layers"], x, each=lambda i: {"key": fold(key, i)}, **stacking)
+    hidden, stack_back = stack(layer, p["layers"], x, each=lambda i: {"key": fold(key, i)}, options=stacking)
 
     def backward(dhidden):
         dlayers, dx = stack_back(dhidden)

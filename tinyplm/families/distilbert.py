@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..backend import array_module
-from ..core import on_tree, stack
+from ..core import StackOptions, on_tree, stack
+from ..kernels.attention import self_attention
 from ..layers.activation import ACTIVATIONS, relu
-from ..layers.attention import multi_head_attention
 from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
@@ -149,7 +149,9 @@ def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
     return encoder.init(path, shape, config=config, key=key)
 
 
-def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, **stacking):
+def body(
+    p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, stacking=StackOptions()
+):
     """Hidden states of the last layer.
 
     p = params["body"]; input_ids (B, T), or inputs_embeds (B, T, D) in place of the look-up; attention_mask (B, T) of 0/1;
@@ -167,8 +169,7 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
 
     def layer(p, x, *, key):
         def attention(p, x):
-            y, back = multi_head_attention(p, x, heads=config.n_heads, mask=mask, rate=config.attention_dropout, key=fold(key, 0))
-            return y, lambda dy: back(dy)[:2]
+            return self_attention(p, x, heads=config.n_heads, mask=mask, rate=config.attention_dropout, key=fold(key, 0))
 
         def feed_forward(p, x):
             y, back = mlp(p, x, activation=ACTIVATIONS[config.activation])
@@ -180,7 +181,7 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
     x, positions_back = learned_positions(x, p["positions"], positions=position_ids)
     x, norm_back = norm(p["norm"], x)
     x, drop_back = dropout(x, rate=config.dropout, key=fold(key, config.n_layers))
-    hidden, stack_back = stack(layer, p["layers"], x, each=lambda i: {"key": fold(key, i)}, **stacking)
+    hidden, stack_back = stack(layer, p["layers"], x, each=lambda i: {"key": fold(key, i)}, options=stacking)
 
     def backward(dhidden):
         dlayers, dx = stack_back(dhidden)

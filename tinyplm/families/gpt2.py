@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..backend import array_module
-from ..core import on_tree, stack
+from ..core import StackOptions, on_tree, stack
+from ..kernels.attention import self_attention
 from ..layers.activation import ACTIVATIONS
-from ..layers.attention import multi_head_attention
 from ..layers.block import block, pre_norm
 from ..layers.cache import layer_cache
 from ..layers.dropout import dropout
@@ -135,12 +135,12 @@ def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
 
 
 def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, cache=None,
-         **stacking):  # fmt: skip
+         stacking=StackOptions()):  # fmt: skip
     """Hidden states after the final norm.
 
     p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D); attention_mask (B, S) of 0/1, or 4-dimensional booleans that
     join the causal mask; position_ids (B, T) or (T,), by default the T last of 0 .. S-1; key (B,) one per sample for dropout,
-    None for none; cache: S - T earlier places (layers.cache), written into, else S = T; stacking: see core.stack.
+    None for none; cache: S - T earlier places (layers.cache), written into, else S = T; stacking: see core.StackOptions.
     -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
     x, tokens_back = (inputs_embeds, None) if input_ids is None else embedding(p["tokens"], ids=input_ids)
@@ -158,16 +158,15 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
             scale /= index + 1
 
         def attention(p, x):
-            y, back = multi_head_attention(p, x, heads=config.n_head, mask=mask, scale=scale,
+            return self_attention(p, x, heads=config.n_head, mask=mask, scale=scale,
                                            rate=config.attn_pdrop, key=fold(key, 0), cache=cache)  # fmt: skip
-            return y, lambda dy: back(dy)[:2]
 
         return block(p, x, residual=pre_norm, norm=norm, attention=attention, rate=config.resid_pdrop, key=key,
                      mlp=partial(mlp, activation=ACTIVATIONS[config.activation_function]))  # fmt: skip
 
     x, positions_back = learned_positions(x, p["positions"], positions=position_ids)
     x, drop_back = dropout(x, rate=config.embd_pdrop, key=fold(key, config.n_layer))
-    x, stack_back = stack(layer, p["layers"], x, **stacking,
+    x, stack_back = stack(layer, p["layers"], x, options=stacking,
                           each=lambda i: {"index": i, "key": fold(key, i), "cache": layer_cache(cache, i)})  # fmt: skip
     hidden, norm_back = norm(p["norm"], x)
 

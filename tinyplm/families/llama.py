@@ -16,9 +16,9 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ..backend import array_module
-from ..core import on_tree, stack
+from ..core import StackOptions, on_tree, stack
+from ..kernels.attention import self_attention
 from ..layers.activation import ACTIVATIONS
-from ..layers.attention import multi_head_attention
 from ..layers.block import block, pre_norm
 from ..layers.cache import layer_cache
 from ..layers.embedding import embedding
@@ -162,12 +162,12 @@ def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
 
 
 def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, cache=None,
-         **stacking):  # fmt: skip
+         stacking=StackOptions()):  # fmt: skip
     """Hidden states after the final norm.
 
     p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D); attention_mask (B, S) of 0/1, or 4-dimensional booleans that
     join the causal mask; position_ids (B, T) or (T,), by default the T last of 0 .. S-1; key (B,) one per sample for dropout,
-    None for none; cache: S - T earlier places (layers.cache), written into, else S = T; stacking: see core.stack.
+    None for none; cache: S - T earlier places (layers.cache), written into, else S = T; stacking: see core.StackOptions.
     -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
     x, tokens_back = (inputs_embeds, None) if input_ids is None else embedding(p["tokens"], ids=input_ids)
@@ -182,14 +182,13 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
 
     def layer(p, x, *, key, cache):
         def attention(p, x):
-            y, back = multi_head_attention(p, x, heads=config.heads, kv_heads=config.kv_heads, mask=mask, rotary=turns,
+            return self_attention(p, x, heads=config.heads, kv_heads=config.kv_heads, mask=mask, rotary=turns,
                                            rate=config.attention_dropout, key=fold(key, 0), cache=cache)  # fmt: skip
-            return y, lambda dy: back(dy)[:2]
 
         return block(p, x, residual=pre_norm, norm=norm, attention=attention, key=key,
                      mlp=partial(gated_mlp, activation=ACTIVATIONS[config.hidden_act]))  # fmt: skip
 
-    x, stack_back = stack(layer, p["layers"], x, **stacking,
+    x, stack_back = stack(layer, p["layers"], x, options=stacking,
                           each=lambda i: {"key": fold(key, i), "cache": layer_cache(cache, i)})  # fmt: skip
     hidden, norm_back = norm(p["norm"], x)
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..backend import array_module, sum_float32
-from ..core import chain, on_tree, stack
+from ..core import StackOptions, chain, on_tree, stack
 from ..layers.activation import ACTIVATIONS
 from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
@@ -140,13 +140,13 @@ init = encoder.init
 
 
 def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, token_type_ids=None, input_mask=None,
-         perm_mask=None, target_mapping=None, mems=None, remember=None, key=None, **stacking):  # fmt: skip
+         perm_mask=None, target_mapping=None, mems=None, remember=None, key=None, stacking=StackOptions()):  # fmt: skip
     """States of the last layer: of the targets where there is a target_mapping, else of all tokens.
 
     p = params["body"]; input_ids (B, T), or inputs_embeds (B, T, D) in place of the look-up; attention_mask (B, T) with 0 for
     padding, or input_mask with 1 for it; token_type_ids (B, T): segments, any integers; perm_mask and target_mapping:
     see layers.stream_views; mems (B, L, S - T, D): what `body_with_memory` gives; remember(i, h), called with the content states
-    that enter layer i; key (B,), one per sample, for dropout, None for none; stacking: see core.stack.
+    that enter layer i; key (B,), one per sample, for dropout, None for none; stacking: see core.StackOptions.
     -> hidden (B, M, D) or (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
     x, tokens_back = embedding(p["tokens"], ids=input_ids) if inputs_embeds is None else (inputs_embeds, None)
@@ -174,7 +174,7 @@ def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, 
 
     h, h_back = dropout(x, rate=rate, key=fold(key, L + 1))
     g, g_back = dropout(xp.broadcast_to(p["mask"], (B, M, D)), rate=rate, key=fold(key, L + 2))  # of no rows without targets
-    both, stack_back = stack(layer, p["layers"], xp.concatenate([h, g], axis=1), **stacking,
+    both, stack_back = stack(layer, p["layers"], xp.concatenate([h, g], axis=1), options=stacking,
                              each=lambda i: {"index": i, "key": fold(key, i)})  # fmt: skip
     hidden, last_back = dropout(both[:, T:] if M else both, rate=rate, key=fold(key, L + 3))
 

@@ -10,7 +10,7 @@ from ..layers.embedding import embedding
 from ..layers.linear import linear
 from ..losses.cross_entropy import vocabulary_cross_entropy
 from ..losses.log_probs import vocabulary_log_probs
-from .checks import check_scale, gradient_check
+from .checks import check_scale, gradient_check, run_body
 
 
 def output_matrix(params: Tree, *, config):
@@ -70,7 +70,7 @@ def _cached_body(family: ModuleType, params: Tree, inputs_embeds, *, cache, **in
     """(hidden, the next cache or None, backward) of a family's body; the cache given is consumed."""
     if cache is not None:
         cache.begin()
-    hidden, backward = family.body(params["body"], inputs_embeds, cache=cache, **inputs)
+    hidden, backward = run_body(family, params["body"], inputs_embeds, cache=cache, **inputs)
     return hidden, None if cache is None else cache.advanced(hidden.shape[1]), backward
 
 
@@ -80,7 +80,7 @@ def loss(family: ModuleType, params: Tree, *, config, targets, weights=None, tot
 
     -> loss (0-dimensional); backward(dloss) gives dparams; None without grad.  Other keywords go to the family's body.
     """
-    hidden, body_back = family.body(params["body"], config=config, grad=grad, **inputs)
+    hidden, body_back = run_body(family, params["body"], config=config, grad=grad, **inputs)
     W, W_back = family.output_matrix(params, config=config)
     value, loss_back = vocabulary_cross_entropy(hidden, W, targets=targets, weights=weights, total=total,
                                                 smoothing=smoothing, chunk=chunk, grad=grad)  # fmt: skip
@@ -131,7 +131,7 @@ def token_outputs(family: ModuleType, params: Tree, inputs_embeds=None, *, confi
     targets (B, T) line up with the logits, -100 is ignored; see losses.log_probs.  Full logits are never held.
     backward(doutputs), in which a missing or None part is zero, gives (dparams, dinputs_embeds); None without grad.
     """
-    hidden, body_back = family.body(params["body"], inputs_embeds, config=config, grad=grad, **inputs)
+    hidden, body_back = run_body(family, params["body"], inputs_embeds, config=config, grad=grad, **inputs)
     W, W_back = family.output_matrix(params, config=config)
     outputs, head_back = vocabulary_log_probs(hidden, W, targets=targets, temperature=temperature, entropy=entropy, chunk=chunk,
                                               grad=grad)  # fmt: skip
@@ -168,7 +168,7 @@ def token_outputs_in_parts(family: ModuleType, params: Tree, give: Callable[[str
 def body_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], None], *, config, input_ids, **inputs):
     """Hidden states; backward(dhidden), to be called once, gives the parts of the body to `give` and returns what is left."""
     x, _ = embedding(params["body"]["tokens"], ids=input_ids)
-    hidden, back = family.body(params["body"], x, config=config, once=True, **inputs,
+    hidden, back = run_body(family, params["body"], x, config=config, once=True, **inputs,
                                on_gradient=lambda i, dp: give(f"body.layers.{i}", dp))  # fmt: skip
 
     def backward(dhidden):

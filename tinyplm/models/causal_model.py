@@ -8,7 +8,7 @@ from typing import Any
 
 from ..arguments import MOST, check_function, check_whole, known_arguments, wrong
 from ..backend import array_module, check_memory
-from ..layers.attention import join_projections
+from ..layers.attention_parts import join_projections
 from ..layers.cache import Cache
 from . import causal_lm, checks
 from .model import Model

@@ -26,6 +26,7 @@ from ..arguments import (
     wrong,
 )
 from ..backend import array_module, is_host
+from ..core import StackOptions
 
 Check = Callable[[Any], None]
 
@@ -156,3 +157,9 @@ def check_scale(dloss: Any) -> None:
     """ValueError unless dloss, the gradient of a loss, is one number."""
     if not (is_number(dloss) or (getattr(dloss, "shape", None) == () and dloss.dtype.kind in "fiu")):
         raise wrong("backward", "a number, the gradient of the loss", dloss)
+
+
+def run_body(family, p, inputs_embeds=None, *, grad=True, **inputs):
+    """A family's body, with the options of the stack among the inputs as StackOptions."""
+    options = {name: inputs.pop(name) for name in STACKING if name in inputs}
+    return family.body(p, inputs_embeds, stacking=StackOptions(grad=grad, **options), **inputs)

@@ -10,13 +10,14 @@ layers.  Its dropout in the released code, one mask for a whole batch, is left o
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 from ..backend import array_module
-from ..core import add, on_tree, stack
+from ..core import StackOptions, add, on_tree, stack
 from ..layers.activation import ACTIVATIONS
 from ..layers.block import block, post_norm
 from ..layers.convolution import convolution_layer
@@ -33,18 +34,18 @@ _EMBEDDING, _DECODER = 1 << 30, 1 << 31  # keys of what is no layer
 
 
 def body(p, inputs_embeds=None, *, config, rows, input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None,
-         key=None, **stacking):  # fmt: skip
+         key=None, stacking=StackOptions()):  # fmt: skip
     """Hidden states of the last layer.
 
     p = params["body"]; rows(T, S): the table of layers/relative_buckets.py; input_ids (B, T), or inputs_embeds (B, T, E) in place
     of the look-up; attention_mask (B, T) of 0/1; token_type_ids (B, T), 0 if not given, and without meaning where there is no
     table for them; position_ids (B, T) or (T,), 0 .. T-1 if not given, for the absolute positions alone; key (B,), one per
-    sample, for dropout, None for none; stacking: see core.stack.
+    sample, for dropout, None for none; stacking: see core.StackOptions.
     -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
     start = _start(p, inputs_embeds, config, rows, input_ids, attention_mask, token_type_ids, position_ids, key)
     hidden, stack_back = stack(start.layer, p["layers"], start.x, start.relative,
-                               each=lambda i: {"key": fold(key, i)}, **stacking)  # fmt: skip
+                               each=lambda i: {"key": fold(key, i)}, options=stacking)  # fmt: skip
 
     def backward(dhidden):
         dlayers, dx, drelative = stack_back(dhidden)
@@ -55,7 +56,7 @@ def body(p, inputs_embeds=None, *, config, rows, input_ids=None, attention_mask=
 
 
 def decoder_body(p, inputs_embeds=None, *, config, rows, steps=2, input_ids=None, attention_mask=None, token_type_ids=None,
-                 position_ids=None, key=None, on_gradient=None, frozen=0, **stacking):  # fmt: skip
+                 position_ids=None, key=None, stacking=StackOptions()):  # fmt: skip
     """`body` with the enhanced mask decoder in place of the last layer, for masked language modelling.   He et al. 2021, sec. 3.2
 
         h = x_{L-1},   q_0 = h + decoder_positions[t],   q_{n+1} = layer_L(queries and residual q_n, keys, values h);   q_steps
@@ -68,16 +69,17 @@ def decoder_body(p, inputs_embeds=None, *, config, rows, steps=2, input_ids=None
     if not below:
         raise ValueError("the enhanced mask decoder takes the place of the last of at least 2 layers, got 1 layer")
     h, stack_back = stack(start.layer, below, start.x, start.relative, each=lambda i: {"key": fold(key, i)},
-                          on_gradient=on_gradient, frozen=frozen, **stacking)  # fmt: skip
+                          options=stacking)  # fmt: skip
     q, positions_back = learned_positions(h, p["decoder_positions"], positions=start.positions)
+    above = dataclasses.replace(stacking, frozen=0, on_gradient=None)
     hidden, steps_back = stack(start.block, [last] * steps, q, h, start.relative,
-                               each=lambda i: {"key": fold(key, _DECODER, i)}, **stacking)  # fmt: skip
+                               each=lambda i: {"key": fold(key, _DECODER, i)}, options=above)  # fmt: skip
 
     def backward(dhidden):
         dsteps, dq, dh, drelative = steps_back(dhidden)
         dlast = functools.reduce(add, dsteps)
-        if on_gradient is not None:
-            on_gradient(len(below), dlast)
+        if stacking.on_gradient is not None:
+            stacking.on_gradient(len(below), dlast)
             dlast = None
         dq, dpositions = positions_back(dq)
         dlayers, dx, drelative_below = stack_back(add(dq, dh))

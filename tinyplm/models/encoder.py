@@ -10,7 +10,7 @@ from ..backend import array_module
 from ..core import Rows, Tree, add, complete
 from ..layers.embedding import embedding
 from ..random import fold, generator
-from .checks import STACKING, check_scale, gradient_check
+from .checks import STACKING, check_scale, gradient_check, run_body
 from .encoder_heads import outputs_of, task_loss, vocabulary_logits
 
 
@@ -35,7 +35,7 @@ def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, tas
     For a multiple choice, all inputs have the choices of a question on their second axis, and the logits are (B, choices).
     """
     choices, key, inputs = _flat_choices(task, key, inputs)
-    hidden, body_back = family.body(params["body"], inputs_embeds, config=config, grad=grad, key=key, **inputs)
+    hidden, body_back = run_body(family, params["body"], inputs_embeds, config=config, grad=grad, key=key, **inputs)
     outputs, head_back = outputs_of(family.TASKS[task], params, hidden, config=config, key=key, choices=choices)
     outputs = {"hidden": hidden, **outputs}
     if family.TASKS[task].language_model is not None:
@@ -73,7 +73,7 @@ def loss(family: ModuleType, params: Tree, *, config, task, targets: dict[str, A
     -> loss (0-dimensional); backward(dloss) gives dparams; None without grad.
     """
     choices, key, inputs = _flat_choices(task, key, inputs)
-    hidden, body_back = family.body(params["body"], config=config, grad=grad, key=key, **inputs)
+    hidden, body_back = run_body(family, params["body"], config=config, grad=grad, key=key, **inputs)
     value, head_back = task_loss(family.TASKS[task], params, hidden, config=config, key=key, choices=choices, targets=targets,
                                   total=total, smoothing=smoothing, grad=grad)  # fmt: skip
     if not grad:
@@ -100,7 +100,7 @@ def loss_in_parts(family: ModuleType, params: Tree, give: Callable[[str, Tree], 
     choices, key, inputs = _flat_choices(task, key, {"input_ids": input_ids, **inputs})
     ids = inputs["input_ids"]
     x, _ = embedding(params["body"]["tokens"], ids=ids)
-    hidden, body_back = family.body(params["body"], x, config=config, once=True, key=key, **inputs,
+    hidden, body_back = run_body(family, params["body"], x, config=config, once=True, key=key, **inputs,
                                     on_gradient=lambda i, dp: give(f"body.layers.{i}", dp))  # fmt: skip
     value, *backs = task_loss(family.TASKS[task], params, hidden, config=config, key=key, choices=choices, targets=targets,
                                   total=total, smoothing=smoothing, factors=factors)  # fmt: skip

@@ -38,8 +38,8 @@ def score_head(W, hidden, *, mask):
 
 def forward(family: ModuleType, params: Tree, inputs_embeds=None, *, config, attention_mask=None, grad=True, **inputs):
     """{"logits" (B, labels), "hidden" (B, T, D)}; backward(doutputs) gives (dparams, dinputs_embeds); None without grad."""
-    hidden, body_back = family.body(params["body"], inputs_embeds, config=config, grad=grad, attention_mask=attention_mask,
-                                    **inputs)  # fmt: skip
+    hidden, body_back = checks.run_body(family, params["body"], inputs_embeds, config=config, grad=grad,
+                                       attention_mask=attention_mask, **inputs)  # fmt: skip
     logits, head_back = score_head(params["head"]["score"], hidden, mask=real_tokens(hidden, attention_mask))
     outputs = {"logits": logits, "hidden": hidden}
     if not grad:

@@ -23,6 +23,7 @@ from ...losses.cross_entropy import vocabulary_cross_entropy
 from ...losses.distillation import vocabulary_distillation
 from ...models import causal_lm
 from ...models.causal_model import CausalModel
+from ...models.checks import run_body
 from ...models.model import check_decoder
 from ..data.sequences import Sequence, batch_numbers, check_sequences
 from ..settings import RecipeSettings
@@ -136,7 +137,7 @@ class Student(CausalModel):
         outputs["hard"], backs["hard"] = vocabulary_cross_entropy(hidden, W, targets=t, total=total)
         if settings.hard < 1:
             family, params, config = self.teacher.family, self.teacher.params, self.teacher.config
-            teacher_hidden, _ = family.body(params["body"], config=config, grad=False, **inputs)
+            teacher_hidden, _ = run_body(family, params["body"], config=config, grad=False, **inputs)
             teacher_W, _ = family.output_matrix(params, config=config)
             outputs["kl"], backs["kl"] = vocabulary_distillation(
                 hidden, W, teacher_x=teacher_hidden, teacher_W=teacher_W, temperature=settings.temperature,
