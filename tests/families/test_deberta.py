@@ -21,7 +21,7 @@ from tests.support.encoder_families import keys_of_masks
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten, tree_map, unflatten
 from tinyplm.families import deberta, deberta_v2
-from tinyplm.models import encoder
+from tinyplm.models import encoder_task as encoder
 from tinyplm.random import sample_keys
 
 _TINY = {"vocab_size": 11, "max_position_embeddings": 6, "hidden_size": 6, "intermediate_size": 7, "num_hidden_layers": 3,

@@ -14,7 +14,7 @@ from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten, shards, tree_map, unflatten
 from tinyplm.families import xlnet
 from tinyplm.hub.names import count_parameters
-from tinyplm.models import encoder
+from tinyplm.models import encoder_task as encoder
 from tinyplm.objectives.permutation import permutation_mask
 from tinyplm.optim.adamw import AdamW, decays_by_default
 from tinyplm.random import sample_keys

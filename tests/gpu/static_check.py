@@ -21,9 +21,9 @@ from .strict_functions import StrictFunction
 from .strict_rules import API, Call
 
 # Where arrays are of any device: here the methods of arrays are checked too.
-DEVICE_CODE = ("layers", "losses", "models", "optim", "core.py", "trees.py", "random.py")
+DEVICE_CODE = ("core", "layers", "losses", "kernels", "families", "models", "optim", "random.py")
 # Device code that must get along without NumPy, since an array made by `np` is one of the host.
-NO_NUMPY = ("layers", "losses", "models")
+NO_NUMPY = ("layers", "losses", "kernels", "families", "models")
 # What of NumPy these files may use all the same; the bare name `np` (a default for xp=) as well.
 HOST_NUMPY = {
     "layers/mask.py": (),  # the host as the default device of masks made from lengths
@@ -31,6 +31,7 @@ HOST_NUMPY = {
     "layers/position.py": ("arange",),  # the frequencies, a constant that depends on the width alone
     "layers/rope_scaling.py": ("arange", "clip", "ndarray"),  # frequencies: a few numbers from the config, made on the host
     "layers/relative_buckets.py": tuple("ndarray arange abs maximum log float32 ceil sign where clip".split()),  # tables
+    "models/names.py": ("ndarray", "split", "cumsum", "concatenate"),  # tensors of files
     "models/rope.py": ("ndarray",),
     "models/checks.py": ("asarray",),  # the border: lists of ids given by the user
     "models/model.py": ("dtype",),  # the name of a dtype given by the user

@@ -19,6 +19,7 @@ import tinyplm
 from tests.interop.encoder_pair import compare, compare_gradients, inputs_for, pair, peer
 from tests.interop.pair import as_torch, assert_same, float64
 from tinyplm.families import xlnet
+from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
 from tinyplm.objectives import permutation_sample
 from tinyplm.random import fold, key
@@ -246,7 +247,7 @@ def test_parameter_counts_are_those_of_transformers(size, task):
     with torch.device("meta"):
         theirs = getattr(transformers, xlnet.TASKS[task].architecture)(transformers.XLNetConfig(**to_dict(config)))
     shapes = xlnet.shapes(config, task)
-    assert tinyplm.models.names.count_parameters(shapes) == sum(p.numel() for p in theirs.parameters())
+    assert count_parameters(shapes) == sum(p.numel() for p in theirs.parameters())
 
 
 def test_a_released_file_with_its_tied_head_and_old_config_keys(tmp_path):

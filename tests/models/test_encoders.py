@@ -19,7 +19,7 @@ from tinyplm import random
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, reduce_shards, tree_map, unflatten
 from tinyplm.losses.cross_entropy import cross_entropy
-from tinyplm.models import encoder
+from tinyplm.models import encoder_task as encoder
 from tinyplm.optim.flat import FlatTree
 
 each_family = pytest.mark.parametrize("family", FAMILIES)

@@ -12,7 +12,7 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
-from ..layers.activation import ACTIVATIONS
+from ..kernels.activation import ACTIVATIONS
 from ..layers.relative_buckets import bucketed_rows, clipped_rows
 from ..models import deberta_parts, disentangled, encoder
 from ..models.config import LABELS, check_known, check_not_negative, check_only, label_count

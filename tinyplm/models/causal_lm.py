@@ -6,10 +6,10 @@ from collections.abc import Callable
 from types import ModuleType
 
 from ..core import Rows, Tree, add, complete
+from ..kernels.cross_entropy import vocabulary_cross_entropy
+from ..kernels.log_probs import vocabulary_log_probs
 from ..layers.embedding import embedding
 from ..layers.linear import linear
-from ..losses.cross_entropy import vocabulary_cross_entropy
-from ..losses.log_probs import vocabulary_log_probs
 from .checks import check_scale, gradient_check, run_body
 
 

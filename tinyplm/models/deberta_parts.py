@@ -6,7 +6,7 @@ from typing import Any
 
 from ..arguments import shown
 from ..backend import array_module
-from ..layers.activation import ACTIVATIONS
+from ..kernels.activation import ACTIVATIONS
 from ..layers.dropout import dropout
 from ..random import fold
 from .config import check_encoder, check_heads, check_known, check_not_negative

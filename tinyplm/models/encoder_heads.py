@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from ..backend import array_module
 from ..core import Tree, add
+from ..kernels.cross_entropy import vocabulary_cross_entropy
 from ..layers.linear import linear
-from ..losses.cross_entropy import vocabulary_cross_entropy
 from ..random import fold
 from .tasks import loss_of
 

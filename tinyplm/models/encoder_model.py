@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arguments import known_arguments, wrong
-from . import checks, encoder
+from . import checks, encoder_task
 from .encoder_heads import IGNORED
 from .model import Model
 
@@ -36,26 +36,26 @@ class EncoderModel(Model):
                              position_ids=position_ids, **others)  # fmt: skip
         embeds = inputs.pop("inputs_embeds")
         key = checks.sample_keys(key, inputs["input_ids"] if embeds is None else embeds)
-        outputs, back = encoder.forward(self.family, self.params, embeds, config=self.config, task=self.task, grad=grad, key=key,
-                                        **inputs)  # fmt: skip
+        outputs, back = encoder_task.forward(self.family, self.params, embeds, config=self.config, task=self.task, grad=grad,
+                                             key=key, **inputs)  # fmt: skip
         if embeds is None and grad:
             return outputs, lambda doutputs: back(doutputs)[0]
         return outputs, back
 
     def outputs(self, **inputs):
         """The outputs without gradients, of inputs that were checked before."""
-        return encoder.forward(self.family, self.params, config=self.config, task=self.task, grad=False, **inputs)[0]
+        return encoder_task.forward(self.family, self.params, config=self.config, task=self.task, grad=False, **inputs)[0]
 
     @known_arguments
     def loss(self, *, targets, total=None, **options):
-        """encoder.loss of this model's task; inputs as in a call."""
+        """encoder_task.loss of this model's task; inputs as in a call."""
         options = self._checked_loss("loss", targets, total, options, "smoothing")
-        return encoder.loss(self.family, self.params, config=self.config, task=self.task, **options)
+        return encoder_task.loss(self.family, self.params, config=self.config, task=self.task, **options)
 
     def loss_in_parts(self, give, **options):
-        """encoder.loss_in_parts of this model's task."""
+        """encoder_task.loss_in_parts of this model's task."""
         options = self.checked(options)
-        return encoder.loss_in_parts(self.family, self.params, give, config=self.config, task=self.task, **options)
+        return encoder_task.loss_in_parts(self.family, self.params, give, config=self.config, task=self.task, **options)
 
     def head_rows(self, targets) -> int:
         """For how many places a language model's head is computed: those with a target."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..layers.activation import ACTIVATIONS
+from ..kernels.activation import ACTIVATIONS
 from ..layers.heads import classifier, lm_transform, pooler, span_head
 from ..losses.cross_entropy import cross_entropy
 from ..losses.regression import binary_cross_entropy, mean_squared_error
@@ -27,7 +27,7 @@ class Task(NamedTuple):
     """architecture    transformers' class
     shapes          shapes(config): the tree of shapes of params["head"]
     language_model  component (p_head, hidden, *, config) -> h (..., E), position by position, as wide as the embedding table;
-                    models.encoder makes the logits h W + b of it.  None: no vocabulary
+                    models.encoder_task makes the logits h W + b of it.  None: no vocabulary
     outputs         component (p_head, hidden, *, config, key) -> {name: array} of all other outputs; None: there are none
     Their backwards take {name: gradient}, in which a missing or None part is zero, and may give partial trees of p_head.
     """

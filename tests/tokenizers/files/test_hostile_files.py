@@ -44,7 +44,7 @@ def rendered(source, talk=TALK):
 @pytest.mark.parametrize("name", ENDLESS)
 def test_templates_without_measure_are_refused(name, monkeypatch):
     pytest.importorskip("jinja2")
-    monkeypatch.setattr("tinyplm.tokenizers.chat.formats.templates.SECONDS", 0.3)
+    monkeypatch.setattr("tinyplm.tokenizers.chat.templates.SECONDS", 0.3)
     begin = time.process_time()
     with pytest.raises(ValueError, match=r"^chat_template\.jinja: the folder's chat template ") as refused:
         rendered(ENDLESS[name])

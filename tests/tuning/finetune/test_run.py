@@ -13,7 +13,7 @@ from tests.laws import apart, equal, relative_error
 from tests.support.tuning import KINDS, TEXTS, model
 from tinyplm import random
 from tinyplm.core import flatten, tree_map
-from tinyplm.models import encoder
+from tinyplm.models import encoder_task as encoder
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.step import NonFiniteError, accumulate
 from tinyplm.tuning.finetune import run as loop

@@ -19,7 +19,7 @@ from ... import random
 from ...arguments import check_flag, check_number, check_out, check_whole
 from ...core import Tree, add
 from ...data.batches import IGNORED
-from ...losses.cross_entropy import vocabulary_cross_entropy
+from ...kernels.cross_entropy import vocabulary_cross_entropy
 from ...losses.distillation import vocabulary_distillation
 from ...models import causal_lm
 from ...models.causal_model import CausalModel

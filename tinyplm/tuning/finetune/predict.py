@@ -55,5 +55,5 @@ def evaluate(model: Model, samples: Samples, *, batch_size: int = 32, workers: i
     gather = list if samples.PER_TOKEN else np.stack
     outputs = {name: gather([row[name] for row in rows]) for name in rows[0]}
     means = [sums[name] / max(counts[name], 1) for name in sums]
-    share = 0.5 if "start_logits" in outputs else 1.0  # as in models.encoder.loss
+    share = 0.5 if "start_logits" in outputs else 1.0  # as in models.encoder_task.loss
     return outputs, share * sum(means) if means else None
