@@ -1,4 +1,4 @@
-"""The laws that every component obeys (DESIGN.md, section 5), for any component on any device.
+"""The laws that every component obeys (DESIGN.md, "Laws"), for any component on any device.
 
 A case is one call: positional arguments (float64 trees on the host), keyword arguments, and the reference's keywords where they
 differ (a component as argument has a twin in reference/).

@@ -1,4 +1,4 @@
-"""Imports point one way, and only backend.py knows CuPy (DESIGN: where things live)."""
+"""Imports point one way, and only backend.py knows CuPy (DESIGN.md, "Conventions")."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_oracle_does_not_know_the_implementation():
 
 
 def test_files_keep_to_their_room():
-    """Families about 200 lines, everything else 400 (DESIGN: style)."""
+    """Families about 200 lines, everything else 400 (DESIGN.md, "Style")."""
     for folder in ("tinyplm", "reference", "tests", "examples", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             lines = len(path.read_text(encoding="utf-8").splitlines())

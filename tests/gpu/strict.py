@@ -1,4 +1,4 @@
-"""The strict device: a stand-in for CuPy on machines without a GPU (DESIGN.md, section 7).
+"""The strict device: a stand-in for CuPy on machines without a GPU (DESIGN.md, "GPU").
 
     from tests.gpu.strict import strict as xp, counters, counting, freeze, no_synchronisation, register
 
