@@ -144,14 +144,19 @@ def _check(name: str, value: Any) -> None:
         raise ValueError(f"config: {name} must be {expected}, got {shown(value)}")
 
 
-def rotary(rope: Rope, width: int, *, positions, dtype) -> Callable:
-    """The rotation of queries and keys in all layers, by `positions` (B, T) or (T,).
+def rotary(rope: Rope, width: int) -> Callable[..., Callable[[int], dict[str, Callable]]]:
+    """The piece `positions` of a decoder with RoPE: queries and keys of all layers are turned by `rotate`.
 
-    With dynamic scaling the length that counts is the largest position of the batch plus 1, as in transformers; to know it, a GPU
-    has to be waited for.
+    With dynamic scaling the length that counts is the largest position of the batch plus 1, as in transformers; to know
+    it, a GPU has to be waited for.
     """
-    length = int(to_host(positions.max())) + 1 if rope.type == "dynamic" else 1
-    frequencies, magnitude = rope.frequencies(width, length)
-    frequencies = array_module(positions).asarray(frequencies)
-    cos, sin = rotary_tables(positions, frequencies, magnitude=magnitude, dtype=dtype)
-    return partial(rotate, cos=cos, sin=sin)
+
+    def positions(position_ids, *, keys, dtype):
+        length = int(to_host(position_ids.max())) + 1 if rope.type == "dynamic" else 1
+        frequencies, magnitude = rope.frequencies(width, length)
+        frequencies = array_module(position_ids).asarray(frequencies)
+        cos, sin = rotary_tables(position_ids, frequencies, magnitude=magnitude, dtype=dtype)
+        turned = {"rotary": partial(rotate, cos=cos, sin=sin)}
+        return lambda layer: turned
+
+    return positions
