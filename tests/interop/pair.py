@@ -22,7 +22,7 @@ transformers = pytest.importorskip("transformers")
 
 import tinyplm
 from tests.laws import relative_error
-from tinyplm.families import gpt2, llama
+from tinyplm.families import gpt2, llama, mistral, qwen2
 from tinyplm.hub import folders as hub
 from tinyplm.models import causal_lm
 
@@ -50,6 +50,11 @@ class Family:
     paths: tuple[str, ...]  # and the paths of these, or of parts of them, in our tree
 
 
+_LLAMA_SHAPED = {
+    "vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+
 # Dropout rates stay at 0.1: eval() on one side and key=None on the other must switch it off.
 FAMILIES = {
     "gpt2": Family(
@@ -64,14 +69,31 @@ FAMILIES = {
     ),
     "llama": Family(
         llama, transformers.LlamaConfig, transformers.LlamaForCausalLM, transformers.LlamaModel,
-        {"vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
-         "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None,
-         "eos_token_id": None},
+        _LLAMA_SHAPED,
         context="max_position_embeddings",
         odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
         tables=("model.embed_tokens.weight",),
         spots=("model.norm.weight", "model.layers.1.mlp.down_proj.weight"),
         paths=("body.norm.gamma", "body.layers.1.mlp.Wdown"),
+    ),
+    # The windows are shorter than the sequences of 7 of `compare`.
+    "mistral": Family(
+        mistral, transformers.MistralConfig, transformers.MistralForCausalLM, transformers.MistralModel,
+        {**_LLAMA_SHAPED, "sliding_window": 3},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 6},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.norm.weight", "model.layers.1.self_attn.o_proj.weight"),
+        paths=("body.norm.gamma", "body.layers.1.attention.Wo"),
+    ),
+    "qwen2": Family(
+        qwen2, transformers.Qwen2Config, transformers.Qwen2ForCausalLM, transformers.Qwen2Model,
+        {**_LLAMA_SHAPED, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.down_proj.weight"),
+        paths=("body.layers.0.attention.bq", "body.layers.1.mlp.Wdown"),
     ),
 }  # fmt: skip
 
