@@ -32,7 +32,7 @@ MODELS = {
     "llama, as many kv heads": ("llama", {"max_position_embeddings": 40, "num_key_value_heads": 4}),
     **{f"llama, {name}": ("llama", changes) for name, changes in ROPES.items()},
     "mistral": ("mistral", {"max_position_embeddings": 40}),
-    "mistral, window of 1": ("mistral", {"max_position_embeddings": 40, "sliding_window": 1}),
+    "mistral, window of 2": ("mistral", {"max_position_embeddings": 40, "sliding_window": 2}),
     "mistral, window of 9": ("mistral", {"max_position_embeddings": 40, "sliding_window": 9}),
     "mistral, no window": ("mistral", {"max_position_embeddings": 40, "sliding_window": None}),
     "qwen2": ("qwen2", {"max_position_embeddings": 40}),
