@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments import is_number, shown
 from ..backend import array_module, to_host
-from ..layers.rope import rotary_tables, rotate
+from ..layers.rope import rope, rotary_tables
 from ..layers.rope_scaling import (
     dynamic_frequencies,
     linear_frequencies,
@@ -144,19 +144,20 @@ def _check(name: str, value: Any) -> None:
         raise ValueError(f"config: {name} must be {expected}, got {shown(value)}")
 
 
-def rotary(rope: Rope, width: int) -> Callable[..., Callable[[int], dict[str, Callable]]]:
-    """The piece `positions` of a decoder with RoPE: queries and keys of all layers are turned by `rotate`.
+def rotary(settings: Rope, width: int) -> Callable[..., Callable[[int], dict[str, Callable]]]:
+    """The piece `positions` of a decoder with RoPE: queries and keys of all layers are turned by
+    layers.rope, with tables made once.
 
-    With dynamic scaling the length that counts is the largest position of the batch plus 1, as in transformers; to know
-    it, a GPU has to be waited for.
+    With dynamic scaling the length that counts is the largest position of the batch plus 1, as in
+    transformers; to know it, a GPU has to be waited for.
     """
 
     def positions(position_ids, *, keys, dtype):
-        length = int(to_host(position_ids.max())) + 1 if rope.type == "dynamic" else 1
-        frequencies, magnitude = rope.frequencies(width, length)
-        frequencies = array_module(position_ids).asarray(frequencies)
+        length = int(to_host(position_ids.max())) + 1 if settings.type == "dynamic" else 1
+        host, magnitude = settings.frequencies(width, length)
+        frequencies = array_module(position_ids).asarray(host)
         cos, sin = rotary_tables(position_ids, frequencies, magnitude=magnitude, dtype=dtype)
-        turned = {"rotary": partial(rotate, cos=cos, sin=sin)}
+        turned = {"rotary": partial(rope, cos=cos, sin=sin)}
         return lambda layer: turned
 
     return positions
