@@ -1,7 +1,6 @@
-"""GPT-2 (Radford et al. 2019), the textbook of a decoder, with its whole forward and backward.
+"""GPT-2 (Radford et al. 2019), the textbook of a decoder: forward and backward in full.
 
     x_0 = dropout(tokens[ids] + positions[t]),   x_{i+1} = block(x_i),   hidden = norm(x_L)
-    logits = hidden tokens^T            (untied: hidden W)
 
 `body` computes the same as models/decoder.py, the walk of the other decoders, with these `pieces`.
 Parameters: {"body": {"tokens" (V, D), "positions" (C, D), "layers", "norm"}, "head" if untied}.
@@ -24,7 +23,6 @@ from ..layers.mlp import mlp
 from ..layers.position import learned_positions
 from ..models import causal_lm, decoder
 from ..models import config as base
-from ..models.decoder import by_layer, look_up, places
 from ..models.names import Rename, concatenate, weight_and_bias
 from ..random import fold
 
@@ -95,8 +93,7 @@ SIZES = {
 def shapes(config: Config) -> dict:
     """The tree of parameter shapes; nothing is allocated."""
     V, C, D = config.vocab_size, config.n_positions, config.n_embd
-    F = config.n_inner or 4 * D
-    n = {"gamma": (D,), "beta": (D,)}
+    F, n = config.n_inner or 4 * D, {"gamma": (D,), "beta": (D,)}
     a = {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in "qkvo" for kind in "Wb"}
     m = {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)}
     layers = [{"norm1": n, "attention": a, "norm2": n, "mlp": m}] * config.n_layer
@@ -105,9 +102,7 @@ def shapes(config: Config) -> dict:
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
-    """As decoder.init, with the matrices that write into the residual stream (Wo, W2) divided by
-    sqrt(number of residual additions) (sec. 2.3).  OpenAI's code has a deviation of 0.01 for positions.
-    """
+    """As decoder.init, but Wo and W2, which write into the residual stream, / sqrt(2 n_layer)."""
     scale = (2 * config.n_layer) ** -0.5 if path.endswith((".Wo", ".W2")) else 1.0
     return decoder.normal_init(path, shape, std=config.initializer_range * scale, key=key)
 
@@ -125,55 +120,61 @@ def body(
     stacking: StackOptions = StackOptions(),
 ) -> tuple:
     """Hidden states after the final norm; arguments and results as in decoder.body."""
-    e, look_up_back = look_up(p, input_ids, inputs_embeds)
-    xp, T, S, position_ids = places(e, cache, position_ids)
+    e, look_up_back = decoder.look_up(p, input_ids, inputs_embeds)
+    xp, T, S, position_ids = decoder.places(e, cache, position_ids)
     layer = partial(block, config=config, mask=decoder_mask(T, S, attention_mask, xp=xp))
     s, positions_back = learned_positions(e, p["positions"], positions=position_ids)
     x0, drop_back = dropout(s, rate=config.embd_pdrop, key=fold(key, config.n_layer))
-    xL, layers_back = stack(layer, p["layers"], x0, each=by_layer(key, cache), options=stacking)
+    xL, xL_back = stack(layer, p["layers"], x0, each=decoder.by_layer(key, cache), options=stacking)
     hidden, norm_back = norm(p["norm"], xL, eps=config.layer_norm_epsilon)
 
     def backward(dhidden):
         dnorm, dxL = norm_back(dhidden)
-        dlayers, dx0 = layers_back(dxL)
+        dlayers, dx0 = xL_back(dxL)
         de, dpositions = positions_back(drop_back(dx0))
-        dtokens, dinputs_embeds = look_up_back(de)
-        dp = {**dtokens, "positions": dpositions, "layers": dlayers, "norm": dnorm}
-        return dp, dinputs_embeds
+        dtokens, dembeds = look_up_back(de)
+        return {**dtokens, "positions": dpositions, "layers": dlayers, "norm": dnorm}, dembeds
 
     return hidden, backward
 
 
 def block(p: Tree, x: Any, *, config: Config, index: int, mask: Any, key: Any, cache: Any) -> tuple:
-    """h = x + dropout(attention(n1)),    n1 = norm1(x);
-    y = h + dropout(f),   f = g W2 + b2,   g = gelu(u),   u = n2 W1 + b1,   n2 = norm2(h).
+    """h = x + dropout(attention(norm1(x))),   y = h + dropout(feed_forward(norm2(h))).
 
-    x (B, T, D) -> y (B, T, D).  Keeps n1, n2, u and what attention keeps, and computes g again.
-    A sum hands its gradient to both terms:   dh = dy + norm2'(dn2),   dx = dh + norm1'(dn1).
+    x, y (B, T, D).   dh = dy + norm2'(dn2),   dx = dh + norm1'(dn1), from both terms of each sum.
     """
-    gelu, W2, b2 = ACTIVATIONS[config.activation_function], p["mlp"]["W2"], p["mlp"]["b2"]
     rate, eps, attend = config.resid_pdrop, config.layer_norm_epsilon, attention(config, index)
     n1, n1_back = norm(p["norm1"], x, eps=eps)
     a, a_back = attend(p["attention"], n1, mask=mask, key=fold(key, 0), cache=cache)
     s, s_back = dropout(a, rate=rate, key=fold(key, 1))
     h = x + s
     n2, n2_back = norm(p["norm2"], h, eps=eps)
-    u, u_back = linear(n2, p["mlp"]["W1"], p["mlp"]["b1"])
-    f, _ = linear(gelu(u)[0], W2, b2)
+    f, f_back = feed_forward(p["mlp"], n2, gelu=ACTIVATIONS[config.activation_function])
     t, t_back = dropout(f, rate=rate, key=fold(key, 2))
 
     def backward(dy):
-        g, g_back = gelu(u)
-        dg, dW2, db2 = linear_gradients(g, W2, b2, t_back(dy))
-        dn2, dW1, db1 = u_back(g_back(dg))
+        dmlp, dn2 = f_back(t_back(dy))
         dnorm2, dh = n2_back(dn2)
         dh = dh + dy
         dattention, dn1 = a_back(s_back(dh))
         dnorm1, dx = n1_back(dn1)
-        dmlp = {"W1": dW1, "b1": db1, "W2": dW2, "b2": db2}
         return {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "mlp": dmlp}, dx + dh
 
     return h + t, backward
+
+
+def feed_forward(p: Tree, x: Any, *, gelu: Any) -> tuple:
+    """f = g W2 + b2,   g = gelu(u),   u = x W1 + b1.   Keeps x and u, and computes g again."""
+    u, u_back = linear(x, p["W1"], p["b1"])
+    f, _ = linear(gelu(u)[0], p["W2"], p["b2"])
+
+    def backward(df):
+        g, g_back = gelu(u)
+        dg, dW2, db2 = linear_gradients(g, p["W2"], p["b2"], df)
+        dx, dW1, db1 = u_back(g_back(dg))
+        return {"W1": dW1, "b1": db1, "W2": dW2, "b2": db2}, dx
+
+    return f, backward
 
 
 def attention(config: Config, layer: int) -> decoder.Component:
@@ -212,8 +213,7 @@ NAMES = [
     *weight_and_bias(f"{_HUB}.ln_2", f"{_LAYER}.norm2.gamma", f"{_LAYER}.norm2.beta"),
     *weight_and_bias(f"{_HUB}.mlp.c_fc", f"{_LAYER}.mlp.W1", f"{_LAYER}.mlp.b1"),
     *weight_and_bias(f"{_HUB}.mlp.c_proj", f"{_LAYER}.mlp.W2", f"{_LAYER}.mlp.b2"),
-    Rename("lm_head.weight", "head.W", operation="transpose"),
-    Rename("score.weight", "head.score", operation="transpose"),
+    *decoder.HEADS,
 ]
 PREFIX = "transformer."  # a file of the bare body lacks it, as the released one does
 IGNORED = (r"\.attn\.(masked_)?bias$",)  # causal masks that old files carry

@@ -30,6 +30,8 @@ from ..models.names import Rename, linears
 from ..models.rope import rotary
 from ..models.rotary_config import RotaryConfig
 
+norm = on_tree(rmsnorm, "gamma")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(RotaryConfig):
@@ -110,7 +112,7 @@ def shapes_with(
 def pieces(config: RotaryConfig) -> Pieces:
     """What the walk of decoders computes for LLaMA."""
     return Pieces(
-        norm=partial(on_tree(rmsnorm, "gamma"), eps=config.rms_norm_eps),
+        norm=partial(norm, eps=config.rms_norm_eps),
         attention=every(
             partial(
                 self_attention,
@@ -142,8 +144,7 @@ NAMES = [
     ),
     Rename(f"{_HUB}.post_attention_layernorm.weight", f"{_LAYER}.norm2.gamma"),
     *linears(f"{_HUB}.mlp", f"{_LAYER}.mlp", gate_proj="gate", up_proj="up", down_proj="down"),
-    Rename("lm_head.weight", "head.W", operation="transpose"),
-    Rename("score.weight", "head.score", operation="transpose"),
+    *decoder.HEADS,
 ]
 PREFIX = "model."  # a file of the bare body lacks it
 IGNORED = (r"rotary_emb\.inv_freq$",)  # frequencies that old files carry

@@ -57,8 +57,8 @@ class Config(RotaryConfig):
 
 
 def _size(D: int, F: int, L: int, H: int, K: int, *, context: int, **others: Any) -> Config:
-    ids = {"bos_token_id": 151643, "eos_token_id": 151643}
-    windows = {"sliding_window": context, "max_window_layers": L}
+    ids: dict[str, Any] = {"bos_token_id": 151643, "eos_token_id": 151643}
+    windows: dict[str, Any] = {"sliding_window": context, "max_window_layers": L}
     return Config.of(D, F, L, H, K, context=context, base=1e6, **ids, **windows, **others)
 
 

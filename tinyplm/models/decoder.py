@@ -16,7 +16,6 @@ The backward applies the backward of each part, in reverse order:
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache as remembered
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,9 +25,16 @@ from ..layers.block import block, pre_norm
 from ..layers.cache import Cache, layer_cache
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
-from ..layers.mask import decoder_mask
+from ..layers.mask import Visible, decoder_mask
 from ..layers.position import learned_positions
 from ..random import fold, generator
+from .names import Rename
+
+# The hub's names of the two heads of transformers' decoders: of a language model, of a classifier.
+HEADS = [
+    Rename("lm_head.weight", "head.W", operation="transpose"),
+    Rename("score.weight", "head.score", operation="transpose"),
+]
 
 Component = Callable[..., tuple[Any, Callable]]
 
@@ -86,14 +92,18 @@ def body(
     xp, T, S, position_ids = places(e, cache, position_ids)
     placed = part.positions(position_ids, keys=S, dtype=e.dtype)
 
-    @remembered  # layers with the same window share a mask
-    def visible(window):
-        return decoder_mask(T, S, attention_mask, window=window, xp=xp)
+    masks: dict[int | None, Visible] = {}  # by window, shared by the layers that have it
 
     def layer(p, x, *, index, key, cache):
-        mask = visible(part.window(index))
+        window = part.window(index)
+        if window not in masks:
+            masks[window] = decoder_mask(T, S, attention_mask, window=window, xp=xp)
         attention = partial(
-            part.attention(index), mask=mask, key=fold(key, 0), cache=cache, **placed(index)
+            part.attention(index),
+            mask=masks[window],
+            key=fold(key, 0),
+            cache=cache,
+            **placed(index),
         )
         return part.residual(
             p, x, norm=part.norm, attention=attention, mlp=part.mlp(index), key=key

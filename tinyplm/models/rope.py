@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,8 @@ _SETTINGS: dict[str, tuple[set[str], set[str]]] = {
 }  # fmt: skip
 
 
-class Rope(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Rope:
     """The rotary settings of a config, read from any of their spellings by `read_rope`."""
 
     type: str  # default, linear, dynamic, yarn or llama3
@@ -41,6 +43,7 @@ class Rope(NamedTuple):
     trained: int  # the context of the training that the frequencies are stretched from
     context: int  # the longest sequence
     settings: dict[str, Any]  # the others, by their names in config.json
+    made: dict[int, tuple] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def cache_context(self) -> int:
@@ -48,7 +51,17 @@ class Rope(NamedTuple):
         return min(self.context, self.trained) if self.type == "dynamic" else self.context
 
     def frequencies(self, width: int, length: int) -> tuple[np.ndarray, float]:
-        """(frequencies (width/2,), magnitude) for a sequence of `length` positions."""
+        """(frequencies (width/2,), magnitude) for a sequence of `length` positions.
+
+        Only dynamic scaling depends on the length; all else is made once, as decoding asks for it at each token.
+        """
+        if self.type == "dynamic":
+            return self._frequencies(width, length)
+        if width not in self.made:
+            self.made[width] = self._frequencies(width, length)
+        return self.made[width]
+
+    def _frequencies(self, width: int, length: int) -> tuple[np.ndarray, float]:
         s = self.settings
         if self.type == "default":
             return rope_frequencies(width, base=self.base), 1.0

@@ -140,7 +140,7 @@ class RotaryConfig(ScoreLabels):
         D, F: width and feed-forward width; L layers, H heads, K key/value heads; base and rope:
         RoPE's base and its other settings; others: fields of config.json.
         """
-        sizes = {
+        sizes: dict[str, Any] = {
             "hidden_size": D,
             "intermediate_size": F,
             "num_hidden_layers": L,
