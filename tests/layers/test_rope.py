@@ -14,6 +14,7 @@ import reference.layers.rope as ref
 from tests.support.rope import rope_at
 from tinyplm.backend import to_device, to_host
 from tinyplm.layers import rope_scaling as ours
+from tinyplm.layers.rope import rope
 
 on_devices = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -216,6 +217,8 @@ def test_far_positions_keep_their_phase_in_float32(device, seed, each):
          "rope: cos: expected an array of floating-point numbers of shape (B or 1, 1, 3, F), got float64 array of shape (1, 1, "),
         (lambda x: rope_at(x, positions=np.zeros((3, 3), int), frequencies=np.ones(2)),
          "got float64 array of shape (3, 1, 3, 2)"),
+        (lambda x: rope_at(x, positions=np.arange(1), frequencies=np.ones(2)), "do not fit x (2, 1, 3, 4)"),
+        (lambda x: rope(x, cos=np.ones((1, 1, 3, 2)), sin=np.ones((1, 1, 3, 1))), "do not fit x (2, 1, 3, 4)"),
         (lambda x: rope_at(x, positions=np.arange(3), frequencies=np.ones(3)),
          "6 components are to be turned, but x (2, 1, 3, 4)"),
         (lambda x: ours.rope_frequencies(7), "an even number of them, at least 2, got 7"),

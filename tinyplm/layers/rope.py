@@ -24,7 +24,7 @@ def rotary_tables(positions, frequencies, *, magnitude=1.0, dtype="float32"):
     return tuple((f(angles) * magnitude).astype(dtype) for f in (xp.cos, xp.sin))
 
 
-@expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved")
+@expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved", hot=True)
 def rope(x, *, cos, sin, interleaved=False):
     """(y_a, y_b) = (x_a cos - x_b sin, x_b cos + x_a sin) for each pair (a, b).               Su et al. 2021, eq. 34
 
@@ -38,6 +38,8 @@ def rope(x, *, cos, sin, interleaved=False):
     R = 2 * cos.shape[-1]
     if R > x.shape[-1]:
         raise ValueError(f"rope: {R} components are to be turned, but x {x.shape} has {x.shape[-1]}")
+    if sin.shape != cos.shape or cos.shape[-2] != x.shape[-2]:  # one position would be broadcast to all
+        raise ValueError(f"rope: cos {cos.shape} and sin {sin.shape} do not fit x {x.shape}")
     first, second = (slice(0, R, 2), slice(1, R, 2)) if interleaved else (slice(0, R // 2), slice(R // 2, R))
 
     def turn(x, sin):
