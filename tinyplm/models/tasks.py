@@ -15,9 +15,11 @@ and XLNet's permutation_lm.  The outputs of a model are "hidden" (B, T, D) and i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..kernels.activation import ACTIVATIONS
+from ..layers.dropout import dropout
 from ..layers.heads import classifier, lm_transform, pooler, span_head
 from ..losses.cross_entropy import cross_entropy
 from ..losses.regression import binary_cross_entropy, mean_squared_error
@@ -46,7 +48,11 @@ def loss_of(targets, config) -> Callable:
     """
     if targets.dtype.kind in "iu":
         return cross_entropy
-    return mean_squared_error if config.num_labels == 1 or config.problem_type == "regression" else binary_cross_entropy
+    return (
+        mean_squared_error
+        if config.num_labels == 1 or config.problem_type == "regression"
+        else binary_cross_entropy
+    )
 
 
 def dense(n_in: int, n_out: int) -> dict:
@@ -60,9 +66,18 @@ def norm_shapes(width: int) -> dict:
 
 def block_shapes(width: int, inner: int) -> dict:
     """Of a block of attention and a feed-forward layer (see layers.block) with all its biases."""
-    attention = {f"{kind}{name}": (width, width) if kind == "W" else (width,) for name in "qkvo" for kind in "Wb"}
+    attention = {
+        f"{kind}{name}": (width, width) if kind == "W" else (width,)
+        for name in "qkvo"
+        for kind in "Wb"
+    }
     mlp = {"W1": (width, inner), "b1": (inner,), "W2": (inner, width), "b2": (width,)}
-    return {"attention": attention, "norm1": norm_shapes(width), "mlp": mlp, "norm2": norm_shapes(width)}
+    return {
+        "attention": attention,
+        "norm1": norm_shapes(width),
+        "mlp": mlp,
+        "norm2": norm_shapes(width),
+    }
 
 
 def lm_shapes(width: int, vocabulary: int, inner: int | None = None) -> dict:
@@ -73,7 +88,10 @@ def lm_shapes(width: int, vocabulary: int, inner: int | None = None) -> dict:
 
 def pooled_shapes(width: int, **parts: int) -> dict:
     """Of a pooler, and of linear layers on it with so many outputs."""
-    return {"pooler": dense(width, width), **{name: dense(width, outputs) for name, outputs in parts.items()}}
+    return {
+        "pooler": dense(width, width),
+        **{name: dense(width, outputs) for name, outputs in parts.items()},
+    }
 
 
 def lm_head(p, hidden, *, config, activation=None):
@@ -132,3 +150,129 @@ def bare_pooler(p, hidden, **pooling):
         return {"pooler": dpooler}, dhidden
 
     return {"pooled": pooled}, backward
+
+
+# ------------------------------------------------------------------------- makers of the table
+
+Number = Callable[[Any], float]  # of a config, such as a dropout rate
+
+
+def zero(config: Any) -> float:
+    return 0.0
+
+
+def num_labels(config: Any) -> int:
+    return config.num_labels
+
+
+def masked_lm(prefix: str, *, width: str = "hidden_size", activation: Any = None) -> Task:
+    """`lm_head`; `width`: the field with the width of the table of tokens."""
+
+    def shapes(config):
+        return lm_shapes(config.hidden_size, config.vocab_size, getattr(config, width))
+
+    return Task(f"{prefix}ForMaskedLM", shapes, partial(lm_head, activation=activation))
+
+
+def pooled(
+    architecture: str,
+    *,
+    outputs: Callable[[Any], int],
+    rate: Number = zero,
+    pooling: Callable[[Any], dict] = lambda config: {},
+    part: str = "classifier",
+    name: str = "logits",
+) -> Task:
+    """`pooled_head` with outputs(config) numbers, dropout rate(config), and pooling(config)."""
+
+    def shapes(config):
+        return pooled_shapes(config.hidden_size, **{part: outputs(config)})
+
+    def head(p, hidden, *, config, key):
+        options = {"rate": rate(config), "part": part, "name": name, **pooling(config)}
+        return pooled_head(p, hidden, key=key, **options)
+
+    return Task(architecture, shapes, None, head)
+
+
+def classes(prefix: str, **options: Any) -> Task:
+    """Classes of sequences by the pooler; options: rate and pooling, see `pooled`."""
+    return pooled(f"{prefix}ForSequenceClassification", outputs=num_labels, **options)
+
+
+def choices(prefix: str, **options: Any) -> Task:
+    """One number a choice by the pooler; options: as in `classes`."""
+    return pooled(f"{prefix}ForMultipleChoice", outputs=lambda config: 1, **options)
+
+
+def next_sentence(prefix: str) -> Task:
+    architecture = f"{prefix}ForNextSentencePrediction"
+    return pooled(architecture, outputs=lambda config: 2, part="pair")
+
+
+def pretraining(
+    prefix: str, lm: Task, *, outputs: Callable[[Any], int], rate: Number = zero
+) -> Task:
+    """A masked LM, and classes of pairs of sentences by the pooler, the output "pair_logits"."""
+    pair = pooled("", outputs=outputs, rate=rate, part="pair", name="pair_logits")
+
+    def shapes(config):
+        return lm.shapes(config) | pair.shapes(config)
+
+    return Task(f"{prefix}ForPreTraining", shapes, lm.language_model, pair.outputs)
+
+
+def tokens(prefix: str, *, rate: Number = zero) -> Task:
+    """`token_head` with dropout rate(config)."""
+
+    def shapes(config):
+        return {"tokens": dense(config.hidden_size, config.num_labels)}
+
+    def head(p, hidden, *, config, key):
+        return token_head(p, hidden, rate=rate(config), key=key)
+
+    return Task(f"{prefix}ForTokenClassification", shapes, None, head)
+
+
+def answers(prefix: str, *, rate: Number = zero) -> Task:
+    """`answer_head` of dropout(hidden), with rate(config)."""
+
+    def shapes(config):
+        return {"span": dense(config.hidden_size, 2)}
+
+    def head(p, hidden, *, config, key):
+        dropped, drop_back = dropout(hidden, rate=rate(config), key=key)
+        outputs, back = answer_head(p, dropped)
+
+        def backward(doutputs):
+            dp, ddropped = back(doutputs)
+            return dp, drop_back(ddropped)
+
+        return outputs, backward
+
+    return Task(f"{prefix}ForQuestionAnswering", shapes, None, head)
+
+
+def only_pooler(prefix: str) -> Task:
+    """`bare_pooler`, which the hub counts to the body."""
+
+    def shapes(config):
+        return pooled_shapes(config.hidden_size)
+
+    return Task(f"{prefix}Model", shapes, None, lambda p, h, *, config, key: bare_pooler(p, h))
+
+
+def no_head(prefix: str) -> Task:
+    return Task(f"{prefix}Model", lambda config: {})
+
+
+def classifiers(prefix: str, *, rate: Number) -> dict[str, Task]:
+    """All of BERT's heads but language models, with one dropout rate for all classifiers."""
+    return {
+        "sequence_classification": classes(prefix, rate=rate),
+        "multiple_choice": choices(prefix, rate=rate),
+        "token_classification": tokens(prefix, rate=rate),
+        "question_answering": answers(prefix),
+        "pooled": only_pooler(prefix),
+        "body": no_head(prefix),
+    }
