@@ -127,9 +127,9 @@ _PROJECTIONS = {"q_lin": "q", "k_lin": "k", "v_lin": "v", "out_lin": "o"}
 NAMES = [
     *names.embedding_names("distilbert"),
     *names.linears(f"{_HUB}.attention", f"{names.LAYER}.attention", **_PROJECTIONS),
-    *names.norm_names(f"{_HUB}.sa_layer_norm", "norm1"),
+    *names.norm(f"{_HUB}.sa_layer_norm", f"{names.LAYER}.norm1"),
     *names.linears(f"{_HUB}.ffn", f"{names.LAYER}.mlp", lin1="1", lin2="2"),
-    *names.norm_names(f"{_HUB}.output_layer_norm", "norm2"),
+    *names.norm(f"{_HUB}.output_layer_norm", f"{names.LAYER}.norm2"),
     *names.lm_names("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
     *names.linear("pre_classifier", "head.pooler"),
     *names.HEADS,

@@ -1,7 +1,7 @@
 """The walk of encoders, written once: ids in, the stack of layers, hidden states out, and back.
 
     e       = tokens[ids], or the embeddings given
-    x_0     = embed(e), the parts between look-up and first block: segments, positions, norm, dropout
+    x_0     = embed(e): segments, positions, norm, dropout
     x_{i+1} = block(x_i, shared),   i = 0 .. L-1
     hidden  = x_L
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from .names import Rename, linear, linears, weight_and_bias
+from .names import Operation, Rename, linear, linears, weight_and_bias
+
+__all__ = ["Operation", "Rename", "linear", "linears"]  # what families need beside the makers
 
 LAYER = "body.layers.{i}"
 
 
-def norm_names(hub: str, norm: str, layer: str = LAYER) -> list[Rename]:
-    """One of a block's two norms."""
-    return weight_and_bias(hub, f"{layer}.{norm}.gamma", f"{layer}.{norm}.beta")
+def norm(hub: str, path: str) -> list[Rename]:
+    """A layer norm."""
+    return weight_and_bias(hub, f"{path}.gamma", f"{path}.beta")
+
+
+def transposed(hub: str, path: str) -> Rename:
+    """A matrix that torch has as (out, in)."""
+    return Rename(hub, path, operation="transpose")
 
 
 def embedding_names(prefix: str) -> list[Rename]:
@@ -19,7 +26,7 @@ def embedding_names(prefix: str) -> list[Rename]:
         Rename(f"{hub}.word_embeddings.weight", "body.tokens"),
         Rename(f"{hub}.position_embeddings.weight", "body.positions"),
         Rename(f"{hub}.token_type_embeddings.weight", "body.segments"),
-        *weight_and_bias(f"{hub}.LayerNorm", "body.norm.gamma", "body.norm.beta"),
+        *norm(f"{hub}.LayerNorm", "body.norm"),
     ]
 
 
@@ -27,10 +34,10 @@ def block_names(hub: str) -> list[Rename]:
     """A block, without what makes its queries, keys and values."""
     return [
         *linears(f"{hub}.attention.output", f"{LAYER}.attention", dense="o"),
-        *norm_names(f"{hub}.attention.output.LayerNorm", "norm1"),
+        *norm(f"{hub}.attention.output.LayerNorm", f"{LAYER}.norm1"),
         *linears(f"{hub}.intermediate", f"{LAYER}.mlp", dense="1"),
         *linears(f"{hub}.output", f"{LAYER}.mlp", dense="2"),
-        *norm_names(f"{hub}.output.LayerNorm", "norm2"),
+        *norm(f"{hub}.output.LayerNorm", f"{LAYER}.norm2"),
     ]
 
 
@@ -45,13 +52,10 @@ def body_names(prefix: str) -> list[Rename]:
     ]
 
 
-def lm_names(dense: str, norm: str, bias: str) -> list[Rename]:
+def lm_names(dense: str, layernorm: str, bias: str) -> list[Rename]:
     """A masked-LM head, by its linear layer, its norm and its bias."""
-    return [
-        *linear(dense, "head.transform"),
-        *weight_and_bias(norm, "head.transform.gamma", "head.transform.beta"),
-        Rename(bias, "head.bias"),
-    ]
+    transform = [*linear(dense, "head.transform"), *norm(layernorm, "head.transform")]
+    return [*transform, Rename(bias, "head.bias")]
 
 
 HEADS = [
