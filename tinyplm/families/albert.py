@@ -1,13 +1,11 @@
-"""ALBERT (Lan et al. 2020): as BERT, except that embeddings are narrower and layers share theirs:
+"""ALBERT (Lan et al. 2020, sec. 3.1): as BERT, except that embeddings are narrower, and layers share:
 
-    e       = dropout(norm(tokens[ids] + segments[types] + positions[t]))       of width E
-    x_0     = e W + b                                                           of width D
+    x_0     = e W + b, with e BERT's embeddings, of width E: V E + E D numbers in place of V D
     x_{i+1} = group_g(x_i), g the group of layer i: one or more of BERT's blocks
 
-Sec. 3.1: the embeddings are factorised, V E + E D numbers in place of V D; "layers" has one entry a
-group, the list of its blocks (one in all released sizes), and the gradient of a group is the sum
-over its layers.  Heads: the masked LM's transform goes back to width E; sentence order (0: in
-order, 1: swapped).  Dropout follows attention alone, as in transformers.
+"layers" has one entry a group, the list of its blocks (one in all released sizes); the gradient of
+a group is the sum over its layers.  Heads: the masked LM's transform goes back to width E; sentence
+order (0: in order, 1: swapped).  Dropout follows attention alone, as in transformers.
 """
 
 from __future__ import annotations
@@ -27,8 +25,7 @@ from . import bert
 
 @dataclasses.dataclass(frozen=True)
 class Config(encoder.EncoderConfig):
-    """The fields of ALBERT's config.json that affect the computation; `source` keeps the others.
-    The defaults are those of xxlarge."""
+    """The fields of ALBERT's config.json that affect the computation; `source` keeps the others."""
 
     MODEL_TYPE: ClassVar[str] = "albert"
 
@@ -51,47 +48,26 @@ class Config(encoder.EncoderConfig):
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
     position_embedding_type: str | None = None
-    id2label: dict | None = None
-    label2id: dict | None = None
-    problem_type: str | None = None
-    source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         sizes = ("embedding_size", "num_hidden_groups", "inner_group_num", "type_vocab_size")
-        known = (None, "absolute")
-        rates = ("classifier_dropout_prob",)
+        rates, known = ("classifier_dropout_prob",), (None, "absolute")
         encoder.check(self, sizes=sizes, rates=rates, position_embedding_type=known)
         L, G = self.num_hidden_layers, self.num_hidden_groups
         if G > L:
             raise ValueError(f"config: num_hidden_groups: expected at most {L} layers, got {G}")
 
 
-# Lan et al. 2020, table 1: layers, width, heads; activation and dropout as in the released weights
-# (version 2: trained longer, without dropout).
-_SHAPES = {
-    "base": (12, 768, 12),
-    "large": (24, 1024, 16),
-    "xlarge": (24, 2048, 16),
-    "xxlarge": (12, 4096, 64),
-}
-
-
-def _size(name: str, **fields: Any) -> Config:
-    L, D, H = _SHAPES[name]
-    fields |= {"num_hidden_layers": L, "hidden_size": D, "num_attention_heads": H}
-    return Config(intermediate_size=4 * D, **fields)
-
-
+# Table 1; activation and dropout of the released weights (v2: trained longer, without dropout).
 _V1 = {"hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-SIZES = {f"albert-{name}-v2": _size(name) for name in _SHAPES}
-SIZES |= {f"albert-{name}-v1": _size(name, **_V1) for name in ("base", "large", "xlarge")}
-SIZES["albert-xxlarge-v1"] = _size("xxlarge", hidden_act="gelu")
-INPUTS = bert.INPUTS
-
-_rate, _lm = (
-    attrgetter("classifier_dropout_prob"),
-    tasks.masked_lm("Albert", width="embedding_size"),
-)
+SIZES = {}
+for _name, _L, _D, _H in (("base", 12, 768, 12), ("large", 24, 1024, 16), ("xlarge", 24, 2048, 16)):
+    _sizes = {"num_hidden_layers": _L, "hidden_size": _D, "num_attention_heads": _H}
+    SIZES[f"albert-{_name}-v2"] = Config(intermediate_size=4 * _D, **_sizes)
+    SIZES[f"albert-{_name}-v1"] = Config(intermediate_size=4 * _D, **_sizes, **_V1)
+SIZES |= {"albert-xxlarge-v2": Config(), "albert-xxlarge-v1": Config(hidden_act="gelu")}
+_lm = tasks.masked_lm("Albert", width="embedding_size")
+_rate = attrgetter("classifier_dropout_prob")
 TASKS = {
     "masked_lm": _lm,
     "pretraining": tasks.pretraining("Albert", _lm, outputs=tasks.num_labels, rate=_rate),
@@ -103,10 +79,8 @@ def shapes(config: Config, task: str = "masked_lm") -> dict:
     """The tree of parameter shapes; nothing is allocated."""
     E, D = config.embedding_size, config.hidden_size
     group = [tasks.block_shapes(D, config.intermediate_size)] * config.inner_group_num
-    body = bert.embedding_shapes(config, E) | {
-        "projection": tasks.dense(E, D),
-        "layers": [group] * config.num_hidden_groups,
-    }
+    body = bert.embedding_shapes(config, E) | {"projection": tasks.dense(E, D)}
+    body["layers"] = [group] * config.num_hidden_groups
     return {"body": body, "head": TASKS[task].shapes(config)}
 
 
@@ -127,10 +101,9 @@ def pieces(config: Config) -> encoder.Pieces:
     return base._replace(embed=(*base.embed, projection), mlp=feed_forward, layers=layers)
 
 
-init, body = encoder.init, encoder.body_of(pieces)
+INPUTS, init, body = bert.INPUTS, encoder.init, encoder.body_of(pieces)
 
-_LAYER = "body.layers.{i}.{j}"
-_HUB = "albert.encoder.albert_layer_groups.{i}.albert_layers.{j}"
+_LAYER, _HUB = "body.layers.{i}.{j}", "albert.encoder.albert_layer_groups.{i}.albert_layers.{j}"
 _PROJECTIONS = {"query": "q", "key": "k", "value": "v", "dense": "o"}
 NAMES = [
     *names.embedding_names("albert"),
@@ -144,5 +117,4 @@ NAMES = [
     *names.linear("sop_classifier.classifier", "head.pair"),
     *names.HEADS,
 ]
-PREFIX, IGNORED = "albert.", names.BUFFERS
-TIED = names.tied("predictions.bias", "albert")
+PREFIX, IGNORED, TIED = "albert.", names.BUFFERS, names.tied("predictions.bias", "albert")

@@ -6,12 +6,10 @@
     hidden  = x_L
 
 Parameters: {"body": {"tokens" (V, D), "segments" (types, D), "positions" (C, D), "norm",
-"layers": [...]}, "head": by task}.
-Heads: masked LM, logits = lm_transform(hidden) tokens^T + bias; next sentence, classes and choices
-from tanh(hidden_0 W + b), the pooler; classes of tokens and the ends of an answer from hidden.
-
-This is the textbook of an encoder: `body` and `block` are written out in full.  `pieces` is the
-same for the walk of models/encoder.py, from which other families are made; a test holds both equal.
+"layers": [...]}, "head": by task}.  Heads: masked LM, logits = lm_transform(hidden) tokens^T + bias;
+next sentence, classes and choices from tanh(hidden_0 W + b), the pooler; others from hidden.
+This is the textbook of encoders, written out in full.  `pieces` is the same for the walk of
+models/encoder.py, for other families to change; a test holds both equal.
 """
 
 from __future__ import annotations
@@ -60,10 +58,6 @@ class Config(encoder.EncoderConfig):
     is_decoder: bool = False
     add_cross_attention: bool = False
     position_embedding_type: str | None = None
-    id2label: dict | None = None
-    label2id: dict | None = None
-    problem_type: str | None = None
-    source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         only: dict = {"is_decoder": (False,), "add_cross_attention": (False,)}
@@ -76,13 +70,12 @@ class Config(encoder.EncoderConfig):
         return self.hidden_dropout_prob if own is None else own
 
 
-def _size(width: int, layers: int, **fields: int) -> Config:
-    sizes = {"hidden_size": width, "num_attention_heads": width // 64}
-    return Config(num_hidden_layers=layers, intermediate_size=4 * width, **sizes, **fields)
+def _size(D: int, L: int, **fields: int) -> Config:
+    sizes = {"hidden_size": D, "num_attention_heads": D // 64, "intermediate_size": 4 * D}
+    return Config(num_hidden_layers=L, **sizes, **fields)
 
 
-# Devlin et al. 2019, sec. 3, and Turc et al. 2019, table 1 (the small ones); the vocabularies are
-# those of the released weights.
+# Devlin et al. 2019, sec. 3; Turc et al. 2019, table 1; vocabularies of the released weights.
 SIZES = {
     "bert-tiny": _size(128, 2),
     "bert-mini": _size(256, 4),
@@ -96,6 +89,7 @@ SIZES = {
     "bert-base-multilingual-cased": _size(768, 12, vocab_size=119547),
 }
 INPUTS = ("token_type_ids",)
+init = encoder.init
 
 TASKS = {
     "masked_lm": tasks.masked_lm("Bert"),
@@ -126,9 +120,6 @@ def shapes(config: Config, task: str = "masked_lm") -> dict:
     return {"body": body_shapes(config), "head": TASKS[task].shapes(config)}
 
 
-init = encoder.init
-
-
 def body(
     p: Tree,
     inputs_embeds: Any = None,
@@ -149,7 +140,7 @@ def body(
     -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
     x, tokens_back = inputs_embeds, None
-    if inputs_embeds is None:
+    if x is None:
         x, tokens_back = embedding(p["tokens"], ids=input_ids)
     xp, (B, T) = array_module(x), x.shape[:2]
     positions = xp.arange(T) if position_ids is None else position_ids
@@ -184,9 +175,8 @@ def block(p: Tree, x: Any, *, config: Config, mask: Any, key: Any) -> tuple[Any,
     """
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
     drop = partial(dropout, rate=config.hidden_dropout_prob)
-    attention = partial(self_attention, heads=config.num_attention_heads, mask=mask)
-    rate = config.attention_probs_dropout_prob
-    a, attention_back = attention(p["attention"], x, rate=rate, key=fold(key, 0))
+    options = {"heads": config.num_attention_heads, "rate": config.attention_probs_dropout_prob}
+    a, attention_back = self_attention(p["attention"], x, mask=mask, key=fold(key, 0), **options)
     a, a_drop_back = drop(a, key=fold(key, 1))
     h, norm1_back = norm(p["norm1"], x + a)
     m, mlp_back = mlp(p["mlp"], h, activation=ACTIVATIONS[config.hidden_act])
@@ -226,6 +216,5 @@ NAMES = [
     *names.linear("cls.seq_relationship", "head.pair"),
     *names.HEADS,
 ]
-PREFIX = "bert."  # a file of the bare body lacks it
-IGNORED = names.BUFFERS
+PREFIX, IGNORED = "bert.", names.BUFFERS  # a file of the bare body lacks the prefix
 TIED = names.tied(f"{_LM}.bias", "bert")

@@ -2,10 +2,8 @@
 in deberta.py, except:
 
 relative positions are counted in buckets that grow with the logarithm of the distance, and their
-embeddings pass a norm; they are projected by the matrices of the contents (share_att_key), all with
-biases; a convolution stands beside the first layer (v2).
-
-Parameters: as deberta.py, and "relative_norm" in the body, "convolution" in the first layer.
+embeddings pass a norm ("relative_norm" in the body); they are projected by the matrices of the
+contents (share_att_key), all with biases; in v2 a "convolution" stands beside the first layer.
 """
 
 from __future__ import annotations
@@ -24,8 +22,7 @@ from . import deberta
 
 @dataclasses.dataclass(frozen=True)
 class Config(deberta_parts.Fields):
-    """The fields of DeBERTa v2's config.json that affect the computation; `source` keeps the
-    others."""
+    """The fields of its config.json that affect the computation; `source` keeps the others."""
 
     MODEL_TYPE: ClassVar[str] = "deberta-v2"
     OLD: ClassVar[tuple[str, ...]] = (*deberta_parts.Fields.OLD, "attention_head_size")
@@ -45,21 +42,16 @@ class Config(deberta_parts.Fields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        D, H, K, G = (
-            self.hidden_size,
-            self.num_attention_heads,
-            self.conv_kernel_size,
-            self.conv_groups,
-        )
-        check_only(self, attention_head_size=(None, D // H))
+        D, K, G = self.hidden_size, self.conv_kernel_size, self.conv_groups
+        check_only(self, attention_head_size=(None, D // self.num_attention_heads))
         check_known(self, "norm_rel_ebd", ("none", "layer_norm"))
         check_not_negative(self, "conv_kernel_size")
         if K:
             check_known(self, "conv_act", ACTIVATIONS)
-            if K % 2 == 0:
-                raise ValueError(f"config: conv_kernel_size: expected an odd number, got {K}")
-            if G < 1 or D % G:
-                raise ValueError(f"config: conv_groups: expected a divisor of {D}, got {G}")
+        if K and K % 2 == 0:
+            raise ValueError(f"config: conv_kernel_size: expected an odd number, got {K}")
+        if K and (G < 1 or D % G):
+            raise ValueError(f"config: conv_groups: expected a divisor of {D}, got {G}")
         buckets, most = self.position_buckets, 2 * self.window - 3
         if buckets > 0 and not 2 <= buckets <= most:
             raise ValueError(f"config: position_buckets: expected 2 to {most}, got {buckets}")
@@ -70,27 +62,22 @@ class Config(deberta_parts.Fields):
 
 
 # The released configs; He et al. 2023, table 2 and appendix, for v3.
-_RELEASED = {
-    **{"relative_attention": True, "pos_att_type": "p2c|c2p", "position_biased_input": False},
-    **{"position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True},
-}
+_RELEASED = {"relative_attention": True, "pos_att_type": "p2c|c2p", "position_biased_input": False}
+_RELEASED |= {"position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True}
 _V2 = {**_RELEASED, "attention_head_size": 64, "conv_kernel_size": 3, "conv_act": "gelu"}
-
-
-def _v3(D: int, L: int) -> Config:
-    sizes = {"hidden_size": D, "num_attention_heads": D // 64, "intermediate_size": 4 * D}
-    return Config(num_hidden_layers=L, **sizes, **_RELEASED)
-
-
 SIZES = {
     "deberta-v2-xlarge": Config(**_V2),
     "deberta-v2-xxlarge": Config(num_hidden_layers=48, **_V2),
-    "deberta-v3-xsmall": _v3(384, 12),
-    "deberta-v3-small": _v3(768, 6),
-    "deberta-v3-base": _v3(768, 12),
-    "deberta-v3-large": _v3(1024, 24),
 }
-INPUTS = deberta.INPUTS
+for _name, _D, _L in (
+    ("xsmall", 384, 12),
+    ("small", 768, 6),
+    ("base", 768, 12),
+    ("large", 1024, 24),
+):
+    _sizes = {"hidden_size": _D, "num_attention_heads": _D // 64, "intermediate_size": 4 * _D}
+    SIZES[f"deberta-v3-{_name}"] = Config(num_hidden_layers=_L, **_sizes, **_RELEASED)
+
 TASKS = deberta_parts.table("DebertaV2")
 TASKS["multiple_choice"] = deberta_parts.multiple_choice("DebertaV2")
 
@@ -121,24 +108,17 @@ def pieces(config: Config) -> encoder.Pieces:
     return disentangled.pieces(config, rows)._replace(layers=layers)
 
 
-init = encoder.init
+INPUTS, init = deberta.INPUTS, encoder.init
 body, decoder_body = encoder.body_of(pieces), disentangled.decoder_body_of(pieces)
 
-# torch's kernels are (out, in / groups, K)
-_KERNEL = names.Operation(
-    lambda arrays: arrays[0].transpose(2, 1, 0),
-    lambda tensor, _: [tensor.transpose(2, 1, 0)],
-    lambda shapes: shapes[0][::-1],
-)
+_KERNEL = names.permuted(2, 1, 0)  # torch's are (out, in / groups, K)
 _HUB, _CONVOLUTION = "deberta.encoder", "body.layers.0.convolution"
-_PROJECTIONS = {"query_proj": "q", "key_proj": "k", "value_proj": "v"}
-_PROJECTIONS |= {"pos_key_proj": "kr", "pos_query_proj": "qr"}
+_ATTENTION = (f"{deberta_parts.HUB}.attention.self", f"{names.LAYER}.attention")
 NAMES = [
     *deberta_parts.NAMES,
     *names.norm(f"{_HUB}.LayerNorm", "body.relative_norm"),
-    *names.linears(
-        f"{deberta_parts.HUB}.attention.self", f"{names.LAYER}.attention", **_PROJECTIONS
-    ),
+    *names.linears(*_ATTENTION, query_proj="q", key_proj="k", value_proj="v"),
+    *names.linears(*_ATTENTION, pos_key_proj="kr", pos_query_proj="qr"),
     names.Rename(f"{_HUB}.conv.conv.weight", f"{_CONVOLUTION}.W", operation=_KERNEL),
     names.Rename(f"{_HUB}.conv.conv.bias", f"{_CONVOLUTION}.b"),
     *names.norm(f"{_HUB}.conv.LayerNorm", _CONVOLUTION),

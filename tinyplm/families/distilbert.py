@@ -23,15 +23,10 @@ from . import bert
 
 @dataclasses.dataclass(frozen=True)
 class Config(encoder.EncoderConfig):
-    """The fields of DistilBERT's config.json that affect the computation; `source` keeps the
-    others.  The properties give them the names that BERT has for them."""
+    """The fields of its config.json that affect the computation, and BERT's names for them."""
 
     MODEL_TYPE: ClassVar[str] = "distilbert"
-    ALIASES: ClassVar[dict[str, str]] = {
-        "hidden_size": "dim",
-        "num_attention_heads": "n_heads",
-        "num_hidden_layers": "n_layers",
-    }
+    ALIASES = dict(hidden_size="dim", num_attention_heads="n_heads", num_hidden_layers="n_layers")
 
     vocab_size: int = 30522
     max_position_embeddings: int = 512
@@ -48,21 +43,11 @@ class Config(encoder.EncoderConfig):
     seq_classif_dropout: float = 0.2
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
-    id2label: dict | None = None
-    label2id: dict | None = None
-    problem_type: str | None = None
-    source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         rates = ("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout")
-        sizes = (
-            "vocab_size",
-            "max_position_embeddings",
-            "n_layers",
-            "n_heads",
-            "dim",
-            "hidden_dim",
-        )
+        tables = ("vocab_size", "max_position_embeddings")
+        sizes = ("n_layers", "n_heads", "dim", "hidden_dim", *tables)
         check_encoder(self, rates=rates, sizes=sizes, tie_word_embeddings=(True,))
         check_known(self, "activation", ACTIVATIONS)
         check_heads(self, "dim", "n_heads")
@@ -74,8 +59,8 @@ class Config(encoder.EncoderConfig):
     hidden_act = property(attrgetter("activation"))
     hidden_dropout_prob = property(attrgetter("dropout"))
     attention_probs_dropout_prob = property(attrgetter("attention_dropout"))
-    layer_norm_eps = property(lambda self: 1e-12)
-    type_vocab_size = property(lambda self: 0)
+    layer_norm_eps: ClassVar[float] = 1e-12
+    type_vocab_size: ClassVar[int] = 0
 
 
 # Sanh et al. 2019, sec. 3; the vocabularies are those of the released weights.
@@ -84,17 +69,14 @@ SIZES = {
     "distilbert-base-cased": Config(vocab_size=28996),
     "distilbert-base-multilingual-cased": Config(vocab_size=119547),
 }
-INPUTS = ()
-
-_PREFIX = "DistilBert"
 _rate, _pooling = attrgetter("seq_classif_dropout"), lambda config: {"activation": relu}
 TASKS = {
-    "masked_lm": tasks.masked_lm(_PREFIX),
-    "sequence_classification": tasks.classes(_PREFIX, rate=_rate, pooling=_pooling),
-    "multiple_choice": tasks.choices(_PREFIX, rate=_rate, pooling=_pooling),
-    "token_classification": tasks.tokens(_PREFIX, rate=attrgetter("dropout")),
-    "question_answering": tasks.answers(_PREFIX, rate=attrgetter("qa_dropout")),
-    "body": tasks.no_head(_PREFIX),
+    "masked_lm": tasks.masked_lm("DistilBert"),
+    "sequence_classification": tasks.classes("DistilBert", rate=_rate, pooling=_pooling),
+    "multiple_choice": tasks.choices("DistilBert", rate=_rate, pooling=_pooling),
+    "token_classification": tasks.tokens("DistilBert", rate=attrgetter("dropout")),
+    "question_answering": tasks.answers("DistilBert", rate=attrgetter("qa_dropout")),
+    "body": tasks.no_head("DistilBert"),
 }
 
 
@@ -120,7 +102,7 @@ def pieces(config: Config) -> encoder.Pieces:
     )
 
 
-body = encoder.body_of(pieces)
+INPUTS, body = (), encoder.body_of(pieces)
 
 _HUB = "distilbert.transformer.layer.{i}"
 _PROJECTIONS = {"q_lin": "q", "k_lin": "k", "v_lin": "v", "out_lin": "o"}

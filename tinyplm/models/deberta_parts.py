@@ -47,10 +47,6 @@ class Fields(encoder.EncoderConfig):
     cls_dropout: float | None = None
     legacy: bool = True
     tie_word_embeddings: bool = True
-    id2label: dict | None = None
-    label2id: dict | None = None
-    problem_type: str | None = None
-    source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         D, E = self.hidden_size, self.embedding_size

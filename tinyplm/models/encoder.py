@@ -18,6 +18,7 @@ feed-forward layer.  models/disentangled.py shows a second walk over the same be
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -252,12 +253,18 @@ def dropped(f: Component, *, rate: float, number: int) -> Component:
 # ------------------------------------------------------------------------ configs, initial values
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """What the configs of encoders have in common beside their fields."""
+    """What the configs of all encoders have: the labels of a head, and what the file had besides."""
 
     MODEL_TYPE: ClassVar[str]
     ALIASES: ClassVar[dict[str, str]] = {}
     OLD: ClassVar[tuple[str, ...]] = (*LABELS, "position_embedding_type")
+
+    id2label: dict | None = None
+    label2id: dict | None = None
+    problem_type: str | None = None
+    source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def num_labels(self) -> int:

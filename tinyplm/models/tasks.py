@@ -234,7 +234,7 @@ def tokens(prefix: str, *, rate: Number = zero) -> Task:
     return Task(f"{prefix}ForTokenClassification", shapes, None, head)
 
 
-def answers(prefix: str, *, rate: Number = zero) -> Task:
+def answers(prefix: str, *, rate: Number = zero, suffix: str = "") -> Task:
     """`answer_head` of dropout(hidden), with rate(config)."""
 
     def shapes(config):
@@ -250,7 +250,7 @@ def answers(prefix: str, *, rate: Number = zero) -> Task:
 
         return outputs, backward
 
-    return Task(f"{prefix}ForQuestionAnswering", shapes, None, head)
+    return Task(f"{prefix}ForQuestionAnswering{suffix}", shapes, None, head)
 
 
 def only_pooler(prefix: str) -> Task:
