@@ -1,4 +1,4 @@
-"""ALBERT (Lan et al. 2020, sec. 3.1): as BERT, except that embeddings are narrower, and layers share:
+"""ALBERT (Lan et al. 2020, sec. 3.1): as BERT, except for narrower embeddings and shared layers:
 
     x_0     = e W + b, with e BERT's embeddings, of width E: V E + E D numbers in place of V D
     x_{i+1} = group_g(x_i), g the group of layer i: one or more of BERT's blocks
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..core import on_tree, stack
 from ..kernels.activation import ACTIVATIONS
@@ -55,14 +55,14 @@ class Config(encoder.EncoderConfig):
         encoder.check(self, sizes=sizes, rates=rates, position_embedding_type=known)
         L, G = self.num_hidden_layers, self.num_hidden_groups
         if G > L:
-            raise ValueError(f"config: num_hidden_groups: expected at most {L} layers, got {G}")
+            raise ValueError(f"config: num_hidden_groups: expected 1 to {L}, got {G}")
 
 
 # Table 1; activation and dropout of the released weights (v2: trained longer, without dropout).
-_V1 = {"hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+_V1: dict = {"hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 SIZES = {}
 for _name, _L, _D, _H in (("base", 12, 768, 12), ("large", 24, 1024, 16), ("xlarge", 24, 2048, 16)):
-    _sizes = {"num_hidden_layers": _L, "hidden_size": _D, "num_attention_heads": _H}
+    _sizes: dict = {"num_hidden_layers": _L, "hidden_size": _D, "num_attention_heads": _H}
     SIZES[f"albert-{_name}-v2"] = Config(intermediate_size=4 * _D, **_sizes)
     SIZES[f"albert-{_name}-v1"] = Config(intermediate_size=4 * _D, **_sizes, **_V1)
 SIZES |= {"albert-xxlarge-v2": Config(), "albert-xxlarge-v1": Config(hidden_act="gelu")}

@@ -6,8 +6,8 @@
     hidden  = x_L
 
 Parameters: {"body": {"tokens" (V, D), "segments" (types, D), "positions" (C, D), "norm",
-"layers": [...]}, "head": by task}.  Heads: masked LM, logits = lm_transform(hidden) tokens^T + bias;
-next sentence, classes and choices from tanh(hidden_0 W + b), the pooler; others from hidden.
+"layers": [...]}, "head": by task}.  Heads: masked LM, logits = lm_transform(hidden) tokens^T +
+bias; next sentence, classes and choices from tanh(hidden_0 W + b), the pooler; others from hidden.
 This is the textbook of encoders, written out in full.  `pieces` is the same for the walk of
 models/encoder.py, for other families to change; a test holds both equal.
 """
@@ -70,9 +70,9 @@ class Config(encoder.EncoderConfig):
         return self.hidden_dropout_prob if own is None else own
 
 
-def _size(D: int, L: int, **fields: int) -> Config:
-    sizes = {"hidden_size": D, "num_attention_heads": D // 64, "intermediate_size": 4 * D}
-    return Config(num_hidden_layers=L, **sizes, **fields)
+def _size(D: int, L: int, **fields: Any) -> Config:
+    fields |= {"hidden_size": D, "num_attention_heads": D // 64, "intermediate_size": 4 * D}
+    return Config(num_hidden_layers=L, **fields)
 
 
 # Devlin et al. 2019, sec. 3; Turc et al. 2019, table 1; vocabularies of the released weights.
@@ -88,9 +88,7 @@ SIZES = {
     "bert-base-chinese": _size(768, 12, vocab_size=21128),
     "bert-base-multilingual-cased": _size(768, 12, vocab_size=119547),
 }
-INPUTS = ("token_type_ids",)
-init = encoder.init
-
+INPUTS, init = ("token_type_ids",), encoder.init
 TASKS = {
     "masked_lm": tasks.masked_lm("Bert"),
     "pretraining": tasks.pretraining("Bert", tasks.masked_lm("Bert"), outputs=lambda config: 2),
@@ -175,7 +173,10 @@ def block(p: Tree, x: Any, *, config: Config, mask: Any, key: Any) -> tuple[Any,
     """
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
     drop = partial(dropout, rate=config.hidden_dropout_prob)
-    options = {"heads": config.num_attention_heads, "rate": config.attention_probs_dropout_prob}
+    options: dict = {
+        "heads": config.num_attention_heads,
+        "rate": config.attention_probs_dropout_prob,
+    }
     a, attention_back = self_attention(p["attention"], x, mask=mask, key=fold(key, 0), **options)
     a, a_drop_back = drop(a, key=fold(key, 1))
     h, norm1_back = norm(p["norm1"], x + a)
@@ -216,5 +217,4 @@ NAMES = [
     *names.linear("cls.seq_relationship", "head.pair"),
     *names.HEADS,
 ]
-PREFIX, IGNORED = "bert.", names.BUFFERS  # a file of the bare body lacks the prefix
-TIED = names.tied(f"{_LM}.bias", "bert")
+PREFIX, IGNORED, TIED = "bert.", names.BUFFERS, names.tied(f"{_LM}.bias", "bert")

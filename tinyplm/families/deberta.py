@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..layers.relative_buckets import clipped_rows
 from ..models import deberta_parts, disentangled, encoder
@@ -39,8 +39,17 @@ class Config(deberta_parts.Fields):
 
 
 # He et al. 2021, appendix A.2, and the released configs, among them the xlarge one.
-_RELEASED = {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False}
-_LARGE = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096, **_RELEASED}
+_RELEASED: dict = {
+    "relative_attention": True,
+    "pos_att_type": "c2p|p2c",
+    "position_biased_input": False,
+}
+_LARGE: dict = {
+    "hidden_size": 1024,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    **_RELEASED,
+}
 SIZES = {
     "deberta-base": Config(**_RELEASED),
     "deberta-large": Config(num_hidden_layers=24, **_LARGE),
@@ -61,7 +70,7 @@ def shapes(config: Config, task: str = "masked_lm") -> dict:
     return {"body": body, "head": TASKS[task].shapes(config)}
 
 
-def pieces(config: Config) -> encoder.Pieces:
+def pieces(config: Any) -> encoder.Pieces:
     """Disentangled attention with clipped relative positions."""
     return disentangled.pieces(config, partial(clipped_rows, span=config.span))
 

@@ -62,9 +62,9 @@ class Config(deberta_parts.Fields):
 
 
 # The released configs; He et al. 2023, table 2 and appendix, for v3.
-_RELEASED = {"relative_attention": True, "pos_att_type": "p2c|c2p", "position_biased_input": False}
-_RELEASED |= {"position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True}
-_V2 = {**_RELEASED, "attention_head_size": 64, "conv_kernel_size": 3, "conv_act": "gelu"}
+_RELEASED: dict = {"relative_attention": True, "pos_att_type": "p2c|c2p", "share_att_key": True}
+_RELEASED |= {"position_buckets": 256, "norm_rel_ebd": "layer_norm", "position_biased_input": False}
+_V2: dict = {**_RELEASED, "attention_head_size": 64, "conv_kernel_size": 3, "conv_act": "gelu"}
 SIZES = {
     "deberta-v2-xlarge": Config(**_V2),
     "deberta-v2-xxlarge": Config(num_hidden_layers=48, **_V2),
@@ -75,7 +75,7 @@ for _name, _D, _L in (
     ("base", 768, 12),
     ("large", 1024, 24),
 ):
-    _sizes = {"hidden_size": _D, "num_attention_heads": _D // 64, "intermediate_size": 4 * _D}
+    _sizes: dict = {"hidden_size": _D, "num_attention_heads": _D // 64, "intermediate_size": 4 * _D}
     SIZES[f"deberta-v3-{_name}"] = Config(num_hidden_layers=_L, **_sizes, **_RELEASED)
 
 TASKS = deberta_parts.table("DebertaV2")
@@ -94,8 +94,7 @@ def shapes(config: Config, task: str = "masked_lm") -> dict:
         body = {"relative_norm": tasks.norm_shapes(D), **body}
     if kernel:
         convolution = {"W": (kernel, D // config.conv_groups, D), "b": (D,), **tasks.norm_shapes(D)}
-        first, *rest = body["layers"]
-        body["layers"] = [{**first, "convolution": convolution}, *rest]
+        body["layers"][0] = {**body["layers"][0], "convolution": convolution}
     return {"body": body, "head": TASKS[task].shapes(config)}
 
 

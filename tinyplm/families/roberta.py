@@ -48,8 +48,8 @@ class Config(bert.Config):
 
 
 # Liu et al. 2019, sec. 3.1; distilroberta: Sanh et al. 2019, the recipe of DistilBERT.
-_RELEASED = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
-_LARGE = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
+_RELEASED: dict = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+_LARGE: dict = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
 SIZES = {
     "roberta-base": Config(**_RELEASED),
     "roberta-large": Config(**_RELEASED, **_LARGE, num_hidden_layers=24),

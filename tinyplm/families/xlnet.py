@@ -8,11 +8,9 @@
 with dropout on hidden, h_0, g_0 and the distances.  Attention knows distances, and whether two
 tokens are of the same segment (layers/two_stream.py); without positions, no sequence is too long.
 Pad on the left: a sequence is summarised by its last token.
-
 Parameters: {"body": {"tokens" (V, D), "mask" (D,), "layers": [...]}, "head": by task}.
-Heads: permutation LM, logits = hidden tokens^T + bias, whose targets are in the order of
-target_mapping, not shifted; classes and choices from tanh(hidden_last W + b); classes of tokens and
-the ends of an answer from hidden.
+Heads: permutation LM, logits = hidden tokens^T + bias, with targets in the order of target_mapping,
+not shifted; classes and choices from tanh(hidden_last W + b); others from hidden.
 """
 
 from __future__ import annotations
@@ -29,7 +27,6 @@ from ..kernels.activation import ACTIVATIONS
 from ..kernels.norm import layernorm
 from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
-from ..layers.embedding import embedding
 from ..layers.memory import extended, length
 from ..layers.mlp import mlp
 from ..layers.relative_shift import distance_encodings
@@ -38,7 +35,6 @@ from ..layers.two_stream import two_stream_attention
 from ..models import encoder, tasks
 from ..models import encoder_names as names
 from ..models.config import LABELS, check_encoder, check_known
-from ..models.names import Operation
 from ..random import fold
 
 
@@ -81,9 +77,9 @@ class Config(encoder.EncoderConfig):
         only: dict = {"summary_type": ("last", "first"), "summary_use_proj": (True,)}
         only |= {"summary_first_dropout": (None, 0), "summary_proj_to_labels": (None, False)}
         only |= {"attn_type": ("bi", "uni"), "bi_data": (False,), "untie_r": (None, True)}
-        sizes, rates = ("d_model", "n_layer", "n_head", "d_inner"), ("summary_last_dropout",)
-        more = {"sizes": ("vocab_size", *sizes), "rates": ("dropout", *rates), **only}
-        check_encoder(self, tie_word_embeddings=(True,), **more)
+        sizes = ("vocab_size", "d_model", "n_layer", "n_head", "d_inner")
+        rates = ("dropout", "summary_last_dropout")
+        check_encoder(self, sizes=sizes, rates=rates, tie_word_embeddings=(True,), **only)
         check_known(self, "ff_activation", ACTIVATIONS)
         if self.summary_activation:
             check_known(self, "summary_activation", ACTIVATIONS)
@@ -103,25 +99,19 @@ INPUTS = ("token_type_ids", "input_mask", "perm_mask", "target_mapping", "mems")
 OWN_SHAPES = ("perm_mask", "target_mapping", "mems")  # not (B, T)
 PADDING = {"direction": "Left", "pad_type_id": 3}  # how tuning.data pads a batch
 # Yang et al. 2019, appendix A.4 (large); the base has the sizes of BERT's.
-SIZES = {
-    "xlnet-base-cased": Config(d_model=768, n_layer=12, n_head=12, d_inner=3072),
-    "xlnet-large-cased": Config(),
-}
+_base = Config(d_model=768, n_layer=12, n_head=12, d_inner=3072)
+SIZES = {"xlnet-base-cased": _base, "xlnet-large-cased": Config()}
 
 
 def _summary(config: Config) -> dict:
     """How a sequence is pooled."""
-    activation = ACTIVATIONS.get(config.summary_activation, lambda x: (x, lambda dy: dy))
+    activation = ACTIVATIONS.get(config.summary_activation or "", lambda x: (x, lambda dy: dy))
     return {"activation": activation, "place": 0 if config.summary_type == "first" else -1}
 
 
 _classes: dict = {"rate": attrgetter("summary_last_dropout"), "pooling": _summary}
 TASKS = {
-    "permutation_lm": tasks.Task(
-        "XLNetLMHeadModel",
-        lambda config: {"bias": (config.vocab_size,)},
-        lambda p, hidden, *, config: (hidden, lambda dh: (None, dh)),
-    ),
+    "permutation_lm": tasks.bare_lm("XLNetLMHeadModel"),
     "sequence_classification": tasks.classes("XLNet", **_classes),
     "multiple_choice": tasks.choices("XLNet", **_classes),
     "token_classification": tasks.tokens("XLNet"),
@@ -154,78 +144,67 @@ def body(
 ) -> tuple[Any, Any]:
     """States of the last layer: of the targets where there is a target_mapping, else of all tokens.
 
-    p = params["body"]; input_ids (B, T), or inputs_embeds (B, T, D) in place of the look-up; mems
-    (B, L, S - T, D): what `body_with_memory` gives; remember(i, h) is called with the content
-    states that enter layer i; key (B,), one per sample, for dropout, None for none; masks:
-    attention_mask, input_mask, perm_mask, target_mapping, token_type_ids as in stream_views.
-    -> hidden (B, M, D) or (B, T, D); backward gives (dp, dinputs_embeds), None for input_ids.
+    As in encoder.body_of; mems (B, L, S - T, D): what `body_with_memory` gives; remember(i, h) is
+    called with the content states that enter layer i; masks: attention_mask, input_mask, perm_mask,
+    target_mapping, token_type_ids as in layers.stream_views.   -> hidden (B, M, D) or (B, T, D).
     """
-    x, tokens_back = inputs_embeds, None
-    if x is None:
-        x, tokens_back = embedding(p["tokens"], ids=input_ids)
+    x, tokens_back = encoder.look_up(p, input_ids, inputs_embeds)
     xp, (B, T, D) = array_module(x), x.shape
     L, rate, targets = config.n_layer, config.dropout, masks.get("target_mapping")
     S, M = T + length(mems, (B, L, D)), 0 if targets is None else targets.shape[1]
-    past = None
-    if config.attn_type == "uni":
-        past = one_way_band(T, S, same_length=config.same_length, xp=xp)
-    content, query = stream_views((B, T, S), band=past, xp=xp, **masks)
+    both_ways, same = config.attn_type == "bi", config.same_length
+    band = None if both_ways else one_way_band(T, S, same_length=same, xp=xp)
+    content, query = stream_views((B, T, S), band=band, xp=xp, **masks)
     relative = distance_encodings(T, S, D, clamp=config.clamp_len, dtype=x.dtype, xp=xp)[None]
     if key is not None:
-        all_samples = xp.broadcast_to(relative, (B, T + S, D))
-        relative, _ = dropout(all_samples, rate=rate, key=fold(key, L))
+        relative = xp.broadcast_to(relative, (B, T + S, D))
+        relative, _ = dropout(relative, rate=rate, key=fold(key, L))
     attention = partial(two_stream_attention, relative=relative, content=content, query=query)
+    activation = ACTIVATIONS[config.ff_activation]
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
 
     def layer(p, x, *, index, key):
         if remember is not None:
             remember(index, x[:, :T])
         own = {"memory": None if mems is None else mems[:, index], "key": fold(key, 0)}
-
-        def activation(h):
-            drop = partial(dropout, rate=rate, key=fold(key, 3))
-            return chain(h, ACTIVATIONS[config.ff_activation], drop)
-
-        parts = {"norm": norm, "mlp": partial(mlp, activation=activation)}
-        parts["attention"] = partial(attention, rate=rate, **own)
-        return block(p, x, residual=post_norm, rate=rate, key=key, **parts)
+        drop = partial(dropout, rate=rate, key=fold(key, 3))
+        feed_forward = partial(mlp, activation=lambda h: chain(h, activation, drop))
+        parts = {"attention": partial(attention, rate=rate, **own), "mlp": feed_forward}
+        return block(p, x, residual=post_norm, norm=norm, rate=rate, key=key, **parts)
 
     h, h_back = dropout(x, rate=rate, key=fold(key, L + 1))
-    start = xp.broadcast_to(p["mask"], (B, M, D))  # of no rows without targets
-    g, g_back = dropout(start, rate=rate, key=fold(key, L + 2))
-    each = {"each": lambda i: {"index": i, "key": fold(key, i)}, "options": stacking}
+    g, g_back = dropout(xp.broadcast_to(p["mask"], (B, M, D)), rate=rate, key=fold(key, L + 2))
+    each: dict = {"each": lambda i: {"index": i, "key": fold(key, i)}, "options": stacking}
     both, stack_back = stack(layer, p["layers"], xp.concatenate([h, g], axis=1), **each)
     hidden, last_back = dropout(both[:, T:] if M else both, rate=rate, key=fold(key, L + 3))
 
     def backward(dhidden):
         dlast = last_back(dhidden)
-        # With targets, no one reads the last content states.
-        unread = xp.zeros((B, T + M - dlast.shape[1], D), dtype=dlast.dtype)
+        unread = xp.zeros((B, T + M - dlast.shape[1], D), dtype=dlast.dtype)  # last content states
         dlayers, dboth = stack_back(xp.concatenate([unread, dlast], axis=1))
         dx, dg = h_back(dboth[:, :T]), g_back(dboth[:, T:])
         dp = {"mask": sum_float32(dg, axis=(0, 1)), "layers": dlayers}
-        return (dp, dx) if tokens_back is None else ({"tokens": tokens_back(dx), **dp}, None)
+        dtokens, dinputs_embeds = tokens_back(dx)
+        return dtokens | dp, dinputs_embeds
 
     return hidden, backward
 
 
-def body_with_memory(
-    p: Tree, inputs_embeds: Any = None, *, config: Config, mems: Any = None, **inputs: Any
-) -> tuple[tuple[Any, Any], Any]:
-    """((hidden, mems for the next segment: layers.memory.extended), backward of hidden) of `body`."""
+def body_with_memory(p: Tree, *x: Any, config: Config, mems: Any = None, **inputs: Any) -> tuple:
+    """((hidden, mems of the next segment, see layers.memory.extended), the backward of `body`)."""
     entered: list[Any] = [None] * config.n_layer
     more = {"mems": mems, "remember": entered.__setitem__, **inputs}
-    hidden, backward = body(p, inputs_embeds, config=config, **more)
+    hidden, backward = body(p, *x, config=config, **more)
     memory = extended(mems, entered, longest=config.mem_len, first=config.reuse_len)
     return (hidden, memory), backward
 
 
 _HUB, _ATTENTION = "transformer.layer.{i}", f"{names.LAYER}.attention"
 _OURS = {"r_w_bias": "k_bias", "r_r_bias": "r_bias", "r_s_bias": "s_bias", "seg_embed": "segments"}
-_VECTOR = Operation(lambda a: a[0][None, None], lambda t, _: [t[0, 0]], lambda s: (1, 1, *s[0]))
+_ROW = names.Operation(lambda a: a[0][None, None], lambda t, _: [t[0, 0]], lambda s: (1, 1, *s[0]))
 NAMES = [
     names.Rename("transformer.word_embedding.weight", "body.tokens"),
-    names.Rename("transformer.mask_emb", "body.mask", operation=_VECTOR),
+    names.Rename("transformer.mask_emb", "body.mask", operation=_ROW),
     *(names.Rename(f"{_HUB}.rel_attn.{n}", f"{_ATTENTION}.W{n}") for n in "qkvr"),
     names.Rename(f"{_HUB}.rel_attn.o", f"{_ATTENTION}.Wo", operation=names.permuted(2, 0, 1)),
     *(names.Rename(f"{_HUB}.rel_attn.{n}", f"{_ATTENTION}.{m}") for n, m in _OURS.items()),
@@ -238,5 +217,4 @@ NAMES = [
     *names.linear("classifier", "head.tokens"),
     *names.linear("qa_outputs", "head.span"),
 ]
-PREFIX, IGNORED = "transformer.", ()
-TIED = {"lm_loss.weight": "transformer.word_embedding.weight"}
+PREFIX, IGNORED, TIED = "transformer.", (), {"lm_loss.weight": "transformer.word_embedding.weight"}

@@ -101,6 +101,14 @@ class Start(NamedTuple):
     backward: Callable
 
 
+def look_up(p: Tree, ids: Any, embeds: Any) -> tuple[Any, Callable]:
+    """tokens[ids], or embeds where these are given; backward gives (the part of dp, dembeds)."""
+    if embeds is not None:
+        return embeds, lambda dx: ({}, dx)
+    x, back = embedding(p["tokens"], ids=ids)
+    return x, lambda dx: ({"tokens": back(dx)}, None)
+
+
 def start(
     p: Tree,
     inputs_embeds: Any = None,
@@ -121,9 +129,7 @@ def start(
     inputs = Inputs(input_ids, visible.padding, visible, types, position_ids, key, (B, T), xp)
     if position_ids is None:
         inputs = inputs._replace(positions=pieces.positions(inputs))
-    x, tokens_back = inputs_embeds, None
-    if inputs_embeds is None:
-        x, tokens_back = embedding(p["tokens"], ids=input_ids)
+    x, tokens_back = look_up(p, input_ids, inputs_embeds)
     embed_backs = []
     for component in pieces.embed:
         x, back = component(p, x, inputs=inputs)
@@ -140,7 +146,8 @@ def start(
         for back in reversed(embed_backs):
             dpart, dx = back(dx)
             dp |= dpart
-        return (dp, dx) if tokens_back is None else ({"tokens": tokens_back(dx), **dp}, None)
+        dtokens, dinputs_embeds = tokens_back(dx)
+        return dtokens | dp, dinputs_embeds
 
     return Start(x, shared, one_block, inputs, backward)
 
@@ -255,7 +262,7 @@ def dropped(f: Component, *, rate: float, number: int) -> Component:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """What the configs of all encoders have: the labels of a head, and what the file had besides."""
+    """What the configs of all encoders have: labels of a head, and the contents of the file."""
 
     MODEL_TYPE: ClassVar[str]
     ALIASES: ClassVar[dict[str, str]] = {}
@@ -276,8 +283,14 @@ class EncoderConfig:
         return self.max_position_embeddings  # type: ignore[attr-defined]
 
 
-SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-SIZES += ("intermediate_size", "max_position_embeddings")
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 

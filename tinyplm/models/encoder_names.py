@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from .names import Rename, linear, linears, permuted, weight_and_bias
+from .names import Operation, Rename, linear, linears, permuted, weight_and_bias
 
-__all__ = ["Rename", "linear", "linears", "permuted"]  # what families need beside the makers
+__all__ = [
+    "Operation",
+    "Rename",
+    "linear",
+    "linears",
+    "permuted",
+]  # what families need beside the makers
 
 LAYER = "body.layers.{i}"
 

@@ -39,7 +39,7 @@ def concatenate(axis: int) -> Operation:
 
 def permuted(*axes: int) -> Operation:
     """The axes of one array in another order: those of the hub's tensor, by their number in the tree's."""
-    back = np.argsort(axes)
+    back = sorted(range(len(axes)), key=axes.__getitem__)
     return Operation(lambda arrays: arrays[0].transpose(axes), lambda tensor, _: [tensor.transpose(back)],
                      lambda shapes: tuple(shapes[0][axis] for axis in axes))  # fmt: skip
 

@@ -174,6 +174,15 @@ def masked_lm(prefix: str, *, width: str = "hidden_size", activation: Any = None
     return Task(f"{prefix}ForMaskedLM", shapes, partial(lm_head, activation=activation))
 
 
+def bare_lm(architecture: str) -> Task:
+    """A language model with logits = hidden tokens^T + bias: nothing precedes the output matrix."""
+
+    def shapes(config):
+        return {"bias": (config.vocab_size,)}
+
+    return Task(architecture, shapes, lambda p, h, *, config: (h, lambda dh: (None, dh)))
+
+
 def pooled(
     architecture: str,
     *,
