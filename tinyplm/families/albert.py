@@ -71,7 +71,7 @@ _rate = attrgetter("classifier_dropout_prob")
 TASKS = {
     "masked_lm": _lm,
     "pretraining": tasks.pretraining("Albert", _lm, outputs=tasks.num_labels, rate=_rate),
-    **tasks.classifiers("Albert", rate=_rate),
+    **tasks.heads("Albert", rate=_rate),
 }
 
 

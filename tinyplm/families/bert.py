@@ -93,7 +93,7 @@ TASKS = {
     "masked_lm": tasks.masked_lm("Bert"),
     "pretraining": tasks.pretraining("Bert", tasks.masked_lm("Bert"), outputs=lambda config: 2),
     "next_sentence": tasks.next_sentence("Bert"),
-    **tasks.classifiers("Bert", rate=attrgetter("head_dropout")),
+    **tasks.heads("Bert", rate=attrgetter("head_dropout")),
 }
 
 

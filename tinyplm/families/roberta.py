@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from operator import attrgetter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..kernels.activation import gelu
 from ..layers.heads import dense_classifier
@@ -71,10 +71,22 @@ def _class_shapes(config):
 _CLASSES = Task("RobertaForSequenceClassification", _class_shapes, None, _classes)
 TASKS = {
     "masked_lm": tasks.masked_lm("Roberta", activation=gelu),
-    **tasks.classifiers("Roberta", rate=attrgetter("head_dropout")),
+    **tasks.heads("Roberta", rate=attrgetter("head_dropout")),
     "sequence_classification": _CLASSES,  # in place of BERT's
     "multiple_choice": tasks.choices("Roberta", rate=attrgetter("hidden_dropout_prob")),
 }
+
+
+def renamed_sizes(config: type[Config], prefix: str, vocab_size: int) -> dict[str, Any]:
+    """The base and the large one for a family that is RoBERTa under another name."""
+    fields = {size: vars(SIZES[f"roberta-{size}"]) for size in ("base", "large")}
+    return {f"{prefix}-{n}": config(**{**f, "vocab_size": vocab_size}) for n, f in fields.items()}
+
+
+def renamed_tasks(prefix: str) -> dict[str, Task]:
+    """TASKS with another prefix of transformers' classes."""
+    rename = {name: task.architecture.replace("Roberta", prefix) for name, task in TASKS.items()}
+    return {name: task._replace(architecture=rename[name]) for name, task in TASKS.items()}
 
 
 def shapes(config: Config, task: str = "masked_lm") -> dict:

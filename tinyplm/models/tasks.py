@@ -1,15 +1,21 @@
-"""Tasks of encoders: what stands on the hidden states, under the name of transformers' class.
+"""Tasks of encoders: the heads on the hidden states, each named as transformers' class.
 
 A family's TASKS is {name: Task}, with some of the names
 
-    masked_lm  pretraining (masked_lm and next sentence or sentence order)  next_sentence  sequence_classification
-    token_classification  question_answering  multiple_choice  pooled (the hub's pooler alone)  body (no head)
+    masked_lm, permutation_lm (XLNet)
+    pretraining (masked_lm and next sentence or sentence order), next_sentence
+    sequence_classification, multiple_choice, token_classification, question_answering
+    pooled (the hub's pooler alone), body (no head)
 
-and XLNet's permutation_lm.  The outputs of a model are "hidden" (B, T, D) and its head's:
+The outputs of a model are "hidden" (B, T, D) and its head's:
 
-    logits         (B, T, V) of a language model, (B, labels) of sequences, (B, T, labels) of tokens, (B, choices)
-    pair_logits    (B, 2) beside a language model: next sentence or sentence order
-    start_logits, end_logits  (B, T) of answers                             pooled  (B, D)
+    logits         (B, T, V) of a language model, (B, labels) of sequences, (B, T, labels) of
+                   tokens, (B, choices)
+    pair_logits    (B, 2) with a language model: next sentence or sentence order
+    start_logits, end_logits  (B, T) of answers
+    pooled         (B, D)
+
+First the losses, shapes and heads, then the makers with which a family writes its table.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..core import Tree
 from ..kernels.activation import ACTIVATIONS
 from ..layers.dropout import dropout
 from ..layers.heads import classifier, lm_transform, pooler, span_head
@@ -26,12 +33,18 @@ from ..losses.regression import binary_cross_entropy, mean_squared_error
 
 
 class Task(NamedTuple):
-    """architecture    transformers' class
+    """One row of the table.
+
+    architecture    transformers' class
     shapes          shapes(config): the tree of shapes of params["head"]
-    language_model  component (p_head, hidden, *, config) -> h (..., E), position by position, as wide as the embedding table;
-                    models.encoder_task makes the logits h W + b of it.  None: no vocabulary
-    outputs         component (p_head, hidden, *, config, key) -> {name: array} of all other outputs; None: there are none
-    Their backwards take {name: gradient}, in which a missing or None part is zero, and may give partial trees of p_head.
+    language_model  component (p_head, hidden, *, config) -> h (..., E), position by position, as
+                    wide as the embedding table, of which models.encoder_task makes the logits
+                    h W + b; None: no vocabulary
+    outputs         component (p_head, hidden, *, config, key) -> {name: array} of all other
+                    outputs; None: there are none
+
+    Their backwards take {name: gradient}, in which a missing or None part is zero, and may give
+    partial trees of p_head.
     """
 
     architecture: str
@@ -40,19 +53,16 @@ class Task(NamedTuple):
     outputs: Callable | None = None
 
 
-def loss_of(targets, config) -> Callable:
-    """The loss of an output other than a language model's, by its targets: cross-entropy for class numbers (integers).
+def loss_of(targets: Any, config: Any) -> Callable:
+    """The loss of an output other than a language model's, chosen by its targets.
 
-    For rows (B, labels) of floats binary cross-entropy, each a probability; squared error, each a number, if there is one label
-    or problem_type says so.
+    Class numbers (integers): cross-entropy.  Rows (B, labels) of floats: squared error if there is
+    one label or problem_type says so, else binary cross-entropy.
     """
     if targets.dtype.kind in "iu":
         return cross_entropy
-    return (
-        mean_squared_error
-        if config.num_labels == 1 or config.problem_type == "regression"
-        else binary_cross_entropy
-    )
+    regression = config.num_labels == 1 or config.problem_type == "regression"
+    return mean_squared_error if regression else binary_cross_entropy
 
 
 def dense(n_in: int, n_out: int) -> dict:
@@ -94,8 +104,16 @@ def pooled_shapes(width: int, **parts: int) -> dict:
     }
 
 
-def lm_head(p, hidden, *, config, activation=None):
-    """layers.heads.lm_transform by the config's layer_norm_eps and hidden_act, or another activation; p = {"transform", ...}."""
+Outputs = tuple[dict[str, Any], Callable]
+
+
+def lm_head(
+    p: Tree, hidden: Any, *, config: Any, activation: Callable | None = None
+) -> tuple[Any, Callable]:
+    """lm_transform with the config's layer_norm_eps and hidden_act, or another activation.
+
+    p = {"transform", ...}.
+    """
     activation = ACTIVATIONS[config.hidden_act] if activation is None else activation
     h, back = lm_transform(p["transform"], hidden, activation=activation, eps=config.layer_norm_eps)
 
@@ -106,8 +124,20 @@ def lm_head(p, hidden, *, config, activation=None):
     return h, backward
 
 
-def pooled_head(p, hidden, *, key=None, rate=0.0, part="classifier", name="logits", **pooling):
-    """{name: classifier(dropout(pooler(hidden)))} (B, N); p = {"pooler", part, ...}; pooling: see layers.heads.pooler."""
+def pooled_head(
+    p: Tree,
+    hidden: Any,
+    *,
+    key: Any = None,
+    rate: float = 0.0,
+    part: str = "classifier",
+    name: str = "logits",
+    **pooling: Any,
+) -> Outputs:
+    """{name: classifier(dropout(pooler(hidden)))} (B, N).
+
+    p = {"pooler", part, ...}; pooling: activation and place, see layers.heads.pooler.
+    """
     pooled, pooler_back = pooler(p["pooler"], hidden, **pooling)
     logits, back = classifier(p[part], pooled, rate=rate, key=key)
 
@@ -119,7 +149,7 @@ def pooled_head(p, hidden, *, key=None, rate=0.0, part="classifier", name="logit
     return {name: logits}, backward
 
 
-def token_head(p, hidden, *, key=None, rate=0.0):
+def token_head(p: Tree, hidden: Any, *, key: Any = None, rate: float = 0.0) -> Outputs:
     """{"logits": classifier(dropout(hidden))} (B, T, N); p = {"tokens"}."""
     logits, back = classifier(p["tokens"], hidden, rate=rate, key=key)
 
@@ -130,7 +160,7 @@ def token_head(p, hidden, *, key=None, rate=0.0):
     return {"logits": logits}, backward
 
 
-def answer_head(p, hidden):
+def answer_head(p: Tree, hidden: Any) -> Outputs:
     """{"start_logits", "end_logits"} (B, T); p = {"span"}."""
     outputs, back = span_head(p["span"], hidden)
 
@@ -141,7 +171,7 @@ def answer_head(p, hidden):
     return outputs, backward
 
 
-def bare_pooler(p, hidden, **pooling):
+def bare_pooler(p: Tree, hidden: Any, **pooling: Any) -> Outputs:
     """{"pooled": pooler(hidden)} (B, D); p = {"pooler"}."""
     pooled, back = pooler(p["pooler"], hidden, **pooling)
 
@@ -275,8 +305,8 @@ def no_head(prefix: str) -> Task:
     return Task(f"{prefix}Model", lambda config: {})
 
 
-def classifiers(prefix: str, *, rate: Number) -> dict[str, Task]:
-    """All of BERT's heads but language models, with one dropout rate for all classifiers."""
+def heads(prefix: str, *, rate: Number) -> dict[str, Task]:
+    """BERT's tasks other than those of pretraining, with one dropout rate for all classifiers."""
     return {
         "sequence_classification": classes(prefix, rate=rate),
         "multiple_choice": choices(prefix, rate=rate),
