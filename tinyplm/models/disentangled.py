@@ -140,7 +140,7 @@ def decoder_body_of(pieces: Callable[[Any], Pieces]) -> Component:
     """The body of masked language modelling in pretraining, of the family that has these pieces."""
 
     def decoder_body(
-        p, inputs_embeds=None, *, config, steps=2, stacking=StackOptions(), key=None, **inputs
+        p, inputs_embeds=None, *, config, steps=2, stacking=StackOptions(), key=None, **given
     ):
         """The family's `body` with the enhanced mask decoder in place of the last layer.
 
@@ -153,20 +153,20 @@ def decoder_body_of(pieces: Callable[[Any], Pieces]) -> Component:
         alone, that of the released code the sum.
         """
         made = pieces(config)
-        begin = encoder.start(p, inputs_embeds, pieces=made, key=key, **inputs)
-        layer, _ = made.layers(begin.block, begin.inputs)
+        x, shared, block, inputs, start_back = encoder.start(
+            p, inputs_embeds, pieces=made, key=key, **given
+        )
+        layer, _ = made.layers(block, inputs)
         *below, last = p["layers"]
         if not below:
             raise ValueError("mask decoder: expected at least 2 layers, got 1")
         each = {"each": lambda i: {"key": fold(key, i)}, "options": stacking}
-        h, stack_back = stack(layer, below, begin.x, *begin.shared, **each)
-        q, positions_back = learned_positions(
-            h, p["decoder_positions"], positions=begin.inputs.positions
-        )
+        h, stack_back = stack(layer, below, x, *shared, **each)
+        q, positions_back = learned_positions(h, p["decoder_positions"], positions=inputs.positions)
         above = dataclasses.replace(stacking, frozen=0, on_gradient=None)
         each = {"each": lambda i: {"key": fold(key, _DECODER, i)}, "options": above}
-        _, relative = begin.shared
-        hidden, steps_back = stack(begin.block, [last] * steps, q, h, relative, **each)
+        _, relative = shared
+        hidden, steps_back = stack(block, [last] * steps, q, h, relative, **each)
 
         def backward(dhidden):
             dsteps, dq, dh, drelative = steps_back(dhidden)
@@ -176,7 +176,7 @@ def decoder_body_of(pieces: Callable[[Any], Pieces]) -> Component:
                 dlast = None
             dq, dpositions = positions_back(dq)
             dlayers, dx, _, drelative_below = stack_back(add(dq, dh))
-            dp, dinputs_embeds = begin.backward(dx, None, add(drelative, drelative_below))
+            dp, dinputs_embeds = start_back(dx, None, add(drelative, drelative_below))
             dp |= {"layers": [*dlayers, dlast], "decoder_positions": dpositions}
             return dp, dinputs_embeds
 

@@ -1,19 +1,21 @@
 """The walk of encoders, written once: ids in, the stack of layers, hidden states out, and back.
 
     e       = tokens[ids], or the embeddings given
-    x_0     = embed(e): segments, positions, norm, dropout
-    x_{i+1} = block(x_i, shared),   i = 0 .. L-1
+    x_0     = embed(e): segments, positions, norm, dropout, in the family's order
+    x_{i+1} = block_i(x_i, shared),   i = 0 .. L-1:
+              h = residual(attention, x_i),   x_{i+1} = residual(mlp, h)
     hidden  = x_L
 
-    block:    h = residual(norm1, attention, x),   y = residual(norm2, mlp, h)
+Backward, from dx_L = dhidden:
 
-With dx_L = dhidden, each layer's backward turns dx_{i+1} into dx_i and its dp_i; what all layers
-share gets the sum of their gradients.  de = the backward of embed at dx_0, its parts undone from
-the last to the first, and dtokens[v] = the sum of de over the places with id v.
+    dx_i, dp_i, dshared_i = the backward of block i at dx_{i+1},   i = L-1 .. 0
+    dshared = sum_i dshared_i
+    de      = the backward of embed at dx_0, its parts undone from the last to the first
+    dtokens[v] = the sum of de over the places with id v
 
-A family gives its Pieces; all else is here.  Dropout takes the keys fold(key, i) of layer i, and
-within a layer fold(.., 0) for the weights of attention, 1 and 2 behind attention and behind the
-feed-forward layer.  models/disentangled.py shows a second walk over the same beginning.
+A family gives its Pieces; all else is here.  Keys of dropout: layer i has fold(key, i), and within
+it number 0 is for the weights of attention, 1 for what follows attention, 2 for what follows the
+feed-forward layer.  models/disentangled.py has a second walk that starts alike.
 """
 
 from __future__ import annotations
@@ -92,7 +94,10 @@ class Pieces(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What precedes the stack; backward(dx, *dshared) gives (dp, dinputs_embeds)."""
+    """What precedes the stack: x_0, what the layers share, and the block that they are made of.
+
+    backward(dx_0, *dshared) gives (dp, dinputs_embeds).
+    """
 
     x: Any
     shared: tuple
@@ -155,7 +160,7 @@ def start(
 def body_of(pieces: Callable[[Any], Pieces]) -> Component:
     """The `body` of the family that has these pieces."""
 
-    def body(p, inputs_embeds=None, *, config, stacking=StackOptions(), key=None, **inputs):
+    def body(p, inputs_embeds=None, *, config, stacking=StackOptions(), key=None, **given):
         """Hidden states of the last layer.
 
         p = params["body"]; input_ids (B, T), or inputs_embeds (B, T, E) in place of the look-up,
@@ -165,16 +170,16 @@ def body_of(pieces: Callable[[Any], Pieces]) -> Component:
         -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
         """
         made = pieces(config)
-        begin = start(p, inputs_embeds, pieces=made, key=key, **inputs)
-        layer, uses = made.layers(begin.block, begin.inputs)
-        each = {"uses": uses, "each": lambda i: {"key": fold(key, i)}}
-        hidden, stack_back = stack(
-            layer, p["layers"], begin.x, *begin.shared, options=stacking, **each
+        x, shared, block, inputs, start_back = start(
+            p, inputs_embeds, pieces=made, key=key, **given
         )
+        layer, uses = made.layers(block, inputs)
+        each = {"uses": uses, "each": lambda i: {"key": fold(key, i)}}
+        hidden, stack_back = stack(layer, p["layers"], x, *shared, options=stacking, **each)
 
         def backward(dhidden):
-            dlayers, *dxs = stack_back(dhidden)
-            dp, dinputs_embeds = begin.backward(*dxs)
+            dlayers, dx, *dshared = stack_back(dhidden)
+            dp, dinputs_embeds = start_back(dx, *dshared)
             return {**dp, "layers": dlayers}, dinputs_embeds
 
         return hidden, backward
@@ -295,8 +300,10 @@ RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 def check(config: Any, *, sizes: tuple = (), rates: tuple = (), **only: tuple) -> None:
-    """The checks of a config with BERT's names for its fields; `sizes` and `rates` are further
-    ones, `only`: see config.check_only."""
+    """The checks of a config that has BERT's names for its fields.
+
+    sizes and rates: fields to check beyond BERT's; only: see config.check_only.
+    """
     more = {"tie_word_embeddings": (True,), **only}
     check_encoder(config, sizes=(*SIZES, *sizes), rates=(*RATES, *rates), **more)
     check_known(config, "hidden_act", ACTIVATIONS)
