@@ -62,21 +62,21 @@ def decode(model, p=None, embeds=None, **options):
 @pytest.mark.parametrize(
     ("family", "fields", "message"),
     [
-        ("deberta", {"pos_att_type": "c2p|p2p"}, "pos_att_type must name c2p, p2c, both or none, got 'c2p|p2p'"),
-        ("deberta", {"pos_att_type": ["c2p", "c2p"]}, "pos_att_type must name c2p, p2c, both or none"),
+        ("deberta", {"pos_att_type": "c2p|p2p"}, "pos_att_type: expected c2p, p2c, both or none, got 'c2p|p2p'"),
+        ("deberta", {"pos_att_type": ["c2p", "c2p"]}, "pos_att_type: expected c2p, p2c, both or none"),
         ("deberta", {"talking_head": True}, "talking_head = True is not supported for deberta"),
         ("deberta", {"num_attention_heads": 4}, "hidden_size 6 is not a multiple of num_attention_heads 4"),
-        ("deberta", {"embedding_size": 4, "legacy": False}, "with legacy = false embedding_size must be hidden_size 6, got 4"),
+        ("deberta", {"embedding_size": 4, "legacy": False}, "embedding_size: expected hidden_size 6 with legacy = false, got 4"),
         ("deberta", {"type_vocab_size": -1}, "type_vocab_size must be finite and >= 0, got -1"),
         ("deberta", {"pooler_hidden_size": 5}, "pooler_hidden_size = 5 is not supported"),
         ("deberta-v2", {"tie_word_embeddings": False}, "tie_word_embeddings = False is not supported for deberta-v2"),
         ("deberta-v2", {"attention_head_size": 4}, "attention_head_size = 4 is not supported"),
         ("deberta-v2", {"norm_rel_ebd": "batch_norm"}, "unknown norm_rel_ebd 'batch_norm'; expected one of layer_norm, none"),
-        ("deberta-v2", {"conv_kernel_size": 4}, "conv_kernel_size 4 must be odd"),
-        ("deberta-v2", {"conv_groups": 4}, "conv_groups 4 must divide hidden_size 6"),
+        ("deberta-v2", {"conv_kernel_size": 4}, "conv_kernel_size: expected an odd number, got 4"),
+        ("deberta-v2", {"conv_groups": 4}, "conv_groups: expected a divisor of 6, got 4"),
         ("deberta-v2", {"conv_act": "mish"}, "unknown conv_act 'mish'"),
-        ("deberta-v2", {"position_buckets": 1}, "position_buckets 1 must be at least 2"),
-        ("deberta-v2", {"position_buckets": 10}, "half of it less than the largest distance 5"),
+        ("deberta-v2", {"position_buckets": 1}, "position_buckets: expected 2 to 9, got 1"),
+        ("deberta-v2", {"position_buckets": 10}, "position_buckets: expected 2 to 9, got 10"),
         ("deberta-v2", {"pooler_hidden_act": "mish"}, "unknown pooler_hidden_act 'mish'"),
         ("deberta-v2", {"cls_dropout": 1.0}, "cls_dropout must be in [0, 1), got 1.0"),
     ],
@@ -226,5 +226,5 @@ def test_masked_language_modelling_with_the_decoder(family):
 
 def test_a_decoder_takes_the_place_of_the_last_of_two_layers():
     model = tiny("deberta", "body", num_hidden_layers=1)
-    with pytest.raises(ValueError, match="the last of at least 2 layers, got 1"):
+    with pytest.raises(ValueError, match="mask decoder: expected at least 2 layers, got 1"):
         decode(model)

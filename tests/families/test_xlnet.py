@@ -335,14 +335,14 @@ def test_biases_of_attention_do_not_decay():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"d_model": 9, "n_head": 3}, "expected even d_model = n_head d_head, got 9, 3, None"),
-        ({"d_head": 2}, "expected even d_model = n_head d_head, got 6, 2, 2"),
+        ({"d_model": 9, "n_head": 3}, "d_model: expected n_head d_head, even, got 9, 3, None"),
+        ({"d_head": 2}, "d_model: expected n_head d_head, even, got 6, 2, 2"),
         ({"bi_data": True}, "bi_data = True is not supported for xlnet"),
         ({"untie_r": False}, "untie_r = False is not supported for xlnet"),
         ({"attn_type": "both"}, "attn_type = 'both' is not supported for xlnet"),
         ({"summary_type": "mean"}, "summary_type = 'mean' is not supported for xlnet"),
         ({"summary_activation": "sinh"}, "unknown summary_activation 'sinh'"),
-        ({"mem_len": -1}, "expected mem_len, reuse_len >= 0 or null, got -1, None"),
+        ({"mem_len": -1}, "mem_len: expected an integer >= 0 or null, got -1"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings = False is not supported for xlnet"),
     ],
 )
