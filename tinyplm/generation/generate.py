@@ -231,7 +231,7 @@ class _Batch:
 
     def _last_logits(self, inputs: dict[str, Any]) -> tuple[Any, Cache | None]:
         model = self.model
-        return causal_lm.last_logits(model.family, model.params, config=model.config, **inputs)
+        return causal_lm.last_logits(model.family, model.params, inputs, config=model.config)
 
     def append(self, tokens: np.ndarray, going: list[int]) -> None:
         """Go on with the rows `going` only, each longer by its token."""

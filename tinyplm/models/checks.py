@@ -6,27 +6,13 @@ Values are read on the host alone: on a GPU that would wait for the device.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import random
-from ..arguments import (
-    MOST,
-    check_flag,
-    check_function,
-    check_key,
-    check_names,
-    check_number,
-    check_whole,
-    is_number,
-    is_whole,
-    shown,
-    wrong,
-)
+from ..arguments import check_key, is_number, is_whole, shown, wrong
 from ..backend import array_module, is_host
-from ..core import StackOptions
 
 Check = Callable[[Any], None]
 
@@ -76,37 +62,10 @@ def sample_keys(key: Any, first: Any) -> Any:
         check_key("key", key, or_none=True)
         return random.sample_keys(int(key), array_module(first).arange(first.shape[0]))
     if getattr(key, "dtype", None) != "uint64" or key.shape != first.shape[:1]:
-        raise wrong("key", f"None, an integer >= 0 or a uint64 array of shape {first.shape[:1]}", key)
+        raise wrong(
+            "key", f"None, an integer >= 0 or a uint64 array of shape {first.shape[:1]}", key
+        )
     return key
-
-
-# ------------------------------------------------------------------------------------------------- options
-
-
-def _checkpointing(value: Any) -> None:
-    if not isinstance(value, bool):
-        check_whole("checkpointing", value, 0, MOST)
-
-
-STACKING = ("checkpointing", "frozen", "once", "on_gradient")  # see core.stack
-_OPTIONS: dict[str, Check] = {
-    "checkpointing": _checkpointing,
-    "frozen": partial(check_whole, "frozen", most=MOST),
-    "on_gradient": partial(check_function, "on_gradient", or_none=True),
-    "smoothing": partial(check_number, "smoothing", least=0, below=1),
-    "temperature": partial(check_number, "temperature", above=0),
-    "auxiliary": partial(check_number, "auxiliary", least=0),
-    "chunk": partial(check_whole, "chunk", least=1),
-    **{name: partial(check_flag, name) for name in ("grad", "once", "entropy", "factors")},
-}
-
-
-def check_options(where: str, options: Mapping[str, Any], *known: str) -> None:
-    """TypeError for an option that is not a known one, ValueError for a value that it cannot have."""
-    check_names(where, options, known)
-    for name, value in options.items():
-        if name in _OPTIONS:
-            _OPTIONS[name](value)
 
 
 # ------------------------------------------------------------------------------------------------- targets and gradients
@@ -116,12 +75,18 @@ def checked_targets(targets: Any) -> dict[str, Any]:
     """{output: array} of a loss, lists as host arrays."""
     if not isinstance(targets, Mapping) or not all(isinstance(name, str) for name in targets):
         raise wrong("targets", 'a dict such as {"logits": array}', targets)
-    return {name: as_array(f"targets: {name}", a, "an array of numbers", "fiu") for name, a in targets.items()}
+    return {
+        name: as_array(f"targets: {name}", a, "an array of numbers", "fiu")
+        for name, a in targets.items()
+    }
 
 
 def check_total(total: Any) -> None:
     """None or {output: number > 0}."""
-    if not (total is None or (isinstance(total, Mapping) and all(is_number(n) and n > 0 for n in total.values()))):
+    if not (
+        total is None
+        or (isinstance(total, Mapping) and all(is_number(n) and n > 0 for n in total.values()))
+    ):
         raise wrong("total", 'None or a dict of numbers > 0 such as {"logits": 12}', total)
 
 
@@ -132,9 +97,13 @@ def gradient_check(outputs: Mapping[str, Any]) -> Check:
 
     def check(doutputs: Any) -> None:
         if not isinstance(doutputs, Mapping):
-            raise wrong("backward", f"a dict of gradients of some of {', '.join(sorted(shapes))}", doutputs)
+            raise wrong(
+                "backward", f"a dict of gradients of some of {', '.join(sorted(shapes))}", doutputs
+            )
         if unknown := [name for name in doutputs if name not in shapes]:
-            raise ValueError(f"backward: unknown outputs {shown(unknown)}; expected some of {sorted(shapes)}")
+            raise ValueError(
+                f"backward: unknown outputs {shown(unknown)}; expected some of {sorted(shapes)}"
+            )
         for name, d in doutputs.items():
             if d is not None:
                 check_gradient(f"backward: {name}", d, shapes[name], xp)
@@ -155,11 +124,7 @@ def check_gradient(name: str, d: Any, shape: tuple[int, ...], xp: Any) -> None:
 
 def check_scale(dloss: Any) -> None:
     """ValueError unless dloss, the gradient of a loss, is one number."""
-    if not (is_number(dloss) or (getattr(dloss, "shape", None) == () and dloss.dtype.kind in "fiu")):
+    if not (
+        is_number(dloss) or (getattr(dloss, "shape", None) == () and dloss.dtype.kind in "fiu")
+    ):
         raise wrong("backward", "a number, the gradient of the loss", dloss)
-
-
-def run_body(family, p, inputs_embeds=None, *, grad=True, **inputs):
-    """A family's body, with the options of the stack among the inputs as StackOptions."""
-    options = {name: inputs.pop(name) for name in STACKING if name in inputs}
-    return family.body(p, inputs_embeds, stacking=StackOptions(grad=grad, **options), **inputs)

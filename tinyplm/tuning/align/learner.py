@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,16 +17,19 @@ from typing import Any
 import numpy as np
 
 from ... import random
+from ...arguments import wrong
 from ...backend import array_module, keep_freed_memory, to_device, to_host
-from ...core import Rows, Tree, flatten, map_shards, reduce_shards, tree_map
+from ...core import Rows, StackOptions, Tree, flatten, map_shards, reduce_shards, tree_map
 from ...families import shapes_of
 from ...files import sole_writer, write_json
 from ...hub import folders as hub
+from ...models.causal_model import CausalModel
 from ...models.model import Model
+from ...models.protocol import OutputOptions, Trainable
 from ...optim.adamw import AdamW
 from ...training.folders import new_folder
 from ...training.log import Log, Progress
-from ...training.step import NonFiniteError
+from ...training.step import NonFiniteError, check_finite
 from ..adapters.files import save_adapter
 from ..settings import RecipeSettings
 
@@ -48,21 +50,39 @@ class Learner:
     extra      a tree of other parameters to be trained, for the loss; its present value is `extra`
     """
 
-    def __init__(self, model: Model, settings: RecipeSettings, *, transform: Callable | None = None, theta: Tree = None,
-                 extra: Tree = None, updates: int | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: Trainable,
+        settings: RecipeSettings,
+        *,
+        transform: Callable | None = None,
+        theta: Tree = None,
+        extra: Tree = None,
+        updates: int | None = None,
+    ) -> None:
         if (transform is None) != (theta is None):
             raise ValueError("expected a transform with theta, what it starts from, or neither")
         base = getattr(transform, "base", None)
-        if base is not None and any(a is not b for a, b in itertools.zip_longest(*map(_leaves, (base, model.params)))):
-            raise ValueError("transform: expected one of this model with its present parameters, got one of other parameters")
-        trained = {"model": model.params if transform is None else theta} | ({} if extra is None else {"extra": extra})
+        if base is not None and any(
+            a is not b for a, b in itertools.zip_longest(*map(_leaves, (base, model.params)))
+        ):
+            raise ValueError(
+                "transform: expected one of this model with its present parameters, got one of other parameters"
+            )
+        trained = {"model": model.params if transform is None else theta} | (
+            {} if extra is None else {"extra": extra}
+        )
         self.settings, self.transform, self.updates = settings, transform, updates or settings.steps
-        self.optimizer = AdamW(trained, betas=(settings.beta1, settings.beta2), eps=settings.eps,
-                               weight_decay=settings.weight_decay)  # fmt: skip
+        self.optimizer = AdamW(
+            trained,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
         self.key = random.key(settings.seed)
         self.done = 0  # updates
         self._given = flatten(model.params)
-        self.model = model._with(params=None, file_dtypes={})
+        self.model: Any = model.with_params(None)  # of the same class
         self._renew()
         keep_freed_memory()
 
@@ -79,44 +99,65 @@ class Learner:
     def has_names(self) -> bool:
         """Whether the parameters are those of the model's family, so that they have names in a file."""
         model = self.model
-        return flatten(model.params).keys() == flatten(shapes_of(model.family, model.config, model.task)).keys()
+        if not isinstance(model, Model):
+            return False
+        return (
+            flatten(model.params).keys()
+            == flatten(shapes_of(model.family, model.config, model.task)).keys()
+        )
 
     @property
     def theta(self) -> Tree:
         """What the parameters are made of, by the transform; else the parameters."""
         return self.optimizer.params["model"]
 
-    def accumulate(self, batch: dict[str, dict], loss: Loss, **options: Any) -> dict[str, float]:
+    def accumulate(
+        self, batch: dict[str, dict], loss: Loss, options: OutputOptions = OutputOptions()
+    ) -> dict[str, float]:
         """Add the gradient of the loss of a whole batch; returns its values, read back.
 
-        batch: {"inputs": what the model takes, "targets": what outputs_in_parts takes as such, "loss": arrays for the loss}, all
-        with the samples on the first axis.  Inputs (N, K, T) are K sequences a sample: the model's outputs then are (N, K, ...).
-        options: of the model's outputs (temperature, entropy, ...).
+        batch: {"inputs": those of the model, "targets": those of its outputs_in_parts, "loss": arrays
+        for the loss}, all with the samples on the first axis.  Inputs (N, K, T) are K sequences a
+        sample: the model's outputs then are (N, K, ...).
+        options: of the model's outputs.
         """
+        if not isinstance(options, OutputOptions):
+            raise wrong("options", "OutputOptions", options)
         settings = self.settings
+        stacking = StackOptions(checkpointing=settings.checkpointing)
         samples = len(batch["inputs"]["input_ids"])
         batch = {name: arrays for name, arrays in batch.items() if arrays}
         if settings.dropout:
-            batch["keys"] = {"key": random.sample_keys(random.fold(self.key, 1, self.done), np.arange(samples))}
+            batch["keys"] = {
+                "key": random.sample_keys(random.fold(self.key, 1, self.done), np.arange(samples))
+            }
 
-        def gradient(part: dict, give: Callable) -> dict[str, Any]:
+        def gradient(part: dict, emit: Callable) -> tuple[dict[str, Any], list[Tree]]:
             part = to_device(part, self.model.device)
 
-            def give_part(path: str, tree: Tree) -> None:
-                give(f"model.{path}" if path else "model", tree)
+            def emit_model(path: str, tree: Tree) -> None:
+                emit(f"model.{path}" if path else "model", tree)
 
-            flat, shape = _flat_sequences({**part["inputs"], **part.get("keys", {})}, part.get("targets", {}))
-            outputs, *backs = self.model.outputs_in_parts(give_part, **flat, checkpointing=settings.checkpointing, **options)
+            inputs, targets, shape = _flat_sequences(
+                {**part["inputs"], **part.get("keys", {})}, part.get("targets")
+            )
+            outputs, *backs = self.model.outputs_in_parts(
+                emit_model, inputs, targets=targets, options=options, stacking=stacking
+            )
             values, loss_back = loss(_with_shape(outputs, shape), self.extra, part.get("loss", {}))
             doutputs, dextra = loss_back(1.0)
             if dextra is not None:
-                give("extra", dextra)
-            left = backs.pop()(_without_shape(doutputs, shape))
-            return values, left
+                emit("extra", dextra)
+            return values, backs.pop()(_without_shape(doutputs, shape))
 
-        def add(path: str, tree: Tree, workers: int = 1) -> None:
+        def add_part(path: str, tree: Tree, workers: int = 1) -> None:
             if path.startswith("model") and self._back is not None:
-                path, tree = "model", self._back(self._arrays(flatten(tree, path.removeprefix("model").removeprefix("."))))
+                path, tree = (
+                    "model",
+                    self._back(
+                        self._arrays(flatten(tree, path.removeprefix("model").removeprefix(".")))
+                    ),
+                )
             self.optimizer.gradient.add(tree, path, workers=workers)
 
         sums: dict[str, float] = {}
@@ -125,9 +166,9 @@ class Learner:
             for start in range(0, samples, size):
                 micro = tree_map(lambda a, start=start: a[start : start + size], batch)
                 count = min(settings.workers, len(micro["inputs"]["input_ids"]))
-                for values, left in reduce_shards(gradient, micro, count, add):
-                    for tree in left:
-                        add("model", tree, count)
+                for values, remaining in reduce_shards(gradient, micro, count, add_part):
+                    for tree in remaining:
+                        add_part("model", tree, count)
                     for name, value in values.items():
                         sums[name] = sums.get(name, 0.0) + float(value)
         except BaseException:
@@ -159,9 +200,11 @@ class Learner:
         self._renew()
         return {"gradient_norm": float(norm), "learning_rate": rate}
 
-    def step(self, batch: dict[str, dict], loss: Loss, **options: Any) -> dict[str, float]:
+    def step(
+        self, batch: dict[str, dict], loss: Loss, options: OutputOptions = OutputOptions()
+    ) -> dict[str, float]:
         """accumulate and update; all their numbers.  NonFiniteError for one that is not finite, before anything changes."""
-        values = self.accumulate(batch, loss, **options)
+        values = self.accumulate(batch, loss, options)
         try:
             check_finite(self.done, values)
         except NonFiniteError:
@@ -174,28 +217,36 @@ def _leaves(tree: Tree) -> list[Any]:
     return list(flatten(tree).values())
 
 
-def check_finite(step: int, values: dict[str, float]) -> None:
-    """NonFiniteError that names the step, from 1, and the first of the values that is not finite."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise NonFiniteError(f"step {step + 1}: the {name.replace('_', ' ')} is {value}; try a smaller learning rate")
-
-
-def token_log_probs(model: Model, batch: dict[str, np.ndarray], *, temperature: float = 1.0, entropy: bool = False,
-                    beside: Callable[[dict], dict] | None = None, batch_size: int = 64, workers: int = 1
-                    ) -> dict[str, np.ndarray]:  # fmt: skip
+def token_log_probs(
+    model: CausalModel,
+    batch: dict[str, np.ndarray],
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    beside: Callable[[dict], dict] | None = None,
+    batch_size: int = 64,
+    workers: int = 1,
+) -> dict[str, np.ndarray]:
     """{"log_probs" (..., T), and "entropy" if asked for} of a batch's targets by a model, on the host, without gradients.
 
     Those of a reference, or of the policy before its update.  beside(outputs): more of the kind from the model's outputs.
     batch: {"input_ids", "attention_mask", "targets"} of tuning.sequences.arrays, each (N, T) or (N, K, T).
     """
     shape = batch["targets"].shape
-    rows = {name: a.reshape(-1, shape[-1]) for name, a in batch.items() if name in ("input_ids", "attention_mask", "targets")}
+    rows = {
+        name: a.reshape(-1, shape[-1])
+        for name, a in batch.items()
+        if name in ("input_ids", "attention_mask", "targets")
+    }
 
     def forward(part: dict) -> dict:
-        longest = max(int(part["attention_mask"].sum(axis=1).max()), 1)  # what is padding in all of them costs nothing
+        longest = max(
+            int(part["attention_mask"].sum(axis=1).max()), 1
+        )  # what is padding in all of them costs nothing
         part = {name: a[:, :longest] for name, a in part.items()}
-        outputs, _ = model.token_outputs(**part, temperature=temperature, entropy=entropy, grad=False)
+        outputs, _ = model.token_outputs(
+            **part, temperature=temperature, entropy=entropy, grad=False
+        )
         found = {name: outputs[name] for name in ("log_probs", "entropy") if name in outputs}
         return to_host(found if beside is None else {**found, **beside(outputs)})
 
@@ -244,7 +295,9 @@ class Journal:
         self.progress.close()
         self.open.close()
 
-    def record(self, step: int, values: dict[str, float], *, shown: tuple[str, ...] = ("loss",)) -> None:
+    def record(
+        self, step: int, values: dict[str, float], *, shown: tuple[str, ...] = ("loss",)
+    ) -> None:
         """One step, from 1, and its numbers, of which some are shown.  NonFiniteError if one is not finite: it is not written."""
         check_finite(step - 1, values)
         self.history.append({"step": step, **values})
@@ -271,8 +324,10 @@ class Journal:
             write_json(folder / FACTS, {"settings": dataclasses.asdict(learner.settings), **facts})
 
 
-def _flat_sequences(inputs: dict, targets: dict) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """The keywords of outputs_in_parts with (N, K, T) as (N K, T); and (N, K), or (N,)."""
+def _flat_sequences(
+    inputs: dict, targets: dict | None
+) -> tuple[dict[str, Any], dict | None, tuple[int, ...]]:
+    """(inputs, targets, (N, K) or (N,)): (N, K, T) as (N K, T)."""
     shape = inputs["input_ids"].shape[:-1]
     if len(shape) == 2:
         keys = inputs.get("key")
@@ -280,14 +335,20 @@ def _flat_sequences(inputs: dict, targets: dict) -> tuple[dict[str, Any], tuple[
             keys = random.fold(keys[:, None], array_module(keys).arange(shape[1])).reshape(-1)
         inputs = {name: a.reshape(-1, *a.shape[2:]) for name, a in inputs.items() if name != "key"}
         inputs |= {} if keys is None else {"key": keys}
-        targets = {name: a.reshape(-1, *a.shape[2:]) for name, a in targets.items()}
-    return {**inputs, **({"targets": targets} if targets else {})}, shape
+        if targets is not None:
+            targets = {name: a.reshape(-1, *a.shape[2:]) for name, a in targets.items()}
+    return inputs, targets, shape
 
 
 def _with_shape(outputs: dict, shape: tuple[int, ...]) -> dict:
     """Outputs of flat sequences as (N, K, ...); sums over all of them stay as they are."""
-    return {name: a if a.ndim == 0 else a.reshape(*shape, *a.shape[1:]) for name, a in outputs.items()}
+    return {
+        name: a if a.ndim == 0 else a.reshape(*shape, *a.shape[1:]) for name, a in outputs.items()
+    }
 
 
 def _without_shape(doutputs: dict, shape: tuple[int, ...]) -> dict:
-    return {name: a if getattr(a, "ndim", 0) == 0 else a.reshape(-1, *a.shape[len(shape) :]) for name, a in doutputs.items()}
+    return {
+        name: a if getattr(a, "ndim", 0) == 0 else a.reshape(-1, *a.shape[len(shape) :])
+        for name, a in doutputs.items()
+    }
