@@ -102,7 +102,8 @@ def test_roberta_counts_the_tokens_that_are_not_padding():
                  model(ids, attention_mask=mask, position_ids=np.arange(2, 7))[0])  # fmt: skip
     targets = {"logits": np.where(mask == 1, 10 - ids, -100)}
     sums = FlatTree(model.params)
-    _, back = model.loss_in_parts(lambda path, d: sums.add(d, path), targets=targets, input_ids=ids, attention_mask=mask)
+    _, back = model.loss_in_parts(lambda path, d: sums.add(d, path), {"input_ids": ids, "attention_mask": mask},
+                                  targets=targets)
     sums.add(back(1.0)[0])
     expected = model.loss(targets=targets, input_ids=ids, attention_mask=mask)[1](1.0)
     assert apart(sums.tree, expected) < 1e-13

@@ -123,7 +123,7 @@ def test_the_last_logits_alone(name):
     expected = whole(model, ids)["logits"][:, -1]
 
     def last(ids, cache=None):
-        return causal_lm.last_logits(model.family, model.params, config=model.config, **model.inputs(ids, cache=cache))
+        return causal_lm.last_logits(model.family, model.params, model.inputs(ids, cache=cache), config=model.config)
 
     logits, none = last(ids)
     assert none is None and relative_error(logits, expected) < 1e-12

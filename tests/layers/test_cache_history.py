@@ -37,7 +37,8 @@ def test_a_consumed_cache_is_refused(device, name):
     assert (new.length, old.length, after.length) == (0, 6, 8)
     last, _ = in_pieces(model, ids[:, 8:], cuts=(), cache=after)
     with pytest.raises(ValueError, match="consumed"):
-        causal_lm.forward(model.family, model.params, config=model.config, input_ids=to_device(ids[:, 8:], device), cache=after)
+        causal_lm.last_logits(model.family, model.params, {"input_ids": to_device(ids[:, 8:], device), "cache": after},
+                              config=model.config)  # fmt: skip
     assert relative_error(np.concatenate([first["logits"], last["logits"]], axis=1), whole(model, ids)["logits"][:, 6:]) < 1e-12
 
 

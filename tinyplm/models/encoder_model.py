@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..arguments import known_arguments, wrong
@@ -13,7 +14,7 @@ from . import checks
 from .encoder_heads import loss_head, outputs_head, vocabulary_head
 from .heads import logits, with_hidden
 from .model import Model
-from .parts import Emit, Head
+from .parts import Emit, Head, in_parts
 from .protocol import Arrays, LossOptions
 from .tasks import Task
 
@@ -138,7 +139,10 @@ class EncoderModel(Model):
     def _in_parts(
         self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
     ) -> tuple[Any, Callable[[Any], list[Tree]]]:
-        return super()._in_parts(emit, head, self._flat_choices(inputs)[1], stacking)
+        inputs = self._flat_choices(inputs)[1]
+        body, ids = partial(self.family.body, config=self.config), inputs["input_ids"]
+        others = {n: a for n, a in inputs.items() if n != "inputs_embeds"}  # ids tell positions
+        return in_parts(body, head, self.params, emit, ids, others, stacking)
 
     def _flat_choices(self, inputs: Arrays) -> tuple[int | None, Arrays]:
         """(the number of choices or None, inputs): in a multiple choice, (B, choices, ...) becomes
@@ -169,8 +173,8 @@ class EncoderModel(Model):
         for name, values in others.items():
             if values is not None:
                 if name not in known:
-                    takes = f"None, since {self.config.MODEL_TYPE} takes {', '.join(sorted(known))}"
-                    raise wrong(name, takes, values)
+                    takes = f"{self.config.MODEL_TYPE} takes only {', '.join(sorted(known))}"
+                    raise wrong(name, f"None, since {takes}", values)
                 arrays[name] = self._checked(name, values, B, T)
         return self._moved({"input_ids": input_ids, "inputs_embeds": inputs_embeds, **arrays})
 

@@ -148,15 +148,10 @@ def test_with_scaled_positions_too(name):
 def parts_of(model, **inputs):
     """What a training step computes, loss_in_parts and outputs_in_parts alike."""
     ids = np.asarray(inputs["input_ids"])
-    if isinstance(model, ScoreModel):
-        targets, calls = np.zeros(len(ids), int), [model.loss, model.loss_in_parts, model.outputs_in_parts]
-    else:
-        special = isinstance(model, (Student, SoftPrompted))
-        targets, calls = np.ones(ids.shape, int), [model.outputs_in_parts] + [model.loss, model.loss_in_parts] * (not special)
-    for call in calls:
-        given = {} if call == model.outputs_in_parts and isinstance(model, ScoreModel) else {"targets": {"logits": targets}}
-        given |= {"total": 1.0} if isinstance(model, Student) else {}
-        yield lambda call=call, given=given: call(*([] if call == model.loss else [lambda path, d: None]), **given, **inputs)
+    targets = {"logits": np.zeros(len(ids), int) if isinstance(model, ScoreModel) else np.ones(ids.shape, int)}
+    yield lambda: model.loss(targets=targets, **inputs)
+    for call in (model.loss_in_parts, model.outputs_in_parts):
+        yield lambda call=call: call(lambda path, d: None, inputs, targets=targets)
 
 
 MODELS = {
@@ -202,7 +197,7 @@ def test_encoders_parts_have_the_checks_of_a_call():
         with pytest.raises(ValueError, match=message):
             model.loss(targets=targets, **inputs)
         with pytest.raises(ValueError, match=message):
-            model.loss_in_parts(lambda path, d: None, targets=targets, **inputs)
+            model.loss_in_parts(lambda path, d: None, inputs, targets=targets)
 
 
 # --------------------------------------------------------------------------------------------- workers and parts of a batch
