@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -71,18 +71,23 @@ def outputs_head(task: Task, config: Any, *, key: Any = None, choices: int | Non
 
 
 def output_losses(
-    targets: Mapping[str, Any], total: Mapping[str, Any], smoothing: float, config: Any
+    targets: Mapping[str, Any],
+    total: Mapping[str, Any],
+    smoothing: float,
+    config: Any,
+    others: Collection[str] = (),
 ) -> Callable:
     """loss(outputs) = sum of the losses of the outputs named in targets (models.tasks.loss_of), a
     component of one argument; the two ends of an answer count half each.
 
-    total: {output: what its loss is divided by}, by default the number of targets that count.
+    total: {output: what its loss is divided by}, by default the number of targets that count; others:
+    outputs of the model that have a loss elsewhere, for the message about an unknown one.
     """
     options = {"smoothing": smoothing} if smoothing else {}  # of classes alone
 
     def f(outputs: Mapping[str, Any]) -> tuple[Any, Callable]:
         if unknown := sorted(set(targets) - set(outputs)):
-            expected = f"some of {', '.join(sorted(outputs))}"
+            expected = f"some of {', '.join(sorted({*outputs, *others}))}"
             raise ValueError(f"targets: expected {expected}, got {', '.join(unknown)}")
         share = 0.5 if "start_logits" in outputs else 1.0
         losses = {
@@ -107,8 +112,8 @@ def at_targets(head_of: Callable[[Any], Head], targets: Any) -> Head:
     def head(params: Tree, hidden: Any) -> tuple[Any, Callable | None]:
         xp = array_module(hidden)
         if targets.shape != hidden.shape[:-1]:
-            expected = f"logits of shape {hidden.shape[:-1]}"
-            raise ValueError(f"targets: expected {expected}, got {targets.shape}")
+            expected = f"shape {hidden.shape[:-1]}"
+            raise ValueError(f"targets: logits: expected {expected}, got {targets.shape}")
         rows, t = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         places = xp.flatnonzero(t != IGNORED)
         value, back = head_of(t[places])(params, rows[places])
@@ -155,6 +160,7 @@ def loss_head(
             )
         )
     if targets:
-        losses = output_losses(targets, total, options.smoothing, config)
+        others = () if task.language_model is None else ("logits",)
+        losses = output_losses(targets, total, options.smoothing, config, others)
         heads.append(then(outputs_head(task, config, key=key, choices=choices), losses))
     return heads[0] if len(heads) == 1 else weighted_sum(*((1.0, head) for head in heads))
