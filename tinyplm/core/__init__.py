@@ -6,6 +6,6 @@ from .tree import Product, Rows, Tree, add, complete, flatten, tree_map, unbroad
 
 IGNORED = -100  # a target that does not count
 
-__all__ = ["IGNORED", "Product", "Rows", "StackOptions", "Tree", "add", "blas_threads", "chain", "checkpoint", "complete", "flatten",
-           "map_shards", "map_threads", "on_tree", "reduce_shards", "shards", "stack", "tree_map", "unbroadcast",
+__all__ = ["IGNORED", "Product", "Rows", "StackOptions", "Tree", "add", "blas_threads", "chain", "checkpoint", "complete",
+           "flatten", "map_shards", "map_threads", "on_tree", "reduce_shards", "shards", "stack", "tree_map", "unbroadcast",
            "unflatten"]  # fmt: skip
