@@ -114,7 +114,7 @@ def test_roberta_has_room_for_all_positions_but_those_up_to_the_paddings():
     assert config.context == 6 and dataclasses.replace(config, pad_token_id=0).context == 7
     model = tiny("roberta")
     model(np.full((1, 6), 3))
-    with pytest.raises(ValueError, match="7 tokens is longer than the context of 6"):
+    with pytest.raises(ValueError, match="input_ids: expected at most 6 tokens, the context, got 7"):
         model(np.full((1, 7), 3))
 
 

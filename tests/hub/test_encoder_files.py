@@ -247,7 +247,7 @@ def test_bad_input_is_refused_in_one_line(family, inputs, message):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"input_ids": [[2] * 7]}, "7 tokens is longer than the context of 6"),
+        ({"input_ids": [[2] * 7]}, "input_ids: expected at most 6 tokens, the context, got 7"),
         ({"input_ids": [[2, 2]], "position_ids": [[0, 600]]}, "position_ids: expected integers from 0 to "),
         ({"input_ids": [[2, 2]], "position_ids": [[0, -1]]}, "position_ids: expected integers from 0 to "),
         ({"input_ids": [[2, 2]], "position_ids": [0]}, "position_ids: expected shape (2,) or (1, 2)"),

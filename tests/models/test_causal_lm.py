@@ -90,7 +90,7 @@ def test_outputs_have_gradients_each_and_together(family):
     both, parts = backward(d), [backward({name: d[name]}) for name in d]
     assert apart(both, tree_map(lambda a, b: a + b, *parts)) < GRADIENT
     assert not any(a.any() for a in leaves(backward({})))
-    with pytest.raises(ValueError, match="unknown outputs \\['logit'\\]"):
+    with pytest.raises(ValueError, match="backward: expected some of hidden, logits, got \\['logit'\\]"):
         backward({"logit": d["logits"]})
 
 
@@ -313,7 +313,7 @@ def whole(shape):
         ({"input_ids": [1, 2]}, "input_ids: expected shape (B, T)"),
         ({"input_ids": [[]]}, "B, T >= 1, got (1, 0)"),
         ({"input_ids": [[0.5]]}, "input_ids: expected integers"),
-        ({"input_ids": [[1] * 7]}, "7 tokens is longer than the context of 6"),
+        ({"input_ids": [[1] * 7]}, "input_ids: expected at most 6 tokens, the context, got 7"),
         ({"input_ids": [[1, 2]], "attention_mask": [[1, 1, 1]]}, "attention_mask: expected shape (1, 2), got (1, 3)"),
         ({"input_ids": [[1, 2]], "position_ids": [[0, 6]]}, "position_ids: expected integers from 0 to 5, got 6"),
         ({"input_ids": [[1, 2]], "position_ids": [[0, -1]]}, "position_ids: expected integers from 0 to 5, got -1"),
@@ -323,10 +323,10 @@ def whole(shape):
         ({"inputs_embeds": np.ones((1, 2, 5))}, "expected shape (B, T, 6)"),
         ({"inputs_embeds": np.ones((0, 2, 6))}, "(B, T, 6) with B, T >= 1, got (0, 2, 6)"),
         ({"inputs_embeds": np.ones((1, 0, 6))}, "(B, T, 6) with B, T >= 1, got (1, 0, 6)"),
-        ({"inputs_embeds": np.ones((1, 7, 6))}, "7 tokens is longer than the context of 6"),
+        ({"inputs_embeds": np.ones((1, 7, 6))}, "inputs_embeds: expected at most 6 tokens, the context, got 7"),
         ({"inputs_embeds": np.ones((1, 2, 6), bool)}, "inputs_embeds: expected real numbers, got bool array of shape (1, 2, 6)"),
         ({"input_ids": [[1, 2]], "attention_mask": np.ones((1, 1, 2, 2), int)},
-         "must be boolean, True = may attend, got dtype int64"),
+         "expected booleans, True = may attend, in 4 dimensions, got dtype int64"),
         ({"input_ids": [[1, 2]], "attention_mask": whole((1, 9, 2, 2))},
          "expected shape (1 or 1, H or 1, 2, 2), got (1, 9, 2, 2)"),
         ({"input_ids": [[1, 2]], "attention_mask": whole((2, 1, 2, 2))}, "got (2, 1, 2, 2)"),

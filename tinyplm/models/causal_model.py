@@ -1,4 +1,4 @@
-"""Causal language models as a user holds them: inputs checked at this one border, caches, decoding."""
+"""Causal language models as a user holds them: inputs checked once, caches, decoding."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class CausalModel(Model):
     """A decoder with a language-modelling head; its task is "causal_lm"."""
 
     def for_decoding(self) -> CausalModel:
-        """The same model with its weights in the layout that is read fastest token by token, which is what decoding waits for:
-        one matrix for queries, keys and values (see attention.join_projections), and a tied head as a (D, V) of its own.
+        """The same model with its weights laid out for decoding, which is bound by reading them.
 
-        These are copies; everything else is shared with this model.  It computes the same, but has no names for a file: to be
-        saved is this one.  A model in this layout is returned as it is.
+        One matrix for queries, keys and values (see layers.attention_parts.join_projections), and a
+        tied head as its own (D, V).  These are copies; everything else is shared with this model.
+        The result computes the same but has no names in a file, so save this one.  A model that is
+        already in this layout is returned unchanged.
         """
         params, xp = self.params, array_module(self.params["body"]["tokens"])
         if "Wqkv" in params["body"]["layers"][0]["attention"]:
@@ -54,17 +55,18 @@ class CausalModel(Model):
         )
 
     def end_ids(self) -> set[int]:
-        """The tokens that end a text: those of generation_config.json, else of config.json, and the tokenizer's <|endoftext|>."""
+        """The tokens that end a text.
+
+        Those of generation_config.json, otherwise of config.json, and the tokenizer's
+        <|endoftext|>.
+        """
         found = [self.generation.get("eos_token_id")]
-        if found[0] is None and (
-            not self.config.source or "eos_token_id" in self.config.source
-        ):  # a default is no statement
+        stated = not self.config.source or "eos_token_id" in self.config.source  # not a default
+        if found[0] is None and stated:
             found = [self.config.eos_token_id]
         found.append(self.tokenizer and self.tokenizer.eos_id)
-        ids = {
-            i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None
-        }
-        return {i for i in ids if 0 <= i < self.config.vocab_size}
+        ids = {i for ids in found for i in (ids if isinstance(ids, list) else [ids])}
+        return {i for i in ids if i is not None and 0 <= i < self.config.vocab_size}
 
     @known_arguments
     def __call__(
@@ -86,13 +88,13 @@ class CausalModel(Model):
 
         input_ids      (B, T) integers, lists or arrays, on the host or on the model's device
         inputs_embeds  (B, T, D) in place of input_ids, cast to the model's dtype
-        attention_mask (B, S) of 0/1, 1 = a real token; or, as for packed samples
-                       (layers.mask.packed_mask), booleans (B or 1, H or 1, T, S), True = may attend,
-                       on top of the causal mask
+        attention_mask (B, S) of 0/1, 1 = a real token; or booleans (B or 1, H or 1, T, S), True =
+                       may attend, combined with the causal mask, as for packed samples
+                       (layers.mask.packed_mask)
         position_ids   (B, T) or (T,)
-        cache          from `empty_cache` or an earlier call, and consumed by this one: the input
+        cache          from `empty_cache` or an earlier call, consumed by this one: the input
                        continues it, S = cache.length + T (otherwise S = T), and outputs["cache"] is
-                       the next one.  No gradient flows into what was cached
+                       the next one.  No gradient flows into cached keys and values
         grad           False: backward is None, and memory stays small
         key            an integer for dropout, None for no dropout
         checkpointing, frozen, once, on_gradient: see core.StackOptions.
@@ -115,7 +117,7 @@ class CausalModel(Model):
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions
     ) -> tuple[Any, Callable | None]:
-        """parts.whole; a cache among the inputs is consumed, and the next one is outputs["cache"]."""
+        """parts.whole, which consumes a cache among the inputs; outputs["cache"] is the next."""
         cache = inputs.get("cache")
         if cache is None:
             return super()._whole(head, inputs, stacking)
@@ -152,8 +154,8 @@ class CausalModel(Model):
         """Cross-entropy of {"logits": targets (B, T)}, which line up with the logits.
 
         loss = sum of w nll / total["logits"], by default the sum of the weights of the targets that
-        count; weights (B, T) or None = 1, -100 is ignored.  Logits are formed for `chunk` tokens at a
-        time.  inputs and other options as in a call.  backward(dloss) gives the gradient tree.
+        count; weights (B, T) or None = 1, -100 is ignored.  Logits are formed for `chunk` tokens at
+        a time.  inputs and other options as in a call.  backward(dloss) gives the gradient tree.
         """
         options = LossOptions(smoothing=smoothing, chunk=chunk)
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
@@ -249,7 +251,8 @@ class CausalModel(Model):
     def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
         """A cache on the model's device for `batch` sequences of up to `capacity` tokens.
 
-        The default is the context, less where the family cannot cache all of it (dynamic RoPE scaling).
+        The default is the context, or less if the family cannot cache all of it (dynamic RoPE
+        scaling).
         """
         longest = self.config.cache_context
         capacity = longest if capacity is None else capacity
@@ -267,24 +270,23 @@ class CausalModel(Model):
     @known_arguments
     def inputs(
         self,
-        input_ids=None,
-        inputs_embeds=None,
-        attention_mask=None,
-        position_ids=None,
+        input_ids: Any = None,
+        inputs_embeds: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
         cache: Cache | None = None,
     ) -> dict[str, Any]:
         """The inputs checked, and moved to the model's device."""
         if not (cache is None or isinstance(cache, Cache)):
-            raise wrong(
-                "cache", "None or a cache of empty_cache or of an earlier call's outputs", cache
-            )
+            expected = "None or a cache of empty_cache or of an earlier call's outputs"
+            raise wrong("cache", expected, cache)
         input_ids, inputs_embeds = self._ids_or_embeds(input_ids, inputs_embeds)
         B, T = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         S = T if cache is None else cache.length + T
         if S > self.config.context:
-            raise ValueError(
-                f"a sequence of {S} tokens is longer than the context of {self.config.context}"
-            )
+            longest = f"at most {self.config.context} tokens, the context"
+            name = "input_ids" if inputs_embeds is None else "inputs_embeds"
+            raise ValueError(f"{name}: expected {longest}, got {S}")
         if cache is not None:
             self._check_cache(cache, B, S)
         if attention_mask is not None:
@@ -293,14 +295,10 @@ class CausalModel(Model):
         if position_ids is not None:
             position_ids = checks.ids("position_ids", position_ids)
             if position_ids.shape not in ((T,), (B, T)):
-                raise ValueError(
-                    f"position_ids: expected shape {(T,)} or {(B, T)}, got {position_ids.shape}"
-                )
-            checks.check_range(
-                "position_ids",
-                position_ids,
-                self.config.context if cache is None else self.config.cache_context,
-            )
+                expected = f"shape {(T,)} or {(B, T)}"
+                raise ValueError(f"position_ids: expected {expected}, got {position_ids.shape}")
+            longest = self.config.context if cache is None else self.config.cache_context
+            checks.check_range("position_ids", position_ids, longest)
         moved = self._moved(
             {
                 "input_ids": input_ids,
@@ -311,36 +309,25 @@ class CausalModel(Model):
         )
         if cache is None:
             return moved
-        return {
-            **moved,
-            "cache": cache
-            if cache.origin == self.origin
-            else dataclasses.replace(cache, origin=self.origin),
-        }
+        own = cache.origin == self.origin
+        return {**moved, "cache": cache if own else dataclasses.replace(cache, origin=self.origin)}
 
     def _check_cache(self, cache: Cache, B: int, S: int) -> None:
         cache.check_current()
         if cache.batch != B or S > cache.capacity:
-            raise ValueError(
-                f"the cache is for {cache.batch} samples of up to {cache.capacity} tokens, got {B} of {S}"
-            )
+            room = f"{cache.batch} samples of up to {cache.capacity} tokens"
+            raise ValueError(f"cache: expected {room}, got {B} of {S}")
         if S > (longest := self.config.cache_context):
-            raise ValueError(
-                f"{S} tokens cannot be cached: the longest sequence that can be is {longest}"
-            )
+            raise ValueError(f"cache: expected at most {longest} tokens in all, got {S}")
         if cache.sizes != self.config.cache_sizes or cache.dtype != self.dtype:
-            raise ValueError(
-                f"the cache is of another model: {cache.sizes} in {cache.dtype}, "
-                f"expected {self.config.cache_sizes} in {self.dtype}"
-            )
+            own = f"{self.config.cache_sizes} in {self.dtype}"
+            raise ValueError(f"cache: expected {own}, got {cache.sizes} in {cache.dtype}")
         self.check_origin("cache", cache)
 
     def check_origin(self, name: str, cache: Cache) -> None:
-        """ValueError for what another model has filled."""
+        """ValueError for a cache that another model filled."""
         if cache.length and cache.origin not in (None, self.origin):
-            raise ValueError(
-                f"{name}: expected one that this model has filled, got one of another model"
-            )
+            raise ValueError(f"{name}: expected one that this model filled, got another model's")
 
     def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
         if mask.ndim != 4:
@@ -349,13 +336,11 @@ class CausalModel(Model):
             return
         H = self.config.heads
         if mask.dtype != bool:
-            raise ValueError(
-                f"attention_mask: of 4 dimensions it must be boolean, True = may attend, got dtype {mask.dtype}"
-            )
+            expected = "booleans, True = may attend, in 4 dimensions"
+            raise ValueError(f"attention_mask: expected {expected}, got dtype {mask.dtype}")
         if mask.shape[0] not in (1, B) or mask.shape[1] not in (1, H) or mask.shape[2:] != (T, S):
-            raise ValueError(
-                f"attention_mask: expected shape ({B} or 1, {H} or 1, {T}, {S}), got {mask.shape}"
-            )
+            expected = f"shape ({B} or 1, {H} or 1, {T}, {S})"
+            raise ValueError(f"attention_mask: expected {expected}, got {mask.shape}")
 
 
 def _logits(targets: Any, total: Any) -> dict[str, Any]:

@@ -80,8 +80,8 @@ def output_losses(
     """loss(outputs) = sum of the losses of the outputs named in targets (models.tasks.loss_of), a
     component of one argument; the two ends of an answer count half each.
 
-    total: {output: what its loss is divided by}, by default the number of targets that count; others:
-    outputs of the model that have a loss elsewhere, for the message about an unknown one.
+    total: {output: what its loss is divided by}, by default the number of targets that count.
+    others: outputs whose loss is computed elsewhere, for the message about an unknown one.
     """
     options = {"smoothing": smoothing} if smoothing else {}  # of classes alone
 
@@ -104,7 +104,7 @@ def output_losses(
 
 
 def at_targets(head_of: Callable[[Any], Head], targets: Any) -> Head:
-    """A loss of the places of hidden (B, T, D) that have a target, in masked language modelling 15%.
+    """A loss of the places of hidden (B, T, D) with a target: 15% in masked language modelling.
 
     head_of(t): the loss of rows (N, D) with the targets t (N,).  dhidden is zero elsewhere.
     """

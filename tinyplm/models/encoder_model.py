@@ -1,4 +1,4 @@
-"""Encoders as a user holds them: inputs checked at this one border."""
+"""Encoders as a user holds them, with inputs checked once."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class EncoderModel(Model):
     ) -> tuple[dict[str, Any], Callable | None]:
         """outputs {"hidden" (B, T, D), and those of the task} and backward.
 
-        input_ids      (B, T) integers, lists or arrays, on the host or on the model's device; for a
-                       multiple choice (B, choices, T)
+        input_ids      (B, T) integers, lists or arrays, on the host or on the model's device;
+                       (B, choices, T) for a multiple choice
         inputs_embeds  (B, T, E) in place of input_ids, as wide as the embedding table, cast to the
                        model's dtype
         attention_mask (B, T) of 0/1, 1 = a real token
@@ -59,7 +59,7 @@ class EncoderModel(Model):
         checkpointing, frozen, once, on_gradient: see core.StackOptions.
         backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) for
         inputs_embeds.
-        ValueError for wrong shapes, ids out of range, a sequence longer than the positions, an input
+        ValueError for wrong shapes, ids out of range, a sequence longer than the context, an input
         that this family does not accept.
         """
         given = {
@@ -166,7 +166,9 @@ class EncoderModel(Model):
         B, T = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         context = self.config.context
         if context is not None and T > context:
-            raise ValueError(f"a sequence of {T} tokens is longer than the context of {context}")
+            longest = f"at most {context} tokens, the context"
+            name = "input_ids" if inputs_embeds is None else "inputs_embeds"
+            raise ValueError(f"{name}: expected {longest}, got {T}")
         known = {"attention_mask", *self.family.INPUTS}
         known |= {"position_ids"} if "positions" in self.params["body"] else set()
         arrays: dict[str, Any] = {}

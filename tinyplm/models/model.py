@@ -1,4 +1,8 @@
-"""The model that a user holds: a family, its config and its parameters.  What it computes is CausalModel's and EncoderModel's."""
+"""The model that a user holds: a family, its config and its parameters.
+
+What it computes is defined by CausalModel, ScoreModel and EncoderModel: a head for a call, one for
+the loss and one for the recipes, each put on the family's body by models.parts.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +30,22 @@ DTYPES = ("float32", "float64", "float16")  # of parameters
 
 
 class Model:
-    """`outputs, backward = model(input_ids, attention_mask=...)`; everything is in plain attributes.
+    """`outputs, backward = model(input_ids, attention_mask=...)`; all attributes are plain.
 
-    family     the module (tinyplm.families.gpt2, ...)
-    config     its frozen Config
-    task       what the head is for: "causal_lm", or one of the family's TASKS
-    params     the tree of trained arrays; buffers: what is saved but not trained
-    tokenizer  or None; no_tokenizer then says why
-    device     the name of the device that params are on
-    file_dtypes  {hub name: "F32", "BF16", ...} as read, so that saving writes the same back
+    family       the module (tinyplm.families.gpt2, ...)
+    config       its frozen Config
+    task         what the head is for: "causal_lm", or one of the family's TASKS
+    params       the tree of trained arrays; buffers: saved but not trained
+    tokenizer    or None; no_tokenizer then says why
+    device       the name of the device that params are on
+    file_dtypes  {hub name: "F32", "BF16", ...} as read; saving writes the same dtypes
     generation   the contents of generation_config.json, {} if there was none
-    fresh        paths of parameters that the loaded file did not have, and that are newly initialised
-    files        {name: bytes} of small files that were read with the model and are written back with it
+    fresh        paths of parameters missing from the loaded file, which are newly initialised
+    files        {name: bytes} of small files read with the model and written back with it
     copied       paths of params that repeat another one (see CausalModel.for_decoding)
-    origin       a random name, by which a cache knows the model that filled it; copies and pickles keep it.  So does assigning to
-                 params: a cache that was filled before is then out of date, and nothing notices
+    origin       a random name by which a cache knows the model that filled it.  Copies and pickles
+                 keep it; so does assigning to params, after which an older cache is out of date
+                 without notice
     """
 
     INPUTS: ClassVar[tuple[str, ...]] = (
@@ -84,24 +89,24 @@ class Model:
 
     @property
     def dtype(self) -> Any:
-        leaf = self.params  # the first one; asked for with every token, so without a list of all
+        leaf = self.params  # the first leaf; needed for every token, so without flatten
         while isinstance(leaf, (dict, list)):
             leaf = next(iter(leaf.values() if isinstance(leaf, dict) else leaf))
         return leaf.dtype
 
     def parameter_count(self) -> int:
-        """How many numbers the model has; a tied table counts once, even where it is stored twice (`copied`)."""
+        """The number of parameters; a tied table counts once, even if it is stored twice."""
         return sum(a.size for path, a in flatten(self.params).items() if path not in self.copied)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles, which cannot hold a module: its name."""
+        """The state of a copy or a pickle, which cannot hold a module but its name."""
         return {**self.__dict__, "family": self.family.__name__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, family=importlib.import_module(state["family"]))
 
     def to(self, device: str) -> Model:
-        """The same model with its arrays on another device.  ValueError if this machine does not have it."""
+        """The same model on another device.  ValueError if this machine does not have it."""
         return self._with(
             params=to_device(self.params, device),
             buffers=to_device(self.buffers, device),
@@ -110,7 +115,10 @@ class Model:
         )
 
     def astype(self, dtype: Any) -> Model:
-        """The same model with parameters of dtype "float32", "float64" or "float16"; saved in that dtype as well."""
+        """The same model with parameters of another dtype, in which it is also saved.
+
+        dtype: "float32", "float64" or "float16".
+        """
         dtype = check_dtype(dtype)
         return self._with(params=tree_map(lambda a: a.astype(dtype), self.params), file_dtypes={})
 
@@ -131,12 +139,12 @@ class Model:
         return other
 
     def check_causal(self) -> None:
-        """ValueError unless it goes on with a text token by token."""
+        """ValueError unless the model generates text token by token."""
         if self.task != "causal_lm":
-            raise ValueError(f"{self!r} cannot continue a text: expected a decoder")
+            raise ValueError(f"model: expected a decoder that generates text, got {self!r}")
 
     def text_tokenizer(self) -> Any:
-        """The tokenizer, where text is asked for; ValueError that says why there is none."""
+        """The tokenizer; ValueError with the reason if there is none."""
         if self.tokenizer is None:
             raise ValueError(f"text needs a tokenizer, and the model has none: {self.no_tokenizer}")
         return self.tokenizer
@@ -147,11 +155,10 @@ class Model:
             raise ValueError("expected either input_ids or inputs_embeds, and not both")
         if inputs_embeds is not None:
             inputs_embeds = checks.as_array("inputs_embeds", inputs_embeds, "real numbers", "fiu")
-            D = self.width
-            if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != D or 0 in inputs_embeds.shape:
-                raise ValueError(
-                    f"inputs_embeds: expected shape (B, T, {D}) with B, T >= 1, got {inputs_embeds.shape}"
-                )
+            D, shape = self.width, inputs_embeds.shape
+            if len(shape) != 3 or shape[2] != D or 0 in shape:
+                expected = f"shape (B, T, {D}) with B, T >= 1"
+                raise ValueError(f"inputs_embeds: expected {expected}, got {shape}")
             return None, inputs_embeds.astype(self.dtype, copy=False)
         input_ids = checks.ids("input_ids", input_ids)
         if input_ids.ndim != 2 or 0 in input_ids.shape:
@@ -162,7 +169,7 @@ class Model:
         return input_ids, None
 
     def checked(self, inputs: Arrays) -> dict[str, Any]:
-        """The inputs of a body after the checks of `inputs`; "key" as one key for each sample."""
+        """The inputs of a body, checked by `inputs`; "key" becomes one key for each sample."""
         arrays = dict(inputs)
         key = arrays.pop("key", None)
         arrays = self.inputs(**arrays)
@@ -171,7 +178,7 @@ class Model:
         return {**arrays, "key": checks.sample_keys(key, first)}
 
     def outputs(self, inputs: Arrays) -> dict[str, Any]:
-        """The outputs without gradients, of inputs that were checked before."""
+        """The outputs of inputs that are already checked, without gradients."""
         return self._whole(self._outputs_head(inputs), inputs, INFERENCE)[0]
 
     def loss(
@@ -212,7 +219,7 @@ class Model:
         return self._in_parts(emit, head, inputs, stacking)
 
     def head_rows(self, targets: Arrays) -> int:
-        """The number of rows that go through a head over the vocabulary."""
+        """See models.protocol.Trainable."""
         raise NotImplementedError
 
     # what a kind of model defines
@@ -246,14 +253,14 @@ class Model:
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions
     ) -> tuple[Any, Callable | None]:
-        """parts.whole of this model, of inputs that were checked before."""
+        """parts.whole of this model, for inputs that are already checked."""
         body = partial(self.family.body, config=self.config)
         return parts.whole(body, head, self.params, inputs, stacking)
 
     def _in_parts(
         self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
     ) -> tuple[Any, Callable[[Any], list[Tree]]]:
-        """parts.in_parts of this model, of inputs that were checked before."""
+        """parts.in_parts of this model, for inputs that are already checked."""
         body = partial(self.family.body, config=self.config)
         others = {n: a for n, a in inputs.items() if n not in ("input_ids", "inputs_embeds")}
         return parts.in_parts(body, head, self.params, emit, inputs["input_ids"], others, stacking)
@@ -261,7 +268,7 @@ class Model:
     def _call(
         self, inputs: Arrays, stacking: StackOptions
     ) -> tuple[dict[str, Any], Callable | None]:
-        """outputs and backward(doutputs) of a call, which gives dparams, or a pair for embeddings."""
+        """outputs and backward(doutputs) of a call: dparams, or a pair for inputs_embeds."""
         inputs = self.checked(inputs)
         outputs, back = self._whole(self._outputs_head(inputs), inputs, stacking)
         return outputs, back if inputs["inputs_embeds"] is not None else _first(back)
@@ -306,7 +313,7 @@ def check_dtype(dtype: Any) -> str:
     """The name of a dtype that parameters may have."""
     try:
         name = "" if dtype is None else np.dtype(dtype).name
-    except Exception:  # NumPy has several errors for what is no dtype
+    except Exception:  # NumPy raises several errors for what is not a dtype
         name = ""
     if name not in DTYPES:
         raise wrong("dtype", f"one of {', '.join(DTYPES)}", dtype)
@@ -320,6 +327,6 @@ def check_model(name: str, value: Any) -> None:
 
 
 def check_decoder(name: str, value: Any) -> None:
-    """ValueError unless it is a model that goes on with a text token by token."""
+    """ValueError unless it is a model that generates text token by token."""
     check_model(name, value)
     value.check_causal()

@@ -7,19 +7,20 @@ positional arguments:
 
     value, head_back = head(p, hidden);    head_back(dvalue) -> (dp, dhidden)
 
-dp is a partial tree of what the head reads: matrices of its own, and p["body"]["tokens"] where it
-is tied.  value is a loss (0-dimensional) or a dict of outputs; either gradient may be None for zero.
-With E the embedding table, ids the look-up and n = 0 .. N-1 its places, the chain rule gives
+dp is a partial tree of what the head reads: matrices of its own, and p["body"]["tokens"] if it is
+tied.  value is a loss (0-dimensional) or a dict of outputs; None as a gradient means zero.
+With E the embedding table and ids[n], n = 0 ... N-1, the tokens looked up, the chain rule gives
 
-    dp, dhidden = head_back(dvalue);    dbody, dx = body_back(dhidden)
-    dE[v] = dp["body"]["tokens"][v] + sum over n with ids[n] = v of dx[n],    all other arrays once.
+    dp, dhidden = head_back(dvalue),    dbody, dx = body_back(dhidden)
+    dE[v] = dp["body"]["tokens"][v] + sum of dx[n] over the n with ids[n] = v
 
-`whole` returns that tree.  `in_parts` computes the same numbers but never holds them together: each
-array other than E gets its gradient from exactly one of the head, one layer, or the rest of the
-body, so the parts are a partition of the tree, and adding them into a buffer of zeros is exact.  E
-alone has two terms, which `in_parts` keeps apart.  The order is always the same (the head, the layers
-from the last to the first, the rest of the body), so core.reduce_shards can sum the parts of several
-shards as they come, each array in the order of the shards.
+and each other array of p has one gradient, from the head, from one layer, or from the rest of the
+body.  `whole` returns that tree.  `in_parts` computes the same numbers without ever holding all of
+them.  Its parts are a partition of the tree, except that E has two terms, which stay apart.  So
+adding them into a buffer of zeros gives each array exactly, and E up to the order of its additions.
+The order of the parts never changes (the head, the layers from last to first, the rest of the body),
+so core.reduce_shards can add up the parts of several shards as they come, each array in the order of
+the shards.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ def whole(
 
     inputs: what the body takes, input_ids (B, T) or inputs_embeds (B, T, D) among it.
     backward(dvalue) gives (dparams, dinputs_embeds), the latter None for input_ids; it is None
-    without stacking.grad.  With stacking.on_gradient, dparams has None for each layer, whose gradient
-    went to the callback, and no zeros for what no gradient reaches: they would be the full tree that
-    the callback avoids.
+    without stacking.grad.  With stacking.on_gradient, dparams has None for each layer, whose
+    gradient went to the callback, and no zeros for arrays without a gradient: they would be the
+    full tree that the callback avoids.
     """
     hidden, body_back = body(params["body"], stacking=stacking, **inputs)
     value, head_back = head(params, hidden)
@@ -82,13 +83,13 @@ def in_parts(
     """`whole` for training: backward(dvalue), to be called once, calls emit(path, gradient) for each
     part of the gradient as soon as it is complete, and keeps none of them.
 
-    ids (B, T): the tokens looked up in params["body"]["tokens"]; inputs: what else the body takes.
-    The parts are "" (the head's), "body.layers.i" from the last to the first, and "body" (the rest).
+    ids (B, T): the tokens looked up in params["body"]["tokens"]; inputs: the body's others.
+    The parts are "" (the head), "body.layers.i" from last to first, and "body" (the rest).
     backward returns the remaining ones, a list of partial trees with compact gradients:
-        core.Product  a matrix's as two factors, where the head gives it so (see the option `factors`
-                      of vocabulary_cross_entropy): with fewer tokens than D they are smaller than
-                      the matrix, and all threads share the product once the shards are done;
-        core.Rows     the look-up's of the table, N rows of V.
+        core.Product  of a matrix, as two factors, if the head returns it so (see the option
+                      `factors` of vocabulary_cross_entropy): with fewer tokens than D they are
+                      smaller than the matrix, and all threads share the product afterwards
+        core.Rows     of the look-up, N rows of the table's V
     """
     x, _ = embedding(params["body"]["tokens"], ids=ids)
     options = dataclasses.replace(

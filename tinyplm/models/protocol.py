@@ -24,10 +24,11 @@ class LossOptions:
     """Options of a loss.
 
     smoothing  e of label smoothing, for class numbers (Szegedy et al. 2016, sec. 7)
-    auxiliary  the weight of a language model's loss beside a score head's (Radford et al. 2018, eq. 5)
+    auxiliary  the weight of a language model's loss added to a score head's (Radford et al. 2018,
+               eq. 5)
     chunk      tokens whose logits over the vocabulary are held at a time
-    factors    the gradient of the output matrix comes as core.Product, worth it where fewer tokens
-               have a target than the model is wide
+    factors    the gradient of the output matrix is a core.Product, which pays if fewer tokens have
+               a target than the model is wide
     """
 
     smoothing: float = 0.0
@@ -49,8 +50,8 @@ class OutputOptions:
     temperature  of the distributions over the vocabulary
     entropy      whether "entropy" is among the outputs
     chunk        tokens whose logits are held at a time
-    total        what outputs that are losses themselves are divided by: the number of targets of the
-                 whole step
+    total        what outputs that are losses themselves are divided by: the number of targets of
+                 the whole step
     """
 
     temperature: float = 1.0
@@ -68,12 +69,12 @@ class OutputOptions:
 class Trainable(Protocol):
     """A model in training.
 
-    `inputs` is a dict of arrays on the model's device with the samples on the first axis, among them
-    "input_ids" (B, T), and "key" (B,) uint64, one key for each sample's dropout, where there is
-    dropout.  `targets` is {output: array}, each lined up with that output; -100 is ignored among
-    integers, NaN among real numbers.  `total` is {output: the number of targets of the whole step},
-    what the loss is divided by, so that losses and gradients of parts of a batch add up to the
-    batch's.
+    `inputs` is a dict of arrays on the model's device with the samples on the first axis:
+    "input_ids" (B, T), others, and "key" (B,) uint64, one key for each sample, if there is dropout.
+    `targets` is {output: array}, each aligned with that output; -100 is ignored among integers, NaN
+    among real numbers.
+    `total` is {output: the number of targets of the whole step}, what the loss is divided by, so
+    that losses and gradients of parts of a batch add up to those of the batch.
     """
 
     params: Tree  # the trained arrays; training assigns to it
@@ -81,18 +82,16 @@ class Trainable(Protocol):
 
     @property
     def width(self) -> int:
-        """D of the hidden states that a head over the vocabulary reads.  Training compares it to
-        head_rows to choose LossOptions.factors."""
+        """D, the width that training compares head_rows with to choose LossOptions.factors."""
 
     def head_rows(self, targets: Arrays) -> int:
-        """The number of hidden states, of all samples of `targets`, that go through a head over the
-        vocabulary; 0 if there is none."""
+        """The number of hidden states that go through a head over the vocabulary, of all samples of
+        `targets`; 0 without such a head."""
 
     def loss(
         self, *, targets: Arrays, total: Arrays | None = None, grad: bool = True, **inputs: Any
     ) -> tuple[Any, Callable[[Any], Tree] | None]:
-        """(loss, backward): a 0-dimensional array; backward(dloss) gives a gradient tree with the
-        structure of params, and is None without grad."""
+        """loss (0-dimensional); backward(dloss) gives a tree like params; None without grad."""
 
     def loss_in_parts(
         self,
@@ -104,10 +103,13 @@ class Trainable(Protocol):
         options: LossOptions = LossOptions(),
         stacking: StackOptions = StackOptions(),
     ) -> tuple[Any, Callable[[Any], list[Tree]]]:
-        """The same for one shard of a step.  backward(dloss) is called once, calls emit(path,
-        gradient) for each part of the gradient, a tree that belongs at `path` ("" is the root) of
-        params, and returns the remaining parts, partial trees from the root with arrays, core.Rows
-        or core.Product.  The same parts in the same order for every shard, no array emitted twice."""
+        """`loss` for one shard of a step, with the gradient in parts.
+
+        backward(dloss) is called once.  It calls emit(path, gradient) for each part, a tree that
+        belongs at `path` of params ("" is the root), and returns the remaining parts, partial trees
+        from the root whose leaves are arrays, core.Rows or core.Product.  Every shard emits the
+        same parts in the same order, and no array twice.
+        """
 
     def outputs_in_parts(
         self,
@@ -118,9 +120,12 @@ class Trainable(Protocol):
         options: OutputOptions = OutputOptions(),
         stacking: StackOptions = StackOptions(),
     ) -> tuple[dict[str, Any], Callable[[Arrays], list[Tree]]]:
-        """The outputs that a recipe's loss is a function of, such as {"log_probs" (B, T), "hidden"
-        (B, T, D)} of the targets {"logits": (B, T)}; arrays with the samples on the first axis, or
-        0-dimensional sums.  backward(doutputs), in which a missing or None part is zero, as above."""
+        """The outputs that a recipe's loss is a function of, with the gradient in parts.
+
+        Such as {"log_probs" (B, T), "hidden" (B, T, D)} of the targets {"logits": (B, T)}: arrays
+        with the samples on the first axis, or 0-dimensional sums.  backward(doutputs), in which a
+        missing or None part is zero, works as for loss_in_parts.
+        """
 
     def with_params(self, params: Tree) -> Trainable:
         """The same model with other parameters, a tree of the same kind."""

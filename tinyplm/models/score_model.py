@@ -1,9 +1,9 @@
 """Decoders with a score head: a classifier of texts, or, with one label, a reward model.
 
-    logits = h W,   h the hidden state of the last real token, W (D, labels)    Radford et al. 2018, sec. 3.2
+    logits = h W,   h the hidden state of the last real token, W (D, labels)
 
-The last token is the first one that has seen the whole text.  As transformers'
-...ForSequenceClassification, which finds it by config.pad_token_id, while we take the last 1 of
+Radford et al. 2018, sec. 3.2.  Only the last token sees the whole text.  transformers'
+...ForSequenceClassification finds it by config.pad_token_id, while here it is the last 1 of
 attention_mask: files of this model should have a pad_token_id.
 """
 
@@ -74,7 +74,7 @@ class ScoreModel(CausalModel):
     ) -> tuple[dict[str, Any], Callable | None]:
         """outputs {"logits" (B, labels), "hidden" (B, T, D)} and backward, as for CausalModel.
 
-        attention_mask (B, T) of 0/1, 1 = a real token; the score is that of the last one of each row.
+        attention_mask (B, T) of 0/1, 1 = a real token; each row is scored at its last one.
         """
         inputs = {
             "input_ids": input_ids,
@@ -108,8 +108,8 @@ class ScoreModel(CausalModel):
         total["logits"]; see tasks.loss_of.
 
         auxiliary: the weight of a language model's loss, of targets["language_model"] (B, T), added
-        to it (Radford et al. 2018, eq. 5; see losses.auxiliary).  Its head is the embedding table, so
-        the family must be a tied one.
+        to it (Radford et al. 2018, eq. 5; see losses.auxiliary).  Its head is the embedding table,
+        so the model must be a tied one.
         """
         options = LossOptions(smoothing=smoothing, auxiliary=auxiliary)
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)

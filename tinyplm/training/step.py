@@ -1,4 +1,4 @@
-"""One training step: gradient accumulation over micro-batches and batch shards; the loss of a token array or of batches."""
+"""One training step, accumulated over micro-batches and shards, and validation losses."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def accumulate(
 ) -> Any:
     """Add the gradient of the whole batch's loss to optimizer.gradient; returns the loss.
 
-    inputs: {"input_ids" (B, T), ...} and targets: {output: (B, T) or (B,)}, on the host; bare arrays
-    are input_ids and logits.  The loss is 0-dimensional and not read back from the device.
-    Every part's loss is divided by the number of targets of the whole batch, so k micro-batches, or n
-    shards, add up to exactly the loss and gradient of one batch.  Parts are added in order.
-    settings: its micro_size, workers, smoothing, checkpointing and, if it has one, auxiliary are used.
-    key: an integer for dropout; a sample's mask depends on the key and its number in the batch, not
-    on how the batch is cut.
+    inputs: {"input_ids" (B, T), ...} and targets: {output: (B, T) or (B,)}, on the host; bare
+    arrays are input_ids and logits.  The loss is 0-dimensional and not read back from the device.
+    Each part's loss is divided by the number of targets of the whole batch, so k micro-batches or n
+    shards add up to exactly the loss and gradient of one batch.  Parts are added in order.
+    settings: uses its micro_size, workers, smoothing, checkpointing and, if present, auxiliary.
+    key: an integer for dropout; a sample's mask depends on the key and on its number in the batch,
+    not on how the batch is split.
     frozen: the number of layers at the bottom without a gradient.  Gradients of parameters that the
     optimizer does not have are dropped.
     """
@@ -125,8 +125,8 @@ def update(
     """One whole step: gradient, clipping, AdamW.
 
     Returns (loss, gradient norm before clipping), both 0-dimensional.
-    On the host a non-finite loss or gradient raises NonFiniteError before the parameters are touched.
-    On a GPU nothing is read back here: whoever reads the loss checks it (training.loop does, before
+    On the host a non-finite loss or gradient raises NonFiniteError before any parameter changes.
+    On a GPU nothing is read back here: the reader of the loss checks it (training.loop, before
     anything is saved).
     """
     loss = accumulate(model, optimizer, inputs, targets, settings=settings, key=key)
@@ -138,7 +138,7 @@ def update(
 
 
 def check_finite(step: int, values: Mapping[str, float]) -> None:
-    """NonFiniteError that names the step, from 1, and the first of the values that is not finite."""
+    """NonFiniteError naming the step, counted from 1, and the first value that is not finite."""
     for name, value in values.items():
         if not math.isfinite(value):
             advice = "try a smaller learning rate or a longer warm-up"
@@ -156,8 +156,7 @@ def evaluate(
     batch: int = 16,
     workers: int = 1,
 ) -> tuple[float, int]:
-    """(sum of -log p in nats, number of tokens) over an array, each token but the first predicted
-    once.
+    """(sum of -log p in nats, number of tokens), each token but the first predicted once.
 
     The contexts are windows of at most `length` tokens, one every `stride` (see
     data.batches.evaluation_windows).

@@ -1,9 +1,9 @@
-"""Prompt tuning: the model frozen, P trained vectors in front of the tokens' embeddings.                    Lester et al. 2021
+"""Prompt tuning: P trained vectors before the embeddings of a frozen model.     Lester et al. 2021
 
     x = [rows; tokens[ids]],   drows = the first P rows of dx, summed over the samples
 
-Only the P D numbers of the rows change.  The backward still passes through the whole model, since the gradient comes to the rows
-from above; what is saved are moments, and a task costs P D numbers on disk.
+Only the P D numbers of the rows change, so a task costs P D numbers on disk and two moments of that
+size in training.  The backward still passes through the whole model, since the rows are its input.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ from .files import check_tensor, load_adapter, save_adapter
 def prompt_rows(
     model: CausalModel, *, rows: int | None = None, ids: Sequence[int] | None = None, key: int = 0
 ) -> Any:
-    """(P, D) to start from: the embeddings of token ids (words that name the task, or its labels, are a good start, Lester et al.
-    2021, sec. 3.2), or of `rows` tokens drawn by the key.  ValueError unless one of both is given.
+    """Initial rows (P, D): the embeddings of token ids, or of `rows` random tokens.
+
+    Words that name the task, or its labels, are a good start (Lester et al. 2021, sec. 3.2).
+    ValueError unless exactly one of both is given.
     """
     if (rows is None) == (ids is None):
         raise ValueError("soft prompt: expected either rows or ids to start from")
@@ -50,18 +52,17 @@ def prompt_rows(
 
 
 class SoftPrompted(CausalModel):
-    """A decoder behind trained rows; its params are {"rows": (P, D)}, `base` is the model, which stays as it is."""
+    """A decoder behind trained rows: params are {"rows": (P, D)}, and `base` does not change."""
 
     facts = {"kind": "soft prompt"}
 
     def __init__(self, base: CausalModel, rows: Any) -> None:
         check_decoder("base", base)
         check_tensor("rows", rows)
-        D = base.params["body"]["tokens"].shape[1]
-        if rows.ndim != 2 or rows.shape[1] != D or rows.shape[0] >= base.config.context:
-            raise ValueError(
-                f"soft prompt: rows {rows.shape} do not fit: expected (P, {D}) with P < {base.config.context}"
-            )
+        D, context = base.width, base.config.context
+        if rows.ndim != 2 or rows.shape[1] != D or rows.shape[0] >= context:
+            expected = f"shape (P, {D}) with P < {context}"
+            raise ValueError(f"soft prompt: rows: expected {expected}, got {rows.shape}")
         super().__init__(
             base.family, base.config, {"rows": rows}, tokenizer=base.tokenizer, device=base.device
         )
@@ -146,10 +147,10 @@ def soft_prompt(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> tuple[SoftPrompted, Result]:
-    """Train rows in front of the sequences of a task: (the model behind them, sft's result); the model itself does not change.
+    """Train rows for a task: (the model behind them, sft's result); the model does not change.
 
-    rows: how many, (P, D) values to start from, or, with ids, the embeddings of these.  Else as tuning.sft, with a larger
-    learning rate: Lester et al. 2021 use 0.3 where a fine-tuning has 0.001.
+    rows: their number, or (P, D) initial values; with ids, the embeddings of these.  Otherwise as
+    tuning.align.sft, with a larger learning rate: Lester et al. 2021 use 0.3 instead of 0.001.
     """
     settings = SFTSettings.given(settings)
     check_decoder("model", model)
@@ -164,10 +165,9 @@ def soft_prompt(
     prompted = SoftPrompted(model, rows)
     longest = max(map(len, [*sequences, *validation]), default=0)
     if rows.shape[0] + longest > model.config.context:
-        raise ValueError(
-            f"{rows.shape[0]} rows and a sequence of {longest} places are longer than the context of "
-            f"{model.config.context}"
-        )
+        most = model.config.context - rows.shape[0]
+        expected = f"at most {most} places behind {rows.shape[0]} rows"
+        raise ValueError(f"sequences: expected {expected}, got {longest}")
     result = sft(prompted, sequences, settings, validation=validation, out=out, progress=progress)
     return prompted, result
 
@@ -181,16 +181,17 @@ def continuation(
     seed: int = 0,
     **sampling: Any,
 ) -> list[int]:
-    """The ids that follow a prompt behind the rows, without the one that ended them.  sampling: see generation.sampling."""
+    """The ids that continue a prompt behind the rows, without the one that ended them.
+
+    sampling: the fields of generation.sampling.Sampling.
+    """
     if not isinstance(prompted, SoftPrompted):
         raise wrong("prompted", "a SoftPrompted, as soft_prompt gives it", prompted)
     check_names("continuation", sampling, [field.name for field in dataclasses.fields(Sampling)])
     check_whole("max_new_tokens", max_new_tokens, 1, MOST)
     check_whole("seed", seed, 0, LARGEST_KEY)
-    ids, vocabulary = (
-        f"one or more token ids from 0 to {prompted.config.vocab_size - 1}",
-        prompted.config.vocab_size,
-    )
+    vocabulary = prompted.config.vocab_size
+    ids = f"one or more token ids from 0 to {vocabulary - 1}"
     prompt = listed("prompt", prompt, ids)
     if not prompt or not all(is_whole(i) and 0 <= i < vocabulary for i in prompt):
         raise wrong("prompt", ids, prompt)
@@ -206,9 +207,8 @@ def continuation(
     )
     text = list(prompt)
     for _ in range(max_new_tokens):
-        token = int(
-            settings.choose(at_least_float32(to_host(outputs["logits"][:, -1])), [text], [draw])[0]
-        )
+        logits = at_least_float32(to_host(outputs["logits"][:, -1]))
+        token = int(settings.choose(logits, [text], [draw])[0])
         if token in stops:
             break
         text.append(token)
@@ -227,7 +227,7 @@ def save_rows(rows: Any, folder: str | os.PathLike) -> None:
 
 
 def load_rows(folder: str | os.PathLike) -> np.ndarray:
-    """The rows (P, D) of a folder; ValueError that names it if there are none in it."""
+    """The rows (P, D) of a folder; ValueError naming the folder if it has none."""
     tensors, _ = load_adapter(folder, SoftPrompted.facts["kind"])
     if tensors.keys() != {"rows"} or tensors["rows"].ndim != 2:
         raise ValueError(f"{named(folder)}: expected rows (P, D), got {shown(list(tensors))}")

@@ -1,8 +1,9 @@
-"""Distillation: a student learns from a teacher's distributions over the vocabulary, or from its answers.    Hinton et al. 2015
+"""Distillation: a student learns from a teacher's distributions or answers.     Hinton et al. 2015
 
-    loss = a CE(student, text) + (1 - a) T^2 KL(teacher || student),   means over the tokens that count
+    loss = a CE(student, text) + (1 - a) T^2 KL(teacher || student),   means over tokens that count
 
-On samples (DeepSeek-AI 2025, sec. 2.4): the teacher's own answers are the text, and tuning.sft does the rest: sampled_answers.
+With the teacher's own answers as the text (DeepSeek-AI 2025, sec. 2.4), use sampled_answers and
+tuning.align.sft.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class DistillSettings(RecipeSettings):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """history: the numbers of each step; validation: {step: nats a token, by the text alone}; theta: of the transform."""
+    """history: the values of each step; validation: {step: cross-entropy on the text in nats per
+    token}; theta: that of the transform."""
 
     history: list[dict[str, float]]
     validation: dict[int, float]
@@ -76,11 +78,12 @@ def distill(
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
-    """Train a student on sequences with a teacher; afterwards student.params are those of the last step, the teacher as before.
+    """Train a student on sequences with a teacher; student.params are then those of the last step.
 
-    The log of each step: loss, hard (cross-entropy, nats a token), kl (T^2 times the divergence, in the direction trained).
-    ValueError for a teacher with another vocabulary or a shorter context; NonFiniteError for a loss or gradient that is not
-    finite; on any error student.params stay what they were.
+    The log of each step: loss, hard (cross-entropy, nats per token), kl (T^2 times the divergence,
+    in the direction trained).
+    ValueError for a teacher with another vocabulary or a shorter context; NonFiniteError for a loss
+    or gradient that is not finite; on any error student.params do not change.
     """
     settings = DistillSettings.given(settings)
     check_teacher(student, teacher)
@@ -135,7 +138,7 @@ def mixture(settings: DistillSettings) -> Callable:
 
 
 class Student(CausalModel):
-    """A decoder beside its teacher, for a learner: its outputs in training are {"hard", "kl"}, already divided by `total`."""
+    """A decoder with its teacher: the outputs in training are {"hard", "kl"}, divided by `total`."""
 
     def __init__(self, model: CausalModel, teacher: CausalModel, settings: DistillSettings) -> None:
         super().__init__(
@@ -148,7 +151,7 @@ class Student(CausalModel):
         self, inputs: Arrays, targets: Arrays | None, options: OutputOptions
     ) -> Head:
         """{"hard": cross-entropy, "kl": T^2 KL} of the tokens that count, in chunks over the
-        vocabulary.  dhidden and dW are the sums of both."""
+        vocabulary; dhidden and dW are sums over both."""
         settings, t, total = self.settings, _targets(targets), options.total
         losses = {"hard": partial(vocabulary_cross_entropy, targets=t, total=total)}
         if settings.hard < 1:
@@ -196,10 +199,11 @@ def sampled_answers(
     accept: Callable | None = None,
     **options: Any,
 ) -> list[Sequence]:
-    """The teacher's own answers as sequences to train a student on, with tuning.sft.
+    """The teacher's own answers as sequences to train a student on, with tuning.align.sft.
 
-    accept(prompt, answer): whether an answer (token ids, with the one that ended it) is kept, such as a rule that knows what is
-    right (rejection sampling).  Answers that did not end are left out.  options: of tuning.rollouts.  ValueError if none is left.
+    accept(prompt, answer): whether to keep an answer (token ids, including the one that ended it),
+    such as a rule that knows the right one (rejection sampling).  Truncated answers are dropped.
+    options: those of tuning.align.rollouts.  ValueError if no answer remains.
     """
     drawn = rollouts(teacher, prompts, **options)
     rows = zip(drawn.sequences(), drawn.prompts, drawn.answers, drawn.finished)
@@ -214,7 +218,7 @@ def sampled_answers(
 
 
 def text_sequences(tokens: np.ndarray, length: int) -> list[Sequence]:
-    """A token array as sequences of `length` places, of which every token is to be predicted from those before it in its own."""
+    """A token array as sequences of `length` + 1 tokens, each predicted from those before it."""
     ids = [
         tokens[start : start + length + 1].tolist() for start in range(0, len(tokens) - 1, length)
     ]
