@@ -18,9 +18,9 @@ and each other array of p has one gradient, from the head, from one layer, or fr
 body.  `whole` returns that tree.  `in_parts` computes the same numbers without ever holding all of
 them.  Its parts are a partition of the tree, except that E has two terms, which stay apart.  So
 adding them into a buffer of zeros gives each array exactly, and E up to the order of its additions.
-The order of the parts never changes (the head, the layers from last to first, the rest of the body),
-so core.reduce_shards can add up the parts of several shards as they come, each array in the order of
-the shards.
+The order of the parts never changes (the head, the layers from last to first, the rest of the
+body), so core.reduce_shards can add up the parts of several shards as they come, each array in the
+order of the shards.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def in_parts(
     """`whole` for training: backward(dvalue), to be called once, calls emit(path, gradient) for each
     part of the gradient as soon as it is complete, and keeps none of them.
 
-    ids (B, T): the tokens looked up in params["body"]["tokens"]; inputs: the body's others.
+    ids (B, T): the tokens looked up in params["body"]["tokens"]; inputs: the others.
     The parts are "" (the head), "body.layers.i" from last to first, and "body" (the rest).
     backward returns the remaining ones, a list of partial trees with compact gradients:
         core.Product  of a matrix, as two factors, if the head returns it so (see the option

@@ -128,6 +128,8 @@ class SoftPrompted(CausalModel):
         self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
     ) -> tuple[Any, Callable[[Any], list[Tree]]]:
         value, back = self._whole(head, inputs, dataclasses.replace(stacking, once=True))
+        if back is None:
+            raise wrong("stacking", "StackOptions with grad", stacking)
 
         def backward(dvalue: Any) -> list[Tree]:
             emit("", back(dvalue)[0])

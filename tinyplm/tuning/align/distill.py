@@ -138,7 +138,7 @@ def mixture(settings: DistillSettings) -> Callable:
 
 
 class Student(CausalModel):
-    """A decoder with its teacher: the outputs in training are {"hard", "kl"}, divided by `total`."""
+    """A decoder with its teacher: its training outputs are {"hard", "kl"}, divided by `total`."""
 
     def __init__(self, model: CausalModel, teacher: CausalModel, settings: DistillSettings) -> None:
         super().__init__(

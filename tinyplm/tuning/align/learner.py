@@ -36,9 +36,9 @@ from ..settings import RecipeSettings
 LOG, FINAL, FACTS = "log.jsonl", "final", "recipe.json"
 
 # loss(outputs, extra, part) -> values, backward.
-# outputs: the model's for some samples of the batch; extra: the tree of other trained parameters, or
-# None; part: the batch's arrays for these samples.  values: {"loss": ..., others to be logged},
-# 0-dimensional and already divided by totals of the whole step, so that the parts of a batch add up.
+# outputs: the model's for some samples of the batch; extra: the tree of other trained parameters,
+# or None; part: the batch's arrays for these samples.  values: {"loss": ..., others to be logged},
+# 0-dimensional and divided by totals of the whole step, so that the parts of a batch add up.
 # backward(1.0) -> (doutputs, dextra).
 Loss = Callable[[dict, Tree, dict], tuple[dict[str, Any], Callable[[float], tuple[dict, Tree]]]]
 
@@ -46,8 +46,8 @@ Loss = Callable[[dict, Tree, dict], tuple[dict[str, Any], Callable[[float], tupl
 class Learner:
     """`model` has the current parameters; the given model keeps its own and may be the reference.
 
-    transform  a component params, back = transform(theta), whose initial value is `theta`; back maps
-               a flat part of the gradient, {path: array}, to that part of theta's (see
+    transform  a component params, back = transform(theta), with the initial value `theta`; back
+               maps a flat part of the gradient, {path: array}, to that part of theta's (see
                tuning.adapters.lora).  None: params are trained
     extra      a tree of other parameters to train, for the loss; `extra` is its current value
     """
@@ -170,7 +170,7 @@ class Learner:
         return sums
 
     def _arrays(self, gradients: dict[str, Any]) -> dict[str, Any]:
-        """A flat part of the gradient for a transform: core.Rows as arrays, without a frozen table."""
+        """A flat part of the gradient for a transform: core.Rows as arrays, no frozen table."""
         found = {}
         for path, a in gradients.items():
             if isinstance(a, Rows):
@@ -229,8 +229,8 @@ def token_log_probs(
 
     Without gradients: those of a reference, or of the policy before its update.
     beside(outputs): more arrays of this kind, computed from the model's outputs.
-    batch: {"input_ids", "attention_mask", "targets"} of tuning.data.sequences.arrays, each (N, T) or
-    (N, K, T).
+    batch: {"input_ids", "attention_mask", "targets"} of tuning.data.sequences.arrays, each (N, T)
+    or (N, K, T).
     """
     shape = batch["targets"].shape
     rows = {
@@ -277,7 +277,7 @@ def open_log(open_things: ExitStack, out: Path, result: str) -> Log:
 
 
 class Journal:
-    """What a recipe writes: out/log.jsonl, a progress bar, and at the end out/final, which loads."""
+    """What a recipe writes: out/log.jsonl, a progress bar, and at the end the folder out/final."""
 
     def __init__(self, out: str | Path | None, steps: int, *, progress: bool = True) -> None:
         self.out = None if out is None else Path(out)
