@@ -21,7 +21,7 @@ from tests.support.encoder_families import keys_of_masks
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten, tree_map, unflatten
 from tinyplm.families import deberta, deberta_v2
-from tinyplm.models import encoder_task as encoder
+from tinyplm.models.encoder_model import EncoderModel
 from tinyplm.random import sample_keys
 
 _TINY = {"vocab_size": 11, "max_position_embeddings": 6, "hidden_size": 6, "intermediate_size": 7, "num_hidden_layers": 3,
@@ -210,13 +210,15 @@ def test_the_decoders_gradients_come_the_same_in_every_way(family):
 
 @each_family
 def test_masked_language_modelling_with_the_decoder(family):
-    """A family whose body is the decoder's, in encoder.loss: its gradient by central differences, positions and head included."""
+    """A family whose body is the decoder's, in a model: the gradient of its loss by central differences."""
     model = tiny(family)
-    family = SimpleNamespace(body=model.family.decoder_body, TASKS=model.family.TASKS)
+    family = SimpleNamespace(body=model.family.decoder_body, TASKS=model.family.TASKS, INPUTS=model.family.INPUTS)
     targets = {"logits": np.where((PADDING == 1) & (IDS % 2 == 0), IDS, -100)}
-    loss = partial(
-        encoder.loss, family, config=model.config, task="masked_lm", targets=targets, input_ids=IDS, attention_mask=PADDING
-    )
+
+    def loss(params, grad=True):
+        decoder = EncoderModel(family, model.config, params, task="masked_lm")
+        return decoder.loss(targets=targets, input_ids=IDS, attention_mask=PADDING, grad=grad)
+
     gradient = loss(model.params)[1](1.0)
     d = tree_map(lambda a: np.random.default_rng(a.size).normal(size=a.shape), model.params)
     ahead, behind = (loss(tree_map(lambda a, b, h=h: a + h * b, model.params, d), grad=False)[0] for h in (1e-5, -1e-5))

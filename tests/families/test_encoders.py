@@ -102,7 +102,8 @@ def test_roberta_counts_the_tokens_that_are_not_padding():
                  model(ids, attention_mask=mask, position_ids=np.arange(2, 7))[0])  # fmt: skip
     targets = {"logits": np.where(mask == 1, 10 - ids, -100)}
     sums = FlatTree(model.params)
-    _, back = model.loss_in_parts(lambda path, d: sums.add(d, path), targets=targets, input_ids=ids, attention_mask=mask)
+    _, back = model.loss_in_parts(lambda path, d: sums.add(d, path), {"input_ids": ids, "attention_mask": mask},
+                                  targets=targets)
     sums.add(back(1.0)[0])
     expected = model.loss(targets=targets, input_ids=ids, attention_mask=mask)[1](1.0)
     assert apart(sums.tree, expected) < 1e-13
@@ -113,7 +114,7 @@ def test_roberta_has_room_for_all_positions_but_those_up_to_the_paddings():
     assert config.context == 6 and dataclasses.replace(config, pad_token_id=0).context == 7
     model = tiny("roberta")
     model(np.full((1, 6), 3))
-    with pytest.raises(ValueError, match="7 tokens is longer than the context of 6"):
+    with pytest.raises(ValueError, match="input_ids: expected at most 6 tokens, the context, got 7"):
         model(np.full((1, 7), 3))
 
 

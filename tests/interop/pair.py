@@ -24,7 +24,6 @@ import tinyplm
 from tests.laws import relative_error
 from tinyplm.families import gpt2, llama, mistral, qwen2
 from tinyplm.hub import folders as hub
-from tinyplm.models import causal_lm
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
@@ -273,8 +272,7 @@ def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
         targets[0, 1] = -100
     expected = torch.nn.functional.cross_entropy(logits.reshape(-1, V), torch.from_numpy(targets).reshape(-1))
     expected.backward()
-    loss, loss_back = causal_lm.loss(ours.family, ours.params, config=ours.config, input_ids=ids, targets=targets, chunk=5,
-                                     **kwargs)  # fmt: skip
+    loss, loss_back = ours.loss(input_ids=ids, targets={"logits": targets}, chunk=5, **kwargs)
     assert_same("loss", loss, expected.detach().numpy())
     assert_same_gradients(hub.gradients_by_hub_name(ours, loss_back(1.0)), named_gradients(theirs))
 
