@@ -11,12 +11,11 @@ import numpy as np
 
 from ... import random
 from ...arguments import check_whole, is_whole, listed, shown, wrong
+from ...core import IGNORED
 from ...evaluation import metrics
 from ...models.model import Model
 from ...models.model import check_model as check_is_model
 from ...tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad
-
-IGNORED = -100  # a target that does not count
 
 
 @dataclasses.dataclass(frozen=True)
