@@ -11,7 +11,6 @@ import numpy as np
 
 from ... import random
 from ...arguments import check_whole, is_whole, listed, shown, wrong
-from ...core import IGNORED
 from ...evaluation import metrics
 from ...models.model import Model
 from ...models.model import check_model as check_is_model
