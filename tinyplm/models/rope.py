@@ -144,8 +144,8 @@ def read_rope(
     if original is not None and kind in ("yarn", "llama3"):
         settings["original_max_position_embeddings"] = original
     if theta is not None and theta != base:
-        given = f"rope_theta is {shown(theta)}, but {shown(base)} in rope_parameters"
-        raise ValueError(f"config: {given}")
+        both = f"rope_theta is {shown(theta)}, but {shown(base)} in rope_parameters"
+        raise ValueError(f"config: {both}")
     if not isinstance(kind, str) or kind not in _SETTINGS:
         known = ", ".join(_SETTINGS)
         raise ValueError(f"config: unknown rope_type {shown(kind)}; expected one of {known}")
