@@ -28,7 +28,7 @@ from tinyplm.tuning.adapters.lora import lora_of
 from tinyplm.tuning.align.distill import text_sequences
 from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
 from tinyplm.tuning.data.sequences import Sequence
-from tinyplm.tuning.finetune.freezing import joined, upper_part
+from tinyplm.tuning.finetuning.freezing import joined, upper_part
 
 LENGTH = 96  # places of a sequence
 MATRICES = ("Wq", "Wk", "Wv", "Wo", "Wgate", "Wup", "Wdown")

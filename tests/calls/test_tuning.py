@@ -38,12 +38,12 @@ from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
 from tinyplm.tuning.data.conversations import conversations, plain, preferences, set_chat_format
 from tinyplm.tuning.data.records import check_records, write_records
 from tinyplm.tuning.data.sequences import Sequence, answered, arrays
-from tinyplm.tuning.finetune.answers import answering
-from tinyplm.tuning.finetune.choices import multiple_choice
-from tinyplm.tuning.finetune.classes import classification
-from tinyplm.tuning.finetune.predict import predict
-from tinyplm.tuning.finetune.run import finetune
-from tinyplm.tuning.finetune.tags import tagging
+from tinyplm.tuning.finetuning.answers import answering
+from tinyplm.tuning.finetuning.choices import multiple_choice
+from tinyplm.tuning.finetuning.samples import classification
+from tinyplm.tuning.finetuning.predict import predict
+from tinyplm.tuning.finetuning.finetuning import finetune
+from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser
 from tinyplm.tuning.prompts.cloze import predict as by_words
 from tinyplm.tuning.prompts.instructions import instruction_messages

@@ -18,8 +18,8 @@ from tinyplm.training.step import NonFiniteError
 from tinyplm.tuning.align.learner import Journal, Learner, token_log_probs
 from tinyplm.tuning.align.sft import SFTSettings, sft
 from tinyplm.tuning.data.sequences import Sequence, answered, arrays, check_sequences
-from tinyplm.tuning.finetune.classes import classification
-from tinyplm.tuning.finetune.run import finetune
+from tinyplm.tuning.finetuning.samples import classification
+from tinyplm.tuning.finetuning.finetuning import finetune
 from tinyplm.tuning.settings import RecipeSettings, TuningSettings
 
 SIZES = {"llama": {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3,

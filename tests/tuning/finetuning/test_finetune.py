@@ -16,14 +16,14 @@ from tinyplm.core import flatten, tree_map
 from tinyplm.models import encoder_task as encoder
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.step import NonFiniteError, accumulate
-from tinyplm.tuning.finetune import run as loop
-from tinyplm.tuning.finetune.answers import answering
-from tinyplm.tuning.finetune.choices import multiple_choice
-from tinyplm.tuning.finetune.classes import classification, training_batches
-from tinyplm.tuning.finetune.freezing import joined, upper_part
-from tinyplm.tuning.finetune.predict import evaluate, predict
-from tinyplm.tuning.finetune.run import better, finetune
-from tinyplm.tuning.finetune.tags import tagging
+from tinyplm.tuning.finetuning import run as loop
+from tinyplm.tuning.finetuning.answers import answering
+from tinyplm.tuning.finetuning.choices import multiple_choice
+from tinyplm.tuning.finetuning.samples import classification, training_batches
+from tinyplm.tuning.finetuning.freezing import joined, upper_part
+from tinyplm.tuning.finetuning.predict import evaluate, predict
+from tinyplm.tuning.finetuning.finetuning import better, finetune
+from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
 
 CLOSE = 1e-12  # float64; sums in another order

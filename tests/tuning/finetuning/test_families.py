@@ -15,13 +15,13 @@ from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.layerwise import depths
 from tinyplm.training.step import accumulate
-from tinyplm.tuning.finetune.answers import answering
-from tinyplm.tuning.finetune.choices import multiple_choice
-from tinyplm.tuning.finetune.classes import classification
-from tinyplm.tuning.finetune.freezing import upper_part
-from tinyplm.tuning.finetune.predict import evaluate, predict
-from tinyplm.tuning.finetune.run import finetune
-from tinyplm.tuning.finetune.tags import tagging
+from tinyplm.tuning.finetuning.answers import answering
+from tinyplm.tuning.finetuning.choices import multiple_choice
+from tinyplm.tuning.finetuning.samples import classification
+from tinyplm.tuning.finetuning.freezing import upper_part
+from tinyplm.tuning.finetuning.predict import evaluate, predict
+from tinyplm.tuning.finetuning.finetuning import finetune
+from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
 
 MAKE = {

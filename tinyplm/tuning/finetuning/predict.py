@@ -12,7 +12,7 @@ from ...core import map_shards
 from ...models.model import Model, check_model
 from ...models.tasks import loss_of
 from ...training.step import target_counts
-from .classes import Samples, check_samples, evaluation_batches
+from .samples import Samples, check_samples, evaluation_batches
 
 
 def predict(model: Model, samples: Samples, *, batch_size: int = 32, workers: int = 1) -> dict[str, Any]:

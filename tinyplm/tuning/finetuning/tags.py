@@ -14,7 +14,7 @@ from ...evaluation import metrics, spans
 from ...models.model import Model
 from ...models.model import check_model as check_is_model
 from ...tokenizers.text.encoding import Encoding
-from .classes import IGNORED, Samples, encode, label_names, label_number
+from .samples import IGNORED, Samples, encode, label_names, label_number
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from ...arguments import listed
 from ...evaluation import metrics
 from ...models.model import Model, check_model
-from .classes import Samples, checked_texts, encode, label_number
+from .samples import Samples, checked_texts, encode, label_number
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ...evaluation import spans
 from ...models.model import Model
 from ...models.model import check_model as check_is_model
 from ...tokenizers.text.encoding import Encoding, Truncation
-from .classes import Samples, check_encodings, check_model, checked_texts, sequence_limit
+from .samples import Samples, check_encodings, check_model, checked_texts, sequence_limit
 
 Span = tuple[int, int]
 

@@ -13,9 +13,9 @@ from reference.evaluation.metrics import best_span as reference_best_span
 from tests.support.tuning import KINDS, TEXTS, model, tokenizer
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.encoding import Encoding, Padding
-from tinyplm.tuning.finetune.answers import answering, best_span, token_span
-from tinyplm.tuning.finetune.choices import multiple_choice
-from tinyplm.tuning.finetune.classes import (
+from tinyplm.tuning.finetuning.answers import answering, best_span, token_span
+from tinyplm.tuning.finetuning.choices import multiple_choice
+from tinyplm.tuning.finetuning.samples import (
     Classes,
     LabelSets,
     Numbers,
@@ -24,7 +24,7 @@ from tinyplm.tuning.finetune.classes import (
     label_names,
     training_batches,
 )
-from tinyplm.tuning.finetune.tags import first_tokens, tagging
+from tinyplm.tuning.finetuning.tags import first_tokens, tagging
 
 BYTES = Tokenizer.train(TEXTS * 2, 300)  # tokens begin with the space before a word
 
