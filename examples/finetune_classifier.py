@@ -55,9 +55,9 @@ from tinyplm.training.checkpoint import find
 from tinyplm.training.loop import train
 from tinyplm.training.samples import FixedBatches
 from tinyplm.training.settings import Settings
-from tinyplm.tuning.finetuning.samples import classification
+from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.finetuning.predict import predict
-from tinyplm.tuning.finetuning.finetuning import finetune
+from tinyplm.tuning.finetuning.samples import classification
 from tinyplm.tuning.settings import TuningSettings
 
 SIZES = {"tiny": (2, 64, 2), "small": (3, 128, 4), "medium": (4, 192, 4)}  # name: (layers, width, heads)

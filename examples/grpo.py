@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from collections.abc import Sequence as Sequence_
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.align.rollouts import rollouts
 from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, batch_of, sft
-from tinyplm.tuning.data.sequences import Sequence, answered
+from tinyplm.tuning.data.sequences import TokenSequence, answered
 from tinyplm.tuning.settings import RecipeSettings
 
 END = "<|endoftext|>"  # ends a line, so it also begins one
@@ -112,7 +111,7 @@ def pretrained(width: int, numbers: np.ndarray, seed: int, options: argparse.Nam
         draw = random.generator(random.fold(key, 2, step))
         lines = [line(tuple(pair), draw.random() < SUMS) for pair in draw.choice(numbers, (64, 2)).tolist()]
         ids = [[tokenizer.eos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in lines]
-        batch, total = batch_of([Sequence(some, [False] + [True] * (len(some) - 1)) for some in ids])
+        batch, total = batch_of([TokenSequence(some, [False] + [True] * (len(some) - 1)) for some in ids])
         loss = learner.step(batch, answer_likelihood(total))["loss"]
         progress.update(1, {"loss": f"{loss:.3f}", "right": f"{right:.0%}"})
         if step % 20 == 19:
@@ -143,7 +142,7 @@ def reinforced(model: Model, numbers: np.ndarray, seed: int, options: argparse.N
     return policy
 
 
-def fine_tuned(model: Model, answers: Sequence_[tuple[list[int], list[int]]], steps: int, batch: int, lr: float, seed: int,
+def fine_tuned(model: Model, answers: Sequence[tuple[list[int], list[int]]], steps: int, batch: int, lr: float, seed: int,
                options: argparse.Namespace, out: Path) -> Model:  # fmt: skip
     """The model after SFT on pairs of a prompt and an answer with its END; `model` itself stays as it is."""
     other = model._with()
@@ -168,7 +167,7 @@ def answers_to(model: Model, prompts: list[list[int]], *, workers: int, **option
     return found
 
 
-def measured(model: Model, pairs: Sequence_[Pair], workers: int) -> dict[str, float]:
+def measured(model: Model, pairs: Sequence[Pair], workers: int) -> dict[str, float]:
     """Exact match in percent, greedy and sampled, over all pairs; and with one of 8 samples, over 500."""
     prompts = [prompt_ids(model, pair) for pair in pairs]
     ways = ((prompts, {"temperature": 0}), (prompts, {}), (prompts[:500], {"samples": 8}))
@@ -230,7 +229,7 @@ def row(name: str, values: dict[str, float]) -> str:
     return f"{name.rstrip():14}" + "".join(f"{values[c]:8.1f}%" for c in COLUMNS)
 
 
-def summary(stories: Sequence_[dict[str, dict[str, float]]]) -> str:
+def summary(stories: Sequence[dict[str, dict[str, float]]]) -> str:
     """The table over all seeds."""
     width = 9 if len(stories) == 1 else 24
     lines = [f"{'':14}" + "".join(f"{name:>{width}}" for name in COLUMNS)]

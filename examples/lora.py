@@ -27,7 +27,7 @@ from tinyplm.models.causal_model import CausalModel
 from tinyplm.tuning.adapters.lora import lora_of
 from tinyplm.tuning.align.distill import text_sequences
 from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
-from tinyplm.tuning.data.sequences import Sequence
+from tinyplm.tuning.data.sequences import TokenSequence
 from tinyplm.tuning.finetuning.freezing import joined, upper_part
 
 LENGTH = 96  # places of a sequence
@@ -58,7 +58,7 @@ class LastLayer:
         return params, lambda d: {path: flatten(d)[path] for path in theta if path in flatten(d)}
 
 
-def tuned(base: CausalModel, training: list[Sequence], held_out: list[Sequence], options: argparse.Namespace, lr: float, **adapter
+def tuned(base: CausalModel, training: list[TokenSequence], held_out: list[TokenSequence], options: argparse.Namespace, lr: float, **adapter
           ) -> dict[str, float]:  # fmt: skip
     """One row: trained from the base, which stays as it is."""
     model = base._with()

@@ -28,7 +28,7 @@ from tinyplm.training.log import read
 from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
 from tinyplm.tuning.data.conversations import conversations, prompt_ids, set_chat_format, shortened
 from tinyplm.tuning.data.records import read_records
-from tinyplm.tuning.data.sequences import Sequence
+from tinyplm.tuning.data.sequences import TokenSequence
 from tinyplm.tuning.prompts.instructions import instruction_messages
 
 
@@ -48,7 +48,7 @@ def sentences(count: int, seed: int) -> list[dict]:
     return records
 
 
-def own_data(model: CausalModel, records: list[dict]) -> list[Sequence]:
+def own_data(model: CausalModel, records: list[dict]) -> list[TokenSequence]:
     """The user's records, in the chat format of the model."""
     template = folder_template(model.files, model.tokenizer.named)
     found = conversations(model.tokenizer, template, records, max_length=model.config.context)
@@ -59,7 +59,7 @@ def own_data(model: CausalModel, records: list[dict]) -> list[Sequence]:
 
 
 def skill_data(model: CausalModel, training: list[Sample], test: list[Sample], options: argparse.Namespace
-               ) -> tuple[list[Sequence], list[Sequence]]:  # fmt: skip
+               ) -> tuple[list[TokenSequence], list[TokenSequence]]:  # fmt: skip
     """(training, held out): the samples of the skills, and sentences."""
     texts = conversations(model.tokenizer, CHAT, sentences(options.samples // 2, options.seed)).sequences
     cut = max(1, len(texts) // 10)

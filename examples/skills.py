@@ -26,7 +26,7 @@ from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
 from tinyplm.tuning.align.rollouts import rollouts
 from tinyplm.tuning.data.conversations import conversation, prompt_ids, set_chat_format
-from tinyplm.tuning.data.sequences import Sequence
+from tinyplm.tuning.data.sequences import TokenSequence
 from tinyplm.tuning.prompts.instructions import Task
 
 CHAT = TEMPLATES["chatml"]
@@ -102,7 +102,7 @@ def base_model(*, steps: int, workers: int, layers: int = 4, width: int = 128, v
     return model, tokens
 
 
-def sequences(model: CausalModel, some: list[Sample], *, seed: int = 0) -> list[Sequence]:
+def sequences(model: CausalModel, some: list[Sample], *, seed: int = 0) -> list[TokenSequence]:
     """Samples as conversations of which the answer counts, each in a phrasing of its own."""
     return [
         conversation(model.tokenizer, CHAT, sample.messages(random.fold(random.key(seed), n))) for n, sample in enumerate(some)

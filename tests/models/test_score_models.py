@@ -19,9 +19,9 @@ from tinyplm.optim.adamw import AdamW
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.templates import TemplateProcessing
 from tinyplm.training.step import accumulate
-from tinyplm.tuning.finetuning.samples import classification
+from tinyplm.tuning.finetuning.finetune import finetune, next_tokens
 from tinyplm.tuning.finetuning.predict import evaluate
-from tinyplm.tuning.finetuning.finetuning import finetune, next_tokens
+from tinyplm.tuning.finetuning.samples import classification
 from tinyplm.tuning.settings import TuningSettings
 
 

@@ -14,7 +14,7 @@ from tinyplm.training.log import read
 from tinyplm.tuning.align.dpo import DPOSettings, answer_log_probs, batch_of, dpo, dpo_loss, pair_statistics
 from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.data.pairs import check_pairs, joint_arrays, pair_arrays
-from tinyplm.tuning.data.sequences import Sequence, answered
+from tinyplm.tuning.data.sequences import TokenSequence, answered
 
 
 def some_pairs(count=5, seed=0):
@@ -106,7 +106,7 @@ def test_bad_input():
     cases = [
         ([good, (answered([1, 2], [3]), answered([1, 3], [4]))], "pair 1: the prompts of the two answers differ"),
         ([(answered([1], [2, 3]), answered([1], [2, 3]))], "pair 0: the chosen and the rejected answer are the same"),
-        ([(answered([1], [2]), [1, 2])], "pair 0: expected a chosen and a rejected Sequence"),
+        ([(answered([1], [2]), [1, 2])], "pair 0: expected a chosen and a rejected TokenSequence"),
         ([(answered([1], [2]), answered([1], [2] * 20))], "pair 0, answer 1 has 20 places"),
         ([(answered([1], [2]), answered([1], [44]))], "pair 0, answer 1 has token id 44, expected 0 to 39"),
         ([], "no pairs"),
@@ -120,4 +120,4 @@ def test_bad_input():
     with pytest.raises(ValueError, match="the reference has a vocabulary of 41 tokens, the policy of 40"):
         dpo(model, [good], DPOSettings(steps=1), reference=other, progress=False)
     assert relative_error(model.params, before) == 0
-    check_pairs([(Sequence([1, 2, 3, 4], [False, True, False, True]), answered([1], [9]))], context=None, vocabulary=40)
+    check_pairs([(TokenSequence([1, 2, 3, 4], [False, True, False, True]), answered([1], [9]))], context=None, vocabulary=40)

@@ -17,9 +17,9 @@ from tinyplm.training.settings import Settings
 from tinyplm.training.step import NonFiniteError
 from tinyplm.tuning.align.learner import Journal, Learner, token_log_probs
 from tinyplm.tuning.align.sft import SFTSettings, sft
-from tinyplm.tuning.data.sequences import Sequence, answered, arrays, check_sequences
+from tinyplm.tuning.data.sequences import TokenSequence, answered, arrays, check_sequences
+from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.finetuning.samples import classification
-from tinyplm.tuning.finetuning.finetuning import finetune
 from tinyplm.tuning.settings import RecipeSettings, TuningSettings
 
 SIZES = {"llama": {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3,
@@ -68,17 +68,17 @@ def gradient_of(model, settings, batch, loss, **options):
 
 def test_sequences_become_arrays():
     """By hand: the target of a place is the next token, if that token counts."""
-    values = arrays([answered([7, 8], [9, 1]), Sequence([4, 5, 6], [False, True, False])], width=4)
+    values = arrays([answered([7, 8], [9, 1]), TokenSequence([4, 5, 6], [False, True, False])], width=4)
     assert values["input_ids"].tolist() == [[7, 8, 9, 0], [4, 5, 0, 0]]
     assert values["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
     assert values["targets"].tolist() == [[-100, 9, 1, -100], [5, -100, -100, -100]]
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: Sequence([1, 2], [False]), "each of 2 tokens, got 1"),
-    (lambda: Sequence([1], [False]), "got 1 tokens"),
-    (lambda: Sequence([1, 2], [False, False]), "none is to be predicted"),
-    (lambda: Sequence([1, 2], [True, True]), "predicted from nothing"),
+    (lambda: TokenSequence([1, 2], [False]), "each of 2 tokens, got 1"),
+    (lambda: TokenSequence([1], [False]), "got 1 tokens"),
+    (lambda: TokenSequence([1, 2], [False, False]), "none is to be predicted"),
+    (lambda: TokenSequence([1, 2], [True, True]), "predicted from nothing"),
     (lambda: answered([1], []), "got 1 and 0 tokens"),
     (lambda: answered([], [1]), "got 0 and 1 tokens"),
     (lambda: arrays([answered([1, 2], [3, 4])], width=2), "needs 3 places, more than 2"),

@@ -20,7 +20,7 @@ from tinyplm.tuning.data.conversations import conversation, conversations, plain
 from tinyplm.tuning.data.packing import packed_arrays, packing
 from tinyplm.tuning.data.pairs import check_pairs
 from tinyplm.tuning.data.records import check_records, read_records, write_records
-from tinyplm.tuning.data.sequences import Sequence, answered
+from tinyplm.tuning.data.sequences import TokenSequence, answered
 from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser, predict
 from tinyplm.tuning.prompts.few_shot import FewShot
 from tinyplm.tuning.prompts.instructions import Task, fields, fill, instruction_messages
@@ -360,4 +360,4 @@ def test_words_of_several_tokens_behind_a_text(tokenizer):
 
 
 def test_sequences_say_what_counts():
-    assert Sequence([1, 2], [False, True]) == answered([1], [2])
+    assert TokenSequence([1, 2], [False, True]) == answered([1], [2])

@@ -17,10 +17,10 @@ from tinyplm.optim.layerwise import depths
 from tinyplm.training.step import accumulate
 from tinyplm.tuning.finetuning.answers import answering
 from tinyplm.tuning.finetuning.choices import multiple_choice
-from tinyplm.tuning.finetuning.samples import classification
+from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.finetuning.freezing import upper_part
 from tinyplm.tuning.finetuning.predict import evaluate, predict
-from tinyplm.tuning.finetuning.finetuning import finetune
+from tinyplm.tuning.finetuning.samples import classification
 from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
 

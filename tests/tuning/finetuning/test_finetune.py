@@ -16,13 +16,13 @@ from tinyplm.core import flatten, tree_map
 from tinyplm.models import encoder_task as encoder
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.step import NonFiniteError, accumulate
-from tinyplm.tuning.finetuning import run as loop
+from tinyplm.tuning.finetuning import finetune as loop
 from tinyplm.tuning.finetuning.answers import answering
 from tinyplm.tuning.finetuning.choices import multiple_choice
-from tinyplm.tuning.finetuning.samples import classification, training_batches
+from tinyplm.tuning.finetuning.finetune import better, finetune
 from tinyplm.tuning.finetuning.freezing import joined, upper_part
 from tinyplm.tuning.finetuning.predict import evaluate, predict
-from tinyplm.tuning.finetuning.finetuning import better, finetune
+from tinyplm.tuning.finetuning.samples import classification, training_batches
 from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
 

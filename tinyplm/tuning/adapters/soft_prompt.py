@@ -28,8 +28,7 @@ from ...models import causal_lm
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ..align.sft import Result, SFTSettings, sft
-from ..data.sequences import Sequence as TokenSequence
-from ..data.sequences import check_every
+from ..data.sequences import TokenSequence, check_every
 from .files import check_tensor, load_adapter, save_adapter
 
 

@@ -25,7 +25,8 @@ from ...models import causal_lm
 from ...models.causal_model import CausalModel
 from ...models.checks import run_body
 from ...models.model import check_decoder
-from ..data.sequences import Sequence, batch_numbers, check_sequences
+from ..data.sequences import TokenSequence as Sequence
+from ..data.sequences import batch_numbers, check_sequences
 from ..settings import RecipeSettings
 from .learner import Journal, Learner, check_finite
 from .rollouts import rollouts

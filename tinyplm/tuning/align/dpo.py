@@ -8,8 +8,7 @@ The reference is the model as it came; its log-probabilities of all answers are 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +61,7 @@ class Result:
     theta: Tree
 
 
-def dpo(model: Model, pairs: SequenceOf[Pair], settings: DPOSettings | None = None, *, validation: SequenceOf[Pair] = (),
+def dpo(model: Model, pairs: Sequence[Pair], settings: DPOSettings | None = None, *, validation: Sequence[Pair] = (),
         reference: Model | None = None, out: str | Path | None = None, progress: bool = True,
         transform: Callable | None = None, theta: Tree = None) -> Result:  # fmt: skip
     """Train a policy on pairs (chosen, rejected); afterwards model.params are those of the last step.
@@ -109,7 +108,7 @@ def dpo(model: Model, pairs: SequenceOf[Pair], settings: DPOSettings | None = No
     return Result(journal.history, found, learner.theta)
 
 
-def batch_of(pairs: SequenceOf[Pair], reference: np.ndarray, settings: DPOSettings) -> dict[str, dict]:
+def batch_of(pairs: Sequence[Pair], reference: np.ndarray, settings: DPOSettings) -> dict[str, dict]:
     """The batch for a learner; reference (N, 2): the log-probabilities of the answers by the reference."""
     values = joint_arrays(pairs) if settings.joint else pair_arrays(pairs)
     loss = {"reference": reference} | ({"second": values.pop("second")} if settings.joint else {})
@@ -147,7 +146,7 @@ def dpo_loss(settings: DPOSettings, pairs: int) -> Callable:
     return loss
 
 
-def answer_log_probs(model: Model, pairs: SequenceOf[Pair], *, batch_size: int = 32, workers: int = 1) -> np.ndarray:
+def answer_log_probs(model: Model, pairs: Sequence[Pair], *, batch_size: int = 32, workers: int = 1) -> np.ndarray:
     """log p of each whole answer, (N, 2): chosen, rejected."""
     parts = [answer_sums(token_log_probs(model, pair_arrays(pairs[i : i + batch_size]), workers=workers)["log_probs"])
              for i in range(0, len(pairs), batch_size)]  # fmt: skip

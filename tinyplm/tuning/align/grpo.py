@@ -9,8 +9,7 @@ recipe (DeepSeek-AI 2025, sec. 2.2).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +85,11 @@ class Result:
 
 # reward(prompts, answers) -> a number for each answer, or a dict of numbers of which "reward" is the one that counts.
 # An attribute `context`, if it has one, is the length of prompt and answer that it can read.
-Reward = Callable[[list[list[int]], list[list[int]]], SequenceOf[Any]]
+Reward = Callable[[list[list[int]], list[list[int]]], Sequence[Any]]
 
 
-def grpo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, settings: GRPOSettings | None = None, *,
-         reference: Model | None = None, stop_ids: SequenceOf[int] | None = None, out: str | Path | None = None,
+def grpo(model: Model, prompts: Sequence[Sequence[int]], reward: Reward, settings: GRPOSettings | None = None, *,
+         reference: Model | None = None, stop_ids: Sequence[int] | None = None, out: str | Path | None = None,
          progress: bool = True, transform: Callable | None = None, theta: Tree = None) -> Result:  # fmt: skip
     """Train a policy on prompts (token ids) by a rule; afterwards model.params are those of the last round.
 
@@ -190,7 +189,7 @@ def check_reference(model: Model, reference: Model | None) -> Model:
     return reference
 
 
-def round_prompts(prompts: SequenceOf[SequenceOf[int]], max_new_tokens: int, model: Model, reference: Model, reward: Reward
+def round_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int, model: Model, reference: Model, reward: Reward
                   ) -> list[list[int]]:  # fmt: skip
     """The prompts, checked against the contexts of all that read prompt and answer: policy, reference, and a reward's model."""
     check_takes("reward", reward, "prompts", "answers")

@@ -12,8 +12,7 @@ both, and the value's error also teaches the model (dh = dV w, dw = sum dV h, db
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +96,8 @@ class Result:
     theta: Tree
 
 
-def ppo(model: Model, prompts: SequenceOf[SequenceOf[int]], reward: Reward, settings: PPOSettings | None = None, *,
-        reference: Model | None = None, value: Tree = None, stop_ids: SequenceOf[int] | None = None,
+def ppo(model: Model, prompts: Sequence[Sequence[int]], reward: Reward, settings: PPOSettings | None = None, *,
+        reference: Model | None = None, value: Tree = None, stop_ids: Sequence[int] | None = None,
         out: str | Path | None = None, progress: bool = True, transform: Callable | None = None,
         theta: Tree = None) -> Result:  # fmt: skip
     """Train a policy on prompts (token ids); afterwards model.params are those of the last round.

@@ -9,8 +9,7 @@ training answers.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from ...core import Tree, map_shards
 from ...losses import preference
 from ...models.model import Model, check_model
 from ..data.pairs import Pair, check_every_pair, check_pairs
-from ..data.sequences import Sequence, batch_numbers, check_every
+from ..data.sequences import TokenSequence, batch_numbers, check_every
 from ..settings import RecipeSettings
 from .learner import Journal, Learner
 
@@ -49,8 +48,8 @@ class Result:
     theta: Tree
 
 
-def reward(model: Model, pairs: SequenceOf[Pair], settings: RewardSettings | None = None, *, margins: SequenceOf[float] = (),
-           validation: SequenceOf[Pair] = (), out: str | Path | None = None, progress: bool = True,
+def reward(model: Model, pairs: Sequence[Pair], settings: RewardSettings | None = None, *, margins: Sequence[float] = (),
+           validation: Sequence[Pair] = (), out: str | Path | None = None, progress: bool = True,
            transform: Callable | None = None, theta: Tree = None) -> Result:  # fmt: skip
     """Train a reward model on pairs (chosen, rejected); afterwards model.params are those of the last step.
 
@@ -119,7 +118,7 @@ def reward_loss(pairs: int) -> Callable:
     return loss
 
 
-def score(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64, workers: int = 1) -> np.ndarray:
+def score(model: Model, sequences: Sequence[TokenSequence], *, batch_size: int = 64, workers: int = 1) -> np.ndarray:
     """The reward of each whole sequence (prompt, answer and the token that ends it), (N,) on the host, without the offset."""
     check_reward_model(model)
     check_every(sequences)
@@ -137,7 +136,7 @@ def score(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64
     return np.concatenate(found)
 
 
-def pair_scores(model: Model, pairs: SequenceOf[Pair], *, workers: int = 1) -> dict[str, float]:
+def pair_scores(model: Model, pairs: Sequence[Pair], *, workers: int = 1) -> dict[str, float]:
     """{"loss", "accuracy", "margin"} of pairs."""
     check_every_pair(pairs, least=1)
     scores = score(model, [sequence for pair in pairs for sequence in pair], workers=workers).reshape(-1, 2)
@@ -145,7 +144,7 @@ def pair_scores(model: Model, pairs: SequenceOf[Pair], *, workers: int = 1) -> d
     return {name: float(value) for name, value in values.items()}
 
 
-def whole_arrays(sequences: SequenceOf[Sequence]) -> dict[str, np.ndarray]:
+def whole_arrays(sequences: Sequence[TokenSequence]) -> dict[str, np.ndarray]:
     """{"input_ids", "attention_mask"} (N, T) of all tokens, also the last, padded on the right: what a reward model reads."""
     T = max(len(sequence.ids) for sequence in sequences)
     ids, mask = np.zeros((len(sequences), T), np.int64), np.zeros((len(sequences), T), np.int64)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ...core import map_threads
 from ...data.batches import IGNORED
 from ...generation.generate import MOST_TEXTS, stops_of, stream
 from ...models.model import Model, check_decoder
-from ..data.sequences import Sequence, answered, arrays
+from ..data.sequences import TokenSequence, answered, arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Rollouts:
     def lengths(self) -> np.ndarray:
         return np.array([len(answer) for answer in self.answers])
 
-    def sequences(self) -> list[Sequence]:
+    def sequences(self) -> list[TokenSequence]:
         return [answered(prompt, answer) for prompt, answer in zip(self.prompts, self.answers)]
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -53,7 +52,7 @@ class Rollouts:
                 for prompt, answer in zip(self.prompts, self.answers)]  # fmt: skip
 
 
-def rollouts(model: Model, prompts: SequenceOf[SequenceOf[int]], *, max_new_tokens: int, samples: int = 1,
+def rollouts(model: Model, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, samples: int = 1,
              temperature: float = 1.0, stop_ids: Iterable[int] | None = None, seed: int = 0, workers: int = 1,
              **sampling: Any) -> Rollouts:  # fmt: skip
     """Draw `samples` answers to each prompt (token ids).  They depend on the seed and the prompt's number, not on the workers.
@@ -99,7 +98,7 @@ def rollout_context(model: Model) -> int:
     return min(model.config.context, model.config.cache_context)
 
 
-def check_prompts(prompts: SequenceOf[SequenceOf[int]], *, max_new_tokens: int, vocabulary: int, context: int) -> list[list[int]]:
+def check_prompts(prompts: Sequence[Sequence[int]], *, max_new_tokens: int, vocabulary: int, context: int) -> list[list[int]]:
     """The prompts as lists of Python's integers.
 
     ValueError naming the first that is empty, has ids out of the vocabulary, or does not fit in the context together with an

@@ -8,8 +8,7 @@ The tokens of a prompt are read and not predicted: their targets are ignored, so
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ...core import Tree
 from ...data.batches import IGNORED
 from ...models.model import Model, check_decoder
 from ..data.packing import packed_arrays, packing
-from ..data.sequences import Sequence, arrays, batch_numbers, check_every, check_sequences
+from ..data.sequences import TokenSequence, arrays, batch_numbers, check_every, check_sequences
 from ..settings import RecipeSettings
 from .learner import Journal, Learner, check_finite, token_log_probs
 
@@ -51,8 +50,8 @@ class Result:
     theta: Tree
 
 
-def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | None = None, *,
-        validation: SequenceOf[Sequence] = (), out: str | Path | None = None, progress: bool = True,
+def sft(model: Model, sequences: Sequence[TokenSequence], settings: SFTSettings | None = None, *,
+        validation: Sequence[TokenSequence] = (), out: str | Path | None = None, progress: bool = True,
         transform: Callable | None = None, theta: Tree = None) -> Result:  # fmt: skip
     """Train a decoder on sequences; afterwards model.params are those of the last step (of a transform: what it made of theta).
 
@@ -99,7 +98,7 @@ def sft(model: Model, sequences: SequenceOf[Sequence], settings: SFTSettings | N
     return Result(journal.history, losses, learner.theta)
 
 
-def batch_of(sequences: SequenceOf[Sequence]) -> tuple[dict[str, dict], int]:
+def batch_of(sequences: Sequence[TokenSequence]) -> tuple[dict[str, dict], int]:
     """(the batch for a learner, how many tokens count)."""
     return learner_batch(arrays(sequences))
 
@@ -120,7 +119,7 @@ def answer_likelihood(total: int) -> Callable:
     return loss
 
 
-def answer_loss(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64, workers: int = 1) -> float:
+def answer_loss(model: Model, sequences: Sequence[TokenSequence], *, batch_size: int = 64, workers: int = 1) -> float:
     """The mean of -log p over all tokens that count, nats a token."""
     check_decoder("model", model)
     check_sequences(sequences, context=model.config.context, vocabulary=model.config.vocab_size)

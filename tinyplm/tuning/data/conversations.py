@@ -17,8 +17,7 @@ from ...tokenizers import Tokenizer
 from ...tokenizers.chat.formats import Messages, Template, check_messages, encode, turn_ends
 from ...tokenizers.files.settings import CHAT_TEMPLATE
 from .pairs import Pair
-from .sequences import Sequence as TokenSequence
-from .sequences import answered
+from .sequences import TokenSequence, answered
 
 
 @dataclasses.dataclass(frozen=True)

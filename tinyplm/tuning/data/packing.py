@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...data.batches import IGNORED
 from ...layers.mask import packed_mask
-from .sequences import Sequence, arrays
+from .sequences import TokenSequence, arrays
 
 
-def packing(lengths: SequenceOf[int], room: int) -> list[list[int]]:
+def packing(lengths: Sequence[int], room: int) -> list[list[int]]:
     """Which sequences share a row of `room` places: first fit, the longest first (Johnson 1973: at most 11/9 of the best, and 4).
 
     ValueError for one that does not fit at all.
@@ -32,7 +32,7 @@ def packing(lengths: SequenceOf[int], room: int) -> list[list[int]]:
     return rows
 
 
-def packed_arrays(sequences: SequenceOf[Sequence], rows: SequenceOf[SequenceOf[int]], room: int) -> dict[str, np.ndarray]:
+def packed_arrays(sequences: Sequence[TokenSequence], rows: Sequence[Sequence[int]], room: int) -> dict[str, np.ndarray]:
     """{"input_ids", "targets", "position_ids" (N, T), "attention_mask" (N, 1, T, T) booleans} of some rows of `packing`.
 
     Positions begin anew with each sequence, and the mask (which joins the causal one) keeps to it, so that every sequence has the

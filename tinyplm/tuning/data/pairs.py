@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ...arguments import check_list, wrong
 from ...data.batches import IGNORED
-from .sequences import Sequence, arrays, check_sequences
+from .sequences import TokenSequence, arrays, check_sequences
 
-Pair = tuple[Sequence, Sequence]
+Pair = tuple[TokenSequence, TokenSequence]
 
 
-def prompt_length(sequence: Sequence) -> int:
+def prompt_length(sequence: TokenSequence) -> int:
     """How many tokens come before the first that counts."""
     return sequence.counts.index(True)
 
@@ -25,11 +25,11 @@ def check_every_pair(pairs: Any, *, name: str = "pair", least: int = 0) -> None:
     if len(pairs) < least:
         raise ValueError(f"{name}s: expected at least {least}, got {len(pairs)}")
     for n, pair in enumerate(pairs):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(s, Sequence) for s in pair):
-            raise wrong(f"{name} {n}", "a chosen and a rejected Sequence", pair)
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(s, TokenSequence) for s in pair):
+            raise wrong(f"{name} {n}", "a chosen and a rejected TokenSequence", pair)
 
 
-def check_pairs(pairs: SequenceOf[Pair], *, context: int | None, vocabulary: int, name: str = "pair") -> None:
+def check_pairs(pairs: Sequence[Pair], *, context: int | None, vocabulary: int, name: str = "pair") -> None:
     """ValueError naming the first pair whose prompts differ, whose answers are the same, or that the model cannot read."""
     check_every_pair(pairs, name=name)
     for n, pair in enumerate(pairs):
@@ -41,13 +41,13 @@ def check_pairs(pairs: SequenceOf[Pair], *, context: int | None, vocabulary: int
         check_sequences(pair, context=context, vocabulary=vocabulary, name=f"{name} {n}, answer")
 
 
-def pair_arrays(pairs: SequenceOf[Pair]) -> dict[str, np.ndarray]:
+def pair_arrays(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
     """{"input_ids", "attention_mask", "targets"} (N, 2, T) of sequences.arrays: chosen, then rejected."""
     flat = arrays([sequence for pair in pairs for sequence in pair])
     return {name: a.reshape(len(pairs), 2, -1) for name, a in flat.items()}
 
 
-def joint_arrays(pairs: SequenceOf[Pair]) -> dict[str, np.ndarray]:
+def joint_arrays(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
     """Each pair in one row, its common prompt read once: the prompt, then the chosen answer, then the rejected one, which cannot
     see the chosen one and whose positions go on from the prompt's.  The same log-probabilities for fewer tokens.
 

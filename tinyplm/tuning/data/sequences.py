@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ TOKEN_IDS = "token ids, integers"
 
 
 @dataclasses.dataclass(frozen=True)
-class Sequence:
+class TokenSequence:
     """ids: token ids; counts: for each, whether its prediction counts.  The first token is predicted from nothing, so never does.
 
     ValueError for ids that are no token ids, lists of different lengths, fewer than two tokens, or none that counts.
@@ -40,16 +40,16 @@ class Sequence:
         return len(self.ids) - 1
 
 
-def answered(prompt: SequenceOf[int], answer: SequenceOf[int]) -> Sequence:
+def answered(prompt: Sequence[int], answer: Sequence[int]) -> TokenSequence:
     """A prompt, and an answer that counts (with the token that ends it, where the model should learn to stop)."""
     for name, ids in (("prompt", prompt), ("answer", answer)):
         check_list(name, ids, TOKEN_IDS)
     if not len(prompt) or not len(answer):
         raise ValueError(f"expected a prompt and an answer, got {len(prompt)} and {len(answer)} tokens")
-    return Sequence([*prompt, *answer], [False] * len(prompt) + [True] * len(answer))
+    return TokenSequence([*prompt, *answer], [False] * len(prompt) + [True] * len(answer))
 
 
-def arrays(sequences: SequenceOf[Sequence], width: int | None = None) -> dict[str, np.ndarray]:
+def arrays(sequences: Sequence[TokenSequence], width: int | None = None) -> dict[str, np.ndarray]:
     """{"input_ids", "attention_mask", "targets"}, each (N, T): the tokens but the last, 1 where they are real, and the next token
     where it counts, else IGNORED.  Padded on the right, where a causal model does not see it, with token 0 to the longest or to
     `width` places.
@@ -83,16 +83,16 @@ def _check_ids(name: str, ids: Any) -> None:
 
 def check_every(sequences: Any, *, name: str = "sequence", least: int = 1) -> None:
     """ValueError unless they are so many Sequences or more."""
-    check_list(f"{name}s", sequences, "a list of tuning.sequences.Sequence")
+    check_list(f"{name}s", sequences, "a list of TokenSequence")
     if len(sequences) < least:
         raise ValueError(f"{name}s: expected at least {least}, got {len(sequences)}")
     for n, sequence in enumerate(sequences):
-        if not isinstance(sequence, Sequence):
-            raise wrong(f"{name} {n}", "a tuning.sequences.Sequence, such as answered(prompt, answer)", sequence)
+        if not isinstance(sequence, TokenSequence):
+            raise wrong(f"{name} {n}", "a TokenSequence, such as answered(prompt, answer)", sequence)
 
 
-def check_sequences(sequences: SequenceOf[Sequence], *, context: int | None, vocabulary: int, name: str = "sequence") -> None:
-    """ValueError naming the first that is no Sequence, is longer than the model's context, or has ids beyond the vocabulary."""
+def check_sequences(sequences: Sequence[TokenSequence], *, context: int | None, vocabulary: int, name: str = "sequence") -> None:
+    """ValueError naming the first that is no TokenSequence, is longer than the model's context, or has ids beyond the vocabulary."""
     check_every(sequences, name=name, least=0)
     for n, sequence in enumerate(sequences):
         if context is not None and len(sequence) > context:

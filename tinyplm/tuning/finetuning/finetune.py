@@ -23,9 +23,9 @@ from ...training.log import Progress
 from ...training.step import accumulate, check_finite
 from ..align.learner import open_log
 from ..settings import TuningSettings
-from .samples import IGNORED, Samples, check_samples, training_batches
 from .freezing import joined, upper_part
 from .predict import evaluate
+from .samples import IGNORED, Samples, check_samples, training_batches
 
 BEST, FACTS = "best", "tuning.json"
 

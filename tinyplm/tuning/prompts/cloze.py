@@ -22,8 +22,7 @@ from ...backend import to_host
 from ...layers.softmax import log_softmax
 from ...models.model import Model, check_decoder, check_model
 from ..align.learner import token_log_probs
-from ..data.sequences import Sequence as TokenSequence
-from ..data.sequences import answered, arrays
+from ..data.sequences import TokenSequence, answered, arrays
 from .instructions import fields, fill
 
 MASK = "[MASK]"
