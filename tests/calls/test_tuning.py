@@ -37,12 +37,12 @@ from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
 from tinyplm.tuning.data.conversations import conversations, plain, preferences, set_chat_format
 from tinyplm.tuning.data.records import check_records, write_records
-from tinyplm.tuning.data.sequences import TokenSequence, answered, arrays
+from tinyplm.tuning.data.sequences import TokenSequence, answered, sequence_arrays
 from tinyplm.tuning.finetuning.answers import answering
 from tinyplm.tuning.finetuning.choices import multiple_choice
+from tinyplm.tuning.finetuning.classes import classification
 from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.finetuning.predict import predict
-from tinyplm.tuning.finetuning.samples import classification
 from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser
 from tinyplm.tuning.prompts.cloze import predict as by_words
@@ -216,7 +216,7 @@ def test_the_optimiser_and_gradients():
     (lambda: text_reward(lambda answer: 1.0, TEXT), "rule: expected a function of .prompt, answer, finished., got one of"),
     (lambda: answered("ab", "cd"), "prompt: expected token ids, integers, got 'ab'"),
     (lambda: TokenSequence([1.5, 2], [False, True]), "ids: expected token ids, integers, got .1.5, 2."),
-    (lambda: arrays([]), "sequences: expected at least 1, got 0"),
+    (lambda: sequence_arrays([]), "sequences: expected at least 1, got 0"),
     (lambda: lora_of(MODEL, targets="Wq"), "targets: expected a list of names such as Wq, .*, got 'Wq'"),
     (lambda: multiple_choice(tuning.model("multiple_choice"), ["a"], ["no"]), "choices.0. must be several strings"),
     (lambda: multiple_choice(tuning.model("multiple_choice"), ["a"], [["b", None]]), "choices.0.: expected .* strings, got"),

@@ -19,9 +19,9 @@ from tinyplm.optim.adamw import AdamW
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.templates import TemplateProcessing
 from tinyplm.training.step import accumulate
+from tinyplm.tuning.finetuning.classes import classification
 from tinyplm.tuning.finetuning.finetune import finetune, next_tokens
-from tinyplm.tuning.finetuning.predict import evaluate
-from tinyplm.tuning.finetuning.samples import classification
+from tinyplm.tuning.finetuning.predict import outputs_and_loss
 from tinyplm.tuning.settings import TuningSettings
 
 
@@ -147,12 +147,12 @@ def with_tokenizer(names, template=None):
 def test_fine_tuning_a_decoder(auxiliary, tmp_path):
     model = with_tokenizer(sorted(set(KINDS)))
     samples = classification(model, TEXTS, KINDS)
-    _, before = evaluate(model, samples)
+    _, before = outputs_and_loss(model, samples)
     settings = TuningSettings(epochs=15, batch_size=4, learning_rate=2e-2, auxiliary=auxiliary, dropout=False, metric="loss")
     result = finetune(model, samples, samples, settings, out=tmp_path, progress=False)
     assert result.scores["accuracy"] == 1 and result.scores["loss"] < before / 2
     again = tinyplm.load(tmp_path / "best")
-    assert evaluate(again, classification(again, TEXTS, KINDS))[1] == pytest.approx(result.scores["loss"], rel=1e-5)
+    assert outputs_and_loss(again, classification(again, TEXTS, KINDS))[1] == pytest.approx(result.scores["loss"], rel=1e-5)
     with pytest.raises(ValueError, match="special tokens around a text and 0 around two"):
         classification(model, TEXTS, KINDS, pairs=TEXTS)
 

@@ -97,15 +97,19 @@ def update(model: Model, optimizer: AdamW, inputs: Arrays, targets: Arrays, *, s
     loss = accumulate(model, optimizer, inputs, targets, settings=settings, key=key)
     norm = optimizer.gradient_norm(workers=settings.workers)
     if is_host(norm):
-        check_finite(step, float(loss), float(norm))
+        check_finite(step, {"loss": float(loss), "gradient norm": float(norm)})
     optimizer.step(settings.rate(step), clip=settings.clip, norm=norm, workers=settings.workers)
     return loss, norm
 
 
-def check_finite(step: int, loss: float, norm: float) -> None:
-    for name, value in (("loss", loss), ("gradient norm", norm)):
+def check_finite(step: int, values: dict[str, float]) -> None:
+    """NonFiniteError naming the step, counted from 1, and the first value that is not finite."""
+    for name, value in values.items():
         if not np.isfinite(value):
-            raise NonFiniteError(f"step {step + 1}: the {name} is {value}; try a smaller learning rate or a longer warm-up")
+            raise NonFiniteError(
+                f"step {step + 1}: {name.replace('_', ' ')}: expected a finite number, got {value}; "
+                "try a smaller learning rate or a longer warm-up"
+            )
 
 
 def evaluate(model: Model, tokens: np.ndarray, *, length: int, stride: int | None = None, batch: int = 16, workers: int = 1

@@ -16,7 +16,7 @@ from tinyplm.tuning.adapters.prefix import load_prefix, prefix, prefix_of, prefi
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted, continuation, load_rows, prompt_rows, soft_prompt
 from tinyplm.tuning.align.learner import Learner, token_log_probs
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, answer_loss, batch_of, sft
-from tinyplm.tuning.data.sequences import arrays
+from tinyplm.tuning.data.sequences import sequence_arrays
 from tinyplm.tuning.settings import RecipeSettings
 
 IDS = np.array([[5, 6, 7, 8], [9, 10, 11, 0]])
@@ -124,7 +124,7 @@ def test_bad_prefixes(tmp_path):
 
 @pytest.mark.parametrize("family", SIZES)
 def test_rows_of_words_are_these_words(family):
-    model, values = tiny(family), arrays(some_sequences())
+    model, values = tiny(family), sequence_arrays(some_sequences())
     prompted = SoftPrompted(model, prompt_rows(model, ids=[3, 1, 4]))
     wide = {name: np.pad(a, ((0, 0), (3, 0)), constant_values=c) for (name, a), c in zip(values.items(), (0, 1, -100))}
     wide["input_ids"][:, :3] = [3, 1, 4]

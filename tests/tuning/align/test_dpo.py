@@ -11,7 +11,7 @@ from tests.tuning.align.test_learner import tiny
 from tinyplm.core import tree_map
 from tinyplm.losses.preference import dpo as dpo_of
 from tinyplm.training.log import read
-from tinyplm.tuning.align.dpo import DPOSettings, answer_log_probs, batch_of, dpo, dpo_loss, pair_statistics
+from tinyplm.tuning.align.dpo import DPOSettings, answer_log_probs, dpo, dpo_batch, dpo_loss, pair_statistics
 from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.data.pairs import check_pairs, joint_arrays, pair_arrays
 from tinyplm.tuning.data.sequences import TokenSequence, answered
@@ -50,7 +50,7 @@ def test_the_step_is_the_loss_on_whole_answers(family, joint):
     settings = DPOSettings(batch_size=5, beta=0.5, smoothing=0.1, joint=joint, micro_batch_size=2, workers=2)
     reference = answer_log_probs(other, pairs)
     learner = Learner(model, settings)
-    values = learner.accumulate(batch_of(pairs, reference, settings), dpo_loss(settings, 5))
+    values = learner.accumulate(dpo_batch(pairs, reference, settings), dpo_loss(settings, 5))
     flat = pair_arrays(pairs)
     sums, backs = [], []
     for i in (0, 1):

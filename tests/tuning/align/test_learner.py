@@ -17,9 +17,9 @@ from tinyplm.training.settings import Settings
 from tinyplm.training.step import NonFiniteError
 from tinyplm.tuning.align.learner import Journal, Learner, token_log_probs
 from tinyplm.tuning.align.sft import SFTSettings, sft
-from tinyplm.tuning.data.sequences import TokenSequence, answered, arrays, check_sequences
+from tinyplm.tuning.data.sequences import TokenSequence, answered, check_sequences, sequence_arrays
+from tinyplm.tuning.finetuning.classes import classification
 from tinyplm.tuning.finetuning.finetune import finetune
-from tinyplm.tuning.finetuning.samples import classification
 from tinyplm.tuning.settings import RecipeSettings, TuningSettings
 
 SIZES = {"llama": {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3,
@@ -40,7 +40,7 @@ def some_sequences(count=6, seed=0):
 
 
 def batch_of(sequences, **loss):
-    values = arrays(sequences)
+    values = sequence_arrays(sequences)
     targets = values.pop("targets")
     return {"inputs": values, "targets": {"logits": targets}, "loss": loss}
 
@@ -68,7 +68,7 @@ def gradient_of(model, settings, batch, loss, **options):
 
 def test_sequences_become_arrays():
     """By hand: the target of a place is the next token, if that token counts."""
-    values = arrays([answered([7, 8], [9, 1]), TokenSequence([4, 5, 6], [False, True, False])], width=4)
+    values = sequence_arrays([answered([7, 8], [9, 1]), TokenSequence([4, 5, 6], [False, True, False])], width=4)
     assert values["input_ids"].tolist() == [[7, 8, 9, 0], [4, 5, 0, 0]]
     assert values["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
     assert values["targets"].tolist() == [[-100, 9, 1, -100], [5, -100, -100, -100]]
@@ -81,7 +81,7 @@ def test_sequences_become_arrays():
     (lambda: TokenSequence([1, 2], [True, True]), "predicted from nothing"),
     (lambda: answered([1], []), "got 1 and 0 tokens"),
     (lambda: answered([], [1]), "got 0 and 1 tokens"),
-    (lambda: arrays([answered([1, 2], [3, 4])], width=2), "needs 3 places, more than 2"),
+    (lambda: sequence_arrays([answered([1, 2], [3, 4])], width=2), "needs 3 places, more than 2"),
     (lambda: check_sequences([answered([1], [2]), answered([1, 2], [3])], context=1, vocabulary=9, name="pair"), "pair 1 has 2"),
     (lambda: check_sequences([answered([1], [9])], context=None, vocabulary=9), "token id 9, expected 0 to 8"),
     (lambda: check_sequences([answered([1], [2]), [1, 2]], context=None, vocabulary=9), "sequence 1: expected a .*, got \\[1, 2"),
@@ -200,7 +200,7 @@ def test_steps_learn_and_leave_the_given_model_alone():
 
 def test_log_probs_without_gradients(monkeypatch):
     """Nothing is kept for a backward; rows of padding alone are zeros."""
-    model, batch, grads = tiny(), arrays(some_sequences()), []
+    model, batch, grads = tiny(), sequence_arrays(some_sequences()), []
     outputs = model.token_outputs
     monkeypatch.setattr(model, "token_outputs", lambda **options: (grads.append(options["grad"]), outputs(**options))[1])
     assert token_log_probs(model, batch)["log_probs"].any() and grads == [False]

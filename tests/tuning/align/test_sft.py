@@ -12,7 +12,7 @@ from tinyplm.core import tree_map
 from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.training.log import read
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, answer_loss, batch_of, sft
-from tinyplm.tuning.data.sequences import answered, arrays, batch_numbers
+from tinyplm.tuning.data.sequences import answered, batch_numbers, sequence_arrays
 
 
 def copying(count, seed):
@@ -84,4 +84,4 @@ def test_errors_leave_the_model_alone():
         sft(tinyplm.create("bert", vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8),
             [answered([1], [2])], progress=False)  # fmt: skip
     assert relative_error(model.params, before) == 0
-    assert arrays([answered([1], [2])])["targets"].tolist() == [[2]]
+    assert sequence_arrays([answered([1], [2])])["targets"].tolist() == [[2]]

@@ -19,10 +19,11 @@ from tinyplm.training.step import NonFiniteError, accumulate
 from tinyplm.tuning.finetuning import finetune as loop
 from tinyplm.tuning.finetuning.answers import answering
 from tinyplm.tuning.finetuning.choices import multiple_choice
+from tinyplm.tuning.finetuning.classes import classification
 from tinyplm.tuning.finetuning.finetune import better, finetune
 from tinyplm.tuning.finetuning.freezing import joined, upper_part
-from tinyplm.tuning.finetuning.predict import evaluate, predict
-from tinyplm.tuning.finetuning.samples import classification, training_batches
+from tinyplm.tuning.finetuning.predict import outputs_and_loss, predict
+from tinyplm.tuning.finetuning.samples import training_batches
 from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
 
@@ -108,7 +109,7 @@ def test_parts_are_put_together_again():
 def test_outputs_do_not_depend_on_batches_and_the_loss_is_the_models(task):
     made = model(task)
     samples = samples_of(task, made)
-    outputs, loss = evaluate(made, samples, batch_size=10)
+    outputs, loss = outputs_and_loss(made, samples, batch_size=10)
     inputs, targets = samples.batch(range(10))
     expected, _ = encoder.loss(made.family, made.params, config=made.config, task=task, targets=targets, grad=False, **inputs)
     assert loss == pytest.approx(float(expected), rel=CLOSE)
@@ -121,7 +122,7 @@ def test_outputs_do_not_depend_on_batches_and_the_loss_is_the_models(task):
                 full = whole[name][n][inputs["attention_mask"][n] == 1] if samples.PER_TOKEN else whole[name][n]
                 assert row.shape == full.shape and np.allclose(row, full, rtol=1e-10, atol=1e-12)
     unlabelled = dataclasses.replace(samples, targets={})
-    assert evaluate(made, unlabelled)[1] is None
+    assert outputs_and_loss(made, unlabelled)[1] is None
 
 
 # ----------------------------------------------------------------------------------------------------------------- the loop
@@ -131,10 +132,10 @@ def test_outputs_do_not_depend_on_batches_and_the_loss_is_the_models(task):
 def test_a_small_task_is_learnt(task):
     made = model(task, dtype="float32", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.1)
     samples = samples_of(task, made)
-    start = evaluate(made, samples)[1]
+    start = outputs_and_loss(made, samples)[1]
     result = finetune(made, samples, samples, TuningSettings(epochs=30, batch_size=4, learning_rate=5e-3, metric="loss"),
                       progress=False)  # fmt: skip
-    outputs, loss = evaluate(made, samples, batch_size=4)
+    outputs, loss = outputs_and_loss(made, samples, batch_size=4)
     assert loss < 0.3 * start and loss == pytest.approx(result.scores["loss"], rel=1e-5)
     assert result.scores["loss"] == min(scores["loss"] for scores in result.history)
     assert samples.score(outputs)[samples.measures[0]] >= 0.9
@@ -155,7 +156,7 @@ def test_several_labels_and_numbers_are_learnt():
                           [["a"] if kind == "animal" else ["a", "b"] for kind in KINDS]),
                          (model(names=("score",), dtype="float32"), [len(text) / 10 for text in TEXTS])):  # fmt: skip
         samples = classification(made, TEXTS, labels)
-        start = evaluate(made, samples)[1]
+        start = outputs_and_loss(made, samples)[1]
         settings = TuningSettings(epochs=40, batch_size=5, learning_rate=3e-3, dropout=False, metric="loss")
         assert finetune(made, samples, samples, settings, progress=False).scores["loss"] < 0.2 * start
 
@@ -213,7 +214,8 @@ def test_each_epoch_has_another_order(monkeypatch):
 def _scripted(monkeypatch, losses):
     """The validation losses of the epochs to come, whatever the model computes."""
     values = iter(losses)
-    monkeypatch.setattr(loop, "evaluate", lambda model, samples, **options: (evaluate(model, samples)[0], next(values)))
+    monkeypatch.setattr(loop, "outputs_and_loss", lambda model, samples, **options: (
+        outputs_and_loss(model, samples)[0], next(values)))  # fmt: skip
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch, tmp_path):
@@ -261,7 +263,7 @@ def test_what_is_logged_by_hand(tmp_path, monkeypatch, capsys):
             rows.append({"step": step, "loss": loss, "learning_rate": rates[step - 1], "gradient_norm": norm})
             optimizer.step(rates[step - 1])
             shown.append(f"step {step}/6  loss {loss:.3f}  norm {norm:.2f}  lr {rates[step - 1]:.1e}")
-        outputs, loss = evaluate(now, held_out)
+        outputs, loss = outputs_and_loss(now, held_out)
         scores = {**held_out.score(outputs), "loss": loss}
         rows.append({"step": step, "epoch": epoch + 1, **scores})
         said.append(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
@@ -334,4 +336,4 @@ def test_bad_samples_are_refused_before_anything_is_done():
     with pytest.raises(TypeError, match="expected an encoder"):
         finetune(tinyplm.create("gpt2", n_layer=1, n_embd=8, n_head=1, vocab_size=9), samples, samples)
     with pytest.raises(ValueError, match="no samples"):
-        evaluate(made, dataclasses.replace(samples, encodings=[]))
+        outputs_and_loss(made, dataclasses.replace(samples, encodings=[]))

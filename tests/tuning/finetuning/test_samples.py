@@ -15,15 +15,8 @@ from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.encoding import Encoding, Padding
 from tinyplm.tuning.finetuning.answers import answering, best_span, token_span
 from tinyplm.tuning.finetuning.choices import multiple_choice
-from tinyplm.tuning.finetuning.samples import (
-    Classes,
-    LabelSets,
-    Numbers,
-    classification,
-    evaluation_batches,
-    label_names,
-    training_batches,
-)
+from tinyplm.tuning.finetuning.classes import Classes, LabelSets, Numbers, classification
+from tinyplm.tuning.finetuning.samples import evaluation_batches, label_names, training_batches
 from tinyplm.tuning.finetuning.tags import first_tokens, tagging
 
 BYTES = Tokenizer.train(TEXTS * 2, 300)  # tokens begin with the space before a word

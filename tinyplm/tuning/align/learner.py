@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +26,7 @@ from ...models.model import Model
 from ...optim.adamw import AdamW
 from ...training.folders import new_folder
 from ...training.log import Log, Progress
-from ...training.step import NonFiniteError
+from ...training.step import NonFiniteError, check_finite
 from ..adapters.files import save_adapter
 from ..settings import RecipeSettings
 
@@ -172,13 +171,6 @@ class Learner:
 
 def _leaves(tree: Tree) -> list[Any]:
     return list(flatten(tree).values())
-
-
-def check_finite(step: int, values: dict[str, float]) -> None:
-    """NonFiniteError that names the step, from 1, and the first of the values that is not finite."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise NonFiniteError(f"step {step + 1}: the {name.replace('_', ' ')} is {value}; try a smaller learning rate")
 
 
 def token_log_probs(model: Model, batch: dict[str, np.ndarray], *, temperature: float = 1.0, entropy: bool = False,

@@ -1,4 +1,7 @@
-"""Multiple choice: a text with several continuations, of which one is right.                      Devlin et al. 2019, sec. 4.4"""
+"""Multiple choice: a text with several continuations, one of them right.
+
+Devlin et al. 2019, sec. 4.4
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import listed
+from ...arguments import known_arguments, listed
 from ...evaluation import metrics
 from ...models.model import Model, check_model
-from .samples import Samples, checked_texts, encode, label_number
+from .samples import Indices, Samples, check_task, checked_texts, encode, label_number
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices(Samples):
-    """Texts with `count` continuations each: {"logits": the number of the right one}.
+    """Texts with `count` continuations each.  targets: {"logits": the number of the right one}.
 
-    encodings  those of a text's choices follow one another
+    encodings: the choices of a text are consecutive.
     """
 
     count: int = 2
@@ -31,12 +34,14 @@ class Choices(Samples):
     def lengths(self) -> np.ndarray:
         return super().lengths.reshape(-1, self.count).max(axis=1)
 
-    def batch(self, numbers: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """(inputs, targets) of some samples: input_ids, attention_mask ... (B, count, T), with T the longest of them."""
+    def batch(self, numbers: Indices) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """(inputs, targets) of some samples: input_ids ... (B, count, T), T the longest of them."""
         rows = (np.asarray(numbers)[:, None] * self.count + np.arange(self.count)).reshape(-1)
         inputs = self._inputs(rows)
         inputs = {name: a.reshape(len(numbers), self.count, -1) for name, a in inputs.items()}
-        return inputs, {name: self._targets(name, numbers, inputs["attention_mask"]) for name in self.targets}
+        return inputs, {
+            name: self._targets(name, numbers, inputs["attention_mask"]) for name in self.targets
+        }
 
     def predictions(self, outputs: dict[str, Any]) -> np.ndarray:
         """(N,) numbers of choices."""
@@ -50,26 +55,53 @@ class Choices(Samples):
         return {"accuracy": metrics.accuracy(self.predictions(outputs), self.targets["logits"])}
 
 
-def multiple_choice(model: Model, texts: Sequence[str], choices: Sequence[Sequence[str]], labels: Sequence[int] | None = None, *,
-                    max_length: int | None = None) -> Choices:  # fmt: skip
-    """Texts, each with as many choices as the others, and the number of the right one, for the task "multiple_choice".
+@known_arguments
+def multiple_choice(
+    model: Model,
+    texts: Sequence[str],
+    choices: Sequence[Sequence[str]],
+    labels: Sequence[int] | None = None,
+    *,
+    max_length: int | None = None,
+) -> Choices:
+    """Texts with equally many choices each, for a model with task "multiple_choice".
 
-    labels None: only to predict.  max_length: tokens of a text and a choice; what is longer loses tokens from the longer of both.
+    labels: the number of the right choice of each text; None: for prediction only.
+    max_length: tokens of text and choice together; the longer of the two is truncated first.
     """
     check_model("model", model)
-    if model.task != "multiple_choice":
-        raise ValueError(f"the model's task is {model.task}, expected multiple_choice")
+    check_task(model, "multiple_choice")
     texts = checked_texts("texts", texts)
-    choices = [checked_texts(f"choices[{n}]", some) for n, some in enumerate(listed("choices", choices, "a list for each text"))]
+    choices = [
+        checked_texts(f"choices[{n}]", some)
+        for n, some in enumerate(listed("choices", choices, "a list for each text"))
+    ]
     count = len(choices[0]) if choices else 0
-    if not texts or len(choices) != len(texts) or count < 2 or any(len(some) != count for some in choices):
-        raise ValueError(f"expected two or more choices for each text, as many for all, got {len(texts)} texts and "
-                         f"{sorted({len(some) for some in choices})} choices")  # fmt: skip
+    if (
+        not texts
+        or len(choices) != len(texts)
+        or count < 2
+        or any(len(some) != count for some in choices)
+    ):
+        raise ValueError(
+            f"choices: expected two or more for each of {len(texts)} texts, as many for all, got "
+            f"{sorted({len(some) for some in choices})} for {len(choices)}"
+        )
     names = [str(n) for n in range(count)]
-    labels = None if labels is None else listed("labels", labels, "the number of the right choice of each text")
-    numbers = [] if labels is None else [label_number(label, names, f"text {i}") for i, label in enumerate(labels)]
+    labels = (
+        None
+        if labels is None
+        else listed("labels", labels, "the number of the right choice of each text")
+    )
+    numbers = (
+        []
+        if labels is None
+        else [label_number(label, names, f"text {i}") for i, label in enumerate(labels)]
+    )
     if labels is not None and len(numbers) != len(texts):
-        raise ValueError(f"expected a label for each text, got {len(texts)} texts and {len(numbers)} labels")
+        raise ValueError(f"labels: expected one for each of {len(texts)} texts, got {len(numbers)}")
     repeated = list(chain.from_iterable([text] * count for text in texts))
-    encodings, facts = encode(model, repeated, list(chain.from_iterable(choices)), max_length=max_length)
+    encodings, facts = encode(
+        model, repeated, list(chain.from_iterable(choices)), max_length=max_length
+    )
     return Choices(encodings, {} if labels is None else {"logits": numbers}, **facts, count=count)

@@ -1,4 +1,7 @@
-"""Tagged words as samples: the first token of a word carries its tag, the others are ignored.     Devlin et al. 2019, sec. 5.3"""
+"""Tagged words as samples: a word's first token carries its tag, the others are ignored.
+
+Devlin et al. 2019, sec. 5.3
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...arguments import listed, wrong
+from ...arguments import known_arguments, listed, shown, wrong
+from ...data.batches import IGNORED
 from ...evaluation import metrics, spans
-from ...models.model import Model
-from ...models.model import check_model as check_is_model
+from ...models.model import Model, check_model
 from ...tokenizers.text.encoding import Encoding
-from .samples import IGNORED, Samples, encode, label_names, label_number
+from .samples import Indices, Samples, check_task, encode, label_names, label_number
 
 
 @dataclasses.dataclass(frozen=True)
 class Tags(Samples):
-    """Sentences with a tag for each word: {"logits": (tokens,) tags' numbers, IGNORED where no word begins}.
+    """Sentences with a tag for each word.  targets: {"logits": (tokens,) tag numbers or IGNORED}.
 
     names   of the tags, by number
-    places  of each sentence: for each word its first token, None if it has none (cut off, or nothing but characters that the
-            tokenizer drops); such a word is predicted as tag 0
-    tags    of each sentence: the right tag's number for each word; [] if nothing is labelled
+    places  for each sentence the first token of each word; None for a word without one (truncated,
+            or consisting of characters the tokenizer drops), which is predicted as tag 0
+    tags    for each sentence the number of each word's tag; [] without labels
     """
 
     PER_TOKEN: ClassVar[bool] = True
@@ -33,19 +36,22 @@ class Tags(Samples):
     places: list[list[int | None]] = dataclasses.field(default_factory=list)
     tags: list[list[int]] = dataclasses.field(default_factory=list)
 
-    def _targets(self, name: str, numbers: Sequence[int], mask: np.ndarray) -> np.ndarray:
+    def _targets(self, name: str, numbers: Indices, mask: np.ndarray) -> np.ndarray:
         found = np.full(mask.shape, IGNORED, dtype=np.int64)
         found[mask == 1] = np.concatenate([self.targets[name][n] for n in numbers])
         return found
 
     def predictions(self, outputs: dict[str, Any]) -> list[list[int]]:
-        """A tag's number for each word of each sentence."""
+        """A tag number for each word of each sentence."""
         best = [logits.argmax(axis=-1) for logits in outputs["logits"]]
-        return [[0 if place is None else int(tags[place]) for place in places] for tags, places in zip(best, self.places)]
+        return [
+            [0 if place is None else int(tags[place]) for place in places]
+            for tags, places in zip(best, self.places)
+        ]
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """F1 of chunks, where all tags are of the form O, B-kind, I-kind."""
+        """Includes F1 of chunks if all tags have the form O, B-kind or I-kind."""
         chunked = all(tag == "O" or (tag[:2] in ("B-", "I-") and tag[2:]) for tag in self.names)
         return ("chunk f1", "accuracy") if chunked else ("accuracy",)
 
@@ -53,55 +59,84 @@ class Tags(Samples):
         found = self.predictions(outputs)
         result = {}
         if "chunk f1" in self.measures:
-            named = [[[self.names[tag] for tag in tags] for tags in side] for side in (found, self.tags)]
+            named = [
+                [[self.names[tag] for tag in tags] for tags in side] for side in (found, self.tags)
+            ]
             result["chunk f1"] = spans.chunk_f1(*named).f1
-        return {**result, "accuracy": metrics.accuracy(*(list(chain.from_iterable(side)) for side in (found, self.tags)))}
+        return {
+            **result,
+            "accuracy": metrics.accuracy(
+                *(list(chain.from_iterable(side)) for side in (found, self.tags))
+            ),
+        }
 
 
-def tagging(model: Model, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str | int]] | None = None, *,
-            max_length: int | None = None) -> Tags:  # fmt: skip
-    """Sentences as lists of words, with a tag for each, its number or name in id2label, for the task "token_classification".
+@known_arguments
+def tagging(
+    model: Model,
+    sentences: Sequence[Sequence[str]],
+    tags: Sequence[Sequence[str | int]] | None = None,
+    *,
+    max_length: int | None = None,
+) -> Tags:
+    """Sentences as lists of words, with tags, for a model with task "token_classification".
 
-    The words are joined by spaces and cut as any text; which word a token belongs to is told by the offset of its last character
-    (a token may begin with the space before a word).  tags None: only to predict.  max_length: what is longer is cut off.
+    tags: for each word its tag's number, or name in id2label; None: for prediction only. The words
+    are joined by spaces and tokenized as any text.  A token belongs to the word of its last
+    character, since it may begin with the space before a word.  max_length: longer sentences are
+    truncated.
     """
-    check_is_model("model", model)
-    if model.task != "token_classification":
-        raise ValueError(f"the model's task is {model.task}, expected token_classification")
-    if isinstance(sentences, str) or (isinstance(sentences, list) and any(isinstance(words, str) for words in sentences)):
-        raise TypeError("expected sentences as lists of words, got a str")
+    check_model("model", model)
+    check_task(model, "token_classification")
+    if isinstance(sentences, str) or (
+        isinstance(sentences, list) and any(isinstance(words, str) for words in sentences)
+    ):
+        raise TypeError(f"sentences: expected lists of words, got {shown(sentences)}")
     sentences = listed("sentences", sentences, "a list of sentences, each a list of words")
-    sentences = [listed(f"sentence {n}", words, "a list of words") for n, words in enumerate(sentences)]
+    sentences = [
+        listed(f"sentence {n}", words, "a list of words") for n, words in enumerate(sentences)
+    ]
     for i, words in enumerate(sentences):
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise wrong(f"sentence {i}", "words, none of them empty", words)
+            raise wrong(f"sentence {i}", "words that are not empty", words)
     if not sentences:
-        raise ValueError("there are no sentences")
+        raise ValueError("sentences: expected at least 1, got 0")
     names, numbers = label_names(model.config), []
     if tags is not None:
         tags = listed("tags", tags, "a list of tags for each sentence")
         if len(tags) != len(sentences):
-            raise ValueError(f"expected tags for each sentence, got {len(sentences)} sentences and {len(tags)} lists of tags")
+            raise ValueError(
+                f"tags: expected a list for each of {len(sentences)} sentences, got {len(tags)}"
+            )
         for i, (words, row) in enumerate(zip(sentences, tags)):
             expected = f"a tag for each of {len(words)} words"
             if len(row := listed(f"sentence {i}", row, expected)) != len(words):
                 raise wrong(f"sentence {i}", expected, row)
             numbers.append([label_number(tag, names, f"sentence {i}") for tag in row])
-    encodings, facts = encode(model, [" ".join(words) for words in sentences], max_length=max_length)
+    encodings, facts = encode(
+        model, [" ".join(words) for words in sentences], max_length=max_length
+    )
     places = [first_tokens(encoding, words) for encoding, words in zip(encodings, sentences)]
     targets = [_token_targets(len(e), *pair) for e, pair in zip(encodings, zip(places, numbers))]
-    return Tags(encodings, {} if tags is None else {"logits": targets}, **facts, names=names, places=places, tags=numbers)
+    return Tags(
+        encodings,
+        {} if tags is None else {"logits": targets},
+        **facts,
+        names=names,
+        places=places,
+        tags=numbers,
+    )
 
 
 def first_tokens(encoding: Encoding, words: Sequence[str]) -> list[int | None]:
-    """The first token of each word of " ".join(words), None for a word without one."""
-    ends = list(accumulate(len(word) + 1 for word in words))  # each one past the space behind its word
+    """The first token of each word in " ".join(words); None for a word without one."""
+    ends = list(accumulate(len(word) + 1 for word in words))  # one past the space after each word
     word_at = np.repeat(np.arange(len(words)), [len(word) + 1 for word in words])
     found: list[int | None] = [None] * len(words)
     for place, (start, end) in enumerate(encoding.offsets):
         if start < end:  # special tokens have no text
             word = word_at[end - 1]
-            if found[word] is None and end != ends[word]:  # not the space alone
+            if found[word] is None and end != ends[word]:  # not only the space
                 found[word] = place
     return found
 
