@@ -1,5 +1,4 @@
-"""Chat in the terminal with any model that has a chat template, or let a plain model continue your
-text.
+"""Chat in the terminal with any chat model, or let a plain language model continue your text.
 
     python examples/chat.py path/to/a/chat/model                 # the folder's own chat template
     python examples/chat.py path/to/a/chat/model --template chatml --system "Answer in one

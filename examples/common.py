@@ -25,8 +25,7 @@ WORKERS = min(2, os.cpu_count() or 1)
 
 
 class Parser(argparse.ArgumentParser):
-    """Options whose help ends with the default, and one-line errors "--steps: expected ..., got
-    ...".
+    """Options with defaults in their help, and one-line errors "--steps: expected ..., got ...".
 
     `defaults` maps option names to defaults, `parsers` to the functions that parse their values.
     """

@@ -20,28 +20,10 @@ from typing import Any
 import skills
 from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
 
-import tinyplm
-from tinyplm.families import llama
 from tinyplm.tuning import DistillSettings, answer_loss, distill, text_sequences
 
 LENGTH = 64  # tokens per sequence
 ROWS = ("teacher", "student, text alone", "student, with teacher")
-
-
-def small(config: llama.Config, layers: int, width: int) -> llama.Config:
-    """The student's configuration: the teacher's architecture, smaller."""
-    return llama.Config(
-        vocab_size=config.vocab_size,
-        hidden_size=width,
-        intermediate_size=-(-8 * width // 3 // 16) * 16,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        max_position_embeddings=config.max_position_embeddings,
-        tie_word_embeddings=True,
-        initializer_range=round(0.56 / width**0.5, 4),
-        bos_token_id=0,
-        eos_token_id=0,
-    )
 
 
 def story(
@@ -55,10 +37,13 @@ def story(
     held_out = text_sequences(tokens["validation"][:12000], LENGTH)
     found, curves = {ROWS[0]: answer_loss(teacher, held_out, workers=options.workers)}, {}
     for name, hard in ((ROWS[1], 1.0), (ROWS[2], options.hard)):
-        student = tinyplm.create(
-            "llama", small(teacher.config, options.layers, options.width), key=seed
+        student = skills.small_llama(
+            teacher.tokenizer,
+            layers=options.layers,
+            width=options.width,
+            context=skills.CONTEXT,
+            key=seed,
         )
-        student.tokenizer = teacher.tokenizer
         print(f"training   {name}")
         settings = DistillSettings(
             steps=options.steps,

@@ -69,8 +69,9 @@ def rank(sample: Sample, text: str) -> int:
 def preference_pairs(
     model: CausalModel, samples: list[Sample], count: int, *, seed: int, workers: int
 ) -> tuple[list[Pair], float]:
-    """(pairs of the best and worst of `count` answers, if ranked differently; the share of prompts
-    with one).
+    """(pairs of the best and worst of `count` answers, share of prompts with a pair).
+
+    A prompt has a pair if its best and worst answers differ in rank.
     """
     asked, stops = skills.prompts(model, samples, seed=seed), skills.stop_ids(model)
     drawn = rollouts(

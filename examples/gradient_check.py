@@ -1,5 +1,4 @@
-"""How a backward pass is verified: any component against its formula and against finite
-differences.
+"""How a backward pass is verified: against a formula and against finite differences.
 
     python examples/gradient_check.py                       # all components, a table of errors
     python examples/gradient_check.py layernorm attention   # some

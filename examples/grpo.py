@@ -1,5 +1,4 @@
-"""GRPO on arithmetic with a rule as the reward, from a raw base and from a cold start, then
-distillation.
+"""GRPO on arithmetic with a rule as the reward, from a raw base and from a cold start.
 
     python examples/grpo.py                  # some minutes on two cores
     python examples/grpo.py --seeds 3        # mean and range
@@ -31,10 +30,9 @@ from typing import Any
 
 import numpy as np
 from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
+from skills import small_llama
 
-import tinyplm
 from tinyplm import random
-from tinyplm.families import llama
 from tinyplm.models.model import Model
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.models.bpe_model import BPE
@@ -123,20 +121,7 @@ def pretrained(
 ) -> tuple[Model, int]:
     """A two-layer LLaMA trained on such lines until it is correct often enough; and its steps."""
     tokenizer, key = characters(), random.fold(random.key(seed), 2)
-    config = llama.Config(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=width,
-        intermediate_size=-(-8 * width // 3 // 16) * 16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=32,
-        tie_word_embeddings=True,
-        initializer_range=round(0.56 * width**-0.5, 4),
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = tinyplm.create("llama", config, key=random.fold(key, 0))
-    model.tokenizer = tokenizer
+    model = small_llama(tokenizer, layers=2, width=width, context=32, key=random.fold(key, 0))
     settings = RecipeSettings(
         steps=options.base_steps,
         learning_rate=options.base_lr,
@@ -150,25 +135,16 @@ def pretrained(
     right, progress = 0.0, Progress(options.base_steps, 0)
     for step in range(options.base_steps):
         draw = random.generator(random.fold(key, 2, step))
-        lines = [
-            line(tuple(pair), draw.random() < SUMS)
-            for pair in draw.choice(numbers, (64, 2)).tolist()
-        ]
+        pairs = draw.choice(numbers, (64, 2)).tolist()
+        lines = [line(tuple(pair), draw.random() < SUMS) for pair in pairs]
         ids = [[tokenizer.eos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in lines]
-        batch, total = batch_of(
-            [TokenSequence(some, [False] + [True] * (len(some) - 1)) for some in ids]
-        )
+        sequences = [TokenSequence(some, [False] + [True] * (len(some) - 1)) for some in ids]
+        batch, total = batch_of(sequences)
         loss = learner.step(batch, answer_likelihood(total))["loss"]
         progress.update(1, {"loss": f"{loss:.3f}", "right": f"{right:.0%}"})
         if step % 20 == 19:
-            right = np.mean(
-                [
-                    value
-                    for _, _, value in answers_to(
-                        learner.model, judged, temperature=0, workers=options.workers
-                    )
-                ]
-            )
+            drawn = answers_to(learner.model, judged, temperature=0, workers=options.workers)
+            right = np.mean([value for _, _, value in drawn])
             if right >= options.share:
                 break
     progress.close()
@@ -201,10 +177,8 @@ def reinforced(
     """A copy of the model after GRPO."""
     policy = model._with()
     pairs = drawn_pairs(numbers, options.rounds * options.prompts, random.fold(random.key(seed), 3))
-    prompts, reward = (
-        [prompt_ids(model, pair) for pair in pairs],
-        text_reward(is_right, model.tokenizer),
-    )
+    prompts = [prompt_ids(model, pair) for pair in pairs]
+    reward = text_reward(is_right, model.tokenizer)
     grpo(policy, prompts, reward, grpo_settings(options, seed), out=out)
     return policy
 
@@ -237,28 +211,22 @@ def right_answers(
     model: Model, numbers: np.ndarray, count: int, seed: int, workers: int
 ) -> list[tuple[list[int], list[int]]]:
     """The model's correct answers to `count` training problems, one sample each."""
-    prompts = [
-        prompt_ids(model, pair)
-        for pair in drawn_pairs(numbers, count, random.fold(random.key(seed), 4))
-    ]
+    pairs = drawn_pairs(numbers, count, random.fold(random.key(seed), 4))
+    prompts = [prompt_ids(model, pair) for pair in pairs]
     drawn = answers_to(model, prompts, workers=workers, seed=seed)
     return [(prompt, answer) for prompt, answer, values in drawn if values == 1]
 
 
 def answers_to(
-    model: Model, prompts: list[list[int]], *, workers: int, **options
+    model: Model, prompts: list[list[int]], *, workers: int, **options: Any
 ) -> list[tuple[list[int], list[int], float]]:
     """(prompt, answer, the rule's score), drawn for 1024 prompts at a time."""
     found: list = []
+    options |= {"max_new_tokens": LONGEST, "workers": workers}
+    reward = text_reward(is_right, model.tokenizer)
     for first in range(0, len(prompts), 1024):
-        drawn = rollouts(
-            model, prompts[first : first + 1024], max_new_tokens=LONGEST, workers=workers, **options
-        )
-        found += zip(
-            drawn.prompts,
-            drawn.answers,
-            text_reward(is_right, model.tokenizer)(drawn.prompts, drawn.answers),
-        )
+        drawn = rollouts(model, prompts[first : first + 1024], **options)
+        found += zip(drawn.prompts, drawn.answers, reward(drawn.prompts, drawn.answers))
     return found
 
 
@@ -328,19 +296,8 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
     show(ROWS[5], reinforced(smaller, numbers, seed, options, out / "smaller-grpo"))
     answers = right_answers(teacher, numbers, options.distill_samples, seed, options.workers)
     if answers:
-        show(
-            ROWS[6],
-            fine_tuned(
-                smaller,
-                answers,
-                options.distill_steps,
-                64,
-                2e-3,
-                seed,
-                options,
-                out / "smaller-distilled",
-            ),
-        )
+        folder, count = out / "smaller-distilled", options.distill_steps
+        show(ROWS[6], fine_tuned(smaller, answers, count, 64, 2e-3, seed, options, folder))
     sizes = [
         f"{m.parameter_count():,} parameters, pretrained for {n} steps"
         for m, n in ((base, steps), (smaller, smaller_steps))

@@ -7,9 +7,10 @@ A LLaMA is pretrained on Python's documentation and adapted to another kind of t
 library's source code.  Each row starts from the same base: all parameters trained, only the last
 layer, LoRA of several ranks.  Reported are the held-out loss, the number of trained parameters,
 what the optimizer stores for them (values, two moments, gradient), the peak memory of training
-beyond what was in use before, and the time. LoRA reduces what the optimizer stores.  It saves no
-time here, since the transform of parameters forms each matrix's whole gradient before computing its
-two products (see tinyplm/tuning/adapters/lora.py).
+beyond what was in use before, and the time.
+LoRA reduces what the optimizer stores.  It saves no time here, since the transform of parameters
+forms each matrix's whole gradient before computing its two products (see
+tinyplm/tuning/adapters/lora.py).
 """
 
 from __future__ import annotations
@@ -48,9 +49,7 @@ def source_code(model: CausalModel, tokens: int) -> np.ndarray:
 
 
 class LastLayer:
-    """A transform that trains the top layer and what follows it: theta is that part of the
-    parameters.
-    """
+    """A transform that trains the top layer and what follows it, the parameters in theta."""
 
     facts = {"kind": "last layer"}
 

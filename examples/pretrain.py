@@ -375,9 +375,7 @@ def parser() -> Parser:
 
 
 def arguments() -> tuple[dict, dict | None]:
-    """(options, None); with --resume the options and facts of the run, which `given` may not
-    contradict.
-    """
+    """(options, None), or with --resume the run's own options and facts, checked against these."""
     reader = parser()
     given = reader.given()
     if given.pop("resume", False):

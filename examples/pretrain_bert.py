@@ -184,9 +184,7 @@ def accuracies(model: tinyplm.Model, batches: list, workers: int) -> dict[str, f
 
 
 def report(options: dict, out: Path, documents: list, validation: FixedBatches) -> None:
-    """Print the best checkpoint's results with the guesses, some predictions, and where the files
-    are.
-    """
+    """Print the best checkpoint's results, guesses, some predictions, and where the files are."""
     folder = find(out, "best")
     model = tinyplm.load(folder)
     guesses = Guesses(
@@ -343,9 +341,7 @@ def parser() -> Parser:
 
 
 def arguments() -> tuple[dict, bool]:
-    """(options, whether to resume); with --resume the options of the run, which `given` may not
-    contradict.
-    """
+    """(options, False), or with --resume (the run's own options, checked against these, True)."""
     reader = parser()
     given = reader.given()
     if given.pop("resume", False):

@@ -28,10 +28,9 @@ from typing import Any
 
 import numpy as np
 from common import Parser, run_options, save_plot, spread, start, unused, whole
+from skills import small_llama
 
-import tinyplm
 from tinyplm.data.packing import pack
-from tinyplm.families import llama
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.loop import train
@@ -74,9 +73,7 @@ TASK = ("animal", "tool")
 
 
 def document(draw: np.random.Generator, held_out: set[str]) -> str:
-    """A list of words of two kinds, names swapped or not; half of the lists are of the task's two
-    kinds.
-    """
+    """A list of words of two kinds, with names swapped or not; half are of the task's kinds."""
     kinds = draw.choice(TASK if draw.random() < 0.5 else list(KINDS)[:3], 2, replace=False).tolist()
     names = kinds if draw.random() < 0.5 else kinds[::-1]
     words = [
@@ -100,20 +97,9 @@ def pretrained(held_out: set[str], options: argparse.Namespace, out: Path) -> Ca
         pack([[], *tokenizer.encode_batch(part)], tokenizer.eos_id, tokenizer.vocab_size)
         for part in (texts[50:], texts[:50])
     ]
-    config = llama.Config(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        bos_token_id=0,
-        eos_token_id=0,
+    model = small_llama(
+        tokenizer, layers=3, width=128, context=128, key=options.seed, initializer_range=0.05
     )
-    model = tinyplm.create("llama", config, key=options.seed)
-    model.tokenizer = tokenizer
     steps = options.steps
     settings = Settings(
         steps=steps,

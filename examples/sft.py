@@ -166,8 +166,8 @@ def main() -> None:
     else:
         training, held_out = skill_data(model, *parts, options)
     print(f"data       {len(training)} conversations for training, {len(held_out)} held out")
-    longest = max(map(len, training))
-    check_whole("--packed", options.packed, longest, model.config.context, or_none=True)
+    if options.packed is not None:
+        check_whole("--packed", options.packed, max(map(len, training)), model.config.context)
     if tokens is not None:
         skills.pretrain(
             model, tokens, steps=options.base_steps, workers=options.workers, seed=options.seed

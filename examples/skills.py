@@ -11,6 +11,7 @@ import dataclasses
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,27 @@ def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sa
     raise ValueError(f"{skill}: expected at most {len(found)} distinct samples, got {count}")
 
 
+def small_llama(
+    tokenizer: Tokenizer, *, layers: int, width: int, context: int, key: int, **changes: Any
+) -> CausalModel:
+    """A LLaMA with random parameters for this tokenizer."""
+    config = llama.Config(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=width,
+        intermediate_size=-(-8 * width // 3 // 16) * 16,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        **{"initializer_range": round(0.56 / width**0.5, 4), **changes},
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = tinyplm.create("llama", config, key=key)
+    model.tokenizer = tokenizer
+    return model
+
+
 def new_model(
     *, layers: int = 4, width: int = WIDTH, seed: int = 0
 ) -> tuple[CausalModel, dict[str, np.ndarray]]:
@@ -94,20 +116,7 @@ def new_model(
     end, size = tokenizer.eos_id, tokenizer.vocab_size
     parts = {"train": training[::4], "validation": validation}
     tokens = {n: pack([[], *tokenizer.encode_batch(part)], end, size) for n, part in parts.items()}
-    config = llama.Config(
-        vocab_size=size,
-        hidden_size=width,
-        intermediate_size=-(-8 * width // 3 // 16) * 16,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        initializer_range=round(0.56 / width**0.5, 4),
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = tinyplm.create("llama", config, key=seed)
-    model.tokenizer = tokenizer
+    model = small_llama(tokenizer, layers=layers, width=width, context=CONTEXT, key=seed)
     set_chat_format(model, CHAT)
     return model, tokens
 

@@ -1,6 +1,6 @@
 """Train every kind of tokenizer on the same text and compare how they segment the same sentences.
 
-    python examples/tokenizers.py                            # half a minute, English and some Chinese
+    python examples/tokenizers.py                 # half a minute, English and some Chinese
     python examples/tokenizers.py --sizes 500 1000 --kinds "byte-level BPE" Unigram
     python examples/tokenizers.py --text my-book.txt --save my-tokenizers    # your own text
 
@@ -125,9 +125,7 @@ def train_all(
 
 
 def readable(tokenizer: Tokenizer, id: int) -> str:
-    """A token as spelled in the vocabulary; a byte-level token as text, or its bytes if they are
-    not text.
-    """
+    """A token as spelled in the vocabulary; a byte-level one as text, or as bytes."""
     token = tokenizer.id_to_token(id)
     if isinstance(tokenizer.decoder, ByteLevel):
         data = tokenizer.decode_bytes([id])

@@ -72,10 +72,9 @@ def longer(skill: str, count: int, *, held_out: bool, seed: int) -> list[Sample]
 def judged(
     model: CausalModel, before: CausalModel | None, tests: list[Sample], text: list, workers: int
 ) -> dict[str, float]:
-    """Loss on held-out text; the shares of sampled answers that are exact, plain, right in either
-    style; KL.
+    """Loss on held-out text; shares of sampled answers that are exact, plain, right; KL.
 
-    The KL divergence is to the model before this stage, in nats per answer.
+    right: correct in either style.  KL: to the model before this stage, in nats per answer.
     """
     asked, stops = skills.prompts(model, tests, seed=5), skills.stop_ids(model)
     drawn = rollouts(model, asked, max_new_tokens=LONGEST, stop_ids=stops, seed=5, workers=workers)

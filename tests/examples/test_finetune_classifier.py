@@ -92,7 +92,7 @@ def test_the_whole_story(run, tmp_path):
 
 
 def test_bad_options(example, run, monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="packages with docstrings in 5 modules, expected 999"):
+    with pytest.raises(ValueError, match="packages with docstrings in 5 modules, got 999"):
         example.examples(999)
     for options, message in (
         (("--labels", "99999"), "--labels: expected at most "),

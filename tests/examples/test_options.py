@@ -20,7 +20,7 @@ from tests.support.scripts import EXAMPLES, ROOT, load_example
 from tinyplm.data import corpus
 from tinyplm.tokenizers import Tokenizer
 
-LIBRARIES = ("common", "skills")  # what examples share
+LIBRARIES = ("common", "docstrings", "skills")  # shared by examples
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in LIBRARIES)
 common = load_example("common")
 
@@ -163,11 +163,11 @@ def test_an_out_that_cannot_be_used_is_refused_first(run, no_work, tmp_path, nam
     ("sft", ("--data", "bad.jsonl", "--kind", "conversation"), "bad.jsonl, line 1: "),
     ("sft", ("--data", "good.jsonl", "--model", "none"), "none: no such folder"),
     ("sft", ("--data", "good.jsonl", "--model", "empty"), "config.json"),
-    ("sft", ("--samples", "99999"), "there are only"),
-    ("dpo", ("--samples", "99999"), "there are only"),
+    ("sft", ("--samples", "99999"), "expected at most"),
+    ("dpo", ("--samples", "99999"), "expected at most"),
     ("dpo", ("--beta", "0.1", "0"), "--beta: expected a finite number > 0.0, got 0.0"),
-    ("rlhf", ("--tests", "99999"), "there are only"),
-    ("whole_path", ("--samples", "99999"), "there are only"),
+    ("rlhf", ("--tests", "99999"), "expected at most"),
+    ("whole_path", ("--samples", "99999"), "expected at most"),
     ("distill", ("--width", "20"), "--width: expected a multiple of 8, got 20"),
     ("lora", ("--targets", "Wz"), "--targets: expected one of Wq, "),
     ("finetune_classifier", ("--model", "none"), "none: no such folder"),

@@ -183,7 +183,7 @@ def test_a_second_start_that_is_broken_off_while_it_prepares_its_data_is_not_res
     with monkeypatch.context() as patch:
         patch.setattr(packing, "write_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run("pretrain.py", *QUICK, "--text", texts[1], "--out", str(copied)).code == 130
-    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume"), "nothing to resume")
+    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume"), "expected a run to resume")
 
 
 def test_a_run_that_was_broken_off_goes_on_from_the_last_checkpoint(copied, finished, run):
@@ -233,8 +233,8 @@ def test_resume_names_what_is_not_as_it_was(copied, run):
 
 
 def test_resume_of_nothing_says_so(run, tmp_path):
-    assert_one_line(run("pretrain.py", "--out", str(tmp_path), "--resume"), "nothing to resume")
-    assert_one_line(run("pretrain.py", "--out", str(tmp_path / "missing"), "--resume"), "nothing to resume")
+    assert_one_line(run("pretrain.py", "--out", str(tmp_path), "--resume"), "expected a run to resume")
+    assert_one_line(run("pretrain.py", "--out", str(tmp_path / "missing"), "--resume"), "expected a run to resume")
     assert not (tmp_path / "missing").exists()
 
 

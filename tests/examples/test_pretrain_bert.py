@@ -30,7 +30,7 @@ def test_the_whole_story(run, texts, tmp_path, objective, task):
         *range(1, 7)
     ]
     again = run("pretrain_bert.py", "--out", str(out))
-    assert again.code == 1 and "holds a run already" in again.err
+    assert again.code == 1 and "expected a folder without a run" in again.err
 
 
 def test_a_run_goes_on_exactly(run, texts, tmp_path):
@@ -61,7 +61,7 @@ def test_bad_input(run, tmp_path):
     assert done.code == 1 and "expected two documents or more for training and for validation, got" in done.err
     assert not (tmp_path / "new").exists() and done.err.count("\n") == 1
     done = run("pretrain_bert.py", "--resume", "--out", str(tmp_path))
-    assert done.code == 1 and "nothing to resume" in done.err
+    assert done.code == 1 and "expected a run to resume" in done.err
 
 
 def test_guesses_by_hand():

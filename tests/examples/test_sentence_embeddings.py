@@ -69,7 +69,7 @@ def test_it_searches_measures_and_keeps_its_vectors(monkeypatch, tmp_path, capsy
     files[0].write_bytes(files[0].read_bytes()[:100])  # one that was damaged is made again
     assert example(monkeypatch, *options, "--top", 2) is None
     out, err = capsys.readouterr()
-    assert out.count(" vectors from ") == 1 and "computed again" in err and ROW.findall(out) == rows
+    assert out.count(" vectors from ") == 1 and "recomputed" in err and ROW.findall(out) == rows
     assert sorted((tmp_path / "out").iterdir()) == files
 
 

@@ -153,7 +153,7 @@ def test_fine_tuning_a_decoder(auxiliary, tmp_path):
     assert result.scores["accuracy"] == 1 and result.scores["loss"] < before / 2
     again = tinyplm.load(tmp_path / "best")
     assert outputs_and_loss(again, classification(again, TEXTS, KINDS))[1] == pytest.approx(result.scores["loss"], rel=1e-5)
-    with pytest.raises(ValueError, match="special tokens around a text and 0 around two"):
+    with pytest.raises(ValueError, match="adds 0 to a text and 0 to a pair"):
         classification(model, TEXTS, KINDS, pairs=TEXTS)
 
 
@@ -171,7 +171,7 @@ def test_auxiliary_is_for_decoders_and_plain_decoders_are_not_classifiers():
 
     made = encoder("sequence_classification")
     samples = classification(made, TEXTS, KINDS)
-    with pytest.raises(ValueError, match="auxiliary is for decoders"):
+    with pytest.raises(ValueError, match="auxiliary: expected 0, since"):
         finetune(made, samples, samples, TuningSettings(auxiliary=0.5), progress=False)
     with pytest.raises(TypeError, match="or a decoder with task sequence_classification"):
         finetune(tinyplm.create("gpt2", **SIZES["gpt2"]), samples, samples, progress=False)

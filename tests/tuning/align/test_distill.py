@@ -96,8 +96,8 @@ def test_bad_input():
     with pytest.raises(ValueError, match="the teacher has a vocabulary of 41 tokens, the student of 40"):
         distill(student, teacher, some_sequences(), progress=False)
     short = tinyplm.create("gpt2", vocab_size=40, n_embd=12, n_layer=1, n_head=3, n_positions=4, dtype="float64")
-    with pytest.raises(ValueError, match="more than the model's context of 4"):
+    with pytest.raises(ValueError, match="expected at most 4 tokens, the model's context, got 5"):
         distill(student, short, some_sequences(), progress=False)
-    with pytest.raises(ValueError, match="no sequences"):
+    with pytest.raises(ValueError, match="sequences: expected at least 1, got 0"):
         distill(student, tiny(), [], progress=False)
     assert relative_error(student.params, before) == 0

@@ -104,7 +104,7 @@ def test_bad_input():
     model, good = tiny(), some_pairs(1)[0]
     before = tree_map(np.copy, model.params)
     cases = [
-        ([good, (answered([1, 2], [3]), answered([1, 3], [4]))], "pair 1: the prompts of the two answers differ"),
+        ([good, (answered([1, 2], [3]), answered([1, 3], [4]))], "pair 1: expected equal prompts"),
         ([(answered([1], [2, 3]), answered([1], [2, 3]))], "pair 0: the chosen and the rejected answer are the same"),
         ([(answered([1], [2]), [1, 2])], "pair 0: expected a chosen and a rejected TokenSequence"),
         ([(answered([1], [2]), answered([1], [2] * 20))], "pair 0, answer 1 has 20 places"),

@@ -14,9 +14,10 @@ from tinyplm.losses import policy
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.log import read
 from tinyplm.training.step import NonFiniteError
-from tinyplm.tuning.align.grpo import GRPOSettings, grpo, policy_loss, rewarded, round_statistics, token_weights
+from tinyplm.tuning.align.grpo import GRPOSettings, grpo, policy_loss, round_statistics, token_weights
 from tinyplm.tuning.align.learner import Learner, token_log_probs
 from tinyplm.tuning.align.rollouts import Rollouts, answer_mask, rollouts
+from tinyplm.tuning.align.rounds import rewarded
 from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.data.sequences import batch_numbers
 

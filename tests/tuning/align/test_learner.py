@@ -77,15 +77,16 @@ def test_sequences_become_arrays():
 @pytest.mark.parametrize("make, message", [
     (lambda: TokenSequence([1, 2], [False]), "each of 2 tokens, got 1"),
     (lambda: TokenSequence([1], [False]), "got 1 tokens"),
-    (lambda: TokenSequence([1, 2], [False, False]), "none is to be predicted"),
-    (lambda: TokenSequence([1, 2], [True, True]), "predicted from nothing"),
-    (lambda: answered([1], []), "got 1 and 0 tokens"),
-    (lambda: answered([], [1]), "got 0 and 1 tokens"),
-    (lambda: sequence_arrays([answered([1, 2], [3, 4])], width=2), "needs 3 places, more than 2"),
-    (lambda: check_sequences([answered([1], [2]), answered([1, 2], [3])], context=1, vocabulary=9, name="pair"), "pair 1 has 2"),
-    (lambda: check_sequences([answered([1], [9])], context=None, vocabulary=9), "token id 9, expected 0 to 8"),
+    (lambda: TokenSequence([1, 2], [False, False]), "none to be predicted"),
+    (lambda: TokenSequence([1, 2], [True, True]), "expected False for the first token, which is predicted from nothing"),
+    (lambda: answered([1], []), "answer: expected at least 1 token, got 0"),
+    (lambda: answered([], [1]), "prompt: expected at least 1 token, got 0"),
+    (lambda: sequence_arrays([answered([1, 2], [3, 4])], width=2), "width: expected at least 3, the longest sequence, got 2"),
+    (lambda: check_sequences([answered([1], [2]), answered([1, 2], [3])], context=1, vocabulary=9, name="pair"),
+     "pair 1: expected at most 1 tokens"),
+    (lambda: check_sequences([answered([1], [9])], context=None, vocabulary=9), "expected token ids from 0 to 8, got 9"),
     (lambda: check_sequences([answered([1], [2]), [1, 2]], context=None, vocabulary=9), "sequence 1: expected a .*, got \\[1, 2"),
-    (lambda: check_sequences([answered([1], [-1])], context=None, vocabulary=9), "token id -1"),
+    (lambda: check_sequences([answered([1], [-1])], context=None, vocabulary=9), "expected token ids from 0 to 8, got -1"),
 ])  # fmt: skip
 def test_bad_sequences(make, message):
     with pytest.raises(ValueError, match=message):
@@ -221,7 +222,7 @@ def test_what_is_not_finite_stops_before_the_update(bad):
     def steep(outputs, extra, part):
         return {"loss": 1.0}, lambda d: ({"log_probs": np.full_like(outputs["log_probs"], bad)}, None)
 
-    with pytest.raises(NonFiniteError, match="step 1: the loss is"):
+    with pytest.raises(NonFiniteError, match="step 1: loss: expected a finite number, got"):
         learner.step(batch, loss)
     assert not learner.optimizer.gradient.buffer.any()  # nothing of it comes into the next step
     with np.errstate(invalid="ignore"), pytest.raises(NonFiniteError, match="gradient norm is"):
@@ -249,7 +250,7 @@ def test_the_journal(tmp_path):
     model = tiny(dtype="float32")
     with Journal(tmp_path / "run", 2, progress=False) as journal:
         journal.record(1, {"loss": 2.0, "kl": 0.5})
-        with pytest.raises(NonFiniteError, match="step 2: the kl is nan"):
+        with pytest.raises(NonFiniteError, match="step 2: kl: expected a finite number, got nan"):
             journal.record(2, {"loss": 2.0, "kl": float("nan")})
         journal.write(step=1, accuracy=0.5)
         journal.finish(Learner(model, RecipeSettings()), recipe="test")
@@ -260,7 +261,7 @@ def test_the_journal(tmp_path):
     assert relative_error(again.params, model.params) == 0
     facts = json.loads((tmp_path / "run/final/recipe.json").read_text())
     assert facts["recipe"] == "test" and facts["settings"]["steps"] == 100
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(ValueError, match="expected a folder without a run"):
         Journal(tmp_path / "run", 2, progress=False)
     with Journal(None, 2, progress=False) as silent:
         silent.record(1, {"loss": 1.0})

@@ -73,7 +73,7 @@ def test_bad_input():
     for bad in (tiny(), scored()):
         with pytest.raises(ValueError, match="expected a decoder with task sequence_classification and one label"):
             reward(bad, pairs, progress=False)
-    with pytest.raises(ValueError, match="a margin for each of 2 pairs, got 1"):
+    with pytest.raises(ValueError, match="margins: expected one for each of 2 pairs, got 1"):
         reward(model, pairs, margins=[1.0], progress=False)
     for bad in (float("nan"), "1", None):
         with pytest.raises(ValueError, match=r"^margins\[1\]: expected a finite number, got "):

@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_bits():
 def test_errors_leave_the_model_alone():
     model = tiny()
     before = tree_map(np.copy, model.params)
-    with pytest.raises(ValueError, match="no sequences"):
+    with pytest.raises(ValueError, match="sequences: expected at least 1, got 0"):
         sft(model, [], progress=False)
     with pytest.raises(ValueError, match="^packed: expected None or an integer from 1 to 16, got 17"):
         sft(model, [answered([1], [2])], SFTSettings(packed=17), progress=False)

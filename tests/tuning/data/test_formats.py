@@ -21,7 +21,7 @@ from tinyplm.tuning.data.packing import packed_arrays, packing
 from tinyplm.tuning.data.pairs import check_pairs
 from tinyplm.tuning.data.records import check_records, read_records, write_records
 from tinyplm.tuning.data.sequences import TokenSequence, answered
-from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser, predict
+from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser, label_probabilities
 from tinyplm.tuning.prompts.few_shot import FewShot
 from tinyplm.tuning.prompts.instructions import Task, fields, fill, instruction_messages
 
@@ -319,7 +319,7 @@ def test_a_cloze_is_the_models_own_probability_at_the_gap():
     p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     expected = [p[tokenizer.token_to_id(word)] for word in ("dog", "bird", "old")]
     assert np.allclose(np.exp(found[0]), expected, rtol=1e-10)
-    labels = predict(cloze, model, [{"text": "the old"}])
+    labels = label_probabilities(cloze, model, [{"text": "the old"}])
     animal, money = (expected[0] + expected[1]) / 2, expected[2]
     assert np.allclose(labels, [[animal / (animal + money), money / (animal + money)]], rtol=1e-10)
     for make, message in ((lambda: Cloze("{text}", cloze.verbaliser), r"expected one \[MASK\]"),
@@ -350,13 +350,13 @@ def test_words_of_several_tokens_behind_a_text(tokenizer):
     lengths = [len(tokenizer.encode(word)) for word in (" late", " very late", " kind")]
     mean = Prefix(prefix.template, prefix.verbaliser, mean=True).word_scores(model, samples)
     assert np.allclose(mean, found / lengths, rtol=1e-12)
-    assert np.allclose(predict(prefix, model, samples).sum(axis=1), 1) and max(lengths) > 1
-    assert np.allclose(predict(prefix, model, samples[:1], calibrate=samples[0]), 0.5)  # taken off itself
+    assert np.allclose(label_probabilities(prefix, model, samples).sum(axis=1), 1) and max(lengths) > 1
+    assert np.allclose(label_probabilities(prefix, model, samples[:1], calibrate=samples[0]), 0.5)  # taken off itself
     assert prefix.sequence(tokenizer, samples[0], "no") == prefix.sequences(tokenizer, samples[0])[2]
     with pytest.raises(ValueError, match="unknown label 'maybe'; expected one of yes, no"):
         prefix.sequence(tokenizer, samples[0], "maybe")
     with pytest.raises(ValueError, match="no samples"):
-        predict(prefix, model, [])
+        label_probabilities(prefix, model, [])
 
 
 def test_sequences_say_what_counts():

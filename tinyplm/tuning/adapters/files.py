@@ -18,9 +18,7 @@ TENSORS, FACTS = "adapter.safetensors", "adapter.json"
 
 
 def save_adapter(theta: Tree, folder: str | os.PathLike, facts: dict[str, Any]) -> None:
-    """Write theta to adapter.safetensors and facts, with a key "kind", to adapter.json, each
-    atomically.
-    """
+    """Write theta to adapter.safetensors and facts, with a key "kind", to adapter.json."""
     check_path("folder", folder)
     if not isinstance(theta, dict) or not flatten(theta):
         raise wrong("theta", "a dict of arrays, as in a recipe's result", theta)

@@ -3,10 +3,13 @@
     W' = W + s A B,   s = alpha / r,   A (I, r), B (r, J)                    Hu et al. 2022, eq. 3
     dA = s dW' B^T,   dB = s A^T dW'
 
-B starts at 0, so W' = W.  Any recipe with a transform can train it: sft(model, ...,
-**lora_of(model, rank=8)). It saves memory, not time: moments and gradients exist only for A and B,
-but the layers still form the whole dW' from which the transform computes the two products.  (The
-unmerged form x W + s (x A) B, which avoids dW', is proved equal in the tests.)
+B starts at 0, so W' = W.  Any recipe with a transform can train it:
+
+    sft(model, sequences, **lora_of(model, rank=8))
+
+It saves memory, not time: moments and gradients exist only for A and B, but the layers still form
+the whole dW' from which the transform computes the two products.  (The tests prove it equal to the
+unmerged form x W + s (x A) B, which avoids dW'.)
 """
 
 from __future__ import annotations
@@ -72,12 +75,11 @@ def lora(theta: Tree, *, base: Tree, alpha: float) -> tuple[Tree, Callable]:
 def lora_parameters(
     params: Tree, *, rank: int, targets: Targets = ("Wq", "Wv"), key: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """theta for the matrices in layers whose name is in `targets`, or with targets(path, array)
-    true.
+    """theta for matrices in the layers, by name, or for those where targets(path, array) is true.
 
     A ~ N(0, 1 / I), so x A is about as large as x, and B = 0.  The paper adapts Wq and Wv (sec.
-    4.2); layers have Wq Wk Wv Wo, W1 W2, or Wgate Wup Wdown. ValueError if no matrix matches, or if
-    the rank exceeds a side of one.
+    4.2); layers have Wq Wk Wv Wo, W1 W2, or Wgate Wup Wdown.
+    ValueError if no matrix matches, or if the rank exceeds a side of one.
     """
     check_whole("rank", rank, 1, MOST)
     check_whole("key", key, 0, LARGEST_KEY)
@@ -160,9 +162,7 @@ def lora_of(
 
 
 def merge_lora(model: Model, theta: Tree, *, alpha: float = 16.0) -> Model:
-    """The model with the update merged into its matrices: an ordinary model, no slower and no
-    larger.
-    """
+    """The model with the update merged into its matrices: an ordinary model of the same size."""
     check_number("alpha", alpha, above=0)
     check_adapter(model, theta)
     return model._with(params=lora(theta, base=model.params, alpha=alpha)[0])
@@ -202,9 +202,7 @@ def check_factors(theta: Tree) -> None:
 
 
 def save_lora(theta: Tree, folder: str | os.PathLike, *, alpha: float = 16.0) -> None:
-    """Write theta and alpha to a folder, in the format of a recipe's out/final (see
-    adapters.files).
-    """
+    """Write theta and alpha to a folder, as a recipe does in out/final (see adapters.files)."""
     check_number("alpha", alpha, above=0)
     check_factors(theta)
     save_adapter(theta, folder, LoraTransform(None, alpha).facts)

@@ -59,8 +59,7 @@ def _path(layer: int, name: str) -> str:
 def prefix_parameters(
     model: CausalModel, *, rows: int | None = None, ids: Sequence[int] | None = None, key: int = 0
 ) -> Tree:
-    """theta of `rows` random rows, drawn by the key, or the keys and values of token ids in the
-    model.
+    """theta of `rows` random rows, drawn by the key, or the keys and values of token ids.
 
     Those of real words are a better start than random ones (Li & Liang 2021, sec. 7.5).
     ValueError unless exactly one of rows and ids is given.
@@ -157,7 +156,7 @@ def check_prefix(model: CausalModel, theta: Tree) -> None:
 
 
 def save_prefix(theta: Tree, folder: str | os.PathLike) -> None:
-    """Write the prefix to a folder, in the format of a recipe's out/final (see adapters.files)."""
+    """Write theta to a folder, as a recipe does in out/final (see adapters.files)."""
     save_adapter(theta, folder, PrefixTransform(None).facts)
 
 

@@ -1,5 +1,4 @@
-"""Direct preference optimisation: a policy from preference pairs, without a reward model or
-sampling.
+"""Direct preference optimisation: a policy from preference pairs, without sampling.
 
     loss = -log sigmoid(beta (log pi(y_w|x)/ref(y_w|x) - log pi(y_l|x)/ref(y_l|x)))
                                                                         Rafailov et al. 2023, eq. 7
@@ -61,15 +60,15 @@ def dpo(
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
-    """Train a policy on pairs (chosen, rejected); afterwards model.params are the trained
-    parameters.
+    """Train a policy on pairs (chosen, rejected); model.params become the trained parameters.
 
     Logged for each step, and in the result's validation: loss; accuracy, the share of pairs whose
     chosen answer has the larger implicit reward; margin, the mean difference of the two rewards;
     chosen and rejected, their means.  Both means may fall: the loss depends on the difference
-    alone. Other arguments as in tuning.sft. ValueError for pairs whose prompts differ, or a
-    reference with another vocabulary; NonFiniteError for a non-finite loss or gradient; on any
-    error model.params stay unchanged.
+    alone.
+    Other arguments as in tuning.sft.
+    ValueError for pairs whose prompts differ, or a reference with another vocabulary;
+    NonFiniteError for a non-finite loss or gradient; on any error model.params stay unchanged.
     """
     settings = DPOSettings.given(settings)
     check_decoder("model", model)
@@ -120,9 +119,7 @@ def dpo_batch(
 
 
 def dpo_loss(settings: DPOSettings, pairs: int) -> Loss:
-    """losses.preference.dpo for Learner.step, with the statistics to log; `pairs` in the whole
-    step.
-    """
+    """losses.preference.dpo for Learner.step, with statistics to log; `pairs` in the whole step."""
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
         x = outputs["log_probs"]

@@ -76,19 +76,20 @@ def grpo(
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
-    """Train a policy on prompts (token ids) by rewards; afterwards model.params are the trained
-    ones.
+    """Train a policy on prompts (token ids) by rewards; model.params become the trained parameters.
 
     reward(prompts, answers): equally long lists of token ids; an answer includes its end token.
-    Returns numbers, or dicts with "reward" and other values, whose means are logged. reference: for
-    beta > 0, by default the initial model.  stop_ids: the tokens that end an answer, by default
-    model.end_ids().  Other arguments as in tuning.sft. Logged for each round: reward and its
-    deviation, its parts, kl (k3, to the reference, if beta > 0), entropy, clip_fraction, update_kl
-    (k3, of the update), length of answers, cut (share of truncated answers), even (share of groups
-    with equal rewards). ValueError for a reward that is NaN or of the wrong length, for a reference
-    with another vocabulary, and, before anything is drawn, for a prompt that does not fit the
-    context together with max_new_tokens; NonFiniteError for a non-finite loss or gradient; on any
-    error model.params stay unchanged.
+    Returns numbers, or dicts with "reward" and other values, whose means are logged.
+    reference: for beta > 0, by default the initial model.
+    stop_ids: the tokens that end an answer, by default model.end_ids().
+    Other arguments as in tuning.sft.
+    Logged for each round: reward and its deviation, its parts, kl (k3, to the reference, if
+    beta > 0), entropy, clip_fraction, update_kl (k3, of the update), length of answers, cut (share
+    of truncated answers), even (share of groups with equal rewards).
+    ValueError for a reward that is NaN or of the wrong length, for a reference with another
+    vocabulary, and, before anything is drawn, for a prompt that does not fit the context together
+    with max_new_tokens; NonFiniteError for a non-finite loss or gradient; on any error model.params
+    stay unchanged.
     """
     settings = GRPOSettings.given(settings)
     check_decoder("model", model)

@@ -94,7 +94,7 @@ def ppo(
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> PPOResult:
-    """Train a policy on prompts (token ids); afterwards model.params are the trained parameters.
+    """Train a policy on prompts (token ids) by rewards; model.params become the trained parameters.
 
     reward: as in tuning.grpo, or `model_reward` of a reward model.  reference: by default the
     initial model.  value: the initial value head {"w" (D,), "b" (1,)}, by default zeros.  stop_ids:
@@ -102,10 +102,11 @@ def ppo(
     Logged for each round: reward (the mean of the rewards) and its parts, score (the same with
     cut_score for truncated answers), kl (mean over answers of the summed log-ratios to the
     reference), kl_coefficient, value_loss, explained_variance (of the returns, by the values),
-    entropy, clip_fraction, update_kl, length, cut (share of truncated answers). ValueError for a
-    reward that is NaN or of the wrong length, for a reference with another vocabulary, and, before
-    anything is drawn, for a prompt that does not fit the context together with max_new_tokens;
-    NonFiniteError for a non-finite loss or gradient; on any error model.params stay unchanged.
+    entropy, clip_fraction, update_kl, length, cut (share of truncated answers).
+    ValueError for a reward that is NaN or of the wrong length, for a reference with another
+    vocabulary, and, before anything is drawn, for a prompt that does not fit the context together
+    with max_new_tokens; NonFiniteError for a non-finite loss or gradient; on any error model.params
+    stay unchanged.
     """
     settings = PPOSettings.given(settings)
     check_decoder("model", model)
@@ -206,9 +207,7 @@ def values_of(value: Tree, hidden: Any) -> Any:
 
 
 def ppo_loss(settings: PPOSettings, total: float) -> Loss:
-    """The loss above for Learner.step, with its parts and statistics to log; `total` tokens per
-    step.
-    """
+    """The loss above for Learner.step, with statistics to log; `total` tokens in the whole step."""
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
         x, H, hidden, old = (

@@ -51,8 +51,7 @@ def reward(
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> RewardResult:
-    """Train a reward model on pairs (chosen, rejected); afterwards model.params are the trained
-    ones.
+    """Train a reward model on pairs (chosen, rejected); model.params become the trained parameters.
 
     model: a decoder with task "sequence_classification" and one label, made by load(folder,
     task=..., labels=["reward"]) or create. margins: the least difference in reward for each pair
@@ -156,9 +155,7 @@ def pair_scores(model: Model, pairs: Sequence[Pair], *, workers: int = 1) -> dic
 
 
 def whole_arrays(sequences: Sequence[TokenSequence]) -> dict[str, np.ndarray]:
-    """{"input_ids", "attention_mask"} (N, T) of all tokens, padded on the right, for a reward
-    model.
-    """
+    """{"input_ids", "attention_mask"} (N, T) of all tokens, padded on the right."""
     T = max(len(sequence.ids) for sequence in sequences)
     ids, mask = np.zeros((2, len(sequences), T), np.int64)
     for n, sequence in enumerate(sequences):

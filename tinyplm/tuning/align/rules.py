@@ -15,8 +15,7 @@ Rule = Callable[[str, str, bool], Any]
 
 @known_arguments
 def text_reward(rule: Rule, tokenizer: Any, stop_ids: Iterable[int] | None = None) -> Reward:
-    """A reward(prompts, answers) on token ids, made of a rule on the texts of a prompt and an
-    answer.
+    """A reward(prompts, answers) on token ids, made of a rule on texts.
 
     The rule's `finished` says whether the answer ended with one of stop_ids (by default the
     tokenizer's end token), which is not part of its text, or was truncated.  An answer's text is

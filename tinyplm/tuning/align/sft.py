@@ -52,14 +52,14 @@ def sft(
     transform: Callable | None = None,
     theta: Tree = None,
 ) -> Result:
-    """Train a decoder on sequences; afterwards model.params are the trained parameters.
+    """Train a decoder on sequences; model.params become the trained parameters.
 
-    transform, theta: train theta instead, of which the transform makes the parameters (see
-    lora_of). Each epoch visits every sequence once.  The same seed, workers and libraries give the
-    same bits. out/ gets log.jsonl and final/, a folder that loads; without `out` nothing is
-    written. The result's validation is {step: nats per answer token}. ValueError for sequences the
-    model cannot read; NonFiniteError for a non-finite loss or gradient; on any error model.params
-    stay unchanged.
+    transform, theta: train theta, and compute the parameters from it (see adapters.lora.lora_of).
+    Each epoch visits every sequence once.  The same seed, workers and libraries give the same bits.
+    out/ gets log.jsonl and final/, a folder that loads; without `out` nothing is written.
+    The result's validation is {step: nats per answer token}.
+    ValueError for sequences the model cannot read; NonFiniteError for a non-finite loss or
+    gradient; on any error model.params stay unchanged.
     """
     settings = SFTSettings.given(settings)
     check_decoder("model", model)

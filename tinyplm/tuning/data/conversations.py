@@ -1,5 +1,4 @@
-"""Conversations, instructions and preferences as token sequences that train on the assistant's
-turns.
+"""Conversations, instructions and preferences as token sequences; the assistant's turns count.
 
 The mask comes from the chat template: the text added by a message of the assistant is the answer,
 with its end token.  The tokens are those seen in a chat: a prompt is encoded as
@@ -23,9 +22,9 @@ from .sequences import TokenSequence, answered
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """sequences
-    cut      how many were truncated to max_length
-    dropped  how many were left out, since nothing that counts fitted in max_length
+    """sequences  the token sequences
+    cut        how many were truncated to max_length
+    dropped    how many were left out, since nothing that counts fitted in max_length
     """
 
     sequences: list[TokenSequence]
@@ -37,9 +36,9 @@ def conversation(tokenizer: Any, template: Template, messages: Messages) -> Toke
     """The ids of a conversation; the assistant's turns count, each with its end token.
 
     With a template that has no end token (alpaca), the tokenizer's end of text follows the last
-    answer. ValueError for a conversation without an assistant's turn, an empty answer, or a
-    template that renders earlier turns differently once later ones exist (training would not match
-    inference).
+    answer.
+    ValueError for a conversation without an assistant's turn, an empty answer, or a template that
+    renders earlier turns differently once later ones exist (training would not match inference).
     """
     check_messages(messages, add_generation_prompt=False)
     turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
@@ -154,11 +153,10 @@ def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Enc
 
 
 def plain(tokenizer: Any, prompt: str, answer: str, *, end_id: int | None = None) -> TokenSequence:
-    """A prompt and its answer as one text without chat format, then end_id (by default end of
-    text).
+    """A prompt and its answer as one text, without chat format, then end_id.
 
-    The ids are those of Tokenizer.continuations, with the tokenizer's initial token (<s>) as in
-    generation.
+    end_id: by default the end of text.  The ids are those of Tokenizer.continuations, with the
+    tokenizer's initial token (<s>) as in generation.
     """
     check_tokenizer(tokenizer)
     for name, text in (("prompt", prompt), ("answer", answer)):
@@ -238,8 +236,7 @@ def preferences(
 
 
 def set_chat_format(model: Any, template: Template) -> None:
-    """Give the model a chat format: its folder gets the template, and generation stops at turn
-    ends.
+    """Give the model a chat format, for its folder and for generation, which stops at turn ends.
 
     chat_template.jinja is the template's source.  The end ids in generation_config.json are the
     tokens that end a turn and those that end a text.  tinyplm.generate, examples/chat.py and

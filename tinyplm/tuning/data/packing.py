@@ -39,8 +39,9 @@ def packing(lengths: Sequence[int], room: int) -> list[list[int]]:
 def packed_arrays(
     sequences: Sequence[TokenSequence], rows: Sequence[Sequence[int]], room: int
 ) -> dict[str, np.ndarray]:
-    """{"input_ids", "targets", "position_ids" (N, T), "attention_mask" (N, 1, T, T) booleans} of
-    rows.
+    """The arrays of rows of `packing`.
+
+    -> {"input_ids", "targets", "position_ids" (N, T), "attention_mask" (N, 1, T, T) booleans}
 
     Positions restart with each sequence, and the mask (combined with the causal one) confines it to
     itself, so each sequence gets the same numbers as alone.  Padding is a sequence of its own in

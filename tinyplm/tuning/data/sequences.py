@@ -51,9 +51,7 @@ class TokenSequence:
 
 
 def answered(prompt: Sequence[int], answer: Sequence[int]) -> TokenSequence:
-    """A prompt and an answer that counts, including its end token if the model should learn to
-    stop.
-    """
+    """A prompt and an answer that counts, ending in its end token if that is to be learned."""
     for name, ids in (("prompt", prompt), ("answer", answer)):
         check_list(name, ids, TOKEN_IDS)
         if not len(ids):

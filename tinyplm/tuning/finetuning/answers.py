@@ -176,9 +176,7 @@ def answering(
 
 
 def token_span(encoding: Encoding, span: Span) -> Span | None:
-    """(first, last) token of the context covering characters [start, end); None if not all in this
-    window.
-    """
+    """(first, last) context token covering characters [start, end); None if not in this window."""
     first, last = encoding.sequence_ranges.get(1, (0, 0))
     offsets = [(place, *encoding.offsets[place]) for place in range(first, last)]
     touched = [(place, lo, hi) for place, lo, hi in offsets if lo < span[1] and hi > span[0]]

@@ -57,14 +57,14 @@ def finetune(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> FinetuneResult:
-    """Train an encoder, or a decoder with a score head; afterwards model.params are the best
-    epoch's.
+    """Train an encoder, or a decoder with a score head; model.params become the best epoch's.
 
     Each epoch visits every sample once, in an order given by seed and epoch.  The same seed,
     workers and libraries give the same bits.  out/ gets log.jsonl and best/, a folder that tinyplm
     and transformers load, with the scores in tuning.json, atomically replaced by each better epoch;
-    without `out` nothing is written. NonFiniteError for a non-finite loss or gradient; on any error
-    model.params stay unchanged, and out/best is the best epoch so far.
+    without `out` nothing is written.
+    NonFiniteError for a non-finite loss or gradient; on any error model.params stay unchanged, and
+    out/best is the best epoch so far.
     """
     settings = TuningSettings.given(settings)
     check_out(out)

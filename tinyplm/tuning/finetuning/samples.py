@@ -46,9 +46,7 @@ class Samples(abc.ABC):
         return np.array([len(encoding) for encoding in self.encodings])
 
     def batch(self, numbers: Indices) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """(inputs, targets) of some samples: input_ids, attention_mask ... (B, T), T the longest of
-        them.
-        """
+        """(inputs, targets) of some samples: input_ids ... (B, T), T the longest of them."""
         numbers = listed("numbers", numbers, "a list of samples' numbers")
         if not all(is_whole(n) and 0 <= n < len(self) for n in numbers):
             raise wrong("numbers", f"integers from 0 to {len(self) - 1}", numbers)
@@ -103,9 +101,9 @@ def encode(
     tokenizer, facts = encoding_setup(model, pair=pairs is not None)
     limit = sequence_limit(model, max_length)
     truncation = None if limit is None else Truncation(limit)
+    seconds: Sequence[str | None] = pairs or [None] * len(texts)
     encodings = [
-        tokenizer.encoding(text, pair, truncation=truncation)
-        for text, pair in zip(texts, pairs or [None] * len(texts))
+        tokenizer.encoding(text, pair, truncation=truncation) for text, pair in zip(texts, seconds)
     ]
     cut = sum(bool(encoding.overflowing) for encoding in encodings)
     encodings = [dataclasses.replace(encoding, overflowing=[]) for encoding in encodings]

@@ -81,10 +81,10 @@ def tagging(
 ) -> Tags:
     """Sentences as lists of words, with tags, for a model with task "token_classification".
 
-    tags: for each word its tag's number, or name in id2label; None: for prediction only. The words
-    are joined by spaces and tokenized as any text.  A token belongs to the word of its last
-    character, since it may begin with the space before a word.  max_length: longer sentences are
-    truncated.
+    tags: for each word its tag's number, or name in id2label; None: for prediction only.
+    The words are joined by spaces and tokenized as any text.  A token belongs to the word of its
+    last character, since it may begin with the space before a word.  max_length: longer sentences
+    are truncated.
     """
     check_model("model", model)
     check_task(model, "token_classification")

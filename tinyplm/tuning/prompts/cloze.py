@@ -154,11 +154,10 @@ class Cloze:
 
 @dataclasses.dataclass(frozen=True)
 class Prefix:
-    """A template with {fields} that ends where the answer begins, and a verbaliser (" good", "
-    bad").
+    """A template with {fields} that ends where the answer begins, and a verbaliser.
 
-    Words may have several tokens.  mean: score a word by the mean of its tokens' log-probabilities
-    instead of their sum, so that long words are not penalised.
+    Words (" good") may have several tokens.  mean: score a word by the mean of its tokens'
+    log-probabilities instead of their sum, so that long words are not penalised.
     """
 
     template: str

@@ -18,8 +18,7 @@ from ...arguments import check_list, check_text, shown, wrong
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task with its phrasings, texts whose {fields} a sample fills in, and the text of its
-    answer.
+    """A task in several phrasings, templates with {fields}, and the template of its answer.
 
         Task("addition", ["{a} + {b} = ?", "What is the sum of {a} and {b}?"], answer="{sum}")
 
@@ -50,9 +49,7 @@ class Task:
 
 
 def instruction_messages(record: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A record of kind "instruction" (see data.records) as messages; its input follows the
-    instruction.
-    """
+    """A record of kind "instruction" as messages; its input follows the instruction."""
     if not isinstance(record, Mapping) or not all(
         isinstance(record.get(n), str) for n in ("instruction", "output")
     ):
