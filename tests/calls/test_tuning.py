@@ -231,8 +231,8 @@ def test_the_optimiser_and_gradients():
     (lambda: Prefix("{text} is", WORDS, mean="yes"), "mean: expected True or False, got 'yes'"),
     (lambda: check_records("abc", "instruction"), "records: expected a list of records, each a dict, got 'abc'"),
     (lambda: instruction_messages({"instruction": "a"}), "record: expected a dict with texts 'instruction' and 'output'"),
-    (lambda: write_records("x.jsonl", [{"a": object()}]), "record 0: expected what JSON can hold: "),
-    (lambda: write_records("x.jsonl", [{"a": "\ud800"}]), "record 0: expected what JSON can hold: "),
+    (lambda: write_records("x.jsonl", [{"a": object()}]), "record 0: expected values that JSON can represent, got "),
+    (lambda: write_records("x.jsonl", [{"a": "\ud800"}]), "record 0: expected values that JSON can represent, got "),
     (lambda: rollouts(MODEL, PROMPTS, max_new_tokens=2, samples=10**9), "samples: expected an integer from 1 to 1048576"),
     (lambda: tinyplm.generate(MODEL, [1], max_new_tokens=2, samples=10**9), "prompts x samples: expected an integer from 1 to"),
 ])  # fmt: skip

@@ -186,7 +186,7 @@ def test_a_damaged_folder_is_refused_and_the_advice_leads_on(copied, name, damag
     message = str(refused.value)
     said = f"step-4: expected an intact checkpoint, got a damaged one: {name}"
     assert "\n" not in message and said in message and SAYS[damage] in message
-    assert message.endswith(f"step-3 is intact: to resume from it, write its name to {copied / 'latest'} and resume again")
+    assert message.endswith(f"step-3 is intact: to resume from it, write its name to {copied / 'latest'}")
     assert everything(copied) == before, "a refused resume changed files"
     (copied / "latest").write_text("step-3\n")
     run(copied, keep=9)
@@ -229,7 +229,7 @@ def test_files_of_another_model_or_run_with_right_checksums_are_refused_too(copi
     name = min(tensors)
     tensor_files.write_safetensors(folder / "optimizer.safetensors", {**tensors, name: np.zeros((2, 2), np.float32)})
     _sign(folder)
-    with pytest.raises(ValueError, match=f"optimizer.safetensors: does not fit the model at {name}"):
+    with pytest.raises(ValueError, match=f"optimizer.safetensors: expected the moments of this model, got others at {name}"):
         run(copied, keep=9)
     (folder / "optimizer.safetensors").write_bytes(kept["optimizer.safetensors"])
     trainer = read_json(folder / "trainer.json")
@@ -355,7 +355,7 @@ def test_an_increment_without_its_whole_base_is_refused_by_name(increments, tmp_
     message = r"step-5: .*(its base step-4 is missing|in its base step-4, model.safetensors .*); step-3 is intact"
     with pytest.raises(ValueError, match=message):
         run(increments, full_every=3, keep=9)
-    with pytest.raises(ValueError, match="only what changed since step-4"):
+    with pytest.raises(ValueError, match="base step-4"):
         incremental.replay(increments / "step-5", tmp_path / "replayed")
 
 

@@ -193,11 +193,11 @@ def test_resume_refuses_damaged_checkpoints(tmp_path):
     file = checkpoint.find(tmp_path) / "optimizer.safetensors"
     data = file.read_bytes()
     file.write_bytes(data[:-10])
-    with pytest.raises(ValueError, match=r"step-4: optimizer.safetensors has \d+ bytes instead of \d+; step-2 is intact"):
+    with pytest.raises(ValueError, match=r"step-4: .*optimizer.safetensors has \d+ bytes instead of \d+; step-2 is intact"):
         _run(tmp_path)
     file.write_bytes(data)
     (tmp_path / "latest").write_text("step-99\n")
-    with pytest.raises(ValueError, match="there is no such folder"):
+    with pytest.raises(ValueError, match="expected the name of a checkpoint folder, got 'step-99'"):
         _run(tmp_path)
     (tmp_path / "latest").unlink()
     with pytest.raises(ValueError, match="expected a run to resume"):
@@ -340,7 +340,7 @@ def test_a_non_finite_gradient_stops(tmp_path):
 def test_a_corpus_too_small_for_one_batch_is_refused(tmp_path):
     with pytest.raises(ValueError, match="one batch of 4 sequences of 5, got 15 tokens, enough for 2"):
         train(tiny(), TOKENS[:15], TOKENS[:40], Settings(**QUICK), out=tmp_path)
-    with pytest.raises(ValueError, match="sequence_length 9 is longer than the model's context 6"):
+    with pytest.raises(ValueError, match="sequence_length: expected at most 6, the model's context, got 9"):
         train(tiny(), TOKENS, TOKENS[:40], Settings(**{**QUICK, "sequence_length": 9}), out=tmp_path)
     assert not list(tmp_path.iterdir())
 

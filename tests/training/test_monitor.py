@@ -223,8 +223,8 @@ def test_another_version_or_other_workers_on_resume_are_one_line(tmp_path, monke
     monkeypatch.setattr(environment, "describe", lambda *a: {**describe(*a), "numpy": "9.9.9"})
     run(tmp_path, workers=2, progress=True)
     was = np.__version__
-    line = (f"environment changed: numpy {was}, now 9.9.9; workers 1, now 2: results agree with the unbroken run to rounding, "
-            "not bit by bit")  # fmt: skip
+    line = (f"environment changed: numpy {was}, now 9.9.9; workers 1, now 2: results will match the uninterrupted "
+            "run to rounding, not bit for bit")  # fmt: skip
     assert line in screen_of(capsys)
     run(tmp_path / "whole")
     a, b = ({k: v for k, v in r.items() if k != "tokens_per_second"} for r in
@@ -266,7 +266,7 @@ def test_workers_without_work_or_core_are_a_note(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     assert environment.workers_note(2, 4) is None
     assert environment.workers_note(3, 4) == "3 workers on 2 cores: more workers than cores do not speed up training"
-    assert environment.workers_note(6, 4) == "6 workers share at most 4 sequences at a time, so 2 of them have nothing to do"
+    assert environment.workers_note(6, 4) == "6 workers share at most 4 sequences at a time: 2 of them stay idle"
     run(tmp_path, workers=3, progress=True)
     assert screen_of(capsys).count("3 workers on 2 cores") == 1
 

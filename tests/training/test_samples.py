@@ -86,7 +86,7 @@ def test_samples_that_do_not_fit_the_model_are_refused_before_the_first_step(tmp
 
     with pytest.raises(ValueError, match="sequence_length: expected 5, the length of the samples, got 4"):
         run(tiny("bert"), Numbered(), sequence_length=4)
-    with pytest.raises(ValueError, match="sequence_length 7 is longer than the model's context 6"):
+    with pytest.raises(ValueError, match="sequence_length: expected at most 6, the model's context, got 7"):
         run(tiny("bert"), Numbered(), sequence_length=7)
     with pytest.raises(ValueError, match="distilbert has no token_type_ids; expected some of attention_mask, position_ids"):
         run(tiny("distilbert"), Numbered(token_type_ids=True))

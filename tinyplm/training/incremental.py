@@ -138,7 +138,7 @@ def replay(folder: str | os.PathLike, out_folder: str | os.PathLike) -> None:
     for name, path in (("folder", folder), ("out_folder", out_folder)):
         check_path(name, path)
     folder, out_folder = Path(folder), Path(out_folder)
-    check_intact("folder", folder)
+    check_intact(str(folder), folder)
     if out_folder.exists():
         raise ValueError(f"out_folder: expected a new folder, got {out_folder}, which exists")
     model, moments, trainer = read(folder)

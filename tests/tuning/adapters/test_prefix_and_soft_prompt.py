@@ -113,7 +113,7 @@ def test_bad_prefixes(tmp_path):
         prefix_parameters(model, rows=0)
     theta = prefix_parameters(model, rows=2)
     theta.popitem()
-    with pytest.raises(ValueError, match=r"3 arrays of shapes \[\(3, 2, 4\)\] theta: expected Pk and Pv \(3, P, 4\)"):
+    with pytest.raises(ValueError, match=r"theta: expected Pk and Pv \(3, P, 4\) for each of 2 layers, got 3 arrays"):
         with_prefix(model, theta)
     with pytest.raises(ValueError, match="expected adapter.safetensors"):
         load_prefix(tmp_path)

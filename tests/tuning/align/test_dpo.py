@@ -105,19 +105,19 @@ def test_bad_input():
     before = tree_map(np.copy, model.params)
     cases = [
         ([good, (answered([1, 2], [3]), answered([1, 3], [4]))], "pair 1: expected equal prompts"),
-        ([(answered([1], [2, 3]), answered([1], [2, 3]))], "pair 0: the chosen and the rejected answer are the same"),
+        ([(answered([1], [2, 3]), answered([1], [2, 3]))], "pair 0: expected different answers"),
         ([(answered([1], [2]), [1, 2])], "pair 0: expected a chosen and a rejected TokenSequence"),
-        ([(answered([1], [2]), answered([1], [2] * 20))], "pair 0, answer 1 has 20 places"),
-        ([(answered([1], [2]), answered([1], [44]))], "pair 0, answer 1 has token id 44, expected 0 to 39"),
-        ([], "no pairs"),
+        ([(answered([1], [2]), answered([1], [2] * 20))], "pair 0, answer 1: expected at most 16 tokens"),
+        ([(answered([1], [2]), answered([1], [44]))], "pair 0, answer 1: expected token ids from 0 to 39, got 44"),
+        ([], "pairs: expected at least 1, got 0"),
     ]
     for pairs, message in cases:
         with pytest.raises(ValueError, match=message):
             dpo(model, pairs, DPOSettings(steps=1), progress=False)
-    with pytest.raises(ValueError, match="a prompt and an answer, got 1 and 0"):
+    with pytest.raises(ValueError, match="answer: expected at least 1 token, got 0"):
         answered([1], [])
     other = tinyplm.create("gpt2", vocab_size=41, n_embd=12, n_layer=1, n_head=3, n_positions=16)
-    with pytest.raises(ValueError, match="the reference has a vocabulary of 41 tokens, the policy of 40"):
+    with pytest.raises(ValueError, match="reference: expected a vocabulary of 40 tokens"):
         dpo(model, [good], DPOSettings(steps=1), reference=other, progress=False)
     assert relative_error(model.params, before) == 0
     check_pairs([(TokenSequence([1, 2, 3, 4], [False, True, False, True]), answered([1], [9]))], context=None, vocabulary=40)

@@ -322,18 +322,18 @@ def test_bad_samples_are_refused_before_anything_is_done():
     for train, validation, settings, message in (
         (classification(made, TEXTS), samples, QUICK, "training samples: expected samples with labels, got none"),
         (samples, classification(made, TEXTS), QUICK, "validation samples: expected samples with labels, got none"),
-        (samples, numbers, QUICK, "training samples are Classes, validation samples Numbers"),
+        (samples, numbers, QUICK, "validation samples: expected Classes, as for training, got Numbers"),
         (
             samples,
             samples,
             TuningSettings(metric="chunk f1"),
-            "metric 'chunk f1': expected loss or one of accuracy, f1, matthews",
+            "metric: expected None, loss or one of accuracy, f1, matthews, got 'chunk f1'",
         ),
-        (samples, samples, TuningSettings(trained_layers=5), "trained_layers 5: expected 0 to 2"),
+        (samples, samples, TuningSettings(trained_layers=5), "trained_layers: expected None or an integer from 0 to 2"),
     ):
         with pytest.raises(ValueError, match=message):
             finetune(made, train, validation, settings, progress=False)
     with pytest.raises(TypeError, match="expected an encoder"):
         finetune(tinyplm.create("gpt2", n_layer=1, n_embd=8, n_head=1, vocab_size=9), samples, samples)
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
         outputs_and_loss(made, dataclasses.replace(samples, encodings=[]))

@@ -301,13 +301,13 @@ ERRORS = [
     (lambda: tagging(model(), [["a"]]), "model: expected task token_classification, got sequence_classification"),
     (lambda: tagging(model("token_classification"), [["a", " "]]), "sentence 0: expected words that are not empty"),
     (lambda: tagging(model("token_classification"), [["a"]], [["animal", "money"]]), "expected a tag for each of 1 words"),
-    (lambda: tagging(model("token_classification"), [["a"]], [["O"]]), "sentence 0: unknown label 'O'"),
+    (lambda: tagging(model("token_classification"), [["a"]], [["O"]]), "sentence 0: expected a label out of "),
     (lambda: tagging(model("token_classification"), [["a"]], []), "tags: expected a list for each of 1 sentences, got 0"),
     (lambda: tagging(model("token_classification"), []), "sentences: expected at least 1, got 0"),
     (lambda: answering(model(), ["a"], ["b"]), "question_answering"),
     (lambda: answering(model("question_answering"), ["a"], ["b", "c"]), "each of 1 questions, got 2 contexts"),
     (lambda: answering(model("question_answering"), ["a"], ["cat"], [(1, 4)]), "end <= 3 and text between, got (1, 4)"),
-    (lambda: answering(model("question_answering"), ["a"], ["cat"], [(2, 2)]), "expected 0 <= start < end <= 3"),
+    (lambda: answering(model("question_answering"), ["a"], ["cat"], [(2, 2)]), "expected an answer with 0 <= start < end <= 3"),
     (lambda: answering(model("question_answering"), ["a"], ["a cat"], [(1, 2)]), "and text between, got (1, 2)"),
     (lambda: answering(model("question_answering"), ["a"], ["cat"], [(0, 1)], longest=0), "longest: expected an integer >= 1"),
     (lambda: answering(model("question_answering"), ["the cat sat"], [CONTEXT], max_length=6), "question 0: OnlySecond"),
@@ -324,7 +324,7 @@ def test_bad_input(call, message):
 
 def test_a_single_string_is_no_list():
     for call in (lambda: classification(model(), "abc", [0]), lambda: tagging(model("token_classification"), ["abc"])):
-        with pytest.raises(TypeError, match="got the string|got .a"):
+        with pytest.raises(TypeError, match="got (the string |.)'abc'"):
             call()
     with pytest.raises(ValueError, match="text needs a tokenizer"):
         m = model()

@@ -180,10 +180,10 @@ def check_adapter(model: Model, theta: Tree) -> None:
             or leaves[path].shape != shape
             or factors["A"].shape[1] != factors["B"].shape[0]
         ):
-            has = leaves[path].shape if path in leaves else "no such matrix"
+            matrix = f"the matrix {leaves[path].shape}" if path in leaves else "a matrix of the model"
             raise ValueError(
-                f"theta: {path}: expected the factors of a matrix in the model, which has {has}, "
-                f"got A {factors['A'].shape}, B {factors['B'].shape}"
+                f"theta: {path}: expected factors of {matrix}, got A {factors['A'].shape} and "
+                f"B {factors['B'].shape}"
             )
 
 

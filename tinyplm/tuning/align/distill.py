@@ -79,7 +79,7 @@ def distill(student: CausalModel, teacher: CausalModel, sequences: SequenceOf[Se
     for name, some in (("sequence", sequences), ("validation sequence", validation)):
         check_sequences(some, context=context, vocabulary=student.config.vocab_size, name=name)
     if not len(sequences):
-        raise ValueError("there are no sequences to train on")
+        raise ValueError("sequences: expected at least 1, got 0")
     learner = Learner(Student(student, teacher, settings), settings, transform=transform, theta=theta)
     order, losses = random.fold(random.key(settings.seed), 0), {}
     with Journal(out, settings.steps, progress=progress) as journal:
