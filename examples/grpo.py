@@ -29,8 +29,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
-from skills import small_llama
+from common import (
+    Parser,
+    number,
+    over_seeds,
+    run_options,
+    save_plot,
+    small_llama,
+    spread,
+    start,
+    unused,
+    whole,
+)
 
 from tinyplm import random
 from tinyplm.models.model import Model

@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Parser, run_options, save_plot, spread, start, unused, whole
-from skills import small_llama
+from common import Parser, run_options, save_plot, small_llama, spread, start, unused, whole
 
 from tinyplm.data.packing import pack
 from tinyplm.models.causal_model import CausalModel

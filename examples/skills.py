@@ -11,15 +11,13 @@ import dataclasses
 import math
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from common import small_llama
 
-import tinyplm
 from tinyplm import random
 from tinyplm.data.corpus import default_corpus, split_documents
 from tinyplm.data.packing import pack
-from tinyplm.families import llama
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES
@@ -84,27 +82,6 @@ def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sa
         if len(found) == count:
             return list(found.values())
     raise ValueError(f"{skill}: expected at most {len(found)} distinct samples, got {count}")
-
-
-def small_llama(
-    tokenizer: Tokenizer, *, layers: int, width: int, context: int, key: int, **changes: Any
-) -> CausalModel:
-    """A LLaMA with random parameters for this tokenizer."""
-    config = llama.Config(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=width,
-        intermediate_size=-(-8 * width // 3 // 16) * 16,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        max_position_embeddings=context,
-        tie_word_embeddings=True,
-        **{"initializer_range": round(0.56 / width**0.5, 4), **changes},
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = tinyplm.create("llama", config, key=key)
-    model.tokenizer = tokenizer
-    return model
 
 
 def new_model(

@@ -180,7 +180,7 @@ def test_bad_conversations(tokenizer):
         conversation(tokenizer, forgetful, TALK)
     with pytest.raises(ValueError, match="record 1: messages: expected a turn of the assistant"):
         conversations(tokenizer, TEMPLATES["chatml"], [{"messages": TALK}, {"messages": TALK[:2]}])
-    with pytest.raises(ValueError, match="expected a prompt and an answer, got 'a' and ''"):
+    with pytest.raises(ValueError, match="texts that are not empty, got 'a' and ''"):
         plain(tokenizer, "a", "")
     with pytest.raises(ValueError, match="template: expected a Template, since the prompt"):
         prompt_ids(tokenizer, None, TALK[:2])
