@@ -180,7 +180,8 @@ def check_adapter(model: Model, theta: Tree) -> None:
             or leaves[path].shape != shape
             or factors["A"].shape[1] != factors["B"].shape[0]
         ):
-            matrix = f"the matrix {leaves[path].shape}" if path in leaves else "a matrix of the model"
+            known = path in leaves
+            matrix = f"the matrix {leaves[path].shape}" if known else "a matrix of the model"
             raise ValueError(
                 f"theta: {path}: expected factors of {matrix}, got A {factors['A'].shape} and "
                 f"B {factors['B'].shape}"

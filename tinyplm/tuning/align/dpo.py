@@ -18,7 +18,8 @@ from ...arguments import check_flag, check_number, check_out, known_arguments
 from ...backend import array_module
 from ...core import Tree
 from ...losses import preference
-from ...models.model import Model, check_decoder
+from ...models.causal_model import CausalModel
+from ...models.model import check_decoder
 from ..data.pairs import Pair, answer_sums, check_pairs, joint_arrays, pair_arrays
 from ..settings import EvaluatedSettings
 from .learner import Journal, Learner, Loss, token_log_probs
@@ -49,12 +50,12 @@ class DPOSettings(EvaluatedSettings):
 
 @known_arguments
 def dpo(
-    model: Model,
+    model: CausalModel,
     pairs: Sequence[Pair],
     settings: DPOSettings | None = None,
     *,
     validation: Sequence[Pair] = (),
-    reference: Model | None = None,
+    reference: CausalModel | None = None,
     out: str | Path | None = None,
     progress: bool = True,
     transform: Callable | None = None,
@@ -88,7 +89,7 @@ def dpo(
         batch = dpo_batch([pairs[n] for n in numbers], before[numbers], settings)
         return learner.step(batch, dpo_loss(settings, len(numbers)))
 
-    def evaluate(model: Model) -> dict[str, float]:
+    def evaluate(model: CausalModel) -> dict[str, float]:
         now = answer_log_probs(model, validation, workers=workers)
         return pair_statistics(now, held_out, settings)
 
@@ -164,7 +165,7 @@ def dpo_loss(settings: DPOSettings, pairs: int) -> Loss:
 
 
 def answer_log_probs(
-    model: Model, pairs: Sequence[Pair], *, batch_size: int = 32, workers: int = 1
+    model: CausalModel, pairs: Sequence[Pair], *, batch_size: int = 32, workers: int = 1
 ) -> np.ndarray:
     """log p of each whole answer, (N, 2): chosen, rejected."""
     parts = [pair_arrays(pairs[i : i + batch_size]) for i in range(0, len(pairs), batch_size)]

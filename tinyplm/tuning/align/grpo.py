@@ -27,7 +27,8 @@ from ...arguments import (
 from ...core import Tree
 from ...losses import policy
 from ...losses.advantages import group_advantages
-from ...models.model import Model, check_decoder
+from ...models.causal_model import CausalModel
+from ...models.model import check_decoder
 from .learner import Journal, Learner, Loss, token_log_probs
 from .recipe import Result, check_reference
 from .rollouts import Rollouts, answer_mask
@@ -64,12 +65,12 @@ class GRPOSettings(RolloutSettings):
 
 @known_arguments
 def grpo(
-    model: Model,
+    model: CausalModel,
     prompts: Sequence[Sequence[int]],
     reward: Reward,
     settings: GRPOSettings | None = None,
     *,
-    reference: Model | None = None,
+    reference: CausalModel | None = None,
     stop_ids: Sequence[int] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
@@ -114,7 +115,11 @@ def grpo(
 
 
 def grpo_batch(
-    learner: Learner, settings: GRPOSettings, reference: Model, drawn: Rollouts, rewards: np.ndarray
+    learner: Learner,
+    settings: GRPOSettings,
+    reference: CausalModel,
+    drawn: Rollouts,
+    rewards: np.ndarray,
 ) -> tuple[dict[str, dict], Callable[[dict], Loss]]:
     """(the batch of a round, the loss of a minibatch)."""
     batch, dtype = drawn.arrays(), learner.model.dtype

@@ -25,6 +25,7 @@ from ...backend import to_device
 from ...core import Tree, tree_map
 from ...losses import policy
 from ...losses.advantages import adaptive_kl, gae, kl_rewards, whiten
+from ...models.causal_model import CausalModel
 from ...models.model import Model, check_decoder
 from ..data.sequences import answered
 from .learner import Journal, Learner, Loss, token_log_probs
@@ -81,12 +82,12 @@ class PPOResult(Result):
 
 @known_arguments
 def ppo(
-    model: Model,
+    model: CausalModel,
     prompts: Sequence[Sequence[int]],
     reward: Reward,
     settings: PPOSettings | None = None,
     *,
-    reference: Model | None = None,
+    reference: CausalModel | None = None,
     value: Tree = None,
     stop_ids: Sequence[int] | None = None,
     out: str | Path | None = None,
@@ -144,7 +145,7 @@ def ppo(
     return PPOResult(journal.history, learner.theta, value=head)
 
 
-def value_head(model: Model, value: Tree = None) -> Tree:
+def value_head(model: CausalModel, value: Tree = None) -> Tree:
     """{"w" (D,), "b" (1,)} on the model's device: the given head, checked, or zeros."""
     D = model.params["body"]["tokens"].shape[1]
     shapes = {"w": (D,), "b": (1,)}
@@ -157,7 +158,7 @@ def value_head(model: Model, value: Tree = None) -> Tree:
 
 
 def experience(
-    learner: Learner, reference: Model, drawn: Rollouts, scores: np.ndarray, beta: float
+    learner: Learner, reference: CausalModel, drawn: Rollouts, scores: np.ndarray, beta: float
 ) -> tuple[dict, dict]:
     """(batch for the updates, values to log) of a round: log-probabilities, advantages, returns."""
     settings: Any = learner.settings

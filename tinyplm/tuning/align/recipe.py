@@ -10,7 +10,8 @@ import numpy as np
 
 from ... import random
 from ...core import Tree
-from ...models.model import Model, check_decoder
+from ...models.causal_model import CausalModel
+from ...models.model import check_decoder
 from ...training.step import check_finite
 from ..data.sequences import batch_numbers
 from .learner import Journal, Learner
@@ -33,7 +34,7 @@ def run_steps(
     journal: Journal,
     count: int,
     update: Callable[[np.ndarray], dict[str, float]],
-    evaluate: Callable[[Model], dict[str, float]] | None,
+    evaluate: Callable[[Any], dict[str, float]] | None,
     *,
     evaluate_every: int | None,
     shown: tuple[str, ...],
@@ -67,7 +68,7 @@ def run_steps(
     return found
 
 
-def check_reference(model: Model, reference: Model | None) -> Model:
+def check_reference(model: CausalModel, reference: CausalModel | None) -> CausalModel:
     """The reference model, by default a copy of the model as it is now.
 
     ValueError unless it has the policy's vocabulary.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...arguments import MOST, check_list, check_whole, is_whole, known_arguments, wrong
-from ...core import map_threads
-from ...data.batches import IGNORED
+from ...core import IGNORED, map_threads
 from ...generation.generate import MOST_TEXTS, stops_of, stream
-from ...models.model import Model, check_decoder
+from ...models.causal_model import CausalModel
+from ...models.model import check_decoder
 from ..data.sequences import TokenSequence, answered, sequence_arrays
 
 
@@ -56,7 +56,7 @@ class Rollouts:
 
 @known_arguments
 def rollouts(
-    model: Model,
+    model: CausalModel,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -121,7 +121,7 @@ def rollouts(
     )
 
 
-def rollout_context(model: Model) -> int:
+def rollout_context(model: CausalModel) -> int:
     """The longest prompt plus answer whose log-probabilities agree in sampling and training.
 
     Beyond the context, text is drawn from its last tokens alone; beyond what can be cached (dynamic

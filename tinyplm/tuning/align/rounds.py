@@ -11,7 +11,8 @@ import numpy as np
 from ... import random
 from ...arguments import check_number, check_takes, check_whole, listed, shown
 from ...core import tree_map
-from ...models.model import Model
+from ...models.causal_model import CausalModel
+from ...models.protocol import OutputOptions
 from ..data.sequences import batch_numbers
 from ..settings import RecipeSettings
 from .learner import Journal, Learner, Loss
@@ -99,6 +100,7 @@ def update_on_minibatches(
     of each value over the updates.
     """
     settings: Any = learner.settings
+    outputs = OutputOptions(temperature=settings.temperature, entropy=True)
     found: dict[str, list[float]] = {}
     for epoch in range(settings.epochs):
         order = random.generator(random.fold(key, epoch)).permutation(
@@ -107,7 +109,7 @@ def update_on_minibatches(
         for numbers in np.array_split(order, settings.minibatches):
             part = tree_map(lambda a, numbers=numbers: a[numbers], batch)
             loss = loss_of(part["loss"])
-            values = learner.step(part, loss, temperature=settings.temperature, entropy=True)
+            values = learner.step(part, loss, outputs)
             for name, value in values.items():
                 found.setdefault(name, []).append(value)
     return {name: float(np.mean(values)) for name, values in found.items()}
@@ -116,8 +118,8 @@ def update_on_minibatches(
 def round_prompts(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    model: Model,
-    reference: Model,
+    model: CausalModel,
+    reference: CausalModel,
     reward: Reward,
 ) -> list[list[int]]:
     """The prompts, checked against the contexts of the policy, the reference and the reward."""

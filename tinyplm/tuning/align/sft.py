@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from ...arguments import check_out, check_whole, known_arguments
-from ...core import Tree
-from ...data.batches import IGNORED
-from ...models.model import Model, check_decoder
+from ...core import IGNORED, Tree
+from ...models.causal_model import CausalModel
+from ...models.model import check_decoder
 from ..data.packing import packed_arrays, packing
 from ..data.sequences import TokenSequence, check_sequences, sequence_arrays
 from ..settings import EvaluatedSettings
@@ -42,7 +42,7 @@ class SFTSettings(EvaluatedSettings):
 
 @known_arguments
 def sft(
-    model: Model,
+    model: CausalModel,
     sequences: Sequence[TokenSequence],
     settings: SFTSettings | None = None,
     *,
@@ -79,7 +79,7 @@ def sft(
             batch, total = learner_batch(packed_arrays(sequences, [rows[n] for n in numbers], room))
         return learner.step(batch, answer_likelihood(total))
 
-    def evaluate(model: Model) -> dict[str, float]:
+    def evaluate(model: CausalModel) -> dict[str, float]:
         return {"loss": answer_loss(model, validation, workers=settings.workers)}
 
     with Journal(out, settings.steps, progress=progress) as journal:
@@ -129,7 +129,11 @@ def answer_likelihood(total: int) -> Loss:
 
 @known_arguments
 def answer_loss(
-    model: Model, sequences: Sequence[TokenSequence], *, batch_size: int = 64, workers: int = 1
+    model: CausalModel,
+    sequences: Sequence[TokenSequence],
+    *,
+    batch_size: int = 64,
+    workers: int = 1,
 ) -> float:
     """The mean of -log p over all tokens that count, in nats per token."""
     check_decoder("model", model)

@@ -12,8 +12,7 @@ import numpy as np
 
 from ... import random
 from ...arguments import check_out, known_arguments, wrong
-from ...core import Tree, tree_map
-from ...data.batches import IGNORED
+from ...core import IGNORED, Tree, tree_map
 from ...files import write_json
 from ...hub import folders as hub
 from ...models.model import Model, check_model
@@ -133,7 +132,7 @@ class _Run:
             rates=rates,
             weight_decay=settings.weight_decay,
         )
-        self.model = model._with(params=joined(self.optimizer.params, model.params), file_dtypes={})
+        self.model = model.with_params(joined(self.optimizer.params, model.params))
         self.key = random.key(settings.seed)
         self.total = settings.epochs * -(-len(train) // settings.batch_size)
         self.step, self.seconds, self.best_epoch = 0, 0.0, 0

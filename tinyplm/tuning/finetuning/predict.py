@@ -44,7 +44,7 @@ def outputs_and_loss(
 
     def forward(part: dict) -> tuple[dict, dict]:
         moved = to_device(part, model.device)
-        outputs = model.outputs(**moved["inputs"])
+        outputs = model.outputs(moved["inputs"])
         losses = {
             name: loss_of(t, model.config)(outputs[name], targets=t, total=1)[0]
             for name, t in moved["targets"].items()
@@ -69,6 +69,6 @@ def outputs_and_loss(
     gather = list if samples.PER_TOKEN else np.stack
     outputs = {name: gather([row[name] for row in rows]) for name in rows[0]}
     means = [sums[name] / max(counts[name], 1) for name in sums]
-    # the mean of both, as in models.encoder_task.loss
+    # the mean of both, as in models.encoder_heads.output_losses
     share = 0.5 if "start_logits" in outputs else 1.0
     return outputs, share * sum(means) if means else None

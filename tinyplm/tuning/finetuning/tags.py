@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...arguments import known_arguments, listed, shown, wrong
-from ...data.batches import IGNORED
+from ...core import IGNORED
 from ...evaluation import metrics, spans
 from ...models.model import Model, check_model
 from ...tokenizers.text.encoding import Encoding

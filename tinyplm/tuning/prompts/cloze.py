@@ -22,7 +22,9 @@ import numpy as np
 from ...arguments import check_flag, check_list, check_whole, known_arguments, shown, wrong
 from ...backend import to_host
 from ...layers.softmax import log_softmax
-from ...models.model import Model, check_decoder, check_model
+from ...models.causal_model import CausalModel
+from ...models.encoder_model import EncoderModel
+from ...models.model import check_decoder, check_model
 from ..align.learner import token_log_probs
 from ..data.sequences import TokenSequence, answered, sequence_arrays
 from .instructions import fields, fill
@@ -90,7 +92,7 @@ class Cloze:
             raise ValueError(f"template: expected one {MASK}, got {self.template!r}")
 
     def word_scores(
-        self, model: Model, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32
+        self, model: EncoderModel, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32
     ) -> np.ndarray:
         """(N, words): log p of each word in the gap, by a model with task "masked_lm"."""
         check_model("model", model)
@@ -187,7 +189,7 @@ class Prefix:
         return self.sequences(tokenizer, sample)[first]
 
     def word_scores(
-        self, model: Model, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32
+        self, model: CausalModel, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32
     ) -> np.ndarray:
         """(N, words): log p of each whole word, by a decoder (or one with a soft prompt)."""
         check_decoder("model", model)
@@ -218,7 +220,7 @@ def _check_samples(samples: Any, batch_size: Any) -> None:
 @known_arguments
 def label_probabilities(
     pattern: Cloze | Prefix,
-    model: Model,
+    model: Any,
     samples: Sequence[Mapping[str, Any]],
     *,
     calibrate: Mapping[str, Any] | None = None,
