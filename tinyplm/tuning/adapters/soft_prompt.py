@@ -29,8 +29,7 @@ from ...models.model import check_decoder
 from ...models.parts import Emit, Head
 from ...models.protocol import Arrays
 from ..align.sft import Result, SFTSettings, sft
-from ..data.sequences import Sequence as TokenSequence
-from ..data.sequences import check_every
+from ..data.sequences import TokenSequence, check_every
 from .files import check_tensor, load_adapter, save_adapter
 
 

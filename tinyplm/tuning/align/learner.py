@@ -269,7 +269,9 @@ def open_log(open_things: ExitStack, out: Path, result: str) -> Log:
     with ExitStack() as opened:
         opened.enter_context(sole_writer(out))
         if (out / LOG).exists() or (out / result).exists():
-            raise ValueError(f"{out} holds a run already: give another folder")
+            raise ValueError(
+                f"{out}: expected a folder without a run, got one with a run: choose another folder"
+            )
         log = Log(out / LOG)
         opened.callback(log.close)
         open_things.push(opened.pop_all())
