@@ -24,7 +24,9 @@ def shown(value: Any, longest: int = LONGEST) -> str:
     """A value as a message repeats it: on one line, printable, not longer than `longest`; arrays by dtype and shape."""
     if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype"):
         return f"{value.dtype} array of shape {tuple(value.shape)}"
-    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print thousands of digits
+    if (
+        isinstance(value, int) and value.bit_length() > 256
+    ):  # Python refuses to print thousands of digits
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, str):
         text = repr(value[: longest + 1])
@@ -33,7 +35,9 @@ def shown(value: Any, longest: int = LONGEST) -> str:
             text = repr(value)
         except (RecursionError, ValueError):  # nested too deep, or with such an integer inside
             text = f"a {type(value).__name__}"
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1]
+    )
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
@@ -44,12 +48,18 @@ def wrong(name: str, expected: str, value: Any) -> ValueError:
 
 def is_whole(value: Any) -> bool:
     """Whether it is an integer, Python's or NumPy's; booleans do not count."""
-    return type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool))
+    return type(value) is int or (
+        isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    )
 
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite real number, Python's or NumPy's; booleans do not count."""
-    if type(value) is not float and type(value) is not int and (not isinstance(value, numbers.Real) or isinstance(value, bool)):
+    if (
+        type(value) is not float
+        and type(value) is not int
+        and (not isinstance(value, numbers.Real) or isinstance(value, bool))
+    ):
         return False
     try:
         return math.isfinite(value)
@@ -57,16 +67,28 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def check_whole(name: str, value: Any, least: int = 0, most: int | None = None, *, or_none: bool = False) -> None:
+def check_whole(
+    name: str, value: Any, least: int = 0, most: int | None = None, *, or_none: bool = False
+) -> None:
     """ValueError unless value is an integer from `least` to `most` (or None, where that is allowed)."""
-    if (or_none and value is None) or (is_whole(value) and least <= value and (most is None or value <= most)):
+    if (or_none and value is None) or (
+        is_whole(value) and least <= value and (most is None or value <= most)
+    ):
         return
     limits = f">= {least}" if most is None else f"from {least} to {most}"
     raise wrong(name, f"{'None or ' * or_none}an integer {limits}", value)
 
 
-def check_number(name: str, value: Any, *, least: float | None = None, most: float | None = None, above: float | None = None,
-                 below: float | None = None, or_none: bool = False) -> None:  # fmt: skip
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    or_none: bool = False,
+) -> None:
     """ValueError unless value is a finite number with least <= value <= most and above < value < below."""
     if or_none and value is None:
         return
@@ -78,9 +100,16 @@ def check_number(name: str, value: Any, *, least: float | None = None, most: flo
         and (below is None or value < below)
     )
     if not holds:
-        limits = [f"{sign} {limit}" for sign, limit in ((">=", least), (">", above), ("<=", most), ("<", below))
-                  if limit is not None]  # fmt: skip
-        raise wrong(name, f"{'None or ' * or_none}a finite number{' ' * bool(limits)}{' and '.join(limits)}", value)
+        limits = [
+            f"{sign} {limit}"
+            for sign, limit in ((">=", least), (">", above), ("<=", most), ("<", below))
+            if limit is not None
+        ]
+        raise wrong(
+            name,
+            f"{'None or ' * or_none}a finite number{' ' * bool(limits)}{' and '.join(limits)}",
+            value,
+        )
 
 
 def check_key(name: str, value: Any, *, or_none: bool = False) -> None:
@@ -93,14 +122,18 @@ def plain_numbers(settings: Any) -> None:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if type(value) not in (int, float) and (is_whole(value) or is_number(value)):
-            object.__setattr__(settings, field.name, int(value) if is_whole(value) else float(value))
+            object.__setattr__(
+                settings, field.name, int(value) if is_whole(value) else float(value)
+            )
         elif isinstance(value, np.bool_):
             object.__setattr__(settings, field.name, bool(value))
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any], *, or_none: bool = False) -> None:
     """ValueError unless value is one of the choices."""
-    if (or_none and value is None) or any(type(value) is type(choice) and value == choice for choice in choices):
+    if (or_none and value is None) or any(
+        type(value) is type(choice) and value == choice for choice in choices
+    ):
         return
     raise wrong(name, f"{'None or ' * or_none}one of {', '.join(map(str, choices))}", value)
 
@@ -108,7 +141,9 @@ def check_choice(name: str, value: Any, choices: Collection[Any], *, or_none: bo
 def check_text(name: str, value: Any, *, or_none: bool = False, empty: bool = True) -> None:
     """ValueError unless value is a string (that is not empty, where empty=False)."""
     if not ((or_none and value is None) or (isinstance(value, str) and (empty or value))):
-        raise wrong(name, f"{'None or ' * or_none}a string{' that is not empty' * (not empty)}", value)
+        raise wrong(
+            name, f"{'None or ' * or_none}a string{' that is not empty' * (not empty)}", value
+        )
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -167,7 +202,12 @@ def check_path(name: str, value: Any) -> None:
         path = os.fsencode(value) if isinstance(value, (str, os.PathLike)) else b""
     except UnicodeEncodeError:  # a lone surrogate that stands for no byte
         path = b""
-    if not path or b"\0" in path or len(path) > LONGEST_PATH or max(map(len, path.split(b"/"))) > 255:
+    if (
+        not path
+        or b"\0" in path
+        or len(path) > LONGEST_PATH
+        or max(map(len, path.split(b"/"))) > 255
+    ):
         raise wrong(name, "a path", value)
 
 
@@ -189,12 +229,18 @@ def check_takes(name: str, value: Any, *arguments: str) -> None:
     try:
         signature.bind(*arguments)
     except TypeError:
-        raise ValueError(f"{name}: {expected.replace('a function', 'expected a function')}, got one of {signature}") from None
+        raise ValueError(
+            f"{name}: {expected.replace('a function', 'expected a function')}, got one of {signature}"
+        ) from None
 
 
 def check_list(name: str, value: Any, expected: str) -> None:
     """ValueError unless it is several values with a length and numbers, such as a list; texts and dicts are not."""
-    right = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, Mapping))
+    right = (
+        hasattr(value, "__len__")
+        and hasattr(value, "__getitem__")
+        and not isinstance(value, (str, bytes, Mapping))
+    )
     if not right or getattr(value, "ndim", 1) == 0:
         raise wrong(name, expected, value)
 
@@ -205,7 +251,9 @@ def check_names(where: str, given: Collection[str], known: Collection[str]) -> N
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise TypeError(f"{where}: unknown argument {shown(name)}{hint}, expected some of {', '.join(known)}")
+            raise TypeError(
+                f"{where}: unknown argument {shown(name)}{hint}, expected some of {', '.join(known)}"
+            )
 
 
 F = TypeVar("F", bound=Callable)
@@ -219,32 +267,48 @@ def known_arguments(f: F) -> F:
     signature = inspect.signature(f)
     parameters = list(signature.parameters.values())
     positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    required = [p.name for p in parameters if p.default is p.empty and p.kind is not inspect.Parameter.VAR_KEYWORD]
+    required = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
     collects = parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
-    names = {p.name: None for p in parameters if p.name not in ("self", "cls") and p.kind is not inspect.Parameter.VAR_KEYWORD}
+    names = {
+        p.name: None
+        for p in parameters
+        if p.name not in ("self", "cls") and p.kind is not inspect.Parameter.VAR_KEYWORD
+    }
     where = "model" if f.__name__ == "__call__" else f.__name__
 
     @functools.wraps(f)
     def checked(*args: Any, **kwargs: Any) -> Any:
         given = {*positional[: len(args)], *kwargs}
         once = len(given) == len(args) + len(kwargs)
-        if not (once and given.issuperset(required) and (collects or kwargs.keys() <= names.keys())):
+        if not (
+            once and given.issuperset(required) and (collects or kwargs.keys() <= names.keys())
+        ):
             if not collects:
                 check_names(where, kwargs, names)
             try:  # Python's words for what is missing or too much
                 signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{where}: {error}; expected the arguments {', '.join(names)}") from None
+                raise TypeError(
+                    f"{where}: {error}; expected the arguments {', '.join(names)}"
+                ) from None
         return f(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
 
 
-def as_array(name: str, values: Any, expected: str, kinds: str, dims: Collection[int] = (1,)) -> np.ndarray:
+def as_array(
+    name: str, values: Any, expected: str, kinds: str, dims: Collection[int] = (1,)
+) -> np.ndarray:
     """A list or an array as a NumPy array, of one of these kinds of dtype and numbers of dimensions; ValueError otherwise."""
     try:
         array = np.asarray(values)
-    except Exception:  # NumPy has several errors for what is no array: ragged, nested too deep, of another device
+    except (
+        Exception
+    ):  # NumPy has several errors for what is no array: ragged, nested too deep, of another device
         raise wrong(name, expected, values) from None
     if array.size == 0 and array.dtype == np.float64 and not hasattr(values, "dtype"):
         array = array.astype(np.int64)  # np.asarray([]) is float

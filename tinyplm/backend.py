@@ -33,7 +33,9 @@ class Device(NamedTuple):
 _DEVICES: dict[str, Device] = {"cpu": Device(np, np.ndarray, lambda a: a, lambda a: a)}
 
 
-def register_device(name: str, *, xp: Any, array_type: type, to_device: Callable, to_host: Callable) -> None:
+def register_device(
+    name: str, *, xp: Any, array_type: type, to_device: Callable, to_host: Callable
+) -> None:
     """Make arrays of another type known, e.g. the stand-in of tests/gpu.  Registering a name again replaces it."""
     _DEVICES[name] = Device(xp, array_type, to_device, to_host)
 
@@ -49,7 +51,9 @@ def device(name: str) -> Device:
             raise ValueError("device 'gpu' needs CuPy: pip install cupy-cuda12x") from error
         if not cupy.is_available():
             raise ValueError("device 'gpu': CuPy is installed but finds no CUDA device")
-        register_device("gpu", xp=cupy, array_type=cupy.ndarray, to_device=cupy.asarray, to_host=cupy.asnumpy)
+        register_device(
+            "gpu", xp=cupy, array_type=cupy.ndarray, to_device=cupy.asarray, to_host=cupy.asnumpy
+        )
     if name not in _DEVICES:
         raise wrong("device", f"one of {', '.join(sorted({*_DEVICES, 'gpu'}))}", name)
     return _DEVICES[name]
@@ -86,7 +90,9 @@ def to_device(tree: Any, name: str) -> Any:
 
 def to_host(tree: Any) -> Any:
     """Every array of a tree as a NumPy array (the same object if it is one already)."""
-    return _walk(lambda a: a if isinstance(a, (np.ndarray, np.generic)) else _device_of(a).to_host(a), tree)
+    return _walk(
+        lambda a: a if isinstance(a, (np.ndarray, np.generic)) else _device_of(a).to_host(a), tree
+    )
 
 
 def _walk(f: Callable, tree: Any) -> Any:
@@ -140,7 +146,9 @@ def add_rows(out: Any, ids: Any, updates: Any) -> None:
         out[ordered[starts]] += np.add.reduceat(at_least_float32(updates[order]), starts, axis=0)
 
 
-BLOCK = 1 << 17  # elements at a time on the host: half a megabyte of float32, of which several fit a large L2 cache
+BLOCK = (
+    1 << 17
+)  # elements at a time on the host: half a megabyte of float32, of which several fit a large L2 cache
 
 
 def by_blocks(f: Callable, *arrays: Any) -> None:
@@ -172,7 +180,9 @@ def _erf_polynomials(dtype: str) -> tuple[list[float], list[float]]:
         x = math.sqrt((u + 1) / 2)
         return math.erf(x) / x if x > 0 else 2 / math.sqrt(math.pi)
 
-    def far(u: float) -> float:  # exp(x^2) erfc(x), smooth in t = 1 / (1 + x); u = -1 is x = 6, u = 1 is x = 1
+    def far(
+        u: float,
+    ) -> float:  # exp(x^2) erfc(x), smooth in t = 1 / (1 + x); u = -1 is x = 6, u = 1 is x = 1
         t = _T6 + (u + 1) / 2 * (0.5 - _T6)
         x = 1 / t - 1
         return math.exp(x * x) * math.erfc(x)
@@ -211,7 +221,15 @@ def erf(x: Any) -> Any:
 
 
 # Phi(x) = (1 + tanh(x P(x^2))) / 2 within 2.9e-8 for |x| <= 6: reference/fit_normal_cdf.py.  Highest power first.
-_NORMAL_CDF = (1.75627849e-09, -1.32266323e-07, 3.96477379e-06, -5.53063207e-05, -3.25947336e-05, 0.0363330844, 0.797884942)
+_NORMAL_CDF = (
+    1.75627849e-09,
+    -1.32266323e-07,
+    3.96477379e-06,
+    -5.53063207e-05,
+    -3.25947336e-05,
+    0.0363330844,
+    0.797884942,
+)
 
 
 def normal_cdf(x: Any, out: Any) -> None:
@@ -246,7 +264,9 @@ def available_memory() -> int | None:
     """Bytes that can be allocated on the host without swapping, within the limits of the container; None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        available = next(
+            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")
+        )
     except (OSError, StopIteration, ValueError):  # not Linux
         return None
     return min([available, *_container_memory(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
@@ -273,8 +293,14 @@ def _container_memory(own: Path, root: Path) -> list[int]:
                 break
             try:
                 most, now = (int((folder / name).read_text()) for name in (limit, used))
-                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines() if line)
-                cache = int(stat.get(cached[0], 0)) - int(stat.get(cached[1], 0))  # is given back when memory is needed
+                stat = dict(
+                    line.split()
+                    for line in (folder / "memory.stat").read_text().splitlines()
+                    if line
+                )
+                cache = int(stat.get(cached[0], 0)) - int(
+                    stat.get(cached[1], 0)
+                )  # is given back when memory is needed
             except (OSError, ValueError):  # no such group to be seen here, or "max": no limit
                 continue
             left.append(most - now + cache)
@@ -285,8 +311,10 @@ def check_memory(needed: int, what: str) -> None:
     """MemoryError, naming both, when fewer bytes are available on the host than `what` needs: better than being killed."""
     available = available_memory()
     if available is not None and needed > available:
-        raise MemoryError(f"{what} need {needed} bytes ({needed / 2**30:.1f} GiB) of memory, "
-                          f"but {available} bytes ({available / 2**30:.1f} GiB) are available")  # fmt: skip
+        raise MemoryError(
+            f"{what} need {needed} bytes ({needed / 2**30:.1f} GiB) of memory, "
+            f"but {available} bytes ({available / 2**30:.1f} GiB) are available"
+        )
 
 
 def keep_freed_memory() -> bool:
@@ -304,7 +332,11 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    settings = {-3: 1 << 30, -1: (1 << 31) - 1, -8: 1}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of mallopt(3)
+    settings = {
+        -3: 1 << 30,
+        -1: (1 << 31) - 1,
+        -8: 1,
+    }  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of mallopt(3)
     return all([mallopt(name, value) for name, value in settings.items()])
 
 

@@ -27,8 +27,12 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path):
-            if path.exists() and not path.is_file():  # a rename would put a file in place of a device
-                raise ValueError(f"{named(path)}: expected the name of a file, got {_kind(path.stat().st_mode)}")
+            if (
+                path.exists() and not path.is_file()
+            ):  # a rename would put a file in place of a device
+                raise ValueError(
+                    f"{named(path)}: expected the name of a file, got {_kind(path.stat().st_mode)}"
+                )
             temporary.touch()
             permissions = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
@@ -77,7 +81,9 @@ def sync_folder(folder: Path) -> None:
 def write_json(path: str | os.PathLike, contents: Any) -> None:
     """JSON written under a temporary name, flushed to disk, then renamed."""
     with replaced(path) as temporary:
-        temporary.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 _held: set[tuple[int, str]] = set()  # (thread, folder)
@@ -101,12 +107,16 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
         with naming(folder):
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
-    busy = ValueError(f"{named(folder)}: another process is writing into this folder: wait for it, or give another folder")
+    busy = ValueError(
+        f"{named(folder)}: another process is writing into this folder: wait for it, or give another folder"
+    )
     try:
         import fcntl
     except ImportError:  # Windows: a file that disappears with the process
         try:
-            descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_TEMPORARY)
+            descriptor = os.open(
+                folder / ".lock", os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_TEMPORARY
+            )
         except OSError:
             raise busy from None
     else:
@@ -190,16 +200,24 @@ def check_links(folder: str | os.PathLike, names: Iterable[str]) -> None:
     links into models--NAME/blobs: these are let through.
     """
     home = Path(os.path.realpath(folder))
-    allowed = [home, *(place.parents[1] / "blobs" for place in (home, *home.parents)
-                       if place.parent.name == "snapshots" and place.parents[1].name.startswith("models--"))]  # fmt: skip
+    allowed = [
+        home,
+        *(
+            place.parents[1] / "blobs"
+            for place in (home, *home.parents)
+            if place.parent.name == "snapshots" and place.parents[1].name.startswith("models--")
+        ),
+    ]
     for name in names:
         try:
             target = Path(os.path.realpath(home / name))
         except ValueError:  # a NUL or half a character in the name
             raise ValueError(f"{named(Path(folder) / name)}: not the name of a file") from None
         if not any(target == place or place in target.parents for place in allowed):
-            raise ValueError(f"{named(Path(folder) / name)}: a link out of the folder, to {named(target)}; "
-                             "copy the file, or link the folder as a whole")  # fmt: skip
+            raise ValueError(
+                f"{named(Path(folder) / name)}: a link out of the folder, to {named(target)}; "
+                "copy the file, or link the folder as a whole"
+            )
 
 
 def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:
@@ -207,8 +225,10 @@ def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:
     try:
         return read_bytes(path, largest=largest).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{named(path)}: expected UTF-8 text, got {error.object[error.start : error.start + 4]!r} "
-                         f"at byte {error.start}") from None  # fmt: skip
+        raise ValueError(
+            f"{named(path)}: expected UTF-8 text, got {error.object[error.start : error.start + 4]!r} "
+            f"at byte {error.start}"
+        ) from None
 
 
 def read_json(path: str | os.PathLike, *, largest: int = LARGEST_JSON) -> Any:
@@ -234,7 +254,9 @@ def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
 
     def integer(digits: str) -> int:
         if len(digits) > LONGEST_INTEGER:
-            raise ValueError(f"an integer of {len(digits)} digits, expected at most {LONGEST_INTEGER}")
+            raise ValueError(
+                f"an integer of {len(digits)} digits, expected at most {LONGEST_INTEGER}"
+            )
         return int(digits)
 
     def constant(word: str) -> float:
@@ -243,9 +265,13 @@ def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
         raise ValueError(f"{word} is not valid in JSON")
 
     try:
-        value = json.loads(text, object_pairs_hook=without_repeats, parse_int=integer, parse_constant=constant)
+        value = json.loads(
+            text, object_pairs_hook=without_repeats, parse_int=integer, parse_constant=constant
+        )
     except RecursionError:
-        raise ValueError(f"{name}: not valid JSON: nested more than {DEEPEST_JSON} levels deep") from None
+        raise ValueError(
+            f"{name}: not valid JSON: nested more than {DEEPEST_JSON} levels deep"
+        ) from None
     except ValueError as error:  # of JSON, and ours
         raise ValueError(f"{name}: not valid JSON: {error}") from None
     if _SURROGATE.search(text):
@@ -253,14 +279,20 @@ def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             around = error.object[max(error.start - 20, 0) : error.start + 20]
-            raise ValueError(f"{name}: not valid JSON: a lone surrogate in {shown(around)}") from None
+            raise ValueError(
+                f"{name}: not valid JSON: a lone surrogate in {shown(around)}"
+            ) from None
         except RecursionError:  # reported below
             pass
     level, depth = [value], 0
     while level:
         if depth == DEEPEST_JSON:
             raise ValueError(f"{name}: not valid JSON: nested more than {DEEPEST_JSON} levels deep")
-        inside = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list)))
+        inside = (
+            item.values() if isinstance(item, dict) else item
+            for item in level
+            if isinstance(item, (dict, list))
+        )
         level = [part for items in inside for part in items if isinstance(part, (dict, list))]
         depth += 1
     return value
@@ -275,5 +307,10 @@ def named(path: str | os.PathLike, longest: int = 200) -> str:
 
 
 def _kind(mode: int) -> str:
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISSOCK, "a socket"))
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISSOCK, "a socket"),
+    )
     return next((kind for test, kind in kinds if test(mode)), "something else")

@@ -75,7 +75,10 @@ def uniform_bits_of(keys: Any, elements: Any, shape: tuple[int, ...]) -> Any:
     keys some of the B, elements (1, ...) uint32, their numbers in a sample -> uint32 (len(keys), ...).
     """
     _elements(keys, (len(keys), *shape[1:]))
-    low, high = ((half & 0xFFFFFFFF).astype("uint32").reshape(-1, *[1] * (elements.ndim - 1)) for half in (keys, keys >> 32))
+    low, high = (
+        (half & 0xFFFFFFFF).astype("uint32").reshape(-1, *[1] * (elements.ndim - 1))
+        for half in (keys, keys >> 32)
+    )
     h = _hash32(elements ^ low)
     h ^= high
     return _hash32(h)
@@ -84,7 +87,9 @@ def uniform_bits_of(keys: Any, elements: Any, shape: tuple[int, ...]) -> Any:
 def _elements(keys: Any, shape: tuple[int, ...]) -> int:
     """How many elements a sample has."""
     if len(shape) == 0 or keys.shape != (shape[0],):
-        raise ValueError(f"expected one key per sample, keys ({shape[0] if shape else 0},), got {keys.shape}")
+        raise ValueError(
+            f"expected one key per sample, keys ({shape[0] if shape else 0},), got {keys.shape}"
+        )
     if (count := math.prod(shape[1:])) >= 2**32:
         raise ValueError(f"a sample of shape {shape[1:]} has 2^32 elements or more")
     return count

@@ -42,7 +42,11 @@ from .models.encoder_model import EncoderModel
 from .tokenizers.files.settings import read_settings
 from .tokenizers.text.encoding import Encoding
 
-POOLINGS: dict[str, Callable] = {"mean": mean_pooling, "cls": lambda x, *, mask: cls_pooling(x), "max": max_pooling}
+POOLINGS: dict[str, Callable] = {
+    "mean": mean_pooling,
+    "cls": lambda x, *, mask: cls_pooling(x),
+    "max": max_pooling,
+}
 
 
 class SentenceEncoder:
@@ -56,20 +60,40 @@ class SentenceEncoder:
     """
 
     @known_arguments
-    def __init__(self, model: EncoderModel, pooling: str = "mean", *, normalise: bool = True, max_length: int | None = None,
-                 lowercase: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: EncoderModel,
+        pooling: str = "mean",
+        *,
+        normalise: bool = True,
+        max_length: int | None = None,
+        lowercase: bool = False,
+    ) -> None:
         if not isinstance(model, EncoderModel):
             raise TypeError(f"model: sentence embeddings need an encoder, got {shown(model)}")
         check_choice("pooling", pooling, POOLINGS)
         check_flag("normalise", normalise)
         check_flag("lowercase", lowercase)
-        self.model, self.pooling, self.normalise, self.lowercase = model, pooling, normalise, lowercase
+        self.model, self.pooling, self.normalise, self.lowercase = (
+            model,
+            pooling,
+            normalise,
+            lowercase,
+        )
         self._template = _template(model.text_tokenizer())
         self.max_length = _longest(model) if max_length is None else max_length
         least, most = len(self._template), model.config.context
-        if type(self.max_length) is not int or self.max_length < least or (most is not None and self.max_length > most):
-            raise wrong("max_length", f"an integer from {least} (one token and the special ones) to {most} (the positions that "
-                        "the model has)", self.max_length)  # fmt: skip
+        if (
+            type(self.max_length) is not int
+            or self.max_length < least
+            or (most is not None and self.max_length > most)
+        ):
+            raise wrong(
+                "max_length",
+                f"an integer from {least} (one token and the special ones) to {most} (the positions that "
+                "the model has)",
+                self.max_length,
+            )
         self.notes: bytes | None = None  # config_sentence_transformers.json as it was read
 
     def __repr__(self) -> str:
@@ -80,7 +104,9 @@ class SentenceEncoder:
 
     @classmethod
     @known_arguments
-    def load(cls, folder: str | os.PathLike, *, dtype: str | None = None, device: str = "cpu") -> SentenceEncoder:
+    def load(
+        cls, folder: str | os.PathLike, *, dtype: str | None = None, device: str = "cpu"
+    ) -> SentenceEncoder:
         """From a folder that sentence-transformers wrote: a Transformer, a Pooling and perhaps a Normalize module.
 
         ValueError that names what is not supported: other modules, other ways to pool, a prompt before every text.  The limit on
@@ -96,13 +122,20 @@ class SentenceEncoder:
             limit = min(limit, model.config.context)
         pooling = _pooling(folder / paths[1] / "config.json")
         try:
-            encoder = cls(model, pooling, normalise="Normalize" in names, max_length=limit,
-                          lowercase=bool(settings.get("do_lower_case")))  # fmt: skip
+            encoder = cls(
+                model,
+                pooling,
+                normalise="Normalize" in names,
+                max_length=limit,
+                lowercase=bool(settings.get("do_lower_case")),
+            )
         except ValueError as error:
             raise ValueError(f"{named(folder)}: {error}") from None
         notes = folder / _NOTES
         if notes.exists():
-            _refuse(notes, _object(notes), default_prompt_name=None, model_type="SentenceTransformer")
+            _refuse(
+                notes, _object(notes), default_prompt_name=None, model_type="SentenceTransformer"
+            )
             encoder.notes = read_bytes(notes)
         return encoder
 
@@ -114,17 +147,33 @@ class SentenceEncoder:
         hub.save(self.model, folder, dtype=dtype)
         (folder / "1_Pooling").mkdir(exist_ok=True)
         width = self.encode([]).shape[1]
-        write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width} | {
-            key: mode == self.pooling for key, mode in _POOLING_KEYS.items()})  # fmt: skip
-        write_json(folder / "sentence_bert_config.json", {"max_seq_length": self.max_length, "do_lower_case": self.lowercase})
+        write_json(
+            folder / "1_Pooling" / "config.json",
+            {"word_embedding_dimension": width}
+            | {key: mode == self.pooling for key, mode in _POOLING_KEYS.items()},
+        )
+        write_json(
+            folder / "sentence_bert_config.json",
+            {"max_seq_length": self.max_length, "do_lower_case": self.lowercase},
+        )
         if self.notes is not None:
             with replaced(folder / _NOTES) as temporary:
                 temporary.write_bytes(self.notes)
-        modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")][: 3 if self.normalise else 2]
-        write_json(folder / "modules.json", [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (path, kind) in enumerate(modules)
-        ])  # fmt: skip
+        modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")][
+            : 3 if self.normalise else 2
+        ]
+        write_json(
+            folder / "modules.json",
+            [
+                {
+                    "idx": i,
+                    "name": str(i),
+                    "path": path,
+                    "type": f"sentence_transformers.models.{kind}",
+                }
+                for i, (path, kind) in enumerate(modules)
+            ],
+        )
 
     # ---- texts to vectors
 
@@ -146,7 +195,11 @@ class SentenceEncoder:
             if not isinstance(text, str):
                 raise TypeError(f"texts: expected strings, got {shown(text)} as number {number}")
             text = text.lower() if self.lowercase else text
-            result.append(around[:place] + tokenizer.encode(text.strip(), allow_special)[:room] + around[place + 1 :])
+            result.append(
+                around[:place]
+                + tokenizer.encode(text.strip(), allow_special)[:room]
+                + around[place + 1 :]
+            )
         return result
 
     @known_arguments
@@ -155,8 +208,15 @@ class SentenceEncoder:
         return self._padded(self.tokens(texts, allow_special=allow_special))
 
     @known_arguments
-    def encode(self, texts: Iterable[str], *, batch_size: int = 16, workers: int | None = None, allow_special: bool = False,
-               progress: Callable[[int], Any] | None = None) -> np.ndarray:  # fmt: skip
+    def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        batch_size: int = 16,
+        workers: int | None = None,
+        allow_special: bool = False,
+        progress: Callable[[int], Any] | None = None,
+    ) -> np.ndarray:
         """(N, D), a vector for each text, on the host, in the model's dtype but at least float32.
 
         Texts of similar lengths share a batch, so that little is padded; `workers` threads share the batches (default: one a
@@ -173,7 +233,9 @@ class SentenceEncoder:
         if not tokens:
             return self.encode([""])[:0]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        size = min(batch_size, -(-len(order) // (2 * workers)))  # of few texts, too, each thread has short ones and long ones
+        size = min(
+            batch_size, -(-len(order) // (2 * workers))
+        )  # of few texts, too, each thread has short ones and long ones
         batches = [order[i : i + size] for i in range(0, len(order), size)]
         body, threads = self._body(), min(workers, len(batches))
 
@@ -191,16 +253,22 @@ class SentenceEncoder:
         return result
 
     @known_arguments
-    def __call__(self, input_ids: Any, *, grad: bool = True, **inputs: Any) -> tuple[Any, Callable | None]:
+    def __call__(
+        self, input_ids: Any, *, grad: bool = True, **inputs: Any
+    ) -> tuple[Any, Callable | None]:
         """embeddings (B, D) and backward(dembeddings) -> the gradient tree of model.params; inputs: as for the model."""
         return self._embed(self._body(), {"input_ids": input_ids, **inputs}, grad=grad)
 
     def _body(self) -> EncoderModel:
         """The model without what its head computes."""
         model = self.model
-        return EncoderModel(model.family, model.config, model.params, task="body", device=model.device)
+        return EncoderModel(
+            model.family, model.config, model.params, task="body", device=model.device
+        )
 
-    def _embed(self, body: EncoderModel, inputs: dict[str, Any], *, grad: bool) -> tuple[Any, Callable | None]:
+    def _embed(
+        self, body: EncoderModel, inputs: dict[str, Any], *, grad: bool
+    ) -> tuple[Any, Callable | None]:
         """normalise(pool(hidden)); backward gives the gradient tree of the parameters, zero for a head."""
         check_flag("grad", grad)
         key = inputs.pop("key", None)
@@ -208,8 +276,14 @@ class SentenceEncoder:
         outputs, body_back = body(**inputs, grad=grad, key=key)
         hidden = outputs["hidden"]
         mask = inputs.get("attention_mask")
-        real = array_module(hidden).ones(hidden.shape[:2], dtype="bool") if mask is None else mask != 0
-        embeddings, back = chain(hidden, partial(POOLINGS[self.pooling], mask=real), l2_normalise if self.normalise else None)
+        real = (
+            array_module(hidden).ones(hidden.shape[:2], dtype="bool") if mask is None else mask != 0
+        )
+        embeddings, back = chain(
+            hidden,
+            partial(POOLINGS[self.pooling], mask=real),
+            l2_normalise if self.normalise else None,
+        )
         shape, xp = embeddings.shape, array_module(embeddings)
 
         def backward(dembeddings):
@@ -225,14 +299,25 @@ class SentenceEncoder:
     def _padded(self, tokens: list[list[int]]) -> dict[str, np.ndarray]:
         """input_ids, attention_mask and, where the family has them, token_type_ids."""
         lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
-        shape = (len(tokens), lengths.max(initial=1))  # 1: without special tokens an empty text has none
+        shape = (
+            len(tokens),
+            lengths.max(initial=1),
+        )  # 1: without special tokens an empty text has none
         real = np.arange(shape[1]) < lengths[:, None]
         ids = np.full(shape, self._pad_id, dtype=np.int64)
-        ids[real] = np.concatenate([np.asarray(row, dtype=np.int64) for row in tokens]) if tokens else []
+        ids[real] = (
+            np.concatenate([np.asarray(row, dtype=np.int64) for row in tokens]) if tokens else []
+        )
         inputs = {"input_ids": ids, "attention_mask": real.astype(np.int64)}
         if "token_type_ids" in self.model.family.INPUTS:
             types, place, extra = self._template.type_ids, self._place, len(self._template) - 1
-            rows = [types[:place] + [types[place]] * (n - extra) + types[place + 1 :] + [0] * (shape[1] - n) for n in lengths]
+            rows = [
+                types[:place]
+                + [types[place]] * (n - extra)
+                + types[place + 1 :]
+                + [0] * (shape[1] - n)
+                for n in lengths
+            ]
             inputs["token_type_ids"] = np.array(rows, dtype=np.int64).reshape(shape)
         return inputs
 
@@ -252,7 +337,11 @@ def _template(tokenizer: Any) -> Encoding:
 def _longest(model: EncoderModel) -> int:
     """How many tokens a text may have: positions of the model, or fewer if its tokenizer says so."""
     said = read_settings(model.files).get("model_max_length")
-    limits = [limit for limit in (model.config.context, said if is_number(said) else None) if limit is not None]
+    limits = [
+        limit
+        for limit in (model.config.context, said if is_number(said) else None)
+        if limit is not None
+    ]
     return min([int(limit) for limit in limits], default=512)
 
 
@@ -267,9 +356,13 @@ def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a (N, D), b (M, D) -> (N, M): a_n . b_m / (|a_n| |b_m|), 0 where either is zero."""
     for name, vectors in (("a", a), ("b", b)):
         if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
-            raise wrong(f"cosine_similarity: {name}", "an array of floats with 2 dimensions", vectors)
+            raise wrong(
+                f"cosine_similarity: {name}", "an array of floats with 2 dimensions", vectors
+            )
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"cosine_similarity: expected a (N, D) and b (M, D), got {a.shape} and {b.shape}")
+        raise ValueError(
+            f"cosine_similarity: expected a (N, D) and b (M, D), got {a.shape} and {b.shape}"
+        )
     return l2_normalise(a)[0] @ l2_normalise(b)[0].T
 
 
@@ -285,7 +378,9 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int = 10) -> tuple[np.n
     if queries.shape[1] != vectors.shape[1]:
         raise wrong("vectors", f"vectors of width {queries.shape[1]}, as the queries'", vectors)
     places, scores = [], []
-    for block in np.array_split(queries, max(1, len(queries) // 256)):  # the whole (N, M) may be large
+    for block in np.array_split(
+        queries, max(1, len(queries) // 256)
+    ):  # the whole (N, M) may be large
         similarity = cosine_similarity(block, vectors)
         best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         places.append(best)
@@ -296,9 +391,14 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int = 10) -> tuple[np.n
 # ------------------------------------------------------------------------------------------------- sentence-transformers' files
 
 _NOTES = "config_sentence_transformers.json"
-_POOLING_KEYS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max",
-                 "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
-                 "pooling_mode_lasttoken": "lasttoken"}  # fmt: skip
+_POOLING_KEYS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 # Version 5.4 has longer module names, pooling_mode in place of the flags, and says what it takes from the model.
 _TAKEN = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
 _TAKEN_OF_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
@@ -308,22 +408,35 @@ def _modules(folder: Path) -> tuple[list[str], list[str]]:
     """(class, path) of the modules: Transformer, Pooling and perhaps Normalize."""
     file = folder / "modules.json"
     if not file.exists():
-        raise ValueError(f"{file}: no such file; for a model of another layout: SentenceEncoder(tinyplm.load(folder), pooling)")
+        raise ValueError(
+            f"{file}: no such file; for a model of another layout: SentenceEncoder(tinyplm.load(folder), pooling)"
+        )
     check_links(folder, (file.name,))
     modules = read_json(file, largest=LARGEST_SETTINGS)
-    if not isinstance(modules, list) or not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in modules):
+    if not isinstance(modules, list) or not all(
+        isinstance(m, dict) and {"type", "path"} <= m.keys() for m in modules
+    ):
         raise ValueError(f"{file}: expected a list of objects with type and path")
     names = [named(module["type"], 80) for module in modules][:5]
-    kinds = [name.rpartition(".")[2] if name.startswith("sentence_transformers.") else name for name in names]
+    kinds = [
+        name.rpartition(".")[2] if name.startswith("sentence_transformers.") else name
+        for name in names
+    ]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         given = ", ".join(kinds)
-        raise ValueError(f"{file}: modules {given} are not supported; expected Transformer, Pooling and perhaps Normalize")
+        raise ValueError(
+            f"{file}: modules {given} are not supported; expected Transformer, Pooling and perhaps Normalize"
+        )
     paths = [str(module["path"]) for module in modules]
     for path in paths:
         if re.search(r"[/\\:\0]", path) or path == "..":
-            raise ValueError(f"{named(file)}: {shown(path)} points outside the folder, expected the name of a folder in it")
+            raise ValueError(
+                f"{named(file)}: {shown(path)} points outside the folder, expected the name of a folder in it"
+            )
         if len(path) > 255:
-            raise ValueError(f"{named(file)}: path: expected the name of a folder, got {shown(path)}")
+            raise ValueError(
+                f"{named(file)}: path: expected the name of a folder, got {shown(path)}"
+            )
     check_links(folder, paths)
     return kinds, paths
 
@@ -340,10 +453,18 @@ def _transformer_settings(folder: Path, model: EncoderModel) -> dict[str, Any]:
         known = {"max_seq_length", "do_lower_case", "modality_config", *_TAKEN}
         _refuse(files[0], settings, **_TAKEN, **dict.fromkeys(settings.keys() - known))
         modalities = settings.get("modality_config", {})
-        text = modalities.get("text", _TAKEN_OF_TEXT) if isinstance(modalities, dict) else modalities
+        text = (
+            modalities.get("text", _TAKEN_OF_TEXT) if isinstance(modalities, dict) else modalities
+        )
         if text != _TAKEN_OF_TEXT:
-            raise ValueError(f"{named(files[0])}: modality_config.text = {shown(text)} is not supported")
-    _refuse(folder / "tokenizer_config.json", read_settings(model.files, str(folder)), truncation_side="right")
+            raise ValueError(
+                f"{named(files[0])}: modality_config.text = {shown(text)} is not supported"
+            )
+    _refuse(
+        folder / "tokenizer_config.json",
+        read_settings(model.files, str(folder)),
+        truncation_side="right",
+    )
     return settings
 
 
@@ -351,11 +472,17 @@ def _pooling(file: Path) -> str:
     """The one way to pool that the file names."""
     settings = _object(file)
     _refuse(file, settings, include_prompt=True)
-    modes = settings.get("pooling_mode") or [mode for key, mode in _POOLING_KEYS.items() if settings.get(key)] or ["mean"]
+    modes = (
+        settings.get("pooling_mode")
+        or [mode for key, mode in _POOLING_KEYS.items() if settings.get(key)]
+        or ["mean"]
+    )
     modes = modes if isinstance(modes, list) else [modes]
     if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in POOLINGS:
         given = named(" and ".join(map(str, modes)), 80)
-        raise ValueError(f"{named(file)}: pooling by {given} is not supported; expected one of {', '.join(POOLINGS)}")
+        raise ValueError(
+            f"{named(file)}: pooling by {given} is not supported; expected one of {', '.join(POOLINGS)}"
+        )
     return modes[0]
 
 

@@ -28,7 +28,13 @@ from .backend import array_module
 
 F = TypeVar("F", bound=Callable)
 
-KINDS = {"floating-point numbers": "f", "integers": "iu", "booleans": "b", "numbers": "fiub", "keys": "u"}
+KINDS = {
+    "floating-point numbers": "f",
+    "integers": "iu",
+    "booleans": "b",
+    "numbers": "fiub",
+    "keys": "u",
+}
 REMEMBERED = 4096  # calls of a component; generation has other shapes at each token
 
 
@@ -107,10 +113,22 @@ def _wrapper(f: Callable, entries: list, known: set[tuple], check: Callable, hot
         call.append(f"{name}={name}" if keyword else name)
         values |= {f"default_{name}": parameter.default} if default else {}
     arguments = ", ".join(f"{name!r}: {name}" for name in signature.parameters)
-    functions = {entry.name: entry.optional for entry in entries if getattr(entry, "kind", None) == "function"}
+    functions = {
+        entry.name: entry.optional
+        for entry in entries
+        if getattr(entry, "kind", None) == "function"
+    }
     key = ", ".join(_key(entry, hot) for entry in entries if entry.name not in functions)
-    called = "".join(f" and ({f'{n} is None or ' * optional}callable({n}))" for n, optional in functions.items())
-    source = _WRAPPER.format(signature=", ".join(parts), key=key, functions=called, arguments=arguments, call=", ".join(call))
+    called = "".join(
+        f" and ({f'{n} is None or ' * optional}callable({n}))" for n, optional in functions.items()
+    )
+    source = _WRAPPER.format(
+        signature=", ".join(parts),
+        key=key,
+        functions=called,
+        arguments=arguments,
+        call=", ".join(call),
+    )
     exec(compile(source, f"<expects {f.__name__}>", "exec"), values)
     return values["wrapper"]
 
@@ -157,7 +175,9 @@ def check_float_dtype(name: str, value: Any) -> None:
         raise wrong(name, "a floating-point dtype", value)
 
 
-def _check(function: str, entries: list, constants: list[_Number], arguments: dict[str, Any]) -> None:
+def _check(
+    function: str, entries: list, constants: list[_Number], arguments: dict[str, Any]
+) -> None:
     sizes: dict[str, Any] = {}
     for entry in entries:
         value, name = arguments[entry.name], f"{function}: {entry.name}"
@@ -170,7 +190,9 @@ def _check(function: str, entries: list, constants: list[_Number], arguments: di
         if constant.kind == "flag":
             check_flag(name, value)
         elif constant.kind == "function":
-            check_functions(function, **({} if value is None and constant.optional else {constant.name: value}))
+            check_functions(
+                function, **({} if value is None and constant.optional else {constant.name: value})
+            )
         elif constant.kind == "whole":
             check_whole(name, value, **constant.limits, or_none=constant.optional)
             if value is not None and not -(2**63) <= value < 2**63:
@@ -182,8 +204,14 @@ def _check(function: str, entries: list, constants: list[_Number], arguments: di
 def _check_tree(name: str, value: Any, names: list[str]) -> None:
     needed = [n for n in names if n != "..." and n[-1] != "?"]
     if not isinstance(value, dict) or not all(n in value for n in needed):
-        raise wrong(name, f"a dict with {', '.join(needed)}", value if not isinstance(value, dict) else list(value))
-    if "..." not in names and (more := [n for n in value if n not in names and f"{n}?" not in names]):
+        raise wrong(
+            name,
+            f"a dict with {', '.join(needed)}",
+            value if not isinstance(value, dict) else list(value),
+        )
+    if "..." not in names and (
+        more := [n for n in value if n not in names and f"{n}?" not in names]
+    ):
         raise wrong(name, f"a dict with {', '.join(names)} (? = may be missing) alone", more[0])
 
 
@@ -191,14 +219,18 @@ def _check_array(name: str, value: Any, entry: _Array, sizes: dict[str, Any]) ->
     """The sizes, with what this array adds to them."""
     try:
         array_module(value)
-        right = value.dtype.kind in KINDS[entry.kind] and not isinstance(value, (np.ma.MaskedArray, np.matrix))
+        right = value.dtype.kind in KINDS[entry.kind] and not isinstance(
+            value, (np.ma.MaskedArray, np.matrix)
+        )
     except (TypeError, AttributeError):
         right = False
     for dims in entry.shapes if right else ():
         if (fitted := _fit(value.shape, dims, sizes)) is not None:
             return fitted
     shapes = " or ".join(_shown(dims, sizes) for dims in entry.shapes)
-    raise wrong(name, f"{'None or ' * entry.optional}an array of {entry.kind} of shape {shapes}", value)
+    raise wrong(
+        name, f"{'None or ' * entry.optional}an array of {entry.kind} of shape {shapes}", value
+    )
 
 
 def _fit(shape: tuple[int, ...], dims: list[str], sizes: dict[str, Any]) -> dict[str, Any] | None:
@@ -212,7 +244,9 @@ def _fit(shape: tuple[int, ...], dims: list[str], sizes: dict[str, Any]) -> dict
     if len(dims) != len(shape):
         return None
     for dim, n in zip(dims, shape):
-        choices = [int(word) if word.isdigit() else sizes.get(word, n) for word in dim.split(" or ")]
+        choices = [
+            int(word) if word.isdigit() else sizes.get(word, n) for word in dim.split(" or ")
+        ]
         if n not in choices:
             return None
         sizes.setdefault(dim.split(" or ")[0], n)
@@ -221,7 +255,11 @@ def _fit(shape: tuple[int, ...], dims: list[str], sizes: dict[str, Any]) -> dict
 
 def _shown(dims: list[str], sizes: dict[str, Any]) -> str:
     """A shape with the sizes that are known, and the names of the others."""
-    parts = [str(n) for dim in dims for n in (sizes.get("...", ("...",)) if dim == "..." else (sizes.get(dim, dim),))]
+    parts = [
+        str(n)
+        for dim in dims
+        for n in (sizes.get("...", ("...",)) if dim == "..." else (sizes.get(dim, dim),))
+    ]
     return f"({parts[0]},)" if len(parts) == 1 and parts[0] != "..." else f"({', '.join(parts)})"
 
 
@@ -230,7 +268,10 @@ def _entry(text: str) -> _Array | _Tree:
     name, rest = text.strip().split(" ", 1)
     if rest[0] == "{":
         return _Tree(name, rest.strip("{}").split())
-    shapes = [[dim.strip() for dim in shape.split(",") if dim.strip()] for shape in re.findall(r"\(([^()]*)\)", rest)]
+    shapes = [
+        [dim.strip() for dim in shape.split(",") if dim.strip()]
+        for shape in re.findall(r"\(([^()]*)\)", rest)
+    ]
     kind = next((kind for kind in KINDS if kind in rest.split()), "floating-point numbers")
     return _Array(name, shapes, kind, "None" in rest.split())
 
@@ -249,7 +290,9 @@ def _number(text: str) -> _Number:
         limits["least" if words[1] == "<=" else "above"] = _value(words[0])
         words = words[2:]
     if len(words) == 3:
-        limits[{">=": "least", ">": "above", "<=": "most", "<": "below"}[words[1]]] = _value(words[2])
+        limits[{">=": "least", ">": "above", "<=": "most", "<": "below"}[words[1]]] = _value(
+            words[2]
+        )
     if kind == "whole":
         limits = {"least": -(2**63), **limits}
     return _Number(words[0], kind, limits, optional)

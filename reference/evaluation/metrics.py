@@ -170,6 +170,8 @@ def best_span(start, end, longest):
     best = None
     for i in range(len(start)):
         for j in range(i, len(end)):
-            if j - i + 1 <= longest and (best is None or start[i] + end[j] > start[best[0]] + end[best[1]]):
+            if j - i + 1 <= longest and (
+                best is None or start[i] + end[j] > start[best[0]] + end[best[1]]
+            ):
                 best = (i, j)
     return best

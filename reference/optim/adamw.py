@@ -35,5 +35,7 @@ def adamw_update(
         new_v[i] = beta2 * v[i] + (1.0 - beta2) * g[i] ** 2
         m_hat = new_m[i] / (1.0 - beta1**t)
         v_hat = new_v[i] / (1.0 - beta2**t)
-        new_theta[i] = theta[i] - lr * weight_decay * theta[i] - lr * m_hat / (math.sqrt(v_hat) + eps)
+        new_theta[i] = (
+            theta[i] - lr * weight_decay * theta[i] - lr * m_hat / (math.sqrt(v_hat) + eps)
+        )
     return new_theta, new_m, new_v

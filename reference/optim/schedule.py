@@ -45,14 +45,18 @@ def warmup_constant(step: int, *, peak: float, warmup: int) -> float:
     return float(peak)
 
 
-def warmup_stable_decay(step: int, *, peak: float, warmup: int, total: int, decay: int, floor: float = 0.0) -> float:
+def warmup_stable_decay(
+    step: int, *, peak: float, warmup: int, total: int, decay: int, floor: float = 0.0
+) -> float:
     """lr = peak up to step total - decay, then peak + (floor - peak) u,  u = (step - total + decay) / decay.
 
     From total on it is floor.  Hu et al. 2024 (MiniCPM), sec. 4.2 (WSD), with a linear decay.
     """
     _check(step, warmup, total)
     if not 0 <= decay <= total - warmup:
-        raise ValueError(f"a decay of {decay} does not fit after a warm-up of {warmup} in {total} steps")
+        raise ValueError(
+            f"a decay of {decay} does not fit after a warm-up of {warmup} in {total} steps"
+        )
     if step < warmup:
         return peak * (step + 1) / warmup
     if step >= total:
@@ -65,4 +69,6 @@ def warmup_stable_decay(step: int, *, peak: float, warmup: int, total: int, deca
 
 def _check(step: int, warmup: int, total: int) -> None:
     if step < 0 or not 0 <= warmup <= total:
-        raise ValueError(f"need step >= 0 and 0 <= warmup <= total, not step {step}, warmup {warmup}, total {total}")
+        raise ValueError(
+            f"need step >= 0 and 0 <= warmup <= total, not step {step}, warmup {warmup}, total {total}"
+        )

@@ -14,5 +14,7 @@ def lora(theta: dict, *, base: dict, alpha: float) -> dict:
         rank = A.shape[1]
         for i in range(W.shape[0]):
             for j in range(W.shape[1]):
-                merged[path][i, j] += alpha / rank * sum(float(A[i, k]) * float(B[k, j]) for k in range(rank))
+                merged[path][i, j] += (
+                    alpha / rank * sum(float(A[i, k]) * float(B[k, j]) for k in range(rank))
+                )
     return merged

@@ -6,13 +6,18 @@ from reference.layers.attention import _join, _split, attention
 from reference.layers.linear import linear
 
 
-def prefix_attention(p: dict, x: np.ndarray, *, heads: int, kv_heads: int, mask: np.ndarray | None = None) -> np.ndarray:
+def prefix_attention(
+    p: dict, x: np.ndarray, *, heads: int, kv_heads: int, mask: np.ndarray | None = None
+) -> np.ndarray:
     """Self-attention whose queries see, besides what the mask allows of x, all P pairs of p["Pk"], p["Pv"] (K, P, E)."""
     q = _split(linear(x, p["Wq"], p.get("bq")), heads)
     k = _split(linear(x, p["Wk"], p.get("bk")), kv_heads)
     v = _split(linear(x, p["Wv"], p.get("bv")), kv_heads)
     B, T, P = x.shape[0], x.shape[1], p["Pk"].shape[1]
-    keys, values = np.zeros((B, kv_heads, P + T, k.shape[3])), np.zeros((B, kv_heads, P + T, v.shape[3]))
+    keys, values = (
+        np.zeros((B, kv_heads, P + T, k.shape[3])),
+        np.zeros((B, kv_heads, P + T, v.shape[3])),
+    )
     seen = np.ones((B, heads, T, P + T), dtype=bool)
     mask = np.ones((T, T), dtype=bool) if mask is None else mask
     allowed = np.broadcast_to(mask, (B, heads, T, T))

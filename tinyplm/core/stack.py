@@ -105,7 +105,9 @@ def stack(
         raise wrong("stack: ps", "a list of parameter trees", ps)
     if uses is None:
         uses = range(len(ps))
-    elif not isinstance(uses, (list, tuple, range)) or not all(is_whole(n) and 0 <= n < len(ps) for n in uses):
+    elif not isinstance(uses, (list, tuple, range)) or not all(
+        is_whole(n) and 0 <= n < len(ps) for n in uses
+    ):
         raise wrong("stack: uses", f"integers from 0 to {len(ps) - 1}", uses)
     elif sorted(uses) != list(uses):
         raise ValueError(f"stack: expected uses in ascending order, got {list(uses)}")
@@ -140,7 +142,9 @@ def stack(
 
     def backward(dx):
         if once and calls:
-            raise RuntimeError("stack(once=True): backward was called a second time, but its closures are freed")
+            raise RuntimeError(
+                "stack(once=True): backward was called a second time, but its closures are freed"
+            )
         calls.append(None)
         dps: list[Tree] = [None] * len(ps)
         dshared: list[Tree] = [None] * len(shared)

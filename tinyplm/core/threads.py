@@ -25,10 +25,14 @@ def shards(batch: Tree, count: int) -> list[Tree]:
     check_whole("shards: count", count, 1)
     sizes = {len(a) for a in leaves.values()}
     if len(sizes) != 1:
-        raise ValueError(f"arrays of a batch must have the same number of samples, got {sorted(sizes)}")
+        raise ValueError(
+            f"arrays of a batch must have the same number of samples, got {sorted(sizes)}"
+        )
     samples = sizes.pop()
     if count > samples:
-        raise ValueError(f"count: cannot cut a batch of {samples} samples into {shown(count)} shards")
+        raise ValueError(
+            f"count: cannot cut a batch of {samples} samples into {shown(count)} shards"
+        )
     edges = [samples * i // count for i in range(count + 1)]
     return [tree_map(lambda a, lo=lo, hi=hi: a[lo:hi], batch) for lo, hi in zip(edges, edges[1:])]
 
@@ -61,7 +65,9 @@ def map_shards(f: Callable[[Tree], Tree], batch: Tree, workers: int) -> list[Tre
     return map_threads(f, shards(batch, workers), workers)
 
 
-def reduce_shards(f: Callable[[Tree, Callable], Any], batch: Tree, workers: int, add: Callable[[str, Tree], None]) -> list:
+def reduce_shards(
+    f: Callable[[Tree, Callable], Any], batch: Tree, workers: int, add: Callable[[str, Tree], None]
+) -> list:
     """f(shard, give) for each of `workers` shards of the batch, one thread each, where give(path, gradient) hands in one part
     of the shard's gradient, to be added by add(path, gradient) to the sum of all shards.
 
@@ -78,11 +84,22 @@ def reduce_shards(f: Callable[[Tree, Callable], Any], batch: Tree, workers: int,
     def run(number: int) -> Any:
         def give(path: str, gradient: Tree) -> None:
             with turn:
-                turn.wait_for(lambda: failures or number == 0 or given[number - 1] > given[number] or finished[number - 1])
+                turn.wait_for(
+                    lambda: (
+                        failures
+                        or number == 0
+                        or given[number - 1] > given[number]
+                        or finished[number - 1]
+                    )
+                )
                 if failures:
-                    raise failures[0]  # the cause, whichever shard's error map_threads comes to first
+                    raise failures[
+                        0
+                    ]  # the cause, whichever shard's error map_threads comes to first
                 if number > 0 and given[number - 1] == given[number]:
-                    raise RuntimeError(f"shard {number} of the batch hands in more parts than shard {number - 1}")
+                    raise RuntimeError(
+                        f"shard {number} of the batch hands in more parts than shard {number - 1}"
+                    )
                 add(path, gradient)
                 given[number] += 1
                 turn.notify_all()
@@ -140,4 +157,6 @@ def _thread_controller() -> Any:
         from threadpoolctl import ThreadpoolController
     except ImportError:  # optional: everything runs without it, only slower
         return None
-    return ThreadpoolController()  # finding the loaded libraries takes half a millisecond, so it is done once
+    return (
+        ThreadpoolController()
+    )  # finding the loaded libraries takes half a millisecond, so it is done once

@@ -48,11 +48,17 @@ def tree_map(f: Callable, tree: Tree, *others: Tree) -> Tree:
         return None
     if isinstance(tree, dict):
         if others and any(not isinstance(o, dict) or not tree.keys() <= o.keys() for o in others):
-            raise ValueError(f"tree_map: expected trees of the same structure, got {_kinds(tree, *others)}")
-        return {name: tree_map(f, branch, *(o[name] for o in others)) for name, branch in tree.items()}
+            raise ValueError(
+                f"tree_map: expected trees of the same structure, got {_kinds(tree, *others)}"
+            )
+        return {
+            name: tree_map(f, branch, *(o[name] for o in others)) for name, branch in tree.items()
+        }
     if isinstance(tree, list):
         if others and any(not isinstance(o, list) or len(o) < len(tree) for o in others):
-            raise ValueError(f"tree_map: expected trees of the same structure, got {_kinds(tree, *others)}")
+            raise ValueError(
+                f"tree_map: expected trees of the same structure, got {_kinds(tree, *others)}"
+            )
         return [tree_map(f, branch, *(o[i] for o in others)) for i, branch in enumerate(tree)]
     return f(tree, *others)
 
@@ -115,11 +121,19 @@ def unflatten(leaves: dict[str, Any], like: Tree, prefix: str = "") -> Tree:
     if like is None:
         return None
     if isinstance(like, dict):
-        return {n: unflatten(leaves, b, f"{prefix}.{n}" if prefix else str(n)) for n, b in like.items()}
+        return {
+            n: unflatten(leaves, b, f"{prefix}.{n}" if prefix else str(n)) for n, b in like.items()
+        }
     if isinstance(like, list):
-        return [unflatten(leaves, b, f"{prefix}.{i}" if prefix else str(i)) for i, b in enumerate(like)]
+        return [
+            unflatten(leaves, b, f"{prefix}.{i}" if prefix else str(i)) for i, b in enumerate(like)
+        ]
     if not isinstance(leaves, dict) or prefix not in leaves:
-        raise wrong("unflatten: leaves", f"a dict with {shown(prefix)}", leaves if not isinstance(leaves, dict) else list(leaves))
+        raise wrong(
+            "unflatten: leaves",
+            f"a dict with {shown(prefix)}",
+            leaves if not isinstance(leaves, dict) else list(leaves),
+        )
     return leaves[prefix]
 
 
@@ -129,11 +143,21 @@ def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
         return gradient
     number = getattr(getattr(gradient, "dtype", None), "kind", None) in ("f", "i", "u")
     if not number or not isinstance(shape, (tuple, list)) or not all(map(is_whole, shape)):
-        raise wrong("unbroadcast", "a gradient, an array, and a shape", gradient if type(shape) is tuple else shape)
+        raise wrong(
+            "unbroadcast",
+            "a gradient, an array, and a shape",
+            gradient if type(shape) is tuple else shape,
+        )
     extra = gradient.ndim - len(shape)
     if extra < 0 or any(n not in (1, m) for n, m in zip(shape, gradient.shape[extra:])):
-        raise wrong("unbroadcast", f"the gradient of an array of shape {tuple(shape)} that was broadcast", gradient)
-    repeated = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1)
+        raise wrong(
+            "unbroadcast",
+            f"the gradient of an array of shape {tuple(shape)} that was broadcast",
+            gradient,
+        )
+    repeated = tuple(range(extra)) + tuple(
+        extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1
+    )
     return sum_float32(gradient, axis=repeated, keepdims=True).reshape(shape)
 
 
@@ -141,7 +165,9 @@ def complete(partial: Tree, like: Tree) -> Tree:
     """A partial gradient tree with zeros where it lacks something that `like` has.   ValueError for another structure."""
     if like is None:
         return None
-    if partial is not None and any(isinstance(partial, kind) != isinstance(like, kind) for kind in (dict, list)):
+    if partial is not None and any(
+        isinstance(partial, kind) != isinstance(like, kind) for kind in (dict, list)
+    ):
         raise ValueError(f"complete: expected a part of {_kinds(like)}, got {_kinds(partial)}")
     if isinstance(like, dict):
         return {name: complete((partial or {}).get(name), branch) for name, branch in like.items()}

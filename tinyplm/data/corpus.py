@@ -14,20 +14,43 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..arguments import LARGEST_KEY, as_texts, check_number, check_path, check_several, check_text, check_whole
+from ..arguments import (
+    LARGEST_KEY,
+    as_texts,
+    check_number,
+    check_path,
+    check_several,
+    check_text,
+    check_whole,
+)
 from ..files import named, read_bytes
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between two documents of one file
 
 # Not text about Python's library, or not there in every installation.
-SKIPPED_PARTS = frozenset(["__pycache__", "test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "pydoc_data"])
+SKIPPED_PARTS = frozenset(
+    [
+        "__pycache__",
+        "test",
+        "tests",
+        "idlelib",
+        "lib2to3",
+        "site-packages",
+        "dist-packages",
+        "pydoc_data",
+    ]
+)
 SHINGLE_WORDS = 8  # a run of this many words in two places is a copy, not chance
 REPEATED_SHARE = 0.5  # a paragraph is a copy when this share of its runs was seen before
-SHORTEST_DOCUMENT = 400  # characters; shorter modules are a line of boilerplate (every codec has the same one)
+SHORTEST_DOCUMENT = (
+    400  # characters; shorter modules are a line of boilerplate (every codec has the same one)
+)
 LARGEST_FILE = 1 << 34  # bytes; a file is read whole
 LARGEST_PIECE = 32_000  # characters; longer documents of the user are cut
 SMALLEST_PIECE = 2_000
-SMALLEST_COUNT = 20  # pieces that a corpus should have, so that a split by document can hit its fraction
+SMALLEST_COUNT = (
+    20  # pieces that a corpus should have, so that a split by document can hit its fraction
+)
 
 
 # ---- the default corpus
@@ -77,7 +100,9 @@ def documentation() -> dict[tuple[int, str], list[tuple[str, str]]]:
             (first, text), *rest = sections
             texts[1, name] = [(f"{name}\n\n{first}".rstrip(), text), *rest]
     if not any(kind == 1 for kind, _ in texts):
-        raise ValueError(f"{root}: no sources of the standard library here, expected *.py files with docstrings")
+        raise ValueError(
+            f"{root}: no sources of the standard library here, expected *.py files with docstrings"
+        )
     return _without_copies(texts)
 
 
@@ -85,7 +110,9 @@ def _modules(root: Path) -> Iterator[tuple[str, Path]]:
     """(dotted name, path) of every module source under `root`, sorted by path; SKIPPED_PARTS left out."""
     for folder, folders, files in os.walk(root):
         # Names that are no identifiers cannot be imported: site-packages, config-3.11-x86_64-linux-gnu.
-        folders[:] = sorted(name for name in folders if name.isidentifier() and name not in SKIPPED_PARTS)
+        folders[:] = sorted(
+            name for name in folders if name.isidentifier() and name not in SKIPPED_PARTS
+        )
         for file in sorted(files):
             stem, extension = os.path.splitext(file)
             if extension == ".py" and stem.isidentifier():
@@ -98,7 +125,9 @@ def _docstrings(path: Path) -> list[tuple[str, str]]:
     """(qualified name, cleaned docstring) of the module (name "") and all it defines, in source order."""
     try:
         source = path.read_text(encoding="utf-8")
-        with warnings.catch_warnings():  # newer Pythons warn of old escapes such as "\d" in their own library
+        with (
+            warnings.catch_warnings()
+        ):  # newer Pythons warn of old escapes such as "\d" in their own library
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
     except (UnicodeDecodeError, SyntaxError):
@@ -138,7 +167,10 @@ def _without_copies(texts: dict) -> dict:
             kept = []
             for paragraph in _paragraphs(text):
                 words = paragraph.split()
-                runs = [tuple(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1)]
+                runs = [
+                    tuple(words[i : i + SHINGLE_WORDS])
+                    for i in range(len(words) - SHINGLE_WORDS + 1)
+                ]
                 repeated = sum(run in seen for run in runs)
                 if not runs or repeated < REPEATED_SHARE * len(runs):
                     kept.append(paragraph)
@@ -157,7 +189,10 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _join(sections: list[tuple[str, str]]) -> str:
-    return "\n\n".join(f"{heading}\n\n{text}" if heading else text for heading, text in sections) + "\n"
+    return (
+        "\n\n".join(f"{heading}\n\n{text}" if heading else text for heading, text in sections)
+        + "\n"
+    )
 
 
 # ---- the user's files
@@ -265,7 +300,9 @@ def deduplicate(documents: Iterable[str]) -> list[str]:
     return kept
 
 
-def split_documents(documents: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+def split_documents(
+    documents: Sequence[str], fraction: float, seed: int
+) -> tuple[list[str], list[str]]:
     """(train, validation): whole documents, with close to `fraction` of all characters in validation.
 
     The documents are visited in the order of a hash of seed and text: a document that comes nearer to the
@@ -295,7 +332,10 @@ def split_documents(documents: Sequence[str], fraction: float, seed: int) -> tup
     taken = 0
     for document in sorted(sizes, key=order):
         # Nearer with it than without it; the last document always stays for training.
-        if abs(taken + sizes[document] - wanted) < abs(taken - wanted) and len(chosen) < len(sizes) - 1:
+        if (
+            abs(taken + sizes[document] - wanted) < abs(taken - wanted)
+            and len(chosen) < len(sizes) - 1
+        ):
             chosen.add(document)
             taken += sizes[document]
     if not chosen:  # every document is more than twice what was wanted

@@ -26,7 +26,9 @@ ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof rev hon gen col capt lt sgt st mt vs e.g i.e cf viz approx al ca resp "
     "jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun".split()
 )
-BEFORE_NUMBERS = frozenset("no nos fig figs eq eqs sec secs ch chap vol vols p pp art par ver".split())
+BEFORE_NUMBERS = frozenset(
+    "no nos fig figs eq eqs sec secs ch chap vol vols p pp art par ver".split()
+)
 _CLOSING = "\"'”’»)\\]"
 _END = re.compile(rf"[.!?…]+[{_CLOSING}]*(?=\s)|[。！？]+[{_CLOSING}」』）】》]*")
 _OPENING = "\"'“‘«([¿¡「『（【《"
@@ -40,10 +42,16 @@ _INITIALS = re.compile(r"(?:[A-Z]\.)*[A-Z]\Z")
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text, in order, without white space at their ends; none where there is no text."""
     check_text("text", text)
-    return [sentence for block, code in _blocks(text) for sentence in ([block] if code else _sentences(block))]
+    return [
+        sentence
+        for block, code in _blocks(text)
+        for sentence in ([block] if code else _sentences(block))
+    ]
 
 
-def sentence_documents(texts: Iterable[str], encode: Callable[[str], list[int]]) -> list[list[list[int]]]:
+def sentence_documents(
+    texts: Iterable[str], encode: Callable[[str], list[int]]
+) -> list[list[list[int]]]:
     """For the objectives that work with sentences: a text -> a document, a list of sentences, each a list of ids.
 
     encode: a sentence -> its ids, without special tokens, as they stand inside a text, since several are joined: byte-level
@@ -53,7 +61,9 @@ def sentence_documents(texts: Iterable[str], encode: Callable[[str], list[int]])
     if not callable(encode):
         raise wrong("encode", "a function of a sentence", encode)
     check_several("texts", texts)
-    documents = ([ids for sentence in split_sentences(text) if (ids := encode(sentence))] for text in texts)
+    documents = (
+        [ids for sentence in split_sentences(text) if (ids := encode(sentence))] for text in texts
+    )
     return [document for document in documents if document]
 
 
@@ -97,7 +107,11 @@ def _ends(block: str, end: re.Match) -> bool:
         return False
     if end[0] != ".":  # more than a full stop: no abbreviation
         return True
-    word = _LAST_WORD.search(block[max(0, end.start() - 20) : end.start()])[0]  # the last 20 letters decide
+    word = _LAST_WORD.search(block[max(0, end.start() - 20) : end.start()])[
+        0
+    ]  # the last 20 letters decide
     if _INITIALS.match(word) and word != "I":
         return False
-    return word.lower() not in ABBREVIATIONS and not (word.lower() in BEFORE_NUMBERS and following.isdigit())
+    return word.lower() not in ABBREVIATIONS and not (
+        word.lower() in BEFORE_NUMBERS and following.isdigit()
+    )

@@ -70,7 +70,9 @@ def _targets(name: str, targets: np.ndarray, vocab_size: int) -> np.ndarray:
     check_array(name, targets, "(...) integers")
     counted = targets[targets != IGNORED]
     if not counted.size or counted.min() < 0 or counted.max() >= vocab_size:
-        raise wrong(name, f"ids from 0 to {vocab_size - 1}, or {IGNORED}, at least one that counts", targets)
+        raise wrong(
+            name, f"ids from 0 to {vocab_size - 1}, or {IGNORED}, at least one that counts", targets
+        )
     return targets
 
 
@@ -79,12 +81,31 @@ def joined(batches: Sequence[tuple[dict, dict]]) -> tuple[np.ndarray, np.ndarray
     check_several("batches", batches, "batches (inputs, targets)")
     batches = list(batches)
     for batch in batches:
-        right = isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, dict) for part in batch)
+        right = (
+            isinstance(batch, (tuple, list))
+            and len(batch) == 2
+            and all(isinstance(part, dict) for part in batch)
+        )
         if not right or "input_ids" not in batch[0] or "logits" not in batch[1]:
             raise wrong("batches", 'pairs ({"input_ids": ...}, {"logits": ...})', batch)
         check_array("batches: input_ids", batch[0]["input_ids"], "(B, T) integers")
         check_array("batches: logits", batch[1]["logits"], "(B, T) integers")
-    if len({batch[0]["input_ids"].shape[1] for batch in batches} | {batch[1]["logits"].shape[1] for batch in batches}) != 1:
-        raise wrong("batches", "batches of one length, at least one", [batch[0]["input_ids"].shape for batch in batches])
-    return tuple(np.concatenate([part[name] for part in parts]) for name, parts in
-                 (("input_ids", [b[0] for b in batches]), ("logits", [b[1] for b in batches])))  # fmt: skip
+    if (
+        len(
+            {batch[0]["input_ids"].shape[1] for batch in batches}
+            | {batch[1]["logits"].shape[1] for batch in batches}
+        )
+        != 1
+    ):
+        raise wrong(
+            "batches",
+            "batches of one length, at least one",
+            [batch[0]["input_ids"].shape for batch in batches],
+        )
+    return tuple(
+        np.concatenate([part[name] for part in parts])
+        for name, parts in (
+            ("input_ids", [b[0] for b in batches]),
+            ("logits", [b[1] for b in batches]),
+        )
+    )

@@ -21,11 +21,18 @@ class Scores(NamedTuple):
 
 def scores(true_positives: int, predicted: int, labelled: int) -> Scores:
     """precision = tp / predicted,   recall = tp / labelled,   f1 = 2 tp / (predicted + labelled), their harmonic mean."""
-    for name, count in (("true_positives", true_positives), ("predicted", predicted), ("labelled", labelled)):
+    for name, count in (
+        ("true_positives", true_positives),
+        ("predicted", predicted),
+        ("labelled", labelled),
+    ):
         check_whole(name, count)
     check_whole("true_positives", true_positives, 0, min(predicted, labelled))
-    return Scores(_ratio(true_positives, predicted), _ratio(true_positives, labelled),
-                  _ratio(2 * true_positives, predicted + labelled))  # fmt: skip
+    return Scores(
+        _ratio(true_positives, predicted),
+        _ratio(true_positives, labelled),
+        _ratio(2 * true_positives, predicted + labelled),
+    )
 
 
 def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
@@ -34,8 +41,14 @@ def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
     return float((p == t).reshape(len(p), -1).all(axis=1).mean())
 
 
-def precision_recall_f1(predictions: Sequence[int], labels: Sequence[int], *, average: str = "binary", classes: int | None = None,
-                        positive: int = 1) -> Scores:  # fmt: skip
+def precision_recall_f1(
+    predictions: Sequence[int],
+    labels: Sequence[int],
+    *,
+    average: str = "binary",
+    classes: int | None = None,
+    positive: int = 1,
+) -> Scores:
     """Precision, recall and F1 of class numbers (N,), or of multi-label rows of 0 and 1, (N, C).
 
     average  "binary": of the class `positive` alone, for classes 0 and 1.
@@ -48,8 +61,10 @@ def precision_recall_f1(predictions: Sequence[int], labels: Sequence[int], *, av
     p, t = _classes(predictions, labels, classes)
     if average == "binary":
         if p.ndim == 2 or max(p.max(), t.max()) > 1:
-            raise ValueError(f"binary scores are for classes 0 and 1, got positive = {positive}, predictions of shape {p.shape} "
-                             f"with {p.max()} as largest and labels with {t.max()}: average by macro or micro")  # fmt: skip
+            raise ValueError(
+                f"binary scores are for classes 0 and 1, got positive = {positive}, predictions of shape {p.shape} "
+                f"with {p.max()} as largest and labels with {t.max()}: average by macro or micro"
+            )
         return scores(*_counts(p == positive, t == positive))
     if p.ndim == 1:
         kinds = np.arange(classes) if classes is not None else np.unique([p, t])
@@ -57,10 +72,14 @@ def precision_recall_f1(predictions: Sequence[int], labels: Sequence[int], *, av
     counts = [_counts(*column) for column in zip(p.T == 1, t.T == 1)]
     if average == "micro":
         return scores(*(sum(numbers) for numbers in zip(*counts)))
-    return Scores(*(sum(values) / len(counts) for values in zip(*(scores(*numbers) for numbers in counts))))
+    return Scores(
+        *(sum(values) / len(counts) for values in zip(*(scores(*numbers) for numbers in counts)))
+    )
 
 
-def confusion(predictions: Sequence[int], labels: Sequence[int], classes: int | None = None) -> np.ndarray:
+def confusion(
+    predictions: Sequence[int], labels: Sequence[int], classes: int | None = None
+) -> np.ndarray:
     """(C, C) int64: [t, p] is how many samples of class t were taken for class p.  classes None: C is the largest number + 1."""
     p, t = _classes(predictions, labels, classes)
     if p.ndim != 1:
@@ -75,7 +94,9 @@ def matthews_correlation(predictions: Sequence[int], labels: Sequence[int]) -> f
     s samples, c of them right, p_k predicted as class k and t_k of class k.  For two classes it is the correlation of Matthews
     1975, (tp tn - fp fn) / sqrt((tp + fp) (tp + fn) (tn + fp) (tn + fn)).
     """
-    matrix = confusion(predictions, labels).tolist()  # Python's integers: the products would overflow
+    matrix = confusion(
+        predictions, labels
+    ).tolist()  # Python's integers: the products would overflow
     right, samples = sum(row[k] for k, row in enumerate(matrix)), sum(map(sum, matrix))
     t, p = [sum(row) for row in matrix], [sum(column) for column in zip(*matrix)]
     spread = (samples**2 - sum(n * n for n in p)) * (samples**2 - sum(n * n for n in t))
@@ -126,7 +147,9 @@ def _numbers(predictions: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     same_length(x, y)
     for name, values in (("predictions", x), ("labels", y)):
         if values.ndim != 1 or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-            raise ValueError(f"{name}: expected finite numbers (N,), got {values.dtype} of shape {values.shape}")
+            raise ValueError(
+                f"{name}: expected finite numbers (N,), got {values.dtype} of shape {values.shape}"
+            )
     return x.astype(np.float64), y.astype(np.float64)
 
 
@@ -136,15 +159,24 @@ def _classes(predictions: Any, labels: Any, classes: int | None) -> tuple[np.nda
     check_whole("classes", classes, 1, 2**15, or_none=True)
     same_length(p, t)
     for name, values in (("predictions", p), ("labels", t)):
-        if values.ndim not in (1, 2) or values.shape != p.shape or 0 in values.shape or values.dtype.kind not in "iub":
-            raise ValueError(f"{name}: expected integers (N,) or 0 and 1 (N, C), the same for both, got {values.dtype} of shape "
-                             f"{values.shape}")  # fmt: skip
+        if (
+            values.ndim not in (1, 2)
+            or values.shape != p.shape
+            or 0 in values.shape
+            or values.dtype.kind not in "iub"
+        ):
+            raise ValueError(
+                f"{name}: expected integers (N,) or 0 and 1 (N, C), the same for both, got {values.dtype} of shape "
+                f"{values.shape}"
+            )
         if values.ndim == 2 and classes not in (None, values.shape[1]):
             raise ValueError(f"{name} have {values.shape[1]} columns, expected {classes} classes")
         last = 1 if values.ndim == 2 else np.inf if classes is None else classes - 1
         if values.min() < 0 or values.max() > last:
             wrong = int(values.min() if values.min() < 0 else values.max())
-            raise ValueError(f"{name}: {wrong} is no class, expected numbers from 0 {'on' if last == np.inf else f'to {last}'}")
+            raise ValueError(
+                f"{name}: {wrong} is no class, expected numbers from 0 {'on' if last == np.inf else f'to {last}'}"
+            )
     return p.astype(np.int64), t.astype(np.int64)
 
 
@@ -155,6 +187,8 @@ def _array(name: str, values: Any) -> np.ndarray:
 def same_length(predictions: Sequence, labels: Sequence) -> None:
     """ValueError unless there is one label a prediction, and at least one."""
     if np.ndim(predictions) == 0 or np.ndim(labels) == 0 or len(predictions) != len(labels):
-        raise ValueError(f"expected one label for each prediction, got {np.shape(predictions)} and {np.shape(labels)}")
+        raise ValueError(
+            f"expected one label for each prediction, got {np.shape(predictions)} and {np.shape(labels)}"
+        )
     if len(labels) == 0:
         raise ValueError("there are no samples to measure anything on")

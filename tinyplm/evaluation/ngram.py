@@ -93,7 +93,9 @@ class InterpolatedKneserNey:
         counts = []
         for k in range(2, self.order + 1):
             code = places[:-1] * vocab_size + tokens[k - 1 :]
-            found, first, longer, number = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
+            found, first, longer, number = np.unique(
+                code, return_index=True, return_inverse=True, return_counts=True
+            )
             # Each different k-gram is one token seen before its last k - 1 tokens, which are the (k-1)-gram
             # that starts one further on.
             counts.append(np.bincount(places[first + 1], minlength=len(self.codes[-1])))
@@ -104,7 +106,9 @@ class InterpolatedKneserNey:
         self.discounts = [_discounts(count, self.modified) for count in counts]
         # For each n-gram what is left of its count, and for each history the sum of counts and of discounts.
         self.kept, self.totals, self.freed = [], [], []
-        for k, (code, count, discount) in enumerate(zip(self.codes, counts, self.discounts, strict=True), 1):
+        for k, (code, count, discount) in enumerate(
+            zip(self.codes, counts, self.discounts, strict=True), 1
+        ):
             taken = discount[np.minimum(count, 3)]
             history = code // vocab_size  # 0 for unigrams: the one empty history
             histories = 1 if k == 1 else len(self.codes[k - 2])
@@ -118,7 +122,9 @@ class InterpolatedKneserNey:
         histories."""
         tokens = _checked(tokens, self.vocab_size, 2)
         p = np.full(len(tokens), 1 / self.vocab_size)  # p_0 of every token; then p_1, p_2, …
-        history = np.zeros(len(tokens), np.int64)  # place of the (k-1)-gram before each token from k - 1 on
+        history = np.zeros(
+            len(tokens), np.int64
+        )  # place of the (k-1)-gram before each token from k - 1 on
         for k in range(1, min(self.order, len(tokens)) + 1):
             place = self._places(k, history, tokens[k - 1 :])
             lower = p[k - 1 :]
@@ -136,7 +142,9 @@ class InterpolatedKneserNey:
         codes = self.codes[k - 1]
         wanted = history * self.vocab_size + last
         place = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-        return np.where(codes[place] == wanted, place, -1)  # an unseen history, -1, has a code below all
+        return np.where(
+            codes[place] == wanted, place, -1
+        )  # an unseen history, -1, has a code below all
 
 
 def _discounts(counts: np.ndarray, modified: bool) -> np.ndarray:
@@ -158,5 +166,7 @@ def _checked(tokens: np.ndarray, vocab_size: int, needed: int) -> np.ndarray:
     if len(tokens) < needed:
         raise ValueError(f"{len(tokens)} tokens, expected at least {needed}")
     if not (0 <= tokens.min() and tokens.max() < vocab_size):
-        raise ValueError(f"token ids from {tokens.min()} to {tokens.max()}, expected 0 to {vocab_size - 1}")
+        raise ValueError(
+            f"token ids from {tokens.min()} to {tokens.max()}, expected 0 to {vocab_size - 1}"
+        )
     return tokens.astype(np.int64)

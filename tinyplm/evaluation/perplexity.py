@@ -68,7 +68,9 @@ def row(name: str, total_nll_nats: float, tokens: int, bytes: int) -> Row:
     return Row(name, mean, perplexity(mean), bits)
 
 
-def baseline_rows(train: np.ndarray, validation: np.ndarray, vocab_size: int, bytes: int) -> list[Row]:
+def baseline_rows(
+    train: np.ndarray, validation: np.ndarray, vocab_size: int, bytes: int
+) -> list[Row]:
     """Uniform, unigram and Kneser-Ney trigram: fitted on train (N,), measured on validation[1:], validation
     (M,).
 
@@ -99,7 +101,9 @@ def format_rows(rows: Iterable[Row]) -> str:
     width = max([len(row.name) for row in rows] + [len("model")])
     lines = [f"{'model':<{width}}  {'nll/token':>9}  {'perplexity':>10}  {'bits/byte':>9}"]
     for r in rows:
-        lines.append(f"{r.name:<{width}}  {r.nll:9.4f}  {r.perplexity:10.2f}  {r.bits_per_byte:9.4f}")
+        lines.append(
+            f"{r.name:<{width}}  {r.nll:9.4f}  {r.perplexity:10.2f}  {r.bits_per_byte:9.4f}"
+        )
     return "\n".join(lines)
 
 

@@ -48,22 +48,35 @@ def chunks(tags: Sequence[str]) -> list[Chunk]:
 
 def chunk_f1(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> Scores:
     """Precision, recall and F1 of whole chunks, counted over all sentences: a chunk is right if kind, start and end are."""
-    return scores(*(sum(numbers) for numbers in zip((0, 0, 0), *_by_kind(predictions, labels).values())))
+    return scores(
+        *(sum(numbers) for numbers in zip((0, 0, 0), *_by_kind(predictions, labels).values()))
+    )
 
 
-def chunk_f1_by_kind(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> dict[str, Scores]:
+def chunk_f1_by_kind(
+    predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]
+) -> dict[str, Scores]:
     """`chunk_f1` of each kind by itself, sorted by kind."""
-    return {kind: scores(*numbers) for kind, numbers in sorted(_by_kind(predictions, labels).items())}
+    return {
+        kind: scores(*numbers) for kind, numbers in sorted(_by_kind(predictions, labels).items())
+    }
 
 
-def _by_kind(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> dict[str, tuple[int, int, int]]:
+def _by_kind(
+    predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]
+) -> dict[str, tuple[int, int, int]]:
     """kind -> (right, predicted, labelled)."""
     _one_each(predictions, labels)
     right, predicted, labelled = Counter(), Counter(), Counter()
     for number, (p, t) in enumerate(zip(predictions, labels)):
-        p, t = as_texts(f"predictions: sentence {number}", p), as_texts(f"labels: sentence {number}", t)
+        p, t = (
+            as_texts(f"predictions: sentence {number}", p),
+            as_texts(f"labels: sentence {number}", t),
+        )
         if len(p) != len(t):
-            raise ValueError(f"sentence {number}: expected as many predicted tags as labels, got {p!r:.60} and {t!r:.60}")
+            raise ValueError(
+                f"sentence {number}: expected as many predicted tags as labels, got {p!r:.60} and {t!r:.60}"
+            )
         p, t = chunks(p), chunks(t)
         predicted.update(chunk.kind for chunk in p)
         labelled.update(chunk.kind for chunk in t)
@@ -99,7 +112,10 @@ def answer_f1(prediction: str, answers: Iterable[str]) -> float:
     Where either has no words, 1 if both have none, else 0 (Rajpurkar et al. 2018).
     """
     check_text("prediction", prediction)
-    return max(_bag_f1(normalise_answer(prediction).split(), answer.split()) for answer in _normalised(answers))
+    return max(
+        _bag_f1(normalise_answer(prediction).split(), answer.split())
+        for answer in _normalised(answers)
+    )
 
 
 def answer_scores(predictions: Sequence[str], answers: Sequence[Iterable[str]]) -> dict[str, float]:
@@ -107,21 +123,27 @@ def answer_scores(predictions: Sequence[str], answers: Sequence[Iterable[str]]) 
     _one_each(predictions, answers)
     predictions = as_texts("predictions", predictions)
     pairs = list(zip(predictions, answers))
-    return {"exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
-            "f1": sum(answer_f1(*pair) for pair in pairs) / len(pairs)}  # fmt: skip
+    return {
+        "exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
+        "f1": sum(answer_f1(*pair) for pair in pairs) / len(pairs),
+    }
 
 
 def _normalised(answers: Iterable[str]) -> list[str]:
     """Those that hold a word; [""] if none does: the question has no answer, and to give none is right."""
     if isinstance(answers, str):
         raise TypeError("answers must be several strings, got a single str")
-    return [answer for answer in map(normalise_answer, as_texts("answers", answers)) if answer] or [""]
+    return [answer for answer in map(normalise_answer, as_texts("answers", answers)) if answer] or [
+        ""
+    ]
 
 
 def _bag_f1(predicted: list[str], labelled: list[str]) -> float:
     if not predicted or not labelled:
         return float(predicted == labelled)
-    return scores((Counter(predicted) & Counter(labelled)).total(), len(predicted), len(labelled)).f1
+    return scores(
+        (Counter(predicted) & Counter(labelled)).total(), len(predicted), len(labelled)
+    ).f1
 
 
 def _one_each(predictions: Sequence, labels: Sequence) -> None:
@@ -133,6 +155,8 @@ def _one_each(predictions: Sequence, labels: Sequence) -> None:
         ):
             raise wrong(name, "a list with one entry for each sample", value)
     if len(predictions) != len(labels):
-        raise ValueError(f"expected one label for each prediction, got {shown(predictions)} and {shown(labels)}")
+        raise ValueError(
+            f"expected one label for each prediction, got {shown(predictions)} and {shown(labels)}"
+        )
     if not len(predictions):
         raise ValueError("there are no samples to measure anything on")

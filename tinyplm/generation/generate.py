@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import random
-from ..arguments import MOST, check_flag, check_key, check_names, check_whole, is_whole, known_arguments, listed, wrong
+from ..arguments import (
+    MOST,
+    check_flag,
+    check_key,
+    check_names,
+    check_whole,
+    is_whole,
+    known_arguments,
+    listed,
+    wrong,
+)
 from ..backend import array_module, at_least_float32, to_device, to_host
 from ..layers.cache import Cache
 from ..models import causal_lm
@@ -31,7 +41,9 @@ class Piece(NamedTuple):
     row: int  # which continuation: samples * (number of the prompt) + number of the sample
     id: int
     log_probability: float  # nats, by the model itself, whatever the temperature and the cuts
-    text: str | None  # what is certain to come next in the text, perhaps nothing yet; None without a tokenizer
+    text: (
+        str | None
+    )  # what is certain to come next in the text, perhaps nothing yet; None without a tokenizer
     finished: str | None  # "stop" or "length" with the last one
 
 
@@ -66,8 +78,14 @@ class Continuation:
 
 
 @known_arguments
-def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, samples: int = 1,
-             stop_ids: Iterable[int] | None = None, **options: Any) -> list[Continuation]:  # fmt: skip
+def generate(
+    model: Model,
+    prompts: Sequence[int] | Sequence[Sequence[int]],
+    *,
+    samples: int = 1,
+    stop_ids: Iterable[int] | None = None,
+    **options: Any,
+) -> list[Continuation]:
     """`samples` continuations of one prompt, or of each of several prompts: those of the first prompt first.
 
     The options and errors are those of `stream`.
@@ -80,7 +98,10 @@ def generate(model: Model, prompts: Sequence[int] | Sequence[Sequence[int]], *, 
     several, stops = _several(prompts), stops_of(model, stop_ids)
     check_whole("samples", samples, 1, MOST)
     check_whole("prompts x samples", len(several) * samples, 1, MOST_TEXTS)
-    out = [Continuation(n // samples, [], [], "" if model.tokenizer else None) for n in range(len(several) * samples)]
+    out = [
+        Continuation(n // samples, [], [], "" if model.tokenizer else None)
+        for n in range(len(several) * samples)
+    ]
     for pieces in stream(model, several, samples=samples, stop_ids=stops, **options):
         for piece in pieces:
             out[piece.row].add(piece, stops)
@@ -137,28 +158,59 @@ def stream(
         vocabulary = model.tokenizer.vocab_size
     check_whole("prompts x samples", len(several) * samples, 1, MOST_TEXTS)
     if memory is not None and (len(several) > 1 or samples > 1):
-        raise ValueError(f"memory: expected one prompt and one sample, got {len(several)} and {samples}")
+        raise ValueError(
+            f"memory: expected one prompt and one sample, got {len(several)} and {samples}"
+        )
     batch = _Batch(model, several, samples, max_new_tokens, cached, memory)
-    return _steps(batch, settings, seed, samples, max_new_tokens, stops, stop_strings, vocabulary, first_prompt)
+    return _steps(
+        batch,
+        settings,
+        seed,
+        samples,
+        max_new_tokens,
+        stops,
+        stop_strings,
+        vocabulary,
+        first_prompt,
+    )
 
 
-def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_tokens: int, stops: set[int],
-           stop_strings: Sequence[str], vocabulary: int | None, first: int) -> Iterator[list[Piece]]:  # fmt: skip
+def _steps(
+    batch: _Batch,
+    settings: Sampling,
+    seed: int,
+    samples: int,
+    max_new_tokens: int,
+    stops: set[int],
+    stop_strings: Sequence[str],
+    vocabulary: int | None,
+    first: int,
+) -> Iterator[list[Piece]]:
     rows = list(range(len(batch.texts)))  # the continuations that go on
-    generators = [random.generator(random.fold(random.key(seed), first + n // samples, n % samples)) for n in rows]
+    generators = [
+        random.generator(random.fold(random.key(seed), first + n // samples, n % samples))
+        for n in rows
+    ]
     tokenizer = batch.model.tokenizer
-    streams = [None if tokenizer is None else TextStream(tokenizer, stop_strings, batch.texts[n]) for n in rows]
+    streams = [
+        None if tokenizer is None else TextStream(tokenizer, stop_strings, batch.texts[n])
+        for n in rows
+    ]
     for step in range(max_new_tokens):
         logits = batch.next_logits()
         tokens = settings.choose(logits, batch.texts, [generators[n] for n in rows], vocabulary)
         pieces = []
         last = step == max_new_tokens - 1
-        for n, token, log_p in zip(rows, tokens.tolist(), log_probabilities(logits, tokens).tolist()):
+        for n, token, log_p in zip(
+            rows, tokens.tolist(), log_probabilities(logits, tokens).tolist()
+        ):
             text, stopped, new = streams[n], token in stops, None
             if text is not None:
                 new = text.finish() if stopped else text.push(token, last=last)
                 stopped |= text.stopped
-            pieces.append(Piece(n, token, log_p, new, "stop" if stopped else "length" if last else None))
+            pieces.append(
+                Piece(n, token, log_p, new, "stop" if stopped else "length" if last else None)
+            )
         yield pieces
         going = [i for i, piece in enumerate(pieces) if not piece.finished]
         if not going:
@@ -170,15 +222,24 @@ def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_t
 class _Batch:
     """The texts so far, padded on the left to one width, and the cache of their keys and values."""
 
-    def __init__(self, model: Model, prompts: list[list[int]], samples: int, max_new_tokens: int, cached: bool,
-                 memory: Memory | None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: Model,
+        prompts: list[list[int]],
+        samples: int,
+        max_new_tokens: int,
+        cached: bool,
+        memory: Memory | None,
+    ) -> None:
         self.model, self.samples, self.memory = model, samples, memory
         self.context = model.config.context
         for prompt in prompts:
             if not prompt:
                 raise ValueError("prompts: the prompt is empty: expected at least one token")
             if len(prompt) > self.context:
-                raise ValueError(f"prompts: the prompt of {len(prompt)} tokens is longer than the context of {self.context}")
+                raise ValueError(
+                    f"prompts: the prompt of {len(prompt)} tokens is longer than the context of {self.context}"
+                )
             check_range("prompts", np.array(prompt), model.config.vocab_size)
         self.width = max(map(len, prompts))
         self.ids = np.zeros((len(prompts), self.width + max_new_tokens), dtype=np.int64)
@@ -190,11 +251,15 @@ class _Batch:
         self.texts = [list(prompt) for prompt in prompts for _ in range(samples)]
         capacity = min(self.width + max_new_tokens, model.config.cache_context)
         known = None if memory is None else memory.cache
-        if cached and self.width <= capacity and (known is None or not known.current):  # not current: a step was interrupted
+        if (
+            cached and self.width <= capacity and (known is None or not known.current)
+        ):  # not current: a step was interrupted
             self.cache = model.empty_cache(len(prompts), capacity)
         elif cached and self.width <= capacity:
             model.check_origin("memory", known)
-            shared = _shared(memory.ids, prompts[0][:-1])  # the last token is always computed: its logits are wanted
+            shared = _shared(
+                memory.ids, prompts[0][:-1]
+            )  # the last token is always computed: its logits are wanted
             self.cache = memory.cache = known.cut(shared).grown(capacity)
             memory.ids = memory.ids[:shared]
         self.fresh = True  # the prompts stand once each, not yet once a sample
@@ -213,15 +278,24 @@ class _Batch:
             logits, self.cache = self._last_logits(self.inputs(self.cache.length))
         else:  # what outgrew the cache is computed anew, texts of one length together: it may change their frequencies
             self.cache = None
-            texts = [ids[real == 1][-self.context :] for ids, real in zip(self.ids[:, : self.width], self.real[:, : self.width])]
+            texts = [
+                ids[real == 1][-self.context :]
+                for ids, real in zip(self.ids[:, : self.width], self.real[:, : self.width])
+            ]
             groups: dict[int, list[int]] = {}
             for n, text in enumerate(texts):
                 groups.setdefault(len(text), []).append(n)
-            parts = [self._last_logits(self.model.inputs(np.stack([texts[n] for n in group])))[0] for group in groups.values()]
+            parts = [
+                self._last_logits(self.model.inputs(np.stack([texts[n] for n in group])))[0]
+                for group in groups.values()
+            ]
             order = np.argsort(np.concatenate(list(groups.values())))
             logits = array_module(parts[0]).concatenate(parts)[to_device(order, self.model.device)]
         if self.memory is not None:
-            self.memory.cache, self.memory.ids = self.cache, self.texts[0][: self.cache.length if self.cache else 0]
+            self.memory.cache, self.memory.ids = (
+                self.cache,
+                self.texts[0][: self.cache.length if self.cache else 0],
+            )
         if self.fresh and self.samples > 1:
             rows = np.repeat(np.arange(len(logits)), self.samples)
             self._take(rows)
@@ -278,10 +352,17 @@ def stops_of(model: Model, stop_ids: Iterable[int] | None) -> set[int]:
 
 def checked_stops(stop_ids: Any) -> set[int]:
     """Given stop ids as a set; ValueError for what is no token id."""
-    stops = list(stop_ids) if isinstance(stop_ids, Set) else listed("stop_ids", stop_ids, "None or a list of token ids")
+    stops = (
+        list(stop_ids)
+        if isinstance(stop_ids, Set)
+        else listed("stop_ids", stop_ids, "None or a list of token ids")
+    )
     if not all(is_whole(i) and i >= 0 for i in stops):
         raise wrong("stop_ids", "None or a list of token ids", stop_ids)
     return {int(i) for i in stops}
 
 
-_OPTIONS = (*inspect.signature(stream).parameters, *(field.name for field in dataclasses.fields(Sampling)))
+_OPTIONS = (
+    *inspect.signature(stream).parameters,
+    *(field.name for field in dataclasses.fields(Sampling)),
+)

@@ -36,8 +36,13 @@ class Sampling:
         check_number("repetition_penalty", self.repetition_penalty, above=0)
         check_whole("no_repeat_ngram", self.no_repeat_ngram, 1, MOST, or_none=True)
 
-    def choose(self, logits: np.ndarray, texts: Sequence[Sequence[int]], generators: Sequence[np.random.Generator],
-               vocabulary: int | None = None) -> np.ndarray:  # fmt: skip
+    def choose(
+        self,
+        logits: np.ndarray,
+        texts: Sequence[Sequence[int]],
+        generators: Sequence[np.random.Generator],
+        vocabulary: int | None = None,
+    ) -> np.ndarray:
         """The next token of each row (B,): logits (B, V), its ids so far with the prompt, and a generator to draw with.
 
         Only ids below `vocabulary`, if given, are drawn.
@@ -57,13 +62,17 @@ class Sampling:
                 if self.no_repeat_ngram is not None:
                     ban_repeated_ngrams(row, text, n=self.no_repeat_ngram)
             if np.isneginf(logits[:, :vocabulary].max(axis=-1)).any():
-                raise ValueError(f"no_repeat_ngram {self.no_repeat_ngram} forbids every token that could be drawn")
+                raise ValueError(
+                    f"no_repeat_ngram {self.no_repeat_ngram} forbids every token that could be drawn"
+                )
         logits = logits[:, :vocabulary]
         if self.temperature == 0:
             check_finite(logits.max(axis=-1))
             return logits.argmax(axis=-1)
         p = _distribution(logits, self.temperature, self.top_k, self.top_p, self.min_p)
-        return _inverted(np.cumsum(p, axis=-1), np.array([generator.random() for generator in generators]))
+        return _inverted(
+            np.cumsum(p, axis=-1), np.array([generator.random() for generator in generators])
+        )
 
 
 def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: float) -> None:
@@ -88,13 +97,21 @@ def ban_repeated_ngrams(logits: np.ndarray, ids: Sequence[int], *, n: int) -> No
     if len(ids) < n:
         return
     grams = np.lib.stride_tricks.sliding_window_view(ids, n)
-    begun = (grams[:, :-1] == ids[len(ids) - (n - 1) :]).all(axis=1)  # n = 1: no beginning, so all of them
+    begun = (grams[:, :-1] == ids[len(ids) - (n - 1) :]).all(
+        axis=1
+    )  # n = 1: no beginning, so all of them
     banned = grams[begun, -1]
     logits[banned[banned < len(logits)]] = -np.inf
 
 
-def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
-                       min_p: float | None = None) -> np.ndarray:  # fmt: skip
+def token_distribution(
+    logits: np.ndarray,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> np.ndarray:
     """The distribution that a token is drawn from: logits (..., V) -> probabilities (..., V), float64.
 
     p = softmax(logits / temperature); then only the top_k most probable tokens are kept (Fan et al. 2018), then the smallest
@@ -108,8 +125,13 @@ def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: i
     return _distribution(_numbers("logits", logits), temperature, top_k, top_p, min_p)
 
 
-def _distribution(logits: np.ndarray, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
-                  ) -> np.ndarray:  # fmt: skip
+def _distribution(
+    logits: np.ndarray,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+) -> np.ndarray:
     """token_distribution of what was checked."""
     logits = logits.astype(np.float64)
     check_finite(largest := logits.max(axis=-1, keepdims=True))
@@ -128,18 +150,24 @@ def _distribution(logits: np.ndarray, temperature: float, top_k: int | None, top
     return p
 
 
-def _keep_most_probable(p: np.ndarray, logits: np.ndarray, top_k: int | None, top_p: float | None) -> None:
+def _keep_most_probable(
+    p: np.ndarray, logits: np.ndarray, top_k: int | None, top_p: float | None
+) -> None:
     """top-k, then top-p of one row (V,), in place.  Only what can be kept is sorted: a whole vocabulary takes milliseconds."""
     V = len(p)
     top_k = None if top_k is None or top_k >= V else top_k
     if top_k is not None:
-        candidates = np.flatnonzero(logits >= np.partition(logits, V - top_k)[V - top_k])  # more than top_k where some are equal
+        candidates = np.flatnonzero(
+            logits >= np.partition(logits, V - top_k)[V - top_k]
+        )  # more than top_k where some are equal
     elif top_p is not None and top_p < 1:
         # all that is rarer than (1 - top_p) / V adds up to less than 1 - top_p; half of that leaves room for rounding
         candidates = np.flatnonzero(p >= (1 - top_p) / (2 * V))
     else:
         return
-    ranked = candidates[np.argsort(-logits[candidates], kind="stable")][:top_k]  # stable: equal logits in the order of ids
+    ranked = candidates[np.argsort(-logits[candidates], kind="stable")][
+        :top_k
+    ]  # stable: equal logits in the order of ids
     kept = p[ranked]
     if top_k is not None:
         kept /= kept.sum()
@@ -152,17 +180,26 @@ def _keep_most_probable(p: np.ndarray, logits: np.ndarray, top_k: int | None, to
 
 
 def _writable(logits: Any) -> None:
-    if not isinstance(logits, np.ndarray) or logits.ndim != 1 or logits.dtype.kind != "f" or not logits.flags.writeable:
+    if (
+        not isinstance(logits, np.ndarray)
+        or logits.ndim != 1
+        or logits.dtype.kind != "f"
+        or not logits.flags.writeable
+    ):
         raise wrong("logits", "a writable array (V,) of floats, which is changed in place", logits)
 
 
 def check_finite(largest: np.ndarray) -> None:
     """FloatingPointError unless the largest logit of every row is finite (-inf below it is a token that cannot be drawn)."""
     if not np.isfinite(largest).all():
-        raise FloatingPointError(f"the largest logit is {largest[~np.isfinite(largest)].flat[0]}, expected a finite number")
+        raise FloatingPointError(
+            f"the largest logit is {largest[~np.isfinite(largest)].flat[0]}, expected a finite number"
+        )
 
 
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None = None) -> None:
+def check_sampling(
+    temperature: float, top_k: int | None, top_p: float | None, min_p: float | None = None
+) -> None:
     check_number("temperature", temperature, least=0)
     check_whole("top_k", top_k, 1, or_none=True)
     check_number("top_p", top_p, above=0, most=1, or_none=True)
@@ -181,8 +218,12 @@ def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
         raise wrong("u", f"{B} numbers in [0, 1)", u)
     cumulative = np.cumsum(probabilities, axis=-1)
     rounding = 10 * V * np.finfo(cumulative.dtype).eps
-    if not (probabilities >= 0).all() or not (abs(cumulative[:, -1] - 1) <= rounding).all():  # NaN is neither
-        raise ValueError(f"probabilities: expected rows >= 0 that add up to 1, got {_worst(probabilities, cumulative[:, -1])}")
+    if (
+        not (probabilities >= 0).all() or not (abs(cumulative[:, -1] - 1) <= rounding).all()
+    ):  # NaN is neither
+        raise ValueError(
+            f"probabilities: expected rows >= 0 that add up to 1, got {_worst(probabilities, cumulative[:, -1])}"
+        )
     return _inverted(cumulative, u)
 
 
@@ -208,7 +249,9 @@ def log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 def _numbers(name: str, values: Any, ndim: int | None = None) -> np.ndarray:
     """A host array of floats with at least one column; lists become one."""
-    expected = f"an array of numbers{'' if ndim is None else f' of {ndim} dimension' + 's' * (ndim > 1)}"
+    expected = (
+        f"an array of numbers{'' if ndim is None else f' of {ndim} dimension' + 's' * (ndim > 1)}"
+    )
     a = as_array(name, values, expected, "fiu", range(1, 65) if ndim is None else (ndim,))
     if a.shape[-1] == 0:
         raise wrong(name, expected, values)

@@ -47,7 +47,9 @@ class TextStream:
 
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of the text that begins the stop string."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
+    return next(
+        (n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0
+    )
 
 
 def check_stop(stop: Sequence[str], name: str = "stop") -> None:

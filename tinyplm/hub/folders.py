@@ -21,7 +21,17 @@ from ..backend import device as check_device
 from ..core import Tree, flatten, unflatten
 from ..families import architecture_of, check_task, model_class, shapes_of
 from ..families import family as find_family
-from ..files import LARGEST_SETTINGS, check_links, exists, named, read_bytes, read_json, read_text, replaced, write_json
+from ..files import (
+    LARGEST_SETTINGS,
+    check_links,
+    exists,
+    named,
+    read_bytes,
+    read_json,
+    read_text,
+    replaced,
+    write_json,
+)
 from ..models.config import for_task, from_dict, to_dict
 from ..models.config import labels as label_fields
 from ..models.model import Model, check_dtype, check_model
@@ -39,8 +49,16 @@ _OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "Lay
 
 
 @known_arguments
-def create(model_type: str, config: Any = None, *, task: str | None = None, key: int = 0, dtype: str = "float32",
-           device: str = "cpu", **changes: Any) -> Model:  # fmt: skip
+def create(
+    model_type: str,
+    config: Any = None,
+    *,
+    task: str | None = None,
+    key: int = 0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    **changes: Any,
+) -> Model:
     """A freshly initialised model.
 
     task: one of an encoder's TASKS (default: the first, masked_lm); a decoder has "causal_lm" and "sequence_classification".
@@ -56,24 +74,32 @@ def create(model_type: str, config: Any = None, *, task: str | None = None, key:
     task = check_task(family, task)
     config = for_task(make_config(family, config, **changes), task)
     params = initialise(family, config, task=task, key=key, dtype=dtype)
-    return model_class(family, task)(family, config, to_device(params, device), task=task, device=device)
+    return model_class(family, task)(
+        family, config, to_device(params, device), task=task, device=device
+    )
 
 
 def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:
     """A Config from a size's name, a Config or None, with some fields replaced."""
     if isinstance(config, str):
         if config not in family.SIZES:
-            raise ValueError(f"config: unknown size {shown(config)}; expected one of {', '.join(family.SIZES)}")
+            raise ValueError(
+                f"config: unknown size {shown(config)}; expected one of {', '.join(family.SIZES)}"
+            )
         config = family.SIZES[config]
     if isinstance(config, Mapping):
         config = _from_fields(family, config)
     config = family.Config() if config is None else config
     if not isinstance(config, family.Config):
-        raise TypeError(f"config: expected a {family.Config.__module__}.Config, a dict of its fields or the name of a size, got "
-                        f"{shown(config)}")  # fmt: skip
+        raise TypeError(
+            f"config: expected a {family.Config.__module__}.Config, a dict of its fields or the name of a size, got "
+            f"{shown(config)}"
+        )
     names = [field.name for field in dataclasses.fields(family.Config)]
     if unknown := [name for name in changes if name not in names]:
-        raise ValueError(f"unknown config field {shown(unknown[0])}; expected some of {', '.join(names)}")
+        raise ValueError(
+            f"unknown config field {shown(unknown[0])}; expected some of {', '.join(names)}"
+        )
     return dataclasses.replace(config, **changes)
 
 
@@ -82,15 +108,21 @@ def _from_fields(family: ModuleType, fields: Mapping[str, Any]) -> Any:
     model_type = fields.get("model_type")
     if model_type is not None:
         if model_type != family.Config.MODEL_TYPE:
-            raise ValueError(f"config: model_type is {shown(model_type)}, expected {family.Config.MODEL_TYPE}")
+            raise ValueError(
+                f"config: model_type is {shown(model_type)}, expected {family.Config.MODEL_TYPE}"
+            )
         return from_dict(family.Config, dict(fields))
     names = [field.name for field in dataclasses.fields(family.Config) if field.name != "source"]
     if unknown := [name for name in fields if name not in (*names, *family.Config.ALIASES)]:
-        raise ValueError(f"config: unknown field {shown(unknown[0])}; expected some of {', '.join(names)}")
+        raise ValueError(
+            f"config: unknown field {shown(unknown[0])}; expected some of {', '.join(names)}"
+        )
     return dataclasses.replace(from_dict(family.Config, dict(fields)), source={})
 
 
-def initialise(family: ModuleType, config: Any, *, task: str = "causal_lm", key: int, dtype: str = "float32") -> Tree:
+def initialise(
+    family: ModuleType, config: Any, *, task: str = "causal_lm", key: int, dtype: str = "float32"
+) -> Tree:
     """The tree of initial parameters on the host."""
     dtype = check_dtype(dtype)
     check_key("key", key)
@@ -104,8 +136,15 @@ def initialise(family: ModuleType, config: Any, *, task: str = "causal_lm", key:
 
 
 @known_arguments
-def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable[str] | None = None, key: int = 0,
-         dtype: str | None = None, device: str = "cpu") -> Model:  # fmt: skip
+def load(
+    folder: str | os.PathLike,
+    *,
+    task: str | None = None,
+    labels: Iterable[str] | None = None,
+    key: int = 0,
+    dtype: str | None = None,
+    device: str = "cpu",
+) -> Model:
     """The model in a folder with config.json, model.safetensors (or shards and their index) and, if there are any, its tokenizer
     and generation_config.json.
 
@@ -129,7 +168,9 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     if not isinstance(settings, dict) or "model_type" not in settings:
         raise ValueError(f"{file}: expected an object with model_type")
     if not isinstance(settings["model_type"], str):
-        raise ValueError(f"{file}: model_type must be a string, got {shown(settings['model_type'])}")
+        raise ValueError(
+            f"{file}: model_type must be a string, got {shown(settings['model_type'])}"
+        )
     try:
         family = find_family(settings["model_type"])
         config = from_dict(family.Config, settings)
@@ -149,20 +190,26 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     params = to_tree(tensors, family.NAMES, heads.without(shapes, fresh), where=where, dtype=dtype)
     params = heads.joined(params, fresh, shapes)
-    file_dtypes = {name: tensor.file_dtype for name, tensor in tensors.items()} if dtype is None else None
+    file_dtypes = (
+        {name: tensor.file_dtype for name, tensor in tensors.items()} if dtype is None else None
+    )
     model = model_class(family, task)(
         family, config, to_device(params, device), task=task, device=device, file_dtypes=file_dtypes
     )
     model.fresh = list(fresh)
     model.generation = _generation(folder / GENERATION)
-    model.files = {name: read_bytes(folder / name) for name in COMPANIONS if (folder / name).exists()}
+    model.files = {
+        name: read_bytes(folder / name) for name in COMPANIONS if (folder / name).exists()
+    }
     try:
         model.tokenizer = Tokenizer.load(folder)
     except FileNotFoundError as error:
         model.no_tokenizer = str(error)
     except ValueError as error:  # what is asked of the model's numbers does not need its tokenizer
         model.no_tokenizer = str(error)
-        warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=3)  # 3: the caller of known_arguments
+        warnings.warn(
+            f"loaded without its tokenizer: {error}", stacklevel=3
+        )  # 3: the caller of known_arguments
     return model
 
 
@@ -171,10 +218,14 @@ def _folder(folder: str | os.PathLike) -> Path:
     check_path("folder", folder)
     folder = Path(folder)
     if not (exists(folder) and folder.is_dir()):
-        raise ValueError(f"{named(folder)}: no such folder; expected a model folder, as on the hub (nothing is downloaded)")
+        raise ValueError(
+            f"{named(folder)}: no such folder; expected a model folder, as on the hub (nothing is downloaded)"
+        )
     if not exists(folder / "config.json") and (folder / "latest").is_file():
         newest = read_text(folder / "latest", largest=1000).strip()
-        raise ValueError(f"{named(folder)}: a folder of checkpoints, expected one of them: load {named(folder / newest)}")
+        raise ValueError(
+            f"{named(folder)}: a folder of checkpoints, expected one of them: load {named(folder / newest)}"
+        )
     return folder
 
 
@@ -195,8 +246,12 @@ def _check_generation(where: str, settings: Any) -> None:
     if not isinstance(settings, dict):
         raise ValueError(f"{where}: expected an object, got {shown(settings)}")
     ends = settings.get("eos_token_id")
-    if ends is not None and not all(type(i) is int for i in (ends if isinstance(ends, list) else [ends])):
-        raise ValueError(f"{where}: eos_token_id must be an integer, a list of them or null, got {shown(ends)}")
+    if ends is not None and not all(
+        type(i) is int for i in (ends if isinstance(ends, list) else [ends])
+    ):
+        raise ValueError(
+            f"{where}: eos_token_id must be an integer, a list of them or null, got {shown(ends)}"
+        )
 
 
 def hub_name(family: ModuleType, name: str) -> str:
@@ -207,7 +262,9 @@ def hub_name(family: ModuleType, name: str) -> str:
     return full if bare and any(full.startswith(start) for start in known) else name
 
 
-def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str) -> dict[str, StoredTensor]:
+def normalise_names(
+    family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str
+) -> dict[str, StoredTensor]:
     """Full names, without what the family ignores; of a tied head's copies, which must be equal, one."""
     given: dict[str, str] = {}  # full name: the name in the file
     for name in strip_ignored(list(tensors), (*family.IGNORED, *getattr(config, "ignored", ()))):
@@ -216,19 +273,29 @@ def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTe
             newer = re.sub(older, new, newer)
         other = given.setdefault(hub_name(family, newer), name)
         if other != name:
-            raise ValueError(f"{where}: {named(other, 80)} and {named(name, 80)} are the same tensor, expected one of them")
+            raise ValueError(
+                f"{where}: {named(other, 80)} and {named(name, 80)} are the same tensor, expected one of them"
+            )
     tensors = {full: tensors[name] for full, name in given.items()}
     for copy, original in family.TIED.items():
         if not config.tie_word_embeddings or copy not in tensors:
             continue
         second = tensors.pop(copy)
         if not second.equals(tensors.setdefault(original, second)):
-            raise ValueError(f"{where}: {copy} differs from {original}, but config.json has tie_word_embeddings = true")
+            raise ValueError(
+                f"{where}: {copy} differs from {original}, but config.json has tie_word_embeddings = true"
+            )
     return tensors
 
 
 @known_arguments
-def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, max_shard_size: int | str = "5GB") -> None:
+def save(
+    model: Model,
+    folder: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    max_shard_size: int | str = "5GB",
+) -> None:
     """Write config.json, the tensors and the tokenizer's files; transformers and tokenizers load them.
 
     The tensors keep the dtype that was read (bfloat16 again where it was), else the parameters' own; dtype "F32", "BF16",
@@ -248,9 +315,17 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
     names = model.family.NAMES
     shapes = hub_shapes(model.params, names)
     dtypes = {name: dtype for name in shapes} if dtype else model.file_dtypes
-    write_folder(folder, file_sizes(shapes, model.dtype, dtypes),
-                 lambda some: to_hub(model.params, names, some), dtypes, limit)  # fmt: skip
-    settings = {**to_dict(model.config), "architectures": [architecture_of(model.family, model.task)]}
+    write_folder(
+        folder,
+        file_sizes(shapes, model.dtype, dtypes),
+        lambda some: to_hub(model.params, names, some),
+        dtypes,
+        limit,
+    )
+    settings = {
+        **to_dict(model.config),
+        "architectures": [architecture_of(model.family, model.task)],
+    }
     for name in ("dtype", "torch_dtype"):  # transformers loads in the dtype that is named here
         if name in settings:
             settings[name] = main_dtype(shapes, model.dtype, dtypes)
@@ -263,7 +338,10 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
                 temporary.write_bytes(content)
     if model.tokenizer is not None:
         # settings that were written back as they were stay so, unless the names of tokens were known from their class alone
-        described = model.files.keys() & {tokenizer_settings.CONFIG, tokenizer_settings.SPECIAL_TOKENS}
+        described = model.files.keys() & {
+            tokenizer_settings.CONFIG,
+            tokenizer_settings.SPECIAL_TOKENS,
+        }
         written = tokenizer_settings.named_tokens(tokenizer_settings.folder_settings(folder))
         complete = described and written == model.tokenizer.named
         model.tokenizer.save(folder / "tokenizer.json" if complete else folder)
@@ -271,10 +349,15 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
 
 def _check_saved(model: Model) -> None:
     """ValueError for what `load` would refuse, before anything is written."""
-    leaves, shapes = flatten(model.params), flatten(shapes_of(model.family, model.config, model.task))
+    leaves, shapes = (
+        flatten(model.params),
+        flatten(shapes_of(model.family, model.config, model.task)),
+    )
     if strange := leaves.keys() ^ shapes.keys():
-        raise ValueError(f"save: the parameters are not those of the config, see {', '.join(sorted(strange)[:3])}; "
-                         "of a model from for_decoding(), save the one that it was made of")  # fmt: skip
+        raise ValueError(
+            f"save: the parameters are not those of the config, see {', '.join(sorted(strange)[:3])}; "
+            "of a model from for_decoding(), save the one that it was made of"
+        )
     dtype = check_dtype(getattr(next(iter(leaves.values())), "dtype", None))
     for path, a in leaves.items():
         if getattr(a, "shape", None) != shapes[path] or a.dtype != dtype:
@@ -285,7 +368,9 @@ def _check_saved(model: Model) -> None:
         try:
             json.dumps(contents)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"save: {name}: expected a value that JSON can hold: {error}") from None
+            raise ValueError(
+                f"save: {name}: expected a value that JSON can hold: {error}"
+            ) from None
     _check_generation("save: generation", model.generation)
     if not (model.tokenizer is None or isinstance(model.tokenizer, Tokenizer)):
         raise wrong("save: tokenizer", "None or a Tokenizer", model.tokenizer)
@@ -299,6 +384,12 @@ def _check_saved(model: Model) -> None:
 def gradients_by_hub_name(model: Model, dparams: Tree) -> dict[str, np.ndarray]:
     """A gradient tree under the names that the hub uses, on the host; ValueError where it has other names than the parameters."""
     check_model("model", model)
-    if not isinstance(dparams, dict) or not dparams or not flatten(dparams).keys() <= flatten(model.params).keys():
-        raise wrong("dparams", "a gradient tree of the model's parameters, as backward gives it", dparams)
+    if (
+        not isinstance(dparams, dict)
+        or not dparams
+        or not flatten(dparams).keys() <= flatten(model.params).keys()
+    ):
+        raise wrong(
+            "dparams", "a gradient tree of the model's parameters, as backward gives it", dparams
+        )
     return to_hub(dparams, model.family.NAMES)

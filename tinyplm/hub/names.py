@@ -17,7 +17,14 @@ from ..models.names import Rename, expand
 from .tensors import StoredTensor
 
 
-def to_tree(tensors: Mapping[str, StoredTensor], names: list[Rename], shapes: Tree, *, where: str, dtype: Any = None) -> Tree:
+def to_tree(
+    tensors: Mapping[str, StoredTensor],
+    names: list[Rename],
+    shapes: Tree,
+    *,
+    where: str,
+    dtype: Any = None,
+) -> Tree:
     """The tree of `shapes` from the tensors of files: contiguous arrays that own their memory.
 
     dtype None: the widest among the tensors, for all.  The files are read block by block, so that the peak of memory is the tree
@@ -26,7 +33,10 @@ def to_tree(tensors: Mapping[str, StoredTensor], names: list[Rename], shapes: Tr
     the message what was read.  MemoryError, before anything is allocated, when there is less memory than the tree needs.
     """
     wanted = flatten(shapes)
-    expected = {hub: (paths, op, op.hub_shape([wanted[p] for p in paths])) for hub, paths, op in expand(names, wanted)}
+    expected = {
+        hub: (paths, op, op.hub_shape([wanted[p] for p in paths]))
+        for hub, paths, op in expand(names, wanted)
+    }
     problems = []
     if missing := [hub for hub in expected if hub not in tensors]:
         problems.append(f"missing tensors: {_some(missing)}")
@@ -34,9 +44,13 @@ def to_tree(tensors: Mapping[str, StoredTensor], names: list[Rename], shapes: Tr
         problems.append(f"extra tensors: {_some(extra)}")
     for hub, (_, _, shape) in expected.items():
         if hub in tensors and tuple(tensors[hub].shape) != tuple(shape):
-            problems.append(f"{hub} has shape {shown(tuple(tensors[hub].shape))}, expected {tuple(shape)}")
+            problems.append(
+                f"{hub} has shape {shown(tuple(tensors[hub].shape))}, expected {tuple(shape)}"
+            )
         elif hub in tensors and tensors[hub].dtype.kind != "f":
-            problems.append(f"{hub} has dtype {tensors[hub].dtype}, expected a floating-point dtype")
+            problems.append(
+                f"{hub} has dtype {tensors[hub].dtype}, expected a floating-point dtype"
+            )
     if problems:
         raise ValueError(f"{where}: {_some(problems, '; ', longest=350, room=350)}")
     dtype = np.result_type(*(tensors[hub].dtype for hub in expected) if dtype is None else (dtype,))
@@ -75,7 +89,9 @@ def check_layers(shapes: Tree, tensors: Collection[str], *, where: str) -> None:
     if isinstance(shapes["body"]["layers"][0], list):  # blocks within them
         layers *= len(shapes["body"]["layers"][0])
     if layers > len(tensors):
-        raise ValueError(f"{where}: config.json has {layers} layers, but there are only {len(tensors)} tensors")
+        raise ValueError(
+            f"{where}: config.json has {layers} layers, but there are only {len(tensors)} tensors"
+        )
 
 
 def strip_ignored(names: list[str], patterns: tuple[str, ...]) -> list[str]:

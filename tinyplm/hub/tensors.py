@@ -15,7 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arguments import is_whole, shown, wrong
-from ..files import LARGEST_SETTINGS, check_links, flush, named, open_regular, parse_json, read_json, replaced, write_json
+from ..files import (
+    LARGEST_SETTINGS,
+    check_links,
+    flush,
+    named,
+    open_regular,
+    parse_json,
+    read_json,
+    replaced,
+    write_json,
+)
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
            "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}  # fmt: skip
@@ -46,7 +56,9 @@ class StoredTensor(NamedTuple):
     def stored(self) -> np.ndarray:
         """The numbers as they stand in the file, a read-only view of it; the bits of bfloat16 as uint16."""
         dtype = np.uint16 if self.file_dtype == "BF16" else self.dtype
-        return np.frombuffer(self.file, dtype, math.prod(self.shape), self.offset).reshape(self.shape)
+        return np.frombuffer(self.file, dtype, math.prod(self.shape), self.offset).reshape(
+            self.shape
+        )
 
     def fill(self, out: np.ndarray, part: np.ndarray, *, finite: bool = False) -> None:
         """Write the values of `part`, a view of stored(), into `out`, of the same shape and any floating-point dtype.
@@ -67,7 +79,9 @@ class StoredTensor(NamedTuple):
             if out.dtype.itemsize < self.dtype.itemsize:
                 overflow = np.isinf(out[start : start + rows]) & np.isfinite(block)
                 if overflow.any():
-                    raise ValueError(f"the value {block[overflow].flat[0]:.4g} is too large for {out.dtype}")
+                    raise ValueError(
+                        f"the value {block[overflow].flat[0]:.4g} is too large for {out.dtype}"
+                    )
             self.release()
 
     def release(self) -> None:
@@ -123,9 +137,13 @@ def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
     for name, entry in header.items():
         dtype, shape, (start, _) = entry["dtype"], entry["shape"], entry["data_offsets"]
         if dtype not in (known := ("BF16", *sorted(_DTYPES))):
-            raise ValueError(f"{where}: tensor {named(name, 80)}: {wrong('dtype', 'one of ' + ', '.join(known), dtype)}")
+            raise ValueError(
+                f"{where}: tensor {named(name, 80)}: {wrong('dtype', 'one of ' + ', '.join(known), dtype)}"
+            )
         if len(shape) > MOST_AXES:
-            raise ValueError(f"{where}: tensor {named(name, 80)}: {wrong('shape', f'at most {MOST_AXES} axes', len(shape))}")
+            raise ValueError(
+                f"{where}: tensor {named(name, 80)}: {wrong('shape', f'at most {MOST_AXES} axes', len(shape))}"
+            )
         tensors[name] = StoredTensor(mapped, 8 + size + start, tuple(shape), dtype)
     return tensors
 
@@ -133,7 +151,9 @@ def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """({name: array}, {name: dtype in the file}) of one file; arrays are memory-mapped where their dtype is NumPy's."""
     tensors = open_safetensors(path)
-    arrays = {name: np.asarray(t) if t.file_dtype == "BF16" else t.stored() for name, t in tensors.items()}
+    arrays = {
+        name: np.asarray(t) if t.file_dtype == "BF16" else t.stored() for name, t in tensors.items()
+    }
     return arrays, {name: t.file_dtype for name, t in tensors.items()}
 
 
@@ -148,20 +168,36 @@ def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
     if (folder / SINGLE).exists():
         return open_safetensors(folder / SINGLE), single
     if not (folder / INDEX).exists():
-        for pattern, hint in (("model-*-of-*.safetensors", f"there are shards but no {INDEX}: the copy is not complete"),
-                              ("*.bin", "there are only .bin files, which are not read because they can run code: "
-                               "save the model as safetensors first")):  # fmt: skip
+        for pattern, hint in (
+            (
+                "model-*-of-*.safetensors",
+                f"there are shards but no {INDEX}: the copy is not complete",
+            ),
+            (
+                "*.bin",
+                "there are only .bin files, which are not read because they can run code: "
+                "save the model as safetensors first",
+            ),
+        ):
             if next(folder.glob(pattern), None):
                 raise ValueError(f"{single}: no such file; {hint}")
         raise ValueError(f"{single}: no such file")
     index = read_json(folder / INDEX, largest=LARGEST_SETTINGS)
     places = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise ValueError(f"{where}: expected an object whose weight_map gives a file for each tensor")
+    if (
+        not isinstance(places, dict)
+        or not places
+        or not all(isinstance(name, str) for name in places.values())
+    ):
+        raise ValueError(
+            f"{where}: expected an object whose weight_map gives a file for each tensor"
+        )
     shards: dict[str, dict[str, StoredTensor]] = {}
     for shard in dict.fromkeys(places.values()):
         if re.search(r"[/\\:\0]", shard) or shard in ("", ".", ".."):
-            raise ValueError(f"{where}: {shown(shard)} points outside the folder, expected the name of a file in it")
+            raise ValueError(
+                f"{where}: {shown(shard)} points outside the folder, expected the name of a file in it"
+            )
         check_links(folder, (shard,))
         try:
             shards[shard] = open_safetensors(folder / shard)
@@ -171,7 +207,9 @@ def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
             raise
     for name, shard in places.items():
         if name not in shards[shard]:
-            raise ValueError(f"{where}: tensor {named(name, 80)} is not in its shard {named(shard, 80)}")
+            raise ValueError(
+                f"{where}: tensor {named(name, 80)} is not in its shard {named(shard, 80)}"
+            )
     return {name: shards[shard][name] for name, shard in places.items()}, where
 
 
@@ -185,7 +223,11 @@ def round_to_bfloat16(x: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(x), (bits >> 16) | 0x40, rounded).astype(np.uint16)
 
 
-def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    path: str | os.PathLike,
+    arrays: Mapping[str, np.ndarray],
+    dtypes: Mapping[str, str] | None = None,
+) -> None:
     """Write {name: array} under a temporary name, flushed to disk, then renamed.
 
     dtypes: {name: "F32", "BF16", ...} for what the file is to hold; by default each array's own dtype.
@@ -195,21 +237,36 @@ def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
         _write(temporary, arrays, dtypes or {}, str(path))
 
 
-def _write(temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], path: str) -> None:
+def _write(
+    temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], path: str
+) -> None:
     from safetensors import SafetensorError, TensorSpec, serialize_file
 
-    entries, alive = {}, []  # the writer is given addresses, so the arrays must stay alive until it is done
+    entries, alive = (
+        {},
+        [],
+    )  # the writer is given addresses, so the arrays must stay alive until it is done
     for name, array in arrays.items():
         dtype = _file_dtype(name, array.dtype, dtypes)
         # the writer takes memory as it lies, so every array is made contiguous first
         with np.errstate(over="ignore"):  # found just below
-            data = round_to_bfloat16(array) if dtype == "BF16" else np.ascontiguousarray(array, dtype=_DTYPES[dtype])
+            data = (
+                round_to_bfloat16(array)
+                if dtype == "BF16"
+                else np.ascontiguousarray(array, dtype=_DTYPES[dtype])
+            )
         infinite = (data & 0x7FFF) == 0x7F80 if dtype == "BF16" else np.isinf(data)
         if (overflow := infinite & np.isfinite(array)).any():
-            raise ValueError(f"{path}: tensor {name} holds {array[overflow].flat[0]:.4g}, which is too large for {dtype}")
+            raise ValueError(
+                f"{path}: tensor {name} holds {array[overflow].flat[0]:.4g}, which is too large for {dtype}"
+            )
         alive.append(data)
-        entries[name] = TensorSpec(dtype=_LIBRARY_NAMES[dtype], shape=list(array.shape), data_ptr=data.ctypes.data,
-                                   data_len=data.nbytes)  # fmt: skip
+        entries[name] = TensorSpec(
+            dtype=_LIBRARY_NAMES[dtype],
+            shape=list(array.shape),
+            data_ptr=data.ctypes.data,
+            data_len=data.nbytes,
+        )
     try:
         serialize_file(entries, temporary, {"format": "pt"})
     except SafetensorError as error:  # a full disk is an OSError like anywhere else
@@ -217,8 +274,13 @@ def _write(temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[st
         raise OSError(int(number[1]) if number else errno.EIO, str(error), path) from None
 
 
-def write_folder(folder: Path, sizes: Mapping[str, int], arrays: Callable[[set[str]], Mapping[str, np.ndarray]],
-                 dtypes: Mapping[str, str], limit: int) -> None:  # fmt: skip
+def write_folder(
+    folder: Path,
+    sizes: Mapping[str, int],
+    arrays: Callable[[set[str]], Mapping[str, np.ndarray]],
+    dtypes: Mapping[str, str],
+    limit: int,
+) -> None:
     """model.safetensors, or, where the tensors are larger than `limit` bytes together, shards of at most that and their index.
 
     sizes: {name: bytes in the file}; arrays(names) makes some of them, so that only one shard's are held at a time.
@@ -246,7 +308,9 @@ def write_folder(folder: Path, sizes: Mapping[str, int], arrays: Callable[[set[s
             flush(temporary)  # what can fail fails now, while the old files are all there
         (folder / INDEX).unlink(missing_ok=True)
     places = {tensor: name for name, shard in zip(names, shards) for tensor in shard}
-    write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})
+    write_json(
+        folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+    )
     (folder / SINGLE).unlink(missing_ok=True)  # it would be read before the index
     _remove_shards(folder, keep=set(names))
 
@@ -261,7 +325,9 @@ def _file_dtype(name: str, dtype: np.dtype, dtypes: Mapping[str, str]) -> str:
     return dtypes.get(name) or _NAMES_OF_DTYPES[dtype.name]
 
 
-def file_sizes(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]) -> dict[str, int]:
+def file_sizes(
+    shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]
+) -> dict[str, int]:
     """{name: bytes in the file} of tensors that have `dtype` in memory."""
 
     def width(name: str) -> int:
@@ -274,14 +340,22 @@ def file_sizes(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: M
 def parse_size(size: int | str) -> int:
     """Bytes: a number, or one with a unit of 1000s as transformers writes it ("500KB", "200MB", "5GB")."""
     known = isinstance(size, str) or (is_whole(size) and size < 2**64)
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)B?", str(size), re.IGNORECASE | re.ASCII) if known else None
+    match = (
+        re.fullmatch(
+            r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)B?", str(size), re.IGNORECASE | re.ASCII
+        )
+        if known
+        else None
+    )
     count = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
     if count < 1:
         raise wrong("max_shard_size", "a size of at least one byte, as 5000000 or '5GB'", size)
     return count
 
 
-def main_dtype(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]) -> str:
+def main_dtype(
+    shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]
+) -> str:
     """The name of the dtype in which most of the numbers are written, as config.json calls it ("float32", "bfloat16")."""
     totals: dict[str, int] = {}
     for name, shape in shapes.items():

@@ -11,7 +11,13 @@
 What is random comes from a key: the same key gives the same batch, and a sample does not depend on the batch around it.
 """
 
-from .batches import MaskedPairs, MaskedSentences, MaskedTranslations, MaskedWindows, PermutedWindows
+from .batches import (
+    MaskedPairs,
+    MaskedSentences,
+    MaskedTranslations,
+    MaskedWindows,
+    PermutedWindows,
+)
 from .inputs import Documents, Layout, batches_of_tokens, pad, truncate_pair
 from .masked import ALBERT_NGRAMS, MACBERT_NGRAMS, Masking, corrupt, mask_tokens, similar_words
 from .pairs import PositivePairs

@@ -73,7 +73,9 @@ class MaskedPairs:
         check_flag("sentences", sentences)
         self.documents = Documents(documents, shortest=2, skip_short=skip_short)
         if objective == "next_sentence" and len(self.documents) < 2:
-            raise ValueError("one document, expected two or more: a random next sentence comes from another document")
+            raise ValueError(
+                "one document, expected two or more: a random next sentence comes from another document"
+            )
         self.length, self.layout, self.masking = length, layout, masking
         self._room = layout.room(length, pair=True)
         self._pairs = PAIRS[objective]
@@ -82,13 +84,17 @@ class MaskedPairs:
 
     def _plan(self, key: int) -> list:
         numbers = range(len(self.documents))
-        return [pair for d in numbers for pair in self._pairs(self.documents, d, key=key, **self._size)]
+        return [
+            pair for d in numbers for pair in self._pairs(self.documents, d, key=key, **self._size)
+        ]
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples first ... first + count - 1: (inputs, targets), all arrays with `count` rows."""
         rows, labels = [], []
         for pair, key in self._samples.get(first, count):
-            texts = truncate_pair(self.documents.text(*pair.a), self.documents.text(*pair.b), self._room, fold(key, 0))
+            texts = truncate_pair(
+                self.documents.text(*pair.a), self.documents.text(*pair.b), self._room, fold(key, 0)
+            )
             rows.append(_masked(self.layout.pair(*texts), self.masking, fold(key, 1)))
             labels.append(pair.label)
         inputs, targets = _arrays(rows, self.length, self.layout.pad_id)
@@ -124,7 +130,9 @@ class MaskedSentences:
 
     def _apart(self, key: int) -> list:
         numbers = range(len(self.documents))
-        return [(ids, None) for d in numbers for ids in doc_sentences(self.documents, d, self._room)]
+        return [
+            (ids, None) for d in numbers for ids in doc_sentences(self.documents, d, self._room)
+        ]
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples first ... first + count - 1: (inputs, targets), all arrays (count, T)."""
@@ -200,7 +208,9 @@ class MaskedTranslations:
         check_whole("eos_id", eos_id)
         check_whole("length", length)
         if len(languages) != len(pairs) or not len(pairs):
-            raise ValueError(f"{len(languages)} pairs of languages for {len(pairs)} pairs of sentences, expected one for each")
+            raise ValueError(
+                f"{len(languages)} pairs of languages for {len(pairs)} pairs of sentences, expected one for each"
+            )
         self.pairs, self.languages, self.length, self.masking = pairs, languages, length, masking
         self.eos_id, self.pad_id = eos_id, pad_id
         self._samples = _Samples(lambda key: list(range(len(pairs))), seed, copies)
@@ -209,7 +219,9 @@ class MaskedTranslations:
         """Samples first ... first + count - 1: (inputs, targets), all arrays (count, T)."""
         rows = []
         for n, key in self._samples.get(first, count):
-            row = translation_pair(*self.pairs[n], languages=self.languages[n], eos_id=self.eos_id, length=self.length)
+            row = translation_pair(
+                *self.pairs[n], languages=self.languages[n], eos_id=self.eos_id, length=self.length
+            )
             rows.append(_masked(row, self.masking, key))
         return _arrays(rows, self.length, self.pad_id)
 
@@ -222,7 +234,14 @@ class PermutedWindows:
     """
 
     def __init__(
-        self, tokens: np.ndarray, length: int, *, layout: Layout, seed: int, separators: Sequence[int] = (), **settings: Any
+        self,
+        tokens: np.ndarray,
+        length: int,
+        *,
+        layout: Layout,
+        seed: int,
+        separators: Sequence[int] = (),
+        **settings: Any,
     ) -> None:
         check_setup(layout, seed)
         separators = as_ids("separators", separators)
@@ -238,7 +257,12 @@ class PermutedWindows:
         samples = []
         for n in range(first, first + count):
             row = _window(self.windows, n, self.layout, self._separators)
-            masks = permutation_sample(row["input_ids"], row["special_tokens_mask"], key=fold(self._key, n), **self.settings)
+            masks = permutation_sample(
+                row["input_ids"],
+                row["special_tokens_mask"],
+                key=fold(self._key, n),
+                **self.settings,
+            )
             samples.append({"input_ids": row["input_ids"], **masks})
         inputs = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
         return inputs, {"logits": inputs.pop("targets")}
@@ -282,7 +306,9 @@ def _window(windows: Windows, number: int, layout: Layout, separators: np.ndarra
 
 
 def _masked(row: Row, masking: Masking, key: int) -> Row:
-    inputs, targets = mask_tokens(row["input_ids"], row["special_tokens_mask"], masking=masking, key=key)
+    inputs, targets = mask_tokens(
+        row["input_ids"], row["special_tokens_mask"], masking=masking, key=key
+    )
     return {**row, "input_ids": inputs, "targets": targets}
 
 

@@ -48,7 +48,9 @@ class Draws:
         """i with probability weights[i] / sum(weights)."""
         weights = as_array("weights", weights, "numbers (N,), none negative", "fiu").tolist()
         if not weights or not min(weights) >= 0 or not 0 < sum(weights) < math.inf:
-            raise wrong("weights", "numbers (N,), none negative, with a finite sum above 0", weights)
+            raise wrong(
+                "weights", "numbers (N,), none negative, with a finite sum above 0", weights
+            )
         point, i = self.uniform() * sum(weights), 0
         while i + 1 < len(weights) and point >= weights[i]:
             point -= weights[i]

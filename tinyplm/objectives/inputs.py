@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, as_array, as_ids, check_flag, check_key, check_several, check_whole, is_whole, wrong
+from ..arguments import (
+    MOST,
+    as_array,
+    as_ids,
+    check_flag,
+    check_key,
+    check_several,
+    check_whole,
+    is_whole,
+    wrong,
+)
 from .draws import Draws
 
 Row = dict[str, np.ndarray]  # one sample: arrays (n,)
@@ -52,7 +62,9 @@ class Layout:
                 raise wrong(f"Layout: {name}", "a tuple of ids", getattr(self, name))
         for i in (*self.first, *self.between, *self.last, self.pad_id):
             if not is_whole(i) or not 0 <= i <= MOST:
-                raise wrong("special token", "an id (does the vocabulary have all special tokens?)", i)
+                raise wrong(
+                    "special token", "an id (does the vocabulary have all special tokens?)", i
+                )
         check_whole("Layout: second_type", self.second_type, 0, MOST)
 
     def room(self, length: int, pair: bool) -> int:
@@ -61,13 +73,17 @@ class Layout:
         check_flag("pair", pair)
         room = length - len(self.first) - len(self.last) - (len(self.between) if pair else 0)
         if room < 1 + pair:
-            raise ValueError(f"length {length} leaves {room} tokens beside the special ones, expected {1 + pair} or more")
+            raise ValueError(
+                f"length {length} leaves {room} tokens beside the special ones, expected {1 + pair} or more"
+            )
         return room
 
     def single(self, a: np.ndarray, special: np.ndarray | None = None) -> Row:
         """One text.  special (len(a),) marks what in it is special all the same (separators between documents), 1 = special."""
         a = as_ids("a", a)
-        if special is not None and len(as_array("special", special, "integers (len(a),)", "iu")) != len(a):
+        if special is not None and len(
+            as_array("special", special, "integers (len(a),)", "iu")
+        ) != len(a):
             raise wrong("special", f"one integer for each of {len(a)} ids", special)
         marks = np.zeros(len(a), np.int64) if special is None else special
         return _row([self.first, a, self.last], [1, marks, 1], [0, 0, 0])
@@ -83,7 +99,9 @@ def _row(parts, special, types) -> Row:
     return {
         "input_ids": np.concatenate([np.asarray(part, np.int64) for part in parts]),
         "token_type_ids": np.repeat(types, sizes),
-        "special_tokens_mask": np.concatenate([np.broadcast_to(s, n) for s, n in zip(special, sizes)]),
+        "special_tokens_mask": np.concatenate(
+            [np.broadcast_to(s, n) for s, n in zip(special, sizes)]
+        ),
     }
 
 
@@ -101,9 +119,13 @@ def pad(rows: Sequence[Row], length: int, fill: dict[str, int], *, left: bool = 
     rows = list(rows)
     for b, row in enumerate(rows):
         if not isinstance(row, dict) or "input_ids" not in row or row.keys() != rows[0].keys():
-            raise wrong(f"rows: row {b}", "a dict of arrays (n,), the same in each row, with input_ids", row)
+            raise wrong(
+                f"rows: row {b}", "a dict of arrays (n,), the same in each row, with input_ids", row
+            )
         for name, values in row.items():
-            if len(as_array(f"rows: {name}", values, "integers (n,)", "iub")) != len(row["input_ids"]):
+            if len(as_array(f"rows: {name}", values, "integers (n,)", "iub")) != len(
+                row["input_ids"]
+            ):
                 raise wrong(f"rows: {name}", f"{len(row['input_ids'])} integers", values)
     fill = {"special_tokens_mask": 1, **fill}
     names = [*rows[0], "attention_mask"] if rows else []
@@ -143,7 +165,9 @@ def check_pairs(pairs: Any) -> list[tuple[list[int], list[int]]]:
     return found
 
 
-def truncate_pair(a: np.ndarray, b: np.ndarray, room: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+def truncate_pair(
+    a: np.ndarray, b: np.ndarray, room: int, key: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Both texts cut to `room` tokens together: always the longer one (b, if they are equally long) loses a token, at its front
     or at its back by a fair coin, as BERT's released code does, so that the model sees beginnings and endings.
     ValueError for room for less than one token of each.
@@ -154,7 +178,9 @@ def truncate_pair(a: np.ndarray, b: np.ndarray, room: int, key: int) -> tuple[np
     bounds = [[0, len(a)], [0, len(b)]]
     excess = max(0, len(a) + len(b) - room)
     for front in Draws(key).uniforms(excess) < 0.5:
-        longer = bounds[0] if bounds[0][1] - bounds[0][0] > bounds[1][1] - bounds[1][0] else bounds[1]
+        longer = (
+            bounds[0] if bounds[0][1] - bounds[0][0] > bounds[1][1] - bounds[1][0] else bounds[1]
+        )
         if front:
             longer[0] += 1
         else:
@@ -171,7 +197,13 @@ class Documents:
     and counted in `skipped`.   ValueError also for ids that are none, and where no document is left.
     """
 
-    def __init__(self, documents: Sequence[Sequence[Sequence[int]]], *, shortest: int = 1, skip_short: bool = False) -> None:
+    def __init__(
+        self,
+        documents: Sequence[Sequence[Sequence[int]]],
+        *,
+        shortest: int = 1,
+        skip_short: bool = False,
+    ) -> None:
         check_several("documents", documents, "documents, lists of sentences")
         check_whole("shortest", shortest, 0, MOST)
         check_flag("skip_short", skip_short)
@@ -180,10 +212,14 @@ class Documents:
         self.skipped = 0
         for number, document in enumerate(documents):
             check_several(f"document {number}", document, "sentences that are lists of ids")
-            sentences = [ids for sentence in document if len(ids := as_ids(f"document {number}", sentence))]
+            sentences = [
+                ids for sentence in document if len(ids := as_ids(f"document {number}", sentence))
+            ]
             if len(sentences) < shortest and not skip_short:
-                raise ValueError(f"document {number} has {len(sentences)} sentences, expected {shortest} or more "
-                                 "(skip_short=True leaves such documents out)")  # fmt: skip
+                raise ValueError(
+                    f"document {number} has {len(sentences)} sentences, expected {shortest} or more "
+                    "(skip_short=True leaves such documents out)"
+                )
             if len(sentences) < shortest or not sentences:
                 self.skipped += 1
                 continue
@@ -228,7 +264,9 @@ def doc_sentences(documents: Documents, number: int, room: int) -> Iterator[np.n
     place, stop = int(documents.starts[start]), int(documents.starts[end])
     while place < stop:
         # the last end of a sentence within reach, or the middle of a sentence that is too long
-        last = int(documents.starts[np.searchsorted(documents.starts, place + room, side="right") - 1])
+        last = int(
+            documents.starts[np.searchsorted(documents.starts, place + room, side="right") - 1]
+        )
         reached = min(last if last > place else place + room, stop)
         yield documents.ids[place:reached]
         place = reached

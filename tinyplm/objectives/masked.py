@@ -16,7 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, as_array, as_ids, check_choice, check_key, check_number, check_whole, is_number, is_whole, wrong
+from ..arguments import (
+    MOST,
+    as_array,
+    as_ids,
+    check_choice,
+    check_key,
+    check_number,
+    check_whole,
+    is_number,
+    is_whole,
+    wrong,
+)
 from ..data import IGNORED
 from ..random import fold
 from .draws import Draws
@@ -55,7 +66,11 @@ class Masking:
     def __post_init__(self) -> None:
         check_whole("vocab_size", self.vocab_size, 1, MOST)
         if not is_whole(self.mask_id) or not 0 <= self.mask_id < self.vocab_size:
-            raise wrong("mask_id", f"the id of [MASK] in the vocabulary, 0 to {self.vocab_size - 1}", self.mask_id)
+            raise wrong(
+                "mask_id",
+                f"the id of [MASK] in the vocabulary, 0 to {self.vocab_size - 1}",
+                self.mask_id,
+            )
         check_number("rate", self.rate, above=0, most=1)
         check_shares(self.shares)
         if not isinstance(self.ngrams, (tuple, list)) or not all(map(is_number, self.ngrams)):
@@ -66,10 +81,16 @@ class Masking:
         check_choice("selection", self.selection, ("exact", "bernoulli"))
         check_whole("limit", self.limit, 1, or_none=True)
         if not self.ngrams or min(self.ngrams) < 0 or sum(self.ngrams) <= 0 or self.ngrams[0] == 0:
-            raise ValueError(f"ngrams {self.ngrams}, expected weights of 1, 2, ... units, none negative and the first above 0")
+            raise ValueError(
+                f"ngrams {self.ngrams}, expected weights of 1, 2, ... units, none negative and the first above 0"
+            )
         if self.selection == "bernoulli" and (self.limit is not None or len(self.ngrams) > 1):
-            raise ValueError('limit and ngrams belong to selection "exact": a coin for each unit counts nothing')
-        if self.random_ids is not None and not len(as_ids("random_ids", self.random_ids, self.vocab_size)):
+            raise ValueError(
+                'limit and ngrams belong to selection "exact": a coin for each unit counts nothing'
+            )
+        if self.random_ids is not None and not len(
+            as_ids("random_ids", self.random_ids, self.vocab_size)
+        ):
             raise ValueError("random_ids is empty, expected at least one id")
 
 
@@ -81,7 +102,12 @@ def check_masking(masking: Any, copies: Any) -> None:
 
 
 def mask_tokens(
-    ids: np.ndarray, special_tokens_mask: np.ndarray, *, masking: Masking, key: int, units: Units | None = None
+    ids: np.ndarray,
+    special_tokens_mask: np.ndarray,
+    *,
+    masking: Masking,
+    key: int,
+    units: Units | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One sequence: ids (T,), special_tokens_mask (T,) 1 = never masked -> inputs (T,), targets (T,), int64.
 
@@ -93,7 +119,9 @@ def mask_tokens(
     ids = as_ids("ids", ids)
     maskable = as_array("special_tokens_mask", special_tokens_mask, "numbers (T,)", "fiub") == 0
     if maskable.shape != ids.shape:
-        raise ValueError(f"ids {ids.shape} and special_tokens_mask {maskable.shape}, expected both (T,)")
+        raise ValueError(
+            f"ids {ids.shape} and special_tokens_mask {maskable.shape}, expected both (T,)"
+        )
     if not maskable.any():
         raise ValueError(f"nothing to mask: all of the {len(ids)} tokens are special")
     ids = as_ids("ids", ids, masking.vocab_size)
@@ -101,22 +129,30 @@ def mask_tokens(
     units = masking.units(ids, maskable) if units is None else units
     check_units(units, len(ids))
     if masking.selection == "exact":
-        chosen = select_exact(units, masking.rate, fold(key, 0), limit=masking.limit, ngrams=masking.ngrams)
+        chosen = select_exact(
+            units, masking.rate, fold(key, 0), limit=masking.limit, ngrams=masking.ngrams
+        )
     else:
         chosen = select_bernoulli(units, masking.rate, fold(key, 0))
     selected = np.zeros(len(ids), bool)
     selected[[t for unit in chosen for t in unit]] = True
     if (selected & ~maskable).any():
-        raise ValueError(f"a unit holds the special token at {np.flatnonzero(selected & ~maskable)[0]}")
+        raise ValueError(
+            f"a unit holds the special token at {np.flatnonzero(selected & ~maskable)[0]}"
+        )
     draws = Draws(fold(key, 1)).uniforms(len(ids))
     if masking.random_ids is None:
         random_ids = Draws(fold(key, 2)).integers(len(ids), masking.vocab_size)
     else:
-        random_ids = np.asarray(masking.random_ids, np.int64)[Draws(fold(key, 2)).integers(len(ids), len(masking.random_ids))]
+        random_ids = np.asarray(masking.random_ids, np.int64)[
+            Draws(fold(key, 2)).integers(len(ids), len(masking.random_ids))
+        ]
     replacement: np.ndarray | int = masking.mask_id
     if masking.similar is not None:
         draws, replacement = _similar(ids, chosen, draws, random_ids, masking.similar, key)
-    return corrupt(ids, selected, draws, replacement=replacement, random_ids=random_ids, shares=masking.shares)
+    return corrupt(
+        ids, selected, draws, replacement=replacement, random_ids=random_ids, shares=masking.shares
+    )
 
 
 def corrupt(
@@ -141,7 +177,10 @@ def corrupt(
         "replacement": (replacement, "iu"),
         "random_ids": (random_ids, "iu"),
     }
-    arrays = {name: as_array(name, a, "an array with the shape of ids", kind, range(64)) for name, (a, kind) in kinds.items()}
+    arrays = {
+        name: as_array(name, a, "an array with the shape of ids", kind, range(64))
+        for name, (a, kind) in kinds.items()
+    }
     for name, array in arrays.items():
         if array.shape != ids.shape and not (name == "replacement" and array.ndim == 0):
             raise wrong(name, f"an array of shape {ids.shape}, as ids", array)
@@ -154,12 +193,23 @@ def corrupt(
 
 def check_shares(shares: Sequence[float]) -> None:
     """ValueError unless these are three shares that sum to 1."""
-    right = isinstance(shares, (tuple, list)) and len(shares) == 3 and all(is_number(s) and 0 <= s <= 1 for s in shares)
+    right = (
+        isinstance(shares, (tuple, list))
+        and len(shares) == 3
+        and all(is_number(s) and 0 <= s <= 1 for s in shares)
+    )
     if not right or abs(sum(shares) - 1) > 1e-6:
         raise wrong("shares", "three of 0 to 1 that sum to 1: [MASK], random, left", shares)
 
 
-def select_exact(units: Units, rate: float, key: int, *, limit: int | None = None, ngrams: Sequence[float] = (1.0,)) -> Units:
+def select_exact(
+    units: Units,
+    rate: float,
+    key: int,
+    *,
+    limit: int | None = None,
+    ngrams: Sequence[float] = (1.0,),
+) -> Units:
     """Units with max(1, round(rate n)) of their n tokens, or `limit` if that is less: the rule of BERT's released code.
 
     The units come in random order.  Each is the start of n in a row, n drawn by its weight among those that stand side by side
@@ -181,7 +231,11 @@ def select_exact(units: Units, rate: float, key: int, *, limit: int | None = Non
             break
         n = 1
         if len(ngrams) > 1:
-            while n < len(ngrams) and start + n < len(units) and units[start + n][0] == units[start + n - 1][-1] + 1:
+            while (
+                n < len(ngrams)
+                and start + n < len(units)
+                and units[start + n][0] == units[start + n - 1][-1] + 1
+            ):
                 n += 1
             n = 1 + draws.choice(ngrams[:n])
         while n and sum(map(len, units[start : start + n])) > wanted:
@@ -208,7 +262,9 @@ def masking_epoch(epoch: int, copies: int | None) -> int:
     return epoch if copies is None else epoch % copies
 
 
-def similar_words(table: Mapping[tuple[int, ...], Sequence[Sequence[int]]]) -> Callable[[list[int], int], list[int] | None]:
+def similar_words(
+    table: Mapping[tuple[int, ...], Sequence[Sequence[int]]],
+) -> Callable[[list[int], int], list[int] | None]:
     """For Masking.similar, from a table: the ids of a word -> words of as many ids, of which the key draws one."""
     if not isinstance(table, Mapping):
         raise wrong("table", "a mapping of words to similar words, tuples of ids", table)
@@ -216,7 +272,9 @@ def similar_words(table: Mapping[tuple[int, ...], Sequence[Sequence[int]]]) -> C
         for one in (word, *(others if isinstance(others, (list, tuple)) else [others])):
             as_ids("table", one)
         if not others or any(len(other) != len(word) for other in others):
-            raise ValueError(f"similar words of {word}: {others}, expected at least one, each of {len(word)} ids")
+            raise ValueError(
+                f"similar words of {word}: {others}, expected at least one, each of {len(word)} ids"
+            )
 
     def similar(ids: list[int], key: int) -> list[int] | None:
         others = table.get(tuple(ids))
@@ -233,6 +291,8 @@ def _similar(ids, chosen, draws, random_ids, similar, key):
         word = similar(ids[unit].tolist(), fold(key, 3, unit[0]))
         if word is not None:
             if len(word) != len(unit):
-                raise ValueError(f"similar gave {len(word)} ids for a word of {len(unit)}, expected as many")
+                raise ValueError(
+                    f"similar gave {len(word)} ids for a word of {len(unit)}, expected as many"
+                )
             replacement[unit] = word
     return draws, replacement

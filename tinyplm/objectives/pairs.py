@@ -48,21 +48,30 @@ class PositivePairs:
             check_several("groups", groups, "groups, one for each pair")
             groups = list(groups)
             if not all(isinstance(group, Hashable) for group in groups):
-                raise wrong("groups", "values that can be told apart, such as integers or strings", groups)
+                raise wrong(
+                    "groups", "values that can be told apart, such as integers or strings", groups
+                )
         self.room = layout.room(length, pair=False)
         self.groups = [tuple(anchor) for anchor, _ in pairs] if groups is None else groups
         if len(self.groups) != len(pairs):
-            raise ValueError(f"{len(self.groups)} groups for {len(pairs)} pairs, expected one for each")
+            raise ValueError(
+                f"{len(self.groups)} groups for {len(pairs)} pairs, expected one for each"
+            )
         members: dict[Hashable, list[int]] = {}
         for number, group in enumerate(self.groups):
             members.setdefault(group, []).append(number)
         self._members = [np.array(numbers) for numbers in members.values()]
         counts = [len(numbers) for numbers in self._members]
         self.batches_per_epoch = len(pairs) // size
-        while self.batches_per_epoch and sum(min(m, self.batches_per_epoch) for m in counts) < self.batches_per_epoch * size:
+        while (
+            self.batches_per_epoch
+            and sum(min(m, self.batches_per_epoch) for m in counts) < self.batches_per_epoch * size
+        ):
             self.batches_per_epoch -= 1
         if not self.batches_per_epoch:
-            raise ValueError(f"{len(pairs)} pairs with {len(counts)} different anchors, expected {size} or more for a batch")
+            raise ValueError(
+                f"{len(pairs)} pairs with {len(counts)} different anchors, expected {size} or more for a batch"
+            )
         self.pairs, self.size, self.layout, self.length = pairs, size, layout, length
         self._key = run_key(seed)
         self._epoch, self._order = -1, np.empty(0, np.int64)
@@ -73,8 +82,12 @@ class PositivePairs:
         if epoch != self._epoch:
             draws = Draws(fold(self._key, epoch))
             groups = [self._members[g] for g in draws.order(len(self._members))]
-            dealt = np.concatenate([numbers[draws.order(len(numbers))][: self.batches_per_epoch] for numbers in groups])
-            table = dealt[: self.batches_per_epoch * self.size].reshape(self.size, self.batches_per_epoch)
+            dealt = np.concatenate(
+                [numbers[draws.order(len(numbers))][: self.batches_per_epoch] for numbers in groups]
+            )
+            table = dealt[: self.batches_per_epoch * self.size].reshape(
+                self.size, self.batches_per_epoch
+            )
             self._epoch, self._order = epoch, table.T.reshape(-1)
         return self._order
 
@@ -92,7 +105,11 @@ class PositivePairs:
         numbers = self.numbers(first, count)
         fill = {"input_ids": self.layout.pad_id}
         sides = {
-            name: pad([self.layout.single(np.asarray(self.pairs[n][side])[: self.room]) for n in numbers], self.length, fill)
+            name: pad(
+                [self.layout.single(np.asarray(self.pairs[n][side])[: self.room]) for n in numbers],
+                self.length,
+                fill,
+            )
             for side, name in enumerate(("anchor", "positive"))
         }
         return sides, np.arange(count)

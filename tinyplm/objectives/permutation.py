@@ -33,7 +33,10 @@ def ranks_of(order: Sequence[int], predicted: np.ndarray | None = None) -> np.nd
     With predicted = None every place keeps its rank.   ValueError for an order that is no permutation.
     """
     order = as_array("order", order, "a permutation of 0 to T - 1", "iu")
-    if predicted is not None and as_array("predicted", predicted, "booleans (T,)", "b").shape != order.shape:
+    if (
+        predicted is not None
+        and as_array("predicted", predicted, "booleans (T,)", "b").shape != order.shape
+    ):
         raise wrong("predicted", f"booleans ({len(order)},)", predicted)
     if not np.array_equal(np.sort(order), np.arange(len(order))):
         raise ValueError(f"order {order.tolist()}, expected a permutation of 0 to {order.size - 1}")
@@ -55,7 +58,9 @@ def join_masks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     for name, mask in (("first", first), ("second", second)):
         check_array(name, mask, "(T, T) integers")
     R, rest = len(first), len(second)
-    return np.block([[first, np.ones((R, rest), np.int64)], [np.zeros((rest, R), np.int64), second]])
+    return np.block(
+        [[first, np.ones((R, rest), np.int64)], [np.zeros((rest, R), np.int64), second]]
+    )
 
 
 def last_in_order(order: Sequence[int], K: float) -> np.ndarray:
@@ -113,7 +118,9 @@ def permutation_sample(
     check_whole("reuse", reuse, 0, max(T - 1, 0))
     check_key("key", key)
     if allowed.shape != ids.shape:
-        raise ValueError(f"ids {ids.shape} and special_tokens_mask {allowed.shape}, expected both (T,)")
+        raise ValueError(
+            f"ids {ids.shape} and special_tokens_mask {allowed.shape}, expected both (T,)"
+        )
     if not allowed.any():
         raise ValueError(f"nothing to predict: all of the {T} tokens are special")
     predicted = predicted_spans(T, K=K, longest=longest, key=fold(key, 0)) & allowed
@@ -132,7 +139,9 @@ def permutation_sample(
     }
 
 
-def target_arrays(ids: np.ndarray, places: Sequence[int], predictions: int) -> tuple[np.ndarray, np.ndarray]:
+def target_arrays(
+    ids: np.ndarray, places: Sequence[int], predictions: int
+) -> tuple[np.ndarray, np.ndarray]:
     """target_mapping (M, T) and targets (M,) for these places, in the order given; M = `predictions`, or more than they are."""
     ids = as_ids("ids", ids)
     check_whole("predictions", predictions, 0, MOST)

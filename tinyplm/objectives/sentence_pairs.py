@@ -43,7 +43,9 @@ def next_sentence_pairs(
     if not isinstance(documents, Documents):
         raise wrong("documents", "Documents", documents)
     if len(documents) < 2:
-        raise ValueError("one document, expected two or more: a random next sentence comes from another document")
+        raise ValueError(
+            "one document, expected two or more: a random next sentence comes from another document"
+        )
 
     def second(draws: Draws, a: tuple[int, int], end: int, wanted: int) -> tuple[Pair, int]:
         if draws.uniform() < 0.5:
@@ -69,7 +71,9 @@ def sentence_order_pairs(
     return list(_pairs(documents, number, tokens, key, short_rate, second))
 
 
-def _pairs(documents: Documents, number: int, tokens: int, key: int, short_rate: float, second: Callable) -> Iterator[Pair]:
+def _pairs(
+    documents: Documents, number: int, tokens: int, key: int, short_rate: float, second: Callable
+) -> Iterator[Pair]:
     if not isinstance(documents, Documents):
         raise wrong("documents", "Documents", documents)
     check_whole("number", number, 0, len(documents) - 1)
@@ -78,7 +82,9 @@ def _pairs(documents: Documents, number: int, tokens: int, key: int, short_rate:
     check_key("key", key)
     start, end = documents.sentences(number)
     if end - start < 2:
-        raise ValueError(f"document {number} has {end - start} sentence, expected 2 or more: a pair has two")
+        raise ValueError(
+            f"document {number} has {end - start} sentence, expected 2 or more: a pair has two"
+        )
     while end - start >= 2:
         draws = Draws(fold(key, start))
         wanted = 2 + draws.integer(tokens - 1) if draws.uniform() < short_rate else tokens

@@ -19,7 +19,12 @@ from .inputs import Row
 
 
 def translation_pair(
-    source: Sequence[int], target: Sequence[int], *, languages: tuple[int, int], eos_id: int, length: int
+    source: Sequence[int],
+    target: Sequence[int],
+    *,
+    languages: tuple[int, int],
+    eos_id: int,
+    length: int,
 ) -> Row:
     """Both sentences between </s>, one after the other: input_ids, position_ids, langs, special_tokens_mask (n,), n <= length.
 
@@ -32,19 +37,29 @@ def translation_pair(
     check_whole("eos_id", eos_id, 0, MOST)
     check_whole("length", length, most=MOST)
     if not len(source) or not len(target):
-        raise ValueError(f"sentences of {len(source)} and {len(target)} tokens, expected 1 or more in each")
+        raise ValueError(
+            f"sentences of {len(source)} and {len(target)} tokens, expected 1 or more in each"
+        )
     room = length - 4
     if room < 2:
-        raise ValueError(f"length {length} leaves {room} tokens beside four </s>, expected 2 or more")
+        raise ValueError(
+            f"length {length} leaves {room} tokens beside four </s>, expected 2 or more"
+        )
     first = np.asarray(source, np.int64)[: max(room - len(target), room - room // 2)]
     sentences = [first, np.asarray(target, np.int64)[: room - len(first)]]
     eos, special = np.array([eos_id]), np.ones(1, np.int64)
     sizes = [len(sentence) + 2 for sentence in sentences]
     return {
-        "input_ids": np.concatenate([part for sentence in sentences for part in (eos, sentence, eos)]),
+        "input_ids": np.concatenate(
+            [part for sentence in sentences for part in (eos, sentence, eos)]
+        ),
         "position_ids": np.concatenate([np.arange(size) for size in sizes]),
         "langs": np.repeat(languages, sizes),
         "special_tokens_mask": np.concatenate(
-            [part for sentence in sentences for part in (special, np.zeros(len(sentence), np.int64), special)]
+            [
+                part
+                for sentence in sentences
+                for part in (special, np.zeros(len(sentence), np.int64), special)
+            ]
         ),
     }

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from ..arguments import as_array, as_ids, as_texts, check_several, check_text, is_whole, shown, wrong
+from ..arguments import (
+    as_array,
+    as_ids,
+    as_texts,
+    check_several,
+    check_text,
+    is_whole,
+    shown,
+    wrong,
+)
 
 Units = list[list[int]]
 
@@ -27,7 +36,9 @@ def check_maskable(maskable: np.ndarray) -> np.ndarray:
 
 def check_units(units: Units, length: int | None = None) -> None:
     """ValueError unless these are lists of places, each in a sequence of this length."""
-    if not isinstance(units, (list, tuple)) or not all(isinstance(unit, (list, tuple, np.ndarray)) for unit in units):
+    if not isinstance(units, (list, tuple)) or not all(
+        isinstance(unit, (list, tuple, np.ndarray)) for unit in units
+    ):
         raise wrong("units", "lists of places", units)
     as_ids("units", [place for unit in units for place in unit], length)
 
@@ -60,7 +71,9 @@ def word_units(word_ids: Sequence[int | None], maskable: np.ndarray) -> Units:
         if word is not None and not is_whole(word):
             raise wrong("word_ids", "integers or None", word)
     if len(word_ids) != len(maskable):
-        raise ValueError(f"{len(word_ids)} word_ids for {len(maskable)} tokens, expected one for each")
+        raise ValueError(
+            f"{len(word_ids)} word_ids for {len(maskable)} tokens, expected one for each"
+        )
     same = [False, *(a is not None and a == b for a, b in zip(word_ids, word_ids[1:]))]
     joined = np.array(same[: len(maskable)], bool) & maskable
     joined[1:] &= maskable[:-1]
@@ -79,9 +92,15 @@ def span_units(units: Units, spans: Iterable[tuple[int, int]]) -> Units:
     owner = {t: u for u, unit in enumerate(units) for t in unit}
     span_of: dict[int, tuple[int, int]] = {}
     for span in spans:
-        start, end = as_ids("spans", span).tolist() if isinstance(span, (list, tuple)) and len(span) == 2 else (1, 0)
+        start, end = (
+            as_ids("spans", span).tolist()
+            if isinstance(span, (list, tuple)) and len(span) == 2
+            else (1, 0)
+        )
         if not 0 <= start < end:
-            raise ValueError(f"span: expected (start, end) with 0 <= start < end, got {shown(span)}")
+            raise ValueError(
+                f"span: expected (start, end) with 0 <= start < end, got {shown(span)}"
+            )
         for u in {owner[t] for t in range(start, end) if t in owner}:
             if u in span_of:
                 raise ValueError(
@@ -94,7 +113,9 @@ def span_units(units: Units, spans: Iterable[tuple[int, int]]) -> Units:
     return list(joined.values())
 
 
-def continuations(tokens: Sequence[str], *, inside: str | None = None, start: str | None = None) -> np.ndarray:
+def continuations(
+    tokens: Sequence[str], *, inside: str | None = None, start: str | None = None
+) -> np.ndarray:
     """Which tokens of a vocabulary go on with the word before them: (V,) booleans.
 
     inside  the sign of tokens within a word: "##" of WordPiece
@@ -106,7 +127,9 @@ def continuations(tokens: Sequence[str], *, inside: str | None = None, start: st
     check_text("start", start, or_none=True, empty=False)
     tokens = as_texts("tokens", tokens)
     if (inside is None) == (start is None):
-        raise ValueError(f"inside {shown(inside)} and start {shown(start)}, expected exactly one of them")
+        raise ValueError(
+            f"inside {shown(inside)} and start {shown(start)}, expected exactly one of them"
+        )
     if inside is not None:
         return np.array([token.startswith(inside) for token in tokens], bool)
     return np.array([not token.startswith(start) for token in tokens], bool)

@@ -11,12 +11,16 @@ from ..core import Tree, flatten, map_threads
 from .clip import clip_scale, global_norm
 from .flat import FlatTree
 
-_BLOCK = 1 << 17  # elements worked on at a time on the host, so that the temporaries stay in the cache
+_BLOCK = (
+    1 << 17
+)  # elements worked on at a time on the host, so that the temporaries stay in the cache
 
 
 def decays_by_default(path: str, array: Any) -> bool:
     """Weight decay for the matrices of linear layers: not for vectors (norms), biases of any shape, nor embedding tables."""
-    return array.ndim >= 2 and not any(word in path for word in ("tokens", "positions", "segments", "bias"))
+    return array.ndim >= 2 and not any(
+        word in path for word in ("tokens", "positions", "segments", "bias")
+    )
 
 
 class _Group(NamedTuple):
@@ -41,10 +45,21 @@ class AdamW:
     the paper's is the schedule's factor alone, without the peak.
     """
 
-    def __init__(self, params: Tree, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.01, decays: Callable[[str, Any], bool] = decays_by_default,
-                 rates: Callable[[str, Any], float] | None = None) -> None:  # fmt: skip
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(is_number(b) and 0 <= b < 1 for b in betas):
+    def __init__(
+        self,
+        params: Tree,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        decays: Callable[[str, Any], bool] = decays_by_default,
+        rates: Callable[[str, Any], float] | None = None,
+    ) -> None:
+        if (
+            not isinstance(betas, (tuple, list))
+            or len(betas) != 2
+            or not all(is_number(b) and 0 <= b < 1 for b in betas)
+        ):
             raise wrong("betas", "two numbers in [0, 1)", betas)
         check_number("eps", eps, least=0)
         check_number("weight_decay", weight_decay, least=0)
@@ -56,13 +71,17 @@ class AdamW:
             check_takes("rates", rates, "path", "array")
         for path, a in leaves.items():
             if getattr(getattr(a, "dtype", None), "kind", None) != "f":
-                raise wrong(f"params: {path}" if path else "params", "an array of floating-point numbers", a)
+                raise wrong(
+                    f"params: {path}" if path else "params", "an array of floating-point numbers", a
+                )
         alike: dict[tuple[bool, float], list[str]] = {}
         for path, a in leaves.items():
             rate = 1.0 if rates is None else rates(path, a)
             check_number(f"the rate of {path}", rate, above=0)
             alike.setdefault((not decays(path, a), rate), []).append(path)
-        ordered = sorted(alike.items(), key=lambda group: group[0][0])  # the decayed ones are the front part
+        ordered = sorted(
+            alike.items(), key=lambda group: group[0][0]
+        )  # the decayed ones are the front part
         paths = [path for _, some in ordered for path in some]
         self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
         self.values = FlatTree(params, paths=paths, copy=True)
@@ -85,10 +104,18 @@ class AdamW:
     def gradient_norm(self, *, workers: int = 1) -> Any:
         """The global norm of `gradient`, 0-dimensional; the same bits for any number of workers (threads, on the host)."""
         gradient = self.gradient.buffer
-        parts = map_threads(lambda block: global_norm({"": gradient[block[0]]}), self._blocks(), workers)
-        return global_norm({str(i): norm for i, norm in enumerate(parts)}) if len(parts) > 1 else parts[0]
+        parts = map_threads(
+            lambda block: global_norm({"": gradient[block[0]]}), self._blocks(), workers
+        )
+        return (
+            global_norm({str(i): norm for i, norm in enumerate(parts)})
+            if len(parts) > 1
+            else parts[0]
+        )
 
-    def step(self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1) -> None:
+    def step(
+        self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1
+    ) -> None:
         """One update from `gradient`, which is then zero; the same bits for any number of workers (threads, on the host).
 
         lr >= 0.  clip: scale the gradient to at most this global norm; norm: gradient_norm() if it is known already.
@@ -108,10 +135,15 @@ class AdamW:
     def _blocks(self) -> list[tuple[slice, _Group]]:
         """What is worked on at a time, and the group that all of it belongs to."""
         block = _BLOCK if is_host(self.values.buffer) else max(self.values.buffer.size, 1)
-        return [(slice(start, min(start + block, group.stop)), group)
-                for group in self._groups for start in range(group.start, group.stop, block)]  # fmt: skip
+        return [
+            (slice(start, min(start + block, group.stop)), group)
+            for group in self._groups
+            for start in range(group.start, group.stop, block)
+        ]
 
-    def _update(self, part: slice, group: _Group, buffers: list[Any], lr: float, scale: Any) -> None:
+    def _update(
+        self, part: slice, group: _Group, buffers: list[Any], lr: float, scale: Any
+    ) -> None:
         theta, m, v, gradient = (buffer[part] for buffer in buffers)
         lr = lr * group.rate
         xp = array_module(theta)

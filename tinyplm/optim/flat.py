@@ -18,7 +18,14 @@ class FlatTree:
     Leaves stand in the order of `paths` (default: the tree's own order).  All leaves must have one dtype and device.
     """
 
-    def __init__(self, like: Tree, *, dtype: Any = None, paths: Sequence[str] | None = None, copy: bool = False) -> None:
+    def __init__(
+        self,
+        like: Tree,
+        *,
+        dtype: Any = None,
+        paths: Sequence[str] | None = None,
+        copy: bool = False,
+    ) -> None:
         leaves = flatten(like)
         dtypes = {str(a.dtype) for a in leaves.values()}
         if len(dtypes) != 1:
@@ -56,8 +63,14 @@ class FlatTree:
             elif isinstance(a, Product):
                 block = max(1, _BLOCK // leaf.shape[1]) if is_host(leaf) else leaf.shape[0]
                 rows = [slice(start, start + block) for start in range(0, leaf.shape[0], block)]
-                map_threads(lambda part, leaf=leaf, a=a, unset=unset: _add_product(leaf, a, part, unset), rows, workers)
-            elif unset:  # the first to come is copied, which spares two passes over memory for the zeros
+                map_threads(
+                    lambda part, leaf=leaf, a=a, unset=unset: _add_product(leaf, a, part, unset),
+                    rows,
+                    workers,
+                )
+            elif (
+                unset
+            ):  # the first to come is copied, which spares two passes over memory for the zeros
                 leaf[...] = a
             else:
                 leaf += a

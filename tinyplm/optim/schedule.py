@@ -11,7 +11,9 @@ import math
 from ..arguments import check_choice, check_number, check_whole
 
 
-def _check(step: int, peak: float, warmup: int, total: int | None = None, floor: float = 0.0) -> None:
+def _check(
+    step: int, peak: float, warmup: int, total: int | None = None, floor: float = 0.0
+) -> None:
     check_whole("step", step)
     check_number("peak", peak, least=0)
     check_number("floor", floor, least=0)
@@ -44,10 +46,16 @@ def warmup_cosine(step: int, *, peak: float, warmup: int, total: int, floor: flo
     """
     _check(step, peak, warmup, total, floor)
     progress = _progress(step, warmup, total)
-    return peak * (step + 1) / warmup if step < warmup else floor + (peak - floor) * (1 + math.cos(math.pi * progress)) / 2
+    return (
+        peak * (step + 1) / warmup
+        if step < warmup
+        else floor + (peak - floor) * (1 + math.cos(math.pi * progress)) / 2
+    )
 
 
-def warmup_stable_decay(step: int, *, peak: float, warmup: int, total: int, decay: int, floor: float = 0.0) -> float:
+def warmup_stable_decay(
+    step: int, *, peak: float, warmup: int, total: int, decay: int, floor: float = 0.0
+) -> float:
     """After the warm-up the peak until `decay` updates before `total`, then a straight line to floor.    Hu et al. 2024, eq. 1"""
     _check(step, peak, warmup, total, floor)
     check_whole("decay", decay, 1, total - warmup)
@@ -59,7 +67,9 @@ def warmup_stable_decay(step: int, *, peak: float, warmup: int, total: int, deca
 SCHEDULES = ("cosine", "linear", "constant", "stable-decay")
 
 
-def learning_rate(name: str, step: int, *, peak: float, warmup: int, total: int, floor: float, decay: int) -> float:
+def learning_rate(
+    name: str, step: int, *, peak: float, warmup: int, total: int, floor: float, decay: int
+) -> float:
     """One of the schedules by name; the arguments that it does not have are not used."""
     check_choice("schedule", name, SCHEDULES)
     if name == "cosine":
@@ -68,4 +78,6 @@ def learning_rate(name: str, step: int, *, peak: float, warmup: int, total: int,
         return warmup_linear(step, peak=peak, warmup=warmup, total=total, floor=floor)
     if name == "constant":
         return warmup_constant(step, peak=peak, warmup=warmup)
-    return warmup_stable_decay(step, peak=peak, warmup=warmup, total=total, decay=decay, floor=floor)
+    return warmup_stable_decay(
+        step, peak=peak, warmup=warmup, total=total, decay=decay, floor=floor
+    )
