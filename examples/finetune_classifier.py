@@ -41,11 +41,11 @@ from common import Parser, installed_minilm, model_folder, number, one_of, run_o
 
 import tinyplm
 from tinyplm import random
-from tinyplm.backend import keep_freed_memory
 from tinyplm.data import default_corpus, sentence_documents
 from tinyplm.evaluation.metrics import precision_recall_f1
 from tinyplm.layers.linear import linear
 from tinyplm.losses.cross_entropy import cross_entropy
+from tinyplm.memory import keep_freed_memory
 from tinyplm.models.config import labels
 from tinyplm.models.encoder_model import EncoderModel
 from tinyplm.objectives import Layout, MaskedPairs, Masking

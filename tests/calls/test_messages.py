@@ -9,7 +9,7 @@ import pytest
 
 import tinyplm
 from tests.support.small_models import IDS, MASK, MODELS, each_model, inputs_of
-from tinyplm.generation.generate import Memory, generate, stream
+from tinyplm.generation import Memory, generate, stream
 from tinyplm.generation.sampling import draw
 from tinyplm.models.config import labels
 

@@ -12,7 +12,7 @@ import tinyplm
 from tests.laws import leaves
 from tests.support.families import tiny
 from tinyplm.families import gpt2, llama
-from tinyplm.generation.generate import Continuation, Memory, generate, stream
+from tinyplm.generation import Continuation, Memory, generate, stream
 from tinyplm.models import causal_lm
 from tinyplm.tokenizers import Tokenizer
 

@@ -7,9 +7,10 @@ import math
 from typing import Any
 
 from ..arguments import MOST, check_function, check_whole, known_arguments, wrong
-from ..backend import array_module, check_memory
+from ..backend import array_module
 from ..layers.attention_parts import join_projections
 from ..layers.cache import Cache
+from ..memory import check_memory
 from . import causal_lm, checks
 from .model import Model
 

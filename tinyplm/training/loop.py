@@ -11,8 +11,9 @@ import numpy as np
 
 from .. import random
 from ..arguments import check_flag, check_path, wrong
-from ..backend import array_module, give_back_freed_memory, is_host, keep_freed_memory
+from ..backend import array_module, is_host
 from ..files import sole_writer
+from ..memory import give_back_freed_memory, keep_freed_memory
 from ..models.model import Model, check_model
 from ..optim.adamw import AdamW
 from . import checkpoint, folders
@@ -44,7 +45,7 @@ def train(model: Model, training: Any, validation: Any, settings: Settings, *, o
     disk stays.
     ValueError for a folder that another process is training in (see files.sole_writer), and for a checkpoint that is damaged or
     whose trainer.json has values that no run has.
-    On Linux the process keeps freed memory from here on (see backend.keep_freed_memory).
+    On Linux the process keeps freed memory from here on (see memory.keep_freed_memory).
     """
     check_model("model", model)
     if not isinstance(settings, Settings):

@@ -14,7 +14,7 @@ import pytest
 
 import tinyplm
 from tests.support.families import tiny
-from tinyplm.generation.generate import Memory
+from tinyplm.generation import Memory
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES, Template, check_messages, encode, folder_template, turn_ends
 from tinyplm.tuning.data.conversations import conversation, set_chat_format

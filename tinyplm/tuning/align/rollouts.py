@@ -12,7 +12,7 @@ import numpy as np
 from ...arguments import MOST, check_list, check_whole, is_whole, wrong
 from ...core import map_threads
 from ...data.batches import IGNORED
-from ...generation.generate import MOST_TEXTS, stops_of, stream
+from ...generation.decode import MOST_TEXTS, stops_of, stream
 from ...models.model import Model, check_decoder
 from ..data.sequences import Sequence, answered, arrays
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...arguments import check_takes, wrong
-from ...generation.generate import checked_stops
+from ...generation.decode import checked_stops
 
 # rule(prompt, answer, finished) -> a number, or a dict with "reward" and parts of it that are logged.
 Rule = Callable[[str, str, bool], Any]
