@@ -267,7 +267,7 @@ def known_arguments(f: F) -> F:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
                 expected = f"the arguments {', '.join(names)}"
-                raise TypeError(f"{where}: expected {expected}, got {error}") from None
+                raise TypeError(f"{where}: expected {expected}, got a bad call ({error})") from None
         return f(*args, **kwargs)
 
     return cast(F, checked)

@@ -108,8 +108,8 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
     busy = ValueError(
-        f"{named(folder)}: expected a folder that no other process is writing into, got a busy one "
-        "(wait, or use another folder)"
+        f"{named(folder)}: expected no other writer, got another process that is writing into this "
+        "folder (wait for it, or use another folder)"
     )
     try:
         import fcntl
@@ -272,7 +272,9 @@ def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
         )
     except RecursionError:
         raise invalid(nested) from None
-    except ValueError as error:  # from json, and from the functions above
+    except json.JSONDecodeError as error:
+        raise invalid(f"an error ({error})") from None
+    except ValueError as error:  # from the functions above
         raise invalid(error) from None
     if _SURROGATE.search(text):
         try:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from ..arguments import check_functions, check_whole, wrong
+from ..arguments import check_functions, check_whole, shown, wrong
 from .tree import Tree, flatten, tree_map
 
 
@@ -28,7 +28,8 @@ def shards(batch: Tree, count: int) -> list[Tree]:
         raise wrong("batch", "arrays with the same number of samples", sorted(sizes))
     samples = sizes.pop()
     if count > samples:
-        raise wrong("shards: count", f"at most {samples}, the number of samples", count)
+        given = f"{samples} and {shown(count)}"
+        raise ValueError(f"batch, count: expected as many samples as shards or more, got {given}")
     edges = [samples * i // count for i in range(count + 1)]
     return [tree_map(lambda a, lo=lo, hi=hi: a[lo:hi], batch) for lo, hi in zip(edges, edges[1:])]
 

@@ -63,7 +63,7 @@ def precision_recall_f1(
     if average == "binary":
         if p.ndim == 2 or max(p.max(), t.max()) > 1:
             worst = p.shape if p.ndim == 2 else int(max(p.max(), t.max()))
-            expected = "one of micro, macro for more than the classes 0 and 1"
+            expected = "expected macro or micro for more than the classes 0 and 1"
             raise ValueError(f"average: {expected}, got 'binary' with {worst}")
         return scores(*_counts(p == positive, t == positive))
     if p.ndim == 1:

@@ -64,7 +64,7 @@ class Sampling:
                     ban_repeated_ngrams(row, text, n=self.no_repeat_ngram)
             if np.isneginf(logits[:, :vocabulary].max(axis=-1)).any():
                 n = self.no_repeat_ngram
-                raise ValueError(f"no_repeat_ngram: expected some token to be allowed, got {n}")
+                raise ValueError(f"no_repeat_ngram: expected one that allows any token, got {n}")
         logits = logits[:, :vocabulary]
         if self.temperature == 0:
             check_distribution(logits.max(axis=-1))

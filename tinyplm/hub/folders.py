@@ -175,7 +175,7 @@ def load(
     tensors = normalise_names(family, config, tensors, where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task == "causal_lm":
-        raise wrong(f"{file}: task", "a classifier's, named with the labels", task)
+        raise wrong(f"{file}: labels", "a classifier's task with them", task)
     config = for_task(config, task)
     tensors = heads.without_others(family, config, task, settings, tensors)
     shapes = shapes_of(family, config, task)

@@ -21,7 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_ids, check_choice, check_flag, check_several, check_whole
+from ..arguments import (
+    MOST,
+    as_ids,
+    check_choice,
+    check_flag,
+    check_number,
+    check_several,
+    check_whole,
+)
 from ..core import IGNORED
 from ..data import Windows
 from ..random import fold
@@ -254,6 +262,10 @@ class PermutedWindows:
         self._separators = as_ids("separators", separators)
         self.windows = Windows(tokens, layout.room(length, pair=False), seed)
         self.length, self.layout = length, layout
+        check_whole("predictions", predictions, 1, MOST)
+        check_number("K", K, least=1, most=MOST)
+        check_whole("longest", longest, 1, MOST)
+        check_whole("reuse", reuse, 0, length - 1)
         self._sample = partial(
             permutation_sample, predictions=predictions, K=K, longest=longest, reuse=reuse
         )

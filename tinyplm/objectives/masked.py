@@ -114,7 +114,7 @@ def mask_tokens(
     if maskable.shape != ids.shape:
         raise wrong("special_tokens_mask", f"shape {ids.shape}, as ids", maskable)
     if not maskable.any():
-        expected = "at least one token that may be masked"
+        expected = "expected at least one token that may be masked"
         raise ValueError(f"special_tokens_mask: {expected}, got {len(ids)} special tokens")
     ids = as_ids("ids", ids, masking.vocab_size)
     check_key("key", key)

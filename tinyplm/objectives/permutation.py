@@ -126,7 +126,7 @@ def permutation_sample(
     if allowed.shape != ids.shape:
         raise wrong("special_tokens_mask", f"shape {ids.shape}, as ids", allowed)
     if not allowed.any():
-        expected = "at least one token that may be predicted"
+        expected = "expected at least one token that may be predicted"
         raise ValueError(f"special_tokens_mask: {expected}, got {T} special tokens")
     predicted = predicted_spans(T, K=K, longest=longest, key=fold(key, 0)) & allowed
     if not predicted.any():  # all spans cover special tokens only
