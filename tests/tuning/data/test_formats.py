@@ -71,7 +71,7 @@ def test_forms_become_one():
 
 
 @pytest.mark.parametrize("kind, line, message", [
-    ("instruction", b"{", "line 2: not valid JSON"),
+    ("instruction", b"{", "line 2: expected valid JSON"),
     ("instruction", b"\xff\xfe", "line 2: not valid JSON .*utf-8"),
     ("instruction", b'["a"]', "line 2: expected an object, got"),
     ("instruction", b'{"instruction": "a", "instruction": "b", "output": "c"}', "the key 'instruction' 2 times"),
