@@ -48,7 +48,8 @@ def warmup_stable_decay(
 ) -> float:
     """lr = peak until step total - decay, then peak + (floor - peak) u.
 
-    u = (step - total + decay) / decay. From step total on: floor. Hu et al. 2024 (MiniCPM), sec. 4.2 (WSD), with a linear decay.
+    u = (step - total + decay) / decay. From step total on: floor.
+    Hu et al. 2024 (MiniCPM), sec. 4.2 (WSD), with a linear decay.
     """
     _check(step, warmup, total)
     if not 0 <= decay <= total - warmup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..arguments import check_flag, check_functions, check_text, check_whole, is_whole, wrong
 from ..backend import array_module
@@ -19,12 +20,12 @@ def on_tree(f: Callable, *names: str) -> Callable:
     for name in names:
         check_text("on_tree: names", name)
 
-    def component(p, x, **kwargs):
+    def component(p: Tree, x: Any, **kwargs: Any) -> tuple[Any, Callable]:
         if not isinstance(p, dict):
             raise wrong("on_tree: p", f"a dict of {', '.join(names)}", p)
         y, back = f(x, *(p.get(name) for name in names), **kwargs)
 
-        def backward(dy):
+        def backward(dy: Any) -> tuple[Tree, Any]:
             dx, *dparameters = back(dy)
             return {name: d for name, d in zip(names, dparameters) if name in p}, dx
 
@@ -43,7 +44,7 @@ def chain(x: Tree, *fs: Callable | None) -> tuple[Tree, Callable]:
             x, back = f(x)
             backs.append(back)
 
-    def backward(dx):
+    def backward(dx: Tree) -> Tree:
         for back in reversed(backs):
             dx = back(dx)
         return dx
@@ -108,11 +109,10 @@ def stack(
         raise wrong("stack: ps", "a list of parameter trees", ps)
     if uses is None:
         uses = range(len(ps))
-    elif not isinstance(uses, (list, tuple, range)) or not all(
-        is_whole(n) and 0 <= n < len(ps) for n in uses
-    ):
+    numbers = isinstance(uses, (list, tuple, range)) and all(map(is_whole, uses))
+    if not numbers or not all(0 <= n < len(ps) for n in uses):
         raise wrong("stack: uses", f"integers from 0 to {len(ps) - 1}", uses)
-    elif sorted(uses) != list(uses):
+    if sorted(uses) != list(uses):
         raise wrong("stack: uses", "integers in ascending order", list(uses))
     if not isinstance(options, StackOptions):
         raise wrong("stack: options", "StackOptions", options)
@@ -121,8 +121,8 @@ def stack(
     L, size = len(uses), int(options.checkpointing)
     bottom = sum(n < frozen for n in uses)  # number of layers with frozen parameters
 
-    def forward(first: int, last: int, x: Tree, keep: bool) -> tuple[Tree, list[Callable | None]]:
-        backs: list[Callable | None] = []
+    def forward(first: int, last: int, x: Tree, keep: bool) -> tuple[Tree, list[Any]]:
+        backs: list[Any] = []
         for i in range(first, last):
             x, back = layer(ps[uses[i]], x, *shared, **(each(i) if each else {}))
             if keep:
@@ -134,7 +134,7 @@ def stack(
         return forward(0, L, x, False)[0], None
     x, _ = forward(0, bottom, x, False)
     inputs: list[Tree] = []  # of each group
-    backs: list[Callable | None] = []  # of each layer above the frozen ones
+    backs: list[Any] = []  # of each layer above the frozen ones
     if size:
         for first in range(bottom, L, size):
             inputs.append(x)
@@ -143,15 +143,14 @@ def stack(
         x, backs = forward(bottom, L, x, True)
     calls: list[None] = []
 
-    def backward(dx):
+    def backward(dx: Tree) -> tuple[Tree, ...]:
         if once and calls:
-            raise RuntimeError(
-                "stack(once=True): backward was called a second time, but its closures are freed"
-            )
+            expected = "expected one call of backward, which frees its closures"
+            raise RuntimeError(f"stack(once=True): {expected}, got a second one")
         calls.append(None)
         dps: list[Tree] = [None] * len(ps)
         dshared: list[Tree] = [None] * len(shared)
-        group: list[Callable | None] = []
+        group: list[Any] = []
         for i in reversed(range(bottom, L)):
             if size and not group:
                 number = (i - bottom) // size
@@ -185,10 +184,10 @@ def checkpoint(f: Callable) -> Callable:
     """
     check_functions("checkpoint", f=f)
 
-    def checkpointed(*args, **kwargs):
+    def checkpointed(*args: Any, **kwargs: Any) -> tuple[Any, Callable]:
         y, _ = f(*args, **kwargs)
 
-        def backward(dy):
+        def backward(dy: Any) -> Any:
             return f(*args, **kwargs)[1](dy)
 
         return y, backward
