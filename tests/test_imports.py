@@ -33,8 +33,8 @@ ALLOWED = {
     "sentence_encoder": {"backend", "core", "files", "layers", "models", "families", "tokenizers", "hub"},
     "generation": {"backend", "layers", "random", "models"},
     "training": {"backend", "memory", "core", "random", "files", "data", "optim", "models", "hub"},
-    "tuning": {"backend", "memory", "core", "random", "files", "layers", "losses", "kernels", "data", "optim", "evaluation", "tokenizers",
-               "models", "families", "hub", "generation", "training"},
+    "tuning": {"backend", "memory", "core", "random", "files", "layers", "losses", "kernels", "data", "optim", "evaluation",
+               "tokenizers", "models", "families", "hub", "generation", "training"},
     "__init__": {"generation", "hub", "models"},
 }  # fmt: skip
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}

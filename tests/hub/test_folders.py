@@ -168,7 +168,7 @@ def _damage(tmp_path, change):
         (lambda t: t.update({"transformer.ln_f.bias": np.ones(6, dtype=np.int64)}),
          r"transformer.ln_f.bias: expected a floating-point dtype, got int64$"),
         (lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].T.copy().reshape(6, 11)}),
-         "lm_head.weight: expected the values of transformer.wte.weight, as config.json has tie_word_embeddings = true, got others$"),
+         "lm_head.weight: expected the values of transformer.wte.weight, .*tie_word_embeddings = true, got others$"),
         (lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].reshape(6, 11)}),  # the same bytes
          "lm_head.weight: expected the values of transformer.wte.weight"),
         (lambda t: t.update({"transformer.wpe.weight": np.ones((7, 6))}),

@@ -231,9 +231,7 @@ def test_a_refused_step_changes_nothing():
     for lr, clip in ((-1.0, None), (np.nan, 1.0), (0.1, np.nan), (_params(seed=1), None)):
         with pytest.raises(ValueError, match="got"):
             optimizer.step(lr, clip=clip)
-    with pytest.raises(
-        ValueError, match=r"^lr: expected a number \(add gradients with optimizer.gradient.add\), got \{'tok"
-    ):
+    with pytest.raises(ValueError, match=r"^lr: expected a number \(add gradients with optimizer.gradient.add\), got \{'tok"):
         optimizer.step(_params(seed=1))
     assert optimizer.t == 0 and relative_error(optimizer.params, _params()) == 0
     assert relative_error(optimizer.gradient.tree, _params(seed=1)) == 0

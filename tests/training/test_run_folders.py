@@ -169,7 +169,8 @@ def test_of_two_processes_in_one_folder_one_is_refused_and_the_other_is_as_if_al
         errors = [racer.communicate(timeout=120)[1] for racer in racers]
         assert sorted(racer.returncode for racer in racers) == [0, 1], errors
         lost = next(error for error in errors if error)
-        assert lost in (f"{out}: expected no other writer, got another process that is writing into this folder (wait for it, or use another folder)\n",
+        busy = "got another process that is writing into this folder (wait for it, or use another folder)"
+        assert lost in (f"{out}: expected no other writer, {busy}\n",
                         f"{out} holds a run already: resume it, or give another folder\n")  # fmt: skip
         assert contents(out) == contents(tmp_path / "alone")
 

@@ -75,7 +75,7 @@ def test_forms_become_one():
     ("instruction", b"\xff\xfe", "line 2: not valid JSON .*utf-8"),
     ("instruction", b'["a"]', "line 2: expected an object, got"),
     ("instruction", b'{"instruction": "a", "instruction": "b", "output": "c"}', "the key 'instruction' 2 times"),
-    ("instruction", b'{"instruction": "a", "output": NaN}', "NaN is not valid in JSON"),
+    ("instruction", b'{"instruction": "a", "output": NaN}', "expected valid JSON, got NaN"),
     ("instruction", b'{"instruction": "a"}', "line 2: expected a text 'output', got only 'instruction'"),
     ("instruction", b'{"instruction": 7, "output": "a"}', "expected a text 'instruction', got 7"),
     ("instruction", b'{"instruction": "a", "output": " "}', "line 2: 'output' is empty"),
