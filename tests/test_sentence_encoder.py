@@ -273,7 +273,8 @@ def flags(**settings):
          "expected modules Transformer, Pooling and .* Normalize, got Transformer, Pooling, Normalize, Dense"),
         ("modules.json", lambda m: [m[0] | {"type": "my.Transformer"}, *m[1:]], "got my.Transformer, Pooling"),
         ("modules.json", lambda m: {}, "expected a list of objects with type and path"),
-        ("1_Pooling/config.json", flags(pooling_mode_mean_sqrt_len_tokens=True), "pooling: expected one of .*, got mean_sqrt_len_tokens"),
+        ("1_Pooling/config.json", flags(pooling_mode_mean_sqrt_len_tokens=True),
+         "pooling: expected one of .*, got mean_sqrt_len_tokens"),
         ("1_Pooling/config.json", flags(pooling_mode_lasttoken=True), "pooling: expected one of .*, got lasttoken"),
         ("1_Pooling/config.json", lambda c: c | {"pooling_mode_cls_token": True},
          "pooling: expected one of .*, got cls and mean"),
@@ -332,7 +333,7 @@ def test_what_is_given_wrongly(tmp_path):
     for name in ("batch_size", "workers"):
         with pytest.raises(ValueError, match=f"{name}: expected an integer from 1 to 2147483647, got 0"):
             made.encode(TEXTS, **{name: 0})
-    with pytest.raises(ValueError, match=r"modules.json: .* no such file; .*SentenceEncoder\(tinyplm.load"):
+    with pytest.raises(ValueError, match=r"modules.json: .*no such file; .*SentenceEncoder\(tinyplm.load"):
         SentenceEncoder.load(tmp_path)
     made.model.tokenizer = None
     with pytest.raises(ValueError, match="text needs a tokenizer"):

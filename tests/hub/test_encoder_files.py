@@ -186,7 +186,7 @@ def test_the_number_of_labels_in_a_file_follows_their_names(tmp_path, family):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["GPT2LMHeadModel"]}, "architecture: expected one of {first}, .*, got 'GPT2LMHeadModel'"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "architecture: expected one of {first}, "),
         ({"architectures": "BertModel"}, "architectures of config.json: expected a list, got 'BertModel'"),
         ({"id2label": {"1": "red", "2": "green"}}, "id2label must number the labels from 0 on, got {{'1': 'red', '2': 'green'}}"),
         ({"id2label": {}}, "id2label must number the labels from 0 on, got {{}}"),
