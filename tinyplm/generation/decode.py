@@ -23,13 +23,13 @@ from ..arguments import (
     listed,
     wrong,
 )
-from ..backend import array_module, at_least_float32, to_device, to_host
+from ..backend import array_module, at_least_float32, is_host, to_device, to_host
 from ..layers.cache import Cache
 from ..models import causal_lm
 from ..models.causal_model import CausalModel
 from ..models.checks import check_range
 from ..models.model import Model, check_model
-from .sampling import Sampling, log_probabilities
+from .sampling import Sampling, chosen_log_probabilities
 from .text import TextStream, check_stop
 
 MOST_TEXTS = 2**20  # continuations in one call
@@ -240,7 +240,7 @@ def _steps(batch: _Batch, settings: GenerationSettings) -> Iterator[list[Piece]]
         logits = batch.next_logits()
         draws = [generators[n] for n in rows]
         tokens = settings.sampling.choose(logits, batch.texts, draws, vocabulary)
-        log_ps = log_probabilities(logits, tokens)
+        log_ps = chosen_log_probabilities(logits, tokens)
         pieces = []
         last = step == settings.max_new_tokens - 1
         for n, token, log_p in zip(rows, tokens.tolist(), log_ps.tolist()):
@@ -309,7 +309,9 @@ class _Batch:
         if not real.all():
             positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)[:, start:]
             inputs |= {"attention_mask": real, "position_ids": positions}
-        return {**to_device(inputs, self.model.device), "cache": self.cache}
+        if self.model.device != "cpu":
+            inputs = to_device(inputs, self.model.device)
+        return {**inputs, "cache": self.cache}
 
     def next_logits(self) -> np.ndarray:
         """(rows, V) on the host."""
@@ -336,11 +338,11 @@ class _Batch:
             self._take(rows)
             logits = logits[to_device(rows, self.model.device)]
         self.fresh = False
-        return at_least_float32(to_host(logits))
+        return at_least_float32(logits if is_host(logits) else to_host(logits))
 
     def _last_logits(self, inputs: dict[str, Any]) -> tuple[Any, Cache | None]:
         model = self.model
-        return causal_lm.last_logits(model.family, model.params, config=model.config, **inputs)
+        return causal_lm.last_logits(model.family, model.params, inputs, config=model.config)
 
     def append(self, tokens: np.ndarray, going: list[int]) -> None:
         """Continue with the rows `going`, each with its new token."""

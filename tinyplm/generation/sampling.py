@@ -235,6 +235,11 @@ def log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     tokens = as_ids("tokens", tokens, logits.shape[1])
     if tokens.shape != logits.shape[:1]:
         raise wrong("tokens", f"{len(logits)} ids", tokens)
+    return chosen_log_probabilities(logits, tokens)
+
+
+def chosen_log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """log_probabilities without checks, for tokens that `Sampling.choose` returned."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted[np.arange(len(tokens)), tokens] - np.log(np.exp(shifted).sum(axis=-1))
 

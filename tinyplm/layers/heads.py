@@ -1,4 +1,5 @@
-"""Heads: from hidden states to logits over the vocabulary, to classes of a sequence or its tokens, to the ends of a span."""
+"""Heads: from hidden states to classes of a sequence or its tokens, to the ends of a span, to what an output matrix
+multiplies."""
 
 from __future__ import annotations
 
@@ -10,27 +11,6 @@ from .activation import activated, tanh
 from .dropout import dropout
 from .linear import linear
 from .norm import layernorm
-
-
-def untied_head(x, W, b=None):
-    """logits = x W + b with a matrix of its own.   x (..., D), W (D, V), b (V,) or None -> (..., V).   As `linear`."""
-    return linear(x, W, b)
-
-
-@expects("x (..., D), table (V, D), b (V,) or None", hot=True)
-def tied_head(x, table, b=None):
-    """logits = x table^T + b, with the embedding table as output matrix.                            Press & Wolf 2017
-
-    x (..., D), table (V, D), b (V,) or None -> (..., V).   dx = dlogits table,   dtable = dlogits^T x;
-    the table's other gradient, from the look-up, is added by whoever uses it twice.
-    """
-    logits, back = linear(x, table.T, b)
-
-    def backward(dlogits):
-        dx, dW, db = back(dlogits)
-        return dx, dW.T, db
-
-    return logits, backward
 
 
 @expects("p {W b gamma beta}, x (..., D); eps >= 0, function activation")

@@ -12,7 +12,7 @@ from ..shapes import check_float_dtype, expects
 
 @expects("positions (B, T) or (T,) integers, frequencies (F,); magnitude > 0")
 def rotary_tables(positions, frequencies, *, magnitude=1.0, dtype="float32"):
-    """cos and sin of t f_i, times the magnitude: what `rotate` needs, made once for all layers.
+    """cos and sin of t f_i, times the magnitude: what `rope` needs, made once for all layers.
 
     positions (B, T) or (T,) integers, frequencies (R/2,) on the same device, in radians a position
     -> cos, sin (B or 1, 1, T, R/2), to be broadcast over heads.  Angles in float64, so that far positions keep their phase.
@@ -24,8 +24,8 @@ def rotary_tables(positions, frequencies, *, magnitude=1.0, dtype="float32"):
     return tuple((f(angles) * magnitude).astype(dtype) for f in (xp.cos, xp.sin))
 
 
-@expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved")
-def rotate(x, *, cos, sin, interleaved=False):
+@expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved", hot=True)
+def rope(x, *, cos, sin, interleaved=False):
     """(y_a, y_b) = (x_a cos - x_b sin, x_b cos + x_a sin) for each pair (a, b).               Su et al. 2021, eq. 34
 
     x (B, H, T, E), cos and sin (B or 1, 1, T, R/2) from `rotary_tables` -> (B, H, T, E).  Only the first R <= E components
@@ -37,7 +37,9 @@ def rotate(x, *, cos, sin, interleaved=False):
     xp = array_module(x)
     R = 2 * cos.shape[-1]
     if R > x.shape[-1]:
-        raise ValueError(f"rotate: {R} components are to be turned, but x {x.shape} has {x.shape[-1]}")
+        raise ValueError(f"rope: {R} components are to be turned, but x {x.shape} has {x.shape[-1]}")
+    if sin.shape != cos.shape or cos.shape[-2] != x.shape[-2]:  # one position would be broadcast to all
+        raise ValueError(f"rope: cos {cos.shape} and sin {sin.shape} do not fit x {x.shape}")
     first, second = (slice(0, R, 2), slice(1, R, 2)) if interleaved else (slice(0, R // 2), slice(R // 2, R))
 
     def turn(x, sin):
@@ -49,15 +51,3 @@ def rotate(x, *, cos, sin, interleaved=False):
         return y
 
     return turn(x, sin), lambda dy: turn(dy, -sin)
-
-
-@expects("x (B, H, T, E), positions (B, T) or (T,) integers, frequencies (F,); magnitude > 0, flag interleaved")
-def rope(x, *, positions, frequencies, magnitude=1.0, interleaved=False):
-    """y = x with its pairs turned by t f_i and multiplied by the magnitude: `rotate` by `rotary_tables`.
-
-    x (B, H, T, E), positions (B, T) or (T,), frequencies (R/2,), R <= E -> (B, H, T, E).
-    dx = dy with its pairs turned by -t f_i and multiplied by the magnitude.
-    ValueError when positions or frequencies do not fit x.
-    """
-    cos, sin = rotary_tables(positions, frequencies, magnitude=magnitude, dtype=x.dtype)
-    return rotate(x, cos=cos, sin=sin, interleaved=interleaved)

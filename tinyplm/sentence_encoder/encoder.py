@@ -233,13 +233,15 @@ class SentenceEncoder:
         ones = array_module(hidden).ones(hidden.shape[:2], dtype="bool") if mask is None else None
         pool = partial(POOLINGS[self.pooling], mask=ones if mask is None else mask != 0)
         embeddings, back = chain(hidden, pool, l2_normalise if self.normalise else None)
+        if body_back is None:
+            return embeddings, None
         shape, xp = embeddings.shape, array_module(embeddings)
 
         def backward(dembeddings: Any) -> Any:
             check_gradient("backward: dembeddings", dembeddings, shape, xp)
             return body_back({"hidden": back(dembeddings)})
 
-        return embeddings, backward if grad else None
+        return embeddings, backward
 
     @property
     def _place(self) -> int:
