@@ -15,7 +15,7 @@ Tree = Any
 class Rows(NamedTuple):
     """The gradient of a table: updates[n] (N, D) for row ids[n] (N,), zero elsewhere.
 
-    Produced only on request (models.causal_lm.loss_in_parts); consumed by optim.flat.FlatTree.add.
+    Produced only on request (models.parts.in_parts); consumed by optim.flat.FlatTree.add.
     """
 
     ids: Any
