@@ -101,7 +101,7 @@ def torch_step(family: str, model, shape: list[int], way: str):
 
 def work(library: str, family: str, shape: list[int], workers: int):
     """What turns.serve takes: the step, the library's matmul peak, and the memory before the model was made."""
-    from tinyplm.backend import keep_freed_memory
+    from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
     name, way = library.split("-")

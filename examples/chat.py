@@ -20,8 +20,8 @@ from common import Parser, one_of, start, whole
 from generate import load, sampling, sampling_options
 
 import tinyplm
-from tinyplm.backend import keep_freed_memory
-from tinyplm.generation.generate import Memory, stream
+from tinyplm.generation import Memory, stream
+from tinyplm.memory import keep_freed_memory
 from tinyplm.tokenizers.chat.formats import TEMPLATES, Template, encode, folder_template, turn_ends
 
 KEYS = "/new starts over, /exit or Ctrl-D quits, Ctrl-C interrupts an answer"

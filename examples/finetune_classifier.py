@@ -52,11 +52,11 @@ from docstrings import Example, balanced, examples, split
 
 import tinyplm
 from tinyplm import random
-from tinyplm.backend import keep_freed_memory
 from tinyplm.data import default_corpus, sentence_documents
 from tinyplm.evaluation.metrics import precision_recall_f1
 from tinyplm.layers.linear import linear
 from tinyplm.losses.cross_entropy import cross_entropy
+from tinyplm.memory import keep_freed_memory
 from tinyplm.models.config import labels
 from tinyplm.models.encoder_model import EncoderModel
 from tinyplm.objectives import Layout, MaskedPairs, Masking

@@ -15,8 +15,8 @@ import warnings
 from common import Parser, model_folder, number, one_of, start, whole
 
 import tinyplm
-from tinyplm.backend import keep_freed_memory
-from tinyplm.generation.generate import Continuation, stream
+from tinyplm.generation import Continuation, stream
+from tinyplm.memory import keep_freed_memory
 from tinyplm.training import incremental
 
 

@@ -36,10 +36,10 @@ from tinyplm.arguments import check_choice
 from tinyplm.backend import device
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.packing import open_tokens, pack, write_tokens
-from tinyplm.evaluation.perplexity import baseline_rows, format_rows, row
+from tinyplm.evaluation import baseline_rows, format_rows, row
 from tinyplm.families import gpt2, llama
 from tinyplm.files import read_json, sole_writer, write_json
-from tinyplm.generation.generate import generate
+from tinyplm.generation import generate
 from tinyplm.hub.folders import make_config
 from tinyplm.optim.schedule import SCHEDULES
 from tinyplm.tokenizers import Tokenizer

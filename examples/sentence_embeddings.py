@@ -26,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 from common import Parser, columns, installed_minilm, start, usable, whole
 
-from tinyplm.backend import keep_freed_memory
 from tinyplm.core import flatten
 from tinyplm.data.corpus import documentation
 from tinyplm.hub.tensors import read_safetensors, write_safetensors
+from tinyplm.memory import keep_freed_memory
 from tinyplm.sentence_encoder import SentenceEncoder, nearest
 from tinyplm.training.log import Progress
 

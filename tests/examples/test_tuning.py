@@ -152,7 +152,7 @@ def test_the_whole_path(example, tmp_path):
     ("sft.py", ("--steps", "0"), "--steps: expected an integer >= 1, got 0"), ("dpo.py", ("--seeds", "0"), "--seeds: expected"),
     ("dpo.py", ("--beta", "0"), "beta"), ("rlhf.py", ("--rounds", "0"), "--rounds"), ("distill.py", ("--tokens", "3"), "--tok"),
     ("lora.py", ("--tokens", "3"), "--tokens"), ("prompting.py", ("--draws", "0"), "--draws"),
-    ("whole_path.py", ("--tests", "0"), "--tests"), ("sft.py", ("--model", "none"), "none: no such folder"),
+    ("whole_path.py", ("--tests", "0"), "--tests"), ("sft.py", ("--model", "none"), "none: expected a model folder"),
     ("lora.py", ("--ranks", "129"), "--ranks: expected an integer from 1 to 128, got 129"),
 ])  # fmt: skip
 def test_bad_options(example, script, arguments, message, tmp_path):

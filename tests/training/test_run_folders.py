@@ -169,7 +169,8 @@ def test_of_two_processes_in_one_folder_one_is_refused_and_the_other_is_as_if_al
         errors = [racer.communicate(timeout=120)[1] for racer in racers]
         assert sorted(racer.returncode for racer in racers) == [0, 1], errors
         lost = next(error for error in errors if error)
-        assert lost in (f"{out}: another process is writing into this folder: wait for it, or give another folder\n",
+        assert lost in (f"{out}: expected no other writer, got another process that is writing into this folder "
+                        "(wait for it, or use another folder)\n",
                         f"{out} expected a folder without a run: resume it, or give another folder\n")  # fmt: skip
         assert contents(out) == contents(tmp_path / "alone")
 
@@ -180,7 +181,7 @@ def test_a_folder_that_is_written_into_is_left_alone(out, tmp_path):
         folder.mkdir(exist_ok=True)
         before = contents(folder)
         process = hold(folder)
-        assert refusal(call, "another process is writing into this folder").startswith(str(folder))
+        assert refusal(call, "got another process that is writing into this folder").startswith(str(folder))
         assert contents(folder) == before
         process.stdin.close()
         process.wait(timeout=60)

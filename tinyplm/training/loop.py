@@ -11,8 +11,9 @@ import numpy as np
 
 from .. import random
 from ..arguments import check_flag, check_path, wrong
-from ..backend import array_module, give_back_freed_memory, is_host, keep_freed_memory
+from ..backend import array_module, is_host
 from ..files import sole_writer
+from ..memory import give_back_freed_memory, keep_freed_memory
 from ..models.model import Model, check_model
 from ..optim.adamw import AdamW
 from . import checkpoint, folders
@@ -54,7 +55,7 @@ def train(
     good checkpoint; files on disk stay.
     ValueError if another process is training in the folder (see files.sole_writer), or if the
     checkpoint is damaged or its trainer.json invalid.
-    On Linux the process keeps freed memory from here on (see backend.keep_freed_memory).
+    On Linux the process keeps freed memory from here on (see memory.keep_freed_memory).
     """
     check_model("model", model)
     if not isinstance(settings, Settings):

@@ -193,7 +193,7 @@ def test_files(tmp_path):
     assert alpha == 5.0 and relative_error(merge_lora(model, again, alpha=alpha).params,
                       merge_lora(model, theta, alpha=5.0).params) == 0
     (tmp_path / "adapter.safetensors").write_bytes(b"1234")
-    with pytest.raises(ValueError, match="not a complete safetensors file"):
+    with pytest.raises(ValueError, match="expected a complete safetensors file"):
         load_lora(tmp_path)
     with pytest.raises(ValueError, match="expected adapter.safetensors and adapter.json"):
         load_lora(tmp_path / "none")

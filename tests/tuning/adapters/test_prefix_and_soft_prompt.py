@@ -98,7 +98,7 @@ def test_prefix_tuning_learns_and_saves_only_the_prefix(tmp_path):
     theta = load_prefix(tmp_path / "final")
     assert relative_error(with_prefix(base, theta).params, model.params) == 0
     assert not (tmp_path / "final/model.safetensors").exists() and (tmp_path / "final/recipe.json").exists()
-    with pytest.raises(ValueError, match="the parameters are not those of the config"):
+    with pytest.raises(ValueError, match="save: params: expected those of the config"):
         tinyplm.save(model, tmp_path / "no")
     save_prefix(theta, tmp_path / "alone")
     assert relative_error(load_prefix(tmp_path / "alone"), theta) == 0

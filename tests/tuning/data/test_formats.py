@@ -71,11 +71,11 @@ def test_forms_become_one():
 
 
 @pytest.mark.parametrize("kind, line, message", [
-    ("instruction", b"{", "line 2: not valid JSON"),
+    ("instruction", b"{", "line 2: expected valid JSON"),
     ("instruction", b"\xff\xfe", "line 2: expected valid UTF-8"),
     ("instruction", b'["a"]', "line 2: expected an object, got"),
-    ("instruction", b'{"instruction": "a", "instruction": "b", "output": "c"}', "the key 'instruction' occurs twice"),
-    ("instruction", b'{"instruction": "a", "output": NaN}', "NaN is not valid in JSON"),
+    ("instruction", b'{"instruction": "a", "instruction": "b", "output": "c"}', "the key 'instruction' 2 times"),
+    ("instruction", b'{"instruction": "a", "output": NaN}', "expected valid JSON, got NaN"),
     ("instruction", b'{"instruction": "a"}', "line 2: expected a text 'output', got only 'instruction'"),
     ("instruction", b'{"instruction": 7, "output": "a"}', "expected a text 'instruction', got 7"),
     ("instruction", b'{"instruction": "a", "output": " "}', "line 2: output: expected a text, got an empty one"),
@@ -108,7 +108,7 @@ def test_other_bad_files(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(ValueError, match="empty.jsonl: expected one prompt per line, got no records"):
         read_records(tmp_path / "empty.jsonl", "prompt")
-    with pytest.raises(ValueError, match="none.jsonl: no such file"):
+    with pytest.raises(ValueError, match="none.jsonl: expected a file, got none .no such file."):
         read_records(tmp_path / "none.jsonl", "prompt")
     with pytest.raises(ValueError, match="kind: expected one of .*, got 'chat'"):
         read_records(tmp_path / "empty.jsonl", "chat")

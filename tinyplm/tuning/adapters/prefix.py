@@ -21,8 +21,9 @@ import numpy as np
 
 from ... import random
 from ...arguments import LARGEST_KEY, MOST, check_whole, known_arguments, listed, shown, wrong
-from ...backend import array_module, check_memory
+from ...backend import array_module
 from ...core import Tree, flatten
+from ...memory import check_memory
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from .files import load_adapter, save_adapter

@@ -21,7 +21,7 @@ from ...arguments import LARGEST_KEY, MOST, check_names, check_whole, is_whole, 
 from ...backend import array_module, at_least_float32, to_host
 from ...core import StackOptions, Tree
 from ...files import named
-from ...generation.generate import stops_of
+from ...generation.decode import stops_of
 from ...generation.sampling import Sampling
 from ...layers.embedding import embedding
 from ...models.causal_model import CausalModel

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...arguments import MOST, check_list, check_whole, is_whole, known_arguments, wrong
 from ...core import IGNORED, map_threads
-from ...generation.generate import MOST_TEXTS, stops_of, stream
+from ...generation.decode import MOST_TEXTS, stops_of, stream
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ..data.sequences import TokenSequence, answered, sequence_arrays
