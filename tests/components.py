@@ -126,11 +126,6 @@ def _learned_positions(s: Sizes) -> Case:
     return Case(args, {"positions": rng.integers(0, s.V, shape)})
 
 
-def _sinusoidal_positions(s: Sizes) -> Case:
-    rng = s.rng()
-    return Case([_normal(s, rng, s.B, s.T, s.D)], {"positions": rng.integers(0, 3000, (s.T,))})
-
-
 def _frequencies(s: Sizes, rng, width: int) -> np.ndarray:
     """Of plain RoPE or of any scaling of it, by the seed; the contexts are short, so that a few frequencies are scaled apart."""
     stretch = {"base": rng.uniform(2.0, 50.0), "factor": rng.uniform(1.0, 8.0)}
@@ -379,7 +374,7 @@ def _cross_entropy(s: Sizes) -> Case:
 def _vocabulary_cross_entropy(s: Sizes) -> Case:
     rng = s.rng()
     args = [_normal(s, rng, s.B, s.T, s.D), _normal(s, rng, s.D, s.V), _normal(s, rng, s.V) if s.seed % 2 else None]
-    return Case(args, {**_loss_kwargs(s, rng), "chunk": 1 + s.seed % 4})
+    return Case(args, _loss_kwargs(s, rng))
 
 
 COMPONENTS: dict[str, Component] = {
@@ -395,7 +390,6 @@ COMPONENTS: dict[str, Component] = {
     "softmax": Component(softmax.softmax, ref_softmax.softmax, _softmax),
     "log_softmax": Component(softmax.log_softmax, ref_softmax.log_softmax, _log_softmax),
     "learned_positions": Component(position.learned_positions, ref_position.learned_positions, _learned_positions),
-    "sinusoidal_positions": Component(position.sinusoidal_positions, ref_position.sinusoidal_positions, _sinusoidal_positions),
     "rope": Component(rope.rope, ref_rope.rope, partial(_rope, interleaved=False)),
     "rope_interleaved": Component(rope.rope, ref_rope.rope, partial(_rope, interleaved=True)),
     "attention": Component(attention.attention, ref_attention.attention, _attention),
@@ -425,4 +419,5 @@ COMPONENTS: dict[str, Component] = {
     "vocabulary_cross_entropy": Component(
         cross_entropy.vocabulary_cross_entropy, ref_loss.vocabulary_cross_entropy, _vocabulary_cross_entropy
     ),
+    "log_sigmoid": Component(activation.log_sigmoid, ref_activation.log_sigmoid, _elementwise),
 } | {name: Component(*parts) for name, parts in (LOSSES | ALIGNMENT | HEADS | DISENTANGLED | XLNET).items()}

@@ -64,7 +64,7 @@ def _log_probs(s: Sizes) -> Case:
 def _vocabulary_log_probs(s: Sizes) -> Case:
     rng = s.rng()
     args = [rng.normal(size=(s.B, s.T, s.D)), rng.normal(size=(s.D, s.V)), rng.normal(size=s.V) if s.seed % 2 else None]
-    return Case(args, {**_token_kwargs(s, rng), "chunk": 1 + s.seed % 4})
+    return Case(args, _token_kwargs(s, rng))
 
 
 # ------------------------------------------------------------------------------------------------------- preferences
@@ -147,7 +147,7 @@ def _vocabulary_distillation(s: Sizes) -> Case:
     args = [rng.normal(size=(s.B, s.T, s.D)), rng.normal(size=(s.D, s.V)), rng.normal(size=s.V) if s.seed % 2 else None]
     teacher = {"teacher_x": rng.normal(size=(s.B, s.T, s.F)), "teacher_W": rng.normal(size=(s.F, s.V)),
                "teacher_b": rng.normal(size=s.V) if s.seed % 3 else None}  # fmt: skip
-    return Case(args, {**teacher, **_softened(s, rng), "chunk": 1 + s.seed % 4})
+    return Case(args, {**teacher, **_softened(s, rng)})
 
 
 def _with_language_model(s: Sizes) -> Case:

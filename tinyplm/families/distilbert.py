@@ -16,14 +16,14 @@ from typing import Any, ClassVar
 
 from ..backend import array_module
 from ..core import StackOptions, on_tree, stack
+from ..kernels.activation import ACTIVATIONS, relu
 from ..kernels.attention import self_attention
-from ..kernels.norm import layernorm
-from ..layers.activation import ACTIVATIONS, relu
+from ..kernels.mlp import mlp
 from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.mask import encoder_mask
-from ..layers.mlp import mlp
+from ..layers.norm import layernorm
 from ..layers.position import learned_positions, sinusoidal_table
 from ..models import encoder
 from ..models.config import LABELS, check_encoder, check_heads, check_known, label_count

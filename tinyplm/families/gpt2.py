@@ -17,13 +17,13 @@ from ..backend import array_module
 from ..core import StackOptions, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
-from ..kernels.norm import layernorm
+from ..kernels.mlp import mlp
 from ..layers.block import block, pre_norm
 from ..layers.cache import layer_cache
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.mask import decoder_mask
-from ..layers.mlp import mlp
+from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..models import causal_lm
 from ..models.config import LABELS, ScoreLabels, check_known, check_not_negative, check_positive, check_rates, check_types

@@ -20,13 +20,13 @@ from ..backend import array_module
 from ..core import StackOptions, on_tree, stack
 from ..kernels.activation import ACTIVATIONS, gelu
 from ..kernels.attention import self_attention
-from ..kernels.norm import layernorm
+from ..kernels.mlp import mlp
 from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.heads import dense_classifier
 from ..layers.mask import encoder_mask
-from ..layers.mlp import mlp
+from ..layers.norm import layernorm
 from ..layers.position import counted_positions, learned_positions
 from ..models import encoder, tasks
 from ..models.config import LABELS, check_encoder, check_heads, check_known, label_count

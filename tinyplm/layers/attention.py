@@ -3,63 +3,84 @@
 from __future__ import annotations
 
 from ..arguments import wrong
-from ..backend import at_least_float32
-from ..core import add, unbroadcast
+from ..core import Array, Backward, add, in_float32, unbroadcast
 from ..shapes import broadcastable, expects
 from .dropout import dropout
 from .linear import linear
-from .softmax import masked_softmax
+from .softmax import softmax
 
 
-@expects("q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, key (B,) keys or None; scale or "
-         "None, 0 <= rate < 1", hot=True)  # fmt: skip
-def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
-    """o = dropout(P) v,   P = softmax(scale q k^T + bias) over the keys that mask allows.       Vaswani et al. 2017, eq. 1
+@expects(
+    "q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, key (B,) keys or None; "
+    "scale or None, 0 <= rate < 1",
+    hot=True,
+)
+@in_float32
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    *,
+    mask: Array | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """o = dropout(P) v,   P = softmax(S) over the keys that mask allows,   S = scale q k^T + bias.
 
-    q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).
-    H = K is multi-head, K = 1 multi-query (Shazeer 2019), between them grouped-query attention (Ainslie et al. 2023):
-    head h reads keys and values h // (H / K).  mask is boolean, True = may attend; a query without keys gives zeros.
-    scale is E^-0.5 unless given.  Keeps scale q, k, v, o, P and dropout(P).
+    Vaswani et al. 2017, eq. 1.   q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias
+    broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).   scale is E^-0.5 unless given.
+    H = K is multi-head, K = 1 multi-query (Shazeer 2019), K between them grouped-query attention
+    (Ainslie et al. 2023): head h reads keys and values h // (H / K).
+    mask is boolean, True = may attend; a query without keys gives zeros.
+    Keeps q, k, v, P and dropout(P).
 
-    With dP = do v^T taken back through the dropout:   dS = P * (dP - sum_s dP P),   where sum_s dP P = sum_e do o;
-    dq = scale dS k,   dk = dS^T (scale q),   dv = dropout(P)^T do, dk and dv summed over the H / K heads that share them,
-    dbias = dS summed over the axes it was repeated on.
+    With dP = do v^T taken back through the dropout:   dS = P * (dP - sum_s dP P), as in `softmax`;
+    dq = scale dS k,   dk = scale dS^T q,   dv = dropout(P)^T do,   dbias = dS.
+    dk and dv are summed over the H / K heads that share them, dbias over the axes of its repeats.
     """
-    B, H, T, E = q.shape
-    K, S = k.shape[1:3]
-    if q.dtype.kind != "f" or k.shape != (B, K, S, E) or v.shape[:3] != (B, K, S):
-        raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not fit")
-    if not K or H % K or not S:
-        raise ValueError(f"attention: expected at least one key, and H a multiple of K, got q {q.shape} and k {k.shape}")
-    scale = E**-0.5 if scale is None else scale
+    H, K = check_heads("attention", q, k, v)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
 
-    def grouped(a):  # (B, H, T, n) -> (B, K, H/K * T, n): the queries of one group are rows of one matrix
-        return a.reshape(B, K, H // K * T, a.shape[-1])
+    def grouped(a: Array) -> Array:  # (B, H, T, n) -> (B, K, H/K * T, n): a group's queries in one matrix
+        return a.reshape(a.shape[0], K, H // K * a.shape[2], a.shape[3])
 
-    def by_head(a):
-        return a.reshape(B, H, T, a.shape[-1])
+    def by_head(a: Array) -> Array:  # (B, K, H/K * T, n) -> (B, H, T, n)
+        return a.reshape(a.shape[0], H, a.shape[2] * K // H, a.shape[3])
 
-    scaled_q = q * scale  # q and not the product, which may overflow in float16
-    scores = at_least_float32(by_head(grouped(scaled_q) @ k.swapaxes(-1, -2)))
+    S = by_head(grouped(q * scale) @ transposed(k))
     if bias is not None:
-        scores += broadcastable("attention: bias", bias, scores.shape)
-    P = masked_softmax(scores, mask)
-    kept, drop_back = dropout(P.astype(q.dtype, copy=False), rate=rate, key=key)
+        S = S + broadcastable("attention: bias", bias, S.shape)
+    P, softmax_back = softmax(S, mask=mask)
+    kept, drop_back = dropout(P, rate=rate, key=key)
     o = by_head(grouped(kept) @ v)
 
-    def backward(do):
-        dv = grouped(kept).swapaxes(-1, -2) @ grouped(do)
-        dS = at_least_float32(drop_back(by_head(grouped(do) @ v.swapaxes(-1, -2))))
-        dS -= (at_least_float32(do) * o).sum(axis=-1, keepdims=True)
-        dS *= P
-        dbias = None if bias is None else unbroadcast(dS, bias.shape).astype(bias.dtype, copy=False)
-        dS = dS.astype(q.dtype, copy=False)
-        dq = by_head(grouped(dS) @ k)
-        dq *= scale
-        dk = grouped(dS).swapaxes(-1, -2) @ grouped(scaled_q)
-        return dq, dk, dv, dbias
+    def backward(do: Array) -> tuple[Array, Array, Array, Array | None]:
+        dkept, dv = by_head(grouped(do) @ transposed(v)), transposed(grouped(kept)) @ grouped(do)
+        dS = softmax_back(drop_back(dkept))
+        dq, dk = scale * by_head(grouped(dS) @ k), scale * (transposed(grouped(dS)) @ grouped(q))
+        return dq, dk, dv, None if bias is None else unbroadcast(dS, bias.shape)
 
     return o, backward
+
+
+def check_heads(name: str, q: Array, k: Array, v: Array) -> tuple[int, int]:
+    """(H, K); ValueError unless q, k and v fit and K divides H."""
+    B, H, _, E = q.shape
+    K, S = k.shape[1:3]
+    if q.dtype.kind != "f" or k.shape != (B, K, S, E) or v.shape[:3] != (B, K, S):
+        raise ValueError(f"{name}: expected q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), "
+                         f"got {q.shape}, {k.shape}, {v.shape}")  # fmt: skip
+    if not K or H % K or not S:
+        raise ValueError(f"{name}: expected at least one key, and H a multiple of K, "
+                         f"got q {q.shape} and k {k.shape}")  # fmt: skip
+    return H, K
+
+
+def transposed(a: Array) -> Array:
+    """(..., m, n) -> (..., n, m)."""
+    return a.swapaxes(-1, -2)
 
 
 @expects("x (B, T, N) numbers; whole heads >= 1", hot=True)

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 from ..backend import array_module
 from ..core import StackOptions, add, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
-from ..kernels.norm import layernorm
+from ..kernels.mlp import mlp
 from ..layers.block import block, post_norm
 from ..layers.convolution import convolution_layer
 from ..layers.disentangled import disentangled_multi_head_attention
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.linear import linear
-from ..layers.mlp import mlp
+from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..random import fold
 

@@ -20,7 +20,7 @@ from ...arguments import check_flag, check_number, check_out, check_whole
 from ...core import Tree, add
 from ...data.batches import IGNORED
 from ...kernels.cross_entropy import vocabulary_cross_entropy
-from ...losses.distillation import vocabulary_distillation
+from ...kernels.distillation import vocabulary_distillation
 from ...models import causal_lm
 from ...models.causal_model import CausalModel
 from ...models.checks import run_body
