@@ -28,7 +28,9 @@ def _erf_polynomials(dtype: str) -> tuple[list[float], list[float]]:
         x = math.sqrt((u + 1) / 2)
         return math.erf(x) / x if x > 0 else 2 / math.sqrt(math.pi)
 
-    def far(u: float) -> float:  # exp(x^2) erfc(x), smooth in t = 1 / (1 + x); u = -1 is x = 6, u = 1 is x = 1
+    def far(
+        u: float,
+    ) -> float:  # exp(x^2) erfc(x), smooth in t = 1 / (1 + x); u = -1 is x = 6, u = 1 is x = 1
         t = _T6 + (u + 1) / 2 * (0.5 - _T6)
         x = 1 / t - 1
         return math.exp(x * x) * math.erfc(x)

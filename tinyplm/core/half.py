@@ -1,4 +1,4 @@
-"""Half precision: components are written for float32 and float64, and a decorator lets them take float16."""
+"""Half precision: a decorator lets components take float16, whose code is for float32 and float64."""
 
 from __future__ import annotations
 

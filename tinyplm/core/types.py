@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-Array = Any  # of NumPy, CuPy, or a registered device: see backend.py
+Array: TypeAlias = Any  # of NumPy, CuPy, or a registered device: see backend.py
 Backward = Callable[..., Any]  # backward(dy) -> the gradients of the positional arguments
 Component = Callable[..., tuple[Any, Backward]]  # y, backward = f(...)
 

@@ -96,9 +96,9 @@ NORMAL_CDF = (1.75627849e-09, -1.32266323e-07, 3.96477379e-06, -5.53063207e-05, 
 def normal_cdf(x: Array, out: Array) -> None:
     """out[...] = Phi(x) = (1 + erf(x / sqrt 2)) / 2, elementwise; both float32 or both float64.
 
-    In float32 the tanh of a polynomial, a fifth of the work of erf: NumPy's tanh costs as much as two
-    multiplications.  Error below 2e-7 in float32, most of it rounding, and 4e-15 in float64; exactly
-    0 and 1 from |x| = 6 on in float32.
+    In float32 the tanh of a polynomial, a fifth of the work of erf: NumPy's tanh costs as much as
+    two multiplications.  Error below 2e-7 in float32, most of it rounding, and 4e-15 in float64;
+    exactly 0 and 1 from |x| = 6 on in float32.
     """
     xp = array_module(x)
     if x.dtype == "float64":

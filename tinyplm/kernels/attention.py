@@ -55,9 +55,9 @@ def self_attention(
 ) -> tuple[Array, Backward]:
     """multi_head_attention of x to itself; mask, scale, rate and key as there.
 
-    rotary and cache are parts as in layers/attention_parts.py.  The tree decides the others: with Wqkv
-    the projection is joined (for decoding); with Pk and Pv a trained prefix, which no rotary turns,
-    precedes the keys (Li & Liang 2021, eq. 3).   backward returns (dp, dx).
+    rotary and cache are parts as in layers/attention_parts.py.  The tree decides the others: with
+    Wqkv the projection is joined (for decoding); with Pk and Pv a trained prefix, which no rotary
+    turns, precedes the keys (Li & Liang 2021, eq. 3).   backward returns (dp, dx).
     """
     parts = [
         turned(rotary) if rotary else None,

@@ -11,7 +11,9 @@ from ..layers.mask import Visible
 from ..random import uniform_bits_of
 from ..shapes import broadcastable, expects
 
-BLOCK = 128  # queries: shorter blocks slow the matmuls down, longer ones compute more of what is hidden
+BLOCK = (
+    128  # queries: shorter blocks slow the matmuls down, longer ones compute more of what is hidden
+)
 PART = 1 << 18  # scores at a time on the host: a megabyte of float32, the size of a large L2 cache
 
 
@@ -35,18 +37,26 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
     B, H, T, E = q.shape
     K, S = k.shape[1:3]
     if not K or H % K or not S:
-        raise ValueError(f"block_attention: expected at least one key, and H a multiple of K, got q {q.shape} and k {k.shape}")
+        raise ValueError(
+            f"block_attention: expected at least one key, and H a multiple of K, got q {q.shape} and k {k.shape}"
+        )
     xp, G, E2 = array_module(q), H // K, v.shape[-1]
     scale = E**-0.5 if scale is None else scale
     dropping = key is not None and rate > 0
     undropped = 1 / (1 - rate) if dropping else 1.0
     visible = mask if isinstance(mask, Visible) else Visible(T, S, allowed=mask, xp=xp)
     if (visible.T, visible.S) != (T, S):
-        raise ValueError(f"block_attention: the mask describes T = {visible.T}, S = {visible.S}, expected {T}, {S}")
+        raise ValueError(
+            f"block_attention: the mask describes T = {visible.T}, S = {visible.S}, expected {T}, {S}"
+        )
     if visible.allowed is not None:
         broadcastable("block_attention: mask", visible.allowed, (B, H, T, S))
     parts = _parts(visible, B, K, G, block, host=is_host(q))
-    keyed_bias = None if bias is None else _keys_first(broadcastable("block_attention: bias", bias, (B, H, T, S)), K)
+    keyed_bias = (
+        None
+        if bias is None
+        else _keys_first(broadcastable("block_attention: bias", bias, (B, H, T, S)), K)
+    )
     keys, values = at_least_float32(k), at_least_float32(v)
     number = keys.dtype
     largest = max(part.scores(B, K, G) for part in parts)
@@ -57,12 +67,18 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
     def scores(part, queries, keys, out):
         """(b, k, s, G * n) in `out`, with bias, -inf where hidden."""
         rows, columns = part.rows(queries), part.columns(keys)
-        s = xp.matmul(columns, rows.swapaxes(-1, -2), out=_shaped(out, *columns.shape[:3], rows.shape[2]))
+        s = xp.matmul(
+            columns, rows.swapaxes(-1, -2), out=_shaped(out, *columns.shape[:3], rows.shape[2])
+        )
         apart = _by_query(s, G)
         if keyed_bias is not None:
             apart += part.cut(keyed_bias)
         for at, seen in part.seen:
-            xp.copyto(apart[:, :, at], float("-inf"), where=~part.cut(seen, keys=slice(None), queries=slice(None)))
+            xp.copyto(
+                apart[:, :, at],
+                float("-inf"),
+                where=~part.cut(seen, keys=slice(None), queries=slice(None)),
+            )
         return s
 
     def kept(part):  # (b, k, s, G, n): the dropout mask, of the same bits as in `attention`
@@ -97,7 +113,11 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
         xp.multiply(do, inverse * undropped, out=D[..., :E2])
         xp.multiply((do * o).sum(axis=-1, keepdims=True), -inverse, out=D[..., E2:])
         with_ones = [xp.concatenate([a, xp.ones_like(a[..., :1])], axis=-1) for a in (keys, values)]
-        dq, dk, dv = xp.empty((B, K, G, T, E), dtype=number), xp.zeros_like(keys), xp.zeros_like(values)
+        dq, dk, dv = (
+            xp.empty((B, K, G, T, E), dtype=number),
+            xp.zeros_like(keys),
+            xp.zeros_like(values),
+        )
         dbias = None if bias is None else xp.zeros(keyed_bias.shape, dtype=number)
         spaces = [room(), room(), xp.empty(B * K * S * max(E, E2), dtype=number)]
         for part in parts:
@@ -123,8 +143,12 @@ def block_attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=
                 total += unbroadcast(_by_query(dS, G), total.shape)
         dq *= scale
         if bias is not None:
-            dbias = dbias.transpose(0, 1, 3, 4, 2).reshape(bias.shape).astype(bias.dtype, copy=False)
-        dq, dk, dv = (d.reshape(a.shape).astype(a.dtype, copy=False) for d, a in ((dq, q), (dk, k), (dv, v)))
+            dbias = (
+                dbias.transpose(0, 1, 3, 4, 2).reshape(bias.shape).astype(bias.dtype, copy=False)
+            )
+        dq, dk, dv = (
+            d.reshape(a.shape).astype(a.dtype, copy=False) for d, a in ((dq, q), (dk, k), (dv, v))
+        )
         return dq, dk, dv, dbias
 
     return o.reshape(B, H, T, E2), backward
@@ -142,7 +166,13 @@ class _Part(NamedTuple):
     def scores(self, B: int, K: int, G: int) -> int:
         """How many there are."""
         b, k = (len(range(n)[at]) for n, at in ((B, self.samples), (K, self.heads)))
-        return b * k * G * (self.queries.stop - self.queries.start) * (self.keys.stop - self.keys.start)
+        return (
+            b
+            * k
+            * G
+            * (self.queries.stop - self.queries.start)
+            * (self.keys.stop - self.keys.start)
+        )
 
     def rows(self, a: Any) -> Any:
         """(B, K, G, T, w) -> (b, k, G * n, w): the queries of one group are rows of one matrix."""
@@ -152,7 +182,9 @@ class _Part(NamedTuple):
     def put(self, a: Any, rows: Any) -> None:
         """Rows (b, k, G * n, w), or (b, k, 1, G * n) for w = 1, written to their place in a (B, K, G, T, w)."""
         n = self.queries.stop - self.queries.start
-        a[self.samples, self.heads, :, self.queries] = rows.reshape(*rows.shape[:2], a.shape[2], n, a.shape[4])
+        a[self.samples, self.heads, :, self.queries] = rows.reshape(
+            *rows.shape[:2], a.shape[2], n, a.shape[4]
+        )
 
     def columns(self, a: Any) -> Any:
         """(B, K, S, w) -> (b, k, s, w), a view."""
@@ -175,7 +207,9 @@ def _parts(visible: Visible, B: int, K: int, G: int, block: int, *, host: bool) 
     if not host:
         return [_Part(slice(0, B), slice(0, K), *each) for each in blocks]
     step = max(1, PART // (G * min(block, visible.T) * visible.S))
-    places = [(slice(b, b + 1), slice(h, min(h + step, K))) for b in range(B) for h in range(0, K, step)]
+    places = [
+        (slice(b, b + 1), slice(h, min(h + step, K))) for b in range(B) for h in range(0, K, step)
+    ]
     return [_Part(*place, *each) for place in places for each in blocks]
 
 

@@ -33,17 +33,17 @@ def vocabulary_distillation(
 ) -> tuple[Array, Backward | None]:
     """losses.distillation.vocabulary_distillation, `chunk` tokens at a time: MEASURED
 
-    Both models' logits (chunk, V) live only while their chunk is worked on.  The gradients are formed
-    in the same pass, without dloss / total, and scaled in the backward.   grad=False: backward is None.
-    On the host, tokens of weight 0 are left out.
+    Both models' logits (chunk, V) live only while their chunk is worked on.  The gradients are
+    formed in the same pass, without dloss / total, and scaled in the backward.
+    grad=False: backward is None.   On the host, tokens of weight 0 are left out.
     """
     xp = array_module(x)
     rows, teacher_rows = x.reshape(-1, x.shape[-1]), teacher_x.reshape(-1, teacher_x.shape[-1])
     w = None if weights is None else weights.reshape(-1)
     w, total = counted_weights(rows[:, 0], None, w, total)
     places = w.nonzero()[0] if is_host(w) else xp.arange(w.shape[0])
-    dx = xp.zeros(rows.shape, dtype=w.dtype) if grad else None
-    dWT = xp.zeros(W.shape[::-1], dtype=w.dtype) if grad else None
+    dx: Any = xp.zeros(rows.shape, dtype=w.dtype) if grad else None
+    dWT: Any = xp.zeros(W.shape[::-1], dtype=w.dtype) if grad else None
     db = xp.zeros(b.shape, dtype=w.dtype) if grad and b is not None else None
     loss = w.sum() * 0
     for start in range(0, places.shape[0], chunk):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..backend import array_module, at_least_float32, is_host
 from ..core import IGNORED, Array, Backward
 from ..losses.targets import checked_targets, chosen
@@ -63,7 +65,7 @@ def vocabulary_log_probs(
         dl, dH = (counting(counts, doutputs.get(name)) for name in ("log_probs", "entropy"))
         dx = xp.zeros(rows.shape, dtype=rows.dtype)
         dWT = xp.zeros(W.shape[::-1], dtype=dtype)
-        db = None if b is None else xp.zeros(b.shape, dtype=dtype)
+        db: Any = None if b is None else xp.zeros(b.shape, dtype=dtype)
         for start in starts:
             some, log_p, _, H = kept[0] if kept else distribution(start)
             log_p = log_p + 0 if kept else log_p  # a copy, since it is written into
@@ -97,9 +99,7 @@ def counting(counts: Array, d: Array | None) -> Array | None:
     return None if d is None else array_module(d).where(counts, d.reshape(-1), 0)
 
 
-def rows_gradient(
-    log_p: Array, t: Array, H: Array, dl: Array | None, dH: Array | None
-) -> Array:
+def rows_gradient(log_p: Array, t: Array, H: Array, dl: Array | None, dH: Array | None) -> Array:
     """dl (onehot(t) - p) - dH p (log p + H), (N, V); log_p is overwritten."""
     xp = array_module(log_p)
     p = xp.exp(log_p)

@@ -33,7 +33,8 @@ def mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
 def gated_mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
     """layers.mlp.gated_mlp, which computes g and h = g * u again in the backward.
 
-    Keeps x, z = x Wgate and u = x Wup (..., F), not g = activation(z), h, nor what the activation keeps.
+    Keeps x, z = x Wgate and u = x Wup (..., F), not g = activation(z), h, nor what the activation
+    keeps.
     """
     z, z_back = linear(x, p["Wgate"], p.get("bgate"))
     u, u_back = linear(x, p["Wup"], p.get("bup"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..arguments import wrong
-from ..core import Array, Backward, add, in_float32, unbroadcast
+from ..core import Array, Backward, Component, Tree, add, in_float32, unbroadcast
 from ..shapes import broadcastable, expects
 from .dropout import dropout
 from .linear import linear
@@ -43,7 +45,9 @@ def attention(
     H, K = check_heads("attention", q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
 
-    def grouped(a: Array) -> Array:  # (B, H, T, n) -> (B, K, H/K * T, n): a group's queries in one matrix
+    def grouped(
+        a: Array,
+    ) -> Array:  # (B, H, T, n) -> (B, K, H/K * T, n): a group's queries in one matrix
         return a.reshape(a.shape[0], K, H // K * a.shape[2], a.shape[3])
 
     def by_head(a: Array) -> Array:  # (B, K, H/K * T, n) -> (B, H, T, n)
@@ -84,23 +88,26 @@ def transposed(a: Array) -> Array:
 
 
 @expects("x (B, T, N) numbers; whole heads >= 1", hot=True)
-def split_heads(x, heads):
+def split_heads(x: Array, heads: int) -> Array:
     """(B, T, H * E) -> (B, H, T, E), a view.   ValueError when the heads do not divide the width."""
     B, T, width = x.shape
     if width % heads:
-        raise ValueError(f"split_heads: expected heads that divide {width}, got {heads}")
+        raise wrong("split_heads: heads", f"a divisor of the width, {width}", heads)
     return x.reshape(B, T, heads, width // heads).transpose(0, 2, 1, 3)
 
 
 @expects("x (B, H, T, E) numbers", hot=True)
-def merge_heads(x):
+def merge_heads(x: Array) -> Array:
     """(B, H, T, E) -> (B, T, H * E), the inverse of split_heads."""
     B, H, T, E = x.shape
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * E)
 
 
-def projections(p, x, context=None):
-    """q, k, v = x Wq + bq, c Wk + bk, c Wv + bv with c = context, or x itself; backward gives (dp, dx, dcontext)."""
+def projections(p: Tree, x: Array, context: Array | None = None) -> tuple[tuple, Backward]:
+    """q, k, v = x Wq + bq, c Wk + bk, c Wv + bv,   c = context, or x itself.
+
+    backward returns (dp, dx, dcontext).
+    """
     if not ("Wq" in p and "Wk" in p and "Wv" in p):
         raise wrong("multi_head_attention: p", "Wq, Wk and Wv", list(p))
     source = x if context is None else context
@@ -108,7 +115,7 @@ def projections(p, x, context=None):
     k, k_back = linear(source, p["Wk"], p.get("bk"))
     v, v_back = linear(source, p["Wv"], p.get("bv"))
 
-    def backward(dq, dk, dv):
+    def backward(dq: Array, dk: Array, dv: Array) -> tuple[Tree, Array, Array | None]:
         dx, dWq, dbq = q_back(dq)
         dsource_k, dWk, dbk = k_back(dk)
         dsource_v, dWv, dbv = v_back(dv)
@@ -119,26 +126,45 @@ def projections(p, x, context=None):
     return (q, k, v), backward
 
 
-def unchanged(p, q, k, v):
+def unchanged(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
     """Nothing between projection and attention."""
     return (q, k, v), lambda dq, dk, dv: ({}, dq, dk, dv)
 
 
-@expects("p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D), context (B, S, Dc) or None, bias (...) or None; "
-         "whole heads >= 1, whole kv_heads >= 1 or None, scale or None, function project, function between or None, "
-         "function attend", hot=True)  # fmt: skip
-def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None, mask=None, scale=None, rate=0.0, key=None,
-                         project=projections, between=None, attend=attention):  # fmt: skip
-    """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo,   c = context, or x itself.
+@expects(
+    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D), context (B, S, Dc) or None, "
+    "bias (...) or None; whole heads >= 1, whole kv_heads >= 1 or None, scale or None, "
+    "function project, function between or None, function attend",
+    hot=True,
+)
+def multi_head_attention(
+    p: Tree,
+    x: Array,
+    context: Array | None = None,
+    bias: Array | None = None,
+    *,
+    heads: int,
+    kv_heads: int | None = None,
+    mask: Any = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+    project: Component = projections,
+    between: Component | None = None,
+    attend: Component = attention,
+) -> tuple[Array, Backward]:
+    """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo.
 
-    x (B, T, D), context (B, S, Dc) or None, bias as in `attention` -> y (B, T, D).            Vaswani et al. 2017, sec. 3.2.2
+    Vaswani et al. 2017, sec. 3.2.2.   c = context, or x itself; x (B, T, D), context (B, S, Dc) or None,
+    bias as in `attention` -> y (B, T, D).
     p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has biases.
     mask, scale, rate and key as in `attention`.
-    Three parts are the caller's choice (attention_parts.py has others than these):
+    Three parts are the caller's choice; attention_parts.py has others than the defaults:
     project  component (p, x, context) -> (q, k, v), each (B, T or S, heads * E)
-    between  component (p, q, k, v) -> (q, k, v) of heads (B, H or K, T or S, E): rotary positions, a cache, a trained prefix
+    between  component (p, q, k, v) -> (q, k, v) of heads (B, H or K, T or S, E): rotary positions, a
+             cache, a trained prefix
     attend   component (q, k, v, bias) -> o, such as `attention`
-    backward gives (dp, dx, dcontext, dbias), None for what was not given, by the chain of the parts.
+    backward returns (dp, dx, dcontext, dbias), None for what was not given, by the chain of the parts.
     ValueError when the head counts do not divide the widths.
     """
     kv_heads = heads if kv_heads is None else kv_heads
@@ -148,11 +174,12 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     o, attend_back = attend(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
     y, out_back = linear(merge_heads(o), p["Wo"], p.get("bo"))
 
-    def backward(dy):
+    def backward(dy: Array) -> tuple[Tree, Array, Array | None, Array | None]:
         do, dWo, dbo = out_back(dy)
         dq, dk, dv, dbias = attend_back(split_heads(do, heads))
         dp_between, dq, dk, dv = between_back(dq, dk, dv)
-        dp_project, dx, dcontext = project_back(merge_heads(dq), merge_heads(dk), merge_heads(dv))
+        dq, dk, dv = merge_heads(dq), merge_heads(dk), merge_heads(dv)
+        dp_project, dx, dcontext = project_back(dq, dk, dv)
         dp = {**dp_project, **dp_between, "Wo": dWo, "bo": dbo}
         return {name: dp[name] for name in p}, dx, dcontext, dbias
 

@@ -33,4 +33,6 @@ def check_weights(W: Array, b: Array | None) -> None:
     """ValueError where a bias, or a W of three axes, would broadcast."""
     if W.ndim != 2 or (b is not None and b.shape != W.shape[1:]):
         shape = None if b is None else b.shape
-        raise ValueError(f"linear: W, b: expected (Din, Dout) and (Dout,), got {W.shape} and {shape}")
+        raise ValueError(
+            f"linear: W, b: expected (Din, Dout) and (Dout,), got {W.shape} and {shape}"
+        )

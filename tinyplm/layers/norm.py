@@ -66,6 +66,10 @@ def sum_leading(x: Array) -> Array:
 
 def check_affine(x: Array, gamma: Array, beta: Array | None = None) -> None:
     """ValueError for what would broadcast, and for rows of no numbers."""
-    if gamma.shape != x.shape[-1:] or not gamma.size or (beta is not None and beta.shape != gamma.shape):
+    if (
+        gamma.shape != x.shape[-1:]
+        or not gamma.size
+        or (beta is not None and beta.shape != gamma.shape)
+    ):
         shapes = [None if a is None else a.shape for a in (x, gamma, beta)]
         raise ValueError(f"norm: x, gamma, beta: expected (..., D), (D,), (D,), got {shapes}")

@@ -139,7 +139,14 @@ def two_stream_attention(
     streams = streams[: 1 if query is None else 2]
     outputs = [
         relative_attention(
-            q[:, :, rows], k, v, r, *(p[name] for name in shared), **stream, rate=rate, key=stream_key
+            q[:, :, rows],
+            k,
+            v,
+            r,
+            *(p[name] for name in shared),
+            **stream,
+            rate=rate,
+            key=stream_key,
         )
         for rows, stream, stream_key in streams
     ]

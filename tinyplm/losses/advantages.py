@@ -8,9 +8,7 @@ from ..core import Array
 from ..shapes import expects
 
 
-@expects(
-    "rewards (N, T), values (N, T), mask (N, T) booleans; 0 <= gamma <= 1, 0 <= lam <= 1"
-)
+@expects("rewards (N, T), values (N, T), mask (N, T) booleans; 0 <= gamma <= 1, 0 <= lam <= 1")
 def gae(
     rewards: Array, values: Array, mask: Array, *, gamma: float = 1.0, lam: float = 0.95
 ) -> tuple[Array, Array]:
@@ -46,9 +44,7 @@ def whiten(x: Array, mask: Array, *, shift: bool = True) -> Array:
 
 
 @expects("rewards (N,) numbers; whole group >= 2, flag scale, eps > 0")
-def group_advantages(
-    rewards: Array, *, group: int, scale: bool = True, eps: float = 1e-4
-) -> Array:
+def group_advantages(rewards: Array, *, group: int, scale: bool = True, eps: float = 1e-4) -> Array:
     """A = (r - mean) / (std + eps) within each group of `group` answers to one prompt.
 
     Shao et al. 2024, sec. 4.1.2.   rewards (N,), the answers to a prompt side by side -> (N,).
@@ -64,7 +60,9 @@ def group_advantages(
     if is_host(rewards) and not xp.isfinite(rewards).all():
         bad = int((~xp.isfinite(rewards)).argmax())
         raise wrong("group_advantages: rewards", "finite numbers", float(rewards[bad]))
-    r = at_least_float32(rewards * 1.0).reshape(-1, group)  # * 1.0: a rule's rewards may be booleans
+    r = at_least_float32(rewards * 1.0).reshape(
+        -1, group
+    )  # * 1.0: a rule's rewards may be booleans
     r = r - r[:, :1]  # equal rewards become exact zeros, so what follows has no rounding of them
     centred = r - r.mean(axis=1, keepdims=True)
     if scale:

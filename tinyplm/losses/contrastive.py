@@ -15,9 +15,7 @@ from ..shapes import expects
 from .cross_entropy import cross_entropy
 
 
-@expects(
-    "a (B, D), b (N, D), targets (B,) integers, weights (B,) numbers or None; temperature > 0"
-)
+@expects("a (B, D), b (N, D), targets (B,) integers, weights (B,) numbers or None; temperature > 0")
 @in_float32
 def info_nce(
     a: Array,

@@ -32,7 +32,10 @@ def log_probs(
     log_p, _ = log_softmax(logits / tau)
     p = xp.exp(log_p)
     H = -(p * log_p).sum(axis=-1)
-    outputs = {"log_probs": xp.where(counts, chosen(log_p, t), 0), "entropy": xp.where(counts, H, 0)}
+    outputs = {
+        "log_probs": xp.where(counts, chosen(log_p, t), 0),
+        "entropy": xp.where(counts, H, 0),
+    }
 
     def backward(doutputs: dict[str, Array]) -> Array:
         dlogits = xp.zeros_like(p)

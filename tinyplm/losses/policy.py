@@ -194,7 +194,10 @@ def policy_statistics(
     d = counted(log_probs, w) - counted(old_log_probs, w)
     excess = array_module(d).expm1(d)
     outside = ((excess < low - 1) | (excess > high - 1)).astype(w.dtype)
-    return {"clip_fraction": (w * outside).sum() / total, "update_kl": (w * (excess - d)).sum() / total}
+    return {
+        "clip_fraction": (w * outside).sum() / total,
+        "update_kl": (w * (excess - d)).sum() / total,
+    }
 
 
 def ratio_range(clip: float, clip_high: float | None = None) -> tuple[float, float]:
