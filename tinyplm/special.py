@@ -16,7 +16,8 @@ from .backend import array_module, at_least_float32
 def _erf_polynomials(dtype: str) -> tuple[list[float], list[float]]:
     """Coefficients, highest power first, of the two polynomials in `erf`, in u in [-1, 1].
 
-    Found by interpolation at Chebyshev points from math.erf and math.erfc, so that no table has to be believed.
+    Found by interpolation at Chebyshev points from math.erf and math.erfc, so that no table has to
+    be believed.
     """
     near_degree, far_degree = (6, 9) if dtype == "float32" else (12, 22)
 

@@ -103,7 +103,7 @@ def test_init_is_repeatable_and_all_weights_have_the_same_spread():
         ({"initializer_range": float("nan")}, "initializer_range must be a finite number, got nan"),
         ({"attention_dropout": 1.0}, r"attention_dropout must be in \[0, 1\), got 1.0"),
         ({"hidden_act": "swish2"}, "unknown hidden_act 'swish2'; expected one of "),
-        ({"head_dim": 5}, "RoPE turns pairs of components: expected an even number of them, at least 2, got 5"),
+        ({"head_dim": 5}, "RoPE: width: expected an even number of components, at least 2, got 5"),
         ({"hidden_size": 12, "num_attention_heads": 4}, "expected an even number of them, at least 2, got 3"),
         ({"head_dim": 2, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "needs more than 2 rotated components, got 2"),
         ({"rope_theta": 0.5}, "rope_theta must be a number > 1, got 0.5"),

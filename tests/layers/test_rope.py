@@ -215,10 +215,10 @@ def test_far_positions_keep_their_phase_in_float32(device, seed, each):
              "positions: expected an array of integers of shape (2, 3) or (3,), got int64 array of shape (2,)"),
         (lambda x: rope(x, positions=np.zeros((1, 3), int), frequencies=np.ones(2)),
          "of shape (2, 3) or (3,), got int64 array of shape (1, 3)"),
-        (lambda x: rope(x, positions=np.arange(3), frequencies=np.ones(3)), "6 components are to be turned, but x (2, 1, 3, 4)"),
-        (lambda x: ours.rope_frequencies(7), "an even number of them, at least 2, got 7"),
-        (lambda x: ours.rope_frequencies(0), "an even number of them, at least 2, got 0"),
-        (lambda x: ours.dynamic_frequencies(2, base=10.0, factor=2.0, original=8, length=9), "more than 2 rotated components"),
+        (lambda x: rope(x, positions=np.arange(3), frequencies=np.ones(3)), "x: expected at least 6 components, as many as"),
+        (lambda x: ours.rope_frequencies(7), "an even number of components, at least 2, got 7"),
+        (lambda x: ours.rope_frequencies(0), "an even number of components, at least 2, got 0"),
+        (lambda x: ours.dynamic_frequencies(2, base=10.0, factor=2.0, original=8, length=9), "more than 2 components for"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(call, message):

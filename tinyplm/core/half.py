@@ -1,4 +1,4 @@
-"""Half precision: a decorator lets components take float16, whose code is for float32 and float64."""
+"""Half precision: a decorator lets components that are written for float32 take float16."""
 
 from __future__ import annotations
 

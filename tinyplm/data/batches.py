@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..arguments import LARGEST_KEY, check_key, check_whole
+from ..core import IGNORED
 from ..shapes import check_array
-
-IGNORED = -100  # a target that does not count
 
 
 class Windows:

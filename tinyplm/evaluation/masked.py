@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..arguments import as_ids, check_several, check_whole, wrong
-from ..data import IGNORED
+from ..core import IGNORED
 from ..shapes import check_array
 
 

@@ -29,7 +29,7 @@ def attention(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """o = dropout(P) v,   P = softmax(S) over the keys that mask allows,   S = scale q k^T + bias.
+    """o = dropout(P) v,   P = softmax(A) over the keys that mask allows,   A = scale q k^T + bias.
 
     Vaswani et al. 2017, eq. 1.   q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias
     broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).   scale is E^-0.5 unless given.
@@ -38,33 +38,34 @@ def attention(
     mask is boolean, True = may attend; a query without keys gives zeros.
     Keeps q, k, v, P and dropout(P).
 
-    With dP = do v^T taken back through the dropout:   dS = P * (dP - sum_s dP P), as in `softmax`;
-    dq = scale dS k,   dk = scale dS^T q,   dv = dropout(P)^T do,   dbias = dS.
+    With dP = do v^T taken back through the dropout:   dA = P * (dP - sum_s dP P), as in `softmax`;
+    dq = scale dA k,   dk = scale dA^T q,   dv = dropout(P)^T do,   dbias = dA.
     dk and dv are summed over the H / K heads that share them, dbias over the axes of its repeats.
     """
     H, K = check_heads("attention", q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
 
-    def grouped(
-        a: Array,
-    ) -> Array:  # (B, H, T, n) -> (B, K, H/K * T, n): a group's queries in one matrix
+    def grouped(a: Array) -> Array:
+        """(B, H, T, n) -> (B, K, H/K * T, n): the queries of a group are rows of one matrix."""
         return a.reshape(a.shape[0], K, H // K * a.shape[2], a.shape[3])
 
-    def by_head(a: Array) -> Array:  # (B, K, H/K * T, n) -> (B, H, T, n)
+    def by_head(a: Array) -> Array:
         return a.reshape(a.shape[0], H, a.shape[2] * K // H, a.shape[3])
 
-    S = by_head(grouped(q * scale) @ transposed(k))
+    A = by_head(scale * grouped(q) @ transposed(k))  # scaled before the product can overflow
     if bias is not None:
-        S = S + broadcastable("attention: bias", bias, S.shape)
-    P, softmax_back = softmax(S, mask=mask)
-    kept, drop_back = dropout(P, rate=rate, key=key)
-    o = by_head(grouped(kept) @ v)
+        A = A + broadcastable("attention: bias", bias, A.shape)
+    P, P_back = softmax(A, mask=mask)
+    Pd, Pd_back = dropout(P, rate=rate, key=key)
+    o = by_head(grouped(Pd) @ v)
 
     def backward(do: Array) -> tuple[Array, Array, Array, Array | None]:
-        dkept, dv = by_head(grouped(do) @ transposed(v)), transposed(grouped(kept)) @ grouped(do)
-        dS = softmax_back(drop_back(dkept))
-        dq, dk = scale * by_head(grouped(dS) @ k), scale * (transposed(grouped(dS)) @ grouped(q))
-        return dq, dk, dv, None if bias is None else unbroadcast(dS, bias.shape)
+        dPd = by_head(grouped(do) @ transposed(v))
+        dv = transposed(grouped(Pd)) @ grouped(do)
+        dA = P_back(Pd_back(dPd))
+        dq = scale * by_head(grouped(dA) @ k)
+        dk = scale * (transposed(grouped(dA)) @ grouped(q))
+        return dq, dk, dv, None if bias is None else unbroadcast(dA, bias.shape)
 
     return o, backward
 
@@ -89,7 +90,7 @@ def transposed(a: Array) -> Array:
 
 @expects("x (B, T, N) numbers; whole heads >= 1", hot=True)
 def split_heads(x: Array, heads: int) -> Array:
-    """(B, T, H * E) -> (B, H, T, E), a view.   ValueError when the heads do not divide the width."""
+    """(B, T, H * E) -> (B, H, T, E), a view.   ValueError unless the heads divide the width."""
     B, T, width = x.shape
     if width % heads:
         raise wrong("split_heads: heads", f"a divisor of the width, {width}", heads)
@@ -132,8 +133,9 @@ def unchanged(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
 
 
 @expects(
-    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D), context (B, S, Dc) or None, "
-    "bias (...) or None; whole heads >= 1, whole kv_heads >= 1 or None, scale or None, "
+    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D), "
+    "context (B, S, Dc) or None, bias (...) or None; "
+    "whole heads >= 1, whole kv_heads >= 1 or None, scale or None, "
     "function project, function between or None, function attend",
     hot=True,
 )
@@ -155,16 +157,19 @@ def multi_head_attention(
 ) -> tuple[Array, Backward]:
     """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo.
 
-    Vaswani et al. 2017, sec. 3.2.2.   c = context, or x itself; x (B, T, D), context (B, S, Dc) or None,
-    bias as in `attention` -> y (B, T, D).
-    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has biases.
+    Vaswani et al. 2017, sec. 3.2.2.   c = context, or x itself; x (B, T, D), context (B, S, Dc) or
+    None, bias as in `attention` -> y (B, T, D).
+    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has
+    biases.
     mask, scale, rate and key as in `attention`.
     Three parts are the caller's choice; attention_parts.py has others than the defaults:
     project  component (p, x, context) -> (q, k, v), each (B, T or S, heads * E)
-    between  component (p, q, k, v) -> (q, k, v) of heads (B, H or K, T or S, E): rotary positions, a
+    between  component (p, q, k, v) -> (q, k, v) of heads (B, H or K, T or S, E): rotary positions,
+    a
              cache, a trained prefix
     attend   component (q, k, v, bias) -> o, such as `attention`
-    backward returns (dp, dx, dcontext, dbias), None for what was not given, by the chain of the parts.
+    backward returns (dp, dx, dcontext, dbias), None for what was not given, by the chain of the
+    parts.
     ValueError when the head counts do not divide the widths.
     """
     kv_heads = heads if kv_heads is None else kv_heads

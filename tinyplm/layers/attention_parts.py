@@ -1,4 +1,4 @@
-"""Parts of multi-head attention that a caller chooses: rotary positions, a cache, a prefix, joined projections."""
+"""Parts of multi-head attention that a caller chooses: rotary positions, a cache, a prefix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .mask import Visible, check_boolean
 
 
 def turned(rotary: Component) -> Component:
-    """Queries and keys rotated by their positions; rotary is a component of one (B, heads, T, E): rope.py."""
+    """Queries and keys rotated by their positions; rotary: a component of one array (rope.py)."""
 
     def between(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
         q, q_back = rotary(q)
@@ -28,7 +28,8 @@ def turned(rotary: Component) -> Component:
 def cached(cache: Any) -> Component:
     """Keys and values written into a layer's cache after the old ones; old and new ones come out.
 
-    cache: (buffers, start) of layer_cache, so S = start + T.   Backward takes the columns of the new ones.
+    cache: (buffers, start) of layer_cache, so S = start + T.   Backward takes the columns of the
+    new ones.
     """
     if not isinstance(cache, tuple) or len(cache) != 2:
         expected = "the buffers and the start of one layer, from layer_cache"
@@ -44,7 +45,7 @@ def cached(cache: Any) -> Component:
 
 
 def prefixed(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
-    """p's Pk and Pv (K, P, E), trained keys and values, before the others; needs `attend_beyond`."""
+    """p's Pk and Pv (K, P, E), trained keys and values, before the others.  See attend_beyond."""
     (k, v), back = with_prefix(k, v, p["Pk"], p["Pv"])
 
     def backward(dq: Array, dk: Array, dv: Array) -> tuple[Tree, Array, Array, Array]:
@@ -79,7 +80,7 @@ def in_order(*parts: Component | None) -> Component | None:
 
 
 def attend_beyond(attend: Component, P: int) -> Component:
-    """`attend` where the first P keys are a prefix, visible to all queries; mask is of the other keys."""
+    """`attend` where the first P keys are a prefix that all queries see; mask: of the others."""
 
     def beyond(
         q: Array, k: Array, v: Array, bias: Array | None, *, mask: Any, **options: Any
@@ -95,8 +96,8 @@ def attend_beyond(attend: Component, P: int) -> Component:
 def with_prefix(k: Array, v: Array, Pk: Array, Pv: Array) -> tuple[tuple[Array, Array], Backward]:
     """[Pk, k] and [Pv, v] along the keys, the same prefix for each sample: (B, K, P + S, E) each.
 
-    k, v (B, K, S, E), Pk, Pv (K, P, E).   backward(dk', dv') returns (dk, dv, dPk, dPv): the columns
-    of S, and those of P summed over the samples.
+    k, v (B, K, S, E), Pk, Pv (K, P, E).   backward(dk', dv') returns (dk, dv, dPk, dPv): the
+    columns of S, and those of P summed over the samples.
     """
     xp, P = array_module(k), Pk.shape[1]
 
@@ -120,7 +121,7 @@ def beyond_prefix(mask: Visible | Array | None, P: int) -> Array | None:
 
 
 def joined(heads: int, kv_heads: int | None = None) -> Component:
-    """The projections by one matrix: q, k, v = columns of x Wqkv + bqkv, as in `join_projections`."""
+    """The projections by one matrix: q, k, v = columns of x Wqkv + bqkv; see join_projections."""
     kv_heads = heads if kv_heads is None else kv_heads
     return partial(_joined, heads=heads, kv_heads=kv_heads)
 
@@ -147,10 +148,10 @@ def _joined(
 
 
 def join_projections(p: Tree) -> Tree:
-    """p with Wqkv = [Wq, Wk, Wv], and bqkv where there are biases: a copy, for decoding.  No gradient.
+    """p with Wqkv = [Wq, Wk, Wv], and bqkv if there are biases: a copy, for decoding.  No gradient.
 
-    For a single token, one product with a larger matrix is faster than three, each of which has to start
-    its threads.
+    For a single token, one product with a larger matrix is faster than three, each of which has to
+    start its threads.
     """
     xp = array_module(p["Wq"])
     own = {

@@ -79,8 +79,8 @@ def block(
 ) -> tuple[Array, Backward]:
     """An attention sublayer, then a feed-forward sublayer, each wrapped by `residual`.
 
-    residual: pre_norm or post_norm; norm(p, x), attention(p, x, *shared) and mlp(p, x) are the family's
-    components; rate: the dropout before each residual addition.
+    residual: pre_norm or post_norm; norm(p, x), attention(p, x, *shared) and mlp(p, x) are the
+    family's components; rate: the dropout before each residual addition.
     p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> (B, T, D).
     backward returns (dp, dx, *dshared).
     """

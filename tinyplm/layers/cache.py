@@ -1,9 +1,10 @@
-"""The key/value cache of a decoder: what earlier calls computed, so a new token costs one token's work.
+"""The key/value cache of a decoder: with it, a new token costs one token's work.
 
-A cache is a value over preallocated buffers.  A call consumes the cache it is given (it writes its keys
-and values after the old ones), and the caller continues with the returned one.  The buffers count their
-calls, so a cache that was consumed before is refused, and so is a backward whose keys and values have
-been overwritten.  To go back, `cut` the last cache; to branch, `take` a copy.
+A cache is a value over preallocated buffers.  A call consumes the cache it is given
+(it writes its keys and values after the old ones), and the caller continues with the returned one.
+The buffers count their calls, so a cache that was consumed before is refused, and so is a backward
+whose keys and values have been overwritten.  To go back, `cut` the last cache; to branch, `take` a
+copy.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """layers: {"k" (B, K, C, E), "v" (B, K, C, E)} for each, whose first `length` places are filled.
+    """layers: {"k" (B, K, C, E), "v" (B, K, C, E)} for each; `length` places of C are filled.
 
-    history: of these buffers; call: the number of the call that returned this cache, 0 for a new one.
+    history: of these buffers; call: the number of the call that returned this cache, 0 for a new
+    one.
     origin: of the model that filled it, see Model.origin.
     """
 
@@ -95,19 +97,19 @@ class Cache:
         return self.call == self.history.calls
 
     def check_current(self) -> None:
-        """ValueError if a call has consumed it, since its place in the buffers then belongs to another."""
+        """ValueError if a call has consumed it: the buffers then belong to a later cache."""
         if not self.current:
             raise ValueError(
-                "cache: it was consumed by an earlier call: use the cache that the last call returned, "
-                "or go back with its cut(length); to branch, copy a cache with take(rows)"
+                "cache: it was consumed by an earlier call: use the cache that the last call "
+                "returned, or go back with its cut(length); to branch, copy a cache with take(rows)"
             )
 
     def check_kept(self) -> None:
         """ValueError if a later call has overwritten some of its places."""
         if any(call > self.call and place < self.length for call, place in self.history.rewinds):
             raise ValueError(
-                "backward: the keys and values of this call were overwritten by a later one, which started "
-                "from a cut cache: call backward first, or continue from a copy, take(rows)"
+                "backward: the keys and values of this call were overwritten by a later one, which "
+                "started from a cut cache: call backward first, or continue from a copy, take(rows)"
             )
 
     def begin(self) -> None:
@@ -131,7 +133,7 @@ class Cache:
         return dataclasses.replace(self, length=length)
 
     def take(self, rows: Any) -> Cache:
-        """A copy with the given samples (integers, on the buffers' device), in any number and order."""
+        """A copy with these samples (integers, on the buffers' device), in any number and order."""
         self.check_current()
         right = getattr(rows, "ndim", None) == 1 and rows.dtype.kind in "iu"
         if right and is_host(rows) and rows.size:
@@ -159,7 +161,7 @@ class Cache:
 
 
 def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int] | None:
-    """What attention_parts.cached needs for one layer: its buffers and where to write; None for None."""
+    """What attention_parts.cached needs for one layer: its buffers and where to write."""
     return None if cache is None else (cache.layers[index], cache.length)
 
 

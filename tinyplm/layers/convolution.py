@@ -17,8 +17,8 @@ def convolution(
     """y[t] = sum_i x[t + i - m] W[i] + b,   m = (K - 1) / 2,   x = 0 outside the sequence.
 
     LeCun et al. 1989.   x (B, T, D), W (K, D / groups, Dout) with K odd, b (Dout,) or None
-    -> y (B, T, Dout).  groups cuts the channels into equal parts; each output part sees its own input
-    part alone.  Everything is written with a leading axis of groups, as one product: patches
+    -> y (B, T, Dout).  groups cuts the channels into equal parts; each output part sees its own
+    input part alone.  Everything is written with a leading axis of groups, as one product: patches
     (groups, B T, K D / groups), the K neighbours of each place side by side, by W as a matrix.
     Keeps x.   dW = patches^T dy,   db = sum dy,   dx[t] = sum_i dpatches_i[t - i + m],
     dpatches = dy W^T.   ValueError when K is even or the channels do not fit.
@@ -29,8 +29,8 @@ def convolution(
     m = (K - 1) // 2
     if K % 2 == 0 or D != groups * Din or Dout % groups:
         raise ValueError(
-            "convolution: x, W: expected (B, T, groups * Din) and (K, Din, Dout), K odd and Dout a multiple "
-            f"of groups, got {x.shape} and {W.shape} with {groups} groups"
+            "convolution: x, W: expected (B, T, groups * Din) and (K, Din, Dout), K odd and Dout "
+            f"a multiple of groups, got {x.shape} and {W.shape} with {groups} groups"
         )
     matrix = W.reshape(K * Din, groups, Dout // groups).transpose(1, 0, 2)
 
@@ -72,12 +72,13 @@ def convolution_layer(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """y = r * layernorm(residual + activation(dropout(convolution(x)))),   r = 0 at padding, else 1.
+    """y = r * layernorm(residual + activation(dropout(convolution(x)))),   r = 0 at padding or 1.
 
-    What DeBERTa v2 adds to its first layer, whose input is x and whose output is residual (He et al.
+    What DeBERTa v2 adds to its first layer, whose input is x and whose output is residual
+    (He et al.
     2021, released code).
-    p: W (K, D / groups, D), b, gamma and beta (D,); x, residual (B, T, D), real (B, T) booleans, True
-    at tokens, or None for all -> y (B, T, D).
+    p: W (K, D / groups, D), b, gamma and beta (D,); x, residual (B, T, D), real (B, T) booleans,
+    True at tokens, or None for all -> y (B, T, D).
     backward returns (dp, dx, dresidual), by the chain of the parts.
     """
     r = 1 if real is None else real[..., None].astype(x.dtype)

@@ -6,6 +6,8 @@ relative_buckets.py.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..arguments import wrong
 from ..backend import array_module, scatter_add
 from ..core import Array, Backward, Component, Tree, add
@@ -22,8 +24,8 @@ def gathered_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Back
 
     He et al. 2021, eq. 4 (content-to-position), alg. 1.
     x (B, H, T, E), table (R, H, E), rows (T + S + 1,) -> y (B, H, T, S).
-    The gradient of an entry of the product is the sum of dy over the places that read it; then as for
-    a product.
+    The gradient of an entry of the product is the sum of dy over the places that read it; then as
+    for a product.
     """
     B, H, T, E = x.shape
     xp, R, S = array_module(x), table.shape[0], rows.shape[0] - T - 1
@@ -42,10 +44,11 @@ def gathered_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Back
 
 @expects("x (B, H, T, E), table (R, H, E), rows (N,) integers")
 def relative_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Backward]:
-    """`gathered_scores` without gathering: the table's rows are laid out by distance, T down to 1 - S.
+    """`gathered_scores` without gathering: the table's rows are laid out by distance.
 
-    So y[t, s] is in column T - t + s of the product, which is shifted (relative_shift.py).  A row that
-    several distances share is multiplied as often; gathering and adding single numbers takes longer.
+    So y[t, s] is in column T - t + s of the product, which is shifted (relative_shift.py).  A row
+    that several distances share is multiplied as often; gathering and adding single numbers takes
+    longer.
     Backward: shifted back, then as for a product; the gradients of a row's copies are added.
     """
     B, H, T, E = x.shape
@@ -75,24 +78,27 @@ def disentangled_attention(
     Kr: Array | None = None,
     Qr: Array | None = None,
     *,
-    rows: Array | None = None,
+    rows: Any = None,
     mask: Array | None = None,
     scale: float | None = None,
     rate: float = 0.0,
     key: Array | None = None,
     scores: Component = relative_scores,
 ) -> tuple[Array, Backward]:
-    """o = dropout(softmax(scale A)) v,   A[t, s] = q_t . k_s + q_t . Kr[rows(t - s)] + k_s . Qr[rows(t - s)].
+    """o = dropout(softmax(scale A)) v,
 
-    He et al. 2021, eq. 4.   q (B, H, T, E), k and v (B, H, S, E); Kr and Qr (R, H, E), the projected
-    tables of relative positions, each or both None to leave its term out -> o (B, H, T, E).
-    The terms are content-to-content, content-to-position and position-to-content.  The paper gives the
-    third the distance s - t, but the released code, and so all published weights, t - s.
+        A[t, s] = q_t . k_s  +  q_t . Kr[rows(t - s)]  +  k_s . Qr[rows(t - s)].
+
+    He et al. 2021, eq. 4.   q (B, H, T, E), k and v (B, H, S, E); Kr and Qr (R, H, E), the
+    projected tables of relative positions, each or both None to leave its term out -> o
+    (B, H, T, E).
+    The terms are content-to-content, content-to-position and position-to-content.  The paper gives
+    the third the distance s - t, but the released code, and so all published weights, t - s.
     scale is 1 / sqrt(E (1 + number of tables)) unless given; mask, rate and key as in `attention`.
     scores: relative_scores or gathered_scores.
-    The two position terms are the bias of `attention`, which does the rest.  With dA the gradient of that
-    bias: the backward of scores at dA gives scale dKr and a part of dq, at dA^T scale dQr and a part of
-    dk; the other parts of dq and dk, and dv, are those of `attention`.
+    The two position terms are the bias of `attention`, which does the rest.  With dA the gradient
+    of that bias: the backward of scores at dA gives scale dKr and a part of dq, at dA^T scale dQr
+    and a part of dk; the other parts of dq and dk, and dv, are those of `attention`.
     ValueError when rows or a table does not fit q and k.
     """
     B, H, T, E = q.shape
@@ -142,16 +148,17 @@ def disentangled_multi_head_attention(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """y = merge(disentangled_attention(q, k, v, Kr, Qr)) Wo + bo.        He et al. 2021, eq. 4, alg. 1
+    """y = merge(disentangled_attention(q, k, v, Kr, Qr)) Wo + bo.    He et al. 2021, eq. 4, alg. 1
 
-    q = x Wq + bq, k = c Wk + bk, v = c Wv + bv, c = context or x;   Kr = relative Wkr + bkr if "c2p" is
-    in terms,   Qr = relative Wqr + bqr if "p2c" is.
-    x (B, T, D), context (B, S, D) or None, relative (R, D), the embeddings of relative positions, or
-    None -> y (B, T, D).
-    p: Wq, Wk, Wv (D, H*E), or Wqkv for `split_interleaved`; Wo (H*E, D), biases bq, ... where the family
-    has them; and Wkr, Wqr (D, H*E) with bkr, bqr: without these, positions are projected by Wk and Wq of
-    the contents (share_att_key).
-    scale = 1 / sqrt(E (1 + number of terms)), also without `relative`, when the position terms are absent.
+    q = x Wq + bq, k = c Wk + bk, v = c Wv + bv, c = context or x;   Kr = relative Wkr + bkr if
+    "c2p" is in terms,   Qr = relative Wqr + bqr if "p2c" is.
+    x (B, T, D), context (B, S, D) or None, relative (R, D), the embeddings of relative positions,
+    or None -> y (B, T, D).
+    p: Wq, Wk, Wv (D, H*E), or Wqkv for `split_interleaved`; Wo (H*E, D), biases bq, ... where the
+    family has them; and Wkr, Wqr (D, H*E) with bkr, bqr: without these, positions are projected by
+    Wk and Wq of the contents (share_att_key).
+    scale = 1 / sqrt(E (1 + number of terms)), also without `relative`, when the position terms are
+    absent.
     backward returns (dp, dx, dcontext, drelative), None for what was not given.
     """
     check_terms(terms)
@@ -201,7 +208,7 @@ def disentangled_multi_head_attention(
 def projected_positions(
     p: Tree, relative: Array | None, own: str, shared: str, heads: int
 ) -> tuple[Array | None, Backward]:
-    """The table (R, H, E) of relative (R, D) by the matrix W`own`, or W`shared` where there is none.
+    """The table (R, H, E) of relative (R, D) by the matrix W`own`, or W`shared` if there is none.
 
     None without `relative`.   backward returns (the part of dp, drelative).
     """
@@ -219,7 +226,7 @@ def projected_positions(
 
 @expects("W (D, N); whole heads >= 1")
 def split_interleaved(W: Array, *, heads: int) -> tuple[Array, Backward]:
-    """y[i] = the columns of queries (i = 0), keys and values of W, where each head has all three together.
+    """y[i] = the columns of queries (i = 0), keys and values of W, which has them head by head.
 
     W (D, heads * 3 * E) -> y (3, D, heads * E); DeBERTa v1 is stored in this way.
     dW: the columns of dy put back.
@@ -261,5 +268,7 @@ def check_tables(q: Array, k: Array, rows: Array | None, tables: dict[str, Array
     shape = getattr(rows, "shape", None)
     for name, table in tables.items():
         if table is not None and (table.shape[1:] != (H, E) or shape != (T + S + 1,)):
-            raise ValueError(f"disentangled_attention: {name}, rows: expected (R, {H}, {E}) and ({T + S + 1},) "
-                             f"for q {q.shape} and k {k.shape}, got {table.shape} and {shape}")  # fmt: skip
+            raise ValueError(
+                f"disentangled_attention: {name}, rows: expected (R, {H}, {E}) and ({T + S + 1},) "
+                f"for q {q.shape} and k {k.shape}, got {table.shape} and {shape}"
+            )

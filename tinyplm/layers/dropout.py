@@ -9,7 +9,7 @@ from ..shapes import check_array
 
 
 def dropout(x: Array, *, rate: float, key: Array | None) -> tuple[Array, Backward]:
-    """y = x * m / (1 - rate),   m = 1 with probability 1 - rate, else 0.      Srivastava et al. 2014
+    """y = x * m / (1 - rate),   m = 1 with probability 1 - rate, else 0.   Srivastava et al. 2014
 
     x (B, ...), key (B,) uint64, one per sample (see random.py), or None for the identity.
     Keeps m (one byte each).   dx = dy * m / (1 - rate).

@@ -22,8 +22,8 @@ def untied_head(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Back
 def tied_head(x: Array, table: Array, b: Array | None = None) -> tuple[Array, Backward]:
     """logits = x table^T + b, with the embedding table as output matrix.      Press & Wolf 2017
 
-    x (..., D), table (V, D), b (V,) or None -> (..., V).   dx = dlogits table,   dtable = dlogits^T x;
-    the table's other gradient, from the look-up, is added by the caller, who uses it twice.
+    x (..., D), table (V, D), b (V,) or None -> (..., V).   dx = dlogits table,   dtable = dlogits^T
+    x; the table's other gradient, from the look-up, is added by the caller, who uses it twice.
     """
     logits, back = linear(x, table.T, b)
 
@@ -59,7 +59,8 @@ def pooler(
 ) -> tuple[Array, Backward]:
     """y = activation(x_place W + b): one vector for a sequence.     Devlin et al. 2019, sec. 3.1
 
-    p: W (D, F), b (F,); x (B, T, D) -> y (B, F).   place: 0 for the first token, [CLS], -1 for the last.
+    p: W (D, F), b (F,); x (B, T, D) -> y (B, F).   place: 0 for the first token, [CLS], -1 for the
+    last.
     With dh the gradient of h = x_place W + b:   dW = x_place^T dh,   db = sum dh,
     dx_place = dh W^T, and all other dx are 0.
     """
@@ -83,7 +84,8 @@ def classifier(
 ) -> tuple[Array, Backward]:
     """logits = dropout(x) W + b.                                        Devlin et al. 2019, sec. 4
 
-    p: W (D, N), b (N,); x (B, ..., D) -> (B, ..., N).  key (B,) or None.   backward returns (dp, dx).
+    p: W (D, N), b (N,); x (B, ..., D) -> (B, ..., N).  key (B,) or None.   backward returns
+    (dp, dx).
     """
     h, drop_back = dropout(x, rate=rate, key=key)
     logits, linear_back = linear(h, p["W"], p["b"])
@@ -101,9 +103,10 @@ def dense_classifier(
 ) -> tuple[Array, Backward]:
     """logits = dropout(tanh(dropout(x_0) W + b)) V + c: RoBERTa's classifier, with its own pooler.
 
-    Its released code.   p: {"dense": W (D, D), b (D,); "out": W (D, N), b (N,)}; x (B, T, D) -> (B, N).
-    key (B,) or None.   backward returns (dp, dx), by the chain of the parts; dx is 0 beyond the first
-    token.
+    Its released code.   p: {"dense": W (D, D), b (D,); "out": W (D, N), b (N,)}; x (B, T, D) ->
+    (B, N).
+    key (B,) or None.   backward returns (dp, dx), by the chain of the parts; dx is 0 beyond the
+    first token.
     """
     first, drop_back = dropout(x[:, :1], rate=rate, key=fold(key, 0))
     h, pooler_back = pooler(p["dense"], first)
@@ -121,8 +124,9 @@ def dense_classifier(
 
 @expects("p {W b}, x (B, T, D)")
 def span_head(p: Tree, x: Array) -> tuple[dict[str, Array], Backward]:
-    """start_logits = x W[:, 0] + b[0],   end_logits = x W[:, 1] + b[1].   Devlin et al. 2019, sec. 4.2
+    """start_logits = x W[:, 0] + b[0],   end_logits = x W[:, 1] + b[1].
 
+    Devlin et al. 2019, sec. 4.2.
     p: W (D, 2), b (2,); x (B, T, D) -> {"start_logits", "end_logits"} (B, T).
     backward returns (dp, dx); a missing part of its argument is zero.
     """

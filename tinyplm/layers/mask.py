@@ -1,7 +1,9 @@
 """Attention masks: boolean arrays, True = may attend, broadcastable to (B, H, T, S).
 
-Queries are the last T of the S positions, so query t is at position S - T + t (T = S without a cache).
-`combine_masks` joins masks; they have no gradient.  `Visible` describes a mask without writing it out.
+Queries are the last T of the S positions, so query t is at position S - T + t
+(T = S without a cache).
+`combine_masks` joins masks; they have no gradient.  `Visible` describes a mask without writing it
+out.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def padding_mask(attention_mask: Array) -> Array:
 
 
 def causal_mask(T: int, S: int | None = None, *, xp: Any = np) -> Array:
-    """(T, S): key s is not after query t.                             Vaswani et al. 2017, sec. 3.2.3"""
+    """(T, S): key s is not after query t.                        Vaswani et al. 2017, sec. 3.2.3"""
     return _distance(T, S, xp) >= 0
 
 
@@ -58,13 +60,13 @@ def banded_mask(T: int, S: int | None = None, *, left: int, right: int, xp: Any 
 
 
 def sliding_mask(T: int, S: int | None = None, *, window: int, xp: Any = np) -> Array:
-    """(T, S): the query itself and the window - 1 keys before it.             Jiang et al. 2023, sec. 2"""
+    """(T, S): the query itself and the window - 1 keys before it.     Jiang et al. 2023, sec. 2"""
     check_whole("sliding_mask: window", window, 1, MOST)
     return banded_mask(T, S, left=window - 1, right=0, xp=xp)
 
 
 def prefix_mask(lengths: Array, T: int) -> Array:
-    """lengths (B,) -> (B, 1, T, T): causal, but the first lengths[b] keys are visible to all queries.
+    """lengths (B,) -> (B, 1, T, T): causal, but all queries see the first lengths[b] keys.
 
     Raffel et al. 2020, sec. 3.2.1.
     """
@@ -77,13 +79,13 @@ def prefix_mask(lengths: Array, T: int) -> Array:
 
 
 def packed_mask(documents: Array) -> Array:
-    """documents (B, T), the number of each place's document -> (B, 1, T, T): within a document only."""
+    """documents (B, T), the document of each place -> (B, 1, T, T): within a document only."""
     check_array("packed_mask: documents", documents, "(B, T) integers")
     return (documents[:, :, None] == documents[:, None, :])[:, None]
 
 
 def combine_masks(*masks: Array | None) -> Array | None:
-    """The logical and of the masks that are not None; None (everything allowed) if there is none."""
+    """The logical and of the masks that are not None; None (all allowed) if there is none."""
     combined = None
     for mask in masks:
         if mask is not None:
@@ -101,7 +103,7 @@ def check_boolean(mask: Any, name: str = "mask") -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Visible:
-    """Which of S keys each of the T queries may attend to: those that satisfy all of these conditions.
+    """Which of S keys each of the T queries may attend to: those that satisfy all conditions.
 
     causal   key s is not after query t, which is at position S - T + t
     window   with causal: the query itself and the window - 1 keys before it
@@ -141,7 +143,7 @@ class Visible:
 
     @cached_property
     def array(self) -> Any:
-        """The mask written out: booleans broadcastable to (B, H, T, S); None if nothing is hidden."""
+        """The mask written out, broadcastable to (B, H, T, S); None if nothing is hidden."""
         band = None
         if self.window is not None and self.window < self.S:
             band = sliding_mask(self.T, self.S, window=self.window, xp=self.xp)
@@ -153,8 +155,9 @@ class Visible:
     def block(self, lo: int, hi: int) -> tuple[slice, list[tuple[slice, Any]]]:
         """(keys, partly) for the queries lo .. hi - 1: for attention that works block by block.
 
-        keys: those that `causal` and `window` show to some of these queries.   partly: pairs of places
-        among these keys and booleans broadcastable to (B, H, hi - lo, places), all of which must be True.
+        keys: those that `causal` and `window` show to some of these queries.   partly: pairs of
+        places among these keys and booleans broadcastable to (B, H, hi - lo, places), all of which
+        must be True.
         """
         first, last = lo + self.S - self.T, hi - 1 + self.S - self.T  # the queries' positions
         begin = 0 if self.window is None else max(0, first - self.window + 1)
@@ -165,7 +168,7 @@ class Visible:
             partly.append((slice(first + 1 - begin, end - begin), (keys <= queries).T))
         if (
             self.window is not None and begin <= last - self.window
-        ):  # keys out of the last query's window
+        ):  # before the last query's window
             keys, queries = (
                 self.xp.arange(begin, last - self.window + 1)[:, None],
                 self.xp.arange(first, last + 1),
@@ -191,7 +194,8 @@ def decoder_mask(
 ) -> Visible:
     """What the last T of S positions may attend to in a decoder: themselves and earlier tokens.
 
-    attention_mask (B, S) of 0/1, 0 = padding, or 4-dimensional booleans, or None; window: see Visible.
+    attention_mask (B, S) of 0/1, 0 = padding, or 4-dimensional booleans, or None; window: see
+    Visible.
     """
     check_array("attention_mask", attention_mask, "(B, S) or (B, H, T, S) numbers or None")
     padding, allowed = attention_mask, None

@@ -17,7 +17,8 @@ from .mask import check_boolean
 def mean_pooling(x: Array, *, mask: Array) -> tuple[Array, Backward]:
     """y_b = sum_t m_bt x_bt / n_b,   n_b = max(1, sum_t m_bt).     Reimers & Gurevych 2019, sec. 3
 
-    x (B, T, D), mask (B, T) boolean -> y (B, D); zeros where nothing is True.   Keeps m / n (B, T, 1).
+    x (B, T, D), mask (B, T) boolean -> y (B, D); zeros where nothing is True.   Keeps m / n
+    (B, T, 1).
     dx_bt = m_bt / n_b dy_b, so padding gets exactly zero.
     """
     m = tokens(x, mask).astype(x.dtype)
@@ -33,8 +34,8 @@ def mean_pooling(x: Array, *, mask: Array) -> tuple[Array, Backward]:
 def max_pooling(x: Array, *, mask: Array) -> tuple[Array, Backward]:
     """y_bd = max of x_btd over the t with m_bt True; zeros where there is none.
 
-    x (B, T, D), mask (B, T) boolean -> y (B, D).   Keeps the t of the maximum (B, 1, D), the first of
-    equal values.   dx_btd = dy_bd at that t, else 0.
+    x (B, T, D), mask (B, T) boolean -> y (B, D).   Keeps the t of the maximum (B, 1, D), the first
+    of equal values.   dx_btd = dy_bd at that t, else 0.
     """
     xp = array_module(x)
     m = tokens(x, mask)
@@ -62,7 +63,7 @@ def cls_pooling(x: Array) -> tuple[Array, Backward]:
 
 @expects("x (B, T, D)")
 def last_pooling(x: Array, *, mask: Array) -> tuple[Array, Backward]:
-    """y_b = x_bt of the last t with m_bt True, where a decoder has seen the whole sequence; else zeros.
+    """y_b = x_bt of the last t with m_bt True, where a decoder has seen all; else zeros.
 
     x (B, T, D), mask (B, T) boolean, padding on either side -> y (B, D).
     dx_bt = dy_b at that t, else 0.
@@ -84,8 +85,8 @@ def l2_normalise(x: Array, *, eps: float = 1e-12) -> tuple[Array, Backward]:
     """y = x / n,   n = max(|x|, eps),   |x|^2 = sum_d x_d^2.
 
     x (..., D) -> y (..., D) of length 1 (shorter where |x| < eps; zeros stay zeros).
-    Keeps y and n (..., 1).   dx = (dy - y (y . dy)) / n where |x| > eps, since the part of dx along y
-    changes the length only;   dx = dy / eps elsewhere.
+    Keeps y and n (..., 1).   dx = (dy - y (y . dy)) / n where |x| > eps, since the part of dx along
+    y changes the length only;   dx = dy / eps elsewhere.
     """
     xp = array_module(x)
     length = (x * x).sum(axis=-1, keepdims=True) ** 0.5

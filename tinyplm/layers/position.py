@@ -34,8 +34,8 @@ def learned_positions(x: Array, table: Array, *, positions: Array) -> tuple[Arra
 def counted_positions(ids: Array, *, padding_id: int) -> Array:
     """positions[b, t] = padding_id + the number of tokens among ids[b, 0] .. ids[b, t].
 
-    ids (B, T) -> (B, T); padding is not counted, and is at padding_id itself.  As in RoBERTa's released
-    code (Liu et al. 2019): rows 0 .. padding_id - 1 of the table are never used.
+    ids (B, T) -> (B, T); padding is not counted, and is at padding_id itself.  As in RoBERTa's
+    released code (Liu et al. 2019): rows 0 .. padding_id - 1 of the table are never used.
     """
     real = (ids != padding_id).astype("int64")
     return array_module(ids).cumsum(real, axis=1) * real + padding_id
@@ -59,7 +59,7 @@ def sinusoidal(
     return xp.where(even, xp.sin(angles), xp.cos(angles)).astype(dtype)
 
 
-def sinusoidal_table(count: int, width: int) -> np.ndarray:
-    """S[t] for t = 0 .. count - 1, float64 on the host: the initial value of a table of positions."""
+def sinusoidal_table(count: int, width: int) -> Array:
+    """S[t] for t = 0 .. count - 1, float64 on the host: an initial table of positions."""
     check_whole("sinusoidal_table: count", count)
     return sinusoidal(np.arange(count), width, dtype="float64")

@@ -2,8 +2,8 @@
 
 rows[j] belongs to the distance j - S = t - s between query t and key s.  It runs from -S to T for T
 queries and S keys; the two ends do not occur, but make both directions symmetric for the reader.
-Made on the host from a length and a config: on a device, a logarithm that rounds differently would move
-the edge of a bucket.
+Made on the host from a length and a config: on a device, a logarithm that rounds differently would
+move the edge of a bucket.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def bucketed_rows(T: int, S: int, *, buckets: int, longest: int) -> np.ndarray:
 
 
 def log_buckets(distances: np.ndarray, *, buckets: int, longest: int) -> np.ndarray:
-    """d where |d| <= m = buckets // 2, else sign(d) (m + ceil((m - 1) ln(|d| / m) / ln((longest - 1) / m))).
+    """d where |d| <= m = buckets // 2, else sign(d) (m + ceil((m - 1) q)),
+
+        q = ln(|d| / m) / ln((longest - 1) / m).
 
     Each distance up to m has its own bucket; those up to longest - 1 share the other m - 1.
     Logarithms are float32, as in transformers: their rounding decides at the edges of buckets.

@@ -1,8 +1,8 @@
-"""Relative positions as in Transformer-XL: encodings of distances, and scores by distance or by key.
+"""Relative positions as in Transformer-XL: encodings of distances, scores by distance or by key.
 
-The queries are tokens among the last T of S keys, so distances (query's position - key's position) go
-from S - 1 down to 1 - T.   Row p of R stands for distance S - p, p = 0 .. T + S - 1; row 0 is never
-read, but makes the shift a reshape.
+The queries are tokens among the last T of S keys, so distances (query's position - key's position)
+go from S - 1 down to 1 - T.   Row p of R stands for distance S - p, p = 0 .. T + S - 1; row 0 is
+never read, but makes the shift a reshape.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def relative_shift(x: Array, *, keys: int) -> tuple[Array, Backward]:
 
 @expects("x (B, H, M, R) numbers, places (B, M) integers; whole keys >= 1")
 def relative_rows(x: Array, *, places: Array, keys: int) -> tuple[Array, Backward]:
-    """y[b, h, m, j] = x[b, h, m, T - places[b, m] + j]: `relative_shift` for M queries at any places.
+    """y[b, h, m, j] = x[b, h, m, T - places[b, m] + j]: `relative_shift` for queries at any places.
 
     x (B, H, M, T + S), places (B, M) integers in [0, T) -> y (B, H, M, S), S = keys.
     dx is dy at the elements that y reads, else zero.

@@ -1,7 +1,8 @@
 """Rotary position embedding (RoPE): queries and keys are rotated by angles that grow with position.
 
-Pair i of a head's components is rotated by t f_i at position t, so the inner product of a query at m and
-a key at n depends only on m - n.  The frequencies f come from rope_scaling.py; nothing here is trained.
+Pair i of a head's components is rotated by t f_i at position t, so the inner product of a query at
+m and a key at n depends only on m - n.  The frequencies f come from rope_scaling.py; nothing here
+is trained.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ def rotary_tables(
 ) -> tuple[Array, ...]:
     """cos and sin of t f_i, times the magnitude: what `rotate` needs, made once for all layers.
 
-    positions (B, T) or (T,) integers, frequencies (R/2,) on the same device, in radians per position
-    -> cos, sin (B or 1, 1, T, R/2), which broadcast over heads.  Angles are float64, so that far
-    positions keep their phase.
+    positions (B, T) or (T,) integers, frequencies (R/2,) on the same device, in radians per
+    position -> cos, sin (B or 1, 1, T, R/2), which broadcast over heads.  Angles are float64, so
+    that far positions keep their phase.
     """
     check_float_dtype("rotary_tables: dtype", dtype)
     xp = array_module(positions)
@@ -39,8 +40,8 @@ def rotate(
 
     Su et al. 2021, eq. 34.   x (B, H, T, E), cos and sin (B or 1, 1, T, R/2) from `rotary_tables`
     -> y (B, H, T, E).  Only the first R <= E components are rotated, the others pass ("partial", as
-    in GPT-NeoX).   Pair i is (i, i + R/2), half-split, as in LLaMA's Hugging Face files; interleaved:
-    (2i, 2i + 1), as in the paper.
+    in GPT-NeoX).   Pair i is (i, i + R/2), half-split, as in LLaMA's Hugging Face files;
+    interleaved: (2i, 2i + 1), as in the paper.
     A rotation's transpose rotates back:   dx_a = dy_a cos + dy_b sin,   dx_b = dy_b cos - dy_a sin;
     a magnitude in cos and sin multiplies y and dx alike.
     """
@@ -77,7 +78,7 @@ def rope(
     magnitude: float = 1.0,
     interleaved: bool = False,
 ) -> tuple[Array, Backward]:
-    """y = x with its pairs rotated by t f_i and scaled by the magnitude: `rotate` by `rotary_tables`.
+    """y = x with its pairs rotated by t f_i, scaled by the magnitude: `rotate` by `rotary_tables`.
 
     x (B, H, T, E), positions (B, T) or (T,), frequencies (R/2,), R <= E -> y (B, H, T, E).
     dx = dy with its pairs rotated by -t f_i and scaled by the magnitude.

@@ -1,7 +1,7 @@
 """The frequencies of RoPE, and the ways to stretch them to contexts longer than those of training.
 
-Host functions of plain numbers, in float64: each returns (R/2,) frequencies in radians per position for
-R rotated components.  The wavelength of frequency f is 2 pi / f positions.
+Host functions of plain numbers, in float64: each returns (R/2,) frequencies in radians per position
+for R rotated components.  The wavelength of frequency f is 2 pi / f positions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MOST = 2**20  # components of a head
 
 
 def rope_frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
-    """f_i = base^(-2i / R),   i = 0 .. R/2 - 1, with R = width.             Su et al. 2021, eq. 15"""
+    """f_i = base^(-2i / R),   i = 0 .. R/2 - 1, with R = width.         Su et al. 2021, eq. 15"""
     check_whole("RoPE: width", width, most=MOST)
     _check_positive(base=base)
     if width < 2 or width % 2:
@@ -25,7 +25,7 @@ def rope_frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
 
 
 def linear_frequencies(width: int, *, base: float, factor: float) -> np.ndarray:
-    """f_i / factor: position t is read as t / factor.                   Chen et al. 2023, sec. 2.3"""
+    """f_i / factor: position t is read as t / factor.             Chen et al. 2023, sec. 2.3"""
     _check_positive(factor=factor)
     return rope_frequencies(width, base=base) / factor
 
@@ -35,8 +35,8 @@ def dynamic_frequencies(
 ) -> np.ndarray:
     """The frequencies of a larger base, base (factor L / original - (factor - 1))^(R / (R - 2)).
 
-    L = max(length, original).  Up to the original context nothing changes; beyond it the base grows with
-    the length: the lowest frequency is divided by the bracket, the highest stays.
+    L = max(length, original).  Up to the original context nothing changes; beyond it the base grows
+    with the length: the lowest frequency is divided by the bracket, the highest stays.
     NTK-aware scaling, bloc97 2023; dynamic: emozilla 2023; Peng et al. 2023, sec. 3.3.
     """
     check_whole("RoPE: width", width, most=MOST)
@@ -62,8 +62,8 @@ def yarn_frequencies(
 
     YaRN, Peng et al. 2023, sec. 3.2.   low and high are the indices of the frequencies that make
     beta_fast and beta_slow turns within the original context:
-    index(beta) = R ln(original / (2 pi beta)) / (2 ln base), rounded outwards if `truncate`; low is at
-    least 0, high at most R - 1.  So fast components keep their frequency (g = 1), slow ones are
+    index(beta) = R ln(original / (2 pi beta)) / (2 ln base), rounded outwards if `truncate`; low is
+    at least 0, high at most R - 1.  So fast components keep their frequency (g = 1), slow ones are
     interpolated (g = 0), with a ramp between.
     """
     _check_positive(factor=factor, original=original, beta_fast=beta_fast, beta_slow=beta_slow)
@@ -86,7 +86,7 @@ def yarn_frequencies(
 def yarn_magnitude(
     factor: float, *, mscale: float | None = None, mscale_all_dim: float | None = None
 ) -> float:
-    """m(1),   m(s) = 0.1 s ln(factor) + 1 for factor > 1, else 1: q and k are both multiplied by it.
+    """m(1),   m(s) = 0.1 s ln(factor) + 1 for factor > 1, else 1: q and k are multiplied by it.
 
     Peng et al. 2023, sec. 3.4.   With mscale and mscale_all_dim, as in DeepSeek:
     m(mscale) / m(mscale_all_dim).
@@ -112,8 +112,9 @@ def llama3_frequencies(
 ) -> np.ndarray:
     """(1 - g_i) f_i / factor + g_i f_i,   g_i = clip((n_i - low) / (high - low), 0, 1).
 
-    Llama 3.1's released code, 2024.   n_i = original f_i / (2 pi) is the number of turns that frequency i
-    makes within the original context; low and high are low_freq_factor and high_freq_factor.
+    Llama 3.1's released code, 2024.   n_i = original f_i / (2 pi) is the number of turns that
+    frequency i makes within the original context; low and high are low_freq_factor and
+    high_freq_factor.
     """
     _check_positive(factor=factor, original=original)
     _check_positive(low_freq_factor=low_freq_factor, high_freq_factor=high_freq_factor)

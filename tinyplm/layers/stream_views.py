@@ -1,4 +1,4 @@
-"""What the two streams of XLNet see: masks, segments and places in our convention, from the hub's inputs."""
+"""What the two streams of XLNet see, in our convention, from inputs in the hub's."""
 
 from __future__ import annotations
 
@@ -33,20 +33,23 @@ def stream_views(
     token_type_ids: Array | None = None,
     xp: Any,
 ) -> tuple[dict, dict | None]:
-    """What `relative_attention` takes for the content stream, and for the query stream (None without targets).
+    """What `relative_attention` takes for the content and the query stream (None without targets).
 
-    Yang et al. 2019, sec. 2.3.   shape (B, T, S): T tokens in each of B samples, after S - T of memory.
+    Yang et al. 2019, sec. 2.3.   shape (B, T, S): T tokens in each of B samples, after S - T of
+    memory.
     band (T, S) booleans: what a token may see at all
     attention_mask (B, T), 0 = padding, or input_mask (B, T), 1 = padding
     perm_mask (B, T, T): 1 where token i may not attend to token j
-    target_mapping (B, M, T): a one in each row at the target's place; a row of zeros is no target, and
+    target_mapping (B, M, T): a one in each row at the target's place; a row of zeros is no target,
+    and
                               sees nothing
     token_type_ids (B, T): segments; the memory is of segment 0
 
-    A token sees what no mask hides, and always itself and all of the memory that the band allows.  A target
-    sees what the token in its place sees, without that token where perm_mask hides it from itself.  Where
-    that is nothing, attention gives zeros (in transformers: an average over all, including the target's own
-    token); each of several targets in one place has its own answer (transformers adds up their queries).
+    A token sees what no mask hides, and always itself and all of the memory that the band allows.
+    A target sees what the token in its place sees, without that token where perm_mask hides it from
+    itself.  Where that is nothing, attention gives zeros (in transformers: an average over all,
+    including the target's own token); each of several targets in one place has its own answer
+    (transformers adds up their queries).
     """
     B, T, S = checked_shape(shape)
     check_array("band", band, "(T, S) booleans or None", T=T, S=S)
@@ -106,7 +109,7 @@ def check_inputs(
     input_mask: Array | None,
     target_mapping: Array | None,
 ) -> None:
-    """ValueError for two masks of padding, and for a target_mapping without targets or with other numbers."""
+    """ValueError for two masks of padding, and for a target_mapping that is not one-hot."""
     if attention_mask is not None and input_mask is not None:
         raise ValueError("attention_mask, input_mask: expected at most one of them, got both")
     if target_mapping is None:

@@ -1,8 +1,9 @@
-"""Attention with relative positions and segments (Transformer-XL, XLNet), and XLNet's content and query stream."""
+"""Attention with relative positions and segments (Transformer-XL), and XLNet's two streams."""
 
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 from ..arguments import wrong
 from ..backend import array_module
@@ -29,10 +30,10 @@ def relative_attention(
     r: Array,
     k_bias: Array,
     r_bias: Array,
-    s_bias: Array | None = None,
+    s_bias: Any = None,
     segments: Array | None = None,
     *,
-    different: Array | None = None,
+    different: Any = None,
     places: Array | None = None,
     mask: Array | None = None,
     rate: float = 0.0,
@@ -43,10 +44,11 @@ def relative_attention(
         a_ij = E^-0.5 ((q_i + k_bias) . k_j + (q_i + r_bias) . r_(i-j) + (q_i + s_bias) . s_ij).
 
     Content and position: Dai et al. 2019, sec. 3.3, whose u and v are k_bias and r_bias.  Segments:
-    Yang et al. 2019, sec. 2.5, whose b is s_bias; s_ij is segments[1] where i and j are in `different`
-    segments, else segments[0].
-    q (B, H, M, E), k and v (B, H, S, E), r (B or 1, H, T + S, E) by distance as in relative_shift.py,
-    biases (H, E), segments (2, H, E), different (B, M, S) booleans -> o (B, H, M, E).
+    Yang et al. 2019, sec. 2.5, whose b is s_bias; s_ij is segments[1] where i and j are in
+    `different` segments, else segments[0].
+    q (B, H, M, E), k and v (B, H, S, E), r (B or 1, H, T + S, E) by distance as in
+    relative_shift.py, biases (H, E), segments (2, H, E), different (B, M, S) booleans -> o
+    (B, H, M, E).
     places (B, M): where the queries stand among the last T of the S keys; None: at 0 .. T - 1.
     mask as in `attention`: a query without keys gives zeros.
     Keeps the three scaled sums qk, qr, qs of q and its biases, P and dropout(P).
@@ -106,7 +108,7 @@ def two_stream_attention(
     *,
     relative: Array,
     content: dict,
-    query: dict | None = None,
+    query: Any = None,
     memory: Array | None = None,
     rate: float = 0.0,
     key: Array | None = None,
@@ -115,13 +117,13 @@ def two_stream_attention(
 
     q = x Wq, k and v = [memory, h] Wk and Wv, r = relative Wr.
     Yang et al. 2019, sec. 2.3-2.5 and appendix A.2.
-    x (B, T + M, D) is the content stream h (B, T, D), followed by the query stream g (B, M, D) if there
-    is one: M more queries, with the same weights, that no other place attends to.  A content place
-    knows its own token, a query only its position.   -> y (B, T + M, D).
+    x (B, T + M, D) is the content stream h (B, T, D), followed by the query stream g (B, M, D) if
+    there is one: M more queries, with the same weights, that no other place attends to.  A content
+    place knows its own token, a query only its position.   -> y (B, T + M, D).
     p: Wq, Wk, Wv, Wr (D, H, E), Wo (H, E, D), k_bias, r_bias, s_bias (H, E), segments (2, H, E).
-    relative (B or 1, T + S, D): `distance_encodings`; memory (B, S - T, D): hidden states of earlier
-    tokens; neither has a gradient.  content and query: dicts with what `relative_attention` takes for
-    this stream: mask, different, and places.
+    relative (B or 1, T + S, D): `distance_encodings`; memory (B, S - T, D): hidden states of
+    earlier tokens; neither has a gradient.  content and query: dicts with what `relative_attention`
+    takes for this stream: mask, different, and places.
     backward returns (dp, dx); the streams' gradients are added.
     """
     check_streams(x, content, query)
@@ -185,9 +187,11 @@ def check_distances(q: Array, k: Array, r: Array, places: Array | None) -> None:
     """ValueError unless the number of distances fits the queries and keys."""
     T = r.shape[2] - k.shape[2]
     if not 1 <= T <= k.shape[2] or (places is None and T != q.shape[2]):
-        raise ValueError("relative_attention: expected q (B, H, M, E), k (B, H, S, E), r (B or 1, H, T + S, E) "
-                         "with T from 1 to S, and M = T without places, "
-                         f"got q {q.shape}, k {k.shape}, r {r.shape}")  # fmt: skip
+        raise ValueError(
+            "relative_attention: expected q (B, H, M, E), k (B, H, S, E), r (B or 1, H, T + S, E), "
+            "T from 1 to S, and M = T without places, "
+            f"got q {q.shape}, k {k.shape}, r {r.shape}"
+        )
 
 
 def check_streams(x: Array, content: dict, query: dict | None) -> None:

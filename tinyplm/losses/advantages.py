@@ -14,8 +14,8 @@ def gae(
 ) -> tuple[Array, Array]:
     """A_t = sum_l (gamma lam)^l delta_{t+l},   delta_t = r_t + gamma V_{t+1} - V_t.
 
-    Schulman et al. 2016, eq. 16.   rewards, values (N, T); mask (N, T) booleans, True for the tokens
-    of an answer, which are contiguous; V is 0 after the last one.
+    Schulman et al. 2016, eq. 16.   rewards, values (N, T); mask (N, T) booleans, True for the
+    tokens of an answer, which are contiguous; V is 0 after the last one.
     -> (advantages, returns = advantages + values), both (N, T) and 0 outside the mask.
     lam = 1: all later rewards less the value, unbiased; lam = 0: delta alone, of least variance.
     """
@@ -94,11 +94,11 @@ def kl_rewards(
 def adaptive_kl(
     coefficient: float, *, kl: float, target: float, horizon: float, samples: float
 ) -> float:
-    """The next KL coefficient: beta (1 + e samples / horizon),   e = clip(KL / target - 1, -0.2, 0.2).
+    """The next KL coefficient: beta (1 + e samples / horizon).
 
-    Ziegler et al. 2019, sec. 2.2: a controller that brings the divergence to the target.  All are
-    numbers; `samples` answers were seen in this step; after `horizon` answers the coefficient has
-    changed by up to 20%.
+    e = clip(KL / target - 1, -0.2, 0.2).   Ziegler et al. 2019, sec. 2.2: a controller that brings
+    the divergence to the target.  All are numbers; `samples` answers were seen in this step; after
+    `horizon` answers the coefficient has changed by up to 20%.
     """
     check_number("adaptive_kl: coefficient", coefficient, least=0)
     check_number("adaptive_kl: kl", kl)

@@ -10,7 +10,8 @@ from .cross_entropy import cross_entropy
 
 
 @expects(
-    "class_logits (B, C), lm_logits (..., V), labels (B,) integers, targets (...) integers; weight >= 0"
+    "class_logits (B, C), lm_logits (..., V), labels (B,) integers, targets (...) integers; "
+    "weight >= 0"
 )
 def with_language_model(
     class_logits: Array,
@@ -24,8 +25,8 @@ def with_language_model(
 ) -> tuple[Array, Backward]:
     """L = L_task + weight L_LM, both means of cross-entropies.       Radford et al. 2018, eq. 5
 
-    class_logits (B, C) with labels (B,); lm_logits (B, T, V) with targets (B, T), which line up with
-    the logits, -100 = ignored; total and lm_total: of the whole step, as in cross_entropy
+    class_logits (B, C) with labels (B,); lm_logits (B, T, V) with targets (B, T), which line up
+    with the logits, -100 = ignored; total and lm_total: of the whole step, as in cross_entropy
     -> a scalar in at least float32.
     dclass_logits is cross_entropy's gradient at dL, dlm_logits cross_entropy's at weight dL.
     """

@@ -1,7 +1,7 @@
-"""InfoNCE: which of all candidates belongs to the anchor?  A cross-entropy whose classes are the batch.
+"""InfoNCE: which candidate belongs to the anchor?  A cross-entropy whose classes are the batch.
 
-Every candidate is a negative of every anchor, so a batch is one computation: shards first join their
-vectors, then call this.   Shapes: B anchors, N candidates, D width.
+Every candidate is a negative of every anchor, so a batch is one computation: shards first join
+their vectors, then call this.   Shapes: B anchors, N candidates, D width.
 For cosine similarity, bring both to length 1 first (layers.pooling.l2_normalise).
 """
 
@@ -26,13 +26,14 @@ def info_nce(
     weights: Array | None = None,
     total: Any = None,
 ) -> tuple[Array, Backward]:
-    """loss = sum_i w_i nll_i / total,   nll_i = -log(exp(s_i,t_i) / sum_j exp(s_ij)),   s = a b^T / tau.
+    """loss = sum_i w_i nll_i / total,   nll_i = -log softmax(s_i)[t_i],   s = a b^T / tau.
 
     van den Oord et al. 2018, eq. 4, with exp(s) for the density ratio: the positive is one of the N
     terms of the denominator.
-    a (B, D), b (N, D): the positives, and whatever else they are to be told apart from (hard negatives
-    are more rows); targets t (B,): the row of b that is the positive, or -100 for an anchor that does
-    not count; weights, total as in cross_entropy; tau = temperature -> a scalar.   Keeps a, b and s.
+    a (B, D), b (N, D): the positives, and whatever else they are to be told apart from
+    (hard negatives are more rows); targets t (B,): the row of b that is the positive, or -100 for
+    an anchor that does not count; weights, total as in cross_entropy; tau = temperature -> a
+    scalar.   Keeps a, b and s.
     ds is the gradient of the cross-entropy;   da = ds b / tau,   db = ds^T a / tau.
     """
     s, s_back = similarity(a, b, temperature)

@@ -1,4 +1,4 @@
-"""Distillation on logits: a student learns a teacher's whole distributions.    Hinton et al. 2015"""
+"""Distillation on logits: a student learns a teacher's whole distributions.   Hinton et al. 2015"""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def distillation(
 ) -> tuple[Array, Backward]:
     """loss = T^2 sum_i w_i KL_i / total,   q = softmax(z / T), p = softmax(teacher's z / T).
 
-    logits z, teacher_logits (..., V), weights w (...) or None = 1, T = temperature -> a scalar in at
-    least float32; total as in cross_entropy.   Keeps the gradient of KL, (..., V).
-    forward   KL(p || q) = sum_v p (log p - log q): the student must cover all that the teacher does.
+    logits z, teacher_logits (..., V), weights w (...) or None = 1, T = temperature -> a scalar in
+    at least float32; total as in cross_entropy.   Keeps the gradient of KL, (..., V).
+    forward   KL(p || q) = sum_v p (log p - log q): the student must cover all that the teacher
+    does.
     reverse   KL(q || p) = sum_v q (log q - log p): the student may leave out what it cannot hold
               (Gu et al. 2024, sec. 2).
     With dq_v/dz_u = q_v (1[u = v] - q_u) / T:
@@ -38,8 +39,9 @@ def distillation(
         forward   dz = dloss T (w / total) (q - p)
         reverse   dz = dloss T (w / total) q (log q - log p - KL)
 
-    The gradient of KL falls as 1/T^2 for large T (one 1/T is in dz, another in q - p); the factor T^2
-    keeps its weight beside another loss the same at any temperature (Hinton et al. 2015, sec. 2.1).
+    The gradient of KL falls as 1/T^2 for large T (one 1/T is in dz, another in q - p); the factor
+    T^2 keeps its weight beside another loss the same at any temperature
+    (Hinton et al. 2015, sec. 2.1).
     ValueError for logits of different shapes: distributions over another vocabulary do not compare.
     """
     xp, T = array_module(logits), temperature
@@ -80,7 +82,8 @@ def vocabulary_distillation(
     """loss = distillation(x W + b, teacher_x teacher_W + teacher_b).
 
     x (..., D), W (D, V), b (V,) or None, teacher_x (..., D2), teacher_W (D2, V) -> a scalar.
-    dx = dz W^T,   dW = x^T dz,   db = sum dz, with dz of `distillation`; the teacher has no gradient.
+    dx = dz W^T,   dW = x^T dz,   db = sum dz, with dz of `distillation`; the teacher has no
+    gradient.
     """
     logits, logits_back = linear(x, W, b)
     teacher_logits, _ = linear(teacher_x, teacher_W, teacher_b)

@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens, and the entropy of the distribution that each was drawn from."""
+"""Log-probabilities of given tokens, and the entropy of the distributions they were drawn from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def log_probs(
     p = softmax(logits / tau).   logits (..., V), targets t (...) integers in [0, V), or
     ignore_index, where both outputs are exactly 0; tau = temperature > 0
     -> two arrays (...) in at least float32.   Keeps log p and H.
-    From dl_i/ds_v = onehot(t_i)_v - p_v and dH_i/ds_v = -p_v (log p_v + H_i), with s = logits / tau:
+    From dl_i/ds_v = onehot(t_i)_v - p_v and dH_i/ds_v = -p_v (log p_v + H_i), with s = logits /
+    tau:
 
         dlogits = (dl (onehot(t) - p) - dH p (log p + H)) / tau.
 

@@ -1,7 +1,7 @@
 """Losses of policy gradients on tokens: PPO's clipped surrogate and value loss, k3's KL, GRPO.
 
-All arrays are (N, T), a number for each token of each answer; weights w (N, T), 0 outside the answer,
-and total say what the mean is taken over:
+All arrays are (N, T), a number for each token of each answer; weights w (N, T), 0 outside the
+answer, and total say what the mean is taken over:
     GRPO         w = 1 / |o_i| for the tokens of answer o_i, total = the number of answers
                  Shao et al. 2024, eq. 3
     token mean   w = 1, total = the number of tokens of all answers (None)
@@ -41,8 +41,8 @@ def clipped_surrogate(
     """loss = -sum w min(r A, clip(r, 1 - clip, 1 + clip_high) A) / total,   r = pi(a) / pi_old(a).
 
     Schulman et al. 2017, eq. 7.   log_probs, old_log_probs, weights (N, T), advantages A (N, T) or
-    (N, 1) -> a scalar.   clip_high: the clip of the upper end where it differs (DAPO, Yu et al. 2025,
-    eq. 10).   At r = 1 this is the policy gradient, since dr/dlog pi = r:
+    (N, 1) -> a scalar.   clip_high: the clip of the upper end where it differs
+    (DAPO, Yu et al. 2025, eq. 10).   At r = 1 this is the policy gradient, since dr/dlog pi = r:
 
         dlog_probs = -dloss (w / total) r A   where r A <= clip(r) A,   else 0.
 
@@ -79,9 +79,10 @@ def clipped_value_loss(
     weights: Array | None = None,
     total: Any = None,
 ) -> tuple[Array, Backward]:
-    """loss = sum w max((V - R)^2, (V' - R)^2) / (2 total),   V' = clip(V, V_old - clip, V_old + clip).
+    """loss = sum w max((V - R)^2, (V' - R)^2) / (2 total).
 
-    From the code of Schulman et al. 2017 (the paper has the squared error alone: clip None).
+    V' = clip(V, V_old - clip, V_old + clip).   From the code of Schulman et al. 2017 (the paper has
+    the squared error alone: clip None).
     values V, old_values, returns R (N, T) -> a scalar.
 
         dV = dloss (w / total) (V - R)   where (V - R)^2 >= (V' - R)^2,   else 0.
@@ -110,7 +111,7 @@ def k3_kl(
     weights: Array | None = None,
     total: Any = None,
 ) -> tuple[Array, Backward]:
-    """loss = sum w (e^d - 1 - d) / total,   d = log ref(a) - log pi(a).      Shao et al. 2024, eq. 4
+    """loss = sum w (e^d - 1 - d) / total,   d = log ref(a) - log pi(a).     Shao et al. 2024, eq. 4
 
     An estimate of KL(pi || ref) from tokens a that pi drew: E[-d] is that divergence and
     E[e^d - 1] = 0, which takes variance away and makes each term >= 0 (Schulman 2020).
@@ -148,8 +149,9 @@ def grpo(
 ) -> tuple[Array, Backward]:
     """loss = clipped_surrogate + beta k3_kl, under the same weights and total.
 
-    Shao et al. 2024, eq. 3.   advantages: losses.advantages.group_advantages, the same for all tokens
-    of an answer.  There is no value function: an answer is compared with the others to its prompt.
+    Shao et al. 2024, eq. 3.   advantages: losses.advantages.group_advantages, the same for all
+    tokens of an answer.  There is no value function: an answer is compared with the others to its
+    prompt.
     reference_log_probs may be None if beta is 0.
     dlog_probs is clipped_surrogate's at dloss plus k3_kl's at beta dloss.
     """
@@ -210,5 +212,5 @@ def ratio_range(clip: float, clip_high: float | None = None) -> tuple[float, flo
 
 
 def counted(a: Array, w: Array) -> Array:
-    """a in at least float32, and 0 where the weight is 0: 0 times an overflow there would be NaN."""
+    """a in at least float32, 0 where the weight is 0: 0 times an overflow would be NaN."""
     return array_module(a).where(w != 0, at_least_float32(a), 0)

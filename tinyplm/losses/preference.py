@@ -27,8 +27,8 @@ def bradley_terry(
     Ouyang et al. 2022, eq. 1.   Bradley & Terry 1952: of two answers with rewards r and s the first
     is preferred with probability e^r / (e^r + e^s) = sigmoid(r - s).  A margin > 0 asks for more
     where the answers differ clearly (Touvron et al. 2023b, eq. 2).
-    chosen, rejected (N,), margin (N,), a number or None, weights w (N,) or None = 1 -> a scalar in at
-    least float32; total as in cross_entropy.   From (log sigmoid)'(z) = sigmoid(-z):
+    chosen, rejected (N,), margin (N,), a number or None, weights w (N,) or None = 1 -> a scalar in
+    at least float32; total as in cross_entropy.   From (log sigmoid)'(z) = sigmoid(-z):
 
         dchosen = dz = -dloss (w / total) sigmoid(-z),   drejected = -dz.
     """
@@ -67,11 +67,12 @@ def dpo(
 
     Rafailov et al. 2023, eq. 7.   The policy that maximises E[r] - beta KL(pi || ref) is
     pi = ref e^(r/beta) / Z(x) (eq. 4), so r = beta log(pi / ref) + beta log Z(x) (eq. 5).  In
-    Bradley-Terry, sigmoid(r_w - r_l), the Z of the common prompt cancels (eq. 6): a policy is its own
-    reward model, and z is the difference of its implicit rewards.
+    Bradley-Terry, sigmoid(r_w - r_l), the Z of the common prompt cancels (eq. 6): a policy is its
+    own reward model, and z is the difference of its implicit rewards.
     chosen, rejected (N,): log-probabilities of whole answers by the policy, reference_* by the
-    reference -> a scalar in at least float32.  smoothing e: the preference is wrong with probability
-    e (Mitchell 2023).  weights w and total as in cross_entropy.  policy = reference gives ln 2.
+    reference -> a scalar in at least float32.  smoothing e: the preference is wrong with
+    probability e (Mitchell 2023).  weights w and total as in cross_entropy.  policy = reference
+    gives ln 2.
     From (log sigmoid)'(z) = sigmoid(-z):
 
         dz = -dloss (w / total) ((1 - e) sigmoid(-z) - e sigmoid(z)),
@@ -108,7 +109,7 @@ def implicit_reward(log_probs: Array, reference_log_probs: Array, *, beta: float
 def preference_statistics(
     chosen: Array, rejected: Array, *, weights: Array | None = None, total: Any = None
 ) -> dict[str, Array]:
-    """{"accuracy": share of pairs whose chosen answer has the larger reward, "margin": mean difference}.
+    """{"accuracy": share of pairs where chosen has the larger reward, "margin": mean difference}.
 
     chosen, rejected (N,) rewards; a tie counts half.  Both are sums / total, as the losses are.
     Without gradient.

@@ -1,4 +1,4 @@
-"""Squared error for numbers, and binary cross-entropy for labels that do not exclude one another."""
+"""Squared error for numbers, binary cross-entropy for labels that do not exclude one another."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def counted_weights(
 
 
 def check_total(total: Any) -> None:
-    """ValueError unless it is None, a number > 0, or a 0-d array, which is read on the host only."""
+    """ValueError unless it is None, a number > 0, or a 0-d array (read on the host only)."""
     if total is None:
         return
     if not isinstance(total, Real):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..backend import array_module
-from ..core import Tree, add
+from ..core import IGNORED, Tree, add
 from ..kernels.cross_entropy import vocabulary_cross_entropy
 from ..layers.linear import linear
 from ..random import fold
 from .tasks import loss_of
 
 _HEAD_KEY = 1 << 32  # the head's own randomness; bodies fold the numbers of their layers
-IGNORED = -100  # a target that does not count
 
 
 def output_matrix(params: Tree):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..arguments import known_arguments, wrong
+from ..core import IGNORED
 from . import checks, encoder_task
-from .encoder_heads import IGNORED
 from .model import Model
 
 FLOAT_MASKS = ("perm_mask", "input_mask", "target_mapping")  # floats in XLNet's released code, so 0.0 and 1.0 are accepted

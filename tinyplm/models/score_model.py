@@ -13,14 +13,13 @@ from types import ModuleType
 
 from ..arguments import known_arguments, wrong
 from ..backend import array_module
-from ..core import Rows, Tree, add, complete
+from ..core import IGNORED, Rows, Tree, add, complete
 from ..kernels.cross_entropy import vocabulary_cross_entropy
 from ..layers.embedding import embedding
 from ..layers.linear import linear
 from ..layers.pooling import last_pooling
 from . import checks
 from .causal_model import CausalModel
-from .encoder_heads import IGNORED
 from .tasks import loss_of
 
 

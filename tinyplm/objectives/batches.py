@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from ..arguments import as_ids, check_choice, check_flag, check_names, check_several, check_whole
-from ..data import IGNORED, Windows
+from ..core import IGNORED
+from ..data import Windows
 from ..random import fold
 from ..random import key as run_key
 from .draws import Draws

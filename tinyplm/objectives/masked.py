@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import MOST, as_array, as_ids, check_choice, check_key, check_number, check_whole, is_number, is_whole, wrong
-from ..data import IGNORED
+from ..core import IGNORED
 from ..random import fold
 from .draws import Draws
 from .units import Units, check_units, token_units

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..arguments import MOST, as_array, as_ids, check_key, check_number, check_whole, wrong
-from ..data import IGNORED
+from ..core import IGNORED
 from ..random import fold
 from ..shapes import check_array
 from .draws import Draws

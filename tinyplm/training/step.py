@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import random
 from ..backend import is_host, to_device
-from ..core import flatten, map_shards, reduce_shards, tree_map
-from ..data.batches import IGNORED, evaluation_windows
+from ..core import IGNORED, flatten, map_shards, reduce_shards, tree_map
+from ..data.batches import evaluation_windows
 from ..models.model import Model
 from ..optim.adamw import AdamW
 from .settings import Settings

@@ -19,7 +19,7 @@ import numpy as np
 from ... import random
 from ...arguments import LARGEST_KEY, MOST, check_names, check_whole, is_whole, listed, shown, wrong
 from ...backend import array_module, at_least_float32, to_host
-from ...data.batches import IGNORED
+from ...core import IGNORED
 from ...files import named
 from ...generation.generate import stops_of
 from ...generation.sampling import Sampling

@@ -17,8 +17,7 @@ import numpy as np
 
 from ... import random
 from ...arguments import check_flag, check_number, check_out, check_whole
-from ...core import Tree, add
-from ...data.batches import IGNORED
+from ...core import IGNORED, Tree, add
 from ...kernels.cross_entropy import vocabulary_cross_entropy
 from ...kernels.distillation import vocabulary_distillation
 from ...models import causal_lm

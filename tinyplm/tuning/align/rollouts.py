@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import MOST, check_list, check_whole, is_whole, wrong
-from ...core import map_threads
-from ...data.batches import IGNORED
+from ...core import IGNORED, map_threads
 from ...generation.generate import MOST_TEXTS, stops_of, stream
 from ...models.model import Model, check_decoder
 from ..data.sequences import Sequence, answered, arrays

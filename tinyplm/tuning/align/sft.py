@@ -17,8 +17,7 @@ import numpy as np
 
 from ... import random
 from ...arguments import check_out, check_whole
-from ...core import Tree
-from ...data.batches import IGNORED
+from ...core import IGNORED, Tree
 from ...models.model import Model, check_decoder
 from ..data.packing import packed_arrays, packing
 from ..data.sequences import Sequence, arrays, batch_numbers, check_every, check_sequences

@@ -6,7 +6,7 @@ from collections.abc import Sequence as SequenceOf
 
 import numpy as np
 
-from ...data.batches import IGNORED
+from ...core import IGNORED
 from ...layers.mask import packed_mask
 from .sequences import Sequence, arrays
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import check_list, wrong
-from ...data.batches import IGNORED
+from ...core import IGNORED
 from .sequences import Sequence, arrays, check_sequences
 
 Pair = tuple[Sequence, Sequence]

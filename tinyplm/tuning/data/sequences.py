@@ -10,7 +10,7 @@ import numpy as np
 
 from ... import random
 from ...arguments import check_list, check_whole, wrong
-from ...data.batches import IGNORED
+from ...core import IGNORED
 
 TOKEN_IDS = "token ids, integers"
 

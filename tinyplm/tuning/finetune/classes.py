@@ -16,8 +16,6 @@ from ...models.model import Model
 from ...models.model import check_model as check_is_model
 from ...tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad
 
-IGNORED = -100  # a target that does not count
-
 
 @dataclasses.dataclass(frozen=True)
 class Samples(abc.ABC):

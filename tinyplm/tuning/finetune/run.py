@@ -12,7 +12,7 @@ import numpy as np
 
 from ... import random
 from ...arguments import check_out
-from ...core import Tree, tree_map
+from ...core import IGNORED, Tree, tree_map
 from ...files import write_json
 from ...hub import folders as hub
 from ...models.model import Model, check_model
@@ -23,7 +23,7 @@ from ...training.log import Progress
 from ...training.step import accumulate, check_finite
 from ..align.learner import open_log
 from ..settings import TuningSettings
-from .classes import IGNORED, Samples, check_samples, training_batches
+from .classes import Samples, check_samples, training_batches
 from .freezing import joined, upper_part
 from .predict import evaluate
 

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...arguments import listed, wrong
+from ...core import IGNORED
 from ...evaluation import metrics, spans
 from ...models.model import Model
 from ...models.model import check_model as check_is_model
 from ...tokenizers.text.encoding import Encoding
-from .classes import IGNORED, Samples, encode, label_names, label_number
+from .classes import Samples, encode, label_names, label_number
 
 
 @dataclasses.dataclass(frozen=True)
