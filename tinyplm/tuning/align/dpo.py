@@ -19,8 +19,9 @@ from ...arguments import check_flag, check_number, check_out, check_whole
 from ...backend import array_module
 from ...core import Tree
 from ...losses import preference
+from ...losses.answers import pair_log_probs
 from ...models.model import Model, check_decoder
-from ..data.pairs import Pair, answer_sums, check_pairs, joint_arrays, pair_arrays
+from ..data.pairs import Pair, check_pairs, joint_arrays, pair_arrays
 from ..data.sequences import batch_numbers
 from ..settings import RecipeSettings
 from .grpo import check_reference
@@ -112,7 +113,7 @@ def dpo(model: Model, pairs: SequenceOf[Pair], settings: DPOSettings | None = No
 def batch_of(pairs: SequenceOf[Pair], reference: np.ndarray, settings: DPOSettings) -> dict[str, dict]:
     """The batch for a learner; reference (N, 2): the log-probabilities of the answers by the reference."""
     values = joint_arrays(pairs) if settings.joint else pair_arrays(pairs)
-    loss = {"reference": reference} | ({"second": values.pop("second")} if settings.joint else {})
+    loss = {"reference": reference, "second": values.pop("second")}
     return {"targets": {"logits": values.pop("targets")}, "inputs": values, "loss": loss}
 
 
@@ -120,12 +121,8 @@ def dpo_loss(settings: DPOSettings, pairs: int) -> Callable:
     """losses.preference.dpo for Learner.step, of `pairs` pairs in the whole step, with what is logged beside it."""
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
-        x = outputs["log_probs"]
-        xp = array_module(x)
-        if settings.joint:
-            chosen, rejected = (x * ~part["second"]).sum(axis=1), (x * part["second"]).sum(axis=1)
-        else:
-            chosen, rejected = answer_sums(x).T
+        answers, answers_back = pair_log_probs(outputs["log_probs"], second=part["second"])
+        chosen, rejected = answers.T
         references = {"reference_chosen": part["reference"][:, 0], "reference_rejected": part["reference"][:, 1]}
         value, back = preference.dpo(
             chosen, rejected, beta=settings.beta, smoothing=settings.smoothing, total=pairs, **references
@@ -135,12 +132,8 @@ def dpo_loss(settings: DPOSettings, pairs: int) -> Callable:
                   "chosen": rewards[0].sum() / pairs, "rejected": rewards[1].sum() / pairs}  # fmt: skip
 
         def backward(dloss):
-            dchosen, drejected = back(dloss)  # of the sums: the same for each of their tokens
-            if settings.joint:
-                dx = xp.where(part["second"], drejected[:, None], dchosen[:, None])
-            else:
-                dx = xp.broadcast_to(xp.stack([dchosen, drejected], axis=1)[:, :, None], x.shape)
-            return {"log_probs": dx}, None
+            danswers = array_module(answers).stack(back(dloss), axis=1)
+            return {"log_probs": answers_back(danswers)}, None
 
         return values, backward
 
@@ -149,8 +142,11 @@ def dpo_loss(settings: DPOSettings, pairs: int) -> Callable:
 
 def answer_log_probs(model: Model, pairs: SequenceOf[Pair], *, batch_size: int = 32, workers: int = 1) -> np.ndarray:
     """log p of each whole answer, (N, 2): chosen, rejected."""
-    parts = [answer_sums(token_log_probs(model, pair_arrays(pairs[i : i + batch_size]), workers=workers)["log_probs"])
-             for i in range(0, len(pairs), batch_size)]  # fmt: skip
+    parts = []
+    for i in range(0, len(pairs), batch_size):
+        batch = pair_arrays(pairs[i : i + batch_size])
+        tokens = token_log_probs(model, batch, workers=workers)["log_probs"]
+        parts.append(pair_log_probs(tokens, second=batch["second"])[0])
     return np.concatenate(parts)
 
 

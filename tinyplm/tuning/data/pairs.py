@@ -42,9 +42,11 @@ def check_pairs(pairs: SequenceOf[Pair], *, context: int | None, vocabulary: int
 
 
 def pair_arrays(pairs: SequenceOf[Pair]) -> dict[str, np.ndarray]:
-    """{"input_ids", "attention_mask", "targets"} (N, 2, T) of sequences.arrays: chosen, then rejected."""
+    """{"input_ids", "attention_mask", "targets"} (N, 2, T) of sequences.arrays: chosen, then rejected;
+    and "second" (N, 2, 1) booleans, True for the rejected answer."""
     flat = arrays([sequence for pair in pairs for sequence in pair])
-    return {name: a.reshape(len(pairs), 2, -1) for name, a in flat.items()}
+    values = {name: a.reshape(len(pairs), 2, -1) for name, a in flat.items()}
+    return values | {"second": np.tile([[False], [True]], (len(pairs), 1, 1))}
 
 
 def joint_arrays(pairs: SequenceOf[Pair]) -> dict[str, np.ndarray]:
@@ -74,8 +76,3 @@ def joint_arrays(pairs: SequenceOf[Pair]) -> dict[str, np.ndarray]:
     mask = (part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)
     return {"input_ids": inputs, "targets": targets, "position_ids": position_ids, "attention_mask": mask[:, None],
             "second": part == 2}  # fmt: skip
-
-
-def answer_sums(log_probs: Any) -> Any:
-    """Log-probabilities of whole answers: (N, 2, T) -> (N, 2)."""
-    return log_probs.sum(axis=-1)
