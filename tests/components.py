@@ -29,6 +29,7 @@ import reference.losses.cross_entropy as ref_loss
 from tests.components_alignment import COMPONENTS as ALIGNMENT
 from tests.components_encoder import COMPONENTS as DISENTANGLED
 from tests.components_heads import COMPONENTS as HEADS
+from tests.components_kernels import kernels
 from tests.components_losses import COMPONENTS as LOSSES
 from tests.components_xlnet import COMPONENTS as XLNET
 from tests.laws import Case, Sizes
@@ -421,3 +422,4 @@ COMPONENTS: dict[str, Component] = {
     ),
     "log_sigmoid": Component(activation.log_sigmoid, ref_activation.log_sigmoid, _elementwise),
 } | {name: Component(*parts) for name, parts in (LOSSES | ALIGNMENT | HEADS | DISENTANGLED | XLNET).items()}
+COMPONENTS |= kernels(COMPONENTS)

@@ -27,7 +27,7 @@ def _weighted(s: Sizes, rng, *shape: int) -> dict:
 # ------------------------------------------------------------------------------------------------------- log-probabilities
 
 
-def _summed(f):
+def summed(f):
     """A component with outputs log_probs and entropy as one number: sum(a log_probs) + sum(c entropy)."""
 
     def component(*args, a, c, **kwargs):
@@ -199,8 +199,8 @@ def _prefix_attention(s: Sizes) -> Case:
 
 
 COMPONENTS = {
-    "log_probs": (_summed(log_probs.log_probs), _reference_summed(ref_log_probs.log_probs), _log_probs),
-    "vocabulary_log_probs": (_summed(log_probs.vocabulary_log_probs), _reference_summed(ref_log_probs.vocabulary_log_probs),
+    "log_probs": (summed(log_probs.log_probs), _reference_summed(ref_log_probs.log_probs), _log_probs),
+    "vocabulary_log_probs": (summed(log_probs.vocabulary_log_probs), _reference_summed(ref_log_probs.vocabulary_log_probs),
                              _vocabulary_log_probs),
     "bradley_terry": (preference.bradley_terry, ref_preference.bradley_terry, _bradley_terry),
     "pair_log_probs": (answers.pair_log_probs, ref_answers.pair_log_probs, _pair_log_probs),

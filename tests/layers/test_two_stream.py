@@ -263,9 +263,9 @@ def test_bad_input_is_refused():
             relative_attention(q, k, k, wrong, bias, bias)
     with pytest.raises(ValueError, match=r"relative_attention: places: expected .* \(1, 3\), got .* \(1, 2\)"):
         relative_attention(q, k, k, r, bias, bias, places=np.zeros((1, 2), dtype=int))
-    with pytest.raises(ValueError, match="s_bias, segments and different together"):
+    with pytest.raises(ValueError, match="s_bias, segments, different: expected all of them or none"):
         relative_attention(q, k, k, r, bias, bias, bias, np.ones((2, 2, 4)))
-    with pytest.raises(ValueError, match="8 columns, expected one for each distance, 9"):
+    with pytest.raises(ValueError, match="relative_shift: x: expected 9 columns, one for each distance"):
         relative_shift(np.ones((3, 8)), keys=6)
     with pytest.raises(ValueError, match="width: expected an even number, got 7"):
         distance_encodings(2, 2, 7, xp=np)

@@ -26,7 +26,11 @@ def vocabulary_log_probs(
     entropy: bool = True,
     grad: bool = True,
 ) -> tuple[dict[str, Array], Backward | None]:
-    """losses.log_probs.vocabulary_log_probs, `chunk` of the tokens that count at a time: MEASURED
+    """losses.log_probs.vocabulary_log_probs, `chunk` of the counted tokens at a time.
+
+    With the plain form, forward and backward take 2.8 times the memory
+    (2048 tokens, D 256, V 16384), and twice as long where half of the tokens count.  Where all
+    count, the plain form takes a quarter less time, since logits are formed once.
 
     What the gradient is multiplied by is not known before the backward (a preference loss needs all
     tokens of two answers), so each chunk's logits are formed again there; where there is one chunk

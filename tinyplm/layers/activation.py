@@ -82,15 +82,16 @@ def gelu_tanh(x: Array) -> tuple[Array, Backward]:
 def silu(x: Array) -> tuple[Array, Backward]:
     """y = x s,   s = sigmoid(x) = 1 / (1 + exp(-x)).
 
-    SiLU, Elfwing et al. 2018; Swish, Ramachandran et al. 2017.   Keeps x and s.
-    dx = dy * (s + x s (1 - s)).
+    SiLU, Elfwing et al. 2018; Swish, Ramachandran et al. 2017.   Keeps y and s.
+    dx = dy * (s + y (1 - s)),   since ds/dx = s (1 - s).
     """
     s = sigmoid(x)
+    y = x * s
 
     def backward(dy: Array) -> Array:
-        return dy * (s + x * s * (1 - s))
+        return dy * (s + y * (1 - s))
 
-    return x * s, backward
+    return y, backward
 
 
 @expects("z (...)")

@@ -36,10 +36,10 @@ def attention(
     H = K is multi-head, K = 1 multi-query (Shazeer 2019), K between them grouped-query attention
     (Ainslie et al. 2023): head h reads keys and values h // (H / K).
     mask is boolean, True = may attend; a query without keys gives zeros.
-    Keeps q, k, v, P and dropout(P).
+    Keeps Q = scale q, k, v, P and dropout(P).
 
     With dP = do v^T taken back through the dropout:   dA = P * (dP - sum_s dP P), as in `softmax`;
-    dq = scale dA k,   dk = scale dA^T q,   dv = dropout(P)^T do,   dbias = dA.
+    dq = scale dA k,   dk = dA^T Q,   dv = dropout(P)^T do,   dbias = dA.
     dk and dv are summed over the H / K heads that share them, dbias over the axes of its repeats.
     """
     H, K = check_heads("attention", q, k, v)
@@ -52,7 +52,8 @@ def attention(
     def by_head(a: Array) -> Array:
         return a.reshape(a.shape[0], H, a.shape[2] * K // H, a.shape[3])
 
-    A = by_head(scale * grouped(q) @ transposed(k))  # scaled before the product can overflow
+    Q = scale * grouped(q)
+    A = by_head(Q @ transposed(k))
     if bias is not None:
         A = A + broadcastable("attention: bias", bias, A.shape)
     P, P_back = softmax(A, mask=mask)
@@ -64,7 +65,7 @@ def attention(
         dv = transposed(grouped(Pd)) @ grouped(do)
         dA = P_back(Pd_back(dPd))
         dq = scale * by_head(grouped(dA) @ k)
-        dk = scale * (transposed(grouped(dA)) @ grouped(q))
+        dk = transposed(grouped(dA)) @ Q
         return dq, dk, dv, None if bias is None else unbroadcast(dA, bias.shape)
 
     return o, backward

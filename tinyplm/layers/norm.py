@@ -29,7 +29,8 @@ def layernorm(
         dx = r * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))
         return dx, sum_leading(dy * xhat), None if beta is None else sum_leading(dy)
 
-    return xhat * gamma + (0 if beta is None else beta), backward
+    y = xhat * gamma
+    return y if beta is None else y + beta, backward
 
 
 @expects("x (..., D), gamma (D,); eps >= 0", hot=True)
