@@ -36,17 +36,16 @@ def block_attention(
 
     mask: a `Visible`, or booleans as for `attention`, or None.
     Rabe & Staats 2021; Dao et al. 2022, 2023 (FlashAttention).
-    With the plain form a training step of GPT-2 (L 2, D 256) takes 3% longer and 8% more memory
-    with 256 tokens, 21% longer and twice the memory with 1024; one of BERT twice the memory and as
-    long.
+    With the plain form a training step of GPT-2 (L 2, D 256) takes 3% longer and 8% more memory at
+    T 256, 21% longer and twice the memory at T 1024; one of BERT as long, and as much memory.
     Each block takes only the keys that some of its queries may see.  All of them are there at once,
     so the softmax is the ordinary one, not the online one of FlashAttention, which also cuts the
     keys.   Keeps k, v, o, Q = [scale q, -m] with m the largest score of each query, and 1 / z with
     z = sum_s exp(score - m), both at least float32.
 
     The backward computes the scores again: [k, 1] Q^T = scale k q^T - m in one product, A = exp of
-    it (and bias), P = A / z.   With D = [do / (1 - rate), -sum_e do o] / z,   dS = A *
-    ([v, 1] D^T), where dropout's mask applies to the product with v only;
+    it (and bias), P = A / z.   With D = [do / (1 - rate), -sum_e do o] / z,
+    dS = A * ([v, 1] D^T), where dropout's mask applies to the product with v only;
     dq = scale dS^T k,   dk = dS (scale q),   dv = masked A times D without its last column, dk and
     dv summed over the heads that share them;   dbias = dS^T summed over the axes of its repeats.
     Here scores, A and dS have the keys first, (S, T): then the long dimension of all seven products

@@ -33,7 +33,8 @@ def vocabulary_distillation(
 ) -> tuple[Array, Backward | None]:
     """losses.distillation.vocabulary_distillation, `chunk` tokens at a time.
 
-    With the plain form, forward and backward take 1.4 times the memory (2048 tokens, D 256, V 16384).
+    With the plain form, forward and backward take 1.4 times the memory (2048 tokens, D 256,
+    V 16384).
 
     Both models' logits (chunk, V) live only while their chunk is worked on.  The gradients are
     formed in the same pass, without dloss / total, and scaled in the backward.

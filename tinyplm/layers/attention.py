@@ -160,17 +160,15 @@ def multi_head_attention(
 
     Vaswani et al. 2017, sec. 3.2.2.   c = context, or x itself; x (B, T, D), context (B, S, Dc) or
     None, bias as in `attention` -> y (B, T, D).
-    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has
-    biases.
+    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and perhaps biases bq, bk, bv, bo.
     mask, scale, rate and key as in `attention`.
     Three parts are the caller's choice; attention_parts.py has others than the defaults:
     project  component (p, x, context) -> (q, k, v), each (B, T or S, heads * E)
-    between  component (p, q, k, v) -> (q, k, v) of heads (B, H or K, T or S, E): rotary positions,
-    a
-             cache, a trained prefix
+    between  component (p, q, k, v) -> (q, k, v) of heads (B, H or K, T or S, E): rotary
+             positions, a cache, a trained prefix
     attend   component (q, k, v, bias) -> o, such as `attention`
-    backward returns (dp, dx, dcontext, dbias), None for what was not given, by the chain of the
-    parts.
+    backward returns (dp, dx, dcontext, dbias), by the chain of the parts; None for what was not
+    given.
     ValueError when the head counts do not divide the widths.
     """
     kv_heads = heads if kv_heads is None else kv_heads

@@ -94,10 +94,7 @@ def block(
     def backward(dy: Array) -> tuple:
         dnorm2, dmlp, dh = mlp_back(dy)
         dnorm1, dattention, dx, *dshared = attention_back(dh)
-        return (
-            {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "mlp": dmlp},
-            dx,
-            *dshared,
-        )
+        dp = {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "mlp": dmlp}
+        return dp, dx, *dshared
 
     return y, backward

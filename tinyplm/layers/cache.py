@@ -34,8 +34,7 @@ class History:
 class Cache:
     """layers: {"k" (B, K, C, E), "v" (B, K, C, E)} for each; `length` places of C are filled.
 
-    history: of these buffers; call: the number of the call that returned this cache, 0 for a new
-    one.
+    history: of these buffers; call: number of the call that returned this cache, 0 if it is new.
     origin: of the model that filled it, see Model.origin.
     """
 

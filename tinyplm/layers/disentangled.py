@@ -47,8 +47,7 @@ def relative_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Back
     """`gathered_scores` without gathering: the table's rows are laid out by distance.
 
     So y[t, s] is in column T - t + s of the product, which is shifted (relative_shift.py).  A row
-    that several distances share is multiplied as often; gathering and adding single numbers takes
-    longer.
+    that several distances share is multiplied several times, which is faster than gathering.
     Backward: shifted back, then as for a product; the gradients of a row's copies are added.
     """
     B, H, T, E = x.shape
@@ -157,8 +156,7 @@ def disentangled_multi_head_attention(
     p: Wq, Wk, Wv (D, H*E), or Wqkv for `split_interleaved`; Wo (H*E, D), biases bq, ... where the
     family has them; and Wkr, Wqr (D, H*E) with bkr, bqr: without these, positions are projected by
     Wk and Wq of the contents (share_att_key).
-    scale = 1 / sqrt(E (1 + number of terms)), also without `relative`, when the position terms are
-    absent.
+    scale = 1 / sqrt(E (1 + number of terms)), with or without `relative`.
     backward returns (dp, dx, dcontext, drelative), None for what was not given.
     """
     check_terms(terms)

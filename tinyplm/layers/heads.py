@@ -59,8 +59,7 @@ def pooler(
 ) -> tuple[Array, Backward]:
     """y = activation(x_place W + b): one vector for a sequence.     Devlin et al. 2019, sec. 3.1
 
-    p: W (D, F), b (F,); x (B, T, D) -> y (B, F).   place: 0 for the first token, [CLS], -1 for the
-    last.
+    p: W (D, F), b (F,); x (B, T, D) -> y (B, F).   place: 0 for [CLS], -1 for the last token.
     With dh the gradient of h = x_place W + b:   dW = x_place^T dh,   db = sum dh,
     dx_place = dh W^T, and all other dx are 0.
     """

@@ -194,8 +194,8 @@ def decoder_mask(
 ) -> Visible:
     """What the last T of S positions may attend to in a decoder: themselves and earlier tokens.
 
-    attention_mask (B, S) of 0/1, 0 = padding, or 4-dimensional booleans, or None; window: see
-    Visible.
+    attention_mask (B, S) of 0/1, 0 = padding, or 4-dimensional booleans, or None.
+    window: see Visible.
     """
     check_array("attention_mask", attention_mask, "(B, S) or (B, H, T, S) numbers or None")
     padding, allowed = attention_mask, None

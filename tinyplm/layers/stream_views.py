@@ -35,14 +35,13 @@ def stream_views(
 ) -> tuple[dict, dict | None]:
     """What `relative_attention` takes for the content and the query stream (None without targets).
 
-    Yang et al. 2019, sec. 2.3.   shape (B, T, S): T tokens in each of B samples, after S - T of
-    memory.
+    Yang et al. 2019, sec. 2.3.
+    shape (B, T, S): T tokens in each of B samples, after S - T of memory
     band (T, S) booleans: what a token may see at all
     attention_mask (B, T), 0 = padding, or input_mask (B, T), 1 = padding
     perm_mask (B, T, T): 1 where token i may not attend to token j
-    target_mapping (B, M, T): a one in each row at the target's place; a row of zeros is no target,
-    and
-                              sees nothing
+    target_mapping (B, M, T): a one in each row at the target's place; a row of zeros is no
+                              target, and sees nothing
     token_type_ids (B, T): segments; the memory is of segment 0
 
     A token sees what no mask hides, and always itself and all of the memory that the band allows.

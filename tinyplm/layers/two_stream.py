@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from ..arguments import wrong
@@ -47,8 +47,8 @@ def relative_attention(
     Yang et al. 2019, sec. 2.5, whose b is s_bias; s_ij is segments[1] where i and j are in
     `different` segments, else segments[0].
     q (B, H, M, E), k and v (B, H, S, E), r (B or 1, H, T + S, E) by distance as in
-    relative_shift.py, biases (H, E), segments (2, H, E), different (B, M, S) booleans -> o
-    (B, H, M, E).
+    relative_shift.py, biases (H, E), segments (2, H, E), different (B, M, S) booleans
+    -> o (B, H, M, E).
     places (B, M): where the queries stand among the last T of the S keys; None: at 0 .. T - 1.
     mask as in `attention`: a query without keys gives zeros.
     Keeps the three scaled sums qk, qr, qs of q and its biases, P and dropout(P).
@@ -139,17 +139,10 @@ def two_stream_attention(
     shared = ("k_bias", "r_bias", *segments)
     streams = [(slice(0, T), content, fold(key, 0)), (slice(T, None), query, fold(key, 1))]
     streams = streams[: 1 if query is None else 2]
+    attend = partial(relative_attention, rate=rate)
+    weights = [p[name] for name in shared]
     outputs = [
-        relative_attention(
-            q[:, :, rows],
-            k,
-            v,
-            r,
-            *(p[name] for name in shared),
-            **stream,
-            rate=rate,
-            key=stream_key,
-        )
+        attend(q[:, :, rows], k, v, r, *weights, **stream, key=stream_key)
         for rows, stream, stream_key in streams
     ]
     o = xp.concatenate([o for o, _ in outputs], axis=2)

@@ -30,8 +30,7 @@ def distillation(
 
     logits z, teacher_logits (..., V), weights w (...) or None = 1, T = temperature -> a scalar in
     at least float32; total as in cross_entropy.   Keeps the gradient of KL, (..., V).
-    forward   KL(p || q) = sum_v p (log p - log q): the student must cover all that the teacher
-    does.
+    forward   KL(p || q) = sum_v p (log p - log q): the student must cover what the teacher does.
     reverse   KL(q || p) = sum_v q (log q - log p): the student may leave out what it cannot hold
               (Gu et al. 2024, sec. 2).
     With dq_v/dz_u = q_v (1[u = v] - q_u) / T:
@@ -82,8 +81,7 @@ def vocabulary_distillation(
     """loss = distillation(x W + b, teacher_x teacher_W + teacher_b).
 
     x (..., D), W (D, V), b (V,) or None, teacher_x (..., D2), teacher_W (D2, V) -> a scalar.
-    dx = dz W^T,   dW = x^T dz,   db = sum dz, with dz of `distillation`; the teacher has no
-    gradient.
+    dx = dz W^T,   dW = x^T dz,   db = sum dz, with dz of `distillation`; none for the teacher.
     """
     logits, logits_back = linear(x, W, b)
     teacher_logits, _ = linear(teacher_x, teacher_W, teacher_b)

@@ -150,8 +150,7 @@ def grpo(
     """loss = clipped_surrogate + beta k3_kl, under the same weights and total.
 
     Shao et al. 2024, eq. 3.   advantages: losses.advantages.group_advantages, the same for all
-    tokens of an answer.  There is no value function: an answer is compared with the others to its
-    prompt.
+    tokens of an answer.  No value function: an answer is compared with the others to its prompt.
     reference_log_probs may be None if beta is 0.
     dlog_probs is clipped_surrogate's at dloss plus k3_kl's at beta dloss.
     """
