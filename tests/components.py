@@ -17,7 +17,6 @@ import reference.layers.attention as ref_attention
 import reference.layers.block as ref_block
 import reference.layers.dropout as ref_dropout
 import reference.layers.embedding as ref_embedding
-import reference.layers.heads as ref_heads
 import reference.layers.linear as ref_linear
 import reference.layers.mask as ref_mask
 import reference.layers.mlp as ref_mlp
@@ -33,6 +32,7 @@ from tests.components_kernels import kernels
 from tests.components_losses import COMPONENTS as LOSSES
 from tests.components_xlnet import COMPONENTS as XLNET
 from tests.laws import Case, Sizes
+from tests.support.rope import rope_at
 from tinyplm.backend import array_module
 from tinyplm.core import on_tree
 from tinyplm.kernels import block_attention
@@ -43,13 +43,11 @@ from tinyplm.layers import (
     block,
     dropout,
     embedding,
-    heads,
     linear,
     mask,
     mlp,
     norm,
     position,
-    rope,
     softmax,
 )
 from tinyplm.layers import rope_scaling as scaling
@@ -272,7 +270,7 @@ def _rotary_attention(s: Sizes) -> Case:
 
     def ours(x):
         on_device = {name: _like(a, x) if isinstance(a, np.ndarray) else a for name, a in settings.items()}
-        return rope.rope(x, **on_device)
+        return rope_at(x, **on_device)
 
     kwargs = {"heads": s.H, "kv_heads": s.K, "mask": np.tril(np.ones((s.T, s.T), dtype=bool)), "rotary": ours}
     return Case([p, x, None, bias], kwargs, {"rotary": partial(ref_rope.rope, **settings)})
@@ -354,12 +352,6 @@ def _like(host: np.ndarray, x):
     return array_module(x).asarray(host)
 
 
-def _head(s: Sizes, tied: bool) -> Case:
-    rng = s.rng()
-    W = _normal(s, rng, s.V, s.D) if tied else _normal(s, rng, s.D, s.V)
-    return Case([_normal(s, rng, s.B, s.T, s.D), W, _normal(s, rng, s.V) if s.flags[0] else None])
-
-
 def _loss_kwargs(s: Sizes, rng) -> dict:
     targets = rng.integers(0, s.V, (s.B, s.T))
     targets[rng.random(targets.shape) < 0.3] = -100  # sometimes all of them
@@ -391,8 +383,8 @@ COMPONENTS: dict[str, Component] = {
     "softmax": Component(softmax.softmax, ref_softmax.softmax, _softmax),
     "log_softmax": Component(softmax.log_softmax, ref_softmax.log_softmax, _log_softmax),
     "learned_positions": Component(position.learned_positions, ref_position.learned_positions, _learned_positions),
-    "rope": Component(rope.rope, ref_rope.rope, partial(_rope, interleaved=False)),
-    "rope_interleaved": Component(rope.rope, ref_rope.rope, partial(_rope, interleaved=True)),
+    "rope": Component(rope_at, ref_rope.rope, partial(_rope, interleaved=False)),
+    "rope_interleaved": Component(rope_at, ref_rope.rope, partial(_rope, interleaved=True)),
     "attention": Component(attention.attention, ref_attention.attention, _attention),
     "attention_dropout": Component(attention.attention, _reference_attention_dropout, _attention_dropout),
     "block_attention": Component(block_attention.block_attention, _without_block(ref_attention.attention), _block_attention),
@@ -414,8 +406,6 @@ COMPONENTS: dict[str, Component] = {
     "gated_mlp": Component(mlp.gated_mlp, ref_mlp.gated_mlp, _gated_mlp),
     "pre_norm_block": Component(block.block, ref_block.block, partial(_block, kind="pre_norm")),
     "post_norm_block": Component(block.block, ref_block.block, partial(_block, kind="post_norm")),
-    "tied_head": Component(heads.tied_head, ref_heads.tied_head, partial(_head, tied=True)),
-    "untied_head": Component(heads.untied_head, ref_heads.untied_head, partial(_head, tied=False)),
     "cross_entropy": Component(cross_entropy.cross_entropy, ref_loss.cross_entropy, _cross_entropy),
     "vocabulary_cross_entropy": Component(
         cross_entropy.vocabulary_cross_entropy, ref_loss.vocabulary_cross_entropy, _vocabulary_cross_entropy

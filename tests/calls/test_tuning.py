@@ -205,7 +205,7 @@ def test_the_optimiser_and_gradients():
     for name in ("targets", "total"):
         with pytest.raises(ValueError, match=f"{name}: expected a dict with logits alone, got "):
             right = {"targets": {"logits": np.array([[2]])}, "total": {"logits": 1}}
-            MODEL.loss_in_parts(lambda *a: None, input_ids=[[1]], **right | {name: np.array([[2]])})
+            MODEL.loss_in_parts(lambda *a: None, {"input_ids": [[1]]}, **right | {name: np.array([[2]])})
 
 
 @pytest.mark.parametrize(("call", "message"), [

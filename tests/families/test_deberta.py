@@ -21,7 +21,7 @@ from tests.support.encoder_families import keys_of_masks
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten, tree_map, unflatten
 from tinyplm.families import deberta, deberta_v2
-from tinyplm.models import encoder_task as encoder
+from tinyplm.models.encoder_model import EncoderModel
 from tinyplm.random import sample_keys
 
 _TINY = {"vocab_size": 11, "max_position_embeddings": 6, "hidden_size": 6, "intermediate_size": 7, "num_hidden_layers": 3,
@@ -62,21 +62,21 @@ def decode(model, p=None, embeds=None, **options):
 @pytest.mark.parametrize(
     ("family", "fields", "message"),
     [
-        ("deberta", {"pos_att_type": "c2p|p2p"}, "pos_att_type must name c2p, p2c, both or none, got 'c2p|p2p'"),
-        ("deberta", {"pos_att_type": ["c2p", "c2p"]}, "pos_att_type must name c2p, p2c, both or none"),
+        ("deberta", {"pos_att_type": "c2p|p2p"}, "pos_att_type: expected c2p, p2c, both or none, got 'c2p|p2p'"),
+        ("deberta", {"pos_att_type": ["c2p", "c2p"]}, "pos_att_type: expected c2p, p2c, both or none"),
         ("deberta", {"talking_head": True}, "talking_head = True is not supported for deberta"),
         ("deberta", {"num_attention_heads": 4}, "hidden_size 6 is not a multiple of num_attention_heads 4"),
-        ("deberta", {"embedding_size": 4, "legacy": False}, "with legacy = false embedding_size must be hidden_size 6, got 4"),
+        ("deberta", {"embedding_size": 4, "legacy": False}, "embedding_size: expected hidden_size 6 with legacy = false, got 4"),
         ("deberta", {"type_vocab_size": -1}, "type_vocab_size must be finite and >= 0, got -1"),
         ("deberta", {"pooler_hidden_size": 5}, "pooler_hidden_size = 5 is not supported"),
         ("deberta-v2", {"tie_word_embeddings": False}, "tie_word_embeddings = False is not supported for deberta-v2"),
         ("deberta-v2", {"attention_head_size": 4}, "attention_head_size = 4 is not supported"),
         ("deberta-v2", {"norm_rel_ebd": "batch_norm"}, "unknown norm_rel_ebd 'batch_norm'; expected one of layer_norm, none"),
-        ("deberta-v2", {"conv_kernel_size": 4}, "conv_kernel_size 4 must be odd"),
-        ("deberta-v2", {"conv_groups": 4}, "conv_groups 4 must divide hidden_size 6"),
+        ("deberta-v2", {"conv_kernel_size": 4}, "conv_kernel_size: expected an odd number, got 4"),
+        ("deberta-v2", {"conv_groups": 4}, "conv_groups: expected a divisor of 6, got 4"),
         ("deberta-v2", {"conv_act": "mish"}, "unknown conv_act 'mish'"),
-        ("deberta-v2", {"position_buckets": 1}, "position_buckets 1 must be at least 2"),
-        ("deberta-v2", {"position_buckets": 10}, "half of it less than the largest distance 5"),
+        ("deberta-v2", {"position_buckets": 1}, "position_buckets: expected 2 to 9, got 1"),
+        ("deberta-v2", {"position_buckets": 10}, "position_buckets: expected 2 to 9, got 10"),
         ("deberta-v2", {"pooler_hidden_act": "mish"}, "unknown pooler_hidden_act 'mish'"),
         ("deberta-v2", {"cls_dropout": 1.0}, "cls_dropout must be in [0, 1), got 1.0"),
     ],
@@ -210,13 +210,15 @@ def test_the_decoders_gradients_come_the_same_in_every_way(family):
 
 @each_family
 def test_masked_language_modelling_with_the_decoder(family):
-    """A family whose body is the decoder's, in encoder.loss: its gradient by central differences, positions and head included."""
+    """A family whose body is the decoder's, in a model: the gradient of its loss by central differences."""
     model = tiny(family)
-    family = SimpleNamespace(body=model.family.decoder_body, TASKS=model.family.TASKS)
+    family = SimpleNamespace(body=model.family.decoder_body, TASKS=model.family.TASKS, INPUTS=model.family.INPUTS)
     targets = {"logits": np.where((PADDING == 1) & (IDS % 2 == 0), IDS, -100)}
-    loss = partial(
-        encoder.loss, family, config=model.config, task="masked_lm", targets=targets, input_ids=IDS, attention_mask=PADDING
-    )
+
+    def loss(params, grad=True):
+        decoder = EncoderModel(family, model.config, params, task="masked_lm")
+        return decoder.loss(targets=targets, input_ids=IDS, attention_mask=PADDING, grad=grad)
+
     gradient = loss(model.params)[1](1.0)
     d = tree_map(lambda a: np.random.default_rng(a.size).normal(size=a.shape), model.params)
     ahead, behind = (loss(tree_map(lambda a, b, h=h: a + h * b, model.params, d), grad=False)[0] for h in (1e-5, -1e-5))
@@ -226,5 +228,5 @@ def test_masked_language_modelling_with_the_decoder(family):
 
 def test_a_decoder_takes_the_place_of_the_last_of_two_layers():
     model = tiny("deberta", "body", num_hidden_layers=1)
-    with pytest.raises(ValueError, match="the last of at least 2 layers, got 1"):
+    with pytest.raises(ValueError, match="mask decoder: expected at least 2 layers, got 1"):
         decode(model)

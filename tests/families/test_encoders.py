@@ -59,12 +59,12 @@ def test_counts_of_the_papers():
     [
         ("bert", {"hidden_size": 10, "num_attention_heads": 4}, "hidden_size 10 is not a multiple of num_attention_heads 4"),
         ("distilbert", {"dim": 10, "n_heads": 4}, "dim 10 is not a multiple of n_heads 4"),
-        ("albert", {"num_hidden_groups": 13}, "num_hidden_groups 13 is more than 12 layers"),
+        ("albert", {"num_hidden_groups": 13}, "num_hidden_groups: expected 1 to 12, got 13"),
         ("albert", {"embedding_size": 0}, "embedding_size must be a positive integer, got 0"),
         ("albert", {"hidden_act": "mish"}, "unknown hidden_act 'mish'; expected one of gelu, "),
         ("albert", {"tie_word_embeddings": False}, "tie_word_embeddings = False is not supported for albert"),
-        ("roberta", {"pad_token_id": 600}, "pad_token_id must be a token, with positions behind it: got 600 with 50265 tokens"),
-        ("roberta", {"pad_token_id": -1}, "got -1 with 50265 tokens and max_position_embeddings 512"),
+        ("roberta", {"pad_token_id": 600}, "pad_token_id: expected a token from 0 to 50264, with positions after it, got 600"),
+        ("roberta", {"pad_token_id": -1}, "with positions after it, got -1 with 512 positions"),
         ("roberta", {"pad_token_id": None}, "pad_token_id must be int, got None"),
         ("xlm-roberta", {"is_decoder": True}, "is_decoder = True is not supported for xlm-roberta"),
         ("camembert", {"position_embedding_type": "relative_key"}, "'relative_key' is not supported for camembert"),
@@ -102,7 +102,8 @@ def test_roberta_counts_the_tokens_that_are_not_padding():
                  model(ids, attention_mask=mask, position_ids=np.arange(2, 7))[0])  # fmt: skip
     targets = {"logits": np.where(mask == 1, 10 - ids, -100)}
     sums = FlatTree(model.params)
-    _, back = model.loss_in_parts(lambda path, d: sums.add(d, path), targets=targets, input_ids=ids, attention_mask=mask)
+    _, back = model.loss_in_parts(lambda path, d: sums.add(d, path), {"input_ids": ids, "attention_mask": mask},
+                                  targets=targets)
     sums.add(back(1.0)[0])
     expected = model.loss(targets=targets, input_ids=ids, attention_mask=mask)[1](1.0)
     assert apart(sums.tree, expected) < 1e-13
@@ -113,7 +114,7 @@ def test_roberta_has_room_for_all_positions_but_those_up_to_the_paddings():
     assert config.context == 6 and dataclasses.replace(config, pad_token_id=0).context == 7
     model = tiny("roberta")
     model(np.full((1, 6), 3))
-    with pytest.raises(ValueError, match="7 tokens is longer than the context of 6"):
+    with pytest.raises(ValueError, match="input_ids: expected at most 6 tokens, the context, got 7"):
         model(np.full((1, 7), 3))
 
 

@@ -12,17 +12,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-import reference.layers.activation as ref_activation
-import reference.layers.attention as ref_attention
-import reference.layers.embedding as ref_embedding
-import reference.layers.linear as ref_linear
-import reference.layers.mlp as ref_mlp
-import reference.layers.norm as ref_norm
-import reference.layers.rope as ref_rope
 import tests.support.families as families
 import tinyplm
 from tests.laws import equal, relative_error
 from tests.support.families import ROPES, batch
+from tests.support.llama_formulas import assert_formulas
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map
 from tinyplm.families import llama
@@ -137,36 +131,6 @@ def test_biases_are_where_the_config_says():
 
 
 # ---------------------------------------------------------------------------------------------------- what is computed
-
-
-def by_the_formulas(model, ids, mask):
-    """The logits of the whole model from the formulas in reference/, in float64."""
-    c, p = model.config, model.params
-    frequencies, magnitude = c.rope.frequencies(c.head_width, ids.shape[1])
-    turn = partial(ref_rope.rope, positions=np.arange(ids.shape[1]), frequencies=frequencies, magnitude=magnitude)
-    seen = np.tril(np.ones((ids.shape[1],) * 2, dtype=bool)) & (mask == 1)[:, None, None]
-
-    def attend(p, x):
-        heads = {"q": c.heads, "k": c.kv_heads, "v": c.kv_heads}
-        q, k, v = (ref_linear.linear(x, p[f"W{n}"], p.get(f"b{n}")).reshape(*x.shape[:2], H, -1).swapaxes(1, 2)
-                   for n, H in heads.items())  # fmt: skip
-        o = ref_attention.attention(turn(q), turn(k), v, mask=seen).swapaxes(1, 2)
-        return ref_linear.linear(o.reshape(*x.shape[:2], -1), p["Wo"], p.get("bo"))
-
-    def norm(p, x):
-        return ref_norm.rmsnorm(x, p["gamma"], eps=c.rms_norm_eps)
-
-    x = ref_embedding.embedding(p["body"]["tokens"], ids=ids)
-    for layer in p["body"]["layers"]:
-        x = x + attend(layer["attention"], norm(layer["norm1"], x))
-        x = x + ref_mlp.gated_mlp(layer["mlp"], norm(layer["norm2"], x), activation=ref_activation.silu)
-    W = p["body"]["tokens"].T if c.tie_word_embeddings else p["head"]["W"]
-    return ref_linear.linear(norm(p["body"]["norm"], x), W)
-
-
-def assert_formulas(model, ids, mask):
-    ours = model(ids, attention_mask=mask, grad=False)[0]["logits"]
-    assert relative_error(ours, by_the_formulas(model, ids, mask)) < 1e-12
 
 
 @pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True}, {"num_key_value_heads": 4},

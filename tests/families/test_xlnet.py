@@ -14,7 +14,6 @@ from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten, shards, tree_map, unflatten
 from tinyplm.families import xlnet
 from tinyplm.hub.names import count_parameters
-from tinyplm.models import encoder_task as encoder
 from tinyplm.objectives.permutation import permutation_mask
 from tinyplm.optim.adamw import AdamW, decays_by_default
 from tinyplm.random import sample_keys
@@ -195,7 +194,7 @@ def test_every_gradient_by_directional_derivatives(task, rate):
         for step in (h, -h):
             moved = dict(flatten(model.params), **{path: flatten(model.params)[path] + step * d})
             params = unflatten(moved, model.params)
-            ends.append(encoder.loss(xlnet, params, config=model.config, task=task, grad=False, **given)[0])
+            ends.append(model.with_params(params).loss(grad=False, **given)[0])
         numerical, scale = (ends[0] - ends[1]) / (2 * h), np.abs(g * d).sum()
         assert abs(numerical - (g * d).sum()) <= 1e-6 * scale + 1e-10, path  # 1e-10: 16 EPS / h of a loss of 3
         silent = path == "body.mask" and task != "permutation_lm" or task == "multiple_choice" and path == "head.classifier.b"
@@ -205,16 +204,14 @@ def test_every_gradient_by_directional_derivatives(task, rate):
 def test_loss_in_parts_is_the_loss():
     model = tiny()
     inputs, targets = _batch("permutation_lm")
-    given = dict(model.inputs(**inputs), targets=targets)
-    del given["inputs_embeds"]
-    value, backward = model.loss(**given)
+    value, backward = model.loss(targets=targets, **inputs)
     parts = {}
 
     def give(path, gradient):
         for name, a in flatten(gradient, path).items():
             parts[name] = parts.get(name, 0) + a
 
-    value_too, backward_too = model.loss_in_parts(give, **given)
+    value_too, backward_too = model.loss_in_parts(give, inputs, targets=targets)
     for left in backward_too(1.0):
         rows = left["body"]["tokens"]
         table = np.zeros((V, D))
@@ -273,8 +270,7 @@ def test_it_learns_to_predict_in_any_order():
         inputs, places, _ = permuted(seed=step, B=8, T=6, M=3, types=False)
         inputs["input_ids"] = (np.random.default_rng(step).integers(0, V, (8, 1)) + np.arange(6)) % V
         targets = np.take_along_axis(inputs["input_ids"], places, axis=1)
-        value, backward = encoder.loss(xlnet, optimizer.params, config=model.config, task=model.task, targets={"logits": targets},
-                                       **inputs)  # fmt: skip
+        value, backward = model.with_params(optimizer.params).loss(targets={"logits": targets}, **inputs)
         optimizer.gradient.add(backward(1.0))
         optimizer.step(5e-3)
         losses.append(float(value))
@@ -335,14 +331,14 @@ def test_biases_of_attention_do_not_decay():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"d_model": 9, "n_head": 3}, "expected even d_model = n_head d_head, got 9, 3, None"),
-        ({"d_head": 2}, "expected even d_model = n_head d_head, got 6, 2, 2"),
+        ({"d_model": 9, "n_head": 3}, "d_model: expected n_head d_head, even, got 9, 3, None"),
+        ({"d_head": 2}, "d_model: expected n_head d_head, even, got 6, 2, 2"),
         ({"bi_data": True}, "bi_data = True is not supported for xlnet"),
         ({"untie_r": False}, "untie_r = False is not supported for xlnet"),
         ({"attn_type": "both"}, "attn_type = 'both' is not supported for xlnet"),
         ({"summary_type": "mean"}, "summary_type = 'mean' is not supported for xlnet"),
         ({"summary_activation": "sinh"}, "unknown summary_activation 'sinh'"),
-        ({"mem_len": -1}, "expected mem_len, reuse_len >= 0 or null, got -1, None"),
+        ({"mem_len": -1}, "mem_len: expected an integer >= 0 or null, got -1"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings = False is not supported for xlnet"),
     ],
 )
@@ -362,7 +358,7 @@ def test_wrong_configs_are_refused_in_one_line(changes, message):
         ({"mems": np.ones((2, 1, 3, 6))}, r"mems: expected shape \(2, 2, earlier tokens, 6\), got \(2, 1, 3, 6\)"),
         ({"input_mask": np.ones((2, 3))}, r"input_mask: expected shape \(2, 4\), got \(2, 3\)"),
         ({"input_mask": np.ones((2, 4)), "attention_mask": np.ones((2, 4), int)}, "input_mask: expected at most one of them"),
-        ({"position_ids": np.arange(4)}, "xlnet has no position_ids"),
+        ({"position_ids": np.arange(4)}, "position_ids: expected None, since xlnet takes only attention_mask, "),
     ],
 )
 def test_wrong_inputs_are_refused_in_one_line(inputs, message):

@@ -229,7 +229,7 @@ def test_a_task_that_a_family_has_not_is_refused(tmp_path, family):
         ({"input_ids": [[]]}, "B, T >= 1, got (1, 0)"),
         ({"input_ids": [[0.5]]}, "input_ids: expected integers"),
         ({"input_ids": [[2, 2]], "attention_mask": [[1, 1, 1]]}, "attention_mask: expected shape (1, 2), got (1, 3)"),
-        ({"input_ids": [[2, 2]], "labels": [[0, 0]]}, "{family} has no labels; expected some of attention_mask, "),
+        ({"input_ids": [[2, 2]], "labels": [[0, 0]]}, "labels: expected None, since {family} takes only attention_mask, "),
         ({}, "either input_ids or inputs_embeds"),
         ({"input_ids": [[2, 2]], "inputs_embeds": np.ones((1, 2, 6))}, "either input_ids or inputs_embeds"),
         ({"inputs_embeds": np.ones((1, 2, 5))}, "expected shape (B, T, {width}) with B, T >= 1, got (1, 2, 5)"),
@@ -247,7 +247,7 @@ def test_bad_input_is_refused_in_one_line(family, inputs, message):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"input_ids": [[2] * 7]}, "7 tokens is longer than the context of 6"),
+        ({"input_ids": [[2] * 7]}, "input_ids: expected at most 6 tokens, the context, got 7"),
         ({"input_ids": [[2, 2]], "position_ids": [[0, 600]]}, "position_ids: expected integers from 0 to "),
         ({"input_ids": [[2, 2]], "position_ids": [[0, -1]]}, "position_ids: expected integers from 0 to "),
         ({"input_ids": [[2, 2]], "position_ids": [0]}, "position_ids: expected shape (2,) or (1, 2)"),
@@ -260,7 +260,7 @@ def test_bad_positions_are_refused(family, inputs, message):
 
 @pytest.mark.parametrize("model", [tiny("xlnet"), tiny("deberta", position_biased_input=False)], ids=repr)
 def test_positions_are_for_models_that_have_them(model):
-    with pytest.raises(ValueError, match=f"{model.config.MODEL_TYPE} has no position_ids; expected some of attention_mask, "):
+    with pytest.raises(ValueError, match=f"^position_ids: expected None, since {model.config.MODEL_TYPE} takes only "):
         model([[2, 3]], position_ids=[[0, 1]])
 
 
@@ -268,7 +268,7 @@ def test_positions_are_for_models_that_have_them(model):
 def test_token_types_are_for_families_that_have_them(family):
     model = tiny(family)
     if "token_type_ids" not in model.family.INPUTS:
-        with pytest.raises(ValueError, match=f"{family} has no token_type_ids; expected some of attention_mask, position_ids$"):
+        with pytest.raises(ValueError, match=f"^token_type_ids: expected None, since {family} takes only attention_mask"):
             model([[2, 3]], token_type_ids=[[0, 0]])
         return
     if "segments" in model.params["body"]:  # XLNet takes any numbers, since it only asks which are equal, and may go without
@@ -286,7 +286,7 @@ def test_token_types_are_for_families_that_have_them(family):
     ("inputs", "message"),
     [
         ({"input_ids": [[2, 3]]}, "input_ids: expected shape (B, choices, T) with all of them >= 1, got (1, 2)"),
-        ({"inputs_embeds": np.ones((1, 2, 3, 6))}, "multiple_choice: expected input_ids, not inputs_embeds"),
+        ({"inputs_embeds": np.ones((1, 2, 3, 6))}, "inputs_embeds: expected None and input_ids for a multiple choice, got float64"),
         ({"input_ids": [[[2], [3]]], "attention_mask": [[1, 1]]}, "attention_mask: expected shape (1, 2, 1), got (1, 2)"),
         ({"input_ids": [[[2], [11]]]}, "input_ids: expected integers from 0 to 10, got 11"),
     ],
@@ -301,8 +301,8 @@ def test_bad_targets_are_refused(family):
     model = tiny(family)
     ids = np.full((1, 2), 3)
     for targets, message in (({}, "expected those of at least one output, got none"),
-                             ({"logits": np.zeros((2, 2), int)}, "logits need shape (1, 2), got (2, 2)"),
-                             ({"logits": np.zeros((2, 1), int)}, "logits need shape (1, 2), got (2, 1)"),
-                             ({"pooled": np.zeros(1, int)}, "unknown outputs ['pooled']; expected some of []")):  # fmt: skip
+                             ({"logits": np.zeros((2, 2), int)}, "targets: logits: expected shape (1, 2), got (2, 2)"),
+                             ({"logits": np.zeros((2, 1), int)}, "targets: logits: expected shape (1, 2), got (2, 1)"),
+                             ({"pooled": np.zeros(1, int)}, "targets: expected some of logits, got pooled")):  # fmt: skip
         with pytest.raises(ValueError, match=re.escape(message)):
             model.loss(targets=targets, input_ids=ids)

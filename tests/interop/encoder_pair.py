@@ -21,7 +21,6 @@ import tinyplm
 from tests.interop.pair import as_torch, assert_same, float64, named_gradients
 from tinyplm.families import albert, bert, camembert, deberta, deberta_v2, distilbert, roberta, xlm_roberta, xlnet
 from tinyplm.hub import folders as hub
-from tinyplm.models import encoder_task as encoder
 
 # ours: theirs
 OUTPUTS = {"hidden": ("last_hidden_state",), "logits": ("prediction_logits", "logits"), "pooled": ("pooler_output",),
@@ -236,8 +235,6 @@ def compare_loss(theirs, ours, inputs, *, seed=2, exempt=()):
             theirvalue.reshape(-1, theirvalue.shape[-1]), torch.from_numpy(t).reshape(-1)
         )
     expected.backward()
-    loss, back = encoder.loss(
-        ours.family, ours.params, config=ours.config, task=ours.task, targets=targets, **ours.inputs(**inputs)
-    )
+    loss, back = ours.loss(targets=targets, **inputs)
     assert_same("loss", loss, expected.detach().numpy())
     compare_gradients(ours, back(1.0), theirs, (*exempt, *unused(ours, inputs)))

@@ -22,9 +22,8 @@ transformers = pytest.importorskip("transformers")
 
 import tinyplm
 from tests.laws import relative_error
-from tinyplm.families import gpt2, llama
+from tinyplm.families import gpt2, llama, mistral, qwen2
 from tinyplm.hub import folders as hub
-from tinyplm.models import causal_lm
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
@@ -50,6 +49,11 @@ class Family:
     paths: tuple[str, ...]  # and the paths of these, or of parts of them, in our tree
 
 
+_LLAMA_SHAPED = {
+    "vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+
 # Dropout rates stay at 0.1: eval() on one side and key=None on the other must switch it off.
 FAMILIES = {
     "gpt2": Family(
@@ -64,14 +68,31 @@ FAMILIES = {
     ),
     "llama": Family(
         llama, transformers.LlamaConfig, transformers.LlamaForCausalLM, transformers.LlamaModel,
-        {"vocab_size": 41, "max_position_embeddings": 12, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
-         "num_attention_heads": 4, "num_key_value_heads": 2, "attention_dropout": 0.1, "bos_token_id": None,
-         "eos_token_id": None},
+        _LLAMA_SHAPED,
         context="max_position_embeddings",
         odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
         tables=("model.embed_tokens.weight",),
         spots=("model.norm.weight", "model.layers.1.mlp.down_proj.weight"),
         paths=("body.norm.gamma", "body.layers.1.mlp.Wdown"),
+    ),
+    # The windows are shorter than the sequences of 7 of `compare`.
+    "mistral": Family(
+        mistral, transformers.MistralConfig, transformers.MistralForCausalLM, transformers.MistralModel,
+        {**_LLAMA_SHAPED, "sliding_window": 3},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 6},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.norm.weight", "model.layers.1.self_attn.o_proj.weight"),
+        paths=("body.norm.gamma", "body.layers.1.attention.Wo"),
+    ),
+    "qwen2": Family(
+        qwen2, transformers.Qwen2Config, transformers.Qwen2ForCausalLM, transformers.Qwen2Model,
+        {**_LLAMA_SHAPED, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.down_proj.weight"),
+        paths=("body.layers.0.attention.bq", "body.layers.1.mlp.Wdown"),
     ),
 }  # fmt: skip
 
@@ -212,6 +233,15 @@ def assert_same_gradients(ours, theirs):
         assert_same(f"the gradient of {name}", ours[name], theirs[name])
 
 
+def sees_something(mask, ours):
+    """(B, T): the places that may attend to a real token in every layer."""
+    T = mask.shape[1]
+    window = ours.family.pieces(ours.config).window
+    shortest = min(window(i) or T for i in range(len(ours.params["body"]["layers"])))
+    t, s = np.arange(T)[:, None], np.arange(T)
+    return (mask[:, None] & (s <= t) & (s > t - shortest)).any(axis=2)
+
+
 def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
     """Logits, hidden states, the loss, and both their gradients by every parameter.
 
@@ -224,7 +254,7 @@ def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
     V = ours.config.vocab_size
     ids = rng.integers(0, V, (B, T))
     mask, positions = padding(side, B, T) if positions is None else (np.ones((B, T), dtype=np.int64), positions)
-    rows = np.ones((B, T), dtype=bool) if mask is None else mask.cumsum(axis=1) > 0
+    rows = np.ones((B, T), dtype=bool) if mask is None else sees_something(mask, ours)
     kwargs = {"attention_mask": mask, "position_ids": positions}
     with float64():
         output = theirs(torch.from_numpy(ids), **as_torch(**kwargs), output_hidden_states=True)
@@ -242,8 +272,7 @@ def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
         targets[0, 1] = -100
     expected = torch.nn.functional.cross_entropy(logits.reshape(-1, V), torch.from_numpy(targets).reshape(-1))
     expected.backward()
-    loss, loss_back = causal_lm.loss(ours.family, ours.params, config=ours.config, input_ids=ids, targets=targets, chunk=5,
-                                     **kwargs)  # fmt: skip
+    loss, loss_back = ours.loss(input_ids=ids, targets={"logits": targets}, chunk=5, **kwargs)
     assert_same("loss", loss, expected.detach().numpy())
     assert_same_gradients(hub.gradients_by_hub_name(ours, loss_back(1.0)), named_gradients(theirs))
 

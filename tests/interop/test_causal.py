@@ -16,7 +16,6 @@ transformers = pytest.importorskip("transformers")
 from tests.interop.pair import FAMILIES, as_torch, assert_same, assert_same_gradients, compare, named_gradients, padding, pair
 from tests.laws import relative_error
 from tinyplm.hub import folders as hub
-from tinyplm.models import causal_lm
 from tinyplm.optim.adamw import AdamW
 
 pytestmark = [pytest.mark.parametrize("family", list(FAMILIES)), pytest.mark.usefixtures("in_float64")]
@@ -100,7 +99,7 @@ def test_labels_of_transformers_are_our_targets_shifted(tmp_path, family):
     theirs, ours = pair(family, tmp_path)
     ids = np.random.default_rng(0).integers(0, 41, (2, 8))
     targets = np.concatenate([ids[:, 1:], np.full((2, 1), -100)], axis=1)
-    loss, _ = causal_lm.loss(ours.family, ours.params, config=ours.config, input_ids=ids, targets=targets, grad=False)
+    loss, _ = ours.loss(input_ids=ids, targets={"logits": targets}, grad=False)
     assert_same("loss", loss, theirs(torch.from_numpy(ids), labels=torch.from_numpy(ids)).loss.detach().numpy())
 
 
@@ -141,7 +140,7 @@ def test_twenty_training_steps_together(tmp_path, family):
         torch_optimizer.step()
         torch_optimizer.zero_grad()
 
-        _, backward = causal_lm.loss(ours.family, optimizer.params, config=ours.config, input_ids=ids, targets=targets)
+        _, backward = ours.with_params(optimizer.params).loss(input_ids=ids, targets={"logits": targets})
         optimizer.gradient.add(backward(1.0))
         assert_same("the gradient's norm", optimizer.gradient_norm(), norm)
         optimizer.step(lr, clip=norm / (norm + 1e-6))

@@ -217,7 +217,8 @@ def test_the_bare_body_of_an_untied_model_lacks_its_head(tmp_path, family):
 OLD_TENSORS = {
     "gpt2": {"transformer.h.{i}.attn.bias": torch.ones(1, 1, 12, 12).tril(),
              "transformer.h.{i}.attn.masked_bias": torch.tensor(-1e4)},
-    "llama": {"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.rand(4)},  # wrong on purpose
+    **{name: {"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.rand(4)}  # wrong on purpose
+       for name in ("llama", "mistral", "qwen2")},
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import ROPES, as_torch, assert_same, in_float64, pair
+from tests.interop.pair import FAMILIES, ROPES, as_torch, assert_same, in_float64, pair
 from tests.laws import relative_error
 from tinyplm.generation.generate import Memory, generate, stream
 from tinyplm.generation.sampling import Sampling, ban_repeated_ngrams, penalise_repetition, token_distribution
@@ -31,6 +31,12 @@ MODELS = {
     "llama, one kv head": ("llama", {"max_position_embeddings": 40, "num_key_value_heads": 1}),
     "llama, as many kv heads": ("llama", {"max_position_embeddings": 40, "num_key_value_heads": 4}),
     **{f"llama, {name}": ("llama", changes) for name, changes in ROPES.items()},
+    "mistral": ("mistral", {"max_position_embeddings": 40}),
+    "mistral, window of 2": ("mistral", {"max_position_embeddings": 40, "sliding_window": 2}),
+    "mistral, window of 9": ("mistral", {"max_position_embeddings": 40, "sliding_window": 9}),
+    "mistral, no window": ("mistral", {"max_position_embeddings": 40, "sliding_window": None}),
+    "qwen2": ("qwen2", {"max_position_embeddings": 40}),
+    "qwen2, no window": ("qwen2", {"max_position_embeddings": 40, "use_sliding_window": False}),
 }
 DYNAMIC = [name for name in MODELS if "dynamic" in name]
 PROMPTS = [np.random.default_rng(n).integers(0, 41, n).tolist() for n in (3, 7, 1, 5)]
@@ -95,7 +101,7 @@ def test_a_prompt_already_beyond_the_trained_context_of_dynamic_scaling(tmp_path
     assert our_greedy(ours, prompt, 28) == their_greedy(theirs, [prompt], 28, use_cache=False)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen2"])
 def test_greedy_ids_of_a_second_turn_that_remembers_the_first(tmp_path, name):
     """As in a chat: the keys and values of the first turn stay, also of a text that is taken back in part."""
     family, changes = MODELS[name]
@@ -161,8 +167,7 @@ def test_greedy_ids_with_penalties(tmp_path, name, penalty, n):
 
 # --------------------------------------------------------------------------------------------- cached logits, step by step
 
-NAMES = {name: inspect.signature(model.forward).parameters for name, model in
-         (("gpt2", transformers.GPT2LMHeadModel), ("llama", transformers.LlamaForCausalLM))}  # fmt: skip
+NAMES = {name: inspect.signature(family.lm.forward).parameters for name, family in FAMILIES.items()}
 
 
 def their_cache(family):
@@ -215,7 +220,7 @@ def test_why_the_cache_of_transformers_is_off_for_dynamic_scaling(tmp_path):
 # -------------------------------------------------------------------------------------------------------------- sampling
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "llama, llama3", "llama, dynamic"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "llama, llama3", "llama, dynamic", "mistral", "qwen2"])
 def test_log_probabilities_are_those_of_the_model(tmp_path, name):
     """log_softmax of transformers' logits, in one pass over the finished text, however the tokens were drawn."""
     family, changes = MODELS[name]

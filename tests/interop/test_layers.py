@@ -22,7 +22,6 @@ from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
 from tinyplm.layers.attention import attention, multi_head_attention
 from tinyplm.layers.block import block, post_norm, pre_norm
 from tinyplm.layers.embedding import embedding
-from tinyplm.layers.heads import tied_head
 from tinyplm.layers.linear import linear
 from tinyplm.layers.mask import causal_mask
 from tinyplm.layers.mlp import gated_mlp, mlp
@@ -87,11 +86,10 @@ def rng_for(*numbers):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear_and_tied_head(shape, bias):
+def test_linear(shape, bias):
     rng = rng_for(len(shape))
     x, W, b = rng.normal(size=shape), rng.normal(size=(shape[-1], 4)), rng.normal(size=4) if bias else None
     compare(linear, lambda x, W, b: F.linear(x, W.T, b), x, W, b)
-    compare(tied_head, F.linear, x, np.ascontiguousarray(W.T), b)
 
 
 @pytest.mark.parametrize("shape", [(1,), (9,), (3, 5), (2, 1, 7)])

@@ -14,7 +14,12 @@ from tests.interop.pair import FAMILIES, TOLERANCE, float64
 from tests.laws import relative_error
 from tinyplm.hub import folders as hub
 
-CLASSES = {"gpt2": transformers.GPT2ForSequenceClassification, "llama": transformers.LlamaForSequenceClassification}
+CLASSES = {
+    "gpt2": transformers.GPT2ForSequenceClassification,
+    "llama": transformers.LlamaForSequenceClassification,
+    "mistral": transformers.MistralForSequenceClassification,
+    "qwen2": transformers.Qwen2ForSequenceClassification,
+}
 PAD = 40  # the last id: transformers finds the last token as the last one that is not this
 
 

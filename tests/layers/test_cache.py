@@ -123,7 +123,7 @@ def test_the_last_logits_alone(name):
     expected = whole(model, ids)["logits"][:, -1]
 
     def last(ids, cache=None):
-        return causal_lm.last_logits(model.family, model.params, config=model.config, **model.inputs(ids, cache=cache))
+        return causal_lm.last_logits(model.family, model.params, model.inputs(ids, cache=cache), config=model.config)
 
     logits, none = last(ids)
     assert none is None and relative_error(logits, expected) < 1e-12
@@ -251,7 +251,7 @@ def test_backward_still_holds_when_the_next_call_has_gone_on(name):
     assert equal(backward(c), expected)
     again, recomputing, c = run(checkpointing=True)
     assert np.array_equal(again["logits"], outputs["logits"]) and equal(recomputing(c), expected)
-    with pytest.raises(ValueError, match=r"unknown outputs \['cache'\]"):
+    with pytest.raises(ValueError, match=r"backward: expected some of hidden, logits, got \['cache'\]"):
         backward({"cache": outputs["cache"]})
 
 
@@ -267,9 +267,9 @@ def call_with(model, T, *, length=4, capacity=8, batch=2, **options):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: call_with(m, 5), "the cache is for 2 samples of up to 8 tokens, got 2 of 9"),
-        (lambda m: call_with(m, 1, batch=3), "the cache is for 3 samples of up to 8 tokens, got 2 of 5"),
-        (lambda m: call_with(m, 1, length=12, capacity=12), "a sequence of 13 tokens is longer than the context of 12"),
+        (lambda m: call_with(m, 5), "cache: expected 2 samples of up to 8 tokens, got 2 of 9"),
+        (lambda m: call_with(m, 1, batch=3), "cache: expected 3 samples of up to 8 tokens, got 2 of 5"),
+        (lambda m: call_with(m, 1, length=12, capacity=12), "input_ids: expected at most 12 tokens, the context, got 13"),
         (lambda m: call_with(m, 2, attention_mask=np.ones((2, 2), int)), "attention_mask: expected shape (2, 6), got (2, 2)"),
         (lambda m: call_with(m, 2, attention_mask=np.ones((2, 1, 2, 2), bool)), ", 2, 6), got (2, 1, 2, 2)"),
         (lambda m: call_with(m, 2, attention_mask=np.ones((2, 1, 6, 6), bool)), ", 2, 6), got (2, 1, 6, 6)"),
@@ -304,7 +304,7 @@ def test_dynamic_scaling_can_be_cached_within_the_trained_context_only():
 def test_dynamic_scaling_refuses_a_cache_that_was_grown_too_large():
     model = model_of("llama, dynamic")
     larger = model.empty_cache(1).grown(24)
-    with pytest.raises(ValueError, match="13 tokens cannot be cached: the longest sequence that can be is 12"):
+    with pytest.raises(ValueError, match="cache: expected at most 12 tokens in all, got 13"):
         model(np.ones((1, LONGEST + 1), int), cache=larger)
     model(np.ones((1, LONGEST), int), cache=larger)
 

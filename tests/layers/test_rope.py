@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import reference.layers.rope as ref
+from tests.support.rope import rope_at
 from tinyplm.backend import to_device, to_host
 from tinyplm.layers import rope_scaling as ours
 from tinyplm.layers.rope import rope
@@ -144,7 +145,7 @@ def rotations(draw):
 
 
 def at(x, position, frequencies, interleaved=False, **options):
-    return rope(x, positions=np.array([position]), frequencies=frequencies, interleaved=interleaved, **options)[0]
+    return rope_at(x, positions=np.array([position]), frequencies=frequencies, interleaved=interleaved, **options)[0]
 
 
 @given(r=rotations(), m=st.integers(0, 100_000), n=st.integers(0, 100_000), shift=st.integers(0, 100_000))
@@ -166,7 +167,8 @@ def test_a_rotation_keeps_the_norm_and_the_magnitude_multiplies_it(r, position, 
     assert np.allclose(larger[..., :R], magnitude * y[..., :R], rtol=1e-14, atol=1e-15)
     assert np.array_equal(larger[..., R:], x[..., R:])
     dy = y[..., :R]
-    _, backward = rope(dy, positions=np.array([position]), frequencies=frequencies, interleaved=interleaved, magnitude=magnitude)
+    turned = {"frequencies": frequencies, "interleaved": interleaved, "magnitude": magnitude}
+    _, backward = rope_at(dy, positions=np.array([position]), **turned)
     assert np.linalg.norm(backward(dy)) == pytest.approx(magnitude * np.linalg.norm(dy), rel=1e-14)  # so the gradient, too
 
 
@@ -189,7 +191,7 @@ def test_interleaved_pairs_are_half_split_ones_in_another_order(r, position):
 def test_components_that_are_not_turned_pass_untouched(r, position):
     (x, dy), frequencies, interleaved = r
     R = 2 * len(frequencies)
-    y, backward = rope(x, positions=np.array([position]), frequencies=frequencies, interleaved=interleaved)
+    y, backward = rope_at(x, positions=np.array([position]), frequencies=frequencies, interleaved=interleaved)
     assert np.array_equal(y[..., R:], x[..., R:]) and np.array_equal(backward(dy)[..., R:], dy[..., R:])
     assert np.array_equal(y[..., :R], at(x[..., :R], position, frequencies, interleaved))
 
@@ -203,7 +205,7 @@ def test_far_positions_keep_their_phase_in_float32(device, seed, each):
     positions = 131071 - rng.integers(0, 9, (2, 4) if each else (4,))
     frequencies = ours.rope_frequencies(64, base=500000.0)
     on = [to_device(a, device) for a in (x, positions, frequencies)]
-    y = to_host(rope(on[0], positions=on[1], frequencies=on[2])[0])
+    y = to_host(rope_at(on[0], positions=on[1], frequencies=on[2])[0])
     assert y.dtype == np.float32
     assert np.max(np.abs(y - ref.rope(x, positions=positions, frequencies=frequencies))) < 4 * 2**-24 * np.max(np.abs(x)) * 2**0.5
 
@@ -211,11 +213,14 @@ def test_far_positions_keep_their_phase_in_float32(device, seed, each):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: rope(x, positions=np.arange(2), frequencies=np.ones(2)),
-             "positions: expected an array of integers of shape (2, 3) or (3,), got int64 array of shape (2,)"),
-        (lambda x: rope(x, positions=np.zeros((1, 3), int), frequencies=np.ones(2)),
-         "of shape (2, 3) or (3,), got int64 array of shape (1, 3)"),
-        (lambda x: rope(x, positions=np.arange(3), frequencies=np.ones(3)), "x: expected at least 6 components, as many as"),
+        (lambda x: rope_at(x, positions=np.arange(2), frequencies=np.ones(2)),
+         "rope: cos: expected an array of floating-point numbers of shape (B or 1, 1, 3, F), got float64 array of shape (1, 1, "),
+        (lambda x: rope_at(x, positions=np.zeros((3, 3), int), frequencies=np.ones(2)),
+         "got float64 array of shape (3, 1, 3, 2)"),
+        (lambda x: rope_at(x, positions=np.arange(1), frequencies=np.ones(2)), "got float64 array of shape (1, 1, 1, 2)"),
+        (lambda x: rope(x, cos=np.ones((1, 1, 3, 2)), sin=np.ones((1, 1, 3, 1))), "rope: sin: expected an array"),
+        (lambda x: rope_at(x, positions=np.arange(3), frequencies=np.ones(3)),
+         "x: expected at least 6 components, as many as"),
         (lambda x: ours.rope_frequencies(7), "an even number of components, at least 2, got 7"),
         (lambda x: ours.rope_frequencies(0), "an even number of components, at least 2, got 0"),
         (lambda x: ours.dynamic_frequencies(2, base=10.0, factor=2.0, original=8, length=9), "more than 2 components for"),

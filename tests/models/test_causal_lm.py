@@ -19,7 +19,7 @@ from tinyplm.backend import to_device, to_host
 from tinyplm.core import add, flatten, tree_map, unflatten
 from tinyplm.data.batches import document_positions
 from tinyplm.layers.mask import packed_mask
-from tinyplm.models import causal_lm
+from tinyplm.models.protocol import LossOptions
 from tinyplm.optim.flat import FlatTree
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -30,9 +30,8 @@ each_variant = pytest.mark.parametrize(("family", "variant"), VARIANTS)
 
 
 def loss_of(model, params, **options):
-    """causal_lm.loss of another tree of parameters, with the host arrays among the options moved to the model's device."""
-    options = {name: to_device(a, model.device) if isinstance(a, np.ndarray) else a for name, a in options.items()}
-    return causal_lm.loss(model.family, params, config=model.config, **options)
+    """The loss of another tree of parameters."""
+    return model.with_params(params).loss(**options)
 
 
 def test_every_family_has_a_row():
@@ -68,7 +67,7 @@ def assert_gradients(model, **options):
 def test_gradient_of_the_loss_by_every_parameter(device, family, variant):
     model = tiny(family, device=device, **FAMILIES[family].variants[variant])
     ids, targets = batch()
-    assert_gradients(model, input_ids=ids, targets=targets, attention_mask=PADDING)
+    assert_gradients(model, input_ids=ids, targets={"logits": targets}, attention_mask=PADDING)
 
 
 @each_family
@@ -76,7 +75,7 @@ def test_gradient_through_dropout_and_with_positions_of_each_sample(family):
     model = tiny(family, **FAMILIES[family].dropout)
     ids, targets = batch()
     positions = np.maximum(np.cumsum(PADDING, axis=1) - 1, 0)
-    assert_gradients(model, input_ids=ids, targets=targets, attention_mask=PADDING, position_ids=positions,
+    assert_gradients(model, input_ids=ids, targets={"logits": targets}, attention_mask=PADDING, position_ids=positions,
                      key=random.sample_keys(5, np.arange(3)))  # fmt: skip
 
 
@@ -91,7 +90,7 @@ def test_outputs_have_gradients_each_and_together(family):
     both, parts = backward(d), [backward({name: d[name]}) for name in d]
     assert apart(both, tree_map(lambda a, b: a + b, *parts)) < GRADIENT
     assert not any(a.any() for a in leaves(backward({})))
-    with pytest.raises(ValueError, match="unknown outputs \\['logit'\\]"):
+    with pytest.raises(ValueError, match="backward: expected some of hidden, logits, got \\['logit'\\]"):
         backward({"logit": d["logits"]})
 
 
@@ -102,7 +101,7 @@ def test_layer_gradients_go_to_the_callback_and_are_not_built_again(family, tied
     ids, targets = batch()
 
     def loss_back(**options):
-        return loss_of(model, model.params, input_ids=ids, targets=targets, **options)[1]
+        return loss_of(model, model.params, input_ids=ids, targets={"logits": targets}, **options)[1]
 
     def model_back(**options):
         back = model(ids, **options)[1]
@@ -125,15 +124,15 @@ def test_layer_gradients_go_to_the_callback_and_are_not_built_again(family, tied
 def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, tied, factored):
     model = tiny(family, tie_word_embeddings=tied)
     ids, targets = batch()
-    loss, back = loss_of(model, model.params, input_ids=ids, targets=targets, total=7)
+    loss, back = loss_of(model, model.params, input_ids=ids, targets={"logits": targets}, total={"logits": 7})
     total, parts = FlatTree(model.params), []
 
     def give(path, gradient):
         parts.extend(flatten(gradient, path))
         total.add(gradient, path)
 
-    same, parts_back = causal_lm.loss_in_parts(model.family, model.params, give, config=model.config, total=7, input_ids=ids,
-                                               targets=targets, factors=factored)  # fmt: skip
+    same, parts_back = model.loss_in_parts(give, {"input_ids": ids}, targets={"logits": targets}, total={"logits": 7},
+                                           options=LossOptions(factors=factored))  # fmt: skip
     left = parts_back(1.5)
     assert len(left) == 1 + factored
     assert len(parts) == len(set(parts)), "an array in two parts has no fixed order of summation"
@@ -293,7 +292,7 @@ def test_float32_stays_float32(device, family):
     dlogits = to_device(np.random.default_rng(0).normal(size=(3, 5, 11)).astype("float32"), device)
     assert all(a.dtype == np.float32 for a in leaves(backward({"logits": dlogits})))
     key = random.sample_keys(random.key(0), np.arange(3))
-    loss, back = loss_of(model, model.params, input_ids=ids, targets=targets, key=key)
+    loss, back = loss_of(model, model.params, input_ids=ids, targets={"logits": targets}, key=key)
     assert loss.dtype == np.float32 and all(a.dtype == np.float32 for a in leaves(back(1.0)))
 
 
@@ -314,7 +313,7 @@ def whole(shape):
         ({"input_ids": [1, 2]}, "input_ids: expected shape (B, T)"),
         ({"input_ids": [[]]}, "B, T >= 1, got (1, 0)"),
         ({"input_ids": [[0.5]]}, "input_ids: expected integers"),
-        ({"input_ids": [[1] * 7]}, "7 tokens is longer than the context of 6"),
+        ({"input_ids": [[1] * 7]}, "input_ids: expected at most 6 tokens, the context, got 7"),
         ({"input_ids": [[1, 2]], "attention_mask": [[1, 1, 1]]}, "attention_mask: expected shape (1, 2), got (1, 3)"),
         ({"input_ids": [[1, 2]], "position_ids": [[0, 6]]}, "position_ids: expected integers from 0 to 5, got 6"),
         ({"input_ids": [[1, 2]], "position_ids": [[0, -1]]}, "position_ids: expected integers from 0 to 5, got -1"),
@@ -324,10 +323,10 @@ def whole(shape):
         ({"inputs_embeds": np.ones((1, 2, 5))}, "expected shape (B, T, 6)"),
         ({"inputs_embeds": np.ones((0, 2, 6))}, "(B, T, 6) with B, T >= 1, got (0, 2, 6)"),
         ({"inputs_embeds": np.ones((1, 0, 6))}, "(B, T, 6) with B, T >= 1, got (1, 0, 6)"),
-        ({"inputs_embeds": np.ones((1, 7, 6))}, "7 tokens is longer than the context of 6"),
+        ({"inputs_embeds": np.ones((1, 7, 6))}, "inputs_embeds: expected at most 6 tokens, the context, got 7"),
         ({"inputs_embeds": np.ones((1, 2, 6), bool)}, "inputs_embeds: expected real numbers, got bool array of shape (1, 2, 6)"),
         ({"input_ids": [[1, 2]], "attention_mask": np.ones((1, 1, 2, 2), int)},
-         "must be boolean, True = may attend, got dtype int64"),
+         "expected booleans, True = may attend, in 4 dimensions, got dtype int64"),
         ({"input_ids": [[1, 2]], "attention_mask": whole((1, 9, 2, 2))},
          "expected shape (1 or 1, H or 1, 2, 2), got (1, 9, 2, 2)"),
         ({"input_ids": [[1, 2]], "attention_mask": whole((2, 1, 2, 2))}, "got (2, 1, 2, 2)"),

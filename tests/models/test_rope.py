@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import reference.layers.rope as ref
+from tests.support.rope import rope_at
 from tinyplm.backend import to_device, to_host
-from tinyplm.layers.rope import rope
 from tinyplm.models.rope import Rope, read_rope, rotary
 
 PLAIN = Rope("default", 10000.0, 12, 12, {})
@@ -123,9 +123,9 @@ def test_the_settings_reach_their_formula(device, settings, length, expected, ma
     rng = np.random.default_rng(0)
     x, positions = rng.normal(size=(2, 3, 4, 8)), rng.integers(0, 12, (2, 4))
     positions[1, 2] = length - 1  # with dynamic scaling the largest position is what counts
-    turn = rotary(read, 8, positions=to_device(positions, device), dtype="float64")
+    turn = rotary(read, 8)(to_device(positions, device), keys=4, dtype="float64")(0)["rotary"]
     y = to_host(turn(to_device(x, device))[0])
-    assert np.allclose(y, rope(x, positions=positions, frequencies=frequencies, magnitude=grown)[0], rtol=1e-14, atol=1e-14)
+    assert np.allclose(y, rope_at(x, positions=positions, frequencies=frequencies, magnitude=grown)[0], rtol=1e-14, atol=1e-14)
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0}

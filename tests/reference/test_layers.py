@@ -10,7 +10,7 @@ from reference.layers.activation import gelu, gelu_tanh, log_sigmoid, relu, silu
 from reference.layers.attention import attention, multi_head_attention
 from reference.layers.block import block, post_norm, pre_norm
 from reference.layers.embedding import embedding
-from reference.layers.heads import classifier, dense_classifier, lm_transform, pooler, span_head, tied_head, untied_head
+from reference.layers.heads import classifier, dense_classifier, lm_transform, pooler, span_head
 from reference.layers.linear import linear
 from reference.layers.mask import banded_mask, causal_mask, combine_masks, packed_mask, padding_mask, prefix_mask, sliding_mask
 from reference.layers.mlp import gated_mlp, mlp
@@ -262,18 +262,6 @@ def test_block():
     same(block(p, x, residual=post_norm, **parts), [[[558.0]]])
     with pytest.raises(ValueError):
         block(p, x, residual=pre_norm, rate=0.1, **parts)
-
-
-def test_heads():
-    x, table, b = (
-        np.array([[[1.0, 2.0]]]),
-        np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]),
-        np.array([10.0, 20, 30]),
-    )
-    same(tied_head(x, table), [[[1.0, 2.0, 11.0]]])
-    same(tied_head(x, table, b), [[[11.0, 22.0, 41.0]]])
-    same(untied_head(x, table.T), [[[1.0, 2.0, 11.0]]])
-    same(untied_head(x, table.T, b), [[[11.0, 22.0, 41.0]]])
 
 
 def test_heads_of_encoders():

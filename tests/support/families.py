@@ -14,7 +14,7 @@ import numpy as np
 
 import tinyplm
 from tinyplm.core import tree_map
-from tinyplm.families import gpt2, llama
+from tinyplm.families import gpt2, llama, mistral, qwen2
 
 VOCABULARY, CONTEXT, WIDTH = 11, 6, 6
 
@@ -27,6 +27,13 @@ class Family(NamedTuple):
     dropout: dict[str, float]  # every rate there is, none of them 0
 
 
+# Four heads of width 4 on two key/value heads.  With base 10 both frequencies, 1 and 0.3, turn a lot within 6 positions.
+LLAMA_SHAPED: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "hidden_size": WIDTH, "intermediate_size": 7,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10.0}, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+
 FAMILIES = {
     "gpt2": Family(
         gpt2,
@@ -37,12 +44,9 @@ FAMILIES = {
                   "scaled by layer": {"scale_attn_by_inverse_layer_idx": True, "n_inner": 5}},
         dropout={"resid_pdrop": 0.2, "embd_pdrop": 0.2, "attn_pdrop": 0.2},
     ),
-    # Four heads of width 4 on two key/value heads.  With base 10 both frequencies, 1 and 0.3, turn a lot within 6 positions.
     "llama": Family(
         llama,
-        llama.Config(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, hidden_size=WIDTH, intermediate_size=7,
-                     num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=4,
-                     rope_parameters={"rope_type": "default", "rope_theta": 10.0}, bos_token_id=None, eos_token_id=None),
+        llama.Config(**LLAMA_SHAPED),
         context="max_position_embeddings",
         variants={"untied": {"tie_word_embeddings": False}, "tied": {"tie_word_embeddings": True},
                   "biases": {"attention_bias": True, "mlp_bias": True},
@@ -50,6 +54,25 @@ FAMILIES = {
                                                 "num_key_value_heads": 1},
                   "as many kv heads": {"num_key_value_heads": 4, "hidden_act": "gelu"},
                   "yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10.0, "factor": 4.0}}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # A window of 3 in every layer, shorter than the sequences of 5 of `batch`.
+    "mistral": Family(
+        mistral,
+        mistral.Config(**LLAMA_SHAPED, sliding_window=3),
+        context="max_position_embeddings",
+        variants={"window of 1": {"sliding_window": 1, "tie_word_embeddings": True},
+                  "no window": {"sliding_window": None, "num_key_value_heads": 4},
+                  "as long as the context": {"sliding_window": CONTEXT}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # A window of 2 in the upper one of the two layers.
+    "qwen2": Family(
+        qwen2,
+        qwen2.Config(**LLAMA_SHAPED, use_sliding_window=True, sliding_window=2, max_window_layers=1),
+        context="max_position_embeddings",
+        variants={"window": {}, "no window, tied": {"use_sliding_window": False, "tie_word_embeddings": True},
+                  "layer types": {"layer_types": ["sliding_attention", "full_attention"]}},
         dropout={"attention_dropout": 0.2},
     ),
 }  # fmt: skip

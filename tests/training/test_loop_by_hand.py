@@ -22,7 +22,6 @@ from tinyplm.core import flatten, unflatten
 from tinyplm.data.batches import Windows
 from tinyplm.families import gpt2
 from tinyplm.losses.cross_entropy import cross_entropy
-from tinyplm.models import causal_lm
 from tinyplm.optim.adamw import AdamW, decays_by_default
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training import checkpoint, log, loop
@@ -47,9 +46,9 @@ def by_hand(model, tokens, settings, steps):
     for step in range(steps):
         inputs, targets = windows.batch(step * settings.batch_size, settings.batch_size)
         keys = random.sample_keys(random.fold(random.key(settings.seed), step), np.arange(settings.batch_size))
-        outputs, back = causal_lm.forward(gpt2, unflatten(theta, model.params), config=model.config, input_ids=inputs, key=keys)
+        outputs, back = model.with_params(unflatten(theta, model.params))(inputs, key=keys)
         loss, loss_back = cross_entropy(outputs["logits"], targets=targets, total=targets.size, smoothing=settings.smoothing)
-        gradient, norm = reference.optim.clip.clip_by_global_norm(back({"logits": loss_back(1.0)})[0], limit=settings.clip)
+        gradient, norm = reference.optim.clip.clip_by_global_norm(back({"logits": loss_back(1.0)}), limit=settings.clip)
         gradient = flatten(gradient)
         rate = reference.optim.schedule.warmup_linear(step, peak=settings.learning_rate, warmup=settings.warmup,
                                                       total=settings.steps, floor=settings.floor)  # fmt: skip
@@ -123,10 +122,10 @@ def record_dropout(monkeypatch, model, key, **kwargs):
         if name.startswith("tinyplm.") and getattr(module, "dropout", None) is dropout:
             monkeypatch.setattr(module, "dropout", spy)
     ids = np.random.default_rng(0).integers(0, 11, (2, 5))
-    outputs, back = causal_lm.forward(gpt2, model.params, config=model.config, input_ids=ids, key=key, **kwargs)
+    outputs, back = model(ids, key=key, **kwargs)
     forward = list(calls)
     dlogits = np.random.default_rng(1).normal(size=outputs["logits"].shape)
-    gradient = back({"logits": dlogits})[0]
+    gradient = back({"logits": dlogits})
     monkeypatch.undo()
     return forward, calls[len(forward) :], gradient
 

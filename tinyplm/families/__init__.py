@@ -10,9 +10,21 @@ from ..arguments import shown
 from ..models.config import check_labels
 
 # model_type of config.json -> module of this package
-FAMILIES = {"albert": "albert", "bert": "bert", "camembert": "camembert", "deberta": "deberta", "deberta-v2": "deberta_v2",
-            "distilbert": "distilbert", "gpt2": "gpt2", "llama": "llama", "roberta": "roberta",
-            "xlm-roberta": "xlm_roberta", "xlnet": "xlnet"}  # fmt: skip
+FAMILIES = {
+    "albert": "albert",
+    "bert": "bert",
+    "camembert": "camembert",
+    "deberta": "deberta",
+    "deberta-v2": "deberta_v2",
+    "distilbert": "distilbert",
+    "gpt2": "gpt2",
+    "llama": "llama",
+    "mistral": "mistral",
+    "qwen2": "qwen2",
+    "roberta": "roberta",
+    "xlm-roberta": "xlm_roberta",
+    "xlnet": "xlnet",
+}
 
 
 def family(model_type: str) -> ModuleType:

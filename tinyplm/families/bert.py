@@ -1,45 +1,44 @@
-"""BERT (Devlin et al. 2019): a post-norm encoder with learned positions, segments, erf GELU, and a norm on the embeddings.
+"""BERT (Devlin et al. 2019): a post-norm encoder with learned positions, segments and erf GELU.
 
-    x_0     = norm(tokens[ids] + segments[types] + positions[t])        (+ dropout)
-    x_{i+1} = block(x_i):   x = norm1(x + attention(x));   x = norm2(x + mlp(x))
+    x_0     = dropout(norm(tokens[ids] + segments[types] + positions[t]))
+    h       = norm1(x_i + dropout(attention(x_i)))
+    x_{i+1} = norm2(h + dropout(mlp(h)))
     hidden  = x_L
 
-Parameters: {"body": {"tokens" (V, D), "segments" (types, D), "positions" (C, D), "norm", "layers": [...]}, "head": by task}.
-Heads: masked LM, logits = lm_transform(hidden) tokens^T + bias; next sentence, classes and choices from tanh(hidden_0 W + b), the
-pooler; classes of tokens and the ends of an answer straight from hidden.
+Parameters: {"body": {"tokens" (V, D), "segments" (types, D), "positions" (C, D), "norm",
+"layers": [...]}, "head": by task}.  Heads: masked LM, logits = lm_transform(hidden) tokens^T +
+bias; next sentence, classes and choices from tanh(hidden_0 W + b), the pooler; others from hidden.
+This is the textbook of encoders, written out in full.  `pieces` is the same for the walk of
+models/encoder.py, for other families to change; a test holds both equal.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from ..backend import array_module
-from ..core import StackOptions, on_tree, stack
+from ..core import StackOptions, Tree, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
 from ..kernels.mlp import mlp
-from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.mask import encoder_mask
 from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..models import encoder, tasks
-from ..models.config import LABELS, check_encoder, check_heads, check_known, label_count
-from ..models.names import Rename, linear, linears, weight_and_bias
-from ..models.tasks import Task, dense
+from ..models import encoder_names as names
 from ..random import fold
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """The fields of BERT's config.json that say what is computed; `source` keeps the others."""
+class Config(encoder.EncoderConfig):
+    """The fields of BERT's config.json that affect the computation; `source` keeps the others."""
 
     MODEL_TYPE: ClassVar[str] = "bert"
-    ALIASES: ClassVar[dict[str, str]] = {}
-    OLD: ClassVar[tuple[str, ...]] = (*LABELS, "position_embedding_type")
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -59,155 +58,163 @@ class Config:
     is_decoder: bool = False
     add_cross_attention: bool = False
     position_embedding_type: str | None = None
-    id2label: dict | None = None
-    label2id: dict | None = None
-    problem_type: str | None = None
-    source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_encoder(self, rates=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
-                      sizes=("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-                             "max_position_embeddings", "type_vocab_size"),
-                      is_decoder=(False,), add_cross_attention=(False,), tie_word_embeddings=(True,),
-                      position_embedding_type=(None, "absolute"))  # fmt: skip
-        check_known(self, "hidden_act", ACTIVATIONS)
-        check_heads(self, "hidden_size", "num_attention_heads")
-
-    @property
-    def context(self) -> int:
-        return self.max_position_embeddings
-
-    @property
-    def num_labels(self) -> int:
-        return label_count(self)
+        only: dict = {"is_decoder": (False,), "add_cross_attention": (False,)}
+        only["position_embedding_type"] = (None, "absolute")
+        encoder.check(self, sizes=("type_vocab_size",), rates=("classifier_dropout",), **only)
 
     @property
     def head_dropout(self) -> float:
-        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
+        own = self.classifier_dropout
+        return self.hidden_dropout_prob if own is None else own
 
 
-INPUTS = ("token_type_ids",)
+def _size(D: int, L: int, **fields: Any) -> Config:
+    fields |= {"hidden_size": D, "num_attention_heads": D // 64, "intermediate_size": 4 * D}
+    return Config(num_hidden_layers=L, **fields)
 
-# Devlin et al. 2019, sec. 3, and Turc et al. 2019, table 1 (the small ones); the vocabularies are those of the released weights.
-_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+
+# Devlin et al. 2019, sec. 3; Turc et al. 2019, table 1; vocabularies of the released weights.
 SIZES = {
-    "bert-tiny": Config(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512),
-    "bert-mini": Config(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024),
-    "bert-small": Config(hidden_size=512, num_hidden_layers=4, num_attention_heads=8, intermediate_size=2048),
-    "bert-medium": Config(hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=2048),
-    "bert-base-uncased": Config(),
-    "bert-large-uncased": Config(**_LARGE),
-    "bert-base-cased": Config(vocab_size=28996),
-    "bert-large-cased": Config(vocab_size=28996, **_LARGE),
-    "bert-base-chinese": Config(vocab_size=21128),
-    "bert-base-multilingual-cased": Config(vocab_size=119547),
+    "bert-tiny": _size(128, 2),
+    "bert-mini": _size(256, 4),
+    "bert-small": _size(512, 4),
+    "bert-medium": _size(512, 8),
+    "bert-base-uncased": _size(768, 12),
+    "bert-large-uncased": _size(1024, 24),
+    "bert-base-cased": _size(768, 12, vocab_size=28996),
+    "bert-large-cased": _size(1024, 24, vocab_size=28996),
+    "bert-base-chinese": _size(768, 12, vocab_size=21128),
+    "bert-base-multilingual-cased": _size(768, 12, vocab_size=119547),
+}
+INPUTS, init = ("token_type_ids",), encoder.init
+TASKS = {
+    "masked_lm": tasks.masked_lm("Bert"),
+    "pretraining": tasks.pretraining("Bert", tasks.masked_lm("Bert"), outputs=lambda config: 2),
+    "next_sentence": tasks.next_sentence("Bert"),
+    **tasks.heads("Bert", rate=attrgetter("head_dropout")),
 }
 
 
-def _classes(p, hidden, *, config, key):
-    return tasks.pooled_head(p, hidden, rate=config.head_dropout, key=key)
+def embedding_shapes(config: Any, width: int) -> dict:
+    """The shapes of what precedes the layers, with embeddings of that width."""
+    return {
+        "tokens": (config.vocab_size, width),
+        "segments": (config.type_vocab_size, width),
+        "positions": (config.max_position_embeddings, width),
+        "norm": tasks.norm_shapes(width),
+    }
 
 
-def _pair(p, hidden, *, config, key, name="logits"):  # without dropout
-    return tasks.pooled_head(p, hidden, part="pair", name=name)
-
-
-TASKS = {
-    "masked_lm": Task("BertForMaskedLM", lambda c: tasks.lm_shapes(c.hidden_size, c.vocab_size), tasks.lm_head),
-    "pretraining": Task("BertForPreTraining",
-                        lambda c: tasks.lm_shapes(c.hidden_size, c.vocab_size) | tasks.pooled_shapes(c.hidden_size, pair=2),
-                        tasks.lm_head, partial(_pair, name="pair_logits")),
-    "next_sentence": Task("BertForNextSentencePrediction", lambda c: tasks.pooled_shapes(c.hidden_size, pair=2), None, _pair),
-    "sequence_classification": Task("BertForSequenceClassification",
-                                    lambda c: tasks.pooled_shapes(c.hidden_size, classifier=c.num_labels), None, _classes),
-    "multiple_choice": Task("BertForMultipleChoice", lambda c: tasks.pooled_shapes(c.hidden_size, classifier=1), None, _classes),
-    "token_classification": Task("BertForTokenClassification", lambda c: {"tokens": dense(c.hidden_size, c.num_labels)}, None,
-                                 lambda p, h, *, config, key: tasks.token_head(p, h, rate=config.head_dropout, key=key)),
-    "question_answering": Task("BertForQuestionAnswering", lambda c: {"span": dense(c.hidden_size, 2)}, None,
-                               lambda p, h, *, config, key: tasks.answer_head(p, h)),
-    "pooled": Task("BertModel", lambda c: tasks.pooled_shapes(c.hidden_size), None,
-                   lambda p, h, *, config, key: tasks.bare_pooler(p, h)),
-    "body": Task("BertModel", lambda c: {}),
-}  # fmt: skip
+def body_shapes(config: Any) -> dict:
+    """The shapes of params["body"]."""
+    D, F, L = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    return embedding_shapes(config, D) | {"layers": [tasks.block_shapes(D, F)] * L}
 
 
 def shapes(config: Config, task: str = "masked_lm") -> dict:
     """The tree of parameter shapes; nothing is allocated."""
-    D = config.hidden_size
-    body = {"tokens": (config.vocab_size, D), "segments": (config.type_vocab_size, D),
-            "positions": (config.max_position_embeddings, D), "norm": tasks.norm_shapes(D),
-            "layers": [tasks.block_shapes(D, config.intermediate_size)] * config.num_hidden_layers}  # fmt: skip
-    return {"body": body, "head": TASKS[task].shapes(config)}
+    return {"body": body_shapes(config), "head": TASKS[task].shapes(config)}
 
 
-init = encoder.init
-
-
-def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None, key=None,
-         stacking=StackOptions()):  # fmt: skip
+def body(
+    p: Tree,
+    inputs_embeds: Any = None,
+    *,
+    config: Config,
+    input_ids: Any = None,
+    attention_mask: Any = None,
+    token_type_ids: Any = None,
+    position_ids: Any = None,
+    key: Any = None,
+    stacking: StackOptions = StackOptions(),
+) -> tuple[Any, Any]:
     """Hidden states of the last layer.
 
-    p = params["body"]; input_ids (B, T), or inputs_embeds (B, T, D) in place of the look-up; attention_mask (B, T) of 0/1;
-    token_type_ids (B, T), 0 if not given; position_ids (B, T) or (T,), 0 .. T-1 if not given; key (B,), one per sample, for
-    dropout, None for none; stacking: see core.StackOptions.
+    p = params["body"]; input_ids (B, T), or inputs_embeds (B, T, D) in place of the look-up;
+    attention_mask (B, T) of 0/1; token_type_ids (B, T), by default 0; position_ids (B, T) or (T,),
+    by default 0 .. T-1; key (B,), one per sample, for dropout, None for none.
     -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
     """
-    x, tokens_back = embedding(p["tokens"], ids=input_ids) if inputs_embeds is None else (inputs_embeds, None)
-    xp = array_module(x)
-    T = x.shape[1]
-    if position_ids is None:
-        position_ids = xp.arange(T)
-    if token_type_ids is None:
-        token_type_ids = xp.zeros(x.shape[:2], dtype="int64")
-    mask = encoder_mask(T, attention_mask, xp=xp)
-    norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
+    x, tokens_back = inputs_embeds, None
+    if x is None:
+        x, tokens_back = embedding(p["tokens"], ids=input_ids)
+    xp, (B, T) = array_module(x), x.shape[:2]
+    positions = xp.arange(T) if position_ids is None else position_ids
+    types = xp.zeros((B, T), dtype="int64") if token_type_ids is None else token_type_ids
+    mask = encoder_mask(T, attention_mask, xp=xp)  # everything but padding
 
-    def layer(p, x, *, key):
-        def attention(p, x):
-            return self_attention(p, x, heads=config.num_attention_heads, mask=mask,
-                                           rate=config.attention_probs_dropout_prob, key=fold(key, 0))  # fmt: skip
-
-        return block(p, x, residual=post_norm, norm=norm, attention=attention, rate=config.hidden_dropout_prob, key=key,
-                     mlp=partial(mlp, activation=ACTIVATIONS[config.hidden_act]))  # fmt: skip
-
-    segments, segments_back = embedding(p["segments"], ids=token_type_ids, name="token type id")
-    x, positions_back = learned_positions(x + segments, p["positions"], positions=position_ids)
-    x, norm_back = norm(p["norm"], x)
-    x, drop_back = dropout(x, rate=config.hidden_dropout_prob, key=fold(key, config.num_hidden_layers))
-    hidden, stack_back = stack(layer, p["layers"], x, each=lambda i: {"key": fold(key, i)}, options=stacking)
+    segments, segments_back = embedding(p["segments"], ids=types, name="token type id")
+    e, positions_back = learned_positions(x + segments, p["positions"], positions=positions)
+    n, norm_back = layernorm(e, p["norm"]["gamma"], p["norm"]["beta"], eps=config.layer_norm_eps)
+    rate, drop_key = config.hidden_dropout_prob, fold(key, config.num_hidden_layers)
+    x_0, drop_back = dropout(n, rate=rate, key=drop_key)
+    layer = partial(block, config=config, mask=mask)
+    each = lambda i: {"key": fold(key, i)}  # noqa: E731
+    hidden, stack_back = stack(layer, p["layers"], x_0, each=each, options=stacking)
 
     def backward(dhidden):
-        dlayers, dx = stack_back(dhidden)
-        dnorm, dx = norm_back(drop_back(dx))
-        dx, dpositions = positions_back(dx)
-        dp = {"segments": segments_back(dx), "positions": dpositions, "norm": dnorm, "layers": dlayers}
+        dlayers, dx_0 = stack_back(dhidden)
+        de, dgamma, dbeta = norm_back(drop_back(dx_0))
+        dx, dpositions = positions_back(de)
+        dp = {"segments": segments_back(dx), "positions": dpositions}
+        dp |= {"norm": {"gamma": dgamma, "beta": dbeta}, "layers": dlayers}
         return (dp, dx) if tokens_back is None else ({"tokens": tokens_back(dx), **dp}, None)
 
     return hidden, backward
 
 
-_LAYER, _HUB = "body.layers.{i}", "bert.encoder.layer.{i}"
+def block(p: Tree, x: Any, *, config: Config, mask: Any, key: Any) -> tuple[Any, Any]:
+    """h = norm1(x + dropout(attention(x))),   y = norm2(h + dropout(mlp(h))).
+
+    p {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> (B, T, D); key (B,) of this layer.
+    With r the sum that a norm sees, dr goes both ways: down the residual, and through the sublayer.
+    """
+    norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
+    drop = partial(dropout, rate=config.hidden_dropout_prob)
+    options: dict = {
+        "heads": config.num_attention_heads,
+        "rate": config.attention_probs_dropout_prob,
+    }
+    a, attention_back = self_attention(p["attention"], x, mask=mask, key=fold(key, 0), **options)
+    a, a_drop_back = drop(a, key=fold(key, 1))
+    h, norm1_back = norm(p["norm1"], x + a)
+    m, mlp_back = mlp(p["mlp"], h, activation=ACTIVATIONS[config.hidden_act])
+    m, m_drop_back = drop(m, key=fold(key, 2))
+    y, norm2_back = norm(p["norm2"], h + m)
+
+    def backward(dy):
+        dnorm2, dr = norm2_back(dy)  # r = h + m
+        dmlp, dh = mlp_back(m_drop_back(dr))
+        dnorm1, dr1 = norm1_back(dh + dr)  # r1 = x + a
+        dattention, dx = attention_back(a_drop_back(dr1))
+        dp = {"attention": dattention, "norm1": dnorm1, "mlp": dmlp, "norm2": dnorm2}
+        return dp, dx + dr1
+
+    return y, backward
+
+
+def pieces(config: Any) -> encoder.Pieces:
+    """The same for the walk of models/encoder.py."""
+    norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
+    rate, heads = config.hidden_dropout_prob, config.num_attention_heads
+    attention = encoder.attend(heads=heads, rate=config.attention_probs_dropout_prob)
+    feed_forward = encoder.feed_forward(ACTIVATIONS[config.hidden_act])
+    drop = encoder.drop_embeddings(rate=rate, number=config.num_hidden_layers)
+    return encoder.Pieces(
+        embed=(encoder.segments, encoder.positions, encoder.part("norm", norm), drop),
+        norm=norm,
+        attention=encoder.dropped(attention, rate=rate, number=1),
+        mlp=encoder.dropped(feed_forward, rate=rate, number=2),
+    )
+
+
+_LM = "cls.predictions"
 NAMES = [
-    Rename("bert.embeddings.word_embeddings.weight", "body.tokens"),
-    Rename("bert.embeddings.position_embeddings.weight", "body.positions"),
-    Rename("bert.embeddings.token_type_embeddings.weight", "body.segments"),
-    *weight_and_bias("bert.embeddings.LayerNorm", "body.norm.gamma", "body.norm.beta"),
-    *linears(f"{_HUB}.attention.self", f"{_LAYER}.attention", query="q", key="k", value="v"),
-    *linears(f"{_HUB}.attention.output", f"{_LAYER}.attention", dense="o"),
-    *weight_and_bias(f"{_HUB}.attention.output.LayerNorm", f"{_LAYER}.norm1.gamma", f"{_LAYER}.norm1.beta"),
-    *linears(f"{_HUB}.intermediate", f"{_LAYER}.mlp", dense="1"),
-    *linears(f"{_HUB}.output", f"{_LAYER}.mlp", dense="2"),
-    *weight_and_bias(f"{_HUB}.output.LayerNorm", f"{_LAYER}.norm2.gamma", f"{_LAYER}.norm2.beta"),
-    *linears("bert.pooler", "head.pooler", dense=""),
-    *linears("cls.predictions.transform", "head.transform", dense=""),
-    *weight_and_bias("cls.predictions.transform.LayerNorm", "head.transform.gamma", "head.transform.beta"),
-    Rename("cls.predictions.bias", "head.bias"),
-    *linear("cls.seq_relationship", "head.pair"),
-    *linear("classifier", "head.classifier"),
-    *linear("classifier", "head.tokens"),
-    *linear("qa_outputs", "head.span"),
+    *names.body_names("bert"),
+    *names.lm_names(f"{_LM}.transform.dense", f"{_LM}.transform.LayerNorm", f"{_LM}.bias"),
+    *names.linear("cls.seq_relationship", "head.pair"),
+    *names.HEADS,
 ]
-PREFIX = "bert."  # a file of the bare body lacks it
-IGNORED = (r"embeddings\.position_ids$",)  # a buffer of older files
-TIED = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias"}  # fmt: skip
+PREFIX, IGNORED, TIED = "bert.", names.BUFFERS, names.tied(f"{_LM}.bias", "bert")

@@ -1,10 +1,9 @@
-"""GPT-2 (Radford et al. 2019): a pre-norm decoder with learned positions, tanh GELU, a final norm and a tied head.
+"""GPT-2 (Radford et al. 2019), the textbook of a decoder: forward and backward in full.
 
-    x_0     = tokens[ids] + positions[t]                        (+ dropout)
-    x_{i+1} = block(x_i):   x = x + attention(norm1(x));   x = x + mlp(norm2(x))
-    hidden  = norm(x_L),    logits = hidden tokens^T            (untied: hidden W)
+    x_0 = dropout(tokens[ids] + positions[t]),   x_{i+1} = block(x_i),   hidden = norm(x_L)
 
-Parameters: {"body": {"tokens" (V, D), "positions" (C, D), "layers": [...], "norm"}, "head": {"W" (D, V)} if untied}.
+`body` computes the same as models/decoder.py, the walk of the other decoders, with these `pieces`.
+Parameters: {"body": {"tokens" (V, D), "positions" (C, D), "layers", "norm"}, "head" if untied}.
 """
 
 from __future__ import annotations
@@ -13,34 +12,35 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
-from ..backend import array_module
-from ..core import StackOptions, on_tree, stack
+from ..core import StackOptions, Tree, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
 from ..kernels.mlp import mlp
-from ..layers.block import block, pre_norm
-from ..layers.cache import layer_cache
 from ..layers.dropout import dropout
-from ..layers.embedding import embedding
+from ..layers.linear import linear, linear_gradients
 from ..layers.mask import decoder_mask
 from ..layers.norm import layernorm
 from ..layers.position import learned_positions
-from ..models import causal_lm
-from ..models.config import LABELS, ScoreLabels, check_known, check_not_negative, check_positive, check_rates, check_types
+from ..models import causal_lm, decoder
+from ..models import config as base
 from ..models.names import Rename, concatenate, weight_and_bias
-from ..random import fold, generator
+from ..random import fold
+
+norm = on_tree(layernorm, "gamma", "beta")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ScoreLabels):
+class Config(base.ScoreLabels):
     """The fields of GPT-2's config.json that say what is computed; `source` keeps the others."""
 
     MODEL_TYPE: ClassVar[str] = "gpt2"
     ARCHITECTURE: ClassVar[str] = "GPT2LMHeadModel"
     SCORED: ClassVar[str] = "GPT2ForSequenceClassification"
-    OLD: ClassVar[tuple[str, ...]] = LABELS
-    ALIASES: ClassVar[dict[str, str]] = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
-                                         "max_position_embeddings": "n_positions"}  # fmt: skip
+    OLD: ClassVar[tuple[str, ...]] = base.LABELS
+    ALIASES: ClassVar[dict[str, str]] = {
+        **{"hidden_size": "n_embd", "num_hidden_layers": "n_layer"},
+        **{"num_attention_heads": "n_head", "max_position_embeddings": "n_positions"},
+    }
 
     vocab_size: int = 50257
     n_positions: int = 1024
@@ -63,34 +63,25 @@ class Config(ScoreLabels):
     source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_positive(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")
-        check_not_negative(self, "layer_norm_epsilon", "initializer_range")
-        check_rates(self, "resid_pdrop", "embd_pdrop", "attn_pdrop")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"config: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        check_known(self, "activation_function", ACTIVATIONS)
-        if self.add_cross_attention:
-            raise ValueError("config: add_cross_attention = true is not supported for gpt2")
+        base.check_types(self)
+        base.check_positive(
+            self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"
+        )
+        base.check_not_negative(self, "layer_norm_epsilon", "initializer_range")
+        base.check_rates(self, "resid_pdrop", "embd_pdrop", "attn_pdrop")
+        base.check_heads(self, "n_embd", "n_head")
+        base.check_known(self, "activation_function", ACTIVATIONS)
+        base.check_only(self, add_cross_attention=(False,))
 
-    @property
-    def context(self) -> int:
-        return self.n_positions
-
-    @property
-    def heads(self) -> int:
-        return self.n_head
-
-    @property
-    def cache_context(self) -> int:
-        return self.n_positions
+    heads = property(lambda self: self.n_head)
+    context = cache_context = property(lambda self: self.n_positions)
 
     @property
     def cache_sizes(self) -> dict[str, int]:
-        return {"layers": self.n_layer, "kv_heads": self.n_head, "width": self.n_embd // self.n_head}
+        return dict(layers=self.n_layer, kv_heads=self.n_head, width=self.n_embd // self.n_head)
 
 
-# Radford et al. 2019, table 2; the counts of parameters are those of the released weights (tests/test_gpt2.py).
+# Radford et al. 2019, table 2; the released weights' counts of parameters are in the tests.
 SIZES = {
     "gpt2": Config(),
     "gpt2-medium": Config(n_embd=1024, n_layer=24, n_head=16),
@@ -101,101 +92,128 @@ SIZES = {
 
 def shapes(config: Config) -> dict:
     """The tree of parameter shapes; nothing is allocated."""
-    D = config.n_embd
-    F = config.n_inner or 4 * D
-
-    def norm() -> dict:
-        return {"gamma": (D,), "beta": (D,)}
-
-    layer = {
-        "norm1": norm(),
-        "attention": {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in "qkvo" for kind in "Wb"},
-        "norm2": norm(),
-        "mlp": {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)},
-    }
-    tree = {"body": {"tokens": (config.vocab_size, D), "positions": (config.n_positions, D),
-                     "layers": [layer] * config.n_layer, "norm": norm()}}  # fmt: skip
-    return tree if config.tie_word_embeddings else {**tree, "head": {"W": (D, config.vocab_size)}}
+    V, C, D = config.vocab_size, config.n_positions, config.n_embd
+    F, n = config.n_inner or 4 * D, {"gamma": (D,), "beta": (D,)}
+    a = {f"{kind}{name}": (D, D) if kind == "W" else (D,) for name in "qkvo" for kind in "Wb"}
+    m = {"W1": (D, F), "b1": (F,), "W2": (F, D), "b2": (D,)}
+    layers = [{"norm1": n, "attention": a, "norm2": n, "mlp": m}] * config.n_layer
+    tree = {"body": {"tokens": (V, D), "positions": (C, D), "layers": layers, "norm": n}}
+    return tree if config.tie_word_embeddings else {**tree, "head": {"W": (D, V)}}
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
-    """One parameter's initial value, float64 on the host, or one number for all. Radford et al. 2018, sec. 4.1; 2019, sec. 2.3
-
-    Norms 1 and 0, biases 0, weights N(0, 0.02); the matrices that write into the residual stream (Wo, W2) are scaled by
-    1 / sqrt(number of residual additions) = 1 / sqrt(2 n_layer).  Positions have 0.02 too, as in transformers; OpenAI's
-    released code has 0.01 for them, and the papers do not say.
-    """
-    name = path.rsplit(".", 1)[-1]
-    if name == "gamma":
-        return 1.0
-    if name.startswith("b"):  # beta, and the biases
-        return 0.0
-    residual = (2 * config.n_layer) ** -0.5 if name in ("Wo", "W2") else 1.0
-    return generator(key).normal(0, config.initializer_range * residual, shape)
+    """As decoder.init, but Wo and W2, which write into the residual stream, / sqrt(2 n_layer)."""
+    scale = (2 * config.n_layer) ** -0.5 if path.endswith((".Wo", ".W2")) else 1.0
+    return decoder.normal_init(path, shape, std=config.initializer_range * scale, key=key)
 
 
-def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, position_ids=None, key=None, cache=None,
-         stacking=StackOptions()):  # fmt: skip
-    """Hidden states after the final norm.
-
-    p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D); attention_mask (B, S) of 0/1, or 4-dimensional booleans that
-    join the causal mask; position_ids (B, T) or (T,), by default the T last of 0 .. S-1; key (B,) one per sample for dropout,
-    None for none; cache: S - T earlier places (layers.cache), written into, else S = T; stacking: see core.StackOptions.
-    -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
-    """
-    x, tokens_back = (inputs_embeds, None) if input_ids is None else embedding(p["tokens"], ids=input_ids)
-    xp = array_module(x)
-    T = x.shape[1]
-    S = T if cache is None else cache.length + T
-    if position_ids is None:
-        position_ids = xp.arange(S - T, S)
-    mask = decoder_mask(T, S, attention_mask, xp=xp)
-    norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_epsilon)
-
-    def layer(p, x, *, index, key, cache):
-        scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
-        if config.scale_attn_by_inverse_layer_idx:
-            scale /= index + 1
-
-        def attention(p, x):
-            return self_attention(p, x, heads=config.n_head, mask=mask, scale=scale,
-                                           rate=config.attn_pdrop, key=fold(key, 0), cache=cache)  # fmt: skip
-
-        return block(p, x, residual=pre_norm, norm=norm, attention=attention, rate=config.resid_pdrop, key=key,
-                     mlp=partial(mlp, activation=ACTIVATIONS[config.activation_function]))  # fmt: skip
-
-    x, positions_back = learned_positions(x, p["positions"], positions=position_ids)
-    x, drop_back = dropout(x, rate=config.embd_pdrop, key=fold(key, config.n_layer))
-    x, stack_back = stack(layer, p["layers"], x, options=stacking,
-                          each=lambda i: {"index": i, "key": fold(key, i), "cache": layer_cache(cache, i)})  # fmt: skip
-    hidden, norm_back = norm(p["norm"], x)
+def body(
+    p: Tree,
+    inputs_embeds: Any = None,
+    *,
+    config: Config,
+    input_ids: Any = None,
+    attention_mask: Any = None,
+    position_ids: Any = None,
+    key: Any = None,
+    cache: Any = None,
+    stacking: StackOptions = StackOptions(),
+) -> tuple:
+    """Hidden states after the final norm; arguments and results as in decoder.body."""
+    e, look_up_back = decoder.look_up(p, input_ids, inputs_embeds)
+    xp, T, S, position_ids = decoder.places(e, cache, position_ids)
+    layer = partial(block, config=config, mask=decoder_mask(T, S, attention_mask, xp=xp))
+    s, positions_back = learned_positions(e, p["positions"], positions=position_ids)
+    x0, drop_back = dropout(s, rate=config.embd_pdrop, key=fold(key, config.n_layer))
+    xL, xL_back = stack(layer, p["layers"], x0, each=decoder.by_layer(key, cache), options=stacking)
+    hidden, norm_back = norm(p["norm"], xL, eps=config.layer_norm_epsilon)
 
     def backward(dhidden):
-        dnorm, dx = norm_back(dhidden)
-        dlayers, dx = stack_back(dx)
-        dx, dpositions = positions_back(drop_back(dx))
-        dp = {"positions": dpositions, "layers": dlayers, "norm": dnorm}
-        return (dp, dx) if tokens_back is None else ({"tokens": tokens_back(dx), **dp}, None)
+        dnorm, dxL = norm_back(dhidden)
+        dlayers, dx0 = xL_back(dxL)
+        de, dpositions = positions_back(drop_back(dx0))
+        dtokens, dembeds = look_up_back(de)
+        return {**dtokens, "positions": dpositions, "layers": dlayers, "norm": dnorm}, dembeds
 
     return hidden, backward
+
+
+def block(p: Tree, x: Any, *, config: Config, index: int, mask: Any, key: Any, cache: Any) -> tuple:
+    """h = x + dropout(attention(norm1(x))),   y = h + dropout(feed_forward(norm2(h))).
+
+    x, y (B, T, D).   dh = dy + norm2'(dn2),   dx = dh + norm1'(dn1), from both terms of each sum.
+    """
+    rate, eps, attend = config.resid_pdrop, config.layer_norm_epsilon, attention(config, index)
+    n1, n1_back = norm(p["norm1"], x, eps=eps)
+    a, a_back = attend(p["attention"], n1, mask=mask, key=fold(key, 0), cache=cache)
+    s, s_back = dropout(a, rate=rate, key=fold(key, 1))
+    h = x + s
+    n2, n2_back = norm(p["norm2"], h, eps=eps)
+    f, f_back = feed_forward(p["mlp"], n2, gelu=ACTIVATIONS[config.activation_function])
+    t, t_back = dropout(f, rate=rate, key=fold(key, 2))
+
+    def backward(dy):
+        dmlp, dn2 = f_back(t_back(dy))
+        dnorm2, dh = n2_back(dn2)
+        dh = dh + dy
+        dattention, dn1 = a_back(s_back(dh))
+        dnorm1, dx = n1_back(dn1)
+        return {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "mlp": dmlp}, dx + dh
+
+    return h + t, backward
+
+
+def feed_forward(p: Tree, x: Any, *, gelu: Any) -> tuple:
+    """f = g W2 + b2,   g = gelu(u),   u = x W1 + b1.   Keeps x and u, and computes g again."""
+    u, u_back = linear(x, p["W1"], p["b1"])
+    f, _ = linear(gelu(u)[0], p["W2"], p["b2"])
+
+    def backward(df):
+        g, g_back = gelu(u)
+        dg, dW2, db2 = linear_gradients(g, p["W2"], p["b2"], df)
+        dx, dW1, db1 = u_back(g_back(dg))
+        return {"W1": dW1, "b1": db1, "W2": dW2, "b2": db2}, dx
+
+    return f, backward
+
+
+def attention(config: Config, layer: int) -> decoder.Component:
+    """Causal multi-head attention; the config chooses what scales q k^T in this layer."""
+    scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+    scale /= layer + 1 if config.scale_attn_by_inverse_layer_idx else 1
+    return partial(self_attention, heads=config.n_head, scale=scale, rate=config.attn_pdrop)
+
+
+def pieces(config: Config) -> decoder.Pieces:
+    """GPT-2 for the walk of decoders."""
+    return decoder.Pieces(
+        norm=partial(norm, eps=config.layer_norm_epsilon),
+        attention=partial(attention, config),
+        mlp=decoder.every(partial(mlp, activation=ACTIVATIONS[config.activation_function])),
+        residual=decoder.pre_norm_block(config.resid_pdrop),
+        embed=partial(decoder.learned_embed, rate=config.embd_pdrop),
+        window=decoder.every(None),
+        positions=decoder.no_positions,
+        finish=decoder.final_norm,
+    )
 
 
 output_matrix = causal_lm.output_matrix
 
 _LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"
+_QKV = {kind: [f"{_LAYER}.attention.{kind}{n}" for n in "qkv"] for kind in "Wb"}
 NAMES = [
     Rename("transformer.wte.weight", "body.tokens"),
     Rename("transformer.wpe.weight", "body.positions"),
     *weight_and_bias("transformer.ln_f", "body.norm.gamma", "body.norm.beta"),
     *weight_and_bias(f"{_HUB}.ln_1", f"{_LAYER}.norm1.gamma", f"{_LAYER}.norm1.beta"),
-    Rename(f"{_HUB}.attn.c_attn.weight", *(f"{_LAYER}.attention.W{n}" for n in "qkv"), operation=concatenate(1)),
-    Rename(f"{_HUB}.attn.c_attn.bias", *(f"{_LAYER}.attention.b{n}" for n in "qkv"), operation=concatenate(0)),
+    Rename(f"{_HUB}.attn.c_attn.weight", *_QKV["W"], operation=concatenate(1)),
+    Rename(f"{_HUB}.attn.c_attn.bias", *_QKV["b"], operation=concatenate(0)),
     *weight_and_bias(f"{_HUB}.attn.c_proj", f"{_LAYER}.attention.Wo", f"{_LAYER}.attention.bo"),
     *weight_and_bias(f"{_HUB}.ln_2", f"{_LAYER}.norm2.gamma", f"{_LAYER}.norm2.beta"),
     *weight_and_bias(f"{_HUB}.mlp.c_fc", f"{_LAYER}.mlp.W1", f"{_LAYER}.mlp.b1"),
     *weight_and_bias(f"{_HUB}.mlp.c_proj", f"{_LAYER}.mlp.W2", f"{_LAYER}.mlp.b2"),
-    Rename("lm_head.weight", "head.W", operation="transpose"),
-    Rename("score.weight", "head.score", operation="transpose"),
+    *decoder.HEADS,
 ]
 PREFIX = "transformer."  # a file of the bare body lacks it, as the released one does
 IGNORED = (r"\.attn\.(masked_)?bias$",)  # causal masks that old files carry

@@ -1,106 +1,61 @@
-"""RoBERTa (Liu et al. 2019): as BERT, except that positions count real tokens and begin behind the padding's, and the heads.
+"""RoBERTa (Liu et al. 2019): as BERT, except:
 
-    x_0     = norm(tokens[ids] + segments[types] + positions[pad + count])      (+ dropout)
-    x_{i+1} = block(x_i):   x = norm1(x + attention(x));   x = norm2(x + mlp(x))
-    hidden  = x_L
-
-count[t] is how many of the tokens up to t are not padding; padding stands at position pad.  There is no next sentence.
-Classes of a sequence come from hidden_0 by a dense layer of their own, with dropout before and behind it; the hub's pooler is for
-choices.
-XLM-RoBERTa and CamemBERT are this model under other names.
+positions count the tokens that are not padding, and begin after padding's:
+    positions[t] = pad + count[t],   count[t] = how many of the tokens up to t are not padding;
+                                     padding itself is at position pad
+Heads: no next sentence; the masked LM has the erf GELU whatever hidden_act is; classes of a
+sequence come from hidden_0 by a dense layer of their own, with dropout before and after it; the
+pooler is for choices.   XLM-RoBERTa and CamemBERT are this model under other names.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from operator import attrgetter
 from typing import Any, ClassVar
 
-from ..backend import array_module
-from ..core import StackOptions, on_tree, stack
-from ..kernels.activation import ACTIVATIONS, gelu
-from ..kernels.attention import self_attention
-from ..kernels.mlp import mlp
-from ..layers.block import block, post_norm
-from ..layers.dropout import dropout
-from ..layers.embedding import embedding
+from ..kernels.activation import gelu
 from ..layers.heads import dense_classifier
-from ..layers.mask import encoder_mask
-from ..layers.norm import layernorm
-from ..layers.position import counted_positions, learned_positions
+from ..layers.position import counted_positions
 from ..models import encoder, tasks
-from ..models.config import LABELS, check_encoder, check_heads, check_known, label_count
-from ..models.names import Rename, linear, linears, weight_and_bias
+from ..models import encoder_names as names
+from ..models.encoder import Pieces
 from ..models.tasks import Task, dense
-from ..random import fold
+from . import bert
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """The fields of RoBERTa's config.json that say what is computed; `source` keeps the others."""
+class Config(bert.Config):
+    """BERT's fields; a token that is the padding is required."""
 
     MODEL_TYPE: ClassVar[str] = "roberta"
-    ALIASES: ClassVar[dict[str, str]] = {}
-    OLD: ClassVar[tuple[str, ...]] = (*LABELS, "position_embedding_type")
 
     vocab_size: int = 50265
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
     pad_token_id: int = 1
-    classifier_dropout: float | None = None
-    tie_word_embeddings: bool = True
-    is_decoder: bool = False
-    add_cross_attention: bool = False
-    position_embedding_type: str | None = None
-    id2label: dict | None = None
-    label2id: dict | None = None
-    problem_type: str | None = None
-    source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_encoder(self, rates=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
-                      sizes=("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-                             "max_position_embeddings", "type_vocab_size"),
-                      is_decoder=(False,), add_cross_attention=(False,), tie_word_embeddings=(True,),
-                      position_embedding_type=(None, "absolute"))  # fmt: skip
-        check_known(self, "hidden_act", ACTIVATIONS)
-        check_heads(self, "hidden_size", "num_attention_heads")
+        super().__post_init__()
         if not 0 <= self.pad_token_id < self.vocab_size or self.context < 1:
-            raise ValueError(f"config: pad_token_id must be a token, with positions behind it: got {self.pad_token_id} with "
-                             f"{self.vocab_size} tokens and max_position_embeddings {self.max_position_embeddings}")  # fmt: skip
+            raise ValueError(
+                f"config: pad_token_id: expected a token from 0 to {self.vocab_size - 1}, with "
+                f"positions after it, got {self.pad_token_id} with {self.max_position_embeddings} "
+                "positions"
+            )
 
     @property
     def context(self) -> int:
         return self.max_position_embeddings - self.pad_token_id - 1
 
-    @property
-    def num_labels(self) -> int:
-        return label_count(self)
-
-    @property
-    def head_dropout(self) -> float:
-        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
-
-
-INPUTS = ("token_type_ids",)
 
 # Liu et al. 2019, sec. 3.1; distilroberta: Sanh et al. 2019, the recipe of DistilBERT.
-_RELEASED = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
-_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+_RELEASED: dict = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+_LARGE: dict = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
 SIZES = {
     "roberta-base": Config(**_RELEASED),
-    "roberta-large": Config(**_RELEASED, **_LARGE),
+    "roberta-large": Config(**_RELEASED, **_LARGE, num_hidden_layers=24),
     "distilroberta-base": Config(**_RELEASED, num_hidden_layers=6),
 }
+INPUTS = bert.INPUTS
 
 
 def _classes(p, hidden, *, config, key):
@@ -108,104 +63,58 @@ def _classes(p, hidden, *, config, key):
     return {"logits": logits}, lambda doutputs: back(doutputs["logits"])
 
 
+def _class_shapes(config):
+    D = config.hidden_size
+    return {"dense": dense(D, D), "out": dense(D, config.num_labels)}
+
+
+_CLASSES = Task("RobertaForSequenceClassification", _class_shapes, None, _classes)
 TASKS = {
-    "masked_lm": Task("RobertaForMaskedLM", lambda c: tasks.lm_shapes(c.hidden_size, c.vocab_size),
-                      partial(tasks.lm_head, activation=gelu)),  # whatever hidden_act is
-    "sequence_classification": Task("RobertaForSequenceClassification",
-                                    lambda c: {"dense": dense(c.hidden_size, c.hidden_size),
-                                               "out": dense(c.hidden_size, c.num_labels)}, None, _classes),
-    "multiple_choice": Task("RobertaForMultipleChoice", lambda c: tasks.pooled_shapes(c.hidden_size, classifier=1), None,
-                            lambda p, h, *, config, key: tasks.pooled_head(p, h, rate=config.hidden_dropout_prob, key=key)),
-    "token_classification": Task("RobertaForTokenClassification", lambda c: {"tokens": dense(c.hidden_size, c.num_labels)},
-                                 None, lambda p, h, *, config, key: tasks.token_head(p, h, rate=config.head_dropout, key=key)),
-    "question_answering": Task("RobertaForQuestionAnswering", lambda c: {"span": dense(c.hidden_size, 2)}, None,
-                               lambda p, h, *, config, key: tasks.answer_head(p, h)),
-    "pooled": Task("RobertaModel", lambda c: tasks.pooled_shapes(c.hidden_size), None,
-                   lambda p, h, *, config, key: tasks.bare_pooler(p, h)),
-    "body": Task("RobertaModel", lambda c: {}),
-}  # fmt: skip
+    "masked_lm": tasks.masked_lm("Roberta", activation=gelu),
+    **tasks.heads("Roberta", rate=attrgetter("head_dropout")),
+    "sequence_classification": _CLASSES,  # in place of BERT's
+    "multiple_choice": tasks.choices("Roberta", rate=attrgetter("hidden_dropout_prob")),
+}
+
+
+def renamed_sizes(config: type[Config], prefix: str, vocab_size: int) -> dict[str, Any]:
+    """The base and the large one for a family that is RoBERTa under another name."""
+    fields = {size: vars(SIZES[f"roberta-{size}"]) for size in ("base", "large")}
+    return {f"{prefix}-{n}": config(**{**f, "vocab_size": vocab_size}) for n, f in fields.items()}
+
+
+def renamed_tasks(prefix: str) -> dict[str, Task]:
+    """TASKS with another prefix of transformers' classes."""
+    rename = {name: task.architecture.replace("Roberta", prefix) for name, task in TASKS.items()}
+    return {name: task._replace(architecture=rename[name]) for name, task in TASKS.items()}
 
 
 def shapes(config: Config, task: str = "masked_lm") -> dict:
     """The tree of parameter shapes; nothing is allocated."""
-    D = config.hidden_size
-    body = {"tokens": (config.vocab_size, D), "segments": (config.type_vocab_size, D),
-            "positions": (config.max_position_embeddings, D), "norm": tasks.norm_shapes(D),
-            "layers": [tasks.block_shapes(D, config.intermediate_size)] * config.num_hidden_layers}  # fmt: skip
-    return {"body": body, "head": TASKS[task].shapes(config)}
+    return {"body": bert.body_shapes(config), "head": TASKS[task].shapes(config)}
 
 
-init = encoder.init
+def pieces(config: Config) -> Pieces:
+    """BERT's, with positions counted by ids, also where these come with embeddings; embeddings
+    alone are taken for tokens."""
+    padding = config.pad_token_id
+
+    def positions(inputs):
+        if inputs.ids is None:
+            return encoder.from_zero(inputs) + padding + 1
+        return counted_positions(inputs.ids, padding_id=padding)
+
+    return bert.pieces(config)._replace(positions=positions)
 
 
-def body(p, inputs_embeds=None, *, config, input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None, key=None,
-         stacking=StackOptions()):  # fmt: skip
-    """Hidden states of the last layer.
+init, body = encoder.init, encoder.body_of(pieces)
 
-    p = params["body"]; input_ids (B, T), or inputs_embeds (B, T, D) in place of the look-up; attention_mask (B, T) of 0/1;
-    token_type_ids (B, T), 0 if not given; position_ids (B, T) or (T,), if not given counted from input_ids (also where these come
-    with embeddings), or pad + 1 .. pad + T; key (B,), one per sample, for dropout, None for none; stacking: core.StackOptions.
-    -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
-    """
-    x, tokens_back = embedding(p["tokens"], ids=input_ids) if inputs_embeds is None else (inputs_embeds, None)
-    xp = array_module(x)
-    T = x.shape[1]
-    if position_ids is None and input_ids is None:
-        position_ids = xp.arange(T) + config.pad_token_id + 1
-    elif position_ids is None:
-        position_ids = counted_positions(input_ids, padding_id=config.pad_token_id)
-    if token_type_ids is None:
-        token_type_ids = xp.zeros(x.shape[:2], dtype="int64")
-    mask = encoder_mask(T, attention_mask, xp=xp)
-    norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
-
-    def layer(p, x, *, key):
-        def attention(p, x):
-            return self_attention(p, x, heads=config.num_attention_heads, mask=mask,
-                                           rate=config.attention_probs_dropout_prob, key=fold(key, 0))  # fmt: skip
-
-        return block(p, x, residual=post_norm, norm=norm, attention=attention, rate=config.hidden_dropout_prob, key=key,
-                     mlp=partial(mlp, activation=ACTIVATIONS[config.hidden_act]))  # fmt: skip
-
-    segments, segments_back = embedding(p["segments"], ids=token_type_ids, name="token type id")
-    x, positions_back = learned_positions(x + segments, p["positions"], positions=position_ids)
-    x, norm_back = norm(p["norm"], x)
-    x, drop_back = dropout(x, rate=config.hidden_dropout_prob, key=fold(key, config.num_hidden_layers))
-    hidden, stack_back = stack(layer, p["layers"], x, each=lambda i: {"key": fold(key, i)}, options=stacking)
-
-    def backward(dhidden):
-        dlayers, dx = stack_back(dhidden)
-        dnorm, dx = norm_back(drop_back(dx))
-        dx, dpositions = positions_back(dx)
-        dp = {"segments": segments_back(dx), "positions": dpositions, "norm": dnorm, "layers": dlayers}
-        return (dp, dx) if tokens_back is None else ({"tokens": tokens_back(dx), **dp}, None)
-
-    return hidden, backward
-
-
-_LAYER, _HUB = "body.layers.{i}", "roberta.encoder.layer.{i}"
 NAMES = [
-    Rename("roberta.embeddings.word_embeddings.weight", "body.tokens"),
-    Rename("roberta.embeddings.position_embeddings.weight", "body.positions"),
-    Rename("roberta.embeddings.token_type_embeddings.weight", "body.segments"),
-    *weight_and_bias("roberta.embeddings.LayerNorm", "body.norm.gamma", "body.norm.beta"),
-    *linears(f"{_HUB}.attention.self", f"{_LAYER}.attention", query="q", key="k", value="v"),
-    *linears(f"{_HUB}.attention.output", f"{_LAYER}.attention", dense="o"),
-    *weight_and_bias(f"{_HUB}.attention.output.LayerNorm", f"{_LAYER}.norm1.gamma", f"{_LAYER}.norm1.beta"),
-    *linears(f"{_HUB}.intermediate", f"{_LAYER}.mlp", dense="1"),
-    *linears(f"{_HUB}.output", f"{_LAYER}.mlp", dense="2"),
-    *weight_and_bias(f"{_HUB}.output.LayerNorm", f"{_LAYER}.norm2.gamma", f"{_LAYER}.norm2.beta"),
-    *linears("roberta.pooler", "head.pooler", dense=""),
-    *linears("lm_head", "head.transform", dense=""),
-    *weight_and_bias("lm_head.layer_norm", "head.transform.gamma", "head.transform.beta"),
-    Rename("lm_head.bias", "head.bias"),
-    *linear("classifier.dense", "head.dense"),
-    *linear("classifier.out_proj", "head.out"),
-    *linear("classifier", "head.classifier"),
-    *linear("classifier", "head.tokens"),
-    *linear("qa_outputs", "head.span"),
+    *names.body_names("roberta"),
+    *names.lm_names("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
+    *names.linear("classifier.dense", "head.dense"),
+    *names.linear("classifier.out_proj", "head.out"),
+    *names.HEADS,
 ]
-PREFIX = "roberta."  # a file of the bare body lacks it
-IGNORED = (r"embeddings\.position_ids$",)  # a buffer of older files
-TIED = {"lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
-        "lm_head.decoder.bias": "lm_head.bias"}  # fmt: skip
+PREFIX, IGNORED = "roberta.", names.BUFFERS
+TIED = names.tied("lm_head.bias", "roberta")

@@ -1,4 +1,5 @@
-"""XLM-RoBERTa (Conneau et al. 2020): RoBERTa with a vocabulary of 100 languages, under names of its own in the hub's files."""
+"""XLM-RoBERTa (Conneau et al. 2020): as RoBERTa, with a vocabulary of 100 languages and classes of
+its own in the hub's files."""
 
 from __future__ import annotations
 
@@ -6,9 +7,6 @@ import dataclasses
 from typing import ClassVar
 
 from . import roberta
-from .roberta import IGNORED, INPUTS, NAMES, PREFIX, TIED, body, init, shapes
-
-__all__ = ["IGNORED", "INPUTS", "NAMES", "PREFIX", "SIZES", "TASKS", "TIED", "Config", "body", "init", "shapes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +18,7 @@ class Config(roberta.Config):
     vocab_size: int = 30522
 
 
-# Conneau et al. 2020, sec. 4.
-SIZES = {
-    name.replace("roberta", "xlm-roberta"): Config(**{**vars(roberta.SIZES[name]), "vocab_size": 250002})
-    for name in ("roberta-base", "roberta-large")
-}
-TASKS = {name: task._replace(architecture=f"XLM{task.architecture}") for name, task in roberta.TASKS.items()}
+SIZES = roberta.renamed_sizes(Config, "xlm-roberta", 250002)  # Conneau et al. 2020, sec. 4
+TASKS = roberta.renamed_tasks("XLMRoberta")
+INPUTS, shapes, init, body = roberta.INPUTS, roberta.shapes, roberta.init, roberta.body
+NAMES, PREFIX, IGNORED, TIED = roberta.NAMES, roberta.PREFIX, roberta.IGNORED, roberta.TIED

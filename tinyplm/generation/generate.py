@@ -14,12 +14,12 @@ import numpy as np
 
 from .. import random
 from ..arguments import MOST, check_flag, check_key, check_names, check_whole, is_whole, known_arguments, listed, wrong
-from ..backend import array_module, at_least_float32, to_device, to_host
+from ..backend import array_module, at_least_float32, is_host, to_device, to_host
 from ..layers.cache import Cache
 from ..models import causal_lm
 from ..models.checks import check_range
 from ..models.model import Model, check_model
-from .sampling import Sampling, log_probabilities
+from .sampling import Sampling, chosen_log_probabilities
 from .text import TextStream, check_stop
 
 MOST_TEXTS = 2**20  # continuations at a time
@@ -153,7 +153,7 @@ def _steps(batch: _Batch, settings: Sampling, seed: int, samples: int, max_new_t
         tokens = settings.choose(logits, batch.texts, [generators[n] for n in rows], vocabulary)
         pieces = []
         last = step == max_new_tokens - 1
-        for n, token, log_p in zip(rows, tokens.tolist(), log_probabilities(logits, tokens).tolist()):
+        for n, token, log_p in zip(rows, tokens.tolist(), chosen_log_probabilities(logits, tokens).tolist()):
             text, stopped, new = streams[n], token in stops, None
             if text is not None:
                 new = text.finish() if stopped else text.push(token, last=last)
@@ -205,7 +205,9 @@ class _Batch:
         if not real.all():
             positions = np.maximum(np.cumsum(real, axis=1) - 1, 0)[:, start:]
             inputs |= {"attention_mask": real, "position_ids": positions}
-        return {**to_device(inputs, self.model.device), "cache": self.cache}
+        if self.model.device != "cpu":
+            inputs = to_device(inputs, self.model.device)
+        return {**inputs, "cache": self.cache}
 
     def next_logits(self) -> np.ndarray:
         """(rows, V) on the host."""
@@ -227,11 +229,11 @@ class _Batch:
             self._take(rows)
             logits = logits[to_device(rows, self.model.device)]
         self.fresh = False
-        return at_least_float32(to_host(logits))
+        return at_least_float32(logits if is_host(logits) else to_host(logits))
 
     def _last_logits(self, inputs: dict[str, Any]) -> tuple[Any, Cache | None]:
         model = self.model
-        return causal_lm.last_logits(model.family, model.params, config=model.config, **inputs)
+        return causal_lm.last_logits(model.family, model.params, inputs, config=model.config)
 
     def append(self, tokens: np.ndarray, going: list[int]) -> None:
         """Go on with the rows `going` only, each longer by its token."""

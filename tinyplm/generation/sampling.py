@@ -60,7 +60,7 @@ class Sampling:
                 raise ValueError(f"no_repeat_ngram {self.no_repeat_ngram} forbids every token that could be drawn")
         logits = logits[:, :vocabulary]
         if self.temperature == 0:
-            check_finite(logits.max(axis=-1))
+            check_distribution(logits.max(axis=-1))
             return logits.argmax(axis=-1)
         p = _distribution(logits, self.temperature, self.top_k, self.top_p, self.min_p)
         return _inverted(np.cumsum(p, axis=-1), np.array([generator.random() for generator in generators]))
@@ -112,7 +112,7 @@ def _distribution(logits: np.ndarray, temperature: float, top_k: int | None, top
                   ) -> np.ndarray:  # fmt: skip
     """token_distribution of what was checked."""
     logits = logits.astype(np.float64)
-    check_finite(largest := logits.max(axis=-1, keepdims=True))
+    check_distribution(largest := logits.max(axis=-1, keepdims=True))
     if temperature == 0:
         greedy = np.zeros_like(logits)
         np.put_along_axis(greedy, logits.argmax(axis=-1, keepdims=True), 1, axis=-1)
@@ -156,7 +156,7 @@ def _writable(logits: Any) -> None:
         raise wrong("logits", "a writable array (V,) of floats, which is changed in place", logits)
 
 
-def check_finite(largest: np.ndarray) -> None:
+def check_distribution(largest: np.ndarray) -> None:
     """FloatingPointError unless the largest logit of every row is finite (-inf below it is a token that cannot be drawn)."""
     if not np.isfinite(largest).all():
         raise FloatingPointError(f"the largest logit is {largest[~np.isfinite(largest)].flat[0]}, expected a finite number")
@@ -202,6 +202,11 @@ def log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     tokens = as_ids("tokens", tokens, logits.shape[1])
     if tokens.shape != logits.shape[:1]:
         raise wrong("tokens", f"{len(logits)} ids", tokens)
+    return chosen_log_probabilities(logits, tokens)
+
+
+def chosen_log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """log_probabilities of tokens that `Sampling.choose` returned for these logits, without checks."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted[np.arange(len(tokens)), tokens] - np.log(np.exp(shifted).sum(axis=-1))
 

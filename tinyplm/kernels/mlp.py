@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ..backend import sum_float32
 from ..core import Array, Backward, Component, Tree
 from ..layers.activation import activated
-from ..layers.linear import linear
+from ..layers.linear import linear, linear_gradients
 from ..layers.mlp import check_one_shape
 from ..shapes import expects
 
@@ -53,10 +52,3 @@ def gated_mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backw
         return {name: dp[name] for name in p}, dx_gate + dx_up
 
     return y, backward
-
-
-def linear_gradients(x: Array, W: Array, b: Array | None, dy: Array) -> tuple:
-    """(dx, dW, db) of y = x W + b, as in layers.linear, for callers that recompute x."""
-    rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    dx = (drows @ W.T).reshape(x.shape)
-    return dx, rows.T @ drows, None if b is None else sum_float32(drows, axis=0)

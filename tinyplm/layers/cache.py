@@ -123,7 +123,8 @@ class Cache:
         self.check_current()
         self.history.calls += 1
         self.history.filled = max(self.history.filled, self.length + T)
-        return dataclasses.replace(self, length=self.length + T, call=self.history.calls)
+        length = self.length + T
+        return Cache(self.layers, length, self.history, self.history.calls, self.origin)
 
     def cut(self, length: int) -> Cache:
         """Back to its first `length` places; the next call overwrites the others."""

@@ -1,4 +1,4 @@
-"""Heads: from hidden states to logits over a vocabulary, to classes, to the ends of a span."""
+"""Heads: from hidden states to classes, to the ends of a span, to what an output matrix multiplies."""
 
 from __future__ import annotations
 
@@ -11,27 +11,6 @@ from .activation import activated, tanh
 from .dropout import dropout
 from .linear import linear
 from .norm import layernorm
-
-
-def untied_head(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Backward]:
-    """logits = x W + b with its own matrix: `linear`.   x (..., D), W (D, V), b (V,) or None."""
-    return linear(x, W, b)
-
-
-@expects("x (..., D), table (V, D), b (V,) or None", hot=True)
-def tied_head(x: Array, table: Array, b: Array | None = None) -> tuple[Array, Backward]:
-    """logits = x table^T + b, with the embedding table as output matrix.      Press & Wolf 2017
-
-    x (..., D), table (V, D), b (V,) or None -> (..., V).   dx = dlogits table,   dtable = dlogits^T
-    x; the table's other gradient, from the look-up, is added by the caller, who uses it twice.
-    """
-    logits, back = linear(x, table.T, b)
-
-    def backward(dlogits: Array) -> tuple[Array, Array, Array | None]:
-        dx, dW, db = back(dlogits)
-        return dx, dW.T, db
-
-    return logits, backward
 
 
 @expects("p {W b gamma beta}, x (..., D); eps >= 0, function activation")

@@ -22,11 +22,18 @@ def linear(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Backward]
         y += b
 
     def backward(dy: Array) -> tuple[Array, Array, Array | None]:
-        drows = dy.reshape(-1, dy.shape[-1])
-        dx = (drows @ W.T).reshape(x.shape)
-        return dx, rows.T @ drows, None if b is None else sum_float32(drows, axis=0)
+        return linear_gradients(x, W, b, dy)
 
     return y.reshape(*x.shape[:-1], W.shape[1]), backward
+
+
+def linear_gradients(
+    x: Array, W: Array, b: Array | None, dy: Array
+) -> tuple[Array, Array, Array | None]:
+    """(dx, dW, db) of y = x W + b, as above: also for callers that recompute x."""
+    rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    dx = (drows @ W.T).reshape(x.shape)
+    return dx, rows.T @ drows, None if b is None else sum_float32(drows, axis=0)
 
 
 def check_weights(W: Array, b: Array | None) -> None:

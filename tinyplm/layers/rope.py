@@ -19,7 +19,7 @@ from ..shapes import check_float_dtype, expects
 def rotary_tables(
     positions: Array, frequencies: Array, *, magnitude: float = 1.0, dtype: Any = "float32"
 ) -> tuple[Array, ...]:
-    """cos and sin of t f_i, times the magnitude: what `rotate` needs, made once for all layers.
+    """cos and sin of t f_i, times the magnitude: what `rope` needs, made once for all layers.
 
     positions (B, T) or (T,) integers, frequencies (R/2,) on the same device, in radians per
     position -> cos, sin (B or 1, 1, T, R/2), which broadcast over heads.  Angles are float64, so
@@ -32,10 +32,8 @@ def rotary_tables(
     return tuple((f(angles) * magnitude).astype(dtype) for f in (xp.cos, xp.sin))
 
 
-@expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved")
-def rotate(
-    x: Array, *, cos: Array, sin: Array, interleaved: bool = False
-) -> tuple[Array, Backward]:
+@expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved", hot=True)
+def rope(x: Array, *, cos: Array, sin: Array, interleaved: bool = False) -> tuple[Array, Backward]:
     """(y_a, y_b) = (x_a cos - x_b sin, x_b cos + x_a sin) for each pair (a, b).
 
     Su et al. 2021, eq. 34.   x (B, H, T, E), cos and sin (B or 1, 1, T, R/2) from `rotary_tables`
@@ -46,9 +44,8 @@ def rotate(
     a magnitude in cos and sin multiplies y and dx alike.
     """
     xp = array_module(x)
+    check_tables(x, cos, sin)
     R = 2 * cos.shape[-1]
-    if R > x.shape[-1]:
-        raise wrong("rotate: x", f"at least {R} components, as many as cos rotates", x)
     a, b = slice(0, R // 2), slice(R // 2, R)
     if interleaved:
         a, b = slice(0, R, 2), slice(1, R, 2)
@@ -66,23 +63,11 @@ def rotate(
     return rotated(x, sin), backward
 
 
-@expects(
-    "x (B, H, T, E), positions (B, T) or (T,) integers, frequencies (F,); "
-    "magnitude > 0, flag interleaved"
-)
-def rope(
-    x: Array,
-    *,
-    positions: Array,
-    frequencies: Array,
-    magnitude: float = 1.0,
-    interleaved: bool = False,
-) -> tuple[Array, Backward]:
-    """y = x with its pairs rotated by t f_i, scaled by the magnitude: `rotate` by `rotary_tables`.
-
-    x (B, H, T, E), positions (B, T) or (T,), frequencies (R/2,), R <= E -> y (B, H, T, E).
-    dx = dy with its pairs rotated by -t f_i and scaled by the magnitude.
-    ValueError when positions or frequencies do not fit x.
-    """
-    cos, sin = rotary_tables(positions, frequencies, magnitude=magnitude, dtype=x.dtype)
-    return rotate(x, cos=cos, sin=sin, interleaved=interleaved)
+def check_tables(x: Array, cos: Array, sin: Array) -> None:
+    """ValueError for tables that do not fit x; one position would broadcast to all."""
+    R = 2 * cos.shape[-1]
+    if R > x.shape[-1]:
+        raise wrong("rope: x", f"at least {R} components, as many as cos rotates", x)
+    if sin.shape != cos.shape or cos.shape[-2] != x.shape[-2]:
+        expected = f"two of shape (B or 1, 1, {x.shape[-2]}, F)"
+        raise ValueError(f"rope: cos, sin: expected {expected}, got {cos.shape} and {sin.shape}")

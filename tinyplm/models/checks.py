@@ -1,47 +1,33 @@
-"""Checks of what a user hands to a model, made once at its border: arrays, masks, keys, options, targets, gradients.
+"""Checks of a model's arguments, made once at its border: arrays, masks, keys, targets, gradients.
 
-Values are read on the host alone: on a GPU that would wait for the device.
+Values are read only on the host: on a GPU that would wait for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import random
-from ..arguments import (
-    MOST,
-    check_flag,
-    check_function,
-    check_key,
-    check_names,
-    check_number,
-    check_whole,
-    is_number,
-    is_whole,
-    shown,
-    wrong,
-)
+from ..arguments import check_key, is_number, is_whole, shown, wrong
 from ..backend import array_module, is_host
-from ..core import StackOptions
 
 Check = Callable[[Any], None]
 
 
 def as_array(name: str, values: Any, expected: str, kinds: str) -> Any:
-    """Lists become host arrays, arrays of any device pass; ValueError unless they hold numbers of these kinds of dtype."""
+    """Lists as host arrays, arrays as they are; ValueError for other kinds of dtype."""
     try:
         array_module(values)
         a = values
     except TypeError:
         try:
             a = np.asarray(values)
-        except Exception:  # NumPy has several errors for what is no array: ragged, nested too deep, an object's own
+        except Exception:  # ragged, nested too deep, an object's own: NumPy raises several errors
             raise wrong(name, expected, values) from None
-    if a.size and a.dtype.kind not in kinds:  # an empty list has no kind; its shape is refused
+    if a.size and a.dtype.kind not in kinds:  # an empty list has no kind: its shape is refused
         raise wrong(name, expected, values)
     return a
 
@@ -60,7 +46,10 @@ def check_range(name: str, a: Any, below: int) -> None:
 
 
 def zeros_and_ones(name: str, values: Any, *, floats: bool = False) -> Any:
-    """An array of 0 and 1, integers or booleans (or floats): an additive mask of 0 and -1e9 would be read the wrong way round."""
+    """An array of 0 and 1, integers or booleans (or floats).
+
+    An additive mask of 0 and -1e9 would be read the wrong way round.
+    """
     expected = f"0 and 1 as integers{' or floats' * floats}, or booleans"
     a = as_array(name, values, expected, "biuf" if floats else "biu")
     if is_host(a) and a.dtype != bool and not (right := (a == 0) | (a == 1)).all():
@@ -69,72 +58,51 @@ def zeros_and_ones(name: str, values: Any, *, floats: bool = False) -> Any:
 
 
 def sample_keys(key: Any, first: Any) -> Any:
-    """One key for each of first's samples (B,), of an int or given as such; None stays None."""
+    """One key for each sample of `first` (B,), from an integer or as given; None stays None."""
     if key is None:
         return None
     if is_whole(key):
         check_key("key", key, or_none=True)
         return random.sample_keys(int(key), array_module(first).arange(first.shape[0]))
     if getattr(key, "dtype", None) != "uint64" or key.shape != first.shape[:1]:
-        raise wrong("key", f"None, an integer >= 0 or a uint64 array of shape {first.shape[:1]}", key)
+        shape = first.shape[:1]
+        raise wrong("key", f"None, an integer >= 0 or a uint64 array of shape {shape}", key)
     return key
-
-
-# ------------------------------------------------------------------------------------------------- options
-
-
-def _checkpointing(value: Any) -> None:
-    if not isinstance(value, bool):
-        check_whole("checkpointing", value, 0, MOST)
-
-
-STACKING = ("checkpointing", "frozen", "once", "on_gradient")  # see core.stack
-_OPTIONS: dict[str, Check] = {
-    "checkpointing": _checkpointing,
-    "frozen": partial(check_whole, "frozen", most=MOST),
-    "on_gradient": partial(check_function, "on_gradient", or_none=True),
-    "smoothing": partial(check_number, "smoothing", least=0, below=1),
-    "temperature": partial(check_number, "temperature", above=0),
-    "auxiliary": partial(check_number, "auxiliary", least=0),
-    "chunk": partial(check_whole, "chunk", least=1),
-    **{name: partial(check_flag, name) for name in ("grad", "once", "entropy", "factors")},
-}
-
-
-def check_options(where: str, options: Mapping[str, Any], *known: str) -> None:
-    """TypeError for an option that is not a known one, ValueError for a value that it cannot have."""
-    check_names(where, options, known)
-    for name, value in options.items():
-        if name in _OPTIONS:
-            _OPTIONS[name](value)
-
-
-# ------------------------------------------------------------------------------------------------- targets and gradients
 
 
 def checked_targets(targets: Any) -> dict[str, Any]:
     """{output: array} of a loss, lists as host arrays."""
     if not isinstance(targets, Mapping) or not all(isinstance(name, str) for name in targets):
         raise wrong("targets", 'a dict such as {"logits": array}', targets)
-    return {name: as_array(f"targets: {name}", a, "an array of numbers", "fiu") for name, a in targets.items()}
+    return {
+        name: as_array(f"targets: {name}", a, "an array of numbers", "fiu")
+        for name, a in targets.items()
+    }
 
 
 def check_total(total: Any) -> None:
     """None or {output: number > 0}."""
-    if not (total is None or (isinstance(total, Mapping) and all(is_number(n) and n > 0 for n in total.values()))):
+    if total is None:
+        return
+    if not isinstance(total, Mapping) or not all(is_number(n) and n > 0 for n in total.values()):
         raise wrong("total", 'None or a dict of numbers > 0 such as {"logits": 12}', total)
 
 
 def gradient_check(outputs: Mapping[str, Any]) -> Check:
-    """check(doutputs) for a backward: ValueError unless they are gradients of some of the outputs.  Keeps their shapes alone."""
+    """check(doutputs) for a backward: ValueError unless they are gradients of some of the outputs.
+
+    Keeps only the shapes of the outputs.
+    """
     shapes = {name: a.shape for name, a in outputs.items()}
     xp = array_module(next(iter(outputs.values())))
 
     def check(doutputs: Any) -> None:
         if not isinstance(doutputs, Mapping):
-            raise wrong("backward", f"a dict of gradients of some of {', '.join(sorted(shapes))}", doutputs)
+            names = ", ".join(sorted(shapes))
+            raise wrong("backward", f"a dict of gradients of some of {names}", doutputs)
         if unknown := [name for name in doutputs if name not in shapes]:
-            raise ValueError(f"backward: unknown outputs {shown(unknown)}; expected some of {sorted(shapes)}")
+            names = ", ".join(sorted(shapes))
+            raise ValueError(f"backward: expected some of {names}, got {shown(unknown)}")
         for name, d in doutputs.items():
             if d is not None:
                 check_gradient(f"backward: {name}", d, shapes[name], xp)
@@ -155,11 +123,6 @@ def check_gradient(name: str, d: Any, shape: tuple[int, ...], xp: Any) -> None:
 
 def check_scale(dloss: Any) -> None:
     """ValueError unless dloss, the gradient of a loss, is one number."""
-    if not (is_number(dloss) or (getattr(dloss, "shape", None) == () and dloss.dtype.kind in "fiu")):
+    scalar = getattr(dloss, "shape", None) == () and dloss.dtype.kind in "fiu"
+    if not (scalar or is_number(dloss)):
         raise wrong("backward", "a number, the gradient of the loss", dloss)
-
-
-def run_body(family, p, inputs_embeds=None, *, grad=True, **inputs):
-    """A family's body, with the options of the stack among the inputs as StackOptions."""
-    options = {name: inputs.pop(name) for name in STACKING if name in inputs}
-    return family.body(p, inputs_embeds, stacking=StackOptions(grad=grad, **options), **inputs)

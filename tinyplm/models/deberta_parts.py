@@ -1,7 +1,9 @@
-"""What the configs, shapes and heads of DeBERTa v1 (deberta.py) and of v2 and v3 (deberta_v2.py) share."""
+"""What the configs, shapes, heads and names of DeBERTa v1 and of v2 and v3 share."""
 
 from __future__ import annotations
 
+import dataclasses
+from operator import attrgetter
 from typing import Any
 
 from ..arguments import shown
@@ -9,64 +11,121 @@ from ..backend import array_module
 from ..kernels.activation import ACTIVATIONS
 from ..layers.dropout import dropout
 from ..random import fold
-from .config import check_encoder, check_heads, check_known, check_not_negative
-from .names import Rename, linear, linears, weight_and_bias
-from .tasks import Task, answer_head, block_shapes, dense, lm_head, lm_shapes, norm_shapes, pooled_head, pooled_shapes, token_head
+from . import encoder, tasks
+from . import encoder_names as names
+from .config import check_known, check_not_negative
+from .names import Rename, linear
 
 
-def terms(config: Any) -> tuple[str, ...]:
-    """The terms of the scores beside content-to-content, of config.pos_att_type: a list, "p2c|c2p", or None."""
-    given = config.pos_att_type or []
-    return tuple(name.strip() for name in given.lower().split("|")) if isinstance(given, str) else tuple(given)
+@dataclasses.dataclass(frozen=True)
+class Fields(encoder.EncoderConfig):
+    """The fields that the config.json of all versions have."""
 
+    OLD = (*encoder.EncoderConfig.OLD, "embedding_size", "cls_dropout", "pooler_hidden_size")
 
-def check(config: Any, **only: tuple) -> None:
-    """The checks of both configs."""
-    check_encoder(config, rates=("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout", "cls_dropout"),
-                  sizes=("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-                         "max_position_embeddings", "embedding_size"),
-                  tie_word_embeddings=(True,), pooler_hidden_size=(None, config.hidden_size), **only)  # fmt: skip
-    check_not_negative(config, "type_vocab_size")
-    check_known(config, "hidden_act", ACTIVATIONS)
-    check_known(config, "pooler_hidden_act", ACTIVATIONS)
-    check_heads(config, "hidden_size", "num_attention_heads")
-    D, E = config.hidden_size, config.embedding_size
-    if len(set(config.terms)) != len(config.terms) or not set(config.terms) <= {"c2p", "p2c"}:
-        raise ValueError(f"config: pos_att_type must name c2p, p2c, both or none, got {shown(config.pos_att_type)}")
-    if not config.legacy and E not in (None, D):
-        raise ValueError(f"config: with legacy = false embedding_size must be hidden_size {D}, got {E}")
+    vocab_size: int = 50265
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 0
+    embedding_size: int | None = None
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-7
+    relative_attention: bool = False
+    max_relative_positions: int = -1
+    pad_token_id: int | None = 0
+    position_biased_input: bool = True
+    pos_att_type: str | list[str] | None = None
+    pooler_dropout: float = 0.0
+    pooler_hidden_act: str = "gelu"
+    pooler_hidden_size: int | None = None
+    cls_dropout: float | None = None
+    legacy: bool = True
+    tie_word_embeddings: bool = True
 
+    def __post_init__(self) -> None:
+        D, E = self.hidden_size, self.embedding_size
+        rates = ("pooler_dropout", "cls_dropout")
+        encoder.check(self, sizes=("embedding_size",), rates=rates, pooler_hidden_size=(None, D))
+        check_not_negative(self, "type_vocab_size")
+        check_known(self, "pooler_hidden_act", ACTIVATIONS)
+        if len(set(self.terms)) != len(self.terms) or not set(self.terms) <= {"c2p", "p2c"}:
+            expected = f"c2p, p2c, both or none, got {shown(self.pos_att_type)}"
+            raise ValueError(f"config: pos_att_type: expected {expected}")
+        if not self.legacy and E not in (None, D):
+            expected = f"hidden_size {D} with legacy = false, got {E}"
+            raise ValueError(f"config: embedding_size: expected {expected}")
 
-def window(config: Any) -> int:
-    """max_relative_positions, which for -1 is max_position_embeddings."""
-    return config.max_relative_positions if config.max_relative_positions > 0 else config.max_position_embeddings
+    @property
+    def context(self) -> int | None:
+        return self.max_position_embeddings if self.position_biased_input else None
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of the scores beside content-to-content: a list, "p2c|c2p", or None."""
+        given = self.pos_att_type or []
+        if isinstance(given, str):
+            return tuple(name.strip() for name in given.lower().split("|"))
+        return tuple(given)
+
+    @property
+    def window(self) -> int:
+        """max_relative_positions, which for -1 is max_position_embeddings."""
+        own = self.max_relative_positions
+        return own if own > 0 else self.max_position_embeddings
+
+    @property
+    def span(self) -> int:
+        """Half the rows of the table of relative positions."""
+        return self.window
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names in files without use for this config: the positions of the mask decoder."""
+        if self.position_biased_input:
+            return ()
+        return (r"embeddings\.position_embeddings\.weight$",)
 
 
 def body_shapes(config: Any, attention: dict) -> dict:
-    """The shapes of params["body"]; `attention`: those of an attention's projections of contents and relative positions."""
-    D = config.hidden_size
+    """The shapes of params["body"]; `attention`: of an attention's projections of contents and
+    relative positions."""
+    D, F = config.hidden_size, config.intermediate_size
     E = config.embedding_size or D
-    parts = {"positions": config.position_biased_input and (config.max_position_embeddings, E),
-             "segments": config.type_vocab_size and (config.type_vocab_size, E),
-             "projection": E != D and (E, D),
-             "relative": config.relative_attention and (2 * config.span, D)}  # fmt: skip
-    layer = {**block_shapes(D, config.intermediate_size), "attention": {**attention, "Wo": (D, D), "bo": (D,)}}
-    return {"tokens": (config.vocab_size, E), **{name: shape for name, shape in parts.items() if shape},
-            "norm": norm_shapes(D), "layers": [layer] * config.num_hidden_layers}  # fmt: skip
+    parts = {
+        "positions": config.position_biased_input and (config.max_position_embeddings, E),
+        "segments": config.type_vocab_size and (config.type_vocab_size, E),
+        "projection": E != D and (E, D),
+        "relative": config.relative_attention and (2 * config.span, D),
+    }
+    layer = tasks.block_shapes(D, F) | {"attention": {**attention, "Wo": (D, D), "bo": (D,)}}
+    return {
+        "tokens": (config.vocab_size, E),
+        **{name: shape for name, shape in parts.items() if shape},
+        "norm": tasks.norm_shapes(D),
+        "layers": [layer] * config.num_hidden_layers,
+    }
 
 
-# ------------------------------------------------------------------------------------------------- heads
+# ------------------------------------------------------------------------------------------ heads
 
 
 def _lm_shapes(config: Any) -> dict:
-    """Of the two masked-LM heads of transformers, which have different names and compute the same."""
-    shapes = lm_shapes(config.hidden_size, config.vocab_size, config.embedding_size)
-    return shapes if config.legacy else {"lm_head": shapes["transform"], "bias": shapes["bias"]}
+    """Of transformers' two masked-LM heads, which have different names and compute the same."""
+    shapes = tasks.lm_shapes(config.hidden_size, config.vocab_size, config.embedding_size)
+    if config.legacy:
+        return shapes
+    return {"lm_head": shapes["transform"], "bias": shapes["bias"]}
 
 
 def _lm(p, hidden, *, config):
     name = "transform" if config.legacy else "lm_head"
-    h, back = lm_head({"transform": p[name]}, hidden, config=config)
+    h, back = tasks.lm_head({"transform": p[name]}, hidden, config=config)
 
     def backward(dh):
         dp, dhidden = back(dh)
@@ -79,7 +138,8 @@ def _classes(p, hidden, *, config, key):
     """{"logits": classifier(dropout(pooler(dropout(hidden_0))))} (B, N)."""
     first, drop_back = dropout(hidden[:, :1], rate=config.pooler_dropout, key=fold(key, 1))
     rate = config.hidden_dropout_prob if config.cls_dropout is None else config.cls_dropout
-    outputs, back = pooled_head(p, first, rate=rate, key=fold(key, 2), activation=ACTIVATIONS[config.pooler_hidden_act])
+    activation = ACTIVATIONS[config.pooler_hidden_act]
+    outputs, back = tasks.pooled_head(p, first, rate=rate, key=fold(key, 2), activation=activation)
 
     def backward(doutputs):
         dp, dfirst = back(doutputs)
@@ -90,52 +150,38 @@ def _classes(p, hidden, *, config, key):
     return outputs, backward
 
 
-def tasks(prefix: str) -> dict[str, Task]:
-    """The tasks of both, with the beginning of their classes' names."""
+def table(prefix: str) -> dict[str, tasks.Task]:
+    """The tasks of all versions, with the prefix of their classes' names."""
     return {
-        "masked_lm": Task(f"{prefix}ForMaskedLM", _lm_shapes, _lm),
-        "sequence_classification": Task(f"{prefix}ForSequenceClassification",
-                                        lambda c: pooled_shapes(c.hidden_size, classifier=c.num_labels), None, _classes),
-        "token_classification": Task(f"{prefix}ForTokenClassification",
-                                     lambda c: {"tokens": dense(c.hidden_size, c.num_labels)}, None,
-                                     lambda p, h, *, config, key: token_head(p, h, rate=config.hidden_dropout_prob, key=key)),
-        "question_answering": Task(f"{prefix}ForQuestionAnswering", lambda c: {"span": dense(c.hidden_size, 2)}, None,
-                                   lambda p, h, *, config, key: answer_head(p, h)),
-        "body": Task(f"{prefix}Model", lambda c: {}),
-    }  # fmt: skip
+        "masked_lm": tasks.Task(f"{prefix}ForMaskedLM", _lm_shapes, _lm),
+        "sequence_classification": tasks.classes(prefix)._replace(outputs=_classes),
+        "token_classification": tasks.tokens(prefix, rate=attrgetter("hidden_dropout_prob")),
+        "question_answering": tasks.answers(prefix),
+        "body": tasks.no_head(prefix),
+    }
 
 
-def multiple_choice(prefix: str) -> Task:
-    return Task(f"{prefix}ForMultipleChoice", lambda c: pooled_shapes(c.hidden_size, classifier=1), None, _classes)
+def multiple_choice(prefix: str) -> tasks.Task:
+    return tasks.choices(prefix)._replace(outputs=_classes)
 
 
-# ------------------------------------------------------------------------------------------------- names
+# ------------------------------------------------------------------------------------------ names
 
-LAYER, HUB = "body.layers.{i}", "deberta.encoder.layer.{i}"
+HUB, _PRETRAINED = "deberta.encoder.layer.{i}", "lm_predictions.lm_head"
 NAMES = [
-    Rename("deberta.embeddings.word_embeddings.weight", "body.tokens"),
-    Rename("deberta.embeddings.position_embeddings.weight", "body.positions"),
-    Rename("deberta.embeddings.token_type_embeddings.weight", "body.segments"),
-    Rename("deberta.embeddings.embed_proj.weight", "body.projection", operation="transpose"),
-    *weight_and_bias("deberta.embeddings.LayerNorm", "body.norm.gamma", "body.norm.beta"),
+    *names.embedding_names("deberta"),
+    names.transposed("deberta.embeddings.embed_proj.weight", "body.projection"),
     Rename("deberta.encoder.rel_embeddings.weight", "body.relative"),
-    *linears(f"{HUB}.attention.output", f"{LAYER}.attention", dense="o"),
-    *weight_and_bias(f"{HUB}.attention.output.LayerNorm", f"{LAYER}.norm1.gamma", f"{LAYER}.norm1.beta"),
-    *linears(f"{HUB}.intermediate", f"{LAYER}.mlp", dense="1"),
-    *linears(f"{HUB}.output", f"{LAYER}.mlp", dense="2"),
-    *weight_and_bias(f"{HUB}.output.LayerNorm", f"{LAYER}.norm2.gamma", f"{LAYER}.norm2.beta"),
+    *names.block_names(HUB),
     *linear("cls.predictions.transform.dense", "head.transform"),
-    *weight_and_bias("cls.predictions.transform.LayerNorm", "head.transform.gamma", "head.transform.beta"),
+    *names.norm("cls.predictions.transform.LayerNorm", "head.transform"),
     Rename("cls.predictions.bias", "head.bias", beside="head.transform.W"),
-    *linear("lm_predictions.lm_head.dense", "head.lm_head"),
-    *weight_and_bias("lm_predictions.lm_head.LayerNorm", "head.lm_head.gamma", "head.lm_head.beta"),
-    Rename("lm_predictions.lm_head.bias", "head.bias", beside="head.lm_head.W"),
+    *linear(f"{_PRETRAINED}.dense", "head.lm_head"),
+    *names.norm(f"{_PRETRAINED}.LayerNorm", "head.lm_head"),
+    Rename(f"{_PRETRAINED}.bias", "head.bias", beside="head.lm_head.W"),
     *linear("pooler.dense", "head.pooler"),
-    *linear("classifier", "head.classifier"),
-    *linear("classifier", "head.tokens"),
-    *linear("qa_outputs", "head.span"),
+    *names.HEADS,
 ]
 PREFIX = "deberta."  # a file of the bare body lacks it
-IGNORED = (r"embeddings\.position_ids$", r"^mask_predictions\.")  # a buffer, and v3's discriminator, which transformers has not
-TIED = {"cls.predictions.decoder.weight": "deberta.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias"}  # fmt: skip
+IGNORED = (*names.BUFFERS, r"^mask_predictions\.")  # v3's discriminator, unknown to transformers
+TIED = names.tied("cls.predictions.bias", "deberta")

@@ -1,106 +1,166 @@
-"""The outputs and the loss of a task's head, on the hidden states of any encoder."""
+"""The heads of encoders: a language model over the embedding table, a task's outputs and losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
 
+from ..arguments import wrong
 from ..backend import array_module
 from ..core import IGNORED, Tree, add
 from ..kernels.cross_entropy import vocabulary_cross_entropy
-from ..layers.linear import linear
 from ..random import fold
-from .tasks import loss_of
+from .heads import then, weighted_sum
+from .parts import Head
+from .protocol import LossOptions
+from .tasks import Task, loss_of
 
 _HEAD_KEY = 1 << 32  # the head's own randomness; bodies fold the numbers of their layers
 
 
-def output_matrix(params: Tree):
-    """W (E, V) and b (V,) with logits = h W + b: the transposed embedding table and a bias.         Devlin et al. 2019, sec. 3.1
+def vocabulary_head(f: Callable, task: Task, config: Any) -> Head:
+    """f(h, W, b), h = task.language_model(hidden) (..., E) and W the transposed embedding table.
 
-    backward(dW, db) gives the part of params' gradient that comes from the head.
+    b (V,) is a bias of the head's own (Devlin et al. 2019, sec. 3.1).
+    With dh, dW, db = f_back(dvalue): the table's gradient is dW^T, and dhidden that of the
+    language model's transform at dh.
+    """
+    transform = task.language_model
+    if transform is None:
+        raise wrong("task", "one with a language model", task)
+
+    def head(params: Tree, hidden: Any) -> tuple[Any, Callable | None]:
+        h, h_back = transform(params["head"], hidden, config=config)
+        value, f_back = f(h, params["body"]["tokens"].T, params["head"]["bias"])
+
+        def backward(dvalue: Any) -> tuple[Tree, Any]:
+            dh, dW, db = f_back(dvalue)
+            dhead, dhidden = h_back(dh)
+            tied = {"body": {"tokens": dW.T}, "head": {"bias": db}}
+            return add(tied, {"head": dhead}), dhidden
+
+        return value, None if f_back is None else backward
+
+    return head
+
+
+def outputs_head(task: Task, config: Any, *, key: Any = None, choices: int | None = None) -> Head:
+    """The outputs of a task other than a language model's logits; none is an empty dict.
+
+    choices: of a multiple choice, whose logits (B choices, 1) become (B, choices).
+    """
+    f = task.outputs
+    if f is None:
+        return lambda params, hidden: ({}, lambda doutputs: (None, None))
+
+    def head(params: Tree, hidden: Any) -> tuple[dict[str, Any], Callable]:
+        outputs, back = f(params["head"], hidden, config=config, key=fold(key, _HEAD_KEY))
+        shapes = {name: a.shape for name, a in outputs.items()}
+        if choices is not None:
+            outputs = {name: a.reshape(-1, choices) for name, a in outputs.items()}
+
+        def backward(doutputs: dict[str, Any]) -> tuple[Tree, Any]:
+            flat = {name: d.reshape(shapes[name]) for name, d in doutputs.items()}
+            dhead, dhidden = back(flat)
+            return {"head": dhead}, dhidden
+
+        return outputs, backward
+
+    return head
+
+
+def output_losses(
+    targets: Mapping[str, Any],
+    total: Mapping[str, Any],
+    smoothing: float,
+    config: Any,
+    others: Collection[str] = (),
+) -> Callable:
+    """loss(outputs) = sum of the losses of the outputs named in targets (models.tasks.loss_of), a
+    component of one argument; the two ends of an answer count half each.
+
+    total: {output: what its loss is divided by}, by default the number of targets that count.
+    others: outputs whose loss is computed elsewhere, for the message about an unknown one.
+    """
+    options = {"smoothing": smoothing} if smoothing else {}  # of classes alone
+
+    def f(outputs: Mapping[str, Any]) -> tuple[Any, Callable]:
+        if unknown := sorted(set(targets) - set(outputs)):
+            expected = f"some of {', '.join(sorted({*outputs, *others}))}"
+            raise ValueError(f"targets: expected {expected}, got {', '.join(unknown)}")
+        share = 0.5 if "start_logits" in outputs else 1.0
+        losses = {
+            name: loss_of(t, config)(outputs[name], targets=t, total=total.get(name), **options)
+            for name, t in targets.items()
+        }
+
+        def backward(dloss: Any) -> dict[str, Any]:
+            return {name: back(share * dloss) for name, (_, back) in losses.items()}
+
+        return sum(share * value for value, _ in losses.values()), backward
+
+    return f
+
+
+def at_targets(head_of: Callable[[Any], Head], targets: Any) -> Head:
+    """A loss of the places of hidden (B, T, D) with a target: 15% in masked language modelling.
+
+    head_of(t): the loss of rows (N, D) with the targets t (N,).  dhidden is zero elsewhere.
     """
 
-    def backward(dW, db):
-        return {"body": {"tokens": dW.T}, "head": {"bias": db}}
+    def head(params: Tree, hidden: Any) -> tuple[Any, Callable | None]:
+        xp = array_module(hidden)
+        if targets.shape != hidden.shape[:-1]:
+            expected = f"shape {hidden.shape[:-1]}"
+            raise ValueError(f"targets: logits: expected {expected}, got {targets.shape}")
+        rows, t = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+        places = xp.flatnonzero(t != IGNORED)
+        value, back = head_of(t[places])(params, rows[places])
 
-    return (params["body"]["tokens"].T, params["head"]["bias"]), backward
+        def backward(dloss: Any) -> tuple[Tree, Any]:
+            dparams, drows = back(dloss)
+            dhidden = xp.zeros_like(rows)
+            dhidden[places] = drows
+            return dparams, dhidden.reshape(hidden.shape)
 
+        return value, None if back is None else backward
 
-def outputs_of(task, params: Tree, hidden, *, config, key, choices):
-    """The outputs of the head other than a language model's; backward gives (dparams, dhidden)."""
-    if task.outputs is None:
-        return {}, None
-    outputs, back = task.outputs(params["head"], hidden, config=config, key=fold(key, _HEAD_KEY))
-    shapes = {name: a.shape for name, a in outputs.items()}
-
-    def backward(doutputs):
-        dhead, dhidden = back({name: d.reshape(shapes[name]) for name, d in doutputs.items()})
-        return {"head": dhead}, dhidden
-
-    return outputs if choices is None else {name: a.reshape(-1, choices) for name, a in outputs.items()}, backward
-
-
-def vocabulary_logits(language_model: Callable, params: Tree, hidden, config):
-    """logits (B, T, V); backward gives (dparams, dhidden)."""
-    h, lm_back = language_model(params["head"], hidden, config=config)
-    (W, b), matrix_back = output_matrix(params)
-    logits, linear_back = linear(h, W, b)
-
-    def backward(dlogits):
-        dh, dW, db = linear_back(dlogits)
-        dhead, dhidden = lm_back(dh)
-        return add(matrix_back(dW, db), {"head": dhead}), dhidden
-
-    return logits, backward
+    return head
 
 
-def _vocabulary_loss(language_model: Callable, params: Tree, hidden, *, config, targets, **options):
-    """The cross-entropy of the places of hidden (B, T, D) whose target counts; backward(dloss) gives (dparams, dhidden)."""
-    xp = array_module(hidden)
-    if targets.shape != hidden.shape[:-1]:
-        raise ValueError(f"targets: logits need shape {hidden.shape[:-1]}, got {targets.shape}")
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    places = xp.flatnonzero(targets.reshape(-1) != IGNORED)
-    h, lm_back = language_model(params["head"], rows[places], config=config)
-    (W, b), matrix_back = output_matrix(params)
-    value, loss_back = vocabulary_cross_entropy(h, W, b, targets=targets.reshape(-1)[places], **options)
-
-    def backward(dloss):
-        dh, dW, db = loss_back(dloss)
-        dhead, drows = lm_back(dh)
-        dhidden = xp.zeros_like(rows)
-        dhidden[places] = drows
-        return add(matrix_back(dW, db), {"head": dhead}), dhidden.reshape(hidden.shape)
-
-    return value, backward
-
-
-def task_loss(task, params: Tree, hidden, *, config, key, choices, targets, total, smoothing, grad=True, factors=False):
-    """The sum of the losses of the outputs named in targets; backward(dloss) gives (dparams, dhidden)."""
-    total, targets = total or {}, dict(targets)
-    values, backs = [], []
-    if task.language_model is not None and "logits" in targets:
-        value, back = _vocabulary_loss(task.language_model, params, hidden, config=config, targets=targets.pop("logits"),
-                                       total=total.get("logits"), smoothing=smoothing, grad=grad, factors=factors)  # fmt: skip
-        values.append(value)
-        backs.append(back)
-    if targets:
-        outputs, outputs_back = outputs_of(task, params, hidden, config=config, key=key, choices=choices)
-        if unknown := set(targets) - set(outputs):
-            raise ValueError(f"targets: unknown outputs {sorted(unknown)}; expected some of {sorted(outputs)}")
-        options = {"smoothing": smoothing} if smoothing else {}  # of classes alone
-        losses = {n: loss_of(t, config)(outputs[n], targets=t, total=total.get(n), **options) for n, t in targets.items()}
-        share = 0.5 if "start_logits" in outputs else 1.0
-        values += [share * value for value, _ in losses.values()]
-        backs.append(lambda dloss: outputs_back({name: back(share * dloss) for name, (_, back) in losses.items()}))
-    if not values:
+def loss_head(
+    task: Task,
+    config: Any,
+    targets: Mapping[str, Any],
+    total: Mapping[str, Any] | None,
+    options: LossOptions,
+    *,
+    grad: bool = True,
+    key: Any = None,
+    choices: int | None = None,
+) -> Head:
+    """The sum of the losses of the outputs named in targets; see EncoderModel.loss."""
+    total, targets, heads = total or {}, dict(targets), []
+    if not targets:
         raise ValueError("targets: expected those of at least one output, got none")
-
-    def backward(dloss):
-        dparams = dhidden = None
-        for back in backs:
-            dp, dh = back(dloss)
-            dparams, dhidden = add(dparams, dp), add(dhidden, dh)
-        return dparams, dhidden
-
-    return sum(values), backward
+    if task.language_model is not None and "logits" in targets:
+        f = partial(
+            vocabulary_cross_entropy,
+            total=total.get("logits"),
+            smoothing=options.smoothing,
+            chunk=options.chunk,
+            factors=options.factors,
+            grad=grad,
+        )
+        heads.append(
+            at_targets(
+                lambda t: vocabulary_head(partial(f, targets=t), task, config),
+                targets.pop("logits"),
+            )
+        )
+    if targets:
+        others = () if task.language_model is None else ("logits",)
+        losses = output_losses(targets, total, options.smoothing, config, others)
+        heads.append(then(outputs_head(task, config, key=key, choices=choices), losses))
+    return heads[0] if len(heads) == 1 else weighted_sum(*((1.0, head) for head in heads))

@@ -1,15 +1,24 @@
-"""Encoders as a user holds them: inputs checked at this one border."""
+"""Encoders as a user holds them, with inputs checked once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..arguments import known_arguments, wrong
-from ..core import IGNORED
-from . import checks, encoder_task
+from ..backend import array_module
+from ..core import IGNORED, StackOptions, Tree
+from ..random import fold
+from . import checks
+from .encoder_heads import loss_head, outputs_head, vocabulary_head
+from .heads import logits, with_hidden
 from .model import Model
+from .parts import Emit, Head, in_parts
+from .protocol import Arrays, LossOptions
+from .tasks import Task
 
-FLOAT_MASKS = ("perm_mask", "input_mask", "target_mapping")  # floats in XLNet's released code, so 0.0 and 1.0 are accepted
+FLOAT_MASKS = ("perm_mask", "input_mask", "target_mapping")  # 0.0 and 1.0 in XLNet's released code
 
 
 class EncoderModel(Model):
@@ -18,50 +27,138 @@ class EncoderModel(Model):
     INPUTS = (*Model.INPUTS, "token_type_ids")
 
     @known_arguments
-    def __call__(self, input_ids=None, *, inputs_embeds=None, attention_mask=None, token_type_ids=None, position_ids=None,
-                 grad=True, key: int | None = None, **others):  # fmt: skip
+    def __call__(
+        self,
+        input_ids: Any = None,
+        *,
+        inputs_embeds: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        grad: bool = True,
+        key: int | None = None,
+        checkpointing: int = 0,
+        frozen: int = 0,
+        once: bool = False,
+        on_gradient: Callable | None = None,
+        **inputs: Any,
+    ) -> tuple[dict[str, Any], Callable | None]:
         """outputs {"hidden" (B, T, D), and those of the task} and backward.
 
-        input_ids (B, T) integers, lists or arrays, on the host or on the model's device, for a multiple choice (B, choices, T);
-        or inputs_embeds (B, T, E), as wide as the table of tokens, cast to the model's dtype.
-        attention_mask (B, T) of 0/1, 1 = a real token.  token_type_ids (B, T), where the family has them.  position_ids (B, T) or
-        (T,).  With several choices all of these have them on the second axis.
-        grad=False: backward is None, and memory stays small.  key: an int for dropout, None for none.
-        others: what a family has beside these (family.INPUTS), and checkpointing, once, on_gradient (see core.stack).
-        backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) when those were given.
-        ValueError for wrong shapes, ids out of range, a sequence longer than the positions, an input that the family has not.
+        input_ids      (B, T) integers, lists or arrays, on the host or on the model's device;
+                       (B, choices, T) for a multiple choice
+        inputs_embeds  (B, T, E) in place of input_ids, as wide as the embedding table, cast to the
+                       model's dtype
+        attention_mask (B, T) of 0/1, 1 = a real token
+        token_type_ids (B, T), for families that have them
+        position_ids   (B, T) or (T,)
+        inputs         what the family takes besides (family.INPUTS)
+        grad           False: backward is None, and memory stays small
+        key            an integer for dropout, None for no dropout
+        With several choices all inputs have them on the second axis.
+        checkpointing, frozen, once, on_gradient: see core.StackOptions.
+        backward(doutputs) gives the gradient tree of params, or (dparams, dinputs_embeds) for
+        inputs_embeds.
+        ValueError for wrong shapes, ids out of range, a sequence longer than the context, an input
+        that this family does not accept.
         """
-        checks.check_options("model", {"grad": grad}, "grad")
-        inputs = self.inputs(input_ids, inputs_embeds, attention_mask=attention_mask, token_type_ids=token_type_ids,
-                             position_ids=position_ids, **others)  # fmt: skip
-        embeds = inputs.pop("inputs_embeds")
-        key = checks.sample_keys(key, inputs["input_ids"] if embeds is None else embeds)
-        outputs, back = encoder_task.forward(self.family, self.params, embeds, config=self.config, task=self.task, grad=grad,
-                                             key=key, **inputs)  # fmt: skip
-        if embeds is None and grad:
-            return outputs, lambda doutputs: back(doutputs)[0]
-        return outputs, back
-
-    def outputs(self, **inputs):
-        """The outputs without gradients, of inputs that were checked before."""
-        return encoder_task.forward(self.family, self.params, config=self.config, task=self.task, grad=False, **inputs)[0]
+        given = {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "key": key,
+            **inputs,
+        }
+        return self._call(given, StackOptions(grad, once, checkpointing, frozen, on_gradient))
 
     @known_arguments
-    def loss(self, *, targets, total=None, **options):
-        """encoder_task.loss of this model's task; inputs as in a call."""
-        options = self._checked_loss("loss", targets, total, options, "smoothing")
-        return encoder_task.loss(self.family, self.params, config=self.config, task=self.task, **options)
+    def loss(
+        self,
+        *,
+        targets: Arrays,
+        total: Arrays | None = None,
+        smoothing: float = 0.0,
+        grad: bool = True,
+        checkpointing: int = 0,
+        frozen: int = 0,
+        once: bool = False,
+        on_gradient: Callable | None = None,
+        **inputs: Any,
+    ) -> tuple[Any, Callable[[Any], Tree] | None]:
+        """The loss of the task: the sum of those of the outputs named in targets.
 
-    def loss_in_parts(self, give, **options):
-        """encoder_task.loss_in_parts of this model's task."""
-        options = self.checked(options)
-        return encoder_task.loss_in_parts(self.family, self.params, give, config=self.config, task=self.task, **options)
+        targets  {"logits": (B, T) of a language model or of tokens, (B,) of sequences or choices,
+                 "pair_logits", "start_logits", "end_logits": (B,)}; -100 is ignored
+        total    {output: the number of its targets in the whole step}, by default those given
+        Each output has the loss of models.tasks.loss_of; the two ends of an answer count half each.
+        A language model's head works only on the places that have a target.
+        inputs and other options as in a call.  backward(dloss) gives the gradient tree of params.
+        """
+        stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
+        return self._loss(targets, total, inputs, LossOptions(smoothing=smoothing), stacking)
 
-    def head_rows(self, targets) -> int:
-        """For how many places a language model's head is computed: those with a target."""
+    def head_rows(self, targets: Arrays) -> int:
+        """Those of a language model that have a target."""
         return int((targets["logits"] != IGNORED).sum()) if "logits" in targets else 0
 
-    def inputs(self, input_ids=None, inputs_embeds=None, **others: Any) -> dict[str, Any]:
+    @property
+    def _task(self) -> Task:
+        return self.family.TASKS[self.task]
+
+    def _outputs_head(self, inputs: Arrays) -> Head:
+        choices, inputs = self._flat_choices(inputs)
+        heads = [outputs_head(self._task, self.config, key=inputs.get("key"), choices=choices)]
+        if self._task.language_model is not None:
+            heads.append(vocabulary_head(logits, self._task, self.config))
+        return with_hidden(*heads)
+
+    def _loss_head(
+        self,
+        inputs: Arrays,
+        targets: Arrays,
+        total: Arrays | None,
+        options: LossOptions,
+        *,
+        grad: bool = True,
+    ) -> Head:
+        if options.auxiliary:
+            raise wrong("auxiliary", "0 for an encoder", options.auxiliary)
+        choices, inputs = self._flat_choices(inputs)
+        key = inputs.get("key")
+        return loss_head(
+            self._task, self.config, targets, total, options, grad=grad, key=key, choices=choices
+        )
+
+    def _whole(
+        self, head: Head, inputs: Arrays, stacking: StackOptions
+    ) -> tuple[Any, Callable | None]:
+        return super()._whole(head, self._flat_choices(inputs)[1], stacking)
+
+    def _in_parts(
+        self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
+    ) -> tuple[Any, Callable[[Any], list[Tree]]]:
+        inputs = self._flat_choices(inputs)[1]
+        body, ids = partial(self.family.body, config=self.config), inputs["input_ids"]
+        others = {n: a for n, a in inputs.items() if n != "inputs_embeds"}  # ids tell positions
+        return in_parts(body, head, self.params, emit, ids, others, stacking)
+
+    def _flat_choices(self, inputs: Arrays) -> tuple[int | None, Arrays]:
+        """(the number of choices or None, inputs): in a multiple choice, (B, choices, ...) becomes
+        (B choices, ...), and each choice has a key of its own."""
+        if self.task != "multiple_choice":
+            return None, inputs
+        choices, key = inputs["input_ids"].shape[1], inputs.get("key")
+        arrays = {n: a for n, a in inputs.items() if a is not None and n != "key"}
+        flat = {n: a.reshape(-1, *a.shape[2:]) for n, a in arrays.items()}
+        if key is not None:
+            flat["key"] = fold(key[:, None], array_module(key).arange(choices)).reshape(-1)
+        return choices, flat
+
+    def inputs(
+        self, input_ids: Any = None, inputs_embeds: Any = None, **others: Any
+    ) -> dict[str, Any]:
         """The inputs checked, and moved to the model's device."""
         if self.task == "multiple_choice":
             return self._choices(input_ids, inputs_embeds, **others)
@@ -69,22 +166,23 @@ class EncoderModel(Model):
         B, T = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         context = self.config.context
         if context is not None and T > context:
-            raise ValueError(f"a sequence of {T} tokens is longer than the context of {context}")
-        known = {"attention_mask", *self.family.INPUTS, *(["position_ids"] if "positions" in self.params["body"] else [])}
-        stacking = {name: values for name, values in others.items() if name in checks.STACKING}
-        checks.check_options("model", stacking, *checks.STACKING)
+            longest = f"at most {context} tokens, the context"
+            name = "input_ids" if inputs_embeds is None else "inputs_embeds"
+            raise ValueError(f"{name}: expected {longest}, got {T}")
+        known = {"attention_mask", *self.family.INPUTS}
+        known |= {"position_ids"} if "positions" in self.params["body"] else set()
         arrays: dict[str, Any] = {}
         for name, values in others.items():
-            if name in stacking:
-                arrays[name] = values
-            elif values is not None:
+            if values is not None:
                 if name not in known:
-                    raise ValueError(f"{self.config.MODEL_TYPE} has no {name}; expected some of {', '.join(sorted(known))}")
+                    takes = f"{self.config.MODEL_TYPE} takes only {', '.join(sorted(known))}"
+                    raise wrong(name, f"None, since {takes}", values)
                 arrays[name] = self._checked(name, values, B, T)
         return self._moved({"input_ids": input_ids, "inputs_embeds": inputs_embeds, **arrays})
 
     def _checked(self, name: str, values: Any, B: int, T: int) -> Any:
-        """A mask, or numbers of positions or token types; what has a shape of its own is left to the family's body."""
+        """A mask, or numbers of positions or token types; shapes in the family's OWN_SHAPES are
+        checked by its body."""
         if name == "mems":
             a = checks.as_array(name, values, "an array of floating-point numbers", "f")
         elif name in ("attention_mask", *FLOAT_MASKS):
@@ -97,8 +195,10 @@ class EncoderModel(Model):
             return a
         expected = ((T,), (B, T)) if name == "position_ids" else ((B, T),)
         if a.shape not in expected:
-            raise ValueError(f"{name}: expected shape {' or '.join(map(str, expected))}, got {a.shape}")
-        table = self.params["body"].get({"position_ids": "positions", "token_type_ids": "segments"}.get(name))
+            shapes = " or ".join(map(str, expected))
+            raise ValueError(f"{name}: expected shape {shapes}, got {a.shape}")
+        tables = {"position_ids": "positions", "token_type_ids": "segments"}
+        table = self.params["body"].get(tables.get(name))
         if table is not None:
             checks.check_range(name, a, table.shape[0])
         return a
@@ -106,20 +206,19 @@ class EncoderModel(Model):
     def _choices(self, input_ids: Any, inputs_embeds: Any, **others: Any) -> dict[str, Any]:
         """Those of a multiple choice: each choice is checked as a sample of its own."""
         if inputs_embeds is not None:
-            raise ValueError("multiple_choice: expected input_ids, not inputs_embeds")
+            raise wrong("inputs_embeds", "None and input_ids for a multiple choice", inputs_embeds)
         input_ids = checks.ids("input_ids", input_ids)
         if input_ids.ndim != 3 or 0 in input_ids.shape:
-            raise ValueError(f"input_ids: expected shape (B, choices, T) with all of them >= 1, got {input_ids.shape}")
+            expected = "shape (B, choices, T) with all of them >= 1"
+            raise ValueError(f"input_ids: expected {expected}, got {input_ids.shape}")
         B, choices, T = input_ids.shape
         flat = {"input_ids": input_ids}
         for name, values in others.items():
-            if values is None or name in checks.STACKING:
-                continue
-            flat[name] = checks.as_array(name, values, "an array of integers", "biuf")
-            if flat[name].shape != input_ids.shape:
-                raise ValueError(f"{name}: expected shape {input_ids.shape}, got {flat[name].shape}")
+            if values is not None:
+                flat[name] = checks.as_array(name, values, "an array of integers", "biuf")
+                if flat[name].shape != input_ids.shape:
+                    expected = f"shape {input_ids.shape}"
+                    raise ValueError(f"{name}: expected {expected}, got {flat[name].shape}")
         one = EncoderModel(self.family, self.config, self.params, task="body", device=self.device)
         checked = one.inputs(**{name: a.reshape(B * choices, T) for name, a in flat.items()})
-        stacking = {name: values for name, values in others.items() if name in checks.STACKING}
-        checks.check_options("model", stacking, *checks.STACKING)
-        return {name: None if a is None else a.reshape(B, choices, T) for name, a in checked.items()} | stacking
+        return {n: None if a is None else a.reshape(B, choices, T) for n, a in checked.items()}

@@ -1,46 +1,72 @@
-"""The model that a user holds: a family, its config and its parameters.  What it computes is CausalModel's and EncoderModel's."""
+"""The model that a user holds: a family, its config and its parameters.
+
+What it computes is defined by CausalModel, ScoreModel and EncoderModel: a head for a call, one for
+the loss and one for the recipes, each put on the family's body by models.parts.
+"""
 
 from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from ..arguments import wrong
+from ..arguments import check_function, check_names, wrong
 from ..backend import is_host, to_device
-from ..core import Tree, flatten, tree_map
-from . import checks
+from ..core import StackOptions, Tree, flatten, tree_map
+from . import checks, parts
+from .parts import Head
+from .protocol import Arrays, Emit, LossOptions, OutputOptions
 
+M = TypeVar("M", bound="Model")
+INFERENCE = StackOptions(grad=False)
 DTYPES = ("float32", "float64", "float16")  # of parameters
 
 
 class Model:
-    """`outputs, backward = model(input_ids, attention_mask=...)`; everything is in plain attributes.
+    """`outputs, backward = model(input_ids, attention_mask=...)`; all attributes are plain.
 
-    family     the module (tinyplm.families.gpt2, ...)
-    config     its frozen Config
-    task       what the head is for: "causal_lm", or one of the family's TASKS
-    params     the tree of trained arrays; buffers: what is saved but not trained
-    tokenizer  or None; no_tokenizer then says why
-    device     the name of the device that params are on
-    file_dtypes  {hub name: "F32", "BF16", ...} as read, so that saving writes the same back
+    family       the module (tinyplm.families.gpt2, ...)
+    config       its frozen Config
+    task         what the head is for: "causal_lm", or one of the family's TASKS
+    params       the tree of trained arrays; buffers: saved but not trained
+    tokenizer    or None; no_tokenizer then says why
+    device       the name of the device that params are on
+    file_dtypes  {hub name: "F32", "BF16", ...} as read; saving writes the same dtypes
     generation   the contents of generation_config.json, {} if there was none
-    fresh        paths of parameters that the loaded file did not have, and that are newly initialised
-    files        {name: bytes} of small files that were read with the model and are written back with it
+    fresh        paths of parameters missing from the loaded file, which are newly initialised
+    files        {name: bytes} of small files read with the model and written back with it
     copied       paths of params that repeat another one (see CausalModel.for_decoding)
-    origin       a random name, by which a cache knows the model that filled it; copies and pickles keep it.  So does assigning to
-                 params: a cache that was filled before is then out of date, and nothing notices
+    origin       a random name by which a cache knows the model that filled it.  Copies and pickles
+                 keep it; so does assigning to params, after which an older cache is out of date
+                 without notice
     """
 
-    INPUTS: ClassVar[tuple[str, ...]] = ("input_ids", "inputs_embeds", "attention_mask", "position_ids")
+    INPUTS: ClassVar[tuple[str, ...]] = (
+        "input_ids",
+        "inputs_embeds",
+        "attention_mask",
+        "position_ids",
+    )
 
-    def __init__(self, family: ModuleType, config: Any, params: Tree, *, task: str = "causal_lm", buffers: Tree = None,
-                 tokenizer: Any = None, device: str = "cpu", file_dtypes: dict[str, str] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        family: ModuleType,
+        config: Any,
+        params: Tree,
+        *,
+        task: str = "causal_lm",
+        buffers: Tree = None,
+        tokenizer: Any = None,
+        device: str = "cpu",
+        file_dtypes: dict[str, str] | None = None,
+    ) -> None:
         self.family, self.config, self.task = family, config, task
         self.params, self.buffers = params, buffers or {}
         self.tokenizer, self.device, self.file_dtypes = tokenizer, device, file_dtypes or {}
@@ -52,49 +78,73 @@ class Model:
         self.origin = uuid.uuid4().hex
 
     def __repr__(self) -> str:
-        name = self.config.MODEL_TYPE if self.task == "causal_lm" else f"{self.config.MODEL_TYPE} {self.task}"
-        return f"<{name} model, {self.parameter_count():,} parameters, {self.dtype}, on {self.device}>"
+        name = (
+            self.config.MODEL_TYPE
+            if self.task == "causal_lm"
+            else f"{self.config.MODEL_TYPE} {self.task}"
+        )
+        return (
+            f"<{name} model, {self.parameter_count():,} parameters, {self.dtype}, on {self.device}>"
+        )
 
     @property
     def dtype(self) -> Any:
-        leaf = self.params  # the first one; asked for with every token, so without a list of all
+        leaf = self.params  # the first leaf; needed for every token, so without flatten
         while isinstance(leaf, (dict, list)):
             leaf = next(iter(leaf.values() if isinstance(leaf, dict) else leaf))
         return leaf.dtype
 
     def parameter_count(self) -> int:
-        """How many numbers the model has; a tied table counts once, even where it is stored twice (`copied`)."""
+        """The number of parameters; a tied table counts once, even if it is stored twice."""
         return sum(a.size for path, a in flatten(self.params).items() if path not in self.copied)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles, which cannot hold a module: its name."""
+        """The state of a copy or a pickle, which cannot hold a module but its name."""
         return {**self.__dict__, "family": self.family.__name__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, family=importlib.import_module(state["family"]))
 
     def to(self, device: str) -> Model:
-        """The same model with its arrays on another device.  ValueError if this machine does not have it."""
-        return self._with(params=to_device(self.params, device), buffers=to_device(self.buffers, device), device=device,
-                          origin=self.origin)  # fmt: skip
+        """The same model on another device.  ValueError if this machine does not have it."""
+        return self._with(
+            params=to_device(self.params, device),
+            buffers=to_device(self.buffers, device),
+            device=device,
+            origin=self.origin,
+        )
 
     def astype(self, dtype: Any) -> Model:
-        """The same model with parameters of dtype "float32", "float64" or "float16"; saved in that dtype as well."""
+        """The same model with parameters of another dtype, in which it is also saved.
+
+        dtype: "float32", "float64" or "float16".
+        """
         dtype = check_dtype(dtype)
         return self._with(params=tree_map(lambda a: a.astype(dtype), self.params), file_dtypes={})
 
-    def _with(self, **changes: Any) -> Model:
+    @property
+    def width(self) -> int:
+        """The number of columns of the embedding table."""
+        return self.params["body"]["tokens"].shape[1]
+
+    def with_params(self: M, params: Tree) -> M:
+        """The same model with other parameters, which a file keeps in their own dtype."""
+        return self._with(params=params, file_dtypes={})
+
+    def _with(self: M, **changes: Any) -> M:
         other = copy.copy(self)
-        other.__dict__.update({"origin": uuid.uuid4().hex, **changes} if "params" in changes else changes)
+        other.__dict__.update(
+            {"origin": uuid.uuid4().hex, **changes} if "params" in changes else changes
+        )
         return other
 
     def check_causal(self) -> None:
-        """ValueError unless it goes on with a text token by token."""
+        """ValueError unless the model generates text token by token."""
         if self.task != "causal_lm":
-            raise ValueError(f"{self!r} cannot continue a text: expected a decoder")
+            raise ValueError(f"model: expected a decoder that generates text, got {self!r}")
 
     def text_tokenizer(self) -> Any:
-        """The tokenizer, where text is asked for; ValueError that says why there is none."""
+        """The tokenizer; ValueError with the reason if there is none."""
         if self.tokenizer is None:
             raise ValueError(f"text needs a tokenizer, and the model has none: {self.no_tokenizer}")
         return self.tokenizer
@@ -105,46 +155,165 @@ class Model:
             raise ValueError("expected either input_ids or inputs_embeds, and not both")
         if inputs_embeds is not None:
             inputs_embeds = checks.as_array("inputs_embeds", inputs_embeds, "real numbers", "fiu")
-            D = self.params["body"]["tokens"].shape[1]
-            if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != D or 0 in inputs_embeds.shape:
-                raise ValueError(f"inputs_embeds: expected shape (B, T, {D}) with B, T >= 1, got {inputs_embeds.shape}")
+            D, shape = self.width, inputs_embeds.shape
+            if len(shape) != 3 or shape[2] != D or 0 in shape:
+                expected = f"shape (B, T, {D}) with B, T >= 1"
+                raise ValueError(f"inputs_embeds: expected {expected}, got {shape}")
             return None, inputs_embeds.astype(self.dtype, copy=False)
         input_ids = checks.ids("input_ids", input_ids)
         if input_ids.ndim != 2 or 0 in input_ids.shape:
-            raise ValueError(f"input_ids: expected shape (B, T) with B, T >= 1, got {input_ids.shape}")
+            raise ValueError(
+                f"input_ids: expected shape (B, T) with B, T >= 1, got {input_ids.shape}"
+            )
         checks.check_range("input_ids", input_ids, self.config.vocab_size)
         return input_ids, None
 
-    def checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The keywords of a loss or of outputs in parts, after the checks of `inputs` on those that are inputs of the model."""
-        names = {*self.INPUTS, *getattr(self.family, "INPUTS", ())} & options.keys()
-        inputs = self.inputs(**{name: options[name] for name in names})
-        return {**options, **{name: inputs.get(name) for name in names}}
+    def checked(self, inputs: Arrays) -> dict[str, Any]:
+        """The inputs of a body, checked by `inputs`; "key" becomes one key for each sample."""
+        arrays = dict(inputs)
+        key = arrays.pop("key", None)
+        arrays = self.inputs(**arrays)
+        embeds = arrays.get("inputs_embeds")
+        first = arrays["input_ids"] if embeds is None else embeds
+        return {**arrays, "key": checks.sample_keys(key, first)}
 
-    def _checked_loss(self, where: str, targets: Any, total: Any, options: Mapping[str, Any], *known: str) -> dict[str, Any]:
-        """All keywords of a loss, on the model's device; `known` are those that are neither inputs nor of the stack."""
-        names = (*self.INPUTS, *getattr(self.family, "INPUTS", ()), *checks.STACKING, "key", "grad", *known)
-        checks.check_options(where, options, *dict.fromkeys(names))
+    def outputs(self, inputs: Arrays) -> dict[str, Any]:
+        """The outputs of inputs that are already checked, without gradients."""
+        return self._whole(self._outputs_head(inputs), inputs, INFERENCE)[0]
+
+    def loss(
+        self, *, targets: Arrays, total: Arrays | None = None, grad: bool = True, **inputs: Any
+    ) -> tuple[Any, Callable[[Any], Tree] | None]:
+        """See models.protocol.Trainable."""
+        return self._loss(targets, total, inputs, LossOptions(), StackOptions(grad=grad))
+
+    def loss_in_parts(
+        self,
+        emit: Emit,
+        inputs: Arrays,
+        *,
+        targets: Arrays,
+        total: Arrays | None = None,
+        options: LossOptions = LossOptions(),
+        stacking: StackOptions = StackOptions(),
+    ) -> tuple[Any, Callable[[Any], list[Tree]]]:
+        """See models.protocol.Trainable."""
+        check_function("emit", emit)
+        inputs = self.checked(inputs)
+        head = self._loss_head(inputs, targets, total, options)
+        return self._in_parts(emit, head, inputs, stacking)
+
+    def outputs_in_parts(
+        self,
+        emit: Emit,
+        inputs: Arrays,
+        *,
+        targets: Arrays | None = None,
+        options: OutputOptions = OutputOptions(),
+        stacking: StackOptions = StackOptions(),
+    ) -> tuple[dict[str, Any], Callable[[Arrays], list[Tree]]]:
+        """See models.protocol.Trainable."""
+        check_function("emit", emit)
+        inputs = self.checked(inputs)
+        head = self._training_head(inputs, targets, options)
+        return self._in_parts(emit, head, inputs, stacking)
+
+    def head_rows(self, targets: Arrays) -> int:
+        """See models.protocol.Trainable."""
+        raise NotImplementedError
+
+    # what a kind of model defines
+
+    def inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The inputs of a call checked, and moved to the model's device."""
+        raise NotImplementedError
+
+    def _outputs_head(self, inputs: Arrays) -> Head:
+        """The head of a call: the outputs that the class documents, and "hidden"."""
+        raise NotImplementedError
+
+    def _loss_head(
+        self,
+        inputs: Arrays,
+        targets: Arrays,
+        total: Arrays | None,
+        options: LossOptions,
+        *,
+        grad: bool = True,
+    ) -> Head:
+        """The head whose value is the loss."""
+        raise NotImplementedError
+
+    def _training_head(
+        self, inputs: Arrays, targets: Arrays | None, options: OutputOptions
+    ) -> Head:
+        """The head of outputs_in_parts, by default that of a call."""
+        return self._outputs_head(inputs)
+
+    def _whole(
+        self, head: Head, inputs: Arrays, stacking: StackOptions
+    ) -> tuple[Any, Callable | None]:
+        """parts.whole of this model, for inputs that are already checked."""
+        body = partial(self.family.body, config=self.config)
+        return parts.whole(body, head, self.params, inputs, stacking)
+
+    def _in_parts(
+        self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
+    ) -> tuple[Any, Callable[[Any], list[Tree]]]:
+        """parts.in_parts of this model, for inputs that are already checked."""
+        body = partial(self.family.body, config=self.config)
+        others = {n: a for n, a in inputs.items() if n not in ("input_ids", "inputs_embeds")}
+        return parts.in_parts(body, head, self.params, emit, inputs["input_ids"], others, stacking)
+
+    def _call(
+        self, inputs: Arrays, stacking: StackOptions
+    ) -> tuple[dict[str, Any], Callable | None]:
+        """outputs and backward(doutputs) of a call: dparams, or a pair for inputs_embeds."""
+        inputs = self.checked(inputs)
+        outputs, back = self._whole(self._outputs_head(inputs), inputs, stacking)
+        return outputs, back if inputs["inputs_embeds"] is not None else _first(back)
+
+    def _loss(
+        self,
+        targets: Any,
+        total: Any,
+        inputs: Arrays,
+        options: LossOptions,
+        stacking: StackOptions,
+        **head: Any,
+    ) -> tuple[Any, Callable[[Any], Tree] | None]:
+        """loss and backward(dloss) -> dparams; head: more arguments of _loss_head."""
+        known = {*self.INPUTS, *getattr(self.family, "INPUTS", ()), "key"}
+        if not inputs.keys() <= known:
+            own = [name for name in inspect.signature(self.loss).parameters if name != "inputs"]
+            check_names("loss", inputs, [*own, *sorted(known.difference(own))])
         checks.check_total(total)
         targets = self._moved(checks.checked_targets(targets))
-        options = self.checked(options)
-        if "key" in options:
-            embeds = options.get("inputs_embeds")
-            options["key"] = checks.sample_keys(options["key"], options["input_ids"] if embeds is None else embeds)
-        return {**options, "targets": targets, "total": total}
+        inputs = self.checked(inputs)
+        made = self._loss_head(inputs, targets, total, options, grad=stacking.grad, **head)
+        value, back = self._whole(made, inputs, stacking)
+        return value, _first(back)
 
-    def _moved(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _moved(self, inputs: Arrays) -> dict[str, Any]:
         """Arrays of the host moved to the model's device."""
         if self.device == "cpu":
-            return inputs
-        return {name: to_device(a, self.device) if a is not None and is_host(a) else a for name, a in inputs.items()}
+            return dict(inputs)
+        return {
+            name: to_device(a, self.device) if a is not None and is_host(a) else a
+            for name, a in inputs.items()
+        }
+
+
+def _first(back: Callable | None) -> Callable | None:
+    """A backward that gives the first gradient alone."""
+    return None if back is None else lambda dvalue: back(dvalue)[0]
 
 
 def check_dtype(dtype: Any) -> str:
     """The name of a dtype that parameters may have."""
     try:
         name = "" if dtype is None else np.dtype(dtype).name
-    except Exception:  # NumPy has several errors for what is no dtype
+    except Exception:  # NumPy raises several errors for what is not a dtype
         name = ""
     if name not in DTYPES:
         raise wrong("dtype", f"one of {', '.join(DTYPES)}", dtype)
@@ -158,6 +327,6 @@ def check_model(name: str, value: Any) -> None:
 
 
 def check_decoder(name: str, value: Any) -> None:
-    """ValueError unless it is a model that goes on with a text token by token."""
+    """ValueError unless it is a model that generates text token by token."""
     check_model(name, value)
     value.check_causal()

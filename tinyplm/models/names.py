@@ -37,9 +37,16 @@ def concatenate(axis: int) -> Operation:
     return Operation(lambda arrays: np.concatenate(arrays, axis=axis), to_tree, hub_shape)
 
 
+def permuted(*axes: int) -> Operation:
+    """The axes of one array in another order: those of the hub's tensor, by their number in the tree's."""
+    back = sorted(range(len(axes)), key=axes.__getitem__)
+    return Operation(lambda arrays: arrays[0].transpose(axes), lambda tensor, _: [tensor.transpose(back)],
+                     lambda shapes: tuple(shapes[0][axis] for axis in axes))  # fmt: skip
+
+
 _OPERATIONS = {
     "copy": Operation(lambda a: a[0], lambda tensor, _: [tensor], lambda shapes: shapes[0]),
-    "transpose": Operation(lambda a: a[0].T, lambda tensor, _: [tensor.T], lambda shapes: shapes[0][::-1]),
+    "transpose": permuted(1, 0),
 }
 
 

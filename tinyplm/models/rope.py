@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..arguments import is_number, shown
 from ..backend import array_module, to_host
-from ..layers.rope import rotary_tables, rotate
+from ..layers.rope import rope, rotary_tables
 from ..layers.rope_scaling import (
     dynamic_frequencies,
     linear_frequencies,
@@ -33,7 +34,8 @@ _SETTINGS: dict[str, tuple[set[str], set[str]]] = {
 }  # fmt: skip
 
 
-class Rope(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Rope:
     """The rotary settings of a config, read from any of their spellings by `read_rope`."""
 
     type: str  # default, linear, dynamic, yarn or llama3
@@ -41,6 +43,7 @@ class Rope(NamedTuple):
     trained: int  # the context of the training that the frequencies are stretched from
     context: int  # the longest sequence
     settings: dict[str, Any]  # the others, by their names in config.json
+    made: dict[int, tuple] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def cache_context(self) -> int:
@@ -48,7 +51,17 @@ class Rope(NamedTuple):
         return min(self.context, self.trained) if self.type == "dynamic" else self.context
 
     def frequencies(self, width: int, length: int) -> tuple[np.ndarray, float]:
-        """(frequencies (width/2,), magnitude) for a sequence of `length` positions."""
+        """(frequencies (width/2,), magnitude) for a sequence of `length` positions.
+
+        Only dynamic scaling depends on the length; all else is made once, as decoding asks for it at each token.
+        """
+        if self.type == "dynamic":
+            return self._frequencies(width, length)
+        if width not in self.made:
+            self.made[width] = self._frequencies(width, length)
+        return self.made[width]
+
+    def _frequencies(self, width: int, length: int) -> tuple[np.ndarray, float]:
         s = self.settings
         if self.type == "default":
             return rope_frequencies(width, base=self.base), 1.0
@@ -144,14 +157,20 @@ def _check(name: str, value: Any) -> None:
         raise ValueError(f"config: {name} must be {expected}, got {shown(value)}")
 
 
-def rotary(rope: Rope, width: int, *, positions, dtype) -> Callable:
-    """The rotation of queries and keys in all layers, by `positions` (B, T) or (T,).
+def rotary(settings: Rope, width: int) -> Callable[..., Callable[[int], dict[str, Callable]]]:
+    """The piece `positions` of a decoder with RoPE: queries and keys of all layers are turned by
+    layers.rope, with tables made once.
 
-    With dynamic scaling the length that counts is the largest position of the batch plus 1, as in transformers; to know it, a GPU
-    has to be waited for.
+    With dynamic scaling the length that counts is the largest position of the batch plus 1, as in
+    transformers; to know it, a GPU has to be waited for.
     """
-    length = int(to_host(positions.max())) + 1 if rope.type == "dynamic" else 1
-    frequencies, magnitude = rope.frequencies(width, length)
-    frequencies = array_module(positions).asarray(frequencies)
-    cos, sin = rotary_tables(positions, frequencies, magnitude=magnitude, dtype=dtype)
-    return partial(rotate, cos=cos, sin=sin)
+
+    def positions(position_ids, *, keys, dtype):
+        length = int(to_host(position_ids.max())) + 1 if settings.type == "dynamic" else 1
+        host, magnitude = settings.frequencies(width, length)
+        frequencies = array_module(position_ids).asarray(host)
+        cos, sin = rotary_tables(position_ids, frequencies, magnitude=magnitude, dtype=dtype)
+        turned = {"rotary": partial(rope, cos=cos, sin=sin)}
+        return lambda layer: turned
+
+    return positions

@@ -1,35 +1,50 @@
-"""Tasks of encoders: what stands on the hidden states, under the name of transformers' class.
+"""Tasks of encoders: the heads on the hidden states, each named as transformers' class.
 
 A family's TASKS is {name: Task}, with some of the names
 
-    masked_lm  pretraining (masked_lm and next sentence or sentence order)  next_sentence  sequence_classification
-    token_classification  question_answering  multiple_choice  pooled (the hub's pooler alone)  body (no head)
+    masked_lm, permutation_lm (XLNet)
+    pretraining (masked_lm and next sentence or sentence order), next_sentence
+    sequence_classification, multiple_choice, token_classification, question_answering
+    pooled (the hub's pooler alone), body (no head)
 
-and XLNet's permutation_lm.  The outputs of a model are "hidden" (B, T, D) and its head's:
+The outputs of a model are "hidden" (B, T, D) and its head's:
 
-    logits         (B, T, V) of a language model, (B, labels) of sequences, (B, T, labels) of tokens, (B, choices)
-    pair_logits    (B, 2) beside a language model: next sentence or sentence order
-    start_logits, end_logits  (B, T) of answers                             pooled  (B, D)
+    logits         (B, T, V) of a language model, (B, labels) of sequences, (B, T, labels) of
+                   tokens, (B, choices)
+    pair_logits    (B, 2) with a language model: next sentence or sentence order
+    start_logits, end_logits  (B, T) of answers
+    pooled         (B, D)
+
+First the losses, shapes and heads, then the makers with which a family writes its table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+from ..core import Tree
 from ..kernels.activation import ACTIVATIONS
+from ..layers.dropout import dropout
 from ..layers.heads import classifier, lm_transform, pooler, span_head
 from ..losses.cross_entropy import cross_entropy
 from ..losses.regression import binary_cross_entropy, mean_squared_error
 
 
 class Task(NamedTuple):
-    """architecture    transformers' class
+    """One row of the table.
+
+    architecture    transformers' class
     shapes          shapes(config): the tree of shapes of params["head"]
-    language_model  component (p_head, hidden, *, config) -> h (..., E), position by position, as wide as the embedding table;
-                    models.encoder_task makes the logits h W + b of it.  None: no vocabulary
-    outputs         component (p_head, hidden, *, config, key) -> {name: array} of all other outputs; None: there are none
-    Their backwards take {name: gradient}, in which a missing or None part is zero, and may give partial trees of p_head.
+    language_model  component (p_head, hidden, *, config) -> h (..., E), position by position, as
+                    wide as the embedding table, of which models.encoder_task makes the logits
+                    h W + b; None: no vocabulary
+    outputs         component (p_head, hidden, *, config, key) -> {name: array} of all other
+                    outputs; None: there are none
+
+    Their backwards take {name: gradient}, in which a missing or None part is zero, and may give
+    partial trees of p_head.
     """
 
     architecture: str
@@ -38,15 +53,16 @@ class Task(NamedTuple):
     outputs: Callable | None = None
 
 
-def loss_of(targets, config) -> Callable:
-    """The loss of an output other than a language model's, by its targets: cross-entropy for class numbers (integers).
+def loss_of(targets: Any, config: Any) -> Callable:
+    """The loss of an output other than a language model's, chosen by its targets.
 
-    For rows (B, labels) of floats binary cross-entropy, each a probability; squared error, each a number, if there is one label
-    or problem_type says so.
+    Class numbers (integers): cross-entropy.  Rows (B, labels) of floats: squared error if there is
+    one label or problem_type says so, else binary cross-entropy.
     """
     if targets.dtype.kind in "iu":
         return cross_entropy
-    return mean_squared_error if config.num_labels == 1 or config.problem_type == "regression" else binary_cross_entropy
+    regression = config.num_labels == 1 or config.problem_type == "regression"
+    return mean_squared_error if regression else binary_cross_entropy
 
 
 def dense(n_in: int, n_out: int) -> dict:
@@ -60,9 +76,18 @@ def norm_shapes(width: int) -> dict:
 
 def block_shapes(width: int, inner: int) -> dict:
     """Of a block of attention and a feed-forward layer (see layers.block) with all its biases."""
-    attention = {f"{kind}{name}": (width, width) if kind == "W" else (width,) for name in "qkvo" for kind in "Wb"}
+    attention = {
+        f"{kind}{name}": (width, width) if kind == "W" else (width,)
+        for name in "qkvo"
+        for kind in "Wb"
+    }
     mlp = {"W1": (width, inner), "b1": (inner,), "W2": (inner, width), "b2": (width,)}
-    return {"attention": attention, "norm1": norm_shapes(width), "mlp": mlp, "norm2": norm_shapes(width)}
+    return {
+        "attention": attention,
+        "norm1": norm_shapes(width),
+        "mlp": mlp,
+        "norm2": norm_shapes(width),
+    }
 
 
 def lm_shapes(width: int, vocabulary: int, inner: int | None = None) -> dict:
@@ -73,11 +98,22 @@ def lm_shapes(width: int, vocabulary: int, inner: int | None = None) -> dict:
 
 def pooled_shapes(width: int, **parts: int) -> dict:
     """Of a pooler, and of linear layers on it with so many outputs."""
-    return {"pooler": dense(width, width), **{name: dense(width, outputs) for name, outputs in parts.items()}}
+    return {
+        "pooler": dense(width, width),
+        **{name: dense(width, outputs) for name, outputs in parts.items()},
+    }
 
 
-def lm_head(p, hidden, *, config, activation=None):
-    """layers.heads.lm_transform by the config's layer_norm_eps and hidden_act, or another activation; p = {"transform", ...}."""
+Outputs = tuple[dict[str, Any], Callable]
+
+
+def lm_head(
+    p: Tree, hidden: Any, *, config: Any, activation: Callable | None = None
+) -> tuple[Any, Callable]:
+    """lm_transform with the config's layer_norm_eps and hidden_act, or another activation.
+
+    p = {"transform", ...}.
+    """
     activation = ACTIVATIONS[config.hidden_act] if activation is None else activation
     h, back = lm_transform(p["transform"], hidden, activation=activation, eps=config.layer_norm_eps)
 
@@ -88,8 +124,20 @@ def lm_head(p, hidden, *, config, activation=None):
     return h, backward
 
 
-def pooled_head(p, hidden, *, key=None, rate=0.0, part="classifier", name="logits", **pooling):
-    """{name: classifier(dropout(pooler(hidden)))} (B, N); p = {"pooler", part, ...}; pooling: see layers.heads.pooler."""
+def pooled_head(
+    p: Tree,
+    hidden: Any,
+    *,
+    key: Any = None,
+    rate: float = 0.0,
+    part: str = "classifier",
+    name: str = "logits",
+    **pooling: Any,
+) -> Outputs:
+    """{name: classifier(dropout(pooler(hidden)))} (B, N).
+
+    p = {"pooler", part, ...}; pooling: activation and place, see layers.heads.pooler.
+    """
     pooled, pooler_back = pooler(p["pooler"], hidden, **pooling)
     logits, back = classifier(p[part], pooled, rate=rate, key=key)
 
@@ -101,7 +149,7 @@ def pooled_head(p, hidden, *, key=None, rate=0.0, part="classifier", name="logit
     return {name: logits}, backward
 
 
-def token_head(p, hidden, *, key=None, rate=0.0):
+def token_head(p: Tree, hidden: Any, *, key: Any = None, rate: float = 0.0) -> Outputs:
     """{"logits": classifier(dropout(hidden))} (B, T, N); p = {"tokens"}."""
     logits, back = classifier(p["tokens"], hidden, rate=rate, key=key)
 
@@ -112,7 +160,7 @@ def token_head(p, hidden, *, key=None, rate=0.0):
     return {"logits": logits}, backward
 
 
-def answer_head(p, hidden):
+def answer_head(p: Tree, hidden: Any) -> Outputs:
     """{"start_logits", "end_logits"} (B, T); p = {"span"}."""
     outputs, back = span_head(p["span"], hidden)
 
@@ -123,7 +171,7 @@ def answer_head(p, hidden):
     return outputs, backward
 
 
-def bare_pooler(p, hidden, **pooling):
+def bare_pooler(p: Tree, hidden: Any, **pooling: Any) -> Outputs:
     """{"pooled": pooler(hidden)} (B, D); p = {"pooler"}."""
     pooled, back = pooler(p["pooler"], hidden, **pooling)
 
@@ -132,3 +180,138 @@ def bare_pooler(p, hidden, **pooling):
         return {"pooler": dpooler}, dhidden
 
     return {"pooled": pooled}, backward
+
+
+# ------------------------------------------------------------------------- makers of the table
+
+Number = Callable[[Any], float]  # of a config, such as a dropout rate
+
+
+def zero(config: Any) -> float:
+    return 0.0
+
+
+def num_labels(config: Any) -> int:
+    return config.num_labels
+
+
+def masked_lm(prefix: str, *, width: str = "hidden_size", activation: Any = None) -> Task:
+    """`lm_head`; `width`: the field with the width of the table of tokens."""
+
+    def shapes(config):
+        return lm_shapes(config.hidden_size, config.vocab_size, getattr(config, width))
+
+    return Task(f"{prefix}ForMaskedLM", shapes, partial(lm_head, activation=activation))
+
+
+def bare_lm(architecture: str) -> Task:
+    """A language model with logits = hidden tokens^T + bias: nothing precedes the output matrix."""
+
+    def shapes(config):
+        return {"bias": (config.vocab_size,)}
+
+    return Task(architecture, shapes, lambda p, h, *, config: (h, lambda dh: (None, dh)))
+
+
+def pooled(
+    architecture: str,
+    *,
+    outputs: Callable[[Any], int],
+    rate: Number = zero,
+    pooling: Callable[[Any], dict] = lambda config: {},
+    part: str = "classifier",
+    name: str = "logits",
+) -> Task:
+    """`pooled_head` with outputs(config) numbers, dropout rate(config), and pooling(config)."""
+
+    def shapes(config):
+        return pooled_shapes(config.hidden_size, **{part: outputs(config)})
+
+    def head(p, hidden, *, config, key):
+        options = {"rate": rate(config), "part": part, "name": name, **pooling(config)}
+        return pooled_head(p, hidden, key=key, **options)
+
+    return Task(architecture, shapes, None, head)
+
+
+def classes(prefix: str, **options: Any) -> Task:
+    """Classes of sequences by the pooler; options: rate and pooling, see `pooled`."""
+    return pooled(f"{prefix}ForSequenceClassification", outputs=num_labels, **options)
+
+
+def choices(prefix: str, **options: Any) -> Task:
+    """One number a choice by the pooler; options: as in `classes`."""
+    return pooled(f"{prefix}ForMultipleChoice", outputs=lambda config: 1, **options)
+
+
+def next_sentence(prefix: str) -> Task:
+    architecture = f"{prefix}ForNextSentencePrediction"
+    return pooled(architecture, outputs=lambda config: 2, part="pair")
+
+
+def pretraining(
+    prefix: str, lm: Task, *, outputs: Callable[[Any], int], rate: Number = zero
+) -> Task:
+    """A masked LM, and classes of pairs of sentences by the pooler, the output "pair_logits"."""
+    pair = pooled("", outputs=outputs, rate=rate, part="pair", name="pair_logits")
+
+    def shapes(config):
+        return lm.shapes(config) | pair.shapes(config)
+
+    return Task(f"{prefix}ForPreTraining", shapes, lm.language_model, pair.outputs)
+
+
+def tokens(prefix: str, *, rate: Number = zero) -> Task:
+    """`token_head` with dropout rate(config)."""
+
+    def shapes(config):
+        return {"tokens": dense(config.hidden_size, config.num_labels)}
+
+    def head(p, hidden, *, config, key):
+        return token_head(p, hidden, rate=rate(config), key=key)
+
+    return Task(f"{prefix}ForTokenClassification", shapes, None, head)
+
+
+def answers(prefix: str, *, rate: Number = zero, suffix: str = "") -> Task:
+    """`answer_head` of dropout(hidden), with rate(config)."""
+
+    def shapes(config):
+        return {"span": dense(config.hidden_size, 2)}
+
+    def head(p, hidden, *, config, key):
+        dropped, drop_back = dropout(hidden, rate=rate(config), key=key)
+        outputs, back = answer_head(p, dropped)
+
+        def backward(doutputs):
+            dp, ddropped = back(doutputs)
+            return dp, drop_back(ddropped)
+
+        return outputs, backward
+
+    return Task(f"{prefix}ForQuestionAnswering{suffix}", shapes, None, head)
+
+
+def only_pooler(prefix: str) -> Task:
+    """`bare_pooler`, which the hub counts to the body."""
+
+    def shapes(config):
+        return pooled_shapes(config.hidden_size)
+
+    return Task(f"{prefix}Model", shapes, None, lambda p, h, *, config, key: bare_pooler(p, h))
+
+
+def no_head(prefix: str) -> Task:
+    return Task(f"{prefix}Model", lambda config: {})
+
+
+def heads(prefix: str, *, rate: Number) -> dict[str, Task]:
+    """BERT's tasks other than those of pretraining, with one dropout rate for all classifiers."""
+    return {
+        "sequence_classification": classes(prefix, rate=rate),
+        "multiple_choice": choices(prefix, rate=rate),
+        "token_classification": tokens(prefix, rate=rate),
+        "question_answering": answers(prefix),
+        "pooled": only_pooler(prefix),
+        "body": no_head(prefix),
+    }

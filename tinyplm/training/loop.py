@@ -205,7 +205,7 @@ class _Run:
         speed = len(self.pending) * self.settings.batch_size * self.settings.sequence_length / seconds
         for step, rate, loss, norm in self.pending:
             loss, norm = float(loss), float(norm)
-            check_finite(step, loss, norm)
+            check_finite(step, {"loss": loss, "gradient norm": norm})
             record = {"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
             self.log.write(**record, tokens_per_second=round(speed, 1))
             self.watch(record)

@@ -196,7 +196,7 @@ def test_bad_rows():
         prompt_rows(model)
     with pytest.raises(ValueError, match="rows: expected an integer from 1 to 2147483647, got 0"):
         soft_prompt(model, copying(2, 0), rows=0, progress=False)
-    with pytest.raises(ValueError, match="12 rows and a sequence of 5 places are longer than the context of 16"):
+    with pytest.raises(ValueError, match="sequences: expected at most 4 places behind 12 rows, got 5"):
         soft_prompt(model, copying(2, 0), rows=12, progress=False)
     soft_prompt(model, copying(2, 0), SFTSettings(steps=1), rows=11, progress=False)  # these just fit
     with pytest.raises(ValueError, match="^packed: expected None, .* got 16"):

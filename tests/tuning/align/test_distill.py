@@ -12,6 +12,7 @@ from tests.tuning.align.test_sft import copying
 from tinyplm.core import tree_map
 from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.losses.distillation import distillation
+from tinyplm.models.protocol import OutputOptions
 from tinyplm.tuning.adapters.lora import lora_of
 from tinyplm.tuning.align.distill import DistillSettings, Student, distill, mixture, sampled_answers, text_sequences
 from tinyplm.tuning.align.learner import Learner
@@ -25,7 +26,7 @@ def test_the_step_is_both_losses_on_full_logits(changes, teacher):
     settings = DistillSettings(workers=2, micro_batch_size=4, **changes)
     batch, total = batch_of(some_sequences())
     learner = Learner(Student(model, teacher, settings), settings)
-    values = learner.accumulate(batch, mixture(settings), total=total)
+    values = learner.accumulate(batch, mixture(settings), OutputOptions(total=total))
     targets = batch["targets"]["logits"]
     outputs, back = model(**batch["inputs"])
     soft = {"teacher_logits": teacher(**batch["inputs"])[0]["logits"], "weights": (targets != -100).astype(float), "total": total,
@@ -44,7 +45,7 @@ def test_a_student_with_the_teachers_parameters_has_nothing_to_learn():
     settings = DistillSettings(hard=0.0)
     batch, total = batch_of(some_sequences())
     learner = Learner(Student(model, model, settings), settings)
-    values = learner.accumulate(batch, mixture(settings), total=total)
+    values = learner.accumulate(batch, mixture(settings), OutputOptions(total=total))
     assert abs(values["kl"]) < 1e-14 and float(learner.optimizer.gradient_norm()) < 1e-14
 
 

@@ -11,6 +11,7 @@ from tests.tuning.align.test_learner import tiny
 from tinyplm import random
 from tinyplm.core import tree_map
 from tinyplm.losses import policy
+from tinyplm.models.protocol import OutputOptions
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.log import read
 from tinyplm.training.step import NonFiniteError
@@ -115,7 +116,7 @@ def test_the_first_update_of_a_round_is_the_policy_gradient():
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     whole = {"inputs": inputs, "targets": {"logits": batch["targets"]}, "loss": {"weights": weights, "advantages": A}}
     learner = Learner(model, settings)
-    values = learner.accumulate(whole, policy_loss(settings, 16.0), entropy=True)
+    values = learner.accumulate(whole, policy_loss(settings, 16.0), OutputOptions(entropy=True))
     outputs, back = model.token_outputs(**inputs, targets=batch["targets"], entropy=True)
     expected = back({"log_probs": -A * weights / 16})
     assert relative_error(learner.optimizer.gradient.tree["model"], expected) < 1e-11
@@ -136,7 +137,7 @@ def test_the_loss_has_the_reference_and_the_old_policy():
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     learner = Learner(model, settings)
     values = learner.accumulate({"inputs": inputs, "targets": {"logits": batch["targets"]}, "loss": arrays},
-                                policy_loss(settings, total), temperature=0.8, entropy=True)  # fmt: skip
+                                policy_loss(settings, total), OutputOptions(temperature=0.8, entropy=True))  # fmt: skip
     outputs, back = model.token_outputs(**inputs, targets=batch["targets"], temperature=0.8)
     loss, loss_back = policy.grpo(outputs["log_probs"], **arrays, clip=0.1, clip_high=0.2, beta=0.3)
     assert values["loss"] == pytest.approx(float(loss), rel=1e-11)

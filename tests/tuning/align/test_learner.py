@@ -11,6 +11,7 @@ import tinyplm
 from tests.laws import relative_error
 from tests.support import tuning
 from tinyplm.core import flatten, tree_map
+from tinyplm.models.protocol import OutputOptions
 from tinyplm.training.log import Progress
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
@@ -62,7 +63,7 @@ def likelihood(total):
 
 def gradient_of(model, settings, batch, loss, **options):
     learner = Learner(model, settings, **options)
-    values = learner.accumulate(batch, loss, entropy=True)
+    values = learner.accumulate(batch, loss, OutputOptions(entropy=True))
     return values, tree_map(np.copy, learner.optimizer.gradient.tree)
 
 
@@ -143,7 +144,7 @@ def test_dropout_depends_on_the_sample_and_not_on_the_cut():
     assert relative_error(whole[1], none[1]) > 1e-3  # it is not just off
     learner = Learner(model, RecipeSettings(dropout=True))
     learner.done = 1
-    learner.accumulate(pairs, likelihood(5.0), entropy=True)
+    learner.accumulate(pairs, likelihood(5.0), OutputOptions(entropy=True))
     assert relative_error(learner.optimizer.gradient.tree, whole[1]) > 1e-3  # another step has other masks
 
 
@@ -187,7 +188,7 @@ def test_steps_learn_and_leave_the_given_model_alone():
     batch["loss"] = {"weights": np.ones(batch["targets"]["logits"].shape)}
     learner = Learner(model, RecipeSettings(steps=20, learning_rate=1e-2, warmup=0))
     before = tree_map(np.copy, model.params)
-    losses = [learner.step(batch, likelihood(total), entropy=True)["loss"] for _ in range(20)]
+    losses = [learner.step(batch, likelihood(total), OutputOptions(entropy=True))["loss"] for _ in range(20)]
     assert losses[-1] < losses[0] - 1
     assert relative_error(model.params, before) == 0
     found = token_log_probs(learner.model, {**batch["inputs"], "targets": batch["targets"]["logits"]}, batch_size=4, workers=2)

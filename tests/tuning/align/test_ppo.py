@@ -12,6 +12,7 @@ from tests.tuning.align.test_grpo import PROMPTS, even_tokens
 from tests.tuning.align.test_learner import tiny
 from tinyplm.core import flatten, tree_map
 from tinyplm.losses.advantages import adaptive_kl
+from tinyplm.models.protocol import OutputOptions
 from tinyplm.training.log import read
 from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.align.ppo import PPOSettings, experience, model_reward, ppo, ppo_loss
@@ -43,7 +44,8 @@ def test_before_the_first_update_nothing_has_moved():
     settings = small(value_weight=0.5, temperature=0.8)
     learner, drawn, scores, batch, record = round_of(tiny(), settings, head())
     assert record["kl"] == 0 and record["score"] == pytest.approx(scores.mean())
-    values = learner.accumulate(batch, ppo_loss(settings, float(batch["loss"]["weights"].sum())), temperature=0.8, entropy=True)
+    loss = ppo_loss(settings, float(batch["loss"]["weights"].sum()))
+    values = learner.accumulate(batch, loss, OutputOptions(temperature=0.8, entropy=True))
     assert values["clip_fraction"] == 0 and abs(values["update_kl"]) < 1e-20
     weights = batch["loss"]["weights"] > 0
     assert abs(values["policy_loss"]) < 1e-12  # the mean of whitened advantages
@@ -74,9 +76,9 @@ def test_the_gradient_of_the_whole_loss_by_differences():
     loss = ppo_loss(settings, total)
 
     def value(params, extra):
-        return Learner(model._with(params=params), settings, extra=extra).accumulate(batch, loss, entropy=True)
+        return Learner(model._with(params=params), settings, extra=extra).accumulate(batch, loss, OutputOptions(entropy=True))
 
-    values = learner.accumulate(batch, loss, entropy=True)
+    values = learner.accumulate(batch, loss, OutputOptions(entropy=True))
     assert values["clip_fraction"] == pytest.approx(1)
     gradient = learner.optimizer.gradient.tree
     for part, tree in (("model", model.params), ("extra", head())):

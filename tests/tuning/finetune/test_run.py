@@ -13,7 +13,7 @@ from tests.laws import apart, equal, relative_error
 from tests.support.tuning import KINDS, TEXTS, model
 from tinyplm import random
 from tinyplm.core import flatten, tree_map
-from tinyplm.models import encoder_task as encoder
+from tinyplm.models.encoder_model import EncoderModel
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.step import NonFiniteError, accumulate
 from tinyplm.tuning.finetune import run as loop
@@ -56,7 +56,7 @@ def test_a_step_has_the_gradient_of_the_whole_batch(task, workers, key):
     made = model(task)
     inputs, targets = samples_of(task, made).batch(range(10))
     keys = None if key is None else random.sample_keys(key, np.arange(10))
-    loss, back = encoder.loss(made.family, made.params, config=made.config, task=task, targets=targets, key=keys, **inputs)
+    loss, back = made.loss(targets=targets, key=keys, **inputs)
     optimizer = AdamW(made.params)
     settings = TuningSettings(workers=workers)
     found = accumulate(made, optimizer, inputs, targets, settings=settings, key=key)
@@ -78,12 +78,12 @@ def test_frozen_parameters_have_no_gradient_and_the_others_the_same(task, layers
     assert {path for path in full.values.paths if path.startswith(tuple(expected))} == set(few.values.paths)
     whole = accumulate(made, full, inputs, targets, settings=TuningSettings(), key=3)
     run = []  # the layers whose backward ran
-    real = encoder.loss_in_parts
+    real = EncoderModel.loss_in_parts
 
-    def spy(family, params, give, **options):
-        return real(family, params, lambda path, d: run.append(path) or give(path, d), **options)
+    def spy(model, emit, inputs, **options):
+        return real(model, lambda path, d: run.append(path) or emit(path, d), inputs, **options)
 
-    monkeypatch.setattr(encoder, "loss_in_parts", spy)
+    monkeypatch.setattr(EncoderModel, "loss_in_parts", spy)
     loss = accumulate(made, few, inputs, targets, settings=TuningSettings(workers=2), frozen=part[1], key=3)
     assert float(loss) == pytest.approx(float(whole), rel=CLOSE)
     assert {path for path in run if "layers" in path} == set(expected[1:])
@@ -110,7 +110,7 @@ def test_outputs_do_not_depend_on_batches_and_the_loss_is_the_models(task):
     samples = samples_of(task, made)
     outputs, loss = evaluate(made, samples, batch_size=10)
     inputs, targets = samples.batch(range(10))
-    expected, _ = encoder.loss(made.family, made.params, config=made.config, task=task, targets=targets, grad=False, **inputs)
+    expected, _ = made.loss(targets=targets, grad=False, **inputs)
     assert loss == pytest.approx(float(expected), rel=CLOSE)
     whole, _ = made(**inputs, grad=False)
     for size, workers in ((1, 1), (3, 2), (100, 4)):
@@ -298,11 +298,11 @@ def test_a_gradient_that_breaks_off_leaves_nothing_behind(monkeypatch):
     inputs, targets = classification(made, TEXTS, KINDS).batch(range(10))
     optimizer = AdamW(made.params)
 
-    def breaks(family, params, give, **options):
-        give("head", params["head"])
+    def breaks(model, emit, inputs, **options):
+        emit("head", model.params["head"])
         raise ValueError("broken")
 
-    monkeypatch.setattr(encoder, "loss_in_parts", breaks)
+    monkeypatch.setattr(EncoderModel, "loss_in_parts", breaks)
     with pytest.raises(ValueError, match="broken"):
         accumulate(made, optimizer, inputs, targets, settings=TuningSettings())
     assert not optimizer.gradient.buffer.any()

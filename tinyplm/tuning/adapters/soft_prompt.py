@@ -1,16 +1,16 @@
-"""Prompt tuning: the model frozen, P trained vectors in front of the tokens' embeddings.                    Lester et al. 2021
+"""Prompt tuning: P trained vectors before the embeddings of a frozen model.     Lester et al. 2021
 
     x = [rows; tokens[ids]],   drows = the first P rows of dx, summed over the samples
 
-Only the P D numbers of the rows change.  The backward still passes through the whole model, since the gradient comes to the rows
-from above; what is saved are moments, and a task costs P D numbers on disk.
+Only the P D numbers of the rows change, so a task costs P D numbers on disk and two moments of that
+size in training.  The backward still passes through the whole model, since the rows are its input.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,28 @@ import numpy as np
 from ... import random
 from ...arguments import LARGEST_KEY, MOST, check_names, check_whole, is_whole, listed, shown, wrong
 from ...backend import array_module, at_least_float32, to_host
-from ...core import IGNORED
+from ...core import StackOptions, Tree
 from ...files import named
 from ...generation.generate import stops_of
 from ...generation.sampling import Sampling
 from ...layers.embedding import embedding
-from ...models import causal_lm
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
+from ...models.parts import Emit, Head
+from ...models.protocol import Arrays
 from ..align.sft import Result, SFTSettings, sft
 from ..data.sequences import Sequence as TokenSequence
 from ..data.sequences import check_every
 from .files import check_tensor, load_adapter, save_adapter
 
 
-def prompt_rows(model: CausalModel, *, rows: int | None = None, ids: Sequence[int] | None = None, key: int = 0) -> Any:
-    """(P, D) to start from: the embeddings of token ids (words that name the task, or its labels, are a good start, Lester et al.
-    2021, sec. 3.2), or of `rows` tokens drawn by the key.  ValueError unless one of both is given.
+def prompt_rows(
+    model: CausalModel, *, rows: int | None = None, ids: Sequence[int] | None = None, key: int = 0
+) -> Any:
+    """Initial rows (P, D): the embeddings of token ids, or of `rows` random tokens.
+
+    Words that name the task, or its labels, are a good start (Lester et al. 2021, sec. 3.2).
+    ValueError unless exactly one of both is given.
     """
     if (rows is None) == (ids is None):
         raise ValueError("soft prompt: expected either rows or ids to start from")
@@ -47,17 +52,20 @@ def prompt_rows(model: CausalModel, *, rows: int | None = None, ids: Sequence[in
 
 
 class SoftPrompted(CausalModel):
-    """A decoder behind trained rows; its params are {"rows": (P, D)}, `base` is the model, which stays as it is."""
+    """A decoder behind trained rows: params are {"rows": (P, D)}, and `base` does not change."""
 
     facts = {"kind": "soft prompt"}
 
     def __init__(self, base: CausalModel, rows: Any) -> None:
         check_decoder("base", base)
         check_tensor("rows", rows)
-        D = base.params["body"]["tokens"].shape[1]
-        if rows.ndim != 2 or rows.shape[1] != D or rows.shape[0] >= base.config.context:
-            raise ValueError(f"soft prompt: rows {rows.shape} do not fit: expected (P, {D}) with P < {base.config.context}")
-        super().__init__(base.family, base.config, {"rows": rows}, tokenizer=base.tokenizer, device=base.device)
+        D, context = base.width, base.config.context
+        if rows.ndim != 2 or rows.shape[1] != D or rows.shape[0] >= context:
+            expected = f"shape (P, {D}) with P < {context}"
+            raise ValueError(f"soft prompt: rows: expected {expected}, got {rows.shape}")
+        super().__init__(
+            base.family, base.config, {"rows": rows}, tokenizer=base.tokenizer, device=base.device
+        )
         self.generation, self.files = base.generation, base.files
         self.base = base
 
@@ -65,51 +73,86 @@ class SoftPrompted(CausalModel):
     def rows(self) -> Any:
         return self.params["rows"]
 
-    def token_outputs(self, input_ids, *, targets, attention_mask=None, grad=True, key=None, **options):
-        """{"log_probs", "hidden", ...} of the tokens, as for CausalModel, behind the rows; backward gives {"rows"}."""
-        inputs = self.base.checked({"input_ids": input_ids, "attention_mask": attention_mask})
-        return self._outputs(targets=targets, **inputs, grad=grad, key=key, **options)
+    @property
+    def width(self) -> int:
+        return self.base.width
 
-    def outputs_in_parts(self, give, *, input_ids, targets, attention_mask=None, **options):
-        """The same in the form that a learner takes."""
-        inputs = self.base.checked({"input_ids": input_ids, "attention_mask": attention_mask})
-        outputs, back = self._outputs(targets=targets["logits"], **inputs, **options)
+    def _whole(
+        self, head: Head, inputs: Arrays, stacking: StackOptions
+    ) -> tuple[Any, Callable | None]:
+        """head(hidden[:, P:]) of the base model behind the rows.
 
-        def backward(doutputs):
-            give("", back(doutputs))
+        backward gives ({"rows": drows}, dinputs_embeds); the base model has no gradient.
+        """
+        P, base = self.rows.shape[0], self.base
+        for name in ("position_ids", "cache"):
+            if inputs.get(name) is not None:
+                raise wrong(name, "None behind a soft prompt", inputs[name])
+        mask, given = inputs.get("attention_mask"), inputs.get("inputs_embeds")
+        table = base.params["body"]["tokens"]
+        x = embedding(table, ids=inputs["input_ids"])[0] if given is None else given
+        xp, (B, T, D) = array_module(x), x.shape
+        if P + T > base.config.context:
+            longest = f"at most {base.config.context - P} tokens behind {P} rows"
+            raise ValueError(f"input_ids: expected {longest}, got {T}")
+        embeds = xp.concatenate([xp.broadcast_to(self.rows, (B, P, D)), x], axis=1)
+        if mask is not None:
+            mask = xp.concatenate([xp.ones((B, P), dtype=mask.dtype), mask], axis=1)
+
+        def behind(params: Tree, hidden: Any) -> tuple[Any, Callable | None]:
+            value, back = head(params, hidden[:, P:])
+            if back is None:
+                return value, None
+
+            def backward(dvalue: Any) -> tuple[Tree, Any]:
+                _, d = back(dvalue)
+                if d is None:
+                    return None, None
+                return None, xp.concatenate([xp.zeros((B, P, D), dtype=d.dtype), d], axis=1)
+
+            return value, backward
+
+        wide = {"inputs_embeds": embeds, "attention_mask": mask, "key": inputs.get("key")}
+        dropped = dataclasses.replace(stacking, on_gradient=lambda i, dp: None)
+        value, back = base._whole(behind, wide, dropped if stacking.grad else stacking)
+        if back is None:
+            return value, None
+
+        def backward(dvalue: Any) -> tuple[Tree, Any]:
+            _, dembeds = back(dvalue)
+            return {"rows": dembeds[:, :P].sum(axis=0)}, None if given is None else dembeds[:, P:]
+
+        return value, backward
+
+    def _in_parts(
+        self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
+    ) -> tuple[Any, Callable[[Any], list[Tree]]]:
+        value, back = self._whole(head, inputs, dataclasses.replace(stacking, once=True))
+        if back is None:
+            raise wrong("stacking", "StackOptions with grad", stacking)
+
+        def backward(dvalue: Any) -> list[Tree]:
+            emit("", back(dvalue)[0])
             return []
 
-        return outputs, backward
-
-    def _outputs(self, *, input_ids, targets, attention_mask, grad=True, **options):
-        ids, mask, (P, _), base = input_ids, attention_mask, self.rows.shape, self.base
-        xp = array_module(ids)
-        x, _ = embedding(base.params["body"]["tokens"], ids=ids)
-        B = x.shape[0]
-        if P + x.shape[1] > base.config.context:
-            raise ValueError(f"{P} rows and {x.shape[1]} tokens are longer than the context of {base.config.context}")
-        embeds = xp.concatenate([xp.broadcast_to(self.rows, (B, *self.rows.shape)), x], axis=1)
-        mask = None if mask is None else xp.concatenate([xp.ones((B, P), dtype=mask.dtype), mask], axis=1)
-        targets = xp.concatenate([xp.full((B, P), IGNORED, dtype=targets.dtype), xp.asarray(targets)], axis=1)
-        outputs, back = causal_lm.token_outputs(base.family, base.params, embeds, config=base.config, targets=targets, grad=grad,
-                                                attention_mask=mask, **options)  # fmt: skip
-
-        def backward(doutputs):
-            wide = {name: None if d is None else xp.concatenate([xp.zeros((B, P, *d.shape[2:]), dtype=d.dtype), d], axis=1)
-                    for name, d in doutputs.items()}  # fmt: skip
-            _, dembeds = back(wide)
-            return {"rows": dembeds[:, :P].sum(axis=0)}
-
-        return {name: a[:, P:] for name, a in outputs.items()}, backward if grad else None
+        return value, backward
 
 
-def soft_prompt(model: CausalModel, sequences: Sequence[TokenSequence], settings: SFTSettings | None = None, *, rows: Any = 16,
-                ids: Sequence[int] | None = None, validation: Sequence[TokenSequence] = (), out: str | Path | None = None,
-                progress: bool = True) -> tuple[SoftPrompted, Result]:  # fmt: skip
-    """Train rows in front of the sequences of a task: (the model behind them, sft's result); the model itself does not change.
+def soft_prompt(
+    model: CausalModel,
+    sequences: Sequence[TokenSequence],
+    settings: SFTSettings | None = None,
+    *,
+    rows: Any = 16,
+    ids: Sequence[int] | None = None,
+    validation: Sequence[TokenSequence] = (),
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> tuple[SoftPrompted, Result]:
+    """Train rows for a task: (the model behind them, sft's result); the model does not change.
 
-    rows: how many, (P, D) values to start from, or, with ids, the embeddings of these.  Else as tuning.sft, with a larger
-    learning rate: Lester et al. 2021 use 0.3 where a fine-tuning has 0.001.
+    rows: their number, or (P, D) initial values; with ids, the embeddings of these.  Otherwise as
+    tuning.align.sft, with a larger learning rate: Lester et al. 2021 use 0.3 instead of 0.001.
     """
     settings = SFTSettings.given(settings)
     check_decoder("model", model)
@@ -118,25 +161,39 @@ def soft_prompt(model: CausalModel, sequences: Sequence[TokenSequence], settings
     if settings.packed is not None:
         raise wrong("packed", "None, since the rows stand before each sequence", settings.packed)
     if isinstance(rows, int) or ids is not None:
-        rows = prompt_rows(model, rows=None if ids is not None else rows, ids=ids, key=settings.seed)
+        rows = prompt_rows(
+            model, rows=None if ids is not None else rows, ids=ids, key=settings.seed
+        )
     prompted = SoftPrompted(model, rows)
     longest = max(map(len, [*sequences, *validation]), default=0)
     if rows.shape[0] + longest > model.config.context:
-        raise ValueError(f"{rows.shape[0]} rows and a sequence of {longest} places are longer than the context of "
-                         f"{model.config.context}")  # fmt: skip
+        most = model.config.context - rows.shape[0]
+        expected = f"at most {most} places behind {rows.shape[0]} rows"
+        raise ValueError(f"sequences: expected {expected}, got {longest}")
     result = sft(prompted, sequences, settings, validation=validation, out=out, progress=progress)
     return prompted, result
 
 
-def continuation(prompted: SoftPrompted, prompt: Sequence[int], *, max_new_tokens: int, stop_ids: Iterable[int] | None = None,
-                 seed: int = 0, **sampling: Any) -> list[int]:  # fmt: skip
-    """The ids that follow a prompt behind the rows, without the one that ended them.  sampling: see generation.sampling."""
+def continuation(
+    prompted: SoftPrompted,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    stop_ids: Iterable[int] | None = None,
+    seed: int = 0,
+    **sampling: Any,
+) -> list[int]:
+    """The ids that continue a prompt behind the rows, without the one that ended them.
+
+    sampling: the fields of generation.sampling.Sampling.
+    """
     if not isinstance(prompted, SoftPrompted):
         raise wrong("prompted", "a SoftPrompted, as soft_prompt gives it", prompted)
     check_names("continuation", sampling, [field.name for field in dataclasses.fields(Sampling)])
     check_whole("max_new_tokens", max_new_tokens, 1, MOST)
     check_whole("seed", seed, 0, LARGEST_KEY)
-    ids, vocabulary = f"one or more token ids from 0 to {prompted.config.vocab_size - 1}", prompted.config.vocab_size
+    vocabulary = prompted.config.vocab_size
+    ids = f"one or more token ids from 0 to {vocabulary - 1}"
     prompt = listed("prompt", prompt, ids)
     if not prompt or not all(is_whole(i) and 0 <= i < vocabulary for i in prompt):
         raise wrong("prompt", ids, prompt)
@@ -147,10 +204,13 @@ def continuation(prompted: SoftPrompted, prompt: Sequence[int], *, max_new_token
     cache = base.empty_cache(1, min(P + len(prompt) + max_new_tokens, base.config.cache_context))
     x, _ = embedding(base.params["body"]["tokens"], ids=base.inputs([list(prompt)])["input_ids"])
     draw = random.generator(random.key(seed))
-    outputs, _ = base(inputs_embeds=xp.concatenate([prompted.rows[None], x], axis=1), cache=cache, grad=False)
+    outputs, _ = base(
+        inputs_embeds=xp.concatenate([prompted.rows[None], x], axis=1), cache=cache, grad=False
+    )
     text = list(prompt)
     for _ in range(max_new_tokens):
-        token = int(settings.choose(at_least_float32(to_host(outputs["logits"][:, -1])), [text], [draw])[0])
+        logits = at_least_float32(to_host(outputs["logits"][:, -1]))
+        token = int(settings.choose(logits, [text], [draw])[0])
         if token in stops:
             break
         text.append(token)
@@ -169,7 +229,7 @@ def save_rows(rows: Any, folder: str | os.PathLike) -> None:
 
 
 def load_rows(folder: str | os.PathLike) -> np.ndarray:
-    """The rows (P, D) of a folder; ValueError that names it if there are none in it."""
+    """The rows (P, D) of a folder; ValueError naming the folder if it has none."""
     tensors, _ = load_adapter(folder, SoftPrompted.facts["kind"])
     if tensors.keys() != {"rows"} or tensors["rows"].ndim != 2:
         raise ValueError(f"{named(folder)}: expected rows (P, D), got {shown(list(tensors))}")

@@ -22,6 +22,7 @@ from ...core import Tree, tree_map
 from ...losses import policy
 from ...losses.advantages import group_advantages
 from ...models.model import Model, check_decoder
+from ...models.protocol import OutputOptions
 from ..data.sequences import batch_numbers
 from ..settings import RecipeSettings
 from .learner import Journal, Learner, token_log_probs
@@ -140,6 +141,7 @@ def _updates(learner: Learner, reference: Model, drawn: Rollouts, rewards: np.nd
         arrays["reference_log_probs"] = token_log_probs(reference, batch, **options)["log_probs"]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     whole = {"inputs": inputs, "targets": {"logits": batch["targets"]}, "loss": arrays}
+    outputs = OutputOptions(temperature=settings.temperature, entropy=True)
     numbers: dict[str, list[float]] = {}
     for epoch in range(settings.epochs):
         order = random.generator(random.fold(key, epoch)).permutation(N)
@@ -148,7 +150,7 @@ def _updates(learner: Learner, reference: Model, drawn: Rollouts, rewards: np.nd
             total = {"sequence": len(some), "token": part["loss"]["weights"].sum(),
                      "constant": len(some) * settings.max_new_tokens}[settings.aggregation]  # fmt: skip
             loss = policy_loss(settings, float(total))
-            for name, value in learner.step(part, loss, temperature=settings.temperature, entropy=True).items():
+            for name, value in learner.step(part, loss, outputs).items():
                 numbers.setdefault(name, []).append(value)
     return {name: float(np.mean(some)) for name, some in numbers.items()}
 

@@ -1,15 +1,14 @@
-"""A model in training by any loss on its outputs: what the recipes of alignment share.
+"""Training with any loss on a model's outputs: what the alignment recipes share.
 
-A recipe makes a batch and a loss; the learner runs the model on it, in shards by threads and micro-batches, hands the outputs'
-gradient back, and updates.  What is trained may be the model's parameters, or what a transform makes them of (LoRA), and more
-beside them (a value head).
+A recipe makes a batch and a loss; the learner runs the model on the batch, in micro-batches and
+shards, passes the outputs' gradient to the model's backward, and updates.  It trains the model's
+parameters, or what a transform computes them from (LoRA), and others with them (a value head).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,56 +17,77 @@ from typing import Any
 import numpy as np
 
 from ... import random
+from ...arguments import wrong
 from ...backend import array_module, keep_freed_memory, to_device, to_host
-from ...core import Rows, Tree, flatten, map_shards, reduce_shards, tree_map
+from ...core import Rows, StackOptions, Tree, flatten, map_shards, reduce_shards, tree_map
 from ...families import shapes_of
 from ...files import sole_writer, write_json
 from ...hub import folders as hub
+from ...models.causal_model import CausalModel
 from ...models.model import Model
+from ...models.protocol import OutputOptions, Trainable
 from ...optim.adamw import AdamW
 from ...training.folders import new_folder
 from ...training.log import Log, Progress
-from ...training.step import NonFiniteError
+from ...training.step import NonFiniteError, check_finite
 from ..adapters.files import save_adapter
 from ..settings import RecipeSettings
 
 LOG, FINAL, FACTS = "log.jsonl", "final", "recipe.json"
 
-# loss(outputs, extra, part) -> values, backward.  outputs: the model's for some samples of the batch; extra: the tree of other
-# trained parameters, or None; part: the batch's arrays of these samples.  values: {"loss": ..., and what is logged beside it},
-# 0-dimensional and already divided by totals of the whole step, so that the parts of a batch add up.
+# loss(outputs, extra, part) -> values, backward.
+# outputs: the model's for some samples of the batch; extra: the tree of other trained parameters,
+# or None; part: the batch's arrays for these samples.  values: {"loss": ..., others to be logged},
+# 0-dimensional and divided by totals of the whole step, so that the parts of a batch add up.
 # backward(1.0) -> (doutputs, dextra).
 Loss = Callable[[dict, Tree, dict], tuple[dict[str, Any], Callable[[float], tuple[dict, Tree]]]]
 
 
 class Learner:
-    """`model` is the model with its present parameters; the model that was given keeps its own: it may serve as the reference.
+    """`model` has the current parameters; the given model keeps its own and may be the reference.
 
-    transform  a component params, back = transform(theta) with `theta` its initial value; back takes a flat part of the gradient,
-               {path: array}, as far as it is there, and gives that part of theta's (see tuning.lora).  None: params are trained
-    extra      a tree of other parameters to be trained, for the loss; its present value is `extra`
+    transform  a component params, back = transform(theta), with the initial value `theta`; back
+               maps a flat part of the gradient, {path: array}, to that part of theta's (see
+               tuning.adapters.lora).  None: params are trained
+    extra      a tree of other parameters to train, for the loss; `extra` is its current value
     """
 
-    def __init__(self, model: Model, settings: RecipeSettings, *, transform: Callable | None = None, theta: Tree = None,
-                 extra: Tree = None, updates: int | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: Trainable,
+        settings: RecipeSettings,
+        *,
+        transform: Callable | None = None,
+        theta: Tree = None,
+        extra: Tree = None,
+        updates: int | None = None,
+    ) -> None:
         if (transform is None) != (theta is None):
-            raise ValueError("expected a transform with theta, what it starts from, or neither")
+            raise ValueError("transform: expected one with theta, its initial value, or neither")
         base = getattr(transform, "base", None)
-        if base is not None and any(a is not b for a, b in itertools.zip_longest(*map(_leaves, (base, model.params)))):
-            raise ValueError("transform: expected one of this model with its present parameters, got one of other parameters")
-        trained = {"model": model.params if transform is None else theta} | ({} if extra is None else {"extra": extra})
+        leaves = map(_leaves, (base, model.params))
+        if base is not None and any(a is not b for a, b in itertools.zip_longest(*leaves)):
+            expected = "one of this model with its present parameters"
+            raise ValueError(f"transform: expected {expected}, got one of other parameters")
+        trained = {"model": model.params if transform is None else theta}
+        if extra is not None:
+            trained["extra"] = extra
         self.settings, self.transform, self.updates = settings, transform, updates or settings.steps
-        self.optimizer = AdamW(trained, betas=(settings.beta1, settings.beta2), eps=settings.eps,
-                               weight_decay=settings.weight_decay)  # fmt: skip
+        self.optimizer = AdamW(
+            trained,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
         self.key = random.key(settings.seed)
         self.done = 0  # updates
         self._given = flatten(model.params)
-        self.model = model._with(params=None, file_dtypes={})
+        self.model: Any = model.with_params(None)  # of the same class
         self._renew()
         keep_freed_memory()
 
     def _renew(self) -> None:
-        """The model's parameters after a change of what they are made of."""
+        """Recompute the model's parameters from what is trained."""
         trained = self.optimizer.params
         self.extra = trained.get("extra")
         if self.transform is None:
@@ -77,46 +97,60 @@ class Learner:
 
     @property
     def has_names(self) -> bool:
-        """Whether the parameters are those of the model's family, so that they have names in a file."""
+        """Whether the parameters are those of the model's family, and so have names in a file."""
         model = self.model
-        return flatten(model.params).keys() == flatten(shapes_of(model.family, model.config, model.task)).keys()
+        if not isinstance(model, Model):
+            return False
+        shapes = shapes_of(model.family, model.config, model.task)
+        return flatten(model.params).keys() == flatten(shapes).keys()
 
     @property
     def theta(self) -> Tree:
-        """What the parameters are made of, by the transform; else the parameters."""
+        """What the transform computes the parameters from; without a transform, the parameters."""
         return self.optimizer.params["model"]
 
-    def accumulate(self, batch: dict[str, dict], loss: Loss, **options: Any) -> dict[str, float]:
+    def accumulate(
+        self, batch: dict[str, dict], loss: Loss, options: OutputOptions = OutputOptions()
+    ) -> dict[str, float]:
         """Add the gradient of the loss of a whole batch; returns its values, read back.
 
-        batch: {"inputs": what the model takes, "targets": what outputs_in_parts takes as such, "loss": arrays for the loss}, all
-        with the samples on the first axis.  Inputs (N, K, T) are K sequences a sample: the model's outputs then are (N, K, ...).
-        options: of the model's outputs (temperature, entropy, ...).
+        batch: {"inputs", "targets": those of the model's outputs_in_parts, "loss": arrays for the
+        loss}, all with the samples on the first axis.  Inputs (N, K, T) are K sequences per sample:
+        the model's outputs are then (N, K, ...).
+        options: those of the model's outputs.
         """
+        if not isinstance(options, OutputOptions):
+            raise wrong("options", "OutputOptions", options)
         settings = self.settings
+        stacking = StackOptions(checkpointing=settings.checkpointing)
         samples = len(batch["inputs"]["input_ids"])
         batch = {name: arrays for name, arrays in batch.items() if arrays}
         if settings.dropout:
-            batch["keys"] = {"key": random.sample_keys(random.fold(self.key, 1, self.done), np.arange(samples))}
+            key = random.fold(self.key, 1, self.done)
+            batch["keys"] = {"key": random.sample_keys(key, np.arange(samples))}
 
-        def gradient(part: dict, give: Callable) -> dict[str, Any]:
+        def gradient(part: dict, emit: Callable) -> tuple[dict[str, Any], list[Tree]]:
             part = to_device(part, self.model.device)
 
-            def give_part(path: str, tree: Tree) -> None:
-                give(f"model.{path}" if path else "model", tree)
+            def emit_model(path: str, tree: Tree) -> None:
+                emit(f"model.{path}" if path else "model", tree)
 
-            flat, shape = _flat_sequences({**part["inputs"], **part.get("keys", {})}, part.get("targets", {}))
-            outputs, *backs = self.model.outputs_in_parts(give_part, **flat, checkpointing=settings.checkpointing, **options)
+            inputs, targets, shape = _flat_sequences(
+                {**part["inputs"], **part.get("keys", {})}, part.get("targets")
+            )
+            outputs, *backs = self.model.outputs_in_parts(
+                emit_model, inputs, targets=targets, options=options, stacking=stacking
+            )
             values, loss_back = loss(_with_shape(outputs, shape), self.extra, part.get("loss", {}))
             doutputs, dextra = loss_back(1.0)
             if dextra is not None:
-                give("extra", dextra)
-            left = backs.pop()(_without_shape(doutputs, shape))
-            return values, left
+                emit("extra", dextra)
+            return values, backs.pop()(_without_shape(doutputs, shape))
 
-        def add(path: str, tree: Tree, workers: int = 1) -> None:
+        def add_part(path: str, tree: Tree, workers: int = 1) -> None:
             if path.startswith("model") and self._back is not None:
-                path, tree = "model", self._back(self._arrays(flatten(tree, path.removeprefix("model").removeprefix("."))))
+                flat = flatten(tree, path.removeprefix("model").removeprefix("."))
+                path, tree = "model", self._back(self._arrays(flat))
             self.optimizer.gradient.add(tree, path, workers=workers)
 
         sums: dict[str, float] = {}
@@ -125,9 +159,9 @@ class Learner:
             for start in range(0, samples, size):
                 micro = tree_map(lambda a, start=start: a[start : start + size], batch)
                 count = min(settings.workers, len(micro["inputs"]["input_ids"]))
-                for values, left in reduce_shards(gradient, micro, count, add):
-                    for tree in left:
-                        add("model", tree, count)
+                for values, remaining in reduce_shards(gradient, micro, count, add_part):
+                    for tree in remaining:
+                        add_part("model", tree, count)
                     for name, value in values.items():
                         sums[name] = sums.get(name, 0.0) + float(value)
         except BaseException:
@@ -136,7 +170,7 @@ class Learner:
         return sums
 
     def _arrays(self, gradients: dict[str, Any]) -> dict[str, Any]:
-        """A flat part of the gradient as a transform takes it: core.Rows become arrays, but not for a table that is frozen."""
+        """A flat part of the gradient for a transform: core.Rows as arrays, no frozen table."""
         found = {}
         for path, a in gradients.items():
             if isinstance(a, Rows):
@@ -148,8 +182,10 @@ class Learner:
         return found
 
     def update(self) -> dict[str, float]:
-        """Clipping and AdamW on what was accumulated; {"gradient_norm", "learning_rate"}.  NonFiniteError before anything changes
-        where the gradient is not finite."""
+        """Clip and apply AdamW to the accumulated gradient; {"gradient_norm", "learning_rate"}.
+
+        NonFiniteError for a gradient that is not finite, before anything changes.
+        """
         settings = self.settings
         norm = self.optimizer.gradient_norm(workers=settings.workers)
         check_finite(self.done, {"gradient norm": float(norm)})
@@ -159,9 +195,14 @@ class Learner:
         self._renew()
         return {"gradient_norm": float(norm), "learning_rate": rate}
 
-    def step(self, batch: dict[str, dict], loss: Loss, **options: Any) -> dict[str, float]:
-        """accumulate and update; all their numbers.  NonFiniteError for one that is not finite, before anything changes."""
-        values = self.accumulate(batch, loss, **options)
+    def step(
+        self, batch: dict[str, dict], loss: Loss, options: OutputOptions = OutputOptions()
+    ) -> dict[str, float]:
+        """accumulate and update; the values of both.
+
+        NonFiniteError for a value that is not finite, before anything changes.
+        """
+        values = self.accumulate(batch, loss, options)
         try:
             check_finite(self.done, values)
         except NonFiniteError:
@@ -174,28 +215,37 @@ def _leaves(tree: Tree) -> list[Any]:
     return list(flatten(tree).values())
 
 
-def check_finite(step: int, values: dict[str, float]) -> None:
-    """NonFiniteError that names the step, from 1, and the first of the values that is not finite."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise NonFiniteError(f"step {step + 1}: the {name.replace('_', ' ')} is {value}; try a smaller learning rate")
+def token_log_probs(
+    model: CausalModel,
+    batch: dict[str, np.ndarray],
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    beside: Callable[[dict], dict] | None = None,
+    batch_size: int = 64,
+    workers: int = 1,
+) -> dict[str, np.ndarray]:
+    """{"log_probs" (..., T), with entropy=True "entropy"} of a batch's targets, on the host.
 
-
-def token_log_probs(model: Model, batch: dict[str, np.ndarray], *, temperature: float = 1.0, entropy: bool = False,
-                    beside: Callable[[dict], dict] | None = None, batch_size: int = 64, workers: int = 1
-                    ) -> dict[str, np.ndarray]:  # fmt: skip
-    """{"log_probs" (..., T), and "entropy" if asked for} of a batch's targets by a model, on the host, without gradients.
-
-    Those of a reference, or of the policy before its update.  beside(outputs): more of the kind from the model's outputs.
-    batch: {"input_ids", "attention_mask", "targets"} of tuning.sequences.arrays, each (N, T) or (N, K, T).
+    Without gradients: those of a reference, or of the policy before its update.
+    beside(outputs): more arrays of this kind, computed from the model's outputs.
+    batch: {"input_ids", "attention_mask", "targets"} of tuning.data.sequences.arrays, each (N, T)
+    or (N, K, T).
     """
     shape = batch["targets"].shape
-    rows = {name: a.reshape(-1, shape[-1]) for name, a in batch.items() if name in ("input_ids", "attention_mask", "targets")}
+    rows = {
+        name: a.reshape(-1, shape[-1])
+        for name, a in batch.items()
+        if name in ("input_ids", "attention_mask", "targets")
+    }
 
     def forward(part: dict) -> dict:
-        longest = max(int(part["attention_mask"].sum(axis=1).max()), 1)  # what is padding in all of them costs nothing
+        lengths = part["attention_mask"].sum(axis=1)
+        longest = max(int(lengths.max()), 1)  # columns of padding alone are not computed
         part = {name: a[:, :longest] for name, a in part.items()}
-        outputs, _ = model.token_outputs(**part, temperature=temperature, entropy=entropy, grad=False)
+        outputs, _ = model.token_outputs(
+            **part, temperature=temperature, entropy=entropy, grad=False
+        )
         found = {name: outputs[name] for name in ("log_probs", "entropy") if name in outputs}
         return to_host(found if beside is None else {**found, **beside(outputs)})
 
@@ -212,9 +262,9 @@ def token_log_probs(model: Model, batch: dict[str, np.ndarray], *, temperature: 
 
 
 def open_log(open_things: ExitStack, out: Path, result: str) -> Log:
-    """The log of a new run in `out`, which no other process may write into until open_things are closed.
+    """The log of a new run in `out`, which is locked until open_things are closed.
 
-    ValueError where one does, or where there is a log or a folder `result` already.
+    ValueError if another process writes there, or if `out` already has a log or a folder `result`.
     """
     with ExitStack() as opened:
         opened.enter_context(sole_writer(out))
@@ -227,7 +277,7 @@ def open_log(open_things: ExitStack, out: Path, result: str) -> Log:
 
 
 class Journal:
-    """What a recipe writes and shows: out/log.jsonl, a progress bar, and at the end out/final, a folder that loads."""
+    """What a recipe writes: out/log.jsonl, a progress bar, and at the end the folder out/final."""
 
     def __init__(self, out: str | Path | None, steps: int, *, progress: bool = True) -> None:
         self.out = None if out is None else Path(out)
@@ -244,8 +294,13 @@ class Journal:
         self.progress.close()
         self.open.close()
 
-    def record(self, step: int, values: dict[str, float], *, shown: tuple[str, ...] = ("loss",)) -> None:
-        """One step, from 1, and its numbers, of which some are shown.  NonFiniteError if one is not finite: it is not written."""
+    def record(
+        self, step: int, values: dict[str, float], *, shown: tuple[str, ...] = ("loss",)
+    ) -> None:
+        """Log the values of one step, counted from 1, and show some of them.
+
+        NonFiniteError for a value that is not finite, which is not written.
+        """
         check_finite(step - 1, values)
         self.history.append({"step": step, **values})
         if self.log is not None:
@@ -253,13 +308,16 @@ class Journal:
         self.progress.update(1, {name: f"{values[name]:.3g}" for name in shown if name in values})
 
     def write(self, **record: Any) -> None:
-        """A line of the log beside the steps' own, such as an evaluation; it must have `step`."""
+        """An extra line of the log, such as an evaluation; it must have `step`."""
         if self.log is not None:
             self.log.write(**record)
 
     def finish(self, learner: Learner, **facts: Any) -> None:
-        """Save in out/final the model, what a transform has learned (see tuning.adapters), and the settings in recipe.json; the
-        folder appears as a whole.  A model with parameters that its family has no names for (a prefix) is only its adapter."""
+        """Save out/final: the model, what a transform learned (tuning.adapters), and recipe.json.
+
+        The folder appears atomically.  For a model whose parameters have no names in a file (a
+        prefix) only the adapter is saved.
+        """
         if self.out is None:
             return
         with new_folder(self.out / FINAL) as folder:
@@ -271,8 +329,10 @@ class Journal:
             write_json(folder / FACTS, {"settings": dataclasses.asdict(learner.settings), **facts})
 
 
-def _flat_sequences(inputs: dict, targets: dict) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """The keywords of outputs_in_parts with (N, K, T) as (N K, T); and (N, K), or (N,)."""
+def _flat_sequences(
+    inputs: dict, targets: dict | None
+) -> tuple[dict[str, Any], dict | None, tuple[int, ...]]:
+    """(inputs, targets, (N, K) or (N,)): (N, K, T) as (N K, T)."""
     shape = inputs["input_ids"].shape[:-1]
     if len(shape) == 2:
         keys = inputs.get("key")
@@ -280,14 +340,20 @@ def _flat_sequences(inputs: dict, targets: dict) -> tuple[dict[str, Any], tuple[
             keys = random.fold(keys[:, None], array_module(keys).arange(shape[1])).reshape(-1)
         inputs = {name: a.reshape(-1, *a.shape[2:]) for name, a in inputs.items() if name != "key"}
         inputs |= {} if keys is None else {"key": keys}
-        targets = {name: a.reshape(-1, *a.shape[2:]) for name, a in targets.items()}
-    return {**inputs, **({"targets": targets} if targets else {})}, shape
+        if targets is not None:
+            targets = {name: a.reshape(-1, *a.shape[2:]) for name, a in targets.items()}
+    return inputs, targets, shape
 
 
 def _with_shape(outputs: dict, shape: tuple[int, ...]) -> dict:
-    """Outputs of flat sequences as (N, K, ...); sums over all of them stay as they are."""
-    return {name: a if a.ndim == 0 else a.reshape(*shape, *a.shape[1:]) for name, a in outputs.items()}
+    """Outputs of flat sequences as (N, K, ...); 0-dimensional sums are unchanged."""
+    return {
+        name: a if a.ndim == 0 else a.reshape(*shape, *a.shape[1:]) for name, a in outputs.items()
+    }
 
 
 def _without_shape(doutputs: dict, shape: tuple[int, ...]) -> dict:
-    return {name: a if getattr(a, "ndim", 0) == 0 else a.reshape(-1, *a.shape[len(shape) :]) for name, a in doutputs.items()}
+    return {
+        name: a if getattr(a, "ndim", 0) == 0 else a.reshape(-1, *a.shape[len(shape) :])
+        for name, a in doutputs.items()
+    }

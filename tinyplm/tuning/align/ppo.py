@@ -26,6 +26,7 @@ from ...core import Tree, tree_map
 from ...losses import policy
 from ...losses.advantages import adaptive_kl, gae, kl_rewards, whiten
 from ...models.model import Model, check_decoder
+from ...models.protocol import OutputOptions
 from ..data.sequences import answered, batch_numbers
 from ..settings import RecipeSettings
 from .grpo import Reward, check_reference, rewarded, round_prompts
@@ -174,13 +175,14 @@ def experience(learner: Learner, reference: Model, drawn: Rollouts, scores: np.n
 def _updates(learner: Learner, batch: dict[str, dict], key: int) -> dict[str, float]:
     """The updates of one round; the means of their numbers."""
     settings: Any = learner.settings
+    outputs = OutputOptions(temperature=settings.temperature, entropy=True)
     numbers: dict[str, list[float]] = {}
     for epoch in range(settings.epochs):
         order = random.generator(random.fold(key, epoch)).permutation(len(batch["inputs"]["input_ids"]))
         for some in np.array_split(order, settings.minibatches):
             part = tree_map(lambda a, some=some: a[some], batch)
             loss = ppo_loss(settings, float(part["loss"]["weights"].sum()))
-            for name, number in learner.step(part, loss, temperature=settings.temperature, entropy=True).items():
+            for name, number in learner.step(part, loss, outputs).items():
                 numbers.setdefault(name, []).append(number)
     return {name: float(np.mean(some)) for name, some in numbers.items()}
 

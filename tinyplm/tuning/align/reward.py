@@ -128,7 +128,7 @@ def score(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64
     found = []
 
     def forward(part: dict) -> np.ndarray:
-        return to_host(model.outputs(**to_device(part, model.device))["logits"][:, 0])
+        return to_host(model.outputs(to_device(part, model.device))["logits"][:, 0])
 
     for start in range(0, len(sequences), batch_size):
         rows = whole_arrays(sequences[start : start + batch_size])

@@ -19,10 +19,11 @@ from ... import random
 from ...arguments import check_out, check_whole
 from ...core import IGNORED, Tree
 from ...models.model import Model, check_decoder
+from ...training.step import check_finite
 from ..data.packing import packed_arrays, packing
 from ..data.sequences import Sequence, arrays, batch_numbers, check_every, check_sequences
 from ..settings import RecipeSettings
-from .learner import Journal, Learner, check_finite, token_log_probs
+from .learner import Journal, Learner, token_log_probs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ def evaluate(model: Model, samples: Samples, *, batch_size: int = 32, workers: i
 
     def forward(part: dict) -> tuple[dict, dict]:
         moved = to_device(part, model.device)
-        outputs = model.outputs(**moved["inputs"])
+        outputs = model.outputs(moved["inputs"])
         losses = {name: loss_of(t, model.config)(outputs[name], targets=t, total=1)[0] for name, t in moved["targets"].items()}
         return to_host({name: a for name, a in outputs.items() if name != "hidden"}), to_host(losses)
 
@@ -55,5 +55,5 @@ def evaluate(model: Model, samples: Samples, *, batch_size: int = 32, workers: i
     gather = list if samples.PER_TOKEN else np.stack
     outputs = {name: gather([row[name] for row in rows]) for name in rows[0]}
     means = [sums[name] / max(counts[name], 1) for name in sums]
-    share = 0.5 if "start_logits" in outputs else 1.0  # as in models.encoder_task.loss
+    share = 0.5 if "start_logits" in outputs else 1.0  # as in models.encoder_heads.output_losses
     return outputs, share * sum(means) if means else None

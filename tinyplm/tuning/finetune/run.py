@@ -89,7 +89,7 @@ class _Run:
         rates = None if settings.layer_decay == 1 else layerwise_rates(model.params, settings.layer_decay)
         self.optimizer = AdamW(part, betas=(settings.beta1, settings.beta2), eps=settings.eps, rates=rates,
                                weight_decay=settings.weight_decay)  # fmt: skip
-        self.model = model._with(params=joined(self.optimizer.params, model.params), file_dtypes={})
+        self.model = model.with_params(joined(self.optimizer.params, model.params))
         self.key = random.key(settings.seed)
         self.total = settings.epochs * -(-len(train) // settings.batch_size)
         self.step, self.seconds, self.best_epoch, self.best = 0, 0.0, 0, None
@@ -120,7 +120,7 @@ class _Run:
         key = random.fold(self.key, 1, self.step) if settings.dropout else None
         loss = float(accumulate(self.model, optimizer, inputs, targets, settings=settings, frozen=self.frozen, key=key))
         norm = optimizer.gradient_norm(workers=settings.workers)
-        check_finite(self.step, loss, float(norm))
+        check_finite(self.step, {"loss": loss, "gradient norm": float(norm)})
         rate = settings.rate(self.step, self.total)
         optimizer.step(rate, clip=settings.clip, norm=norm, workers=settings.workers)
         self.step += 1
@@ -130,7 +130,7 @@ class _Run:
     def judge(self) -> None:
         """Scores on the validation samples; the best parameters are kept."""
         outputs, loss = evaluate(self.model, self.validation, batch_size=self.settings.batch_size, workers=self.settings.workers)
-        check_finite(self.step - 1, loss, 0.0)
+        check_finite(self.step - 1, {"loss": loss})
         scores = {**self.validation.score(outputs), "loss": loss}
         metric = self.settings.metric or self.validation.measures[0]
         self.history.append(scores)

@@ -1,0 +1,140 @@
+"""Sliding windows: query t sees the keys t - window + 1 .. t, whatever computes its attention.
+
+One layer, so that the window is all that a hidden state can depend on.  Every border is exact: what
+lies outside has no influence and gets no gradient at all, what lies inside has both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.laws import equal, relative_error
+from tests.support.families import FAMILIES, tiny
+from tinyplm.backend import to_device, to_host
+from tinyplm.core import flatten
+from tinyplm.kernels import block_attention
+
+WINDOWED = {
+    "mistral": lambda window: {"sliding_window": window},
+    "qwen2": lambda window: {"sliding_window": window, "max_window_layers": 0},
+}
+each_family = pytest.mark.parametrize("family", WINDOWED)
+each_window = pytest.mark.parametrize("window", [1, 2, 4, 9, 10])
+T = 9
+
+
+def windowed(family, window, **changes):
+    changes = {"num_hidden_layers": 1, "max_position_embeddings": 300, **changes}
+    return tiny(family, **WINDOWED[family](window), **changes)
+
+
+def visible(T, window):
+    """(T, T): whether query t sees key s."""
+    t, s = np.arange(T)[:, None], np.arange(T)
+    return (s <= t) & (s > t - window)
+
+
+def influence(model, T, places, mask=None):
+    """(T, len(places)): whether hidden state t changes with the embedding at each of the places."""
+    embeds = np.random.default_rng(0).normal(size=(1, T, 6))
+    embeds = np.repeat(embeds, 1 + len(places), axis=0)
+    for row, s in enumerate(places):
+        embeds[1 + row, s] += 1.0
+    mask = None if mask is None else np.repeat(mask, len(embeds), axis=0)
+    inputs = {"inputs_embeds": to_device(embeds, model.device), "attention_mask": mask}
+    hidden = to_host(model(**inputs, grad=False)[0]["hidden"])
+    return np.abs(hidden[1:] - hidden[:1]).max(axis=-1).T > 0
+
+
+@each_family
+@each_window
+@pytest.mark.parametrize("padded", [0, 3])
+def test_what_is_outside_the_window_has_no_influence(device, family, window, padded):
+    model = windowed(family, window, device=device)
+    mask = (np.arange(T) >= padded).astype(int)[None]
+    found = influence(model, T, range(T), mask)
+    assert np.array_equal(found[padded:, padded:], visible(T, window)[padded:, padded:])
+    assert not found[padded:, :padded].any()
+
+
+@each_family
+@each_window
+def test_what_is_outside_the_window_gets_no_gradient(device, family, window):
+    """dhidden at one place t reaches the embeddings of its window alone."""
+    model = windowed(family, window, device=device)
+    rng = np.random.default_rng(0)
+    outputs, backward = model(inputs_embeds=rng.normal(size=(T, T, 6)))
+    dhidden = rng.normal(size=(T, T, 6)) * np.eye(T)[..., None]  # sample t: at place t
+    dembeds = to_host(backward({"hidden": to_device(dhidden, device)})[1])
+    assert np.array_equal(np.abs(dembeds).max(axis=-1) > 0, visible(T, window))
+
+
+@each_family
+@pytest.mark.parametrize("window", [1, 100, 128, 129, 200])
+def test_windows_in_blocks_of_queries(device, family, window):
+    """More queries than one block has: around the borders of the window and of the blocks."""
+    model, length = windowed(family, window, device=device), 2 * block_attention.BLOCK + 9
+    places = sorted({0, 1, 100, 127, 128, 129, length - window, length - window - 1, length - 1})
+    assert np.array_equal(influence(model, length, places), visible(length, window)[:, places])
+
+
+@each_family
+def test_blocks_of_queries_and_one_block_give_the_same_gradients(family, monkeypatch):
+    model = windowed(family, 50)
+    ids = np.random.default_rng(0).integers(0, 11, (2, 150))
+    mask = (np.arange(150) >= np.array([[0], [30]])).astype(int)
+    dlogits = np.random.default_rng(1).normal(size=(2, 150, 11))
+
+    def run():
+        outputs, backward = model(ids, attention_mask=mask)
+        return outputs["logits"], backward({"logits": dlogits})
+
+    logits, gradients = run()
+    monkeypatch.setattr("tinyplm.kernels.attention.BLOCK", 150)
+    plain_logits, plain_gradients = run()
+    assert relative_error(logits, plain_logits) < 1e-12
+    for path, a in flatten(gradients).items():
+        assert relative_error(a, flatten(plain_gradients)[path]) < 1e-11, path
+
+
+@each_family
+@each_window
+@pytest.mark.parametrize("padded", [[0, 0], [0, 5]])
+def test_cached_decoding_equals_the_whole_pass(device, family, window, padded):
+    """In pieces longer and shorter than the window, then token by token."""
+    model = windowed(family, window, num_hidden_layers=2, device=device)
+    ids = np.random.default_rng(0).integers(0, 11, (2, T))
+    mask = (np.arange(T) >= np.array(padded)[:, None]).astype(int)
+    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    whole = to_host(model(ids, attention_mask=mask, position_ids=positions)[0]["logits"])
+    cache, logits = model.empty_cache(2, T), []
+    for lo, hi in ((0, 4), (4, 6), *((n, n + 1) for n in range(6, T))):
+        inputs = {"attention_mask": mask[:, :hi], "position_ids": positions[:, lo:hi]}
+        outputs, _ = model(ids[:, lo:hi], **inputs, cache=cache, grad=False)
+        cache = outputs["cache"]
+        logits.append(to_host(outputs["logits"]))
+    assert relative_error(np.concatenate(logits, axis=1), whole) < 1e-12
+
+
+@each_family
+def test_two_layers_see_two_windows(family):
+    """Each layer hands information on by window - 1 places.            Jiang et al. 2023, sec. 2"""
+    found = influence(windowed(family, 3, num_hidden_layers=2), T, range(T))
+    assert np.array_equal(found, visible(T, 2 * 2 + 1))
+
+
+@each_family
+@pytest.mark.parametrize("window", [T, 100])
+def test_a_window_that_is_long_enough_hides_nothing(family, window):
+    ids = np.random.default_rng(0).integers(0, 11, (2, T))
+    off = {"mistral": {"sliding_window": None}, "qwen2": {"use_sliding_window": False}}[family]
+    sizes = {"num_hidden_layers": 1, "max_position_embeddings": 300}
+    assert equal(windowed(family, window)(ids)[0], tiny(family, **sizes, **off)(ids)[0])
+
+
+def test_every_family_with_a_window_is_here():
+    fields = {name: vars(family.config) for name, family in FAMILIES.items()}
+    assert {
+        name for name, config in fields.items() if "sliding_window" in config
+    } == WINDOWED.keys()

@@ -1,0 +1,94 @@
+"""Qwen2 and Qwen2.5 (Yang et al. 2024a, 2024b): as LLaMA, except that queries, keys and values have
+biases (2024a, sec. 2.2.1), and that layers from `max_window_layers` on can have a sliding window.
+
+All released models switch the window off (`use_sliding_window`); the small ones have a tied head.
+transformers 5 writes `layer_types`, which takes precedence over `max_window_layers`.
+Parameters as in LLaMA, with bq, bk and bv.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any, ClassVar
+
+from ..models import causal_lm, decoder
+from ..models.config import check_positive
+from ..models.decoder import Pieces
+from ..models.rotary_config import RotaryConfig, check_layer_types
+from . import llama
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RotaryConfig):
+    """Qwen2's config.json: the fields of RotaryConfig, and which layers have a window."""
+
+    MODEL_TYPE: ClassVar[str] = "qwen2"
+    ARCHITECTURE: ClassVar[str] = "Qwen2ForCausalLM"
+    SCORED: ClassVar[str] = "Qwen2ForSequenceClassification"
+    OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "head_dim", "layer_types")
+
+    vocab_size: int = 151936
+    intermediate_size: int = 22016
+    num_key_value_heads: int | None = 32
+    max_position_embeddings: int = 32768
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    use_sliding_window: bool = False
+    sliding_window: int | None = 4096
+    max_window_layers: int = 28
+    layer_types: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "sliding_window")
+        check_layer_types(self.layer_types, self.num_hidden_layers, self.window)
+
+    @property
+    def window(self) -> int | None:
+        """The window of the layers that have one."""
+        return self.sliding_window if self.use_sliding_window else None
+
+    def window_of(self, layer: int) -> int | None:
+        """How many keys a query of this layer sees; None for all before it."""
+        if self.layer_types is None:
+            return self.window if layer >= self.max_window_layers else None
+        return self.window if self.layer_types[layer] == "sliding_attention" else None
+
+
+def _size(D: int, F: int, L: int, H: int, K: int, *, context: int, **others: Any) -> Config:
+    ids: dict[str, Any] = {"bos_token_id": 151643, "eos_token_id": 151643}
+    windows: dict[str, Any] = {"sliding_window": context, "max_window_layers": L}
+    return Config.of(D, F, L, H, K, context=context, base=1e6, **ids, **windows, **others)
+
+
+_SMALL: dict[str, Any] = {"context": 131072, "tie_word_embeddings": True}
+_LARGE: dict[str, Any] = {"context": 131072, "vocab_size": 152064}
+_LARGEST: dict[str, Any] = {**_LARGE, "rms_norm_eps": 1e-5}
+
+# Yang et al. 2024a, table 1; 2024b, table 1; and the configurations of the released base models.
+SIZES = {
+    "qwen2-0.5b": _size(896, 4864, 24, 14, 2, **_SMALL),
+    "qwen2-1.5b": _size(1536, 8960, 28, 12, 2, **_SMALL),
+    "qwen2-7b": _size(3584, 18944, 28, 28, 4, **_LARGE),
+    "qwen2-72b": _size(8192, 29568, 80, 64, 8, **_LARGEST),
+    "qwen2.5-0.5b": _size(896, 4864, 24, 14, 2, **{**_SMALL, "context": 32768}),
+    "qwen2.5-1.5b": _size(1536, 8960, 28, 12, 2, **_SMALL),
+    "qwen2.5-3b": _size(2048, 11008, 36, 16, 2, **{**_SMALL, "context": 32768}),
+    "qwen2.5-7b": _size(3584, 18944, 28, 28, 4, **_LARGE),
+    "qwen2.5-14b": _size(5120, 13824, 48, 40, 8, **_LARGEST),
+    "qwen2.5-32b": _size(5120, 27648, 64, 40, 8, **_LARGEST),
+    "qwen2.5-72b": _size(8192, 29568, 80, 64, 8, **_LARGEST),
+}
+
+
+def pieces(config: Config) -> Pieces:
+    """LLaMA's, with each layer's own window."""
+    return llama.pieces(config)._replace(window=config.window_of)
+
+
+shapes = partial(llama.shapes_with, attention="qkv")
+init = decoder.init
+body = partial(decoder.body, pieces)
+output_matrix = causal_lm.output_matrix
+NAMES, PREFIX, IGNORED, TIED = llama.NAMES, llama.PREFIX, llama.IGNORED, llama.TIED

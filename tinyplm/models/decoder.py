@@ -1,0 +1,217 @@
+"""The walk that all decoders share: from ids to hidden states and back.
+
+    x_0     = embed(tokens[ids])            embed: learned positions, a scale, dropout, or nothing
+    x_{i+1} = residual_i(x_i)               pre-norm:   h = x + attention_i(norm1(x)),
+                                                        residual_i(x) = h + mlp_i(norm2(h))
+    hidden  = finish(x_L)                   finish: the final norm
+
+Query t sees key s if t - window_i < s <= t and s is no padding.  What differs between families is
+in their `Pieces`.
+
+The backward applies the backward of each part, in reverse order:
+    dx_L = finish'(dhidden),   dx_i = residual_i'(dx_{i+1}),   de = embed'(dx_0),
+    dtokens[v] = sum of de over all places whose id is v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..backend import array_module
+from ..core import StackOptions, Tree, stack
+from ..layers.block import block, pre_norm
+from ..layers.cache import Cache, layer_cache
+from ..layers.dropout import dropout
+from ..layers.embedding import embedding
+from ..layers.mask import Visible, decoder_mask
+from ..layers.position import learned_positions
+from ..random import fold, generator
+from .names import Rename
+
+# The hub's names of the two heads of transformers' decoders: of a language model, of a classifier.
+HEADS = [
+    Rename("lm_head.weight", "head.W", operation="transpose"),
+    Rename("score.weight", "head.score", operation="transpose"),
+]
+
+Component = Callable[..., tuple[Any, Callable]]
+
+
+class Pieces(NamedTuple):
+    """Where one family of decoders differs from another.  Components have the contract's backward.
+
+    norm       component (p, x), for every norm of the model
+    attention  layer number -> component (p, x, *, mask, key, cache, and what `positions` adds)
+    mlp        layer number -> component (p, x)
+    residual   component (p, x, *, norm, attention, mlp, key) of one layer's parameters: how its
+               sublayers join the residual stream
+    embed      component (p, x, *, position_ids, key) of the body's parameters, between look-up and
+               first block; its dp holds the parameters that it uses
+    window     layer number -> how many keys a query sees, its own included; None for all
+    positions  function (position_ids, *, keys, dtype) -> (layer number -> keywords for attention),
+               called once a pass: RoPE's rotation, or ALiBi's bias for each of the `keys` keys
+    finish     component (p, x, *, norm) of the body's parameters, after the last block; dp as above
+    """
+
+    norm: Component
+    attention: Callable[[int], Component]
+    mlp: Callable[[int], Component]
+    residual: Component
+    embed: Component
+    window: Callable[[int], int | None]
+    positions: Callable[..., Callable[[int], dict[str, Any]]]
+    finish: Component
+
+
+def body(
+    pieces: Callable[[Any], Pieces],
+    p: Tree,
+    inputs_embeds: Any = None,
+    *,
+    config: Any,
+    input_ids: Any = None,
+    attention_mask: Any = None,
+    position_ids: Any = None,
+    key: Any = None,
+    cache: Cache | None = None,
+    stacking: StackOptions = StackOptions(),
+) -> tuple[Any, Callable]:
+    """The hidden states of a decoder.  A family's `body` is partial(body, pieces).
+
+    p = params["body"]; input_ids (B, T) or inputs_embeds (B, T, D).
+    attention_mask: (B, S) of 0/1, or booleans (B or 1, H or 1, T, S) that join the causal mask.
+    position_ids: (B, T) or (T,), by default the last T of 0 .. S-1.
+    key: (B,), one per sample, for dropout; None for none.
+    cache: the S - T earlier places (layers.cache), which is written into; without one S = T.
+    -> hidden (B, T, D); backward gives (dp, dinputs_embeds), the latter None for input_ids.
+    """
+    part = pieces(config)
+    e, look_up_back = look_up(p, input_ids, inputs_embeds)
+    xp, T, S, position_ids = places(e, cache, position_ids)
+    placed = part.positions(position_ids, keys=S, dtype=e.dtype)
+
+    masks: dict[int | None, Visible] = {}  # by window, shared by the layers that have it
+
+    def layer(p, x, *, index, key, cache):
+        window = part.window(index)
+        if window not in masks:
+            masks[window] = decoder_mask(T, S, attention_mask, window=window, xp=xp)
+        attention = partial(
+            part.attention(index),
+            mask=masks[window],
+            key=fold(key, 0),
+            cache=cache,
+            **placed(index),
+        )
+        return part.residual(
+            p, x, norm=part.norm, attention=attention, mlp=part.mlp(index), key=key
+        )
+
+    embed_key = fold(key, len(p["layers"]))
+    x0, embed_back = part.embed(p, e, position_ids=position_ids, key=embed_key)
+    xL, layers_back = stack(layer, p["layers"], x0, each=by_layer(key, cache), options=stacking)
+    hidden, finish_back = part.finish(p, xL, norm=part.norm)
+
+    def backward(dhidden):
+        dfinish, dxL = finish_back(dhidden)
+        dlayers, dx0 = layers_back(dxL)
+        dembed, de = embed_back(dx0)
+        dtokens, dinputs_embeds = look_up_back(de)
+        return {**dtokens, **dembed, "layers": dlayers, **dfinish}, dinputs_embeds
+
+    return hidden, backward
+
+
+def look_up(p: Tree, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Callable]:
+    """tokens[input_ids], or inputs_embeds where these are given.
+
+    backward(de) gives (dp, dinputs_embeds): ({"tokens": dtokens}, None), or ({}, de).
+    """
+    if input_ids is None:
+        return inputs_embeds, lambda de: ({}, de)
+    e, tokens_back = embedding(p["tokens"], ids=input_ids)
+    return e, lambda de: ({"tokens": tokens_back(de)}, None)
+
+
+def places(x: Any, cache: Cache | None, position_ids: Any) -> tuple[Any, int, int, Any]:
+    """(xp, T, S, position_ids): x (B, T, D) holds the last T of S places, and their positions."""
+    xp, T = array_module(x), x.shape[1]
+    S = T if cache is None else cache.length + T
+    return xp, T, S, xp.arange(S - T, S) if position_ids is None else position_ids
+
+
+def by_layer(key: Any, cache: Cache | None) -> Callable[[int], dict[str, Any]]:
+    """What a layer is given beside parameters and input: its number, its key, its cache."""
+    return lambda i: {"index": i, "key": fold(key, i), "cache": layer_cache(cache, i)}
+
+
+# ---------------------------------------------------------------------- pieces of many families
+
+
+def every(piece: Any) -> Callable[[int], Any]:
+    """The same for every layer."""
+    return lambda layer: piece
+
+
+def pre_norm_block(rate: float = 0.0) -> Component:
+    """The piece `residual` of a pre-norm decoder, with this dropout before each addition."""
+    return partial(block, residual=pre_norm, rate=rate)
+
+
+def no_embed(p: Tree, x: Any, *, position_ids: Any, key: Any) -> tuple[Any, Callable]:
+    """y = x: the first block gets the rows of the table."""
+    return x, lambda dy: ({}, dy)
+
+
+def learned_embed(
+    p: Tree, x: Any, *, position_ids: Any, key: Any, rate: float = 0.0
+) -> tuple[Any, Callable]:
+    """y = dropout(x + positions[position_ids]), with p's table "positions" (C, D).
+
+    With ds = dy taken back through the dropout:   dx = ds,   dpositions[c] = sum of ds over all
+    places with position c.
+    """
+    s, positions_back = learned_positions(x, p["positions"], positions=position_ids)
+    y, drop_back = dropout(s, rate=rate, key=key)
+
+    def backward(dy):
+        dx, dpositions = positions_back(drop_back(dy))
+        return {"positions": dpositions}, dx
+
+    return y, backward
+
+
+def no_positions(position_ids: Any, *, keys: int, dtype: Any) -> Callable[[int], dict[str, Any]]:
+    """Attention knows no positions: `embed` added them, or the causal mask is all there is."""
+    return every({})
+
+
+def final_norm(p: Tree, x: Any, *, norm: Component) -> tuple[Any, Callable]:
+    """y = norm(x) with p's "norm": pre-norm blocks leave their last sum unnormalised."""
+    y, norm_back = norm(p["norm"], x)
+
+    def backward(dy):
+        dnorm, dx = norm_back(dy)
+        return {"norm": dnorm}, dx
+
+    return y, backward
+
+
+def normal_init(path: str, shape: tuple[int, ...], *, std: float, key: int) -> Any:
+    """One parameter's initial value, float64 on the host, or one number for all of it.
+
+    Norms 1 and 0, biases 0, all else N(0, std^2).
+    """
+    name = path.rsplit(".", 1)[-1]
+    if name == "gamma":
+        return 1.0
+    if name.startswith("b"):  # beta, and the biases
+        return 0.0
+    return generator(key).normal(0, std, shape)
+
+
+def init(path: str, shape: tuple[int, ...], *, config: Any, key: int) -> Any:
+    """normal_init with std = initializer_range, as in transformers; the papers do not say."""
+    return normal_init(path, shape, std=config.initializer_range, key=key)

@@ -1,0 +1,79 @@
+"""Heads built from components: over a vocabulary, with several outputs, weighted sums of losses.
+
+A head is a component value, back = head(params, hidden); back(dvalue) -> (dparams, dhidden) of all
+parameters and the hidden states (see models.parts).  Heads with outputs have a dict as value; their
+back takes a dict in which missing or None parts are zero.  Heads made without grad may return None
+as back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core import Tree, add
+from ..layers.linear import linear
+from .parts import Head
+
+
+def logits(hidden: Any, W: Any, b: Any = None) -> tuple[dict[str, Any], Callable]:
+    """{"logits": hidden W + b};  hidden (..., D), W (D, V), b (V,) or None -> (..., V)."""
+    z, back = linear(hidden, W, b)
+    return {"logits": z}, lambda doutputs: back(doutputs["logits"])
+
+
+def with_hidden(*heads: Head) -> Head:
+    """{the outputs of all heads, "hidden": hidden}.
+
+    dhidden = sum of the heads' dhidden + doutputs["hidden"]; heads without a gradient are skipped.
+    """
+
+    def head(params: Tree, hidden: Any) -> tuple[dict[str, Any], Callable]:
+        outputs: dict[str, Any] = {}
+        backs: list[tuple[tuple[str, ...], Callable]] = []
+        for part in heads:
+            values, back = part(params, hidden)
+            outputs |= values
+            backs.append((tuple(values), back))
+
+        def backward(doutputs: dict[str, Any]) -> tuple[Tree, Any]:
+            dparams = dhidden = None
+            for names, back in backs:
+                given = {name: doutputs[name] for name in names if doutputs.get(name) is not None}
+                if given:
+                    dp, dh = back(given)
+                    dparams, dhidden = add(dparams, dp), add(dhidden, dh)
+            return dparams, add(dhidden, doutputs.get("hidden"))
+
+        return {**outputs, "hidden": hidden}, backward
+
+    return head
+
+
+def then(head: Head, f: Callable) -> Head:
+    """f(head(params, hidden)) for a component f of one argument."""
+
+    def composed(params: Tree, hidden: Any) -> tuple[Any, Callable]:
+        outputs, head_back = head(params, hidden)
+        value, f_back = f(outputs)
+        return value, lambda dvalue: head_back(f_back(dvalue))
+
+    return composed
+
+
+def weighted_sum(*parts: tuple[float, Head]) -> Head:
+    """sum of w_i loss_i(params, hidden); dparams = sum of w_i dparams_i, dhidden likewise."""
+
+    def head(params: Tree, hidden: Any) -> tuple[Any, Callable]:
+        values, backs = zip(*(part(params, hidden) for _, part in parts))
+
+        def backward(dloss: Any) -> tuple[Tree, Any]:
+            dparams = dhidden = None
+            for (weight, _), back in zip(parts, backs):
+                dp, dh = back(weight * dloss)
+                dparams, dhidden = add(dparams, dp), add(dhidden, dh)
+            return dparams, dhidden
+
+        return sum(weight * value for (weight, _), value in zip(parts, values)), backward
+
+    return head

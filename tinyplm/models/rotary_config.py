@@ -1,0 +1,168 @@
+"""The config that LLaMA-shaped decoders share: common fields, their checks, and derived sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+from ..arguments import shown
+from ..kernels.activation import ACTIVATIONS
+from .config import (
+    LABELS,
+    ScoreLabels,
+    check_heads,
+    check_known,
+    check_not_negative,
+    check_positive,
+    check_rates,
+    check_types,
+)
+from .rope import Rope, read_rope
+
+C = TypeVar("C", bound="RotaryConfig")
+
+
+@dataclasses.dataclass(frozen=True)
+class RotaryConfig(ScoreLabels):
+    """The fields that the config.json of LLaMA and its kin share, with LLaMA's defaults.
+
+    A family's Config adds its own fields and states the defaults that differ.
+    num_key_value_heads and head_dim default to num_attention_heads and to hidden_size divided by
+    it.  transformers 5 writes rope_parameters, earlier versions rope_theta and rope_scaling; `rope`
+    reads both.  `source` keeps all other fields of the file.
+    """
+
+    ALIASES: ClassVar[dict[str, str]] = {}
+    OLD: ClassVar[tuple[str, ...]] = (
+        "rope_theta",
+        "rope_scaling",
+        *LABELS,
+    )  # only written where they were read
+
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 2048
+    initializer_range: float = 0.02
+    rms_norm_eps: float = 1e-6
+    attention_dropout: float = 0.0
+    tie_word_embeddings: bool = False
+    rope_parameters: dict | None = None
+    rope_theta: float | None = None
+    rope_scaling: dict | None = None
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_positive(
+            self,
+            *(
+                "vocab_size",
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+            ),
+            *("num_key_value_heads", "head_dim", "max_position_embeddings"),
+        )
+        check_not_negative(self, "rms_norm_eps", "initializer_range")
+        check_rates(self, "attention_dropout")
+        if self.head_dim is None:
+            check_heads(self, "hidden_size", "num_attention_heads")
+        if self.num_key_value_heads is not None:
+            check_heads(self, "num_attention_heads", "num_key_value_heads")
+        check_known(self, "hidden_act", ACTIVATIONS)
+        self.rope.frequencies(self.head_width, 1)  # refuses what RoPE cannot turn
+
+    @property
+    def heads(self) -> int:
+        return self.num_attention_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.heads if self.num_key_value_heads is None else self.num_key_value_heads
+
+    @property
+    def head_width(self) -> int:
+        return self.hidden_size // self.heads if self.head_dim is None else self.head_dim
+
+    @cached_property
+    def rope(self) -> Rope:
+        original = self.source.get("original_max_position_embeddings")
+        return read_rope(
+            self.rope_parameters,
+            self.rope_scaling,
+            self.rope_theta,
+            self.max_position_embeddings,
+            original,
+        )
+
+    @property
+    def context(self) -> int:
+        return self.rope.context
+
+    @property
+    def cache_context(self) -> int:
+        return self.rope.cache_context
+
+    @property
+    def cache_sizes(self) -> dict[str, int]:
+        return {
+            "layers": self.num_hidden_layers,
+            "kv_heads": self.kv_heads,
+            "width": self.head_width,
+        }
+
+    @classmethod
+    def of(
+        cls: type[C],
+        D: int,
+        F: int,
+        L: int,
+        H: int,
+        K: int | None = None,
+        *,
+        context: int,
+        base: float = 10000.0,
+        rope: dict[str, Any] | None = None,
+        **others: Any,
+    ) -> C:
+        """A published size.
+
+        D, F: width and feed-forward width; L layers, H heads, K key/value heads; base and rope:
+        RoPE's base and its other settings; others: fields of config.json.
+        """
+        sizes: dict[str, Any] = {
+            "hidden_size": D,
+            "intermediate_size": F,
+            "num_hidden_layers": L,
+            "num_attention_heads": H,
+            "num_key_value_heads": K,
+            "max_position_embeddings": context,
+        }
+        parameters = {"rope_type": "default", "rope_theta": base, **(rope or {})}
+        return cls(**sizes, rope_parameters=parameters, **others)
+
+
+LAYER_TYPES = ("full_attention", "sliding_attention")
+
+
+def check_layer_types(kinds: list[str] | None, layers: int, window: int | None) -> None:
+    """ValueError unless kinds has one of LAYER_TYPES a layer, and a window if one of them uses it."""
+    if kinds is None:
+        return
+    if len(kinds) != layers or not set(kinds) <= set(LAYER_TYPES):
+        expected = f"{layers} of {' and '.join(LAYER_TYPES)}"
+        raise ValueError(f"config: layer_types: expected {expected}, got {shown(kinds)}")
+    if "sliding_attention" in kinds and window is None:
+        raise ValueError(
+            "config: layer_types: expected full_attention only, as no window is set, got others"
+        )
