@@ -88,7 +88,9 @@ def test_samples_that_do_not_fit_the_model_are_refused_before_the_first_step(tmp
         run(tiny("bert"), Numbered(), sequence_length=4)
     with pytest.raises(ValueError, match="sequence_length 7 is longer than the model's context 6"):
         run(tiny("bert"), Numbered(), sequence_length=7)
-    with pytest.raises(ValueError, match="token_type_ids: expected None, since distilbert takes only attention_mask, position_ids, got "):
+    with pytest.raises(
+        ValueError, match="token_type_ids: expected None, since distilbert takes only attention_mask, position_ids, got "
+    ):
         run(tiny("distilbert"), Numbered(token_type_ids=True))
     with pytest.raises(ValueError, match="input_ids: expected integers from 0 to 7, got 8"):
         run(tiny("bert", vocab_size=8), Numbered())

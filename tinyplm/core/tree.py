@@ -15,7 +15,7 @@ Tree = Any
 class Rows(NamedTuple):
     """The gradient of a table of which few rows were looked up: updates[n] (N, D) belongs to row ids[n] (N,), zero elsewhere.
 
-    Only whoever asks for it gets it (models.causal_lm.loss_in_parts), and only optim.flat.FlatTree.add takes it.
+    Only whoever asks for it gets it (models.parts.in_parts), and only optim.flat.FlatTree.add takes it.
     """
 
     ids: Any

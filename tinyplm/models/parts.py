@@ -80,9 +80,10 @@ def in_parts(
     inputs: Mapping[str, Any],
     stacking: StackOptions,
 ) -> tuple[Any, Callable[[Any], list[Tree]]]:
-    """`whole` for training: backward(dvalue), to be called once, calls emit(path, gradient) for each
-    part of the gradient as soon as it is complete, and keeps none of them.
+    """`whole` for training, with a backward that never holds the whole gradient.
 
+    backward(dvalue), to be called once, calls emit(path, gradient) for each part of the gradient as
+    soon as it is complete, and keeps none of them.
     ids (B, T): the tokens looked up in params["body"]["tokens"]; inputs: the others.
     The parts are "" (the head), "body.layers.i" from last to first, and "body" (the rest).
     backward returns the remaining ones, a list of partial trees with compact gradients:

@@ -38,7 +38,7 @@ class Task(NamedTuple):
     architecture    transformers' class
     shapes          shapes(config): the tree of shapes of params["head"]
     language_model  component (p_head, hidden, *, config) -> h (..., E), position by position, as
-                    wide as the embedding table, of which models.encoder_task makes the logits
+                    wide as the embedding table, of which encoder_heads makes the logits
                     h W + b; None: no vocabulary
     outputs         component (p_head, hidden, *, config, key) -> {name: array} of all other
                     outputs; None: there are none

@@ -178,7 +178,7 @@ def test_extra_parameters_and_a_transform():
     assert not np.array_equal(flatten(learner.model.params)[path], before)  # made anew from theta
     assert np.array_equal(flatten(learner.model.params)[path], base * learner.theta["s"])
     assert np.array_equal(flatten(model.params)[path], base)
-    with pytest.raises(ValueError, match="a transform with theta"):
+    with pytest.raises(ValueError, match="^transform: expected one with theta"):
         Learner(model, RecipeSettings(), theta={"s": np.ones(1)})
 
 
