@@ -1,4 +1,4 @@
-"""The polynomial in tinyplm.backend.normal_cdf, found again: python -m reference.fit_normal_cdf
+"""The polynomial in tinyplm.kernels.activation.normal_cdf, found again: python -m reference.fit_normal_cdf
 
 Phi(x) = (1 + tanh(x P(x^2))) / 2 with P(s) = atanh(erf(x / sqrt 2)) / x, which grows slowly and smoothly: a polynomial of low
 degree is enough, as in Hendrycks & Gimpel 2016, who take the first.  The largest error of Phi is made small by least squares

@@ -28,6 +28,7 @@ import reference.losses.cross_entropy as ref_loss
 from tests.components_alignment import COMPONENTS as ALIGNMENT
 from tests.components_encoder import COMPONENTS as DISENTANGLED
 from tests.components_heads import COMPONENTS as HEADS
+from tests.components_kernels import kernels
 from tests.components_losses import COMPONENTS as LOSSES
 from tests.components_xlnet import COMPONENTS as XLNET
 from tests.laws import Case, Sizes
@@ -122,11 +123,6 @@ def _learned_positions(s: Sizes) -> Case:
     shape = (s.B, s.T) if s.flags[0] else (s.T,)
     args = [_normal(s, rng, s.B, s.T, s.D), _normal(s, rng, s.V, s.D)]
     return Case(args, {"positions": rng.integers(0, s.V, shape)})
-
-
-def _sinusoidal_positions(s: Sizes) -> Case:
-    rng = s.rng()
-    return Case([_normal(s, rng, s.B, s.T, s.D)], {"positions": rng.integers(0, 3000, (s.T,))})
 
 
 def _frequencies(s: Sizes, rng, width: int) -> np.ndarray:
@@ -371,7 +367,7 @@ def _cross_entropy(s: Sizes) -> Case:
 def _vocabulary_cross_entropy(s: Sizes) -> Case:
     rng = s.rng()
     args = [_normal(s, rng, s.B, s.T, s.D), _normal(s, rng, s.D, s.V), _normal(s, rng, s.V) if s.seed % 2 else None]
-    return Case(args, {**_loss_kwargs(s, rng), "chunk": 1 + s.seed % 4})
+    return Case(args, _loss_kwargs(s, rng))
 
 
 COMPONENTS: dict[str, Component] = {
@@ -387,7 +383,6 @@ COMPONENTS: dict[str, Component] = {
     "softmax": Component(softmax.softmax, ref_softmax.softmax, _softmax),
     "log_softmax": Component(softmax.log_softmax, ref_softmax.log_softmax, _log_softmax),
     "learned_positions": Component(position.learned_positions, ref_position.learned_positions, _learned_positions),
-    "sinusoidal_positions": Component(position.sinusoidal_positions, ref_position.sinusoidal_positions, _sinusoidal_positions),
     "rope": Component(rope_at, ref_rope.rope, partial(_rope, interleaved=False)),
     "rope_interleaved": Component(rope_at, ref_rope.rope, partial(_rope, interleaved=True)),
     "attention": Component(attention.attention, ref_attention.attention, _attention),
@@ -415,4 +410,6 @@ COMPONENTS: dict[str, Component] = {
     "vocabulary_cross_entropy": Component(
         cross_entropy.vocabulary_cross_entropy, ref_loss.vocabulary_cross_entropy, _vocabulary_cross_entropy
     ),
+    "log_sigmoid": Component(activation.log_sigmoid, ref_activation.log_sigmoid, _elementwise),
 } | {name: Component(*parts) for name, parts in (LOSSES | ALIGNMENT | HEADS | DISENTANGLED | XLNET).items()}
+COMPONENTS |= kernels(COMPONENTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+import reference.losses.answers as ref_answers
 import reference.losses.auxiliary as ref_auxiliary
 import reference.losses.distillation as ref_distillation
 import reference.losses.log_probs as ref_log_probs
@@ -13,7 +14,7 @@ import reference.tuning.lora as ref_lora
 import reference.tuning.prefix as ref_prefix
 from tests.laws import Case, Sizes
 from tinyplm.kernels.attention import self_attention
-from tinyplm.losses import auxiliary, distillation, log_probs, policy, preference
+from tinyplm.losses import answers, auxiliary, distillation, log_probs, policy, preference
 from tinyplm.tuning.adapters import lora
 
 
@@ -26,7 +27,7 @@ def _weighted(s: Sizes, rng, *shape: int) -> dict:
 # ------------------------------------------------------------------------------------------------------- log-probabilities
 
 
-def _summed(f):
+def summed(f):
     """A component with outputs log_probs and entropy as one number: sum(a log_probs) + sum(c entropy)."""
 
     def component(*args, a, c, **kwargs):
@@ -64,7 +65,7 @@ def _log_probs(s: Sizes) -> Case:
 def _vocabulary_log_probs(s: Sizes) -> Case:
     rng = s.rng()
     args = [rng.normal(size=(s.B, s.T, s.D)), rng.normal(size=(s.D, s.V)), rng.normal(size=s.V) if s.seed % 2 else None]
-    return Case(args, {**_token_kwargs(s, rng), "chunk": 1 + s.seed % 4})
+    return Case(args, _token_kwargs(s, rng))
 
 
 # ------------------------------------------------------------------------------------------------------- preferences
@@ -74,6 +75,14 @@ def _bradley_terry(s: Sizes) -> Case:
     rng = s.rng()
     margin = (None, 0.5, rng.random(s.B * s.T))[s.seed % 3]
     return Case(list(rng.normal(0, 2, (2, s.B * s.T))), {"margin": margin, **_weighted(s, rng, s.B * s.T)})
+
+
+def _pair_log_probs(s: Sizes) -> Case:
+    """Both answers in one row, in any order, or a row for each."""
+    rng = s.rng()
+    if s.flags[0]:
+        return Case([-rng.random((s.B, 2, s.T))], {"second": np.tile([[False], [True]], (s.B, 1, 1))})
+    return Case([-rng.random((s.B, s.S))], {"second": rng.random((s.B, s.S)) < 0.5})
 
 
 def _dpo(s: Sizes) -> Case:
@@ -147,7 +156,7 @@ def _vocabulary_distillation(s: Sizes) -> Case:
     args = [rng.normal(size=(s.B, s.T, s.D)), rng.normal(size=(s.D, s.V)), rng.normal(size=s.V) if s.seed % 2 else None]
     teacher = {"teacher_x": rng.normal(size=(s.B, s.T, s.F)), "teacher_W": rng.normal(size=(s.F, s.V)),
                "teacher_b": rng.normal(size=s.V) if s.seed % 3 else None}  # fmt: skip
-    return Case(args, {**teacher, **_softened(s, rng), "chunk": 1 + s.seed % 4})
+    return Case(args, {**teacher, **_softened(s, rng)})
 
 
 def _with_language_model(s: Sizes) -> Case:
@@ -190,10 +199,11 @@ def _prefix_attention(s: Sizes) -> Case:
 
 
 COMPONENTS = {
-    "log_probs": (_summed(log_probs.log_probs), _reference_summed(ref_log_probs.log_probs), _log_probs),
-    "vocabulary_log_probs": (_summed(log_probs.vocabulary_log_probs), _reference_summed(ref_log_probs.vocabulary_log_probs),
+    "log_probs": (summed(log_probs.log_probs), _reference_summed(ref_log_probs.log_probs), _log_probs),
+    "vocabulary_log_probs": (summed(log_probs.vocabulary_log_probs), _reference_summed(ref_log_probs.vocabulary_log_probs),
                              _vocabulary_log_probs),
     "bradley_terry": (preference.bradley_terry, ref_preference.bradley_terry, _bradley_terry),
+    "pair_log_probs": (answers.pair_log_probs, ref_answers.pair_log_probs, _pair_log_probs),
     "dpo": (preference.dpo, ref_preference.dpo, _dpo),
     "clipped_surrogate": (policy.clipped_surrogate, ref_policy.clipped_surrogate, _clipped_surrogate),
     "clipped_value_loss": (policy.clipped_value_loss, ref_policy.clipped_value_loss, _clipped_value_loss),

@@ -61,3 +61,12 @@ def _sigmoid(x: float) -> float:
     if x >= 0.0:
         return 1.0 / (1.0 + math.exp(-x))
     return math.exp(x) / (1.0 + math.exp(x))
+
+
+def log_sigmoid(z: np.ndarray) -> np.ndarray:
+    """y = log(1 / (1 + e^-z)).                                        Bradley & Terry 1952; Rafailov et al. 2023, eq. 7"""
+    z = np.asarray(z, dtype=np.float64)
+    y = np.zeros(z.shape)
+    for i in np.ndindex(z.shape):
+        y[i] = math.log(1.0 / (1.0 + math.exp(-z[i])))
+    return y

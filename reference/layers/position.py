@@ -35,17 +35,3 @@ def sinusoidal(positions: np.ndarray, width: int, *, base: float = 10000.0, dtyp
             angle = float(positions[place]) / base ** (2 * i / width)
             table[place + (column,)] = math.sin(angle) if column % 2 == 0 else math.cos(angle)
     return table.astype(dtype)
-
-
-def sinusoidal_positions(x: np.ndarray, *, positions: np.ndarray, base: float = 10000.0) -> np.ndarray:
-    """y[b, t, d] = x[b, t, d] + PE[positions[b, t], d].                         Vaswani et al. 2017, sec. 3.5
-
-    x (B, T, D), positions (B, T) or (T,) -> y (B, T, D).
-    """
-    x = np.asarray(x, dtype=np.float64)
-    positions = np.broadcast_to(np.asarray(positions), x.shape[:-1])
-    table = sinusoidal(positions, x.shape[-1], base=base)
-    y = np.zeros(x.shape)
-    for b, t, d in np.ndindex(x.shape):
-        y[b, t, d] = x[b, t, d] + table[b, t, d]
-    return y

@@ -11,6 +11,9 @@ from tests.components import COMPONENTS
 from tests.laws import Sizes
 from tests.support.wrong_calls import complaint, wrong_calls, wrong_values
 from tinyplm import core
+from tinyplm.kernels import cross_entropy as chunked
+from tinyplm.kernels import distillation as chunked_distillation
+from tinyplm.kernels import log_probs as chunked_log_probs
 from tinyplm.layers import cache, mask, memory, position, relative_buckets, relative_shift, rope, rope_scaling, stream_views
 from tinyplm.losses import (
     advantages,
@@ -72,16 +75,16 @@ X2, M2 = np.zeros((2, 3)), np.ones((2, 3), bool)
 WEIGHTS = {"weights": np.ones(3), "total": 3.0}
 LOSSES = [
     (cross_entropy.cross_entropy, {"logits": L, "targets": T2, **WEIGHTS, "smoothing": 0.1, "ignore_index": -100}),
-    (cross_entropy.vocabulary_cross_entropy, {"x": np.zeros((3, 2)), "W": np.zeros((2, 5)), "b": np.zeros(5), "targets": T2,
+    (chunked.vocabulary_cross_entropy, {"x": np.zeros((3, 2)), "W": np.zeros((2, 5)), "b": np.zeros(5), "targets": T2,
          **WEIGHTS,
                                               "smoothing": 0.1, "ignore_index": -100, "chunk": 2, "grad": True,
                                                    "factors": False}),
     (log_probs.log_probs, {"logits": L, "targets": T2, "temperature": 1.0, "ignore_index": -100}),
-    (log_probs.vocabulary_log_probs, {"x": np.zeros((3, 2)), "W": np.zeros((2, 5)), "b": np.zeros(5), "targets": T2,
+    (chunked_log_probs.vocabulary_log_probs, {"x": np.zeros((3, 2)), "W": np.zeros((2, 5)), "b": np.zeros(5), "targets": T2,
          "temperature": 1.0,
                                       "ignore_index": -100, "chunk": 2, "entropy": True, "grad": True}),
     (distillation.distillation, {"logits": L, "teacher_logits": L, "temperature": 1.0, "reverse": False, **WEIGHTS}),
-    (distillation.vocabulary_distillation, {"x": np.zeros((3, 2)), "W": np.zeros((2, 5)), "b": np.zeros(5),
+    (chunked_distillation.vocabulary_distillation, {"x": np.zeros((3, 2)), "W": np.zeros((2, 5)), "b": np.zeros(5),
                                             "teacher_x": np.zeros((3, 4)), "teacher_W": np.zeros((4, 5)),
                                                  "teacher_b": np.zeros(5),
                                             "temperature": 1.0, "reverse": False, **WEIGHTS, "chunk": 2, "grad": True}),
@@ -131,8 +134,7 @@ def test_losses(loss, right):
 
 
 @pytest.mark.parametrize("chunk", [-1, 0, 1.5, None])
-@pytest.mark.parametrize("loss", [cross_entropy.vocabulary_cross_entropy, log_probs.vocabulary_log_probs,
-                                  distillation.vocabulary_distillation])  # fmt: skip
+@pytest.mark.parametrize("loss", [f for f, right in LOSSES if "chunk" in right])
 def test_a_chunk_of_nothing_is_refused(loss, chunk):
     """chunk=-1 gave a loss of 0 and gradients that nobody had written."""
     right = next(right for f, right in LOSSES if f is loss)

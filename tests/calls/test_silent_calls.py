@@ -76,7 +76,7 @@ def test_feed_forward_layers():
         refused(f, p, X, activation=np.tanh, match="activation: expected a component")  # two rows: (y, backward)?
         refused(f, {**p, "b": G}, X, activation=gelu, match="alone, got 'b'")
     for name in ("Wgate", "Wup"):
-        refused(mlp.gated_mlp, {**GATED, name: W[:, :1]}, X, activation=gelu, match="expected Wgate and Wup of one shape")
+        refused(mlp.gated_mlp, {**GATED, name: W[:, :1]}, X, activation=gelu, match="Wgate: expected the shape of Wup")
     refused(heads.pooler, {"W": W, "b": G}, X, activation=np.tanh, match="pooler: activation: expected a component")
 
 

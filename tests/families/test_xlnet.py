@@ -353,11 +353,11 @@ def test_wrong_configs_are_refused_in_one_line(changes, message):
     [
         ({"perm_mask": np.ones((2, 4))}, r"perm_mask: expected .* \(2, 4, 4\), got .* \(2, 4\)"),
         ({"target_mapping": np.ones((2, 4))}, r"target_mapping: expected .* \(2, M, 4\), got .* \(2, 4\)"),
-        ({"target_mapping": np.ones((2, 1, 4))}, "target_mapping: expected zeros, and in each row a one at most"),
+        ({"target_mapping": np.ones((2, 1, 4))}, "target_mapping: expected zeros, and at most one 1 in each row"),
         ({"target_mapping": np.eye(4)[None, :2].repeat(2, 0) / 2}, "target_mapping: expected 0 and 1 .* got 0.5"),
         ({"mems": np.ones((2, 1, 3, 6))}, r"mems: expected shape \(2, 2, earlier tokens, 6\), got \(2, 1, 3, 6\)"),
         ({"input_mask": np.ones((2, 3))}, r"input_mask: expected shape \(2, 4\), got \(2, 3\)"),
-        ({"input_mask": np.ones((2, 4)), "attention_mask": np.ones((2, 4), int)}, "say the same, expected at most one of them"),
+        ({"input_mask": np.ones((2, 4)), "attention_mask": np.ones((2, 4), int)}, "input_mask: expected at most one of them"),
         ({"position_ids": np.arange(4)}, "position_ids: expected None, since xlnet takes only attention_mask, "),
     ],
 )

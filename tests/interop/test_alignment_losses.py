@@ -62,7 +62,7 @@ def distillation(z, *, teacher_logits, temperature, reverse, weights=None, total
     return temperature**2 * mean(kl, weights, total)
 
 
-def vocabulary_distillation(x, W, b=None, *, teacher_x, teacher_W, teacher_b=None, chunk, **kwargs):
+def vocabulary_distillation(x, W, b=None, *, teacher_x, teacher_W, teacher_b=None, **kwargs):
     logits, teacher = (x @ W if b is None else x @ W + b), (teacher_x @ teacher_W)
     return distillation(logits, teacher_logits=teacher if teacher_b is None else teacher + teacher_b, **kwargs)
 
@@ -80,7 +80,7 @@ def log_probs(logits, *, targets, temperature, a, c):
     return (counts * (a * chosen + c * distribution.entropy())).sum()
 
 
-def vocabulary_log_probs(x, W, b=None, *, chunk, **kwargs):
+def vocabulary_log_probs(x, W, b=None, **kwargs):
     return log_probs(x @ W if b is None else x @ W + b, **kwargs)
 
 
@@ -112,4 +112,4 @@ def test_values_and_gradients(name, seed):
 
 
 def test_every_loss_has_its_formula():
-    assert FORMULAS.keys() == COMPONENTS.keys() - {"lora", "prefix_attention"}
+    assert FORMULAS.keys() == COMPONENTS.keys() - {"lora", "prefix_attention", "pair_log_probs"}  # no losses

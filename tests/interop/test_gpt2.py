@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from tests.interop.pair import compare, pair
 from tinyplm.families import gpt2
-from tinyplm.layers.activation import ACTIVATIONS
+from tinyplm.kernels.activation import ACTIVATIONS
 from tinyplm.models.config import to_dict
 
 pytestmark = pytest.mark.usefixtures("in_float64")

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from tests.laws import gradients, relative_error
 from tinyplm.core import on_tree
+from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
 from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
 from tinyplm.layers.attention import attention, multi_head_attention
 from tinyplm.layers.block import block, post_norm, pre_norm
@@ -28,7 +29,7 @@ from tinyplm.layers.mlp import gated_mlp, mlp
 from tinyplm.layers.norm import layernorm, rmsnorm
 from tinyplm.layers.position import learned_positions
 from tinyplm.layers.softmax import log_softmax, softmax
-from tinyplm.losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
+from tinyplm.losses.cross_entropy import cross_entropy
 
 torch.set_num_threads(1)
 

@@ -29,7 +29,7 @@ from tests.interop.pair import (
 from tests.laws import relative_error
 from tinyplm.families import llama
 from tinyplm.hub import folders as hub
-from tinyplm.layers.activation import ACTIVATIONS
+from tinyplm.kernels.activation import ACTIVATIONS
 from tinyplm.models.config import to_dict
 
 # ------------------------------------------------------------------------------------------------------------ settings

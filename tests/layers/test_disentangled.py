@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_refused():
     q = np.zeros((1, 2, 4, 3))
     table, rows = np.zeros((6, 2, 3)), relative_buckets.clipped_rows(4, 4, span=3)
     for wrong in ({"Kr": table, "rows": rows[1:]}, {"Qr": table, "rows": None}, {"Qr": np.zeros((6, 1, 3)), "rows": rows}):
-        with pytest.raises(ValueError, match=r"expected \(R, 2, 3\) with rows \(9,\)|Qr: expected .* \(R2, 2, 3\)"):
+        with pytest.raises(ValueError, match=r"expected \(R, 2, 3\) and \(9,\)|Qr: expected .* \(R2, 2, 3\)"):
             disentangled.disentangled_attention(q, q, q, **wrong)
     with pytest.raises(ValueError, match="row 5 is out of range"):
         disentangled.disentangled_attention(q, q, q, table[:5], rows=rows)

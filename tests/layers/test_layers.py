@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +10,6 @@ from hypothesis import strategies as st
 import reference.layers.mask as ref_mask
 import reference.layers.position as ref_position
 from tests.strategies import sizes
-from tinyplm import backend
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
 from tinyplm.layers.attention import attention, merge_heads, multi_head_attention, split_heads
@@ -91,7 +88,7 @@ def test_masks_that_are_not_boolean_are_refused(mask):
     given = f"dtype {mask.dtype}" if isinstance(mask, np.ndarray) else "list"
     q = np.ones((1, 1, 2, 3))
     for call in (lambda: softmax(np.ones((1, 2)), mask=mask), lambda: attention(q, q, q, mask=mask)):
-        with pytest.raises(TypeError, match=f"mask: got {given}, expected a boolean array where True = may attend"):
+        with pytest.raises(TypeError, match=f"mask: expected a boolean array where True = may attend, got {given}"):
             call()
 
 
@@ -130,17 +127,6 @@ def test_half_precision_attention_scales_before_the_product_can_overflow(device)
         assert a.dtype == np.float16 and np.max(np.abs(a - b)) < 2e-2 * np.max(np.abs(b))
 
 
-def test_gelu_in_float32_is_that_of_float64(device):
-    """It has a form of its own for Phi, right to 2e-7 (tests/test_elementwise.py); x phi(x) is rounded six times at most 0.25."""
-    x = np.concatenate([np.linspace(-8, 8, 20001), np.logspace(-20, 0, 500)]).astype(np.float32)
-    y, backward = gelu(to_device(x, device))
-    dx = to_host(backward(to_device(np.ones_like(x), device)))
-    exact, exact_backward = gelu(x.astype(np.float64))
-    assert y.dtype == "float32" and dx.dtype == "float32"
-    assert np.all(np.abs(to_host(y) - exact) <= 2e-7 * np.abs(x))
-    assert np.max(np.abs(dx - exact_backward(np.ones(len(x))))) < 2e-7 + 6 * 0.25 * np.finfo(np.float32).eps
-
-
 @pytest.mark.parametrize("f", [layernorm, rmsnorm])
 def test_norms_compute_half_precision_in_float32(f):
     x = (np.random.default_rng(0).normal(size=(2, 64)) * 300).astype(np.float16)  # squares overflow float16
@@ -149,25 +135,6 @@ def test_norms_compute_half_precision_in_float32(f):
     expected, _ = f(x.astype(np.float64), gamma.astype(np.float64))
     assert y.dtype == np.float16 and np.max(np.abs(y - expected)) < 4e-3  # float16 has 2^-11 relative precision
     assert backward(np.ones_like(x) * x)[0].dtype == np.float16
-
-
-@pytest.mark.parametrize("f", [gelu, gelu_tanh, silu, partial(layernorm, gamma=np.linspace(0.5, 2, 6), beta=np.ones(6))])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_large_array_is_computed_as_its_parts_are(f, dtype, monkeypatch):
-    """In blocks of 4 rows, the last one not full; x is not contiguous."""
-    rng = np.random.default_rng(0)
-    x, dy = rng.normal(size=(6, 3, 5)).astype(dtype).T, rng.normal(size=(5, 3, 6)).astype(dtype)
-    kwargs = f.keywords if isinstance(f, partial) else {}
-    f, args = (f.func, [a.astype(dtype) for a in kwargs.values()]) if kwargs else (f, [])
-    y, backward = f(x, *args)
-    gradients = backward(dy)
-    monkeypatch.setattr(backend, "BLOCK", 4 * 6)
-    y_blocks, backward = f(x, *args)
-    gradients_blocks = backward(dy)
-    assert np.array_equal(y, y_blocks)
-    for whole, blocks in zip(gradients, gradients_blocks) if args else [(gradients, gradients_blocks)]:
-        assert blocks.dtype == dtype
-        np.testing.assert_allclose(blocks, whole, rtol=20 * np.finfo(dtype).eps, atol=20 * np.finfo(dtype).eps)  # 15 rows
 
 
 def test_layernorm_ignores_shift_and_scale():
@@ -249,7 +216,7 @@ def test_what_is_masked_has_exactly_no_influence_and_no_gradient(device, s):
         (lambda: attention(np.ones((1, 2, 2, 4)), np.ones((1, 2, 2, 3)), np.ones((1, 2, 2, 4))),
          r"k: expected .* \(1, K, S, 4\), got .* \(1, 2, 2, 3\)"),
         (lambda: multi_head_attention({n: np.ones((4, 4)) for n in ("Wq", "Wk", "Wv", "Wo")}, np.ones((1, 2, 4)), heads=3),
-         "split_heads: expected heads that divide 4, got 3"),
+         "split_heads: heads: expected a divisor of the width, 4, got 3"),
         (lambda: causal_mask(3, 2), "T = 3, S = 2"),
         (lambda: sliding_mask(3, window=0), "sliding_mask: window: expected an integer from 1 to 2147483647, got 0"),
     ],

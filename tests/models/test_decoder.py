@@ -18,7 +18,7 @@ from tinyplm import random
 from tinyplm.core import StackOptions, flatten, on_tree, unflatten
 from tinyplm.kernels.activation import ACTIVATIONS
 from tinyplm.kernels.attention import attention as fast_attention
-from tinyplm.kernels.norm import layernorm
+from tinyplm.layers.norm import layernorm
 from tinyplm.layers.attention import multi_head_attention
 from tinyplm.layers.attention_parts import cached
 from tinyplm.layers.cache import Cache

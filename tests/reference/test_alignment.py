@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from reference.losses import advantages, auxiliary, distillation, log_probs, policy, preference
+from reference.losses import advantages, answers, auxiliary, distillation, log_probs, policy, preference
 from tests.reference.test_losses import mask_of
 
 close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
@@ -149,3 +149,9 @@ def test_with_language_model():
     call = partial(auxiliary.with_language_model, classes, lm, labels=np.array([0]), targets=np.array([[1, 0, -100]]))
     close(call(), 2 * LN2 + 0.5 * (LN2 + 2 * LN2) / 2)
     close(call(weight=0.0), 2 * LN2)
+
+
+def test_pair_log_probs():
+    x = np.array([[-1.0, -2.0, -4.0]])
+    same(answers.pair_log_probs(x, second=np.array([[False, True, True]])), [[-1.0, -6.0]])
+    same(answers.pair_log_probs(x.reshape(1, 3, 1), second=np.array([[[True]]])), [[0.0, -7.0]])

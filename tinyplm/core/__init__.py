@@ -3,16 +3,21 @@
 tree.py     trees of arrays: parameters and gradients
 stack.py    the stack of layers, chains, checkpointing
 threads.py  batch shards on worker threads
+half.py     components of float16 arrays, computed in float32
+types.py    Array, Backward, Component; IGNORED, a target that does not count
 """
 
+from .half import in_float32
 from .stack import StackOptions, chain, checkpoint, on_tree, stack
 from .threads import blas_threads, map_shards, map_threads, reduce_shards, shards
 from .tree import Product, Rows, Tree, add, complete, flatten, tree_map, unbroadcast, unflatten
-
-IGNORED = -100  # a target that does not count
+from .types import IGNORED, Array, Backward, Component
 
 __all__ = [
     "IGNORED",
+    "Array",
+    "Backward",
+    "Component",
     "Product",
     "Rows",
     "StackOptions",
@@ -23,6 +28,7 @@ __all__ = [
     "checkpoint",
     "complete",
     "flatten",
+    "in_float32",
     "map_shards",
     "map_threads",
     "on_tree",

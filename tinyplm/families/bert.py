@@ -23,11 +23,11 @@ from ..backend import array_module
 from ..core import StackOptions, Tree, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
-from ..kernels.norm import layernorm
+from ..kernels.mlp import mlp
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.mask import encoder_mask
-from ..layers.mlp import mlp
+from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..models import encoder, tasks
 from ..models import encoder_names as names

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 from ..core import StackOptions, Tree, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
-from ..kernels.norm import layernorm
+from ..kernels.mlp import mlp
 from ..layers.dropout import dropout
 from ..layers.linear import linear, linear_gradients
 from ..layers.mask import decoder_mask
-from ..layers.mlp import mlp
+from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..models import causal_lm, decoder
 from ..models import config as base

@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 from ..core import on_tree
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
-from ..kernels.norm import rmsnorm
-from ..layers.mlp import gated_mlp
+from ..kernels.mlp import gated_mlp
+from ..layers.norm import rmsnorm
 from ..models import causal_lm, decoder
 from ..models.decoder import Pieces, every, final_norm, no_embed, pre_norm_block
 from ..models.names import Rename, linears

@@ -24,11 +24,11 @@ from typing import Any, ClassVar
 from ..backend import array_module, sum_float32
 from ..core import StackOptions, Tree, chain, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
-from ..kernels.norm import layernorm
+from ..kernels.mlp import mlp
 from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
 from ..layers.memory import extended, length
-from ..layers.mlp import mlp
+from ..layers.norm import layernorm
 from ..layers.relative_shift import distance_encodings
 from ..layers.stream_views import one_way_band, stream_views
 from ..layers.two_stream import two_stream_attention

@@ -1,7 +1,10 @@
-"""Attention, by blocks of queries where sequences are long, and self-attention with the parts that a call asks for."""
+"""Attention, by blocks of queries where sequences are long, and self-attention with its parts."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..core import Array, Backward, Component, Tree
 from ..layers import attention as plain
 from ..layers.attention import multi_head_attention, projections
 from ..layers.attention_parts import attend_beyond, cached, in_order, joined, prefixed, turned
@@ -10,10 +13,20 @@ from ..shapes import expects
 from .block_attention import BLOCK, block_attention
 
 
-def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
-    """layers.attention.attention, by blocks where the mask is a `Visible` and there is more than one block of queries.
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    *,
+    mask: Visible | Array | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """layers.attention.attention; by blocks where the mask is a `Visible` and T is above one block.
 
-    A single block is the plain form, which keeps P and so need not compute it twice.
+    A single block takes the plain form, which keeps P and so need not compute it twice.
     """
     if isinstance(mask, Visible):
         if q.shape[2] > BLOCK:
@@ -22,18 +35,39 @@ def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
     return plain.attention(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
 
 
-@expects("p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D); whole heads >= 1, whole kv_heads >= 1 or None, "
-         "function rotary or None", hot=True)  # fmt: skip
-def self_attention(p, x, *, heads, kv_heads=None, rotary=None, cache=None, mask=None, scale=None, rate=0.0, key=None):
-    """multi_head_attention of x by itself, with mask, scale, rate and key as there.  backward gives (dp, dx).
+@expects(
+    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D); "
+    "whole heads >= 1, whole kv_heads >= 1 or None, function rotary or None",
+    hot=True,
+)
+def self_attention(
+    p: Tree,
+    x: Array,
+    *,
+    heads: int,
+    kv_heads: int | None = None,
+    rotary: Component | None = None,
+    cache: Any = None,
+    mask: Visible | Array | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """multi_head_attention of x to itself; mask, scale, rate and key as there.
 
-    rotary and cache are parts as in layers/attention_parts.py.  What the tree has decides the others: Wqkv is a joined projection
-    (for decoding), Pk and Pv are a trained prefix in front of the keys (Li & Liang 2021, eq. 3), which no rotary turns.
+    rotary and cache are parts as in layers/attention_parts.py.  The tree decides the others: with
+    Wqkv the projection is joined (for decoding); with Pk and Pv a trained prefix, which no rotary
+    turns, precedes the keys (Li & Liang 2021, eq. 3).   backward returns (dp, dx).
     """
-    prefix = "Pk" in p
-    between = in_order(turned(rotary) if rotary else None, cached(cache) if cache else None, prefixed if prefix else None)
+    parts = [
+        turned(rotary) if rotary else None,
+        cached(cache) if cache else None,
+        prefixed if "Pk" in p else None,
+    ]
     y, back = multi_head_attention(
-        p, x, heads=heads, kv_heads=kv_heads, mask=mask, scale=scale, rate=rate, key=key, between=between,
+        p, x, heads=heads, kv_heads=kv_heads, mask=mask, scale=scale, rate=rate, key=key,
         project=joined(heads, kv_heads) if "Wqkv" in p else projections,
-        attend=attend_beyond(plain.attention, p["Pk"].shape[1]) if prefix else attention)  # fmt: skip
+        between=in_order(*parts),
+        attend=attend_beyond(plain.attention, p["Pk"].shape[1]) if "Pk" in p else attention,
+    )  # fmt: skip
     return y, lambda dy: back(dy)[:2]

@@ -2,84 +2,114 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..arguments import wrong
-from ..backend import at_least_float32
-from ..core import add, unbroadcast
+from ..core import Array, Backward, Component, Tree, add, in_float32, unbroadcast
 from ..shapes import broadcastable, expects
 from .dropout import dropout
 from .linear import linear
-from .softmax import masked_softmax
+from .softmax import softmax
 
 
-@expects("q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, key (B,) keys or None; scale or "
-         "None, 0 <= rate < 1", hot=True)  # fmt: skip
-def attention(q, k, v, bias=None, *, mask=None, scale=None, rate=0.0, key=None):
-    """o = dropout(P) v,   P = softmax(scale q k^T + bias) over the keys that mask allows.       Vaswani et al. 2017, eq. 1
+@expects(
+    "q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, key (B,) keys or None; "
+    "scale or None, 0 <= rate < 1",
+    hot=True,
+)
+@in_float32
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    *,
+    mask: Array | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """o = dropout(P) v,   P = softmax(A) over the keys that mask allows,   A = scale q k^T + bias.
 
-    q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).
-    H = K is multi-head, K = 1 multi-query (Shazeer 2019), between them grouped-query attention (Ainslie et al. 2023):
-    head h reads keys and values h // (H / K).  mask is boolean, True = may attend; a query without keys gives zeros.
-    scale is E^-0.5 unless given.  Keeps scale q, k, v, o, P and dropout(P).
+    Vaswani et al. 2017, eq. 1.   q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias
+    broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).   scale is E^-0.5 unless given.
+    H = K is multi-head, K = 1 multi-query (Shazeer 2019), K between them grouped-query attention
+    (Ainslie et al. 2023): head h reads keys and values h // (H / K).
+    mask is boolean, True = may attend; a query without keys gives zeros.
+    Keeps Q = scale q, k, v, P and dropout(P).
 
-    With dP = do v^T taken back through the dropout:   dS = P * (dP - sum_s dP P),   where sum_s dP P = sum_e do o;
-    dq = scale dS k,   dk = dS^T (scale q),   dv = dropout(P)^T do, dk and dv summed over the H / K heads that share them,
-    dbias = dS summed over the axes it was repeated on.
+    With dP = do v^T taken back through the dropout:   dA = P * (dP - sum_s dP P), as in `softmax`;
+    dq = scale dA k,   dk = dA^T Q,   dv = dropout(P)^T do,   dbias = dA.
+    dk and dv are summed over the H / K heads that share them, dbias over the axes of its repeats.
     """
-    B, H, T, E = q.shape
-    K, S = k.shape[1:3]
-    if q.dtype.kind != "f" or k.shape != (B, K, S, E) or v.shape[:3] != (B, K, S):
-        raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not fit")
-    if not K or H % K or not S:
-        raise ValueError(f"attention: expected at least one key, and H a multiple of K, got q {q.shape} and k {k.shape}")
-    scale = E**-0.5 if scale is None else scale
+    H, K = check_heads("attention", q, k, v)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
 
-    def grouped(a):  # (B, H, T, n) -> (B, K, H/K * T, n): the queries of one group are rows of one matrix
-        return a.reshape(B, K, H // K * T, a.shape[-1])
+    def grouped(a: Array) -> Array:
+        """(B, H, T, n) -> (B, K, H/K * T, n): the queries of a group are rows of one matrix."""
+        return a.reshape(a.shape[0], K, H // K * a.shape[2], a.shape[3])
 
-    def by_head(a):
-        return a.reshape(B, H, T, a.shape[-1])
+    def by_head(a: Array) -> Array:
+        return a.reshape(a.shape[0], H, a.shape[2] * K // H, a.shape[3])
 
-    scaled_q = q * scale  # q and not the product, which may overflow in float16
-    scores = at_least_float32(by_head(grouped(scaled_q) @ k.swapaxes(-1, -2)))
+    Q = scale * grouped(q)
+    A = by_head(Q @ transposed(k))
     if bias is not None:
-        scores += broadcastable("attention: bias", bias, scores.shape)
-    P = masked_softmax(scores, mask)
-    kept, drop_back = dropout(P.astype(q.dtype, copy=False), rate=rate, key=key)
-    o = by_head(grouped(kept) @ v)
+        A = A + broadcastable("attention: bias", bias, A.shape)
+    P, P_back = softmax(A, mask=mask)
+    Pd, Pd_back = dropout(P, rate=rate, key=key)
+    o = by_head(grouped(Pd) @ v)
 
-    def backward(do):
-        dv = grouped(kept).swapaxes(-1, -2) @ grouped(do)
-        dS = at_least_float32(drop_back(by_head(grouped(do) @ v.swapaxes(-1, -2))))
-        dS -= (at_least_float32(do) * o).sum(axis=-1, keepdims=True)
-        dS *= P
-        dbias = None if bias is None else unbroadcast(dS, bias.shape).astype(bias.dtype, copy=False)
-        dS = dS.astype(q.dtype, copy=False)
-        dq = by_head(grouped(dS) @ k)
-        dq *= scale
-        dk = grouped(dS).swapaxes(-1, -2) @ grouped(scaled_q)
-        return dq, dk, dv, dbias
+    def backward(do: Array) -> tuple[Array, Array, Array, Array | None]:
+        dPd = by_head(grouped(do) @ transposed(v))
+        dv = transposed(grouped(Pd)) @ grouped(do)
+        dA = P_back(Pd_back(dPd))
+        dq = scale * by_head(grouped(dA) @ k)
+        dk = transposed(grouped(dA)) @ Q
+        return dq, dk, dv, None if bias is None else unbroadcast(dA, bias.shape)
 
     return o, backward
 
 
+def check_heads(name: str, q: Array, k: Array, v: Array) -> tuple[int, int]:
+    """(H, K); ValueError unless q, k and v fit and K divides H."""
+    B, H, _, E = q.shape
+    K, S = k.shape[1:3]
+    if q.dtype.kind != "f" or k.shape != (B, K, S, E) or v.shape[:3] != (B, K, S):
+        raise ValueError(f"{name}: expected q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), "
+                         f"got {q.shape}, {k.shape}, {v.shape}")  # fmt: skip
+    if not K or H % K or not S:
+        raise ValueError(f"{name}: expected at least one key, and H a multiple of K, "
+                         f"got q {q.shape} and k {k.shape}")  # fmt: skip
+    return H, K
+
+
+def transposed(a: Array) -> Array:
+    """(..., m, n) -> (..., n, m)."""
+    return a.swapaxes(-1, -2)
+
+
 @expects("x (B, T, N) numbers; whole heads >= 1", hot=True)
-def split_heads(x, heads):
-    """(B, T, H * E) -> (B, H, T, E), a view.   ValueError when the heads do not divide the width."""
+def split_heads(x: Array, heads: int) -> Array:
+    """(B, T, H * E) -> (B, H, T, E), a view.   ValueError unless the heads divide the width."""
     B, T, width = x.shape
     if width % heads:
-        raise ValueError(f"split_heads: expected heads that divide {width}, got {heads}")
+        raise wrong("split_heads: heads", f"a divisor of the width, {width}", heads)
     return x.reshape(B, T, heads, width // heads).transpose(0, 2, 1, 3)
 
 
 @expects("x (B, H, T, E) numbers", hot=True)
-def merge_heads(x):
+def merge_heads(x: Array) -> Array:
     """(B, H, T, E) -> (B, T, H * E), the inverse of split_heads."""
     B, H, T, E = x.shape
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * E)
 
 
-def projections(p, x, context=None):
-    """q, k, v = x Wq + bq, c Wk + bk, c Wv + bv with c = context, or x itself; backward gives (dp, dx, dcontext)."""
+def projections(p: Tree, x: Array, context: Array | None = None) -> tuple[tuple, Backward]:
+    """q, k, v = x Wq + bq, c Wk + bk, c Wv + bv,   c = context, or x itself.
+
+    backward returns (dp, dx, dcontext).
+    """
     if not ("Wq" in p and "Wk" in p and "Wv" in p):
         raise wrong("multi_head_attention: p", "Wq, Wk and Wv", list(p))
     source = x if context is None else context
@@ -87,7 +117,7 @@ def projections(p, x, context=None):
     k, k_back = linear(source, p["Wk"], p.get("bk"))
     v, v_back = linear(source, p["Wv"], p.get("bv"))
 
-    def backward(dq, dk, dv):
+    def backward(dq: Array, dk: Array, dv: Array) -> tuple[Tree, Array, Array | None]:
         dx, dWq, dbq = q_back(dq)
         dsource_k, dWk, dbk = k_back(dk)
         dsource_v, dWv, dbv = v_back(dv)
@@ -98,26 +128,47 @@ def projections(p, x, context=None):
     return (q, k, v), backward
 
 
-def unchanged(p, q, k, v):
+def unchanged(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
     """Nothing between projection and attention."""
     return (q, k, v), lambda dq, dk, dv: ({}, dq, dk, dv)
 
 
-@expects("p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D), context (B, S, Dc) or None, bias (...) or None; "
-         "whole heads >= 1, whole kv_heads >= 1 or None, scale or None, function project, function between or None, "
-         "function attend", hot=True)  # fmt: skip
-def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None, mask=None, scale=None, rate=0.0, key=None,
-                         project=projections, between=None, attend=attention):  # fmt: skip
-    """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo,   c = context, or x itself.
+@expects(
+    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D), "
+    "context (B, S, Dc) or None, bias (...) or None; "
+    "whole heads >= 1, whole kv_heads >= 1 or None, scale or None, "
+    "function project, function between or None, function attend",
+    hot=True,
+)
+def multi_head_attention(
+    p: Tree,
+    x: Array,
+    context: Array | None = None,
+    bias: Array | None = None,
+    *,
+    heads: int,
+    kv_heads: int | None = None,
+    mask: Any = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+    project: Component = projections,
+    between: Component | None = None,
+    attend: Component = attention,
+) -> tuple[Array, Backward]:
+    """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo.
 
-    x (B, T, D), context (B, S, Dc) or None, bias as in `attention` -> y (B, T, D).            Vaswani et al. 2017, sec. 3.2.2
-    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and bq, bk, bv, bo where the family has biases.
+    Vaswani et al. 2017, sec. 3.2.2.   c = context, or x itself; x (B, T, D), context (B, S, Dc) or
+    None, bias as in `attention` -> y (B, T, D).
+    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and perhaps biases bq, bk, bv, bo.
     mask, scale, rate and key as in `attention`.
-    Three parts are the caller's choice (attention_parts.py has others than these):
+    Three parts are the caller's choice; attention_parts.py has others than the defaults:
     project  component (p, x, context) -> (q, k, v), each (B, T or S, heads * E)
-    between  component (p, q, k, v) -> (q, k, v) of heads (B, H or K, T or S, E): rotary positions, a cache, a trained prefix
+    between  component (p, q, k, v) -> (q, k, v) of heads (B, H or K, T or S, E): rotary
+             positions, a cache, a trained prefix
     attend   component (q, k, v, bias) -> o, such as `attention`
-    backward gives (dp, dx, dcontext, dbias), None for what was not given, by the chain of the parts.
+    backward returns (dp, dx, dcontext, dbias), by the chain of the parts; None for what was not
+    given.
     ValueError when the head counts do not divide the widths.
     """
     kv_heads = heads if kv_heads is None else kv_heads
@@ -127,11 +178,12 @@ def multi_head_attention(p, x, context=None, bias=None, *, heads, kv_heads=None,
     o, attend_back = attend(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
     y, out_back = linear(merge_heads(o), p["Wo"], p.get("bo"))
 
-    def backward(dy):
+    def backward(dy: Array) -> tuple[Tree, Array, Array | None, Array | None]:
         do, dWo, dbo = out_back(dy)
         dq, dk, dv, dbias = attend_back(split_heads(do, heads))
         dp_between, dq, dk, dv = between_back(dq, dk, dv)
-        dp_project, dx, dcontext = project_back(merge_heads(dq), merge_heads(dk), merge_heads(dv))
+        dq, dk, dv = merge_heads(dq), merge_heads(dk), merge_heads(dv)
+        dp_project, dx, dcontext = project_back(dq, dk, dv)
         dp = {**dp_project, **dp_between, "Wo": dWo, "bo": dbo}
         return {name: dp[name] for name in p}, dx, dcontext, dbias
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from ..arguments import check_functions
-from ..core import Tree
+from ..core import Array, Backward, Component, Tree
 from ..random import fold
 from .dropout import dropout
-
-Component = Callable[..., tuple[Any, Callable]]
 
 
 def pre_norm(
     p_norm: Tree,
     p: Tree,
-    x: Any,
-    *shared: Tree,
+    x: Array,
+    *shared: Array,
     norm: Component,
     f: Component,
     rate: float = 0.0,
-    key: Any = None,
-) -> tuple[Any, Callable]:
-    """y = x + dropout(f(p, norm(x), *shared)).                 Xiong et al. 2020, table 1, right
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """y = x + dropout(f(p, norm(p_norm, x), *shared)).       Xiong et al. 2020, table 1, right
 
     norm(p_norm, x) and f(p, x, *shared) are components.
-    dx = dy + the gradient through f and norm; backward gives (dp_norm, dp, dx, *dshared).
+    dx = dy + the gradient through f and norm; backward returns (dp_norm, dp, dx, *dshared).
     """
     if not (callable(norm) and callable(f)):
         check_functions("pre_norm", norm=norm, f=f)
@@ -34,7 +29,7 @@ def pre_norm(
     s, f_back = f(p, h, *shared)
     s, drop_back = dropout(s, rate=rate, key=key)
 
-    def backward(dy):
+    def backward(dy: Array) -> tuple:
         dp, dh, *dshared = f_back(drop_back(dy))
         dp_norm, dx = norm_back(dh)
         return dp_norm, dp, dx + dy, *dshared
@@ -45,16 +40,17 @@ def pre_norm(
 def post_norm(
     p_norm: Tree,
     p: Tree,
-    x: Any,
-    *shared: Tree,
+    x: Array,
+    *shared: Array,
     norm: Component,
     f: Component,
     rate: float = 0.0,
-    key: Any = None,
-) -> tuple[Any, Callable]:
-    """y = norm(r),   r = x + dropout(f(p, x, *shared)).              Vaswani et al. 2017, sec. 3.1
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """y = norm(p_norm, r),   r = x + dropout(f(p, x, *shared)).
 
-    dx = dr + the gradient of r through f; backward gives (dp_norm, dp, dx, *dshared).
+    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1, left.
+    dx = dr + the gradient of r through f; backward returns (dp_norm, dp, dx, *dshared).
     """
     if not (callable(norm) and callable(f)):
         check_functions("post_norm", norm=norm, f=f)
@@ -62,7 +58,7 @@ def post_norm(
     s, drop_back = dropout(s, rate=rate, key=key)
     y, norm_back = norm(p_norm, x + s)
 
-    def backward(dy):
+    def backward(dy: Array) -> tuple:
         dp_norm, dr = norm_back(dy)
         dp, dx, *dshared = f_back(drop_back(dr))
         return dp_norm, dp, dx + dr, *dshared
@@ -72,32 +68,30 @@ def post_norm(
 
 def block(
     p: Tree,
-    x: Any,
-    *shared: Tree,
+    x: Array,
+    *shared: Array,
     residual: Component,
     norm: Component,
     attention: Component,
     mlp: Component,
     rate: float = 0.0,
-    key: Any = None,
-) -> tuple[Any, Callable]:
-    """An attention sublayer, then a feed-forward sublayer, each wrapped by `residual`:
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """An attention sublayer, then a feed-forward sublayer, each wrapped by `residual`.
 
-    h = residual(x; attention(p, x, *shared)),   y = residual(h; mlp(p, h)).
-
-    p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> y (B, T, D).
-    residual is pre_norm or post_norm; norm(p, x), attention and mlp are components; rate is the
-    dropout before each addition.  backward gives (dp, dx, *dshared).
+    residual: pre_norm or post_norm; norm(p, x), attention(p, x, *shared) and mlp(p, x) are the
+    family's components; rate: the dropout before each residual addition.
+    p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> (B, T, D).
+    backward returns (dp, dx, *dshared).
     """
     if not (callable(residual) and callable(attention) and callable(mlp)):
         check_functions("block", residual=residual, attention=attention, mlp=mlp)
-    first, second = fold(key, 1), fold(key, 2)
     h, attention_back = residual(
-        p["norm1"], p["attention"], x, *shared, norm=norm, f=attention, rate=rate, key=first
+        p["norm1"], p["attention"], x, *shared, norm=norm, f=attention, rate=rate, key=fold(key, 1)
     )
-    y, mlp_back = residual(p["norm2"], p["mlp"], h, norm=norm, f=mlp, rate=rate, key=second)
+    y, mlp_back = residual(p["norm2"], p["mlp"], h, norm=norm, f=mlp, rate=rate, key=fold(key, 2))
 
-    def backward(dy):
+    def backward(dy: Array) -> tuple:
         dnorm2, dmlp, dh = mlp_back(dy)
         dnorm1, dattention, dx, *dshared = attention_back(dh)
         dp = {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "mlp": dmlp}

@@ -1,9 +1,10 @@
-"""The key/value cache of a decoder: what earlier calls computed, so that a new token costs one token's work.
+"""The key/value cache of a decoder: with it, a new token costs one token's work.
 
-A cache is a value over preallocated buffers.  A call consumes the one it is given (it writes its keys and values behind the old
-ones) and the caller goes on with the returned one.  The buffers count their calls, so that a cache that was consumed before is
-refused, and a backward whose keys and values were overwritten since.  To go back, `cut` the last cache; to branch, `take`
-a copy.
+A cache is a value over preallocated buffers.  A call consumes the cache it is given
+(it writes its keys and values after the old ones), and the caller continues with the returned one.
+The buffers count their calls, so a cache that was consumed before is refused, and so is a backward
+whose keys and values have been overwritten.  To go back, `cut` the last cache; to branch, `take` a
+copy.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..arguments import MOST, check_whole, wrong
 from ..backend import array_module, is_host
+from ..core import Array, Backward
 from ..shapes import check_float_dtype, check_module, expects
 
 
@@ -24,14 +26,15 @@ class History:
 
     calls: int = 0  # that have consumed a cache
     filled: int = 0  # places
-    rewinds: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # (call, place): overwritten from there on
+    rewinds: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    # (call, place): that call overwrote the buffers from there on
 
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """layers: for each layer {"k" (B, K, C, E), "v" (B, K, C, E)}, of which the first `length` places are filled.
+    """layers: {"k" (B, K, C, E), "v" (B, K, C, E)} for each; `length` places of C are filled.
 
-    history: of these buffers; call: the number of the call that returned this cache, 0 for a new one.
+    history: of these buffers; call: number of the call that returned this cache, 0 if it is new.
     origin: of the model that filled it, see Model.origin.
     """
 
@@ -42,9 +45,20 @@ class Cache:
     origin: str | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
-    def empty(cls, *, layers: int, batch: int, kv_heads: int, capacity: int, width: int, dtype: Any, xp: Any = np) -> Cache:
+    def empty(
+        cls,
+        *,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        capacity: int,
+        width: int,
+        dtype: Any,
+        xp: Any = np,
+    ) -> Cache:
         """Buffers for `capacity` places, with nothing in them."""
-        sizes = {"layers": layers, "batch": batch, "kv_heads": kv_heads, "capacity": capacity, "width": width}
+        sizes = {"layers": layers, "batch": batch, "kv_heads": kv_heads, "capacity": capacity}
+        sizes["width"] = width
         for name, size in sizes.items():
             check_whole(f"cache: {name}", size, 1, MOST)
         check_float_dtype("cache: dtype", dtype)
@@ -63,7 +77,7 @@ class Cache:
 
     @property
     def nbytes(self) -> int:
-        """2 B L K C E times the bytes of a number."""
+        """2 B L K C E times the bytes of one number."""
         return sum(a.nbytes for layer in self.layers for a in layer.values())
 
     @property
@@ -72,26 +86,30 @@ class Cache:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What has to fit the model, as in a config's cache_sizes."""
+        """What must fit the model, as in a config's cache_sizes."""
         _, K, _, E = self.layers[0]["k"].shape
         return {"layers": len(self.layers), "kv_heads": K, "width": E}
 
     @property
     def current(self) -> bool:
-        """Whether no call has consumed it."""
+        """Whether no call has consumed it yet."""
         return self.call == self.history.calls
 
     def check_current(self) -> None:
-        """ValueError where a call has consumed it, so that what follows it in the buffers belongs to another one."""
+        """ValueError if a call has consumed it: the buffers then belong to a later cache."""
         if not self.current:
-            raise ValueError("cache: it was consumed by an earlier call: use the cache that the last call returned, or go back "
-                             "with its cut(length); to branch, copy a cache with take(rows)")  # fmt: skip
+            raise ValueError(
+                "cache: it was consumed by an earlier call: use the cache that the last call "
+                "returned, or go back with its cut(length); to branch, copy a cache with take(rows)"
+            )
 
     def check_kept(self) -> None:
-        """ValueError where a later call has overwritten some of its places."""
+        """ValueError if a later call has overwritten some of its places."""
         if any(call > self.call and place < self.length for call, place in self.history.rewinds):
-            raise ValueError("backward: the keys and values of this call were overwritten by a later one, which started from "
-                             "a cut cache: call backward first, or continue from a copy, take(rows)")  # fmt: skip
+            raise ValueError(
+                "backward: the keys and values of this call were overwritten by a later one, which "
+                "started from a cut cache: call backward first, or continue from a copy, take(rows)"
+            )
 
     def begin(self) -> None:
         """Record that a call is about to write into the buffers."""
@@ -109,28 +127,33 @@ class Cache:
         return Cache(self.layers, length, self.history, self.history.calls, self.origin)
 
     def cut(self, length: int) -> Cache:
-        """Back to its first `length` places: what comes next is written over the others."""
+        """Back to its first `length` places; the next call overwrites the others."""
         check_whole("cache: length", length, 0, self.length)
         self.check_current()
         return dataclasses.replace(self, length=length)
 
     def take(self, rows: Any) -> Cache:
-        """A copy with the given samples (integers, on the buffers' device): one of them several times, or fewer of them."""
+        """A copy with these samples (integers, on the buffers' device), in any number and order."""
         self.check_current()
         right = getattr(rows, "ndim", None) == 1 and rows.dtype.kind in "iu"
-        if not right or (is_host(rows) and rows.size and not (0 <= rows.min() and rows.max() < self.batch)):
-            raise wrong("cache: rows", f"an array (N,) of integers from 0 to {self.batch - 1}", rows)
+        if right and is_host(rows) and rows.size:
+            right = 0 <= rows.min() and rows.max() < self.batch
+        if not right:
+            raise wrong(
+                "cache: rows", f"an array (N,) of integers from 0 to {self.batch - 1}", rows
+            )
         layers = [{n: a[rows] for n, a in layer.items()} for layer in self.layers]
         return Cache(layers, self.length, History(filled=self.length), origin=self.origin)
 
     def grown(self, capacity: int) -> Cache:
-        """A copy with room for `capacity` places (itself where it has that many)."""
+        """A copy with room for `capacity` places; the cache itself if it has that many."""
         check_whole("cache: capacity", capacity, 1, MOST)
         self.check_current()
         if capacity <= self.capacity:
             return self
         xp = array_module(self.layers[0]["k"])
-        new = Cache.empty(**self.sizes, batch=self.batch, capacity=capacity, dtype=self.dtype, xp=xp)
+        sizes = {**self.sizes, "batch": self.batch, "capacity": capacity}
+        new = Cache.empty(**sizes, dtype=self.dtype, xp=xp)
         for old, buffers in zip(self.layers, new.layers):
             for name in "kv":
                 buffers[name][:, :, : self.length] = old[name][:, :, : self.length]
@@ -138,22 +161,27 @@ class Cache:
 
 
 def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int] | None:
-    """What multi_head_attention needs for one layer: its buffers and where to write; None without a cache."""
+    """What attention_parts.cached needs for one layer: its buffers and where to write."""
     return None if cache is None else (cache.layers[index], cache.length)
 
 
 @expects("x (B, K, T, E), buffer (B, K, C, E)", hot=True)
-def extend(x, *, buffer, start):
-    """y = the first `start` places of the buffer, then x, which is written behind them.
+def extend(x: Array, *, buffer: Array, start: int) -> tuple[Array, Backward]:
+    """y = the first `start` places of the buffer, then x, which is written after them.
 
-    x (B, K, T, E), buffer (B, K, C, E) with start + T <= C -> (B, K, start + T, E), a view of the buffer.
-    dx = dy at the last T places; no gradient flows into what was in the buffer before.
+    x (B, K, T, E), buffer (B, K, C, E) with start + T <= C -> y (B, K, start + T, E), a view of the
+    buffer.   dx = dy at the last T places; no gradient flows into the earlier contents.
     """
-    check_whole("extend: start", start, 0, MOST)  # another number at each token, so not remembered by @expects
+    check_whole(
+        "extend: start", start, 0, MOST
+    )  # differs at each token, so not for @expects to remember
     end = start + x.shape[2]
     if (x.shape[:2], x.shape[3]) != (buffer.shape[:2], buffer.shape[3]):
-        raise ValueError(f"extend: x {x.shape} does not fit the buffer {buffer.shape}")
+        raise ValueError(
+            f"extend: x: expected {(*buffer.shape[:2], 'T', buffer.shape[3])}, got {x.shape}"
+        )
     if end > buffer.shape[2]:
-        raise ValueError(f"the cache has room for {buffer.shape[2]} places; {start} are filled, and {x.shape[2]} more do not fit")
+        raise ValueError(f"the cache has room for {buffer.shape[2]} places; {start} are filled, "
+                         f"and {x.shape[2]} more do not fit")  # fmt: skip
     buffer[:, :, start:end] = x
     return buffer[:, :, :end], lambda dy: dy[:, :, start:]

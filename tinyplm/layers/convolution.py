@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..backend import array_module, sum_float32
+from ..core import Array, Backward, Component, Tree
 from ..shapes import expects
 from .activation import activated
 from .dropout import dropout
@@ -10,34 +11,38 @@ from .norm import layernorm
 
 
 @expects("x (B, T, D), W (K, Din, Dout), b (Dout,) or None; whole groups >= 1")
-def convolution(x, W, b=None, *, groups=1):
-    """y[t] = sum_i x[t + i - m] W[i] + b,   m = (K - 1) / 2,   x = 0 before and after the sequence.        LeCun et al. 1989
+def convolution(
+    x: Array, W: Array, b: Array | None = None, *, groups: int = 1
+) -> tuple[Array, Backward]:
+    """y[t] = sum_i x[t + i - m] W[i] + b,   m = (K - 1) / 2,   x = 0 outside the sequence.
 
-    x (B, T, D), W (K, D / groups, Dout) with K odd, b (Dout,) or None -> y (B, T, Dout).  With groups, the channels are cut
-    into as many parts, each output part seeing its input part alone; all is written with a leading axis of groups.
-    One product: patches (groups, B T, K D / groups), the K neighbours of each place side by side, by W as a matrix.
-    Keeps x.   dW = patches^T dy,   db = sum dy,   and dx[t] = sum_i dpatches_i[t - i + m] with dpatches = dy W^T.
-    ValueError when K is even or the channels do not fit.
+    LeCun et al. 1989.   x (B, T, D), W (K, D / groups, Dout) with K odd, b (Dout,) or None
+    -> y (B, T, Dout).  groups cuts the channels into equal parts; each output part sees its own
+    input part alone.  Everything is written with a leading axis of groups, as one product: patches
+    (groups, B T, K D / groups), the K neighbours of each place side by side, by W as a matrix.
+    Keeps x.   dW = patches^T dy,   db = sum dy,   dx[t] = sum_i dpatches_i[t - i + m],
+    dpatches = dy W^T.   ValueError when K is even or the channels do not fit.
     """
     xp = array_module(x)
     B, T, D = x.shape
     K, Din, Dout = W.shape
     m = (K - 1) // 2
     if K % 2 == 0 or D != groups * Din or Dout % groups:
-        raise ValueError(f"convolution: x {x.shape} and W {W.shape} with {groups} groups: expected x (B, T, groups * Din) and "
-                         "W (K, Din, Dout), K odd and Dout a multiple of groups")  # fmt: skip
-    matrix = W.reshape(K * Din, groups, Dout // groups).transpose(1, 0, 2)  # (groups, K Din, Dout / groups)
+        raise ValueError(
+            "convolution: x, W: expected (B, T, groups * Din) and (K, Din, Dout), K odd and Dout "
+            f"a multiple of groups, got {x.shape} and {W.shape} with {groups} groups"
+        )
+    matrix = W.reshape(K * Din, groups, Dout // groups).transpose(1, 0, 2)
 
-    def patches():
+    def patches() -> Array:
         padded = xp.zeros((groups, B, T + K - 1, Din), dtype=x.dtype)
         padded[:, :, m : m + T] = x.reshape(B, T, groups, Din).transpose(2, 0, 1, 3)
-        return xp.concatenate([padded[:, :, i : i + T] for i in range(K)], axis=-1).reshape(groups, B * T, K * Din)
+        neighbours = xp.concatenate([padded[:, :, i : i + T] for i in range(K)], axis=-1)
+        return neighbours.reshape(groups, B * T, K * Din)
 
     y = (patches() @ matrix).transpose(1, 0, 2).reshape(B, T, Dout)
-    if b is not None:
-        y = y + b
 
-    def backward(dy):
+    def backward(dy: Array) -> tuple[Array, Array, Array | None]:
         by_group = dy.reshape(B * T, groups, Dout // groups).transpose(1, 0, 2)
         dmatrix = patches().swapaxes(-1, -2) @ by_group
         dpatches = (by_group @ matrix.swapaxes(-1, -2)).reshape(groups, B, T, K, Din)
@@ -45,28 +50,44 @@ def convolution(x, W, b=None, *, groups=1):
         for i in range(K):
             dpadded[:, :, i : i + T] += dpatches[:, :, :, i]
         dx = dpadded[:, :, m : m + T].transpose(1, 2, 0, 3).reshape(B, T, D)
-        db = None if b is None else sum_float32(dy, axis=(0, 1))
-        return dx, dmatrix.transpose(1, 0, 2).reshape(K, Din, Dout), db
+        dW = dmatrix.transpose(1, 0, 2).reshape(K, Din, Dout)
+        return dx, dW, None if b is None else sum_float32(dy, axis=(0, 1))
 
-    return y, backward
+    return y if b is None else y + b, backward
 
 
-@expects("p {W b gamma beta}, x (B, T, D), residual (B, T, D), real (B, T) booleans or None; eps >= 0, whole groups >= 1, "
-         "function activation")  # fmt: skip
-def convolution_layer(p, x, residual, *, activation, eps, groups=1, real=None, rate=0.0, key=None):
-    """y = r * layernorm(residual + activation(dropout(convolution(x)))),   r = 1 at real tokens, 0 at padding.
+@expects(
+    "p {W b gamma beta}, x (B, T, D), residual (B, T, D), real (B, T) booleans or None; "
+    "eps >= 0, whole groups >= 1, function activation"
+)
+def convolution_layer(
+    p: Tree,
+    x: Array,
+    residual: Array,
+    *,
+    activation: Component,
+    eps: float,
+    groups: int = 1,
+    real: Array | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """y = r * layernorm(residual + activation(dropout(convolution(x)))),   r = 0 at padding or 1.
 
-    What DeBERTa v2 adds to its first layer, x being that layer's input and residual its output (He et al. 2021, released code).
-    p: W (K, D / groups, D), b, gamma and beta (D,); x, residual (B, T, D), real (B, T) booleans or None for all -> (B, T, D).
-    backward gives (dp, dx, dresidual), by the chain of the parts.
+    What DeBERTa v2 adds to its first layer, whose input is x and whose output is residual
+    (He et al.
+    2021, released code).
+    p: W (K, D / groups, D), b, gamma and beta (D,); x, residual (B, T, D), real (B, T) booleans,
+    True at tokens, or None for all -> y (B, T, D).
+    backward returns (dp, dx, dresidual), by the chain of the parts.
     """
     r = 1 if real is None else real[..., None].astype(x.dtype)
     c, convolution_back = convolution(x, p["W"], p["b"], groups=groups)
-    dropped, drop_back = dropout(c, rate=rate, key=key)
-    a, activation_back = activated("convolution_layer", activation, dropped)
+    d, drop_back = dropout(c, rate=rate, key=key)
+    a, activation_back = activated("convolution_layer", activation, d)
     y, norm_back = layernorm(residual + a, p["gamma"], p["beta"], eps=eps)
 
-    def backward(dy):
+    def backward(dy: Array) -> tuple[Tree, Array, Array]:
         dresidual, dgamma, dbeta = norm_back(dy * r)
         dx, dW, db = convolution_back(drop_back(activation_back(dresidual)))
         return {"W": dW, "b": db, "gamma": dgamma, "beta": dbeta}, dx, dresidual

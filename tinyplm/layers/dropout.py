@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from ..arguments import check_number
+from ..core import Array, Backward
 from ..random import uniform_bits
 from ..shapes import check_array
 
 
-def dropout(x, *, rate, key):
-    """y = x * m / (1 - rate),   m = 1 with probability 1 - rate, else 0.                       Srivastava et al. 2014
+def dropout(x: Array, *, rate: float, key: Array | None) -> tuple[Array, Backward]:
+    """y = x * m / (1 - rate),   m = 1 with probability 1 - rate, else 0.   Srivastava et al. 2014
 
-    x (B, ...), key (B,) uint64, one per sample (see tinyplm.random), or None for the identity.  Keeps m (one byte each).
-    dx = dy * m / (1 - rate).  The mask is a function of the key and the element's place in its sample alone.
+    x (B, ...), key (B,) uint64, one per sample (see random.py), or None for the identity.
+    Keeps m (one byte each).   dx = dy * m / (1 - rate).
+    The mask depends only on the key and on the element's place in its sample.
     ValueError unless 0 <= rate < 1.
     """
     if type(rate) is not float or not 0 <= rate < 1:
@@ -20,10 +22,10 @@ def dropout(x, *, rate, key):
         return x, lambda dy: dy
     check_array("dropout: x", x, "(B, ...)")
     check_array("dropout: key", key, "(B,) keys", B=len(x))
-    kept = uniform_bits(key, x.shape) >= int(rate * 2**32)
+    m = uniform_bits(key, x.shape) >= int(rate * 2**32)
     scale = 1 / (1 - rate)
 
-    def backward(dy):
-        return dy * kept * scale
+    def backward(dy: Array) -> Array:
+        return dy * m * scale
 
-    return x * kept * scale, backward
+    return x * m * scale, backward

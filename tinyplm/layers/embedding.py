@@ -4,34 +4,38 @@ from __future__ import annotations
 
 from ..arguments import wrong
 from ..backend import is_host, scatter_add
+from ..core import Array, Backward
 from ..shapes import expects
 
 
 @expects("table (V, D), ids (...) integers", hot=True)
-def embedding(table, *, ids, name="token id"):
+def embedding(table: Array, *, ids: Array, name: str = "token id") -> tuple[Array, Backward]:
     """y[...] = table[ids[...]].
 
-    table (V, D), ids (...) integers in [0, V) -> (..., D).  Keeps ids.
-    dtable[v] = sum of dy over all positions with ids = v (a scatter-add, see backend.scatter_add).
-    ValueError, with the ids called `name`, on an id out of range (on the host; on a GPU the check would make it wait, so the
-    model's border does it).
+    table (V, D), ids (...) integers in [0, V) -> y (..., D).   Keeps ids.
+    dtable[v] = sum of dy over all places where ids = v (backend.scatter_add).
+    ValueError, which calls the ids `name`, on an id out of range (on the host; on a GPU the check
+    would wait for the device, so the model checks at its border).
     """
     if table.ndim != 2:
-        raise ValueError(f"embedding: expected a table (V, D), got {table.shape}")
+        raise wrong("embedding: table", "an array (V, D)", table)
     if is_host(ids):
         check_ids(ids, table.shape[0], name)
 
-    def backward(dy):
-        return scatter_add(table.shape[0], ids.reshape(-1), dy.reshape(-1, table.shape[1]))
+    def backward(dy: Array) -> Array:
+        V, D = table.shape
+        return scatter_add(V, ids.reshape(-1), dy.reshape(-1, D))
 
     return table[ids], backward
 
 
-def check_ids(ids, vocabulary: int, name: str = "token id") -> None:
+def check_ids(ids: Array, vocabulary: int, name: str = "token id") -> None:
     """ValueError unless the host array ids holds integers in [0, vocabulary)."""
     if getattr(getattr(ids, "dtype", None), "kind", None) not in ("i", "u"):
         raise wrong(f"{name}s", "an array of integers", ids)
-    if ids.size == 1 and 0 <= ids.item() < vocabulary:  # decoding: two reductions cost 5 microseconds
+    if (
+        ids.size == 1 and 0 <= ids.item() < vocabulary
+    ):  # decoding: two reductions cost 5 microseconds
         return
     if ids.size and not (0 <= ids.min() and ids.max() < vocabulary):
         bad = ids.max() if ids.min() >= 0 else ids.min()

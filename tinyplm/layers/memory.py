@@ -1,17 +1,21 @@
-"""The memory of Transformer-XL and XLNet: the states that entered each layer, of the tokens of earlier segments.
+"""The memory of Transformer-XL and XLNet: the states that entered each layer in earlier segments.
 
-Dai et al. 2019, sec. 3.2.  mems (B, L, N, D): N earlier tokens for each of L layers.  No gradient flows through them.
+Dai et al. 2019, sec. 3.2.   mems (B, L, N, D): N earlier tokens for each of L layers.  No gradient
+flows through them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..arguments import check_whole, wrong
 from ..backend import array_module
+from ..core import Array
 from ..shapes import check_array
 
 
-def length(mems, shape: tuple[int, int, int]) -> int:
-    """N, how many earlier tokens there are, 0 for None; ValueError unless mems fit B, L, D = shape."""
+def length(mems: Array | None, shape: tuple[int, int, int]) -> int:
+    """N, the number of earlier tokens, 0 for None; ValueError unless mems fit B, L, D = shape."""
     B, L, D = shape
     if mems is None:
         return 0
@@ -21,10 +25,17 @@ def length(mems, shape: tuple[int, int, int]) -> int:
     return mems.shape[2]
 
 
-def extended(mems, entered, *, longest: int | None = None, first: int | None = None):
-    """The memory for the next segment: mems, then the states (B, T, D) that entered each layer now, the last `longest` of both.
+def extended(
+    mems: Array | None,
+    entered: Sequence[Array],
+    *,
+    longest: int | None = None,
+    first: int | None = None,
+) -> Array:
+    """The next segment's memory: mems, then the states (B, T, D) that entered each layer now.
 
-    first: of the T states the first so many, where segments overlap and the next one begins there.  None or 0: all.
+    longest: how many of the last tokens it keeps; first: how many of the T states it takes, for
+    segments that overlap, the next of which begins there.  None or 0: all.
     """
     check_array("extended: mems", mems, "(B, L, N, D) or None")
     check_whole("extended: longest", longest, or_none=True)

@@ -2,90 +2,75 @@
 
 from __future__ import annotations
 
-from ..backend import array_module, at_least_float32, by_blocks
+from ..core import Array, Backward, in_float32
 from ..shapes import expects
 
 
-def _mean(x):
-    return x.sum(axis=-1, keepdims=True) / x.shape[-1]  # NumPy's mean is 10 microseconds slower, a lot for one token
-
-
-def _check(x, gamma, beta, eps):
-    """What would broadcast, or be rounded to integers, without an error."""
-    if not gamma.size or gamma.shape != x.shape[-1:] or (beta is not None and beta.shape != gamma.shape) or not eps >= 0:
-        raise ValueError(f"norm: x {x.shape} and gamma {gamma.shape} do not fit")
-
-
-def _sum_leading(x):
-    return x.reshape(-1, x.shape[-1]).sum(axis=0)
-
-
 @expects("x (..., D), gamma (D,), beta (D,) or None; eps >= 0", hot=True)
-def layernorm(x, gamma, beta=None, *, eps=1e-5):
-    """y = gamma * xhat + beta,   xhat = (x - mean(x)) * r,   r = 1 / sqrt(var(x) + eps).        Ba et al. 2016, eq. 3-4
+@in_float32
+def layernorm(
+    x: Array, gamma: Array, beta: Array | None = None, *, eps: float = 1e-5
+) -> tuple[Array, Backward]:
+    """y = gamma * xhat + beta,   xhat = (x - mean(x)) * r,   r = 1 / sqrt(var(x) + eps).
 
-    x (..., D), gamma (D,), beta (D,) or None -> y (..., D); var is the biased variance (divided by D).
-    Keeps x, which the residual stream holds anyway, and mean and r (..., 1); xhat is computed again in the backward.
+    x (..., D), gamma (D,), beta (D,) or None -> y (..., D).               Ba et al. 2016, eq. 3-4
+    mean and var are over the last axis; var is the biased variance (divided by D).
+    Keeps xhat (..., D) and r (..., 1).
     With dxhat = gamma * dy:   dx = r * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)),
-    dgamma = sum(dy * xhat),   dbeta = sum(dy), summed over all positions.   ValueError when gamma or beta is not (D,).
+    dgamma = sum(dy * xhat),   dbeta = sum(dy), summed over all positions.
     """
-    _check(x, gamma, beta, eps)
-    mean = _mean(at_least_float32(x))
-    y = x - mean
-    r = (_mean(y * y) + eps) ** -0.5
-    y *= r  # now xhat
-    y *= gamma
-    if beta is not None:
-        y += beta
+    check_affine(x, gamma, beta)
+    centred = x - mean(x)
+    r = (mean(centred**2) + eps) ** -0.5
+    xhat = centred * r
 
-    def backward(dy):
-        def gradient(x, mean, r, dy, dx):
-            dy = at_least_float32(dy)
-            xhat = x - mean
-            xhat *= r
-            products = dy * xhat
-            sums[0] += products.sum(axis=0)
-            sums[1] += dy.sum(axis=0)
-            xhat *= products @ share  # mean(dxhat * xhat), as one product with a vector
-            xhat += dy @ share  # mean(dxhat)
-            xp.multiply(dy, gamma, out=dx)  # now dxhat
-            dx -= xhat
-            dx *= r
+    def backward(dy: Array) -> tuple[Array, Array, Array | None]:
+        dxhat = dy * gamma
+        dx = r * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))
+        return dx, sum_leading(dy * xhat), None if beta is None else sum_leading(dy)
 
-        xp, number = array_module(x), mean.dtype
-        share = gamma.astype(number)[:, None] / len(gamma)
-        sums, dx = xp.zeros((2, len(gamma)), dtype=number), xp.empty(x.shape, dtype=number)
-        by_blocks(gradient, x, mean, r, dy, dx)
-        dgamma, dbeta = sums.astype(gamma.dtype, copy=False)
-        return dx.astype(x.dtype, copy=False), dgamma, None if beta is None else dbeta
-
-    return y.astype(x.dtype, copy=False), backward
+    y = xhat * gamma
+    return y if beta is None else y + beta, backward
 
 
 @expects("x (..., D), gamma (D,); eps >= 0", hot=True)
-def rmsnorm(x, gamma, *, eps=1e-6):
-    """y = gamma * xhat,   xhat = x * r,   r = 1 / sqrt(mean(x^2) + eps).             Zhang & Sennrich 2019, eq. 4
+@in_float32
+def rmsnorm(x: Array, gamma: Array, *, eps: float = 1e-6) -> tuple[Array, Backward]:
+    """y = gamma * xhat,   xhat = x * r,   r = 1 / sqrt(mean(x^2) + eps).
 
-    x (..., D), gamma (D,) -> y (..., D).  Keeps x and r (..., 1); xhat is computed again in the backward.
-    With dxhat = gamma * dy:   dx = r * (dxhat - xhat * mean(dxhat * xhat)),   dgamma = sum(dy * xhat)
-    over all positions.   ValueError when gamma is not (D,).
+    x (..., D), gamma (D,) -> y (..., D).                         Zhang & Sennrich 2019, eq. 4
+    Keeps xhat (..., D) and r (..., 1).
+    With dxhat = gamma * dy:   dx = r * (dxhat - xhat * mean(dxhat * xhat)),
+    dgamma = sum(dy * xhat), summed over all positions.
     """
-    _check(x, gamma, None, eps)
-    values = at_least_float32(x)
-    r = (_mean(values * values) + eps) ** -0.5
-    y = values * r
-    y *= gamma
+    check_affine(x, gamma)
+    r = (mean(x**2) + eps) ** -0.5
+    xhat = x * r
 
-    def backward(dy):
-        dy = at_least_float32(dy)
-        xhat = x * r
-        dx = dy * gamma
-        products = dy * xhat
-        dgamma = _sum_leading(products).astype(gamma.dtype, copy=False)
-        products *= gamma  # now dxhat * xhat
-        xhat *= _mean(products)
-        dx -= xhat
-        dx *= r
-        return dx.astype(x.dtype, copy=False), dgamma
+    def backward(dy: Array) -> tuple[Array, Array]:
+        dxhat = dy * gamma
+        dx = r * (dxhat - xhat * mean(dxhat * xhat))
+        return dx, sum_leading(dy * xhat)
 
-    return y.astype(x.dtype, copy=False), backward
+    return xhat * gamma, backward
+
+
+def mean(x: Array) -> Array:
+    """The mean over the last axis, (..., D) -> (..., 1)."""
+    return x.sum(axis=-1, keepdims=True) / x.shape[-1]
+
+
+def sum_leading(x: Array) -> Array:
+    """The sum over all axes but the last, (..., D) -> (D,)."""
+    return x.reshape(-1, x.shape[-1]).sum(axis=0)
+
+
+def check_affine(x: Array, gamma: Array, beta: Array | None = None) -> None:
+    """ValueError for what would broadcast, and for rows of no numbers."""
+    if (
+        gamma.shape != x.shape[-1:]
+        or not gamma.size
+        or (beta is not None and beta.shape != gamma.shape)
+    ):
+        shapes = [None if a is None else a.shape for a in (x, gamma, beta)]
+        raise ValueError(f"norm: x, gamma, beta: expected (..., D), (D,), (D,), got {shapes}")

@@ -1,8 +1,9 @@
 """Which row of a table of relative positions a distance has.
 
-rows[j] belongs to the distance j - S = t - s between query t and key s, which runs from -S to T for T queries and S keys; the two
-ends, which do not occur, make both directions look alike to who reads it.  Made on the host from a length and a config: on a
-device, another rounding of a logarithm would move the edge of a bucket.
+rows[j] belongs to the distance j - S = t - s between query t and key s.  It runs from -S to T for T
+queries and S keys; the two ends do not occur, but make both directions symmetric for the reader.
+Made on the host from a length and a config: on a device, a logarithm that rounds differently would
+move the edge of a bucket.
 """
 
 from __future__ import annotations
@@ -14,30 +15,38 @@ from ..shapes import check_array
 
 
 def clipped_rows(T: int, S: int, *, span: int) -> np.ndarray:
-    """rows (T + S + 1,) of a table of 2 span rows, on the host: clip(distance + span, 0, 2 span - 1).   He et al. 2021, eq. 3"""
+    """rows (T + S + 1,) of a table of 2 span rows: clip(distance + span, 0, 2 span - 1).
+
+    He et al. 2021, eq. 3.   On the host.
+    """
     _check_lengths("clipped_rows", T, S)
     check_whole("clipped_rows: span", span, 1, MOST)
     return np.clip(np.arange(-S, T + 1) + span, 0, 2 * span - 1)
 
 
 def bucketed_rows(T: int, S: int, *, buckets: int, longest: int) -> np.ndarray:
-    """The same with the distance's `log_buckets` in place of the distance, and span = buckets (v2 and v3)."""
+    """clipped_rows with log_buckets(distance) for the distance, and span = buckets (v2 and v3)."""
     _check_lengths("bucketed_rows", T, S)
-    return np.clip(log_buckets(np.arange(-S, T + 1), buckets=buckets, longest=longest) + buckets, 0, 2 * buckets - 1)
+    distances = log_buckets(np.arange(-S, T + 1), buckets=buckets, longest=longest)
+    return np.clip(distances + buckets, 0, 2 * buckets - 1)
 
 
 def log_buckets(distances: np.ndarray, *, buckets: int, longest: int) -> np.ndarray:
-    """d, where |d| <= m = buckets // 2; else sign(d) (m + ceil((m - 1) ln(|d| / m) / ln((longest - 1) / m))).
+    """d where |d| <= m = buckets // 2, else sign(d) (m + ceil((m - 1) q)),
 
-    Distances up to m have a bucket each, those up to longest - 1 share the other m - 1.  Logarithms are float32, as in
-    transformers: their rounding decides at the edges of buckets.  ValueError unless 1 <= m < longest - 1.
+        q = ln(|d| / m) / ln((longest - 1) / m).
+
+    Each distance up to m has its own bucket; those up to longest - 1 share the other m - 1.
+    Logarithms are float32, as in transformers: their rounding decides at the edges of buckets.
+    ValueError unless 1 <= m < longest - 1.
     """
     check_array("log_buckets: distances", distances, "(...) integers")
     check_whole("log_buckets: buckets", buckets, most=MOST)
     check_whole("log_buckets: longest", longest, most=MOST)
     middle = buckets // 2
     if not 1 <= middle < longest - 1:
-        raise ValueError(f"log_buckets: expected buckets >= 2 and longest > buckets // 2 + 1, got {buckets} and {longest}")
+        raise ValueError("log_buckets: expected buckets >= 2 and longest > buckets // 2 + 1, "
+                         f"got {buckets} and {longest}")  # fmt: skip
     far = np.maximum(np.abs(distances), middle).astype("float32") / np.float32(middle)
     quotients = np.log(far) / np.log(np.float32((longest - 1) / middle))
     beyond = middle + np.ceil(quotients * np.float32(middle - 1)).astype(int)

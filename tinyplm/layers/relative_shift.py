@@ -1,20 +1,34 @@
-"""Relative positions as in Transformer-XL: encodings of distances, and scores by distance turned into scores by key.
+"""Relative positions as in Transformer-XL: encodings of distances, scores by distance or by key.
 
-The queries are tokens among the last T of S keys, so distances (query's place - key's place) go from S - 1 down to 1 - T.
-Row p of R stands for distance S - p, p = 0 .. T + S - 1; row 0 is read by nobody, but makes the shift a reshape.
+The queries are tokens among the last T of S keys, so distances (query's position - key's position)
+go from S - 1 down to 1 - T.   Row p of R stands for distance S - p, p = 0 .. T + S - 1; row 0 is
+never read, but makes the shift a reshape.
 """
 
 from __future__ import annotations
 
-from ..arguments import MOST, check_number, check_whole
+from typing import Any
+
+from ..arguments import MOST, check_number, check_whole, wrong
 from ..backend import array_module
+from ..core import Array, Backward
 from ..shapes import check_float_dtype, check_module, expects
 
 
-def distance_encodings(T: int, S: int, width: int, *, xp, clamp: int = -1, base: float = 10000.0, dtype="float32"):
-    """R[p] = [sin(d w), cos(d w)],   d = S - p,   w_i = base^(-2i / width): (T + S, width).       Dai et al. 2019, sec. 3.3
+def distance_encodings(
+    T: int,
+    S: int,
+    width: int,
+    *,
+    xp: Any,
+    clamp: int = -1,
+    base: float = 10000.0,
+    dtype: Any = "float32",
+) -> Array:
+    """R[p] = [sin(d w), cos(d w)],   d = S - p,   w_i = base^(-2i / width): (T + S, width).
 
-    All sines stand before all cosines; width is even.  clamp > 0 keeps d within -clamp .. clamp.  Angles in float64.
+    Dai et al. 2019, sec. 3.3.   All sines come before all cosines; width is even.
+    clamp > 0 keeps d within -clamp .. clamp.   Angles are float64.
     """
     check_whole("distance_encodings: T", T, 1, MOST)
     check_whole("distance_encodings: S", S, T, MOST)
@@ -24,7 +38,7 @@ def distance_encodings(T: int, S: int, width: int, *, xp, clamp: int = -1, base:
     check_float_dtype("distance_encodings: dtype", dtype)
     check_module("distance_encodings: xp", xp)
     if width % 2:
-        raise ValueError(f"distance_encodings: expected an even width, got {width}")
+        raise wrong("distance_encodings: width", "an even number", width)
     distances = xp.arange(S, -T, -1)
     if clamp > 0:
         distances = xp.clip(distances, -clamp, clamp)
@@ -34,21 +48,22 @@ def distance_encodings(T: int, S: int, width: int, *, xp, clamp: int = -1, base:
 
 
 @expects("x (..., T, R) numbers; whole keys >= 1")
-def relative_shift(x, *, keys):
+def relative_shift(x: Array, *, keys: int) -> tuple[Array, Backward]:
     """y[..., t, j] = x[..., t, T - t + j]: the column of the distance between query t and key j.
 
-    x (..., T, T + S) -> (..., T, S), S = keys.                                                    Dai et al. 2019, appendix B
-    In memory that is place T + t (T + S - 1) + j: without the first T places the rows are one shorter, and y is their beginning,
-    a view.   dx is zero where y does not look, else dy.
+    Dai et al. 2019, appendix B.   x (..., T, T + S) -> y (..., T, S), S = keys.
+    In memory that is element T + t (T + S - 1) + j: without the first T elements the rows are one
+    shorter, and y is their beginning, a view.   dx is dy at the elements that y reads, else zero.
     """
     xp = array_module(x)
     T, R = x.shape[-2:]
-    _check_columns("relative_shift", R, T + keys)
+    check_columns("relative_shift", x, T + keys)
 
-    def shifted(a):
-        return a.reshape(*a.shape[:-2], T * R)[..., T:].reshape(*a.shape[:-2], T, R - 1)[..., :keys]
+    def shifted(a: Array) -> Array:
+        rows = a.reshape(*a.shape[:-2], T * R)[..., T:]
+        return rows.reshape(*a.shape[:-2], T, R - 1)[..., :keys]
 
-    def backward(dy):
+    def backward(dy: Array) -> Array:
         dx = xp.zeros(x.shape, dtype=dy.dtype)
         shifted(dx)[...] = dy  # a view of dx, which is contiguous
         return dx
@@ -57,18 +72,19 @@ def relative_shift(x, *, keys):
 
 
 @expects("x (B, H, M, R) numbers, places (B, M) integers; whole keys >= 1")
-def relative_rows(x, *, places, keys):
-    """y[b, h, m, j] = x[b, h, m, T - places[b, m] + j]: as `relative_shift`, for any M queries, which stand at `places`.
+def relative_rows(x: Array, *, places: Array, keys: int) -> tuple[Array, Backward]:
+    """y[b, h, m, j] = x[b, h, m, T - places[b, m] + j]: `relative_shift` for queries at any places.
 
-    x (B, H, M, T + S), places (B, M) integers in [0, T) -> (B, H, M, S), S = keys.   dx is zero where y does not look, else dy.
+    x (B, H, M, T + S), places (B, M) integers in [0, T) -> y (B, H, M, S), S = keys.
+    dx is dy at the elements that y reads, else zero.
     """
     xp = array_module(x)
     T = x.shape[-1] - keys
-    _check_columns("relative_rows", x.shape[-1], max(T, 1) + keys)
+    check_columns("relative_rows", x, max(T, 1) + keys)
     columns = (T - places)[:, None, :, None] + xp.arange(keys)
     columns = xp.broadcast_to(columns, (*x.shape[:-1], keys))
 
-    def backward(dy):
+    def backward(dy: Array) -> Array:
         dx = xp.zeros(x.shape, dtype=dy.dtype)
         xp.put_along_axis(dx, columns, dy, axis=-1)
         return dx
@@ -76,6 +92,7 @@ def relative_rows(x, *, places, keys):
     return xp.take_along_axis(x, columns, axis=-1), backward
 
 
-def _check_columns(name, given, expected):
-    if given != expected:
-        raise ValueError(f"{name}: x has {given} columns, expected one for each distance, {expected}")
+def check_columns(name: str, x: Array, expected: int) -> None:
+    """ValueError unless x has a column for each distance."""
+    if x.shape[-1] != expected:
+        raise wrong(f"{name}: x", f"{expected} columns, one for each distance", x)

@@ -1,21 +1,29 @@
-"""Rotary position embedding (RoPE): queries and keys are turned by an angle that grows with their position.
+"""Rotary position embedding (RoPE): queries and keys are rotated by angles that grow with position.
 
-Pair i of a head's components is turned by t f_i at position t, so the inner product of a query at m and a key at n depends on
-m - n alone.  The frequencies f come from rope_scaling.py; nothing here is trained.
+Pair i of a head's components is rotated by t f_i at position t, so the inner product of a query at
+m and a key at n depends only on m - n.  The frequencies f come from rope_scaling.py; nothing here
+is trained.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..arguments import wrong
 from ..backend import array_module
+from ..core import Array, Backward
 from ..shapes import check_float_dtype, expects
 
 
 @expects("positions (B, T) or (T,) integers, frequencies (F,); magnitude > 0")
-def rotary_tables(positions, frequencies, *, magnitude=1.0, dtype="float32"):
+def rotary_tables(
+    positions: Array, frequencies: Array, *, magnitude: float = 1.0, dtype: Any = "float32"
+) -> tuple[Array, ...]:
     """cos and sin of t f_i, times the magnitude: what `rope` needs, made once for all layers.
 
-    positions (B, T) or (T,) integers, frequencies (R/2,) on the same device, in radians a position
-    -> cos, sin (B or 1, 1, T, R/2), to be broadcast over heads.  Angles in float64, so that far positions keep their phase.
+    positions (B, T) or (T,) integers, frequencies (R/2,) on the same device, in radians per
+    position -> cos, sin (B or 1, 1, T, R/2), which broadcast over heads.  Angles are float64, so
+    that far positions keep their phase.
     """
     check_float_dtype("rotary_tables: dtype", dtype)
     xp = array_module(positions)
@@ -25,29 +33,41 @@ def rotary_tables(positions, frequencies, *, magnitude=1.0, dtype="float32"):
 
 
 @expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved", hot=True)
-def rope(x, *, cos, sin, interleaved=False):
-    """(y_a, y_b) = (x_a cos - x_b sin, x_b cos + x_a sin) for each pair (a, b).               Su et al. 2021, eq. 34
+def rope(x: Array, *, cos: Array, sin: Array, interleaved: bool = False) -> tuple[Array, Backward]:
+    """(y_a, y_b) = (x_a cos - x_b sin, x_b cos + x_a sin) for each pair (a, b).
 
-    x (B, H, T, E), cos and sin (B or 1, 1, T, R/2) from `rotary_tables` -> (B, H, T, E).  Only the first R <= E components
-    are turned, the others pass (GPT-NeoX calls it partial).
-    Pair i is (i, i + R/2), half-split, as in LLaMA's Hugging Face files; interleaved: (2i, 2i + 1), as in the paper.
-    A rotation's transpose turns back:   dx_a = dy_a cos + dy_b sin,   dx_b = dy_b cos - dy_a sin   (a magnitude in cos and sin
-    multiplies y, and dx as well).
+    Su et al. 2021, eq. 34.   x (B, H, T, E), cos and sin (B or 1, 1, T, R/2) from `rotary_tables`
+    -> y (B, H, T, E).  Only the first R <= E components are rotated, the others pass ("partial", as
+    in GPT-NeoX).   Pair i is (i, i + R/2), half-split, as in LLaMA's Hugging Face files;
+    interleaved: (2i, 2i + 1), as in the paper.
+    A rotation's transpose rotates back:   dx_a = dy_a cos + dy_b sin,   dx_b = dy_b cos - dy_a sin;
+    a magnitude in cos and sin multiplies y and dx alike.
     """
     xp = array_module(x)
+    check_tables(x, cos, sin)
     R = 2 * cos.shape[-1]
-    if R > x.shape[-1]:
-        raise ValueError(f"rope: {R} components are to be turned, but x {x.shape} has {x.shape[-1]}")
-    if sin.shape != cos.shape or cos.shape[-2] != x.shape[-2]:  # one position would be broadcast to all
-        raise ValueError(f"rope: cos {cos.shape} and sin {sin.shape} do not fit x {x.shape}")
-    first, second = (slice(0, R, 2), slice(1, R, 2)) if interleaved else (slice(0, R // 2), slice(R // 2, R))
+    a, b = slice(0, R // 2), slice(R // 2, R)
+    if interleaved:
+        a, b = slice(0, R, 2), slice(1, R, 2)
 
-    def turn(x, sin):
+    def rotated(x: Array, sin: Array) -> Array:
         y = xp.empty_like(x)
-        a, b = x[..., first], x[..., second]
-        y[..., first] = a * cos - b * sin
-        y[..., second] = b * cos + a * sin
+        y[..., a] = x[..., a] * cos - x[..., b] * sin
+        y[..., b] = x[..., b] * cos + x[..., a] * sin
         y[..., R:] = x[..., R:]
         return y
 
-    return turn(x, sin), lambda dy: turn(dy, -sin)
+    def backward(dy: Array) -> Array:
+        return rotated(dy, -sin)
+
+    return rotated(x, sin), backward
+
+
+def check_tables(x: Array, cos: Array, sin: Array) -> None:
+    """ValueError for tables that do not fit x; one position would broadcast to all."""
+    R = 2 * cos.shape[-1]
+    if R > x.shape[-1]:
+        raise wrong("rope: x", f"at least {R} components, as many as cos rotates", x)
+    if sin.shape != cos.shape or cos.shape[-2] != x.shape[-2]:
+        expected = f"two of shape (B or 1, 1, {x.shape[-2]}, F)"
+        raise ValueError(f"rope: cos, sin: expected {expected}, got {cos.shape} and {sin.shape}")

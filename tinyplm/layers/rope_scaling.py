@@ -1,7 +1,7 @@
-"""The frequencies of RoPE, and the ways to stretch them to contexts longer than the model was trained on.
+"""The frequencies of RoPE, and the ways to stretch them to contexts longer than those of training.
 
-Host functions of plain numbers, in float64: each gives (R/2,) frequencies in radians a position for R rotated components.
-The wavelength of frequency f is 2 pi / f positions.
+Host functions of plain numbers, in float64: each returns (R/2,) frequencies in radians per position
+for R rotated components.  The wavelength of frequency f is 2 pi / f positions.
 """
 
 from __future__ import annotations
@@ -10,54 +10,70 @@ import math
 
 import numpy as np
 
-from ..arguments import check_flag, check_number, check_whole
+from ..arguments import check_flag, check_number, check_whole, wrong
 
 MOST = 2**20  # components of a head
 
 
 def rope_frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
-    """f_i = base^(-2i / R),   i = 0 .. R/2 - 1, with R = width.                                   Su et al. 2021, eq. 15"""
+    """f_i = base^(-2i / R),   i = 0 .. R/2 - 1, with R = width.         Su et al. 2021, eq. 15"""
     check_whole("RoPE: width", width, most=MOST)
     _check_positive(base=base)
     if width < 2 or width % 2:
-        raise ValueError(f"RoPE turns pairs of components: expected an even number of them, at least 2, got {width}")
+        raise wrong("RoPE: width", "an even number of components, at least 2", width)
     return base ** (-np.arange(0, width, 2) / width)
 
 
 def linear_frequencies(width: int, *, base: float, factor: float) -> np.ndarray:
-    """f_i / factor: position t is read as t / factor.                                           Chen et al. 2023, sec. 2.3"""
+    """f_i / factor: position t is read as t / factor.             Chen et al. 2023, sec. 2.3"""
     _check_positive(factor=factor)
     return rope_frequencies(width, base=base) / factor
 
 
-def dynamic_frequencies(width: int, *, base: float, factor: float, original: int, length: int) -> np.ndarray:
-    """The frequencies of a larger base, base (factor L / original - (factor - 1))^(R / (R - 2)),   L = max(length, original).
+def dynamic_frequencies(
+    width: int, *, base: float, factor: float, original: int, length: int
+) -> np.ndarray:
+    """The frequencies of a larger base, base (factor L / original - (factor - 1))^(R / (R - 2)).
 
-    Up to the original context nothing changes; beyond, the base grows with the length, so that the lowest frequency is divided by
-    the bracket and the highest stays.    NTK-aware scaling, bloc97 2023; dynamic: emozilla 2023; Peng et al. 2023, sec. 3.3
+    L = max(length, original).  Up to the original context nothing changes; beyond it the base grows
+    with the length: the lowest frequency is divided by the bracket, the highest stays.
+    NTK-aware scaling, bloc97 2023; dynamic: emozilla 2023; Peng et al. 2023, sec. 3.3.
     """
     check_whole("RoPE: width", width, most=MOST)
     _check_positive(base=base, factor=factor, original=original)
     check_number("RoPE: length", length, least=0)
     if width <= 2:
-        raise ValueError(f"dynamic RoPE scaling needs more than 2 rotated components, got {width}")
+        raise wrong("RoPE: width", "more than 2 components for dynamic scaling", width)
     stretch = factor * max(length, original) / original - (factor - 1)
     return rope_frequencies(width, base=base * stretch ** (width / (width - 2)))
 
 
-def yarn_frequencies(width: int, *, base: float, factor: float, original: int, beta_fast: float = 32.0, beta_slow: float = 1.0,
-                     truncate: bool = True) -> np.ndarray:  # fmt: skip
-    """(1 - g_i) f_i / factor + g_i f_i,   g_i = 1 - clip((i - low) / (high - low), 0, 1).   YaRN, Peng et al. 2023, sec. 3.2
+def yarn_frequencies(
+    width: int,
+    *,
+    base: float,
+    factor: float,
+    original: int,
+    beta_fast: float = 32.0,
+    beta_slow: float = 1.0,
+    truncate: bool = True,
+) -> np.ndarray:
+    """(1 - g_i) f_i / factor + g_i f_i,   g_i = 1 - clip((i - low) / (high - low), 0, 1).
 
-    low and high are the places of the frequencies that turn beta_fast and beta_slow times within the original context:
-    place(beta) = R ln(original / (2 pi beta)) / (2 ln base), rounded outwards if `truncate`; low at least 0, high at most R - 1.
-    So what turns fast keeps its frequency (g = 1), what turns slowly is interpolated (g = 0), with a ramp between.
+    YaRN, Peng et al. 2023, sec. 3.2.   low and high are the indices of the frequencies that make
+    beta_fast and beta_slow turns within the original context:
+    index(beta) = R ln(original / (2 pi beta)) / (2 ln base), rounded outwards if `truncate`; low is
+    at least 0, high at most R - 1.  So fast components keep their frequency (g = 1), slow ones are
+    interpolated (g = 0), with a ramp between.
     """
     _check_positive(factor=factor, original=original, beta_fast=beta_fast, beta_slow=beta_slow)
     check_flag("RoPE: truncate", truncate)
     check_number("RoPE: base", base, above=1)
     f = rope_frequencies(width, base=base)
-    low, high = (width * math.log(original / (2 * math.pi * beta)) / (2 * math.log(base)) for beta in (beta_fast, beta_slow))
+    low, high = (
+        width * math.log(original / (2 * math.pi * beta)) / (2 * math.log(base))
+        for beta in (beta_fast, beta_slow)
+    )
     if truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, width - 1)
@@ -67,10 +83,13 @@ def yarn_frequencies(width: int, *, base: float, factor: float, original: int, b
     return (1 - g) * f / factor + g * f
 
 
-def yarn_magnitude(factor: float, *, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
-    """m(1), m(s) = 0.1 s ln(factor) + 1 for factor > 1, else 1: both q and k grow by it.             Peng et al. 2023, sec. 3.4
+def yarn_magnitude(
+    factor: float, *, mscale: float | None = None, mscale_all_dim: float | None = None
+) -> float:
+    """m(1),   m(s) = 0.1 s ln(factor) + 1 for factor > 1, else 1: q and k are multiplied by it.
 
-    With mscale and mscale_all_dim, as DeepSeek has them: m(mscale) / m(mscale_all_dim).
+    Peng et al. 2023, sec. 3.4.   With mscale and mscale_all_dim, as in DeepSeek:
+    m(mscale) / m(mscale_all_dim).
     """
     _check_positive(factor=factor)
     for name, value in (("mscale", mscale), ("mscale_all_dim", mscale_all_dim)):
@@ -82,14 +101,23 @@ def yarn_magnitude(factor: float, *, mscale: float | None = None, mscale_all_dim
     return m(mscale) / m(mscale_all_dim) if mscale and mscale_all_dim else m(1)
 
 
-def llama3_frequencies(width: int, *, base: float, factor: float, low_freq_factor: float, high_freq_factor: float,
-                       original: int) -> np.ndarray:  # fmt: skip
-    """(1 - g_i) f_i / factor + g_i f_i,   g_i = clip((n_i - low) / (high - low), 0, 1).         Llama 3.1's released code, 2024
+def llama3_frequencies(
+    width: int,
+    *,
+    base: float,
+    factor: float,
+    low_freq_factor: float,
+    high_freq_factor: float,
+    original: int,
+) -> np.ndarray:
+    """(1 - g_i) f_i / factor + g_i f_i,   g_i = clip((n_i - low) / (high - low), 0, 1).
 
-    n_i = original f_i / (2 pi) is how often frequency i turns within the original context; low and high are low_freq_factor and
+    Llama 3.1's released code, 2024.   n_i = original f_i / (2 pi) is the number of turns that
+    frequency i makes within the original context; low and high are low_freq_factor and
     high_freq_factor.
     """
-    _check_positive(factor=factor, low_freq_factor=low_freq_factor, high_freq_factor=high_freq_factor, original=original)
+    _check_positive(factor=factor, original=original)
+    _check_positive(low_freq_factor=low_freq_factor, high_freq_factor=high_freq_factor)
     check_number("RoPE: high_freq_factor", high_freq_factor, above=low_freq_factor)
     f = rope_frequencies(width, base=base)
     turns = original * f / (2 * math.pi)

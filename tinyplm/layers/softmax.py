@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
-from ..arguments import wrong
-from ..backend import array_module, at_least_float32
-from ..shapes import expects
+from ..backend import array_module
+from ..core import Array, Backward, in_float32
+from ..shapes import broadcastable, expects
 from .mask import check_boolean
 
 
-def masked_softmax(scores, mask=None):
-    """The probabilities of `softmax`, in place on scores (at least float32), which the caller owns."""
-    xp = array_module(scores)
-    if mask is not None:
-        check_boolean(mask)
-        try:
-            xp.copyto(scores, float("-inf"), where=~mask)
-        except ValueError:
-            raise wrong("mask", f"booleans broadcastable to {scores.shape}", mask) from None
-    top = scores.max(axis=-1, keepdims=True)
-    scores -= xp.maximum(top, float(xp.finfo(scores.dtype).min))  # finite in an empty row too, so that exp gives 0 there
-    xp.exp(scores, out=scores)
-    total = scores.sum(axis=-1, keepdims=True)
-    total += total == 0  # an empty row: 0 / 1
-    scores /= total
-    return scores
-
-
 @expects("x (..., N)")
-def softmax(x, *, mask=None):
+@in_float32
+def softmax(x: Array, *, mask: Array | None = None) -> tuple[Array, Backward]:
     """p_i = exp(x_i) / sum_j exp(x_j), over the entries where mask is True; p = 0 elsewhere.
 
-    x (..., N), mask boolean broadcastable to x -> (..., N).  A row with nothing True, or with -inf everywhere, gives
-    zeros.  Keeps p.   dx = p * (dp - sum_j dp_j p_j).   TypeError when the mask is not boolean.
+    x (..., N), mask boolean and broadcastable to x -> p (..., N).   Keeps p.
+    A row with no True entry, or with -inf everywhere, gives zeros.
+    dx = p * (dp - sum_j dp_j p_j).   TypeError when the mask is not boolean.
     """
-    p = masked_softmax(at_least_float32(x) + 0, mask)  # + 0: a copy that may be written into
+    xp = array_module(x)
+    if mask is not None:
+        check_boolean(mask)
+        x = xp.where(broadcastable("mask", mask, x.shape), x, float("-inf"))
+    top = x.max(axis=-1, keepdims=True)  # may be subtracted: it cancels
+    e = xp.exp(x - xp.maximum(top, float(xp.finfo(x.dtype).min)))  # 0, not NaN, in an empty row
+    total = e.sum(axis=-1, keepdims=True)
+    p = e / (total + (total == 0))  # an empty row: 0 / 1
 
-    def backward(dp):
-        dx = p * (dp - (dp * p).sum(axis=-1, keepdims=True))
-        return dx.astype(x.dtype, copy=False)
+    def backward(dp: Array) -> Array:
+        return p * (dp - (dp * p).sum(axis=-1, keepdims=True))
 
-    return p.astype(x.dtype), backward
+    return p, backward
 
 
 @expects("x (..., N)")
-def log_softmax(x):
+@in_float32
+def log_softmax(x: Array) -> tuple[Array, Backward]:
     """y_i = x_i - log sum_j exp(x_j).
 
-    x (..., N) -> (..., N).  Keeps y.   dx = dy - exp(y) * sum_j dy_j.
+    x (..., N) -> y (..., N).   Keeps y.   dx = dy - exp(y) * sum_j dy_j.
     """
     xp = array_module(x)
-    values = at_least_float32(x)
-    shifted = values - values.max(axis=-1, keepdims=True)
-    y = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+    s = x - x.max(axis=-1, keepdims=True)  # so that no exponential overflows
+    y = s - xp.log(xp.exp(s).sum(axis=-1, keepdims=True))
 
-    def backward(dy):
-        dx = dy - xp.exp(y) * dy.sum(axis=-1, keepdims=True, dtype=y.dtype)
-        return dx.astype(x.dtype, copy=False)
+    def backward(dy: Array) -> Array:
+        return dy - xp.exp(y) * dy.sum(axis=-1, keepdims=True)
 
-    return y.astype(x.dtype, copy=False), backward
+    return y, backward

@@ -1,62 +1,82 @@
-"""InfoNCE: of all candidates, which one belongs to the anchor?  A cross-entropy whose classes are the batch itself.
+"""InfoNCE: which candidate belongs to the anchor?  A cross-entropy whose classes are the batch.
 
-Every candidate is a negative of every anchor, so a batch is one computation: shards first join their vectors, then call this.
-Shapes: B anchors, N candidates, D width.  For cosine similarity bring both to length 1 before (layers.pooling.l2_normalise).
+Every candidate is a negative of every anchor, so a batch is one computation: shards first join
+their vectors, then call this.   Shapes: B anchors, N candidates, D width.
+For cosine similarity, bring both to length 1 first (layers.pooling.l2_normalise).
 """
 
 from __future__ import annotations
 
-from ..backend import array_module, at_least_float32
+from typing import Any
+
+from ..backend import array_module
+from ..core import Array, Backward, in_float32
 from ..shapes import expects
 from .cross_entropy import cross_entropy
 
 
 @expects("a (B, D), b (N, D), targets (B,) integers, weights (B,) numbers or None; temperature > 0")
-def info_nce(a, b, *, targets, temperature=1.0, weights=None, total=None):
-    """loss = sum_i w_i nll_i / total,   nll_i = -log(exp(s_i,t_i) / sum_j exp(s_ij)),   s = a b^T / temperature.
+@in_float32
+def info_nce(
+    a: Array,
+    b: Array,
+    *,
+    targets: Array,
+    temperature: float = 1.0,
+    weights: Array | None = None,
+    total: Any = None,
+) -> tuple[Array, Backward]:
+    """loss = sum_i w_i nll_i / total,   nll_i = -log softmax(s_i)[t_i],   s = a b^T / tau.
 
-    van den Oord et al. 2018, eq. 4, with exp(s) for the density ratio: the positive is one of the N terms of the denominator.
-    a (B, D), b (N, D): the positives, and whatever else shall be told apart from them (hard negatives are just more rows);
-    targets (B,) the row of b that is the positive, or -100 for an anchor that does not count; weights, total as in
-    cross_entropy -> a scalar.  Keeps a, b and s.
-    ds = gradient of the cross-entropy;   da = ds b / temperature,   db = ds^T a / temperature.
-    ValueError when the shapes do not fit, for a temperature that is not above 0, and as cross_entropy.
+    van den Oord et al. 2018, eq. 4, with exp(s) for the density ratio: the positive is one of the N
+    terms of the denominator.
+    a (B, D), b (N, D): the positives, and whatever else they are to be told apart from
+    (hard negatives are more rows); targets t (B,): the row of b that is the positive, or -100 for
+    an anchor that does not count; weights, total as in cross_entropy; tau = temperature -> a
+    scalar.   Keeps a, b and s.
+    ds is the gradient of the cross-entropy;   da = ds b / tau,   db = ds^T a / tau.
     """
-    similarity, similarity_back = _similarity(a, b, temperature)
-    loss, loss_back = cross_entropy(similarity, targets=targets, weights=weights, total=total)
+    s, s_back = similarity(a, b, temperature)
+    loss, loss_back = cross_entropy(s, targets=targets, weights=weights, total=total)
 
-    def backward(dloss):
-        return similarity_back(loss_back(dloss))
+    def backward(dloss: Any) -> tuple[Array, Array]:
+        return s_back(loss_back(dloss))
 
     return loss, backward
 
 
 @expects("a (B, D), b (B, D), weights (B,) numbers or None; temperature > 0")
-def symmetric_info_nce(a, b, *, temperature=1.0, weights=None, total=None):
-    """loss = (info_nce(a, b) + info_nce(b, a)) / 2, where a_i and b_i belong together.        Radford et al. 2021, fig. 3
+@in_float32
+def symmetric_info_nce(
+    a: Array,
+    b: Array,
+    *,
+    temperature: float = 1.0,
+    weights: Array | None = None,
+    total: Any = None,
+) -> tuple[Array, Backward]:
+    """loss = (info_nce(a, b) + info_nce(b, a)) / 2, where a_i and b_i belong together.
 
-    a (B, D), b (B, D), weights (B,) of the pairs -> a scalar.  Keeps a, b and s, which serves both directions: the rows of s
-    are the choices of a, its columns those of b, so ds is half the sum of both gradients;  da and db from ds as in info_nce.
-    ValueError when the shapes are not equal, and as info_nce.
+    Radford et al. 2021, fig. 3.   a, b (B, D), weights (B,) of the pairs -> a scalar.
+    Keeps a, b and s, which serves both directions: the rows of s are the choices of a, its columns
+    those of b, so ds is half the sum of both gradients;   da and db from ds as in info_nce.
     """
     targets = array_module(a).arange(a.shape[0])
-    similarity, similarity_back = _similarity(a, b, temperature)
-    there, there_back = cross_entropy(similarity, targets=targets, weights=weights, total=total)
-    back, back_back = cross_entropy(similarity.T, targets=targets, weights=weights, total=total)
+    s, s_back = similarity(a, b, temperature)
+    of_a, of_a_back = cross_entropy(s, targets=targets, weights=weights, total=total)
+    of_b, of_b_back = cross_entropy(s.T, targets=targets, weights=weights, total=total)
 
-    def backward(dloss):
-        return similarity_back((there_back(dloss) + back_back(dloss).T) / 2)
+    def backward(dloss: Any) -> tuple[Array, Array]:
+        return s_back((of_a_back(dloss) + of_b_back(dloss).T) / 2)
 
-    return (there + back) / 2, backward
+    return (of_a + of_b) / 2, backward
 
 
-def _similarity(a, b, temperature):
-    """s = a b^T / temperature (B, N), in at least float32;   da = ds b / temperature,   db = ds^T a / temperature."""
+def similarity(a: Array, b: Array, temperature: float) -> tuple[Array, Backward]:
+    """s = a b^T / temperature (B, N);   da = ds b / temperature,   db = ds^T a / temperature."""
     temperature = float(temperature)  # NumPy's float64 would promote float32
-    anchors, candidates = at_least_float32(a), at_least_float32(b)
 
-    def backward(ds):
-        ds = ds / temperature
-        return (ds @ candidates).astype(a.dtype, copy=False), (ds.T @ anchors).astype(b.dtype, copy=False)
+    def backward(ds: Array) -> tuple[Array, Array]:
+        return ds @ b / temperature, ds.T @ a / temperature
 
-    return anchors @ candidates.T / temperature, backward
+    return a @ b.T / temperature, backward

@@ -19,10 +19,10 @@ from typing import Any
 
 from ..core import StackOptions, add, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
-from ..kernels.norm import layernorm
 from ..layers.convolution import convolution_layer
 from ..layers.disentangled import disentangled_multi_head_attention
 from ..layers.linear import linear
+from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..random import fold
 from . import encoder

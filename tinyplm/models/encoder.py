@@ -29,11 +29,11 @@ from ..backend import array_module
 from ..core import StackOptions, Tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
+from ..kernels.mlp import mlp
 from ..layers.block import block, post_norm
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.mask import Visible, encoder_mask
-from ..layers.mlp import mlp
 from ..layers.position import learned_positions
 from ..random import fold, generator
 from .config import LABELS, check_encoder, check_heads, check_known, label_count

@@ -19,7 +19,7 @@ import numpy as np
 from ...arguments import check_flag, check_number, check_out, known_arguments, wrong
 from ...core import IGNORED, Tree, add
 from ...kernels.cross_entropy import vocabulary_cross_entropy
-from ...losses.distillation import vocabulary_distillation
+from ...kernels.distillation import vocabulary_distillation
 from ...models.causal_lm import INFERENCE, vocabulary_head
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder

@@ -18,9 +18,10 @@ from ...arguments import check_flag, check_number, check_out, known_arguments
 from ...backend import array_module
 from ...core import Tree
 from ...losses import preference
+from ...losses.answers import pair_log_probs
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
-from ..data.pairs import Pair, answer_sums, check_pairs, joint_arrays, pair_arrays
+from ..data.pairs import Pair, check_pairs, joint_arrays, pair_arrays
 from ..settings import EvaluatedSettings
 from .learner import Journal, Learner, Loss, token_log_probs
 from .recipe import Result, check_reference, run_steps
@@ -113,9 +114,7 @@ def dpo_batch(
 ) -> dict[str, dict]:
     """The learner's batch; reference (N, 2): the answers' log-probabilities under the reference."""
     values = joint_arrays(pairs) if settings.joint else pair_arrays(pairs)
-    loss = {"reference": reference}
-    if settings.joint:
-        loss["second"] = values.pop("second")
+    loss = {"reference": reference, "second": values.pop("second")}
     return {"targets": {"logits": values.pop("targets")}, "inputs": values, "loss": loss}
 
 
@@ -123,13 +122,8 @@ def dpo_loss(settings: DPOSettings, pairs: int) -> Loss:
     """losses.preference.dpo for Learner.step, with statistics to log; `pairs` in the whole step."""
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
-        x = outputs["log_probs"]
-        xp = array_module(x)
-        if settings.joint:
-            chosen = (x * ~part["second"]).sum(axis=1)
-            rejected = (x * part["second"]).sum(axis=1)
-        else:
-            chosen, rejected = answer_sums(x).T
+        answers, answers_back = pair_log_probs(outputs["log_probs"], second=part["second"])
+        chosen, rejected = answers.T
         before = part["reference"][:, 0], part["reference"][:, 1]
         value, back = preference.dpo(
             chosen,
@@ -152,12 +146,8 @@ def dpo_loss(settings: DPOSettings, pairs: int) -> Loss:
         }
 
         def backward(dloss: float) -> tuple[dict, Tree]:
-            dchosen, drejected = back(dloss)  # of the sums: equal for all tokens of an answer
-            if settings.joint:
-                dx = xp.where(part["second"], drejected[:, None], dchosen[:, None])
-            else:
-                dx = xp.broadcast_to(xp.stack([dchosen, drejected], axis=1)[:, :, None], x.shape)
-            return {"log_probs": dx}, None
+            danswers = array_module(answers).stack(back(dloss), axis=1)
+            return {"log_probs": answers_back(danswers)}, None
 
         return values, backward
 
@@ -168,9 +158,12 @@ def answer_log_probs(
     model: CausalModel, pairs: Sequence[Pair], *, batch_size: int = 32, workers: int = 1
 ) -> np.ndarray:
     """log p of each whole answer, (N, 2): chosen, rejected."""
-    parts = [pair_arrays(pairs[i : i + batch_size]) for i in range(0, len(pairs), batch_size)]
-    found = [token_log_probs(model, part, workers=workers)["log_probs"] for part in parts]
-    return np.concatenate([answer_sums(log_probs) for log_probs in found])
+    parts = []
+    for i in range(0, len(pairs), batch_size):
+        batch = pair_arrays(pairs[i : i + batch_size])
+        tokens = token_log_probs(model, batch, workers=workers)["log_probs"]
+        parts.append(pair_log_probs(tokens, second=batch["second"])[0])
+    return np.concatenate(parts)
 
 
 def pair_statistics(

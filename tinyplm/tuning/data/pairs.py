@@ -60,9 +60,11 @@ def check_pairs(
 
 
 def pair_arrays(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
-    """{"input_ids", "attention_mask", "targets"} (N, 2, T): chosen, then rejected."""
+    """{"input_ids", "attention_mask", "targets"} (N, 2, T): chosen, then rejected;
+    and "second" (N, 2, 1) booleans, True for the rejected answer."""
     flat = sequence_arrays([sequence for pair in pairs for sequence in pair])
-    return {name: a.reshape(len(pairs), 2, -1) for name, a in flat.items()}
+    values = {name: a.reshape(len(pairs), 2, -1) for name, a in flat.items()}
+    return values | {"second": np.tile([[False], [True]], (len(pairs), 1, 1))}
 
 
 def joint_arrays(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
@@ -103,8 +105,3 @@ def joint_arrays(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
         "attention_mask": mask[:, None],
         "second": part == 2,
     }
-
-
-def answer_sums(log_probs: Any) -> Any:
-    """Log-probabilities of whole answers: (N, 2, T) -> (N, 2)."""
-    return log_probs.sum(axis=-1)

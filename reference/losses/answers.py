@@ -1,0 +1,16 @@
+"""From the log-probabilities of tokens to those of whole answers."""
+
+import numpy as np
+
+
+def pair_log_probs(x: np.ndarray, *, second: np.ndarray) -> np.ndarray:
+    """log p(answer) = sum_t log p(token_t | the tokens before it), for two answers in each sample.
+
+    x (N, ...), second (N, ...) booleans that broadcast to x: True for tokens of the second answer -> (N, 2).
+    """
+    x = np.asarray(x, dtype=np.float64)
+    second = np.broadcast_to(second, x.shape)
+    y = np.zeros((x.shape[0], 2))
+    for i in np.ndindex(x.shape):
+        y[i[0], 1 if second[i] else 0] += x[i]
+    return y

@@ -1,0 +1,116 @@
+"""Cross-entropy in chunks: never all logits, gradients of half precision, shards without a target."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.laws import equal, relative_error
+from tests.losses.test_cross_entropy import _case
+from tinyplm.backend import to_device, to_host
+from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
+from tinyplm.losses.cross_entropy import cross_entropy
+
+
+@given(chunk=st.integers(1, 15), smoothing=st.sampled_from([0.0, 0.2]), seed=st.integers(0, 99))
+def test_chunks_equal_full_logits_in_value_and_gradient(chunk, smoothing, seed):
+    x, W, b, targets, weights = _case(seed=seed)
+    options = {"targets": targets, "weights": weights, "smoothing": smoothing}
+    full, back = cross_entropy(x @ W + b, **options)
+    dlogits = back(1.7)
+    loss, chunked_back = vocabulary_cross_entropy(x, W, b, chunk=chunk, **options)
+    assert abs(loss - full) < 1e-13
+    assert (
+        relative_error(list(chunked_back(1.7)), [dlogits @ W.T, x.T @ dlogits, dlogits.sum(0)])
+        < 1e-12
+    )
+
+
+def test_full_logits_are_never_held():
+    rng = np.random.default_rng(0)
+    N, D, V = 2048, 8, 4096
+    x, W = rng.normal(size=(N, D)).astype("f4"), rng.normal(size=(D, V)).astype("f4")
+    targets = rng.integers(0, V, N)
+    tracemalloc.start()
+    _, back = vocabulary_cross_entropy(x, W, targets=targets, chunk=64)
+    back(1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < N * V * 4 / 8, f"{peak} bytes, full logits are {N * V * 4}"
+
+
+def test_without_grad_there_is_no_backward():
+    x, W, b, targets, weights = _case()
+    loss, back = vocabulary_cross_entropy(x, W, b, targets=targets, weights=weights, grad=False)
+    assert back is None and equal(
+        loss, vocabulary_cross_entropy(x, W, b, targets=targets, weights=weights)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("W", "b"),
+    [
+        (np.ones(2), None),
+        (np.ones((3, 4)), None),
+        (np.ones((2, 4)), np.ones(1)),
+        (np.ones((2, 4)), np.ones((1, 4))),
+    ],
+)
+def test_matrices_that_do_not_fit_are_refused(W, b):
+    with pytest.raises(
+        ValueError,
+        match=r"vocabulary_cross_entropy: (W: expected .* \(2, V\)|b: expected .* \(4,\)), got",
+    ):
+        vocabulary_cross_entropy(np.ones((3, 2)), W, b, targets=np.zeros(3, dtype=int))
+
+
+def test_half_precision_keeps_what_the_loss_scale_is_for(device):
+    """These are a few tokens of a step of 2^20: p / total is below 2^-24, float16's smallest, loss scale * p / total is not."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 50, 64)
+    half = [rng.normal(size=shape).astype(np.float16) for shape in ((64, 8), (8, 50), (50,))]
+    run = {}
+    for dtype in ("float16", "float64"):
+        x, W, b = (to_device(a.astype(dtype), device) for a in half)
+        _, back = vocabulary_cross_entropy(
+            x, W, b, targets=to_device(targets, device), total=2**20, chunk=16
+        )
+        dloss = to_device(np.array(2.0**20, dtype="float32"), device)  # as a loss scaler gives it
+        first, again = ([to_host(g) for g in back(dloss)] for _ in range(2))
+        assert equal(first, again) and all(g.dtype == dtype for g in first)
+        run[dtype] = first
+    assert all(
+        relative_error(a, b) < 1e-2 for a, b in zip(run["float16"], run["float64"], strict=True)
+    )
+
+
+def test_half_precision_sums_over_many_tokens():
+    """db is 4096 times the same number: a float16 running sum stops growing long before."""
+    x, W, b = (np.zeros(shape, dtype=np.float16) for shape in ((4096, 1), (1, 2), (2,)))
+    for chunk in (1, 4096):
+        _, back = vocabulary_cross_entropy(
+            x + 1, W, b, targets=np.zeros(4096, dtype=int), total=1, chunk=chunk
+        )
+        _, dW, db = back(1.0)
+        assert db.tolist() == [-2048, 2048] and dW.tolist() == [[-2048, 2048]]
+        assert back(0.5)[2].tolist() == [-1024, 1024]
+        assert all(g.dtype == np.float16 for dloss in (1.0, 0.5) for g in back(dloss))
+
+
+@pytest.mark.parametrize("factors", [False, True])
+def test_no_tokens_at_all_are_a_loss_and_gradients_of_zero(device, factors):
+    """What a shard without a masked token hands in."""
+    rng = np.random.default_rng(0)
+    x, W, b = (
+        to_device(rng.normal(size=s).astype("float32"), device) for s in ((0, 4), (4, 6), (6,))
+    )
+    targets = to_device(np.zeros(0, np.int64), device)
+    loss, back = vocabulary_cross_entropy(x, W, b, targets=targets, total=3.0, factors=factors)
+    dx, dW, db = back(2.0)
+    dW = to_host(dW.a).T @ to_host(dW.b) if factors else to_host(dW)
+    assert loss.dtype == np.float32 and float(to_host(loss)) == 0 and dx.shape == x.shape
+    assert dW.shape == W.shape and dW.dtype == np.float32 and not dW.any() and not to_host(db).any()

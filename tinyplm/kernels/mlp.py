@@ -1,0 +1,54 @@
+"""Feed-forward layers that keep less for the backward."""
+
+from __future__ import annotations
+
+from ..core import Array, Backward, Component, Tree
+from ..layers.activation import activated
+from ..layers.linear import linear, linear_gradients
+from ..layers.mlp import check_one_shape
+from ..shapes import expects
+
+
+@expects("p {W1 W2 b1? b2?}, x (..., D); function activation", hot=True)
+def mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
+    """layers.mlp.mlp, which computes the activation again in the backward instead of keeping it.
+
+    Keeps x and h = x W1 + b1 (..., F), not a = activation(h) nor what the activation keeps.
+    With the plain form a training step of GPT-2 or BERT (L 4, D 256) takes 37% more memory, and 1
+    to 4% less time.
+    """
+    h, h_back = linear(x, p["W1"], p.get("b1"))
+    y, _ = linear(activated("mlp", activation, h)[0], p["W2"], p.get("b2"))
+
+    def backward(dy: Array) -> tuple[Tree, Array]:
+        a, a_back = activation(h)
+        da, dW2, db2 = linear_gradients(a, p["W2"], p.get("b2"), dy)
+        dx, dW1, db1 = h_back(a_back(da))
+        dp = {"W1": dW1, "b1": db1, "W2": dW2, "b2": db2}
+        return {name: dp[name] for name in p}, dx
+
+    return y, backward
+
+
+@expects("p {Wgate Wup Wdown bgate? bup? bdown?}, x (..., D); function activation", hot=True)
+def gated_mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
+    """layers.mlp.gated_mlp, which computes g and h = g * u again in the backward.
+
+    Keeps x, z = x Wgate and u = x Wup (..., F), not g = activation(z), h, nor what the activation
+    keeps.   With the plain form a training step of LLaMA (L 4, D 256) takes 37% more memory.
+    """
+    z, z_back = linear(x, p["Wgate"], p.get("bgate"))
+    u, u_back = linear(x, p["Wup"], p.get("bup"))
+    check_one_shape(p, z, u)
+    y, _ = linear(activated("gated_mlp", activation, z)[0] * u, p["Wdown"], p.get("bdown"))
+
+    def backward(dy: Array) -> tuple[Tree, Array]:
+        g, g_back = activation(z)
+        dh, dWdown, dbdown = linear_gradients(g * u, p["Wdown"], p.get("bdown"), dy)
+        dx_gate, dWgate, dbgate = z_back(g_back(dh * u))
+        dx_up, dWup, dbup = u_back(dh * g)
+        dp = {"Wgate": dWgate, "bgate": dbgate, "Wup": dWup, "bup": dbup}
+        dp |= {"Wdown": dWdown, "bdown": dbdown}
+        return {name: dp[name] for name in p}, dx_gate + dx_up
+
+    return y, backward
