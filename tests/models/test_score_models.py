@@ -126,7 +126,7 @@ def test_files(family, tmp_path):
     assert relative_error(fresh.params["body"], plain.params["body"]) == 0
     body = tinyplm.load(tmp_path / "scored", task="causal_lm")
     assert relative_error(body.params["body"], model.params["body"]) == 0
-    with pytest.raises(ValueError, match="name a task beside them, got causal_lm"):
+    with pytest.raises(ValueError, match="labels: expected a classifier.s task with them, got .causal_lm"):
         tinyplm.load(tmp_path / "plain", labels=["x", "y"])
     with pytest.raises(ValueError, match="expected a decoder"):
         tinyplm.generate(model, [1], max_new_tokens=1)
