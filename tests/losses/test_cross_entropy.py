@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.laws import equal, relative_error
+from tests.laws import FEW, PART, equal, relative_error
 from tinyplm.backend import to_device, to_host
 from tinyplm.losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
 
@@ -28,13 +28,13 @@ def test_chunks_equal_full_logits_in_value_and_gradient(chunk, smoothing, seed):
     full, back = cross_entropy(x @ W + b, **options)
     dlogits = back(1.7)
     loss, chunked_back = vocabulary_cross_entropy(x, W, b, chunk=chunk, **options)
-    assert abs(loss - full) < 1e-13
-    assert relative_error(list(chunked_back(1.7)), [dlogits @ W.T, x.T @ dlogits, dlogits.sum(0)]) < 1e-12
+    assert abs(loss - full) < PART
+    assert relative_error(list(chunked_back(1.7)), [dlogits @ W.T, x.T @ dlogits, dlogits.sum(0)]) < PART
 
 
 def test_uniform_logits_give_the_logarithm_of_the_vocabulary():
     loss, _ = cross_entropy(np.zeros((3, 50)), targets=np.array([0, 7, 49]))
-    assert loss == pytest.approx(np.log(50), rel=1e-14)
+    assert loss == pytest.approx(np.log(50), rel=FEW)
 
 
 def test_shards_with_one_total_add_up_to_the_batch():
@@ -45,8 +45,8 @@ def test_shards_with_one_total_add_up_to_the_batch():
         cross_entropy((x @ W + b)[i : i + 5], targets=targets[i : i + 5], weights=weights[i : i + 5], total=total)
         for i in (0, 5, 10)
     ]
-    assert sum(p[0] for p in parts) == pytest.approx(whole, rel=1e-14)
-    assert relative_error(np.concatenate([p[1](1.0) for p in parts]), back(1.0)) < 1e-14
+    assert sum(p[0] for p in parts) == pytest.approx(whole, rel=FEW)
+    assert relative_error(np.concatenate([p[1](1.0) for p in parts]), back(1.0)) < FEW
 
 
 def test_ignored_positions_have_exactly_no_gradient_and_all_ignored_is_zero():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.laws import relative_error
+from tests.laws import FEW, PART, relative_error
 from tinyplm.losses.log_probs import log_probs, vocabulary_log_probs
 
 
@@ -22,25 +22,25 @@ def test_chunks_give_what_all_logits_give(chunk, names):
     x, W, b, targets, draw = case()
     expected, back = log_probs(x @ W + b, targets=targets, temperature=0.7)
     outputs, chunk_back = vocabulary_log_probs(x, W, b, targets=targets, temperature=0.7, chunk=chunk)
-    assert relative_error(outputs, expected) < 1e-14
+    assert relative_error(outputs, expected) < FEW
     doutputs = {name: draw.normal(size=targets.shape) for name in names}
     d = back(doutputs)
     rows = d.reshape(-1, 7)
     for _ in range(2):  # what is kept of a single chunk is not used up
         dx, dW, db = chunk_back(doutputs)
-        assert relative_error(dx, d @ W.T) < 1e-13
-        assert relative_error(dW, x.reshape(-1, 4).T @ rows) < 1e-13
-        assert relative_error(db, rows.sum(axis=0)) < 1e-13
+        assert relative_error(dx, d @ W.T) < PART
+        assert relative_error(dW, x.reshape(-1, 4).T @ rows) < PART
+        assert relative_error(db, rows.sum(axis=0)) < PART
 
 
 def test_by_hand():
     """Two tokens of which one has three times the other's probability; an even choice has the entropy ln 2."""
     logits = np.log(np.array([[3.0, 1.0], [1.0, 1.0], [5.0, 1.0]]))
     outputs, back = log_probs(logits, targets=np.array([0, 1, -100]))
-    assert np.allclose(outputs["log_probs"], [np.log(0.75), np.log(0.5), 0], rtol=1e-15)
-    assert np.allclose(outputs["entropy"], [-0.75 * np.log(0.75) - 0.25 * np.log(0.25), np.log(2), 0], rtol=1e-15)
+    assert np.allclose(outputs["log_probs"], [np.log(0.75), np.log(0.5), 0], rtol=FEW)
+    assert np.allclose(outputs["entropy"], [-0.75 * np.log(0.75) - 0.25 * np.log(0.25), np.log(2), 0], rtol=FEW)
     d = back({"log_probs": np.array([1.0, 1.0, 1.0]), "entropy": np.array([0.0, 1.0, 1.0])})
-    assert np.allclose(d, [[0.25, -0.25], [-0.5, 0.5], [0, 0]], atol=1e-15)  # the entropy is greatest where it is even
+    assert np.allclose(d, [[0.25, -0.25], [-0.5, 0.5], [0, 0]], atol=FEW)  # the entropy is greatest where it is even
 
 
 def test_no_target_at_all():
