@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 import pytest
 
-from tests.laws import FEW, MODEL_32
+from tests.laws import FEW, MODEL, MODEL_32
 from tests.support.survivor import contents, run
 from tinyplm.training import checkpoint, environment, log, loop, monitor, samples
 from tinyplm.training.monitor import Monitor, Outlier, improves
@@ -35,7 +35,7 @@ def test_a_spike_is_reported_with_the_threshold_of_the_rule():
     values[250] = 9.0
     watch = Monitor()
     found = observe(watch, records(values, [1.0] * 400))
-    assert found == [(250, Outlier("loss", 9.0, pytest.approx(by_hand(values[50:250], 6), rel=1e-12)))]
+    assert found == [(250, Outlier("loss", 9.0, pytest.approx(by_hand(values[50:250], 6), rel=MODEL)))]
     norms = list(values)
     found = observe(Monitor(), records([1.0] * 400, norms))
     assert found == [(250, Outlier("gradient_norm", 9.0, pytest.approx(by_hand(values[50:250], 10), rel=FEW)))]
