@@ -40,6 +40,7 @@ PART = rounding(*4 * [64])  # 6e-13: a component, forward or backward: at most f
 # 2e-12: a model of up to three layers, forward and backward.  A layer has four products in succession and twice as many in its
 # backward, the head has one and two: 39, each over the width of at most 24, the largest of a layer's MLPs.
 MODEL = rounding(*40 * [24])
+SINGLE = 4 * 2.0**-23  # one function in float32: NumPy's vectorised tanh and exp are right to four units in the last place
 MODEL_32 = typical_rounding(*40 * [24], dtype="float32")  # 2e-5: the same in float32
 
 

@@ -7,11 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from tests.laws import FEW
+from tests.laws import FEW, SINGLE
 from tinyplm import backend
-
-SINGLE = 4 * 2.0**-23  # float32: NumPy's vectorised tanh and exp are right to 4 units in the last place
-
 
 def test_erf_against_math():
     x = np.concatenate([np.linspace(-7, 7, 20001), np.logspace(-200, 0.8, 500), [0.0]])

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 import reference.layers.mask as ref_mask
 import reference.layers.position as ref_position
-from tests.laws import FEW, PART, rounding
+from tests.laws import FEW, PART, SINGLE, rounding
 from tests.strategies import sizes
-from tests.test_backend import SINGLE
 from tinyplm import backend
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
@@ -133,7 +132,7 @@ def test_half_precision_attention_scales_before_the_product_can_overflow(device)
 
 
 def test_gelu_in_float32_is_that_of_float64(device):
-    """It has a form of its own for Phi, right to SINGLE (tests/test_backend.py); x phi(x) is rounded six times at most 0.25."""
+    """It has a form of its own for Phi, right to SINGLE; x phi(x) is rounded six times at most 0.25."""
     x = np.concatenate([np.linspace(-8, 8, 20001), np.logspace(-20, 0, 500)]).astype(np.float32)
     y, backward = gelu(to_device(x, device))
     dx = to_host(backward(to_device(np.ones_like(x), device)))
