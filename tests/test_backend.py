@@ -10,6 +10,7 @@ import pytest
 from tests.laws import FEW, SINGLE
 from tinyplm import backend
 
+
 def test_erf_against_math():
     x = np.concatenate([np.linspace(-7, 7, 20001), np.logspace(-200, 0.8, 500), [0.0]])
     expected = np.array([math.erf(v) for v in x])
