@@ -36,11 +36,11 @@ def tinyplm_work(shape: list[int], T: int, workers: int, blocks: bool):
     """A function that does one forward and backward, this library's matmul peak, and the memory before."""
     import numpy as np
 
-    from tinyplm.backend import keep_freed_memory
     from tinyplm.core import map_shards
     from tinyplm.kernels.block_attention import block_attention
     from tinyplm.layers.attention import attention
     from tinyplm.layers.mask import Visible
+    from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
     peak = matmul_peak(np.matmul, np.ones((1024, 1024), dtype=np.float32))
@@ -59,7 +59,7 @@ def tinyplm_work(shape: list[int], T: int, workers: int, blocks: bool):
 def torch_work(shape: list[int], T: int):
     import torch
 
-    from tinyplm.backend import keep_freed_memory
+    from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
     peak = matmul_peak(torch.matmul, torch.ones(1024, 1024))

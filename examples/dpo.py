@@ -1,22 +1,25 @@
-"""DPO: a preference learned from pairs of answers, and what beta does.
+"""DPO: learning a preference from pairs of answers, and the effect of beta.
 
     python examples/dpo.py                  # a few minutes on two cores
     python examples/dpo.py --seeds 3        # mean and range
 
-A small model that was tuned on skills (as in sft.py) answers them in two manners, each half of the time: plainly ("d a c") or
-with courtesy ("Of course: d a c").  We prefer plain answers, and of equally plain ones the right one.  As in practice, the pairs
-come from the model itself: for each prompt it answers several times, a rule ranks the answers in this way, and the best and the
-worst become a pair.  DPO then trains one policy for each beta.  Printed, on prompts that training never has:
+A small model fine-tuned on skills (as in sft.py) answers in two styles, equally often: plainly ("d
+a c") or with a courtesy ("Of course: d a c").  We prefer plain answers, and among equally plain
+ones the correct one.  As in practice, the pairs come from the model itself: it answers each prompt
+several times, a rule ranks the answers, and the best and the worst become a pair.  DPO then trains
+one policy for each beta.  Reported, on held-out prompts:
 
     preference accuracy   of the implicit rewards on held-out pairs
-    win rate              how often the rule prefers the policy's sample to the reference's for a prompt; a tie counts half
-    KL                    nats an answer, of the policy to the reference, estimated from the policy's samples
+    win rate              share of prompts where the rule prefers the policy's sample to the
+                          reference's; a tie counts half
+    KL                    to the reference, in nats per answer, estimated from the policy's samples
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skills
@@ -25,30 +28,40 @@ from skills import CHAT, TASKS, Sample
 
 from tinyplm import random
 from tinyplm.models.causal_model import CausalModel
-from tinyplm.tuning.align.dpo import DPOSettings, dpo
-from tinyplm.tuning.align.learner import token_log_probs
-from tinyplm.tuning.align.rollouts import rollouts
-from tinyplm.tuning.align.sft import SFTSettings, sft
-from tinyplm.tuning.data.conversations import conversation
-from tinyplm.tuning.data.pairs import Pair
-from tinyplm.tuning.data.sequences import answered
+from tinyplm.tuning import (
+    DPOSettings,
+    Pair,
+    SFTSettings,
+    answered,
+    conversation,
+    dpo,
+    rollouts,
+    sft,
+    token_log_probs,
+)
 
 COURTESY = "Of course: "
 
 
 def both_manners(model: CausalModel, samples: list[Sample], seed: int) -> list:
-    """Conversations of which half the answers, by a key, begin with the courtesy."""
+    """Conversations in which half of the answers, chosen by a key, start with the courtesy."""
     made = []
     for n, sample in enumerate(samples):
         key = random.fold(random.key(seed), n)
         asked, answer = sample.messages(key)
         polite = random.fold(key, 5) % 2 == 0
-        made.append(conversation(model.tokenizer, CHAT, [asked, {**answer, "content": COURTESY * polite + answer["content"]}]))
+        made.append(
+            conversation(
+                model.tokenizer,
+                CHAT,
+                [asked, {**answer, "content": COURTESY * polite + answer["content"]}],
+            )
+        )
     return made
 
 
 def rank(sample: Sample, text: str) -> int:
-    """What we prefer: 3 plain and right, 2 plain but wrong, 1 right with courtesy, 0 else."""
+    """Our preference: 3 plain and correct, 2 plain, 1 correct with courtesy, 0 otherwise."""
     right = text.strip().removeprefix(COURTESY) == sample.answer
     return 2 * (not text.strip().startswith(COURTESY.strip())) + right
 
@@ -56,53 +69,94 @@ def rank(sample: Sample, text: str) -> int:
 def preference_pairs(
     model: CausalModel, samples: list[Sample], count: int, *, seed: int, workers: int
 ) -> tuple[list[Pair], float]:
-    """(pairs of the best and the worst of `count` answers, where they differ in rank; the share of prompts that gave one)."""
+    """(pairs of the best and worst of `count` answers, share of prompts with a pair).
+
+    A prompt has a pair if its best and worst answers differ in rank.
+    """
     asked, stops = skills.prompts(model, samples, seed=seed), skills.stop_ids(model)
-    drawn = rollouts(model, asked, samples=count, max_new_tokens=24, stop_ids=stops, seed=seed, workers=workers)
+    drawn = rollouts(
+        model, asked, samples=count, max_new_tokens=24, stop_ids=stops, seed=seed, workers=workers
+    )
     texts, pairs = drawn.texts(model.tokenizer, stops), []
     for n, sample in enumerate(samples):
         some = range(n * count, (n + 1) * count)
         ranks = [rank(sample, texts[i]) if drawn.finished[i] else -1 for i in some]
         best, worst = some[int(np.argmax(ranks))], some[int(np.argmin(ranks))]
         if ranks[best - some[0]] > ranks[worst - some[0]]:
-            pairs.append((answered(asked[n], drawn.answers[best]), answered(asked[n], drawn.answers[worst])))
+            pairs.append(
+                (answered(asked[n], drawn.answers[best]), answered(asked[n], drawn.answers[worst]))
+            )
     return pairs, len(pairs) / len(samples)
 
 
-def judged(policy: CausalModel, reference: CausalModel, samples: list[Sample], *, seed: int, workers: int) -> dict[str, float]:
+def judged(
+    policy: CausalModel, reference: CausalModel, samples: list[Sample], *, seed: int, workers: int
+) -> dict[str, float]:
     """{"win rate", "KL", "right", "plain"} of the policy's samples."""
     asked, stops = skills.prompts(reference, samples, seed=seed), skills.stop_ids(reference)
     options = {"max_new_tokens": 24, "stop_ids": stops, "workers": workers}
-    ours, theirs = rollouts(policy, asked, seed=seed + 1, **options), rollouts(reference, asked, seed=seed + 2, **options)
+    ours, theirs = (
+        rollouts(policy, asked, seed=seed + 1, **options),
+        rollouts(reference, asked, seed=seed + 2, **options),
+    )
     texts, others = ours.texts(reference.tokenizer, stops), theirs.texts(reference.tokenizer, stops)
     ranks = np.array([[rank(s, a), rank(s, b)] for s, a, b in zip(samples, texts, others)])
     wins = (ranks[:, 0] > ranks[:, 1]) + 0.5 * (ranks[:, 0] == ranks[:, 1])
     batch = ours.arrays()
-    now, before = (token_log_probs(m, batch, workers=workers)["log_probs"].sum(axis=1) for m in (policy, reference))
-    return {"win rate": float(wins.mean()), "KL": float((now - before).mean()), "plain": float((ranks[:, 0] >= 2).mean()),
-            "right": float((ranks[:, 0] % 2 == 1).mean())}  # fmt: skip
+    now, before = (
+        token_log_probs(m, batch, workers=workers)["log_probs"].sum(axis=1)
+        for m in (policy, reference)
+    )
+    return {
+        "win rate": float(wins.mean()),
+        "KL": float((now - before).mean()),
+        "plain": float((ranks[:, 0] >= 2).mean()),
+        "right": float((ranks[:, 0] % 2 == 1).mean()),
+    }
 
 
 def story(seed: int, options: argparse.Namespace, out: Path) -> dict[float, dict[str, float]]:
-    """What is measured for each beta; 0 stands for the reference itself."""
+    """The measurements for each beta; 0 stands for the reference."""
     names = [skill for skill in TASKS if skill != "add"]
-    training = [s for skill in names for s in skills.samples(skill, options.samples, held_out=False, seed=seed)]
-    test = [s for skill in names for s in skills.samples(skill, options.tests, held_out=True, seed=seed)]
+    training = [
+        s
+        for skill in names
+        for s in skills.samples(skill, options.samples, held_out=False, seed=seed)
+    ]
+    test = [
+        s for skill in names for s in skills.samples(skill, options.tests, held_out=True, seed=seed)
+    ]
     model, _ = skills.base_model(steps=options.base_steps, workers=options.workers, seed=seed)
-    settings = SFTSettings(steps=options.sft_steps, batch_size=64, learning_rate=3e-3, warmup=min(50, options.sft_steps // 4),
-                           workers=options.workers, seed=seed)  # fmt: skip
-    print(f"tuning     on {', '.join(names)}, in both manners")
+    settings = SFTSettings(
+        steps=options.sft_steps,
+        batch_size=64,
+        learning_rate=3e-3,
+        warmup=min(50, options.sft_steps // 4),
+        workers=options.workers,
+        seed=seed,
+    )
+    print(f"tuning     on {', '.join(names)}, in both styles")
     sft(model, both_manners(model, training, seed), settings)
     found = {0.0: judged(model, model, test, seed=seed, workers=options.workers)}
-    # in other phrasings than in tuning, where the model knows by heart which of them had the courtesy
+    # in phrasings other than in tuning, where the model memorised which had the courtesy
     pairs, share = preference_pairs(model, training, 4, seed=seed + 100, workers=options.workers)
     held_out, _ = preference_pairs(model, test, 4, seed=seed + 9, workers=options.workers)
-    print(f"pairs      {len(pairs)} from {len(training)} prompts ({share:.0%}), {len(held_out)} held-out ones")
+    print(
+        f"pairs      {len(pairs)} from {len(training)} prompts ({share:.0%}), {len(held_out)} "
+        "held out"
+    )
     for beta in options.beta:
         policy = model._with()
         print(f"DPO        beta {beta:g}, seed {seed}")
-        settings = DPOSettings(steps=options.steps, batch_size=32, learning_rate=options.lr, warmup=5, beta=beta,
-                               workers=options.workers, seed=seed)  # fmt: skip
+        settings = DPOSettings(
+            steps=options.steps,
+            batch_size=32,
+            learning_rate=options.lr,
+            warmup=5,
+            beta=beta,
+            workers=options.workers,
+            seed=seed,
+        )
         result = dpo(policy, pairs, settings, validation=held_out, out=out / f"beta-{beta:g}")
         found[beta] = judged(policy, model, test, seed=seed, workers=options.workers)
         found[beta]["accuracy"] = result.validation[options.steps]["accuracy"]
@@ -119,17 +173,30 @@ def main() -> None:
     print(f"\nheld-out prompts, {over_seeds(seeds)}\n")
     print(f"{'beta':12}" + "".join(f"{name:>{width}}" for name in columns))
     for beta in stories[0]:
-        cells = [spread([s[beta][name] for s in stories], "{:.2f}" if name == "KL" else "{:.1%}")
-                 if name in stories[0][beta] else "-" for name in columns]  # fmt: skip
-        print(f"{f'{beta:g}' if beta else 'reference':12}" + "".join(f"{cell:>{width}}" for cell in cells))
+        cells = [
+            spread([s[beta][name] for s in stories], "{:.2f}" if name == "KL" else "{:.1%}")
+            if name in stories[0][beta]
+            else "-"
+            for name in columns
+        ]
+        print(
+            f"{f'{beta:g}' if beta else 'reference':12}"
+            + "".join(f"{cell:>{width}}" for cell in cells)
+        )
     print()
 
-    def frontier(axes) -> None:
+    def frontier(axes: Any) -> None:
         for beta in options.beta:
-            axes.plot([np.mean([s[beta]["KL"] for s in stories])], [np.mean([s[beta]["win rate"] for s in stories])], "o",
-                      label=f"beta {beta:g}")  # fmt: skip
+            axes.plot(
+                [np.mean([s[beta]["KL"] for s in stories])],
+                [np.mean([s[beta]["win rate"] for s in stories])],
+                "o",
+                label=f"beta {beta:g}",
+            )
         axes.axhline(0.5, ls="--", lw=1, color="gray", label="the reference itself")
-        axes.set(xlabel="KL to the reference (nats an answer)", ylabel="win rate against the reference")
+        axes.set(
+            xlabel="KL to the reference (nats per answer)", ylabel="win rate against the reference"
+        )
         axes.legend()
 
     save_plot(out / "dpo.png", frontier, size=(6, 4))
@@ -138,14 +205,21 @@ def main() -> None:
 
 def parser() -> Parser:
     parser = Parser(__doc__)
-    parser.option("--beta", [0.03, 0.1, 0.3, 1.0], "The values of beta; each trains a policy.", number(above=0.0), nargs="+")
-    parser.option("--seeds", 1, "The number of runs, with seeds from --seed on.", whole(1))
-    parser.option("--base-steps", 150, "The number of steps of pretraining.", whole(1))
-    parser.option("--sft-steps", 400, "The number of steps of tuning on the skills.", whole(1))
-    parser.option("--steps", 50, "The number of steps of DPO for each beta.", whole(1))
-    parser.option("--samples", 500, "The number of prompts of each skill to train on.", whole(1))
-    parser.option("--tests", 100, "The number of held-out prompts of each skill.", whole(1))
-    parser.option("--lr", 1e-4, "The peak of the learning rate of DPO.", number(above=0.0))
+    option = parser.option
+    option(
+        "--beta",
+        [0.03, 0.1, 0.3, 1.0],
+        "Values of beta; one policy is trained for each.",
+        number(above=0.0),
+        nargs="+",
+    )
+    option("--seeds", 1, "Number of runs, with consecutive seeds from --seed.", whole(1))
+    option("--base-steps", 150, "Pretraining steps.", whole(1))
+    option("--sft-steps", 400, "Fine-tuning steps on the skills.", whole(1))
+    option("--steps", 50, "DPO steps for each beta.", whole(1))
+    option("--samples", 500, "Training prompts per skill.", whole(1))
+    option("--tests", 100, "Held-out prompts per skill.", whole(1))
+    option("--lr", 1e-4, "Peak learning rate of DPO.", number(above=0.0))
     run_options(parser, "out-dpo")
     return parser
 

@@ -1,7 +1,8 @@
-"""Sample text from any saved folder: one that examples/pretrain.py made, or one that transformers wrote.
+"""Sample text from any saved model, from examples/pretrain.py or transformers.
 
-python examples/generate.py out/step-1200 --prompt "Return the" --samples 3
-python examples/generate.py out --prompt "def " "class " --temperature 0 --stop "\n\n" --show-log-probabilities
+python examples/generate.py out/step-1200 --prompt "Return the" --samples 3 python
+examples/generate.py out --prompt "def " "class " --temperature 0 --stop "\\n\\n"
+--show-log-probabilities
 """
 
 from __future__ import annotations
@@ -14,25 +15,60 @@ import warnings
 from common import Parser, model_folder, number, one_of, start, whole
 
 import tinyplm
-from tinyplm.backend import keep_freed_memory
-from tinyplm.generation.generate import Continuation, stream
+from tinyplm.generation import Continuation, stream
+from tinyplm.memory import keep_freed_memory
 from tinyplm.training import incremental
 
 
 def sampling_options(parser: Parser) -> None:
-    """The options of examples/generate.py and examples/chat.py that say how a token is chosen."""
-    parser.option("--temperature", 0.8, "How much chance there is in the choice; 0 always takes the most probable token.",
-                  number(least=0.0))  # fmt: skip
-    parser.option("--top-k", None, "Draw from the N most probable tokens only.", whole(1), otherwise="from all")
-    parser.option("--top-p", 0.95, "Draw from the most probable tokens up to this mass.", number(above=0.0, most=1.0))
-    parser.option("--min-p", None, "Draw from tokens of at least this share of the most probable one's probability.",
-                  number(least=0.0, most=1.0), otherwise="from all")  # fmt: skip
-    parser.option("--repetition-penalty", 1.0, "Above 1, make tokens that occurred less probable.", number(above=0.0))
-    parser.option("--no-repeat-ngram", None, "Let no N tokens in a row occur twice.", whole(1), otherwise="no such limit")
-    parser.option("--seed", 0, "The seed; the same one gives the same texts.", whole())
-    parser.option("--device", "cpu", "Where to compute: cpu or gpu.", one_of("cpu", "gpu"))
-    parser.option("--dtype", "float32", "The dtype of the arithmetic: float32, float64 or float16, which is slow on a CPU.",
-                  one_of("float32", "float64", "float16"))  # fmt: skip
+    """The sampling options, shared with examples/chat.py."""
+    parser.option(
+        "--temperature",
+        0.8,
+        "Sampling temperature; 0 always takes the most probable token.",
+        number(least=0.0),
+    )
+    parser.option(
+        "--top-k",
+        None,
+        "Sample from the N most probable tokens only.",
+        whole(1),
+        otherwise="from all",
+    )
+    parser.option(
+        "--top-p",
+        0.95,
+        "Sample from the most probable tokens that make up this probability.",
+        number(above=0.0, most=1.0),
+    )
+    parser.option(
+        "--min-p",
+        None,
+        "Sample from tokens with at least this fraction of the highest probability.",
+        number(least=0.0, most=1.0),
+        otherwise="from all",
+    )
+    parser.option(
+        "--repetition-penalty",
+        1.0,
+        "Values above 1 make tokens that have occurred less probable.",
+        number(above=0.0),
+    )
+    parser.option(
+        "--no-repeat-ngram",
+        None,
+        "Never repeat a sequence of N tokens.",
+        whole(1),
+        otherwise="no limit",
+    )
+    parser.option("--seed", 0, "Random seed; the same seed gives the same texts.", whole())
+    parser.option("--device", "cpu", "Device: cpu or gpu.", one_of("cpu", "gpu"))
+    parser.option(
+        "--dtype",
+        "float32",
+        "Data type: float32, float64, or float16, which is slow on a CPU.",
+        one_of("float32", "float64", "float16"),
+    )
 
 
 def sampling(options: argparse.Namespace) -> dict:
@@ -41,24 +77,40 @@ def sampling(options: argparse.Namespace) -> dict:
 
 
 def load(options: argparse.Namespace) -> tinyplm.Model:
-    """The model of a folder, or of a run of examples/pretrain.py the best one, or the latest if none was evaluated yet."""
+    """The model of a folder; of a run, the best checkpoint, or the latest before any evaluation."""
     path = model_folder(options.folder)
     if (path / incremental.FILE).is_file():
-        raise ValueError(f"{path}: holds only what changed since another checkpoint, expected a full one; "
-                         f"tinyplm.training.incremental.replay({str(path)!r}, FOLDER) makes one of it")  # fmt: skip
+        raise ValueError(
+            f"{path}: expected a full checkpoint, got an incremental one; to convert it, call "
+            f"tinyplm.training.incremental.replay({str(path)!r}, FOLDER)"
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that there is no tokenizer: text_tokenizer() says it
+        # a missing tokenizer is reported by text_tokenizer()
+        warnings.simplefilter("ignore", UserWarning)
         return tinyplm.load(path, dtype=options.dtype, device=options.device).for_decoding()
 
 
 def parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("folder", help="A folder with config.json, model.safetensors and tokenizer.json, or a run's --out.")
-    parser.option("--prompt", [""], "The beginnings of texts.", nargs="+", otherwise="the beginning of a document")
-    parser.option("--tokens", 120, "The number of tokens to add at most.", whole(1))
-    parser.option("--samples", 1, "The number of texts for each prompt.", whole(1))
-    parser.option("--stop", [], r"End before one of these texts; \n is a line break.", nargs="+", otherwise="none")
-    parser.flag("--show-log-probabilities", "Show each token with its log-probability in nats, too.")
+    parser.add_argument(
+        "folder",
+        help="Model folder with config.json, weights and tokenizer.json, or the --out of a run.",
+    )
+    parser.option(
+        "--prompt", [""], "Texts to continue.", nargs="+", otherwise="the start of a document"
+    )
+    parser.option("--tokens", 120, "Maximum number of tokens to add.", whole(1))
+    parser.option("--samples", 1, "Number of texts per prompt.", whole(1))
+    parser.option(
+        "--stop",
+        [],
+        r"Stop before any of these texts; \n is a line break.",
+        nargs="+",
+        otherwise="none",
+    )
+    parser.flag(
+        "--show-log-probabilities", "Also show each token with its log-probability in nats."
+    )
     sampling_options(parser)
     return parser
 
@@ -69,17 +121,32 @@ def main() -> None:
     model = load(options)
     tokenizer = model.text_tokenizer()
     prompts = [tokenizer.prompt(prompt) for prompt in options.prompt]
-    begin = tokenizer.eos_id  # ends a document, so it also begins one
+    begin = tokenizer.eos_id  # ends a document, and so starts one too
     if [] in prompts and begin is None:
-        raise ValueError(f"{options.folder}: the tokenizer has no token to begin a document with, so --prompt is needed")
+        raise ValueError(
+            "--prompt: expected a text, since the tokenizer has no token to start a document, "
+            "got an empty one"
+        )
     prompts = [prompt or [begin] for prompt in prompts]
     stops = [stop.replace("\\n", "\n") for stop in options.stop]
-    alone = len(prompts) * options.samples == 1  # one text is shown as it comes, several when they are done
+    # a single text is streamed, several are printed when done
+    alone = len(prompts) * options.samples == 1
     ends = model.end_ids()
     begin_time = time.perf_counter()
-    texts = [Continuation(n // options.samples, [], [], "") for n in range(len(prompts) * options.samples)]
-    steps = stream(model, prompts, max_new_tokens=options.tokens, samples=options.samples, seed=options.seed, stop_ids=ends,
-                   stop_strings=stops, **sampling(options))  # fmt: skip
+    texts = [
+        Continuation(n // options.samples, [], [], "")
+        for n in range(len(prompts) * options.samples)
+    ]
+    steps = stream(
+        model,
+        prompts,
+        max_new_tokens=options.tokens,
+        samples=options.samples,
+        seed=options.seed,
+        stop_ids=ends,
+        stop_strings=stops,
+        **sampling(options),
+    )
     if alone:
         print(options.prompt[0], end="", flush=True)
     for pieces in steps:
@@ -93,9 +160,9 @@ def main() -> None:
         if options.show_log_probabilities:
             for token, log_p in zip(text.ids, text.log_probabilities):
                 print(f"{log_p:>10.4f}  {tokenizer.decode([token])!r}")
-            print(f"{sum(text.log_probabilities):>10.4f}  in all\n")
+            print(f"{sum(text.log_probabilities):>10.4f}  total\n")
     count = sum(len(text.ids) for text in texts)
-    print(f"{count} tokens in {seconds:.1f} s, {count / seconds:.0f} a second", file=sys.stderr)
+    print(f"{count} tokens in {seconds:.1f} s, {count / seconds:.0f} per second", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,32 @@
-"""How a backward pass is proved: any component by name, against its formula and against finite differences.
+"""How a backward pass is verified: against a formula and against finite differences.
 
     python examples/gradient_check.py                       # all components, a table of errors
     python examples/gradient_check.py layernorm attention   # some
-    python examples/gradient_check.py layernorm --break     # with a wrong backward, to see that the check can fail
+    python examples/gradient_check.py layernorm --break     # wrong gradients, to see it fail
 
-For each positional argument x of a component f, a random direction d and a random cotangent c are drawn; then
+For each positional argument x of a component f, with a random direction d and a random cotangent c,
 
     <c, f(x + h d) - f(x - h d)> / 2h    must equal    <backward(c), d>
 
-to the accuracy of the central difference, about h^2 = 1e-10 in float64.  The cotangent is random because a constant one hides
-errors: softmax, for one, has an exactly zero gradient for it.  The components and their cases are those of the tests
-(tests/components.py), so whatever is proved there can be seen here.  Run it from a checkout: the tests are not installed.
+to the accuracy of the central difference, about h^2 = 1e-10 in float64.  The cotangent is random
+because a constant one hides errors: with it, the gradient of softmax is exactly zero.  Components
+and cases are those of the tests (tests/components.py).  Run it from a checkout: the tests are not
+installed.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import Parser, one_of, start, whole
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for tests/ and reference/
+# the checkout, for tests/ and reference/
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests import laws
 from tests.components import COMPONENTS
@@ -30,19 +34,23 @@ from tests.laws import Sizes
 from tinyplm.core import tree_map
 
 
-def spoiled(gradient):
+def spoiled(gradient: Any) -> Any:
     return tree_map(lambda a: a * 1.01, gradient)  # None stays None
 
 
-def broken(f):
-    """f with a backward whose gradients are all 1% too large: what a wrong constant would do."""
+def broken(f: Callable) -> Callable:
+    """f with gradients 1% too large, as from a wrong constant."""
 
     def wrong(*args, **kwargs):
         y, back = f(*args, **kwargs)
 
         def backward(dy):
             gradients = back(dy)
-            return tuple(map(spoiled, gradients)) if isinstance(gradients, tuple) else spoiled(gradients)
+            return (
+                tuple(map(spoiled, gradients))
+                if isinstance(gradients, tuple)
+                else spoiled(gradients)
+            )
 
         return y, backward
 
@@ -51,11 +59,18 @@ def broken(f):
 
 def parser() -> Parser:
     parser = Parser(__doc__, epilog=f"Components: {', '.join(COMPONENTS)}")
-    parser.option("components", [], "Names from the list below.", one_of(*COMPONENTS), nargs="*", metavar="COMPONENT",
-                  otherwise="all")  # fmt: skip
-    parser.option("--cases", 5, "The number of random cases for each component.", whole(1))
-    parser.option("--seed", 0, "The seed of the cases.", whole())
-    parser.flag("--break", "Spoil every backward by 1%, to see the check fail.")
+    parser.option(
+        "components",
+        [],
+        "Names of components, from the list below.",
+        one_of(*COMPONENTS),
+        nargs="*",
+        metavar="COMPONENT",
+        otherwise="all",
+    )
+    parser.option("--cases", 5, "Number of random cases per component.", whole(1))
+    parser.option("--seed", 0, "Random seed of the cases.", whole())
+    parser.flag("--break", "Scale every gradient by 1.01 to see the check fail.")
     return parser
 
 
@@ -70,11 +85,24 @@ def main() -> None:
         for case_number in range(options.cases):
             rng = np.random.default_rng((options.seed, case_number))
             B, T, S, K, G, E, F = (int(rng.integers(1, 4)) for _ in range(7))
-            sizes = Sizes(B=B, T=T, S=S, D=int(rng.integers(2, 7)), K=K, G=G, E=E, F=F, V=int(rng.integers(2, 9)),
-                          seed=int(rng.integers(2**32)), flags=tuple(bool(b) for b in rng.integers(0, 2, 3)))  # fmt: skip
+            sizes = Sizes(
+                B=B,
+                T=T,
+                S=S,
+                D=int(rng.integers(2, 7)),
+                K=K,
+                G=G,
+                E=E,
+                F=F,
+                V=int(rng.integers(2, 9)),
+                seed=int(rng.integers(2**32)),
+                flags=tuple(bool(b) for b in rng.integers(0, 2, 3)),
+            )
             case = component.make(sizes)
             y, _ = laws.call(f, case, "cpu")
-            expected = np.asarray(component.reference(*case.args, **{**case.kwargs, **case.reference_kwargs}))
+            expected = np.asarray(
+                component.reference(*case.args, **{**case.kwargs, **case.reference_kwargs})
+            )
             formula = max(formula, laws.relative_error(y, expected))
             for argument, error in laws.directional_derivative(f, case, "cpu", rng):
                 differences[argument] = max(differences.get(argument, 0.0), error)
@@ -83,10 +111,13 @@ def main() -> None:
             left = (name, f"{formula:.1e}") if row == 0 else ("", "")
             right = error < 1e-7 and (row > 0 or formula < 1e-10)
             wrong += [] if right else [f"{name}.{names[argument]}"]
-            print(f"{left[0]:<26}{names[argument]:<12}{left[1]:>16}{error:>21.1e}" + ("" if right else "   WRONG"))
+            print(
+                f"{left[0]:<26}{names[argument]:<12}{left[1]:>16}{error:>21.1e}"
+                + ("" if right else "   WRONG")
+            )
     if wrong:
         sys.exit(f"\nwrong: {', '.join(wrong)}")
-    print("\nall are right: formulas to 1e-10, gradients to 1e-7")
+    print("\nall are right: values within 1e-10, gradients within 1e-7")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Pretrain a small GPT-2 or LLaMA on real text: from documents to samples, in one command.
+"""Pretrain a small GPT-2 or LLaMA on real text: from documents to samples in one command.
 
-    python examples/pretrain.py                                    # the default corpus, a few minutes on two cores
+    python examples/pretrain.py                                    # a few minutes on two cores
     python examples/pretrain.py --family llama --out llama         # the same with a LLaMA
     python examples/pretrain.py --text my-book.txt --out my-run    # your own text
-    python examples/pretrain.py --out my-run --resume              # go on after an interruption
+    python examples/pretrain.py --out my-run --resume              # continue an interrupted run
 
-What happens, in order: the text is read and split by document; a byte-level BPE tokenizer is trained; the documents are packed
-into one token array each for training and validation; the model is trained; and its loss stands in a table beside honest
-baselines, measured on the same tokens.
+The steps: read the text and split it by document; train a byte-level BPE tokenizer; pack the
+documents into one token array each for training and validation; train the model; compare its loss
+with baselines measured on the same tokens.
 """
 
 from __future__ import annotations
@@ -18,17 +18,28 @@ import textwrap
 import time
 from pathlib import Path
 
-from common import WORKERS, Parser, command, not_drawn, number, one_of, resumed, start, usable, whole
+from common import (
+    WORKERS,
+    Parser,
+    command,
+    not_drawn,
+    number,
+    one_of,
+    resumed,
+    start,
+    usable,
+    whole,
+)
 
 import tinyplm
 from tinyplm.arguments import check_choice
 from tinyplm.backend import device
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.packing import open_tokens, pack, write_tokens
-from tinyplm.evaluation.perplexity import baseline_rows, format_rows, row
+from tinyplm.evaluation import baseline_rows, format_rows, row
 from tinyplm.families import gpt2, llama
 from tinyplm.files import read_json, sole_writer, write_json
-from tinyplm.generation.generate import generate
+from tinyplm.generation import generate
 from tinyplm.hub.folders import make_config
 from tinyplm.optim.schedule import SCHEDULES
 from tinyplm.tokenizers import Tokenizer
@@ -39,13 +50,13 @@ from tinyplm.training.samples import check_corpus
 from tinyplm.training.settings import Settings
 from tinyplm.training.step import evaluate
 
-# name: (layers, width, heads).  The published sizes of the family may be given as well, by their names.
+# name: (layers, width, heads).  A family's published sizes are accepted by name, too.
 SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}
 
 FAMILIES = {"gpt2": gpt2, "llama": llama}
 TITLES = {"gpt2": "GPT-2", "llama": "LLaMA"}
 
-# May differ on resume: they do not change what is learned.
+# May change on resume: they do not affect what is learned.
 FREE = (
     "out",
     "device",
@@ -65,47 +76,71 @@ FACTS = {"validation_bytes", "vocab_size"}
 
 
 def prepare(options: dict, out: Path) -> dict:
-    """Documents, tokenizer and token arrays, kept in `out`; returns what a resume needs to know of them."""
+    """Write tokenizer and token arrays to `out`; returns the facts a resume needs."""
     begin = time.perf_counter()
     documents = deduplicate(read_texts(options["text"])) if options["text"] else default_corpus()
-    (out / "run.json").unlink(missing_ok=True)  # of a run without checkpoints, whose data is replaced now
+    # of a run without checkpoints, whose data is now replaced
+    (out / "run.json").unlink(missing_ok=True)
     training, validation = split_documents(documents, options["validation"], options["seed"])
     size = sum(len(d.encode()) for d in documents)
-    print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them for validation only")
+    print(
+        f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them "
+        "for validation"
+    )
     tokenizer = Tokenizer.train(training, options["vocabulary"])
     tokenizer.save(out / "tokenizer.json")
     counts = {}
     for name, part in (("train", training), ("validation", validation)):
-        # an end-of-text token goes before the first document too, so that no byte is left without a prediction
+        # an end-of-text token also precedes the first document, so that every byte is predicted
         tokens = pack([[], *tokenizer.encode_batch(part)], tokenizer.eos_id, tokenizer.vocab_size)
         write_tokens(out / f"{name}.npy", tokens)
         counts[name] = len(tokens)
-    print(f"tokenizer  byte-level BPE, {tokenizer.vocab_size} entries, {size / sum(counts.values()):.2f} bytes a token")
     print(
-        f"tokens     {counts['train']} to train on, {counts['validation']} to validate on ({time.perf_counter() - begin:.0f} s)"
+        f"tokenizer  byte-level BPE, {tokenizer.vocab_size} entries, "
+        f"{size / sum(counts.values()):.2f} bytes per token"
     )
-    return {"validation_bytes": sum(len(d.encode()) for d in validation), "vocab_size": tokenizer.vocab_size}
+    print(
+        f"tokens     {counts['train']} for training, {counts['validation']} for validation "
+        f"({time.perf_counter() - begin:.0f} s)"
+    )
+    return {
+        "validation_bytes": sum(len(d.encode()) for d in validation),
+        "vocab_size": tokenizer.vocab_size,
+    }
 
 
 def configure(options: dict, vocab_size: int) -> gpt2.Config | llama.Config:
     """The model's configuration."""
-    family, size, context, dropout = (options[name] for name in ("family", "size", "context", "dropout"))
+    family, size, context, dropout = (
+        options[name] for name in ("family", "size", "context", "dropout")
+    )
     end = 0  # the tokenizer's first entry is <|endoftext|>
     common: dict = {"vocab_size": vocab_size, "bos_token_id": end, "eos_token_id": end}
     if family == "gpt2":
-        common |= {"n_positions": context, "resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
+        common |= {
+            "n_positions": context,
+            "resid_pdrop": dropout,
+            "embd_pdrop": dropout,
+            "attn_pdrop": dropout,
+        }
     else:
         common |= {"max_position_embeddings": context, "attention_dropout": dropout}
     if size in FAMILIES[family].SIZES:
         return make_config(FAMILIES[family], size, **common)
     layers, width, heads = SIZES[size]
-    # 0.56 / sqrt(width) is GPT-2's own 0.02 at its width of 768; with 0.02 a narrow model takes far longer to start learning
+    # 0.56 / sqrt(width) is GPT-2's 0.02 at width 768; with 0.02 narrow models start learning late
     common["initializer_range"] = round(0.56 / width**0.5, 4)
     if family == "gpt2":
         return gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, **common)
-    # three matrices of 8/3 of the width have as many parameters as GPT-2's two of 4 times it
-    return llama.Config(num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads,
-                        intermediate_size=-(-8 * width // 3 // 16) * 16, tie_word_embeddings=True, **common)  # fmt: skip
+    # three matrices of 8/3 width have as many parameters as GPT-2's two of 4 times the width
+    return llama.Config(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=-(-8 * width // 3 // 16) * 16,
+        tie_word_embeddings=True,
+        **common,
+    )
 
 
 def plan(options: dict) -> Settings:
@@ -113,23 +148,37 @@ def plan(options: dict) -> Settings:
     steps, fifth = options["steps"], max(1, options["steps"] // 5)
     evaluate_every = fifth if options["evaluate_every"] is None else options["evaluate_every"]
     save_every = min(fifth, 500) if options["save_every"] is None else options["save_every"]
-    return Settings(steps=steps, batch_size=options["batch"], sequence_length=options["context"],
-                    learning_rate=options["lr"], warmup=max(0, min(options["warmup"], steps - 1)),
-                    schedule=options["schedule"], weight_decay=options["decay"], seed=options["seed"],
-                    micro_batch_size=options["micro_batch"], workers=options["workers"], checkpointing=options["checkpointing"],
-                    evaluate_every=evaluate_every, save_every=save_every,
-                    save_minutes=options["save_minutes"], full_every=options["full_every"],
-                    patience=options["patience"], min_improvement=options["min_improvement"],
-                    log_every=1 if options["device"] == "cpu" else 10)  # fmt: skip
+    return Settings(
+        steps=steps,
+        batch_size=options["batch"],
+        sequence_length=options["context"],
+        learning_rate=options["lr"],
+        warmup=max(0, min(options["warmup"], steps - 1)),
+        schedule=options["schedule"],
+        weight_decay=options["decay"],
+        seed=options["seed"],
+        micro_batch_size=options["micro_batch"],
+        workers=options["workers"],
+        checkpointing=options["checkpointing"],
+        evaluate_every=evaluate_every,
+        save_every=save_every,
+        save_minutes=options["save_minutes"],
+        full_every=options["full_every"],
+        patience=options["patience"],
+        min_improvement=options["min_improvement"],
+        log_every=1 if options["device"] == "cpu" else 10,
+    )
 
 
 def report(options: dict, out: Path, facts: dict) -> None:
-    """The best checkpoint's loss beside the baselines, samples, and where everything is."""
+    """Print the best checkpoint's loss with the baselines, samples, and where the files are."""
     folder = find(out, "best")
     model = tinyplm.load(folder, device=options["device"])
     training, validation = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
     context = options["context"]
-    total, count = evaluate(model, validation, length=context, stride=max(1, context // 2), workers=options["workers"])
+    total, count = evaluate(
+        model, validation, length=context, stride=max(1, context // 2), workers=options["workers"]
+    )
     rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
     rows.append(
         row(
@@ -140,14 +189,25 @@ def report(options: dict, out: Path, facts: dict) -> None:
         )
     )
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
-    print(f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
-          f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the beginning).\n\n"
-          f"{format_rows(rows)}\n\nDuring training, and in the plot, the windows stand side by side: each token is\n"
-          f"predicted from the 0 to {context - 1} tokens before it.\n")  # fmt: skip
-    end = model.tokenizer.eos_id  # ends a document, so it also begins one
+    print(
+        f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
+        f"predicted from the {context // 2} to {context - 1} tokens before it (fewer at the "
+        "beginning).\n\n"
+        f"{format_rows(rows)}\n\nDuring training, and in the plot, windows do not overlap: each "
+        "token is\n"
+        f"predicted from the 0 to {context - 1} tokens before it.\n"
+    )
+    end = model.tokenizer.eos_id  # ends a document, and so starts one too
     for i in range(options["samples"]):
-        (sample,) = generate(model, [end], max_new_tokens=120, temperature=0.8, top_p=0.95, seed=options["seed"] + i,
-                             stop_ids=[end])  # fmt: skip
+        (sample,) = generate(
+            model,
+            [end],
+            max_new_tokens=120,
+            temperature=0.8,
+            top_p=0.95,
+            seed=options["seed"] + i,
+            stop_ids=[end],
+        )
         print(f"Sample {i + 1}:\n{textwrap.indent(sample.text, '    ')}\n")
     print(f"model      {folder} (the best step; transformers loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
@@ -158,7 +218,7 @@ def report(options: dict, out: Path, facts: dict) -> None:
 def main() -> None:
     options, facts = arguments()
     out = usable(options["out"])
-    settings = plan(options)  # whatever is wrong with the options is said before any work is done
+    settings = plan(options)  # refuses wrong options before any work
     configure(options, options["vocabulary"])
     device(options["device"])
     with sole_writer(out):
@@ -166,85 +226,169 @@ def main() -> None:
 
 
 def run(options: dict, settings: Settings, out: Path, facts: dict | None) -> None:
-    """Prepare, or take up what is there; train; report."""
+    """Prepare the data, or reuse what is there; train; report."""
     if facts is None:
         if started(out):
-            raise ValueError(f"{out} holds a run already: add --resume to go on with it, or give another --out")
+            raise ValueError(
+                f"--out: expected a folder without a run, got {out}: add --resume to continue it"
+            )
         facts = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": facts})
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
     check_corpus(tokens[0], settings)
     model = tinyplm.create(
-        options["family"], configure(options, facts["vocab_size"]), key=options["seed"], device=options["device"]
+        options["family"],
+        configure(options, facts["vocab_size"]),
+        key=options["seed"],
+        device=options["device"],
     )
     model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
-    resume = started(out)  # not yet, if it was killed before its first checkpoint
+    resume = started(out)  # false if it was killed before its first checkpoint
     if resume:
         print(f"resuming   from {find(out)}")
     state = train(model, *tokens, settings, out=out, resume=resume)
     print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
     if state.signal is not None:
         name = signal.Signals(state.signal).name
-        print(f"stopped    by {name} after step {state.step} of {settings.steps}; resume with: {resume_command(options)}")
+        print(
+            f"stopped    by {name} after step {state.step} of {settings.steps}; resume with: "
+            f"{resume_command(options)}"
+        )
         sys.exit(128 + state.signal)
     report(options, out, facts)
 
 
 def resume_command(options: dict) -> str:
-    """The command line that resumes a run; what may differ on resume is kept as it is now."""
+    """The command line that resumes a run with its current options."""
     kept = read_json(Path(options["out"]) / "run.json")["options"]
-    changed = [f"--{n.replace('_', '-')}={v}" for n, v in options.items() if n in FREE and n != "out" and v != kept.get(n)]
+    changed = [
+        f"--{n.replace('_', '-')}={v}"
+        for n, v in options.items()
+        if n in FREE and n != "out" and v != kept.get(n)
+    ]
     return command("pretrain.py", "--out", options["out"], "--resume", *changed)
 
 
 def parser() -> Parser:
     parser = Parser(__doc__)
     option = parser.option
-    option("--text", [], "Your own UTF-8 text files.", nargs="+", metavar="FILE", otherwise="Python's own documentation")
-    option("--family", "gpt2", "The family: gpt2 or llama.", one_of(*FAMILIES))
-    option("--size", "small", f"The size: {', '.join(SIZES)}; or a published size: {', '.join([*gpt2.SIZES, *llama.SIZES])}.",
-           one_of(*SIZES, *gpt2.SIZES, *llama.SIZES))  # fmt: skip
-    option("--steps", 2500, "The number of training steps.", whole(1))
-    option("--batch", 8, "The number of sequences in a step.", whole(1))
-    option("--checkpointing", 0, "To save memory, keep only the input of every N layers and recompute the rest; 0 keeps all.",
-           whole())  # fmt: skip
-    option("--micro-batch", None, "The number of sequences in memory at a time.", whole(1), otherwise="all of a step")
-    option("--context", 64, "The number of tokens of a sequence.", whole(1))
-    option("--vocabulary", 1024, "The number of entries of the tokenizer.", whole(257))
-    option("--lr", 1.5e-3, "The peak of the learning rate.", number(above=0.0))
-    option("--schedule", "cosine", f"The learning rate's schedule: {', '.join(SCHEDULES)}.", one_of(*SCHEDULES))
-    option("--warmup", 150, "The number of warm-up steps.", whole())
-    option("--decay", 0.1, "The weight decay.", number(least=0.0))
-    option("--dropout", 0.0, "The dropout rate.", number(least=0.0, below=1.0))
-    option("--validation", 0.05, "The share of the text kept for validation.", number(above=0.0, below=1.0))
-    option("--seed", 0, "The seed of everything that is random.", whole())
-    option("--samples", 2, "The number of texts sampled at the end.", whole())
-    option("--evaluate-every", None, "Evaluate every N steps.", whole(1), otherwise="a fifth of all steps")
-    option("--save-every", None, "Save a checkpoint every N steps.", whole(1), otherwise="a fifth of all steps, at most 500")
-    option("--save-minutes", 5.0, "Save also when this much time has passed since the last checkpoint.", number(least=0.0))
-    option("--full-every", 1, "Make every Nth checkpoint a full folder; the others hold what changed, which gains little unless "
-           "most parameters are frozen.", whole(1))  # fmt: skip
-    option("--patience", None, "Stop after N evaluations in a row without an improvement.", whole(1), otherwise="never")
-    option("--min-improvement", 0.0, "The nats a token by which the validation loss has to fall to count as improved.",
-           number(least=0.0))  # fmt: skip
-    option("--workers", WORKERS, "The number of threads that share a batch.", whole(1))
-    option("--device", "cpu", "Where to compute: cpu or gpu.", one_of("cpu", "gpu"))
-    option("--out", "out", "The folder for everything that is made.", metavar="FOLDER")
-    parser.flag("--resume", "Resume the run in --out, however it ended; workers, device and how often is saved may differ.")
+    option(
+        "--text",
+        [],
+        "UTF-8 text files to train on.",
+        nargs="+",
+        metavar="FILE",
+        otherwise="Python's own documentation",
+    )
+    option("--family", "gpt2", "Family: gpt2 or llama.", one_of(*FAMILIES))
+    option(
+        "--size",
+        "small",
+        f"Size: {', '.join(SIZES)}; or a published size: {', '.join([*gpt2.SIZES, *llama.SIZES])}.",
+        one_of(*SIZES, *gpt2.SIZES, *llama.SIZES),
+    )
+    option("--steps", 2500, "Training steps.", whole(1))
+    option("--batch", 8, "Sequences per step.", whole(1))
+    option(
+        "--checkpointing",
+        0,
+        "Save memory by keeping only every N-th layer's input and recomputing the rest; 0 keeps "
+        "all.",
+        whole(),
+    )
+    option(
+        "--micro-batch",
+        None,
+        "Sequences in memory at a time.",
+        whole(1),
+        otherwise="the whole step",
+    )
+    option("--context", 64, "Tokens per sequence.", whole(1))
+    option("--vocabulary", 1024, "Vocabulary size of the tokenizer.", whole(257))
+    option("--lr", 1.5e-3, "Peak learning rate.", number(above=0.0))
+    option(
+        "--schedule",
+        "cosine",
+        f"Learning-rate schedule: {', '.join(SCHEDULES)}.",
+        one_of(*SCHEDULES),
+    )
+    option("--warmup", 150, "Warm-up steps.", whole())
+    option("--decay", 0.1, "Weight decay.", number(least=0.0))
+    option("--dropout", 0.0, "Dropout rate.", number(least=0.0, below=1.0))
+    option(
+        "--validation",
+        0.05,
+        "Share of the text held out for validation.",
+        number(above=0.0, below=1.0),
+    )
+    option("--seed", 0, "Random seed.", whole())
+    option("--samples", 2, "Number of texts sampled at the end.", whole())
+    option(
+        "--evaluate-every",
+        None,
+        "Evaluate every N steps.",
+        whole(1),
+        otherwise="a fifth of all steps",
+    )
+    option(
+        "--save-every",
+        None,
+        "Save a checkpoint every N steps.",
+        whole(1),
+        otherwise="a fifth of all steps, at most 500",
+    )
+    option(
+        "--save-minutes",
+        5.0,
+        "Also save this many minutes after the last checkpoint.",
+        number(least=0.0),
+    )
+    option(
+        "--full-every",
+        1,
+        "Make every N-th checkpoint full and the others incremental, which only pays off if most "
+        "parameters are frozen.",
+        whole(1),
+    )
+    option(
+        "--patience",
+        None,
+        "Stop after N consecutive evaluations without improvement.",
+        whole(1),
+        otherwise="never",
+    )
+    option(
+        "--min-improvement",
+        0.0,
+        "Decrease of the validation loss, in nats per token, that counts as an improvement.",
+        number(least=0.0),
+    )
+    option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
+    option("--device", "cpu", "Device: cpu or gpu.", one_of("cpu", "gpu"))
+    option("--out", "out", "Output folder.", metavar="FOLDER")
+    parser.flag(
+        "--resume",
+        "Resume the run in --out, however it ended; workers, device and save intervals may change.",
+    )
     return parser
 
 
 def arguments() -> tuple[dict, dict | None]:
-    """Options from the command line and None; with --resume those of the run, which it may not contradict, and its facts."""
+    """(options, None), or with --resume the run's own options and facts, checked against these."""
     reader = parser()
     given = reader.given()
     if given.pop("resume", False):
         return resumed(reader, given, FREE, FACTS)
-    options = {name: value for name, value in {**reader.defaults, **given}.items() if name != "resume"}
+    options = {
+        name: value for name, value in {**reader.defaults, **given}.items() if name != "resume"
+    }
     check_choice("--size", options["size"], [*SIZES, *FAMILIES[options["family"]].SIZES])
     return options, None
 
 
 if __name__ == "__main__":
-    start(main, "interrupted: the same command line with --resume goes on from the last checkpoint, if there is one")
+    start(
+        main,
+        "interrupted: add --resume to the same command line to continue from the last checkpoint",
+    )

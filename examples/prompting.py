@@ -1,18 +1,20 @@
-"""Prompting: zero, one and few examples, words for labels, a soft prompt and a prefix, on one task.
+"""Prompting: zero to many examples, words as labels, a soft prompt and a prefix, on one task.
 
     python examples/prompting.py            # a few minutes on two cores
 
-A model as small as this one does not read examples in its prompt for nothing; it does when its training text gave it a reason to
-(Chan et al. 2022).  So the LLaMA here is pretrained on lists: documents of lines "word > kind" with words of two kinds; and in
-half of the documents the two kinds' names are exchanged, so that only the lines before tell which way round this document is.
-The task: animals and tools with exchanged names, on words that training never has in a list of these two kinds.
+A model this small does not learn from examples in its prompt unless its training text gave it a
+reason to (Chan et al. 2022).  So the LLaMA here is pretrained on lists: documents of lines "word >
+kind" with words of two kinds.  In half of the documents the names of the two kinds are swapped, so
+only the preceding lines tell which way round a document is.  The task: animals and tools with
+swapped names, on words that never occur in training in a list of these two kinds.
 
-    no example      the model says what the words mean: that is wrong here, almost always
-    examples        1, 2, 4 or 8 solved lines in front
-    words           the same words with their own names, as a check that they are known; with and without calibration (Zhao et
-                    al. 2021)
-    trained         a soft prompt and a prefix that begin as four solved lines (their embeddings; their keys and values), all
-                    parameters; each on 32 solved lines.  A few rows may learn the 32 words by heart in place of the exchange:
+    no example      the model answers by meaning, which here is nearly always wrong
+    examples        1, 2, 4 or 8 solved lines before the question
+    words           the same words with the true names, to check that they are known; with and
+                    without calibration (Zhao et al. 2021)
+    trained         a soft prompt and a prefix initialised with four solved lines (their
+                    embeddings; their keys and values), and all parameters; each on 32 solved
+                    lines.  A few rows may memorise the 32 words instead of learning the swap:
                     see the range over the runs
 """
 
@@ -20,41 +22,57 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from common import Parser, run_options, save_plot, spread, start, unused, whole
+from common import Parser, run_options, save_plot, small_llama, spread, start, unused, whole
 
-import tinyplm
 from tinyplm.data.packing import pack
-from tinyplm.families import llama
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-from tinyplm.tuning.adapters.prefix import prefix_of
-from tinyplm.tuning.adapters.soft_prompt import soft_prompt
-from tinyplm.tuning.align.sft import SFTSettings, sft
-from tinyplm.tuning.prompts.cloze import Prefix, Verbaliser, predict
-from tinyplm.tuning.prompts.few_shot import FewShot
+from tinyplm.tuning import (
+    FewShot,
+    Prefix,
+    SFTSettings,
+    Verbaliser,
+    label_probabilities,
+    prefix_of,
+    sft,
+    soft_prompt,
+)
 
 KINDS = {
-    "animal": ("cat dog horse cow sheep goat pig hen duck goose mouse rat fox wolf bear lion tiger deer hare frog crow owl "
-              "hawk eel crab bee ant wasp moth worm seal whale").split(),
-    "tool": ("hammer saw drill file axe spade rake hoe knife fork spoon brush broom pump lever wrench pliers chisel plane "
-              "screw nail rope chain hook ladder bucket needle anvil clamp shovel trowel vice").split(),
-    "colour": ("red green blue white black grey brown pink purple orange yellow violet scarlet crimson amber beige ivory teal "
-              "olive navy lilac cyan magenta maroon ochre").split(),
-    "number": ("one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen twenty thirty forty "
-              "fifty sixty seventy eighty ninety hundred thousand").split(),
-    "food": ("bread butter cheese milk egg rice bean pea apple pear plum grape lemon melon onion carrot cabbage soup honey "
-              "salt sugar pepper flour pasta ham").split(),
-}  # fmt: skip
+    "animal": (
+        "cat dog horse cow sheep goat pig hen duck goose mouse rat fox wolf bear lion tiger "
+        "deer hare frog crow owl hawk eel crab bee ant wasp moth worm seal whale"
+    ).split(),
+    "tool": (
+        "hammer saw drill file axe spade rake hoe knife fork spoon brush broom pump lever "
+        "wrench pliers chisel plane screw nail rope chain hook ladder bucket needle anvil "
+        "clamp shovel trowel vice"
+    ).split(),
+    "colour": (
+        "red green blue white black grey brown pink purple orange yellow violet scarlet "
+        "crimson amber beige ivory teal olive navy lilac cyan magenta maroon ochre"
+    ).split(),
+    "number": (
+        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand"
+    ).split(),
+    "food": (
+        "bread butter cheese milk egg rice bean pea apple pear plum grape lemon melon onion "
+        "carrot cabbage soup honey salt sugar pepper flour pasta ham"
+    ).split(),
+}
 TASK = ("animal", "tool")
 
 
 def document(draw: np.random.Generator, held_out: set[str]) -> str:
-    """A list of words of two kinds, with their names or with exchanged ones; every second one is of the task's two kinds."""
+    """A list of words of two kinds, with names swapped or not; half are of the task's kinds."""
     kinds = draw.choice(TASK if draw.random() < 0.5 else list(KINDS)[:3], 2, replace=False).tolist()
     names = kinds if draw.random() < 0.5 else kinds[::-1]
     words = [
@@ -64,7 +82,8 @@ def document(draw: np.random.Generator, held_out: set[str]) -> str:
         if set(kinds) != set(TASK) or word not in held_out
     ]
     few = [words[n] for n in draw.permutation(len(words))[:10]]
-    lines = [few[n] for n in draw.integers(0, len(few), 22)]  # words come again: the simplest reason to look back
+    # words recur: the simplest reason to look back
+    lines = [few[n] for n in draw.integers(0, len(few), 22)]
     return "\n".join(f"{word} > {name}" for word, name in lines)
 
 
@@ -74,24 +93,45 @@ def pretrained(held_out: set[str], options: argparse.Namespace, out: Path) -> Ca
     every = " ".join([w for words in KINDS.values() for w in words] + list(KINDS))
     tokenizer = Tokenizer.train([every, *texts[:200], f"\n{every.replace(' ', chr(10))}"], 700)
     tokens = [
-        pack([[], *tokenizer.encode_batch(part)], tokenizer.eos_id, tokenizer.vocab_size) for part in (texts[50:], texts[:50])
+        pack([[], *tokenizer.encode_batch(part)], tokenizer.eos_id, tokenizer.vocab_size)
+        for part in (texts[50:], texts[:50])
     ]
-    config = llama.Config(vocab_size=tokenizer.vocab_size, hidden_size=128, intermediate_size=352, num_hidden_layers=3,
-                          num_attention_heads=4, max_position_embeddings=128, tie_word_embeddings=True, initializer_range=0.05,
-                          bos_token_id=0, eos_token_id=0)  # fmt: skip
-    model = tinyplm.create("llama", config, key=options.seed)
-    model.tokenizer = tokenizer
+    model = small_llama(
+        tokenizer, layers=3, width=128, context=128, key=options.seed, initializer_range=0.05
+    )
     steps = options.steps
-    settings = Settings(steps=steps, batch_size=16, sequence_length=128, learning_rate=3e-3, warmup=min(50, steps // 4),
-                        evaluate_every=steps, save_every=steps, workers=options.workers, seed=options.seed)  # fmt: skip
+    settings = Settings(
+        steps=steps,
+        batch_size=16,
+        sequence_length=128,
+        learning_rate=3e-3,
+        warmup=min(50, steps // 4),
+        evaluate_every=steps,
+        save_every=steps,
+        workers=options.workers,
+        seed=options.seed,
+    )
     train(model, *tokens, settings, out=out / "base")
     return model
 
 
-def accuracy(model, samples: list[dict], verbaliser: Verbaliser, template: str, calibrate: dict | None = None) -> float:
-    """How many samples get their own label; each has its own text."""
-    found = predict(Prefix(template, verbaliser), model, samples, calibrate=calibrate)
-    return float(np.mean([verbaliser.labels[n] == sample["label"] for n, sample in zip(found.argmax(axis=1), samples)]))
+def accuracy(
+    model: CausalModel,
+    samples: list[dict],
+    verbaliser: Verbaliser,
+    template: str,
+    calibrate: dict | None = None,
+) -> float:
+    """The share of samples assigned their own label; each has its own text."""
+    found = label_probabilities(Prefix(template, verbaliser), model, samples, calibrate=calibrate)
+    return float(
+        np.mean(
+            [
+                verbaliser.labels[n] == sample["label"]
+                for n, sample in zip(found.argmax(axis=1), samples)
+            ]
+        )
+    )
 
 
 def main() -> None:
@@ -102,46 +142,69 @@ def main() -> None:
     tests = [{"word": word, "label": kind} for kind in TASK for word in order[kind][:16]]
     solved = [{"word": word, "label": kind} for kind in TASK for word in order[kind][16:]]
     model = pretrained({sample["word"] for sample in tests}, options, out)
-    print(f"{model}\n{len(tests)} words for the test, {len(solved)} for examples; chance is 50%\n")
+    print(f"{model}\n{len(tests)} test words, {len(solved)} words for examples; chance is 50%\n")
     rows: list[tuple[str, str, list[float], float, int]] = []
 
-    def measure(group: str, name: str, once, trained: int = 0) -> None:
+    def measure(group: str, name: str, once: Callable[[int], float], trained: int = 0) -> None:
         start = time.perf_counter()
         scores = [once(number) for number in range(options.draws)]
         rows.append((group, name, scores, (time.perf_counter() - start) / options.draws, trained))
-        print(f"{group:10}{name:24}{spread(scores):24}{trained:8,} trained{rows[-1][3]:7.1f} s", flush=True)
+        print(
+            f"{group:10}{name:24}{spread(scores):24}{trained:8,} trained{rows[-1][3]:7.1f} s",
+            flush=True,
+        )
 
     names = dict(zip(TASK, TASK[::-1]))
     exchanged = Verbaliser({kind: f" {name}" for kind, name in names.items()})
 
-    def shots(count: int):
+    def shots(count: int) -> Callable[[int], float]:
         def once(number: int) -> float:
             few = FewShot(
-                "{word} >", " {name}", [{**s, "name": names[s["label"]]} for s in solved], separator="\n", balance="label"
+                "{word} >",
+                " {name}",
+                [{**s, "name": names[s["label"]]} for s in solved],
+                separator="\n",
+                balance="label",
             )
-            asked = [{**s, "text": few.prompt(s, count, key=number * 1000 + n)} for n, s in enumerate(tests)]
+            asked = [
+                {**s, "text": few.prompt(s, count, key=number * 1000 + n)}
+                for n, s in enumerate(tests)
+            ]
             return accuracy(model, asked, exchanged, "{text}")
 
         return once
 
     for count in options.shots:
-        measure("examples", f"{count} in front", shots(count))
+        measure("examples", f"{count} in the prompt", shots(count))
     own = Verbaliser({kind: f" {kind}" for kind in TASK})
     plain = [{**s, "text": f"{s['word']} >"} for s in tests]
-    measure("words", "the kinds' names", lambda number: accuracy(model, plain, own, "{text}"))
-    measure("words", "the same, calibrated", lambda number: accuracy(model, plain, own, "{text}", {"text": "\n >"}))
+    measure("words", "true names", lambda number: accuracy(model, plain, own, "{text}"))
+    measure(
+        "words",
+        "true names, calibrated",
+        lambda number: accuracy(model, plain, own, "{text}", {"text": "\n >"}),
+    )
 
     pattern = Prefix("{word} >", exchanged)
     sequences = [pattern.sequence(model.tokenizer, s, s["label"]) for s in solved]
-    start = model.tokenizer.encode("".join(f"{s['word']} > {names[s['label']]}\n" for s in (*solved[:2], *solved[-2:])))
+    start = model.tokenizer.encode(
+        "".join(f"{s['word']} > {names[s['label']]}\n" for s in (*solved[:2], *solved[-2:]))
+    )
 
     def settings(number: int, lr: float) -> SFTSettings:
         return SFTSettings(
-            steps=options.tuning_steps, batch_size=16, learning_rate=lr, warmup=5, workers=options.workers, seed=number
+            steps=options.tuning_steps,
+            batch_size=16,
+            learning_rate=lr,
+            warmup=5,
+            workers=options.workers,
+            seed=number,
         )
 
     def soft(number: int) -> float:
-        prompted, _ = soft_prompt(model, sequences, settings(number, 0.05), ids=start, progress=False)
+        prompted, _ = soft_prompt(
+            model, sequences, settings(number, 0.05), ids=start, progress=False
+        )
         return accuracy(prompted, tests, pattern.verbaliser, pattern.template)
 
     def prefixed(number: int) -> float:
@@ -156,15 +219,30 @@ def main() -> None:
 
     D = model.config.hidden_size
     measure("trained", f"soft prompt, {len(start)} rows", soft, len(start) * D)
-    measure("trained", f"prefix, {len(start)} rows", prefixed, 2 * model.config.num_hidden_layers * len(start) * D)
+    measure(
+        "trained",
+        f"prefix, {len(start)} rows",
+        prefixed,
+        2 * model.config.num_hidden_layers * len(start) * D,
+    )
     measure("trained", "all parameters", everything, model.parameter_count())
 
-    def panel(axes) -> None:
-        some = [(int(name.split()[0]), np.mean(scores)) for group, name, scores, _, _ in rows if group == "examples"]
-        axes.plot(*zip(*some), marker="o", label="examples in front")
-        for i, (group, name, scores, _, _) in enumerate(row for row in rows if row[0] != "examples"):
-            axes.axhline(np.mean(scores), ls="--" if group == "words" else ":", color=f"C{i + 1}", label=name)
-        axes.set(xlabel="examples in the prompt", ylabel="accuracy on words of the test", ylim=(-0.02, 1.02))
+    def panel(axes: Any) -> None:
+        some = [
+            (int(name.split()[0]), np.mean(scores))
+            for group, name, scores, _, _ in rows
+            if group == "examples"
+        ]
+        axes.plot(*zip(*some), marker="o", label="examples in the prompt")
+        for i, (group, name, scores, _, _) in enumerate(
+            row for row in rows if row[0] != "examples"
+        ):
+            axes.axhline(
+                np.mean(scores), ls="--" if group == "words" else ":", color=f"C{i + 1}", label=name
+            )
+        axes.set(
+            xlabel="examples in the prompt", ylabel="accuracy on test words", ylim=(-0.02, 1.02)
+        )
         axes.legend(fontsize="small")
 
     print()
@@ -173,11 +251,12 @@ def main() -> None:
 
 def parser() -> Parser:
     parser = Parser(__doc__)
-    parser.option("--shots", [0, 1, 2, 4, 8], "The numbers of examples in the prompt.", whole(0, 8), nargs="+")
-    parser.option("--draws", 3, "The number of draws of examples, and of runs of what is trained.", whole(1))
-    parser.option("--documents", 20000, "The number of documents to pretrain on.", whole(100))
-    parser.option("--steps", 800, "The number of steps of pretraining.", whole(1))
-    parser.option("--tuning-steps", 60, "The number of steps of what is trained.", whole(1))
+    option = parser.option
+    option("--shots", [0, 1, 2, 4, 8], "Numbers of examples in the prompt.", whole(0, 8), nargs="+")
+    option("--draws", 3, "Number of draws of examples, and of training runs.", whole(1))
+    option("--documents", 20000, "Number of pretraining documents.", whole(100))
+    option("--steps", 800, "Pretraining steps.", whole(1))
+    option("--tuning-steps", 60, "Tuning steps.", whole(1))
     run_options(parser, "out-prompting")
     return parser
 

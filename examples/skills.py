@@ -1,8 +1,8 @@
-"""What the examples of tuning share: a small chat model to begin with, and skills that it can be taught in minutes.
+"""Shared by the tuning examples: a small chat model, and skills it can learn in minutes.
 
-The base is a small LLaMA, pretrained for a minute on the documentation that ships with every Python; its tokenizer has the
-tokens of ChatML.  The skills are small on purpose: copy, reverse or sort some letters, add two numbers; each asked for in several
-phrasings, and tested on inputs that training never has.
+The base is a small LLaMA, pretrained for a minute on Python's documentation; its tokenizer has the
+tokens of ChatML.  The skills are deliberately small: copy, reverse or sort a few letters, add two
+numbers; each in several phrasings, and tested on held-out inputs.
 """
 
 from __future__ import annotations
@@ -13,36 +13,39 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from common import small_llama
 
-import tinyplm
 from tinyplm import random
 from tinyplm.data.corpus import default_corpus, split_documents
 from tinyplm.data.packing import pack
-from tinyplm.families import llama
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-from tinyplm.tuning.align.rollouts import rollouts
-from tinyplm.tuning.data.conversations import conversation, prompt_ids, set_chat_format
-from tinyplm.tuning.data.sequences import Sequence
-from tinyplm.tuning.prompts.instructions import Task
+from tinyplm.tuning import Task, TokenSequence, conversation, prompt_ids, rollouts, set_chat_format
 
 CHAT = TEMPLATES["chatml"]
+WIDTH, CONTEXT = 128, 128  # of the base model
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 TASKS = {
-    "copy": Task("copy", ["Copy: {items}", "Say {items}", "Repeat these letters: {items}"], "{answer}"),
-    "reverse": Task("reverse", ["Reverse: {items}", "Say {items} backwards", "Turn round: {items}"], "{answer}"),
-    "sort": Task("sort", ["Sort: {items}", "Put in order: {items}", "Sort the letters {items}"], "{answer}"),
+    "copy": Task(
+        "copy", ["Copy: {items}", "Say {items}", "Repeat these letters: {items}"], "{answer}"
+    ),
+    "reverse": Task(
+        "reverse", ["Reverse: {items}", "Say {items} backwards", "Turn round: {items}"], "{answer}"
+    ),
+    "sort": Task(
+        "sort", ["Sort: {items}", "Put in order: {items}", "Sort the letters {items}"], "{answer}"
+    ),
     "add": Task("add", ["{a} + {b} =", "Add {a} and {b}", "What is {a} plus {b}?"], "{answer}"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """skill, the fields of its task, and which inputs are for testing only."""
+    """A skill, and the fields of its task."""
 
     skill: str
     fields: dict[str, str]
@@ -56,10 +59,10 @@ class Sample:
 
 
 def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sample]:
-    """`count` different samples of a skill; an input belongs to the tests, or to training, by a hash of it."""
+    """`count` distinct samples of a skill; a hash assigns inputs to tests or to training."""
     inputs = 50 * 50 if skill == "add" else sum(math.perm(10, length) for length in (2, 3, 4))
     if count > inputs:
-        raise ValueError(f"{skill}: there are only {inputs} different samples, not {count}")
+        raise ValueError(f"{skill}: expected at most {inputs} distinct samples, got {count}")
     draw = np.random.default_rng([seed, sorted(TASKS).index(skill), held_out])
     found: dict[str, Sample] = {}
     for _ in range(20 * count + 1000):
@@ -67,52 +70,77 @@ def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sa
             a, b = (int(n) for n in draw.integers(0, 50, 2))
             values = {"a": str(a), "b": str(b), "answer": str(a + b)}
         else:
-            letters = draw.choice(list("abcdefghij"), int(draw.integers(2, 5)), replace=False).tolist()
+            letters = draw.choice(
+                list("abcdefghij"), int(draw.integers(2, 5)), replace=False
+            ).tolist()
             turned = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[skill]
             values = {"items": " ".join(letters), "answer": " ".join(turned)}
         name = " ".join(value for field, value in values.items() if field != "answer")
-        if (random.fold(random.key(99), *name.encode()) % 5 == 0) == held_out:  # one input of five, in whichever skill
+        # one input in five, for any skill
+        if (random.fold(random.key(99), *name.encode()) % 5 == 0) == held_out:
             found.setdefault(name, Sample(skill, values))
         if len(found) == count:
             return list(found.values())
-    raise ValueError(f"{skill}: there are only {len(found)} different samples, not {count}")
+    raise ValueError(f"{skill}: expected at most {len(found)} distinct samples, got {count}")
 
 
-def base_model(*, steps: int, workers: int, layers: int = 4, width: int = 128, vocabulary: int = 600, context: int = 128,
-               seed: int = 0, progress: bool = True) -> tuple[CausalModel, dict[str, np.ndarray]]:  # fmt: skip
-    """(a LLaMA pretrained on the default corpus, its token arrays {"train", "validation"})."""
-    print(f"base       pretrain a LLaMA of {layers} layers of width {width} for {steps} steps")
+def new_model(
+    *, layers: int = 4, width: int = WIDTH, seed: int = 0
+) -> tuple[CausalModel, dict[str, np.ndarray]]:
+    """(an untrained LLaMA with a ChatML tokenizer, {"train", "validation"} token arrays)."""
     training, validation = split_documents(default_corpus(), 0.02, seed)
-    tokenizer = Tokenizer.train(training[::8], vocabulary, SPECIAL)
+    tokenizer = Tokenizer.train(training[::8], 600, SPECIAL)
+    end, size = tokenizer.eos_id, tokenizer.vocab_size
     parts = {"train": training[::4], "validation": validation}
-    tokens = {
-        name: pack([[], *tokenizer.encode_batch(part)], tokenizer.eos_id, tokenizer.vocab_size) for name, part in parts.items()
-    }
-    config = llama.Config(vocab_size=tokenizer.vocab_size, hidden_size=width, intermediate_size=-(-8 * width // 3 // 16) * 16,
-                          num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=context,
-                          tie_word_embeddings=True, initializer_range=round(0.56 / width**0.5, 4), bos_token_id=0,
-                          eos_token_id=0)  # fmt: skip
-    model = tinyplm.create("llama", config, key=seed)
-    model.tokenizer = tokenizer
+    tokens = {n: pack([[], *tokenizer.encode_batch(part)], end, size) for n, part in parts.items()}
+    model = small_llama(tokenizer, layers=layers, width=width, context=CONTEXT, key=seed)
     set_chat_format(model, CHAT)
-    settings = Settings(steps=steps, batch_size=16, sequence_length=context, learning_rate=3e-3, warmup=min(50, steps // 4),
-                        workers=workers, evaluate_every=steps, save_every=steps, seed=seed)  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        train(model, tokens["train"], tokens["validation"][:20000], settings, out=Path(folder) / "base", progress=progress)
     return model, tokens
 
 
-def sequences(model: CausalModel, some: list[Sample], *, seed: int = 0) -> list[Sequence]:
-    """Samples as conversations of which the answer counts, each in a phrasing of its own."""
+def pretrain(
+    model: CausalModel, tokens: dict[str, np.ndarray], *, steps: int, workers: int, seed: int = 0
+) -> None:
+    """Pretrain the model on the token arrays of `new_model`."""
+    print(f"base       pretrain {model} for {steps} steps")
+    settings = Settings(
+        steps=steps,
+        batch_size=16,
+        sequence_length=CONTEXT,
+        learning_rate=3e-3,
+        warmup=min(50, steps // 4),
+        workers=workers,
+        evaluate_every=steps,
+        save_every=steps,
+        seed=seed,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "base"
+        train(model, tokens["train"], tokens["validation"][:20000], settings, out=out)
+
+
+def base_model(
+    *, steps: int, workers: int, width: int = WIDTH, seed: int = 0
+) -> tuple[CausalModel, dict[str, np.ndarray]]:
+    """(a LLaMA pretrained on the default corpus, its token arrays)."""
+    model, tokens = new_model(width=width, seed=seed)
+    pretrain(model, tokens, steps=steps, workers=workers, seed=seed)
+    return model, tokens
+
+
+def sequences(model: CausalModel, some: list[Sample], *, seed: int = 0) -> list[TokenSequence]:
+    """Samples as conversations in which the answer counts, in phrasings chosen by the seed."""
     return [
-        conversation(model.tokenizer, CHAT, sample.messages(random.fold(random.key(seed), n))) for n, sample in enumerate(some)
+        conversation(model.tokenizer, CHAT, sample.messages(random.fold(random.key(seed), n)))
+        for n, sample in enumerate(some)
     ]
 
 
 def prompts(model: CausalModel, some: list[Sample], *, seed: int = 0) -> list[list[int]]:
-    """The same up to where the answer begins."""
+    """The same conversations, up to where the answer starts."""
     return [
-        prompt_ids(model.tokenizer, CHAT, sample.messages(random.fold(random.key(seed), n))[:1]) for n, sample in enumerate(some)
+        prompt_ids(model.tokenizer, CHAT, sample.messages(random.fold(random.key(seed), n))[:1])
+        for n, sample in enumerate(some)
     ]
 
 
@@ -121,15 +149,24 @@ def stop_ids(model: CausalModel) -> list[int]:
     return sorted(model.end_ids())
 
 
-def answers(model: CausalModel, asked: list[list[int]], *, max_new_tokens: int = 16, workers: int = 1, **sampling) -> list[str]:
-    """What the model answers, greedily unless told otherwise."""
+def answers(
+    model: CausalModel,
+    asked: list[list[int]],
+    *,
+    max_new_tokens: int = 16,
+    workers: int = 1,
+    **sampling,
+) -> list[str]:
+    """The model's answers, greedy unless `sampling` says otherwise."""
     sampling = {"temperature": 0.0, **sampling}
     stops = stop_ids(model)
-    drawn = rollouts(model, asked, max_new_tokens=max_new_tokens, stop_ids=stops, workers=workers, **sampling)
+    drawn = rollouts(
+        model, asked, max_new_tokens=max_new_tokens, stop_ids=stops, workers=workers, **sampling
+    )
     return drawn.texts(model.tokenizer, stops)
 
 
 def exact_match(model: CausalModel, some: list[Sample], *, workers: int = 1) -> float:
-    """The share of samples that are answered with exactly the right text."""
+    """The share of samples answered with exactly the correct text."""
     said = answers(model, prompts(model, some, seed=7), workers=workers)
     return float(np.mean([text.strip() == sample.answer for text, sample in zip(said, some)]))

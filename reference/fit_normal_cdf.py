@@ -29,7 +29,9 @@ def fit() -> tuple[float, list[float]]:
         weight *= np.sqrt(error) + 1e-30
         weight /= weight.mean()
     series = np.polynomial.Chebyshev(best[1], domain=[0, LAST**2])
-    return float(best[0]), series.convert(kind=np.polynomial.Polynomial, domain=[-1, 1]).coef[::-1].tolist()
+    return float(best[0]), series.convert(kind=np.polynomial.Polynomial, domain=[-1, 1]).coef[
+        ::-1
+    ].tolist()
 
 
 if __name__ == "__main__":

@@ -271,22 +271,28 @@ def flags(**settings):
     ("name", "f", "message"),
     [
         ("modules.json", lambda m: [*m, {"path": "3_Dense", "type": "sentence_transformers.models.Dense"}],
-         "modules Transformer, Pooling, Normalize, Dense are not supported"),
-        ("modules.json", lambda m: [m[0] | {"type": "my.Transformer"}, *m[1:]], "modules my.Transformer, Pooling"),
+         "expected modules Transformer, Pooling and .* Normalize, got Transformer, Pooling, Normalize, Dense"),
+        ("modules.json", lambda m: [m[0] | {"type": "my.Transformer"}, *m[1:]], "got my.Transformer, Pooling"),
         ("modules.json", lambda m: {}, "expected a list of objects with type and path"),
-        ("1_Pooling/config.json", flags(pooling_mode_mean_sqrt_len_tokens=True), "pooling by mean_sqrt_len_tokens is not supp"),
-        ("1_Pooling/config.json", flags(pooling_mode_lasttoken=True), "pooling by lasttoken is not supported"),
-        ("1_Pooling/config.json", lambda c: c | {"pooling_mode_cls_token": True}, "pooling by cls and mean is not supported"),
-        ("1_Pooling/config.json", lambda c: {"pooling_mode": "median"}, "pooling by median is not supported"),
-        ("1_Pooling/config.json", lambda c: c | {"include_prompt": False}, "include_prompt = False is not supported"),
+        ("1_Pooling/config.json", flags(pooling_mode_mean_sqrt_len_tokens=True),
+         "pooling: expected one of .*, got mean_sqrt_len_tokens"),
+        ("1_Pooling/config.json", flags(pooling_mode_lasttoken=True), "pooling: expected one of .*, got lasttoken"),
+        ("1_Pooling/config.json", lambda c: c | {"pooling_mode_cls_token": True},
+         "pooling: expected one of .*, got cls and mean"),
+        ("1_Pooling/config.json", lambda c: {"pooling_mode": "median"}, "pooling: expected one of .*, got median"),
+        ("1_Pooling/config.json", lambda c: c | {"include_prompt": False}, "include_prompt: expected True, got False"),
         ("1_Pooling/config.json", lambda c: [c], "expected an object"),
-        ("sentence_bert_config.json", lambda c: c | {"transformer_task": "fill-mask"}, "transformer_task = 'fill-mask' is not"),
-        ("sentence_bert_config.json", lambda c: c | {"model_args": {"a": 1}}, "model_args = {'a': 1} is not supported"),
-        ("sentence_bert_config.json", lambda c: c | {"modality_config": {"text": {"method": "x"}}}, "modality_config.text = "),
+        ("sentence_bert_config.json", lambda c: c | {"transformer_task": "fill-mask"},
+         "transformer_task: expected .*, got 'fill-mask'"),
+        ("sentence_bert_config.json", lambda c: c | {"model_args": {"a": 1}}, "model_args: expected no value, got {'a': 1}"),
+        ("sentence_bert_config.json", lambda c: c | {"modality_config": {"text": {"method": "x"}}},
+         "modality_config.text: expected .*, got "),
         ("sentence_bert_config.json", lambda c: c | {"max_seq_length": 1}, "max_length: expected an integer from 3 .* to 16"),
-        ("tokenizer_config.json", lambda c: c | {"truncation_side": "left"}, "truncation_side = 'left' is not supported"),
-        ("config_sentence_transformers.json", lambda c: {"default_prompt_name": "query"}, "default_prompt_name = 'query' is not"),
-        ("config_sentence_transformers.json", lambda c: {"model_type": "SparseEncoder"}, "model_type = 'SparseEncoder' is not"),
+        ("tokenizer_config.json", lambda c: c | {"truncation_side": "left"}, "truncation_side: expected 'right', got 'left'"),
+        ("config_sentence_transformers.json", lambda c: {"default_prompt_name": "query"},
+         "prompt_name: expected no value, got 'query'"),
+        ("config_sentence_transformers.json", lambda c: {"model_type": "SparseEncoder"},
+         "model_type: expected .*, got 'SparseEncoder'"),
     ],
 )  # fmt: skip
 def test_what_is_not_supported_is_refused_by_name(tmp_path, name, f, message):
@@ -313,9 +319,9 @@ def test_notes_are_written_back_as_they_were(tmp_path):
 
 def test_what_is_given_wrongly(tmp_path):
     made = encoder()
-    with pytest.raises(TypeError, match="need an encoder, got <gpt2 model"):
+    with pytest.raises(TypeError, match="model: expected an encoder, got <gpt2 model"):
         SentenceEncoder(tiny_decoder("gpt2"))
-    with pytest.raises(ValueError, match="pooling: expected one of mean, cls, max, got 'sum'"):
+    with pytest.raises(ValueError, match="pooling: expected one of .*, got 'sum'"):
         SentenceEncoder(made.model, "sum")
     for length in (2, 17, 4.0, True):
         with pytest.raises(ValueError, match=f"max_length: expected an integer from 3 .* got {length}"):
@@ -323,12 +329,12 @@ def test_what_is_given_wrongly(tmp_path):
     for call in (made.encode, made.tokens):
         with pytest.raises(TypeError, match="texts: expected a list of strings, got a single one"):
             call("the dog")
-        with pytest.raises(TypeError, match="texts: expected strings, got b'cat' as number 1"):
+        with pytest.raises(TypeError, match="texts: number 1: expected a string, got b'cat'"):
             call(["the dog", b"cat"])
     for name in ("batch_size", "workers"):
         with pytest.raises(ValueError, match=f"{name}: expected an integer from 1 to 2147483647, got 0"):
             made.encode(TEXTS, **{name: 0})
-    with pytest.raises(ValueError, match=r"modules.json: no such file; .*SentenceEncoder\(tinyplm.load"):
+    with pytest.raises(ValueError, match=r"modules.json: .*no such file; .*SentenceEncoder\(tinyplm.load"):
         SentenceEncoder.load(tmp_path)
     made.model.tokenizer = None
     with pytest.raises(ValueError, match="text needs a tokenizer"):

@@ -1,4 +1,4 @@
-"""tinyplm: pre-trained language models in plain NumPy, every forward and backward pass written by hand.
+"""tinyplm: pre-trained language models in plain NumPy, with every gradient written by hand.
 
 model = tinyplm.load("folder")                              # a Hugging Face folder
 outputs, backward = model(input_ids, attention_mask=mask)
@@ -10,8 +10,8 @@ texts = tinyplm.generate(model, prompt_ids, max_new_tokens=50)
 
 from __future__ import annotations
 
-from .generation.generate import generate, stream
-from .hub.folders import create, load, save
+from .generation import generate, stream
+from .hub import create, load, save
 from .models.model import Model
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""Evaluation again, from the papers."""
+"""Metrics and n-gram baselines, from the papers."""

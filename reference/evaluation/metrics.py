@@ -1,10 +1,10 @@
-"""Evaluation metrics again, by counting, straight from their definitions."""
+"""Evaluation metrics by counting, straight from their definitions."""
 
 import math
 
 
 def accuracy(predictions, labels):
-    """How many are right, over how many there are."""
+    """The number right over the number of samples."""
     right = 0
     for p, t in zip(predictions, labels):
         if p == t:
@@ -13,7 +13,7 @@ def accuracy(predictions, labels):
 
 
 def precision_recall_f1_of_class(predictions, labels, kind):
-    """precision = tp / (tp + fp), recall = tp / (tp + fn), F1 their harmonic mean; 0 for 0 / 0."""
+    """precision = tp / (tp + fp), recall = tp / (tp + fn), F1 their harmonic mean; 0 / 0 = 0."""
     tp, fp, fn = counts_of_class(predictions, labels, kind)
     return from_counts(tp, fp, fn)
 
@@ -38,21 +38,22 @@ def from_counts(tp, fp, fn):
 
 
 def macro(predictions, labels, kinds):
-    """The mean over the classes of each one's precision, recall, F1."""
+    """The mean over classes of precision, recall and F1."""
     rows = [precision_recall_f1_of_class(predictions, labels, kind) for kind in kinds]
     return tuple(sum(row[i] for row in rows) / len(rows) for i in range(3))
 
 
 def micro(predictions, labels, kinds):
-    """Of the counts of all classes together."""
+    """Precision, recall and F1 of the counts summed over classes."""
     rows = [counts_of_class(predictions, labels, kind) for kind in kinds]
     return from_counts(*(sum(row[i] for row in rows) for i in range(3)))
 
 
 def matthews_correlation(predictions, labels):
-    """The correlation of two classifications as the covariance of their indicator vectors.     Gorodkin 2004
+    """The correlation of two classifications, from their indicator vectors.      Gorodkin 2004
 
-    R = cov(X, Y) / sqrt(cov(X, X) cov(Y, Y)),   cov(X, Y) = sum_n sum_k (X_nk - mean_n X_nk) (Y_nk - mean_n Y_nk).
+    R = cov(X, Y) / sqrt(cov(X, X) cov(Y, Y)),
+    cov(X, Y) = sum_n sum_k (X_nk - mean_n X_nk) (Y_nk - mean_n Y_nk).
     """
     kinds = sorted(set(predictions) | set(labels))
     N = len(labels)
@@ -83,7 +84,7 @@ def pearson_correlation(x, y):
 
 
 def ranks(x):
-    """1 + how many are smaller + half of how many others are equal."""
+    """1 + the number of smaller values + half the number of other equal ones."""
     return [1 + sum(1 for b in x if b < a) + (sum(1 for b in x if b == a) - 1) / 2 for a in x]
 
 
@@ -95,8 +96,10 @@ def spearman_correlation(x, y):
 
 
 def chunks(tags):
-    """Chunks (kind, first word, word after the last) by the two questions of the shared task's scorer, asked between any two
-    words: does a chunk end here, does one start here?                            Tjong Kim Sang & Buchholz 2000
+    """Chunks (kind, first word, stop), by the two questions of the shared task's scorer.
+
+    Between any two words: does a chunk end here, does one start here?
+    Tjong Kim Sang & Buchholz 2000.
     """
     found = []
     start = None
@@ -135,13 +138,13 @@ def chunk_f1(predictions, labels):
 
 
 def normalise_answer(text):
-    """Rajpurkar et al. 2016, sec. 6.1: lower case, no punctuation, no articles, white space made one."""
+    """Lower case, no punctuation or articles, single spaces.   Rajpurkar et al. 2016, sec. 6.1"""
     kept = ""
     for c in text.lower():
         if c not in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~":
             kept += c
     words, word = [], ""
-    for c in kept + " ":  # a run of letters, digits and "_" is a word; "_" is gone by now
+    for c in kept + " ":  # a run of letters and digits is a word; "_" is already gone
         if c.isalnum():
             word += c
         else:
@@ -152,24 +155,26 @@ def normalise_answer(text):
 
 
 def answer_f1(prediction, answer):
-    """F1 of the shared words, each counted as often as both have it."""
+    """F1 of the shared words, each counted as often as it occurs in both."""
     p, t = normalise_answer(prediction).split(), normalise_answer(answer).split()
     if len(p) == 0 or len(t) == 0:
         return 1.0 if p == t else 0.0
-    left = list(t)
+    remaining = list(t)
     shared = 0
     for word in p:
-        if word in left:
-            left.remove(word)
+        if word in remaining:
+            remaining.remove(word)
             shared += 1
     return from_counts(shared, len(p) - shared, len(t) - shared)[2]
 
 
 def best_span(start, end, longest):
-    """(i, j) with the largest start_i + end_j, i <= j, of at most `longest` tokens; the first of equal ones."""
+    """(i, j) with the largest start_i + end_j, i <= j, at most `longest` tokens; first in a tie."""
     best = None
     for i in range(len(start)):
         for j in range(i, len(end)):
-            if j - i + 1 <= longest and (best is None or start[i] + end[j] > start[best[0]] + end[best[1]]):
+            if j - i + 1 > longest:
+                continue
+            if best is None or start[i] + end[j] > start[best[0]] + end[best[1]]:
                 best = (i, j)
     return best

@@ -1,4 +1,4 @@
-"""n-gram baselines again, with dicts, sets and loops, straight from the papers."""
+"""n-gram baselines with dicts, sets and loops, straight from the papers."""
 
 import math
 
@@ -20,12 +20,12 @@ def unigram(train, tokens, *, vocab_size, added=1.0):
 
 
 def kneser_ney(train, tokens, *, vocab_size, order=3, modified=True):
-    """ln p(tokens[i] | the order - 1 tokens before it), i = 1, 2, …
+    """ln p(tokens[i] | the order - 1 tokens before it), i = 1, 2, ...
 
     Kneser & Ney 1995, interpolated as in Chen & Goodman 1999.
 
-    Order n: counts of occurrences. Order k < n: N1+(• gram), the number of different tokens seen before the
-    gram. Below order 1: the uniform distribution.
+    Order n: counts of occurrences. Order k < n: N1+(* gram), the number of distinct tokens seen
+    before the gram. Below order 1: the uniform distribution.
     """
     train = [int(token) for token in train]
     counts = {}  # counts[k][gram of k tokens]
@@ -53,7 +53,7 @@ def kneser_ney(train, tokens, *, vocab_size, order=3, modified=True):
             c = counts[k].get((*history, v), 0)
             total += c
             taken += discount[k](c)
-        if total == 0:  # nothing known about this history
+        if total == 0:  # this history was not seen
             return lower
         c = counts[k].get((*history, w), 0)
         return max(c - discount[k](c), 0) / total + taken / total * lower
@@ -67,11 +67,11 @@ def kneser_ney(train, tokens, *, vocab_size, order=3, modified=True):
 
 
 def discount_function(counts, modified):
-    """count -> what is taken off it, estimated from the counts of all n-grams of one order.
+    """count -> its discount, estimated from the counts of all n-grams of one order.
 
-    Single: Ney, Essen & Kneser 1994, D = n1 / (n1 + 2 n2). Three: Chen & Goodman 1999, "modified". Where
-    these say nothing (no n-gram counted once; no three sensible discounts) the rules are tinyplm's: 1/2, and
-    the single one.
+    Single: Ney, Essen & Kneser 1994, D = n1 / (n1 + 2 n2). Three: Chen & Goodman 1999, "modified".
+    Where these are undefined (no n-gram with count 1; no three valid discounts) the rules are
+    tinyplm's: 1/2, and the single one.
     """
     n1, n2, n3, n4 = (counts.count(j) for j in (1, 2, 3, 4))
     single = n1 / (n1 + 2 * n2) if n1 > 0 else 0.5
@@ -94,5 +94,5 @@ def discount_function(counts, modified):
             return d2
         return d3
 
-    sensible = 0 < d1 <= 1 and 0 < d2 <= 2 and 0 < d3 <= 3
-    return take_three if sensible else take_single
+    valid = 0 < d1 <= 1 and 0 < d2 <= 2 and 0 < d3 <= 3
+    return take_three if valid else take_single

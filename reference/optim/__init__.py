@@ -1,1 +1,1 @@
-"""The update of the parameters, the learning rate over the steps, and clipping."""
+"""Parameter updates, learning-rate schedules, clipping."""

@@ -1,4 +1,4 @@
-"""The norm of a whole tree of gradients, and clipping by it. A tree: nested dicts and lists of arrays."""
+"""The norm of a tree of gradients, and clipping by it. A tree: nested dicts and lists of arrays."""
 
 import math
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def global_norm(tree) -> float:
-    """norm = sqrt(sum of g^2 over all elements of all arrays).    Pascanu et al. 2013, Algorithm 1"""
+    """norm = sqrt(sum of g^2 over all elements of all arrays).  Pascanu et al. 2013, Algorithm 1"""
     return math.sqrt(_sum_of_squares(tree))
 
 
 def clip_by_global_norm(tree, *, limit: float):
-    """g <- g min(1, limit / norm) for every element -> (tree, old norm).   Pascanu et al. 2013, Algorithm 1
+    """g <- g min(1, limit / norm) for every element -> (tree, old norm).
 
-    A norm of 0 leaves the tree as it is; a leaf that is None stays None.
+    Pascanu et al. 2013, Algorithm 1. A norm of 0 leaves the tree unchanged; None stays None.
     """
     norm = global_norm(tree)
     factor = 1.0 if norm <= limit else limit / norm

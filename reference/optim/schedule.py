@@ -1,6 +1,6 @@
 """The learning rate of update number `step`, counted from 0.
 
-All begin with the linear warm-up of Goyal et al. 2017, sec. 2.2, whose last step has the full rate:
+All start with the linear warm-up of Goyal et al. 2017, sec. 2.2, whose last step has the full rate:
 lr = peak (step + 1) / warmup for step < warmup.
 """
 
@@ -10,8 +10,7 @@ import math
 def warmup_cosine(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
     """lr = floor + 1/2 (peak - floor) (1 + cos(pi u)),  u = (step - warmup) / (total - warmup).
 
-
-    From total on it is floor.  Loshchilov & Hutter 2017 (SGDR), eq. 5, one period after the warm-up.
+    From step total on: floor. Loshchilov & Hutter 2017 (SGDR), eq. 5, one period after the warm-up.
     """
     _check(step, warmup, total)
     if step < warmup:
@@ -25,8 +24,7 @@ def warmup_cosine(step: int, *, peak: float, warmup: int, total: int, floor: flo
 def warmup_linear(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
     """lr = peak + (floor - peak) u,  u = (step - warmup) / (total - warmup).
 
-
-    From total on it is floor.  Devlin et al. 2019, appendix A.2
+    From step total on: floor. Devlin et al. 2019, appendix A.2.
     """
     _check(step, warmup, total)
     if step < warmup:
@@ -38,21 +36,24 @@ def warmup_linear(step: int, *, peak: float, warmup: int, total: int, floor: flo
 
 
 def warmup_constant(step: int, *, peak: float, warmup: int) -> float:
-    """lr = peak after the warm-up.                                             Goyal et al. 2017, sec. 2.2"""
+    """lr = peak after the warm-up.                               Goyal et al. 2017, sec. 2.2"""
     _check(step, warmup, warmup)
     if step < warmup:
         return peak * (step + 1) / warmup
     return float(peak)
 
 
-def warmup_stable_decay(step: int, *, peak: float, warmup: int, total: int, decay: int, floor: float = 0.0) -> float:
-    """lr = peak up to step total - decay, then peak + (floor - peak) u,  u = (step - total + decay) / decay.
+def warmup_stable_decay(
+    step: int, *, peak: float, warmup: int, total: int, decay: int, floor: float = 0.0
+) -> float:
+    """lr = peak until step total - decay, then peak + (floor - peak) u.
 
-    From total on it is floor.  Hu et al. 2024 (MiniCPM), sec. 4.2 (WSD), with a linear decay.
+    u = (step - total + decay) / decay. From step total on: floor.
+    Hu et al. 2024 (MiniCPM), sec. 4.2 (WSD), with a linear decay.
     """
     _check(step, warmup, total)
     if not 0 <= decay <= total - warmup:
-        raise ValueError(f"a decay of {decay} does not fit after a warm-up of {warmup} in {total} steps")
+        raise ValueError(f"decay: expected 0 to {total - warmup} (total - warmup), got {decay}")
     if step < warmup:
         return peak * (step + 1) / warmup
     if step >= total:
@@ -64,5 +65,7 @@ def warmup_stable_decay(step: int, *, peak: float, warmup: int, total: int, deca
 
 
 def _check(step: int, warmup: int, total: int) -> None:
-    if step < 0 or not 0 <= warmup <= total:
-        raise ValueError(f"need step >= 0 and 0 <= warmup <= total, not step {step}, warmup {warmup}, total {total}")
+    if step < 0:
+        raise ValueError(f"step: expected >= 0, got {step}")
+    if not 0 <= warmup <= total:
+        raise ValueError(f"warmup: expected 0 to {total} (total), got {warmup}")

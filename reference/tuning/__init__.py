@@ -1,1 +1,1 @@
-"""Formulas of tuning: LoRA."""
+"""LoRA and prefix tuning, from the papers."""

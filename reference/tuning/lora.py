@@ -4,7 +4,10 @@ import numpy as np
 
 
 def lora(theta: dict, *, base: dict, alpha: float) -> dict:
-    """base {path: W (I, J)}, theta {path: {"A" (I, r), "B" (r, J)}} -> {path: W + (alpha / r) A B}, W where theta has none."""
+    """base {path: W (I, J)}, theta {path: {"A" (I, r), "B" (r, J)}} -> {path: W + (alpha / r) A B}.
+
+    A path missing from theta keeps its W.
+    """
     merged = {}
     for path, W in base.items():
         merged[path] = np.array(W, dtype=np.float64)
@@ -14,5 +17,6 @@ def lora(theta: dict, *, base: dict, alpha: float) -> dict:
         rank = A.shape[1]
         for i in range(W.shape[0]):
             for j in range(W.shape[1]):
-                merged[path][i, j] += alpha / rank * sum(float(A[i, k]) * float(B[k, j]) for k in range(rank))
+                AB = sum(float(A[i, k]) * float(B[k, j]) for k in range(rank))
+                merged[path][i, j] += alpha / rank * AB
     return merged

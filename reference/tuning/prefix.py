@@ -1,4 +1,5 @@
-"""Prefix tuning: attention with trained keys and values in front of the sequence's own (Li & Liang 2021, eq. 3)."""
+"""Prefix tuning: attention with trained keys and values before the sequence's own (Li & Liang 2021,
+eq. 3)."""
 
 import numpy as np
 
@@ -6,13 +7,16 @@ from reference.layers.attention import _join, _split, attention
 from reference.layers.linear import linear
 
 
-def prefix_attention(p: dict, x: np.ndarray, *, heads: int, kv_heads: int, mask: np.ndarray | None = None) -> np.ndarray:
-    """Self-attention whose queries see, besides what the mask allows of x, all P pairs of p["Pk"], p["Pv"] (K, P, E)."""
+def prefix_attention(
+    p: dict, x: np.ndarray, *, heads: int, kv_heads: int, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Self-attention; queries see all P pairs p["Pk"], p["Pv"] (K, P, E), and x by the mask."""
     q = _split(linear(x, p["Wq"], p.get("bq")), heads)
     k = _split(linear(x, p["Wk"], p.get("bk")), kv_heads)
     v = _split(linear(x, p["Wv"], p.get("bv")), kv_heads)
     B, T, P = x.shape[0], x.shape[1], p["Pk"].shape[1]
-    keys, values = np.zeros((B, kv_heads, P + T, k.shape[3])), np.zeros((B, kv_heads, P + T, v.shape[3]))
+    keys = np.zeros((B, kv_heads, P + T, k.shape[3]))
+    values = np.zeros((B, kv_heads, P + T, v.shape[3]))
     seen = np.ones((B, heads, T, P + T), dtype=bool)
     mask = np.ones((T, T), dtype=bool) if mask is None else mask
     allowed = np.broadcast_to(mask, (B, heads, T, T))

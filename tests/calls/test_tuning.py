@@ -24,7 +24,7 @@ from tinyplm.training.incremental import replay
 from tinyplm.training.loop import train
 from tinyplm.training.samples import CausalSamples, CausalValidation, FixedBatches
 from tinyplm.training.settings import Settings
-from tinyplm.tuning.adapters.lora import load_lora, lora_of, merge
+from tinyplm.tuning.adapters.lora import load_lora, lora_of, merge_lora
 from tinyplm.tuning.adapters.prefix import load_prefix, prefix_of, with_prefix
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted, continuation, load_rows, soft_prompt
 from tinyplm.tuning.align.distill import DistillSettings, distill
@@ -37,15 +37,14 @@ from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.align.sft import SFTSettings, answer_loss, sft
 from tinyplm.tuning.data.conversations import conversations, plain, preferences, set_chat_format
 from tinyplm.tuning.data.records import check_records, write_records
-from tinyplm.tuning.data.sequences import Sequence, answered, arrays
-from tinyplm.tuning.finetune.answers import answering
-from tinyplm.tuning.finetune.choices import multiple_choice
-from tinyplm.tuning.finetune.classes import classification
-from tinyplm.tuning.finetune.predict import predict
-from tinyplm.tuning.finetune.run import finetune
-from tinyplm.tuning.finetune.tags import tagging
-from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser
-from tinyplm.tuning.prompts.cloze import predict as by_words
+from tinyplm.tuning.data.sequences import TokenSequence, answered, sequence_arrays
+from tinyplm.tuning.finetuning.answers import answering
+from tinyplm.tuning.finetuning.choices import multiple_choice
+from tinyplm.tuning.finetuning.classes import classification
+from tinyplm.tuning.finetuning.finetune import finetune
+from tinyplm.tuning.finetuning.predict import predict
+from tinyplm.tuning.finetuning.tags import tagging
+from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser, label_probabilities
 from tinyplm.tuning.prompts.instructions import instruction_messages
 from tinyplm.tuning.settings import TuningSettings
 
@@ -87,9 +86,9 @@ ALIASES = {
     "labels": ["text 0", "label"], "answers": ["question 0"], "tags": ["sentence"], "sentences": ["sentence"],
     "theta": ["lora", "prefix", "transform"], "transform": ["theta"], "texts": ["text", "label"], "train": ["training"],
     "teacher": ["vocabulary"], "reference": ["vocabulary"], "samples": ["sample"], "choices": ["choice"],
-    "contexts": ["context"], "questions": ["question"], "training": ["corpus too small"], "targets": ["lora"],
+    "contexts": ["context"], "questions": ["question"], "training": ["tokens"], "targets": ["lora"],
     "margins": ["margin"], "prompt": ["text has"], "answer": ["text has"], "settings": ["max_new_tokens"],
-    "params": ["rate"], "rates": ["the rate of"],
+    "params": ["rate"],
 }  # fmt: skip
 NUMBERS = itertools.count()
 
@@ -135,7 +134,8 @@ BUILDERS = {
     "preferences": (preferences, {"tokenizer": TEXT, "template": CHAT, "records": [PREFERENCE]}),
     "plain": (plain, {"tokenizer": TEXT, "prompt": "a", "answer": "b", "end_id": 0}),
     "set_chat_format": (set_chat_format, {"model": decoder(), "template": CHAT}),
-    "by_words": (by_words, {"pattern": Prefix("{text} is a", WORDS), "model": MODEL, "samples": [{"text": "it"}]}),
+    "label_probabilities": (label_probabilities, {
+        "pattern": Prefix("{text} is a", WORDS), "model": MODEL, "samples": [{"text": "it"}]}),
     "predict": (predict, {"model": ENCODER, "samples": DATA, "batch_size": 2, "workers": 1}),
     "answer_loss": (answer_loss, {"model": MODEL, "sequences": SEQUENCES, "batch_size": 2, "workers": 1}),
     "score": (score, {"model": SCORER, "sequences": SEQUENCES, "batch_size": 2, "workers": 1}),
@@ -146,7 +146,7 @@ BUILDERS = {
     "continuation": (continuation, {"prompted": SoftPrompted(MODEL, np.zeros((2, 8), np.float32)), "prompt": [1, 2],
                                     "max_new_tokens": 2, "stop_ids": [0], "seed": 0}),
     "lora_of": (lora_of, {"model": MODEL, "rank": 2, "alpha": 4.0, "key": 0, "targets": ["Wq"]}),
-    "merge": (merge, {"model": MODEL, "theta": lora_of(MODEL, rank=2)["theta"], "alpha": 4.0}),
+    "merge_lora": (merge_lora, {"model": MODEL, "theta": lora_of(MODEL, rank=2)["theta"], "alpha": 4.0}),
     "with_prefix": (with_prefix, {"model": MODEL, "theta": prefix_of(MODEL, rows=2)["theta"]}),
 }  # fmt: skip
 
@@ -186,11 +186,12 @@ def test_checkpoints_logs_and_samples(tmp_path):
             with pytest.raises(ValueError, match=": expected a path, got "):
                 function(value)
     with pytest.raises(
-        TypeError, match="samples and what to validate with .see training.samples., got CausalSamples and CausalVal"
+        TypeError, match="samples and validation data .see training.samples., got CausalSamples and CausalVal"
     ):
         train(MODEL, samples, CausalValidation(TOKENS, settings), settings, out=tmp_path / "x", progress=False)
-    for bad, message in ((TOKENS - 1, "have id -1"), (TOKENS[:0], "expected an array .N,. of integers, two or more, got int64"),
-                         (TOKENS + 300, "have id 310")):  # fmt: skip
+    for bad, message in ((TOKENS - 1, "tokens: expected ids from 0 to .*, got -1"),
+                         (TOKENS[:0], "expected an array .N,. of integers, two or more, got int64"),
+                         (TOKENS + 300, "tokens: expected ids from 0 to .*, got 310")):  # fmt: skip
         for given in ((bad, TOKENS), (TOKENS, bad)):
             with pytest.raises(ValueError, match=message):
                 train(MODEL, *given, settings, out=tmp_path / "x", progress=False)
@@ -200,7 +201,7 @@ def test_checkpoints_logs_and_samples(tmp_path):
 def test_the_optimiser_and_gradients():
     no_complaints(AdamW, params=MODEL.params, decays=lambda path, a: True, rates=lambda path, a: 1.0)
     no_complaints(gradients_by_hub_name, model=MODEL, dparams=MODEL.params)
-    with pytest.raises(ValueError, match="dparams: expected a gradient tree of the model"):
+    with pytest.raises(ValueError, match="dparams: expected gradients of the model"):
         gradients_by_hub_name(MODEL, OTHER.params)
     for name in ("targets", "total"):
         with pytest.raises(ValueError, match=f"{name}: expected a dict with logits alone, got "):
@@ -215,13 +216,13 @@ def test_the_optimiser_and_gradients():
     (lambda: grpo(MODEL, PROMPTS, lambda texts: [1.0]), "reward: expected a function of .prompts, answers., got one of .texts."),
     (lambda: text_reward(lambda answer: 1.0, TEXT), "rule: expected a function of .prompt, answer, finished., got one of"),
     (lambda: answered("ab", "cd"), "prompt: expected token ids, integers, got 'ab'"),
-    (lambda: Sequence([1.5, 2], [False, True]), "ids: expected token ids, integers, got .1.5, 2."),
-    (lambda: arrays([]), "sequences: expected at least 1, got 0"),
+    (lambda: TokenSequence([1.5, 2], [False, True]), "ids: expected token ids, integers, got .1.5, 2."),
+    (lambda: sequence_arrays([]), "sequences: expected at least 1, got 0"),
     (lambda: lora_of(MODEL, targets="Wq"), "targets: expected a list of names such as Wq, .*, got 'Wq'"),
-    (lambda: multiple_choice(tuning.model("multiple_choice"), ["a"], ["no"]), "choices.0. must be several strings"),
-    (lambda: multiple_choice(tuning.model("multiple_choice"), ["a"], [["b", None]]), "choices.0.: expected .* strings, got"),
+    (lambda: multiple_choice(tuning.model("multiple_choice"), ["a"], ["no"]), "choices.0.: expected a list of strings"),
+    (lambda: multiple_choice(tuning.model("multiple_choice"), ["a"], [["b", None]]), "choices.0.: expected one or more str"),
     (lambda: classification(ENCODER, set(tuning.TEXTS), [0] * 10), "texts: expected a list of strings, got {"),
-    (lambda: classification(tuning.model(id2label={0: "x", 1: "x"}), ["a"], ["x"]), "text 0: the label 'x' stands for 2 classes"),
+    (lambda: classification(tuning.model(id2label={0: "x", 1: "x"}), ["a"], ["x"]), "expected a label of one class, got 'x'"),
     (lambda: classification(ENCODER, ["a"], [0.5]), "text 0: expected the number or the name of a label, got 0.5"),
     (lambda: DATA.batch([-1]), "numbers: expected integers from 0 to 9, got .-1."),
     (lambda: answering(tuning.model("question_answering"), ["a"], ["a cat"], [{"text": "cat", "answer_start": 2}]),
@@ -230,8 +231,8 @@ def test_the_optimiser_and_gradients():
     (lambda: Prefix("{text} is", WORDS, mean="yes"), "mean: expected True or False, got 'yes'"),
     (lambda: check_records("abc", "instruction"), "records: expected a list of records, each a dict, got 'abc'"),
     (lambda: instruction_messages({"instruction": "a"}), "record: expected a dict with texts 'instruction' and 'output'"),
-    (lambda: write_records("x.jsonl", [{"a": object()}]), "record 0: expected what JSON can hold: "),
-    (lambda: write_records("x.jsonl", [{"a": "\ud800"}]), "record 0: expected what JSON can hold: "),
+    (lambda: write_records("x.jsonl", [{"a": object()}]), "record 0: expected values that JSON can represent, got "),
+    (lambda: write_records("x.jsonl", [{"a": "\ud800"}]), "record 0: expected values that JSON can represent, got "),
     (lambda: rollouts(MODEL, PROMPTS, max_new_tokens=2, samples=10**9), "samples: expected an integer from 1 to 1048576"),
     (lambda: tinyplm.generate(MODEL, [1], max_new_tokens=2, samples=10**9), "prompts x samples: expected an integer from 1 to"),
 ])  # fmt: skip

@@ -18,8 +18,7 @@ from tests.support.small_models import IDS, MODELS, each_model, inputs_of
 from tests.support.wrong_calls import complaint, junk, wrong_argument, wrong_calls, wrong_values
 from tests.test_sentence_encoder import encoder as sentence_encoder
 from tinyplm import backend, random
-from tinyplm.generation import sampling
-from tinyplm.generation.generate import Memory, generate, stream
+from tinyplm.generation import Memory, generate, sampling, stream
 from tinyplm.generation.text import TextStream
 from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 

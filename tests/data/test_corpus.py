@@ -74,7 +74,7 @@ def test_little_of_the_validation_text_is_in_the_training_text(corpus, seed):
 
 def test_no_sources_of_the_library(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus_module.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    with raises(f"{tmp_path}: no sources of the standard library"):
+    with raises(f"{tmp_path}: expected *.py files of the standard library"):
         default_corpus()
 
 
@@ -168,14 +168,14 @@ def test_read_texts_cuts_a_small_file_into_small_pieces(tmp_path):
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"", "empty file"),
-        (b" \n\n<|endoftext|>\n ", "no text in this file"),
-        (b"text\0text", "binary file, expected UTF-8 text: NUL at byte 4"),
+        (b"", "expected UTF-8 text, got an empty file"),
+        (b" \n\n<|endoftext|>\n ", "expected UTF-8 text, got only white space"),
+        (b"text\0text", "expected UTF-8 text, got NUL at byte 4"),
         (b"a\0\xff", "NUL at byte 1"),
-        (b"caf\xe9 au lait", "not UTF-8 text: byte 3 is 0xe9"),
-        (b"caf\xe9\0", "not UTF-8 text: byte 3 is 0xe9"),
-        ("text".encode("utf-16"), "not UTF-8 text: byte 0 is 0xff"),
-        (b"cut in a character \xc3", "byte 19 is 0xc3"),
+        (b"caf\xe9 au lait", "expected UTF-8 text, got 0xe9 at byte 3"),
+        (b"caf\xe9\0", "expected UTF-8 text, got 0xe9 at byte 3"),
+        ("text".encode("utf-16"), "expected UTF-8 text, got 0xff at byte 0"),
+        (b"cut in a character \xc3", "got 0xc3 at byte 19"),
     ],
 )
 def test_read_texts_bad_files(tmp_path, data, message):
@@ -187,11 +187,11 @@ def test_read_texts_bad_files(tmp_path, data, message):
 
 
 def test_read_texts_missing_folder_and_none(tmp_path):
-    with raises(f"{tmp_path / 'no.txt'}: no such file"):
+    with raises(f"{tmp_path / 'no.txt'}: expected a file, got none (no such file)"):
         read_texts([tmp_path / "no.txt"])
     with raises(f"{tmp_path}: expected a regular file, got a folder"):
         read_texts([tmp_path])
-    with raises("no text files given"):
+    with raises("paths: expected at least one text file, got none"):
         read_texts([])
 
 
@@ -245,7 +245,7 @@ def test_split_depends_on_the_seed_and_keeps_equal_documents_together():
 
 @pytest.mark.parametrize("documents", [[], ["one"], ["same", "same"]])
 def test_split_of_too_few(documents):
-    with raises(f"{len(set(documents))} different document(s)"):
+    with raises(f"documents: expected at least 2 distinct ones, for training and validation, got {len(set(documents))} of "):
         split_documents(documents, 0.1, 0)
 
 

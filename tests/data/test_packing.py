@@ -135,7 +135,7 @@ def test_open_tokens_refuses_everything_else(tmp_path, data):
 
 
 def test_open_tokens_missing_and_folder(tmp_path):
-    with raises(f"{tmp_path / 'no.npy'}: no such file"):
+    with raises(f"{tmp_path / 'no.npy'}: expected a file, got none (no such file)"):
         open_tokens(tmp_path / "no.npy")
     with raises(f"{tmp_path}: expected a regular file, got a folder"):
         open_tokens(tmp_path)
@@ -256,10 +256,10 @@ def test_evaluation_pads_with_zeros_and_ignored_targets():
 
 def test_too_small_and_wrong_arguments():
     tokens = np.zeros(10, np.uint16)
-    with raises("corpus too small: 10 tokens, one window of 10 needs at least 11"):
+    with raises("tokens: expected at least 11 for a window of 10, got 10"):
         Windows(tokens, 10, 0)
     assert Windows(tokens, 9, 0).windows_per_epoch == 1
-    with raises("corpus too small: 1 tokens, one prediction needs at least 2"):
+    with raises("tokens: expected at least 2 for a prediction, got 1"):
         evaluation_windows(tokens[:1], 4)
     with raises("tokens: expected an array of integers of shape (N,), got float64 array of shape (3,)"):
         Windows(np.zeros(3), 1, 0)

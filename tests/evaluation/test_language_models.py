@@ -100,7 +100,7 @@ def test_long_n_grams_over_a_large_vocabulary_do_not_overflow():
     wide = InterpolatedKneserNey(6).fit(tokens, 2**20)
     narrow = InterpolatedKneserNey(6).fit(small, 2**20)
     np.testing.assert_allclose(wide.log_prob(tokens), narrow.log_prob(small), rtol=PART)
-    with pytest.raises(ValueError, match="token ids from 0 to 1048576"):
+    with pytest.raises(ValueError, match="tokens: expected ids from 0 to 1048575, got 0 to 1048576"):
         wide.log_prob(np.array([0, 2**20]))
 
 
@@ -119,12 +119,12 @@ def test_uniform_and_unigram_are_their_references(corpus):
     "call, message",
     [
         (lambda: InterpolatedKneserNey(0), "order: expected an integer from 1 to 1000, got 0"),
-        (lambda: InterpolatedKneserNey(3).fit([0, 1], 2), "2 tokens, expected at least 3"),
-        (lambda: InterpolatedKneserNey().fit([0, 1, 2], 2), "token ids from 0 to 2, expected 0 to 1"),
+        (lambda: InterpolatedKneserNey(3).fit([0, 1], 2), "tokens: expected at least 3, got 2"),
+        (lambda: InterpolatedKneserNey().fit([0, 1, 2], 2), "tokens: expected ids from 0 to 1, got 0 to 2"),
         (lambda: InterpolatedKneserNey().fit([0.0, 1, 0], 2), "tokens: expected token ids (N,), got [0.0, 1, 0]"),
-        (lambda: InterpolatedKneserNey(1).fit([0, 1], 2).log_prob([0]), "1 tokens, expected at least 2"),
+        (lambda: InterpolatedKneserNey(1).fit([0, 1], 2).log_prob([0]), "tokens: expected at least 2, got 1"),
         (lambda: Unigram(0), "added: expected a finite number > 0, got 0"),
-        (lambda: Unigram().fit([-1], 2), "token ids from -1"),
+        (lambda: Unigram().fit([-1], 2), "tokens: expected ids from 0 to 1, got -1"),
         (lambda: Uniform(0), "vocab_size: expected an integer from 1 to 4294967296, got 0"),
         (lambda: bits_per_byte(1.0, 0), "bytes: expected an integer from 1 to 4611686018427387904, got 0"),
         (lambda: row("x", 1.0, 0, 1), "tokens: expected an integer from 1 to 4611686018427387904, got 0"),

@@ -88,15 +88,15 @@ def test_the_whole_story(run, tmp_path):
     assert (out / "classifier.png").exists()
     quick = ("--labels", "12", "--seeds", "1", "--updates", "2", "--scratch-updates", "2")
     again = run("finetune_classifier.py", *QUICK[:2], *quick, "--model", str(out / "step-4"), "--out", str(tmp_path / "other"))
-    assert again.code == 0 and "it may have seen the texts" in again.out, again.err
+    assert again.code == 0 and "it may have seen the test texts" in again.out, again.err
 
 
 def test_bad_options(example, run, monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="packages with docstrings in 5 modules, expected 999"):
+    with pytest.raises(ValueError, match="packages with docstrings in 5 modules, got 999"):
         example.examples(999)
     for options, message in (
         (("--labels", "99999"), "--labels: expected at most "),
-        (("--labels", "5"), "--labels: expected at least one sample of each of 8 packages, got 5"),
+        (("--labels", "5"), "--labels: expected at least 8, one per package, got 5"),
         (("--seeds", "0"), "--seeds: expected an integer >= 1, got 0"),
         (("--pretrain", "-1"), "--pretrain: expected an integer >= 0, got -1"),
     ):

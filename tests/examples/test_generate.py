@@ -41,7 +41,7 @@ def test_the_example_follows_best_in_a_run_folder(monkeypatch, tmp_path, capsys)
     assert example(monkeypatch, tmp_path / "step-2", "--prompt", "a few", "--tokens", 5) is None
     assert from_run.startswith("a few") and capsys.readouterr().out == from_run
     (tmp_path / "best").write_text("step-3\n")
-    assert "names 'step-3', but there is no such folder" in example(monkeypatch, tmp_path)
+    assert "best: expected the name of a checkpoint folder, got 'step-3'" in example(monkeypatch, tmp_path)
 
 
 def test_the_example_draws_only_what_the_tokenizer_has(monkeypatch, tmp_path):
@@ -51,7 +51,7 @@ def test_the_example_draws_only_what_the_tokenizer_has(monkeypatch, tmp_path):
 
 def test_the_example_needs_a_prompt_without_an_end_token(monkeypatch, tmp_path):
     saved(tmp_path, special_tokens=())
-    assert "no token to begin a document with, so --prompt is needed" in example(monkeypatch, tmp_path)
+    assert "--prompt: expected a text, since the tokenizer has no token to start a document" in example(monkeypatch, tmp_path)
     assert example(monkeypatch, tmp_path, "--prompt", "a", "--tokens", 3) is None
 
 
@@ -77,7 +77,7 @@ def test_the_example_shows_log_probabilities_and_stops_at_a_text(monkeypatch, tm
     assert example(monkeypatch, tmp_path, *options, "--show-log-probabilities") is None
     text, *lines = capsys.readouterr().out.split("\n\n", 1)
     rows = [line.split(maxsplit=1) for line in lines[0].split("\n") if line.strip()]
-    assert text.startswith("a few") and len(rows) == 13 and rows[-1][1] == "in all"
+    assert text.startswith("a few") and len(rows) == 13 and rows[-1][1] == "total"
     assert abs(sum(float(p) for p, _ in rows[:-1]) - float(rows[-1][0])) < 13 * 1e-4  # each is shown with four digits
     stop = text[len("a few") + 2 :][:2]
     assert example(monkeypatch, tmp_path, *options, "--stop", stop.replace("\n", "\\n")) is None

@@ -29,7 +29,7 @@ def test_the_whole_story(run, tmp_path):
     out = tmp_path / "out"
     done = run("grpo.py", *QUICK, "--seeds", "2", "--out", str(out))
     assert done.code == 0, done.err
-    for expected in ("seed 1: 799 numbers to train on, tested on 20 pairs of 101 others", "raw base", "smaller base",
+    for expected in ("seed 1: 799 training numbers, 20 test pairs of 101 other numbers", "raw base", "smaller base",
                      "mean of 2 seeds", "GRPO from the cold start: "):  # fmt: skip
         assert expected in done.out
     model = tinyplm.load(out / "seed-0" / "grpo-from-base" / "final")
@@ -39,7 +39,7 @@ def test_the_whole_story(run, tmp_path):
     assert [r["step"] for r in records] == [1, 2] and {"reward", "clip_fraction", "entropy", "cut", "even"} <= records[0].keys()
     assert (out / "grpo.png").exists() == (importlib.util.find_spec("matplotlib") is not None)
     again = run("grpo.py", *QUICK, "--out", str(out))
-    assert again.code == 1 and "holds something already" in again.err
+    assert again.code == 1 and "expected a new or empty folder" in again.err
 
 
 def test_no_operand_of_the_test_is_trained_on(script):

@@ -20,7 +20,7 @@ from tests.support.scripts import EXAMPLES, ROOT, load_example
 from tinyplm.data import corpus
 from tinyplm.tokenizers import Tokenizer
 
-LIBRARIES = ("common", "skills")  # what examples share
+LIBRARIES = ("common", "docstrings", "skills")  # shared by examples
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in LIBRARIES)
 common = load_example("common")
 
@@ -133,8 +133,8 @@ def test_an_out_that_cannot_be_used_is_refused_first(run, no_work, tmp_path, nam
     used.mkdir()
     (used / "precious").write_text("kept")
     file.write_text("kept")
-    refused = {used: "used holds something already: give another --out", file: "--out: expected a folder, but ",
-               file / "below": "--out: expected a folder, but "}  # fmt: skip
+    refused = {used: "--out: expected a new or empty folder, got ", file: "--out: expected a folder, got ",
+               file / "below": "--out: expected a folder, got "}  # fmt: skip
     for out, message in refused.items():
         done = run(f"{name}.py", "--out", str(out))
         assert done.code == 1 and message in done.err and done.err.count("\n") == 1, done
@@ -146,36 +146,36 @@ def test_an_out_that_cannot_be_used_is_refused_first(run, no_work, tmp_path, nam
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
-    ("pretrain", ("--text", "none.txt"), "none.txt: no such file"),
+    ("pretrain", ("--text", "none.txt"), "none.txt: expected a file, got none (no such file)"),
     ("pretrain", ("--family", "llama", "--size", "gpt2"), "--size: expected one of tiny, small"),
-    ("pretrain", ("--out", "file"), "--out: expected a folder, but "),
+    ("pretrain", ("--out", "file"), "--out: expected a folder, got "),
     ("pretrain", ("--out", ""), "--out: expected a path, got ''"),
-    ("pretrain_bert", ("--text", "none.txt"), "none.txt: no such file"),
-    ("pretrain_bert", ("--out", "file"), "--out: expected a folder, but "),
-    ("tokenizers", ("--text", "none.txt"), "none.txt: no such file"),
-    ("tokenizers", ("--save", "file"), "--save: expected a folder, but "),
+    ("pretrain_bert", ("--text", "none.txt"), "none.txt: expected a file, got none (no such file)"),
+    ("pretrain_bert", ("--out", "file"), "--out: expected a folder, got "),
+    ("tokenizers", ("--text", "none.txt"), "none.txt: expected a file, got none (no such file)"),
+    ("tokenizers", ("--save", "file"), "--save: expected a folder, got "),
     ("tokenizers", ("--out", "."), "--out: expected the name of a picture"),
-    ("sentence_embeddings", ("--model", "empty"), "modules.json: no such file"),
-    ("sentence_embeddings", ("", "--model", "empty"), "QUERY: expected text, got an empty one"),
-    ("sft", ("--kind", "conversation"), "--kind: says what the records of --data are, and --data was not given"),
+    ("sentence_embeddings", ("--model", "empty"), "modules.json: expected a file, got none (no such file"),
+    ("sentence_embeddings", ("", "--model", "empty"), "QUERY: expected a text, got an empty one"),
+    ("sft", ("--kind", "conversation"), "--kind: expected --data, whose records it describes, got none"),
     ("sft", ("--data", "none.jsonl"), "none.jsonl"),
     ("sft", ("--data", "bad.jsonl"), "bad.jsonl, line 2: "),
     ("sft", ("--data", "bad.jsonl", "--kind", "conversation"), "bad.jsonl, line 1: "),
-    ("sft", ("--data", "good.jsonl", "--model", "none"), "none: no such folder"),
+    ("sft", ("--data", "good.jsonl", "--model", "none"), "none: expected a model folder, as on the hub"),
     ("sft", ("--data", "good.jsonl", "--model", "empty"), "config.json"),
-    ("sft", ("--samples", "99999"), "there are only"),
-    ("dpo", ("--samples", "99999"), "there are only"),
+    ("sft", ("--samples", "99999"), "expected at most"),
+    ("dpo", ("--samples", "99999"), "expected at most"),
     ("dpo", ("--beta", "0.1", "0"), "--beta: expected a finite number > 0.0, got 0.0"),
-    ("rlhf", ("--tests", "99999"), "there are only"),
-    ("whole_path", ("--samples", "99999"), "there are only"),
+    ("rlhf", ("--tests", "99999"), "expected at most"),
+    ("whole_path", ("--samples", "99999"), "expected at most"),
     ("distill", ("--width", "20"), "--width: expected a multiple of 8, got 20"),
     ("lora", ("--targets", "Wz"), "--targets: expected one of Wq, "),
-    ("finetune_classifier", ("--model", "none"), "none: no such folder"),
+    ("finetune_classifier", ("--model", "none"), "none: expected a model folder, as on the hub"),
     ("finetune_classifier", ("--model", "decoder"), "decoder: expected an encoder, such as BERT"),
-    ("finetune_classifier", ("--labels", "4"), "--labels: expected at least one sample of each of 8 packages, got 4"),
-    ("chat", ("none",), "none: no such folder"),
+    ("finetune_classifier", ("--labels", "4"), "--labels: expected at least 8, one per package, got 4"),
+    ("chat", ("none",), "none: expected a model folder"),
     ("chat", ("decoder", "--template", "xml"), "--template: expected one of chatml, "),
-    ("generate", ("none",), "none: no such folder"),
+    ("generate", ("none",), "none: expected a model folder, as on the hub"),
     ("gradient_check", ("layernrom",), "COMPONENT: expected one of linear, "),
 ])  # fmt: skip
 def test_what_is_wrong_with_files_is_said_first(decoder, run, no_work, monkeypatch, tmp_path, name, options, message):

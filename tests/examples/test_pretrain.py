@@ -54,7 +54,7 @@ def copied(finished, tmp_path) -> Path:
 def test_pretraining_tells_its_whole_story(finished):
     out, outcome = finished
     assert_report(outcome)
-    for protocol in ("in windows that overlap by half: ", "During training, and in the plot, the windows stand side by side: "):
+    for protocol in ("in windows that overlap by half: ", "During training, and in the plot, windows do not overlap: "):
         assert protocol in outcome.out  # the table and the curve have numbers of their own
     assert "Sample 1:" in outcome.out and "Sample 2:" in outcome.out and "Sample 3:" not in outcome.out
     assert "Traceback" not in outcome.err
@@ -183,7 +183,7 @@ def test_a_second_start_that_is_broken_off_while_it_prepares_its_data_is_not_res
     with monkeypatch.context() as patch:
         patch.setattr(packing, "write_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run("pretrain.py", *QUICK, "--text", texts[1], "--out", str(copied)).code == 130
-    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume"), "nothing to resume")
+    assert_one_line(run("pretrain.py", "--out", str(copied), "--resume"), "expected a run to resume")
 
 
 def test_a_run_that_was_broken_off_goes_on_from_the_last_checkpoint(copied, finished, run):
@@ -219,7 +219,7 @@ def test_how_often_is_saved_and_patience_are_options_that_may_change_on_resume(r
     options = ("--save-every", "1", "--full-every", "2", "--patience", "1", "--min-improvement", "99", "--evaluate-every", "2")
     stopped = run("pretrain.py", *QUICK, "--text", *texts, "--out", str(out), "--samples", "0", *options)
     assert_report(stopped)
-    assert "step 4: stopping early, 1 evaluations in a row" in stopped.out + stopped.err and "trained    4 steps" in stopped.out
+    assert "step 4: stopping early, no improvement" in stopped.out + stopped.err and "trained    4 steps" in stopped.out
     resumed = run("pretrain.py", "--out", str(out), "--resume", "--patience", "9", "--save-every", "1", "--samples", "0")
     assert_report(resumed)
     assert (out / "step-6/model.safetensors").read_bytes() == (finished[0] / "step-6/model.safetensors").read_bytes()
@@ -233,8 +233,8 @@ def test_resume_names_what_is_not_as_it_was(copied, run):
 
 
 def test_resume_of_nothing_says_so(run, tmp_path):
-    assert_one_line(run("pretrain.py", "--out", str(tmp_path), "--resume"), "nothing to resume")
-    assert_one_line(run("pretrain.py", "--out", str(tmp_path / "missing"), "--resume"), "nothing to resume")
+    assert_one_line(run("pretrain.py", "--out", str(tmp_path), "--resume"), "expected a run to resume")
+    assert_one_line(run("pretrain.py", "--out", str(tmp_path / "missing"), "--resume"), "expected a run to resume")
     assert not (tmp_path / "missing").exists()
 
 
@@ -277,7 +277,7 @@ def test_generate_takes_the_latest_of_a_run_that_was_not_evaluated_yet_and_no_in
     options = ("--prompt", "The river", "--tokens", "5")
     assert run("generate.py", str(copied), *options)[:2] == run("generate.py", str(copied / "step-5"), *options)[:2]
     (copied / "step-5/config.json").rename(copied / "step-5/increment.safetensors")
-    assert_one_line(run("generate.py", str(copied)), "step-5", "only what changed", "expected a full one", "replay")
+    assert_one_line(run("generate.py", str(copied)), "step-5", "expected a full checkpoint, got an incremental one", "replay")
 
 
 def test_generate_says_in_one_line_what_is_wrong_with_a_folder(copied, run, tmp_path):

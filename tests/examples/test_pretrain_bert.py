@@ -30,7 +30,7 @@ def test_the_whole_story(run, texts, tmp_path, objective, task):
         *range(1, 7)
     ]
     again = run("pretrain_bert.py", "--out", str(out))
-    assert again.code == 1 and "holds a run already" in again.err
+    assert again.code == 1 and "expected a folder without a run" in again.err
 
 
 def test_a_run_goes_on_exactly(run, texts, tmp_path):
@@ -58,10 +58,10 @@ def test_bad_input(run, tmp_path):
     assert done.code == 1 and "--objective: expected one of next_sentence, sentence_order, none, got 'next'" in done.err
     (tmp_path / "one.txt").write_text("A sentence of a book. Another one of it.\n" * 200)
     done = run("pretrain_bert.py", "--text", str(tmp_path / "one.txt"), "--validation", "0.05", "--out", str(tmp_path / "new"))
-    assert done.code == 1 and "expected two documents or more for training and for validation, got" in done.err
+    assert done.code == 1 and "expected two or more documents each for training and validation, got" in done.err
     assert not (tmp_path / "new").exists() and done.err.count("\n") == 1
     done = run("pretrain_bert.py", "--resume", "--out", str(tmp_path))
-    assert done.code == 1 and "nothing to resume" in done.err
+    assert done.code == 1 and "expected a run to resume" in done.err
 
 
 def test_guesses_by_hand():

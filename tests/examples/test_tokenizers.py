@@ -16,7 +16,7 @@ from tinyplm.tokenizers import RECIPES, Tokenizer
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "tokenizers.py"
 ROW = re.compile(
-    r"^([^\d\n]+?) +(\d+) +(\d+\.\d\d) +(\d\.\d{3}) +(\d+\.\d\d)%(?:  of (\d+) asked for: nothing more to learn)?$", re.M
+    r"^([^\d\n]+?) +(\d+) +(\d+\.\d\d) +(\d\.\d{3}) +(\d+\.\d\d)%(?:  of (\d+) requested: nothing left to merge)?$", re.M
 )
 
 
@@ -104,7 +104,7 @@ def test_the_example_says_in_one_line_what_is_wrong(monkeypatch, tmp_path, texts
         (("--kinds", "bpe"), "error: --kinds: expected one of byte-level BPE, BPE, "),
         (("--out", f"{texts[0]}/plot.png"), "notes.txt"),  # a file where a folder should be
         (("--text", tmp_path / "none.txt"), "none.txt"),
-        (("--text", *texts, "--sizes", 20, "--kinds", "WordPiece"), "error: WordPiece with 20 entries: vocab_size 20 "),
+        (("--text", *texts, "--sizes", 20, "--kinds", "WordPiece"), "error: --sizes: 20: WordPiece: vocab_size 20 "),
     ):
         got = example(monkeypatch, *arguments)
         assert message in got and got.startswith("error: ") and "\n" not in got

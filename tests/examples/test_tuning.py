@@ -68,7 +68,7 @@ def test_the_skills_by_hand(example):
             assert sample.answer == (str(int(fields["a"]) + int(fields["b"])) if skill == "add" else " ".join(right[skill]))
             assert {sample.messages(key)[1]["content"] for key in range(5)} == {sample.answer}
     assert len({skills.samples("copy", 1, held_out=True)[0].messages(key)[0]["content"] for key in range(20)}) == 3
-    with pytest.raises(ValueError, match="there are only"):
+    with pytest.raises(ValueError, match="expected at most"):
         skills.samples("add", 700, held_out=True)
 
 
@@ -76,13 +76,13 @@ def test_sft(example, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)  # an optional extra: the README's commands run without it
     out = tmp_path / "out"
     small = ("--base-steps", "3", "--steps", "8", "--batch", "8", "--samples", "40", "--tests", "4", "--workers", "1")
-    finished(example("sft.py", *small, "--out", str(out)), "exact match on inputs", "Put in order: j b e", "held-out answers")
+    finished(example("sft.py", *small, "--out", str(out)), "exact match on held-out", "Put in order: j b e", "held-out answers")
     assert (out / "sft.png").exists() == PLOT and (out / "final/chat_template.jinja").exists()
     stops_at_the_end_of_a_turn(out / "final")
     data = tmp_path / "own.jsonl"
     data.write_text("".join(json.dumps({"instruction": f"Say {n}.", "output": str(n)}) + "\n" for n in range(12)))
     more = ("--model", str(out / "final"), "--data", str(data), "--steps", "3", "--batch", "4", "--workers", "1")
-    finished(example("sft.py", *more, "--packed", "100", "--out", str(tmp_path / "own")), "12 conversations; 0 were cut")
+    finished(example("sft.py", *more, "--packed", "100", "--out", str(tmp_path / "own")), "12 conversations; 0 truncated")
     stops_at_the_end_of_a_turn(tmp_path / "own/final")
     data.write_text("{}\n")
     done = example("sft.py", *more, "--out", str(tmp_path / "bad"))
@@ -116,7 +116,7 @@ def test_what_dpo_prefers(example):
 
 def test_rlhf(example, tmp_path):
     finished(example("rlhf.py", *START, "--reward-steps", "3", "--rounds", "2", "--prompts", "6", "--out", str(tmp_path / "out")),
-             "judged     ", "courtesy", "The reward model's score")  # fmt: skip
+             "reward     ", "courtesy", "The reward model's score")  # fmt: skip
     assert (tmp_path / "out/rlhf.png").exists() == PLOT
     stops_at_the_end_of_a_turn(tmp_path / "out/ppo/final")
     assert tinyplm.load(tmp_path / "out/reward/final").task == "sequence_classification"
@@ -124,7 +124,7 @@ def test_rlhf(example, tmp_path):
 
 def test_distill(example, tmp_path):
     small = ("--teacher-steps", "3", "--steps", "8", "--width", "16", "--layers", "1", "--tokens", "2000", "--workers", "1")
-    finished(example("distill.py", *small, "--out", str(tmp_path / "out")), "gained by the teacher", "student, text alone")
+    finished(example("distill.py", *small, "--out", str(tmp_path / "out")), "gain from the teacher", "student, text alone")
     assert (tmp_path / "out/distill.png").exists() == PLOT
 
 
@@ -136,7 +136,7 @@ def test_lora(example, tmp_path):
 
 def test_prompting(example, tmp_path):
     small = ("--documents", "120", "--steps", "3", "--tuning-steps", "2", "--draws", "1", "--shots", "0", "2", "--workers", "1")
-    done = finished(example("prompting.py", *small, "--out", str(tmp_path / "out")), "soft prompt, ", "calibrated", "2 in front")
+    done = finished(example("prompting.py", *small, "--out", str(tmp_path / "out")), "soft prompt, ", "calibrated", "2 in the pr")
     assert "trained" in done.out and (tmp_path / "out/prompting.png").exists() == PLOT
 
 
@@ -152,8 +152,15 @@ def test_the_whole_path(example, tmp_path):
     ("sft.py", ("--steps", "0"), "--steps: expected an integer >= 1, got 0"), ("dpo.py", ("--seeds", "0"), "--seeds: expected"),
     ("dpo.py", ("--beta", "0"), "beta"), ("rlhf.py", ("--rounds", "0"), "--rounds"), ("distill.py", ("--tokens", "3"), "--tok"),
     ("lora.py", ("--tokens", "3"), "--tokens"), ("prompting.py", ("--draws", "0"), "--draws"),
-    ("whole_path.py", ("--tests", "0"), "--tests"), ("sft.py", ("--model", "none"), "none: no such folder"),
+    ("whole_path.py", ("--tests", "0"), "--tests"), ("sft.py", ("--model", "none"), "none: expected a model folder"),
+    ("lora.py", ("--ranks", "129"), "--ranks: expected an integer from 1 to 128, got 129"),
 ])  # fmt: skip
 def test_bad_options(example, script, arguments, message, tmp_path):
     done = example(script, *arguments, "--out", str(tmp_path / "out"))
     assert done.code == 1 and message in done.err and "Traceback" not in done.err
+
+
+def test_a_row_too_short_for_the_sequences_is_refused_before_training(example, tmp_path):
+    for packed in ("1", "129"):
+        done = example("sft.py", "--packed", packed, "--samples", "4", "--tests", "2", "--out", str(tmp_path / "out"))
+        assert done.code == 1 and "--packed: expected an integer from " in done.err and "base   " not in done.out

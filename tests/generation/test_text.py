@@ -166,7 +166,7 @@ def test_after_the_end_nothing_comes(text, stops):
 
 @pytest.mark.parametrize("stop", ["abc", [""], ["a", ""], [b"a"], [None]])
 def test_bad_stop_strings_are_refused(stop):
-    with pytest.raises(ValueError, match=r"^stop: expected a list of strings that are not empty, got "):
+    with pytest.raises(ValueError, match=r"^stop: expected a list of non-empty strings, got "):
         TextStream(BYTES, stop)
 
 

@@ -123,7 +123,7 @@ def test_names_with_and_without_the_base_prefix_in_shards(tmp_path):
     name = next(iter(arrays))  # of the last shard
     tensor_files.write_safetensors(tmp_path / shard, {**arrays, f"model.{name}": arrays[name]})
     write_json(tmp_path / INDEX, {"weight_map": {**places, f"model.{name}": shard}})
-    with pytest.raises(ValueError, match=f"index.json: {name} and model.{name} are the same tensor, expected one of them$"):
+    with pytest.raises(ValueError, match=f"index.json: expected one name for each tensor, got {name} and model.{name}$"):
         tinyplm.load(tmp_path)
 
 
@@ -192,7 +192,7 @@ def test_an_overflow_in_a_later_tensor_leaves_the_old_folder(tmp_path, old, new)
     tinyplm.save(model_of(seed=1), tmp_path, max_shard_size=LIMITS[old])
     before, model = files(tmp_path), model_of(seed=2)
     model.params["body"]["layers"][1]["mlp"]["b2"][3] = 1e6
-    with pytest.raises(ValueError, match=r"tensor transformer.h.1.mlp.c_proj.bias holds 1e\+06, which is too large for F16$"):
+    with pytest.raises(ValueError, match=r"tensor transformer.h.1.mlp.c_proj.bias: expected values within F16, got 1e\+06$"):
         tinyplm.save(model, tmp_path, dtype="F16", max_shard_size=LIMITS[new])
     assert files(tmp_path) == before
 
@@ -218,7 +218,8 @@ def test_a_break_between_the_renames_never_loads_as_a_mixture(tmp_path, monkeypa
             params = tinyplm.load(folder).params
             outcomes.append(next((which for which, model in models.items() if equal(params, model.params)), "a mixture"))
         except ValueError as error:
-            outcomes.append("missing" if "no such file" in str(error) else str(error))
+            missing = any(words in str(error) for words in ("no such file", "an incomplete copy"))
+            outcomes.append("missing" if missing else str(error))
         if len(calls) < number:  # it was not reached any more
             break
     assert outcomes == sorted(outcomes, key=["old", "missing", "new"].index) and outcomes[-1] == "new"
@@ -231,17 +232,17 @@ def test_a_break_between_the_renames_never_loads_as_a_mixture(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not valid JSON"),
-        ("", "not valid JSON"),
+        ("{", "expected valid JSON"),
+        ("", "expected valid JSON"),
         (b"\xff\xfe", "expected UTF-8 text"),
-        *((text, "expected an object whose weight_map gives a file for each tensor$")
+        *((text, "weight_map: expected an object with the file of each tensor, got ")
           for text in ("{}", "[]", "null", '{"metadata": {}}', '{"weight_map": {}}', '{"weight_map": []}', '{"weight_map": "x"}',
                        '{"weight_map": {"a": 1}}', '{"weight_map": {"a": null}}')),
-        *((json.dumps({"weight_map": {"a": name}}), "points outside the folder, expected the name of a file in it$")
+        *((json.dumps({"weight_map": {"a": name}}), "weight_map: expected names of files in the folder, got ")
           for name in ("../x.safetensors", "/etc/x", "a/b.safetensors", "..", ".", "", "a\\b.safetensors", "C:x.safetensors",
                        "./x.safetensors")),
-        ('{"weight_map": {"a": "gone.safetensors"}}', "the shard gone.safetensors is missing$"),
-        ('{"weight_map": {"a": "config.json"}}', "not a complete safetensors file"),
+        ('{"weight_map": {"a": "gone.safetensors"}}', "expected the shard gone.safetensors, got none$"),
+        ('{"weight_map": {"a": "config.json"}}', "expected a complete safetensors file"),
     ],
 )  # fmt: skip
 def test_bad_indexes_are_refused(tmp_path, text, message):
@@ -266,14 +267,14 @@ def rewrite(path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path, name: path.unlink(), r"index.json: the shard {shard} is missing$"),
-        (lambda path, name: path.write_bytes(path.read_bytes()[:-1]), r"{shard}: not a complete safetensors file"),
-        (lambda path, name: path.write_bytes(b""), r"{shard}: not a complete safetensors file"),
-        (lambda path, name: rewrite(path, lambda t: t.pop(name)), r"index.json: tensor {name} is not in its shard {shard}$"),
+        (lambda path, name: path.unlink(), r"index.json: expected the shard {shard}, got none$"),
+        (lambda path, name: path.write_bytes(path.read_bytes()[:-1]), r"{shard}: expected a complete safetensors file"),
+        (lambda path, name: path.write_bytes(b""), r"{shard}: expected a complete safetensors file"),
+        (lambda path, name: rewrite(path, lambda t: t.pop(name)), r"json: expected tensor {name} in shard {shard}, got none$"),
         (lambda path, name: rewrite(path, lambda t: t.update({name: t[name].astype(np.int64)})),
-         r"index.json: {name} has dtype int64, expected a floating-point dtype$"),
+         r"index.json: {name}: expected a floating-point dtype, got int64$"),
         (lambda path, name: rewrite(path, lambda t: t.update({name: t[name][:-1]})),
-         r"index.json: {name} has shape \(23,\), expected \(24,\)$"),
+         r"index.json: {name}: expected shape \(24,\), got \(23,\)$"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_shard_is_named(tmp_path, change, message):
@@ -313,21 +314,20 @@ def _single(folder, **options):
 def test_folders_without_safetensors_or_without_an_index(tmp_path):
     sharded(tmp_path)
     (tmp_path / INDEX).unlink()
-    with pytest.raises(ValueError, match=rf"{SINGLE}: no such file; there are shards but no {INDEX}: the copy is not complete$"):
+    with pytest.raises(ValueError, match=rf"{SINGLE}: expected a .* file, got shards without {INDEX} .an incomplete copy.$"):
         tinyplm.load(tmp_path)
     for shard in files(tmp_path, "model-*"):
         (tmp_path / shard).unlink()
-    with pytest.raises(ValueError, match=rf"{SINGLE}: no such file$"):
+    with pytest.raises(ValueError, match=rf"{SINGLE}: expected a safetensors file, got none .no such file.$"):
         tinyplm.load(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
-    with pytest.raises(ValueError, match=rf"{SINGLE}: no such file; there are only .bin files, which are not read because they "
-                       "can run code: save the model as safetensors first$"):  # fmt: skip
+    with pytest.raises(ValueError, match=rf"{SINGLE}: expected a safetensors file, got only .bin files, which can run code"):
         tinyplm.load(tmp_path)
 
 
 @pytest.mark.parametrize(("dtype", "width", "message"), [
     ("F8_E4M3", 1, "tensor transformer.wpe.weight: dtype: expected one of BF16, BOOL, F16, F32, .* got 'F8_E4M3'"),
-    ("X9", 1, "not a complete safetensors file .*X9"),
+    ("X9", 1, "expected a complete safetensors file, .*X9"),
 ])  # fmt: skip
 def test_dtypes_that_we_do_not_have_are_named(tmp_path, dtype, width, message):
     header = json.dumps({"transformer.wpe.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2 * width]}}).encode()
@@ -348,8 +348,8 @@ def test_sizes(size, count):
 @pytest.mark.parametrize("size", [0, -1, True, None, "", "B", "KB", "5XB", "5GiB", "-5GB", "1e9", "0.1", "5 5", "5GB ", "nan",
                                   "0KB", float("nan"), float("inf"), 0.5, [5]])  # fmt: skip
 def test_sizes_that_are_none_are_refused(tmp_path, size):
-    with pytest.raises(ValueError, match="^max_shard_size: expected a size of at least one byte, as 5000000 or '5GB', got "):
+    with pytest.raises(ValueError, match="^max_shard_size: expected at least one byte, such as 5000000 or '5GB', got "):
         parse_size(size)
-    with pytest.raises(ValueError, match="expected a size of at least one byte"):
+    with pytest.raises(ValueError, match="expected at least one byte"):
         tinyplm.save(model_of(), tmp_path / "never", max_shard_size=size)
     assert not (tmp_path / "never").exists()

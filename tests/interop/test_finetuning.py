@@ -13,11 +13,11 @@ import tinyplm
 from tests.interop.encoder_pair import compare_gradients, inputs_for, pair
 from tests.interop.pair import as_torch, float64
 from tests.support.tuning import KINDS, TEXTS, model, tokenizer
-from tinyplm.tuning.finetune.answers import answering
-from tinyplm.tuning.finetune.classes import classification
-from tinyplm.tuning.finetune.predict import predict
-from tinyplm.tuning.finetune.run import finetune
-from tinyplm.tuning.finetune.tags import tagging
+from tinyplm.tuning.finetuning.answers import answering
+from tinyplm.tuning.finetuning.classes import classification
+from tinyplm.tuning.finetuning.finetune import finetune
+from tinyplm.tuning.finetuning.predict import predict
+from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
 
 

@@ -15,7 +15,7 @@ import tinyplm
 from tests.interop.pair import FAMILIES, compare, float64, pair
 from tests.interop.test_causal_files import random_model, read, settings_in
 from tinyplm.families import mistral
-from tinyplm.generation.generate import generate
+from tinyplm.generation import generate
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
 

@@ -14,7 +14,7 @@ from tests.layers.test_cache import LONGEST, each_family, in_pieces, model_of, s
 from tests.support.families import FAMILIES
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten
-from tinyplm.generation.generate import Memory
+from tinyplm.generation import Memory
 from tinyplm.layers.cache import Cache
 from tinyplm.models import causal_lm
 from tinyplm.tuning.adapters.prefix import prefix_of, with_prefix

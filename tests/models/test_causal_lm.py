@@ -344,8 +344,8 @@ def test_bad_input_is_refused_in_one_line(family, inputs, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda name, config: tinyplm.create(name, f"{name}-huge"), "unknown size '{name}-huge'; expected one of {first}, "),
-        (lambda name, config: tinyplm.create(name, config, width=3), "unknown config field 'width'"),
+        (lambda name, config: tinyplm.create(name, f"{name}-huge"), "config: expected one of the sizes {first}, "),
+        (lambda name, config: tinyplm.create(name, config, width=3), "config: expected some of the fields "),
         (lambda name, config: tinyplm.create(name, config, dtype="int8"), "dtype: expected one of float32, "),
         (lambda name, config: tinyplm.create(name, config, device="tpu"), "device: expected one of cpu, "),
         (lambda name, config: tinyplm.create(name + "x", config), "unknown model_type '{name}x'"),

@@ -189,14 +189,14 @@ def test_bad_settings_are_refused():
     settings = {"layout": LAYOUT, "masking": MASKING, "seed": 0}
     with raises("objective: expected one of next_sentence, sentence_order, got 'next'"):
         MaskedPairs(TEXTS, 16, objective="next", **settings)
-    with raises("document 1 has 1 sentences, expected 2 or more"):
+    with raises("document 1: expected 2 or more sentences, got 1"):
         MaskedPairs(numbered([2, 2], [3]), 16, **settings)
-    with raises("one document, expected two or more"):
+    with raises("documents: expected two or more"):
         MaskedPairs(numbered([2, 2], [3]), 16, skip_short=True, **settings)
     assert MaskedPairs(numbered([2, 2], [3]), 16, objective="sentence_order", skip_short=True, **settings).documents.skipped == 1
-    with raises("length 4 leaves 1 tokens"):
+    with raises("length: expected at least 5, with the special tokens, got 4"):
         MaskedPairs(TEXTS, 4, **settings)
-    with raises("1 pairs of languages for 12 pairs of sentences"):
+    with raises("languages: expected 12 pairs, got 1"):
         MaskedTranslations(SIDES, [(0, 1)], 9, eos_id=2, pad_id=0, masking=MASKING, seed=0)
 
 
@@ -211,7 +211,7 @@ def _positive(groups, size, seed=3):
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.integers(2, 5), st.integers(0, 99))
 def test_no_anchor_twice_in_a_batch_and_no_pair_twice_in_an_epoch(groups, size, seed):
     if len(set(groups)) < size:
-        with raises("different anchors, expected"):
+        with raises(f"pairs: expected {size} or more different anchors for a batch, got {len(set(groups))} in "):
             _positive(groups, size, seed)
         return
     data = _positive(groups, size, seed)
@@ -248,10 +248,10 @@ def test_positive_pairs_by_number():
 
 def test_bad_positive_pairs_are_refused():
     for groups, size, message in (
-        ([0, 0, 0], 2, "3 pairs with 1 different anchors, expected 2 or more"),
+        ([0, 0, 0], 2, "pairs: expected 2 or more different anchors for a batch, got 1 in 3 pairs"),
         ([0, 1], 1, "size: expected an integer from 2"),
     ):
         with raises(message):
             _positive(groups, size)
-    with raises("1 groups for 2 pairs"):
+    with raises("groups: expected 2, one per pair, got 1"):
         PositivePairs([([1], [2])] * 2, 2, layout=LAYOUT, length=6, seed=0, groups=[1])

@@ -106,7 +106,7 @@ def test_borders(name):
     for value in accepted:
         call(value)
     for value in refused:
-        with pytest.raises(ValueError, match="expected|no document|nothing to|one document|belong to"):
+        with pytest.raises(ValueError, match="expected"):
             call(value)
 
 

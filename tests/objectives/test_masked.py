@@ -215,7 +215,7 @@ def test_word_units_from_an_encoding():
     assert word_units(word_ids, maskable) == [[1, 2], [3], [5], [6, 7]]
     assert word_units([None, None], np.array([True, True])) == [[0], [1]]
     assert word_units([0, 0, 0, 0], np.array([True, False, True, True])) == [[0], [2, 3]]
-    with raises("1 word_ids for 2 tokens"):
+    with raises("word_ids: expected 2, one per token, got 1"):
         word_units([0], maskable[:2])
 
 
@@ -226,9 +226,9 @@ def test_spans_join_units():
     assert span_units(token_units(ids, np.ones(8, bool)), []) == [[t] for t in range(8)]
     assert span_units(units, [(6, 7)]) == units
     for spans, message in (
-        ([(0, 2), (2, 3)], "[0, 2] and [2, 3] share"),
+        ([(0, 2), (2, 3)], "spans: expected no two in one unit, got [0, 2] and [2, 3] at token "),
         ([(3, 3)], "expected (start, end) with 0 <= start < end, got (3, 3)"),
-        ([(-1, 2)], "expected token ids from 0 on, got -1"),
+        ([(-1, 2)], "expected token ids >= 0, got -1"),
     ):
         with raises(message):
             span_units(units, spans)
@@ -251,7 +251,7 @@ def test_given_units_of_one_sequence():
     assert np.flatnonzero(targets != -100).tolist() == []  # 0.3 of 3 is 1: the word is too large
     _, targets = mask_tokens(ids, special, masking=Masking(MASK, V, 1), key=key(0), units=[[4, 5, 6]])
     assert np.flatnonzero(targets != -100).tolist() == [4, 5, 6]
-    with raises("a unit holds the special token at 0"):
+    with raises("units: expected maskable places, got the special token at 0"):
         mask_tokens(ids, special, masking=Masking(MASK, V, 1), key=key(0), units=[[0, 1]])
 
 
@@ -273,9 +273,9 @@ def test_similar_words_stand_for_the_mask():
         random += word not in {(20, 21, 22), (30, 31, 32), (5, 6, 7)}
     assert seen == {(20, 21, 22), (30, 31, 32), (5, 6, 7)}
     assert abs(random - 40) <= five_sigma(400, 0.1)  # a word has one draw: 10% are random in all its tokens
-    with raises("each of 1 ids"):
+    with raises("table: expected at least one similar word of 1 ids for (5,), got "):
         similar_words({(5,): [(6, 7)]})
-    with raises("similar gave 1 ids for a word of 3"):
+    with raises("similar: expected a function that returns 3 ids, got "):
         mask_tokens(ids, ids < 5, masking=Masking(MASK, V, 1, similar=lambda word, key: [1]), key=key(0), units=[[1, 2, 3]])
 
 
@@ -285,23 +285,23 @@ def test_similar_words_stand_for_the_mask():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"mask_id": None}, "mask_id: expected the id of [MASK] in the vocabulary, 0 to 49, got None"),
-        ({"mask_id": V}, "mask_id: expected the id of [MASK] in the vocabulary, 0 to 49, got 50"),
+        ({"mask_id": None}, "mask_id: expected an id from 0 to 49, got None"),
+        ({"mask_id": V}, "mask_id: expected an id from 0 to 49, got 50"),
         ({"rate": 0}, "rate: expected a finite number > 0 and <= 1, got 0"),
         ({"rate": 1.1}, "rate: expected a finite number > 0 and <= 1, got 1.1"),
         ({"rate": float("nan")}, "rate: expected a finite number > 0 and <= 1, got nan"),
-        ({"shares": (0.8, 0.1, 0.2)}, "expected three of 0 to 1 that sum to 1"),
-        ({"shares": (1.2, -0.1, -0.1)}, "expected three of 0 to 1"),
+        ({"shares": (0.8, 0.1, 0.2)}, "shares: expected three from 0 to 1 that sum to 1"),
+        ({"shares": (1.2, -0.1, -0.1)}, "shares: expected three from 0 to 1"),
         ({"shares": (0.8, 0.2)}, "expected three"),
         ({"selection": "some"}, "selection: expected one of exact, bernoulli, got 'some'"),
         ({"limit": 0}, "limit: expected None or an integer >= 1, got 0"),
         ({"ngrams": ()}, "expected weights of 1, 2, ... units"),
         ({"ngrams": (0, 1)}, "the first above 0"),
         ({"ngrams": (1, -1)}, "none negative"),
-        ({"selection": "bernoulli", "limit": 3}, 'belong to selection "exact"'),
-        ({"selection": "bernoulli", "ngrams": (1, 1)}, 'belong to selection "exact"'),
+        ({"selection": "bernoulli", "limit": 3}, "selection: expected \"exact\" with limit or ngrams, got 'bernoulli'"),
+        ({"selection": "bernoulli", "ngrams": (1, 1)}, "selection: expected \"exact\" with limit or ngrams, got 'bernoulli'"),
         ({"random_ids": [V]}, "random_ids: expected token ids from 0 to 49, got 50"),
-        ({"random_ids": []}, "random_ids is empty"),
+        ({"random_ids": []}, "random_ids: expected at least one id, got []"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -311,9 +311,9 @@ def test_bad_settings_are_refused(settings, message):
 
 def test_bad_sequences_are_refused():
     for ids, special, message in (
-        ([1, 2], [1, 1], "nothing to mask: all of the 2 tokens are special"),
+        ([1, 2], [1, 1], "special_tokens_mask: expected at least one token that may be masked, got 2 special"),
         ([1, V], [0, 0], "ids: expected token ids from 0 to 49, got 50"),
-        ([1, 2], [0], "ids (2,) and special_tokens_mask (1,), expected both (T,)"),
+        ([1, 2], [0], "special_tokens_mask: expected shape (2,), as ids, got "),
         ([[1]], [[0]], "ids: expected a list of token ids, got int64 array of shape (1, 1)"),
     ):
         with raises(message):

@@ -127,8 +127,8 @@ def test_all_orders_are_equally_likely():
 def test_bad_input_is_refused():
     good = {"predictions": 2, "key": 1}
     for ids, special, settings, message in (
-        ([1, 2], [1, 1], {}, "nothing to predict: all of the 2 tokens are special"),
-        ([1, 2], [0], {}, "expected both (T,)"),
+        ([1, 2], [1, 1], {}, "special_tokens_mask: expected at least one token that may be predicted, got 2 special"),
+        ([1, 2], [0], {}, "special_tokens_mask: expected shape (2,), as ids, got "),
         ([1, 2], [0, 0], {"predictions": 0}, "predictions: expected an integer from 1"),
         ([1, 2], [0, 0], {"reuse": 2}, "reuse: expected an integer from 0 to 1, got 2"),
         ([1, 2], [0, 0], {"K": 0.5}, "K: expected a finite number >= 1"),
@@ -139,7 +139,7 @@ def test_bad_input_is_refused():
     for order in ([0, 0, 2], [1, 2, 3], [0.0, 1.0]):
         with raises("expected a permutation of 0 to"):
             ranks_of(order)
-    with raises("3 places to predict, expected at most 2"):
+    with raises("places: expected at most 2, got "):
         target_arrays([1, 2, 3], [0, 1, 2], 2)
 
 
@@ -165,7 +165,7 @@ def test_translations_are_cut_at_the_end_of_the_longer(a, b, length):
 
 
 def test_bad_translations_are_refused():
-    with raises("sentences of 0 and 2 tokens"):
+    with raises("source: expected 1 or more tokens, got none"):
         translation_pair([], [1, 2], languages=(0, 1), eos_id=2, length=9)
-    with raises("length 5 leaves 1 tokens beside four </s>"):
+    with raises("length: expected at least 6, with four </s>, got 5"):
         translation_pair([1], [1, 2], languages=(0, 1), eos_id=2, length=5)

@@ -57,7 +57,7 @@ def test_padding_by_hand():
     assert right["special_tokens_mask"].tolist() == [[1, 0, 1, 1, 1], [1, 0, 0, 1, 1]]
     left = pad(rows, 5, {"input_ids": 9}, left=True)
     assert left["input_ids"].tolist() == [[9, 9, 1, 11, 2], [9, 1, 12, 13, 2]]
-    with raises("row 1 has 4 tokens, expected at most 3"):
+    with raises("rows: row 1: expected at most 3 tokens, got 4"):
         pad(rows, 3, {"input_ids": PAD})
 
 
@@ -93,16 +93,16 @@ def test_documents_are_slices():
 
 def test_short_documents_are_refused_or_counted():
     texts = [*numbered([1, 1], [4]), [[], [5]], [], *numbered([2, 2])]
-    with raises("document 1 has 1 sentences, expected 2 or more (skip_short=True leaves such documents out)"):
+    with raises("document 1: expected 2 or more sentences, got 1 (skip_short=True drops such documents)"):
         Documents(texts, shortest=2)
     documents = Documents(texts, shortest=2, skip_short=True)
     assert len(documents) == 2 and documents.skipped == 3
-    with raises("no document of 2 sentences or more, among 1"):
+    with raises("documents: expected one of 2 or more sentences, got 1 with fewer"):
         Documents([[[1]]], shortest=2, skip_short=True)
     with raises("document 0: expected a list of token ids, got [1.5]"):
         Documents([[[1.5]]])
     for pairs in (next_sentence_pairs, sentence_order_pairs):
-        with raises("document 1 has 1 sentence, expected 2 or more"):
+        with raises("document 1: expected 2 or more sentences, got 1"):
             pairs(Documents(numbered([2, 2], [1])), 1, tokens=5, key=1)
 
 
@@ -227,7 +227,7 @@ def test_single_sentences_are_pairs_of_two_tokens():
 
 def test_bad_input_is_refused():
     documents = Documents(numbered([2, 2]))
-    with raises("one document, expected two or more"):
+    with raises("documents: expected two or more"):
         next_sentence_pairs(documents, 0, tokens=5, key=1)
     short = "short_rate: expected a finite number >= 0 and <= 1, got "
     for settings, message in (
@@ -240,7 +240,7 @@ def test_bad_input_is_refused():
             sentence_order_pairs(documents, 0, key=1, **settings)
     for settings in ({"tokens": 2}, {"tokens": 4, "short_rate": 0}, {"tokens": 4, "short_rate": 1}):
         assert sentence_order_pairs(documents, 0, key=1, **settings)
-    with raises("length 4 leaves 1 tokens beside the special ones, expected 2 or more"):
+    with raises("length: expected at least 5, with the special tokens, got 4"):
         BERT.room(4, pair=True)
     with raises("special token: expected an id (does the vocabulary have all special tokens?), got None"):
         Layout.bert(cls_id=1, sep_id=None, pad_id=0)

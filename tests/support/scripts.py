@@ -26,7 +26,8 @@ def load_example(name: str) -> ModuleType:
     return module
 
 
-sys.modules.setdefault("common", load_example("common"))  # which the examples import
+for shared in ("common", "docstrings"):  # which the examples import
+    sys.modules.setdefault(shared, load_example(shared))
 
 
 class Outcome(NamedTuple):

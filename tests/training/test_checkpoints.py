@@ -100,7 +100,7 @@ def test_whenever_the_disk_becomes_full_the_run_stops_with_one_line_and_can_go_o
                 message = str(error)
         failures += 1
         assert "cannot be written (No space left on device) after step" in message and "\n" not in message
-        latest = f"the last good checkpoint is {find(out)}" if (out / "latest").exists() else "no checkpoint was saved yet"
+        latest = f"the last good checkpoint is {find(out)}" if (out / "latest").exists() else "no checkpoint has been saved"
         assert message.endswith(latest) and whole_latest(out)
         assert not list(out.glob(".*")), f"failure {number} leaves temporary files"
         run(out, steps=3)
@@ -173,7 +173,7 @@ def _flipped(file: Path) -> None:
 
 
 FILES = ("config.json", "model.safetensors", "optimizer.safetensors", "trainer.json")
-SAYS = {_missing: "is missing", _truncated: "bytes, but was saved with", _flipped: "was changed after it was saved"}
+SAYS = {_missing: "is missing", _truncated: "bytes instead of", _flipped: "has changed since it was saved"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -184,8 +184,9 @@ def test_a_damaged_folder_is_refused_and_the_advice_leads_on(copied, name, damag
     with pytest.raises(ValueError) as refused:
         run(copied, keep=9)
     message = str(refused.value)
-    assert "\n" not in message and f"step-4: {name}" in message and SAYS[damage] in message
-    assert message.endswith(f"step-3 is whole: to go on from there, write its name into {copied / 'latest'} and resume again")
+    said = f"step-4: expected an intact checkpoint, got a damaged one: {name}"
+    assert "\n" not in message and said in message and SAYS[damage] in message
+    assert message.endswith(f"step-3 is intact: to resume from it, write its name to {copied / 'latest'}")
     assert everything(copied) == before, "a refused resume changed files"
     (copied / "latest").write_text("step-3\n")
     run(copied, keep=9)
@@ -197,21 +198,21 @@ def test_a_damaged_folder_is_refused_and_the_advice_leads_on(copied, name, damag
 def test_damaged_checksums_are_refused(copied, sums):
     file = find(copied) / "checksums.json"
     file.unlink() if sums is None else file.write_bytes(sums if isinstance(sums, bytes) else sums.encode())
-    with pytest.raises(ValueError, match=r"step-4: .*checksums.json.*; step-3 is whole"):
+    with pytest.raises(ValueError, match=r"step-4: .*checksums.json.*; step-3 is intact"):
         run(copied, keep=9)
 
 
 @pytest.mark.parametrize("name", ["", "step-99", "nothing"])
 def test_latest_that_names_nothing_is_refused(copied, name):
     (copied / "latest").write_text(f"{name}\n")
-    with pytest.raises(ValueError, match="latest names .*, but there is no such folder; step-4 is whole"):
+    with pytest.raises(ValueError, match="latest: expected the name of a checkpoint folder, got .*; step-4 is intact"):
         run(copied, keep=9)
 
 
 def test_no_other_whole_checkpoint_is_said(copied):
     for step in (1, 2, 3, 4):
         _flipped(copied / f"step-{step}/optimizer.safetensors")
-    with pytest.raises(ValueError, match=f"no other checkpoint in {copied} is whole: start again in another folder"):
+    with pytest.raises(ValueError, match=f"no other checkpoint in {copied} is intact: start again in another folder"):
         run(copied, keep=9)
 
 
@@ -228,11 +229,11 @@ def test_files_of_another_model_or_run_with_right_checksums_are_refused_too(copi
     name = min(tensors)
     tensor_files.write_safetensors(folder / "optimizer.safetensors", {**tensors, name: np.zeros((2, 2), np.float32)})
     _sign(folder)
-    with pytest.raises(ValueError, match=f"optimizer.safetensors: does not fit the model at {name}"):
+    with pytest.raises(ValueError, match=f"optimizer.safetensors: expected the moments of this model, got others at {name}"):
         run(copied, keep=9)
     (folder / "optimizer.safetensors").write_bytes(kept["optimizer.safetensors"])
     trainer = read_json(folder / "trainer.json")
-    for contents_, message in (({**trainer, "state": {"steps": 3}}, "expected a state with step"),
+    for contents_, message in (({**trainer, "state": {"steps": 3}}, "state: expected the keys step"),
                                ({**trainer, "settings": {**trainer["settings"], "clip": 9.0}}, "settings.clip was 9.0, now 1.0"),
                                ([], "trainer.json: expected an object")):  # fmt: skip
         write_json(folder / "trainer.json", contents_)
@@ -260,7 +261,7 @@ def test_changed_blocks_are_of_bits_and_not_of_values():
     zeros, nan = np.zeros((3, 700)), np.full(5, np.nan)
     assert incremental.changed_blocks(-zeros, zeros).tolist() == [0, 1, 2]
     assert incremental.changed_blocks(nan, nan.copy()).tolist() == []
-    with pytest.raises(ValueError, match="expected arrays of one shape and dtype"):
+    with pytest.raises(ValueError, match="old: expected the shape and dtype of new"):
         incremental.changed_blocks(zeros, zeros.astype("float32"))
 
 
@@ -284,7 +285,7 @@ def test_replay_is_a_full_save_byte_by_byte(tmp_path, family, dtype):
     incremental.replay(increment, tmp_path / "replayed")
     assert everything(tmp_path / "replayed") == everything(full)
     assert equal(tinyplm.load(tmp_path / "replayed").params, model.params)
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="out_folder: expected a new folder, got .*, which exists"):
         incremental.replay(increment, full)
     incremental.replay(full, tmp_path / "copy")
     assert everything(tmp_path / "copy") == everything(full)
@@ -351,10 +352,10 @@ def increments(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("damage", [_flipped, _truncated, shutil.rmtree])
 def test_an_increment_without_its_whole_base_is_refused_by_name(increments, tmp_path, damage):
     damage(increments / "step-4" if damage is shutil.rmtree else increments / "step-4/model.safetensors")
-    message = r"step-5: it holds only what changed since step-4, (which is missing|where model.safetensors .*); step-3 is whole"
+    message = r"step-5: .*(its base step-4 is missing|in its base step-4, model.safetensors .*); step-3 is intact"
     with pytest.raises(ValueError, match=message):
         run(increments, full_every=3, keep=9)
-    with pytest.raises(ValueError, match="only what changed since step-4"):
+    with pytest.raises(ValueError, match="base step-4"):
         incremental.replay(increments / "step-5", tmp_path / "replayed")
 
 
@@ -362,7 +363,7 @@ def test_an_increment_with_another_base_is_refused(increments):
     trainer = increments / "step-4/trainer.json"
     write_json(trainer, {**read_json(trainer), "note": 1})
     _sign(increments / "step-4")
-    with pytest.raises(ValueError, match="since another step-4 than the one that is there now; step-4 is whole"):
+    with pytest.raises(ValueError, match="its base step-4 has been replaced; step-4 is intact"):
         run(increments, full_every=3, keep=9)
 
 

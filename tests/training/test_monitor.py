@@ -182,7 +182,7 @@ def test_early_stopping_is_exact_under_resume(tmp_path, monkeypatch, changes, st
 def test_early_stopping_is_said_and_more_patience_goes_on(tmp_path, monkeypatch, capsys):
     patient(tmp_path, monkeypatch, patience=3, progress=True)
     screen = capsys.readouterr()
-    line = "step 8: stopping early, 3 evaluations in a row have not improved on 1.7900 by 0 or more"
+    line = "step 8: stopping early, no improvement in 3 evaluations on 1.7900 by 0 or more"
     assert line in screen.out + screen.err
     assert patient(tmp_path, monkeypatch, patience=4).step == 9
 
@@ -224,8 +224,8 @@ def test_another_version_or_other_workers_on_resume_are_one_line(tmp_path, monke
     monkeypatch.setattr(environment, "describe", lambda *a: {**describe(*a), "numpy": "9.9.9"})
     run(tmp_path, workers=2, progress=True)
     was = np.__version__
-    line = (f"not as before: numpy {was}, now 9.9.9; workers 1, now 2: results agree with the unbroken run to rounding, "
-            "not bit by bit")  # fmt: skip
+    line = (f"environment changed: numpy {was}, now 9.9.9; workers 1, now 2: results will match the uninterrupted "
+            "run to rounding, not bit for bit")  # fmt: skip
     assert line in screen_of(capsys)
     run(tmp_path / "whole")
     a, b = ({k: v for k, v in r.items() if k != "tokens_per_second"} for r in
@@ -266,8 +266,8 @@ def test_batches_that_do_not_divide_among_micro_batches_or_workers_work(tmp_path
 def test_workers_without_work_or_core_are_a_note(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     assert environment.workers_note(2, 4) is None
-    assert environment.workers_note(3, 4) == "3 workers on 2 cores: more workers than cores do not make it faster"
-    assert environment.workers_note(6, 4) == "6 workers share at most 4 sequences at a time, so 2 of them have nothing to do"
+    assert environment.workers_note(3, 4) == "3 workers on 2 cores: more workers than cores do not speed up training"
+    assert environment.workers_note(6, 4) == "6 workers share at most 4 sequences at a time: 2 of them stay idle"
     run(tmp_path, workers=3, progress=True)
     assert screen_of(capsys).count("3 workers on 2 cores") == 1
 
@@ -284,4 +284,4 @@ def test_a_log_with_gaps_is_a_note_and_garbage_after_a_power_cut_goes(tmp_path, 
     file = tmp_path / "y/log.jsonl"
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[1:]))
     run(tmp_path / "y", progress=True)
-    assert "has the losses of 2 of the 3 steps done" in screen_of(capsys)
+    assert "has the losses of 2 of 3 steps" in screen_of(capsys)

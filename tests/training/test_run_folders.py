@@ -50,17 +50,17 @@ def refusal(call, match: str) -> str:
     (("state", "best_loss"), "low", "state.best_loss: expected None or a finite number, got 'low'"),
     (("state", "improved_loss"), [1], "state.improved_loss: expected None or a finite number"),
     (("state", "waited"), None, "state.waited: expected an integer >= 0, got None"),
-    (("state", "x\n"), 1, "expected a state with step"),
+    (("state", "x\n"), 1, "state: expected the keys step"),
     (("state",), None, "state: expected an object, got None"),
-    (("state",), {}, "expected a state with step"),
+    (("state",), {}, "state: expected the keys step"),
     (("updates",), 10**30, "updates: expected an integer from 0 to 4, got 1000"),
     (("updates",), "4", "updates: expected an integer from 0 to 4, got '4'"),
     (("settings",), None, "settings: expected an object, got None"),
     (("settings", "steps"), "x", "settings.steps was 'x', now 4"),
     (("settings", "seed"), "s" * 10**6, "settings.seed was 'sss"),
     (("environment",), 5, "environment: expected an object, got 5"),
-    (("increment",), {"base": "../../x", "number": 1}, "increment: expected the name of its base and its number"),
-    (("increment",), {"base": 5, "number": 1}, "increment: expected the name of its base and its number"),
+    (("increment",), {"base": "../../x", "number": 1}, "increment: expected the name and number of its base"),
+    (("increment",), {"base": 5, "number": 1}, "increment: expected the name and number of its base"),
     (("data",), ["x"], "the token data"),
 ], ids=str)  # fmt: skip
 def test_edited_values_with_right_checksums(out, path, value, message):
@@ -73,7 +73,7 @@ def test_edited_values_with_right_checksums(out, path, value, message):
     write_json(folder / "trainer.json", trainer)
     sign(folder)
     found = refusal(lambda: run(out, steps=4, keep=9), message)
-    assert str(folder) in found and ("trainer.json: " in found or "with another configuration" in found)
+    assert str(folder) in found and ("trainer.json: " in found or "expected the configuration of this run" in found)
 
 
 def test_the_best_step_is_not_one_to_come():
@@ -85,13 +85,13 @@ def test_the_best_step_is_not_one_to_come():
 def test_a_log_of_any_length_is_counted_without_a_list(tmp_path):
     """A step of 10^9 once built a list of that length."""
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 2}\n')
-    assert "has the losses of 2 of the 1000000000 steps done" in log.missing_steps(tmp_path / "log.jsonl", 10**9)
+    assert "has the losses of 2 of 1000000000 steps" in log.missing_steps(tmp_path / "log.jsonl", 10**9)
     assert log.missing_steps(tmp_path / "log.jsonl", 2) is None
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 1, "loss": 2}\n')
     assert log.missing_steps(tmp_path / "log.jsonl", 2) is not None  # as many, but not one for each step
     for line in ('{"step": 1, "loss": "x"}', '{"step": "1"}', '{"step": 1, "step": 1}', "[" * 10**5, '{"step": 1, "loss": NaN}'):
         (tmp_path / "log.jsonl").write_text(line + "\n")
-        refusal(lambda: list(log.read(tmp_path / "log.jsonl")), "log.jsonl: line 1 is not a record of a step")
+        refusal(lambda: list(log.read(tmp_path / "log.jsonl")), "log.jsonl, line 1: expected the record of a step")
 
 
 def test_the_blocks_of_an_increment_fit_its_base():
@@ -104,7 +104,7 @@ def test_the_blocks_of_an_increment_fit_its_base():
     for wrong in (parts([2, 0], 2 * incremental.BLOCK - 5), parts([0, 0], 2 * incremental.BLOCK), parts([0], 1), parts([], 0),
                   parts([3], 0), parts([-1], incremental.BLOCK), parts([0], incremental.BLOCK, "float64"),
                   parts([0], incremental.BLOCK, kind="int32")):  # fmt: skip
-        refusal(lambda wrong=wrong: incremental._changed(wrong, old, "x"), "^x: the blocks of values.w do not fit its base$")
+        refusal(lambda wrong=wrong: incremental._changed(wrong, old, "x"), "^x: values.w: expected blocks of its base, got ")
     refusal(lambda: incremental._changed({"w:blocks": np.zeros(1, int)}, old, "x"), "^x: expected NAME:blocks and NAME:data")
 
 
@@ -120,7 +120,7 @@ def test_pointers_that_name_nothing(out, name, text):
     (out / name).write_bytes(text)
     assert refusal(lambda: checkpoint.find(out, name), "latest|best").startswith(f"{out / name}")
     if name == "latest":
-        refusal(lambda: run(out, steps=4, keep=9), "step-4 is whole: to go on from there, write its name into")
+        refusal(lambda: run(out, steps=4, keep=9), "step-4 is intact: to resume from it, write its name to")
     else:  # what a resume puts right
         run(out, steps=4, keep=9)
         assert checkpoint.find(out, "best").name == "step-4"
@@ -132,7 +132,7 @@ def test_checksums_list_files_of_the_folder_only(out):
     sums = json.loads(file.read_text())
     for name in ("../secret", str(out / "secret"), "..", "", "n" * 10**6):
         write_json(file, {**sums, name: {"bytes": 1, "sha256": folders.sha256(out / "secret")}})
-        refusal(lambda: run(out, steps=4, keep=9), "checksums.json lists .* which is no file of this folder; step-3 is whole")
+        refusal(lambda: run(out, steps=4, keep=9), "checksums.json lists .* which is not a file name; step-3 is intact")
 
 
 def test_names_that_are_no_steps_are_left_alone(out):
@@ -169,8 +169,9 @@ def test_of_two_processes_in_one_folder_one_is_refused_and_the_other_is_as_if_al
         errors = [racer.communicate(timeout=120)[1] for racer in racers]
         assert sorted(racer.returncode for racer in racers) == [0, 1], errors
         lost = next(error for error in errors if error)
-        assert lost in (f"{out}: another process is writing into this folder: wait for it, or give another folder\n",
-                        f"{out} holds a run already: resume it, or give another folder\n")  # fmt: skip
+        assert lost in (f"{out}: expected no other writer, got another process that is writing into this folder "
+                        "(wait for it, or use another folder)\n",
+                        f"{out} expected a folder without a run: resume it, or give another folder\n")  # fmt: skip
         assert contents(out) == contents(tmp_path / "alone")
 
 
@@ -180,7 +181,7 @@ def test_a_folder_that_is_written_into_is_left_alone(out, tmp_path):
         folder.mkdir(exist_ok=True)
         before = contents(folder)
         process = hold(folder)
-        assert refusal(call, "another process is writing into this folder").startswith(str(folder))
+        assert refusal(call, "got another process that is writing into this folder").startswith(str(folder))
         assert contents(folder) == before
         process.stdin.close()
         process.wait(timeout=60)
@@ -188,7 +189,7 @@ def test_a_folder_that_is_written_into_is_left_alone(out, tmp_path):
     with Journal(tmp_path / "tuned", 2, progress=False) as journal:
         refusal(lambda: hold_in_thread(tmp_path / "tuned"), "another process")
         journal.write(step=1)
-    refusal(lambda: Journal(tmp_path / "tuned", 2, progress=False), "holds a run already")
+    refusal(lambda: Journal(tmp_path / "tuned", 2, progress=False), "expected a folder without a run")
     hold_in_thread(tmp_path / "tuned")  # free again, also after the refusal
 
 
@@ -210,7 +211,8 @@ def test_nothing_is_made_where_there_is_nothing_to_resume(tmp_path):
     from tinyplm.training.loop import train
     from tinyplm.training.settings import Settings
 
-    refusal(lambda: train(tiny(), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path / "x", resume=True), "nothing to resume")
+    refusal(lambda: train(tiny(), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path / "x", resume=True),
+                "expected a run to resume")
     assert not (tmp_path / "x").exists()
 
 
@@ -243,7 +245,7 @@ def test_other_tensors_in_an_adapter(tmp_path, tensors):
         write_json(folder / FACTS, {"kind": kind, "alpha": 1.0})
         assert refusal(lambda folder=folder, load=load: load(folder), message).startswith(str(folder))
     write_json(folder / FACTS, {"kind": "prefix"})
-    refusal(lambda: check_prefix(tiny(), load_prefix(folder)), "do not fit: expected Pk and Pv")
+    refusal(lambda: check_prefix(tiny(), load_prefix(folder)), "theta: expected Pk and Pv")
 
 
 @pytest.mark.parametrize("value", [np.full((2, 2), np.nan), np.full((2, 2), np.inf), np.ones((2, 2), np.int32)])

@@ -84,9 +84,9 @@ def test_samples_that_do_not_fit_the_model_are_refused_before_the_first_step(tmp
         settings = Settings(**{"steps": 1, "batch_size": 2, "sequence_length": 5, "warmup": 0, **settings})
         train(model, samples, FixedBatches(Numbered(), 2), settings, out=tmp_path / "out", progress=False)
 
-    with pytest.raises(ValueError, match="sequence_length is 4, but the samples have 5 tokens"):
+    with pytest.raises(ValueError, match="sequence_length: expected 5, the length of the samples, got 4"):
         run(tiny("bert"), Numbered(), sequence_length=4)
-    with pytest.raises(ValueError, match="sequence_length 7 is longer than the model's context 6"):
+    with pytest.raises(ValueError, match="sequence_length: expected at most 6, the model's context, got 7"):
         run(tiny("bert"), Numbered(), sequence_length=7)
     with pytest.raises(
         ValueError, match="token_type_ids: expected None, since distilbert takes only attention_mask, position_ids, got "

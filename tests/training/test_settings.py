@@ -127,7 +127,7 @@ def test_every_setting_is_in_the_table(cls):
 
 
 def test_settings_that_depend_on_others():
-    with pytest.raises(ValueError, match="^kl_target: expected None where beta is 0, got 1.0"):
+    with pytest.raises(ValueError, match="^kl_target: expected None if beta is 0, got 1.0"):
         PPOSettings(kl_target=1.0, beta=0.0)
     assert PPOSettings(kl_target=1.0, beta=5e-324).kl_target == 1.0
     assert GRPOSettings(batch_size=1, group=2, minibatches=2, micro_batch_size=2).samples == 2

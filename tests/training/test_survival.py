@@ -110,6 +110,6 @@ def test_a_folder_that_lost_latest_is_not_started_anew(tmp_path):
     assert checkpoint.started(tmp_path)
     process = start(tmp_path, "{}")
     error = process.communicate()[1].strip().splitlines()[-1]
-    assert process.returncode != 0 and "no file 'latest' in it; step-6 is whole" in error
+    assert process.returncode != 0 and "got no file 'latest'; step-6 is intact" in error
     (tmp_path / "latest").write_text("step-6\n")
     finish(start(tmp_path, json.dumps({"steps": 6})))

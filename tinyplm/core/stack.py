@@ -1,9 +1,10 @@
-"""The stack of layers and the other ways to put components together: on a tree of parameters, in a chain, recomputed."""
+"""Combining components: on a parameter tree, in a chain, in a stack, with checkpointing."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..arguments import check_flag, check_functions, check_text, check_whole, is_whole, wrong
 from ..backend import array_module
@@ -11,21 +12,20 @@ from .tree import Tree, add, tree_map
 
 
 def on_tree(f: Callable, *names: str) -> Callable:
-    """f(x, a, b, ...) as a component of a parameter tree: g(p, x) = f(x, p[names[0]], p[names[1]], ...).
+    """f(x, a, b, ...) as a component of a parameter tree: g(p, x) = f(x, p[names[0]], ...).
 
-    A name that p lacks is passed as None.  backward gives (dp, dx), with exactly the names that p has.
+    A name missing from p is passed as None. backward gives (dp, dx); dp has the names that p has.
     """
-
     check_functions("on_tree", f=f)
     for name in names:
         check_text("on_tree: names", name)
 
-    def component(p, x, **kwargs):
+    def component(p: Tree, x: Any, **kwargs: Any) -> tuple[Any, Callable]:
         if not isinstance(p, dict):
             raise wrong("on_tree: p", f"a dict of {', '.join(names)}", p)
         y, back = f(x, *(p.get(name) for name in names), **kwargs)
 
-        def backward(dy):
+        def backward(dy: Any) -> tuple[Tree, Any]:
             dx, *dparameters = back(dy)
             return {name: d for name, d in zip(names, dparameters) if name in p}, dx
 
@@ -35,8 +35,8 @@ def on_tree(f: Callable, *names: str) -> Callable:
 
 
 def chain(x: Tree, *fs: Callable | None) -> tuple[Tree, Callable]:
-    """fs[-1](... fs[1](fs[0](x))) for components of one argument; None stands for the identity."""
-    backs = []
+    """fs[-1](... fs[1](fs[0](x))) for components of one argument; None is the identity."""
+    backs: list[Callable] = []
     for f in fs:
         if f is not None:
             if not callable(f):
@@ -44,7 +44,7 @@ def chain(x: Tree, *fs: Callable | None) -> tuple[Tree, Callable]:
             x, back = f(x)
             backs.append(back)
 
-    def backward(dx):
+    def backward(dx: Tree) -> Tree:
         for back in reversed(backs):
             dx = back(dx)
         return dx
@@ -54,17 +54,21 @@ def chain(x: Tree, *fs: Callable | None) -> tuple[Tree, Callable]:
 
 @dataclasses.dataclass(frozen=True)
 class StackOptions:
-    """What a stack of layers is to do beside its forward.
+    """How a stack of layers runs: what it keeps, recomputes, frees and reports.
 
-    grad           False: each layer's closure is dropped at once, so one layer's activations are held; backward is None.
-    once           backward may be called one time only and frees each layer's closure as it passes (training).
-    checkpointing  k: of each group of k layers only the input is kept, and the group is computed again in the backward
-                   (Chen et al. 2016, sec. 3).  Memory is least for k near sqrt(L / r), where r is how much more a layer holds
-                   than its input, 13 in GPT-2: that is 1 for all but very deep stacks.  0 or False: off, True: k = 1.
-    frozen         of so many of ps at the bottom, and of x, no gradient is wanted: their layers run as without grad, and the
-                   backward stops above them.  Their dps are None, dx is zero, and shared inputs get what the others give.
-    on_gradient    called as on_gradient(n, dp) as soon as the gradient of ps[n] is complete, the last one first; the list of
-                   gradients that backward returns then holds None, so that no full tree is built up.
+    grad           False: each layer's closure is dropped at once, so only one layer's activations
+                   are held, and backward is None.
+    once           True: backward may be called only once; it frees each layer's closure as it
+                   passes (training).
+    checkpointing  k: keep only the input of each group of k layers and recompute the group in the
+                   backward (Chen et al. 2016, sec. 3). Memory is least for k near sqrt(L / r), r
+                   being the ratio of a layer's activations to its input (13 in GPT-2), so k = 1
+                   except in very deep stacks. 0 or False: off; True: k = 1.
+    frozen         n: no gradient for x or the first n of ps. Their layers run as without grad, and
+                   the backward stops above them. Their dps are None, dx is zero, and gradients of
+                   shared inputs come from the other layers.
+    on_gradient    called as on_gradient(n, dp) once the gradient of ps[n] is complete, last one
+                   first; backward then returns None in its place, so no full tree is built up.
     """
 
     grad: bool = True
@@ -92,32 +96,33 @@ def stack(
     each: Callable[[int], dict] | None = None,
     options: StackOptions = StackOptions(),
 ) -> tuple[Tree, Callable | None]:
-    """x_{i+1} = layer(ps[uses[i]], x_i, *shared, **each(i)) for i = 0 .. L-1; returns x_L.
+    """x_{i+1} = layer(ps[uses[i]], x_i, *shared, **each(i)) for i = 0 ... L-1; returns x_L.
 
-    uses: which of ps each layer has, in ascending order, so that layers in a row may share one (Lan et al. 2020, sec. 3.1); by
-    default ps[i], as many layers as ps.
-    Gradients: layer i's backward at dx_{i+1} gives dx_i and its part of dps[uses[i]]; the parts of all layers with the same
-    parameters are added up, last layer first, and so is every layer's gradient of a shared input.
-    This is the one place that walks layers, and the one that knows whether gradients are wanted, by its options.
+    uses: which of ps each layer uses, in ascending order, so that consecutive layers may share
+    parameters (Lan et al. 2020, sec. 3.1); by default layer i uses ps[i].
+    Gradients: layer i's backward at dx_{i+1} gives dx_i and its part of dps[uses[i]]. Parts of
+    layers that share parameters are summed, last layer first, as are gradients of shared inputs.
+    Only this function walks layers; its options say which gradients are needed.
     """
     check_functions("stack", layer=layer, **({} if each is None else {"each": each}))
     if not isinstance(ps, (list, tuple)):
         raise wrong("stack: ps", "a list of parameter trees", ps)
     if uses is None:
         uses = range(len(ps))
-    elif not isinstance(uses, (list, tuple, range)) or not all(is_whole(n) and 0 <= n < len(ps) for n in uses):
+    numbers = isinstance(uses, (list, tuple, range)) and all(map(is_whole, uses))
+    if not numbers or not all(0 <= n < len(ps) for n in uses):
         raise wrong("stack: uses", f"integers from 0 to {len(ps) - 1}", uses)
-    elif sorted(uses) != list(uses):
-        raise ValueError(f"stack: expected uses in ascending order, got {list(uses)}")
+    if sorted(uses) != list(uses):
+        raise wrong("stack: uses", "integers in ascending order", list(uses))
     if not isinstance(options, StackOptions):
         raise wrong("stack: options", "StackOptions", options)
     once, frozen, on_gradient = options.once, options.frozen, options.on_gradient
     check_whole("stack: frozen", frozen, 0, len(ps))
     L, size = len(uses), int(options.checkpointing)
-    bottom = sum(n < frozen for n in uses)  # how many layers have these
+    bottom = sum(n < frozen for n in uses)  # number of layers with frozen parameters
 
-    def forward(first: int, last: int, x: Tree, keep: bool) -> tuple[Tree, list[Callable | None]]:
-        backs = []
+    def forward(first: int, last: int, x: Tree, keep: bool) -> tuple[Tree, list[Any]]:
+        backs: list[Any] = []
         for i in range(first, last):
             x, back = layer(ps[uses[i]], x, *shared, **(each(i) if each else {}))
             if keep:
@@ -129,7 +134,7 @@ def stack(
         return forward(0, L, x, False)[0], None
     x, _ = forward(0, bottom, x, False)
     inputs: list[Tree] = []  # of each group
-    backs: list[Callable | None] = []  # of each layer above the frozen ones
+    backs: list[Any] = []  # of each layer above the frozen ones
     if size:
         for first in range(bottom, L, size):
             inputs.append(x)
@@ -138,13 +143,14 @@ def stack(
         x, backs = forward(bottom, L, x, True)
     calls: list[None] = []
 
-    def backward(dx):
+    def backward(dx: Tree) -> tuple[Tree, ...]:
         if once and calls:
-            raise RuntimeError("stack(once=True): backward was called a second time, but its closures are freed")
+            expected = "expected one call of backward, which frees its closures"
+            raise RuntimeError(f"stack(once=True): {expected}, got a second one")
         calls.append(None)
         dps: list[Tree] = [None] * len(ps)
         dshared: list[Tree] = [None] * len(shared)
-        group: list[Callable | None] = []
+        group: list[Any] = []
         for i in reversed(range(bottom, L)):
             if size and not group:
                 number = (i - bottom) // size
@@ -171,17 +177,17 @@ def stack(
 
 
 def checkpoint(f: Callable) -> Callable:
-    """The component f, keeping its inputs instead of its closure: backward computes the forward again.
+    """f, keeping its inputs rather than its closure: backward recomputes the forward.
 
-    Chen et al. 2016.  Costs one more forward; the result is bit-equal, since the randomness is in the key.
+    Chen et al. 2016. Costs one extra forward; the result is bit-equal, since randomness comes from
+    the key.
     """
-
     check_functions("checkpoint", f=f)
 
-    def checkpointed(*args, **kwargs):
+    def checkpointed(*args: Any, **kwargs: Any) -> tuple[Any, Callable]:
         y, _ = f(*args, **kwargs)
 
-        def backward(dy):
+        def backward(dy: Any) -> Any:
             return f(*args, **kwargs)[1](dy)
 
         return y, backward

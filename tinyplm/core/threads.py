@@ -1,10 +1,10 @@
-"""Batch shards and worker threads, with BLAS held to one thread in each of them."""
+"""Batch shards on worker threads, with BLAS limited to one thread in each."""
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +14,9 @@ from .tree import Tree, flatten, tree_map
 
 
 def shards(batch: Tree, count: int) -> list[Tree]:
-    """A batch (a tree of arrays with the samples on the first axis) cut into `count` consecutive parts.
+    """A batch, a tree of arrays with samples on the first axis, cut into `count` consecutive parts.
 
-    Sizes differ by at most one.  ValueError when there are fewer samples than parts.
+    Sizes differ by at most one. ValueError if there are fewer samples than parts.
     """
     leaves = flatten(batch)
     for name, a in leaves.items():
@@ -25,20 +25,21 @@ def shards(batch: Tree, count: int) -> list[Tree]:
     check_whole("shards: count", count, 1)
     sizes = {len(a) for a in leaves.values()}
     if len(sizes) != 1:
-        raise ValueError(f"arrays of a batch must have the same number of samples, got {sorted(sizes)}")
+        raise wrong("batch", "arrays with the same number of samples", sorted(sizes))
     samples = sizes.pop()
     if count > samples:
-        raise ValueError(f"count: cannot cut a batch of {samples} samples into {shown(count)} shards")
+        given = f"{samples} and {shown(count)}"
+        raise ValueError(f"batch, count: expected as many samples as shards or more, got {given}")
     edges = [samples * i // count for i in range(count + 1)]
     return [tree_map(lambda a, lo=lo, hi=hi: a[lo:hi], batch) for lo, hi in zip(edges, edges[1:])]
 
 
 def map_threads(f: Callable, items: Sequence, workers: int) -> list:
-    """[f(item) for item in items] by `workers` threads, a run of items each, BLAS held to one thread in all of them.
+    """[f(item) for item in items] on `workers` threads, each with a run of consecutive items.
 
-    NumPy lets go of the interpreter lock in matmul and ufuncs, so this uses all cores also where BLAS alone would not.
+    BLAS is limited to one thread in each. NumPy releases the interpreter lock in matmul and ufuncs,
+    so all cores are used even where BLAS alone would not use them.
     """
-
     check_whole("workers", workers, 1)
     check_functions("map_threads", f=f)
     if not isinstance(items, (list, tuple, range, str)):
@@ -57,43 +58,56 @@ def map_threads(f: Callable, items: Sequence, workers: int) -> list:
 
 
 def map_shards(f: Callable[[Tree], Tree], batch: Tree, workers: int) -> list[Tree]:
-    """f(shard) for each of `workers` shards of the batch, in their order, one thread each (see map_threads)."""
+    """f(shard) for each of `workers` shards of the batch, in order, one thread each."""
     return map_threads(f, shards(batch, workers), workers)
 
 
-def reduce_shards(f: Callable[[Tree, Callable], Any], batch: Tree, workers: int, add: Callable[[str, Tree], None]) -> list:
-    """f(shard, give) for each of `workers` shards of the batch, one thread each, where give(path, gradient) hands in one part
-    of the shard's gradient, to be added by add(path, gradient) to the sum of all shards.
+def reduce_shards(
+    f: Callable[[Tree, Callable], Any],
+    batch: Tree,
+    workers: int,
+    accumulate: Callable[[str, Tree], None],
+) -> list:
+    """f(shard, emit) for each of `workers` shards of the batch, one thread each.
 
-    Every shard must hand in the same parts in the same order, and no array in two of them.  A part is added at once, so that
-    no shard holds its whole gradient, but not before the shard in front has added the same part: each array's sum is always
-    formed in the order of the shards, and is therefore repeatable.  Only one thread adds at a time.
+    f calls emit(path, gradient) for each part of the shard's gradient; accumulate(path, gradient)
+    adds the part to the sum over all shards. Every shard must emit the same parts in the same
+    order, and each array only once. A part is added as soon as the preceding shard has added its
+    own. So no shard holds its whole gradient, and each sum is formed in the order of the shards,
+    which makes it repeatable. Only one thread accumulates at a time.
     """
     parts = shards(batch, workers)
-    given = [0] * len(parts)  # how many parts each shard has handed in
+    emitted = [0] * len(parts)  # parts emitted by each shard
     finished = [False] * len(parts)
     turn = threading.Condition()
     failures: list[BaseException] = []
 
     def run(number: int) -> Any:
-        def give(path: str, gradient: Tree) -> None:
+        def my_turn() -> bool:
+            ahead = number == 0 or emitted[number - 1] > emitted[number] or finished[number - 1]
+            return bool(failures) or ahead
+
+        def emit(path: str, gradient: Tree) -> None:
             with turn:
-                turn.wait_for(lambda: failures or number == 0 or given[number - 1] > given[number] or finished[number - 1])
+                turn.wait_for(my_turn)
                 if failures:
-                    raise failures[0]  # the cause, whichever shard's error map_threads comes to first
-                if number > 0 and given[number - 1] == given[number]:
-                    raise RuntimeError(f"shard {number} of the batch hands in more parts than shard {number - 1}")
-                add(path, gradient)
-                given[number] += 1
+                    raise failures[0]  # the cause, whichever error map_threads sees first
+                if number > 0 and emitted[number - 1] == emitted[number]:
+                    raise RuntimeError(
+                        f"shard {number}: expected {emitted[number]} parts of the gradient, "
+                        f"as from shard {number - 1}, got more"
+                    )
+                accumulate(path, gradient)
+                emitted[number] += 1
                 turn.notify_all()
 
         try:
-            return f(parts[number], give)
+            return f(parts[number], emit)
         except BaseException as error:
             failures.append(error)
             raise
         finally:
-            with turn:  # nobody may wait for this shard any more
+            with turn:  # release threads that wait for this shard
                 finished[number] = True
                 turn.notify_all()
 
@@ -101,20 +115,21 @@ def reduce_shards(f: Callable[[Tree, Callable], Any], batch: Tree, workers: int,
 
 
 class _BlasThreads:
-    """How many calls hold BLAS at the moment: the first one in sets the limit, the last one out lifts it."""
+    """The number of active blas_threads calls: the first sets the limit, the last lifts it."""
 
     def __init__(self) -> None:
-        self.lock, self.holders, self.limit = threading.Lock(), 0, None
+        self.lock, self.holders = threading.Lock(), 0
+        self.limit: Any = None
 
 
 _blas = _BlasThreads()
 
 
 @contextmanager
-def blas_threads(count: int):
-    """Hold BLAS to `count` threads inside; does nothing without threadpoolctl.
+def blas_threads(count: int) -> Iterator[None]:
+    """Limit BLAS to `count` threads inside the block; no effect without threadpoolctl.
 
-    The limit belongs to the whole process, so calls that overlap in several threads share the first one's.
+    The limit is process-wide: overlapping calls from several threads share the first one's.
     """
     check_whole("blas_threads: count", count, 1)
     controller = _thread_controller()
@@ -138,6 +153,6 @@ def blas_threads(count: int):
 def _thread_controller() -> Any:
     try:
         from threadpoolctl import ThreadpoolController
-    except ImportError:  # optional: everything runs without it, only slower
+    except ImportError:  # optional: without it everything runs, but slower
         return None
-    return ThreadpoolController()  # finding the loaded libraries takes half a millisecond, so it is done once
+    return ThreadpoolController()  # finding the loaded libraries takes 0.5 ms, so do it once

@@ -1,4 +1,4 @@
-"""Trees of arrays: nested dicts and lists, as parameters and gradients are kept."""
+"""Trees of arrays, for parameters and gradients: nested dicts and lists."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from ..arguments import is_whole, shown, wrong
 from ..backend import array_module, scatter_add, sum_float32
 
-# Nested dicts and lists of arrays; None stands for nothing there.  A tuple is a leaf: trees of shapes hold tuples.
+# Nested dicts and lists of arrays; None is an absent part. A tuple is a leaf: a shape, for example.
 Tree = Any
 
 
 class Rows(NamedTuple):
-    """The gradient of a table of which few rows were looked up: updates[n] (N, D) belongs to row ids[n] (N,), zero elsewhere.
+    """The gradient of a table: updates[n] (N, D) for row ids[n] (N,), zero elsewhere.
 
-    Only whoever asks for it gets it (models.parts.in_parts), and only optim.flat.FlatTree.add takes it.
+    Produced only on request (models.parts.in_parts); consumed by optim.flat.FlatTree.add.
     """
 
     ids: Any
@@ -27,9 +27,9 @@ class Rows(NamedTuple):
 
 
 class Product(NamedTuple):
-    """The gradient a^T b of a matrix, kept as its factors a (N, I) and b (N, J) where these are smaller: N below I and J.
+    """The gradient a^T b of a matrix as its factors a (N, I) and b (N, J), for N below I and J.
 
-    As with Rows, only whoever asks for it gets it.
+    Like Rows, produced only on request.
     """
 
     a: Any
@@ -41,40 +41,42 @@ class Product(NamedTuple):
 
 
 def tree_map(f: Callable, tree: Tree, *others: Tree) -> Tree:
-    """f applied leaf by leaf to trees of the same structure; None stays None.   ValueError where the others lack a part."""
+    """f of each leaf of trees of the same structure; None stays None. ValueError if one differs."""
     if not callable(f):
         raise wrong("tree_map: f", "a function", f)
     if tree is None:
         return None
     if isinstance(tree, dict):
         if others and any(not isinstance(o, dict) or not tree.keys() <= o.keys() for o in others):
-            raise ValueError(f"tree_map: expected trees of the same structure, got {_kinds(tree, *others)}")
-        return {name: tree_map(f, branch, *(o[name] for o in others)) for name, branch in tree.items()}
+            raise ValueError(f"tree_map: expected equal structures, got {_kinds(tree, *others)}")
+        return {
+            name: tree_map(f, branch, *(o[name] for o in others)) for name, branch in tree.items()
+        }
     if isinstance(tree, list):
         if others and any(not isinstance(o, list) or len(o) < len(tree) for o in others):
-            raise ValueError(f"tree_map: expected trees of the same structure, got {_kinds(tree, *others)}")
+            raise ValueError(f"tree_map: expected equal structures, got {_kinds(tree, *others)}")
         return [tree_map(f, branch, *(o[i] for o in others)) for i, branch in enumerate(tree)]
     return f(tree, *others)
 
 
 def add(a: Tree, b: Tree) -> Tree:
-    """a + b for gradient trees.  A missing or None part means zero, so partial trees may be added.
+    """a + b for gradient trees. A missing or None part is zero, so partial trees may be added.
 
-    Never writes into a or b; a part that only one of them has is passed on as it is (it may alias).
-    ValueError for trees of different structure, and for arrays of different shapes: a gradient is never broadcast.
+    Never writes into a or b; a part that only one of them has is returned as it is (an alias).
+    ValueError for different structures or shapes: gradients are never broadcast.
     """
     if a is None or b is None:
         return b if a is None else a
     if type(a) is not type(b) and (isinstance(a, (dict, list)) or isinstance(b, (dict, list))):
-        raise ValueError(f"cannot add trees of different structure: {_kinds(a, b)}")
+        raise ValueError(f"add: expected trees of the same structure, got {_kinds(a, b)}")
     if isinstance(a, dict):
         return {name: add(a.get(name), b.get(name)) for name in [*a, *(n for n in b if n not in a)]}
     if isinstance(a, list):
         if len(a) != len(b):
-            raise ValueError(f"cannot add lists of {len(a)} and {len(b)} parts")
+            raise ValueError(f"add: expected lists of equal length, got {_kinds(a, b)}")
         return [add(x, y) for x, y in zip(a, b)]
     if (shape := getattr(a, "shape", None)) != getattr(b, "shape", None):
-        raise ValueError(f"cannot add gradients of different shapes: {shown(a)} and {shown(b)}")
+        raise ValueError(f"add: expected gradients of equal shape, got {shown(a)} and {shown(b)}")
     if shape is None and not isinstance(a, NUMBERS):
         raise wrong("add", "trees of arrays", a)
     return a + b
@@ -84,7 +86,7 @@ NUMBERS = (int, float)
 
 
 def _kinds(*trees: Tree) -> str:
-    """What trees are at one place, for messages."""
+    """Describe trees in a message."""
     kinds = []
     for tree in trees:
         if isinstance(tree, (dict, list)):
@@ -95,15 +97,12 @@ def _kinds(*trees: Tree) -> str:
 
 
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """{"layers.0.norm1.gamma": array, ...}: the leaves by their path, in the order of the tree."""
+    """{"layers.0.norm1.gamma": array, ...}: the leaves by path, in tree order."""
     if tree is None:
         return {}
-    if isinstance(tree, dict):
-        branches = tree.items()
-    elif isinstance(tree, list):
-        branches = enumerate(tree)
-    else:
+    if not isinstance(tree, (dict, list)):
         return {prefix: tree}
+    branches = tree.items() if isinstance(tree, dict) else enumerate(tree)
     leaves: dict[str, Any] = {}
     for name, branch in branches:
         leaves |= flatten(branch, f"{prefix}.{name}" if prefix else str(name))
@@ -111,37 +110,50 @@ def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(leaves: dict[str, Any], like: Tree, prefix: str = "") -> Tree:
-    """The tree with the structure of `like` and these leaves, the inverse of `flatten`.   ValueError if one is missing."""
+    """The tree with the structure of `like` and these leaves: the inverse of `flatten`.
+
+    ValueError if a leaf is missing.
+    """
     if like is None:
         return None
+    start = f"{prefix}." if prefix else ""
     if isinstance(like, dict):
-        return {n: unflatten(leaves, b, f"{prefix}.{n}" if prefix else str(n)) for n, b in like.items()}
+        return {n: unflatten(leaves, b, f"{start}{n}") for n, b in like.items()}
     if isinstance(like, list):
-        return [unflatten(leaves, b, f"{prefix}.{i}" if prefix else str(i)) for i, b in enumerate(like)]
+        return [unflatten(leaves, b, f"{start}{i}") for i, b in enumerate(like)]
     if not isinstance(leaves, dict) or prefix not in leaves:
-        raise wrong("unflatten: leaves", f"a dict with {shown(prefix)}", leaves if not isinstance(leaves, dict) else list(leaves))
+        given = list(leaves) if isinstance(leaves, dict) else leaves
+        raise wrong("unflatten: leaves", f"a dict with {shown(prefix)}", given)
     return leaves[prefix]
 
 
 def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
-    """The gradient of an array of `shape` that was broadcast: summed over the axes that broadcasting repeated."""
+    """The gradient of an array of `shape` that was broadcast: summed over the repeated axes."""
     if type(shape) is tuple and getattr(gradient, "shape", None) == shape:
         return gradient
     number = getattr(getattr(gradient, "dtype", None), "kind", None) in ("f", "i", "u")
     if not number or not isinstance(shape, (tuple, list)) or not all(map(is_whole, shape)):
-        raise wrong("unbroadcast", "a gradient, an array, and a shape", gradient if type(shape) is tuple else shape)
+        given = gradient if type(shape) is tuple else shape
+        raise wrong("unbroadcast", "a gradient (an array) and a shape", given)
     extra = gradient.ndim - len(shape)
     if extra < 0 or any(n not in (1, m) for n, m in zip(shape, gradient.shape[extra:])):
-        raise wrong("unbroadcast", f"the gradient of an array of shape {tuple(shape)} that was broadcast", gradient)
-    repeated = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1)
+        expected = f"a gradient that broadcasting from shape {tuple(shape)} can have"
+        raise wrong("unbroadcast", expected, gradient)
+    repeated = tuple(range(extra)) + tuple(
+        extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1
+    )
     return sum_float32(gradient, axis=repeated, keepdims=True).reshape(shape)
 
 
 def complete(partial: Tree, like: Tree) -> Tree:
-    """A partial gradient tree with zeros where it lacks something that `like` has.   ValueError for another structure."""
+    """A partial gradient tree, with zeros for parts of `like` that it lacks.
+
+    ValueError for another structure.
+    """
     if like is None:
         return None
-    if partial is not None and any(isinstance(partial, kind) != isinstance(like, kind) for kind in (dict, list)):
+    kinds = [(isinstance(partial, kind), isinstance(like, kind)) for kind in (dict, list)]
+    if partial is not None and any(a != b for a, b in kinds):
         raise ValueError(f"complete: expected a part of {_kinds(like)}, got {_kinds(partial)}")
     if isinstance(like, dict):
         return {name: complete((partial or {}).get(name), branch) for name, branch in like.items()}

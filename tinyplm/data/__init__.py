@@ -1,4 +1,10 @@
-"""From texts to batches: corpus.py -> packing.py -> batches.py (read them in this order); sentences.py."""
+"""From texts to batches of token ids, in reading order:
+
+corpus.py     documents: the default corpus, text files, deduplication, the validation split
+packing.py    all documents as one array of token ids, in memory and on disk
+batches.py    training and evaluation windows of that array
+sentences.py  documents cut into sentences
+"""
 
 from .batches import IGNORED, Windows, document_positions, evaluation_windows
 from .corpus import deduplicate, default_corpus, read_texts, split_documents

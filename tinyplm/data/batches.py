@@ -1,7 +1,7 @@
-"""Batches from a packed token array: in training by the number of the sample, in evaluation in order.
+"""Batches from a packed token array: by sample number for training, in order for evaluation.
 
-Shapes: B samples, T tokens a sample (`length`). targets[b, t] is the token that follows inputs[b, t], so
-that targets line up with the logits; IGNORED where there is nothing to predict.
+Shapes: B samples, T tokens per sample (`length`). targets[b, t] is the token that follows
+inputs[b, t], so targets line up with the logits; IGNORED where there is nothing to predict.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..arguments import LARGEST_KEY, check_key, check_whole
+from ..core import IGNORED
 from ..shapes import check_array
-
-IGNORED = -100  # a target that does not count
 
 
 class Windows:
-    """The samples of a training run: sample n is known from (tokens, length, seed, n) alone.
+    """The samples of a training run. Sample n depends on (tokens, length, seed, n) alone.
 
-    So a run that resumes at sample n needs no saved state, and ranks or micro-batches that share a batch
-    just ask for their numbers. Sample n belongs to epoch n // windows_per_epoch. In each epoch the array is
-    cut into windows of `length` inputs (and the one target more at the end) from a random offset on, so that
-    the borders fall elsewhere each time, and the windows come in random order, each exactly once.
+    A run that resumes at sample n therefore needs no saved state, and ranks or micro-batches that
+    share a batch simply ask for their sample numbers. Sample n belongs to epoch
+    n // windows_per_epoch. Each epoch cuts the array into windows of `length` inputs (plus one
+    final target), starting at a random offset so that the boundaries differ from epoch to epoch,
+    and visits the windows in random order, each exactly once.
 
-    windows_per_epoch = max(1, N // length - 1): one fewer than fit, so that there are at least `length`
-    offsets (for N >= 2 length), all with the same number of windows. An epoch leaves out fewer than 2 length
-    tokens, but over the epochs every token comes up.
+    windows_per_epoch = max(1, N // length - 1), one fewer than fit: this leaves at least `length`
+    possible offsets (for N >= 2 length), all with the same number of windows. An epoch omits fewer
+    than 2 length tokens; over many epochs every token is used.
 
-    tokens (N,) of an integer type, may be memory-mapped: only the windows asked for are read.
-    Keeps the order of one epoch (8 bytes a window). Not for use by several threads at once.
+    tokens (N,) of an integer dtype may be memory-mapped: only the requested windows are read.
+    Keeps the order of one epoch (8 bytes per window). Not thread-safe.
     Errors: ValueError for fewer than length + 1 tokens.
     """
 
     def __init__(self, tokens: np.ndarray, length: int, seed: int) -> None:
         check_whole("length", length, 1, 2**62)
-        _check(tokens, length, length + 1, f"one window of {length}")
+        _check(tokens, length, length + 1, f"a window of {length}")
         check_key("seed", seed)
         self.tokens = tokens
         self.length = length
@@ -46,11 +46,11 @@ class Windows:
         self._starts = np.empty(0, np.int64)
 
     def starts(self, epoch: int) -> np.ndarray:
-        """First token of each window of an epoch, in the order of training: (windows_per_epoch,) int64."""
+        """First token of each window of an epoch, in training order: (windows_per_epoch,) int64."""
         check_whole("epoch", epoch, most=LARGEST_KEY)
         if epoch != self._epoch:
-            # The raw words of Philox, a counter-based generator (Salmon et al. 2011), keyed by (seed,
-            # epoch). NumPy keeps these the same from version to version, which it does not promise for
+            # The raw words of Philox, a counter-based generator (Salmon et al. 2011), keyed by
+            # (seed, epoch). NumPy keeps this stream stable across versions, but not the output of
             # permutation() (NEP 19).
             key = np.array([self.seed, epoch], np.uint64)
             words = np.random.Philox(key=key).random_raw(self.windows_per_epoch + 1)
@@ -60,7 +60,7 @@ class Windows:
         return self._starts
 
     def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Samples first … first + count - 1: inputs (count, T) and targets (count, T), int64."""
+        """Samples first ... first + count - 1: inputs (count, T) and targets (count, T), int64."""
         check_whole("first", first, 0, 2**63)
         check_whole("count", count, 0, 2**31)
         inputs = np.empty((count, self.length), np.int64)
@@ -74,14 +74,16 @@ class Windows:
 
 
 def document_positions(inputs: np.ndarray, eos_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """For packed samples whose documents may not see each other: (documents, positions), both (B, T) int64.
+    """(documents, positions), both (B, T) int64, for packed samples with attention kept within
+    documents.
 
-    documents[b, t] = number of eos among inputs[b, :t + 1]: equal numbers, same document (see
-    mask.packed_mask). positions[b, t] = t - first t of that document in the row.
+    documents[b, t] = number of eos tokens in inputs[b, :t + 1]: tokens with equal numbers belong to
+    the same document (see mask.packed_mask). positions[b, t] = t - first t of that document in the
+    row.
 
-    The eos between two documents counts as the start of the second one, at position 0. Then every target is
-    fair: the last token of a document predicts eos, and eos alone predicts the first token of the next one,
-    which is also how text is generated from an empty prompt.
+    The eos between two documents starts the second one, at position 0. Every target is then
+    predictable from its own document: the last token predicts eos, and eos alone predicts the first
+    token of the next document, just as text is generated from an empty prompt.
     """
     check_array("inputs", inputs, "(..., T) integers")
     check_whole("eos_id", eos_id)
@@ -96,14 +98,16 @@ def evaluation_windows(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of (inputs, targets) that predict each of tokens[1:] exactly once, in order.
 
-    tokens (N,), may be memory-mapped. Windows of `length` targets, one every `stride`, `batch` of them a batch:
-    (B, T) int64, B = batch or fewer in the last. A target that an earlier window had already is IGNORED, so every
-    token (but those of the first window) is predicted from at least length - stride tokens before it. stride
-    None = length: the windows touch, and the first tokens of each have almost no context; a smaller stride is
-    fairer to the model and costs length / stride as much. The last window is padded: inputs 0, targets IGNORED.
-    Errors: ValueError for fewer than 2 tokens or a stride outside 1 to length, at the call and not at the first batch.
+    tokens (N,) may be memory-mapped. Windows of `length` targets start every `stride` tokens and
+    come in batches of `batch`: (B, T) int64, B = batch or fewer in the last. A target that an
+    earlier window has covered is IGNORED, so every token outside the first window is predicted from
+    at least length - stride tokens of context. stride None = length: windows do not overlap, and
+    the first tokens of each have almost no context; a smaller stride gives more context and costs
+    length / stride times as much. The last window is padded: inputs 0, targets IGNORED.
+    Errors: ValueError for fewer than 2 tokens or a stride outside 1 to length, raised by the call
+    itself rather than at the first batch.
     """
-    _check(tokens, length, 2, "one prediction")
+    _check(tokens, length, 2, "a prediction")
     check_whole("length", length, 1, 2**31)
     stride = length if stride is None else stride
     check_whole("batch", batch, 1, 2**31)
@@ -111,7 +115,9 @@ def evaluation_windows(
     return _evaluation_windows(tokens, length, batch, stride)
 
 
-def _evaluation_windows(tokens, length, batch, stride):
+def _evaluation_windows(
+    tokens: np.ndarray, length: int, batch: int, stride: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     last = len(tokens) - 1  # number of targets
     starts = np.arange(0, max(last - length, 0) + stride, stride)  # the last window reaches the end
     for first in range(0, len(starts), batch):
@@ -129,5 +135,6 @@ def _check(tokens: np.ndarray, length: int, needed: int, purpose: str) -> None:
     check_whole("length", length, 1)
     if len(tokens) < needed:
         raise ValueError(
-            f"corpus too small: {len(tokens)} tokens, {purpose} needs at least {needed} (give more text or a smaller context)"
+            f"tokens: expected at least {needed} for {purpose}, got {len(tokens)} "
+            "(use more text or a smaller context)"
         )

@@ -1,7 +1,7 @@
-"""Texts to learn from: what every Python carries, or the user's files; deduplication and the split.
+"""Training texts: the documentation that ships with Python, or text files; duplicates, the split.
 
-A document is a str. Everything here is deterministic: the same Python version (or the same files) gives the
-same documents in the same order, and the same seed the same split.
+A document is a str. Everything here is deterministic: the same Python version (or the same files)
+gives the same documents in the same order, and the same seed gives the same split.
 """
 
 from __future__ import annotations
@@ -14,44 +14,54 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..arguments import LARGEST_KEY, as_texts, check_number, check_path, check_several, check_text, check_whole
+from ..arguments import (
+    LARGEST_KEY,
+    as_texts,
+    check_number,
+    check_path,
+    check_several,
+    check_text,
+    check_whole,
+)
 from ..files import named, read_bytes
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between two documents of one file
 
-# Not text about Python's library, or not there in every installation.
-SKIPPED_PARTS = frozenset(["__pycache__", "test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "pydoc_data"])
-SHINGLE_WORDS = 8  # a run of this many words in two places is a copy, not chance
-REPEATED_SHARE = 0.5  # a paragraph is a copy when this share of its runs was seen before
-SHORTEST_DOCUMENT = 400  # characters; shorter modules are a line of boilerplate (every codec has the same one)
+# Not about Python's library, or missing from some installations.
+SKIPPED_PARTS = frozenset(
+    "__pycache__ test tests idlelib lib2to3 site-packages dist-packages pydoc_data".split()
+)
+SHINGLE_WORDS = 8  # words; a run of this length that occurs twice is a copy, not chance
+REPEATED_SHARE = 0.5  # a paragraph is a copy if this share of its runs occurred before
+SHORTEST_DOCUMENT = 400  # characters; shorter modules are boilerplate (every codec has the same)
 LARGEST_FILE = 1 << 34  # bytes; a file is read whole
-LARGEST_PIECE = 32_000  # characters; longer documents of the user are cut
+LARGEST_PIECE = 32_000  # characters; longer documents from the user's files are cut
 SMALLEST_PIECE = 2_000
-SMALLEST_COUNT = 20  # pieces that a corpus should have, so that a split by document can hit its fraction
+SMALLEST_COUNT = 20  # pieces per corpus, so that a split by document can meet its fraction
 
 
 # ---- the default corpus
 
 
 def default_corpus() -> list[str]:
-    """English text that every Python carries: its language reference and its library's docstrings.
+    """English text that ships with every Python: the language reference and library docstrings.
 
-    Documents: each topic of `pydoc_data.topics` (a section of the language reference), and each module of the
-    standard library: its name and docstring, then those of its classes and functions in source order. A
-    module is one document, because what belongs to it repeats itself (methods described like their
-    neighbours, the same words for the same things): cut finer, half of a family of near copies would be
-    trained on and the other half would be the validation text. For the same reason paragraphs that were seen
-    before are removed (topics contain one another, modules have twins such as posixpath and ntpath, see
-    `_without_copies`): of the runs of 8 words in a tenth held out, 8.5% also occur in the training text
-    without this, 0.5% with it (mean of 12 splits).
+    Documents: each topic of `pydoc_data.topics` (a section of the language reference), and each
+    module of the standard library: its name and docstring, then those of its classes and functions
+    in source order. A whole module is one document because its docstrings repeat one another
+    (similar methods, the same phrases): with a finer cut, near copies would end up on both sides of
+    the training/validation split. Paragraphs that occurred earlier are removed for the same reason
+    (topics contain one another, and modules have twins such as posixpath and ntpath; see
+    `_without_copies`): with a tenth held out, 8.5% of its runs of 8 words also occur in training
+    text without this, 0.5% with it (mean of 12 splits).
 
-    Sources are parsed, not imported, so nothing runs and nothing is left out for a library that is missing.
+    Sources are parsed, not imported: no code runs, and missing libraries leave no gaps.
 
-    Python 3.11: 396 documents, 2.00 MB, built in about 3 seconds. Other versions differ by a few percent,
-    and so do distributions that leave out a part of the library.
+    Python 3.11: 396 documents, 2.00 MB, built in about 3 seconds. Other versions, and distributions
+    without parts of the library, differ by a few percent.
 
     Returns the documents, sorted: topics by name, then modules by name.
-    Errors: ValueError when the standard library has no sources here (a zipped or stripped Python).
+    Errors: ValueError if the standard library has no sources here (a zipped or stripped Python).
     """
     kept = documentation()
     documents = [_join(kept[key]) for key in sorted(kept)]
@@ -59,15 +69,16 @@ def default_corpus() -> list[str]:
 
 
 def documentation() -> dict[tuple[int, str], list[tuple[str, str]]]:
-    """{(0, topic) or (1, module): its sections (heading, text)}, without copies: what `default_corpus` is made of.
+    """The sections (heading, text) of each (0, topic) and (1, module), without copies.
 
-    A topic is one section without a heading.  A module's first section is headed by its name and docstring's place, the others by
-    the qualified names of its classes and functions.  ValueError: see default_corpus.
+    The source of `default_corpus`. A topic is one section without a heading. A module's first
+    section is headed by its name, the others by the qualified names of its classes and functions.
+    Errors: as in default_corpus.
     """
     from pydoc_data.topics import topics
 
     root = Path(sysconfig.get_paths()["stdlib"])
-    # Longest first: a chapter keeps its text, and the topics that repeat a part of it fall away.
+    # Longest first: a chapter keeps its text, and topics that repeat part of it are dropped.
     texts: dict[tuple[int, str], list[tuple[str, str]]] = {}
     for name in sorted(topics, key=lambda name: (-len(topics[name]), name)):
         texts[0, name] = [("", topics[name])]
@@ -77,15 +88,19 @@ def documentation() -> dict[tuple[int, str], list[tuple[str, str]]]:
             (first, text), *rest = sections
             texts[1, name] = [(f"{name}\n\n{first}".rstrip(), text), *rest]
     if not any(kind == 1 for kind, _ in texts):
-        raise ValueError(f"{root}: no sources of the standard library here, expected *.py files with docstrings")
+        raise ValueError(
+            f"{root}: expected *.py files of the standard library with docstrings, got none"
+        )
     return _without_copies(texts)
 
 
 def _modules(root: Path) -> Iterator[tuple[str, Path]]:
-    """(dotted name, path) of every module source under `root`, sorted by path; SKIPPED_PARTS left out."""
+    """(dotted name, path) of every module under `root` except SKIPPED_PARTS, sorted by path."""
     for folder, folders, files in os.walk(root):
-        # Names that are no identifiers cannot be imported: site-packages, config-3.11-x86_64-linux-gnu.
-        folders[:] = sorted(name for name in folders if name.isidentifier() and name not in SKIPPED_PARTS)
+        # Skip names that cannot be imported: site-packages, config-3.11-x86_64-linux-gnu.
+        folders[:] = sorted(
+            name for name in folders if name.isidentifier() and name not in SKIPPED_PARTS
+        )
         for file in sorted(files):
             stem, extension = os.path.splitext(file)
             if extension == ".py" and stem.isidentifier():
@@ -95,22 +110,22 @@ def _modules(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _docstrings(path: Path) -> list[tuple[str, str]]:
-    """(qualified name, cleaned docstring) of the module (name "") and all it defines, in source order."""
+    """(qualified name, cleaned docstring) of the module (name "") and all definitions in it."""
     try:
         source = path.read_text(encoding="utf-8")
-        with warnings.catch_warnings():  # newer Pythons warn of old escapes such as "\d" in their own library
+        with warnings.catch_warnings():  # newer Pythons warn about "\d" in their own library
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
     except (UnicodeDecodeError, SyntaxError):
-        return []  # a few sources are in other encodings, and templates are not Python
-    found = []
+        return []  # a few sources have other encodings, and templates are not valid Python
+    found: list[tuple[str, str]] = []
 
     def visit(node: ast.AST, name: str) -> None:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             text = ast.get_docstring(node)  # clean=True: inspect.cleandoc
             if text:
                 found.append((name, text))
-        # Only statements can hold a definition; looking into expressions would cost most of the time.
+        # Only statements can contain definitions; visiting expressions would dominate the time.
         for field in ("body", "handlers", "orelse", "finalbody"):
             for child in getattr(node, field, ()):
                 if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -122,13 +137,15 @@ def _docstrings(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _without_copies(texts: dict) -> dict:
-    """The same documents without the paragraphs that repeat an earlier one.
+def _without_copies(
+    texts: dict[tuple[int, str], list[tuple[str, str]]],
+) -> dict[tuple[int, str], list[tuple[str, str]]]:
+    """The same documents without paragraphs that repeat an earlier one.
 
-    texts: key -> sections (heading, text), in the order in which the first of two copies is kept. A
-    paragraph (what blank lines separate) is a copy when at least REPEATED_SHARE of its runs of SHINGLE_WORDS
-    words, whatever the line breaks between them, occurred before. Paragraphs shorter than one run stay: they
-    are phrases that anyone writes again. Sections and documents that lose everything are left out.
+    texts: key -> sections (heading, text); of two copies the first in this order is kept. A
+    paragraph (a block between blank lines) is a copy if at least REPEATED_SHARE of its runs of
+    SHINGLE_WORDS words occurred before, regardless of line breaks. Paragraphs shorter than one run
+    are kept: they are common phrases. Sections and documents left empty are dropped.
     """
     seen: set[tuple[str, ...]] = set()
     result = {}
@@ -138,7 +155,10 @@ def _without_copies(texts: dict) -> dict:
             kept = []
             for paragraph in _paragraphs(text):
                 words = paragraph.split()
-                runs = [tuple(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1)]
+                runs = [
+                    tuple(words[i : i + SHINGLE_WORDS])
+                    for i in range(len(words) - SHINGLE_WORDS + 1)
+                ]
                 repeated = sum(run in seen for run in runs)
                 if not runs or repeated < REPEATED_SHARE * len(runs):
                     kept.append(paragraph)
@@ -151,34 +171,36 @@ def _without_copies(texts: dict) -> dict:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """What blank lines separate, indentation kept."""
+    """The blocks between blank lines, with their indentation."""
     lines = [line.rstrip() for line in text.splitlines()]
     return [block.strip("\n") for block in "\n".join(lines).split("\n\n") if block.strip()]
 
 
 def _join(sections: list[tuple[str, str]]) -> str:
-    return "\n\n".join(f"{heading}\n\n{text}" if heading else text for heading, text in sections) + "\n"
+    parts = [f"{heading}\n\n{text}" if heading else text for heading, text in sections]
+    return "\n\n".join(parts) + "\n"
 
 
 # ---- the user's files
 
 
 def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
-    """The documents of text files (UTF-8, with or without byte-order mark), in the order given.
+    """The documents of text files (UTF-8, with or without a byte-order mark), in order.
 
-    A file is one document, or several where lines that hold only `<|endoftext|>` separate them. A document
-    that is long for its corpus (more than a twentieth of all text, at least SMALLEST_PIECE and at most
-    LARGEST_PIECE characters) is cut at the ends of paragraphs, so that one book can still be split into
-    training and validation. Line ends become "\\n"; blank lines at both ends of a document go.
+    A file is one document, or several if lines containing only `<|endoftext|>` separate them. A
+    document that is long for its corpus (more than a twentieth of all text, but no limit below
+    SMALLEST_PIECE or above LARGEST_PIECE characters) is cut at paragraph ends, so that a single
+    book can still be split into training and validation. Line endings become "\\n"; blank lines at
+    the start and end of a document are removed.
 
-    Errors, each a ValueError of one line that names the file: missing, a folder, unreadable, empty, binary
-    (the first byte that is NUL or not UTF-8).
+    Errors: a one-line ValueError naming the file if it is missing, a folder, unreadable, empty, or
+    binary (with the first byte that is NUL or not UTF-8).
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     check_several("paths", paths, "paths of files")
     paths = list(paths)
     if not paths:
-        raise ValueError("no text files given, expected at least one")
+        raise ValueError("paths: expected at least one text file, got none")
     for path in paths:
         check_path("paths", path)
     documents = []
@@ -186,7 +208,7 @@ def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
         text = _read_text(path)
         found = [document for document in _separated(text) if document.strip()]
         if not found:
-            raise ValueError(f"{named(path)}: no text in this file, expected UTF-8 text")
+            raise ValueError(f"{named(path)}: expected UTF-8 text, got only white space")
         documents += found
     total = sum(map(len, documents))
     limit = min(LARGEST_PIECE, max(SMALLEST_PIECE, total // SMALLEST_COUNT))
@@ -198,18 +220,18 @@ def _read_text(path: str | os.PathLike) -> str:
     name = named(path)
     data = read_bytes(path, largest=LARGEST_FILE)
     if not data:
-        raise ValueError(f"{name}: empty file, expected UTF-8 text")
+        raise ValueError(f"{name}: expected UTF-8 text, got an empty file")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         text, bad = "", error.start
     else:
         bad = len(data)
-    nul = data.find(b"\0", 0, bad)  # NUL is valid UTF-8, but no text has it
+    nul = data.find(b"\0", 0, bad)  # NUL is valid UTF-8, but does not occur in text
     if nul >= 0:
-        raise ValueError(f"{name}: binary file, expected UTF-8 text: NUL at byte {nul}")
+        raise ValueError(f"{name}: expected UTF-8 text, got NUL at byte {nul}")
     if bad < len(data):
-        raise ValueError(f"{name}: not UTF-8 text: byte {bad} is 0x{data[bad]:02x}")
+        raise ValueError(f"{name}: expected UTF-8 text, got 0x{data[bad]:02x} at byte {bad}")
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -224,10 +246,11 @@ def _separated(text: str) -> list[str]:
 
 
 def cut(text: str, limit: int) -> list[str]:
-    """`text` in pieces of `limit / 2` to `limit` characters, limit >= 1; joined, they are `text` again.
+    """`text` in pieces of `limit / 2` to `limit` characters, limit >= 1; joined, they are `text`.
 
-    Each piece ends at the last paragraph end that it can hold, else at the last line end, else after the last
-    space, else at `limit`. A text of at most 3/2 `limit` characters stays whole, so no piece is tiny.
+    Each piece ends at the last paragraph end within the limit, else the last line end, else the
+    last space, else at `limit`. A text of at most 3/2 `limit` characters stays whole, so no piece
+    is tiny.
     """
     check_text("text", text)
     check_whole("limit", limit, 1)
@@ -244,13 +267,13 @@ def cut(text: str, limit: int) -> list[str]:
     return [*pieces, text[start:]]
 
 
-# ---- duplicates, and the split
+# ---- deduplication and the split
 
 
 def deduplicate(documents: Iterable[str]) -> list[str]:
-    """The documents without exact repetitions, the first of each kept, in order.
+    """The documents without duplicates, in order; the first of each is kept.
 
-    Two documents are the same when they differ in white space alone. Keeps 16 bytes a document.
+    Documents that differ only in white space are duplicates. Keeps 16 bytes per document.
     """
     seen: set[bytes] = set()
     kept = []
@@ -265,15 +288,17 @@ def deduplicate(documents: Iterable[str]) -> list[str]:
     return kept
 
 
-def split_documents(documents: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """(train, validation): whole documents, with close to `fraction` of all characters in validation.
+def split_documents(
+    documents: Sequence[str], fraction: float, seed: int
+) -> tuple[list[str], list[str]]:
+    """(train, validation): whole documents, about `fraction` of all characters in validation.
 
-    The documents are visited in the order of a hash of seed and text: a document that comes nearer to the
-    wanted share goes to validation. So the split depends on the texts and the seed alone (not on NumPy's
-    version or the order of the files), and equal texts cannot end up on both sides. Both lists keep the
-    order given.
+    Documents are visited in the order of a hash of seed and text; one that brings the validation
+    share closer to `fraction` is added to it. The split depends on texts and seed alone (not on
+    NumPy's version or the order of the files), and equal texts never end up on both sides. Both
+    lists keep the input order.
 
-    Errors: ValueError when fraction is not inside (0, 1), or there are fewer than two different documents.
+    Errors: ValueError if fraction is not in (0, 1) or there are fewer than two distinct documents.
     """
     check_number("fraction", fraction, above=0, below=1)
     check_whole("seed", seed, -(2**63), LARGEST_KEY)
@@ -283,8 +308,9 @@ def split_documents(documents: Sequence[str], fraction: float, seed: int) -> tup
         sizes[document] = sizes.get(document, 0) + len(document)
     if len(sizes) < 2:
         raise ValueError(
-            f"{len(sizes)} different document(s) of {sum(sizes.values())} characters given, "
-            f"expected at least 2: one to train on and one for validation (a line {SEPARATOR} separates two in one file)"
+            "documents: expected at least 2 distinct ones, for training and validation, "
+            f"got {len(sizes)} of {sum(sizes.values())} characters "
+            f"(a line {SEPARATOR} separates documents in one file)"
         )
 
     def order(document: str) -> bytes:
@@ -294,11 +320,12 @@ def split_documents(documents: Sequence[str], fraction: float, seed: int) -> tup
     chosen: set[str] = set()
     taken = 0
     for document in sorted(sizes, key=order):
-        # Nearer with it than without it; the last document always stays for training.
-        if abs(taken + sizes[document] - wanted) < abs(taken - wanted) and len(chosen) < len(sizes) - 1:
+        # Take it if that comes closer; the last document always stays in training.
+        closer = abs(taken + sizes[document] - wanted) < abs(taken - wanted)
+        if closer and len(chosen) < len(sizes) - 1:
             chosen.add(document)
             taken += sizes[document]
-    if not chosen:  # every document is more than twice what was wanted
+    if not chosen:  # every document has more than twice the wanted size
         chosen.add(min(sizes, key=lambda document: (sizes[document], order(document))))
     train = [document for document in documents if document not in chosen]
     return train, [document for document in documents if document in chosen]

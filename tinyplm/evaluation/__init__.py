@@ -1,16 +1,47 @@
-"""How good a language model is, beside baselines that are as good as counting gets."""
+"""Evaluation of models, and count-based baselines to compare them with.
 
+likelihood.py   perplexity, bits per byte, the table of baselines
+ngram.py        uniform, unigram and Kneser-Ney baselines of causal models
+masked.py       baselines of masked models
+metrics.py      accuracy, F1, correlations
+spans.py        tagged chunks, answers to questions
+"""
+
+from .likelihood import Row, baseline_rows, bits_per_byte, format_rows, perplexity, row
+from .masked import Guesses
+from .metrics import (
+    Scores,
+    accuracy,
+    confusion,
+    matthews_correlation,
+    pearson_correlation,
+    precision_recall_f1,
+    spearman_correlation,
+)
 from .ngram import InterpolatedKneserNey, Uniform, Unigram
-from .perplexity import Row, baseline_rows, bits_per_byte, format_rows, perplexity, row
+from .spans import answer_f1, answer_scores, chunk_f1, chunk_f1_by_kind, exact_match
 
 __all__ = [
+    "Guesses",
     "InterpolatedKneserNey",
     "Row",
+    "Scores",
     "Uniform",
     "Unigram",
+    "accuracy",
+    "answer_f1",
+    "answer_scores",
     "baseline_rows",
     "bits_per_byte",
+    "chunk_f1",
+    "chunk_f1_by_kind",
+    "confusion",
+    "exact_match",
     "format_rows",
+    "matthews_correlation",
+    "pearson_correlation",
     "perplexity",
+    "precision_recall_f1",
     "row",
+    "spearman_correlation",
 ]

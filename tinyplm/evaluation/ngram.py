@@ -1,8 +1,8 @@
-"""Baselines that count: uniform, unigram, and interpolated Kneser-Ney n-grams.
+"""Count-based baselines: uniform, unigram, and interpolated Kneser-Ney n-grams.
 
-They read the same token arrays as the neural models. Each has log_prob(tokens): natural logarithms of
-p(tokens[i] | tokens[:i]) for i = 1 … N - 1, shape (N - 1,) float64. Every token has a probability above zero
-after any history, and the probabilities of all tokens sum to 1. The history runs on through end-of-text
+They read the same token arrays as the neural models. Each has log_prob(tokens): natural logarithms
+of p(tokens[i] | tokens[:i]) for i = 1 ... N - 1, shape (N - 1,) float64. Every token has positive
+probability after any history, and the probabilities sum to 1. Histories extend across end-of-text
 tokens.
 """
 
@@ -21,15 +21,13 @@ class Uniform:
         self.vocab_size = vocab_size
 
     def log_prob(self, tokens: np.ndarray) -> np.ndarray:
+        """Natural logarithms of the probabilities of tokens[1:], (N - 1,)."""
         tokens = _checked(tokens, self.vocab_size, 2)
         return np.full(len(tokens) - 1, -np.log(self.vocab_size))
 
 
 class Unigram:
-    """p(w) = (c(w) + added) / (N + V added): additive smoothing, so that every token has mass.
-
-    added = 1 is Laplace's law of succession.
-    """
+    """p(w) = (c(w) + added) / (N + V added): additive smoothing; added = 1 is Laplace's."""
 
     def __init__(self, added: float = 1.0) -> None:
         check_number("added", added, above=0)
@@ -44,35 +42,38 @@ class Unigram:
         return self
 
     def log_prob(self, tokens: np.ndarray) -> np.ndarray:
+        """Natural logarithms of the probabilities of tokens[1:], (N - 1,)."""
         return self.log_p[_checked(tokens, self.vocab_size, 2)[1:]]
 
 
 class InterpolatedKneserNey:
-    """Interpolated Kneser-Ney with absolute discounts.
+    """Interpolated Kneser-Ney with absolute discounting.
 
-    Kneser & Ney 1995 (the lower orders); Ney, Essen & Kneser 1994 (one discount an order); Chen & Goodman
-    1999 (interpolation; modified: three discounts, the better form in their experiments and on our corpus).
+    Kneser & Ney 1995 (lower orders); Ney, Essen & Kneser 1994 (one discount per order); Chen &
+    Goodman 1999 (interpolation; modified: three discounts, better in their experiments and on our
+    corpus).
 
     For a history h of n - 1 tokens, h' the same without its first token, c the count of order n:
 
         p_n(w | h) = (c(hw) - D(c(hw))) / sum_v c(hv)  +  gamma(h) p_{n-1}(w | h')
         gamma(h)   = sum_v D(c(hv)) / sum_v c(hv)            p_0(w) = 1 / V
-        p_n(w | h) = p_{n-1}(w | h')                         where h was not seen
+        p_n(w | h) = p_{n-1}(w | h')                         if h was not seen
 
-    At the highest order c counts occurrences; below it c(hw) is the number of different tokens seen before
-    hw.
+    At the highest order c counts occurrences; at lower orders c(hw) is the number of distinct
+    tokens seen before hw.
 
-    The discount D(c), from n_j = number of n-grams of this order with count j and Y = n_1 / (n_1 + 2 n_2):
+    The discount D(c), with n_j the number of n-grams of this order with count j and
+    Y = n_1 / (n_1 + 2 n_2):
 
-        modified=True   D(1) = 1 - 2Y n_2/n_1,  D(2) = 2 - 3Y n_3/n_2,  D(3 and more) = 3 - 4Y n_4/n_3
-        modified=False  D = Y for every count; 1/2 where n_1 = 0 (no count of 1, nothing to estimate from)
+        modified=True   D(1) = 1 - 2Y n_2/n_1, D(2) = 2 - 3Y n_3/n_2, D(3 or more) = 3 - 4Y n_4/n_3
+        modified=False  D = Y for every count; 1/2 if n_1 = 0 (nothing to estimate from)
 
-    Where one of the three has a zero below its line, or lies outside (0, c], the order takes the single Y:
-    this happens in small corpora only. D(0) = 0.
+    If one of the three divides by zero or lies outside (0, c], the order uses the single Y; this
+    happens only in small corpora. D(0) = 0.
 
-    A k-gram is kept as its place in a sorted array of codes, code = place of its first k - 1 tokens * V +
-    last token, so any order fits into 64 bits, and a look-up is one binary search per order. Fitting is one
-    sort per order.
+    A k-gram is stored as its place in a sorted array of codes, code = place of its first k - 1
+    tokens * V + last token, so any order fits into 64 bits. A look-up is one binary search per
+    order; fitting is one sort per order.
     """
 
     def __init__(self, order: int = 3, modified: bool = True) -> None:
@@ -85,28 +86,30 @@ class InterpolatedKneserNey:
         """Count the n-grams of tokens (N,), N >= order; returns self."""
         tokens = _checked(tokens, vocab_size, self.order)
         self.vocab_size = vocab_size
-        # codes[k - 1]: the sorted codes of the k-grams. All V unigrams have a place, which is the token
-        # itself.
+        # codes[k - 1]: the sorted codes of the k-grams; the place of a unigram is the token itself
         self.codes = [np.arange(vocab_size)]
         places = tokens  # of the k-gram that starts at each token
         occurrences = np.bincount(tokens, minlength=vocab_size)
         counts = []
         for k in range(2, self.order + 1):
             code = places[:-1] * vocab_size + tokens[k - 1 :]
-            found, first, longer, number = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
-            # Each different k-gram is one token seen before its last k - 1 tokens, which are the (k-1)-gram
-            # that starts one further on.
+            found, first, longer, number = np.unique(
+                code, return_index=True, return_inverse=True, return_counts=True
+            )
+            # Each distinct k-gram is one more token seen before its last k - 1 tokens, which form
+            # the (k-1)-gram that starts one token later.
             counts.append(np.bincount(places[first + 1], minlength=len(self.codes[-1])))
             self.codes.append(found)
             places, occurrences = longer, number
         counts.append(occurrences)
 
         self.discounts = [_discounts(count, self.modified) for count in counts]
-        # For each n-gram what is left of its count, and for each history the sum of counts and of discounts.
+        # The discounted count of each n-gram; the sums of counts and discounts of each history.
         self.kept, self.totals, self.freed = [], [], []
-        for k, (code, count, discount) in enumerate(zip(self.codes, counts, self.discounts, strict=True), 1):
+        orders = zip(self.codes, counts, self.discounts, strict=True)
+        for k, (code, count, discount) in enumerate(orders, 1):
             taken = discount[np.minimum(count, 3)]
-            history = code // vocab_size  # 0 for unigrams: the one empty history
+            history = code // vocab_size  # 0 for unigrams: the empty history
             histories = 1 if k == 1 else len(self.codes[k - 2])
             self.kept.append(count - taken)
             self.totals.append(np.bincount(history, weights=count, minlength=histories))
@@ -114,11 +117,13 @@ class InterpolatedKneserNey:
         return self
 
     def log_prob(self, tokens: np.ndarray) -> np.ndarray:
-        """Natural logarithms of the probabilities of tokens[1:], (N - 1,); the first ones have short
-        histories."""
+        """Natural logarithms of the probabilities of tokens[1:], (N - 1,).
+
+        The first ones have short histories.
+        """
         tokens = _checked(tokens, self.vocab_size, 2)
-        p = np.full(len(tokens), 1 / self.vocab_size)  # p_0 of every token; then p_1, p_2, …
-        history = np.zeros(len(tokens), np.int64)  # place of the (k-1)-gram before each token from k - 1 on
+        p = np.full(len(tokens), 1 / self.vocab_size)  # p_0 of every token; then p_1, p_2, ...
+        history = np.zeros(len(tokens), np.int64)  # place of the (k-1)-gram before each token
         for k in range(1, min(self.order, len(tokens)) + 1):
             place = self._places(k, history, tokens[k - 1 :])
             lower = p[k - 1 :]
@@ -130,17 +135,18 @@ class InterpolatedKneserNey:
         return np.log(p[1:])
 
     def _places(self, k: int, history: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Places of the k-grams (history, last), -1 for those not seen."""
+        """Places of the k-grams (history, last); -1 if not seen."""
         if k == 1:
             return last
         codes = self.codes[k - 1]
         wanted = history * self.vocab_size + last
         place = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-        return np.where(codes[place] == wanted, place, -1)  # an unseen history, -1, has a code below all
+        # an unseen history, -1, has a code below all others
+        return np.where(codes[place] == wanted, place, -1)
 
 
 def _discounts(counts: np.ndarray, modified: bool) -> np.ndarray:
-    """D(0), D(1), D(2), D(3 and more), from the counts of all n-grams of one order: (4,) float64."""
+    """D(0), D(1), D(2), D(3 and more) from the n-gram counts of one order: (4,) float64."""
     n1, n2, n3, n4 = (int(np.count_nonzero(counts == j)) for j in (1, 2, 3, 4))
     y = n1 / (n1 + 2 * n2) if n1 else 0.5
     if modified and n1 and n2 and n3:
@@ -151,12 +157,12 @@ def _discounts(counts: np.ndarray, modified: bool) -> np.ndarray:
 
 
 def _checked(tokens: np.ndarray, vocab_size: int, needed: int) -> np.ndarray:
-    """tokens (N,) as int64; ValueError for another shape or type, fewer than `needed`, or ids out of
-    range."""
+    """tokens (N,) as int64; ValueError for other shapes, types or ids, or fewer than `needed`."""
     tokens = as_array("tokens", tokens, "token ids (N,)", "iu")
     check_whole("vocab_size", vocab_size, 1, 2**32)
     if len(tokens) < needed:
-        raise ValueError(f"{len(tokens)} tokens, expected at least {needed}")
+        raise ValueError(f"tokens: expected at least {needed}, got {len(tokens)}")
     if not (0 <= tokens.min() and tokens.max() < vocab_size):
-        raise ValueError(f"token ids from {tokens.min()} to {tokens.max()}, expected 0 to {vocab_size - 1}")
+        given = f"{tokens.min()} to {tokens.max()}"
+        raise ValueError(f"tokens: expected ids from 0 to {vocab_size - 1}, got {given}")
     return tokens.astype(np.int64)

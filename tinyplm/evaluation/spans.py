@@ -1,4 +1,4 @@
-"""How well spans of text are found: chunks of tagged words, and answers to questions.  Shares are from 0 to 1."""
+"""Metrics for spans of text: chunks of tagged words, and answers to questions. Shares: 0 to 1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .metrics import Scores, scores
 
 
 class Chunk(NamedTuple):
-    """Words start .. end - 1."""
+    """A chunk of words start ... end - 1."""
 
     kind: str
     start: int
@@ -25,11 +25,12 @@ class Chunk(NamedTuple):
 
 
 def chunks(tags: Sequence[str]) -> list[Chunk]:
-    """The chunks that tags O, B-kind, I-kind spell, in order.                              Tjong Kim Sang & De Meulder 2003
+    """The chunks encoded by tags O, B-kind, I-kind, in order.      Tjong Kim Sang & De Meulder 2003
 
-    A chunk goes on as long as I-kind follows; anything else ends it.  An I that goes on nothing (after O, at the start, or after
-    another kind) begins a chunk, as in the shared tasks' own scorer: so IOB1, where B stands only between neighbours of one
-    kind, is read as well as IOB2 (BIO).  ValueError on any other tag.
+    A chunk continues as long as I-kind follows. An I that continues nothing (after O, at the start,
+    or after another kind) begins a chunk, as in the shared task's scorer; so IOB1, where B occurs
+    only between adjacent chunks of one kind, is read as well as IOB2 (BIO). ValueError for any
+    other tag.
     """
     tags = as_texts("tags", tags)
     found: list[Chunk] = []
@@ -37,7 +38,7 @@ def chunks(tags: Sequence[str]) -> list[Chunk]:
     for i, tag in enumerate([*tags, "O"]):
         prefix, _, name = tag.partition("-")
         if not (tag == "O" or (prefix in ("B", "I") and name)):
-            raise ValueError(f"tag {i} is {tag!r}, expected O, B-kind or I-kind")
+            raise wrong(f"tag {i}", "O, B-kind or I-kind", tag)
         if prefix == "I" and name == kind:
             continue
         if kind is not None:
@@ -47,27 +48,36 @@ def chunks(tags: Sequence[str]) -> list[Chunk]:
 
 
 def chunk_f1(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> Scores:
-    """Precision, recall and F1 of whole chunks, counted over all sentences: a chunk is right if kind, start and end are."""
-    return scores(*(sum(numbers) for numbers in zip((0, 0, 0), *_by_kind(predictions, labels).values())))
+    """Precision, recall and F1 over all sentences; a chunk is right if kind, start and end are."""
+    by_kind = _by_kind(predictions, labels).values()
+    return scores(*(sum(numbers) for numbers in zip((0, 0, 0), *by_kind)))
 
 
-def chunk_f1_by_kind(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> dict[str, Scores]:
-    """`chunk_f1` of each kind by itself, sorted by kind."""
-    return {kind: scores(*numbers) for kind, numbers in sorted(_by_kind(predictions, labels).items())}
+def chunk_f1_by_kind(
+    predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]
+) -> dict[str, Scores]:
+    """`chunk_f1` for each kind, sorted by kind."""
+    by_kind = sorted(_by_kind(predictions, labels).items())
+    return {kind: scores(*numbers) for kind, numbers in by_kind}
 
 
-def _by_kind(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> dict[str, tuple[int, int, int]]:
+def _by_kind(
+    predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]
+) -> dict[str, tuple[int, int, int]]:
     """kind -> (right, predicted, labelled)."""
     _one_each(predictions, labels)
-    right, predicted, labelled = Counter(), Counter(), Counter()
+    right: Counter[str] = Counter()
+    predicted: Counter[str] = Counter()
+    labelled: Counter[str] = Counter()
     for number, (p, t) in enumerate(zip(predictions, labels)):
-        p, t = as_texts(f"predictions: sentence {number}", p), as_texts(f"labels: sentence {number}", t)
+        p = as_texts(f"predictions: sentence {number}", p)
+        t = as_texts(f"labels: sentence {number}", t)
         if len(p) != len(t):
-            raise ValueError(f"sentence {number}: expected as many predicted tags as labels, got {p!r:.60} and {t!r:.60}")
-        p, t = chunks(p), chunks(t)
-        predicted.update(chunk.kind for chunk in p)
-        labelled.update(chunk.kind for chunk in t)
-        right.update(chunk.kind for chunk in set(p) & set(t))
+            raise wrong(f"predictions: sentence {number}", f"{len(t)} tags, as in labels", p)
+        found, expected = chunks(p), chunks(t)
+        predicted.update(chunk.kind for chunk in found)
+        labelled.update(chunk.kind for chunk in expected)
+        right.update(chunk.kind for chunk in set(found) & set(expected))
     return {kind: (right[kind], predicted[kind], labelled[kind]) for kind in predicted | labelled}
 
 
@@ -75,64 +85,65 @@ def _by_kind(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str
 
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII's alone
+_PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only
 
 
 def normalise_answer(text: str) -> str:
-    """Lower case, without punctuation, without the words a, an and the, one space between words.  Rajpurkar et al. 2016, sec. 6.1
+    """Lower-cased, without punctuation or articles, single spaces. Rajpurkar et al. 2016, sec. 6.1
 
-    In this order: "the-end" is first "theend" and keeps its "the".
+    In that order: "the-end" becomes "theend" and keeps its "the".
     """
     check_text("text", text)
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answers: Iterable[str]) -> float:
-    """1 if the prediction is one of the answers, both normalised, else 0."""
+    """1 if the prediction is one of the answers, both normalised; else 0."""
     check_text("prediction", prediction)
     return max(float(normalise_answer(prediction) == answer) for answer in _normalised(answers))
 
 
 def answer_f1(prediction: str, answers: Iterable[str]) -> float:
-    """The best F1 over the answers, of the words of the prediction as a bag: how many it shares with the answer's.
+    """The best F1 over the answers, comparing bags of words.
 
-    Where either has no words, 1 if both have none, else 0 (Rajpurkar et al. 2018).
+    If either has no words: 1 if both have none, else 0 (Rajpurkar et al. 2018).
     """
     check_text("prediction", prediction)
-    return max(_bag_f1(normalise_answer(prediction).split(), answer.split()) for answer in _normalised(answers))
+    words = normalise_answer(prediction).split()
+    return max(_bag_f1(words, answer.split()) for answer in _normalised(answers))
 
 
 def answer_scores(predictions: Sequence[str], answers: Sequence[Iterable[str]]) -> dict[str, float]:
-    """{"exact_match", "f1"}: means over the questions; answers has a list of right ones for each, empty: there is none."""
+    """{"exact_match", "f1"}: means over questions. answers: those accepted for each, if any."""
     _one_each(predictions, answers)
     predictions = as_texts("predictions", predictions)
     pairs = list(zip(predictions, answers))
-    return {"exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
-            "f1": sum(answer_f1(*pair) for pair in pairs) / len(pairs)}  # fmt: skip
+    return {
+        "exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
+        "f1": sum(answer_f1(*pair) for pair in pairs) / len(pairs),
+    }
 
 
 def _normalised(answers: Iterable[str]) -> list[str]:
-    """Those that hold a word; [""] if none does: the question has no answer, and to give none is right."""
+    """The answers that contain words, normalised; [""], no answer, if there are none."""
     if isinstance(answers, str):
-        raise TypeError("answers must be several strings, got a single str")
-    return [answer for answer in map(normalise_answer, as_texts("answers", answers)) if answer] or [""]
+        raise TypeError(f"answers: expected several strings, got {shown(answers)}")
+    return [a for a in map(normalise_answer, as_texts("answers", answers)) if a] or [""]
 
 
 def _bag_f1(predicted: list[str], labelled: list[str]) -> float:
     if not predicted or not labelled:
         return float(predicted == labelled)
-    return scores((Counter(predicted) & Counter(labelled)).total(), len(predicted), len(labelled)).f1
+    common = (Counter(predicted) & Counter(labelled)).total()
+    return scores(common, len(predicted), len(labelled)).f1
 
 
 def _one_each(predictions: Sequence, labels: Sequence) -> None:
     for name, value in (("predictions", predictions), ("labels", labels)):
-        if (
-            isinstance(value, (str, bytes, dict))
-            or not isinstance(value, (Sequence, np.ndarray))
-            or getattr(value, "ndim", 1) == 0
-        ):
-            raise wrong(name, "a list with one entry for each sample", value)
+        list_like = isinstance(value, (Sequence, np.ndarray)) and getattr(value, "ndim", 1) > 0
+        if not list_like or isinstance(value, (str, bytes)):
+            raise wrong(name, "a list with one entry per sample", value)
     if len(predictions) != len(labels):
-        raise ValueError(f"expected one label for each prediction, got {shown(predictions)} and {shown(labels)}")
+        raise wrong("labels", f"{len(predictions)}, one per prediction", labels)
     if not len(predictions):
-        raise ValueError("there are no samples to measure anything on")
+        raise ValueError("labels: expected at least one, got none")

@@ -1,6 +1,6 @@
 """From logits to a token: penalties, temperature, top-k, top-p, min-p.
 
-On the host, in float64: the cost is small and ties are exact.
+On the host in float64: the cost is small and ties are exact.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..arguments import MOST, as_array, as_ids, check_number, check_whole, wrong
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen, in the order of use.  The defaults draw from the model's own distribution.
+    """How the next token is chosen, in order of application. Defaults: the model's distribution.
 
-    repetition_penalty  1 for none; see penalise_repetition
-    no_repeat_ngram     None for none; see ban_repeated_ngrams
-    temperature         0 is greedy; then as in token_distribution
-    top_k, top_p, min_p None for none
+    repetition_penalty  1: none; see penalise_repetition
+    no_repeat_ngram     None: none; see ban_repeated_ngrams
+    temperature         0: greedy; see token_distribution, also for the following
+    top_k, top_p, min_p None: none
     """
 
     temperature: float = 1.0
@@ -36,17 +36,23 @@ class Sampling:
         check_number("repetition_penalty", self.repetition_penalty, above=0)
         check_whole("no_repeat_ngram", self.no_repeat_ngram, 1, MOST, or_none=True)
 
-    def choose(self, logits: np.ndarray, texts: Sequence[Sequence[int]], generators: Sequence[np.random.Generator],
-               vocabulary: int | None = None) -> np.ndarray:  # fmt: skip
-        """The next token of each row (B,): logits (B, V), its ids so far with the prompt, and a generator to draw with.
+    def choose(
+        self,
+        logits: np.ndarray,
+        texts: Sequence[Sequence[int]],
+        generators: Sequence[np.random.Generator],
+        vocabulary: int | None = None,
+    ) -> np.ndarray:
+        """The next token of each row (B,).
 
-        Only ids below `vocabulary`, if given, are drawn.
+        logits (B, V); texts: the ids of each row so far, including the prompt; generators: one per
+        row. Only ids below `vocabulary` are drawn.
         """
         logits = _numbers("logits", logits, 2)
         check_whole("vocabulary", vocabulary, 1, MOST, or_none=True)
         if not isinstance(texts, Sequence) or len(texts) != len(logits):
             raise wrong("texts", f"a list of {len(logits)} lists of ids", texts)
-        count = len(logits) if self.temperature > 0 else 0  # how many generators are needed
+        count = len(logits) if self.temperature > 0 else 0  # generators required
         given = generators if isinstance(generators, Sequence) else []
         if len(given) < count or not all(callable(getattr(g, "random", None)) for g in given):
             raise wrong("generators", f"a list of {len(logits)} NumPy generators", generators)
@@ -57,20 +63,22 @@ class Sampling:
                 if self.no_repeat_ngram is not None:
                     ban_repeated_ngrams(row, text, n=self.no_repeat_ngram)
             if np.isneginf(logits[:, :vocabulary].max(axis=-1)).any():
-                raise ValueError(f"no_repeat_ngram {self.no_repeat_ngram} forbids every token that could be drawn")
+                n = self.no_repeat_ngram
+                raise ValueError(f"no_repeat_ngram: expected one that allows any token, got {n}")
         logits = logits[:, :vocabulary]
         if self.temperature == 0:
             check_distribution(logits.max(axis=-1))
             return logits.argmax(axis=-1)
         p = _distribution(logits, self.temperature, self.top_k, self.top_p, self.min_p)
-        return _inverted(np.cumsum(p, axis=-1), np.array([generator.random() for generator in generators]))
+        u = np.array([generator.random() for generator in generators])
+        return _inverted(np.cumsum(p, axis=-1), u)
 
 
 def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: float) -> None:
-    """logits[v] / penalty if positive, else logits[v] * penalty, for every v seen; in place.       Keskar et al. 2019, sec. 4.1
+    """logits[v] / penalty if positive, else logits[v] * penalty, for every v seen; in place.
 
-    The paper divides always, which would favour a repeated token with a negative logit; the sign rule is transformers'.
-    Ids without a logit are passed over.
+    Keskar et al. 2019, sec. 4.1. The paper always divides, which would favour repeating tokens with
+    negative logits; the sign rule is that of transformers. Ids without a logit are ignored.
     """
     check_number("penalty", penalty, above=0)
     _writable(logits)
@@ -81,36 +89,51 @@ def penalise_repetition(logits: np.ndarray, seen: Sequence[int], *, penalty: flo
 
 
 def ban_repeated_ngrams(logits: np.ndarray, ids: Sequence[int], *, n: int) -> None:
-    """-inf for every token that would complete an n-gram which stands in ids already; in place.   Paulus et al. 2017, sec. 2.5"""
+    """-inf for every token that would complete an n-gram already in ids; in place.
+
+    Paulus et al. 2017, sec. 2.5.
+    """
     check_whole("n", n, 1)
     _writable(logits)
-    ids = as_ids("ids", ids)
-    if len(ids) < n:
+    tokens = as_ids("ids", ids)
+    if len(tokens) < n:
         return
-    grams = np.lib.stride_tricks.sliding_window_view(ids, n)
-    begun = (grams[:, :-1] == ids[len(ids) - (n - 1) :]).all(axis=1)  # n = 1: no beginning, so all of them
+    grams = np.lib.stride_tricks.sliding_window_view(tokens, n)
+    begun = (grams[:, :-1] == tokens[len(tokens) - (n - 1) :]).all(axis=1)  # n = 1: all of them
     banned = grams[begun, -1]
     logits[banned[banned < len(logits)]] = -np.inf
 
 
-def token_distribution(logits: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
-                       min_p: float | None = None) -> np.ndarray:  # fmt: skip
-    """The distribution that a token is drawn from: logits (..., V) -> probabilities (..., V), float64.
+def token_distribution(
+    logits: np.ndarray,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> np.ndarray:
+    """The sampling distribution: logits (..., V) -> probabilities (..., V), float64.
 
-    p = softmax(logits / temperature); then only the top_k most probable tokens are kept (Fan et al. 2018), then the smallest
-    set of most probable ones whose probability reaches top_p (Holtzman et al. 2020, eq. 2), then those of at least min_p times
-    the largest probability (Nguyen et al. 2024), the rest renormalised each time.
-    Temperature 0 is greedy: all mass on the most probable.  Ties go to the smaller id.
+    p = softmax(logits / temperature), restricted to the top_k most probable tokens (Fan et al.
+    2018), then to the smallest set of most probable tokens with total probability >= top_p
+    (Holtzman et al. 2020, eq. 2), then to those with at least min_p times the largest probability
+    (Nguyen et al. 2024), renormalised each time. Temperature 0 is greedy: all mass on the most
+    probable token. Ties go to the smaller id.
     ValueError for a negative temperature, top_k < 1, top_p outside (0, 1], or min_p outside [0, 1].
-    FloatingPointError when a row holds NaN or inf, or only -inf (-inf is a token that cannot be drawn).
+    FloatingPointError if a row contains NaN or inf, or only -inf (a token that cannot be drawn).
     """
     check_sampling(temperature, top_k, top_p, min_p)
     return _distribution(_numbers("logits", logits), temperature, top_k, top_p, min_p)
 
 
-def _distribution(logits: np.ndarray, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
-                  ) -> np.ndarray:  # fmt: skip
-    """token_distribution of what was checked."""
+def _distribution(
+    logits: np.ndarray,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+) -> np.ndarray:
+    """token_distribution of checked arguments."""
     logits = logits.astype(np.float64)
     check_distribution(largest := logits.max(axis=-1, keepdims=True))
     if temperature == 0:
@@ -128,23 +151,26 @@ def _distribution(logits: np.ndarray, temperature: float, top_k: int | None, top
     return p
 
 
-def _keep_most_probable(p: np.ndarray, logits: np.ndarray, top_k: int | None, top_p: float | None) -> None:
-    """top-k, then top-p of one row (V,), in place.  Only what can be kept is sorted: a whole vocabulary takes milliseconds."""
+def _keep_most_probable(
+    p: np.ndarray, logits: np.ndarray, top_k: int | None, top_p: float | None
+) -> None:
+    """top-k, then top-p of one row (V,), in place. Sorts only candidates, not the vocabulary."""
     V = len(p)
     top_k = None if top_k is None or top_k >= V else top_k
-    if top_k is not None:
-        candidates = np.flatnonzero(logits >= np.partition(logits, V - top_k)[V - top_k])  # more than top_k where some are equal
+    if top_k is not None:  # more than top_k candidates if some are equal
+        candidates = np.flatnonzero(logits >= np.partition(logits, V - top_k)[V - top_k])
     elif top_p is not None and top_p < 1:
-        # all that is rarer than (1 - top_p) / V adds up to less than 1 - top_p; half of that leaves room for rounding
+        # tokens below (1 - top_p) / V sum to less than 1 - top_p; the factor 2 covers rounding
         candidates = np.flatnonzero(p >= (1 - top_p) / (2 * V))
     else:
         return
-    ranked = candidates[np.argsort(-logits[candidates], kind="stable")][:top_k]  # stable: equal logits in the order of ids
+    order = np.argsort(-logits[candidates], kind="stable")  # stable: equal logits by id
+    ranked = candidates[order][:top_k]
     kept = p[ranked]
     if top_k is not None:
         kept /= kept.sum()
     if top_p is not None and top_p < 1:
-        before = np.cumsum(kept) - kept  # the mass of the more probable ones
+        before = np.cumsum(kept) - kept  # the mass of more probable tokens
         kept[before >= top_p] = 0
         kept /= kept.sum()
     p[:] = 0
@@ -152,17 +178,22 @@ def _keep_most_probable(p: np.ndarray, logits: np.ndarray, top_k: int | None, to
 
 
 def _writable(logits: Any) -> None:
-    if not isinstance(logits, np.ndarray) or logits.ndim != 1 or logits.dtype.kind != "f" or not logits.flags.writeable:
+    right = isinstance(logits, np.ndarray) and logits.ndim == 1 and logits.dtype.kind == "f"
+    if not right or not logits.flags.writeable:
         raise wrong("logits", "a writable array (V,) of floats, which is changed in place", logits)
 
 
 def check_distribution(largest: np.ndarray) -> None:
-    """FloatingPointError unless the largest logit of every row is finite (-inf below it is a token that cannot be drawn)."""
+    """FloatingPointError unless the largest logit of every row is finite; others may be -inf."""
     if not np.isfinite(largest).all():
-        raise FloatingPointError(f"the largest logit is {largest[~np.isfinite(largest)].flat[0]}, expected a finite number")
+        bad = largest[~np.isfinite(largest)].flat[0]
+        raise FloatingPointError(f"logits: expected a finite largest one in each row, got {bad}")
 
 
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None = None) -> None:
+def check_sampling(
+    temperature: float, top_k: int | None, top_p: float | None, min_p: float | None = None
+) -> None:
+    """ValueError unless these can be fields of a Sampling."""
     check_number("temperature", temperature, least=0)
     check_whole("top_k", top_k, 1, or_none=True)
     check_number("top_p", top_p, above=0, most=1, or_none=True)
@@ -170,9 +201,9 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None, m
 
 
 def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """One token a row by inverting the cumulative distribution at u in [0, 1): (B, V), (B,) -> (B,).
+    """One token per row, by inverting the cumulative distribution at u: (B, V), (B,) -> (B,).
 
-    ValueError unless each row of probabilities is >= 0 and adds up to 1, to rounding.
+    ValueError unless u is in [0, 1) and rows of probabilities are >= 0 and sum to 1, to rounding.
     """
     probabilities = _numbers("probabilities", probabilities, 2)
     u = _numbers("u", u, 1)
@@ -181,8 +212,10 @@ def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
         raise wrong("u", f"{B} numbers in [0, 1)", u)
     cumulative = np.cumsum(probabilities, axis=-1)
     rounding = 10 * V * np.finfo(cumulative.dtype).eps
-    if not (probabilities >= 0).all() or not (abs(cumulative[:, -1] - 1) <= rounding).all():  # NaN is neither
-        raise ValueError(f"probabilities: expected rows >= 0 that add up to 1, got {_worst(probabilities, cumulative[:, -1])}")
+    sums = cumulative[:, -1]
+    if not (probabilities >= 0).all() or not (abs(sums - 1) <= rounding).all():  # also for NaN
+        worst = _worst(probabilities, sums)
+        raise ValueError(f"probabilities: expected rows >= 0 that sum to 1, got {worst}")
     return _inverted(cumulative, u)
 
 
@@ -197,7 +230,7 @@ def _worst(probabilities: np.ndarray, sums: np.ndarray) -> str:
 
 
 def log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """log softmax(logits) of one token a row, by the model itself, whatever the sampling: (B, V), (B,) -> (B,)."""
+    """log softmax(logits) of one token per row, without sampling settings: (B, V), (B,) -> (B,)."""
     logits = _numbers("logits", logits, 2)
     tokens = as_ids("tokens", tokens, logits.shape[1])
     if tokens.shape != logits.shape[:1]:
@@ -206,14 +239,15 @@ def log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def chosen_log_probabilities(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """log_probabilities of tokens that `Sampling.choose` returned for these logits, without checks."""
+    """log_probabilities without checks, for tokens that `Sampling.choose` returned."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted[np.arange(len(tokens)), tokens] - np.log(np.exp(shifted).sum(axis=-1))
 
 
 def _numbers(name: str, values: Any, ndim: int | None = None) -> np.ndarray:
-    """A host array of floats with at least one column; lists become one."""
-    expected = f"an array of numbers{'' if ndim is None else f' of {ndim} dimension' + 's' * (ndim > 1)}"
+    """A host array of floats with at least one column; lists are converted."""
+    dims = "" if ndim is None else f" of {ndim} dimension{'s' * (ndim > 1)}"
+    expected = f"an array of numbers{dims}"
     a = as_array(name, values, expected, "fiu", range(1, 65) if ndim is None else (ndim,))
     if a.shape[-1] == 0:
         raise wrong(name, expected, values)

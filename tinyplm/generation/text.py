@@ -1,4 +1,4 @@
-"""Text out of tokens as they come: never half a character, never a part of a stop string."""
+"""Text from tokens as they arrive: never part of a character, never part of a stop string."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from ..arguments import wrong
 
 
 class TextStream:
-    """push(id) gives the text that is certain after this token; push(id, last=True), or finish() after it, gives all the rest.
+    """push(id) returns the text that is certain after this token; the end comes from finish().
 
-    The pieces joined are tokenizer.decode of all ids, up to the first stop string, which is left out; or what they add to the
-    text of the ids they come `after`.  Held back are bytes that do not yet make a character (tokenizers/stream.py), and text
-    that may turn out to be the beginning of a stop string.
+    push(id, last=True) combines both. Joined, the pieces are tokenizer.decode of all ids up to the
+    first stop string, which is removed, or what the ids add to the text of the ids in `after`. Held
+    back are bytes that do not yet form a character (tokenizers/stream.py) and text that may begin a
+    stop string.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = (), after: Sequence[int] = ()) -> None:
@@ -21,15 +22,17 @@ class TextStream:
         if not hasattr(tokenizer, "stream"):
             raise wrong("tokenizer", "a tokenizer", tokenizer)
         self.stop = tuple(stop)
-        self.stopped = False  # a stop string has come: nothing follows
+        self.stopped = False  # a stop string was found: nothing follows
         self._stream = tokenizer.stream(after=after)
         self._held = ""
 
     def push(self, id: int, *, last: bool = False) -> str:
+        """The text that is certain after this token; with `last` all that remains."""
         new = self._stream.push(id)
         return self._release(new + self._stream.finish() if last else new, final=last)
 
     def finish(self) -> str:
+        """The remaining text."""
         return self._release(self._stream.finish(), final=True)
 
     def _release(self, new: str, *, final: bool) -> str:
@@ -46,11 +49,12 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of the text that begins the stop string."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
+    """The length of the longest suffix of the text that is a prefix of the stop string."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)
 
 
 def check_stop(stop: Sequence[str], name: str = "stop") -> None:
-    """ValueError unless they are a list of strings, none of them empty."""
+    """ValueError unless it is a list of non-empty strings."""
     if not isinstance(stop, (list, tuple)) or not all(isinstance(s, str) and s for s in stop):
-        raise wrong(name, "a list of strings that are not empty", stop)
+        raise wrong(name, "a list of non-empty strings", stop)

@@ -1,4 +1,10 @@
-"""Folders of the Hugging Face hub: create, load and save a model, gradients under hub names."""
+"""Model folders in the format of the Hugging Face hub.
+
+folders.py   create, load and save a model; gradients under hub names
+tensors.py   safetensors files and shards, read and written block by block
+names.py     the tensors of a folder as a parameter tree
+heads.py     the task a checkpoint was saved for, and its head reused for another
+"""
 
 from .folders import create, gradients_by_hub_name, load, save
 

@@ -1,4 +1,4 @@
-"""Folders in the form of the Hugging Face hub: config.json, safetensors files, tokenizer.json, generation_config.json."""
+"""Model folders: config.json, safetensors files, tokenizer.json, generation_config.json."""
 
 from __future__ import annotations
 
@@ -16,12 +16,23 @@ import numpy as np
 
 from .. import random
 from ..arguments import check_choice, check_key, check_path, known_arguments, shown, wrong
-from ..backend import array_module, check_memory, to_device
+from ..backend import array_module, to_device
 from ..backend import device as check_device
 from ..core import Tree, flatten, unflatten
 from ..families import architecture_of, check_task, model_class, shapes_of
 from ..families import family as find_family
-from ..files import LARGEST_SETTINGS, check_links, exists, named, read_bytes, read_json, read_text, replaced, write_json
+from ..files import (
+    LARGEST_SETTINGS,
+    check_links,
+    exists,
+    named,
+    read_bytes,
+    read_json,
+    read_text,
+    replaced,
+    write_json,
+)
+from ..memory import check_memory
 from ..models.config import for_task, from_dict, to_dict
 from ..models.config import labels as label_fields
 from ..models.model import Model, check_dtype, check_model
@@ -34,20 +45,29 @@ from .names import check_layers, count_parameters, strip_ignored, to_tree
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 
 GENERATION = "generation_config.json"
-# Names in the files of before 2020, of any family, which transformers reads, too.
+# Names in files from before 2020, of any family; transformers reads them, too.
 _OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
 
 @known_arguments
-def create(model_type: str, config: Any = None, *, task: str | None = None, key: int = 0, dtype: str = "float32",
-           device: str = "cpu", **changes: Any) -> Model:  # fmt: skip
+def create(
+    model_type: str,
+    config: Any = None,
+    *,
+    task: str | None = None,
+    key: int = 0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    **changes: Any,
+) -> Model:
     """A freshly initialised model.
 
-    task: one of an encoder's TASKS (default: the first, masked_lm); a decoder has "causal_lm" and "sequence_classification".
-
-    config: a Config of the family, the name of one of its SIZES, a dict of fields, or None for the default; `changes` replace
-    fields of it: create("gpt2", "gpt2-medium", key=1, n_positions=256).  A dict with a model_type is taken as the contents of a
-    config.json, whose other keys are kept and written back; without one, a key that is no field is refused.
+    config: a Config of the family, the name of one of its SIZES, a dict of fields, or None for the
+    default. `changes` replace fields: create("gpt2", "gpt2-medium", key=1, n_positions=256). A dict
+    with a model_type is read like a config.json: unknown keys are kept and written back. Without a
+    model_type they are refused.
+    task: one of an encoder's TASKS (default: the first, masked_lm); for a decoder "causal_lm" or
+    "sequence_classification".
     key: an int; each parameter's values depend on the key and on the parameter's place in the tree.
     ValueError for an unknown family, size or field.
     """
@@ -56,42 +76,46 @@ def create(model_type: str, config: Any = None, *, task: str | None = None, key:
     task = check_task(family, task)
     config = for_task(make_config(family, config, **changes), task)
     params = initialise(family, config, task=task, key=key, dtype=dtype)
-    return model_class(family, task)(family, config, to_device(params, device), task=task, device=device)
+    return model_class(family, task)(
+        family, config, to_device(params, device), task=task, device=device
+    )
 
 
 def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:
-    """A Config from a size's name, a Config or None, with some fields replaced."""
+    """A Config from a size's name, a Config, a dict or None, with some fields replaced."""
     if isinstance(config, str):
         if config not in family.SIZES:
-            raise ValueError(f"config: unknown size {shown(config)}; expected one of {', '.join(family.SIZES)}")
+            raise wrong("config", f"one of the sizes {', '.join(family.SIZES)}", config)
         config = family.SIZES[config]
     if isinstance(config, Mapping):
         config = _from_fields(family, config)
     config = family.Config() if config is None else config
     if not isinstance(config, family.Config):
-        raise TypeError(f"config: expected a {family.Config.__module__}.Config, a dict of its fields or the name of a size, got "
-                        f"{shown(config)}")  # fmt: skip
+        expected = f"{family.Config.__module__}.Config, a dict of its fields or the name of a size"
+        raise TypeError(f"config: expected a {expected}, got {shown(config)}")
     names = [field.name for field in dataclasses.fields(family.Config)]
     if unknown := [name for name in changes if name not in names]:
-        raise ValueError(f"unknown config field {shown(unknown[0])}; expected some of {', '.join(names)}")
+        raise wrong("config", f"some of the fields {', '.join(names)}", unknown[0])
     return dataclasses.replace(config, **changes)
 
 
 def _from_fields(family: ModuleType, fields: Mapping[str, Any]) -> Any:
-    """A Config from a dict of its fields, or, with a model_type, from the contents of a config.json."""
+    """A Config from a dict of its fields or, with a model_type, the contents of a config.json."""
     model_type = fields.get("model_type")
     if model_type is not None:
         if model_type != family.Config.MODEL_TYPE:
-            raise ValueError(f"config: model_type is {shown(model_type)}, expected {family.Config.MODEL_TYPE}")
+            raise wrong("config: model_type", family.Config.MODEL_TYPE, model_type)
         return from_dict(family.Config, dict(fields))
     names = [field.name for field in dataclasses.fields(family.Config) if field.name != "source"]
     if unknown := [name for name in fields if name not in (*names, *family.Config.ALIASES)]:
-        raise ValueError(f"config: unknown field {shown(unknown[0])}; expected some of {', '.join(names)}")
+        raise wrong("config", f"some of the fields {', '.join(names)}", unknown[0])
     return dataclasses.replace(from_dict(family.Config, dict(fields)), source={})
 
 
-def initialise(family: ModuleType, config: Any, *, task: str = "causal_lm", key: int, dtype: str = "float32") -> Tree:
-    """The tree of initial parameters on the host."""
+def initialise(
+    family: ModuleType, config: Any, *, task: str = "causal_lm", key: int, dtype: str = "float32"
+) -> Tree:
+    """The tree of initial parameters, on the host."""
     dtype = check_dtype(dtype)
     check_key("key", key)
     shapes = shapes_of(family, config, task)
@@ -104,20 +128,29 @@ def initialise(family: ModuleType, config: Any, *, task: str = "causal_lm", key:
 
 
 @known_arguments
-def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable[str] | None = None, key: int = 0,
-         dtype: str | None = None, device: str = "cpu") -> Model:  # fmt: skip
-    """The model in a folder with config.json, model.safetensors (or shards and their index) and, if there are any, its tokenizer
-    and generation_config.json.
+def load(
+    folder: str | os.PathLike,
+    *,
+    task: str | None = None,
+    labels: Iterable[str] | None = None,
+    key: int = 0,
+    dtype: str | None = None,
+    device: str = "cpu",
+) -> Model:
+    """The model in a folder, with its tokenizer and generation settings if present.
 
-    task: one of an encoder's TASKS, or a decoder's, in place of the one of the file's architecture.  What the file lacks of that
-    task's head is initialised by `key` (model.fresh has the names).  The tensors of other heads are left out.
-    labels: the names of a classifier's classes, in place of the file's.
-    Parameters keep the file's dtype (bfloat16 becomes float32; of several the widest, for all) unless `dtype` is given.
-    ValueError that names the file and what is wrong with it: missing, truncated, not a regular file, a link out of the folder
-    (but for the blobs of the hub's cache), not JSON or with a key twice, settings of a wrong type or beyond models.config.LIMITS,
-    tensors missing, extra, twice, misshapen, not floating-point or not finite.  MemoryError that names the bytes needed and
-    available, before anything large is allocated.
-    A tokenizer that is not supported is a warning: the model has none then, and its files are written back by `save`.
+    The folder has config.json and model.safetensors (or shards with their index).
+    task: one of the family's TASKS, instead of the task of the file's architecture. Parameters of
+    that task's head missing from the file are initialised from `key` (and listed in model.fresh);
+    tensors of other heads are ignored.
+    labels: class names for a classifier, instead of the file's.
+    dtype None: the file's dtype (bfloat16 becomes float32; if mixed, the widest for all).
+    ValueError naming the file and the fault: missing, truncated, not a regular file, a link out of
+    the folder (except to the hub cache's blobs), invalid JSON or duplicate keys, settings of a
+    wrong type or beyond models.config.LIMITS, tensors that are missing, extra, duplicated,
+    misshapen, not floating-point or not finite. MemoryError with the bytes required and available,
+    before anything large is allocated.
+    An unsupported tokenizer is a warning: model.tokenizer is None, and `save` copies its files.
     """
     folder = _folder(folder)
     check_device(device)
@@ -129,7 +162,7 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     if not isinstance(settings, dict) or "model_type" not in settings:
         raise ValueError(f"{file}: expected an object with model_type")
     if not isinstance(settings["model_type"], str):
-        raise ValueError(f"{file}: model_type must be a string, got {shown(settings['model_type'])}")
+        raise wrong(f"{file}: model_type", "a string", settings["model_type"])
     try:
         family = find_family(settings["model_type"])
         config = from_dict(family.Config, settings)
@@ -142,50 +175,56 @@ def load(folder: str | os.PathLike, *, task: str | None = None, labels: Iterable
     tensors = normalise_names(family, config, tensors, where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task == "causal_lm":
-        raise ValueError(f"{file}: labels are for classifiers; name a task beside them, got {task}")
+        raise wrong(f"{file}: labels", "a classifier's task with them", task)
     config = for_task(config, task)
     tensors = heads.without_others(family, config, task, settings, tensors)
     shapes = shapes_of(family, config, task)
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     params = to_tree(tensors, family.NAMES, heads.without(shapes, fresh), where=where, dtype=dtype)
     params = heads.joined(params, fresh, shapes)
-    file_dtypes = {name: tensor.file_dtype for name, tensor in tensors.items()} if dtype is None else None
-    model = model_class(family, task)(
-        family, config, to_device(params, device), task=task, device=device, file_dtypes=file_dtypes
-    )
+    file_dtypes = {name: t.file_dtype for name, t in tensors.items()} if dtype is None else None
+    make = model_class(family, task)
+    params = to_device(params, device)
+    model = make(family, config, params, task=task, device=device, file_dtypes=file_dtypes)
     model.fresh = list(fresh)
     model.generation = _generation(folder / GENERATION)
-    model.files = {name: read_bytes(folder / name) for name in COMPANIONS if (folder / name).exists()}
+    present = [name for name in COMPANIONS if (folder / name).exists()]
+    model.files = {name: read_bytes(folder / name) for name in present}
     try:
         model.tokenizer = Tokenizer.load(folder)
     except FileNotFoundError as error:
         model.no_tokenizer = str(error)
-    except ValueError as error:  # what is asked of the model's numbers does not need its tokenizer
+    except ValueError as error:  # the weights are usable without it
         model.no_tokenizer = str(error)
-        warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=3)  # 3: the caller of known_arguments
+        level = 3  # the caller of known_arguments
+        warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=level)
     return model
 
 
 def _folder(folder: str | os.PathLike) -> Path:
-    """The folder of a model; ValueError that says what is there instead."""
+    """The path of a model folder; ValueError if there is something else."""
     check_path("folder", folder)
     folder = Path(folder)
     if not (exists(folder) and folder.is_dir()):
-        raise ValueError(f"{named(folder)}: no such folder; expected a model folder, as on the hub (nothing is downloaded)")
+        expected = "expected a model folder, as on the hub (nothing is downloaded)"
+        raise ValueError(f"{named(folder)}: {expected}, got none (no such folder)")
     if not exists(folder / "config.json") and (folder / "latest").is_file():
         newest = read_text(folder / "latest", largest=1000).strip()
-        raise ValueError(f"{named(folder)}: a folder of checkpoints, expected one of them: load {named(folder / newest)}")
+        raise ValueError(
+            f"{named(folder)}: expected a model folder, such as {named(folder / newest)}, "
+            "got a folder of checkpoints"
+        )
     return folder
 
 
 def _labelled(config: Any, labels: Iterable[str]) -> Any:
     if not hasattr(config, "id2label"):
-        raise ValueError(f"labels are for classifiers, and {config.MODEL_TYPE} has none")
+        raise ValueError(f"labels: expected None for {config.MODEL_TYPE}, got labels")
     return dataclasses.replace(config, **label_fields(labels))
 
 
 def _generation(file: Path) -> dict[str, Any]:
-    """The contents of generation_config.json, {} without one."""
+    """The contents of generation_config.json; {} without one."""
     settings = read_json(file, largest=LARGEST_SETTINGS) if file.exists() else {}
     _check_generation(named(file), settings)
     return settings
@@ -193,22 +232,25 @@ def _generation(file: Path) -> dict[str, Any]:
 
 def _check_generation(where: str, settings: Any) -> None:
     if not isinstance(settings, dict):
-        raise ValueError(f"{where}: expected an object, got {shown(settings)}")
+        raise wrong(where, "an object", settings)
     ends = settings.get("eos_token_id")
-    if ends is not None and not all(type(i) is int for i in (ends if isinstance(ends, list) else [ends])):
-        raise ValueError(f"{where}: eos_token_id must be an integer, a list of them or null, got {shown(ends)}")
+    if ends is not None:
+        if not all(type(i) is int for i in (ends if isinstance(ends, list) else [ends])):
+            raise wrong(f"{where}: eos_token_id", "an integer, a list of them or null", ends)
 
 
 def hub_name(family: ModuleType, name: str) -> str:
-    """The full name of a tensor that may lack the base prefix, as in files of the bare body."""
+    """The full name of a tensor, whose base prefix may be missing, as in files of the bare body."""
     full = family.PREFIX + name
     known = {rename.hub.split("{i}")[0] for rename in family.NAMES}
     bare = not any(name.startswith(start) for start in known)
     return full if bare and any(full.startswith(start) for start in known) else name
 
 
-def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str) -> dict[str, StoredTensor]:
-    """Full names, without what the family ignores; of a tied head's copies, which must be equal, one."""
+def normalise_names(
+    family: ModuleType, config: Any, tensors: dict[str, StoredTensor], *, where: str
+) -> dict[str, StoredTensor]:
+    """Tensors by full name, without those the family ignores and without a tied head's copy."""
     given: dict[str, str] = {}  # full name: the name in the file
     for name in strip_ignored(list(tensors), (*family.IGNORED, *getattr(config, "ignored", ()))):
         newer = name
@@ -216,27 +258,39 @@ def normalise_names(family: ModuleType, config: Any, tensors: dict[str, StoredTe
             newer = re.sub(older, new, newer)
         other = given.setdefault(hub_name(family, newer), name)
         if other != name:
-            raise ValueError(f"{where}: {named(other, 80)} and {named(name, 80)} are the same tensor, expected one of them")
+            both = f"{named(other, 80)} and {named(name, 80)}"
+            raise ValueError(f"{where}: expected one name for each tensor, got {both}")
     tensors = {full: tensors[name] for full, name in given.items()}
     for copy, original in family.TIED.items():
         if not config.tie_word_embeddings or copy not in tensors:
             continue
         second = tensors.pop(copy)
         if not second.equals(tensors.setdefault(original, second)):
-            raise ValueError(f"{where}: {copy} differs from {original}, but config.json has tie_word_embeddings = true")
+            raise ValueError(
+                f"{where}: {copy}: expected the values of {original}, as config.json has "
+                "tie_word_embeddings = true, got others"
+            )
     return tensors
 
 
 @known_arguments
-def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, max_shard_size: int | str = "5GB") -> None:
-    """Write config.json, the tensors and the tokenizer's files; transformers and tokenizers load them.
+def save(
+    model: Model,
+    folder: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    max_shard_size: int | str = "5GB",
+) -> None:
+    """Write config.json, the tensors and the tokenizer; transformers and tokenizers load them.
 
-    The tensors keep the dtype that was read (bfloat16 again where it was), else the parameters' own; dtype "F32", "BF16",
-    "F16" or "F64" sets another.  They go into model.safetensors, or, if larger than max_shard_size (bytes, or "200MB"), into
-    shards of at most that with an index.  What was read beside them (model.generation, model.files) is written again; files of an
-    earlier save that this model has nothing for (a tokenizer) stay.
-    Each file is written under a temporary name and renamed, so none is ever half.  Saving shards over shards, there is a moment
-    of renaming in which a break leaves neither model loadable (never a mixture): a new folder is safer.
+    dtype: "F32", "BF16", "F16" or "F64"; None: as in the file that was loaded (including bfloat16),
+    else the parameters' own. Tensors go into model.safetensors or, beyond max_shard_size (bytes, or
+    "200MB"), into shards of at most that size with an index. Other files that were loaded
+    (model.generation, model.files) are written again; files from an earlier save for which this
+    model has no counterpart (a tokenizer) stay.
+    Each file is written under a temporary name and renamed, so it is never incomplete. Overwriting
+    shards with shards involves several renames; an interruption there leaves neither model loadable
+    (never a mixture), so a new folder is safer.
     """
     check_model("model", model)
     check_path("folder", folder)
@@ -248,10 +302,11 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
     names = model.family.NAMES
     shapes = hub_shapes(model.params, names)
     dtypes = {name: dtype for name in shapes} if dtype else model.file_dtypes
-    write_folder(folder, file_sizes(shapes, model.dtype, dtypes),
-                 lambda some: to_hub(model.params, names, some), dtypes, limit)  # fmt: skip
-    settings = {**to_dict(model.config), "architectures": [architecture_of(model.family, model.task)]}
-    for name in ("dtype", "torch_dtype"):  # transformers loads in the dtype that is named here
+    sizes = file_sizes(shapes, model.dtype, dtypes)
+    write_folder(folder, sizes, lambda some: to_hub(model.params, names, some), dtypes, limit)
+    architecture = architecture_of(model.family, model.task)
+    settings = {**to_dict(model.config), "architectures": [architecture]}
+    for name in ("dtype", "torch_dtype"):  # transformers loads in this dtype
         if name in settings:
             settings[name] = main_dtype(shapes, model.dtype, dtypes)
     write_json(folder / "config.json", settings)
@@ -262,19 +317,23 @@ def save(model: Model, folder: str | os.PathLike, *, dtype: str | None = None, m
             with replaced(folder / name) as temporary:
                 temporary.write_bytes(content)
     if model.tokenizer is not None:
-        # settings that were written back as they were stay so, unless the names of tokens were known from their class alone
-        described = model.files.keys() & {tokenizer_settings.CONFIG, tokenizer_settings.SPECIAL_TOKENS}
+        # keep settings files as they were, unless token names were known from their class alone
+        settings_files = {tokenizer_settings.CONFIG, tokenizer_settings.SPECIAL_TOKENS}
+        described = model.files.keys() & settings_files
         written = tokenizer_settings.named_tokens(tokenizer_settings.folder_settings(folder))
         complete = described and written == model.tokenizer.named
         model.tokenizer.save(folder / "tokenizer.json" if complete else folder)
 
 
 def _check_saved(model: Model) -> None:
-    """ValueError for what `load` would refuse, before anything is written."""
-    leaves, shapes = flatten(model.params), flatten(shapes_of(model.family, model.config, model.task))
+    """ValueError for anything `load` would refuse, before anything is written."""
+    leaves = flatten(model.params)
+    shapes = flatten(shapes_of(model.family, model.config, model.task))
     if strange := leaves.keys() ^ shapes.keys():
-        raise ValueError(f"save: the parameters are not those of the config, see {', '.join(sorted(strange)[:3])}; "
-                         "of a model from for_decoding(), save the one that it was made of")  # fmt: skip
+        raise ValueError(
+            "save: params: expected those of the config (save the original of a for_decoding() "
+            f"model), got a difference in {', '.join(sorted(strange)[:3])}"
+        )
     dtype = check_dtype(getattr(next(iter(leaves.values())), "dtype", None))
     for path, a in leaves.items():
         if getattr(a, "shape", None) != shapes[path] or a.dtype != dtype:
@@ -285,7 +344,7 @@ def _check_saved(model: Model) -> None:
         try:
             json.dumps(contents)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"save: {name}: expected a value that JSON can hold: {error}") from None
+            raise ValueError(f"save: {name}: expected values JSON can store, got {error}") from None
     _check_generation("save: generation", model.generation)
     if not (model.tokenizer is None or isinstance(model.tokenizer, Tokenizer)):
         raise wrong("save: tokenizer", "None or a Tokenizer", model.tokenizer)
@@ -297,8 +356,9 @@ def _check_saved(model: Model) -> None:
 
 
 def gradients_by_hub_name(model: Model, dparams: Tree) -> dict[str, np.ndarray]:
-    """A gradient tree under the names that the hub uses, on the host; ValueError where it has other names than the parameters."""
+    """A gradient tree under hub names, on the host; ValueError for names that are no parameters."""
     check_model("model", model)
-    if not isinstance(dparams, dict) or not dparams or not flatten(dparams).keys() <= flatten(model.params).keys():
-        raise wrong("dparams", "a gradient tree of the model's parameters, as backward gives it", dparams)
+    known = flatten(model.params).keys()
+    if not isinstance(dparams, dict) or not dparams or not flatten(dparams).keys() <= known:
+        raise wrong("dparams", "gradients of the model's parameters, as from backward", dparams)
     return to_hub(dparams, model.family.NAMES)

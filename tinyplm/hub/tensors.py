@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors files, single and sharded, in and out, with the bfloat16 that NumPy lacks."""
+"""Safetensors files, single and sharded, read and written, with the bfloat16 that NumPy lacks."""
 
 from __future__ import annotations
 
@@ -14,24 +14,36 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arguments import is_whole, shown, wrong
-from ..files import LARGEST_SETTINGS, check_links, flush, named, open_regular, parse_json, read_json, replaced, write_json
+from ..arguments import is_whole, wrong
+from ..files import (
+    LARGEST_SETTINGS,
+    check_links,
+    flush,
+    named,
+    open_regular,
+    parse_json,
+    read_json,
+    replaced,
+    write_json,
+)
 
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
-           "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}  # fmt: skip
+# fmt: off
+_DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32,
+    "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_, "U16": np.uint16,
+    "U32": np.uint32, "U64": np.uint64,
+}
+# fmt: on
 _NAMES_OF_DTYPES = {np.dtype(dtype).name: name for name, dtype in _DTYPES.items()}
-_LIBRARY_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-                  "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "U16": "uint16", "U32": "uint32",
-                  "U64": "uint64"}  # fmt: skip
-
+_LIBRARY_NAMES = {**{name: dtype for dtype, name in _NAMES_OF_DTYPES.items()}, "BF16": "bfloat16"}
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-BLOCK = 1 << 18  # how many numbers of a file are worked on at a time
-MOST_AXES = 32  # of a tensor, as many as NumPy had before version 2
+BLOCK = 1 << 18  # numbers of a file processed at a time
+MOST_AXES = 32  # per tensor, NumPy's limit before version 2
 
 
 class StoredTensor(NamedTuple):
-    """One tensor of a file, which is mapped as a whole; nothing is read until it is asked for."""
+    """One tensor of a memory-mapped file; nothing is read until it is needed."""
 
     file: mmap.mmap
     offset: int
@@ -40,19 +52,20 @@ class StoredTensor(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the values: float32 for bfloat16."""
+        """The dtype of the values: float32 for bfloat16."""
         return np.dtype(np.float32 if self.file_dtype == "BF16" else _DTYPES[self.file_dtype])
 
     def stored(self) -> np.ndarray:
-        """The numbers as they stand in the file, a read-only view of it; the bits of bfloat16 as uint16."""
+        """The numbers as stored, a read-only view of the file; bfloat16 as its bits in uint16."""
         dtype = np.uint16 if self.file_dtype == "BF16" else self.dtype
-        return np.frombuffer(self.file, dtype, math.prod(self.shape), self.offset).reshape(self.shape)
+        values = np.frombuffer(self.file, dtype, math.prod(self.shape), self.offset)
+        return values.reshape(self.shape)
 
     def fill(self, out: np.ndarray, part: np.ndarray, *, finite: bool = False) -> None:
-        """Write the values of `part`, a view of stored(), into `out`, of the same shape and any floating-point dtype.
+        """Write `part`, a view of stored(), into `out` (same shape, any float dtype).
 
-        What is mapped of a file counts as memory in use, so it goes block by block along the file.
-        ValueError for a finite value that is too large for out's dtype; finite: also for one that is infinite or not a number.
+        Mapped pages count as memory in use, so it proceeds block by block along the file.
+        ValueError for a finite value too large for out's dtype and, with `finite`, for NaN or inf.
         """
         axis = int(np.argmax(part.strides)) if part.ndim else 0
         out, part = (np.moveaxis(np.atleast_1d(a), axis, 0) for a in (out, part))
@@ -61,22 +74,23 @@ class StoredTensor(NamedTuple):
             block = part[start : start + rows]
             block = widened(block) if self.file_dtype == "BF16" else block
             if finite and not (held := np.isfinite(block)).all():
-                raise ValueError(f"the value {block[~held].flat[0]} is not finite")
-            with np.errstate(over="ignore"):  # found just below
+                raise ValueError(f"expected finite numbers, got {block[~held].flat[0]}")
+            with np.errstate(over="ignore"):  # detected below
                 out[start : start + rows] = block
             if out.dtype.itemsize < self.dtype.itemsize:
                 overflow = np.isinf(out[start : start + rows]) & np.isfinite(block)
                 if overflow.any():
-                    raise ValueError(f"the value {block[overflow].flat[0]:.4g} is too large for {out.dtype}")
+                    big = block[overflow].flat[0]
+                    raise ValueError(f"expected values within {out.dtype}, got {big:.4g}")
             self.release()
 
     def release(self) -> None:
-        """Give back the memory of what was read of the file; it is read again where it is looked at again."""
+        """Release the memory of pages read so far; they are read again when needed."""
         if hasattr(self.file, "madvise"):  # not on Windows
             self.file.madvise(mmap.MADV_DONTNEED)
 
     def equals(self, other: StoredTensor) -> bool:
-        """Whether both have the same shape and values, bit by bit where their dtypes are the same."""
+        """Whether both have the same shape and values, compared bit by bit if dtypes are equal."""
         if self.shape != other.shape:
             return False
         if self.file_dtype != other.file_dtype:
@@ -90,21 +104,23 @@ class StoredTensor(NamedTuple):
         return True
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values as an array of `dtype` or of this tensor's own."""
         values = np.empty(self.shape, dtype=self.dtype)
         self.fill(values, self.stored())
         return values if dtype is None else values.astype(dtype)
 
 
 def widened(bits: np.ndarray) -> np.ndarray:
-    """The float32 values of bfloat16 bits (uint16): they are its upper half."""
+    """The float32 values of bfloat16 bits (uint16), which are their upper half."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
     """{name: tensor} of one file.
 
-    ValueError that names the file for anything but a regular file whose header describes all of its bytes, each once, which the
-    library checks: what is truncated, longer, overlapping; and for repeated names and unknown dtypes.
+    ValueError naming the file unless it is a regular file whose header describes each of its bytes
+    once (the library checks for truncated, excess and overlapping data), with unique names and
+    known dtypes.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -114,7 +130,10 @@ def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
             with safe_open(path, framework="np"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{where}: not a complete safetensors file ({named(error)})") from None
+            reason = named(str(error))
+            raise ValueError(
+                f"{where}: expected a complete safetensors file, got an error ({reason})"
+            ) from None
         size = int.from_bytes(file.read(8), "little")
         header = parse_json(file.read(size).decode("utf-8"), f"{where}: header")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -122,60 +141,66 @@ def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
     tensors = {}
     for name, entry in header.items():
         dtype, shape, (start, _) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        tensor = f"{where}: tensor {named(name, 80)}"
         if dtype not in (known := ("BF16", *sorted(_DTYPES))):
-            raise ValueError(f"{where}: tensor {named(name, 80)}: {wrong('dtype', 'one of ' + ', '.join(known), dtype)}")
+            raise wrong(f"{tensor}: dtype", f"one of {', '.join(known)}", dtype)
         if len(shape) > MOST_AXES:
-            raise ValueError(f"{where}: tensor {named(name, 80)}: {wrong('shape', f'at most {MOST_AXES} axes', len(shape))}")
+            raise wrong(f"{tensor}: shape", f"at most {MOST_AXES} axes", len(shape))
         tensors[name] = StoredTensor(mapped, 8 + size + start, tuple(shape), dtype)
     return tensors
 
 
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """({name: array}, {name: dtype in the file}) of one file; arrays are memory-mapped where their dtype is NumPy's."""
+    """({name: array}, {name: dtype in the file}); arrays of NumPy's dtypes are memory-mapped."""
     tensors = open_safetensors(path)
-    arrays = {name: np.asarray(t) if t.file_dtype == "BF16" else t.stored() for name, t in tensors.items()}
+    arrays = {}
+    for name, tensor in tensors.items():
+        arrays[name] = np.asarray(tensor) if tensor.file_dtype == "BF16" else tensor.stored()
     return arrays, {name: t.file_dtype for name, t in tensors.items()}
 
 
 def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
-    """({name: tensor}, what was read) of a folder with model.safetensors, or with shards and model.safetensors.index.json.
+    """({name: tensor}, source) of a folder with model.safetensors, or shards and their index.
 
-    ValueError for an index that is not one, that names a file outside the folder or one that is missing, or a tensor that
-    its shard lacks; and, since nothing is ever unpickled, for a folder with .bin files only.
+    ValueError for an invalid index, one that names a missing file or a file outside the folder, a
+    tensor missing from its shard, and a folder with .bin files only, since nothing is unpickled.
     """
     check_links(folder, (SINGLE, INDEX))
     single, where = named(folder / SINGLE), named(folder / INDEX)
     if (folder / SINGLE).exists():
         return open_safetensors(folder / SINGLE), single
     if not (folder / INDEX).exists():
-        for pattern, hint in (("model-*-of-*.safetensors", f"there are shards but no {INDEX}: the copy is not complete"),
-                              ("*.bin", "there are only .bin files, which are not read because they can run code: "
-                               "save the model as safetensors first")):  # fmt: skip
-            if next(folder.glob(pattern), None):
-                raise ValueError(f"{single}: no such file; {hint}")
-        raise ValueError(f"{single}: no such file")
+        found = "none (no such file)"
+        if next(folder.glob("model-*-of-*.safetensors"), None):
+            found = f"shards without {INDEX} (an incomplete copy)"
+        elif next(folder.glob("*.bin"), None):
+            found = "only .bin files, which can run code (save the model as safetensors first)"
+        raise ValueError(f"{single}: expected a safetensors file, got {found}")
     index = read_json(folder / INDEX, largest=LARGEST_SETTINGS)
     places = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise ValueError(f"{where}: expected an object whose weight_map gives a file for each tensor")
+    right = isinstance(places, dict) and all(isinstance(name, str) for name in places.values())
+    if not right or not places:
+        raise wrong(f"{where}: weight_map", "an object with the file of each tensor", places)
     shards: dict[str, dict[str, StoredTensor]] = {}
     for shard in dict.fromkeys(places.values()):
         if re.search(r"[/\\:\0]", shard) or shard in ("", ".", ".."):
-            raise ValueError(f"{where}: {shown(shard)} points outside the folder, expected the name of a file in it")
+            raise wrong(f"{where}: weight_map", "names of files in the folder", shard)
         check_links(folder, (shard,))
         try:
             shards[shard] = open_safetensors(folder / shard)
         except ValueError:
             if not os.path.lexists(folder / shard):
-                raise ValueError(f"{where}: the shard {named(shard, 80)} is missing") from None
+                name = named(shard, 80)
+                raise ValueError(f"{where}: expected the shard {name}, got none") from None
             raise
     for name, shard in places.items():
         if name not in shards[shard]:
-            raise ValueError(f"{where}: tensor {named(name, 80)} is not in its shard {named(shard, 80)}")
+            missing, file = named(name, 80), named(shard, 80)
+            raise ValueError(f"{where}: expected tensor {missing} in shard {file}, got none")
     return {name: shards[shard][name] for name, shard in places.items()}, where
 
 
-# --------------------------------------------------------------------------------------------------------- writing
+# ---- writing
 
 
 def round_to_bfloat16(x: np.ndarray) -> np.ndarray:
@@ -185,45 +210,65 @@ def round_to_bfloat16(x: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(x), (bits >> 16) | 0x40, rounded).astype(np.uint16)
 
 
-def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    path: str | os.PathLike,
+    arrays: Mapping[str, np.ndarray],
+    dtypes: Mapping[str, str] | None = None,
+) -> None:
     """Write {name: array} under a temporary name, flushed to disk, then renamed.
 
-    dtypes: {name: "F32", "BF16", ...} for what the file is to hold; by default each array's own dtype.
+    dtypes: {name: "F32", "BF16", ...} to store; by default each array's own dtype.
     ValueError, before anything is written, for a finite value too large for that dtype.
     """
     with replaced(path) as temporary:
         _write(temporary, arrays, dtypes or {}, str(path))
 
 
-def _write(temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], path: str) -> None:
+def _write(
+    temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], path: str
+) -> None:
     from safetensors import SafetensorError, TensorSpec, serialize_file
 
-    entries, alive = {}, []  # the writer is given addresses, so the arrays must stay alive until it is done
+    entries, alive = {}, []  # the writer takes addresses, so the arrays must outlive it
     for name, array in arrays.items():
         dtype = _file_dtype(name, array.dtype, dtypes)
-        # the writer takes memory as it lies, so every array is made contiguous first
-        with np.errstate(over="ignore"):  # found just below
-            data = round_to_bfloat16(array) if dtype == "BF16" else np.ascontiguousarray(array, dtype=_DTYPES[dtype])
+        with np.errstate(over="ignore"):  # detected below
+            if dtype == "BF16":
+                data = round_to_bfloat16(array)
+            else:  # contiguous, because the writer copies memory as it lies
+                data = np.ascontiguousarray(array, dtype=_DTYPES[dtype])
         infinite = (data & 0x7FFF) == 0x7F80 if dtype == "BF16" else np.isinf(data)
         if (overflow := infinite & np.isfinite(array)).any():
-            raise ValueError(f"{path}: tensor {name} holds {array[overflow].flat[0]:.4g}, which is too large for {dtype}")
+            big = array[overflow].flat[0]
+            given = f"{big:.4g}"
+            raise ValueError(f"{path}: tensor {name}: expected values within {dtype}, got {given}")
         alive.append(data)
-        entries[name] = TensorSpec(dtype=_LIBRARY_NAMES[dtype], shape=list(array.shape), data_ptr=data.ctypes.data,
-                                   data_len=data.nbytes)  # fmt: skip
+        entries[name] = TensorSpec(
+            dtype=_LIBRARY_NAMES[dtype],
+            shape=list(array.shape),
+            data_ptr=data.ctypes.data,
+            data_len=data.nbytes,
+        )
     try:
         serialize_file(entries, temporary, {"format": "pt"})
-    except SafetensorError as error:  # a full disk is an OSError like anywhere else
+    except SafetensorError as error:  # report a full disk as an OSError, as elsewhere
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error), path) from None
 
 
-def write_folder(folder: Path, sizes: Mapping[str, int], arrays: Callable[[set[str]], Mapping[str, np.ndarray]],
-                 dtypes: Mapping[str, str], limit: int) -> None:  # fmt: skip
-    """model.safetensors, or, where the tensors are larger than `limit` bytes together, shards of at most that and their index.
+def write_folder(
+    folder: Path,
+    sizes: Mapping[str, int],
+    arrays: Callable[[set[str]], Mapping[str, np.ndarray]],
+    dtypes: Mapping[str, str],
+    limit: int,
+) -> None:
+    """model.safetensors or, beyond `limit` bytes in total, shards of at most that and their index.
 
-    sizes: {name: bytes in the file}; arrays(names) makes some of them, so that only one shard's are held at a time.
-    All files are written under temporary names and renamed at the end; then what an earlier save left is removed.  In the moment
-    of renaming shards there is no index, so that a break there can not leave one that mixes old shards with new.
+    sizes: {name: bytes in the file}; arrays(names) makes some arrays, so that only one shard's are
+    held at a time. All files are written under temporary names and renamed at the end; then files
+    of an earlier save are removed. While shards are renamed there is no index, so an interruption
+    cannot leave an index that mixes old shards with new ones.
     """
     shards: list[list[str]] = [[]]
     room = limit
@@ -243,11 +288,12 @@ def write_folder(folder: Path, sizes: Mapping[str, int], arrays: Callable[[set[s
         for name, shard in zip(names, shards):
             temporary = files.enter_context(replaced(folder / name))
             _write(temporary, arrays(set(shard)), dtypes, str(folder / name))
-            flush(temporary)  # what can fail fails now, while the old files are all there
+            flush(temporary)  # let it fail here, while the old files are intact
         (folder / INDEX).unlink(missing_ok=True)
     places = {tensor: name for name, shard in zip(names, shards) for tensor in shard}
-    write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})
-    (folder / SINGLE).unlink(missing_ok=True)  # it would be read before the index
+    metadata = {"total_size": sum(sizes.values())}
+    write_json(folder / INDEX, {"metadata": metadata, "weight_map": places})
+    (folder / SINGLE).unlink(missing_ok=True)  # it would take precedence over the index
     _remove_shards(folder, keep=set(names))
 
 
@@ -261,8 +307,10 @@ def _file_dtype(name: str, dtype: np.dtype, dtypes: Mapping[str, str]) -> str:
     return dtypes.get(name) or _NAMES_OF_DTYPES[dtype.name]
 
 
-def file_sizes(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]) -> dict[str, int]:
-    """{name: bytes in the file} of tensors that have `dtype` in memory."""
+def file_sizes(
+    shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]
+) -> dict[str, int]:
+    """{name: bytes in the file} of tensors with `dtype` in memory."""
 
     def width(name: str) -> int:
         kind = _file_dtype(name, dtype, dtypes)
@@ -272,19 +320,22 @@ def file_sizes(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: M
 
 
 def parse_size(size: int | str) -> int:
-    """Bytes: a number, or one with a unit of 1000s as transformers writes it ("500KB", "200MB", "5GB")."""
+    """Bytes: a number, or one with a decimal unit, as in transformers ("500KB", "200MB", "5GB")."""
     known = isinstance(size, str) or (is_whole(size) and size < 2**64)
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)B?", str(size), re.IGNORECASE | re.ASCII) if known else None
+    form = r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)B?"
+    match = re.fullmatch(form, str(size), re.IGNORECASE | re.ASCII) if known else None
     count = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
     if count < 1:
-        raise wrong("max_shard_size", "a size of at least one byte, as 5000000 or '5GB'", size)
+        raise wrong("max_shard_size", "at least one byte, such as 5000000 or '5GB'", size)
     return count
 
 
-def main_dtype(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]) -> str:
-    """The name of the dtype in which most of the numbers are written, as config.json calls it ("float32", "bfloat16")."""
+def main_dtype(
+    shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, dtypes: Mapping[str, str]
+) -> str:
+    """The dtype of most stored numbers, as named in config.json ("float32", "bfloat16")."""
     totals: dict[str, int] = {}
     for name, shape in shapes.items():
         kind = _file_dtype(name, dtype, dtypes)
         totals[kind] = totals.get(kind, 0) + math.prod(shape)
-    return _LIBRARY_NAMES[max(totals, key=totals.get)]
+    return _LIBRARY_NAMES[max(totals, key=lambda kind: totals[kind])]

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from ..arguments import check_functions
+from ..core import Tree
 from ..random import fold
 from .dropout import dropout
 
+Component = Callable[..., tuple[Any, Callable]]
 
-def pre_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
-    """y = x + dropout(f(p, norm(x), *shared)).                                             Xiong et al. 2020, table 1, right
+
+def pre_norm(
+    p_norm: Tree,
+    p: Tree,
+    x: Any,
+    *shared: Tree,
+    norm: Component,
+    f: Component,
+    rate: float = 0.0,
+    key: Any = None,
+) -> tuple[Any, Callable]:
+    """y = x + dropout(f(p, norm(x), *shared)).                 Xiong et al. 2020, table 1, right
 
     norm(p_norm, x) and f(p, x, *shared) are components.
     dx = dy + the gradient through f and norm; backward gives (dp_norm, dp, dx, *dshared).
@@ -27,10 +42,19 @@ def pre_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
     return x + s, backward
 
 
-def post_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
-    """y = norm(x + dropout(f(p, x, *shared))).                    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1, left
+def post_norm(
+    p_norm: Tree,
+    p: Tree,
+    x: Any,
+    *shared: Tree,
+    norm: Component,
+    f: Component,
+    rate: float = 0.0,
+    key: Any = None,
+) -> tuple[Any, Callable]:
+    """y = norm(r),   r = x + dropout(f(p, x, *shared)).              Vaswani et al. 2017, sec. 3.1
 
-    dx = dr + the gradient of r through f, where r = x + dropout(f(x)); backward gives (dp_norm, dp, dx, *dshared).
+    dx = dr + the gradient of r through f; backward gives (dp_norm, dp, dx, *dshared).
     """
     if not (callable(norm) and callable(f)):
         check_functions("post_norm", norm=norm, f=f)
@@ -46,21 +70,37 @@ def post_norm(p_norm, p, x, *shared, norm, f, rate=0.0, key=None):
     return y, backward
 
 
-def block(p, x, *shared, residual, norm, attention, mlp, rate=0.0, key=None):
-    """An attention sublayer, then a feed-forward sublayer, each wrapped by `residual` (pre_norm or post_norm).
+def block(
+    p: Tree,
+    x: Any,
+    *shared: Tree,
+    residual: Component,
+    norm: Component,
+    attention: Component,
+    mlp: Component,
+    rate: float = 0.0,
+    key: Any = None,
+) -> tuple[Any, Callable]:
+    """An attention sublayer, then a feed-forward sublayer, each wrapped by `residual`:
 
-    p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> (B, T, D).  norm(p, x), attention(p, x, *shared) and mlp(p, x)
-    are components that the family gives; `rate` is the dropout before each residual addition.
-    backward gives (dp, dx, *dshared).
+    h = residual(x; attention(p, x, *shared)),   y = residual(h; mlp(p, h)).
+
+    p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> y (B, T, D).
+    residual is pre_norm or post_norm; norm(p, x), attention and mlp are components; rate is the
+    dropout before each addition.  backward gives (dp, dx, *dshared).
     """
     if not (callable(residual) and callable(attention) and callable(mlp)):
         check_functions("block", residual=residual, attention=attention, mlp=mlp)
-    h, attention_back = residual(p["norm1"], p["attention"], x, *shared, norm=norm, f=attention, rate=rate, key=fold(key, 1))
-    y, mlp_back = residual(p["norm2"], p["mlp"], h, norm=norm, f=mlp, rate=rate, key=fold(key, 2))
+    first, second = fold(key, 1), fold(key, 2)
+    h, attention_back = residual(
+        p["norm1"], p["attention"], x, *shared, norm=norm, f=attention, rate=rate, key=first
+    )
+    y, mlp_back = residual(p["norm2"], p["mlp"], h, norm=norm, f=mlp, rate=rate, key=second)
 
     def backward(dy):
         dnorm2, dmlp, dh = mlp_back(dy)
         dnorm1, dattention, dx, *dshared = attention_back(dh)
-        return {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "mlp": dmlp}, dx, *dshared
+        dp = {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "mlp": dmlp}
+        return dp, dx, *dshared
 
     return y, backward

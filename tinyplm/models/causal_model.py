@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any
 
 from ..arguments import MOST, check_whole, known_arguments, wrong
-from ..backend import array_module, check_memory
+from ..backend import array_module
 from ..core import StackOptions, Tree
 from ..kernels.cross_entropy import vocabulary_cross_entropy
 from ..kernels.log_probs import vocabulary_log_probs
 from ..layers.attention_parts import join_projections
 from ..layers.cache import Cache
+from ..memory import check_memory
 from . import checks
 from .causal_lm import vocabulary_head
 from .heads import logits, with_hidden

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from ..backend import array_module
 from ..core import StackOptions, Tree, stack
-from ..layers.block import block, pre_norm
+from ..layers.block import Component, block, pre_norm
 from ..layers.cache import Cache, layer_cache
 from ..layers.dropout import dropout
 from ..layers.embedding import embedding
@@ -35,8 +35,6 @@ HEADS = [
     Rename("lm_head.weight", "head.W", operation="transpose"),
     Rename("score.weight", "head.score", operation="transpose"),
 ]
-
-Component = Callable[..., tuple[Any, Callable]]
 
 
 class Pieces(NamedTuple):

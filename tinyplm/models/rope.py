@@ -1,4 +1,4 @@
-"""The rotary settings of a config.json, in any of their spellings, and the rotation that they make of queries and keys."""
+"""The rotary settings of a config.json, in any of their spellings, and the rotation they define."""
 
 from __future__ import annotations
 
@@ -28,10 +28,24 @@ _SETTINGS: dict[str, tuple[set[str], set[str]]] = {
     "default": (set(), set()),
     "linear": ({"factor"}, set()),
     "dynamic": ({"factor"}, set()),
-    "yarn": ({"factor"}, {"original_max_position_embeddings", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
-                          "attention_factor", "truncate", "finetuned"}),
-    "llama3": ({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}, set()),
-}  # fmt: skip
+    "yarn": (
+        {"factor"},
+        {
+            "original_max_position_embeddings",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "attention_factor",
+            "truncate",
+            "finetuned",
+        },
+    ),
+    "llama3": (
+        {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
+        set(),
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +61,17 @@ class Rope:
 
     @property
     def cache_context(self) -> int:
-        """The longest sequence that can be cached: beyond it dynamic scaling would turn anew what is cached."""
+        """The longest sequence that can be cached.
+
+        Beyond it dynamic scaling changes the frequencies of the keys that are cached already.
+        """
         return min(self.context, self.trained) if self.type == "dynamic" else self.context
 
     def frequencies(self, width: int, length: int) -> tuple[np.ndarray, float]:
         """(frequencies (width/2,), magnitude) for a sequence of `length` positions.
 
-        Only dynamic scaling depends on the length; all else is made once, as decoding asks for it at each token.
+        Only dynamic scaling depends on the length.  All others are made once: decoding asks for
+        them at each token.
         """
         if self.type == "dynamic":
             return self._frequencies(width, length)
@@ -68,48 +86,86 @@ class Rope:
         if self.type == "linear":
             return linear_frequencies(width, base=self.base, factor=s["factor"]), 1.0
         if self.type == "dynamic":
-            return dynamic_frequencies(width, base=self.base, factor=s["factor"], original=self.trained, length=length), 1.0
+            return dynamic_frequencies(
+                width, base=self.base, factor=s["factor"], original=self.trained, length=length
+            ), 1.0
         if self.type == "llama3":
-            return llama3_frequencies(width, base=self.base, factor=s["factor"], low_freq_factor=s["low_freq_factor"],
-                                      high_freq_factor=s["high_freq_factor"], original=self.trained), 1.0  # fmt: skip
+            return llama3_frequencies(
+                width,
+                base=self.base,
+                factor=s["factor"],
+                low_freq_factor=s["low_freq_factor"],
+                high_freq_factor=s["high_freq_factor"],
+                original=self.trained,
+            ), 1.0
         magnitude = s.get("attention_factor")
         if magnitude is None:
-            magnitude = yarn_magnitude(s["factor"], mscale=s.get("mscale"), mscale_all_dim=s.get("mscale_all_dim"))
-        return yarn_frequencies(width, base=self.base, factor=s["factor"], original=self.trained,
-                                beta_fast=s.get("beta_fast") or 32.0, beta_slow=s.get("beta_slow") or 1.0,
-                                truncate=s.get("truncate", True)), magnitude  # fmt: skip
+            magnitude = yarn_magnitude(
+                s["factor"], mscale=s.get("mscale"), mscale_all_dim=s.get("mscale_all_dim")
+            )
+        return yarn_frequencies(
+            width,
+            base=self.base,
+            factor=s["factor"],
+            original=self.trained,
+            beta_fast=s.get("beta_fast") or 32.0,
+            beta_slow=s.get("beta_slow") or 1.0,
+            truncate=s.get("truncate", True),
+        ), magnitude
 
 
-def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] | None, theta: float | None, positions: int,
-              original: int | None = None) -> Rope:  # fmt: skip
-    """The rotary settings of a config.json: rope_parameters (transformers 5), or rope_scaling and rope_theta (before it).
+def read_rope(
+    parameters: Mapping[str, Any] | None,
+    scaling: Mapping[str, Any] | None,
+    theta: float | None,
+    positions: int,
+    original: int | None = None,
+) -> Rope:
+    """The rotary settings of a config.json: `parameters` is rope_parameters, of transformers 5;
+    `scaling` and `theta` are rope_scaling and rope_theta, of earlier versions.
 
-    `positions` is max_position_embeddings, `original` an original_max_position_embeddings that stands beside these objects and
-    not in them; it comes first for the types that have one, as in transformers.
-    ValueError that names an unknown type, a setting that is missing, unknown or out of range, and spellings that contradict each
-    other.
+    positions: max_position_embeddings.  original: an original_max_position_embeddings beside these
+    objects, which takes precedence over the one in them, as in transformers.
+    ValueError that names an unknown type, a setting that is missing, unknown or out of range, and
+    spellings that contradict each other.
     """
     for name, given in (("rope_parameters", parameters), ("rope_scaling", scaling)):
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"config: {name} must be an object, got {shown(given)}")
-    if parameters and scaling and _plain(parameters, theta) != _plain(scaling, _plain(parameters, theta)["rope_theta"]):
-        raise ValueError(f"config: rope_parameters {shown(parameters)} and rope_scaling {shown(scaling)} contradict each other")
+    if (
+        parameters
+        and scaling
+        and _plain(parameters, theta) != _plain(scaling, _plain(parameters, theta)["rope_theta"])
+    ):
+        both = f"rope_parameters {shown(parameters)} and rope_scaling {shown(scaling)}"
+        raise ValueError(f"config: {both} contradict each other")
     settings = _plain(parameters or scaling or {}, theta)
     base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
     if original is not None and kind in ("yarn", "llama3"):
         settings["original_max_position_embeddings"] = original
     if theta is not None and theta != base:
-        raise ValueError(f"config: rope_theta is {shown(theta)}, but {shown(base)} in rope_parameters")
+        both = f"rope_theta is {shown(theta)}, but {shown(base)} in rope_parameters"
+        raise ValueError(f"config: {both}")
     if not isinstance(kind, str) or kind not in _SETTINGS:
-        raise ValueError(f"config: unknown rope_type {shown(kind)}; expected one of {', '.join(_SETTINGS)}")
+        known = ", ".join(_SETTINGS)
+        raise ValueError(f"config: unknown rope_type {shown(kind)}; expected one of {known}")
     needed, optional = _SETTINGS[kind]
     if unknown := sorted(settings.keys() - needed - optional):
-        raise ValueError(f"config: rope_type {kind!r} has the unknown setting {shown(unknown[0])}; "
-                         f"expected some of {', '.join(sorted(needed | optional)) or 'none'}")  # fmt: skip
+        known = ", ".join(sorted(needed | optional)) or "none"
+        raise ValueError(
+            f"config: rope_type {kind!r} has the unknown setting {shown(unknown[0])}; "
+            f"expected some of {known}"
+        )
     for name, value in {"rope_theta": base, **settings}.items():
         _check(name, value)
-    if kind == "yarn" and "factor" not in settings and "original_max_position_embeddings" in settings:
-        settings["factor"] = positions / settings["original_max_position_embeddings"]  # as transformers finds it
+    if (
+        kind == "yarn"
+        and "factor" not in settings
+        and "original_max_position_embeddings" in settings
+    ):
+        settings["factor"] = (
+            positions / settings["original_max_position_embeddings"]
+        )  # as transformers finds it
         _check("factor", settings["factor"])
     if missing := sorted(needed - settings.keys()):
         raise ValueError(f"config: rope_type {kind!r} needs {', '.join(missing)}")
@@ -120,19 +176,25 @@ def read_rope(parameters: Mapping[str, Any] | None, scaling: Mapping[str, Any] |
     trained = context = positions
     if "original_max_position_embeddings" in settings:
         trained = settings["original_max_position_embeddings"]
-    if kind in ("linear", "dynamic", "yarn"):  # their configs often have the trained context as max_position_embeddings
+    if kind in (
+        "linear",
+        "dynamic",
+        "yarn",
+    ):  # max_position_embeddings is often the trained context
         context = max(context, int(trained * settings["factor"]))
     return Rope(kind, float(base), trained, context, settings)
 
 
 def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
-    """With rope_type (older: type) and rope_theta always there, without settings that are None (for truncate that is false)."""
+    """With rope_type (older: type) and rope_theta always there, without settings that are None
+    (for truncate, None is false)."""
     plain = {name: value for name, value in settings.items() if value is not None}
     if "truncate" in settings:
         plain["truncate"] = settings["truncate"] or False
     kind = plain.pop("type", None)
     if plain.setdefault("rope_type", kind or "default") != kind and kind is not None:
-        raise ValueError(f"config: type is {shown(kind)}, but rope_type, which means the same, is {shown(plain['rope_type'])}")
+        other = f"rope_type, which means the same, is {shown(plain['rope_type'])}"
+        raise ValueError(f"config: type is {shown(kind)}, but {other}")
     plain.setdefault("rope_theta", 10000.0 if theta is None else theta)
     return plain
 

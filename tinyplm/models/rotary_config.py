@@ -156,7 +156,7 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 def check_layer_types(kinds: list[str] | None, layers: int, window: int | None) -> None:
-    """ValueError unless kinds has one of LAYER_TYPES a layer, and a window if one of them uses it."""
+    """ValueError unless kinds has one of LAYER_TYPES a layer, and a window where one needs it."""
     if kinds is None:
         return
     if len(kinds) != layers or not set(kinds) <= set(LAYER_TYPES):

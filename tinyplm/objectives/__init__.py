@@ -1,17 +1,25 @@
-"""From token ids to training batches: inputs, and targets that line up with the outputs of the model (-100 is ignored).
+"""From token ids to training batches: inputs, and targets that line up with the model's outputs.
 
-    inputs.py           special tokens, padding, truncation; RoBERTa's rows of whole sentences
-    sentence_pairs.py   next sentence, sentence order
-    units.py, masked.py masked language modelling
-    translation.py      a sentence and its translation, both masked
-    permutation.py      prediction in a random order
-    pairs.py            positive pairs for contrastive losses
-    batches.py          all of it by the number of the sample
+    inputs.py             special tokens, padding, truncation; RoBERTa's rows of whole sentences
+    sentence_pairs.py     next sentence, sentence order
+    units.py, masked.py   masked language modelling
+    translation.py        a sentence and its translation, both masked
+    permutation.py        prediction in a random order
+    pairs.py              positive pairs for contrastive losses
+    batches.py            batches of these, by sample number
+    draws.py              random numbers from a key
 
-What is random comes from a key: the same key gives the same batch, and a sample does not depend on the batch around it.
+A target of -100 is ignored. All randomness comes from a key: the same key gives the same batch, and
+a sample does not depend on the batch around it.
 """
 
-from .batches import MaskedPairs, MaskedSentences, MaskedTranslations, MaskedWindows, PermutedWindows
+from .batches import (
+    MaskedPairs,
+    MaskedSentences,
+    MaskedTranslations,
+    MaskedWindows,
+    PermutedWindows,
+)
 from .inputs import Documents, Layout, batches_of_tokens, pad, truncate_pair
 from .masked import ALBERT_NGRAMS, MACBERT_NGRAMS, Masking, corrupt, mask_tokens, similar_words
 from .pairs import PositivePairs

@@ -1,27 +1,37 @@
-"""Batches for masked language models, as data.batches.Windows has them for causal ones: by the number of the sample.
+"""Batches for masked and permuted language models, addressed by sample number as in data.Windows.
 
-Sample n is known from (data, settings, seed, n) alone: a run that resumes needs no saved state, and ranks or micro-batches that
-share a batch ask for their numbers.  `batch(first, count)` gives (inputs, targets): what the model is called with, and for each
-of its outputs the array that the loss compares it with.
+Sample n depends on (data, settings, seed, n) alone: a run that resumes needs no saved state, and
+ranks or micro-batches that share a batch ask for their sample numbers. `batch(first, count)` gives
+(inputs, targets): the arguments of the model, and the targets of each of its outputs.
 
     inputs    input_ids, attention_mask, token_type_ids (B, T)
-    targets   logits (B, T): the token where it was masked, else -100;   pair_logits (B,): the label of the pair
+    targets   logits (B, T): the original token where masked, else -100
+              pair_logits (B,): the label of the pair
 
-The samples also have `length`, their T.
-An epoch is a plan, a list of samples; each epoch has a plan of its own (other pairs, other rows, other masks), in random order.
-copies = k: only k plans, which take turns: static masking (BERT's data stand there 10 times, Liu et al. 2019, sec. 4.1).
-Not for use by several threads at once.
+Each class also has `length`, its T. An epoch is a plan, a list of samples; each epoch has its own
+plan (other pairs, rows and masks), in random order. copies = k: only k plans, which take turns.
+This is static masking (k = 10 in BERT, Liu et al. 2019, sec. 4.1). Not thread-safe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..arguments import as_ids, check_choice, check_flag, check_names, check_several, check_whole
-from ..data import IGNORED, Windows
+from ..arguments import (
+    MOST,
+    as_ids,
+    check_choice,
+    check_flag,
+    check_number,
+    check_several,
+    check_whole,
+)
+from ..core import IGNORED
+from ..data import Windows
 from ..random import fold
 from ..random import key as run_key
 from .draws import Draws
@@ -39,7 +49,7 @@ from .inputs import (
 )
 from .masked import Masking, check_masking, mask_tokens, masking_epoch
 from .permutation import permutation_sample
-from .sentence_pairs import next_sentence_pairs, sentence_order_pairs
+from .sentence_pairs import SHORT_RATE, Pair, next_sentence_pairs, sentence_order_pairs
 from .translation import translation_pair
 
 Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
@@ -47,11 +57,12 @@ PAIRS = {"next_sentence": next_sentence_pairs, "sentence_order": sentence_order_
 
 
 class MaskedPairs:
-    """Pairs of segments with a label, words masked in both: BERT's pretraining, or ALBERT's.
+    """Labelled pairs of segments with masked tokens: the pretraining of BERT or ALBERT.
 
     documents: lists of sentences, each a list of ids (data.sentence_documents).
-    objective: "next_sentence" or "sentence_order".  sentences = True: pairs of single sentences, as RoBERTa's SENTENCE-PAIR.
-    skip_short: documents with fewer than two sentences are left out, and counted in `documents.skipped`; else they are an error.
+    objective: "next_sentence" or "sentence_order". sentences: pairs of single sentences, RoBERTa's
+    SENTENCE-PAIR. skip_short: documents with fewer than two sentences are dropped and counted in
+    `documents.skipped` rather than refused.
     """
 
     def __init__(
@@ -73,22 +84,26 @@ class MaskedPairs:
         check_flag("sentences", sentences)
         self.documents = Documents(documents, shortest=2, skip_short=skip_short)
         if objective == "next_sentence" and len(self.documents) < 2:
-            raise ValueError("one document, expected two or more: a random next sentence comes from another document")
+            raise ValueError(
+                "documents: expected two or more (a random next sentence comes from another one), "
+                "got 1"
+            )
         self.length, self.layout, self.masking = length, layout, masking
         self._room = layout.room(length, pair=True)
-        self._pairs = PAIRS[objective]
-        self._size = {"tokens": 2, "short_rate": 0.0} if sentences else {"tokens": self._room}
+        tokens, short_rate = (2, 0.0) if sentences else (self._room, SHORT_RATE)
+        self._pairs = partial(PAIRS[objective], tokens=tokens, short_rate=short_rate)
         self._samples = _Samples(self._plan, seed, copies)
 
-    def _plan(self, key: int) -> list:
+    def _plan(self, key: int) -> list[Pair]:
         numbers = range(len(self.documents))
-        return [pair for d in numbers for pair in self._pairs(self.documents, d, key=key, **self._size)]
+        return [pair for d in numbers for pair in self._pairs(self.documents, d, key=key)]
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples first ... first + count - 1: (inputs, targets), all arrays with `count` rows."""
         rows, labels = [], []
         for pair, key in self._samples.get(first, count):
-            texts = truncate_pair(self.documents.text(*pair.a), self.documents.text(*pair.b), self._room, fold(key, 0))
+            a, b = self.documents.text(*pair.a), self.documents.text(*pair.b)
+            texts = truncate_pair(a, b, self._room, fold(key, 0))
             rows.append(_masked(self.layout.pair(*texts), self.masking, fold(key, 1)))
             labels.append(pair.label)
         inputs, targets = _arrays(rows, self.length, self.layout.pad_id)
@@ -96,8 +111,11 @@ class MaskedPairs:
 
 
 class MaskedSentences:
-    """Rows of whole sentences, masked: RoBERTa's FULL-SENTENCES, which go over the ends of documents (a separator stands there),
-    or with across = False its DOC-SENTENCES, which do not."""
+    """Rows of whole sentences with masked tokens, as in RoBERTa.
+
+    FULL-SENTENCES, across document ends, which a separator marks, or with across = False
+    DOC-SENTENCES, each row within one document.
+    """
 
     def __init__(
         self,
@@ -124,7 +142,8 @@ class MaskedSentences:
 
     def _apart(self, key: int) -> list:
         numbers = range(len(self.documents))
-        return [(ids, None) for d in numbers for ids in doc_sentences(self.documents, d, self._room)]
+        rows = (doc_sentences(self.documents, d, self._room) for d in numbers)
+        return [(ids, None) for document in rows for ids in document]
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples first ... first + count - 1: (inputs, targets), all arrays (count, T)."""
@@ -136,11 +155,11 @@ class MaskedSentences:
 
 
 class MaskedWindows:
-    """Windows of a packed token array (data.pack), masked: for corpora that are too large for lists of sentences.
+    """Masked windows of a packed token array (data.pack), for corpora too large for sentence lists.
 
-    tokens (N,), may be memory-mapped.  separators: ids in it that are not text (the eos between documents), never masked.
-    The windows are those of data.batches.Windows, of as many tokens as fit beside the special ones.
-    With copies = k the windows of an epoch take turns, too.
+    tokens (N,) may be memory-mapped. separators: ids that are not text (the eos between documents),
+    never masked. The windows are those of data.Windows, with the length that the special tokens
+    leave. With copies = k the windows of an epoch repeat as well.
     """
 
     def __init__(
@@ -156,10 +175,9 @@ class MaskedWindows:
     ) -> None:
         check_setup(layout, seed)
         check_masking(masking, copies)
-        separators = as_ids("separators", separators)
+        self._separators = as_ids("separators", separators)
         self.windows = Windows(tokens, layout.room(length, pair=False), seed)
         self.length, self.layout, self.masking, self.copies = length, layout, masking, copies
-        self._separators = np.array(separators, np.int64)
         self._key = run_key(seed)
 
     def batch(self, first: int, count: int) -> Batch:
@@ -175,9 +193,10 @@ class MaskedWindows:
 
 
 class MaskedTranslations:
-    """Sentences and their translations, words masked in both: XLM's TLM.  Inputs: input_ids, attention_mask, position_ids, langs.
+    """Sentences with their translations, both masked: XLM's TLM.
 
-    pairs: (source, target), lists of ids.  languages: for each pair the numbers of its two languages.
+    pairs: (source, target), lists of ids. languages: the two language numbers of each pair.
+    Inputs: input_ids, attention_mask, position_ids, langs.
     """
 
     def __init__(
@@ -193,14 +212,16 @@ class MaskedTranslations:
         copies: int | None = None,
     ) -> None:
         pairs = check_pairs(pairs)
-        check_several("languages", languages, "pairs of numbers of languages")
+        check_several("languages", languages, "pairs of language numbers")
         languages = [tuple(as_ids("languages", pair).tolist()) for pair in languages]
         check_setup(Layout((), (), (), pad_id), seed)
         check_masking(masking, copies)
         check_whole("eos_id", eos_id)
         check_whole("length", length)
-        if len(languages) != len(pairs) or not len(pairs):
-            raise ValueError(f"{len(languages)} pairs of languages for {len(pairs)} pairs of sentences, expected one for each")
+        if not pairs:
+            raise ValueError("pairs: expected one or more, got none")
+        if len(languages) != len(pairs):
+            raise ValueError(f"languages: expected {len(pairs)} pairs, got {len(languages)}")
         self.pairs, self.languages, self.length, self.masking = pairs, languages, length, masking
         self.eos_id, self.pad_id = eos_id, pad_id
         self._samples = _Samples(lambda key: list(range(len(pairs))), seed, copies)
@@ -209,7 +230,9 @@ class MaskedTranslations:
         """Samples first ... first + count - 1: (inputs, targets), all arrays (count, T)."""
         rows = []
         for n, key in self._samples.get(first, count):
-            row = translation_pair(*self.pairs[n], languages=self.languages[n], eos_id=self.eos_id, length=self.length)
+            row = translation_pair(
+                *self.pairs[n], languages=self.languages[n], eos_id=self.eos_id, length=self.length
+            )
             rows.append(_masked(row, self.masking, key))
         return _arrays(rows, self.length, self.pad_id)
 
@@ -217,19 +240,35 @@ class MaskedTranslations:
 class PermutedWindows:
     """Windows of a packed token array, predicted in a random order: XLNet's pretraining.
 
-    tokens and separators as in MaskedWindows; predictions (M), K, longest and reuse as in permutation_sample.
+    tokens and separators as in MaskedWindows; predictions (M), K, longest and reuse as in
+    permutation_sample.
     Inputs: input_ids (B, T), perm_mask (B, T, T), target_mapping (B, M, T); targets: logits (B, M).
     """
 
     def __init__(
-        self, tokens: np.ndarray, length: int, *, layout: Layout, seed: int, separators: Sequence[int] = (), **settings: Any
+        self,
+        tokens: np.ndarray,
+        length: int,
+        *,
+        layout: Layout,
+        seed: int,
+        predictions: int,
+        K: float = 6,
+        longest: int = 5,
+        reuse: int = 0,
+        separators: Sequence[int] = (),
     ) -> None:
         check_setup(layout, seed)
-        separators = as_ids("separators", separators)
-        check_names("PermutedWindows", settings, ("predictions", "K", "longest", "reuse"))
+        self._separators = as_ids("separators", separators)
         self.windows = Windows(tokens, layout.room(length, pair=False), seed)
-        self.length, self.layout, self.settings = length, layout, settings
-        self._separators = np.array(separators, np.int64)
+        self.length, self.layout = length, layout
+        check_whole("predictions", predictions, 1, MOST)
+        check_number("K", K, least=1, most=MOST)
+        check_whole("longest", longest, 1, MOST)
+        check_whole("reuse", reuse, 0, length - 1)
+        self._sample = partial(
+            permutation_sample, predictions=predictions, K=K, longest=longest, reuse=reuse
+        )
         self._key = run_key(seed)
 
     def batch(self, first: int, count: int) -> Batch:
@@ -238,22 +277,24 @@ class PermutedWindows:
         samples = []
         for n in range(first, first + count):
             row = _window(self.windows, n, self.layout, self._separators)
-            masks = permutation_sample(row["input_ids"], row["special_tokens_mask"], key=fold(self._key, n), **self.settings)
-            samples.append({"input_ids": row["input_ids"], **masks})
+            ids, special = row["input_ids"], row["special_tokens_mask"]
+            samples.append({"input_ids": ids, **self._sample(ids, special, key=fold(self._key, n))})
         inputs = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
         return inputs, {"logits": inputs.pop("targets")}
 
 
 class _Samples:
-    """The samples of all epochs by number.  plan: key -> the samples of an epoch.
+    """The samples of all epochs by number. plan: key -> the samples of an epoch.
 
-    Epochs differ in length, so to find sample n the plans of all epochs before it are made once (and their lengths kept).
+    Epochs differ in length, so finding sample n makes the plans of all earlier epochs once and
+    keeps their lengths.
     """
 
     def __init__(self, plan: Callable[[int], list], seed: int, copies: int | None) -> None:
         self._plan, self._key, self._copies = plan, run_key(seed), copies
         self._ends = [0]  # samples before epoch 0, 1, ...
-        self._epoch, self._kept, self._order = -1, [], np.empty(0, np.int64)
+        self._kept: list[Any] = []
+        self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def get(self, first: int, count: int) -> list[tuple[Any, int]]:
         """Samples first ... first + count - 1, each with its key."""
@@ -282,7 +323,8 @@ def _window(windows: Windows, number: int, layout: Layout, separators: np.ndarra
 
 
 def _masked(row: Row, masking: Masking, key: int) -> Row:
-    inputs, targets = mask_tokens(row["input_ids"], row["special_tokens_mask"], masking=masking, key=key)
+    ids, special = row["input_ids"], row["special_tokens_mask"]
+    inputs, targets = mask_tokens(ids, special, masking=masking, key=key)
     return {**row, "input_ids": inputs, "targets": targets}
 
 

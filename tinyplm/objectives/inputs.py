@@ -3,10 +3,10 @@
     tokens               [CLS]   the    dog   [SEP]   ran   [SEP]   [PAD]
     input_ids              101  1996   3899     102  2743     102       0
     token_type_ids           0     0      0       0     1       1       0     which of the two texts
-    special_tokens_mask      1     0      0       1     0       1       1     not from a text: never masked
-    attention_mask           1     1      1       1     1       1       0     to be looked at
+    special_tokens_mask      1     0      0       1     0       1       1     1: never masked
+    attention_mask           1     1      1       1     1       1       0     1: attended to
 
-Texts are cut first, then special tokens are added, then rows are filled to one length.
+Texts are truncated first, then special tokens are added, then rows are padded to one length.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, as_array, as_ids, check_flag, check_key, check_several, check_whole, is_whole, wrong
+from ..arguments import (
+    MOST,
+    as_array,
+    as_ids,
+    check_flag,
+    check_key,
+    check_several,
+    check_whole,
+    is_whole,
+    wrong,
+)
 from .draws import Draws
 
 Row = dict[str, np.ndarray]  # one sample: arrays (n,)
@@ -25,9 +35,10 @@ Row = dict[str, np.ndarray]  # one sample: arrays (n,)
 
 @dataclass(frozen=True)
 class Layout:
-    """The special tokens of an encoder and where they stand: first + a + last, or first + a + between + b + last.
+    """The special tokens of an encoder: first + a + last, or first + a + between + b + last.
 
-    second_type is the token type of b and of what follows it: 1, but 0 in models that have one type only (RoBERTa).
+    second_type is the token type of b and everything after it: 1, or 0 in models with a single type
+    (RoBERTa).
     """
 
     first: tuple[int, ...]
@@ -52,46 +63,51 @@ class Layout:
                 raise wrong(f"Layout: {name}", "a tuple of ids", getattr(self, name))
         for i in (*self.first, *self.between, *self.last, self.pad_id):
             if not is_whole(i) or not 0 <= i <= MOST:
-                raise wrong("special token", "an id (does the vocabulary have all special tokens?)", i)
+                expected = "an id (does the vocabulary have all special tokens?)"
+                raise wrong("special token", expected, i)
         check_whole("Layout: second_type", self.second_type, 0, MOST)
 
     def room(self, length: int, pair: bool) -> int:
-        """How many tokens of text fit into `length`.   ValueError where it is less than one for each text."""
+        """Number of text tokens that fit into `length`. ValueError if below one per text."""
         check_whole("length", length, most=MOST)
         check_flag("pair", pair)
         room = length - len(self.first) - len(self.last) - (len(self.between) if pair else 0)
         if room < 1 + pair:
-            raise ValueError(f"length {length} leaves {room} tokens beside the special ones, expected {1 + pair} or more")
+            least = length - room + 1 + pair
+            raise wrong("length", f"at least {least}, with the special tokens", length)
         return room
 
     def single(self, a: np.ndarray, special: np.ndarray | None = None) -> Row:
-        """One text.  special (len(a),) marks what in it is special all the same (separators between documents), 1 = special."""
+        """One text. special (len(a),): 1 for ids that count as special, such as separators."""
         a = as_ids("a", a)
-        if special is not None and len(as_array("special", special, "integers (len(a),)", "iu")) != len(a):
-            raise wrong("special", f"one integer for each of {len(a)} ids", special)
         marks = np.zeros(len(a), np.int64) if special is None else special
+        if len(as_array("special", marks, "integers (len(a),)", "iu")) != len(a):
+            raise wrong("special", f"{len(a)} integers, one per id", special)
         return _row([self.first, a, self.last], [1, marks, 1], [0, 0, 0])
 
     def pair(self, a: np.ndarray, b: np.ndarray) -> Row:
+        """Two texts."""
         a, b = as_ids("a", a), as_ids("b", b)
         types = [0, 0, 0, self.second_type, self.second_type]
         return _row([self.first, a, self.between, b, self.last], [1, 0, 1, 0, 1], types)
 
 
-def _row(parts, special, types) -> Row:
+def _row(parts: Sequence[Any], special: Sequence[Any], types: Sequence[int]) -> Row:
     sizes = [len(part) for part in parts]
+    marks = [np.broadcast_to(s, n) for s, n in zip(special, sizes)]
     return {
         "input_ids": np.concatenate([np.asarray(part, np.int64) for part in parts]),
         "token_type_ids": np.repeat(types, sizes),
-        "special_tokens_mask": np.concatenate([np.broadcast_to(s, n) for s, n in zip(special, sizes)]),
+        "special_tokens_mask": np.concatenate(marks),
     }
 
 
 def pad(rows: Sequence[Row], length: int, fill: dict[str, int], *, left: bool = False) -> Row:
-    """Rows of different lengths as arrays (B, length), and "attention_mask" (B, length): 1 for what was there.
+    """Rows of different lengths as arrays (B, length), plus "attention_mask" (B, length).
 
-    fill: what stands in the empty places of each array ({"input_ids": pad_id}; special_tokens_mask gets 1, all others 0).
-    ValueError for a row that is longer.
+    fill: the padding value of each array, such as {"input_ids": pad_id}; by default 1 for
+    special_tokens_mask and 0 for the others. left: pad on the left.
+    ValueError for a row longer than `length`.
     """
     check_several("rows", rows, "rows")
     check_whole("length", length, 0, MOST)
@@ -101,17 +117,19 @@ def pad(rows: Sequence[Row], length: int, fill: dict[str, int], *, left: bool = 
     rows = list(rows)
     for b, row in enumerate(rows):
         if not isinstance(row, dict) or "input_ids" not in row or row.keys() != rows[0].keys():
-            raise wrong(f"rows: row {b}", "a dict of arrays (n,), the same in each row, with input_ids", row)
+            expected = "a dict of arrays (n,), the same in each row, with input_ids"
+            raise wrong(f"rows: row {b}", expected, row)
+        n = len(row["input_ids"])
         for name, values in row.items():
-            if len(as_array(f"rows: {name}", values, "integers (n,)", "iub")) != len(row["input_ids"]):
-                raise wrong(f"rows: {name}", f"{len(row['input_ids'])} integers", values)
+            if len(as_array(f"rows: {name}", values, "integers (n,)", "iub")) != n:
+                raise wrong(f"rows: {name}", f"{n} integers", values)
     fill = {"special_tokens_mask": 1, **fill}
     names = [*rows[0], "attention_mask"] if rows else []
     arrays = {name: np.full((len(rows), length), fill.get(name, 0), np.int64) for name in names}
     for b, row in enumerate(rows):
         n = len(row["input_ids"])
         if n > length:
-            raise ValueError(f"row {b} has {n} tokens, expected at most {length}")
+            raise ValueError(f"rows: row {b}: expected at most {length} tokens, got {n}")
         here = slice(length - n, length) if left else slice(0, n)
         for name, values in row.items():
             arrays[name][b, here] = values
@@ -120,7 +138,7 @@ def pad(rows: Sequence[Row], length: int, fill: dict[str, int], *, left: bool = 
 
 
 def check_samples(first: int, count: int) -> None:
-    """ValueError unless `count` samples from number `first` on can be asked for."""
+    """ValueError unless `first` and `count` are valid sample numbers."""
     check_whole("first", first, 0, 2**62)
     check_whole("count", count, 1, MOST)
 
@@ -135,18 +153,23 @@ def check_setup(layout: Any, seed: Any) -> None:
 def check_pairs(pairs: Any) -> list[tuple[list[int], list[int]]]:
     """Pairs of lists of ids; ValueError for anything else."""
     check_several("pairs", pairs, "pairs of lists of ids")
-    found = []
+    found: list[tuple[list[int], list[int]]] = []
     for pair in pairs:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise wrong("pairs", "pairs of lists of ids", pair)
-        found.append(tuple(as_ids("pairs", ids).tolist() for ids in pair))
+        a, b = (as_ids("pairs", ids).tolist() for ids in pair)
+        found.append((a, b))
     return found
 
 
-def truncate_pair(a: np.ndarray, b: np.ndarray, room: int, key: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both texts cut to `room` tokens together: always the longer one (b, if they are equally long) loses a token, at its front
-    or at its back by a fair coin, as BERT's released code does, so that the model sees beginnings and endings.
-    ValueError for room for less than one token of each.
+def truncate_pair(
+    a: np.ndarray, b: np.ndarray, room: int, key: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both texts truncated to `room` tokens in total.
+
+    One token at a time is removed from the longer text (b in a tie), at the front or the back with
+    equal probability, as in BERT's released code, so that the model sees beginnings and endings.
+    ValueError if `room` is below one token for each.
     """
     a, b = as_ids("a", a), as_ids("b", b)
     check_whole("room", room, 2)
@@ -154,7 +177,8 @@ def truncate_pair(a: np.ndarray, b: np.ndarray, room: int, key: int) -> tuple[np
     bounds = [[0, len(a)], [0, len(b)]]
     excess = max(0, len(a) + len(b) - room)
     for front in Draws(key).uniforms(excess) < 0.5:
-        longer = bounds[0] if bounds[0][1] - bounds[0][0] > bounds[1][1] - bounds[1][0] else bounds[1]
+        a_longer = bounds[0][1] - bounds[0][0] > bounds[1][1] - bounds[1][0]
+        longer = bounds[0] if a_longer else bounds[1]
         if front:
             longer[0] += 1
         else:
@@ -163,15 +187,22 @@ def truncate_pair(a: np.ndarray, b: np.ndarray, room: int, key: int) -> tuple[np
 
 
 class Documents:
-    """Documents of sentences of ids, in one array: sentence s is ids[starts[s] : starts[s + 1]], document d has the sentences
-    first[d] ... first[d + 1] - 1, so that any run of sentences is a slice.
+    """Documents, each a list of sentences of ids, in one array, so any run of sentences is a slice.
 
-    documents: each a list of sentences, each a list of ids.  Empty sentences are left out.
-    shortest: the least number of sentences that is useful.  A document with fewer is an error, or with skip_short it is left out
-    and counted in `skipped`.   ValueError also for ids that are none, and where no document is left.
+    Sentence s is ids[starts[s] : starts[s + 1]]; document d has the sentences
+    first[d] ... first[d + 1] - 1. Empty sentences are dropped. shortest: the fewest sentences a
+    document may have. One with fewer is refused or, with skip_short, dropped and counted in
+    `skipped`.
+    ValueError also for invalid ids, and if no document remains.
     """
 
-    def __init__(self, documents: Sequence[Sequence[Sequence[int]]], *, shortest: int = 1, skip_short: bool = False) -> None:
+    def __init__(
+        self,
+        documents: Sequence[Sequence[Sequence[int]]],
+        *,
+        shortest: int = 1,
+        skip_short: bool = False,
+    ) -> None:
         check_several("documents", documents, "documents, lists of sentences")
         check_whole("shortest", shortest, 0, MOST)
         check_flag("skip_short", skip_short)
@@ -179,18 +210,24 @@ class Documents:
         first = [0]
         self.skipped = 0
         for number, document in enumerate(documents):
-            check_several(f"document {number}", document, "sentences that are lists of ids")
-            sentences = [ids for sentence in document if len(ids := as_ids(f"document {number}", sentence))]
+            name = f"document {number}"
+            check_several(name, document, "sentences that are lists of ids")
+            sentences = [ids for sentence in document if len(ids := as_ids(name, sentence))]
             if len(sentences) < shortest and not skip_short:
-                raise ValueError(f"document {number} has {len(sentences)} sentences, expected {shortest} or more "
-                                 "(skip_short=True leaves such documents out)")  # fmt: skip
+                raise ValueError(
+                    f"{name}: expected {shortest} or more sentences, got {len(sentences)} "
+                    "(skip_short=True drops such documents)"
+                )
             if len(sentences) < shortest or not sentences:
                 self.skipped += 1
                 continue
             parts += sentences
             first.append(len(parts))
         if not parts:
-            raise ValueError(f"no document of {shortest} sentences or more, among {self.skipped}")
+            raise ValueError(
+                f"documents: expected one of {shortest} or more sentences, "
+                f"got {self.skipped} with fewer"
+            )
         self.ids = np.concatenate(parts)
         self.starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
         self.first = np.array(first)
@@ -199,7 +236,7 @@ class Documents:
         return len(self.first) - 1
 
     def sentences(self, document: int) -> tuple[int, int]:
-        """The first sentence of a document and the first one after it."""
+        """(first, stop): the document's sentences are first ... stop - 1."""
         return int(self.first[document]), int(self.first[document + 1])
 
     def text(self, start: int, end: int) -> np.ndarray:
@@ -207,40 +244,48 @@ class Documents:
         return self.ids[self.starts[start] : self.starts[end]]
 
     def size(self, start: int, end: int) -> int:
-        """How many ids these sentences have."""
+        """Number of ids in sentences start ... end - 1."""
         return int(self.starts[end] - self.starts[start])
 
     def reaching(self, start: int, tokens: int, least: int, end: int) -> int:
-        """The first sentence after a run from `start` that has `tokens` ids and `least` sentences, but not beyond `end`."""
+        """The stop of the shortest run from `start` with `tokens` ids and `least` sentences.
+
+        It is never beyond `end`.
+        """
         reached = int(np.searchsorted(self.starts, self.starts[start] + tokens))
         return min(max(reached, start + least), end)
 
 
-# ---- RoBERTa's two formats without pairs (Liu et al. 2019, sec. 4.2); those with pairs are in sentence_pairs.py
+# ---- RoBERTa's formats without pairs (Liu et al. 2019, sec. 4.2); sentence_pairs.py has the others
 
 
 def doc_sentences(documents: Documents, number: int, room: int) -> Iterator[np.ndarray]:
-    """DOC-SENTENCES: whole sentences of one document, as many as fit into `room`, so its last row may be short.
+    """DOC-SENTENCES: as many whole sentences of one document as fit into `room`.
 
-    A sentence that does not fit into a row is cut.
+    The last row may be short. A sentence longer than `room` is cut.
     """
     start, end = documents.sentences(number)
     place, stop = int(documents.starts[start]), int(documents.starts[end])
     while place < stop:
-        # the last end of a sentence within reach, or the middle of a sentence that is too long
-        last = int(documents.starts[np.searchsorted(documents.starts, place + room, side="right") - 1])
+        # the last sentence end within reach, or the middle of a sentence that is too long
+        sentence = np.searchsorted(documents.starts, place + room, side="right") - 1
+        last = int(documents.starts[sentence])
         reached = min(last if last > place else place + room, stop)
         yield documents.ids[place:reached]
         place = reached
 
 
 def full_sentences(
-    documents: Documents, order: Sequence[int], room: int, separator: Sequence[int] = ()
+    documents: Documents,
+    order: Sequence[int] | np.ndarray,
+    room: int,
+    separator: Sequence[int] = (),
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """FULL-SENTENCES: whole sentences on and on, as many as fit into `room`; where a document ends within a row the separator
-    follows, and then the next one in `order` (at least one document).  Yields ids and special, both (n,): 1 for the separator.
+    """FULL-SENTENCES: as many whole sentences as fit into `room`, across documents.
 
-    A sentence that does not fit into a row is cut.
+    Where a document ends within a row, the separator follows, then the next document in `order` (at
+    least one). Yields ids and special, both (n,); special is 1 for separators. A sentence longer
+    than `room` is cut.
     """
     ids: list[np.ndarray] = []
     special: list[np.ndarray] = []
@@ -265,8 +310,11 @@ def full_sentences(
 
 
 def batches_of_tokens(sizes: Sequence[int], tokens: int) -> list[tuple[int, int]]:
-    """(first, count) of neighbouring rows that hold about as many tokens, `tokens` or fewer: more rows where rows are short, as
-    Liu et al. 2019 do for DOC-SENTENCES.  A row larger than that is a batch by itself."""
+    """(first, count) of consecutive rows with at most `tokens` tokens in total.
+
+    Batches thus have more rows where rows are short, as in Liu et al. 2019 for DOC-SENTENCES. A row
+    larger than `tokens` is a batch of its own.
+    """
     sizes = as_ids("sizes", sizes).tolist()
     check_whole("tokens", tokens, 1)
     batches, first, held = [], 0, 0

@@ -1,11 +1,11 @@
-"""Masked language modelling: some tokens are hidden, and the model says what they were.
+"""Masked language modelling: some tokens are hidden, and the model predicts them.
 
     tokens    [CLS]  the    dog   ran  home  [SEP]
-    inputs    [CLS]  the  [MASK]  ran   cat  [SEP]      of what is selected 80% [MASK], 10% another token, 10% as it was
-    targets    -100  -100   dog   -100  home  -100      what was there, at every selected place
+    inputs    [CLS]  the  [MASK]  ran   cat  [SEP]   if selected: 80% [MASK], 10% random, 10% kept
+    targets    -100  -100   dog   -100  home  -100   the original token, where selected
 
-Two steps: select units (units.py) by one of two rules, then corrupt the tokens in them.
-Every draw comes from the key of the sample, so a sample's corruption does not depend on the batch or on padding behind it.
+Two steps: select units (units.py) by one of two rules, then corrupt their tokens. All randomness
+comes from the sample's key, so the corruption does not depend on the batch or on padding.
 """
 
 from __future__ import annotations
@@ -16,8 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, as_array, as_ids, check_choice, check_key, check_number, check_whole, is_number, is_whole, wrong
-from ..data import IGNORED
+from ..arguments import (
+    MOST,
+    as_array,
+    as_ids,
+    check_choice,
+    check_key,
+    check_number,
+    check_whole,
+    is_number,
+    is_whole,
+    wrong,
+)
+from ..core import IGNORED
 from ..random import fold
 from .draws import Draws
 from .units import Units, check_units, token_units
@@ -28,17 +39,17 @@ MACBERT_NGRAMS = (0.4, 0.3, 0.2, 0.1)  # Cui et al. 2020, for words
 
 @dataclass(frozen=True)
 class Masking:
-    """How tokens are selected and what becomes of them.
+    """How tokens are selected and replaced.
 
     mask_id      the id of [MASK]
-    vocab_size   V; random tokens are drawn from all of it, or from random_ids if these are given
-    rate         share of the tokens that is selected, 0.15
-    shares       of what is selected: replaced by [MASK], replaced by a random token, left; they sum to 1
-    selection    "exact": max(1, round(rate n)) of n tokens;  "bernoulli": each unit with probability `rate`
-    limit        at most so many tokens, with "exact" (BERT's max_predictions_per_seq), or None
-    ngrams       with "exact": weights of selecting 1, 2, ... units in a row
-    units        ids, maskable -> what is selected together
-    similar      instead of [MASK]: the ids of a unit, key -> as many others, or None where there are none (MacBERT)
+    vocab_size   V; random tokens are drawn from all ids, or from random_ids if set
+    rate         share of tokens to select, 0.15
+    shares       of selected tokens: replaced by [MASK], by a random token, kept; they sum to 1
+    selection    "exact": max(1, round(rate n)) of n tokens; "bernoulli": each unit with p = `rate`
+    limit        with "exact": the most tokens (BERT's max_predictions_per_seq), or None
+    ngrams       with "exact": weights for selecting 1, 2, ... consecutive units
+    units        (ids, maskable) -> groups of places that are selected together
+    similar      replaces [MASK]: (ids of a unit, key) -> as many other ids, or None (MacBERT)
     """
 
     mask_id: int
@@ -55,7 +66,7 @@ class Masking:
     def __post_init__(self) -> None:
         check_whole("vocab_size", self.vocab_size, 1, MOST)
         if not is_whole(self.mask_id) or not 0 <= self.mask_id < self.vocab_size:
-            raise wrong("mask_id", f"the id of [MASK] in the vocabulary, 0 to {self.vocab_size - 1}", self.mask_id)
+            raise wrong("mask_id", f"an id from 0 to {self.vocab_size - 1}", self.mask_id)
         check_number("rate", self.rate, above=0, most=1)
         check_shares(self.shares)
         if not isinstance(self.ngrams, (tuple, list)) or not all(map(is_number, self.ngrams)):
@@ -66,57 +77,72 @@ class Masking:
         check_choice("selection", self.selection, ("exact", "bernoulli"))
         check_whole("limit", self.limit, 1, or_none=True)
         if not self.ngrams or min(self.ngrams) < 0 or sum(self.ngrams) <= 0 or self.ngrams[0] == 0:
-            raise ValueError(f"ngrams {self.ngrams}, expected weights of 1, 2, ... units, none negative and the first above 0")
+            expected = "weights of 1, 2, ... units, none negative and the first above 0"
+            raise wrong("ngrams", expected, self.ngrams)
         if self.selection == "bernoulli" and (self.limit is not None or len(self.ngrams) > 1):
-            raise ValueError('limit and ngrams belong to selection "exact": a coin for each unit counts nothing')
-        if self.random_ids is not None and not len(as_ids("random_ids", self.random_ids, self.vocab_size)):
-            raise ValueError("random_ids is empty, expected at least one id")
+            raise wrong("selection", '"exact" with limit or ngrams', self.selection)
+        if self.random_ids is not None:
+            if not len(as_ids("random_ids", self.random_ids, self.vocab_size)):
+                raise wrong("random_ids", "at least one id", self.random_ids)
 
 
 def check_masking(masking: Any, copies: Any) -> None:
-    """ValueError unless these are a Masking and None or a number of copies."""
+    """ValueError unless these are a Masking and a number of copies or None."""
     if not isinstance(masking, Masking):
         raise wrong("masking", "a Masking", masking)
     check_whole("copies", copies, 1, or_none=True)
 
 
 def mask_tokens(
-    ids: np.ndarray, special_tokens_mask: np.ndarray, *, masking: Masking, key: int, units: Units | None = None
+    ids: np.ndarray,
+    special_tokens_mask: np.ndarray,
+    *,
+    masking: Masking,
+    key: int,
+    units: Units | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One sequence: ids (T,), special_tokens_mask (T,) 1 = never masked -> inputs (T,), targets (T,), int64.
+    """One sequence: ids (T,), special_tokens_mask (T,) -> inputs (T,), targets (T,), int64.
 
-    units: of this sequence, in place of masking.units (entities found in the text, word_ids of an Encoding).
-    ValueError where nothing may be masked, and for ids out of the vocabulary.
+    special_tokens_mask: 1 = never masked. units: those of this sequence, in place of masking.units
+    (entities found in the text, word_ids of an Encoding).
+    ValueError if no token may be masked, or for ids outside the vocabulary.
     """
     if not isinstance(masking, Masking):
         raise wrong("masking", "a Masking", masking)
     ids = as_ids("ids", ids)
     maskable = as_array("special_tokens_mask", special_tokens_mask, "numbers (T,)", "fiub") == 0
     if maskable.shape != ids.shape:
-        raise ValueError(f"ids {ids.shape} and special_tokens_mask {maskable.shape}, expected both (T,)")
+        raise wrong("special_tokens_mask", f"shape {ids.shape}, as ids", maskable)
     if not maskable.any():
-        raise ValueError(f"nothing to mask: all of the {len(ids)} tokens are special")
+        expected = "expected at least one token that may be masked"
+        raise ValueError(f"special_tokens_mask: {expected}, got {len(ids)} special tokens")
     ids = as_ids("ids", ids, masking.vocab_size)
     check_key("key", key)
     units = masking.units(ids, maskable) if units is None else units
     check_units(units, len(ids))
     if masking.selection == "exact":
-        chosen = select_exact(units, masking.rate, fold(key, 0), limit=masking.limit, ngrams=masking.ngrams)
+        chosen = select_exact(
+            units, masking.rate, fold(key, 0), limit=masking.limit, ngrams=masking.ngrams
+        )
     else:
         chosen = select_bernoulli(units, masking.rate, fold(key, 0))
     selected = np.zeros(len(ids), bool)
     selected[[t for unit in chosen for t in unit]] = True
     if (selected & ~maskable).any():
-        raise ValueError(f"a unit holds the special token at {np.flatnonzero(selected & ~maskable)[0]}")
+        place = np.flatnonzero(selected & ~maskable)[0]
+        raise ValueError(f"units: expected maskable places, got the special token at {place}")
     draws = Draws(fold(key, 1)).uniforms(len(ids))
     if masking.random_ids is None:
         random_ids = Draws(fold(key, 2)).integers(len(ids), masking.vocab_size)
     else:
-        random_ids = np.asarray(masking.random_ids, np.int64)[Draws(fold(key, 2)).integers(len(ids), len(masking.random_ids))]
+        places = Draws(fold(key, 2)).integers(len(ids), len(masking.random_ids))
+        random_ids = np.asarray(masking.random_ids, np.int64)[places]
     replacement: np.ndarray | int = masking.mask_id
     if masking.similar is not None:
         draws, replacement = _similar(ids, chosen, draws, random_ids, masking.similar, key)
-    return corrupt(ids, selected, draws, replacement=replacement, random_ids=random_ids, shares=masking.shares)
+    return corrupt(
+        ids, selected, draws, replacement=replacement, random_ids=random_ids, shares=masking.shares
+    )
 
 
 def corrupt(
@@ -128,10 +154,11 @@ def corrupt(
     random_ids: np.ndarray,
     shares: tuple[float, float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rule itself, with all that is random given.  Any shape; Devlin et al. 2019, sec. 3.1.
+    """The masking rule without its randomness (Devlin et al. 2019, sec. 3.1). Any shape.
 
-    Where selected, and by the draw in [0, 1):  below shares[0] `replacement` ([MASK]),  below shares[0] + shares[1] the random
-    id,  else the token as it was.  targets: the token where selected, else -100.
+    A selected token becomes, depending on its draw in [0, 1): `replacement` ([MASK]) if below
+    shares[0], the random id if below shares[0] + shares[1], else itself. targets: the original
+    token if selected, else -100.
     """
     check_shares(shares)
     ids = as_array("ids", ids, "integers", "iu", range(64))
@@ -141,7 +168,10 @@ def corrupt(
         "replacement": (replacement, "iu"),
         "random_ids": (random_ids, "iu"),
     }
-    arrays = {name: as_array(name, a, "an array with the shape of ids", kind, range(64)) for name, (a, kind) in kinds.items()}
+    arrays = {
+        name: as_array(name, a, "an array with the shape of ids", kind, range(64))
+        for name, (a, kind) in kinds.items()
+    }
     for name, array in arrays.items():
         if array.shape != ids.shape and not (name == "replacement" and array.ndim == 0):
             raise wrong(name, f"an array of shape {ids.shape}, as ids", array)
@@ -154,23 +184,36 @@ def corrupt(
 
 def check_shares(shares: Sequence[float]) -> None:
     """ValueError unless these are three shares that sum to 1."""
-    right = isinstance(shares, (tuple, list)) and len(shares) == 3 and all(is_number(s) and 0 <= s <= 1 for s in shares)
+    right = (
+        isinstance(shares, (tuple, list))
+        and len(shares) == 3
+        and all(is_number(s) and 0 <= s <= 1 for s in shares)
+    )
     if not right or abs(sum(shares) - 1) > 1e-6:
-        raise wrong("shares", "three of 0 to 1 that sum to 1: [MASK], random, left", shares)
+        raise wrong("shares", "three from 0 to 1 that sum to 1: [MASK], random, kept", shares)
 
 
-def select_exact(units: Units, rate: float, key: int, *, limit: int | None = None, ngrams: Sequence[float] = (1.0,)) -> Units:
-    """Units with max(1, round(rate n)) of their n tokens, or `limit` if that is less: the rule of BERT's released code.
+def select_exact(
+    units: Units,
+    rate: float,
+    key: int,
+    *,
+    limit: int | None = None,
+    ngrams: Sequence[float] = (1.0,),
+) -> Units:
+    """Units with max(1, round(rate n)) of their n tokens, at most `limit`: BERT's released rule.
 
-    The units come in random order.  Each is the start of n in a row, n drawn by its weight among those that stand side by side
-    from there; n becomes less until the tokens are not more than still wanted.  A start where that leaves none, or that overlaps
-    what is selected, is passed over (Lan et al. 2020, and the released code of ALBERT).  So with whole words or spans there may
-    be fewer tokens, never more.  (The released code counts [CLS] and [SEP] in n as well; here n is what may be masked.)
+    Units are visited in random order. Each starts an n-gram, with n drawn by weight among the
+    lengths whose units are adjacent; n is then reduced until the tokens do not exceed what is still
+    wanted. A start is skipped if that leaves none, or if it overlaps a selection (Lan et al. 2020
+    and ALBERT's released code). With whole words or spans the total may therefore fall short, but
+    never exceeds the target. (The released code also counts [CLS] and [SEP] in n; here n counts
+    maskable tokens.)
     """
     check_units(units)
     check_number("rate", rate, above=0, most=1)
     check_whole("limit", limit, 1, or_none=True)
-    ngrams = as_array("ngrams", ngrams, "weights of 1, 2, ... units", "fiu").tolist()
+    weights = as_array("ngrams", ngrams, "weights of 1, 2, ... units", "fiu").tolist()
     wanted = max(1, round(rate * sum(map(len, units))))
     wanted = wanted if limit is None else min(wanted, limit)
     draws = Draws(key)
@@ -180,10 +223,11 @@ def select_exact(units: Units, rate: float, key: int, *, limit: int | None = Non
         if wanted == 0:
             break
         n = 1
-        if len(ngrams) > 1:
-            while n < len(ngrams) and start + n < len(units) and units[start + n][0] == units[start + n - 1][-1] + 1:
+        if len(weights) > 1:
+            reach = min(len(weights), len(units) - start)
+            while n < reach and units[start + n][0] == units[start + n - 1][-1] + 1:
                 n += 1
-            n = 1 + draws.choice(ngrams[:n])
+            n = 1 + draws.choice(weights[:n])
         while n and sum(map(len, units[start : start + n])) > wanted:
             n -= 1
         if n and all(free[start : start + n]):
@@ -194,29 +238,35 @@ def select_exact(units: Units, rate: float, key: int, *, limit: int | None = Non
 
 
 def select_bernoulli(units: Units, rate: float, key: int) -> Units:
-    """Each unit with probability `rate`, so there may be none.  So does transformers' collator, by token or by word."""
+    """Each unit with probability `rate`, possibly none, as transformers' collator does."""
     check_units(units)
     check_number("rate", rate, above=0, most=1)
     return [unit for unit, u in zip(units, Draws(key).uniforms(len(units))) if u < rate]
 
 
 def masking_epoch(epoch: int, copies: int | None) -> int:
-    """The number to fold into a sample's key: dynamic masking (None) is new in every epoch; with static masking the data stand
-    there `copies` times, each masked once and for all, and take turns (10 of them in BERT: Liu et al. 2019, sec. 4.1)."""
+    """The number to fold into a sample's key.
+
+    Dynamic masking (None) differs in every epoch. With static masking the data exist in `copies`
+    versions, each masked once, that take turns (10 in BERT: Liu et al. 2019, sec. 4.1).
+    """
     check_whole("epoch", epoch)
     check_whole("copies", copies, 1, or_none=True)
     return epoch if copies is None else epoch % copies
 
 
-def similar_words(table: Mapping[tuple[int, ...], Sequence[Sequence[int]]]) -> Callable[[list[int], int], list[int] | None]:
-    """For Masking.similar, from a table: the ids of a word -> words of as many ids, of which the key draws one."""
+def similar_words(
+    table: Mapping[tuple[int, ...], Sequence[Sequence[int]]],
+) -> Callable[[list[int], int], list[int] | None]:
+    """A Masking.similar from a table: ids of a word -> words of as many ids; the key draws one."""
     if not isinstance(table, Mapping):
-        raise wrong("table", "a mapping of words to similar words, tuples of ids", table)
+        raise wrong("table", "a mapping from words to similar words, tuples of ids", table)
     for word, others in table.items():
         for one in (word, *(others if isinstance(others, (list, tuple)) else [others])):
             as_ids("table", one)
         if not others or any(len(other) != len(word) for other in others):
-            raise ValueError(f"similar words of {word}: {others}, expected at least one, each of {len(word)} ids")
+            expected = f"at least one similar word of {len(word)} ids for {word}"
+            raise wrong("table", expected, others)
 
     def similar(ids: list[int], key: int) -> list[int] | None:
         others = table.get(tuple(ids))
@@ -225,14 +275,21 @@ def similar_words(table: Mapping[tuple[int, ...], Sequence[Sequence[int]]]) -> C
     return similar
 
 
-def _similar(ids, chosen, draws, random_ids, similar, key):
-    """MacBERT (Cui et al. 2020): one draw for a word, and a similar word for [MASK], or random tokens if it has none."""
+def _similar(
+    ids: np.ndarray,
+    chosen: Units,
+    draws: np.ndarray,
+    random_ids: np.ndarray,
+    similar: Callable[[list[int], int], Sequence[int] | None],
+    key: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """MacBERT (Cui et al. 2020): one draw per word; a similar word or random tokens for [MASK]."""
     draws, replacement = draws.copy(), random_ids.copy()
     for unit in chosen:
         draws[unit] = draws[unit[0]]
         word = similar(ids[unit].tolist(), fold(key, 3, unit[0]))
         if word is not None:
             if len(word) != len(unit):
-                raise ValueError(f"similar gave {len(word)} ids for a word of {len(unit)}, expected as many")
+                raise wrong("similar", f"a function that returns {len(unit)} ids", word)
             replacement[unit] = word
     return draws, replacement

@@ -1,13 +1,14 @@
-"""Pairs of segments whose relation is to be recognised: next sentence (BERT) and sentence order (ALBERT).
+"""Pairs of segments for next-sentence prediction (BERT) and sentence-order prediction (ALBERT).
 
-    NSP   label 0: b follows a in the document     label 1: b is from another document        Devlin et al. 2019, sec. 3.1
-    SOP   label 0: b follows a                     label 1: a follows b (they are swapped)    Lan et al. 2020, sec. 3.1
+    NSP   label 0: b follows a   label 1: b is from another document    Devlin et al. 2019, sec. 3.1
+    SOP   label 0: b follows a   label 1: a follows b (swapped)         Lan et al. 2020, sec. 3.1
 
-A document is walked once: sentences are taken until they have the wanted number of tokens (at least two sentences), and cut into
-a and b at a random place.  In one pair of ten the wanted number is itself random, from 2 on, so that short inputs are seen too.
-Where b comes from elsewhere, the walk goes on with what would have been b, so no sentence is lost by that.  One sentence left
-over at the end of a document makes no pair.  (BERT's released code takes it, and any single sentence that is long enough, with a
-random b always; then the label shows in the length.  Here it is a fair coin whatever the text.)
+A document is walked once: sentences (at least two) are collected until they have the target number
+of tokens, then cut into a and b at a random boundary. For one pair in ten the target is itself
+random, from 2 up, so that short inputs are seen too. If b is drawn from elsewhere, the walk resumes
+at the sentences it replaced, so none is lost. A single sentence left at the end of a document makes
+no pair. (BERT's released code keeps it, and any single sentence that is long enough, always with a
+random b, so the length reveals the label. Here the label is a fair coin for any text.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SHORT_RATE = 0.1
 
 
 class Pair(NamedTuple):
-    """Two runs of sentences (first sentence, first one after it) of a `Documents`, and the label."""
+    """Two runs of sentences, each (first, stop), of a `Documents`, and the label."""
 
     a: tuple[int, int]
     b: tuple[int, int]
@@ -34,16 +35,18 @@ class Pair(NamedTuple):
 def next_sentence_pairs(
     documents: Documents, number: int, *, tokens: int, key: int, short_rate: float = SHORT_RATE
 ) -> list[Pair]:
-    """The NSP pairs of document `number`, each of about `tokens` tokens: they still have to be cut to the room there is.
+    """The NSP pairs of document `number`, of about `tokens` tokens each, still to be truncated.
 
-    The key may be the same for all documents.
-    With tokens = 2 and short_rate = 0 a and b are single sentences: RoBERTa's SENTENCE-PAIR (Liu et al. 2019, sec. 4.2).
-    ValueError for a document with fewer than two sentences, or without another document.
+    The key may be the same for all documents. With tokens = 2 and short_rate = 0 these are pairs of
+    single sentences: RoBERTa's SENTENCE-PAIR (Liu et al. 2019, sec. 4.2).
+    ValueError for a document with fewer than two sentences, or if it is the only one.
     """
     if not isinstance(documents, Documents):
         raise wrong("documents", "Documents", documents)
     if len(documents) < 2:
-        raise ValueError("one document, expected two or more: a random next sentence comes from another document")
+        raise ValueError(
+            "documents: expected two or more (a random next sentence comes from another one), got 1"
+        )
 
     def second(draws: Draws, a: tuple[int, int], end: int, wanted: int) -> tuple[Pair, int]:
         if draws.uniform() < 0.5:
@@ -60,7 +63,7 @@ def next_sentence_pairs(
 def sentence_order_pairs(
     documents: Documents, number: int, *, tokens: int, key: int, short_rate: float = SHORT_RATE
 ) -> list[Pair]:
-    """The SOP pairs of document `number`, likewise.   ValueError for a document with fewer than two sentences."""
+    """The SOP pairs of document `number`, likewise. ValueError for fewer than two sentences."""
 
     def second(draws: Draws, a: tuple[int, int], end: int, wanted: int) -> tuple[Pair, int]:
         b = (a[1], end)
@@ -69,7 +72,9 @@ def sentence_order_pairs(
     return list(_pairs(documents, number, tokens, key, short_rate, second))
 
 
-def _pairs(documents: Documents, number: int, tokens: int, key: int, short_rate: float, second: Callable) -> Iterator[Pair]:
+def _pairs(
+    documents: Documents, number: int, tokens: int, key: int, short_rate: float, second: Callable
+) -> Iterator[Pair]:
     if not isinstance(documents, Documents):
         raise wrong("documents", "Documents", documents)
     check_whole("number", number, 0, len(documents) - 1)
@@ -78,7 +83,7 @@ def _pairs(documents: Documents, number: int, tokens: int, key: int, short_rate:
     check_key("key", key)
     start, end = documents.sentences(number)
     if end - start < 2:
-        raise ValueError(f"document {number} has {end - start} sentence, expected 2 or more: a pair has two")
+        raise ValueError(f"document {number}: expected 2 or more sentences, got {end - start}")
     while end - start >= 2:
         draws = Draws(fold(key, start))
         wanted = 2 + draws.integer(tokens - 1) if draws.uniform() < short_rate else tokens

@@ -11,40 +11,51 @@ from ..core import Tree, flatten, map_threads
 from .clip import clip_scale, global_norm
 from .flat import FlatTree
 
-_BLOCK = 1 << 17  # elements worked on at a time on the host, so that the temporaries stay in the cache
+_BLOCK = 1 << 17  # elements per block on the host, so that temporaries stay in the cache
+_NO_DECAY = ("tokens", "positions", "segments", "bias")
 
 
 def decays_by_default(path: str, array: Any) -> bool:
-    """Weight decay for the matrices of linear layers: not for vectors (norms), biases of any shape, nor embedding tables."""
-    return array.ndim >= 2 and not any(word in path for word in ("tokens", "positions", "segments", "bias"))
+    """True for matrices of linear layers; False for vectors (norms), biases and embeddings."""
+    return array.ndim >= 2 and not any(word in path for word in _NO_DECAY)
 
 
 class _Group(NamedTuple):
-    """Neighbouring elements of the flat buffer that are treated alike."""
+    """Consecutive elements of the flat buffer with the same treatment."""
 
     start: int
     stop: int
     decays: bool
-    rate: float  # of the learning rate
+    rate: float  # factor on the learning rate
 
 
 class AdamW:
     """theta -= lr * weight_decay * theta;   theta -= lr * m_hat / (sqrt(v_hat) + eps),   with
 
-        m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   m_hat = m / (1 - b1^t),   v_hat = v / (1 - b2^t).
+        m = b1 m + (1 - b1) g,              m_hat = m / (1 - b1^t),
+        v = b2 v + (1 - b2) g^2,            v_hat = v / (1 - b2^t).
 
-    The optimiser owns the buffers that it updates: `params` is its own copy as a tree of views into one flat buffer, so a
-    tree taken earlier does not move.  `gradient` is a FlatTree to add gradients into; `step` uses it up.
-    decays(path, array) says which parameters decay; rates(path, array), a number > 0, is what a parameter's learning rate is
-    multiplied by (see optim.layerwise), None: 1 for all.  Moments are kept in at least float32; parameters in float16 are updated
-    in float16, where a small step is lost: train on float32 masters.  The decay is lr * weight_decay, as in torch.optim.AdamW;
-    the paper's is the schedule's factor alone, without the peak.
+    The optimiser owns the buffers that it updates: `params` is its own copy, a tree of views into
+    one flat buffer, so trees taken earlier do not change. `gradient` is a FlatTree to accumulate
+    gradients into; `step` consumes it. decays(path, array) says which parameters decay.
+    rates(path, array) > 0 scales a parameter's learning rate (see layerwise.py); None: 1 for all.
+    Moments are kept in at least float32. float16 parameters are updated in float16, which loses
+    small steps: train on float32 masters. The decay is lr * weight_decay, as in torch.optim.AdamW;
+    in the paper it is scaled by the schedule's factor alone, without the peak.
     """
 
-    def __init__(self, params: Tree, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.01, decays: Callable[[str, Any], bool] = decays_by_default,
-                 rates: Callable[[str, Any], float] | None = None) -> None:  # fmt: skip
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(is_number(b) and 0 <= b < 1 for b in betas):
+    def __init__(
+        self,
+        params: Tree,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        decays: Callable[[str, Any], bool] = decays_by_default,
+        rates: Callable[[str, Any], float] | None = None,
+    ) -> None:
+        pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+        if not pair or not all(is_number(b) and 0 <= b < 1 for b in betas):
             raise wrong("betas", "two numbers in [0, 1)", betas)
         check_number("eps", eps, least=0)
         check_number("weight_decay", weight_decay, least=0)
@@ -56,22 +67,24 @@ class AdamW:
             check_takes("rates", rates, "path", "array")
         for path, a in leaves.items():
             if getattr(getattr(a, "dtype", None), "kind", None) != "f":
-                raise wrong(f"params: {path}" if path else "params", "an array of floating-point numbers", a)
+                name = f"params: {path}" if path else "params"
+                raise wrong(name, "an array of floating-point numbers", a)
         alike: dict[tuple[bool, float], list[str]] = {}
         for path, a in leaves.items():
             rate = 1.0 if rates is None else rates(path, a)
-            check_number(f"the rate of {path}", rate, above=0)
+            check_number(f"rates: {path}", rate, above=0)
             alike.setdefault((not decays(path, a), rate), []).append(path)
-        ordered = sorted(alike.items(), key=lambda group: group[0][0])  # the decayed ones are the front part
+        ordered = sorted(alike.items(), key=lambda group: group[0][0])  # decayed ones first
         paths = [path for _, some in ordered for path in some]
         self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
         self.values = FlatTree(params, paths=paths, copy=True)
         self.gradient = FlatTree(params, paths=paths)
-        self.gradient.clear()  # as after a step, so that the first one after a resume is no different
+        self.gradient.clear()  # as after a step, so that a resumed run adds in the same way
         moments = at_least_float32(self.values.buffer[:0]).dtype
         self.m = FlatTree(params, paths=paths, dtype=moments)
         self.v = FlatTree(params, paths=paths, dtype=moments)
-        self._groups, start = [], 0
+        self._groups: list[_Group] = []
+        start = 0
         for (constant, rate), some in ordered:
             stop = start + sum(leaves[path].size for path in some)
             self._groups.append(_Group(start, stop, not constant, rate))
@@ -80,38 +93,53 @@ class AdamW:
 
     @property
     def params(self) -> Tree:
+        """The current parameters, as views into the optimiser's buffer."""
         return self.values.tree
 
     def gradient_norm(self, *, workers: int = 1) -> Any:
-        """The global norm of `gradient`, 0-dimensional; the same bits for any number of workers (threads, on the host)."""
+        """The global norm of `gradient`, 0-dimensional; bit-equal for any number of workers."""
         gradient = self.gradient.buffer
-        parts = map_threads(lambda block: global_norm({"": gradient[block[0]]}), self._blocks(), workers)
-        return global_norm({str(i): norm for i, norm in enumerate(parts)}) if len(parts) > 1 else parts[0]
+        parts = map_threads(lambda b: global_norm({"": gradient[b[0]]}), self._blocks(), workers)
+        if len(parts) == 1:
+            return parts[0]
+        return global_norm({str(i): norm for i, norm in enumerate(parts)})
 
-    def step(self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1) -> None:
-        """One update from `gradient`, which is then zero; the same bits for any number of workers (threads, on the host).
+    def step(
+        self, lr: float, *, clip: float | None = None, norm: Any = None, workers: int = 1
+    ) -> None:
+        """One update from `gradient`, which is then cleared; bit-equal for any number of workers.
 
-        lr >= 0.  clip: scale the gradient to at most this global norm; norm: gradient_norm() if it is known already.
-        ValueError for a learning rate or a clip that is not such a number, before anything changes.
+        lr >= 0. clip: scale the gradient to at most this global norm; norm: gradient_norm(), if
+        already computed. workers: threads, on the host. ValueError for a bad lr or clip, before
+        anything changes.
         """
         if isinstance(lr, (dict, list)):
-            raise wrong("lr", "a number (a gradient is added with optimizer.gradient.add)", lr)
+            raise wrong("lr", "a number (add gradients with optimizer.gradient.add)", lr)
         check_number("lr", lr, least=0)
         scale = 1.0
         if clip is not None:
             scale = clip_scale(self.gradient_norm(workers=workers) if norm is None else norm, clip)
         self.t += 1
         buffers = [tree.buffer for tree in (self.values, self.m, self.v, self.gradient)]
-        map_threads(lambda block: self._update(*block, buffers, lr, scale), self._blocks(), workers)
+
+        def update(block: tuple[slice, _Group]) -> None:
+            self._update(*block, buffers, lr, scale)
+
+        map_threads(update, self._blocks(), workers)
         self.gradient.clear()
 
     def _blocks(self) -> list[tuple[slice, _Group]]:
-        """What is worked on at a time, and the group that all of it belongs to."""
+        """The slices of the buffer to update one at a time, each with its group."""
         block = _BLOCK if is_host(self.values.buffer) else max(self.values.buffer.size, 1)
-        return [(slice(start, min(start + block, group.stop)), group)
-                for group in self._groups for start in range(group.start, group.stop, block)]  # fmt: skip
+        return [
+            (slice(start, min(start + block, group.stop)), group)
+            for group in self._groups
+            for start in range(group.start, group.stop, block)
+        ]
 
-    def _update(self, part: slice, group: _Group, buffers: list[Any], lr: float, scale: Any) -> None:
+    def _update(
+        self, part: slice, group: _Group, buffers: list[Any], lr: float, scale: Any
+    ) -> None:
         theta, m, v, gradient = (buffer[part] for buffer in buffers)
         lr = lr * group.rate
         xp = array_module(theta)
@@ -126,7 +154,8 @@ class AdamW:
         g *= g
         g *= 1 - b2
         v += g
-        # m_hat / (sqrt(v_hat) + eps) = c m / (sqrt(v) + eps root),   root = sqrt(1 - b2^t),   c = root / (1 - b1^t)
+        # m_hat / (sqrt(v_hat) + eps) = c m / (sqrt(v) + eps root),
+        # root = sqrt(1 - b2^t),   c = root / (1 - b1^t)
         root = (1 - b2**self.t) ** 0.5
         xp.sqrt(v, out=g)
         g += self.eps * root

@@ -11,8 +11,8 @@ from ..shapes import check_array
 
 
 def global_norm(tree: Tree) -> Any:
-    """sqrt of the sum of the squares of all elements of all leaves, in at least float32; a 0-dimensional array."""
-    total = 0
+    """sqrt(sum of squares over all leaves), in at least float32; a 0-dimensional array."""
+    total: Any = 0
     for name, a in flatten(tree).items():
         if getattr(getattr(a, "dtype", None), "kind", None) != "f":
             raise wrong(f"global_norm: {name or 'tree'}", "an array of floating-point numbers", a)
@@ -22,9 +22,9 @@ def global_norm(tree: Tree) -> Any:
 
 
 def clip_by_global_norm(tree: Tree, *, limit: float) -> tuple[Tree, Any]:
-    """(tree * min(1, limit / norm), norm).                                            Pascanu et al. 2013, algorithm 1
+    """(tree * min(1, limit / norm), norm).                  Pascanu et al. 2013, algorithm 1
 
-    A new tree; see `clip_scale` for doing it in place.
+    A new tree; `clip_scale` gives the factor for scaling in place.
     """
     norm = global_norm(tree)
     scale = clip_scale(norm, limit)
@@ -32,7 +32,7 @@ def clip_by_global_norm(tree: Tree, *, limit: float) -> tuple[Tree, Any]:
 
 
 def clip_scale(norm: Any, limit: float) -> Any:
-    """min(1, limit / norm) without a division by zero and without reading the norm back from a device."""
+    """min(1, limit / norm), without dividing by zero or reading the norm back from a device."""
     check_number("clip", limit, above=0)
     if getattr(norm, "shape", None) != () or norm.dtype.kind != "f":
         check_array("norm", norm, "()")

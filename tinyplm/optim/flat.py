@@ -1,28 +1,36 @@
-"""A tree of arrays kept in one contiguous buffer, so that an optimiser, a norm or a sum is one operation."""
+"""A tree of arrays in one contiguous buffer: an update, a norm or a sum is one operation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..arguments import wrong
 from ..backend import add_rows, array_module, is_host
 from ..core import Product, Rows, Tree, flatten, map_threads, unflatten
 
-_BLOCK = 1 << 20  # elements of a product at a time on the host
+_BLOCK = 1 << 20  # elements of a product per block, on the host
 
 
 class FlatTree:
-    """`buffer` (N,) owns the memory; `tree` has the structure of the given tree, its leaves are views into the buffer.
+    """`buffer` (N,) owns the memory; `tree` has the structure of `like`, with views as its leaves.
 
-    Leaves stand in the order of `paths` (default: the tree's own order).  All leaves must have one dtype and device.
+    Leaves lie in the order of `paths` (default: tree order). All must share one dtype and device.
     """
 
-    def __init__(self, like: Tree, *, dtype: Any = None, paths: Sequence[str] | None = None, copy: bool = False) -> None:
+    def __init__(
+        self,
+        like: Tree,
+        *,
+        dtype: Any = None,
+        paths: Sequence[str] | None = None,
+        copy: bool = False,
+    ) -> None:
         leaves = flatten(like)
         dtypes = {str(a.dtype) for a in leaves.values()}
         if len(dtypes) != 1:
-            raise ValueError(f"expected arrays of one dtype, got {sorted(dtypes) or 'none at all'}")
+            raise wrong("FlatTree: like", "arrays of one dtype", sorted(dtypes) or None)
         self.paths = list(leaves) if paths is None else list(paths)
         first = next(iter(leaves.values()))
         xp = array_module(first)
@@ -35,13 +43,13 @@ class FlatTree:
                 views[path][...] = a
             start += a.size
         self._leaves, self._tree = views, unflatten(views, like)
-        self._unset: set[str] = set()  # the leaves that count as zero, whatever is in them
+        self._unset: set[str] = set()  # leaves that count as zero, whatever they contain
 
     def add(self, tree: Tree, path: str = "", *, workers: int = 1) -> None:
-        """Add a tree of the same structure (a missing or None part counts as zero), or one of the part at `path`.
+        """Add a tree of the same structure, or one of the part at `path`; missing parts are zero.
 
-        A core.Product is multiplied out by `workers` threads, on the host, some rows at a time.
-        ValueError naming an array that the tree does not have, or whose shape is another one, before anything is added.
+        A core.Product is multiplied out in blocks of rows, on the host by `workers` threads.
+        ValueError naming an array that is unknown or of another shape, before anything is added.
         """
         parts = flatten(tree, path)
         for name, a in parts.items():
@@ -56,8 +64,9 @@ class FlatTree:
             elif isinstance(a, Product):
                 block = max(1, _BLOCK // leaf.shape[1]) if is_host(leaf) else leaf.shape[0]
                 rows = [slice(start, start + block) for start in range(0, leaf.shape[0], block)]
-                map_threads(lambda part, leaf=leaf, a=a, unset=unset: _add_product(leaf, a, part, unset), rows, workers)
-            elif unset:  # the first to come is copied, which spares two passes over memory for the zeros
+                update = partial(_add_product, leaf, a, unset)
+                map_threads(update, rows, workers)
+            elif unset:  # copying the first gradient saves two passes over memory
                 leaf[...] = a
             else:
                 leaf += a
@@ -77,7 +86,7 @@ class FlatTree:
             raise wrong(name, f"an array of real numbers of shape {shape}", a)
 
     def clear(self) -> None:
-        """Everything zero; written only when it is looked at."""
+        """Set everything to zero, without writing until it is read."""
         self._unset = set(self._leaves)
 
     def _settle(self) -> None:
@@ -87,22 +96,25 @@ class FlatTree:
 
     @property
     def buffer(self) -> Any:
+        """All elements (N,)."""
         self._settle()
         return self._buffer
 
     @property
     def leaves(self) -> dict[str, Any]:
+        """The views by path."""
         self._settle()
         return self._leaves
 
     @property
     def tree(self) -> Tree:
+        """The views as a tree."""
         self._settle()
         return self._tree
 
 
-def _add_product(leaf: Any, product: Product, part: slice, unset: bool) -> None:
-    """Some rows of leaf += a^T b, or of leaf = a^T b."""
+def _add_product(leaf: Any, product: Product, unset: bool, part: slice) -> None:
+    """The rows `part` of leaf += a^T b, or of leaf = a^T b."""
     a = product.a[:, part].T
     if unset:
         array_module(leaf).matmul(a, product.b, out=leaf[part])

@@ -1,25 +1,26 @@
-"""How deep in the network a parameter is, and learning rates by depth."""
+"""Learning rates by depth in the network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ..arguments import check_number
+from ..arguments import check_number, wrong
 from ..core import Tree, flatten
 
 
 def depths(params: Tree) -> dict[str, int]:
     """Path -> l, for params = {"body": {..., "layers": [L trees], ...}, "head": ...}.
 
-    l = 0 for what stands before the layers in the body (embeddings), 1 to L for the layers, L for what stands behind them (a last
-    norm), L + 1 for the head.  ValueError for a body without a list of layers.
+    l = 0 for parameters before the layers (embeddings), 1 ... L for the layers, L for those after
+    them (a final norm), L + 1 for the head. ValueError for a body without a list of layers.
     """
     body = params.get("body") if isinstance(params, dict) else None
     layers = body.get("layers") if isinstance(body, dict) else None
-    if not isinstance(layers, list):
-        raise ValueError('depths: expected parameters {"body": {"layers": [...], ...}, ...}')
-    L, place, found = len(layers), 0, {}
+    if not isinstance(body, dict) or not isinstance(layers, list):
+        raise wrong("depths: params", '{"body": {"layers": [...], ...}, ...}', params)
+    L, place = len(layers), 0
+    found: dict[str, int] = {}
     for name, part in body.items():
         if name == "layers":
             place = L
@@ -31,9 +32,10 @@ def depths(params: Tree) -> dict[str, int]:
 
 
 def layerwise_rates(params: Tree, decay: float) -> Callable[[str, Any], float]:
-    """rate(path) = decay^(L + 1 - l), for AdamW(rates=...): the head learns at the full rate, each layer below it more slowly.
+    """rate(path, array) = decay^(L + 1 - l) for AdamW(rates=...), with l from `depths`.
 
-    Discriminative fine-tuning (Howard & Ruder 2018, sec. 3.2, where 1 / decay = 2.6), as for XLNet and ELECTRA.  l: see `depths`.
+    The head learns at the full rate, each layer below it more slowly: discriminative fine-tuning
+    (Howard & Ruder 2018, sec. 3.2, where 1 / decay = 2.6), used for XLNet and ELECTRA.
     """
     check_number("decay", decay, above=0, most=1)
     depth = depths(params)

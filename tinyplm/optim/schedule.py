@@ -1,7 +1,8 @@
-"""Learning-rate schedules: the learning rate (a float) of update number `step`, counted from 0.
+"""Learning-rate schedules: the learning rate of update number `step`, counted from 0.
 
-All warm up linearly, lr = peak (step + 1) / warmup for step < warmup, so that the first update is not wasted on 0.
-ValueError for a step, peak or floor below 0, or a warm-up that is not shorter than the whole.
+All warm up linearly, lr = peak (step + 1) / warmup for step < warmup, so the first update is not
+wasted on 0. ValueError for a negative step, peak or floor, or a warm-up that is not shorter than
+the total.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import math
 from ..arguments import check_choice, check_number, check_whole
 
 
-def _check(step: int, peak: float, warmup: int, total: int | None = None, floor: float = 0.0) -> None:
+def _check(
+    step: int, peak: float, warmup: int, total: int | None = None, floor: float = 0.0
+) -> None:
     check_whole("step", step)
     check_number("peak", peak, least=0)
     check_number("floor", floor, least=0)
@@ -20,7 +23,7 @@ def _check(step: int, peak: float, warmup: int, total: int | None = None, floor:
 
 
 def _progress(step: int, warmup: int, total: int) -> float:
-    """How far step is on the way from the end of the warm-up (0) to total (1)."""
+    """Progress from the end of the warm-up (0) to total (1)."""
     return min(max((step - warmup) / (total - warmup), 0.0), 1.0)
 
 
@@ -31,24 +34,31 @@ def warmup_constant(step: int, *, peak: float, warmup: int) -> float:
 
 
 def warmup_linear(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
-    """After the warm-up a straight line from peak to floor at `total`.                            Devlin et al. 2019, app. A.2"""
+    """After the warm-up, linear from peak to floor at `total`.     Devlin et al. 2019, app. A.2"""
     _check(step, peak, warmup, total, floor)
     progress = _progress(step, warmup, total)
     return peak * (step + 1) / warmup if step < warmup else peak + (floor - peak) * progress
 
 
 def warmup_cosine(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
-    """After the warm-up floor + (peak - floor) (1 + cos(pi s)) / 2, s from 0 at the end of the warm-up to 1 at `total`.
+    """After the warm-up, floor + (peak - floor) (1 + cos(pi s)) / 2, s from 0 to 1 at `total`.
 
     Loshchilov & Hutter 2017, eq. 5, one cycle.
     """
     _check(step, peak, warmup, total, floor)
+    if step < warmup:
+        return peak * (step + 1) / warmup
     progress = _progress(step, warmup, total)
-    return peak * (step + 1) / warmup if step < warmup else floor + (peak - floor) * (1 + math.cos(math.pi * progress)) / 2
+    return floor + (peak - floor) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def warmup_stable_decay(step: int, *, peak: float, warmup: int, total: int, decay: int, floor: float = 0.0) -> float:
-    """After the warm-up the peak until `decay` updates before `total`, then a straight line to floor.    Hu et al. 2024, eq. 1"""
+def warmup_stable_decay(
+    step: int, *, peak: float, warmup: int, total: int, decay: int, floor: float = 0.0
+) -> float:
+    """After the warm-up, the peak, then linear to floor over the last `decay` updates.
+
+    Hu et al. 2024, eq. 1.
+    """
     _check(step, peak, warmup, total, floor)
     check_whole("decay", decay, 1, total - warmup)
     if step < warmup:
@@ -59,8 +69,10 @@ def warmup_stable_decay(step: int, *, peak: float, warmup: int, total: int, deca
 SCHEDULES = ("cosine", "linear", "constant", "stable-decay")
 
 
-def learning_rate(name: str, step: int, *, peak: float, warmup: int, total: int, floor: float, decay: int) -> float:
-    """One of the schedules by name; the arguments that it does not have are not used."""
+def learning_rate(
+    name: str, step: int, *, peak: float, warmup: int, total: int, floor: float, decay: int
+) -> float:
+    """The schedule called `name`; arguments it does not take are ignored."""
     check_choice("schedule", name, SCHEDULES)
     if name == "cosine":
         return warmup_cosine(step, peak=peak, warmup=warmup, total=total, floor=floor)
@@ -68,4 +80,6 @@ def learning_rate(name: str, step: int, *, peak: float, warmup: int, total: int,
         return warmup_linear(step, peak=peak, warmup=warmup, total=total, floor=floor)
     if name == "constant":
         return warmup_constant(step, peak=peak, warmup=warmup)
-    return warmup_stable_decay(step, peak=peak, warmup=warmup, total=total, decay=decay, floor=floor)
+    return warmup_stable_decay(
+        step, peak=peak, warmup=warmup, total=total, decay=decay, floor=floor
+    )

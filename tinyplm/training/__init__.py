@@ -1,0 +1,14 @@
+"""Training: the loop, what it reads, and what it writes.
+
+loop         train(model, training, validation, settings, out=...): updates, evaluation, saving
+settings     Settings, the hyperparameters of a run
+samples      training and validation data: token arrays, samples of an objective
+step         one update: gradient accumulation, clipping, AdamW; evaluation
+checkpoint   out/step-N/: saving, finding, resuming, pruning
+folders      checkpoint folders on disk: atomic writing, checksums, damage
+incremental  checkpoints that hold only what changed
+log          log.jsonl, the progress bar, the plot of the loss
+monitor      outliers in the loss and the gradient norm
+interrupt    SIGINT and SIGTERM
+environment  library versions and the machine, compared on resume
+"""

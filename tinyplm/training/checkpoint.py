@@ -1,4 +1,4 @@
-"""Checkpoints: out/step-N/ folders that transformers loads, with what a resume needs beside the model."""
+"""Checkpoints: out/step-N/, a folder that transformers loads, plus the state needed to resume."""
 
 from __future__ import annotations
 
@@ -27,26 +27,31 @@ class SaveError(OSError):
 
 @dataclasses.dataclass
 class State:
-    """What a run has done so far."""
+    """The progress of a run."""
 
-    step: int = 0  # updates done
-    tokens: int = 0  # trained on
+    step: int = 0  # completed updates
+    tokens: int = 0  # trained on so far
     seconds: float = 0.0
     best_step: int | None = None
-    best_loss: float | None = None  # validation loss, nats a token
-    improved_loss: float | None = None  # the last one that was lower by settings.min_improvement
-    waited: int = 0  # evaluations since then
-    signal: int | None = None  # the one that interrupted this call; not saved
+    best_loss: float | None = None  # validation loss, nats per token
+    improved_loss: float | None = None  # the last improvement by settings.min_improvement or more
+    waited: int = 0  # evaluations since that improvement
+    signal: int | None = None  # that interrupted this call; not saved
 
     def saved(self) -> dict[str, Any]:
-        """What trainer.json keeps."""
+        """The fields stored in trainer.json."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "signal"}
 
     @classmethod
     def read(cls, saved: dict[str, Any], steps: int) -> State:
-        """From what a trainer.json has, of a run of `steps` steps; ValueError that names the key that is wrong."""
+        """The state stored in the trainer.json of a run of `steps` steps.
+
+        ValueError naming the first invalid key.
+        """
         if not saved or not saved.keys() <= cls().saved().keys():
-            raise ValueError(f"expected a state with {', '.join(cls().saved())}, got {shown(list(saved))}")
+            raise ValueError(
+                f"state: expected the keys {', '.join(cls().saved())}, got {shown(list(saved))}"
+            )
         state = cls(**saved)
         check_whole("state.step", state.step, 0, steps)
         for name in ("tokens", "waited"):
@@ -58,20 +63,39 @@ class State:
         return state
 
 
-def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Settings, data: str, *, full: bool = True) -> Path:
-    """Write out/step-N, then point out/latest and (if it is the best) out/best at it.
+def save(
+    out: Path,
+    model: Model,
+    optimizer: AdamW,
+    state: State,
+    settings: Settings,
+    data: str,
+    *,
+    full: bool = True,
+) -> Path:
+    """Write out/step-N, then update out/latest and, if this is the best checkpoint, out/best.
 
-    The folder is written under a temporary name, flushed and renamed, and only then named: whenever this is broken off, `latest`
-    names a complete checkpoint, and `best`, which a resume puts right, is never ahead of it.
-    full=False: an increment is enough (see training.incremental), if settings.full_every does not ask for a full one and it is
-    not the best.
+    The folder is written under a temporary name, flushed to disk and renamed before the two files
+    are updated.  So after a crash `latest` always names a complete checkpoint, and `best` is never
+    ahead of it; resuming repairs `best`.
+    full=False: an increment is enough (see training.incremental), unless settings.full_every asks
+    for a full checkpoint or this one is the best.
     """
     base = None
     if not full and state.best_step != state.step and (latest := _read_name(out / "latest")):
         base = incremental.base_of_next(out, latest, settings.full_every)
-    moments = {f"{name}.{path}": to_host(a) for name in "mv" for path, a in getattr(optimizer, name).leaves.items()}
-    trainer = {"state": state.saved(), "updates": optimizer.t, "settings": dataclasses.asdict(settings), "data": data,
-               "environment": environment.describe(settings.workers, model.device)}  # fmt: skip
+    moments = {
+        f"{name}.{path}": to_host(a)
+        for name in "mv"
+        for path, a in getattr(optimizer, name).leaves.items()
+    }
+    trainer = {
+        "state": state.saved(),
+        "updates": optimizer.t,
+        "settings": dataclasses.asdict(settings),
+        "data": data,
+        "environment": environment.describe(settings.workers, model.device),
+    }
     folder = out / f"step-{state.step}"
     with folders.new_folder(folder) as temporary:
         if base is None:
@@ -84,13 +108,13 @@ def save(out: Path, model: Model, optimizer: AdamW, state: State, settings: Sett
 
 
 def point(file: Path, name: str) -> None:
-    """Make the small text file `file` ("latest", "best") name a checkpoint."""
+    """Make the text file `file` ("latest" or "best") name a checkpoint."""
     with replaced(file) as temporary:
         temporary.write_text(name + "\n")
 
 
 def point_best(out: Path, state: State) -> None:
-    """Make out/best name the best checkpoint, where it does not yet."""
+    """Update out/best to name the best checkpoint."""
     file = out / "best"
     name = None if state.best_step is None else f"step-{state.best_step}"
     if name is None:
@@ -100,7 +124,7 @@ def point_best(out: Path, state: State) -> None:
 
 
 def _read_name(file: Path) -> str | None:
-    """The name of a folder beside it that `file` ("latest", "best") holds; None if it is missing or holds anything else."""
+    """The folder name in `file` ("latest" or "best"); None if it is missing or invalid."""
     try:
         name = read_text(file, largest=1000).strip()
     except ValueError:
@@ -113,20 +137,25 @@ def _is_name(text: str) -> bool:
 
 
 def find(out: Path, name: str = "latest") -> Path:
-    """The checkpoint folder that out/latest (or out/best) names; ValueError when there is none."""
+    """The checkpoint folder named by out/latest (or out/best); ValueError if there is none."""
     check_path("out", out)
     out = Path(out)
     file = out / name
     if not file.exists():
         if name == "latest" and (first := _first_save(out)):
             return first
-        raise ValueError(f"{named(out)}: nothing to resume, there is no file {name!r} in it{_hint(out, name)}")
+        raise ValueError(
+            f"{named(out)}: expected a run to resume, got no file {name!r}{_hint(out, name)}"
+        )
     try:
         folder = read_text(file, largest=1000).strip()
     except ValueError as error:
         raise ValueError(f"{error}; expected the name of a checkpoint{_hint(out, name)}") from None
     if not _is_name(folder) or not (out / folder).is_dir():
-        raise ValueError(f"{named(file)} names {shown(folder)}, but there is no such folder{_hint(out, name)}")
+        raise ValueError(
+            f"{named(file)}: expected the name of a checkpoint folder, got "
+            f"{shown(folder)}{_hint(out, name)}"
+        )
     return out / folder
 
 
@@ -135,44 +164,68 @@ def _hint(out: Path, name: str) -> str:
 
 
 def started(out: Path) -> bool:
-    """Whether `out` holds a run with a checkpoint, or a finished run of a recipe of tuning/, in `final`."""
+    """Whether `out` holds a run with a checkpoint, or a finished tuning run (`final`)."""
     check_path("out", out)
     out = Path(out)
-    named = any((out / name).exists() for name in ("latest", "best", "final"))
-    return named or len(folders.steps(out)) > 1 or bool(_first_save(out))
+    pointed = any((out / name).exists() for name in ("latest", "best", "final"))
+    return pointed or len(folders.steps(out)) > 1 or bool(_first_save(out))
 
 
 def _first_save(out: Path) -> Path | None:
-    """The checkpoint of a run that was killed in its first save, when the folder had its name but `latest` was not there yet."""
+    """The checkpoint of a run killed in its first save, after the rename, before `latest`."""
     steps = folders.steps(out)
-    if len(steps) != 1 or any((out / name).exists() for name in ("latest", "best")) or not (out / "log.jsonl").exists():
+    if (
+        len(steps) != 1
+        or any((out / name).exists() for name in ("latest", "best"))
+        or not (out / "log.jsonl").exists()
+    ):
         return None
     folder = out / f"step-{steps[0]}"
     return folder if folders.problem(folder) is None else None
 
 
 def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, data: str) -> State:
-    """Put a checkpoint's parameters and moments into the optimiser.
+    """Load a checkpoint's parameters and moments into the optimiser.
 
-    Refuses a damaged folder, naming another one that is whole, and, by name, what differs from this run.
+    Refuses a damaged folder, naming an intact one, and a run whose configuration differs, naming
+    the differences.
     """
-    if wrong := folders.problem(folder):
-        raise ValueError(f"{folder}: {wrong}; {folders.advice(folder.parent, folder.name)}")
+    folders.check_intact(str(folder), folder, hint=True)
     saved, moments, trainer = incremental.read(folder)
     where = named(folder / folders.TRAINER)
-    differences = _differences("model", dataclasses.asdict(saved.config), dataclasses.asdict(model.config), free=("source",))
-    differences += _differences("settings", trainer["settings"], dataclasses.asdict(settings), free=Settings.FREE)
+    differences = _differences(
+        "model",
+        dataclasses.asdict(saved.config),
+        dataclasses.asdict(model.config),
+        free=("source",),
+    )
+    differences += _differences(
+        "settings", trainer["settings"], dataclasses.asdict(settings), free=Settings.FREE
+    )
     if str(saved.dtype) != str(model.dtype):
         differences.append(f"dtype {saved.dtype}, now {model.dtype}")
     if trainer["data"] != data:
         differences.append("the token data")
     if differences:
-        raise ValueError(f"cannot resume from {folder} with another configuration: {'; '.join(differences)}")
-    expected = {f"{name}.{path}": a.shape for name in "mv" for path, a in optimizer.values.leaves.items()}
-    wrong = sorted(expected.keys() ^ moments.keys())
-    wrong = wrong or [n for n, s in expected.items() if moments[n].shape != tuple(s) or moments[n].dtype.kind != "f"]
-    if wrong:
-        raise ValueError(f"{named(folder / OPTIMIZER)}: does not fit the model at {', '.join(named(n, 80) for n in wrong[:3])}")
+        raise ValueError(
+            f"{folder}: expected the configuration of this run, got another: "
+            f"{'; '.join(differences)}"
+        )
+    expected = {
+        f"{name}.{path}": a.shape for name in "mv" for path, a in optimizer.values.leaves.items()
+    }
+    bad = sorted(expected.keys() ^ moments.keys())
+    bad = bad or [
+        n
+        for n, s in expected.items()
+        if moments[n].shape != tuple(s) or moments[n].dtype.kind != "f"
+    ]
+    if bad:
+        names = ", ".join(named(n, 80) for n in bad[:3])
+        raise ValueError(
+            f"{named(folder / OPTIMIZER)}: expected the moments of this model, got others at "
+            f"{names}"
+        )
     try:
         state = State.read(trainer["state"], settings.steps)
         check_whole("updates", trainer["updates"], 0, state.step)
@@ -180,14 +233,22 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
         raise ValueError(f"{where}: {error}") from None
     _fill(optimizer.values.leaves, flatten(saved.params), model.device)
     for name in "mv":
-        _fill(getattr(optimizer, name).leaves, {k[2:]: a for k, a in moments.items() if k.startswith(f"{name}.")}, model.device)
+        _fill(
+            getattr(optimizer, name).leaves,
+            {k[2:]: a for k, a in moments.items() if k.startswith(f"{name}.")},
+            model.device,
+        )
     optimizer.t = trainer["updates"]
     return state
 
 
 def environment_note(folder: Path, settings: Settings, device: str) -> str | None:
-    """One line when a checkpoint was written with other workers or libraries than go on now; None when with the same."""
-    return environment.difference(read_trainer(folder).get("environment", {}), environment.describe(settings.workers, device))
+    """One line if the checkpoint was written with other libraries or workers, or on another device;
+    else None.
+    """
+    return environment.difference(
+        read_trainer(folder).get("environment", {}), environment.describe(settings.workers, device)
+    )
 
 
 def _fill(leaves: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
@@ -196,16 +257,22 @@ def _fill(leaves: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
 
 
 def _differences(what: str, saved: dict, now: dict, free: tuple[str, ...] = ()) -> list[str]:
-    names = [name for name in {**saved, **now} if name not in free and saved.get(name) != now.get(name)]
-    found = [f"{what}.{named(name, 40)} was {shown(saved.get(name))}, now {shown(now.get(name))}" for name in names]
+    names = [
+        name for name in {**saved, **now} if name not in free and saved.get(name) != now.get(name)
+    ]
+    found = [
+        f"{what}.{named(name, 40)} was {shown(saved.get(name))}, now {shown(now.get(name))}"
+        for name in names
+    ]
     return found if len(found) <= 3 else [*found[:3], f"and {len(found) - 3} more"]
 
 
 def prune(out: Path, state: State, keep: int) -> None:
-    """Remove checkpoints except the last `keep` up to this step, the best, and the bases of increments that stay; and what an
-    interrupted save left.
+    """Delete checkpoints and leftovers of interrupted saves.
 
-    Folders of later steps stay: a run that was set back to an earlier checkpoint replaces them when it gets there.
+    Kept are the last `keep` checkpoints up to this step, the best one, the bases of kept
+    increments, and later steps: a run set back to an earlier checkpoint overwrites them when it
+    reaches them.
     """
     folders.remove_temporaries(out)
     steps = folders.steps(out)
@@ -214,8 +281,8 @@ def prune(out: Path, state: State, keep: int) -> None:
     if state.best_step is not None:
         stay.add(state.best_step)
     names = {f"step-{step}" for step in stay}
-    names |= {_base(out / name) for name in names}
-    for step in reversed(earlier):  # increments go before their bases
+    names |= {base for name in names if (base := _base(out / name))}
+    for step in reversed(earlier):  # increments before their bases
         if f"step-{step}" not in names:
             folders.remove(out / f"step-{step}")
 
@@ -223,12 +290,16 @@ def prune(out: Path, state: State, keep: int) -> None:
 def _base(folder: Path) -> str | None:
     try:
         return read_trainer(folder)["increment"]["base"]
-    except (ValueError, KeyError, TypeError):  # a full folder, or a damaged one, which needs nothing any more
+    # a full folder, or a damaged one, which needs no base
+    except (ValueError, KeyError, TypeError):
         return None
 
 
 def fingerprint(*arrays: np.ndarray) -> str:
-    """A hash of token arrays: their sizes, dtypes and contents (of large ones the first and last million tokens)."""
+    """A hash of the sizes, dtypes and contents of token arrays.
+
+    Of a large array only the first and the last million tokens are hashed.
+    """
     digest = hashlib.sha256()
     for a in arrays:
         digest.update(f"{a.dtype} {a.shape} ".encode())

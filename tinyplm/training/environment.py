@@ -1,4 +1,4 @@
-"""What the last bits of a run depend on beside its settings: library versions, the BLAS, workers, the device."""
+"""What a run's last bits depend on besides its settings: libraries, BLAS, workers, device."""
 
 from __future__ import annotations
 
@@ -11,41 +11,68 @@ from ..files import named
 
 
 def describe(workers: int, device: str) -> dict[str, str]:
-    """The environment as trainer.json keeps it."""
+    """The environment as stored in trainer.json."""
     version = sys.modules[__package__.partition(".")[0]].__version__
-    return {"tinyplm": version, "numpy": np.__version__, "BLAS": _blas(), "workers": str(workers), "device": device}
+    return {
+        "tinyplm": version,
+        "numpy": np.__version__,
+        "BLAS": _blas(),
+        "workers": str(workers),
+        "device": device,
+    }
 
 
 def _blas() -> str:
-    """Name, version, kernel and threads of NumPy's BLAS, as far as can be known."""
+    """Name, version, kernel and threads of NumPy's BLAS, as far as known."""
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
         found = []
     else:
-        found = [library for library in threadpool_info() if library["user_api"] == "blas" and "numpy" in library["filepath"]]
+        found = [
+            library
+            for library in threadpool_info()
+            if library["user_api"] == "blas" and "numpy" in library["filepath"]
+        ]
     if found:
         facts = found[0]
         kernel = facts.get("architecture", "")
-        return f"{facts['internal_api']} {facts['version']} {kernel}".strip() + f", {facts['num_threads']} threads"
+        return (
+            f"{facts['internal_api']} {facts['version']} {kernel}".strip()
+            + f", {facts['num_threads']} threads"
+        )
     built = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     return f"{built.get('name', 'unknown')} {built.get('version', '')}".strip()
 
 
 def difference(saved: dict[str, str], now: dict[str, str]) -> str | None:
-    """One line on what differs, and what follows; None when nothing does."""
-    changed = [f"{name} {named(saved.get(name), 80)}, now {value}" for name, value in now.items() if saved.get(name) != value]
+    """One line naming the differences and their consequence; None if there are none."""
+    changed = [
+        f"{name} {named(str(saved.get(name)), 80)}, now {value}"
+        for name, value in now.items()
+        if saved.get(name) != value
+    ]
     if not changed:
         return None
-    return f"not as before: {'; '.join(changed)}: results agree with the unbroken run to rounding, not bit by bit"
+    return (
+        f"environment changed: {'; '.join(changed)}: results will match the uninterrupted run to "
+        "rounding, not bit for bit"
+    )
 
 
 def workers_note(workers: int, samples: int) -> str | None:
-    """One line when there are more workers than a batch has samples, or the machine has cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """One line if there are more workers than samples in a batch, or than cores; else None."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     used = min(workers, samples)
     if workers > samples:
-        return f"{workers} workers share at most {samples} sequences at a time, so {workers - used} of them have nothing to do"
+        return (
+            f"{workers} workers share at most {samples} sequences at a time: {workers - used} of "
+            "them stay idle"
+        )
     if workers > cores:
-        return f"{workers} workers on {cores} cores: more workers than cores do not make it faster"
+        return (
+            f"{workers} workers on {cores} cores: more workers than cores do not speed up training"
+        )
     return None

@@ -1,4 +1,4 @@
-"""Checkpoint folders as such: written whole or not at all, their checksums, what is wrong with a damaged one."""
+"""Checkpoint folders on disk: atomic writing, checksums, diagnosis of damage."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _FILE_DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` to write into; at the end it gets its checksums, is flushed to disk and renamed.
+    """Yield a temporary folder; on success add checksums, flush it to disk, rename it to `folder`.
 
-    Whatever breaks this off, `folder` is the old one, the new one, or (for a moment, where there was an old one) not there;
-    never a part.  On an error the temporary folder is removed.
+    After a crash `folder` is the old one, the new one, or (briefly, while an old one is replaced)
+    absent, but never partial.  On an error the temporary folder is removed.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -36,7 +36,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         files = sorted(file for file in temporary.iterdir())
-        write_json(temporary / CHECKSUMS, {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files})
+        write_json(
+            temporary / CHECKSUMS,
+            {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files},
+        )
         sync_folder(temporary)
         if folder.exists():
             remove(folder)
@@ -48,7 +51,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder, which first loses its name: broken off half-way, it cannot be taken for a checkpoint."""
+    """Delete a folder, renamed first: a half-deleted one must not look like a checkpoint."""
     leaving = folder.with_name(f".{folder.name}.old.tmp")
     shutil.rmtree(leaving, ignore_errors=True)
     os.rename(folder, leaving)
@@ -56,7 +59,7 @@ def remove(folder: Path) -> None:
 
 
 def remove_temporaries(out: Path) -> None:
-    """Remove what interrupted writes have left in `out`."""
+    """Delete what interrupted writes left in `out`."""
     for rest in out.glob(".*.tmp"):
         if rest.is_dir():
             shutil.rmtree(rest, ignore_errors=True)
@@ -65,18 +68,24 @@ def remove_temporaries(out: Path) -> None:
 
 
 def steps(out: Path) -> list[int]:
-    """The steps that have a folder in `out`, in order."""
-    found = [folder for folder in out.glob("step-*") if re.fullmatch(r"step-(0|[1-9]\d*)", folder.name, re.ASCII)]
+    """The steps with a folder in `out`, in ascending order."""
+    found = [
+        folder
+        for folder in out.glob("step-*")
+        if re.fullmatch(r"step-(0|[1-9]\d*)", folder.name, re.ASCII)
+    ]
     return sorted(int(folder.name[5:]) for folder in found if folder.is_dir())
 
 
-# --------------------------------------------------------------------------------------------------- a full folder
+# ------------------------------------------------------------------------------------ a full folder
 
 
-def write_full(folder: Path, model: Model, moments: dict[str, np.ndarray], trainer: dict[str, Any]) -> None:
-    """All files of a checkpoint: what transformers loads, the moments, and trainer.json.
+def write_full(
+    folder: Path, model: Model, moments: dict[str, np.ndarray], trainer: dict[str, Any]
+) -> None:
+    """Write all files of a checkpoint: what transformers loads, the moments, trainer.json.
 
-    The tensors keep the parameters' own dtype, whatever file they came from.
+    Tensors keep the parameters' dtype, whatever dtype the model was loaded from.
     """
     hub.save(model, folder, dtype=_FILE_DTYPES[str(model.dtype)])
     write_safetensors(folder / OPTIMIZER, moments)
@@ -89,26 +98,39 @@ def read_full(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
-    """The contents of trainer.json; ValueError that names it when they are not those of a checkpoint."""
+    """The contents of trainer.json; ValueError naming the file if they are invalid."""
     file = named(folder / TRAINER)
     trainer = read_json(folder / TRAINER, largest=LARGEST_SETTINGS)
-    if not isinstance(trainer, dict) or not {"state", "updates", "settings", "data"} <= trainer.keys():
-        raise ValueError(f"{file}: expected an object with state, updates, settings and data")
+    if (
+        not isinstance(trainer, dict)
+        or not {"state", "updates", "settings", "data"} <= trainer.keys()
+    ):
+        raise ValueError(
+            f"{file}: expected an object with state, updates, settings and data, got "
+            f"{shown(trainer)}"
+        )
     for name in ("state", "settings", "environment", "increment"):
         if not isinstance(trainer.get(name, {}), dict):
             raise ValueError(f"{file}: {wrong(name, 'an object', trainer[name])}")
     if (increment := trainer.get("increment")) is not None:
         base, number = increment.get("base"), increment.get("number")
-        if not isinstance(base, str) or not re.fullmatch(r"step-\d{1,18}", base) or type(number) is not int:
-            raise ValueError(f"{file}: increment: expected the name of its base and its number, got {shown(increment)}")
+        if (
+            not isinstance(base, str)
+            or not re.fullmatch(r"step-\d{1,18}", base)
+            or type(number) is not int
+        ):
+            raise ValueError(
+                f"{file}: increment: expected the name and number of its base, got "
+                f"{shown(increment)}"
+            )
     return trainer
 
 
-# --------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 
 
 def sha256(file: Path) -> str:
-    """The hash of a file's contents, read in parts."""
+    """The SHA-256 of a file, read in chunks."""
     digest = hashlib.sha256()
     with open(file, "rb") as contents:
         while part := contents.read(1 << 20):
@@ -117,47 +139,60 @@ def sha256(file: Path) -> str:
 
 
 def problem(folder: Path) -> str | None:
-    """What is wrong with a checkpoint folder, in a few words; None for one whose files are all as they were saved.
+    """What is wrong with a checkpoint folder, in a few words; None if all its files are as saved.
 
-    An increment needs its base as well (see training.incremental).
+    An increment is intact only if its base is (see training.incremental).
     """
     try:
         sums = read_json(folder / CHECKSUMS, largest=LARGEST_SETTINGS)
         if TRAINER not in sums or not any(name.endswith(".safetensors") for name in sums):
             return f"{CHECKSUMS} does not list the files"
-        if strange := [name for name in sums if re.search(r"[/\\:\0]", name) or not 0 < len(name.strip(".")) < 256]:
-            return f"{CHECKSUMS} lists {shown(strange[0])}, which is no file of this folder"
+        if strange := [
+            name
+            for name in sums
+            if re.search(r"[/\\:\0]", name) or not 0 < len(name.strip(".")) < 256
+        ]:
+            return f"{CHECKSUMS} lists {shown(strange[0])}, which is not a file name"
         for name, expected in sums.items():
             file = folder / name
             if not file.is_file():
                 return f"{named(name, 80)} is missing"
             if (size := file.stat().st_size) != expected["bytes"]:
-                return f"{name} has {size} bytes, but was saved with {shown(expected['bytes'])}"
+                return f"{name} has {size} bytes instead of {shown(expected['bytes'])}"
             if sha256(file) != expected["sha256"]:
-                return f"{name} was changed after it was saved (another SHA-256)"
+                return f"{name} has changed since it was saved (SHA-256 differs)"
         increment = read_trainer(folder).get("increment")
         if increment is None:
             return None
         base = folder.parent / increment["base"]
         if not base.is_dir():
-            return f"it holds only what changed since {base.name}, which is missing"
+            return f"its base {base.name} is missing"
         if "increment" in read_trainer(base):
-            return f"it holds only what changed since {base.name}, which is not a full checkpoint itself"
-        if wrong := problem(base):
-            return f"it holds only what changed since {base.name}, where {wrong}"
+            return f"its base {base.name} is not a full checkpoint"
+        if damage := problem(base):
+            return f"in its base {base.name}, {damage}"
         if sha256(base / CHECKSUMS) != increment["checksums"]:
-            return f"it holds only what changed since another {base.name} than the one that is there now"
+            return f"its base {base.name} has been replaced"
     except (ValueError, OSError) as error:
         return str(error)
     except (AttributeError, KeyError, TypeError):
-        return f"{CHECKSUMS} is not a list of the files with their bytes and SHA-256"
+        return f"{CHECKSUMS} does not list files with their bytes and SHA-256"
     return None
 
 
+def check_intact(name: str, folder: Path, *, hint: bool = False) -> None:
+    """ValueError if the checkpoint is damaged; hint: name an intact one to resume from."""
+    if damage := problem(folder):
+        more = f"; {advice(folder.parent, folder.name)}" if hint else ""
+        raise ValueError(
+            f"{name}: expected an intact checkpoint, got a damaged one: {damage}{more}"
+        )
+
+
 def advice(out: Path, name: str | None = None) -> str:
-    """How to go on when the checkpoint called `name` cannot be used: the latest other one that is whole."""
+    """What to do when the checkpoint `name` is unusable: the latest other intact one."""
     for step in reversed(steps(out)):
         other = f"step-{step}"
         if other != name and problem(out / other) is None:
-            return f"{other} is whole: to go on from there, write its name into {out / 'latest'} and resume again"
-    return f"no other checkpoint in {out} is whole: start again in another folder"
+            return f"{other} is intact: to resume from it, write its name to {out / 'latest'}"
+    return f"no other checkpoint in {out} is intact: start again in another folder"

@@ -1,38 +1,50 @@
-"""Increments: checkpoints that hold only what changed since the last full one.
+"""Incremental checkpoints: only what changed since the last full one.
 
-With settings.full_every = k every k-th save is a full folder.  Those between hold increment.safetensors and a trainer.json
-that names the full folder they build on, their base.  Every tensor, of parameters and of both moments, is seen as a flat array
-in blocks of 1024 elements; a block is written if any of its bytes differs from the base's.
+With settings.full_every = k, every k-th save is a full folder.  The saves between hold
+increment.safetensors and a trainer.json that names their base, the last full folder.  Each tensor
+(parameters and both moments) is treated as a flat array in blocks of 1024 elements; a block is
+written if any of its bytes differ from the base's.
 
-How much that saves depends on what is trained.  Dense training with AdamW changes nearly every number in every step, so there
-an increment is as large as a full folder and gains nothing.  Where most parameters are frozen (adapters, soft prompts, a frozen
-body) their blocks never differ, and nearly everything is gained.  Either way the base is read and checked at every save: what is
-spared is room on the disk.
+The saving depends on what is trained.  Dense training with AdamW changes nearly every number in
+every step, so an increment is as large as a full folder.  With most parameters frozen (adapters,
+soft prompts, a frozen body) their blocks never differ and an increment is tiny.  Either way the
+base is read and verified at every save: increments save disk space, not time.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..arguments import check_path
+from ..arguments import check_path, shown
 from ..backend import to_host
 from ..core import flatten
 from ..files import named, write_json
 from ..hub.tensors import read_safetensors, write_safetensors
 from ..models.model import Model
-from .folders import CHECKSUMS, TRAINER, new_folder, problem, read_full, read_trainer, sha256, write_full
+from .folders import (
+    CHECKSUMS,
+    TRAINER,
+    check_intact,
+    new_folder,
+    problem,
+    read_full,
+    read_trainer,
+    sha256,
+    write_full,
+)
 
 BLOCK = 1024  # elements
 FILE = "increment.safetensors"
 
 
 def base_of_next(out: Path, latest: str, full_every: int) -> tuple[str, int] | None:
-    """(name of the base, number in its row) of the increment to be saved after the checkpoint called `latest`.
+    """(base, position in its series) of the increment that follows the checkpoint `latest`.
 
-    None when a full folder is due, or when somebody has removed or damaged what an increment would need.
+    None if a full folder is due, or if the base is missing or damaged.
     """
     if full_every == 1:
         return None
@@ -44,11 +56,19 @@ def base_of_next(out: Path, latest: str, full_every: int) -> tuple[str, int] | N
     return None if number >= full_every or problem(out / base) else (base, number)
 
 
-def write(folder: Path, base: Path, number: int, model: Model, moments: dict[str, np.ndarray], trainer: dict[str, Any]) -> None:
-    """increment.safetensors and trainer.json.  Needs the memory of the base's parameters, of what changed, and, for one tensor
-    at a time, of an 8-byte number for each changed element.
+def write(
+    folder: Path,
+    base: Path,
+    number: int,
+    model: Model,
+    moments: dict[str, np.ndarray],
+    trainer: dict[str, Any],
+) -> None:
+    """Write increment.safetensors and trainer.json.
 
-    Of a changed tensor there are `name:blocks`, the numbers of its blocks, and `name:data`, their elements one after another.
+    A changed tensor is stored as `name:blocks`, its block numbers, and `name:data`, their elements
+    concatenated.  Memory: the base's parameters, what changed, and 8 bytes for each changed element
+    of one tensor at a time.
     """
     base_model, base_moments, _ = read_full(base)
     old = _tensors(base_model, base_moments)
@@ -57,14 +77,16 @@ def write(folder: Path, base: Path, number: int, model: Model, moments: dict[str
         blocks = changed_blocks(new, old[name])
         if len(blocks):
             parts[f"{name}:blocks"] = blocks
-            parts[f"{name}:data"] = np.ascontiguousarray(new).reshape(-1)[_elements(blocks, new.size)]
+            parts[f"{name}:data"] = np.ascontiguousarray(new).reshape(-1)[
+                _elements(blocks, new.size)
+            ]
     write_safetensors(folder / FILE, parts)
     increment = {"base": base.name, "number": number, "checksums": sha256(base / CHECKSUMS)}
     write_json(folder / TRAINER, {**trainer, "increment": increment})
 
 
 def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
-    """(model on the host, moments, contents of trainer.json) of a full folder or of an increment."""
+    """(model on the host, moments, contents of trainer.json) of a full folder or an increment."""
     trainer = read_trainer(folder)
     if "increment" not in trainer:
         return read_full(folder)
@@ -72,7 +94,8 @@ def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
     parts, _ = read_safetensors(folder / FILE)
     tensors = _tensors(model, moments)
     for name in _changed(parts, tensors, named(folder / FILE)):
-        array = tensors[name] if name.startswith("values.") else tensors[name].copy()  # the moments are a read-only map
+        # the moments are mapped read-only
+        array = tensors[name] if name.startswith("values.") else tensors[name].copy()
         array.reshape(-1)[_elements(parts[f"{name}:blocks"], array.size)] = parts[f"{name}:data"]
         if not name.startswith("values."):
             moments[name] = array
@@ -80,28 +103,44 @@ def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _changed(parts: dict[str, np.ndarray], tensors: dict[str, np.ndarray], file: str) -> list[str]:
-    """The names of the tensors of which an increment has blocks; ValueError for blocks that are not those of its base."""
+    """The names of the tensors in an increment; ValueError if their blocks do not fit the base."""
     names = [key.removesuffix(":blocks") for key in parts if key.endswith(":blocks")]
     if parts.keys() != {f"{name}:{kind}" for name in names for kind in ("blocks", "data")}:
-        raise ValueError(f"{file}: expected NAME:blocks and NAME:data for each tensor that changed")
+        raise ValueError(
+            f"{file}: expected NAME:blocks and NAME:data for each tensor, got {shown(list(parts))}"
+        )
     for name in names:
         blocks, data, old = parts[f"{name}:blocks"], parts[f"{name}:data"], tensors.get(name)
-        good = old is not None and data.dtype == old.dtype and blocks.dtype == np.int64 and blocks.ndim == data.ndim == 1
-        good = good and len(blocks) > 0 and (np.diff(blocks) > 0).all() and 0 <= blocks[0] and blocks[-1] * BLOCK < old.size
-        if not good or len(data) != len(_elements(blocks, old.size)):
-            raise ValueError(f"{file}: the blocks of {named(name, 80)} do not fit its base")
+        if old is None or not _fits(blocks, data, old):
+            raise ValueError(
+                f"{file}: {named(name, 80)}: expected blocks of its base, got {shown(blocks)} "
+                f"with {shown(data)}"
+            )
     return names
 
 
-def replay(folder: Path, out_folder: Path) -> None:
-    """Write the full folder that an increment stands for: bit-equal to a full save at that step."""
+def _fits(blocks: np.ndarray, data: np.ndarray, old: np.ndarray) -> bool:
+    """Whether blocks and data replace a part of a tensor of the base."""
+    if data.dtype != old.dtype or blocks.dtype != np.int64 or not blocks.ndim == data.ndim == 1:
+        return False
+    if (
+        not len(blocks)
+        or (np.diff(blocks) <= 0).any()
+        or blocks[0] < 0
+        or blocks[-1] * BLOCK >= old.size
+    ):
+        return False
+    return len(data) == len(_elements(blocks, old.size))
+
+
+def replay(folder: str | os.PathLike, out_folder: str | os.PathLike) -> None:
+    """Write the full folder that an increment stands for, bit-equal to a full save at that step."""
     for name, path in (("folder", folder), ("out_folder", out_folder)):
         check_path(name, path)
     folder, out_folder = Path(folder), Path(out_folder)
-    if wrong := problem(folder):
-        raise ValueError(f"{folder}: {wrong}")
+    check_intact(str(folder), folder)
     if out_folder.exists():
-        raise ValueError(f"{out_folder} exists already: give the name of a new folder")
+        raise ValueError(f"out_folder: expected a new folder, got {out_folder}, which exists")
     model, moments, trainer = read(folder)
     trainer.pop("increment", None)
     with new_folder(out_folder) as temporary:
@@ -109,10 +148,13 @@ def replay(folder: Path, out_folder: Path) -> None:
 
 
 def changed_blocks(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """The numbers (int64) of the blocks in which two arrays of one shape and dtype differ in any bit."""
+    """The numbers (int64) of the blocks in which two arrays differ in any bit."""
     if new.shape != old.shape or new.dtype != old.dtype:
-        raise ValueError(f"expected arrays of one shape and dtype, got {new.dtype} {new.shape} and {old.dtype} {old.shape}")
-    bits = np.dtype(f"u{new.dtype.itemsize}")  # as whole numbers, so that 0.0 and -0.0 differ and NaN equals itself
+        raise ValueError(
+            f"old: expected the shape and dtype of new, {new.dtype} {new.shape}, got {old.dtype} "
+            f"{old.shape}"
+        )
+    bits = np.dtype(f"u{new.dtype.itemsize}")  # as integers: 0.0 and -0.0 differ, NaN equals itself
     different = np.not_equal(*(np.ascontiguousarray(a).reshape(-1).view(bits) for a in (new, old)))
     if not different.size:
         return np.empty(0, np.int64)
@@ -120,10 +162,13 @@ def changed_blocks(new: np.ndarray, old: np.ndarray) -> np.ndarray:
 
 
 def _elements(blocks: np.ndarray, size: int) -> np.ndarray:
-    """The numbers of the elements in these blocks; the last block of a tensor may be short."""
+    """The element numbers of these blocks; the last block of a tensor may be short."""
     elements = (blocks[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
     return elements[elements < size]
 
 
 def _tensors(model: Model, moments: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {**{f"values.{path}": to_host(a) for path, a in flatten(model.params).items()}, **moments}
+    return {
+        **{f"values.{path}": to_host(a) for path, a in flatten(model.params).items()},
+        **moments,
+    }

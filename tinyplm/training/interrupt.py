@@ -1,4 +1,4 @@
-"""SIGINT (control-C) and SIGTERM: a wish to stop that a run can honour when it has saved."""
+"""SIGINT (Ctrl-C) and SIGTERM as a request to stop, which a run honours after saving."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 
 class Interrupt:
-    """`signal` is the number of the signal that came, None so far."""
+    """`signal` is the number of the signal received; None before."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -22,25 +22,31 @@ class Interrupt:
 
 @contextmanager
 def interruptible(notice: str = "") -> Iterator[Interrupt]:
-    """Inside, the first SIGINT or SIGTERM is only noted, and `notice` written to stderr; the caller looks and stops.
+    """Within the block, the first SIGINT or SIGTERM is recorded and `notice` written to stderr.
 
-    With that the handlers that were there before are back, so a second signal does what it always does: KeyboardInterrupt for
-    SIGINT, the end of the process for SIGTERM.  They are back after the block as well.  A signal that was ignored stays ignored.
-    Only the main thread can handle signals: in another one this does nothing.
+    The caller polls Interrupt.signal and stops.  After the first signal, and after the block, the
+    previous handlers are restored, so a second signal acts as usual: KeyboardInterrupt for SIGINT,
+    termination for SIGTERM.  An ignored signal stays ignored.  Only the main thread can handle
+    signals: in other threads this does nothing.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    before = {
+        number: handler
+        for number, handler in before.items()
+        if handler not in (None, signal.SIG_IGN)
+    }
 
     def note(number: int, frame: object) -> None:
         interrupt.signal = number
         restore()
         if notice:
-            with suppress(OSError):  # a closed stderr is no reason to lose a run
-                os.write(2, f"\n{signal.Signals(number).name}: {notice}\n".encode())  # print is not safe in a handler
+            with suppress(OSError):  # a closed stderr must not end the run
+                # print is not safe in a handler
+                os.write(2, f"\n{signal.Signals(number).name}: {notice}\n".encode())
 
     def restore() -> None:
         for number, handler in before.items():

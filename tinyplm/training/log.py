@@ -1,4 +1,4 @@
-"""What a run shows and writes down: progress, a JSON-lines log, a plot of the loss."""
+"""What a run reports: progress, a log in JSON lines, a plot of the loss."""
 
 from __future__ import annotations
 
@@ -14,29 +14,37 @@ from typing import Any
 from ..arguments import check_path, is_number, is_whole, shown
 from ..files import named, naming, open_regular, parse_json, replaced
 
-NUMBERS = ("loss", "gradient_norm", "learning_rate", "validation_loss")  # of the records of training
+# in the records of training
+NUMBERS = ("loss", "gradient_norm", "learning_rate", "validation_loss")
 
 
 class Log:
-    """Appends one JSON object a line to `path`.  On resume, lines after the step resumed from are cut off first."""
+    """Appends one JSON object per line to `path`.
+
+    On resume, records after `last_step` are removed first.
+    """
 
     def __init__(self, path: Path, *, last_step: int = 0) -> None:
         self.path = path
         lines = [line for line, _ in _lines(path, last_step)] if last_step else []
         with replaced(path) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
-        # without a buffer, so that a line which did not fit on the disk is not tried again when the file is closed
-        self._file = open(path, "ab", buffering=0)  # open for the whole run; close() closes it
+        # unbuffered: a line that did not fit on the disk must not be retried on closing
+        self._file = open(path, "ab", buffering=0)  # closed by close()
 
     def write(self, **record: Any) -> None:
-        """OSError that names the file when the disk is full; half a line may be left then, which `read` leaves out."""
+        """Append a record.
+
+        OSError naming the file if the disk is full; this can leave a partial line, which `read`
+        skips.
+        """
         line = (json.dumps(record) + "\n").encode()
         with naming(self.path):
             while line:
                 line = line[self._file.write(line) :]
 
     def sync(self) -> None:
-        """Flush to disk, before a checkpoint says that these steps are done."""
+        """Flush to disk, before a checkpoint declares these steps done."""
         with naming(self.path):
             os.fsync(self._file.fileno())
 
@@ -44,14 +52,14 @@ class Log:
         self._file.close()
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a log; a last line that was cut off by a crash is left out."""
+def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """The records of a log; an incomplete last line, left by a crash, is skipped."""
     for _, record in _lines(path):
         yield record
 
 
 def missing_steps(path: Path, last_step: int) -> str | None:
-    """One line when a log has not exactly one loss for each step from 1 to `last_step`: somebody has changed it."""
+    """One line if the log lacks or repeats a loss of some step up to `last_step`; else None."""
     found, exact = 0, True
     for _, record in _lines(path, last_step):
         if "loss" in record:
@@ -59,13 +67,18 @@ def missing_steps(path: Path, last_step: int) -> str | None:
             exact = exact and record["step"] == found
     if exact and found == last_step:
         return None
-    return f"{path}: has the losses of {found} of the {last_step} steps done; training goes on exactly, the log has gaps"
+    return (
+        f"{path}: has the losses of {found} of {last_step} steps; training resumes exactly, the "
+        "log has gaps"
+    )
 
 
-def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lines(
+    path: str | os.PathLike, last_step: int | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(line, record) of a log, up to the last record of `last_step`.
 
-    What follows that step was not flushed when a machine lost power, and may be anything.
+    Later lines were not flushed if the machine lost power and may hold garbage.
     """
     check_path("log", path)
     path = Path(path)
@@ -85,7 +98,10 @@ def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict
             except ValueError:
                 if step == last_step:
                     return
-                raise ValueError(f"{named(path)}: line {number} is not a record of a step: {shown(line.strip())}") from None
+                raise ValueError(
+                    f"{named(path)}, line {number}: expected the record of a step, got "
+                    f"{shown(line.strip())}"
+                ) from None
             step = record["step"]
             if last_step is not None and step > last_step:
                 return
@@ -93,21 +109,28 @@ def _lines(path: Path, last_step: int | None = None) -> Iterator[tuple[str, dict
 
 
 class Progress:
-    """A tqdm bar on the terminal.  Where stderr is not a terminal or tqdm is not installed: a plain line at every tenth.
+    """A tqdm bar on a terminal; a plain line every tenth without a terminal or tqdm.
 
-    When the terminal or pipe that it is shown on is gone, nothing is shown any more: that is no reason to lose a run.
+    If the terminal or pipe disappears, output stops and the run continues.
     """
 
     def __init__(self, total: int, done: int, *, show: bool = True, unit: str = "step") -> None:
-        self.total, self.done, self.show, self.unit, self.bar = total, done, show, unit, None
-        if show and sys.stderr is not None and sys.stderr.isatty():  # None in a process that was started with it closed
+        self.total, self.done, self.show, self.unit = total, done, show, unit
+        self.bar: Any = None
+        # None if the process started without one
+        if show and sys.stderr is not None and sys.stderr.isatty():
             try:
                 from tqdm import tqdm
             except ImportError:
                 return
             with self._showing():
-                self.bar = tqdm(total=total, initial=done, dynamic_ncols=True, smoothing=0.1,
-                                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}")  # fmt: skip
+                self.bar = tqdm(
+                    total=total,
+                    initial=done,
+                    dynamic_ncols=True,
+                    smoothing=0.1,
+                    bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}",
+                )
 
     @contextmanager
     def _showing(self) -> Iterator[None]:
@@ -117,19 +140,25 @@ class Progress:
             self.bar, self.show = None, False
 
     def update(self, steps: int, values: dict[str, str]) -> None:
-        """`steps` more are done; the most important of the values stands first."""
+        """`steps` more are done; values are listed most important first."""
         before, self.done = self.done, self.done + steps
         with self._showing():
             if self.bar is not None:
                 self.bar.set_postfix_str(self._fitting(values), refresh=False)
                 self.bar.update(steps)
-            elif self.show and sys.stderr is not None and self.done * 10 // self.total > before * 10 // self.total:
+            elif (
+                self.show
+                and sys.stderr is not None
+                and self.done * 10 // self.total > before * 10 // self.total
+            ):
                 shown = "".join(f"  {name} {value}" for name, value in values.items())
                 print(f"{self.unit} {self.done}/{self.total}{shown}", file=sys.stderr, flush=True)
 
     def _fitting(self, values: dict[str, str]) -> str:
-        """As many of the values as leave the bar a fifth of the terminal's width."""
-        room = 0.8 * (self.bar.format_dict["ncols"] or 80) - len(f"100%|| {self.total}/{self.total} 00:00, ")
+        """As many values as fit while leaving a fifth of the terminal's width for the bar."""
+        room = 0.8 * (self.bar.format_dict["ncols"] or 80) - len(
+            f"100%|| {self.total}/{self.total} 00:00, "
+        )
         shown = ""
         for name, value in values.items():
             longer = f"{shown}{', ' * bool(shown)}{name}={value}"
@@ -139,6 +168,7 @@ class Progress:
         return shown
 
     def say(self, text: str) -> None:
+        """Print a line above the bar."""
         with self._showing():
             if self.bar is not None:
                 self.bar.write(text)
@@ -152,7 +182,10 @@ class Progress:
 
 
 def plot(log: Path, png: Path, *, baselines: dict[str, float] | None = None) -> bool:
-    """Draw training and validation loss by step, and baselines (nats a token) as lines.  False without matplotlib."""
+    """Draw training and validation loss by step, and baselines (nats per token) as lines.
+
+    Returns False without matplotlib.
+    """
     try:
         from matplotlib.figure import Figure  # no pyplot: no display and no global state
     except ImportError:
@@ -160,16 +193,15 @@ def plot(log: Path, png: Path, *, baselines: dict[str, float] | None = None) -> 
     records = list(read(log))
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for field, label, style in (
-        ("loss", "training", {"lw": 0.7, "alpha": 0.6}),
-        ("validation_loss", "validation", {"marker": "o"}),
-    ):
+    training: dict[str, Any] = {"label": "training", "lw": 0.7, "alpha": 0.6}
+    validation: dict[str, Any] = {"label": "validation", "marker": "o"}
+    for field, style in (("loss", training), ("validation_loss", validation)):
         points = [(r["step"], r[field]) for r in records if field in r]
         if points:
-            axes.plot(*zip(*points), label=label, **style)
+            axes.plot(*zip(*points), **style)
     for i, (name, value) in enumerate((baselines or {}).items()):
         axes.axhline(value, color=f"C{i + 2}", ls="--", lw=1, label=name)
-    axes.set(xlabel="step", ylabel="loss (nats a token)")
+    axes.set(xlabel="step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[1]:
         axes.legend()

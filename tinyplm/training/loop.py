@@ -1,4 +1,4 @@
-"""The training loop: batches in, checkpoints and a log out."""
+"""The training loop: from batches to checkpoints and a log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from .. import random
 from ..arguments import check_flag, check_path, wrong
-from ..backend import array_module, give_back_freed_memory, is_host, keep_freed_memory
+from ..backend import array_module, is_host
 from ..files import sole_writer
+from ..memory import give_back_freed_memory, keep_freed_memory
 from ..models.model import Model, check_model
 from ..optim.adamw import AdamW
 from . import checkpoint, folders
@@ -26,25 +27,35 @@ from .settings import Settings
 from .step import NonFiniteError, check_finite, update
 
 
-def train(model: Model, training: Any, validation: Any, settings: Settings, *, out: str | Path, resume: bool = False,
-          progress: bool = True) -> State:  # fmt: skip
+def train(
+    model: Model,
+    training: Any,
+    validation: Any,
+    settings: Settings,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    progress: bool = True,
+) -> State:
     """Train `model`; afterwards model.params are the trained parameters.
 
-    training and validation: two packed token arrays, for a decoder, or the samples of an objective and what to validate with
-    (see training.samples).
+    training, validation: two packed token arrays, for a decoder; or the samples of an objective and
+    validation data (see training.samples).
 
-    out/ gets log.jsonl, step-N/ checkpoints, and the small files `latest` and `best` that name two of them.
-    resume=True goes on from out/latest and refuses, naming it, a difference in model, settings or data.  However a run was
-    ended, resumed it is bit-equal to one that was not: parameters, moments and log (but for times), as long as workers and
-    libraries are the same.  (Which steps are saved, and which of them as increments, also depends on signals and the clock.)
+    Writes out/log.jsonl, the checkpoints out/step-N/, and the small files `latest` and `best`, each
+    naming one of them. resume=True continues from out/latest; a difference in model, settings or
+    data is refused by name.
+    However a run ended, a resumed run is bit-identical to an uninterrupted one in parameters,
+    moments and log (except for times), given the same workers and libraries. (Which steps are
+    saved, and which of them incrementally, also depends on signals and the clock.)
 
-    It returns early, with a checkpoint saved, when settings.patience is used up, and on SIGINT or SIGTERM, once the step under
-    way is done; then state.signal is its number.  A second signal acts at once.
-    A non-finite loss or gradient raises NonFiniteError, a full disk SaveError, with the last good checkpoint named; what is on
-    disk stays.
-    ValueError for a folder that another process is training in (see files.sole_writer), and for a checkpoint that is damaged or
-    whose trainer.json has values that no run has.
-    On Linux the process keeps freed memory from here on (see backend.keep_freed_memory).
+    Returns early, with a checkpoint saved, when settings.patience is exhausted, and on SIGINT or
+    SIGTERM after the current step; state.signal is then its number.  A second signal acts at once.
+    A non-finite loss or gradient raises NonFiniteError, a full disk SaveError, both naming the last
+    good checkpoint; files on disk stay.
+    ValueError if another process is training in the folder (see files.sole_writer), or if the
+    checkpoint is damaged or its trainer.json invalid.
+    On Linux the process keeps freed memory from here on (see memory.keep_freed_memory).
     """
     check_model("model", model)
     if not isinstance(settings, Settings):
@@ -54,7 +65,7 @@ def train(model: Model, training: Any, validation: Any, settings: Settings, *, o
     out = Path(out)
     training, validation, data = _check(model, training, validation, settings)
     if resume:
-        checkpoint.find(out)  # no folder is made where there is nothing to resume
+        checkpoint.find(out)  # before any folder is created
     with ExitStack() as held:
         try:
             held.enter_context(sole_writer(out))
@@ -63,30 +74,50 @@ def train(model: Model, training: Any, validation: Any, settings: Settings, *, o
         return _train(model, training, validation, settings, data, out, resume, progress)
 
 
-def _train(model: Model, training: Any, validation: Any, settings: Settings, data: str, out: Path, resume: bool,
-           progress: bool) -> State:  # fmt: skip
-    """The run, in a folder that nobody else writes into."""
+def _train(
+    model: Model,
+    training: Any,
+    validation: Any,
+    settings: Settings,
+    data: str,
+    out: Path,
+    resume: bool,
+    progress: bool,
+) -> State:
+    """The run, in a folder locked for this process."""
     if not resume and checkpoint.started(out):
-        raise ValueError(f"{out} holds a run already: resume it, or give another folder")
-    optimizer = AdamW(model.params, betas=(settings.beta1, settings.beta2), eps=settings.eps,
-                      weight_decay=settings.weight_decay)  # fmt: skip
+        raise ValueError(
+            f"{out}: expected a folder without a run, got one with a run: resume it, or choose "
+            "another folder"
+        )
+    optimizer = AdamW(
+        model.params,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+    )
     state, notes = State(), [workers_note(settings.workers, settings.micro_size)]
     if resume:
         folder = checkpoint.find(out)
         state = checkpoint.restore(folder, model, optimizer, settings, data)
-        notes += [checkpoint.environment_note(folder, settings, model.device), missing_steps(out / "log.jsonl", state.step)]
+        notes += [
+            checkpoint.environment_note(folder, settings, model.device),
+            missing_steps(out / "log.jsonl", state.step),
+        ]
     keep_freed_memory()
     model.params = optimizer.params
-    give_back_freed_memory()  # the parameters as they came
+    give_back_freed_memory()  # that of the original parameters
     run = None
     try:
         _tidy(out, state, settings)
         run = _Run(model, optimizer, settings, state, out, data, validation, progress)
         if run.out_of_patience():
-            notes.append(f"nothing is left to do: {state.waited} evaluations in a row have not improved")
+            notes.append(f"nothing to do: no improvement in the last {state.waited} evaluations")
         for note in filter(None, notes):
             run.progress.say(note)
-        with interruptible("stopping after this step; once more stops at once" if progress else "") as interrupt:
+        with interruptible(
+            "stopping after this step; repeat to stop immediately" if progress else ""
+        ) as interrupt:
             while not run.finished() and interrupt.signal is None:
                 run.step(training)
             run.stop()
@@ -101,43 +132,68 @@ def _train(model: Model, training: Any, validation: Any, settings: Settings, dat
     return state
 
 
-def _check(model: Model, training: Any, validation: Any, settings: Settings) -> tuple[Any, Any, str]:
-    """The samples of the run and its validation, if they fit the model; and a fingerprint of both."""
+def _check(
+    model: Model, training: Any, validation: Any, settings: Settings
+) -> tuple[Any, Any, str]:
+    """The run's samples and validation data, checked against the model; and their fingerprint."""
     context = model.config.context
     if context is not None and settings.sequence_length > context:
-        raise ValueError(f"sequence_length {settings.sequence_length} is longer than the model's context {context}")
+        raise ValueError(
+            f"sequence_length: expected at most {context}, the model's context, got "
+            f"{settings.sequence_length}"
+        )
     arrays_given = [isinstance(data, np.ndarray) for data in (training, validation)]
-    samples_given = hasattr(training, "batch") and hasattr(training, "length") and hasattr(validation, "batches")
+    samples_given = (
+        hasattr(training, "batch")
+        and hasattr(training, "length")
+        and hasattr(validation, "batches")
+    )
     if not all(arrays_given) and (any(arrays_given) or not samples_given):
-        raise TypeError("training and validation: expected two token arrays, or samples and what to validate with (see "
-                        f"training.samples), got {type(training).__name__} and {type(validation).__name__}")  # fmt: skip
+        raise TypeError(
+            "training and validation: expected two token arrays, or samples and validation data "
+            "(see "
+            f"training.samples), got {type(training).__name__} and {type(validation).__name__}"
+        )
     if not isinstance(training, np.ndarray):
         if training.length != settings.sequence_length:
-            raise ValueError(f"sequence_length is {settings.sequence_length}, but the samples have {training.length} tokens")
-        some = training.batch(0, 4 * settings.batch_size)  # which documents come first depends on all that there are
-        model.inputs(**some[0])  # once through the model's own checks
-        arrays = [a for batch in (some, *validation.batches) for part in batch for a in part.values()]
+            raise ValueError(
+                f"sequence_length: expected {training.length}, the length of the samples, got "
+                f"{settings.sequence_length}"
+            )
+        # which samples come first depends on all the documents
+        some = training.batch(0, 4 * settings.batch_size)
+        model.inputs(**some[0])  # runs the model's own checks
+        arrays = [
+            a for batch in (some, *validation.batches) for part in batch for a in part.values()
+        ]
         return training, validation, checkpoint.fingerprint(*arrays)
-    model.check_causal()  # others would see the token that they are to predict
+    model.check_causal()  # another model would see the tokens it predicts
     tokens = {"training": training, "validation": validation}
     for name, array in tokens.items():
         check_tokens(f"{name} tokens", array)
         if array.max() >= model.config.vocab_size or array.min() < 0:
             outside = array.max() if array.min() >= 0 else array.min()
-            raise ValueError(f"the {name} tokens have id {outside}, but the model's vocabulary is {model.config.vocab_size}")
+            raise ValueError(
+                f"{name} tokens: expected ids from 0 to {model.config.vocab_size - 1}, got "
+                f"{outside}"
+            )
     check_corpus(training, settings)
     samples = CausalSamples(training, settings)
-    return samples, CausalValidation(validation, settings), checkpoint.fingerprint(training, validation)
+    return (
+        samples,
+        CausalValidation(validation, settings),
+        checkpoint.fingerprint(training, validation),
+    )
 
 
 def _tidy(out: Path, state: State, settings: Settings) -> None:
-    """Make of `out` what it would be if nothing had been broken off at this step."""
+    """Repair `out` after a crash: put it into the state of a clean stop at this step."""
     if state.step:
-        checkpoint.prune(out, state, settings.keep)  # first, since the disk may be full
+        checkpoint.prune(out, state, settings.keep)  # first: the disk may be full
         if not (out / "latest").exists():
             checkpoint.point(out / "latest", f"step-{state.step}")
         checkpoint.point_best(out, state)
-    elif (out / "log.jsonl").exists():  # a run that was killed before its first checkpoint had a name
+    elif (out / "log.jsonl").exists():  # killed before its first checkpoint was complete
         folders.remove_temporaries(out)
 
 
@@ -148,15 +204,24 @@ def _unwritable(error: OSError, out: Path, step: int) -> SaveError:
 
 def _last_good(out: Path) -> str:
     if not (out / "latest").exists():
-        return "no checkpoint was saved yet"
+        return "no checkpoint has been saved"
     return f"the last good checkpoint is {checkpoint.find(out)}"
 
 
 class _Run:
-    """The moving parts of one run."""
+    """The state of one run."""
 
-    def __init__(self, model: Model, optimizer: AdamW, settings: Settings, state: State, out: Path, data: str,
-                 validation: Any, progress: bool) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: Model,
+        optimizer: AdamW,
+        settings: Settings,
+        state: State,
+        out: Path,
+        data: str,
+        validation: Any,
+        progress: bool,
+    ) -> None:
         self.model, self.optimizer, self.settings, self.state = model, optimizer, settings, state
         self.out, self.data, self.validation = out, data, validation
         self.key = random.key(settings.seed)
@@ -164,7 +229,8 @@ class _Run:
         self.monitor = Monitor()
         self.monitor.replay(read(self.log.path))
         self.progress = Progress(settings.steps, state.step, show=progress)
-        self.pending: list[tuple[int, float, Any, Any]] = []  # steps whose loss was not read back yet
+        # (step, rate, loss, norm) not yet read back
+        self.pending: list[tuple[int, float, Any, Any]] = []
         self.saved_step = state.step
         self.clock = self.saved_at = time.perf_counter()
 
@@ -177,8 +243,15 @@ class _Run:
     def step(self, samples: Any) -> None:
         settings, state = self.settings, self.state
         inputs, targets = samples.batch(state.step * settings.batch_size, settings.batch_size)
-        loss, norm = update(self.model, self.optimizer, inputs, targets, settings=settings, step=state.step,
-                            key=random.fold(self.key, state.step))  # fmt: skip
+        loss, norm = update(
+            self.model,
+            self.optimizer,
+            inputs,
+            targets,
+            settings=settings,
+            step=state.step,
+            key=random.fold(self.key, state.step),
+        )
         self.pending.append((state.step, settings.rate(state.step), loss, norm))
         state.step += 1
         state.tokens += inputs["input_ids"].size
@@ -193,42 +266,66 @@ class _Run:
             self.save()
 
     def save_is_due(self) -> bool:
-        """By the clock.  When a run saves changes nothing of what it computes, so this takes nothing from exact resume."""
+        """Whether settings.save_minutes have passed.
+
+        Saving does not affect the numbers, so the clock does not break exact resume.
+        """
         minutes = self.settings.save_minutes
         return minutes is not None and time.perf_counter() - self.saved_at >= 60 * minutes
 
     def read_back(self) -> None:
-        """Read the pending losses, check them, write them to the log and show the last."""
+        """Read the pending losses back, check and log them, and show the last."""
         seconds = time.perf_counter() - self.clock
         self.clock += seconds
         self.state.seconds += seconds
-        speed = len(self.pending) * self.settings.batch_size * self.settings.sequence_length / seconds
-        for step, rate, loss, norm in self.pending:
-            loss, norm = float(loss), float(norm)
+        speed = (
+            len(self.pending) * self.settings.batch_size * self.settings.sequence_length / seconds
+        )
+        for step, rate, *values in self.pending:
+            loss, norm = map(float, values)
             check_finite(step, {"loss": loss, "gradient norm": norm})
             record = {"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
             self.log.write(**record, tokens_per_second=round(speed, 1))
             self.watch(record)
-        shown = {"loss": f"{loss:.3f}", "norm": f"{norm:.2f}", "tok/s": f"{speed:.0f}", "lr": f"{rate:.1e}"}
+        shown = {
+            "loss": f"{loss:.3f}",
+            "norm": f"{norm:.2f}",
+            "tok/s": f"{speed:.0f}",
+            "lr": f"{rate:.1e}",
+        }
         self.progress.update(len(self.pending), shown)
         self.pending.clear()
 
     def watch(self, record: dict[str, Any]) -> None:
-        """Report what stands out in a step, with the numbers of its samples (see data.batches.Windows)."""
+        """Report outliers of a step, with the numbers of its samples (see data.batches.Windows)."""
         step, size = record["step"], self.settings.batch_size
         first, last = (step - 1) * size, step * size - 1
         for field, value, limit in self.monitor.observe(record):
-            self.log.write(step=step, outlier=field, value=value, threshold=limit, first_sample=first, last_sample=last)
-            self.progress.say(f"step {step}: {field.replace('_', ' ')} {value:.4g} stands out (threshold {limit:.4g}), "
-                              f"samples {first} to {last}")  # fmt: skip
+            self.log.write(
+                step=step,
+                outlier=field,
+                value=value,
+                threshold=limit,
+                first_sample=first,
+                last_sample=last,
+            )
+            self.progress.say(
+                f"step {step}: {field.replace('_', ' ')} {value:.4g} stands out (threshold "
+                f"{limit:.4g}), "
+                f"samples {first} to {last}"
+            )
 
     def evaluate(self) -> bool:
-        """Validation loss into the log; True when it is worth a checkpoint: the best so far, or the last one."""
+        """Log the validation loss; True if it calls for a checkpoint: the best, or the last."""
         state, loss = self.state, self.validation.loss(self.model, self.settings.workers)
         if not np.isfinite(loss):
-            raise NonFiniteError(f"step {state.step}: the validation loss is {loss}")
+            raise NonFiniteError(
+                f"step {state.step}: validation loss: expected a finite number, got {loss}"
+            )
         self.log.write(step=state.step, validation_loss=loss)
-        self.progress.say(f"step {state.step}: validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}")
+        self.progress.say(
+            f"step {state.step}: validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}"
+        )
         better = state.best_loss is None or loss < state.best_loss
         if better:
             state.best_step, state.best_loss = state.step, loss
@@ -237,23 +334,41 @@ class _Run:
         else:
             state.waited += 1
         if self.out_of_patience():
-            self.progress.say(f"step {state.step}: stopping early, {state.waited} evaluations in a row have not improved on "
-                              f"{state.improved_loss:.4f} by {self.settings.min_improvement:g} or more")  # fmt: skip
-        self.clock = time.perf_counter()  # evaluating and saving do not count as training time
+            self.progress.say(
+                f"step {state.step}: stopping early, no improvement in {state.waited} evaluations "
+                "on "
+                f"{state.improved_loss:.4f} by {self.settings.min_improvement:g} or more"
+            )
+        self.clock = time.perf_counter()  # evaluating and saving are not training time
         return better or self.out_of_patience()
 
     def save(self) -> None:
-        """A checkpoint, unless the last update has broken the parameters.  The last one of a run is a full one."""
-        if not bool(array_module(self.optimizer.values.buffer).isfinite(self.optimizer.values.buffer).all()):
-            raise NonFiniteError(f"step {self.state.step}: the update made parameters that are not finite")
+        """Write a checkpoint, unless the parameters are not finite.  A run's last checkpoint is
+        full.
+        """
+        if not bool(
+            array_module(self.optimizer.values.buffer).isfinite(self.optimizer.values.buffer).all()
+        ):
+            raise NonFiniteError(
+                f"step {self.state.step}: parameters: expected finite numbers after the update, "
+                "got NaN or infinity"
+            )
         self.log.sync()
-        checkpoint.save(self.out, self.model, self.optimizer, self.state, self.settings, self.data, full=self.finished())
+        checkpoint.save(
+            self.out,
+            self.model,
+            self.optimizer,
+            self.state,
+            self.settings,
+            self.data,
+            full=self.finished(),
+        )
         self.saved_step = self.state.step
         checkpoint.prune(self.out, self.state, self.settings.keep)
         self.clock = self.saved_at = time.perf_counter()
 
     def stop(self) -> None:
-        """Save what is not saved yet."""
+        """Save what has not been saved."""
         if self.pending:
             self.read_back()
         if self.saved_step != self.state.step:

@@ -1,4 +1,4 @@
-"""Monitors: steps whose loss or gradient norm stands out from those before, and validation that no longer improves."""
+"""Monitoring: outliers in the loss and the gradient norm, and lack of improvement in validation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FIELDS = ("loss", "gradient_norm")  # of a step's record in the log
-WINDOW = 200  # steps before that a step is compared with
-START = 100  # steps that must have gone by before anything is reported
+FIELDS = ("loss", "gradient_norm")  # of a step's log record
+WINDOW = 200  # preceding steps a step is compared with
+START = 100  # steps before anything is reported
 FACTOR = {"loss": 6.0, "gradient_norm": 10.0}  # deviations above the median
 
 
 class Outlier(NamedTuple):
-    """One value that stands out."""
+    """A value that stands out."""
 
     field: str
     value: float
@@ -23,27 +23,30 @@ class Outlier(NamedTuple):
 
 
 class Monitor:
-    """Reports a value x > threshold, with, over the last 200 steps before it (at least 100),
+    """Reports x > threshold, computed from the last 200 steps (at least 100),
 
         threshold = median + factor * max(1.4826 * median(|x_i - median|), median / 100),
 
-    factor 6 for the loss and 10 for the gradient norm, whose noise has a longer tail.  1.4826 times the median absolute deviation
-    estimates the standard deviation of normal noise, and neither it nor the median is moved by a few outliers (Rousseeuw & Croux
-    1993).  The hundredth keeps a loss that hardly moves from having a threshold of nearly its own size.  Only what is too
-    large is reported, so the fall at the start of a run is none; of steps in a row that are above their thresholds, the first.
+    with factor 6 for the loss and 10 for the gradient norm, whose noise has a longer tail.  1.4826
+    times the median absolute deviation estimates the standard deviation of normal noise; a few
+    outliers move neither it nor the median (Rousseeuw & Croux 1993).  The hundredth stops a nearly
+    constant loss from having a threshold barely above itself.  Only large values are reported, so
+    the initial fall of the loss is not; of consecutive outliers only the first is.
 
-    False alarms, with 128 tokens a step, which is noisy: 2500 steps of a small GPT-2, on which the factors were chosen, and then
-    2000 of a small LLaMA with another seed gave none of the loss and 4 each of the gradient norm, up to 1.7 times the threshold.
+    False alarms at 128 tokens a step, which is noisy: 2500 steps of a small GPT-2, used to choose
+    the factors, and then 2000 of a small LLaMA with another seed gave none for the loss and 4 each
+    for the gradient norm, up to 1.7 times the threshold.
 
-    What it knows is a function of the last 201 records of the log, so `replay` puts a resumed run exactly where it was.
+    The state is a function of the last 201 records of the log, so `replay` restores it exactly on
+    resume.
     """
 
     def __init__(self) -> None:
-        self._values = {field: deque(maxlen=WINDOW) for field in FIELDS}
+        self._values: dict[str, deque[float]] = {field: deque(maxlen=WINDOW) for field in FIELDS}
         self._above = dict.fromkeys(FIELDS, False)
 
     def observe(self, record: dict[str, Any]) -> list[Outlier]:
-        """Take in one step's record; the outliers in it."""
+        """Take in the record of a step; returns its outliers."""
         found = []
         for field in FIELDS:
             value, before = record[field], self._values[field]
@@ -56,8 +59,10 @@ class Monitor:
         return found
 
     def replay(self, records: Iterable[dict[str, Any]]) -> None:
-        """Take in the steps of a log without reporting them again."""
-        for record in deque((r for r in records if all(field in r for field in FIELDS)), maxlen=WINDOW + 1):
+        """Take in the records of a log without reporting outliers again."""
+        for record in deque(
+            (r for r in records if all(field in r for field in FIELDS)), maxlen=WINDOW + 1
+        ):
             self.observe(record)
 
 
@@ -70,5 +75,5 @@ def threshold(values: Iterable[float], factor: float) -> float:
 
 
 def improves(loss: float, best: float | None, least: float) -> bool:
-    """Whether a validation loss is below the best one so far by at least `least`."""
+    """Whether a validation loss is below the best one by at least `least`."""
     return best is None or (loss < best and loss <= best - least)

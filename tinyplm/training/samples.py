@@ -1,12 +1,13 @@
-"""What a run trains on and what it is judged by: a packed token array, or the samples of an objective.
+"""Training and validation data: a packed token array, or the samples of an objective.
 
-Training samples: any object with
+Training samples are any object with
 
-    batch(first, count)    samples number first ... first + count - 1: (inputs, targets), dicts of arrays (count, ...), known from
-                           the numbers alone, so that a run that is resumed needs no saved state
+    batch(first, count)    samples first ... first + count - 1 as (inputs, targets), dicts of arrays
+                           (count, ...), a function of the numbers alone: resuming needs no state
     length                 the tokens of a sample
 
-such as those of objectives.batches.  Validation: an object with loss(model, workers), and batches, such as FixedBatches.
+such as those of objectives.batches.  Validation data is an object with loss(model, workers) and
+batches, such as FixedBatches.
 """
 
 from __future__ import annotations
@@ -28,26 +29,36 @@ def _check_settings(settings: Any) -> None:
 
 
 def check_tokens(name: str, value: Any) -> None:
-    """ValueError unless it is an array of token ids of which one at least can be predicted."""
-    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iu" or len(value) < 2:
+    """ValueError unless it is an array of token ids with at least one to predict."""
+    if (
+        not isinstance(value, np.ndarray)
+        or value.ndim != 1
+        or value.dtype.kind not in "iu"
+        or len(value) < 2
+    ):
         raise wrong(name, "an array (N,) of integers, two or more", value)
 
 
 def check_corpus(tokens: np.ndarray, settings: Settings) -> None:
-    """ValueError where the tokens of a run are fewer than one batch needs."""
+    """ValueError if the training tokens do not suffice for one batch."""
     check_tokens("training tokens", tokens)
     windows = Windows(tokens, settings.sequence_length, settings.seed).windows_per_epoch
     if windows < settings.batch_size:
-        raise ValueError(f"the corpus is too small: {len(tokens)} tokens make {windows} sequences of "
-                         f"{settings.sequence_length}, fewer than one batch of {settings.batch_size}")  # fmt: skip
+        raise ValueError(
+            f"training tokens: expected at least one batch of {settings.batch_size} sequences of "
+            f"{settings.sequence_length}, got {len(tokens)} tokens, enough for {windows}"
+        )
 
 
 class CausalSamples:
-    """Windows of a packed token array, each token to be predicted from those before it."""
+    """Windows of a packed token array, each token predicted from those before it."""
 
     def __init__(self, tokens: np.ndarray, settings: Settings) -> None:
         _check_settings(settings)
-        self.windows, self.length = Windows(tokens, settings.sequence_length, settings.seed), settings.sequence_length
+        self.windows, self.length = (
+            Windows(tokens, settings.sequence_length, settings.seed),
+            settings.sequence_length,
+        )
 
     def batch(self, first: int, count: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         inputs, targets = self.windows.batch(first, count)
@@ -55,7 +66,7 @@ class CausalSamples:
 
 
 class CausalValidation:
-    """The loss of a token array, in windows that touch."""
+    """The loss over a token array, in adjacent windows."""
 
     def __init__(self, tokens: np.ndarray, settings: Settings) -> None:
         check_tokens("tokens", tokens)
@@ -68,14 +79,17 @@ class CausalValidation:
 
 
 class FixedBatches:
-    """The first `count` samples of an objective, always the same, as validation."""
+    """Validation on the first `count` samples of an objective, the same every time."""
 
     def __init__(self, samples: Any, count: int, batch_size: int = 16) -> None:
         if not hasattr(samples, "batch"):
             raise wrong("samples", "samples of an objective, or CausalSamples", samples)
         for name, value in (("count", count), ("batch_size", batch_size)):
             check_whole(name, value, 1, MOST)
-        self.batches = [samples.batch(first, min(batch_size, count - first)) for first in range(0, count, batch_size)]
+        self.batches = [
+            samples.batch(first, min(batch_size, count - first))
+            for first in range(0, count, batch_size)
+        ]
 
     def loss(self, model: Model, workers: int) -> float:
         return evaluate_batches(model, self.batches, workers=workers)

@@ -143,7 +143,8 @@ def check_finite(step: int, values: Mapping[str, float]) -> None:
         if not math.isfinite(value):
             advice = "try a smaller learning rate or a longer warm-up"
             raise NonFiniteError(
-                f"step {step + 1}: the {name.replace('_', ' ')} is {value}; {advice}"
+                f"step {step + 1}: {name.replace('_', ' ')}: expected a finite number, got {value}; "
+                f"{advice}"
             )
 
 

@@ -1,20 +1,23 @@
-"""The settings of fine-tuning runs: of an encoder by epochs, and of the recipes of alignment by steps."""
+"""The settings of tuning: fine-tuning on labels counts epochs, the other recipes count steps."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
-from ..arguments import check_flag, check_key, check_number, check_text, check_whole, plain_numbers, wrong
+from ..arguments import check_flag, check_number, check_text, check_whole, wrong
 from ..optim.schedule import learning_rate, warmup_linear
+from ..training.settings import check_common
+
+S = TypeVar("S", bound="_Settings")
 
 
 class _Settings:
-    """What both kinds of settings can do."""
+    """What both kinds of settings share."""
 
     @classmethod
-    def given(cls, settings: Any) -> Any:
-        """The settings, by default those of cls(); ValueError for another recipe's."""
+    def given(cls: type[S], settings: Any) -> S:
+        """The settings, by default cls(); ValueError for those of another recipe."""
         if settings is not None and not isinstance(settings, cls):
             raise wrong("settings", cls.__name__, settings)
         return cls() if settings is None else settings
@@ -22,43 +25,37 @@ class _Settings:
 
 @dataclasses.dataclass(frozen=True)
 class TuningSettings(_Settings):
-    """What a run does.  The defaults are of the kind that Devlin et al. 2019, app. A.3, recommend."""
+    """The settings of `finetune`.  Defaults as recommended by Devlin et al. 2019, app. A.3."""
 
     epochs: int = 3
     batch_size: int = 32
     learning_rate: float = 5e-5  # the peak, of the head
-    warmup: float = 0.1  # share of all updates; then a straight line to 0
+    warmup: float = 0.1  # share of all updates; then linear decay to 0
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-6
     clip: float = 1.0  # global gradient norm
     smoothing: float = 0.0  # label smoothing
-    auxiliary: float = 0.0  # weight of a language model's loss beside a decoder's task (Radford et al. 2018, eq. 5: 0.5)
-    layer_decay: float = 1.0  # each layer's rate is that of the one above times this, see optim.layerwise
-    trained_layers: int | None = None  # the uppermost ones; 0: the head alone; None: everything
-    dropout: bool = True  # at the rates of the model's config
-    metric: str | None = (
-        None  # what is best on the validation samples is kept: "loss", or one of samples.measures; None: the first
-    )
-    patience: int | None = None  # stop after so many epochs in a row without a better one; None: never
+    auxiliary: float = 0.0  # weight of a decoder's LM loss (Radford et al. 2018, eq. 5: 0.5)
+    # learning rate of a layer / that of the layer above, see optim.layerwise
+    layer_decay: float = 1.0
+    trained_layers: int | None = None  # the top ones; 0: only the head; None: all parameters
+    dropout: bool = True  # at the rates in the model's config
+    # selects the best epoch: "loss" or one of samples.measures; None: the first of those
+    metric: str | None = None
+    patience: int | None = None  # epochs without improvement before stopping; None: never stop
     seed: int = 0
-    workers: int = 1  # threads that share a batch, as far as it has samples
+    workers: int = 1  # threads that share a batch
     checkpointing: int = 0  # see core.stack
 
     def __post_init__(self) -> None:
-        plain_numbers(self)
-        for name in ("epochs", "batch_size", "workers"):
-            check_whole(name, getattr(self, name), 1)
-        check_key("seed", self.seed)
-        check_whole("checkpointing", self.checkpointing)
+        check_common(self)
+        check_whole("epochs", self.epochs, 1)
         check_whole("patience", self.patience, 1, or_none=True)
         check_whole("trained_layers", self.trained_layers, or_none=True)
-        for name in ("learning_rate", "clip"):
-            check_number(name, getattr(self, name), above=0)
-        for name in ("weight_decay", "eps", "auxiliary"):
-            check_number(name, getattr(self, name), least=0)
-        for name in ("warmup", "beta1", "beta2", "smoothing"):
+        check_number("auxiliary", self.auxiliary, least=0)
+        for name in ("warmup", "smoothing"):
             check_number(name, getattr(self, name), least=0, below=1)
         check_number("layer_decay", self.layer_decay, above=0, most=1)
         check_flag("dropout", self.dropout)
@@ -66,61 +63,74 @@ class TuningSettings(_Settings):
 
     @property
     def micro_size(self) -> int:
-        """Samples in memory at a time: all of a batch."""
+        """Samples in memory at a time: the whole batch."""
         return self.batch_size
 
     def rate(self, step: int, total: int) -> float:
-        """The learning rate of update number `step`, from 0, of `total`."""
-        return warmup_linear(step, peak=self.learning_rate, warmup=int(self.warmup * total), total=total)
+        """The learning rate of update `step` of `total`, counted from 0."""
+        warmup = int(self.warmup * total)
+        return warmup_linear(step, peak=self.learning_rate, warmup=warmup, total=total)
 
 
 @dataclasses.dataclass(frozen=True)
 class RecipeSettings(_Settings):
-    """What every recipe of alignment (sft, dpo, reward, ppo, grpo, distill) has to know; each adds its own in a subclass."""
+    """The settings common to the recipes of alignment; each recipe's own are a subclass."""
 
     steps: int = 100  # updates, or rounds of rollouts and updates
-    batch_size: int = 16  # what a step is made of: sequences, pairs, prompts
+    batch_size: int = 16  # sequences, pairs or prompts per step
     micro_batch_size: int | None = None  # of these in memory at a time; None = all
     learning_rate: float = 1e-4  # the peak
     schedule: str = "cosine"  # one of optim.schedule.SCHEDULES
     warmup: int = 10  # updates
-    floor: float = 0.0  # the learning rate at the end
+    floor: float = 0.0  # the final learning rate
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
     clip: float = 1.0  # global gradient norm
-    dropout: bool = False  # at the rates of the model's config
+    dropout: bool = False  # at the rates in the model's config
     seed: int = 0
-    workers: int = 1  # threads that share a batch, as far as it has samples
+    workers: int = 1  # threads that share a batch
     checkpointing: int = 0  # see core.stack
 
     def __post_init__(self) -> None:
-        plain_numbers(self)
-        for name in ("steps", "batch_size", "workers"):
-            check_whole(name, getattr(self, name), 1)
-        for name in ("warmup", "checkpointing"):
-            check_whole(name, getattr(self, name))
-        check_key("seed", self.seed)
+        check_common(self)
+        check_whole("steps", self.steps, 1)
+        check_whole("warmup", self.warmup)
         check_whole("micro_batch_size", self.micro_batch_size, 1, self.samples, or_none=True)
-        for name in ("learning_rate", "clip"):
-            check_number(name, getattr(self, name), above=0)
-        for name in ("weight_decay", "eps"):
-            check_number(name, getattr(self, name), least=0)
-        for name in ("beta1", "beta2"):
-            check_number(name, getattr(self, name), least=0, below=1)
         check_number("floor", self.floor, least=0, most=self.learning_rate)
         check_flag("dropout", self.dropout)
-        self.rate(0)  # the schedule checks its own name
+        self.rate(0)  # checks the schedule's name
 
     @property
     def samples(self) -> int:
-        """What a step is computed on, in parts of micro_batch_size."""
+        """Samples per step, which micro_batch_size divides into parts."""
         return self.batch_size
 
     def rate(self, step: int, total: int | None = None) -> float:
-        """The learning rate of update number `step`, from 0, of `total` (by default `steps`)."""
+        """The learning rate of update `step` of `total` (by default `steps`), counted from 0."""
         total = self.steps if total is None else total
         warmup = min(self.warmup, total - 1)
-        return learning_rate(self.schedule, step, peak=self.learning_rate, warmup=warmup, total=total, floor=self.floor,
-                             decay=max(1, min(total // 5, total - warmup)))  # fmt: skip
+        decay = max(1, min(total // 5, total - warmup))
+        return learning_rate(
+            self.schedule,
+            step,
+            peak=self.learning_rate,
+            warmup=warmup,
+            total=total,
+            floor=self.floor,
+            decay=decay,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedSettings(RecipeSettings):
+    """evaluate_every  steps between evaluations on the validation samples; None: only before the
+    first step and after the last
+    """
+
+    evaluate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("evaluate_every", self.evaluate_every, 1, or_none=True)

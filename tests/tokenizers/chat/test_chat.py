@@ -15,7 +15,7 @@ import pytest
 import tinyplm
 from tests.laws import MODEL
 from tests.support.families import tiny
-from tinyplm.generation.generate import Memory
+from tinyplm.generation import Memory
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES, Template, check_messages, encode, folder_template, turn_ends
 from tinyplm.tuning.data.conversations import conversation, set_chat_format
@@ -223,7 +223,7 @@ def test_what_else_templates_of_the_hub_use():
         (config(5), "chat_template: expected a text, or a list of texts with names, got 5"),
         (config(["x"]), "chat_template: expected a text"),
         (config([{"name": [1], "template": "x"}]), "chat_template: expected a text, or a list of texts with names, got"),
-        ({"tokenizer_config.json": b'{"a": 1, "a": 2}'}, "tokenizer_config.json: not valid JSON: the key 'a' occurs twice"),
+        ({"tokenizer_config.json": b'{"a": 1, "a": 2}'}, "tokenizer_config.json: expected valid JSON, got the key 'a' 2 times"),
         (config([{"name": "rag", "template": "x"}]), r"chat_template: expected one that is named default, got \['rag'\]"),
         (config("{{ 1 / 0 }}"), "refuses these messages: division by zero"),
         (config("{{ messages[0].content + 1 }}"), "refuses these messages: can only concatenate"),
@@ -240,7 +240,7 @@ def test_a_template_without_jinja2_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ValueError, match=r"needs jinja2: pip install jinja2"):
         folder_template(config(JINJA))
-    with pytest.raises(ValueError, match="tokenizer_config.json: not valid JSON"):
+    with pytest.raises(ValueError, match="tokenizer_config.json: expected valid JSON, got "):
         folder_template({"tokenizer_config.json": b"{"})
 
 

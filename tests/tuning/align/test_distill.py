@@ -81,7 +81,7 @@ def test_samples_of_the_teacher():
     short = sampled_answers(teacher, [[20], [21, 22]], accept=lambda prompt, answer: len(answer) <= 2, **options)
     assert 0 < len(short) < len(every) <= 8
     assert all(s.ids[-1] < 10 and s.ids[: s.counts.index(True)] in ([20], [21, 22]) for s in every)
-    with pytest.raises(ValueError, match="of 8 answers of the teacher none ended and was accepted"):
+    with pytest.raises(ValueError, match="accept: expected at least one of 8 answers to be accepted, got none"):
         sampled_answers(teacher, [[20], [21, 22]], accept=lambda prompt, answer: False, **options)
 
 
@@ -94,11 +94,11 @@ def test_a_text_as_sequences():
 def test_bad_input():
     student, teacher = tiny(), tinyplm.create("gpt2", vocab_size=41, n_embd=12, n_layer=1, n_head=3, n_positions=16)
     before = tree_map(np.copy, student.params)
-    with pytest.raises(ValueError, match="the teacher has a vocabulary of 41 tokens, the student of 40"):
+    with pytest.raises(ValueError, match="teacher: expected a vocabulary of 40 tokens, as the student has, got 41"):
         distill(student, teacher, some_sequences(), progress=False)
     short = tinyplm.create("gpt2", vocab_size=40, n_embd=12, n_layer=1, n_head=3, n_positions=4, dtype="float64")
-    with pytest.raises(ValueError, match="more than the model's context of 4"):
+    with pytest.raises(ValueError, match="expected at most 4 tokens, the model's context, got 5"):
         distill(student, short, some_sequences(), progress=False)
-    with pytest.raises(ValueError, match="no sequences"):
+    with pytest.raises(ValueError, match="sequences: expected at least 1, got 0"):
         distill(student, tiny(), [], progress=False)
     assert relative_error(student.params, before) == 0

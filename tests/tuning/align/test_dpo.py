@@ -11,10 +11,10 @@ from tests.tuning.align.test_learner import tiny
 from tinyplm.core import tree_map
 from tinyplm.losses.preference import dpo as dpo_of
 from tinyplm.training.log import read
-from tinyplm.tuning.align.dpo import DPOSettings, answer_log_probs, batch_of, dpo, dpo_loss, pair_statistics
+from tinyplm.tuning.align.dpo import DPOSettings, answer_log_probs, dpo, dpo_batch, dpo_loss, pair_statistics
 from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.data.pairs import check_pairs, joint_arrays, pair_arrays
-from tinyplm.tuning.data.sequences import Sequence, answered
+from tinyplm.tuning.data.sequences import TokenSequence, answered
 
 
 def some_pairs(count=5, seed=0):
@@ -50,7 +50,7 @@ def test_the_step_is_the_loss_on_whole_answers(family, joint):
     settings = DPOSettings(batch_size=5, beta=0.5, smoothing=0.1, joint=joint, micro_batch_size=2, workers=2)
     reference = answer_log_probs(other, pairs)
     learner = Learner(model, settings)
-    values = learner.accumulate(batch_of(pairs, reference, settings), dpo_loss(settings, 5))
+    values = learner.accumulate(dpo_batch(pairs, reference, settings), dpo_loss(settings, 5))
     flat = pair_arrays(pairs)
     sums, backs = [], []
     for i in (0, 1):
@@ -104,20 +104,20 @@ def test_bad_input():
     model, good = tiny(), some_pairs(1)[0]
     before = tree_map(np.copy, model.params)
     cases = [
-        ([good, (answered([1, 2], [3]), answered([1, 3], [4]))], "pair 1: the prompts of the two answers differ"),
-        ([(answered([1], [2, 3]), answered([1], [2, 3]))], "pair 0: the chosen and the rejected answer are the same"),
-        ([(answered([1], [2]), [1, 2])], "pair 0: expected a chosen and a rejected Sequence"),
-        ([(answered([1], [2]), answered([1], [2] * 20))], "pair 0, answer 1 has 20 places"),
-        ([(answered([1], [2]), answered([1], [44]))], "pair 0, answer 1 has token id 44, expected 0 to 39"),
-        ([], "no pairs"),
+        ([good, (answered([1, 2], [3]), answered([1, 3], [4]))], "pair 1: expected equal prompts"),
+        ([(answered([1], [2, 3]), answered([1], [2, 3]))], "pair 0: expected different answers"),
+        ([(answered([1], [2]), [1, 2])], "pair 0: expected a chosen and a rejected TokenSequence"),
+        ([(answered([1], [2]), answered([1], [2] * 20))], "pair 0, answer 1: expected at most 16 tokens"),
+        ([(answered([1], [2]), answered([1], [44]))], "pair 0, answer 1: expected token ids from 0 to 39, got 44"),
+        ([], "pairs: expected at least 1, got 0"),
     ]
     for pairs, message in cases:
         with pytest.raises(ValueError, match=message):
             dpo(model, pairs, DPOSettings(steps=1), progress=False)
-    with pytest.raises(ValueError, match="a prompt and an answer, got 1 and 0"):
+    with pytest.raises(ValueError, match="answer: expected at least 1 token, got 0"):
         answered([1], [])
     other = tinyplm.create("gpt2", vocab_size=41, n_embd=12, n_layer=1, n_head=3, n_positions=16)
-    with pytest.raises(ValueError, match="the reference has a vocabulary of 41 tokens, the policy of 40"):
+    with pytest.raises(ValueError, match="reference: expected a vocabulary of 40 tokens"):
         dpo(model, [good], DPOSettings(steps=1), reference=other, progress=False)
     assert relative_error(model.params, before) == 0
-    check_pairs([(Sequence([1, 2, 3, 4], [False, True, False, True]), answered([1], [9]))], context=None, vocabulary=40)
+    check_pairs([(TokenSequence([1, 2, 3, 4], [False, True, False, True]), answered([1], [9]))], context=None, vocabulary=40)

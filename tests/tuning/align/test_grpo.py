@@ -15,9 +15,10 @@ from tinyplm.models.protocol import OutputOptions
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.log import read
 from tinyplm.training.step import NonFiniteError
-from tinyplm.tuning.align.grpo import GRPOSettings, grpo, policy_loss, rewarded, round_statistics, token_weights
+from tinyplm.tuning.align.grpo import GRPOSettings, grpo, policy_loss, round_statistics, token_weights
 from tinyplm.tuning.align.learner import Learner, token_log_probs
 from tinyplm.tuning.align.rollouts import Rollouts, answer_mask, rollouts
+from tinyplm.tuning.align.rounds import rewarded
 from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.data.sequences import batch_numbers
 
@@ -85,7 +86,7 @@ def test_a_rule_on_texts(trained):
     class Endless:
         eos_id = None
 
-    with pytest.raises(ValueError, match="no token that ends a text: expected stop_ids"):
+    with pytest.raises(ValueError, match="stop_ids: expected token ids"):
         text_reward(rule, Endless())
 
 
@@ -220,11 +221,11 @@ def test_equal_rewards_change_nothing():
 
 
 @pytest.mark.parametrize("reward, message", [
-    (lambda p, a: [1.0] * 3, "gave 3 rewards for 16 answers"),
-    (lambda p, a: [1.0] * 15 + [float("nan")], "gave reward = nan for answer 15"),
-    (lambda p, a: ["1"] * 16, "gave reward = '1' for answer 0: expected a finite number"),
-    (lambda p, a: [None] * 16, "gave reward = None for answer 0"),
-    (lambda p, a: [{"reward": 1.0}] * 15 + [{"reward": 1.0, "x": 1.0}], "for answer 15: expected \"reward\" and the same parts"),
+    (lambda p, a: [1.0] * 3, "reward: expected 16 rewards, one per answer, got 3"),
+    (lambda p, a: [1.0] * 15 + [float("nan")], "answer 15: expected a finite number as reward, got nan"),
+    (lambda p, a: ["1"] * 16, "answer 0: expected a finite number as reward, got '1'"),
+    (lambda p, a: [None] * 16, "answer 0: expected a finite number as reward, got None"),
+    (lambda p, a: [{"reward": 1.0}] * 15 + [{"reward": 1.0, "x": 1.0}], "expected .reward. and the same parts .* for answer 15"),
     (lambda p, a: [{"x": 1.0}] * 16, "expected \"reward\""),
 ])  # fmt: skip
 def test_bad_rewards(reward, message):
@@ -242,7 +243,7 @@ def test_bad_rewards(reward, message):
 def test_bad_input():
     model = tiny()
     other = tinyplm.create("gpt2", vocab_size=41, n_embd=12, n_layer=1, n_head=3, n_positions=16)
-    with pytest.raises(ValueError, match="the reference has a vocabulary of 41 tokens, the policy of 40"):
+    with pytest.raises(ValueError, match="reference: expected a vocabulary of 40 tokens"):
         grpo(model, PROMPTS, even_tokens, small(beta=0.1), reference=other, progress=False)
 
 

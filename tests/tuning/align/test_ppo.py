@@ -151,11 +151,11 @@ def test_bad_input():
     for bad in (head(11), {"w": np.zeros(12)}, {**head(), "c": np.zeros(1)}, {"w": np.zeros(12), "b": 0.0}, np.zeros(12)):
         with pytest.raises(ValueError, match=r"^value: expected .*array \(12,\)"):
             ppo(model, PROMPTS, even_tokens, small(), value=bad, progress=False)
-    with pytest.raises(ValueError, match="gave reward = nan for answer 0"):
+    with pytest.raises(ValueError, match="answer 0: expected a finite number as reward, got nan"):
         ppo(model, PROMPTS, lambda p, a: [float("nan")] * len(a), small(), progress=False)
-    with pytest.raises(ValueError, match="gave 1 rewards for 8 answers"):
+    with pytest.raises(ValueError, match="expected 8 rewards, one per answer, got 1"):
         ppo(model, PROMPTS, lambda p, a: [1.0], small(), progress=False)
-    with pytest.raises(ValueError, match="the reference has a vocabulary of 40 tokens, the policy of 41"):
+    with pytest.raises(ValueError, match="reference: expected a vocabulary of 41 tokens"):
         ppo(tinyplm.create("gpt2", vocab_size=41, n_embd=12, n_layer=1, n_head=3, n_positions=16),
             PROMPTS, even_tokens, small(), reference=model, progress=False)  # fmt: skip
     assert relative_error(model.params, before) == 0

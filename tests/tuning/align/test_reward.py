@@ -73,15 +73,15 @@ def test_bad_input():
     for bad in (tiny(), scored()):
         with pytest.raises(ValueError, match="expected a decoder with task sequence_classification and one label"):
             reward(bad, pairs, progress=False)
-    with pytest.raises(ValueError, match="a margin for each of 2 pairs, got 1"):
+    with pytest.raises(ValueError, match="margins: expected one for each of 2 pairs, got 1"):
         reward(model, pairs, margins=[1.0], progress=False)
     for bad in (float("nan"), "1", None):
         with pytest.raises(ValueError, match=r"^margins\[1\]: expected a finite number, got "):
             reward(model, pairs, margins=[1.0, bad], progress=False)
-    with pytest.raises(ValueError, match="no pairs"):
+    with pytest.raises(ValueError, match="pairs: expected at least 1, got 0"):
         reward(model, [], progress=False)
-    with pytest.raises(ValueError, match="the prompts of the two answers differ"):
+    with pytest.raises(ValueError, match="pair 0: expected equal prompts"):
         reward(model, [(answered([1], [2]), answered([3], [4]))], progress=False)
-    with pytest.raises(ValueError, match="pair 0, answer 0 has 16 places, more than the model's context of 15"):
+    with pytest.raises(ValueError, match="pair 0, answer 0: expected at most 15 tokens, the model's context, got 16"):
         reward(model, [(answered([1], [2] * 16), answered([1], [4]))], progress=False)
     assert relative_error(model.params, before) == 0

@@ -70,7 +70,7 @@ def test_an_answer_that_would_outgrow_the_context_is_not_drawn(name):
 
 
 @pytest.mark.parametrize("prompts, message", [
-    ([], r"prompts: expected at least one, got none"),
+    ([], r"prompts: expected at least 1, got 0"),
     ([[5], []], r"prompts\[1\]: expected one or more token ids from 0 to 39, got \[\]"),
     ([[5], [40]], r"prompts\[1\]: expected .* from 0 to 39, got \[40\]"),
     ([[-1]], r"prompts\[0\]: expected .*, got \[-1\]"),

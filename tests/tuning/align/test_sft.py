@@ -12,7 +12,7 @@ from tinyplm.core import tree_map
 from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.training.log import read
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, answer_loss, batch_of, sft
-from tinyplm.tuning.data.sequences import answered, arrays, batch_numbers
+from tinyplm.tuning.data.sequences import answered, batch_numbers, sequence_arrays
 
 
 def copying(count, seed):
@@ -27,7 +27,7 @@ def test_every_epoch_has_every_sample_once():
     assert [sorted(drawn[7 * e : 7 * e + 7].tolist()) for e in range(3)] == [list(range(7))] * 3
     assert not np.array_equal(drawn[:7], drawn[7:14])
     assert sorted(batch_numbers(2, 5, 1, key=5).tolist()) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])  # a batch of several epochs
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
         batch_numbers(0, 1, 0, key=5)
 
 
@@ -72,16 +72,16 @@ def test_the_same_seed_gives_the_same_bits():
 def test_errors_leave_the_model_alone():
     model = tiny()
     before = tree_map(np.copy, model.params)
-    with pytest.raises(ValueError, match="no sequences"):
+    with pytest.raises(ValueError, match="sequences: expected at least 1, got 0"):
         sft(model, [], progress=False)
     with pytest.raises(ValueError, match="^packed: expected None or an integer from 1 to 16, got 17"):
         sft(model, [answered([1], [2])], SFTSettings(packed=17), progress=False)
-    with pytest.raises(ValueError, match="sequence 1 has 20 places, more than the model's context of 16"):
+    with pytest.raises(ValueError, match="sequence 1: expected at most 16 tokens, the model's context, got 20"):
         sft(model, [answered([1], [2]), answered([1], [2] * 20)], progress=False)
-    with pytest.raises(ValueError, match="validation sequence 0 has token id 40, expected 0 to 39"):
+    with pytest.raises(ValueError, match="validation sequence 0: expected token ids from 0 to 39, got 40"):
         sft(model, [answered([1], [2])], validation=[answered([40], [2])], progress=False)
     with pytest.raises(ValueError, match="expected a decoder"):
         sft(tinyplm.create("bert", vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8),
             [answered([1], [2])], progress=False)  # fmt: skip
     assert relative_error(model.params, before) == 0
-    assert arrays([answered([1], [2])])["targets"].tolist() == [[2]]
+    assert sequence_arrays([answered([1], [2])])["targets"].tolist() == [[2]]

@@ -20,8 +20,8 @@ from tinyplm.tuning.data.conversations import conversation, conversations, plain
 from tinyplm.tuning.data.packing import packed_arrays, packing
 from tinyplm.tuning.data.pairs import check_pairs
 from tinyplm.tuning.data.records import check_records, read_records, write_records
-from tinyplm.tuning.data.sequences import Sequence, answered
-from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser, predict
+from tinyplm.tuning.data.sequences import TokenSequence, answered
+from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser, label_probabilities
 from tinyplm.tuning.prompts.few_shot import FewShot
 from tinyplm.tuning.prompts.instructions import Task, fields, fill, instruction_messages
 
@@ -71,28 +71,29 @@ def test_forms_become_one():
 
 
 @pytest.mark.parametrize("kind, line, message", [
-    ("instruction", b"{", "line 2: not valid JSON"),
-    ("instruction", b"\xff\xfe", "line 2: not valid JSON .*utf-8"),
+    ("instruction", b"{", "line 2: expected valid JSON"),
+    ("instruction", b"\xff\xfe", "line 2: expected valid UTF-8"),
     ("instruction", b'["a"]', "line 2: expected an object, got"),
-    ("instruction", b'{"instruction": "a", "instruction": "b", "output": "c"}', "the key 'instruction' occurs twice"),
-    ("instruction", b'{"instruction": "a", "output": NaN}', "NaN is not valid in JSON"),
+    ("instruction", b'{"instruction": "a", "instruction": "b", "output": "c"}', "the key 'instruction' 2 times"),
+    ("instruction", b'{"instruction": "a", "output": NaN}', "expected valid JSON, got NaN"),
     ("instruction", b'{"instruction": "a"}', "line 2: expected a text 'output', got only 'instruction'"),
     ("instruction", b'{"instruction": 7, "output": "a"}', "expected a text 'instruction', got 7"),
-    ("instruction", b'{"instruction": "a", "output": " "}', "line 2: 'output' is empty"),
+    ("instruction", b'{"instruction": "a", "output": " "}', "line 2: output: expected a text, got an empty one"),
     ("conversation", b'{"message": []}', "line 2: expected \"messages\", got only 'message'"),
-    ("conversation", b'{"messages": [{"role": "user", "content": "a"}]}', "no turn of the assistant"),
-    ("conversation", b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}', "is empty"),
+    ("conversation", b'{"messages": [{"role": "user", "content": "a"}]}', "expected a turn of the assistant"),
+    ("conversation", b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}',
+     "got an empty one"),
     ("conversation", b'{"messages": [{"role": "assistant", "content": "a"}]}', "line 2: messages must be user, assistant"),
     ("conversation", b'{"messages": "a"}', "expected a list of messages, got 'a'"),
-    ("preference", b'{"chosen": "a", "rejected": "b"}', "line 2: no prompt"),
-    ("preference", b'{"prompt": "a", "chosen": "b", "rejected": "b"}', "line 2: the chosen and the rejected answer are the same"),
-    ("preference", b'{"prompt": "a", "chosen": "b", "rejected": ""}', "line 2: 'rejected' is empty"),
+    ("preference", b'{"chosen": "a", "rejected": "b"}', "line 2: expected .prompt., or conversations"),
+    ("preference", b'{"prompt": "a", "chosen": "b", "rejected": "b"}', "line 2: expected different answers"),
+    ("preference", b'{"prompt": "a", "chosen": "b", "rejected": ""}', "line 2: rejected: expected a text, got an empty one"),
     ("preference", b'{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "rejected": '
-                   b'[{"role": "user", "content": "x"}, {"role": "assistant", "content": "c"}]}', "line 2: the prompts of the"),
+                   b'[{"role": "user", "content": "x"}, {"role": "assistant", "content": "c"}]}', "expected equal prompts"),
     ("preference", b'{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "rejected": "c"}',
-     "only one of the two answers has a prompt"),
+     "expected a prompt in both conversations"),
     ("preference", b'{"prompt": "a", "chosen": [], "rejected": "c"}', "chosen: expected an answer of the assistant"),
-    ("prompt", b'{"prompt": ""}', "line 2: 'prompt' is empty"),
+    ("prompt", b'{"prompt": ""}', "line 2: prompt: expected a text, got an empty one"),
     ("prompt", b'{"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}', "must end with the"),
 ])  # fmt: skip
 def test_a_bad_line_is_named(kind, line, message, tmp_path):
@@ -105,11 +106,11 @@ def test_a_bad_line_is_named(kind, line, message, tmp_path):
 
 def test_other_bad_files(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
-    with pytest.raises(ValueError, match="empty.jsonl: no records, expected one prompt a line"):
+    with pytest.raises(ValueError, match="empty.jsonl: expected one prompt per line, got no records"):
         read_records(tmp_path / "empty.jsonl", "prompt")
-    with pytest.raises(ValueError, match="none.jsonl: no such file"):
+    with pytest.raises(ValueError, match="none.jsonl: expected a file, got none .no such file."):
         read_records(tmp_path / "none.jsonl", "prompt")
-    with pytest.raises(ValueError, match="unknown kind of record 'chat'"):
+    with pytest.raises(ValueError, match="kind: expected one of .*, got 'chat'"):
         read_records(tmp_path / "empty.jsonl", "chat")
     with pytest.raises(ValueError, match="prompt 1: expected an object, got 'a'"):
         check_records([GOOD["prompt"], "a"], "prompt")
@@ -168,20 +169,20 @@ def test_a_token_over_the_border_is_taken_apart(tokenizer):
 
 
 def test_bad_conversations(tokenizer):
-    for messages, message in ((TALK[:2], "no turn of the assistant"),
-                              ([TALK[1], {"role": "assistant", "content": " "}], "is empty"),
+    for messages, message in ((TALK[:2], "expected a turn of the assistant"),
+                              ([TALK[1], {"role": "assistant", "content": " "}], "got an empty one"),
                               ([TALK[1], {"role": "assistant", "content": "a<|im_end|>"}], "special token"),
                               ([], "messages must be user")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             conversation(tokenizer, TEMPLATES["chatml"], messages)
     forgetful = Template(lambda messages, add_generation_prompt=True: "".join(m["content"] for m in messages[-2:]), ())
-    with pytest.raises(ValueError, match="writes earlier turns in another way"):
+    with pytest.raises(ValueError, match="renders a turn the same whatever follows"):
         conversation(tokenizer, forgetful, TALK)
-    with pytest.raises(ValueError, match="record 1: the conversation has no turn"):
+    with pytest.raises(ValueError, match="record 1: messages: expected a turn of the assistant"):
         conversations(tokenizer, TEMPLATES["chatml"], [{"messages": TALK}, {"messages": TALK[:2]}])
-    with pytest.raises(ValueError, match="expected a prompt and an answer, got 'a' and ''"):
+    with pytest.raises(ValueError, match="texts that are not empty, got 'a' and ''"):
         plain(tokenizer, "a", "")
-    with pytest.raises(ValueError, match="needs a chat template"):
+    with pytest.raises(ValueError, match="template: expected a Template, since the prompt"):
         prompt_ids(tokenizer, None, TALK[:2])
 
 
@@ -190,7 +191,7 @@ def test_what_is_too_long_is_cut_and_said(tokenizer):
     found = shortened(some, 4)
     assert [s.ids for s in found.sequences] == [[1, 2, 3, 4], [1, 2, 3, 4]] and (found.cut, found.dropped) == (1, 1)
     assert shortened(some, None).sequences == some
-    with pytest.raises(ValueError, match="none of the 1 sequences has an answer"):
+    with pytest.raises(ValueError, match="max_length: expected room for the start of an answer, got 4"):
         shortened(some[2:], 4)
     whole = conversations(tokenizer, TEMPLATES["chatml"], [{"messages": TALK}])
     assert conversations(tokenizer, TEMPLATES["chatml"], [{"messages": TALK}], max_length=30).cut == 1 and whole.cut == 0
@@ -217,10 +218,11 @@ def test_a_task_has_several_phrasings():
     assert asked == {"2 + 3 = ?", "What is 2 plus 3?", "Add 2 to 3, {please}."}
     assert task.messages({"a": 2, "b": 3, "c": 5}, key=4) == task.messages({"a": 2, "b": 3, "c": 5}, key=4)
     assert task.messages({"a": 2, "b": 3, "c": 5}, key=4)[1] == {"role": "assistant", "content": "5"}
-    for make, message in ((lambda: task.messages({"a": 2, "b": 3}, key=0), "asks for 'c', the sample has 'a', 'b'"),
-                          (lambda: Task("t", ["{a"], "b"), "template '{a'"), (lambda: Task("t", ["{a.b}"], "b"), "plain names"),
+    for make, message in ((lambda: task.messages({"a": 2, "b": 3}, key=0), "expected a sample with 'c' for '{c}', got 'a', 'b'"),
+                          (lambda: Task("t", ["{a"], "b"), "template: expected fields .* got '{a'"),
+                          (lambda: Task("t", ["{a.b}"], "b"), "plain names"),
                           (lambda: Task("t", ["{a!r}"], "b"), "plain names"), (lambda: Task("t", ["a", "a"], "b"), "different"),
-                          (lambda: Task("t", [], "b"), "at least"), (lambda: fill("{a}", {}), "has nothing")):  # fmt: skip
+                          (lambda: Task("t", [], "b"), "one or more"), (lambda: fill("{a}", {}), "got no fields")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             make()
     assert fields("{b} {a} {{c}}") == ["b", "a"]
@@ -237,7 +239,7 @@ def test_an_instruction_with_and_without_input():
 def test_first_fit_the_longest_first():
     assert packing([3, 5, 2, 4, 1], 6) == [[1, 4], [3, 2], [0]]
     assert packing([6], 6) == [[0]] and packing([], 6) == []
-    with pytest.raises(ValueError, match="sequence 1 has 7 places, more than the 6"):
+    with pytest.raises(ValueError, match="sequence 1: expected at most 6 tokens, the length of a row, got 7"):
         packing([1, 7], 6)
 
 
@@ -264,7 +266,7 @@ def test_packing_is_a_setting_of_sft():
 
     result, model = run(packed=16)
     assert len(result.history) == 30 and result.history[-1]["loss"] < result.history[0]["loss"]
-    with pytest.raises(ValueError, match="more than the 4 of a row"):
+    with pytest.raises(ValueError, match="expected at most 4 tokens, the length of a row"):
         run(packed=4)
 
 
@@ -277,7 +279,7 @@ def test_shots_by_hand():
     few = FewShot("Q: {text}\nA:", " {label}", EXAMPLES[:2], instruction="Answer.", separator="\n--\n")
     assert few.prompt({"text": "x"}, 0) == "Answer.\n--\nQ: x\nA:"
     assert few.prompt({"text": "t1"}, 1) == "Answer.\n--\nQ: t0\nA: a\n--\nQ: t1\nA:"  # never the question itself
-    with pytest.raises(ValueError, match="expected 0 to 1 shots"):
+    with pytest.raises(ValueError, match="shots: expected 0 to 1"):
         few.prompt({"text": "t1"}, 2)
 
 
@@ -289,9 +291,9 @@ def test_shots_are_balanced_chosen_by_key_and_left_out_where_they_do_not_fit():
     prompt, count = few.parts({"text": "x"}, 4, key=3, fits=lambda text: len(text) <= 11)
     assert count == 2 == few.count({"text": "x"}, 4, key=3, fits=lambda text: len(text) <= 11)
     assert few.prompt({"text": "x"}, 4, key=3).endswith(prompt)  # the last ones are kept
-    for make, message in ((lambda: few.prompt({"text": "x"}, 2, fits=lambda text: False), "does not fit even without"),
-                          (lambda: FewShot("{q}", "{label}", EXAMPLES), "example 0: '{q}' asks for 'q'"),
-                          (lambda: FewShot("{text}", "", EXAMPLES, balance="kind"), "no 'kind'")):  # fmt: skip
+    for make, message in ((lambda: few.prompt({"text": "x"}, 2, fits=lambda text: False), "expected one that fits"),
+                          (lambda: FewShot("{q}", "{label}", EXAMPLES), "example 0: expected a sample with 'q' for '{q}'"),
+                          (lambda: FewShot("{text}", "", EXAMPLES, balance="kind"), "expected a field 'kind'")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             make()
 
@@ -303,7 +305,7 @@ def test_label_scores_are_means_over_words():
     verbaliser = Verbaliser({"good": ["fine", "great"], "bad": "poor"})
     scores = verbaliser.label_scores(np.log([[0.2, 0.4, 0.1]]))
     assert np.allclose(scores, np.log([[0.3, 0.1]]), rtol=FEW)
-    for words, message in (({"a": "x"}, "two labels or more"), ({"a": "x", "b": ["y", "x"]}, "'x' stands for two"),
+    for words, message in (({"a": "x"}, "two labels or more"), ({"a": "x", "b": ["y", "x"]}, "expected each word once, got 'x'"),
                            ({"a": "x", "b": []}, "two labels or more")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             Verbaliser(words)
@@ -319,14 +321,14 @@ def test_a_cloze_is_the_models_own_probability_at_the_gap():
     p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     expected = [p[tokenizer.token_to_id(word)] for word in ("dog", "bird", "old")]
     assert np.allclose(np.exp(found[0]), expected, rtol=MODEL)
-    labels = predict(cloze, model, [{"text": "the old"}])
+    labels = label_probabilities(cloze, model, [{"text": "the old"}])
     animal, money = (expected[0] + expected[1]) / 2, expected[2]
     assert np.allclose(labels, [[animal / (animal + money), money / (animal + money)]], rtol=MODEL)
     for make, message in ((lambda: Cloze("{text}", cloze.verbaliser), r"expected one \[MASK\]"),
                           (lambda: Cloze("[MASK]", Verbaliser({"a": "cat", "b": "old"})).word_scores(model, [{}]),
-                           "the word 'cat' is 3 tokens"),
-                          (lambda: cloze.word_scores(model, [{}, {"text": "a"}]), "sample 0: '{text} ' asks for 'text'"),
-                          (lambda: cloze.word_scores(model, [{"text": "a [MASK] b"}]), "sample 0: the text holds that"),
+                           "expected words of one token, which fit the gap, got 'cat'"),
+                          (lambda: cloze.word_scores(model, [{}, {"text": "a"}]), "sample 0: expected a sample with 'text'"),
+                          (lambda: cloze.word_scores(model, [{"text": "a [MASK] b"}]), "expected text without special tokens"),
                           (lambda: cloze.word_scores(encoder(), [{"text": "a"}]), "with task masked_lm")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             make()
@@ -350,14 +352,14 @@ def test_words_of_several_tokens_behind_a_text(tokenizer):
     lengths = [len(tokenizer.encode(word)) for word in (" late", " very late", " kind")]
     mean = Prefix(prefix.template, prefix.verbaliser, mean=True).word_scores(model, samples)
     assert np.allclose(mean, found / lengths, rtol=MODEL)
-    assert np.allclose(predict(prefix, model, samples).sum(axis=1), 1) and max(lengths) > 1
-    assert np.allclose(predict(prefix, model, samples[:1], calibrate=samples[0]), 0.5)  # taken off itself
+    assert np.allclose(label_probabilities(prefix, model, samples).sum(axis=1), 1) and max(lengths) > 1
+    assert np.allclose(label_probabilities(prefix, model, samples[:1], calibrate=samples[0]), 0.5)  # taken off itself
     assert prefix.sequence(tokenizer, samples[0], "no") == prefix.sequences(tokenizer, samples[0])[2]
-    with pytest.raises(ValueError, match="unknown label 'maybe'; expected one of yes, no"):
+    with pytest.raises(ValueError, match="label: expected one of yes, no, got 'maybe'"):
         prefix.sequence(tokenizer, samples[0], "maybe")
-    with pytest.raises(ValueError, match="no samples"):
-        predict(prefix, model, [])
+    with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
+        label_probabilities(prefix, model, [])
 
 
 def test_sequences_say_what_counts():
-    assert Sequence([1, 2], [False, True]) == answered([1], [2])
+    assert TokenSequence([1, 2], [False, True]) == answered([1], [2])

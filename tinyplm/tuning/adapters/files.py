@@ -1,4 +1,4 @@
-"""What a transform of parameters has learned, in files of its own: LoRA's factors, a prefix, a soft prompt."""
+"""Files of adapters: LoRA's factors, a prefix, a soft prompt."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TENSORS, FACTS = "adapter.safetensors", "adapter.json"
 
 
 def save_adapter(theta: Tree, folder: str | os.PathLike, facts: dict[str, Any]) -> None:
-    """Write theta, by its paths, and facts with "kind" into a folder: adapter.safetensors and adapter.json, each as a whole."""
+    """Write theta to adapter.safetensors and facts, with a key "kind", to adapter.json."""
     check_path("folder", folder)
     if not isinstance(theta, dict) or not flatten(theta):
-        raise wrong("theta", "a dict of arrays, as a recipe's result has it", theta)
+        raise wrong("theta", "a dict of arrays, as in a recipe's result", theta)
     for name, a in flatten(theta).items():
         check_tensor(f"theta: {name}", a)
     tensors = flatten(to_device(theta, "cpu"))
@@ -39,16 +39,24 @@ def check_tensor(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
 
 
-def load_adapter(folder: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """({path: array}, facts) of a folder; ValueError that names it where there is no adapter, one of another kind, or one with
-    numbers that are not finite."""
+def load_adapter(
+    folder: str | os.PathLike, kind: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """({path: array}, facts) of a folder.
+
+    ValueError naming the folder if it holds no adapter, one of another kind, or non-finite numbers.
+    """
     check_path("folder", folder)
     folder = Path(folder)
     if not exists(folder / TENSORS) or not exists(folder / FACTS):
-        raise ValueError(f"{named(folder)}: expected {TENSORS} and {FACTS}, as save_adapter writes them")
+        raise ValueError(
+            f"{named(folder)}: expected {TENSORS} and {FACTS}, got a folder without them"
+        )
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or facts.get("kind") != kind:
-        raise ValueError(f"{named(folder / FACTS)}: expected an adapter of kind {kind!r}, got {shown(facts)}")
+        raise ValueError(
+            f"{named(folder / FACTS)}: expected an adapter of kind {kind!r}, got {shown(facts)}"
+        )
     tensors = {name: np.array(a) for name, a in read_safetensors(folder / TENSORS)[0].items()}
     for name, a in tensors.items():
         check_tensor(f"{named(folder / TENSORS)}: {named(name)}", a)

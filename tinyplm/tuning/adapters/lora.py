@@ -1,11 +1,15 @@
-"""LoRA: a low-rank update beside frozen matrices, as a transform of parameters.                       Hu et al. 2022, eq. 3
+"""LoRA: a trained low-rank update of frozen matrices, as a transform of parameters.
 
-    W' = W + s A B,   s = alpha / r,   A (I, r), B (r, J)           dA = s dW' B^T,   dB = s A^T dW'
+    W' = W + s A B,   s = alpha / r,   A (I, r), B (r, J)                    Hu et al. 2022, eq. 3
+    dA = s dW' B^T,   dB = s A^T dW'
 
-B starts at 0, so that W' = W.  Every recipe that takes a transform trains it: sft(model, ..., **lora_of(model, rank=8)).
-What is saved is memory: neither moments nor gradients of W are kept, only those of A and B.  Not time: the layers still form the
-whole dW', of which the transform takes these two products.  (The unmerged form x W + s (x A) B, which spares dW', is proved equal
-in the tests.)
+B starts at 0, so W' = W.  Any recipe with a transform can train it:
+
+    sft(model, sequences, **lora_of(model, rank=8))
+
+It saves memory, not time: moments and gradients exist only for A and B, but the layers still form
+the whole dW' from which the transform computes the two products.  (The tests prove it equal to the
+unmerged form x W + s (x A) B, which avoids dW'.)
 """
 
 from __future__ import annotations
@@ -19,20 +23,32 @@ from typing import Any
 import numpy as np
 
 from ... import random
-from ...arguments import LARGEST_KEY, MOST, check_number, check_takes, check_whole, listed, shown, wrong
+from ...arguments import (
+    LARGEST_KEY,
+    MOST,
+    check_number,
+    check_takes,
+    check_whole,
+    known_arguments,
+    listed,
+    shown,
+    wrong,
+)
 from ...backend import array_module
 from ...core import Tree, flatten, unflatten
 from ...files import named
 from ...models.model import Model, check_model
 from .files import FACTS, load_adapter, save_adapter
 
+Targets = Sequence[str] | Callable[[str, Any], bool]
+
 
 def lora(theta: Tree, *, base: Tree, alpha: float) -> tuple[Tree, Callable]:
-    """The tree `base` with W + alpha / r A B in place of each W that theta has.
+    """`base` with W + alpha / r A B in place of each W named in theta.
 
-    theta {path: {"A" (I, r), "B" (r, J)}}.  backward(dparams) gives theta's gradient; dparams may be a tree like `base`, or a
-    part of it, or flat, {path: array}: what is missing counts as zero, so that a part of dtheta comes back.  All other parameters
-    are frozen: their gradients are dropped.
+    theta {path: {"A" (I, r), "B" (r, J)}}.  backward(dparams) returns theta's gradient; dparams is
+    a tree like `base`, a part of one, or flat, {path: array}.  Missing matrices count as zero and
+    are left out of dtheta; gradients of all other parameters are dropped.
     """
     leaves = flatten(base)
     merged = {}
@@ -43,25 +59,27 @@ def lora(theta: Tree, *, base: Tree, alpha: float) -> tuple[Tree, Callable]:
         update += leaves[path]
         merged[path] = update
 
-    def backward(dparams):
-        given = flatten(dparams)
+    def backward(dparams: Tree) -> Tree:
+        flat = flatten(dparams)
         gradients = {}
         for path, factors in theta.items():
-            if path in given:
+            if path in flat:
                 A, B = factors["A"], factors["B"]
-                dW = given[path] * (alpha / A.shape[1])
+                dW = flat[path] * (alpha / A.shape[1])
                 gradients[path] = {"A": dW @ B.T, "B": A.T @ dW}
         return gradients
 
     return unflatten(leaves | merged, base), backward
 
 
-def lora_parameters(params: Tree, *, rank: int, targets: Sequence[str] | Callable[[str, Any], bool] = ("Wq", "Wv"), key: int = 0
-                    ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """theta for the matrices of the layers whose last name is among `targets`, or for which targets(path, array) is true.
+def lora_parameters(
+    params: Tree, *, rank: int, targets: Targets = ("Wq", "Wv"), key: int = 0
+) -> dict[str, dict[str, Any]]:
+    """theta for matrices in the layers, by name, or for those where targets(path, array) is true.
 
-    A ~ N(0, 1 / I), so that x A is about as large as x, and B = 0.  The paper's own choice is Wq and Wv (sec. 4.2); layers have
-    Wq Wk Wv Wo, W1 W2, or Wgate Wup Wdown.  ValueError where none fits, or the rank is no smaller than both sides of a matrix.
+    A ~ N(0, 1 / I), so x A is about as large as x, and B = 0.  The paper adapts Wq and Wv (sec.
+    4.2); layers have Wq Wk Wv Wo, W1 W2, or Wgate Wup Wdown.
+    ValueError if no matrix matches, or if the rank exceeds a side of one.
     """
     check_whole("rank", rank, 1, MOST)
     check_whole("key", key, 0, LARGEST_KEY)
@@ -72,25 +90,42 @@ def lora_parameters(params: Tree, *, rank: int, targets: Sequence[str] | Callabl
             raise wrong("targets", expected, targets)
     else:
         check_takes("targets", targets, "path", "array")
-    chosen = targets if callable(targets) else lambda path, a: ".layers." in path and path.rsplit(".", 1)[-1] in targets
+    chosen = (
+        targets
+        if callable(targets)
+        else lambda path, a: ".layers." in path and path.rsplit(".", 1)[-1] in targets
+    )
     theta = {}
     for n, (path, W) in enumerate(flatten(params).items()):
         if W.ndim != 2 or not chosen(path, W):
             continue
         if rank > min(W.shape):
-            raise ValueError(f"lora: a rank of {rank} is more than {path} {W.shape} has")
-        A = random.generator(random.fold(random.key(key), n)).normal(0, W.shape[0] ** -0.5, (W.shape[0], rank))
+            raise ValueError(
+                f"rank: expected at most {min(W.shape)}, the rank of {path} {W.shape}, got {rank}"
+            )
+        A = random.generator(random.fold(random.key(key), n)).normal(
+            0, W.shape[0] ** -0.5, (W.shape[0], rank)
+        )
         xp = array_module(W)
-        theta[path] = {"A": xp.asarray(A.astype(W.dtype)), "B": xp.zeros((rank, W.shape[1]), dtype=W.dtype)}
+        theta[path] = {
+            "A": xp.asarray(A.astype(W.dtype)),
+            "B": xp.zeros((rank, W.shape[1]), dtype=W.dtype),
+        }
     if not theta:
-        names = sorted({path.rsplit(".", 1)[-1] for path, W in flatten(params).items() if W.ndim == 2 and ".layers." in path})
-        raise ValueError(f"lora: no matrix fits the targets {targets}; layers have {', '.join(names)}")
+        names = sorted(
+            {
+                path.rsplit(".", 1)[-1]
+                for path, W in flatten(params).items()
+                if W.ndim == 2 and ".layers." in path
+            }
+        )
+        raise ValueError(f"targets: expected some of {', '.join(names)}, got {targets}")
     return theta
 
 
 @dataclasses.dataclass(frozen=True)
-class Lora:
-    """The transform of a recipe: theta -> the base's parameters with theta in its matrices."""
+class LoraTransform:
+    """The transform for a recipe: theta -> base parameters with the update added."""
 
     base: Tree
     alpha: float
@@ -100,38 +135,56 @@ class Lora:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is saved beside theta."""
+        """Metadata saved with theta."""
         return {"kind": "lora", "alpha": self.alpha}
 
 
-def lora_of(model: Model, *, rank: int = 8, alpha: float = 16.0, key: int = 0, theta: Tree = None, **targets: Any
-            ) -> dict[str, Any]:  # fmt: skip
-    """{"transform", "theta"} for a recipe: sft, dpo, reward, ppo, grpo, distill, or a Learner.  targets: see lora_parameters."""
+@known_arguments
+def lora_of(
+    model: Model,
+    *,
+    rank: int = 8,
+    alpha: float = 16.0,
+    key: int = 0,
+    theta: Tree = None,
+    targets: Targets = ("Wq", "Wv"),
+) -> dict[str, Any]:
+    """{"transform", "theta"} for a recipe (sft, dpo, reward, ppo, grpo, distill) or a Learner.
+
+    targets: see lora_parameters.
+    """
     check_model("model", model)
     check_number("alpha", alpha, above=0)
-    theta = lora_parameters(model.params, rank=rank, key=key, **targets) if theta is None else theta
+    if theta is None:
+        theta = lora_parameters(model.params, rank=rank, key=key, targets=targets)
     check_adapter(model, theta)
-    return {"transform": Lora(model.params, alpha), "theta": theta}
+    return {"transform": LoraTransform(model.params, alpha), "theta": theta}
 
 
-def merge(model: Model, theta: Tree, *, alpha: float = 16.0) -> Model:
-    """The model with the update in its matrices: an ordinary one, which costs and is saved as before."""
+def merge_lora(model: Model, theta: Tree, *, alpha: float = 16.0) -> Model:
+    """The model with the update merged into its matrices: an ordinary model of the same size."""
     check_number("alpha", alpha, above=0)
     check_adapter(model, theta)
     return model._with(params=lora(theta, base=model.params, alpha=alpha)[0])
 
 
 def check_adapter(model: Model, theta: Tree) -> None:
-    """ValueError naming the first matrix of theta that the model has not, or of another shape."""
+    """ValueError naming the first matrix of theta that does not fit the model."""
     check_model("model", model)
     check_factors(theta)
     leaves = flatten(model.params)
     for path, factors in theta.items():
         shape = (factors["A"].shape[0], factors["B"].shape[1])
-        if path not in leaves or leaves[path].shape != shape or factors["A"].shape[1] != factors["B"].shape[0]:
-            has = leaves[path].shape if path in leaves else "no such matrix"
+        if (
+            path not in leaves
+            or leaves[path].shape != shape
+            or factors["A"].shape[1] != factors["B"].shape[0]
+        ):
+            known = path in leaves
+            matrix = f"the matrix {leaves[path].shape}" if known else "a matrix of the model"
             raise ValueError(
-                f"lora: {path} with A {factors['A'].shape}, B {factors['B'].shape} does not fit: the model has {has}"
+                f"theta: {path}: expected factors of {matrix}, got A {factors['A'].shape} and "
+                f"B {factors['B'].shape}"
             )
 
 
@@ -139,28 +192,37 @@ def check_factors(theta: Tree) -> None:
     """ValueError unless theta is {path: {"A", "B"}} of matrices."""
 
     def right(f: Any) -> bool:
-        return isinstance(f, dict) and f.keys() == {"A", "B"} and all(getattr(a, "ndim", 0) == 2 for a in f.values())
+        return (
+            isinstance(f, dict)
+            and f.keys() == {"A", "B"}
+            and all(getattr(a, "ndim", 0) == 2 for a in f.values())
+        )
 
     if not isinstance(theta, dict) or not theta or not all(map(right, theta.values())):
         raise wrong("theta", 'pairs of matrices {path: {"A": (I, r), "B": (r, J)}}', theta)
 
 
 def save_lora(theta: Tree, folder: str | os.PathLike, *, alpha: float = 16.0) -> None:
-    """Write theta and alpha into a folder, as a recipe does; see tuning.adapters."""
+    """Write theta and alpha to a folder, as a recipe does in out/final (see adapters.files)."""
     check_number("alpha", alpha, above=0)
     check_factors(theta)
-    save_adapter(theta, folder, Lora(None, alpha).facts)
+    save_adapter(theta, folder, LoraTransform(None, alpha).facts)
 
 
 def load_lora(folder: str | os.PathLike) -> tuple[dict[str, dict[str, np.ndarray]], float]:
-    """(theta, alpha) of a folder; ValueError that names it if there is no such adapter in it."""
+    """(theta, alpha) of a folder; ValueError naming it if it holds no LoRA adapter."""
     tensors, facts = load_adapter(folder, "lora")
     theta: dict[str, dict[str, np.ndarray]] = {}
     for name, a in tensors.items():
         path, _, factor = name.rpartition(".")
         theta.setdefault(path, {})[factor] = a
-    if not theta or any(factors.keys() != {"A", "B"} or any(a.ndim != 2 for a in factors.values()) for factors in theta.values()):
-        raise ValueError(f"{named(folder)}: expected pairs of matrices A and B, got {shown(list(tensors))}")
+    if not theta or any(
+        factors.keys() != {"A", "B"} or any(a.ndim != 2 for a in factors.values())
+        for factors in theta.values()
+    ):
+        raise ValueError(
+            f"{named(folder)}: expected pairs of matrices A and B, got {shown(list(tensors))}"
+        )
     try:
         check_number("alpha", facts.get("alpha"), above=0)
     except ValueError as error:

@@ -21,7 +21,7 @@ from ...arguments import LARGEST_KEY, MOST, check_names, check_whole, is_whole, 
 from ...backend import array_module, at_least_float32, to_host
 from ...core import StackOptions, Tree
 from ...files import named
-from ...generation.generate import stops_of
+from ...generation.decode import stops_of
 from ...generation.sampling import Sampling
 from ...layers.embedding import embedding
 from ...models.causal_model import CausalModel
@@ -29,8 +29,7 @@ from ...models.model import check_decoder
 from ...models.parts import Emit, Head
 from ...models.protocol import Arrays
 from ..align.sft import Result, SFTSettings, sft
-from ..data.sequences import Sequence as TokenSequence
-from ..data.sequences import check_every
+from ..data.sequences import TokenSequence, check_every
 from .files import check_tensor, load_adapter, save_adapter
 
 

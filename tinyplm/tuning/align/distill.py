@@ -9,16 +9,14 @@ tuning.align.sft.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ... import random
-from ...arguments import check_flag, check_number, check_out, check_whole, wrong
+from ...arguments import check_flag, check_number, check_out, known_arguments, wrong
 from ...core import IGNORED, Tree, add
 from ...kernels.cross_entropy import vocabulary_cross_entropy
 from ...losses.distillation import vocabulary_distillation
@@ -27,52 +25,40 @@ from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ...models.parts import Head
 from ...models.protocol import Arrays, OutputOptions
-from ...training.step import check_finite
-from ..data.sequences import Sequence, batch_numbers, check_sequences
-from ..settings import RecipeSettings
+from ..data.sequences import TokenSequence, check_sequences
+from ..settings import EvaluatedSettings
 from .learner import Journal, Learner
+from .recipe import Result, run_steps
 from .rollouts import rollouts
 from .sft import answer_loss, batch_of
 
 
 @dataclasses.dataclass(frozen=True)
-class DistillSettings(RecipeSettings):
-    """temperature     T of both distributions
-    reverse         KL(student || teacher) in place of KL(teacher || student)
-    hard            the share a of the cross-entropy on the text; 1: no teacher is asked
-    evaluate_every  steps between losses on the validation sequences; None: before and after only
+class DistillSettings(EvaluatedSettings):
+    """temperature  T of both distributions
+    reverse      KL(student || teacher) instead of KL(teacher || student)
+    hard         the share a of the cross-entropy on the text; 1: no teacher is asked
     """
 
     temperature: float = 2.0
     reverse: bool = False
     hard: float = 0.5
-    evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("temperature", self.temperature, above=0)
         check_flag("reverse", self.reverse)
         check_number("hard", self.hard, least=0, most=1)
-        check_whole("evaluate_every", self.evaluate_every, 1, or_none=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """history: the values of each step; validation: {step: cross-entropy on the text in nats per
-    token}; theta: that of the transform."""
-
-    history: list[dict[str, float]]
-    validation: dict[int, float]
-    theta: Tree
-
-
+@known_arguments
 def distill(
     student: CausalModel,
     teacher: CausalModel,
-    sequences: SequenceOf[Sequence],
+    sequences: Sequence[TokenSequence],
     settings: DistillSettings | None = None,
     *,
-    validation: SequenceOf[Sequence] = (),
+    validation: Sequence[TokenSequence] = (),
     out: str | Path | None = None,
     progress: bool = True,
     transform: Callable | None = None,
@@ -81,7 +67,7 @@ def distill(
     """Train a student on sequences with a teacher; student.params are then those of the last step.
 
     The log of each step: loss, hard (cross-entropy, nats per token), kl (T^2 times the divergence,
-    in the direction trained).
+    in the direction trained).  The result's validation is {step: nats per token of the text}.
     ValueError for a teacher with another vocabulary or a shorter context; NonFiniteError for a loss
     or gradient that is not finite; on any error student.params do not change.
     """
@@ -89,37 +75,34 @@ def distill(
     check_teacher(student, teacher)
     check_out(out)
     context = min(student.config.context, teacher.config.context)
-    for name, some in (("sequence", sequences), ("validation sequence", validation)):
-        check_sequences(some, context=context, vocabulary=student.config.vocab_size, name=name)
-    if not len(sequences):
-        raise ValueError("there are no sequences to train on")
+    limits = {"context": context, "vocabulary": student.config.vocab_size}
+    check_sequences(sequences, **limits, least=1)
+    check_sequences(validation, **limits, name="validation sequence")
     learner = Learner(
         Student(student, teacher, settings), settings, transform=transform, theta=theta
     )
-    order, losses = random.fold(random.key(settings.seed), 0), {}
+
+    def update(numbers: np.ndarray) -> dict[str, float]:
+        batch, total = batch_of([sequences[n] for n in numbers])
+        return learner.step(batch, mixture(settings), OutputOptions(total=total))
+
+    def evaluate(model: CausalModel) -> dict[str, float]:
+        return {"loss": answer_loss(model, validation, workers=settings.workers)}
+
     with Journal(out, settings.steps, progress=progress) as journal:
-
-        def evaluate() -> None:
-            if not len(validation):
-                return
-            losses[learner.done] = answer_loss(learner.model, validation, workers=settings.workers)
-            check_finite(learner.done - 1, {"validation loss": losses[learner.done]})
-            journal.write(step=learner.done, validation_loss=losses[learner.done])
-            journal.progress.say(f"step {learner.done}: validation loss {losses[learner.done]:.4f}")
-
-        evaluate()
-        for step in range(settings.steps):
-            numbers = batch_numbers(len(sequences), settings.batch_size, step, key=order)
-            batch, total = batch_of([sequences[n] for n in numbers])
-            values = learner.step(batch, mixture(settings), OutputOptions(total=total))
-            journal.record(step + 1, values, shown=("loss", "hard", "kl"))
-            if settings.evaluate_every and (step + 1) % settings.evaluate_every == 0:
-                evaluate()
-        if learner.done not in losses:
-            evaluate()
+        found = run_steps(
+            learner,
+            journal,
+            len(sequences),
+            update,
+            evaluate if len(validation) else None,
+            evaluate_every=settings.evaluate_every,
+            shown=("loss", "hard", "kl"),
+        )
+        losses = {step: values["loss"] for step, values in found.items()}
         journal.finish(learner, validation=losses)
     student.params = learner.model.params
-    return Result(journal.history, losses, learner.theta)
+    return Result(journal.history, learner.theta, losses)
 
 
 def mixture(settings: DistillSettings) -> Callable:
@@ -194,11 +177,11 @@ def _targets(targets: Arrays | None) -> Any:
 
 def sampled_answers(
     teacher: CausalModel,
-    prompts: SequenceOf[SequenceOf[int]],
+    prompts: Sequence[Sequence[int]],
     *,
     accept: Callable | None = None,
     **options: Any,
-) -> list[Sequence]:
+) -> list[TokenSequence]:
     """The teacher's own answers as sequences to train a student on, with tuning.align.sft.
 
     accept(prompt, answer): whether to keep an answer (token ids, including the one that ended it),
@@ -213,16 +196,18 @@ def sampled_answers(
         if finished and (accept is None or accept(prompt, answer))
     ]
     if not kept:
-        raise ValueError(f"of {len(drawn)} answers of the teacher none ended and was accepted")
+        raise ValueError(
+            f"accept: expected at least one of {len(drawn)} answers to be accepted, got none"
+        )
     return kept
 
 
-def text_sequences(tokens: np.ndarray, length: int) -> list[Sequence]:
+def text_sequences(tokens: np.ndarray, length: int) -> list[TokenSequence]:
     """A token array as sequences of `length` + 1 tokens, each predicted from those before it."""
     ids = [
         tokens[start : start + length + 1].tolist() for start in range(0, len(tokens) - 1, length)
     ]
-    return [Sequence(some, [False] + [True] * (len(some) - 1)) for some in ids]
+    return [TokenSequence(some, [False] + [True] * (len(some) - 1)) for some in ids]
 
 
 def check_teacher(student: CausalModel, teacher: CausalModel) -> None:
@@ -231,6 +216,6 @@ def check_teacher(student: CausalModel, teacher: CausalModel) -> None:
     check_decoder("teacher", teacher)
     if student.config.vocab_size != teacher.config.vocab_size:
         raise ValueError(
-            f"the teacher has a vocabulary of {teacher.config.vocab_size} tokens, the student of "
-            f"{student.config.vocab_size}: expected the same"
+            f"teacher: expected a vocabulary of {student.config.vocab_size} tokens, as the student "
+            f"has, got {teacher.config.vocab_size}"
         )

@@ -1,141 +1,158 @@
-"""Direct preference optimisation: a policy from preference pairs, without a reward model and without sampling.
+"""Direct preference optimisation: a policy from preference pairs, without sampling.
 
-    loss = -log sigmoid(beta (log pi(y_w|x)/ref(y_w|x) - log pi(y_l|x)/ref(y_l|x)))                    Rafailov et al. 2023, eq. 7
+    loss = -log sigmoid(beta (log pi(y_w|x)/ref(y_w|x) - log pi(y_l|x)/ref(y_l|x)))
+                                                                        Rafailov et al. 2023, eq. 7
 
-The reference is the model as it came; its log-probabilities of all answers are computed once, before the first step.
+The reference is the initial model; its log-probabilities are computed once, before the first step.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ... import random
-from ...arguments import check_flag, check_number, check_out, check_whole
+from ...arguments import check_flag, check_number, check_out, known_arguments
 from ...backend import array_module
 from ...core import Tree
 from ...losses import preference
-from ...models.model import Model, check_decoder
+from ...models.causal_model import CausalModel
+from ...models.model import check_decoder
 from ..data.pairs import Pair, answer_sums, check_pairs, joint_arrays, pair_arrays
-from ..data.sequences import batch_numbers
-from ..settings import RecipeSettings
-from .grpo import check_reference
-from .learner import Journal, Learner, token_log_probs
+from ..settings import EvaluatedSettings
+from .learner import Journal, Learner, Loss, token_log_probs
+from .recipe import Result, check_reference, run_steps
 
 
 @dataclasses.dataclass(frozen=True)
-class DPOSettings(RecipeSettings):
+class DPOSettings(EvaluatedSettings):
     """batch_size counts pairs.
 
-    beta            how much a change of log-probability counts as reward; a larger one keeps nearer to the reference
-    smoothing       share of preferences that are taken to be wrong
-    joint           both answers of a pair in one row, behind a prompt that is read once (see pairs.joint_arrays): the same
-                    numbers, to rounding, for fewer tokens; False: two rows
-    evaluate_every  steps between looks at the validation pairs; None: before and after only
+    beta       reward per nat of log-probability gained; larger values stay closer to the reference
+    smoothing  assumed share of wrong preferences
+    joint      both answers of a pair in one row behind a prompt that is read once (see
+               pairs.joint_arrays): the same numbers, to rounding, for fewer tokens; False: two rows
     """
 
     learning_rate: float = 1e-5
     beta: float = 0.1
     smoothing: float = 0.0
     joint: bool = True
-    evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("beta", self.beta, above=0)
         check_number("smoothing", self.smoothing, least=0, below=0.5)
         check_flag("joint", self.joint)
-        check_whole("evaluate_every", self.evaluate_every, 1, or_none=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """history: the numbers of each step; validation: {step: {"loss", "accuracy", "margin", "chosen", "rejected"}}, from step 0;
-    theta: of the transform, else the parameters."""
+@known_arguments
+def dpo(
+    model: CausalModel,
+    pairs: Sequence[Pair],
+    settings: DPOSettings | None = None,
+    *,
+    validation: Sequence[Pair] = (),
+    reference: CausalModel | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    transform: Callable | None = None,
+    theta: Tree = None,
+) -> Result:
+    """Train a policy on pairs (chosen, rejected); model.params become the trained parameters.
 
-    history: list[dict[str, float]]
-    validation: dict[int, dict[str, float]]
-    theta: Tree
-
-
-def dpo(model: Model, pairs: SequenceOf[Pair], settings: DPOSettings | None = None, *, validation: SequenceOf[Pair] = (),
-        reference: Model | None = None, out: str | Path | None = None, progress: bool = True,
-        transform: Callable | None = None, theta: Tree = None) -> Result:  # fmt: skip
-    """Train a policy on pairs (chosen, rejected); afterwards model.params are those of the last step.
-
-    Each epoch sees every pair once.  The log of each step: loss, accuracy (share of pairs whose chosen answer has the larger
-    implicit reward), margin (mean difference of these), chosen and rejected (their means).  Both may fall: the loss asks
-    for their difference alone.
-    ValueError for pairs whose prompts differ, or a reference with another vocabulary; NonFiniteError for a loss or gradient that
-    is not finite; on any error model.params stay what they were.
+    Logged for each step, and in the result's validation: loss; accuracy, the share of pairs whose
+    chosen answer has the larger implicit reward; margin, the mean difference of the two rewards;
+    chosen and rejected, their means.  Both means may fall: the loss depends on the difference
+    alone.
+    Other arguments as in tuning.sft.
+    ValueError for pairs whose prompts differ, or a reference with another vocabulary;
+    NonFiniteError for a non-finite loss or gradient; on any error model.params stay unchanged.
     """
     settings = DPOSettings.given(settings)
     check_decoder("model", model)
     check_out(out)
-    for name, some in (("pair", pairs), ("validation pair", validation)):
-        check_pairs(some, context=model.config.context, vocabulary=model.config.vocab_size, name=name)
-    if not len(pairs):
-        raise ValueError("there are no pairs to train on")
+    limits = {"context": model.config.context, "vocabulary": model.config.vocab_size}
+    check_pairs(pairs, **limits, least=1)
+    check_pairs(validation, **limits, name="validation pair")
+    workers = settings.workers
     reference = check_reference(model, reference)
-    before = answer_log_probs(reference, pairs, workers=settings.workers)
-    held_out = answer_log_probs(reference, validation, workers=settings.workers) if len(validation) else None
+    before = answer_log_probs(reference, pairs, workers=workers)
+    held_out = np.empty((0, 2))
+    if len(validation):
+        held_out = answer_log_probs(reference, validation, workers=workers)
     learner = Learner(model, settings, transform=transform, theta=theta)
-    order, found = random.fold(random.key(settings.seed), 0), {}
+
+    def update(numbers: np.ndarray) -> dict[str, float]:
+        batch = dpo_batch([pairs[n] for n in numbers], before[numbers], settings)
+        return learner.step(batch, dpo_loss(settings, len(numbers)))
+
+    def evaluate(model: CausalModel) -> dict[str, float]:
+        now = answer_log_probs(model, validation, workers=workers)
+        return pair_statistics(now, held_out, settings)
+
     with Journal(out, settings.steps, progress=progress) as journal:
-
-        def evaluate() -> None:
-            if held_out is None:
-                return
-            now = answer_log_probs(learner.model, validation, workers=settings.workers)
-            found[learner.done] = values = pair_statistics(now, held_out, settings)
-            journal.write(step=learner.done, **{f"validation_{name}": value for name, value in values.items()})
-            journal.progress.say(f"step {learner.done}: validation loss {values['loss']:.4f}, accuracy {values['accuracy']:.3f}")
-
-        evaluate()
-        for step in range(settings.steps):
-            numbers = batch_numbers(len(pairs), settings.batch_size, step, key=order)
-            batch = batch_of([pairs[n] for n in numbers], before[numbers], settings)
-            journal.record(step + 1, learner.step(batch, dpo_loss(settings, len(numbers))), shown=("loss", "accuracy", "margin"))
-            if settings.evaluate_every and (step + 1) % settings.evaluate_every == 0:
-                evaluate()
-        if learner.done not in found:
-            evaluate()
+        found = run_steps(
+            learner,
+            journal,
+            len(pairs),
+            update,
+            evaluate if len(validation) else None,
+            evaluate_every=settings.evaluate_every,
+            shown=("loss", "accuracy", "margin"),
+        )
         journal.finish(learner, validation=found)
     model.params = learner.model.params
-    return Result(journal.history, found, learner.theta)
+    return Result(journal.history, learner.theta, found)
 
 
-def batch_of(pairs: SequenceOf[Pair], reference: np.ndarray, settings: DPOSettings) -> dict[str, dict]:
-    """The batch for a learner; reference (N, 2): the log-probabilities of the answers by the reference."""
+def dpo_batch(
+    pairs: Sequence[Pair], reference: np.ndarray, settings: DPOSettings
+) -> dict[str, dict]:
+    """The learner's batch; reference (N, 2): the answers' log-probabilities under the reference."""
     values = joint_arrays(pairs) if settings.joint else pair_arrays(pairs)
-    loss = {"reference": reference} | ({"second": values.pop("second")} if settings.joint else {})
+    loss = {"reference": reference}
+    if settings.joint:
+        loss["second"] = values.pop("second")
     return {"targets": {"logits": values.pop("targets")}, "inputs": values, "loss": loss}
 
 
-def dpo_loss(settings: DPOSettings, pairs: int) -> Callable:
-    """losses.preference.dpo for Learner.step, of `pairs` pairs in the whole step, with what is logged beside it."""
+def dpo_loss(settings: DPOSettings, pairs: int) -> Loss:
+    """losses.preference.dpo for Learner.step, with statistics to log; `pairs` in the whole step."""
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
         x = outputs["log_probs"]
         xp = array_module(x)
         if settings.joint:
-            chosen, rejected = (x * ~part["second"]).sum(axis=1), (x * part["second"]).sum(axis=1)
+            chosen = (x * ~part["second"]).sum(axis=1)
+            rejected = (x * part["second"]).sum(axis=1)
         else:
             chosen, rejected = answer_sums(x).T
-        references = {"reference_chosen": part["reference"][:, 0], "reference_rejected": part["reference"][:, 1]}
+        before = part["reference"][:, 0], part["reference"][:, 1]
         value, back = preference.dpo(
-            chosen, rejected, beta=settings.beta, smoothing=settings.smoothing, total=pairs, **references
+            chosen,
+            rejected,
+            reference_chosen=before[0],
+            reference_rejected=before[1],
+            beta=settings.beta,
+            smoothing=settings.smoothing,
+            total=pairs,
         )
-        rewards = [preference.implicit_reward(a, r, beta=settings.beta) for a, r in zip((chosen, rejected), references.values())]
-        values = {"loss": value, **preference.preference_statistics(*rewards, total=pairs),
-                  "chosen": rewards[0].sum() / pairs, "rejected": rewards[1].sum() / pairs}  # fmt: skip
+        rewards = [
+            preference.implicit_reward(a, r, beta=settings.beta)
+            for a, r in zip((chosen, rejected), before)
+        ]
+        values = {
+            "loss": value,
+            **preference.preference_statistics(*rewards, total=pairs),
+            "chosen": rewards[0].sum() / pairs,
+            "rejected": rewards[1].sum() / pairs,
+        }
 
-        def backward(dloss):
-            dchosen, drejected = back(dloss)  # of the sums: the same for each of their tokens
+        def backward(dloss: float) -> tuple[dict, Tree]:
+            dchosen, drejected = back(dloss)  # of the sums: equal for all tokens of an answer
             if settings.joint:
                 dx = xp.where(part["second"], drejected[:, None], dchosen[:, None])
             else:
@@ -147,22 +164,31 @@ def dpo_loss(settings: DPOSettings, pairs: int) -> Callable:
     return loss
 
 
-def answer_log_probs(model: Model, pairs: SequenceOf[Pair], *, batch_size: int = 32, workers: int = 1) -> np.ndarray:
+def answer_log_probs(
+    model: CausalModel, pairs: Sequence[Pair], *, batch_size: int = 32, workers: int = 1
+) -> np.ndarray:
     """log p of each whole answer, (N, 2): chosen, rejected."""
-    parts = [answer_sums(token_log_probs(model, pair_arrays(pairs[i : i + batch_size]), workers=workers)["log_probs"])
-             for i in range(0, len(pairs), batch_size)]  # fmt: skip
-    return np.concatenate(parts)
+    parts = [pair_arrays(pairs[i : i + batch_size]) for i in range(0, len(pairs), batch_size)]
+    found = [token_log_probs(model, part, workers=workers)["log_probs"] for part in parts]
+    return np.concatenate([answer_sums(log_probs) for log_probs in found])
 
 
-def pair_statistics(now: np.ndarray, reference: np.ndarray, settings: DPOSettings) -> dict[str, float]:
-    """{"loss", "accuracy", "margin", "chosen", "rejected"} of pairs by their log-probabilities (N, 2), as dpo_loss gives them."""
-    chosen, rejected = (preference.implicit_reward(now[:, i], reference[:, i], beta=settings.beta) for i in (0, 1))
-    loss, _ = preference.dpo(now[:, 0], now[:, 1], reference_chosen=reference[:, 0], reference_rejected=reference[:, 1],
-                             beta=settings.beta, smoothing=settings.smoothing)  # fmt: skip
-    values = {
-        "loss": loss,
-        **preference.preference_statistics(chosen, rejected),
-        "chosen": chosen.mean(),
-        "rejected": rejected.mean(),
-    }
+def pair_statistics(
+    now: np.ndarray, reference: np.ndarray, settings: DPOSettings
+) -> dict[str, float]:
+    """{"loss", "accuracy", "margin", "chosen", "rejected"} from log-probabilities (N, 2)."""
+    options = {"beta": settings.beta}
+    chosen, rejected = (
+        preference.implicit_reward(now[:, i], reference[:, i], **options) for i in (0, 1)
+    )
+    loss, _ = preference.dpo(
+        now[:, 0],
+        now[:, 1],
+        reference_chosen=reference[:, 0],
+        reference_rejected=reference[:, 1],
+        beta=settings.beta,
+        smoothing=settings.smoothing,
+    )
+    values = {"loss": loss, **preference.preference_statistics(chosen, rejected)}
+    values |= {"chosen": chosen.mean(), "rejected": rejected.mean()}
     return {name: float(value) for name, value in values.items()}

@@ -18,11 +18,12 @@ import numpy as np
 
 from ... import random
 from ...arguments import wrong
-from ...backend import array_module, keep_freed_memory, to_device, to_host
+from ...backend import array_module, to_device, to_host
 from ...core import Rows, StackOptions, Tree, flatten, map_shards, reduce_shards, tree_map
 from ...families import shapes_of
 from ...files import sole_writer, write_json
 from ...hub import folders as hub
+from ...memory import keep_freed_memory
 from ...models.causal_model import CausalModel
 from ...models.model import Model
 from ...models.protocol import OutputOptions, Trainable
@@ -269,7 +270,9 @@ def open_log(open_things: ExitStack, out: Path, result: str) -> Log:
     with ExitStack() as opened:
         opened.enter_context(sole_writer(out))
         if (out / LOG).exists() or (out / result).exists():
-            raise ValueError(f"{out} holds a run already: give another folder")
+            raise ValueError(
+                f"{out}: expected a folder without a run, got one with a run: choose another folder"
+            )
         log = Log(out / LOG)
         opened.callback(log.close)
         open_things.push(opened.pop_all())

@@ -1,109 +1,110 @@
-"""A reward model from preference pairs: a decoder with one score, trained so that the chosen answer has the larger one.
+"""A reward model from preference pairs: a decoder with one score, larger for the chosen answer.
 
-    loss = -log sigmoid(r(x, y_w) - r(x, y_l) - margin)                                              Ouyang et al. 2022, eq. 1
+    loss = -log sigmoid(r(x, y_w) - r(x, y_l) - margin)                  Ouyang et al. 2022, eq. 1
 
-Only differences are learned: a number added to all rewards changes no loss.  `offset` in the result makes their mean 0 over the
-training answers.
+Only differences are learned: adding a constant to all rewards leaves the loss unchanged.  The
+result's `offset` makes their mean over the training answers 0.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ... import random
-from ...arguments import check_list, check_number, check_out, check_whole
+from ...arguments import check_list, check_number, check_out, check_whole, known_arguments
 from ...backend import array_module, to_device, to_host
 from ...core import Tree, map_shards
 from ...losses import preference
 from ...models.model import Model, check_model
 from ..data.pairs import Pair, check_every_pair, check_pairs
-from ..data.sequences import Sequence, batch_numbers, check_every
-from ..settings import RecipeSettings
-from .learner import Journal, Learner
+from ..data.sequences import TokenSequence, check_every
+from ..settings import EvaluatedSettings
+from .learner import Journal, Learner, Loss
+from .recipe import Result, run_steps
 
 
 @dataclasses.dataclass(frozen=True)
-class RewardSettings(RecipeSettings):
-    """batch_size counts pairs.  evaluate_every: steps between looks at the validation pairs; None: before and after only."""
-
-    evaluate_every: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole("evaluate_every", self.evaluate_every, 1, or_none=True)
+class RewardSettings(EvaluatedSettings):
+    """batch_size counts pairs."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """history: the numbers of each step; validation: {step: {"loss", "accuracy", "margin"}}, from step 0; offset: what to add to
-    the scores so that their mean over the training answers is 0; theta: of the transform, else the parameters."""
+class RewardResult(Result):
+    """offset: added to all scores, it makes their mean over the training answers 0."""
 
-    history: list[dict[str, float]]
-    validation: dict[int, dict[str, float]]
-    offset: float
-    theta: Tree
+    offset: float = 0.0
 
 
-def reward(model: Model, pairs: SequenceOf[Pair], settings: RewardSettings | None = None, *, margins: SequenceOf[float] = (),
-           validation: SequenceOf[Pair] = (), out: str | Path | None = None, progress: bool = True,
-           transform: Callable | None = None, theta: Tree = None) -> Result:  # fmt: skip
-    """Train a reward model on pairs (chosen, rejected); afterwards model.params are those of the last step.
+@known_arguments
+def reward(
+    model: Model,
+    pairs: Sequence[Pair],
+    settings: RewardSettings | None = None,
+    *,
+    margins: Sequence[float] = (),
+    validation: Sequence[Pair] = (),
+    out: str | Path | None = None,
+    progress: bool = True,
+    transform: Callable | None = None,
+    theta: Tree = None,
+) -> RewardResult:
+    """Train a reward model on pairs (chosen, rejected); model.params become the trained parameters.
 
-    model: a decoder with task "sequence_classification" and one label: load(folder, task=..., labels=["reward"]), or create.
-    margins: of each pair, by how much its answers should differ at least (Touvron et al. 2023b, eq. 2).
-    The log of each step: loss, accuracy, margin (mean difference of the rewards).
-    ValueError for pairs whose prompts differ; NonFiniteError for a loss or gradient that is not finite; on any error model.params
-    stay what they were.
+    model: a decoder with task "sequence_classification" and one label, made by load(folder,
+    task=..., labels=["reward"]) or create. margins: the least difference in reward for each pair
+    (Touvron et al. 2023b, eq. 2). Logged for each step, and in the result's validation: loss,
+    accuracy, margin (the mean difference of the rewards).  Other arguments as in tuning.sft.
+    ValueError for pairs whose prompts differ; NonFiniteError for a non-finite loss or gradient; on
+    any error model.params stay unchanged.
     """
     settings = RewardSettings.given(settings)
     check_reward_model(model)
     check_out(out)
     check_list("margins", margins, "a number for each pair")
-    for name, some in (("pair", pairs), ("validation pair", validation)):
-        check_pairs(some, context=model.config.context - 1, vocabulary=model.config.vocab_size, name=name)
-    if not len(pairs):
-        raise ValueError("there are no pairs to train on")
-    if len(margins) and len(margins) != len(pairs):
-        raise ValueError(f"expected a margin for each of {len(pairs)} pairs, got {len(margins)}")
+    # the score reads the last token too, which no other token has to predict
+    limits = {"context": model.config.context - 1, "vocabulary": model.config.vocab_size}
+    check_pairs(pairs, **limits, least=1)
+    check_pairs(validation, **limits, name="validation pair")
+    if len(margins) not in (0, len(pairs)):
+        raise ValueError(
+            f"margins: expected one for each of {len(pairs)} pairs, got {len(margins)}"
+        )
     for n, value in enumerate(margins):
         check_number(f"margins[{n}]", value)
-    margin = np.zeros(len(pairs)) if not len(margins) else np.asarray(margins, dtype=np.float64)
+    margin = np.asarray(margins if len(margins) else [0.0] * len(pairs), dtype=np.float64)
     learner = Learner(model, settings, transform=transform, theta=theta)
-    order, found = random.fold(random.key(settings.seed), 0), {}
+
+    def update(numbers: np.ndarray) -> dict[str, float]:
+        rows = whole_arrays([sequence for n in numbers for sequence in pairs[n]])
+        inputs = {name: a.reshape(len(numbers), 2, -1) for name, a in rows.items()}
+        batch = {"inputs": inputs, "loss": {"margin": margin[numbers].astype(model.dtype)}}
+        return learner.step(batch, reward_loss(len(numbers)))
+
+    def evaluate(model: Model) -> dict[str, float]:
+        return pair_scores(model, validation, workers=settings.workers)
+
     with Journal(out, settings.steps, progress=progress) as journal:
-
-        def evaluate() -> None:
-            if not len(validation):
-                return
-            found[learner.done] = values = pair_scores(learner.model, validation, workers=settings.workers)
-            journal.write(step=learner.done, **{f"validation_{name}": value for name, value in values.items()})
-            journal.progress.say(f"step {learner.done}: validation loss {values['loss']:.4f}, accuracy {values['accuracy']:.3f}")
-
-        evaluate()
-        for step in range(settings.steps):
-            numbers = batch_numbers(len(pairs), settings.batch_size, step, key=order)
-            rows = whole_arrays([sequence for n in numbers for sequence in pairs[n]])
-            inputs = {name: a.reshape(len(numbers), 2, -1) for name, a in rows.items()}
-            batch = {"inputs": inputs, "loss": {"margin": margin[numbers].astype(model.dtype)}}
-            values = learner.step(batch, reward_loss(len(numbers)))
-            journal.record(step + 1, values, shown=("loss", "accuracy", "margin"))
-            if settings.evaluate_every and (step + 1) % settings.evaluate_every == 0:
-                evaluate()
-        if learner.done not in found:
-            evaluate()
-        offset = -float(score(learner.model, [s for pair in pairs for s in pair], workers=settings.workers).mean())
+        found = run_steps(
+            learner,
+            journal,
+            len(pairs),
+            update,
+            evaluate if len(validation) else None,
+            evaluate_every=settings.evaluate_every,
+            shown=("loss", "accuracy", "margin"),
+        )
+        scores = score(learner.model, [s for p in pairs for s in p], workers=settings.workers)
+        offset = -float(scores.mean())
         journal.finish(learner, validation=found, offset=offset)
     model.params = learner.model.params
-    return Result(journal.history, found, offset, learner.theta)
+    return RewardResult(journal.history, learner.theta, found, offset)
 
 
-def reward_loss(pairs: int) -> Callable:
-    """losses.preference.bradley_terry for Learner.step, of `pairs` pairs in the whole step."""
+def reward_loss(pairs: int) -> Loss:
+    """losses.preference.bradley_terry for Learner.step, with `pairs` pairs in the whole step."""
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
         scores = outputs["logits"][..., 0]  # (N, 2)
@@ -111,7 +112,7 @@ def reward_loss(pairs: int) -> Callable:
         value, back = preference.bradley_terry(chosen, rejected, margin=part["margin"], total=pairs)
         values = {"loss": value, **preference.preference_statistics(chosen, rejected, total=pairs)}
 
-        def backward(dloss):
+        def backward(dloss: float) -> tuple[dict, Tree]:
             return {"logits": array_module(scores).stack(back(dloss), axis=1)[..., None]}, None
 
         return values, backward
@@ -119,8 +120,11 @@ def reward_loss(pairs: int) -> Callable:
     return loss
 
 
-def score(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64, workers: int = 1) -> np.ndarray:
-    """The reward of each whole sequence (prompt, answer and the token that ends it), (N,) on the host, without the offset."""
+@known_arguments
+def score(
+    model: Model, sequences: Sequence[TokenSequence], *, batch_size: int = 64, workers: int = 1
+) -> np.ndarray:
+    """The rewards (N,) of whole sequences (prompt, answer, end token), without the offset."""
     check_reward_model(model)
     check_every(sequences)
     for name, value in (("batch_size", batch_size), ("workers", workers)):
@@ -132,32 +136,38 @@ def score(model: Model, sequences: SequenceOf[Sequence], *, batch_size: int = 64
 
     for start in range(0, len(sequences), batch_size):
         rows = whole_arrays(sequences[start : start + batch_size])
-        model.inputs(**rows)  # once through the model's own checks
+        model.inputs(**rows)  # runs the model's own checks
         found += map_shards(forward, rows, min(workers, len(rows["input_ids"])))
     return np.concatenate(found)
 
 
-def pair_scores(model: Model, pairs: SequenceOf[Pair], *, workers: int = 1) -> dict[str, float]:
+@known_arguments
+def pair_scores(model: Model, pairs: Sequence[Pair], *, workers: int = 1) -> dict[str, float]:
     """{"loss", "accuracy", "margin"} of pairs."""
     check_every_pair(pairs, least=1)
-    scores = score(model, [sequence for pair in pairs for sequence in pair], workers=workers).reshape(-1, 2)
-    values = {"loss": preference.bradley_terry(*scores.T)[0], **preference.preference_statistics(*scores.T)}
+    sequences = [sequence for pair in pairs for sequence in pair]
+    chosen, rejected = score(model, sequences, workers=workers).reshape(-1, 2).T
+    values = {
+        "loss": preference.bradley_terry(chosen, rejected)[0],
+        **preference.preference_statistics(chosen, rejected),
+    }
     return {name: float(value) for name, value in values.items()}
 
 
-def whole_arrays(sequences: SequenceOf[Sequence]) -> dict[str, np.ndarray]:
-    """{"input_ids", "attention_mask"} (N, T) of all tokens, also the last, padded on the right: what a reward model reads."""
+def whole_arrays(sequences: Sequence[TokenSequence]) -> dict[str, np.ndarray]:
+    """{"input_ids", "attention_mask"} (N, T) of all tokens, padded on the right."""
     T = max(len(sequence.ids) for sequence in sequences)
-    ids, mask = np.zeros((len(sequences), T), np.int64), np.zeros((len(sequences), T), np.int64)
+    ids, mask = np.zeros((2, len(sequences), T), np.int64)
     for n, sequence in enumerate(sequences):
         ids[n, : len(sequence.ids)], mask[n, : len(sequence.ids)] = sequence.ids, 1
     return {"input_ids": ids, "attention_mask": mask}
 
 
 def check_reward_model(model: Model) -> None:
-    """ValueError unless it is a decoder that gives a text one number."""
+    """ValueError unless the model is a decoder that gives a text one score."""
     check_model("model", model)
     labels = getattr(model.config, "num_labels", 0)
-    if model.task != "sequence_classification" or not hasattr(model.config, "SCORED") or labels != 1:
-        raise ValueError(f"a reward model: expected a decoder with task sequence_classification and one label, got {model!r} "
-                         f"with {labels}")  # fmt: skip
+    decoder = hasattr(model.config, "SCORED")
+    if model.task != "sequence_classification" or not decoder or labels != 1:
+        expected = "a decoder with task sequence_classification and one label"
+        raise ValueError(f"model: expected {expected}, got {model!r} with {labels}")

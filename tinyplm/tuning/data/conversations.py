@@ -1,8 +1,8 @@
-"""From conversations, instructions and preferences to token sequences in which only the assistant's words count.
+"""Conversations, instructions and preferences as token sequences; the assistant's turns count.
 
-The mask comes from the chat template: what it adds when a message of the assistant is added is that answer, and the token that
-ends it.  The tokens are those that a chat sees: a prompt is encoded as tokenizers.chat.encode does, and the answer's tokens
-follow it.
+The mask comes from the chat template: the text added by a message of the assistant is the answer,
+with its end token.  The tokens are those seen in a chat: a prompt is encoded as
+tokenizers.chat.encode does, and the answer's tokens follow.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from ...tokenizers import Tokenizer
 from ...tokenizers.chat.formats import Messages, Template, check_messages, encode, turn_ends
 from ...tokenizers.files.settings import CHAT_TEMPLATE
 from .pairs import Pair
-from .sequences import Sequence as TokenSequence
-from .sequences import answered
+from .sequences import TokenSequence, answered
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """sequences; cut: how many lost their end to max_length; dropped: how many had no answer before it, and are left out."""
+    """sequences  the token sequences
+    cut        how many were truncated to max_length
+    dropped    how many were left out, since nothing that counts fitted in max_length
+    """
 
     sequences: list[TokenSequence]
     cut: int = 0
@@ -31,29 +33,36 @@ class Encoded:
 
 
 def conversation(tokenizer: Any, template: Template, messages: Messages) -> TokenSequence:
-    """The ids of a conversation; counted are the assistant's words and the token that ends each of them.
+    """The ids of a conversation; the assistant's turns count, each with its end token.
 
-    A template without such a token (alpaca) gets the tokenizer's end-of-text behind the last answer.
-    ValueError for a conversation without a turn of the assistant, an empty answer, or a template that writes earlier turns anew
-    when another comes (so that what was learned would not be what is seen).
+    With a template that has no end token (alpaca), the tokenizer's end of text follows the last
+    answer.
+    ValueError for a conversation without an assistant's turn, an empty answer, or a template that
+    renders earlier turns differently once later ones exist (training would not match inference).
     """
     check_messages(messages, add_generation_prompt=False)
     turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
-        raise ValueError("the conversation has no turn of the assistant, so that nothing could be learned")
-    encode(tokenizer, template, messages, False)  # refuses messages that would forge a turn
+        raise ValueError("messages: expected a turn of the assistant to train on, got none")
+    encode(tokenizer, template, messages, False)  # refuses text that would forge a turn
     text = template.render(messages, False)
     ends = set(turn_ends(tokenizer, template))
     spans = []
     for n in turns:
         if not messages[n]["content"].strip():
-            raise ValueError(f"message {n}: the answer of the assistant is empty")
-        before, after = template.render(messages[:n], True), template.render(messages[: n + 1], False)
+            raise ValueError(f"message {n}: expected an answer of the assistant, got an empty one")
+        before, after = (
+            template.render(messages[:n], True),
+            template.render(messages[: n + 1], False),
+        )
         if not (after.startswith(before) and text.startswith(after)):
-            raise ValueError(f"message {n}: the chat template writes earlier turns in another way once there are later ones: "
-                             "its conversations cannot be learned in one sequence")  # fmt: skip
+            raise ValueError(
+                "template: expected one that renders a turn the same whatever follows, got one "
+                "that changes "
+                f"turns before or at message {n}"
+            )
         spans.append((len(before), len(after)))
-    if not ends:  # then the last answer ends where its words do
+    if not ends:  # then the last answer ends with its text
         spans[-1] = (spans[-1][0], spans[-1][0] + len(text[slice(*spans[-1])].rstrip()))
     ids, places = _encoded(tokenizer, text, spans)
     counts = [False] * len(ids)
@@ -70,11 +79,13 @@ def conversation(tokenizer: Any, template: Template, messages: Messages) -> Toke
     return TokenSequence(ids, counts)
 
 
-def _encoded(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
-    """The ids of a text, and of each span of characters the tokens [first, last).
+def _encoded(
+    tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids of a text, and for each span of characters its tokens [first, last).
 
-    Where a token reaches over an edge of a span, the pieces are encoded apart: a chat has the model continue from exactly the
-    prompt's tokens.
+    If a token crosses the edge of a span, the pieces are encoded separately: in a chat the model
+    continues from exactly the prompt's tokens.
     """
     whole = tokenizer.encode(text, allow_special=True)
     edges = [edge for span in spans for edge in span]
@@ -93,22 +104,35 @@ def _encoded(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]) -> tup
         places.append(len(ids))
         begin = edge
     if tokenizer.decode(ids) != tokenizer.decode(whole):
-        raise ValueError("the answer's first token reaches into the prompt, and this tokenizer cannot encode them apart")
+        raise ValueError(
+            "tokenizer: expected one that can encode prompt and answer separately, got one that "
+            "cannot"
+        )
     return ids, list(zip(places[::2], places[1::2]))
 
 
-def conversations(tokenizer: Any, template: Template, records: Sequence[Mapping[str, Any]], *, max_length: int | None = None
-                  ) -> Encoded:  # fmt: skip
-    """Records of the kind "conversation" (see tuning.records), of at most max_length tokens each."""
+def conversations(
+    tokenizer: Any,
+    template: Template,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    max_length: int | None = None,
+) -> Encoded:
+    """Records of kind "conversation" (see data.records), of at most max_length tokens each."""
     check_tokenizer(tokenizer)
     check_template(template)
     check_whole("max_length", max_length, 1, or_none=True)
-    return shortened([_named(n, lambda m=record["messages"]: conversation(tokenizer, template, m))
-                      for n, record in enumerate(_with_fields(records, "messages"))], max_length)  # fmt: skip
+    return shortened(
+        [
+            _named(n, lambda m=record["messages"]: conversation(tokenizer, template, m))
+            for n, record in enumerate(_with_fields(records, "messages"))
+        ],
+        max_length,
+    )
 
 
 def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Encoded:
-    """Sequences cut to max_length tokens at their end; those of which no counted token is left are dropped."""
+    """Sequences truncated to max_length tokens; those without a token that counts are dropped."""
     if max_length is None:
         return Encoded(list(sequences))
     kept, cut, dropped = [], 0, 0
@@ -121,14 +145,18 @@ def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Enc
         else:
             dropped += 1
     if sequences and not kept:
-        raise ValueError(f"max_length {max_length}: none of the {len(sequences)} sequences has an answer within so many tokens")
+        raise ValueError(
+            f"max_length: expected room for the start of an answer, got {max_length}, too little "
+            f"for all {len(sequences)} sequences"
+        )
     return Encoded(kept, cut, dropped)
 
 
 def plain(tokenizer: Any, prompt: str, answer: str, *, end_id: int | None = None) -> TokenSequence:
-    """A prompt and its answer as one text without a chat format, with end_id behind it (by default the end of a text).
+    """A prompt and its answer as one text, without chat format, then end_id.
 
-    The ids are those of Tokenizer.continuations; what the tokenizer puts in front of a text (<s>) stands there, as in generation.
+    end_id: by default the end of text.  The ids are those of Tokenizer.continuations, with the
+    tokenizer's initial token (<s>) as in generation.
     """
     check_tokenizer(tokenizer)
     for name, text in (("prompt", prompt), ("answer", answer)):
@@ -138,61 +166,89 @@ def plain(tokenizer: Any, prompt: str, answer: str, *, end_id: int | None = None
     return sequence
 
 
-def _plain(tokenizer: Any, prompt: str, answers: Sequence[str], end_id: int | None = None) -> list[TokenSequence]:
-    """Several answers behind the same ids of the prompt."""
+def _plain(
+    tokenizer: Any, prompt: str, answers: Sequence[str], end_id: int | None = None
+) -> list[TokenSequence]:
+    """Several answers to the same prompt."""
     end_id = tokenizer.eos_id if end_id is None else end_id
     end = [] if end_id is None else [end_id]
     start, found = tokenizer.continuations(prompt, answers)
     for answer, ids in zip(answers, found):
         if not prompt or not answer or not ids:
-            raise ValueError(f"expected a prompt and an answer, got {prompt!r:.40} and {answer!r:.40}")
+            raise ValueError(
+                f"prompt and answer: expected texts that are not empty, got {prompt!r:.40} and "
+                f"{answer!r:.40}"
+            )
     return [answered(start, [*ids, *end]) for ids in found]
 
 
 def prompt_ids(tokenizer: Any, template: Template | None, prompt: str | Messages) -> list[int]:
-    """The ids to answer to: without a template those of a text that is continued (Tokenizer.prompt, so <s> stands in front where
-    generation has it); else those of a chat, and a text is the user's message."""
+    """The ids to answer.
+
+    Without a template: those of a text to continue (Tokenizer.prompt, with <s> as in generation).
+    With one: those of a chat; a text is the user's message.
+    """
     if template is None:
         if not isinstance(prompt, str):
-            raise ValueError("a prompt of messages needs a chat template")
+            raise wrong("template", "a Template, since the prompt is a list of messages", template)
         return tokenizer.prompt(prompt)
-    return encode(tokenizer, template, [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+    return encode(
+        tokenizer,
+        template,
+        [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
+    )
 
 
 def preference(tokenizer: Any, template: Template | None, record: Mapping[str, Any]) -> Pair:
-    """(chosen, rejected) of a record of the kind "preference" (see tuning.records); of the two only the last answer counts."""
+    """(chosen, rejected) of a record of kind "preference" (see data.records).
+
+    Only the last answer of each counts.
+    """
     prompt = record["prompt"]
     if template is None:
         if not isinstance(prompt, str):
-            raise ValueError("a prompt of messages needs a chat template")
-        return tuple(_plain(tokenizer, prompt, [record["chosen"], record["rejected"]]))
+            raise wrong("template", "a Template, since the prompt is a list of messages", template)
+        chosen, rejected = _plain(tokenizer, prompt, [record["chosen"], record["rejected"]])
+        return chosen, rejected
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    sides = [conversation(tokenizer, template, [*messages, {"role": "assistant", "content": record[name]}])
-             for name in ("chosen", "rejected")]  # fmt: skip
-    last = len(encode(tokenizer, template, messages))  # earlier answers are part of the prompt
-    return tuple(TokenSequence(s.ids, [False] * last + s.counts[last:]) for s in sides)
+    sides = [
+        conversation(
+            tokenizer, template, [*messages, {"role": "assistant", "content": record[name]}]
+        )
+        for name in ("chosen", "rejected")
+    ]
+    last = len(encode(tokenizer, template, messages))  # earlier answers belong to the prompt
+    chosen, rejected = (TokenSequence(s.ids, [False] * last + s.counts[last:]) for s in sides)
+    return chosen, rejected
 
 
-def preferences(tokenizer: Any, template: Template | None, records: Sequence[Mapping[str, Any]]) -> list[Pair]:
-    """`preference` of many; an error names the record."""
+def preferences(
+    tokenizer: Any, template: Template | None, records: Sequence[Mapping[str, Any]]
+) -> list[Pair]:
+    """`preference` for many records; an error names the record."""
     check_tokenizer(tokenizer)
     if template is not None:
         check_template(template)
-    return [_named(n, lambda r=record: preference(tokenizer, template, r))
-            for n, record in enumerate(_with_fields(records, "prompt", "chosen", "rejected"))]  # fmt: skip
+    return [
+        _named(n, lambda r=record: preference(tokenizer, template, r))
+        for n, record in enumerate(_with_fields(records, "prompt", "chosen", "rejected"))
+    ]
 
 
 def set_chat_format(model: Any, template: Template) -> None:
-    """Give the model this chat format: its folder gets the template, and generation stops at the end of a turn.
+    """Give the model a chat format, for its folder and for generation, which stops at turn ends.
 
-    chat_template.jinja is the template's source; the end ids of generation_config.json are the tokens that end a turn, beside
-    those that end a text.  tinyplm.generate, examples/chat.py and transformers read both.  ValueError for a template without a
-    source, and for a model without a tokenizer.
+    chat_template.jinja is the template's source.  The end ids in generation_config.json are the
+    tokens that end a turn and those that end a text.  tinyplm.generate, examples/chat.py and
+    transformers read both.  ValueError for a template without source, or a model without tokenizer.
     """
     check_decoder("model", model)
     check_template(template)
     if template.source is None:
-        raise ValueError("template: expected one with a Jinja source, to save in the folder, got one without")
+        raise ValueError(
+            "template: expected one with a Jinja source, which is saved in the folder, got one "
+            "without"
+        )
     ends = sorted(model.end_ids().union(turn_ends(model.text_tokenizer(), template)))
     model.files = {**model.files, CHAT_TEMPLATE: template.source.encode()}
     if ends:
@@ -200,19 +256,19 @@ def set_chat_format(model: Any, template: Template) -> None:
 
 
 def check_tokenizer(value: Any) -> None:
-    """ValueError unless it is a tokenizer."""
+    """ValueError unless it is a Tokenizer."""
     if not isinstance(value, Tokenizer):
         raise wrong("tokenizer", "a Tokenizer, such as model.tokenizer", value)
 
 
 def check_template(value: Any) -> None:
-    """ValueError unless it is a chat template."""
+    """ValueError unless it is a chat Template."""
     if not isinstance(value, Template):
         raise wrong("template", "a Template, such as tokenizers.chat.TEMPLATES['chatml']", value)
 
 
 def _with_fields(records: Any, *names: str) -> list[Mapping[str, Any]]:
-    """The records; ValueError for the first that is no dict with these fields."""
+    """The records; ValueError for the first that is not a dict with these fields."""
     expected = f"a dict with {', '.join(map(repr, names))}"
     rows = listed("records", records, f"a list of records, each {expected}")
     for n, record in enumerate(rows):

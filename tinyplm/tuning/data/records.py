@@ -1,12 +1,15 @@
-"""Files of samples for tuning: JSON lines, one object a line, checked line by line.
+"""Files of samples for tuning: JSON lines, one object per line, checked line by line.
 
-    instruction   {"instruction": "Add.", "input": "2 and 3", "output": "5"}       input may be missing; Taori et al. 2023
-    conversation  {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}, ...]}
-    preference    {"prompt": ..., "chosen": ..., "rejected": ...}     texts; or prompt as messages, answers as texts or messages;
-                  or without a prompt, chosen and rejected being whole conversations that differ in the last answer alone
-    prompt        {"prompt": text or messages, and whatever a rule for rewards needs}
+    instruction   {"instruction": "Add.", "input": "2 and 3", "output": "5"}      Taori et al. 2023
+                  input is optional
+    conversation  {"messages": [{"role": "user", "content": ...}, ...]}, with the assistant's turns
+    preference    {"prompt": ..., "chosen": ..., "rejected": ...}, texts; or a prompt of messages
+                  with answers as texts or messages; or, without prompt, two whole conversations
+                  that differ only in the last answer
+    prompt        {"prompt": text or messages, and anything else a reward needs}
 
-The checks give each record one form: the prompt of a preference is messages or a text, its answers are texts.
+The checks bring records into one form: the prompt of a preference is messages or a text, its
+answers are texts.
 """
 
 from __future__ import annotations
@@ -17,19 +20,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ...arguments import check_path, listed, shown, wrong
+from ...arguments import check_choice, check_path, listed, shown, wrong
 from ...files import named, parse_json, read_bytes, replaced
 from ...tokenizers.chat.formats import check_messages
 
 Record = dict[str, Any]
-LARGEST = 1 << 34  # bytes of a file of records, which is read whole
+LARGEST = 1 << 34  # bytes; files are read whole
 
 
 def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
-    """The records of a file, of one of the kinds above.
+    """The records of a file, all of one of the kinds above.
 
-    ValueError that names the file and the line for what is not UTF-8, not JSON, no object, has a key twice or NaN, or is no
-    record of its kind.  Blank lines are allowed, and a byte-order mark at the beginning.
+    ValueError naming file and line for invalid UTF-8 or JSON, anything but an object, a repeated
+    key, NaN, or an invalid record.  Blank lines and an initial byte-order mark are allowed.
     """
     check = _check_of(kind)
     lines = read_bytes(path, largest=LARGEST).removeprefix(codecs.BOM_UTF8).split(b"\n")
@@ -39,21 +42,21 @@ def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
             where = f"{named(path)}, line {number}"
             records.append(check(_object(line, where), where))
     if not records:
-        raise ValueError(f"{named(path)}: no records, expected one {kind} a line")
+        raise ValueError(f"{named(path)}: expected one {kind} per line, got no records")
     return records
 
 
 def check_records(records: Iterable[Mapping[str, Any]], kind: str) -> list[Record]:
-    """The same checks for records that are not in a file; they are named by their number, from 0."""
+    """The same checks for records in memory; errors name their number, counted from 0."""
     check = _check_of(kind)
     rows = listed("records", records, "a list of records, each a dict")
     return [check(record, f"{kind} {number}") for number, record in enumerate(rows)]
 
 
 def write_records(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records as JSON lines; the file is the old one or the whole new one.
+    """Write records as JSON lines, atomically.
 
-    ValueError for what JSON and UTF-8 cannot hold.
+    ValueError for values that JSON or UTF-8 cannot represent.
     """
     check_path("path", path)
     lines = []
@@ -64,7 +67,10 @@ def write_records(path: str | os.PathLike, records: Iterable[Mapping[str, Any]])
             lines.append(json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n")
             lines[-1].encode()
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"record {number}: expected what JSON can hold: {error}") from None
+            raise ValueError(
+                f"record {number}: expected values that JSON can represent, got {shown(record)}: "
+                f"{error}"
+            ) from None
     with replaced(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 
@@ -73,7 +79,10 @@ def _object(line: bytes, where: str) -> Record:
     try:
         value = parse_json(line.decode("utf-8"), where, constants=False)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not valid JSON ({error}): {shown(line[:60].decode('utf-8', 'replace'))}") from None
+        raise ValueError(
+            f"{where}: expected valid UTF-8, got {shown(line[:60].decode('utf-8', 'replace'))} "
+            f"({error})"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{error}: {shown(line[:200].decode('utf-8', 'replace'), 60)}") from None
     if not isinstance(value, dict):
@@ -82,23 +91,34 @@ def _object(line: bytes, where: str) -> Record:
 
 
 def _text(record: Mapping[str, Any], name: str, where: str, *, default: str | None = None) -> str:
-    """A text that is not empty, or `default` where the name is missing."""
+    """A non-empty text, or `default` if the name is missing."""
     value = record.get(name, default)
     if not isinstance(value, str):
-        given = shown(value, 60) if name in record else f"only {', '.join(map(repr, record)) or 'an empty object'}"
-        raise ValueError(f"{where}: expected a text {name!r}, got {given}")
+        got = shown(value, 60) if name in record else _keys(record)
+        raise ValueError(f"{where}: expected a text {name!r}, got {got}")
     if default is None and not value.strip():
-        raise ValueError(f"{where}: {name!r} is empty")
+        raise ValueError(f"{where}: {name}: expected a text, got an empty one")
     return value
 
 
+def _keys(record: Mapping[str, Any]) -> str:
+    return f"only {', '.join(map(repr, record)) or 'an empty object'}"
+
+
 def _instruction(record: Mapping[str, Any], where: str) -> Record:
-    return {**record, "instruction": _text(record, "instruction", where), "input": _text(record, "input", where, default=""),
-            "output": _text(record, "output", where)}  # fmt: skip
+    return {
+        **record,
+        "instruction": _text(record, "instruction", where),
+        "input": _text(record, "input", where, default=""),
+        "output": _text(record, "output", where),
+    }
 
 
 def _messages(value: Any, where: str, *, answered: bool) -> list[dict[str, str]]:
-    """Messages in order; `answered`: some are the assistant's, and none of these is empty.  Else the user has the last word."""
+    """Messages in a valid order.
+
+    answered: some are the assistant's, none of these empty; otherwise the user has the last word.
+    """
     if not isinstance(value, list):
         raise ValueError(f"{where}: expected a list of messages, got {shown(value, 60)}")
     try:
@@ -108,15 +128,15 @@ def _messages(value: Any, where: str, *, answered: bool) -> list[dict[str, str]]
     if answered:
         answers = [message["content"] for message in value if message["role"] == "assistant"]
         if not answers:
-            raise ValueError(f"{where}: the conversation has no turn of the assistant, so that nothing could be learned")
+            raise ValueError(f"{where}: expected a turn of the assistant to train on, got none")
         if not all(answer.strip() for answer in answers):
-            raise ValueError(f"{where}: an answer of the assistant is empty")
+            raise ValueError(f"{where}: expected answers of the assistant, got an empty one")
     return [dict(message) for message in value]
 
 
 def _conversation(record: Mapping[str, Any], where: str) -> Record:
     if "messages" not in record:
-        raise ValueError(f'{where}: expected "messages", got only {", ".join(map(repr, record)) or "an empty object"}')
+        raise ValueError(f'{where}: expected "messages", got {_keys(record)}')
     return {**record, "messages": _messages(record["messages"], where, answered=True)}
 
 
@@ -131,10 +151,17 @@ def _preference(record: Mapping[str, Any], where: str) -> Record:
     for name in ("chosen", "rejected"):
         value = record.get(name)
         if isinstance(value, list):
-            said = _messages(value, f"{where}, {name}", answered=True) if len(value) > 1 else _answer(value, f"{where}, {name}")
+            said = (
+                _messages(value, f"{where}, {name}", answered=True)
+                if len(value) > 1
+                else _answer(value, f"{where}, {name}")
+            )
             sides[name] = said[-1]["content"]
             if said[-1]["role"] != "assistant":
-                raise ValueError(f"{where}: {name!r} must end with the assistant's answer")
+                raise ValueError(
+                    f"{where}: {name}: expected the assistant's answer at the end, got another "
+                    "role's message"
+                )
             if len(said) > 1:
                 prompts.append(said[:-1])
         else:
@@ -142,32 +169,43 @@ def _preference(record: Mapping[str, Any], where: str) -> Record:
     if "prompt" in record:
         prompts.insert(0, _prompt(record, where)["prompt"])
     if not prompts:
-        raise ValueError(f'{where}: no prompt: expected "prompt", or whole conversations as chosen and rejected')
+        raise ValueError(
+            f'{where}: expected "prompt", or conversations as chosen and rejected, got neither'
+        )
     if any(prompt != prompts[0] for prompt in prompts[1:]):
-        raise ValueError(f"{where}: the prompts of the two answers differ: {prompts[0]!r:.80} and {prompts[-1]!r:.80}")
+        raise ValueError(
+            f"{where}: expected equal prompts, got {prompts[0]!r:.80} and {prompts[-1]!r:.80}"
+        )
     if "prompt" not in record and len(prompts) < 2:
-        raise ValueError(f"{where}: only one of the two answers has a prompt")
+        raise ValueError(
+            f"{where}: expected a prompt in both conversations, got one in only one of them"
+        )
     if sides["chosen"] == sides["rejected"]:
-        raise ValueError(f"{where}: the chosen and the rejected answer are the same")
+        raise ValueError(
+            f"{where}: expected different answers, got the same as chosen and rejected"
+        )
     return {**record, "prompt": prompts[0], **sides}
 
 
 def _answer(value: list, where: str) -> list[dict[str, str]]:
     """A single message of the assistant."""
-    message = value[0] if value else None
-    content = message.get("content") if isinstance(message, dict) and message.get("role") == "assistant" else None
+    message = value[0] if value and isinstance(value[0], dict) else {}
+    content = message.get("content") if message.get("role") == "assistant" else None
     if not isinstance(content, str) or not content.strip():
         raise ValueError(f"{where}: expected an answer of the assistant, got {shown(value, 60)}")
     return [message]
 
 
 CHECKS: dict[str, Callable[[Mapping[str, Any], str], Record]] = {
-    "instruction": _instruction, "conversation": _conversation, "preference": _preference, "prompt": _prompt}  # fmt: skip
+    "instruction": _instruction,
+    "conversation": _conversation,
+    "preference": _preference,
+    "prompt": _prompt,
+}
 
 
 def _check_of(kind: str) -> Callable[[Mapping[str, Any], str], Record]:
-    if kind not in CHECKS:
-        raise ValueError(f"unknown kind of record {kind!r}; expected one of {', '.join(CHECKS)}")
+    check_choice("kind", kind, CHECKS)
     check = CHECKS[kind]
 
     def checked(record: Mapping[str, Any], where: str) -> Record:

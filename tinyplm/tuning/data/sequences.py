@@ -1,25 +1,27 @@
-"""Token sequences of which some tokens are trained on: prompts with answers, conversations with the assistant's words."""
+"""Token sequences with a mark on the tokens that are trained on, such as those of answers."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ... import random
 from ...arguments import check_list, check_whole, wrong
-from ...data.batches import IGNORED
+from ...core import IGNORED
 
 TOKEN_IDS = "token ids, integers"
 
 
 @dataclasses.dataclass(frozen=True)
-class Sequence:
-    """ids: token ids; counts: for each, whether its prediction counts.  The first token is predicted from nothing, so never does.
+class TokenSequence:
+    """ids: token ids; counts: for each token, whether its prediction counts.
 
-    ValueError for ids that are no token ids, lists of different lengths, fewer than two tokens, or none that counts.
+    The first token is predicted from nothing, so it never counts.
+    ValueError for invalid ids, lists of different lengths, fewer than two tokens, or no token that
+    counts.
     """
 
     ids: list[int]
@@ -29,37 +31,49 @@ class Sequence:
         _check_ids("ids", self.ids)
         check_list("counts", self.counts, "True or False for each token")
         if len(self.ids) != len(self.counts):
-            raise ValueError(f"expected whether it counts for each of {len(self.ids)} tokens, got {len(self.counts)} marks")
+            raise ValueError(
+                f"counts: expected one for each of {len(self.ids)} tokens, got {len(self.counts)}"
+            )
         if len(self.ids) < 2 or not any(self.counts[1:]):
-            raise ValueError(f"expected a prompt and an answer, got {len(self.ids)} tokens of which none is to be predicted")
+            raise ValueError(
+                f"ids: expected a prompt and an answer, got {len(self.ids)} tokens, none to be "
+                "predicted"
+            )
         if self.counts[0]:
-            raise ValueError("the first token counts, but is predicted from nothing: expected a prompt before the answer")
+            raise ValueError(
+                "counts: expected False for the first token, which is predicted from nothing, "
+                "got True"
+            )
 
     def __len__(self) -> int:
-        """The places of the model's input: all tokens but the last."""
+        """The length of the model's input: all tokens but the last."""
         return len(self.ids) - 1
 
 
-def answered(prompt: SequenceOf[int], answer: SequenceOf[int]) -> Sequence:
-    """A prompt, and an answer that counts (with the token that ends it, where the model should learn to stop)."""
+def answered(prompt: Sequence[int], answer: Sequence[int]) -> TokenSequence:
+    """A prompt and an answer that counts, ending in its end token if that is to be learned."""
     for name, ids in (("prompt", prompt), ("answer", answer)):
         check_list(name, ids, TOKEN_IDS)
-    if not len(prompt) or not len(answer):
-        raise ValueError(f"expected a prompt and an answer, got {len(prompt)} and {len(answer)} tokens")
-    return Sequence([*prompt, *answer], [False] * len(prompt) + [True] * len(answer))
+        if not len(ids):
+            raise ValueError(f"{name}: expected at least 1 token, got 0")
+    return TokenSequence([*prompt, *answer], [False] * len(prompt) + [True] * len(answer))
 
 
-def arrays(sequences: SequenceOf[Sequence], width: int | None = None) -> dict[str, np.ndarray]:
-    """{"input_ids", "attention_mask", "targets"}, each (N, T): the tokens but the last, 1 where they are real, and the next token
-    where it counts, else IGNORED.  Padded on the right, where a causal model does not see it, with token 0 to the longest or to
-    `width` places.
+def sequence_arrays(
+    sequences: Sequence[TokenSequence], width: int | None = None
+) -> dict[str, np.ndarray]:
+    """{"input_ids", "attention_mask", "targets"}, each (N, T).
+
+    Inputs are all tokens but the last, the mask is 1 on real tokens, targets are the next tokens,
+    IGNORED where they do not count.  Padded on the right, where a causal model does not see it,
+    with token 0, to `width` or the longest sequence.
     """
     check_every(sequences)
     check_whole("width", width, 1, or_none=True)
     longest = max(map(len, sequences))
     T = longest if width is None else width
     if T < longest:
-        raise ValueError(f"a sequence needs {longest} places, more than {T}")
+        raise ValueError(f"width: expected at least {longest}, the longest sequence, got {T}")
     inputs = np.zeros((len(sequences), T), np.int64)
     mask, targets = np.zeros_like(inputs), np.full_like(inputs, IGNORED)
     for n, sequence in enumerate(sequences):
@@ -71,7 +85,7 @@ def arrays(sequences: SequenceOf[Sequence], width: int | None = None) -> dict[st
 
 
 def _check_ids(name: str, ids: Any) -> None:
-    """ValueError unless they are integers >= 0, one behind the other; a whole array at a time, since corpora have many."""
+    """ValueError unless ids is one-dimensional and integer; checked as an array, for speed."""
     check_list(name, ids, TOKEN_IDS)
     try:
         values = np.asarray(ids)
@@ -82,35 +96,55 @@ def _check_ids(name: str, ids: Any) -> None:
 
 
 def check_every(sequences: Any, *, name: str = "sequence", least: int = 1) -> None:
-    """ValueError unless they are so many Sequences or more."""
-    check_list(f"{name}s", sequences, "a list of tuning.sequences.Sequence")
+    """ValueError unless these are at least `least` TokenSequences."""
+    check_list(f"{name}s", sequences, "a list of TokenSequence")
     if len(sequences) < least:
         raise ValueError(f"{name}s: expected at least {least}, got {len(sequences)}")
     for n, sequence in enumerate(sequences):
-        if not isinstance(sequence, Sequence):
-            raise wrong(f"{name} {n}", "a tuning.sequences.Sequence, such as answered(prompt, answer)", sequence)
+        if not isinstance(sequence, TokenSequence):
+            raise wrong(
+                f"{name} {n}", "a TokenSequence, such as answered(prompt, answer)", sequence
+            )
 
 
-def check_sequences(sequences: SequenceOf[Sequence], *, context: int | None, vocabulary: int, name: str = "sequence") -> None:
-    """ValueError naming the first that is no Sequence, is longer than the model's context, or has ids beyond the vocabulary."""
-    check_every(sequences, name=name, least=0)
+def check_sequences(
+    sequences: Sequence[TokenSequence],
+    *,
+    context: int | None,
+    vocabulary: int,
+    name: str = "sequence",
+    least: int = 0,
+) -> None:
+    """ValueError unless these are at least `least` TokenSequences within context and vocabulary."""
+    check_every(sequences, name=name, least=least)
     for n, sequence in enumerate(sequences):
         if context is not None and len(sequence) > context:
-            raise ValueError(f"{name} {n} has {len(sequence)} places, more than the model's context of {context}")
+            raise ValueError(
+                f"{name} {n}: expected at most {context} tokens, the model's context, got "
+                f"{len(sequence)}"
+            )
         if not 0 <= min(sequence.ids) <= max(sequence.ids) < vocabulary:
             outside = next(i for i in sequence.ids if not 0 <= i < vocabulary)
-            raise ValueError(f"{name} {n} has token id {outside}, expected 0 to {vocabulary - 1}, the model's vocabulary")
+            raise ValueError(
+                f"{name} {n}: expected token ids from 0 to {vocabulary - 1}, got {outside}"
+            )
 
 
 def batch_numbers(count: int, size: int, step: int, *, key: int) -> np.ndarray:
-    """The samples of step number `step`, from 0, `size` of `count`: each epoch has all of them once, in an order of its own.
+    """The numbers of the samples of step `step`: `size` of `count`, in a new order for each epoch.
 
-    Known from the key and the step alone; a batch may reach from one epoch into the next.
+    A function of key and step alone; a batch may span two epochs.
     """
     if count < 1:
-        raise ValueError("there are no samples to train on")
+        raise ValueError("samples: expected at least 1, got 0")
     places = np.arange(step * size, (step + 1) * size)
     orders = {
-        epoch: random.generator(random.fold(key, epoch)).permutation(count) for epoch in np.unique(places // count).tolist()
+        epoch: random.generator(random.fold(key, epoch)).permutation(count)
+        for epoch in np.unique(places // count).tolist()
     }
-    return np.array([orders[epoch][place] for epoch, place in zip((places // count).tolist(), (places % count).tolist())])
+    return np.array(
+        [
+            orders[epoch][place]
+            for epoch, place in zip((places // count).tolist(), (places % count).tolist())
+        ]
+    )

@@ -1,12 +1,14 @@
-"""Classification by words: a template makes a text of a sample, a verbaliser says which words stand for which label.
+"""Classification by words: a template turns a sample into text, a verbaliser maps labels to words.
 
-    cloze    "{text} It was [MASK]."      an encoder fills the gap                                  Schick & Schuetze 2021, sec. 3
-    prefix   "{text} It was"              a decoder goes on; words may have several tokens         Liu et al. 2023, sec. 3 to 5
+    cloze    "{text} It was [MASK]."    an encoder fills the gap    Schick & Schuetze 2021, sec. 3
+    prefix   "{text} It was"            a decoder continues         Liu et al. 2023, sec. 3 to 5
 
-    score(label) = log of the mean over its words of p(word | text);   p(label) = softmax over the labels
+    score(label) = log of the mean over its words of p(word | text)
+    p(label) = softmax over the labels
 
-calibrate: the scores of an empty text ("N/A") are taken off, which corrects the model's liking for some words (Zhao et al. 2021).
-Nothing is trained here; what is (a soft prompt, a model), is trained on the same sequences.
+calibrate: subtract the scores of a text without content ("N/A"), which removes the model's bias
+towards some words (Zhao et al. 2021).  Nothing is trained here, but a soft prompt or a model can be
+trained on the same sequences.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_flag, check_list, check_whole, shown, wrong
+from ...arguments import check_flag, check_list, check_whole, known_arguments, shown, wrong
 from ...backend import to_host
 from ...layers.softmax import log_softmax
-from ...models.model import Model, check_decoder, check_model
+from ...models.causal_model import CausalModel
+from ...models.encoder_model import EncoderModel
+from ...models.model import check_decoder, check_model
 from ..align.learner import token_log_probs
-from ..data.sequences import Sequence as TokenSequence
-from ..data.sequences import answered, arrays
+from ..data.sequences import TokenSequence, answered, sequence_arrays
 from .instructions import fields, fill
 
 MASK = "[MASK]"
@@ -31,20 +34,27 @@ MASK = "[MASK]"
 
 @dataclasses.dataclass(frozen=True)
 class Verbaliser:
-    """words: {label: word or words}.  ValueError for fewer than two labels, or a word that stands for two."""
+    """words: {label: word or words}.  ValueError for fewer than two labels or a repeated word."""
 
     words: Mapping[str, str | Sequence[str]]
 
     def __post_init__(self) -> None:
-        right = isinstance(self.words, Mapping) and all(isinstance(label, str) for label in self.words)
-        if not right or not all(isinstance(some, (str, list, tuple)) for some in self.words.values()):
+        right = isinstance(self.words, Mapping) and all(
+            isinstance(label, str) for label in self.words
+        )
+        if not right or not all(
+            isinstance(some, (str, list, tuple)) for some in self.words.values()
+        ):
             raise wrong("verbaliser", "a dict {label: word or list of words}", self.words)
         every = [word for some in self.lists for word in some]
         if len(self.words) < 2 or not all(self.lists):
-            raise ValueError(f"verbaliser: expected words for two labels or more, got {shown(dict(self.words), 80)}")
+            raise ValueError(
+                "verbaliser: expected words for two labels or more, got "
+                f"{shown(dict(self.words), 80)}"
+            )
         if len(set(every)) != len(every):
             twice = next(word for word in every if every.count(word) > 1)
-            raise ValueError(f"verbaliser: {twice!r} stands for two labels, or twice for one")
+            raise ValueError(f"verbaliser: expected each word once, got {twice!r} twice")
 
     @property
     def labels(self) -> list[str]:
@@ -55,7 +65,10 @@ class Verbaliser:
         return [[some] if isinstance(some, str) else list(some) for some in self.words.values()]
 
     def label_scores(self, word_scores: np.ndarray) -> np.ndarray:
-        """(N, words) log-probabilities, the words of the first label first -> (N, labels): the log of each label's mean."""
+        """log mean_w p(w) for each label, (N, labels).
+
+        word_scores: (N, words) log-probabilities, those of the first label's words first.
+        """
         scores, start = [], 0
         for some in self.lists:
             part = word_scores[:, start : start + len(some)]
@@ -76,18 +89,20 @@ class Cloze:
         fields(self.template)
         _check_verbaliser(self.verbaliser)
         if self.template.count(MASK) != 1:
-            raise ValueError(f"cloze: expected one {MASK} in the template, got {self.template!r}")
+            raise ValueError(f"template: expected one {MASK}, got {self.template!r}")
 
-    def word_scores(self, model: Model, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> np.ndarray:
-        """(N, words): log p of each word at the gap, by a model with task "masked_lm"."""
+    def word_scores(
+        self, model: EncoderModel, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32
+    ) -> np.ndarray:
+        """(N, words): log p of each word in the gap, by a model with task "masked_lm"."""
         check_model("model", model)
         _check_samples(samples, batch_size)
         if model.task not in ("masked_lm", "pretraining"):
-            raise ValueError(f"a cloze needs a model with task masked_lm, got {model!r}")
+            raise wrong("model", "one with task masked_lm", model)
         tokenizer = model.text_tokenizer()
         mask = tokenizer.named_id("mask_token")
         if mask is None:
-            raise ValueError("a cloze needs a tokenizer with a mask token")
+            raise wrong("tokenizer", "one with a mask token", tokenizer)
         words = [self._single(tokenizer, word) for some in self.verbaliser.lists for word in some]
         found = []
         for start in range(0, len(samples), batch_size):
@@ -103,34 +118,48 @@ class Cloze:
         return np.concatenate(found)
 
     def _ids(self, tokenizer: Any, sample: Mapping[str, Any], mask: int, where: str) -> list[int]:
-        """The text with the mask's id in its place, between the tokenizer's special tokens."""
+        """The text with the mask token in the gap, between the tokenizer's special tokens."""
         before, after = (fill(part, sample, where) for part in self.template.split(MASK))
         for part in (before, after):
             if tokenizer.encode(part, allow_special=True) != tokenizer.encode(part):
-                raise ValueError(f"{where}: the text holds that of a special token: {part!r:.60}")
-        return tokenizer.encode(before + tokenizer.id_to_token(mask) + after, allow_special=True, add_special_tokens=True)
+                raise ValueError(f"{where}: expected text without special tokens, got {part!r:.60}")
+        return tokenizer.encode(
+            before + tokenizer.id_to_token(mask) + after,
+            allow_special=True,
+            add_special_tokens=True,
+        )
 
     def _single(self, tokenizer: Any, word: str) -> int:
-        """The token of a word in the gap: as it stands behind the template's text, with a space where the template or the word
-        has one (a mask may take the space before it along, and then the word's token has it)."""
+        """The token of a word in the gap.
+
+        It has a leading space if the template or the word does.  (A mask token may absorb the space
+        before it; the word's token then includes it.)
+        """
         before = self.template.split(MASK)[0]
         before = fill(before, dict.fromkeys(fields(before), "x"))
         spaced = bool(before) and before[-1].isspace() or word[:1].isspace()
         before = before.rstrip()
         start, (pieces,) = tokenizer.continuations(before, [" " * spaced + word.strip()])
         if start != tokenizer.prompt(before):
-            raise ValueError(f"cloze: the word {word!r} merges with the text before it: a gap is a token of its own")
+            raise ValueError(
+                "verbaliser: expected words that do not merge with the text before the gap, got "
+                f"{word!r}"
+            )
         if len(pieces) != 1:
             names = [tokenizer.id_to_token(i) for i in pieces]
-            raise ValueError(f"cloze: the word {word!r} is {len(pieces)} tokens, {names}: a gap has room for one")
+            raise ValueError(
+                f"verbaliser: expected words of one token, which fit the gap, got {word!r} of "
+                f"{len(pieces)}: {names}"
+            )
         return pieces[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Prefix:
-    """A template with {fields} that ends where the answer begins, and a verbaliser whose words go on from there (" good").
+    """A template with {fields} that ends where the answer begins, and a verbaliser.
 
-    mean: a word's score is the mean of its tokens' log-probabilities in place of their sum, so that long words are not at a loss.
+    Words (" good") may have several tokens.  mean: score a word by the mean of its tokens'
+    log-probabilities instead of their sum, so that long words are not penalised.
     """
 
     template: str
@@ -143,28 +172,33 @@ class Prefix:
         check_flag("mean", self.mean)
 
     def sequences(self, tokenizer: Any, sample: Mapping[str, Any]) -> list[TokenSequence]:
-        """The sample's text with each word behind it; only the word counts.  The ids are those of Tokenizer.continuations: the
-        prompt's are the same for all words, <s> in front of them where the tokenizer puts it."""
+        """The sample's text followed by each word; only the word counts.
+
+        The ids are those of Tokenizer.continuations: all words share the prompt's ids, including
+        any <s>.
+        """
         words = [word for some in self.verbaliser.lists for word in some]
         prompt, found = tokenizer.continuations(fill(self.template, sample, "sample"), words)
         return [answered(prompt, ids) for ids in found]
 
     def sequence(self, tokenizer: Any, sample: Mapping[str, Any], label: str) -> TokenSequence:
-        """The sample's text with the first word of its label, to train a soft prompt, or a model, on."""
+        """The sample's text followed by the first word of its label, to train on."""
         if label not in self.verbaliser.labels:
-            raise ValueError(f"unknown label {label!r}; expected one of {', '.join(self.verbaliser.labels)}")
+            raise wrong("label", f"one of {', '.join(self.verbaliser.labels)}", label)
         first = sum(map(len, self.verbaliser.lists[: self.verbaliser.labels.index(label)]))
         return self.sequences(tokenizer, sample)[first]
 
-    def word_scores(self, model: Model, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> np.ndarray:
-        """(N, words): log p of each word as a whole, by a decoder (or one behind a soft prompt)."""
+    def word_scores(
+        self, model: CausalModel, samples: Sequence[Mapping[str, Any]], *, batch_size: int = 32
+    ) -> np.ndarray:
+        """(N, words): log p of each whole word, by a decoder (or one with a soft prompt)."""
         check_decoder("model", model)
         _check_samples(samples, batch_size)
         tokenizer = model.text_tokenizer()
         rows = [sequence for sample in samples for sequence in self.sequences(tokenizer, sample)]
         found = []
         for start in range(0, len(rows), batch_size):
-            batch = arrays(rows[start : start + batch_size])
+            batch = sequence_arrays(rows[start : start + batch_size])
             sums = token_log_probs(model, batch, batch_size=batch_size)["log_probs"].sum(axis=1)
             counts = [sum(sequence.counts) for sequence in rows[start : start + batch_size]]
             found.append(sums / counts if self.mean else sums)
@@ -179,19 +213,30 @@ def _check_verbaliser(value: Any) -> None:
 def _check_samples(samples: Any, batch_size: Any) -> None:
     check_list("samples", samples, "a list of dicts with the template's fields")
     if not len(samples):
-        raise ValueError("there are no samples")
+        raise ValueError("samples: expected at least 1, got 0")
     check_whole("batch_size", batch_size, 1)
 
 
-def predict(pattern: Cloze | Prefix, model: Model, samples: Sequence[Mapping[str, Any]], *,
-            calibrate: Mapping[str, Any] | None = None, **options: Any) -> np.ndarray:  # fmt: skip
-    """(N, labels): the probability of each label, in the order of the verbaliser.
+@known_arguments
+def label_probabilities(
+    pattern: Cloze | Prefix,
+    model: Any,
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    calibrate: Mapping[str, Any] | None = None,
+    batch_size: int = 32,
+) -> np.ndarray:
+    """(N, labels): the probability of each label, in the verbaliser's order.
 
-    calibrate: a sample without content, such as {"text": "N/A"}; the scores that it gets are taken off all others'.
+    calibrate: a sample without content, such as {"text": "N/A"}, whose scores are subtracted.
     """
     if not isinstance(pattern, (Cloze, Prefix)):
         raise wrong("pattern", "a Cloze or a Prefix", pattern)
-    scores = pattern.verbaliser.label_scores(pattern.word_scores(model, samples, **options))
+    scores = pattern.verbaliser.label_scores(
+        pattern.word_scores(model, samples, batch_size=batch_size)
+    )
     if calibrate is not None:
-        scores = scores - pattern.verbaliser.label_scores(pattern.word_scores(model, [calibrate], **options))
+        scores = scores - pattern.verbaliser.label_scores(
+            pattern.word_scores(model, [calibrate], batch_size=batch_size)
+        )
     return np.exp(log_softmax(scores)[0])

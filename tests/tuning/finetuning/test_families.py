@@ -15,13 +15,13 @@ from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.layerwise import depths
 from tinyplm.training.step import accumulate
-from tinyplm.tuning.finetune.answers import answering
-from tinyplm.tuning.finetune.choices import multiple_choice
-from tinyplm.tuning.finetune.classes import classification
-from tinyplm.tuning.finetune.freezing import upper_part
-from tinyplm.tuning.finetune.predict import evaluate, predict
-from tinyplm.tuning.finetune.run import finetune
-from tinyplm.tuning.finetune.tags import tagging
+from tinyplm.tuning.finetuning.answers import answering
+from tinyplm.tuning.finetuning.choices import multiple_choice
+from tinyplm.tuning.finetuning.classes import classification
+from tinyplm.tuning.finetuning.finetune import finetune
+from tinyplm.tuning.finetuning.freezing import upper_part
+from tinyplm.tuning.finetuning.predict import outputs_and_loss, predict
+from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
 
 MAKE = {
@@ -50,7 +50,7 @@ def test_it_is_fine_tuned(family, task, tmp_path):
     assert ("token_type_ids" in inputs) <= ("token_type_ids" in made.family.INPUTS)
     lengths = inputs["attention_mask"].sum(-1)
     assert lengths.min() < lengths.max() and (inputs["attention_mask"][..., -1] == 1).all() == FAMILIES[family].left
-    before, start = evaluate(made, samples)
+    before, start = outputs_and_loss(made, samples)
     settings = TuningSettings(epochs=6, batch_size=5, learning_rate=1e-2, metric="loss", layer_decay=0.9, workers=2)
     result = finetune(made, samples, samples, settings, out=tmp_path, progress=False)
     assert result.scores["loss"] < start

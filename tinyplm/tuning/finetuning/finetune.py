@@ -1,4 +1,4 @@
-"""Fine-tuning on labelled samples, of an encoder or a decoder with a score head: epochs, early stopping, the best is kept."""
+"""Fine-tuning on labelled samples by epochs, with early stopping; the best epoch is kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ... import random
-from ...arguments import check_out
+from ...arguments import check_out, known_arguments, wrong
 from ...core import IGNORED, Tree, tree_map
 from ...files import write_json
 from ...hub import folders as hub
@@ -23,16 +23,21 @@ from ...training.log import Progress
 from ...training.step import accumulate, check_finite
 from ..align.learner import open_log
 from ..settings import TuningSettings
-from .classes import Samples, check_samples, training_batches
 from .freezing import joined, upper_part
-from .predict import evaluate
+from .predict import outputs_and_loss
+from .samples import Samples, check_samples, training_batches
 
 BEST, FACTS = "best", "tuning.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """best_epoch from 1; scores: those of that epoch on the validation samples; history: those of all; seconds of training."""
+class FinetuneResult:
+    """best_epoch  counted from 1
+    scores      of that epoch on the validation samples
+    history     the scores of all epochs
+    steps       updates
+    seconds     of training
+    """
 
     best_epoch: int
     scores: dict[str, float]
@@ -41,14 +46,24 @@ class Result:
     seconds: float
 
 
-def finetune(model: Model, train: Samples, validation: Samples, settings: TuningSettings | None = None, *,
-             out: str | Path | None = None, progress: bool = True) -> Result:  # fmt: skip
-    """Train `model` on labelled samples; afterwards model.params are those of the epoch that was best on `validation`.
+@known_arguments
+def finetune(
+    model: Model,
+    train: Samples,
+    validation: Samples,
+    settings: TuningSettings | None = None,
+    *,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> FinetuneResult:
+    """Train an encoder, or a decoder with a score head; model.params become the best epoch's.
 
-    Each epoch sees every sample once, in an order that the seed and the epoch give.  The same seed, workers and libraries give
-    the same bits.  out/ gets log.jsonl, and best/: a folder that tinyplm and transformers load, with the scores in tuning.json,
-    replaced as a whole whenever an epoch is better; without `out` nothing is written.
-    NonFiniteError for a loss or gradient that is not finite; on any error model.params stay what they were, out/best the best.
+    Each epoch visits every sample once, in an order given by seed and epoch.  The same seed,
+    workers and libraries give the same bits.  out/ gets log.jsonl and best/, a folder that tinyplm
+    and transformers load, with the scores in tuning.json, atomically replaced by each better epoch;
+    without `out` nothing is written.
+    NonFiniteError for a non-finite loss or gradient; on any error model.params stay unchanged, and
+    out/best is the best epoch so far.
     """
     settings = TuningSettings.given(settings)
     check_out(out)
@@ -60,39 +75,68 @@ def finetune(model: Model, train: Samples, validation: Samples, settings: Tuning
     finally:
         run.close()
     model.params = run.best
-    return Result(run.best_epoch, run.history[run.best_epoch - 1], run.history, run.step, run.seconds)
+    return FinetuneResult(
+        run.best_epoch, run.history[run.best_epoch - 1], run.history, run.step, run.seconds
+    )
 
 
 def _check(model: Model, train: Samples, validation: Samples, settings: TuningSettings) -> None:
     check_model("model", model)
     if model.task == "causal_lm":
-        raise TypeError(f"expected an encoder, or a decoder with task sequence_classification, got {model!r}")
+        raise TypeError(
+            "model: expected an encoder, or a decoder with task sequence_classification, got "
+            f"{model!r}"
+        )
     if settings.auxiliary and not hasattr(model.config, "SCORED"):
-        raise ValueError(f"settings: auxiliary is for decoders, {model!r} reads in both directions")
+        raise ValueError(
+            f"auxiliary: expected 0, since {model!r} is not a decoder, got {settings.auxiliary}"
+        )
     for name, samples in (("training", train), ("validation", validation)):
         check_samples(f"{name} samples", samples)
         if len(samples) == 0 or not samples.targets:
-            raise ValueError(f"the {name} samples have no labels")
+            raise ValueError(f"{name} samples: expected samples with labels, got none")
     if type(train) is not type(validation):
-        raise ValueError(f"training samples are {type(train).__name__}, validation samples {type(validation).__name__}")
+        raise ValueError(
+            f"validation samples: expected {type(train).__name__}, as for training, got "
+            f"{type(validation).__name__}"
+        )
     if settings.metric not in (None, "loss", *validation.measures):
-        raise ValueError(f"settings: metric {settings.metric!r}: expected loss or one of {', '.join(validation.measures)}")
+        raise wrong(
+            "metric", f"None, loss or one of {', '.join(validation.measures)}", settings.metric
+        )
 
 
 class _Run:
-    """The moving parts of one run."""
+    """The state of one run."""
 
-    def __init__(self, model: Model, train: Samples, validation: Samples, settings: TuningSettings, out: Path | None,
-                 progress: bool) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: Model,
+        train: Samples,
+        validation: Samples,
+        settings: TuningSettings,
+        out: Path | None,
+        progress: bool,
+    ) -> None:
         self.train, self.validation, self.settings, self.out = train, validation, settings, out
         part, self.frozen = upper_part(model.params, settings.trained_layers)
-        rates = None if settings.layer_decay == 1 else layerwise_rates(model.params, settings.layer_decay)
-        self.optimizer = AdamW(part, betas=(settings.beta1, settings.beta2), eps=settings.eps, rates=rates,
-                               weight_decay=settings.weight_decay)  # fmt: skip
+        rates = (
+            None
+            if settings.layer_decay == 1
+            else layerwise_rates(model.params, settings.layer_decay)
+        )
+        self.optimizer = AdamW(
+            part,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            rates=rates,
+            weight_decay=settings.weight_decay,
+        )
         self.model = model.with_params(joined(self.optimizer.params, model.params))
         self.key = random.key(settings.seed)
         self.total = settings.epochs * -(-len(train) // settings.batch_size)
-        self.step, self.seconds, self.best_epoch, self.best = 0, 0.0, 0, None
+        self.step, self.seconds, self.best_epoch = 0, 0.0, 0
+        self.best: Tree = None
         self.history: list[dict[str, float]] = []
         self.log, self.open = None, ExitStack()
         if out is not None:
@@ -101,7 +145,9 @@ class _Run:
 
     def finished(self) -> bool:
         done, patience = len(self.history), self.settings.patience
-        return done == self.settings.epochs or (patience is not None and done - self.best_epoch >= patience)
+        return done == self.settings.epochs or (
+            patience is not None and done - self.best_epoch >= patience
+        )
 
     def epoch(self) -> None:
         settings, start = self.settings, time.perf_counter()
@@ -118,25 +164,48 @@ class _Run:
         if settings.auxiliary:
             targets["language_model"] = next_tokens(**inputs)
         key = random.fold(self.key, 1, self.step) if settings.dropout else None
-        loss = float(accumulate(self.model, optimizer, inputs, targets, settings=settings, frozen=self.frozen, key=key))
+        loss = float(
+            accumulate(
+                self.model,
+                optimizer,
+                inputs,
+                targets,
+                settings=settings,
+                frozen=self.frozen,
+                key=key,
+            )
+        )
         norm = optimizer.gradient_norm(workers=settings.workers)
         check_finite(self.step, {"loss": loss, "gradient norm": float(norm)})
         rate = settings.rate(self.step, self.total)
         optimizer.step(rate, clip=settings.clip, norm=norm, workers=settings.workers)
         self.step += 1
         self.write(step=self.step, loss=loss, learning_rate=rate, gradient_norm=float(norm))
-        self.progress.update(1, {"loss": f"{loss:.3f}", "norm": f"{float(norm):.2f}", "lr": f"{rate:.1e}"})
+        self.progress.update(
+            1, {"loss": f"{loss:.3f}", "norm": f"{float(norm):.2f}", "lr": f"{rate:.1e}"}
+        )
 
     def judge(self) -> None:
-        """Scores on the validation samples; the best parameters are kept."""
-        outputs, loss = evaluate(self.model, self.validation, batch_size=self.settings.batch_size, workers=self.settings.workers)
-        check_finite(self.step - 1, {"loss": loss})
+        """Score the model on the validation samples; keep the parameters if they are the best."""
+        outputs, loss = outputs_and_loss(
+            self.model,
+            self.validation,
+            batch_size=self.settings.batch_size,
+            workers=self.settings.workers,
+        )
+        assert loss is not None  # the samples have labels
+        check_finite(self.step - 1, {"validation loss": loss})
         scores = {**self.validation.score(outputs), "loss": loss}
         metric = self.settings.metric or self.validation.measures[0]
         self.history.append(scores)
         self.write(step=self.step, epoch=len(self.history), **scores)
-        self.progress.say(f"epoch {len(self.history)}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-        if self.best_epoch == 0 or better(metric, scores[metric], self.history[self.best_epoch - 1][metric]):
+        self.progress.say(
+            f"epoch {len(self.history)}: "
+            + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        )
+        if self.best_epoch == 0 or better(
+            metric, scores[metric], self.history[self.best_epoch - 1][metric]
+        ):
             self.best_epoch = len(self.history)
             self.best = _copy(self.model.params)
             self.save(scores)
@@ -147,7 +216,12 @@ class _Run:
         with new_folder(self.out / BEST) as folder:
             hub.save(self.model, folder)
             write_json(
-                folder / FACTS, {"epoch": self.best_epoch, "scores": scores, "settings": dataclasses.asdict(self.settings)}
+                folder / FACTS,
+                {
+                    "epoch": self.best_epoch,
+                    "scores": scores,
+                    "settings": dataclasses.asdict(self.settings),
+                },
             )
 
     def write(self, **record: Any) -> None:
@@ -160,7 +234,7 @@ class _Run:
 
 
 def next_tokens(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-    """The targets (B, T) of a language model: the next token of each place, IGNORED where it or the place is padding."""
+    """A language model's targets (B, T): the next token; IGNORED if either token is padding."""
     targets = np.full(input_ids.shape, IGNORED)
     real = (attention_mask[:, 1:] == 1) & (attention_mask[:, :-1] == 1)
     targets[:, :-1] = np.where(real, input_ids[:, 1:], IGNORED)
@@ -168,7 +242,7 @@ def next_tokens(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray
 
 
 def better(metric: str, value: float, best: float) -> bool:
-    """Whether a value of a metric beats the best one so far: a smaller loss, or more of anything else."""
+    """Whether a metric's value beats the best so far: a smaller loss, or more of anything else."""
     return value < best if metric == "loss" else value > best
 
 

@@ -1,4 +1,7 @@
-"""Answers as spans of a text: questions with contexts as samples, texts of start and end logits.  Devlin et al. 2019, sec. 4.2"""
+"""Extractive question answering: answers as spans of a context.    Devlin et al. 2019, sec. 4.2
+
+The model gives each token a start and an end logit.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,37 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...arguments import check_number, check_whole, is_whole, listed, shown, wrong
+from ...arguments import check_number, check_whole, is_whole, known_arguments, listed, shown, wrong
 from ...evaluation import spans
-from ...models.model import Model
-from ...models.model import check_model as check_is_model
+from ...models.model import Model, check_model
 from ...tokenizers.text.encoding import Encoding, Truncation
-from .classes import Samples, check_encodings, check_model, checked_texts, sequence_limit
+from .samples import (
+    Indices,
+    Samples,
+    check_encodings,
+    check_task,
+    checked_texts,
+    encoding_setup,
+    sequence_limit,
+)
 
 Span = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Answers(Samples):
-    """Windows of contexts, each behind its question: {"start_logits", "end_logits": places of the answer's first and last token}.
+    """Windows of contexts, each after its question.
 
-    A window that has not all of the answer has the place of [CLS] for both: no answer here.
+    targets: {"start_logits", "end_logits"}, the positions of the answer's first and last token;
+    both are the position of [CLS] in a window that does not contain the whole answer.
 
-    questions  the number of the question of each window
-    contexts   of each question
-    answers    of each question the texts that are right, [] if it has no answer; [] if nothing is labelled
-    none       the place of [CLS] in each window
-    lost       how many questions have an answer that no window has all of
-    longest    tokens of an answer that is predicted
-    threshold  no answer is predicted where its score is above the best span's by more than this; None: always a span
+    questions  the number of each window's question
+    contexts   the context of each question
+    answers    the correct texts for each question, [] if it has no answer; [] without labels
+    none       the position of [CLS] in each window
+    lost       how many questions have an answer that no window contains whole
+    longest    tokens of a predicted answer at most
+    threshold  predict no answer if its score exceeds the best span's by more; None: always a span
     """
 
     PER_TOKEN: ClassVar[bool] = True
@@ -43,8 +54,9 @@ class Answers(Samples):
     longest: int = 30
     threshold: float | None = None
 
-    def _targets(self, name: str, numbers: Sequence[int], mask: np.ndarray) -> np.ndarray:
-        return mask.argmax(axis=1) + [self.targets[name][n] for n in numbers]  # behind what is filled up on the left
+    def _targets(self, name: str, numbers: Indices, mask: np.ndarray) -> np.ndarray:
+        # offset by padding on the left
+        return mask.argmax(axis=1) + [self.targets[name][n] for n in numbers]
 
     def predictions(self, outputs: dict[str, Any]) -> list[str]:
         """The answer to each question: the best span of all its windows, or "" for none."""
@@ -61,7 +73,9 @@ class Answers(Samples):
                 (lo, _), (_, hi) = encoding.offsets[first + i], encoding.offsets[first + j]
                 best[question] = score, self.contexts[question][lo:hi].strip()
         limit = np.inf if self.threshold is None else self.threshold
-        return ["" if empty - score > limit else text for (score, text), empty in zip(best, nothing)]
+        return [
+            "" if empty - score > limit else text for (score, text), empty in zip(best, nothing)
+        ]
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -72,29 +86,52 @@ class Answers(Samples):
         return {"f1": found["f1"], "exact match": found["exact_match"]}
 
 
-def answering(model: Model, questions: Sequence[str], contexts: Sequence[str], answers: Sequence[Span | Sequence[Span] | None]
-              | None = None, *, max_length: int | None = None, stride: int = 0, longest: int = 30,
-              threshold: float | None = None) -> Answers:  # fmt: skip
-    """Questions with contexts in which the answers stand, for a model with task "question_answering".
+@known_arguments
+def answering(
+    model: Model,
+    questions: Sequence[str],
+    contexts: Sequence[str],
+    answers: Sequence[Span | Sequence[Span] | None] | None = None,
+    *,
+    max_length: int | None = None,
+    stride: int = 0,
+    longest: int = 30,
+    threshold: float | None = None,
+) -> Answers:
+    """Questions about contexts, for a model with task "question_answering".
 
-    answers: characters [start, end) of the context, one span a question, or several that are all right (the first is trained on);
-    None or []: it has no answer.  None for all: only to predict.
-    max_length: tokens of question and context; a longer context is cut into windows, `stride` tokens of each in the next one too.
-    longest, threshold: see Answers.
+    answers: for each question a span of characters [start, end) of the context, or several correct
+    ones (the first is trained on), or None or [] if it has no answer.  None for all: for prediction
+    only. max_length: tokens of question and context; a longer context is split into windows
+    overlapping by `stride` tokens.  longest, threshold: see Answers.
     """
-    check_is_model("model", model)
-    if model.task != "question_answering":
-        raise ValueError(f"the model's task is {model.task}, expected question_answering")
+    check_model("model", model)
+    check_task(model, "question_answering")
     questions, contexts = checked_texts("questions", questions), checked_texts("contexts", contexts)
     check_whole("stride", stride)
     check_number("threshold", threshold, or_none=True)
-    answers = None if answers is None else listed("answers", answers, "a span (start, end), several or None for each question")
-    if not questions or len(contexts) != len(questions) or (answers is not None and len(answers) != len(questions)):
-        raise ValueError(f"expected a context and an answer for each question, got {len(questions)} questions, {len(contexts)} "
-                         f"contexts, {'no' if answers is None else len(answers)} answers")  # fmt: skip
+    answers = (
+        None
+        if answers is None
+        else listed("answers", answers, "a span (start, end), several or None for each question")
+    )
+    if (
+        not questions
+        or len(contexts) != len(questions)
+        or (answers is not None and len(answers) != len(questions))
+    ):
+        raise ValueError(
+            f"contexts and answers: expected one for each of {len(questions)} questions, got "
+            f"{len(contexts)} "
+            f"contexts, {'no' if answers is None else len(answers)} answers"
+        )
     check_whole("longest", longest, 1)
-    right = None if answers is None else [_spans(a, c, f"question {i}") for i, (a, c) in enumerate(zip(answers, contexts))]
-    tokenizer, facts = check_model(model, pair=True)
+    right = (
+        None
+        if answers is None
+        else [_spans(a, c, f"question {i}") for i, (a, c) in enumerate(zip(answers, contexts))]
+    )
+    tokenizer, facts = encoding_setup(model, pair=True)
     limit = sequence_limit(model, max_length)
     windows: list[Encoding] = []
     numbers, cut = [], 0
@@ -115,15 +152,31 @@ def answering(model: Model, questions: Sequence[str], contexts: Sequence[str], a
     if right is not None:
         found = [token_span(w, right[n][0]) if right[n] else None for w, n in zip(windows, numbers)]
         ends = [(empty, empty) if span is None else span for span, empty in zip(found, none)]
-        targets = {"start_logits": [start for start, _ in ends], "end_logits": [end for _, end in ends]}
+        targets = {
+            "start_logits": [start for start, _ in ends],
+            "end_logits": [end for _, end in ends],
+        }
         texts = [[context[lo:hi] for lo, hi in some] for context, some in zip(contexts, right)]
-        lost = sum(bool(some) for some in right) - len({n for n, span in zip(numbers, found) if span is not None})
-    return Answers(windows, targets, **facts, cut=cut, questions=numbers, contexts=contexts, answers=texts, none=none,
-                   lost=lost, longest=longest, threshold=threshold)  # fmt: skip
+        lost = sum(bool(some) for some in right) - len(
+            {n for n, span in zip(numbers, found) if span is not None}
+        )
+    return Answers(
+        windows,
+        targets,
+        **facts,
+        cut=cut,
+        questions=numbers,
+        contexts=contexts,
+        answers=texts,
+        none=none,
+        lost=lost,
+        longest=longest,
+        threshold=threshold,
+    )
 
 
 def token_span(encoding: Encoding, span: Span) -> Span | None:
-    """(first, last) token of the second text that hold characters [start, end); None if they are not all in this window."""
+    """(first, last) context token covering characters [start, end); None if not in this window."""
     first, last = encoding.sequence_ranges.get(1, (0, 0))
     offsets = [(place, *encoding.offsets[place]) for place in range(first, last)]
     touched = [(place, lo, hi) for place, lo, hi in offsets if lo < span[1] and hi > span[0]]
@@ -133,9 +186,9 @@ def token_span(encoding: Encoding, span: Span) -> Span | None:
 
 
 def best_span(start: np.ndarray, end: np.ndarray, longest: int) -> tuple[int, int, float]:
-    """(i, j, start_i + end_j) with the largest sum for i <= j < i + longest; of equal ones the first i, then the first j.
+    """(i, j, start_i + end_j) with the largest sum for i <= j < i + longest; ties go to the first.
 
-    start, end (T,).  Kept small: a (T, longest) table.
+    start, end (T,).  Computed from a (T, longest) table.
     """
     T = len(start)
     places = np.arange(T)[:, None] + np.arange(min(longest, T))
@@ -145,7 +198,7 @@ def best_span(start: np.ndarray, end: np.ndarray, longest: int) -> tuple[int, in
 
 
 def _spans(answer: Any, context: str, where: str) -> list[Span]:
-    """The spans of one question, checked, without white space at their ends."""
+    """The spans of one question, checked and stripped of white space."""
     found = []
     if not (answer is None or isinstance(answer, (tuple, list))):
         raise wrong(where, "None, a span (start, end) of its context, or a list of such", answer)
@@ -154,8 +207,11 @@ def _spans(answer: Any, context: str, where: str) -> list[Span]:
         start, end = span if right else (0, 0)
         text = context[start:end] if 0 <= start < end <= len(context) else ""
         if not text.strip():
-            raise ValueError(f"{where}: answer {shown(span)} is no span of its context: expected 0 <= start < end <= "
-                             f"{len(context)} and some text between")  # fmt: skip
+            raise ValueError(
+                f"{where}: expected an answer with 0 <= start < end <= {len(context)} and text "
+                "between, "
+                f"got {shown(span)}"
+            )
         start += len(text) - len(text.lstrip())
         found.append((start, start + len(text.strip())))
     return found

@@ -1,10 +1,10 @@
-"""The numbers by which language models are compared, and the table of baselines.
+"""Likelihood measures for comparing language models, and the table of baselines.
 
-With nll = -sum_i ln p(token_i | what is before it), in nats, over the predicted tokens:
+With nll = -sum_i ln p(token_i | tokens before it), in nats, over the predicted tokens:
 
     nll per token  = nll / tokens
-    perplexity     = exp(nll / tokens)          depends on the tokenizer: only for models over the same tokens
-    bits per byte  = nll / (ln 2 * bytes)       does not: bytes are those of the text, in UTF-8
+    perplexity     = exp(nll / tokens)       depends on the tokenizer: compare only on equal tokens
+    bits per byte  = nll / (ln 2 * bytes)    does not: bytes of the text in UTF-8
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MOST = 2**62  # tokens or bytes
 
 
 def perplexity(mean_nll: float) -> float:
-    """exp(mean_nll), mean_nll in nats a token: the number of equally likely tokens that are as hard to guess.
+    """exp(mean_nll), mean_nll in nats per token: the number of equally likely tokens as uncertain.
 
-    Infinite where exp overflows (a model that has diverged is still to be reported).
+    Infinite if exp overflows, so that a diverged model can be reported.
     """
     _check_real("mean_nll", mean_nll)
     try:
@@ -35,11 +35,11 @@ def perplexity(mean_nll: float) -> float:
 
 
 def bits_per_byte(total_nll_nats: float, bytes: int) -> float:
-    """total_nll_nats / (ln 2 * bytes): how many bits the model, as a compressor, needs for a byte of text.
+    """total_nll_nats / (ln 2 * bytes): the bits per byte of text that the model needs to encode it.
 
-    total_nll_nats is over all predicted tokens, end-of-text tokens too; bytes counts the UTF-8 text that
-    they stand for, without the end-of-text tokens. The first token of an array has no prediction: put an
-    end-of-text token before the text, as before any later document, and no byte is left out.
+    total_nll_nats covers all predicted tokens, including end-of-text; bytes counts the text in
+    UTF-8 without end-of-text tokens. The first token of an array is not predicted: put an
+    end-of-text token before the text, as between documents, and every byte is counted.
     Errors: ValueError for bytes < 1.
     """
     _check_real("total_nll_nats", total_nll_nats)
@@ -48,7 +48,7 @@ def bits_per_byte(total_nll_nats: float, bytes: int) -> float:
 
 
 class Row(NamedTuple):
-    """One line of the table: nll in nats a token, perplexity a token, bits a byte."""
+    """A row of the table: nll in nats per token, perplexity per token, bits per byte."""
 
     name: str
     nll: float
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 
 def row(name: str, total_nll_nats: float, tokens: int, bytes: int) -> Row:
-    """The line of a model that needs total_nll_nats for `tokens` predictions, which are `bytes` of text.
+    """The row of a model that needs total_nll_nats for `tokens` predictions of `bytes` of text.
 
     Errors: ValueError for tokens or bytes < 1.
     """
@@ -68,16 +68,17 @@ def row(name: str, total_nll_nats: float, tokens: int, bytes: int) -> Row:
     return Row(name, mean, perplexity(mean), bits)
 
 
-def baseline_rows(train: np.ndarray, validation: np.ndarray, vocab_size: int, bytes: int) -> list[Row]:
-    """Uniform, unigram and Kneser-Ney trigram: fitted on train (N,), measured on validation[1:], validation
-    (M,).
+def baseline_rows(
+    train: np.ndarray, validation: np.ndarray, vocab_size: int, bytes: int
+) -> list[Row]:
+    """Uniform, unigram and Kneser-Ney trigram, fitted on train (N,), evaluated on validation (M,).
 
-    The same predictions as those of a model that is fed evaluation_windows(validation, …). bytes: of the
-    text of validation[1:], see bits_per_byte.
-    Errors: ValueError as from the models, and for a validation array of fewer than 2 tokens.
+    They predict validation[1:], as a model does that is fed evaluation_windows(validation, ...).
+    bytes: of the text of validation[1:], see bits_per_byte.
+    Errors: ValueError as from the models, and for fewer than 2 validation tokens.
     """
     check_whole("bytes", bytes, 1, MOST)
-    models = {
+    models: dict[str, Uniform | Unigram | InterpolatedKneserNey] = {
         "uniform": Uniform(vocab_size),
         "unigram (add-one)": Unigram().fit(train, vocab_size),
         "trigram (modified Kneser-Ney)": InterpolatedKneserNey().fit(train, vocab_size),
@@ -90,7 +91,7 @@ def baseline_rows(train: np.ndarray, validation: np.ndarray, vocab_size: int, by
 
 
 def format_rows(rows: Iterable[Row]) -> str:
-    """The rows as lines of text under a heading, numbers right-aligned."""
+    """The rows as lines of text under a heading, with numbers right-aligned."""
     check_several("rows", rows, "rows")
     rows = list(rows)
     for r in rows:
@@ -99,12 +100,13 @@ def format_rows(rows: Iterable[Row]) -> str:
     width = max([len(row.name) for row in rows] + [len("model")])
     lines = [f"{'model':<{width}}  {'nll/token':>9}  {'perplexity':>10}  {'bits/byte':>9}"]
     for r in rows:
-        lines.append(f"{r.name:<{width}}  {r.nll:9.4f}  {r.perplexity:10.2f}  {r.bits_per_byte:9.4f}")
+        measures = f"{r.nll:9.4f}  {r.perplexity:10.2f}  {r.bits_per_byte:9.4f}"
+        lines.append(f"{r.name:<{width}}  {measures}")
     return "\n".join(lines)
 
 
 def _check_real(name: str, value: float) -> None:
-    """ValueError unless it is a real number; infinite and NaN are numbers, since a model may diverge."""
+    """ValueError unless it is a real number; infinity and NaN are allowed: a model may diverge."""
     if isinstance(value, int) and not isinstance(value, bool):
         check_number(name, value)
     elif not isinstance(value, numbers.Real) or isinstance(value, bool):

@@ -1,0 +1,84 @@
+"""What the recipes share: results, the loop over a fixed set of samples, the reference model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ... import random
+from ...core import Tree
+from ...models.causal_model import CausalModel
+from ...models.model import check_decoder
+from ...training.step import check_finite
+from ..data.sequences import batch_numbers
+from .learner import Journal, Learner
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """history     the values of each step, or of each round of rollouts
+    theta       the trained parameters of the transform; without one, the model's parameters
+    validation  {step: values}, from step 0 on; {} without validation samples
+    """
+
+    history: list[dict[str, float]]
+    theta: Tree
+    validation: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+
+def run_steps(
+    learner: Learner,
+    journal: Journal,
+    count: int,
+    update: Callable[[np.ndarray], dict[str, float]],
+    evaluate: Callable[[Any], dict[str, float]] | None,
+    *,
+    evaluate_every: int | None,
+    shown: tuple[str, ...],
+) -> dict[int, dict[str, float]]:
+    """settings.steps updates; every epoch visits each of `count` samples once, in random order.
+
+    update(numbers) trains on the samples with these numbers and returns the values to log.
+    evaluate(model) returns validation values; it is called before the first step, after every
+    `evaluate_every` steps and after the last.  Returns these values by step.
+    """
+    settings, found = learner.settings, {}
+    order = random.fold(random.key(settings.seed), 0)
+
+    def validate() -> None:
+        if evaluate is None or learner.done in found:
+            return
+        found[learner.done] = values = evaluate(learner.model)
+        named = {f"validation_{name}": value for name, value in values.items()}
+        check_finite(learner.done - 1, named)
+        journal.write(step=learner.done, **named)
+        text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        journal.progress.say(f"step {learner.done}: validation {text}")
+
+    validate()
+    for step in range(settings.steps):
+        values = update(batch_numbers(count, settings.batch_size, step, key=order))
+        journal.record(step + 1, values, shown=shown)
+        if evaluate_every and (step + 1) % evaluate_every == 0:
+            validate()
+    validate()
+    return found
+
+
+def check_reference(model: CausalModel, reference: CausalModel | None) -> CausalModel:
+    """The reference model, by default a copy of the model as it is now.
+
+    ValueError unless it has the policy's vocabulary.
+    """
+    if reference is None:
+        return model._with()
+    check_decoder("reference", reference)
+    if reference.config.vocab_size != model.config.vocab_size:
+        raise ValueError(
+            f"reference: expected a vocabulary of {model.config.vocab_size} tokens, as the policy "
+            f"has, got {reference.config.vocab_size}"
+        )
+    return reference

@@ -1,0 +1,157 @@
+"""Rounds of reinforcement learning: draw answers, reward them, update the policy on minibatches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ... import random
+from ...arguments import check_number, check_takes, check_whole, listed, shown
+from ...core import tree_map
+from ...models.causal_model import CausalModel
+from ...models.protocol import OutputOptions
+from ..data.sequences import batch_numbers
+from ..settings import RecipeSettings
+from .learner import Journal, Learner, Loss
+from .rollouts import Rollouts, check_prompts, rollout_context, rollouts
+
+# reward(prompts, answers) -> for each answer a number, or a dict whose "reward" is trained on and
+# whose other values are logged.  An attribute `context`, if it exists, limits prompt and answer.
+Reward = Callable[[list[list[int]], list[list[int]]], Sequence[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings(RecipeSettings):
+    """batch_size is the number of prompts per round; micro_batch_size counts answers.
+
+    max_new_tokens  of an answer; longer ones are truncated
+    temperature     of sampling; the ratios compare distributions at this temperature
+    epochs          passes over the answers of a round
+    minibatches     updates per pass
+    clip_ratio      bound on the change of the probability ratio
+    beta            weight of the KL divergence to the reference
+    """
+
+    learning_rate: float = 1e-4
+    schedule: str = "constant"
+    max_new_tokens: int = 32
+    temperature: float = 1.0
+    epochs: int = 1
+    minibatches: int = 1
+    clip_ratio: float = 0.2
+    beta: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("max_new_tokens", "epochs"):
+            check_whole(name, getattr(self, name), 1)
+        check_whole("minibatches", self.minibatches, 1, self.samples)
+        check_number("temperature", self.temperature, above=0)
+        check_number("clip_ratio", self.clip_ratio, above=0, below=1)
+        check_number("beta", self.beta, least=0)
+
+    @property
+    def updates(self) -> int:
+        """Updates in all rounds together."""
+        return self.steps * self.epochs * self.minibatches
+
+
+def run_rounds(
+    learner: Learner,
+    journal: Journal,
+    prompts: list[list[int]],
+    reward: Reward,
+    update: Callable[[Rollouts, dict[str, np.ndarray], int], dict[str, float]],
+    *,
+    samples: int = 1,
+    stop_ids: Sequence[int] | None = None,
+) -> None:
+    """settings.steps rounds, each on batch_size prompts with `samples` answers per prompt.
+
+    update(drawn, rewards, key) trains on the answers and returns the values to log.
+    """
+    settings: Any = learner.settings
+    key = random.key(settings.seed)
+    for step in range(settings.steps):
+        numbers = batch_numbers(len(prompts), settings.batch_size, step, key=random.fold(key, 0))
+        drawn = rollouts(
+            learner.model,
+            [prompts[n] for n in numbers],
+            samples=samples,
+            stop_ids=stop_ids,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            seed=random.fold(key, 1, step),
+            workers=settings.workers,
+        )
+        record = update(drawn, rewarded(reward, drawn), random.fold(key, 2, step))
+        journal.record(step + 1, record, shown=("reward", "kl", "entropy", "length"))
+
+
+def update_on_minibatches(
+    learner: Learner, batch: dict[str, dict], loss_of: Callable[[dict], Loss], *, key: int
+) -> dict[str, float]:
+    """settings.epochs passes over a round's answers, each with settings.minibatches updates.
+
+    loss_of(arrays) is the loss of a minibatch, given its part of batch["loss"].  Returns the mean
+    of each value over the updates.
+    """
+    settings: Any = learner.settings
+    outputs = OutputOptions(temperature=settings.temperature, entropy=True)
+    found: dict[str, list[float]] = {}
+    for epoch in range(settings.epochs):
+        order = random.generator(random.fold(key, epoch)).permutation(
+            len(batch["inputs"]["input_ids"])
+        )
+        for numbers in np.array_split(order, settings.minibatches):
+            part = tree_map(lambda a, numbers=numbers: a[numbers], batch)
+            loss = loss_of(part["loss"])
+            values = learner.step(part, loss, outputs)
+            for name, value in values.items():
+                found.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def round_prompts(
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    model: CausalModel,
+    reference: CausalModel,
+    reward: Reward,
+) -> list[list[int]]:
+    """The prompts, checked against the contexts of the policy, the reference and the reward."""
+    check_takes("reward", reward, "prompts", "answers")
+    contexts = [rollout_context(model), reference.config.context, getattr(reward, "context", None)]
+    return check_prompts(
+        prompts,
+        max_new_tokens=max_new_tokens,
+        vocabulary=model.config.vocab_size,
+        context=min(context for context in contexts if context is not None),
+    )
+
+
+def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:
+    """{"reward": (N,) float64, and any other parts}; ValueError unless they are finite numbers."""
+    values = reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers])
+    values = listed("reward", values, f"a list of {len(drawn)} rewards")
+    if len(values) != len(drawn):
+        raise ValueError(
+            f"reward: expected {len(drawn)} rewards, one per answer, got {len(values)}"
+        )
+    rows = [r if isinstance(r, dict) else {"reward": r} for r in values]
+    for n, row in enumerate(rows):
+        if row.keys() != rows[0].keys() or "reward" not in row:
+            raise ValueError(
+                f'reward: expected "reward" and the same parts for all answers, got {list(row)} '
+                f"for answer {n}"
+            )
+        for name, value in row.items():
+            if isinstance(value, str) or not np.isscalar(value) or not np.isfinite(value):
+                raise ValueError(
+                    f"reward: answer {n}: expected a finite number as {name}, got "
+                    f"{shown(value, 60)}"
+                )
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}

@@ -1,0 +1,8 @@
+"""Fine-tuning on labelled texts, by epochs.
+
+finetune                        the loop: finetune(model, train, validation, settings)
+predict                         a model's outputs on samples
+classes, tags, answers, choices  the tasks: labels of texts, tags of words, spans, multiple choice
+samples                         what the tasks share: encoding, labels, batches
+freezing                        training only the upper layers
+"""

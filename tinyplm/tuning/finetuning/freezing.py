@@ -1,0 +1,32 @@
+"""Training only the upper layers: those below need no moments, gradients or backward pass."""
+
+from __future__ import annotations
+
+from ...core import Tree, flatten, unflatten
+from ...optim.layerwise import depths
+
+
+def upper_part(params: Tree, layers: int | None) -> tuple[Tree, int]:
+    """(trained parameters, number of frozen layers, for core.stack's `frozen`).
+
+    Trained are the head, the top `layers` layers and what follows them; other parameters are None.
+    layers 0: only the head; None: everything.  ValueError for more layers than there are.
+    """
+    if layers is None:
+        return params, 0
+    depth = depths(params)
+    L = len(params["body"]["layers"])
+    if not 0 <= layers <= L:
+        raise ValueError(
+            f"trained_layers: expected None or an integer from 0 to {L}, the model's layers, got "
+            f"{layers}"
+        )
+    return unflatten(
+        {path: a if depth[path] > L - layers else None for path, a in flatten(params).items()},
+        params,
+    ), L - layers
+
+
+def joined(part: Tree, params: Tree) -> Tree:
+    """params with the leaves of `part` in place of their own."""
+    return unflatten(flatten(params) | flatten(part), params)

@@ -1,0 +1,252 @@
+"""Encoded samples of any task: texts to arrays, labels to numbers, batches of similar length."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ... import random
+from ...arguments import check_whole, is_whole, listed, shown, wrong
+from ...models.model import Model
+from ...tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad
+
+Indices = Sequence[int] | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples(abc.ABC):
+    """Encoded samples, as made by classification, tagging, answering and multiple_choice.
+
+    PER_TOKEN  whether the model has outputs per token or per sample
+    encodings  without padding
+    targets    {model output: one per sample: a number, a row of numbers, or (tokens,) numbers};
+               {} without labels
+    padding    how a batch is padded
+    inputs     the model inputs taken from an encoding
+    cut        how many texts were truncated
+    """
+
+    PER_TOKEN: ClassVar[bool] = False
+
+    encodings: list[Encoding]
+    targets: dict[str, list]
+    padding: Padding
+    inputs: tuple[str, ...]
+    cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.encodings)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(encoding) for encoding in self.encodings])
+
+    def batch(self, numbers: Indices) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """(inputs, targets) of some samples: input_ids ... (B, T), T the longest of them."""
+        numbers = listed("numbers", numbers, "a list of samples' numbers")
+        if not all(is_whole(n) and 0 <= n < len(self) for n in numbers):
+            raise wrong("numbers", f"integers from 0 to {len(self) - 1}", numbers)
+        inputs = self._inputs(numbers)
+        return inputs, {
+            name: self._targets(name, numbers, inputs["attention_mask"]) for name in self.targets
+        }
+
+    def _inputs(self, rows: Indices) -> dict[str, np.ndarray]:
+        """Some of the encodings as arrays."""
+        values = arrays(pad([self.encodings[n] for n in rows], self.padding), overflowing=False)
+        return {name: values[name] for name in self.inputs}
+
+    def _targets(self, name: str, numbers: Indices, mask: np.ndarray) -> np.ndarray:
+        """The targets for one output, in batch order."""
+        return np.array([self.targets[name][n] for n in numbers])
+
+    @abc.abstractmethod
+    def predictions(self, outputs: dict[str, Any]) -> Any:
+        """The prediction for each sample, given the outputs of `predict`."""
+
+    @property
+    @abc.abstractmethod
+    def measures(self) -> tuple[str, ...]:
+        """The names of the metrics in `score`, the standard one first."""
+
+    @abc.abstractmethod
+    def score(self, outputs: dict[str, Any]) -> dict[str, float]:
+        """Metrics of the outputs against the labels; larger is better."""
+
+
+def check_task(model: Model, task: str) -> None:
+    """ValueError unless the model has this task."""
+    if model.task != task:
+        raise ValueError(f"model: expected task {task}, got {model.task}")
+
+
+def check_samples(name: str, value: Any) -> None:
+    """ValueError unless these are encoded samples."""
+    if not isinstance(value, Samples):
+        raise wrong(name, "Samples, such as classification(model, texts, labels)", value)
+
+
+def encode(
+    model: Model,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int | None = None,
+) -> tuple[list[Encoding], dict[str, Any]]:
+    """(encodings, the other fields of Samples)."""
+    tokenizer, facts = encoding_setup(model, pair=pairs is not None)
+    limit = sequence_limit(model, max_length)
+    truncation = None if limit is None else Truncation(limit)
+    seconds: Sequence[str | None] = pairs or [None] * len(texts)
+    encodings = [
+        tokenizer.encoding(text, pair, truncation=truncation) for text, pair in zip(texts, seconds)
+    ]
+    cut = sum(bool(encoding.overflowing) for encoding in encodings)
+    encodings = [dataclasses.replace(encoding, overflowing=[]) for encoding in encodings]
+    check_encodings(model, encodings)
+    return encodings, {**facts, "cut": cut}
+
+
+# ------------------------------------------------------------------------------- the model's border
+
+
+def encoding_setup(model: Model, *, pair: bool) -> tuple[Any, dict[str, Any]]:
+    """The model's tokenizer, checked; and the fields padding and inputs of Samples.
+
+    A decoder reads a single text as is: its last token has seen the whole text.  A pair needs a
+    delimiter (Radford et al. 2018, sec. 3.3): tokenizer.post_processor = TemplateProcessing.of("$A
+    <e>", "$A <d> $B <e>", {"<d>": id, "<e>": id}).
+    """
+    tokenizer, decoder = model.text_tokenizer(), hasattr(model.config, "SCORED")
+    added = [sum(tokenizer.encoding("", second).special_tokens_mask) for second in (None, "")]
+    if (added[0] == 0 and not decoder) or (pair and added[1] <= added[0]):
+        raise ValueError(
+            "tokenizer: expected a post-processor that adds special tokens such as [CLS] and "
+            "[SEP], got one that "
+            f"adds {added[0]} to a text and {added[1]} to a pair"
+        )
+    padding = tokenizer.padding
+    if padding is None:
+        pad_id = tokenizer.named_id("pad_token")
+        if pad_id is None and decoder:
+            pad_id = tokenizer.eos_id or 0  # after the last token and masked: any id will do
+        if pad_id is None:
+            raise ValueError(
+                "tokenizer: expected a padding token for texts of different lengths, got none"
+            )
+        padding = Padding(
+            pad_id=pad_id,
+            pad_token=tokenizer.id_to_token(pad_id),
+            **getattr(model.family, "PADDING", {}),
+        )
+    padding = dataclasses.replace(padding, strategy="BatchLongest")
+    names = (
+        "input_ids",
+        "attention_mask",
+        *(("token_type_ids",) if has_token_types(model) else ()),
+    )
+    return tokenizer, {"padding": padding, "inputs": names}
+
+
+def has_token_types(model: Model) -> bool:
+    """Whether the model distinguishes the two texts of a pair by token types."""
+    return (
+        "token_type_ids" in getattr(model.family, "INPUTS", ())
+        and getattr(model.config, "type_vocab_size", 1) > 0
+    )
+
+
+def sequence_limit(model: Model, max_length: int | None) -> int | None:
+    """max_length, checked against the model's longest sequence, which is the default."""
+    context = model.config.context
+    # at most what the model can read
+    check_whole("max_length", max_length, 1, context, or_none=True)
+    return context if max_length is None else max_length
+
+
+def check_encodings(model: Model, encodings: Sequence[Encoding]) -> None:
+    """ValueError for token ids or token types outside the model's range."""
+    limits = [("ids", model.config.vocab_size, "token ids")]
+    if has_token_types(model) and hasattr(model.config, "type_vocab_size"):
+        limits.append(("type_ids", model.config.type_vocab_size, "token types"))
+    for name, limit, what in limits:
+        largest = max(
+            (max(getattr(encoding, name), default=0) for encoding in encodings), default=0
+        )
+        if largest >= limit:
+            raise ValueError(
+                f"tokenizer: expected {what} from 0 to {limit - 1}, as the model has, got {largest}"
+            )
+
+
+def label_names(config: Any) -> list[str]:
+    """The class names by number; LABEL_0 ... where the config has none."""
+    names = {int(i): name for i, name in (config.id2label or {}).items()}
+    return [names.get(i, f"LABEL_{i}") for i in range(config.num_labels)]
+
+
+def label_number(label: Any, names: Sequence[str], where: str) -> int:
+    """The number of a label given by number or name."""
+    if isinstance(label, str):
+        if label not in names:
+            raise ValueError(
+                f"{where}: expected a label out of {', '.join(names)}, got {shown(label)}"
+            )
+        if names.count(label) > 1:
+            raise ValueError(
+                f"{where}: expected a label of one class, got {label!r}, which names "
+                f"{names.count(label)} in id2label"
+            )
+        return names.index(label)
+    if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
+        raise ValueError(
+            f"{where}: expected the number or the name of a label, got {shown(label, 60)}"
+        )
+    if not 0 <= label < len(names):
+        raise ValueError(f"{where}: expected a label from 0 to {len(names) - 1}, got {label}")
+    return int(label)
+
+
+def checked_texts(name: str, texts: Sequence[str], count: int | None = None) -> list[str]:
+    """The texts as a list, at least one; exactly `count` if that is given."""
+    if isinstance(texts, str):
+        raise TypeError(f"{name}: expected a list of strings, got the string {shown(texts)}")
+    texts = listed(name, texts, "a list of strings")
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name}: expected one or more strings, got {shown(texts, 60)}")
+    if count is not None and len(texts) != count:
+        raise ValueError(f"{name}: expected one for each of {count} texts, got {len(texts)}")
+    return texts
+
+
+# ------------------------------------------------------------------------------------------ batches
+
+
+def training_batches(
+    lengths: np.ndarray, size: int, *, key: int, pool: int = 16
+) -> Iterator[np.ndarray]:
+    """The samples of one epoch in batches of `size` (the last may be smaller), shuffled by the key.
+
+    The samples are shuffled and cut into pools of `pool` batches; each pool is sorted by length and
+    cut into batches, which need little padding; the batches are then shuffled.
+    """
+    draw = random.generator(key)
+    order = draw.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), size * pool):
+        some = order[start : start + size * pool]
+        some = some[np.argsort(lengths[some], kind="stable")]
+        batches += [some[i : i + size] for i in range(0, len(some), size)]
+    for i in draw.permutation(len(batches)):
+        yield batches[i]
+
+
+def evaluation_batches(lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Every sample once, sorted by length."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
