@@ -22,6 +22,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["tinyplm", "tinyplm.*"]),
+    package_data={"tinyplm": ["py.typed"]},
     install_requires=["numpy>=2.0", "regex>=2024.5", "safetensors>=0.8", "tqdm>=4.60", "threadpoolctl>=3.1"],
     extras_require={
         "gpu": ["cupy-cuda12x>=14"],

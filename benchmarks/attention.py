@@ -16,6 +16,7 @@ import argparse
 import os
 import statistics
 
+from table import Table, add_option
 from turns import matmul_peak, median_ratio, memory_before, serve, take_turns
 
 LENGTHS = [512, 1024, 2048, 4096]
@@ -73,18 +74,17 @@ def torch_work(shape: list[int], T: int):
     return work, peak, memory_before()
 
 
-def compare(shape: list[int], T: int, rounds: int, workers: int) -> str:
-    """One row of the table."""
+def compare(shape: list[int], T: int, rounds: int, workers: int) -> list[float]:
+    """The values of one row of the table."""
     arguments = ["--shape", ",".join(map(str, shape)), "--length", str(T), "--workers", str(workers)]
     results = take_turns(__file__, ("blocks", "torch"), arguments, rounds)
     results |= take_turns(__file__, ("plain",), arguments, max(1, rounds // 3))
     peaks, seconds, memory = ({name: result[i] for name, result in results.items()} for i in range(3))
-    times = "".join(f"{1e3 * statistics.median(s):>9.1f}" for s in seconds.values())
+    times = [1e3 * statistics.median(s) for s in seconds.values()]
     B, H, _, E = shape
     rate = 7 * 2 * B * H * E * T * (T + 1) / 2 / statistics.median(seconds["blocks"]) / 1e9
-    memories = "".join(f"{m:>9.0f}" for m in memory.values())
-    ratio = f"{median_ratio(seconds['torch'], seconds['blocks']):>8.2f}"
-    return f"{T:<6}{times}{ratio}{memories}{rate:>9.0f}{peaks['blocks']:>9.0f}{peaks['torch']:>9.0f}"
+    ratio = median_ratio(seconds["torch"], seconds["blocks"])
+    return [*times, ratio, *memory.values(), rate, peaks["blocks"], peaks["torch"]]
 
 
 def main() -> None:
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, action="append", help="T; may be repeated")
     parser.add_argument("--rounds", type=int, default=9, help="calls of each (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
+    add_option(parser, __file__)
     parser.add_argument("--serve", choices=["blocks", "plain", "torch"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     shape, lengths = [int(n) for n in options.shape.split(",")], options.length or LENGTHS
@@ -101,12 +102,13 @@ def main() -> None:
         blocks = options.serve == "blocks"
         serve(*(torch_work(shape, lengths[0]) if options.serve == "torch" else tinyplm_work(shape, lengths[0], workers, blocks)))
         return
-    print("(B, H, K, E) =", tuple(shape), " milliseconds, medians; memory in MiB; GFLOP/s of blocks, and of a large matmul")
-    print(f"{'':<6}{'':>27}{'torch /':>8}{'memory':>9}{'':>18}{'':>9}{'peak':>9}")
-    print(f"{'T':<6}" + "".join(f"{n:>9}" for n in ("blocks", "PyTorch", "plain")) + f"{'blocks':>8}"
-          + "".join(f"{n:>9}" for n in ("blocks", "PyTorch", "plain", "blocks", "NumPy", "PyTorch")))  # fmt: skip
+    note = f"(B, H, K, E) = {tuple(shape)}: milliseconds (medians); memory in MiB; GFLOP/s of blocks and of a large matmul"
+    ways = ("blocks", "PyTorch", "plain")
+    columns = dict.fromkeys(ways, ".1f") | {"ratio": ".2f"} | {f"memory of {way}": ".0f" for way in ways}
+    columns |= dict.fromkeys(("rate of blocks", "peak of NumPy", "peak of PyTorch"), ".0f")
+    table = Table("T", columns, file=options.json, note=note, width=6)
     for T in lengths:
-        print(compare(shape, T, options.rounds, workers), flush=True)
+        table.row(str(T), *compare(shape, T, options.rounds, workers))
 
 
 if __name__ == "__main__":

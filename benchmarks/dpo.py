@@ -24,6 +24,7 @@ import sys
 
 import numpy as np
 from steps import CLIP, LEARNING_RATE, SMALL, create, peer, read_shape
+from table import Table, add_option
 from turns import matmul_peak, median_ratio, memory_before, serve, take_turns
 
 SHAPES = ["4,256,4,128,8,2048", "6,384,6,256,4,4096", "4,256,4,512,4,2048"]
@@ -125,18 +126,17 @@ def _rooms(shape: list[int], way: str) -> list[int]:
     return [L, D, H, 2 * T, B, V]
 
 
-def compare(family: str, shape: list[int], rounds: int, workers: int) -> str:
-    """One row of the table."""
+def compare(family: str, shape: list[int], rounds: int, workers: int) -> list[float]:
+    """The values of one row of the table."""
     arguments = ["--family", family, "--shape", ",".join(map(str, shape)), "--workers", str(workers)]
     libraries = [f"{name}-{way}" for way in WAYS for name in ("tinyplm", "torch")]
     results = take_turns(__file__, libraries, arguments, rounds)
     seconds = {library: found[1] for library, found in results.items()}
-    columns = "".join(f"{1e3 * statistics.median(seconds[library]):>9.1f}" for library in libraries)
+    times = [1e3 * statistics.median(seconds[library]) for library in libraries]
     ratios = [median_ratio(seconds["torch-rows"], seconds["tinyplm-rows"]),
               median_ratio(seconds["torch-joint"], seconds["tinyplm-joint"]),
               median_ratio(seconds["torch-rows"], seconds["tinyplm-joint"])]  # fmt: skip
-    peaks = f" {results['tinyplm-rows'][0]:>7.0f}{results['torch-rows'][0]:>9.0f}"
-    return f"{family + ' ' + str(tuple(shape)):<34}{columns}" + "".join(f"{ratio:>8.2f}" for ratio in ratios) + peaks
+    return [*times, *ratios, results["tinyplm-rows"][0], results["torch-rows"][0]]
 
 
 def check(family: str, shape: list[int], workers: int) -> None:
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="steps of each (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="only check that all compute the same")
+    add_option(parser, __file__)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     families, shapes = options.family or ["llama"], [read_shape(shape) for shape in options.shape or SHAPES]
@@ -172,13 +173,14 @@ def main() -> None:
             check(family, shape, options.workers)
     if options.check:
         return
-    print("milliseconds a step (medians); matmul peak in GFLOP/s; ratios are PyTorch's time to tinyplm's")
-    print(f"{'':<34}{'rows':>9}{'':>9}{'joint':>9}{'':>9}{'ratios':>8}{'':>8}{'torch rows':>8}{'peak':>6}")
-    print(f"{'family (L, D, H, T, pairs, V)':<34}" + f"{'tinyplm':>9}{'PyTorch':>9}" * 2
-          + f"{'rows':>8}{'joint':>8}{'to joint':>9}{'NumPy':>7}{'PyTorch':>9}")  # fmt: skip
+    note = "milliseconds a step (medians); matmul peak in GFLOP/s; ratios are PyTorch's time to tinyplm's"
+    columns = {f"{library} {way}": ".1f" for way in WAYS for library in ("tinyplm", "torch")}
+    columns |= dict.fromkeys(("ratio of rows", "ratio of joint", "torch rows to joint"), ".2f")
+    columns |= dict.fromkeys(("peak of NumPy", "peak of PyTorch"), ".0f")
+    table = Table("family (L, D, H, T, pairs, V)", columns, file=options.json, note=note)
     for family in families:
         for shape in shapes:
-            print(compare(family, shape, options.rounds, options.workers), flush=True)
+            table.row(f"{family} {tuple(shape)}", *compare(family, shape, options.rounds, options.workers))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from table import Table, add_option
 from turns import libraries_only, matmul_peak, median_ratio, serve, take_turns
 
 libraries_only()  # transformers imports tokenizers, the library
@@ -103,13 +104,13 @@ def peak(library: str) -> float:
     return matmul_peak(torch.matmul, torch.ones(1024, 1024))
 
 
-def compare(folder: str, row: str, given: str, rounds: int, workers: int) -> str:
-    """One row of the table."""
+def compare(folder: str, row: str, given: str, rounds: int, workers: int) -> list[float]:
+    """The values of one row of the table."""
     arguments = ["--folder", folder, "--row", row, "--input", given, "--workers", str(workers)]
     results = take_turns(__file__, ("tinyplm", "transformers"), arguments, rounds)
     (peak_ours, ours, _), (peak_theirs, theirs, _) = results["tinyplm"], results["transformers"]
-    rates = "".join(f"{ROWS[row] / statistics.median(seconds):>14.1f}" for seconds in (ours, theirs))
-    return f"{row + ', from ' + given:<24}{rates}{median_ratio(theirs, ours):>8.2f}{peak_ours:>8.0f}{peak_theirs:>14.0f}"
+    rates = [ROWS[row] / statistics.median(seconds) for seconds in (ours, theirs)]
+    return [*rates, median_ratio(theirs, ours), peak_ours, peak_theirs]
 
 
 def main() -> None:
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--input", choices=INPUTS, action="append", help="may be repeated (default: both)")
     parser.add_argument("--rounds", type=int, default=9, help="calls of each library (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
+    add_option(parser, __file__)
     parser.add_argument("--serve", choices=["tinyplm", "transformers"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder is None:
@@ -135,11 +137,12 @@ def main() -> None:
                                                 transformers_encode(options.folder, row, "text")))  # fmt: skip
         if not (difference := float(np.abs(ours - theirs).max())) < TOLERANCE:
             raise RuntimeError(f"{row}: expected vectors within {TOLERANCE:.0e}, they differ by {difference:.0e}")
-    print("sentences a second (medians), their ratio, and each library's matmul peak in GFLOP/s")
-    print(f"{'':<24}{'tinyplm':>14}{'transformers':>14}{'ratio':>8}{'NumPy':>8}{'PyTorch':>14}")
+    note = "sentences a second (medians), their ratio, and each library's matmul peak in GFLOP/s"
+    columns = {"tinyplm": ".1f", "transformers": ".1f", "ratio": ".2f", "peak of NumPy": ".0f", "peak of PyTorch": ".0f"}
+    table = Table("sentences", columns, file=options.json, note=note, width=24)
     for row in rows:
         for given in inputs:
-            print(compare(options.folder, row, given, options.rounds, options.workers), flush=True)
+            table.row(f"{row}, from {given}", *compare(options.folder, row, given, options.rounds, options.workers))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from steps import config_fields
+from table import Table, add_option
 from turns import libraries_only, median_ratio, serve, shortest, take_turns
 
 libraries_only()  # transformers imports tokenizers, the library
@@ -79,7 +80,7 @@ def bytes_a_token(model: str, tokens: int) -> float:
     """What one token has to read: every weight once, but of a learned position table one row; and the cache, on average."""
     from tinyplm.families import family as find_family
     from tinyplm.hub import folders as hub
-    from tinyplm.models import names as weights
+    from tinyplm.hub.names import count_parameters
 
     name, config = settings(model, PROMPT + tokens)
     family = find_family(name)
@@ -88,18 +89,17 @@ def bytes_a_token(model: str, tokens: int) -> float:
     shapes["body"].pop("positions", None)
     sizes = config.cache_sizes
     cache = 2 * sizes["layers"] * sizes["kv_heads"] * sizes["width"] * (PROMPT + tokens / 2)
-    return 4 * (weights.count_parameters(shapes) + cache)
+    return 4 * (count_parameters(shapes) + cache)
 
 
-def compare(model: str, tokens: int, rounds: int, speed: float) -> str:
-    """One row of the table."""
+def compare(model: str, tokens: int, rounds: int, speed: float) -> list[float]:
+    """The values of one row of the table."""
     arguments = ["--model", model, "--tokens", str(tokens)]
     results = take_turns(__file__, ("tinyplm", "transformers"), arguments, rounds)
     (_, seconds, _), (_, peer_seconds, _) = results["tinyplm"], results["transformers"]
     ours, theirs = (tokens / statistics.median(s) for s in (seconds, peer_seconds))
-    rates = f"{ours:>9.1f}{theirs:>14.1f}{median_ratio(peer_seconds, seconds):>8.2f}"
     share = bytes_a_token(model, tokens) / speed
-    return f"{model:<24}{rates}{ours * share:>9.0%}{theirs * share:>14.0%}"
+    return [ours, theirs, median_ratio(peer_seconds, seconds), ours * share, theirs * share]
 
 
 def main() -> None:
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="family,layers,width,heads,vocabulary; may be repeated")
     parser.add_argument("--tokens", type=int, default=100, help="new tokens a call (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="calls of each library (default: %(default)s)")
+    add_option(parser, __file__)
     parser.add_argument("--serve", choices=["tinyplm", "transformers"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     models = options.model or MODELS
@@ -115,11 +116,11 @@ def main() -> None:
         serve(make(models[0], options.tokens), warm_up=1)
         return
     speed = bandwidth()
-    print(f"All cores read {speed / 1e9:.1f} GB/s of memory.  Tokens a second (medians), their ratio; share of the bandwidth.")
-    pair = f"{'tinyplm':>9}{'transformers':>14}"
-    print(f"{'family,L,D,H,V':<24}{pair}{'ratio':>8}{pair}")
+    note = f"All cores read {speed / 1e9:.1f} GB/s of memory.  Tokens a second (medians), their ratio; share of the bandwidth."
+    columns = {"tinyplm": ".1f", "transformers": ".1f", "ratio": ".2f", "share": ".0%", "share of transformers": ".0%"}
+    table = Table("family,L,D,H,V", columns, file=options.json, note=note, width=24)
     for model in models:
-        print(compare(model, options.tokens, options.rounds, speed), flush=True)
+        table.row(model, *compare(model, options.tokens, options.rounds, speed))
 
 
 if __name__ == "__main__":

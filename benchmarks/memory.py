@@ -18,6 +18,7 @@ import os
 import sys
 
 from steps import FAMILIES, config_fields, read_shape, tinyplm_work, torch_work
+from table import Table, add_option
 from turns import median_ratio, serve, take_turns
 
 # layers, width, heads, context, batch, vocabulary: three depths, then two long contexts
@@ -29,24 +30,21 @@ def states(family: str, shape: list[int]) -> float:
     """MiB of the parameters, the gradient and two moments in float32."""
     from tinyplm.families import family as find_family
     from tinyplm.hub import folders as hub
-    from tinyplm.models import names as weights
+    from tinyplm.hub.names import count_parameters
 
     L, D, H, T, _, V = shape
     module = find_family(family)
     config = hub.make_config(module, None, **config_fields(family, L, D, H, T, V))
-    return 16 * weights.count_parameters(module.shapes(config)) / 2**20
+    return 16 * count_parameters(module.shapes(config)) / 2**20
 
 
-def compare(family: str, shape: list[int], group: int, rounds: int, workers: int) -> str:
-    """One row of the table."""
+def compare(family: str, shape: list[int], group: int, rounds: int, workers: int) -> list[float]:
+    """The values of one row of the table."""
     arguments = ["--family", family, "--shape", ",".join(map(str, shape)), "--group", str(group), "--workers", str(workers)]
     results = take_turns(__file__, sum(CONFIGURATIONS.values(), ()), arguments, rounds)
-    columns = f"{states(family, shape):>8.0f}"
-    for names in CONFIGURATIONS.values():
-        columns += " " + "".join(f"{results[name][2]:>8.0f}" for name in names)
-    for first, *others in CONFIGURATIONS.values():
-        columns += " " + "".join(f"{median_ratio(results[name][1], results[first][1]):>8.2f}" for name in others)
-    return f"{str(tuple(shape)):<28}{group:>6}{columns}"
+    memories = [results[name][2] for names in CONFIGURATIONS.values() for name in names]
+    times = [median_ratio(results[name][1], results[first][1]) for first, *others in CONFIGURATIONS.values() for name in others]
+    return [group, states(family, shape), *memories, *times]
 
 
 def main() -> None:
@@ -56,6 +54,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, help="layers of a group (default: about the square root of their number)")
     parser.add_argument("--rounds", type=int, default=9, help="steps of each configuration (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
+    add_option(parser, __file__)
     parser.add_argument("--serve", choices=sum(CONFIGURATIONS.values(), ()), help=argparse.SUPPRESS)
     options = parser.parse_args()
     shapes = [read_shape(shape) for shape in options.shape or SHAPES]
@@ -66,13 +65,14 @@ def main() -> None:
         checkpointing = {"kept": 0, "layers": 1, "groups": options.group}[options.serve]
         serve(*tinyplm_work(options.family, shapes[0], options.workers, checkpointing), warm_up=1)
         return
-    print(f"{options.family}: peak memory of a step in MiB; time relative to the same library with all activations kept")
-    print(f"{'':<34}{'':>8} {'tinyplm: kept, by':>24} {'PyTorch':>16} {'time: tinyplm':>16} {'PyTorch':>8}")
-    print(f"{'(L, D, H, T, B, V)':<28}{'group':>6}{'states':>8} {'all':>8}{'layer':>8}{'group':>8} {'all':>8}{'layer':>8}"
-          f" {'layer':>8}{'group':>8} {'layer':>8}")  # fmt: skip
+    note = f"{options.family}: peak memory of a step in MiB; time relative to the same library with all activations kept"
+    configurations = [name for names in CONFIGURATIONS.values() for name in names]
+    columns = {"group": ".0f", "states": ".0f"} | dict.fromkeys(configurations, ".0f")
+    columns |= {f"time of {name}": ".2f" for _, *others in CONFIGURATIONS.values() for name in others}
+    table = Table("(L, D, H, T, B, V)", columns, file=options.json, note=note)
     for shape in shapes:
         group = options.group or max(2, round(shape[0] ** 0.5))
-        print(compare(options.family, shape, group, options.rounds, options.workers), flush=True)
+        table.row(str(tuple(shape)), *compare(options.family, shape, group, options.rounds, options.workers))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from table import Table, add_option
 from turns import libraries_only, median_ratio, serve, take_turns
 
 libraries_only()  # `import tokenizers` is the library, not this file
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--row", action="append", help="only rows whose name has this in it; may be repeated")
     parser.add_argument("--rounds", type=int, default=7, help="calls of each library; 3 in training (default: %(default)s)")
+    add_option(parser, __file__)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -63,21 +65,22 @@ def main() -> None:
         write_tokenizers(Path(folder), {ROWS[name].tokenizer for name in names})
         for row in {ROWS[name].tokenizer: ROWS[name] for name in names if ROWS[name].text}.values():
             compare_ids(Path(folder), row)
-        head = f"{'MB/s':>16}{'seconds':>20}"
-        print(f"{'':<46}{head}\n{'':<46}{'tinyplm':>8}{'peer':>8}{'tinyplm':>11}{'peer':>9}{'ratio':>8}{'target':>8}")
+        columns = dict.fromkeys(("tinyplm MB/s", "peer MB/s"), ".2f") | dict.fromkeys(("tinyplm s", "peer s"), ".3f")
+        columns |= dict.fromkeys(("ratio", "target"), ".2f")
+        table = Table("what (the peer)", columns, file=options.json, width=46)
         for name in names:
-            print(measured(folder, name, sizes.get(ROWS[name].text, 0), options.rounds), flush=True)
+            values = measured(folder, name, sizes.get(ROWS[name].text, 0), options.rounds)
+            table.row(f"{name} ({ROWS[name].peer})", *values)
 
 
-def measured(folder: str, name: str, size: int, rounds: int) -> str:
-    """One line of the table."""
+def measured(folder: str, name: str, size: int, rounds: int) -> list[float | None]:
+    """The values of one row of the table."""
     row = ROWS[name]
     results = take_turns(__file__, ("tinyplm", row.peer), ["--row", name, "--folder", folder], row.rounds or rounds)
     ours, theirs = results["tinyplm"][1], results[row.peer][1]
-    rates = "".join(f"{size / 1e6 / statistics.median(s):>8.2f}" if size else f"{'-':>8}" for s in (ours, theirs))
-    seconds = f"{statistics.median(ours):>11.3f}{statistics.median(theirs):>9.3f}"
-    target = f"{row.target:>8.2f}" if row.target else f"{'-':>8}"
-    return f"{name + ' (' + row.peer + ')':<46}{rates}{seconds}{median_ratio(theirs, ours):>8.2f}{target}"
+    medians = [statistics.median(ours), statistics.median(theirs)]
+    rates = [size / 1e6 / median if size else None for median in medians]
+    return [*rates, *medians, median_ratio(theirs, ours), row.target]
 
 
 # ---- texts and tokenizers, made once

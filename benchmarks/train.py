@@ -29,6 +29,7 @@ import statistics
 import sys
 
 from steps import FAMILIES, SMALL, disagreement, flops, read_shape, tinyplm_work, torch_work
+from table import Table, add_option
 from turns import median_ratio, serve, take_turns
 
 # layers, width, heads, context, batch, vocabulary; the last one has the shape of GPT-2 124M
@@ -36,21 +37,18 @@ SHAPES = ["4,256,4,128,16,2048", "6,384,6,256,8,4096", "12,768,12,64,4,50257"]
 TOLERANCE = 1e-4  # float32, the losses of three steps
 
 
-def compare(family: str, shape: list[int], rounds: int, workers: int, compiled: bool, all_places: bool) -> str:
-    """One row of the table."""
+def compare(family: str, shape: list[int], rounds: int, workers: int, compiled: bool, all_places: bool) -> list:
+    """The values of one row of the table."""
     arguments = ["--family", family, "--shape", ",".join(map(str, shape)), "--workers", str(workers)]
     arguments += ["--all-places"] if all_places else []
     libraries = ("tinyplm", "torch", "compiled") if compiled else ("tinyplm", "torch")
     results = take_turns(__file__, libraries, arguments, rounds, may_fail=("compiled",))
     (peak, seconds, memory), (peer_peak, peer_seconds, peer_memory) = results["tinyplm"], results["torch"]
     ours, theirs = statistics.median(seconds), statistics.median(peer_seconds)
-    columns = f"{1e3 * ours:>9.1f}{1e3 * theirs:>9.1f}{median_ratio(peer_seconds, seconds):>7.2f}"
-    if "compiled" in results:
-        columns += f"{1e3 * statistics.median(results['compiled'][1]):>10.1f}"
-    else:
-        columns += f"{'failed' if compiled else '-':>10}"
-    columns += f"{memory:>9.0f}{peer_memory:>9.0f}{peer_memory / memory:>7.2f}{peak:>7.0f}{peer_peak:>9.0f}"
-    return f"{family + ' ' + str(tuple(shape)):<36}{columns}{flops(family, shape) / ours / 1e9 / peak:>8.0%}"
+    times = [1e3 * ours, 1e3 * theirs, median_ratio(peer_seconds, seconds)]
+    times.append(1e3 * statistics.median(results["compiled"][1]) if "compiled" in results else None)
+    rate = flops(family, shape) / ours / 1e9
+    return [*times, memory, peer_memory, peer_memory / memory, peak, peer_peak, rate / peak]
 
 
 def check(family: str, shape: list[int], workers: int) -> None:
@@ -62,13 +60,14 @@ def check(family: str, shape: list[int], workers: int) -> None:
 
 
 def table(families: list[str], shapes: list[list[int]], options: argparse.Namespace) -> None:
-    print("milliseconds a step (medians); memory in MiB (peak above what was used before); matmul peak in GFLOP/s")
-    print(f"{'':<36}{'':>9}{'PyTorch':>9}{'':>7}{'PyTorch':>10}{'memory':>9}{'':>16}{'peak':>7}{'':>9}{'share':>8}")
-    print(f"{'family (L, D, H, T, B, V)':<36}{'tinyplm':>9}{'eager':>9}{'ratio':>7}{'compiled':>10}"
-          f"{'tinyplm':>9}{'PyTorch':>9}{'ratio':>7}{'NumPy':>7}{'PyTorch':>9}{'of peak':>8}")  # fmt: skip
+    note = "milliseconds a step (medians); memory in MiB (peak above what was used before); matmul peak in GFLOP/s"
+    columns = {"tinyplm": ".1f", "eager": ".1f", "ratio": ".2f", "compiled": ".1f", "memory": ".0f", "of eager": ".0f"}
+    columns |= {"ratio of memory": ".2f", "NumPy": ".0f", "PyTorch": ".0f", "share of peak": ".0%"}
+    rows = Table("family (L, D, H, T, B, V)", columns, file=options.json, note=note)
     for family in families:
         for shape in shapes:
-            print(compare(family, shape, options.rounds, options.workers, options.compile, options.all_places), flush=True)
+            values = compare(family, shape, options.rounds, options.workers, options.compile, options.all_places)
+            rows.row(f"{family} {tuple(shape)}", *values)
 
 
 def main() -> None:
@@ -80,6 +79,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only check that both compute the same, in these shapes")
     parser.add_argument("--compile", action="store_true", help="PyTorch under torch.compile as well, which takes a while")
     parser.add_argument("--all-places", action="store_true", help="BERT's head in PyTorch on all places, as transformers has it")
+    add_option(parser, __file__)
     parser.add_argument("--serve", choices=["tinyplm", "torch", "compiled"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     families, shapes = options.family or FAMILIES, [read_shape(shape) for shape in options.shape or SHAPES]

@@ -247,7 +247,9 @@ def test_a_folder_has_one_writer_until_it_ends_however_that_ends(tmp_path):
             files.sole_writer(tmp_path),
         ):
             pass
-        process.send_signal(end) if end else process.stdin.close()
+        if end:
+            process.send_signal(end)
+        process.stdin.close()
         process.wait(timeout=60)
         process.stdout.close()
         with files.sole_writer(tmp_path), files.sole_writer(tmp_path / "."):  # the same thread may enter again

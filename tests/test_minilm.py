@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 import tinyplm
+from tests.laws import typical_rounding
 from tests.support import minilm
 from tinyplm.core import flatten
 from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
 SENTENCES = [sentence for group in minilm.GROUPS for sentence in group]
 GROUP = np.array([number for number, group in enumerate(minilm.GROUPS) for _ in group])
+SIX_LAYERS = typical_rounding(*6 * [384, 384, 256, 384, 384, 1536], dtype="float32")
 RECORDED = [0.130237184, -0.015772818, -0.036716683, 0.057986424, -0.059791745, 0.033053712]
 
 
@@ -39,15 +41,15 @@ def test_ids_of_the_released_vocabulary(encoder):
 def test_numbers_that_transformers_gave(encoder):
     """Recorded once with torch in float64 for this sentence; what is computed here is float32."""
     vector = encoder.encode(["The cat sat on the mat."])[0]
-    np.testing.assert_allclose(vector[:6], RECORDED, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(vector), 1, rtol=1e-6)
+    np.testing.assert_allclose(vector[:6], RECORDED, rtol=0, atol=0.1 * SIX_LAYERS)
+    np.testing.assert_allclose(np.linalg.norm(vector), 1, rtol=typical_rounding(384, dtype="float32"))
 
 
 def test_the_nearest_sentence_is_about_the_same(vectors):
     assert vectors.shape == (len(SENTENCES), 384) and vectors.dtype == np.float32
     places, scores = nearest(vectors, vectors, k=2)
     np.testing.assert_array_equal(places[:, 0], np.arange(len(SENTENCES)))  # itself
-    np.testing.assert_allclose(scores[:, 0], 1, rtol=1e-6)
+    np.testing.assert_allclose(scores[:, 0], 1, rtol=typical_rounding(384, dtype="float32"))
     np.testing.assert_array_equal(GROUP[places[:, 1]], GROUP)
     similarity = cosine_similarity(vectors, vectors)
     same = (GROUP[:, None] == GROUP) & ~np.eye(len(GROUP), dtype=bool)

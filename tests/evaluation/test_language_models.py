@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference.evaluation import ngram as reference
+from tests.laws import FEW, PART
 from tinyplm.evaluation import InterpolatedKneserNey, Uniform, Unigram, baseline_rows, bits_per_byte, format_rows, perplexity, row
 
 
@@ -38,7 +39,7 @@ def test_kneser_ney_is_its_reference(corpus, order, modified):
     expected = reference.kneser_ney(train, tokens, vocab_size=vocab_size, order=order, modified=modified)
     found = model.log_prob(tokens)
     assert found.shape == (len(tokens) - 1,) and found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=PART, atol=PART)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 5])
@@ -47,7 +48,7 @@ def test_kneser_ney_with_three_discounts_is_its_reference(seed):
     model = InterpolatedKneserNey(3).fit(train, 20)
     assert sum(len(set(discount)) == 4 for discount in model.discounts) >= 1
     expected = reference.kneser_ney(train, tokens, vocab_size=20)
-    np.testing.assert_allclose(model.log_prob(tokens), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(model.log_prob(tokens), expected, rtol=PART, atol=PART)
 
 
 @given(corpora(), st.integers(1, 5), st.booleans())
@@ -56,7 +57,7 @@ def test_kneser_ney_sums_to_one_after_any_history(corpus, order, modified):
     model = InterpolatedKneserNey(order, modified).fit(train, vocab_size)
     p = np.exp([model.log_prob(np.append(history, w))[-1] for w in range(vocab_size)])
     assert np.all(p > 0)
-    assert p.sum() == pytest.approx(1, rel=1e-12)
+    assert p.sum() == pytest.approx(1, rel=PART)
 
 
 def test_kneser_ney_by_hand():
@@ -98,7 +99,7 @@ def test_long_n_grams_over_a_large_vocabulary_do_not_overflow():
     small = np.searchsorted(np.sort(pool), tokens)
     wide = InterpolatedKneserNey(6).fit(tokens, 2**20)
     narrow = InterpolatedKneserNey(6).fit(small, 2**20)
-    np.testing.assert_allclose(wide.log_prob(tokens), narrow.log_prob(small), rtol=1e-12)
+    np.testing.assert_allclose(wide.log_prob(tokens), narrow.log_prob(small), rtol=PART)
     with pytest.raises(ValueError, match="tokens: expected ids from 0 to 1048575, got 0 to 1048576"):
         wide.log_prob(np.array([0, 2**20]))
 
@@ -106,11 +107,11 @@ def test_long_n_grams_over_a_large_vocabulary_do_not_overflow():
 @given(corpora())
 def test_uniform_and_unigram_are_their_references(corpus):
     train, tokens, vocab_size = corpus
-    np.testing.assert_allclose(Uniform(vocab_size).log_prob(tokens), reference.uniform(tokens, vocab_size=vocab_size), atol=1e-15)
+    np.testing.assert_allclose(Uniform(vocab_size).log_prob(tokens), reference.uniform(tokens, vocab_size=vocab_size), atol=FEW)
     for added in (1.0, 0.5):
         found = Unigram(added).fit(train, vocab_size).log_prob(tokens)
         expected = reference.unigram(train, tokens, vocab_size=vocab_size, added=added)
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(found, expected, rtol=PART, atol=FEW)
     assert np.exp(Unigram().fit(train, vocab_size).log_p).sum() == pytest.approx(1)
 
 

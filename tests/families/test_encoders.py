@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import apart, equal, relative_error
+from tests.laws import MODEL, apart, equal, relative_error
 from tests.support.encoder_families import FAMILIES, batch, random_like, tiny
 from tinyplm import families as models
 from tinyplm.core import tree_map
@@ -94,7 +94,7 @@ def test_roberta_counts_the_tokens_that_are_not_padding():
     mask = (ids != 1).astype(np.int64)
     outputs, _ = model(ids, attention_mask=mask)
     alone, _ = model(ids[:1, 2:])
-    assert relative_error(outputs["hidden"][0, 2:], alone["hidden"][0]) < 1e-12, "padding in front moves no position"
+    assert relative_error(outputs["hidden"][0, 2:], alone["hidden"][0]) < MODEL, "padding in front moves no position"
     positions = np.array([[1, 1, 2, 3, 4], [2, 3, 4, 1, 1], [2, 3, 4, 5, 6]])
     assert equal(outputs, model(ids, attention_mask=mask, position_ids=positions)[0])
     embeds = model.params["body"]["tokens"][ids]
@@ -106,7 +106,7 @@ def test_roberta_counts_the_tokens_that_are_not_padding():
                                   targets=targets)
     sums.add(back(1.0)[0])
     expected = model.loss(targets=targets, input_ids=ids, attention_mask=mask)[1](1.0)
-    assert apart(sums.tree, expected) < 1e-13
+    assert apart(sums.tree, expected) < MODEL
 
 
 def test_roberta_has_room_for_all_positions_but_those_up_to_the_paddings():
@@ -130,7 +130,7 @@ def test_albert_with_a_tree_for_each_layer_computes_the_same():
     c = random_like(outputs)
     three = backward2(c)["body"]["layers"]
     first = tree_map(lambda a, b: a + b, three[0], three[1])
-    assert apart(backward(c)["body"]["layers"], [first, three[2]]) < 1e-14
+    assert apart(backward(c)["body"]["layers"], [first, three[2]]) < MODEL
 
 
 def test_distilbert_begins_with_sinusoids_where_its_config_says_so():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import leaves
+from tests.laws import MODEL, leaves
 from tests.support.families import tiny
 from tinyplm.families import gpt2, llama
 from tinyplm.generation import Continuation, Memory, generate, stream
@@ -34,7 +34,7 @@ def ids_of(continuations):
     return [text.ids for text in continuations]
 
 
-def assert_same(ours, theirs, tolerance=1e-10):
+def assert_same(ours, theirs, tolerance=MODEL):
     """The same tokens, log-probabilities to 1e-10: float64, and some thousand additions in another order leave 1e-13."""
     assert ids_of(ours) == ids_of(theirs) and [c.finished for c in ours] == [c.finished for c in theirs]
     for a, b in zip(ours, theirs):
@@ -76,7 +76,7 @@ def test_log_probabilities_are_those_of_the_full_pass_whatever_the_sampling(fami
     for options in ({"temperature": 0}, {}, EVERYTHING):
         for text in generate(model, [1, 2, 3], max_new_tokens=15, samples=2, **options):
             for n, (token, log_p) in enumerate(zip(text.ids, text.log_probabilities)):
-                assert abs(full_pass(model, [1, 2, 3, *text.ids[:n]])[token] - log_p) < 1e-10
+                assert abs(full_pass(model, [1, 2, 3, *text.ids[:n]])[token] - log_p) < MODEL
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"samples": 3}, {"samples": 3, **EVERYTHING}])
@@ -230,7 +230,7 @@ def test_a_prompt_may_have_ids_beyond_the_vocabulary_that_is_drawn_from():
 def test_the_log_probabilities_are_the_models_also_for_a_part_of_the_vocabulary():
     [text] = generate(tiny("gpt2"), [1], max_new_tokens=4, vocabulary=4)
     for n, (token, log_p) in enumerate(zip(text.ids, text.log_probabilities)):
-        assert abs(full_pass(tiny("gpt2"), [1, *text.ids[:n]])[token] - log_p) < 1e-10
+        assert abs(full_pass(tiny("gpt2"), [1, *text.ids[:n]])[token] - log_p) < MODEL
 
 
 def test_only_ids_of_the_tokenizer_are_drawn():
@@ -298,7 +298,7 @@ def test_the_text_ends_before_a_stop_string(family):
         place, stop = min(places, default=(30, ""))
         assert text.text == whole.text[:place] and text.finished == ("stop" if places else "length")
         assert text.ids == whole.ids[: place + len(stop)]  # the stop string's tokens are among the ids
-        assert np.allclose(text.log_probabilities, whole.log_probabilities[: len(text.ids)], rtol=0, atol=1e-10)
+        assert np.allclose(text.log_probabilities, whole.log_probabilities[: len(text.ids)], rtol=0, atol=MODEL)
     for end in range(1, 4):  # a beginning of a stop string at the end of the text is text
         stop = full[0].text[-end:] + "xyz"
         assert_same(generate(model, PROMPTS, stop_strings=[stop], **options), full)

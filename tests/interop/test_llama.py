@@ -26,7 +26,7 @@ from tests.interop.pair import (
     peer,
     their_config,
 )
-from tests.laws import relative_error
+from tests.laws import FEW, relative_error
 from tinyplm.families import llama
 from tinyplm.hub import folders as hub
 from tinyplm.kernels.activation import ACTIVATIONS
@@ -104,7 +104,7 @@ def test_with_a_padding_token_all_gradients_but_that_of_its_row_agree(tmp_path, 
 def test_the_peer_has_frequencies_of_float64():
     """Built outside pair.float64 it would have those of float32, and no comparison could be closer than 1e-8."""
     exact = 10000.0 ** (-np.arange(0, 8, 2) / 8)
-    assert relative_error(peer("llama").model.rotary_emb.inv_freq.numpy(), exact) < 1e-15
+    assert relative_error(peer("llama").model.rotary_emb.inv_freq.numpy(), exact) < FEW
     assert torch.float32 is not torch.float64  # the context has been left
     rounded = transformers.LlamaForCausalLM(their_config("llama")).double().model.rotary_emb.inv_freq.numpy()
     assert relative_error(rounded, exact) > 1e-9
@@ -137,7 +137,7 @@ def test_the_frequencies(name):
     frequencies, magnitude = config.rope.frequencies(config.head_width, 1)
     assert rotary.inv_freq.dtype == torch.float64
     assert np.max(np.abs(frequencies / rotary.inv_freq.numpy() - 1)) < 1e-13  # each: far positions multiply its error
-    assert abs(magnitude / rotary.attention_scaling - 1) < 1e-14
+    assert abs(magnitude / rotary.attention_scaling - 1) < FEW
 
 
 @pytest.mark.parametrize("length", [1, 12, 13, 29, 48])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import equal, relative_error
+from tests.laws import MODEL, equal, relative_error
 from tests.layers.test_cache import LONGEST, each_family, in_pieces, model_of, sequences, whole
 from tests.support.families import FAMILIES
 from tinyplm.backend import to_device, to_host
@@ -39,7 +39,7 @@ def test_a_consumed_cache_is_refused(device, name):
     with pytest.raises(ValueError, match="consumed"):
         causal_lm.last_logits(model.family, model.params, {"input_ids": to_device(ids[:, 8:], device), "cache": after},
                               config=model.config)  # fmt: skip
-    assert relative_error(np.concatenate([first["logits"], last["logits"]], axis=1), whole(model, ids)["logits"][:, 6:]) < 1e-12
+    assert relative_error(np.concatenate([first["logits"], last["logits"]], axis=1), whole(model, ids)["logits"][:, 6:]) < MODEL
 
 
 @each_family
@@ -93,9 +93,9 @@ def test_cut_goes_back(device, name):
     _, cache = in_pieces(model, ids, cuts=(4,), cache=model.empty_cache(3))
     pieces, again = in_pieces(model, other[:, 3:], cuts=(), cache=cache.cut(3))
     assert (cache.length, again.length) == (10, 10)
-    assert relative_error(pieces["logits"], whole(model, other)["logits"][:, 3:]) < 1e-12
+    assert relative_error(pieces["logits"], whole(model, other)["logits"][:, 3:]) < MODEL
     pieces, _ = in_pieces(model, other, cuts=(), cache=again.cut(0))
-    assert relative_error(pieces, whole(model, other)) < 1e-12
+    assert relative_error(pieces, whole(model, other)) < MODEL
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "llama, one kv head"])

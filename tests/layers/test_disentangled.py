@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference.layers.disentangled as ref
-from tests.laws import relative_error
+from tests.laws import FEW, PART, relative_error
 from tinyplm.layers import disentangled, relative_buckets
 from tinyplm.layers.convolution import convolution
 
@@ -55,9 +55,9 @@ def test_shifting_is_gathering(T, S, span):
     rows = relative_buckets.clipped_rows(T, S, span=span)
     fast, fast_back = disentangled.relative_scores(x, table, rows=rows)
     plain, plain_back = disentangled.gathered_scores(x, table, rows=rows)
-    assert relative_error(fast, plain) < 1e-13
+    assert relative_error(fast, plain) < PART
     for a, b in zip(fast_back(dy), plain_back(dy), strict=True):
-        assert relative_error(a, b) < 1e-13
+        assert relative_error(a, b) < PART
 
 
 def test_scores_depend_on_the_distance_alone():
@@ -65,7 +65,7 @@ def test_scores_depend_on_the_distance_alone():
     rng = np.random.default_rng(0)
     x = np.broadcast_to(rng.normal(size=(1, 2, 1, 3)), (1, 2, 6, 3))
     y, _ = disentangled.relative_scores(x, rng.normal(size=(8, 2, 3)), rows=relative_buckets.clipped_rows(6, 6, span=4))
-    np.testing.assert_allclose(y[..., 1:, 1:], y[..., :-1, :-1], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(y[..., 1:, 1:], y[..., :-1, :-1], rtol=0, atol=FEW)
     assert abs(y[0, 0, 0, 1] - y[0, 0, 1, 0]) > 0.1  # forwards is not backwards
 
 
@@ -107,7 +107,7 @@ def test_a_convolution_sees_zeros_outside_the_sequence():
     x, W = rng.normal(size=(2, 4, 6)), rng.normal(size=(5, 3, 4))
     y, _ = convolution(x, W, groups=2)
     longer, _ = convolution(np.pad(x, ((0, 0), (3, 3), (0, 0))), W, groups=2)
-    np.testing.assert_allclose(y, longer[:, 3:-3], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(y, longer[:, 3:-3], rtol=0, atol=FEW)
     identity = np.zeros((3, 6, 6))
     identity[1] = np.eye(6)
     np.testing.assert_array_equal(convolution(x, identity)[0], x)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import reference.layers.mask as ref_mask
 import reference.layers.position as ref_position
+from tests.laws import FEW, PART, rounding
 from tests.strategies import sizes
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
@@ -55,14 +56,14 @@ def test_masks_by_content_equal_the_reference(device, B, T, seed):
 def test_sinusoidal_table_equals_the_reference(width, seed):
     positions = np.random.default_rng(seed).integers(0, 100_000, 5)
     ours = sinusoidal(positions, width, dtype="float64")
-    assert np.max(np.abs(ours - ref_position.sinusoidal(positions, width))) < 1e-10  # angles up to 1e5 with 1e-16 each
+    assert np.max(np.abs(ours - ref_position.sinusoidal(positions, width))) < 1e5 * rounding(1)  # angles up to 1e5
 
 
 def test_softmax_is_shift_invariant_and_sums_to_one():
     x = np.random.default_rng(0).normal(size=(4, 7)) * 5
     p, _ = softmax(x)
-    assert np.allclose(p.sum(-1), 1, rtol=1e-14) and np.allclose(softmax(x + 1000)[0], p, rtol=1e-12)
-    assert np.allclose(np.exp(log_softmax(x)[0]), p, rtol=1e-13)
+    assert np.allclose(p.sum(-1), 1, rtol=FEW) and np.allclose(softmax(x + 1000)[0], p, rtol=PART)
+    assert np.allclose(np.exp(log_softmax(x)[0]), p, rtol=PART)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -99,10 +100,10 @@ def test_activations_are_the_identity_or_zero_far_out(f, dtype, large, device):
     x = np.array([*large, *(-v for v in large)], dtype=dtype)
     y, backward = f(to_device(x, device))
     dx = backward(to_device(np.ones_like(x), device))
-    near = 1e-2 if dtype == "float16" else 1e-5  # at -9.5, silu is -7e-4
+    near = 1e-2 if dtype == "float16" else 1e-3  # at 9.5 silu is off by 7e-4; float16 has 4e-3 there
     for ours, expected in ((y, np.maximum(x, 0)), (dx, x > 0)):
         error = np.abs(to_host(ours) - expected)
-        assert np.all(error[[0, 4]] < max(near, 1e-3)) and not error[[1, 2, 3, 5, 6, 7]].any()
+        assert np.all(error[[0, 4]] < near) and not error[[1, 2, 3, 5, 6, 7]].any()
 
 
 def test_half_precision_gradients_of_biases_and_positions_do_not_stop_at_2048(device):
@@ -139,7 +140,7 @@ def test_norms_compute_half_precision_in_float32(f):
 
 def test_layernorm_ignores_shift_and_scale():
     x, gamma = np.random.default_rng(0).normal(size=(3, 8)), np.ones(8)
-    assert np.allclose(layernorm(x, gamma, eps=0)[0], layernorm(5 * x + 2, gamma, eps=0)[0], rtol=1e-12)
+    assert np.allclose(layernorm(x, gamma, eps=0)[0], layernorm(5 * x + 2, gamma, eps=0)[0], rtol=PART)
 
 
 @given(s=sizes())
@@ -149,7 +150,7 @@ def test_grouped_queries_with_as_many_kv_heads_are_multi_head(s):
     q, k, v = rng.normal(size=(s.B, s.H, s.T, s.E)), *rng.normal(size=(2, s.B, s.K, s.S, s.E))
     o, _ = attention(q, k, v)
     repeated, _ = attention(q, np.repeat(k, s.G, axis=1), np.repeat(v, s.G, axis=1))
-    assert np.allclose(o, repeated, rtol=1e-12, atol=1e-14)
+    assert np.allclose(o, repeated, rtol=PART, atol=FEW)
 
 
 def test_positions_that_count_real_tokens(device):
@@ -162,7 +163,7 @@ def test_a_table_of_sinusoids():
     table = sinusoidal_table(4, 6)
     assert table.dtype == np.float64
     assert np.allclose(table[3], [np.sin(3), np.cos(3), np.sin(3 / 10000 ** (1 / 3)), np.cos(3 / 10000 ** (1 / 3)),
-                                  np.sin(3 / 10000 ** (2 / 3)), np.cos(3 / 10000 ** (2 / 3))], rtol=1e-14)  # fmt: skip
+                                  np.sin(3 / 10000 ** (2 / 3)), np.cos(3 / 10000 ** (2 / 3))], rtol=FEW)  # fmt: skip
 
 
 def test_heads_are_split_and_merged():

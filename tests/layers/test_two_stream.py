@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import reference.layers.two_stream as ref
+from tests.laws import FEW, PART
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import tree_map
 from tinyplm.layers.memory import extended
@@ -27,12 +28,12 @@ on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.functi
 def test_distance_encodings_equal_the_reference(device, T, memory, half, clamp):
     xp = array_module(to_device(np.ones(1), device))
     ours = to_host(distance_encodings(T, T + memory, 2 * half, clamp=clamp, xp=xp, dtype="float64"))
-    assert np.max(np.abs(ours - ref.distance_encodings(T, T + memory, 2 * half, clamp=clamp))) < 1e-14  # a few roundings of 1
+    assert np.max(np.abs(ours - ref.distance_encodings(T, T + memory, 2 * half, clamp=clamp))) < FEW  # a few roundings of 1
 
 
 def test_distance_encodings_are_the_sinusoids_with_the_sines_first():
     R = distance_encodings(3, 5, 6, xp=np, dtype="float64")
-    assert np.allclose(R[:5], sinusoidal(np.arange(5, 0, -1), 6, dtype="float64")[:, [0, 2, 4, 1, 3, 5]], rtol=0, atol=1e-14)
+    assert np.allclose(R[:5], sinusoidal(np.arange(5, 0, -1), 6, dtype="float64")[:, [0, 2, 4, 1, 3, 5]], rtol=0, atol=FEW)
     assert R.shape == (8, 6) and np.array_equal(R[5], [0, 0, 0, 1, 1, 1])  # distance 0
     assert distance_encodings(3, 5, 6, xp=np).dtype == "float32"
 
@@ -50,12 +51,12 @@ def test_the_reference_by_hand():
     zero, one, v = np.zeros((1, 1, 2, 1)), np.ones((1, 1)), np.array([0.0, 12.0]).reshape(1, 1, 2, 1)
     r = np.array([9.0, np.log(3), 0.0, np.log(2)]).reshape(1, 1, 4, 1)
     attend = ref.relative_attention
-    assert np.allclose(attend(zero, zero, v, r, one, one).ravel(), [8, 3], rtol=1e-14)  # 1:2 and 3:1
+    assert np.allclose(attend(zero, zero, v, r, one, one).ravel(), [8, 3], rtol=FEW)  # 1:2 and 3:1
     k = np.array([np.log(2), 0.0]).reshape(1, 1, 2, 1)
-    assert np.allclose(attend(zero, k, v, r, one, one).ravel(), [6, 12 / 7], rtol=1e-14)  # 2:2 and 6:1
+    assert np.allclose(attend(zero, k, v, r, one, one).ravel(), [6, 12 / 7], rtol=FEW)  # 2:2 and 6:1
     different, segments = np.array([[[False, True], [True, False]]]), np.array([0.0, np.log(3)]).reshape(2, 1, 1)
-    assert np.allclose(attend(zero, k, v, r, one, one, one, segments, different=different).ravel(), [9, 12 / 19], rtol=1e-14)
-    assert np.allclose(attend(zero, k, v, r, one, one, places=np.array([[1, 0]])).ravel(), [12 / 7, 6], rtol=1e-14)
+    assert np.allclose(attend(zero, k, v, r, one, one, one, segments, different=different).ravel(), [9, 12 / 19], rtol=FEW)
+    assert np.allclose(attend(zero, k, v, r, one, one, places=np.array([[1, 0]])).ravel(), [12 / 7, 6], rtol=FEW)
 
 
 @given(B=st.integers(1, 3), T=st.integers(1, 6), memory=st.integers(0, 4), seed=st.integers(0, 999))
@@ -85,7 +86,7 @@ def test_only_distances_matter():
     mask = np.zeros((1, 1, 1, 9), dtype=bool)
     mask[..., 3:7] = True
     moved, _ = two_stream_attention(p, among, relative=_relative(9, 9), content={"mask": mask})
-    assert np.allclose(moved[:, 3:7], alone, rtol=1e-13, atol=1e-13)
+    assert np.allclose(moved[:, 3:7], alone, rtol=PART, atol=PART)
 
 
 def test_memory_is_the_tokens_in_front():
@@ -94,7 +95,7 @@ def test_memory_is_the_tokens_in_front():
     p, x = _parameters(rng), rng.normal(size=(2, 7, 6))
     whole, _ = two_stream_attention(p, x, relative=_relative(7, 7), content={})
     last, _ = two_stream_attention(p, x[:, 3:], relative=_relative(4, 7), content={}, memory=x[:, :3])
-    assert np.allclose(last, whole[:, 3:], rtol=1e-13, atol=1e-13)
+    assert np.allclose(last, whole[:, 3:], rtol=PART, atol=PART)
 
 
 # ------------------------------------------------------------------------------------------------------------- streams
@@ -247,8 +248,8 @@ def test_the_streams_add_their_gradients():
     both, (one, two) = back(dy), (back(part) for part in parts)
     summed = tree_map(lambda a, b: a + b, {"p": one[0], "x": one[1]}, {"p": two[0], "x": two[1]})
     for name, gradient in both[0].items():
-        assert np.allclose(gradient, summed["p"][name], rtol=1e-12, atol=1e-12), name
-    assert np.allclose(both[1], summed["x"], rtol=1e-12, atol=1e-12)
+        assert np.allclose(gradient, summed["p"][name], rtol=PART, atol=PART), name
+    assert np.allclose(both[1], summed["x"], rtol=PART, atol=PART)
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input

@@ -9,7 +9,7 @@ import pytest
 
 import tinyplm
 from tests.families.test_xlnet import tiny as tiny_xlnet
-from tests.laws import apart, leaves
+from tests.laws import MODEL, apart, leaves
 from tests.support import encoder_families, families
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
@@ -145,7 +145,7 @@ def check(model, head, in_parts, stacking, products):
     expected = back(d)
     scale = sum(np.abs(a).sum() for a in flatten(expected).values())
     nothing = isinstance(model, SoftPrompted) and options.frozen  # the rows are below all layers
-    assert scale == 0 if nothing else (scale > 0 and apart(sums.tree, expected) < 1e-13)
+    assert scale == 0 if nothing else (scale > 0 and apart(sums.tree, expected) < MODEL)
     if not products:  # bit-equal where an array has one part; factors have all tokens in one chunk
         found, once = flatten(sums.tree), set(emitted) - {"body.tokens"}
         assert once and all(np.array_equal(found[path], flatten(expected)[path]) for path in once)
@@ -204,7 +204,7 @@ def test_a_part_of_the_outputs_has_a_gradient():
         _, whole_back = model.token_outputs(IDS, targets=TARGETS, attention_mask=MASK, key=KEYS)
         del d["entropy"]
         found, expected = leaves(sums.tree), leaves(whole_back(d))
-        assert all(np.abs(a - b).max() < 1e-13 * (1 + np.abs(b).max()) for a, b in zip(found, expected, strict=True))
+        assert all(np.abs(a - b).max() < MODEL * (1 + np.abs(b).max()) for a, b in zip(found, expected, strict=True))
         assert any(a.any() for a in found) == bool(names)
 
 
@@ -230,7 +230,7 @@ def test_every_device(name, device):
                                       options=LossOptions(**options))  # fmt: skip
         back(1.0)
         found.append({"loss": to_host(value), **sums})
-    assert apart(*found) < 1e-12
+    assert apart(*found) < MODEL
 
 
 def test_the_two_wrappers_on_plain_arrays():
@@ -271,7 +271,7 @@ def test_the_two_wrappers_on_plain_arrays():
     for tree in parts_back(2.0):
         sums.add(tree)
     gradient = back(2.0)[0]
-    assert value == same and apart(sums.tree, gradient) < 1e-15
+    assert value == same and apart(sums.tree, gradient) < MODEL
     d = tree_map(lambda a: rng.normal(size=a.shape), params)
     ends = [parts.whole(body, head, tree_map(lambda a, b, h=h: a + h * b, params, d), {"input_ids": ids},
                         StackOptions(grad=False))[0] for h in (1e-6, -1e-6)]  # fmt: skip

@@ -8,6 +8,7 @@ import inspect
 import numpy as np
 import pytest
 
+from tests.laws import MODEL
 from tinyplm.core import StackOptions, flatten
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.models.encoder_model import EncoderModel
@@ -99,7 +100,7 @@ def test_steps_of_the_loop(workers):
     assert float(first) == pytest.approx(float((Y**2).mean()))
     value, back = model.loss(targets={"logits": Y}, input_ids=IDS)
     for path, a in flatten(back(1.0)).items():
-        assert np.allclose(optimizer.gradient.leaves[path], a, rtol=1e-12)
+        assert np.allclose(optimizer.gradient.leaves[path], a, rtol=MODEL)
     optimizer.gradient.clear()
     for step in range(settings.steps):
         update(model, optimizer, IDS, Y, settings=settings, step=step)

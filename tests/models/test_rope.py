@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import reference.layers.rope as ref
+from tests.laws import FEW
 from tests.support.rope import rope_at
 from tinyplm.backend import to_device, to_host
 from tinyplm.models.rope import Rope, read_rope, rotary
@@ -119,13 +120,13 @@ def test_the_settings_reach_their_formula(device, settings, length, expected, ma
     """And the rotation that a model makes of them is that of `rope`."""
     read = read_rope({"rope_theta": 100.0, **settings}, None, None, 12)
     frequencies, grown = read.frequencies(8, length)
-    assert np.max(np.abs(frequencies / expected(8) - 1)) < 1e-13 and abs(grown / magnitude - 1) < 1e-14
+    assert np.max(np.abs(frequencies / expected(8) - 1)) < FEW and abs(grown / magnitude - 1) < FEW
     rng = np.random.default_rng(0)
     x, positions = rng.normal(size=(2, 3, 4, 8)), rng.integers(0, 12, (2, 4))
     positions[1, 2] = length - 1  # with dynamic scaling the largest position is what counts
     turn = rotary(read, 8)(to_device(positions, device), keys=4, dtype="float64")(0)["rotary"]
     y = to_host(turn(to_device(x, device))[0])
-    assert np.allclose(y, rope_at(x, positions=positions, frequencies=frequencies, magnitude=grown)[0], rtol=1e-14, atol=1e-14)
+    assert np.allclose(y, rope_at(x, positions=positions, frequencies=frequencies, magnitude=grown)[0], rtol=FEW, atol=FEW)
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0}

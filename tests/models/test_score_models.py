@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import relative_error
+from tests.laws import MODEL, difference_rounding, relative_error
 from tests.support.tuning import KINDS, TEXTS
 from tests.tuning.align.test_learner import SIZES
 from tinyplm.core import flatten, tree_map
@@ -45,11 +45,11 @@ def test_the_score_is_that_of_the_last_real_token(family):
     W = model.params["head"]["score"]
     for b, L in enumerate(inputs["attention_mask"].sum(axis=1)):
         alone, _ = model(inputs["input_ids"][b : b + 1, :L])
-        assert relative_error(outputs["logits"][b], alone["logits"][0]) < 1e-12
-        assert relative_error(alone["logits"][0], alone["hidden"][0, -1] @ W) < 1e-14
+        assert relative_error(outputs["logits"][b], alone["logits"][0]) < MODEL
+        assert relative_error(alone["logits"][0], alone["hidden"][0, -1] @ W) < MODEL
     shifted = {name: np.pad(a, ((0, 0), (2, 0))) for name, a in inputs.items()}  # padded on the left, too
     positions = np.maximum(np.cumsum(shifted["attention_mask"], axis=1) - 1, 0)
-    assert relative_error(model(**shifted, position_ids=positions)[0]["logits"], outputs["logits"]) < 1e-12
+    assert relative_error(model(**shifted, position_ids=positions)[0]["logits"], outputs["logits"]) < MODEL
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -62,11 +62,13 @@ def test_gradients_by_differences_and_none_from_padding(family):
         outputs, _ = model._with(params=params)(**inputs, grad=False)
         return sum(float((outputs[name] * c[name]).sum()) for name in c)
 
-    dparams = model(**inputs)[1](c)
+    outputs, back = model(**inputs)
+    noise = sum(difference_rounding(outputs[name] * c[name], 1e-6) for name in c)
+    dparams = back(c)
     direction = tree_map(lambda a: draw.normal(size=a.shape), model.params)
     ends = [value(tree_map(lambda a, d, h=h: a + h * d, model.params, direction)) for h in (1e-6, -1e-6)]
     parts = [(flatten(dparams)[path] * d).sum() for path, d in flatten(direction).items()]
-    assert abs(sum(parts) - (ends[0] - ends[1]) / 2e-6) < 1e-7 * sum(map(abs, parts))
+    assert abs(sum(parts) - (ends[0] - ends[1]) / 2e-6) < 1e-7 * sum(map(abs, parts)) + noise
     embeds = model.params["body"]["tokens"][inputs["input_ids"]]
     outputs, back = model(inputs_embeds=embeds, attention_mask=inputs["attention_mask"])
     _, dembeds = back({"logits": c["logits"]})
@@ -82,8 +84,8 @@ def test_parts_give_the_gradient_of_the_whole(targets, auxiliary):
     loss, back = model.loss(targets=aims, auxiliary=auxiliary, **inputs)
     optimizer = AdamW(model.params)
     found = accumulate(model, optimizer, inputs, aims, settings=TuningSettings(workers=2, auxiliary=auxiliary))
-    assert float(found) == pytest.approx(float(loss), rel=1e-12)
-    assert relative_error(optimizer.gradient.tree, back(1.0)) < 1e-11
+    assert float(found) == pytest.approx(float(loss), rel=MODEL)
+    assert relative_error(optimizer.gradient.tree, back(1.0)) < MODEL
 
 
 def test_the_auxiliary_loss_is_the_papers():
@@ -95,11 +97,11 @@ def test_the_auxiliary_loss_is_the_papers():
     table = model.params["body"]["tokens"]
     expected, loss_back = with_language_model(outputs["logits"], outputs["hidden"] @ table.T, labels=aims["logits"],
                                               targets=aims["language_model"])  # fmt: skip
-    assert float(loss) == pytest.approx(float(expected), rel=1e-12)
+    assert float(loss) == pytest.approx(float(expected), rel=MODEL)
     dclass, dlm = loss_back(1.0)
     dparams = flatten(model_back({"logits": dclass, "hidden": dlm @ table}))
     dparams["body.tokens"] = dparams["body.tokens"] + dlm.reshape(-1, 40).T @ outputs["hidden"].reshape(-1, 12)
-    assert relative_error(list(flatten(back(1.0)).values()), list(dparams.values())) < 1e-10
+    assert relative_error(list(flatten(back(1.0)).values()), list(dparams.values())) < MODEL
     with pytest.raises(ValueError, match="tie_word_embeddings = true, got false$"):
         scored().loss(targets=aims, auxiliary=0.5, **inputs)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import reference.optim.adamw as ref_adamw
 import reference.optim.clip as ref_clip
 import reference.optim.schedule as ref_schedule
-from tests.laws import relative_error
+from tests.laws import FEW, PART, relative_error
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import Product, Rows, flatten
 from tinyplm.optim import adamw as adamw_module
@@ -43,7 +43,7 @@ def test_adamw_equals_the_reference(device):
                 theta[path], g, m[path], v[path], t, lr=0.1 / t, beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=decay
             )
     assert relative_error(to_host(optimizer.params), {"tokens": theta["tokens"],
-                          "layers": [{n: theta[f"layers.0.{n}"] for n in ("W1", "b1", "gamma")}]}) < 1e-12  # fmt: skip
+                          "layers": [{n: theta[f"layers.0.{n}"] for n in ("W1", "b1", "gamma")}]}) < PART  # fmt: skip
 
 
 def test_blocks_and_threads_of_the_update_change_nothing(monkeypatch):
@@ -64,7 +64,7 @@ def test_blocks_and_threads_of_the_update_change_nothing(monkeypatch):
         assert np.array_equal(run(workers), blocks)
     optimizer = AdamW(_params())
     optimizer.gradient.add(_params(seed=1))
-    assert relative_error(np.asarray(optimizer.gradient_norm(workers=2)), np.asarray(norm)) < 1e-14
+    assert relative_error(np.asarray(optimizer.gradient_norm(workers=2)), np.asarray(norm)) < FEW
 
 
 def test_the_optimiser_owns_its_buffers_and_uses_the_gradient_up():
@@ -114,13 +114,13 @@ def test_rates_by_parameter_equal_one_optimiser_each(device, block, monkeypatch)
     for t in range(1, 4):
         gradient = _network(seed=t)
         together.gradient.add(to_device(gradient, device))
-        assert float(to_host(together.gradient_norm())) == pytest.approx(float(global_norm(gradient)), rel=1e-13)
+        assert float(to_host(together.gradient_norm())) == pytest.approx(float(global_norm(gradient)), rel=PART)
         together.step(0.1 / t)
         for path, g in flatten(gradient).items():
             alone[path].gradient.add({path: g})
             alone[path].step(0.1 / t * rates(path, g))
     for path, a in flatten(to_host(together.params)).items():
-        assert relative_error(a, alone[path].params[path]) < 1e-15, path
+        assert relative_error(a, alone[path].params[path]) < FEW, path
 
 
 def test_equal_rates_are_none_at_all():
@@ -149,14 +149,14 @@ def test_clipping_equals_the_reference(seed, limit):
     tree = _params(seed)
     ours, norm = clip_by_global_norm(tree, limit=limit)
     theirs, expected = ref_clip.clip_by_global_norm(tree, limit=limit)
-    assert norm == pytest.approx(expected, rel=1e-13) and relative_error(ours, theirs) < 1e-13
+    assert norm == pytest.approx(expected, rel=PART) and relative_error(ours, theirs) < PART
 
 
 def test_clipping_on_devices_and_of_zero(device):
     tree = to_device({"a": np.array([3.0]), "b": [np.array([[4.0]])]}, device)
     assert float(to_host(global_norm(tree))) == 5
     clipped, _ = clip_by_global_norm(tree, limit=1.0)
-    assert to_host(clipped)["a"][0] == pytest.approx(0.6, rel=1e-15)
+    assert to_host(clipped)["a"][0] == pytest.approx(0.6, rel=FEW)
     zero, norm = clip_by_global_norm({"a": np.zeros(3)}, limit=1.0)
     assert norm == 0 and not zero["a"].any()
 
@@ -166,14 +166,14 @@ def test_schedules_equal_the_reference(warmup, rest, floor, decay):
     total = warmup + rest
     for step in range(total + 3):
         common = {"peak": 1.5, "warmup": warmup}
-        assert warmup_constant(step, **common) == pytest.approx(ref_schedule.warmup_constant(step, **common), rel=1e-14)
+        assert warmup_constant(step, **common) == pytest.approx(ref_schedule.warmup_constant(step, **common), rel=FEW)
         common |= {"total": total, "floor": floor}
         for ours, theirs in ((warmup_cosine, ref_schedule.warmup_cosine), (warmup_linear, ref_schedule.warmup_linear)):
-            assert ours(step, **common) == pytest.approx(theirs(step, **common), rel=1e-12, abs=1e-15)
+            assert ours(step, **common) == pytest.approx(theirs(step, **common), rel=PART, abs=FEW)
         if decay <= rest:
             common["decay"] = decay
             expected = ref_schedule.warmup_stable_decay(step, **common)
-            assert warmup_stable_decay(step, **common) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+            assert warmup_stable_decay(step, **common) == pytest.approx(expected, rel=PART, abs=FEW)
 
 
 def test_schedules_by_name_and_bad_ones():

@@ -16,8 +16,9 @@ from reference.layers.rope import (
     yarn_frequencies,
     yarn_magnitude,
 )
+from tests.laws import FEW, PART
 
-close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
+close = partial(np.testing.assert_allclose, rtol=PART, atol=FEW)
 same = np.testing.assert_array_equal
 
 QUARTER, HALF = math.pi / 2, math.pi  # radians: 90 and 180 degrees

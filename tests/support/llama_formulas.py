@@ -13,7 +13,7 @@ import reference.layers.linear as ref_linear
 import reference.layers.mlp as ref_mlp
 import reference.layers.norm as ref_norm
 import reference.layers.rope as ref_rope
-from tests.laws import relative_error
+from tests.laws import MODEL, relative_error
 
 
 def by_the_formulas(model, ids, mask, window=lambda layer: None):
@@ -55,4 +55,4 @@ def by_the_formulas(model, ids, mask, window=lambda layer: None):
 
 def assert_formulas(model, ids, mask, window=lambda layer: None):
     ours = model(ids, attention_mask=mask, grad=False)[0]["logits"]
-    assert relative_error(ours, by_the_formulas(model, ids, mask, window)) < 1e-12
+    assert relative_error(ours, by_the_formulas(model, ids, mask, window)) < MODEL

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyplm
+from tests.laws import MODEL
 from tests.tuning.align.test_learner import SIZES
 from tinyplm.tokenizers import RECIPES, AddedToken, Tokenizer
 from tinyplm.tokenizers.chat.formats import Template, encode
@@ -90,7 +91,7 @@ def test_words_behind_a_prefix_are_scored_as_they_stand_there(llama):
     logits = model([llama.prompt("the It was")])[0]["logits"][0, -1]
     log_p = logits - np.log(np.exp(logits).sum())
     expected = [log_p[llama.token_to_id(word)] for word in ("▁good", "▁bad")]
-    assert np.allclose(prefix.word_scores(model, [{"text": "the"}])[0, :2], expected, rtol=1e-12)
+    assert np.allclose(prefix.word_scores(model, [{"text": "the"}])[0, :2], expected, rtol=MODEL)
 
 
 def test_all_answers_count_the_same_text(llama):

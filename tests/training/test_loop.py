@@ -10,7 +10,7 @@ import pytest
 import tinyplm
 from tests.families.test_gpt2 import tiny
 from tests.gpu.strict import no_synchronisation
-from tests.laws import equal, relative_error
+from tests.laws import MODEL, equal, relative_error, trained
 from tinyplm.backend import to_host
 from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
@@ -52,7 +52,7 @@ def test_micro_batches_and_shards_equal_one_batch(micro, workers):
 
     loss, expected = gradient(None, 1)
     parts_loss, parts = gradient(micro, workers)
-    assert parts_loss == pytest.approx(loss, rel=1e-13) and relative_error(parts, expected) < 1e-12
+    assert parts_loss == pytest.approx(loss, rel=MODEL) and relative_error(parts, expected) < MODEL
     assert equal(gradient(micro, workers)[1], parts), "the same cut must give the same bits"
 
 
@@ -69,14 +69,15 @@ def test_a_whole_training_step_on_the_strict_device_does_not_synchronise(micro):
             loss, norm = update(model, optimizer, *batch(), settings=settings, step=0, key=3)
         results[device] = (float(to_host(loss)), float(to_host(norm)), to_host(model.params))
     for a, b in zip(results["cpu"], results["strict"], strict=True):
-        assert relative_error(a if isinstance(a, dict) else np.asarray(a), b if isinstance(b, dict) else np.asarray(b)) < 1e-12
+        assert relative_error(a if isinstance(a, dict) else np.asarray(a), b if isinstance(b, dict) else np.asarray(b)) < MODEL
 
 
 def test_the_strict_device_trains_through_the_loop(tmp_path):
+    settings = Settings(**QUICK, eps=1e-3, log_every=3)
     for device in ("cpu", "strict"):
-        train(tiny(device=device), TOKENS, TOKENS[:40], Settings(**QUICK, log_every=3), out=tmp_path / device, progress=False)
+        train(tiny(device=device), TOKENS, TOKENS[:40], settings, out=tmp_path / device, progress=False)
     cpu, strict = (tinyplm.load(checkpoint.find(tmp_path / d)) for d in ("cpu", "strict"))
-    assert relative_error(cpu.params, strict.params) < 1e-10
+    assert relative_error(cpu.params, strict.params) < trained(6, 0.01, 1e-3)
     assert [r["step"] for r in log.read(tmp_path / "strict" / "log.jsonl") if "loss" in r] == [1, 2, 3, 4, 5, 6]
 
 
@@ -91,13 +92,13 @@ def test_evaluation_predicts_each_token_once_whatever_the_batch():
     model = tiny()
     total, count = evaluate(model, TOKENS, length=5)
     assert count == 199
-    assert evaluate(model, TOKENS, length=5, batch=3, workers=2)[0] == pytest.approx(total, rel=1e-12)
+    assert evaluate(model, TOKENS, length=5, batch=3, workers=2)[0] == pytest.approx(total, rel=MODEL)
     by_hand = 0.0
     for start in range(0, 199, 5):
         window = TOKENS[start : start + 6].astype(np.int64)
         logits = model(window[None, :-1], grad=False)[0]["logits"][0]
         by_hand += sum(np.log(np.exp(row).sum()) - row[t] for row, t in zip(logits, window[1:], strict=True))
-    assert total == pytest.approx(by_hand, rel=1e-12)
+    assert total == pytest.approx(by_hand, rel=MODEL)
 
 
 # ----------------------------------------------------------------------------------------------- resume and checkpoints

@@ -16,7 +16,7 @@ import reference.optim.adamw
 import reference.optim.clip
 import reference.optim.schedule
 from tests.families.test_gpt2 import tiny
-from tests.laws import equal, relative_error
+from tests.laws import equal, relative_error, trained
 from tinyplm import files, random
 from tinyplm.core import flatten, unflatten
 from tinyplm.data.batches import Windows
@@ -34,7 +34,9 @@ RATES = {"embd_pdrop": 0.15, "attn_pdrop": 0.25, "resid_pdrop": 0.35}
 # Nothing here is a default, so a setting that is lost on its way changes the numbers.  eps is large enough that the gradient
 # of the key bias, which is 0 but for rounding, is not blown up to a step of its own.
 SETTINGS = Settings(steps=4, batch_size=3, sequence_length=5, learning_rate=0.02, schedule="linear", warmup=2, floor=0.004,
-                    weight_decay=0.3, beta1=0.8, beta2=0.9, eps=1e-5, clip=0.2, smoothing=0.1, seed=12)  # fmt: skip
+                    weight_decay=0.3, beta1=0.8, beta2=0.9, eps=1e-3, clip=0.2, smoothing=0.1, seed=12)  # fmt: skip
+
+TRAINED = trained(SETTINGS.steps, SETTINGS.learning_rate, SETTINGS.eps)
 
 
 def by_hand(model, tokens, settings, steps):
@@ -68,9 +70,9 @@ def test_training_is_what_the_formulas_say(tmp_path, changes):
     expected, records = by_hand(model, TOKENS, SETTINGS, SETTINGS.steps)
     settings = dataclasses.replace(SETTINGS, **changes)
     train(model, TOKENS, TOKENS[:40], settings, out=tmp_path, progress=False)
-    assert relative_error(model.params, expected) < 1e-10
+    assert relative_error(model.params, expected) < TRAINED
     logged = [(r["loss"], r["gradient_norm"], r["learning_rate"]) for r in log.read(tmp_path / "log.jsonl") if "loss" in r]
-    np.testing.assert_allclose(logged, records, rtol=1e-10)
+    np.testing.assert_allclose(logged, records, rtol=TRAINED)
     assert all(norm > 2 * SETTINGS.clip for _, norm, _ in records), "the limit must bite, or clipping is not tested"
     assert len({rate for *_, rate in records}) > 1, "the learning rate must move, or the schedule is not tested"
 

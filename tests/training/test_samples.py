@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.laws import relative_error
+from tests.laws import MODEL, relative_error
 from tests.support.encoder_families import TRAINED, batch, targets_for, tiny
 from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
@@ -33,7 +33,7 @@ def test_a_step_has_the_mean_over_the_targets_that_count(family, task, micro, wo
     targets["logits"][1] = -100
     expected, back = model.loss(targets=targets, **inputs)
     loss, gradient = gradient_of_a_step(model, inputs, targets, micro_batch_size=micro, workers=workers)
-    assert loss == pytest.approx(float(expected), rel=1e-13) and relative_error(gradient, back(1.0)) < 1e-12
+    assert loss == pytest.approx(float(expected), rel=MODEL) and relative_error(gradient, back(1.0)) < MODEL
 
 
 def test_a_head_is_computed_where_there_are_targets():
@@ -73,8 +73,8 @@ def test_a_validation_is_the_loss_of_its_samples_as_one_batch(workers):
     assert [len(inputs["input_ids"]) for inputs, _ in validation.batches] == [3, 3, 1]
     inputs, targets = Numbered().batch(0, 7)
     expected = float(model.loss(targets=targets, grad=False, **inputs)[0])
-    assert validation.loss(model, workers) == pytest.approx(expected, rel=1e-13)
-    assert evaluate_batches(model, [Numbered().batch(0, 7)]) == pytest.approx(expected, rel=1e-13)
+    assert validation.loss(model, workers) == pytest.approx(expected, rel=MODEL)
+    assert evaluate_batches(model, [Numbered().batch(0, 7)]) == pytest.approx(expected, rel=MODEL)
     with pytest.raises(ValueError, match="count: expected an integer from 1 to 2147483647, got 0"):
         FixedBatches(Numbered(), 0, batch_size=3)
 
@@ -131,4 +131,4 @@ def test_numbers_in_shards_are_one_batch():
     expected, _ = model.loss(targets={"logits": numbers}, **inputs)
     settings = Settings(batch_size=3, sequence_length=5, workers=3)
     loss = accumulate(model, AdamW(model.params), inputs, {"logits": numbers}, settings=settings)
-    assert abs(float(loss) - float(expected)) < 1e-12
+    assert abs(float(loss) - float(expected)) < MODEL

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import relative_error
+from tests.laws import MODEL, difference_rounding, relative_error
 from tests.models.test_score_models import scored
 from tests.tuning.align.test_dpo import some_pairs
 from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
@@ -40,7 +40,7 @@ def test_it_starts_at_the_base_and_equals_the_unmerged_form(family):
     for path, factors in theta.items():
         W, x_in = flatten(model.params)[path], np.random.default_rng(1).normal(size=(3, factors["A"].shape[0]))
         unmerged = x_in @ W + 4.0 / 2 * (x_in @ factors["A"]) @ factors["B"]
-        assert relative_error(x_in @ flatten(merged.params)[path], unmerged) < 1e-12
+        assert relative_error(x_in @ flatten(merged.params)[path], unmerged) < MODEL
     others = flatten(model.params).keys() - theta.keys()
     assert all(flatten(merged.params)[path] is flatten(model.params)[path] for path in others) and x.any()
 
@@ -61,10 +61,10 @@ def test_the_gradient_through_a_model_in_parts():
     ends = [learner(tree_map(lambda a, b, h=h: a + h * b, theta, d)).accumulate(batch, answer_likelihood(total))["loss"]
             for h in (1e-5, -1e-5)]  # fmt: skip
     terms = [(flatten(gradient)[path] * step).sum() for path, step in flatten(d).items()]
-    assert abs(sum(terms) - (ends[0] - ends[1]) / 2e-5) < 1e-7 * sum(map(abs, terms))
+    assert abs(sum(terms) - (ends[0] - ends[1]) / 2e-5) < 1e-7 * sum(map(abs, terms)) + difference_rounding(ends[0])
     merged, back = lora(theta, base=model.params, alpha=3.0)
     _, model_back = model._with(params=merged).loss(targets=batch["targets"], total={"logits": total}, **batch["inputs"])
-    assert relative_error(back(model_back(1.0)), gradient) < 1e-10
+    assert relative_error(back(model_back(1.0)), gradient) < MODEL
     assert back({"body": {"tokens": np.ones((40, 12))}}) == {}  # frozen
 
 
@@ -95,7 +95,7 @@ def test_the_gradient_of_tables_is_that_of_the_whole_tree(name, settings):
     learner.accumulate(batch, answer_likelihood(total))
     merged, back = lora(theta, base=model.params, alpha=3.0)
     _, model_back = model._with(params=merged).loss(targets=batch["targets"], total={"logits": total}, **batch["inputs"])
-    assert relative_error(back(model_back(1.0)), learner.optimizer.gradient.tree["model"]) < 1e-10
+    assert relative_error(back(model_back(1.0)), learner.optimizer.gradient.tree["model"]) < MODEL
 
 
 def test_a_transform_gets_the_table_it_makes_and_no_other():
@@ -124,7 +124,7 @@ def test_a_transform_gets_the_table_it_makes_and_no_other():
         learner = Learner(model, RecipeSettings(), transform=scaling(path), theta={"s": np.ones(1)})
         learner.accumulate(batch, answer_likelihood(total))
         expected = (whole[path] * flatten(model.params)[path]).sum()
-        assert learner.optimizer.gradient.tree["model"]["s"][0] == pytest.approx(expected, rel=1e-10)
+        assert learner.optimizer.gradient.tree["model"]["s"][0] == pytest.approx(expected, rel=MODEL)
         assert sum(path in some for some in seen) == times and len(seen[-1]) == (path == "body.tokens")
 
 

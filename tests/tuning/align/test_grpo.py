@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import relative_error
+from tests.laws import FEW, MODEL, relative_error, trained
 from tests.tuning.align.test_learner import tiny
 from tinyplm import random
 from tinyplm.core import tree_map
@@ -113,16 +113,16 @@ def test_the_first_update_of_a_round_is_the_policy_gradient():
     batch, settings = drawn.arrays(), small()
     A = np.random.default_rng(0).normal(size=(len(drawn), 1))
     weights = token_weights(answer_mask(batch), "sequence", np.float64)
-    assert np.allclose(weights.sum(axis=1), 1, rtol=1e-15)
+    assert np.allclose(weights.sum(axis=1), 1, rtol=FEW)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     whole = {"inputs": inputs, "targets": {"logits": batch["targets"]}, "loss": {"weights": weights, "advantages": A}}
     learner = Learner(model, settings)
     values = learner.accumulate(whole, policy_loss(settings, 16.0), OutputOptions(entropy=True))
     outputs, back = model.token_outputs(**inputs, targets=batch["targets"], entropy=True)
     expected = back({"log_probs": -A * weights / 16})
-    assert relative_error(learner.optimizer.gradient.tree["model"], expected) < 1e-11
+    assert relative_error(learner.optimizer.gradient.tree["model"], expected) < MODEL
     assert values["clip_fraction"] == values["update_kl"] == 0
-    assert values["entropy"] == pytest.approx((outputs["entropy"] * weights).sum() / 16, rel=1e-12)
+    assert values["entropy"] == pytest.approx((outputs["entropy"] * weights).sum() / 16, rel=MODEL)
 
 
 def test_the_loss_has_the_reference_and_the_old_policy():
@@ -141,9 +141,9 @@ def test_the_loss_has_the_reference_and_the_old_policy():
                                 policy_loss(settings, total), OutputOptions(temperature=0.8, entropy=True))  # fmt: skip
     outputs, back = model.token_outputs(**inputs, targets=batch["targets"], temperature=0.8)
     loss, loss_back = policy.grpo(outputs["log_probs"], **arrays, clip=0.1, clip_high=0.2, beta=0.3)
-    assert values["loss"] == pytest.approx(float(loss), rel=1e-11)
+    assert values["loss"] == pytest.approx(float(loss), rel=MODEL)
     assert 0 < values["clip_fraction"] < 1 and values["kl"] > 0 and values["update_kl"] > 0
-    assert relative_error(learner.optimizer.gradient.tree["model"], back({"log_probs": loss_back(1.0)})) < 1e-10
+    assert relative_error(learner.optimizer.gradient.tree["model"], back({"log_probs": loss_back(1.0)})) < MODEL
 
 
 @pytest.mark.parametrize("aggregation, scale", [("sequence", True), ("token", False), ("constant", True)])
@@ -185,8 +185,9 @@ def test_two_rounds_by_hand(aggregation, scale):
                 updates += 1
                 expected.append((w * (np.exp(difference) - difference - 1)).sum())
     result = grpo(model, PROMPTS, even_tokens, settings, stop_ids=stops, progress=False)
-    assert relative_error(model.params, optimizer.params) < 1e-10
-    assert [h["kl"] for h in result.history] == pytest.approx([np.mean(expected[:4]), np.mean(expected[4:])], rel=1e-9)
+    bound = trained(8, 0.2, 1e-2)
+    assert relative_error(model.params, optimizer.params) < bound
+    assert [h["kl"] for h in result.history] == pytest.approx([np.mean(expected[:4]), np.mean(expected[4:])], rel=bound)
     assert result.history[0]["clip_fraction"] > 0  # the ratios have left the interval, so both branches count
 
 

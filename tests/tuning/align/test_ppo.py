@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import relative_error
+from tests.laws import MODEL, difference_rounding, relative_error
 from tests.models.test_score_models import scored
 from tests.tuning.align.test_grpo import PROMPTS, even_tokens
 from tests.tuning.align.test_learner import tiny
@@ -46,11 +46,11 @@ def test_before_the_first_update_nothing_has_moved():
     assert record["kl"] == 0 and record["score"] == pytest.approx(scores.mean())
     loss = ppo_loss(settings, float(batch["loss"]["weights"].sum()))
     values = learner.accumulate(batch, loss, OutputOptions(temperature=0.8, entropy=True))
-    assert values["clip_fraction"] == 0 and abs(values["update_kl"]) < 1e-20
+    assert values["clip_fraction"] == 0 and abs(values["update_kl"]) < MODEL
     weights = batch["loss"]["weights"] > 0
-    assert abs(values["policy_loss"]) < 1e-12  # the mean of whitened advantages
+    assert abs(values["policy_loss"]) < MODEL  # the mean of whitened advantages
     error = batch["loss"]["returns"] - batch["loss"]["old_values"]
-    assert values["value_loss"] == pytest.approx(0.5 * (error[weights] ** 2).mean(), rel=1e-10)
+    assert values["value_loss"] == pytest.approx(0.5 * (error[weights] ** 2).mean(), rel=MODEL)
     assert not batch["loss"]["advantages"][~weights].any() and not batch["loss"]["returns"][~weights].any()
 
 
@@ -63,8 +63,8 @@ def test_returns_are_scores_less_the_kl():
     worth = np.where(drawn.finished, scores, -2.0)
     first = [int(np.argmax(row > 0)) for row in batch["loss"]["weights"]]
     found = batch["loss"]["returns"][np.arange(len(first)), first]
-    assert relative_error(found, worth - 0.3 * (ratio[0] - ratio[1])) < 1e-10
-    assert record["kl"] == pytest.approx((ratio[0] - ratio[1]).mean(), rel=1e-10)
+    assert relative_error(found, worth - 0.3 * (ratio[0] - ratio[1])) < MODEL
+    assert record["kl"] == pytest.approx((ratio[0] - ratio[1]).mean(), rel=MODEL)
 
 
 def test_the_gradient_of_the_whole_loss_by_differences():
@@ -88,7 +88,7 @@ def test_the_gradient_of_the_whole_loss_by_differences():
             moved = tree_map(lambda a, b, h=h: a + h * b, tree, d)
             ends.append(value(moved, head())["loss"] if part == "model" else value(model.params, moved)["loss"])
         terms = [(flatten(gradient[part])[path] * step).sum() for path, step in flatten(d).items()]
-        assert abs(sum(terms) - (ends[0] - ends[1]) / 2e-5) < 1e-6 * sum(map(abs, terms)), part
+        assert abs(sum(terms) - (ends[0] - ends[1]) / 2e-5) < 1e-6 * sum(map(abs, terms)) + difference_rounding(ends[0]), part
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_rewarded_tokens_become_likely(changes):
         expected = now["kl_coefficient"]
         if "kl_target" in changes:
             expected = adaptive_kl(expected, kl=now["kl"], target=0.5, horizon=50.0, samples=16)
-        assert following["kl_coefficient"] == pytest.approx(expected, rel=1e-12)
+        assert following["kl_coefficient"] == pytest.approx(expected, rel=MODEL)
 
 
 def test_a_reward_model_gives_the_reward_and_bits_repeat(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import relative_error
+from tests.laws import FEW, MODEL, relative_error
 from tests.support.tuning import model as encoder
 from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
 from tinyplm.core import flatten
@@ -253,8 +253,8 @@ def test_packed_sequences_do_not_see_each_other(family):
     for batch, total in (batch_of(sequences), learner_batch(packed_arrays(sequences, rows, 16))):
         learner = Learner(model, SFTSettings(workers=2))
         results.append((learner.accumulate(batch, answer_likelihood(total))["loss"], flatten(learner.optimizer.gradient.tree)))
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-12)
-    assert relative_error(results[1][1], results[0][1]) < 1e-10
+    assert results[0][0] == pytest.approx(results[1][0], rel=MODEL)
+    assert relative_error(results[1][1], results[0][1]) < MODEL
 
 
 def test_packing_is_a_setting_of_sft():
@@ -304,7 +304,7 @@ def test_shots_are_balanced_chosen_by_key_and_left_out_where_they_do_not_fit():
 def test_label_scores_are_means_over_words():
     verbaliser = Verbaliser({"good": ["fine", "great"], "bad": "poor"})
     scores = verbaliser.label_scores(np.log([[0.2, 0.4, 0.1]]))
-    assert np.allclose(scores, np.log([[0.3, 0.1]]), rtol=1e-14)
+    assert np.allclose(scores, np.log([[0.3, 0.1]]), rtol=FEW)
     for words, message in (({"a": "x"}, "two labels or more"), ({"a": "x", "b": ["y", "x"]}, "expected each word once, got 'x'"),
                            ({"a": "x", "b": []}, "two labels or more")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
@@ -320,10 +320,10 @@ def test_a_cloze_is_the_models_own_probability_at_the_gap():
     logits = model([ids])[0]["logits"][0, ids.index(tokenizer.named_id("mask_token"))]
     p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     expected = [p[tokenizer.token_to_id(word)] for word in ("dog", "bird", "old")]
-    assert np.allclose(np.exp(found[0]), expected, rtol=1e-10)
+    assert np.allclose(np.exp(found[0]), expected, rtol=MODEL)
     labels = label_probabilities(cloze, model, [{"text": "the old"}])
     animal, money = (expected[0] + expected[1]) / 2, expected[2]
-    assert np.allclose(labels, [[animal / (animal + money), money / (animal + money)]], rtol=1e-10)
+    assert np.allclose(labels, [[animal / (animal + money), money / (animal + money)]], rtol=MODEL)
     for make, message in ((lambda: Cloze("{text}", cloze.verbaliser), r"expected one \[MASK\]"),
                           (lambda: Cloze("[MASK]", Verbaliser({"a": "cat", "b": "old"})).word_scores(model, [{}]),
                            "expected words of one token, which fit the gap, got 'cat'"),
@@ -348,10 +348,10 @@ def test_words_of_several_tokens_behind_a_text(tokenizer):
             logits = model([[*prompt, *ids]])[0]["logits"][0]
             log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
             expected = sum(log_p[len(prompt) - 1 + i, token] for i, token in enumerate(ids))
-            assert found[n, k] == pytest.approx(expected, rel=1e-10)
+            assert found[n, k] == pytest.approx(expected, rel=MODEL)
     lengths = [len(tokenizer.encode(word)) for word in (" late", " very late", " kind")]
     mean = Prefix(prefix.template, prefix.verbaliser, mean=True).word_scores(model, samples)
-    assert np.allclose(mean, found / lengths, rtol=1e-12)
+    assert np.allclose(mean, found / lengths, rtol=MODEL)
     assert np.allclose(label_probabilities(prefix, model, samples).sum(axis=1), 1) and max(lengths) > 1
     assert np.allclose(label_probabilities(prefix, model, samples[:1], calibrate=samples[0]), 0.5)  # taken off itself
     assert prefix.sequence(tokenizer, samples[0], "no") == prefix.sequences(tokenizer, samples[0])[2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinyplm
-from tests.laws import relative_error
+from tests.laws import MODEL, relative_error
 from tests.support.encoder_families import FAMILIES
 from tests.support.tuning import KINDS, TEXTS, tokenizer
 from tinyplm.core import flatten
@@ -73,7 +73,7 @@ def test_what_is_above_the_frozen_layers_has_the_same_gradient(family, task):
         few = AdamW(part)
         accumulate(made, few, inputs, targets, settings=TuningSettings(), frozen=frozen)
         for path in few.values.paths:
-            assert relative_error(few.gradient.leaves[path], full.gradient.leaves[path]) < 1e-10, path
+            assert relative_error(few.gradient.leaves[path], full.gradient.leaves[path]) < MODEL, path
     depth = depths(made.params)
     assert depth["body.tokens"] == 0 and {depth[path] for path in flatten(made.params)} == set(range(L + 2))
     assert all(depth[path] == 0 for path in depth if path.startswith("body.") and not path.startswith("body.layers"))
