@@ -145,7 +145,7 @@ def write_tokenizers(folder: Path, names: set[str]) -> None:
 
 def large_parts() -> dict[str, Any]:
     """A byte-level BPE of random merges, in size like LLaMA-3's."""
-    from tinyplm.tokenizers.models.bpe_model import BPE
+    from tinyplm.tokenizers.models.bpe import BPE
     from tinyplm.tokenizers.text.bytelevel import BYTE_TO_CHAR
     from tinyplm.tokenizers.text.decoding import ByteLevel
     from tinyplm.tokenizers.text.pretokenization import ByteLevel as Cut

@@ -17,7 +17,7 @@ from tinyplm.core import flatten, tree_map
 from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.encoding import Padding, Truncation
-from tinyplm.tokenizers.text.templates import TemplateProcessing
+from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
 
 TEXTS = ["the dog ran", "", "a dog and a cat and a dog and a cat and a dog and a cat", "cat", "ran ran", "the", "Cat Dog", " "]
 CLS, SEP = "[CLS]", "[SEP]"

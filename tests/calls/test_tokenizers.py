@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.wrong_calls import wrong_calls
 from tinyplm.tokenizers import RECIPES, AddedToken, Padding, Tokenizer, Truncation
-from tinyplm.tokenizers.models.bpe import train_bpe
-from tinyplm.tokenizers.models.sentencepiece_bpe import train_sentencepiece_bpe
 from tinyplm.tokenizers.text.encoding import Encoding, arrays, pad, truncate
+from tinyplm.tokenizers.training.bpe import train_bpe
+from tinyplm.tokenizers.training.sentencepiece_bpe import train_sentencepiece_bpe
 from tinyplm.tokenizers.training.unigram import train_unigram
 from tinyplm.tokenizers.training.wordpiece import train_wordpiece
 

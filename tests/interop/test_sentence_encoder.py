@@ -13,7 +13,7 @@ from tests.interop.encoder_pair import FAMILIES, pair
 from tests.interop.pair import as_torch, float64
 from tinyplm.sentence_encoder import SentenceEncoder
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.text.templates import TemplateProcessing
+from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
 
 TEXTS = ["the dog ran", "a dog and a cat ate and a dog ran after the cat that ran", "cat", "that dog ran after the cat"]
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad, truncate
-from tinyplm.tokenizers.text.templates import POST_PROCESSORS, Sequence, TemplateProcessing
+from tinyplm.tokenizers.text.postprocessing import POST_PROCESSORS, Sequence, TemplateProcessing
 
 WORDS = {w: i for i, w in enumerate("abcdefghij")} | {"[UNK]": 10, "[CLS]": 11, "[SEP]": 12, "[PAD]": 13}
 CLS, SEP = ["[CLS]", 11], ["[SEP]", 12]

@@ -17,7 +17,7 @@ from tinyplm.models.config import labels
 from tinyplm.models.score_model import ScoreModel
 from tinyplm.optim.adamw import AdamW
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.text.templates import TemplateProcessing
+from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
 from tinyplm.training.step import accumulate
 from tinyplm.tuning.finetuning.classes import classification
 from tinyplm.tuning.finetuning.finetune import finetune, next_tokens

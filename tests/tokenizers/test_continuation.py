@@ -12,11 +12,11 @@ from tests.tuning.align.test_learner import SIZES
 from tinyplm.tokenizers import RECIPES, AddedToken, Tokenizer
 from tinyplm.tokenizers.chat.formats import Template, encode
 from tinyplm.tokenizers.files.sentencepiece import SentencePieceModel
-from tinyplm.tokenizers.models.bpe_model import BPE
+from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.text.decoding import ByteLevel
 from tinyplm.tokenizers.text.normalization import Prepend, Replace, Sequence
+from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
 from tinyplm.tokenizers.text.pretokenization import ByteLevel as CutBytes
-from tinyplm.tokenizers.text.templates import TemplateProcessing
 from tinyplm.tuning.align.rollouts import Rollouts
 from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.data.conversations import conversation, plain, preference, prompt_ids

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.models.bpe_model import BPE
-from tinyplm.tokenizers.text.added import AddedToken, AddedTokens
+from tinyplm.tokenizers.models.bpe import BPE
+from tinyplm.tokenizers.text.added_tokens import AddedToken, AddedTokens
 from tinyplm.tokenizers.text.alignment import Aligned
 from tinyplm.tokenizers.text.decoding import ByteFallback, Fuse
 from tinyplm.tokenizers.text.decoding import Sequence as Decoders
 from tinyplm.tokenizers.text.encoding import Padding, Truncation
 from tinyplm.tokenizers.text.normalization import Lowercase, Strip
+from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
 from tinyplm.tokenizers.text.pretokenization import Metaspace, Split
 from tinyplm.tokenizers.text.pretokenization import Sequence as PreTokenizers
-from tinyplm.tokenizers.text.templates import TemplateProcessing
 from tinyplm.tokenizers.training.recipes import RECIPES
 
 from .test_tokenizer import KINDS, SIZES, TEXTS, letters

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.models.bpe_model import BPE
+from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.models.unigram import Unigram
 from tinyplm.tokenizers.models.wordpiece import WordPiece
 from tinyplm.tokenizers.pipeline import WordCache

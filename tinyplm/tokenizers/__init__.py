@@ -27,7 +27,7 @@ folders.py, files.py    folders of the hub;        settings.py             token
 chat.py                 chat formats;              chat_templates.py      templates of model folders, within limits
 """
 
-from .text.added import AddedToken
+from .text.added_tokens import AddedToken
 from .text.encoding import Encoding, Padding, Truncation
 from .tokenizer import Tokenizer
 from .training.recipes import RECIPES

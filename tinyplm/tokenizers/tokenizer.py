@@ -22,15 +22,15 @@ from ..files import named
 from ..random import fold
 from . import continuation, pipeline
 from .component import check_component
-from .files import locate as files
+from .files import folders as files
 from .models.unigram import Unigram
-from .text.added import AddedToken, AddedTokens
+from .text.added_tokens import AddedToken, AddedTokens
 from .text.backtracking import within_time
 from .text.bytelevel import chars_to_bytes, check_encodable
 from .text.decoding import ByteLevel
 from .text.encoding import Encoding, Padding, Truncation, arrays, pad, truncate
+from .text.postprocessing import Sequence as PostProcessors
 from .text.stream import ByteStream, TokenStream
-from .text.templates import Sequence as PostProcessors
 from .training.recipes import RECIPES
 from .vocabulary import MAX_SYMBOLS, tokens_by_id
 

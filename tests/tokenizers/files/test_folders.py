@@ -15,10 +15,10 @@ import tinyplm
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tests.examples.test_generate import example
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.files.json_file import to_json
 from tinyplm.tokenizers.files.sentencepiece import read_model
-from tinyplm.tokenizers.models.sentencepiece_bpe import train_sentencepiece_bpe
+from tinyplm.tokenizers.files.tokenizer_json import to_json
 from tinyplm.tokenizers.text.encoding import Padding, Truncation
+from tinyplm.tokenizers.training.sentencepiece_bpe import train_sentencepiece_bpe
 
 # A writer of the few fields of a .model: (number, value), with value an int, a float, a text, bytes, or a list of fields.
 

@@ -61,7 +61,7 @@ def test_templates_that_end(source, expected):
 
 def test_limits_hold_in_threads_and_grow_with_the_messages():
     pytest.importorskip("jinja2")
-    from tinyplm.tokenizers.chat import templates as chat_templates
+    from tinyplm.tokenizers.chat import sandbox
 
     outcomes = []
 
@@ -80,7 +80,7 @@ def test_limits_hold_in_threads_and_grow_with_the_messages():
     big = [{"role": "user", "content": "x" * 100_000}]  # what takes too long for short messages
     assert rendered("{{ (messages[0].content * 15) | length }}", big) == "1500000"
     assert rendered("{% set a = messages[0].content %}{{ a.replace(a[:3000], '') | length }}", big) == "1000"
-    assert chat_templates._Meter(0, 4000).seconds == chat_templates.SECONDS + 4
+    assert sandbox._Meter(0, 4000).seconds == sandbox.SECONDS + 4
     long = [{"role": role, "content": "word " * 30} for _ in range(2000) for role in ("user", "assistant")]
     begin = time.process_time()
     for name in ("ChatML", "Qwen", "DeepSeek"):

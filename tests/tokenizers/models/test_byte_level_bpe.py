@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from reference.tokenizers import bpe as naive
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer, pipeline
-from tinyplm.tokenizers.models.bpe import Merger, train_bpe
-from tinyplm.tokenizers.text.added import AddedToken
+from tinyplm.tokenizers.text.added_tokens import AddedToken
 from tinyplm.tokenizers.text.bytelevel import BYTE_TO_CHAR, bytes_to_chars, chars_to_bytes, split_words
 from tinyplm.tokenizers.text.pretokenization import ByteLevel, WhitespaceSplit
+from tinyplm.tokenizers.training.bpe import Merger, train_bpe
 from tinyplm.tokenizers.training.recipes import RECIPES
 
 END = "<|endoftext|>"

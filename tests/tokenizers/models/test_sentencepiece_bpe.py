@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from reference.tokenizers import bpe as naive_bpe
 from reference.tokenizers import sentencepiece as naive
-from tinyplm.tokenizers.models.sentencepiece_bpe import merges_from_scores, train_sentencepiece_bpe
+from tinyplm.tokenizers.training.sentencepiece_bpe import merges_from_scores, train_sentencepiece_bpe
 
 SCRIPTS = {"a": "Latin", "b": "Latin", "и": "Cyrillic", "1": "Common", "-": "Common"}
 

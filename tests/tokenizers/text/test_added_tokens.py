@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyplm.tokenizers.text.added import AddedToken, AddedTokens, _Many
+from tinyplm.tokenizers.text.added_tokens import AddedToken, AddedTokens, _Many
 
 
 def found(text, *tokens, normalized=False, allow_special=True, normalize=None):

@@ -10,7 +10,7 @@ import regex
 
 from tests.support.hostile_tokenizers import BOMBS
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.models.bpe_model import BPE
+from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.text import patterns
 from tinyplm.tokenizers.text.alignment import Aligned
 from tinyplm.tokenizers.text.backtracking import Limited

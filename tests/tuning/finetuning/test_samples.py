@@ -24,8 +24,8 @@ BYTES = Tokenizer.train(TEXTS * 2, 300)  # tokens begin with the space before a 
 
 def byte_level(task, names=("O", "B-x", "I-x"), **changes):
     """A model whose tokenizer is a byte-level BPE in RoBERTa's manner."""
-    from tinyplm.tokenizers.text.added import AddedToken
-    from tinyplm.tokenizers.text.templates import RobertaProcessing
+    from tinyplm.tokenizers.text.added_tokens import AddedToken
+    from tinyplm.tokenizers.text.postprocessing import RobertaProcessing
 
     size = BYTES.vocab_size
     added = [AddedToken(token, size + i) for i, token in enumerate(("<s>", "</s>", "<pad>"))]

@@ -148,7 +148,7 @@ def _jinja(source: str, tokens: dict[str, str], where: str) -> Render:
         import jinja2  # noqa: F401
     except ImportError:
         raise ValueError("the folder's chat template needs jinja2: pip install jinja2, or name another template") from None
-    from .templates import compile_template
+    from .sandbox import compile_template
 
     return compile_template(source, tokens, where)
 

@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...arguments import shown
-from ..models.bpe_model import BPE
-from ..models.sentencepiece_bpe import Piece, merges_from_scores
+from ..models.bpe import BPE
 from ..models.unigram import Unigram
 from ..text import decoding, normalization
-from ..text.added import AddedToken
+from ..text.added_tokens import AddedToken
 from ..text.precompiled import LongestMatch
+from ..training.sentencepiece_bpe import Piece, merges_from_scores
 
 KINDS = {1: "normal", 2: "unknown", 3: "control", 4: "user_defined", 5: "unused", 6: "byte"}
 MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}

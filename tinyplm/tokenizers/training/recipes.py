@@ -19,15 +19,15 @@ from typing import Any
 
 from ...arguments import check_flag, check_text, check_whole
 from ..files.sentencepiece import SentencePieceModel
-from ..models.bpe_model import BPE
-from ..models.sentencepiece_bpe import train_sentencepiece_bpe
+from ..models.bpe import BPE
 from ..models.unigram import Unigram
 from ..models.wordpiece import WordPiece
 from ..text import decoding, normalization, pretokenization
-from ..text.added import AddedToken
+from ..text.added_tokens import AddedToken
 from ..text.bytelevel import BYTE_TO_CHAR, CHAR_TO_BYTE
-from ..text.templates import ByteLevel, TemplateProcessing
+from ..text.postprocessing import ByteLevel, TemplateProcessing
 from ..vocabulary import split_at_spaces
+from .sentencepiece_bpe import train_sentencepiece_bpe
 from .unigram import train_unigram
 from .wordpiece import train_wordpiece
 

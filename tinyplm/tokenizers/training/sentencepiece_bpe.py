@@ -21,9 +21,9 @@ import numpy as np
 import regex
 
 from ...arguments import as_texts, check_flag, check_number, check_whole, shown
-from ..training.pairs import PairCounts
 from ..training.scripts import script
 from ..vocabulary import check_training
+from .pairs import PairCounts
 
 Piece = tuple[str, float, str]  # spelling; score; kind: normal, unknown, control, user_defined, byte (unused: only when read)
 

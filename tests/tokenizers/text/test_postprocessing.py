@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text.encoding import Encoding
-from tinyplm.tokenizers.text.templates import (
+from tinyplm.tokenizers.text.postprocessing import (
     POST_PROCESSORS,
     BertProcessing,
     ByteLevel,

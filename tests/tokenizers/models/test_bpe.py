@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference.tokenizers import bpe as naive
-from tinyplm.tokenizers.models.bpe_model import BPE
+from tinyplm.tokenizers.models.bpe import BPE
 
 VOCAB = {"<unk>": 0, "a": 1, "b": 2, "ab": 3, "aba": 4, "▁": 5, "▁ab": 6}
 MERGES = [("a", "b"), ("ab", "a"), ("▁", "ab")]

@@ -8,10 +8,10 @@ import pytest
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.component import read_component
-from tinyplm.tokenizers.models.bpe_model import BPE
+from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.models.unigram import Unigram
 from tinyplm.tokenizers.text.encoding import Padding
-from tinyplm.tokenizers.text.templates import POST_PROCESSORS
+from tinyplm.tokenizers.text.postprocessing import POST_PROCESSORS
 
 END = "<|endoftext|>"
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from ...arguments import shown
 from ..component import only_known, read_component
-from ..models.bpe_model import BPE
+from ..models.bpe import BPE
 from ..models.unigram import Unigram
 from ..models.wordpiece import WordPiece
-from ..text.added import AddedToken
+from ..text.added_tokens import AddedToken
 from ..text.decoding import DECODERS
 from ..text.encoding import Padding, Truncation
 from ..text.normalization import NORMALIZERS
+from ..text.postprocessing import POST_PROCESSORS
 from ..text.pretokenization import PRE_TOKENIZERS
-from ..text.templates import POST_PROCESSORS
 
 MODELS = {"BPE": BPE, "WordPiece": WordPiece, "Unigram": Unigram}
 
