@@ -24,7 +24,9 @@ def replace(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
     return result
 
 
-def train(corpus: list[tuple[list[int], int]], first_new: int, rounds: int) -> list[tuple[int, int, int]]:
+def train(
+    corpus: list[tuple[list[int], int]], first_new: int, rounds: int
+) -> list[tuple[int, int, int]]:
     """corpus: words and how often they occur. New symbols: first_new, first_new + 1, ...; at most `rounds`.
 
     Each round takes the pair that occurs most often, of several the smallest. Overlapping occurrences count:

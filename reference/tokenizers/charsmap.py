@@ -25,7 +25,9 @@ def build(rules: dict[str, str], far: bool = False) -> bytes:
     waiting = [(0, trie)]
     for index, state in waiting:  # grows
         base, step = (index % 256, 256) if far else (0, 1)
-        while base in bases or any((base ^ (0 if label == "value" else label)) in units for label in state):
+        while base in bases or any(
+            (base ^ (0 if label == "value" else label)) in units for label in state
+        ):
             base += step
         bases.add(base)
         offset = index ^ base

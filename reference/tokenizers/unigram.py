@@ -11,7 +11,9 @@ import struct
 from itertools import product
 
 
-def segmentations(word: str, scores: dict[str, float], unknown: float) -> list[tuple[list[str], float]]:
+def segmentations(
+    word: str, scores: dict[str, float], unknown: float
+) -> list[tuple[list[str], float]]:
     """All (parts, log probability). unknown: the score of a character that is no piece."""
     found = []
     for cut_here in product([False, True], repeat=max(len(word) - 1, 0)):
@@ -33,7 +35,9 @@ def log_likelihood(word: str, scores: dict[str, float], unknown: float) -> float
     return math.log(math.fsum(math.exp(score) for _, score in segmentations(word, scores, unknown)))
 
 
-def nbest(word: str, scores: dict[str, float], unknown: float, n: int) -> list[tuple[list[str], float]]:
+def nbest(
+    word: str, scores: dict[str, float], unknown: float, n: int
+) -> list[tuple[list[str], float]]:
     return sorted(segmentations(word, scores, unknown), key=lambda found: -found[1])[:n]
 
 
@@ -45,20 +49,32 @@ def best_in_single_precision(word: str, scores: dict[str, float]) -> list[str]:
 
     best: list[tuple[float, list[str]]] = [(0.0, [])]
     for end in range(1, len(word) + 1):
-        found = [(rounded(best[start][0] + rounded(scores[word[start:end]])), [*best[start][1], word[start:end]])
-                 for start in range(end) if word[start:end] in scores]  # fmt: skip
-        best.append(max(found, key=lambda sum_and_pieces: sum_and_pieces[0]))  # the first of the greatest
+        found = [
+            (
+                rounded(best[start][0] + rounded(scores[word[start:end]])),
+                [*best[start][1], word[start:end]],
+            )
+            for start in range(end)
+            if word[start:end] in scores
+        ]
+        best.append(
+            max(found, key=lambda sum_and_pieces: sum_and_pieces[0])
+        )  # the first of the greatest
     return best[-1][1]
 
 
-def distribution(word: str, scores: dict[str, float], unknown: float, alpha: float) -> list[tuple[list[str], float]]:
+def distribution(
+    word: str, scores: dict[str, float], unknown: float, alpha: float
+) -> list[tuple[list[str], float]]:
     """(parts, probability) in proportion to P(parts)^alpha."""
     found = segmentations(word, scores, unknown)
     total = math.fsum(math.exp(alpha * score) for _, score in found)
     return [(parts, math.exp(alpha * score) / total) for parts, score in found]
 
 
-def expected_counts(words: dict[str, int], scores: dict[str, float], unknown: float) -> dict[str, float]:
+def expected_counts(
+    words: dict[str, int], scores: dict[str, float], unknown: float
+) -> dict[str, float]:
     """How often each piece is expected in the words, over all segmentations in proportion to their probability."""
     expected = {piece: 0.0 for piece in scores}
     for word, count in words.items():
@@ -83,7 +99,11 @@ def seeds(words: dict[str, int], longest: int) -> dict[str, int]:
                     found = part[start:end]
                     occurrences[found] = occurrences.get(found, 0) + count
                     followers.setdefault(found, set()).add(part[end] if end < len(part) else "end")
-    return {part: n for part, n in occurrences.items() if n > 1 and (len(followers[part]) > 1 or "end" in followers[part])}
+    return {
+        part: n
+        for part, n in occurrences.items()
+        if n > 1 and (len(followers[part]) > 1 or "end" in followers[part])
+    }
 
 
 def loss(piece: str, frequency: dict[str, int], scores: dict[str, float], unknown: float) -> float:
@@ -92,5 +112,7 @@ def loss(piece: str, frequency: dict[str, int], scores: dict[str, float], unknow
     parts = nbest(piece, others, unknown, 1)[0][0]
     f, total = frequency[piece], sum(frequency.values())
     with_it = f * math.log(f / total)
-    without = f * sum(math.log((frequency.get(part, 0) + f) / (total + f * (len(parts) - 1))) for part in parts)
+    without = f * sum(
+        math.log((frequency.get(part, 0) + f) / (total + f * (len(parts) - 1))) for part in parts
+    )
     return with_it - without

@@ -42,11 +42,17 @@ def score(a: str, b: str, corpus: list[tuple[list[str], int]]) -> Fraction:
 
 def pair_count(a: str, b: str, corpus: list[tuple[list[str], int]]) -> int:
     """Overlapping occurrences count: x x x holds x x twice."""
-    return sum(count for word, count in corpus for i in range(len(word) - 1) if word[i : i + 2] == [a, b])
+    return sum(
+        count for word, count in corpus for i in range(len(word) - 1) if word[i : i + 2] == [a, b]
+    )
 
 
 def train(
-    words: dict[str, int], tokens: list[str], vocab_size: int, min_frequency: int = 1, by_frequency: bool = False
+    words: dict[str, int],
+    tokens: list[str],
+    vocab_size: int,
+    min_frequency: int = 1,
+    by_frequency: bool = False,
 ) -> list[str]:
     """Special tokens, letters, "##" letters, then in each round the token of the pair with the greatest score or count.
 
@@ -72,7 +78,9 @@ def train(
     return vocabulary
 
 
-def encode(word: str, vocabulary: list[str], unknown: str = "[UNK]", longest: int = 100) -> list[str]:
+def encode(
+    word: str, vocabulary: list[str], unknown: str = "[UNK]", longest: int = 100
+) -> list[str]:
     """At each place the longest token of the vocabulary; the unknown token if there is none anywhere, or the word is too long."""
     if len(word) > longest:
         return [unknown]

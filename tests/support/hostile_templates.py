@@ -31,7 +31,9 @@ ENDLESS = {
     "loops with a test": "{% for a in range(99999) %}{% for b in range(99999) if b < 0 %}{% endfor %}{% endfor %}",
     "select": MANY + "{% set x = range(99999) | select('gt', 5) | list %}{% endfor %}",
     "in": LONG + MANY + "{% if 'b' in a %}{% endif %}{% endfor %}",
-    "compare": "{% set a = [[1] * 999] * 300 %}" + MANY + "{% if a == [[1] * 999] * 300 %}{% endif %}{% endfor %}",
+    "compare": "{% set a = [[1] * 999] * 300 %}"
+    + MANY
+    + "{% if a == [[1] * 999] * 300 %}{% endif %}{% endfor %}",
     "title": "{% set a = 'a ' * 499999 %}" + MANY + "{% set y = a | title %}{% endfor %}",
     "recursive loop": "{% for a in [[1, 2], [3, 4]] recursive %}{{ loop(range(99999)) }}{% endfor %}",
     "recursive loop, not deep": "{% for a in range(99999) recursive %}{% if loop.depth < 3 %}{{ loop(range(99999)) }}{% endif %}"
@@ -43,7 +45,9 @@ ENDLESS = {
     "call": "{% macro m() %}"
     + MANY
     + "{{ caller() }}{% endfor %}{% endmacro %}{% call m() %}{% call m() %}x{% endcall %}{% endcall %}",
-    "cycler": "{% set c = cycler(*range(99999)) %}" + NESTED + "{{ c.next() }}{% endfor %}{% endfor %}",
+    "cycler": "{% set c = cycler(*range(99999)) %}"
+    + NESTED
+    + "{{ c.next() }}{% endfor %}{% endfor %}",
     "output": MANY + "z" * 50_000 + "{% endfor %}",
     "output into a variable": "{% set x %}" + MANY + "z" * 50_000 + "{% endfor %}{% endset %}",
     "many variables": chain(LONG, "{% set a{0} = a[1:] %}", "", 600),
@@ -84,7 +88,9 @@ ENDLESS = {
     "doubled by ~": grown("ns.x ~ ns.x"),
     "doubled by +": grown("ns.x + ns.x"),
     "a list that holds another twice": grown("[ns.x, ns.x]", "['ab']"),
-    "an object that holds another twice": grown("{'a': ns.x, 'b': ns.x}", "['ab']", last="{{ ns.x == ns.x }}"),
+    "an object that holds another twice": grown(
+        "{'a': ns.x, 'b': ns.x}", "['ab']", last="{{ ns.x == ns.x }}"
+    ),
     "nested lists": grown("[ns.x]", "[]", 99999),
     "nested generators": grown("ns.x | select", "[1]", 99999, "{{ ns.x | list }}"),
     "fromkeys": "{{ dict.fromkeys(range(99999), 'x' * 9999) | string | length }}",
@@ -114,16 +120,34 @@ ENDLESS = {
 }
 
 # They end, some with a surprising text.
-HELD = chain("{% set a0 = namespace() %}", "{% set a{1} = namespace(v=a{0}, w=[a{0}, a{0}]) %}", "{{ a{0} | string }}")
+HELD = chain(
+    "{% set a0 = namespace() %}",
+    "{% set a{1} = namespace(v=a{0}, w=[a{0}, a{0}]) %}",
+    "{{ a{0} | string }}",
+)
 FINITE = {
-    "a namespace in itself": ("{% set n = namespace() %}{% set n.a = n %}{{ n == n }}{{ n }}", "True<Namespace>"),
+    "a namespace in itself": (
+        "{% set n = namespace() %}{% set n.a = n %}{{ n == n }}{{ n }}",
+        "True<Namespace>",
+    ),
     "namespaces that hold another twice": (HELD, "<Namespace>"),
     "many joined": ("{{ " + "'a'~" * 4000 + "'b' }}", "a" * 4000 + "b"),
-    "large": ("{{ ('ab' * 400000) | length }}{{ range(99999) | sort(reverse=true) | first }}", "80000099998"),
+    "large": (
+        "{{ ('ab' * 400000) | length }}{{ range(99999) | sort(reverse=true) | first }}",
+        "80000099998",
+    ),
     "messages in a text": ("{{ '%s' % (messages[2],) }}", "{'role': 'user', 'content': 'why?'}"),
-    "split and joined": ("{{ ','.join('a,b,c'.split(',')) }}{{ 'a-b'.replace('-', '--') }}{{ 'x'.rjust(3) }}", "a,b,ca--b  x"),
-    "formats": ("{{ '%5.1f' % 2.25 }}{{ '{:>4}|{:02d}'.format('a', 7) }}{{ '%s!' | format('a') }}", "  2.2   a|07a!"),
-    "slices": ("{{ messages[1:] | length }}{{ messages[::-1][0].content }}{{ [1, 2, 3, 4] | batch(3) | list }}",
-               "2why?[[1, 2, 3], [4]]"),
+    "split and joined": (
+        "{{ ','.join('a,b,c'.split(',')) }}{{ 'a-b'.replace('-', '--') }}{{ 'x'.rjust(3) }}",
+        "a,b,ca--b  x",
+    ),
+    "formats": (
+        "{{ '%5.1f' % 2.25 }}{{ '{:>4}|{:02d}'.format('a', 7) }}{{ '%s!' | format('a') }}",
+        "  2.2   a|07a!",
+    ),
+    "slices": (
+        "{{ messages[1:] | length }}{{ messages[::-1][0].content }}{{ [1, 2, 3, 4] | batch(3) | list }}",
+        "2why?[[1, 2, 3], [4]]",
+    ),
     "deep": ("{% if true %}" * 15 + "{{ [[[[1]]]] }}" + "{% endif %}" * 15, "[[[[1]]]]"),
-}  # fmt: skip
+}

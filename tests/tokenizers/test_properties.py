@@ -38,14 +38,20 @@ ANY_TEXT = st.one_of(
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    return {name: Tokenizer.train(TOKENIZER_TEXTS * 2, 600, kind=kind, **options) for name, (kind, options) in KINDS.items()}
+    return {
+        name: Tokenizer.train(TOKENIZER_TEXTS * 2, 600, kind=kind, **options)
+        for name, (kind, options) in KINDS.items()
+    }
 
 
 def check_encoding(tokenizer, text):
     for allow_special in (False, True):
         encoding = tokenizer.encoding(text, allow_special=allow_special, add_special_tokens=False)
         assert tokenizer.encode(text, allow_special) == encoding.ids, text
-        assert tokenizer.encode(text, allow_special, True) == tokenizer.encoding(text, allow_special=allow_special).ids
+        assert (
+            tokenizer.encode(text, allow_special, True)
+            == tokenizer.encoding(text, allow_special=allow_special).ids
+        )
         assert encoding.tokens == [tokenizer.id_to_token(id) for id in encoding.ids]
         check_offsets(tokenizer, text, encoding.offsets)
 
@@ -66,7 +72,10 @@ def dropped(tokenizer, text, start, end):
     """Is it only white space that has no token here, and what the normaliser drops, or joins to the character before?"""
     normalize = tokenizer.normalizer or str
     rest = normalize(text[start:end]).replace("▁", " ").strip()
-    joined = normalize("x" + text[max(0, start - 1) : end]), normalize("x" + text[max(0, start - 1) : start])
+    joined = (
+        normalize("x" + text[max(0, start - 1) : end]),
+        normalize("x" + text[max(0, start - 1) : start]),
+    )
     return start >= end or not rest or len(joined[0]) <= len(joined[1])
 
 
@@ -87,7 +96,9 @@ def test_ids_and_offsets(tokenizers, name, text):
 def test_no_text_makes_a_special_token(tokenizers, name):
     """But for the unknown one: nobody forges the structure of the data by writing it."""
     tokenizer = tokenizers[name]
-    specials = {token.id for token in tokenizer.added_tokens if token.content not in ("<unk>", "[UNK]")}
+    specials = {
+        token.id for token in tokenizer.added_tokens if token.content not in ("<unk>", "[UNK]")
+    }
     for text in [*HARD, *(token.content for token in tokenizer.added_tokens)]:
         assert specials.isdisjoint(tokenizer.encode(text)), text
 
@@ -187,7 +198,9 @@ def test_unknown_ids_are_refused(tokenizers, name):
         assert tokenizer.id_to_token(id) is None
 
 
-LETTERS = "".join(chr(code) for code in range(0x21, 0x110000 - 1) if not 0xD800 <= code < 0xE000)[:1_000_000]
+LETTERS = "".join(chr(code) for code in range(0x21, 0x110000 - 1) if not 0xD800 <= code < 0xE000)[
+    :1_000_000
+]
 LONG = {"a": "a" * 1_000_000, "spaces": " " * 1_000_000, "letters": LETTERS}
 
 

@@ -36,7 +36,9 @@ def test_only_the_first_word_of_the_text_gets_a_space():
     added = [AddedToken("<s>", 7, special=False)]
     for pre_tokenizer in at_first, PreTokenizers((at_first,)):
         for normalizer in None, Lowercase():
-            tokenizer = letters(pre_tokenizer=pre_tokenizer, normalizer=normalizer, added_tokens=added)
+            tokenizer = letters(
+                pre_tokenizer=pre_tokenizer, normalizer=normalizer, added_tokens=added
+            )
             for text, ids in {"a": [0, 1], "a<s>b": [0, 1, 7, 2], "<s>b": [7, 2]}.items():
                 assert tokenizer.encode(text) == ids == tokenizer.encoding(text).ids
 
@@ -52,7 +54,9 @@ def test_what_is_dropped_in_front_was_the_beginning():
 
 def test_a_normalized_token_at_the_beginning():
     added = [AddedToken("C", 7, special=False, normalized=True)]
-    tokenizer = letters(pre_tokenizer=Metaspace("▁", "first"), normalizer=Lowercase(), added_tokens=added)
+    tokenizer = letters(
+        pre_tokenizer=Metaspace("▁", "first"), normalizer=Lowercase(), added_tokens=added
+    )
     for text, ids in {"Ca": [7, 1], "cAC": [7, 1, 7], "ac": [0, 1, 7]}.items():
         assert tokenizer.encode(text) == ids == tokenizer.encoding(text).ids
 
@@ -62,7 +66,9 @@ def test_a_normalized_token_at_the_beginning():
 
 def test_offsets_are_places_in_the_whole_text():
     added = [AddedToken("<s>", 7)]
-    tokenizer = letters(added_tokens=added, normalizer=Strip(), pre_tokenizer=Split({"String": "b"}, "Isolated"))
+    tokenizer = letters(
+        added_tokens=added, normalizer=Strip(), pre_tokenizer=Split({"String": "b"}, "Isolated")
+    )
     encoding = tokenizer.encoding("<s> ab<s>b", allow_special=True)
     assert encoding.ids == [7, 1, 2, 7, 2]
     assert encoding.offsets == [(0, 3), (4, 5), (5, 6), (6, 9), (9, 10)]
@@ -76,8 +82,13 @@ def test_encodings_without_special_tokens_take_no_text_for_one(trained, kind):
         text = f"the {token.content}sea"
         for allow_special in (False, True):
             ids = tokenizer.encode(text, allow_special)
-            assert tokenizer.encoding(text, allow_special=allow_special, add_special_tokens=False).ids == ids
-            assert (token.id in ids) == allow_special or "unk" in token.content.lower()  # unknown characters are text
+            assert (
+                tokenizer.encoding(text, allow_special=allow_special, add_special_tokens=False).ids
+                == ids
+            )
+            assert (
+                token.id in ids
+            ) == allow_special or "unk" in token.content.lower()  # unknown characters are text
 
 
 def test_room_for_special_tokens():
@@ -87,14 +98,21 @@ def test_room_for_special_tokens():
     assert tokenizer.encoding("abcab", truncation=cut).ids == [4, 1, 2, 5]
     assert tokenizer.encoding("abcab", truncation=cut, add_special_tokens=False).ids == [1, 2, 3, 1]
     assert tokenizer.encoding("ab", "cab", truncation=Truncation(5)).ids == [4, 1, 5, 3, 5]
-    assert tokenizer.encoding("ab", "", truncation=cut).ids == [4, 1, 5, 5]  # an empty text is a text
+    assert tokenizer.encoding("ab", "", truncation=cut).ids == [
+        4,
+        1,
+        5,
+        5,
+    ]  # an empty text is a text
     assert tokenizer.encode("ab", add_special_tokens=True) == [4, 1, 2, 5]
 
 
 def test_settings_that_are_given_go_before_those_of_the_file():
     tokenizer = letters(padding=Padding(pad_id=1), truncation=Truncation(2))
     assert tokenizer.batch(["abc", "b"])["input_ids"].tolist() == [[1, 2], [3, 1], [2, 1]]
-    given = tokenizer.batch(["abc", "b"], padding=Padding(pad_id=0), truncation=Truncation(3))["input_ids"]
+    given = tokenizer.batch(["abc", "b"], padding=Padding(pad_id=0), truncation=Truncation(3))[
+        "input_ids"
+    ]
     assert given.tolist() == [[1, 2, 3], [2, 0, 0]]
 
 
@@ -105,10 +123,18 @@ def test_without_a_decoder_tokens_are_joined_by_spaces():
 def test_an_added_token_is_text_though_it_looks_like_bytes(trained):
     parts = trained["byte-level BPE"].parts
     added = [*parts["added_tokens"], AddedToken("é", len(parts["model"].vocab), special=False)]
-    parts["model"] = BPE({t: id for t, id in parts["model"].vocab.items() if t != "é"} | {"¡é": parts["model"].vocab["é"]}, [])
+    parts["model"] = BPE(
+        {t: id for t, id in parts["model"].vocab.items() if t != "é"}
+        | {"¡é": parts["model"].vocab["é"]},
+        [],
+    )
     tokenizer = Tokenizer(**parts | {"added_tokens": added})
     ids = tokenizer.encode("caféx")
-    assert added[-1].id in ids and tokenizer.decode(ids) == "caféx" and tokenizer.decode_bytes(ids) == "caféx".encode()
+    assert (
+        added[-1].id in ids
+        and tokenizer.decode(ids) == "caféx"
+        and tokenizer.decode_bytes(ids) == "caféx".encode()
+    )
 
 
 def test_the_end_of_a_document():
@@ -131,9 +157,14 @@ def test_text_that_is_one_word_is_cut_where_no_token_goes_across():
 # ---- added tokens
 
 
-@given(st.lists(st.text("ab\n(", min_size=1, max_size=5), min_size=1, max_size=12), st.text("ab\n(", max_size=30))
+@given(
+    st.lists(st.text("ab\n(", min_size=1, max_size=5), min_size=1, max_size=12),
+    st.text("ab\n(", max_size=30),
+)
 def test_the_longest_token_at_the_leftmost_place(contents, text):
-    tokens = [AddedToken(content, id, special=False) for id, content in enumerate(dict.fromkeys(contents))]
+    tokens = [
+        AddedToken(content, id, special=False) for id, content in enumerate(dict.fromkeys(contents))
+    ]
     expected, place = [], 0
     while place < len(text):
         fitting = [token for token in tokens if text.startswith(token.content, place)]
@@ -143,7 +174,11 @@ def test_the_longest_token_at_the_leftmost_place(contents, text):
             place += len(best.content)
         else:
             place += 1
-    assert [found for found in AddedTokens(tokens, None).find(text, False, False) if found[2] is not None] == expected
+    assert [
+        found
+        for found in AddedTokens(tokens, None).find(text, False, False)
+        if found[2] is not None
+    ] == expected
 
 
 def test_thousands_of_added_tokens_cost_no_more():
@@ -156,10 +191,14 @@ def test_thousands_of_added_tokens_cost_no_more():
 
 
 def test_white_space_goes_along_once():
-    find = AddedTokens([AddedToken("<a>", 0, False, rstrip=True), AddedToken("<b>", 1, False, lstrip=True)], None).find
+    find = AddedTokens(
+        [AddedToken("<a>", 0, False, rstrip=True), AddedToken("<b>", 1, False, lstrip=True)], None
+    ).find
     assert find("<a>  <b>", False, False) == [(0, 5, 0), (5, 8, 1)]
     assert find("<a>  ", False, False) == [(0, 5, 0)] and find("<b>", False, False) == [(0, 3, 1)]
-    assert AddedTokens([AddedToken("  ", 0, False, normalized=True)], str.strip).find("ab", True, False) == [(0, 2, None)]
+    assert AddedTokens([AddedToken("  ", 0, False, normalized=True)], str.strip).find(
+        "ab", True, False
+    ) == [(0, 2, None)]
 
 
 # ---- the model
@@ -169,7 +208,9 @@ def test_a_special_token_that_merges_make_is_only_text():
     merges = [("<", "a"), ("<a", ">"), ("a", "b")]
     model = BPE({"<": 0, "a": 1, ">": 2, "<a": 3, "<a>": 4, "ab": 5, "b": 6}, merges)
     for ignore_merges in (False, True):
-        tokenizer = Tokenizer(replace(model, ignore_merges=ignore_merges), added_tokens=[AddedToken("<a>", 4)])
+        tokenizer = Tokenizer(
+            replace(model, ignore_merges=ignore_merges), added_tokens=[AddedToken("<a>", 4)]
+        )
         assert tokenizer.encode("<a>ab") == [3, 2, 5] == tokenizer.encoding("<a>ab").ids
         assert tokenizer.encode("<a>ab", allow_special=True) == [4, 5]
 
@@ -197,7 +238,9 @@ def test_marks_make_a_word_that_must_not_be_cut():
 
 def test_a_stream_after_text_of_byte_tokens():
     vocab = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"a": 256}
-    tokenizer = Tokenizer(BPE(vocab, [], byte_fallback=True), decoder=Decoders((ByteFallback(), Fuse())))
+    tokenizer = Tokenizer(
+        BPE(vocab, [], byte_fallback=True), decoder=Decoders((ByteFallback(), Fuse()))
+    )
     before, more = tokenizer.encode("a好"), tokenizer.encode("你a")
     stream = tokenizer.stream(after=before)
     assert "".join(map(stream.push, more)) + stream.finish() == "你a"
@@ -215,9 +258,15 @@ def test_a_stream_after_special_tokens_that_are_skipped(trained):
 @KINDS
 def test_special_tokens_are_skipped_in_a_stream(trained, kind):
     tokenizer = trained[kind]
-    ids = [tokenizer.added_tokens[0].id, *tokenizer.encode("the sea"), tokenizer.added_tokens[-1].id]
+    ids = [
+        tokenizer.added_tokens[0].id,
+        *tokenizer.encode("the sea"),
+        tokenizer.added_tokens[-1].id,
+    ]
     stream = tokenizer.stream(skip_special=True)
-    assert "".join(map(stream.push, ids)) + stream.finish() == tokenizer.decode(ids, skip_special=True)
+    assert "".join(map(stream.push, ids)) + stream.finish() == tokenizer.decode(
+        ids, skip_special=True
+    )
     assert stream.finish() == ""
     stream = tokenizer.stream(skip_special=True)
     with pytest.raises(ValueError, match="not in the vocabulary"):
@@ -231,7 +280,11 @@ def test_an_inserted_character_in_front_points_to_where_the_text_begins():
     piece = Aligned.of("ab", 5).changed([("▁", 1), ("x", 0), ("y", 1), ("b", 0)])
     assert piece.text == "▁xyb" and piece.spans == [(5, 5), (5, 6), (5, 6), (6, 7)]
     assert piece.part(1, 3).start == 5 and piece.part(3, 4).start == 6
-    assert piece.original(1, 4) == (5, 7) and piece.original(3, 3) == (6, 6) and piece.original(4, 4) == (7, 7)
+    assert (
+        piece.original(1, 4) == (5, 7)
+        and piece.original(3, 3) == (6, 6)
+        and piece.original(4, 4) == (7, 7)
+    )
     assert Aligned.of("", 5).original(0, 0) == (5, 5)
     assert Aligned.of("abcd").changed([("x", -2), ("d", 0)]).spans == [(0, 1), (3, 4)]
 
@@ -246,7 +299,9 @@ def test_merges_with_spaces_are_written_as_pairs():
 
 
 def test_a_number_is_not_true_and_what_is_off_is_let_through():
-    assert AddedToken.from_json({"id": 0, "content": "a", "later": False, "more": []}, "file") == AddedToken("a", 0)
+    assert AddedToken.from_json(
+        {"id": 0, "content": "a", "later": False, "more": []}, "file"
+    ) == AddedToken("a", 0)
     for wrong in {"special": 1}, {"id": True}, {"later": True}:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             AddedToken.from_json({"id": 0, "content": "a"} | wrong, "file")
@@ -259,8 +314,12 @@ def test_sampled_segmentations():
     drawn = {tuple(tokenizer.sample(text, key, alpha=0.1)) for key in range(20)}
     assert len(drawn) > 10 and tokenizer.sample(text, 3) == tokenizer.sample(text, 3)
     assert all(tokenizer.decode(ids) == text for ids in drawn)
-    spelled = "|".join(tokenizer.id_to_token(id) for id in tokenizer.sample(" lowest" * 20, 0, alpha=0.1))
-    assert len({word.strip("|") for word in spelled.split("▁")}) > 2  # one word is cut in several ways
+    spelled = "|".join(
+        tokenizer.id_to_token(id) for id in tokenizer.sample(" lowest" * 20, 0, alpha=0.1)
+    )
+    assert (
+        len({word.strip("|") for word in spelled.split("▁")}) > 2
+    )  # one word is cut in several ways
     assert tokenizer.sample(text, 0, alpha=1000.0) == tokenizer.encode(text)
     assert tokenizer.sample("low</s>", 1, allow_special=True)[-1] == tokenizer.eos_id
     assert tokenizer.eos_id not in tokenizer.sample("low</s>", 1)

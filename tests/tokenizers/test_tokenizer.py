@@ -19,7 +19,11 @@ from tinyplm.tokenizers.pipeline import WordCache
 from tinyplm.tokenizers.text.decoding import ByteLevel
 from tinyplm.tokenizers.training.recipes import RECIPES
 
-TEXTS = ["the quick brown fox jumps over the lazy dog", "she sells sea shells, by the sea shore!", "low lower lowest newer"] * 3
+TEXTS = [
+    "the quick brown fox jumps over the lazy dog",
+    "she sells sea shells, by the sea shore!",
+    "low lower lowest newer",
+] * 3
 SIZES = {"byte-level BPE": 290, "BPE": 60, "SentencePiece BPE": 310, "WordPiece": 90, "Unigram": 50}
 KINDS = pytest.mark.parametrize("kind", RECIPES)
 
@@ -43,12 +47,20 @@ def test_pickled_and_copied(trained, kind):
     tokenizer = trained[kind]
     ids = tokenizer.encode("the lowest shells")
     tokenizer.encoding("the lowest shells")
-    for other in pickle.loads(pickle.dumps(tokenizer)), copy.copy(tokenizer), copy.deepcopy(tokenizer):
+    for other in (
+        pickle.loads(pickle.dumps(tokenizer)),
+        copy.copy(tokenizer),
+        copy.deepcopy(tokenizer),
+    ):
         assert other.encode("the lowest shells") == ids and other.parts == tokenizer.parts
 
     fresh = pickle.loads(pickle.dumps(tokenizer))
     size = len(pickle.dumps(fresh))
-    assert fresh.encode("the lowest shells") == ids == fresh.encoding("the lowest shells", add_special_tokens=False).ids
+    assert (
+        fresh.encode("the lowest shells")
+        == ids
+        == fresh.encoding("the lowest shells", add_special_tokens=False).ids
+    )
     fresh.encode("the lowest shells", allow_special=True)
     assert len(pickle.dumps(fresh)) == size  # nothing that was computed goes along
 
@@ -57,18 +69,33 @@ def test_pickled_and_copied(trained, kind):
 def test_vocabulary(trained, kind):
     tokenizer = trained[kind]
     vocab = tokenizer.vocab
-    assert len(tokenizer) == tokenizer.vocab_size == len(vocab) and [*vocab.values()] == [*range(len(vocab))]
-    assert all(tokenizer.token_to_id(token) == id and tokenizer.id_to_token(id) == token for token, id in vocab.items())
+    assert len(tokenizer) == tokenizer.vocab_size == len(vocab) and [*vocab.values()] == [
+        *range(len(vocab))
+    ]
+    assert all(
+        tokenizer.token_to_id(token) == id and tokenizer.id_to_token(id) == token
+        for token, id in vocab.items()
+    )
     vocab.clear()
     assert len(tokenizer.vocab) == len(tokenizer)
-    assert type(tokenizer.model).__name__ in repr(tokenizer) and len(repr(tokenizer)) < 100 and len(repr(tokenizer.model)) < 200
-    assert tokenizer.id_to_token(np.int64(1)) == tokenizer.id_to_token(1) and tokenizer.id_to_token(-1) is None
+    assert (
+        type(tokenizer.model).__name__ in repr(tokenizer)
+        and len(repr(tokenizer)) < 100
+        and len(repr(tokenizer.model)) < 200
+    )
+    assert (
+        tokenizer.id_to_token(np.int64(1)) == tokenizer.id_to_token(1)
+        and tokenizer.id_to_token(-1) is None
+    )
 
 
 @KINDS
 def test_nothing(trained, kind):
     tokenizer = trained[kind]
-    assert tokenizer.encode("") == tokenizer.encoding("", add_special_tokens=False).ids == [] and tokenizer.decode([]) == ""
+    assert (
+        tokenizer.encode("") == tokenizer.encoding("", add_special_tokens=False).ids == []
+        and tokenizer.decode([]) == ""
+    )
     assert tokenizer.batch([])["input_ids"].shape == (0, 0) and tokenizer.encode_batch([]) == []
     for texts in [], [""]:
         with pytest.raises(ValueError, match="hold no text at all"):
@@ -128,7 +155,10 @@ def test_wrong_settings_of_a_batch():
     ("wrong", "message"),
     [
         (lambda: BPE(["a"], []), "vocab must be an object of tokens and ids, got list"),
-        (lambda: BPE({"a": 0, "b": 1, "ab": 2}, ["ab"]), "merge 0 must be a pair of tokens, got 'ab'"),
+        (
+            lambda: BPE({"a": 0, "b": 1, "ab": 2}, ["ab"]),
+            "merge 0 must be a pair of tokens, got 'ab'",
+        ),
         (lambda: BPE({"a": 0, "aaa": 1}, [("a", "a", "a")]), "merge 0 must be a pair"),
         (lambda: WordPiece({"a": 0, "b": 0}), "id 0 is given to both 'a' and 'b'"),
         (
@@ -147,7 +177,10 @@ def test_wrong_values(wrong, message):
 
 
 def test_options_that_would_break_what_a_kind_promises():
-    for options in {"limit_alphabet": 100}, {"end_of_word_suffix": "</w>"}:  # not every text could be written, or read
+    for options in (
+        {"limit_alphabet": 100},
+        {"end_of_word_suffix": "</w>"},
+    ):  # not every text could be written, or read
         with pytest.raises(TypeError, match="unexpected keyword"):
             Tokenizer.train(TEXTS, 290, **options)
     with pytest.raises(TypeError, match="unk_token"):
@@ -180,7 +213,9 @@ def test_several_threads(trained, monkeypatch):
             for _ in range(20):
                 if [tokenizer.encode(text) for text in TEXTS] != expected:
                     wrong.append(1)
-                if [tokenizer.encoding(text, add_special_tokens=False).ids for text in TEXTS] != expected:
+                if [
+                    tokenizer.encoding(text, add_special_tokens=False).ids for text in TEXTS
+                ] != expected:
                     wrong.append(2)
 
         threads = [threading.Thread(target=work) for _ in range(4)]
@@ -220,8 +255,13 @@ def test_training_does_not_depend_on_hashes():
 
 @KINDS
 def test_recipes_without_their_special_tokens(kind):
-    needed = {"byte-level BPE": [], "BPE": [], "SentencePiece BPE": ["<unk>", "<s>", "</s>"], "WordPiece": ["[UNK]"],
-              "Unigram": ["<unk>"]}[kind]  # fmt: skip
+    needed = {
+        "byte-level BPE": [],
+        "BPE": [],
+        "SentencePiece BPE": ["<unk>", "<s>", "</s>"],
+        "WordPiece": ["[UNK]"],
+        "Unigram": ["<unk>"],
+    }[kind]
     tokenizer = Tokenizer.train(TEXTS, SIZES[kind], needed, kind=kind)
     assert [token.content for token in tokenizer.added_tokens] == needed
     assert {*tokenizer.named.values()} <= {*needed}
@@ -242,7 +282,10 @@ def test_unknown_characters_as_bytes_or_not(kind, size):
     with_bytes = Tokenizer.train(TEXTS, size, kind=kind, byte_fallback=True)
     assert with_bytes.decode(with_bytes.encode("sea é")) == "sea é"
     without = Tokenizer.train(TEXTS, 50, kind=kind, byte_fallback=False)
-    assert without.named_id("unk_token") in without.encode("sea é") and without.token_to_id("<0x00>") is None
+    assert (
+        without.named_id("unk_token") in without.encode("sea é")
+        and without.token_to_id("<0x00>") is None
+    )
 
 
 def test_sentencepiece_keeps_its_spaces_and_learns_from_words():

@@ -18,7 +18,13 @@ from ..files import named
 
 C = TypeVar("C", bound="Component")
 
-_PLAIN = {"bool": bool, "int": int, "float": (int, float), "str": str, "str | None": (str, type(None))}
+_PLAIN = {
+    "bool": bool,
+    "int": int,
+    "float": (int, float),
+    "str": str,
+    "str | None": (str, type(None)),
+}
 
 
 class Component:
@@ -37,8 +43,12 @@ class Component:
                     raise ValueError(f"{where} {cls.__name__} must say {name!r}")
                 continue
             value = values[name] = content[name]
-            if plain is not None and (not isinstance(value, plain) or isinstance(value, bool) != (plain is bool)):
-                raise ValueError(f"{where} {cls.__name__}: {name} must be of type {type}, got {shown(value)}")
+            if plain is not None and (
+                not isinstance(value, plain) or isinstance(value, bool) != (plain is bool)
+            ):
+                raise ValueError(
+                    f"{where} {cls.__name__}: {name} must be of type {type}, got {shown(value)}"
+                )
         try:
             return cls(**values)
         except ValueError as error:  # what __post_init__ refuses
@@ -49,7 +59,9 @@ class Component:
         return type(self), tuple(getattr(self, f.name) for f in dataclasses.fields(self))
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": type(self).__name__} | {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {"type": type(self).__name__} | {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self)
+        }
 
 
 @cache
@@ -57,7 +69,11 @@ def _fields(cls: type) -> dict[str, tuple[str, Any, bool]]:
     """name -> (what its annotation says, the Python types of that if it is plain, whether it has no default)"""
     missing = dataclasses.MISSING
     return {
-        f.name: (str(f.type), _PLAIN.get(str(f.type)), f.default is missing and f.default_factory is missing)
+        f.name: (
+            str(f.type),
+            _PLAIN.get(str(f.type)),
+            f.default is missing and f.default_factory is missing,
+        )
         for f in dataclasses.fields(cls)
     }
 
@@ -76,7 +92,9 @@ def read_component(content: Any, kinds: Mapping[str, type[C]], where: str) -> C 
     if not isinstance(content, Mapping) or not isinstance(content.get("type"), str):
         raise ValueError(f"{where}: an object with a text 'type' is expected, got {shown(content)}")
     if content["type"] not in kinds:
-        raise ValueError(f"{where}: {shown(content['type'])} is not supported; supported are {', '.join(kinds)}")
+        raise ValueError(
+            f"{where}: {shown(content['type'])} is not supported; supported are {', '.join(kinds)}"
+        )
     return kinds[content["type"]].from_json(content, where)
 
 

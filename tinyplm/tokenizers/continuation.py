@@ -17,7 +17,9 @@ from ..arguments import check_text, shown
 NEAR = 32  # ids before a text that decide how it begins
 
 
-def continuations(tokenizer: Any, prompt: str, answers: Iterable[str]) -> tuple[list[int], list[list[int]]]:
+def continuations(
+    tokenizer: Any, prompt: str, answers: Iterable[str]
+) -> tuple[list[int], list[list[int]]]:
     check_text("prompt", prompt)
     start = tokenizer.prompt(prompt)
     wholes = []
@@ -26,8 +28,10 @@ def continuations(tokenizer: Any, prompt: str, answers: Iterable[str]) -> tuple[
         wholes.append(tokenizer.prompt(prompt + answer))
     border = min((_common(start, whole) for whole in wholes), default=len(start))
     if border == 0 < len(start):
-        raise ValueError(f"prompt: expected a text that ends where a token ends, got {shown(prompt)}, whose first token reaches "
-                         "into the answer")  # fmt: skip
+        raise ValueError(
+            f"prompt: expected a text that ends where a token ends, got {shown(prompt)}, whose first token reaches "
+            "into the answer"
+        )
     return start[:border], [whole[border:] for whole in wholes]
 
 
@@ -42,7 +46,9 @@ def continue_ids(tokenizer: Any, ids: Sequence[int], text: str, allow_special: b
     if near == len(ids):  # directly behind a special token, inside a text
         behind = tokenizer.encode(tokenizer.id_to_token(ids[-1]) + text, allow_special=True)
         same = allow_special or tokenizer.encode(text, allow_special=True) == tokenizer.encode(text)
-        return behind[1:] if same and behind[:1] == ids[-1:] else tokenizer.encode(text, allow_special)
+        return (
+            behind[1:] if same and behind[:1] == ids[-1:] else tokenizer.encode(text, allow_special)
+        )
     before = tokenizer.decode(ids[max(near, len(ids) - NEAR) :])
     for context in filter(None, (before, before[-1:], ".", "x")):
         first, both = (tokenizer.encode(some, allow_special) for some in (context, context + text))

@@ -13,7 +13,9 @@ from .text.alignment import Aligned
 from .text.pretokenization import Metaspace
 from .text.pretokenization import Sequence as PreTokenizers
 
-Cut = Callable[[str, bool], "list[str]"]  # cut(text, first): first says that it stands at the beginning of the whole text
+Cut = Callable[
+    [str, bool], "list[str]"
+]  # cut(text, first): first says that it stands at the beginning of the whole text
 
 
 def fast_cut(pre_tokenizer: Any, model: Any) -> tuple[Cut, Callable[[str], str] | None]:
@@ -25,7 +27,11 @@ def fast_cut(pre_tokenizer: Any, model: Any) -> tuple[Cut, Callable[[str], str] 
     if pre_tokenizer is None:  # a text is one word then, which may be longer than is good
         return (lambda text, first: parts(text)) if parts else (lambda text, first: [text]), None
     if parts and isinstance(pre_tokenizer, Metaspace) and not pre_tokenizer.split:
-        return (lambda text, first: [part for word in pre_tokenizer.cut(text, first) for part in parts(word)]), None
+        return (
+            lambda text, first: [
+                part for word in pre_tokenizer.cut(text, first) for part in parts(word)
+            ]
+        ), None
     if spell := getattr(pre_tokenizer, "spell", None):
         return pre_tokenizer.words, spell
     return pre_tokenizer.cut, None
@@ -44,7 +50,9 @@ def begins_with_text(normalizer: Any, text: str) -> bool:
     return not piece.text or piece.spans[0][0] == 0
 
 
-def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterator[tuple[int, int, int, int, str | None]]:
+def tokens_with_spans(
+    tokenizer: Any, text: str, allow_special: bool
+) -> Iterator[tuple[int, int, int, int, str | None]]:
     """(id, start, end, number of the word, what stands there) for each token; start and end are places in `text`.
 
     An added token is a word, and what stands there may be more than its content: the spaces that it took along.
@@ -80,7 +88,9 @@ class WordCache(dict):
     """
 
     MAX_WORDS = 1 << 17
-    MAX_LENGTH = 64  # long words are rare and hardly repeat; kept, they would make the memory unbounded
+    MAX_LENGTH = (
+        64  # long words are rare and hardly repeat; kept, they would make the memory unbounded
+    )
 
     def __init__(self, encode: Callable[[str], Sequence[int]], spell: Callable[[str], str] | None):
         super().__init__()

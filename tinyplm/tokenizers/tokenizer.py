@@ -17,7 +17,17 @@ from itertools import chain, count
 from operator import index
 from typing import Any
 
-from ..arguments import as_texts, check_flag, check_key, check_number, check_several, check_text, check_whole, shown, wrong
+from ..arguments import (
+    as_texts,
+    check_flag,
+    check_key,
+    check_number,
+    check_several,
+    check_text,
+    check_whole,
+    shown,
+    wrong,
+)
 from ..files import named
 from ..random import fold
 from . import continuation, pipeline
@@ -52,19 +62,42 @@ class Tokenizer:
     (`add_prefix_space`) and does not normalise.
     """
 
-    def __init__(self, model: Any, *, normalizer: Any = None, pre_tokenizer: Any = None, post_processor: Any = None,
-                 decoder: Any = None, added_tokens: Iterable[AddedToken] = (), truncation: Truncation | None = None,
-                 padding: Padding | None = None, named: Mapping[str, str] | None = None):  # fmt: skip
+    def __init__(
+        self,
+        model: Any,
+        *,
+        normalizer: Any = None,
+        pre_tokenizer: Any = None,
+        post_processor: Any = None,
+        decoder: Any = None,
+        added_tokens: Iterable[AddedToken] = (),
+        truncation: Truncation | None = None,
+        padding: Padding | None = None,
+        named: Mapping[str, str] | None = None,
+    ):
         """named: the tokens that have a part to play, by the names of tokenizer_config.json: {"eos_token": "</s>", ...}."""
-        steps = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": post_processor, "decoder": decoder}
+        steps = {
+            "normalizer": normalizer,
+            "pre_tokenizer": pre_tokenizer,
+            "post_processor": post_processor,
+            "decoder": decoder,
+        }
         for name, step in {"model": model, **steps}.items():
             check_component(name, step, or_none=name != "model")
         _check_settings(truncation, padding)
         if named is not None and not isinstance(named, Mapping):
             raise TypeError(f"named must be a mapping of names to tokens, got {shown(named)}")
-        as_texts("named", [*(named or {}), *(token for token in (named or {}).values() if token is not None)])
+        as_texts(
+            "named",
+            [*(named or {}), *(token for token in (named or {}).values() if token is not None)],
+        )
         check_several("added_tokens", added_tokens, "AddedToken")
-        self.model, self.normalizer, self.pre_tokenizer, self.decoder = model, normalizer, pre_tokenizer, decoder
+        self.model, self.normalizer, self.pre_tokenizer, self.decoder = (
+            model,
+            normalizer,
+            pre_tokenizer,
+            decoder,
+        )
         self.truncation, self.named = truncation, dict(named or {})
         added_tokens = list(added_tokens)
         if others := [token for token in added_tokens if not isinstance(token, AddedToken)]:
@@ -72,7 +105,9 @@ class Tokenizer:
         self.added_tokens = sorted(added_tokens, key=lambda token: token.id)
         for token in self.added_tokens:
             check_encodable(token.content, "the content of an added token")
-        self._tokens = tokens_by_id(model.vocab, [(token.content, token.id) for token in self.added_tokens])
+        self._tokens = tokens_by_id(
+            model.vocab, [(token.content, token.id) for token in self.added_tokens]
+        )
         self._ids = {token: id for id, token in enumerate(self._tokens)}
         self.post_processor, self.padding = post_processor, padding
         self._special = {token.id for token in self.added_tokens if token.special}
@@ -81,15 +116,20 @@ class Tokenizer:
         plain = model.without([token.content for token in self.added_tokens if token.special])
         self._models = {True: model, False: plain}  # by allow_special
         self._caches = {True: pipeline.WordCache(model.encode, spell)}
-        self._caches[False] = self._caches[True] if plain is model else pipeline.WordCache(plain.encode, spell)
+        self._caches[False] = (
+            self._caches[True] if plain is model else pipeline.WordCache(plain.encode, spell)
+        )
         self._spans = {
-            allow_special: pipeline.WordCache(model.encode_spans, None) for allow_special, model in self._models.items()
+            allow_special: pipeline.WordCache(model.encode_spans, None)
+            for allow_special, model in self._models.items()
         }
         self._asks_for_first = normalizer is not None and pipeline.asks_for_first(pre_tokenizer)
         self._bytes: list[bytes] | None = None
         if isinstance(decoder, ByteLevel):
             self._bytes = [chars_to_bytes(token) for token in self._tokens]
-            for token in self.added_tokens:  # text as it stands; the library reads "é" as the byte 0xe9
+            for (
+                token
+            ) in self.added_tokens:  # text as it stands; the library reads "é" as the byte 0xe9
                 self._bytes[token.id] = token.content.encode("utf-8")
 
     @property
@@ -123,8 +163,14 @@ class Tokenizer:
     # ---- made from texts, from files
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] | None = None,
-              kind: str = "byte-level BPE", **options: Any) -> Tokenizer:  # fmt: skip
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        special_tokens: Sequence[str] | None = None,
+        kind: str = "byte-level BPE",
+        **options: Any,
+    ) -> Tokenizer:
         """Learn a vocabulary of at most `vocab_size` tokens, special ones and alphabet included.
 
         kind: one of RECIPES (recipes.py), which says what special_tokens and options are. Fewer tokens come out if there is
@@ -135,8 +181,12 @@ class Tokenizer:
         check_several("texts", texts)
         check_whole("vocab_size", _index(vocab_size, "vocab_size"), 1, MAX_SYMBOLS)
         if not isinstance(kind, str) or kind not in RECIPES:
-            raise ValueError(f"kind: there is no kind of tokenizer {shown(kind)}; there are {', '.join(RECIPES)}")
-        special_tokens = None if special_tokens is None else as_texts("special_tokens", special_tokens)
+            raise ValueError(
+                f"kind: there is no kind of tokenizer {shown(kind)}; there are {', '.join(RECIPES)}"
+            )
+        special_tokens = (
+            None if special_tokens is None else as_texts("special_tokens", special_tokens)
+        )
         recipe = RECIPES[kind](**options)
         specials = list(recipe.special_tokens if special_tokens is None else special_tokens)
         for token in specials:
@@ -175,13 +225,24 @@ class Tokenizer:
     @property
     def parts(self) -> dict[str, Any]:
         """The arguments it was made of: Tokenizer(**tokenizer.parts | {"normalizer": NFC()}) has another normalizer."""
-        names = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens", "truncation", "padding",
-                 "named")  # fmt: skip
+        names = (
+            "model",
+            "normalizer",
+            "pre_tokenizer",
+            "post_processor",
+            "decoder",
+            "added_tokens",
+            "truncation",
+            "padding",
+            "named",
+        )
         return {name: getattr(self, name) for name in names}
 
     # ---- text to ids
 
-    def encode(self, text: str, allow_special: bool = False, add_special_tokens: bool = False) -> list[int]:
+    def encode(
+        self, text: str, allow_special: bool = False, add_special_tokens: bool = False
+    ) -> list[int]:
         """The ids of the text. ValueError on lone surrogates: they have no UTF-8 form.
 
         add_special_tokens: with what the post-processor puts around a single text ([CLS] and [SEP]).
@@ -197,7 +258,9 @@ class Tokenizer:
         around = self._processor.ids([-1])  # -1 stands for the text
         return [*around[: around.index(-1) if -1 in around else 0], *self.encode(text)]
 
-    def continuations(self, prompt: str, answers: Iterable[str]) -> tuple[list[int], list[list[int]]]:
+    def continuations(
+        self, prompt: str, answers: Iterable[str]
+    ) -> tuple[list[int], list[list[int]]]:
         """(ids of the prompt, ids of each answer): together those of the whole text, self.prompt(prompt + answer).
 
         The prompt's ids are the longest beginning that self.prompt(prompt) and all the whole texts share.  So a token that
@@ -217,7 +280,9 @@ class Tokenizer:
         check_flag("allow_special", allow_special)
         return continuation.continue_ids(self, self._checked(ids), text, allow_special)
 
-    def sample(self, text: str, key: int, *, alpha: float = 0.1, allow_special: bool = False) -> list[int]:
+    def sample(
+        self, text: str, key: int, *, alpha: float = 0.1, allow_special: bool = False
+    ) -> list[int]:
         """The ids of a random segmentation: x with probability in proportion to P(x)^alpha, word by word.
 
         Subword regularisation (Kudo 2018, section 3.3): in each epoch the model sees a text cut in other ways.  key: random.py.
@@ -228,11 +293,17 @@ class Tokenizer:
         check_number("alpha", alpha, least=0)
         model, numbers = self._models[allow_special], count()
         if not isinstance(model, Unigram):
-            raise ValueError(f"segmentations can be sampled from a Unigram model, and this one is {type(model).__name__}")
-        return self._encode(text, allow_special, lambda word: model.sample(word, fold(key, next(numbers)), alpha))
+            raise ValueError(
+                f"segmentations can be sampled from a Unigram model, and this one is {type(model).__name__}"
+            )
+        return self._encode(
+            text, allow_special, lambda word: model.sample(word, fold(key, next(numbers)), alpha)
+        )
 
     @within_time
-    def _encode(self, text: str, allow_special: bool, ids_of: Callable[[str], Sequence[int]]) -> list[int]:
+    def _encode(
+        self, text: str, allow_special: bool, ids_of: Callable[[str], Sequence[int]]
+    ) -> list[int]:
         check_encodable(text)
         ids: list[int] = []
         for start, end, id in self._added.find(text, False, allow_special):
@@ -264,8 +335,15 @@ class Tokenizer:
         check_several("texts", texts)
         return [self.encode(text, allow_special, add_special_tokens) for text in texts]
 
-    def encoding(self, text: str, pair: str | None = None, *, allow_special: bool = False, add_special_tokens: bool = True,
-                 truncation: Truncation | None = None) -> Encoding:  # fmt: skip
+    def encoding(
+        self,
+        text: str,
+        pair: str | None = None,
+        *,
+        allow_special: bool = False,
+        add_special_tokens: bool = True,
+        truncation: Truncation | None = None,
+    ) -> Encoding:
         """Ids, tokens, offsets, token types and more, of a text or of two; the ids are those of `encode`."""
         check_flag("allow_special", allow_special)
         check_flag("add_special_tokens", add_special_tokens)
@@ -290,9 +368,16 @@ class Tokenizer:
             type_id=type_id,
         )
 
-    def batch(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, allow_special: bool = False,
-              add_special_tokens: bool = True, truncation: Truncation | None = None,
-              padding: Padding | None = None) -> dict[str, Any]:  # fmt: skip
+    def batch(
+        self,
+        texts: Iterable[str],
+        pairs: Iterable[str] | None = None,
+        *,
+        allow_special: bool = False,
+        add_special_tokens: bool = True,
+        truncation: Truncation | None = None,
+        padding: Padding | None = None,
+    ) -> dict[str, Any]:
         """Arrays for a model, (B, T) int64: input_ids, attention_mask, token_type_ids and more (encoding.py).
 
         truncation, padding: those of the file where none are given.  Without padding all texts must have the same length.
@@ -302,9 +387,18 @@ class Tokenizer:
         _check_settings(truncation, padding)
         texts, pairs = as_texts("texts", texts), None if pairs is None else as_texts("pairs", pairs)
         if pairs is not None and len(pairs) != len(texts):
-            raise ValueError(f"there must be a pair for each text, got {len(texts)} texts and {len(pairs)} pairs")
-        options = {"allow_special": allow_special, "add_special_tokens": add_special_tokens, "truncation": truncation}
-        encodings = [self.encoding(text, pair, **options) for text, pair in zip(texts, pairs or [None] * len(texts))]
+            raise ValueError(
+                f"there must be a pair for each text, got {len(texts)} texts and {len(pairs)} pairs"
+            )
+        options = {
+            "allow_special": allow_special,
+            "add_special_tokens": add_special_tokens,
+            "truncation": truncation,
+        }
+        encodings = [
+            self.encoding(text, pair, **options)
+            for text, pair in zip(texts, pairs or [None] * len(texts))
+        ]
         if padding is not None:
             self._check_id("padding: pad_id", padding.pad_id)
         padding = padding or self.padding
@@ -319,10 +413,14 @@ class Tokenizer:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of the tokens, joined, where the vocabulary is one of bytes. Any ids will do; they need not be text."""
         if self._bytes is None:
-            raise ValueError("the tokens of this tokenizer are not bytes: its decoder is not ByteLevel")
+            raise ValueError(
+                "the tokens of this tokenizer are not bytes: its decoder is not ByteLevel"
+            )
         return b"".join(map(self._bytes.__getitem__, self._checked(ids)))
 
-    def decode(self, ids: Iterable[int], skip_special: bool = False, after: Sequence[int] = ()) -> str:
+    def decode(
+        self, ids: Iterable[int], skip_special: bool = False, after: Sequence[int] = ()
+    ) -> str:
         """The text of the tokens, without special ones if `skip_special`. U+FFFD for what is not UTF-8.
 
         after: the ids before, a prompt: the result is the text that `ids` add to theirs, where a first word keeps its space.
@@ -330,7 +428,9 @@ class Tokenizer:
         check_flag("skip_special", skip_special)
         ids, after = self._checked(ids), self._checked(after, "after")
         if after and self._bytes is None:
-            return self.decode([*after, *ids], skip_special)[len(self.decode(after, skip_special)) :]
+            return self.decode([*after, *ids], skip_special)[
+                len(self.decode(after, skip_special)) :
+            ]
         if skip_special:
             ids = [i for i in ids if i not in self._special]
         if self._bytes is not None:
@@ -338,7 +438,9 @@ class Tokenizer:
         tokens = [self._tokens[id] for id in ids]
         return " ".join(tokens) if self.decoder is None else "".join(self.decoder.chain(tokens))
 
-    def stream(self, skip_special: bool = False, after: Sequence[int] = ()) -> ByteStream | TokenStream:
+    def stream(
+        self, skip_special: bool = False, after: Sequence[int] = ()
+    ) -> ByteStream | TokenStream:
         """Text of ids as they come: push(id) -> the text that is certain by now, finish() -> the rest (stream.py).
 
         after: ids that went before, a prompt: a word that begins with a space has one then.
@@ -368,7 +470,9 @@ class Tokenizer:
     @property
     def eos_id(self) -> int | None:
         """The id of the token that ends every document: eos_token, or else <|endoftext|>; None if the vocabulary has none."""
-        return self.named_id("eos_token") if "eos_token" in self.named else self._ids.get(END_OF_TEXT)
+        return (
+            self.named_id("eos_token") if "eos_token" in self.named else self._ids.get(END_OF_TEXT)
+        )
 
     def named_id(self, name: str) -> int | None:
         """The id of "bos_token", "pad_token", "mask_token" ...; None if there is none."""
@@ -391,11 +495,15 @@ class Tokenizer:
         try:
             ids = list(map(index, ids))
         except TypeError:
-            raise TypeError(f"{name} must be several integers, in one dimension, got {shown(ids)}") from None
+            raise TypeError(
+                f"{name} must be several integers, in one dimension, got {shown(ids)}"
+            ) from None
         size = len(self._tokens)
         if ids and (min(ids) < 0 or max(ids) >= size):
             outside = next(i for i in ids if not 0 <= i < size)
-            raise ValueError(f"id {shown(outside)} is not in the vocabulary: it has {size} ids, 0 to {size - 1}")
+            raise ValueError(
+                f"id {shown(outside)} is not in the vocabulary: it has {size} ids, 0 to {size - 1}"
+            )
         return ids
 
 
@@ -408,6 +516,9 @@ def _index(value: Any, name: str) -> int:
 
 def _check_settings(truncation: Any, padding: Any) -> None:
     """Other libraries have True and numbers in their place."""
-    for name, value, kind in (("truncation", truncation, Truncation), ("padding", padding, Padding)):
+    for name, value, kind in (
+        ("truncation", truncation, Truncation),
+        ("padding", padding, Padding),
+    ):
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{name} must be a {kind.__name__} or None, got {shown(value)}")

@@ -46,7 +46,9 @@ def test_templates_without_measure_are_refused(name, monkeypatch):
     pytest.importorskip("jinja2")
     monkeypatch.setattr("tinyplm.tokenizers.chat.templates.SECONDS", 0.3)
     begin = time.process_time()
-    with pytest.raises(ValueError, match=r"^chat_template\.jinja: the folder's chat template ") as refused:
+    with pytest.raises(
+        ValueError, match=r"^chat_template\.jinja: the folder's chat template "
+    ) as refused:
         rendered(ENDLESS[name])
     assert time.process_time() - begin < hostile.SECONDS
     message = str(refused.value)
@@ -71,17 +73,31 @@ def test_limits_hold_in_threads_and_grow_with_the_messages():
         except ValueError as error:
             outcomes.append(str(error)[-12:])
 
-    threads = [threading.Thread(target=render, args=(source,)) for source in (ENDLESS["rjust"], REAL["ChatML"], ENDLESS["block"])]
+    threads = [
+        threading.Thread(target=render, args=(source,))
+        for source in (ENDLESS["rjust"], REAL["ChatML"], ENDLESS["block"])
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(outcomes, key=str) == [" levels deep", len(rendered(REAL["ChatML"])), "79,000 steps"]
+    assert sorted(outcomes, key=str) == [
+        " levels deep",
+        len(rendered(REAL["ChatML"])),
+        "79,000 steps",
+    ]
     big = [{"role": "user", "content": "x" * 100_000}]  # what takes too long for short messages
     assert rendered("{{ (messages[0].content * 15) | length }}", big) == "1500000"
-    assert rendered("{% set a = messages[0].content %}{{ a.replace(a[:3000], '') | length }}", big) == "1000"
+    assert (
+        rendered("{% set a = messages[0].content %}{{ a.replace(a[:3000], '') | length }}", big)
+        == "1000"
+    )
     assert sandbox._Meter(0, 4000).seconds == sandbox.SECONDS + 4
-    long = [{"role": role, "content": "word " * 30} for _ in range(2000) for role in ("user", "assistant")]
+    long = [
+        {"role": role, "content": "word " * 30}
+        for _ in range(2000)
+        for role in ("user", "assistant")
+    ]
     begin = time.process_time()
     for name in ("ChatML", "Qwen", "DeepSeek"):
         assert len(rendered(REAL[name], long[:-1])) > 500_000

@@ -21,7 +21,10 @@ END = "<|endoftext|>"
 
 def test_saved_and_loaded_it_is_the_same(trained, tmp_path):
     trained.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     for path in (tmp_path, tmp_path / "tokenizer.json", str(tmp_path)):
         assert Tokenizer.load(path).model == trained.model
     Tokenizer.load(tmp_path).save(tmp_path / "again.json")
@@ -49,7 +52,9 @@ def test_vocab_and_merges_files(trained, tmp_path):
     loaded = Tokenizer.load(tmp_path)
     roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)  # those of GPT-2
     assert loaded.parts == trained.parts | {"named": roles}
-    assert loaded.encode(TEXTS[2] + END, allow_special=True) == trained.encode(TEXTS[2] + END, allow_special=True)
+    assert loaded.encode(TEXTS[2] + END, allow_special=True) == trained.encode(
+        TEXTS[2] + END, allow_special=True
+    )
     (tmp_path / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
     assert Tokenizer.load(tmp_path).encode("low") == trained.encode(" low")
 
@@ -75,22 +80,34 @@ def put(*keys_and_value):
 
 WRONG_FILES = {
     "normalizer: 'NFX' is not supported; supported are NFC": put("normalizer", {"type": "NFX"}),
-    "pre_tokenizer: 'FixedLength' is not supported; supported are": put("pre_tokenizer", {"type": "FixedLength"}),
+    "pre_tokenizer: 'FixedLength' is not supported; supported are": put(
+        "pre_tokenizer", {"type": "FixedLength"}
+    ),
     "pre_tokenizer: an object with a text 'type'": put("pre_tokenizer", "ByteLevel"),
     "decoder: 'CTC' is not supported": put("decoder", {"type": "CTC"}),
-    "post_processor TemplateProcessing: single and pair must be": put("post_processor", {"type": "TemplateProcessing"}),
-    "post_processor RobertaProcessing must say 'sep'": put("post_processor", {"type": "RobertaProcessing"}),
+    "post_processor TemplateProcessing: single and pair must be": put(
+        "post_processor", {"type": "TemplateProcessing"}
+    ),
+    "post_processor RobertaProcessing must say 'sep'": put(
+        "post_processor", {"type": "RobertaProcessing"}
+    ),
     "model: 'WordLevel' is not supported": put("model", "type", "WordLevel"),
     "model BPE: dropout = 0.1": put("model", "dropout", 0.1),
-    "model BPE: ignore_merges must be of type bool, got 'yes'": put("model", "ignore_merges", "yes"),
+    "model BPE: ignore_merges must be of type bool, got 'yes'": put(
+        "model", "ignore_merges", "yes"
+    ),
     "model BPE: merge 4 .* needs token 'lw'": put("model", "continuing_subword_prefix", "x"),
-    "truncation Truncation: strategy must be one of": put("truncation", {"max_length": 5, "strategy": "Middle"}),
+    "truncation Truncation: strategy must be one of": put(
+        "truncation", {"max_length": 5, "strategy": "Middle"}
+    ),
     "padding Padding: direction must be one of": put("padding", {"direction": "Up"}),
     "AddedToken: lstrip must be of type bool": put("added_tokens", 0, "lstrip", "x"),
     "AddedToken: id must be of type int, got '0'": put("added_tokens", 0, "id", "0"),
     "AddedToken must say 'content'": lambda content: content["added_tokens"][0].pop("content"),
     "added_tokens: 0 must be an object": put("added_tokens", 0, "x"),
-    "ByteLevel: add_prefix_space must be of type bool": put("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": 1}),
+    "ByteLevel: add_prefix_space must be of type bool": put(
+        "pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": 1}
+    ),
     "merge 2 must be a pair of tokens": put("model", "merges", 2, "a b c"),
     "merge 3 must be a pair of tokens": put("model", "merges", 3, ["a", ""]),
     r"merge 1 \('q', 'zzz'\) needs token 'zzz'": put("model", "merges", 1, ["q", "zzz"]),
@@ -120,18 +137,25 @@ def test_what_changes_nothing_is_accepted(trained, tmp_path):
     pairs = [list(merge) for merge in trained.model.merges]
     assert load_changed(trained, tmp_path, put("model", "merges", pairs)).parts == trained.parts
     alone = [{"Sequence": {"id": "A", "type_id": 0}}]
-    template = {"type": "TemplateProcessing", "single": alone, "pair": [*alone, *alone], "special_tokens": {}}
+    template = {
+        "type": "TemplateProcessing",
+        "single": alone,
+        "pair": [*alone, *alone],
+        "special_tokens": {},
+    }
     loaded = load_changed(trained, tmp_path, put("post_processor", template))
     assert loaded.post_processor.to_json() == template
     assert loaded.encode("a b", add_special_tokens=True) == trained.encode("a b")
-    assert load_changed(trained, tmp_path, put("post_processor", None)).encode("a b") == trained.encode("a b")
+    assert load_changed(trained, tmp_path, put("post_processor", None)).encode(
+        "a b"
+    ) == trained.encode("a b")
 
 
 def test_broken_files(tmp_path):
     path = tmp_path / "tokenizer.json"
     for content, message in [
-        ("{", "expected valid JSON"),
-        ('{"a": 1, "a": 2}', "'a' 2 times"),
+        ("{", "not valid JSON"),
+        ('{"a": 1, "a": 2}', "'a' occurs twice"),
         ("[]", "'model'"),
     ]:
         path.write_text(content)
@@ -146,24 +170,30 @@ def test_a_vocabulary_without_all_bytes(trained):
     vocab = {"a": 0, "b": 1, "ab": 2}
     tokenizer = Tokenizer(BPE(vocab, [("a", "b")]))
     assert tokenizer.encode("abba") == [2, 1, 0]
-    with pytest.raises(ValueError, match="no token for 'c', which occurs in 'abc', and no unk_token"):
+    with pytest.raises(
+        ValueError, match="no token for 'c', which occurs in 'abc', and no unk_token"
+    ):
         tokenizer.encode("abc")
 
 
 def test_added_tokens_of_a_file_are_special_only_if_it_says_so(trained, tmp_path):
-    loaded = load_changed(trained, tmp_path, lambda content: content["added_tokens"][0].pop("special"))
+    loaded = load_changed(
+        trained, tmp_path, lambda content: content["added_tokens"][0].pop("special")
+    )
     assert not loaded.is_special(0) and loaded.encode(f"a{END}")[-1] == 0
 
 
 def test_a_file_that_is_nested_too_deeply(tmp_path):
     (tmp_path / "tokenizer.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match="expected valid JSON, got nesting of more than 100 levels"):
+    with pytest.raises(ValueError, match="not valid JSON: nested more than 100 levels"):
         Tokenizer.load(tmp_path)
 
 
 def test_pieces_without_bytes(tmp_path):
     texts = [" ".join(TEXTS)]
-    without = Tokenizer.train(texts, 150, kind="SentencePiece BPE", byte_fallback=False, character_coverage=1.0)
+    without = Tokenizer.train(
+        texts, 150, kind="SentencePiece BPE", byte_fallback=False, character_coverage=1.0
+    )
     assert without.token_to_id("<0x41>") is None and without.model.byte_fallback is False
     assert without.encode("\u2603") == [without.token_to_id("▁"), without.token_to_id("<unk>")]
 
@@ -183,15 +213,25 @@ def template(*ids):
 
 
 OUTSIDE = {
-    "post_processor BertProcessing: sep: expected an id of the vocabulary, from 0 to 449, got 1000000000": bert(10**9, 0),
-    "post_processor BertProcessing: cls: expected an id of the vocabulary, from 0 to 449, got -1": bert(0, -1),
-    "post_processor BertProcessing: cls: expected an id of the vocabulary, from 0 to 449, got 450": bert(0, 450),
-    "post_processor TemplateProcessing: special_tokens 't': expected an id of the vocabulary, from 0 to 449": template(7000),
+    "post_processor BertProcessing: sep: expected an id of the vocabulary, from 0 to 449, got 1000000000": bert(
+        10**9, 0
+    ),
+    "post_processor BertProcessing: cls: expected an id of the vocabulary, from 0 to 449, got -1": bert(
+        0, -1
+    ),
+    "post_processor BertProcessing: cls: expected an id of the vocabulary, from 0 to 449, got 450": bert(
+        0, 450
+    ),
+    "post_processor TemplateProcessing: special_tokens 't': expected an id of the vocabulary, from 0 to 449": template(
+        7000
+    ),
     "post_processor Sequence: special_tokens 't': expected an id of the vocabulary, from 0 to 449, got an integer of 301 bits": {
-        "type": "Sequence", "processors": [template(0, 1 << 300)],
+        "type": "Sequence",
+        "processors": [template(0, 1 << 300)],
     },
-    "post_processor RobertaProcessing: sep: expected an id": bert(-5, 0) | {"type": "RobertaProcessing"},
-}  # fmt: skip
+    "post_processor RobertaProcessing: sep: expected an id": bert(-5, 0)
+    | {"type": "RobertaProcessing"},
+}
 
 
 @pytest.mark.parametrize("message", OUTSIDE)
@@ -234,7 +274,11 @@ def test_the_id_of_padding_must_be_in_the_vocabulary(trained, tmp_path, id):
 @pytest.mark.parametrize(
     ("vocab", "merges", "message"),
     [
-        ({"a": 1 << 70}, [], "the id of token 'a' must be a number from 0 to 1114111, got 1180591620717411303424"),
+        (
+            {"a": 1 << 70},
+            [],
+            "the id of token 'a' must be a number from 0 to 1114111, got 1180591620717411303424",
+        ),
         ({"a": 0, "b": 1.5}, [], "the id of token 'b' must be a number from 0 to 1114111, got 1.5"),
         ({"a": 0, "b": 0}, [], "id 0 is given to both 'a' and 'b'"),
         (["a"], [], "vocab must be an object of tokens and ids, got list"),
@@ -261,7 +305,14 @@ def test_only_regular_files_are_read(trained, tmp_path):
     os.mkfifo(tmp_path / "tokenizer.json")
     with pytest.raises(ValueError, match=r"tokenizer\.json: expected a regular file, got a pipe"):
         Tokenizer.load(tmp_path)
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.model", "vocab.txt"):
+    for name in (
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.model",
+        "vocab.txt",
+    ):
         folder = tmp_path / name.replace(".", "-")
         folder.mkdir()
         if name.endswith("s.txt") or name == "vocab.json":
@@ -278,13 +329,17 @@ def test_only_regular_files_are_read(trained, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("tokenizer_config.json", '{"eos_token": "a", "eos_token": "b"}', "the key 'eos_token' 2 times"),
+        (
+            "tokenizer_config.json",
+            '{"eos_token": "a", "eos_token": "b"}',
+            "the key 'eos_token' occurs twice",
+        ),
         ("tokenizer.json", '{"a": "x\\ud800y"}', r"a lone surrogate in .*\\ud800"),
-        ("tokenizer.json", '{"a": "x\\ud83d\\ude00y", "a": 1}', "the key 'a' 2 times"),
+        ("tokenizer.json", '{"a": "x\\ud83d\\ude00y", "a": 1}', "the key 'a' occurs twice"),
     ],
 )
 def test_a_key_or_a_surrogate_is_refused_with_the_name(trained, tmp_path, name, text, message):
     trained.save(tmp_path)
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=f"{name}: expected valid JSON, got .*{message}"):
+    with pytest.raises(ValueError, match=f"{name}: not valid JSON: {message}"):
         Tokenizer.load(tmp_path)

@@ -43,18 +43,33 @@ def test_a_word_that_is_a_token_goes_before_merges():
 
 def test_unknown_characters_as_bytes():
     model = BPE({"<unk>": 0, "a": 1} | BYTES, [], "<unk>", byte_fallback=True)
-    expected = [(1, 0, 1), *((10 + byte, 1, 2) for byte in "é".encode()), *((10 + byte, 2, 3) for byte in "春".encode())]
-    assert model.encode_spans("aé春") == expected and list(model.encode("aé春")) == [id for id, _, _ in expected]
+    expected = [
+        (1, 0, 1),
+        *((10 + byte, 1, 2) for byte in "é".encode()),
+        *((10 + byte, 2, 3) for byte in "春".encode()),
+    ]
+    assert model.encode_spans("aé春") == expected and list(model.encode("aé春")) == [
+        id for id, _, _ in expected
+    ]
     some = {token: id for token, id in BYTES.items() if token != "<0xC3>"}
     some = {token: id for id, token in enumerate(["<unk>", "a", *some])}
     model = BPE(some, [], "<unk>", byte_fallback=True)
-    assert model.encode_spans("éa") == [(0, 0, 1), (1, 1, 2)]  # one byte is missing: the character is unknown
+    assert model.encode_spans("éa") == [
+        (0, 0, 1),
+        (1, 1, 2),
+    ]  # one byte is missing: the character is unknown
 
 
 def test_marks_at_the_ends_of_words():
-    vocab = {token: id for id, token in enumerate(["l", "o", "w", "w</w>", "lo", "low</w>", "l</w>"])}
+    vocab = {
+        token: id for id, token in enumerate(["l", "o", "w", "w</w>", "lo", "low</w>", "l</w>"])
+    }
     model = BPE(vocab, [("l", "o"), ("lo", "w</w>")], end_of_word_suffix="</w>")
-    assert list(model.encode("low")) == [5] and list(model.encode("loww")) == [4, 2, 3] and list(model.encode("l")) == [6]
+    assert (
+        list(model.encode("low")) == [5]
+        and list(model.encode("loww")) == [4, 2, 3]
+        and list(model.encode("l")) == [6]
+    )
     assert model.encode_spans("loww") == [(4, 0, 2), (2, 2, 3), (3, 3, 4)]
     vocab = {token: id for id, token in enumerate(["l", "##o", "##w", "lo", "low"])}
     model = BPE(vocab, [("l", "##o"), ("lo", "##w")], continuing_subword_prefix="##")
@@ -62,13 +77,19 @@ def test_marks_at_the_ends_of_words():
 
 
 def test_what_cannot_be_written_is_an_error():
-    with pytest.raises(ValueError, match="no token for 'x', which occurs in 'axb', and no unk_token"):
+    with pytest.raises(
+        ValueError, match="no token for 'x', which occurs in 'axb', and no unk_token"
+    ):
         small().encode("axb")
-    with pytest.raises(ValueError, match="'x' needs the unk_token '<UNK>', which is not in the vocabulary"):
+    with pytest.raises(
+        ValueError, match="'x' needs the unk_token '<UNK>', which is not in the vocabulary"
+    ):
         small(unk_token="<UNK>").encode_spans("axb")
 
 
-corpora = st.dictionaries(st.text("abcé", min_size=1, max_size=9), st.integers(1, 4), min_size=1, max_size=8)
+corpora = st.dictionaries(
+    st.text("abcé", min_size=1, max_size=9), st.integers(1, 4), min_size=1, max_size=8
+)
 
 
 @given(corpora, st.integers(0, 15), st.booleans(), st.text("abcé", max_size=30))
@@ -82,10 +103,17 @@ def test_training_and_encoding_equal_the_reference(corpus, rounds, marked, word)
     alphabet = sorted({char for text in corpus for char in text})
     alphabet += sorted({text[-1] + suffix for text in corpus}) if marked else []
     model = BPE.train(
-        corpus, 2 + len(alphabet) + rounds, ["<pad>", "<unk>"], end_of_word_suffix=suffix or None, unk_token="<unk>"
+        corpus,
+        2 + len(alphabet) + rounds,
+        ["<pad>", "<unk>"],
+        end_of_word_suffix=suffix or None,
+        unk_token="<unk>",
     )
     tokens = ["<pad>", "<unk>", *alphabet]
-    coded = [([tokens.index(symbol) for symbol in symbols(text)], count) for text, count in corpus.items()]
+    coded = [
+        ([tokens.index(symbol) for symbol in symbols(text)], count)
+        for text, count in corpus.items()
+    ]
     merges = naive.train(coded, len(tokens), rounds)
     for a, b, _ in merges:
         tokens.append(tokens[a] + tokens[b])
@@ -101,9 +129,16 @@ def test_training_and_encoding_equal_the_reference(corpus, rounds, marked, word)
 def test_limits_of_training():
     words = {"aab": 3, "abc": 1, "cd": 1}
     assert list(BPE.train(words, 2, limit_alphabet=2).vocab) == ["a", "b"]
-    assert list(BPE.train(words, 3, limit_alphabet=1, initial_alphabet=["z"]).vocab) == ["z"]  # given ones come first
-    assert BPE.train(words, 9, min_frequency=4).merges == [("a", "b")]  # 4 times; aa 3, bc 1, cd 1, aab 3
-    with pytest.raises(ValueError, match="vocab_size 4 is too small for the alphabet of 4 characters and 1 special tokens"):
+    assert list(BPE.train(words, 3, limit_alphabet=1, initial_alphabet=["z"]).vocab) == [
+        "z"
+    ]  # given ones come first
+    assert BPE.train(words, 9, min_frequency=4).merges == [
+        ("a", "b")
+    ]  # 4 times; aa 3, bc 1, cd 1, aab 3
+    with pytest.raises(
+        ValueError,
+        match="vocab_size 4 is too small for the alphabet of 4 characters and 1 special tokens",
+    ):
         BPE.train(words, 4, ["<s>"])
 
 

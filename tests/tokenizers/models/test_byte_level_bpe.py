@@ -12,7 +12,12 @@ from reference.tokenizers import bpe as naive
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer, pipeline
 from tinyplm.tokenizers.text.added_tokens import AddedToken
-from tinyplm.tokenizers.text.bytelevel import BYTE_TO_CHAR, bytes_to_chars, chars_to_bytes, split_words
+from tinyplm.tokenizers.text.bytelevel import (
+    BYTE_TO_CHAR,
+    bytes_to_chars,
+    chars_to_bytes,
+    split_words,
+)
 from tinyplm.tokenizers.text.pretokenization import ByteLevel, WhitespaceSplit
 from tinyplm.tokenizers.training.bpe import Merger, train_bpe
 from tinyplm.tokenizers.training.recipes import RECIPES
@@ -71,7 +76,10 @@ def test_any_ids_give_the_bytes_of_their_tokens(trained, data):
 
 
 def test_every_byte_has_a_token(trained):
-    assert all(trained.decode_bytes([trained.token_to_id(BYTE_TO_CHAR[b])]) == bytes([b]) for b in range(256))
+    assert all(
+        trained.decode_bytes([trained.token_to_id(BYTE_TO_CHAR[b])]) == bytes([b])
+        for b in range(256)
+    )
 
 
 @given(st.lists(st.sampled_from(["low", " lower", " 12", "'s", "春", " !", " "]), max_size=8))
@@ -123,14 +131,18 @@ def test_the_example_of_sennrich():
     ]
 
 
-corpora = st.dictionaries(st.text("\0\1\2", min_size=1, max_size=24), st.integers(1, 5), min_size=1, max_size=8)
+corpora = st.dictionaries(
+    st.text("\0\1\2", min_size=1, max_size=24), st.integers(1, 5), min_size=1, max_size=8
+)
 
 
 @settings(max_examples=300)
 @given(corpora, st.integers(0, 30))
 def test_training_equals_counting_everything_each_round(corpus, rounds):
     tokens, merges = train_bpe(corpus, ["a", "b", "c"], 3 + rounds)
-    assert merges == naive.train([(list(map(ord, word)), n) for word, n in corpus.items()], 3, rounds)
+    assert merges == naive.train(
+        [(list(map(ord, word)), n) for word, n in corpus.items()], 3, rounds
+    )
     assert tokens[3:] == [tokens[a] + tokens[b] for a, b, _ in merges]
     assert len(set(tokens)) == len(tokens)  # no spelling is reached in two ways
 
@@ -139,9 +151,13 @@ def test_training_equals_counting_everything_each_round(corpus, rounds):
 @given(corpora, st.integers(0, 30), st.text("\0\1\2", max_size=60))
 def test_encoding_equals_searching_anew(corpus, rounds, word):
     _, merges = train_bpe(corpus, ["a", "b", "c"], 3 + rounds)
-    assert list(map(ord, "".join(Merger(merges).merge(word)))) == naive.encode(list(map(ord, word)), merges)
+    assert list(map(ord, "".join(Merger(merges).merge(word)))) == naive.encode(
+        list(map(ord, word)), merges
+    )
     for seen in corpus:
-        assert list(map(ord, "".join(Merger(merges).merge(seen)))) == naive.encode(list(map(ord, seen)), merges)
+        assert list(map(ord, "".join(Merger(merges).merge(seen)))) == naive.encode(
+            list(map(ord, seen)), merges
+        )
 
 
 @settings(max_examples=300)
@@ -159,7 +175,9 @@ def test_encoding_with_merges_in_any_order(data):
             merges.append((a, b, tokens.index(tokens[a] + tokens[b])))
     merges = data.draw(st.permutations(merges))
     word = data.draw(st.text("\0\1", max_size=40))
-    assert list(map(ord, "".join(Merger(merges).merge(word)))) == naive.encode(list(map(ord, word)), merges)
+    assert list(map(ord, "".join(Merger(merges).merge(word)))) == naive.encode(
+        list(map(ord, word)), merges
+    )
 
 
 @settings(max_examples=30)
@@ -202,7 +220,9 @@ def test_nobody_writes_a_special_token(kind, whole):
     tokenizer = Tokenizer(**tokenizer.parts | parts)
     special = {token.id: token.content for token in tokenizer.added_tokens}
     unknown = {tokenizer.token_to_id(token) for token in ("<unk>", "[UNK]")}
-    for text in [content for content in special.values()] + [f"low{content} {content}low" for content in special.values()]:
+    for text in [content for content in special.values()] + [
+        f"low{content} {content}low" for content in special.values()
+    ]:
         for ids in (tokenizer.encode(text), tokenizer.encoding(text, add_special_tokens=False).ids):
             assert not (set(ids) - unknown) & special.keys(), (text, ids)
         assert set(tokenizer.encode(text, allow_special=True)) & special.keys()
@@ -247,7 +267,9 @@ def test_lone_surrogates_are_refused_with_their_position(trained):
 @pytest.mark.parametrize("ids", [[0, 450], [-1], [5, 10**30]])
 def test_unknown_ids_are_refused(trained, ids):
     for decode in (trained.decode, trained.decode_bytes):
-        with pytest.raises(ValueError, match=f"id {ids[-1]} is not in the vocabulary: it has 450 ids"):
+        with pytest.raises(
+            ValueError, match=f"id {ids[-1]} is not in the vocabulary: it has 450 ids"
+        ):
             decode(ids)
     assert trained.id_to_token(ids[-1]) is None
 
@@ -255,7 +277,11 @@ def test_unknown_ids_are_refused(trained, ids):
 @pytest.mark.parametrize(
     ("texts", "options", "message"),
     [
-        (["a"], {"vocab_size": 256}, "256 is too small for the alphabet of 256 characters and 1 special"),
+        (
+            ["a"],
+            {"vocab_size": 256},
+            "256 is too small for the alphabet of 256 characters and 1 special",
+        ),
         (["a"], {"vocab_size": 2_000_000}, "vocab_size: expected an integer from 1 to 1114112"),
         ([], {"vocab_size": 300}, "hold no text at all"),
         (["", ""], {"vocab_size": 300}, "hold no text at all"),
@@ -289,7 +315,11 @@ def test_wrong_types(trained):
 def test_long_words_are_not_quadratic():
     """A million letters: seconds. Searching the word anew for each merge would take days."""
     tokenizer = Tokenizer.train(["a" * 5000], 300)
-    for text in ("a" * 1_000_000, " " * 100_000, "".join(random.Random(0).choices("ab", k=200_000))):
+    for text in (
+        "a" * 1_000_000,
+        " " * 100_000,
+        "".join(random.Random(0).choices("ab", k=200_000)),
+    ):
         start = time.process_time()
         ids = tokenizer.encode(text)
         assert time.process_time() - start < 30  # 1 to 5 s on a slow core, all three

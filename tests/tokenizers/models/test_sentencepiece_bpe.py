@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 
 from reference.tokenizers import bpe as naive_bpe
 from reference.tokenizers import sentencepiece as naive
-from tinyplm.tokenizers.training.sentencepiece_bpe import merges_from_scores, train_sentencepiece_bpe
+from tinyplm.tokenizers.training.sentencepiece_bpe import (
+    merges_from_scores,
+    train_sentencepiece_bpe,
+)
 
 SCRIPTS = {"a": "Latin", "b": "Latin", "и": "Cyrillic", "1": "Common", "-": "Common"}
 
@@ -15,7 +18,9 @@ corpora = st.dictionaries(words, st.integers(1, 6), min_size=1, max_size=8)
 
 
 def train(word_counts, vocab_size=10**4, **options):
-    return train_sentencepiece_bpe(word_counts, vocab_size, **{"byte_fallback": False, "character_coverage": 1.0} | options)
+    return train_sentencepiece_bpe(
+        word_counts, vocab_size, **{"byte_fallback": False, "character_coverage": 1.0} | options
+    )
 
 
 def normal(pieces):
@@ -35,12 +40,21 @@ def test_training_is_that_of_the_reference(word_counts, merges, longest):
     letters = {letter for word in word_counts for letter in word}
     pieces = train(word_counts, 3 + len(letters) + merges, max_piece_length=longest)
     assert learnt(pieces) == naive.train(word_counts, SCRIPTS, merges, longest)
-    assert train(dict(reversed(word_counts.items())), 3 + len(letters) + merges, max_piece_length=longest) == pieces
+    assert (
+        train(
+            dict(reversed(word_counts.items())), 3 + len(letters) + merges, max_piece_length=longest
+        )
+        == pieces
+    )
 
 
 @given(corpora, st.integers(0, 25))
 def test_letters_that_are_left_out_are_in_no_piece(word_counts, merges):
-    occurs = {letter: sum(word.count(letter) * n for word, n in word_counts.items()) for word in word_counts for letter in word}
+    occurs = {
+        letter: sum(word.count(letter) * n for word, n in word_counts.items())
+        for word in word_counts
+        for letter in word
+    }
     ordered = sorted(occurs, key=lambda letter: (-occurs[letter], letter))
     kept = ordered[: (len(ordered) + 1) // 2]
     coverage = sum(occurs[letter] for letter in kept) / sum(occurs.values())
@@ -53,14 +67,25 @@ def test_letters_that_are_left_out_are_in_no_piece(word_counts, merges):
 
 @given(corpora)
 def test_order_scores_and_kinds(word_counts):
-    pieces = train(word_counts, byte_fallback=True, control_symbols=["<sep>"], user_defined_symbols=["ab", "<x>"])
+    pieces = train(
+        word_counts,
+        byte_fallback=True,
+        control_symbols=["<sep>"],
+        user_defined_symbols=["ab", "<x>"],
+    )
     special = [("<unk>", "unknown"), ("<s>", "control"), ("</s>", "control"), ("<sep>", "control")]
-    special += [("ab", "user_defined"), ("<x>", "user_defined"), *((f"<0x{byte:02X}>", "byte") for byte in range(256))]
+    special += [
+        ("ab", "user_defined"),
+        ("<x>", "user_defined"),
+        *((f"<0x{byte:02X}>", "byte") for byte in range(256)),
+    ]
     assert pieces[: len(special)] == [(text, 0.0, kind) for text, kind in special]
     rest = pieces[len(special) :]
     assert [score for _, score, _ in rest] == [-i for i in range(len(rest))]
     assert len({text for text, _, _ in pieces}) == len(pieces)
-    assert not any("ab" in text for text in normal(pieces))  # special pieces in the text are no text to learn from
+    assert not any(
+        "ab" in text for text in normal(pieces)
+    )  # special pieces in the text are no text to learn from
 
 
 def test_texts_may_be_words_or_lines():
@@ -97,7 +122,9 @@ def test_a_run_of_spaces_is_a_piece_only_if_wanted():
 )
 def test_what_may_be_a_piece(text, options, longest):
     pieces = learnt(train({text: 1}, **options))
-    assert [piece for piece in pieces if not any(piece in other for other in pieces if other != piece)] == longest
+    assert [
+        piece for piece in pieces if not any(piece in other for other in pieces if other != piece)
+    ] == longest
 
 
 def test_null_is_no_letter():
@@ -127,7 +154,12 @@ def test_special_pieces_in_the_text_are_not_learnt_from():
     ("arguments", "options", "error", "message"),
     [
         (({"a b": 1}, 300), {}, ValueError, "spaces must be written ▁, got 'a b'"),
-        (({"▁ab": 1}, 5), {}, ValueError, "vocab_size 5 is too small for 3 special pieces and 3 letters"),
+        (
+            ({"▁ab": 1}, 5),
+            {},
+            ValueError,
+            "vocab_size 5 is too small for 3 special pieces and 3 letters",
+        ),
         (({"▁ab": 1}, 300), {"character_coverage": 99.95}, ValueError, "<= 1, got 99.95"),
         (({"▁ab": 1}, 300), {"control_symbols": ["<s>"]}, ValueError, "'<s>' is wrong"),
         (({"▁ab": 1}, 300), {"user_defined_symbols": [""]}, ValueError, "'' is wrong"),
@@ -158,7 +190,15 @@ vocabularies = st.lists(st.text("abc", min_size=2, max_size=5), unique=True, max
 
 
 @given(vocabularies, st.text("abcx", max_size=14))
-@example([("aba", 0.0, "normal"), ("ab", -1.0, "normal"), ("ba", -2.0, "normal"), *((c, -3.0, "normal") for c in "ab")], "ababa")
+@example(
+    [
+        ("aba", 0.0, "normal"),
+        ("ab", -1.0, "normal"),
+        ("ba", -2.0, "normal"),
+        *((c, -3.0, "normal") for c in "ab"),
+    ],
+    "ababa",
+)
 def test_merges_give_what_joining_by_score_gives(pieces, text):
     """Pieces with any scores, also ones that cannot come about."""
     assert apply(text, pieces) == naive.encode(text, {text: score for text, score, _ in pieces})
@@ -166,22 +206,44 @@ def test_merges_give_what_joining_by_score_gives(pieces, text):
 
 @given(corpora, words, st.integers(0, 25))
 def test_merges_of_trained_pieces(word_counts, text, merges):
-    pieces = train(word_counts, 3 + len({letter for word in word_counts for letter in word}) + merges)
+    pieces = train(
+        word_counts, 3 + len({letter for word in word_counts for letter in word}) + merges
+    )
     assert [a + b for a, b in merges_from_scores(pieces)] == learnt(pieces)  # each can come about
-    assert apply(text, pieces) == naive.encode(text, {text: score for text, score, kind in pieces if kind == "normal"})
+    assert apply(text, pieces) == naive.encode(
+        text, {text: score for text, score, kind in pieces if kind == "normal"}
+    )
 
 
 def test_pieces_that_cannot_come_about_have_no_merge():
-    pieces = [("ab", -0.0, "normal"), ("bc", -1.0, "normal"), ("abc", -2.0, "normal"), ("abcc", -3.0, "normal")]
+    pieces = [
+        ("ab", -0.0, "normal"),
+        ("bc", -1.0, "normal"),
+        ("abc", -2.0, "normal"),
+        ("abcc", -3.0, "normal"),
+    ]
     letters = [(letter, -9.0, "normal") for letter in "abc"]
-    assert merges_from_scores(pieces + letters) == [("a", "b"), ("b", "c"), ("ab", "c"), ("abc", "c")]
+    assert merges_from_scores(pieces + letters) == [
+        ("a", "b"),
+        ("b", "c"),
+        ("ab", "c"),
+        ("abc", "c"),
+    ]
     without = [piece for piece in pieces if piece[0] != "abc"]
-    assert merges_from_scores(without + letters) == [("a", "b"), ("b", "c")]  # a|b|c|c -> ab|c|c, and no further
+    assert merges_from_scores(without + letters) == [
+        ("a", "b"),
+        ("b", "c"),
+    ]  # a|b|c|c -> ab|c|c, and no further
 
 
 def test_only_normal_pieces_are_joined():
     letters = [(letter, -9.0, "normal") for letter in "ab<s>"]
-    others = [("ab", 0.0, "user_defined"), ("<s>", 0.0, "control"), ("ba", 0.0, "byte"), ("bb", 0.0, "unknown")]
+    others = [
+        ("ab", 0.0, "user_defined"),
+        ("<s>", 0.0, "control"),
+        ("ba", 0.0, "byte"),
+        ("bb", 0.0, "unknown"),
+    ]
     assert merges_from_scores(others + letters) == []
 
 
@@ -200,4 +262,6 @@ def test_what_merges_cannot_say(pieces, message):
 
 def test_what_cannot_come_about_is_no_reason_to_refuse():
     pieces = [("xyz", 0.0, "unused"), ("xyy", 0.0, "normal"), ("ab", 0.0, "normal")]
-    assert merges_from_scores(pieces + [("a", -1.0, "normal"), ("b", -1.0, "normal")]) == [("a", "b")]
+    assert merges_from_scores(pieces + [("a", -1.0, "normal"), ("b", -1.0, "normal")]) == [
+        ("a", "b")
+    ]

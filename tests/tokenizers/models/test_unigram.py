@@ -19,7 +19,9 @@ from tinyplm.tokenizers.training.unigram import Corpus, digamma, losses, seeds, 
 
 UNK = ("<unk>", 0.0)
 words = st.text("abcd", max_size=9)
-vocabularies = st.dictionaries(st.text("abc", min_size=1, max_size=5), st.floats(-12, 0), max_size=25)
+vocabularies = st.dictionaries(
+    st.text("abc", min_size=1, max_size=5), st.floats(-12, 0), max_size=25
+)
 
 
 def model(scores, **settings) -> tuple[Unigram, float]:
@@ -48,30 +50,49 @@ def test_the_best_segmentation_has_the_greatest_probability(scores, word):
             assert unigram.pieces[id][0] == word[start:end]
             total += scores[word[start:end]]
     assert place == len(word)
-    if all(char in scores for char in word):  # else unknown characters may have become a piece when they were joined
+    if all(
+        char in scores for char in word
+    ):  # else unknown characters may have become a piece when they were joined
         assert total == pytest.approx(best)
 
 
 PIECES = ["a", "b", *("a" * n for n in (2, 3, 5, 7)), "ab", "ba", "aab", "abab"]
 
 
-@given(st.lists(st.floats(-12, 0, width=32), min_size=len(PIECES), max_size=len(PIECES)), st.text("ab", max_size=60))
+@given(
+    st.lists(st.floats(-12, 0, width=32), min_size=len(PIECES), max_size=len(PIECES)),
+    st.text("ab", max_size=60),
+)
 @example([-3.1, -3.3, -4.7, -6.1, -8.9, -9.3, -5.1, -5.2, -6.3, -8.1], "a" * 60)
 def test_sums_in_single_precision(values, word):
     scores = {piece: float(np.float32(value)) for piece, value in zip(PIECES, values)}
     unigram, _ = model(scores, single=True)
-    assert [PIECES[id - 1] for id in unigram.encode(word)] == naive.best_in_single_precision(word, scores)
+    assert [PIECES[id - 1] for id in unigram.encode(word)] == naive.best_in_single_precision(
+        word, scores
+    )
     again = Unigram.from_json(json.loads(json.dumps(unigram.to_json())), "")
     assert again == unigram and again.single
 
 
 def test_single_precision_decides_ties():
-    scores = dict(zip(PIECES, [float(np.float32(v)) for v in (-3.1, -3.3, -4.7, -6.1, -8.9, -9.3, -5.1, -5.2, -6.3, -8.1)]))
+    scores = dict(
+        zip(
+            PIECES,
+            [
+                float(np.float32(v))
+                for v in (-3.1, -3.3, -4.7, -6.1, -8.9, -9.3, -5.1, -5.2, -6.3, -8.1)
+            ],
+        )
+    )
     double, single = (model(scores, single=single)[0] for single in (False, True))
     words = ["a" * n for n in range(1, 200)]
-    assert any(double.encode(word) != single.encode(word) for word in words)  # else nothing of this is tested
+    assert any(
+        double.encode(word) != single.encode(word) for word in words
+    )  # else nothing of this is tested
     for word in words:
-        assert score(double, double.encode(word)) == pytest.approx(score(double, single.encode(word)), rel=1e-5)  # 24 bits
+        assert score(double, double.encode(word)) == pytest.approx(
+            score(double, single.encode(word)), rel=1e-5
+        )  # 24 bits
 
 
 def test_hidden_pieces_are_only_text():
@@ -81,14 +102,18 @@ def test_hidden_pieces_are_only_text():
     assert unigram.encode("<s>") == [4] and hidden.encode("<s>") == [1, 2, 3]
     assert hidden.vocab == unigram.vocab and hidden.hidden == {"<s>"}
     assert Unigram.from_json(json.loads(json.dumps(hidden.to_json())), "") == hidden
-    only = Unigram(0, (UNK, ("<s>", -1.0)), hidden=frozenset(["<s>"]))  # nor when unknown characters are joined to it
+    only = Unigram(
+        0, (UNK, ("<s>", -1.0)), hidden=frozenset(["<s>"])
+    )  # nor when unknown characters are joined to it
     assert only.encode("<s>") == [0]
 
 
 @given(vocabularies, words)
 def test_likelihood(scores, word):
     unigram, unknown = model(scores)
-    assert unigram.log_likelihood(word) == pytest.approx(naive.log_likelihood(word, scores, unknown), abs=1e-9)
+    assert unigram.log_likelihood(word) == pytest.approx(
+        naive.log_likelihood(word, scores, unknown), abs=1e-9
+    )
 
 
 @given(vocabularies, st.text("abc", max_size=8), st.integers(1, 40))
@@ -101,7 +126,9 @@ def test_nbest(scores, word, n):
     assert [s for _, s in found] == pytest.approx([s for _, s in expected])
     assert len({tuple(ids) for ids, _ in found}) == len(found)
     for ids, s in found:
-        assert "".join(unigram.pieces[id][0] for id in ids) == word and score(unigram, ids) == pytest.approx(s)
+        assert "".join(unigram.pieces[id][0] for id in ids) == word and score(
+            unigram, ids
+        ) == pytest.approx(s)
 
 
 def test_ties_go_to_the_piece_that_begins_first():
@@ -115,13 +142,20 @@ def test_sampling_has_the_distribution():
     scores = {"a": -1.0, "b": -1.5, "ab": -2.2, "aba": -3.0, "ba": -1.9, "bab": -4.0}
     unigram, unknown = model(scores)
     for alpha in (0.0, 0.5, 1.0, 2.0):
-        expected = {tuple(parts): p for parts, p in naive.distribution("ababa", scores, unknown, alpha)}
+        expected = {
+            tuple(parts): p for parts, p in naive.distribution("ababa", scores, unknown, alpha)
+        }
         n = 4000
-        found = Counter(tuple(unigram.pieces[id][0] for id in unigram.sample("ababa", fold(key(1), k), alpha)) for k in range(n))
+        found = Counter(
+            tuple(unigram.pieces[id][0] for id in unigram.sample("ababa", fold(key(1), k), alpha))
+            for k in range(n)
+        )
         assert set(found) <= set(expected) and len(expected) > 8
         common = [parts for parts in expected if n * expected[parts] >= 5]
         rest = n - sum(n * expected[parts] for parts in common)
-        chi = sum((found[parts] - n * expected[parts]) ** 2 / (n * expected[parts]) for parts in common)
+        chi = sum(
+            (found[parts] - n * expected[parts]) ** 2 / (n * expected[parts]) for parts in common
+        )
         if rest >= 5:
             chi += (n - sum(found[parts] for parts in common) - rest) ** 2 / rest
         freedom = len(common) - (rest < 5)
@@ -131,7 +165,10 @@ def test_sampling_has_the_distribution():
 def test_a_great_alpha_samples_the_best_and_the_key_decides():
     scores = {"a": -1.0, "b": -1.5, "ab": -2.2, "aba": -3.0, "ba": -1.9}
     unigram, _ = model(scores)
-    assert all(unigram.sample("ababab", fold(key(0), k), 1000.0) == unigram.encode("ababab") for k in range(50))
+    assert all(
+        unigram.sample("ababab", fold(key(0), k), 1000.0) == unigram.encode("ababab")
+        for k in range(50)
+    )
     assert unigram.sample("ababab" * 9, key(3), 0.1) == unigram.sample("ababab" * 9, key(3), 0.1)
     assert len({tuple(unigram.sample("ababab" * 9, key(k), 0.1)) for k in range(20)}) > 15
     for alpha in (-0.1, math.inf, math.nan):
@@ -142,7 +179,11 @@ def test_a_great_alpha_samples_the_best_and_the_key_decides():
 def test_unknown_characters():
     pieces = (UNK, ("a", -1.0), ("ab", -1.0), ("xy", -1e5))
     unigram = Unigram(0, pieces)
-    assert unigram.encode("") == [] and unigram.log_likelihood("") == 0.0 and unigram.nbest("", 2) == [([], 0.0)]
+    assert (
+        unigram.encode("") == []
+        and unigram.log_likelihood("") == 0.0
+        and unigram.nbest("", 2) == [([], 0.0)]
+    )
     assert unigram.encode("zazza") == [0, 1, 0, 1]
     assert unigram.encode_spans("zazza") == [(0, 0, 1), (1, 1, 2), (0, 2, 4), (1, 4, 5)]
     assert unigram.encode("b") == [0]  # begins no piece
@@ -167,7 +208,12 @@ def test_a_word_of_a_million_letters_takes_seconds():
 
 
 def test_json():
-    content = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.5]], "byte_fallback": True}
+    content = {
+        "type": "Unigram",
+        "unk_id": 0,
+        "vocab": [["<unk>", 0.0], ["a", -1.5]],
+        "byte_fallback": True,
+    }
     unigram = Unigram.from_json(json.loads(json.dumps(content)), "file")
     assert unigram.to_json() == content and unigram.vocab == {"<unk>": 0, "a": 1}
     for change, message in [
@@ -182,10 +228,14 @@ def test_json():
     ]:
         with pytest.raises(ValueError, match=f"file Unigram.*{message}"):
             Unigram.from_json(content | change, "file")
-    assert Unigram.from_json({"type": "Unigram", "vocab": [["a", -1]]}, "file") == Unigram(None, (("a", -1.0),))
+    assert Unigram.from_json({"type": "Unigram", "vocab": [["a", -1]]}, "file") == Unigram(
+        None, (("a", -1.0),)
+    )
 
 
-corpora = st.dictionaries(st.text("abc\0", min_size=1, max_size=8), st.integers(1, 50), min_size=1, max_size=12)
+corpora = st.dictionaries(
+    st.text("abc\0", min_size=1, max_size=8), st.integers(1, 50), min_size=1, max_size=12
+)
 
 
 @example({"abcaa": 1, "abcab": 1}, 3)  # abc is always part of abca, which is too long
@@ -195,7 +245,9 @@ def test_seeds(counts, longest):
     for word, count in counts.items():
         text += word + "\0"
         count_at += [count] * len(word) + [0]
-    suffixes, first, last, length, weight = seeds(np.array([ord(c) for c in text]), np.array(count_at), longest)
+    suffixes, first, last, length, weight = seeds(
+        np.array([ord(c) for c in text]), np.array(count_at), longest
+    )
     assert sorted(suffixes.tolist()) == list(range(len(text)))
     found = {}
     for f, e, n, w in zip(first, last, length, weight):
@@ -240,10 +292,14 @@ def test_em_and_pruning(counts):
         kept = [piece for piece, n in zip(before, e) if n >= 0.5]
         assert list(corpus.pieces()) == kept
         total = digamma(np.array([n for n in e if n >= 0.5]).sum())
-        assert list(corpus.pieces().values()) == pytest.approx([float(digamma(n) - total) for n in e if n >= 0.5])
+        assert list(corpus.pieces().values()) == pytest.approx(
+            [float(digamma(n) - total) for n in e if n >= 0.5]
+        )
     scores = corpus.pieces()
     unknown = min([0.0, *scores.values()]) - 10
-    assert dict(zip(scores, corpus.expected()[1:])) == pytest.approx(naive.expected_counts(counts, scores, unknown))
+    assert dict(zip(scores, corpus.expected()[1:])) == pytest.approx(
+        naive.expected_counts(counts, scores, unknown)
+    )
 
     unigram = Unigram(None, tuple(scores.items()))
     frequency = Counter()
@@ -257,7 +313,9 @@ def test_em_and_pruning(counts):
     total = Counter()
     for piece, word in zip(found.tolist(), owner.tolist()):
         total[names[piece]] += int(corpus.counts[word])
-    assert {part: n for part, n in total.items() if part} == {p: n for p, n in frequency.items() if p in scores}
+    assert {part: n for part, n in total.items() if part} == {
+        p: n for p, n in frequency.items() if p in scores
+    }
     assert unigram.vocab.keys() == scores.keys()
 
     corpus.prune(10**9)
@@ -276,7 +334,9 @@ def test_ties_of_all_words_at_once(counts, scores):
     scores = (scores * 9)[: len(spellings)]
     unigram = Unigram(0, (UNK, *zip(spellings, scores)))
     pieces, owner = corpus.lattices.best(np.array([-20.0, *scores]))
-    for k, word in enumerate(sorted({word.replace("\0", "d") for word in counts}, key=lambda word: (-len(word), word))):
+    for k, word in enumerate(
+        sorted({word.replace("\0", "d") for word in counts}, key=lambda word: (-len(word), word))
+    ):
         assert pieces[owner == k].tolist()[::-1] == unigram.encode(word)
 
 
@@ -289,7 +349,9 @@ def test_the_loss_of_a_piece():
 def test_digamma():
     """digamma(1) = -Euler's constant; digamma(1/2) = that - 2 log 2; digamma(x + 1) = digamma(x) + 1/x."""
     euler = 0.5772156649015329
-    assert digamma(np.array([1.0, 0.5])) == pytest.approx([-euler, -euler - 2 * math.log(2)], abs=1e-9)
+    assert digamma(np.array([1.0, 0.5])) == pytest.approx(
+        [-euler, -euler - 2 * math.log(2)], abs=1e-9
+    )
     x = np.array([0.01, 0.7, 6.9, 7.0, 8.5, 1e6])
     assert digamma(x + 1) - digamma(x) == pytest.approx(1 / x, abs=1e-9)
 
@@ -304,26 +366,45 @@ COUNTS = Counter("▁" + word for word in TEXT.split())
 
 def test_training():
     pieces, unk_id = train_unigram(COUNTS, 60, special_tokens=("<s>", "</s>"))
-    assert len(pieces) == 60 and unk_id == 0 and pieces[:3] == [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0)]
+    assert (
+        len(pieces) == 60
+        and unk_id == 0
+        and pieces[:3] == [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0)]
+    )
     learned = pieces[3:]
     assert learned == sorted(learned, key=lambda piece: (-piece[1], piece[0]))
     assert {char for word in COUNTS for char in word} <= {piece for piece, _ in learned}
     unigram = Unigram(unk_id, pieces)
-    assert len(unigram.encode("▁the")) == 1 and all(unk_id not in unigram.encode(word) for word in COUNTS)
+    assert len(unigram.encode("▁the")) == 1 and all(
+        unk_id not in unigram.encode(word) for word in COUNTS
+    )
     shuffled = dict(sorted(COUNTS.items(), key=lambda item: item[0][::-1]))
     assert train_unigram(shuffled, 60, special_tokens=("<s>", "</s>")) == (pieces, unk_id)
 
 
 def test_what_is_given():
-    pieces, unk_id = train_unigram(COUNTS, 60, special_tokens=("<s>", "[U]", "the", "a"), unk_token="[U]")
+    pieces, unk_id = train_unigram(
+        COUNTS, 60, special_tokens=("<s>", "[U]", "the", "a"), unk_token="[U]"
+    )
     assert unk_id == 1 and [piece for piece, _ in pieces[:4]] == ["<s>", "[U]", "the", "a"]
     assert len({piece for piece, _ in pieces}) == len(pieces) == 60
     pieces, unk_id = train_unigram(COUNTS, 300, unk_token=None, byte_fallback=True)
     assert unk_id is None and pieces[0] == ("<0x00>", 0.0) and pieces[255] == ("<0xFF>", 0.0)
     assert len(train_unigram(COUNTS, 10_000)[0]) < 400  # as many as there are
-    assert {piece for piece, _ in train_unigram({"a": 9, "b": 9, "c": 7, "ab": 5, "bc": 4}, 3, unk_token=None)[0]} == set("abc")
+    assert {
+        piece
+        for piece, _ in train_unigram(
+            {"a": 9, "b": 9, "c": 7, "ab": 5, "bc": 4}, 3, unk_token=None
+        )[0]
+    } == set("abc")
     assert train_unigram({}, 5) == ([("<unk>", 0.0)], 0)
-    assert max(len(piece) for piece, _ in train_unigram(COUNTS, 80, max_piece_length=2, special_tokens=())[0][1:]) == 2
+    assert (
+        max(
+            len(piece)
+            for piece, _ in train_unigram(COUNTS, 80, max_piece_length=2, special_tokens=())[0][1:]
+        )
+        == 2
+    )
     assert all(len(piece) == 1 for piece, _ in train_unigram(COUNTS, 80, max_piece_length=1)[0][1:])
 
 
@@ -334,9 +415,14 @@ def test_characters_that_em_drops_come_back():
     for _ in range(4):
         corpus.maximize(corpus.expected())
     assert set(corpus.pieces()) == {"a", "xy", "vz"}
-    scores, lowest = dict(train_unigram(counts, 100, n_sub_iterations=4, max_piece_length=2)[0]), min(corpus.pieces().values())
+    scores, lowest = (
+        dict(train_unigram(counts, 100, n_sub_iterations=4, max_piece_length=2)[0]),
+        min(corpus.pieces().values()),
+    )
     # x and y occur 570 times, v and z 220
-    assert [scores[char] for char in "xyvz"] == pytest.approx([lowest + 0.0001 * k for k in range(4)], abs=1e-12)
+    assert [scores[char] for char in "xyvz"] == pytest.approx(
+        [lowest + 0.0001 * k for k in range(4)], abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(

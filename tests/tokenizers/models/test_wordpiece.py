@@ -28,7 +28,11 @@ def model(tokens, **options):
     [
         ("unaffable", ["un", "##aff", "##able"], [(0, 2), (2, 5), (5, 9)]),
         ("affable", ["aff", "##able"], [(0, 3), (3, 7)]),
-        ("unaffably", ["[UNK]"], [(0, 9)]),  # "##ably" is not there, and there is no way back to a shorter token
+        (
+            "unaffably",
+            ["[UNK]"],
+            [(0, 9)],
+        ),  # "##ably" is not there, and there is no way back to a shorter token
         ("##aff", ["##aff"], [(0, 5)]),  # at the beginning of a word the prefix is text
         ("##", ["##"], [(0, 2)]),
         ("", [], []),
@@ -41,14 +45,18 @@ def test_the_longest_token_first(word, tokens, spans):
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["", "##"]), st.text("ab#é", max_size=4)), max_size=12), few_letters, st.integers(0, 12)
+    st.lists(st.tuples(st.sampled_from(["", "##"]), st.text("ab#é", max_size=4)), max_size=12),
+    few_letters,
+    st.integers(0, 12),
 )
 def test_encoding_is_that_of_the_reference(parts, word, longest):
     tokens = ["[UNK]", *dict.fromkeys(prefix + text for prefix, text in parts)]
     spans = model(tokens, max_input_chars_per_word=longest).encode_spans(word)
     assert [tokens[i] for i, _, _ in spans] == naive.encode(word, tokens, longest=longest)
     assert model(tokens, max_input_chars_per_word=longest).encode(word) == [i for i, _, _ in spans]
-    assert [start for _, start, _ in spans] + [len(word)] * bool(word) == [0] * bool(word) + [end for _, _, end in spans]
+    assert [start for _, start, _ in spans] + [len(word)] * bool(word) == [0] * bool(word) + [
+        end for _, _, end in spans
+    ]
 
 
 def test_other_prefixes():
@@ -63,7 +71,9 @@ def test_a_word_that_is_too_long_is_unknown():
 
 def test_a_missing_unknown_token_is_an_error_where_it_is_needed():
     assert model(["a"]).encode("a") == [0]
-    with pytest.raises(ValueError, match=r"no tokens for 'b', and unk_token '\[UNK\]' is not in it either"):
+    with pytest.raises(
+        ValueError, match=r"no tokens for 'b', and unk_token '\[UNK\]' is not in it either"
+    ):
         model(["a"]).encode("b")
 
 
@@ -74,13 +84,17 @@ def test_a_million_letters_in_one_word():
     assert long.encode("a" * (1 + 50 * 20_000)) == [5] + [4] * 20_000
     assert long.encode("a" * 10**6 + "b") == [0]
     assert long.encode("b" * 10**6) == [0]
-    assert time.perf_counter() - start < 5  # a few hundredths of a second; anything quadratic takes hours
+    assert (
+        time.perf_counter() - start < 5
+    )  # a few hundredths of a second; anything quadratic takes hours
 
 
 def test_json():
     ours = model(BERT, unk_token="[PAD]", continuing_subword_prefix="@", max_input_chars_per_word=7)
     assert read_component(ours.to_json(), {"WordPiece": WordPiece}, "model") == ours
-    assert WordPiece.from_json({"vocab": {"a": 0}}, "model") == WordPiece({"a": 0}, "[UNK]", "##", 100)
+    assert WordPiece.from_json({"vocab": {"a": 0}}, "model") == WordPiece(
+        {"a": 0}, "[UNK]", "##", 100
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +103,10 @@ def test_json():
         ({}, "model WordPiece must say 'vocab'"),
         ({"vocab": ["a"]}, "vocab must be an object of tokens and ids, got list"),
         ({"vocab": {"a": -1}}, "the id of token 'a' must be a number from 0 to 1114111, got -1"),
-        ({"vocab": {"a": True}}, "the id of token 'a' must be a number from 0 to 1114111, got True"),
+        (
+            {"vocab": {"a": True}},
+            "the id of token 'a' must be a number from 0 to 1114111, got True",
+        ),
         ({"vocab": {"a": 0}, "max_input_chars_per_word": -1}, "must not be negative, got -1"),
         ({"vocab": {"a": 0}, "unk_token": None}, "unk_token must be of type str, got None"),
         ({"vocab": {"a": 0}, "dropout": 0.1}, "dropout = 0.1 is not supported"),
@@ -112,19 +129,26 @@ def test_a_small_corpus_by_hand():
     assert vocabulary == ["[UNK]", *"ghpu", "##g", "##h", "##p", "##u", "hu", "pu", "hug", "pug"]
 
 
-corpora = st.dictionaries(st.text("ab#c", min_size=1, max_size=8), st.integers(1, 6), min_size=1, max_size=8)
+corpora = st.dictionaries(
+    st.text("ab#c", min_size=1, max_size=8), st.integers(1, 6), min_size=1, max_size=8
+)
 
 
 @pytest.mark.parametrize("criterion", ["likelihood", "frequency"])
 @given(corpora, st.integers(0, 25), st.integers(0, 4))
 @example({"aaaa": 1, "aaa": 2, "baaa": 3}, 25, 0)
 @example({"baaaa": 1, "caaaa": 1, "#aaaa": 1}, 25, 2)
-@example({"##a": 3, "#a": 1, "a#a": 2}, 25, 0)  # "##" + "##a" would be spelled like the letter "##a"
+@example(
+    {"##a": 3, "#a": 1, "a#a": 2}, 25, 0
+)  # "##" + "##a" would be spelled like the letter "##a"
 def test_training_is_that_of_the_reference(criterion, words, merges, least):
     size = 1 + 2 * len({letter for word in words for letter in word}) + merges
     expected = naive.train(words, ["[UNK]"], size, max(1, least), criterion == "frequency")
     for order in (words, dict(reversed(words.items()))):
-        assert train_wordpiece(order, ["[UNK]"], size, min_frequency=least, criterion=criterion) == expected
+        assert (
+            train_wordpiece(order, ["[UNK]"], size, min_frequency=least, criterion=criterion)
+            == expected
+        )
 
 
 @given(corpora, st.integers(0, 25))
@@ -139,20 +163,40 @@ def test_words_of_the_corpus_can_be_encoded(words, merges):
 
 @given(corpora, st.integers(1, 4), st.integers(0, 20))
 def test_nothing_is_learnt_from_words_with_letters_that_are_left_out(words, limit, merges):
-    counts = {letter: sum(word.count(letter) * n for word, n in words.items()) for word in words for letter in word}
+    counts = {
+        letter: sum(word.count(letter) * n for word, n in words.items())
+        for word in words
+        for letter in word
+    }
     kept = sorted(counts, key=lambda letter: (-counts[letter], letter))[:limit]
     size = 2 * len(kept) + merges
-    others = dict.fromkeys(kept, 0) | {word: n for word, n in words.items() if set(word) <= set(kept)}
-    assert train_wordpiece(words, [], size, limit_alphabet=limit) == train_wordpiece(others, [], size)
+    others = dict.fromkeys(kept, 0) | {
+        word: n for word, n in words.items() if set(word) <= set(kept)
+    }
+    assert train_wordpiece(words, [], size, limit_alphabet=limit) == train_wordpiece(
+        others, [], size
+    )
 
 
 def test_special_tokens_are_not_learnt_again_and_a_letter_may_be_one():
     assert "ab" not in train_wordpiece({"abc": 9}, ["ab"], 100)[1:]
-    assert train_wordpiece({"ab": 9}, ["b", "[UNK]"], 100) == ["b", "[UNK]", "a", "##a", "##b", "ab"]
+    assert train_wordpiece({"ab": 9}, ["b", "[UNK]"], 100) == [
+        "b",
+        "[UNK]",
+        "a",
+        "##a",
+        "##b",
+        "ab",
+    ]
 
 
 def test_without_a_prefix_a_letter_has_one_form():
-    assert train_wordpiece({"aab": 2}, [], 100, continuing_subword_prefix="") == ["a", "b", "ab", "aab"]
+    assert train_wordpiece({"aab": 2}, [], 100, continuing_subword_prefix="") == [
+        "a",
+        "b",
+        "ab",
+        "aab",
+    ]
 
 
 def test_scores_that_are_nearly_equal():
@@ -166,11 +210,21 @@ def test_scores_that_are_nearly_equal():
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        (({"ab": 1}, [], 3), {}, ValueError, "vocab_size 3 is too small for 0 special tokens and two forms of 2 letters"),
+        (
+            ({"ab": 1}, [], 3),
+            {},
+            ValueError,
+            "vocab_size 3 is too small for 0 special tokens and two forms of 2 letters",
+        ),
         (({"ab": 1}, ["x", "x"], 9), {}, ValueError, "token 'x' is given twice"),
         (({"ab": 1}, "[UNK]", 9), {}, TypeError, "several strings, got the single str"),
         (({"ab": -1}, [], 9), {}, ValueError, "'ab' cannot occur -1 times"),
-        (({"ab": 1}, [], 9), {"criterion": "score"}, ValueError, "one of likelihood, frequency, got 'score'"),
+        (
+            ({"ab": 1}, [], 9),
+            {"criterion": "score"},
+            ValueError,
+            "one of likelihood, frequency, got 'score'",
+        ),
         (({"ab": 1}, [], 9), {"limit_alphabet": 0}, ValueError, "integer >= 1, got 0"),
     ],
 )

@@ -27,14 +27,43 @@ from tinyplm.tokenizers.text.pretokenization import Split
 
 USUAL = [
     GPT2_PATTERN,
-    *(patterns.CL100K_PATTERN, patterns.QWEN2_PATTERN, patterns.O200K_PATTERN, *patterns.DEEPSEEK3_PATTERNS),
+    *(
+        patterns.CL100K_PATTERN,
+        patterns.QWEN2_PATTERN,
+        patterns.O200K_PATTERN,
+        *patterns.DEEPSEEK3_PATTERNS,
+    ),
     *(" {2,}", r"\A +", r"\s+", r"\w+|[^\w\s]+", r"\s?\p{P}+", r" ?[^(\s|[.,!?…。，、।۔،])]+"),
 ]
 SLOW = [
-    *(r"(?:a|aa)+$", r"(a+)+$", r"(a*)*b", r".*.*.*x", r"(?:a?){40}a{40}", "a?" * 30 + "a" * 30, "(?:a|aa)" * 30 + "b"),
-    *(r"(?:(?:^){4}){4}", r"(\w+\s?)+$", r"(?:a{0,50}){0,50}b", r"a*a*a*b", r"(?:a+|b)*c", r"(?:a{1,2})+b", r"(?=.*a)(?=.*b).*c"),
+    *(
+        r"(?:a|aa)+$",
+        r"(a+)+$",
+        r"(a*)*b",
+        r".*.*.*x",
+        r"(?:a?){40}a{40}",
+        "a?" * 30 + "a" * 30,
+        "(?:a|aa)" * 30 + "b",
+    ),
+    *(
+        r"(?:(?:^){4}){4}",
+        r"(\w+\s?)+$",
+        r"(?:a{0,50}){0,50}b",
+        r"a*a*a*b",
+        r"(?:a+|b)*c",
+        r"(?:a{1,2})+b",
+        r"(?=.*a)(?=.*b).*c",
+    ),
     *("a{0,30}a{0,30}a{0,30}b", r"a*(?!(?=([ab])*))"),
-    *("a+b", r"(?=a*b)a", "a{1,60000}b", r"^\s+|\s+$", r"\s+(?!\S)|\S+", r"\s+|\s*\n", r"\d{1,3}(?=(?:\d{3})*\b)"),
+    *(
+        "a+b",
+        r"(?=a*b)a",
+        "a{1,60000}b",
+        r"^\s+|\s+$",
+        r"\s+(?!\S)|\S+",
+        r"\s+|\s*\n",
+        r"\d{1,3}(?=(?:\d{3})*\b)",
+    ),
 ]
 
 
@@ -51,12 +80,17 @@ def test_others_have_a_limit(expression):
 def test_a_limit_is_kept_and_said():
     expression, text = r"(?:a|aa)+$", "a" * 60 + "!"
     begin = time.process_time()
-    with pytest.raises(ValueError, match=r"the regular expression '.*' takes too long for 'aaaa.*, 61 characters"):
+    with pytest.raises(
+        ValueError, match=r"the regular expression '.*' takes too long for 'aaaa.*, 61 characters"
+    ):
         Split({"Regex": expression}, "Isolated").cut(text)
     with pytest.raises(ValueError, match="takes too long"):
         Replace({"Regex": expression}, "b").aligned(Aligned.of(text))
     assert time.process_time() - begin < 2
-    assert Split({"Regex": expression}, "Isolated").cut("baaa") == ["b", "aaa"]  # what takes no time is right
+    assert Split({"Regex": expression}, "Isolated").cut("baaa") == [
+        "b",
+        "aaa",
+    ]  # what takes no time is right
 
 
 def test_all_expressions_and_words_of_a_text_share_one_limit():
@@ -71,7 +105,9 @@ def test_all_expressions_and_words_of_a_text_share_one_limit():
             with pytest.raises(ValueError, match="takes too long"):
                 call(many)
             assert time.process_time() - begin < 2
-            assert tokenizer.token_to_id("a") in tokenizer.encode("aab")  # the next call has its own time
+            assert tokenizer.token_to_id("a") in tokenizer.encode(
+                "aab"
+            )  # the next call has its own time
     decoder = Decoders((Fuse(), *(DecoderReplace(slow, "x"),) * 1000))
     with pytest.raises(ValueError, match="takes too long"):
         Tokenizer(vocabulary, decoder=decoder).decode([0] * 26 + [1])
@@ -99,10 +135,16 @@ def random_expression(numbers, depth=3):
         if kind < 0.6 or not depth:
             part = numbers.choice(["a", "a", "b", ".", "[ab]", r"\w", "^", "$", r"\b"])
         elif kind < 0.85:
-            part = numbers.choice(["(?:", "(", "(?=", "(?!"]) + random_expression(numbers, depth - 1) + ")"
+            part = (
+                numbers.choice(["(?:", "(", "(?=", "(?!"])
+                + random_expression(numbers, depth - 1)
+                + ")"
+            )
         else:
             part = "a|" + random_expression(numbers, depth - 1)
-        result += part + numbers.choice(["", "", "", "*", "+", "?", "{1,3}", "{2}", "{3,}", "{0,9}", "*?", "++"])
+        result += part + numbers.choice(
+            ["", "", "", "*", "+", "?", "{1,3}", "{2}", "{3,}", "{0,9}", "*?", "++"]
+        )
     return result
 
 
@@ -123,7 +165,10 @@ def test_what_runs_without_a_clock_is_fast():
     assert slow > 200
 
 
-@pytest.mark.parametrize("expression", [*BOMBS, "(" * 5000, "a{99999999999999999999}", "(?:(?:(?:a?){1000}){1000}){1000}"])
+@pytest.mark.parametrize(
+    "expression",
+    [*BOMBS, "(" * 5000, "a{99999999999999999999}", "(?:(?:(?:a?){1000}){1000}){1000}"],
+)
 def test_expressions_are_refused_in_one_line_or_read(expression):
     try:
         compile_pattern({"Regex": expression})
@@ -133,10 +178,21 @@ def test_expressions_are_refused_in_one_line_or_read(expression):
 
 def test_forty_doublings_are_refused():
     grow = Replace({"String": "a"}, "aa")
-    chains = ([grow] * 40, [Normalizers((grow, grow))] * 20, [ByteLevel()] * 40, [Replace({"Regex": "a"}, "aa")] * 40)
+    chains = (
+        [grow] * 40,
+        [Normalizers((grow, grow))] * 20,
+        [ByteLevel()] * 40,
+        [Replace({"Regex": "a"}, "aa")] * 40,
+    )
     for chain in chains:
-        for run in (Normalizers(tuple(chain)), lambda text, chain=chain: Normalizers(tuple(chain)).aligned(Aligned.of(text))):
-            with pytest.raises(ValueError, match=r"a text of 40 characters would become one of \d+, more than 64 times as long"):
+        for run in (
+            Normalizers(tuple(chain)),
+            lambda text, chain=chain: Normalizers(tuple(chain)).aligned(Aligned.of(text)),
+        ):
+            with pytest.raises(
+                ValueError,
+                match=r"a text of 40 characters would become one of \d+, more than 64 times as long",
+            ):
                 run("aé" * 20)
     assert Normalizers((grow,) * 5)("a") == "a" * 32
     for text in ("String", "Regex"):
@@ -153,8 +209,12 @@ def test_forty_doublings_are_refused():
 
 
 def test_lone_surrogates_are_refused():
-    with pytest.raises(ValueError, match=r"(prepend|content) has a lone surrogate, U\+D800, at position 1"):
+    with pytest.raises(
+        ValueError, match=r"(prepend|content) has a lone surrogate, U\+D800, at position 1"
+    ):
         Prepend("a\ud800")
     for replace in (Replace, DecoderReplace):
-        with pytest.raises(ValueError, match=r"content has a lone surrogate, U\+D800, at position 1"):
+        with pytest.raises(
+            ValueError, match=r"content has a lone surrogate, U\+D800, at position 1"
+        ):
             replace({"String": "a"}, "a\ud800")

@@ -32,7 +32,18 @@ from tinyplm.tokenizers.text.normalization import (
 from tinyplm.tokenizers.text.precompiled import LongestMatch, _clusters
 
 RULES = {
-    **{"ﬁ": "fi", "é": "e\u0301", "½": "1/2", "\n": " ", "\x07": "", "Ａ": "a", "a": "A", "\r": " ", "ab": "no", "\u0323": ""},
+    **{
+        "ﬁ": "fi",
+        "é": "e\u0301",
+        "½": "1/2",
+        "\n": " ",
+        "\x07": "",
+        "Ａ": "a",
+        "a": "A",
+        "\r": " ",
+        "ab": "no",
+        "\u0323": "",
+    },
     **{
         "e\u0301": "é",
         "o\u0308": "ö",
@@ -50,20 +61,45 @@ MAP = base64.b64encode(charsmap.build(RULES)).decode()
 
 FLAGS = [(True, True), (True, False), (False, True), (False, False)]
 ALL = [
-    *(NFC(), NFD(), NFKC(), NFKD(), Lowercase(), StripAccents(), Nmt(), ByteLevel(), Prepend("▁x"), Precompiled(MAP)),
+    *(
+        NFC(),
+        NFD(),
+        NFKC(),
+        NFKD(),
+        Lowercase(),
+        StripAccents(),
+        Nmt(),
+        ByteLevel(),
+        Prepend("▁x"),
+        Precompiled(MAP),
+    ),
     *(Strip(left, right) for left, right in FLAGS),
-    *(BertNormalizer(*flags, accents, low) for flags in FLAGS[:3] for accents in (None, True, False) for low in (True, False)),
-    *(Replace({"String": old}, new) for old, new in (("e", "xyz"), ("ab", ""), ("\n", "▁"), ("e\u0301", "é"), ("", "-"))),
-    *(Replace({"Regex": old}, new) for old, new in (("e*", r"\1$1"), (r"\s+", " "), (r"(?=e)|\p{M}+", "-"), ("^", "^"))),
+    *(
+        BertNormalizer(*flags, accents, low)
+        for flags in FLAGS[:3]
+        for accents in (None, True, False)
+        for low in (True, False)
+    ),
+    *(
+        Replace({"String": old}, new)
+        for old, new in (("e", "xyz"), ("ab", ""), ("\n", "▁"), ("e\u0301", "é"), ("", "-"))
+    ),
+    *(
+        Replace({"Regex": old}, new)
+        for old, new in (("e*", r"\1$1"), (r"\s+", " "), (r"(?=e)|\p{M}+", "-"), ("^", "^"))
+    ),
     Sequence((NFD(), StripAccents(), Lowercase(), Prepend("▁"))),
     Sequence(()),
-]  # fmt: skip
+]
 
 HARD = list("ﬁ½ÉéİıΣσςǅ\u0344\u0f73\u0f71\x00\t\n\x07\x1c\x85\xa0\u200d\ufe0f")
 HARD += list("👩🇩🇪一㐀𠀀豈か\u3099ｶﾞ각ᄀ\u1161\u11a8 \u2581\u200b\ufeff\ufffdaeokAe")
 MARKS = list("\u0301\u0308\u0304\u0323\u0327\u0338\u093c\u094dक\u0600")
 texts = st.lists(
-    st.one_of(st.sampled_from(HARD), st.sampled_from(MARKS), st.characters(exclude_categories=["Cs"])), max_size=12
+    st.one_of(
+        st.sampled_from(HARD), st.sampled_from(MARKS), st.characters(exclude_categories=["Cs"])
+    ),
+    max_size=12,
 ).map("".join)
 
 
@@ -98,8 +134,16 @@ def spelled(normalizer, text):
         (NFC(), "e\u0301a", "é01 a23"),
         (NFC(), "o\u0308\u0304x", "ȫ01 x34"),
         (NFC(), "e\u0327\u0301x", "ȩ01 \u030123 x34"),
-        (NFC(), "a\u0301\u0302", "á01 \u030223"),  # the second is blocked by the first, of the same class
-        (NFC(), "a\u0338\u0301b", "á01 \u033823 b34"),  # joined across another class, which then stands for the mark
+        (
+            NFC(),
+            "a\u0301\u0302",
+            "á01 \u030223",
+        ),  # the second is blocked by the first, of the same class
+        (
+            NFC(),
+            "a\u0338\u0301b",
+            "á01 \u033823 b34",
+        ),  # joined across another class, which then stands for the mark
         (NFC(), "각\u11a8", "각01 \u11a812"),
         (NFC(), "\u1100\u1161\u11a8x", "각01 x34"),
         (NFKC(), "ﬁx", "f01 i01 x12"),
@@ -118,7 +162,11 @@ def spelled(normalizer, text):
         (NFC(), "e\u0301a\u033d\u0301", "é01 a23 \u033d34 \u030145"),  # blocked, though á exists
         (Precompiled(MAP), "u\u0308x", "u01 e12 x12 x23"),
         (Precompiled(MAP), "xe\u0301y", "x01 é12 y34"),
-        (Precompiled(MAP), "\x07xyz", "x01 y12 z23"),  # what is dropped first is forgotten: one too far left, as in the library
+        (
+            Precompiled(MAP),
+            "\x07xyz",
+            "x01 y12 z23",
+        ),  # what is dropped first is forgotten: one too far left, as in the library
         (Precompiled(MAP), "x\x07yz", "x01 y23 z34"),
     ],
 )
@@ -145,7 +193,11 @@ def test_by_hand(normalizer, text, expected):
         (Replace({"Regex": "^a"}, "-"), "aa\na", "-a\n-"),
         (Nmt(), "\ufeffa\x0bb\x00\x85", " ab\x00\x85"),
         (Precompiled(MAP), "ﬁ\u0301 ﬁ", "fi fi"),  # the cluster as a whole, for its shortest string
-        (Precompiled(MAP), "ab o\u0308\u0304", "Ab ö"),  # "ab" is no cluster; the mark after ö is lost
+        (
+            Precompiled(MAP),
+            "ab o\u0308\u0304",
+            "Ab ö",
+        ),  # "ab" is no cluster; the mark after ö is lost
         (Precompiled(MAP), "ｶﾞ\r\n", "カﾞ "),  # 6 bytes: character by character
         (Precompiled(MAP), "x\r\nx", "x x"),
         (Precompiled(MAP), "x\u0600ax", "x#x"),
@@ -180,7 +232,9 @@ def test_precompiled_with_any_rules(far, rules, text):
 
 @pytest.mark.parametrize("far", [False, True])
 @given(
-    st.dictionaries(st.text("ab\u0301가é", min_size=1, max_size=4), st.text("xyé한ﬁ", max_size=3), max_size=20),
+    st.dictionaries(
+        st.text("ab\u0301가é", min_size=1, max_size=4), st.text("xyé한ﬁ", max_size=3), max_size=20
+    ),
     st.text("abc\u0301가é", max_size=30),
 )
 def test_the_longest_match(far, rules, text):
@@ -218,9 +272,15 @@ def test_files(normalizer):
 
 
 def test_defaults_and_names():
-    assert read_component({"type": "BertNormalizer"}, NORMALIZERS, "n") == BertNormalizer(True, True, None, True)
-    assert read_component({"type": "Strip", "strip_left": False}, NORMALIZERS, "n") == Strip(False, True)
-    assert all(kind.__name__ == name for name, kind in NORMALIZERS.items()) and len(NORMALIZERS) == 14
+    assert read_component({"type": "BertNormalizer"}, NORMALIZERS, "n") == BertNormalizer(
+        True, True, None, True
+    )
+    assert read_component({"type": "Strip", "strip_left": False}, NORMALIZERS, "n") == Strip(
+        False, True
+    )
+    assert (
+        all(kind.__name__ == name for name, kind in NORMALIZERS.items()) and len(NORMALIZERS) == 14
+    )
 
 
 @pytest.mark.parametrize("normalizer", ALL, ids=str)
@@ -239,25 +299,52 @@ def test_pickled(normalizer):
         ({"type": "Prepend"}, "must say 'prepend'"),
         ({"type": "Prepend", "prepend": 1}, "prepend must be of type str, got 1"),
         ({"type": "Strip", "strip_left": 1}, "strip_left must be of type bool, got 1"),
-        ({"type": "BertNormalizer", "strip_accents": "yes"}, "strip_accents must be true, false or null, got 'yes'"),
-        ({"type": "BertNormalizer", "strip_accents": 1}, "strip_accents must be true, false or null, got 1"),
+        (
+            {"type": "BertNormalizer", "strip_accents": "yes"},
+            "strip_accents must be true, false or null, got 'yes'",
+        ),
+        (
+            {"type": "BertNormalizer", "strip_accents": 1},
+            "strip_accents must be true, false or null, got 1",
+        ),
         ({"type": "Replace", "pattern": "a", "content": "b"}, "pattern must be .* got 'a'"),
-        ({"type": "Replace", "pattern": {"Glob": "a"}, "content": "b"}, "a pattern must be .* got 'Glob'"),
-        ({"type": "Replace", "pattern": {"String": 1}, "content": "b"}, "pattern must be .* got {'String': 1"),
-        ({"type": "Replace", "pattern": {"String": "a", "Regex": "a"}, "content": "b"}, "pattern must be"),
+        (
+            {"type": "Replace", "pattern": {"Glob": "a"}, "content": "b"},
+            "a pattern must be .* got 'Glob'",
+        ),
+        (
+            {"type": "Replace", "pattern": {"String": 1}, "content": "b"},
+            "pattern must be .* got {'String': 1",
+        ),
+        (
+            {"type": "Replace", "pattern": {"String": "a", "Regex": "a"}, "content": "b"},
+            "pattern must be",
+        ),
         (
             {"type": "Replace", "pattern": {"Regex": "("}, "content": "b"},
             "Replace: the regular expression '\\(' is not supported",
         ),
         ({"type": "Replace", "pattern": {"Regex": "a"}}, "must say 'content'"),
-        ({"type": "Precompiled", "precompiled_charsmap": "?"}, "Precompiled: precompiled_charsmap is not a map"),
+        (
+            {"type": "Precompiled", "precompiled_charsmap": "?"},
+            "Precompiled: precompiled_charsmap is not a map",
+        ),
         ({"type": "Precompiled", "precompiled_charsmap": ""}, "0 bytes cannot hold a trie"),
-        ({"type": "Precompiled", "precompiled_charsmap": "AAQAAAAA"}, "6 bytes cannot hold a trie of 1024 bytes"),
+        (
+            {"type": "Precompiled", "precompiled_charsmap": "AAQAAAAA"},
+            "6 bytes cannot hold a trie of 1024 bytes",
+        ),
         ({"type": "Precompiled", "precompiled_charsmap": None}, "must be of type str"),
         ({"type": "Sequence"}, "normalizers must be a list"),
         ({"type": "Sequence", "normalizers": [], "more": 1}, "more = 1 is not supported"),
-        ({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "x"}]}, "n Sequence 1: 'x' is not supported"),
-        ({"type": "Sequence", "normalizers": [None]}, "normalizers must be a list of objects, got .None"),
+        (
+            {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "x"}]},
+            "n Sequence 1: 'x' is not supported",
+        ),
+        (
+            {"type": "Sequence", "normalizers": [None]},
+            "normalizers must be a list of objects, got .None",
+        ),
     ],
 )
 def test_refused(content, message):
@@ -265,13 +352,18 @@ def test_refused(content, message):
         read_component(content, NORMALIZERS, "n")
 
 
-@pytest.mark.parametrize("expression", [r"(?m).", r"(?im:a)", r"\h", r"a\Z", r"\G", "[a&&b]", "[[^a]b]", "[a-[b]]", r"\\\h"])
+@pytest.mark.parametrize(
+    "expression",
+    [r"(?m).", r"(?im:a)", r"\h", r"a\Z", r"\G", "[a&&b]", "[[^a]b]", "[a-[b]]", r"\\\h"],
+)
 def test_what_oniguruma_reads_otherwise_is_refused(expression):
     with pytest.raises(ValueError, match="is not supported from"):
         Replace({"Regex": expression}, "")
 
 
-@pytest.mark.parametrize("expression", [r"\\h", "[[:alpha:]]", r"\[\[", "(?i:m)", "&", "(?i)m", r"\\Z"])
+@pytest.mark.parametrize(
+    "expression", [r"\\h", "[[:alpha:]]", r"\[\[", "(?i:m)", "&", "(?i)m", r"\\Z"]
+)
 def test_what_only_looks_like_it_is_not(expression):
     Replace({"Regex": expression}, "")
 
@@ -286,20 +378,29 @@ def test_what_only_looks_like_it_is_not(expression):
     ],
 )
 def test_a_damaged_map_is_refused_when_it_is_read(damaged):
-    with pytest.raises(ValueError, match="precompiled_charsmap is not a map of SentencePiece in base64"):
+    with pytest.raises(
+        ValueError, match="precompiled_charsmap is not a map of SentencePiece in base64"
+    ):
         Precompiled(base64.b64encode(damaged).decode())
 
 
 def test_a_trie_that_leads_outside_itself_finds_nothing():
     trie = (1000 << 10).to_bytes(4, "little")
-    assert Precompiled(base64.b64encode(b"\x04\0\0\0" + trie + b"a\0").decode())("abc\u0301") == "abc\u0301"
+    assert (
+        Precompiled(base64.b64encode(b"\x04\0\0\0" + trie + b"a\0").decode())("abc\u0301")
+        == "abc\u0301"
+    )
 
 
 def test_nfc_of_every_pair_of_a_starter_and_what_joins_it():
     """The composites of unicodedata are those that its decompositions say."""
     for code in range(0x110000):
         char = chr(code)
-        if 0xD800 <= code < 0xE000 or not unicodedata.decomposition(char) and not 0xAC00 <= code < 0xD7A4:
+        if (
+            0xD800 <= code < 0xE000
+            or not unicodedata.decomposition(char)
+            and not 0xAC00 <= code < 0xD7A4
+        ):
             continue
         for form in (NFC(), NFKC(), NFD(), NFKD()):
             parts = unicodedata.normalize("NFD", char)

@@ -32,13 +32,30 @@ def split(pattern, behavior="Isolated", invert=False):
     return Split({"Regex": pattern}, behavior, invert)
 
 
-LLAMA3 = Sequence((split(patterns.LLAMA3_PATTERN), ByteLevel(add_prefix_space=False, use_regex=False)))
-DEEPSEEK3 = Sequence((*map(split, patterns.DEEPSEEK3_PATTERNS), ByteLevel(add_prefix_space=False, use_regex=False)))
+LLAMA3 = Sequence(
+    (split(patterns.LLAMA3_PATTERN), ByteLevel(add_prefix_space=False, use_regex=False))
+)
+DEEPSEEK3 = Sequence(
+    (*map(split, patterns.DEEPSEEK3_PATTERNS), ByteLevel(add_prefix_space=False, use_regex=False))
+)
 LOSSLESS = [
     *(Digits(), Digits(individual_digits=True), Sequence(())),
     *(Punctuation(behavior) for behavior in BEHAVIORS if behavior != "Removed"),
-    *map(split, (patterns.CL100K_PATTERN, patterns.QWEN2_PATTERN, patterns.O200K_PATTERN, *patterns.DEEPSEEK3_PATTERNS)),
-    *(split("-|(?=a)", behavior, invert) for behavior in BEHAVIORS if behavior != "Removed" for invert in (False, True)),
+    *map(
+        split,
+        (
+            patterns.CL100K_PATTERN,
+            patterns.QWEN2_PATTERN,
+            patterns.O200K_PATTERN,
+            *patterns.DEEPSEEK3_PATTERNS,
+        ),
+    ),
+    *(
+        split("-|(?=a)", behavior, invert)
+        for behavior in BEHAVIORS
+        if behavior != "Removed"
+        for invert in (False, True)
+    ),
     Sequence((Punctuation("Contiguous"), Sequence((Digits(), split("a+"))))),
 ]
 SPELLERS = [
@@ -62,14 +79,19 @@ OTHERS = [
         Punctuation("Removed"),
     ),
     *(split("-+", "Removed", invert) for invert in (False, True)),
-    *(Metaspace(prepend_scheme=scheme, split=split) for scheme in SCHEMES for split in (True, False)),
+    *(
+        Metaspace(prepend_scheme=scheme, split=split)
+        for scheme in SCHEMES
+        for split in (True, False)
+    ),
     *(Sequence((WhitespaceSplit(), Metaspace(prepend_scheme=scheme))) for scheme in SCHEMES),
     Sequence((Sequence((split("^a", "Removed"), Digits())), Metaspace(prepend_scheme="first"))),
 ]
 ALL = LOSSLESS + SPELLERS + OTHERS
-texts = st.lists(st.sampled_from("aas'S19 -  \n\t._▁!春éß😀") | st.characters(exclude_categories=["Cs"]), max_size=30).map(
-    "".join
-)
+texts = st.lists(
+    st.sampled_from("aas'S19 -  \n\t._▁!春éß😀") | st.characters(exclude_categories=["Cs"]),
+    max_size=30,
+).map("".join)
 firsts = st.booleans()
 
 
@@ -99,7 +121,9 @@ def test_words_joined_are_the_text(component):
     def check(text):
         words = component.cut_aligned(Aligned.of(text))
         assert "".join(word.text for word in words) == text
-        assert [span for word in words for span in word.spans] == [(k, k + 1) for k in range(len(text))]
+        assert [span for word in words for span in word.spans] == [
+            (k, k + 1) for k in range(len(text))
+        ]
 
     check()
 
@@ -122,24 +146,45 @@ def test_others_do_not_spell(component):
 
 @given(texts)
 def test_what_is_removed(text):
-    spaces = "".join(" " if char.isspace() and not "\x1c" <= char <= "\x1f" else char for char in text)
+    spaces = "".join(
+        " " if char.isspace() and not "\x1c" <= char <= "\x1f" else char for char in text
+    )
     assert WhitespaceSplit().cut(text) == [word for word in spaces.split(" ") if word]
-    assert "".join(Whitespace().cut(text)) == "".join(BertPreTokenizer().cut(text)) == "".join(WhitespaceSplit().cut(text))
+    assert (
+        "".join(Whitespace().cut(text))
+        == "".join(BertPreTokenizer().cut(text))
+        == "".join(WhitespaceSplit().cut(text))
+    )
     assert CharDelimiterSplit("a").cut(text) == [word for word in text.split("a") if word]
-    assert split("[-a]", "Removed").cut(text) == [word for word in text.replace("-", "a").split("a") if word]
-    assert "".join(split("[-a]", "Removed", True).cut(text)) == "".join(char for char in text if char in "-a")
+    assert split("[-a]", "Removed").cut(text) == [
+        word for word in text.replace("-", "a").split("a") if word
+    ]
+    assert "".join(split("[-a]", "Removed", True).cut(text)) == "".join(
+        char for char in text if char in "-a"
+    )
 
 
 @given(texts)
 def test_metaspace_is_text_with_other_spaces(text):
     shown = text.replace(" ", "▁")
-    for scheme, prefix in [("never", ""), ("always", "" if shown.startswith("▁") or not text else "▁")]:
+    for scheme, prefix in [
+        ("never", ""),
+        ("always", "" if shown.startswith("▁") or not text else "▁"),
+    ]:
         words = Metaspace(prepend_scheme=scheme).cut(text)
         assert "".join(words) == prefix + shown
-        assert all("▁" not in word[1:] for word in words) and all(word[0] == "▁" for word in words[1:])
-        assert Metaspace(prepend_scheme=scheme, split=False).cut(text) == ([prefix + shown] if text else [])
-    assert Metaspace(prepend_scheme="first").cut(text, True) == Metaspace(prepend_scheme="always").cut(text)
-    assert Metaspace(prepend_scheme="first").cut(text, False) == Metaspace(prepend_scheme="never").cut(text)
+        assert all("▁" not in word[1:] for word in words) and all(
+            word[0] == "▁" for word in words[1:]
+        )
+        assert Metaspace(prepend_scheme=scheme, split=False).cut(text) == (
+            [prefix + shown] if text else []
+        )
+    assert Metaspace(prepend_scheme="first").cut(text, True) == Metaspace(
+        prepend_scheme="always"
+    ).cut(text)
+    assert Metaspace(prepend_scheme="first").cut(text, False) == Metaspace(
+        prepend_scheme="never"
+    ).cut(text)
 
 
 @of_all(ALL)
@@ -172,7 +217,19 @@ def test_words():
     text = "It's 12½ $3, naïve_x\x1c!"
     assert Whitespace().cut(text) == ["It", "'", "s", "12", "½", "$", "3", ",", "naïve_x", "\x1c!"]
     assert WhitespaceSplit().cut(text) == ["It's", "12½", "$3,", "naïve_x\x1c!"]
-    assert BertPreTokenizer().cut(text) == ["It", "'", "s", "12½", "$", "3", ",", "naïve", "_", "x\x1c", "!"]
+    assert BertPreTokenizer().cut(text) == [
+        "It",
+        "'",
+        "s",
+        "12½",
+        "$",
+        "3",
+        ",",
+        "naïve",
+        "_",
+        "x\x1c",
+        "!",
+    ]
     assert Digits().cut(text) == ["It's ", "12½", " $", "3", ", naïve_x\x1c!"]
     assert Digits(individual_digits=True).cut("a12½") == ["a", "1", "2", "½"]
     assert CharDelimiterSplit(" ").cut(" a  b") == ["a", "b"]
@@ -181,14 +238,60 @@ def test_words():
 def test_patterns():
     text = "I'M Don't1234  iPhoneX's\n\n 中文か. //\nx̃y"
     assert split(patterns.CL100K_PATTERN).cut(text) == [
-        *("I", "'M", " Don", "'t", "123", "4", " ", " iPhoneX", "'s", "\n\n", " 中文か", ".", " //\n", "x", "̃y")
+        *(
+            "I",
+            "'M",
+            " Don",
+            "'t",
+            "123",
+            "4",
+            " ",
+            " iPhoneX",
+            "'s",
+            "\n\n",
+            " 中文か",
+            ".",
+            " //\n",
+            "x",
+            "̃y",
+        )
     ]
     assert split(patterns.QWEN2_PATTERN).cut("12a") == ["1", "2", "a"]
     assert split(patterns.O200K_PATTERN).cut(text) == [
-        *("I'M", " Don't", "123", "4", " ", " i", "Phone", "X's", "\n\n", " 中文か", ".", " //\n", "x̃y")
+        *(
+            "I'M",
+            " Don't",
+            "123",
+            "4",
+            " ",
+            " i",
+            "Phone",
+            "X's",
+            "\n\n",
+            " 中文か",
+            ".",
+            " //\n",
+            "x̃y",
+        )
     ]
     assert [chars_to_bytes(word).decode() for word in DEEPSEEK3.cut(text)] == [
-        *("I", "'M", " Don", "'t", "123", "4", " ", " iPhoneX", "'s", "\n\n", " ", "中文か", ".", " //\n", "x̃y")
+        *(
+            "I",
+            "'M",
+            " Don",
+            "'t",
+            "123",
+            "4",
+            " ",
+            " iPhoneX",
+            "'s",
+            "\n\n",
+            " ",
+            "中文か",
+            ".",
+            " //\n",
+            "x̃y",
+        )
     ]
 
 
@@ -203,7 +306,10 @@ def test_byte_level():
 
 def test_metaspace():
     assert Metaspace().cut("a  b") == ["▁a", "▁", "▁b"]
-    assert [word.spans for word in Metaspace().cut_aligned(Aligned.of("a b", 5))] == [[(5, 6), (5, 6)], [(6, 7), (7, 8)]]
+    assert [word.spans for word in Metaspace().cut_aligned(Aligned.of("a b", 5))] == [
+        [(5, 6), (5, 6)],
+        [(6, 7), (7, 8)],
+    ]
     assert Metaspace("_").cut("_a b") == ["_a", "_b"]
 
 
@@ -216,7 +322,11 @@ def test_only_a_word_at_the_beginning_is_first():
 
 def test_changed_text_keeps_its_places():
     text = "é1ñ"
-    edits = [(part, int(k > 0)) for char in text for k, part in enumerate(unicodedata.normalize("NFD", char))]
+    edits = [
+        (part, int(k > 0))
+        for char in text
+        for k, part in enumerate(unicodedata.normalize("NFD", char))
+    ]
     words = Sequence((Digits(), Metaspace())).cut_aligned(Aligned.of(text).changed(edits))
     assert [word.spans for word in words] == [[(0, 1)] * 3, [(1, 2)] * 2, [(2, 3)] * 3]
 
@@ -226,7 +336,9 @@ def test_changed_text_keeps_its_places():
 
 def test_old_metaspace():
     def read(**keys):
-        return read_component({"type": "Metaspace", "replacement": "_"} | keys, PRE_TOKENIZERS, "file")
+        return read_component(
+            {"type": "Metaspace", "replacement": "_"} | keys, PRE_TOKENIZERS, "file"
+        )
 
     assert read(str_rep="_", add_prefix_space=True) == Metaspace("_", "always")
     assert (
@@ -234,27 +346,59 @@ def test_old_metaspace():
         == read(add_prefix_space=False, prepend_scheme="never")
         == Metaspace("_", "never")
     )
-    assert read(add_prefix_space=True, prepend_scheme="first", split=False) == Metaspace("_", "first", False)
-    with pytest.raises(ValueError, match="file Metaspace: add_prefix_space = false contradicts prepend_scheme = 'first'"):
+    assert read(add_prefix_space=True, prepend_scheme="first", split=False) == Metaspace(
+        "_", "first", False
+    )
+    with pytest.raises(
+        ValueError,
+        match="file Metaspace: add_prefix_space = false contradicts prepend_scheme = 'first'",
+    ):
         read(add_prefix_space=False, prepend_scheme="first")
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"type": "UnicodeScripts"}, "'UnicodeScripts' is not supported; supported are Whitespace, "),
-        ({"type": "Sequence", "pretokenizers": [{"type": "FixedLength", "length": 5}]}, "'FixedLength' is not supported"),
+        (
+            {"type": "UnicodeScripts"},
+            "'UnicodeScripts' is not supported; supported are Whitespace, ",
+        ),
+        (
+            {"type": "Sequence", "pretokenizers": [{"type": "FixedLength", "length": 5}]},
+            "'FixedLength' is not supported",
+        ),
         ({"type": "Sequence"}, "pretokenizers must be a list of objects, got None"),
         ({"type": "Sequence", "pretokenizers": [None]}, "pretokenizers must be a list of objects"),
-        ({"type": "Sequence", "pretokenizers": [], "parallel": True}, "parallel = True is not supported"),
-        ({"type": "Digits", "individual_digits": 1}, "individual_digits must be of type bool, got 1"),
-        ({"type": "Punctuation", "behavior": "isolated"}, "behavior must be one of Removed, .*, got 'isolated'"),
+        (
+            {"type": "Sequence", "pretokenizers": [], "parallel": True},
+            "parallel = True is not supported",
+        ),
+        (
+            {"type": "Digits", "individual_digits": 1},
+            "individual_digits must be of type bool, got 1",
+        ),
+        (
+            {"type": "Punctuation", "behavior": "isolated"},
+            "behavior must be one of Removed, .*, got 'isolated'",
+        ),
         ({"type": "CharDelimiterSplit"}, "must say 'delimiter'"),
-        ({"type": "CharDelimiterSplit", "delimiter": "ab"}, "delimiter must be one character, got 'ab'"),
+        (
+            {"type": "CharDelimiterSplit", "delimiter": "ab"},
+            "delimiter must be one character, got 'ab'",
+        ),
         ({"type": "Metaspace", "replacement": ""}, "replacement must be one character, got ''"),
-        ({"type": "Metaspace", "prepend_scheme": "last"}, "prepend_scheme must be 'always', 'first' or 'never', got 'last'"),
-        ({"type": "Split", "pattern": "a", "behavior": "Isolated"}, "a pattern must be .*, got 'a'"),
-        ({"type": "Split", "pattern": {"Glob": "a"}, "behavior": "Isolated"}, "a 'String' or a 'Regex', got 'Glob'"),
+        (
+            {"type": "Metaspace", "prepend_scheme": "last"},
+            "prepend_scheme must be 'always', 'first' or 'never', got 'last'",
+        ),
+        (
+            {"type": "Split", "pattern": "a", "behavior": "Isolated"},
+            "a pattern must be .*, got 'a'",
+        ),
+        (
+            {"type": "Split", "pattern": {"Glob": "a"}, "behavior": "Isolated"},
+            "a 'String' or a 'Regex', got 'Glob'",
+        ),
         ({"type": "Split", "pattern": {"Regex": "a"}, "behavior": None}, "behavior must be"),
         ({"type": "Split", "pattern": {"Regex": "a"}}, "must say 'behavior'"),
     ],
@@ -280,7 +424,22 @@ def test_refused_by_name(content, message):
             r"(?#a)",
             r"(?P<a>b)",
         ),
-        *(r"\h", r"\Z", r"\z", r"\K", r"\G", r"\R", r"\X", r"\N", r"\1", r"\pL", r"\p{Script=Han}", r"\x{61}", r"\e", "\\"),
+        *(
+            r"\h",
+            r"\Z",
+            r"\z",
+            r"\K",
+            r"\G",
+            r"\R",
+            r"\X",
+            r"\N",
+            r"\1",
+            r"\pL",
+            r"\p{Script=Han}",
+            r"\x{61}",
+            r"\e",
+            "\\",
+        ),
         *(
             r"[a--b]",
             r"[a&&b]",
@@ -318,7 +477,10 @@ def test_a_string_is_no_expression():
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        (r" ?[^(\s|[.,!?…。，、।۔،])]+", ["a", ".", "b", ",", " c", "!) (", "d", "|", "e"]),  # BLOOM's
+        (
+            r" ?[^(\s|[.,!?…。，、।۔،])]+",
+            ["a", ".", "b", ",", " c", "!) (", "d", "|", "e"],
+        ),  # BLOOM's
         (r"[[ab][c\]]]+", ["a", ".", "b", ", ", "c", "!) (d|e"]),
         (r"[^[a]b]+", ["a", ".", "b", ", c!) (d|e"]),
     ],

@@ -8,7 +8,13 @@ from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.training.recipes import RECIPES
 
-SIZES = {"byte-level BPE": 400, "BPE": 400, "SentencePiece BPE": 600, "WordPiece": 600, "Unigram": 300}
+SIZES = {
+    "byte-level BPE": 400,
+    "BPE": 400,
+    "SentencePiece BPE": 600,
+    "WordPiece": 600,
+    "Unigram": 300,
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +33,14 @@ def test_any_ids(tokenizers, kind, data):
     tokenizer = tokenizers[kind]
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=20))
     skip = data.draw(st.booleans())
-    assert "".join(streamed(tokenizer, ids, skip_special=skip)) == tokenizer.decode(ids, skip_special=skip)
+    assert "".join(streamed(tokenizer, ids, skip_special=skip)) == tokenizer.decode(
+        ids, skip_special=skip
+    )
     if ids and kind != "byte-level BPE":
         *before, last = ids
-        if tokenizer.id_to_token(last)[0] != "<":  # neither special nor a byte, which would belong to what follows
+        if (
+            tokenizer.id_to_token(last)[0] != "<"
+        ):  # neither special nor a byte, which would belong to what follows
             after = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=20))
             whole = tokenizer.decode(ids + after)
             assert tokenizer.decode(ids) + "".join(streamed(tokenizer, after, after=ids)) == whole
@@ -45,7 +55,10 @@ def test_no_half_characters(tokenizers, kind):
 
 def test_bytes_that_are_no_text_come_when_their_run_ends(tokenizers):
     tokenizer = tokenizers["SentencePiece BPE"]
-    ids = [tokenizer.token_to_id(token) for token in ("<0xE6>", "<0x98>", "<0xA5>", "a", "<0xE6>", "<0x98>", "a")]
+    ids = [
+        tokenizer.token_to_id(token)
+        for token in ("<0xE6>", "<0x98>", "<0xA5>", "a", "<0xE6>", "<0x98>", "a")
+    ]
     assert streamed(tokenizer, ids) == ["", "", "", "春a", "", "", "\ufffd\ufffda", ""]
 
 

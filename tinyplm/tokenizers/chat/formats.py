@@ -35,14 +35,18 @@ def check_messages(messages: Messages, add_generation_prompt: bool = True) -> No
     """ValueError unless messages hold texts only (no pictures, no calls of tools), and roles come in the order above."""
     for number, message in enumerate(messages):
         if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-            raise ValueError(f"message {number} must be an object with role and content, got {message!r:.80}")
+            raise ValueError(
+                f"message {number} must be an object with role and content, got {message!r:.80}"
+            )
         for name, value in message.items():
             if not isinstance(value, str):
                 raise ValueError(f"message {number}: {name} must be a text, got {value!r:.80}")
     roles = [message["role"] for message in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(turns)):
-        raise ValueError(f"messages must be user, assistant, user, ..., with a system message before them at most; got {roles}")
+        raise ValueError(
+            f"messages must be user, assistant, user, ..., with a system message before them at most; got {roles}"
+        )
     if add_generation_prompt and turns[-1] != "user":
         raise ValueError(f"to be answered, messages must end with the user's; got {roles}")
 
@@ -81,35 +85,70 @@ def _alpaca(messages: Messages, add_generation_prompt: bool = True) -> str:
     system, turns = _split_system(messages)
     names = {"user": "Instruction", "assistant": "Response"}
     said = "".join(f"### {names[m['role']]}:\n{m['content']}\n\n" for m in turns)
-    return f"{_ALPACA if system is None else system}\n\n{said}" + "### Response:\n" * add_generation_prompt
+    return (
+        f"{_ALPACA if system is None else system}\n\n{said}"
+        + "### Response:\n" * add_generation_prompt
+    )
 
 
 def _split_system(messages: Messages) -> tuple[str | None, Messages]:
-    return (messages[0]["content"], messages[1:]) if messages[0]["role"] == "system" else (None, messages)
+    return (
+        (messages[0]["content"], messages[1:])
+        if messages[0]["role"] == "system"
+        else (None, messages)
+    )
 
 
-_SPLIT_SYSTEM = ("{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"
-                 "{% else %}{% set system = none %}{% set turns = messages %}{% endif %}")  # fmt: skip
+_SPLIT_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"
+    "{% else %}{% set system = none %}{% set turns = messages %}{% endif %}"
+)
 TEMPLATES: dict[str, Template] = {
-    "chatml": Template(_chatml, ("<|im_end|>",), (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")),
-    "llama2": Template(_llama2, ("</s>",), _SPLIT_SYSTEM + (
-        "{% for m in turns %}{% if m['role'] == 'assistant' %} {{ m['content'] | trim }} </s>{% else %}<s>[INST] "
-        "{% if loop.first and system is not none %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}"
-        "{{ m['content'] | trim }} [/INST]{% endif %}{% endfor %}")),
-    "llama3": Template(_llama3, ("<|eot_id|>",), (
-        "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
-        "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
-        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}")),
-    "alpaca": Template(_alpaca, ("### Instruction:",), _SPLIT_SYSTEM + (
-        "{% if system is none %}" + _ALPACA + "{% else %}{{ system }}{% endif %}{{ '\n\n' }}{% for m in turns %}"
-        "### {{ 'Response' if m['role'] == 'assistant' else 'Instruction' }}:\n{{ m['content'] }}\n\n{% endfor %}"
-        "{% if add_generation_prompt %}### Response:\n{% endif %}")),
-}  # fmt: skip
+    "chatml": Template(
+        _chatml,
+        ("<|im_end|>",),
+        (
+            "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        ),
+    ),
+    "llama2": Template(
+        _llama2,
+        ("</s>",),
+        _SPLIT_SYSTEM
+        + (
+            "{% for m in turns %}{% if m['role'] == 'assistant' %} {{ m['content'] | trim }} </s>{% else %}<s>[INST] "
+            "{% if loop.first and system is not none %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}"
+            "{{ m['content'] | trim }} [/INST]{% endif %}{% endfor %}"
+        ),
+    ),
+    "llama3": Template(
+        _llama3,
+        ("<|eot_id|>",),
+        (
+            "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+            "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+            "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+        ),
+    ),
+    "alpaca": Template(
+        _alpaca,
+        ("### Instruction:",),
+        _SPLIT_SYSTEM
+        + (
+            "{% if system is none %}"
+            + _ALPACA
+            + "{% else %}{{ system }}{% endif %}{{ '\n\n' }}{% for m in turns %}"
+            "### {{ 'Response' if m['role'] == 'assistant' else 'Instruction' }}:\n{{ m['content'] }}\n\n{% endfor %}"
+            "{% if add_generation_prompt %}### Response:\n{% endif %}"
+        ),
+    ),
+}
 
 
-def folder_template(files: Mapping[str, bytes], named: Mapping[str, str] | None = None) -> Template | None:
+def folder_template(
+    files: Mapping[str, bytes], named: Mapping[str, str] | None = None
+) -> Template | None:
     """The chat template in a model folder's files (settings.py says where); None if there is none.
 
     named: the texts of bos_token, eos_token ... for the template, as in Tokenizer.named; by default those of the files.
@@ -123,7 +162,9 @@ def folder_template(files: Mapping[str, bytes], named: Mapping[str, str] | None 
     known = next((template for template in TEMPLATES.values() if template.source == source), None)
     where = CHAT_TEMPLATE if CHAT_TEMPLATE in files else CONFIG
     return known or Template(
-        _jinja(source, tokens, where), tuple(tokens[name] for name in ("eos_token",) if name in tokens), source
+        _jinja(source, tokens, where),
+        tuple(tokens[name] for name in ("eos_token",) if name in tokens),
+        source,
     )
 
 
@@ -134,11 +175,17 @@ def turn_ends(tokenizer: Any, template: Template) -> list[int]:
     if template.source is not None and template not in TEMPLATES.values():
         answer = "tinyplm"  # occurs nowhere else in the text
         try:
-            text = template.render([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}], False)
+            text = template.render(
+                [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}], False
+            )
         except ValueError:  # it refuses this conversation
             return sorted(ids)
         _, found, behind = text.rpartition(answer)
-        special = (id for id in tokenizer.encode(behind, allow_special=True) if found and tokenizer.is_special(id))
+        special = (
+            id
+            for id in tokenizer.encode(behind, allow_special=True)
+            if found and tokenizer.is_special(id)
+        )
         ids.update(itertools.islice(special, 1))
     return sorted(ids)
 
@@ -147,17 +194,23 @@ def _jinja(source: str, tokens: dict[str, str], where: str) -> Render:
     try:
         import jinja2  # noqa: F401
     except ImportError:
-        raise ValueError("the folder's chat template needs jinja2: pip install jinja2, or name another template") from None
+        raise ValueError(
+            "the folder's chat template needs jinja2: pip install jinja2, or name another template"
+        ) from None
     from .sandbox import compile_template
 
     return compile_template(source, tokens, where)
 
 
-def encode(tokenizer: Any, template: Template, messages: Messages, add_generation_prompt: bool = True) -> list[int]:
+def encode(
+    tokenizer: Any, template: Template, messages: Messages, add_generation_prompt: bool = True
+) -> list[int]:
     """The ids of the rendered messages.  ValueError when a message holds a special token's text, which would forge a turn."""
     check_messages(messages, add_generation_prompt)
     for message in messages:
         for text in message.values():
             if tokenizer.encode(text, allow_special=True) != tokenizer.encode(text):
-                raise ValueError(f"the {message['role']}'s message holds the text of a special token: {text!r:.80}")
+                raise ValueError(
+                    f"the {message['role']}'s message holds the text of a special token: {text!r:.80}"
+                )
     return tokenizer.encode(template.render(messages, add_generation_prompt), allow_special=True)

@@ -64,12 +64,22 @@ _PRODUCTS = frozenset(
     "batch center format indent join ljust replace rjust slice tojson zfill "  # what they make
     "count find index partition rfind rindex rpartition rsplit split".split()  # what they compare
 )
-_REMOVED = ("pprint", "random", "striptags", "urlize", "wordwrap")  # random or quadratic, and in no chat template
+_REMOVED = (
+    "pprint",
+    "random",
+    "striptags",
+    "urlize",
+    "wordwrap",
+)  # random or quadratic, and in no chat template
 _VIEWS = (type({}.items()), type({}.keys()), type({}.values()))
-_WIDE = regex.compile(r"%[-#0 +]*(?:\([^)]*\))?[-#0 +]*(?:\*|\d{4}|\d*\.(?:\*|\d{4}))")  # a width of four digits, or an argument
+_WIDE = regex.compile(
+    r"%[-#0 +]*(?:\([^)]*\))?[-#0 +]*(?:\*|\d{4}|\d*\.(?:\*|\d{4}))"
+)  # a width of four digits, or an argument
 
 Render = Callable[..., str]
-_running: ContextVar[_Meter] = ContextVar("running")  # the meter of the render that runs in this thread
+_running: ContextVar[_Meter] = ContextVar(
+    "running"
+)  # the meter of the render that runs in this thread
 
 
 class _Meter:
@@ -101,11 +111,17 @@ class _Meter:
             return 1 + value.bit_length() // 4, 0
         if isinstance(value, range):
             return 8 * len(value), 1
-        if not isinstance(value, (list, tuple, Mapping, *_VIEWS)):  # of jinja2: a macro, a namespace
+        if not isinstance(
+            value, (list, tuple, Mapping, *_VIEWS)
+        ):  # of jinja2: a macro, a namespace
             return 100, 0
         if id(value) in self.known:
             return self.known[id(value)][1:]
-        items = (part for pair in value.items() for part in pair) if isinstance(value, Mapping) else value
+        items = (
+            (part for pair in value.items() for part in pair)
+            if isinstance(value, Mapping)
+            else value
+        )
         weight, depth = 2, 0
         for item in items:
             w, d = self._weight(item, level + 1)
@@ -137,7 +153,11 @@ class _Meter:
         """Before a step that takes or makes at most the product of its values' sizes; an integer's is itself."""
         if name == "replace":
             values = [*values[:1], *values[2:]]  # without what is replaced
-        sizes = (abs(v) if isinstance(v, int) else self.weight(v) for v in values if v is not None and not isinstance(v, bool))
+        sizes = (
+            abs(v) if isinstance(v, int) else self.weight(v)
+            for v in values
+            if v is not None and not isinstance(v, bool)
+        )
         product = math.prod(1 + size for size in sizes)
         if product > self.limit:
             raise TemplateError(f"{name} could take more than {self.limit:,} steps")
@@ -151,20 +171,34 @@ def compile_template(source: str, tokens: Mapping[str, str], where: str) -> Rend
     environment = _Environment()
     try:
         if len(source) > LONGEST_SOURCE:
-            raise TemplateError(f"it has {len(source):,} characters, expected at most {LONGEST_SOURCE:,}")
+            raise TemplateError(
+                f"it has {len(source):,} characters, expected at most {LONGEST_SOURCE:,}"
+            )
         template = environment.from_string(source)
     except Exception as error:  # also of Python, which compiles what jinja2 writes
-        raise ValueError(f"{where}: the folder's chat template is not valid: {_said(error)}") from None
+        raise ValueError(
+            f"{where}: the folder's chat template is not valid: {_said(error)}"
+        ) from None
 
     def render(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        known = {"messages": [dict(m) for m in messages], "add_generation_prompt": add_generation_prompt}
-        absent = {"tools": None, "documents": None}  # templates ask "is not none", which holds for what is not defined
+        known = {
+            "messages": [dict(m) for m in messages],
+            "add_generation_prompt": add_generation_prompt,
+        }
+        absent = {
+            "tools": None,
+            "documents": None,
+        }  # templates ask "is not none", which holds for what is not defined
         size = sum(len(str(text)) for m in known["messages"] for text in m.values())
         before = _running.set(_Meter(size, len(known["messages"])))
         try:
             return template.render({**tokens, **known, **absent})
-        except Exception as error:  # it is somebody's program, and whatever goes wrong in it is not ours
-            raise ValueError(f"{where}: the folder's chat template refuses these messages: {_said(error)}") from None
+        except (
+            Exception
+        ) as error:  # it is somebody's program, and whatever goes wrong in it is not ours
+            raise ValueError(
+                f"{where}: the folder's chat template refuses these messages: {_said(error)}"
+            ) from None
         finally:
             _running.reset(before)
 
@@ -181,7 +215,11 @@ def _said(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------------------ the hooks
 
 
-_HANDLES = (Context, EvalContext, ImmutableSandboxedEnvironment)  # what jinja2 gives to functions before their arguments
+_HANDLES = (
+    Context,
+    EvalContext,
+    ImmutableSandboxedEnvironment,
+)  # what jinja2 gives to functions before their arguments
 
 
 def _limited(name: str, function: Callable) -> Callable:
@@ -196,8 +234,12 @@ def _limited(name: str, function: Callable) -> Callable:
             meter.product(name, values)
         if name == "format":
             _check_widths(str(values[0]))
-        if name == "sum" and isinstance(kwargs.get("start", args[3] if len(args) > 3 else 0), (list, tuple)):
-            raise TemplateError("sum is for numbers")  # of lists it takes the square of their length
+        if name == "sum" and isinstance(
+            kwargs.get("start", args[3] if len(args) > 3 else 0), (list, tuple)
+        ):
+            raise TemplateError(
+                "sum is for numbers"
+            )  # of lists it takes the square of their length
         return meter.made(function(*args, **kwargs))
 
     return call
@@ -242,10 +284,18 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation],
-                         finalize=_output)  # fmt: skip
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _Generation],
+            finalize=_output,
+        )
         self.filters["tojson"] = _to_json
-        self.filters = {name: _limited(name, function) for name, function in self.filters.items() if name not in _REMOVED}
+        self.filters = {
+            name: _limited(name, function)
+            for name, function in self.filters.items()
+            if name not in _REMOVED
+        }
         self.filters |= {"_value": _value, "_step": _step, "_joined": _joined}
         self.tests = {name: _limited(name, function) for name, function in self.tests.items()}
         # what templates of the hub call
@@ -264,7 +314,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         for kind, names in _METHODS.items():
             if isinstance(obj, kind) or obj is kind:
                 return attr in names or attr in getattr(obj, "_fields", ())  # of groupby
-        return not isinstance(obj, (int, float, bytes)) and super().is_safe_attribute(obj, attr, value)
+        return not isinstance(obj, (int, float, bytes)) and super().is_safe_attribute(
+            obj, attr, value
+        )
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
@@ -302,7 +354,9 @@ class _Environment(ImmutableSandboxedEnvironment):
             for value, count in ((left, right), (right, left)):
                 if isinstance(count, int) and isinstance(value, (str, list, tuple)):
                     if meter.weight(value) * count > meter.largest:
-                        raise TemplateError(f"* makes a value of more than {meter.largest:,} characters and items")
+                        raise TemplateError(
+                            f"* makes a value of more than {meter.largest:,} characters and items"
+                        )
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             if left.bit_length() * abs(right) > MAX_BITS:
                 raise TemplateError(f"** makes an integer of more than {MAX_BITS} bits")
@@ -320,7 +374,9 @@ class _Generation(Extension):
     def parse(self, parser: Any) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-        return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)  # a scope of its own, as in transformers
+        return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(
+            line
+        )  # a scope of its own, as in transformers
 
     def _said(self, caller: Callable[[], str]) -> str:
         return caller()
@@ -339,7 +395,11 @@ class _Namespace(Namespace):
         _Namespace._check(name)
         Namespace.__setitem__(self, name, value)
 
-    def __repr__(self) -> str:  # jinja2's shows what is in it, which may be another one, twice, that holds another one ...
+    def __repr__(
+        self,
+    ) -> (
+        str
+    ):  # jinja2's shows what is in it, which may be another one, twice, that holds another one ...
         return "<Namespace>"
 
     @staticmethod
@@ -352,7 +412,11 @@ def _metered(node: nodes.Node) -> nodes.Node:
     """The tree in which all that repeats or makes a value goes through the meter."""
     for name, value in node.iter_fields():
         if isinstance(value, list):
-            setattr(node, name, [_metered(part) if isinstance(part, nodes.Node) else part for part in value])
+            setattr(
+                node,
+                name,
+                [_metered(part) if isinstance(part, nodes.Node) else part for part in value],
+            )
         elif isinstance(value, nodes.Node):
             setattr(node, name, _metered(value))
 
@@ -360,18 +424,33 @@ def _metered(node: nodes.Node) -> nodes.Node:
         return nodes.Filter(inner, name, [], [], None, None, lineno=node.lineno)
 
     if isinstance(node, (nodes.For, nodes.Macro, nodes.CallBlock)):
-        node.body.insert(0, nodes.ExprStmt(through("_step", nodes.Const(None, lineno=node.lineno)), lineno=node.lineno))
+        node.body.insert(
+            0,
+            nodes.ExprStmt(
+                through("_step", nodes.Const(None, lineno=node.lineno)), lineno=node.lineno
+            ),
+        )
     if isinstance(node, nodes.For) and node.test is not None:
-        node.test = nodes.And(through("_step", nodes.Const(True, lineno=node.lineno)), node.test, lineno=node.lineno)
+        node.test = nodes.And(
+            through("_step", nodes.Const(True, lineno=node.lineno)), node.test, lineno=node.lineno
+        )
     if isinstance(node, nodes.Compare):
         node.expr = through("_step", node.expr)
     if isinstance(node, nodes.TemplateData):
-        return nodes.MarkSafeIfAutoescape(through("_step", nodes.Const(node.data, lineno=node.lineno)), lineno=node.lineno)
+        return nodes.MarkSafeIfAutoescape(
+            through("_step", nodes.Const(node.data, lineno=node.lineno)), lineno=node.lineno
+        )
     if isinstance(node, nodes.Concat):
         return through("_joined", nodes.List(node.nodes, lineno=node.lineno))
     sliced = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
-    literal = isinstance(node, (nodes.List, nodes.Dict)) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
-    constant = not isinstance(node, nodes.Dict) and literal and all(isinstance(item, nodes.Const) for item in node.items)
+    literal = isinstance(node, (nodes.List, nodes.Dict)) or (
+        isinstance(node, nodes.Tuple) and node.ctx == "load"
+    )
+    constant = (
+        not isinstance(node, nodes.Dict)
+        and literal
+        and all(isinstance(item, nodes.Const) for item in node.items)
+    )
     return through("_value", node) if sliced or (literal and not constant) else node
 
 
@@ -385,6 +464,14 @@ def _now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
     """As transformers renders it; jinja2's own filter is made for HTML and writes < as \\u003c."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )

@@ -15,12 +15,27 @@ from typing import Any
 
 from ...arguments import check_path
 from ...files import check_links, named, read_json, replaced
-from .settings import CONFIG, FILES, SPECIAL_TOKENS, folder_files, folder_settings, named_tokens, read_object
+from .settings import (
+    CONFIG,
+    FILES,
+    SPECIAL_TOKENS,
+    folder_files,
+    folder_settings,
+    named_tokens,
+    read_object,
+)
 from .tokenizer_classes import SENTENCEPIECE_FILES, from_vocabularies, sentencepiece_parts
 from .tokenizer_json import from_json, to_json
 
 # Files of a tokenizer's vocabulary, and what stands beside any.
-VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", *SENTENCEPIECE_FILES)
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "added_tokens.json",
+    *SENTENCEPIECE_FILES,
+)
 COMPANIONS = (*VOCABULARIES, *FILES)
 
 
@@ -70,7 +85,11 @@ def write(tokenizer: Any, path: str | os.PathLike) -> None:
 def _of_the_tokenizer(key: str, value: Any) -> bool:
     """Whether a key of tokenizer_config.json says which tokens there are, or how text is cut: tokenizer.json says it now."""
     role = key.endswith("_token") and type(value) is not int  # not num_image_token
-    return role or key.endswith("_special_tokens") or key in ("tokenizer_class", "added_tokens_decoder", "extra_ids")
+    return (
+        role
+        or key.endswith("_special_tokens")
+        or key in ("tokenizer_class", "added_tokens_decoder", "extra_ids")
+    )
 
 
 def _write_json(content: Any, path: Path) -> None:

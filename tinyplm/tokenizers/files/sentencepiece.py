@@ -43,7 +43,9 @@ class SentencePieceModel:
     charsmap: bytes = b""
     add_dummy_prefix: bool = True
     remove_extra_whitespaces: bool = True
-    ids: Mapping[str, int] = field(default_factory=dict)  # "bos_token" ... -> id, negative if there is none
+    ids: Mapping[str, int] = field(
+        default_factory=dict
+    )  # "bos_token" ... -> id, negative if there is none
 
     def parts(self) -> dict[str, Any]:
         """The arguments of Tokenizer.  Ids are those of SentencePiece; bos and eos are not added, as there."""
@@ -51,28 +53,43 @@ class SentencePieceModel:
             "model": self.model(),
             "normalizer": self.normalizer(),
             "decoder": self.decoder(),
-            "added_tokens": [AddedToken(p, id) for id, (p, _, kind) in enumerate(self.pieces) if kind in ("unknown", "control")],
-            "named": {name: self.pieces[id][0] for name, id in self.ids.items() if 0 <= id < len(self.pieces)},
+            "added_tokens": [
+                AddedToken(p, id)
+                for id, (p, _, kind) in enumerate(self.pieces)
+                if kind in ("unknown", "control")
+            ],
+            "named": {
+                name: self.pieces[id][0]
+                for name, id in self.ids.items()
+                if 0 <= id < len(self.pieces)
+            },
         }
 
     def model(self) -> Unigram | BPE:
         unknown = next(id for id, (_, _, kind) in enumerate(self.pieces) if kind == "unknown")
         if self.model_type == "unigram":
-            unseen = frozenset(p for p, _, kind in self.pieces if kind not in ("normal", "user_defined"))
+            unseen = frozenset(
+                p for p, _, kind in self.pieces if kind not in ("normal", "user_defined")
+            )
             pieces = tuple(zip([p for p, _, _ in self.pieces], self._scores()))
             return Unigram(unknown, pieces, self.byte_fallback, unseen, single=True)
         if chosen := [p for p, _, kind in self.pieces if kind == "user_defined"]:
-            raise ValueError(f"user-defined pieces in a BPE model are not supported: {shown(chosen[0])}")
+            raise ValueError(
+                f"user-defined pieces in a BPE model are not supported: {shown(chosen[0])}"
+            )
         vocab = {p: id for id, (p, _, _) in enumerate(self.pieces)}
         merges = merges_from_scores(self.pieces)
-        return BPE(vocab, merges, self.pieces[unknown][0], fuse_unk=True, byte_fallback=self.byte_fallback)
+        return BPE(
+            vocab, merges, self.pieces[unknown][0], fuse_unk=True, byte_fallback=self.byte_fallback
+        )
 
     def _scores(self) -> list[float]:
         """A user-defined piece has length times the best score: more than its parts together, though not more than one longer
         piece that covers it, which is taken then."""
         best = max((score for _, score, kind in self.pieces if kind == "normal"), default=0.0)
         return [
-            array("f", [len(p.encode()) * best])[0] - 0.1 if kind == "user_defined" else score for p, score, kind in self.pieces
+            array("f", [len(p.encode()) * best])[0] - 0.1 if kind == "user_defined" else score
+            for p, score, kind in self.pieces
         ]
 
     def normalizer(self) -> normalization.Sequence:
@@ -81,21 +98,32 @@ class SentencePieceModel:
             steps.append(LongestMatch(base64.b64encode(self.charsmap).decode()))
             for piece, _, kind in self.pieces:  # they are kept from it there
                 if kind == "user_defined" and steps[0](piece) != piece:
-                    raise ValueError(f"a user-defined piece that the character map changes, {shown(piece)}, is not supported")
+                    raise ValueError(
+                        f"a user-defined piece that the character map changes, {shown(piece)}, is not supported"
+                    )
         if self.remove_extra_whitespaces:
             steps.append(normalization.Replace({"Regex": r"\A +"}, ""))
             steps.append(normalization.Replace({"Regex": " {2,}"}, " "))
         if self.add_dummy_prefix:
             steps.append(normalization.Prepend("▁"))
         steps.append(normalization.Replace({"String": " "}, "▁"))
-        if self.remove_extra_whitespaces:  # at the end also a ▁ that was in the text, even the one in front, if all is ▁
+        if (
+            self.remove_extra_whitespaces
+        ):  # at the end also a ▁ that was in the text, even the one in front, if all is ▁
             steps.append(normalization.Replace({"Regex": r"(?<!▁)▁++(?![\s\S])"}, ""))
         return normalization.Sequence(tuple(steps))
 
     def decoder(self) -> decoding.Sequence:
         steps = [decoding.Replace({"String": "▁"}, " "), decoding.ByteFallback(), decoding.Fuse()]
         return decoding.Sequence(
-            (*steps, *([decoding.Strip(" ", 1, 0)] if self.add_dummy_prefix or self.remove_extra_whitespaces else []))
+            (
+                *steps,
+                *(
+                    [decoding.Strip(" ", 1, 0)]
+                    if self.add_dummy_prefix or self.remove_extra_whitespaces
+                    else []
+                ),
+            )
         )
 
 
@@ -104,10 +132,18 @@ def read_model(data: bytes, name: str) -> SentencePieceModel:
     try:
         fields = _messages(data)
         pieces = [_piece(_Message(value)) for value in fields.get(1, [])]
-        trainer, normalizer, denormalizer = (_Message(b"".join(fields.get(number, []))) for number in (2, 3, 5))
+        trainer, normalizer, denormalizer = (
+            _Message(b"".join(fields.get(number, []))) for number in (2, 3, 5)
+        )
         charsmap = normalizer.bytes(2)
-        unk, bos, eos, pad = (_signed(trainer.number(40 + k, default)) for k, default in enumerate((0, 1, 2, -1)))
-        model_type, byte_fallback, suffix = trainer.number(3, 1), trainer.number(35, 0), trainer.number(24, 0)
+        unk, bos, eos, pad = (
+            _signed(trainer.number(40 + k, default)) for k, default in enumerate((0, 1, 2, -1))
+        )
+        model_type, byte_fallback, suffix = (
+            trainer.number(3, 1),
+            trainer.number(35, 0),
+            trainer.number(24, 0),
+        )
         dummy_prefix, tidied, escaped = (normalizer.number(k, 1) for k in (3, 4, 5))
         denormalized = denormalizer.bytes(2)
     except ValueError as error:  # also of UTF-8
@@ -134,7 +170,9 @@ def read_model(data: bytes, name: str) -> SentencePieceModel:
     if twice := [p for p, _, _ in pieces if p in seen or seen.add(p)]:
         raise ValueError(f"{name}: the piece {shown(twice[0])} occurs twice")
     ids = {"unk_token": unk, "bos_token": bos, "eos_token": eos, "pad_token": pad}
-    return SentencePieceModel(pieces, kind, bool(byte_fallback), charsmap, bool(dummy_prefix), bool(tidied), ids)
+    return SentencePieceModel(
+        pieces, kind, bool(byte_fallback), charsmap, bool(dummy_prefix), bool(tidied), ids
+    )
 
 
 def _piece(message: _Message) -> Piece:

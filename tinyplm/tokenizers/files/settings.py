@@ -20,7 +20,11 @@ from typing import Any
 from ...arguments import wrong
 from ...files import parse_json, read_bytes
 
-CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE = FILES = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
+CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE = FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 Settings = Mapping[str, Any]
 
 
@@ -33,7 +37,10 @@ def read_settings(files: Mapping[str, bytes], where: str = "") -> dict[str, Any]
     if "added_tokens_decoder" not in settings:
         special, key = read_object(files, SPECIAL_TOKENS, where), "extra_special_tokens"
         if isinstance(special.get(key), list) and isinstance(settings.get(key), list):
-            special[key] = [*settings[key], *(token for token in special[key] if token not in settings[key])]
+            special[key] = [
+                *settings[key],
+                *(token for token in special[key] if token not in settings[key]),
+            ]
         settings |= special
     return {key: value for key, value in settings.items() if value is not None}
 
@@ -61,9 +68,16 @@ def chat_template(files: Mapping[str, bytes], where: str = "") -> str | None:
     """The source of the default chat template, None without one.  ValueError for a setting that is not a template."""
     if CHAT_TEMPLATE in files:
         return _text(files[CHAT_TEMPLATE], os.path.join(where, CHAT_TEMPLATE))
-    source, name = read_settings(files, where).get("chat_template"), f"{os.path.join(where, CONFIG)}: chat_template"
+    source, name = (
+        read_settings(files, where).get("chat_template"),
+        f"{os.path.join(where, CONFIG)}: chat_template",
+    )
     if isinstance(source, list):  # several, by name
-        named = {t["name"]: t.get("template") for t in source if isinstance(t, dict) and isinstance(t.get("name"), str)}
+        named = {
+            t["name"]: t.get("template")
+            for t in source
+            if isinstance(t, dict) and isinstance(t.get("name"), str)
+        }
         if named and "default" not in named:
             raise wrong(name, "one that is named default", list(named))
         source = named.get("default", source)

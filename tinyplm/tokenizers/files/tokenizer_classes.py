@@ -61,7 +61,11 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
     except ValueError as error:
         raise ValueError(f"{printed(source)}: {error}") from None
     known = {*parts["model"].vocab, *(token.content for token in added)}
-    named = {name: token for name, token in (parts["named"] | named_tokens(settings)).items() if token in known}
+    named = {
+        name: token
+        for name, token in (parts["named"] | named_tokens(settings)).items()
+        if token in known
+    }
     return parts | {"added_tokens": added, "named": named}
 
 
@@ -77,15 +81,24 @@ def sentencepiece_parts(path: Path) -> Parts:
 def _gpt2(files: Parts, settings: Settings) -> Parts:
     """Nothing around the text, unless the settings ask for it (OPT: bos before it)."""
     prefix = _flag(settings, "add_prefix_space")
-    parts = _byte_level(BPE(files["vocab"], files["merges"]), prefix) | {"post_processor": ByteLevel(prefix)}
+    parts = _byte_level(BPE(files["vocab"], files["merges"]), prefix) | {
+        "post_processor": ByteLevel(prefix)
+    }
     return _with_ends(parts, settings, add_bos=False)
 
 
 def _roberta(files: Parts, settings: Settings) -> Parts:
     """Also BART's.  <s> A </s>, and the mask takes the space before it along."""
     prefix, vocab = _flag(settings, "add_prefix_space"), files["vocab"]
-    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "pad_token": "<pad>",
-             "cls_token": "<s>", "mask_token": "<mask>"}  # fmt: skip
+    named = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "cls_token": "<s>",
+        "mask_token": "<mask>",
+    }
     sep, cls = (_known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token"))
     return _byte_level(BPE(vocab, files["merges"]), prefix) | {
         "post_processor": RobertaProcessing(sep, cls, add_prefix_space=prefix),
@@ -99,7 +112,9 @@ def _qwen2(files: Parts, settings: Settings) -> Parts:
     split = pretokenization.Split({"Regex": QWEN2_PATTERN}, "Isolated")
     return parts | {
         "normalizer": normalization.NFC(),
-        "pre_tokenizer": pretokenization.Sequence((split, pretokenization.ByteLevel(False, use_regex=False))),
+        "pre_tokenizer": pretokenization.Sequence(
+            (split, pretokenization.ByteLevel(False, use_regex=False))
+        ),
         "post_processor": ByteLevel(False, trim_offsets=False),
         "named": dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>"),
     }
@@ -126,10 +141,18 @@ def _byte_level(model: BPE, prefix: bool) -> Parts:
 
 def _bert(files: Parts, settings: Settings) -> Parts:
     vocab = files["vocab"]
-    named = {name: f"[{name[:-6].upper()}]" for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")}
+    named = {
+        name: f"[{name[:-6].upper()}]"
+        for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+    }
     sep, cls = (_known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token"))
-    accents = _flag(settings, "strip_accents") if "strip_accents" in settings else None  # none: as lowercase says
-    lowercase, chinese = _flag(settings, "do_lower_case", True), _flag(settings, "tokenize_chinese_chars", True)
+    accents = (
+        _flag(settings, "strip_accents") if "strip_accents" in settings else None
+    )  # none: as lowercase says
+    lowercase, chinese = (
+        _flag(settings, "do_lower_case", True),
+        _flag(settings, "tokenize_chinese_chars", True),
+    )
     return {
         "model": WordPiece(vocab, _known(vocab, settings, "unk_token", "[UNK]")[0]),
         "normalizer": normalization.BertNormalizer(True, chinese, accents, lowercase),
@@ -152,7 +175,10 @@ def _llama(parts: Parts, settings: Settings) -> Parts:
     if not _flag(settings, "add_prefix_space", True):
         raise ValueError("add_prefix_space = false is not supported")
     scheme = "always" if _flag(settings, "legacy") else "first"
-    spaces = {"normalizer": None, "pre_tokenizer": pretokenization.Metaspace("▁", scheme, split=False)}
+    spaces = {
+        "normalizer": None,
+        "pre_tokenizer": pretokenization.Metaspace("▁", scheme, split=False),
+    }
     return _with_ends(parts | spaces, settings, add_bos=True)
 
 
@@ -164,31 +190,63 @@ def _t5(parts: Parts, settings: Settings) -> Parts:
     size = len(parts["model"].vocab)
     sentinels = [AddedToken(f"<extra_id_{k}>", size + count - 1 - k) for k in range(count)]
     named = parts["named"] | {"pad_token": "<pad>"}
-    template = TemplateProcessing.of("$A </s>", "$A </s> $B </s>", dict([_known(parts["model"].vocab, {}, "eos_token", "</s>")]))
-    return parts | {"post_processor": template, "added_tokens": parts["added_tokens"] + sentinels, "named": named}
+    template = TemplateProcessing.of(
+        "$A </s>", "$A </s> $B </s>", dict([_known(parts["model"].vocab, {}, "eos_token", "</s>")])
+    )
+    return parts | {
+        "post_processor": template,
+        "added_tokens": parts["added_tokens"] + sentinels,
+        "named": named,
+    }
 
 
 def _albert(parts: Parts, settings: Settings) -> Parts:
-    named = {"bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "<unk>", "sep_token": "[SEP]", "pad_token": "<pad>",
-             "cls_token": "[CLS]", "mask_token": "[MASK]"}  # fmt: skip
+    named = {
+        "bos_token": "[CLS]",
+        "eos_token": "[SEP]",
+        "unk_token": "<unk>",
+        "sep_token": "[SEP]",
+        "pad_token": "<pad>",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    }
     vocab = parts["model"].vocab
-    special = dict(_known(vocab, settings, name, named[name]) for name in ("cls_token", "sep_token"))
+    special = dict(
+        _known(vocab, settings, name, named[name]) for name in ("cls_token", "sep_token")
+    )
     cls, sep = special
     template = TemplateProcessing.of(f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1", special)
     added = parts["added_tokens"] + _mask(vocab, settings, "[MASK]")
-    return _tidied(parts, settings, lower=True) | {"post_processor": template, "added_tokens": added, "named": named}
+    return _tidied(parts, settings, lower=True) | {
+        "post_processor": template,
+        "added_tokens": added,
+        "named": named,
+    }
 
 
 def _xlnet(parts: Parts, settings: Settings) -> Parts:
     """<sep> <cls> at the end, and the class token is of a segment of its own, 2."""
-    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "<sep>", "pad_token": "<pad>",
-             "cls_token": "<cls>", "mask_token": "<mask>"}  # fmt: skip
+    named = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "sep_token": "<sep>",
+        "pad_token": "<pad>",
+        "cls_token": "<cls>",
+        "mask_token": "<mask>",
+    }
     vocab = parts["model"].vocab
-    special = dict(_known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token"))
+    special = dict(
+        _known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token")
+    )
     sep, cls = special
     template = TemplateProcessing.of(f"$A {sep} {cls}:2", f"$A {sep} $B:1 {sep}:1 {cls}:2", special)
     added = parts["added_tokens"] + _mask(vocab, settings, "<mask>")
-    return _tidied(parts, settings, lower=False) | {"post_processor": template, "added_tokens": added, "named": named}
+    return _tidied(parts, settings, lower=False) | {
+        "post_processor": template,
+        "added_tokens": added,
+        "named": named,
+    }
 
 
 def _tidied(parts: Parts, settings: Settings, lower: bool) -> Parts:
@@ -199,7 +257,9 @@ def _tidied(parts: Parts, settings: Settings, lower: bool) -> Parts:
     """
     if not isinstance(model := parts["model"], Unigram):
         raise ValueError("a BPE model is not supported for this class")
-    pieces = tuple((piece, score - 100 if _number_comma(piece) else score) for piece, score in model.pieces)
+    pieces = tuple(
+        (piece, score - 100 if _number_comma(piece) else score) for piece, score in model.pieces
+    )
     steps: list[Any] = [normalization.Replace({"String": quotes}, '"') for quotes in ("``", "''")]
     if not _flag(settings, "keep_accents"):
         steps += [normalization.NFKD(), normalization.StripAccents()]
@@ -216,15 +276,31 @@ def _number_comma(piece: str) -> bool:
 def _with_ends(parts: Parts, settings: Settings, add_bos: bool) -> Parts:
     vocab = parts["model"].vocab
     named = {"bos_token": "<s>", "eos_token": "</s>"} | parts["named"]
-    before = [_known(vocab, settings, "bos_token", named["bos_token"])] if _flag(settings, "add_bos_token", add_bos) else []
-    after = [_known(vocab, settings, "eos_token", named["eos_token"])] if _flag(settings, "add_eos_token") else []
+    before = (
+        [_known(vocab, settings, "bos_token", named["bos_token"])]
+        if _flag(settings, "add_bos_token", add_bos)
+        else []
+    )
+    after = (
+        [_known(vocab, settings, "eos_token", named["eos_token"])]
+        if _flag(settings, "add_eos_token")
+        else []
+    )
     if not before and not after:
         return parts
 
     def around(text: str, type_id: int) -> str:
-        return " ".join([*(f"{token}:{type_id}" for token, _ in before), text, *(f"{token}:{type_id}" for token, _ in after)])
+        return " ".join(
+            [
+                *(f"{token}:{type_id}" for token, _ in before),
+                text,
+                *(f"{token}:{type_id}" for token, _ in after),
+            ]
+        )
 
-    template = TemplateProcessing.of(around("$A", 0), f"{around('$A', 0)} {around('$B:1', 1)}", dict(before + after))
+    template = TemplateProcessing.of(
+        around("$A", 0), f"{around('$A', 0)} {around('$B:1', 1)}", dict(before + after)
+    )
     return parts | {"post_processor": template}
 
 
@@ -236,7 +312,11 @@ _MERGES: dict[str, Callable[[Parts, Settings], Parts]] = {
     "Qwen2Tokenizer": _qwen2,
     "OpenAIGPTTokenizer": _gpt,
 }
-_WORDPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {"": _bert, "BertTokenizer": _bert, "DistilBertTokenizer": _bert}
+_WORDPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
+    "": _bert,
+    "BertTokenizer": _bert,
+    "DistilBertTokenizer": _bert,
+}
 _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
     "": _sentencepiece,
     "LlamaTokenizer": _llama,
@@ -252,10 +332,14 @@ def _flag(settings: Settings, name: str, default: bool = False) -> bool:
     return value
 
 
-def _known(vocab: Mapping[str, int], settings: Settings, name: str, default: str) -> tuple[str, int]:
+def _known(
+    vocab: Mapping[str, int], settings: Settings, name: str, default: str
+) -> tuple[str, int]:
     token = text_of_token(settings.get(name, default))
     if token not in vocab:
-        raise ValueError(f"the {name} {shown(settings.get(name, default))} is not in the vocabulary")
+        raise ValueError(
+            f"the {name} {shown(settings.get(name, default))} is not in the vocabulary"
+        )
     return token, vocab[token]
 
 
@@ -268,9 +352,14 @@ def _mask(vocab: Mapping[str, int], settings: Settings, default: str) -> list[Ad
 def _special(settings: Settings) -> list[str]:
     """The special tokens that the settings name."""
     texts = [*named_tokens(settings).values()]
-    for key in ("additional_special_tokens", "extra_special_tokens"):  # two names of one thing, the latter the new one
+    for key in (
+        "additional_special_tokens",
+        "extra_special_tokens",
+    ):  # two names of one thing, the latter the new one
         tokens = settings.get(key, [])
-        if not isinstance(tokens, (list, Mapping)) or not all(isinstance(text_of_token(token), str) for token in tokens):
+        if not isinstance(tokens, (list, Mapping)) or not all(
+            isinstance(text_of_token(token), str) for token in tokens
+        ):
             raise ValueError(f"{key} must be a list of tokens, got {shown(tokens)}")
         texts += [text_of_token(token) for token in tokens] if isinstance(tokens, list) else []
     return [*dict.fromkeys(filter(None, texts))]
@@ -288,19 +377,29 @@ def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
     if (path := folder / "added_tokens.json").exists():
         for content, id in _vocabulary(path).items():
             found[content] = AddedToken.from_json(
-                {"content": content, "id": id, "special": content in special, "normalized": content not in special}, printed(path)
+                {
+                    "content": content,
+                    "id": id,
+                    "special": content in special,
+                    "normalized": content not in special,
+                },
+                printed(path),
             )
     decoder = settings.get("added_tokens_decoder", {})
     if not isinstance(decoder, Mapping):
         raise ValueError(f"added_tokens_decoder must be an object, got {shown(decoder)}")
     for id, token in decoder.items():
         if not id.isdecimal() or len(id) > 9 or not isinstance(token, Mapping):
-            raise ValueError(f"added_tokens_decoder must give a token for each id, got {shown(id)}: {shown(token)}")
+            raise ValueError(
+                f"added_tokens_decoder must give a token for each id, got {shown(id)}: {shown(token)}"
+            )
         read = _token({"special": False} | dict(token) | {"id": int(id)}, "added_tokens_decoder")
         found[read.content] = read
     flags = {"special": True, "normalized": False}
     given = {
-        text_of_token(value): value for key, value in settings.items() if key.endswith("_token") and isinstance(value, Mapping)
+        text_of_token(value): value
+        for key, value in settings.items()
+        if key.endswith("_token") and isinstance(value, Mapping)
     }
     size = 1 + max((*vocab.values(), *(token.id for token in found.values())), default=-1)
     for content in [*named, *default]:
@@ -314,13 +413,17 @@ def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
 
 def _token(content: Settings, where: str) -> AddedToken:
     """transformers 4 marks such objects with "__type": "AddedToken"."""
-    return AddedToken.from_json({key: value for key, value in content.items() if key != "__type"}, where)
+    return AddedToken.from_json(
+        {key: value for key, value in content.items() if key != "__type"}, where
+    )
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{printed(path)}: an object of tokens and ids is expected, got {shown(content)}")
+        raise ValueError(
+            f"{printed(path)}: an object of tokens and ids is expected, got {shown(content)}"
+        )
     return content
 
 
@@ -331,7 +434,9 @@ def _merges(path: Path) -> list[tuple[str, str]]:
         if line.strip() and not (number == 0 and line.startswith("#version")):
             parts = line.rstrip("\r").split(" ")
             if len(parts) != 2 or not all(parts):
-                raise ValueError(f"{printed(path)}, line {number + 1}: a pair of tokens is expected, got {shown(line)}")
+                raise ValueError(
+                    f"{printed(path)}, line {number + 1}: a pair of tokens is expected, got {shown(line)}"
+                )
             merges.append((parts[0], parts[1]))
     return merges
 

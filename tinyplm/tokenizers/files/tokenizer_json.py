@@ -34,17 +34,34 @@ _PARTS = {
 def from_json(content: Any, name: str) -> dict[str, Any]:
     """The arguments of Tokenizer that a tokenizer.json stands for.  name: the file, for messages."""
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
-        raise ValueError(f"{name}: not a tokenizer.json: an object with an object 'model' is expected")
-    only_known(content, {"version", "truncation", "padding", "added_tokens", "model", *_PARTS}, name)
-    parts = {part: read_component(content.get(part), kinds, f"{name}: {part}") for part, kinds in _PARTS.items()}
-    model = read_component({"type": "BPE"} | dict(content["model"]), MODELS, f"{name}: model")  # the oldest files have no type
+        raise ValueError(
+            f"{name}: not a tokenizer.json: an object with an object 'model' is expected"
+        )
+    only_known(
+        content, {"version", "truncation", "padding", "added_tokens", "model", *_PARTS}, name
+    )
+    parts = {
+        part: read_component(content.get(part), kinds, f"{name}: {part}")
+        for part, kinds in _PARTS.items()
+    }
+    model = read_component(
+        {"type": "BPE"} | dict(content["model"]), MODELS, f"{name}: model"
+    )  # the oldest files have no type
     if not isinstance(content.get("added_tokens", []), (list, type(None))):
-        raise ValueError(f"{name}: added_tokens must be a list, got {shown(content['added_tokens'])}")
+        raise ValueError(
+            f"{name}: added_tokens must be a list, got {shown(content['added_tokens'])}"
+        )
     added = []
     for number, token in enumerate(content.get("added_tokens") or []):
         if not isinstance(token, Mapping):
-            raise ValueError(f"{name}: added_tokens: {number} must be an object, got {shown(token)}")
-        added.append(AddedToken.from_json({"special": False} | dict(token), f"{name}: added_tokens: {number}:"))
+            raise ValueError(
+                f"{name}: added_tokens: {number} must be an object, got {shown(token)}"
+            )
+        added.append(
+            AddedToken.from_json(
+                {"special": False} | dict(token), f"{name}: added_tokens: {number}:"
+            )
+        )
     for part, kind in (("truncation", Truncation), ("padding", Padding)):
         value = content.get(part)
         if value is not None and not isinstance(value, Mapping):

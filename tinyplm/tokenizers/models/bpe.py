@@ -46,17 +46,25 @@ class BPE(Component):
         prefix = len(self.continuing_subword_prefix or "")
         merges = []
         for number, merge in enumerate(self.merges):
-            if not isinstance(merge, (tuple, list)) or len(merge) != 2 or not all(isinstance(part, str) for part in merge):
+            if (
+                not isinstance(merge, (tuple, list))
+                or len(merge) != 2
+                or not all(isinstance(part, str) for part in merge)
+            ):
                 raise ValueError(f"merge {number} must be a pair of tokens, got {shown(merge)}")
             a, b = merge
             for token in (a, b, a + b[prefix:]):
                 if token not in self.vocab:
-                    raise ValueError(f"merge {number} ({shown(a)}, {shown(b)}) needs token {shown(token)}, not in the vocabulary")
+                    raise ValueError(
+                        f"merge {number} ({shown(a)}, {shown(b)}) needs token {shown(token)}, not in the vocabulary"
+                    )
             merges.append((self.vocab[a], self.vocab[b], self.vocab[a + b[prefix:]]))
         single = {token: chr(id) for token, id in self.vocab.items() if len(token) == 1}
         object.__setattr__(self, "_merger", Merger(merges))
         object.__setattr__(self, "_symbols", single)
-        object.__setattr__(self, "_marked", bool(self.continuing_subword_prefix or self.end_of_word_suffix))
+        object.__setattr__(
+            self, "_marked", bool(self.continuing_subword_prefix or self.end_of_word_suffix)
+        )
 
     def encode(self, word: str) -> Sequence[int]:
         if self.ignore_merges and word in self.vocab:
@@ -76,7 +84,10 @@ class BPE(Component):
         first = self._first_symbols(word)
         merged = self._merger.merge("".join([symbol for symbol, _, _ in first]))
         places = [i for i, symbol in enumerate(merged) if symbol]
-        return [(ord(merged[i]), first[i][1], first[j - 1][2]) for i, j in zip(places, [*places[1:], len(merged)])]
+        return [
+            (ord(merged[i]), first[i][1], first[j - 1][2])
+            for i, j in zip(places, [*places[1:], len(merged)])
+        ]
 
     def cut(self, text: str) -> list[str]:
         """The text in parts that can be encoded alone, for where it was not cut into words: as in LLaMA-2."""
@@ -91,15 +102,25 @@ class BPE(Component):
         reached = self.vocab.keys() if self.ignore_merges else self._reached()
         if not (hidden := reached & {*tokens}):
             return self
-        vocab = {token: id for token, id in self.vocab.items() if token not in hidden or token == self.unk_token}
+        vocab = {
+            token: id
+            for token, id in self.vocab.items()
+            if token not in hidden or token == self.unk_token
+        }
         prefix = len(self.continuing_subword_prefix or "")
-        merges = [(a, b) for a, b in self.merges if a in vocab and b in vocab and a + b[prefix:] in vocab]
+        merges = [
+            (a, b) for a, b in self.merges if a in vocab and b in vocab and a + b[prefix:] in vocab
+        ]
         return replace(self, vocab=vocab, merges=merges)
 
     def _reached(self) -> set[str]:
         """Tokens that are one character, or what a merge makes."""
         prefix, suffix = self.continuing_subword_prefix or "", self.end_of_word_suffix or ""
-        single = {t for t in self.vocab if len(t.removeprefix(prefix)) == 1 or len(t.removesuffix(suffix)) == 1}
+        single = {
+            t
+            for t in self.vocab
+            if len(t.removeprefix(prefix)) == 1 or len(t.removesuffix(suffix)) == 1
+        }
         return single | {a + b[len(prefix) :] for a, b in self.merges}
 
     def _first_symbols(self, word: str) -> list[tuple[str, int, int]]:
@@ -129,15 +150,28 @@ class BPE(Component):
 
     def _unknown(self, char: str, word: str) -> str:
         if self.unk_token is None:
-            raise ValueError(f"the vocabulary has no token for {char!r}, which occurs in {shown(word)}, and no unk_token")
+            raise ValueError(
+                f"the vocabulary has no token for {char!r}, which occurs in {shown(word)}, and no unk_token"
+            )
         if self.unk_token not in self.vocab:
-            raise ValueError(f"{char!r} needs the unk_token {shown(self.unk_token)}, which is not in the vocabulary")
+            raise ValueError(
+                f"{char!r} needs the unk_token {shown(self.unk_token)}, which is not in the vocabulary"
+            )
         return chr(self.vocab[self.unk_token])
 
     @classmethod
-    def train(cls, word_counts: Mapping[str, int], vocab_size: int, special_tokens: Sequence[str] = (), *,
-              initial_alphabet: Sequence[str] = (), limit_alphabet: int | None = None, min_frequency: int = 0,
-              end_of_word_suffix: str | None = None, unk_token: str | None = None) -> BPE:  # fmt: skip
+    def train(
+        cls,
+        word_counts: Mapping[str, int],
+        vocab_size: int,
+        special_tokens: Sequence[str] = (),
+        *,
+        initial_alphabet: Sequence[str] = (),
+        limit_alphabet: int | None = None,
+        min_frequency: int = 0,
+        end_of_word_suffix: str | None = None,
+        unk_token: str | None = None,
+    ) -> BPE:
         """Special tokens, then the alphabet, then merges, `vocab_size` tokens at most; ids in this order.
 
         word_counts: words, and how often each occurs.  The alphabet is every character of the words and of initial_alphabet,
@@ -153,11 +187,16 @@ class BPE(Component):
             for char in word:
                 frequency[char] += count
         initial = dict.fromkeys(initial_alphabet)
-        chosen = sorted({**frequency, **initial}, key=lambda char: (char not in initial, -frequency[char], char))
+        chosen = sorted(
+            {**frequency, **initial}, key=lambda char: (char not in initial, -frequency[char], char)
+        )
         alphabet = {*chosen[:limit_alphabet]}
         tokens = [*special_tokens, *sorted(alphabet - {*special_tokens})]
         if suffix := end_of_word_suffix:
-            tokens += sorted({word[-1] + suffix for word in word_counts if word and word[-1] in alphabet} - {*tokens})
+            tokens += sorted(
+                {word[-1] + suffix for word in word_counts if word and word[-1] in alphabet}
+                - {*tokens}
+            )
         if len(tokens) > vocab_size:
             raise ValueError(
                 f"vocab_size {vocab_size} is too small for the alphabet of {len(tokens) - len(special_tokens)} characters "
@@ -170,11 +209,18 @@ class BPE(Component):
             counts["".join([symbols[char] for char in chars if char in symbols])] += count
         tokens, merges = train_bpe(counts, tokens, vocab_size, min_frequency)
         vocab = {token: id for id, token in enumerate(tokens)}
-        return cls(vocab, [(tokens[a], tokens[b]) for a, b, _ in merges], unk_token, end_of_word_suffix=end_of_word_suffix)
+        return cls(
+            vocab,
+            [(tokens[a], tokens[b]) for a, b, _ in merges],
+            unk_token,
+            end_of_word_suffix=end_of_word_suffix,
+        )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> BPE:
-        if not isinstance(content.get("vocab"), dict) or not isinstance(content.get("merges"), list):
+        if not isinstance(content.get("vocab"), dict) or not isinstance(
+            content.get("merges"), list
+        ):
             raise ValueError(f"{where} BPE must have an object 'vocab' and a list 'merges'")
         merges = [_merge(merge, number, where) for number, merge in enumerate(content["merges"])]
         # the oldest files have null for false, and "" for no prefix
@@ -191,6 +237,10 @@ class BPE(Component):
 def _merge(merge: Any, number: int, where: str) -> tuple[str, str]:
     """Older files write a merge as "a b", newer ones as ["a", "b"]."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
-    if not isinstance(parts, (list, tuple)) or len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
+    if (
+        not isinstance(parts, (list, tuple))
+        or len(parts) != 2
+        or not all(isinstance(part, str) and part for part in parts)
+    ):
         raise ValueError(f"{where}: merge {number} must be a pair of tokens, got {shown(merge)}")
     return parts[0], parts[1]

@@ -40,7 +40,9 @@ LARGEST_SCORE = 1e30  # with room for the sum of many in 32 bits
 @dataclass(frozen=True)
 class Unigram(Component):
     unk_id: int | None
-    pieces: tuple[tuple[str, float], ...] = field(repr=False)  # (piece, log probability); the place is the id
+    pieces: tuple[tuple[str, float], ...] = field(
+        repr=False
+    )  # (piece, log probability); the place is the id
     byte_fallback: bool = False
     # Two that only we have in files, for models of SentencePiece: pieces that no text is taken for, whatever it looks like; and
     # that log probabilities are added in 32 bits, which decides between segmentations that are as good as equal.
@@ -49,34 +51,68 @@ class Unigram(Component):
 
     def __post_init__(self) -> None:
         for entry in self.pieces:
-            if not isinstance(entry, (tuple, list)) or len(entry) != 2 or not isinstance(entry[0], str):
-                raise ValueError(f"vocab must be pairs of a piece and its score, and has {shown(entry)}")
-            if not isinstance(entry[1], (int, float)) or not -LARGEST_SCORE <= entry[1] <= LARGEST_SCORE:  # NaN, too
+            if (
+                not isinstance(entry, (tuple, list))
+                or len(entry) != 2
+                or not isinstance(entry[0], str)
+            ):
+                raise ValueError(
+                    f"vocab must be pairs of a piece and its score, and has {shown(entry)}"
+                )
+            if (
+                not isinstance(entry[1], (int, float))
+                or not -LARGEST_SCORE <= entry[1] <= LARGEST_SCORE
+            ):  # NaN, too
                 raise ValueError(
                     f"the score of {shown(entry[0])} must be finite, at most {LARGEST_SCORE:g}, got {shown(entry[1])}"
                 )
-        object.__setattr__(self, "pieces", tuple((piece, float(score)) for piece, score in self.pieces))
+        object.__setattr__(
+            self, "pieces", tuple((piece, float(score)) for piece, score in self.pieces)
+        )
         if self.unk_id is not None and not 0 <= self.unk_id < len(self.pieces):
-            raise ValueError(f"unk_id {shown(self.unk_id)} is not the place of one of {len(self.pieces)} pieces")
+            raise ValueError(
+                f"unk_id {shown(self.unk_id)} is not the place of one of {len(self.pieces)} pieces"
+            )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Unigram:
-        only_known(content, {"type", "unk_id", "vocab", "byte_fallback", "hidden", "single"}, f"{where} Unigram")
-        unk_id, pieces, byte_fallback = content.get("unk_id"), content.get("vocab"), content.get("byte_fallback", False)
+        only_known(
+            content,
+            {"type", "unk_id", "vocab", "byte_fallback", "hidden", "single"},
+            f"{where} Unigram",
+        )
+        unk_id, pieces, byte_fallback = (
+            content.get("unk_id"),
+            content.get("vocab"),
+            content.get("byte_fallback", False),
+        )
         if unk_id is not None and type(unk_id) is not int:
-            raise ValueError(f"{where} Unigram: unk_id must be an integer or null, got {shown(unk_id)}")
+            raise ValueError(
+                f"{where} Unigram: unk_id must be an integer or null, got {shown(unk_id)}"
+            )
         if type(byte_fallback) is not bool:
-            raise ValueError(f"{where} Unigram: byte_fallback must be true or false, got {shown(byte_fallback)}")
+            raise ValueError(
+                f"{where} Unigram: byte_fallback must be true or false, got {shown(byte_fallback)}"
+            )
         hidden = content.get("hidden", [])
         if not isinstance(hidden, list) or not all(isinstance(piece, str) for piece in hidden):
-            raise ValueError(f"{where} Unigram: hidden must be a list of pieces, got {shown(hidden)}")
+            raise ValueError(
+                f"{where} Unigram: hidden must be a list of pieces, got {shown(hidden)}"
+            )
         if type(single := content.get("single", False)) is not bool:
             raise ValueError(f"{where} Unigram: single must be true or false, got {shown(single)}")
         if not isinstance(pieces, list):
-            raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], got {shown(pieces)}")
+            raise ValueError(
+                f"{where} Unigram: vocab must be a list of [piece, score], got {shown(pieces)}"
+            )
         for entry in pieces:
-            if not isinstance(entry, list) or [type(part) for part in entry] not in ([str, float], [str, int]):
-                raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], and has {shown(entry)}")
+            if not isinstance(entry, list) or [type(part) for part in entry] not in (
+                [str, float],
+                [str, int],
+            ):
+                raise ValueError(
+                    f"{where} Unigram: vocab must be a list of [piece, score], and has {shown(entry)}"
+                )
         try:
             return cls(unk_id, tuple(map(tuple, pieces)), byte_fallback, frozenset(hidden), single)
         except ValueError as error:
@@ -84,7 +120,12 @@ class Unigram(Component):
 
     def to_json(self) -> dict[str, Any]:
         pieces = [list(piece) for piece in self.pieces]
-        content = {"type": "Unigram", "unk_id": self.unk_id, "vocab": pieces, "byte_fallback": self.byte_fallback}
+        content = {
+            "type": "Unigram",
+            "unk_id": self.unk_id,
+            "vocab": pieces,
+            "byte_fallback": self.byte_fallback,
+        }
         ours = {"hidden": sorted(self.hidden), "single": self.single}
         return content | {name: value for name, value in ours.items() if value}
 
@@ -99,7 +140,11 @@ class Unigram(Component):
 
     @cached_property
     def _known(self) -> dict[str, int]:
-        return {piece: id for piece, id in self.vocab.items() if piece not in self.hidden} if self.hidden else self.vocab
+        return (
+            {piece: id for piece, id in self.vocab.items() if piece not in self.hidden}
+            if self.hidden
+            else self.vocab
+        )
 
     @cached_property
     def _unknown(self) -> tuple[float, dict]:
@@ -140,7 +185,11 @@ class Unigram(Component):
         # for each node its n best paths: (score, the node before, which of the paths there)
         paths: list[list[tuple[float, int, int]]] = [[(0.0, 0, 0)]]
         for edges in self._edges(word):
-            found = ((path[0] + score, start, k) for start, score in edges for k, path in enumerate(paths[start]))
+            found = (
+                (path[0] + score, start, k)
+                for start, score in edges
+                for k, path in enumerate(paths[start])
+            )
             paths.append(nlargest(n, found, key=itemgetter(0)))  # of equal ones the first
         results = []
         for score, place, k in paths[-1]:
@@ -253,7 +302,9 @@ class Unigram(Component):
         tokens = []
         for start, end in joined:
             text = word[start:end]
-            if (id := self._known.get(text)) is not None:  # also unknown characters, if together they are a piece
+            if (
+                id := self._known.get(text)
+            ) is not None:  # also unknown characters, if together they are a piece
                 tokens.append((id, start, end))
                 continue
             if self.byte_fallback:
@@ -262,6 +313,8 @@ class Unigram(Component):
                     tokens += [(id, start, end) for id in ids]
                     continue
             if unk_id is None:
-                raise ValueError(f"the characters {shown(text)} are not in the vocabulary, and it has no token for unknown ones")
+                raise ValueError(
+                    f"the characters {shown(text)} are not in the vocabulary, and it has no token for unknown ones"
+                )
             tokens.append((unk_id, start, end))
         return tokens

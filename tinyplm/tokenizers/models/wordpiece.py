@@ -33,7 +33,9 @@ class WordPiece(Component):
     def __post_init__(self) -> None:
         check_vocabulary(self.vocab)
         if self.max_input_chars_per_word < 0:
-            raise ValueError(f"max_input_chars_per_word must not be negative, got {self.max_input_chars_per_word}")
+            raise ValueError(
+                f"max_input_chars_per_word must not be negative, got {self.max_input_chars_per_word}"
+            )
 
     def encode(self, word: str) -> list[int]:
         return [i for i, _, _ in self.encode_spans(word)]
@@ -60,7 +62,9 @@ class WordPiece(Component):
     def without(self, tokens: Iterable[str]) -> WordPiece:
         """The same, but text that looks like one of `tokens` (special ones) is only text."""
         hidden = {*tokens} - {self.unk_token}
-        return replace(self, vocab={token: i for token, i in self.vocab.items() if token not in hidden})
+        return replace(
+            self, vocab={token: i for token, i in self.vocab.items() if token not in hidden}
+        )
 
     def _unknown(self, word: str) -> tuple[int, int, int]:
         if self.unk_token not in self.vocab:
@@ -78,7 +82,9 @@ class WordPiece(Component):
     def _inner(self) -> tuple[Mapping[str, int], list[int]]:
         """What can stand inside a word, without the prefix."""
         prefix = self.continuing_subword_prefix
-        ids = {token[len(prefix) :]: i for token, i in self.vocab.items() if token.startswith(prefix)}
+        ids = {
+            token[len(prefix) :]: i for token, i in self.vocab.items() if token.startswith(prefix)
+        }
         return ids, _lengths(ids)
 
 

@@ -26,7 +26,9 @@ from ...arguments import check_flag, check_text, check_whole
 from ..component import Component
 from ..vocabulary import MAX_SYMBOLS
 
-Found = list[tuple[int, int, "int | None"]]  # (start, end, id of the token, None for text between tokens)
+Found = list[
+    tuple[int, int, "int | None"]
+]  # (start, end, id of the token, None for text between tokens)
 
 MOST_IN_A_PATTERN = 1000  # tokens; it takes 50 microseconds for each to compile one
 DEEPEST_PATTERN = 40
@@ -62,17 +64,26 @@ class AddedTokens:
 
     def __init__(self, tokens: Iterable[AddedToken], normalize: Callable[[str], str] | None):
         """normalize: the normaliser, for the contents that are looked for in normalised text."""
-        contents = [(normalize(token.content) if token.normalized and normalize else token.content, token) for token in tokens]
+        contents = [
+            (normalize(token.content) if token.normalized and normalize else token.content, token)
+            for token in tokens
+        ]
         self._matchers = {}
         for normalized in (False, True):
-            every = {content: token for content, token in contents if content and token.normalized is normalized}
+            every = {
+                content: token
+                for content, token in contents
+                if content and token.normalized is normalized
+            }
             plain = {
                 content: token
                 for content, token in contents
                 if content in every and token.normalized is normalized and not token.special
             }
             self._matchers[normalized, True] = matcher = _matcher(every), every
-            self._matchers[normalized, False] = matcher if plain == every else (_matcher(plain), plain)
+            self._matchers[normalized, False] = (
+                matcher if plain == every else (_matcher(plain), plain)
+            )
 
     def find(self, text: str, normalized: bool, allow_special: bool) -> Found:
         spans, chosen = self._matchers[normalized, allow_special]
@@ -82,7 +93,9 @@ class AddedTokens:
         done = 0
         for start, end in spans(text):
             token = chosen[text[start:end]]
-            if token.single_word and (_ends_with_word(text, 0, start) or _begins_with_word(text, end)):
+            if token.single_word and (
+                _ends_with_word(text, 0, start) or _begins_with_word(text, end)
+            ):
                 continue
             if token.lstrip:
                 start = max(_spaces_at_end.match(text, 0, start).start(), done)
@@ -119,7 +132,9 @@ class _Many:
         lengths = defaultdict(set)
         for text in self.texts:
             lengths[text[0]].add(len(text))
-        self.lengths = {char: sorted(known) for char, known in lengths.items()}  # by the first character
+        self.lengths = {
+            char: sorted(known) for char, known in lengths.items()
+        }  # by the first character
         self.begin = regex.compile(f"[{''.join(map(regex.escape, self.lengths))}]")
 
     def __call__(self, text: str) -> Iterator[tuple[int, int]]:
@@ -148,7 +163,9 @@ def _longest_of(texts: list[str], depth: int = 0) -> str | None:
         return regex.escape(prefix)
     if depth == DEEPEST_PATTERN:
         return None
-    branches = [_longest_of([*branch], depth + 1) for _, branch in groupby(rests, key=lambda rest: rest[0])]
+    branches = [
+        _longest_of([*branch], depth + 1) for _, branch in groupby(rests, key=lambda rest: rest[0])
+    ]
     if None in branches:
         return None
     return f"{regex.escape(prefix)}(?:{'|'.join(branches)}){'?' if len(rests) < len(texts) else ''}"

@@ -61,6 +61,12 @@ class Aligned(NamedTuple):
     def original(self, start: int, end: int) -> Span:
         """Where characters start to end - 1 came from."""
         if start == end:
-            at = self.spans[start][0] if start < len(self.spans) else self.spans[-1][1] if self.spans else self.start
+            at = (
+                self.spans[start][0]
+                if start < len(self.spans)
+                else self.spans[-1][1]
+                if self.spans
+                else self.start
+            )
             return at, at
         return self.spans[start][0], self.spans[end - 1][1]

@@ -21,7 +21,9 @@ import regex
 from ...arguments import shown
 
 SECONDS, SECONDS_A_CHARACTER = 0.5, 7e-6  # of the processor, which `regex` measures
-MOST_PARTS = 100_000  # of an expression, with (?:a{300}){300} counted as 90,000: it is compiled as so many
+MOST_PARTS = (
+    100_000  # of an expression, with (?:a{300}){300} counted as 90,000: it is compiled as so many
+)
 FEW = 4  # {1,4} is a choice, {0,5} a repetition
 
 
@@ -65,10 +67,19 @@ class _Group:
     def closed(self) -> _Branch:
         self.next_branch()
         several = len(self.finished) > 1
-        counts = zip(*((b.repeats, b.choices + several, b.tried, b.tried_choices) for b in self.finished))
+        counts = zip(
+            *((b.repeats, b.choices + several, b.tried, b.tried_choices) for b in self.finished)
+        )
         result = _Branch(*map(max, counts), group=True)
-        if self.opening not in ("", "(", "(?:"):  # it looks around: it may fail although what is in it matches
-            result.tried, result.tried_choices = max(result.tried, result.repeats), max(result.tried_choices, result.choices)
+        if self.opening not in (
+            "",
+            "(",
+            "(?:",
+        ):  # it looks around: it may fail although what is in it matches
+            result.tried, result.tried_choices = (
+                max(result.tried, result.repeats),
+                max(result.tried_choices, result.choices),
+            )
         return result
 
 
@@ -85,10 +96,13 @@ def is_fast(parts: Sequence[str]) -> bool:
     if None in branches or any(b.tried > 1 or b.tried_choices > FEW for b in branches):
         return False
     return all(
-        not branch.tried or any(_takes(alternatives[j], _repeated(alternatives[i])) and not branches[j].tried
-                                for j in range(i + 1, len(branches)))
+        not branch.tried
+        or any(
+            _takes(alternatives[j], _repeated(alternatives[i])) and not branches[j].tried
+            for j in range(i + 1, len(branches))
+        )
         for i, branch in enumerate(branches)
-    )  # fmt: skip
+    )
 
 
 def _alternatives(parts: Sequence[str]) -> list[list[str]]:
@@ -105,7 +119,14 @@ def _alternatives(parts: Sequence[str]) -> list[list[str]]:
 
 def _repeated(parts: list[str]) -> str | None:
     """The first part that is repeated without limit; None if it is a group."""
-    return next((part for part, after in zip(parts, parts[1:]) if after[0] in "*+" or after[0] == "{" and after[1:]), None)
+    return next(
+        (
+            part
+            for part, after in zip(parts, parts[1:])
+            if after[0] in "*+" or after[0] == "{" and after[1:]
+        ),
+        None,
+    )
 
 
 def _takes(parts: list[str], part: str | None) -> bool:
@@ -231,7 +252,9 @@ def within_time(method: F) -> F:
     def timed(self: Any, text: Any, *args: Any, **kwargs: Any) -> Any:
         if _account.left is not None:
             return method(self, text, *args, **kwargs)
-        _account.left = _limit(len(text) if isinstance(text, (str, list)) else 0)  # what is no text the method refuses
+        _account.left = _limit(
+            len(text) if isinstance(text, (str, list)) else 0
+        )  # what is no text the method refuses
         try:
             return method(self, text, *args, **kwargs)
         finally:

@@ -18,7 +18,9 @@ import regex
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 
-BYTE_TO_CHAR: list[str] = [chr(0x100 + _OTHERS.index(b)) if b in _OTHERS else chr(b) for b in range(256)]
+BYTE_TO_CHAR: list[str] = [
+    chr(0x100 + _OTHERS.index(b)) if b in _OTHERS else chr(b) for b in range(256)
+]
 CHAR_TO_BYTE: dict[str, int] = {char: byte for byte, char in enumerate(BYTE_TO_CHAR)}
 
 # The alternatives, in order: an English contraction; a run of letters, of digits, of other visible
@@ -41,7 +43,9 @@ def check_encodable(text: str, name: str = "text") -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         where = error.start
-        raise ValueError(f"{name} has a lone surrogate, U+{ord(text[where]):04X}, at position {where}: no UTF-8 form") from None
+        raise ValueError(
+            f"{name} has a lone surrogate, U+{ord(text[where]):04X}, at position {where}: no UTF-8 form"
+        ) from None
 
 
 def bytes_to_chars(data: bytes) -> str:

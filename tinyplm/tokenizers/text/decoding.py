@@ -25,7 +25,9 @@ from .backtracking import within_time
 from .bytelevel import chars_to_bytes, check_encodable
 from .patterns import GROWTH, Limited, check_growth, compile_pattern, substitute
 
-_BYTE = regex.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # the library reads "+A" as a number, too
+_BYTE = regex.compile(
+    r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>"
+)  # the library reads "+A" as a number, too
 
 
 def is_byte(token: str) -> int | None:
@@ -70,7 +72,10 @@ class WordPiece(Decoder):
 
     def chain(self, tokens: list[str]) -> list[str]:
         texts = tokens[:1]
-        texts += [token[len(self.prefix) :] if token.startswith(self.prefix) else " " + token for token in tokens[1:]]
+        texts += [
+            token[len(self.prefix) :] if token.startswith(self.prefix) else " " + token
+            for token in tokens[1:]
+        ]
         return list(map(_clean, texts)) if self.cleanup else texts
 
 
@@ -143,7 +148,9 @@ class Strip(Decoder):
         if not isinstance(self.content, str) or len(self.content) != 1:
             raise ValueError(f"content must be one character, got {shown(self.content)}")
         if self.start < 0 or self.stop < 0:
-            raise ValueError(f"start and stop must not be negative, got {self.start} and {self.stop}")
+            raise ValueError(
+                f"start and stop must not be negative, got {self.start} and {self.stop}"
+            )
 
     def chain(self, tokens: list[str]) -> list[str]:
         return list(map(self._stripped, tokens))
@@ -212,9 +219,24 @@ class Sequence(Decoder):
     @cached_property
     def _flat(self) -> list[Decoder]:
         """The parts, those of a Sequence inside one by one."""
-        return [flat for part in self.decoders for flat in (part._flat if isinstance(part, Sequence) else [part])]
+        return [
+            flat
+            for part in self.decoders
+            for flat in (part._flat if isinstance(part, Sequence) else [part])
+        ]
 
 
 DECODERS: dict[str, type[Decoder]] = {
-    kind.__name__: kind for kind in (ByteLevel, WordPiece, Metaspace, BPEDecoder, ByteFallback, Fuse, Strip, Replace, Sequence)
+    kind.__name__: kind
+    for kind in (
+        ByteLevel,
+        WordPiece,
+        Metaspace,
+        BPEDecoder,
+        ByteFallback,
+        Fuse,
+        Strip,
+        Replace,
+        Sequence,
+    )
 }

@@ -45,19 +45,48 @@ class Encoding:
     special_tokens_mask: list[int]
     attention_mask: list[int]
     overflowing: list[Encoding] = field(default_factory=list)
-    sequence_ranges: dict[int, Span] = field(default_factory=dict)  # text 0 or 1 -> its tokens, start and end
+    sequence_ranges: dict[int, Span] = field(
+        default_factory=dict
+    )  # text 0 or 1 -> its tokens, start and end
 
     @classmethod
-    def of(cls, ids: list[int], tokens: list[str], offsets: list[Span], word_ids: list[int | None], type_id: int = 0) -> Encoding:
+    def of(
+        cls,
+        ids: list[int],
+        tokens: list[str],
+        offsets: list[Span],
+        word_ids: list[int | None],
+        type_id: int = 0,
+    ) -> Encoding:
         """One text, nothing added to it."""
         count = len(ids)
-        return cls(ids, [type_id] * count, tokens, offsets, word_ids, [0] * count, [1] * count, [], {0: (0, count)})
+        return cls(
+            ids,
+            [type_id] * count,
+            tokens,
+            offsets,
+            word_ids,
+            [0] * count,
+            [1] * count,
+            [],
+            {0: (0, count)},
+        )
 
     @classmethod
-    def special(cls, ids: Sequence[int], tokens: Sequence[str], type_id: int = 0, attention: int = 1) -> Encoding:
+    def special(
+        cls, ids: Sequence[int], tokens: Sequence[str], type_id: int = 0, attention: int = 1
+    ) -> Encoding:
         """Tokens that come from no text."""
         n = len(ids)
-        return cls(list(ids), [type_id] * n, list(tokens), [(0, 0)] * n, [None] * n, [1] * n, [attention] * n)
+        return cls(
+            list(ids),
+            [type_id] * n,
+            list(tokens),
+            [(0, 0)] * n,
+            [None] * n,
+            [1] * n,
+            [attention] * n,
+        )
 
     @classmethod
     def merge(cls, encodings: Iterable[Encoding]) -> Encoding:
@@ -84,9 +113,15 @@ class Encoding:
         """This and then the other.  Overflow: each piece of either with each of the other, nested as in `tokenizers`."""
         overflowing = []
         for piece in self.overflowing:
-            overflowing += [piece.joined(other), *(piece.joined(rest) for rest in other.overflowing)]
+            overflowing += [
+                piece.joined(other),
+                *(piece.joined(rest) for rest in other.overflowing),
+            ]
         overflowing += [self.joined(rest) for rest in other.overflowing]
-        moved = {k: (start + len(self), end + len(self)) for k, (start, end) in other.sequence_ranges.items()}
+        moved = {
+            k: (start + len(self), end + len(self))
+            for k, (start, end) in other.sequence_ranges.items()
+        }
         lists = (getattr(self, name) + getattr(other, name) for name in PER_TOKEN)
         return Encoding(*lists, overflowing, self.sequence_ranges | moved)
 
@@ -97,8 +132,12 @@ class Encoding:
         if length == 0:
             return replace(self.part(0, 0), overflowing=[self])
         if stride >= length:
-            raise ValueError(f"stride {stride} must be less than the {length} tokens that are left for this text")
-        starts = range(0, len(self) - stride, length - stride)  # the last window is the first to reach the end
+            raise ValueError(
+                f"stride {stride} must be less than the {length} tokens that are left for this text"
+            )
+        starts = range(
+            0, len(self) - stride, length - stride
+        )  # the last window is the first to reach the end
         windows = [(start, min(start + length, len(self))) for start in starts]
         if direction == "Left":  # the same, seen from the other end
             windows = [(len(self) - end, len(self) - start) for start, end in windows]
@@ -108,12 +147,16 @@ class Encoding:
     def part(self, start: int, end: int) -> Encoding:
         """Tokens start to end - 1, without overflow."""
         ranges = {
-            k: (max(a, start) - start, min(b, end) - start) for k, (a, b) in self.sequence_ranges.items() if a < end and b > start
+            k: (max(a, start) - start, min(b, end) - start)
+            for k, (a, b) in self.sequence_ranges.items()
+            if a < end and b > start
         }
         return Encoding(*(getattr(self, name)[start:end] for name in PER_TOKEN), [], ranges)
 
 
-PER_TOKEN = tuple(f.name for f in fields(Encoding) if f.name not in ("overflowing", "sequence_ranges"))
+PER_TOKEN = tuple(
+    f.name for f in fields(Encoding) if f.name not in ("overflowing", "sequence_ranges")
+)
 
 
 class _Settings(Component):
@@ -158,7 +201,9 @@ class Padding(_Settings):
         _one_of("direction", self.direction, ("Right", "Left"))
         if not (isinstance(self.strategy, str) and self.strategy == "BatchLongest"):
             if not isinstance(self.strategy, Mapping) or list(self.strategy) != ["Fixed"]:
-                raise ValueError(f'strategy must be "BatchLongest" or {{"Fixed": length}}, got {shown(self.strategy)}')
+                raise ValueError(
+                    f'strategy must be "BatchLongest" or {{"Fixed": length}}, got {shown(self.strategy)}'
+                )
             _number("strategy's Fixed", self.strategy["Fixed"], LONGEST_PADDING)
         if self.pad_to_multiple_of is not None:
             _number("pad_to_multiple_of", self.pad_to_multiple_of, LONGEST_PADDING)
@@ -182,7 +227,9 @@ def truncate(
     check_whole("added", added, 0, 2**40)
     length = truncation.max_length - added
     if length < 0:
-        raise ValueError(f"max_length {truncation.max_length} has no room for the {shown(added)} special tokens")
+        raise ValueError(
+            f"max_length {truncation.max_length} has no room for the {shown(added)} special tokens"
+        )
     lengths = [len(first), 0 if second is None else len(second)]
     excess = sum(lengths) - length
     if excess <= 0:
@@ -196,7 +243,9 @@ def truncate(
     else:
         chosen = int(truncation.strategy == "OnlySecond")
         if chosen and second is None:
-            raise ValueError(f"the text is {excess} tokens too long, and OnlySecond finds no second text to cut")
+            raise ValueError(
+                f"the text is {excess} tokens too long, and OnlySecond finds no second text to cut"
+            )
         lengths[chosen] -= excess
         if lengths[chosen] <= 0:
             raise ValueError(
@@ -204,7 +253,9 @@ def truncate(
                 f"text would have to go to leave {length} in all; at least one must stay"
             )
     stride, direction = truncation.stride, truncation.direction
-    return first.cut(lengths[0], stride, direction), second and second.cut(lengths[1], stride, direction)
+    return first.cut(lengths[0], stride, direction), second and second.cut(
+        lengths[1], stride, direction
+    )
 
 
 def pad(encodings: Sequence[Encoding], padding: Padding) -> list[Encoding]:
@@ -225,7 +276,9 @@ def _filled(encoding: Encoding, length: int, padding: Padding) -> Encoding:
     overflowing = [_filled(piece, length, padding) for piece in encoding.overflowing]
     alone = replace(encoding, overflowing=[])
     n = max(0, length - len(encoding))
-    filling = Encoding.special([padding.pad_id] * n, [padding.pad_token] * n, padding.pad_type_id, attention=0)
+    filling = Encoding.special(
+        [padding.pad_id] * n, [padding.pad_token] * n, padding.pad_type_id, attention=0
+    )
     filled = alone.joined(filling) if padding.direction == "Right" else filling.joined(alone)
     return replace(filled, overflowing=overflowing)
 
@@ -242,16 +295,25 @@ def arrays(encodings: Sequence[Encoding], overflowing: bool = True) -> dict[str,
     flat = [row for group in rows for row in group]
     lengths = sorted({len(row) for row in flat})
     if len(lengths) > 1:
-        raise ValueError(f"encodings in one array must be of one length, got lengths {lengths[0]} to {lengths[-1]}: pad them")
+        raise ValueError(
+            f"encodings in one array must be of one length, got lengths {lengths[0]} to {lengths[-1]}: pad them"
+        )
     shape = (len(flat), lengths[0] if lengths else 0)
-    names = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids",
-             "special_tokens_mask": "special_tokens_mask", "offsets": "offsets"}  # fmt: skip
+    names = {
+        "input_ids": "ids",
+        "attention_mask": "attention_mask",
+        "token_type_ids": "type_ids",
+        "special_tokens_mask": "special_tokens_mask",
+        "offsets": "offsets",
+    }
     result = {}
     for name, source in names.items():
         values = np.array([getattr(row, source) for row in flat], dtype=np.int64)
         result[name] = values.reshape(*shape, 2) if name == "offsets" else values.reshape(shape)
     if len(flat) > len(rows):
-        result["overflow_to_sample"] = np.repeat(np.arange(len(rows)), [len(group) for group in rows])
+        result["overflow_to_sample"] = np.repeat(
+            np.arange(len(rows)), [len(group) for group in rows]
+        )
     return result
 
 
@@ -275,4 +337,6 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 def _number(name: str, value: object, most: float = inf) -> None:
     if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"{name} must be a number from 0 {'on' if most == inf else f'to {most}'}, got {shown(value)}")
+        raise ValueError(
+            f"{name} must be a number from 0 {'on' if most == inf else f'to {most}'}, got {shown(value)}"
+        )

@@ -33,7 +33,9 @@ from .unicode_forms import NFC, NFD, NFKC, NFKD
 
 def expanded(piece: Aligned, expand: Callable[[str], str]) -> Aligned:
     """Each character becomes one or several, all with its span."""
-    return piece.changed((part, min(k, 1)) for char in piece.text for k, part in enumerate(expand(char)))
+    return piece.changed(
+        (part, min(k, 1)) for char in piece.text for k, part in enumerate(expand(char))
+    )
 
 
 def without(piece: Aligned, drop: regex.Pattern) -> Aligned:
@@ -55,7 +57,9 @@ class Lowercase(Component):
         return text.replace("Σ", "σ").lower()
 
     def aligned(self, piece: Aligned) -> Aligned:
-        text = self(piece.text)  # no character becomes none, so if the length is the same, each became one
+        text = self(
+            piece.text
+        )  # no character becomes none, so if the length is the same, each became one
         return piece.replaced(text) if len(text) == len(piece.text) else expanded(piece, str.lower)
 
 
@@ -113,7 +117,9 @@ class BertNormalizer(Component):
 
     def __post_init__(self) -> None:
         if self.strip_accents is not None and not isinstance(self.strip_accents, bool):
-            raise ValueError(f"strip_accents must be true, false or null, got {shown(self.strip_accents)}")
+            raise ValueError(
+                f"strip_accents must be true, false or null, got {shown(self.strip_accents)}"
+            )
 
     @cached_property
     def _table(self) -> _BertTable:
@@ -171,7 +177,9 @@ class Strip(Component):
 
     def aligned(self, piece: Aligned) -> Aligned:
         text = self(piece.text)
-        start = piece.text.find(text) if text else 0  # only spaces stand before it, so it is found where it is
+        start = (
+            piece.text.find(text) if text else 0
+        )  # only spaces stand before it, so it is found where it is
         return Aligned(text, piece.spans[start : start + len(text)], piece.start)
 
 
@@ -187,13 +195,17 @@ class Prepend(Component):
     def __post_init__(self) -> None:
         check_encodable(self.prepend, "prepend")
         if len(self.prepend) > ROOM:
-            raise ValueError(f"prepend must have at most {ROOM} characters, got {len(self.prepend)}")
+            raise ValueError(
+                f"prepend must have at most {ROOM} characters, got {len(self.prepend)}"
+            )
 
     def __call__(self, text: str) -> str:
         return self.prepend + text if text else text
 
     def aligned(self, piece: Aligned) -> Aligned:
-        return Aligned(self(piece.text), piece.spans[:1] * len(self.prepend) + piece.spans, piece.start)
+        return Aligned(
+            self(piece.text), piece.spans[:1] * len(self.prepend) + piece.spans, piece.start
+        )
 
 
 @dataclass(frozen=True)
@@ -229,7 +241,9 @@ class Replace(Component):
             check_growth(len(piece.text), len(piece.text) + len(matches) * len(self.content))
         for start, end in matches:
             spans += piece.spans[place:start]
-            spans += [piece.spans[end - 1] if end else (piece.start, piece.start)] * len(self.content)
+            spans += [piece.spans[end - 1] if end else (piece.start, piece.start)] * len(
+                self.content
+            )
             place = end
         return Aligned(self(piece.text), spans + piece.spans[place:], piece.start)
 
@@ -256,8 +270,15 @@ class Sequence(Component):
         only_known(content, {"type", "normalizers"}, f"{where} Sequence")
         parts = content.get("normalizers")
         if not isinstance(parts, list) or None in parts:
-            raise ValueError(f"{where} Sequence: normalizers must be a list of objects, got {shown(parts)}")
-        return cls(tuple(read_component(part, NORMALIZERS, f"{where} Sequence {k}") for k, part in enumerate(parts)))
+            raise ValueError(
+                f"{where} Sequence: normalizers must be a list of objects, got {shown(parts)}"
+            )
+        return cls(
+            tuple(
+                read_component(part, NORMALIZERS, f"{where} Sequence {k}")
+                for k, part in enumerate(parts)
+            )
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {"type": "Sequence", "normalizers": [part.to_json() for part in self.normalizers]}
@@ -281,7 +302,11 @@ class Sequence(Component):
     @cached_property
     def _flat(self) -> list[Any]:
         """The parts, those of a Sequence inside one by one."""
-        return [flat for part in self.normalizers for flat in (part._flat if isinstance(part, Sequence) else [part])]
+        return [
+            flat
+            for part in self.normalizers
+            for flat in (part._flat if isinstance(part, Sequence) else [part])
+        ]
 
 
 _KINDS = (

@@ -35,7 +35,10 @@ from .backtracking import MOST_PARTS, Limited, count_parts, is_fast
 
 LONGEST_EXPRESSION = 20_000  # characters; GPT-4o's, the longest known, has some 500
 DEEPEST_BRACKETS = 50
-GROWTH, ROOM = 64, 4096  # a text may grow to so many times its length plus so many characters (NFKC: up to 18 times)
+GROWTH, ROOM = (
+    64,
+    4096,
+)  # a text may grow to so many times its length plus so many characters (NFKC: up to 18 times)
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"  # up to the last newline; all but one space before a word; other white space
@@ -45,7 +48,9 @@ _REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"  # up to the last newline; all but one space
 #
 # tiktoken 0.14 has cl100k in another form.  It cuts the same but for texts that end in a newline and then spaces: there all the
 # white space at the end is one word.  Files of `tokenizers` and LLaMA-3 have the form below.
-CL100K_PATTERN = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _REST  # GPT-4
+CL100K_PATTERN = (
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _REST
+)  # GPT-4
 LLAMA3_PATTERN = CL100K_PATTERN
 
 # The same, but each digit alone.
@@ -65,7 +70,8 @@ O200K_PATTERN = (  # GPT-4o
 DEEPSEEK3_PATTERNS = (
     r"\p{N}{1,3}",
     r"[一-龥぀-ゟ゠-ヿ]+",
-    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|""" + _REST,
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"""
+    + _REST,
 )
 
 # The smallest parts of an expression that both engines read alike: escapes, sets, brackets, quantifiers, other characters.
@@ -110,8 +116,14 @@ def _translated(part: str) -> str:
 
 def compile_pattern(pattern: Any) -> regex.Pattern | Limited:
     """From {"String": text} or {"Regex": expression}.  ValueError: anything else, or the engines would read it differently."""
-    if not isinstance(pattern, Mapping) or len(pattern) != 1 or not all(isinstance(value, str) for value in pattern.values()):
-        raise ValueError(f'a pattern must be {{"String": text}} or {{"Regex": expression}}, got {shown(pattern)}')
+    if (
+        not isinstance(pattern, Mapping)
+        or len(pattern) != 1
+        or not all(isinstance(value, str) for value in pattern.values())
+    ):
+        raise ValueError(
+            f'a pattern must be {{"String": text}} or {{"Regex": expression}}, got {shown(pattern)}'
+        )
     ((kind, expression),) = pattern.items()
     if kind == "String":
         return regex.compile(regex.escape(expression))
@@ -136,18 +148,24 @@ def compile_pattern(pattern: Any) -> regex.Pattern | Limited:
                 f"the regular expression {shown(expression)} is not supported: more than {DEEPEST_BRACKETS} brackets are open"
             )
     if count_parts(parts) > MOST_PARTS:
-        raise ValueError(f"the regular expression {shown(expression)} is not supported: it repeats more than {MOST_PARTS} parts")
+        raise ValueError(
+            f"the regular expression {shown(expression)} is not supported: it repeats more than {MOST_PARTS} parts"
+        )
     try:
         compiled = regex.compile("".join(map(_translated, parts)), regex.MULTILINE)
     except Exception as error:  # regex.error, and what else its parser raises
-        raise ValueError(f"the regular expression {shown(expression)} is not supported: {shown(str(error))}") from None
+        raise ValueError(
+            f"the regular expression {shown(expression)} is not supported: {shown(str(error))}"
+        ) from None
     return compiled if is_fast(parts) else Limited(compiled, expression)
 
 
 def check_growth(before: int, after: int) -> None:
     """ValueError if what a file says makes a text of `before` characters too much longer: forty times a -> aa fill any memory."""
     if after > GROWTH * before + ROOM:
-        raise ValueError(f"a text of {before} characters would become one of {after}, more than {GROWTH} times as long")
+        raise ValueError(
+            f"a text of {before} characters would become one of {after}, more than {GROWTH} times as long"
+        )
 
 
 def substitute(pattern: regex.Pattern | Limited, content: str, text: str) -> str:

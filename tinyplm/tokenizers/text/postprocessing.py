@@ -31,11 +31,17 @@ class PostProcessor(Component):
     ids(first, second, add_special_tokens=True)  the ids of the result, from the ids of one text or two
     """
 
-    arranges: ClassVar[bool] = True  # adds tokens or changes their order, so that `ids` is not only first + second
+    arranges: ClassVar[bool] = (
+        True  # adds tokens or changes their order, so that `ids` is not only first + second
+    )
 
-    def __call__(self, first: Encoding, second: Encoding | None = None, add_special_tokens: bool = True) -> Encoding:
+    def __call__(
+        self, first: Encoding, second: Encoding | None = None, add_special_tokens: bool = True
+    ) -> Encoding:
         texts = [first] if second is None else [first, second]
-        return Encoding.merge(self.process([text.numbered(k) for k, text in enumerate(texts)], add_special_tokens))
+        return Encoding.merge(
+            self.process([text.numbered(k) for k, text in enumerate(texts)], add_special_tokens)
+        )
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
         """The ids that it adds, each with the key of the file that says it."""
@@ -77,21 +83,30 @@ class TemplateProcessing(PostProcessor):
     def __post_init__(self) -> None:
         if not isinstance(self.special_tokens, Mapping):
             raise ValueError(f"special_tokens must be an object, got {shown(self.special_tokens)}")
-        for name, pieces, texts in (("single", self.single, ("A",)), ("pair", self.pair, ("A", "B"))):
+        for name, pieces, texts in (
+            ("single", self.single, ("A",)),
+            ("pair", self.pair, ("A", "B")),
+        ):
             if len(pieces) > MOST_PIECES:
                 raise ValueError(f"{name} may have at most {MOST_PIECES} pieces, got {len(pieces)}")
             for piece in pieces:
                 if type(piece.type_id) is not int or not 0 <= piece.type_id <= LARGEST_TYPE_ID:
-                    raise ValueError(f"{name}: type_id must be a number from 0 to {LARGEST_TYPE_ID}, got {shown(piece.type_id)}")
+                    raise ValueError(
+                        f"{name}: type_id must be a number from 0 to {LARGEST_TYPE_ID}, got {shown(piece.type_id)}"
+                    )
                 if piece.kind == "Sequence" and piece.id not in texts:
-                    raise ValueError(f"{name} may name the texts {' and '.join(texts)} only, got {shown(piece.id)}")
+                    raise ValueError(
+                        f"{name} may name the texts {' and '.join(texts)} only, got {shown(piece.id)}"
+                    )
                 if piece.kind == "SpecialToken" and piece.id not in self.special_tokens:
                     raise ValueError(
                         f"{name} names {shown(piece.id)}, not among special_tokens: {shown(list(self.special_tokens), 200)}"
                     )
         for name, special in self.special_tokens.items():
             texts = [special.id, *special.tokens]
-            good = len(special.ids) == len(special.tokens) <= MOST_PIECES and all(isinstance(text, str) for text in texts)
+            good = len(special.ids) == len(special.tokens) <= MOST_PIECES and all(
+                isinstance(text, str) for text in texts
+            )
             if not good or not all(type(id) is int and id >= 0 for id in special.ids):
                 raise ValueError(
                     f"special token {shown(name)} needs as many ids, numbers from 0 on, as tokens, "
@@ -99,14 +114,22 @@ class TemplateProcessing(PostProcessor):
                 )
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
-        return ((f"special_tokens {shown(name)}", id) for name, special in self.special_tokens.items() for id in special.ids)
+        return (
+            (f"special_tokens {shown(name)}", id)
+            for name, special in self.special_tokens.items()
+            for id in special.ids
+        )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> TemplateProcessing:
         try:
-            specials = {name: Special(token["id"], _listed(token["ids"]), _listed(token["tokens"]))
-                        for name, token in content["special_tokens"].items()}  # fmt: skip
-            single, pair = (tuple(map(_piece_of, _listed(content[name]))) for name in ("single", "pair"))
+            specials = {
+                name: Special(token["id"], _listed(token["ids"]), _listed(token["tokens"]))
+                for name, token in content["special_tokens"].items()
+            }
+            single, pair = (
+                tuple(map(_piece_of, _listed(content[name]))) for name in ("single", "pair")
+            )
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{where} TemplateProcessing: single and pair must be lists of pieces with id and type_id, "
@@ -114,16 +137,24 @@ class TemplateProcessing(PostProcessor):
             ) from None
         except ValueError as error:
             raise ValueError(f"{where} TemplateProcessing: {error}") from None
-        return super().from_json({**content, "single": single, "pair": pair, "special_tokens": specials}, where)
+        return super().from_json(
+            {**content, "single": single, "pair": pair, "special_tokens": specials}, where
+        )
 
     def to_json(self) -> dict[str, Any]:
         def written(pieces: tuple[Piece, ...]) -> list[dict[str, Any]]:
             return [{piece.kind: {"id": piece.id, "type_id": piece.type_id}} for piece in pieces]
 
-        specials = {name: {"id": special.id, "ids": list(special.ids), "tokens": list(special.tokens)}
-                    for name, special in sorted(self.special_tokens.items())}  # fmt: skip
-        return {"type": "TemplateProcessing", "single": written(self.single), "pair": written(self.pair),
-                "special_tokens": specials}  # fmt: skip
+        specials = {
+            name: {"id": special.id, "ids": list(special.ids), "tokens": list(special.tokens)}
+            for name, special in sorted(self.special_tokens.items())
+        }
+        return {
+            "type": "TemplateProcessing",
+            "single": written(self.single),
+            "pair": written(self.pair),
+            "special_tokens": specials,
+        }
 
     def process(self, encodings: list[Encoding], add_special_tokens: bool) -> list[Encoding]:
         """As in `tokenizers`, a type id is not given to overflow: that of $B keeps 1 and that of $A 0."""
@@ -137,7 +168,9 @@ class TemplateProcessing(PostProcessor):
                 result.append(Encoding.special(special.ids, special.tokens, type_id))
         return result
 
-    def ids(self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True) -> list[int]:
+    def ids(
+        self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True
+    ) -> list[int]:
         result: list[int] = []
         for kind, name, _ in self._pieces(second is not None):
             if kind == "Sequence":
@@ -155,7 +188,9 @@ class TemplateProcessing(PostProcessor):
 def _piece(word: str) -> Piece:
     name, colon, number = word.partition(":")
     if colon and not _is_number(number):
-        raise ValueError(f"after the colon of {shown(word)} must stand a type id, a number from 0 on")
+        raise ValueError(
+            f"after the colon of {shown(word)} must stand a type id, a number from 0 on"
+        )
     if not name.startswith("$"):
         return Piece("SpecialToken", name, int(number or 0))
     if _is_number(name[1:]):
@@ -178,9 +213,15 @@ def _listed(value: Any) -> tuple[Any, ...]:
 def _piece_of(content: Mapping[str, Any]) -> Piece:
     for kind, piece in content.items() if len(content) == 1 else ():
         result = Piece(kind, piece["id"], piece["type_id"])
-        if kind in ("Sequence", "SpecialToken") and type(result.type_id) is int and isinstance(result.id, str):
+        if (
+            kind in ("Sequence", "SpecialToken")
+            and type(result.type_id) is int
+            and isinstance(result.id, str)
+        ):
             return result
-    raise ValueError(f"a piece must be a Sequence or a SpecialToken with id and type_id, got {shown(content)}")
+    raise ValueError(
+        f"a piece must be a Sequence or a SpecialToken with id and type_id, got {shown(content)}"
+    )
 
 
 class _Classifier(PostProcessor):
@@ -188,7 +229,11 @@ class _Classifier(PostProcessor):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Any:
-        pairs = {name: tuple(content[name]) for name in ("sep", "cls") if isinstance(content.get(name), list)}
+        pairs = {
+            name: tuple(content[name])
+            for name in ("sep", "cls")
+            if isinstance(content.get(name), list)
+        }
         return super().from_json({**content, **pairs}, where)
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
@@ -212,13 +257,22 @@ class BertProcessing(_Classifier):
         if not add_special_tokens:
             return encodings
         first, *others = encodings
-        return [Encoding.merge([_special(self.cls), first, _special(self.sep)]),
-                *(text.joined(_special(self.sep, 1)) for text in others)]  # fmt: skip
+        return [
+            Encoding.merge([_special(self.cls), first, _special(self.sep)]),
+            *(text.joined(_special(self.sep, 1)) for text in others),
+        ]
 
-    def ids(self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True) -> list[int]:
+    def ids(
+        self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True
+    ) -> list[int]:
         if not add_special_tokens:
             return first + (second or [])
-        return [self.cls[1], *first, self.sep[1], *([] if second is None else [*second, self.sep[1]])]
+        return [
+            self.cls[1],
+            *first,
+            self.sep[1],
+            *([] if second is None else [*second, self.sep[1]]),
+        ]
 
 
 @dataclass(frozen=True)
@@ -235,10 +289,14 @@ class RobertaProcessing(_Classifier):
         if not add_special_tokens:
             return [replace(text, type_ids=[0] * len(text)) for text in encodings]
         around = [(self.cls, self.sep), (self.sep, self.sep)]
-        return [_of_type_0(Encoding.merge([_special(before), text, _special(after)]))
-                for text, (before, after) in zip(encodings, around)]  # fmt: skip
+        return [
+            _of_type_0(Encoding.merge([_special(before), text, _special(after)]))
+            for text, (before, after) in zip(encodings, around)
+        ]
 
-    def ids(self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True) -> list[int]:
+    def ids(
+        self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True
+    ) -> list[int]:
         if not add_special_tokens:
             return first + (second or [])
         end = self.sep[1]
@@ -250,7 +308,11 @@ def _special(token: tuple[str, int], type_id: int = 0) -> Encoding:
 
 
 def _of_type_0(encoding: Encoding) -> Encoding:
-    return replace(encoding, type_ids=[0] * len(encoding), overflowing=[_of_type_0(piece) for piece in encoding.overflowing])
+    return replace(
+        encoding,
+        type_ids=[0] * len(encoding),
+        overflowing=[_of_type_0(piece) for piece in encoding.overflowing],
+    )
 
 
 @dataclass(frozen=True)
@@ -263,14 +325,22 @@ class ByteLevel(PostProcessor):
     arranges: ClassVar[bool] = False
 
     def process(self, encodings: list[Encoding], add_special_tokens: bool) -> list[Encoding]:
-        return [_trimmed(text, self.add_prefix_space) for text in encodings] if self.trim_offsets else encodings
+        return (
+            [_trimmed(text, self.add_prefix_space) for text in encodings]
+            if self.trim_offsets
+            else encodings
+        )
 
-    def ids(self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True) -> list[int]:
+    def ids(
+        self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True
+    ) -> list[int]:
         return first + (second or [])
 
 
 # White_Space of Unicode (str.isspace counts U+001C to U+001F too), and the space as byte-level tokens write it.
-_SPACES = "Ġ\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_SPACES = "Ġ\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 
 
 def _trimmed(encoding: Encoding, add_prefix_space: bool) -> Encoding:
@@ -281,13 +351,20 @@ def _trimmed(encoding: Encoding, add_prefix_space: bool) -> Encoding:
     """
     offsets = list(encoding.offsets)
     for k, (token, (start, end)) in enumerate(zip(encoding.tokens, encoding.offsets)):
-        before, after = len(token) - len(token.lstrip(_SPACES)), len(token) - len(token.rstrip(_SPACES))
+        before, after = (
+            len(token) - len(token.lstrip(_SPACES)),
+            len(token) - len(token.rstrip(_SPACES)),
+        )
         if before > 1 or before and not (add_prefix_space and (k == 0 or start == 0)):
             start = min(start + before, end)
         if after and end >= after:
             end = max(end - after, start)
         offsets[k] = start, end
-    return replace(encoding, offsets=offsets, overflowing=[_trimmed(piece, add_prefix_space) for piece in encoding.overflowing])
+    return replace(
+        encoding,
+        offsets=offsets,
+        overflowing=[_trimmed(piece, add_prefix_space) for piece in encoding.overflowing],
+    )
 
 
 @dataclass(frozen=True)
@@ -299,7 +376,9 @@ class Sequence(PostProcessor):
     def __post_init__(self) -> None:
         arranging = [type(p).__name__ for p in self.processors if p.arranges]
         if len(arranging) > 1:
-            raise ValueError(f"only one post-processor of a Sequence may arrange tokens, got {', '.join(arranging)}")
+            raise ValueError(
+                f"only one post-processor of a Sequence may arrange tokens, got {', '.join(arranging)}"
+            )
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
         return (named for processor in self.processors for named in processor.named_ids())
@@ -311,8 +390,13 @@ class Sequence(PostProcessor):
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
         if not isinstance(content.get("processors"), list):
-            raise ValueError(f"{where} Sequence: processors must be a list, got {shown(content.get('processors'))}")
-        parts = tuple(read_component(part, POST_PROCESSORS, f"{where} Sequence") for part in content["processors"])
+            raise ValueError(
+                f"{where} Sequence: processors must be a list, got {shown(content.get('processors'))}"
+            )
+        parts = tuple(
+            read_component(part, POST_PROCESSORS, f"{where} Sequence")
+            for part in content["processors"]
+        )
         if None in parts:
             raise ValueError(f"{where} Sequence: processors must be objects, got null")
         return super().from_json({**content, "processors": parts}, where)
@@ -325,7 +409,9 @@ class Sequence(PostProcessor):
             encodings = processor.process(encodings, add_special_tokens)
         return encodings
 
-    def ids(self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True) -> list[int]:
+    def ids(
+        self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True
+    ) -> list[int]:
         for processor in self.processors:
             if processor.arranges:
                 return processor.ids(first, second, add_special_tokens)

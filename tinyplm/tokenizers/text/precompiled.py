@@ -55,7 +55,9 @@ _clusters = regex.compile(
     [\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*"""
 ).findall
 # A cluster of several characters in fewer than 6 bytes has one of these kinds in it, or is \r\n (flags and Hangul are longer).
-_may_join = regex.compile(r"\r\n|[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}\p{GCB=Prepend}]").search
+_may_join = regex.compile(
+    r"\r\n|[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}\p{GCB=Prepend}]"
+).search
 
 
 class CharacterMap:
@@ -76,12 +78,20 @@ class CharacterMap:
         offsets = units[ends] >> 10 << np.where(units[ends] & 0x200, 8, 0)
         values = ends ^ offsets
         starts = units[values[values < len(units)]] & 0x7FFFFFFF
-        if (values >= len(units)).any() or (starts >= len(self.texts)).any() or self.texts[-1:] not in (b"", b"\0"):
+        if (
+            (values >= len(units)).any()
+            or (starts >= len(self.texts)).any()
+            or self.texts[-1:] not in (b"", b"\0")
+        ):
             raise ValueError("what replaces a string is not in it")
-        if ((np.frombuffer(self.texts, np.uint8)[starts] & 0xC0) == 0x80).any():  # within a character
+        if (
+            (np.frombuffer(self.texts, np.uint8)[starts] & 0xC0) == 0x80
+        ).any():  # within a character
             raise ValueError("what replaces a string is not UTF-8")
         if (longest := max(map(len, self.texts.decode("utf-8").split("\0")))) > LONGEST_REPLACEMENT:
-            raise ValueError(f"what replaces a string has {longest} characters, expected at most {LONGEST_REPLACEMENT}")
+            raise ValueError(
+                f"what replaces a string has {longest} characters, expected at most {LONGEST_REPLACEMENT}"
+            )
 
     def walk(self, text: str, start: int = 0) -> Iterator[tuple[int, bool]]:
         """The way through the trie, as far as it leads: after each character (base, whether a string ends here)."""
@@ -100,7 +110,11 @@ class CharacterMap:
 
     def longest(self, text: str, start: int) -> tuple[str, str] | None:
         """The longest string that stands at `start`, and its replacement; None if there is none."""
-        found = [(end, base) for end, (base, ends) in enumerate(self.walk(text, start), start + 1) if ends]
+        found = [
+            (end, base)
+            for end, (base, ends) in enumerate(self.walk(text, start), start + 1)
+            if ends
+        ]
         return (text[start : found[-1][0]], self._replacement(found[-1][1])) if found else None
 
     def leads(self, text: str) -> bool:
@@ -123,7 +137,9 @@ class Precompiled(Component):
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Precompiled:
         if content.get("longest_match") is True and cls is Precompiled:
-            return LongestMatch.from_json({key: value for key, value in content.items() if key != "longest_match"}, where)
+            return LongestMatch.from_json(
+                {key: value for key, value in content.items() if key != "longest_match"}, where
+            )
         return super().from_json(content, where)
 
     def __post_init__(self) -> None:
@@ -134,7 +150,9 @@ class Precompiled(Component):
         try:
             return CharacterMap(base64.b64decode(self.precompiled_charsmap, validate=True))
         except (binascii.Error, TypeError, ValueError) as error:
-            raise ValueError(f"precompiled_charsmap is not a map of SentencePiece in base64: {error}") from None
+            raise ValueError(
+                f"precompiled_charsmap is not a map of SentencePiece in base64: {error}"
+            ) from None
 
     @cached_property
     def _of_code(self) -> _Known:
@@ -176,7 +194,9 @@ class Precompiled(Component):
         fewer, the last one (of the text so far) also stands for the rest.  At the beginning of the text there is none: what is
         dropped there is forgotten, and all spans are too far left.  The library does so, and offsets are to be equal.
         """
-        if not self._joins(piece.text) and all(len(self._of_code[ord(char)]) == 1 for char in set(piece.text)):
+        if not self._joins(piece.text) and all(
+            len(self._of_code[ord(char)]) == 1 for char in set(piece.text)
+        ):
             return piece.replaced(self(piece.text))
         edits: list[tuple[str, int]] = []
         for old, new in self.replacements(piece.text):

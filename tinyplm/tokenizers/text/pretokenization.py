@@ -118,7 +118,9 @@ class _Cuts(PreTokenizer):
     def cut(self, text: str, first: bool = True) -> list[str]:
         if self.behavior == "Isolated" and not self._regex.groups:
             words = self._regex.findall(text)
-            if "" not in words and sum(map(len, words)) == len(text):  # as most patterns of models do, the matches cover the text
+            if "" not in words and sum(map(len, words)) == len(
+                text
+            ):  # as most patterns of models do, the matches cover the text
                 return words
         return [text[start:end] for start, end in self._spans(text) if start < end]
 
@@ -127,7 +129,9 @@ class _Cuts(PreTokenizer):
 
     def _spans(self, text: str) -> list[Span]:
         """Where the words stand; some may be empty."""
-        stretches: list[tuple[int, int, bool]] = []  # all of the text; True: what is to be removed, isolated, merged
+        stretches: list[
+            tuple[int, int, bool]
+        ] = []  # all of the text; True: what is to be removed, isolated, merged
         place = 0
         for start, end in find_matches(self._regex, text):
             if place < start:
@@ -138,8 +142,12 @@ class _Cuts(PreTokenizer):
             stretches.append((place, len(text), self.invert))
         if self.behavior == "Removed":
             return [(start, end) for start, end, hit in stretches if not hit]
-        if self.behavior == "MergedWithNext":  # the same as MergedWithPrevious, read from right to left
-            mirrored = _merged([(end, start, hit) for start, end, hit in reversed(stretches)], "MergedWithPrevious")
+        if (
+            self.behavior == "MergedWithNext"
+        ):  # the same as MergedWithPrevious, read from right to left
+            mirrored = _merged(
+                [(end, start, hit) for start, end, hit in reversed(stretches)], "MergedWithPrevious"
+            )
             return [(start, end) for end, start in reversed(mirrored)]
         return _merged(stretches, self.behavior)
 
@@ -149,7 +157,9 @@ def _merged(stretches: Iterable[tuple[int, int, bool]], behavior: str) -> list[S
     words: list[Span] = []
     before = None  # was the stretch before this one a hit?
     for start, end, hit in stretches:
-        if (behavior == "MergedWithPrevious" and hit and before is False) or (behavior == "Contiguous" and hit is before):
+        if (behavior == "MergedWithPrevious" and hit and before is False) or (
+            behavior == "Contiguous" and hit is before
+        ):
             words[-1] = (words[-1][0], end)
         else:
             words.append((start, end))
@@ -219,7 +229,11 @@ class ByteLevel(PreTokenizer):
         words, end = [], 0
         for word in self.words(piece.text):
             start, end = end, end + len(word)
-            edits = [(BYTE_TO_CHAR[byte], int(k > 0)) for char in word for k, byte in enumerate(char.encode("utf-8"))]
+            edits = [
+                (BYTE_TO_CHAR[byte], int(k > 0))
+                for char in word
+                for k, byte in enumerate(char.encode("utf-8"))
+            ]
             words.append(piece.part(start, end).changed(edits))
         return words
 
@@ -239,7 +253,9 @@ class Metaspace(PreTokenizer):
     def __post_init__(self) -> None:
         _check_char(self.replacement, "replacement")
         if self.prepend_scheme not in ("always", "first", "never"):
-            raise ValueError(f"prepend_scheme must be 'always', 'first' or 'never', got {shown(self.prepend_scheme)}")
+            raise ValueError(
+                f"prepend_scheme must be 'always', 'first' or 'never', got {shown(self.prepend_scheme)}"
+            )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Metaspace:
@@ -249,7 +265,9 @@ class Metaspace(PreTokenizer):
         prefix = content.pop("add_prefix_space", None)
         if prefix is False and content.setdefault("prepend_scheme", "never") != "never":
             scheme = content["prepend_scheme"]
-            raise ValueError(f"{where} Metaspace: add_prefix_space = false contradicts prepend_scheme = {shown(scheme)}")
+            raise ValueError(
+                f"{where} Metaspace: add_prefix_space = false contradicts prepend_scheme = {shown(scheme)}"
+            )
         return super().from_json(content, where)
 
     def cut(self, text: str, first: bool = True) -> list[str]:
@@ -284,15 +302,28 @@ class Sequence(PreTokenizer):
     pretokenizers: tuple[PreTokenizer, ...]
 
     def __post_init__(self) -> None:
-        if (count := sum(isinstance(part, ByteLevel) for part in self._flat)) > MOST_BYTE_LEVELS:  # each may double a text
-            raise ValueError(f"a Sequence may hold at most {MOST_BYTE_LEVELS} ByteLevel, got {count}")
+        if (
+            count := sum(isinstance(part, ByteLevel) for part in self._flat)
+        ) > MOST_BYTE_LEVELS:  # each may double a text
+            raise ValueError(
+                f"a Sequence may hold at most {MOST_BYTE_LEVELS} ByteLevel, got {count}"
+            )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
-        return super().from_json({**content, "pretokenizers": read_parts(content, "pretokenizers", PRE_TOKENIZERS, where)}, where)
+        return super().from_json(
+            {
+                **content,
+                "pretokenizers": read_parts(content, "pretokenizers", PRE_TOKENIZERS, where),
+            },
+            where,
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": "Sequence", "pretokenizers": [part.to_json() for part in self.pretokenizers]}
+        return {
+            "type": "Sequence",
+            "pretokenizers": [part.to_json() for part in self.pretokenizers],
+        }
 
     def cut(self, text: str, first: bool = True) -> list[str]:
         return self._cut(self._flat, text, first)
@@ -316,10 +347,16 @@ class Sequence(PreTokenizer):
     @cached_property
     def _flat(self) -> list[PreTokenizer]:
         """The parts, those of a Sequence inside one by one."""
-        return [flat for part in self.pretokenizers for flat in (part._flat if isinstance(part, Sequence) else [part])]
+        return [
+            flat
+            for part in self.pretokenizers
+            for flat in (part._flat if isinstance(part, Sequence) else [part])
+        ]
 
     def _cut(self, parts: list[PreTokenizer], text: str, first: bool) -> list[str]:
-        if first and any(isinstance(part, Metaspace) and part.prepend_scheme == "first" for part in parts[1:]):
+        if first and any(
+            isinstance(part, Metaspace) and part.prepend_scheme == "first" for part in parts[1:]
+        ):
             # Whether a word stands at the beginning only its place tells.
             return [word.text for word in self._cut_aligned(parts, Aligned.of(text), first)]
         words = [text] if text else []
@@ -330,11 +367,17 @@ class Sequence(PreTokenizer):
     def _cut_aligned(self, parts: list[PreTokenizer], piece: Aligned, first: bool) -> list[Aligned]:
         words, start = [piece] if piece.text else [], piece.start
         for part in parts:
-            words = [word for piece in words for word in part.cut_aligned(piece, first and piece.start == start)]
+            words = [
+                word
+                for piece in words
+                for word in part.cut_aligned(piece, first and piece.start == start)
+            ]
         return words
 
 
-def read_parts(content: Mapping[str, Any], key: str, kinds: Mapping[str, type[Component]], where: str) -> tuple[Any, ...]:
+def read_parts(
+    content: Mapping[str, Any], key: str, kinds: Mapping[str, type[Component]], where: str
+) -> tuple[Any, ...]:
     """The parts of a Sequence."""
     only_known(content, {"type", key}, f"{where} Sequence")
     parts = content.get(key)
@@ -361,7 +404,15 @@ def _prepended(char: str, piece: Aligned) -> Aligned:
 PRE_TOKENIZERS: dict[str, type[PreTokenizer]] = {
     kind.__name__: kind
     for kind in (
-        *(Whitespace, WhitespaceSplit, BertPreTokenizer, CharDelimiterSplit, Digits, Punctuation, Split),
+        *(
+            Whitespace,
+            WhitespaceSplit,
+            BertPreTokenizer,
+            CharDelimiterSplit,
+            Digits,
+            Punctuation,
+            Split,
+        ),
         *(ByteLevel, Metaspace, Sequence),
     )
 }

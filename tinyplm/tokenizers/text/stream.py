@@ -22,7 +22,11 @@ class ByteStream:
 
     def push(self, id: int) -> str:
         data = self._tokenizer.decode_bytes([id])
-        return "" if self._skip_special and self._tokenizer.is_special(id) else self._decoder.decode(data)
+        return (
+            ""
+            if self._skip_special and self._tokenizer.is_special(id)
+            else self._decoder.decode(data)
+        )
 
     def finish(self) -> str:
         return self._decoder.decode(b"", final=True)

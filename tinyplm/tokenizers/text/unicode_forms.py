@@ -28,10 +28,16 @@ def decomposition(text: str, form: str) -> list[Edit]:
     Each run of marks (combining class above 0) is then sorted by class, stably; the marks take their changes along.  So after a
     reordering the spans are those of the places, no longer those of the characters: as in the library.
     """
-    parts = [(part, min(k, 1)) for char in text for k, part in enumerate(unicodedata.normalize(form, char))]
+    parts = [
+        (part, min(k, 1))
+        for char in text
+        for k, part in enumerate(unicodedata.normalize(form, char))
+    ]
     edits: list[Edit] = []
     for _, run in groupby(parts, lambda edit: unicodedata.combining(edit[0]) > 0):
-        edits += sorted(run, key=lambda edit: unicodedata.combining(edit[0]))  # characters of class 0 stay as they are
+        edits += sorted(
+            run, key=lambda edit: unicodedata.combining(edit[0])
+        )  # characters of class 0 stay as they are
     return edits
 
 

@@ -40,7 +40,9 @@ def train_bpe(
     """
     check_training(word_counts, vocab_size, tokens, min_frequency=min_frequency)
     if any(ord(symbol) >= len(tokens) for word in word_counts for symbol in word):
-        raise ValueError(f"word_counts: expected words over {len(tokens)} symbols, one for each of the tokens")
+        raise ValueError(
+            f"word_counts: expected words over {len(tokens)} symbols, one for each of the tokens"
+        )
     given = frozenset(tokens)
     tokens = list(tokens)
     pairs = PairCounts(word_counts)
@@ -62,7 +64,9 @@ def train_bpe(
         a, b = map(ord, pair)
         spelled = tokens[a] + tokens[b]
         if spelled in given:
-            raise ValueError(f"the token {spelled!r} was given, and the words have a merge spelled like it")
+            raise ValueError(
+                f"the token {spelled!r} was given, and the words have a merge spelled like it"
+            )
         merges.append((a, b, len(tokens)))
         tokens.append(spelled)
         _, fresh = pairs.replace(pair, chr(len(tokens) - 1))
@@ -99,7 +103,11 @@ class Merger:
         symbols = list(word)  # "" where a symbol went into the one on its left
         before, after = list(range(-1, n - 1)), list(range(1, n + 1))
         # One integer, rank * n + position, is ordered as the two are and faster to compare.
-        queue = [rank * n + i for i, rank in enumerate(map(rank_of, map(add, word, word[1:]))) if rank is not None]
+        queue = [
+            rank * n + i
+            for i, rank in enumerate(map(rank_of, map(add, word, word[1:])))
+            if rank is not None
+        ]
         heapify(queue)
         while queue:
             rank, i = divmod(heappop(queue), n)

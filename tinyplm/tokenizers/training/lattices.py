@@ -19,7 +19,14 @@ import numpy as np
 
 
 class Lattices:
-    def __init__(self, lengths: np.ndarray, word: np.ndarray, offset: np.ndarray, length: np.ndarray, piece: np.ndarray):
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        word: np.ndarray,
+        offset: np.ndarray,
+        length: np.ndarray,
+        piece: np.ndarray,
+    ):
         """lengths: of the words, descending.  For each edge: its word, where in it the piece stands, its length, the piece."""
         deepest = int(lengths[0]) if len(lengths) else 0
         sizes = np.searchsorted(-lengths, -np.arange(deepest + 1), side="right")
@@ -28,7 +35,9 @@ class Lattices:
         self.word = np.arange(len(self.depth)) - self.columns[self.depth]
         self.last = self.columns[lengths] + np.arange(len(lengths))  # the last node of each word
         start, end = self.columns[offset] + word, self.columns[offset + length] + word
-        order = np.argsort(end * len(self.depth) + start)  # of the edges of a node, the one that begins first comes first
+        order = np.argsort(
+            end * len(self.depth) + start
+        )  # of the edges of a node, the one that begins first comes first
         self.start, self.end, self.piece = (a[order].astype(np.int32) for a in (start, end, piece))
         self.by_start = np.argsort(self.start, kind="stable").astype(np.int32)
         self._index()
@@ -45,7 +54,11 @@ class Lattices:
         kept = piece >= 0
         place = np.cumsum(kept) - 1  # of an edge among those kept
         self.by_start = place[self.by_start[kept[self.by_start]]].astype(np.int32)
-        self.start, self.end, self.piece = self.start[kept], self.end[kept], piece[kept].astype(np.int32)
+        self.start, self.end, self.piece = (
+            self.start[kept],
+            self.end[kept],
+            piece[kept].astype(np.int32),
+        )
         self._index()
 
     def expected(self, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -63,7 +76,9 @@ class Lattices:
         to = self.end[self.by_start]
         for k in range(len(self.columns) - 3, -1, -1):
             # the words that go on from here are the first of the column, as many as the next column has
-            nodes = slice(self.columns[k], self.columns[k] + self.columns[k + 2] - self.columns[k + 1])
+            nodes = slice(
+                self.columns[k], self.columns[k] + self.columns[k + 2] - self.columns[k + 1]
+            )
             edges, segments = self._slice(self.leave, nodes)
             beta[nodes] = _log_sum_exp(backward[edges] + beta[to[edges]], segments)
         word = self.word[self.end]

@@ -21,7 +21,9 @@ class PairCounts:
     def __init__(self, word_counts: Mapping[str, int]):
         self.words, self.frequency = list(word_counts), list(word_counts.values())
         self.counts: dict[str, int] = defaultdict(int)
-        self._where: dict[str, list[int]] = defaultdict(list)  # pair -> words it was seen in, perhaps twice, perhaps no more
+        self._where: dict[str, list[int]] = defaultdict(
+            list
+        )  # pair -> words it was seen in, perhaps twice, perhaps no more
         for w, word in enumerate(self.words):
             for pair in map(add, word, word[1:]):
                 self.counts[pair] += self.frequency[w]
@@ -58,6 +60,8 @@ class PairCounts:
                     counts[b + right[0]] -= f
                     counts[new + right[0]] += f
                     fresh[new + right[0]].append(w)
-        del counts[pair]  # what may be left of it are overlaps (x x in x x x), which have gone with it
+        del counts[
+            pair
+        ]  # what may be left of it are overlaps (x x in x x x), which have gone with it
         self._where |= fresh
         return total, list(fresh)

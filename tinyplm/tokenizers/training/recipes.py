@@ -56,9 +56,16 @@ class Recipe:
         model = self.learn(words, vocab_size, special_tokens)
         post_processor = self.post_processor
         if self.templates:
-            names = {name.partition(":")[0] for template in self.templates for name in template.split() if name[0] != "$"}
+            names = {
+                name.partition(":")[0]
+                for template in self.templates
+                for name in template.split()
+                if name[0] != "$"
+            }
             if names <= {*special_tokens}:
-                post_processor = TemplateProcessing.of(*self.templates, {name: model.vocab[name] for name in sorted(names)})
+                post_processor = TemplateProcessing.of(
+                    *self.templates, {name: model.vocab[name] for name in sorted(names)}
+                )
         return {
             "model": model,
             "normalizer": self.normalizer,
@@ -70,7 +77,9 @@ class Recipe:
         }
 
 
-def byte_level_bpe(pattern: str | None = None, add_prefix_space: bool = False, min_frequency: int = 0) -> Recipe:
+def byte_level_bpe(
+    pattern: str | None = None, add_prefix_space: bool = False, min_frequency: int = 0
+) -> Recipe:
     """pattern: cuts text into words, GPT-2's by default; others are in patterns.py.  add_prefix_space: before each text.
 
     Ids: special tokens, the 256 bytes sorted by their characters, merges: what the library `tokenizers` gives.
@@ -85,10 +94,18 @@ def byte_level_bpe(pattern: str | None = None, add_prefix_space: bool = False, m
     def learn(words: Words, vocab_size: int, specials: list[str]) -> BPE:
         if wrong := [token for token in specials if token in CHAR_TO_BYTE]:
             raise ValueError(f"special tokens must differ from bytes: {wrong[0]!r} is wrong")
-        return BPE.train(words, vocab_size, specials, initial_alphabet=BYTE_TO_CHAR, min_frequency=min_frequency)
+        return BPE.train(
+            words, vocab_size, specials, initial_alphabet=BYTE_TO_CHAR, min_frequency=min_frequency
+        )
 
-    return Recipe(learn, ["<|endoftext|>"], pre_tokenizer=cut, decoder=decoding.ByteLevel(False),
-                  post_processor=ByteLevel(add_prefix_space), named={"eos_token": "<|endoftext|>"})  # fmt: skip
+    return Recipe(
+        learn,
+        ["<|endoftext|>"],
+        pre_tokenizer=cut,
+        decoder=decoding.ByteLevel(False),
+        post_processor=ByteLevel(add_prefix_space),
+        named={"eos_token": "<|endoftext|>"},
+    )
 
 
 def bpe(lowercase: bool = True, **options: Any) -> Recipe:
@@ -97,13 +114,23 @@ def bpe(lowercase: bool = True, **options: Any) -> Recipe:
 
     def learn(words: Words, vocab_size: int, specials: list[str]) -> BPE:
         unknown = "<unk>" if "<unk>" in specials else None
-        return BPE.train(words, vocab_size, specials, end_of_word_suffix="</w>", unk_token=unknown, **options)
+        return BPE.train(
+            words, vocab_size, specials, end_of_word_suffix="</w>", unk_token=unknown, **options
+        )
 
-    return Recipe(learn, ["<unk>"], normalization.BertNormalizer(lowercase=lowercase), pretokenization.BertPreTokenizer(),
-                  decoding.BPEDecoder("</w>"), named={"unk_token": "<unk>"})  # fmt: skip
+    return Recipe(
+        learn,
+        ["<unk>"],
+        normalization.BertNormalizer(lowercase=lowercase),
+        pretokenization.BertPreTokenizer(),
+        decoding.BPEDecoder("</w>"),
+        named={"unk_token": "<unk>"},
+    )
 
 
-def wordpiece(lowercase: bool = True, continuing_subword_prefix: str = "##", **options: Any) -> Recipe:
+def wordpiece(
+    lowercase: bool = True, continuing_subword_prefix: str = "##", **options: Any
+) -> Recipe:
     """As BERT (Devlin et al. 2019).  lowercase: lower case, and no accents."""
     check_flag("lowercase", lowercase)
     check_text("continuing_subword_prefix", continuing_subword_prefix)
@@ -112,13 +139,27 @@ def wordpiece(lowercase: bool = True, continuing_subword_prefix: str = "##", **o
     def learn(words: Words, vocab_size: int, specials: list[str]) -> WordPiece:
         if "[UNK]" not in specials:
             raise ValueError(f"WordPiece needs the special token [UNK], got {specials}")
-        tokens = train_wordpiece(words, specials, vocab_size, continuing_subword_prefix=prefix, **options)
-        return WordPiece({token: id for id, token in enumerate(tokens)}, continuing_subword_prefix=prefix)
+        tokens = train_wordpiece(
+            words, specials, vocab_size, continuing_subword_prefix=prefix, **options
+        )
+        return WordPiece(
+            {token: id for id, token in enumerate(tokens)}, continuing_subword_prefix=prefix
+        )
 
-    named = {name: f"[{name[:-6].upper()}]" for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")}
+    named = {
+        name: f"[{name[:-6].upper()}]"
+        for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    }
     templates = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"
-    return Recipe(learn, [*named.values()], normalization.BertNormalizer(lowercase=lowercase), pretokenization.BertPreTokenizer(),
-                  decoding.WordPiece(prefix), templates=templates, named=named)  # fmt: skip
+    return Recipe(
+        learn,
+        [*named.values()],
+        normalization.BertNormalizer(lowercase=lowercase),
+        pretokenization.BertPreTokenizer(),
+        decoding.WordPiece(prefix),
+        templates=templates,
+        named=named,
+    )
 
 
 def unigram(**options: Any) -> Recipe:
@@ -127,13 +168,26 @@ def unigram(**options: Any) -> Recipe:
     def learn(words: Words, vocab_size: int, specials: list[str]) -> Unigram:
         if "<unk>" not in specials:
             raise ValueError(f"Unigram needs the special token <unk>, got {specials}")
-        pieces, unknown = train_unigram(words, vocab_size, special_tokens=specials, unk_token="<unk>", **options)
+        pieces, unknown = train_unigram(
+            words, vocab_size, special_tokens=specials, unk_token="<unk>", **options
+        )
         return Unigram(unknown, pieces, options.get("byte_fallback", False))
 
-    tidy = [normalization.Nmt(), normalization.NFKC(), normalization.Replace({"Regex": " {2,}"}, " "), normalization.Strip()]
-    return Recipe(learn, ["<pad>", "</s>", "<unk>"], normalization.Sequence(tuple(tidy)), pretokenization.Metaspace(),
-                  decoding.Sequence((decoding.ByteFallback(), decoding.Metaspace())), templates=("$A </s>", "$A </s> $B </s>"),
-                  named={"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"})  # fmt: skip
+    tidy = [
+        normalization.Nmt(),
+        normalization.NFKC(),
+        normalization.Replace({"Regex": " {2,}"}, " "),
+        normalization.Strip(),
+    ]
+    return Recipe(
+        learn,
+        ["<pad>", "</s>", "<unk>"],
+        normalization.Sequence(tuple(tidy)),
+        pretokenization.Metaspace(),
+        decoding.Sequence((decoding.ByteFallback(), decoding.Metaspace())),
+        templates=("$A </s>", "$A </s> $B </s>"),
+        named={"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
+    )
 
 
 def sentencepiece_bpe(**options: Any) -> Recipe:
@@ -143,13 +197,24 @@ def sentencepiece_bpe(**options: Any) -> Recipe:
 
     def learn(words: Words, vocab_size: int, specials: list[str]) -> BPE:
         if specials[:3] != names:
-            raise ValueError(f"the special tokens of SentencePiece BPE begin with {names}, got {specials}")
+            raise ValueError(
+                f"the special tokens of SentencePiece BPE begin with {names}, got {specials}"
+            )
         pieces = train_sentencepiece_bpe(words, vocab_size, control_symbols=specials[3:], **options)
-        return SentencePieceModel(pieces, "bpe", byte_fallback=options.get("byte_fallback", True)).model()
+        return SentencePieceModel(
+            pieces, "bpe", byte_fallback=options.get("byte_fallback", True)
+        ).model()
 
-    return Recipe(learn, names, empty.normalizer(), None, empty.decoder(), words=split_at_spaces,
-                  templates=("<s> $A", "<s> $A <s>:1 $B:1"),
-                  named={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})  # fmt: skip
+    return Recipe(
+        learn,
+        names,
+        empty.normalizer(),
+        None,
+        empty.decoder(),
+        words=split_at_spaces,
+        templates=("<s> $A", "<s> $A <s>:1 $B:1"),
+        named={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
+    )
 
 
 RECIPES: dict[str, Callable[..., Recipe]] = {

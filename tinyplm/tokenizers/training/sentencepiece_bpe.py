@@ -25,7 +25,9 @@ from ..training.scripts import script
 from ..vocabulary import check_training
 from .pairs import PairCounts
 
-Piece = tuple[str, float, str]  # spelling; score; kind: normal, unknown, control, user_defined, byte (unused: only when read)
+Piece = tuple[
+    str, float, str
+]  # spelling; score; kind: normal, unknown, control, user_defined, byte (unused: only when read)
 
 SPACE = "▁"
 _BOUNDARY = "\x1f"  # stands in the corpus for a special piece; never in a piece itself
@@ -63,16 +65,26 @@ def train_sentencepiece_bpe(
     check_training(word_counts, vocab_size, control_symbols, "control_symbols")
     if not isinstance(user_defined_symbols, str):  # which _special_pieces refuses
         as_texts("user_defined_symbols", user_defined_symbols)
-    flags = {"byte_fallback": byte_fallback, "split_by_unicode_script": split_by_unicode_script,
-             "split_by_number": split_by_number, "split_digits": split_digits,
-             "allow_whitespace_only_pieces": allow_whitespace_only_pieces}  # fmt: skip
+    flags = {
+        "byte_fallback": byte_fallback,
+        "split_by_unicode_script": split_by_unicode_script,
+        "split_by_number": split_by_number,
+        "split_digits": split_digits,
+        "allow_whitespace_only_pieces": allow_whitespace_only_pieces,
+    }
     for name, flag in flags.items():
         check_flag(name, flag)
     check_number("character_coverage", character_coverage, above=0, most=1)
     check_whole("max_piece_length", max_piece_length, 1)
     special = _special_pieces(byte_fallback, control_symbols, user_defined_symbols)
-    cut = regex.compile(f"{SPACE}*[^{SPACE}]*" if allow_whitespace_only_pieces else f"{SPACE}?[^{SPACE}]*")
-    masked = regex.compile("|".join(map(regex.escape, sorted((piece for piece, _, _ in special), key=len, reverse=True))))
+    cut = regex.compile(
+        f"{SPACE}*[^{SPACE}]*" if allow_whitespace_only_pieces else f"{SPACE}?[^{SPACE}]*"
+    )
+    masked = regex.compile(
+        "|".join(
+            map(regex.escape, sorted((piece for piece, _, _ in special), key=len, reverse=True))
+        )
+    )
     words: Counter[str] = Counter()
     for text, count in word_counts.items():
         if " " in text:
@@ -89,7 +101,9 @@ def train_sentencepiece_bpe(
     symbols: dict[int, str] = defaultdict(lambda: "\0")  # symbol 0: a letter that is left out
     symbols |= {ord(letter): chr(i) for i, letter in enumerate(letters, 1)}
     spelled = ["", *letters]
-    allowed = _rule(letters, max_piece_length, split_by_unicode_script, split_by_number, split_digits)
+    allowed = _rule(
+        letters, max_piece_length, split_by_unicode_script, split_by_number, split_digits
+    )
     coded: Counter[str] = Counter()  # words that differ in letters left out become one
     for word, count in words.items():
         coded[word.translate(symbols)] += count
@@ -118,11 +132,17 @@ def train_sentencepiece_bpe(
     return special + [(text, -float(i), "normal") for i, text in enumerate([*merges, *letters])]
 
 
-def _special_pieces(byte_fallback: bool, control: Sequence[str], user_defined: Sequence[str]) -> list[Piece]:
+def _special_pieces(
+    byte_fallback: bool, control: Sequence[str], user_defined: Sequence[str]
+) -> list[Piece]:
     if isinstance(control, str) or isinstance(user_defined, str):
-        raise TypeError("control_symbols and user_defined_symbols must be several strings, got a single str")
+        raise TypeError(
+            "control_symbols and user_defined_symbols must be several strings, got a single str"
+        )
     kinds = {"<unk>": "unknown", "<s>": "control", "</s>": "control"}
-    more = [(text, "control") for text in control] + [(text, "user_defined") for text in user_defined]
+    more = [(text, "control") for text in control] + [
+        (text, "user_defined") for text in user_defined
+    ]
     more += [(f"<0x{byte:02X}>", "byte") for byte in range(256 * byte_fallback)]
     for text, kind in more:
         if not text or text in kinds:
@@ -151,7 +171,11 @@ def _letters(words: Mapping[str, int], coverage: float) -> list[str]:
 
 
 def _rule(
-    letters: Iterable[str], longest: int, split_by_script: bool, split_by_number: bool, split_digits: bool
+    letters: Iterable[str],
+    longest: int,
+    split_by_script: bool,
+    split_by_number: bool,
+    split_digits: bool,
 ) -> Callable[[str], bool]:
     """May a piece be spelled so?
 
@@ -184,7 +208,9 @@ def _rule(
     return allowed
 
 
-MOST_WORK = 5 * 10**9  # the cubes of the pieces' lengths, about two seconds; Gemma's 256,000 pieces have 3% of it
+MOST_WORK = (
+    5 * 10**9
+)  # the cubes of the pieces' lengths, about two seconds; Gemma's 256,000 pieces have 3% of it
 
 
 def merges_from_scores(pieces: Iterable[Piece]) -> list[tuple[str, str]]:
@@ -206,14 +232,18 @@ def merges_from_scores(pieces: Iterable[Piece]) -> list[tuple[str, str]]:
     scores = {text: score for text, score, kind in pieces if kind in ("normal", "unused")}
     unused = {text for text, _, kind in pieces if kind == "unused"}
     if sum(len(text) ** 3 for text in scores) > MOST_WORK:
-        raise ValueError(f"the pieces are too long to find their merges: the longest has {max(map(len, scores))} characters")
+        raise ValueError(
+            f"the pieces are too long to find their merges: the longest has {max(map(len, scores))} characters"
+        )
     merges = []
     for piece, score in scores.items():
         parts = _last_two(piece, scores)
         if parts is None:
             continue
         if piece in unused:
-            raise ValueError(f"the unused piece {shown(piece)} can come about by joining others, which merges cannot express")
+            raise ValueError(
+                f"the unused piece {shown(piece)} can come about by joining others, which merges cannot express"
+            )
         if missing := [letter for letter in piece if letter not in scores]:
             raise ValueError(
                 f"the piece {shown(piece)} has the letter {shown(missing[0])}, which is no piece, so merges cannot make it"

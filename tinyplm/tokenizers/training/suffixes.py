@@ -13,7 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def substrings(codes: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def substrings(
+    codes: np.ndarray, longest: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All of 2 to `longest` characters within a word that cannot be made longer without losing occurrences.
 
     codes: the words' code points, with a 0 after each.  A substring cannot be made longer where a word ends, or where it is
@@ -39,7 +41,9 @@ def substrings(codes: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray,
         right += same * 2**k
 
     zeros = np.flatnonzero(codes == 0)
-    room = (zeros[np.searchsorted(zeros, np.arange(n))] - np.arange(n))[suffixes]  # characters until the word ends
+    room = (zeros[np.searchsorted(zeros, np.arange(n))] - np.arange(n))[
+        suffixes
+    ]  # characters until the word ends
     common[1:-1] = np.minimum(common[1:-1], np.minimum(room[:-1], room[1:]))
     found = []
     for length in range(2, longest + 1):
@@ -60,5 +64,7 @@ def substrings(codes: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray,
 def _doubled(ranks: list[np.ndarray]) -> np.ndarray:
     """Prefix doubling: an order by twice as many characters is that by the pairs (rank here, rank where those end)."""
     rank, step = ranks[-1], 2 ** (len(ranks) - 1)
-    following = np.concatenate([rank[step:] + 1, np.zeros(min(step, len(rank)), dtype=np.int64)])  # 0: the text has ended
+    following = np.concatenate(
+        [rank[step:] + 1, np.zeros(min(step, len(rank)), dtype=np.int64)]
+    )  # 0: the text has ended
     return rank * (len(rank) + 1) + following

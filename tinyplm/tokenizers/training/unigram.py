@@ -66,7 +66,11 @@ def train_unigram(
     check_text("unk_token", unk_token, or_none=True)
     check_flag("byte_fallback", byte_fallback)
     check_number("shrinking_factor", shrinking_factor, above=0, below=1)
-    for name, size in (("n_sub_iterations", n_sub_iterations), ("max_piece_length", max_piece_length), ("seed_size", seed_size)):
+    for name, size in (
+        ("n_sub_iterations", n_sub_iterations),
+        ("max_piece_length", max_piece_length),
+        ("seed_size", seed_size),
+    ):
         check_whole(name, size, 1, 2**31)
     if (bad := next((item for item in word_counts.items() if item[1] < 1), None)) is not None:
         raise ValueError(f"a word must have a count of at least 1, got {bad[1]} for {bad[0]!r:.60}")
@@ -77,7 +81,9 @@ def train_unigram(
     if byte_fallback:
         given += [f"<0x{byte:02X}>" for byte in range(256)]
     if len(set(given)) < len(given):
-        raise ValueError(f"special tokens must differ, got {given[: len(given) - 256 * byte_fallback]}")
+        raise ValueError(
+            f"special tokens must differ, got {given[: len(given) - 256 * byte_fallback]}"
+        )
 
     words = sorted(filter(None, word_counts), key=lambda word: (-len(word), word))
     counts = [word_counts[word] for word in words]
@@ -85,7 +91,9 @@ def train_unigram(
     for word, count in zip(words, counts):
         for char in word:
             chars[char] += count
-    alphabet = [char for char in sorted(chars, key=lambda char: (-chars[char], char)) if char not in given]
+    alphabet = [
+        char for char in sorted(chars, key=lambda char: (-chars[char], char)) if char not in given
+    ]
     room = vocab_size - len(given)
     if room < len(alphabet):
         raise ValueError(
@@ -95,7 +103,9 @@ def train_unigram(
     learned: dict[str, float] = {}
     if words:
         corpus = Corpus(words, counts, chars, max_piece_length, seed_size)
-        target = max(vocab_size * SURPLUS[0] // SURPLUS[1], 1 + len(chars))  # characters and the unknown one stay
+        target = max(
+            vocab_size * SURPLUS[0] // SURPLUS[1], 1 + len(chars)
+        )  # characters and the unknown one stay
         while True:
             for _ in range(n_sub_iterations):
                 corpus.maximize(corpus.expected())
@@ -124,7 +134,14 @@ class Corpus:
     Piece 0 is the unknown one.  A character keeps its place in the lattices when its piece is dropped, as an unknown one.
     """
 
-    def __init__(self, words: list[str], counts: list[int], chars: Mapping[str, int], max_piece_length: int, seed_size: int):
+    def __init__(
+        self,
+        words: list[str],
+        counts: list[int],
+        chars: Mapping[str, int],
+        max_piece_length: int,
+        seed_size: int,
+    ):
         self.counts = np.array(counts, dtype=np.float64)
         self.text = "\0".join(words) + "\0"
         lengths = np.array([len(word) for word in words])
@@ -133,7 +150,9 @@ class Corpus:
         offset = np.arange(len(word)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         place = begins[word] + offset  # in the text
 
-        singles = sorted(((count, char) for char, count in chars.items() if char != "\0"), reverse=True)
+        singles = sorted(
+            ((count, char) for char, count in chars.items() if char != "\0"), reverse=True
+        )
         codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         count_at = np.zeros(len(codes))
         count_at[place] = self.counts[word]
@@ -145,7 +164,9 @@ class Corpus:
         piece_of_code = np.zeros(0x110000, dtype=np.int32)
         piece_of_code[[ord(char) for _, char in singles]] = np.arange(1, len(singles) + 1)
         occurrences = last - first
-        index = np.repeat(first - np.cumsum(occurrences) + occurrences, occurrences) + np.arange(occurrences.sum())
+        index = np.repeat(first - np.cumsum(occurrences) + occurrences, occurrences) + np.arange(
+            occurrences.sum()
+        )
         where = suffixes[index]  # all occurrences of all seeds
         inside = np.searchsorted(place, where)  # the same among the characters of the words
         self.lattices = Lattices(
@@ -153,10 +174,17 @@ class Corpus:
             np.concatenate([word, word[inside]]),
             np.concatenate([offset, offset[inside]]),
             np.concatenate([np.ones(len(word), dtype=np.int64), np.repeat(length, occurrences)]),
-            np.concatenate([piece_of_code[codes[place]], np.repeat(np.arange(len(length)) + len(singles) + 1, occurrences)]),
+            np.concatenate(
+                [
+                    piece_of_code[codes[place]],
+                    np.repeat(np.arange(len(length)) + len(singles) + 1, occurrences),
+                ]
+            ),
         )
         # where a piece stands first, and its length, is its spelling
-        self.places = np.concatenate([[0], [self.text.index(char) for _, char in singles], suffixes[first]]).astype(np.int64)
+        self.places = np.concatenate(
+            [[0], [self.text.index(char) for _, char in singles], suffixes[first]]
+        ).astype(np.int64)
         self.sizes = np.concatenate([[0], np.ones(len(singles), dtype=np.int64), length])
         self.word_at = np.zeros(len(codes), dtype=np.int64)
         self.word_at[place] = word
@@ -180,7 +208,10 @@ class Corpus:
         self._use(scores)
 
     def pieces(self) -> dict[str, float]:
-        spellings = [self.text[place : place + size] for place, size in zip(self.places[1:].tolist(), self.sizes[1:].tolist())]
+        spellings = [
+            self.text[place : place + size]
+            for place, size in zip(self.places[1:].tolist(), self.sizes[1:].tolist())
+        ]
         return dict(zip(spellings, self.scores[1:].tolist()))
 
     def expected(self) -> np.ndarray:
@@ -244,7 +275,11 @@ def losses(frequency: np.ndarray, parts: np.ndarray, owner: np.ndarray) -> np.nd
     with np.errstate(divide="ignore", invalid="ignore"):
         log_total = np.log(total + frequency * (number - 1))
         logs = np.log(frequency[parts] + frequency[owner]) - log_total[owner]
-        return frequency * (np.log(frequency) - np.log(total) - np.bincount(owner, weights=logs, minlength=len(frequency)))
+        return frequency * (
+            np.log(frequency)
+            - np.log(total)
+            - np.bincount(owner, weights=logs, minlength=len(frequency))
+        )
 
 
 def by_score(pieces: Mapping[str, float]) -> list[tuple[str, float]]:
@@ -263,4 +298,8 @@ def digamma(x: np.ndarray) -> np.ndarray:
         result[small] -= 1 / x[small]
         x[small] += 1
     y2 = 1 / (x - 0.5) ** 2
-    return result + np.log(x - 0.5) + y2 * (1 / 24 - y2 * (7 / 960 - y2 * (31 / 8064 - y2 * 127 / 30720)))
+    return (
+        result
+        + np.log(x - 0.5)
+        + y2 * (1 / 24 - y2 * (7 / 960 - y2 * (31 / 8064 - y2 * 127 / 30720)))
+    )

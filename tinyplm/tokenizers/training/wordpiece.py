@@ -66,7 +66,9 @@ def train_wordpiece(
     for word, count in word_counts.items():
         for letter in word:
             letters[letter] += count
-    alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:limit_alphabet])
+    alphabet = sorted(
+        sorted(letters, key=lambda letter: (-letters[letter], letter))[:limit_alphabet]
+    )
 
     inner = [continuing_subword_prefix + letter for letter in alphabet]
     ids = {token: i for i, token in enumerate(dict.fromkeys([*tokens, *alphabet, *inner]))}
@@ -93,7 +95,9 @@ def train_wordpiece(
 
     scores: dict[str, int] = {}  # of the pairs that occur often enough
     pairs_of: dict[str, set[str]] = defaultdict(set)  # symbol -> these pairs
-    heap: list[tuple[int, str]] = []  # the score is negated since the smallest entry of a heap comes first
+    heap: list[
+        tuple[int, str]
+    ] = []  # the score is negated since the smallest entry of a heap comes first
 
     def update(pair: str) -> None:
         a, b = pair
@@ -139,4 +143,6 @@ def _check(tokens: Sequence[str], criterion: str, limit_alphabet: int | None) ->
     check_whole("limit_alphabet", limit_alphabet, 1, or_none=True)
     check_choice("criterion", criterion, ("likelihood", "frequency"))
     if len(set(tokens)) < len(tokens):
-        raise ValueError(f"token {next(t for t in tokens if list(tokens).count(t) > 1)!r} is given twice")
+        raise ValueError(
+            f"token {next(t for t in tokens if list(tokens).count(t) > 1)!r} is given twice"
+        )
