@@ -1,37 +1,27 @@
-"""Chat templates of model folders: untrusted programs in Jinja, run in jinja2's sandbox and within limits.
+"""Chat templates of model folders: untrusted Jinja programs, run in jinja2's sandbox within limits.
 
-The sandbox keeps a template from Python's internals, but `{% for %}` in `{% for %}`, "x" * 10**9 or a list that holds another
-twice, forty times over, still take all time and memory.  So each render has a meter, and every step of the template goes through
-it: each turn of a loop, call, filter, test and operator that makes something, and each piece of output.  For messages of n
-characters in m messages a render is refused when
+The sandbox keeps a template from Python's internals.  But nested `{% for %}`, "x" * 10**9, or a
+list that contains another one twice, forty levels deep, could still consume all time and memory.
+So each render has a meter (meter.py), and the template itself is limited to LONGEST_SOURCE
+characters, MOST_NODES nodes and the nesting that Python allows.
 
-    time     it takes more than SECONDS + m / 1000 seconds
-    size     one value has more than LARGEST + 16 n characters and items, what is in it counted as often as it would be printed
-    memory   all values and all output that it makes have together more than ROOM + 1000 n characters
-    depth    calls (macros) or values are nested more than DEEPEST levels deep
-    source   the template itself has more than LONGEST_SOURCE characters or MOST_NODES parts, or nests deeper than Python allows
-
-A single step takes time in proportion to the sizes of its values and result, which are known before it is carried out, so that
-none of these limits is exceeded by much.  This needs no signals and no processes: it works in any thread, on any system.
-
-The hooks: the sandbox's own for calls and operators; filters and tests that are wrapped; and the template's tree, in which what
-else can make a value (literals, ~, slices, text) or repeat (loops, macros) is passed through a filter of ours.
+The hooks for the meter are the sandbox's own for calls and operators; wrapped filters and tests;
+and, for everything else that can create a value (literals, ~, slices, text) or repeat (loops,
+macros), a filter inserted into the template's syntax tree.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from functools import wraps
-from time import perf_counter
 from typing import Any
 
 import regex
-from jinja2 import TemplateError, Undefined, nodes, pass_context, pass_eval_context
+from jinja2 import TemplateError, nodes, pass_context, pass_eval_context
 from jinja2.ext import Extension
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context, markup_join, str_join
@@ -39,21 +29,19 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
 
 from ...arguments import shown
+from .meter import DEEPEST, MAX_BITS, LimitError, Meter
 
-SECONDS = 1.0
-LARGEST = 10**6
-ROOM = 10**8
-DEEPEST = 100
-LONGEST_SOURCE = 1 << 16  # characters of a template; the longest on the hub have some 20,000
-MOST_NODES = 10_000  # of its tree; those have some 5,000
-MAX_BITS = 4096  # of an integer
+LONGEST_SOURCE = 1 << 16  # characters; the longest templates on the hub have about 20,000
+MOST_NODES = 10_000  # of the syntax tree; those have about 5,000
 
-# What may be called.  Its result and its time are in proportion to what it is given, or, in _PRODUCTS, to the product of these.
+# What may be called.  Time and result are proportional to the arguments, or for _PRODUCTS to the
+# product of their sizes.
 _METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
-        "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric "
-        "isprintable isspace istitle isupper lower lstrip partition removeprefix removesuffix rfind rindex rpartition rsplit "
-        "rstrip split splitlines startswith strip swapcase title upper "
+        "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit "
+        "isidentifier islower isnumeric isprintable isspace istitle isupper lower lstrip partition "
+        "removeprefix removesuffix rfind rindex rpartition rsplit rstrip split splitlines "
+        "startswith strip swapcase title upper "
         "center format format_map join ljust replace rjust zfill".split()
     ),
     list: frozenset(("copy", "count", "index")),
@@ -61,171 +49,75 @@ _METHODS: dict[type, frozenset[str]] = {
     dict: frozenset(("copy", "fromkeys", "get", "items", "keys", "values")),
 }
 _PRODUCTS = frozenset(
-    "batch center format indent join ljust replace rjust slice tojson zfill "  # what they make
-    "count find index partition rfind rindex rpartition rsplit split".split()  # what they compare
+    "batch center format indent join ljust replace rjust slice tojson zfill "  # by their result
+    "count find index partition rfind rindex rpartition rsplit split".split()  # by comparisons
 )
-_REMOVED = (
-    "pprint",
-    "random",
-    "striptags",
-    "urlize",
-    "wordwrap",
-)  # random or quadratic, and in no chat template
-_VIEWS = (type({}.items()), type({}.keys()), type({}.values()))
-_WIDE = regex.compile(
-    r"%[-#0 +]*(?:\([^)]*\))?[-#0 +]*(?:\*|\d{4}|\d*\.(?:\*|\d{4}))"
-)  # a width of four digits, or an argument
+# Random or quadratic, and not used by chat templates.
+_REMOVED = ("pprint", "random", "striptags", "urlize", "wordwrap")
+# A width of four digits, or taken from an argument.
+_WIDE = regex.compile(r"%[-#0 +]*(?:\([^)]*\))?[-#0 +]*(?:\*|\d{4}|\d*\.(?:\*|\d{4}))")
 
 Render = Callable[..., str]
-_running: ContextVar[_Meter] = ContextVar(
-    "running"
-)  # the meter of the render that runs in this thread
-
-
-class _Meter:
-    def __init__(self, size: int, messages: int):
-        self.seconds = SECONDS + messages / 1000
-        self.deadline = perf_counter() + self.seconds
-        self.largest, self.room = LARGEST + 16 * size, ROOM + 1000 * size
-        self.limit = self.room
-        self.depth = 0
-        # id -> (the container, which must live as long as its id is used; weight; depth)
-        self.known: dict[int, tuple[Any, int, int]] = {}
-
-    def step(self) -> None:
-        if perf_counter() > self.deadline:
-            raise TemplateError(f"it takes more than {self.seconds:g} seconds")
-
-    def weight(self, value: Any) -> int:
-        """Characters and items of a value, with what is in it."""
-        return self._weight(value, 0)[0]
-
-    def _weight(self, value: Any, level: int) -> tuple[int, int]:
-        if isinstance(value, str):
-            return len(value), 0
-        if value is None or isinstance(value, (bool, float, Undefined)):
-            return 1, 0
-        if isinstance(value, int):
-            if value.bit_length() > MAX_BITS:
-                raise TemplateError(f"an integer has more than {MAX_BITS} bits")
-            return 1 + value.bit_length() // 4, 0
-        if isinstance(value, range):
-            return 8 * len(value), 1
-        if not isinstance(
-            value, (list, tuple, Mapping, *_VIEWS)
-        ):  # of jinja2: a macro, a namespace
-            return 100, 0
-        if id(value) in self.known:
-            return self.known[id(value)][1:]
-        items = (
-            (part for pair in value.items() for part in pair)
-            if isinstance(value, Mapping)
-            else value
-        )
-        weight, depth = 2, 0
-        for item in items:
-            w, d = self._weight(item, level + 1)
-            weight, depth = weight + w + 2, max(depth, d + 1)
-            if weight > self.largest or depth + level > DEEPEST:
-                break
-        if weight > self.largest:
-            raise TemplateError(f"a value has more than {self.largest:,} characters and items")
-        if depth + level > DEEPEST:
-            raise TemplateError(f"a value is nested more than {DEEPEST} levels deep")
-        self.known[id(value)] = value, weight, depth
-        return weight, depth
-
-    def made(self, value: Any) -> Any:
-        """A value that a step has made.  Generators become lists: they have no size, and a million nested ones crash Python."""
-        if isinstance(value, Iterator):
-            value = list(value)
-        if (weight := self.weight(value)) > self.largest:
-            raise TemplateError(f"a value has more than {self.largest:,} characters and items")
-        self.charge(8 * len(value) if isinstance(value, (list, tuple, Mapping)) else weight)
-        return value
-
-    def charge(self, count: int) -> None:
-        self.room -= count
-        if self.room < 0:
-            raise TemplateError(f"it makes more than {self.limit:,} characters")
-
-    def product(self, name: str, values: Sequence[Any]) -> None:
-        """Before a step that takes or makes at most the product of its values' sizes; an integer's is itself."""
-        if name == "replace":
-            values = [*values[:1], *values[2:]]  # without what is replaced
-        sizes = (
-            abs(v) if isinstance(v, int) else self.weight(v)
-            for v in values
-            if v is not None and not isinstance(v, bool)
-        )
-        product = math.prod(1 + size for size in sizes)
-        if product > self.limit:
-            raise TemplateError(f"{name} could take more than {self.limit:,} steps")
+_running: ContextVar[Meter] = ContextVar("running")  # the meter of this thread's render
 
 
 def compile_template(source: str, tokens: Mapping[str, str], where: str) -> Render:
-    """render(messages, add_generation_prompt) of a template; ValueError, beginning with `where`, if it is not valid.
+    """render(messages, add_generation_prompt) of a template.
 
-    render raises ValueError for whatever goes wrong in the template, and where it exceeds a limit.
+    ValueError, starting with `where`, for an invalid template.  render raises ValueError for any
+    error in the template and when it exceeds a limit.
     """
     environment = _Environment()
     try:
         if len(source) > LONGEST_SOURCE:
-            raise TemplateError(
-                f"it has {len(source):,} characters, expected at most {LONGEST_SOURCE:,}"
-            )
+            raise LimitError(f"expected at most {LONGEST_SOURCE:,} characters, got {len(source):,}")
         template = environment.from_string(source)
-    except Exception as error:  # also of Python, which compiles what jinja2 writes
-        raise ValueError(
-            f"{where}: the folder's chat template is not valid: {_said(error)}"
-        ) from None
+    except Exception as error:  # including Python's, which compiles jinja2's output
+        raise ValueError(f"{where}: chat template: {_said(error, 'valid source')}") from None
 
     def render(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        known = {
-            "messages": [dict(m) for m in messages],
-            "add_generation_prompt": add_generation_prompt,
-        }
-        absent = {
-            "tools": None,
-            "documents": None,
-        }  # templates ask "is not none", which holds for what is not defined
-        size = sum(len(str(text)) for m in known["messages"] for text in m.values())
-        before = _running.set(_Meter(size, len(known["messages"])))
+        known = [dict(message) for message in messages]
+        # Templates ask "is not none", which is true for undefined names.
+        absent = {"tools": None, "documents": None}
+        size = sum(len(str(text)) for message in known for text in message.values())
+        before = _running.set(Meter(size, len(known)))
         try:
-            return template.render({**tokens, **known, **absent})
-        except (
-            Exception
-        ) as error:  # it is somebody's program, and whatever goes wrong in it is not ours
-            raise ValueError(
-                f"{where}: the folder's chat template refuses these messages: {_said(error)}"
-            ) from None
+            return template.render(
+                {**tokens, **absent},
+                messages=known,
+                add_generation_prompt=add_generation_prompt,
+            )
+        except Exception as error:  # an untrusted program can raise anything
+            said = _said(error, "a template that accepts the messages")
+            raise ValueError(f"{where}: chat template: {said}") from None
         finally:
             _running.reset(before)
 
     return render
 
 
-def _said(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    text = str(error)
-    return text if text.isprintable() and len(text) <= 200 else shown(text, 200)
+def _said(error: Exception, expected: str) -> str:
+    """The message for an error, on one printable line."""
+    text = "nesting that is too deep" if isinstance(error, RecursionError) else str(error)
+    if not text.isprintable() or len(text) > 200:
+        text = shown(text, 200)
+    return text if isinstance(error, LimitError) else f"expected {expected}, got: {text}"
 
 
-# ------------------------------------------------------------------------------------------------------ the hooks
+# ---- the hooks
 
 
-_HANDLES = (
-    Context,
-    EvalContext,
-    ImmutableSandboxedEnvironment,
-)  # what jinja2 gives to functions before their arguments
+# What jinja2 passes to functions before their arguments.
+_HANDLES = (Context, EvalContext, ImmutableSandboxedEnvironment)
 
 
-def _limited(name: str, function: Callable) -> Callable:
-    """A filter or test that goes through the meter.  Without one (jinja2 computes constants when it compiles) it raises."""
+def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A metered filter or test.
 
-    @wraps(function)  # with jinja2's marks: pass_context ...
+    Without a meter, when jinja2 evaluates constants at compile time, it raises.
+    """
+
+    @wraps(function)  # with jinja2's markers, such as pass_context
     def call(*args: Any, **kwargs: Any) -> Any:
         meter = _running.get()
         meter.step()
@@ -234,12 +126,10 @@ def _limited(name: str, function: Callable) -> Callable:
             meter.product(name, values)
         if name == "format":
             _check_widths(str(values[0]))
-        if name == "sum" and isinstance(
-            kwargs.get("start", args[3] if len(args) > 3 else 0), (list, tuple)
-        ):
-            raise TemplateError(
-                "sum is for numbers"
-            )  # of lists it takes the square of their length
+        start = kwargs.get("start", args[3] if len(args) > 3 else 0)
+        if name == "sum" and isinstance(start, (list, tuple)):
+            # For lists its time is quadratic in their length.
+            raise LimitError("sum: expected numbers, got a list")
         return meter.made(function(*args, **kwargs))
 
     return call
@@ -253,7 +143,7 @@ def _value(context: Context, value: Any) -> Any:
 
 @pass_eval_context
 def _joined(context: EvalContext, parts: list[Any]) -> str:
-    """a ~ b ~ c; their sizes are known before they are joined."""
+    """a ~ b ~ c; the sizes are checked before joining."""
     meter = _running.get()
     meter.step()
     meter.weight(parts)
@@ -275,12 +165,14 @@ def _output(context: Context, value: Any) -> Any:
 
 
 def _check_widths(text: str) -> None:
-    """Of a text with %: TemplateError for widths that make a long text of a short one."""
+    """TemplateError if the text is a %-format with a width that would make the result long."""
     if _WIDE.search(text):
-        raise TemplateError(f"the width in {shown(text)} is too large")
+        raise LimitError(f"format: expected a width of at most 3 digits, got {shown(text)}")
 
 
 class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with the meter's hooks."""
+
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
     def __init__(self) -> None:
@@ -297,28 +189,31 @@ class _Environment(ImmutableSandboxedEnvironment):
             if name not in _REMOVED
         }
         self.filters |= {"_value": _value, "_step": _step, "_joined": _joined}
-        self.tests = {name: _limited(name, function) for name, function in self.tests.items()}
-        # what templates of the hub call
+        tests: Any = self.tests
+        self.tests = {name: _limited(name, function) for name, function in tests.items()}
+        # Templates of the hub call these.
         self.globals |= {"raise_exception": _refuse, "strftime_now": _now, "namespace": _Namespace}
         del self.globals["lipsum"]
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         if sum(1 for _ in tree.find_all(nodes.Node)) > MOST_NODES:
-            raise TemplateError(f"it has more than {MOST_NODES:,} parts")
-        tree = _metered(tree)
+            raise LimitError(f"expected at most {MOST_NODES:,} nodes, got more")
+        _metered(tree)  # in place, since the root stays
         tree.set_environment(self)
         return tree
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may use obj.attr."""
         for kind, names in _METHODS.items():
             if isinstance(obj, kind) or obj is kind:
                 return attr in names or attr in getattr(obj, "_fields", ())  # of groupby
-        return not isinstance(obj, (int, float, bytes)) and super().is_safe_attribute(
-            obj, attr, value
-        )
+        if isinstance(obj, (int, float, bytes)):
+            return False
+        return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """A metered str.format; None for any other function."""
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
@@ -328,19 +223,22 @@ class _Environment(ImmutableSandboxedEnvironment):
             _running.get().product("format", [text, (args, kwargs)])
             for _, _, spec, _ in string.Formatter().parse(text):
                 if spec and ("{" in spec or regex.search(r"\d{4}", spec)):
-                    raise TemplateError(f"the width in {shown(text)} is too large")
+                    raise LimitError(
+                        f"format: expected a width of at most 3 digits, got {shown(text)}"
+                    )
             return wrapped(*args, **kwargs)
 
         return limited
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
+        """A metered call."""
         meter = _running.get()
         meter.step()
         receiver, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         if isinstance(receiver, str) and name in _PRODUCTS:
             meter.product(name, [receiver, *args, *kwargs.values()])
         if meter.depth >= DEEPEST:
-            raise TemplateError(f"calls are nested more than {DEEPEST} levels deep")
+            raise LimitError(f"expected calls nested at most {DEEPEST} levels deep, got more")
         meter.depth += 1
         try:
             return meter.made(super().call(__context, __obj, *args, **kwargs))
@@ -348,18 +246,17 @@ class _Environment(ImmutableSandboxedEnvironment):
             meter.depth -= 1
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """A metered operator."""
         meter = _running.get()
         meter.step()
         if operator == "*":
             for value, count in ((left, right), (right, left)):
                 if isinstance(count, int) and isinstance(value, (str, list, tuple)):
                     if meter.weight(value) * count > meter.largest:
-                        raise TemplateError(
-                            f"* makes a value of more than {meter.largest:,} characters and items"
-                        )
+                        raise meter.too_large()
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             if left.bit_length() * abs(right) > MAX_BITS:
-                raise TemplateError(f"** makes an integer of more than {MAX_BITS} bits")
+                raise LimitError(f"**: expected integers of at most {MAX_BITS} bits, got more")
         elif operator == "%" and isinstance(left, str):
             _check_widths(left)
             meter.product("%", [left, (right,)])
@@ -367,25 +264,25 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Generation(Extension):
-    """{% generation %} ... {% endgeneration %} marks the assistant's words for training; here it changes nothing."""
+    """{% generation %} ... {% endgeneration %} marks the assistant's words; it has no effect."""
 
     tags = {"generation"}
 
     def parse(self, parser: Any) -> nodes.Node:
+        """A call block: like in transformers, a scope of its own."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-        return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(
-            line
-        )  # a scope of its own, as in transformers
+        return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
 
     def _said(self, caller: Callable[[], str]) -> str:
         return caller()
 
 
 class _Namespace(Namespace):
-    """As in transformers: no names that begin with _, by which an object could pass for another."""
+    """As in transformers, without names that start with _, which could impersonate an object."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805 - as in jinja2: an attribute may be called self
+    # As in jinja2, there is no parameter `self`, which may be the name of an attribute.
+    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805
         self, attributes = args[0], dict(*args[1:], **kwargs)
         for name in attributes:
             _Namespace._check(name)
@@ -395,63 +292,53 @@ class _Namespace(Namespace):
         _Namespace._check(name)
         Namespace.__setitem__(self, name, value)
 
-    def __repr__(
-        self,
-    ) -> (
-        str
-    ):  # jinja2's shows what is in it, which may be another one, twice, that holds another one ...
+    # jinja2's shows the content, which may be another namespace, twice, that contains another ...
+    def __repr__(self) -> str:
         return "<Namespace>"
 
     @staticmethod
     def _check(name: Any) -> None:
         if isinstance(name, str) and name.startswith("_"):
-            raise SecurityError(f"a namespace has no attribute {shown(name)}: it begins with _")
+            raise SecurityError(
+                f"namespace: expected a name without a leading _, got {shown(name)}"
+            )
 
 
 def _metered(node: nodes.Node) -> nodes.Node:
-    """The tree in which all that repeats or makes a value goes through the meter."""
+    """Insert the meter into a syntax tree, wherever something repeats or creates a value."""
     for name, value in node.iter_fields():
         if isinstance(value, list):
-            setattr(
-                node,
-                name,
-                [_metered(part) if isinstance(part, nodes.Node) else part for part in value],
-            )
+            parts = [_metered(part) if isinstance(part, nodes.Node) else part for part in value]
+            setattr(node, name, parts)
         elif isinstance(value, nodes.Node):
             setattr(node, name, _metered(value))
 
-    def through(name: str, inner: nodes.Node) -> nodes.Filter:
+    def through(name: str, inner: nodes.Expr) -> nodes.Filter:
         return nodes.Filter(inner, name, [], [], None, None, lineno=node.lineno)
 
+    def constant(value: Any) -> nodes.Const:
+        return nodes.Const(value, lineno=node.lineno)
+
     if isinstance(node, (nodes.For, nodes.Macro, nodes.CallBlock)):
-        node.body.insert(
-            0,
-            nodes.ExprStmt(
-                through("_step", nodes.Const(None, lineno=node.lineno)), lineno=node.lineno
-            ),
-        )
+        step = nodes.ExprStmt(through("_step", constant(None)), lineno=node.lineno)
+        node.body.insert(0, step)
     if isinstance(node, nodes.For) and node.test is not None:
-        node.test = nodes.And(
-            through("_step", nodes.Const(True, lineno=node.lineno)), node.test, lineno=node.lineno
-        )
+        node.test = nodes.And(through("_step", constant(True)), node.test, lineno=node.lineno)
     if isinstance(node, nodes.Compare):
         node.expr = through("_step", node.expr)
     if isinstance(node, nodes.TemplateData):
-        return nodes.MarkSafeIfAutoescape(
-            through("_step", nodes.Const(node.data, lineno=node.lineno)), lineno=node.lineno
-        )
+        text = through("_step", constant(node.data))
+        return nodes.MarkSafeIfAutoescape(text, lineno=node.lineno)
     if isinstance(node, nodes.Concat):
         return through("_joined", nodes.List(node.nodes, lineno=node.lineno))
-    sliced = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
-    literal = isinstance(node, (nodes.List, nodes.Dict)) or (
-        isinstance(node, nodes.Tuple) and node.ctx == "load"
-    )
-    constant = (
-        not isinstance(node, nodes.Dict)
-        and literal
-        and all(isinstance(item, nodes.Const) for item in node.items)
-    )
-    return through("_value", node) if sliced or (literal and not constant) else node
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+        return through("_value", node)
+    if isinstance(node, nodes.Dict):
+        return through("_value", node)
+    if isinstance(node, nodes.List) or (isinstance(node, nodes.Tuple) and node.ctx == "load"):
+        if not all(isinstance(item, nodes.Const) for item in node.items):
+            return through("_value", node)
+    return node
 
 
 def _refuse(message: str) -> None:
@@ -460,7 +347,8 @@ def _refuse(message: str) -> None:
 
 def _now(form: str) -> str:
     if not isinstance(form, str) or len(form) > 200:
-        raise TemplateError("strftime_now: expected a format of at most 200 characters")
+        expected = "strftime_now: expected a format of at most 200 characters"
+        raise LimitError(f"{expected}, got {shown(form)}")
     return datetime.now().strftime(form)
 
 

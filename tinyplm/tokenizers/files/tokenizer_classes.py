@@ -1,8 +1,9 @@
-"""Folders without a tokenizer.json: vocabularies, and a class that says what goes around them.
+"""Folders without a tokenizer.json: a vocabulary, and the name of a tokenizer class that implies
+everything else.
 
-A vocabulary file lists tokens.  How text is normalised and cut, and what is put around it, was in the code of a class, which
-tokenizer_config.json names; that knowledge is here.  A class that is not here is refused by name: the same files are read in
-another way by another class, and wrong ids are worse than none.
+A vocabulary file lists tokens.  How text is normalized and cut, and which tokens surround it, was
+in the code of the class that tokenizer_config.json names; that knowledge is here.  Unknown classes
+are refused by name: each class reads the same files differently, and wrong ids are worse than none.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...arguments import shown
+from ...arguments import shown, wrong
 from ...files import named as printed
 from ...files import read_bytes, read_json, read_text
+from ..component import Normalizer
 from ..models.bpe import BPE
 from ..models.unigram import Unigram
 from ..models.wordpiece import WordPiece
@@ -32,9 +34,9 @@ SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.mod
 
 
 def from_vocabularies(folder: Path, settings: Settings) -> Parts:
-    """The arguments of Tokenizer.  settings: of settings.py.
+    """The arguments of Tokenizer.  settings: see settings.py.
 
-    FileNotFoundError without a vocabulary, ValueError for a class that is not supported.
+    FileNotFoundError without a vocabulary, ValueError for an unsupported class.
     """
     name = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
     if models := [folder / file for file in SENTENCEPIECE_FILES if (folder / file).exists()]:
@@ -48,58 +50,44 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
         parts = {"vocab": _lines(source)}
     else:
         raise FileNotFoundError(
-            f"{printed(folder)} has neither tokenizer.json nor vocab.json and merges.txt, vocab.txt or tokenizer.model"
+            f"{printed(folder)}: expected tokenizer.json, tokenizer.model, vocab.txt, "
+            "or vocab.json with merges.txt, got none of them"
         )
     if name not in classes:
-        raise ValueError(
-            f"{printed(source)}: tokenizer_class {shown(name)} is not supported here; "
-            f"supported are {', '.join(filter(None, classes))}"
-        )
+        expected = f"one of {', '.join(filter(None, classes))}"
+        raise wrong(f"{printed(source)}: tokenizer_class", expected, name)
     try:
         parts = classes[name](parts, settings)
         added = _added(folder, parts, settings)
     except ValueError as error:
         raise ValueError(f"{printed(source)}: {error}") from None
     known = {*parts["model"].vocab, *(token.content for token in added)}
-    named = {
-        name: token
-        for name, token in (parts["named"] | named_tokens(settings)).items()
-        if token in known
-    }
+    candidates = parts["named"] | named_tokens(settings)
+    named = {name: token for name, token in candidates.items() if token in known}
     return parts | {"added_tokens": added, "named": named}
 
 
 def sentencepiece_parts(path: Path) -> Parts:
-    """The arguments of Tokenizer for a .model alone."""
+    """The arguments of Tokenizer for a single .model."""
     model = read_model(read_bytes(path), printed(path))
     try:
         return model.parts()
-    except ValueError as error:  # scores that are no order of merges
+    except ValueError as error:  # such as scores that do not order the merges
         raise ValueError(f"{printed(path)}: {error}") from None
 
 
 def _gpt2(files: Parts, settings: Settings) -> Parts:
-    """Nothing around the text, unless the settings ask for it (OPT: bos before it)."""
+    """No special tokens around a text, unless the settings add them (OPT: bos at the start)."""
     prefix = _flag(settings, "add_prefix_space")
-    parts = _byte_level(BPE(files["vocab"], files["merges"]), prefix) | {
-        "post_processor": ByteLevel(prefix)
-    }
-    return _with_ends(parts, settings, add_bos=False)
+    parts = _byte_level(BPE(files["vocab"], files["merges"]), prefix)
+    return _with_ends(parts | {"post_processor": ByteLevel(prefix)}, settings, add_bos=False)
 
 
 def _roberta(files: Parts, settings: Settings) -> Parts:
-    """Also BART's.  <s> A </s>, and the mask takes the space before it along."""
+    """Also BART: <s> A </s>, and the mask includes the space before it."""
     prefix, vocab = _flag(settings, "add_prefix_space"), files["vocab"]
-    named = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "cls_token": "<s>",
-        "mask_token": "<mask>",
-    }
-    sep, cls = (_known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token"))
+    named = _roles("<s> </s> <unk> </s> <pad> <s> <mask>")
+    sep, cls = _known(vocab, settings, named, "sep_token", "cls_token")
     return _byte_level(BPE(vocab, files["merges"]), prefix) | {
         "post_processor": RobertaProcessing(sep, cls, add_prefix_space=prefix),
         "added_tokens": _mask(vocab, settings, "<mask>"),
@@ -108,19 +96,20 @@ def _roberta(files: Parts, settings: Settings) -> Parts:
 
 
 def _qwen2(files: Parts, settings: Settings) -> Parts:
+    """Byte-level BPE after NFC, with its own pattern."""
     parts = _byte_level(BPE(files["vocab"], files["merges"]), False)
     split = pretokenization.Split({"Regex": QWEN2_PATTERN}, "Isolated")
+    byte_level = pretokenization.ByteLevel(False, use_regex=False)
     return parts | {
         "normalizer": normalization.NFC(),
-        "pre_tokenizer": pretokenization.Sequence(
-            (split, pretokenization.ByteLevel(False, use_regex=False))
-        ),
+        "pre_tokenizer": pretokenization.Sequence((split, byte_level)),
         "post_processor": ByteLevel(False, trim_offsets=False),
         "named": dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>"),
     }
 
 
 def _gpt(files: Parts, settings: Settings) -> Parts:
+    """BPE over characters, lowercased."""
     return {
         "model": BPE(files["vocab"], files["merges"], "<unk>", end_of_word_suffix="</w>"),
         "normalizer": normalization.BertNormalizer(lowercase=True),
@@ -140,127 +129,110 @@ def _byte_level(model: BPE, prefix: bool) -> Parts:
 
 
 def _bert(files: Parts, settings: Settings) -> Parts:
+    """[CLS] A [SEP] B [SEP]"""
     vocab = files["vocab"]
     named = {
         name: f"[{name[:-6].upper()}]"
         for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
     }
-    sep, cls = (_known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token"))
-    accents = (
-        _flag(settings, "strip_accents") if "strip_accents" in settings else None
-    )  # none: as lowercase says
-    lowercase, chinese = (
-        _flag(settings, "do_lower_case", True),
-        _flag(settings, "tokenize_chinese_chars", True),
-    )
+    (unk, _), sep, cls = _known(vocab, settings, named, "unk_token", "sep_token", "cls_token")
+    # None: the same as lowercase.
+    accents = _flag(settings, "strip_accents") if "strip_accents" in settings else None
+    chinese = _flag(settings, "tokenize_chinese_chars", True)
+    lowercase = _flag(settings, "do_lower_case", True)
     return {
-        "model": WordPiece(vocab, _known(vocab, settings, "unk_token", "[UNK]")[0]),
+        "model": WordPiece(vocab, unk),
         "normalizer": normalization.BertNormalizer(True, chinese, accents, lowercase),
         "pre_tokenizer": pretokenization.BertPreTokenizer(),
         "decoder": decoding.WordPiece(),
-        "post_processor": TemplateProcessing.of(
-            f"{cls[0]} $A {sep[0]}", f"{cls[0]} $A {sep[0]} $B:1 {sep[0]}:1", dict([cls, sep])
-        ),
+        "post_processor": _cls_sep(cls, sep),
         "named": named,
     }
 
 
 def _sentencepiece(parts: Parts, settings: Settings) -> Parts:
-    """Nothing but the model, as the library `sentencepiece` has it, unless the settings ask for bos or eos."""
+    """The model alone, as in the library `sentencepiece`, unless the settings add bos or eos."""
     return _with_ends(parts, settings, add_bos=False)
 
 
 def _llama(parts: Parts, settings: Settings) -> Parts:
-    """bos before the text.  ▁ stands in front of the whole text only, and not after a special token (legacy: there, too)."""
+    """bos at the start; ▁ only at the start of the whole text, or with `legacy` also after special
+    tokens."""
     if not _flag(settings, "add_prefix_space", True):
-        raise ValueError("add_prefix_space = false is not supported")
+        raise ValueError("add_prefix_space: expected true, got false, which is not supported")
     scheme = "always" if _flag(settings, "legacy") else "first"
-    spaces = {
-        "normalizer": None,
-        "pre_tokenizer": pretokenization.Metaspace("▁", scheme, split=False),
-    }
+    metaspace = pretokenization.Metaspace("▁", scheme, split=False)
+    spaces = {"normalizer": None, "pre_tokenizer": metaspace}
     return _with_ends(parts | spaces, settings, add_bos=True)
 
 
 def _t5(parts: Parts, settings: Settings) -> Parts:
-    """</s> after each text; the sentinels <extra_id_0>, <extra_id_1> ... have the last ids, in falling order."""
+    """</s> after each text; the sentinels <extra_id_0>, <extra_id_1> ... have the last ids,
+    descending."""
     count = settings.get("extra_ids", 100)
     if type(count) is not int or not 0 <= count <= MAX_SYMBOLS:
-        raise ValueError(f"extra_ids must be a number from 0 to {MAX_SYMBOLS}, got {shown(count)}")
-    size = len(parts["model"].vocab)
-    sentinels = [AddedToken(f"<extra_id_{k}>", size + count - 1 - k) for k in range(count)]
-    named = parts["named"] | {"pad_token": "<pad>"}
-    template = TemplateProcessing.of(
-        "$A </s>", "$A </s> $B </s>", dict([_known(parts["model"].vocab, {}, "eos_token", "</s>")])
-    )
+        raise wrong("extra_ids", f"an integer from 0 to {MAX_SYMBOLS}", count)
+    vocab = parts["model"].vocab
+    sentinels = [AddedToken(f"<extra_id_{k}>", len(vocab) + count - 1 - k) for k in range(count)]
+    eos = _known(vocab, {}, {"eos_token": "</s>"}, "eos_token")
     return parts | {
-        "post_processor": template,
+        "post_processor": TemplateProcessing.of("$A </s>", "$A </s> $B </s>", dict(eos)),
         "added_tokens": parts["added_tokens"] + sentinels,
-        "named": named,
+        "named": parts["named"] | {"pad_token": "<pad>"},
     }
 
 
 def _albert(parts: Parts, settings: Settings) -> Parts:
-    named = {
-        "bos_token": "[CLS]",
-        "eos_token": "[SEP]",
-        "unk_token": "<unk>",
-        "sep_token": "[SEP]",
-        "pad_token": "<pad>",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    }
+    """[CLS] A [SEP] B [SEP]"""
     vocab = parts["model"].vocab
-    special = dict(
-        _known(vocab, settings, name, named[name]) for name in ("cls_token", "sep_token")
-    )
-    cls, sep = special
-    template = TemplateProcessing.of(f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1", special)
-    added = parts["added_tokens"] + _mask(vocab, settings, "[MASK]")
+    named = _roles("[CLS] [SEP] <unk> [SEP] <pad> [CLS] [MASK]")
+    cls, sep = _known(vocab, settings, named, "cls_token", "sep_token")
     return _tidied(parts, settings, lower=True) | {
-        "post_processor": template,
-        "added_tokens": added,
+        "post_processor": _cls_sep(cls, sep),
+        "added_tokens": parts["added_tokens"] + _mask(vocab, settings, "[MASK]"),
         "named": named,
     }
 
 
 def _xlnet(parts: Parts, settings: Settings) -> Parts:
-    """<sep> <cls> at the end, and the class token is of a segment of its own, 2."""
-    named = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "sep_token": "<sep>",
-        "pad_token": "<pad>",
-        "cls_token": "<cls>",
-        "mask_token": "<mask>",
-    }
+    """A <sep> B <sep> <cls>; the class token has its own segment, 2."""
     vocab = parts["model"].vocab
-    special = dict(
-        _known(vocab, settings, name, named[name]) for name in ("sep_token", "cls_token")
-    )
-    sep, cls = special
-    template = TemplateProcessing.of(f"$A {sep} {cls}:2", f"$A {sep} $B:1 {sep}:1 {cls}:2", special)
-    added = parts["added_tokens"] + _mask(vocab, settings, "<mask>")
+    named = _roles("<s> </s> <unk> <sep> <pad> <cls> <mask>")
+    (sep, sep_id), (cls, cls_id) = _known(vocab, settings, named, "sep_token", "cls_token")
+    single, pair = f"$A {sep} {cls}:2", f"$A {sep} $B:1 {sep}:1 {cls}:2"
     return _tidied(parts, settings, lower=False) | {
-        "post_processor": template,
-        "added_tokens": added,
+        "post_processor": TemplateProcessing.of(single, pair, {sep: sep_id, cls: cls_id}),
+        "added_tokens": parts["added_tokens"] + _mask(vocab, settings, "<mask>"),
         "named": named,
     }
 
 
-def _tidied(parts: Parts, settings: Settings, lower: bool) -> Parts:
-    """What ALBERT and XLNet do around SentencePiece: `` and '' become ", accents go, letters become small ones.
+def _roles(tokens: str) -> dict[str, str]:
+    """Names for the tokens bos, eos, unk, sep, pad, cls and mask, in this order."""
+    names = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+    return {f"{name}_token": token for name, token in zip(names, tokens.split())}
 
-    Their authors cut the comma off a piece like "9," afterwards.  To the same end such pieces lose 100 here, so that they are not
-    taken where others are there; so do the files that are published for the library `tokenizers`.
+
+def _cls_sep(cls: tuple[str, int], sep: tuple[str, int]) -> TemplateProcessing:
+    single = f"{cls[0]} $A {sep[0]}"
+    return TemplateProcessing.of(single, f"{single} $B:1 {sep[0]}:1", dict([cls, sep]))
+
+
+def _tidied(parts: Parts, settings: Settings, lower: bool) -> Parts:
+    """The additions of ALBERT and XLNet: `` and '' become ", accents are dropped, letters are
+    lowercased.
+
+    Their authors split the comma off pieces like "9," afterwards.  To the same end, the scores of
+    such pieces are reduced by 100 here, so that they lose to any alternative; so are those in the
+    files published for the library `tokenizers`.
     """
     if not isinstance(model := parts["model"], Unigram):
-        raise ValueError("a BPE model is not supported for this class")
+        raise ValueError("model: expected a Unigram model for this class, got BPE")
     pieces = tuple(
         (piece, score - 100 if _number_comma(piece) else score) for piece, score in model.pieces
     )
-    steps: list[Any] = [normalization.Replace({"String": quotes}, '"') for quotes in ("``", "''")]
+    quotes = ("``", "''")
+    steps: list[Normalizer] = [normalization.Replace({"String": pair}, '"') for pair in quotes]
     if not _flag(settings, "keep_accents"):
         steps += [normalization.NFKD(), normalization.StripAccents()]
     if _flag(settings, "do_lower_case", lower):
@@ -274,33 +246,21 @@ def _number_comma(piece: str) -> bool:
 
 
 def _with_ends(parts: Parts, settings: Settings, add_bos: bool) -> Parts:
+    """Adds bos and eos to each text where the settings say so; add_bos: the default for bos."""
     vocab = parts["model"].vocab
     named = {"bos_token": "<s>", "eos_token": "</s>"} | parts["named"]
-    before = (
-        [_known(vocab, settings, "bos_token", named["bos_token"])]
-        if _flag(settings, "add_bos_token", add_bos)
-        else []
-    )
-    after = (
-        [_known(vocab, settings, "eos_token", named["eos_token"])]
-        if _flag(settings, "add_eos_token")
-        else []
-    )
-    if not before and not after:
+    bos = ["bos_token"] if _flag(settings, "add_bos_token", add_bos) else []
+    eos = ["eos_token"] if _flag(settings, "add_eos_token") else []
+    if not bos and not eos:
         return parts
+    before, after = _known(vocab, settings, named, *bos), _known(vocab, settings, named, *eos)
 
     def around(text: str, type_id: int) -> str:
-        return " ".join(
-            [
-                *(f"{token}:{type_id}" for token, _ in before),
-                text,
-                *(f"{token}:{type_id}" for token, _ in after),
-            ]
-        )
+        first, last = ([f"{token}:{type_id}" for token, _ in ends] for ends in (before, after))
+        return " ".join([*first, text, *last])
 
-    template = TemplateProcessing.of(
-        around("$A", 0), f"{around('$A', 0)} {around('$B:1', 1)}", dict(before + after)
-    )
+    single = around("$A", 0)
+    template = TemplateProcessing.of(single, f"{single} {around('$B:1', 1)}", dict(before + after))
     return parts | {"post_processor": template}
 
 
@@ -328,45 +288,46 @@ _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
 
 def _flag(settings: Settings, name: str, default: bool = False) -> bool:
     if not isinstance(value := settings.get(name, default), bool):
-        raise ValueError(f"{name} must be true or false, got {shown(value)}")
+        raise wrong(name, "true or false", value)
     return value
 
 
 def _known(
-    vocab: Mapping[str, int], settings: Settings, name: str, default: str
-) -> tuple[str, int]:
-    token = text_of_token(settings.get(name, default))
-    if token not in vocab:
-        raise ValueError(
-            f"the {name} {shown(settings.get(name, default))} is not in the vocabulary"
-        )
-    return token, vocab[token]
+    vocab: Mapping[str, int], settings: Settings, defaults: Mapping[str, str], *names: str
+) -> list[tuple[str, int]]:
+    """(token, id) for each name, from the settings or the defaults.  ValueError if it is not in the
+    vocabulary."""
+    known = []
+    for name in names:
+        given = settings.get(name, defaults[name])
+        if (token := text_of_token(given)) is None or token not in vocab:
+            raise wrong(name, "a token of the vocabulary", given)
+        known.append((token, vocab[token]))
+    return known
 
 
 def _mask(vocab: Mapping[str, int], settings: Settings, default: str) -> list[AddedToken]:
-    """The mask, which takes the space before it along, as the word in its place would have it."""
+    """The mask token, which includes the space before it, like the word that it replaces."""
     mask = text_of_token(settings.get("mask_token", default))
-    return [AddedToken(mask, vocab[mask], lstrip=True)] if mask in vocab else []
+    if mask is None or mask not in vocab:
+        return []
+    return [AddedToken(mask, vocab[mask], lstrip=True)]
 
 
 def _special(settings: Settings) -> list[str]:
-    """The special tokens that the settings name."""
-    texts = [*named_tokens(settings).values()]
-    for key in (
-        "additional_special_tokens",
-        "extra_special_tokens",
-    ):  # two names of one thing, the latter the new one
+    """The special tokens in the settings."""
+    texts: list[str | None] = [*named_tokens(settings).values()]
+    # The older and the newer name of the same setting.
+    for key in ("additional_special_tokens", "extra_special_tokens"):
         tokens = settings.get(key, [])
-        if not isinstance(tokens, (list, Mapping)) or not all(
-            isinstance(text_of_token(token), str) for token in tokens
-        ):
-            raise ValueError(f"{key} must be a list of tokens, got {shown(tokens)}")
-        texts += [text_of_token(token) for token in tokens] if isinstance(tokens, list) else []
+        if not isinstance(tokens, (list, Mapping)) or None in map(text_of_token, tokens):
+            raise wrong(key, "a list of tokens", tokens)
+        texts += map(text_of_token, tokens) if isinstance(tokens, list) else []
     return [*dict.fromkeys(filter(None, texts))]
 
 
 def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
-    """What is matched as a whole: added_tokens.json, added_tokens_decoder of the settings, and the tokens with names.
+    """The added tokens: added_tokens.json, added_tokens_decoder of the settings, and named tokens.
 
     A token that the settings name and no vocabulary has gets the next id, as in transformers.
     """
@@ -376,26 +337,17 @@ def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
     special = {*default, *named}
     if (path := folder / "added_tokens.json").exists():
         for content, id in _vocabulary(path).items():
-            found[content] = AddedToken.from_json(
-                {
-                    "content": content,
-                    "id": id,
-                    "special": content in special,
-                    "normalized": content not in special,
-                },
-                printed(path),
-            )
+            flags = {"special": content in special, "normalized": content not in special}
+            token = {"content": content, "id": id} | flags
+            found[content] = AddedToken.from_json(token, printed(path))
     decoder = settings.get("added_tokens_decoder", {})
     if not isinstance(decoder, Mapping):
-        raise ValueError(f"added_tokens_decoder must be an object, got {shown(decoder)}")
-    for id, token in decoder.items():
-        if not id.isdecimal() or len(id) > 9 or not isinstance(token, Mapping):
-            raise ValueError(
-                f"added_tokens_decoder must give a token for each id, got {shown(id)}: {shown(token)}"
-            )
-        read = _token({"special": False} | dict(token) | {"id": int(id)}, "added_tokens_decoder")
+        raise wrong("added_tokens_decoder", "an object", decoder)
+    for key, value in decoder.items():
+        if not key.isdecimal() or len(key) > 9 or not isinstance(value, Mapping):
+            raise wrong("added_tokens_decoder", "a token for each id", {key: value})
+        read = _token({"special": False} | dict(value) | {"id": int(key)}, "added_tokens_decoder")
         found[read.content] = read
-    flags = {"special": True, "normalized": False}
     given = {
         text_of_token(value): value
         for key, value in settings.items()
@@ -406,48 +358,44 @@ def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
         if (content not in found or content in given) and (content in vocab or content in named):
             id = found[content].id if content in found else vocab.get(content, size)
             size += id == size
-            token = flags | dict(given.get(content, {})) | {"content": content, "id": id}
-            found[content] = _token(token, "the settings:")
+            token = {"special": True, "normalized": False} | dict(given.get(content, {}))
+            found[content] = _token(token | {"content": content, "id": id}, "settings:")
     return list(found.values())
 
 
 def _token(content: Settings, where: str) -> AddedToken:
     """transformers 4 marks such objects with "__type": "AddedToken"."""
-    return AddedToken.from_json(
-        {key: value for key, value in content.items() if key != "__type"}, where
-    )
+    known = {key: value for key, value in content.items() if key != "__type"}
+    return AddedToken.from_json(known, where)
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(
-            f"{printed(path)}: an object of tokens and ids is expected, got {shown(content)}"
-        )
+        raise wrong(printed(path), "an object of tokens and ids", content)
     return content
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:
-    """One merge a line, "a b"; the first line may say the version."""
+    """One merge "a b" per line; the first line may state the version."""
     merges = []
     for number, line in enumerate(read_text(path).split("\n")):
         if line.strip() and not (number == 0 and line.startswith("#version")):
             parts = line.rstrip("\r").split(" ")
             if len(parts) != 2 or not all(parts):
-                raise ValueError(
-                    f"{printed(path)}, line {number + 1}: a pair of tokens is expected, got {shown(line)}"
-                )
+                raise wrong(f"{printed(path)}, line {number + 1}", "a pair of tokens", line)
             merges.append((parts[0], parts[1]))
     return merges
 
 
 def _lines(path: Path) -> dict[str, int]:
-    """One token a line; the number of the line, from 0 on, is its id."""
+    """One token per line; its id is the line number, from 0."""
     vocab: dict[str, int] = {}
     for id, token in enumerate(read_text(path).rstrip("\n").split("\n")):
         token = token.rstrip("\r")
         if vocab.setdefault(token, id) != id:
             raise ValueError(
-                f"{printed(path)}, line {id + 1}: the token {shown(token)} occurs twice, first in line {vocab[token] + 1}"
+                f"{printed(path)}, line {id + 1}: expected a token that is not in the file yet, "
+                f"got {shown(token)}, as in line {vocab[token] + 1}"
             )
     return vocab

@@ -1,16 +1,17 @@
-"""tokenizer.json, the format of the library `tokenizers`: added tokens, and a chain of components, each an object with a "type".
+"""tokenizer.json, the format of the library `tokenizers`: added tokens and a chain of components,
+objects with a "type".
 
-A part is read by the component of that name (component.py), which also writes it.  What would change ids or text and is not
-supported is refused by its name.
+The component of that name reads and writes each object (component.py).  Anything that would change
+ids or text and is not supported is refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...arguments import shown
-from ..component import only_known, read_component
+from ...arguments import wrong
+from ..component import Component, only_known, read_component
 from ..models.bpe import BPE
 from ..models.unigram import Unigram
 from ..models.wordpiece import WordPiece
@@ -21,9 +22,12 @@ from ..text.normalization import NORMALIZERS
 from ..text.postprocessing import POST_PROCESSORS
 from ..text.pretokenization import PRE_TOKENIZERS
 
-MODELS = {"BPE": BPE, "WordPiece": WordPiece, "Unigram": Unigram}
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
 
-_PARTS = {
+MODELS: dict[str, type[Component]] = {"BPE": BPE, "WordPiece": WordPiece, "Unigram": Unigram}
+
+_PARTS: dict[str, Mapping[str, type[Component]]] = {
     "normalizer": NORMALIZERS,
     "pre_tokenizer": PRE_TOKENIZERS,
     "post_processor": POST_PROCESSORS,
@@ -32,57 +36,46 @@ _PARTS = {
 
 
 def from_json(content: Any, name: str) -> dict[str, Any]:
-    """The arguments of Tokenizer that a tokenizer.json stands for.  name: the file, for messages."""
+    """The arguments of Tokenizer for the content of a tokenizer.json.  name: the file, for
+    messages."""
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
-        raise ValueError(
-            f"{name}: not a tokenizer.json: an object with an object 'model' is expected"
-        )
+        raise wrong(name, "a tokenizer.json, an object with an object 'model'", content)
     only_known(
         content, {"version", "truncation", "padding", "added_tokens", "model", *_PARTS}, name
     )
-    parts = {
+    parts: dict[str, Any] = {
         part: read_component(content.get(part), kinds, f"{name}: {part}")
         for part, kinds in _PARTS.items()
     }
-    model = read_component(
-        {"type": "BPE"} | dict(content["model"]), MODELS, f"{name}: model"
-    )  # the oldest files have no type
-    if not isinstance(content.get("added_tokens", []), (list, type(None))):
-        raise ValueError(
-            f"{name}: added_tokens must be a list, got {shown(content['added_tokens'])}"
-        )
+    # The oldest files have no type.
+    model = read_component({"type": "BPE"} | dict(content["model"]), MODELS, f"{name}: model")
+    tokens = content.get("added_tokens")
+    tokens = [] if tokens is None else tokens
+    if not isinstance(tokens, list):
+        raise wrong(f"{name}: added_tokens", "a list", tokens)
     added = []
-    for number, token in enumerate(content.get("added_tokens") or []):
+    for number, token in enumerate(tokens):
+        where = f"{name}: added_tokens: number {number}"
         if not isinstance(token, Mapping):
-            raise ValueError(
-                f"{name}: added_tokens: {number} must be an object, got {shown(token)}"
-            )
-        added.append(
-            AddedToken.from_json(
-                {"special": False} | dict(token), f"{name}: added_tokens: {number}:"
-            )
-        )
+            raise wrong(where, "an object", token)
+        added.append(AddedToken.from_json({"special": False} | dict(token), f"{where}:"))
+    kind: type[Component]
     for part, kind in (("truncation", Truncation), ("padding", Padding)):
         value = content.get(part)
         if value is not None and not isinstance(value, Mapping):
-            raise ValueError(f"{name}: {part} must be an object, got {shown(value)}")
+            raise wrong(f"{name}: {part}", "an object", value)
         parts[part] = None if value is None else kind.from_json(value, f"{name}: {part}")
     return {"model": model, "added_tokens": added, **parts}
 
 
-def to_json(tokenizer: Any) -> dict[str, Any]:
+def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of its tokenizer.json."""
+
     def written(part: str) -> Any:
         component = getattr(tokenizer, part)
         return None if component is None else component.to_json()
 
-    return {
-        "version": "1.0",
-        "truncation": written("truncation"),
-        "padding": written("padding"),
-        "added_tokens": [token.to_json() for token in tokenizer.added_tokens],
-        "normalizer": written("normalizer"),
-        "pre_tokenizer": written("pre_tokenizer"),
-        "post_processor": written("post_processor"),
-        "decoder": written("decoder"),
-        "model": written("model"),
-    }
+    settings = {part: written(part) for part in ("truncation", "padding")}
+    added = [token.to_json() for token in tokenizer.added_tokens]
+    chain = {part: written(part) for part in (*_PARTS, "model")}
+    return {"version": "1.0", **settings, "added_tokens": added, **chain}

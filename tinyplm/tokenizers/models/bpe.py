@@ -1,33 +1,92 @@
-"""BPE as the model of a tokenizer.json: words of text to symbols and back, unknown characters, bytes; and its training.
+"""Applying byte-pair encoding.       Sennrich et al. 2016, Algorithm 1
 
-The algorithm is in bpe.py, and knows symbols only.  A symbol is a token's id as one character.
+Carry out the earliest learned merge that fits, until none fits.
+
+`Merger` works on symbols (see training/bpe.py: an id as one character, a word as a string of them).
+`BPE` is the model of a tokenizer.json: it maps the characters of a word to symbols, including
+unknown characters and bytes, and symbols to ids.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from heapq import heapify, heappop, heappush
+from operator import add
 from typing import Any
 
-from ...arguments import check_whole, shown
+from ...arguments import shown, wrong
 from ..component import Component
-from ..training.bpe import Merger, train_bpe
-from ..vocabulary import check_vocabulary, cutter
+from ..vocabulary import byte_ids, check_vocabulary, cutter
+
+
+class Merger:
+    """Applies merges (left, right, merged) to words that are strings of symbols.
+
+    The rule: among the adjacent pairs that have a merge, replace the one learned first, leftmost
+    occurrence first; repeat until there is none.  Rescanning the word for each merge is O(n^2), as
+    in reference/tokenizers/bpe.py; a priority queue of the possible merges makes it O(n log n).
+    """
+
+    def __init__(self, merges: Iterable[tuple[int, int, int]]):
+        merges = list(merges)
+        self.pairs = [chr(a) + chr(b) for a, b, _ in merges]
+        self.results = [chr(new) for _, _, new in merges]
+        self.ranks = {pair: rank for rank, pair in enumerate(self.pairs)}
+
+    def merge(self, word: str) -> list[str]:
+        """A list as long as `word`: each merged symbol at the position of its first part, "" at the
+        other positions.
+
+        The queue is ordered by (rank, position); the symbols form a doubly linked list.
+
+        A merge removes up to two other pairs and creates up to two.  Entries of removed pairs stay
+        in the queue and are recognized when popped, because the symbols at their position have
+        changed.
+        """
+        n = len(word)
+        rank_of = self.ranks.get
+        symbols = list(word)  # "" where a symbol was merged into the one on its left
+        before, after = list(range(-1, n - 1)), list(range(1, n + 1))
+        # The single integer rank * n + position sorts like (rank, position) and compares faster.
+        queue = [
+            rank * n + i
+            for i, rank in enumerate(map(rank_of, map(add, word, word[1:])))
+            if rank is not None
+        ]
+        heapify(queue)
+        while queue:
+            rank, i = divmod(heappop(queue), n)
+            j = after[i]
+            if j == n or symbols[i] + symbols[j] != self.pairs[rank]:
+                continue
+            symbols[i], symbols[j] = self.results[rank], ""
+            h, k = before[i], after[j]
+            after[i] = k
+            if k < n:
+                before[k] = i
+                if (next_rank := rank_of(symbols[i] + symbols[k])) is not None:
+                    heappush(queue, next_rank * n + i)
+            if h >= 0 and (next_rank := rank_of(symbols[h] + symbols[i])) is not None:
+                heappush(queue, next_rank * n + h)
+        return symbols
 
 
 @dataclass(frozen=True)
 class BPE(Component):
-    """The model of a tokenizer.json: words of text to ids, by the merges in their order.
+    """The BPE model of a tokenizer.json.
 
-    vocab: token -> id. merges: pairs of tokens, whose join is a token too.
-    unk_token: stands for a character that is no token; one for a run of them if fuse_unk. Without an unk_token such a
-    character is an error (the library leaves it out without a word).
-    byte_fallback: such a character becomes its UTF-8 bytes, the tokens <0x00> to <0xFF>, where the vocabulary has them.
-    end_of_word_suffix: the last character of a word is looked up with it ("</w>", Sennrich et al. 2016, section 3.2);
-    continuing_subword_prefix: all but the first with that.
-    ignore_merges: a word that is a token as a whole is that token, whatever the merges say (LLaMA-3).
+    vocab: token -> id.  merges: pairs of tokens whose concatenation is also a token.
+    unk_token: replaces a character that is not a token, or with fuse_unk a run of them.  Without an
+    unk_token such a character is an error (the library silently drops it).
+    byte_fallback: such a character becomes its UTF-8 bytes, the tokens <0x00> to <0xFF>, if the
+    vocabulary has them.
+    end_of_word_suffix: appended to the last character of a word before it is looked up ("</w>",
+    Sennrich et al. 2016, section 3.2).
+    continuing_subword_prefix: prepended to all characters but the first.
+    ignore_merges: a word that is itself a token is encoded as that token, whatever the merges say
+    (LLaMA-3).
     """
 
     vocab: dict[str, int] = field(repr=False)
@@ -41,30 +100,34 @@ class BPE(Component):
 
     def __post_init__(self) -> None:
         check_vocabulary(self.vocab)
+        _ = self._merger  # checks the merges
+
+    @cached_property
+    def _merger(self) -> Merger:
         if not isinstance(self.merges, (list, tuple)):
-            raise ValueError(f"merges must be a list of pairs of tokens, got {shown(self.merges)}")
+            raise wrong("merges", "a list of pairs of tokens", self.merges)
         prefix = len(self.continuing_subword_prefix or "")
         merges = []
         for number, merge in enumerate(self.merges):
-            if (
-                not isinstance(merge, (tuple, list))
-                or len(merge) != 2
-                or not all(isinstance(part, str) for part in merge)
-            ):
-                raise ValueError(f"merge {number} must be a pair of tokens, got {shown(merge)}")
+            if not _is_pair(merge):
+                raise wrong(f"merge {number}", "a pair of tokens", merge)
             a, b = merge
             for token in (a, b, a + b[prefix:]):
                 if token not in self.vocab:
                     raise ValueError(
-                        f"merge {number} ({shown(a)}, {shown(b)}) needs token {shown(token)}, not in the vocabulary"
+                        f"merge {number}: expected two tokens that form a third, "
+                        f"got {shown(a)} and {shown(b)}; the vocabulary has no {shown(token)}"
                     )
             merges.append((self.vocab[a], self.vocab[b], self.vocab[a + b[prefix:]]))
-        single = {token: chr(id) for token, id in self.vocab.items() if len(token) == 1}
-        object.__setattr__(self, "_merger", Merger(merges))
-        object.__setattr__(self, "_symbols", single)
-        object.__setattr__(
-            self, "_marked", bool(self.continuing_subword_prefix or self.end_of_word_suffix)
-        )
+        return Merger(merges)
+
+    @cached_property
+    def _symbols(self) -> dict[str, str]:
+        return {token: chr(id) for token, id in self.vocab.items() if len(token) == 1}
+
+    @cached_property
+    def _marked(self) -> bool:
+        return bool(self.continuing_subword_prefix or self.end_of_word_suffix)
 
     def encode(self, word: str) -> Sequence[int]:
         if self.ignore_merges and word in self.vocab:
@@ -78,7 +141,8 @@ class BPE(Component):
         return tuple(map(ord, "".join(self._merger.merge(symbols))))
 
     def encode_spans(self, word: str) -> list[tuple[int, int, int]]:
-        """(id, start, end) for each token, in characters of the word; bytes have the span of their character."""
+        """(id, start, end) of each token, in characters of the word; a byte token has the span of
+        its character."""
         if self.ignore_merges and word in self.vocab:
             return [(self.vocab[word], 0, len(word))]
         first = self._first_symbols(word)
@@ -90,7 +154,8 @@ class BPE(Component):
         ]
 
     def cut(self, text: str) -> list[str]:
-        """The text in parts that can be encoded alone, for where it was not cut into words: as in LLaMA-2."""
+        """Parts of the text that can be encoded separately, for text without a pre-tokenizer
+        (LLaMA-2)."""
         return [text] if self._marked or self.ignore_merges else self._cutter(text)
 
     @cached_property
@@ -98,7 +163,8 @@ class BPE(Component):
         return cutter(self.vocab)
 
     def without(self, tokens: Iterable[str]) -> BPE:
-        """The same, but text that looks like one of `tokens` (special ones) is only text.  Mostly no text becomes one anyway."""
+        """See Model.without.  Usually no text produces a special token anyway, and the model itself
+        is returned."""
         reached = self.vocab.keys() if self.ignore_merges else self._reached()
         if not (hidden := reached & {*tokens}):
             return self
@@ -114,7 +180,7 @@ class BPE(Component):
         return replace(self, vocab=vocab, merges=merges)
 
     def _reached(self) -> set[str]:
-        """Tokens that are one character, or what a merge makes."""
+        """Tokens that are single characters or results of merges."""
         prefix, suffix = self.continuing_subword_prefix or "", self.end_of_word_suffix or ""
         single = {
             t
@@ -124,7 +190,7 @@ class BPE(Component):
         return single | {a + b[len(prefix) :] for a, b in self.merges}
 
     def _first_symbols(self, word: str) -> list[tuple[str, int, int]]:
-        """(symbol, start, end) for each character, before any merge."""
+        """(symbol, start, end) of each character, before any merge."""
         found: list[tuple[str, int, int]] = []
         unknown = None  # the symbol of unk_token
         for i, char in enumerate(word):
@@ -135,11 +201,9 @@ class BPE(Component):
             if (id := self.vocab.get(char)) is not None:
                 found.append((chr(id), i, i + 1))
                 continue
-            if self.byte_fallback:
-                ids = [self.vocab.get(f"<0x{byte:02X}>") for byte in char.encode()]
-                if None not in ids:
-                    found += [(chr(id), i, i + 1) for id in ids]
-                    continue
+            if self.byte_fallback and (ids := byte_ids(self.vocab, char)):
+                found += [(chr(id), i, i + 1) for id in ids]
+                continue
             if unknown is None:
                 unknown = self._unknown(char, word)
             if self.fuse_unk and found and found[-1][0] == unknown:
@@ -151,79 +215,23 @@ class BPE(Component):
     def _unknown(self, char: str, word: str) -> str:
         if self.unk_token is None:
             raise ValueError(
-                f"the vocabulary has no token for {char!r}, which occurs in {shown(word)}, and no unk_token"
+                f"text: expected characters of the vocabulary, since it has no unk_token, "
+                f"got {char!r} in {shown(word)}"
             )
         if self.unk_token not in self.vocab:
             raise ValueError(
-                f"{char!r} needs the unk_token {shown(self.unk_token)}, which is not in the vocabulary"
+                f"unk_token: expected a token of the vocabulary, since {char!r} is unknown, "
+                f"got {shown(self.unk_token)}"
             )
         return chr(self.vocab[self.unk_token])
 
     @classmethod
-    def train(
-        cls,
-        word_counts: Mapping[str, int],
-        vocab_size: int,
-        special_tokens: Sequence[str] = (),
-        *,
-        initial_alphabet: Sequence[str] = (),
-        limit_alphabet: int | None = None,
-        min_frequency: int = 0,
-        end_of_word_suffix: str | None = None,
-        unk_token: str | None = None,
-    ) -> BPE:
-        """Special tokens, then the alphabet, then merges, `vocab_size` tokens at most; ids in this order.
-
-        word_counts: words, and how often each occurs.  The alphabet is every character of the words and of initial_alphabet,
-        sorted, and then every last character with the end_of_word_suffix.  limit_alphabet: so many of the characters at most,
-        those of initial_alphabet and then the most frequent ones; the others are passed over.  min_frequency: pairs that are
-        rarer are not merged.
-
-        ValueError if the special tokens and the alphabet are more than vocab_size.
-        """
-        check_whole("limit_alphabet", limit_alphabet, 1, or_none=True)
-        frequency = Counter()
-        for word, count in word_counts.items():
-            for char in word:
-                frequency[char] += count
-        initial = dict.fromkeys(initial_alphabet)
-        chosen = sorted(
-            {**frequency, **initial}, key=lambda char: (char not in initial, -frequency[char], char)
-        )
-        alphabet = {*chosen[:limit_alphabet]}
-        tokens = [*special_tokens, *sorted(alphabet - {*special_tokens})]
-        if suffix := end_of_word_suffix:
-            tokens += sorted(
-                {word[-1] + suffix for word in word_counts if word and word[-1] in alphabet}
-                - {*tokens}
-            )
-        if len(tokens) > vocab_size:
-            raise ValueError(
-                f"vocab_size {vocab_size} is too small for the alphabet of {len(tokens) - len(special_tokens)} characters "
-                f"and {len(special_tokens)} special tokens"
-            )
-        symbols = {token: chr(id) for id, token in enumerate(tokens)}
-        counts: Counter[str] = Counter()
-        for word, count in word_counts.items():
-            chars = [*word[:-1], word[-1:] + (suffix or "")] if word else []
-            counts["".join([symbols[char] for char in chars if char in symbols])] += count
-        tokens, merges = train_bpe(counts, tokens, vocab_size, min_frequency)
-        vocab = {token: id for id, token in enumerate(tokens)}
-        return cls(
-            vocab,
-            [(tokens[a], tokens[b]) for a, b, _ in merges],
-            unk_token,
-            end_of_word_suffix=end_of_word_suffix,
-        )
-
-    @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> BPE:
-        if not isinstance(content.get("vocab"), dict) or not isinstance(
-            content.get("merges"), list
-        ):
-            raise ValueError(f"{where} BPE must have an object 'vocab' and a list 'merges'")
+        for name, kind, expected in (("vocab", dict, "an object"), ("merges", list, "a list")):
+            if not isinstance(content.get(name), kind):
+                raise wrong(f"{where} BPE: {name}", expected, content.get(name))
         merges = [_merge(merge, number, where) for number, merge in enumerate(content["merges"])]
-        # the oldest files have null for false, and "" for no prefix
+        # The oldest files write null for false, and "" for no prefix.
         flags = {key: value for key, value in content.items() if value not in (None, "")}
         return super().from_json(flags | {"merges": merges}, where)
 
@@ -234,13 +242,18 @@ class BPE(Component):
         return super().to_json() | {"dropout": None, "vocab": vocab, "merges": merges}
 
 
+def _is_pair(value: Any) -> bool:
+    """Whether it is a pair of strings."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(part, str) for part in value)
+    )
+
+
 def _merge(merge: Any, number: int, where: str) -> tuple[str, str]:
     """Older files write a merge as "a b", newer ones as ["a", "b"]."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
-    if (
-        not isinstance(parts, (list, tuple))
-        or len(parts) != 2
-        or not all(isinstance(part, str) and part for part in parts)
-    ):
-        raise ValueError(f"{where}: merge {number} must be a pair of tokens, got {shown(merge)}")
+    if not _is_pair(parts) or not all(parts):
+        raise wrong(f"{where} BPE: merge {number}", "a pair of tokens", merge)
     return parts[0], parts[1]

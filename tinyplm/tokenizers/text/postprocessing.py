@@ -1,39 +1,51 @@
-"""Post-processors: special tokens around one text or two, and offsets without the space that byte-level tokens begin with.
+"""Post-processors: special tokens around one text or two, and offsets without the space of
+byte-level tokens.
 
-    TemplateProcessing   any pattern, "[CLS] $A [SEP] $B:1 [SEP]:1": special tokens, the texts $A and $B, type ids after a colon
-    BertProcessing       [CLS] A [SEP]         [CLS] A [SEP] B [SEP]           types 0 and 1   (Devlin et al. 2019, section 3)
-    RobertaProcessing    <s> A </s>            <s> A </s> </s> B </s>          types all 0     (Liu et al. 2019), offsets trimmed
-    ByteLevel            A                     A B                             offsets trimmed
-    Sequence             several, one after the other; with none of them the texts are only joined: Sequence()
+    TemplateProcessing   any pattern, "[CLS] $A [SEP] $B:1 [SEP]:1": special tokens, texts, type ids
+    BertProcessing       [CLS] A [SEP]     [CLS] A [SEP] B [SEP]      types 0 and 1
+    RobertaProcessing    <s> A </s>        <s> A </s> </s> B </s>     all types 0, offsets trimmed
+    ByteLevel            A                 A B                        offsets trimmed
+    Sequence             several in a row; an empty Sequence() only joins the texts
 
-Cutting to a length comes before (encoding.py: truncate, with `added` taken off the length), padding after.  Equal to `tokenizers`
-but in one thing: which of two texts a token is of (sequence_ids) is not known there in overflow without a post-processor, when
-ByteLevel comes after a template, or when a template has no text; here always.
+Devlin et al. 2019, section 3 (BERT); Liu et al. 2019 (RoBERTa).
+
+Truncation happens before (encoding.truncate, which takes the number of special tokens as `added`),
+padding after.  The result equals that of `tokenizers` with one exception.  There, sequence_ids is
+lost in overflow without a post-processor, when ByteLevel comes after a template, or when a template
+uses no text; here it is always set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from ...arguments import shown
-from ..component import Component, read_component
+from ...arguments import shown, wrong
+from ..component import Component, read_parts
 from .encoding import LARGEST_TYPE_ID, Encoding
 
-MOST_PIECES = 1000  # of a template
+T = TypeVar("T", bound="_Classifier")
+
+MOST_PIECES = 1000  # in a template
 
 
 class PostProcessor(Component):
-    """What all have in common.  Each has besides
+    """The base class of all post-processors."""
 
-    process(encodings, add_special_tokens)       a list of encodings, the texts at first, to such a list
-    ids(first, second, add_special_tokens=True)  the ids of the result, from the ids of one text or two
-    """
+    # Whether it adds or reorders tokens, so that `ids` is more than first + second.
+    arranges: ClassVar[bool] = True
 
-    arranges: ClassVar[bool] = (
-        True  # adds tokens or changes their order, so that `ids` is not only first + second
-    )
+    def process(self, encodings: list[Encoding], add_special_tokens: bool) -> list[Encoding]:
+        """From the texts, or the result of the previous post-processor, to the encodings to be
+        joined."""
+        raise NotImplementedError
+
+    def ids(
+        self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True
+    ) -> list[int]:
+        """The ids of the result, from the ids of one text or two."""
+        return first + (second or [])
 
     def __call__(
         self, first: Encoding, second: Encoding | None = None, add_special_tokens: bool = True
@@ -44,16 +56,16 @@ class PostProcessor(Component):
         )
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
-        """The ids that it adds, each with the key of the file that says it."""
+        """The ids that it adds, each with the key that specifies it in the file."""
         return iter(())
 
     def added(self, pair: bool) -> int:
-        """How many tokens it adds to one text, or to two."""
+        """The number of tokens that it adds to one text, or to two."""
         return len(self.ids([], [] if pair else None))
 
 
 class Piece(NamedTuple):
-    """Of a template.  kind: "Sequence" with id "A" or "B", or "SpecialToken" with its name."""
+    """Of a template.  kind: "Sequence" with the id "A" or "B", or "SpecialToken" with its name."""
 
     kind: str
     id: str
@@ -61,7 +73,7 @@ class Piece(NamedTuple):
 
 
 class Special(NamedTuple):
-    """What a special token of a template stands for: mostly one token of the same name."""
+    """What a special token of a template expands to: usually one token of the same name."""
 
     id: str
     ids: tuple[int, ...]
@@ -70,46 +82,47 @@ class Special(NamedTuple):
 
 @dataclass(frozen=True)
 class TemplateProcessing(PostProcessor):
+    """Any arrangement of texts and special tokens."""
+
     single: tuple[Piece, ...] = (Piece("Sequence", "A"),)
     pair: tuple[Piece, ...] = (Piece("Sequence", "A"), Piece("Sequence", "B", 1))
     special_tokens: Mapping[str, Special] = field(default_factory=dict)
 
     @classmethod
     def of(cls, single: str, pair: str, special_tokens: Mapping[str, int]) -> TemplateProcessing:
-        """Patterns of words: $A or $B or the name of a special token, :n for the type id; $ and $0 are $A, $n is $A:n."""
+        """From patterns of words: $A, $B or a special token, then :n for the type id.
+
+        As in `tokenizers`, $ and $0 are $A, and $n is $A:n.
+        """
         specials = {name: Special(name, (id,), (name,)) for name, id in special_tokens.items()}
         return cls(tuple(map(_piece, single.split())), tuple(map(_piece, pair.split())), specials)
 
     def __post_init__(self) -> None:
         if not isinstance(self.special_tokens, Mapping):
-            raise ValueError(f"special_tokens must be an object, got {shown(self.special_tokens)}")
-        for name, pieces, texts in (
-            ("single", self.single, ("A",)),
-            ("pair", self.pair, ("A", "B")),
-        ):
+            raise wrong("special_tokens", "an object", self.special_tokens)
+        for name, pieces, texts in (("single", self.single, "A"), ("pair", self.pair, "AB")):
             if len(pieces) > MOST_PIECES:
-                raise ValueError(f"{name} may have at most {MOST_PIECES} pieces, got {len(pieces)}")
-            for piece in pieces:
-                if type(piece.type_id) is not int or not 0 <= piece.type_id <= LARGEST_TYPE_ID:
-                    raise ValueError(
-                        f"{name}: type_id must be a number from 0 to {LARGEST_TYPE_ID}, got {shown(piece.type_id)}"
-                    )
-                if piece.kind == "Sequence" and piece.id not in texts:
-                    raise ValueError(
-                        f"{name} may name the texts {' and '.join(texts)} only, got {shown(piece.id)}"
-                    )
-                if piece.kind == "SpecialToken" and piece.id not in self.special_tokens:
-                    raise ValueError(
-                        f"{name} names {shown(piece.id)}, not among special_tokens: {shown(list(self.special_tokens), 200)}"
-                    )
-        for name, special in self.special_tokens.items():
-            texts = [special.id, *special.tokens]
-            good = len(special.ids) == len(special.tokens) <= MOST_PIECES and all(
-                isinstance(text, str) for text in texts
-            )
-            if not good or not all(type(id) is int and id >= 0 for id in special.ids):
                 raise ValueError(
-                    f"special token {shown(name)} needs as many ids, numbers from 0 on, as tokens, "
+                    f"{name}: expected at most {MOST_PIECES} pieces, got {len(pieces)}"
+                )
+            for kind, id, type_id in pieces:
+                if type(type_id) is not int or not 0 <= type_id <= LARGEST_TYPE_ID:
+                    raise wrong(
+                        f"{name}: type_id", f"an integer from 0 to {LARGEST_TYPE_ID}", type_id
+                    )
+                if kind == "Sequence" and id not in [*texts]:
+                    raise wrong(name, f"only the texts {' and '.join(texts)}", id)
+                if kind == "SpecialToken" and id not in self.special_tokens:
+                    known = shown([*self.special_tokens], 200)
+                    raise wrong(name, f"tokens of special_tokens, {known}", id)
+        for name, special in self.special_tokens.items():
+            if (
+                not len(special.ids) == len(special.tokens) <= MOST_PIECES
+                or not all(isinstance(text, str) for text in (special.id, *special.tokens))
+                or not all(type(id) is int and id >= 0 for id in special.ids)
+            ):
+                raise ValueError(
+                    f"special_tokens {shown(name)}: expected as many ids >= 0 as tokens, "
                     f"got {shown(tuple(special), 200)}"
                 )
 
@@ -132,8 +145,9 @@ class TemplateProcessing(PostProcessor):
             )
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
-                f"{where} TemplateProcessing: single and pair must be lists of pieces with id and type_id, "
-                f"special_tokens an object of objects with id, ids and tokens; got {shown(dict(content), 200)}"
+                f"{where} TemplateProcessing: expected single and pair, lists of pieces with id "
+                f"and type_id, and special_tokens, an object of objects with id, ids and tokens, "
+                f"got {shown(dict(content), 200)}"
             ) from None
         except ValueError as error:
             raise ValueError(f"{where} TemplateProcessing: {error}") from None
@@ -157,7 +171,7 @@ class TemplateProcessing(PostProcessor):
         }
 
     def process(self, encodings: list[Encoding], add_special_tokens: bool) -> list[Encoding]:
-        """As in `tokenizers`, a type id is not given to overflow: that of $B keeps 1 and that of $A 0."""
+        """As in `tokenizers`, overflow does not get the type id: $B keeps 1, and $A 0."""
         result = []
         for kind, name, type_id in self._pieces(len(encodings) == 2):
             if kind == "Sequence":
@@ -174,29 +188,27 @@ class TemplateProcessing(PostProcessor):
         result: list[int] = []
         for kind, name, _ in self._pieces(second is not None):
             if kind == "Sequence":
-                result += first if name == "A" else second  # type: ignore[arg-type]
+                result += first if name == "A" else second or []
             elif add_special_tokens:
                 result += self.special_tokens[name].ids
         return result
 
     def _pieces(self, pair: bool) -> tuple[Piece, ...]:
         if pair and {piece.id for piece in self.pair if piece.kind == "Sequence"} != {"A", "B"}:
-            raise ValueError("two texts were given, and the template for pairs does not use both")
+            raise ValueError("pair: expected a template with both texts, got one without")
         return self.pair if pair else self.single
 
 
 def _piece(word: str) -> Piece:
     name, colon, number = word.partition(":")
     if colon and not _is_number(number):
-        raise ValueError(
-            f"after the colon of {shown(word)} must stand a type id, a number from 0 on"
-        )
+        raise wrong("template", "a type id >= 0 after the colon", word)
     if not name.startswith("$"):
         return Piece("SpecialToken", name, int(number or 0))
     if _is_number(name[1:]):
         return Piece("Sequence", "A", int(number or name[1:]))
     if name not in ("$", "$A", "$a", "$B", "$b"):
-        raise ValueError(f"{shown(word)} is no text of a template: $A, $B, or $ with a number")
+        raise wrong("template", "$A, $B, or $ with a number", word)
     return Piece("Sequence", name[1:].upper() or "A", int(number or 0))
 
 
@@ -212,23 +224,21 @@ def _listed(value: Any) -> tuple[Any, ...]:
 
 def _piece_of(content: Mapping[str, Any]) -> Piece:
     for kind, piece in content.items() if len(content) == 1 else ():
-        result = Piece(kind, piece["id"], piece["type_id"])
-        if (
-            kind in ("Sequence", "SpecialToken")
-            and type(result.type_id) is int
-            and isinstance(result.id, str)
-        ):
-            return result
-    raise ValueError(
-        f"a piece must be a Sequence or a SpecialToken with id and type_id, got {shown(content)}"
-    )
+        id, type_id = piece["id"], piece["type_id"]
+        if kind in ("Sequence", "SpecialToken") and type(type_id) is int and isinstance(id, str):
+            return Piece(kind, id, type_id)
+    raise wrong("piece", "a Sequence or a SpecialToken with id and type_id", content)
 
 
+@dataclass(frozen=True)
 class _Classifier(PostProcessor):
-    """One token before the first text, one after each: `cls` and `sep` are (token, id), lists in the file."""
+    """cls before the first text, sep after each: (token, id), lists in the file."""
+
+    sep: tuple[str, int]
+    cls: tuple[str, int]
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], where: str) -> Any:
+    def from_json(cls: type[T], content: Mapping[str, Any], where: str) -> T:
         pairs = {
             name: tuple(content[name])
             for name in ("sep", "cls")
@@ -245,13 +255,12 @@ class _Classifier(PostProcessor):
     def __post_init__(self) -> None:
         for name, pair in (("sep", self.sep), ("cls", self.cls)):
             if not isinstance(pair, tuple) or [type(part) for part in pair] != [str, int]:
-                raise ValueError(f"{name} must be a token and its id, got {shown(pair)}")
+                raise wrong(name, "a token and its id", pair)
 
 
 @dataclass(frozen=True)
 class BertProcessing(_Classifier):
-    sep: tuple[str, int]
-    cls: tuple[str, int]
+    """[CLS] A [SEP] B [SEP]"""
 
     def process(self, encodings: list[Encoding], add_special_tokens: bool) -> list[Encoding]:
         if not add_special_tokens:
@@ -267,23 +276,19 @@ class BertProcessing(_Classifier):
     ) -> list[int]:
         if not add_special_tokens:
             return first + (second or [])
-        return [
-            self.cls[1],
-            *first,
-            self.sep[1],
-            *([] if second is None else [*second, self.sep[1]]),
-        ]
+        rest = [] if second is None else [*second, self.sep[1]]
+        return [self.cls[1], *first, self.sep[1], *rest]
 
 
 @dataclass(frozen=True)
 class RobertaProcessing(_Classifier):
-    sep: tuple[str, int]
-    cls: tuple[str, int]
+    """<s> A </s> </s> B </s>"""
+
     trim_offsets: bool = True
     add_prefix_space: bool = True
 
     def process(self, encodings: list[Encoding], add_special_tokens: bool) -> list[Encoding]:
-        """As in `tokenizers`, the overflow of a second text without special tokens keeps type 1."""
+        """As in `tokenizers`, the overflow of a second text keeps type 1 without special tokens."""
         if self.trim_offsets:
             encodings = [_trimmed(text, self.add_prefix_space) for text in encodings]
         if not add_special_tokens:
@@ -308,16 +313,17 @@ def _special(token: tuple[str, int], type_id: int = 0) -> Encoding:
 
 
 def _of_type_0(encoding: Encoding) -> Encoding:
-    return replace(
-        encoding,
-        type_ids=[0] * len(encoding),
-        overflowing=[_of_type_0(piece) for piece in encoding.overflowing],
-    )
+    overflowing = [_of_type_0(piece) for piece in encoding.overflowing]
+    return replace(encoding, type_ids=[0] * len(encoding), overflowing=overflowing)
 
 
 @dataclass(frozen=True)
 class ByteLevel(PostProcessor):
-    """add_prefix_space: the pre-tokenizer put a space before the text, which has no place in offsets.  use_regex: no effect."""
+    """Trims offsets.
+
+    add_prefix_space: the pre-tokenizer inserted a space, which has no offset.  use_regex has no
+    effect.
+    """
 
     add_prefix_space: bool = True
     trim_offsets: bool = True
@@ -325,80 +331,56 @@ class ByteLevel(PostProcessor):
     arranges: ClassVar[bool] = False
 
     def process(self, encodings: list[Encoding], add_special_tokens: bool) -> list[Encoding]:
-        return (
-            [_trimmed(text, self.add_prefix_space) for text in encodings]
-            if self.trim_offsets
-            else encodings
-        )
-
-    def ids(
-        self, first: list[int], second: list[int] | None = None, add_special_tokens: bool = True
-    ) -> list[int]:
-        return first + (second or [])
+        if not self.trim_offsets:
+            return encodings
+        return [_trimmed(text, self.add_prefix_space) for text in encodings]
 
 
-# White_Space of Unicode (str.isspace counts U+001C to U+001F too), and the space as byte-level tokens write it.
-_SPACES = "Ġ\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
-    map(chr, range(0x2000, 0x200B))
-)
+# Unicode's White_Space (str.isspace also includes U+001C to U+001F), and the space as byte-level
+# tokens write it.
+_SPACES = "Ġ\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
+_SPACES += "".join(map(chr, range(0x2000, 0x200B)))
 
 
 def _trimmed(encoding: Encoding, add_prefix_space: bool) -> Encoding:
-    """Offsets without the spaces at the ends of their tokens.
+    """Offsets without the spaces at either end of a token.
 
-    With add_prefix_space, one space before the first token, or before one at the beginning of the text, is taken for the added
-    one, to which no character belongs.  Several were in the text: then none was added.
+    With add_prefix_space, a single space before the first token, or before one at the start of the
+    text, is taken to be the inserted one, which has no character in the text.  Several spaces were
+    in the text: then none was inserted.
     """
     offsets = list(encoding.offsets)
     for k, (token, (start, end)) in enumerate(zip(encoding.tokens, encoding.offsets)):
-        before, after = (
-            len(token) - len(token.lstrip(_SPACES)),
-            len(token) - len(token.rstrip(_SPACES)),
-        )
+        before = len(token) - len(token.lstrip(_SPACES))
+        after = len(token) - len(token.rstrip(_SPACES))
         if before > 1 or before and not (add_prefix_space and (k == 0 or start == 0)):
             start = min(start + before, end)
         if after and end >= after:
             end = max(end - after, start)
         offsets[k] = start, end
-    return replace(
-        encoding,
-        offsets=offsets,
-        overflowing=[_trimmed(piece, add_prefix_space) for piece in encoding.overflowing],
-    )
+    overflowing = [_trimmed(piece, add_prefix_space) for piece in encoding.overflowing]
+    return replace(encoding, offsets=offsets, overflowing=overflowing)
 
 
 @dataclass(frozen=True)
 class Sequence(PostProcessor):
-    """At most one of them may arrange tokens: the templates of `tokenizers` know two texts, and no more come out of one."""
+    """Several in a row.  At most one may arrange tokens, since it merges the texts into one."""
 
     processors: tuple[PostProcessor, ...] = ()
 
     def __post_init__(self) -> None:
-        arranging = [type(p).__name__ for p in self.processors if p.arranges]
-        if len(arranging) > 1:
+        if len(arranging := [type(p).__name__ for p in self.processors if p.arranges]) > 1:
             raise ValueError(
-                f"only one post-processor of a Sequence may arrange tokens, got {', '.join(arranging)}"
+                f"processors: expected at most one that arranges tokens, got {', '.join(arranging)}"
             )
+        object.__setattr__(self, "arranges", bool(arranging))
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
         return (named for processor in self.processors for named in processor.named_ids())
 
-    @property
-    def arranges(self) -> bool:  # type: ignore[override]
-        return any(p.arranges for p in self.processors)
-
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
-        if not isinstance(content.get("processors"), list):
-            raise ValueError(
-                f"{where} Sequence: processors must be a list, got {shown(content.get('processors'))}"
-            )
-        parts = tuple(
-            read_component(part, POST_PROCESSORS, f"{where} Sequence")
-            for part in content["processors"]
-        )
-        if None in parts:
-            raise ValueError(f"{where} Sequence: processors must be objects, got null")
+        parts = read_parts(content, "processors", POST_PROCESSORS, where)
         return super().from_json({**content, "processors": parts}, where)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,42 +1,100 @@
-"""Byte-pair encoding: learning the merges, and applying them.       Sennrich et al. 2016, Algorithm 1
+"""Learning byte-pair encoding.       Sennrich et al. 2016, Algorithm 1
 
-Learning: write every word of the corpus as a sequence of symbols; find the pair of neighbouring symbols that
-is most frequent; replace it everywhere by a new symbol; repeat. Applying: in a new word, carry out the
-earliest learned merge that fits, until none fits.
+Write every word of the corpus as a sequence of symbols, find the most frequent pair of adjacent
+symbols, replace it everywhere by a new symbol, repeat.
 
-A symbol here is an id, and a word is a Python string with one character for each symbol, chr(id). "Replace
-the pair by a new symbol" is then literally `word.replace(pair, new)`, and pairs of ids sort as strings of two
-characters do. Nothing in this file knows what the symbols stand for: bytes (bytelevel.py) are one choice.
+A symbol is an id, and a word is a Python string with one character, chr(id), per symbol.  "Replace
+the pair by a new symbol" is then literally `word.replace(pair, new)`, and pairs of ids sort like
+two-character strings.  `learn_merges` does not know what the symbols stand for: bytes
+(text/bytelevel.py) are one choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from operator import add
 
+from ...arguments import as_texts, check_text, check_whole, shown
 from ..vocabulary import check_training
 from .pairs import PairCounts
 
 
 def train_bpe(
+    word_counts: Mapping[str, int],
+    vocab_size: int,
+    special_tokens: Sequence[str] = (),
+    *,
+    initial_alphabet: Sequence[str] = (),
+    limit_alphabet: int | None = None,
+    min_frequency: int = 0,
+    end_of_word_suffix: str | None = None,
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The vocabulary and the merges of a BPE model with at most `vocab_size` tokens.
+
+    Ids are assigned in this order: special tokens, the alphabet, merges.  The alphabet is every
+    character of the words and of initial_alphabet, sorted, then every word-final character with the
+    end_of_word_suffix.  limit_alphabet: the maximum number of characters; those of initial_alphabet
+    are kept first, then the most frequent ones, and the others are ignored.  min_frequency: rarer
+    pairs are not merged.
+
+    ValueError if the special tokens and the alphabet exceed vocab_size.
+    """
+    check_training(
+        word_counts, vocab_size, special_tokens, "special_tokens", min_frequency=min_frequency
+    )
+    as_texts("initial_alphabet", initial_alphabet)
+    check_whole("limit_alphabet", limit_alphabet, 1, or_none=True)
+    check_text("end_of_word_suffix", end_of_word_suffix, or_none=True)
+    frequency: Counter[str] = Counter()
+    for word, count in word_counts.items():
+        for char in word:
+            frequency[char] += count
+    initial = dict.fromkeys(initial_alphabet)
+    chosen = sorted(
+        {**frequency, **initial}, key=lambda char: (char not in initial, -frequency[char], char)
+    )
+    alphabet = {*chosen[:limit_alphabet]}
+    tokens = [*special_tokens, *sorted(alphabet - {*special_tokens})]
+    suffix = end_of_word_suffix or ""
+    if suffix:
+        final = {word[-1] + suffix for word in word_counts if word and word[-1] in alphabet}
+        tokens += sorted(final - {*tokens})
+    if len(tokens) > vocab_size:
+        raise ValueError(
+            f"vocab_size: expected room for {len(special_tokens)} special tokens and the alphabet, "
+            f"{len(tokens) - len(special_tokens)} characters, got {vocab_size}"
+        )
+    symbols = {token: chr(id) for id, token in enumerate(tokens)}
+    counts: Counter[str] = Counter()
+    for word, count in word_counts.items():
+        chars = [*word[:-1], word[-1:] + suffix] if word else []
+        counts["".join([symbols[char] for char in chars if char in symbols])] += count
+    tokens, merges = learn_merges(counts, tokens, vocab_size, min_frequency)
+    vocab = {token: id for id, token in enumerate(tokens)}
+    return vocab, [(tokens[a], tokens[b]) for a, b, _ in merges]
+
+
+def learn_merges(
     word_counts: Mapping[str, int], tokens: Sequence[str], vocab_size: int, min_frequency: int = 0
 ) -> tuple[list[str], list[tuple[int, int, int]]]:
     """Learn merges until there are `vocab_size` tokens, or no pair is left.
 
-    word_counts: words over the initial symbols, and how often each occurs. tokens[i]: how symbol i is
-    spelled; a merged symbol is spelled as its parts joined. min_frequency: no merge of a pair that is rarer.
-    Returns the tokens, initial ones first, and the merges (left, right, merged) in the order of learning.
+    word_counts: words over the initial symbols, with their counts.  tokens[i]: the spelling of
+    symbol i; a merged symbol is spelled by concatenating its parts.  min_frequency: rarer pairs are
+    not merged.  Returns the tokens, initial ones first, and the merges (left, right, merged) in the
+    order in which they were learned.
 
-    Algorithm 1 counts all pairs again in each round: rounds x length of the corpus. Here a round visits only the
-    words with the pair, and corrects the counts of the neighbours that changed (pairs.py). A pair comes into
-    being in one round only, when the younger of its symbols does, and its count can only shrink afterwards. So
-    the most frequent pair comes from a heap with one entry a pair, whose count may be out of date: an entry that
-    comes up with more than the true count goes back with the true one.
+    Algorithm 1 recounts all pairs in each round, which costs rounds x corpus length.  Here a round
+    visits only the words that contain the pair, and updates the counts of the affected neighbours
+    (pairs.py).  A pair first appears in the round that creates the newer of its symbols, and from
+    then on its count can only decrease.  So a heap with one entry per pair yields the most frequent
+    pair even though its counts may be stale: an entry whose count is too high is pushed back with
+    the current count.
 
-    The most frequent pair wins, and of several the one with the smallest ids, as in the library `tokenizers`.
-    ValueError if a merge would be spelled like one of `tokens`. Two merges are never spelled alike: all words
-    underwent the same replacements, so what is spelled alike is also divided alike at any time.
+    Ties go to the pair with the smallest ids, as in the library `tokenizers`.  ValueError if a
+    merge would be spelled like one of `tokens`.  Two merges are never spelled alike: all words
+    undergo the same replacements, so equal spellings are divided equally at any time.
     """
     check_training(word_counts, vocab_size, tokens, min_frequency=min_frequency)
     if any(ord(symbol) >= len(tokens) for word in word_counts for symbol in word):
@@ -47,7 +105,7 @@ def train_bpe(
     tokens = list(tokens)
     pairs = PairCounts(word_counts)
     counts = pairs.counts
-    # The count is negated since the smallest entry of a heap comes first.
+    # heapq is a min-heap, so counts are negated.
     heap = [(-count, pair) for pair, count in counts.items()]
     heapify(heap)
 
@@ -65,7 +123,7 @@ def train_bpe(
         spelled = tokens[a] + tokens[b]
         if spelled in given:
             raise ValueError(
-                f"the token {spelled!r} was given, and the words have a merge spelled like it"
+                f"tokens: expected none that is spelled like a merge, got {shown(spelled)}"
             )
         merges.append((a, b, len(tokens)))
         tokens.append(spelled)
@@ -74,53 +132,3 @@ def train_bpe(
             heappush(heap, (-counts[new], new))
 
     return tokens, merges
-
-
-class Merger:
-    """Applies merges: Merger(merges).merge(word), with words as strings of symbols.
-
-    The rule: of all neighbouring pairs that have a merge, replace the one learned first, the leftmost where
-    it occurs more than once; repeat until there is none. Searching the word anew each time is O(n^2) (and how
-    reference/tokenizers/bpe.py does it); with a queue of the possible merges it is O(n log n).
-    """
-
-    def __init__(self, merges: Iterable[tuple[int, int, int]]):
-        merges = list(merges)
-        self.pairs = [chr(a) + chr(b) for a, b, _ in merges]
-        self.results = [chr(new) for _, _, new in merges]
-        self.ranks = {pair: rank for rank, pair in enumerate(self.pairs)}
-
-    def merge(self, word: str) -> list[str]:
-        """A list with a place for each symbol of `word`: a merged symbol is at the place of its first part, "" at the others.
-
-        The queue is ordered by (rank, position); the symbols are a doubly linked list.
-
-        A merge ends up to two other pairs and begins up to two. The entries of ended pairs are not searched
-        for in the queue: they are recognised when they come up, by the other symbols at their place.
-        """
-        n = len(word)
-        rank_of = self.ranks.get
-        symbols = list(word)  # "" where a symbol went into the one on its left
-        before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-        # One integer, rank * n + position, is ordered as the two are and faster to compare.
-        queue = [
-            rank * n + i
-            for i, rank in enumerate(map(rank_of, map(add, word, word[1:])))
-            if rank is not None
-        ]
-        heapify(queue)
-        while queue:
-            rank, i = divmod(heappop(queue), n)
-            j = after[i]
-            if j == n or symbols[i] + symbols[j] != self.pairs[rank]:
-                continue
-            symbols[i], symbols[j] = self.results[rank], ""
-            h, k = before[i], after[j]
-            after[i] = k
-            if k < n:
-                before[k] = i
-                if (rank := rank_of(symbols[i] + symbols[k])) is not None:
-                    heappush(queue, rank * n + i)
-            if h >= 0 and (rank := rank_of(symbols[h] + symbols[i])) is not None:
-                heappush(queue, rank * n + h)
-        return symbols
