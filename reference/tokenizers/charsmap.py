@@ -1,6 +1,9 @@
-"""SentencePiece's map of replacements, written from its layout, and applied naively.       Aoe 1989 (double arrays)
+"""SentencePiece's map of replacements, written from its layout, and applied naively.
 
-Standard library only.  tinyplm reads such maps; here they are written, the first place that fits for every state.
+Aoe 1989 (double arrays).
+
+Standard library only.  tinyplm reads such maps; here they are written, the first place that fits
+for every state.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def build(rules: dict[str, str], far: bool = False) -> bytes:
 
 
 def normalize_longest(rules: dict[str, str], text: str) -> str:
-    """By SentencePiece's own rule: the longest string that fits, from left to right.   Kudo & Richardson 2018, section 3.2"""
+    """SentencePiece's own rule: the longest match, from left to right (Kudo & Richardson 2018)."""
     result = ""
     while text:
         fitting = [old for old in rules if text.startswith(old)]
@@ -56,7 +59,7 @@ def normalize_longest(rules: dict[str, str], text: str) -> str:
 
 
 def normalize(rules: dict[str, str], clusters: list[str]) -> str:
-    """The text that was cut into these grapheme clusters, by the rule of the library `tokenizers`."""
+    """The normalized text of these grapheme clusters, by the rule of the library `tokenizers`."""
     result = ""
     for cluster in clusters:
         fitting = [old for old in rules if cluster.startswith(old)]

@@ -1,4 +1,6 @@
-"""BPE of SentencePiece by counting, and looking, everything again each time.        Kudo & Richardson 2018; Sennrich et al. 2016
+"""BPE of SentencePiece by counting, and looking, everything again each time.
+
+Kudo & Richardson 2018; Sennrich et al. 2016.
 
 A word is a list of texts.  Spaces are written ▁.  Standard library only.
 """
@@ -9,7 +11,8 @@ SPACE = "▁"
 
 
 def allowed(text: str, scripts: dict[str, str], longest: int) -> bool:
-    """Short enough, no ▁ but in front, no letter that was left out (it has no script), all letters of one script."""
+    """Short enough, no ▁ but in front, no letter that was left out (it has no script), all letters
+    of one script."""
     if len(text) > longest or SPACE in text[1:]:
         return False
     letters = [letter for letter in text if letter != SPACE]
@@ -19,7 +22,8 @@ def allowed(text: str, scripts: dict[str, str], longest: int) -> bool:
 def train(
     words: dict[str, int], scripts: dict[str, str], rounds: int, longest: int = 16
 ) -> list[str]:
-    """The merged pieces: in each round the pair that occurs most often, then the shorter, then the smaller text.
+    """The merged pieces: in each round the pair that occurs most often, then the shorter, then the
+    smaller text.
 
     Overlapping occurrences count: x x x holds the pair x x twice.
     """
@@ -57,10 +61,11 @@ def join(word: list[str], a: str, b: str) -> list[str]:
 
 
 def encode(text: str, scores: dict[str, float], user_defined: tuple[str, ...] = ()) -> list[str]:
-    """Of all neighbours whose joined text is a piece, join those with the best score, the leftmost of several; repeat.
+    """Of all neighbours whose joined text is a piece, join those with the best score, the leftmost
+    of several; repeat.
 
-    User-defined pieces are found before, from left to right, the longest at each place, and nothing is joined to them.
-    Letters that are no pieces are left as they are.
+    User-defined pieces are found before, from left to right, the longest at each place, and nothing
+    is joined to them.  Letters that are no pieces are left as they are.
     """
     parts: list[tuple[str, bool]] = []  # text, and may it be joined?
     while text:

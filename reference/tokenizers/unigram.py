@@ -1,7 +1,10 @@
-"""The unigram model by enumeration of all segmentations.                                   Kudo 2018, section 3.2
+"""The unigram model by enumeration of all segmentations.
 
-A word of n characters can be cut at n - 1 places, so there are 2^(n - 1) ways to cut it; those count whose parts are all
-pieces, or single unknown characters, which have a score of their own.  Standard library only.
+Kudo 2018, section 3.2.
+
+A word of n characters can be cut at n - 1 places, so there are 2^(n - 1) ways to cut it; those
+count whose parts are all pieces, or single unknown characters, which have a score of their own.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ def nbest(
 
 
 def best_in_single_precision(word: str, scores: dict[str, float]) -> list[str]:
-    """Viterbi as SentencePiece reckons: every sum is rounded to 32 bits, and of equal ones the piece that begins first stays."""
+    """Viterbi as SentencePiece reckons: every sum is rounded to 32 bits, and of equal ones the
+    piece that begins first stays."""
 
     def rounded(number: float) -> float:
         return struct.unpack("f", struct.pack("f", number))[0]
@@ -75,7 +79,8 @@ def distribution(
 def expected_counts(
     words: dict[str, int], scores: dict[str, float], unknown: float
 ) -> dict[str, float]:
-    """How often each piece is expected in the words, over all segmentations in proportion to their probability."""
+    """How often each piece is expected in the words, over all segmentations in proportion to their
+    probability."""
     expected = {piece: 0.0 for piece in scores}
     for word, count in words.items():
         for parts, probability in distribution(word, scores, unknown, 1.0):
@@ -88,7 +93,8 @@ def expected_counts(
 def seeds(words: dict[str, int], longest: int) -> dict[str, int]:
     """Substrings of 2 to `longest` characters that occur at least twice, and how often.
 
-    Only those that a word ends behind, or that two different characters follow: others can be made longer and occur as often.
+    Only those that a word ends behind, or that two different characters follow: others can be made
+    longer and occur as often.
     """
     occurrences: dict[str, int] = {}
     followers: dict[str, set[str]] = {}
@@ -107,7 +113,8 @@ def seeds(words: dict[str, int], longest: int) -> dict[str, int]:
 
 
 def loss(piece: str, frequency: dict[str, int], scores: dict[str, float], unknown: float) -> float:
-    """The fall of the log likelihood if the piece gives way to the second best segmentation of its spelling."""
+    """The fall of the log likelihood if the piece gives way to the second best segmentation of its
+    spelling."""
     others = {other: score for other, score in scores.items() if other != piece}
     parts = nbest(piece, others, unknown, 1)[0][0]
     f, total = frequency[piece], sum(frequency.values())

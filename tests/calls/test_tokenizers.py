@@ -7,7 +7,7 @@ import pytest
 from tests.support.wrong_calls import wrong_calls
 from tinyplm.tokenizers import RECIPES, AddedToken, Padding, Tokenizer, Truncation
 from tinyplm.tokenizers.text.encoding import Encoding, arrays, pad, truncate
-from tinyplm.tokenizers.training.bpe import train_bpe
+from tinyplm.tokenizers.training.bpe import learn_merges, train_bpe
 from tinyplm.tokenizers.training.sentencepiece_bpe import train_sentencepiece_bpe
 from tinyplm.tokenizers.training.unigram import train_unigram
 from tinyplm.tokenizers.training.wordpiece import train_wordpiece
@@ -140,8 +140,20 @@ WORDS = {"ab": 2, "abc": 1}
     ("train", "right"),
     [
         (
-            train_bpe,
+            learn_merges,
             {"word_counts": {"\0\1": 2}, "tokens": ["a", "b"], "vocab_size": 3, "min_frequency": 0},
+        ),
+        (
+            train_bpe,
+            {
+                "word_counts": WORDS,
+                "vocab_size": 20,
+                "special_tokens": ["<s>"],
+                "initial_alphabet": ["a"],
+                "limit_alphabet": 9,
+                "min_frequency": 0,
+                "end_of_word_suffix": "</w>",
+            },
         ),
         (
             train_wordpiece,

@@ -1,4 +1,5 @@
-"""Texts that tokenizers get wrong: many scripts, marks, joiners, controls, white space, code, and what looks like tokens."""
+"""Texts that tokenizers get wrong: many scripts, marks, joiners, controls, white space, code, and
+what looks like tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Chat templates without end or measure: each must be refused, in one line and within two seconds, or give a text."""
+"""Chat templates without end or measure: each must be refused, in one line and within two seconds,
+or give a text."""
 
 TALK = [
     {"role": "user", "content": "hi there"},

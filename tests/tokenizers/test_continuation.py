@@ -1,4 +1,5 @@
-"""Text that continues a text: in the tokenizer, and wherever training, scoring and generation meet it."""
+"""Text that continues a text: in the tokenizer, and wherever training, scoring and generation meet
+it."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def tokenizers():
 
 @pytest.fixture(scope="module")
 def llama():
-    """Of LLaMA's kind: <s> and ▁ in front of a text.  Some words are one token; "4" and ":" merge with nothing."""
+    """Of LLaMA's kind: <s> and ▁ in front of a text.  Some words are one token; "4" and ":" merge
+    with nothing."""
     ways = ["▁ t h e", "▁ a n", "s w", "e r", "▁ i s", "▁ I t", "▁ w a s", "▁ g o o d", "▁ b a d"]
     merges = []
     for letters in map(str.split, ways):
@@ -67,7 +69,7 @@ def parts(tokenizer, sequence):
     return tokens(tokenizer, sequence.ids[:first]), tokens(tokenizer, sequence.ids[first:])
 
 
-# ------------------------------------------------------------------------------------------------ texts behind a text
+# ---- texts behind a text
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,8 @@ def test_every_kind_gives_the_tokens_of_the_whole(tokenizers, kind, prompt, answ
 
 
 def test_training_and_generation_begin_alike(llama, tokenizers):
-    """With what the post-processor puts in front of a single text, and without the token that ends one."""
+    """With what the post-processor puts in front of a single text, and without the token that ends
+    one."""
     assert (
         prompt_ids(llama, None, "the")
         == llama.prompt("the")
@@ -199,7 +202,7 @@ def test_what_cannot_continue(llama, tokenizers):
             call()
 
 
-# ------------------------------------------------------------------------------------------------ a text behind ids
+# ---- a text behind ids
 
 
 @pytest.mark.parametrize(
@@ -281,7 +284,8 @@ def test_a_prefix_space_of_bytes_is_not_put_behind_ids(tokenizers):
 
 
 def test_a_chat_keeps_the_prompts_ids(llama):
-    """The prompt of a chat ends inside a word: what is learned follows the ids that a chat sees, and the text is the same."""
+    """The prompt of a chat ends inside a word: what is learned follows the ids that a chat sees,
+    and the text is the same."""
     opened = {"user": "i: ", "assistant": " answ"}
     chat = Template(
         lambda messages, add_generation_prompt=True: (
@@ -297,7 +301,7 @@ def test_a_chat_keeps_the_prompts_ids(llama):
     assert parts(llama, sequence)[1] == "er ▁is </s>"
 
 
-# ------------------------------------------------------------------------------------------------ ids to text
+# ---- ids to text
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -320,7 +324,7 @@ def test_the_text_of_an_answer_keeps_its_space(tokenizers, kind):
     assert tokenizer.decode([*answer, *special], skip_special=True, after=prompt) == " good"
 
 
-# ------------------------------------------------------------------------------------------------ words in a gap
+# ---- words in a gap
 
 
 @pytest.mark.parametrize(

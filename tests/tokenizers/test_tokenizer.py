@@ -98,14 +98,14 @@ def test_nothing(trained, kind):
     )
     assert tokenizer.batch([])["input_ids"].shape == (0, 0) and tokenizer.encode_batch([]) == []
     for texts in [], [""]:
-        with pytest.raises(ValueError, match="hold no text at all"):
+        with pytest.raises(ValueError, match="texts: expected some text to train on, got none"):
             Tokenizer.train(texts, SIZES[kind], kind=kind)
 
 
 @KINDS
 @pytest.mark.parametrize("size", ["300", 300.5, None])
 def test_size_must_be_an_integer(kind, size):
-    with pytest.raises(TypeError, match=f"vocab_size must be an integer, got {size!r}"):
+    with pytest.raises(TypeError, match=f"vocab_size: expected an integer, got {size!r}"):
         Tokenizer.train(TEXTS, size, kind=kind)
 
 
@@ -113,7 +113,7 @@ def test_size_must_be_an_integer(kind, size):
 def test_wrong_types_of_ids(trained, kind):
     tokenizer = trained[kind]
     for ids in (None, 5, "abc", ["1"], [5.0], np.array([[5, 6]])):
-        with pytest.raises(TypeError, match="ids must be several integers"):
+        with pytest.raises(TypeError, match="ids: expected several integers, got"):
             tokenizer.decode(ids)
     for id in (None, "5", 1.5):
         with pytest.raises(TypeError, match="id must be an integer"):
@@ -125,15 +125,18 @@ def test_wrong_types_of_ids(trained, kind):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"model": None}, "model must be a component, such as BPE or NFC, got None"),
-        ({"model": "gpt2"}, "model must be a component"),
-        ({"normalizer": "NFC"}, "normalizer must be a component"),
-        ({"pre_tokenizer": str.split}, "pre_tokenizer must be a component"),
-        ({"decoder": "ByteLevel"}, "decoder must be a component"),
-        ({"post_processor": 1}, "post_processor must be a component"),
-        ({"added_tokens": ["<a>"]}, "added_tokens must be of type AddedToken, got '<a>'"),
-        ({"padding": True}, "padding must be a Padding or None, got True"),
-        ({"truncation": 512}, "truncation must be a Truncation or None, got 512"),
+        ({"model": None}, "model: expected a component, such as BPE or NFC, got None"),
+        ({"model": "gpt2"}, "model: expected a component, such as BPE or NFC, got 'gpt2'"),
+        ({"normalizer": "NFC"}, "normalizer: expected a component, such as BPE or NFC, got 'NFC'"),
+        ({"pre_tokenizer": str.split}, "pre_tokenizer: expected a component, such as BPE or NFC"),
+        (
+            {"decoder": "ByteLevel"},
+            "decoder: expected a component, such as BPE or NFC, got 'ByteLevel'",
+        ),
+        ({"post_processor": 1}, "post_processor: expected a component, such as BPE or NFC, got 1"),
+        ({"added_tokens": ["<a>"]}, "added_tokens: expected several AddedToken, got '<a>'"),
+        ({"padding": True}, "padding: expected a Padding or None, got True"),
+        ({"truncation": 512}, "truncation: expected a Truncation or None, got 512"),
     ],
 )
 def test_wrong_parts(parts, message):
@@ -142,10 +145,13 @@ def test_wrong_parts(parts, message):
 
 
 def test_wrong_settings_of_a_batch():
-    for settings in {"padding": True}, {"truncation": 512}:
-        with pytest.raises(TypeError, match="must be a (Padding|Truncation) or None"):
+    for settings, message in (
+        ({"padding": True}, "padding: expected a Padding or None, got True"),
+        ({"truncation": 512}, "truncation: expected a Truncation or None, got 512"),
+    ):
+        with pytest.raises(TypeError, match=message):
             letters().batch(["a", "ab"], **settings)
-    with pytest.raises(TypeError, match="truncation must be a Truncation"):
+    with pytest.raises(TypeError, match="truncation: expected a Truncation or None, got True"):
         letters().encoding("a", truncation=True)
     with pytest.raises(ValueError, match="a pair for each text, got 2 texts and 1 pairs"):
         letters().batch(["a", "b"], ["a"])
@@ -154,13 +160,19 @@ def test_wrong_settings_of_a_batch():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: BPE(["a"], []), "vocab must be an object of tokens and ids, got list"),
+        (lambda: BPE(["a"], []), "vocab: expected an object of tokens and ids, got list"),
         (
             lambda: BPE({"a": 0, "b": 1, "ab": 2}, ["ab"]),
-            "merge 0 must be a pair of tokens, got 'ab'",
+            "merge 0: expected a pair of tokens, got 'ab'",
         ),
-        (lambda: BPE({"a": 0, "aaa": 1}, [("a", "a", "a")]), "merge 0 must be a pair"),
-        (lambda: WordPiece({"a": 0, "b": 0}), "id 0 is given to both 'a' and 'b'"),
+        (
+            lambda: BPE({"a": 0, "aaa": 1}, [("a", "a", "a")]),
+            r"merge 0: expected a pair of tokens, got \('a', 'a', 'a'\)",
+        ),
+        (
+            lambda: WordPiece({"a": 0, "b": 0}),
+            "vocab: expected one token per id, got 'a' and 'b' with id 0",
+        ),
         (
             lambda: Tokenizer.train(TEXTS, 60, kind="BPE", limit_alphabet=0),
             "limit_alphabet: expected None or an integer >= 1, got 0",
@@ -268,12 +280,14 @@ def test_recipes_without_their_special_tokens(kind):
     assert tokenizer.decode(tokenizer.encode("the sea")) == "the sea"
     if needed and kind != "SentencePiece BPE":
         assert tokenizer.encode("the sea", add_special_tokens=True) == tokenizer.encode("the sea")
-        with pytest.raises(ValueError, match="special token"):
+        with pytest.raises(ValueError, match="special_tokens: expected"):
             Tokenizer.train(TEXTS, SIZES[kind], [], kind=kind)
 
 
 def test_bpe_without_an_unknown_token_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="no token for 'é.*no unk_token"):
+    with pytest.raises(
+        ValueError, match="text: expected characters of the vocabulary, since it has no unk_token"
+    ):
         Tokenizer.train(TEXTS, 60, [], kind="BPE", lowercase=False).encode("é")
 
 

@@ -1,4 +1,5 @@
-"""SentencePiece's BPE: training and joining by score against reference/tokenizers/sentencepiece.py, and their laws."""
+"""SentencePiece's BPE: training and joining by score against reference/tokenizers/sentencepiece.py,
+and their laws."""
 
 import pytest
 from hypothesis import example, given
@@ -6,8 +7,8 @@ from hypothesis import strategies as st
 
 from reference.tokenizers import bpe as naive_bpe
 from reference.tokenizers import sentencepiece as naive
+from tinyplm.tokenizers.models.sentencepiece_bpe import merges_from_scores
 from tinyplm.tokenizers.training.sentencepiece_bpe import (
-    merges_from_scores,
     train_sentencepiece_bpe,
 )
 
@@ -153,16 +154,26 @@ def test_special_pieces_in_the_text_are_not_learnt_from():
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        (({"a b": 1}, 300), {}, ValueError, "spaces must be written ▁, got 'a b'"),
+        (({"a b": 1}, 300), {}, ValueError, "word_counts: expected spaces written ▁, got 'a b'"),
         (
             ({"▁ab": 1}, 5),
             {},
             ValueError,
-            "vocab_size 5 is too small for 3 special pieces and 3 letters",
+            r"vocab_size: expected room for 3 special pieces and 3 letters \(a smaller",
         ),
         (({"▁ab": 1}, 300), {"character_coverage": 99.95}, ValueError, "<= 1, got 99.95"),
-        (({"▁ab": 1}, 300), {"control_symbols": ["<s>"]}, ValueError, "'<s>' is wrong"),
-        (({"▁ab": 1}, 300), {"user_defined_symbols": [""]}, ValueError, "'' is wrong"),
+        (
+            ({"▁ab": 1}, 300),
+            {"control_symbols": ["<s>"]},
+            ValueError,
+            "special pieces: expected different strings that are not empty, got '<s>'",
+        ),
+        (
+            ({"▁ab": 1}, 300),
+            {"user_defined_symbols": [""]},
+            ValueError,
+            "expected different strings that are not empty, got ''",
+        ),
         (({"▁ab": 1}, 300), {"user_defined_symbols": "ab"}, TypeError, "several strings"),
     ],
 )
@@ -250,9 +261,18 @@ def test_only_normal_pieces_are_joined():
 @pytest.mark.parametrize(
     ("pieces", "message"),
     [
-        ([("ab", 0.0, "normal"), ("bc", 0.0, "normal")], "'ab' and 'bc' have the same score, 0.0"),
-        ([("ax", 0.0, "normal")], "'ax' has the letter 'x', which is no piece"),
-        ([("ab", 0.0, "unused"), ("abc", -1.0, "normal")], "the unused piece 'ab' can come about"),
+        (
+            [("ab", 0.0, "normal"), ("bc", 0.0, "normal")],
+            r"pieces: expected different scores, .*, got 0\.0 for both 'ab' and 'bc'",
+        ),
+        (
+            [("ax", 0.0, "normal")],
+            "pieces: expected a piece for each letter of 'ax', got none for 'x'",
+        ),
+        (
+            [("ab", 0.0, "unused"), ("abc", -1.0, "normal")],
+            "pieces: expected no unused piece that others can form, got 'ab'",
+        ),
     ],
 )
 def test_what_merges_cannot_say(pieces, message):

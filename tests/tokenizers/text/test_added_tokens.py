@@ -1,4 +1,5 @@
-"""Added tokens: which are found where, and what they take along.  Against `tokenizers`: tests/interop/test_added_tokens.py."""
+"""Added tokens: which are found where, and what they take along.  Against `tokenizers`:
+tests/interop/test_added_tokens.py."""
 
 import time
 

@@ -1,4 +1,5 @@
-"""Regular expressions of files: those that may take long have a limit of time, the usual ones run without a clock."""
+"""Regular expressions of files: those that may take long have a limit of time, the usual ones run
+without a clock."""
 
 from __future__ import annotations
 
@@ -81,10 +82,10 @@ def test_a_limit_is_kept_and_said():
     expression, text = r"(?:a|aa)+$", "a" * 60 + "!"
     begin = time.process_time()
     with pytest.raises(
-        ValueError, match=r"the regular expression '.*' takes too long for 'aaaa.*, 61 characters"
+        ValueError, match=r"regular expression '\(\?:a\|aa\)\+\$': expected a fast one"
     ):
         Split({"Regex": expression}, "Isolated").cut(text)
-    with pytest.raises(ValueError, match="takes too long"):
+    with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
         Replace({"Regex": expression}, "b").aligned(Aligned.of(text))
     assert time.process_time() - begin < 2
     assert Split({"Regex": expression}, "Isolated").cut("baaa") == [
@@ -102,14 +103,14 @@ def test_all_expressions_and_words_of_a_text_share_one_limit():
         tokenizer = Tokenizer(vocabulary, **step)
         for call in (tokenizer.encode, tokenizer.encoding):
             begin = time.process_time()
-            with pytest.raises(ValueError, match="takes too long"):
+            with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
                 call(many)
             assert time.process_time() - begin < 2
             assert tokenizer.token_to_id("a") in tokenizer.encode(
                 "aab"
             )  # the next call has its own time
     decoder = Decoders((Fuse(), *(DecoderReplace(slow, "x"),) * 1000))
-    with pytest.raises(ValueError, match="takes too long"):
+    with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
         Tokenizer(vocabulary, decoder=decoder).decode([0] * 26 + [1])
 
 
@@ -123,7 +124,7 @@ def test_usual_expressions_take_time_in_proportion(expression, text):
 
 def test_a_search_that_tries_each_place_of_a_run_in_vain_is_stopped():
     begin = time.process_time()
-    with pytest.raises(ValueError, match="takes too long"):
+    with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
         Replace({"Regex": "a+b"}, "b").aligned(Aligned.of("a" * 100_000))
     assert time.process_time() - begin < 2
 
@@ -191,7 +192,7 @@ def test_forty_doublings_are_refused():
         ):
             with pytest.raises(
                 ValueError,
-                match=r"a text of 40 characters would become one of \d+, more than 64 times as long",
+                match="text: expected at most 64 times its 40 characters, got 10260",
             ):
                 run("aé" * 20)
     assert Normalizers((grow,) * 5)("a") == "a" * 32
@@ -202,19 +203,18 @@ def test_forty_doublings_are_refused():
     for decoder in (BPEDecoder(""), DecoderReplace({"String": "a"}, "aa")):
         with pytest.raises(ValueError, match="more than 64 times as long"):
             Decoders((decoder,) * 40).chain(["aaaa", "b"])
-    with pytest.raises(ValueError, match="at most 4 ByteLevel, got 5"):
+    with pytest.raises(ValueError, match="expected at most 4 ByteLevel, got 5"):
         PreTokenizers((Bytes(), PreTokenizers((Bytes(),) * 4)))
-    with pytest.raises(ValueError, match="prepend must have at most 4096 characters, got 4097"):
+    with pytest.raises(ValueError, match="prepend: expected at most 4096 characters, got 4097"):
         Prepend("a" * 4097)
 
 
 def test_lone_surrogates_are_refused():
     with pytest.raises(
-        ValueError, match=r"(prepend|content) has a lone surrogate, U\+D800, at position 1"
+        ValueError,
+        match=r"prepend: expected .*, got the lone surrogate U\+D800 at position 1",
     ):
         Prepend("a\ud800")
     for replace in (Replace, DecoderReplace):
-        with pytest.raises(
-            ValueError, match=r"content has a lone surrogate, U\+D800, at position 1"
-        ):
+        with pytest.raises(ValueError, match="content: expected text with a UTF-8 form"):
             replace({"String": "a"}, "a\ud800")

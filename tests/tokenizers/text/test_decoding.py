@@ -19,7 +19,7 @@ from tinyplm.tokenizers.text.decoding import (
     Sequence,
     Strip,
     WordPiece,
-    is_byte,
+    byte_of,
 )
 
 LLAMA = Sequence((Replace({"String": "▁"}, " "), ByteFallback(), Fuse(), Strip(" ", 1, 0)))
@@ -71,7 +71,7 @@ def test_metaspace_undoes_the_pre_tokenizer(text):
 def test_byte_fallback(data):
     for spelled in ("<0x{:02X}>", "<0x{:02x}>"):
         tokens = [spelled.format(byte) for byte in data]
-        assert [is_byte(token) for token in tokens] == list(data)
+        assert [byte_of(token) for token in tokens] == list(data)
         try:
             assert "".join(ByteFallback().chain(tokens)) == data.decode()
         except UnicodeDecodeError:
@@ -102,7 +102,7 @@ def test_byte_fallback(data):
     ],
 )
 def test_no_byte(token):
-    assert is_byte(token) is None
+    assert byte_of(token) is None
     assert ByteFallback().chain([token]) == [token]
 
 
@@ -145,24 +145,30 @@ def test_chains(decoder, tokens, expected):
     [
         (
             {"type": "CTC", "pad_token": "<pad>"},
-            "'CTC' is not supported; supported are ByteLevel, ",
+            "file: type: expected one of ByteLevel, WordPiece, Metaspace, BPEDecoder,",
         ),
-        ({"type": "Sequence", "decoders": [{"type": "Lisp"}]}, "'Lisp' is not supported"),
-        ({"type": "Sequence"}, "decoders must be a list of objects, got None"),
-        ({"type": "WordPiece", "prefix": None}, "prefix must be of type str, got None"),
-        ({"type": "Strip", "content": "ab"}, "content must be one character, got 'ab'"),
+        (
+            {"type": "Sequence", "decoders": [{"type": "Lisp"}]},
+            "Sequence: type: expected one of ByteLevel, WordPiece, Metaspace, BPEDecoder,",
+        ),
+        ({"type": "Sequence"}, "Sequence: decoders: expected a list of objects, got None"),
+        ({"type": "WordPiece", "prefix": None}, "WordPiece: prefix: expected str, got None"),
+        ({"type": "Strip", "content": "ab"}, "Strip: content: expected one character, got 'ab'"),
         (
             {"type": "Strip", "content": "a", "start": -1},
-            "start and stop must not be negative, got -1 and 0",
+            "Strip: start: expected an integer >= 0, got -1",
         ),
         (
             {"type": "Replace", "pattern": {"Regex": "("}, "content": ""},
-            "the regular expression '\\(' is not supported",
+            r"Replace: regular expression '\(': expected a valid expression",
         ),
-        ({"type": "Replace", "pattern": {"String": "a"}}, "must say 'content'"),
+        (
+            {"type": "Replace", "pattern": {"String": "a"}},
+            "Replace: content: expected a value, got none",
+        ),
         (
             {"type": "Metaspace", "add_prefix_space": False, "prepend_scheme": "always"},
-            "contradicts",
+            "prepend_scheme: expected 'never', as add_prefix_space is false, got 'always'",
         ),
     ],
 )

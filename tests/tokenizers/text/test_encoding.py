@@ -1,4 +1,5 @@
-"""Truncation, padding and arrays: by hand, against the naive reference, and laws that must hold for any lengths."""
+"""Truncation, padding and arrays: by hand, against the naive reference, and laws that must hold for
+any lengths."""
 
 from __future__ import annotations
 
@@ -118,7 +119,7 @@ def test_two_texts_are_cut_to_fit(first, second, added, length, strategy):
     room = length - added
     if room < 0:
         with pytest.raises(
-            ValueError, match=f"max_length {length} has no room for the {added} special tokens"
+            ValueError, match=f"max_length: expected room for {added} special tokens, got {length}"
         ):
             truncate(text(first), text(second), truncation, added)
         return
@@ -130,7 +131,7 @@ def test_two_texts_are_cut_to_fit(first, second, added, length, strategy):
         if excess and min(expected) <= 0 and expected[strategy == "OnlySecond"] <= 0:
             with pytest.raises(
                 ValueError,
-                match=f"{strategy}: {excess} of the .* tokens .* would have to go .* at least one",
+                match=rf"expected room for one token .* \({strategy}\), got {excess} too many",
             ):
                 truncate(text(first), text(second), truncation, added)
             return
@@ -164,14 +165,14 @@ def test_only_second_needs_a_second_text():
     assert truncate(text(3), None, Truncation(3, "OnlySecond")) == (text(3), None)
     with pytest.raises(
         ValueError,
-        match="the text is 2 tokens too long, and OnlySecond finds no second text to cut",
+        match="strategy: expected a second text for OnlySecond, got none",
     ):
         truncate(text(5), None, Truncation(4, "OnlySecond"), added=1)
 
 
 def test_a_stride_that_is_too_long_for_the_share_of_a_text():
     with pytest.raises(
-        ValueError, match="stride 2 must be less than the 2 tokens that are left for this text"
+        ValueError, match="stride: expected less than the 2 tokens this text is cut to, got 2"
     ):
         truncate(text(9), text(9), Truncation(4, stride=2))
     assert len(truncate(text(1), text(3), Truncation(4, stride=2))[1]) == 3  # nothing is cut
@@ -277,23 +278,25 @@ def test_overflow_becomes_rows_that_say_whose_they_are():
 
 
 def test_arrays_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="must be of one length, got lengths 2 to 4: pad them"):
+    with pytest.raises(
+        ValueError, match=r"encodings: expected equal lengths \(pad first\), got 2 to 4"
+    ):
         arrays([text(2), text(4), text(3)])
 
 
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        (Truncation, {}, "must say 'max_length'"),
-        (Truncation, {"max_length": "5"}, "max_length must be of type int, got '5'"),
-        (Truncation, {"max_length": True}, "max_length must be of type int, got True"),
-        (Truncation, {"max_length": -1}, "max_length must be a number from 0 on, got -1"),
+        (Truncation, {}, "max_length: expected a value, got none"),
+        (Truncation, {"max_length": "5"}, "max_length: expected int, got '5'"),
+        (Truncation, {"max_length": True}, "max_length: expected int, got True"),
+        (Truncation, {"max_length": -1}, "max_length: expected an integer >= 0, got -1"),
         (
             Truncation,
             {"max_length": 4, "stride": 4},
-            "stride must be less than max_length, got stride 4 and max_length 4",
+            "stride: expected less than max_length 4, got 4",
         ),
-        (Truncation, {"max_length": 4, "stride": -1}, "stride must be a number from 0 on, got -1"),
+        (Truncation, {"max_length": 4, "stride": -1}, "stride: expected an integer >= 0, got -1"),
         (
             Truncation,
             {"max_length": 4, "strategy": "longest_first"},
@@ -302,25 +305,37 @@ def test_arrays_of_different_lengths_are_refused():
         (
             Truncation,
             {"max_length": 4, "direction": "right"},
-            "direction must be one of Right, Left, got 'right'",
+            "direction: expected one of Right, Left, got 'right'",
         ),
-        (Truncation, {"max_length": 4, "more": 1}, "more = 1 is not supported"),
+        (
+            Truncation,
+            {"max_length": 4, "more": 1},
+            "more: expected none, it is not supported, got 1",
+        ),
         (
             Padding,
             {"strategy": "Longest"},
-            'must be "BatchLongest" or {"Fixed": length}, got \'Longest\'',
+            'strategy: expected "BatchLongest" or {"Fixed": length}, got \'Longest\'',
         ),
-        (Padding, {"strategy": {"Fixed": -1}}, "Fixed must be a number from 0 to 1048576, got -1"),
-        (Padding, {"strategy": {"Longest": 1}}, 'must be "BatchLongest" or {"Fixed": length}'),
-        (Padding, {"direction": "Up"}, "direction must be one of Right, Left, got 'Up'"),
+        (
+            Padding,
+            {"strategy": {"Fixed": -1}},
+            "strategy: Fixed: expected an integer from 0 to 1048576, got -1",
+        ),
+        (
+            Padding,
+            {"strategy": {"Longest": 1}},
+            'strategy: expected "BatchLongest" or {"Fixed": length}',
+        ),
+        (Padding, {"direction": "Up"}, "direction: expected one of Right, Left, got 'Up'"),
         (
             Padding,
             {"pad_to_multiple_of": 1.5},
-            "pad_to_multiple_of must be a number from 0 to 1048576, got 1.5",
+            "pad_to_multiple_of: expected int | None, got 1.5",
         ),
-        (Padding, {"pad_id": -1}, "pad_id must be a number from 0 on, got -1"),
-        (Padding, {"pad_type_id": None}, "pad_type_id must be of type int, got None"),
-        (Padding, {"pad_token": 0}, "pad_token must be of type str, got 0"),
+        (Padding, {"pad_id": -1}, "pad_id: expected an integer >= 0, got -1"),
+        (Padding, {"pad_type_id": None}, "pad_type_id: expected int, got None"),
+        (Padding, {"pad_token": 0}, "pad_token: expected str, got 0"),
     ],
 )
 def test_settings_that_are_refused(kind, content, message):

@@ -123,13 +123,16 @@ def test_other_templates():
 @pytest.mark.parametrize(
     ("single", "message"),
     [
-        ("[CLS] $A [MASK]", "single names '[MASK]', not among special_tokens: ['[SEP]', '[CLS]']"),
-        ("$C", "'$C' is no text of a template: $A, $B, or $ with a number"),
-        ("$²", "'$²' is no text of a template"),
-        ("$A:x", "after the colon of '$A:x' must stand a type id"),
-        ("$A:٣", "after the colon of '$A:٣' must stand a type id"),
-        ("[CLS]:", "after the colon of '[CLS]:' must stand a type id"),
-        ("$B", "single may name the texts A only, got 'B'"),
+        (
+            "[CLS] $A [MASK]",
+            "single: expected tokens of special_tokens, ['[SEP]', '[CLS]'], got '[MASK]'",
+        ),
+        ("$C", "template: expected $A, $B, or $ with a number, got '$C'"),
+        ("$²", "template: expected $A, $B, or $ with a number, got '$²'"),
+        ("$A:x", "template: expected a type id >= 0 after the colon, got '$A:x'"),
+        ("$A:٣", "template: expected a type id >= 0 after the colon, got '$A:٣'"),
+        ("[CLS]:", "template: expected a type id >= 0 after the colon, got '[CLS]:'"),
+        ("$B", "single: expected only the texts A, got 'B'"),
     ],
 )
 def test_patterns_that_are_refused(single, message):
@@ -253,54 +256,54 @@ X = {"SpecialToken": {"id": "x", "type_id": 0}}
     [
         (
             {"type": "Other"},
-            "'Other' is not supported; supported are TemplateProcessing, BertProcessing",
+            "file: type: expected one of TemplateProcessing, BertProcessing",
         ),
-        (TEMPLATE | {"single": [A, X]}, "single names 'x', not among special_tokens: []"),
+        (TEMPLATE | {"single": [A, X]}, "single: expected tokens of special_tokens, [], got 'x'"),
         (
             TEMPLATE | {"single": [{"Sequence": {"id": "B", "type_id": 0}}]},
-            "single may name the texts A only, got 'B'",
+            "single: expected only the texts A, got 'B'",
         ),
         (
             TEMPLATE | {"pair": [{"Sequence": {"id": "C", "type_id": 0}}]},
-            "pair may name the texts A and B only, got 'C'",
+            "pair: expected only the texts A and B, got 'C'",
         ),
-        (TEMPLATE | {"single": "$A"}, "single and pair must be lists"),
+        (TEMPLATE | {"single": "$A"}, "expected single and pair, lists"),
         (
             TEMPLATE | {"single": [{"Text": {"id": "A", "type_id": 0}}]},
-            "must be a Sequence or a SpecialToken",
+            "piece: expected a Sequence or a SpecialToken",
         ),
         (
             TEMPLATE | {"single": [{"Sequence": {"id": "A", "type_id": "0"}}]},
-            "must be a Sequence or a SpecialToken",
+            "piece: expected a Sequence or a SpecialToken",
         ),
-        (TEMPLATE | {"single": [A | X]}, "must be a Sequence or a SpecialToken"),
+        (TEMPLATE | {"single": [A | X]}, "piece: expected a Sequence or a SpecialToken"),
         (
             TEMPLATE | {"special_tokens": {"x": {"id": "x", "ids": [1, 2], "tokens": ["x"]}}},
             "as many ids",
         ),
         (
             TEMPLATE | {"special_tokens": {"x": {"id": "x", "ids": ["1"], "tokens": ["x"]}}},
-            "numbers from 0 on",
+            "expected as many ids >= 0 as tokens",
         ),
         (TEMPLATE | {"special_tokens": {"x": {"id": "x"}}}, "with id, ids and tokens"),
         (TEMPLATE | {"special_tokens": ["x"]}, "an object of objects"),
-        ({k: v for k, v in TEMPLATE.items() if k != "pair"}, "single and pair must be lists"),
-        (TEMPLATE | {"more": 1}, "more = 1 is not supported"),
-        ({"type": "BertProcessing", "sep": ["a", 1]}, "must say 'cls'"),
+        ({k: v for k, v in TEMPLATE.items() if k != "pair"}, "expected single and pair, lists"),
+        (TEMPLATE | {"more": 1}, "more: expected none, it is not supported, got 1"),
+        ({"type": "BertProcessing", "sep": ["a", 1]}, "cls: expected a value, got none"),
         (
             {"type": "BertProcessing", "sep": ["a", 1], "cls": "b"},
-            "cls must be a token and its id, got 'b'",
+            "cls: expected a token and its id, got 'b'",
         ),
         (
             {"type": "RobertaProcessing", "sep": ["a", True], "cls": ["b", 1]},
-            "sep must be a token and its id, got ('a', True)",
+            "sep: expected a token and its id, got ('a', True)",
         ),
-        ({"type": "ByteLevel", "trim_offsets": 1}, "trim_offsets must be of type bool, got 1"),
-        ({"type": "Sequence"}, "processors must be a list, got None"),
-        ({"type": "Sequence", "processors": [None]}, "got null"),
+        ({"type": "ByteLevel", "trim_offsets": 1}, "trim_offsets: expected bool, got 1"),
+        ({"type": "Sequence"}, "processors: expected a list of objects, got None"),
+        ({"type": "Sequence", "processors": [None]}, "expected a list of objects, got [None]"),
         (
             {"type": "Sequence", "processors": [{"type": "Other"}]},
-            "file Sequence: 'Other' is not supported",
+            "file Sequence: type: expected one of TemplateProcessing",
         ),
         (
             {"type": "Sequence", "processors": [TEMPLATE, TEMPLATE]},
@@ -327,6 +330,6 @@ def test_a_template_that_loses_the_second_text_is_refused_when_two_are_given():
         lambda: processor.added(True),
     ):
         with pytest.raises(
-            ValueError, match="two texts were given, and the template for pairs does not use both"
+            ValueError, match="pair: expected a template with both texts, got one without"
         ):
             use()
