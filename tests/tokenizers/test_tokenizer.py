@@ -116,9 +116,9 @@ def test_wrong_types_of_ids(trained, kind):
         with pytest.raises(TypeError, match="ids: expected several integers, got"):
             tokenizer.decode(ids)
     for id in (None, "5", 1.5):
-        with pytest.raises(TypeError, match="id must be an integer"):
+        with pytest.raises(TypeError, match="id: expected an integer"):
             tokenizer.id_to_token(id)
-        with pytest.raises(TypeError, match="id must be an integer"):
+        with pytest.raises(TypeError, match="id: expected an integer"):
             tokenizer.is_special(id)
 
 
@@ -153,7 +153,7 @@ def test_wrong_settings_of_a_batch():
             letters().batch(["a", "ab"], **settings)
     with pytest.raises(TypeError, match="truncation: expected a Truncation or None, got True"):
         letters().encoding("a", truncation=True)
-    with pytest.raises(ValueError, match="a pair for each text, got 2 texts and 1 pairs"):
+    with pytest.raises(ValueError, match="pairs: expected 2, one for each text, got 1"):
         letters().batch(["a", "b"], ["a"])
 
 

@@ -42,6 +42,11 @@ JSON = st.recursive(
 
 
 @pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="module")
 def contents():
     result = {}
     for kind in ("byte-level BPE", "BPE", "SentencePiece BPE", "WordPiece", "Unigram"):
