@@ -131,7 +131,7 @@ def test_two_texts_are_cut_to_fit(first, second, added, length, strategy):
         if excess and min(expected) <= 0 and expected[strategy == "OnlySecond"] <= 0:
             with pytest.raises(
                 ValueError,
-                match=rf"expected room for one token .* \({strategy}\), got {excess} too many",
+                match=rf"expected room for a token .* \({strategy}\), got {excess} too many",
             ):
                 truncate(text(first), text(second), truncation, added)
             return

@@ -225,7 +225,7 @@ def truncate(
         lengths[chosen] -= excess
         if lengths[chosen] <= 0:
             raise ValueError(
-                f"max_length: expected room for one token of text {chosen} "
+                f"max_length: expected room for a token of the {('first', 'second')[chosen]} text "
                 f"({truncation.strategy}), got {excess} too many of {lengths[chosen] + excess}"
             )
     stride, direction = truncation.stride, truncation.direction
