@@ -13,7 +13,7 @@ import pytest
 
 import tinyplm
 from tests.support.families import tiny
-from tinyplm.generation.generate import Memory
+from tinyplm.generation import Memory
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import (
     TEMPLATES,

@@ -315,7 +315,7 @@ def test_what_else_templates_of_the_hub_use():
         ),
         (
             {"tokenizer_config.json": b'{"a": 1, "a": 2}'},
-            "tokenizer_config.json: not valid JSON: the key 'a' occurs twice",
+            "tokenizer_config.json: expected valid JSON, got the key 'a' 2 times",
         ),
         (
             config([{"name": "rag", "template": "x"}]),
@@ -348,7 +348,7 @@ def test_a_template_without_jinja2_says_what_to_install(monkeypatch):
         match=r"tokenizer_config\.json: chat_template: expected jinja2 to be installed \(pip",
     ):
         folder_template(config(JINJA))
-    with pytest.raises(ValueError, match="tokenizer_config.json: not valid JSON"):
+    with pytest.raises(ValueError, match="tokenizer_config.json: expected valid JSON, got "):
         folder_template({"tokenizer_config.json": b"{"})
 
 

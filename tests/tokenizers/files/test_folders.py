@@ -176,11 +176,14 @@ WRONG = {
         {"vocab_txt": VOCAB},
     ),
     "tokenizer_config.json: expected an object, got \\[\\]": ([], {"vocab_txt": VOCAB}),
-    "vocab.json: not valid JSON: the key 'a' occurs twice": (
+    "vocab.json: expected valid JSON, got the key 'a' 2 times": (
         {},
         {"vocab_json": '{"a":0,"a":1}', "merges_txt": ""},
     ),
-    "vocab.json: not valid JSON: nested": ({}, {"vocab_json": "[" * 100_000, "merges_txt": ""}),
+    "vocab.json: expected valid JSON, got nesting": (
+        {},
+        {"vocab_json": "[" * 100_000, "merges_txt": ""},
+    ),
     r"vocab\.json: expected an object of tokens and ids, got \[\]": (
         {},
         {"vocab_json": "[]", "merges_txt": ""},
