@@ -94,7 +94,7 @@ def test_by_default_half_of_a_short_context_is_left_for_what_is_typed(folder):
     assert (
         done.returncode == 1
         and done.stderr
-        == "error: --tokens must be from 1 to 95, since the context has 96, got 96\n"
+        == "error: --tokens: expected an integer from 1 to 95, since the context has 96 tokens, got 96\n"
     )
 
 
@@ -146,7 +146,7 @@ def test_what_is_typed_continues_the_text_without_a_space(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--system", "x"], "error: --system needs a chat template"),
+        (["--system", "x"], "error: --system: expected a model with a chat template"),
         (
             ["--temperature", "-1"],
             "error: --temperature: expected a finite number >= 0.0, got -1.0",
