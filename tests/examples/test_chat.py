@@ -51,7 +51,7 @@ def test_plain_text_is_continued(folder):
     on from the first."""
     done = chat(folder, "hi\nuser\n/new\nhi\n/exit\nnever\n", "--temperature", "0")
     assert done.returncode == 0, done.stderr
-    answers = done.stderr.count("tokens a second")
+    answers = done.stderr.count("tokens per second")
     assert answers == 3 and "plain text" in done.stderr
     model = tinyplm.load(folder)
 
@@ -103,7 +103,7 @@ def test_a_chat_format_and_a_context_that_fills_up(folder):
     done = chat(folder, typed, "--template", "chatml", "--system", "hi", "--seed", "3")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("tokens, the first after") == 4
-    assert "the oldest turn is forgotten" in done.stderr
+    assert "dropping the oldest turn" in done.stderr
     assert "error: messages: expected no text of a special token" in done.stderr
 
 
