@@ -88,7 +88,7 @@ def test_by_default_half_of_a_short_context_is_left_for_what_is_typed(folder):
     a, b = (
         chat(folder, f"{word} hi\n", "--temperature", "0", tokens=()) for word in ("user", "system")
     )
-    assert a.stdout != b.stdout and "forgotten" not in a.stderr + b.stderr
+    assert a.stdout != b.stdout and "dropping" not in a.stderr + b.stderr
     assert "[48 tokens" in a.stderr
     done = chat(folder, "hi\n", tokens=("--tokens", "96"))
     assert (
