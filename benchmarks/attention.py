@@ -68,7 +68,9 @@ def torch_work(shape: list[int], T: int):
         a.requires_grad_()
 
     def work():
-        o = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        o = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
+        )
         return torch.autograd.grad(o, (q, k, v), do)
 
     return work, peak, memory_before()
@@ -76,10 +78,19 @@ def torch_work(shape: list[int], T: int):
 
 def compare(shape: list[int], T: int, rounds: int, workers: int) -> list[float]:
     """The values of one row of the table."""
-    arguments = ["--shape", ",".join(map(str, shape)), "--length", str(T), "--workers", str(workers)]
+    arguments = [
+        "--shape",
+        ",".join(map(str, shape)),
+        "--length",
+        str(T),
+        "--workers",
+        str(workers),
+    ]
     results = take_turns(__file__, ("blocks", "torch"), arguments, rounds)
     results |= take_turns(__file__, ("plain",), arguments, max(1, rounds // 3))
-    peaks, seconds, memory = ({name: result[i] for name, result in results.items()} for i in range(3))
+    peaks, seconds, memory = (
+        {name: result[i] for name, result in results.items()} for i in range(3)
+    )
     times = [1e3 * statistics.median(s) for s in seconds.values()]
     B, H, _, E = shape
     rate = 7 * 2 * B * H * E * T * (T + 1) / 2 / statistics.median(seconds["blocks"]) / 1e9
@@ -89,10 +100,21 @@ def compare(shape: list[int], T: int, rounds: int, workers: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", default=SHAPE, help="samples, heads, key/value heads, width of a head (default: %(default)s)")
+    parser.add_argument(
+        "--shape",
+        default=SHAPE,
+        help="samples, heads, key/value heads, width of a head (default: %(default)s)",
+    )
     parser.add_argument("--length", type=int, action="append", help="T; may be repeated")
-    parser.add_argument("--rounds", type=int, default=9, help="calls of each (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="calls of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads of tinyplm (default: %(default)s)",
+    )
     add_option(parser, __file__)
     parser.add_argument("--serve", choices=["blocks", "plain", "torch"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -100,11 +122,19 @@ def main() -> None:
     workers = min(options.workers, shape[0])
     if options.serve:
         blocks = options.serve == "blocks"
-        serve(*(torch_work(shape, lengths[0]) if options.serve == "torch" else tinyplm_work(shape, lengths[0], workers, blocks)))
+        serve(
+            *(
+                torch_work(shape, lengths[0])
+                if options.serve == "torch"
+                else tinyplm_work(shape, lengths[0], workers, blocks)
+            )
+        )
         return
     note = f"(B, H, K, E) = {tuple(shape)}: milliseconds (medians); memory in MiB; GFLOP/s of blocks and of a large matmul"
     ways = ("blocks", "PyTorch", "plain")
-    columns = dict.fromkeys(ways, ".1f") | {"ratio": ".2f"} | {f"memory of {way}": ".0f" for way in ways}
+    columns = (
+        dict.fromkeys(ways, ".1f") | {"ratio": ".2f"} | {f"memory of {way}": ".0f" for way in ways}
+    )
     columns |= dict.fromkeys(("rate of blocks", "peak of NumPy", "peak of PyTorch"), ".0f")
     table = Table("T", columns, file=options.json, note=note, width=6)
     for T in lengths:

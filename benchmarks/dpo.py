@@ -58,7 +58,9 @@ def tinyplm_step(family: str, model, shape: list[int], workers: int, way: str):
                            warmup=0, clip=CLIP, beta2=0.999, workers=workers)  # fmt: skip
     learner = Learner(model, settings)
     pairs, reference = pairs_of(shape)
-    return lambda: learner.step(dpo_batch(pairs, reference, settings), dpo_loss(settings, len(pairs)))["loss"]
+    return lambda: learner.step(
+        dpo_batch(pairs, reference, settings), dpo_loss(settings, len(pairs))
+    )["loss"]
 
 
 def torch_step(family: str, model, shape: list[int], way: str):
@@ -67,9 +69,15 @@ def torch_step(family: str, model, shape: list[int], way: str):
 
     from tinyplm.tuning.data.pairs import joint_arrays, pair_arrays
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
+    )
     pairs, reference = pairs_of(shape)
-    arrays = joint_arrays(pairs) if way == "joint" else {n: a.reshape(-1, a.shape[-1]) for n, a in pair_arrays(pairs).items()}
+    arrays = (
+        joint_arrays(pairs)
+        if way == "joint"
+        else {n: a.reshape(-1, a.shape[-1]) for n, a in pair_arrays(pairs).items()}
+    )
     reference = torch.from_numpy(reference)
     N, targets = len(pairs), torch.from_numpy(arrays["targets"])
     ids, counted = torch.from_numpy(arrays["input_ids"]), targets != -100
@@ -89,7 +97,9 @@ def torch_step(family: str, model, shape: list[int], way: str):
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
         hidden = model.hidden(ids, **options)[counted]
-        log_probs = -F.cross_entropy(hidden @ model.tokens.weight.T, targets[counted], reduction="none")
+        log_probs = -F.cross_entropy(
+            hidden @ model.tokens.weight.T, targets[counted], reduction="none"
+        )
         sums = torch.zeros(2 * N).index_add(0, answer, log_probs).view(N, 2) - reference
         loss = -F.logsigmoid(BETA * (sums[:, 0] - sums[:, 1])).mean()
         loss.backward()
@@ -117,7 +127,11 @@ def work(library: str, family: str, shape: list[int], workers: int):
     peak = matmul_peak(np.matmul, np.random.default_rng(0).random((1024, 1024), dtype=np.float32))
     tinyplm_step(family, create(family, _rooms(SMALL, way)), SMALL, workers, way)()
     before = memory_before()
-    return tinyplm_step(family, create(family, _rooms(shape, way)), shape, workers, way), peak, before
+    return (
+        tinyplm_step(family, create(family, _rooms(shape, way)), shape, workers, way),
+        peak,
+        before,
+    )
 
 
 def _rooms(shape: list[int], way: str) -> list[int]:
@@ -128,7 +142,14 @@ def _rooms(shape: list[int], way: str) -> list[int]:
 
 def compare(family: str, shape: list[int], rounds: int, workers: int) -> list[float]:
     """The values of one row of the table."""
-    arguments = ["--family", family, "--shape", ",".join(map(str, shape)), "--workers", str(workers)]
+    arguments = [
+        "--family",
+        family,
+        "--shape",
+        ",".join(map(str, shape)),
+        "--workers",
+        str(workers),
+    ]
     libraries = [f"{name}-{way}" for way in WAYS for name in ("tinyplm", "torch")]
     results = take_turns(__file__, libraries, arguments, rounds)
     seconds = {library: found[1] for library, found in results.items()}
@@ -146,25 +167,52 @@ def check(family: str, shape: list[int], workers: int) -> None:
     for way in WAYS:
         theirs = peer(family, _rooms(shape, ""))
         theirs.copy(ours.params)
-        steps += [tinyplm_step(family, ours._with(), shape, workers, way), torch_step(family, theirs, shape, way)]
+        steps += [
+            tinyplm_step(family, ours._with(), shape, workers, way),
+            torch_step(family, theirs, shape, way),
+        ]
     losses = np.array([[step() for step in steps] for _ in range(3)])
     difference = float(np.abs(losses / losses[:, :1] - 1).max())
     if not difference < TOLERANCE:
-        raise RuntimeError(f"{family} {tuple(shape)}: expected losses within {TOLERANCE:.0e}, they differ by {difference:.0e}")
-    print(f"{family} {tuple(shape)}: three steps in all four ways, losses differ by {difference:.0e} at most", flush=True)
+        raise RuntimeError(
+            f"{family} {tuple(shape)}: expected losses within {TOLERANCE:.0e}, they differ by {difference:.0e}"
+        )
+    print(
+        f"{family} {tuple(shape)}: three steps in all four ways, losses differ by {difference:.0e} at most",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", choices=("llama", "gpt2"), action="append", help="may be repeated (default: llama)")
-    parser.add_argument("--shape", action="append", help="layers,width,heads,context,pairs,vocabulary; may be repeated")
-    parser.add_argument("--rounds", type=int, default=9, help="steps of each (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
+    parser.add_argument(
+        "--family",
+        choices=("llama", "gpt2"),
+        action="append",
+        help="may be repeated (default: llama)",
+    )
+    parser.add_argument(
+        "--shape",
+        action="append",
+        help="layers,width,heads,context,pairs,vocabulary; may be repeated",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="steps of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads of tinyplm (default: %(default)s)",
+    )
     parser.add_argument("--check", action="store_true", help="only check that all compute the same")
     add_option(parser, __file__)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    families, shapes = options.family or ["llama"], [read_shape(shape) for shape in options.shape or SHAPES]
+    families, shapes = (
+        options.family or ["llama"],
+        [read_shape(shape) for shape in options.shape or SHAPES],
+    )
     if options.serve:
         serve(*work(options.serve, families[0], shapes[0], options.workers))
         return
@@ -180,7 +228,9 @@ def main() -> None:
     table = Table("family (L, D, H, T, pairs, V)", columns, file=options.json, note=note)
     for family in families:
         for shape in shapes:
-            table.row(f"{family} {tuple(shape)}", *compare(family, shape, options.rounds, options.workers))
+            table.row(
+                f"{family} {tuple(shape)}", *compare(family, shape, options.rounds, options.workers)
+            )
 
 
 if __name__ == "__main__":

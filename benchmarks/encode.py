@@ -45,7 +45,11 @@ def default_folder() -> str | None:
 def sentences(folder: str, count: int) -> list[str]:
     rng = np.random.default_rng(0)
     lengths = [20] if count == 1 else np.clip(rng.gamma(4, 5, count), 3, 100).astype(int)
-    words = [word for word in (Path(folder) / "vocab.txt").read_text().split("\n")[1996:12000] if word.isalpha()]
+    words = [
+        word
+        for word in (Path(folder) / "vocab.txt").read_text().split("\n")[1996:12000]
+        if word.isalpha()
+    ]
     return [" ".join(rng.choice(words, n)) for n in lengths]
 
 
@@ -70,14 +74,22 @@ def transformers_encode(folder: str, row: str, given: str) -> Callable[[], np.nd
     keep_freed_memory()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    model = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation="sdpa").eval()
+    model = transformers.BertModel.from_pretrained(
+        folder, add_pooling_layer=False, attn_implementation="sdpa"
+    ).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     texts = sentences(folder, ROWS[row])
 
     def tokenise() -> tuple[list[int], list]:
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i])) if row == "sorted" else list(range(len(texts)))
+        order = (
+            sorted(range(len(texts)), key=lambda i: len(texts[i]))
+            if row == "sorted"
+            else list(range(len(texts)))
+        )
         parts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-        return order, [tokenizer([texts[i] for i in part], padding=True, return_tensors="pt") for part in parts]
+        return order, [
+            tokenizer([texts[i] for i in part], padding=True, return_tensors="pt") for part in parts
+        ]
 
     ready = tokenise() if given == "ids" else None
 
@@ -87,7 +99,9 @@ def transformers_encode(folder: str, row: str, given: str) -> Callable[[], np.nd
         vectors = []
         for batch in batches:
             hidden, mask = model(**batch).last_hidden_state, batch["attention_mask"][:, :, None]
-            vectors.append(torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1))
+            vectors.append(
+                torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+            )
         result = np.empty((len(texts), vectors[0].shape[1]), dtype=np.float32)
         result[order] = torch.cat(vectors).numpy()
         return result
@@ -115,11 +129,26 @@ def compare(folder: str, row: str, given: str, rounds: int, workers: int) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", default=default_folder(), help="of a BERT in the layout of sentence-transformers")
-    parser.add_argument("--row", choices=ROWS, action="append", help="may be repeated (default: all)")
-    parser.add_argument("--input", choices=INPUTS, action="append", help="may be repeated (default: both)")
-    parser.add_argument("--rounds", type=int, default=9, help="calls of each library (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
+    parser.add_argument(
+        "--folder",
+        default=default_folder(),
+        help="of a BERT in the layout of sentence-transformers",
+    )
+    parser.add_argument(
+        "--row", choices=ROWS, action="append", help="may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--input", choices=INPUTS, action="append", help="may be repeated (default: both)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="calls of each library (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads of tinyplm (default: %(default)s)",
+    )
     add_option(parser, __file__)
     parser.add_argument("--serve", choices=["tinyplm", "transformers"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -136,13 +165,24 @@ def main() -> None:
         ours, theirs = (encode() for encode in (tinyplm_encode(options.folder, row, "text", options.workers),
                                                 transformers_encode(options.folder, row, "text")))  # fmt: skip
         if not (difference := float(np.abs(ours - theirs).max())) < TOLERANCE:
-            raise RuntimeError(f"{row}: expected vectors within {TOLERANCE:.0e}, they differ by {difference:.0e}")
+            raise RuntimeError(
+                f"{row}: expected vectors within {TOLERANCE:.0e}, they differ by {difference:.0e}"
+            )
     note = "sentences a second (medians), their ratio, and each library's matmul peak in GFLOP/s"
-    columns = {"tinyplm": ".1f", "transformers": ".1f", "ratio": ".2f", "peak of NumPy": ".0f", "peak of PyTorch": ".0f"}
+    columns = {
+        "tinyplm": ".1f",
+        "transformers": ".1f",
+        "ratio": ".2f",
+        "peak of NumPy": ".0f",
+        "peak of PyTorch": ".0f",
+    }
     table = Table("sentences", columns, file=options.json, note=note, width=24)
     for row in rows:
         for given in inputs:
-            table.row(f"{row}, from {given}", *compare(options.folder, row, given, options.rounds, options.workers))
+            table.row(
+                f"{row}, from {given}",
+                *compare(options.folder, row, given, options.rounds, options.workers),
+            )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,12 @@ from turns import libraries_only, median_ratio, serve, shortest, take_turns
 libraries_only()  # transformers imports tokenizers, the library
 
 # family, layers, width, heads, vocabulary; the second of each family has the shape of GPT-2 124M
-MODELS = ["gpt2,4,256,4,2048", "gpt2,12,768,12,50257", "llama,4,256,4,2048", "llama,12,768,12,50257"]
+MODELS = [
+    "gpt2,4,256,4,2048",
+    "gpt2,12,768,12,50257",
+    "llama,4,256,4,2048",
+    "llama,12,768,12,50257",
+]
 PROMPT = 16
 
 
@@ -66,11 +71,15 @@ def transformers_call(model: str, tokens: int):
     kind = {"gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
             "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM)}[family]  # fmt: skip
     theirs = kind[1](kind[0](**config)).eval()
-    prompt = torch.from_numpy(np.random.default_rng(0).integers(0, config["vocab_size"], (1, PROMPT)))
+    prompt = torch.from_numpy(
+        np.random.default_rng(0).integers(0, config["vocab_size"], (1, PROMPT))
+    )
     mask = torch.ones_like(prompt)
 
     def call():
-        out = theirs.generate(prompt, attention_mask=mask, do_sample=False, max_new_tokens=tokens, pad_token_id=0)
+        out = theirs.generate(
+            prompt, attention_mask=mask, do_sample=False, max_new_tokens=tokens, pad_token_id=0
+        )
         assert out.shape[1] == PROMPT + tokens, "it stopped early"
 
     return call
@@ -104,9 +113,15 @@ def compare(model: str, tokens: int, rounds: int, speed: float) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", action="append", help="family,layers,width,heads,vocabulary; may be repeated")
-    parser.add_argument("--tokens", type=int, default=100, help="new tokens a call (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="calls of each library (default: %(default)s)")
+    parser.add_argument(
+        "--model", action="append", help="family,layers,width,heads,vocabulary; may be repeated"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=100, help="new tokens a call (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="calls of each library (default: %(default)s)"
+    )
     add_option(parser, __file__)
     parser.add_argument("--serve", choices=["tinyplm", "transformers"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -117,7 +132,13 @@ def main() -> None:
         return
     speed = bandwidth()
     note = f"All cores read {speed / 1e9:.1f} GB/s of memory.  Tokens a second (medians), their ratio; share of the bandwidth."
-    columns = {"tinyplm": ".1f", "transformers": ".1f", "ratio": ".2f", "share": ".0%", "share of transformers": ".0%"}
+    columns = {
+        "tinyplm": ".1f",
+        "transformers": ".1f",
+        "ratio": ".2f",
+        "share": ".0%",
+        "share of transformers": ".0%",
+    }
     table = Table("family,L,D,H,V", columns, file=options.json, note=note, width=24)
     for model in models:
         table.row(model, *compare(model, options.tokens, options.rounds, speed))

@@ -20,7 +20,10 @@ class Block(nn.Module):
         self.norm1, self.norm2 = norm(family, D), norm(family, D)
         bias, inner = not self.gated, feed_forward(D) if self.gated else 4 * D
         self.qkv, self.out = nn.Linear(D, 3 * D, bias=bias), nn.Linear(D, D, bias=bias)
-        self.up, self.down = nn.Linear(D, inner * (1 + self.gated), bias=bias), nn.Linear(inner, D, bias=bias)
+        self.up, self.down = (
+            nn.Linear(D, inner * (1 + self.gated), bias=bias),
+            nn.Linear(inner, D, bias=bias),
+        )
 
     def forward(self, x, cos, sin, mask=None):
         B, T, D = x.shape
@@ -49,7 +52,9 @@ class Model(nn.Module):
     """chunked: the loss never holds all logits.  With a small vocabulary that takes as long as the plain one and less memory;
     with 50257 entries the whole step took six times as long (torch 2.13), and torch.compile falls back to eager at it."""
 
-    def __init__(self, family: str, shape: list[int], checkpointing: bool = False, chunked: bool = False):
+    def __init__(
+        self, family: str, shape: list[int], checkpointing: bool = False, chunked: bool = False
+    ):
         super().__init__()
         L, D, H, T, _, V = shape
         self.checkpointing = checkpointing
@@ -57,15 +62,22 @@ class Model(nn.Module):
         self.tokens = nn.Embedding(V, D)
         nn.init.normal_(self.tokens.weight, std=0.02)
         self.positions = nn.Embedding(T, D) if family == "gpt2" else None
-        self.layers, self.norm = nn.ModuleList(Block(family, D, H) for _ in range(L)), norm(family, D)
+        self.layers, self.norm = (
+            nn.ModuleList(Block(family, D, H) for _ in range(L)),
+            norm(family, D),
+        )
         E = D // H
-        angles = torch.outer(torch.arange(T), BASE ** (-torch.arange(0, E, 2) / E)).view(T, 1, 1, E // 2)
+        angles = torch.outer(torch.arange(T), BASE ** (-torch.arange(0, E, 2) / E)).view(
+            T, 1, 1, E // 2
+        )
         self.register_buffer("cos", torch.cat([angles.cos(), angles.cos()], -1))
         self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], -1))
 
     def loss(self, inputs, targets):
         hidden = self.hidden(inputs["input_ids"])
-        return F.linear_cross_entropy(hidden.flatten(0, 1), self.tokens.weight, targets.flatten(), options=self.chunks)
+        return F.linear_cross_entropy(
+            hidden.flatten(0, 1), self.tokens.weight, targets.flatten(), options=self.chunks
+        )
 
     def hidden(self, ids, mask=None, positions=None):
         """Hidden states (B, T, D).  mask (B, 1, T, T) in place of the causal one; positions (B, T) in place of 0 .. T-1."""
@@ -76,7 +88,9 @@ class Model(nn.Module):
             x = x + self.positions(positions)
         for layer in self.layers:
             if self.checkpointing:
-                x = checkpoint(layer, x, cos, sin, mask, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(
+                    layer, x, cos, sin, mask, use_reentrant=False, preserve_rng_state=False
+                )
             else:
                 x = layer(x, cos, sin, mask)
         return self.norm(x)

@@ -32,12 +32,22 @@ class Layer(nn.Module):
 class Bert(nn.Module):
     """all_places: the head on every place, as in transformers.  chunked: see peer.Model."""
 
-    def __init__(self, shape: list[int], checkpointing: bool = False, chunked: bool = False, all_places: bool = False):
+    def __init__(
+        self,
+        shape: list[int],
+        checkpointing: bool = False,
+        chunked: bool = False,
+        all_places: bool = False,
+    ):
         super().__init__()
         L, D, H, T, _, V = shape
         self.checkpointing, self.all_places = checkpointing, all_places
         self.chunks = nn.LinearCrossEntropyOptions() if chunked else None
-        self.tokens, self.segments, self.positions = nn.Embedding(V, D), nn.Embedding(2, D), nn.Embedding(T, D)
+        self.tokens, self.segments, self.positions = (
+            nn.Embedding(V, D),
+            nn.Embedding(2, D),
+            nn.Embedding(T, D),
+        )
         for table in (self.tokens, self.segments, self.positions):
             nn.init.normal_(table.weight, std=0.02)
         self.norm = nn.LayerNorm(D, eps=EPS)
@@ -46,7 +56,11 @@ class Bert(nn.Module):
         self.bias = nn.Parameter(torch.zeros(V))
 
     def hidden(self, input_ids, token_type_ids, mask=None):
-        x = self.norm(self.tokens(input_ids) + self.segments(token_type_ids) + self.positions.weight[: input_ids.shape[1]])
+        x = self.norm(
+            self.tokens(input_ids)
+            + self.segments(token_type_ids)
+            + self.positions.weight[: input_ids.shape[1]]
+        )
         for layer in self.layers:
             if self.checkpointing:
                 x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)

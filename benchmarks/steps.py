@@ -12,9 +12,19 @@ import numpy as np
 from turns import matmul_peak, memory_before
 
 FAMILIES = ("gpt2", "llama", "bert")
-MASKED, IGNORED = 0.15, -100  # the share of BERT's places with a target, and the target of the others
+MASKED, IGNORED = (
+    0.15,
+    -100,
+)  # the share of BERT's places with a target, and the target of the others
 LEARNING_RATE, DECAY, CLIP = 1e-3, 0.1, 1.0
-SMALL = [2, 64, 2, 16, 4, 101]  # for checks, and to have each library's code loaded before memory is counted
+SMALL = [
+    2,
+    64,
+    2,
+    16,
+    4,
+    101,
+]  # for checks, and to have each library's code loaded before memory is counted
 
 
 def read_shape(text: str) -> list[int]:
@@ -23,7 +33,9 @@ def read_shape(text: str) -> list[int]:
     except ValueError:
         shape = []
     if len(shape) != 6 or min(shape) < 1 or shape[1] % shape[2]:
-        raise ValueError(f"expected layers,width,heads,context,batch,vocabulary, the width a multiple of the heads; got {text!r}")
+        raise ValueError(
+            f"expected layers,width,heads,context,batch,vocabulary, the width a multiple of the heads; got {text!r}"
+        )
     return shape
 
 
@@ -54,7 +66,9 @@ def batch(family: str, shape: list[int]) -> tuple[dict[str, np.ndarray], np.ndar
     if family != "bert":
         return {"input_ids": ids}, targets
     segments = np.broadcast_to(np.arange(T) >= T // 2, (B, T)).astype("int64")
-    return {"input_ids": ids, "token_type_ids": segments}, np.where(rng.random((B, T)) < MASKED, targets, IGNORED)
+    return {"input_ids": ids, "token_type_ids": segments}, np.where(
+        rng.random((B, T)) < MASKED, targets, IGNORED
+    )
 
 
 def create(family: str, shape: list[int]):
@@ -64,7 +78,13 @@ def create(family: str, shape: list[int]):
     return tinyplm.create(family, **config_fields(family, L, D, H, T, V))
 
 
-def peer(family: str, shape: list[int], checkpointing: bool = False, chunked: bool = False, all_places: bool = False):
+def peer(
+    family: str,
+    shape: list[int],
+    checkpointing: bool = False,
+    chunked: bool = False,
+    all_places: bool = False,
+):
     """The model in PyTorch."""
     if family == "bert":
         from peer_bert import Bert
@@ -75,7 +95,9 @@ def peer(family: str, shape: list[int], checkpointing: bool = False, chunked: bo
     return Model(family, shape, checkpointing, chunked)
 
 
-def tinyplm_step(family: str, model, shape: list[int], workers: int, checkpointing: int = 0) -> Callable[[], float]:
+def tinyplm_step(
+    family: str, model, shape: list[int], workers: int, checkpointing: int = 0
+) -> Callable[[], float]:
     """A function that does one step and returns the loss.  It makes the optimizer, to which the parameters belong."""
     from tinyplm.memory import give_back_freed_memory
     from tinyplm.optim.adamw import AdamW
@@ -101,7 +123,10 @@ def torch_step(family: str, model, shape: list[int], compiled: bool = False) -> 
               {"params": [p for p in model.parameters() if all(p is not d for d in decayed)], "weight_decay": 0.0}]  # fmt: skip
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
     inputs, targets = batch(family, shape)
-    inputs, targets = {name: torch.from_numpy(a) for name, a in inputs.items()}, torch.from_numpy(targets)
+    inputs, targets = (
+        {name: torch.from_numpy(a) for name, a in inputs.items()},
+        torch.from_numpy(targets),
+    )
     loss_of = torch.compile(model.loss) if compiled else model.loss
 
     def step() -> float:

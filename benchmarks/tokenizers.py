@@ -24,7 +24,12 @@ from table import Table, add_option
 from turns import libraries_only, median_ratio, serve, take_turns
 
 libraries_only()  # `import tokenizers` is the library, not this file
-os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+os.environ |= {
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 ENTRIES = 8192
 LARGE = 128_000  # entries, as many as LLaMA-3 has
@@ -47,8 +52,15 @@ class Row(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--row", action="append", help="only rows whose name has this in it; may be repeated")
-    parser.add_argument("--rounds", type=int, default=7, help="calls of each library; 3 in training (default: %(default)s)")
+    parser.add_argument(
+        "--row", action="append", help="only rows whose name has this in it; may be repeated"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=7,
+        help="calls of each library; 3 in training (default: %(default)s)",
+    )
     add_option(parser, __file__)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -65,7 +77,9 @@ def main() -> None:
         write_tokenizers(Path(folder), {ROWS[name].tokenizer for name in names})
         for row in {ROWS[name].tokenizer: ROWS[name] for name in names if ROWS[name].text}.values():
             compare_ids(Path(folder), row)
-        columns = dict.fromkeys(("tinyplm MB/s", "peer MB/s"), ".2f") | dict.fromkeys(("tinyplm s", "peer s"), ".3f")
+        columns = dict.fromkeys(("tinyplm MB/s", "peer MB/s"), ".2f") | dict.fromkeys(
+            ("tinyplm s", "peer s"), ".3f"
+        )
         columns |= dict.fromkeys(("ratio", "target"), ".2f")
         table = Table("what (the peer)", columns, file=options.json, width=46)
         for name in names:
@@ -76,7 +90,9 @@ def main() -> None:
 def measured(folder: str, name: str, size: int, rounds: int) -> list[float | None]:
     """The values of one row of the table."""
     row = ROWS[name]
-    results = take_turns(__file__, ("tinyplm", row.peer), ["--row", name, "--folder", folder], row.rounds or rounds)
+    results = take_turns(
+        __file__, ("tinyplm", row.peer), ["--row", name, "--folder", folder], row.rounds or rounds
+    )
     ours, theirs = results["tinyplm"][1], results[row.peer][1]
     medians = [statistics.median(ours), statistics.median(theirs)]
     rates = [size / 1e6 / median if size else None for median in medians]
@@ -93,7 +109,10 @@ def write_texts(folder: Path) -> dict[str, int]:
     documents = default_corpus()
     texts = {"english": "".join(documents), "chinese": chinese(1), "chinese to train on": chinese(2),
              "a": "a" * 1_000_000, "spaces": " " * 1_000_000}  # fmt: skip
-    repeated, size = [], 0  # the corpus again and again, up to 5 MB: words are counted at full length, and there is no more of it
+    repeated, size = (
+        [],
+        0,
+    )  # the corpus again and again, up to 5 MB: words are counted at full length, and there is no more of it
     for document in cycle(documents):
         if size >= 5_000_000:
             break
@@ -114,11 +133,16 @@ def chinese(seed: int) -> str:
     rng = random.Random(0)
     chars = [chr(0x4E00 + i) for i in rng.sample(range(20_000), 3_000)]
     by_rank = [1 / (rank + 10) for rank in range(20_000)]
-    words = ["".join(rng.choices(chars, by_rank[:3_000], k=rng.choice((1, 2, 2, 2, 3, 4)))) for _ in range(20_000)]
+    words = [
+        "".join(rng.choices(chars, by_rank[:3_000], k=rng.choice((1, 2, 2, 2, 3, 4))))
+        for _ in range(20_000)
+    ]
     rng = random.Random(seed)
     clauses, size = [], 0
     while size < 1_000_000:
-        clauses.append("".join(rng.choices(words, by_rank, k=rng.randint(4, 12))) + rng.choice("，，，。？"))
+        clauses.append(
+            "".join(rng.choices(words, by_rank, k=rng.randint(4, 12))) + rng.choice("，，，。？")
+        )
         size += 3 * len(clauses[-1])
     return "".join(clauses)
 
@@ -128,7 +152,10 @@ def write_tokenizers(folder: Path, names: set[str]) -> None:
     from tinyplm.tokenizers import Tokenizer
     from tinyplm.tokenizers.text.patterns import LLAMA3_PATTERN
 
-    english, mixed = [read(folder, "english")], [read(folder, "english"), *(read(folder, "chinese to train on").split("。"))]
+    english, mixed = (
+        [read(folder, "english")],
+        [read(folder, "english"), *(read(folder, "chinese to train on").split("。"))],
+    )
     trained: dict[str, tuple[list[str], str, dict]] = {
         "GPT-2": (english, "byte-level BPE", {}),
         "LLaMA-3": (english, "byte-level BPE", {"pattern": LLAMA3_PATTERN}),
@@ -143,12 +170,14 @@ def write_tokenizers(folder: Path, names: set[str]) -> None:
         Tokenizer(**large_parts()).save(folder / "large.json")
     for name, model_type in {"SentencePiece": "bpe", "SentencePiece, Unigram": "unigram"}.items():
         if name in names:
-            (folder / f"{name}.model").write_bytes(train_sentencepiece(english[0].splitlines(), model_type))
+            (folder / f"{name}.model").write_bytes(
+                train_sentencepiece(english[0].splitlines(), model_type)
+            )
 
 
 def large_parts() -> dict[str, Any]:
     """A byte-level BPE of random merges, in size like LLaMA-3's."""
-    from tinyplm.tokenizers.models.bpe_model import BPE
+    from tinyplm.tokenizers.models.bpe import BPE
     from tinyplm.tokenizers.text.bytelevel import BYTE_TO_CHAR
     from tinyplm.tokenizers.text.decoding import ByteLevel
     from tinyplm.tokenizers.text.pretokenization import ByteLevel as Cut
@@ -157,7 +186,10 @@ def large_parts() -> dict[str, Any]:
     tokens, merges = sorted(BYTE_TO_CHAR), []
     seen = {*tokens}
     while len(tokens) < LARGE:
-        a, b = tokens[int(len(tokens) * rng.random() ** 3)], tokens[int(len(tokens) * rng.random() ** 3)]
+        a, b = (
+            tokens[int(len(tokens) * rng.random() ** 3)],
+            tokens[int(len(tokens) * rng.random() ** 3)],
+        )
         if len(a + b) <= 12 and a + b not in seen:
             merges.append((a, b))
             tokens.append(a + b)
@@ -171,7 +203,10 @@ def compare_ids(folder: Path, row: Row) -> None:
     if row.make is training:
         return
     text = read(folder, row.text)
-    ours, theirs = ids_of("tinyplm", load(folder, "tinyplm", row))(text), ids_of(row.peer, load(folder, row.peer, row))(text)
+    ours, theirs = (
+        ids_of("tinyplm", load(folder, "tinyplm", row))(text),
+        ids_of(row.peer, load(folder, row.peer, row))(text),
+    )
     if ours != theirs:
         at = next(i for i, (a, b) in enumerate(zip([*ours, None], [*theirs, None])) if a != b)
         raise RuntimeError(f"{row.tokenizer}: the ids of {row.peer} differ from ours at token {at}")
@@ -260,7 +295,11 @@ def train_sentencepiece(lines: list[str], model_type: str) -> bytes:
     import sentencepiece
 
     model = io.BytesIO()
-    rules = {"byte_fallback": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    rules = {
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+    }
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines), model_writer=model, model_type=model_type, vocab_size=ENTRIES, num_threads=1,
         max_sentence_length=1_000_000, minloglevel=2, **(rules if model_type == "bpe" else {}))  # fmt: skip
@@ -276,17 +315,28 @@ def train_tokenizers(texts: list[str], kind: str) -> Any:
         tokenizer = tokenizers.Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, **common)
+        trainer = trainers.BpeTrainer(
+            special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, **common
+        )
     elif kind == "WordPiece":
         tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], **common)
+        tokenizer.normalizer, tokenizer.pre_tokenizer = (
+            normalizers.BertNormalizer(),
+            pre_tokenizers.BertPreTokenizer(),
+        )
+        trainer = trainers.WordPieceTrainer(
+            special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], **common
+        )
     else:
         tokenizer = tokenizers.Tokenizer(models.Unigram())
         spaces = normalizers.Replace(tokenizers.Regex(" {2,}"), " ")
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), spaces, normalizers.Strip()])
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Nmt(), normalizers.NFKC(), spaces, normalizers.Strip()]
+        )
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", **common)
+        trainer = trainers.UnigramTrainer(
+            special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", **common
+        )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
@@ -296,15 +346,23 @@ ROWS = {
     "train WordPiece, 5 MB": Row("tokenizers", training, "WordPiece", "5 MB", None, 3),
     "train Unigram, 5 MB": Row("tokenizers", training, "Unigram", "5 MB", None, 3),
     "train Unigram, 5 MB, lines": Row("sentencepiece", training, "Unigram", "5 MB", None, 3),
-    "train SentencePiece BPE, 5 MB": Row("sentencepiece", training, "SentencePiece BPE", "5 MB", None, 3),
+    "train SentencePiece BPE, 5 MB": Row(
+        "sentencepiece", training, "SentencePiece BPE", "5 MB", None, 3
+    ),
     "encode English, GPT-2, cold": Row("tokenizers", encoding(COLD), "GPT-2", "english", 1),
     "encode English, GPT-2, warm": Row("tokenizers", encoding(WARM), "GPT-2", "english", 1),
     "encode English, LLaMA-3, cold": Row("tokenizers", encoding(COLD), "LLaMA-3", "english", 1),
     "encode English, LLaMA-3, warm": Row("tokenizers", encoding(WARM), "LLaMA-3", "english", 1),
-    "encode English, WordPiece, cold": Row("tokenizers", encoding(COLD), "WordPiece", "english", 1 / 3),
+    "encode English, WordPiece, cold": Row(
+        "tokenizers", encoding(COLD), "WordPiece", "english", 1 / 3
+    ),
     "encode English, Unigram, cold": Row("tokenizers", encoding(COLD), "Unigram", "english", 1 / 3),
-    "encode English, BPE, cold": Row("sentencepiece", encoding(COLD), "SentencePiece", "english", None),
-    "encode 100 kB, Unigram": Row("sentencepiece", encoding(COLD), "SentencePiece, Unigram", "100 kB", None),
+    "encode English, BPE, cold": Row(
+        "sentencepiece", encoding(COLD), "SentencePiece", "english", None
+    ),
+    "encode 100 kB, Unigram": Row(
+        "sentencepiece", encoding(COLD), "SentencePiece, Unigram", "100 kB", None
+    ),
     "encode Chinese, GPT-2, cold": Row("tokenizers", encoding(COLD), "Chinese", "chinese", 1 / 4),
     "encode English with offsets": Row("tokenizers", offsets, "GPT-2", "english", None),
     "encode Chinese with offsets": Row("tokenizers", offsets, "Chinese", "chinese", None),

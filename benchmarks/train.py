@@ -37,13 +37,25 @@ SHAPES = ["4,256,4,128,16,2048", "6,384,6,256,8,4096", "12,768,12,64,4,50257"]
 TOLERANCE = 1e-4  # float32, the losses of three steps
 
 
-def compare(family: str, shape: list[int], rounds: int, workers: int, compiled: bool, all_places: bool) -> list:
+def compare(
+    family: str, shape: list[int], rounds: int, workers: int, compiled: bool, all_places: bool
+) -> list:
     """The values of one row of the table."""
-    arguments = ["--family", family, "--shape", ",".join(map(str, shape)), "--workers", str(workers)]
+    arguments = [
+        "--family",
+        family,
+        "--shape",
+        ",".join(map(str, shape)),
+        "--workers",
+        str(workers),
+    ]
     arguments += ["--all-places"] if all_places else []
     libraries = ("tinyplm", "torch", "compiled") if compiled else ("tinyplm", "torch")
     results = take_turns(__file__, libraries, arguments, rounds, may_fail=("compiled",))
-    (peak, seconds, memory), (peer_peak, peer_seconds, peer_memory) = results["tinyplm"], results["torch"]
+    (peak, seconds, memory), (peer_peak, peer_seconds, peer_memory) = (
+        results["tinyplm"],
+        results["torch"],
+    )
     ours, theirs = statistics.median(seconds), statistics.median(peer_seconds)
     times = [1e3 * ours, 1e3 * theirs, median_ratio(peer_seconds, seconds)]
     times.append(1e3 * statistics.median(results["compiled"][1]) if "compiled" in results else None)
@@ -55,34 +67,76 @@ def check(family: str, shape: list[int], workers: int) -> None:
     """RuntimeError unless both libraries compute the same."""
     difference = disagreement(family, shape, workers)
     if not difference < TOLERANCE:
-        raise RuntimeError(f"{family} {tuple(shape)}: expected losses within {TOLERANCE:.0e}, they differ by {difference:.0e}")
-    print(f"{family} {tuple(shape)}: three steps from the same weights, losses differ by {difference:.0e} at most", flush=True)
+        raise RuntimeError(
+            f"{family} {tuple(shape)}: expected losses within {TOLERANCE:.0e}, they differ by {difference:.0e}"
+        )
+    print(
+        f"{family} {tuple(shape)}: three steps from the same weights, losses differ by {difference:.0e} at most",
+        flush=True,
+    )
 
 
 def table(families: list[str], shapes: list[list[int]], options: argparse.Namespace) -> None:
     note = "milliseconds a step (medians); memory in MiB (peak above what was used before); matmul peak in GFLOP/s"
-    columns = {"tinyplm": ".1f", "eager": ".1f", "ratio": ".2f", "compiled": ".1f", "memory": ".0f", "of eager": ".0f"}
+    columns = {
+        "tinyplm": ".1f",
+        "eager": ".1f",
+        "ratio": ".2f",
+        "compiled": ".1f",
+        "memory": ".0f",
+        "of eager": ".0f",
+    }
     columns |= {"ratio of memory": ".2f", "NumPy": ".0f", "PyTorch": ".0f", "share of peak": ".0%"}
     rows = Table("family (L, D, H, T, B, V)", columns, file=options.json, note=note)
     for family in families:
         for shape in shapes:
-            values = compare(family, shape, options.rounds, options.workers, options.compile, options.all_places)
+            values = compare(
+                family, shape, options.rounds, options.workers, options.compile, options.all_places
+            )
             rows.row(f"{family} {tuple(shape)}", *values)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", choices=FAMILIES, action="append", help="may be repeated (default: all)")
-    parser.add_argument("--shape", action="append", help="layers,width,heads,context,batch,vocabulary; may be repeated")
-    parser.add_argument("--rounds", type=int, default=9, help="steps of each library (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of tinyplm (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="only check that both compute the same, in these shapes")
-    parser.add_argument("--compile", action="store_true", help="PyTorch under torch.compile as well, which takes a while")
-    parser.add_argument("--all-places", action="store_true", help="BERT's head in PyTorch on all places, as transformers has it")
+    parser.add_argument(
+        "--family", choices=FAMILIES, action="append", help="may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--shape",
+        action="append",
+        help="layers,width,heads,context,batch,vocabulary; may be repeated",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="steps of each library (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads of tinyplm (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only check that both compute the same, in these shapes",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="PyTorch under torch.compile as well, which takes a while",
+    )
+    parser.add_argument(
+        "--all-places",
+        action="store_true",
+        help="BERT's head in PyTorch on all places, as transformers has it",
+    )
     add_option(parser, __file__)
     parser.add_argument("--serve", choices=["tinyplm", "torch", "compiled"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    families, shapes = options.family or FAMILIES, [read_shape(shape) for shape in options.shape or SHAPES]
+    families, shapes = (
+        options.family or FAMILIES,
+        [read_shape(shape) for shape in options.shape or SHAPES],
+    )
     if options.serve == "tinyplm":
         serve(*tinyplm_work(families[0], shapes[0], options.workers))
         return

@@ -15,7 +15,11 @@ PAUSE = 0.3  # seconds before each turn: OpenMP's threads go on spinning for a w
 
 def peak_memory() -> int:
     """The largest resident size of this process so far, in KiB (Linux); ru_maxrss would begin with that of the parent."""
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return next(
+        int(line.split()[1])
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
 
 
 def memory_before() -> int:
@@ -45,7 +49,13 @@ def libraries_only() -> None:
     sys.path[:] = [path for path in sys.path if Path(path).resolve() != here]
 
 
-def serve(work: Callable, fact: float = 0, before: int = 0, warm_up: int = 3, prepare: Callable | None = None) -> None:
+def serve(
+    work: Callable,
+    fact: float = 0,
+    before: int = 0,
+    warm_up: int = 3,
+    prepare: Callable | None = None,
+) -> None:
     """The worker process: prints a fact (its matmul peak, where that is asked for), then works once for each line on stdin.
 
     before: peak_memory() before the model was made.  prepare: what work is given, made anew each time and not timed.
@@ -65,7 +75,11 @@ def serve(work: Callable, fact: float = 0, before: int = 0, warm_up: int = 3, pr
 
 
 def take_turns(
-    script: str, libraries: tuple[str, ...], arguments: list[str], rounds: int, may_fail: tuple[str, ...] = ()
+    script: str,
+    libraries: tuple[str, ...],
+    arguments: list[str],
+    rounds: int,
+    may_fail: tuple[str, ...] = (),
 ) -> dict[str, tuple]:
     """{library: (its fact, seconds of each round, peak memory in MiB)} from `script --serve LIBRARY ARGUMENTS`.
 
@@ -74,14 +88,18 @@ def take_turns(
     processes, facts = {}, {}
     for library in libraries:  # one after the other, so that each measures its fact alone
         command = [sys.executable, script, "--serve", library, *arguments]
-        processes[library] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        processes[library] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         fact = processes[library].stdout.readline()
         if fact:
             facts[library] = float(fact)
         elif library in may_fail:
             processes.pop(library).wait()
         else:
-            raise RuntimeError(f"{library}: expected its process to get ready, but it ended with {processes[library].wait()}")
+            raise RuntimeError(
+                f"{library}: expected its process to get ready, but it ended with {processes[library].wait()}"
+            )
     seconds, memory = {library: [] for library in processes}, {}
     for _ in range(rounds):
         for library, process in processes.items():

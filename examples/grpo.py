@@ -45,8 +45,8 @@ from common import (
 from tinyplm import random
 from tinyplm.models.model import Model
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.models.bpe_model import BPE
-from tinyplm.tokenizers.text.added import AddedToken
+from tinyplm.tokenizers.models.bpe import BPE
+from tinyplm.tokenizers.text.added_tokens import AddedToken
 from tinyplm.tokenizers.text.decoding import ByteLevel
 from tinyplm.training.log import Progress, read
 from tinyplm.tuning import (

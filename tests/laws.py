@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import checkpoint, flatten, tree_map
 

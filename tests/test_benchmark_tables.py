@@ -18,17 +18,11 @@ for label, value in zip(sys.argv[2::2], sys.argv[3::2]):
 
 
 def python(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=BENCHMARKS, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=BENCHMARKS, capture_output=True, text=True)
 
 
 def cells(printed: str) -> list[list[str]]:
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in printed.splitlines()
-        if line[0] == "|"
-    ]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line[0] == "|"]
 
 
 def test_a_table_is_printed_written_and_compared(tmp_path):
@@ -50,8 +44,4 @@ def test_what_is_no_table_is_refused(tmp_path):
         ("none.json", "No such file"),
     ):
         compared = python("compare.py", tmp_path / name, tmp_path / name)
-        assert (
-            compared.returncode == 1
-            and message in compared.stderr
-            and compared.stderr.count("\n") == 1
-        )
+        assert compared.returncode == 1 and message in compared.stderr and compared.stderr.count("\n") == 1

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 import tinyplm
-from tests.support import families, minilm, tuning
 from tinyplm.families import llama
+
+from tests.support import families, minilm, tuning
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
-BLOCK = re.compile(
-    r"```python\n(.*?)```\n(?:\(`([^`]+)`)?", re.DOTALL
-)  # code, and the file that it is quoted from
+BLOCK = re.compile(r"```python\n(.*?)```\n(?:\(`([^`]+)`)?", re.DOTALL)  # code, and the file that it is quoted from
 NUMBER = re.compile(r"\b(steps|max_new_tokens)=\d+")  # what a reader waits for
 
 
@@ -33,9 +31,7 @@ def test_quoted_code_is_that_of_the_source(document):
             source = (ROOT / path).read_text(encoding="utf-8")
             assert code in source, f"{document}: {code.splitlines()[0]} differs from {path}"
         else:
-            assert not code.startswith(("@", "def ")), (
-                f"{document}: {code.splitlines()[0]}: no file"
-            )
+            assert not code.startswith(("@", "def ")), f"{document}: {code.splitlines()[0]}: no file"
 
 
 def test_the_readme_opens_with_a_layer():

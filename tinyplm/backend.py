@@ -143,5 +143,3 @@ def add_rows(out: Any, ids: Any, updates: Any) -> None:
         ordered = ids[order]
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
         out[ordered[starts]] += np.add.reduceat(at_least_float32(updates[order]), starts, axis=0)
-
-

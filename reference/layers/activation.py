@@ -43,7 +43,9 @@ def gelu_tanh(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, dtype=np.float64)
     y = np.zeros(x.shape)
     for i in np.ndindex(x.shape):
-        y[i] = 0.5 * x[i] * (1.0 + math.tanh(math.sqrt(2.0 / math.pi) * (x[i] + 0.044715 * x[i] ** 3)))
+        y[i] = (
+            0.5 * x[i] * (1.0 + math.tanh(math.sqrt(2.0 / math.pi) * (x[i] + 0.044715 * x[i] ** 3)))
+        )
     return y
 
 

@@ -35,7 +35,9 @@ def attention(
         raise ValueError(f"{H} heads cannot share {K} key/value heads evenly")
     if scale is None:
         scale = E**-0.5
-    bias = np.broadcast_to(np.asarray(0.0 if bias is None else bias, dtype=np.float64), (B, H, T, S))
+    bias = np.broadcast_to(
+        np.asarray(0.0 if bias is None else bias, dtype=np.float64), (B, H, T, S)
+    )
 
     scores = np.zeros((B, H, T, S))
     for b, h, t, s in np.ndindex(B, H, T, S):
@@ -111,4 +113,6 @@ def _join(x: np.ndarray) -> np.ndarray:
 
 def _refuse_dropout(rate, key) -> None:
     if rate != 0.0 or key is not None:
-        raise ValueError(f"the reference has no dropout: rate must be 0.0 and key None, not {rate} and {key}")
+        raise ValueError(
+            f"the reference has no dropout: rate must be 0.0 and key None, not {rate} and {key}"
+        )

@@ -17,7 +17,17 @@ def post_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
     return norm(_add(x, sublayer(x)))
 
 
-def block(p: dict, x: np.ndarray, *shared, residual, norm, attention, mlp, rate: float = 0.0, key: None = None) -> np.ndarray:
+def block(
+    p: dict,
+    x: np.ndarray,
+    *shared,
+    residual,
+    norm,
+    attention,
+    mlp,
+    rate: float = 0.0,
+    key: None = None,
+) -> np.ndarray:
     """pre_norm:   h = x + attention(norm1(x)),    y = h + mlp(norm2(h))
     post_norm:  h = norm1(x + attention(x)),    y = norm2(h + mlp(h))
 
@@ -25,7 +35,9 @@ def block(p: dict, x: np.ndarray, *shared, residual, norm, attention, mlp, rate:
     `shared` goes to the attention as it is.         Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1
     """
     if rate != 0.0 or key is not None:
-        raise ValueError(f"the reference has no dropout: rate must be 0.0 and key None, not {rate} and {key}")
+        raise ValueError(
+            f"the reference has no dropout: rate must be 0.0 and key None, not {rate} and {key}"
+        )
     h = residual(lambda z: norm(p["norm1"], z), lambda z: attention(p["attention"], z, *shared), x)
     return residual(lambda z: norm(p["norm2"], z), lambda z: mlp(p["mlp"], z), h)
 

@@ -5,7 +5,9 @@ import numpy as np
 from reference.layers.norm import layernorm
 
 
-def convolution(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None, *, groups: int = 1) -> np.ndarray:
+def convolution(
+    x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None, *, groups: int = 1
+) -> np.ndarray:
     """y[n, t, j] = sum_i sum_d x[n, t + i - (K - 1) / 2, g Din + d] W[i, d, j] + b[j],   g the group of j; x = 0 outside.
 
     The channels are cut into groups: the Din inputs of group g belong to its outputs alone.
@@ -27,7 +29,16 @@ def convolution(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None, *, gr
     return y
 
 
-def convolution_layer(p: dict, x: np.ndarray, residual: np.ndarray, *, activation, eps: float, groups: int = 1, real=None):
+def convolution_layer(
+    p: dict,
+    x: np.ndarray,
+    residual: np.ndarray,
+    *,
+    activation,
+    eps: float,
+    groups: int = 1,
+    real=None,
+):
     """y = layernorm(residual + activation(convolution(x))) at real tokens, 0 at padding.
 
     DeBERTa v2's first layer, from its released code: x is the input of the layer and residual its output.  No dropout here.

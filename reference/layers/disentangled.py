@@ -36,7 +36,9 @@ def log_bucket(distance: int, *, buckets: int, longest: int) -> int:
     if abs(distance) <= middle:
         return distance
     one = np.float32(1)
-    quotient = np.log(one * abs(distance) / np.float32(middle)) / np.log(one * (longest - 1) / np.float32(middle))
+    quotient = np.log(one * abs(distance) / np.float32(middle)) / np.log(
+        one * (longest - 1) / np.float32(middle)
+    )
     bucket = middle + math.ceil(quotient * np.float32(middle - 1))
     return bucket if distance > 0 else -bucket
 
@@ -148,7 +150,9 @@ def disentangled_multi_head_attention(
         W, b = (p["Wqr"], p.get("bqr")) if "Wqr" in p else (p["Wq"], p.get("bq"))
         Qr = _split(linear(relative, W, b)[None], heads)[0].swapaxes(0, 1)
     E = q.shape[3]
-    y = disentangled_attention(q, k, v, Kr, Qr, delta=delta, mask=mask, scale=1 / math.sqrt(E * (1 + len(terms))))
+    y = disentangled_attention(
+        q, k, v, Kr, Qr, delta=delta, mask=mask, scale=1 / math.sqrt(E * (1 + len(terms)))
+    )
     joined = np.zeros((B, T, heads * E))
     for b, h, t, e in np.ndindex(B, heads, T, E):
         joined[b, t, h * E + e] = y[b, h, t, e]

@@ -31,7 +31,9 @@ def pooler(p: dict, x: np.ndarray, *, activation: Callable = tanh, place: int = 
     return activation(linear(chosen, p["W"], p["b"]))
 
 
-def classifier(p: dict, x: np.ndarray, *, rate: float = 0.0, key: np.ndarray | None = None) -> np.ndarray:
+def classifier(
+    p: dict, x: np.ndarray, *, rate: float = 0.0, key: np.ndarray | None = None
+) -> np.ndarray:
     """logits[..., n] = sum_d z[..., d] W[d, n] + b[n],   z = dropout(x).                  Devlin et al. 2019, sec. 4.1
 
     p: W (D, N), b (N,); x (B, ..., D) -> logits (B, ..., N).  key (B,) or None: no dropout.
@@ -39,7 +41,9 @@ def classifier(p: dict, x: np.ndarray, *, rate: float = 0.0, key: np.ndarray | N
     return linear(dropout(x, rate=rate, key=key), p["W"], p["b"])
 
 
-def dense_classifier(p: dict, x: np.ndarray, *, rate: float, key: tuple | None = None) -> np.ndarray:
+def dense_classifier(
+    p: dict, x: np.ndarray, *, rate: float, key: tuple | None = None
+) -> np.ndarray:
     """logits = dropout(tanh(dropout(x_0) W + b)) V + c, with (W, b) = p["dense"], (V, c) = p["out"].   RoBERTa's released code
 
     x (B, T, D) -> logits (B, N).  key: the keys of the first and of the second dropout, (B,) each, or None: no dropout.

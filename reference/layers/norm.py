@@ -5,7 +5,9 @@ import math
 import numpy as np
 
 
-def layernorm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray | None = None, *, eps: float = 1e-5) -> np.ndarray:
+def layernorm(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray | None = None, *, eps: float = 1e-5
+) -> np.ndarray:
     """y_d = gamma_d (x_d - mu) / sqrt(var + eps) + beta_d.               Ba, Kiros & Hinton 2016, eq. 3 and 4
 
     mu = 1/D sum_d x_d,  var = 1/D sum_d (x_d - mu)^2  (biased: divided by D, not D - 1).

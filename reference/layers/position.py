@@ -22,7 +22,9 @@ def learned_positions(x: np.ndarray, table: np.ndarray, *, positions: np.ndarray
     return y
 
 
-def sinusoidal(positions: np.ndarray, width: int, *, base: float = 10000.0, dtype=np.float64) -> np.ndarray:
+def sinusoidal(
+    positions: np.ndarray, width: int, *, base: float = 10000.0, dtype=np.float64
+) -> np.ndarray:
     """PE[pos, 2i] = sin(pos / base^(2i/width)),  PE[pos, 2i+1] = cos(pos / base^(2i/width)).
 
     positions (...) -> table (..., width), cast to dtype at the end.  Vaswani et al. 2017, sec. 3.5

@@ -83,7 +83,9 @@ def linear_frequencies(width: int, *, base: float, factor: float) -> np.ndarray:
     return scaled
 
 
-def dynamic_frequencies(width: int, *, base: float, factor: float, original: int, length: int) -> np.ndarray:
+def dynamic_frequencies(
+    width: int, *, base: float, factor: float, original: int, length: int
+) -> np.ndarray:
     """f'[i] = base'^(-2i / width),  base' = base (factor L / original - (factor - 1))^(width / (width - 2)),
 
     L = max(length, original) the length of the present text, original that of the training texts: up to
@@ -148,7 +150,9 @@ def yarn_frequencies(
     return scaled
 
 
-def yarn_magnitude(factor: float, *, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
+def yarn_magnitude(
+    factor: float, *, mscale: float | None = None, mscale_all_dim: float | None = None
+) -> float:
     """m(1) = 0.1 ln(factor) + 1, with which rotated queries and keys are multiplied.
 
     With mscale and mscale_all_dim, neither None nor 0: m(mscale) / m(mscale_all_dim).
@@ -158,7 +162,9 @@ def yarn_magnitude(factor: float, *, mscale: float | None = None, mscale_all_dim
     if factor <= 1.0:
         return 1.0
     if mscale and mscale_all_dim:
-        return (0.1 * mscale * math.log(factor) + 1.0) / (0.1 * mscale_all_dim * math.log(factor) + 1.0)
+        return (0.1 * mscale * math.log(factor) + 1.0) / (
+            0.1 * mscale_all_dim * math.log(factor) + 1.0
+        )
     return 0.1 * math.log(factor) + 1.0
 
 
@@ -183,7 +189,9 @@ def llama3_frequencies(
     _refuse_factor(factor)
     _refuse_original(original)
     if not 0.0 < low_freq_factor < high_freq_factor:
-        raise ValueError(f"0 < low_freq_factor < high_freq_factor must hold, not {low_freq_factor} and {high_freq_factor}")
+        raise ValueError(
+            f"0 < low_freq_factor < high_freq_factor must hold, not {low_freq_factor} and {high_freq_factor}"
+        )
     f = frequencies(width, base=base)
     scaled = np.zeros(f.shape)
     for i in range(len(f)):

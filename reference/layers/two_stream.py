@@ -8,7 +8,9 @@ from reference.layers.linear import linear
 from reference.layers.softmax import softmax
 
 
-def distance_encodings(queries: int, keys: int, width: int, *, clamp: int = -1, base: float = 10000.0) -> np.ndarray:
+def distance_encodings(
+    queries: int, keys: int, width: int, *, clamp: int = -1, base: float = 10000.0
+) -> np.ndarray:
     """R[p] = [sin(d w_0), sin(d w_1), .., cos(d w_0), cos(d w_1), ..],  d = keys - p,  w_i = base^(-2i / width).
 
     The distances from `keys` down to 1 - queries -> (queries + keys, width); with clamp > 0 they stay within -clamp .. clamp.
@@ -41,7 +43,9 @@ def relative_rows(x: np.ndarray, *, places: np.ndarray, keys: int) -> np.ndarray
     """The same for queries at any places: places (B, M) or (M,), x (B, H, M, T + S), counted in the last T of S = keys places."""
     x = np.asarray(x, dtype=np.float64)
     T = x.shape[-1] - keys
-    where = np.broadcast_to(np.asarray(places), (*x.shape[:-3], x.shape[-2]) if x.ndim > 2 else x.shape[:1])
+    where = np.broadcast_to(
+        np.asarray(places), (*x.shape[:-3], x.shape[-2]) if x.ndim > 2 else x.shape[:1]
+    )
     y = np.zeros((*x.shape[:-1], keys))
     for index in np.ndindex(x.shape[:-1]):
         sample, query = index[:-2], index[-1]
@@ -75,7 +79,9 @@ def relative_attention(
     Content and position: Dai et al. 2019, sec. 3.3 (its u is k_bias, its v is r_bias).
     Segments: Yang et al. 2019, sec. 2.5 (its b is s_bias, its s_+ is s[0] and s_- is s[1]).
     """
-    q, k, v, r, k_bias, r_bias = (np.asarray(a, dtype=np.float64) for a in (q, k, v, r, k_bias, r_bias))
+    q, k, v, r, k_bias, r_bias = (
+        np.asarray(a, dtype=np.float64) for a in (q, k, v, r, k_bias, r_bias)
+    )
     B, H, M, E = q.shape
     S = k.shape[2]
     T = r.shape[2] - S
@@ -131,9 +137,15 @@ def two_stream_attention(
     return np.concatenate(y, axis=1)
 
 
-def _stream(p: dict, x: np.ndarray, k: np.ndarray, v: np.ndarray, r: np.ndarray, settings: dict) -> np.ndarray:
-    segments = (p["s_bias"], p["segments"]) if settings.get("different") is not None else (None, None)
-    o = relative_attention(_heads(x, p["Wq"]), k, v, r, p["k_bias"], p["r_bias"], *segments, **settings)
+def _stream(
+    p: dict, x: np.ndarray, k: np.ndarray, v: np.ndarray, r: np.ndarray, settings: dict
+) -> np.ndarray:
+    segments = (
+        (p["s_bias"], p["segments"]) if settings.get("different") is not None else (None, None)
+    )
+    o = relative_attention(
+        _heads(x, p["Wq"]), k, v, r, p["k_bias"], p["r_bias"], *segments, **settings
+    )
     B, H, T, E = o.shape
     y = np.zeros((B, T, p["Wo"].shape[2]))
     for b, h, t, e in np.ndindex(o.shape):

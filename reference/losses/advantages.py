@@ -6,7 +6,12 @@ import numpy as np
 
 
 def gae(
-    rewards: np.ndarray, values: np.ndarray, mask: np.ndarray, *, gamma: float = 1.0, lam: float = 0.95
+    rewards: np.ndarray,
+    values: np.ndarray,
+    mask: np.ndarray,
+    *,
+    gamma: float = 1.0,
+    lam: float = 0.95,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A_t = sum_l (gamma lam)^l delta_{t+l},  delta_t = r_t + gamma V_{t+1} - V_t.                 Schulman et al. 2016, eq. 16
 
@@ -39,7 +44,9 @@ def whiten(x: np.ndarray, mask: np.ndarray, *, shift: bool = True) -> np.ndarray
     return out
 
 
-def group_advantages(rewards: np.ndarray, *, group: int, scale: bool = True, eps: float = 1e-4) -> np.ndarray:
+def group_advantages(
+    rewards: np.ndarray, *, group: int, scale: bool = True, eps: float = 1e-4
+) -> np.ndarray:
     """(r - mean) / (std + eps) within each group of answers to one prompt, std of a sample (over group - 1).
 
     Shao et al. 2024, sec. 4.1.2; scale False: r - mean (Liu et al. 2025, sec. 3.2).
@@ -54,7 +61,12 @@ def group_advantages(rewards: np.ndarray, *, group: int, scale: bool = True, eps
 
 
 def kl_rewards(
-    scores: np.ndarray, log_probs: np.ndarray, reference_log_probs: np.ndarray, mask: np.ndarray, *, beta: float
+    scores: np.ndarray,
+    log_probs: np.ndarray,
+    reference_log_probs: np.ndarray,
+    mask: np.ndarray,
+    *,
+    beta: float,
 ) -> np.ndarray:
     """-beta log(pi / ref) for each token of an answer, and the answer's score on its last one.      Ziegler et al. 2019, eq. 2"""
     rewards = np.zeros(log_probs.shape)
@@ -67,7 +79,9 @@ def kl_rewards(
     return rewards
 
 
-def adaptive_kl(coefficient: float, *, kl: float, target: float, horizon: float, samples: int) -> float:
+def adaptive_kl(
+    coefficient: float, *, kl: float, target: float, horizon: float, samples: int
+) -> float:
     """The next coefficient: beta (1 + e samples / horizon),  e = clip((KL - target) / target, -0.2, 0.2).
 
     Ziegler et al. 2019, sec. 2.2 (K_beta = 0.1 for a batch there is samples / horizon here).

@@ -22,7 +22,10 @@ def info_nce(
     for i in range(len(a)):
         if targets[i] == -100:
             continue
-        ratios = [math.exp(sum(float(x) * float(y) for x, y in zip(a[i], candidate)) / temperature) for candidate in b]
+        ratios = [
+            math.exp(sum(float(x) * float(y) for x, y in zip(a[i], candidate)) / temperature)
+            for candidate in b
+        ]
         weight = 1.0 if weights is None else float(weights[i])
         loss += weight * -math.log(ratios[targets[i]] / sum(ratios))
         counted += weight
@@ -40,5 +43,10 @@ def symmetric_info_nce(
     total: float | None = None,
 ) -> float:
     """The mean of: which b belongs to each a, and which a to each b (Radford et al. 2021, fig. 3).  Row i belongs to row i."""
-    settings = {"targets": np.arange(len(a)), "temperature": temperature, "weights": weights, "total": total}
+    settings = {
+        "targets": np.arange(len(a)),
+        "temperature": temperature,
+        "weights": weights,
+        "total": total,
+    }
     return (info_nce(a, b, **settings) + info_nce(b, a, **settings)) / 2

@@ -37,7 +37,9 @@ def cross_entropy(
         if target == ignore_index:
             continue
         if not 0 <= target < vocabulary:
-            raise ValueError(f"target {target} is neither {ignore_index} nor in a vocabulary of {vocabulary}")
+            raise ValueError(
+                f"target {target} is neither {ignore_index} nor in a vocabulary of {vocabulary}"
+            )
         nll = (1.0 - smoothing) * -log_p[i + (target,)]
         if smoothing != 0.0:
             for v in range(vocabulary):

@@ -49,4 +49,6 @@ def vocabulary_distillation(
     **settings,
 ) -> float:
     """distillation(x W + b, teacher_logits = teacher_x teacher_W + teacher_b); `chunk` is not used here."""
-    return distillation(linear(x, W, b), teacher_logits=linear(teacher_x, teacher_W, teacher_b), **settings)
+    return distillation(
+        linear(x, W, b), teacher_logits=linear(teacher_x, teacher_W, teacher_b), **settings
+    )

@@ -35,4 +35,6 @@ def vocabulary_log_probs(
     chunk: int | None = None,
 ) -> dict[str, np.ndarray]:
     """log_probs(x W + b); `chunk` changes the memory that is needed and not the values: not used here."""
-    return log_probs(linear(x, W, b), targets=targets, temperature=temperature, ignore_index=ignore_index)
+    return log_probs(
+        linear(x, W, b), targets=targets, temperature=temperature, ignore_index=ignore_index
+    )

@@ -5,7 +5,9 @@ import math
 import numpy as np
 
 
-def _weighted_mean(value, shape: tuple[int, int], weights: np.ndarray | None, total: float | None) -> float:
+def _weighted_mean(
+    value, shape: tuple[int, int], weights: np.ndarray | None, total: float | None
+) -> float:
     """sum w value(n, t) / total; a token of weight 0 is not looked at."""
     result, counted = 0.0, 0.0
     for n in range(shape[0]):
@@ -95,4 +97,6 @@ def grpo(
                              weights=weights, total=total)  # fmt: skip
     if beta == 0.0:
         return loss
-    return loss + beta * k3_kl(log_probs, reference_log_probs=reference_log_probs, weights=weights, total=total)
+    return loss + beta * k3_kl(
+        log_probs, reference_log_probs=reference_log_probs, weights=weights, total=total
+    )

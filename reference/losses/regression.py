@@ -6,7 +6,11 @@ import numpy as np
 
 
 def mean_squared_error(
-    y: np.ndarray, *, targets: np.ndarray, weights: np.ndarray | None = None, total: float | None = None
+    y: np.ndarray,
+    *,
+    targets: np.ndarray,
+    weights: np.ndarray | None = None,
+    total: float | None = None,
 ) -> float:
     """sum_i w_i (y_i - t_i)^2 / total over the i whose target is a number; total None: the sum of their weights."""
     loss, counted = 0.0, 0.0

@@ -1,6 +1,9 @@
-"""Byte-pair encoding by counting everything again each time.            Sennrich et al. 2016, Algorithm 1
+"""Byte-pair encoding by counting everything again each time.
 
-A word is a list of symbols, a symbol is a number. Standard library only; nothing is kept between rounds.
+Sennrich et al. 2016, Algorithm 1.
+
+A word is a list of symbols, a symbol is a number. Standard library only; nothing is kept between
+rounds.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ def replace(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
     return result
 
 
-def train(corpus: list[tuple[list[int], int]], first_new: int, rounds: int) -> list[tuple[int, int, int]]:
-    """corpus: words and how often they occur. New symbols: first_new, first_new + 1, ...; at most `rounds`.
+def train(
+    corpus: list[tuple[list[int], int]], first_new: int, rounds: int
+) -> list[tuple[int, int, int]]:
+    """corpus: words and how often they occur. New symbols: first_new, first_new + 1, ...; at most
+    `rounds`.
 
-    Each round takes the pair that occurs most often, of several the smallest. Overlapping occurrences count:
-    x x x holds the pair x x twice. Returns (left, right, new) for each round.
+    Each round takes the pair that occurs most often, of several the smallest. Overlapping
+    occurrences count: x x x holds the pair x x twice. Returns (left, right, new) for each round.
     """
     words = [(list(word), count) for word, count in corpus]
     merges = []
@@ -47,7 +53,8 @@ def train(corpus: list[tuple[list[int], int]], first_new: int, rounds: int) -> l
 
 
 def encode(word: list[int], merges: list[tuple[int, int, int]]) -> list[int]:
-    """Carry out, one at a time, the earliest merge of the list that fits anywhere, at the leftmost place."""
+    """Carry out, one at a time, the earliest merge of the list that fits anywhere, at the leftmost
+    place."""
     word = list(word)
     while True:
         for a, b, new in merges:

@@ -1,6 +1,9 @@
-"""SentencePiece's map of replacements, written from its layout, and applied naively.       Aoe 1989 (double arrays)
+"""SentencePiece's map of replacements, written from its layout, and applied naively.
 
-Standard library only.  tinyplm reads such maps; here they are written, the first place that fits for every state.
+Aoe 1989 (double arrays).
+
+Standard library only.  tinyplm reads such maps; here they are written, the first place that fits
+for every state.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ def build(rules: dict[str, str], far: bool = False) -> bytes:
     waiting = [(0, trie)]
     for index, state in waiting:  # grows
         base, step = (index % 256, 256) if far else (0, 1)
-        while base in bases or any((base ^ (0 if label == "value" else label)) in units for label in state):
+        while base in bases or any(
+            (base ^ (0 if label == "value" else label)) in units for label in state
+        ):
             base += step
         bases.add(base)
         offset = index ^ base
@@ -43,7 +48,7 @@ def build(rules: dict[str, str], far: bool = False) -> bytes:
 
 
 def normalize_longest(rules: dict[str, str], text: str) -> str:
-    """By SentencePiece's own rule: the longest string that fits, from left to right.   Kudo & Richardson 2018, section 3.2"""
+    """SentencePiece's own rule: the longest match, from left to right (Kudo & Richardson 2018)."""
     result = ""
     while text:
         fitting = [old for old in rules if text.startswith(old)]
@@ -54,7 +59,7 @@ def normalize_longest(rules: dict[str, str], text: str) -> str:
 
 
 def normalize(rules: dict[str, str], clusters: list[str]) -> str:
-    """The text that was cut into these grapheme clusters, by the rule of the library `tokenizers`."""
+    """The normalized text of these grapheme clusters, by the rule of the library `tokenizers`."""
     result = ""
     for cluster in clusters:
         fitting = [old for old in rules if cluster.startswith(old)]

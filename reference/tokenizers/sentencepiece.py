@@ -1,4 +1,6 @@
-"""BPE of SentencePiece by counting, and looking, everything again each time.        Kudo & Richardson 2018; Sennrich et al. 2016
+"""BPE of SentencePiece by counting, and looking, everything again each time.
+
+Kudo & Richardson 2018; Sennrich et al. 2016.
 
 A word is a list of texts.  Spaces are written ▁.  Standard library only.
 """
@@ -9,15 +11,19 @@ SPACE = "▁"
 
 
 def allowed(text: str, scripts: dict[str, str], longest: int) -> bool:
-    """Short enough, no ▁ but in front, no letter that was left out (it has no script), all letters of one script."""
+    """Short enough, no ▁ but in front, no letter that was left out (it has no script), all letters
+    of one script."""
     if len(text) > longest or SPACE in text[1:]:
         return False
     letters = [letter for letter in text if letter != SPACE]
     return all(letter in scripts and scripts[letter] == scripts[letters[0]] for letter in letters)
 
 
-def train(words: dict[str, int], scripts: dict[str, str], rounds: int, longest: int = 16) -> list[str]:
-    """The merged pieces: in each round the pair that occurs most often, then the shorter, then the smaller text.
+def train(
+    words: dict[str, int], scripts: dict[str, str], rounds: int, longest: int = 16
+) -> list[str]:
+    """The merged pieces: in each round the pair that occurs most often, then the shorter, then the
+    smaller text.
 
     Overlapping occurrences count: x x x holds the pair x x twice.
     """
@@ -32,7 +38,9 @@ def train(words: dict[str, int], scripts: dict[str, str], rounds: int, longest: 
         counts = {pair: count for pair, count in counts.items() if count > 0}
         if not counts:
             break
-        a, b = min(counts, key=lambda pair: (-counts[pair], len(pair[0] + pair[1]), pair[0] + pair[1]))
+        a, b = min(
+            counts, key=lambda pair: (-counts[pair], len(pair[0] + pair[1]), pair[0] + pair[1])
+        )
         pieces.append(a + b)
         corpus = [(join(word, a, b), count) for word, count in corpus]
     return pieces
@@ -53,21 +61,29 @@ def join(word: list[str], a: str, b: str) -> list[str]:
 
 
 def encode(text: str, scores: dict[str, float], user_defined: tuple[str, ...] = ()) -> list[str]:
-    """Of all neighbours whose joined text is a piece, join those with the best score, the leftmost of several; repeat.
+    """Of all neighbours whose joined text is a piece, join those with the best score, the leftmost
+    of several; repeat.
 
-    User-defined pieces are found before, from left to right, the longest at each place, and nothing is joined to them.
-    Letters that are no pieces are left as they are.
+    User-defined pieces are found before, from left to right, the longest at each place, and nothing
+    is joined to them.  Letters that are no pieces are left as they are.
     """
     parts: list[tuple[str, bool]] = []  # text, and may it be joined?
     while text:
-        found = max((piece for piece in user_defined if text.startswith(piece)), key=len, default="")
+        found = max(
+            (piece for piece in user_defined if text.startswith(piece)), key=len, default=""
+        )
         parts.append((found, False) if found else (text[0], True))
         text = text[len(parts[-1][0]) :]
     while True:
         best = None
         for i in range(len(parts) - 1):
             (a, free), (b, also_free) = parts[i], parts[i + 1]
-            if free and also_free and a + b in scores and (best is None or scores[a + b] > scores[best[1]]):
+            if (
+                free
+                and also_free
+                and a + b in scores
+                and (best is None or scores[a + b] > scores[best[1]])
+            ):
                 best = (i, a + b)
         if best is None:
             return [part for part, _ in parts]

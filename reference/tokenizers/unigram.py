@@ -1,7 +1,10 @@
-"""The unigram model by enumeration of all segmentations.                                   Kudo 2018, section 3.2
+"""The unigram model by enumeration of all segmentations.
 
-A word of n characters can be cut at n - 1 places, so there are 2^(n - 1) ways to cut it; those count whose parts are all
-pieces, or single unknown characters, which have a score of their own.  Standard library only.
+Kudo 2018, section 3.2.
+
+A word of n characters can be cut at n - 1 places, so there are 2^(n - 1) ways to cut it; those
+count whose parts are all pieces, or single unknown characters, which have a score of their own.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import struct
 from itertools import product
 
 
-def segmentations(word: str, scores: dict[str, float], unknown: float) -> list[tuple[list[str], float]]:
+def segmentations(
+    word: str, scores: dict[str, float], unknown: float
+) -> list[tuple[list[str], float]]:
     """All (parts, log probability). unknown: the score of a character that is no piece."""
     found = []
     for cut_here in product([False, True], repeat=max(len(word) - 1, 0)):
@@ -33,33 +38,49 @@ def log_likelihood(word: str, scores: dict[str, float], unknown: float) -> float
     return math.log(math.fsum(math.exp(score) for _, score in segmentations(word, scores, unknown)))
 
 
-def nbest(word: str, scores: dict[str, float], unknown: float, n: int) -> list[tuple[list[str], float]]:
+def nbest(
+    word: str, scores: dict[str, float], unknown: float, n: int
+) -> list[tuple[list[str], float]]:
     return sorted(segmentations(word, scores, unknown), key=lambda found: -found[1])[:n]
 
 
 def best_in_single_precision(word: str, scores: dict[str, float]) -> list[str]:
-    """Viterbi as SentencePiece reckons: every sum is rounded to 32 bits, and of equal ones the piece that begins first stays."""
+    """Viterbi as SentencePiece reckons: every sum is rounded to 32 bits, and of equal ones the
+    piece that begins first stays."""
 
     def rounded(number: float) -> float:
         return struct.unpack("f", struct.pack("f", number))[0]
 
     best: list[tuple[float, list[str]]] = [(0.0, [])]
     for end in range(1, len(word) + 1):
-        found = [(rounded(best[start][0] + rounded(scores[word[start:end]])), [*best[start][1], word[start:end]])
-                 for start in range(end) if word[start:end] in scores]  # fmt: skip
-        best.append(max(found, key=lambda sum_and_pieces: sum_and_pieces[0]))  # the first of the greatest
+        found = [
+            (
+                rounded(best[start][0] + rounded(scores[word[start:end]])),
+                [*best[start][1], word[start:end]],
+            )
+            for start in range(end)
+            if word[start:end] in scores
+        ]
+        best.append(
+            max(found, key=lambda sum_and_pieces: sum_and_pieces[0])
+        )  # the first of the greatest
     return best[-1][1]
 
 
-def distribution(word: str, scores: dict[str, float], unknown: float, alpha: float) -> list[tuple[list[str], float]]:
+def distribution(
+    word: str, scores: dict[str, float], unknown: float, alpha: float
+) -> list[tuple[list[str], float]]:
     """(parts, probability) in proportion to P(parts)^alpha."""
     found = segmentations(word, scores, unknown)
     total = math.fsum(math.exp(alpha * score) for _, score in found)
     return [(parts, math.exp(alpha * score) / total) for parts, score in found]
 
 
-def expected_counts(words: dict[str, int], scores: dict[str, float], unknown: float) -> dict[str, float]:
-    """How often each piece is expected in the words, over all segmentations in proportion to their probability."""
+def expected_counts(
+    words: dict[str, int], scores: dict[str, float], unknown: float
+) -> dict[str, float]:
+    """How often each piece is expected in the words, over all segmentations in proportion to their
+    probability."""
     expected = {piece: 0.0 for piece in scores}
     for word, count in words.items():
         for parts, probability in distribution(word, scores, unknown, 1.0):
@@ -72,7 +93,8 @@ def expected_counts(words: dict[str, int], scores: dict[str, float], unknown: fl
 def seeds(words: dict[str, int], longest: int) -> dict[str, int]:
     """Substrings of 2 to `longest` characters that occur at least twice, and how often.
 
-    Only those that a word ends behind, or that two different characters follow: others can be made longer and occur as often.
+    Only those that a word ends behind, or that two different characters follow: others can be made
+    longer and occur as often.
     """
     occurrences: dict[str, int] = {}
     followers: dict[str, set[str]] = {}
@@ -83,14 +105,21 @@ def seeds(words: dict[str, int], longest: int) -> dict[str, int]:
                     found = part[start:end]
                     occurrences[found] = occurrences.get(found, 0) + count
                     followers.setdefault(found, set()).add(part[end] if end < len(part) else "end")
-    return {part: n for part, n in occurrences.items() if n > 1 and (len(followers[part]) > 1 or "end" in followers[part])}
+    return {
+        part: n
+        for part, n in occurrences.items()
+        if n > 1 and (len(followers[part]) > 1 or "end" in followers[part])
+    }
 
 
 def loss(piece: str, frequency: dict[str, int], scores: dict[str, float], unknown: float) -> float:
-    """The fall of the log likelihood if the piece gives way to the second best segmentation of its spelling."""
+    """The fall of the log likelihood if the piece gives way to the second best segmentation of its
+    spelling."""
     others = {other: score for other, score in scores.items() if other != piece}
     parts = nbest(piece, others, unknown, 1)[0][0]
     f, total = frequency[piece], sum(frequency.values())
     with_it = f * math.log(f / total)
-    without = f * sum(math.log((frequency.get(part, 0) + f) / (total + f * (len(parts) - 1))) for part in parts)
+    without = f * sum(
+        math.log((frequency.get(part, 0) + f) / (total + f * (len(parts) - 1))) for part in parts
+    )
     return with_it - without

@@ -1,6 +1,9 @@
-"""WordPiece by counting everything again each time.        Schuster & Nakajima 2012; Devlin et al. 2019
+"""WordPiece by counting everything again each time.
 
-A word is a list of tokens as they are spelled, "##" in front of those inside a word.  Nothing is kept between rounds.
+Schuster & Nakajima 2012; Devlin et al. 2019.
+
+A word is a list of tokens as they are spelled, "##" in front of those inside a word.  Nothing is
+kept between rounds.
 """
 
 from __future__ import annotations
@@ -42,16 +45,23 @@ def score(a: str, b: str, corpus: list[tuple[list[str], int]]) -> Fraction:
 
 def pair_count(a: str, b: str, corpus: list[tuple[list[str], int]]) -> int:
     """Overlapping occurrences count: x x x holds x x twice."""
-    return sum(count for word, count in corpus for i in range(len(word) - 1) if word[i : i + 2] == [a, b])
+    return sum(
+        count for word, count in corpus for i in range(len(word) - 1) if word[i : i + 2] == [a, b]
+    )
 
 
 def train(
-    words: dict[str, int], tokens: list[str], vocab_size: int, min_frequency: int = 1, by_frequency: bool = False
+    words: dict[str, int],
+    tokens: list[str],
+    vocab_size: int,
+    min_frequency: int = 1,
+    by_frequency: bool = False,
 ) -> list[str]:
-    """Special tokens, letters, "##" letters, then in each round the token of the pair with the greatest score or count.
+    """Special tokens, letters, "##" letters, then in each round the token of the pair with the
+    greatest score or count.
 
-    Of several with the same score it is the one whose parts come first in the vocabulary.  A pair that would make a token
-    that there is already is not considered.
+    Of several with the same score it is the one whose parts come first in the vocabulary.  A pair
+    that would make a token that there is already is not considered.
     """
     alphabet = sorted({letter for word in words for letter in word})
     vocabulary = tokens + alphabet + [PREFIX + letter for letter in alphabet]
@@ -72,8 +82,11 @@ def train(
     return vocabulary
 
 
-def encode(word: str, vocabulary: list[str], unknown: str = "[UNK]", longest: int = 100) -> list[str]:
-    """At each place the longest token of the vocabulary; the unknown token if there is none anywhere, or the word is too long."""
+def encode(
+    word: str, vocabulary: list[str], unknown: str = "[UNK]", longest: int = 100
+) -> list[str]:
+    """At each place the longest token of the vocabulary; the unknown token if there is none
+    anywhere, or the word is too long."""
     if len(word) > longest:
         return [unknown]
     tokens: list[str] = []

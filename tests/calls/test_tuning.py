@@ -10,10 +10,7 @@ import itertools
 
 import numpy as np
 import pytest
-
 import tinyplm
-from tests.support import tuning
-from tests.support.wrong_calls import complaint, wrong_calls
 from tinyplm.hub.folders import gradients_by_hub_name
 from tinyplm.models.config import labels
 from tinyplm.optim.adamw import AdamW
@@ -47,6 +44,9 @@ from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser, label_probabilities
 from tinyplm.tuning.prompts.instructions import instruction_messages
 from tinyplm.tuning.settings import TuningSettings
+
+from tests.support import tuning
+from tests.support.wrong_calls import complaint, wrong_calls
 
 QUICK = {"steps": 1, "batch_size": 2, "warmup": 0}
 TOKENS = np.arange(200) % 11
@@ -185,9 +185,7 @@ def test_checkpoints_logs_and_samples(tmp_path):
         for value in (None, 3, b"x", ""):
             with pytest.raises(ValueError, match=": expected a path, got "):
                 function(value)
-    with pytest.raises(
-        TypeError, match="samples and validation data .see training.samples., got CausalSamples and CausalVal"
-    ):
+    with pytest.raises(TypeError, match="samples and validation data .see training.samples., got CausalSamples and CausalVal"):
         train(MODEL, samples, CausalValidation(TOKENS, settings), settings, out=tmp_path / "x", progress=False)
     for bad, message in ((TOKENS - 1, "tokens: expected ids from 0 to .*, got -1"),
                          (TOKENS[:0], "expected an array .N,. of integers, two or more, got int64"),

@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import pytest
-
 import tinyplm
 from tinyplm.evaluation.masked import Guesses
 

@@ -7,10 +7,7 @@ import re
 
 import numpy as np
 import pytest
-
 import tinyplm
-from tests.laws import MODEL, apart, equal, relative_error
-from tests.support.encoder_families import FAMILIES, batch, random_like, tiny
 from tinyplm import families as models
 from tinyplm.core import tree_map
 from tinyplm.hub.names import count_parameters
@@ -19,6 +16,9 @@ from tinyplm.losses.regression import binary_cross_entropy, mean_squared_error
 from tinyplm.models.config import from_dict, labels, to_dict
 from tinyplm.models.tasks import loss_of
 from tinyplm.optim.flat import FlatTree
+
+from tests.laws import MODEL, apart, equal, relative_error
+from tests.support.encoder_families import FAMILIES, batch, random_like, tiny
 
 # The parameters of transformers' masked-LM models of these sizes, tied ones counted once; tests/interop counts them there.
 COUNTS = {
@@ -102,8 +102,7 @@ def test_roberta_counts_the_tokens_that_are_not_padding():
                  model(ids, attention_mask=mask, position_ids=np.arange(2, 7))[0])  # fmt: skip
     targets = {"logits": np.where(mask == 1, 10 - ids, -100)}
     sums = FlatTree(model.params)
-    _, back = model.loss_in_parts(lambda path, d: sums.add(d, path), {"input_ids": ids, "attention_mask": mask},
-                                  targets=targets)
+    _, back = model.loss_in_parts(lambda path, d: sums.add(d, path), {"input_ids": ids, "attention_mask": mask}, targets=targets)
     sums.add(back(1.0)[0])
     expected = model.loss(targets=targets, input_ids=ids, attention_mask=mask)[1](1.0)
     assert apart(sums.tree, expected) < MODEL

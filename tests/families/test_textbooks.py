@@ -8,9 +8,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-
-from tests.laws import equal
-from tests.support.families import FAMILIES, PADDING, batch, tiny
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten, tree_map
@@ -18,6 +15,9 @@ from tinyplm.families import gpt2
 from tinyplm.layers.attention_parts import join_projections
 from tinyplm.layers.mask import packed_mask
 from tinyplm.models import decoder
+
+from tests.laws import equal
+from tests.support.families import FAMILIES, PADDING, batch, tiny
 
 TEXTBOOKS = {"gpt2": gpt2}
 POSITIONS = np.maximum(np.cumsum(PADDING, axis=1) - 1, 0)
@@ -69,16 +69,12 @@ def run(body, model, p, *, cached=0, **inputs):
     ids, _ = batch()
     if "inputs_embeds" not in inputs:
         inputs["input_ids"] = ids[:, cached:]
-    inputs = {
-        name: to_device(a, model.device) if hasattr(a, "shape") else a for name, a in inputs.items()
-    }
+    inputs = {name: to_device(a, model.device) if hasattr(a, "shape") else a for name, a in inputs.items()}
     cache = None
     if cached:
         mask = inputs.get("attention_mask")
         early = {} if mask is None else {"attention_mask": mask[:, :cached]}
-        cache = model(ids[:, :cached], cache=model.empty_cache(3, 5), grad=False, **early)[0][
-            "cache"
-        ]
+        cache = model(ids[:, :cached], cache=model.empty_cache(3, 5), grad=False, **early)[0]["cache"]
         cache.begin()
     hidden, backward = body(p, config=model.config, cache=cache, **inputs)
     return hidden, backward, None if cache is None else cache.layers
@@ -140,9 +136,7 @@ def test_parts_are_handed_on_as_soon_as_they_are_complete(name):
     for body in bodies(TEXTBOOKS[name]):
         parts: list = []
         options = StackOptions(on_gradient=lambda n, dp, parts=parts: parts.append((n, dp)))
-        hidden, backward = body(
-            model.params["body"], config=model.config, input_ids=batch()[0], stacking=options
-        )
+        hidden, backward = body(model.params["body"], config=model.config, input_ids=batch()[0], stacking=options)
         backward(hidden)
         handed.append(parts)
     assert [n for n, _ in handed[0]] == [n for n, _ in handed[1]] == [1, 0]

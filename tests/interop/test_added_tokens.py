@@ -3,10 +3,9 @@
 import random
 
 import pytest
-
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.models.bpe_model import BPE
-from tinyplm.tokenizers.text.added import AddedToken
+from tinyplm.tokenizers.models.bpe import BPE
+from tinyplm.tokenizers.text.added_tokens import AddedToken
 
 hf = pytest.importorskip("tokenizers")
 VOCAB = {char: id for id, char in enumerate("ab .c\n_")}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 hf = pytest.importorskip("tokenizers")
 
 from tinyplm.tokenizers.component import read_component  # noqa: E402
-from tinyplm.tokenizers.text.decoding import DECODERS, is_byte  # noqa: E402
+from tinyplm.tokenizers.text.decoding import DECODERS, byte_of  # noqa: E402
 
 
 def replace(pattern, content, kind="String"):
@@ -129,6 +129,6 @@ def test_strip_at_both_ends(token, start, stop):
 def test_bytes():
     _, theirs = both(BYTES)
     for token in [f"<0x{byte:02X}>" for byte in range(256)] + [f"<0x{byte:02x}>" for byte in range(256)] + pieces:
-        assert (is_byte(token) is not None) == (theirs.decode([token]) != token)
-        if is_byte(token) is not None:
-            assert theirs.decode([token]) == bytes([is_byte(token)]).decode(errors="replace")
+        assert (byte_of(token) is not None) == (theirs.decode([token]) != token)
+        if byte_of(token) is not None:
+            assert theirs.decode([token]) == bytes([byte_of(token)]).decode(errors="replace")

@@ -12,12 +12,13 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, compare, float64, pair
-from tests.interop.test_causal_files import random_model, read, settings_in
 from tinyplm.families import mistral
 from tinyplm.generation import generate
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
+
+from tests.interop.pair import FAMILIES, compare, float64, pair
+from tests.interop.test_causal_files import random_model, read, settings_in
 
 LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
@@ -37,9 +38,7 @@ def compare_or_see_no_gradient(theirs, ours, window, **options):
     if window != 1:
         compare(theirs, ours, **options)
     else:
-        with pytest.raises(
-            AssertionError, match="[qk]_proj.weight: a zero gradient proves nothing"
-        ):
+        with pytest.raises(AssertionError, match="[qk]_proj.weight: a zero gradient proves nothing"):
             compare(theirs, ours, **options)
 
 

@@ -12,11 +12,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, assert_same, compare, exact_logits, pair
-from tests.interop.test_causal_files import random_model, read, settings_in
 from tinyplm.families import qwen2
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
+
+from tests.interop.pair import FAMILIES, assert_same, compare, exact_logits, pair
+from tests.interop.test_causal_files import random_model, read, settings_in
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 WINDOWS = {
@@ -39,9 +40,7 @@ def test_windows_by_layer(tmp_path, name):
     theirs, ours = pair("qwen2", tmp_path, num_hidden_layers=3, **WINDOWS[name])
     kinds = [SLIDING if ours.config.window_of(i) else FULL for i in range(3)]
     assert theirs.config.layer_types == kinds
-    if (
-        name != "window of 1"
-    ):  # there queries and keys of one layer have no gradient, which compare refuses
+    if name != "window of 1":  # there queries and keys of one layer have no gradient, which compare refuses
         for side in ("none", "right", "left"):
             compare(theirs, ours, side=side, T=9)
     ids = np.random.default_rng(0).integers(0, 41, (2, 12))

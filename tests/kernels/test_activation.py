@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-
 from tinyplm import backend
 from tinyplm.backend import to_device, to_host
 from tinyplm.kernels import activation, blocks
@@ -22,17 +21,13 @@ def normal_cdf(x):
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # of x^2, which is meant
 def test_normal_cdf_against_math():
     """In float32 the last sum rounds by 2^-24 at most, and the 14 operations of the argument together by as much again."""
-    x = np.concatenate(
-        [np.linspace(-9, 9, 200001), np.logspace(-30, 30, 2000), -np.logspace(-30, 30, 2000), [0.0]]
-    )
+    x = np.concatenate([np.linspace(-9, 9, 200001), np.logspace(-30, 30, 2000), -np.logspace(-30, 30, 2000), [0.0]])
     for dtype, error, tail in (("float64", 4e-15, 12), ("float32", 2e-7, 6)):
         given = x.astype(dtype)
         expected = np.array([math.erfc(-v * math.sqrt(0.5)) / 2 for v in given.tolist()])
         got = normal_cdf(given)
         assert got.dtype == dtype and np.max(np.abs(got - expected)) < error
-        assert (
-            np.all(got[given <= -tail] == 0) and np.all(got[given >= tail] == 1) and got[-1] == 0.5
-        )
+        assert np.all(got[given <= -tail] == 0) and np.all(got[given >= tail] == 1) and got[-1] == 0.5
         special = normal_cdf(np.array([np.inf, -np.inf, np.nan], dtype=dtype))
         assert np.array_equal(special, np.array([1, 0, np.nan], dtype=dtype), equal_nan=True)
 
@@ -46,9 +41,7 @@ def test_the_polynomial_of_normal_cdf_without_rounding():
     x = np.linspace(-6, 6, 20001)
     u = x * np.polyval(activation.NORMAL_CDF, x * x)
     expected = [math.erfc(-v * math.sqrt(0.5)) / 2 for v in x]
-    assert (
-        np.max(np.abs((1 + np.tanh(u)) / 2 - expected)) < 3e-8
-    )  # what reference/fit_normal_cdf.py prints
+    assert np.max(np.abs((1 + np.tanh(u)) / 2 - expected)) < 3e-8  # what reference/fit_normal_cdf.py prints
 
 
 @pytest.mark.parametrize("size", [1, 24, 25, 1000])
@@ -78,10 +71,7 @@ def test_gelu_in_float32_is_that_of_float64(device):
     exact, exact_backward = gelu(x.astype(np.float64))
     assert y.dtype == "float32" and dx.dtype == "float32"
     assert np.all(np.abs(to_host(y) - exact) <= 2e-7 * np.abs(x))
-    assert (
-        np.max(np.abs(dx - exact_backward(np.ones(len(x)))))
-        < 2e-7 + 6 * 0.25 * np.finfo(np.float32).eps
-    )
+    assert np.max(np.abs(dx - exact_backward(np.ones(len(x))))) < 2e-7 + 6 * 0.25 * np.finfo(np.float32).eps
 
 
 @pytest.mark.parametrize("f", [gelu, gelu_tanh])

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from tests.laws import PART, leaves, relative_error
-from tests.support.families import tiny
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.kernels import attention as attention_module
 from tinyplm.kernels import block_attention as block_module
@@ -21,6 +18,9 @@ from tinyplm.layers.attention import attention, multi_head_attention
 from tinyplm.layers.attention_parts import joined
 from tinyplm.layers.mask import Visible, decoder_mask
 from tinyplm.random import uniform_bits, uniform_bits_of
+
+from tests.laws import PART, leaves, relative_error
+from tests.support.families import tiny
 
 on_devices = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -42,11 +42,7 @@ def settings_of_attention(draw):
     allowed = rng.random(draw(st.sampled_from(shapes))) < 0.6 if draw(st.booleans()) else None
     bias = rng.normal(size=draw(st.sampled_from(shapes))) if draw(st.booleans()) else None
     window = draw(st.integers(1, S + 1)) if causal and draw(st.booleans()) else None
-    dropout = (
-        {"rate": 0.3, "key": rng.integers(0, 2**64, B, dtype=np.uint64)}
-        if draw(st.booleans())
-        else {}
-    )
+    dropout = {"rate": 0.3, "key": rng.integers(0, 2**64, B, dtype=np.uint64)} if draw(st.booleans()) else {}
     shapes = {"q": (B, K * G, T, 3), "k": (B, K, S, 3), "v": (B, K, S, 2), "do": (B, K * G, T, 2)}
     return {
         "arrays": {name: rng.normal(size=shape) for name, shape in shapes.items()} | {"bias": bias},
@@ -65,9 +61,7 @@ def settings_of_attention(draw):
 
 
 def moved(values: dict, device: str) -> dict:
-    return {
-        name: to_device(a, device) if isinstance(a, np.ndarray) else a for name, a in values.items()
-    }
+    return {name: to_device(a, device) if isinstance(a, np.ndarray) else a for name, a in values.items()}
 
 
 def run(f, case, device="cpu", **options):
@@ -93,11 +87,7 @@ def test_blocks_equal_the_plain_form(device, case, monkeypatch):
         for ours, plain in zip(found, expected, strict=True):
             assert (ours is None) == (plain is None)
             if plain is not None:
-                assert (
-                    ours.shape == plain.shape
-                    and ours.dtype == plain.dtype
-                    and np.max(np.abs(ours - plain)) < PART
-                )
+                assert ours.shape == plain.shape and ours.dtype == plain.dtype and np.max(np.abs(ours - plain)) < PART
 
 
 @on_devices
@@ -131,22 +121,12 @@ def test_the_hidden_has_exactly_no_influence_and_no_gradient(device, case, seed)
     K, S = a["k"].shape[1:3]
     seen = np.broadcast_to(True if visible.array is None else to_host(visible.array), (B, H, T, S))
     t = np.random.default_rng(seed).integers(T)
-    hidden = (
-        ~seen[:, :, t].reshape(B, K, H // K, S).any(axis=2)[..., None]
-    )  # from this query in all heads of the group
+    hidden = ~seen[:, :, t].reshape(B, K, H // K, S).any(axis=2)[..., None]  # from this query in all heads of the group
     only = {**a, "do": a["do"] * (np.arange(T) == t)[:, None]}
-    o, dq, dk, dv, _ = run(
-        block_attention, {**case, "arrays": only}, device, mask=visible, block=case["block"]
-    )
-    assert (
-        not (dk * hidden).any()
-        and not (dv * hidden).any()
-        and not dq[:, :, np.arange(T) != t].any()
-    )
+    o, dq, dk, dv, _ = run(block_attention, {**case, "arrays": only}, device, mask=visible, block=case["block"])
+    assert not (dk * hidden).any() and not (dv * hidden).any() and not dq[:, :, np.arange(T) != t].any()
     other = {**only, "k": np.where(hidden, 300.0, a["k"]), "v": np.where(hidden, -1e3, a["v"])}
-    changed, dq2, *_ = run(
-        block_attention, {**case, "arrays": other}, device, mask=visible, block=case["block"]
-    )
+    changed, dq2, *_ = run(block_attention, {**case, "arrays": other}, device, mask=visible, block=case["block"])
     assert np.array_equal(o[:, :, t], changed[:, :, t])
     assert np.array_equal(dq, dq2)
     empty = ~seen[:, :, t].any(axis=-1)
@@ -158,19 +138,13 @@ def test_scores_far_out_and_half_precision(device, dtype):
     """Products that overflow float16, scores of some thousand, a bias that hides: finite, and close to float64."""
     rng = np.random.default_rng(0)
     bias = np.where(rng.random((7, 7)) < 0.4, np.finfo(dtype).min, 0).astype(dtype)
-    bias[3] = np.finfo(
-        dtype
-    ).min  # of a whole row: as if there were none, but smaller than the rounding of the bias
-    q, k, v, do = (
-        rng.normal(0, spread, (2, 2, 7, 64)).astype(dtype) for spread in (150, 150, 1, 1)
-    )
+    bias[3] = np.finfo(dtype).min  # of a whole row: as if there were none, but smaller than the rounding of the bias
+    q, k, v, do = (rng.normal(0, spread, (2, 2, 7, 64)).astype(dtype) for spread in (150, 150, 1, 1))
     found, expected = {}, {}
     with np.errstate(over="raise", invalid="raise"):
         for results, f, t in ((found, block_attention, dtype), (expected, attention, "float32")):
             o, back = f(*(to_device(a.astype(t), device) for a in (q, k, v, bias)), scale=2.0**-12)
-            results["o"], *results["d"] = (
-                to_host(a) for a in (o, *back(to_device(do.astype(t), device)))
-            )
+            results["o"], *results["d"] = (to_host(a) for a in (o, *back(to_device(do.astype(t), device))))
     size = max(float(np.max(np.abs(d))) for d in expected["d"])
     # a score is a sum of 64 products in float32, and its error is a relative one of the probabilities; float16 rounds the results
     scores = np.abs(q.astype("float64")) @ np.abs(k.astype("float64")).swapaxes(-1, -2) * 2.0**-12
@@ -222,9 +196,7 @@ def test_families_take_blocks_for_long_sequences(device, family, cached, monkeyp
         monkeypatch.setattr(attention_module, "block_attention", spy)
         cache = None
         if cached:
-            cache = model(
-                ids[:, :cached], attention_mask=padding[:, :cached], cache=model.empty_cache(3)
-            )[0]["cache"]
+            cache = model(ids[:, :cached], attention_mask=padding[:, :cached], cache=model.empty_cache(3))[0]["cache"]
             spy.reset_mock()
         outputs, back = model(ids[:, cached:], attention_mask=padding, cache=cache)
         assert spy.call_count == (2 if name == "blocks" else 0), "once a layer"
@@ -236,19 +208,14 @@ def test_families_take_blocks_for_long_sequences(device, family, cached, monkeyp
     assert relative_error(logits, expected) < PART
     # against the largest of all gradients: that of bk is zero in exact arithmetic, and has only rounding
     size = max(float(np.max(np.abs(a))) for a in leaves(expected_gradient))
-    assert all(
-        np.max(np.abs(a - b)) < PART * size
-        for a, b in zip(leaves(gradient), leaves(expected_gradient), strict=True)
-    )
+    assert all(np.max(np.abs(a - b)) < PART * size for a, b in zip(leaves(gradient), leaves(expected_gradient), strict=True))
 
 
 def test_one_new_token_is_the_plain_form(monkeypatch):
     rng = np.random.default_rng(0)
     monkeypatch.delattr(attention_module, "block_attention")  # would be an error
     q, k = rng.normal(size=(1, 2, 1, 4)), rng.normal(size=(1, 2, 300, 4))
-    found, expected = (
-        attention_module.attention(q, k, k, mask=mask)[0] for mask in (decoder_mask(1, 300), None)
-    )
+    found, expected = (attention_module.attention(q, k, k, mask=mask)[0] for mask in (decoder_mask(1, 300), None))
     assert np.array_equal(found, expected)
     assert decoder_mask(1, 300).array is None
 
@@ -268,9 +235,7 @@ def test_memory_of_the_layer_is_linear_in_length():
     def work(T):
         q, k, v = (np.ones((1, heads, T, 8), dtype=np.float32) for heads in (4, 2, 2))
         visible = Visible(T, T, causal=True, padding=np.ones((1, T), bool))
-        block_attention(
-            q, k, v, mask=visible, rate=0.1, key=np.arange(1, dtype=np.uint64), block=16
-        )[1](q)
+        block_attention(q, k, v, mask=visible, rate=0.1, key=np.arange(1, dtype=np.uint64), block=16)[1](q)
 
     bytes_of = {T: peak(lambda T=T: work(T)) for T in (256, 512, 1024)}
     for T in (256, 512):
@@ -282,9 +247,7 @@ def test_memory_of_gpt2_is_linear_in_length():
     model = tiny("gpt2", n_positions=1024, n_embd=32, dtype="float32")
 
     def work(T):
-        hidden, back = model.family.body(
-            model.params["body"], config=model.config, input_ids=np.zeros((2, T), int)
-        )
+        hidden, back = model.family.body(model.params["body"], config=model.config, input_ids=np.zeros((2, T), int))
         back(hidden)
 
     bytes_of = {T: peak(lambda T=T: work(T)) for T in (256, 512, 1024)}
@@ -348,9 +311,5 @@ def test_a_joined_projection_that_the_heads_do_not_divide_is_refused():
         match=r"Wqkv: expected columns of 2 heads and 2 x 1 key/value heads, got .* \(4, 10\)",
     ):
         multi_head_attention(p, np.ones((1, 2, 4)), heads=2, kv_heads=1, project=joined(2, 1))
-    with pytest.raises(
-        ValueError, match="context: expected None, since Wqkv is for self-attention"
-    ):
-        multi_head_attention(
-            p, np.ones((1, 2, 4)), np.ones((1, 2, 4)), heads=2, kv_heads=1, project=joined(2, 1)
-        )
+    with pytest.raises(ValueError, match="context: expected None, since Wqkv is for self-attention"):
+        multi_head_attention(p, np.ones((1, 2, 4)), np.ones((1, 2, 4)), heads=2, kv_heads=1, project=joined(2, 1))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tests.laws import equal, relative_error
-from tests.losses.test_cross_entropy import _case
 from tinyplm.backend import to_device, to_host
 from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
 from tinyplm.losses.cross_entropy import cross_entropy
+
+from tests.laws import equal, relative_error
+from tests.losses.test_cross_entropy import _case
 
 
 @given(chunk=st.integers(1, 15), smoothing=st.sampled_from([0.0, 0.2]), seed=st.integers(0, 99))
@@ -24,10 +24,7 @@ def test_chunks_equal_full_logits_in_value_and_gradient(chunk, smoothing, seed):
     dlogits = back(1.7)
     loss, chunked_back = vocabulary_cross_entropy(x, W, b, chunk=chunk, **options)
     assert abs(loss - full) < 1e-13
-    assert (
-        relative_error(list(chunked_back(1.7)), [dlogits @ W.T, x.T @ dlogits, dlogits.sum(0)])
-        < 1e-12
-    )
+    assert relative_error(list(chunked_back(1.7)), [dlogits @ W.T, x.T @ dlogits, dlogits.sum(0)]) < 1e-12
 
 
 def test_full_logits_are_never_held():
@@ -46,9 +43,7 @@ def test_full_logits_are_never_held():
 def test_without_grad_there_is_no_backward():
     x, W, b, targets, weights = _case()
     loss, back = vocabulary_cross_entropy(x, W, b, targets=targets, weights=weights, grad=False)
-    assert back is None and equal(
-        loss, vocabulary_cross_entropy(x, W, b, targets=targets, weights=weights)[0]
-    )
+    assert back is None and equal(loss, vocabulary_cross_entropy(x, W, b, targets=targets, weights=weights)[0])
 
 
 @pytest.mark.parametrize(
@@ -76,25 +71,19 @@ def test_half_precision_keeps_what_the_loss_scale_is_for(device):
     run = {}
     for dtype in ("float16", "float64"):
         x, W, b = (to_device(a.astype(dtype), device) for a in half)
-        _, back = vocabulary_cross_entropy(
-            x, W, b, targets=to_device(targets, device), total=2**20, chunk=16
-        )
+        _, back = vocabulary_cross_entropy(x, W, b, targets=to_device(targets, device), total=2**20, chunk=16)
         dloss = to_device(np.array(2.0**20, dtype="float32"), device)  # as a loss scaler gives it
         first, again = ([to_host(g) for g in back(dloss)] for _ in range(2))
         assert equal(first, again) and all(g.dtype == dtype for g in first)
         run[dtype] = first
-    assert all(
-        relative_error(a, b) < 1e-2 for a, b in zip(run["float16"], run["float64"], strict=True)
-    )
+    assert all(relative_error(a, b) < 1e-2 for a, b in zip(run["float16"], run["float64"], strict=True))
 
 
 def test_half_precision_sums_over_many_tokens():
     """db is 4096 times the same number: a float16 running sum stops growing long before."""
     x, W, b = (np.zeros(shape, dtype=np.float16) for shape in ((4096, 1), (1, 2), (2,)))
     for chunk in (1, 4096):
-        _, back = vocabulary_cross_entropy(
-            x + 1, W, b, targets=np.zeros(4096, dtype=int), total=1, chunk=chunk
-        )
+        _, back = vocabulary_cross_entropy(x + 1, W, b, targets=np.zeros(4096, dtype=int), total=1, chunk=chunk)
         _, dW, db = back(1.0)
         assert db.tolist() == [-2048, 2048] and dW.tolist() == [[-2048, 2048]]
         assert back(0.5)[2].tolist() == [-1024, 1024]
@@ -105,9 +94,7 @@ def test_half_precision_sums_over_many_tokens():
 def test_no_tokens_at_all_are_a_loss_and_gradients_of_zero(device, factors):
     """What a shard without a masked token hands in."""
     rng = np.random.default_rng(0)
-    x, W, b = (
-        to_device(rng.normal(size=s).astype("float32"), device) for s in ((0, 4), (4, 6), (6,))
-    )
+    x, W, b = (to_device(rng.normal(size=s).astype("float32"), device) for s in ((0, 4), (4, 6), (6,)))
     targets = to_device(np.zeros(0, np.int64), device)
     loss, back = vocabulary_cross_entropy(x, W, b, targets=targets, total=3.0, factors=factors)
     dx, dW, db = back(2.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tinyplm.kernels.log_probs import vocabulary_log_probs
+from tinyplm.losses.log_probs import log_probs
 
 from tests.laws import relative_error
 from tests.losses.test_log_probs import case
-from tinyplm.kernels.log_probs import vocabulary_log_probs
-from tinyplm.losses.log_probs import log_probs
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 8, 100])
@@ -16,9 +16,7 @@ from tinyplm.losses.log_probs import log_probs
 def test_chunks_give_what_all_logits_give(chunk, names):
     x, W, b, targets, draw = case()
     expected, back = log_probs(x @ W + b, targets=targets, temperature=0.7)
-    outputs, chunk_back = vocabulary_log_probs(
-        x, W, b, targets=targets, temperature=0.7, chunk=chunk
-    )
+    outputs, chunk_back = vocabulary_log_probs(x, W, b, targets=targets, temperature=0.7, chunk=chunk)
     assert relative_error(outputs, expected) < 1e-14
     doutputs = {name: draw.normal(size=targets.shape) for name in names}
     d = back(doutputs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tinyplm.losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
 
 from tests.laws import FEW, relative_error
-from tinyplm.losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
 
 
 def _case(N=12, D=5, V=7, seed=0):
@@ -78,5 +78,3 @@ def test_bad_targets_are_refused(f):
             f(np.array([0, 1, 2]), total=total)
     with pytest.raises(ValueError, match="smoothing: expected a finite number >= 0 and < 1, got 1"):
         f(np.array([0, 1, 2]), smoothing=1)
-
-

@@ -11,9 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-from tests.laws import MODEL, equal, relative_error
-from tests.support.families import PADDING, batch
 from tinyplm import random
 from tinyplm.core import StackOptions, flatten, on_tree, unflatten
 from tinyplm.kernels.activation import ACTIVATIONS
@@ -26,6 +23,9 @@ from tinyplm.layers.mlp import mlp
 from tinyplm.layers.norm import layernorm
 from tinyplm.models import decoder
 from tinyplm.random import fold
+
+from tests.laws import MODEL, equal, relative_error
+from tests.support.families import PADDING, batch
 
 V, D, H, F = 11, 6, 2, 5
 CONFIG = SimpleNamespace(windows=[None, 2], rate=0.0)
@@ -143,9 +143,7 @@ def test_embeddings_and_recomputation():
     hidden, backward = body(p, config=CONFIG, input_ids=ids)
     dhidden = np.random.default_rng(1).normal(size=hidden.shape)
     dp, none = backward(dhidden)
-    given, given_back = body(
-        *(p, p["tokens"][ids]), config=CONFIG, stacking=StackOptions(checkpointing=1)
-    )
+    given, given_back = body(*(p, p["tokens"][ids]), config=CONFIG, stacking=StackOptions(checkpointing=1))
     dp_given, dembeds = given_back(dhidden)
     assert none is None and equal(given, hidden)
     tokens = np.zeros_like(p["tokens"])

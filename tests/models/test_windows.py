@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from tests.laws import MODEL, equal, relative_error
-from tests.support.families import FAMILIES, tiny
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten
 from tinyplm.kernels import block_attention
+
+from tests.laws import MODEL, equal, relative_error
+from tests.support.families import FAMILIES, tiny
 
 WINDOWED = {
     "mistral": lambda window: {"sliding_window": window},
@@ -135,6 +135,4 @@ def test_a_window_that_is_long_enough_hides_nothing(family, window):
 
 def test_every_family_with_a_window_is_here():
     fields = {name: vars(family.config) for name, family in FAMILIES.items()}
-    assert {
-        name for name, config in fields.items() if "sliding_window" in config
-    } == WINDOWED.keys()
+    assert {name for name, config in fields.items() if "sliding_window" in config} == WINDOWED.keys()

@@ -1,4 +1,5 @@
-"""Texts that tokenizers get wrong: many scripts, marks, joiners, controls, white space, code, and what looks like tokens."""
+"""Texts that tokenizers get wrong: many scripts, marks, joiners, controls, white space, code, and
+what looks like tokens."""
 
 from __future__ import annotations
 
@@ -90,7 +91,14 @@ HARD = [
     "👩‍👩‍👧‍👦 family 👨🏽‍🚀 astronaut 🏳️‍🌈",
     *("🇩🇪🇫🇷🇯🇵 🇺 🇸", "☺ ☺️ ❤️‍🔥 ✂️ 1️⃣ #️⃣", "👍🏻👍🏼👍🏽👍🏾👍🏿"),
     "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f flag of tags",
-    *("emoji😀inside👍words", "㍿ ㎏ ™ © ® ℡ № ª º", "a" * 300, "ab" * 150, "ha" * 77 + "!", " " * 257),
+    *(
+        "emoji😀inside👍words",
+        "㍿ ㎏ ™ © ® ℡ № ª º",
+        "a" * 300,
+        "ab" * 150,
+        "ha" * 77 + "!",
+        " " * 257,
+    ),
     "\n" * 100 + "x" + "\n" * 101,
     "-" * 80 + "\n" + "=" * 79,
     "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
@@ -107,7 +115,13 @@ HARD = [
     *("x" + "\u200d" * 20 + "y", "a.b.c.d,e;f:g!h?i"),
     "¿Qué? ¡Hola! «guillemets» „tief“ ‚x‘",
     # more scripts
-    *("Ⲁⲣⲭⲏ ⲛⲧⲉ ⲡⲓⲥⲁϫⲓ ϣⲱⲡⲓ", "ᚠᚢᚦᚨᚱᚲ ᚷᚹᚺᚾᛁᛃ ᛫᛬ runes", "᚛ᚑᚌᚐᚋ᚜ ᚈᚔᚅᚅᚓ", "ⰳⰾⰰⰳⱁⰾⰻⱌⰰ Глаголица", "𐌰𐌲𐌲𐌹𐌻𐌿𐍃 𐌲𐌿𐌸"),
+    *(
+        "Ⲁⲣⲭⲏ ⲛⲧⲉ ⲡⲓⲥⲁϫⲓ ϣⲱⲡⲓ",
+        "ᚠᚢᚦᚨᚱᚲ ᚷᚹᚺᚾᛁᛃ ᛫᛬ runes",
+        "᚛ᚑᚌᚐᚋ᚜ ᚈᚔᚅᚅᚓ",
+        "ⰳⰾⰰⰳⱁⰾⰻⱌⰰ Глаголица",
+        "𐌰𐌲𐌲𐌹𐌻𐌿𐍃 𐌲𐌿𐌸",
+    ),
     *("ܫܠܡܐ ܥܠܟܘܢ ܫܒܪ̈ܐ", "ދިވެހި ބަހުގެ ލިޔުން", "ⵜⴰⵎⴰⵣⵉⵖⵜ ⴰⵙⵙ ⵍⵍⵉ", "ꦗꦮ ꦲꦏ꧀ꦱꦫ ᬩᬮᬶ ᮞᮥᮔ᮪ᮓ", "ᜆᜄᜎᜓᜄ᜔ ᜑᜈᜓᜈᜓᜂ"),
     *(
         "ꯃꯤꯇꯩ ꯃꯌꯦꯛ ᱥᱟᱱᱛᱟᱲᱤ",
@@ -154,7 +168,12 @@ HARD = [
     "天 地 人\u3000玄\u3000\u3000黄 ",
     "微信公众号：test_account（点击关注）👍",
     "我\u200b爱\u200b你 零\ufeff宽",
-    *("卡拉OK T恤衫 A股 阿Q正传 3D打印", "〇一二三四五六七八九十百千万亿兆", "龘靐齉爩 𪚥 𠮷野家 𡘙", "﨑 塚 神 福 館 羽 異体字"),
+    *(
+        "卡拉OK T恤衫 A股 阿Q正传 3D打印",
+        "〇一二三四五六七八九十百千万亿兆",
+        "龘靐齉爩 𪚥 𠮷野家 𡘙",
+        "﨑 塚 神 福 館 羽 異体字",
+    ),
     "葛\U000e0100城 辻\U000e0101 variation",
     "⼀⼆⼈ ⺀⺁ ⿰氵每 radicals",
     "コンピュータ・プログラミング ヴァイオリン ｶﾞｷﾞｸﾞ",
@@ -219,7 +238,15 @@ HARD = [
     *("\x00\x00\x00", "a\x00", "\x07\x08\x0e\x1f bell", "\x1c\x1d a\x1e b\x1f"),
     "\x7f\x80\x8d\x8f\x90\x9f",
     "\x1b[1;31mbold\x1b[0m\x1b]0;t\x07",
-    *("a\u00adb\u00ad\u00ad c", "trailing newline\n", "trailing spaces   ", "   ", "    x    y    ", " a", "a "),
+    *(
+        "a\u00adb\u00ad\u00ad c",
+        "trailing newline\n",
+        "trailing spaces   ",
+        "   ",
+        "    x    y    ",
+        " a",
+        "a ",
+    ),
     *(" a ", "\n ", " \n", "\n\n  \n\n\t\t\n ", "x \n \n y"),
     # short ones
     *("a", "A", "0", "é", "天", "😀", ".", "'", "\u0301", "ß", "ﷺ", "\U0010fffd", "aa", "I"),
@@ -264,7 +291,17 @@ HARD = [
     "550e8400-e29b-41d4-a716-446655440000",
     "d41d8cd98f00b204e9800998ecf8427e",
     # what tokenizers write themselves
-    *("▁", "▁▁", "▁a ▁b▁c ▁ d", " ▁ ▁▁ ", "a▁", "▁The▁dog ▁", "##ing do##ing ## ##", "##", "un ##able [UNK] [unk]"),
+    *(
+        "▁",
+        "▁▁",
+        "▁a ▁b▁c ▁ d",
+        " ▁ ▁▁ ",
+        "a▁",
+        "▁The▁dog ▁",
+        "##ing do##ing ## ##",
+        "##",
+        "un ##able [UNK] [unk]",
+    ),
     "low</w> lower</w>est </w>",
     *("</w>", "</w></w>a", "Ġthe ĠĠ Ċ ċ Ġ", "Ġ", "ĉĊčĠ¡¢£¤ ÿ Ā ā Ń ł", "<0x41>"),
     "<0x41><0x42> <0x0A> <0xE4><0xBD><0xA0>",
@@ -286,8 +323,27 @@ HARD = [
     # long ones
     *("x" * 99, "x" * 100, "x" * 101, "é" * 101, "lower" * 40),
     "Aa" * 60 + " " + "1" * 120,
-    *("9" * 200, "." * 130, "!?" * 70, "\t" * 90, "\r\n" * 60, "\u3000" * 70, "a " * 110, " a" * 110, "▁" * 120),
-    *("天地" * 80 + "人", "한" * 110, "ไ" * 105, "👩‍👩‍👧‍👦" * 20, "🇩🇪" * 40, "a\u0301" * 60, "ſß" * 50, "Ab1!" * 30),
+    *(
+        "9" * 200,
+        "." * 130,
+        "!?" * 70,
+        "\t" * 90,
+        "\r\n" * 60,
+        "\u3000" * 70,
+        "a " * 110,
+        " a" * 110,
+        "▁" * 120,
+    ),
+    *(
+        "天地" * 80 + "人",
+        "한" * 110,
+        "ไ" * 105,
+        "👩‍👩‍👧‍👦" * 20,
+        "🇩🇪" * 40,
+        "a\u0301" * 60,
+        "ſß" * 50,
+        "Ab1!" * 30,
+    ),
     "pneumonoultramicroscopicsilicovolcanoconiosis" * 3,
     *("the " * 60, "http://" + "a-b/" * 40, "0123456789abcdef" * 9, "\x00" * 40, "\u200d" * 60),
     "de" * 25 + "\n" + "ed" * 25,

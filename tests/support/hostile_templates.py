@@ -1,4 +1,5 @@
-"""Chat templates without end or measure: each must be refused, in one line and within two seconds, or give a text."""
+"""Chat templates without end or measure: each must be refused, in one line and within two seconds,
+or give a text."""
 
 TALK = [
     {"role": "user", "content": "hi there"},
@@ -114,16 +115,34 @@ ENDLESS = {
 }
 
 # They end, some with a surprising text.
-HELD = chain("{% set a0 = namespace() %}", "{% set a{1} = namespace(v=a{0}, w=[a{0}, a{0}]) %}", "{{ a{0} | string }}")
+HELD = chain(
+    "{% set a0 = namespace() %}",
+    "{% set a{1} = namespace(v=a{0}, w=[a{0}, a{0}]) %}",
+    "{{ a{0} | string }}",
+)
 FINITE = {
-    "a namespace in itself": ("{% set n = namespace() %}{% set n.a = n %}{{ n == n }}{{ n }}", "True<Namespace>"),
+    "a namespace in itself": (
+        "{% set n = namespace() %}{% set n.a = n %}{{ n == n }}{{ n }}",
+        "True<Namespace>",
+    ),
     "namespaces that hold another twice": (HELD, "<Namespace>"),
     "many joined": ("{{ " + "'a'~" * 4000 + "'b' }}", "a" * 4000 + "b"),
-    "large": ("{{ ('ab' * 400000) | length }}{{ range(99999) | sort(reverse=true) | first }}", "80000099998"),
+    "large": (
+        "{{ ('ab' * 400000) | length }}{{ range(99999) | sort(reverse=true) | first }}",
+        "80000099998",
+    ),
     "messages in a text": ("{{ '%s' % (messages[2],) }}", "{'role': 'user', 'content': 'why?'}"),
-    "split and joined": ("{{ ','.join('a,b,c'.split(',')) }}{{ 'a-b'.replace('-', '--') }}{{ 'x'.rjust(3) }}", "a,b,ca--b  x"),
-    "formats": ("{{ '%5.1f' % 2.25 }}{{ '{:>4}|{:02d}'.format('a', 7) }}{{ '%s!' | format('a') }}", "  2.2   a|07a!"),
-    "slices": ("{{ messages[1:] | length }}{{ messages[::-1][0].content }}{{ [1, 2, 3, 4] | batch(3) | list }}",
-               "2why?[[1, 2, 3], [4]]"),
+    "split and joined": (
+        "{{ ','.join('a,b,c'.split(',')) }}{{ 'a-b'.replace('-', '--') }}{{ 'x'.rjust(3) }}",
+        "a,b,ca--b  x",
+    ),
+    "formats": (
+        "{{ '%5.1f' % 2.25 }}{{ '{:>4}|{:02d}'.format('a', 7) }}{{ '%s!' | format('a') }}",
+        "  2.2   a|07a!",
+    ),
+    "slices": (
+        "{{ messages[1:] | length }}{{ messages[::-1][0].content }}{{ [1, 2, 3, 4] | batch(3) | list }}",
+        "2why?[[1, 2, 3], [4]]",
+    ),
     "deep": ("{% if true %}" * 15 + "{{ [[[[1]]]] }}" + "{% endif %}" * 15, "[[[[1]]]]"),
-}  # fmt: skip
+}

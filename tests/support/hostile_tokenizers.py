@@ -1,10 +1,13 @@
-"""Tokenizer files as damage, mistake or malice could leave them, made by rules, always the same ones.
+"""Tokenizer files as damage, mistake or malice could leave them, made by rules, always the same
+ones.
 
-The generators give (name, files of a folder).  Of each kind of tokenizer.json each value in turn is replaced by ones of wrong
-kinds and extreme ones; regular expressions and chains that explode are put where they can stand; vocab.json, merges.txt,
-vocab.txt and .model files are cut off, flipped bit by bit, and given wrong types.
+The generators give (name, files of a folder).  Of each kind of tokenizer.json each value in turn is
+replaced by ones of wrong kinds and extreme ones; regular expressions and chains that explode are
+put where they can stand; vocab.json, merges.txt, vocab.txt and .model files are cut off, flipped
+bit by bit, and given wrong types.
 
-`check(files, folder)` puts such a folder through everything: it is refused in one line, or all that it gives is right.
+`check(files, folder)` puts such a folder through everything: it is refused in one line, or all that
+it gives is right.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reference.tokenizers import charsmap
-from tests.tokenizers.files.test_folders import message, piece, unigram, varint
 from tinyplm.tokenizers import Tokenizer
+
+from tests.support.sentencepiece_files import message, piece, unigram, varint
+from tests.support.tokenizer_files import KINDS, byte_level, llama, unigram_json
 
 Files = dict[str, bytes]
 
@@ -30,7 +35,18 @@ LONGEST_MESSAGE = 600
 EXTREMES = [
     *(None, True, False, -1, 0, 10**9, 1 << 70, 10**39, 1.5, float("nan"), float("inf"), 1e308),
     *("", "x", "\ud800", "line\nbreak \x1b[31m", "Ġ", "y" * 30_000),
-    *([], {}, [1], ["a", 1], [[]], {"a": 1}, {"type": "ByteLevel"}, {"type": [1]}, {"String": ""}, {"Regex": "("}),
+    *(
+        [],
+        {},
+        [1],
+        ["a", 1],
+        [[]],
+        {"a": 1},
+        {"type": "ByteLevel"},
+        {"type": [1]},
+        {"String": ""},
+        {"Regex": "("},
+    ),
 ]
 
 BOMBS = [
@@ -44,7 +60,13 @@ BOMBS = [
         "a?" * 40 + "a" * 40,
         r"(x+x+)+y",
     ),
-    *(r"(?:(?:(?:(?:(?:){999}){999}){999}){999}){999}", r"(?:a|a|a)*b", r"(?=(?:a+)+$)x", r"(?:[a-z]+)*\d", r"(?:.?){60}c"),
+    *(
+        r"(?:(?:(?:(?:(?:){999}){999}){999}){999}){999}",
+        r"(?:a|a|a)*b",
+        r"(?=(?:a+)+$)x",
+        r"(?:[a-z]+)*\d",
+        r"(?:.?){60}c",
+    ),
     *(
         "(" * 5000 + ")" * 5000,
         "(?:a" * 49 + ")" * 49,
@@ -75,96 +97,6 @@ BOMBS = [
 ]
 
 
-def byte_level() -> dict:
-    letters = [chr(code) for code in range(33, 127)] + ["Ġ", "Ã", "¯", "æ", "ľ", "Ģ"]
-    vocab = {token: id for id, token in enumerate(["<|end|>", *letters, "Ġt", "te", "ex"])}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": r"\p{L}+|\s+|[^\s\p{L}]+"}, "behavior": "Isolated", "invert": False}
-    template = {"type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-                "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [0], "tokens": ["<|end|>"]}}}  # fmt: skip
-    return {
-        "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": 60, "strategy": "LongestFirst", "stride": 2},
-        "padding": {"strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": 8, "pad_id": 1, "pad_type_id": 0,
-                    "pad_token": "!"},
-        "added_tokens": [{"id": 0, "content": "<|end|>", "single_word": False, "lstrip": True, "rstrip": False,
-                          "normalized": False, "special": True}],
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": {"type": "Sequence", "processors": [byte_level, template]},
-        "decoder": byte_level,
-        "model": {"type": "BPE", "dropout": None, "unk_token": "!", "continuing_subword_prefix": None, "end_of_word_suffix": None,
-                  "fuse_unk": True, "byte_fallback": False, "ignore_merges": False, "vocab": vocab,
-                  "merges": ["Ġ t", ["t", "e"], "e x"]},
-    }  # fmt: skip
-
-
-def wordpiece() -> dict:
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "some", "text", ",", "12", "34", "na", "##ive", "##a", "a"]
-    return {
-        "added_tokens": [{"id": id, "content": tokens[id], "special": True} for id in range(4)],
-        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
-                       "lowercase": True},
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
-        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
-                  "vocab": {token: id for id, token in enumerate(tokens)}},
-    }  # fmt: skip
-
-
-def unigram_json() -> dict:
-    pieces = [["<unk>", 0.0], ["▁", -2.0], ["▁some", -3.0], *([letter, -5.5] for letter in "abcdefghijklmnopqrstuvwxyz,1234")]
-    chars = base64.b64encode(charsmap.build({"ï": "i", "ﬁ": "fi"})).decode()
-    steps = [{"type": "Precompiled", "precompiled_charsmap": chars}, {"type": "Strip", "strip_left": True, "strip_right": True},
-             {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}, {"type": "Lowercase"}]  # fmt: skip
-    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-    return {
-        "added_tokens": [{"id": 0, "content": "<unk>", "special": True}],
-        "normalizer": {"type": "Sequence", "normalizers": steps},
-        "pre_tokenizer": metaspace,
-        "post_processor": {"type": "RobertaProcessing", "sep": ["▁", 1], "cls": ["<unk>", 0], "trim_offsets": True,
-                           "add_prefix_space": True},
-        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, metaspace]},
-        "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": False, "vocab": pieces},
-    }  # fmt: skip
-
-
-def llama() -> dict:
-    tokens = ["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz", "▁t", "aa"]
-    decoders = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
-                {"type": "Strip", "content": " ", "start": 1, "stop": 0}]  # fmt: skip
-    steps = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
-    return {
-        "added_tokens": [{"id": 0, "content": "<unk>", "special": True}, {"id": 1, "content": "<s>", "normalized": True}],
-        "normalizer": {"type": "Sequence", "normalizers": steps},
-        "pre_tokenizer": None,
-        "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {"unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "merges": ["▁ t", "a a"],
-                  "vocab": {token: id for id, token in enumerate(tokens)}},
-    }  # fmt: skip
-
-
-def others() -> dict:
-    """The components that the others have not."""
-    cuts = [
-        *({"type": "WhitespaceSplit"}, {"type": "Whitespace"}, {"type": "CharDelimiterSplit", "delimiter": "-"}),
-        *({"type": "Punctuation", "behavior": "Contiguous"}, {"type": "Digits", "individual_digits": True}),
-    ]
-    steps = [{"type": kind} for kind in ("Nmt", "NFKD", "NFD", "NFKC", "StripAccents", "ByteLevel")]
-    return wordpiece() | {
-        "normalizer": {"type": "Sequence", "normalizers": steps},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": cuts},
-        "decoder": {"type": "Sequence", "decoders": [{"type": "BPEDecoder", "suffix": "</w>"}, {"type": "WordPiece"}]},
-        "post_processor": None,
-    }
-
-
-KINDS = {"byte-level": byte_level, "WordPiece": wordpiece, "Unigram": unigram_json, "LLaMA": llama, "others": others}
-
-
 def places(value: object, path: tuple = ()) -> Iterator[tuple]:
     """The paths to all values; of long lists and vocabularies the first three."""
     yield path
@@ -193,7 +125,10 @@ def damaged_values() -> Iterator[tuple[str, Files]]:
         for number, path in enumerate(list(places(content))[1:]):
             for k in range(5):  # another five for each place
                 value = EXTREMES[(number * 5 + k) % len(EXTREMES)]
-                yield f"{kind}: {'/'.join(map(str, path))} = {value!r:.30}", written(put(content, path, value))
+                yield (
+                    f"{kind}: {'/'.join(map(str, path))} = {value!r:.30}",
+                    written(put(content, path, value)),
+                )
 
 
 def explosions() -> Iterator[tuple[str, Files]]:
@@ -201,9 +136,15 @@ def explosions() -> Iterator[tuple[str, Files]]:
     for number, bomb in enumerate(BOMBS):
         pattern = {"Regex": bomb}
         replace = {"type": "Replace", "pattern": pattern, "content": "b"}
-        yield f"split {number}", written(put(base, ("pre_tokenizer", "pretokenizers", 0, "pattern"), pattern))
+        yield (
+            f"split {number}",
+            written(put(base, ("pre_tokenizer", "pretokenizers", 0, "pattern"), pattern)),
+        )
         yield f"normalizer {number}", written(base | {"normalizer": replace})
-        yield f"decoder {number}", written(base | {"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}, replace]}})
+        yield (
+            f"decoder {number}",
+            written(base | {"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}, replace]}}),
+        )
     grow = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
     everywhere = {"type": "Replace", "pattern": {"Regex": ""}, "content": "z" * 4000}
     split = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated"}
@@ -217,21 +158,55 @@ def explosions() -> Iterator[tuple[str, Files]]:
         "prepend much": [{"type": "Prepend", "prepend": "w" * 10**6}],
     }
     for name, chain in steps.items():
-        yield f"normalizers {name}", written(base | {"normalizer": {"type": "Sequence", "normalizers": chain}})
+        yield (
+            f"normalizers {name}",
+            written(base | {"normalizer": {"type": "Sequence", "normalizers": chain}}),
+        )
         if chain[0]["type"] == "Replace":
-            yield f"decoders {name}", written(unigram | {"decoder": {"type": "Sequence", "decoders": chain}})
+            yield (
+                f"decoders {name}",
+                written(unigram | {"decoder": {"type": "Sequence", "decoders": chain}}),
+            )
     levels = [{"type": "ByteLevel", "add_prefix_space": True, "use_regex": False}, split] * 30
-    yield "pre-tokenizers", written(base | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": levels}})
-    yield "suffix", written(base | {"decoder": {"type": "Sequence", "decoders": [{"type": "BPEDecoder", "suffix": ""}] * 40}})
+    yield (
+        "pre-tokenizers",
+        written(base | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": levels}}),
+    )
+    yield (
+        "suffix",
+        written(
+            base
+            | {
+                "decoder": {
+                    "type": "Sequence",
+                    "decoders": [{"type": "BPEDecoder", "suffix": ""}] * 40,
+                }
+            }
+        ),
+    )
     long = charsmap.build({"a": "b" * 10**5})
     yield (
         "charsmap",
-        written(base | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(long).decode()}}),
+        written(
+            base
+            | {
+                "normalizer": {
+                    "type": "Precompiled",
+                    "precompiled_charsmap": base64.b64encode(long).decode(),
+                }
+            }
+        ),
     )
     piece = {"Sequence": {"id": "A", "type_id": 0}}
-    yield "template", written(put(base, ("post_processor", "processors", 1, "single"), [piece] * 10**4))
+    yield (
+        "template",
+        written(put(base, ("post_processor", "processors", 1, "single"), [piece] * 10**4)),
+    )
     size = len(base["model"]["vocab"])
-    for name, contents in {"prefixes": ["q" * k for k in range(2, 1500)], "many": [f"<{k}>" for k in range(5000)]}.items():
+    for name, contents in {
+        "prefixes": ["q" * k for k in range(2, 1500)],
+        "many": [f"<{k}>" for k in range(5000)],
+    }.items():
         added = [{"id": size + k, "content": content, "special": k % 2 == 0} for k, content in enumerate(contents)]
         yield f"added {name}", written(base | {"added_tokens": added})
 
@@ -239,10 +214,27 @@ def explosions() -> Iterator[tuple[str, Files]]:
 def damaged_text() -> Iterator[tuple[str, Files]]:
     """Broken as JSON, or as a file of lines."""
     text = json.dumps(llama()).encode()
-    broken = (b"", b"{", b"\xff", b"[" * 10**5, b'{"a":' * 10**5, b"1" * 10**4, b"null", b"[]", b'"x"', b"\0" * 99,
-              b'{"model": {}}', b'{"model": {}, "model": {}}', text[: len(text) // 2], text + b"}", text[::-1],
-              text.replace(b'"merges"', b'"merges": [], "merges"'), text.replace(b'"a"', b'"b"', 1),
-              text.replace(b"<unk>", b"\xed\xa0\x80"), text.replace(b"false", b"NaN", 1))  # fmt: skip
+    broken = (
+        b"",
+        b"{",
+        b"\xff",
+        b"[" * 10**5,
+        b'{"a":' * 10**5,
+        b"1" * 10**4,
+        b"null",
+        b"[]",
+        b'"x"',
+        b"\0" * 99,
+        b'{"model": {}}',
+        b'{"model": {}, "model": {}}',
+        text[: len(text) // 2],
+        text + b"}",
+        text[::-1],
+        text.replace(b'"merges"', b'"merges": [], "merges"'),
+        text.replace(b'"a"', b'"b"', 1),
+        text.replace(b"<unk>", b"\xed\xa0\x80"),
+        text.replace(b"false", b"NaN", 1),
+    )
     for number, data in enumerate(broken):
         yield f"json {number}", {"tokenizer.json": data}
     vocab, merges = {"<|endoftext|>": 0, "a": 1, "t": 2, "at": 3}, b"#version: 0.2\na t\n"
@@ -250,9 +242,31 @@ def damaged_text() -> Iterator[tuple[str, Files]]:
     for number, value in enumerate(EXTREMES):
         yield f"vocab.json {number}", good | {"vocab.json": json.dumps(value).encode()}
         yield f"id {number}", good | {"vocab.json": json.dumps(vocab | {"at": value}).encode()}
-        for key in ("eos_token", "added_tokens_decoder", "add_prefix_space", "tokenizer_class", "extra_special_tokens"):
-            yield f"{key} {number}", good | {"tokenizer_config.json": json.dumps({key: value}).encode()}
-    lines = (b"", b"a", b"a t t", b"\xff\xfe", b"a t\n" * 3, b"q z", b"\0", b" ", b"a  t", b"\n\n\n", merges * 2000, b"x" * 10**6)
+        for key in (
+            "eos_token",
+            "added_tokens_decoder",
+            "add_prefix_space",
+            "tokenizer_class",
+            "extra_special_tokens",
+        ):
+            yield (
+                f"{key} {number}",
+                good | {"tokenizer_config.json": json.dumps({key: value}).encode()},
+            )
+    lines = (
+        b"",
+        b"a",
+        b"a t t",
+        b"\xff\xfe",
+        b"a t\n" * 3,
+        b"q z",
+        b"\0",
+        b" ",
+        b"a  t",
+        b"\n\n\n",
+        merges * 2000,
+        b"x" * 10**6,
+    )
     for number, data in enumerate(lines):
         yield f"merges {number}", good | {"merges.txt": data}
         yield f"vocab.txt {number}", {"vocab.txt": b"[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\n" + data}
@@ -270,12 +284,40 @@ def damaged_models() -> Iterator[tuple[str, Files]]:
         for _ in range(numbers.choice((1, 1, 3))):
             data[numbers.randrange(len(data))] ^= 1 << numbers.randrange(8)
         yield "flipped", {"tokenizer.model": bytes(data)}
-    values = (0, 1 << 63, (1 << 64) - 1, 2.5, float("nan"), float("inf"), "x", b"\xff\xff", b"", [(1, 1)])
+    values = (
+        0,
+        1 << 63,
+        (1 << 64) - 1,
+        2.5,
+        float("nan"),
+        float("inf"),
+        "x",
+        b"\xff\xff",
+        b"",
+        [(1, 1)],
+    )
     for number, value in enumerate(values):
-        for parent, field in ((2, 3), (2, 24), (2, 35), (2, 40), (2, 41), (3, 2), (3, 3), (3, 4), (3, 5), (5, 2)):
-            yield f"field {parent}.{field} {number}", {"tokenizer.model": unigram((parent, [(field, value)]))}
+        for parent, field in (
+            (2, 3),
+            (2, 24),
+            (2, 35),
+            (2, 40),
+            (2, 41),
+            (3, 2),
+            (3, 3),
+            (3, 4),
+            (3, 5),
+            (5, 2),
+        ):
+            yield (
+                f"field {parent}.{field} {number}",
+                {"tokenizer.model": unigram((parent, [(field, value)]))},
+            )
         for field in (1, 2, 3):
-            yield f"piece {field} {number}", {"tokenizer.model": unigram((1, [(1, "zz"), (field, value)]))}
+            yield (
+                f"piece {field} {number}",
+                {"tokenizer.model": unigram((1, [(1, "zz"), (field, value)]))},
+            )
         yield f"message {number}", {"tokenizer.model": unigram((1, value))}
     yield "group", {"tokenizer.model": unigram() + varint(1 << 3 | 3)}
     yield "endless number", {"tokenizer.model": unigram() + b"\xff" * 99}
@@ -284,8 +326,9 @@ def damaged_models() -> Iterator[tuple[str, Files]]:
 
 
 def check(files: Files, folder: Path) -> str:
-    """ "refused" or "right"; AssertionError for an internal error, a message that is not one line or does not name the file, more
-    than two seconds of the processor, and results that do not fit together."""
+    """ "refused" or "right"; AssertionError for an internal error, a message that is not one line or
+    does not name the file, more than two seconds of the processor, and results that do not fit
+    together."""
     for name, data in files.items():
         (folder / name).write_bytes(data)
     begin = time.process_time()

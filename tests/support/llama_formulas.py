@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-
 import reference.layers.activation as ref_activation
 import reference.layers.attention as ref_attention
 import reference.layers.embedding as ref_embedding
@@ -13,6 +12,7 @@ import reference.layers.linear as ref_linear
 import reference.layers.mlp as ref_mlp
 import reference.layers.norm as ref_norm
 import reference.layers.rope as ref_rope
+
 from tests.laws import MODEL, relative_error
 
 
@@ -21,9 +21,7 @@ def by_the_formulas(model, ids, mask, window=lambda layer: None):
     c, p = model.config, model.params
     T = ids.shape[1]
     frequencies, magnitude = c.rope.frequencies(c.head_width, T)
-    turn = partial(
-        ref_rope.rope, positions=np.arange(T), frequencies=frequencies, magnitude=magnitude
-    )
+    turn = partial(ref_rope.rope, positions=np.arange(T), frequencies=frequencies, magnitude=magnitude)
 
     def seen(layer):
         """Query t sees key s if t - window < s <= t and s is no padding."""
@@ -33,10 +31,7 @@ def by_the_formulas(model, ids, mask, window=lambda layer: None):
     def attend(p, x, mask):
         heads = {"q": c.heads, "k": c.kv_heads, "v": c.kv_heads}
         q, k, v = (
-            ref_linear.linear(x, p[f"W{n}"], p.get(f"b{n}"))
-            .reshape(*x.shape[:2], H, -1)
-            .swapaxes(1, 2)
-            for n, H in heads.items()
+            ref_linear.linear(x, p[f"W{n}"], p.get(f"b{n}")).reshape(*x.shape[:2], H, -1).swapaxes(1, 2) for n, H in heads.items()
         )
         o = ref_attention.attention(turn(q), turn(k), v, mask=mask).swapaxes(1, 2)
         return ref_linear.linear(o.reshape(*x.shape[:2], -1), p["Wo"], p.get("bo"))

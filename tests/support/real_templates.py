@@ -1,8 +1,11 @@
 # ruff: noqa: E501 - the lines of templates are as long as those of the hub
-"""Chat templates of the kinds that the hub has, written for these tests: what they use, not what any of them says."""
+"""Chat templates of the kinds that the hub has, written for these tests: what they use, not what
+any of them says."""
 
-CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}" \
-         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"  # fmt: skip
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 ZEPHYR = """{% for message in messages %}
 {% if message['role'] == 'user' %}

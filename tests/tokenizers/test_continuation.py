@@ -1,28 +1,29 @@
-"""Text that continues a text: in the tokenizer, and wherever training, scoring and generation meet it."""
+"""Text that continues a text: in the tokenizer, and wherever training, scoring and generation meet
+it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import tinyplm
 from hypothesis import given
 from hypothesis import strategies as st
-
-import tinyplm
-from tests.laws import MODEL
-from tests.tuning.align.test_learner import SIZES
 from tinyplm.tokenizers import RECIPES, AddedToken, Tokenizer
 from tinyplm.tokenizers.chat.formats import Template, encode
 from tinyplm.tokenizers.files.sentencepiece import SentencePieceModel
-from tinyplm.tokenizers.models.bpe_model import BPE
+from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.text.decoding import ByteLevel
 from tinyplm.tokenizers.text.normalization import Prepend, Replace, Sequence
+from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
 from tinyplm.tokenizers.text.pretokenization import ByteLevel as CutBytes
-from tinyplm.tokenizers.text.templates import TemplateProcessing
 from tinyplm.tuning.align.rollouts import Rollouts
 from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.data.conversations import conversation, plain, preference, prompt_ids
 from tinyplm.tuning.data.pairs import check_pairs
 from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser
+
+from tests.laws import MODEL
+from tests.tuning.align.test_learner import SIZES
 
 TEXTS = ["the answer is 4 It was good. It was bad. Q: 2+2\nA: 4 Hi hello world, there it is"] * 5
 SIZE = {"SentencePiece BPE": 330, "Unigram": 66, "WordPiece": 110, "byte-level BPE": 330, "BPE": 90}
@@ -40,7 +41,8 @@ def tokenizers():
 
 @pytest.fixture(scope="module")
 def llama():
-    """Of LLaMA's kind: <s> and ▁ in front of a text.  Some words are one token; "4" and ":" merge with nothing."""
+    """Of LLaMA's kind: <s> and ▁ in front of a text.  Some words are one token; "4" and ":" merge
+    with nothing."""
     ways = ["▁ t h e", "▁ a n", "s w", "e r", "▁ i s", "▁ I t", "▁ w a s", "▁ g o o d", "▁ b a d"]
     merges = []
     for letters in map(str.split, ways):
@@ -48,11 +50,14 @@ def llama():
     merges += [("▁an", "sw"), ("▁answ", "er")]
     vocab = dict.fromkeys([*"▁theanswrigodbItQA:24+\n", *(a + b for a, b in merges)])
     vocab = {token: id for id, token in enumerate(["<unk>", "<s>", "</s>", *vocab])}
-    return Tokenizer(BPE(vocab, list(dict.fromkeys(merges)), "<unk>"), decoder=SentencePieceModel([], "bpe").decoder(),
-                     normalizer=Sequence((Prepend("▁"), Replace({"String": " "}, "▁"))),
-                     added_tokens=[AddedToken(token, vocab[token]) for token in ("<unk>", "<s>", "</s>")],
-                     post_processor=TemplateProcessing.of("<s> $A", "<s> $A $B", {"<s>": 1}),
-                     named={"bos_token": "<s>", "eos_token": "</s>"})  # fmt: skip
+    return Tokenizer(
+        BPE(vocab, list(dict.fromkeys(merges)), "<unk>"),
+        decoder=SentencePieceModel([], "bpe").decoder(),
+        normalizer=Sequence((Prepend("▁"), Replace({"String": " "}, "▁"))),
+        added_tokens=[AddedToken(token, vocab[token]) for token in ("<unk>", "<s>", "</s>")],
+        post_processor=TemplateProcessing.of("<s> $A", "<s> $A $B", {"<s>": 1}),
+        named={"bos_token": "<s>", "eos_token": "</s>"},
+    )
 
 
 def tokens(tokenizer, ids):
@@ -65,16 +70,23 @@ def parts(tokenizer, sequence):
     return tokens(tokenizer, sequence.ids[:first]), tokens(tokenizer, sequence.ids[first:])
 
 
-# ------------------------------------------------------------------------------------------------ texts behind a text
+# ---- texts behind a text
 
 
-@pytest.mark.parametrize(("prompt", "answer", "expected"), [
-    ("the answ", "er is", ("<s> ▁the", "▁answer ▁is </s>")),  # a token over the border is the answer's
-    ("Q: 2+2\nA:", " 4", (r"<s> ▁ Q : ▁ 2 + 2 \n A :", "▁ 4 </s>")),
-    ("Q: 2+2\nA: ", "4", (r"<s> ▁ Q : ▁ 2 + 2 \n A : ▁", "4 </s>")),
-    ("the", " answer", ("<s> ▁the", "▁answer </s>")),
-    ("the", "re", ("<s> ▁the", "r e </s>")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("prompt", "answer", "expected"),
+    [
+        (
+            "the answ",
+            "er is",
+            ("<s> ▁the", "▁answer ▁is </s>"),
+        ),  # a token over the border is the answer's
+        ("Q: 2+2\nA:", " 4", (r"<s> ▁ Q : ▁ 2 + 2 \n A :", "▁ 4 </s>")),
+        ("Q: 2+2\nA: ", "4", (r"<s> ▁ Q : ▁ 2 + 2 \n A : ▁", "4 </s>")),
+        ("the", " answer", ("<s> ▁the", "▁answer </s>")),
+        ("the", "re", ("<s> ▁the", "r e </s>")),
+    ],
+)
 def test_a_prompt_and_its_answer_are_one_text(llama, prompt, answer, expected):
     sequence = plain(llama, prompt, answer)
     assert parts(llama, sequence) == expected
@@ -84,7 +96,11 @@ def test_a_prompt_and_its_answer_are_one_text(llama, prompt, answer, expected):
 def test_words_behind_a_prefix_are_scored_as_they_stand_there(llama):
     prefix = Prefix("{text} It was", Verbaliser({"pos": " good", "neg": [" bad", "te"]}))
     found = [parts(llama, s) for s in prefix.sequences(llama, {"text": "the"})]
-    assert found == [("<s> ▁the ▁It ▁was", "▁good"), ("<s> ▁the ▁It ▁was", "▁bad"), ("<s> ▁the ▁It ▁was", "t e")]
+    assert found == [
+        ("<s> ▁the ▁It ▁was", "▁good"),
+        ("<s> ▁the ▁It ▁was", "▁bad"),
+        ("<s> ▁the ▁It ▁was", "t e"),
+    ]
     assert prefix.sequence(llama, {"text": "the"}, "neg") == prefix.sequences(llama, {"text": "the"})[1]
     model = tinyplm.create("llama", key=1, dtype="float64", **{**SIZES["llama"], "vocab_size": llama.vocab_size})
     model.tokenizer = llama
@@ -97,15 +113,31 @@ def test_words_behind_a_prefix_are_scored_as_they_stand_there(llama):
 def test_all_answers_count_the_same_text(llama):
     """One of them merges with the end of the prompt: the other then counts that end, too."""
     prompt, answers = llama.continuations("the answ", ["er", " is"])
-    assert tokens(llama, prompt) == "<s> ▁the" and [tokens(llama, ids) for ids in answers] == ["▁answer", "▁answ ▁is"]
+    assert tokens(llama, prompt) == "<s> ▁the" and [tokens(llama, ids) for ids in answers] == [
+        "▁answer",
+        "▁answ ▁is",
+    ]
     pair = preference(llama, None, {"prompt": "the answ", "chosen": "er", "rejected": " is"})
-    assert [parts(llama, side) for side in pair] == [("<s> ▁the", "▁answer </s>"), ("<s> ▁the", "▁answ ▁is </s>")]
+    assert [parts(llama, side) for side in pair] == [
+        ("<s> ▁the", "▁answer </s>"),
+        ("<s> ▁the", "▁answ ▁is </s>"),
+    ]
     check_pairs([pair], context=None, vocabulary=llama.vocab_size)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("prompt, answer", [("the answ", "er is"), ("Q: 2+2\nA:", " 4"), ("It was", " good."), ("", "the"),
-                                            ("Hi ", "hello"), ("the", " answer"), ("It is", "</s>[SEP]")])  # fmt: skip
+@pytest.mark.parametrize(
+    "prompt, answer",
+    [
+        ("the answ", "er is"),
+        ("Q: 2+2\nA:", " 4"),
+        ("It was", " good."),
+        ("", "the"),
+        ("Hi ", "hello"),
+        ("the", " answer"),
+        ("It is", "</s>[SEP]"),
+    ],
+)
 def test_every_kind_gives_the_tokens_of_the_whole(tokenizers, kind, prompt, answer):
     tokenizer = tokenizers[kind]
     start, (rest,) = tokenizer.continuations(prompt, [answer])
@@ -117,7 +149,8 @@ def test_every_kind_gives_the_tokens_of_the_whole(tokenizers, kind, prompt, answ
 
 
 def test_training_and_generation_begin_alike(llama, tokenizers):
-    """With what the post-processor puts in front of a single text, and without the token that ends one."""
+    """With what the post-processor puts in front of a single text, and without the token that ends
+    one."""
     assert (
         prompt_ids(llama, None, "the") == llama.prompt("the") == [1, *llama.encode("the")] == plain(llama, "the", " is").ids[:2]
     )
@@ -129,25 +162,31 @@ def test_training_and_generation_begin_alike(llama, tokenizers):
 
 def test_what_cannot_continue(llama, tokenizers):
     unigram = tokenizers["Unigram"]
-    with pytest.raises(ValueError, match="^prompt: expected a text that ends where a token ends, got 'th', whose first token"):
+    with pytest.raises(
+        ValueError,
+        match="^prompt: expected a text that ends where a token ends, got 'th', whose first token",
+    ):
         plain(tokenizers["byte-level BPE"], "th", "e answer")
     for prompt, answer in (("", "the"), ("the", "")):
         with pytest.raises(ValueError, match=f"texts that are not empty, got '{prompt}' and '{answer}'$"):
             plain(llama, prompt, answer)
     with pytest.raises(ValueError, match="texts that are not empty, got 'the' and '  '$"):
         plain(unigram, "the", "  ")  # it adds nothing
-    for call, name in ((lambda: llama.continuations(5, ["a"]), "prompt"),
-                       (lambda: llama.continuations("a", [None]), "answers: number 0"),
-                       (lambda: llama.continue_ids([1], 5), "text")):  # fmt: skip
+    for call, name in (
+        (lambda: llama.continuations(5, ["a"]), "prompt"),
+        (lambda: llama.continuations("a", [None]), "answers: number 0"),
+        (lambda: llama.continue_ids([1], 5), "text"),
+    ):
         with pytest.raises(ValueError, match=f"^{name}: expected a string, got"):
             call()
 
 
-# ------------------------------------------------------------------------------------------------ a text behind ids
+# ---- a text behind ids
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("er is", "er ▁is"), (" 4", "▁ 4"), (" good", "▁good"), ("the", "t h e"), ("", "")]
+    ("text", "expected"),
+    [("er is", "er ▁is"), (" 4", "▁ 4"), (" good", "▁good"), ("the", "t h e"), ("", "")],
 )
 def test_ids_stay_and_no_space_is_put_behind_them(llama, text, expected):
     for before in ("the answ", "A:", "24\n"):
@@ -156,7 +195,10 @@ def test_ids_stay_and_no_space_is_put_behind_them(llama, text, expected):
         assert tokens(llama, new) == expected and llama.decode(ids + new) == llama.decode(ids) + text
     assert llama.continue_ids([], "the") == llama.continue_ids([1], "the") == llama.encode("the")  # a text begins
     marked = Tokenizer(**llama.parts | {"added_tokens": [*llama.added_tokens, AddedToken("[x]", llama.vocab_size)]})
-    inside = [*marked.encode("the"), marked.token_to_id("[x]")]  # behind a special token: as encode of the whole has it
+    inside = [
+        *marked.encode("the"),
+        marked.token_to_id("[x]"),
+    ]  # behind a special token: as encode of the whole has it
     whole = marked.encode("the[x]er is", allow_special=True)
     assert inside + marked.continue_ids(inside, "er is") == whole
     assert marked.continue_ids(inside, "er</s>", allow_special=True)[-1] == 2
@@ -180,7 +222,12 @@ _KEPT: dict[str, Tokenizer] = {}
 @pytest.mark.parametrize("kind", ["Unigram", "WordPiece", "BPE"])
 def test_also_where_text_is_tidied(tokenizers, kind):
     tokenizer = tokenizers[kind]
-    for before, after in (("It was", " good"), ("Hi", " hello world"), ("the answ", "er is"), ("it is", "the answer")):
+    for before, after in (
+        ("It was", " good"),
+        ("Hi", " hello world"),
+        ("the answ", "er is"),
+        ("it is", "the answer"),
+    ):
         ids = tokenizer.prompt(before)
         new = tokenizer.continue_ids(ids, after)
         expected = tokenizer.decode(ids) + after.lower()
@@ -198,10 +245,15 @@ def test_a_prefix_space_of_bytes_is_not_put_behind_ids(tokenizers):
 
 
 def test_a_chat_keeps_the_prompts_ids(llama):
-    """The prompt of a chat ends inside a word: what is learned follows the ids that a chat sees, and the text is the same."""
+    """The prompt of a chat ends inside a word: what is learned follows the ids that a chat sees,
+    and the text is the same."""
     opened = {"user": "i: ", "assistant": " answ"}
-    chat = Template(lambda messages, add_generation_prompt=True: "".join(
-        opened[m["role"]] + m["content"] for m in messages) + opened["assistant"] * add_generation_prompt, ())  # fmt: skip
+    chat = Template(
+        lambda messages, add_generation_prompt=True: (
+            "".join(opened[m["role"]] + m["content"] for m in messages) + opened["assistant"] * add_generation_prompt
+        ),
+        (),
+    )
     talk = [{"role": "user", "content": "the"}, {"role": "assistant", "content": "er is"}]
     sequence = conversation(llama, chat, talk)
     seen = encode(llama, chat, talk[:1])
@@ -209,7 +261,7 @@ def test_a_chat_keeps_the_prompts_ids(llama):
     assert parts(llama, sequence)[1] == "er ▁is </s>"
 
 
-# ------------------------------------------------------------------------------------------------ ids to text
+# ---- ids to text
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -230,16 +282,19 @@ def test_the_text_of_an_answer_keeps_its_space(tokenizers, kind):
     assert tokenizer.decode([*answer, *special], skip_special=True, after=prompt) == " good"
 
 
-# ------------------------------------------------------------------------------------------------ words in a gap
+# ---- words in a gap
 
 
-@pytest.mark.parametrize("template, word, expected", [
-    ("{text} It was [MASK].", "good", "Ġgood"),
-    ("{text} It was [MASK].", " good", "Ġgood"),
-    ("({text})([MASK])", "good", "good"),
-    ("[MASK] it is", "good", "good"),
-    ("[MASK] it is", " good", "Ġgood"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "template, word, expected",
+    [
+        ("{text} It was [MASK].", "good", "Ġgood"),
+        ("{text} It was [MASK].", " good", "Ġgood"),
+        ("({text})([MASK])", "good", "good"),
+        ("[MASK] it is", "good", "good"),
+        ("[MASK] it is", " good", "Ġgood"),
+    ],
+)
 def test_a_word_in_a_gap_has_the_space_before_it(template, word, expected):
     """RoBERTa's mask takes the space before it along, so the word in its place has it."""
     merges = [("g", "o"), ("go", "o"), ("goo", "d"), ("Ġ", "good"), (")", ")")]

@@ -1,4 +1,5 @@
-"""What a tokenizer does between its components: the beginning of a text, added tokens, special ones, offsets, streams."""
+"""What a tokenizer does between its components: the beginning of a text, added tokens, special
+ones, offsets, streams."""
 
 import time
 from dataclasses import replace
@@ -6,18 +7,17 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.models.bpe_model import BPE
-from tinyplm.tokenizers.text.added import AddedToken, AddedTokens
+from tinyplm.tokenizers.models.bpe import BPE
+from tinyplm.tokenizers.text.added_tokens import AddedToken, AddedTokens
 from tinyplm.tokenizers.text.alignment import Aligned
 from tinyplm.tokenizers.text.decoding import ByteFallback, Fuse
 from tinyplm.tokenizers.text.decoding import Sequence as Decoders
 from tinyplm.tokenizers.text.encoding import Padding, Truncation
 from tinyplm.tokenizers.text.normalization import Lowercase, Strip
+from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
 from tinyplm.tokenizers.text.pretokenization import Metaspace, Split
 from tinyplm.tokenizers.text.pretokenization import Sequence as PreTokenizers
-from tinyplm.tokenizers.text.templates import TemplateProcessing
 from tinyplm.tokenizers.training.recipes import RECIPES
 
 from .test_tokenizer import KINDS, SIZES, TEXTS, letters
@@ -42,7 +42,8 @@ def test_only_the_first_word_of_the_text_gets_a_space():
 
 
 def test_what_is_dropped_in_front_was_the_beginning():
-    """As in the library `tokenizers`: a text that lost its first character has no first word (tests/interop)."""
+    """As in the library `tokenizers`: a text that lost its first character has no first word
+    (tests/interop)."""
     at_first = Metaspace("▁", "first")
     for pre_tokenizer in at_first, PreTokenizers((at_first,)):
         tokenizer = letters(pre_tokenizer=pre_tokenizer, normalizer=Strip())
@@ -87,7 +88,12 @@ def test_room_for_special_tokens():
     assert tokenizer.encoding("abcab", truncation=cut).ids == [4, 1, 2, 5]
     assert tokenizer.encoding("abcab", truncation=cut, add_special_tokens=False).ids == [1, 2, 3, 1]
     assert tokenizer.encoding("ab", "cab", truncation=Truncation(5)).ids == [4, 1, 5, 3, 5]
-    assert tokenizer.encoding("ab", "", truncation=cut).ids == [4, 1, 5, 5]  # an empty text is a text
+    assert tokenizer.encoding("ab", "", truncation=cut).ids == [
+        4,
+        1,
+        5,
+        5,
+    ]  # an empty text is a text
     assert tokenizer.encode("ab", add_special_tokens=True) == [4, 1, 2, 5]
 
 
@@ -105,7 +111,10 @@ def test_without_a_decoder_tokens_are_joined_by_spaces():
 def test_an_added_token_is_text_though_it_looks_like_bytes(trained):
     parts = trained["byte-level BPE"].parts
     added = [*parts["added_tokens"], AddedToken("é", len(parts["model"].vocab), special=False)]
-    parts["model"] = BPE({t: id for t, id in parts["model"].vocab.items() if t != "é"} | {"¡é": parts["model"].vocab["é"]}, [])
+    parts["model"] = BPE(
+        {t: id for t, id in parts["model"].vocab.items() if t != "é"} | {"¡é": parts["model"].vocab["é"]},
+        [],
+    )
     tokenizer = Tokenizer(**parts | {"added_tokens": added})
     ids = tokenizer.encode("caféx")
     assert added[-1].id in ids and tokenizer.decode(ids) == "caféx" and tokenizer.decode_bytes(ids) == "caféx".encode()
@@ -131,7 +140,10 @@ def test_text_that_is_one_word_is_cut_where_no_token_goes_across():
 # ---- added tokens
 
 
-@given(st.lists(st.text("ab\n(", min_size=1, max_size=5), min_size=1, max_size=12), st.text("ab\n(", max_size=30))
+@given(
+    st.lists(st.text("ab\n(", min_size=1, max_size=5), min_size=1, max_size=12),
+    st.text("ab\n(", max_size=30),
+)
 def test_the_longest_token_at_the_leftmost_place(contents, text):
     tokens = [AddedToken(content, id, special=False) for id, content in enumerate(dict.fromkeys(contents))]
     expected, place = [], 0
@@ -215,12 +227,16 @@ def test_a_stream_after_special_tokens_that_are_skipped(trained):
 @KINDS
 def test_special_tokens_are_skipped_in_a_stream(trained, kind):
     tokenizer = trained[kind]
-    ids = [tokenizer.added_tokens[0].id, *tokenizer.encode("the sea"), tokenizer.added_tokens[-1].id]
+    ids = [
+        tokenizer.added_tokens[0].id,
+        *tokenizer.encode("the sea"),
+        tokenizer.added_tokens[-1].id,
+    ]
     stream = tokenizer.stream(skip_special=True)
     assert "".join(map(stream.push, ids)) + stream.finish() == tokenizer.decode(ids, skip_special=True)
     assert stream.finish() == ""
     stream = tokenizer.stream(skip_special=True)
-    with pytest.raises(ValueError, match="not in the vocabulary"):
+    with pytest.raises(ValueError, match="expected ids of the vocabulary"):
         stream.push(len(tokenizer))
 
 
@@ -264,5 +280,5 @@ def test_sampled_segmentations():
     assert tokenizer.sample(text, 0, alpha=1000.0) == tokenizer.encode(text)
     assert tokenizer.sample("low</s>", 1, allow_special=True)[-1] == tokenizer.eos_id
     assert tokenizer.eos_id not in tokenizer.sample("low</s>", 1)
-    with pytest.raises(ValueError, match="sampled from a Unigram model, and this one is BPE"):
+    with pytest.raises(ValueError, match="model: expected a Unigram model to sample from, got BPE"):
         Tokenizer.train(TEXTS, 300).sample(text, 0)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-
 from tinyplm.training.settings import Settings
 from tinyplm.tuning.align.distill import DistillSettings
 from tinyplm.tuning.align.dpo import DPOSettings

@@ -30,11 +30,15 @@ FAMILIES = {
 def family(model_type: str) -> ModuleType:
     """The module of a family by its hub name; ValueError naming the families there are."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise ValueError(f"unknown model_type {shown(model_type)}; tinyplm has {', '.join(sorted(FAMILIES))}")
+        raise ValueError(
+            f"unknown model_type {shown(model_type)}; tinyplm has {', '.join(sorted(FAMILIES))}"
+        )
     return importlib.import_module(f"{__name__}.{FAMILIES[model_type]}")
 
 
-SCORE = "sequence_classification"  # a decoder's other task: labels, or a reward, from its last token
+SCORE = (
+    "sequence_classification"  # a decoder's other task: labels, or a reward, from its last token
+)
 
 
 def model_class(family: ModuleType, task: str) -> type:
@@ -43,7 +47,9 @@ def model_class(family: ModuleType, task: str) -> type:
     from ..models.encoder_model import EncoderModel
     from ..models.score_model import ScoreModel
 
-    return EncoderModel if hasattr(family, "TASKS") else ScoreModel if task == SCORE else CausalModel
+    return (
+        EncoderModel if hasattr(family, "TASKS") else ScoreModel if task == SCORE else CausalModel
+    )
 
 
 def architectures(family: ModuleType) -> dict[str, str]:
@@ -57,7 +63,9 @@ def check_task(family: ModuleType, task: str | None) -> str:
     """The task, by default the family's first; ValueError for one that the family has not."""
     names = list(architectures(family))
     if task is not None and not (isinstance(task, str) and task in names):
-        raise ValueError(f"unknown task {shown(task)}; {family.Config.MODEL_TYPE} has {', '.join(names)}")
+        raise ValueError(
+            f"unknown task {shown(task)}; {family.Config.MODEL_TYPE} has {', '.join(names)}"
+        )
     return names[0] if task is None else task
 
 

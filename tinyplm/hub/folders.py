@@ -39,7 +39,7 @@ from ..models.model import Model, check_dtype, check_model
 from ..models.names import hub_shapes, to_hub
 from ..tokenizers import Tokenizer
 from ..tokenizers.files import settings as tokenizer_settings
-from ..tokenizers.files.locate import COMPANIONS, VOCABULARIES
+from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
 from .names import check_layers, count_parameters, strip_ignored, to_tree
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder

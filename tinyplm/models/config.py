@@ -23,12 +23,16 @@ def from_dict(cls: type, source: dict[str, Any]) -> Any:
     well; ValueError where the two differ, and for quantized weights.
     """
     if source.get("quantization_config") is not None:
-        raise ValueError("quantization_config is not supported: expected a model that is not quantized")
+        raise ValueError(
+            "quantization_config is not supported: expected a model that is not quantized"
+        )
     names = {f.name for f in dataclasses.fields(cls)} - {"source"}
     values = {name: value for name, value in source.items() if name in names}
     for alias, name in cls.ALIASES.items():
         if alias in source and values.setdefault(name, source[alias]) != source[alias]:
-            raise ValueError(f"{alias} is {shown(source[alias])}, but {name}, which means the same, is {shown(values[name])}")
+            raise ValueError(
+                f"{alias} is {shown(source[alias])}, but {name}, which means the same, is {shown(values[name])}"
+            )
     return cls(**values, source=dict(source))
 
 
@@ -41,14 +45,18 @@ def to_dict(config: Any) -> dict[str, Any]:
     out = dict(config.source)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name == "source" or (field.name in getattr(config, "OLD", ()) and value is None and field.name not in out):
+        if field.name == "source" or (
+            field.name in getattr(config, "OLD", ()) and value is None and field.name not in out
+        ):
             continue
         if field.name in out or not config.source or value != field.default:
             out[field.name] = value
     for alias, name in type(config).ALIASES.items():
         if alias in out:
             out[alias] = getattr(config, name)
-    if "num_labels" in out and out.get("id2label") is not None:  # of the two, transformers believes the number
+    if (
+        "num_labels" in out and out.get("id2label") is not None
+    ):  # of the two, transformers believes the number
         out["num_labels"] = len(out["id2label"])
     return {"model_type": type(config).MODEL_TYPE, **out}
 
@@ -69,9 +77,13 @@ def check_types(config: Any) -> None:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, (int, float)) and float in (annotation, *get_args(annotation)):
                 if not is_number(number) and not isinstance(number, bool):
-                    raise ValueError(f"config: {field.name} must be a finite number, got {shown(number)}")
+                    raise ValueError(
+                        f"config: {field.name} must be a finite number, got {shown(number)}"
+                    )
             elif isinstance(number, int) and abs(number) > (most := limit(field.name)):
-                raise ValueError(f"config: {field.name} must be an integer of at most {most}, got {shown(number)}")
+                raise ValueError(
+                    f"config: {field.name} must be an integer of at most {most}, got {shown(number)}"
+                )
 
 
 def limit(name: str) -> int:
@@ -101,33 +113,43 @@ def check_not_negative(config: Any, *names: str) -> None:
     """ValueError naming the first of these fields that is not a finite number >= 0."""
     for name in names:
         if not 0 <= getattr(config, name) < math.inf:
-            raise ValueError(f"config: {name} must be finite and >= 0, got {shown(getattr(config, name))}")
+            raise ValueError(
+                f"config: {name} must be finite and >= 0, got {shown(getattr(config, name))}"
+            )
 
 
 def check_rates(config: Any, *names: str) -> None:
     """ValueError naming the first of these fields that is neither a dropout rate in [0, 1) nor None."""
     for name in names:
         if getattr(config, name) is not None and not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"config: {name} must be in [0, 1), got {shown(getattr(config, name))}")
+            raise ValueError(
+                f"config: {name} must be in [0, 1), got {shown(getattr(config, name))}"
+            )
 
 
 def check_known(config: Any, name: str, choices: Iterable[str]) -> None:
     """ValueError unless the field is one of the choices."""
     if getattr(config, name) not in choices:
-        raise ValueError(f"config: unknown {name} {shown(getattr(config, name))}; expected one of {', '.join(sorted(choices))}")
+        raise ValueError(
+            f"config: unknown {name} {shown(getattr(config, name))}; expected one of {', '.join(sorted(choices))}"
+        )
 
 
 def check_heads(config: Any, width: str, heads: str) -> None:
     """ValueError unless the width is a multiple of the number of heads."""
     if getattr(config, width) % getattr(config, heads):
-        raise ValueError(f"config: {width} {getattr(config, width)} is not a multiple of {heads} {getattr(config, heads)}")
+        raise ValueError(
+            f"config: {width} {getattr(config, width)} is not a multiple of {heads} {getattr(config, heads)}"
+        )
 
 
 def check_only(config: Any, **fields: tuple) -> None:
     """ValueError naming the first field whose value is none of those given: any other would change what is computed."""
     for name, values in fields.items():
         if getattr(config, name) not in values:
-            raise ValueError(f"config: {name} = {shown(getattr(config, name))} is not supported for {config.MODEL_TYPE}")
+            raise ValueError(
+                f"config: {name} = {shown(getattr(config, name))} is not supported for {config.MODEL_TYPE}"
+            )
 
 
 # ------------------------------------------------------------------------------------------------- labels of a classifier
@@ -155,9 +177,16 @@ PROBLEMS = ("regression", "single_label_classification", "multi_label_classifica
 def labels(names: Iterable[str]) -> dict[str, dict]:
     """The fields id2label and label2id for these names: create("bert", task=..., **labels(["bad", "good"]))."""
     names = listed("labels", names, "a list of strings")
-    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names) or not names:
+    if (
+        not all(isinstance(name, str) for name in names)
+        or len(set(names)) != len(names)
+        or not names
+    ):
         raise wrong("labels", "different strings, at least one", names)
-    return {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {name: i for i, name in enumerate(names)}}
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
 
 
 def label_count(config: Any) -> int:
@@ -172,21 +201,33 @@ def for_task(config: Any, task: str) -> Any:
     head one output a label, and can read two only."""
     if task != "question_answering" or label_count(config) == 2:
         return config
-    source = {name: value for name, value in config.source.items() if name not in ("id2label", "label2id", "num_labels")}
+    source = {
+        name: value
+        for name, value in config.source.items()
+        if name not in ("id2label", "label2id", "num_labels")
+    }
     return dataclasses.replace(config, id2label=None, label2id=None, source=source)
 
 
 def check_labels(config: Any) -> None:
     """ValueError unless id2label numbers the labels from 0 on, and problem_type is one that there is."""
-    if config.id2label is not None and {str(i) for i in config.id2label} != {str(i) for i in range(len(config.id2label) or 1)}:
-        raise ValueError(f"config: id2label must number the labels from 0 on, got {shown(config.id2label)}")
+    if config.id2label is not None and {str(i) for i in config.id2label} != {
+        str(i) for i in range(len(config.id2label) or 1)
+    }:
+        raise ValueError(
+            f"config: id2label must number the labels from 0 on, got {shown(config.id2label)}"
+        )
     if config.problem_type is not None:
         check_known(config, "problem_type", PROBLEMS)
     if type(count := label_count(config)) is not int or not 1 <= count <= limit("num_labels"):
-        raise ValueError(f"config: num_labels must be an integer from 1 to {limit('num_labels')}, got {shown(count)}")
+        raise ValueError(
+            f"config: num_labels must be an integer from 1 to {limit('num_labels')}, got {shown(count)}"
+        )
 
 
-def check_encoder(config: Any, *, sizes: Iterable[str], rates: Iterable[str], **only: tuple) -> None:
+def check_encoder(
+    config: Any, *, sizes: Iterable[str], rates: Iterable[str], **only: tuple
+) -> None:
     """All checks that encoders share: types, positive sizes, dropout rates, labels, and fields that may have some values only."""
     check_types(config)
     check_positive(config, *sizes)

@@ -56,7 +56,9 @@ class Rename:
     beside: another leaf without which this name is not meant, for one of two names of a leaf.
     """
 
-    def __init__(self, hub: str, *paths: str, operation: str | Operation = "copy", beside: str | None = None) -> None:
+    def __init__(
+        self, hub: str, *paths: str, operation: str | Operation = "copy", beside: str | None = None
+    ) -> None:
         self.hub, self.paths, self.beside = hub, paths, beside
         self.operation = _OPERATIONS[operation] if isinstance(operation, str) else operation
 
@@ -80,10 +82,15 @@ def linears(hub: str, path: str, **modules: str) -> list[Rename]:
 
 def linear(hub: str, path: str) -> list[Rename]:
     """One of torch's linear modules: hub.weight is path.W transposed, hub.bias is path.b."""
-    return [Rename(f"{hub}.weight", f"{path}.W", operation="transpose"), Rename(f"{hub}.bias", f"{path}.b")]
+    return [
+        Rename(f"{hub}.weight", f"{path}.W", operation="transpose"),
+        Rename(f"{hub}.bias", f"{path}.b"),
+    ]
 
 
-def expand(names: list[Rename], leaves: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Operation]]:
+def expand(
+    names: list[Rename], leaves: Mapping[str, Any]
+) -> Iterator[tuple[str, list[str], Operation]]:
     """(hub name, tree paths, operation) for every Rename and layer that the leaves have."""
     for rename in names:
         if rename.beside is None or rename.beside in leaves:
@@ -104,7 +111,9 @@ def _numbered(texts: list[str], leaves: Mapping[str, Any]) -> Iterator[list[str]
         yield from numbered
 
 
-def to_hub(tree: Tree, names: list[Rename], only: Container[str] | None = None) -> dict[str, np.ndarray]:
+def to_hub(
+    tree: Tree, names: list[Rename], only: Container[str] | None = None
+) -> dict[str, np.ndarray]:
     """A tree (parameters or gradients, of any device) under hub names, all or `only` some, on the host.  Arrays may be views."""
     leaves = flatten(tree)
     return {hub: op.to_hub([to_host(leaves[path]) for path in paths]) for hub, paths, op in expand(names, leaves)
@@ -114,4 +123,7 @@ def to_hub(tree: Tree, names: list[Rename], only: Container[str] | None = None) 
 def hub_shapes(tree: Tree, names: list[Rename]) -> dict[str, tuple[int, ...]]:
     """{hub name: shape} of what `to_hub` gives."""
     leaves = flatten(tree)
-    return {hub: tuple(op.hub_shape([leaves[path].shape for path in paths])) for hub, paths, op in expand(names, leaves)}
+    return {
+        hub: tuple(op.hub_shape([leaves[path].shape for path in paths]))
+        for hub, paths, op in expand(names, leaves)
+    }

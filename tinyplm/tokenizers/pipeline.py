@@ -1,53 +1,67 @@
-"""The way of a text through the components, in two forms: fast for ids alone, and with spans.
+"""Runs a text through the components, in two forms: a fast one for ids alone, and one with spans.
 
-Both give the same ids.  The fast form (Tokenizer.encode) works on plain strings, cuts a text into words in one call, and
-computes each distinct word once; here is how it cuts.  The form with spans follows each character (alignment.py).
+Both yield the same ids.  The fast form (Tokenizer.encode) works on plain strings, cuts a text into
+words in one call and encodes each distinct word once; `fast_cut` is its pre-tokenization.  The form
+with spans tracks each character (text/alignment.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from .component import Model, Normalizer
 from .text.alignment import Aligned
-from .text.pretokenization import Metaspace
+from .text.pretokenization import Metaspace, PreTokenizer
 from .text.pretokenization import Sequence as PreTokenizers
 
-Cut = Callable[[str, bool], "list[str]"]  # cut(text, first): first says that it stands at the beginning of the whole text
+if TYPE_CHECKING:
+    from .tokenizer import Tokenizer
+
+T = TypeVar("T")
+# cut(text, first): the words; first: the piece is at the start of the whole text
+Cut = Callable[[str, bool], list[str]]
 
 
-def fast_cut(pre_tokenizer: Any, model: Any) -> tuple[Cut, Callable[[str], str] | None]:
-    """(cut, spell): text to words, and a word as the model sees it; spell is None where that is the word itself.
+def fast_cut(
+    pre_tokenizer: PreTokenizer | None, model: Model | None
+) -> tuple[Cut, Callable[[str], str] | None]:
+    """(cut, spell): cut splits a text into words, spell converts a word for the model, if needed.
 
-    Byte-level pre-tokenizers have the two apart, so that only distinct words are written in byte characters.
+    Byte-level pre-tokenizers separate the two, so that only distinct words are converted to byte
+    characters.
     """
     parts = getattr(model, "cut", None)
-    if pre_tokenizer is None:  # a text is one word then, which may be longer than is good
+    if pre_tokenizer is None:  # the text is a single word, possibly a very long one
         return (lambda text, first: parts(text)) if parts else (lambda text, first: [text]), None
     if parts and isinstance(pre_tokenizer, Metaspace) and not pre_tokenizer.split:
-        return (lambda text, first: [part for word in pre_tokenizer.cut(text, first) for part in parts(word)]), None
+        whole = pre_tokenizer.cut
+        return (lambda text, first: [p for word in whole(text, first) for p in parts(word)]), None
     if spell := getattr(pre_tokenizer, "spell", None):
-        return pre_tokenizer.words, spell
+        return getattr(pre_tokenizer, "words"), spell  # noqa: B009 - the two go together
     return pre_tokenizer.cut, None
 
 
-def asks_for_first(pre_tokenizer: Any) -> bool:
-    """Does it do something else at the beginning of the whole text?"""
+def depends_on_first(pre_tokenizer: PreTokenizer | None) -> bool:
+    """Whether it treats the start of the whole text differently."""
     if isinstance(pre_tokenizer, PreTokenizers):
-        return any(map(asks_for_first, pre_tokenizer.pretokenizers))
+        return any(map(depends_on_first, pre_tokenizer.pretokenizers))
     return isinstance(pre_tokenizer, Metaspace) and pre_tokenizer.prepend_scheme == "first"
 
 
-def begins_with_text(normalizer: Any, text: str) -> bool:
-    """Is the first character of the normalised text that of the text?  Not if something was dropped before it."""
+def begins_with_text(normalizer: Normalizer, text: str) -> bool:
+    """Whether the text's first character is still the first after normalization, not dropped."""
     piece = normalizer.aligned(Aligned.of(text))
     return not piece.text or piece.spans[0][0] == 0
 
 
-def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterator[tuple[int, int, int, int, str | None]]:
-    """(id, start, end, number of the word, what stands there) for each token; start and end are places in `text`.
+def tokens_with_spans(
+    tokenizer: Tokenizer, text: str, allow_special: bool
+) -> Iterator[tuple[int, int, int, int, str | None]]:
+    """(id, start, end, word number, matched text) of each token; start and end index `text`.
 
-    An added token is a word, and what stands there may be more than its content: the spaces that it took along.
+    The matched text is None except for added tokens, where it may include the white space around
+    their content.  An added token is a word of its own.
     """
     word = 0
     added = tokenizer._added
@@ -72,21 +86,22 @@ def tokens_with_spans(tokenizer: Any, text: str, allow_special: bool) -> Iterato
                 word += 1
 
 
-class WordCache(dict):
-    """word -> its ids, or what else `encode` gives. Words repeat a lot in text, so most are looked up and not computed again.
+class WordCache(dict[str, T], Generic[T]):
+    """word -> encode(word).  Words repeat a lot, so most are looked up and not encoded again.
 
-    When full it is emptied: words in use come back at once, and no order of use has to be kept. Several threads may use it
-    at once: each step is one of dict, and what is not found is computed.
+    It is cleared when full: words in use return at once, and no order of use has to be tracked.
+    Safe to use from several threads: each step is a single dict operation, and a missing word is
+    simply encoded.
     """
 
     MAX_WORDS = 1 << 17
-    MAX_LENGTH = 64  # long words are rare and hardly repeat; kept, they would make the memory unbounded
+    MAX_LENGTH = 64  # longer words rarely repeat, and caching them would make the memory unbounded
 
-    def __init__(self, encode: Callable[[str], Sequence[int]], spell: Callable[[str], str] | None):
+    def __init__(self, encode: Callable[[str], T], spell: Callable[[str], str] | None):
         super().__init__()
         self.encode, self.spell = encode, spell
 
-    def __missing__(self, word: str) -> Sequence[int]:
+    def __missing__(self, word: str) -> T:
         ids = self.encode(self.spell(word) if self.spell else word)
         if len(word) <= self.MAX_LENGTH:
             if len(self) >= self.MAX_WORDS:

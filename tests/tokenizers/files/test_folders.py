@@ -1,184 +1,29 @@
-"""Folders without a tokenizer.json, SentencePiece's .model files and whatever may stand in a file: read, or refused by name."""
+"""Folders without a tokenizer.json, SentencePiece's .model files and whatever may stand in a file:
+read, or refused by name."""
 
 from __future__ import annotations
 
 import copy
 import json
-import random
-import struct
 
 import pytest
+import tinyplm
 from hypothesis import given
 from hypothesis import strategies as st
-
-import tinyplm
-from tests.conftest import TOKENIZER_TEXTS as TEXTS
-from tests.examples.test_generate import example
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.files.json_file import to_json
-from tinyplm.tokenizers.files.sentencepiece import read_model
-from tinyplm.tokenizers.models.sentencepiece_bpe import train_sentencepiece_bpe
+from tinyplm.tokenizers.files.tokenizer_json import to_json
 from tinyplm.tokenizers.text.encoding import Padding, Truncation
 
-# A writer of the few fields of a .model: (number, value), with value an int, a float, a text, bytes, or a list of fields.
-
-
-def varint(value):
-    value %= 1 << 64
-    data = b""
-    while value > 127:
-        data += bytes([value & 127 | 128])
-        value >>= 7
-    return data + bytes([value])
-
-
-def message(*fields):
-    data = b""
-    for number, value in fields:
-        if isinstance(value, int):
-            data += varint(number << 3) + varint(value)
-        elif isinstance(value, float):
-            data += varint(number << 3 | 5) + struct.pack("<f", value)
-        else:
-            content = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else message(*value)
-            data += varint(number << 3 | 2) + varint(len(content)) + content
-    return data
-
-
-def piece(text, score=0.0, kind=1):
-    return 1, [(1, text), (2, score), (3, kind)]
-
-
-LETTERS = "abdehilnorstuw"
-PIECES = [
-    piece("<unk>", kind=2),
-    piece("<s>", kind=3),
-    piece("</s>", kind=3),
-    piece("▁", -3.0),
-    piece("▁hello", -4.0),
-    *(piece(letter, -5.0 - k / 8) for k, letter in enumerate(LETTERS)),
-]
-
-
-def unigram(*more):
-    return message(*PIECES, *more)
-
-
-def bpe_model():
-    words = {"▁" + word: 3 for text in TEXTS for word in text.split()}
-    kinds = {"normal": 1, "unknown": 2, "control": 3, "byte": 6}
-    pieces = train_sentencepiece_bpe(words, 450, byte_fallback=True)
-    pieces = [piece(text, float(score), kinds[kind]) for text, score, kind in pieces]
-    return message(*pieces, (2, [(3, 2), (35, 1)]), (3, [(4, 0)]))
-
-
-# SentencePiece
-
-
-def test_a_model_is_read_by_hand(tmp_path):
-    (tmp_path / "m.model").write_bytes(unigram())
-    tokenizer = Tokenizer.load(tmp_path / "m.model")
-    tokens = [tokenizer.id_to_token(id) for id in tokenizer.encode("  hello  hellod x ")]
-    assert tokens == ["▁hello", "▁hello", "d", "▁", "<unk>"]
-    assert tokenizer.decode(tokenizer.encode("hello hellod")) == "hello hellod"
-    assert tokenizer.named == {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    assert Tokenizer.load(tmp_path / "m.model").parts == tokenizer.parts
-
-
-def test_ids_of_a_model_may_be_absent_or_elsewhere():
-    trainer = (2, [(41, -1), (42, 1), (43, 2)])
-    assert read_model(unigram(trainer), "m").parts()["named"] == {"unk_token": "<unk>", "eos_token": "<s>", "pad_token": "</s>"}
-
-
-def test_fields_that_are_written_in_two_parts_and_unknown_fields():
-    split = read_model(unigram((2, [(35, 1)]), (2, [(41, -1)]), (99, "x"), (98, 7), (97, 1.5)), "m")
-    assert split.byte_fallback and split.ids["bos_token"] == -1
-
-
-def test_a_user_defined_piece_is_taken_unless_a_longer_one_covers_it(tmp_path):
-    """As sentencepiece 0.2 does, with this very model."""
-    (tmp_path / "m.model").write_bytes(unigram(piece("lo", 0.0, 4)))
-    tokenizer = Tokenizer.load(tmp_path / "m.model")
-    tokens = [tokenizer.id_to_token(id) for id in tokenizer.encode("hello ello lo")]
-    assert tokens == ["▁hello", "▁", "e", "l", "lo", "▁", "lo"]
-    assert dict(tokenizer.model.pieces)["lo"] == 2 * -3.0 - 0.1  # two bytes; the best score is that of ▁
-
-
-REFUSED = {
-    "it has no pieces": message((2, [(3, 1)])),
-    "model_type word is not supported": unigram((2, [(3, 3)])),
-    "model_type char is not supported": unigram((2, [(3, 4)])),
-    "model_type 9 is not supported": unigram((2, [(3, 9)])),
-    "treat_whitespace_as_suffix is not supported": unigram((2, [(24, 1)])),
-    "escape_whitespaces = false is not supported": unigram((3, [(5, 0)])),
-    "a denormalizer_spec is not supported": unigram((5, [(2, "x")])),
-    "a piece marked as unused, 'q', is not supported": unigram(piece("q", 0.0, 5)),
-    "one piece must be of kind unknown, got 2": unigram(piece("q", 0.0, 2)),
-    "the piece 'a' occurs twice": unigram(piece("a")),
-    "a piece of type 7": unigram(piece("q", 0.0, 7)),
-    "a piece without a text": unigram((1, [(2, 1.0)])),
-    "user-defined pieces in a BPE model are not supported: 'q'": unigram(piece("q", 0.0, 4), (2, [(3, 2)])),
-    "the score of 'q' must be finite, at most 1e\\+30, got nan": unigram(piece("q", float("nan"))),
-    "not a SentencePiece model, or damaged: it ends within a field": unigram()[:-1],
-    "not a SentencePiece model, or damaged: it ends within a number": b"\xff" * 40,
-    "not a SentencePiece model, or damaged: a field of kind 3": b"\x0b",
-    "not a SentencePiece model, or damaged: .*utf-8": unigram((1, [(1, b"\xff")])),
-    "damaged: field 2 is of kind 0, expected 2": unigram((3, [(2, 5)])),  # a character map that is a number
-    "damaged: field 1 is of kind 0, expected a message": unigram((1, 5)),
-    "damaged: field 3 is of kind 2, expected 0": unigram((2, [(3, "x")])),
-    "not a SentencePiece model: it has no": b"",
-}
-
-
-@pytest.mark.parametrize("reason", REFUSED)
-def test_models_are_refused_by_name(tmp_path, reason):
-    path = tmp_path / "m.model"
-    path.write_bytes(REFUSED[reason])
-    with pytest.raises(ValueError, match=rf"m\.model: .*{reason}"):
-        Tokenizer.load(path)
-
-
-def loads_or_is_refused(path):
-    """Whatever is wrong with a file is a ValueError that names it; what loads, works on text."""
-    try:
-        tokenizer = Tokenizer.load(path)
-    except ValueError as error:
-        assert str(path) in str(error)
-        return
-    try:
-        tokenizer.encoding("Hello wörld <s>", "x", allow_special=True)
-        tokenizer.decode([0, tokenizer.vocab_size - 1])
-    except ValueError:  # a text that the vocabulary has no tokens for
-        pass
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory):
-    return tmp_path_factory.mktemp("scratch")
-
-
-@given(data=st.binary(max_size=60))
-def test_any_bytes_load_or_are_refused(scratch, data):
-    (scratch / "any.model").write_bytes(data)
-    loads_or_is_refused(scratch / "any.model")
-
-
-MODELS = {"unigram": unigram((3, [(2, b"")])), "BPE": bpe_model()}
-
-
-@pytest.mark.parametrize("kind", MODELS)
-@given(seed=st.integers(0, 1 << 32))
-def test_damaged_models_load_or_are_refused(scratch, kind, seed):
-    draw = random.Random(seed)
-    data = bytearray(MODELS[kind])
-    if draw.random() < 0.3:
-        del data[draw.randrange(len(data)) :]
-    for _ in range(draw.choice((1, 1, 4))):
-        if data:
-            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-    (scratch / "damaged.model").write_bytes(data)
-    loads_or_is_refused(scratch / "damaged.model")
-
+from tests.conftest import TOKENIZER_TEXTS as TEXTS
+from tests.examples.test_generate import example
+from tests.support.sentencepiece_files import (
+    MODELS,
+    PIECES,
+    loads_or_is_refused,
+    message,
+    piece,
+    unigram,
+)
 
 # tokenizer.json, any part of which is something else
 
@@ -189,6 +34,11 @@ JSON = st.recursive(
     ),
     max_leaves=4,
 )
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
 
 
 @pytest.fixture(scope="module")
@@ -239,42 +89,117 @@ def folder(path, config=None, **files):
 
 VOCAB = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\n##s\na\n"
 WRONG = {
-    "vocab.txt, line 9: the token 'a' occurs twice, first in line 8": ({}, {"vocab_txt": VOCAB + "a\n"}),
+    r"vocab\.txt, line 9: expected a token that is not in the file yet, got 'a', as in line 8": (
+        {},
+        {"vocab_txt": VOCAB + "a\n"},
+    ),
     "vocab.txt: expected UTF-8 text": ({}, {"vocab_txt": b"\xff"}),
-    "the sep_token '\\[SEP\\]' is not in the vocabulary": ({}, {"vocab_txt": ""}),
-    "the unk_token '\\?' is not in the vocabulary": ({"unk_token": "?"}, {"vocab_txt": VOCAB}),
-    "the cls_token 3 is not in the vocabulary": ({"cls_token": 3}, {"vocab_txt": VOCAB}),
-    "tokenizer_class 'DebertaTokenizer' is not supported here; supported are BertTokenizer":
-        ({"tokenizer_class": "DebertaTokenizer"}, {"vocab_txt": VOCAB}),
-    "tokenizer_class 'XLMRobertaTokenizer' is not supported here; supported are LlamaTokenizer":
-        ({"tokenizer_class": "XLMRobertaTokenizer"}, {"tokenizer_model": unigram()}),
-    "tokenizer_class 'DebertaV2Tokenizer' is not": ({"tokenizer_class": "DebertaV2TokenizerFast"}, {"spm_model": unigram()}),
-    "tokenizer_class '7' is not supported": ({"tokenizer_class": 7}, {"vocab_txt": VOCAB}),
-    "do_lower_case must be true or false, got 'yes'": ({"do_lower_case": "yes"}, {"vocab_txt": VOCAB}),
-    "strip_accents must be true or false, got 1": ({"strip_accents": 1}, {"vocab_txt": VOCAB}),
-    "additional_special_tokens must be a list of tokens, got 'x'": ({"additional_special_tokens": "x"}, {"vocab_txt": VOCAB}),
-    "extra_special_tokens must be a list of tokens, got \\[4\\]": ({"extra_special_tokens": [4]}, {"vocab_txt": VOCAB}),
-    "added_tokens_decoder must be an object, got \\[\\]": ({"added_tokens_decoder": []}, {"vocab_txt": VOCAB}),
-    "must give a token for each id, got 'x': {}": ({"added_tokens_decoder": {"x": {}}}, {"vocab_txt": VOCAB}),
-    "AddedToken must say 'content'": ({"added_tokens_decoder": {"8": {}}}, {"vocab_txt": VOCAB}),
-    "hole: no token has id 8": ({"added_tokens_decoder": {"9": {"content": "x"}}}, {"vocab_txt": VOCAB}),
-    "id 5 is given to both 'hello' and 'x'": ({"added_tokens_decoder": {"5": {"content": "x"}}}, {"vocab_txt": VOCAB}),
+    r"vocab\.txt: unk_token: expected a token of the vocabulary, got '\[UNK\]'": (
+        {},
+        {"vocab_txt": ""},
+    ),
+    r"vocab\.txt: unk_token: expected a token of the vocabulary, got '\?'": (
+        {"unk_token": "?"},
+        {"vocab_txt": VOCAB},
+    ),
+    r"vocab\.txt: cls_token: expected a token of the vocabulary, got 3": (
+        {"cls_token": 3},
+        {"vocab_txt": VOCAB},
+    ),
+    r"vocab\.txt: tokenizer_class: expected one of BertTokenizer, DistilBertTokenizer": (
+        {"tokenizer_class": "DebertaTokenizer"},
+        {"vocab_txt": VOCAB},
+    ),
+    r"tokenizer\.model: tokenizer_class: expected one of LlamaTokenizer, T5Tokenizer,": (
+        {"tokenizer_class": "XLMRobertaTokenizer"},
+        {"tokenizer_model": unigram()},
+    ),
+    r"spm\.model: tokenizer_class: expected one of LlamaTokenizer, T5Tokenizer,": (
+        {"tokenizer_class": "DebertaV2TokenizerFast"},
+        {"spm_model": unigram()},
+    ),
+    r"vocab\.txt: tokenizer_class: expected one of BertTokenizer, DistilBertTokenizer, got '7'": (
+        {"tokenizer_class": 7},
+        {"vocab_txt": VOCAB},
+    ),
+    r"vocab\.txt: do_lower_case: expected true or false, got 'yes'": (
+        {"do_lower_case": "yes"},
+        {"vocab_txt": VOCAB},
+    ),
+    r"vocab\.txt: strip_accents: expected true or false, got 1": (
+        {"strip_accents": 1},
+        {"vocab_txt": VOCAB},
+    ),
+    r"vocab\.txt: additional_special_tokens: expected a list of tokens, got 'x'": (
+        {"additional_special_tokens": "x"},
+        {"vocab_txt": VOCAB},
+    ),
+    r"vocab\.txt: extra_special_tokens: expected a list of tokens, got \[4\]": (
+        {"extra_special_tokens": [4]},
+        {"vocab_txt": VOCAB},
+    ),
+    r"vocab\.txt: added_tokens_decoder: expected an object, got \[\]": (
+        {"added_tokens_decoder": []},
+        {"vocab_txt": VOCAB},
+    ),
+    r"vocab\.txt: added_tokens_decoder: expected a token for each id, got \{'x': \{\}\}": (
+        {"added_tokens_decoder": {"x": {}}},
+        {"vocab_txt": VOCAB},
+    ),
+    "AddedToken: content: expected a value, got none": (
+        {"added_tokens_decoder": {"8": {}}},
+        {"vocab_txt": VOCAB},
+    ),
+    "vocab: expected the ids 0 to 8, got none with id 8": (
+        {"added_tokens_decoder": {"9": {"content": "x"}}},
+        {"vocab_txt": VOCAB},
+    ),
+    "vocab: expected one token per id": (
+        {"added_tokens_decoder": {"5": {"content": "x"}}},
+        {"vocab_txt": VOCAB},
+    ),
     "tokenizer_config.json: expected an object, got \\[\\]": ([], {"vocab_txt": VOCAB}),
-    "vocab.json: expected valid JSON, got the key 'a' 2 times": ({}, {"vocab_json": '{"a":0,"a":1}', "merges_txt": ""}),
-    "vocab.json: expected valid JSON, got nesting": ({}, {"vocab_json": "[" * 100_000, "merges_txt": ""}),
-    "vocab.json: an object of tokens and ids is expected": ({}, {"vocab_json": "[]", "merges_txt": ""}),
-    "vocab.json: the id of token 'a' must be a number": ({}, {"vocab_json": '{"a": "0"}', "merges_txt": ""}),
-    "hole: no token has id 1": ({}, {"vocab_json": '{"a": 0, "b": 2}', "merges_txt": ""}),
-    "merges.txt, line 2: a pair of tokens is expected, got 'a b c'":
-        ({}, {"vocab_json": '{"a": 0}', "merges_txt": "#version\na b c"}),
-    "needs token 'b', not in the vocabulary": ({}, {"vocab_json": '{"a": 0}', "merges_txt": "a b"}),
-    "extra_ids must be a number from 0 to": ({"tokenizer_class": "T5Tokenizer", "extra_ids": -1}, {"spiece_model": unigram()}),
-    "a BPE model is not supported for this class":
-        ({"tokenizer_class": "AlbertTokenizer", "cls_token": "<s>", "sep_token": "</s>"},
-         {"spiece_model": MODELS["BPE"]}),
-    "add_prefix_space = false is not supported": ({"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False},
-                                                  {"tokenizer_model": MODELS["BPE"]}),
-}  # fmt: skip
+    "vocab.json: expected valid JSON, got the key 'a' 2 times": (
+        {},
+        {"vocab_json": '{"a":0,"a":1}', "merges_txt": ""},
+    ),
+    "vocab.json: expected valid JSON, got nesting": (
+        {},
+        {"vocab_json": "[" * 100_000, "merges_txt": ""},
+    ),
+    r"vocab\.json: expected an object of tokens and ids, got \[\]": (
+        {},
+        {"vocab_json": "[]", "merges_txt": ""},
+    ),
+    r"vocab\.json: vocab: token 'a': expected an id from 0 to 1114111, got '0'": (
+        {},
+        {"vocab_json": '{"a": "0"}', "merges_txt": ""},
+    ),
+    "vocab: expected the ids 0 to 1, got none with id 1": (
+        {},
+        {"vocab_json": '{"a": 0, "b": 2}', "merges_txt": ""},
+    ),
+    r"merges\.txt, line 2: expected a pair of tokens, got 'a b c'": (
+        {},
+        {"vocab_json": '{"a": 0}', "merges_txt": "#version\na b c"},
+    ),
+    r"vocab\.json: merge 0: expected two tokens that form a third": (
+        {},
+        {"vocab_json": '{"a": 0}', "merges_txt": "a b"},
+    ),
+    r"spiece\.model: extra_ids: expected an integer from 0 to 1114112, got -1": (
+        {"tokenizer_class": "T5Tokenizer", "extra_ids": -1},
+        {"spiece_model": unigram()},
+    ),
+    r"spiece\.model: model: expected a Unigram model for this class, got BPE": (
+        {"tokenizer_class": "AlbertTokenizer", "cls_token": "<s>", "sep_token": "</s>"},
+        {"spiece_model": MODELS["BPE"]},
+    ),
+    r"tokenizer\.model: add_prefix_space: expected true, got false, which is not supported": (
+        {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False},
+        {"tokenizer_model": MODELS["BPE"]},
+    ),
+}
 
 
 @pytest.mark.parametrize("reason", WRONG)
@@ -304,8 +229,20 @@ def test_tokens_of_the_settings(tmp_path):
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "[CLS]"}))
     (tmp_path / "added_tokens.json").write_text(json.dumps({"[B]": 9, "plain": 8}))
     tokenizer = Tokenizer.load(folder(tmp_path, config, vocab_txt=VOCAB))
-    assert [tokenizer.id_to_token(id) for id in range(8, tokenizer.vocab_size)] == ["plain", "[B]", "<p>", "<image>", "[A]"]
-    assert [tokenizer.is_special(id) for id in (8, 9, 10, 11, 12)] == [False, True, True, True, True]
+    assert [tokenizer.id_to_token(id) for id in range(8, tokenizer.vocab_size)] == [
+        "plain",
+        "[B]",
+        "<p>",
+        "<image>",
+        "[A]",
+    ]
+    assert [tokenizer.is_special(id) for id in (8, 9, 10, 11, 12)] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
     assert tokenizer.named_id("pad_token") == 10 and tokenizer.named_id("bos_token") == 2
     assert tokenizer.named_id("image_token") == 11
     assert tokenizer.encode("hello <p>hellos", allow_special=True) == [5, 10, 5, 6]
@@ -314,14 +251,26 @@ def test_tokens_of_the_settings(tmp_path):
 def test_t5_sentinels(tmp_path):
     tokenizer = Tokenizer.load(folder(tmp_path, {"tokenizer_class": "T5Tokenizer", "extra_ids": 3}, spiece_model=unigram()))
     size = tokenizer.vocab_size
-    assert [tokenizer.id_to_token(id) for id in range(size - 3, size)] == ["<extra_id_2>", "<extra_id_1>", "<extra_id_0>"]
+    assert [tokenizer.id_to_token(id) for id in range(size - 3, size)] == [
+        "<extra_id_2>",
+        "<extra_id_1>",
+        "<extra_id_0>",
+    ]
     tokens = tokenizer.encoding("hello <extra_id_0> hello", allow_special=True).tokens
     assert tokens == ["▁hello", "<extra_id_0>", "▁hello", "</s>"]
 
 
 def test_albert_does_not_take_a_number_with_its_comma(tmp_path):
     special = [piece(token, kind=3) for token in ("<cls>", "<sep>")]
-    pieces = [*PIECES, *special, piece("9", -5.0), piece(",", -5.0), piece("▁9", -6.0), piece("▁9,", -2.0), piece("s,", -2.0)]
+    pieces = [
+        *PIECES,
+        *special,
+        piece("9", -5.0),
+        piece(",", -5.0),
+        piece("▁9", -6.0),
+        piece("▁9,", -2.0),
+        piece("s,", -2.0),
+    ]
     config = {"tokenizer_class": "XLNetTokenizer"}
     tokenizer = Tokenizer.load(folder(tmp_path, config, spiece_model=message(*pieces)))
     tokens = [tokenizer.id_to_token(id) for id in tokenizer.encode("9, s,")]
@@ -371,11 +320,19 @@ def test_a_folder_with_broken_settings_is_left_alone(trained, tmp_path):
 
 
 def test_a_llama_folder_with_a_sentencepiece_tokenizer(tmp_path, monkeypatch, capsys):
-    """<s> goes before the prompt, the text comes with its spaces, and the folder that is saved again says the same."""
+    """<s> goes before the prompt, the text comes with its spaces, and the folder that is saved
+    again says the same."""
     vocabulary = folder(tmp_path / "v", {"tokenizer_class": "LlamaTokenizer"}, tokenizer_model=MODELS["BPE"])
     size = Tokenizer.load(vocabulary).vocab_size
-    config = {"vocab_size": size, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-              "num_key_value_heads": 1, "max_position_embeddings": 64}  # fmt: skip
+    config = {
+        "vocab_size": size,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+    }
     tinyplm.save(tinyplm.create("llama", key=1, **config), vocabulary)
     model = tinyplm.load(vocabulary)
     tokenizer = model.text_tokenizer()

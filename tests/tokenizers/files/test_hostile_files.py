@@ -1,4 +1,5 @@
-"""A campaign of hostile tokenizer files: each is refused in one line and two seconds, or all that it gives is right."""
+"""A campaign of hostile tokenizer files: each is refused in one line and two seconds, or all that
+it gives is right."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ import time
 from collections import Counter
 
 import pytest
+from tinyplm.tokenizers.chat.formats import folder_template
 
 from tests.support import hostile_tokenizers as hostile
 from tests.support.hostile_templates import ENDLESS, FINITE, TALK
 from tests.support.real_templates import REAL
-from tinyplm.tokenizers.chat.formats import folder_template
 
 SOURCES = [hostile.damaged_values, hostile.explosions, hostile.damaged_text, hostile.damaged_models]
 
@@ -44,9 +45,9 @@ def rendered(source, talk=TALK):
 @pytest.mark.parametrize("name", ENDLESS)
 def test_templates_without_measure_are_refused(name, monkeypatch):
     pytest.importorskip("jinja2")
-    monkeypatch.setattr("tinyplm.tokenizers.chat.templates.SECONDS", 0.3)
+    monkeypatch.setattr("tinyplm.tokenizers.chat.meter.SECONDS", 0.3)
     begin = time.process_time()
-    with pytest.raises(ValueError, match=r"^chat_template\.jinja: the folder's chat template ") as refused:
+    with pytest.raises(ValueError, match=r"^chat_template\.jinja: chat template: ") as refused:
         rendered(ENDLESS[name])
     assert time.process_time() - begin < hostile.SECONDS
     message = str(refused.value)
@@ -61,7 +62,7 @@ def test_templates_that_end(source, expected):
 
 def test_limits_hold_in_threads_and_grow_with_the_messages():
     pytest.importorskip("jinja2")
-    from tinyplm.tokenizers.chat import templates as chat_templates
+    from tinyplm.tokenizers.chat import meter
 
     outcomes = []
 
@@ -69,18 +70,23 @@ def test_limits_hold_in_threads_and_grow_with_the_messages():
         try:
             outcomes.append(len(rendered(source)))
         except ValueError as error:
-            outcomes.append(str(error)[-12:])
+            outcomes.append(str(error).partition("chat template: ")[2])
 
     threads = [threading.Thread(target=render, args=(source,)) for source in (ENDLESS["rjust"], REAL["ChatML"], ENDLESS["block"])]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(outcomes, key=str) == [" levels deep", len(rendered(REAL["ChatML"])), "79,000 steps"]
-    big = [{"role": "user", "content": "x" * 100_000}]  # what takes too long for short messages
+    assert sorted(outcomes, key=str) == [
+        len(rendered(REAL["ChatML"])),
+        "expected calls nested at most 100 levels deep, got more",
+        "rjust: expected at most 100,079,000 steps, got more",
+    ]
+    # too slow for short messages
+    big = [{"role": "user", "content": "x" * 100_000}]
     assert rendered("{{ (messages[0].content * 15) | length }}", big) == "1500000"
     assert rendered("{% set a = messages[0].content %}{{ a.replace(a[:3000], '') | length }}", big) == "1000"
-    assert chat_templates._Meter(0, 4000).seconds == chat_templates.SECONDS + 4
+    assert meter.Meter(0, 4000).seconds == meter.SECONDS + 4
     long = [{"role": role, "content": "word " * 30} for _ in range(2000) for role in ("user", "assistant")]
     begin = time.process_time()
     for name in ("ChatML", "Qwen", "DeepSeek"):

@@ -1,12 +1,15 @@
-"""SentencePiece's BPE: training and joining by score against reference/tokenizers/sentencepiece.py, and their laws."""
+"""SentencePiece's BPE: training and joining by score against reference/tokenizers/sentencepiece.py,
+and their laws."""
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
 from reference.tokenizers import bpe as naive_bpe
 from reference.tokenizers import sentencepiece as naive
-from tinyplm.tokenizers.models.sentencepiece_bpe import merges_from_scores, train_sentencepiece_bpe
+from tinyplm.tokenizers.models.sentencepiece_bpe import merges_from_scores
+from tinyplm.tokenizers.training.sentencepiece_bpe import (
+    train_sentencepiece_bpe,
+)
 
 SCRIPTS = {"a": "Latin", "b": "Latin", "и": "Cyrillic", "1": "Common", "-": "Common"}
 
@@ -53,9 +56,18 @@ def test_letters_that_are_left_out_are_in_no_piece(word_counts, merges):
 
 @given(corpora)
 def test_order_scores_and_kinds(word_counts):
-    pieces = train(word_counts, byte_fallback=True, control_symbols=["<sep>"], user_defined_symbols=["ab", "<x>"])
+    pieces = train(
+        word_counts,
+        byte_fallback=True,
+        control_symbols=["<sep>"],
+        user_defined_symbols=["ab", "<x>"],
+    )
     special = [("<unk>", "unknown"), ("<s>", "control"), ("</s>", "control"), ("<sep>", "control")]
-    special += [("ab", "user_defined"), ("<x>", "user_defined"), *((f"<0x{byte:02X}>", "byte") for byte in range(256))]
+    special += [
+        ("ab", "user_defined"),
+        ("<x>", "user_defined"),
+        *((f"<0x{byte:02X}>", "byte") for byte in range(256)),
+    ]
     assert pieces[: len(special)] == [(text, 0.0, kind) for text, kind in special]
     rest = pieces[len(special) :]
     assert [score for _, score, _ in rest] == [-i for i in range(len(rest))]
@@ -126,11 +138,26 @@ def test_special_pieces_in_the_text_are_not_learnt_from():
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        (({"a b": 1}, 300), {}, ValueError, "spaces must be written ▁, got 'a b'"),
-        (({"▁ab": 1}, 5), {}, ValueError, "vocab_size 5 is too small for 3 special pieces and 3 letters"),
+        (({"a b": 1}, 300), {}, ValueError, "word_counts: expected spaces written ▁, got 'a b'"),
+        (
+            ({"▁ab": 1}, 5),
+            {},
+            ValueError,
+            r"vocab_size: expected room for 3 special pieces and 3 letters \(a smaller",
+        ),
         (({"▁ab": 1}, 300), {"character_coverage": 99.95}, ValueError, "<= 1, got 99.95"),
-        (({"▁ab": 1}, 300), {"control_symbols": ["<s>"]}, ValueError, "'<s>' is wrong"),
-        (({"▁ab": 1}, 300), {"user_defined_symbols": [""]}, ValueError, "'' is wrong"),
+        (
+            ({"▁ab": 1}, 300),
+            {"control_symbols": ["<s>"]},
+            ValueError,
+            "special pieces: expected different strings that are not empty, got '<s>'",
+        ),
+        (
+            ({"▁ab": 1}, 300),
+            {"user_defined_symbols": [""]},
+            ValueError,
+            "expected different strings that are not empty, got ''",
+        ),
         (({"▁ab": 1}, 300), {"user_defined_symbols": "ab"}, TypeError, "several strings"),
     ],
 )
@@ -158,7 +185,15 @@ vocabularies = st.lists(st.text("abc", min_size=2, max_size=5), unique=True, max
 
 
 @given(vocabularies, st.text("abcx", max_size=14))
-@example([("aba", 0.0, "normal"), ("ab", -1.0, "normal"), ("ba", -2.0, "normal"), *((c, -3.0, "normal") for c in "ab")], "ababa")
+@example(
+    [
+        ("aba", 0.0, "normal"),
+        ("ab", -1.0, "normal"),
+        ("ba", -2.0, "normal"),
+        *((c, -3.0, "normal") for c in "ab"),
+    ],
+    "ababa",
+)
 def test_merges_give_what_joining_by_score_gives(pieces, text):
     """Pieces with any scores, also ones that cannot come about."""
     assert apply(text, pieces) == naive.encode(text, {text: score for text, score, _ in pieces})
@@ -172,25 +207,52 @@ def test_merges_of_trained_pieces(word_counts, text, merges):
 
 
 def test_pieces_that_cannot_come_about_have_no_merge():
-    pieces = [("ab", -0.0, "normal"), ("bc", -1.0, "normal"), ("abc", -2.0, "normal"), ("abcc", -3.0, "normal")]
+    pieces = [
+        ("ab", -0.0, "normal"),
+        ("bc", -1.0, "normal"),
+        ("abc", -2.0, "normal"),
+        ("abcc", -3.0, "normal"),
+    ]
     letters = [(letter, -9.0, "normal") for letter in "abc"]
-    assert merges_from_scores(pieces + letters) == [("a", "b"), ("b", "c"), ("ab", "c"), ("abc", "c")]
+    assert merges_from_scores(pieces + letters) == [
+        ("a", "b"),
+        ("b", "c"),
+        ("ab", "c"),
+        ("abc", "c"),
+    ]
     without = [piece for piece in pieces if piece[0] != "abc"]
-    assert merges_from_scores(without + letters) == [("a", "b"), ("b", "c")]  # a|b|c|c -> ab|c|c, and no further
+    assert merges_from_scores(without + letters) == [
+        ("a", "b"),
+        ("b", "c"),
+    ]  # a|b|c|c -> ab|c|c, and no further
 
 
 def test_only_normal_pieces_are_joined():
     letters = [(letter, -9.0, "normal") for letter in "ab<s>"]
-    others = [("ab", 0.0, "user_defined"), ("<s>", 0.0, "control"), ("ba", 0.0, "byte"), ("bb", 0.0, "unknown")]
+    others = [
+        ("ab", 0.0, "user_defined"),
+        ("<s>", 0.0, "control"),
+        ("ba", 0.0, "byte"),
+        ("bb", 0.0, "unknown"),
+    ]
     assert merges_from_scores(others + letters) == []
 
 
 @pytest.mark.parametrize(
     ("pieces", "message"),
     [
-        ([("ab", 0.0, "normal"), ("bc", 0.0, "normal")], "'ab' and 'bc' have the same score, 0.0"),
-        ([("ax", 0.0, "normal")], "'ax' has the letter 'x', which is no piece"),
-        ([("ab", 0.0, "unused"), ("abc", -1.0, "normal")], "the unused piece 'ab' can come about"),
+        (
+            [("ab", 0.0, "normal"), ("bc", 0.0, "normal")],
+            r"pieces: expected different scores, .*, got 0\.0 for both 'ab' and 'bc'",
+        ),
+        (
+            [("ax", 0.0, "normal")],
+            "pieces: expected a piece for each letter of 'ax', got none for 'x'",
+        ),
+        (
+            [("ab", 0.0, "unused"), ("abc", -1.0, "normal")],
+            "pieces: expected no unused piece that others can form, got 'ab'",
+        ),
     ],
 )
 def test_what_merges_cannot_say(pieces, message):

@@ -1,12 +1,12 @@
-"""Added tokens: which are found where, and what they take along.  Against `tokenizers`: tests/interop/test_added_tokens.py."""
+"""Added tokens: which are found where, and what they take along.  Against `tokenizers`:
+tests/interop/test_added_tokens.py."""
 
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tinyplm.tokenizers.text.added import AddedToken, AddedTokens, _Many
+from tinyplm.tokenizers.text.added_tokens import AddedToken, AddedTokens, _Many
 
 
 def found(text, *tokens, normalized=False, allow_special=True, normalize=None):
@@ -49,13 +49,24 @@ def test_the_longest_of_those_that_begin_at_a_place_and_the_leftmost_first():
 
 
 def test_special_ones_only_if_allowed_and_normalized_ones_in_normalized_text():
-    tokens = [token("<s>", 1), token("tag", 2, special=False), token("Word", 3, special=False, normalized=True)]
+    tokens = [
+        token("<s>", 1),
+        token("tag", 2, special=False),
+        token("Word", 3, special=False, normalized=True),
+    ]
     assert found("<s>tag word", *tokens, normalize=str.lower) == [1, 2, " word"]
-    assert found("<s>tag word", *tokens, allow_special=False, normalize=str.lower) == ["<s>", 2, " word"]
+    assert found("<s>tag word", *tokens, allow_special=False, normalize=str.lower) == [
+        "<s>",
+        2,
+        " word",
+    ]
     assert found("<s>tag word", *tokens, normalized=True, normalize=str.lower) == ["<s>tag ", 3]
 
 
-@given(st.text("ab ", max_size=20), st.lists(st.text("ab ", min_size=1, max_size=3), unique=True, max_size=4))
+@given(
+    st.text("ab ", max_size=20),
+    st.lists(st.text("ab ", min_size=1, max_size=3), unique=True, max_size=4),
+)
 def test_without_flags_the_pieces_joined_are_the_text(text, contents):
     pieces = AddedTokens([token(content, id) for id, content in enumerate(contents)], None).find(text, False, True)
     assert "".join(text[start:end] for start, end, _ in pieces) == text
@@ -66,7 +77,13 @@ def test_without_flags_the_pieces_joined_are_the_text(text, contents):
 @given(
     st.text("abc ", max_size=40),
     st.lists(
-        st.builds(token, st.text("abc ", min_size=1, max_size=4), single_word=st.booleans(), lstrip=st.booleans()), max_size=8
+        st.builds(
+            token,
+            st.text("abc ", min_size=1, max_size=4),
+            single_word=st.booleans(),
+            lstrip=st.booleans(),
+        ),
+        max_size=8,
     ),
 )
 def test_many_are_found_as_few_are(text, tokens):
@@ -83,7 +100,11 @@ def test_many_tokens_are_read_fast_and_flat():
     begin = time.process_time()
     tokens = [AddedToken(f"<|extra {k}|>", k, special=k % 2 == 0) for k in range(100_000)]
     assert found("a<|extra 99999|>b<|extra 4|>", *tokens) == ["a", 99999, "b", 4]
-    assert found("a<|extra 99999|>b<|extra 4|>", *tokens, allow_special=False) == ["a", 99999, "b<|extra 4|>"]
+    assert found("a<|extra 99999|>b<|extra 4|>", *tokens, allow_special=False) == [
+        "a",
+        99999,
+        "b<|extra 4|>",
+    ]
     assert time.process_time() - begin < 2
     for count in (39, 40, 41, 45, 3000):  # each is the beginning of the next
         prefixes = [AddedToken("q" * k, k) for k in range(1, count + 1)]

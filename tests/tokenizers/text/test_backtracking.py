@@ -1,4 +1,5 @@
-"""Regular expressions of files: those that may take long have a limit of time, the usual ones run without a clock."""
+"""Regular expressions of files: those that may take long have a limit of time, the usual ones run
+without a clock."""
 
 from __future__ import annotations
 
@@ -7,10 +8,8 @@ import time
 
 import pytest
 import regex
-
-from tests.support.hostile_tokenizers import BOMBS
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.models.bpe_model import BPE
+from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.text import patterns
 from tinyplm.tokenizers.text.alignment import Aligned
 from tinyplm.tokenizers.text.backtracking import Limited
@@ -25,16 +24,47 @@ from tinyplm.tokenizers.text.pretokenization import ByteLevel as Bytes
 from tinyplm.tokenizers.text.pretokenization import Sequence as PreTokenizers
 from tinyplm.tokenizers.text.pretokenization import Split
 
+from tests.support.hostile_tokenizers import BOMBS
+
 USUAL = [
     GPT2_PATTERN,
-    *(patterns.CL100K_PATTERN, patterns.QWEN2_PATTERN, patterns.O200K_PATTERN, *patterns.DEEPSEEK3_PATTERNS),
+    *(
+        patterns.CL100K_PATTERN,
+        patterns.QWEN2_PATTERN,
+        patterns.O200K_PATTERN,
+        *patterns.DEEPSEEK3_PATTERNS,
+    ),
     *(" {2,}", r"\A +", r"\s+", r"\w+|[^\w\s]+", r"\s?\p{P}+", r" ?[^(\s|[.,!?…。，、।۔،])]+"),
 ]
 SLOW = [
-    *(r"(?:a|aa)+$", r"(a+)+$", r"(a*)*b", r".*.*.*x", r"(?:a?){40}a{40}", "a?" * 30 + "a" * 30, "(?:a|aa)" * 30 + "b"),
-    *(r"(?:(?:^){4}){4}", r"(\w+\s?)+$", r"(?:a{0,50}){0,50}b", r"a*a*a*b", r"(?:a+|b)*c", r"(?:a{1,2})+b", r"(?=.*a)(?=.*b).*c"),
+    *(
+        r"(?:a|aa)+$",
+        r"(a+)+$",
+        r"(a*)*b",
+        r".*.*.*x",
+        r"(?:a?){40}a{40}",
+        "a?" * 30 + "a" * 30,
+        "(?:a|aa)" * 30 + "b",
+    ),
+    *(
+        r"(?:(?:^){4}){4}",
+        r"(\w+\s?)+$",
+        r"(?:a{0,50}){0,50}b",
+        r"a*a*a*b",
+        r"(?:a+|b)*c",
+        r"(?:a{1,2})+b",
+        r"(?=.*a)(?=.*b).*c",
+    ),
     *("a{0,30}a{0,30}a{0,30}b", r"a*(?!(?=([ab])*))"),
-    *("a+b", r"(?=a*b)a", "a{1,60000}b", r"^\s+|\s+$", r"\s+(?!\S)|\S+", r"\s+|\s*\n", r"\d{1,3}(?=(?:\d{3})*\b)"),
+    *(
+        "a+b",
+        r"(?=a*b)a",
+        "a{1,60000}b",
+        r"^\s+|\s+$",
+        r"\s+(?!\S)|\S+",
+        r"\s+|\s*\n",
+        r"\d{1,3}(?=(?:\d{3})*\b)",
+    ),
 ]
 
 
@@ -51,12 +81,15 @@ def test_others_have_a_limit(expression):
 def test_a_limit_is_kept_and_said():
     expression, text = r"(?:a|aa)+$", "a" * 60 + "!"
     begin = time.process_time()
-    with pytest.raises(ValueError, match=r"the regular expression '.*' takes too long for 'aaaa.*, 61 characters"):
+    with pytest.raises(ValueError, match=r"regular expression '\(\?:a\|aa\)\+\$': expected a fast one"):
         Split({"Regex": expression}, "Isolated").cut(text)
-    with pytest.raises(ValueError, match="takes too long"):
+    with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
         Replace({"Regex": expression}, "b").aligned(Aligned.of(text))
     assert time.process_time() - begin < 2
-    assert Split({"Regex": expression}, "Isolated").cut("baaa") == ["b", "aaa"]  # what takes no time is right
+    assert Split({"Regex": expression}, "Isolated").cut("baaa") == [
+        "b",
+        "aaa",
+    ]  # what takes no time is right
 
 
 def test_all_expressions_and_words_of_a_text_share_one_limit():
@@ -68,12 +101,12 @@ def test_all_expressions_and_words_of_a_text_share_one_limit():
         tokenizer = Tokenizer(vocabulary, **step)
         for call in (tokenizer.encode, tokenizer.encoding):
             begin = time.process_time()
-            with pytest.raises(ValueError, match="takes too long"):
+            with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
                 call(many)
             assert time.process_time() - begin < 2
             assert tokenizer.token_to_id("a") in tokenizer.encode("aab")  # the next call has its own time
     decoder = Decoders((Fuse(), *(DecoderReplace(slow, "x"),) * 1000))
-    with pytest.raises(ValueError, match="takes too long"):
+    with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
         Tokenizer(vocabulary, decoder=decoder).decode([0] * 26 + [1])
 
 
@@ -87,7 +120,7 @@ def test_usual_expressions_take_time_in_proportion(expression, text):
 
 def test_a_search_that_tries_each_place_of_a_run_in_vain_is_stopped():
     begin = time.process_time()
-    with pytest.raises(ValueError, match="takes too long"):
+    with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
         Replace({"Regex": "a+b"}, "b").aligned(Aligned.of("a" * 100_000))
     assert time.process_time() - begin < 2
 
@@ -123,7 +156,10 @@ def test_what_runs_without_a_clock_is_fast():
     assert slow > 200
 
 
-@pytest.mark.parametrize("expression", [*BOMBS, "(" * 5000, "a{99999999999999999999}", "(?:(?:(?:a?){1000}){1000}){1000}"])
+@pytest.mark.parametrize(
+    "expression",
+    [*BOMBS, "(" * 5000, "a{99999999999999999999}", "(?:(?:(?:a?){1000}){1000}){1000}"],
+)
 def test_expressions_are_refused_in_one_line_or_read(expression):
     try:
         compile_pattern({"Regex": expression})
@@ -133,28 +169,42 @@ def test_expressions_are_refused_in_one_line_or_read(expression):
 
 def test_forty_doublings_are_refused():
     grow = Replace({"String": "a"}, "aa")
-    chains = ([grow] * 40, [Normalizers((grow, grow))] * 20, [ByteLevel()] * 40, [Replace({"Regex": "a"}, "aa")] * 40)
+    chains = (
+        [grow] * 40,
+        [Normalizers((grow, grow))] * 20,
+        [ByteLevel()] * 40,
+        [Replace({"Regex": "a"}, "aa")] * 40,
+    )
     for chain in chains:
-        for run in (Normalizers(tuple(chain)), lambda text, chain=chain: Normalizers(tuple(chain)).aligned(Aligned.of(text))):
-            with pytest.raises(ValueError, match=r"a text of 40 characters would become one of \d+, more than 64 times as long"):
+        for run in (
+            Normalizers(tuple(chain)),
+            lambda text, chain=chain: Normalizers(tuple(chain)).aligned(Aligned.of(text)),
+        ):
+            with pytest.raises(
+                ValueError,
+                match="text: expected at most 64 times its 40 characters, got 10260",
+            ):
                 run("aé" * 20)
     assert Normalizers((grow,) * 5)("a") == "a" * 32
     for text in ("String", "Regex"):
         for replace in (Replace({text: ""}, "z" * 5000), DecoderReplace({text: ""}, "z" * 5000)):
-            with pytest.raises(ValueError, match="more than 64 times as long"):
+            with pytest.raises(ValueError, match="text: expected at most 64 times its"):
                 replace("abc") if isinstance(replace, Replace) else replace.chain(["abc"])
     for decoder in (BPEDecoder(""), DecoderReplace({"String": "a"}, "aa")):
-        with pytest.raises(ValueError, match="more than 64 times as long"):
+        with pytest.raises(ValueError, match="text: expected at most 64 times its"):
             Decoders((decoder,) * 40).chain(["aaaa", "b"])
-    with pytest.raises(ValueError, match="at most 4 ByteLevel, got 5"):
+    with pytest.raises(ValueError, match="expected at most 4 ByteLevel, got 5"):
         PreTokenizers((Bytes(), PreTokenizers((Bytes(),) * 4)))
-    with pytest.raises(ValueError, match="prepend must have at most 4096 characters, got 4097"):
+    with pytest.raises(ValueError, match="prepend: expected at most 4096 characters, got 4097"):
         Prepend("a" * 4097)
 
 
 def test_lone_surrogates_are_refused():
-    with pytest.raises(ValueError, match=r"(prepend|content) has a lone surrogate, U\+D800, at position 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"prepend: expected .*, got the lone surrogate U\+D800 at position 1",
+    ):
         Prepend("a\ud800")
     for replace in (Replace, DecoderReplace):
-        with pytest.raises(ValueError, match=r"content has a lone surrogate, U\+D800, at position 1"):
+        with pytest.raises(ValueError, match="content: expected text with a UTF-8 form"):
             replace({"String": "a"}, "a\ud800")

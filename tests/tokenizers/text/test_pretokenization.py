@@ -7,7 +7,6 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text import patterns
 from tinyplm.tokenizers.text.alignment import Aligned
@@ -37,7 +36,15 @@ DEEPSEEK3 = Sequence((*map(split, patterns.DEEPSEEK3_PATTERNS), ByteLevel(add_pr
 LOSSLESS = [
     *(Digits(), Digits(individual_digits=True), Sequence(())),
     *(Punctuation(behavior) for behavior in BEHAVIORS if behavior != "Removed"),
-    *map(split, (patterns.CL100K_PATTERN, patterns.QWEN2_PATTERN, patterns.O200K_PATTERN, *patterns.DEEPSEEK3_PATTERNS)),
+    *map(
+        split,
+        (
+            patterns.CL100K_PATTERN,
+            patterns.QWEN2_PATTERN,
+            patterns.O200K_PATTERN,
+            *patterns.DEEPSEEK3_PATTERNS,
+        ),
+    ),
     *(split("-|(?=a)", behavior, invert) for behavior in BEHAVIORS if behavior != "Removed" for invert in (False, True)),
     Sequence((Punctuation("Contiguous"), Sequence((Digits(), split("a+"))))),
 ]
@@ -67,9 +74,10 @@ OTHERS = [
     Sequence((Sequence((split("^a", "Removed"), Digits())), Metaspace(prepend_scheme="first"))),
 ]
 ALL = LOSSLESS + SPELLERS + OTHERS
-texts = st.lists(st.sampled_from("aas'S19 -  \n\t._▁!春éß😀") | st.characters(exclude_categories=["Cs"]), max_size=30).map(
-    "".join
-)
+texts = st.lists(
+    st.sampled_from("aas'S19 -  \n\t._▁!春éß😀") | st.characters(exclude_categories=["Cs"]),
+    max_size=30,
+).map("".join)
 firsts = st.booleans()
 
 
@@ -133,7 +141,10 @@ def test_what_is_removed(text):
 @given(texts)
 def test_metaspace_is_text_with_other_spaces(text):
     shown = text.replace(" ", "▁")
-    for scheme, prefix in [("never", ""), ("always", "" if shown.startswith("▁") or not text else "▁")]:
+    for scheme, prefix in [
+        ("never", ""),
+        ("always", "" if shown.startswith("▁") or not text else "▁"),
+    ]:
         words = Metaspace(prepend_scheme=scheme).cut(text)
         assert "".join(words) == prefix + shown
         assert all("▁" not in word[1:] for word in words) and all(word[0] == "▁" for word in words[1:])
@@ -172,7 +183,19 @@ def test_words():
     text = "It's 12½ $3, naïve_x\x1c!"
     assert Whitespace().cut(text) == ["It", "'", "s", "12", "½", "$", "3", ",", "naïve_x", "\x1c!"]
     assert WhitespaceSplit().cut(text) == ["It's", "12½", "$3,", "naïve_x\x1c!"]
-    assert BertPreTokenizer().cut(text) == ["It", "'", "s", "12½", "$", "3", ",", "naïve", "_", "x\x1c", "!"]
+    assert BertPreTokenizer().cut(text) == [
+        "It",
+        "'",
+        "s",
+        "12½",
+        "$",
+        "3",
+        ",",
+        "naïve",
+        "_",
+        "x\x1c",
+        "!",
+    ]
     assert Digits().cut(text) == ["It's ", "12½", " $", "3", ", naïve_x\x1c!"]
     assert Digits(individual_digits=True).cut("a12½") == ["a", "1", "2", "½"]
     assert CharDelimiterSplit(" ").cut(" a  b") == ["a", "b"]
@@ -181,14 +204,60 @@ def test_words():
 def test_patterns():
     text = "I'M Don't1234  iPhoneX's\n\n 中文か. //\nx̃y"
     assert split(patterns.CL100K_PATTERN).cut(text) == [
-        *("I", "'M", " Don", "'t", "123", "4", " ", " iPhoneX", "'s", "\n\n", " 中文か", ".", " //\n", "x", "̃y")
+        *(
+            "I",
+            "'M",
+            " Don",
+            "'t",
+            "123",
+            "4",
+            " ",
+            " iPhoneX",
+            "'s",
+            "\n\n",
+            " 中文か",
+            ".",
+            " //\n",
+            "x",
+            "̃y",
+        )
     ]
     assert split(patterns.QWEN2_PATTERN).cut("12a") == ["1", "2", "a"]
     assert split(patterns.O200K_PATTERN).cut(text) == [
-        *("I'M", " Don't", "123", "4", " ", " i", "Phone", "X's", "\n\n", " 中文か", ".", " //\n", "x̃y")
+        *(
+            "I'M",
+            " Don't",
+            "123",
+            "4",
+            " ",
+            " i",
+            "Phone",
+            "X's",
+            "\n\n",
+            " 中文か",
+            ".",
+            " //\n",
+            "x̃y",
+        )
     ]
     assert [chars_to_bytes(word).decode() for word in DEEPSEEK3.cut(text)] == [
-        *("I", "'M", " Don", "'t", "123", "4", " ", " iPhoneX", "'s", "\n\n", " ", "中文か", ".", " //\n", "x̃y")
+        *(
+            "I",
+            "'M",
+            " Don",
+            "'t",
+            "123",
+            "4",
+            " ",
+            " iPhoneX",
+            "'s",
+            "\n\n",
+            " ",
+            "中文か",
+            ".",
+            " //\n",
+            "x̃y",
+        )
     ]
 
 
@@ -203,7 +272,10 @@ def test_byte_level():
 
 def test_metaspace():
     assert Metaspace().cut("a  b") == ["▁a", "▁", "▁b"]
-    assert [word.spans for word in Metaspace().cut_aligned(Aligned.of("a b", 5))] == [[(5, 6), (5, 6)], [(6, 7), (7, 8)]]
+    assert [word.spans for word in Metaspace().cut_aligned(Aligned.of("a b", 5))] == [
+        [(5, 6), (5, 6)],
+        [(6, 7), (7, 8)],
+    ]
     assert Metaspace("_").cut("_a b") == ["_a", "_b"]
 
 
@@ -219,110 +291,3 @@ def test_changed_text_keeps_its_places():
     edits = [(part, int(k > 0)) for char in text for k, part in enumerate(unicodedata.normalize("NFD", char))]
     words = Sequence((Digits(), Metaspace())).cut_aligned(Aligned.of(text).changed(edits))
     assert [word.spans for word in words] == [[(0, 1)] * 3, [(1, 2)] * 2, [(2, 3)] * 3]
-
-
-# Files
-
-
-def test_old_metaspace():
-    def read(**keys):
-        return read_component({"type": "Metaspace", "replacement": "_"} | keys, PRE_TOKENIZERS, "file")
-
-    assert read(str_rep="_", add_prefix_space=True) == Metaspace("_", "always")
-    assert (
-        read(str_rep="_", add_prefix_space=False)
-        == read(add_prefix_space=False, prepend_scheme="never")
-        == Metaspace("_", "never")
-    )
-    assert read(add_prefix_space=True, prepend_scheme="first", split=False) == Metaspace("_", "first", False)
-    with pytest.raises(ValueError, match="file Metaspace: add_prefix_space = false contradicts prepend_scheme = 'first'"):
-        read(add_prefix_space=False, prepend_scheme="first")
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ({"type": "UnicodeScripts"}, "'UnicodeScripts' is not supported; supported are Whitespace, "),
-        ({"type": "Sequence", "pretokenizers": [{"type": "FixedLength", "length": 5}]}, "'FixedLength' is not supported"),
-        ({"type": "Sequence"}, "pretokenizers must be a list of objects, got None"),
-        ({"type": "Sequence", "pretokenizers": [None]}, "pretokenizers must be a list of objects"),
-        ({"type": "Sequence", "pretokenizers": [], "parallel": True}, "parallel = True is not supported"),
-        ({"type": "Digits", "individual_digits": 1}, "individual_digits must be of type bool, got 1"),
-        ({"type": "Punctuation", "behavior": "isolated"}, "behavior must be one of Removed, .*, got 'isolated'"),
-        ({"type": "CharDelimiterSplit"}, "must say 'delimiter'"),
-        ({"type": "CharDelimiterSplit", "delimiter": "ab"}, "delimiter must be one character, got 'ab'"),
-        ({"type": "Metaspace", "replacement": ""}, "replacement must be one character, got ''"),
-        ({"type": "Metaspace", "prepend_scheme": "last"}, "prepend_scheme must be 'always', 'first' or 'never', got 'last'"),
-        ({"type": "Split", "pattern": "a", "behavior": "Isolated"}, "a pattern must be .*, got 'a'"),
-        ({"type": "Split", "pattern": {"Glob": "a"}, "behavior": "Isolated"}, "a 'String' or a 'Regex', got 'Glob'"),
-        ({"type": "Split", "pattern": {"Regex": "a"}, "behavior": None}, "behavior must be"),
-        ({"type": "Split", "pattern": {"Regex": "a"}}, "must say 'behavior'"),
-    ],
-)
-def test_refused_by_name(content, message):
-    with pytest.raises(ValueError, match=message):
-        read_component(content, PRE_TOKENIZERS, "file")
-
-
-@pytest.mark.parametrize(
-    "expression",
-    [
-        *(
-            r"\p{N}{1,3}+",
-            r"a{2}+",
-            r"a{2}?",
-            r"(?m).",
-            r"(?s).",
-            r"(?x) a",
-            r"a(?i)b",
-            r"(?i-m:a)",
-            r"(?~a)",
-            r"(?#a)",
-            r"(?P<a>b)",
-        ),
-        *(r"\h", r"\Z", r"\z", r"\K", r"\G", r"\R", r"\X", r"\N", r"\1", r"\pL", r"\p{Script=Han}", r"\x{61}", r"\e", "\\"),
-        *(
-            r"[a--b]",
-            r"[a&&b]",
-            r"[a||b]",
-            r"[a~~b]",
-            r"[[^a]b]",
-            r"[a-[b]]",
-            r"[[a]-c]",
-            r"[\h]",
-            r"[[:alnum:]]",
-            r"[a",
-            r"[]",
-            r"(a",
-            r"a)",
-            r"*a",
-            r"a{x",
-        ),
-    ],
-)
-def test_expressions_that_would_be_read_otherwise(expression):
-    with pytest.raises(ValueError, match="the regular expression .* is not supported"):
-        split(expression)
-    with pytest.raises(ValueError, match="is not supported"):
-        split("a+" + expression)
-
-
-def test_groups_play_no_part():
-    assert split("(a)(b)").cut("abab") == ["ab", "ab"]
-
-
-def test_a_string_is_no_expression():
-    assert Split({"String": "a.\\w[{1,3}+"}, "Removed").cut("xa.\\w[{1,3}+y") == ["x", "y"]
-
-
-@pytest.mark.parametrize(
-    ("expression", "words"),
-    [
-        (r" ?[^(\s|[.,!?…。，、।۔،])]+", ["a", ".", "b", ",", " c", "!) (", "d", "|", "e"]),  # BLOOM's
-        (r"[[ab][c\]]]+", ["a", ".", "b", ", ", "c", "!) (d|e"]),
-        (r"[^[a]b]+", ["a", ".", "b", ", c!) (d|e"]),
-    ],
-)
-def test_sets_in_sets_are_read_as_one(expression, words):
-    """As `tokenizers` cuts."""
-    assert Split({"Regex": expression}, "Isolated").cut("a.b, c!) (d|e") == words

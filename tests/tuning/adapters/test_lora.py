@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 import tinyplm
-from tests.laws import MODEL, difference_rounding, relative_error
-from tests.models.test_score_models import scored
-from tests.tuning.align.test_dpo import some_pairs
-from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
-from tests.tuning.align.test_sft import copying
 from tinyplm.core import flatten, tree_map, unflatten
 from tinyplm.tuning.adapters.lora import load_lora, lora, lora_of, lora_parameters, merge_lora, save_lora
 from tinyplm.tuning.align.distill import DistillSettings, distill
@@ -21,6 +15,12 @@ from tinyplm.tuning.align.ppo import PPOSettings, ppo
 from tinyplm.tuning.align.reward import RewardSettings, reward
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, batch_of, sft
 from tinyplm.tuning.settings import RecipeSettings
+
+from tests.laws import MODEL, difference_rounding, relative_error
+from tests.models.test_score_models import scored
+from tests.tuning.align.test_dpo import some_pairs
+from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
+from tests.tuning.align.test_sft import copying
 
 ALL = ("Wq", "Wk", "Wv", "Wo", "Wgate", "Wup", "Wdown", "W1", "W2")
 
@@ -190,8 +190,10 @@ def test_files(tmp_path):
     theta = moved(lora_parameters(model.params, rank=2))
     save_lora(theta, tmp_path, alpha=5.0)
     again, alpha = load_lora(tmp_path)
-    assert alpha == 5.0 and relative_error(merge_lora(model, again, alpha=alpha).params,
-                      merge_lora(model, theta, alpha=5.0).params) == 0
+    assert (
+        alpha == 5.0
+        and relative_error(merge_lora(model, again, alpha=alpha).params, merge_lora(model, theta, alpha=5.0).params) == 0
+    )
     (tmp_path / "adapter.safetensors").write_bytes(b"1234")
     with pytest.raises(ValueError, match="expected a complete safetensors file"):
         load_lora(tmp_path)

@@ -6,11 +6,7 @@ import json
 
 import numpy as np
 import pytest
-
 import tinyplm
-from tests.laws import MODEL, MODEL_32, difference_rounding, relative_error
-from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
-from tests.tuning.align.test_sft import copying
 from tinyplm.core import flatten, tree_map
 from tinyplm.tuning.adapters.prefix import load_prefix, prefix, prefix_of, prefix_parameters, save_prefix, with_prefix
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted, continuation, load_rows, prompt_rows, soft_prompt
@@ -18,6 +14,10 @@ from tinyplm.tuning.align.learner import Learner, token_log_probs
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, answer_loss, batch_of, sft
 from tinyplm.tuning.data.sequences import sequence_arrays
 from tinyplm.tuning.settings import RecipeSettings
+
+from tests.laws import MODEL, MODEL_32, difference_rounding, relative_error
+from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
+from tests.tuning.align.test_sft import copying
 
 IDS = np.array([[5, 6, 7, 8], [9, 10, 11, 0]])
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
@@ -189,8 +189,10 @@ def test_a_continuation_behind_words_is_that_of_the_whole_text():
 
 def test_bad_rows():
     model = tiny()
-    for rows, message in ((np.zeros((2, 11)), r"rows: expected shape .P, 12. with P < 16, got .2, 11."),
-                          (np.zeros((16, 12)), r"with P < 16")):
+    for rows, message in (
+        (np.zeros((2, 11)), r"rows: expected shape .P, 12. with P < 16, got .2, 11."),
+        (np.zeros((16, 12)), r"with P < 16"),
+    ):
         with pytest.raises(ValueError, match=message):
             SoftPrompted(model, rows)
     with pytest.raises(ValueError, match="expected either rows or ids"):

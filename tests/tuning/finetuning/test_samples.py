@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from reference.evaluation.metrics import best_span as reference_best_span
-from tests.support.tuning import KINDS, TEXTS, model, tokenizer
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.encoding import Encoding, Padding
 from tinyplm.tuning.finetuning.answers import answering, best_span, token_span
@@ -19,13 +17,15 @@ from tinyplm.tuning.finetuning.classes import Classes, LabelSets, Numbers, class
 from tinyplm.tuning.finetuning.samples import evaluation_batches, label_names, training_batches
 from tinyplm.tuning.finetuning.tags import first_tokens, tagging
 
+from tests.support.tuning import KINDS, TEXTS, model, tokenizer
+
 BYTES = Tokenizer.train(TEXTS * 2, 300)  # tokens begin with the space before a word
 
 
 def byte_level(task, names=("O", "B-x", "I-x"), **changes):
     """A model whose tokenizer is a byte-level BPE in RoBERTa's manner."""
-    from tinyplm.tokenizers.text.added import AddedToken
-    from tinyplm.tokenizers.text.templates import RobertaProcessing
+    from tinyplm.tokenizers.text.added_tokens import AddedToken
+    from tinyplm.tokenizers.text.postprocessing import RobertaProcessing
 
     size = BYTES.vocab_size
     added = [AddedToken(token, size + i) for i, token in enumerate(("<s>", "</s>", "<pad>"))]

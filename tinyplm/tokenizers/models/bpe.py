@@ -1,83 +1,32 @@
-"""Byte-pair encoding: learning the merges, and applying them.       Sennrich et al. 2016, Algorithm 1
+"""Applying byte-pair encoding.       Sennrich et al. 2016, Algorithm 1
 
-Learning: write every word of the corpus as a sequence of symbols; find the pair of neighbouring symbols that
-is most frequent; replace it everywhere by a new symbol; repeat. Applying: in a new word, carry out the
-earliest learned merge that fits, until none fits.
+Carry out the earliest learned merge that fits, until none fits.
 
-A symbol here is an id, and a word is a Python string with one character for each symbol, chr(id). "Replace
-the pair by a new symbol" is then literally `word.replace(pair, new)`, and pairs of ids sort as strings of two
-characters do. Nothing in this file knows what the symbols stand for: bytes (bytelevel.py) are one choice.
+`Merger` works on symbols (see training/bpe.py: an id as one character, a word as a string of them).
+`BPE` is the model of a tokenizer.json: it maps the characters of a word to symbols, including
+unknown characters and bytes, and symbols to ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from operator import add
+from typing import Any
 
-from ..training.pairs import PairCounts
-from ..vocabulary import check_training
-
-
-def train_bpe(
-    word_counts: Mapping[str, int], tokens: Sequence[str], vocab_size: int, min_frequency: int = 0
-) -> tuple[list[str], list[tuple[int, int, int]]]:
-    """Learn merges until there are `vocab_size` tokens, or no pair is left.
-
-    word_counts: words over the initial symbols, and how often each occurs. tokens[i]: how symbol i is
-    spelled; a merged symbol is spelled as its parts joined. min_frequency: no merge of a pair that is rarer.
-    Returns the tokens, initial ones first, and the merges (left, right, merged) in the order of learning.
-
-    Algorithm 1 counts all pairs again in each round: rounds x length of the corpus. Here a round visits only the
-    words with the pair, and corrects the counts of the neighbours that changed (pairs.py). A pair comes into
-    being in one round only, when the younger of its symbols does, and its count can only shrink afterwards. So
-    the most frequent pair comes from a heap with one entry a pair, whose count may be out of date: an entry that
-    comes up with more than the true count goes back with the true one.
-
-    The most frequent pair wins, and of several the one with the smallest ids, as in the library `tokenizers`.
-    ValueError if a merge would be spelled like one of `tokens`. Two merges are never spelled alike: all words
-    underwent the same replacements, so what is spelled alike is also divided alike at any time.
-    """
-    check_training(word_counts, vocab_size, tokens, min_frequency=min_frequency)
-    if any(ord(symbol) >= len(tokens) for word in word_counts for symbol in word):
-        raise ValueError(f"word_counts: expected words over {len(tokens)} symbols, one for each of the tokens")
-    given = frozenset(tokens)
-    tokens = list(tokens)
-    pairs = PairCounts(word_counts)
-    counts = pairs.counts
-    # The count is negated since the smallest entry of a heap comes first.
-    heap = [(-count, pair) for pair, count in counts.items()]
-    heapify(heap)
-
-    merges: list[tuple[int, int, int]] = []
-    while len(tokens) < vocab_size and heap:
-        count, pair = heappop(heap)
-        if -count != counts[pair]:
-            if counts[pair] > 0:
-                heappush(heap, (-counts[pair], pair))
-            continue
-        if -count < min_frequency:
-            break
-
-        a, b = map(ord, pair)
-        spelled = tokens[a] + tokens[b]
-        if spelled in given:
-            raise ValueError(f"the token {spelled!r} was given, and the words have a merge spelled like it")
-        merges.append((a, b, len(tokens)))
-        tokens.append(spelled)
-        _, fresh = pairs.replace(pair, chr(len(tokens) - 1))
-        for new in fresh:
-            heappush(heap, (-counts[new], new))
-
-    return tokens, merges
+from ...arguments import shown, wrong
+from ..component import Component
+from ..vocabulary import byte_ids, check_vocabulary, cutter
 
 
 class Merger:
-    """Applies merges: Merger(merges).merge(word), with words as strings of symbols.
+    """Applies merges (left, right, merged) to words that are strings of symbols.
 
-    The rule: of all neighbouring pairs that have a merge, replace the one learned first, the leftmost where
-    it occurs more than once; repeat until there is none. Searching the word anew each time is O(n^2) (and how
-    reference/tokenizers/bpe.py does it); with a queue of the possible merges it is O(n log n).
+    The rule: among the adjacent pairs that have a merge, replace the one learned first, leftmost
+    occurrence first; repeat until there is none.  Rescanning the word for each merge is O(n^2), as
+    in reference/tokenizers/bpe.py; a priority queue of the possible merges makes it O(n log n).
     """
 
     def __init__(self, merges: Iterable[tuple[int, int, int]]):
@@ -87,19 +36,25 @@ class Merger:
         self.ranks = {pair: rank for rank, pair in enumerate(self.pairs)}
 
     def merge(self, word: str) -> list[str]:
-        """A list with a place for each symbol of `word`: a merged symbol is at the place of its first part, "" at the others.
+        """A list as long as `word`: each merged symbol at the position of its first part, "" at the
+        other positions.
 
-        The queue is ordered by (rank, position); the symbols are a doubly linked list.
+        The queue is ordered by (rank, position); the symbols form a doubly linked list.
 
-        A merge ends up to two other pairs and begins up to two. The entries of ended pairs are not searched
-        for in the queue: they are recognised when they come up, by the other symbols at their place.
+        A merge removes up to two other pairs and creates up to two.  Entries of removed pairs stay
+        in the queue and are recognized when popped, because the symbols at their position have
+        changed.
         """
         n = len(word)
         rank_of = self.ranks.get
-        symbols = list(word)  # "" where a symbol went into the one on its left
+        symbols = list(word)  # "" where a symbol was merged into the one on its left
         before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-        # One integer, rank * n + position, is ordered as the two are and faster to compare.
-        queue = [rank * n + i for i, rank in enumerate(map(rank_of, map(add, word, word[1:]))) if rank is not None]
+        # The single integer rank * n + position sorts like (rank, position) and compares faster.
+        queue = [
+            rank * n + i
+            for i, rank in enumerate(map(rank_of, map(add, word, word[1:])))
+            if rank is not None
+        ]
         heapify(queue)
         while queue:
             rank, i = divmod(heappop(queue), n)
@@ -111,8 +66,194 @@ class Merger:
             after[i] = k
             if k < n:
                 before[k] = i
-                if (rank := rank_of(symbols[i] + symbols[k])) is not None:
-                    heappush(queue, rank * n + i)
-            if h >= 0 and (rank := rank_of(symbols[h] + symbols[i])) is not None:
-                heappush(queue, rank * n + h)
+                if (next_rank := rank_of(symbols[i] + symbols[k])) is not None:
+                    heappush(queue, next_rank * n + i)
+            if h >= 0 and (next_rank := rank_of(symbols[h] + symbols[i])) is not None:
+                heappush(queue, next_rank * n + h)
         return symbols
+
+
+@dataclass(frozen=True)
+class BPE(Component):
+    """The BPE model of a tokenizer.json.
+
+    vocab: token -> id.  merges: pairs of tokens whose concatenation is also a token.
+    unk_token: replaces a character that is not a token, or with fuse_unk a run of them.  Without an
+    unk_token such a character is an error (the library silently drops it).
+    byte_fallback: such a character becomes its UTF-8 bytes, the tokens <0x00> to <0xFF>, if the
+    vocabulary has them.
+    end_of_word_suffix: appended to the last character of a word before it is looked up ("</w>",
+    Sennrich et al. 2016, section 3.2).
+    continuing_subword_prefix: prepended to all characters but the first.
+    ignore_merges: a word that is itself a token is encoded as that token, whatever the merges say
+    (LLaMA-3).
+    """
+
+    vocab: dict[str, int] = field(repr=False)
+    merges: list[tuple[str, str]] = field(repr=False)
+    unk_token: str | None = None
+    continuing_subword_prefix: str | None = None
+    end_of_word_suffix: str | None = None
+    fuse_unk: bool = False
+    byte_fallback: bool = False
+    ignore_merges: bool = False
+
+    def __post_init__(self) -> None:
+        check_vocabulary(self.vocab)
+        _ = self._merger  # checks the merges
+
+    @cached_property
+    def _merger(self) -> Merger:
+        if not isinstance(self.merges, (list, tuple)):
+            raise wrong("merges", "a list of pairs of tokens", self.merges)
+        prefix = len(self.continuing_subword_prefix or "")
+        merges = []
+        for number, merge in enumerate(self.merges):
+            if not _is_pair(merge):
+                raise wrong(f"merge {number}", "a pair of tokens", merge)
+            a, b = merge
+            for token in (a, b, a + b[prefix:]):
+                if token not in self.vocab:
+                    raise ValueError(
+                        f"merge {number}: expected two tokens that form a third, "
+                        f"got {shown(a)} and {shown(b)}; the vocabulary has no {shown(token)}"
+                    )
+            merges.append((self.vocab[a], self.vocab[b], self.vocab[a + b[prefix:]]))
+        return Merger(merges)
+
+    @cached_property
+    def _symbols(self) -> dict[str, str]:
+        return {token: chr(id) for token, id in self.vocab.items() if len(token) == 1}
+
+    @cached_property
+    def _marked(self) -> bool:
+        return bool(self.continuing_subword_prefix or self.end_of_word_suffix)
+
+    def encode(self, word: str) -> Sequence[int]:
+        if self.ignore_merges and word in self.vocab:
+            return (self.vocab[word],)
+        try:
+            if self._marked:
+                raise KeyError
+            symbols = "".join(map(self._symbols.__getitem__, word))
+        except KeyError:
+            symbols = "".join([symbol for symbol, _, _ in self._first_symbols(word)])
+        return tuple(map(ord, "".join(self._merger.merge(symbols))))
+
+    def encode_spans(self, word: str) -> list[tuple[int, int, int]]:
+        """(id, start, end) of each token, in characters of the word; a byte token has the span of
+        its character."""
+        if self.ignore_merges and word in self.vocab:
+            return [(self.vocab[word], 0, len(word))]
+        first = self._first_symbols(word)
+        merged = self._merger.merge("".join([symbol for symbol, _, _ in first]))
+        places = [i for i, symbol in enumerate(merged) if symbol]
+        return [
+            (ord(merged[i]), first[i][1], first[j - 1][2])
+            for i, j in zip(places, [*places[1:], len(merged)])
+        ]
+
+    def cut(self, text: str) -> list[str]:
+        """Parts of the text that can be encoded separately, for text without a pre-tokenizer
+        (LLaMA-2)."""
+        return [text] if self._marked or self.ignore_merges else self._cutter(text)
+
+    @cached_property
+    def _cutter(self) -> Callable[[str], list[str]]:
+        return cutter(self.vocab)
+
+    def without(self, tokens: Iterable[str]) -> BPE:
+        """See Model.without.  Usually no text produces a special token anyway, and the model itself
+        is returned."""
+        reached = self.vocab.keys() if self.ignore_merges else self._reached()
+        if not (hidden := reached & {*tokens}):
+            return self
+        vocab = {
+            token: id
+            for token, id in self.vocab.items()
+            if token not in hidden or token == self.unk_token
+        }
+        prefix = len(self.continuing_subword_prefix or "")
+        merges = [
+            (a, b) for a, b in self.merges if a in vocab and b in vocab and a + b[prefix:] in vocab
+        ]
+        return replace(self, vocab=vocab, merges=merges)
+
+    def _reached(self) -> set[str]:
+        """Tokens that are single characters or results of merges."""
+        prefix, suffix = self.continuing_subword_prefix or "", self.end_of_word_suffix or ""
+        single = {
+            t
+            for t in self.vocab
+            if len(t.removeprefix(prefix)) == 1 or len(t.removesuffix(suffix)) == 1
+        }
+        return single | {a + b[len(prefix) :] for a, b in self.merges}
+
+    def _first_symbols(self, word: str) -> list[tuple[str, int, int]]:
+        """(symbol, start, end) of each character, before any merge."""
+        found: list[tuple[str, int, int]] = []
+        unknown = None  # the symbol of unk_token
+        for i, char in enumerate(word):
+            if i and self.continuing_subword_prefix:
+                char = self.continuing_subword_prefix + char
+            if i == len(word) - 1 and self.end_of_word_suffix:
+                char += self.end_of_word_suffix
+            if (id := self.vocab.get(char)) is not None:
+                found.append((chr(id), i, i + 1))
+                continue
+            if self.byte_fallback and (ids := byte_ids(self.vocab, char)):
+                found += [(chr(id), i, i + 1) for id in ids]
+                continue
+            if unknown is None:
+                unknown = self._unknown(char, word)
+            if self.fuse_unk and found and found[-1][0] == unknown:
+                found[-1] = (unknown, found[-1][1], i + 1)
+            else:
+                found.append((unknown, i, i + 1))
+        return found
+
+    def _unknown(self, char: str, word: str) -> str:
+        if self.unk_token is None:
+            raise ValueError(
+                f"text: expected characters of the vocabulary, since it has no unk_token, "
+                f"got {char!r} in {shown(word)}"
+            )
+        if self.unk_token not in self.vocab:
+            raise ValueError(
+                f"unk_token: expected a token of the vocabulary, since {char!r} is unknown, "
+                f"got {shown(self.unk_token)}"
+            )
+        return chr(self.vocab[self.unk_token])
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str) -> BPE:
+        for name, kind, expected in (("vocab", dict, "an object"), ("merges", list, "a list")):
+            if not isinstance(content.get(name), kind):
+                raise wrong(f"{where} BPE: {name}", expected, content.get(name))
+        merges = [_merge(merge, number, where) for number, merge in enumerate(content["merges"])]
+        # The oldest files write null for false, and "" for no prefix.
+        flags = {key: value for key, value in content.items() if value not in (None, "")}
+        return super().from_json(flags | {"merges": merges}, where)
+
+    def to_json(self) -> dict[str, Any]:
+        spaces = any(" " in token for pair in self.merges for token in pair)
+        merges = [list(pair) if spaces else " ".join(pair) for pair in self.merges]
+        vocab = dict(sorted(self.vocab.items(), key=lambda item: item[1]))
+        return super().to_json() | {"dropout": None, "vocab": vocab, "merges": merges}
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether it is a pair of strings."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(part, str) for part in value)
+    )
+
+
+def _merge(merge: Any, number: int, where: str) -> tuple[str, str]:
+    """Older files write a merge as "a b", newer ones as ["a", "b"]."""
+    parts = merge.split(" ") if isinstance(merge, str) else merge
+    if not _is_pair(parts) or not all(parts):
+        raise wrong(f"{where} BPE: merge {number}", "a pair of tokens", merge)
+    return parts[0], parts[1]

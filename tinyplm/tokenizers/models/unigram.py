@@ -1,119 +1,138 @@
-"""The unigram model: a word is cut into the pieces whose probabilities have the greatest product.       Kudo 2018, section 3.2
+"""The unigram model: cut a word into the pieces with the greatest product of probabilities.
 
-Each piece x has a probability p(x), and the pieces of a segmentation are independent:  log P(x_1 ... x_m) = sum_i log p(x_i).
-All segmentations of a word form a lattice: a node between each two characters, an edge for each piece of the vocabulary that
-stands between two nodes.  A path from the first node to the last is a segmentation, and four questions have the same answer,
-one pass over the nodes from left to right, with another sum at each node:
+                                                                              Kudo 2018, section 3.2
 
-    encode           the best path               max over the edges that end here               Viterbi 1967
-    nbest            the n best paths            the n largest
-    log_likelihood   log of the sum of all       log sum exp                                    forward, Baum et al. 1970
-    sample           one path, by P(x)^alpha     log sum exp; then backwards, at each node one edge drawn by its share
+Each piece x has a probability p(x), and the pieces of a segmentation are independent:  log P(x_1
+... x_m) = sum_i log p(x_i).  The segmentations of a word form a lattice: one node between each two
+characters, and one edge for each piece of the vocabulary that occurs between two nodes.  A path
+from the first node to the last is a segmentation.  Each of the following is one pass over the nodes
+from left to right, with another operation at each node:
 
-Characters that are no piece are unknown.  One of them is an edge too, with the score min_x log p(x) - 10, so that there always
-is a path.  Neighbouring unknown characters become one unknown token; or, with byte_fallback, the tokens <0x00> ... <0xFF> of
-their UTF-8, if all of these are there.
+    encode           the best path             max over the incoming edges    Viterbi 1967
+    nbest            the n best paths          the n largest
+    log_likelihood   log of the sum of all     log sum exp                     Baum et al. 1970
+    sample           one path, by P(x)^alpha   log sum exp; then backward, one edge drawn per node
 
-Ties go to the piece that begins first, as in the library `tokenizers` and in SentencePiece; log probabilities are added from
-left to right in 64 bits, as in the former.  SentencePiece keeps sums in 32 bits; so does a model read from its files (`single`).
+Characters that are not pieces are unknown.  Each of them is an edge too, with the score min_x log
+p(x) - 10, so there always is a path.  Adjacent unknown characters become one unknown token; or,
+with byte_fallback, the tokens <0x00> ... <0xFF> of their UTF-8, if all of these exist.
+
+Ties go to the piece that starts first, as in the library `tokenizers` and in SentencePiece.  Log
+probabilities are added from left to right in 64 bits, as in the former; a model read from a
+SentencePiece file adds in 32 bits, as the latter (`single`).
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import nlargest
 from operator import itemgetter
 from typing import Any
 
-from ...arguments import shown
+from ...arguments import shown, wrong
 from ...random import generator
 from ..component import Component, only_known
+from ..vocabulary import byte_ids
 
 UNKNOWN_PENALTY = 10.0
-LARGEST_SCORE = 1e30  # with room for the sum of many in 32 bits
+LARGEST_SCORE = 1e30  # leaves room for the sum of many in 32 bits
+
+Node = tuple[
+    float, dict[str, Any]
+]  # of the trie: the score, -inf where no piece ends; children by character
 
 
 @dataclass(frozen=True)
 class Unigram(Component):
+    """pieces: (piece, log probability), the index is the id.
+
+    Two fields are our own extensions, for models of SentencePiece.  hidden: pieces that no text is
+    encoded to, whatever its spelling.  single: log probabilities are added in 32 bits, which
+    decides between almost equal segmentations.
+    """
+
     unk_id: int | None
-    pieces: tuple[tuple[str, float], ...] = field(repr=False)  # (piece, log probability); the place is the id
+    pieces: Sequence[tuple[str, float]] = field(repr=False)
     byte_fallback: bool = False
-    # Two that only we have in files, for models of SentencePiece: pieces that no text is taken for, whatever it looks like; and
-    # that log probabilities are added in 32 bits, which decides between segmentations that are as good as equal.
     hidden: frozenset[str] = frozenset()
     single: bool = False
 
     def __post_init__(self) -> None:
         for entry in self.pieces:
-            if not isinstance(entry, (tuple, list)) or len(entry) != 2 or not isinstance(entry[0], str):
-                raise ValueError(f"vocab must be pairs of a piece and its score, and has {shown(entry)}")
-            if not isinstance(entry[1], (int, float)) or not -LARGEST_SCORE <= entry[1] <= LARGEST_SCORE:  # NaN, too
-                raise ValueError(
-                    f"the score of {shown(entry[0])} must be finite, at most {LARGEST_SCORE:g}, got {shown(entry[1])}"
+            if (
+                not isinstance(entry, (tuple, list))
+                or len(entry) != 2
+                or not isinstance(entry[0], str)
+            ):
+                raise wrong("vocab", "pairs of a piece and its score", entry)
+            piece, score = entry
+            # NaN fails this comparison, too.
+            if not isinstance(score, (int, float)) or not abs(score) <= LARGEST_SCORE:
+                raise wrong(
+                    f"score of {shown(piece)}", f"a number of at most {LARGEST_SCORE:g}", score
                 )
-        object.__setattr__(self, "pieces", tuple((piece, float(score)) for piece, score in self.pieces))
+        pieces = tuple((piece, float(score)) for piece, score in self.pieces)
+        object.__setattr__(self, "pieces", pieces)
         if self.unk_id is not None and not 0 <= self.unk_id < len(self.pieces):
-            raise ValueError(f"unk_id {shown(self.unk_id)} is not the place of one of {len(self.pieces)} pieces")
+            raise wrong("unk_id", f"an id from 0 to {len(self.pieces) - 1}", self.unk_id)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Unigram:
-        only_known(content, {"type", "unk_id", "vocab", "byte_fallback", "hidden", "single"}, f"{where} Unigram")
-        unk_id, pieces, byte_fallback = content.get("unk_id"), content.get("vocab"), content.get("byte_fallback", False)
-        if unk_id is not None and type(unk_id) is not int:
-            raise ValueError(f"{where} Unigram: unk_id must be an integer or null, got {shown(unk_id)}")
-        if type(byte_fallback) is not bool:
-            raise ValueError(f"{where} Unigram: byte_fallback must be true or false, got {shown(byte_fallback)}")
-        hidden = content.get("hidden", [])
+        known = {"type", "unk_id", "vocab", "byte_fallback", "hidden", "single"}
+        only_known(content, known, f"{where} Unigram")
+        fields = {"unk_id": None} | {name: content[name] for name in known & content.keys()}
+        pieces, hidden = fields.pop("vocab", None), fields.pop("hidden", [])
         if not isinstance(hidden, list) or not all(isinstance(piece, str) for piece in hidden):
-            raise ValueError(f"{where} Unigram: hidden must be a list of pieces, got {shown(hidden)}")
-        if type(single := content.get("single", False)) is not bool:
-            raise ValueError(f"{where} Unigram: single must be true or false, got {shown(single)}")
+            raise wrong(f"{where} Unigram: hidden", "a list of pieces", hidden)
         if not isinstance(pieces, list):
-            raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], got {shown(pieces)}")
+            raise wrong(f"{where} Unigram: vocab", "a list of [piece, score]", pieces)
         for entry in pieces:
-            if not isinstance(entry, list) or [type(part) for part in entry] not in ([str, float], [str, int]):
-                raise ValueError(f"{where} Unigram: vocab must be a list of [piece, score], and has {shown(entry)}")
-        try:
-            return cls(unk_id, tuple(map(tuple, pieces)), byte_fallback, frozenset(hidden), single)
-        except ValueError as error:
-            raise ValueError(f"{where} Unigram: {error}") from None
+            if not isinstance(entry, list) or len(entry) != 2 or type(entry[1]) not in (float, int):
+                raise wrong(f"{where} Unigram: vocab", "a list of [piece, score]", entry)
+        return super().from_json(fields | {"pieces": pieces, "hidden": frozenset(hidden)}, where)
 
     def to_json(self) -> dict[str, Any]:
-        pieces = [list(piece) for piece in self.pieces]
-        content = {"type": "Unigram", "unk_id": self.unk_id, "vocab": pieces, "byte_fallback": self.byte_fallback}
+        content = {
+            "type": "Unigram",
+            "unk_id": self.unk_id,
+            "vocab": [list(piece) for piece in self.pieces],
+            "byte_fallback": self.byte_fallback,
+        }
         ours = {"hidden": sorted(self.hidden), "single": self.single}
         return content | {name: value for name, value in ours.items() if value}
 
     @cached_property
     def vocab(self) -> dict[str, int]:
-        """Of a piece that is listed twice, the last place counts."""
+        """piece -> id; the last id if a piece is listed twice."""
         return {piece: id for id, (piece, _) in enumerate(self.pieces)}
 
     def without(self, tokens: Iterable[str]) -> Unigram:
-        """The same, but text that looks like one of `tokens` (special ones) is only text."""
+        """See Model.without."""
         return replace(self, hidden=self.hidden | (self.vocab.keys() & {*tokens}))
 
     @cached_property
     def _known(self) -> dict[str, int]:
-        return {piece: id for piece, id in self.vocab.items() if piece not in self.hidden} if self.hidden else self.vocab
+        if not self.hidden:
+            return self.vocab
+        return {piece: id for piece, id in self.vocab.items() if piece not in self.hidden}
 
     @cached_property
-    def _unknown(self) -> tuple[float, dict]:
+    def _unknown(self) -> Node:
         """The trie's node after an unknown character."""
         score = min((score for _, score in self.pieces), default=0.0) - UNKNOWN_PENALTY
         return array("f" if self.single else "d", [score])[0], {}
 
     @cached_property
-    def _trie(self) -> dict[str, list]:
-        """A node is [score, children by character]; the score is -inf where no piece ends.
+    def _trie(self) -> dict[str, Any]:
+        """The children of the root; a node is a list [score, children], see Node.
 
-        A character that begins pieces but is none has the score of an unknown one.
+        A character that starts pieces but is not a piece itself has the score of an unknown one.
         """
-        root: list = [-math.inf, {}]
+        root: list[Any] = [-math.inf, {}]
         for piece, score in self.pieces:
             if piece in self.hidden:
                 continue
@@ -126,22 +145,28 @@ class Unigram(Component):
         return root[1]
 
     def encode(self, word: str) -> list[int]:
-        """The ids of the best segmentation.  ValueError if it has unknown characters and there is no unk_id."""
+        """The ids of the best segmentation.  ValueError for unknown characters without unk_id."""
         return self._ids(word, self._best(word))
 
     def encode_spans(self, word: str) -> list[tuple[int, int, int]]:
-        """(id, start, end): also where it stands in the word.  The bytes of unknown characters all have the span of these."""
+        """(id, start, end) of each token.  The bytes of unknown characters all have the span of
+        these characters."""
         return self._tokens(word, self._best(word))
 
     def nbest(self, word: str, n: int) -> list[tuple[list[int], float]]:
-        """The n most probable segmentations, or all if there are fewer: (ids, log probability), the best first."""
+        """The n most probable segmentations, or all if there are fewer: (ids, log probability),
+        best first."""
         if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
-        # for each node its n best paths: (score, the node before, which of the paths there)
+            raise wrong("n", "an integer >= 1", n)
+        # The n best paths to each node: (score, previous node, index of the path there).
         paths: list[list[tuple[float, int, int]]] = [[(0.0, 0, 0)]]
         for edges in self._edges(word):
-            found = ((path[0] + score, start, k) for start, score in edges for k, path in enumerate(paths[start]))
-            paths.append(nlargest(n, found, key=itemgetter(0)))  # of equal ones the first
+            found = (
+                (path[0] + score, start, k)
+                for start, score in edges
+                for k, path in enumerate(paths[start])
+            )
+            paths.append(nlargest(n, found, key=itemgetter(0)))  # the first of equals
         results = []
         for score, place, k in paths[-1]:
             cuts, end = [len(word)], len(word)
@@ -152,18 +177,19 @@ class Unigram(Component):
         return results
 
     def log_likelihood(self, word: str) -> float:
-        """log P(word), the sum over all segmentations."""
+        """log P(word): the sum is over all segmentations."""
         return self._forward(self._edges(word), 1.0)[-1]
 
     def sample(self, word: str, key: int, alpha: float = 1.0) -> list[int]:
-        """The ids of a segmentation x drawn with a probability proportional to P(x)^alpha.           Kudo 2018, section 3.3
+        """The ids of a segmentation x drawn with probability proportional to P(x)^alpha.
 
-        alpha = 0: all are equally probable; the greater it is, the more often the best one comes.  The draw is exact: the
-        forward pass sums over the paths to each node, and from the last node back, the edge into a node is drawn in
-        proportion to the paths that end with it (forward filtering, backward sampling).  `key`: tinyplm.random.
+        Kudo 2018, section 3.3.  alpha = 0: all are equally probable; a greater alpha favours the
+        best ones.  The draw is exact (forward filtering, backward sampling): the forward pass sums
+        over the paths to each node; then, from the last node backward, an edge is drawn in
+        proportion to the paths that end with it.  key: see tinyplm.random.
         """
         if not 0 <= alpha < math.inf:
-            raise ValueError(f"alpha must be finite and not negative, got {alpha}")
+            raise wrong("alpha", "a finite number >= 0", alpha)
         edges = self._edges(word)
         forward = self._forward(edges, alpha)
         random = generator(key)
@@ -174,13 +200,14 @@ class Unigram(Component):
                 threshold -= math.exp(forward[start] + alpha * score - forward[here])
                 if threshold < 0:
                     break
-            cuts.append(start)  # the last one, should rounding leave a rest
+            cuts.append(start)  # the last one, if rounding leaves a remainder
         return self._ids(word, cuts[::-1])
 
     def _best(self, word: str) -> list[int]:
-        """Where the best segmentation cuts, 0 and len(word) included: Viterbi.
+        """The cuts of the best segmentation, including 0 and len(word): Viterbi.
 
-        From each node the trie is walked as far as the word goes along with it: linear in the length of the word.
+        From each node the trie is followed as far as it matches the word: linear in the length of
+        the word.
         """
         n = len(word)
         first, unknown = self._trie.get, self._unknown
@@ -192,7 +219,7 @@ class Unigram(Component):
             score, children = first(char, unknown)
             if (total := here + score) > (old := best[end]):
                 best[end] = total
-                if best[end] > old:  # in 32 bits it may be the same
+                if best[end] > old:  # rounded to 32 bits, it may be equal
                     before[end] = start
             while end < n and (node := children.get(word[end])) is not None:
                 end += 1
@@ -208,12 +235,12 @@ class Unigram(Component):
         return cuts[::-1]
 
     def _edges(self, word: str) -> list[list[tuple[int, float]]]:
-        """For each character, the edges that end behind it: (start, score), the earliest start first."""
+        """For each character, the edges that end after it: (start, score), by increasing start."""
         n = len(word)
         edges: list[list[tuple[int, float]]] = [[] for _ in word]
         for start, char in enumerate(word):
             end = start
-            node = self._trie.get(char, self._unknown)
+            node: Any = self._trie.get(char, self._unknown)
             while node is not None:
                 score, children = node
                 if score != -math.inf:
@@ -224,7 +251,7 @@ class Unigram(Component):
 
     @staticmethod
     def _forward(edges: list[list[tuple[int, float]]], alpha: float) -> list[float]:
-        """For each node the log of the sum of P(path)^alpha over the paths to it."""
+        """For each node, the log of the sum of P(path)^alpha over the paths to it."""
         forward = [0.0]
         for arriving in edges:
             logs = [forward[start] + alpha * score for start, score in arriving]
@@ -233,14 +260,15 @@ class Unigram(Component):
         return forward
 
     def _ids(self, word: str, cuts: list[int]) -> list[int]:
-        ids = [self._known.get(word[start:end]) for start, end in zip(cuts, cuts[1:])]
+        ids: Any = [self._known.get(word[start:end]) for start, end in zip(cuts, cuts[1:])]
         if None in ids or self.unk_id in ids:
             return [id for id, _, _ in self._tokens(word, cuts)]
         return ids
 
     def _tokens(self, word: str, cuts: list[int]) -> list[tuple[int, int, int]]:
-        """(id, start, end); neighbouring unknown characters are one token, or the bytes of all of them."""
-        vocab, unk_id = self.vocab, self.unk_id
+        """(id, start, end); adjacent unknown characters form one token, or the bytes of all of
+        them."""
+        unk_id = self.unk_id
         joined: list[list[int]] = []
         unknown_before = False
         for start, end in zip(cuts, cuts[1:]):
@@ -250,18 +278,19 @@ class Unigram(Component):
             else:
                 joined.append([start, end])
             unknown_before = unknown
-        tokens = []
+        tokens: list[tuple[int, int, int]] = []
         for start, end in joined:
             text = word[start:end]
-            if (id := self._known.get(text)) is not None:  # also unknown characters, if together they are a piece
+            # Adjacent unknown characters may form a piece together.
+            if (id := self._known.get(text)) is not None:
                 tokens.append((id, start, end))
-                continue
-            if self.byte_fallback:
-                ids = [vocab.get(f"<0x{byte:02X}>") for byte in text.encode()]
-                if None not in ids:
-                    tokens += [(id, start, end) for id in ids]
-                    continue
-            if unk_id is None:
-                raise ValueError(f"the characters {shown(text)} are not in the vocabulary, and it has no token for unknown ones")
-            tokens.append((unk_id, start, end))
+            elif self.byte_fallback and (ids := byte_ids(self.vocab, text)):
+                tokens += [(id, start, end) for id in ids]
+            elif unk_id is not None:
+                tokens.append((unk_id, start, end))
+            else:
+                raise ValueError(
+                    f"text: expected characters of the vocabulary, which has no unk_id, "
+                    f"got {shown(text)}"
+                )
         return tokens

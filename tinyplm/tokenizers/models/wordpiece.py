@@ -1,13 +1,14 @@
-"""WordPiece, applied: a word is covered from left to right by the longest tokens that fit.      Devlin et al. 2019 (BERT)
+"""Applying WordPiece: cover a word from left to right with the longest tokens that match.
 
-    unaffable  ->  un ##aff ##able
+    unaffable  ->  un ##aff ##able                                        Devlin et al. 2019 (BERT)
 
-A token that begins with the prefix "##" can only stand inside a word.  Unlike BPE there are no merges: the vocabulary is
-all there is, and what the next token is does not depend on what comes after it.  If at some place no token fits, the word
-as a whole becomes the unknown token.  How a vocabulary is learnt is in wordpiece_training.py.
+A token with the prefix "##" only occurs inside a word.  Unlike BPE there are no merges: the
+vocabulary is all there is, and a token does not depend on what follows it.  If no token matches at
+some position, the whole word becomes the unknown token.  training/wordpiece.py learns a vocabulary.
 
-At each place one dictionary is asked for one slice of the word for each length that a token has, longest first.  So a word
-of n letters takes at most n times the number of lengths, however long it is.
+At each position, a dictionary is queried with one slice of the word per token length, longest
+first.  A word of n letters thus costs at most n times the number of distinct lengths, however long
+it is.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ...arguments import shown
+from ...arguments import shown, wrong
 from ..component import Component
 from ..vocabulary import check_vocabulary
 
 
 @dataclass(frozen=True)
 class WordPiece(Component):
-    """`vocab`: token -> id.  Words longer than `max_input_chars_per_word` are unknown without a look."""
+    """vocab: token -> id.  Words longer than `max_input_chars_per_word` become unk_token
+    unexamined."""
 
     vocab: Mapping[str, int] = field(repr=False)
     unk_token: str = "[UNK]"
@@ -33,13 +35,15 @@ class WordPiece(Component):
     def __post_init__(self) -> None:
         check_vocabulary(self.vocab)
         if self.max_input_chars_per_word < 0:
-            raise ValueError(f"max_input_chars_per_word must not be negative, got {self.max_input_chars_per_word}")
+            raise wrong(
+                "max_input_chars_per_word", "an integer >= 0", self.max_input_chars_per_word
+            )
 
     def encode(self, word: str) -> list[int]:
         return [i for i, _, _ in self.encode_spans(word)]
 
     def encode_spans(self, word: str) -> list[tuple[int, int, int]]:
-        """(id, start, end) of each token; the unknown token spans the word."""
+        """(id, start, end) of each token; the unknown token spans the whole word."""
         if len(word) > self.max_input_chars_per_word:
             return [self._unknown(word)]
         spans = []
@@ -47,7 +51,8 @@ class WordPiece(Component):
         while start < len(word):
             for length in lengths:
                 i = ids.get(word[start : start + length])
-                # A slice at the end of the word may be shorter than asked for: it is asked for again at its own length.
+                # Near the end the slice may be shorter than `length`; it is retried at its own
+                # length.
                 if i is not None and start + length <= len(word):
                     break
             else:
@@ -58,29 +63,35 @@ class WordPiece(Component):
         return spans
 
     def without(self, tokens: Iterable[str]) -> WordPiece:
-        """The same, but text that looks like one of `tokens` (special ones) is only text."""
+        """See Model.without."""
         hidden = {*tokens} - {self.unk_token}
-        return replace(self, vocab={token: i for token, i in self.vocab.items() if token not in hidden})
+        return replace(
+            self, vocab={token: i for token, i in self.vocab.items() if token not in hidden}
+        )
 
     def _unknown(self, word: str) -> tuple[int, int, int]:
         if self.unk_token not in self.vocab:
             raise ValueError(
-                f"the vocabulary has no tokens for {shown(word)}, and unk_token {shown(self.unk_token)} is not in it either"
+                f"text: expected words that the vocabulary covers, since it has no "
+                f"{shown(self.unk_token)}, got {shown(word)}"
             )
         return self.vocab[self.unk_token], 0, len(word)
 
     @cached_property
     def _first(self) -> tuple[Mapping[str, int], list[int]]:
-        """What can begin a word, "##x" too where the text has just these characters; and the lengths, longest first."""
+        """Tokens that can start a word (even "##x", for the text "##x"), and their lengths."""
         return self.vocab, _lengths(self.vocab)
 
     @cached_property
     def _inner(self) -> tuple[Mapping[str, int], list[int]]:
-        """What can stand inside a word, without the prefix."""
+        """Tokens that can occur inside a word, without the prefix, and their lengths."""
         prefix = self.continuing_subword_prefix
-        ids = {token[len(prefix) :]: i for token, i in self.vocab.items() if token.startswith(prefix)}
+        ids = {
+            token[len(prefix) :]: i for token, i in self.vocab.items() if token.startswith(prefix)
+        }
         return ids, _lengths(ids)
 
 
 def _lengths(tokens: Mapping[str, int]) -> list[int]:
+    """The distinct lengths of the tokens, longest first."""
     return sorted(set(map(len, tokens)) - {0}, reverse=True)

@@ -1,10 +1,12 @@
-"""How long a regular expression may take: which are fast by their form, and a limit of time for the others.
+"""Which regular expressions are fast by construction, and a time limit for the others.
 
-A matcher that backtracks tries all ways to divide a text among an expression's parts: (?:a|aa)+$ takes time exponential in the
-number of a's, .*.*x the third power.  The expressions of tokenizers are not of that kind, and must not pay for it: looking at the
-clock makes them two to five times slower.  So an expression is read once, and runs without a clock if `is_fast` says that an
-attempt to match at one place takes time proportional to what it reads, and the whole search too; any other has SECONDS, and a bit
-for each character.  All words of a text, and all expressions that it goes through, have this time together (`within_time`).
+A backtracking matcher tries all ways to divide a text among the parts of an expression: (?:a|aa)+$
+takes time exponential in the number of a's, .*.*x cubic time.  The expressions of real tokenizers
+are not of that kind, and should not pay for it: checking the clock makes them two to five times
+slower.  So each expression is analysed once.  It runs without a clock if `is_fast` shows that an
+attempt at one position takes time proportional to what it reads, and so does the whole search.  Any
+other is limited to SECONDS plus SECONDS_A_CHARACTER for each character.  All words and all
+expressions of one text share this limit (`within_time`).
 """
 
 from __future__ import annotations
@@ -14,21 +16,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import regex
 
 from ...arguments import shown
 
-SECONDS, SECONDS_A_CHARACTER = 0.5, 7e-6  # of the processor, which `regex` measures
-MOST_PARTS = 100_000  # of an expression, with (?:a{300}){300} counted as 90,000: it is compiled as so many
+SECONDS, SECONDS_A_CHARACTER = 0.5, 7e-6  # processor time, which `regex` measures
+MOST_PARTS = 100_000  # (?:a{300}){300} counts as 90,000, since that is how it is compiled
 FEW = 4  # {1,4} is a choice, {0,5} a repetition
 
 
 @dataclass
 class _Branch:
-    """Parts one after the other.  `repeats`: how many of them match in any number of ways, `choices`: in a few.  Where something
-    after them fails they are tried in all their ways: `tried`, `tried_choices`."""
+    """Consecutive parts.  repeats: how many of them can match in any number of ways; choices: in a
+    few ways.  tried, tried_choices: how many are retried in all their ways because something after
+    them may fail."""
 
     repeats: int = 0
     choices: int = 0
@@ -45,7 +48,7 @@ class _Branch:
 
 @dataclass
 class _Group:
-    """A bracket that is being read.  last: the last part of the branch, which a quantifier may follow."""
+    """An open bracket.  last: the last part of the branch, which a quantifier may follow."""
 
     opening: str
     finished: list[_Branch] = field(default_factory=list)
@@ -65,35 +68,48 @@ class _Group:
     def closed(self) -> _Branch:
         self.next_branch()
         several = len(self.finished) > 1
-        counts = zip(*((b.repeats, b.choices + several, b.tried, b.tried_choices) for b in self.finished))
-        result = _Branch(*map(max, counts), group=True)
-        if self.opening not in ("", "(", "(?:"):  # it looks around: it may fail although what is in it matches
-            result.tried, result.tried_choices = max(result.tried, result.repeats), max(result.tried_choices, result.choices)
+        counts = zip(
+            *((b.repeats, b.choices + several, b.tried, b.tried_choices) for b in self.finished)
+        )
+        repeats, choices, tried, tried_choices = map(max, counts)
+        result = _Branch(repeats, choices, tried, tried_choices, group=True)
+        # A lookaround can fail although its content matches.
+        if self.opening not in ("", "(", "(?:"):
+            result.tried = max(result.tried, result.repeats)
+            result.tried_choices = max(result.tried_choices, result.choices)
         return result
 
 
 def is_fast(parts: Sequence[str]) -> bool:
     """Whether a search takes time proportional to the text, whatever the text.
 
-    parts: the smallest parts of the expression, as patterns.py cuts it.  True only if nothing that is repeated can itself match
-    in several ways, and of the parts before something that may fail at most one is repeated without limit, and few are optional
-    or alternatives; and if an alternative that fails behind a repeated part, such as \\s+(?!\\S), is followed by one that takes
-    the repeated part in any case, \\s+: otherwise each place of a long run is tried in vain.  Errs towards False.
+    parts: the smallest parts of the expression, as patterns.py cuts it.  True only if nothing that
+    is repeated can match in several ways, and if before anything that may fail at most one part is
+    repeated without limit and few are optional or alternatives.  Also, if an alternative can fail
+    after a repeated part, such as \\s+(?!\\S), a later one must match the repeated part in any
+    case, \\s+: otherwise each position of a long run is tried in vain.  Errs towards False.
     """
     alternatives = _alternatives(parts)
-    branches = [_branch(alternative) for alternative in alternatives]
-    if None in branches or any(b.tried > 1 or b.tried_choices > FEW for b in branches):
-        return False
+    branches = []
+    for alternative in alternatives:
+        branch = _branch(alternative)
+        if branch is None or branch.tried > 1 or branch.tried_choices > FEW:
+            return False
+        branches.append(branch)
     return all(
-        not branch.tried or any(_takes(alternatives[j], _repeated(alternatives[i])) and not branches[j].tried
-                                for j in range(i + 1, len(branches)))
+        not branch.tried
+        or any(
+            _takes(alternatives[j], _repeated(alternatives[i])) and not branches[j].tried
+            for j in range(i + 1, len(branches))
+        )
         for i, branch in enumerate(branches)
-    )  # fmt: skip
+    )
 
 
 def _alternatives(parts: Sequence[str]) -> list[list[str]]:
     """The expression cut at each | outside of brackets."""
-    depth, result = 0, [[]]
+    depth = 0
+    result: list[list[str]] = [[]]
     for part in parts:
         depth += (part[0] == "(" and part != "(?i)") - (part == ")")
         if part == "|" and not depth:
@@ -105,11 +121,14 @@ def _alternatives(parts: Sequence[str]) -> list[list[str]]:
 
 def _repeated(parts: list[str]) -> str | None:
     """The first part that is repeated without limit; None if it is a group."""
-    return next((part for part, after in zip(parts, parts[1:]) if after[0] in "*+" or after[0] == "{" and after[1:]), None)
+    for part, after in zip(parts, parts[1:]):
+        if after[0] in "*+" or after[0] == "{" and after[1:]:
+            return part
+    return None
 
 
 def _takes(parts: list[str], part: str | None) -> bool:
-    """Whether they begin with part+, behind what is optional."""
+    """Whether the parts start with part+, after optional parts."""
     at = 0
     while parts[at + 1 : at + 2] == ["?"]:
         at += 2
@@ -117,7 +136,7 @@ def _takes(parts: list[str], part: str | None) -> bool:
 
 
 def _branch(parts: Iterable[str]) -> _Branch | None:
-    """What an expression may try; None where a repeated part can match in several ways."""
+    """What an expression may try; None if a repeated part can match in several ways."""
     groups = [_Group("")]
     for part in parts:
         group = groups[-1]
@@ -151,7 +170,7 @@ def _branch(parts: Iterable[str]) -> _Branch | None:
 
 
 def count_parts(parts: Iterable[str]) -> int:
-    """How many parts an expression is compiled to: what is repeated {n} times counts n times."""
+    """The number of parts of a compiled expression: a part repeated {n} times counts n times."""
     sums, last = [0], [0]
     for part in parts:
         if part[0] in "*+?" or (part[0] == "{" and len(part) > 1):
@@ -170,7 +189,7 @@ def count_parts(parts: Iterable[str]) -> int:
 
 
 def _limits(quantifier: str) -> tuple[int, int | None]:
-    """How often at least and at most; None: without limit."""
+    """The minimum and the maximum number of repetitions; None: no maximum."""
     if quantifier[0] != "{":
         return {"*": (0, None), "+": (1, None), "?": (0, 1)}[quantifier[0]]
     low, comma, high = quantifier[1:].partition("}")[0].partition(",")
@@ -179,7 +198,7 @@ def _limits(quantifier: str) -> tuple[int, int | None]:
 
 
 class Limited:
-    """A compiled pattern with a time limit on every run.  ValueError if it takes longer."""
+    """A compiled pattern with a time limit per run, and ValueError when it is exceeded."""
 
     def __init__(self, pattern: regex.Pattern, expression: str):
         self.pattern, self.expression, self.groups = pattern, expression, pattern.groups
@@ -193,48 +212,53 @@ class Limited:
     def search(self, text: str, start: int = 0) -> regex.Match | None:
         return self._run(self.pattern.search, text, start)
 
-    def _run(self, method: Callable, text: str, *place: int) -> Any:
-        alone = _limit(len(text))
-        left = alone if _account.left is None else min(alone, _account.left)
+    def _run(self, method: Callable[..., Any], text: str, *place: int) -> Any:
+        limit = _limit(len(text))
+        remaining = limit if _account.remaining is None else min(limit, _account.remaining)
         started = time.process_time()
         try:
-            if left <= 0:
+            if remaining <= 0:
                 raise TimeoutError
-            return method(text, *place, timeout=left)
+            return method(text, *place, timeout=remaining)
         except TimeoutError:
             raise ValueError(
-                f"the regular expression {shown(self.expression)} takes too long for {shown(text, 40)}, {len(text)} characters"
+                f"regular expression {shown(self.expression)}: expected a fast one, got a timeout "
+                f"on {shown(text, 40)}, {len(text)} characters"
             ) from None
         finally:
-            if _account.left is not None:
-                _account.left -= time.process_time() - started
+            if _account.remaining is not None:
+                _account.remaining -= time.process_time() - started
 
 
 class _Account(threading.local):
-    """What is left of a call's time for all its expressions; None outside of such a call."""
+    """The time that remains for all expressions of a call; None outside of such a call."""
 
-    left: float | None = None
+    remaining: float | None = None
 
 
 _account = _Account()
-F = TypeVar("F", bound=Callable)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _limit(characters: int) -> float:
     return SECONDS + SECONDS_A_CHARACTER * characters
 
 
-def within_time(method: F) -> F:
-    """A decorator for method(self, text, ...): all expressions that are run in it share the time of one run over the text."""
+def within_time(method: Callable[P, R]) -> Callable[P, R]:
+    """A decorator for method(self, text, ...): all expressions run in it share the limit for one
+    run over the text."""
 
     @functools.wraps(method)
-    def timed(self: Any, text: Any, *args: Any, **kwargs: Any) -> Any:
-        if _account.left is not None:
-            return method(self, text, *args, **kwargs)
-        _account.left = _limit(len(text) if isinstance(text, (str, list)) else 0)  # what is no text the method refuses
+    def timed(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _account.remaining is not None:
+            return method(*args, **kwargs)
+        _, text = (*args, *kwargs.values())[:2]
+        # The method itself refuses what is not text.
+        _account.remaining = _limit(len(text) if isinstance(text, (str, list)) else 0)
         try:
-            return method(self, text, *args, **kwargs)
+            return method(*args, **kwargs)
         finally:
-            _account.left = None
+            _account.remaining = None
 
-    return timed  # type: ignore[return-value]
+    return timed

@@ -1,11 +1,16 @@
-"""Decoding: tokens, as the vocabulary spells them, to text: what undoes the pre-tokenizer's and the model's spelling.
+"""Decoders: tokens, as the vocabulary spells them, to text.  They undo the spelling of the
+pre-tokenizer and the model.
 
-A decoder makes a list of strings into another; the text is the last list joined.  Several in a row, as LLaMA's
+A decoder maps a list of strings to a list of strings; the text is the last list, joined.  LLaMA
+uses several in a row:
 
-    Replace "▁" by " "    ByteFallback    Fuse    Strip " " once in front
-    ["▁Gr", "<0xC3>", "<0xBC>", "ße"] -> [" Gr", "<0xC3>", ...] -> [" Gr", "ü", "ße"] -> [" Grüße"] -> ["Grüße"]
+                             ["▁Gr", "<0xC3>", "<0xBC>", "ße"]
+    Replace "▁" by " "       [" Gr", "<0xC3>", "<0xBC>", "ße"]
+    ByteFallback             [" Gr", "ü", "ße"]
+    Fuse                     [" Grüße"]
+    Strip " " at the start   ["Grüße"]
 
-Names and meaning are those of the components of a tokenizer.json.
+Names and behaviour are those of the components of a tokenizer.json.
 """
 
 from __future__ import annotations
@@ -18,30 +23,35 @@ from typing import Any
 
 import regex
 
-from ...arguments import shown
-from ..component import Component
-from . import pretokenization
+from ...arguments import wrong
+from ..component import Component, read_parts
+from . import normalization, pretokenization
 from .backtracking import within_time
-from .bytelevel import chars_to_bytes, check_encodable
-from .patterns import GROWTH, Limited, check_growth, compile_pattern, substitute
+from .bytelevel import chars_to_bytes
+from .patterns import GROWTH, check_growth, substitute
 
-_BYTE = regex.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")  # the library reads "+A" as a number, too
+# The library also parses "+A" as a number.
+_BYTE = regex.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")
 
 
-def is_byte(token: str) -> int | None:
-    """The byte that a token of byte fallback stands for: "<0x4A>" -> 0x4A; None for any other token."""
+def byte_of(token: str) -> int | None:
+    """The byte of a byte-fallback token: "<0x4A>" -> 0x4A; None for any other token."""
     match = _BYTE.fullmatch(token)
     return int(match[1], 16) if match else None
 
 
 class Decoder(Component):
+    """See above."""
+
     def chain(self, tokens: list[str]) -> list[str]:
+        """One step of a chain of decoders."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class ByteLevel(pretokenization.ByteLevel, Decoder):
-    """The bytes that GPT-2's characters stand for, joined; U+FFFD for what is not UTF-8.  The options play no part."""
+    """Decode the bytes behind GPT-2's characters, with U+FFFD for invalid UTF-8.  The options have
+    no effect."""
 
     def chain(self, tokens: list[str]) -> list[str]:
         return [b"".join(map(chars_to_bytes, tokens)).decode("utf-8", errors="replace")]
@@ -49,7 +59,8 @@ class ByteLevel(pretokenization.ByteLevel, Decoder):
 
 @dataclass(frozen=True)
 class Metaspace(pretokenization.Metaspace, Decoder):
-    """The replacement becomes a space; in the first token it is dropped, unless none was put in front."""
+    """Replace the replacement character by a space; drop it in the first token, unless none is ever
+    prepended."""
 
     def chain(self, tokens: list[str]) -> list[str]:
         texts = [token.replace(self.replacement, " ") for token in tokens]
@@ -60,9 +71,10 @@ class Metaspace(pretokenization.Metaspace, Decoder):
 
 @dataclass(frozen=True)
 class WordPiece(Decoder):
-    """Tokens are joined by spaces, those that continue a word (##ing) without.
+    """Join tokens with spaces, except before those that continue a word (##ing).
 
-    cleanup: the spaces before punctuation and inside English contractions, which BERT's pre-tokenizer made, are dropped again.
+    cleanup: also drop the spaces before punctuation and inside English contractions, which BERT's
+    pre-tokenizer introduces.
     """
 
     prefix: str = "##"
@@ -70,7 +82,10 @@ class WordPiece(Decoder):
 
     def chain(self, tokens: list[str]) -> list[str]:
         texts = tokens[:1]
-        texts += [token[len(self.prefix) :] if token.startswith(self.prefix) else " " + token for token in tokens[1:]]
+        texts += [
+            token[len(self.prefix) :] if token.startswith(self.prefix) else " " + token
+            for token in tokens[1:]
+        ]
         return list(map(_clean, texts)) if self.cleanup else texts
 
 
@@ -92,27 +107,28 @@ def _clean(text: str) -> str:
 
 @dataclass(frozen=True)
 class BPEDecoder(Decoder):
-    """The suffix that marks the end of a word becomes a space, in the last token nothing (Sennrich et al. 2016: "</w>")."""
+    """Replace the end-of-word suffix by a space, and drop it in the last token (Sennrich et al.
+    2016: "</w>")."""
 
     suffix: str = "</w>"
 
     def chain(self, tokens: list[str]) -> list[str]:
-        return [token.replace(self.suffix, " ") for token in tokens[:-1]] + [
-            token.replace(self.suffix, "") for token in tokens[-1:]
-        ]
+        spaced = [token.replace(self.suffix, " ") for token in tokens[:-1]]
+        return spaced + [token.replace(self.suffix, "") for token in tokens[-1:]]
 
 
 @dataclass(frozen=True)
 class ByteFallback(Decoder):
-    """A run of byte tokens becomes the text whose UTF-8 it is, or one U+FFFD for each of its bytes if it is none."""
+    """Decode runs of byte tokens as UTF-8; a run that is not valid UTF-8 becomes one U+FFFD per
+    byte."""
 
     def chain(self, tokens: list[str]) -> list[str]:
         texts: list[str] = []
-        for fallback, run in groupby(tokens, key=lambda token: is_byte(token) is not None):
+        for fallback, run in groupby(tokens, key=lambda token: byte_of(token) is not None):
             if not fallback:
                 texts += run
                 continue
-            data = bytes(map(is_byte, run))
+            data = bytes(byte for token in run if (byte := byte_of(token)) is not None)
             try:
                 texts.append(data.decode("utf-8"))
             except UnicodeDecodeError:
@@ -122,7 +138,7 @@ class ByteFallback(Decoder):
 
 @dataclass(frozen=True)
 class Fuse(Decoder):
-    """All tokens become one, for the decoders after it."""
+    """Join all tokens into one, for the decoders that follow."""
 
     def chain(self, tokens: list[str]) -> list[str]:
         return ["".join(tokens)]
@@ -130,9 +146,11 @@ class Fuse(Decoder):
 
 @dataclass(frozen=True)
 class Strip(Decoder):
-    """A character is dropped up to `start` times at the beginning and up to `stop` times at the end of each token.
+    """Drop a character up to `start` times at the start of each token, and up to `stop` times at
+    its end.
 
-    The library panics on a token that both ends have to share ("_" with one at each); here it becomes empty.
+    Where both ends compete for the same character ("_" with one at each end) the library panics;
+    here the token becomes empty.
     """
 
     content: str = " "
@@ -141,9 +159,10 @@ class Strip(Decoder):
 
     def __post_init__(self) -> None:
         if not isinstance(self.content, str) or len(self.content) != 1:
-            raise ValueError(f"content must be one character, got {shown(self.content)}")
-        if self.start < 0 or self.stop < 0:
-            raise ValueError(f"start and stop must not be negative, got {self.start} and {self.stop}")
+            raise wrong("content", "one character", self.content)
+        for name, count in (("start", self.start), ("stop", self.stop)):
+            if count < 0:
+                raise wrong(name, "an integer >= 0", count)
 
     def chain(self, tokens: list[str]) -> list[str]:
         return list(map(self._stripped, tokens))
@@ -155,19 +174,8 @@ class Strip(Decoder):
 
 
 @dataclass(frozen=True)
-class Replace(Decoder):
-    r"""Each match of a pattern (patterns.py) is replaced by a text, in which \1 means nothing special."""
-
-    pattern: dict[str, str]
-    content: str
-
-    def __post_init__(self) -> None:
-        check_encodable(self.content, "content")
-        _ = self._regex  # refuses what is no pattern
-
-    @cached_property
-    def _regex(self) -> regex.Pattern | Limited:
-        return compile_pattern(self.pattern)
+class Replace(normalization.Replace, Decoder):
+    """The same replacement as the normalizer's, in each token."""
 
     @within_time
     def chain(self, tokens: list[str]) -> list[str]:
@@ -179,13 +187,13 @@ class Replace(Decoder):
 
 @dataclass(frozen=True)
 class Sequence(Decoder):
-    """One after the other."""
+    """Several decoders in a row."""
 
     decoders: tuple[Decoder, ...]
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
-        return cls(pretokenization.read_parts(content, "decoders", DECODERS, where))
+        return cls(read_parts(content, "decoders", DECODERS, where))
 
     def to_json(self) -> dict[str, Any]:
         return {"type": "Sequence", "decoders": [decoder.to_json() for decoder in self.decoders]}
@@ -201,7 +209,7 @@ class Sequence(Decoder):
 
     @cached_property
     def _grows(self) -> bool:
-        """Whether a part may make of each character several."""
+        """Whether a part can lengthen the text."""
         return any(
             len(part.content) > len(part.pattern.get("String", ""))
             if isinstance(part, Replace)
@@ -211,10 +219,22 @@ class Sequence(Decoder):
 
     @cached_property
     def _flat(self) -> list[Decoder]:
-        """The parts, those of a Sequence inside one by one."""
-        return [flat for part in self.decoders for flat in (part._flat if isinstance(part, Sequence) else [part])]
+        """The parts, with nested Sequences flattened."""
+        return [
+            flat
+            for part in self.decoders
+            for flat in (part._flat if isinstance(part, Sequence) else [part])
+        ]
 
 
 DECODERS: dict[str, type[Decoder]] = {
-    kind.__name__: kind for kind in (ByteLevel, WordPiece, Metaspace, BPEDecoder, ByteFallback, Fuse, Strip, Replace, Sequence)
+    "ByteLevel": ByteLevel,
+    "WordPiece": WordPiece,
+    "Metaspace": Metaspace,
+    "BPEDecoder": BPEDecoder,
+    "ByteFallback": ByteFallback,
+    "Fuse": Fuse,
+    "Strip": Strip,
+    "Replace": Replace,
+    "Sequence": Sequence,
 }

@@ -1,15 +1,18 @@
-"""Normalizers: the text is changed before it is cut into words, so that spellings that mean the same get the same tokens.
+"""Normalizers: rewrite text before it is cut into words, so that equivalent spellings get the same
+tokens.
 
     Lowercase, StripAccents, BertNormalizer, Nmt, Strip, Prepend, Replace, ByteLevel, Sequence
     NFC, NFD, NFKC, NFKD (unicode_forms.py), Precompiled (precompiled.py)
 
-Each is called in two ways: `normalizer(text)` gives the text, and does it fast, with string methods that run in C;
-`normalizer.aligned(piece)` gives the same text with the span of each character, character by character.  Both follow the library
-`tokenizers`, which its files are written for, also where it departs from the paper (noted below).
+Each has two forms: `normalizer(text)` returns the text, fast, with string methods that run in C;
+`normalizer.aligned(piece)` returns the same text with the span of each character.  Both follow the
+library `tokenizers`, which the files are written for, even where it departs from the paper (noted
+below).
 
-Which characters are letters with case, marks, controls depends on the version of Unicode: here, that of Python's `unicodedata`
-and of the package `regex`.  The library has tables of several ages (marks of BERT: Unicode 8), so characters that came into
-Unicode later, or changed their category, may be treated differently there.
+Which characters are cased letters, marks or controls depends on the Unicode version: here, that of
+Python's `unicodedata` and of the package `regex`.  The library has tables of several versions
+(BERT's marks: Unicode 8), so it may treat characters differently that were added or recategorized
+later.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from typing import Any
 
 import regex
 
-from ...arguments import shown
-from ..component import Component, only_known, read_component
+from ...arguments import wrong
+from ..component import Normalizer, read_parts
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR, check_encodable
 from .patterns import GROWTH, ROOM, Limited, check_growth, compile_pattern, find_matches, substitute
@@ -32,12 +35,14 @@ from .unicode_forms import NFC, NFD, NFKC, NFKD
 
 
 def expanded(piece: Aligned, expand: Callable[[str], str]) -> Aligned:
-    """Each character becomes one or several, all with its span."""
-    return piece.changed((part, min(k, 1)) for char in piece.text for k, part in enumerate(expand(char)))
+    """Replaces each character by one or more, which all get its span."""
+    return piece.changed(
+        (part, min(k, 1)) for char in piece.text for k, part in enumerate(expand(char))
+    )
 
 
 def without(piece: Aligned, drop: regex.Pattern) -> Aligned:
-    """The characters that do not match; each keeps its span."""
+    """Drops the characters that match; the others keep their spans."""
     if not drop.search(piece.text):
         return piece
     kept = [(char, span) for char, span in zip(piece.text, piece.spans) if not drop.match(char)]
@@ -48,20 +53,22 @@ def without(piece: Aligned, drop: regex.Pattern) -> Aligned:
 
 
 @dataclass(frozen=True)
-class Lowercase(Component):
-    """Each character by itself, so Σ is always σ; str.lower would write ς at the end of a word."""
+class Lowercase(Normalizer):
+    """Lowercase each character by itself: Σ is always σ, where str.lower writes ς at the end of a
+    word."""
 
     def __call__(self, text: str) -> str:
         return text.replace("Σ", "σ").lower()
 
     def aligned(self, piece: Aligned) -> Aligned:
-        text = self(piece.text)  # no character becomes none, so if the length is the same, each became one
+        text = self(piece.text)
+        # No character becomes empty, so an equal length means that each became one character.
         return piece.replaced(text) if len(text) == len(piece.text) else expanded(piece, str.lower)
 
 
 @dataclass(frozen=True)
-class StripAccents(Component):
-    """Drops marks of all kinds (M).  Composed letters keep theirs, so a decomposition comes before it."""
+class StripAccents(Normalizer):
+    """Drop all marks (M).  Composed letters keep theirs, so a decomposition usually precedes it."""
 
     def __call__(self, text: str) -> str:
         return text if text.isascii() else _MARKS.sub("", text)
@@ -71,18 +78,19 @@ class StripAccents(Component):
 
 
 _MARKS = regex.compile(r"\p{M}+")
-_ACCENTS = regex.compile(r"\p{Mn}+")  # BERT's: only those that take no room
+_ACCENTS = regex.compile(r"\p{Mn}+")  # BERT's: nonspacing marks only
 _DROPPED = regex.compile(r"[\p{Cc}\p{Cf}\p{Co}\uFFFD--[\t\n\r]]", regex.VERSION1)
 _SPACE = regex.compile(r"[\t\n\r\p{White_Space}]")
-# Blocks of CJK ideographs.  The one at U+2B920 begins at U+2B820 in BERT, but the library's does not, and so not here.
+# Blocks of CJK ideographs.  The one at U+2B920 starts at U+2B820 in BERT, but not in the library,
+# and therefore not here.
 _IDEOGRAPH = regex.compile(
     r"[\u4E00-\u9FFF\u3400-\u4DBF\U00020000-\U0002A6DF\U0002A700-\U0002B73F"
     r"\U0002B740-\U0002B81F\U0002B920-\U0002CEAF\uF900-\uFAFF\U0002F800-\U0002FA1F]"
 )
 
 
-class _BertTable(dict):
-    """For str.translate: code point -> what BERT's cleaning and setting off of ideographs make of it."""
+class _BertTable(dict[int, str]):
+    """For str.translate: code point -> its cleaned form, with spaces around an ideograph."""
 
     def __init__(self, clean: bool, set_off: bool):
         super().__init__()
@@ -97,12 +105,14 @@ class _BertTable(dict):
 
 
 @dataclass(frozen=True)
-class BertNormalizer(Component):
-    """Devlin et al. 2019, as in its published code (BasicTokenizer), four steps:
+class BertNormalizer(Normalizer):
+    """The normalization of BERT's published code (BasicTokenizer, Devlin et al. 2019), in four
+    steps:
 
-    clean_text: controls and U+FFFD are dropped (also format characters and private use), white space becomes " ".
-    handle_chinese_chars: a space before and after each ideograph, which thus becomes a word.
-    strip_accents: NFD, then nonspacing marks (Mn) are dropped.  None: as `lowercase` says.
+    clean_text: drop control characters, U+FFFD, format and private-use characters; white space
+    becomes " ".
+    handle_chinese_chars: put spaces around each ideograph, which makes it a word.
+    strip_accents: NFD, then drop nonspacing marks (Mn).  None: the same as `lowercase`.
     lowercase: each character by itself.
     """
 
@@ -113,7 +123,7 @@ class BertNormalizer(Component):
 
     def __post_init__(self) -> None:
         if self.strip_accents is not None and not isinstance(self.strip_accents, bool):
-            raise ValueError(f"strip_accents must be true, false or null, got {shown(self.strip_accents)}")
+            raise wrong("strip_accents", "true, false or null", self.strip_accents)
 
     @cached_property
     def _table(self) -> _BertTable:
@@ -141,8 +151,9 @@ class BertNormalizer(Component):
 
 
 @dataclass(frozen=True)
-class Nmt(Component):
-    """SentencePiece's cleaning for translation ("nmt" in nmt_nfkc): controls are dropped, unusual white space becomes " "."""
+class Nmt(Normalizer):
+    """SentencePiece's cleaning for translation ("nmt" in nmt_nfkc): drop controls, unusual white
+    space becomes " "."""
 
     def __call__(self, text: str) -> str:
         return _NMT_SPACE.sub(" ", _NMT_DROPPED.sub("", text))
@@ -159,8 +170,9 @@ WHITE_SPACE = "".join(filter(regex.compile(r"\p{White_Space}").match, map(chr, r
 
 
 @dataclass(frozen=True)
-class Strip(Component):
-    """White space at the beginning and at the end is dropped: Unicode's, without U+001C to U+001F, which str.strip drops too."""
+class Strip(Normalizer):
+    """Drop Unicode white space at the start and the end (not U+001C to U+001F, which str.strip
+    drops, too)."""
 
     strip_left: bool = True
     strip_right: bool = True
@@ -171,7 +183,8 @@ class Strip(Component):
 
     def aligned(self, piece: Aligned) -> Aligned:
         text = self(piece.text)
-        start = piece.text.find(text) if text else 0  # only spaces stand before it, so it is found where it is
+        # Only white space precedes the rest, so the first occurrence is the right one.
+        start = piece.text.find(text) if text else 0
         return Aligned(text, piece.spans[start : start + len(text)], piece.start)
 
 
@@ -179,28 +192,33 @@ class Strip(Component):
 
 
 @dataclass(frozen=True)
-class Prepend(Component):
-    """A text in front of what is not empty.  It has the span of the first character."""
+class Prepend(Normalizer):
+    """Put a text before any piece that is not empty.  It has the span of the first character."""
 
     prepend: str
 
     def __post_init__(self) -> None:
         check_encodable(self.prepend, "prepend")
         if len(self.prepend) > ROOM:
-            raise ValueError(f"prepend must have at most {ROOM} characters, got {len(self.prepend)}")
+            raise ValueError(
+                f"prepend: expected at most {ROOM} characters, got {len(self.prepend)}"
+            )
 
     def __call__(self, text: str) -> str:
         return self.prepend + text if text else text
 
     def aligned(self, piece: Aligned) -> Aligned:
-        return Aligned(self(piece.text), piece.spans[:1] * len(self.prepend) + piece.spans, piece.start)
+        spans = piece.spans[:1] * len(self.prepend) + piece.spans
+        return Aligned(self(piece.text), spans, piece.start)
 
 
 @dataclass(frozen=True)
-class Replace(Component):
-    """Every match of a pattern (patterns.py), from left to right, by a text, in which \\1 is nothing special.
+class Replace(Normalizer):
+    """Replace all matches of a pattern (patterns.py), from left to right, by a text in which \\1
+    has no special meaning.
 
-    The text has the span of the last character that is replaced; where the match is empty, of the character before it.
+    The text has the span of the last replaced character, or for an empty match that of the previous
+    character.
     """
 
     pattern: dict[str, str]
@@ -208,7 +226,7 @@ class Replace(Component):
 
     def __post_init__(self) -> None:
         check_encodable(self.content, "content")
-        _ = self._regex  # refuses what is no pattern
+        _ = self._regex  # checks the pattern
 
     @cached_property
     def _regex(self) -> regex.Pattern | Limited:
@@ -228,15 +246,15 @@ class Replace(Component):
         if len(self.content) > GROWTH:
             check_growth(len(piece.text), len(piece.text) + len(matches) * len(self.content))
         for start, end in matches:
-            spans += piece.spans[place:start]
-            spans += [piece.spans[end - 1] if end else (piece.start, piece.start)] * len(self.content)
+            span = piece.spans[end - 1] if end else (piece.start, piece.start)
+            spans += piece.spans[place:start] + [span] * len(self.content)
             place = end
         return Aligned(self(piece.text), spans + piece.spans[place:], piece.start)
 
 
 @dataclass(frozen=True)
-class ByteLevel(Component):
-    """Every byte of UTF-8 becomes its character of GPT-2's table (bytelevel.py)."""
+class ByteLevel(Normalizer):
+    """Replace every byte of the UTF-8 by its character in GPT-2's table (bytelevel.py)."""
 
     def __call__(self, text: str) -> str:
         return text.encode().decode("latin-1").translate(BYTE_TO_CHAR)
@@ -246,18 +264,14 @@ class ByteLevel(Component):
 
 
 @dataclass(frozen=True)
-class Sequence(Component):
-    """One after the other."""
+class Sequence(Normalizer):
+    """Several normalizers in a row."""
 
-    normalizers: tuple[Component, ...]
+    normalizers: tuple[Normalizer, ...]
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
-        only_known(content, {"type", "normalizers"}, f"{where} Sequence")
-        parts = content.get("normalizers")
-        if not isinstance(parts, list) or None in parts:
-            raise ValueError(f"{where} Sequence: normalizers must be a list of objects, got {shown(parts)}")
-        return cls(tuple(read_component(part, NORMALIZERS, f"{where} Sequence {k}") for k, part in enumerate(parts)))
+        return cls(read_parts(content, "normalizers", NORMALIZERS, where))
 
     def to_json(self) -> dict[str, Any]:
         return {"type": "Sequence", "normalizers": [part.to_json() for part in self.normalizers]}
@@ -279,25 +293,17 @@ class Sequence(Component):
         return piece
 
     @cached_property
-    def _flat(self) -> list[Any]:
-        """The parts, those of a Sequence inside one by one."""
-        return [flat for part in self.normalizers for flat in (part._flat if isinstance(part, Sequence) else [part])]
+    def _flat(self) -> list[Normalizer]:
+        """The parts, with nested Sequences flattened."""
+        return [
+            flat
+            for part in self.normalizers
+            for flat in (part._flat if isinstance(part, Sequence) else [part])
+        ]
 
 
-_KINDS = (
-    NFC,
-    NFD,
-    NFKC,
-    NFKD,
-    Lowercase,
-    StripAccents,
-    BertNormalizer,
-    Nmt,
-    Strip,
-    Prepend,
-    Replace,
-    ByteLevel,
-    Precompiled,
-    Sequence,
+_KINDS: tuple[type[Normalizer], ...] = (
+    *(NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, BertNormalizer, Nmt, Strip, Prepend),
+    *(Replace, ByteLevel, Precompiled, Sequence),
 )
-NORMALIZERS = {kind.__name__: kind for kind in _KINDS}
+NORMALIZERS: dict[str, type[Normalizer]] = {kind.__name__: kind for kind in _KINDS}

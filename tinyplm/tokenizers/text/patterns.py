@@ -1,25 +1,28 @@
-r"""Patterns: those by which well-known models cut text into words, and how a pattern of a tokenizer.json is read.
+r"""Split patterns of well-known models, and compiling the patterns of a tokenizer.json.
 
-GPT-2 (Radford et al. 2019) cuts text by one regular expression before byte-pair encoding (bytelevel.py); its successors kept the
-idea and changed the alternatives.  At each place the first alternative that matches is taken, so their order matters.
+GPT-2 (Radford et al. 2019) cuts text with one regular expression before byte-pair encoding
+(bytelevel.py); its successors kept the idea and changed the alternatives.  At each position the
+first alternative that matches is taken, so their order matters.
 
-In a file a pattern is {"String": text} or {"Regex": expression}.  The library `tokenizers` runs expressions on Oniguruma with the
-syntax of Ruby; we run them on `regex`.  The two are alike in most.  Where they are not, `compile_pattern` translates:
+A file writes a pattern as {"String": text} or {"Regex": expression}.  The library `tokenizers` runs
+expressions on Oniguruma with Ruby syntax; we run them on `regex`.  The two mostly agree.  Where
+they do not, `compile_pattern` translates:
 
-    ^ $         match at every line there, but ^ not after a newline that ends the text
-    \w \b       the joiners U+200C and U+200D are no part of words there; outside of sets, ² ³ ¹ ¼ ½ ¾ are
+    ^ $         Oniguruma matches them at every line, but ^ not after a newline that ends the text
+    \w \b       there, U+200C and U+200D are not in words; outside of sets, ² ³ ¹ ¼ ½ ¾ are
 
-or refuses, since the expression would be read differently without a word:
+or refuses, because the meaning would silently change:
 
-    {1,3}+      one or more times {1,3} there, possessive here
-    (?m)        lets the dot match newlines there
-    \h \Z       hexadecimal digit, end but for a newline there; white space, end here
-    [a--b]      ordinary characters there; set difference in later versions of `regex`
+    {1,3}+      there, one or more times {1,3}; here, possessive
+    (?m)        there, the dot matches newlines
+    \h \Z       there, a hexadecimal digit, and also before a final newline
+    [a--b]      there, ordinary characters; set difference in later versions of `regex`
 
-In (?i:s) both match the long s, U+017F, too.  A difference is left where case has more than one character: (?i:ss) matches "ß"
-there, not here, and so on for ligatures.
+Both let (?i:s) match the long s, U+017F.  One difference remains where case folding changes the
+length: (?i:ss) matches "ß" there but not here, and likewise ligatures.
 
-Expressions come from anybody, so their length and depth are limited, and their time where it has to be (backtracking.py).
+Expressions are untrusted, so their length and depth are limited, and where necessary their time
+(backtracking.py).
 """
 
 from __future__ import annotations
@@ -29,49 +32,62 @@ from typing import Any
 
 import regex
 
-from ...arguments import shown
+from ...arguments import shown, wrong
 from .alignment import Span
 from .backtracking import MOST_PARTS, Limited, count_parts, is_fast
 
-LONGEST_EXPRESSION = 20_000  # characters; GPT-4o's, the longest known, has some 500
+LONGEST_EXPRESSION = 20_000  # characters; the longest known, GPT-4o's, has about 500
 DEEPEST_BRACKETS = 50
-GROWTH, ROOM = 64, 4096  # a text may grow to so many times its length plus so many characters (NFKC: up to 18 times)
-
+# A text of n characters may grow to GROWTH * n + ROOM (NFKC: up to 18 n).
+GROWTH, ROOM = 64, 4096
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"  # up to the last newline; all but one space before a word; other white space
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+# White space: up to the last newline; otherwise all but the last space before a word; otherwise
+# all.
+_REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 
-# In this order: an English contraction in any case; letters with at most one character before them that is neither letter, digit
-# nor newline; one to three digits; symbols with at most one space before and any newlines after them; white space.
+# In order: an English contraction in any case; letters, after at most one character that is not a
+# letter, digit or newline; one to three digits; symbols, after at most one space and followed by
+# any newlines; white space.
 #
-# tiktoken 0.14 has cl100k in another form.  It cuts the same but for texts that end in a newline and then spaces: there all the
-# white space at the end is one word.  Files of `tokenizers` and LLaMA-3 have the form below.
-CL100K_PATTERN = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _REST  # GPT-4
+# tiktoken 0.14 has another form of cl100k.  It cuts differently only where a text ends in a newline
+# and then spaces: there all trailing white space is one word.  Files of `tokenizers` and LLaMA-3
+# use the form below.
+CL100K_PATTERN = (  # GPT-4
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _REST
+)
 LLAMA3_PATTERN = CL100K_PATTERN
 
-# The same, but each digit alone.
+# The same, except that each digit stands alone.
 QWEN2_PATTERN = CL100K_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}")
 
-# Letters are cut where a capital follows a small one ("camel", "Case"), marks count as letters, and a contraction belongs to its
-# word: capitals* small+, or else capitals+ small* (letters without case are both).  Symbols take slashes after them, too.
-_CAPITALS, _SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+# Letters are cut where an upper-case letter follows a lower-case one ("camel", "Case"), marks count
+# as letters, and a contraction belongs to its word: upper* lower+, or else upper+ lower* (letters
+# without case are both).  Slashes may follow symbols, too.
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 O200K_PATTERN = (  # GPT-4o
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}*{_SMALL}+{_CONTRACTIONS}?"
-    rf"|[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}+{_SMALL}*{_CONTRACTIONS}?"
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTIONS}?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTIONS}?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _REST
 )
 
-# DeepSeek-V3 cuts three times: digits by three; Chinese characters and kana; then an ASCII symbol with ASCII letters after it,
-# letters and marks with at most one other character before them, symbols as above, white space.
+# DeepSeek-V3 cuts three times: groups of three digits; Chinese characters and kana; then an ASCII
+# symbol followed by ASCII letters, letters and marks after at most one other character, symbols as
+# above, white space.
 DEEPSEEK3_PATTERNS = (
     r"\p{N}{1,3}",
     r"[一-龥぀-ゟ゠-ヿ]+",
-    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|""" + _REST,
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"""| ?[\p{P}\p{S}]+[\r\n]*|""" + _REST,
 )
 
-# The smallest parts of an expression that both engines read alike: escapes, sets, brackets, quantifiers, other characters.
+# The smallest parts that both engines read alike: escapes, sets, brackets, quantifiers, other
+# characters.
 _ESCAPE = r"\\(?: [dDsSwWbBAnrtfva] | [pP]\{\^?\w+\} | x[0-9A-Fa-f]{2} | u[0-9A-Fa-f]{4} | [^\w] )"
-_CLASS = r"\[:\^? (?: alpha | blank | cntrl | graph | lower | print | space | upper | xdigit ) :\]"  # not those that differ
-_NESTED = rf"(?<!-) \[ (?! [\^:] ) (?: {_ESCAPE} | (?! && | ~~ | \|\| ) [^\[\]\\-] )++ \] (?!-)"  # BLOOM has it
+# Only the classes that have the same meaning in both.
+_CLASS = r"\[:\^? (?: alpha | blank | cntrl | graph | lower | print | space | upper | xdigit ) :\]"
+# Nested sets occur in BLOOM.
+_NESTED = rf"(?<!-) \[ (?! [\^:] ) (?: {_ESCAPE} | (?! && | ~~ | \|\| ) [^\[\]\\-] )++ \] (?!-)"
 _IN_BRACKETS = regex.compile(rf"(?x) {_ESCAPE} | {_CLASS} | {_NESTED}")
 _PART = regex.compile(
     rf"""(?x)
@@ -102,57 +118,69 @@ def _translated_in_set(part: str) -> str:
 
 
 def _translated(part: str) -> str:
-    """A part of an expression for Oniguruma, written for `regex`."""
+    """One part of an Oniguruma expression, written for `regex`."""
     if part.startswith("["):
         return part[0] + _IN_BRACKETS.sub(lambda found: _translated_in_set(found[0]), part[1:])
     return _OUTSIDE.get(part, part)
 
 
 def compile_pattern(pattern: Any) -> regex.Pattern | Limited:
-    """From {"String": text} or {"Regex": expression}.  ValueError: anything else, or the engines would read it differently."""
-    if not isinstance(pattern, Mapping) or len(pattern) != 1 or not all(isinstance(value, str) for value in pattern.values()):
-        raise ValueError(f'a pattern must be {{"String": text}} or {{"Regex": expression}}, got {shown(pattern)}')
-    ((kind, expression),) = pattern.items()
+    """Compile {"String": text} or {"Regex": expression}.  ValueError for anything else, and where
+    the engines disagree."""
+    ((kind, expression),) = pattern.items() if _is_pattern(pattern) else ((None, ""),)
     if kind == "String":
         return regex.compile(regex.escape(expression))
     if kind != "Regex":
-        raise ValueError(f"a pattern must be a 'String' or a 'Regex', got {shown(kind)}")
+        raise wrong("pattern", '{"String": text} or {"Regex": expression}', pattern)
+    name = f"regular expression {shown(expression)}"
     if len(expression) > LONGEST_EXPRESSION:
         raise ValueError(
-            f"a regular expression must have at most {LONGEST_EXPRESSION} characters, got {len(expression)}: {shown(expression)}"
+            f"{name}: expected at most {LONGEST_EXPRESSION} characters, got {len(expression)}"
         )
-    parts, place, depth = [], 0, 0
+    parts: list[str] = []
+    place = depth = 0
     while place < len(expression):
         part = _PART.match(expression, place)
         if part is None:
-            raise ValueError(
-                f"the regular expression {shown(expression)} is not supported from {shown(expression[place : place + 20])} on"
-            )
+            raise wrong(name, "supported syntax", expression[place : place + 20])
         parts.append(part[0])
         place = part.end()
         depth += (part[0][0] == "(" and part[0] != "(?i)") - (part[0] == ")")
         if depth > DEEPEST_BRACKETS:
-            raise ValueError(
-                f"the regular expression {shown(expression)} is not supported: more than {DEEPEST_BRACKETS} brackets are open"
-            )
-    if count_parts(parts) > MOST_PARTS:
-        raise ValueError(f"the regular expression {shown(expression)} is not supported: it repeats more than {MOST_PARTS} parts")
+            raise ValueError(f"{name}: expected at most {DEEPEST_BRACKETS} open brackets, got more")
+    if (count := count_parts(parts)) > MOST_PARTS:
+        raise ValueError(f"{name}: expected at most {MOST_PARTS} parts when expanded, got {count}")
     try:
         compiled = regex.compile("".join(map(_translated, parts)), regex.MULTILINE)
-    except Exception as error:  # regex.error, and what else its parser raises
-        raise ValueError(f"the regular expression {shown(expression)} is not supported: {shown(str(error))}") from None
+    except Exception as error:  # regex.error, and whatever else its parser raises
+        raise ValueError(
+            f"{name}: expected a valid expression, got the error {shown(str(error))}"
+        ) from None
     return compiled if is_fast(parts) else Limited(compiled, expression)
 
 
+def _is_pattern(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) == 1
+        and all(isinstance(part, str) for part in value.values())
+    )
+
+
 def check_growth(before: int, after: int) -> None:
-    """ValueError if what a file says makes a text of `before` characters too much longer: forty times a -> aa fill any memory."""
+    """ValueError if a file's components lengthen a text too much: forty times a -> aa would fill
+    any memory."""
     if after > GROWTH * before + ROOM:
-        raise ValueError(f"a text of {before} characters would become one of {after}, more than {GROWTH} times as long")
+        raise ValueError(
+            f"text: expected at most {GROWTH} times its {before} characters, got {after}"
+        )
 
 
 def substitute(pattern: regex.Pattern | Limited, content: str, text: str) -> str:
-    r"""Each match, from left to right, replaced by a text in which \1 means nothing special; nothing matches an empty text."""
-    parts, place = [], 0
+    r"""Replaces each match, from left to right, by a text in which \1 has no special meaning.  An
+    empty text has no matches."""
+    parts: list[str] = []
+    place = 0
     spans = find_matches(pattern, text) if text else ()
     if len(content) > GROWTH:
         check_growth(len(text), len(text) + len(spans) * len(content))
@@ -163,10 +191,11 @@ def substitute(pattern: regex.Pattern | Limited, content: str, text: str) -> str
 
 
 def find_matches(pattern: regex.Pattern | Limited, text: str) -> list[Span]:
-    """Where the pattern matches, from left to right.
+    """The spans of the matches, from left to right.
 
-    Oniguruma differs from `regex` where matches are empty: none comes right after another match, and after an empty one the
-    search goes on a character further (`regex` tries for a longer match at the same place first).
+    Oniguruma treats empty matches differently from `regex`: none comes directly after another
+    match, and after an empty match the search continues one character further (`regex` first tries
+    for a longer match at the same position).
     """
     spans = [match.span() for match in pattern.finditer(text)]
     if all(start < end for start, end in spans):

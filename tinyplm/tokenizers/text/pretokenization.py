@@ -1,14 +1,16 @@
-"""Pre-tokenization: normalized text is cut into words, and the model (BPE, WordPiece, Unigram) then works inside each word alone.
+"""Pre-tokenizers: cut normalized text into words.  The model (BPE, WordPiece, Unigram) then works
+within each word.
 
-    Whitespace, WhitespaceSplit, BertPreTokenizer, CharDelimiterSplit     what separates the words is lost
-    Punctuation, Digits, Split                                            what is found is cut out and kept, unless "Removed"
-    ByteLevel (GPT-2), Metaspace (SentencePiece)                          spaces become visible characters
+    Whitespace, WhitespaceSplit, BertPreTokenizer, CharDelimiterSplit    separators are dropped
+    Punctuation, Digits, Split                                           matches are cut out
+    ByteLevel (GPT-2), Metaspace (SentencePiece)                         spaces become visible
 
-`cut` gives the words as the model is to see them; `cut_aligned` gives the same with the place each character came from
-(alignment.py).  Names and meaning are those of the components of a tokenizer.json.
+`cut` returns the words as the model sees them; `cut_aligned` returns the same with the origin of
+each character (alignment.py).  Names and behaviour are those of the components of a tokenizer.json.
 
-White space is Unicode's White_Space (not the separators U+001C to U+001F, which Python's str.isspace has).  Letters, digits and
-punctuation are as the package `regex` knows them.  Punctuation is Unicode's and all symbols of ASCII, as in BERT's code.
+White space is Unicode's White_Space (without the separators U+001C to U+001F, which Python's
+str.isspace includes).  Letters, digits and punctuation are those of the package `regex`.
+Punctuation includes all ASCII symbols, as in BERT's code.
 """
 
 from __future__ import annotations
@@ -20,29 +22,29 @@ from typing import Any, ClassVar
 
 import regex
 
-from ...arguments import shown
-from ..component import Component, only_known, read_component
+from ...arguments import check_choice, wrong
+from ..component import Component, read_parts
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR, bytes_to_chars, split_words
 from .patterns import Limited, compile_pattern, find_matches
 
 BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
 MOST_BYTE_LEVELS = 4
-_PUNCTUATION = r"\p{P}!-/:-@\[-`{-~"  # to stand between brackets
+_PUNCTUATION = r"\p{P}!-/:-@\[-`{-~"  # for use in a set
 
 
 class PreTokenizer(Component):
     def cut(self, text: str, first: bool = True) -> list[str]:
-        """The words.  `first`: the piece stands at the beginning of the text."""
+        """The words.  first: the piece is at the start of the text."""
         raise NotImplementedError
 
     def cut_aligned(self, piece: Aligned, first: bool = True) -> list[Aligned]:
-        """The words of `cut`, aligned."""
+        """The words of `cut`, with spans."""
         raise NotImplementedError
 
 
 class _Matches(PreTokenizer):
-    """The words are the matches of a pattern, the rest is left out."""
+    """The words are the matches of a pattern; everything else is dropped."""
 
     word: ClassVar[regex.Pattern]
 
@@ -55,14 +57,14 @@ class _Matches(PreTokenizer):
 
 @dataclass(frozen=True)
 class Whitespace(_Matches):
-    """Runs of letters, marks, digits and connectors; runs of what else is not white space."""
+    """Runs of letters, marks, digits and connectors; runs of everything else but white space."""
 
     word = regex.compile(r"\w+|[^\w\s]+")
 
 
 @dataclass(frozen=True)
 class WhitespaceSplit(_Matches):
-    """Whatever stands between white space."""
+    """Everything between white space."""
 
     word = regex.compile(r"\S+")
 
@@ -76,7 +78,7 @@ class BertPreTokenizer(_Matches):
 
 @dataclass(frozen=True)
 class CharDelimiterSplit(_Matches):
-    """Cut at a character, which is lost."""
+    """Cut at a character, which is dropped."""
 
     delimiter: str
 
@@ -90,7 +92,7 @@ class CharDelimiterSplit(_Matches):
 
 @dataclass(frozen=True)
 class Digits(_Matches):
-    """Digits, and other numbers (½, Ⅳ), are cut from the rest: each alone, or a run of them as one word."""
+    """Cut digits and other numbers (½, Ⅳ) from the rest: each by itself, or a run as one word."""
 
     individual_digits: bool = False
 
@@ -100,7 +102,7 @@ class Digits(_Matches):
 
 
 class _Cuts(PreTokenizer):
-    """Text is cut around the matches of a pattern, and `behavior` says what becomes of the matches:
+    """Text is cut around the matches of a pattern; `behavior` says what happens to the matches:
 
         "a--b-c" cut at "-"     Removed                a b c
                                 Isolated               a - - b - c
@@ -108,17 +110,21 @@ class _Cuts(PreTokenizer):
                                 MergedWithNext         a - -b -c
                                 Contiguous             a -- b - c
 
-    `invert` changes the parts of matches and rest.
+    invert: exchange the roles of the matches and the rest.
     """
 
     behavior: str
     invert: bool
-    _regex: regex.Pattern | Limited
+
+    @property
+    def _regex(self) -> regex.Pattern | Limited:
+        raise NotImplementedError
 
     def cut(self, text: str, first: bool = True) -> list[str]:
         if self.behavior == "Isolated" and not self._regex.groups:
             words = self._regex.findall(text)
-            if "" not in words and sum(map(len, words)) == len(text):  # as most patterns of models do, the matches cover the text
+            # The patterns of most models match the whole text.
+            if "" not in words and sum(map(len, words)) == len(text):
                 return words
         return [text[start:end] for start, end in self._spans(text) if start < end]
 
@@ -126,8 +132,9 @@ class _Cuts(PreTokenizer):
         return piece.parts(self._spans(piece.text))
 
     def _spans(self, text: str) -> list[Span]:
-        """Where the words stand; some may be empty."""
-        stretches: list[tuple[int, int, bool]] = []  # all of the text; True: what is to be removed, isolated, merged
+        """The spans of the words; some may be empty."""
+        # They cover the text; hit: whether the stretch is to be removed, isolated or merged.
+        stretches: list[tuple[int, int, bool]] = []
         place = 0
         for start, end in find_matches(self._regex, text):
             if place < start:
@@ -138,18 +145,21 @@ class _Cuts(PreTokenizer):
             stretches.append((place, len(text), self.invert))
         if self.behavior == "Removed":
             return [(start, end) for start, end, hit in stretches if not hit]
-        if self.behavior == "MergedWithNext":  # the same as MergedWithPrevious, read from right to left
-            mirrored = _merged([(end, start, hit) for start, end, hit in reversed(stretches)], "MergedWithPrevious")
-            return [(start, end) for end, start in reversed(mirrored)]
+        if self.behavior == "MergedWithNext":  # MergedWithPrevious, read from right to left
+            backward = [(end, start, hit) for start, end, hit in reversed(stretches)]
+            merged = _merged(backward, "MergedWithPrevious")
+            return [(start, end) for end, start in reversed(merged)]
         return _merged(stretches, self.behavior)
 
 
 def _merged(stretches: Iterable[tuple[int, int, bool]], behavior: str) -> list[Span]:
-    """Each stretch either begins a word or is taken into the one before it."""
+    """Each stretch either starts a word or is appended to the previous one."""
     words: list[Span] = []
-    before = None  # was the stretch before this one a hit?
+    before = None  # whether the previous stretch was a hit
     for start, end, hit in stretches:
-        if (behavior == "MergedWithPrevious" and hit and before is False) or (behavior == "Contiguous" and hit is before):
+        if (behavior == "MergedWithPrevious" and hit and before is False) or (
+            behavior == "Contiguous" and hit is before
+        ):
             words[-1] = (words[-1][0], end)
         else:
             words.append((start, end))
@@ -159,7 +169,7 @@ def _merged(stretches: Iterable[tuple[int, int, bool]], behavior: str) -> list[S
 
 @dataclass(frozen=True)
 class Punctuation(_Cuts):
-    """Punctuation characters are cut from the rest."""
+    """Cut punctuation characters from the rest."""
 
     behavior: str = "Isolated"
 
@@ -167,7 +177,7 @@ class Punctuation(_Cuts):
     _regex = regex.compile(f"[{_PUNCTUATION}]")
 
     def __post_init__(self) -> None:
-        _check_behavior(self.behavior)
+        check_choice("behavior", self.behavior, BEHAVIORS)
 
 
 @dataclass(frozen=True)
@@ -179,8 +189,8 @@ class Split(_Cuts):
     invert: bool = False
 
     def __post_init__(self) -> None:
-        _check_behavior(self.behavior)
-        _ = self._regex  # refuses what is no pattern
+        check_choice("behavior", self.behavior, BEHAVIORS)
+        _ = self._regex  # checks the pattern
 
     @cached_property
     def _regex(self) -> regex.Pattern | Limited:
@@ -191,8 +201,9 @@ class Split(_Cuts):
 class ByteLevel(PreTokenizer):
     """The words of GPT-2, written in its characters for bytes (bytelevel.py).
 
-    add_prefix_space: a space is put before each piece that does not begin with one.  use_regex: cut by GPT-2's pattern; else the
-    piece is one word, as after a Split that has cut already.  trim_offsets concerns the post-processor of the same name only.
+    add_prefix_space: a space is inserted before each piece that does not start with one.
+    use_regex: cut by GPT-2's pattern; otherwise the piece is one word, as after a Split.
+    trim_offsets only concerns the post-processor of the same name.
     """
 
     add_prefix_space: bool = True
@@ -200,7 +211,8 @@ class ByteLevel(PreTokenizer):
     use_regex: bool = True
 
     def words(self, text: str, first: bool = True) -> list[str]:
-        """The words in the characters of the text: fewer of them differ, so whoever remembers words calls `spell` seldom."""
+        """The words before `spell`.  Fewer of them are distinct, so a cache of words rarely calls
+        `spell`."""
         if self.add_prefix_space and text and text[0] != " ":
             text = " " + text
         if self.use_regex:
@@ -208,6 +220,7 @@ class ByteLevel(PreTokenizer):
         return [text] if text else []
 
     def spell(self, word: str) -> str:
+        """A word in byte characters."""
         return bytes_to_chars(word.encode("utf-8"))
 
     def cut(self, text: str, first: bool = True) -> list[str]:
@@ -219,17 +232,23 @@ class ByteLevel(PreTokenizer):
         words, end = [], 0
         for word in self.words(piece.text):
             start, end = end, end + len(word)
-            edits = [(BYTE_TO_CHAR[byte], int(k > 0)) for char in word for k, byte in enumerate(char.encode("utf-8"))]
+            edits = [
+                (BYTE_TO_CHAR[byte], int(k > 0))
+                for char in word
+                for k, byte in enumerate(char.encode("utf-8"))
+            ]
             words.append(piece.part(start, end).changed(edits))
         return words
 
 
 @dataclass(frozen=True)
 class Metaspace(PreTokenizer):
-    """Spaces become a visible character, as in SentencePiece (Kudo and Richardson 2018, section 3.3), and words begin with it.
+    """Replace spaces by a visible character that starts each word, as in SentencePiece (Kudo and
+    Richardson 2018, section 3.3).
 
-    prepend_scheme: a piece that does not begin with a space gets one "always", "never", or only if it is "first" in the text.
-    split: cut before each space; else the piece stays one word.
+    prepend_scheme: insert one before a piece that does not start with a space: "always", "never",
+    or only at the start of the text ("first").  split: cut before each space; otherwise the piece
+    stays one word.
     """
 
     replacement: str = "▁"
@@ -238,18 +257,21 @@ class Metaspace(PreTokenizer):
 
     def __post_init__(self) -> None:
         _check_char(self.replacement, "replacement")
-        if self.prepend_scheme not in ("always", "first", "never"):
-            raise ValueError(f"prepend_scheme must be 'always', 'first' or 'never', got {shown(self.prepend_scheme)}")
+        check_choice("prepend_scheme", self.prepend_scheme, ("always", "first", "never"))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Metaspace:
-        """Old files say add_prefix_space instead of prepend_scheme, and the replacement a second time, as str_rep."""
+        """Old files have add_prefix_space instead of prepend_scheme, and repeat the replacement as
+        str_rep."""
         content = dict(content)
         content.pop("str_rep", None)
         prefix = content.pop("add_prefix_space", None)
         if prefix is False and content.setdefault("prepend_scheme", "never") != "never":
-            scheme = content["prepend_scheme"]
-            raise ValueError(f"{where} Metaspace: add_prefix_space = false contradicts prepend_scheme = {shown(scheme)}")
+            raise wrong(
+                f"{where} Metaspace: prepend_scheme",
+                "'never', as add_prefix_space is false",
+                content["prepend_scheme"],
+            )
         return super().from_json(content, where)
 
     def cut(self, text: str, first: bool = True) -> list[str]:
@@ -276,23 +298,27 @@ class Metaspace(PreTokenizer):
 
 @dataclass(frozen=True)
 class Sequence(PreTokenizer):
-    """One after the other; each cuts the words of the one before.
-
-    After a ByteLevel at the end, `words` and `spell` are there as well.
-    """
+    """Several in a row; each cuts the words of the previous one.  If the last is a ByteLevel, it
+    has `words` and `spell`."""
 
     pretokenizers: tuple[PreTokenizer, ...]
 
     def __post_init__(self) -> None:
-        if (count := sum(isinstance(part, ByteLevel) for part in self._flat)) > MOST_BYTE_LEVELS:  # each may double a text
-            raise ValueError(f"a Sequence may hold at most {MOST_BYTE_LEVELS} ByteLevel, got {count}")
+        # Each ByteLevel may double the text.
+        count = sum(isinstance(part, ByteLevel) for part in self._flat)
+        if count > MOST_BYTE_LEVELS:
+            raise ValueError(
+                f"pretokenizers: expected at most {MOST_BYTE_LEVELS} ByteLevel, got {count}"
+            )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:
-        return super().from_json({**content, "pretokenizers": read_parts(content, "pretokenizers", PRE_TOKENIZERS, where)}, where)
+        parts = read_parts(content, "pretokenizers", PRE_TOKENIZERS, where)
+        return super().from_json({**content, "pretokenizers": parts}, where)
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": "Sequence", "pretokenizers": [part.to_json() for part in self.pretokenizers]}
+        parts = [part.to_json() for part in self.pretokenizers]
+        return {"type": "Sequence", "pretokenizers": parts}
 
     def cut(self, text: str, first: bool = True) -> list[str]:
         return self._cut(self._flat, text, first)
@@ -301,26 +327,34 @@ class Sequence(PreTokenizer):
         return self._cut_aligned(self._flat, piece, first)
 
     def words(self, text: str, first: bool = True) -> list[str]:
+        """See ByteLevel."""
         *before, last = self._flat
         pieces = self._cut(before, text, first)
-        if not (last.add_prefix_space or last.use_regex):  # as after most Splits
+        if not isinstance(last, ByteLevel) or not (last.add_prefix_space or last.use_regex):
             return pieces
         return [word for piece in pieces for word in last.words(piece)]
 
     @property
     def spell(self) -> Callable[[str], str]:
-        if not self._flat or not isinstance(self._flat[-1], ByteLevel):
-            raise AttributeError("only a Sequence with a ByteLevel at its end spells words")
-        return self._flat[-1].spell
+        last = self._flat[-1] if self._flat else None
+        if not isinstance(last, ByteLevel):
+            raise AttributeError("spell: expected a Sequence that ends with ByteLevel, got another")
+        return last.spell
 
     @cached_property
     def _flat(self) -> list[PreTokenizer]:
-        """The parts, those of a Sequence inside one by one."""
-        return [flat for part in self.pretokenizers for flat in (part._flat if isinstance(part, Sequence) else [part])]
+        """The parts, with nested Sequences flattened."""
+        return [
+            flat
+            for part in self.pretokenizers
+            for flat in (part._flat if isinstance(part, Sequence) else [part])
+        ]
 
     def _cut(self, parts: list[PreTokenizer], text: str, first: bool) -> list[str]:
-        if first and any(isinstance(part, Metaspace) and part.prepend_scheme == "first" for part in parts[1:]):
-            # Whether a word stands at the beginning only its place tells.
+        if first and any(
+            isinstance(part, Metaspace) and part.prepend_scheme == "first" for part in parts[1:]
+        ):
+            # Only its position tells whether a word is at the start of the text.
             return [word.text for word in self._cut_aligned(parts, Aligned.of(text), first)]
         words = [text] if text else []
         for part in parts:
@@ -330,38 +364,26 @@ class Sequence(PreTokenizer):
     def _cut_aligned(self, parts: list[PreTokenizer], piece: Aligned, first: bool) -> list[Aligned]:
         words, start = [piece] if piece.text else [], piece.start
         for part in parts:
-            words = [word for piece in words for word in part.cut_aligned(piece, first and piece.start == start)]
+            words = [
+                word
+                for piece in words
+                for word in part.cut_aligned(piece, first and piece.start == start)
+            ]
         return words
-
-
-def read_parts(content: Mapping[str, Any], key: str, kinds: Mapping[str, type[Component]], where: str) -> tuple[Any, ...]:
-    """The parts of a Sequence."""
-    only_known(content, {"type", key}, f"{where} Sequence")
-    parts = content.get(key)
-    if not isinstance(parts, list) or None in parts:
-        raise ValueError(f"{where} Sequence: {key} must be a list of objects, got {shown(parts)}")
-    return tuple(read_component(part, kinds, where) for part in parts)
 
 
 def _check_char(char: str, name: str) -> None:
     if not isinstance(char, str) or len(char) != 1:
-        raise ValueError(f"{name} must be one character, got {shown(char)}")
-
-
-def _check_behavior(behavior: str) -> None:
-    if behavior not in BEHAVIORS:
-        raise ValueError(f"behavior must be one of {', '.join(BEHAVIORS)}, got {shown(behavior)}")
+        raise wrong(name, "one character", char)
 
 
 def _prepended(char: str, piece: Aligned) -> Aligned:
-    """With a character before it, which has the span of the first."""
+    """With a character inserted before it, which has the span of the first one."""
     return Aligned(char + piece.text, piece.spans[:1] + piece.spans, piece.start)
 
 
-PRE_TOKENIZERS: dict[str, type[PreTokenizer]] = {
-    kind.__name__: kind
-    for kind in (
-        *(Whitespace, WhitespaceSplit, BertPreTokenizer, CharDelimiterSplit, Digits, Punctuation, Split),
-        *(ByteLevel, Metaspace, Sequence),
-    )
-}
+_KINDS: tuple[type[PreTokenizer], ...] = (
+    *(Whitespace, WhitespaceSplit, BertPreTokenizer, CharDelimiterSplit, Digits, Punctuation),
+    *(Split, ByteLevel, Metaspace, Sequence),
+)
+PRE_TOKENIZERS: dict[str, type[PreTokenizer]] = {kind.__name__: kind for kind in _KINDS}

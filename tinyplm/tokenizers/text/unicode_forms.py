@@ -1,11 +1,12 @@
-"""The normalizers NFC, NFD, NFKC, NFKD: the four normalization forms of Unicode (Unicode Standard Annex #15).
+"""The normalizers NFC, NFD, NFKC, NFKD: Unicode's normalization forms (Unicode Standard Annex #15).
 
-The same text can be written in several ways: "é" is one character, or "e" and a combining accent.  The decomposed forms (D) write
-all that can be taken apart in parts, the marks in a fixed order; the composed forms (C) then put together what they can.  With K,
-characters that differ in appearance only are also replaced: "ﬁ" by "fi", "²" by "2", full width by normal width.
+The same text can be written in several ways: "é" is one character, or "e" and a combining accent.
+The decomposed forms (D) split everything that can be split, with the marks in a fixed order; the
+composed forms (C) then join what can be joined.  The forms with K also replace characters that
+differ only in appearance: "ﬁ" by "fi", "²" by "2", full width by normal width.
 
-The text alone comes from Python's `unicodedata`.  With spans the algorithm is carried out here, on pairs (character, change), see
-Aligned.changed; the changes are those of the library `tokenizers`.
+The text alone comes from Python's `unicodedata`.  With spans, the algorithm is carried out here on
+edits (character, change), see Aligned.changed; the changes are those of the library `tokenizers`.
 """
 
 from __future__ import annotations
@@ -14,33 +15,43 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import ClassVar, Literal
 
-from ..component import Component
+from ..component import Normalizer
 from .alignment import Aligned
 
 Edit = tuple[str, int]
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
 
-def decomposition(text: str, form: str) -> list[Edit]:
-    """Full decomposition (Unicode Standard, section 3.7) and canonical ordering (section 3.11, D109).
+def decomposition(text: str, form: Form) -> list[Edit]:
+    """Full decomposition (Unicode Standard, section 3.7) and canonical ordering (section 3.11,
+    D109).
 
-    `form`: NFD or NFKD.  Of what a character decomposes into, the first part stands for it and the others are inserted.
-    Each run of marks (combining class above 0) is then sorted by class, stably; the marks take their changes along.  So after a
-    reordering the spans are those of the places, no longer those of the characters: as in the library.
+    form: NFD or NFKD.  The first part of a decomposed character stands for it, and the others are
+    inserted.  Each run of marks (combining class above 0) is then sorted by class, stably, and the
+    marks take their changes along.  After a reordering, the spans thus belong to the positions and
+    no longer to the characters, as in the library.
     """
-    parts = [(part, min(k, 1)) for char in text for k, part in enumerate(unicodedata.normalize(form, char))]
+    parts = [
+        (part, min(k, 1))
+        for char in text
+        for k, part in enumerate(unicodedata.normalize(form, char))
+    ]
     edits: list[Edit] = []
     for _, run in groupby(parts, lambda edit: unicodedata.combining(edit[0]) > 0):
-        edits += sorted(run, key=lambda edit: unicodedata.combining(edit[0]))  # characters of class 0 stay as they are
+        # Characters of class 0 keep their order.
+        edits += sorted(run, key=lambda edit: unicodedata.combining(edit[0]))
     return edits
 
 
 def composition(edits: list[Edit]) -> Iterator[Edit]:
-    """Canonical composition (Unicode Standard, section 3.11, D117) of what is decomposed and ordered.
+    """Canonical composition (Unicode Standard, section 3.11, D117) of decomposed, ordered text.
 
-    A character is joined to the last starter (a character of class 0) if the pair has a composite and nothing blocks it: between
-    them stands no starter, and no mark of the same class or higher.  The changes are then added, and 1 is subtracted since one
-    character is gone: the composite also stands for what the other one stood for.
+    A character is joined to the last starter (a character of class 0) if the pair has a composite
+    and is not blocked: there is no starter between them, and no mark of the same or a higher class.
+    Their changes are added, minus 1 for the character that disappears: the composite also stands
+    for what that one stood for.
     """
     starter: Edit | None = None
     marks: list[Edit] = []  # after the starter, not joined to it
@@ -67,33 +78,43 @@ def composition(edits: list[Edit]) -> Iterator[Edit]:
         yield from marks
 
 
-class _UnicodeForm(Component):
+class _UnicodeForm(Normalizer):
+    form: ClassVar[Form]
+    decomposed: ClassVar[Form]
+
     def __call__(self, text: str) -> str:
-        return unicodedata.normalize(type(self).__name__, text)
+        return unicodedata.normalize(self.form, text)
 
     def aligned(self, piece: Aligned) -> Aligned:
-        form = type(self).__name__
-        if unicodedata.is_normalized(form, piece.text):
+        if unicodedata.is_normalized(self.form, piece.text):
             return piece
-        edits = decomposition(piece.text, form.replace("C", "D"))
-        return piece.changed(composition(edits) if form.endswith("C") else edits)
+        edits = decomposition(piece.text, self.decomposed)
+        return piece.changed(edits if self.form == self.decomposed else composition(edits))
 
 
 @dataclass(frozen=True)
 class NFC(_UnicodeForm):
     """Composed: "e" and U+0301 become "é"."""
 
+    form, decomposed = "NFC", "NFD"
+
 
 @dataclass(frozen=True)
 class NFD(_UnicodeForm):
     """Decomposed: "é" becomes "e" and U+0301."""
 
+    form, decomposed = "NFD", "NFD"
+
 
 @dataclass(frozen=True)
 class NFKC(_UnicodeForm):
-    """Composed, without differences of mere appearance: "ﬁ" becomes "fi", "²" becomes "2"."""
+    """Composed, and without differences of mere appearance: "ﬁ" becomes "fi", "²" becomes "2"."""
+
+    form, decomposed = "NFKC", "NFKD"
 
 
 @dataclass(frozen=True)
 class NFKD(_UnicodeForm):
-    """Decomposed, without differences of mere appearance."""
+    """Decomposed, and without differences of mere appearance."""
+
+    form, decomposed = "NFKD", "NFKD"

@@ -1,11 +1,14 @@
-"""The substrings of many words, from a suffix array.       Manber & Myers 1993; Abouelhoda, Kurtz & Ohlebusch 2004
+"""All substrings of many words, from a suffix array.
 
-Sort the suffixes of a text.  Suffixes that begin with the same substring are neighbours then, and a substring is an interval
-of the sorted list.  Let common[i] be the length of the common prefix of suffixes i - 1 and i, up to the ends of their words.  A
-maximal interval within which common >= d everywhere, and = d somewhere, is a substring of length d that cannot be made longer
-without losing occurrences: an inner node of the suffix tree.  A suffix that shares less with both neighbours than its word
-has left is one that ends there and occurs once: a leaf.  With substrings of at most m characters in view, it is enough to
-compare m + 1 characters.
+Manber & Myers 1993; Abouelhoda, Kurtz & Ohlebusch 2004.
+
+Sort the suffixes of a text.  Suffixes with a common prefix are then adjacent, so a substring is an
+interval of the sorted list.  Let common[i] be the length of the longest common prefix of suffixes i
+- 1 and i, within their words.  A maximal interval with common >= d everywhere and = d somewhere is
+a substring of length d that cannot be extended without losing occurrences: an inner node of the
+suffix tree.  A suffix that shares less with both neighbours than the rest of its word occurs once,
+and ends with the word: a leaf.  For substrings of at most m characters, it is enough to compare m +
+1 characters.
 """
 
 from __future__ import annotations
@@ -13,22 +16,27 @@ from __future__ import annotations
 import numpy as np
 
 
-def substrings(codes: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All of 2 to `longest` characters within a word that cannot be made longer without losing occurrences.
+def substrings(
+    codes: np.ndarray, longest: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All substrings of 2 to `longest` characters within a word that cannot be extended without
+    losing occurrences.
 
-    codes: the words' code points, with a 0 after each.  A substring cannot be made longer where a word ends, or where it is
-    followed by different characters.
-    Returns the suffix array, suffixes that agree in all that is compared being in any order, and for each substring its
-    interval in it (first, last + 1) and its length.
+    codes: the code points of the words, with a 0 after each.  A substring cannot be extended where
+    a word ends, or where different characters follow its occurrences.
+
+    Returns the suffix array, in which suffixes that agree in all compared characters are in any
+    order, and for each substring its interval in the array (first, last + 1) and its length.
     """
     n = len(codes)
-    # ranks[k] orders the suffixes by their first 2^k characters
+    # ranks[k] orders the suffixes by their first 2^k characters.
     ranks = [np.unique(codes, return_inverse=True)[1].astype(np.int64)]
     while 2 ** len(ranks) < longest + 2:
         ranks.append(np.unique(_doubled(ranks), return_inverse=True)[1])
     suffixes = np.argsort(_doubled(ranks), kind="stable")
 
-    # lcp, up to 2^(number of ranks) - 1 > longest: the powers of two that agree, the greatest first, make it up
+    # The common prefix length, up to 2^len(ranks) - 1 > longest, from matching powers of two, the
+    # greatest first.
     common = np.zeros(n + 1, dtype=np.int64)
     left, right = suffixes[:-1].copy(), suffixes[1:].copy()
     for k in range(len(ranks) - 1, -1, -1):
@@ -39,11 +47,13 @@ def substrings(codes: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray,
         right += same * 2**k
 
     zeros = np.flatnonzero(codes == 0)
-    room = (zeros[np.searchsorted(zeros, np.arange(n))] - np.arange(n))[suffixes]  # characters until the word ends
+    # The number of characters from each suffix to the end of its word.
+    room = (zeros[np.searchsorted(zeros, np.arange(n))] - np.arange(n))[suffixes]
     common[1:-1] = np.minimum(common[1:-1], np.minimum(room[:-1], room[1:]))
     found = []
     for length in range(2, longest + 1):
-        # common[0] = common[n] = 0 are walls; an interval is a run of places with common >= length, and the one before
+        # common[0] = common[n] = 0 are walls; an interval is a run with common >= length, and the
+        # place before it.
         edges = np.flatnonzero(np.diff((common >= length).astype(np.int8)))
         first, last = edges[::2], edges[1::2] + 1
         exact = np.concatenate([[0], np.cumsum(common == length)])
@@ -53,12 +63,14 @@ def substrings(codes: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray,
         found.append((first, last, np.full(len(first), length)))
     if not found:
         found = [(np.zeros(0, dtype=np.int64),) * 3]
-    first, last, length = (np.concatenate(part) for part in zip(*found))
-    return suffixes, first, last, length
+    columns = [np.concatenate(part) for part in zip(*found)]
+    return suffixes, columns[0], columns[1], columns[2]
 
 
 def _doubled(ranks: list[np.ndarray]) -> np.ndarray:
-    """Prefix doubling: an order by twice as many characters is that by the pairs (rank here, rank where those end)."""
+    """Prefix doubling: order by twice as many characters, through pairs (rank here, rank where
+    those end)."""
     rank, step = ranks[-1], 2 ** (len(ranks) - 1)
-    following = np.concatenate([rank[step:] + 1, np.zeros(min(step, len(rank)), dtype=np.int64)])  # 0: the text has ended
+    past_the_end = np.zeros(min(step, len(rank)), dtype=np.int64)
+    following = np.concatenate([rank[step:] + 1, past_the_end])
     return rank * (len(rank) + 1) + following

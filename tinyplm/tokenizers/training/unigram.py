@@ -1,29 +1,32 @@
-"""Learning the vocabulary of a unigram model.                                                        Kudo 2018, section 3.2
+"""Learning the vocabulary of a unigram model.       Kudo 2018, section 3.2
 
-    seeds    all characters, and the substrings that occur most (occurrences x length), far more than wanted
-    EM       E: how often each piece is expected to occur, over all segmentations of all words (forward-backward)
+    seeds    all characters, and the best substrings by occurrences x length, many more than wanted
+    EM       E: the expected count of each piece over all segmentations (forward-backward)
              M: its new log probability
-    pruning  drop the pieces without which the likelihood of the corpus falls the least, a quarter of them
-    ...      EM and pruning again and again, until there are at most 1.1 times as many as wanted; the most probable remain
+    pruning  drop the quarter of the pieces that the likelihood of the corpus depends on the least
+    ...      repeat until at most 1.1 times the requested size remains; keep the most probable
 
-Where the paper leaves something open:
+Where the paper leaves details open:
 
-    Seeds are the substrings that cannot be made longer without losing occurrences; a word's end ends them, too.
-    M is not E[c] / sum E[c] but exp(digamma(E[c]) - digamma(sum E[c])), as a sparse Dirichlet prior gives it in variational
-    Bayes; it makes rare pieces rarer.  A piece that is expected less than 0.5 times is dropped.  (As in SentencePiece.)
-    Characters that EM dropped come back with the lowest score, plus 0.0001 for each, so that no two have the same; the most
-    frequent first.  (As in SentencePiece.)
+    Seeds are substrings that cannot be extended without losing occurrences, within words.
+    M is not E[c] / sum E[c] but exp(digamma(E[c]) - digamma(sum E[c])): a sparse Dirichlet prior in
+    variational Bayes, which makes rare pieces rarer.  Pieces with an expected count below 0.5 are
+    dropped.  (As in SentencePiece.) Characters that EM dropped return with the lowest score plus
+    0.0001 for each, the most frequent first, so that scores differ.  (As in SentencePiece.)
 
-The trainer of the library `tokenizers` (0.23) departs from this in three places; with these put in, the vocabularies and scores
-are equal (tests/interop/test_unigram.py).  It takes substrings from the list of the distinct words, each counted once, and
-only where two different characters follow, all ends of words being the same one: a frequent word like "which" is no seed
-then, unless "whichever" is in the list.  In the loss (see `losses`) it has the number of all pieces where that of the
-alternative's pieces belongs, and so keeps frequent short pieces.  And what is too much at the end it cuts off by the loss of the
-last pruning, where SentencePiece and we go by the scores.  It also leaves to chance, in hash tables, in what order words are
-summed up and characters come back; here words are taken by length and spelling, and pieces with equal scores by spelling,
-so that the result depends on the words and counts alone.
+The trainer of the library `tokenizers` (0.23) differs in three respects; with these adopted,
+vocabularies and scores are equal (tests/interop/test_unigram.py).  First, it takes substrings from
+the list of distinct words, each counted once, and only where two different characters follow, with
+all word ends being the same one: a frequent word like "which" is then no seed, unless "whichever"
+is in the list.  Second, its loss (see `losses`) uses the number of all pieces instead of the
+alternative's pieces, which keeps frequent short pieces.  Third, it cuts the surplus at the end by
+the loss of the last pruning, where SentencePiece and we use the scores.  It also sums words and
+restores characters in the random order of hash tables.  Here, words are sorted by length and
+spelling, and pieces with equal scores by spelling, so that the result depends only on the words and
+counts.
 
-All words go through forward-backward and Viterbi at once, in NumPy, one column of their lattices after the other (Lattices).
+All words go through forward-backward and Viterbi at once, in NumPy, one column of their lattices
+after the other (lattices.py).
 """
 
 from __future__ import annotations
@@ -33,15 +36,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...arguments import check_flag, check_number, check_text, check_whole
+from ...arguments import check_flag, check_number, check_text, check_whole, shown, wrong
 from ..models.unigram import UNKNOWN_PENALTY
 from ..vocabulary import check_training
 from .lattices import Lattices
 from .suffixes import substrings
 
 MIN_EXPECTED = 0.5  # pieces expected less often are dropped
-SURPLUS = (11, 10)  # EM and pruning end at 11/10 of the wanted size
-UNKNOWN = 0  # the piece that stands for characters without a piece
+SURPLUS = (11, 10)  # EM and pruning end at 11/10 of the requested size
+UNKNOWN = 0  # the piece for characters that have none
 
 
 def train_unigram(
@@ -56,20 +59,25 @@ def train_unigram(
     max_piece_length: int = 16,
     seed_size: int = 1_000_000,
 ) -> tuple[list[tuple[str, float]], int | None]:
-    """Learn `vocab_size` pieces, fewer if the words do not have as many.
+    """Learn `vocab_size` pieces, or fewer if the words do not have as many.
 
-    word_counts: words, normalised and cut as they will be when encoded, and how often each occurs.  The special tokens come
-    first, before them the unk_token if it is not one of them, after them with byte_fallback <0x00> ... <0xFF>; all of these
-    have the score 0.  Then what was learned, the most probable first.  Returns the pieces with their scores, and unk_id.
+    word_counts: words with their counts, normalized and cut as they will be for encoding.  Returns
+    the pieces with their scores, and unk_id.  First come the special tokens, preceded by unk_token
+    if it is not among them, and followed by <0x00> ... <0xFF> with byte_fallback, all with score 0;
+    then the learned pieces, most probable first.
     """
     check_training(word_counts, vocab_size, special_tokens, "special_tokens")
     check_text("unk_token", unk_token, or_none=True)
     check_flag("byte_fallback", byte_fallback)
     check_number("shrinking_factor", shrinking_factor, above=0, below=1)
-    for name, size in (("n_sub_iterations", n_sub_iterations), ("max_piece_length", max_piece_length), ("seed_size", seed_size)):
+    for name, size in (
+        ("n_sub_iterations", n_sub_iterations),
+        ("max_piece_length", max_piece_length),
+        ("seed_size", seed_size),
+    ):
         check_whole(name, size, 1, 2**31)
     if (bad := next((item for item in word_counts.items() if item[1] < 1), None)) is not None:
-        raise ValueError(f"a word must have a count of at least 1, got {bad[1]} for {bad[0]!r:.60}")
+        raise wrong(f"word_counts: {shown(bad[0])}", "a count >= 1", bad[1])
 
     given = [*special_tokens]
     if unk_token is not None and unk_token not in given:
@@ -77,7 +85,9 @@ def train_unigram(
     if byte_fallback:
         given += [f"<0x{byte:02X}>" for byte in range(256)]
     if len(set(given)) < len(given):
-        raise ValueError(f"special tokens must differ, got {given[: len(given) - 256 * byte_fallback]}")
+        raise wrong(
+            "special_tokens", "different strings", given[: len(given) - 256 * byte_fallback]
+        )
 
     words = sorted(filter(None, word_counts), key=lambda word: (-len(word), word))
     counts = [word_counts[word] for word in words]
@@ -85,17 +95,21 @@ def train_unigram(
     for word, count in zip(words, counts):
         for char in word:
             chars[char] += count
-    alphabet = [char for char in sorted(chars, key=lambda char: (-chars[char], char)) if char not in given]
+    alphabet = [
+        char for char in sorted(chars, key=lambda char: (-chars[char], char)) if char not in given
+    ]
     room = vocab_size - len(given)
     if room < len(alphabet):
         raise ValueError(
-            f"vocab_size {vocab_size} is too small for {len(given)} given tokens and the {len(alphabet)} characters of the words"
+            f"vocab_size: expected room for {len(given)} given tokens and "
+            f"{len(alphabet)} characters of the words, got {vocab_size}"
         )
 
     learned: dict[str, float] = {}
     if words:
         corpus = Corpus(words, counts, chars, max_piece_length, seed_size)
-        target = max(vocab_size * SURPLUS[0] // SURPLUS[1], 1 + len(chars))  # characters and the unknown one stay
+        # Characters and the unknown piece stay.
+        target = max(vocab_size * SURPLUS[0] // SURPLUS[1], 1 + len(chars))
         while True:
             for _ in range(n_sub_iterations):
                 corpus.maximize(corpus.expected())
@@ -119,12 +133,20 @@ def train_unigram(
 
 
 class Corpus:
-    """The words, the pieces that are left, and where in the words they stand.
+    """The words, the remaining pieces, and where these occur in the words.
 
-    Piece 0 is the unknown one.  A character keeps its place in the lattices when its piece is dropped, as an unknown one.
+    Piece 0 is the unknown one.  A character whose piece is dropped keeps its edges in the lattices,
+    as unknown.
     """
 
-    def __init__(self, words: list[str], counts: list[int], chars: Mapping[str, int], max_piece_length: int, seed_size: int):
+    def __init__(
+        self,
+        words: list[str],
+        counts: list[int],
+        chars: Mapping[str, int],
+        max_piece_length: int,
+        seed_size: int,
+    ):
         self.counts = np.array(counts, dtype=np.float64)
         self.text = "\0".join(words) + "\0"
         lengths = np.array([len(word) for word in words])
@@ -133,30 +155,35 @@ class Corpus:
         offset = np.arange(len(word)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         place = begins[word] + offset  # in the text
 
-        singles = sorted(((count, char) for char, count in chars.items() if char != "\0"), reverse=True)
+        singles = sorted(
+            ((count, char) for char, count in chars.items() if char != "\0"), reverse=True
+        )
         codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         count_at = np.zeros(len(codes))
         count_at[place] = self.counts[word]
         suffixes, first, last, length, weight = seeds(codes, count_at, max_piece_length)
-        # of equal weight the last in the alphabet, as in the library
+        # Of equal weight, the last in the alphabet comes first, as in the library.
         best = np.lexsort((-length, -first, -weight))[: max(seed_size - len(singles), 0)]
         first, last, length, weight = first[best], last[best], length[best], weight[best]
 
         piece_of_code = np.zeros(0x110000, dtype=np.int32)
         piece_of_code[[ord(char) for _, char in singles]] = np.arange(1, len(singles) + 1)
         occurrences = last - first
-        index = np.repeat(first - np.cumsum(occurrences) + occurrences, occurrences) + np.arange(occurrences.sum())
+        shift = first - np.cumsum(occurrences) + occurrences
+        index = np.repeat(shift, occurrences) + np.arange(occurrences.sum())
         where = suffixes[index]  # all occurrences of all seeds
-        inside = np.searchsorted(place, where)  # the same among the characters of the words
+        inside = np.searchsorted(place, where)  # their index among the characters of the words
+        seed_pieces = np.arange(len(length)) + len(singles) + 1
         self.lattices = Lattices(
             lengths,
             np.concatenate([word, word[inside]]),
             np.concatenate([offset, offset[inside]]),
             np.concatenate([np.ones(len(word), dtype=np.int64), np.repeat(length, occurrences)]),
-            np.concatenate([piece_of_code[codes[place]], np.repeat(np.arange(len(length)) + len(singles) + 1, occurrences)]),
+            np.concatenate([piece_of_code[codes[place]], np.repeat(seed_pieces, occurrences)]),
         )
-        # where a piece stands first, and its length, is its spelling
-        self.places = np.concatenate([[0], [self.text.index(char) for _, char in singles], suffixes[first]]).astype(np.int64)
+        # The first occurrence of a piece and its length give its spelling.
+        single_places = [self.text.index(char) for _, char in singles]
+        self.places = np.concatenate([[0], single_places, suffixes[first]]).astype(np.int64)
         self.sizes = np.concatenate([[0], np.ones(len(singles), dtype=np.int64), length])
         self.word_at = np.zeros(len(codes), dtype=np.int64)
         self.word_at[place] = word
@@ -166,11 +193,11 @@ class Corpus:
         self._use(np.log(weights[1:] / weights.sum()))
 
     def _use(self, scores: np.ndarray) -> None:
-        """New log probabilities of the pieces from 1 on."""
+        """Set new log probabilities of the pieces from 1 on."""
         self.scores = np.concatenate([[scores.min(initial=0.0) - UNKNOWN_PENALTY], scores])
 
     def _keep(self, kept: np.ndarray, scores: np.ndarray) -> None:
-        """Keep some pieces, in the order given, with their new scores."""
+        """Keep some pieces, in the given order, with new scores."""
         renumbered = np.full(len(self.scores), -1)
         renumbered[self.sizes <= 1] = UNKNOWN
         renumbered[kept] = np.arange(1, len(kept) + 1)
@@ -180,24 +207,27 @@ class Corpus:
         self._use(scores)
 
     def pieces(self) -> dict[str, float]:
-        spellings = [self.text[place : place + size] for place, size in zip(self.places[1:].tolist(), self.sizes[1:].tolist())]
+        """Each piece with its log probability."""
+        spans = zip(self.places[1:].tolist(), self.sizes[1:].tolist())
+        spellings = [self.text[place : place + size] for place, size in spans]
         return dict(zip(spellings, self.scores[1:].tolist()))
 
     def expected(self) -> np.ndarray:
-        """E step: expected number of occurrences of each piece in the corpus."""
+        """E step: the expected count of each piece in the corpus."""
         return self.lattices.expected(self.scores, self.counts)
 
     def maximize(self, expected: np.ndarray) -> None:
-        """M step."""
+        """M step: new log probabilities from the expected counts."""
         kept = np.flatnonzero(expected >= MIN_EXPECTED)
         kept = kept[kept != UNKNOWN]
         counts = expected[kept]
         self._keep(kept, digamma(counts) - digamma(counts.sum(keepdims=True)))
 
     def prune(self, size: int) -> None:
-        """Keep the characters and those of the other pieces whose loss would cost most, `size` pieces with the unknown one.
+        """Keep the characters and the other pieces with the greatest loss, `size` pieces including
+        the unknown one.
 
-        A piece that the best segmentations of the words do not use costs nothing and goes.
+        A piece that no best segmentation uses costs nothing and is dropped.
         """
         found, words = self.lattices.best(self.scores)
         frequency = np.bincount(found, weights=self.counts[words], minlength=len(self.scores))
@@ -218,9 +248,10 @@ class Corpus:
 
 
 def seeds(codes: np.ndarray, count_at: np.ndarray, longest: int) -> tuple[np.ndarray, ...]:
-    """What `substrings` gives, and as weight how many characters of the corpus each covers; only what occurs twice or more.
+    """`substrings` that occur at least twice, and as weight how many characters of the corpus each
+    one covers.
 
-    count_at: for each character of the text how often its word occurs.
+    count_at: for each character of the text, the count of its word.
     """
     suffixes, first, last, length = substrings(codes, longest)
     total = np.concatenate([[0], np.cumsum(count_at[suffixes])])
@@ -230,37 +261,42 @@ def seeds(codes: np.ndarray, count_at: np.ndarray, longest: int) -> tuple[np.nda
 
 
 def losses(frequency: np.ndarray, parts: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """What it would cost to drop a piece, for each piece: the fall of the log likelihood of the corpus, about.
+    """The cost of dropping each piece: approximately the decrease of the corpus log likelihood.
 
-    frequency: how often each piece is in the best segmentations of the words.  Without a piece x, the best segmentation of
-    its spelling takes its place, y_1 ... y_m, listed in `parts` with x in `owner`.  Of C = sum of frequency pieces then
-    become C' = C + f(x) (m - 1), and f(y_i) becomes f(y_i) + f(x):
+    frequency: how often each piece occurs in the best segmentations of the words.  Without a piece
+    x, it is replaced by the best segmentation of its spelling, y_1 ... y_m, listed in `parts` with
+    x in `owner`.  The C = sum of frequency pieces then become C' = C + f(x) (m - 1), and f(y_i)
+    becomes f(y_i) + f(x):
 
         loss(x) = f(x) (log f(x) / C  -  sum_i log (f(y_i) + f(x)) / C')
 
-    Only what is in `owner` and has a frequency gets a meaningful number.
+    The result is only meaningful for pieces that are in `owner` and have a frequency.
     """
     total, number = frequency.sum(), np.bincount(owner, minlength=len(frequency))
     with np.errstate(divide="ignore", invalid="ignore"):
         log_total = np.log(total + frequency * (number - 1))
         logs = np.log(frequency[parts] + frequency[owner]) - log_total[owner]
-        return frequency * (np.log(frequency) - np.log(total) - np.bincount(owner, weights=logs, minlength=len(frequency)))
+        parts_logs = np.bincount(owner, weights=logs, minlength=len(frequency))
+        return frequency * (np.log(frequency) - np.log(total) - parts_logs)
 
 
 def by_score(pieces: Mapping[str, float]) -> list[tuple[str, float]]:
-    """The most probable first, equal ones by their spelling."""
+    """The most probable first; ties by spelling."""
     return sorted(pieces.items(), key=lambda item: (-item[1], item[0]))
 
 
 def digamma(x: np.ndarray) -> np.ndarray:
-    """The logarithmic derivative of the gamma function, for x > 0; about 1e-10 exact.
+    """The logarithmic derivative of the gamma function, for x > 0; accurate to about 1e-10.
 
-    digamma(x) = digamma(x + 1) - 1 / x raises x to 7 or more.  From there the asymptotic series in y = x - 1/2 (whose even
-    terms only are not zero):  log y + 1 / (24 y^2) - 7 / (960 y^4) + 31 / (8064 y^6) - 127 / (30720 y^8).
+    digamma(x) = digamma(x + 1) - 1 / x raises x to at least 7.  There, with y = x - 1/2, the
+    asymptotic series (even powers only) is
+
+        log y + 1 / (24 y^2) - 7 / (960 y^4) + 31 / (8064 y^6) - 127 / (30720 y^8)
     """
     x, result = np.array(x, dtype=np.float64), np.zeros_like(x, dtype=np.float64)
     while (small := x < 7).any():
         result[small] -= 1 / x[small]
         x[small] += 1
     y2 = 1 / (x - 0.5) ** 2
-    return result + np.log(x - 0.5) + y2 * (1 / 24 - y2 * (7 / 960 - y2 * (31 / 8064 - y2 * 127 / 30720)))
+    series = y2 * (1 / 24 - y2 * (7 / 960 - y2 * (31 / 8064 - y2 * 127 / 30720)))
+    return result + np.log(x - 0.5) + series

@@ -1,17 +1,22 @@
-"""WordPiece, learnt: merges are chosen by how much they raise the likelihood.                     Schuster & Nakajima 2012
+"""Learning WordPiece: merges are chosen by how much they increase the likelihood.
 
-As BPE does, write every word as a sequence of symbols (its letters), choose a pair of neighbouring symbols, replace it
-everywhere by a new symbol, repeat.  BPE takes the most frequent pair.  WordPiece takes the one whose merge raises the
-likelihood of the corpus most under a unigram model; the paper does not write that out, and it is commonly read as
+Schuster & Nakajima 2012.
+
+As in BPE, write every word as a sequence of symbols (its letters), choose a pair of adjacent
+symbols, replace it everywhere by a new symbol, repeat.  BPE takes the most frequent pair.
+WordPiece takes the pair whose merge increases the likelihood of the corpus most under a unigram
+model.  The paper gives no formula; the common reading is
 
     score(a, b) = count(a b) / (count(a) count(b))
 
-which is high if a and b occur together more often than they would by chance.  The published code of BERT has no trainer, so
-there is nothing that this could be equal to but the definition (reference/tokenizers/wordpiece.py).
+which is high if a and b occur together more often than they would by chance.  BERT's published code
+has no trainer, so there is nothing to compare with but the definition
+(reference/tokenizers/wordpiece.py).
 
-A pair may be rare and still score high: two letters that occur once, side by side, have score 1, which is the most there
-can be.  `min_frequency` keeps such accidents out.  What is mostly trained today, also by the WordPieceTrainer of the library
-`tokenizers`, is BPE with the tokens of WordPiece: `criterion="frequency"`.
+A rare pair can still score high: two letters that occur once, side by side, have the maximum score
+of 1.  `min_frequency` excludes such accidents.  What is usually trained today, as by the
+WordPieceTrainer of the library `tokenizers`, is BPE with WordPiece's tokens:
+`criterion="frequency"`.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 
-from ...arguments import check_choice, check_text, check_whole
+from ...arguments import check_choice, check_text, check_whole, wrong
 from ..vocabulary import check_training
 from .pairs import PairCounts
 
@@ -35,29 +40,32 @@ def train_wordpiece(
     limit_alphabet: int | None = None,
     min_frequency: int = 0,
 ) -> list[str]:
-    """The vocabulary in the order of ids: `tokens` (special ones), the alphabet, the merges in the order of learning.
+    """The vocabulary in the order of ids: `tokens` (special ones), the alphabet, the merges as
+    learned.
 
-    criterion: how pairs are scored, as above ("likelihood") or by their count ("frequency").  Fewer than `vocab_size` tokens
-    come back if no pair is left that occurs `min_frequency` times (and once).
+    criterion: score pairs as above ("likelihood") or by their count ("frequency").  The result has
+    fewer than `vocab_size` tokens if no pair remains that occurs `min_frequency` times (and at
+    least once).
 
-    The alphabet is sorted: the letters as they begin a word, then as they stand inside one ("##x"); each letter has both
-    forms, so that any word over the alphabet can be written.  One that is among `tokens` keeps its place there.
-    `limit_alphabet` keeps only the letters that are most frequent, of several the smaller; nothing is learnt from a word
-    with another letter, since as a whole it is unknown.
+    The alphabet is sorted: the letters as they start a word, then as they occur inside one ("##x").
+    Each letter has both forms, so any word over the alphabet can be written.  A letter that is
+    among `tokens` keeps its id there.  `limit_alphabet` keeps only the most frequent letters, ties
+    by spelling; words with another letter are ignored, since they are unknown as a whole.
 
-    Counting is that of PairCounts: x x x holds the pair x x twice and becomes xx x.  Of pairs with equal score the one with
-    the smaller ids (left, right) is taken.  A pair that would be spelled like a token that there is already (letters "##"
-    and "##a" in a word, or a special token) is passed over.
+    Counting is that of PairCounts: x x x contains the pair x x twice and becomes xx x.  Ties go to
+    the smaller ids (left, right).  A pair that would be spelled like an existing token (letters
+    "##" and "##a" in a word, or a special token) is skipped.
 
-    Scores are compared exactly.  With N symbols in the corpus both denominators of a difference p/q - r/s are at most N^2,
-    so scores that differ do so by at least N^-4; multiplied by 2^K > N^4 and rounded down they are different integers in the
-    same order, and equal ones stay equal.
+    Scores are compared exactly.  With N symbols in the corpus, both denominators of a difference
+    p/q - r/s are at most N^2, so different scores differ by at least N^-4.  Multiplied by 2^K > N^4
+    and rounded down, they are different integers in the same order, and equal scores stay equal.
 
-    The heap.  In BPE a pair's count only falls, here its score also rises, when a symbol in it becomes rarer.  So each
-    change of a score pushes a new entry, and an entry that comes up with a score which is not the pair's present one is
-    dropped.  Every pair has its present score in the heap at any time, hence the first entry that is not dropped is the
-    greatest present score.  That needs all changes to be seen: merging a and b changes the counts of a, b and the new symbol
-    alone, and of pairs that hold one of the three; only their scores are computed again.
+    The heap: in BPE the count of a pair only decreases, but here its score also increases when one
+    of its symbols becomes rarer.  So each change of a score pushes a new entry, and a popped entry
+    that does not have the pair's current score is discarded.  Every pair always has its current
+    score in the heap, so the first entry that is not discarded is the maximum.  This requires that
+    no change is missed: merging a and b only changes the counts of a, b, the new symbol, and pairs
+    with one of the three, and exactly their scores are recomputed.
     """
     check_training(word_counts, vocab_size, tokens, min_frequency=min_frequency)
     check_text("continuing_subword_prefix", continuing_subword_prefix)
@@ -66,14 +74,15 @@ def train_wordpiece(
     for word, count in word_counts.items():
         for letter in word:
             letters[letter] += count
-    alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:limit_alphabet])
+    frequent = sorted(letters, key=lambda letter: (-letters[letter], letter))
+    alphabet = sorted(frequent[:limit_alphabet])
 
     inner = [continuing_subword_prefix + letter for letter in alphabet]
     ids = {token: i for i, token in enumerate(dict.fromkeys([*tokens, *alphabet, *inner]))}
     if vocab_size < len(ids):
         raise ValueError(
-            f"vocab_size {vocab_size} is too small for {len(tokens)} special tokens and two forms of {len(alphabet)} letters; "
-            f"limit_alphabet can leave out rare ones"
+            f"vocab_size: expected room for {len(tokens)} special tokens and two forms of "
+            f"{len(alphabet)} letters (limit_alphabet omits rare ones), got {vocab_size}"
         )
     first_symbol = {letter: chr(ids[letter]) for letter in alphabet}
     inner_symbol = {ord(letter): chr(ids[token]) for letter, token in zip(alphabet, inner)}
@@ -91,13 +100,13 @@ def train_wordpiece(
     counts, least = pairs.counts, max(1, min_frequency)
     scale = 4 * sum(occurs).bit_length()
 
-    scores: dict[str, int] = {}  # of the pairs that occur often enough
+    scores: dict[str, int] = {}  # of the pairs that are frequent enough
     pairs_of: dict[str, set[str]] = defaultdict(set)  # symbol -> these pairs
-    heap: list[tuple[int, str]] = []  # the score is negated since the smallest entry of a heap comes first
+    heap: list[tuple[int, str]] = []  # heapq is a min-heap, so scores are negated
 
     def update(pair: str) -> None:
-        a, b = pair
-        if counts[pair] < least:  # for good
+        a, b = pair[0], pair[1]
+        if counts[pair] < least:  # permanently
             scores.pop(pair, None)
             pairs_of[a].discard(pair)
             pairs_of[b].discard(pair)
@@ -118,7 +127,7 @@ def train_wordpiece(
         score, pair = heappop(heap)
         if scores.get(pair) != -score:
             continue
-        a, b = pair
+        a, b = pair[0], pair[1]
         token = spelled[ord(a)] + spelled[ord(b)].removeprefix(continuing_subword_prefix)
         if token in ids:
             del scores[pair]
@@ -139,4 +148,5 @@ def _check(tokens: Sequence[str], criterion: str, limit_alphabet: int | None) ->
     check_whole("limit_alphabet", limit_alphabet, 1, or_none=True)
     check_choice("criterion", criterion, ("likelihood", "frequency"))
     if len(set(tokens)) < len(tokens):
-        raise ValueError(f"token {next(t for t in tokens if list(tokens).count(t) > 1)!r} is given twice")
+        repeated = next(token for token in tokens if list(tokens).count(token) > 1)
+        raise wrong("tokens", "different ones", repeated)

@@ -1,11 +1,12 @@
-"""BPE as a model of text: unknown characters, bytes, marks at the ends of words, training; against reference/tokenizers."""
+"""BPE as a model of text: unknown characters, bytes, marks at the ends of words, training; against
+reference/tokenizers."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from reference.tokenizers import bpe as naive
-from tinyplm.tokenizers.models.bpe_model import BPE
+from tinyplm.tokenizers.models.bpe import BPE
+from tinyplm.tokenizers.training.bpe import train_bpe
 
 VOCAB = {"<unk>": 0, "a": 1, "b": 2, "ab": 3, "aba": 4, "▁": 5, "▁ab": 6}
 MERGES = [("a", "b"), ("ab", "a"), ("▁", "ab")]
@@ -43,12 +44,19 @@ def test_a_word_that_is_a_token_goes_before_merges():
 
 def test_unknown_characters_as_bytes():
     model = BPE({"<unk>": 0, "a": 1} | BYTES, [], "<unk>", byte_fallback=True)
-    expected = [(1, 0, 1), *((10 + byte, 1, 2) for byte in "é".encode()), *((10 + byte, 2, 3) for byte in "春".encode())]
+    expected = [
+        (1, 0, 1),
+        *((10 + byte, 1, 2) for byte in "é".encode()),
+        *((10 + byte, 2, 3) for byte in "春".encode()),
+    ]
     assert model.encode_spans("aé春") == expected and list(model.encode("aé春")) == [id for id, _, _ in expected]
     some = {token: id for token, id in BYTES.items() if token != "<0xC3>"}
     some = {token: id for id, token in enumerate(["<unk>", "a", *some])}
     model = BPE(some, [], "<unk>", byte_fallback=True)
-    assert model.encode_spans("éa") == [(0, 0, 1), (1, 1, 2)]  # one byte is missing: the character is unknown
+    assert model.encode_spans("éa") == [
+        (0, 0, 1),
+        (1, 1, 2),
+    ]  # one byte is missing: the character is unknown
 
 
 def test_marks_at_the_ends_of_words():
@@ -62,9 +70,15 @@ def test_marks_at_the_ends_of_words():
 
 
 def test_what_cannot_be_written_is_an_error():
-    with pytest.raises(ValueError, match="no token for 'x', which occurs in 'axb', and no unk_token"):
+    with pytest.raises(
+        ValueError,
+        match="since it has no unk_token, got 'x' in 'axb'",
+    ):
         small().encode("axb")
-    with pytest.raises(ValueError, match="'x' needs the unk_token '<UNK>', which is not in the vocabulary"):
+    with pytest.raises(
+        ValueError,
+        match="unk_token: expected a token of the vocabulary, since 'x' is unknown, got '<UNK>'",
+    ):
         small(unk_token="<UNK>").encode_spans("axb")
 
 
@@ -81,9 +95,9 @@ def test_training_and_encoding_equal_the_reference(corpus, rounds, marked, word)
     suffix = "</w>" if marked else ""
     alphabet = sorted({char for text in corpus for char in text})
     alphabet += sorted({text[-1] + suffix for text in corpus}) if marked else []
-    model = BPE.train(
-        corpus, 2 + len(alphabet) + rounds, ["<pad>", "<unk>"], end_of_word_suffix=suffix or None, unk_token="<unk>"
-    )
+    size, suffix_or_none = 2 + len(alphabet) + rounds, suffix or None
+    learned = train_bpe(corpus, size, ["<pad>", "<unk>"], end_of_word_suffix=suffix_or_none)
+    model = BPE(*learned, "<unk>", end_of_word_suffix=suffix_or_none)
     tokens = ["<pad>", "<unk>", *alphabet]
     coded = [([tokens.index(symbol) for symbol in symbols(text)], count) for text, count in corpus.items()]
     merges = naive.train(coded, len(tokens), rounds)
@@ -100,11 +114,14 @@ def test_training_and_encoding_equal_the_reference(corpus, rounds, marked, word)
 
 def test_limits_of_training():
     words = {"aab": 3, "abc": 1, "cd": 1}
-    assert list(BPE.train(words, 2, limit_alphabet=2).vocab) == ["a", "b"]
-    assert list(BPE.train(words, 3, limit_alphabet=1, initial_alphabet=["z"]).vocab) == ["z"]  # given ones come first
-    assert BPE.train(words, 9, min_frequency=4).merges == [("a", "b")]  # 4 times; aa 3, bc 1, cd 1, aab 3
-    with pytest.raises(ValueError, match="vocab_size 4 is too small for the alphabet of 4 characters and 1 special tokens"):
-        BPE.train(words, 4, ["<s>"])
+    assert list(train_bpe(words, 2, limit_alphabet=2)[0]) == ["a", "b"]
+    # given ones come first
+    assert list(train_bpe(words, 3, limit_alphabet=1, initial_alphabet=["z"])[0]) == ["z"]
+    # ab 4 times; aa 3, bc 1, cd 1, aab 3
+    assert train_bpe(words, 9, min_frequency=4)[1] == [("a", "b")]
+    message = "^vocab_size: expected room for 1 special tokens and the alphabet, 4 characters, got 4$"
+    with pytest.raises(ValueError, match=message):
+        train_bpe(words, 4, ["<s>"])
 
 
 @given(st.text("ab▁", max_size=30))

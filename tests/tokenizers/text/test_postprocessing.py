@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text.encoding import Encoding
-from tinyplm.tokenizers.text.templates import (
+from tinyplm.tokenizers.text.postprocessing import (
     POST_PROCESSORS,
     BertProcessing,
     ByteLevel,
@@ -25,8 +24,10 @@ BERT_LIKE = TemplateProcessing.of("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1
 ALL = {
     "template": BERT_LIKE,
     "other order": TemplateProcessing.of("$A $A", "$B [SEP] $A [CLS] $B", SPECIAL),
-    "several ids": TemplateProcessing((Piece("SpecialToken", "x"), Piece("Sequence", "A")),
-                                      special_tokens={"x": Special("x", (7, 8), ("a", "b"))}),
+    "several ids": TemplateProcessing(
+        (Piece("SpecialToken", "x"), Piece("Sequence", "A")),
+        special_tokens={"x": Special("x", (7, 8), ("a", "b"))},
+    ),
     "default": TemplateProcessing(),
     "bert": BertProcessing(SEP, CLS),
     "roberta": RobertaProcessing(SEP, CLS),
@@ -34,7 +35,7 @@ ALL = {
     "nothing": Sequence(),
     "bytes, template": Sequence((ByteLevel(), BERT_LIKE)),
     "nested": Sequence((Sequence((ByteLevel(), BertProcessing(SEP, CLS))), ByteLevel())),
-}  # fmt: skip
+}
 
 
 def text(*tokens):
@@ -50,12 +51,31 @@ ONE, TWO = text("the", "dog"), text("ran")
 def test_bert_by_template_and_by_its_own():
     for processor in (BERT_LIKE, BertProcessing(SEP, CLS)):
         pair = processor(ONE, TWO)
-        assert pair.tokens == ["[CLS]", "the", "dog", "[SEP]", "ran", "[SEP]"] and pair.ids == [101, 1, 2, 102, 1, 102]
+        assert pair.tokens == ["[CLS]", "the", "dog", "[SEP]", "ran", "[SEP]"] and pair.ids == [
+            101,
+            1,
+            2,
+            102,
+            1,
+            102,
+        ]
         assert pair.type_ids == ([0, 0, 0, 0, 1, 1] if processor is BERT_LIKE else [0, 0, 0, 0, 0, 1])
         assert pair.special_tokens_mask == [1, 0, 0, 1, 0, 1] and pair.attention_mask == [1] * 6
         assert pair.offsets == [(0, 0), (0, 3), (4, 7), (0, 0), (0, 3), (0, 0)]
-        assert pair.word_ids == [None, 0, 1, None, 0, None] and pair.sequence_ids == [None, 0, 0, None, 1, None]
-        assert processor(ONE).ids == [101, 1, 2, 102] and processor(ONE).sequence_ids == [None, 0, 0, None]
+        assert pair.word_ids == [None, 0, 1, None, 0, None] and pair.sequence_ids == [
+            None,
+            0,
+            0,
+            None,
+            1,
+            None,
+        ]
+        assert processor(ONE).ids == [101, 1, 2, 102] and processor(ONE).sequence_ids == [
+            None,
+            0,
+            0,
+            None,
+        ]
         assert processor(ONE, TWO, False).ids == [1, 2, 1] and processor(ONE, TWO, False).sequence_ids == [0, 0, 1]
 
 
@@ -73,24 +93,34 @@ def test_roberta():
 def test_other_templates():
     pair = ALL["other order"](ONE, TWO)
     assert pair.tokens == ["ran", "[SEP]", "the", "dog", "[CLS]", "ran"]
-    assert ALL["several ids"](ONE).ids == [7, 8, 1, 2] and ALL["several ids"](ONE).tokens[:2] == ["a", "b"]
+    assert ALL["several ids"](ONE).ids == [7, 8, 1, 2] and ALL["several ids"](ONE).tokens[:2] == [
+        "a",
+        "b",
+    ]
     assert ALL["default"](ONE, TWO).type_ids == [0, 0, 1]
     only = TemplateProcessing.of("[CLS]", "$A $B", SPECIAL)(ONE)
     assert only.ids == [101] and only.special_tokens_mask == [1]
     short = TemplateProcessing.of("$ $2 $a:3 $4:5 [CLS]:6", "$b $", SPECIAL)
-    assert short(text("x")).type_ids == [0, 2, 3, 5, 6] and short(ONE, TWO).tokens == ["ran", "the", "dog"]
+    assert short(text("x")).type_ids == [0, 2, 3, 5, 6] and short(ONE, TWO).tokens == [
+        "ran",
+        "the",
+        "dog",
+    ]
 
 
 @pytest.mark.parametrize(
     ("single", "message"),
     [
-        ("[CLS] $A [MASK]", "single names '[MASK]', not among special_tokens: ['[SEP]', '[CLS]']"),
-        ("$C", "'$C' is no text of a template: $A, $B, or $ with a number"),
-        ("$²", "'$²' is no text of a template"),
-        ("$A:x", "after the colon of '$A:x' must stand a type id"),
-        ("$A:٣", "after the colon of '$A:٣' must stand a type id"),
-        ("[CLS]:", "after the colon of '[CLS]:' must stand a type id"),
-        ("$B", "single may name the texts A only, got 'B'"),
+        (
+            "[CLS] $A [MASK]",
+            "single: expected tokens of special_tokens, ['[SEP]', '[CLS]'], got '[MASK]'",
+        ),
+        ("$C", "template: expected $A, $B, or $ with a number, got '$C'"),
+        ("$²", "template: expected $A, $B, or $ with a number, got '$²'"),
+        ("$A:x", "template: expected a type id >= 0 after the colon, got '$A:x'"),
+        ("$A:٣", "template: expected a type id >= 0 after the colon, got '$A:٣'"),
+        ("[CLS]:", "template: expected a type id >= 0 after the colon, got '[CLS]:'"),
+        ("$B", "single: expected only the texts A, got 'B'"),
     ],
 )
 def test_patterns_that_are_refused(single, message):
@@ -126,7 +156,10 @@ def test_offsets_without_the_spaces(token, span, prefix, expected):
 def test_only_the_first_token_may_carry_the_added_space():
     assert ByteLevel()(text("Ġa", "Ġa")).offsets == [(0, 2), (4, 5)]
     words = Encoding.of([1, 1], ["Ġa", "Ġa"], [(0, 1), (0, 1)], [0, 1])  # given as words: each is a text and has one
-    assert ByteLevel()(words).offsets == [(0, 1), (0, 1)] and ByteLevel(False)(words).offsets == [(1, 1), (1, 1)]
+    assert ByteLevel()(words).offsets == [(0, 1), (0, 1)] and ByteLevel(False)(words).offsets == [
+        (1, 1),
+        (1, 1),
+    ]
     cut = text("a", "Ġb", "Ġc").cut(2, 1, "Right")  # the piece that follows begins with one too
     assert [piece.offsets for piece in ByteLevel()(cut).overflowing] == [[(2, 4), (6, 7)]]
 
@@ -167,14 +200,24 @@ def test_written_and_read(name):
 
 
 def test_as_it_stands_in_the_file():
-    assert list(BERT_LIKE.to_json()["special_tokens"]) == ["[CLS]", "[SEP]"]  # in the order of the alphabet
+    assert list(BERT_LIKE.to_json()["special_tokens"]) == [
+        "[CLS]",
+        "[SEP]",
+    ]  # in the order of the alphabet
     assert ALL["several ids"].to_json() == {
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "single": [
+            {"SpecialToken": {"id": "x", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"x": {"id": "x", "ids": [7, 8], "tokens": ["a", "b"]}},
     }
-    assert BertProcessing(SEP, CLS).to_json() == {"type": "BertProcessing", "sep": ["[SEP]", 102], "cls": ["[CLS]", 101]}
+    assert BertProcessing(SEP, CLS).to_json() == {
+        "type": "BertProcessing",
+        "sep": ["[SEP]", 102],
+        "cls": ["[CLS]", 101],
+    }
 
 
 A = {"Sequence": {"id": "A", "type_id": 0}}
@@ -185,31 +228,67 @@ X = {"SpecialToken": {"id": "x", "type_id": 0}}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"type": "Other"}, "'Other' is not supported; supported are TemplateProcessing, BertProcessing"),
-        (TEMPLATE | {"single": [A, X]}, "single names 'x', not among special_tokens: []"),
-        (TEMPLATE | {"single": [{"Sequence": {"id": "B", "type_id": 0}}]}, "single may name the texts A only, got 'B'"),
-        (TEMPLATE | {"pair": [{"Sequence": {"id": "C", "type_id": 0}}]}, "pair may name the texts A and B only, got 'C'"),
-        (TEMPLATE | {"single": "$A"}, "single and pair must be lists"),
-        (TEMPLATE | {"single": [{"Text": {"id": "A", "type_id": 0}}]}, "must be a Sequence or a SpecialToken"),
-        (TEMPLATE | {"single": [{"Sequence": {"id": "A", "type_id": "0"}}]}, "must be a Sequence or a SpecialToken"),
-        (TEMPLATE | {"single": [A | X]}, "must be a Sequence or a SpecialToken"),
-        (TEMPLATE | {"special_tokens": {"x": {"id": "x", "ids": [1, 2], "tokens": ["x"]}}}, "as many ids"),
-        (TEMPLATE | {"special_tokens": {"x": {"id": "x", "ids": ["1"], "tokens": ["x"]}}}, "numbers from 0 on"),
+        (
+            {"type": "Other"},
+            "file: type: expected one of TemplateProcessing, BertProcessing",
+        ),
+        (TEMPLATE | {"single": [A, X]}, "single: expected tokens of special_tokens, [], got 'x'"),
+        (
+            TEMPLATE | {"single": [{"Sequence": {"id": "B", "type_id": 0}}]},
+            "single: expected only the texts A, got 'B'",
+        ),
+        (
+            TEMPLATE | {"pair": [{"Sequence": {"id": "C", "type_id": 0}}]},
+            "pair: expected only the texts A and B, got 'C'",
+        ),
+        (TEMPLATE | {"single": "$A"}, "expected single and pair, lists"),
+        (
+            TEMPLATE | {"single": [{"Text": {"id": "A", "type_id": 0}}]},
+            "piece: expected a Sequence or a SpecialToken",
+        ),
+        (
+            TEMPLATE | {"single": [{"Sequence": {"id": "A", "type_id": "0"}}]},
+            "piece: expected a Sequence or a SpecialToken",
+        ),
+        (TEMPLATE | {"single": [A | X]}, "piece: expected a Sequence or a SpecialToken"),
+        (
+            TEMPLATE | {"special_tokens": {"x": {"id": "x", "ids": [1, 2], "tokens": ["x"]}}},
+            "as many ids",
+        ),
+        (
+            TEMPLATE | {"special_tokens": {"x": {"id": "x", "ids": ["1"], "tokens": ["x"]}}},
+            "expected as many ids >= 0 as tokens",
+        ),
         (TEMPLATE | {"special_tokens": {"x": {"id": "x"}}}, "with id, ids and tokens"),
         (TEMPLATE | {"special_tokens": ["x"]}, "an object of objects"),
-        ({k: v for k, v in TEMPLATE.items() if k != "pair"}, "single and pair must be lists"),
-        (TEMPLATE | {"more": 1}, "more = 1 is not supported"),
-        ({"type": "BertProcessing", "sep": ["a", 1]}, "must say 'cls'"),
-        ({"type": "BertProcessing", "sep": ["a", 1], "cls": "b"}, "cls must be a token and its id, got 'b'"),
-        ({"type": "RobertaProcessing", "sep": ["a", True], "cls": ["b", 1]}, "sep must be a token and its id, got ('a', True)"),
-        ({"type": "ByteLevel", "trim_offsets": 1}, "trim_offsets must be of type bool, got 1"),
-        ({"type": "Sequence"}, "processors must be a list, got None"),
-        ({"type": "Sequence", "processors": [None]}, "got null"),
-        ({"type": "Sequence", "processors": [{"type": "Other"}]}, "file Sequence: 'Other' is not supported"),
-        ({"type": "Sequence", "processors": [TEMPLATE, TEMPLATE]}, "got TemplateProcessing, TemplateProcessing"),
-        ({"type": "Sequence", "processors": [ALL["nested"].to_json(), TEMPLATE]}, "got Sequence, TemplateProcessing"),
+        ({k: v for k, v in TEMPLATE.items() if k != "pair"}, "expected single and pair, lists"),
+        (TEMPLATE | {"more": 1}, "more: expected none, it is not supported, got 1"),
+        ({"type": "BertProcessing", "sep": ["a", 1]}, "cls: expected a value, got none"),
+        (
+            {"type": "BertProcessing", "sep": ["a", 1], "cls": "b"},
+            "cls: expected a token and its id, got 'b'",
+        ),
+        (
+            {"type": "RobertaProcessing", "sep": ["a", True], "cls": ["b", 1]},
+            "sep: expected a token and its id, got ('a', True)",
+        ),
+        ({"type": "ByteLevel", "trim_offsets": 1}, "trim_offsets: expected bool, got 1"),
+        ({"type": "Sequence"}, "processors: expected a list of objects, got None"),
+        ({"type": "Sequence", "processors": [None]}, "expected a list of objects, got [None]"),
+        (
+            {"type": "Sequence", "processors": [{"type": "Other"}]},
+            "file Sequence: type: expected one of TemplateProcessing",
+        ),
+        (
+            {"type": "Sequence", "processors": [TEMPLATE, TEMPLATE]},
+            "got TemplateProcessing, TemplateProcessing",
+        ),
+        (
+            {"type": "Sequence", "processors": [ALL["nested"].to_json(), TEMPLATE]},
+            "got Sequence, TemplateProcessing",
+        ),
     ],
-)  # fmt: skip
+)
 def test_files_that_are_refused(content, message):
     with pytest.raises(ValueError) as error:
         read_component(content, POST_PROCESSORS, "file")
@@ -219,6 +298,10 @@ def test_files_that_are_refused(content, message):
 def test_a_template_that_loses_the_second_text_is_refused_when_two_are_given():
     processor = read_component(TEMPLATE, POST_PROCESSORS, "")
     assert processor(ONE).ids == [1, 2]
-    for use in (lambda: processor(ONE, TWO), lambda: processor.ids([1], [2]), lambda: processor.added(True)):
-        with pytest.raises(ValueError, match="two texts were given, and the template for pairs does not use both"):
+    for use in (
+        lambda: processor(ONE, TWO),
+        lambda: processor.ids([1], [2]),
+        lambda: processor.added(True),
+    ):
+        with pytest.raises(ValueError, match="pair: expected a template with both texts, got one without"):
             use()

@@ -1,14 +1,14 @@
-"""Added tokens: matched in the text as a whole, before any cutting into words.
+"""Added tokens: matched as a whole, before the text is cut into words.
 
     "Hi<|endoftext|>you"  ->  "Hi", <|endoftext|>, "you"
 
-Of the tokens that begin at one place the longest is taken, and the leftmost match goes first.  The flags, as in the library
-`tokenizers`:
+The leftmost match comes first, and among tokens that start at the same position the longest wins.
+The flags are those of the library `tokenizers`:
 
-    special        marks structure rather than text (end of text, padding): only matched when the caller allows it
-    normalized     is looked for in the normalised text (its content normalised too), in what the others left over
-    single_word    not next to a letter, digit or other \\w: "ing" is not found in "doing"
-    lstrip, rstrip takes the white space on its left, on its right, along; an added token " " is found in it nevertheless
+    special        marks structure (end of text, padding): only matched if the caller allows it
+    normalized     is matched, with normalized content, in the normalized text between the others
+    single_word    does not match next to a letter, digit or other \\w: no "ing" in "doing"
+    lstrip, rstrip takes the adjacent white space, too, but not an added token in it, such as " "
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from os.path import commonprefix
+from typing import NamedTuple
 
 import regex
 
@@ -26,14 +27,18 @@ from ...arguments import check_flag, check_text, check_whole
 from ..component import Component
 from ..vocabulary import MAX_SYMBOLS
 
-Found = list[tuple[int, int, "int | None"]]  # (start, end, id of the token, None for text between tokens)
+# (start, end, id of the token; None for the text between tokens)
+Found = list[tuple[int, int, int | None]]
+# finds the spans of the leftmost longest matches
+Finder = Callable[[str], Iterable[tuple[int, int]]]
 
-MOST_IN_A_PATTERN = 1000  # tokens; it takes 50 microseconds for each to compile one
+MOST_IN_A_PATTERN = 1000  # tokens; compiling takes 50 microseconds for each
 DEEPEST_PATTERN = 40
 
 _ends_with_word, _begins_with_word = regex.compile(r"\w\Z").search, regex.compile(r"\w").match
 _spaces = regex.compile(r"\s*")
-_spaces_at_end = regex.compile(r"(?r)\s*")  # (?r): searched from the end
+_spaces = regex.compile(r"\s*")
+_spaces_at_end = regex.compile(r"(?r)\s*")  # (?r): search backward
 
 
 @dataclass(frozen=True)
@@ -52,27 +57,35 @@ class AddedToken(Component):
         for name in ("special", "normalized", "single_word", "lstrip", "rstrip"):
             check_flag(name, getattr(self, name))
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, object]:
         keys = ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special")
         return {key: getattr(self, key) for key in keys}
 
 
+class _Matcher(NamedTuple):
+    find: Finder | None  # None: there are no tokens
+    tokens: dict[str, AddedToken]
+
+
 class AddedTokens:
-    """find(text, normalized, allow_special) cuts a text into added tokens and what is between them; none of it is empty."""
+    """find(text, normalized, allow_special) cuts a text into added tokens and the text between
+    them."""
 
     def __init__(self, tokens: Iterable[AddedToken], normalize: Callable[[str], str] | None):
-        """normalize: the normaliser, for the contents that are looked for in normalised text."""
-        contents = [(normalize(token.content) if token.normalized and normalize else token.content, token) for token in tokens]
-        self._matchers = {}
+        """normalize: the normalizer, applied to the content of `normalized` tokens."""
+        contents = [
+            (normalize(token.content) if token.normalized and normalize else token.content, token)
+            for token in tokens
+        ]
+        self._matchers: dict[tuple[bool, bool], _Matcher] = {}  # by normalized, allow_special
         for normalized in (False, True):
-            every = {content: token for content, token in contents if content and token.normalized is normalized}
-            plain = {
-                content: token
-                for content, token in contents
-                if content in every and token.normalized is normalized and not token.special
-            }
-            self._matchers[normalized, True] = matcher = _matcher(every), every
-            self._matchers[normalized, False] = matcher if plain == every else (_matcher(plain), plain)
+            chosen = [pair for pair in contents if pair[0] and pair[1].normalized is normalized]
+            every = dict(chosen)
+            plain = {content: token for content, token in chosen if not token.special}
+            self._matchers[normalized, True] = matcher = _Matcher(_finder(every), every)
+            self._matchers[normalized, False] = (
+                matcher if plain == every else _Matcher(_finder(plain), plain)
+            )
 
     def find(self, text: str, normalized: bool, allow_special: bool) -> Found:
         spans, chosen = self._matchers[normalized, allow_special]
@@ -82,13 +95,17 @@ class AddedTokens:
         done = 0
         for start, end in spans(text):
             token = chosen[text[start:end]]
-            if token.single_word and (_ends_with_word(text, 0, start) or _begins_with_word(text, end)):
+            if token.single_word and (
+                _ends_with_word(text, 0, start) or _begins_with_word(text, end)
+            ):
                 continue
             if token.lstrip:
-                start = max(_spaces_at_end.match(text, 0, start).start(), done)
+                spaces = _spaces_at_end.match(text, 0, start)
+                start = max(spaces.start() if spaces else start, done)
             if token.rstrip:
-                end = _spaces.match(text, end).end()
-            if start >= end:  # all of it went along with the match before
+                spaces = _spaces.match(text, end)
+                end = spaces.end() if spaces else end
+            if start >= end:  # the previous match took all of it
                 continue
             if done < start:
                 found.append((done, start, None))
@@ -99,8 +116,8 @@ class AddedTokens:
         return found
 
 
-def _matcher(contents: Collection[str]) -> Callable[[str], Iterable[tuple[int, int]]] | None:
-    """A function that finds where one of the texts stands, the leftmost and longest; None if there are no texts."""
+def _finder(contents: Collection[str]) -> Finder | None:
+    """A function that finds the leftmost longest occurrences of strings; None without strings."""
     if not contents:
         return None
     texts = sorted(contents)
@@ -112,14 +129,15 @@ def _matcher(contents: Collection[str]) -> Callable[[str], Iterable[tuple[int, i
 
 
 class _Many:
-    """For thousands of texts: at each place where one may begin, slices of the text are looked up, the longest first."""
+    """For thousands of strings: where one may start, slices of the text are looked up, longest
+    first."""
 
     def __init__(self, texts: Iterable[str]):
         self.texts = frozenset(texts)
-        lengths = defaultdict(set)
+        lengths: dict[str, set[int]] = defaultdict(set)  # by first character
         for text in self.texts:
             lengths[text[0]].add(len(text))
-        self.lengths = {char: sorted(known) for char, known in lengths.items()}  # by the first character
+        self.lengths = {char: sorted(known) for char, known in lengths.items()}
         self.begin = regex.compile(f"[{''.join(map(regex.escape, self.lengths))}]")
 
     def __call__(self, text: str) -> Iterator[tuple[int, int]]:
@@ -137,10 +155,10 @@ class _Many:
 
 
 def _longest_of(texts: list[str], depth: int = 0) -> str | None:
-    """The regular expression for the longest of several texts (sorted, different) that stands at a place.
+    """A regular expression that matches the longest of several strings (sorted, distinct).
 
-    It is written as a tree, ["ab", "abcd", "abx"] as ab(?:cd|x)?, so that a place is not compared with each text in turn.  None
-    if it would be deeper than `regex` reads.
+    It is written as a tree, ["ab", "abcd", "abx"] as ab(?:cd|x)?, so that a position is not
+    compared with each string in turn.  None if the tree is too deep for `regex`.
     """
     prefix = commonprefix([texts[0], texts[-1]])
     rests = [text[len(prefix) :] for text in texts if text != prefix]
@@ -148,7 +166,9 @@ def _longest_of(texts: list[str], depth: int = 0) -> str | None:
         return regex.escape(prefix)
     if depth == DEEPEST_PATTERN:
         return None
-    branches = [_longest_of([*branch], depth + 1) for _, branch in groupby(rests, key=lambda rest: rest[0])]
-    if None in branches:
-        return None
+    branches = []
+    for _, group in groupby(rests, key=lambda rest: rest[0]):
+        if (branch := _longest_of([*group], depth + 1)) is None:
+            return None
+        branches.append(branch)
     return f"{regex.escape(prefix)}(?:{'|'.join(branches)}){'?' if len(rests) < len(texts) else ''}"

@@ -1,0 +1,401 @@
+"""Folders without a tokenizer.json: a vocabulary, and the name of a tokenizer class that implies
+everything else.
+
+A vocabulary file lists tokens.  How text is normalized and cut, and which tokens surround it, was
+in the code of the class that tokenizer_config.json names; that knowledge is here.  Unknown classes
+are refused by name: each class reads the same files differently, and wrong ids are worse than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...arguments import shown, wrong
+from ...files import named as printed
+from ...files import read_bytes, read_json, read_text
+from ..component import Normalizer
+from ..models.bpe import BPE
+from ..models.unigram import Unigram
+from ..models.wordpiece import WordPiece
+from ..text import decoding, normalization, pretokenization
+from ..text.added_tokens import AddedToken
+from ..text.patterns import QWEN2_PATTERN
+from ..text.postprocessing import ByteLevel, RobertaProcessing, TemplateProcessing
+from ..vocabulary import MAX_SYMBOLS
+from .sentencepiece import read_model
+from .settings import Settings, named_tokens, text_of_token
+
+Parts = dict[str, Any]
+
+SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+
+
+def from_vocabularies(folder: Path, settings: Settings) -> Parts:
+    """The arguments of Tokenizer.  settings: see settings.py.
+
+    FileNotFoundError without a vocabulary, ValueError for an unsupported class.
+    """
+    name = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
+    if models := [folder / file for file in SENTENCEPIECE_FILES if (folder / file).exists()]:
+        classes, source = _SENTENCEPIECE, models[0]
+        parts = sentencepiece_parts(source)
+    elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        classes, source = _MERGES, folder / "vocab.json"
+        parts = {"vocab": _vocabulary(source), "merges": _merges(folder / "merges.txt")}
+    elif (folder / "vocab.txt").exists():
+        classes, source = _WORDPIECE, folder / "vocab.txt"
+        parts = {"vocab": _lines(source)}
+    else:
+        raise FileNotFoundError(
+            f"{printed(folder)}: expected tokenizer.json, tokenizer.model, vocab.txt, "
+            "or vocab.json with merges.txt, got none of them"
+        )
+    if name not in classes:
+        expected = f"one of {', '.join(filter(None, classes))}"
+        raise wrong(f"{printed(source)}: tokenizer_class", expected, name)
+    try:
+        parts = classes[name](parts, settings)
+        added = _added(folder, parts, settings)
+    except ValueError as error:
+        raise ValueError(f"{printed(source)}: {error}") from None
+    known = {*parts["model"].vocab, *(token.content for token in added)}
+    candidates = parts["named"] | named_tokens(settings)
+    named = {name: token for name, token in candidates.items() if token in known}
+    return parts | {"added_tokens": added, "named": named}
+
+
+def sentencepiece_parts(path: Path) -> Parts:
+    """The arguments of Tokenizer for a single .model."""
+    model = read_model(read_bytes(path), printed(path))
+    try:
+        return model.parts()
+    except ValueError as error:  # such as scores that do not order the merges
+        raise ValueError(f"{printed(path)}: {error}") from None
+
+
+def _gpt2(files: Parts, settings: Settings) -> Parts:
+    """No special tokens around a text, unless the settings add them (OPT: bos at the start)."""
+    prefix = _flag(settings, "add_prefix_space")
+    parts = _byte_level(BPE(files["vocab"], files["merges"]), prefix)
+    return _with_ends(parts | {"post_processor": ByteLevel(prefix)}, settings, add_bos=False)
+
+
+def _roberta(files: Parts, settings: Settings) -> Parts:
+    """Also BART: <s> A </s>, and the mask includes the space before it."""
+    prefix, vocab = _flag(settings, "add_prefix_space"), files["vocab"]
+    named = _roles("<s> </s> <unk> </s> <pad> <s> <mask>")
+    sep, cls = _known(vocab, settings, named, "sep_token", "cls_token")
+    return _byte_level(BPE(vocab, files["merges"]), prefix) | {
+        "post_processor": RobertaProcessing(sep, cls, add_prefix_space=prefix),
+        "added_tokens": _mask(vocab, settings, "<mask>"),
+        "named": named,
+    }
+
+
+def _qwen2(files: Parts, settings: Settings) -> Parts:
+    """Byte-level BPE after NFC, with its own pattern."""
+    parts = _byte_level(BPE(files["vocab"], files["merges"]), False)
+    split = pretokenization.Split({"Regex": QWEN2_PATTERN}, "Isolated")
+    byte_level = pretokenization.ByteLevel(False, use_regex=False)
+    return parts | {
+        "normalizer": normalization.NFC(),
+        "pre_tokenizer": pretokenization.Sequence((split, byte_level)),
+        "post_processor": ByteLevel(False, trim_offsets=False),
+        "named": dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>"),
+    }
+
+
+def _gpt(files: Parts, settings: Settings) -> Parts:
+    """BPE over characters, lowercased."""
+    return {
+        "model": BPE(files["vocab"], files["merges"], "<unk>", end_of_word_suffix="</w>"),
+        "normalizer": normalization.BertNormalizer(lowercase=True),
+        "pre_tokenizer": pretokenization.BertPreTokenizer(),
+        "decoder": decoding.BPEDecoder("</w>"),
+        "named": {"unk_token": "<unk>"},
+    }
+
+
+def _byte_level(model: BPE, prefix: bool) -> Parts:
+    return {
+        "model": model,
+        "pre_tokenizer": pretokenization.ByteLevel(prefix),
+        "decoder": decoding.ByteLevel(prefix),
+        "named": dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+    }
+
+
+def _bert(files: Parts, settings: Settings) -> Parts:
+    """[CLS] A [SEP] B [SEP]"""
+    vocab = files["vocab"]
+    named = {
+        name: f"[{name[:-6].upper()}]"
+        for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+    }
+    (unk, _), sep, cls = _known(vocab, settings, named, "unk_token", "sep_token", "cls_token")
+    # None: the same as lowercase.
+    accents = _flag(settings, "strip_accents") if "strip_accents" in settings else None
+    chinese = _flag(settings, "tokenize_chinese_chars", True)
+    lowercase = _flag(settings, "do_lower_case", True)
+    return {
+        "model": WordPiece(vocab, unk),
+        "normalizer": normalization.BertNormalizer(True, chinese, accents, lowercase),
+        "pre_tokenizer": pretokenization.BertPreTokenizer(),
+        "decoder": decoding.WordPiece(),
+        "post_processor": _cls_sep(cls, sep),
+        "named": named,
+    }
+
+
+def _sentencepiece(parts: Parts, settings: Settings) -> Parts:
+    """The model alone, as in the library `sentencepiece`, unless the settings add bos or eos."""
+    return _with_ends(parts, settings, add_bos=False)
+
+
+def _llama(parts: Parts, settings: Settings) -> Parts:
+    """bos at the start; ▁ only at the start of the whole text, or with `legacy` also after special
+    tokens."""
+    if not _flag(settings, "add_prefix_space", True):
+        raise ValueError("add_prefix_space: expected true, got false, which is not supported")
+    scheme = "always" if _flag(settings, "legacy") else "first"
+    metaspace = pretokenization.Metaspace("▁", scheme, split=False)
+    spaces = {"normalizer": None, "pre_tokenizer": metaspace}
+    return _with_ends(parts | spaces, settings, add_bos=True)
+
+
+def _t5(parts: Parts, settings: Settings) -> Parts:
+    """</s> after each text; the sentinels <extra_id_0>, <extra_id_1> ... have the last ids,
+    descending."""
+    count = settings.get("extra_ids", 100)
+    if type(count) is not int or not 0 <= count <= MAX_SYMBOLS:
+        raise wrong("extra_ids", f"an integer from 0 to {MAX_SYMBOLS}", count)
+    vocab = parts["model"].vocab
+    sentinels = [AddedToken(f"<extra_id_{k}>", len(vocab) + count - 1 - k) for k in range(count)]
+    eos = _known(vocab, {}, {"eos_token": "</s>"}, "eos_token")
+    return parts | {
+        "post_processor": TemplateProcessing.of("$A </s>", "$A </s> $B </s>", dict(eos)),
+        "added_tokens": parts["added_tokens"] + sentinels,
+        "named": parts["named"] | {"pad_token": "<pad>"},
+    }
+
+
+def _albert(parts: Parts, settings: Settings) -> Parts:
+    """[CLS] A [SEP] B [SEP]"""
+    vocab = parts["model"].vocab
+    named = _roles("[CLS] [SEP] <unk> [SEP] <pad> [CLS] [MASK]")
+    cls, sep = _known(vocab, settings, named, "cls_token", "sep_token")
+    return _tidied(parts, settings, lower=True) | {
+        "post_processor": _cls_sep(cls, sep),
+        "added_tokens": parts["added_tokens"] + _mask(vocab, settings, "[MASK]"),
+        "named": named,
+    }
+
+
+def _xlnet(parts: Parts, settings: Settings) -> Parts:
+    """A <sep> B <sep> <cls>; the class token has its own segment, 2."""
+    vocab = parts["model"].vocab
+    named = _roles("<s> </s> <unk> <sep> <pad> <cls> <mask>")
+    (sep, sep_id), (cls, cls_id) = _known(vocab, settings, named, "sep_token", "cls_token")
+    single, pair = f"$A {sep} {cls}:2", f"$A {sep} $B:1 {sep}:1 {cls}:2"
+    return _tidied(parts, settings, lower=False) | {
+        "post_processor": TemplateProcessing.of(single, pair, {sep: sep_id, cls: cls_id}),
+        "added_tokens": parts["added_tokens"] + _mask(vocab, settings, "<mask>"),
+        "named": named,
+    }
+
+
+def _roles(tokens: str) -> dict[str, str]:
+    """Names for the tokens bos, eos, unk, sep, pad, cls and mask, in this order."""
+    names = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+    return {f"{name}_token": token for name, token in zip(names, tokens.split())}
+
+
+def _cls_sep(cls: tuple[str, int], sep: tuple[str, int]) -> TemplateProcessing:
+    single = f"{cls[0]} $A {sep[0]}"
+    return TemplateProcessing.of(single, f"{single} $B:1 {sep[0]}:1", dict([cls, sep]))
+
+
+def _tidied(parts: Parts, settings: Settings, lower: bool) -> Parts:
+    """The additions of ALBERT and XLNet: `` and '' become ", accents are dropped, letters are
+    lowercased.
+
+    Their authors split the comma off pieces like "9," afterwards.  To the same end, the scores of
+    such pieces are reduced by 100 here, so that they lose to any alternative; so are those in the
+    files published for the library `tokenizers`.
+    """
+    if not isinstance(model := parts["model"], Unigram):
+        raise ValueError("model: expected a Unigram model for this class, got BPE")
+    pieces = tuple(
+        (piece, score - 100 if _number_comma(piece) else score) for piece, score in model.pieces
+    )
+    quotes = ("``", "''")
+    steps: list[Normalizer] = [normalization.Replace({"String": pair}, '"') for pair in quotes]
+    if not _flag(settings, "keep_accents"):
+        steps += [normalization.NFKD(), normalization.StripAccents()]
+    if _flag(settings, "do_lower_case", lower):
+        steps.append(normalization.Lowercase())
+    normalizer = normalization.Sequence((*steps, *parts["normalizer"].normalizers))
+    return parts | {"normalizer": normalizer, "model": replace(model, pieces=pieces)}
+
+
+def _number_comma(piece: str) -> bool:
+    return piece.endswith(",") and piece[-2:-1].isdigit()
+
+
+def _with_ends(parts: Parts, settings: Settings, add_bos: bool) -> Parts:
+    """Adds bos and eos to each text where the settings say so; add_bos: the default for bos."""
+    vocab = parts["model"].vocab
+    named = {"bos_token": "<s>", "eos_token": "</s>"} | parts["named"]
+    bos = ["bos_token"] if _flag(settings, "add_bos_token", add_bos) else []
+    eos = ["eos_token"] if _flag(settings, "add_eos_token") else []
+    if not bos and not eos:
+        return parts
+    before, after = _known(vocab, settings, named, *bos), _known(vocab, settings, named, *eos)
+
+    def around(text: str, type_id: int) -> str:
+        first, last = ([f"{token}:{type_id}" for token, _ in ends] for ends in (before, after))
+        return " ".join([*first, text, *last])
+
+    single = around("$A", 0)
+    template = TemplateProcessing.of(single, f"{single} {around('$B:1', 1)}", dict(before + after))
+    return parts | {"post_processor": template}
+
+
+_MERGES: dict[str, Callable[[Parts, Settings], Parts]] = {
+    "": _gpt2,
+    "GPT2Tokenizer": _gpt2,
+    "RobertaTokenizer": _roberta,
+    "BartTokenizer": _roberta,
+    "Qwen2Tokenizer": _qwen2,
+    "OpenAIGPTTokenizer": _gpt,
+}
+_WORDPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
+    "": _bert,
+    "BertTokenizer": _bert,
+    "DistilBertTokenizer": _bert,
+}
+_SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
+    "": _sentencepiece,
+    "LlamaTokenizer": _llama,
+    "T5Tokenizer": _t5,
+    "AlbertTokenizer": _albert,
+    "XLNetTokenizer": _xlnet,
+}
+
+
+def _flag(settings: Settings, name: str, default: bool = False) -> bool:
+    if not isinstance(value := settings.get(name, default), bool):
+        raise wrong(name, "true or false", value)
+    return value
+
+
+def _known(
+    vocab: Mapping[str, int], settings: Settings, defaults: Mapping[str, str], *names: str
+) -> list[tuple[str, int]]:
+    """(token, id) for each name, from the settings or the defaults.  ValueError if it is not in the
+    vocabulary."""
+    known = []
+    for name in names:
+        given = settings.get(name, defaults[name])
+        if (token := text_of_token(given)) is None or token not in vocab:
+            raise wrong(name, "a token of the vocabulary", given)
+        known.append((token, vocab[token]))
+    return known
+
+
+def _mask(vocab: Mapping[str, int], settings: Settings, default: str) -> list[AddedToken]:
+    """The mask token, which includes the space before it, like the word that it replaces."""
+    mask = text_of_token(settings.get("mask_token", default))
+    if mask is None or mask not in vocab:
+        return []
+    return [AddedToken(mask, vocab[mask], lstrip=True)]
+
+
+def _special(settings: Settings) -> list[str]:
+    """The special tokens in the settings."""
+    texts: list[str | None] = [*named_tokens(settings).values()]
+    # The older and the newer name of the same setting.
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        tokens = settings.get(key, [])
+        if not isinstance(tokens, (list, Mapping)) or None in map(text_of_token, tokens):
+            raise wrong(key, "a list of tokens", tokens)
+        texts += map(text_of_token, tokens) if isinstance(tokens, list) else []
+    return [*dict.fromkeys(filter(None, texts))]
+
+
+def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
+    """The added tokens: added_tokens.json, added_tokens_decoder of the settings, and named tokens.
+
+    A token that the settings name and no vocabulary has gets the next id, as in transformers.
+    """
+    vocab = parts["model"].vocab
+    found = {token.content: token for token in parts.get("added_tokens", [])}
+    default, named = [*parts["named"].values()], _special(settings)
+    special = {*default, *named}
+    if (path := folder / "added_tokens.json").exists():
+        for content, id in _vocabulary(path).items():
+            flags = {"special": content in special, "normalized": content not in special}
+            token = {"content": content, "id": id} | flags
+            found[content] = AddedToken.from_json(token, printed(path))
+    decoder = settings.get("added_tokens_decoder", {})
+    if not isinstance(decoder, Mapping):
+        raise wrong("added_tokens_decoder", "an object", decoder)
+    for key, value in decoder.items():
+        if not key.isdecimal() or len(key) > 9 or not isinstance(value, Mapping):
+            raise wrong("added_tokens_decoder", "a token for each id", {key: value})
+        read = _token({"special": False} | dict(value) | {"id": int(key)}, "added_tokens_decoder")
+        found[read.content] = read
+    given = {
+        text_of_token(value): value
+        for key, value in settings.items()
+        if key.endswith("_token") and isinstance(value, Mapping)
+    }
+    size = 1 + max((*vocab.values(), *(token.id for token in found.values())), default=-1)
+    for content in [*named, *default]:
+        if (content not in found or content in given) and (content in vocab or content in named):
+            id = found[content].id if content in found else vocab.get(content, size)
+            size += id == size
+            token = {"special": True, "normalized": False} | dict(given.get(content, {}))
+            found[content] = _token(token | {"content": content, "id": id}, "settings:")
+    return list(found.values())
+
+
+def _token(content: Settings, where: str) -> AddedToken:
+    """transformers 4 marks such objects with "__type": "AddedToken"."""
+    known = {key: value for key, value in content.items() if key != "__type"}
+    return AddedToken.from_json(known, where)
+
+
+def _vocabulary(path: Path) -> dict[str, int]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise wrong(printed(path), "an object of tokens and ids", content)
+    return content
+
+
+def _merges(path: Path) -> list[tuple[str, str]]:
+    """One merge "a b" per line; the first line may state the version."""
+    merges = []
+    for number, line in enumerate(read_text(path).split("\n")):
+        if line.strip() and not (number == 0 and line.startswith("#version")):
+            parts = line.rstrip("\r").split(" ")
+            if len(parts) != 2 or not all(parts):
+                raise wrong(f"{printed(path)}, line {number + 1}", "a pair of tokens", line)
+            merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _lines(path: Path) -> dict[str, int]:
+    """One token per line; its id is the line number, from 0."""
+    vocab: dict[str, int] = {}
+    for id, token in enumerate(read_text(path).rstrip("\n").split("\n")):
+        token = token.rstrip("\r")
+        if vocab.setdefault(token, id) != id:
+            raise ValueError(
+                f"{printed(path)}, line {id + 1}: expected a token that is not in the file yet, "
+                f"got {shown(token)}, as in line {vocab[token] + 1}"
+            )
+    return vocab
