@@ -11,6 +11,7 @@ import tinyplm
 from tests.support.small_models import IDS, MASK, MODELS, each_model, inputs_of
 from tinyplm.generation import Memory, generate, stream
 from tinyplm.generation.sampling import draw
+from tinyplm.layers.cache import Cache
 from tinyplm.models.config import labels
 
 
@@ -119,6 +120,31 @@ def test_a_config_from_a_dict(tmp_path):
     again = json.loads((tmp_path / "config.json").read_text())  # the contents of a file
     assert tinyplm.create("gpt2", {**again, "transformers_version": "5"}).config == model.config
     assert tinyplm.create("gpt2", {**again, "transformers_version": "5"}).config.source["transformers_version"] == "5"
+
+
+def test_a_memory_that_does_not_fit_is_refused_before_the_first_token():
+    """The generator's own calls do not check their inputs, so a cache of another size or dtype would be written into."""
+    model = MODELS["gpt2"][0]
+    own = {**model.config.cache_sizes, "batch": 1, "capacity": 4, "dtype": model.dtype}
+
+    def refused(ids, message, **changes):
+        memory = Memory(ids, Cache.empty(**{**own, **changes}))
+        with pytest.raises(ValueError, match=message) as error:
+            generate(model, [1, 2], max_new_tokens=2, memory=memory)
+        assert "\n" not in str(error.value)
+
+    for name, size in (("layers", 1), ("layers", 9), ("kv_heads", 1), ("width", 1), ("dtype", "float16")):
+        refused([], "^memory: expected {'layers': .*, got {'layers': ", **{name: size})
+    refused([], "^memory: cache: expected a cache of one sample, got 2$", batch=2)
+    refused([], f"^memory: expected at most {model.config.context} tokens in all, got 99$", capacity=99)
+    refused([1, 2, 3], "^memory: ids: expected one for each of the 0 places of the cache, got 3$")
+    refused(None, "^memory: ids: expected token ids, got None$")
+    with pytest.raises(ValueError, match="^memory: cache: expected None or a Cache, got 3$"):
+        generate(model, [1, 2], max_new_tokens=2, memory=Memory([], 3))
+    memory = Memory()
+    generate(model, [1, 2], max_new_tokens=2, memory=memory)
+    with pytest.raises(ValueError, match="^memory: expected {'layers': .* in float16, got"):
+        generate(model.astype("float16"), [1, 2], max_new_tokens=2, memory=memory)
 
 
 def test_a_memory_of_an_interrupted_stream_and_of_two_streams():

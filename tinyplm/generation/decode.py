@@ -34,8 +34,6 @@ from .text import TextStream, check_stop
 
 MOST_TEXTS = 2**20  # continuations in one call
 
-MOST_TEXTS = 2**20  # continuations at a time
-
 
 class Piece(NamedTuple):
     """One token of one continuation."""
@@ -292,11 +290,23 @@ class _Batch:
         self.fresh = True  # each prompt is still one row, not yet one row per sample
 
     def _remembered(self, prompt: list[int], capacity: int) -> Cache | None:
-        """The cache in memory, cut to the prefix that it shares with the prompt."""
+        """The cache in memory, cut to the prefix that it shares with the prompt.
+
+        `inputs` does not check the cache, so it is checked here.
+        """
         memory = self.memory
-        if memory is None or memory.cache is None or not memory.cache.current:
-            return None  # not current: a step was interrupted
-        self.model.check_origin("memory", memory.cache)
+        if memory is None or memory.cache is None:
+            return None
+        if not isinstance(memory.cache, Cache):
+            raise wrong("memory: cache", "None or a Cache", memory.cache)
+        if not memory.cache.current:
+            return None  # a step was interrupted
+        if memory.cache.batch != 1:
+            raise wrong("memory: cache", "a cache of one sample", memory.cache.batch)
+        self.model.check_cache("memory", memory.cache, 1, memory.cache.capacity)
+        if len(listed("memory: ids", memory.ids, "token ids")) != memory.cache.length:
+            expected = f"one for each of the {memory.cache.length} places of the cache"
+            raise ValueError(f"memory: ids: expected {expected}, got {len(memory.ids)}")
         shared = _common_prefix(memory.ids, prompt[:-1])  # the last token's logits are needed
         memory.cache = memory.cache.cut(shared).grown(capacity)
         memory.ids = memory.ids[:shared]

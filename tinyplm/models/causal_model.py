@@ -289,7 +289,8 @@ class CausalModel(Model):
             name = "input_ids" if inputs_embeds is None else "inputs_embeds"
             raise ValueError(f"{name}: expected {longest}, got {S}")
         if cache is not None:
-            self._check_cache(cache, B, S)
+            cache.check_current()
+            self.check_cache("cache", cache, B, S)
         if attention_mask is not None:
             attention_mask = checks.zeros_and_ones("attention_mask", attention_mask)
             self._check_mask(attention_mask, B, T, S)
@@ -313,20 +314,16 @@ class CausalModel(Model):
         own = cache.origin == self.origin
         return {**moved, "cache": cache if own else dataclasses.replace(cache, origin=self.origin)}
 
-    def _check_cache(self, cache: Cache, B: int, S: int) -> None:
-        cache.check_current()
+    def check_cache(self, name: str, cache: Cache, B: int, S: int) -> None:
+        """ValueError unless it is a cache of this model with room for B sequences of S tokens."""
         if cache.batch != B or S > cache.capacity:
             room = f"{cache.batch} samples of up to {cache.capacity} tokens"
-            raise ValueError(f"cache: expected {room}, got {B} of {S}")
+            raise ValueError(f"{name}: expected {room}, got {B} of {S}")
         if S > (longest := self.config.cache_context):
-            raise ValueError(f"cache: expected at most {longest} tokens in all, got {S}")
+            raise ValueError(f"{name}: expected at most {longest} tokens in all, got {S}")
         if cache.sizes != self.config.cache_sizes or cache.dtype != self.dtype:
             own = f"{self.config.cache_sizes} in {self.dtype}"
-            raise ValueError(f"cache: expected {own}, got {cache.sizes} in {cache.dtype}")
-        self.check_origin("cache", cache)
-
-    def check_origin(self, name: str, cache: Cache) -> None:
-        """ValueError for a cache that another model filled."""
+            raise ValueError(f"{name}: expected {own}, got {cache.sizes} in {cache.dtype}")
         if cache.length and cache.origin not in (None, self.origin):
             raise ValueError(f"{name}: expected one that this model filled, got another model's")
 
