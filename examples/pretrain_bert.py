@@ -215,7 +215,7 @@ def report(options: dict, out: Path, documents: list, validation: FixedBatches) 
         )
     print("\nThe model's predictions for [MASK]:")
     for sentence in SHOWN:
-        print(f"    {sentence}  {', '.join(fill(model, sentence))}")
+        print(f"    {sentence}  {', '.join(fill(model, sentence)) or '(longer than --context)'}")
     drawn = plot(out / "log.jsonl", out / "loss.png")
     print(f"\nmodel      {folder} (the best step; transformers loads this folder)")
     print(f"log        {out / 'log.jsonl'}")
@@ -224,9 +224,11 @@ def report(options: dict, out: Path, documents: list, validation: FixedBatches) 
 
 
 def fill(model: tinyplm.Model, sentence: str, best: int = 3) -> list[str]:
-    """The most probable tokens for the first [MASK] of a sentence."""
+    """The most probable tokens for the first [MASK] of a sentence; none if it is too long."""
     tokenizer = model.tokenizer
     ids = tokenizer.encode(sentence, allow_special=True)
+    if len(ids) > model.config.context:
+        return []
     outputs, _ = model([ids], grad=False)
     logits = outputs["logits"][0, ids.index(tokenizer.named_id("mask_token"))]
     return [tokenizer.decode([int(i)]) for i in np.argsort(-logits)[:best]]

@@ -53,6 +53,13 @@ def test_a_run_goes_on_exactly(run, texts, tmp_path):
     assert other.code == 1 and "--lr was 0.001, now 0.5" in other.err
 
 
+def test_a_context_shorter_than_the_sentences_shown_at_the_end(run, texts, tmp_path):
+    short = ("--objective", "none", "--context", "12", "--steps", "1", "--text", *texts, "--out", str(tmp_path / "out"))
+    done = run("pretrain_bert.py", *QUICK, *short)
+    assert done.code == 0, done.err
+    assert "Return [MASK] if the object is empty.  (longer than --context)" in done.out
+
+
 def test_bad_input(run, tmp_path):
     done = run("pretrain_bert.py", "--objective", "next")
     assert done.code == 1 and "--objective: expected one of next_sentence, sentence_order, none, got 'next'" in done.err
@@ -73,7 +80,7 @@ def test_guesses_by_hand():
     assert guesses.neighbour_accuracy(ids, targets) == pytest.approx(2 / 3)  # 3 between 1 and 4; 2 after 1; not 4, but 1
     assert guesses.unigram_accuracy(targets) == 0
     assert guesses.unigram_loss(targets) == pytest.approx(-np.log([2 / 15, 3 / 15, 2 / 15]).mean())
-    with pytest.raises(ValueError, match="hold no tokens"):
+    with pytest.raises(ValueError, match="^texts: expected at least one token, got none$"):
         Guesses([], 6)
 
 

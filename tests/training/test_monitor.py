@@ -236,10 +236,12 @@ def test_another_version_or_other_workers_on_resume_are_one_line(tmp_path, monke
 def test_the_same_environment_says_nothing_and_an_old_trainer_json_all(tmp_path, monkeypatch, capsys):
     broken_off(tmp_path, monkeypatch)
     run(tmp_path, progress=True)
-    assert "not as before" not in screen_of(capsys)
+    assert "environment changed" not in screen_of(capsys)
     now = environment.describe(1, "cpu")
     assert now.keys() == {"tinyplm", "numpy", "BLAS", "workers", "device"} and now["numpy"] == np.__version__
     assert environment.difference(now, now) is None and "tinyplm None, now" in environment.difference({}, now)
+    monkeypatch.setattr(environment, "ARITHMETIC", environment.ARITHMETIC + 1)  # the same version, with other last bits
+    assert "environment changed: tinyplm 0" in environment.difference(now, environment.describe(1, "cpu"))
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,16 @@ import numpy as np
 
 from ..files import named
 
+# The operations of a training step and their order.  Raise it in a change that alters the last bits
+# of a step, so that a run resumed across the change says so.
+ARITHMETIC = 2
+
 
 def describe(workers: int, device: str) -> dict[str, str]:
     """The environment as stored in trainer.json."""
     version = sys.modules[__package__.partition(".")[0]].__version__
     return {
-        "tinyplm": version,
+        "tinyplm": f"{version} (arithmetic {ARITHMETIC})",
         "numpy": np.__version__,
         "BLAS": _blas(),
         "workers": str(workers),
