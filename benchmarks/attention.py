@@ -3,7 +3,7 @@
     python benchmarks/attention.py
     python benchmarks/attention.py --rounds 15 --length 2048 --shape 2,8,8,64
 
-Two processes take turns, one forward and backward each: attention by query blocks (layers/block_attention.py), with one thread
+Two processes take turns, one forward and backward each: attention by query blocks (kernels/block_attention.py), with one thread
 of BLAS in each of `--workers` shards of the batch, and PyTorch with all cores; then the plain form (layers/attention.py) on its
 own, since its gigabytes disturb whatever runs beside it.  All have the same allocator settings.  Printed: medians, the peer's
 time over ours (of the rounds, pair by pair), the peak of memory above what was there with the inputs, the rate of the 7 products

@@ -147,6 +147,13 @@ def test_a_memory_that_does_not_fit_is_refused_before_the_first_token():
         generate(model.astype("float16"), [1, 2], max_new_tokens=2, memory=memory)
 
 
+def test_a_memory_after_a_stream_that_never_started():
+    model, memory = MODELS["gpt2"][0], Memory()
+    generate(model, [1, 2], max_new_tokens=2, memory=memory)
+    stream(model, [3, 4], max_new_tokens=2, memory=memory)  # cuts the cache to what both prompts begin with
+    assert one_token(model, [1, 2, 5], memory=memory) == one_token(model, [1, 2, 5])
+
+
 def test_a_memory_of_an_interrupted_stream_and_of_two_streams():
     model, memory = MODELS["gpt2"][0], Memory()
     expected = [piece.id for pieces in stream(model, [1, 2], max_new_tokens=4, memory=memory) for piece in pieces]

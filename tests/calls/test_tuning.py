@@ -1,7 +1,7 @@
 """What a user of tuning and training calls, with the wrong kind of each argument in turn, and with what belongs elsewhere:
 another model, another recipe's settings, a text where there should be several.
 
-The tool is tests/wrong_calls.py.  Nothing is trained before the arguments are checked.
+The tool is tests/support/wrong_calls.py.  Nothing is trained before the arguments are checked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Each hostile folder gives a right result or one line that names it, soon and in little memory (tests/hostile_folders.py)."""
+"""Each hostile folder gives a right result or one line that names it, soon and in little memory.
+
+The folders are in tests/support/hostile_folders.py.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """Truncation, padding and post-processors: everything that an Encoding holds is equal to `tokenizers`, overflow included.
 
 The texts are encoded by the library's own model without special tokens; what follows is ours on one side, theirs on the other.
-Two differences are left out of the comparison, by name: see `sequences` below and the docstring of templates.py.
+Two differences are left out of the comparison, by name: see `sequences` below and the docstring of postprocessing.py.
 """
 
 from __future__ import annotations

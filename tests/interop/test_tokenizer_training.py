@@ -86,7 +86,7 @@ def words_there(texts, normalizer, pre_tokenizer):
 
 @corpora
 def test_unigram_learns_from_the_words_cut_there(corpus):
-    """Their trainer departs from the paper (unigram_training.py; compared in test_unigram.py); the words are to be the same."""
+    """Their trainer departs from the paper (training/unigram.py; see test_unigram.py); the words are to be the same."""
     texts, normalizers = CORPORA[corpus], hf.normalizers
     tidy = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(hf.Regex(" {2,}"), " "), normalizers.Strip()]
     words = words_there(texts, normalizers.Sequence(tidy), hf.pre_tokenizers.Metaspace())

@@ -103,7 +103,7 @@ def test_english_words():
     ],
 )
 def test_training_is_that_of_tokenizers(size, vocab_size, settings, monkeypatch):
-    """With its departures from our rules put in (see unigram_training.py), the vocabulary is equal, and so are the scores.
+    """With its departures from our rules put in (training/unigram.py), the vocabulary is equal, and so are the scores.
 
     Only characters that EM dropped come back in an order that is left to chance there.
     """

@@ -12,6 +12,7 @@ import pytest
 
 import tinyplm
 from tests.laws import MODEL, apart, difference_rounding, equal, leaves, relative_error
+from tests.support.encoder_families import keys_of_masks
 from tests.support.families import FAMILIES, PADDING, VARIANTS, batch, tiny
 from tinyplm import families as models
 from tinyplm import random
@@ -261,6 +262,14 @@ def test_dropout_depends_on_the_key_alone(device, family):
     assert not np.array_equal(a, logits(2)) and not np.array_equal(a, logits(None))
     # to rounding, since fewer rows may be multiplied in another order; another mask would change a tenth
     assert relative_error(a[:2], logits(1, ids=ids[:2])) < MODEL, "a sample's mask must not depend on the batch around it"
+
+
+@each_family
+def test_every_mask_has_a_key_of_its_own(monkeypatch, family):
+    """Layers that share a key would drop the same places."""
+    model = tiny(family, **FAMILIES[family].dropout)
+    keys = keys_of_masks(monkeypatch, lambda: model(batch()[0], key=1))
+    assert len(set(keys)) == len(keys) >= len(model.params["body"]["layers"])
 
 
 @pytest.mark.parametrize(("family", "rate"), [(name, rate) for name, family in FAMILIES.items() for rate in family.dropout])

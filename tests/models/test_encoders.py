@@ -1,6 +1,6 @@
 """What holds for every encoder and task: gradients, padding, the loss and its parts.
 
-Dropout, checkpointing and dtypes are in test_encoder_dropout.py, what one family has of its own in test_encoder_families.py,
+Dropout, checkpointing and dtypes are in test_encoder_dropout.py, what one family has of its own in tests/families,
 folders and bad input in test_encoder_files.py.
 """
 

@@ -1,4 +1,4 @@
-"""Hostile and damaged folders of training runs and of data, in the form of tests/hostile_folders.py."""
+"""Hostile and damaged folders of training runs and of data, in the form of tests/support/hostile_folders.py."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ class TextStream:
 
     push(id, last=True) combines both. Joined, the pieces are tokenizer.decode of all ids up to the
     first stop string, which is removed, or what the ids add to the text of the ids in `after`. Held
-    back are bytes that do not yet form a character (tokenizers/stream.py) and text that may begin a
-    stop string.
+    back are bytes that do not yet form a character (tokenizers/text/stream.py) and text that may
+    begin a stop string.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = (), after: Sequence[int] = ()) -> None:

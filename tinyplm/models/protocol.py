@@ -2,8 +2,8 @@
 
 Anything that has them can be trained by `training.step.update` and by a `Learner`: CausalModel,
 EncoderModel, ScoreModel, and the wrappers of the recipes (a soft prompt, a student beside its
-teacher) do.  `training.train` and the recipes ask for a models.model.Model besides, since their
-checkpoints are folders of the hub.
+teacher) do.  `training.loop.train` and the recipes ask for a models.model.Model besides, since
+their checkpoints are folders of the hub.
 """
 
 from __future__ import annotations

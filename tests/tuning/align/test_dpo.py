@@ -45,7 +45,7 @@ def test_arrays_by_hand():
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("joint", [False, True])
 def test_the_step_is_the_loss_on_whole_answers(family, joint):
-    """Loss and gradient through the learner, in parts, against losses.dpo on sums of a plain call for each answer."""
+    """Loss and gradient through the learner, in parts, against losses.preference.dpo on sums of a plain call for each answer."""
     model, other, pairs = tiny(family), tiny(family, key=9), some_pairs()
     settings = DPOSettings(batch_size=5, beta=0.5, smoothing=0.1, joint=joint, micro_batch_size=2, workers=2)
     reference = answer_log_probs(other, pairs)

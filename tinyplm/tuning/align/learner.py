@@ -230,7 +230,7 @@ def token_log_probs(
 
     Without gradients: those of a reference, or of the policy before its update.
     beside(outputs): more arrays of this kind, computed from the model's outputs.
-    batch: {"input_ids", "attention_mask", "targets"} of tuning.data.sequences.arrays, each (N, T)
+    batch: {"input_ids", "attention_mask", "targets"} of data.sequences.sequence_arrays, each (N, T)
     or (N, K, T).
     """
     shape = batch["targets"].shape
