@@ -313,3 +313,14 @@ def test_a_joined_projection_that_the_heads_do_not_divide_is_refused():
         multi_head_attention(p, np.ones((1, 2, 4)), heads=2, kv_heads=1, project=joined(2, 1))
     with pytest.raises(ValueError, match="context: expected None, since Wqkv is for self-attention"):
         multi_head_attention(p, np.ones((1, 2, 4)), np.ones((1, 2, 4)), heads=2, kv_heads=1, project=joined(2, 1))
+
+
+def test_a_mask_written_out_by_windows_of_every_length():
+    """Also one key short of all, where the last query alone loses the first key."""
+    for S in range(1, 7):
+        for T in range(1, S + 1):
+            queries, keys = np.arange(S - T, S)[:, None], np.arange(S)
+            for window in (None, *range(1, S + 2)):
+                seen = (keys <= queries) & (keys > queries - (S if window is None else window))
+                mask = Visible(T, S, causal=True, window=window).array
+                assert np.array_equal(np.broadcast_to(True if mask is None else mask, (T, S)), seen), (T, S, window)

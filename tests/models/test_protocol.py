@@ -8,7 +8,9 @@ import inspect
 import numpy as np
 import pytest
 
+import tinyplm
 from tests.laws import MODEL
+from tests.support import families
 from tinyplm.core import StackOptions, flatten
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.models.encoder_model import EncoderModel
@@ -128,3 +130,23 @@ def test_the_packages_models_have_the_members_with_these_arguments(cls):
         if not isinstance(asked, property):
             names = inspect.signature(member).parameters.keys()
             assert inspect.signature(asked).parameters.keys() <= names, name
+
+
+def test_wrong_calls_of_a_training_step_are_one_line():
+    model, ids = tinyplm.create("llama", families.FAMILIES["llama"].config), np.array([[1, 2]])
+    inputs, targets = {"input_ids": ids}, {"logits": ids}
+
+    def emit(path, gradient):
+        raise AssertionError("no gradient is formed")
+
+    wrong = [
+        ("inputs: expected a dict of arrays with input_ids, got ", {"inputs": [1]}),
+        ("inputs: expected a dict of arrays with input_ids, got ", {"inputs": {"inputs_embeds": np.zeros((1, 2, 6))}}),
+        ("inputs: cache: expected None in training, got ", {"inputs": {**inputs, "cache": model.empty_cache(1)}}),
+        ("stacking: expected StackOptions, got 3", {"stacking": 3}),
+    ]
+    for call, kind in ((model.loss_in_parts, "LossOptions"), (model.outputs_in_parts, "OutputOptions")):
+        for message, change in [*wrong, (f"options: expected {kind}, got ", {"options": {"chunk": 3}})]:
+            with pytest.raises(ValueError, match=f"^{message}") as error:
+                call(emit, **{"inputs": inputs, "targets": targets, **change})
+            assert "\n" not in str(error.value)

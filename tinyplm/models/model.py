@@ -10,7 +10,7 @@ import copy
 import importlib
 import inspect
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
@@ -198,8 +198,7 @@ class Model:
         stacking: StackOptions = StackOptions(),
     ) -> tuple[Any, Callable[[Any], list[Tree]]]:
         """See models.protocol.Trainable."""
-        check_function("emit", emit)
-        inputs = self.checked(inputs)
+        inputs = self._training_inputs(emit, inputs, (options, LossOptions), stacking)
         head = self._loss_head(inputs, targets, total, options)
         return self._in_parts(emit, head, inputs, stacking)
 
@@ -213,10 +212,23 @@ class Model:
         stacking: StackOptions = StackOptions(),
     ) -> tuple[dict[str, Any], Callable[[Arrays], list[Tree]]]:
         """See models.protocol.Trainable."""
-        check_function("emit", emit)
-        inputs = self.checked(inputs)
+        inputs = self._training_inputs(emit, inputs, (options, OutputOptions), stacking)
         head = self._training_head(inputs, targets, options)
         return self._in_parts(emit, head, inputs, stacking)
+
+    def _training_inputs(
+        self, emit: Any, inputs: Any, options: tuple[Any, type], stacking: Any
+    ) -> dict[str, Any]:
+        """The inputs checked, of a call whose gradient comes in parts; options: (given, type)."""
+        check_function("emit", emit)
+        if not isinstance(inputs, Mapping) or inputs.get("input_ids") is None:
+            raise wrong("inputs", "a dict of arrays with input_ids", inputs)
+        if inputs.get("cache") is not None:
+            raise wrong("inputs: cache", "None in training", inputs["cache"])
+        for name, given, kind in (("options", *options), ("stacking", stacking, StackOptions)):
+            if not isinstance(given, kind):
+                raise wrong(name, kind.__name__, given)
+        return self.checked(inputs)
 
     def head_rows(self, targets: Arrays) -> int:
         """See models.protocol.Trainable."""
