@@ -37,11 +37,11 @@ def vocabulary_cross_entropy(
     Logits (chunk, V) live only while their chunk is worked on.  The gradients need the same logits,
     so they are formed in the same pass, at dloss = 1, and kept; backward only scales them by dloss:
     dx = dloss dlogits W^T,   dW = dloss x^T dlogits,   db = dloss sum dlogits.
-    With float16, 1 / total waits for the backward too, so that the loss scale in dloss finds
-    gradients that have not vanished; dW and db are summed in at least float32.
+    With float16 the division by total waits for the backward too, since gradients divided earlier
+    could vanish before dloss brings the loss scale; dW and db are summed in at least float32.
     grad=False skips all that; backward is then None.
-    factors=True: all tokens are one chunk, and dW comes as core.Product(x, dlogits), which is
-    smaller where there are fewer tokens than D.
+    factors=True: all tokens are one chunk, and dW is core.Product(x, dlogits), which is smaller
+    where there are fewer tokens than D.
     """
     xp = array_module(x)
     rows = x.reshape(-1, x.shape[-1])

@@ -14,8 +14,8 @@ def embedding(table: Array, *, ids: Array, name: str = "token id") -> tuple[Arra
 
     table (V, D), ids (...) integers in [0, V) -> y (..., D).   Keeps ids.
     dtable[v] = sum of dy over all places where ids = v (backend.scatter_add).
-    ValueError, which calls the ids `name`, on an id out of range (on the host; on a GPU the check
-    would wait for the device, so the model checks at its border).
+    ValueError on an id out of range, in which `name` says what the ids are.  On a GPU this check
+    would wait for the device, so there the model checks its inputs once, before any work.
     """
     if table.ndim != 2:
         raise wrong("embedding: table", "an array (V, D)", table)

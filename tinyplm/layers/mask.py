@@ -1,9 +1,8 @@
 """Attention masks: boolean arrays, True = may attend, broadcastable to (B, H, T, S).
 
-Queries are the last T of the S positions, so query t is at position S - T + t
-(T = S without a cache).
-`combine_masks` joins masks; they have no gradient.  `Visible` describes a mask without writing it
-out.
+Queries are the last T of the S positions (T = S without a cache), so query t is at position
+S - T + t.  Masks have no gradient.  `combine_masks` joins them; `Visible` describes one without
+writing it out.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def packed_mask(documents: Array) -> Array:
 
 
 def combine_masks(*masks: Array | None) -> Array | None:
-    """The logical and of the masks that are not None; None (all allowed) if there is none."""
+    """The logical AND of the masks that are not None; None (all allowed) if all are None."""
     combined = None
     for mask in masks:
         if mask is not None:
