@@ -169,8 +169,7 @@ def block(p: Tree, x: Any, *, config: Config, mask: Any, key: Any) -> tuple[Any,
     """h = norm1(x + dropout(attention(x))),   y = norm2(h + dropout(mlp(h))).
 
     p {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> y (B, T, D); key (B,) of this layer.
-    With y = norm2(r), h = norm1(r1): each of dr and dr1 goes two ways, along the residual and
-    through the sublayer, and the two are added:   dh = dr + mlp's dh,   dx = dr1 + attention's dx.
+    With y = norm2(r), h = norm1(r1):   dh = dr + what comes through mlp,   dx = dr1 + attention's.
     """
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
     drop = partial(dropout, rate=config.hidden_dropout_prob)

@@ -2,9 +2,7 @@
 
     x_0 = dropout(tokens[ids] + positions[t]),   x_{i+1} = block(x_i),   hidden = norm(x_L)
 
-`body` computes what models/decoder.py, the walk of the other decoders, does with these `pieces`.
-Its backward takes dhidden through the norm, the blocks from last to first, and the dropout:
-dpositions[t] and dtokens[v] are sums of the result over all places with position t, or token v.
+`body` computes what the walk of models/decoder.py, which states the backward, does with `pieces`.
 Parameters: {"body": {"tokens" (V, D), "positions" (C, D), "layers", "norm"}, "head" if untied}.
 """
 
@@ -141,13 +139,9 @@ def body(
 
 
 def block(p: Tree, x: Any, *, config: Config, index: int, mask: Any, key: Any, cache: Any) -> tuple:
-    """h = x + dropout(a),   a = attention(n1),      n1 = norm1(x),
+    """h = x + dropout(attention(n1 = norm1(x))),   y = h + dropout(feed_forward(n2 = norm2(h))).
 
-        y = h + dropout(f),   f = feed_forward(n2),   n2 = norm2(h).
-
-    x, y (B, T, D).   Each sum has two terms, so dh = dy + what comes through n2, and dx = dh + what
-    comes through n1:   dn2 from dy by the backwards of dropout and feed_forward,   dn1 from dh by
-    those of dropout and attention.
+    x, y (B, T, D).   dh = dy + norm2'(dn2),   dx = dh + norm1'(dn1), from both terms of each sum.
     """
     rate, eps, attend = config.resid_pdrop, config.layer_norm_epsilon, attention(config, index)
     n1, n1_back = norm(p["norm1"], x, eps=eps)
@@ -170,10 +164,7 @@ def block(p: Tree, x: Any, *, config: Config, index: int, mask: Any, key: Any, c
 
 
 def feed_forward(p: Tree, x: Any, *, gelu: Any) -> tuple:
-    """f = g W2 + b2,   g = gelu(u),   u = x W1 + b1.   Keeps x and u, and computes g again.
-
-    dg = df W2^T,   du = dg * gelu'(u),   dx = du W1^T;   dW2 = g^T df,   dW1 = x^T du.
-    """
+    """f = g W2 + b2,   g = gelu(u),   u = x W1 + b1.   Keeps x and u, and computes g again."""
     u, u_back = linear(x, p["W1"], p["b1"])
     f, _ = linear(gelu(u)[0], p["W2"], p["b2"])
 

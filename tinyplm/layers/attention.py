@@ -166,7 +166,7 @@ def multi_head_attention(
     Vaswani et al. 2017, sec. 3.2.2.   c = context, or x itself; x (B, T, D), context (B, S, Dc) or
     None -> y (B, T, D).   bias, mask, scale, rate and key as in `attention`.
     p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and biases bq, bk, bv, bo where the family has
-    them; H = heads, K = kv_heads, or H if None.   split and merge are the two functions above.
+    them; H = heads, K = kv_heads, or H if None.   split is split_heads, merge is merge_heads.
     The caller may replace three parts (attention_parts.py):
     project  component (p, x, context) -> (q, k, v), each (B, T or S, heads * E)
     between  component (p, q, k, v) -> (q, k, v) by heads, (B, H or K, T or S, E): rotary

@@ -172,9 +172,8 @@ def extend(x: Array, *, buffer: Array, start: int) -> tuple[Array, Backward]:
     x (B, K, T, E), buffer (B, K, C, E) with start + T <= C -> y (B, K, start + T, E), a view of the
     buffer.   dx = dy at the last T places; no gradient flows into the earlier contents.
     """
-    check_whole(
-        "extend: start", start, 0, MOST
-    )  # differs at each token, so not for @expects to remember
+    # not by @expects, which would remember each start, and every token has its own
+    check_whole("extend: start", start, 0, MOST)
     end = start + x.shape[2]
     if (x.shape[:2], x.shape[3]) != (buffer.shape[:2], buffer.shape[3]):
         raise ValueError(

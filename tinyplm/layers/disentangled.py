@@ -9,26 +9,28 @@ from __future__ import annotations
 from typing import Any
 
 from ..arguments import wrong
-from ..backend import array_module, scatter_add
+from ..backend import array_module, is_host, scatter_add
 from ..core import Array, Backward, Component, Tree, add
 from ..shapes import expects
 from .attention import attention, merge_heads, split_heads, transposed
-from .embedding import embedding
+from .embedding import check_ids
 from .linear import linear
-from .relative_shift import relative_shift
 
 
 @expects("x (B, H, T, E), table (R, H, E), rows (N,) integers")
-def gathered_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Backward]:
+def relative_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Backward]:
     """y[t, s] = x[t] . table[rows(t - s)]: read from the product with the whole table.
 
     He et al. 2021, eq. 4 (content-to-position), alg. 1.
     x (B, H, T, E), table (R, H, E), rows (T + S + 1,) -> y (B, H, T, S).   Keeps x and table.
     With product = x table^T (B, H, T, R):   dproduct[t, r] = sum of dy[t, s] over the s with
     rows(t - s) = r,   dx = dproduct table,   dtable = dproduct^T x, summed over samples.
+    ValueError (on the host) for a row out of range.
     """
     B, H, T, E = x.shape
     xp, R, S = array_module(x), table.shape[0], rows.shape[0] - T - 1
+    if is_host(rows):  # on a GPU this check would wait for the device
+        check_ids(rows[1:], R, "row")
     query = xp.arange(T)[:, None]
     row = rows[query - xp.arange(S) + S]  # (T, S)
     product = x @ table.transpose(1, 2, 0)  # (B, H, T, R)
@@ -40,32 +42,6 @@ def gathered_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Back
         return dproduct @ table.transpose(1, 0, 2), dtable.sum(axis=0).transpose(1, 0, 2)
 
     return product[:, :, query, row], backward
-
-
-@expects("x (B, H, T, E), table (R, H, E), rows (N,) integers")
-def relative_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Backward]:
-    """`gathered_scores`, with no entry gathered: the table's rows are laid out by distance first.
-
-    by_distance[p] = table[rows(T - p)], p = 0 .. T + S - 1, so y[t, s] is in column T - t + s of
-    product = x by_distance^T, and `relative_shift` reads it.  A row that several distances share is
-    multiplied several times, which still costs less than to gather and scatter entries.
-    dproduct = dy shifted back,   dx = dproduct by_distance,   dby_distance = dproduct^T x, summed
-    over samples,   dtable[r] = sum of dby_distance[p] over the p with rows(T - p) = r.
-    """
-    B, H, T, E = x.shape
-    S = rows.shape[0] - T - 1
-    flat = table.reshape(len(table), H * E)
-    by_distance, flat_back = embedding(flat, ids=rows[:0:-1], name="row")
-    by_head = by_distance.reshape(T + S, H, E).transpose(1, 0, 2)  # (H, T + S, E)
-    y, shift_back = relative_shift(x @ transposed(by_head), keys=S)
-
-    def backward(dy: Array) -> tuple[Array, Array]:
-        dproduct = shift_back(dy)
-        dby_head = (transposed(dproduct) @ x).sum(axis=0)
-        dflat = flat_back(dby_head.transpose(1, 0, 2).reshape(T + S, H * E))
-        return dproduct @ by_head, dflat.reshape(table.shape)
-
-    return y, backward
 
 
 @expects(
@@ -96,8 +72,8 @@ def disentangled_attention(
     position-to-content (p2c).  The paper gives the third the distance s - t, but the released code,
     and so all published weights, t - s.
     scale is 1 / sqrt(E (1 + number of tables)) unless given; mask, rate and key as in `attention`.
-    The two position terms are the bias of `attention`; scores (relative_scores, or gathered_scores)
-    computes them.  With dv and dA, the gradient of that bias, as in `attention`:
+    The two position terms are the bias of `attention`; scores computes them: `relative_scores`, or
+    its twin in kernels/.  With dv and dA, the gradient of that bias, as in `attention`:
 
         dq_t = scale sum_s dA[t, s] (k_s + Kr[rows(t - s)]),
         dk_s = scale sum_t dA[t, s] (q_t + Qr[rows(t - s)]),
@@ -137,7 +113,8 @@ def disentangled_attention(
 
 
 @expects(
-    "p {Wo ...}, x (B, T, D), context (B, S, D) or None, relative (R, D) or None; whole heads >= 1"
+    "p {Wo ...}, x (B, T, D), context (B, S, D) or None, relative (R, D) or None; "
+    "whole heads >= 1, function scores"
 )
 def disentangled_multi_head_attention(
     p: Tree,
@@ -151,6 +128,7 @@ def disentangled_multi_head_attention(
     mask: Array | None = None,
     rate: float = 0.0,
     key: Array | None = None,
+    scores: Component = relative_scores,
 ) -> tuple[Array, Backward]:
     """y = merge(disentangled_attention(q, k, v, Kr, Qr)) Wo + bo.    He et al. 2021, eq. 4, alg. 1
 
@@ -180,7 +158,7 @@ def disentangled_multi_head_attention(
     E = q.shape[-1] // heads
     o, o_back = disentangled_attention(
         split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), Kr, Qr, rows=rows,
-        mask=mask, scale=(E * (1 + len(terms))) ** -0.5, rate=rate, key=key,
+        mask=mask, scale=(E * (1 + len(terms))) ** -0.5, rate=rate, key=key, scores=scores,
     )  # fmt: skip
     y, y_back = linear(merge_heads(o), p["Wo"], p.get("bo"))
 
@@ -190,16 +168,8 @@ def disentangled_multi_head_attention(
         dx, dWq, dbq = q_back(merge_heads(dq))
         dsource_k, dWk, dbk = k_back(merge_heads(dk))
         dsource_v, dWv, dbv = v_back(merge_heads(dv))
-        dp = {
-            "Wq": dWq,
-            "bq": dbq,
-            "Wk": dWk,
-            "bk": dbk,
-            "Wv": dWv,
-            "bv": dbv,
-            "Wo": dWo,
-            "bo": dbo,
-        }
+        dp = {"Wq": dWq, "Wk": dWk, "Wv": dWv, "Wo": dWo}
+        dp |= {"bq": dbq, "bk": dbk, "bv": dbv, "bo": dbo}
         (dp_Kr, drelative_Kr), (dp_Qr, drelative_Qr) = Kr_back(dKr), Qr_back(dQr)
         dp = separated_back(add(add(dp, dp_Kr), dp_Qr))
         dsource, drelative = dsource_k + dsource_v, add(drelative_Kr, drelative_Qr)

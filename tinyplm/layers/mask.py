@@ -165,13 +165,10 @@ class Visible:
         if self.causal and first < last:  # the keys up to the first query are visible to all
             keys, queries = self.xp.arange(first + 1, end)[:, None], self.xp.arange(first, end)
             partly.append((slice(first + 1 - begin, end - begin), (keys <= queries).T))
-        if (
-            self.window is not None and begin <= last - self.window
-        ):  # before the last query's window
-            keys, queries = (
-                self.xp.arange(begin, last - self.window + 1)[:, None],
-                self.xp.arange(first, last + 1),
-            )
+        if self.window is not None and begin <= last - self.window:
+            # the keys before the last query's window
+            keys = self.xp.arange(begin, last - self.window + 1)[:, None]
+            queries = self.xp.arange(first, last + 1)
             partly.append((slice(0, len(keys)), (keys > queries - self.window).T))
         whole = slice(0, end - begin)
         if self.padding is not None:

@@ -53,15 +53,16 @@ def relative_attention(
     mask as in `attention`: a query without keys gives zeros.
     Keeps qk = E^-0.5 (q + k_bias), qr = E^-0.5 (q + r_bias), qs = E^-0.5 (q + s_bias), P and Pd.
 
-    So a = qk k^T + (qr r^T shifted to keys) + (A = qs s^T, of each key its segment's column), with
-    s = segments (H, 2, E).   da from do as in `attention`, dR = da shifted back to distances,
-    dA (B, H, M, 2) = da summed over the keys of each segment:
+    With s the segments by head (H, 2, E), a is the sum of qk k^T, of qr r^T shifted from distances
+    to keys, and of A = qs s^T (B, H, M, 2), from which each key takes the column of its segment.
+    da comes from do as in `attention`,   dR is da shifted back to distances,   dA is da summed over
+    the keys of each segment:
 
         dqk = da k,   dk = da^T qk;   dqr = dR r,   dr = dR^T qr;   dqs = dA s,   ds = dA^T qs;
         dq = E^-0.5 (dqk + dqr + dqs),   dk_bias = E^-0.5 dqk, and so dr_bias and ds_bias,
         dv = Pd^T do,
 
-    those of biases, of segments, and of an r without samples summed over what shares them.
+    the gradients of biases, segments, and an r of one sample are summed over what shares them.
     """
     xp = array_module(q)
     S, scale = k.shape[2], q.shape[-1] ** -0.5

@@ -61,9 +61,8 @@ def group_advantages(rewards: Array, *, group: int, scale: bool = True, eps: flo
     if is_host(rewards) and not xp.isfinite(rewards).all():
         bad = int((~xp.isfinite(rewards)).argmax())
         raise wrong("group_advantages: rewards", "finite numbers", float(rewards[bad]))
-    r = at_least_float32(rewards * 1.0).reshape(
-        -1, group
-    )  # * 1.0: a rule's rewards may be booleans
+    # * 1.0: a rule's rewards may be booleans
+    r = at_least_float32(rewards * 1.0).reshape(-1, group)
     r = r - r[:, :1]  # equal rewards become exact zeros, so what follows has no rounding of them
     centred = r - r.mean(axis=1, keepdims=True)
     if scale:

@@ -13,8 +13,8 @@ from ..shapes import check_array, expects
 def pair_log_probs(x: Array, *, second: Array) -> tuple[Array, Backward]:
     """y_n = (sum of x_n where second is False, sum of x_n where it is True).
 
-    log p(answer) = sum_t log p(token_t | those before it): of token log-probabilities these are the
-    two answers to prompt n.
+    log p(answer) = sum_t log p(token_t | the tokens before it), so for log-probabilities of tokens
+    y_n are those of the two answers to prompt n.
     x (N, ...), 0 where a token counts for neither answer; second: booleans with as many axes as x
     that broadcast to x, True for the second answer -> y (N, 2).   Keeps second.
     dx_n = dy_n0 where second is False, dy_n1 where it is True.
