@@ -1,6 +1,6 @@
 """What a user calls, with the wrong kind of each argument in turn: it works, or one clear line says what was expected.
 
-The tool is tests/support/wrong_calls.py.  Here are models, generation, sampling, sentence encoders, and what loads and saves them.
+The tool is support/wrong_calls.py.  Here are models, generation, sampling, sentence encoders, and what loads and saves them.
 """
 
 from __future__ import annotations
