@@ -203,6 +203,9 @@ def test_masks_of_four_dimensions(family):
     for mask in (full, np.repeat(full, model.config.heads, axis=1)):
         assert np.array_equal(model(ids, attention_mask=mask)[0]["logits"], expected)
     assert np.array_equal(model(ids, attention_mask=np.ones((1, 1, 5, 5), bool))[0]["logits"], model(ids)[0]["logits"])
+    by_head = np.eye(5, dtype=bool) | np.arange(model.config.heads)[None, :, None, None].astype(bool)
+    found = [model(ids, attention_mask=mask)[0]["logits"] for mask in (by_head, by_head[:, :1], by_head[:, ::-1])]
+    assert all(apart(found[0], other) > 1e-6 for other in found[1:])  # each head has its own
 
 
 @each_family
