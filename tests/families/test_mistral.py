@@ -71,3 +71,9 @@ def test_wrong_configs_are_refused_in_one_line(changes, message):
     with pytest.raises(ValueError, match=message) as error:
         mistral.Config(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_what_a_config_without_these_fields_means():
+    """transformers' defaults, which its own files may leave out."""
+    config = mistral.Config()
+    assert (config.num_key_value_heads, config.sliding_window, config.intermediate_size) == (8, 4096, 14336)

@@ -27,6 +27,14 @@ def test_chunks_equal_full_logits_in_value_and_gradient(chunk, smoothing, seed):
     assert relative_error(list(chunked_back(1.7)), [dlogits @ W.T, x.T @ dlogits, dlogits.sum(0)]) < 1e-12
 
 
+def test_factors_hold_all_tokens_whatever_the_chunk():
+    x, W, b, targets, weights = _case(seed=1)
+    options = {"targets": targets, "weights": weights, "chunk": 2}
+    (_, whole), (_, factored) = (vocabulary_cross_entropy(x, W, b, factors=f, **options) for f in (False, True))
+    dx, product, db = factored(1.7)
+    assert relative_error([dx, product.a.T @ product.b, db], list(whole(1.7))) < 1e-12
+
+
 def test_full_logits_are_never_held():
     rng = np.random.default_rng(0)
     N, D, V = 2048, 8, 4096

@@ -14,6 +14,7 @@ import reference.losses.advantages as ref
 from tests.laws import FEW, PART, relative_error, rounding
 from tinyplm.backend import to_device, to_host
 from tinyplm.losses import advantages, policy
+from tinyplm.losses.answers import pair_log_probs
 from tinyplm.losses.auxiliary import with_language_model
 from tinyplm.losses.distillation import distillation, vocabulary_distillation
 from tinyplm.losses.preference import bradley_terry, dpo, implicit_reward, preference_statistics
@@ -310,3 +311,9 @@ def test_nothing_is_broadcast_but_an_advantage_for_each_answer(shape):
                      lambda: policy.policy_statistics(wrong, old_log_probs=wrong)):  # fmt: skip
             with pytest.raises(ValueError, match=rf"expected .* \(N, T\), got .* of shape {re.escape(str(shape))}"):
                 call()
+
+
+@pytest.mark.parametrize("second", [np.zeros((1, 1, 1)), np.zeros((3, 1, 1), bool), np.zeros((1, 1), bool), None])
+def test_which_answer_a_token_belongs_to_is_booleans_of_the_same_axes(second):
+    with pytest.raises(ValueError, match="^pair_log_probs: second: expected .*booleans"):
+        pair_log_probs(np.zeros((2, 3, 4)), second=second)

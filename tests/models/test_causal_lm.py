@@ -160,6 +160,14 @@ def test_embeddings_as_inputs_get_their_gradient(family):
 
 
 @each_family
+def test_no_gradient_of_any_output_is_zeros_for_parameters_and_embeddings(family):
+    model = tiny(family)
+    dparams, dembeds = model(inputs_embeds=np.ones((1, 3, model.width)))[1]({})
+    assert dembeds.shape == (1, 3, model.width) and not dembeds.any()
+    assert not any(a.any() for a in flatten(dparams).values())
+
+
+@each_family
 def test_embeddings_of_any_kind_are_cast_to_the_models_dtype(family):
     model = tiny(family, dtype="float32")
     embeds = np.random.default_rng(0).normal(size=(2, 3, 6))
