@@ -85,8 +85,8 @@ class Fields(encoder.EncoderConfig):
         return self.window
 
     @property
-    def ignored(self) -> tuple[str, ...]:
-        """Names in files without use for this config: the positions of the mask decoder."""
+    def skipped(self) -> tuple[str, ...]:
+        """Patterns of tensor names that this config skips: positions of the mask decoder."""
         if self.position_biased_input:
             return ()
         return (r"embeddings\.position_embeddings\.weight$",)
@@ -183,5 +183,5 @@ NAMES = [
     *names.HEADS,
 ]
 PREFIX = "deberta."  # a file of the bare body lacks it
-IGNORED = (*names.BUFFERS, r"^mask_predictions\.")  # v3's discriminator, unknown to transformers
+SKIPPED = (*names.BUFFERS, r"^mask_predictions\.")  # v3's discriminator, unknown to transformers
 TIED = names.tied("cls.predictions.bias", "deberta")

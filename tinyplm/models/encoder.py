@@ -35,8 +35,9 @@ from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.mask import Visible, encoder_mask
 from ..layers.position import learned_positions
-from ..random import fold, generator
+from ..random import fold
 from .config import LABELS, check_encoder, check_heads, check_known, label_count
+from .walks import look_up
 
 Component = Callable[..., tuple[Any, Any]]
 
@@ -104,14 +105,6 @@ class Start(NamedTuple):
     block: Component
     inputs: Inputs
     backward: Callable
-
-
-def look_up(p: Tree, ids: Any, embeds: Any) -> tuple[Any, Callable]:
-    """tokens[ids], or embeds where these are given; backward gives (the part of dp, dembeds)."""
-    if embeds is not None:
-        return embeds, lambda dx: ({}, dx)
-    x, back = embedding(p["tokens"], ids=ids)
-    return x, lambda dx: ({"tokens": back(dx)}, None)
 
 
 def start(
@@ -262,7 +255,7 @@ def dropped(f: Component, *, rate: float, number: int) -> Component:
     return component
 
 
-# ------------------------------------------------------------------------ configs, initial values
+# ---------------------------------------------------------------------------------------- configs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -308,17 +301,3 @@ def check(config: Any, *, sizes: tuple = (), rates: tuple = (), **only: tuple) -
     check_encoder(config, sizes=(*SIZES, *sizes), rates=(*RATES, *rates), **more)
     check_known(config, "hidden_act", ACTIVATIONS)
     check_heads(config, "hidden_size", "num_attention_heads")
-
-
-def init(path: str, shape: tuple[int, ...], *, config: Any, key: int) -> Any:
-    """One parameter's initial value, float64 on the host, or one number for all.
-
-    Norms 1 and 0, biases 0, all else N(0, initializer_range), as in transformers; BERT's released
-    code truncates the normal at two standard deviations.
-    """
-    name = path.rsplit(".", 1)[-1]
-    if name == "gamma":
-        return 1.0
-    if name.startswith("b"):  # beta, and the biases
-        return 0.0
-    return generator(key).normal(0, config.initializer_range, shape)
