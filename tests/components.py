@@ -11,6 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+
 import reference.layers.activation as ref_activation
 import reference.layers.attention as ref_attention
 import reference.layers.block as ref_block
@@ -24,6 +25,14 @@ import reference.layers.position as ref_position
 import reference.layers.rope as ref_rope
 import reference.layers.softmax as ref_softmax
 import reference.losses.cross_entropy as ref_loss
+from tests.components_alignment import COMPONENTS as ALIGNMENT
+from tests.components_encoder import COMPONENTS as DISENTANGLED
+from tests.components_heads import COMPONENTS as HEADS
+from tests.components_kernels import kernels
+from tests.components_losses import COMPONENTS as LOSSES
+from tests.components_xlnet import COMPONENTS as XLNET
+from tests.laws import Case, Sizes
+from tests.support.rope import rope_at
 from tinyplm.backend import array_module
 from tinyplm.core import on_tree
 from tinyplm.kernels import block_attention
@@ -43,15 +52,6 @@ from tinyplm.layers import (
 )
 from tinyplm.layers import rope_scaling as scaling
 from tinyplm.losses import cross_entropy
-
-from tests.components_alignment import COMPONENTS as ALIGNMENT
-from tests.components_encoder import COMPONENTS as DISENTANGLED
-from tests.components_heads import COMPONENTS as HEADS
-from tests.components_kernels import kernels
-from tests.components_losses import COMPONENTS as LOSSES
-from tests.components_xlnet import COMPONENTS as XLNET
-from tests.laws import Case, Sizes
-from tests.support.rope import rope_at
 
 
 class Component(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 import reference.losses.answers as ref_answers
 import reference.losses.auxiliary as ref_auxiliary
 import reference.losses.distillation as ref_distillation
@@ -11,11 +12,10 @@ import reference.losses.policy as ref_policy
 import reference.losses.preference as ref_preference
 import reference.tuning.lora as ref_lora
 import reference.tuning.prefix as ref_prefix
+from tests.laws import Case, Sizes
 from tinyplm.kernels.attention import self_attention
 from tinyplm.losses import answers, auxiliary, distillation, log_probs, policy, preference
 from tinyplm.tuning.adapters import lora
-
-from tests.laws import Case, Sizes
 
 
 def _weighted(s: Sizes, rng, *shape: int) -> dict:

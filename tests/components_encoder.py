@@ -6,13 +6,13 @@ import dataclasses
 from functools import partial
 
 import numpy as np
+
 import reference.layers.activation as ref_activation
 import reference.layers.convolution as ref_convolution
 import reference.layers.disentangled as ref_disentangled
 import reference.layers.dropout as ref_dropout
-from tinyplm.layers import activation, convolution, disentangled, relative_buckets
-
 from tests.laws import Case, Sizes
+from tinyplm.layers import activation, convolution, disentangled, relative_buckets
 
 
 def _rows(s: Sizes, T: int, S: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+
 import reference.layers.activation as ref_activation
 import reference.layers.heads as ref_heads
+from tests.laws import Case, Sizes
 from tinyplm.backend import array_module
 from tinyplm.layers import activation, heads
 from tinyplm.random import fold
-
-from tests.laws import Case, Sizes
 
 # as they stand in the heads of BERT and RoBERTa, of ALBERT, and of DistilBERT (tanh for its ReLU, which has a kink)
 _ACTIVATIONS = [(activation.gelu, ref_activation.gelu), (activation.gelu_tanh, ref_activation.gelu_tanh),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinyplm.kernels import activation, cross_entropy, distillation, log_probs, mlp
-
 from tests.components_alignment import summed
 from tests.laws import Case, Sizes
+from tinyplm.kernels import activation, cross_entropy, distillation, log_probs, mlp
 
 
 def _in_chunks(make: Callable[[Sizes], Case]) -> Callable[[Sizes], Case]:

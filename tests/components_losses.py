@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+
 import reference.layers.pooling as ref_pooling
 import reference.losses.contrastive as ref_contrastive
 import reference.losses.regression as ref_regression
+from tests.laws import Case, Sizes
 from tinyplm.layers import pooling
 from tinyplm.losses import contrastive, regression
-
-from tests.laws import Case, Sizes
 
 
 def _masked(s: Sizes) -> Case:

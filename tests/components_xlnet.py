@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+
 import reference.layers.dropout as ref_dropout
 import reference.layers.two_stream as ref
-from tinyplm.layers import relative_shift, two_stream
-
 from tests.laws import Case, Sizes
+from tinyplm.layers import relative_shift, two_stream
 
 
 def _shift(s: Sizes) -> Case:

@@ -7,9 +7,9 @@ import threading
 
 import hypothesis
 import pytest
-from tinyplm.tokenizers import Tokenizer
 
 from tests.support import scripts
+from tinyplm.tokenizers import Tokenizer
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.register_profile("long", max_examples=500, deadline=None, print_blob=True)

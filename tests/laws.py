@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import checkpoint, flatten, tree_map
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from tinyplm.backend import to_host
-from tinyplm.core import tree_map
 
 from tests import laws
 from tests.components import COMPONENTS
 from tests.laws import Sizes
 from tests.strategies import sizes
+from tinyplm.backend import to_host
+from tinyplm.core import tree_map
 
 
 @pytest.mark.parametrize("name", COMPONENTS)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.families.test_gpt2 import tiny
 from tinyplm import files
 from tinyplm.data.packing import write_tokens
 from tinyplm.files import replaced
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tuning.data.records import read_records
-
-from tests.families.test_gpt2 import tiny
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and links of POSIX")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tinyplm
-from tinyplm.core import flatten
-from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
+import tinyplm
 from tests.laws import typical_rounding
 from tests.support import minilm
+from tinyplm.core import flatten
+from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
 SENTENCES = [sentence for group in minilm.GROUPS for sentence in group]
 GROUP = np.array([number for number, group in enumerate(minilm.GROUPS) for _ in group])

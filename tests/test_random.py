@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference.layers.dropout as ref
 from hypothesis import given
 from hypothesis import strategies as st
+
+import reference.layers.dropout as ref
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
 from tinyplm.layers.dropout import dropout

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tinyplm
-from tinyplm.families import llama
 
+import tinyplm
 from tests.support import families, minilm, tuning
+from tinyplm.families import llama
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")

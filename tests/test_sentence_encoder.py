@@ -8,17 +8,17 @@ import math
 
 import numpy as np
 import pytest
-import tinyplm
 from hypothesis import given
 from hypothesis import strategies as st
+
+import tinyplm
+from tests.laws import MODEL, difference_rounding
+from tests.support.families import tiny as tiny_decoder
 from tinyplm.core import flatten, tree_map
 from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.encoding import Padding, Truncation
 from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
-
-from tests.laws import MODEL, difference_rounding
-from tests.support.families import tiny as tiny_decoder
 
 TEXTS = ["the dog ran", "", "a dog and a cat and a dog and a cat and a dog and a cat", "cat", "ran ran", "the", "Cat Dog", " "]
 CLS, SEP = "[CLS]", "[SEP]"

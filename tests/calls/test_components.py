@@ -6,6 +6,10 @@ import inspect
 
 import numpy as np
 import pytest
+
+from tests.components import COMPONENTS
+from tests.laws import Sizes
+from tests.support.wrong_calls import complaint, wrong_calls, wrong_values
 from tinyplm import core
 from tinyplm.kernels import cross_entropy as chunked
 from tinyplm.kernels import distillation as chunked_distillation
@@ -24,10 +28,6 @@ from tinyplm.losses import (
 )
 from tinyplm.optim import clip
 from tinyplm.shapes import expects
-
-from tests.components import COMPONENTS
-from tests.laws import Sizes
-from tests.support.wrong_calls import complaint, wrong_calls, wrong_values
 
 SIZES = Sizes(B=2, T=3, S=3, D=4, K=1, G=2, E=2, F=4, V=5, seed=3, flags=(True, True, True))
 FUNCTIONS = ("activation", "rotary", "scores", "f", "layer", "each", "on_gradient")  # these call what they are given

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from tests.support.wrong_calls import wrong_calls
 from tinyplm import data, evaluation, objectives
 from tinyplm.data import corpus, packing
 from tinyplm.evaluation import masked as guesses
 from tinyplm.evaluation import metrics, spans
 from tinyplm.objectives import draws, inputs, masked, permutation, sentence_pairs, units
-
-from tests.support.wrong_calls import wrong_calls
 
 TOKENS = np.arange(60) % 20
 LAYOUT = objectives.Layout.bert(cls_id=20, sep_id=21, pad_id=22)

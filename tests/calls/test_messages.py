@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.support.small_models import IDS, MASK, MODELS, each_model, inputs_of
 from tinyplm.generation import Memory, generate, stream
 from tinyplm.generation.sampling import draw
 from tinyplm.models.config import labels
-
-from tests.support.small_models import IDS, MASK, MODELS, each_model, inputs_of
 
 
 def one_token(model, prompts, **options):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tinyplm.kernels import block_attention
 from tinyplm.layers import activation, attention, heads, linear, mask, mlp, norm
 from tinyplm.layers.activation import gelu

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+
+from tests.support.wrong_calls import wrong_calls
 from tinyplm.tokenizers import RECIPES, AddedToken, Padding, Tokenizer, Truncation
 from tinyplm.tokenizers.text.encoding import Encoding, arrays, pad, truncate
 from tinyplm.tokenizers.training.bpe import learn_merges, train_bpe
 from tinyplm.tokenizers.training.sentencepiece_bpe import train_sentencepiece_bpe
 from tinyplm.tokenizers.training.unigram import train_unigram
 from tinyplm.tokenizers.training.wordpiece import train_wordpiece
-
-from tests.support.wrong_calls import wrong_calls
 
 TEXTS = ["the cat sat on the mat", "the dog ran to the cat"]
 TOKENIZERS = {kind: Tokenizer.train(TEXTS, 60 if kind in ("BPE", "WordPiece", "Unigram") else 300, kind=kind) for kind in RECIPES}

@@ -10,7 +10,10 @@ import itertools
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.support import tuning
+from tests.support.wrong_calls import complaint, wrong_calls
 from tinyplm.hub.folders import gradients_by_hub_name
 from tinyplm.models.config import labels
 from tinyplm.optim.adamw import AdamW
@@ -44,9 +47,6 @@ from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser, label_probabilities
 from tinyplm.tuning.prompts.instructions import instruction_messages
 from tinyplm.tuning.settings import TuningSettings
-
-from tests.support import tuning
-from tests.support.wrong_calls import complaint, wrong_calls
 
 QUICK = {"steps": 1, "batch_size": 2, "warmup": 0}
 TOKENS = np.arange(200) % 11

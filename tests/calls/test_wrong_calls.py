@@ -9,18 +9,18 @@ import shutil
 
 import numpy as np
 import pytest
-import tinyplm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyplm import backend, random
-from tinyplm.generation import Memory, generate, sampling, stream
-from tinyplm.generation.text import TextStream
-from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
+import tinyplm
 from tests.support import encoder_families, families
 from tests.support.small_models import IDS, MODELS, each_model, inputs_of
 from tests.support.wrong_calls import complaint, junk, wrong_argument, wrong_calls, wrong_values
 from tests.test_sentence_encoder import encoder as sentence_encoder
+from tinyplm import backend, random
+from tinyplm.generation import Memory, generate, sampling, stream
+from tinyplm.generation.text import TextStream
+from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
 STACK = {"checkpointing": 0, "frozen": 0, "once": False, "on_gradient": None}
 # Words that a message may have in place of the argument's name.

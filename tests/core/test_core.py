@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tinyplm import backend, core
-from tinyplm.layers.linear import linear
 
 from tests.laws import FEW, PART, difference_rounding, equal, leaves, relative_error
+from tinyplm import backend, core
+from tinyplm.layers.linear import linear
 
 
 def test_flatten_and_unflatten_are_inverse():

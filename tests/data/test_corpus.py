@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tinyplm.data import corpus as corpus_module
 from tinyplm.data import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.corpus import cut

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tinyplm.data import IGNORED, Windows, document_positions, evaluation_windows, open_tokens, pack, write_tokens
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference.evaluation import ngram as reference
-from tinyplm.evaluation import InterpolatedKneserNey, Uniform, Unigram, baseline_rows, bits_per_byte, format_rows, perplexity, row
 
+from reference.evaluation import ngram as reference
 from tests.laws import FEW, PART
+from tinyplm.evaluation import InterpolatedKneserNey, Uniform, Unigram, baseline_rows, bits_per_byte, format_rows, perplexity, row
 
 
 def skewed(seed, size, vocab_size):

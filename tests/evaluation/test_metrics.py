@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from reference.evaluation import metrics as reference
+from tests.laws import FEW, PART, rounding
 from tinyplm.evaluation.metrics import (
     accuracy,
     confusion,
@@ -27,8 +29,6 @@ from tinyplm.evaluation.spans import (
     exact_match,
     normalise_answer,
 )
-
-from tests.laws import FEW, PART, rounding
 
 CLOSE = rounding(100)  # a few dozen additions and one division
 

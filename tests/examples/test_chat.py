@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.support.families import tiny
 from tinyplm.generation import Memory
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import (
@@ -18,8 +20,6 @@ from tinyplm.tokenizers.chat.formats import (
     encode,
 )
 from tinyplm.tuning.data.conversations import set_chat_format
-
-from tests.support.families import tiny
 
 ROOT = Path(__file__).parents[2]
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

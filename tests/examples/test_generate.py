@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import tinyplm
-from tinyplm.tokenizers import Tokenizer
 
+import tinyplm
 from tests.families.test_gpt2 import tiny
+from tinyplm.tokenizers import Tokenizer
 
 
 def example(monkeypatch, *arguments):

@@ -6,10 +6,10 @@ import importlib.util
 
 import numpy as np
 import pytest
-import tinyplm
-from tinyplm.training.log import read
 
+import tinyplm
 from tests.support.scripts import ROOT
+from tinyplm.training.log import read
 
 QUICK = ("--width", "16", "--student-width", "8", "--base-steps", "6", "--rounds", "2", "--prompts", "3", "--group", "2",
          "--cold-examples", "4", "--cold-steps", "2", "--distill-samples", "9", "--distill-steps", "2", "--problems", "20",

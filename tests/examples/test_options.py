@@ -13,12 +13,12 @@ import shutil
 import sys
 
 import pytest
-import tinyplm
-from tinyplm.data import corpus
-from tinyplm.tokenizers import Tokenizer
 
+import tinyplm
 from tests.families.test_gpt2 import tiny
 from tests.support.scripts import EXAMPLES, ROOT, load_example
+from tinyplm.data import corpus
+from tinyplm.tokenizers import Tokenizer
 
 LIBRARIES = ("common", "docstrings", "skills")  # shared by examples
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in LIBRARIES)

@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tinyplm.data import packing
-from tinyplm.training import loop
 
 from tests.support.scripts import Outcome, shell
+from tinyplm.data import packing
+from tinyplm.training import loop
 
 QUICK = ("--size", "tiny", "--steps", "6", "--context", "16", "--batch", "4", "--vocabulary", "300", "--lr", "0.002")
 FILES = {"config.json", "model.safetensors", "tokenizer.json"}  # what transformers loads

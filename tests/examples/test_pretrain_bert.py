@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 import tinyplm
 from tinyplm.evaluation.masked import Guesses
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tinyplm.data import corpus
-from tinyplm.hub.tensors import read_safetensors
 
 from tests.test_sentence_encoder import encoder
+from tinyplm.data import corpus
+from tinyplm.hub.tensors import read_safetensors
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "sentence_embeddings.py"
 ROW = re.compile(r"^  (by meaning|by words|)\s+(-?\d+\.\d\d)  (\S+)\s{2,}(\S.*)$", re.M)

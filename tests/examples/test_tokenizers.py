@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tinyplm.data.corpus import deduplicate, read_texts, split_documents
-from tinyplm.tokenizers import RECIPES, Tokenizer
 
 from tests.support.scripts import write_texts
+from tinyplm.data.corpus import deduplicate, read_texts, split_documents
+from tinyplm.tokenizers import RECIPES, Tokenizer
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "tokenizers.py"
 ROW = re.compile(

@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.support.scripts import ROOT
 from tinyplm.data import corpus
 from tinyplm.tokenizers.chat.formats import TEMPLATES, folder_template
 from tinyplm.training.log import read
-
-from tests.support.scripts import ROOT
 
 SENTENCES = [f"The {a} {b} the {c} of a {d} module." for a in ("old", "new", "next", "last") for b in ("reads", "writes", "keeps")
              for c in ("name", "value", "size", "type") for d in ("small", "large")]  # fmt: skip

@@ -9,20 +9,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 import reference.layers.activation as ref_activation
 import reference.layers.block as ref_block
 import reference.layers.disentangled as ref
 import reference.layers.mlp as ref_mlp
 import reference.layers.norm as ref_norm
 import tinyplm
+from tests.laws import MODEL, difference_rounding, equal, leaves, relative_error
+from tests.support.encoder_families import keys_of_masks
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten, tree_map, unflatten
 from tinyplm.families import deberta, deberta_v2
 from tinyplm.models.encoder_model import EncoderModel
 from tinyplm.random import sample_keys
-
-from tests.laws import MODEL, difference_rounding, equal, leaves, relative_error
-from tests.support.encoder_families import keys_of_masks
 
 _TINY = {"vocab_size": 11, "max_position_embeddings": 6, "hidden_size": 6, "intermediate_size": 7, "num_hidden_layers": 3,
          "num_attention_heads": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "relative_attention": True,

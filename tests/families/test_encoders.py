@@ -7,7 +7,10 @@ import re
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, apart, equal, relative_error
+from tests.support.encoder_families import FAMILIES, batch, random_like, tiny
 from tinyplm import families as models
 from tinyplm.core import tree_map
 from tinyplm.hub.names import count_parameters
@@ -16,9 +19,6 @@ from tinyplm.losses.regression import binary_cross_entropy, mean_squared_error
 from tinyplm.models.config import from_dict, labels, to_dict
 from tinyplm.models.tasks import loss_of
 from tinyplm.optim.flat import FlatTree
-
-from tests.laws import MODEL, apart, equal, relative_error
-from tests.support.encoder_families import FAMILIES, batch, random_like, tiny
 
 # The parameters of transformers' masked-LM models of these sizes, tied ones counted once; tests/interop counts them there.
 COUNTS = {

@@ -8,13 +8,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+
+import tests.support.families as families
 import tinyplm
+from tests.laws import equal
 from tinyplm.core import flatten
 from tinyplm.families import gpt2
 from tinyplm.hub.names import count_parameters
-
-import tests.support.families as families
-from tests.laws import equal
 
 TINY = families.FAMILIES["gpt2"].config
 tiny = partial(families.tiny, "gpt2")  # what tests of the training, the generation and the files take for any model

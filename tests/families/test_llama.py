@@ -11,16 +11,16 @@ from functools import partial
 
 import numpy as np
 import pytest
+
+import tests.support.families as families
 import tinyplm
+from tests.laws import MODEL, MODEL_32, equal, relative_error
+from tests.support.families import ROPES, batch
+from tests.support.llama_formulas import assert_formulas
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten, tree_map
 from tinyplm.families import llama
 from tinyplm.hub.names import count_parameters
-
-import tests.support.families as families
-from tests.laws import MODEL, MODEL_32, equal, relative_error
-from tests.support.families import ROPES, batch
-from tests.support.llama_formulas import assert_formulas
 
 TINY = families.FAMILIES["llama"].config
 tiny = partial(families.tiny, "llama")

@@ -7,12 +7,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tinyplm.families import llama, mistral
-from tinyplm.hub.names import count_parameters
 
 from tests.support import families
 from tests.support.families import batch
 from tests.support.llama_formulas import assert_formulas
+from tinyplm.families import llama, mistral
+from tinyplm.hub.names import count_parameters
 
 TINY = families.FAMILIES["mistral"].config
 

@@ -14,6 +14,7 @@ import tokenize
 from pathlib import Path
 
 import pytest
+
 import tinyplm.families
 
 FAMILIES = sorted(Path(tinyplm.families.__file__).parent.glob("*.py"))

@@ -4,13 +4,13 @@ with other families is in tests/models, sliding windows in tests/models/test_win
 from __future__ import annotations
 
 import pytest
-from tinyplm.core import flatten
-from tinyplm.families import qwen2
-from tinyplm.hub.names import count_parameters
 
 from tests.support import families
 from tests.support.families import batch
 from tests.support.llama_formulas import assert_formulas
+from tinyplm.core import flatten
+from tinyplm.families import qwen2
+from tinyplm.hub.names import count_parameters
 
 # The numbers of parameters that the hub shows for the released weights.
 COUNTS = {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from tests.support.encoder_families import batch, random_like, tiny
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten
 from tinyplm.families import bert
 from tinyplm.models import encoder
 from tinyplm.random import sample_keys
-
-from tests.support.encoder_families import batch, random_like, tiny
 
 RATES = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}
 WALK = encoder.body_of(bert.pieces)

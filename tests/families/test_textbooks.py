@@ -8,6 +8,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+
+from tests.laws import equal
+from tests.support.families import FAMILIES, PADDING, batch, tiny
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten, tree_map
@@ -15,9 +18,6 @@ from tinyplm.families import gpt2
 from tinyplm.layers.attention_parts import join_projections
 from tinyplm.layers.mask import packed_mask
 from tinyplm.models import decoder
-
-from tests.laws import equal
-from tests.support.families import FAMILIES, PADDING, batch, tiny
 
 TEXTBOOKS = {"gpt2": gpt2}
 POSITIONS = np.maximum(np.cumsum(PADDING, axis=1) - 1, 0)

@@ -6,7 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, difference_rounding, equal, leaves, random_like, relative_error
+from tests.support.encoder_families import keys_of_masks
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import StackOptions, flatten, shards, tree_map, unflatten
 from tinyplm.families import xlnet
@@ -14,9 +17,6 @@ from tinyplm.hub.names import count_parameters
 from tinyplm.objectives.permutation import permutation_mask
 from tinyplm.optim.adamw import AdamW, decays_by_default
 from tinyplm.random import sample_keys
-
-from tests.laws import MODEL, difference_rounding, equal, leaves, random_like, relative_error
-from tests.support.encoder_families import keys_of_masks
 
 V, D = 11, 6
 TINY = xlnet.Config(vocab_size=V, d_model=D, n_layer=2, n_head=2, d_inner=7, dropout=0.0, summary_last_dropout=0.0, mem_len=None,

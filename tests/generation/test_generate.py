@@ -7,14 +7,14 @@ import json
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, leaves
+from tests.support.families import tiny
 from tinyplm.families import gpt2, llama
 from tinyplm.generation import Continuation, Memory, generate, stream
 from tinyplm.models import causal_lm
 from tinyplm.tokenizers import Tokenizer
-
-from tests.laws import MODEL, leaves
-from tests.support.families import tiny
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
 EVERYTHING = {"temperature": 1.5, "top_k": 9, "top_p": 0.97, "min_p": 0.01, "repetition_penalty": 1.2, "no_repeat_ngram": 3}

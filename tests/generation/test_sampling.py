@@ -10,9 +10,11 @@ import itertools
 
 import numpy as np
 import pytest
-import reference.generation.sampling as ref
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+
+import reference.generation.sampling as ref
+from tests.laws import PART
 from tinyplm.generation.sampling import (
     Sampling,
     ban_repeated_ngrams,
@@ -21,8 +23,6 @@ from tinyplm.generation.sampling import (
     penalise_repetition,
     token_distribution,
 )
-
-from tests.laws import PART
 
 TEMPERATURES = st.sampled_from([0.0, 0.5, 1.0, 3.0])
 TOP_K = st.one_of(st.none(), st.integers(1, 9))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+
 from tinyplm.generation.text import TextStream
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.stream import ByteStream

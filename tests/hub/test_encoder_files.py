@@ -7,13 +7,13 @@ import re
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import equal
+from tests.support.encoder_families import CASES, FAMILIES, batch, tiny
 from tinyplm.core import flatten
 from tinyplm.hub.tensors import read_safetensors, write_safetensors
 from tinyplm.models.config import to_dict
-
-from tests.laws import equal
-from tests.support.encoder_families import CASES, FAMILIES, batch, tiny
 
 FIRST = {name: next(iter(row.module.TASKS)) for name, row in FAMILIES.items()}  # the task of a language model
 POSITIONS = [name for name in FAMILIES if "positions" in tiny(name).params["body"]]

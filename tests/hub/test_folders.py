@@ -6,7 +6,10 @@ import json
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.families.test_gpt2 import tiny
+from tests.laws import equal
 from tinyplm.core import flatten
 from tinyplm.families import gpt2
 from tinyplm.files import write_json
@@ -14,9 +17,6 @@ from tinyplm.hub import folders as hub
 from tinyplm.hub import tensors as tensor_files
 from tinyplm.models.config import from_dict, to_dict
 from tinyplm.tokenizers import Tokenizer
-
-from tests.families.test_gpt2 import tiny
-from tests.laws import equal
 
 
 @pytest.mark.parametrize("tied", [True, False])

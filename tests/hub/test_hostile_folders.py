@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tinyplm
-from tinyplm.data.packing import write_tokens
-from tinyplm.training import loop
 
+import tinyplm
 from tests.support import encoder_families, families, hostile_runs
 from tests.support import hostile_folders as hostile
 from tests.test_sentence_encoder import encoder
+from tinyplm.data.packing import write_tokens
+from tinyplm.training import loop
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and signals of POSIX")
 MODELS = ("gpt2", "llama", "bert", "deberta-v2", "xlnet")

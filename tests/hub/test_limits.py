@@ -10,14 +10,14 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.support import encoder_families, families
+from tests.test_files import one_line
 from tinyplm import memory
 from tinyplm.families import family
 from tinyplm.hub import tensors as tensor_files
 from tinyplm.models import config
-
-from tests.support import encoder_families, families
-from tests.test_files import one_line
 
 NAMES = [*families.FAMILIES, *encoder_families.FAMILIES]
 

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import equal
+from tests.support.families import tiny
 from tinyplm import backend, memory
 from tinyplm.core import flatten
 from tinyplm.families import gpt2, llama
@@ -22,9 +25,6 @@ from tinyplm.hub import tensors as tensor_files
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.tokenizers import Tokenizer
-
-from tests.laws import equal
-from tests.support.families import tiny
 
 # ----------------------------------------------------------------------------------------------------------------- memory
 

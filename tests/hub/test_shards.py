@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import equal
+from tests.support.families import tiny
 from tinyplm.core import flatten
 from tinyplm.files import write_json
 from tinyplm.hub import tensors as tensor_files
 from tinyplm.hub.tensors import INDEX, SINGLE, parse_size
-
-from tests.laws import equal
-from tests.support.families import tiny
 
 # No tensor has more than 20 KB, also in float64, and all together are more than two shards of that, also in float16.
 SIZES = {

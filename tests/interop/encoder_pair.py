@@ -18,10 +18,9 @@ transformers = pytest.importorskip("transformers")
 
 
 import tinyplm
+from tests.interop.pair import as_torch, assert_same, float64, named_gradients
 from tinyplm.families import albert, bert, camembert, deberta, deberta_v2, distilbert, roberta, xlm_roberta, xlnet
 from tinyplm.hub import folders as hub
-
-from tests.interop.pair import as_torch, assert_same, float64, named_gradients
 
 # ours: theirs
 OUTPUTS = {"hidden": ("last_hidden_state",), "logits": ("prediction_logits", "logits"), "pooled": ("pooler_output",),

@@ -21,10 +21,9 @@ transformers = pytest.importorskip("transformers")
 
 
 import tinyplm
+from tests.laws import relative_error
 from tinyplm.families import gpt2, llama, mistral, qwen2
 from tinyplm.hub import folders as hub
-
-from tests.laws import relative_error
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()

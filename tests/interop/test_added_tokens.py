@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.text.added_tokens import AddedToken

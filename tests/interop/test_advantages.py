@@ -7,9 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tinyplm.losses.advantages import gae, group_advantages, kl_rewards, whiten  # noqa: E402
-
 from tests.laws import relative_error  # noqa: E402
+from tinyplm.losses.advantages import gae, group_advantages, kl_rewards, whiten  # noqa: E402
 
 
 def drawn(seed):

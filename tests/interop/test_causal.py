@@ -13,11 +13,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-from tinyplm.hub import folders as hub
-from tinyplm.optim.adamw import AdamW
-
 from tests.interop.pair import FAMILIES, as_torch, assert_same, assert_same_gradients, compare, named_gradients, padding, pair
 from tests.laws import relative_error
+from tinyplm.hub import folders as hub
+from tinyplm.optim.adamw import AdamW
 
 pytestmark = [pytest.mark.parametrize("family", list(FAMILIES)), pytest.mark.usefixtures("in_float64")]
 

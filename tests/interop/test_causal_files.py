@@ -14,14 +14,9 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import tinyplm
 from safetensors.torch import load_file, save_file
-from tinyplm.core import flatten
-from tinyplm.hub import folders as hub
-from tinyplm.hub.names import count_parameters
-from tinyplm.models.config import to_dict
-from tinyplm.models.names import hub_shapes
 
+import tinyplm
 from tests.interop.pair import (
     FAMILIES,
     FILE_DTYPES,
@@ -35,6 +30,11 @@ from tests.interop.pair import (
     tensors_of,
     their_logits,
 )
+from tinyplm.core import flatten
+from tinyplm.hub import folders as hub
+from tinyplm.hub.names import count_parameters
+from tinyplm.models.config import to_dict
+from tinyplm.models.names import hub_shapes
 
 ALL = list(FAMILIES)
 IDS = np.random.default_rng(0).integers(0, 41, (2, 8))

@@ -11,14 +11,13 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("jinja2")
 
 import tinyplm
+from tests.support.real_templates import REAL
+from tests.tokenizers.chat.test_chat import JINJA, SPECIAL, TALK
+from tests.tuning.align.test_learner import SIZES
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES, encode, folder_template
 from tinyplm.tokenizers.files.settings import read_settings
 from tinyplm.tuning.data.conversations import set_chat_format
-
-from tests.support.real_templates import REAL
-from tests.tokenizers.chat.test_chat import JINJA, SPECIAL, TALK
-from tests.tuning.align.test_learner import SIZES
 
 # The known formats once more, in Jinja.
 KNOWN = {

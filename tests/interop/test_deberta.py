@@ -11,15 +11,15 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import tinyplm
 from safetensors.numpy import load_file, save_file
+from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position, make_log_bucket_position
+
+import tinyplm
+from tests.interop.encoder_pair import FAMILIES, compare, compare_loss, inputs_for, pair, peer
+from tests.interop.pair import as_torch, assert_same, float64
 from tinyplm.core import flatten
 from tinyplm.families import deberta_v2
 from tinyplm.layers.relative_buckets import bucketed_rows, clipped_rows, log_buckets
-from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position, make_log_bucket_position
-
-from tests.interop.encoder_pair import FAMILIES, compare, compare_loss, inputs_for, pair, peer
-from tests.interop.pair import as_torch, assert_same, float64
 
 NO_RELATIVE = {"relative_attention": False}
 KINDS = {"both": ["c2p", "p2c"], "other order": ["p2c", "c2p"], "c2p": ["c2p"], "p2c": ["p2c"], "none": []}

@@ -11,10 +11,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
+from tests.interop.encoder_pair import FAMILIES
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
-
-from tests.interop.encoder_pair import FAMILIES
 
 # Of each size the language model, which is a family's first task, and a classifier.
 SIZES = [(name, size, task) for name, row in FAMILIES.items() for size in row.module.SIZES

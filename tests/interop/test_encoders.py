@@ -11,10 +11,9 @@ transformers = pytest.importorskip("transformers")
 
 
 import tinyplm
-from tinyplm.hub.tensors import read_safetensors, write_safetensors
-
 from tests.interop.encoder_pair import CASES, FAMILIES, compare, compare_loss, full_name, inputs_for, pair
 from tests.interop.pair import assert_bit_equal, float64, our_tensors
+from tinyplm.hub.tensors import read_safetensors, write_safetensors
 
 SHAPES = {
     "padded right": {},

@@ -10,16 +10,15 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
+from tests.interop.encoder_pair import compare_gradients, inputs_for, pair
+from tests.interop.pair import as_torch, float64
+from tests.support.tuning import KINDS, TEXTS, model, tokenizer
 from tinyplm.tuning.finetuning.answers import answering
 from tinyplm.tuning.finetuning.classes import classification
 from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.finetuning.predict import predict
 from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
-
-from tests.interop.encoder_pair import compare_gradients, inputs_for, pair
-from tests.interop.pair import as_torch, float64
-from tests.support.tuning import KINDS, TEXTS, model, tokenizer
 
 
 @pytest.mark.parametrize(

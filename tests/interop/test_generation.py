@@ -16,11 +16,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tinyplm.generation import Memory, generate, stream
-from tinyplm.generation.sampling import Sampling, ban_repeated_ngrams, penalise_repetition, token_distribution
-
 from tests.interop.pair import FAMILIES, ROPES, as_torch, assert_same, in_float64, pair
 from tests.laws import relative_error
+from tinyplm.generation import Memory, generate, stream
+from tinyplm.generation.sampling import Sampling, ban_repeated_ngrams, penalise_repetition, token_distribution
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 

@@ -10,11 +10,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
+from tests.interop.pair import compare, pair
 from tinyplm.families import gpt2
 from tinyplm.kernels.activation import ACTIVATIONS
 from tinyplm.models.config import to_dict
-
-from tests.interop.pair import compare, pair
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 

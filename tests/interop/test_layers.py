@@ -15,6 +15,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F
+
+from tests.laws import gradients, relative_error
 from tinyplm.core import on_tree
 from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
 from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
@@ -28,8 +30,6 @@ from tinyplm.layers.norm import layernorm, rmsnorm
 from tinyplm.layers.position import learned_positions
 from tinyplm.layers.softmax import log_softmax, softmax
 from tinyplm.losses.cross_entropy import cross_entropy
-
-from tests.laws import gradients, relative_error
 
 torch.set_num_threads(1)
 

@@ -11,10 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tinyplm.families import llama
-from tinyplm.hub import folders as hub
-from tinyplm.kernels.activation import ACTIVATIONS
-from tinyplm.models.config import to_dict
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from tests.interop.pair import (
@@ -31,6 +27,10 @@ from tests.interop.pair import (
     their_config,
 )
 from tests.laws import FEW, relative_error
+from tinyplm.families import llama
+from tinyplm.hub import folders as hub
+from tinyplm.kernels.activation import ACTIVATIONS
+from tinyplm.models.config import to_dict
 
 # ------------------------------------------------------------------------------------------------------------ settings
 

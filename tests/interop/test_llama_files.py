@@ -14,13 +14,13 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import tinyplm
-from tinyplm.families import llama
-from tinyplm.models.config import to_dict
-
 import tokenizers as hf
+
+import tinyplm
 from tests.interop.pair import ROPES, assert_same, float64, pair, their_logits
 from tests.interop.test_causal_files import random_model, read, settings_in
+from tinyplm.families import llama
+from tinyplm.models.config import to_dict
 
 LONG = np.random.default_rng(0).integers(0, 41, (2, 40))  # beyond the trained context where there is a scaling
 

@@ -13,10 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tinyplm.sentence_encoder import SentenceEncoder
-
 from tests.interop.pair import float64
 from tests.support import minilm
+from tinyplm.sentence_encoder import SentenceEncoder
 
 SENTENCES = [sentence for group in minilm.GROUPS for sentence in group] + minilm.HARD
 POOLINGS = ("mean", "cls", "max")

@@ -12,13 +12,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
+from tests.interop.pair import FAMILIES, compare, float64, pair
+from tests.interop.test_causal_files import random_model, read, settings_in
 from tinyplm.families import mistral
 from tinyplm.generation import generate
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
-
-from tests.interop.pair import FAMILIES, compare, float64, pair
-from tests.interop.test_causal_files import random_model, read, settings_in
 
 LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 

@@ -12,6 +12,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text.alignment import Aligned
 from tinyplm.tokenizers.text.normalization import NORMALIZERS, Precompiled

@@ -14,14 +14,13 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
+from tests.laws import relative_error
 from tinyplm.layers.pooling import l2_normalise
 from tinyplm.losses.contrastive import info_nce, symmetric_info_nce
 from tinyplm.losses.regression import binary_cross_entropy, mean_squared_error
 from tinyplm.objectives import Layout, MaskedPairs, Masking, continuations, corrupt, permutation_sample, whole_words, word_units
 from tinyplm.objectives.permutation import permutation_mask, ranks_of
 from tinyplm.random import fold, key
-
-from tests.laws import relative_error
 
 PIECES = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "un", "##break", "##able", "dog", "##s", "the", "run", "##ning", "a"]
 TEXTS = ["the unbreakable dogs running", "a dog", "dogs dogs unbreak the a a running", "un the"]

@@ -13,12 +13,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tests.laws import FEW, PART, relative_error
 from tinyplm.core import flatten, tree_map, unflatten
 from tinyplm.optim import schedule
 from tinyplm.optim.adamw import AdamW, decays_by_default
 from tinyplm.optim.clip import clip_by_global_norm, global_norm
-
-from tests.laws import FEW, PART, relative_error
 
 torch.set_num_threads(1)
 

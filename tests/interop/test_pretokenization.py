@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 
 hf = pytest.importorskip("tokenizers")
 
+from tests.support.hard_strings import HARD  # noqa: E402
 from tinyplm.tokenizers.component import read_component  # noqa: E402
 from tinyplm.tokenizers.text import patterns  # noqa: E402
 from tinyplm.tokenizers.text.alignment import Aligned  # noqa: E402
 from tinyplm.tokenizers.text.pretokenization import BEHAVIORS, PRE_TOKENIZERS  # noqa: E402
-
-from tests.support.hard_strings import HARD  # noqa: E402
 
 
 def split(pattern, behavior="Isolated", invert=False, kind="Regex"):

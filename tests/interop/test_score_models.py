@@ -10,10 +10,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tinyplm.hub import folders as hub
-
 from tests.interop.pair import FAMILIES, TOLERANCE, float64
 from tests.laws import relative_error
+from tinyplm.hub import folders as hub
 
 CLASSES = {
     "gpt2": transformers.GPT2ForSequenceClassification,

@@ -9,12 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tests.interop.encoder_pair import FAMILIES, pair
+from tests.interop.pair import as_torch, float64
 from tinyplm.sentence_encoder import SentenceEncoder
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.postprocessing import TemplateProcessing
-
-from tests.interop.encoder_pair import FAMILIES, pair
-from tests.interop.pair import as_torch, float64
 
 TEXTS = ["the dog ran", "a dog and a cat ate and a dog ran after the cat that ran", "cat", "that dog ran after the cat"]
 

@@ -9,10 +9,9 @@ import pytest
 pytest.importorskip("torch")
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
-from tinyplm.sentence_encoder import SentenceEncoder
-
 from tests.support import minilm
 from tests.test_sentence_encoder import TEXTS, encoder
+from tinyplm.sentence_encoder import SentenceEncoder
 
 
 def theirs(folder):

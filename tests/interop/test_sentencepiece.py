@@ -12,11 +12,11 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.text.normalization import Replace
 
 from tests.interop.test_tokenizers import CORPUS
 from tests.support.hard_strings import HARD
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.text.normalization import Replace
 
 spm = pytest.importorskip("sentencepiece")
 

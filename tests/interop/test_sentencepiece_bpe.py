@@ -10,13 +10,13 @@ import unicodedata
 from collections import Counter
 
 import pytest
-from reference.tokenizers import sentencepiece as naive
-from tinyplm.tokenizers.models.sentencepiece_bpe import merges_from_scores
-from tinyplm.tokenizers.training.sentencepiece_bpe import train_sentencepiece_bpe
 
+from reference.tokenizers import sentencepiece as naive
 from tests.interop.test_tokenizers import CORPUS
 from tests.support.hard_strings import HARD
 from tests.tokenizers.models.test_sentencepiece_bpe import apply
+from tinyplm.tokenizers.models.sentencepiece_bpe import merges_from_scores
+from tinyplm.tokenizers.training.sentencepiece_bpe import train_sentencepiece_bpe
 
 spm = pytest.importorskip("sentencepiece")
 

@@ -15,6 +15,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 from tinyplm.tokenizers.text.postprocessing import POST_PROCESSORS, Sequence, TemplateProcessing

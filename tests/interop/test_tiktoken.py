@@ -11,11 +11,11 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.text.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
 
 from tests.interop.test_tokenizers import CORPUS
 from tests.support.hard_strings import END, HARD
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.text.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
 
 tiktoken = pytest.importorskip("tiktoken")
 

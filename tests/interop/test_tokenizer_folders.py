@@ -18,12 +18,12 @@ tokenizers = pytest.importorskip("tokenizers")
 sentencepiece = pytest.importorskip("sentencepiece")
 
 import transformers
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.files.sentencepiece import read_model
-from tinyplm.tokenizers.text.encoding import Padding, Truncation
 from transformers.convert_slow_tokenizer import generate_merges
 
 from tests.conftest import TOKENIZER_TEXTS
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.files.sentencepiece import read_model
+from tinyplm.tokenizers.text.encoding import Padding, Truncation
 
 CORPUS = TOKENIZER_TEXTS * 3
 END = "<|endoftext|>"

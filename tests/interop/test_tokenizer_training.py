@@ -8,13 +8,13 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.interop.test_tokenizers import CORPUS
+from tests.support.hard_strings import END, HARD
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
 from tinyplm.tokenizers.training.unigram import train_unigram
 from tinyplm.tokenizers.training.wordpiece import train_wordpiece
-
-from tests.interop.test_tokenizers import CORPUS
-from tests.support.hard_strings import END, HARD
 
 hf = pytest.importorskip("tokenizers")
 

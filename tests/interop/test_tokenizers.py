@@ -13,11 +13,11 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.text.bytelevel import bytes_to_chars, split_words
 
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tests.support.hard_strings import END, HARD
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.text.bytelevel import bytes_to_chars, split_words
 
 hf = pytest.importorskip("tokenizers")
 

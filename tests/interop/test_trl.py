@@ -19,16 +19,16 @@ trl = pytest.importorskip("trl", reason="TRL is not installed")
 if not trl.__version__.startswith("1.16."):
     pytest.skip(f"TRL {trl.__version__}: written for the trainers of 1.16", allow_module_level=True)
 
-from tinyplm.losses.advantages import group_advantages
-from tinyplm.losses.distillation import distillation
-from tinyplm.losses.log_probs import log_probs
-from tinyplm.losses.policy import grpo, k3_kl
-from tinyplm.losses.preference import bradley_terry, dpo, preference_statistics
 from trl import DPOTrainer, GRPOTrainer, RewardTrainer
 from trl.experimental.gkd import GKDTrainer
 from trl.trainer.utils import nanstd, selective_log_softmax_and_entropy
 
 from tests.laws import relative_error
+from tinyplm.losses.advantages import group_advantages
+from tinyplm.losses.distillation import distillation
+from tinyplm.losses.log_probs import log_probs
+from tinyplm.losses.policy import grpo, k3_kl
+from tinyplm.losses.preference import bradley_terry, dpo, preference_statistics
 
 SEEDS = range(12)
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.interop.test_tokenizers import CORPUS
+from tests.support.hard_strings import HARD
 from tinyplm.tokenizers.models.unigram import Unigram
 from tinyplm.tokenizers.training import unigram as unigram_training
 from tinyplm.tokenizers.training.suffixes import substrings
 from tinyplm.tokenizers.training.unigram import train_unigram
-
-from tests.interop.test_tokenizers import CORPUS
-from tests.support.hard_strings import HARD
 
 hf = pytest.importorskip("tokenizers")
 spm = pytest.importorskip("sentencepiece")

@@ -14,12 +14,12 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.text.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
-from tinyplm.tokenizers.training.recipes import RECIPES
 
 from tests.interop.test_tokenizers import CORPUS
 from tests.support.hard_strings import HARD
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.text.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
+from tinyplm.tokenizers.training.recipes import RECIPES
 
 hf = pytest.importorskip("tokenizers")
 norm, pre, dec = hf.normalizers, hf.pre_tokenizers, hf.decoders

@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tinyplm.tokenizers.models.wordpiece import WordPiece
-from tinyplm.tokenizers.training.wordpiece import train_wordpiece
 
 from tests.interop.test_tokenizers import CORPUS
 from tests.support.hard_strings import HARD
+from tinyplm.tokenizers.models.wordpiece import WordPiece
+from tinyplm.tokenizers.training.wordpiece import train_wordpiece
 
 hf = pytest.importorskip("tokenizers")
 

@@ -16,14 +16,13 @@ transformers = pytest.importorskip("transformers")
 
 
 import tinyplm
+from tests.interop.encoder_pair import compare, compare_gradients, inputs_for, pair, peer
+from tests.interop.pair import as_torch, assert_same, float64
 from tinyplm.families import xlnet
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
 from tinyplm.objectives import permutation_sample
 from tinyplm.random import fold, key
-
-from tests.interop.encoder_pair import compare, compare_gradients, inputs_for, pair, peer
-from tests.interop.pair import as_torch, assert_same, float64
 
 V = 41  # the vocabulary of tests/interop/encoder_pair.py
 

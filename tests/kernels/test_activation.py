@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from tinyplm import backend
 from tinyplm.backend import to_device, to_host
 from tinyplm.kernels import activation, blocks

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.laws import PART, leaves, relative_error
+from tests.support.families import tiny
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.kernels import attention as attention_module
 from tinyplm.kernels import block_attention as block_module
@@ -18,9 +21,6 @@ from tinyplm.layers.attention import attention, multi_head_attention
 from tinyplm.layers.attention_parts import joined
 from tinyplm.layers.mask import Visible, decoder_mask
 from tinyplm.random import uniform_bits, uniform_bits_of
-
-from tests.laws import PART, leaves, relative_error
-from tests.support.families import tiny
 
 on_devices = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tinyplm.backend import to_device, to_host
-from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
-from tinyplm.losses.cross_entropy import cross_entropy
 
 from tests.laws import equal, relative_error
 from tests.losses.test_cross_entropy import _case
+from tinyplm.backend import to_device, to_host
+from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
+from tinyplm.losses.cross_entropy import cross_entropy
 
 
 @given(chunk=st.integers(1, 15), smoothing=st.sampled_from([0.0, 0.2]), seed=st.integers(0, 99))

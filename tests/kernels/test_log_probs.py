@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tinyplm.kernels.log_probs import vocabulary_log_probs
-from tinyplm.losses.log_probs import log_probs
 
 from tests.laws import relative_error
 from tests.losses.test_log_probs import case
+from tinyplm.kernels.log_probs import vocabulary_log_probs
+from tinyplm.losses.log_probs import log_probs
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 8, 100])

@@ -11,8 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import tinyplm.kernels
 from hypothesis import HealthCheck, given, settings
+
+import tinyplm.kernels
+from tests import laws
+from tests.components import COMPONENTS
+from tests.laws import Case, Sizes
+from tests.strategies import sizes
 from tinyplm.backend import array_module, to_host
 from tinyplm.core import tree_map
 from tinyplm.kernels import activation, attention, block_attention, cross_entropy, distillation
@@ -25,11 +30,6 @@ from tinyplm.layers.mask import Visible
 from tinyplm.losses import cross_entropy as plain_cross_entropy
 from tinyplm.losses import distillation as plain_distillation
 from tinyplm.losses import log_probs as plain_log_probs
-
-from tests import laws
-from tests.components import COMPONENTS
-from tests.laws import Case, Sizes
-from tests.strategies import sizes
 
 
 class Twin(NamedTuple):

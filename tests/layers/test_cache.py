@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.laws import MODEL, MODEL_32, difference_rounding, equal, leaves, relative_error
+from tests.support.families import FAMILIES, ROPES, tiny
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import flatten, unflatten
 from tinyplm.layers.cache import extend
 from tinyplm.models import causal_lm
-
-from tests.laws import MODEL, MODEL_32, difference_rounding, equal, leaves, relative_error
-from tests.support.families import FAMILIES, ROPES, tiny
 
 LONGEST = 12  # what can be cached of each model here
 MODELS = {

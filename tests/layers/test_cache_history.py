@@ -7,17 +7,17 @@ import pickle
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, equal, relative_error
+from tests.layers.test_cache import LONGEST, each_family, in_pieces, model_of, sequences, whole
+from tests.support.families import FAMILIES
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten
 from tinyplm.generation import Memory
 from tinyplm.layers.cache import Cache
 from tinyplm.models import causal_lm
 from tinyplm.tuning.adapters.prefix import prefix_of, with_prefix
-
-from tests.laws import MODEL, equal, relative_error
-from tests.layers.test_cache import LONGEST, each_family, in_pieces, model_of, sequences, whole
-from tests.support.families import FAMILIES
 
 
 @each_family

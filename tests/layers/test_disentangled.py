@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-import reference.layers.disentangled as ref
 from hypothesis import given
 from hypothesis import strategies as st
+
+import reference.layers.disentangled as ref
+from tests.laws import FEW, PART, relative_error
 from tinyplm.layers import disentangled, relative_buckets
 from tinyplm.layers.convolution import convolution
-
-from tests.laws import FEW, PART, relative_error
 
 
 def _delta(rows, T, S):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference.layers.mask as ref_mask
-import reference.layers.position as ref_position
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import reference.layers.mask as ref_mask
+import reference.layers.position as ref_position
+from tests.laws import FEW, PART, rounding
+from tests.strategies import sizes
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.layers.activation import gelu, gelu_tanh, relu, silu
 from tinyplm.layers.attention import attention, merge_heads, multi_head_attention, split_heads
@@ -17,9 +20,6 @@ from tinyplm.layers.mask import banded_mask, causal_mask, combine_masks, packed_
 from tinyplm.layers.norm import layernorm, rmsnorm
 from tinyplm.layers.position import counted_positions, learned_positions, sinusoidal, sinusoidal_table
 from tinyplm.layers.softmax import log_softmax, softmax
-
-from tests.laws import FEW, PART, rounding
-from tests.strategies import sizes
 
 on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -7,15 +7,15 @@ import re
 
 import numpy as np
 import pytest
-import reference.layers.rope as ref
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+
+import reference.layers.rope as ref
+from tests.laws import FEW, PART, rounding
+from tests.support.rope import rope_at
 from tinyplm.backend import to_device, to_host
 from tinyplm.layers import rope_scaling as ours
 from tinyplm.layers.rope import rope
-
-from tests.laws import FEW, PART, rounding
-from tests.support.rope import rope_at
 
 on_devices = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference.layers.two_stream as ref
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import reference.layers.two_stream as ref
+from tests.laws import FEW, PART
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import tree_map
 from tinyplm.layers.memory import extended
@@ -14,8 +16,6 @@ from tinyplm.layers.position import sinusoidal
 from tinyplm.layers.relative_shift import distance_encodings, relative_rows, relative_shift
 from tinyplm.layers.stream_views import one_way_band, stream_views
 from tinyplm.layers.two_stream import relative_attention, two_stream_attention
-
-from tests.laws import FEW, PART
 
 on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

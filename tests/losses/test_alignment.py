@@ -7,16 +7,16 @@ import warnings
 
 import numpy as np
 import pytest
-import reference.losses.advantages as ref
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import reference.losses.advantages as ref
+from tests.laws import FEW, PART, relative_error, rounding
 from tinyplm.backend import to_device, to_host
 from tinyplm.losses import advantages, policy
 from tinyplm.losses.auxiliary import with_language_model
 from tinyplm.losses.distillation import distillation, vocabulary_distillation
 from tinyplm.losses.preference import bradley_terry, dpo, implicit_reward, preference_statistics
-
-from tests.laws import FEW, PART, relative_error, rounding
 
 LN2 = np.log(2)
 

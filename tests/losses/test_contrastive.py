@@ -7,12 +7,12 @@ import re
 
 import numpy as np
 import pytest
+
+from tests.laws import FEW, PART, relative_error
 from tinyplm.core import chain
 from tinyplm.layers.pooling import cls_pooling, l2_normalise, max_pooling, mean_pooling
 from tinyplm.losses.contrastive import info_nce, symmetric_info_nce
 from tinyplm.losses.regression import binary_cross_entropy, mean_squared_error
-
-from tests.laws import FEW, PART, relative_error
 
 
 def raises(error, message):

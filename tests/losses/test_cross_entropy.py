@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tinyplm.losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
 
 from tests.laws import FEW, relative_error
+from tinyplm.losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
 
 
 def _case(N=12, D=5, V=7, seed=0):

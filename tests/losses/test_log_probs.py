@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tinyplm.losses.log_probs import log_probs, vocabulary_log_probs
 
 from tests.laws import FEW
+from tinyplm.losses.log_probs import log_probs, vocabulary_log_probs
 
 
 def case(seed=0, N=(3, 5), D=4, V=7):

@@ -9,7 +9,10 @@ import re
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, apart, difference_rounding, equal, leaves, relative_error
+from tests.support.families import FAMILIES, PADDING, VARIANTS, batch, tiny
 from tinyplm import families as models
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
@@ -18,9 +21,6 @@ from tinyplm.data.batches import document_positions
 from tinyplm.layers.mask import packed_mask
 from tinyplm.models.protocol import LossOptions
 from tinyplm.optim.flat import FlatTree
-
-from tests.laws import MODEL, apart, difference_rounding, equal, leaves, relative_error
-from tests.support.families import FAMILIES, PADDING, VARIANTS, batch, tiny
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_variant = pytest.mark.parametrize(("family", "variant"), VARIANTS)

@@ -7,11 +7,11 @@ import pickle
 
 import numpy as np
 import pytest
-from tinyplm.core import flatten
 
 from tests.support import families
 from tests.support.small_models import IDS, MODELS, each_model, inputs_of
 from tests.test_sentence_encoder import encoder as sentence_encoder
+from tinyplm.core import flatten
 
 
 def pickled(value):

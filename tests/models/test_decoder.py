@@ -11,6 +11,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from tests.laws import MODEL, equal, relative_error
+from tests.support.families import PADDING, batch
 from tinyplm import random
 from tinyplm.core import StackOptions, flatten, on_tree, unflatten
 from tinyplm.kernels.activation import ACTIVATIONS
@@ -23,9 +26,6 @@ from tinyplm.layers.mlp import mlp
 from tinyplm.layers.norm import layernorm
 from tinyplm.models import decoder
 from tinyplm.random import fold
-
-from tests.laws import MODEL, equal, relative_error
-from tests.support.families import PADDING, batch
 
 V, D, H, F = 11, 6, 2, 5
 CONFIG = SimpleNamespace(windows=[None, 2], rate=0.0)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tinyplm import random
-from tinyplm.backend import to_device, to_host
-from tinyplm.core import tree_map
 
 from tests.laws import equal, leaves
 from tests.support.encoder_families import (
@@ -20,6 +17,9 @@ from tests.support.encoder_families import (
     targets_for,
     tiny,
 )
+from tinyplm import random
+from tinyplm.backend import to_device, to_host
+from tinyplm.core import tree_map
 
 each_task = pytest.mark.parametrize(("family", "task"), CASES)
 

@@ -10,7 +10,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, apart, difference_rounding, equal, leaves, relative_error
+from tests.support.encoder_families import CASES, FAMILIES, TRAINED, VARIANTS, batch, padding, random_like, targets_for, tiny
 from tinyplm import families as models
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
@@ -18,9 +21,6 @@ from tinyplm.core import flatten, reduce_shards, tree_map, unflatten
 from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.models.protocol import LossOptions
 from tinyplm.optim.flat import FlatTree
-
-from tests.laws import MODEL, apart, difference_rounding, equal, leaves, relative_error
-from tests.support.encoder_families import CASES, FAMILIES, TRAINED, VARIANTS, batch, padding, random_like, targets_for, tiny
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_task = pytest.mark.parametrize(("family", "task"), CASES)

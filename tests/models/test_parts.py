@@ -6,7 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.families.test_xlnet import tiny as tiny_xlnet
+from tests.laws import MODEL, apart, leaves
+from tests.support import encoder_families, families
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import Product, Rows, StackOptions, flatten, tree_map
@@ -17,10 +21,6 @@ from tinyplm.models.protocol import LossOptions, OutputOptions
 from tinyplm.optim.flat import FlatTree
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted
 from tinyplm.tuning.align.distill import DistillSettings, Student
-
-from tests.families.test_xlnet import tiny as tiny_xlnet
-from tests.laws import MODEL, apart, leaves
-from tests.support import encoder_families, families
 
 rng = np.random.default_rng(0)
 IDS = rng.integers(2, 10, (3, 4))

@@ -7,6 +7,8 @@ import inspect
 
 import numpy as np
 import pytest
+
+from tests.laws import MODEL
 from tinyplm.core import StackOptions, flatten
 from tinyplm.models.causal_model import CausalModel
 from tinyplm.models.encoder_model import EncoderModel
@@ -19,8 +21,6 @@ from tinyplm.tuning.adapters.soft_prompt import SoftPrompted
 from tinyplm.tuning.align.distill import Student
 from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.settings import RecipeSettings
-
-from tests.laws import MODEL
 
 MEMBERS = {name for name in [*vars(Trainable), *Trainable.__annotations__] if not name.startswith("_")}
 

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-import reference.layers.rope as ref
-from tinyplm.backend import to_device, to_host
-from tinyplm.models.rope import Rope, read_rope, rotary
 
+import reference.layers.rope as ref
 from tests.laws import FEW
 from tests.support.rope import rope_at
+from tinyplm.backend import to_device, to_host
+from tinyplm.models.rope import Rope, read_rope, rotary
 
 PLAIN = Rope("default", 10000.0, 12, 12, {})
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8}

@@ -6,7 +6,11 @@ import json
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, difference_rounding, relative_error
+from tests.support.tuning import KINDS, TEXTS
+from tests.tuning.align.test_learner import SIZES
 from tinyplm.core import flatten, tree_map
 from tinyplm.losses.auxiliary import with_language_model
 from tinyplm.models.config import labels
@@ -19,10 +23,6 @@ from tinyplm.tuning.finetuning.classes import classification
 from tinyplm.tuning.finetuning.finetune import finetune, next_tokens
 from tinyplm.tuning.finetuning.predict import outputs_and_loss
 from tinyplm.tuning.settings import TuningSettings
-
-from tests.laws import MODEL, difference_rounding, relative_error
-from tests.support.tuning import KINDS, TEXTS
-from tests.tuning.align.test_learner import SIZES
 
 
 def scored(family="llama", names=("a", "b", "c"), dtype="float64", **changes):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tinyplm.backend import to_device, to_host
-from tinyplm.core import flatten
-from tinyplm.kernels import block_attention
 
 from tests.laws import MODEL, equal, relative_error
 from tests.support.families import FAMILIES, tiny
+from tinyplm.backend import to_device, to_host
+from tinyplm.core import flatten
+from tinyplm.kernels import block_attention
 
 WINDOWED = {
     "mistral": lambda window: {"sliding_window": window},

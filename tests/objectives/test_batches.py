@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.objectives.test_masked import five_sigma
+from tests.objectives.test_sentence_pairs import numbered
 from tinyplm.data import Windows
 from tinyplm.objectives import (
     Layout,
@@ -21,9 +24,6 @@ from tinyplm.objectives import (
     PositivePairs,
     whole_words,
 )
-
-from tests.objectives.test_masked import five_sigma
-from tests.objectives.test_sentence_pairs import numbered
 
 LAYOUT = Layout.bert(cls_id=1, sep_id=2, pad_id=0)
 MASKING = Masking(mask_id=3, vocab_size=400)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from tests.objectives.test_batches import MASKING, SIDES, TEXTS
+from tests.objectives.test_sentence_pairs import BERT, numbered
 from tinyplm.objectives import (
     ALBERT_NGRAMS,
     MACBERT_NGRAMS,
@@ -25,9 +28,6 @@ from tinyplm.objectives import (
 )
 from tinyplm.objectives.inputs import check_samples
 from tinyplm.objectives.permutation import last_in_order, predicted_spans, target_arrays
-
-from tests.objectives.test_batches import MASKING, SIDES, TEXTS
-from tests.objectives.test_sentence_pairs import BERT, numbered
 
 V = 50
 ABOVE_1, BELOW_1, BELOW_0 = float(np.nextafter(1, 2)), float(np.nextafter(1, 0)), float(np.nextafter(0, -1))

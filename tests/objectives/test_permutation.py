@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.objectives.test_masked import five_sigma
 from tinyplm.objectives import permutation_sample, translation_pair
 from tinyplm.objectives.permutation import join_masks, last_in_order, permutation_mask, predicted_spans, ranks_of, target_arrays
 from tinyplm.random import fold, key
-
-from tests.objectives.test_masked import five_sigma
 
 
 def raises(message):

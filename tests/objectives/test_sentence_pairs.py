@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.objectives.test_masked import five_sigma
 from tinyplm.objectives import Documents, Layout, next_sentence_pairs, pad, sentence_order_pairs, truncate_pair
 from tinyplm.objectives.inputs import batches_of_tokens, doc_sentences, full_sentences
 from tinyplm.random import fold, key
-
-from tests.objectives.test_masked import five_sigma
 
 CLS, SEP, PAD = 1, 2, 0
 BERT = Layout.bert(cls_id=CLS, sep_id=SEP, pad_id=PAD)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 import reference.optim.adamw as ref_adamw
 import reference.optim.clip as ref_clip
 import reference.optim.schedule as ref_schedule
-from hypothesis import given
-from hypothesis import strategies as st
+from tests.laws import FEW, PART, relative_error
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import Product, Rows, flatten
 from tinyplm.optim import adamw as adamw_module
@@ -17,8 +19,6 @@ from tinyplm.optim.clip import clip_by_global_norm, global_norm
 from tinyplm.optim.flat import FlatTree
 from tinyplm.optim.layerwise import depths, layerwise_rates
 from tinyplm.optim.schedule import SCHEDULES, learning_rate, warmup_constant, warmup_cosine, warmup_linear, warmup_stable_decay
-
-from tests.laws import FEW, PART, relative_error
 
 
 def _params(seed=0, dtype="float64"):

@@ -4,8 +4,8 @@ import math
 from functools import partial
 
 import numpy as np
-from reference.losses import advantages, answers, auxiliary, distillation, log_probs, policy, preference
 
+from reference.losses import advantages, answers, auxiliary, distillation, log_probs, policy, preference
 from tests.laws import FEW, PART
 from tests.reference.test_losses import mask_of
 

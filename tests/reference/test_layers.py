@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+
 from reference.layers.activation import gelu, gelu_tanh, log_sigmoid, relu, silu, tanh
 from reference.layers.attention import attention, multi_head_attention
 from reference.layers.block import block, post_norm, pre_norm
@@ -16,7 +17,6 @@ from reference.layers.mlp import gated_mlp, mlp
 from reference.layers.norm import layernorm, rmsnorm
 from reference.layers.position import learned_positions, sinusoidal
 from reference.layers.softmax import log_softmax, softmax
-
 from tests.laws import FEW, PART
 
 close = partial(np.testing.assert_allclose, rtol=PART, atol=FEW)

@@ -5,12 +5,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+
 from reference.generation.sampling import token_distribution
 from reference.losses.cross_entropy import cross_entropy, vocabulary_cross_entropy
 from reference.optim.adamw import adamw_update
 from reference.optim.clip import clip_by_global_norm, global_norm
 from reference.optim.schedule import warmup_constant, warmup_cosine, warmup_linear, warmup_stable_decay
-
 from tests.laws import FEW, PART
 
 close = partial(np.testing.assert_allclose, rtol=PART, atol=FEW)

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+
 from reference.generation.sampling import ban_repeated_ngrams, penalise_repetition, token_distribution
 from reference.layers.rope import (
     dynamic_frequencies,
@@ -15,7 +16,6 @@ from reference.layers.rope import (
     yarn_frequencies,
     yarn_magnitude,
 )
-
 from tests.laws import FEW, PART
 
 close = partial(np.testing.assert_allclose, rtol=PART, atol=FEW)

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+
 import tinyplm
 from tinyplm.core import tree_map
 from tinyplm.families import gpt2, llama, mistral, qwen2

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 import tinyplm
 from tinyplm.hub import tensors as tensor_files
 from tinyplm.sentence_encoder import SentenceEncoder

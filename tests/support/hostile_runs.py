@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from tests.families.test_gpt2 import tiny
+from tests.support import hostile_folders as hostile
+from tests.support.survivor import QUICK, TOKENS
 from tinyplm.data.packing import open_tokens
 from tinyplm.files import write_json
 from tinyplm.hub import tensors as tensor_files
@@ -17,10 +21,6 @@ from tinyplm.training import folders
 from tinyplm.training.checkpoint import SaveError
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-
-from tests.families.test_gpt2 import tiny
-from tests.support import hostile_folders as hostile
-from tests.support.survivor import QUICK, TOKENS
 
 SETTINGS = Settings(**{**QUICK, "steps": 5, "keep": 9, "evaluate_every": 9, "full_every": 9})
 LAST = "step-4"  # of the run that the damage is done to: an increment of step-1

@@ -21,10 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reference.tokenizers import charsmap
-from tinyplm.tokenizers import Tokenizer
-
 from tests.support.sentencepiece_files import message, piece, unigram, varint
 from tests.support.tokenizer_files import KINDS, byte_level, llama, unigram_json
+from tinyplm.tokenizers import Tokenizer
 
 Files = dict[str, bytes]
 

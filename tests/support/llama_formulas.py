@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+
 import reference.layers.activation as ref_activation
 import reference.layers.attention as ref_attention
 import reference.layers.embedding as ref_embedding
@@ -12,7 +13,6 @@ import reference.layers.linear as ref_linear
 import reference.layers.mlp as ref_mlp
 import reference.layers.norm as ref_norm
 import reference.layers.rope as ref_rope
-
 from tests.laws import MODEL, relative_error
 
 

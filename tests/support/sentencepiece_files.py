@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import struct
 
+from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.training.sentencepiece_bpe import train_sentencepiece_bpe
-
-from tests.conftest import TOKENIZER_TEXTS as TEXTS
 
 # A field is (number, value); the value is an int, a float, a string, bytes, or a list of fields.
 

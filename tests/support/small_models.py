@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tinyplm
 
+import tinyplm
 from tests.families.test_xlnet import tiny as tiny_xlnet
 from tests.support import encoder_families, families
 

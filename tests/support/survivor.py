@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.families.test_gpt2 import tiny
 from tinyplm.training import checkpoint, log
 from tinyplm.training.checkpoint import State
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-
-from tests.families.test_gpt2 import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENS = np.random.default_rng(0).integers(0, 11, 200).astype(np.uint16)

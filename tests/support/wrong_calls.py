@@ -19,9 +19,10 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import tinyplm
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
+import tinyplm
 
 PACKAGE = Path(tinyplm.__file__).parent
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tinyplm
 from hypothesis import given
 from hypothesis import strategies as st
+
+import tinyplm
+from tests.laws import MODEL
+from tests.tuning.align.test_learner import SIZES
 from tinyplm.tokenizers import RECIPES, AddedToken, Tokenizer
 from tinyplm.tokenizers.chat.formats import Template, encode
 from tinyplm.tokenizers.files.sentencepiece import SentencePieceModel
@@ -21,9 +24,6 @@ from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.data.conversations import conversation, plain, preference, prompt_ids
 from tinyplm.tuning.data.pairs import check_pairs
 from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser
-
-from tests.laws import MODEL
-from tests.tuning.align.test_learner import SIZES
 
 TEXTS = ["the answer is 4 It was good. It was bad. Q: 2+2\nA: 4 Hi hello world, there it is"] * 5
 SIZE = {"SentencePiece BPE": 330, "Unigram": 66, "WordPiece": 110, "byte-level BPE": 330, "BPE": 90}

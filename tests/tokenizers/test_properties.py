@@ -8,12 +8,12 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.text.decoding import byte_of
-from tinyplm.tokenizers.text.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
 
 from tests.conftest import TOKENIZER_TEXTS
 from tests.support.hard_strings import HARD
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.text.decoding import byte_of
+from tinyplm.tokenizers.text.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
 
 KINDS = {
     "byte-level BPE": ("byte-level BPE", {}),

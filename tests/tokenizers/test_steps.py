@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.text.added_tokens import AddedToken, AddedTokens

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.models.unigram import Unigram

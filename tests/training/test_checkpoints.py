@@ -13,9 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tinyplm
 from hypothesis import given
 from hypothesis import strategies as st
+
+import tests.support.families as families
+import tinyplm
+from tests.laws import equal
+from tests.support.survivor import QUICK, ROOT, contents, run, whole_latest
 from tinyplm.core import flatten
 from tinyplm.files import read_json, write_json
 from tinyplm.hub import tensors as tensor_files
@@ -25,10 +29,6 @@ from tinyplm.tokenizers import Tokenizer
 from tinyplm.training import checkpoint, folders, incremental, loop, samples
 from tinyplm.training.checkpoint import SaveError, State, find
 from tinyplm.training.settings import Settings
-
-import tests.support.families as families
-from tests.laws import equal
-from tests.support.survivor import QUICK, ROOT, contents, run, whole_latest
 
 
 def everything(out: Path) -> dict[str, bytes]:

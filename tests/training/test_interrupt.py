@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tinyplm.training import loop
-from tinyplm.training.checkpoint import find
-from tinyplm.training.interrupt import interruptible
 
 from tests.support.scripts import write_texts
 from tests.support.survivor import ROOT, contents, run
 from tests.training.test_survival import start
+from tinyplm.training import loop
+from tinyplm.training.checkpoint import find
+from tinyplm.training.interrupt import interruptible
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX signals")
 SIGNALS = [signal.SIGINT, signal.SIGTERM]

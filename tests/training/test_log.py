@@ -8,12 +8,12 @@ import struct
 import sys
 
 import pytest
-from tinyplm.training import log
-from tinyplm.training.loop import train
-from tinyplm.training.settings import Settings
 
 from tests.families.test_gpt2 import tiny
 from tests.training.test_loop import QUICK, TOKENS
+from tinyplm.training import log
+from tinyplm.training.loop import train
+from tinyplm.training.settings import Settings
 
 
 def test_progress_works_without_tqdm(tmp_path, monkeypatch, capsys):

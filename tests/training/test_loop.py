@@ -6,7 +6,11 @@ import json
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.families.test_gpt2 import tiny
+from tests.gpu.strict import no_synchronisation
+from tests.laws import MODEL, equal, relative_error, trained
 from tinyplm.backend import to_host
 from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
@@ -14,10 +18,6 @@ from tinyplm.training import checkpoint, folders, log, samples
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
 from tinyplm.training.step import NonFiniteError, accumulate, evaluate, update
-
-from tests.families.test_gpt2 import tiny
-from tests.gpu.strict import no_synchronisation
-from tests.laws import MODEL, equal, relative_error, trained
 
 TOKENS = np.random.default_rng(0).integers(0, 11, 200).astype(np.uint16)
 QUICK = {

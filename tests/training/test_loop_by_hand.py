@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import reference.optim.adamw
 import reference.optim.clip
 import reference.optim.schedule
+from tests.families.test_gpt2 import tiny
+from tests.laws import equal, relative_error, trained
 from tinyplm import files, random
 from tinyplm.core import flatten, unflatten
 from tinyplm.data.batches import Windows
@@ -25,9 +28,6 @@ from tinyplm.training import checkpoint, log, loop
 from tinyplm.training.checkpoint import State
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-
-from tests.families.test_gpt2 import tiny
-from tests.laws import equal, relative_error, trained
 
 TOKENS = np.random.default_rng(3).integers(0, 11, 150).astype(np.uint16)
 RATES = {"embd_pdrop": 0.15, "attn_pdrop": 0.25, "resid_pdrop": 0.35}

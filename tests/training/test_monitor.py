@@ -6,12 +6,12 @@ import statistics
 
 import numpy as np
 import pytest
-from tinyplm.training import checkpoint, environment, log, loop, monitor, samples
-from tinyplm.training.monitor import Monitor, Outlier, improves
-from tinyplm.training.settings import Settings
 
 from tests.laws import FEW, MODEL, MODEL_32
 from tests.support.survivor import contents, run
+from tinyplm.training import checkpoint, environment, log, loop, monitor, samples
+from tinyplm.training.monitor import Monitor, Outlier, improves
+from tinyplm.training.settings import Settings
 
 
 def records(losses, norms=None) -> list[dict]:

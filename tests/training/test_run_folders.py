@@ -10,6 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.families.test_gpt2 import tiny
+from tests.support.hostile_runs import sign
+from tests.support.survivor import QUICK, ROOT, contents, run
+from tests.test_files import hold, one_line, posix
 from tinyplm.files import write_json
 from tinyplm.hub.tensors import write_safetensors
 from tinyplm.training import checkpoint, folders, incremental, log
@@ -18,11 +23,6 @@ from tinyplm.tuning.adapters.lora import load_lora, lora_parameters, save_lora
 from tinyplm.tuning.adapters.prefix import check_prefix, load_prefix, save_prefix
 from tinyplm.tuning.adapters.soft_prompt import load_rows, save_rows
 from tinyplm.tuning.align.learner import Journal
-
-from tests.families.test_gpt2 import tiny
-from tests.support.hostile_runs import sign
-from tests.support.survivor import QUICK, ROOT, contents, run
-from tests.test_files import hold, one_line, posix
 
 
 @pytest.fixture
@@ -207,10 +207,9 @@ def hold_in_thread(folder: Path) -> None:
 
 
 def test_nothing_is_made_where_there_is_nothing_to_resume(tmp_path):
+    from tests.support.survivor import TOKENS
     from tinyplm.training.loop import train
     from tinyplm.training.settings import Settings
-
-    from tests.support.survivor import TOKENS
 
     refusal(
         lambda: train(tiny(), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path / "x", resume=True), "expected a run to resume"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from tests.laws import MODEL, relative_error
+from tests.support.encoder_families import TRAINED, batch, targets_for, tiny
 from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.loop import train
 from tinyplm.training.samples import FixedBatches
 from tinyplm.training.settings import Settings
 from tinyplm.training.step import accumulate, evaluate_batches, target_counts
-
-from tests.laws import MODEL, relative_error
-from tests.support.encoder_families import TRAINED, batch, targets_for, tiny
 
 MODELLED = [(family, task) for family, task in TRAINED if task in ("masked_lm", "pretraining", "permutation_lm")]
 

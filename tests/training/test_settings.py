@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+
 from tinyplm.training.settings import Settings
 from tinyplm.tuning.align.distill import DistillSettings
 from tinyplm.tuning.align.dpo import DPOSettings

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tinyplm.training import checkpoint
 
 from tests.support.survivor import ROOT, contents, whole_latest
+from tinyplm.training import checkpoint
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import tinyplm
+from tests.support.families import tiny
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import (
     TEMPLATES,
@@ -18,8 +20,6 @@ from tinyplm.tokenizers.chat.formats import (
     turn_ends,
 )
 from tinyplm.tuning.data.conversations import conversation, set_chat_format
-
-from tests.support.families import tiny
 
 ROOT = Path(__file__).parents[3]
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

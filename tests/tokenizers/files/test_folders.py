@@ -7,13 +7,10 @@ import copy
 import json
 
 import pytest
-import tinyplm
 from hypothesis import given
 from hypothesis import strategies as st
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.files.tokenizer_json import to_json
-from tinyplm.tokenizers.text.encoding import Padding, Truncation
 
+import tinyplm
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tests.examples.test_generate import example
 from tests.support.sentencepiece_files import (
@@ -24,6 +21,9 @@ from tests.support.sentencepiece_files import (
     piece,
     unigram,
 )
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.files.tokenizer_json import to_json
+from tinyplm.tokenizers.text.encoding import Padding, Truncation
 
 # tokenizer.json, any part of which is something else
 

@@ -8,11 +8,11 @@ import time
 from collections import Counter
 
 import pytest
-from tinyplm.tokenizers.chat.formats import folder_template
 
 from tests.support import hostile_tokenizers as hostile
 from tests.support.hostile_templates import ENDLESS, FINITE, TALK
 from tests.support.real_templates import REAL
+from tinyplm.tokenizers.chat.formats import folder_template
 
 SOURCES = [hostile.damaged_values, hostile.explosions, hostile.damaged_text, hostile.damaged_models]
 

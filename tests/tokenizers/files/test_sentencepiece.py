@@ -7,8 +7,6 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.files.sentencepiece import read_model
 
 from tests.support.sentencepiece_files import (
     MODELS,
@@ -17,6 +15,8 @@ from tests.support.sentencepiece_files import (
     piece,
     unigram,
 )
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.files.sentencepiece import read_model
 
 # SentencePiece
 

@@ -4,14 +4,14 @@ import json
 import os
 
 import pytest
+
+from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.models.unigram import Unigram
 from tinyplm.tokenizers.text.encoding import Padding
 from tinyplm.tokenizers.text.postprocessing import POST_PROCESSORS
-
-from tests.conftest import TOKENIZER_TEXTS as TEXTS
 
 END = "<|endoftext|>"
 

@@ -4,6 +4,7 @@ reference/tokenizers."""
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from reference.tokenizers import bpe as naive
 from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.training.bpe import train_bpe

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from reference.tokenizers import bpe as naive
+from tests.conftest import TOKENIZER_TEXTS as TEXTS
 from tinyplm.tokenizers import Tokenizer, pipeline
 from tinyplm.tokenizers.models.bpe import Merger
 from tinyplm.tokenizers.text.added_tokens import AddedToken
@@ -20,8 +22,6 @@ from tinyplm.tokenizers.text.bytelevel import (
 from tinyplm.tokenizers.text.pretokenization import ByteLevel, WhitespaceSplit
 from tinyplm.tokenizers.training.bpe import learn_merges
 from tinyplm.tokenizers.training.recipes import RECIPES
-
-from tests.conftest import TOKENIZER_TEXTS as TEXTS
 
 END = "<|endoftext|>"
 any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]))

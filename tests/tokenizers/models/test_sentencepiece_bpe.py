@@ -4,6 +4,7 @@ and their laws."""
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from reference.tokenizers import bpe as naive_bpe
 from reference.tokenizers import sentencepiece as naive
 from tinyplm.tokenizers.models.sentencepiece_bpe import merges_from_scores

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from reference.tokenizers import unigram as naive
 from tinyplm.random import fold, key
 from tinyplm.tokenizers.models.unigram import Unigram

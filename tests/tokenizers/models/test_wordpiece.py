@@ -5,6 +5,7 @@ import time
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from reference.tokenizers import wordpiece as naive
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.models.wordpiece import WordPiece

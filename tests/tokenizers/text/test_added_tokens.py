@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tinyplm.tokenizers.text.added_tokens import AddedToken, AddedTokens, _Many
 
 

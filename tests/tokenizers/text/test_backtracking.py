@@ -8,6 +8,8 @@ import time
 
 import pytest
 import regex
+
+from tests.support.hostile_tokenizers import BOMBS
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.models.bpe import BPE
 from tinyplm.tokenizers.text import patterns
@@ -23,8 +25,6 @@ from tinyplm.tokenizers.text.patterns import compile_pattern
 from tinyplm.tokenizers.text.pretokenization import ByteLevel as Bytes
 from tinyplm.tokenizers.text.pretokenization import Sequence as PreTokenizers
 from tinyplm.tokenizers.text.pretokenization import Split
-
-from tests.support.hostile_tokenizers import BOMBS
 
 USUAL = [
     GPT2_PATTERN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text import pretokenization
 from tinyplm.tokenizers.text.decoding import (

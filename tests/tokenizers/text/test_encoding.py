@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from reference.tokenizers.truncation import longest_first, windows, windows_from_the_end
 from tinyplm.tokenizers.text.encoding import (
     PER_TOKEN,

@@ -9,6 +9,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from reference.tokenizers import charsmap
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text.alignment import Aligned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text.pretokenization import (
     PRE_TOKENIZERS,

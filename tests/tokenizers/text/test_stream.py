@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tinyplm.tokenizers import Tokenizer
-from tinyplm.tokenizers.training.recipes import RECIPES
 
 from tests.conftest import TOKENIZER_TEXTS as TEXTS
+from tinyplm.tokenizers import Tokenizer
+from tinyplm.tokenizers.training.recipes import RECIPES
 
 SIZES = {
     "byte-level BPE": 400,

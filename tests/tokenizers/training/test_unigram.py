@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from reference.tokenizers import unigram as naive
 from tinyplm.tokenizers.models.unigram import Unigram
 from tinyplm.tokenizers.training.unigram import Corpus, digamma, losses, seeds, train_unigram

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, difference_rounding, relative_error
+from tests.models.test_score_models import scored
+from tests.tuning.align.test_dpo import some_pairs
+from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
+from tests.tuning.align.test_sft import copying
 from tinyplm.core import flatten, tree_map, unflatten
 from tinyplm.tuning.adapters.lora import load_lora, lora, lora_of, lora_parameters, merge_lora, save_lora
 from tinyplm.tuning.align.distill import DistillSettings, distill
@@ -15,12 +21,6 @@ from tinyplm.tuning.align.ppo import PPOSettings, ppo
 from tinyplm.tuning.align.reward import RewardSettings, reward
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, batch_of, sft
 from tinyplm.tuning.settings import RecipeSettings
-
-from tests.laws import MODEL, difference_rounding, relative_error
-from tests.models.test_score_models import scored
-from tests.tuning.align.test_dpo import some_pairs
-from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
-from tests.tuning.align.test_sft import copying
 
 ALL = ("Wq", "Wk", "Wv", "Wo", "Wgate", "Wup", "Wdown", "W1", "W2")
 

@@ -6,7 +6,11 @@ import json
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, MODEL_32, difference_rounding, relative_error
+from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
+from tests.tuning.align.test_sft import copying
 from tinyplm.core import flatten, tree_map
 from tinyplm.tuning.adapters.prefix import load_prefix, prefix, prefix_of, prefix_parameters, save_prefix, with_prefix
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted, continuation, load_rows, prompt_rows, soft_prompt
@@ -14,10 +18,6 @@ from tinyplm.tuning.align.learner import Learner, token_log_probs
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, answer_loss, batch_of, sft
 from tinyplm.tuning.data.sequences import sequence_arrays
 from tinyplm.tuning.settings import RecipeSettings
-
-from tests.laws import MODEL, MODEL_32, difference_rounding, relative_error
-from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
-from tests.tuning.align.test_sft import copying
 
 IDS = np.array([[5, 6, 7, 8], [9, 10, 11, 0]])
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])

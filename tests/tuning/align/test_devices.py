@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from tests.models.test_score_models import scored
+from tests.tuning.align.test_dpo import some_pairs
+from tests.tuning.align.test_learner import some_sequences, tiny
 from tinyplm.core import flatten
 from tinyplm.tuning.adapters.lora import lora_of
 from tinyplm.tuning.adapters.prefix import prefix_of
@@ -14,10 +18,6 @@ from tinyplm.tuning.align.grpo import GRPOSettings, grpo
 from tinyplm.tuning.align.ppo import PPOSettings, ppo
 from tinyplm.tuning.align.reward import RewardSettings, reward
 from tinyplm.tuning.align.sft import SFTSettings, sft
-
-from tests.models.test_score_models import scored
-from tests.tuning.align.test_dpo import some_pairs
-from tests.tuning.align.test_learner import some_sequences, tiny
 
 FEW = {"steps": 2, "batch_size": 4}
 ROUNDS = {"steps": 2, "batch_size": 2, "max_new_tokens": 3}

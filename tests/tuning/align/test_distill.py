@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, relative_error
+from tests.tuning.align.test_learner import some_sequences, tiny
+from tests.tuning.align.test_sft import copying
 from tinyplm.core import tree_map
 from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.losses.distillation import distillation
@@ -13,10 +17,6 @@ from tinyplm.tuning.adapters.lora import lora_of
 from tinyplm.tuning.align.distill import DistillSettings, Student, distill, mixture, sampled_answers, text_sequences
 from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.align.sft import SFTSettings, batch_of, sft
-
-from tests.laws import MODEL, relative_error
-from tests.tuning.align.test_learner import some_sequences, tiny
-from tests.tuning.align.test_sft import copying
 
 
 @pytest.mark.parametrize("changes", [{}, {"reverse": True, "temperature": 1.5}, {"hard": 0.0}, {"hard": 1.0}])

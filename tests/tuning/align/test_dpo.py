@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, relative_error
+from tests.tuning.align.test_learner import tiny
 from tinyplm.core import tree_map
 from tinyplm.losses.preference import dpo as dpo_of
 from tinyplm.training.log import read
@@ -12,9 +15,6 @@ from tinyplm.tuning.align.dpo import DPOSettings, answer_log_probs, dpo, dpo_bat
 from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.data.pairs import check_pairs, joint_arrays, pair_arrays
 from tinyplm.tuning.data.sequences import TokenSequence, answered
-
-from tests.laws import MODEL, relative_error
-from tests.tuning.align.test_learner import tiny
 
 
 def some_pairs(count=5, seed=0):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import FEW, MODEL, relative_error, trained
+from tests.tuning.align.test_learner import tiny
 from tinyplm import random
 from tinyplm.core import tree_map
 from tinyplm.losses import policy
@@ -18,9 +21,6 @@ from tinyplm.tuning.align.rollouts import Rollouts, answer_mask, rollouts
 from tinyplm.tuning.align.rounds import rewarded
 from tinyplm.tuning.align.rules import text_reward
 from tinyplm.tuning.data.sequences import batch_numbers
-
-from tests.laws import FEW, MODEL, relative_error, trained
-from tests.tuning.align.test_learner import tiny
 
 PROMPTS = [[5, 6], [7], [1, 2, 3], [9, 8]]
 

@@ -6,7 +6,10 @@ import json
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, difference_rounding, relative_error
+from tests.support import tuning
 from tinyplm.core import flatten, tree_map
 from tinyplm.models.protocol import OutputOptions
 from tinyplm.training.log import Progress
@@ -19,9 +22,6 @@ from tinyplm.tuning.data.sequences import TokenSequence, answered, check_sequenc
 from tinyplm.tuning.finetuning.classes import classification
 from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.settings import RecipeSettings, TuningSettings
-
-from tests.laws import MODEL, difference_rounding, relative_error
-from tests.support import tuning
 
 SIZES = {"llama": {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3,
                    "max_position_embeddings": 16},

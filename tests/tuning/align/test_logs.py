@@ -6,6 +6,12 @@ import json
 
 import numpy as np
 import pytest
+
+from tests.laws import MODEL, trained
+from tests.models.test_score_models import scored
+from tests.tuning.align.test_dpo import some_pairs
+from tests.tuning.align.test_grpo import PROMPTS
+from tests.tuning.align.test_learner import some_sequences, tiny
 from tinyplm import random
 from tinyplm.core import add, flatten, tree_map
 from tinyplm.optim.adamw import AdamW
@@ -18,12 +24,6 @@ from tinyplm.tuning.align.reward import RewardSettings, reward
 from tinyplm.tuning.align.rollouts import Rollouts, rollouts
 from tinyplm.tuning.align.sft import SFTSettings, sft
 from tinyplm.tuning.data.sequences import batch_numbers
-
-from tests.laws import MODEL, trained
-from tests.models.test_score_models import scored
-from tests.tuning.align.test_dpo import some_pairs
-from tests.tuning.align.test_grpo import PROMPTS
-from tests.tuning.align.test_learner import some_sequences, tiny
 
 # Nothing is a default that could be lost; a large eps, so that the size of a gradient counts, and a clip that cuts.
 OPTIMISER = {"learning_rate": 0.1, "schedule": "linear", "warmup": 1, "floor": 0.02, "weight_decay": 0.1, "beta1": 0.8,

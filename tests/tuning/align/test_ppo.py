@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, difference_rounding, relative_error
+from tests.models.test_score_models import scored
+from tests.tuning.align.test_grpo import PROMPTS, even_tokens
+from tests.tuning.align.test_learner import tiny
 from tinyplm.core import flatten, tree_map
 from tinyplm.losses.advantages import adaptive_kl
 from tinyplm.models.protocol import OutputOptions
@@ -14,11 +19,6 @@ from tinyplm.tuning.align.ppo import PPOSettings, experience, model_reward, ppo,
 from tinyplm.tuning.align.reward import score
 from tinyplm.tuning.align.rollouts import rollouts
 from tinyplm.tuning.data.sequences import answered
-
-from tests.laws import MODEL, difference_rounding, relative_error
-from tests.models.test_score_models import scored
-from tests.tuning.align.test_grpo import PROMPTS, even_tokens
-from tests.tuning.align.test_learner import tiny
 
 
 def small(**changes):

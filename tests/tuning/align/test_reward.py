@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, MODEL_32, relative_error
+from tests.models.test_score_models import scored
+from tests.tuning.align.test_dpo import some_pairs
+from tests.tuning.align.test_learner import SIZES, tiny
 from tinyplm.core import tree_map
 from tinyplm.losses.preference import bradley_terry
 from tinyplm.training.log import read
 from tinyplm.tuning.align.learner import Learner
 from tinyplm.tuning.align.reward import RewardSettings, pair_scores, reward, reward_loss, score, whole_arrays
 from tinyplm.tuning.data.sequences import answered
-
-from tests.laws import MODEL, MODEL_32, relative_error
-from tests.models.test_score_models import scored
-from tests.tuning.align.test_dpo import some_pairs
-from tests.tuning.align.test_learner import SIZES, tiny
 
 
 def test_the_last_token_is_read_too():

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, relative_error
+from tests.models.test_score_models import scored
+from tests.support.families import ROPES
+from tests.support.families import tiny as tiny_family
+from tests.tuning.align.test_dpo import some_pairs
+from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
 from tinyplm.core import flatten, tree_map
 from tinyplm.models.score_model import ScoreModel
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted
@@ -17,13 +24,6 @@ from tinyplm.tuning.align.reward import RewardSettings, reward
 from tinyplm.tuning.align.rollouts import rollouts
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, batch_of, sft
 from tinyplm.tuning.settings import RecipeSettings
-
-from tests.laws import MODEL, relative_error
-from tests.models.test_score_models import scored
-from tests.support.families import ROPES
-from tests.support.families import tiny as tiny_family
-from tests.tuning.align.test_dpo import some_pairs
-from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
 
 ROUND = {"steps": 1, "batch_size": 2, "max_new_tokens": 4}
 SAMPLING = {

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import FEW, MODEL, MODEL_32, relative_error
+from tests.tuning.align.test_learner import some_sequences, tiny
 from tinyplm.core import tree_map
 from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.training.log import read
 from tinyplm.tuning.align.sft import SFTSettings, answer_likelihood, answer_loss, batch_of, sft
 from tinyplm.tuning.data.sequences import answered, batch_numbers, sequence_arrays
-
-from tests.laws import FEW, MODEL, MODEL_32, relative_error
-from tests.tuning.align.test_learner import some_sequences, tiny
 
 
 def copying(count, seed):

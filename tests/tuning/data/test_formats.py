@@ -6,7 +6,11 @@ import json
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import FEW, MODEL, relative_error
+from tests.support.tuning import model as encoder
+from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
 from tinyplm.core import flatten
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES, Template, encode, folder_template
@@ -20,10 +24,6 @@ from tinyplm.tuning.data.sequences import TokenSequence, answered
 from tinyplm.tuning.prompts.cloze import Cloze, Prefix, Verbaliser, label_probabilities
 from tinyplm.tuning.prompts.few_shot import FewShot
 from tinyplm.tuning.prompts.instructions import Task, fields, fill, instruction_messages
-
-from tests.laws import FEW, MODEL, relative_error
-from tests.support.tuning import model as encoder
-from tests.tuning.align.test_learner import SIZES, some_sequences, tiny
 
 TALK = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Is it late?"},
         {"role": "assistant", "content": "Yes, very."}, {"role": "user", "content": "Thanks"},

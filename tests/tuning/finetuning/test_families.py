@@ -6,7 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, relative_error
+from tests.support.encoder_families import FAMILIES
+from tests.support.tuning import KINDS, TEXTS, tokenizer
 from tinyplm.core import flatten
 from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.layerwise import depths
@@ -19,10 +23,6 @@ from tinyplm.tuning.finetuning.freezing import upper_part
 from tinyplm.tuning.finetuning.predict import outputs_and_loss, predict
 from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
-
-from tests.laws import MODEL, relative_error
-from tests.support.encoder_families import FAMILIES
-from tests.support.tuning import KINDS, TEXTS, tokenizer
 
 MAKE = {
     "sequence_classification": lambda made: classification(made, TEXTS, ["red" if k == "animal" else "blue" for k in KINDS]),

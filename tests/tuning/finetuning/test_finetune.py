@@ -7,7 +7,10 @@ import json
 
 import numpy as np
 import pytest
+
 import tinyplm
+from tests.laws import MODEL, apart, equal, relative_error
+from tests.support.tuning import KINDS, TEXTS, model
 from tinyplm import random
 from tinyplm.core import flatten, tree_map
 from tinyplm.models.encoder_model import EncoderModel
@@ -23,9 +26,6 @@ from tinyplm.tuning.finetuning.predict import outputs_and_loss, predict
 from tinyplm.tuning.finetuning.samples import training_batches
 from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
-
-from tests.laws import MODEL, apart, equal, relative_error
-from tests.support.tuning import KINDS, TEXTS, model
 
 CLOSE = MODEL  # float64; sums in another order
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from reference.evaluation.metrics import best_span as reference_best_span
+from tests.support.tuning import KINDS, TEXTS, model, tokenizer
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.encoding import Encoding, Padding
 from tinyplm.tuning.finetuning.answers import answering, best_span, token_span
@@ -16,8 +18,6 @@ from tinyplm.tuning.finetuning.choices import multiple_choice
 from tinyplm.tuning.finetuning.classes import Classes, LabelSets, Numbers, classification
 from tinyplm.tuning.finetuning.samples import evaluation_batches, label_names, training_batches
 from tinyplm.tuning.finetuning.tags import first_tokens, tagging
-
-from tests.support.tuning import KINDS, TEXTS, model, tokenizer
 
 BYTES = Tokenizer.train(TEXTS * 2, 300)  # tokens begin with the space before a word
 
