@@ -12,7 +12,7 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
-from ..core import StackOptions, Tree, on_tree, stack
+from ..core import Component, StackOptions, Tree, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
 from ..kernels.mlp import mlp
@@ -177,7 +177,7 @@ def feed_forward(p: Tree, x: Any, *, gelu: Any) -> tuple:
     return f, backward
 
 
-def attention(config: Config, layer: int) -> decoder.Component:
+def attention(config: Config, layer: int) -> Component:
     """Causal multi-head attention; the config chooses what scales q k^T in this layer."""
     scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
     scale /= layer + 1 if config.scale_attn_by_inverse_layer_idx else 1

@@ -20,8 +20,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..backend import array_module
-from ..core import StackOptions, Tree, stack
-from ..layers.block import Component, block, pre_norm
+from ..core import Component, StackOptions, Tree, stack
+from ..layers.block import block, pre_norm
 from ..layers.cache import Cache, layer_cache
 from ..layers.dropout import dropout
 from ..layers.mask import Visible, decoder_mask

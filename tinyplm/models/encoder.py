@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from ..backend import array_module
-from ..core import StackOptions, Tree, stack
+from ..core import Component, StackOptions, Tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
 from ..kernels.mlp import mlp
@@ -38,8 +38,6 @@ from ..layers.position import learned_positions
 from ..random import fold
 from .config import LABELS, check_encoder, check_heads, check_known, label_count
 from .walks import look_up
-
-Component = Callable[..., tuple[Any, Any]]
 
 
 class Inputs(NamedTuple):
@@ -136,8 +134,15 @@ def start(
     attention = partial(pieces.attention, inputs=inputs)
 
     def one_block(p, x, *shared, key):
-        parts = {"attention": partial(attention, key=key), "mlp": partial(pieces.mlp, key=key)}
-        return block(p, x, *shared, residual=pieces.residual, norm=pieces.norm, **parts)
+        return block(
+            p,
+            x,
+            *shared,
+            residual=pieces.residual,
+            norm=pieces.norm,
+            attention=partial(attention, key=key),
+            mlp=partial(pieces.mlp, key=key),
+        )
 
     def backward(dx, *dshared):
         dp = shared_back(*dshared)

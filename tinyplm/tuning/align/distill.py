@@ -136,7 +136,8 @@ class Student(CausalModel):
         """{"hard": cross-entropy, "kl": T^2 KL} of the tokens that count, in chunks over the
         vocabulary; dhidden and dW are sums over both."""
         settings, t, total = self.settings, _targets(targets), options.total
-        losses = {"hard": partial(vocabulary_cross_entropy, targets=t, total=total)}
+        hard = partial(vocabulary_cross_entropy, targets=t, total=total)
+        losses: dict[str, Callable[..., tuple[Any, Any]]] = {"hard": hard}
         if settings.hard < 1:
             family, params, config = self.teacher.family, self.teacher.params, self.teacher.config
             arrays = {name: a for name, a in inputs.items() if name != "key"}  # without dropout
