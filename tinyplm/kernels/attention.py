@@ -65,9 +65,16 @@ def self_attention(
         prefixed if "Pk" in p else None,
     ]
     y, back = multi_head_attention(
-        p, x, heads=heads, kv_heads=kv_heads, mask=mask, scale=scale, rate=rate, key=key,
+        p,
+        x,
+        heads=heads,
+        kv_heads=kv_heads,
+        mask=mask,
+        scale=scale,
+        rate=rate,
+        key=key,
         project=joined(heads, kv_heads) if "Wqkv" in p else projections,
         between=in_order(*parts),
         attend=attend_beyond(plain.attention, p["Pk"].shape[1]) if "Pk" in p else attention,
-    )  # fmt: skip
+    )
     return y, lambda dy: back(dy)[:2]

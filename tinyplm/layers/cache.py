@@ -181,7 +181,9 @@ def extend(x: Array, *, buffer: Array, start: int) -> tuple[Array, Backward]:
             f"extend: x: expected {(*buffer.shape[:2], 'T', buffer.shape[3])}, got {x.shape}"
         )
     if end > buffer.shape[2]:
-        raise ValueError(f"the cache has room for {buffer.shape[2]} places; {start} are filled, "
-                         f"and {x.shape[2]} more do not fit")  # fmt: skip
+        raise ValueError(
+            f"the cache has room for {buffer.shape[2]} places; {start} are filled, "
+            f"and {x.shape[2]} more do not fit"
+        )
     buffer[:, :, start:end] = x
     return buffer[:, :, :end], lambda dy: dy[:, :, start:]

@@ -1,4 +1,4 @@
-"""Heads: from hidden states to classes, to the ends of a span, to what an output matrix multiplies."""
+"""Heads: from hidden states to classes, to the ends of a span, to the input of an output matrix."""
 
 from __future__ import annotations
 

@@ -71,5 +71,7 @@ def check_labels(targets: Array, counts: Array, ignore_index: float) -> None:
     if is_host(targets):
         bad = targets[counts & ~((targets >= 0) & (targets <= 1))]
         if bad.size:
-            raise ValueError(f"binary_cross_entropy: target {bad.flat[0]} is out of range: "
-                             f"expected 0 to 1, or {ignore_index} for ignored")  # fmt: skip
+            raise ValueError(
+                f"binary_cross_entropy: target {bad.flat[0]} is out of range: "
+                f"expected 0 to 1, or {ignore_index} for ignored"
+            )

@@ -21,8 +21,10 @@ def checked_targets(name: str, targets: Array, V: int, ignore_index: int) -> tup
     if is_host(targets):
         bad = targets[counts & ((targets < 0) | (targets >= V))]
         if bad.size:
-            raise ValueError(f"{name}: target {int(bad.flat[0])} is out of range: "
-                             f"expected 0 to {V - 1}, or {ignore_index} for ignored")  # fmt: skip
+            raise ValueError(
+                f"{name}: target {int(bad.flat[0])} is out of range: "
+                f"expected 0 to {V - 1}, or {ignore_index} for ignored"
+            )
     return array_module(targets).where(counts, targets, 0), counts
 
 

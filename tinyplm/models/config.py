@@ -1,4 +1,4 @@
-"""Reading and writing config.json.  A family's Config is a frozen dataclass with the hub's names."""
+"""Reading and writing config.json; a family's Config is a frozen dataclass of the hub's fields."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def check_types(config: Any) -> None:
-    """ValueError naming the first field that is not of its annotated type, not finite, or too large.
+    """ValueError naming the first field of another type than annotated, not finite, or too large.
 
     An integer may stand for a float.  A boolean is not a number.  LIMITS has the largest integers.
     """

@@ -175,10 +175,10 @@ NAMES = [
     *names.block_names(HUB),
     *linear("cls.predictions.transform.dense", "head.transform"),
     *names.norm("cls.predictions.transform.LayerNorm", "head.transform"),
-    Rename("cls.predictions.bias", "head.bias", beside="head.transform.W"),
+    Rename("cls.predictions.bias", "head.bias", requires="head.transform.W"),
     *linear(f"{_PRETRAINED}.dense", "head.lm_head"),
     *names.norm(f"{_PRETRAINED}.LayerNorm", "head.lm_head"),
-    Rename(f"{_PRETRAINED}.bias", "head.bias", beside="head.lm_head.W"),
+    Rename(f"{_PRETRAINED}.bias", "head.bias", requires="head.lm_head.W"),
     *linear("pooler.dense", "head.pooler"),
     *names.HEADS,
 ]
