@@ -27,7 +27,7 @@ STACK = {"checkpointing": 0, "frozen": 0, "once": False, "on_gradient": None}
 ALIASES = {
     "input_ids": ["inputs_embeds", "_mask", "_ids", "targets"], "target_mapping": ["targets"],
     "inputs_embeds": ["input_ids"], "auxiliary": ["targets"], "logits": ["texts", "tokens"], "prompts": ["memory"],
-    "memory": ["cache"], "targets": ["target"], "stop_strings": ["text needs a tokenizer"], "on_gradient": ["once"],
+    "memory": ["cache"], "targets": ["target"], "stop_strings": ["tokenizer"], "on_gradient": ["once"],
     "labels": ["classifier.weight"], "probabilities": ["u: expected"], "tokenizer": ["tokenizer"],
 }  # fmt: skip
 

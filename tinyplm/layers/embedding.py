@@ -33,10 +33,8 @@ def check_ids(ids: Array, vocabulary: int, name: str = "token id") -> None:
     """ValueError unless the host array ids holds integers in [0, vocabulary)."""
     if getattr(getattr(ids, "dtype", None), "kind", None) not in ("i", "u"):
         raise wrong(f"{name}s", "an array of integers", ids)
-    if (
-        ids.size == 1 and 0 <= ids.item() < vocabulary
-    ):  # decoding: two reductions cost 5 microseconds
-        return
+    if ids.size == 1 and 0 <= ids.item() < vocabulary:
+        return  # decoding: two reductions cost 5 microseconds
     if ids.size and not (0 <= ids.min() and ids.max() < vocabulary):
         bad = ids.max() if ids.min() >= 0 else ids.min()
-        raise ValueError(f"{name} {int(bad)} is out of range: expected 0 to {vocabulary - 1}")
+        raise wrong(f"{name}s", f"integers from 0 to {vocabulary - 1}", int(bad))

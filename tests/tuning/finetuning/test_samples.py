@@ -326,7 +326,7 @@ def test_a_single_string_is_no_list():
     for call in (lambda: classification(model(), "abc", [0]), lambda: tagging(model("token_classification"), ["abc"])):
         with pytest.raises(TypeError, match="got (the string |.)'abc'"):
             call()
-    with pytest.raises(ValueError, match="text needs a tokenizer"):
+    with pytest.raises(ValueError, match="tokenizer: expected a model with one"):
         m = model()
         m.tokenizer = None
         classification(m, ["a"], [0])
