@@ -29,7 +29,7 @@ def attention(
     A single block takes the plain form, which keeps P and so need not compute it twice.
     """
     if isinstance(mask, Visible):
-        if q.shape[2] > BLOCK:
+        if getattr(q, "ndim", 0) == 4 and q.shape[2] > BLOCK:
             return block_attention(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
         mask = mask.array
     return plain.attention(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)

@@ -16,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_flag, check_number, check_out, known_arguments, wrong
+from ...arguments import (
+    as_ids,
+    check_flag,
+    check_function,
+    check_number,
+    check_out,
+    check_whole,
+    known_arguments,
+    wrong,
+)
 from ...core import IGNORED, Tree, add
 from ...kernels.cross_entropy import vocabulary_cross_entropy
 from ...kernels.distillation import vocabulary_distillation
@@ -189,6 +198,8 @@ def sampled_answers(
     such as a rule that knows the right one (rejection sampling).  Truncated answers are dropped.
     options: those of tuning.align.rollouts.  ValueError if no answer remains.
     """
+    check_decoder("teacher", teacher)
+    check_function("accept", accept, or_none=True)
     drawn = rollouts(teacher, prompts, **options)
     rows = zip(drawn.sequences(), drawn.prompts, drawn.answers, drawn.finished)
     kept = [
@@ -205,6 +216,8 @@ def sampled_answers(
 
 def text_sequences(tokens: np.ndarray, length: int) -> list[TokenSequence]:
     """A token array as sequences of `length` + 1 tokens, each predicted from those before it."""
+    tokens = as_ids("tokens", tokens)
+    check_whole("length", length, 1)
     ids = [
         tokens[start : start + length + 1].tolist() for start in range(0, len(tokens) - 1, length)
     ]
