@@ -12,6 +12,7 @@ import reference.layers.convolution as ref_convolution
 import reference.layers.disentangled as ref_disentangled
 import reference.layers.dropout as ref_dropout
 from tests.laws import Case, Sizes
+from tinyplm.kernels import disentangled as disentangled_kernel
 from tinyplm.layers import activation, convolution, disentangled, relative_buckets
 
 
@@ -128,13 +129,12 @@ def _convolution_layer(s: Sizes) -> Case:
 
 # name: (implementation, reference, maker of cases)
 COMPONENTS = {
-    "gathered_scores": (disentangled.gathered_scores, _reference_scores, _scores),
     "relative_scores": (disentangled.relative_scores, _reference_scores, _scores),
     "disentangled_attention": (
         disentangled.disentangled_attention, _reference, partial(_attention, scores=disentangled.relative_scores),
     ),
-    "disentangled_attention_gathered": (
-        disentangled.disentangled_attention, _reference, partial(_attention, scores=disentangled.gathered_scores),
+    "disentangled_attention_kernel": (
+        disentangled.disentangled_attention, _reference, partial(_attention, scores=disentangled_kernel.relative_scores),
     ),
     "disentangled_attention_dropout": (disentangled.disentangled_attention, _reference_dropped, _dropped_attention),
     "disentangled_multi_head": (

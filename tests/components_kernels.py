@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.components_alignment import summed
 from tests.laws import Case, Sizes
-from tinyplm.kernels import activation, cross_entropy, distillation, log_probs, mlp
+from tinyplm.kernels import activation, cross_entropy, disentangled, distillation, log_probs, mlp
 
 
 def _in_chunks(make: Callable[[Sizes], Case]) -> Callable[[Sizes], Case]:
@@ -26,6 +26,7 @@ def kernels(table: dict[str, Any]) -> dict[str, Any]:
         "gelu_tanh": activation.gelu_tanh,
         "mlp": mlp.mlp,
         "gated_mlp": mlp.gated_mlp,
+        "relative_scores": disentangled.relative_scores,
         "vocabulary_cross_entropy": cross_entropy.vocabulary_cross_entropy,
         "vocabulary_log_probs": summed(log_probs.vocabulary_log_probs),
         "vocabulary_distillation": distillation.vocabulary_distillation,

@@ -16,8 +16,7 @@ from .backend import array_module, at_least_float32
 def _erf_polynomials(dtype: str) -> tuple[list[float], list[float]]:
     """Coefficients, highest power first, of the two polynomials in `erf`, in u in [-1, 1].
 
-    Found by interpolation at Chebyshev points from math.erf and math.erfc, so that no table has to
-    be believed.
+    Interpolated at Chebyshev points from math.erf and math.erfc, so no table has to be trusted.
     """
     near_degree, far_degree = (6, 9) if dtype == "float32" else (12, 22)
 
@@ -25,13 +24,13 @@ def _erf_polynomials(dtype: str) -> tuple[list[float], list[float]]:
         chebyshev = np.polynomial.chebyshev.chebinterpolate(np.vectorize(f), degree)
         return np.polynomial.chebyshev.cheb2poly(chebyshev)[::-1].tolist()
 
-    def near(u: float) -> float:  # erf(x) / x with x^2 = (u + 1) / 2
+    def near(u: float) -> float:
+        """erf(x) / x with x^2 = (u + 1) / 2."""
         x = math.sqrt((u + 1) / 2)
         return math.erf(x) / x if x > 0 else 2 / math.sqrt(math.pi)
 
-    def far(
-        u: float,
-    ) -> float:  # exp(x^2) erfc(x), smooth in t = 1 / (1 + x); u = -1 is x = 6, u = 1 is x = 1
+    def far(u: float) -> float:
+        """exp(x^2) erfc(x), smooth in t = 1 / (1 + x); u = -1 is x = 6, u = 1 is x = 1."""
         t = _T6 + (u + 1) / 2 * (0.5 - _T6)
         x = 1 / t - 1
         return math.exp(x * x) * math.erfc(x)

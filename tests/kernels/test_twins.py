@@ -20,11 +20,12 @@ from tests.laws import Case, Sizes
 from tests.strategies import sizes
 from tinyplm.backend import array_module, to_host
 from tinyplm.core import tree_map
-from tinyplm.kernels import activation, attention, block_attention, cross_entropy, distillation
+from tinyplm.kernels import activation, attention, block_attention, cross_entropy, disentangled, distillation
 from tinyplm.kernels import log_probs as log_probs_kernel
 from tinyplm.kernels import mlp as mlp_kernel
 from tinyplm.layers import activation as plain_activation
 from tinyplm.layers import attention as plain_attention
+from tinyplm.layers import disentangled as plain_disentangled
 from tinyplm.layers import mlp as plain_mlp
 from tinyplm.layers.mask import Visible
 from tinyplm.losses import cross_entropy as plain_cross_entropy
@@ -65,6 +66,7 @@ TWINS = {
         "attention_dropout",
         lambda s: {"block": 1 + s.seed % 5},
     ),
+    "relative_scores": Twin(disentangled.relative_scores, plain_disentangled.relative_scores, "relative_scores"),
     "vocabulary_cross_entropy": Twin(
         cross_entropy.vocabulary_cross_entropy,
         plain_cross_entropy.vocabulary_cross_entropy,

@@ -8,8 +8,8 @@
 Parameters: {"body": {"tokens" (V, D), "segments" (types, D), "positions" (C, D), "norm",
 "layers": [...]}, "head": by task}.  Heads: masked LM, logits = lm_transform(hidden) tokens^T +
 bias; next sentence, classes and choices from tanh(hidden_0 W + b), the pooler; others from hidden.
-This is the textbook of encoders, written out in full.  `pieces` is the same for the walk of
-models/encoder.py, for other families to change; a test holds both equal.
+This is the textbook of encoders, forward and backward in full.  `pieces` says the same for the
+walk of models/encoder.py, for other families to change; a test holds both equal.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def body(
 def block(p: Tree, x: Any, *, config: Config, mask: Any, key: Any) -> tuple[Any, Any]:
     """h = norm1(x + dropout(attention(x))),   y = norm2(h + dropout(mlp(h))).
 
-    p {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> (B, T, D); key (B,) of this layer.
-    With r the sum that a norm sees, dr goes both ways: down the residual, and through the sublayer.
+    p {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> y (B, T, D); key (B,) of this layer.
+    With y = norm2(r), h = norm1(r1):   dh = dr + what comes through mlp,   dx = dr1 + attention's.
     """
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
     drop = partial(dropout, rate=config.hidden_dropout_prob)
@@ -196,7 +196,7 @@ def block(p: Tree, x: Any, *, config: Config, mask: Any, key: Any) -> tuple[Any,
 
 
 def pieces(config: Any) -> encoder.Pieces:
-    """The same for the walk of models/encoder.py."""
+    """BERT for the walk of encoders."""
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
     rate, heads = config.hidden_dropout_prob, config.num_attention_heads
     attention = encoder.attend(heads=heads, rate=config.attention_probs_dropout_prob)

@@ -2,7 +2,7 @@
 
     x_0 = dropout(tokens[ids] + positions[t]),   x_{i+1} = block(x_i),   hidden = norm(x_L)
 
-`body` computes the same as models/decoder.py, the walk of the other decoders, with these `pieces`.
+`body` computes what the walk of models/decoder.py, which states the backward, does with `pieces`.
 Parameters: {"body": {"tokens" (V, D), "positions" (C, D), "layers", "norm"}, "head" if untied}.
 """
 
@@ -119,7 +119,7 @@ def body(
     cache: Any = None,
     stacking: StackOptions = StackOptions(),
 ) -> tuple:
-    """Hidden states after the final norm; arguments and results as in decoder.body."""
+    """Hidden states after the final norm; arguments and results as for decoder.body."""
     e, look_up_back = walks.look_up(p, input_ids, inputs_embeds)
     xp, T, S, position_ids = decoder.places(e, cache, position_ids)
     layer = partial(block, config=config, mask=decoder_mask(T, S, attention_mask, xp=xp))
@@ -139,7 +139,7 @@ def body(
 
 
 def block(p: Tree, x: Any, *, config: Config, index: int, mask: Any, key: Any, cache: Any) -> tuple:
-    """h = x + dropout(attention(norm1(x))),   y = h + dropout(feed_forward(norm2(h))).
+    """h = x + dropout(attention(n1 = norm1(x))),   y = h + dropout(feed_forward(n2 = norm2(h))).
 
     x, y (B, T, D).   dh = dy + norm2'(dn2),   dx = dh + norm1'(dn1), from both terms of each sum.
     """

@@ -1,10 +1,13 @@
 """Fast twins of layers and losses: the same name, parameters and numbers as the plain form.
 
-Each says what it does differently and what that gains: at least 3% of a training step, of a decode
-step, or of peak memory.  tests/kernels/test_twins.py holds each equal to its plain form.
+Each docstring says what the twin does differently and what that gains: at least 3% of a training
+step, of a decoding step, or of peak memory.  For equation and gradient read the plain form.
+tests/kernels/test_twins.py holds each equal to it.
 
 activation.py       GELUs in pieces that stay in the cache (blocks.py)
 mlp.py              activations computed again instead of kept
 attention.py        attention by blocks of queries (block_attention.py) where sequences are long
-cross_entropy.py log_probs.py distillation.py     losses over a vocabulary in chunks of tokens
+disentangled.py     DeBERTa's scores by relative position, shifted instead of gathered
+cross_entropy.py    losses over a vocabulary in chunks of tokens; so are log_probs.py and
+                    distillation.py
 """

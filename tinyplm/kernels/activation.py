@@ -1,4 +1,4 @@
-"""GELUs in pieces that stay in the cache, and the activations by the names that hub configs use.
+"""GELUs in pieces that stay in the cache, and all activations by their names in hub configs.
 
 ReLU, tanh and SiLU are the plain forms: for SiLU this form gained less than 1% of a training step.
 """
@@ -16,8 +16,9 @@ from .blocks import by_blocks
 @expects("x (..., N)", hot=True)
 @in_float32
 def gelu(x: Array) -> tuple[Array, Backward]:
-    """layers.activation.gelu, in pieces, in place, and in float32 with `normal_cdf` for Phi.
+    """layers.activation.gelu in pieces and in place, with `normal_cdf` for Phi.
 
+    In float32 that is a tanh of a polynomial instead of erf.   Keeps x and Phi, as there.
     A training step of BERT takes 16 to 22% longer with the plain form (D 384 and 256).
     """
     xp = array_module(x)
@@ -48,8 +49,9 @@ def gelu(x: Array) -> tuple[Array, Backward]:
 @expects("x (..., N)", hot=True)
 @in_float32
 def gelu_tanh(x: Array) -> tuple[Array, Backward]:
-    """layers.activation.gelu_tanh, in pieces and in place, without clipping x.
+    """layers.activation.gelu_tanh in pieces and in place, without clipping x.
 
+    Keeps x and P, as there.   Computed as dx = dy (P + 2 x P (1 - P) du), du as there.
     A training step of GPT-2 takes 3% longer with the plain form (D 256 and 384).
     """
     xp = array_module(x)
@@ -96,9 +98,10 @@ NORMAL_CDF = (1.75627849e-09, -1.32266323e-07, 3.96477379e-06, -5.53063207e-05, 
 def normal_cdf(x: Array, out: Array) -> None:
     """out[...] = Phi(x) = (1 + erf(x / sqrt 2)) / 2, elementwise; both float32 or both float64.
 
-    In float32 the tanh of a polynomial, a fifth of the work of erf: NumPy's tanh costs as much as
-    two multiplications.  Error below 2e-7 in float32, most of it rounding, and 4e-15 in float64;
-    exactly 0 and 1 from |x| = 6 on in float32.
+    In float32 it is (1 + tanh(x P(x^2))) / 2 with a polynomial P, a fifth of the work of erf, since
+    NumPy's tanh costs no more than two multiplications.  The error is below 2e-7 in float32, most
+    of it rounding, and below 4e-15 in float64; in float32 the value is exactly 0 or 1 where
+    |x| >= 6.
     """
     xp = array_module(x)
     if x.dtype == "float64":
@@ -117,7 +120,7 @@ def normal_cdf(x: Array, out: Array) -> None:
     out *= 0.5
 
 
-# By the names that hub configs use for them.
+# By the names in hub configs.
 ACTIVATIONS = {
     "relu": relu,
     "gelu": gelu,

@@ -24,9 +24,10 @@ def attention(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """layers.attention.attention; by blocks where the mask is a `Visible` and T is above one block.
+    """layers.attention.attention, by blocks where the mask is a `Visible` and T exceeds one block.
 
-    A single block takes the plain form, which keeps P and so need not compute it twice.
+    `block_attention` says what that gains.  Shorter sequences take the plain form, which keeps P
+    instead of computing it twice.
     """
     if isinstance(mask, Visible):
         if getattr(q, "ndim", 0) == 4 and q.shape[2] > BLOCK:
@@ -53,11 +54,12 @@ def self_attention(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """multi_head_attention of x to itself; mask, scale, rate and key as there.
+    """multi_head_attention of x to itself, with the `attention` above; p and options as there.
 
-    rotary and cache are parts as in layers/attention_parts.py.  The tree decides the others: with
-    Wqkv the projection is joined (for decoding); with Pk and Pv a trained prefix, which no rotary
-    turns, precedes the keys (Li & Liang 2021, eq. 3).   backward returns (dp, dx).
+    x (B, T, D) -> y (B, T, D).   rotary and cache: see `turned` and `cached` in
+    layers/attention_parts.py.  p decides the other parts: with Wqkv the projections are joined (for
+    decoding); with Pk and Pv a trained prefix, which rotary does not turn, precedes the keys (Li &
+    Liang 2021, eq. 3).   backward returns (dp, dx).
     """
     parts = [
         turned(rotary) if rotary else None,

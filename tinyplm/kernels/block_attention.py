@@ -37,18 +37,19 @@ def block_attention(
     mask: a `Visible`, or booleans as for `attention`, or None.
     Rabe & Staats 2021; Dao et al. 2022, 2023 (FlashAttention).
     With the plain form a training step of GPT-2 (L 2, D 256) takes 3% longer and 8% more memory at
-    T 256, 21% longer and twice the memory at T 1024; one of BERT as long, and as much memory.
-    Each block takes only the keys that some of its queries may see.  All of them are there at once,
-    so the softmax is the ordinary one, not the online one of FlashAttention, which also cuts the
-    keys.   Keeps k, v, o, Q = [scale q, -m] with m the largest score of each query, and 1 / z with
-    z = sum_s exp(score - m), both at least float32.
+    T 256, 21% longer and twice the memory at T 1024; one of BERT takes the same time and memory.
+    A block takes only the keys that some of its queries may see, and all of these at once, so the
+    softmax is the ordinary one, not the online one of FlashAttention, which cuts the keys as well.
+    Keeps k, v, o, Q = [scale q, -m] with m the largest score of each query, and 1 / z with
+    z = sum_s exp(score - m), the last two in at least float32.
 
-    The backward computes the scores again: [k, 1] Q^T = scale k q^T - m in one product, A = exp of
-    it (and bias), P = A / z.   With D = [do / (1 - rate), -sum_e do o] / z,
+    The backward computes the scores again: [k, 1] Q^T = scale k q^T - m in one product,
+    A = exp(that + bias), P = A / z.   With D = [do / (1 - rate), -sum_e do o] / z and dS the
+    gradient of the scores (dA in the plain form),
     dS = A * ([v, 1] D^T), where dropout's mask applies to the product with v only;
     dq = scale dS^T k,   dk = dS (scale q),   dv = masked A times D without its last column, dk and
-    dv summed over the heads that share them;   dbias = dS^T summed over the axes of its repeats.
-    Here scores, A and dS have the keys first, (S, T): then the long dimension of all seven products
+    dv summed over the heads that share them;   dbias = dS^T summed over the axes that broadcast.
+    Here scores, A and dS have the keys first, (S, T): so the long dimension of all seven products
     is their first or their inner one, for which BLAS is fastest.
     ValueError as in `attention`, and unless block >= 1.
     """
@@ -198,7 +199,7 @@ class _Part(NamedTuple):
 
 
 def _parts(visible: Visible, B: int, K: int, G: int, block: int, *, host: bool) -> list[_Part]:
-    """On the host as many heads of a sample as have PART scores; on a GPU all: fewer launches."""
+    """On the host, as many heads of a sample as have PART scores; on a GPU all, in few launches."""
     blocks: list[tuple[slice, slice, list]] = []
     for lo in range(0, visible.T, block):
         queries = slice(lo, min(lo + block, visible.T))
@@ -229,10 +230,10 @@ def _shaped(space: Any, *shape: int) -> Any:
 
 
 def _subtract_top(s: Any, xp: Any) -> Any:
-    """s (b, k, n, r) less its largest along the keys, in place -> that (b, k, 1, r), always finite.
+    """s (b, k, n, r) -= its maximum along the keys n, in place -> that (b, k, 1, r), always finite.
 
-    Some keys are taken as one long row: NumPy spends more on starting a row of 128 numbers than on
-    its numbers.
+    Several keys are taken as one long row: NumPy spends more time on starting a row of 128 numbers
+    than on the numbers.
     """
     b, k, n, r = s.shape
     fold = math.gcd(n, 16)

@@ -11,11 +11,11 @@ BLOCK = 1 << 17  # numbers at a time: half a megabyte of float32; several such f
 
 
 def by_blocks(f: Callable[..., None], *arrays: Array) -> None:
-    """f(*arrays), on the host some rows at a time, so what f allocates stays in the cache.
+    """f(*arrays), on the host some rows at a time, so that what f works on stays in the cache.
 
     The arrays (..., n), each with its own n, share the leading axes.  f gets them as matrices
-    (rows, n), works row by row, and writes its results into some of them, which are contiguous.
-    With smaller blocks, threads would wait for the interpreter.
+    (rows, n), treats each row alone, and writes its results into some of them, which are
+    contiguous.  With smaller blocks, threads would wait for the interpreter.
     """
     rows = [a.reshape(-1, a.shape[-1]) for a in arrays]
     count, width = rows[0].shape[0], max(a.shape[1] for a in rows)

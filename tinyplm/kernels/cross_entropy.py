@@ -37,11 +37,11 @@ def vocabulary_cross_entropy(
     Logits (chunk, V) live only while their chunk is worked on.  The gradients need the same logits,
     so they are formed in the same pass, at dloss = 1, and kept; backward only scales them by dloss:
     dx = dloss dlogits W^T,   dW = dloss x^T dlogits,   db = dloss sum dlogits.
-    With float16, 1 / total waits for the backward too, so that the loss scale in dloss finds
-    gradients that have not vanished; dW and db are summed in at least float32.
+    With float16 the division by total waits for the backward too, since gradients divided earlier
+    could vanish before dloss brings the loss scale; dW and db are summed in at least float32.
     grad=False skips all that; backward is then None.
-    factors=True: all tokens are one chunk, and dW comes as core.Product(x, dlogits), which is
-    smaller where there are fewer tokens than D.
+    factors=True: all tokens are one chunk, and dW is core.Product(x, dlogits), which is smaller
+    where there are fewer tokens than D.
     """
     xp = array_module(x)
     rows = x.reshape(-1, x.shape[-1])
@@ -55,9 +55,8 @@ def vocabulary_cross_entropy(
     dWT = xp.zeros(W.shape[::-1], dtype=w.dtype) if grad and not factors else None
     db = xp.zeros(b.shape, dtype=w.dtype) if grad and b is not None else None
     loss: Any = 0
-    for start in range(
-        0, max(rows.shape[0], 1), chunk
-    ):  # one of no tokens for a shard without a target
+    # at least one chunk, of no tokens for a shard without any
+    for start in range(0, max(rows.shape[0], 1), chunk):
         part = slice(start, start + chunk)
         z = at_least_float32(rows[part] @ W)
         if b is not None:
@@ -80,9 +79,8 @@ def vocabulary_cross_entropy(
     def backward(dloss: Any) -> tuple[Array, Any, Array | None]:
         def scaled(a: Array, dtype: Any) -> Array:
             if isinstance(dloss, Real) and dloss == 1 and isinstance(late, Real) and late == 1:
-                return a.astype(
-                    dtype, copy=False
-                )  # usual in training, and dW is as large as the head
+                # the usual case in training, and dW is as large as the head
+                return a.astype(dtype, copy=False)
             return (at_least_float32(a) * (dloss / late)).astype(dtype, copy=False)
 
         if factors:

@@ -36,8 +36,9 @@ def vocabulary_distillation(
     With the plain form, forward and backward take 1.4 times the memory (2048 tokens, D 256,
     V 16384).
 
-    Both models' logits (chunk, V) live only while their chunk is worked on.  The gradients are
-    formed in the same pass, without dloss / total, and scaled in the backward.
+    Both models' logits (chunk, V) live only while their chunk is worked on.  The gradients need the
+    same logits, so they are formed in the same pass, and multiplied by dloss / total in the
+    backward.
     grad=False: backward is None.   On the host, tokens of weight 0 are left out.
     """
     xp = array_module(x)

@@ -32,10 +32,9 @@ def vocabulary_log_probs(
     (2048 tokens, D 256, V 16384), and twice as long where half of the tokens count.  Where all
     count, the plain form takes a quarter less time, since logits are formed once.
 
-    What the gradient is multiplied by is not known before the backward (a preference loss needs all
-    tokens of two answers), so each chunk's logits are formed again there; where there is one chunk
-    only, its log p is kept.
-    entropy=False leaves that output out, grad=False the backward.
+    The gradients dl and dH are not known before the backward (a preference loss needs all tokens of
+    two answers), so each chunk's logits are formed again there; a single chunk's log p is kept.
+    entropy=False leaves out that output, grad=False the backward, which is then None.
     On the host, tokens that do not count are left out of all products.
     """
     xp = array_module(x)

@@ -11,7 +11,7 @@ from ..shapes import expects
 
 @expects("p {W1 W2 b1? b2?}, x (..., D); function activation", hot=True)
 def mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
-    """layers.mlp.mlp, which computes the activation again in the backward instead of keeping it.
+    """layers.mlp.mlp, computing the activation again in the backward instead of keeping it.
 
     Keeps x and h = x W1 + b1 (..., F), not a = activation(h) nor what the activation keeps.
     With the plain form a training step of GPT-2 or BERT (L 4, D 256) takes 37% more memory, and 1
@@ -32,7 +32,7 @@ def mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
 
 @expects("p {Wgate Wup Wdown bgate? bup? bdown?}, x (..., D); function activation", hot=True)
 def gated_mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
-    """layers.mlp.gated_mlp, which computes g and h = g * u again in the backward.
+    """layers.mlp.gated_mlp, computing g and h = g * u again in the backward.
 
     Keeps x, z = x Wgate and u = x Wup (..., F), not g = activation(z), h, nor what the activation
     keeps.   With the plain form a training step of LLaMA (L 4, D 256) takes 37% more memory.

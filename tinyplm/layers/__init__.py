@@ -1,21 +1,26 @@
-"""The parts of a model, plain: `y, backward = f(...)`, written as their docstrings.
+"""The parts of a model in plain form: `y, backward = f(...)`, coded as the docstrings state them.
 
-linear.py                 y = x W + b
-embedding.py position.py  look-up; learned and sinusoidal positions
-norm.py                   LayerNorm, RMSNorm
-activation.py softmax.py  ReLU, tanh, GELU, SiLU, log-sigmoid; softmax, log-softmax
-dropout.py                dropout with explicit randomness
-mlp.py                    feed-forward layers, plain and gated
-mask.py                   who may attend to whom
-attention.py              attention; multi-head, grouped-query, cross-attention
-attention_parts.py        what a caller may choose of it: rotary positions, a cache, a trained
-prefix rope.py rope_scaling.py   rotary positions, and their frequencies
-cache.py                  keys and values of earlier calls
-disentangled.py relative_buckets.py convolution.py                   DeBERTa
-two_stream.py relative_shift.py stream_views.py memory.py            Transformer-XL, XLNet
-block.py                  residual blocks with the norm before or after
-pooling.py heads.py       one vector for a sequence; logits, classes, spans
+linear.py            y = x W + b
+embedding.py         look-up of rows in a table
+position.py          learned and sinusoidal positions
+norm.py              LayerNorm, RMSNorm
+activation.py        ReLU, tanh, GELU (exact and tanh), SiLU, log-sigmoid
+softmax.py           softmax, log-softmax
+dropout.py           dropout with explicit randomness
+mlp.py               feed-forward layers, plain and gated (SwiGLU, GeGLU)
+mask.py              who may attend to whom
+attention.py         attention: multi-head, grouped-query, multi-query, cross-attention
+attention_parts.py   parts of it that a caller chooses: rotary positions, a cache, a prefix
+rope.py              RoPE: the rotation of queries and keys
+rope_scaling.py      RoPE's frequencies, and how they stretch to longer contexts
+cache.py             keys and values of earlier calls
+block.py             residual blocks, with the norm before or after the sublayer
+pooling.py heads.py  one vector for a sequence; classes, spans, the masked-LM transform
+disentangled.py      disentangled attention (DeBERTa); its buckets of distances are in
+                     relative_buckets.py, its convolution in convolution.py
+two_stream.py        relative attention (Transformer-XL) and two streams (XLNet), with
+                     relative_shift.py, stream_views.py and memory.py
 
-Import from the modules: many functions have the name of theirs.  What has a faster form is in
-kernels/ under the same name.
+Import from the modules, since many functions share their module's name.  A layer that has a faster
+form has it in kernels/, under the same name.
 """

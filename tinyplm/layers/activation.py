@@ -18,7 +18,7 @@ GELU_CUBIC = 0.044715
 
 @expects("x (..., N)", hot=True)
 def relu(x: Array) -> tuple[Array, Backward]:
-    """y = max(x, 0).   dx = dy where x > 0, else 0 (0 at the kink).       Nair & Hinton 2010"""
+    """y = max(x, 0).   Keeps x.   dx = dy where x > 0, else 0.            Nair & Hinton 2010"""
     xp = array_module(x)
 
     def backward(dy: Array) -> Array:
@@ -63,7 +63,7 @@ def gelu_tanh(x: Array) -> tuple[Array, Backward]:
 
     Hendrycks & Gimpel 2016, sec. 2.   Keeps x and P.
     dx = dy * (P + x dP),   dP = 2 P (1 - P) du,   du = sqrt(2/pi) (1 + 3 * 0.044715 x^2),
-    where dP and du are the derivatives by x; (1 - tanh^2 u) / 2 = 2 P (1 - P).
+    where dP and du are derivatives with respect to x, and 1 - tanh^2 u = 4 P (1 - P).
     """
     xp = array_module(x)
     c = xp.clip(x, -10, 10)  # beyond, P is exactly 0 or 1, and x^3 could overflow
@@ -117,9 +117,9 @@ def sigmoid(x: Array) -> Array:
 
 
 def activated(caller: str, activation: Component, x: Array) -> tuple[Array, Backward]:
-    """activation(x); ValueError for a plain function such as np.tanh.
+    """activation(x); ValueError for a function that is no component, such as np.tanh.
 
-    Without the check, an array of two would be taken for (y, backward).
+    Without the check, an array of length two would be unpacked as (y, backward).
     """
     result: Any = activation(x)
     if type(result) is not tuple or len(result) != 2 or not callable(result[1]):

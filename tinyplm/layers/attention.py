@@ -29,27 +29,30 @@ def attention(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """o = dropout(P) v,   P = softmax(A) over the keys that mask allows,   A = scale q k^T + bias.
+    """o = Pd v,   Pd = dropout(P),   P = softmax(A) over the keys that mask allows,
+
+        A = scale q k^T + bias.
 
     Vaswani et al. 2017, eq. 1.   q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias
     broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).   scale is E^-0.5 unless given.
     H = K is multi-head, K = 1 multi-query (Shazeer 2019), K between them grouped-query attention
     (Ainslie et al. 2023): head h reads keys and values h // (H / K).
     mask is boolean, True = may attend; a query without keys gives zeros.
-    Keeps Q = scale q, k, v, P and dropout(P).
+    Keeps Q = scale q, k, v, P and Pd.
 
-    With dP = do v^T taken back through the dropout:   dA = P * (dP - sum_s dP P), as in `softmax`;
-    dq = scale dA k,   dk = dA^T Q,   dv = dropout(P)^T do,   dbias = dA.
-    dk and dv are summed over the H / K heads that share them, dbias over the axes of its repeats.
+    dPd = do v^T, which dropout's backward takes to dP;   dA = P * (dP - sum_s dP P), as in
+    `softmax`;   dq = scale dA k,   dk = dA^T Q,   dv = Pd^T do,   dbias = dA.
+    dk and dv are summed over the H / K heads that share them, dbias over the axes that broadcast.
     """
     H, K = check_heads("attention", q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
 
     def grouped(a: Array) -> Array:
-        """(B, H, T, n) -> (B, K, H/K * T, n): the queries of a group are rows of one matrix."""
+        """(B, H, T, n) -> (B, K, H/K * T, n): the queries of a group are the rows of one matrix."""
         return a.reshape(a.shape[0], K, H // K * a.shape[2], a.shape[3])
 
     def by_head(a: Array) -> Array:
+        """(B, K, H/K * T, n) -> (B, H, T, n), the inverse."""
         return a.reshape(a.shape[0], H, a.shape[2] * K // H, a.shape[3])
 
     Q = scale * grouped(q)
@@ -112,6 +115,8 @@ def merge_heads(x: Array) -> Array:
 def projections(p: Tree, x: Array, context: Array | None = None) -> tuple[tuple, Backward]:
     """q, k, v = x Wq + bq, c Wk + bk, c Wv + bv,   c = context, or x itself.
 
+    x (B, T, D), context (B, S, Dc) or None -> q (B, T, H*E), k and v (B, S, K*E).
+    dx = dq Wq^T,   dc = dk Wk^T + dv Wv^T;   without a context dc is added to dx.
     backward returns (dp, dx, dcontext).
     """
     if not ("Wq" in p and "Wk" in p and "Wv" in p):
@@ -163,16 +168,16 @@ def multi_head_attention(
     """y = merge(attention(split(x Wq + bq), split(c Wk + bk), split(c Wv + bv))) Wo + bo.
 
     Vaswani et al. 2017, sec. 3.2.2.   c = context, or x itself; x (B, T, D), context (B, S, Dc) or
-    None, bias as in `attention` -> y (B, T, D).
-    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and perhaps biases bq, bk, bv, bo.
-    mask, scale, rate and key as in `attention`.
-    Three parts are the caller's choice; attention_parts.py has others than the defaults:
+    None -> y (B, T, D).   bias, mask, scale, rate and key as in `attention`.
+    p: Wq (D, H*E), Wk and Wv (Dc, K*E), Wo (H*E, D), and biases bq, bk, bv, bo where the family has
+    them; H = heads, K = kv_heads, or H if None.   split is split_heads, merge is merge_heads.
+    The caller may replace three parts (attention_parts.py):
     project  component (p, x, context) -> (q, k, v), each (B, T or S, heads * E)
-    between  component (p, q, k, v) -> (q, k, v) of heads (B, H or K, T or S, E): rotary
-             positions, a cache, a trained prefix
+    between  component (p, q, k, v) -> (q, k, v) by heads, (B, H or K, T or S, E): rotary
+             positions, a cache, a trained prefix; None changes nothing
     attend   component (q, k, v, bias) -> o, such as `attention`
-    backward returns (dp, dx, dcontext, dbias), by the chain of the parts; None for what was not
-    given.
+    backward returns (dp, dx, dcontext, dbias), None for what was not given, by the chain:
+    do = split(dy Wo^T),   dWo = merge(o)^T dy,   then the parts from the last to the first.
     ValueError when the head counts do not divide the widths.
     """
     kv_heads = heads if kv_heads is None else kv_heads

@@ -15,7 +15,7 @@ from .mask import Visible, check_boolean
 
 
 def turned(rotary: Component) -> Component:
-    """Queries and keys rotated by their positions; rotary: a component of one array (rope.py)."""
+    """(rotary(q), rotary(k), v); rotary: a component of one array, as `rope` with tables."""
 
     def between(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
         q, q_back = rotary(q)
@@ -26,10 +26,10 @@ def turned(rotary: Component) -> Component:
 
 
 def cached(cache: Any) -> Component:
-    """Keys and values written into a layer's cache after the old ones; old and new ones come out.
+    """(q, [earlier keys, k], [earlier values, v]): k and v are also written into the layer's cache.
 
-    cache: (buffers, start) of layer_cache, so S = start + T.   Backward takes the columns of the
-    new ones.
+    cache: (buffers, start) from layer_cache, so S = start + T.   The gradients of k and v are the
+    last T places of those that come in; nothing flows into the cache.
     """
     if not isinstance(cache, tuple) or len(cache) != 2:
         expected = "the buffers and the start of one layer, from layer_cache"
@@ -45,7 +45,10 @@ def cached(cache: Any) -> Component:
 
 
 def prefixed(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
-    """p's Pk and Pv (K, P, E), trained keys and values, before the others.  See attend_beyond."""
+    """(q, [Pk, k], [Pv, v]) with p's Pk and Pv (K, P, E), trained keys and values: with_prefix.
+
+    To be attended to by `attend_beyond`.
+    """
     (k, v), back = with_prefix(k, v, p["Pk"], p["Pv"])
 
     def backward(dq: Array, dk: Array, dv: Array) -> tuple[Tree, Array, Array, Array]:
@@ -56,7 +59,7 @@ def prefixed(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
 
 
 def in_order(*parts: Component | None) -> Component | None:
-    """Several parts between projection and attention as one; None if there is none."""
+    """Several parts between projection and attention, in this order; None if there is none."""
     chosen = [part for part in parts if part is not None]
     if len(chosen) < 2:
         return chosen[0] if chosen else None
@@ -94,10 +97,11 @@ def attend_beyond(attend: Component, P: int) -> Component:
 
 @expects("k (B, K, S, E), v (B, K, S, E2), Pk (K, P, E), Pv (K, P, E2)")
 def with_prefix(k: Array, v: Array, Pk: Array, Pv: Array) -> tuple[tuple[Array, Array], Backward]:
-    """[Pk, k] and [Pv, v] along the keys, the same prefix for each sample: (B, K, P + S, E) each.
+    """[Pk, k] and [Pv, v] along the keys, with the same prefix for each sample.
 
-    k, v (B, K, S, E), Pk, Pv (K, P, E).   backward(dk', dv') returns (dk, dv, dPk, dPv): the
-    columns of S, and those of P summed over the samples.
+    Li & Liang 2021, eq. 3.   k (B, K, S, E), v (B, K, S, E2), Pk (K, P, E), Pv (K, P, E2)
+    -> (B, K, P + S, E), (B, K, P + S, E2).   backward returns (dk, dv, dPk, dPv): the last S places
+    of each gradient, and the first P summed over the samples.
     """
     xp, P = array_module(k), Pk.shape[1]
 
@@ -121,7 +125,10 @@ def beyond_prefix(mask: Visible | Array | None, P: int) -> Array | None:
 
 
 def joined(heads: int, kv_heads: int | None = None) -> Component:
-    """The projections by one matrix: q, k, v = columns of x Wqkv + bqkv; see join_projections."""
+    """The projections by one matrix, for decoding: [q, k, v] = x Wqkv + bqkv.
+
+    See join_projections.   Gradients as in `linear`, at [dq, dk, dv].
+    """
     kv_heads = heads if kv_heads is None else kv_heads
     return partial(_joined, heads=heads, kv_heads=kv_heads)
 

@@ -18,23 +18,24 @@ def pre_norm(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """y = x + dropout(f(p, norm(p_norm, x), *shared)).       Xiong et al. 2020, table 1, right
+    """y = x + dropout(s),   s = f(p, h, *shared),   h = norm(p_norm, x).
 
-    norm(p_norm, x) and f(p, x, *shared) are components.
-    dx = dy + the gradient through f and norm; backward returns (dp_norm, dp, dx, *dshared).
+    Xiong et al. 2020, table 1, right.   norm and f are components; x, y (B, T, D).
+    ds = dy taken back through the dropout,   dh = ds taken back through f,
+    dx = dy + dh taken back through the norm;   backward returns (dp_norm, dp, dx, *dshared).
     """
     if not (callable(norm) and callable(f)):
         check_functions("pre_norm", norm=norm, f=f)
     h, norm_back = norm(p_norm, x)
     s, f_back = f(p, h, *shared)
-    s, drop_back = dropout(s, rate=rate, key=key)
+    d, drop_back = dropout(s, rate=rate, key=key)
 
     def backward(dy: Array) -> tuple:
         dp, dh, *dshared = f_back(drop_back(dy))
         dp_norm, dx = norm_back(dh)
         return dp_norm, dp, dx + dy, *dshared
 
-    return x + s, backward
+    return x + d, backward
 
 
 def post_norm(
@@ -47,16 +48,17 @@ def post_norm(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """y = norm(p_norm, r),   r = x + dropout(f(p, x, *shared)).
+    """y = norm(p_norm, r),   r = x + dropout(s),   s = f(p, x, *shared).
 
-    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1, left.
-    dx = dr + the gradient of r through f; backward returns (dp_norm, dp, dx, *dshared).
+    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1, left.   x, y (B, T, D).
+    dr = dy taken back through the norm,   ds = dr taken back through the dropout,
+    dx = dr + ds taken back through f;   backward returns (dp_norm, dp, dx, *dshared).
     """
     if not (callable(norm) and callable(f)):
         check_functions("post_norm", norm=norm, f=f)
     s, f_back = f(p, x, *shared)
-    s, drop_back = dropout(s, rate=rate, key=key)
-    y, norm_back = norm(p_norm, x + s)
+    d, drop_back = dropout(s, rate=rate, key=key)
+    y, norm_back = norm(p_norm, x + d)
 
     def backward(dy: Array) -> tuple:
         dp_norm, dr = norm_back(dy)
@@ -77,12 +79,12 @@ def block(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """An attention sublayer, then a feed-forward sublayer, each wrapped by `residual`.
+    """h = residual(x, attention),   y = residual(h, mlp): two sublayers.
 
     residual: pre_norm or post_norm; norm(p, x), attention(p, x, *shared) and mlp(p, x) are the
-    family's components; rate: the dropout before each residual addition.
-    p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> (B, T, D).
-    backward returns (dp, dx, *dshared).
+    family's components; rate: of the dropout before each residual addition.
+    p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> y (B, T, D).
+    backward returns (dp, dx, *dshared): dy back through the second sublayer, then the first.
     """
     if not (callable(residual) and callable(attention) and callable(mlp)):
         check_functions("block", residual=residual, attention=attention, mlp=mlp)

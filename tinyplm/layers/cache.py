@@ -1,8 +1,8 @@
 """The key/value cache of a decoder: with it, a new token costs one token's work.
 
-A cache is a value over preallocated buffers.  A call consumes the cache it is given
-(it writes its keys and values after the old ones), and the caller continues with the returned one.
-The buffers count their calls, so a cache that was consumed before is refused, and so is a backward
+A cache is a value over preallocated buffers.  A call consumes the cache it is given, since it
+writes its keys and values after the old ones, and the caller continues with the cache it returns.
+The buffers count the calls, so a cache that was consumed earlier is refused, and so is a backward
 whose keys and values have been overwritten.  To go back, `cut` the last cache; to branch, `take` a
 copy.
 """
@@ -56,7 +56,7 @@ class Cache:
         dtype: Any,
         xp: Any = np,
     ) -> Cache:
-        """Buffers for `capacity` places, with nothing in them."""
+        """Empty buffers with room for `capacity` places."""
         sizes = {"layers": layers, "batch": batch, "kv_heads": kv_heads, "capacity": capacity}
         sizes["width"] = width
         for name, size in sizes.items():
@@ -133,7 +133,7 @@ class Cache:
         return dataclasses.replace(self, length=length)
 
     def take(self, rows: Any) -> Cache:
-        """A copy with these samples (integers, on the buffers' device), in any number and order."""
+        """A copy of these samples (integers, on the buffers' device), any number in any order."""
         self.check_current()
         right = getattr(rows, "ndim", None) == 1 and rows.dtype.kind in "iu"
         if right and is_host(rows) and rows.size:
@@ -146,7 +146,7 @@ class Cache:
         return Cache(layers, self.length, History(filled=self.length), origin=self.origin)
 
     def grown(self, capacity: int) -> Cache:
-        """A copy with room for `capacity` places; the cache itself if it has that many."""
+        """A copy with room for `capacity` places; the cache itself if it already has that room."""
         check_whole("cache: capacity", capacity, 1, MOST)
         self.check_current()
         if capacity <= self.capacity:
@@ -172,7 +172,7 @@ def extend(x: Array, *, buffer: Array, start: int) -> tuple[Array, Backward]:
     x (B, K, T, E), buffer (B, K, C, E) with start + T <= C -> y (B, K, start + T, E), a view of the
     buffer.   dx = dy at the last T places; no gradient flows into the earlier contents.
     """
-    # start differs at each token, so @expects would remember too many calls
+    # not by @expects, which would remember each start, and every token has its own
     check_whole("extend: start", start, 0, MOST)
     end = start + x.shape[2]
     if (x.shape[:2], x.shape[3]) != (buffer.shape[:2], buffer.shape[3]):

@@ -17,11 +17,12 @@ def convolution(
     """y[t] = sum_i x[t + i - m] W[i] + b,   m = (K - 1) / 2,   x = 0 outside the sequence.
 
     LeCun et al. 1989.   x (B, T, D), W (K, D / groups, Dout) with K odd, b (Dout,) or None
-    -> y (B, T, Dout).  groups cuts the channels into equal parts; each output part sees its own
-    input part alone.  Everything is written with a leading axis of groups, as one product: patches
-    (groups, B T, K D / groups), the K neighbours of each place side by side, by W as a matrix.
-    Keeps x.   dW = patches^T dy,   db = sum dy,   dx[t] = sum_i dpatches_i[t - i + m],
-    dpatches = dy W^T.   ValueError when K is even or the channels do not fit.
+    -> y (B, T, Dout).   groups cuts the channels into equal parts; each output part sees its own
+    input part alone.  Computed as one product with a leading axis of groups: patches
+    (groups, B T, K D / groups), the K neighbours of each place side by side, times W as a matrix.
+    Keeps x.   dW = patches^T dy,   db = sum dy,   dpatches = dy W^T,
+    dx[t] = sum_i dpatches_i[t - i + m], with dpatches_i the part that belongs to W[i].
+    ValueError when K is even or the channels do not fit.
     """
     xp = array_module(x)
     B, T, D = x.shape
@@ -72,14 +73,14 @@ def convolution_layer(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """y = r * layernorm(residual + activation(dropout(convolution(x)))),   r = 0 at padding or 1.
+    """y = r * layernorm(residual + a),   a = activation(d),   d = dropout(convolution(x)).
 
-    What DeBERTa v2 adds to its first layer, whose input is x and whose output is residual
-    (He et al.
-    2021, released code).
+    r is 0 at padding, else 1.   What DeBERTa v2 adds to its first layer, whose input is x and whose
+    output is residual (He et al. 2021, released code).
     p: W (K, D / groups, D), b, gamma and beta (D,); x, residual (B, T, D), real (B, T) booleans,
     True at tokens, or None for all -> y (B, T, D).
-    backward returns (dp, dx, dresidual), by the chain of the parts.
+    dresidual = r * dy taken back through the norm; it is the gradient of a, too, and goes on to dx.
+    backward returns (dp, dx, dresidual).
     """
     r = 1 if real is None else real[..., None].astype(x.dtype)
     c, convolution_back = convolution(x, p["W"], p["b"], groups=groups)

@@ -1,7 +1,7 @@
 """Disentangled attention (DeBERTa): attention between content and relative position, by tables.
 
-`rows` (T + S + 1,) says which row of a table a distance between query and key has: see
-relative_buckets.py.
+rows (T + S + 1,) says which row of a table each distance between query t and key s has, rows(t - s)
+below being rows[S + t - s]: see relative_buckets.py.
 """
 
 from __future__ import annotations
@@ -9,26 +9,28 @@ from __future__ import annotations
 from typing import Any
 
 from ..arguments import wrong
-from ..backend import array_module, scatter_add
+from ..backend import array_module, is_host, scatter_add
 from ..core import Array, Backward, Component, Tree, add
 from ..shapes import expects
 from .attention import attention, merge_heads, split_heads, transposed
-from .embedding import embedding
+from .embedding import check_ids
 from .linear import linear
-from .relative_shift import relative_shift
 
 
 @expects("x (B, H, T, E), table (R, H, E), rows (N,) integers")
-def gathered_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Backward]:
-    """y[t, s] = x[t] . table[rows(t - s)], as defined: from the product with the whole table.
+def relative_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Backward]:
+    """y[t, s] = x[t] . table[rows(t - s)]: read from the product with the whole table.
 
     He et al. 2021, eq. 4 (content-to-position), alg. 1.
-    x (B, H, T, E), table (R, H, E), rows (T + S + 1,) -> y (B, H, T, S).
-    The gradient of an entry of the product is the sum of dy over the places that read it; then as
-    for a product.
+    x (B, H, T, E), table (R, H, E), rows (T + S + 1,) -> y (B, H, T, S).   Keeps x and table.
+    With product = x table^T (B, H, T, R):   dproduct[t, r] = sum of dy[t, s] over the s with
+    rows(t - s) = r,   dx = dproduct table,   dtable = dproduct^T x, summed over samples.
+    ValueError (on the host) for a row out of range.
     """
     B, H, T, E = x.shape
     xp, R, S = array_module(x), table.shape[0], rows.shape[0] - T - 1
+    if is_host(rows):  # on a GPU this check would wait for the device
+        check_ids(rows[1:], R, "row")
     query = xp.arange(T)[:, None]
     row = rows[query - xp.arange(S) + S]  # (T, S)
     product = x @ table.transpose(1, 2, 0)  # (B, H, T, R)
@@ -40,30 +42,6 @@ def gathered_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Back
         return dproduct @ table.transpose(1, 0, 2), dtable.sum(axis=0).transpose(1, 0, 2)
 
     return product[:, :, query, row], backward
-
-
-@expects("x (B, H, T, E), table (R, H, E), rows (N,) integers")
-def relative_scores(x: Array, table: Array, *, rows: Array) -> tuple[Array, Backward]:
-    """`gathered_scores` without gathering: the table's rows are laid out by distance.
-
-    So y[t, s] is in column T - t + s of the product, which is shifted (relative_shift.py).  A row
-    that several distances share is multiplied several times, which is faster than gathering.
-    Backward: shifted back, then as for a product; the gradients of a row's copies are added.
-    """
-    B, H, T, E = x.shape
-    S = rows.shape[0] - T - 1
-    flat = table.reshape(len(table), H * E)
-    by_distance, flat_back = embedding(flat, ids=rows[:0:-1], name="row")
-    by_head = by_distance.reshape(T + S, H, E).transpose(1, 0, 2)  # (H, T + S, E)
-    y, shift_back = relative_shift(x @ transposed(by_head), keys=S)
-
-    def backward(dy: Array) -> tuple[Array, Array]:
-        dproduct = shift_back(dy)
-        dby_head = (transposed(dproduct) @ x).sum(axis=0)
-        dflat = flat_back(dby_head.transpose(1, 0, 2).reshape(T + S, H * E))
-        return dproduct @ by_head, dflat.reshape(table.shape)
-
-    return y, backward
 
 
 @expects(
@@ -84,20 +62,24 @@ def disentangled_attention(
     key: Array | None = None,
     scores: Component = relative_scores,
 ) -> tuple[Array, Backward]:
-    """o = dropout(softmax(scale A)) v,
+    """o = dropout(softmax(A)) v over the keys that mask allows,
 
-        A[t, s] = q_t . k_s  +  q_t . Kr[rows(t - s)]  +  k_s . Qr[rows(t - s)].
+        A[t, s] = scale (q_t . k_s  +  q_t . Kr[rows(t - s)]  +  k_s . Qr[rows(t - s)]).
 
-    He et al. 2021, eq. 4.   q (B, H, T, E), k and v (B, H, S, E); Kr and Qr (R, H, E), the
-    projected tables of relative positions, each or both None to leave its term out -> o
-    (B, H, T, E).
-    The terms are content-to-content, content-to-position and position-to-content.  The paper gives
-    the third the distance s - t, but the released code, and so all published weights, t - s.
+    He et al. 2021, eq. 4.   q (B, H, T, E), k (B, H, S, E), v (B, H, S, E2); Kr and Qr (R, H, E),
+    the projected tables of relative positions, either or both None to leave its term out
+    -> o (B, H, T, E2).   The terms are content-to-content, content-to-position (c2p) and
+    position-to-content (p2c).  The paper gives the third the distance s - t, but the released code,
+    and so all published weights, t - s.
     scale is 1 / sqrt(E (1 + number of tables)) unless given; mask, rate and key as in `attention`.
-    scores: relative_scores or gathered_scores.
-    The two position terms are the bias of `attention`, which does the rest.  With dA the gradient
-    of that bias: the backward of scores at dA gives scale dKr and a part of dq, at dA^T scale dQr
-    and a part of dk; the other parts of dq and dk, and dv, are those of `attention`.
+    The two position terms are the bias of `attention`; scores computes them: `relative_scores`, or
+    its twin in kernels/.  With dv and dA, the gradient of that bias, as in `attention`:
+
+        dq_t = scale sum_s dA[t, s] (k_s + Kr[rows(t - s)]),
+        dk_s = scale sum_t dA[t, s] (q_t + Qr[rows(t - s)]),
+        dKr[r] = scale sum dA[t, s] q_t,   dQr[r] = scale sum dA[t, s] k_s,
+
+    the last two over all samples and all t, s with rows(t - s) = r.
     ValueError when rows or a table does not fit q and k.
     """
     B, H, T, E = q.shape
@@ -107,9 +89,8 @@ def disentangled_attention(
     def term(x: Array, table: Array | None, step: int) -> tuple[Array | None, Backward]:
         if table is None:
             return None, lambda dy: (None, None)
-        y, back = scores(
-            x, table * scale, rows=rows[::step]
-        )  # the table is smaller than the scores
+        # the table is scaled, since it is smaller than the scores
+        y, back = scores(x, table * scale, rows=rows[::step])
 
         def backward(dy: Array) -> tuple[Array, Array]:
             dx, dtable = back(dy)
@@ -132,7 +113,8 @@ def disentangled_attention(
 
 
 @expects(
-    "p {Wo ...}, x (B, T, D), context (B, S, D) or None, relative (R, D) or None; whole heads >= 1"
+    "p {Wo ...}, x (B, T, D), context (B, S, D) or None, relative (R, D) or None; "
+    "whole heads >= 1, function scores"
 )
 def disentangled_multi_head_attention(
     p: Tree,
@@ -146,18 +128,21 @@ def disentangled_multi_head_attention(
     mask: Array | None = None,
     rate: float = 0.0,
     key: Array | None = None,
+    scores: Component = relative_scores,
 ) -> tuple[Array, Backward]:
     """y = merge(disentangled_attention(q, k, v, Kr, Qr)) Wo + bo.    He et al. 2021, eq. 4, alg. 1
 
     q = x Wq + bq, k = c Wk + bk, v = c Wv + bv, c = context or x;   Kr = relative Wkr + bkr if
-    "c2p" is in terms,   Qr = relative Wqr + bqr if "p2c" is.
+    "c2p" is in terms,   Qr = relative Wqr + bqr if "p2c" is; each None otherwise.
     x (B, T, D), context (B, S, D) or None, relative (R, D), the embeddings of relative positions,
     or None -> y (B, T, D).
     p: Wq, Wk, Wv (D, H*E), or Wqkv for `split_interleaved`; Wo (H*E, D), biases bq, ... where the
     family has them; and Wkr, Wqr (D, H*E) with bkr, bqr: without these, positions are projected by
     Wk and Wq of the contents (share_att_key).
     scale = 1 / sqrt(E (1 + number of terms)), with or without `relative`.
-    backward returns (dp, dx, dcontext, drelative), None for what was not given.
+    backward returns (dp, dx, dcontext, drelative), None for what was not given: the gradients of
+    `disentangled_attention`, each taken back through its projection.  Those that share an input or
+    a matrix are added.
     """
     check_terms(terms)
     p, separated_back = separated(p, heads)
@@ -182,6 +167,7 @@ def disentangled_multi_head_attention(
         scale=(E * (1 + len(terms))) ** -0.5,
         rate=rate,
         key=key,
+        scores=scores,
     )
     y, y_back = linear(merge_heads(o), p["Wo"], p.get("bo"))
 
@@ -191,16 +177,8 @@ def disentangled_multi_head_attention(
         dx, dWq, dbq = q_back(merge_heads(dq))
         dsource_k, dWk, dbk = k_back(merge_heads(dk))
         dsource_v, dWv, dbv = v_back(merge_heads(dv))
-        dp = {
-            "Wq": dWq,
-            "bq": dbq,
-            "Wk": dWk,
-            "bk": dbk,
-            "Wv": dWv,
-            "bv": dbv,
-            "Wo": dWo,
-            "bo": dbo,
-        }
+        dp = {"Wq": dWq, "Wk": dWk, "Wv": dWv, "Wo": dWo}
+        dp |= {"bq": dbq, "bk": dbk, "bv": dbv, "bo": dbo}
         (dp_Kr, drelative_Kr), (dp_Qr, drelative_Qr) = Kr_back(dKr), Qr_back(dQr)
         dp = separated_back(add(add(dp, dp_Kr), dp_Qr))
         dsource, drelative = dsource_k + dsource_v, add(drelative_Kr, drelative_Qr)
@@ -214,9 +192,9 @@ def disentangled_multi_head_attention(
 def projected_positions(
     p: Tree, relative: Array | None, own: str, shared: str, heads: int
 ) -> tuple[Array | None, Backward]:
-    """The table (R, H, E) of relative (R, D) by the matrix W`own`, or W`shared` if there is none.
+    """relative W + b as a table (R, H, E), with W = p["W" + own], or p["W" + shared] without that.
 
-    None without `relative`.   backward returns (the part of dp, drelative).
+    relative (R, D), or None, which gives None.   backward returns (the part of dp, drelative).
     """
     if relative is None:
         return None, lambda dtable: (None, None)
@@ -232,10 +210,10 @@ def projected_positions(
 
 @expects("W (D, N); whole heads >= 1")
 def split_interleaved(W: Array, *, heads: int) -> tuple[Array, Backward]:
-    """y[i] = the columns of queries (i = 0), keys and values of W, which has them head by head.
+    """y[0], y[1], y[2] = the columns of W for queries, keys, values, which W holds head by head.
 
-    W (D, heads * 3 * E) -> y (3, D, heads * E); DeBERTa v1 is stored in this way.
-    dW: the columns of dy put back.
+    W (D, heads * 3 * E) -> y (3, D, heads * E); DeBERTa v1's files have such a W.
+    dW = the columns of dy, put back in their places.
     """
     D, width = W.shape
     if width % (3 * heads):

@@ -9,10 +9,11 @@ from ..shapes import check_array
 
 
 def dropout(x: Array, *, rate: float, key: Array | None) -> tuple[Array, Backward]:
-    """y = x * m / (1 - rate),   m = 1 with probability 1 - rate, else 0.   Srivastava et al. 2014
+    """y = x * m / (1 - rate),   m = 1 with probability 1 - rate, else 0.
 
-    x (B, ...), key (B,) uint64, one per sample (see random.py), or None for the identity.
-    Keeps m (one byte each).   dx = dy * m / (1 - rate).
+    Srivastava et al. 2014, sec. 4, scaled in training instead of at test time.
+    x (B, ...), key (B,) uint64, one per sample (see random.py), or None for the identity
+    -> y (B, ...).   Keeps m, a byte per element.   dx = dy * m / (1 - rate).
     The mask depends only on the key and on the element's place in its sample.
     ValueError unless 0 <= rate < 1.
     """

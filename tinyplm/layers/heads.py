@@ -1,4 +1,4 @@
-"""Heads: from hidden states to classes, to the ends of a span, to the input of an output matrix."""
+"""Heads: from hidden states to classes, to the ends of a span, to what meets the output matrix."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from .norm import layernorm
 
 @expects("p {W b gamma beta}, x (..., D); eps >= 0, function activation")
 def lm_transform(p: Tree, x: Array, *, activation: Component, eps: float) -> tuple[Array, Backward]:
-    """y = layernorm(activation(x W + b)): BERT's masked-LM head, before the output matrix.
+    """y = layernorm(a),   a = activation(h),   h = x W + b: the masked-LM head before its matrix.
 
-    Its released code, 2018.   p: W (D, E), b, gamma and beta (E,); x (..., D) -> y (..., E).
-    backward returns (dp, dx), by the chain of the three parts.
+    BERT's released code, 2018.   p: W (D, N), b, gamma and beta (N,), N the width of the embedding
+    table; x (..., D) -> y (..., N).
+    da from the norm,   dh = da * activation'(h),   dW = x^T dh,   db = sum dh,   dx = dh W^T.
+    backward returns (dp, dx).
     """
     h, h_back = linear(x, p["W"], p["b"])
     a, a_back = activated("lm_transform", activation, h)
@@ -36,11 +38,12 @@ def lm_transform(p: Tree, x: Array, *, activation: Component, eps: float) -> tup
 def pooler(
     p: Tree, x: Array, *, activation: Component = tanh, place: int = 0
 ) -> tuple[Array, Backward]:
-    """y = activation(x_place W + b): one vector for a sequence.     Devlin et al. 2019, sec. 3.1
+    """y = activation(h),   h = x_place W + b: one vector for a sequence.
 
-    p: W (D, F), b (F,); x (B, T, D) -> y (B, F).   place: 0 for [CLS], -1 for the last token.
-    With dh the gradient of h = x_place W + b:   dW = x_place^T dh,   db = sum dh,
-    dx_place = dh W^T, and all other dx are 0.
+    Devlin et al. 2019, sec. 3.1.
+    p: W (D, N), b (N,); x (B, T, D) -> y (B, N).   place: 0 for [CLS], -1 for the last token.
+    dh = dy * activation'(h),   dW = x_place^T dh,   db = sum dh,   dx_place = dh W^T, all other dx
+    are 0.   backward returns (dp, dx).
     """
     if not -x.shape[1] <= place < x.shape[1]:
         raise wrong("pooler: place", f"a place in a sequence of {x.shape[1]}", place)
@@ -62,8 +65,9 @@ def classifier(
 ) -> tuple[Array, Backward]:
     """logits = dropout(x) W + b.                                        Devlin et al. 2019, sec. 4
 
-    p: W (D, N), b (N,); x (B, ..., D) -> (B, ..., N).  key (B,) or None.   backward returns
-    (dp, dx).
+    p: W (D, N), b (N,); x (B, ..., D) -> logits (B, ..., N).   key (B,) or None.
+    With h = dropout(x):   dW = h^T dlogits,   db = sum dlogits,   dh = dlogits W^T, and dx is dh
+    taken back through the dropout.   backward returns (dp, dx).
     """
     h, drop_back = dropout(x, rate=rate, key=key)
     logits, linear_back = linear(h, p["W"], p["b"])
@@ -79,11 +83,11 @@ def classifier(
 def dense_classifier(
     p: Tree, x: Array, *, rate: float = 0.0, key: Array | None = None
 ) -> tuple[Array, Backward]:
-    """logits = dropout(tanh(dropout(x_0) W + b)) V + c: RoBERTa's classifier, with its own pooler.
+    """logits = classifier(p["out"], h),   h = pooler(p["dense"], dropout(x_0)), as in RoBERTa.
 
-    Its released code.   p: {"dense": W (D, D), b (D,); "out": W (D, N), b (N,)}; x (B, T, D) ->
-    (B, N).
-    key (B,) or None.   backward returns (dp, dx), by the chain of the parts; dx is 0 beyond the
+    Its released code: tanh in the pooler, a dropout before each matrix.
+    p: {"dense": W (D, D), b (D,); "out": W (D, N), b (N,)}; x (B, T, D) -> logits (B, N).
+    key (B,) or None.   backward returns (dp, dx), by the chain of the parts; dx is 0 after the
     first token.
     """
     first, drop_back = dropout(x[:, :1], rate=rate, key=fold(key, 0))
@@ -105,8 +109,9 @@ def span_head(p: Tree, x: Array) -> tuple[dict[str, Array], Backward]:
     """start_logits = x W[:, 0] + b[0],   end_logits = x W[:, 1] + b[1].
 
     Devlin et al. 2019, sec. 4.2.
-    p: W (D, 2), b (2,); x (B, T, D) -> {"start_logits", "end_logits"} (B, T).
-    backward returns (dp, dx); a missing part of its argument is zero.
+    p: W (D, 2), b (2,); x (B, T, D) -> {"start_logits", "end_logits"}, each (B, T).
+    With dlogits (B, T, 2) the two gradients side by side, a missing one zero:   the gradients are
+    those of `linear`.   backward returns (dp, dx).
     """
     logits, linear_back = linear(x, p["W"], p["b"])
     names = ("start_logits", "end_logits")

@@ -11,7 +11,7 @@ from ..shapes import expects
 def linear(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Backward]:
     """y = x W + b.
 
-    x (..., Din), W (Din, Dout), b (Dout,) or None -> y (..., Dout).   Keeps x.
+    x (..., Din), W (Din, Dout), b (Dout,) or None -> y (..., Dout).   Keeps x and W.
     dx = dy W^T,   dW = x^T dy and db = sum dy, both summed over all leading positions.
     ValueError when the shapes do not fit.
     """
@@ -30,7 +30,7 @@ def linear(x: Array, W: Array, b: Array | None = None) -> tuple[Array, Backward]
 def linear_gradients(
     x: Array, W: Array, b: Array | None, dy: Array
 ) -> tuple[Array, Array, Array | None]:
-    """(dx, dW, db) of y = x W + b, as above: also for callers that recompute x."""
+    """(dx, dW, db) of y = x W + b, as above; also for a caller that recomputes x."""
     rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
     dx = (drows @ W.T).reshape(x.shape)
     return dx, rows.T @ drows, None if b is None else sum_float32(drows, axis=0)

@@ -1,9 +1,8 @@
 """Attention masks: boolean arrays, True = may attend, broadcastable to (B, H, T, S).
 
-Queries are the last T of the S positions, so query t is at position S - T + t
-(T = S without a cache).
-`combine_masks` joins masks; they have no gradient.  `Visible` describes a mask without writing it
-out.
+Queries are the last T of the S positions (T = S without a cache), so query t is at position
+S - T + t.  Masks have no gradient.  `combine_masks` joins them; `Visible` describes one without
+writing it out.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def packed_mask(documents: Array) -> Array:
 
 
 def combine_masks(*masks: Array | None) -> Array | None:
-    """The logical and of the masks that are not None; None (all allowed) if there is none."""
+    """The logical AND of the masks that are not None; None (all allowed) if all are None."""
     combined = None
     for mask in masks:
         if mask is not None:
@@ -168,13 +167,10 @@ class Visible:
         if self.causal and first < last:  # the keys up to the first query are visible to all
             keys, queries = self.xp.arange(first + 1, end)[:, None], self.xp.arange(first, end)
             partly.append((slice(first + 1 - begin, end - begin), (keys <= queries).T))
-        if (
-            self.window is not None and begin <= last - self.window
-        ):  # before the last query's window
-            keys, queries = (
-                self.xp.arange(begin, last - self.window + 1)[:, None],
-                self.xp.arange(first, last + 1),
-            )
+        if self.window is not None and begin <= last - self.window:
+            # the keys before the last query's window
+            keys = self.xp.arange(begin, last - self.window + 1)[:, None]
+            queries = self.xp.arange(first, last + 1)
             partly.append((slice(0, len(keys)), (keys > queries - self.window).T))
         whole = slice(0, end - begin)
         if self.padding is not None:

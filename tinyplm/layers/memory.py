@@ -34,8 +34,8 @@ def extended(
 ) -> Array:
     """The next segment's memory: mems, then the states (B, T, D) that entered each layer now.
 
-    longest: how many of the last tokens it keeps; first: how many of the T states it takes, for
-    segments that overlap, the next of which begins there.  None or 0: all.
+    longest: keep the last tokens only, this many; first: take the first states only, this many of
+    the T, where segments overlap and the next one begins there.  None or 0: all.
     """
     check_array("extended: mems", mems, "(B, L, N, D) or None")
     check_whole("extended: longest", longest, or_none=True)

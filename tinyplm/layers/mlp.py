@@ -11,10 +11,12 @@ from .linear import linear
 
 @expects("p {W1 W2 b1? b2?}, x (..., D); function activation", hot=True)
 def mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
-    """y = activation(x W1 + b1) W2 + b2.                      Vaswani et al. 2017, eq. 2
+    """y = a W2 + b2,   a = activation(h),   h = x W1 + b1.           Vaswani et al. 2017, eq. 2
 
     x (..., D) -> y (..., D).   p: W1 (D, F), W2 (F, D), and b1 (F,), b2 (D,) where the family
-    has biases.   backward returns (dp, dx), by the chain of the three parts.
+    has biases.   Keeps x, a, and what the activation keeps.
+    da = dy W2^T,   dh = da * activation'(h),   dx = dh W1^T;   dW2 = a^T dy,   db2 = sum dy,
+    dW1 = x^T dh,   db1 = sum dh.   backward returns (dp, dx).
     """
     h, h_back = linear(x, p["W1"], p.get("b1"))
     a, a_back = activated("mlp", activation, h)
@@ -31,17 +33,21 @@ def mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
 
 @expects("p {Wgate Wup Wdown bgate? bup? bdown?}, x (..., D); function activation", hot=True)
 def gated_mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backward]:
-    """y = (g * u) Wdown,   g = activation(x Wgate),   u = x Wup.       Shazeer 2020, eq. 6
+    """y = h Wdown,   h = g * u,   g = activation(z),   z = x Wgate,   u = x Wup.
 
-    SwiGLU with SiLU, GeGLU with GELU.   x (..., D) -> y (..., D).
-    p: Wgate and Wup (D, F), Wdown (F, D), and bgate, bup, bdown where the family has biases.
-    With dh the gradient of h = g * u:   dg = dh * u,   du = dh * g;   the rest is the chain.
+    Shazeer 2020, eq. 6: SwiGLU with SiLU, GeGLU with GELU.   x (..., D) -> y (..., D).
+    p: Wgate and Wup (D, F), Wdown (F, D), and bgate, bup (F,), bdown (D,) where the family has
+    biases.   Keeps x, g, u, h, and what the activation keeps.
+    dh = dy Wdown^T,   dg = dh * u,   du = dh * g,   dz = dg * activation'(z),
+    dx = dz Wgate^T + du Wup^T,   and the weights' gradients as in `linear`.
+    backward returns (dp, dx).
     """
     z, z_back = linear(x, p["Wgate"], p.get("bgate"))
     g, g_back = activated("gated_mlp", activation, z)
     u, u_back = linear(x, p["Wup"], p.get("bup"))
     check_one_shape(p, g, u)
-    y, y_back = linear(g * u, p["Wdown"], p.get("bdown"))
+    h = g * u
+    y, y_back = linear(h, p["Wdown"], p.get("bdown"))
 
     def backward(dy: Array) -> tuple[Tree, Array]:
         dh, dWdown, dbdown = y_back(dy)

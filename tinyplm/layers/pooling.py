@@ -17,9 +17,8 @@ from .mask import check_boolean
 def mean_pooling(x: Array, *, mask: Array) -> tuple[Array, Backward]:
     """y_b = sum_t m_bt x_bt / n_b,   n_b = max(1, sum_t m_bt).     Reimers & Gurevych 2019, sec. 3
 
-    x (B, T, D), mask (B, T) boolean -> y (B, D); zeros where nothing is True.   Keeps m / n
-    (B, T, 1).
-    dx_bt = m_bt / n_b dy_b, so padding gets exactly zero.
+    x (B, T, D), mask m (B, T) boolean -> y (B, D); zeros where nothing is True.
+    Keeps m / n (B, T, 1).   dx_bt = (m_bt / n_b) dy_b, so padding gets exactly zero.
     """
     m = tokens(x, mask).astype(x.dtype)
     share = m / array_module(x).maximum(m.sum(axis=1, keepdims=True), 1)
@@ -32,10 +31,10 @@ def mean_pooling(x: Array, *, mask: Array) -> tuple[Array, Backward]:
 
 @expects("x (B, T, D)")
 def max_pooling(x: Array, *, mask: Array) -> tuple[Array, Backward]:
-    """y_bd = max of x_btd over the t with m_bt True; zeros where there is none.
+    """y_bd = max_t x_btd over the t with m_bt True; zeros where there is none.
 
-    x (B, T, D), mask (B, T) boolean -> y (B, D).   Keeps the t of the maximum (B, 1, D), the first
-    of equal values.   dx_btd = dy_bd at that t, else 0.
+    x (B, T, D), mask m (B, T) boolean -> y (B, D).   Keeps m and t_max (B, 1, D), where the maximum
+    is, the first of equal ones.   dx_btd = dy_bd at t = t_max, else 0.
     """
     xp = array_module(x)
     m = tokens(x, mask)
@@ -63,10 +62,10 @@ def cls_pooling(x: Array) -> tuple[Array, Backward]:
 
 @expects("x (B, T, D)")
 def last_pooling(x: Array, *, mask: Array) -> tuple[Array, Backward]:
-    """y_b = x_bt of the last t with m_bt True, where a decoder has seen all; else zeros.
+    """y_b = x_bt at the last t with m_bt True, where a decoder has seen the whole sequence.
 
-    x (B, T, D), mask (B, T) boolean, padding on either side -> y (B, D).
-    dx_bt = dy_b at that t, else 0.
+    x (B, T, D), mask m (B, T) boolean, padding on either side -> y (B, D); zeros where no m_bt is
+    True.   dx_bt = dy_b at that t, else 0.
     """
     xp, T = array_module(x), x.shape[1]
     m = tokens(x, mask)[:, :, 0]
@@ -85,8 +84,8 @@ def l2_normalise(x: Array, *, eps: float = 1e-12) -> tuple[Array, Backward]:
     """y = x / n,   n = max(|x|, eps),   |x|^2 = sum_d x_d^2.
 
     x (..., D) -> y (..., D) of length 1 (shorter where |x| < eps; zeros stay zeros).
-    Keeps y and n (..., 1).   dx = (dy - y (y . dy)) / n where |x| > eps, since the part of dx along
-    y changes the length only;   dx = dy / eps elsewhere.
+    Keeps y, |x| and n (..., 1).   dx = (dy - y (y . dy)) / n where |x| > eps: a change of x along y
+    changes its length alone;   dx = dy / eps elsewhere.
     """
     xp = array_module(x)
     length = (x * x).sum(axis=-1, keepdims=True) ** 0.5

@@ -1,9 +1,9 @@
-"""Which row of a table of relative positions a distance has.
+"""Which row of a table of relative positions each distance has.
 
-rows[j] belongs to the distance j - S = t - s between query t and key s.  It runs from -S to T for T
-queries and S keys; the two ends do not occur, but make both directions symmetric for the reader.
-Made on the host from a length and a config: on a device, a logarithm that rounds differently would
-move the edge of a bucket.
+rows[j] is the row for the distance j - S = t - s between query t and key s.  Distances run from -S
+to T for T queries and S keys; the two ends do not occur, but with them rows[::-1] are the rows for
+s - t.  Computed on the host, from lengths and a config: on a device, a logarithm that rounds
+differently would move the edge of a bucket.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def clipped_rows(T: int, S: int, *, span: int) -> np.ndarray:
 
 
 def bucketed_rows(T: int, S: int, *, buckets: int, longest: int) -> np.ndarray:
-    """clipped_rows with log_buckets(distance) for the distance, and span = buckets (v2 and v3)."""
+    """rows (T + S + 1,) of a table of 2 n rows: clip(log_buckets(distance) + n, 0, 2 n - 1).
+
+    n = buckets.   DeBERTa v2's released code.   On the host.
+    """
     _check_lengths("bucketed_rows", T, S)
     distances = log_buckets(np.arange(-S, T + 1), buckets=buckets, longest=longest)
     return np.clip(distances + buckets, 0, 2 * buckets - 1)
@@ -37,7 +40,8 @@ def log_buckets(distances: np.ndarray, *, buckets: int, longest: int) -> np.ndar
         q = ln(|d| / m) / ln((longest - 1) / m).
 
     Each distance up to m has its own bucket; those up to longest - 1 share the other m - 1.
-    Logarithms are float32, as in transformers: their rounding decides at the edges of buckets.
+    DeBERTa v2's released code.   Logarithms are float32, as in transformers, since their rounding
+    decides at the edges of buckets.
     ValueError unless 1 <= m < longest - 1.
     """
     check_array("log_buckets: distances", distances, "(...) integers")

@@ -1,8 +1,8 @@
-"""Relative positions as in Transformer-XL: encodings of distances, scores by distance or by key.
+"""Relative positions as in Transformer-XL: encodings of distances, and scores from distance to key.
 
-The queries are tokens among the last T of S keys, so distances (query's position - key's position)
-go from S - 1 down to 1 - T.   Row p of R stands for distance S - p, p = 0 .. T + S - 1; row 0 is
-never read, but makes the shift a reshape.
+The queries are among the last T of S keys, so distances (query's position - key's position) go from
+S - 1 down to 1 - T.   Row p of the encodings R, and column p of scores by distance, stand for the
+distance S - p, p = 0 .. T + S - 1; p = 0 is never read, but makes the shift a reshape.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def distance_encodings(
 def relative_shift(x: Array, *, keys: int) -> tuple[Array, Backward]:
     """y[..., t, j] = x[..., t, T - t + j]: the column of the distance between query t and key j.
 
-    Dai et al. 2019, appendix B.   x (..., T, T + S) -> y (..., T, S), S = keys.
-    In memory that is element T + t (T + S - 1) + j: without the first T elements the rows are one
-    shorter, and y is their beginning, a view.   dx is dy at the elements that y reads, else zero.
+    Dai et al. 2019, appendix B.   x (..., T, T + S) -> y (..., T, S), S = keys, a view.
+    In memory x[t, T - t + j] is element T + t (T + S - 1) + j: drop the first T elements, read the
+    others as rows of T + S - 1, and y is the first S columns.
+    dx[..., t, T - t + j] = dy[..., t, j], all other dx are 0.
     """
     xp = array_module(x)
     T, R = x.shape[-2:]
@@ -76,7 +77,7 @@ def relative_rows(x: Array, *, places: Array, keys: int) -> tuple[Array, Backwar
     """y[b, h, m, j] = x[b, h, m, T - places[b, m] + j]: `relative_shift` for queries at any places.
 
     x (B, H, M, T + S), places (B, M) integers in [0, T) -> y (B, H, M, S), S = keys.
-    dx is dy at the elements that y reads, else zero.
+    dx is dy at the elements that y reads, else 0.
     """
     xp = array_module(x)
     T = x.shape[-1] - keys

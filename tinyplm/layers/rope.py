@@ -19,11 +19,11 @@ from ..shapes import check_float_dtype, expects
 def rotary_tables(
     positions: Array, frequencies: Array, *, magnitude: float = 1.0, dtype: Any = "float32"
 ) -> tuple[Array, ...]:
-    """cos and sin of t f_i, times the magnitude: what `rope` needs, made once for all layers.
+    """magnitude cos(t f_i) and magnitude sin(t f_i): what `rope` needs, made once for all layers.
 
-    positions (B, T) or (T,) integers, frequencies (R/2,) on the same device, in radians per
-    position -> cos, sin (B or 1, 1, T, R/2), which broadcast over heads.  Angles are float64, so
-    that far positions keep their phase.
+    positions t (B, T) or (T,) integers, frequencies f (F,) on the same device, in radians per
+    position -> cos, sin (B or 1, 1, T, F), which broadcast over heads.  F is the number of pairs.
+    Angles are float64, so that far positions keep their phase.
     """
     check_float_dtype("rotary_tables: dtype", dtype)
     xp = array_module(positions)
@@ -34,19 +34,20 @@ def rotary_tables(
 
 @expects("x (B, H, T, E), cos (B or 1, 1, T, F), sin (B or 1, 1, T, F); flag interleaved", hot=True)
 def rope(x: Array, *, cos: Array, sin: Array, interleaved: bool = False) -> tuple[Array, Backward]:
-    """(y_a, y_b) = (x_a cos - x_b sin, x_b cos + x_a sin) for each pair (a, b).
+    """y_a = x_a cos - x_b sin,   y_b = x_b cos + x_a sin   for each pair (a, b) of components.
 
-    Su et al. 2021, eq. 34.   x (B, H, T, E), cos and sin (B or 1, 1, T, R/2) from `rotary_tables`
-    -> y (B, H, T, E).  Only the first R <= E components are rotated, the others pass ("partial", as
-    in GPT-NeoX).   Pair i is (i, i + R/2), half-split, as in LLaMA's Hugging Face files;
-    interleaved: (2i, 2i + 1), as in the paper.
-    A rotation's transpose rotates back:   dx_a = dy_a cos + dy_b sin,   dx_b = dy_b cos - dy_a sin;
-    a magnitude in cos and sin multiplies y and dx alike.
+    Su et al. 2021, eq. 34.   x (B, H, T, E), cos and sin (B or 1, 1, T, F) from `rotary_tables`
+    -> y (B, H, T, E).   Only the first R = 2 F <= E components are rotated, the others pass
+    unchanged ("partial", as in GPT-NeoX).   Pair i is (i, i + F), "half-split", as in LLaMA's
+    Hugging Face files; interleaved: (2i, 2i + 1), as in the paper.   Keeps cos and sin.
+    The transpose of a rotation rotates back:   dx_a = dy_a cos + dy_b sin,
+    dx_b = dy_b cos - dy_a sin:   the same function with -sin for sin.  A magnitude in cos and sin
+    multiplies y and dx alike.
     """
     xp = array_module(x)
     check_tables(x, cos, sin)
-    R = 2 * cos.shape[-1]
-    a, b = slice(0, R // 2), slice(R // 2, R)
+    F, R = cos.shape[-1], 2 * cos.shape[-1]
+    a, b = slice(0, F), slice(F, R)
     if interleaved:
         a, b = slice(0, R, 2), slice(1, R, 2)
 
@@ -64,7 +65,7 @@ def rope(x: Array, *, cos: Array, sin: Array, interleaved: bool = False) -> tupl
 
 
 def check_tables(x: Array, cos: Array, sin: Array) -> None:
-    """ValueError for tables that do not fit x; one position would broadcast to all."""
+    """ValueError for tables that do not fit x: those of one position would broadcast to all."""
     R = 2 * cos.shape[-1]
     if R > x.shape[-1]:
         raise wrong("rope: x", f"at least {R} components, as many as cos rotates", x)

@@ -21,7 +21,7 @@ def softmax(x: Array, *, mask: Array | None = None) -> tuple[Array, Backward]:
     if mask is not None:
         check_boolean(mask)
         x = xp.where(broadcastable("mask", mask, x.shape), x, float("-inf"))
-    top = x.max(axis=-1, keepdims=True)  # may be subtracted: it cancels
+    top = x.max(axis=-1, keepdims=True)  # cancels, so that no exponential overflows
     e = xp.exp(x - xp.maximum(top, float(xp.finfo(x.dtype).min)))  # 0, not NaN, in an empty row
     total = e.sum(axis=-1, keepdims=True)
     p = e / (total + (total == 0))  # an empty row: 0 / 1

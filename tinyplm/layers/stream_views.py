@@ -1,4 +1,4 @@
-"""What the two streams of XLNet see, in our convention, from inputs in the hub's."""
+"""What XLNet's two streams see, as masks in our convention, from inputs in the hub's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from .mask import causal_mask, combine_masks, sliding_mask
 
 
 def one_way_band(T: int, S: int, *, same_length: bool, xp: Any) -> Array:
-    """(T, S) for attention to the past only: all keys up to the query.
+    """(T, S) for attention to the past alone: all keys up to the query.
 
-    same_length: the same number for each query, S - T + 1, as in evaluation by the released code.
+    same_length: each query sees the same number of keys, S - T + 1, as in the released code's
+    evaluation.
     Dai et al. 2019, sec. 3.2.
     """
     if same_length:
@@ -45,10 +46,10 @@ def stream_views(
     token_type_ids (B, T): segments; the memory is of segment 0
 
     A token sees what no mask hides, and always itself and all of the memory that the band allows.
-    A target sees what the token in its place sees, without that token where perm_mask hides it from
-    itself.  Where that is nothing, attention gives zeros (in transformers: an average over all,
-    including the target's own token); each of several targets in one place has its own answer
-    (transformers adds up their queries).
+    A target sees what the token in its place sees, but not that token where perm_mask hides it from
+    itself.  A target that sees nothing gets zeros from attention (in transformers an average over
+    all tokens, its own included); several targets in one place get an output each (transformers
+    adds up their queries).
     """
     B, T, S = checked_shape(shape)
     check_array("band", band, "(T, S) booleans or None", T=T, S=S)

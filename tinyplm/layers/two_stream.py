@@ -39,7 +39,7 @@ def relative_attention(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """o = dropout(P) v,   P = softmax(a) over the keys that mask allows,
+    """o = Pd v,   Pd = dropout(P),   P = softmax(a) over the keys that mask allows,
 
         a_ij = E^-0.5 ((q_i + k_bias) . k_j + (q_i + r_bias) . r_(i-j) + (q_i + s_bias) . s_ij).
 
@@ -51,13 +51,18 @@ def relative_attention(
     -> o (B, H, M, E).
     places (B, M): where the queries stand among the last T of the S keys; None: at 0 .. T - 1.
     mask as in `attention`: a query without keys gives zeros.
-    Keeps the three scaled sums qk, qr, qs of q and its biases, P and dropout(P).
+    Keeps qk = E^-0.5 (q + k_bias), qr = E^-0.5 (q + r_bias), qs = E^-0.5 (q + s_bias), P and Pd.
 
-    With da from P as in `softmax`, and dR = da shifted back to distances:
-    dqk = da k,   dk = da^T qk,   dqr = dR r,   dr = dR^T qr;
-    with A (M, 2) the scores of the two segments and dA = da summed over the keys of each:
-    dqs = dA s,   ds = dA^T qs;   dq = E^-0.5 (dqk + dqr + dqs), each bias has its own of the three
-    summed over samples and queries, and dv = dropout(P)^T do.
+    With s the segments by head (H, 2, E), a is the sum of qk k^T, of qr r^T shifted from distances
+    to keys, and of A = qs s^T (B, H, M, 2), from which each key takes the column of its segment.
+    da comes from do as in `attention`,   dR is da shifted back to distances,   dA is da summed over
+    the keys of each segment:
+
+        dqk = da k,   dk = da^T qk;   dqr = dR r,   dr = dR^T qr;   dqs = dA s,   ds = dA^T qs;
+        dq = E^-0.5 (dqk + dqr + dqs),   dk_bias = E^-0.5 dqk, and so dr_bias and ds_bias,
+        dv = Pd^T do,
+
+    the gradients of biases, segments, and an r of one sample are summed over what shares them.
     """
     xp = array_module(q)
     S, scale = k.shape[2], q.shape[-1] ** -0.5
@@ -76,12 +81,12 @@ def relative_attention(
         qs, s = scale * (q + s_bias[:, None]), segments.transpose(1, 0, 2)  # s (H, 2, E)
         A = qs @ transposed(s)  # (B, H, M, 2)
         a = a + xp.where(different[:, None], A[..., 1:], A[..., :1])
-    P, softmax_back = softmax(a, mask=mask)
-    kept, drop_back = dropout(P, rate=rate, key=key)
+    P, P_back = softmax(a, mask=mask)
+    Pd, Pd_back = dropout(P, rate=rate, key=key)
 
     def backward(do: Array) -> tuple[Array | None, ...]:
-        dv = transposed(kept) @ do
-        da = softmax_back(drop_back(do @ transposed(v)))
+        dv = transposed(Pd) @ do
+        da = P_back(Pd_back(do @ transposed(v)))
         dR = shift_back(da)
         dqk, dqr, dqs = da @ k, dR @ r, None
         dk, dr = transposed(da) @ qk, unbroadcast(transposed(dR) @ qr, r.shape)
@@ -95,7 +100,7 @@ def relative_attention(
         dbiases = (None if d is None else scale * d.sum(axis=(0, 2)) for d in (dqk, dqr, dqs))
         return dq, dk, dv, dr, *dbiases, dsegments
 
-    return kept @ v, backward
+    return Pd @ v, backward
 
 
 @expects(
@@ -113,9 +118,10 @@ def two_stream_attention(
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
-    """y = merge(relative_attention(q, k, v, r)) Wo.
+    """y = merge(o) Wo,   o = relative_attention(q, k, v, r, ...) for each of the two streams,
 
-    q = x Wq, k and v = [memory, h] Wk and Wv, r = relative Wr.
+        q = x Wq,   k = [memory, h] Wk,   v = [memory, h] Wv,   r = relative Wr.
+
     Yang et al. 2019, sec. 2.3-2.5 and appendix A.2.
     x (B, T + M, D) is the content stream h (B, T, D), followed by the query stream g (B, M, D) if
     there is one: M more queries, with the same weights, that no other place attends to.  A content
@@ -124,7 +130,8 @@ def two_stream_attention(
     relative (B or 1, T + S, D): `distance_encodings`; memory (B, S - T, D): hidden states of
     earlier tokens; neither has a gradient.  content and query: dicts with what `relative_attention`
     takes for this stream: mask, different, and places.
-    backward returns (dp, dx); the streams' gradients are added.
+    backward returns (dp, dx): with do = dy Wo^T, the two streams' dk, dv, dr and biases are added
+    and go back through the projections: dx = dq Wq^T, and dk Wk^T + dv Wv^T for the T of h alone.
     """
     check_streams(x, content, query)
     xp = array_module(x)

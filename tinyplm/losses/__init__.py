@@ -1,16 +1,18 @@
-"""What turns outputs into a number: `loss, backward = f(...)`, written as their docstrings.
+"""Losses in plain form: `loss, backward = f(...)`, coded as the docstrings state them.
 
-cross_entropy.py   of tokens and classes
-log_probs.py       of given tokens, and the entropy;   answers.py: of whole answers
+cross_entropy.py   cross-entropy of tokens and classes, with label smoothing
+log_probs.py       log-probabilities of given tokens, and the entropy
+answers.py         log-probabilities of whole answers
 regression.py      squared error, binary cross-entropy
 contrastive.py     InfoNCE
 distillation.py    a student's distributions against a teacher's
-preference.py      Bradley-Terry (reward models), DPO
-policy.py          PPO, GRPO;   advantages.py: from rewards to advantages
+preference.py      DPO; Bradley-Terry (reward models)
+policy.py          GRPO; PPO's clipped surrogate and value loss; the k3 estimate of KL
+advantages.py      from rewards to advantages, without gradient: GAE, GRPO's groups
 auxiliary.py       language modelling beside a task
 targets.py         which places count, and what a sum is divided by
 
 All are sums of weighted terms divided by `total`, so shards and micro-batches add up to one batch.
-Import from the modules: many functions have the name of theirs.  The losses over a vocabulary have
-forms in chunks in kernels/, under the same name.
+Import from the modules, since many functions share their module's name.  The losses over a
+vocabulary have twins in kernels/, under the same name, that work on chunks of tokens.
 """

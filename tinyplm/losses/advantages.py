@@ -1,4 +1,4 @@
-"""From rewards to advantages: how much better an action was than expected.  Without gradient."""
+"""From rewards to advantages: how much better an action was than expected.  Without gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def gae(
     Schulman et al. 2016, eq. 16.   rewards, values (N, T); mask (N, T) booleans, True for the
     tokens of an answer, which are contiguous; V is 0 after the last one.
     -> (advantages, returns = advantages + values), both (N, T) and 0 outside the mask.
-    lam = 1: all later rewards less the value, unbiased; lam = 0: delta alone, of least variance.
+    lam = 1: the sum of all later rewards less the value, unbiased; lam = 0: delta alone, of least
+    variance.
     """
     xp = array_module(rewards)
     r, V = (xp.where(mask, at_least_float32(a), 0) for a in (rewards, values))
@@ -60,9 +61,8 @@ def group_advantages(rewards: Array, *, group: int, scale: bool = True, eps: flo
     if is_host(rewards) and not xp.isfinite(rewards).all():
         bad = int((~xp.isfinite(rewards)).argmax())
         raise wrong("group_advantages: rewards", "finite numbers", float(rewards[bad]))
-    r = at_least_float32(rewards * 1.0).reshape(
-        -1, group
-    )  # * 1.0: a rule's rewards may be booleans
+    # * 1.0: a rule's rewards may be booleans
+    r = at_least_float32(rewards * 1.0).reshape(-1, group)
     r = r - r[:, :1]  # equal rewards become exact zeros, so what follows has no rounding of them
     centred = r - r.mean(axis=1, keepdims=True)
     if scale:

@@ -11,13 +11,13 @@ from ..shapes import check_array, expects
 @expects("x (N, ...)")
 @in_float32
 def pair_log_probs(x: Array, *, second: Array) -> tuple[Array, Backward]:
-    """y_n = (sum of x over the tokens of the first answer, sum over those of the second).
+    """y_n = (sum of x_n where second is False, sum of x_n where it is True).
 
-    log p(answer) = sum_t log p(token_t), since each token's probability is given those before it.
-    x (N, ...): log-probabilities of tokens, 0 where a token counts for neither answer;
-    second: booleans of x's number of axes that broadcast to x, True for the second answer
-    -> y (N, 2).
-    dx = dy_0 at the tokens of the first answer, dy_1 at those of the second.
+    log p(answer) = sum_t log p(token_t | the tokens before it), so for log-probabilities of tokens
+    y_n are those of the two answers to prompt n.
+    x (N, ...), 0 where a token counts for neither answer; second: booleans with as many axes as x
+    that broadcast to x, True for the second answer -> y (N, 2).   Keeps second.
+    dx_n = dy_n0 where second is False, dy_n1 where it is True.
     """
     xp = array_module(x)
     check_second(second, x)

@@ -23,12 +23,12 @@ def with_language_model(
     total: Any = None,
     lm_total: Any = None,
 ) -> tuple[Array, Backward]:
-    """L = L_task + weight L_LM, both means of cross-entropies.       Radford et al. 2018, eq. 5
+    """loss = task + weight lm, two cross-entropies.                  Radford et al. 2018, eq. 5
 
-    class_logits (B, C) with labels (B,); lm_logits (B, T, V) with targets (B, T), which line up
-    with the logits, -100 = ignored; total and lm_total: of the whole step, as in cross_entropy
-    -> a scalar in at least float32.
-    dclass_logits is cross_entropy's gradient at dL, dlm_logits cross_entropy's at weight dL.
+    task: of class_logits (B, C) with labels (B,); lm: of lm_logits (B, T, V) with targets (B, T),
+    which line up with the logits, -100 = ignored; total and lm_total: of the whole step, as in
+    cross_entropy -> a scalar in at least float32.
+    dclass_logits and dlm_logits are cross_entropy's gradients at dloss and at weight dloss.
     """
     task, task_back = cross_entropy(class_logits, targets=labels, total=total)
     lm, lm_back = cross_entropy(lm_logits, targets=targets, total=lm_total)

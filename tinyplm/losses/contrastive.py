@@ -30,11 +30,12 @@ def info_nce(
 
     van den Oord et al. 2018, eq. 4, with exp(s) for the density ratio: the positive is one of the N
     terms of the denominator.
-    a (B, D), b (N, D): the positives, and whatever else they are to be told apart from
-    (hard negatives are more rows); targets t (B,): the row of b that is the positive, or -100 for
-    an anchor that does not count; weights, total as in cross_entropy; tau = temperature -> a
-    scalar.   Keeps a, b and s.
-    ds is the gradient of the cross-entropy;   da = ds b / tau,   db = ds^T a / tau.
+    anchors a (B, D), candidates b (N, D): the positives, and what they are to be told apart from
+    (hard negatives are further rows); targets t (B,): which row of b is the positive, or -100 for
+    an anchor that does not count; weights w (B,) and total as in cross_entropy; tau = temperature
+    -> a scalar.   Keeps a, b and log softmax(s).
+    ds = dloss (w / total) (softmax(s) - onehot(t)), as in cross_entropy;   da = ds b / tau,
+    db = ds^T a / tau.
     """
     s, s_back = similarity(a, b, temperature)
     loss, loss_back = cross_entropy(s, targets=targets, weights=weights, total=total)
@@ -58,8 +59,8 @@ def symmetric_info_nce(
     """loss = (info_nce(a, b) + info_nce(b, a)) / 2, where a_i and b_i belong together.
 
     Radford et al. 2021, fig. 3.   a, b (B, D), weights (B,) of the pairs -> a scalar.
-    Keeps a, b and s, which serves both directions: the rows of s are the choices of a, its columns
-    those of b, so ds is half the sum of both gradients;   da and db from ds as in info_nce.
+    One s = a b^T / tau serves both directions: its rows are the choices of a, its columns those of
+    b, so ds is half the sum of both gradients;   da and db from ds as in info_nce.
     """
     targets = array_module(a).arange(a.shape[0])
     s, s_back = similarity(a, b, temperature)

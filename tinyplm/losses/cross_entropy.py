@@ -30,7 +30,7 @@ def cross_entropy(
 
     p = softmax(logits).   logits (..., V), targets t (...) integers in [0, V) or ignore_index,
     weights w (...) or None = 1, smoothing e in [0, 1) (Szegedy et al. 2016, sec. 7)
-    -> a scalar in at least float32.   Keeps log p.
+    -> a scalar in at least float32.   Keeps log p and w.
     total is a number > 0, the sum of weights over the whole step, so that shards, micro-batches and
     ranks add up to one batch; None takes the sum of the weights that count here, or 1 if it is 0.
     dlogits_i = dloss (w_i / total) (p_i - (1 - e) onehot(t_i) - e / V), and exactly 0 where the

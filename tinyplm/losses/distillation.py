@@ -26,17 +26,17 @@ def distillation(
     weights: Array | None = None,
     total: Any = None,
 ) -> tuple[Array, Backward]:
-    """loss = T^2 sum_i w_i KL_i / total,   q = softmax(z / T), p = softmax(teacher's z / T).
+    """loss = T^2 sum_i w_i KL_i / total,   q = softmax(z / T),   p = softmax(teacher_logits / T).
 
     logits z, teacher_logits (..., V), weights w (...) or None = 1, T = temperature -> a scalar in
-    at least float32; total as in cross_entropy.   Keeps the gradient of KL, (..., V).
+    at least float32; total as in cross_entropy.   Keeps dKL = T dKL/dz (..., V).
     forward   KL(p || q) = sum_v p (log p - log q): the student must cover what the teacher does.
     reverse   KL(q || p) = sum_v q (log q - log p): the student may leave out what it cannot hold
               (Gu et al. 2024, sec. 2).
     With dq_v/dz_u = q_v (1[u = v] - q_u) / T:
 
-        forward   dz = dloss T (w / total) (q - p)
-        reverse   dz = dloss T (w / total) q (log q - log p - KL)
+        dz = dloss T (w / total) dKL,   dKL = q - p   forward,
+                                        dKL = q (log q - log p - KL)   reverse.
 
     The gradient of KL falls as 1/T^2 for large T (one 1/T is in dz, another in q - p); the factor
     T^2 keeps its weight beside another loss the same at any temperature
@@ -50,7 +50,7 @@ def distillation(
     p, q = xp.exp(log_p), xp.exp(log_q)
     if reverse:
         KL = (q * (log_q - log_p)).sum(axis=-1)
-        dKL = q * (log_q - log_p - KL[..., None])  # T times the gradient of KL by z
+        dKL = q * (log_q - log_p - KL[..., None])
     else:
         KL = (p * (log_p - log_q)).sum(axis=-1)
         dKL = q - p

@@ -62,7 +62,7 @@ def vocabulary_log_probs(
     temperature: float = 1.0,
     ignore_index: int = IGNORED,
 ) -> tuple[dict[str, Array], Backward]:
-    """log_probs(x W + b).   x (..., D), W (D, V), b (V,) or None -> as there.
+    """log_probs(x W + b).   x (..., D), W (D, V), b (V,) or None -> two arrays (...).
 
     dx = dlogits W^T,   dW = x^T dlogits,   db = sum dlogits, with dlogits of `log_probs`.
     """

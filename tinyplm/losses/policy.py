@@ -1,15 +1,15 @@
-"""Losses of policy gradients on tokens: PPO's clipped surrogate and value loss, k3's KL, GRPO.
+"""Policy-gradient losses on tokens: PPO's clipped surrogate and value loss, the k3 KL, and GRPO.
 
-All arrays are (N, T), a number for each token of each answer; weights w (N, T), 0 outside the
-answer, and total say what the mean is taken over:
+All arrays are (N, T), a number for each token of each answer.  weights w (N, T), 0 outside the
+answer, and total define the mean:
     GRPO         w = 1 / |o_i| for the tokens of answer o_i, total = the number of answers
                  Shao et al. 2024, eq. 3
     token mean   w = 1, total = the number of tokens of all answers (None)
                  DAPO, Yu et al. 2025, eq. 8
     Dr. GRPO     w = 1, total = answers x longest answer, a constant: no bias by length
                  Liu et al. 2025, sec. 3.2
-The losses are to be minimised, and are scalars in at least float32.  Tokens of weight 0 have no
-influence, whatever their numbers.
+The losses are scalars in at least float32, to be minimised.  Tokens of weight 0 have no influence,
+whatever their values.
 """
 
 from __future__ import annotations
@@ -38,19 +38,21 @@ def clipped_surrogate(
     weights: Array | None = None,
     total: Any = None,
 ) -> tuple[Array, Backward]:
-    """loss = -sum w min(r A, clip(r, 1 - clip, 1 + clip_high) A) / total,   r = pi(a) / pi_old(a).
+    """loss = -sum w min(r A, r' A) / total,   r = pi(a) / pi_old(a),
 
-    Schulman et al. 2017, eq. 7.   log_probs, old_log_probs, weights (N, T), advantages A (N, T) or
-    (N, 1) -> a scalar.   clip_high: the clip of the upper end where it differs
-    (DAPO, Yu et al. 2025, eq. 10).   At r = 1 this is the policy gradient, since dr/dlog pi = r:
+        r' = clip(r, 1 - clip, 1 + clip_high).
 
-        dlog_probs = -dloss (w / total) r A   where r A <= clip(r) A,   else 0.
+    Schulman et al. 2017, eq. 7.   log_probs log pi(a), old_log_probs, weights w (N, T), advantages
+    A (N, T) or (N, 1) -> a scalar.   clip_high: for the upper end where it differs from clip
+    (DAPO, Yu et al. 2025, eq. 10).   Keeps w, r A and r' A.   Since dr/dlog pi = r:
 
-    It is 0 where the ratio has left the interval in the direction in which A drives it: there the
-    minimum is the clipped term, a constant.  In the other direction the gradient remains, and can
-    bring the ratio back.
-    A log-ratio of 89 or more overflows float32: the loss is then infinite where A < 0, and recipes
-    stop at that.
+        dlog_probs = -dloss (w / total) r A   where r A <= r' A,   else 0.
+
+    At r = 1 that is the policy gradient.  It is 0 where the ratio has left the interval in the
+    direction in which A drives it: there the minimum is r' A, a constant.  In the other direction
+    the gradient remains, and can bring the ratio back.
+    A log-ratio of 89 or more overflows float32: the loss is then infinite where A < 0, and the
+    recipes stop.
     """
     xp = array_module(log_probs)
     low, high = ratio_range(clip, clip_high)
@@ -81,14 +83,14 @@ def clipped_value_loss(
 ) -> tuple[Array, Backward]:
     """loss = sum w max((V - R)^2, (V' - R)^2) / (2 total).
 
-    V' = clip(V, V_old - clip, V_old + clip).   From the code of Schulman et al. 2017 (the paper has
-    the squared error alone: clip None).
-    values V, old_values, returns R (N, T) -> a scalar.
+    V' = clip(V, V_old - clip, V_old + clip).   From the code of Schulman et al. 2017; the paper's
+    eq. 9 has the squared error alone (clip=None).
+    values V, old_values V_old, returns R, weights w (N, T) -> a scalar.   Keeps V - R and V' - R.
 
         dV = dloss (w / total) (V - R)   where (V - R)^2 >= (V' - R)^2,   else 0.
 
-    Where the clipped term is larger, V has left the interval and come nearer to R: it is held back
-    until the next round.
+    Where the clipped term is larger, V has left the interval towards R, and is held back until the
+    next round.
     """
     xp = array_module(values)
     w, total = counted_weights(values, None, weights, total)
@@ -113,9 +115,10 @@ def k3_kl(
 ) -> tuple[Array, Backward]:
     """loss = sum w (e^d - 1 - d) / total,   d = log ref(a) - log pi(a).     Shao et al. 2024, eq. 4
 
-    An estimate of KL(pi || ref) from tokens a that pi drew: E[-d] is that divergence and
-    E[e^d - 1] = 0, which takes variance away and makes each term >= 0 (Schulman 2020).
-    log_probs, reference_log_probs (N, T) -> a scalar.
+    An estimate of KL(pi || ref) from tokens a that pi drew: E[-d] is that divergence, and
+    e^d - 1, whose mean is 0, reduces the variance and makes each term >= 0 (Schulman 2020).
+    log_probs log pi(a), reference_log_probs log ref(a), weights w (N, T) -> a scalar.
+    Keeps w and e^d - 1.   Since dd/dlog pi = -1:
 
         dlog_probs = -dloss (w / total) (e^d - 1).
     """
@@ -147,12 +150,15 @@ def grpo(
     weights: Array | None = None,
     total: Any = None,
 ) -> tuple[Array, Backward]:
-    """loss = clipped_surrogate + beta k3_kl, under the same weights and total.
+    """loss = clipped_surrogate + beta k3_kl, with the same weights w and total.
 
-    Shao et al. 2024, eq. 3.   advantages: losses.advantages.group_advantages, the same for all
-    tokens of an answer.  No value function: an answer is compared with the others to its prompt.
+    Shao et al. 2024, eq. 3.   log_probs, old_log_probs, reference_log_probs, w (N, T), advantages A
+    (N, T) or (N, 1) -> a scalar.   A is losses.advantages.group_advantages, the same for all tokens
+    of an answer: there is no value function, an answer is compared with the others to its prompt.
     reference_log_probs may be None if beta is 0.
-    dlog_probs is clipped_surrogate's at dloss plus k3_kl's at beta dloss.
+    With r and r' of `clipped_surrogate`, and d of `k3_kl`:
+
+        dlog_probs = -dloss (w / total) (r A [r A <= r' A] + beta (e^d - 1)).
     """
     if beta > 0 and reference_log_probs is None:
         raise wrong("grpo: reference_log_probs", f"an array with beta {beta}", None)
@@ -192,8 +198,8 @@ def policy_statistics(
 ) -> dict[str, Array]:
     """{"clip_fraction": share of tokens whose ratio is outside the interval, "update_kl": k3's KL}.
 
-    update_kl estimates KL(pi_old || pi), since the tokens are pi_old's.  Both are sums under the
-    weights / total, as the losses are.  Without gradient.
+    update_kl estimates KL(pi_old || pi), since pi_old drew the tokens.  Both are sums of weighted
+    terms / total, as the losses are.  Without gradient.
     """
     low, high = ratio_range(clip, clip_high)
     w, total = counted_weights(log_probs, None, weights, total)

@@ -25,10 +25,11 @@ def bradley_terry(
     """loss = -sum_n w_n log sigmoid(z_n) / total,   z = chosen - rejected - margin.
 
     Ouyang et al. 2022, eq. 1.   Bradley & Terry 1952: of two answers with rewards r and s the first
-    is preferred with probability e^r / (e^r + e^s) = sigmoid(r - s).  A margin > 0 asks for more
-    where the answers differ clearly (Touvron et al. 2023b, eq. 2).
-    chosen, rejected (N,), margin (N,), a number or None, weights w (N,) or None = 1 -> a scalar in
-    at least float32; total as in cross_entropy.   From (log sigmoid)'(z) = sigmoid(-z):
+    is preferred with probability e^r / (e^r + e^s) = sigmoid(r - s).  A margin > 0 asks for a
+    larger difference where one answer is clearly better (Touvron et al. 2023b, eq. 2).
+    chosen, rejected (N,): rewards; margin (N,), a number or None = 0; weights w (N,) or None = 1
+    -> a scalar in at least float32; total as in cross_entropy.
+    From (log sigmoid)'(z) = sigmoid(-z):
 
         dchosen = dz = -dloss (w / total) sigmoid(-z),   drejected = -dz.
     """
@@ -63,23 +64,23 @@ def dpo(
 ) -> tuple[Array, Backward]:
     """loss = -sum_n w_n ((1 - e) log sigmoid(z_n) + e log sigmoid(-z_n)) / total,
 
-        z = beta (log pi(y_w|x) / ref(y_w|x) - log pi(y_l|x) / ref(y_l|x)).
+        z = beta (log(pi(y_w|x) / ref(y_w|x)) - log(pi(y_l|x) / ref(y_l|x))).
 
     Rafailov et al. 2023, eq. 7.   The policy that maximises E[r] - beta KL(pi || ref) is
     pi = ref e^(r/beta) / Z(x) (eq. 4), so r = beta log(pi / ref) + beta log Z(x) (eq. 5).  In
     Bradley-Terry, sigmoid(r_w - r_l), the Z of the common prompt cancels (eq. 6): a policy is its
     own reward model, and z is the difference of its implicit rewards.
-    chosen, rejected (N,): log-probabilities of whole answers by the policy, reference_* by the
-    reference -> a scalar in at least float32.  smoothing e: the preference is wrong with
-    probability e (Mitchell 2023).  weights w and total as in cross_entropy.  policy = reference
-    gives ln 2.
+    chosen, rejected (N,): log pi of whole answers, the preferred y_w and the other y_l;
+    reference_chosen, reference_rejected (N,): log ref of the same; weights w (N,) or None = 1
+    -> a scalar in at least float32; total as in cross_entropy.   smoothing e: the preference is
+    wrong with probability e (Mitchell 2023).   Equal policy and reference give ln 2.
     From (log sigmoid)'(z) = sigmoid(-z):
 
         dz = -dloss (w / total) ((1 - e) sigmoid(-z) - e sigmoid(z)),
         dchosen = beta dz,   drejected = -beta dz.
 
-    sigmoid(-z) says how wrong the implicit rewards are about the pair: a pair that is ranked well
-    already has little gradient.
+    sigmoid(-z) says how wrong the implicit rewards are about the pair: a pair that is already
+    ranked well has little gradient.
     """
     e = smoothing
     w, total = counted_weights(chosen, None, weights, total)

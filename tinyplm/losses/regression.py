@@ -1,4 +1,4 @@
-"""Squared error for numbers, binary cross-entropy for labels that do not exclude one another."""
+"""Squared error for numbers, binary cross-entropy for labels that do not exclude each other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mean_squared_error(
 ) -> tuple[Array, Backward]:
     """loss = sum_i w_i (y_i - t_i)^2 / total.
 
-    y (...), targets t (...) numbers, NaN = ignored (every number may be a target, -100 too),
+    y (...), targets t (...) numbers, NaN = ignored (-100 may be a target, as any number),
     weights w (...) or None = 1 -> a scalar in at least float32.   total as in cross_entropy: None
     takes the sum of the weights that count.   Keeps y - t.
     dy = dloss 2 (w / total) (y - t), exactly 0 where the target is ignored.
@@ -49,7 +49,7 @@ def binary_cross_entropy(
     logits z (...), targets t (...) in [0, 1] or ignore_index, of any dtype, weights w (...) or
     None = 1 -> a scalar in at least float32.   total as in cross_entropy.
     1 - p = sigmoid(-z), so both terms are a log_sigmoid, in which nothing overflows.
-    dz = dloss (w / total) (p - t), exactly 0 where the target is ignored;   p - t comes from
+    dz = dloss (w / total) (p - t), exactly 0 where the target is ignored;   p - t is computed as
     (1 - t) sigmoid(z) - t sigmoid(-z).
     ValueError (on the host) for targets out of range.
     """

@@ -31,9 +31,9 @@ def counted_weights(
 ) -> tuple[Array, Any]:
     """(w, total): each place's weight, 0 where it does not count, and what the sum is divided by.
 
-    x: what w gets its dtype (at least float32) from, and its shape where nothing else has it.
+    x: gives w its dtype (at least float32), and its shape if counts is None.
     counts: booleans, None = all places count; weights: None = 1.
-    total None: the sum of w, or 1 where that is 0.
+    total None: the sum of w, or 1 if that is 0.
     """
     xp, dtype = array_module(x), "float32" if x.dtype == "float16" else x.dtype
     check_total(total)
@@ -59,7 +59,7 @@ def check_total(total: Any) -> None:
 
 
 def chosen(a: Array, t: Array) -> Array:
-    """a (..., V), t (...) -> a[..., t[...]]: of each row the entry of its target."""
+    """a (..., V), t (...) -> (...): the entry of each row at its target."""
     return array_module(a).take_along_axis(a, t[..., None], axis=-1)[..., 0]
 
 

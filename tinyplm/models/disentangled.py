@@ -19,6 +19,7 @@ from typing import Any
 
 from ..core import Component, StackOptions, add, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
+from ..kernels.disentangled import relative_scores
 from ..layers.convolution import convolution_layer
 from ..layers.disentangled import disentangled_multi_head_attention
 from ..layers.linear import linear
@@ -100,6 +101,7 @@ def _relative(p, inputs, *, rows, norm):
 
 def _attention(p, x, context, relative, *, config, rows, inputs, key):
     options = {"heads": config.num_attention_heads, "terms": config.terms}
+    options["scores"] = relative_scores
     if relative is not None:
         options["rows"] = inputs.xp.asarray(_used(rows, inputs.shape[1])[0])
     if inputs.real is not None:

@@ -1,4 +1,4 @@
-"""The walk of encoders, written once: ids in, the stack of layers, hidden states out, and back.
+"""The walk that all encoders share: from ids to hidden states and back.
 
     e       = tokens[ids], or the embeddings given
     x_0     = embed(e): segments, positions, norm, dropout, in the family's order
@@ -9,13 +9,13 @@
 Backward, from dx_L = dhidden:
 
     dx_i, dp_i, dshared_i = the backward of block i at dx_{i+1},   i = L-1 .. 0
-    dshared = sum_i dshared_i
-    de      = the backward of embed at dx_0, its parts undone from the last to the first
-    dtokens[v] = the sum of de over the places with id v
+    dshared    = sum_i dshared_i
+    de         = the backward of embed at dx_0, its parts from the last to the first
+    dtokens[v] = sum of de over all places whose id is v
 
-A family gives its Pieces; all else is here.  Keys of dropout: layer i has fold(key, i), and within
-it number 0 is for the weights of attention, 1 for what follows attention, 2 for what follows the
-feed-forward layer.  models/disentangled.py has a second walk that starts alike.
+What differs between families is in their `Pieces`.  Keys of dropout: layer i has fold(key, i), and
+folds that again with 0 for the weights of attention, 1 after attention, 2 after the feed-forward
+layer.  models/disentangled.py has a second walk, which starts in the same way.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ def from_zero(inputs: Inputs) -> Any:
 
 
 def nothing(p: Tree, inputs: Inputs) -> tuple[tuple, Callable]:
-    """Layers that share no inputs."""
+    """The piece `shared` of layers that share no inputs."""
     return (), lambda: {}
 
 
 def one_each(block: Component, inputs: Inputs) -> tuple[Component, None]:
-    """Every tree of parameters is one layer, a block."""
+    """The piece `layers` where every tree of parameters is one layer, a block."""
     return block, None
 
 
 class Pieces(NamedTuple):
-    """What a family has of its own.
+    """Where one family of encoders differs from another.
 
     embed      components (p, x, *, inputs) in their order, p being the body's tree: see `part`
     norm       component (p, x), of the blocks
@@ -206,7 +206,7 @@ def part(name: str, f: Component) -> Component:
 
 
 def segments(p: Tree, x: Any, *, inputs: Inputs) -> tuple[Any, Callable]:
-    """x + segments[types]."""
+    """y = x + segments[types].   dx = dy,   dsegments[s] = sum of dy over all places of type s."""
 
     def add_rows(table, x):
         rows, rows_back = embedding(table, ids=inputs.types, name="token type id")
@@ -216,7 +216,7 @@ def segments(p: Tree, x: Any, *, inputs: Inputs) -> tuple[Any, Callable]:
 
 
 def positions(p: Tree, x: Any, *, inputs: Inputs) -> tuple[Any, Callable]:
-    """x + positions[t]."""
+    """y = x + positions[t].   Gradients as in `learned_positions`."""
 
     def add_rows(table, x):
         y, back = learned_positions(x, table, positions=inputs.positions)
@@ -226,7 +226,7 @@ def positions(p: Tree, x: Any, *, inputs: Inputs) -> tuple[Any, Callable]:
 
 
 def attend(*, heads: int, rate: float) -> Component:
-    """Self-attention to everything but padding; rate: of the dropout of its weights."""
+    """Self-attention to everything but padding; rate: of the dropout of P, its weights."""
 
     def component(p, x, *, inputs, key):
         return self_attention(p, x, heads=heads, mask=inputs.visible, rate=rate, key=fold(key, 0))
@@ -235,12 +235,12 @@ def attend(*, heads: int, rate: float) -> Component:
 
 
 def feed_forward(activation: Component) -> Component:
-    """The feed-forward layer."""
+    """The piece `mlp`: layers.mlp with this activation."""
     return lambda p, x, *, key: mlp(p, x, activation=activation)
 
 
 def drop_embeddings(*, rate: float, number: int) -> Component:
-    """Dropout of the embeddings, by the `number`-th key of the body."""
+    """Dropout of the embeddings, with the body's key folded with `number`."""
 
     def component(p, x, *, inputs):
         y, back = dropout(x, rate=rate, key=fold(inputs.key, number))
@@ -250,7 +250,7 @@ def drop_embeddings(*, rate: float, number: int) -> Component:
 
 
 def dropped(f: Component, *, rate: float, number: int) -> Component:
-    """dropout(f(p, x, ...)), by the `number`-th key of the layer: f is `attention` or `mlp`."""
+    """dropout(f(p, x, ...)), with the layer's key folded with `number`; f: `attention` or `mlp`."""
 
     def component(p, x, *shared, key, **inputs):
         y, f_back = f(p, x, *shared, key=key, **inputs)

@@ -1,9 +1,9 @@
 """Heads built from components: over a vocabulary, with several outputs, weighted sums of losses.
 
-A head is a component value, back = head(params, hidden); back(dvalue) -> (dparams, dhidden) of all
-parameters and the hidden states (see models.parts).  Heads with outputs have a dict as value; their
-back takes a dict in which missing or None parts are zero.  Heads made without grad may return None
-as back.
+A head is a component of all parameters and the hidden states, value, back = head(params, hidden)
+with back(dvalue) -> (dparams, dhidden): see models/parts.py.  The value of a head with outputs is a
+dict; its back takes a dict in which missing or None parts are zero.  The back of a head without
+gradients may be None.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from .parts import Head
 
 
 def logits(hidden: Any, W: Any, b: Any = None) -> tuple[dict[str, Any], Callable]:
-    """{"logits": hidden W + b};  hidden (..., D), W (D, V), b (V,) or None -> (..., V)."""
+    """{"logits": hidden W + b}: hidden (..., D), W (D, V), b (V,) or None -> (..., V).
+
+    Gradients as in `linear`.
+    """
     z, back = linear(hidden, W, b)
     return {"logits": z}, lambda doutputs: back(doutputs["logits"])
 
@@ -51,7 +54,7 @@ def with_hidden(*heads: Head) -> Head:
 
 
 def then(head: Head, f: Callable) -> Head:
-    """f(head(params, hidden)) for a component f of one argument."""
+    """f(head(params, hidden)) for a component f of one argument; f's backward, then the head's."""
 
     def composed(params: Tree, hidden: Any) -> tuple[Any, Callable]:
         outputs, head_back = head(params, hidden)

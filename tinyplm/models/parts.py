@@ -7,9 +7,9 @@ positional arguments:
 
     value, head_back = head(p, hidden);    head_back(dvalue) -> (dp, dhidden)
 
-dp is a partial tree of what the head reads: matrices of its own, and p["body"]["tokens"] if it is
+dp is a partial tree, of what the head reads: matrices of its own, and p["body"]["tokens"] if it is
 tied.  value is a loss (0-dimensional) or a dict of outputs; None as a gradient means zero.
-With E the embedding table and ids[n], n = 0 ... N-1, the tokens looked up, the chain rule gives
+With E = p["body"]["tokens"] and ids[n], n = 0 ... N-1, the tokens looked up, the chain rule gives
 
     dp, dhidden = head_back(dvalue),    dbody, dx = body_back(dhidden)
     dE[v] = dp["body"]["tokens"][v] + sum of dx[n] over the n with ids[n] = v

@@ -1,4 +1,4 @@
-"""AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
+"""AdamW: Adam with decoupled weight decay, on one flat buffer."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ class AdamW:
         m = b1 m + (1 - b1) g,              m_hat = m / (1 - b1^t),
         v = b2 v + (1 - b2) g^2,            v_hat = v / (1 - b2^t).
 
+    Loshchilov & Hutter 2019, algorithm 2.   theta: parameters, g: their gradient, clipped if asked
+    for; t = 1, 2, ... counts the steps; b1, b2 = betas; m = v = 0 before the first step.
+    weight_decay applies to what decays(path, array) selects.  rates(path, array) > 0 scales a
+    parameter's lr (see layerwise.py); None: 1 for all.   lr scales the decay, as in
+    torch.optim.AdamW; in the paper only the schedule's factor does, without the peak.
+
     The optimiser owns the buffers that it updates: `params` is its own copy, a tree of views into
-    one flat buffer, so trees taken earlier do not change. `gradient` is a FlatTree to accumulate
-    gradients into; `step` consumes it. decays(path, array) says which parameters decay.
-    rates(path, array) > 0 scales a parameter's learning rate (see layerwise.py); None: 1 for all.
-    Moments are kept in at least float32. float16 parameters are updated in float16, which loses
-    small steps: train on float32 masters. The decay is lr * weight_decay, as in torch.optim.AdamW;
-    in the paper it is scaled by the schedule's factor alone, without the peak.
+    one flat buffer, so trees taken earlier do not change.  `gradient` is a FlatTree to accumulate
+    gradients into; `step` consumes it.  Moments are kept in at least float32.  float16 parameters
+    are updated in float16, which loses small steps: train on float32 masters.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class AdamW:
     def _update(
         self, part: slice, group: _Group, buffers: list[Any], lr: float, scale: Any
     ) -> None:
+        """The equations of the class for one slice of the buffers, in place."""
         theta, m, v, gradient = (buffer[part] for buffer in buffers)
         lr = lr * group.rate
         xp = array_module(theta)
@@ -143,16 +147,16 @@ class AdamW:
         g = at_least_float32(gradient) * scale
         m *= b1
         v *= b2
-        t = g * (1 - b1)
-        m += t
+        change = g * (1 - b1)
+        m += change
         g *= g
         g *= 1 - b2
         v += g
         # m_hat / (sqrt(v_hat) + eps) = c m / (sqrt(v) + eps root),
         # root = sqrt(1 - b2^t),   c = root / (1 - b1^t)
         root = (1 - b2**self.t) ** 0.5
-        xp.sqrt(v, out=g)
+        xp.sqrt(v, out=g)  # g is free by now, and becomes the denominator
         g += self.eps * root
-        xp.divide(m, g, out=t)
-        t *= lr * root / (1 - b1**self.t)
-        theta -= t.astype(theta.dtype, copy=False)
+        xp.divide(m, g, out=change)
+        change *= lr * root / (1 - b1**self.t)
+        theta -= change.astype(theta.dtype, copy=False)

@@ -32,7 +32,7 @@ def clip_by_global_norm(tree: Tree, *, limit: float) -> tuple[Tree, Any]:
 
 
 def clip_scale(norm: Any, limit: float) -> Any:
-    """min(1, limit / norm), without dividing by zero or reading the norm back from a device."""
+    """min(1, limit / norm), without a division by zero or reading the norm from the device."""
     check_number("clip", limit, above=0)
     if getattr(norm, "shape", None) != () or norm.dtype.kind != "f":
         check_array("norm", norm, "()")

@@ -34,8 +34,9 @@ def depths(params: Tree) -> dict[str, int]:
 def layerwise_rates(params: Tree, decay: float) -> Callable[[str, Any], float]:
     """rate(path, array) = decay^(L + 1 - l) for AdamW(rates=...), with l from `depths`.
 
-    The head learns at the full rate, each layer below it more slowly: discriminative fine-tuning
-    (Howard & Ruder 2018, sec. 3.2, where 1 / decay = 2.6), used for XLNet and ELECTRA.
+    The head learns at the full rate, each layer at a lower one than the layer above it:
+    discriminative fine-tuning (Howard & Ruder 2018, sec. 3.2, where 1 / decay = 2.6), used for
+    XLNet and ELECTRA.
     """
     check_number("decay", decay, above=0, most=1)
     depth = depths(params)

@@ -1,8 +1,8 @@
 """Learning-rate schedules: the learning rate of update number `step`, counted from 0.
 
 All warm up linearly, lr = peak (step + 1) / warmup for step < warmup, so the first update is not
-wasted on 0. ValueError for a negative step, peak or floor, or a warm-up that is not shorter than
-the total.
+wasted on a rate of 0.  ValueError for a negative step, peak or floor, or a warm-up that is not
+shorter than the total.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from ..arguments import check_key, check_number, check_whole, plain_numbers
-from ..optim.schedule import MOST_UPDATES, learning_rate
+from ..optim.schedule import learning_rate
 
 
 def check_common(settings: Any) -> None:
@@ -77,6 +77,7 @@ class Settings:
     def __post_init__(self) -> None:
         check_common(self)
         for name in (
+            "steps",
             "sequence_length",
             "evaluate_every",
             "save_every",
@@ -85,7 +86,6 @@ class Settings:
             "full_every",
         ):
             check_whole(name, getattr(self, name), 1)
-        check_whole("steps", self.steps, 1, MOST_UPDATES)
         check_whole("decay", self.decay)
         check_whole("micro_batch_size", self.micro_batch_size, 1, self.batch_size, or_none=True)
         check_whole("patience", self.patience, 1, or_none=True)

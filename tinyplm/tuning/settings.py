@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, TypeVar
 
 from ..arguments import check_flag, check_number, check_text, check_whole, wrong
-from ..optim.schedule import MOST_UPDATES, learning_rate, warmup_linear
+from ..optim.schedule import learning_rate, warmup_linear
 from ..training.settings import check_common
 
 S = TypeVar("S", bound="_Settings")
@@ -95,7 +95,7 @@ class RecipeSettings(_Settings):
 
     def __post_init__(self) -> None:
         check_common(self)
-        check_whole("steps", self.steps, 1, MOST_UPDATES)
+        check_whole("steps", self.steps, 1)
         check_whole("warmup", self.warmup)
         check_whole("micro_batch_size", self.micro_batch_size, 1, self.samples, or_none=True)
         check_number("floor", self.floor, least=0, most=self.learning_rate)

@@ -3,6 +3,7 @@
     loss = -log sigmoid(beta (log pi(y_w|x)/ref(y_w|x) - log pi(y_l|x)/ref(y_l|x)))
                                                                         Rafailov et al. 2023, eq. 7
 
+losses/preference.py has the loss with its gradient, losses/answers.py the sum over an answer.
 The reference is the initial model; its log-probabilities are computed once, before the first step.
 """
 

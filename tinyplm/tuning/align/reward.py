@@ -2,6 +2,7 @@
 
     loss = -log sigmoid(r(x, y_w) - r(x, y_l) - margin)                  Ouyang et al. 2022, eq. 1
 
+losses/preference.py has the loss with its gradient.
 Only differences are learned: adding a constant to all rewards leaves the loss unchanged.  The
 result's `offset` makes their mean over the training answers 0.
 """
