@@ -62,7 +62,8 @@ ROWS = [
 ]  # fmt: skip
 # Words that a message may have in place of the argument's name.
 WORDS = {
-    "workers": ["count"], "steps": ["total"], "mask": ["allowed"], "kv_heads": ["heads"], "name": ["schedule"], "examples": ["example 0"],
+    "workers": ["count"], "steps": ["total"], "name": ["schedule"],
+    "mask": ["allowed"], "kv_heads": ["heads"], "examples": ["example 0"],
     "balance": ["example 0"], "answer": ["example 0"], "question": ["example 0"], "messages": ["message"],
     "prompt": ["text", "template", "message"], "stop_ids": ["accept"], "max_new_tokens": ["accept"], "x": ["W", "heads"],
     "template": ["template"], "path": ["file", "xxx", "hello"], "records": ["record"],
