@@ -73,7 +73,7 @@ def test_guesses_by_hand():
     assert guesses.neighbour_accuracy(ids, targets) == pytest.approx(2 / 3)  # 3 between 1 and 4; 2 after 1; not 4, but 1
     assert guesses.unigram_accuracy(targets) == 0
     assert guesses.unigram_loss(targets) == pytest.approx(-np.log([2 / 15, 3 / 15, 2 / 15]).mean())
-    with pytest.raises(ValueError, match="hold no tokens"):
+    with pytest.raises(ValueError, match="expected at least one token"):
         Guesses([], 6)
 
 
