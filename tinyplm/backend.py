@@ -131,9 +131,9 @@ def scatter_add(rows: int, ids: Any, updates: Any) -> Any:
 def add_rows(out: Any, ids: Any, updates: Any) -> None:
     """out[ids[n]] += updates[n] for all n, in place.
 
-    out (R, D), ids (N,) integers in [0, R), updates (N, D). On the host updates are sorted by id and
-    summed run by run in the order of n: repeatable, and two to four times as fast as `np.add.at`. On
-    a GPU atomic additions are used; their order is not fixed, so the last bits may vary.
+    out (R, D), ids (N,) integers in [0, R), updates (N, D). On the host updates are sorted by id
+    and summed run by run in the order of n: repeatable, and two to four times as fast as
+    `np.add.at`. A GPU adds atomically, in no fixed order, so the last bits may vary.
     """
     xp = array_module(updates)
     if xp is not np:

@@ -47,12 +47,12 @@ def plain(component):
 
 # A message may name what an argument becomes: the entries of a tree, a context's keys, a chunk of booleans.
 WORDS = {"p": ["W", "x", "b:", "gamma", "beta", "k_bias", "Wqkv", "heads"], "heads": ["W", "divide", "q"], "bias": ["prefix"],
-         "kv_heads": ["divide", "k"], "context": ["x", "k"], "x": ["mask", "do not fit", "memory", "positions", "groups",
+         "kv_heads": ["divide", "k"], "context": ["x", "k"], "x": ["mask", "cache", "memory", "positions", "groups",
               "queries"],
          "relative": ["x", "r", "q", "Kr", "Qr"], "content": ["content"], "query": ["query"], "q": ["mask", "k", "rows",
-              "do not fit"],
-         "k": ["v", "do not fit", "rows"], "r": ["q"], "segments": ["different"], "different": ["segments"], "rows": ["row", "N"],
-         "places": ["q", "do not fit"], "groups": ["W", "groups"], "residual": ["x"], "table": ["id", "row", "position", "ids"],
+              "cache"],
+         "k": ["v", "cache", "rows"], "r": ["q"], "segments": ["different"], "different": ["segments"], "rows": ["row", "N"],
+         "places": ["q", "cache"], "groups": ["W", "groups"], "residual": ["x"], "table": ["id", "row", "position", "ids"],
          "W": ["x", "groups"], "ids": ["id"], "mask": ["allowed"], "class_logits": ["target"], "positions": ["position",
               "x"], "frequencies": ["components"], "terms": ["terms"],
          "logits": ["target", "weights"], "V": ["target"]}  # fmt: skip

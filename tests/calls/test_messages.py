@@ -162,5 +162,5 @@ def test_a_memory_of_an_interrupted_stream_and_of_two_streams():
     first = stream(model, [1, 2], max_new_tokens=4, memory=memory)
     next(first)
     next(stream(model, [1, 2], max_new_tokens=4, memory=memory))
-    with pytest.raises(ValueError, match="^cache: it was consumed by an earlier call"):
+    with pytest.raises(ValueError, match="^cache: expected the one that the last call returned, got one that"):
         list(first)

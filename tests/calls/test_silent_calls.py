@@ -99,5 +99,5 @@ def test_tokenizers_take_paths_and_components():
     for path in ("", b"x", "a\0b", 5):
         refused(tokenizer.save, path, match="path: expected a path")
         refused(Tokenizer.load, path, match="path: expected a path")
-    with pytest.raises(TypeError, match="post_processor must be a component"):
+    with pytest.raises(TypeError, match="post_processor: expected a component"):
         tokenizer.post_processor = 5

@@ -87,7 +87,7 @@ ALIASES = {
     "theta": ["lora", "prefix", "transform"], "transform": ["theta"], "texts": ["text", "label"], "train": ["training"],
     "teacher": ["vocabulary"], "reference": ["vocabulary"], "samples": ["sample"], "choices": ["choice"],
     "contexts": ["context"], "questions": ["question"], "training": ["tokens"], "targets": ["lora"],
-    "margins": ["margin"], "prompt": ["text:"], "answer": ["text:"], "settings": ["max_new_tokens"],
+    "margins": ["margin"], "prompt": ["text"], "answer": ["text"], "settings": ["max_new_tokens"],
     "params": ["rate"],
 }  # fmt: skip
 NUMBERS = itertools.count()

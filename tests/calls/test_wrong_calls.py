@@ -27,7 +27,7 @@ STACK = {"checkpointing": 0, "frozen": 0, "once": False, "on_gradient": None}
 ALIASES = {
     "input_ids": ["inputs_embeds", "_mask", "_ids", "targets"], "target_mapping": ["targets"],
     "inputs_embeds": ["input_ids"], "auxiliary": ["targets"], "logits": ["texts", "tokens"], "prompts": ["memory"],
-    "memory": ["cache"], "targets": ["target"], "stop_strings": ["text needs a tokenizer"], "on_gradient": ["once"],
+    "memory": ["cache"], "targets": ["target"], "stop_strings": ["tokenizer"], "on_gradient": ["once"],
     "labels": ["classifier.weight"], "probabilities": ["u: expected"], "tokenizer": ["tokenizer"],
 }  # fmt: skip
 
@@ -173,6 +173,10 @@ def test_create():
     )  # 124 million numbers
     for field in ("n_embd", "n_head", "activation_function", "resid_pdrop", "tie_word_embeddings", "eos_token_id", "id2label"):
         none(wrong_argument(lambda value, field=field: tinyplm.create(**right, **{field: value}), field))
+    for family, field in (("mistral", "sliding_window"), ("qwen2", "layer_types"), ("qwen2", "use_sliding_window"),
+                          ("qwen2", "max_window_layers"), ("qwen2", "rope_parameters"), ("llama", "rope_scaling")):  # fmt: skip
+        config = families.FAMILIES[family].config
+        none(wrong_argument(lambda value, f=family, c=config, n=field: tinyplm.create(f, c, **{n: value}), field, "rope"))
     none(wrong_argument(lambda value: tinyplm.create("gpt2", {"n_embd": 12, "vocab_size": 5, "bos": value}), "bos"))
 
 

@@ -144,7 +144,9 @@ class _Held:
 def test_closures_are_dropped_without_grad_and_freed_in_passing():
     held = _Held()
     y, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), options=core.StackOptions(grad=False))
-    assert backward is None and held.count() == 0
+    assert held.count() == 0
+    with pytest.raises(RuntimeError, match="^stack: grad: expected True before a call of backward, got False$"):
+        backward(np.ones(3))
     held = _Held()
     _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3))
     assert held.count() == 5

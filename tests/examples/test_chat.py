@@ -146,7 +146,7 @@ def test_bad_options_are_said_in_one_line(folder, options, message):
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     tinyplm.save(tiny("llama"), tmp_path)
     done = chat(tmp_path, "hi\n")
-    assert done.returncode == 1 and done.stderr.startswith("error: text needs a tokenizer, and the model has none")
+    assert done.returncode == 1 and done.stderr.startswith("error: tokenizer: expected a model with one")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -85,27 +85,27 @@ def test_init_is_repeatable_and_all_weights_have_the_same_spread():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 10, "num_attention_heads": 4}, "hidden_size 10 is not a multiple of num_attention_heads 4"),
-        *(({"num_attention_heads": 4, "num_key_value_heads": n}, f"heads 4 is not a multiple of num_key_value_heads {n}")
+        ({"hidden_size": 10, "num_attention_heads": 4}, "hidden_size: expected a multiple of num_attention_heads = 4, got 10"),
+        *(({"num_attention_heads": 4, "num_key_value_heads": n}, f"expected a multiple of num_key_value_heads = {n}, got 4")
           for n in (3, 8)),
-        *(({name: 0}, f"{name} must be a positive integer, got 0")
+        *(({name: 0}, f"{name}: expected a positive integer, got 0")
           for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
                        "num_key_value_heads", "head_dim", "max_position_embeddings")),
-        ({"num_hidden_layers": 2.5}, "num_hidden_layers must be int, got 2.5"),
-        ({"attention_bias": 1}, "attention_bias must be bool, got 1"),
-        ({"rms_norm_eps": -1e-6}, "rms_norm_eps must be finite and >= 0, got -1e-06"),
-        ({"initializer_range": float("nan")}, "initializer_range must be a finite number, got nan"),
-        ({"attention_dropout": 1.0}, r"attention_dropout must be in \[0, 1\), got 1.0"),
-        ({"hidden_act": "swish2"}, "unknown hidden_act 'swish2'; expected one of "),
+        ({"num_hidden_layers": 2.5}, "num_hidden_layers: expected int, got 2.5"),
+        ({"attention_bias": 1}, "attention_bias: expected bool, got 1"),
+        ({"rms_norm_eps": -1e-6}, "rms_norm_eps: expected a finite number >= 0, got -1e-06"),
+        ({"initializer_range": float("nan")}, "initializer_range: expected a finite number, got nan"),
+        ({"attention_dropout": 1.0}, r"attention_dropout: expected a number in \[0, 1\), got 1.0"),
+        ({"hidden_act": "swish2"}, "hidden_act: expected one of .*, got 'swish2'"),
         ({"head_dim": 5}, "RoPE: width: expected an even number of components, at least 2, got 5"),
         ({"hidden_size": 12, "num_attention_heads": 4}, "expected an even number of components, at least 2, got 3"),
         ({"head_dim": 2, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "expected more than 2 components for"),
-        ({"rope_theta": 0.5}, "rope_theta must be a number > 1, got 0.5"),
-        ({"rope_theta": "big"}, "rope_theta must be float .* None, got 'big'"),
-        ({"rope_scaling": "linear"}, r"rope_scaling must be dict \| None, got 'linear'"),
-        ({"rope_scaling": {"type": "su", "factor": 2.0}}, "unknown rope_type 'su'"),
-        ({"rope_parameters": {"rope_type": "linear"}}, "rope_type 'linear' needs factor"),
-        ({"rope_theta": 10.0, "rope_parameters": {"rope_theta": 11.0}}, "rope_theta is 10.0, but 11.0 in rope_parameters"),
+        ({"rope_theta": 0.5}, "rope_theta: expected a number > 1, got 0.5"),
+        ({"rope_theta": "big"}, "rope_theta: expected float .* None, got 'big'"),
+        ({"rope_scaling": "linear"}, r"rope_scaling: expected dict \| None, got 'linear'"),
+        ({"rope_scaling": {"type": "su", "factor": 2.0}}, "rope_type: expected one of .*, got 'su'"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "rope_type linear: expected the settings factor, got no factor"),
+        ({"rope_theta": 10.0, "rope_parameters": {"rope_theta": 11.0}}, "rope_theta: expected 11.0, as in rope_"),
     ],
     ids=str,
 )  # fmt: skip

@@ -62,9 +62,9 @@ def test_without_a_window_it_is_llama():
         ({"sliding_window": 2.5}, "sliding_window"),
         (
             {"num_key_value_heads": 5},
-            "num_attention_heads 32 is not a multiple of num_key_value_heads 5",
+            "num_attention_heads: expected a multiple of num_key_value_heads = 5, got 32",
         ),
-        ({"hidden_act": "swish2"}, "unknown hidden_act 'swish2'"),
+        ({"hidden_act": "swish2"}, "hidden_act: expected one of "),
     ],
 )
 def test_wrong_configs_are_refused_in_one_line(changes, message):

@@ -78,7 +78,7 @@ def test_the_whole_model_equals_the_formulas(case):
         ({"layer_types": ["full_attention", "chunked_attention"]}, "layer_types: expected 2 of"),
         (
             {"layer_types": ["full_attention", "sliding_attention"]},
-            "layer_types: expected full_attention only, as no window is set",
+            "layer_types: expected full_attention alone without a window",
         ),
         ({"layer_types": "full_attention"}, "layer_types"),
     ],

@@ -386,7 +386,7 @@ def test_it_runs_on_devices(device, family):
         ({"max_new_tokens": 2.5}, "max_new_tokens: expected an integer from 1 to 2147483647, got 2.5"),
         ({"temperature": None}, "temperature: expected a finite number >= 0, got None"),
         ({"top_p": "0.9"}, "top_p: expected None or a finite number > 0 and <= 1, got '0.9'"),
-        ({"stop_strings": ["x"]}, "text needs a tokenizer, and the model has none: none was given"),
+        ({"stop_strings": ["x"]}, "tokenizer: expected a model with one, for text, got one without: none was given"),
         ({"stop_strings": "x"}, "stop_strings: expected a list of non-empty strings, got 'x'"),
         ({"stop_strings": [""]}, r"stop_strings: expected a list of non-empty strings, got \[''\]"),
     ],

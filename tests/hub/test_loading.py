@@ -221,12 +221,12 @@ def test_small_files_travel_with_the_model(tmp_path, family):
 
 def test_a_tokenizer_that_is_not_supported_is_a_warning_and_written_back(tmp_path, trained):
     content = unsupported(trained, folder_with(tmp_path / "a"))
-    message = r"a/tokenizer.json: normalizer: 'NFX' is not supported; supported are NFC, .*"
+    message = r"a/tokenizer.json: normalizer: type: expected one of NFC, .*, got 'NFX'"
     with pytest.warns(UserWarning, match=f"^loaded without its tokenizer: .*{message}$") as caught:
         model = tinyplm.load(tmp_path / "a")
     assert caught[0].filename == __file__ and model.tokenizer is None
     for same in (model, model.to("cpu"), model.astype("float16")):
-        with pytest.raises(ValueError, match=f"^text needs a tokenizer, and the model has none: .*{message}$"):
+        with pytest.raises(ValueError, match=f"^tokenizer: expected a model with one, for text, got one without: .*{message}$"):
             same.text_tokenizer()
     tinyplm.save(model, tmp_path / "b")
     assert (tmp_path / "b" / "tokenizer.json").read_bytes() == content
@@ -254,11 +254,11 @@ def test_without_a_tokenizer_it_says_so_without_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = tinyplm.load(tmp_path)
-    with pytest.raises(ValueError, match="has none: .* has neither tokenizer.json nor vocab.json and merges.txt"):
+    with pytest.raises(ValueError, match="got one without: .*: expected tokenizer.json, tokenizer.model, .*, got none of them"):
         model.text_tokenizer()
     tinyplm.save(model, tmp_path / "b")
     assert (tmp_path / "b" / "vocab.json").read_bytes() == b"{}"
-    with pytest.raises(ValueError, match="^text needs a tokenizer, and the model has none: none was given$"):
+    with pytest.raises(ValueError, match="^tokenizer: expected a model with one, for text, got one without: none was given$"):
         tiny("gpt2").text_tokenizer()
 
 
@@ -284,7 +284,7 @@ def test_vocab_and_merges_make_a_tokenizer(tmp_path, trained):
 )
 def test_a_generation_config_that_is_none_is_refused(tmp_path, content):
     folder_with(tmp_path, generation=content)
-    with pytest.raises(ValueError, match="generation_config.json: .*expected|generation_config.json: eos_token_id must be"):
+    with pytest.raises(ValueError, match="generation_config.json: .*expected"):
         tinyplm.load(tmp_path)
 
 

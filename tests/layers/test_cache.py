@@ -287,7 +287,7 @@ def test_what_does_not_fit_is_refused_in_one_line(name, call, message):
 
 
 def test_extend_refuses_what_its_buffer_has_no_room_for():
-    with pytest.raises(ValueError, match="room for 4 places; 3 are filled, and 2 more do not fit"):
+    with pytest.raises(ValueError, match="cache: expected at most 4 places, got 3 filled ones and 2 more"):
         extend(np.ones((1, 1, 2, 3)), buffer=np.zeros((1, 1, 4, 3)), start=3)
 
 

@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused():
     for wrong in ({"Kr": table, "rows": rows[1:]}, {"Qr": table, "rows": None}, {"Qr": np.zeros((6, 1, 3)), "rows": rows}):
         with pytest.raises(ValueError, match=r"expected \(R, 2, 3\) and \(9,\)|Qr: expected .* \(R2, 2, 3\)"):
             disentangled.disentangled_attention(q, q, q, **wrong)
-    with pytest.raises(ValueError, match="row 5 is out of range"):
+    with pytest.raises(ValueError, match="rows: expected integers from 0 to 4, got 5"):
         disentangled.disentangled_attention(q, q, q, table[:5], rows=rows)
     for buckets, longest in ((1, 9), (10, 6)):
         with pytest.raises(ValueError, match="log_buckets: expected"):

@@ -94,7 +94,7 @@ def test_bad_vectors_are_refused():
     for temperature in (0, -1, float("nan")):
         with raises(ValueError, f"temperature: expected a finite number > 0, got {temperature}"):
             info_nce(a, a, targets=targets, temperature=temperature)
-    with raises(ValueError, "target 2 is out of range: expected 0 to 1, or -100"):
+    with raises(ValueError, "targets: expected integers from 0 to 1, or -100 for ignored, got 2"):
         info_nce(a, a, targets=np.array([0, 2]))
 
 
@@ -180,5 +180,5 @@ def test_shards_add_up_and_bad_input_is_refused(loss):
 
 def test_labels_out_of_range_are_refused():
     for wrong in (2.0, -1.0, np.nan):
-        with raises(ValueError, f"target {wrong} is out of range: expected 0 to 1, or -100 for ignored"):
+        with raises(ValueError, f"targets: expected numbers from 0 to 1, or -100 for ignored, got {wrong}"):
             binary_cross_entropy(np.zeros(2), targets=np.array([-100, wrong]))

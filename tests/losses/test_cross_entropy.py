@@ -62,7 +62,7 @@ def test_numbers_of_numpy_as_total_do_not_promote():
     ],
 )
 def test_bad_targets_are_refused(f):
-    with pytest.raises(ValueError, match="target 4 is out of range: expected 0 to 3, or -100"):
+    with pytest.raises(ValueError, match="targets: expected integers from 0 to 3, or -100 for ignored, got 4"):
         f(np.array([0, 4, -100]))
     for wrong, shape in ((np.array([0, 1]), r"\(2,\)"), (np.array([[0, 1, 2]]), r"\(1, 3\)")):
         with pytest.raises(

@@ -37,7 +37,7 @@ def test_extreme_logits_stay_finite():
 @pytest.mark.parametrize("change, message", [
     ({"targets": np.zeros((3, 4), int)}, r"targets: expected .* integers of shape \(3, 5\), got int64 .* \(3, 4\)"),
     ({"targets": np.zeros((3, 5))}, "targets: expected an array of integers .* got float64"),
-    ({"targets": np.full((3, 5), 7)}, "target 7 is out of range: expected 0 to 6"),
+    ({"targets": np.full((3, 5), 7)}, "targets: expected integers from 0 to 6, or -100 for ignored, got 7"),
     ({"temperature": 0.0}, "temperature: expected a finite number > 0, got 0.0"),
     ({"temperature": float("nan")}, "temperature: expected a finite number > 0, got nan"),
 ])  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from ..arguments import check_flag, check_functions, check_text, check_whole, is_whole, wrong
 from ..backend import array_module
 from .tree import Tree, add, tree_map
+from .types import Backward
 
 
 def on_tree(f: Callable, *names: str) -> Callable:
@@ -57,7 +58,7 @@ class StackOptions:
     """How a stack of layers runs: what it keeps, recomputes, frees and reports.
 
     grad           False: each layer's closure is dropped at once, so only one layer's activations
-                   are held, and backward is None.
+                   are held, and calling backward raises RuntimeError.
     once           True: backward may be called only once; it frees each layer's closure as it
                    passes (training).
     checkpointing  k: keep only the input of each group of k layers and recompute the group in the
@@ -95,7 +96,7 @@ def stack(
     uses: Sequence[int] | None = None,
     each: Callable[[int], dict] | None = None,
     options: StackOptions = StackOptions(),
-) -> tuple[Tree, Callable | None]:
+) -> tuple[Tree, Backward]:
     """x_{i+1} = layer(ps[uses[i]], x_i, *shared, **each(i)) for i = 0 ... L-1; returns x_L.
 
     uses: which of ps each layer uses, in ascending order, so that consecutive layers may share
@@ -131,7 +132,7 @@ def stack(
         return x, backs
 
     if not options.grad:
-        return forward(0, L, x, False)[0], None
+        return forward(0, L, x, False)[0], _no_backward
     x, _ = forward(0, bottom, x, False)
     inputs: list[Tree] = []  # of each group
     backs: list[Any] = []  # of each layer above the frozen ones
@@ -174,6 +175,10 @@ def stack(
         return dps, dx, *dshared
 
     return x, backward
+
+
+def _no_backward(*_: Any) -> Any:
+    raise RuntimeError("stack: grad: expected True before a call of backward, got False")
 
 
 def checkpoint(f: Callable) -> Callable:

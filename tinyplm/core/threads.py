@@ -76,6 +76,7 @@ def reduce_shards(
     own. So no shard holds its whole gradient, and each sum is formed in the order of the shards,
     which makes it repeatable. Only one thread accumulates at a time.
     """
+    check_functions("reduce_shards", f=f, accumulate=accumulate)
     parts = shards(batch, workers)
     emitted = [0] * len(parts)  # parts emitted by each shard
     finished = [False] * len(parts)

@@ -1,4 +1,4 @@
-"""The families, one file each, and the Model that a user holds."""
+"""The families, one file each, found by the model_type of config.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from ..arguments import shown
+from ..arguments import wrong
 from ..models.config import check_labels
 
 # model_type of config.json -> module of this package
@@ -28,44 +28,39 @@ FAMILIES = {
 
 
 def family(model_type: str) -> ModuleType:
-    """The module of a family by its hub name; ValueError naming the families there are."""
+    """The module of a family by its model_type; ValueError for an unknown one."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise ValueError(
-            f"unknown model_type {shown(model_type)}; tinyplm has {', '.join(sorted(FAMILIES))}"
-        )
+        raise wrong("model_type", f"one of {', '.join(sorted(FAMILIES))}", model_type)
     return importlib.import_module(f"{__name__}.{FAMILIES[model_type]}")
 
 
-SCORE = (
-    "sequence_classification"  # a decoder's other task: labels, or a reward, from its last token
-)
+# The other task of a decoder: labels, or a reward, from the last token.
+SCORE = "sequence_classification"
 
 
 def model_class(family: ModuleType, task: str) -> type:
-    """EncoderModel for a family with TASKS, else CausalModel, or ScoreModel for a decoder's score head."""
+    """The class of a model: EncoderModel, or for a decoder CausalModel or ScoreModel."""
     from ..models.causal_model import CausalModel
     from ..models.encoder_model import EncoderModel
     from ..models.score_model import ScoreModel
 
-    return (
-        EncoderModel if hasattr(family, "TASKS") else ScoreModel if task == SCORE else CausalModel
-    )
+    if hasattr(family, "TASKS"):
+        return EncoderModel
+    return ScoreModel if task == SCORE else CausalModel
 
 
 def architectures(family: ModuleType) -> dict[str, str]:
-    """{task: transformers' class}."""
+    """{task: the class of transformers}."""
     if hasattr(family, "TASKS"):
         return {name: task.architecture for name, task in family.TASKS.items()}
     return {"causal_lm": family.Config.ARCHITECTURE, SCORE: family.Config.SCORED}
 
 
 def check_task(family: ModuleType, task: str | None) -> str:
-    """The task, by default the family's first; ValueError for one that the family has not."""
+    """The task, by default the family's first; ValueError for an unknown one."""
     names = list(architectures(family))
     if task is not None and not (isinstance(task, str) and task in names):
-        raise ValueError(
-            f"unknown task {shown(task)}; {family.Config.MODEL_TYPE} has {', '.join(names)}"
-        )
+        raise wrong("task", f"one of {', '.join(names)} for {family.Config.MODEL_TYPE}", task)
     return names[0] if task is None else task
 
 
@@ -82,5 +77,5 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
 
 
 def architecture_of(family: ModuleType, task: str) -> str:
-    """transformers' class."""
+    """The class of transformers for a task."""
     return architectures(family)[task]

@@ -17,7 +17,7 @@ from typing import ClassVar
 from ..core import on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..layers.linear import linear
-from ..models import encoder, tasks
+from ..models import encoder, tasks, walks
 from ..models import encoder_names as names
 from ..random import fold
 from . import bert
@@ -101,7 +101,7 @@ def pieces(config: Config) -> encoder.Pieces:
     return base._replace(embed=(*base.embed, projection), mlp=feed_forward, layers=layers)
 
 
-INPUTS, init, body = bert.INPUTS, encoder.init, encoder.body_of(pieces)
+INPUTS, init, body = bert.INPUTS, walks.init, encoder.body_of(pieces)
 
 _LAYER, _HUB = "body.layers.{i}.{j}", "albert.encoder.albert_layer_groups.{i}.albert_layers.{j}"
 _PROJECTIONS = {"query": "q", "key": "k", "value": "v", "dense": "o"}
@@ -117,4 +117,4 @@ NAMES = [
     *names.linear("sop_classifier.classifier", "head.pair"),
     *names.HEADS,
 ]
-PREFIX, IGNORED, TIED = "albert.", names.BUFFERS, names.tied("predictions.bias", "albert")
+PREFIX, SKIPPED, TIED = "albert.", names.BUFFERS, names.tied("predictions.bias", "albert")

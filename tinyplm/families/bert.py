@@ -29,7 +29,7 @@ from ..layers.embedding import embedding
 from ..layers.mask import encoder_mask
 from ..layers.norm import layernorm
 from ..layers.position import learned_positions
-from ..models import encoder, tasks
+from ..models import encoder, tasks, walks
 from ..models import encoder_names as names
 from ..random import fold
 
@@ -88,7 +88,7 @@ SIZES = {
     "bert-base-chinese": _size(768, 12, vocab_size=21128),
     "bert-base-multilingual-cased": _size(768, 12, vocab_size=119547),
 }
-INPUTS, init = ("token_type_ids",), encoder.init
+INPUTS, init = ("token_type_ids",), walks.init
 TASKS = {
     "masked_lm": tasks.masked_lm("Bert"),
     "pretraining": tasks.pretraining("Bert", tasks.masked_lm("Bert"), outputs=lambda config: 2),
@@ -217,4 +217,4 @@ NAMES = [
     *names.linear("cls.seq_relationship", "head.pair"),
     *names.HEADS,
 ]
-PREFIX, IGNORED, TIED = "bert.", names.BUFFERS, names.tied(f"{_LM}.bias", "bert")
+PREFIX, SKIPPED, TIED = "bert.", names.BUFFERS, names.tied(f"{_LM}.bias", "bert")

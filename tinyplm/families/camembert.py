@@ -19,4 +19,4 @@ class Config(xlm_roberta.Config):
 SIZES = roberta.renamed_sizes(Config, "camembert", 32005)  # Martin et al. 2020, sec. 4
 TASKS = roberta.renamed_tasks("Camembert")
 INPUTS, shapes, init, body = roberta.INPUTS, roberta.shapes, roberta.init, roberta.body
-NAMES, PREFIX, IGNORED, TIED = roberta.NAMES, roberta.PREFIX, roberta.IGNORED, roberta.TIED
+NAMES, PREFIX, SKIPPED, TIED = roberta.NAMES, roberta.PREFIX, roberta.SKIPPED, roberta.TIED

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..layers.relative_buckets import clipped_rows
-from ..models import deberta_parts, disentangled, encoder
+from ..models import deberta_parts, disentangled, encoder, walks
 from ..models import encoder_names as names
 from ..models.config import check_only
 
@@ -75,7 +75,7 @@ def pieces(config: Any) -> encoder.Pieces:
     return disentangled.pieces(config, partial(clipped_rows, span=config.span))
 
 
-init = encoder.init
+init = walks.init
 body, decoder_body = encoder.body_of(pieces), disentangled.decoder_body_of(pieces)
 
 _HUB, _ATTENTION = f"{deberta_parts.HUB}.attention.self", f"{names.LAYER}.attention"
@@ -87,4 +87,4 @@ NAMES = [
     names.transposed(f"{_HUB}.pos_proj.weight", f"{_ATTENTION}.Wkr"),
     *names.linears(_HUB, _ATTENTION, pos_q_proj="qr"),
 ]
-PREFIX, IGNORED, TIED = deberta_parts.PREFIX, deberta_parts.IGNORED, deberta_parts.TIED
+PREFIX, SKIPPED, TIED = deberta_parts.PREFIX, deberta_parts.SKIPPED, deberta_parts.TIED

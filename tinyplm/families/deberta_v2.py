@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from ..kernels.activation import ACTIVATIONS
 from ..layers.relative_buckets import bucketed_rows
-from ..models import deberta_parts, disentangled, encoder, tasks
+from ..models import deberta_parts, disentangled, encoder, tasks, walks
 from ..models import encoder_names as names
 from ..models.config import check_known, check_not_negative, check_only
 from . import deberta
@@ -107,7 +107,7 @@ def pieces(config: Config) -> encoder.Pieces:
     return disentangled.pieces(config, rows)._replace(layers=layers)
 
 
-INPUTS, init = deberta.INPUTS, encoder.init
+INPUTS, init = deberta.INPUTS, walks.init
 body, decoder_body = encoder.body_of(pieces), disentangled.decoder_body_of(pieces)
 
 _KERNEL = names.permuted(2, 1, 0)  # torch's are (out, in / groups, K)
@@ -122,4 +122,4 @@ NAMES = [
     names.Rename(f"{_HUB}.conv.conv.bias", f"{_CONVOLUTION}.b"),
     *names.norm(f"{_HUB}.conv.LayerNorm", _CONVOLUTION),
 ]
-PREFIX, IGNORED, TIED = deberta.PREFIX, deberta.IGNORED, deberta.TIED
+PREFIX, SKIPPED, TIED = deberta.PREFIX, deberta.SKIPPED, deberta.TIED

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from ..kernels.activation import ACTIVATIONS
 from ..layers.activation import relu
 from ..layers.position import sinusoidal_table
-from ..models import encoder, tasks
+from ..models import encoder, tasks, walks
 from ..models import encoder_names as names
 from ..models.config import check_encoder, check_heads, check_known
 from . import bert
@@ -87,10 +87,10 @@ def shapes(config: Config, task: str = "masked_lm") -> dict:
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
-    """As encoder.init; sinusoidal_pos_embds: positions begin as in Vaswani et al. 2017."""
+    """As walks.init; sinusoidal_pos_embds: positions begin as in Vaswani et al. 2017."""
     if path == "body.positions" and config.sinusoidal_pos_embds:
         return sinusoidal_table(*shape)
-    return encoder.init(path, shape, config=config, key=key)
+    return walks.init(path, shape, config=config, key=key)
 
 
 def pieces(config: Config) -> encoder.Pieces:
@@ -116,5 +116,5 @@ NAMES = [
     *names.linear("pre_classifier", "head.pooler"),
     *names.HEADS,
 ]
-PREFIX, IGNORED = "distilbert.", names.BUFFERS
+PREFIX, SKIPPED = "distilbert.", names.BUFFERS
 TIED = {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"}

@@ -12,7 +12,7 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
-from ..core import StackOptions, Tree, on_tree, stack
+from ..core import Component, StackOptions, Tree, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
 from ..kernels.mlp import mlp
@@ -21,7 +21,7 @@ from ..layers.linear import linear, linear_gradients
 from ..layers.mask import decoder_mask
 from ..layers.norm import layernorm
 from ..layers.position import learned_positions
-from ..models import causal_lm, decoder
+from ..models import causal_lm, decoder, walks
 from ..models import config as base
 from ..models.names import Rename, concatenate, weight_and_bias
 from ..random import fold
@@ -102,9 +102,9 @@ def shapes(config: Config) -> dict:
 
 
 def init(path: str, shape: tuple[int, ...], *, config: Config, key: int) -> Any:
-    """As decoder.init, but Wo and W2, which write into the residual stream, / sqrt(2 n_layer)."""
+    """As walks.init, but Wo and W2, which write into the residual stream, / sqrt(2 n_layer)."""
     scale = (2 * config.n_layer) ** -0.5 if path.endswith((".Wo", ".W2")) else 1.0
-    return decoder.normal_init(path, shape, std=config.initializer_range * scale, key=key)
+    return walks.normal_init(path, shape, std=config.initializer_range * scale, key=key)
 
 
 def body(
@@ -120,7 +120,7 @@ def body(
     stacking: StackOptions = StackOptions(),
 ) -> tuple:
     """Hidden states after the final norm; arguments and results as for decoder.body."""
-    e, look_up_back = decoder.look_up(p, input_ids, inputs_embeds)
+    e, look_up_back = walks.look_up(p, input_ids, inputs_embeds)
     xp, T, S, position_ids = decoder.places(e, cache, position_ids)
     layer = partial(block, config=config, mask=decoder_mask(T, S, attention_mask, xp=xp))
     s, positions_back = learned_positions(e, p["positions"], positions=position_ids)
@@ -177,7 +177,7 @@ def feed_forward(p: Tree, x: Any, *, gelu: Any) -> tuple:
     return f, backward
 
 
-def attention(config: Config, layer: int) -> decoder.Component:
+def attention(config: Config, layer: int) -> Component:
     """Causal multi-head attention; the config chooses what scales q k^T in this layer."""
     scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
     scale /= layer + 1 if config.scale_attn_by_inverse_layer_idx else 1
@@ -216,5 +216,5 @@ NAMES = [
     *decoder.HEADS,
 ]
 PREFIX = "transformer."  # a file of the bare body lacks it, as the released one does
-IGNORED = (r"\.attn\.(masked_)?bias$",)  # causal masks that old files carry
+SKIPPED = (r"\.attn\.(masked_)?bias$",)  # causal masks that old files carry
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # may stand in a file although the head is tied

@@ -24,7 +24,7 @@ from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
 from ..kernels.mlp import gated_mlp
 from ..layers.norm import rmsnorm
-from ..models import causal_lm, decoder
+from ..models import causal_lm, decoder, walks
 from ..models.decoder import Pieces, every, final_norm, no_embed, pre_norm_block
 from ..models.names import Rename, linears
 from ..models.rope import rotary
@@ -130,7 +130,7 @@ def pieces(config: RotaryConfig) -> Pieces:
     )
 
 
-init = decoder.init
+init = walks.init
 body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix
 
@@ -147,7 +147,7 @@ NAMES = [
     *decoder.HEADS,
 ]
 PREFIX = "model."  # a file of the bare body lacks it
-IGNORED = (r"rotary_emb\.inv_freq$",)  # frequencies that old files carry
+SKIPPED = (r"rotary_emb\.inv_freq$",)  # frequencies that old files carry
 TIED = {
     "lm_head.weight": "model.embed_tokens.weight"
 }  # may stand in a file although the head is tied

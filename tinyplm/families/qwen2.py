@@ -12,7 +12,7 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
-from ..models import causal_lm, decoder
+from ..models import causal_lm, decoder, walks
 from ..models.config import check_positive
 from ..models.decoder import Pieces
 from ..models.rotary_config import RotaryConfig, check_layer_types
@@ -88,7 +88,7 @@ def pieces(config: Config) -> Pieces:
 
 
 shapes = partial(llama.shapes_with, attention="qkv")
-init = decoder.init
+init = walks.init
 body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix
-NAMES, PREFIX, IGNORED, TIED = llama.NAMES, llama.PREFIX, llama.IGNORED, llama.TIED
+NAMES, PREFIX, SKIPPED, TIED = llama.NAMES, llama.PREFIX, llama.SKIPPED, llama.TIED

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from ..kernels.activation import gelu
 from ..layers.heads import dense_classifier
 from ..layers.position import counted_positions
-from ..models import encoder, tasks
+from ..models import encoder, tasks, walks
 from ..models import encoder_names as names
 from ..models.encoder import Pieces
 from ..models.tasks import Task, dense
@@ -107,7 +107,7 @@ def pieces(config: Config) -> Pieces:
     return bert.pieces(config)._replace(positions=positions)
 
 
-init, body = encoder.init, encoder.body_of(pieces)
+init, body = walks.init, encoder.body_of(pieces)
 
 NAMES = [
     *names.body_names("roberta"),
@@ -116,5 +116,5 @@ NAMES = [
     *names.linear("classifier.out_proj", "head.out"),
     *names.HEADS,
 ]
-PREFIX, IGNORED = "roberta.", names.BUFFERS
+PREFIX, SKIPPED = "roberta.", names.BUFFERS
 TIED = names.tied("lm_head.bias", "roberta")

@@ -21,4 +21,4 @@ class Config(roberta.Config):
 SIZES = roberta.renamed_sizes(Config, "xlm-roberta", 250002)  # Conneau et al. 2020, sec. 4
 TASKS = roberta.renamed_tasks("XLMRoberta")
 INPUTS, shapes, init, body = roberta.INPUTS, roberta.shapes, roberta.init, roberta.body
-NAMES, PREFIX, IGNORED, TIED = roberta.NAMES, roberta.PREFIX, roberta.IGNORED, roberta.TIED
+NAMES, PREFIX, SKIPPED, TIED = roberta.NAMES, roberta.PREFIX, roberta.SKIPPED, roberta.TIED

@@ -32,7 +32,7 @@ from ..layers.norm import layernorm
 from ..layers.relative_shift import distance_encodings
 from ..layers.stream_views import one_way_band, stream_views
 from ..layers.two_stream import two_stream_attention
-from ..models import encoder, tasks
+from ..models import encoder, tasks, walks
 from ..models import encoder_names as names
 from ..models.config import LABELS, check_encoder, check_known
 from ..random import fold
@@ -94,7 +94,7 @@ class Config(encoder.EncoderConfig):
     hidden_size = property(attrgetter("d_model"))  # BERT's name
 
 
-init = encoder.init
+init = walks.init
 INPUTS = ("token_type_ids", "input_mask", "perm_mask", "target_mapping", "mems")
 OWN_SHAPES = ("perm_mask", "target_mapping", "mems")  # not (B, T)
 PADDING = {"direction": "Left", "pad_type_id": 3}  # how tuning.data pads a batch
@@ -148,7 +148,7 @@ def body(
     called with the content states that enter layer i; masks: attention_mask, input_mask, perm_mask,
     target_mapping, token_type_ids as in layers.stream_views.   -> hidden (B, M, D) or (B, T, D).
     """
-    x, tokens_back = encoder.look_up(p, input_ids, inputs_embeds)
+    x, tokens_back = walks.look_up(p, input_ids, inputs_embeds)
     xp, (B, T, D) = array_module(x), x.shape
     L, rate, targets = config.n_layer, config.dropout, masks.get("target_mapping")
     S, M = T + length(mems, (B, L, D)), 0 if targets is None else targets.shape[1]
@@ -217,4 +217,4 @@ NAMES = [
     *names.linear("classifier", "head.tokens"),
     *names.linear("qa_outputs", "head.span"),
 ]
-PREFIX, IGNORED, TIED = "transformer.", (), {"lm_loss.weight": "transformer.word_embedding.weight"}
+PREFIX, SKIPPED, TIED = "transformer.", (), {"lm_loss.weight": "transformer.word_embedding.weight"}

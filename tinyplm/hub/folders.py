@@ -41,7 +41,7 @@ from ..tokenizers import Tokenizer
 from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
-from .names import check_layers, count_parameters, strip_ignored, to_tree
+from .names import check_layers, count_parameters, to_tree, without_skipped
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
 
 GENERATION = "generation_config.json"
@@ -252,7 +252,7 @@ def normalise_names(
 ) -> dict[str, StoredTensor]:
     """Tensors by full name, without those the family ignores and without a tied head's copy."""
     given: dict[str, str] = {}  # full name: the name in the file
-    for name in strip_ignored(list(tensors), (*family.IGNORED, *getattr(config, "ignored", ()))):
+    for name in without_skipped(list(tensors), (*family.SKIPPED, *getattr(config, "skipped", ()))):
         newer = name
         for older, new in _OLDER:
             newer = re.sub(older, new, newer)

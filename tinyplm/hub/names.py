@@ -92,6 +92,6 @@ def check_layers(shapes: Tree, tensors: Collection[str], *, where: str) -> None:
         raise ValueError(f"{where}: expected {layers} layers, as in config.json, got {got}")
 
 
-def strip_ignored(names: list[str], patterns: tuple[str, ...]) -> list[str]:
-    """The tensor names that match none of a family's IGNORED patterns."""
+def without_skipped(names: list[str], patterns: tuple[str, ...]) -> list[str]:
+    """The tensor names that match none of a family's SKIPPED patterns."""
     return [name for name in names if not any(re.search(pattern, name) for pattern in patterns)]

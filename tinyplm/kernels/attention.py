@@ -30,7 +30,7 @@ def attention(
     instead of computing it twice.
     """
     if isinstance(mask, Visible):
-        if q.shape[2] > BLOCK:
+        if getattr(q, "ndim", 0) == 4 and q.shape[2] > BLOCK:
             return block_attention(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
         mask = mask.array
     return plain.attention(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
@@ -67,9 +67,16 @@ def self_attention(
         prefixed if "Pk" in p else None,
     ]
     y, back = multi_head_attention(
-        p, x, heads=heads, kv_heads=kv_heads, mask=mask, scale=scale, rate=rate, key=key,
+        p,
+        x,
+        heads=heads,
+        kv_heads=kv_heads,
+        mask=mask,
+        scale=scale,
+        rate=rate,
+        key=key,
         project=joined(heads, kv_heads) if "Wqkv" in p else projections,
         between=in_order(*parts),
         attend=attend_beyond(plain.attention, p["Pk"].shape[1]) if "Pk" in p else attention,
-    )  # fmt: skip
+    )
     return y, lambda dy: back(dy)[:2]

@@ -57,9 +57,13 @@ def vocabulary_distillation(
         z = z if b is None else z + b
         teacher_z = teacher_z if teacher_b is None else teacher_z + teacher_b
         part, part_back = distillation(
-            z, teacher_logits=teacher_z.astype(w.dtype, copy=False), temperature=temperature,
-            reverse=reverse, weights=w[some], total=1,
-        )  # fmt: skip
+            z,
+            teacher_logits=teacher_z.astype(w.dtype, copy=False),
+            temperature=temperature,
+            reverse=reverse,
+            weights=w[some],
+            total=1,
+        )
         loss = loss + part
         if grad:
             dz = part_back(1.0)

@@ -79,11 +79,15 @@ def check_heads(name: str, q: Array, k: Array, v: Array) -> tuple[int, int]:
     B, H, _, E = q.shape
     K, S = k.shape[1:3]
     if q.dtype.kind != "f" or k.shape != (B, K, S, E) or v.shape[:3] != (B, K, S):
-        raise ValueError(f"{name}: expected q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), "
-                         f"got {q.shape}, {k.shape}, {v.shape}")  # fmt: skip
+        raise ValueError(
+            f"{name}: expected q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), "
+            f"got {q.shape}, {k.shape}, {v.shape}"
+        )
     if not K or H % K or not S:
-        raise ValueError(f"{name}: expected at least one key, and H a multiple of K, "
-                         f"got q {q.shape} and k {k.shape}")  # fmt: skip
+        raise ValueError(
+            f"{name}: expected at least one key, and H a multiple of K, "
+            f"got q {q.shape} and k {k.shape}"
+        )
     return H, K
 
 

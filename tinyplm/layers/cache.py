@@ -99,16 +99,16 @@ class Cache:
         """ValueError if a call has consumed it: the buffers then belong to a later cache."""
         if not self.current:
             raise ValueError(
-                "cache: it was consumed by an earlier call: use the cache that the last call "
-                "returned, or go back with its cut(length); to branch, copy a cache with take(rows)"
+                "cache: expected the one that the last call returned, got one that an earlier call "
+                "consumed (its cut(length) goes back; to branch, copy a cache with take(rows))"
             )
 
     def check_kept(self) -> None:
         """ValueError if a later call has overwritten some of its places."""
         if any(call > self.call and place < self.length for call, place in self.history.rewinds):
             raise ValueError(
-                "backward: the keys and values of this call were overwritten by a later one, which "
-                "started from a cut cache: call backward first, or continue from a copy, take(rows)"
+                "backward: expected this call's keys and values in the cache, got those of a later "
+                "call after cut(length) (call backward first, or continue from a copy, take(rows))"
             )
 
     def begin(self) -> None:
@@ -180,7 +180,7 @@ def extend(x: Array, *, buffer: Array, start: int) -> tuple[Array, Backward]:
             f"extend: x: expected {(*buffer.shape[:2], 'T', buffer.shape[3])}, got {x.shape}"
         )
     if end > buffer.shape[2]:
-        raise ValueError(f"the cache has room for {buffer.shape[2]} places; {start} are filled, "
-                         f"and {x.shape[2]} more do not fit")  # fmt: skip
+        expected, more = f"at most {buffer.shape[2]} places", x.shape[2]
+        raise ValueError(f"cache: expected {expected}, got {start} filled ones and {more} more")
     buffer[:, :, start:end] = x
     return buffer[:, :, :end], lambda dy: dy[:, :, start:]

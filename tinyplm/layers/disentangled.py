@@ -157,9 +157,18 @@ def disentangled_multi_head_attention(
     Qr, Qr_back = projected_positions(p, relative if "p2c" in terms else None, "qr", "q", heads)
     E = q.shape[-1] // heads
     o, o_back = disentangled_attention(
-        split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), Kr, Qr, rows=rows,
-        mask=mask, scale=(E * (1 + len(terms))) ** -0.5, rate=rate, key=key, scores=scores,
-    )  # fmt: skip
+        split_heads(q, heads),
+        split_heads(k, heads),
+        split_heads(v, heads),
+        Kr,
+        Qr,
+        rows=rows,
+        mask=mask,
+        scale=(E * (1 + len(terms))) ** -0.5,
+        rate=rate,
+        key=key,
+        scores=scores,
+    )
     y, y_back = linear(merge_heads(o), p["Wo"], p.get("bo"))
 
     def backward(dy: Array) -> tuple[Tree, Array, Array | None, Array | None]:

@@ -38,4 +38,4 @@ def check_ids(ids: Array, vocabulary: int, name: str = "token id") -> None:
         return
     if ids.size and not (0 <= ids.min() and ids.max() < vocabulary):
         bad = ids.max() if ids.min() >= 0 else ids.min()
-        raise ValueError(f"{name} {int(bad)} is out of range: expected 0 to {vocabulary - 1}")
+        raise wrong(f"{name}s", f"integers from 0 to {vocabulary - 1}", int(bad))

@@ -126,8 +126,10 @@ class Visible:
         check_whole("Visible: window", self.window, 1, or_none=True)
         check_module("Visible: xp", self.xp)
         if self.window is not None and not self.causal:
-            raise ValueError(f"Visible: expected causal with window, got window = {self.window} "
-                             f"and causal = {self.causal}")  # fmt: skip
+            raise ValueError(
+                f"Visible: expected causal with window, got window = {self.window} "
+                f"and causal = {self.causal}"
+            )
         if self.causal and not 0 < self.T <= self.S:
             raise ValueError(f"Visible: expected 1 <= T <= S, got T = {self.T}, S = {self.S}")
         for name, mask in (("padding", self.padding), ("allowed", self.allowed)):

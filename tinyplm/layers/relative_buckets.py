@@ -49,8 +49,10 @@ def log_buckets(distances: np.ndarray, *, buckets: int, longest: int) -> np.ndar
     check_whole("log_buckets: longest", longest, most=MOST)
     middle = buckets // 2
     if not 1 <= middle < longest - 1:
-        raise ValueError("log_buckets: expected buckets >= 2 and longest > buckets // 2 + 1, "
-                         f"got {buckets} and {longest}")  # fmt: skip
+        raise ValueError(
+            "log_buckets: expected buckets >= 2 and longest > buckets // 2 + 1, "
+            f"got {buckets} and {longest}"
+        )
     far = np.maximum(np.abs(distances), middle).astype("float32") / np.float32(middle)
     quotients = np.log(far) / np.log(np.float32((longest - 1) / middle))
     beyond = middle + np.ceil(quotients * np.float32(middle - 1)).astype(int)

@@ -13,6 +13,7 @@ import numpy as np
 from ..arguments import check_flag, check_number, check_whole, wrong
 
 MOST = 2**20  # components of a head
+BETA_FAST, BETA_SLOW = 32.0, 1.0  # YaRN's turns, Peng et al. 2023, sec. 3.2
 
 
 def rope_frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
@@ -54,8 +55,8 @@ def yarn_frequencies(
     base: float,
     factor: float,
     original: int,
-    beta_fast: float = 32.0,
-    beta_slow: float = 1.0,
+    beta_fast: float = BETA_FAST,
+    beta_slow: float = BETA_SLOW,
     truncate: bool = True,
 ) -> np.ndarray:
     """(1 - g_i) f_i / factor + g_i f_i,   g_i = 1 - clip((i - low) / (high - low), 0, 1).

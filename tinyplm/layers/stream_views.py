@@ -115,8 +115,9 @@ def check_inputs(
     if target_mapping is None:
         return
     if target_mapping.shape[1] == 0:
-        raise ValueError(f"target_mapping: expected shape ({B}, M, {T}) with M >= 1, "
-                         f"got {target_mapping.shape}")  # fmt: skip
+        raise ValueError(
+            f"target_mapping: expected shape ({B}, M, {T}) with M >= 1, got {target_mapping.shape}"
+        )
     if is_host(target_mapping):  # on a GPU this check would wait for the device
         one = (target_mapping == 1) & (target_mapping.sum(axis=-1, keepdims=True) == 1)
         if ((target_mapping != 0) & ~one).any():

@@ -74,9 +74,13 @@ def vocabulary_cross_entropy(
     """
     logits, logits_back = linear(x, W, b)
     loss, loss_back = cross_entropy(
-        logits, targets=targets, weights=weights, total=total, smoothing=smoothing,
+        logits,
+        targets=targets,
+        weights=weights,
+        total=total,
+        smoothing=smoothing,
         ignore_index=ignore_index,
-    )  # fmt: skip
+    )
 
     def backward(dloss: Any) -> tuple[Array, Array, Array | None]:
         return logits_back(loss_back(dloss))

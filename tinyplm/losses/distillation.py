@@ -86,9 +86,13 @@ def vocabulary_distillation(
     logits, logits_back = linear(x, W, b)
     teacher_logits, _ = linear(teacher_x, teacher_W, teacher_b)
     loss, loss_back = distillation(
-        logits, teacher_logits=teacher_logits, temperature=temperature, reverse=reverse,
-        weights=weights, total=total,
-    )  # fmt: skip
+        logits,
+        teacher_logits=teacher_logits,
+        temperature=temperature,
+        reverse=reverse,
+        weights=weights,
+        total=total,
+    )
 
     def backward(dloss: Any) -> tuple[Array, Array, Array | None]:
         return logits_back(loss_back(dloss))

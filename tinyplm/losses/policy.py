@@ -163,9 +163,14 @@ def grpo(
     if beta > 0 and reference_log_probs is None:
         raise wrong("grpo: reference_log_probs", f"an array with beta {beta}", None)
     loss, surrogate_back = clipped_surrogate(
-        log_probs, old_log_probs=old_log_probs, advantages=advantages, clip=clip,
-        clip_high=clip_high, weights=weights, total=total,
-    )  # fmt: skip
+        log_probs,
+        old_log_probs=old_log_probs,
+        advantages=advantages,
+        clip=clip,
+        clip_high=clip_high,
+        weights=weights,
+        total=total,
+    )
     if beta == 0:
         return loss, surrogate_back
     kl, kl_back = k3_kl(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arguments import wrong
 from ..backend import array_module, is_host
 from ..core import IGNORED, Array, Backward, in_float32
 from ..layers.activation import log_sigmoid
@@ -71,5 +72,5 @@ def check_labels(targets: Array, counts: Array, ignore_index: float) -> None:
     if is_host(targets):
         bad = targets[counts & ~((targets >= 0) & (targets <= 1))]
         if bad.size:
-            raise ValueError(f"binary_cross_entropy: target {bad.flat[0]} is out of range: "
-                             f"expected 0 to 1, or {ignore_index} for ignored")  # fmt: skip
+            expected = f"numbers from 0 to 1, or {ignore_index} for ignored"
+            raise wrong("binary_cross_entropy: targets", expected, float(bad.flat[0]))

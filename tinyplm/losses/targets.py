@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
-from ..arguments import check_number
+from ..arguments import check_number, wrong
 from ..backend import array_module, is_host
 from ..core import Array
 from ..shapes import check_array
@@ -21,8 +21,8 @@ def checked_targets(name: str, targets: Array, V: int, ignore_index: int) -> tup
     if is_host(targets):
         bad = targets[counts & ((targets < 0) | (targets >= V))]
         if bad.size:
-            raise ValueError(f"{name}: target {int(bad.flat[0])} is out of range: "
-                             f"expected 0 to {V - 1}, or {ignore_index} for ignored")  # fmt: skip
+            expected = f"integers from 0 to {V - 1}, or {ignore_index} for ignored"
+            raise wrong(f"{name}: targets", expected, int(bad.flat[0]))
     return array_module(targets).where(counts, targets, 0), counts
 
 

@@ -85,8 +85,8 @@ class Fields(encoder.EncoderConfig):
         return self.window
 
     @property
-    def ignored(self) -> tuple[str, ...]:
-        """Names in files without use for this config: the positions of the mask decoder."""
+    def skipped(self) -> tuple[str, ...]:
+        """Patterns of tensor names that this config skips: positions of the mask decoder."""
         if self.position_biased_input:
             return ()
         return (r"embeddings\.position_embeddings\.weight$",)
@@ -175,13 +175,13 @@ NAMES = [
     *names.block_names(HUB),
     *linear("cls.predictions.transform.dense", "head.transform"),
     *names.norm("cls.predictions.transform.LayerNorm", "head.transform"),
-    Rename("cls.predictions.bias", "head.bias", beside="head.transform.W"),
+    Rename("cls.predictions.bias", "head.bias", requires="head.transform.W"),
     *linear(f"{_PRETRAINED}.dense", "head.lm_head"),
     *names.norm(f"{_PRETRAINED}.LayerNorm", "head.lm_head"),
-    Rename(f"{_PRETRAINED}.bias", "head.bias", beside="head.lm_head.W"),
+    Rename(f"{_PRETRAINED}.bias", "head.bias", requires="head.lm_head.W"),
     *linear("pooler.dense", "head.pooler"),
     *names.HEADS,
 ]
 PREFIX = "deberta."  # a file of the bare body lacks it
-IGNORED = (*names.BUFFERS, r"^mask_predictions\.")  # v3's discriminator, unknown to transformers
+SKIPPED = (*names.BUFFERS, r"^mask_predictions\.")  # v3's discriminator, unknown to transformers
 TIED = names.tied("cls.predictions.bias", "deberta")

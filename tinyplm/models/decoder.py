@@ -20,15 +20,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..backend import array_module
-from ..core import StackOptions, Tree, stack
-from ..layers.block import Component, block, pre_norm
+from ..core import Component, StackOptions, Tree, stack
+from ..layers.block import block, pre_norm
 from ..layers.cache import Cache, layer_cache
 from ..layers.dropout import dropout
-from ..layers.embedding import embedding
 from ..layers.mask import Visible, decoder_mask
 from ..layers.position import learned_positions
-from ..random import fold, generator
+from ..random import fold
 from .names import Rename
+from .walks import look_up
 
 # The hub's names of the two heads of transformers' decoders: of a language model, of a classifier.
 HEADS = [
@@ -122,17 +122,6 @@ def body(
     return hidden, backward
 
 
-def look_up(p: Tree, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Callable]:
-    """tokens[input_ids], or inputs_embeds where these are given.
-
-    backward(de) gives (dp, dinputs_embeds): ({"tokens": dtokens}, None), or ({}, de).
-    """
-    if input_ids is None:
-        return inputs_embeds, lambda de: ({}, de)
-    e, tokens_back = embedding(p["tokens"], ids=input_ids)
-    return e, lambda de: ({"tokens": tokens_back(de)}, None)
-
-
 def places(x: Any, cache: Cache | None, position_ids: Any) -> tuple[Any, int, int, Any]:
     """(xp, T, S, position_ids): x (B, T, D) holds the last T of S places, and their positions."""
     xp, T = array_module(x), x.shape[1]
@@ -195,21 +184,3 @@ def final_norm(p: Tree, x: Any, *, norm: Component) -> tuple[Any, Callable]:
         return {"norm": dnorm}, dx
 
     return y, backward
-
-
-def normal_init(path: str, shape: tuple[int, ...], *, std: float, key: int) -> Any:
-    """One parameter's initial value, float64 on the host, or one number for all of it.
-
-    Norms 1 and 0, biases 0, all else N(0, std^2).
-    """
-    name = path.rsplit(".", 1)[-1]
-    if name == "gamma":
-        return 1.0
-    if name.startswith("b"):  # beta, and the biases
-        return 0.0
-    return generator(key).normal(0, std, shape)
-
-
-def init(path: str, shape: tuple[int, ...], *, config: Any, key: int) -> Any:
-    """normal_init with std = initializer_range, as in transformers; the papers do not say."""
-    return normal_init(path, shape, std=config.initializer_range, key=key)

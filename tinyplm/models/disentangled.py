@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..core import StackOptions, add, on_tree, stack
+from ..core import Component, StackOptions, add, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.disentangled import relative_scores
 from ..layers.convolution import convolution_layer
@@ -27,7 +27,7 @@ from ..layers.norm import layernorm
 from ..layers.position import learned_positions
 from ..random import fold
 from . import encoder
-from .encoder import Component, Inputs, Pieces, dropped
+from .encoder import Inputs, Pieces, dropped
 
 _EMBEDDING, _DECODER = 1 << 30, 1 << 31  # keys of what is not a layer
 
@@ -113,9 +113,11 @@ def _attention(p, x, context, relative, *, config, rows, inputs, key):
 def convolved(block: Component, inputs: Inputs, *, config: Any) -> tuple[Component, None]:
     """Layers that are blocks, and where the tree has a convolution, with it beside the block:
     z = convolution_layer(x, block(x)).  A piece: see encoder.Pieces.layers."""
+    if not config.conv_kernel_size:
+        return block, None
     convolution = partial(
         convolution_layer,
-        activation=ACTIVATIONS.get(config.conv_act),
+        activation=ACTIVATIONS[config.conv_act],
         groups=config.conv_groups,
         eps=config.layer_norm_eps,
         real=inputs.real,

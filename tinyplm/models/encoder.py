@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from ..backend import array_module
-from ..core import StackOptions, Tree, stack
+from ..core import Component, StackOptions, Tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
 from ..kernels.mlp import mlp
@@ -35,10 +35,9 @@ from ..layers.dropout import dropout
 from ..layers.embedding import embedding
 from ..layers.mask import Visible, encoder_mask
 from ..layers.position import learned_positions
-from ..random import fold, generator
+from ..random import fold
 from .config import LABELS, check_encoder, check_heads, check_known, label_count
-
-Component = Callable[..., tuple[Any, Any]]
+from .walks import look_up
 
 
 class Inputs(NamedTuple):
@@ -106,14 +105,6 @@ class Start(NamedTuple):
     backward: Callable
 
 
-def look_up(p: Tree, ids: Any, embeds: Any) -> tuple[Any, Callable]:
-    """tokens[ids], or embeds where these are given; backward gives (the part of dp, dembeds)."""
-    if embeds is not None:
-        return embeds, lambda dx: ({}, dx)
-    x, back = embedding(p["tokens"], ids=ids)
-    return x, lambda dx: ({"tokens": back(dx)}, None)
-
-
 def start(
     p: Tree,
     inputs_embeds: Any = None,
@@ -143,8 +134,15 @@ def start(
     attention = partial(pieces.attention, inputs=inputs)
 
     def one_block(p, x, *shared, key):
-        parts = {"attention": partial(attention, key=key), "mlp": partial(pieces.mlp, key=key)}
-        return block(p, x, *shared, residual=pieces.residual, norm=pieces.norm, **parts)
+        return block(
+            p,
+            x,
+            *shared,
+            residual=pieces.residual,
+            norm=pieces.norm,
+            attention=partial(attention, key=key),
+            mlp=partial(pieces.mlp, key=key),
+        )
 
     def backward(dx, *dshared):
         dp = shared_back(*dshared)
@@ -262,7 +260,7 @@ def dropped(f: Component, *, rate: float, number: int) -> Component:
     return component
 
 
-# ------------------------------------------------------------------------ configs, initial values
+# ---------------------------------------------------------------------------------------- configs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -308,17 +306,3 @@ def check(config: Any, *, sizes: tuple = (), rates: tuple = (), **only: tuple) -
     check_encoder(config, sizes=(*SIZES, *sizes), rates=(*RATES, *rates), **more)
     check_known(config, "hidden_act", ACTIVATIONS)
     check_heads(config, "hidden_size", "num_attention_heads")
-
-
-def init(path: str, shape: tuple[int, ...], *, config: Any, key: int) -> Any:
-    """One parameter's initial value, float64 on the host, or one number for all.
-
-    Norms 1 and 0, biases 0, all else N(0, initializer_range), as in transformers; BERT's released
-    code truncates the normal at two standard deviations.
-    """
-    name = path.rsplit(".", 1)[-1]
-    if name == "gamma":
-        return 1.0
-    if name.startswith("b"):  # beta, and the biases
-        return 0.0
-    return generator(key).normal(0, config.initializer_range, shape)

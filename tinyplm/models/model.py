@@ -146,7 +146,8 @@ class Model:
     def text_tokenizer(self) -> Any:
         """The tokenizer; ValueError with the reason if there is none."""
         if self.tokenizer is None:
-            raise ValueError(f"text needs a tokenizer, and the model has none: {self.no_tokenizer}")
+            expected = "expected a model with one, for text"
+            raise ValueError(f"tokenizer: {expected}, got one without: {self.no_tokenizer}")
         return self.tokenizer
 
     def _ids_or_embeds(self, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
-"""The renaming between parameter trees and hub names; the files themselves are read in hub/.
+"""Renaming between parameter trees and hub names; hub/ reads and writes the files.
 
-A family's NAMES is a list of `Rename`s.  It works on any tree of the family's structure, so gradients can be had under hub
-names as well.
+A family's NAMES is a list of `Rename`s.  It works on any tree of the family's structure, so it also
+gives gradients under hub names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Operation(NamedTuple):
 
 
 def concatenate(axis: int) -> Operation:
-    """Several arrays of the tree stand one after the other in one hub tensor, along `axis`."""
+    """One hub tensor holds several arrays of the tree, concatenated along `axis`."""
 
     def to_tree(tensor: np.ndarray, shapes: list[tuple]) -> list[np.ndarray]:
         return np.split(tensor, np.cumsum([shape[axis] for shape in shapes])[:-1], axis=axis)
@@ -38,10 +38,13 @@ def concatenate(axis: int) -> Operation:
 
 
 def permuted(*axes: int) -> Operation:
-    """The axes of one array in another order: those of the hub's tensor, by their number in the tree's."""
+    """Axis n of the hub tensor is axis axes[n] of the tree's array."""
     back = sorted(range(len(axes)), key=axes.__getitem__)
-    return Operation(lambda arrays: arrays[0].transpose(axes), lambda tensor, _: [tensor.transpose(back)],
-                     lambda shapes: tuple(shapes[0][axis] for axis in axes))  # fmt: skip
+    return Operation(
+        lambda arrays: arrays[0].transpose(axes),
+        lambda tensor, _: [tensor.transpose(back)],
+        lambda shapes: tuple(shapes[0][axis] for axis in axes),
+    )
 
 
 _OPERATIONS = {
@@ -51,15 +54,20 @@ _OPERATIONS = {
 
 
 class Rename:
-    """hub tensor `hub` = operation(tree leaves at `paths`); "{i}" in both is the number of a layer, "{j}" of one within it.
+    """hub tensor `hub` = operation(tree leaves at `paths`).
 
-    beside: another leaf without which this name is not meant, for one of two names of a leaf.
+    "{i}" in both is the number of a layer, "{j}" that of a block within it.
+    requires: the path of another leaf; the rule applies only to trees that have it.
     """
 
     def __init__(
-        self, hub: str, *paths: str, operation: str | Operation = "copy", beside: str | None = None
+        self,
+        hub: str,
+        *paths: str,
+        operation: str | Operation = "copy",
+        requires: str | None = None,
     ) -> None:
-        self.hub, self.paths, self.beside = hub, paths, beside
+        self.hub, self.paths, self.requires = hub, paths, requires
         self.operation = _OPERATIONS[operation] if isinstance(operation, str) else operation
 
 
@@ -69,9 +77,9 @@ def weight_and_bias(hub: str, weight: str, bias: str) -> list[Rename]:
 
 
 def linears(hub: str, path: str, **modules: str) -> list[Rename]:
-    """torch's linear modules of one hub module, whose weights are (out, in): hub.NAME.weight is path.Wn transposed, .bias is bn.
+    """torch's linear modules NAME=n in one hub module, whose weights are (out, in).
 
-    modules: NAME=n.
+    hub.NAME.weight is path.Wn transposed, hub.NAME.bias is path.bn.
     """
     renames = []
     for name, letter in modules.items():
@@ -91,15 +99,15 @@ def linear(hub: str, path: str) -> list[Rename]:
 def expand(
     names: list[Rename], leaves: Mapping[str, Any]
 ) -> Iterator[tuple[str, list[str], Operation]]:
-    """(hub name, tree paths, operation) for every Rename and layer that the leaves have."""
+    """(hub name, tree paths, operation) for each Rename, and each layer, with leaves."""
     for rename in names:
-        if rename.beside is None or rename.beside in leaves:
+        if rename.requires is None or rename.requires in leaves:
             for hub, *paths in _numbered([rename.hub, *rename.paths], leaves):
                 yield hub, paths, rename.operation
 
 
 def _numbered(texts: list[str], leaves: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The hub name and its paths with every number in place of {i}, and within it of {j}, for which there are leaves."""
+    """The hub name and its paths for each {i}, and each {j} within it, that has leaves."""
     place = next((place for place in ("{i}", "{j}") if place in texts[1]), None)
     if place is None:
         yield from [texts] if texts[1] in leaves else []
@@ -114,14 +122,21 @@ def _numbered(texts: list[str], leaves: Mapping[str, Any]) -> Iterator[list[str]
 def to_hub(
     tree: Tree, names: list[Rename], only: Container[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """A tree (parameters or gradients, of any device) under hub names, all or `only` some, on the host.  Arrays may be views."""
+    """A tree of parameters or gradients under hub names, on the host.
+
+    only: the hub names wanted, by default all.  The tree may be on any device; the arrays may be
+    views.
+    """
     leaves = flatten(tree)
-    return {hub: op.to_hub([to_host(leaves[path]) for path in paths]) for hub, paths, op in expand(names, leaves)
-            if only is None or hub in only}  # fmt: skip
+    return {
+        hub: operation.to_hub([to_host(leaves[path]) for path in paths])
+        for hub, paths, operation in expand(names, leaves)
+        if only is None or hub in only
+    }
 
 
 def hub_shapes(tree: Tree, names: list[Rename]) -> dict[str, tuple[int, ...]]:
-    """{hub name: shape} of what `to_hub` gives."""
+    """{hub name: shape} of the result of `to_hub`."""
     leaves = flatten(tree)
     return {
         hub: tuple(op.hub_shape([leaves[path].shape for path in paths]))

@@ -1,4 +1,4 @@
-"""The rotary settings of a config.json, in any of their spellings, and the rotation they define."""
+"""The rotary settings of a config.json, in each spelling, and the rotation that they define."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import is_number, shown
+from ..arguments import is_number, shown, wrong
 from ..backend import array_module, to_host
 from ..layers.rope import rope, rotary_tables
 from ..layers.rope_scaling import (
+    BETA_FAST,
+    BETA_SLOW,
     dynamic_frequencies,
     linear_frequencies,
     llama3_frequencies,
@@ -23,7 +25,7 @@ from ..layers.rope_scaling import (
 )
 from .config import limit
 
-# type: (the settings it needs, those it may have), by the names that config.json uses
+# type: (required settings, optional settings), under their names in config.json
 _SETTINGS: dict[str, tuple[set[str], set[str]]] = {
     "default": (set(), set()),
     "linear": ({"factor"}, set()),
@@ -50,27 +52,27 @@ _SETTINGS: dict[str, tuple[set[str], set[str]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
-    """The rotary settings of a config, read from any of their spellings by `read_rope`."""
+    """The rotary settings of a config; `read_rope` makes them from each spelling."""
 
     type: str  # default, linear, dynamic, yarn or llama3
     base: float
-    trained: int  # the context of the training that the frequencies are stretched from
+    trained: int  # the context length of the original training
     context: int  # the longest sequence
-    settings: dict[str, Any]  # the others, by their names in config.json
+    settings: dict[str, Any]  # the others, under their names in config.json
     made: dict[int, tuple] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def cache_context(self) -> int:
         """The longest sequence that can be cached.
 
-        Beyond it dynamic scaling changes the frequencies of the keys that are cached already.
+        Dynamic scaling changes the frequencies of longer ones, and with them the cached keys.
         """
         return min(self.context, self.trained) if self.type == "dynamic" else self.context
 
     def frequencies(self, width: int, length: int) -> tuple[np.ndarray, float]:
         """(frequencies (width/2,), magnitude) for a sequence of `length` positions.
 
-        Only dynamic scaling depends on the length.  All others are made once: decoding asks for
+        Only dynamic scaling depends on the length.  The others are cached, since decoding asks for
         them at each token.
         """
         if self.type == "dynamic":
@@ -108,8 +110,8 @@ class Rope:
             base=self.base,
             factor=s["factor"],
             original=self.trained,
-            beta_fast=s.get("beta_fast") or 32.0,
-            beta_slow=s.get("beta_slow") or 1.0,
+            beta_fast=s.get("beta_fast") or BETA_FAST,
+            beta_slow=s.get("beta_slow") or BETA_SLOW,
             truncate=s.get("truncate", True),
         ), magnitude
 
@@ -121,80 +123,66 @@ def read_rope(
     positions: int,
     original: int | None = None,
 ) -> Rope:
-    """The rotary settings of a config.json: `parameters` is rope_parameters, of transformers 5;
-    `scaling` and `theta` are rope_scaling and rope_theta, of earlier versions.
+    """The rotary settings of a config.json.
 
-    positions: max_position_embeddings.  original: an original_max_position_embeddings beside these
-    objects, which takes precedence over the one in them, as in transformers.
-    ValueError that names an unknown type, a setting that is missing, unknown or out of range, and
-    spellings that contradict each other.
+    parameters: rope_parameters (transformers 5).  scaling, theta: rope_scaling and rope_theta
+    (earlier versions).  positions: max_position_embeddings.  original: the config's own
+    original_max_position_embeddings, which overrides the one in these objects, as in transformers.
+    ValueError for an unknown type, a missing, unknown or out-of-range setting, and spellings that
+    contradict each other.
     """
     for name, given in (("rope_parameters", parameters), ("rope_scaling", scaling)):
         if given is not None and not isinstance(given, Mapping):
-            raise ValueError(f"config: {name} must be an object, got {shown(given)}")
+            raise wrong(f"config: {name}", "an object", given)
     if (
         parameters
         and scaling
         and _plain(parameters, theta) != _plain(scaling, _plain(parameters, theta)["rope_theta"])
     ):
-        both = f"rope_parameters {shown(parameters)} and rope_scaling {shown(scaling)}"
-        raise ValueError(f"config: {both} contradict each other")
+        raise wrong("config: rope_scaling", f"the rope_parameters, {shown(parameters)}", scaling)
     settings = _plain(parameters or scaling or {}, theta)
     base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
     if original is not None and kind in ("yarn", "llama3"):
         settings["original_max_position_embeddings"] = original
     if theta is not None and theta != base:
-        both = f"rope_theta is {shown(theta)}, but {shown(base)} in rope_parameters"
-        raise ValueError(f"config: {both}")
+        raise wrong("config: rope_theta", f"{shown(base)}, as in rope_parameters", theta)
     if not isinstance(kind, str) or kind not in _SETTINGS:
-        known = ", ".join(_SETTINGS)
-        raise ValueError(f"config: unknown rope_type {shown(kind)}; expected one of {known}")
-    needed, optional = _SETTINGS[kind]
-    if unknown := sorted(settings.keys() - needed - optional):
-        known = ", ".join(sorted(needed | optional)) or "none"
-        raise ValueError(
-            f"config: rope_type {kind!r} has the unknown setting {shown(unknown[0])}; "
-            f"expected some of {known}"
-        )
+        raise wrong("config: rope_type", f"one of {', '.join(_SETTINGS)}", kind)
+    required, optional = _SETTINGS[kind]
+    if unknown := sorted(settings.keys() - required - optional):
+        expected = f"settings from {', '.join(sorted(required | optional)) or 'none'}"
+        raise wrong(f"config: rope_type {kind}", expected, unknown[0])
     for name, value in {"rope_theta": base, **settings}.items():
         _check(name, value)
-    if (
-        kind == "yarn"
-        and "factor" not in settings
-        and "original_max_position_embeddings" in settings
-    ):
-        settings["factor"] = (
-            positions / settings["original_max_position_embeddings"]
-        )  # as transformers finds it
-        _check("factor", settings["factor"])
-    if missing := sorted(needed - settings.keys()):
-        raise ValueError(f"config: rope_type {kind!r} needs {', '.join(missing)}")
-    if kind == "llama3" and settings["low_freq_factor"] >= settings["high_freq_factor"]:
-        raise ValueError("config: low_freq_factor must be below high_freq_factor")
-    if kind == "yarn" and (settings.get("beta_slow") or 1) > (settings.get("beta_fast") or 32):
-        raise ValueError("config: beta_slow must not be above beta_fast")
-    trained = context = positions
-    if "original_max_position_embeddings" in settings:
-        trained = settings["original_max_position_embeddings"]
-    if kind in (
-        "linear",
-        "dynamic",
-        "yarn",
-    ):  # max_position_embeddings is often the trained context
+    trained = settings.get("original_max_position_embeddings", positions)
+    if kind == "yarn" and "original_max_position_embeddings" in settings:
+        _check("factor", settings.setdefault("factor", positions / trained))  # as in transformers
+    if missing := sorted(required - settings.keys()):
+        expected = f"the settings {', '.join(sorted(required))}"
+        raise ValueError(f"config: rope_type {kind}: expected {expected}, got no {missing[0]}")
+    if kind == "llama3" and settings["low_freq_factor"] >= (high := settings["high_freq_factor"]):
+        raise wrong("config: low_freq_factor", f"less than {high}", settings["low_freq_factor"])
+    slow, fast = settings.get("beta_slow") or BETA_SLOW, settings.get("beta_fast") or BETA_FAST
+    if kind == "yarn" and slow > fast:
+        raise wrong("config: beta_slow", f"at most beta_fast = {fast}", slow)
+    context = positions
+    if kind in ("linear", "dynamic", "yarn"):  # positions is often the trained context
         context = max(context, int(trained * settings["factor"]))
     return Rope(kind, float(base), trained, context, settings)
 
 
 def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
-    """With rope_type (older: type) and rope_theta always there, without settings that are None
-    (for truncate, None is false)."""
+    """The settings that are not None, with rope_type (formerly type) and rope_theta filled in.
+
+    A truncate of None means false.
+    """
     plain = {name: value for name, value in settings.items() if value is not None}
     if "truncate" in settings:
         plain["truncate"] = settings["truncate"] or False
     kind = plain.pop("type", None)
     if plain.setdefault("rope_type", kind or "default") != kind and kind is not None:
-        other = f"rope_type, which means the same, is {shown(plain['rope_type'])}"
-        raise ValueError(f"config: type is {shown(kind)}, but {other}")
+        expected = f"{shown(plain['rope_type'])}, the value of its synonym rope_type"
+        raise wrong("config: type", expected, kind)
     plain.setdefault("rope_theta", 10000.0 if theta is None else theta)
     return plain
 
@@ -216,15 +204,15 @@ def _check(name: str, value: Any) -> None:
     if good and name.startswith("beta") and 0 < number < 1e-6:
         good, expected = False, "0 or at least 1e-6"
     if not good:
-        raise ValueError(f"config: {name} must be {expected}, got {shown(value)}")
+        raise wrong(f"config: {name}", expected, value)
 
 
 def rotary(settings: Rope, width: int) -> Callable[..., Callable[[int], dict[str, Callable]]]:
-    """The piece `positions` of a decoder with RoPE: queries and keys of all layers are turned by
-    layers.rope, with tables made once.
+    """The piece `positions` of a decoder with RoPE.
 
-    With dynamic scaling the length that counts is the largest position of the batch plus 1, as in
-    transformers; to know it, a GPU has to be waited for.
+    layers.rope rotates the queries and keys of all layers, with tables computed once per pass.
+    With dynamic scaling the length is the largest position of the batch plus 1, as in transformers;
+    reading it synchronises a GPU.
     """
 
     def positions(position_ids, *, keys, dtype):
@@ -232,7 +220,7 @@ def rotary(settings: Rope, width: int) -> Callable[..., Callable[[int], dict[str
         host, magnitude = settings.frequencies(width, length)
         frequencies = array_module(position_ids).asarray(host)
         cos, sin = rotary_tables(position_ids, frequencies, magnitude=magnitude, dtype=dtype)
-        turned = {"rotary": partial(rope, cos=cos, sin=sin)}
-        return lambda layer: turned
+        rotation = {"rotary": partial(rope, cos=cos, sin=sin)}
+        return lambda layer: rotation
 
     return positions

@@ -1,4 +1,4 @@
-"""The config that LLaMA-shaped decoders share: common fields, their checks, and derived sizes."""
+"""The config that LLaMA-shaped decoders share: fields, checks and derived sizes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
-from ..arguments import shown
+from ..arguments import wrong
 from ..kernels.activation import ACTIVATIONS
 from .config import (
     LABELS,
@@ -25,20 +25,16 @@ C = TypeVar("C", bound="RotaryConfig")
 
 @dataclasses.dataclass(frozen=True)
 class RotaryConfig(ScoreLabels):
-    """The fields that the config.json of LLaMA and its kin share, with LLaMA's defaults.
+    """The fields of config.json that LLaMA and its relatives share, with LLaMA's defaults.
 
-    A family's Config adds its own fields and states the defaults that differ.
-    num_key_value_heads and head_dim default to num_attention_heads and to hidden_size divided by
-    it.  transformers 5 writes rope_parameters, earlier versions rope_theta and rope_scaling; `rope`
-    reads both.  `source` keeps all other fields of the file.
+    A family's Config adds its own fields and overrides defaults.
+    num_key_value_heads defaults to num_attention_heads, head_dim to hidden_size divided by it.
+    transformers 5 writes rope_parameters, earlier versions write rope_theta and rope_scaling;
+    `rope` reads both.  `source` keeps the other fields of the file.
     """
 
     ALIASES: ClassVar[dict[str, str]] = {}
-    OLD: ClassVar[tuple[str, ...]] = (
-        "rope_theta",
-        "rope_scaling",
-        *LABELS,
-    )  # only written where they were read
+    OLD: ClassVar[tuple[str, ...]] = ("rope_theta", "rope_scaling", *LABELS)  # see config.to_dict
 
     vocab_size: int = 32000
     hidden_size: int = 4096
@@ -64,14 +60,14 @@ class RotaryConfig(ScoreLabels):
         check_types(self)
         check_positive(
             self,
-            *(
-                "vocab_size",
-                "hidden_size",
-                "intermediate_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-            ),
-            *("num_key_value_heads", "head_dim", "max_position_embeddings"),
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "max_position_embeddings",
         )
         check_not_negative(self, "rms_norm_eps", "initializer_range")
         check_rates(self, "attention_dropout")
@@ -80,7 +76,7 @@ class RotaryConfig(ScoreLabels):
         if self.num_key_value_heads is not None:
             check_heads(self, "num_attention_heads", "num_key_value_heads")
         check_known(self, "hidden_act", ACTIVATIONS)
-        self.rope.frequencies(self.head_width, 1)  # refuses what RoPE cannot turn
+        self.rope.frequencies(self.head_width, 1)  # ValueError for a width RoPE cannot rotate
 
     @property
     def heads(self) -> int:
@@ -135,10 +131,10 @@ class RotaryConfig(ScoreLabels):
         rope: dict[str, Any] | None = None,
         **others: Any,
     ) -> C:
-        """A published size.
+        """The config of a published size.
 
-        D, F: width and feed-forward width; L layers, H heads, K key/value heads; base and rope:
-        RoPE's base and its other settings; others: fields of config.json.
+        D: model width, F: feed-forward width, L: layers, H: heads, K: key/value heads; base, rope:
+        RoPE's base and its other settings; others: more fields of config.json.
         """
         sizes: dict[str, Any] = {
             "hidden_size": D,
@@ -156,13 +152,11 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 def check_layer_types(kinds: list[str] | None, layers: int, window: int | None) -> None:
-    """ValueError unless kinds has one of LAYER_TYPES a layer, and a window where one needs it."""
+    """ValueError unless kinds has one of LAYER_TYPES per layer, and a window for sliding ones."""
     if kinds is None:
         return
     if len(kinds) != layers or not set(kinds) <= set(LAYER_TYPES):
         expected = f"{layers} of {' and '.join(LAYER_TYPES)}"
-        raise ValueError(f"config: layer_types: expected {expected}, got {shown(kinds)}")
+        raise wrong("config: layer_types", expected, kinds)
     if "sliding_attention" in kinds and window is None:
-        raise ValueError(
-            "config: layer_types: expected full_attention only, as no window is set, got others"
-        )
+        raise wrong("config: layer_types", "full_attention alone without a window", kinds)

@@ -90,7 +90,7 @@ class ScoreModel(CausalModel):
             raise ValueError(f"attention_mask: expected shape {(B, S)}, got {mask.shape}")
 
     @known_arguments
-    def loss(  # type: ignore[override]  # no weights and chunks
+    def loss(
         self,
         *,
         targets: Arrays,

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from ..arguments import check_number, check_takes, is_number, wrong
 from ..backend import array_module, at_least_float32, is_host
-from ..core import Tree, flatten, map_threads
+from ..core import Tree, map_threads
 from .clip import clip_scale, global_norm
-from .flat import FlatTree
+from .flat import FlatTree, checked_leaves
 
 _BLOCK = 1 << 17  # elements per block on the host, so that temporaries stay in the cache
 _NO_DECAY = ("tokens", "positions", "segments", "bias")
@@ -62,16 +62,10 @@ class AdamW:
             raise wrong("betas", "two numbers in [0, 1)", betas)
         check_number("eps", eps, least=0)
         check_number("weight_decay", weight_decay, least=0)
-        leaves = flatten(params)
-        if not isinstance(params, (dict, list)) or not leaves:
-            raise wrong("params", "a tree of arrays, such as model.params", params)
+        leaves = checked_leaves("params", params)
         check_takes("decays", decays, "path", "array")
         if rates is not None:
             check_takes("rates", rates, "path", "array")
-        for path, a in leaves.items():
-            if getattr(getattr(a, "dtype", None), "kind", None) != "f":
-                name = f"params: {path}" if path else "params"
-                raise wrong(name, "an array of floating-point numbers", a)
         alike: dict[tuple[bool, float], list[str]] = {}
         for path, a in leaves.items():
             rate = 1.0 if rates is None else rates(path, a)

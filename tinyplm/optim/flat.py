@@ -6,11 +6,23 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..arguments import wrong
+from ..arguments import check_choice, check_flag, listed, wrong
 from ..backend import add_rows, array_module, is_host
 from ..core import Product, Rows, Tree, flatten, map_threads, unflatten
 
 _BLOCK = 1 << 20  # elements of a product per block, on the host
+
+
+def checked_leaves(name: str, tree: Tree) -> dict[str, Any]:
+    """The leaves of a tree by path; ValueError unless all are floating-point arrays."""
+    leaves = flatten(tree)
+    if not isinstance(tree, (dict, list)) or not leaves:
+        raise wrong(name, "a tree of arrays, such as model.params", tree)
+    for path, a in leaves.items():
+        if getattr(getattr(a, "dtype", None), "kind", None) != "f":
+            where = f"{name}: {path}" if path else name
+            raise wrong(where, "an array of floating-point numbers", a)
+    return leaves
 
 
 class FlatTree:
@@ -27,7 +39,15 @@ class FlatTree:
         paths: Sequence[str] | None = None,
         copy: bool = False,
     ) -> None:
-        leaves = flatten(like)
+        leaves = checked_leaves("FlatTree: like", like)
+        check_flag("FlatTree: copy", copy)
+        if dtype is not None:
+            name = getattr(dtype, "name", dtype)
+            check_choice("FlatTree: dtype", name, ("float16", "float32", "float64"))
+        if paths is not None:
+            paths = listed("FlatTree: paths", paths, "a list of the tree's paths, in any order")
+            if len(paths) != len(leaves) or not all(str(path) in leaves for path in paths):
+                raise wrong("FlatTree: paths", "the tree's paths, in any order", paths)
         dtypes = {str(a.dtype) for a in leaves.values()}
         if len(dtypes) != 1:
             raise wrong("FlatTree: like", "arrays of one dtype", sorted(dtypes) or None)

@@ -11,15 +11,17 @@ import math
 
 from ..arguments import check_choice, check_number, check_whole
 
+MOST_UPDATES = 2**53  # updates: a float holds every integer up to it
+
 
 def _check(
-    step: int, peak: float, warmup: int, total: int | None = None, floor: float = 0.0
+    step: int, peak: float, warmup: int, total: int = MOST_UPDATES, floor: float = 0.0
 ) -> None:
-    check_whole("step", step)
+    check_whole("step", step, 0, MOST_UPDATES)
     check_number("peak", peak, least=0)
     check_number("floor", floor, least=0)
-    check_whole("total", total, 1, or_none=True)
-    check_whole("warmup", warmup, most=None if total is None else total - 1)
+    check_whole("total", total, 1, MOST_UPDATES)
+    check_whole("warmup", warmup, 0, total - 1)
 
 
 def _progress(step: int, warmup: int, total: int) -> float:

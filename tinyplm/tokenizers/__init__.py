@@ -38,7 +38,8 @@ The files in reading order, each building on those before it:
 
     pipeline.py                      runs a text through the components
     training/recipes.py              the trainable kinds: which components go together
-    tokenizer.py                     Tokenizer; lookup.py: its tokens, ids and named tokens
+    tokenizer.py                     Tokenizer: text to ids
+    detokenizer.py                   its base: ids to text; lookup.py: ids by token and by name
     continuation.py                  encoding text that continues other text
     files/tokenizer_json.py          tokenizer.json
     files/sentencepiece.py           SentencePiece .model files

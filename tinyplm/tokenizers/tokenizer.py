@@ -19,20 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import (
-    as_texts,
-    check_flag,
-    check_key,
-    check_number,
-    check_several,
-    shown,
-)
+from ..arguments import as_texts, check_flag, check_key, check_number, check_several, shown
 from ..files import named
 from ..random import fold
 from . import continuation, pipeline
 from .component import Model, Normalizer, check_component
+from .detokenizer import Detokenizer
 from .files import folders
-from .lookup import Lookup
 from .models.unigram import Unigram
 from .text.added_tokens import AddedToken, AddedTokens
 from .text.backtracking import within_time
@@ -42,7 +35,6 @@ from .text.encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 from .text.postprocessing import PostProcessor
 from .text.postprocessing import Sequence as PostProcessors
 from .text.pretokenization import PreTokenizer
-from .text.stream import ByteStream, TokenStream
 from .training.recipes import train_parts
 from .vocabulary import tokens_by_id
 
@@ -52,7 +44,7 @@ _PARTS = (
 )
 
 
-class Tokenizer(Lookup):
+class Tokenizer(Detokenizer):
     """Created by `Tokenizer.train` or `Tokenizer.load`, or from components.
 
     `encode` returns ids, `encoding` adds offsets and more, `batch` returns arrays for a model.
@@ -119,7 +111,7 @@ class Tokenizer(Lookup):
             for allow_special, model in self._models.items()
         }
         self._depends_on_first = normalizer is not None and pipeline.depends_on_first(pre_tokenizer)
-        self._bytes: list[bytes] | None = None
+        self._bytes = None
         if isinstance(decoder, ByteLevel):
             self._bytes = [chars_to_bytes(token) for token in self._tokens]
             # Added tokens are plain text (the library reads "é" as the byte 0xe9).
@@ -374,48 +366,6 @@ class Tokenizer(Lookup):
     @property
     def _processor(self) -> PostProcessor:
         return self.post_processor or PostProcessors()  # an empty Sequence joins the texts
-
-    # ---- ids to text
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The joined bytes of the tokens of a byte-level vocabulary; not always valid UTF-8."""
-        if self._bytes is None:
-            raise ValueError(
-                f"decoder: expected ByteLevel, for tokens that are bytes, "
-                f"got {type(self.decoder).__name__}"
-            )
-        return b"".join(map(self._bytes.__getitem__, self._checked(ids)))
-
-    def decode(
-        self, ids: Iterable[int], skip_special: bool = False, after: Sequence[int] = ()
-    ) -> str:
-        """The text of the tokens, except special ones if `skip_special`; U+FFFD for invalid UTF-8.
-
-        after: the preceding ids, such as a prompt.  The result is the text that `ids` add to it, so
-        that a first word keeps its space.
-        """
-        check_flag("skip_special", skip_special)
-        ids, after = self._checked(ids), self._checked(after, "after")
-        if after and self._bytes is None:
-            known = self.decode(after, skip_special)
-            return self.decode([*after, *ids], skip_special)[len(known) :]
-        if skip_special:
-            ids = [i for i in ids if i not in self._special]
-        if self._bytes is not None:
-            return b"".join(map(self._bytes.__getitem__, ids)).decode("utf-8", errors="replace")
-        tokens = [self._tokens[id] for id in ids]
-        return " ".join(tokens) if self.decoder is None else "".join(self.decoder.chain(tokens))
-
-    def stream(
-        self, skip_special: bool = False, after: Sequence[int] = ()
-    ) -> ByteStream | TokenStream:
-        """Decodes one by one: push(id) -> the text that is now final, finish() -> the rest.
-
-        after: the preceding ids, such as a prompt, so that a first word keeps its space.
-        """
-        check_flag("skip_special", skip_special)
-        after = self._checked(after, "after")
-        return (TokenStream if self._bytes is None else ByteStream)(self, skip_special, after)
 
 
 def _check_settings(truncation: Any, padding: Any) -> None:

@@ -141,11 +141,9 @@ def check_finite(step: int, values: Mapping[str, float]) -> None:
     """NonFiniteError naming the step, counted from 1, and the first value that is not finite."""
     for name, value in values.items():
         if not math.isfinite(value):
+            what = f"step {step + 1}: {name.replace('_', ' ')}"
             advice = "try a smaller learning rate or a longer warm-up"
-            raise NonFiniteError(
-                f"step {step + 1}: {name.replace('_', ' ')}: expected a finite number, got {value}; "
-                f"{advice}"
-            )
+            raise NonFiniteError(f"{what}: expected a finite number, got {value}; {advice}")
 
 
 def evaluate(

@@ -283,7 +283,7 @@ ERRORS = [
     (lambda: classification(model(), ["a"], [0], pairs=["a", "b"]), "pairs: expected one for each of 1 texts, got 2"),
     (lambda: classification(model(), ["a"], [0], max_length=33), "max_length: expected None or an integer from 1 to 32, got 33"),
     (lambda: classification(model(), ["a"], [0], max_length=0), "integer from 1 to 32, got 0"),
-    (lambda: classification(model(), ["a"], [0], max_length=1), "no room for the 2 special tokens"),
+    (lambda: classification(model(), ["a"], [0], max_length=1), "max_length: expected room for 2 special tokens, got 1"),
     (lambda: classification(model("token_classification"), ["a"], [0]), "expected task sequence_classification, got tok"),
     (lambda: classification(model(names=["x"]), ["a"], ["x"]), "text 0: expected a finite number as label, got 'x'"),
     (lambda: classification(model(names=["x"]), ["a"], [np.nan]), "text 0: expected a finite number"),
@@ -310,8 +310,10 @@ ERRORS = [
     (lambda: answering(model("question_answering"), ["a"], ["cat"], [(2, 2)]), "expected an answer with 0 <= start < end <= 3"),
     (lambda: answering(model("question_answering"), ["a"], ["a cat"], [(1, 2)]), "and text between, got (1, 2)"),
     (lambda: answering(model("question_answering"), ["a"], ["cat"], [(0, 1)], longest=0), "longest: expected an integer >= 1"),
-    (lambda: answering(model("question_answering"), ["the cat sat"], [CONTEXT], max_length=6), "question 0: OnlySecond"),
-    (lambda: answering(model("question_answering"), ["a"], [CONTEXT], max_length=12, stride=9), "question 0: stride 9"),
+    (lambda: answering(model("question_answering"), ["the cat sat"], [CONTEXT], max_length=6),
+     "question 0: max_length: expected room for a token of the second text (OnlySecond)"),
+    (lambda: answering(model("question_answering"), ["a"], [CONTEXT], max_length=12, stride=9),
+     "question 0: stride: expected less than the 8 tokens"),
 ]  # fmt: skip
 
 
@@ -326,7 +328,7 @@ def test_a_single_string_is_no_list():
     for call in (lambda: classification(model(), "abc", [0]), lambda: tagging(model("token_classification"), ["abc"])):
         with pytest.raises(TypeError, match="got (the string |.)'abc'"):
             call()
-    with pytest.raises(ValueError, match="text needs a tokenizer"):
+    with pytest.raises(ValueError, match="tokenizer: expected a model with one"):
         m = model()
         m.tokenizer = None
         classification(m, ["a"], [0])

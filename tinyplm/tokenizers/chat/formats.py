@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ...arguments import shown, wrong
+from ...arguments import check_list, shown, wrong
 from ..files.settings import CHAT_TEMPLATE, CONFIG, chat_template, named_tokens, read_settings
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Template(NamedTuple):
 def check_messages(messages: Messages, add_generation_prompt: bool = True) -> None:
     """ValueError unless messages contain only text (no images, no tool calls), with roles in the
     order above."""
+    check_list("messages", messages, "a list of messages")
     for number, message in enumerate(messages):
         if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
             raise wrong(f"message {number}", "an object with role and content", message)

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 from .decoding import byte_of
 
 if TYPE_CHECKING:
-    from ..tokenizer import Tokenizer
+    from ..detokenizer import Detokenizer
 
 
 class ByteStream:
     """For tokens that are bytes: an incomplete character is held back."""
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = False, after: Sequence[int] = ()):
+    def __init__(
+        self, tokenizer: Detokenizer, skip_special: bool = False, after: Sequence[int] = ()
+    ):
         """after: has no effect, since the bytes of a token do not depend on its context."""
         self._tokenizer, self._skip_special = tokenizer, skip_special
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -45,7 +47,9 @@ class TokenStream:
     run, all of it is context.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = False, after: Sequence[int] = ()):
+    def __init__(
+        self, tokenizer: Detokenizer, skip_special: bool = False, after: Sequence[int] = ()
+    ):
         self._tokenizer, self._skip_special = tokenizer, skip_special
         before = [id for id in after if not (skip_special and tokenizer.is_special(id))]
         begin = len(before) - 1

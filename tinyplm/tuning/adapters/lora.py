@@ -38,6 +38,7 @@ from ...backend import array_module
 from ...core import Tree, flatten, unflatten
 from ...files import named
 from ...models.model import Model, check_model
+from ...optim.flat import checked_leaves
 from .files import FACTS, load_adapter, save_adapter
 
 Targets = Sequence[str] | Callable[[str, Any], bool]
@@ -96,7 +97,7 @@ def lora_parameters(
         else lambda path, a: ".layers." in path and path.rsplit(".", 1)[-1] in targets
     )
     theta = {}
-    for n, (path, W) in enumerate(flatten(params).items()):
+    for n, (path, W) in enumerate(checked_leaves("params", params).items()):
         if W.ndim != 2 or not chosen(path, W):
             continue
         if rank > min(W.shape):

@@ -16,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_flag, check_number, check_out, known_arguments, wrong
+from ...arguments import (
+    as_ids,
+    check_flag,
+    check_function,
+    check_number,
+    check_out,
+    check_whole,
+    known_arguments,
+    wrong,
+)
 from ...core import IGNORED, Tree, add
 from ...kernels.cross_entropy import vocabulary_cross_entropy
 from ...kernels.distillation import vocabulary_distillation
@@ -136,7 +145,8 @@ class Student(CausalModel):
         """{"hard": cross-entropy, "kl": T^2 KL} of the tokens that count, in chunks over the
         vocabulary; dhidden and dW are sums over both."""
         settings, t, total = self.settings, _targets(targets), options.total
-        losses = {"hard": partial(vocabulary_cross_entropy, targets=t, total=total)}
+        hard = partial(vocabulary_cross_entropy, targets=t, total=total)
+        losses: dict[str, Callable[..., tuple[Any, Any]]] = {"hard": hard}
         if settings.hard < 1:
             family, params, config = self.teacher.family, self.teacher.params, self.teacher.config
             arrays = {name: a for name, a in inputs.items() if name != "key"}  # without dropout
@@ -188,6 +198,8 @@ def sampled_answers(
     such as a rule that knows the right one (rejection sampling).  Truncated answers are dropped.
     options: those of tuning.align.rollouts.  ValueError if no answer remains.
     """
+    check_decoder("teacher", teacher)
+    check_function("accept", accept, or_none=True)
     drawn = rollouts(teacher, prompts, **options)
     rows = zip(drawn.sequences(), drawn.prompts, drawn.answers, drawn.finished)
     kept = [
@@ -204,6 +216,8 @@ def sampled_answers(
 
 def text_sequences(tokens: np.ndarray, length: int) -> list[TokenSequence]:
     """A token array as sequences of `length` + 1 tokens, each predicted from those before it."""
+    tokens = as_ids("tokens", tokens)
+    check_whole("length", length, 1)
     ids = [
         tokens[start : start + length + 1].tolist() for start in range(0, len(tokens) - 1, length)
     ]

@@ -152,7 +152,7 @@ def policy_loss(settings: GRPOSettings, total: float) -> Loss:
 
     Without "old_log_probs" the policy is still the one that drew the answers: all ratios are 1.
     """
-    clip = {"clip": settings.clip_ratio, "clip_high": settings.clip_ratio_high}
+    clip, clip_high = settings.clip_ratio, settings.clip_ratio_high
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
         x, scale = outputs["log_probs"], {"weights": part["weights"], "total": total}
@@ -162,12 +162,18 @@ def policy_loss(settings: GRPOSettings, total: float) -> Loss:
             x,
             old_log_probs=old,
             advantages=part["advantages"],
-            **clip,
+            clip=clip,
+            clip_high=clip_high,
             **scale,
             beta=settings.beta,
             reference_log_probs=reference,
         )
-        values = {"loss": value, **policy.policy_statistics(x, old_log_probs=old, **clip, **scale)}
+        values = {
+            "loss": value,
+            **policy.policy_statistics(
+                x, old_log_probs=old, clip=clip, clip_high=clip_high, **scale
+            ),
+        }
         values["entropy"] = (outputs["entropy"] * part["weights"]).sum() / total
         if reference is not None:
             values["kl"] = policy.k3_kl(x, reference_log_probs=reference, **scale)[0]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ... import random
-from ...arguments import wrong
+from ...arguments import check_whole, wrong
 from ...backend import array_module, to_device, to_host
 from ...core import Rows, StackOptions, Tree, flatten, map_shards, reduce_shards, tree_map
 from ...families import shapes_of
@@ -63,6 +63,11 @@ class Learner:
         extra: Tree = None,
         updates: int | None = None,
     ) -> None:
+        if not hasattr(model, "params") or not hasattr(model, "with_params"):
+            raise wrong("model", "one to train, see models.protocol.Trainable", model)
+        if not isinstance(settings, RecipeSettings):
+            raise wrong("settings", "RecipeSettings", settings)
+        check_whole("updates", updates, 1, or_none=True)
         if (transform is None) != (theta is None):
             raise ValueError("transform: expected one with theta, its initial value, or neither")
         base = getattr(transform, "base", None)

@@ -40,6 +40,8 @@ def conversation(tokenizer: Any, template: Template, messages: Messages) -> Toke
     ValueError for a conversation without an assistant's turn, an empty answer, or a template that
     renders earlier turns differently once later ones exist (training would not match inference).
     """
+    check_tokenizer(tokenizer)
+    check_template(template)
     check_messages(messages, add_generation_prompt=False)
     turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
@@ -188,10 +190,12 @@ def prompt_ids(tokenizer: Any, template: Template | None, prompt: str | Messages
     Without a template: those of a text to continue (Tokenizer.prompt, with <s> as in generation).
     With one: those of a chat; a text is the user's message.
     """
+    check_tokenizer(tokenizer)
     if template is None:
         if not isinstance(prompt, str):
             raise wrong("template", "a Template, since the prompt is a list of messages", template)
         return tokenizer.prompt(prompt)
+    check_template(template)
     return encode(
         tokenizer,
         template,
@@ -204,6 +208,10 @@ def preference(tokenizer: Any, template: Template | None, record: Mapping[str, A
 
     Only the last answer of each counts.
     """
+    check_tokenizer(tokenizer)
+    names = ("prompt", "chosen", "rejected")
+    if not isinstance(record, Mapping) or any(name not in record for name in names):
+        raise wrong("record", f"a dict with {', '.join(map(repr, names))}", record)
     prompt = record["prompt"]
     if template is None:
         if not isinstance(prompt, str):

@@ -35,6 +35,7 @@ def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
     key, NaN, or an invalid record.  Blank lines and an initial byte-order mark are allowed.
     """
     check = _check_of(kind)
+    check_path("path", path)
     lines = read_bytes(path, largest=LARGEST).removeprefix(codecs.BOM_UTF8).split(b"\n")
     records = []
     for number, line in enumerate(lines, 1):

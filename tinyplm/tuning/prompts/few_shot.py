@@ -1,5 +1,4 @@
-"""Few-shot prompts: zero or more solved examples before the question.      Brown et al. 2020, sec.
-2
+"""Few-shot prompts: zero or more solved examples before the question.  Brown et al. 2020, sec. 2
 
 Nothing is trained: the model continues the pattern of the examples.
 """
@@ -11,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ... import random
+from ...arguments import check_list, check_text, shown, wrong
 from .instructions import fields, fill
 
 
@@ -32,15 +32,17 @@ class FewShot:
     balance: str | None = None
 
     def __post_init__(self) -> None:
+        fields(self.question, "question"), fields(self.answer, "answer")
+        check_text("instruction", self.instruction)
+        check_text("separator", self.separator)
+        check_text("balance", self.balance, or_none=True)
+        check_list("examples", self.examples, "a list of dicts")
         for number, example in enumerate(self.examples):
             for text in (self.question, self.answer):
                 fill(text, example, f"example {number}")
             if self.balance is not None and self.balance not in example:
-                raise ValueError(
-                    f"example {number}: expected a field {self.balance!r} to balance by, got "
-                    f"{', '.join(map(repr, example))}"
-                )
-        fields(self.question), fields(self.answer)
+                expected = f"the field of balance, {shown(self.balance)}"
+                raise wrong(f"example {number}", expected, list(example))
 
     def prompt(
         self,

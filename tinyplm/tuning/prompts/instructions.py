@@ -31,13 +31,15 @@ class Task:
 
     def __post_init__(self) -> None:
         check_list("phrasings", self.phrasings, "a list of texts")
-        if not self.phrasings or len(set(self.phrasings)) != len(self.phrasings):
+        check_text("name", self.name)
+        for text in self.phrasings:
+            fields(text, "phrasings")
+        fields(self.answer, "answer")
+        if len(self.phrasings) == 0 or len(set(self.phrasings)) != len(self.phrasings):
             raise ValueError(
-                f"phrasings: expected one or more different texts for task {self.name}, got "
+                f"phrasings: expected one or more different texts for task {shown(self.name)}, got "
                 f"{shown(list(self.phrasings), 80)}"
             )
-        for text in (*self.phrasings, self.answer):
-            fields(text)
 
     def messages(self, sample: Mapping[str, Any], *, key: int) -> list[dict[str, str]]:
         """The user's message, in a phrasing chosen by the key, and the assistant's answer."""
@@ -58,26 +60,25 @@ def instruction_messages(record: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": record["output"]}]
 
 
-def fields(text: str) -> list[str]:
-    """The names in braces, in order; ValueError unless all are plain names in balanced braces."""
-    check_text("template", text)
+def fields(text: str, name: str = "template") -> list[str]:
+    """The names in braces, in order; ValueError, which calls the text `name`, for others.
+
+    All must be plain names in balanced braces.
+    """
+    check_text(name, text)
     try:
-        names = [
-            (name, form, turn)
-            for _, name, form, turn in string.Formatter().parse(text)
-            if name is not None
-        ]
+        parts = [part[1:] for part in string.Formatter().parse(text) if part[1] is not None]
     except ValueError as error:
         raise ValueError(
-            f"template: expected fields in braces ({{{{ and }}}} for braces themselves), got "
+            f"{name}: expected fields in braces ({{{{ and }}}} for braces themselves), got "
             f"{text!r:.60}: {error}"
         ) from None
-    for name, form, turn in names:
-        if not name.isidentifier() or form or turn:
+    for field, form, turn in parts:
+        if not str(field).isidentifier() or form or turn:
             raise ValueError(
-                f"template: expected plain names in braces, got {name!r} in {text!r:.60}"
+                f"{name}: expected plain names in braces, got {field!r:.60} in {text!r:.60}"
             )
-    return [name for name, _, _ in names]
+    return [str(field) for field, _, _ in parts]
 
 
 def fill(text: str, sample: Mapping[str, Any], name: str = "template") -> str:
