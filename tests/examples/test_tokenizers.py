@@ -104,7 +104,10 @@ def test_the_example_says_in_one_line_what_is_wrong(monkeypatch, tmp_path, texts
         (("--kinds", "bpe"), "error: --kinds: expected one of byte-level BPE, BPE, "),
         (("--out", f"{texts[0]}/plot.png"), "notes.txt"),  # a file where a folder should be
         (("--text", tmp_path / "none.txt"), "none.txt"),
-        (("--text", *texts, "--sizes", 20, "--kinds", "WordPiece"), "error: --sizes: 20: WordPiece: vocab_size: expected room for "),
+        (
+            ("--text", *texts, "--sizes", 20, "--kinds", "WordPiece"),
+            "error: --sizes: 20: WordPiece: vocab_size: expected room for ",
+        ),
     ):
         got = example(monkeypatch, *arguments)
         assert message in got and got.startswith("error: ") and "\n" not in got

@@ -1,6 +1,6 @@
 """LLaMA's own: published counts, init, what its config refuses, grouped queries, positions, and the whole model by the formulas.
 
-What it shares with other families is in test_causal_lm.py and test_cache.py, its rotary settings are in tests/models/test_rope.py.
+What it shares with other families is in test_causal_lm.py and test_cache.py, its rotary settings are in models/test_rope.py.
 """
 
 from __future__ import annotations
