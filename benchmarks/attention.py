@@ -1,13 +1,16 @@
-"""Causal attention, forward and backward, against PyTorch's scaled_dot_product_attention, side by side: float32, by length.
+"""Causal attention, forward and backward, against PyTorch's scaled_dot_product_attention.
 
     python benchmarks/attention.py
     python benchmarks/attention.py --rounds 15 --length 2048 --shape 2,8,8,64
 
-Two processes take turns, one forward and backward each: attention by query blocks (kernels/block_attention.py), with one thread
-of BLAS in each of `--workers` shards of the batch, and PyTorch with all cores; then the plain form (layers/attention.py) on its
-own, since its gigabytes disturb whatever runs beside it.  All have the same allocator settings.  Printed: medians, the peer's
-time over ours (of the rounds, pair by pair), the peak of memory above what was there with the inputs, the rate of the 7 products
-that blocks need (2 forward, 5 backward, half of T x T each), and the matmul peak of both libraries.
+float32, one row per length.  Two processes alternate, one forward and backward each: attention by
+query blocks (kernels/block_attention.py), with one BLAS thread in each of `--workers` shards of the
+batch, and PyTorch with all cores.  The plain form (layers/attention.py) then runs alone, because
+its gigabytes would disturb the others.  All use the same allocator settings.
+
+Prints median times; the median over rounds of the peer's time over ours; peak memory above the
+memory with inputs loaded; the rate of the 7 products that blocks require (2 forward, 5 backward,
+half of T x T each); and both libraries' matmul peak.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from table import Table, add_option
 from turns import matmul_peak, median_ratio, memory_before, serve, take_turns
 
 LENGTHS = [512, 1024, 2048, 4096]
-SHAPE = "2,8,8,64"  # samples, heads, key/value heads, width of a head
+SHAPE = "2,8,8,64"  # samples, heads, key/value heads, head width
 
 
 def inputs(shape: list[int], T: int) -> dict:
@@ -28,12 +31,14 @@ def inputs(shape: list[int], T: int) -> dict:
 
     B, H, K, E = shape
     rng = np.random.default_rng(0)
-    return {name: rng.standard_normal((B, heads, T, E), dtype=np.float32)
-            for name, heads in (("q", H), ("k", K), ("v", K), ("do", H))}  # fmt: skip
+    return {
+        name: rng.standard_normal((B, heads, T, E), dtype=np.float32)
+        for name, heads in (("q", H), ("k", K), ("v", K), ("do", H))
+    }
 
 
 def tinyplm_work(shape: list[int], T: int, workers: int, blocks: bool):
-    """A function that does one forward and backward, this library's matmul peak, and the memory before."""
+    """One forward and backward as a function, NumPy's matmul peak, and the memory before."""
     import numpy as np
 
     from tinyplm.core import map_shards
@@ -103,7 +108,7 @@ def main() -> None:
     parser.add_argument(
         "--shape",
         default=SHAPE,
-        help="samples, heads, key/value heads, width of a head (default: %(default)s)",
+        help="samples, heads, key/value heads, head width (default: %(default)s)",
     )
     parser.add_argument("--length", type=int, action="append", help="T; may be repeated")
     parser.add_argument(
@@ -130,12 +135,12 @@ def main() -> None:
             )
         )
         return
-    note = f"(B, H, K, E) = {tuple(shape)}: milliseconds (medians); memory in MiB; GFLOP/s of blocks and of a large matmul"
+    note = f"(B, H, K, E) = {tuple(shape)}: milliseconds (medians); memory in MiB; rates in GFLOP/s"
     ways = ("blocks", "PyTorch", "plain")
     columns = (
-        dict.fromkeys(ways, ".1f") | {"ratio": ".2f"} | {f"memory of {way}": ".0f" for way in ways}
+        dict.fromkeys(ways, ".1f") | {"ratio": ".2f"} | {f"{way} memory": ".0f" for way in ways}
     )
-    columns |= dict.fromkeys(("rate of blocks", "peak of NumPy", "peak of PyTorch"), ".0f")
+    columns |= dict.fromkeys(("blocks rate", "NumPy peak", "PyTorch peak"), ".0f")
     table = Table("T", columns, file=options.json, note=note, width=6)
     for T in lengths:
         table.row(str(T), *compare(shape, T, options.rounds, workers))

@@ -1,8 +1,9 @@
-"""Two runs of one benchmark: the new value of each cell over the old one.
+"""Compare two runs of a benchmark: each cell's new value over its old value.
 
     python benchmarks/compare.py OLD.json NEW.json
 
-The scripts write these files (`--json`).  Ratios of times hold only for one machine; those of ratios to a peer, for any.
+The benchmark scripts write these files (`--json`).  Times are comparable only on the same machine;
+ratios to a peer are comparable across machines.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def read(path: Path) -> dict:
         not isinstance(content, dict)
         or not {"label", "columns", "rows", "machine"} <= content.keys()
     ):
-        raise ValueError(f"{path}: expected a table that a benchmark wrote")
+        raise ValueError(f"{path}: expected a table written by a benchmark")
     return content
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     old, new = read(options.old), read(options.new)
     if old["machine"] != new["machine"]:
-        print(f"two machines: {old['machine']} and {new['machine']}", file=sys.stderr)
+        print(f"different machines: {old['machine']} and {new['machine']}", file=sys.stderr)
     both = [heading for heading in new["columns"] if heading in old["columns"]]
     table = Table(new["label"], dict.fromkeys(both, ".3f"), file=None, note="new / old")
     for label, row in new["rows"].items():

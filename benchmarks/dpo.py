@@ -1,18 +1,21 @@
-"""A step of DPO against PyTorch at its best, side by side: forward of both answers, loss, backward, clipping, AdamW.
+"""A DPO step against optimized PyTorch: forward of both answers, loss, backward, clipping, AdamW.
 
     python benchmarks/dpo.py                            # three shapes
     python benchmarks/dpo.py --family llama --shape 4,256,4,128,8,2048
-    python benchmarks/dpo.py --check                    # only that all four compute the same
+    python benchmarks/dpo.py --check                    # only check that all four agree
 
-A shape is (L, D, H, T, pairs, V): a prompt of T / 2 tokens, and two answers of T / 4 to T / 2 (drawn once).  The reference's
-log-probabilities are there already, as in tuning.dpo.  Each library does it in two ways:
+A shape is (L, D, H, T, pairs, V): a prompt of T / 2 tokens and two answers of T / 4 to T / 2 tokens
+(drawn once).  The reference's log-probabilities are precomputed, as in tuning.dpo.  Each library
+runs in two ways:
 
-    rows     chosen and rejected answer in a row each, padded on the right, in one forward of 2 x pairs rows: the usual way
-    joint    both answers in one row behind their prompt, which is read once; a mask hides one from the other
+    rows     chosen and rejected answer in separate rows, right-padded, in one forward of 2 x pairs
+             rows: the usual way
+    joint    both answers in one row after their shared prompt; a mask hides each from the other
 
-PyTorch (peer.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and the same allocator settings, and computes
-the head only where an answer's token is to be predicted, as tinyplm does.  Each runs in a process of its own with all cores; they
-take turns, one step each.  tuning.dpo does it jointly unless told otherwise.
+tuning.dpo is joint by default.  PyTorch (peer.py) uses scaled_dot_product_attention, fused AdamW,
+clip_grad_norm_ and the same allocator settings, and computes the head only at positions that
+predict an answer's token, as tinyplm does.  Each library and way runs in its own process with all
+cores; the processes alternate, one step each.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from turns import matmul_peak, median_ratio, memory_before, serve, take_turns
 SHAPES = ["4,256,4,128,8,2048", "6,384,6,256,4,4096", "4,256,4,512,4,2048"]
 BETA = 0.1
 WAYS = ("rows", "joint")
-TOLERANCE = 1e-4  # float32, the losses of three steps
+TOLERANCE = 1e-4  # of the losses of three steps, in float32
 
 
 def pairs_of(shape: list[int]):
@@ -54,8 +57,17 @@ def tinyplm_step(family: str, model, shape: list[int], workers: int, way: str):
     from tinyplm.tuning.align.dpo import DPOSettings, dpo_batch, dpo_loss
     from tinyplm.tuning.align.learner import Learner
 
-    settings = DPOSettings(batch_size=shape[4], beta=BETA, joint=way == "joint", learning_rate=LEARNING_RATE, schedule="constant",
-                           warmup=0, clip=CLIP, beta2=0.999, workers=workers)  # fmt: skip
+    settings = DPOSettings(
+        batch_size=shape[4],
+        beta=BETA,
+        joint=way == "joint",
+        learning_rate=LEARNING_RATE,
+        schedule="constant",
+        warmup=0,
+        clip=CLIP,
+        beta2=0.999,
+        workers=workers,
+    )
     learner = Learner(model, settings)
     pairs, reference = pairs_of(shape)
     return lambda: learner.step(
@@ -111,7 +123,7 @@ def torch_step(family: str, model, shape: list[int], way: str):
 
 
 def work(library: str, family: str, shape: list[int], workers: int):
-    """What turns.serve takes: the step, the library's matmul peak, and the memory before the model was made."""
+    """Arguments for turns.serve: the step, the library's matmul peak, the memory before."""
     from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -135,7 +147,7 @@ def work(library: str, family: str, shape: list[int], workers: int):
 
 
 def _rooms(shape: list[int], way: str) -> list[int]:
-    """The shape with a context in which a joint row has room; its positions do not go beyond T."""
+    """The shape with a context that fits a joint row, whose positions stay below T."""
     L, D, H, T, B, V = shape
     return [L, D, H, 2 * T, B, V]
 
@@ -154,14 +166,19 @@ def compare(family: str, shape: list[int], rounds: int, workers: int) -> list[fl
     results = take_turns(__file__, libraries, arguments, rounds)
     seconds = {library: found[1] for library, found in results.items()}
     times = [1e3 * statistics.median(seconds[library]) for library in libraries]
-    ratios = [median_ratio(seconds["torch-rows"], seconds["tinyplm-rows"]),
-              median_ratio(seconds["torch-joint"], seconds["tinyplm-joint"]),
-              median_ratio(seconds["torch-rows"], seconds["tinyplm-joint"])]  # fmt: skip
+    ratios = [
+        median_ratio(seconds[theirs], seconds[ours])
+        for theirs, ours in (
+            ("torch-rows", "tinyplm-rows"),
+            ("torch-joint", "tinyplm-joint"),
+            ("torch-rows", "tinyplm-joint"),
+        )
+    ]
     return [*times, *ratios, results["tinyplm-rows"][0], results["torch-rows"][0]]
 
 
 def check(family: str, shape: list[int], workers: int) -> None:
-    """RuntimeError unless all four have the same losses for three steps from the same weights."""
+    """RuntimeError unless all four have the same losses over three steps from the same weights."""
     ours = create(family, _rooms(shape, ""))
     steps = []
     for way in WAYS:
@@ -175,10 +192,12 @@ def check(family: str, shape: list[int], workers: int) -> None:
     difference = float(np.abs(losses / losses[:, :1] - 1).max())
     if not difference < TOLERANCE:
         raise RuntimeError(
-            f"{family} {tuple(shape)}: expected losses within {TOLERANCE:.0e}, they differ by {difference:.0e}"
+            f"{family} {tuple(shape)}: "
+            f"expected losses within {TOLERANCE:.0e}, got a difference of {difference:.0e}"
         )
     print(
-        f"{family} {tuple(shape)}: three steps in all four ways, losses differ by {difference:.0e} at most",
+        f"{family} {tuple(shape)}: "
+        f"three steps in all four ways, losses differ by at most {difference:.0e}",
         flush=True,
     )
 
@@ -205,7 +224,7 @@ def main() -> None:
         default=os.cpu_count() or 1,
         help="threads of tinyplm (default: %(default)s)",
     )
-    parser.add_argument("--check", action="store_true", help="only check that all compute the same")
+    parser.add_argument("--check", action="store_true", help="only check that all four agree")
     add_option(parser, __file__)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -221,10 +240,12 @@ def main() -> None:
             check(family, shape, options.workers)
     if options.check:
         return
-    note = "milliseconds a step (medians); matmul peak in GFLOP/s; ratios are PyTorch's time to tinyplm's"
+    note = (
+        "milliseconds per step (medians); ratios: PyTorch's time over tinyplm's; peaks in GFLOP/s"
+    )
     columns = {f"{library} {way}": ".1f" for way in WAYS for library in ("tinyplm", "torch")}
-    columns |= dict.fromkeys(("ratio of rows", "ratio of joint", "torch rows to joint"), ".2f")
-    columns |= dict.fromkeys(("peak of NumPy", "peak of PyTorch"), ".0f")
+    columns |= dict.fromkeys(("rows ratio", "joint ratio", "torch rows / our joint"), ".2f")
+    columns |= dict.fromkeys(("NumPy peak", "PyTorch peak"), ".0f")
     table = Table("family (L, D, H, T, pairs, V)", columns, file=options.json, note=note)
     for family in families:
         for shape in shapes:

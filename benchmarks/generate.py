@@ -1,11 +1,12 @@
-"""Decoding at batch 1 against transformers' `generate`, side by side: greedy, with a key/value cache, float32.
+"""Greedy decoding at batch 1 against transformers' `generate`, with a key/value cache in float32.
 
     python benchmarks/generate.py
     python benchmarks/generate.py --rounds 20 --model llama,4,256,4,2048 --tokens 200
 
-Each library runs in a process of its own with all cores; the two take turns, one call each.  Printed: new tokens a second of the
-whole call (medians), their ratio, and the share of the memory bandwidth that reading the weights and the cache once for every
-token takes up: at batch 1 that is the limit.  The bandwidth is measured first, by summing a large array with one thread a core.
+Each library runs in its own process with all cores; the two alternate, one call each.  Prints new
+tokens per second of the whole call (medians), their ratio, and the share of the memory bandwidth:
+at batch 1 the limit is reading the weights and the cache once per token.  The bandwidth is measured
+first, by summing a large array with one thread per core.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from turns import libraries_only, median_ratio, serve, shortest, take_turns
 
 libraries_only()  # transformers imports tokenizers, the library
 
-# family, layers, width, heads, vocabulary; the second of each family has the shape of GPT-2 124M
+# family, layers, width, heads, vocabulary; each family's second model has the shape of GPT-2 124M
 MODELS = [
     "gpt2,4,256,4,2048",
     "gpt2,12,768,12,50257",
@@ -40,7 +41,7 @@ def settings(model: str, context: int) -> tuple[str, dict]:
 
 
 def bandwidth() -> float:
-    """Bytes a second that all cores together read from memory."""
+    """Bytes per second that all cores together read from memory."""
     a = np.ones(100_000_000, dtype=np.float32)
     parts = np.array_split(a, os.cpu_count() or 1)
     with ThreadPoolExecutor(len(parts)) as pool:
@@ -68,9 +69,11 @@ def transformers_call(model: str, tokens: int):
     keep_freed_memory()
     transformers.utils.logging.set_verbosity_error()
     family, config = settings(model, PROMPT + tokens)
-    kind = {"gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
-            "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM)}[family]  # fmt: skip
-    theirs = kind[1](kind[0](**config)).eval()
+    config_class, model_class = {
+        "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
+        "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    }[family]
+    theirs = model_class(config_class(**config)).eval()
     prompt = torch.from_numpy(
         np.random.default_rng(0).integers(0, config["vocab_size"], (1, PROMPT))
     )
@@ -80,13 +83,13 @@ def transformers_call(model: str, tokens: int):
         out = theirs.generate(
             prompt, attention_mask=mask, do_sample=False, max_new_tokens=tokens, pad_token_id=0
         )
-        assert out.shape[1] == PROMPT + tokens, "it stopped early"
+        assert out.shape[1] == PROMPT + tokens, "generation stopped early"
 
     return call
 
 
 def bytes_a_token(model: str, tokens: int) -> float:
-    """What one token has to read: every weight once, but of a learned position table one row; and the cache, on average."""
+    """Bytes read per token: every weight once, except position tables, and the average cache."""
     from tinyplm.families import family as find_family
     from tinyplm.hub import folders as hub
     from tinyplm.hub.names import count_parameters
@@ -117,7 +120,7 @@ def main() -> None:
         "--model", action="append", help="family,layers,width,heads,vocabulary; may be repeated"
     )
     parser.add_argument(
-        "--tokens", type=int, default=100, help="new tokens a call (default: %(default)s)"
+        "--tokens", type=int, default=100, help="new tokens per call (default: %(default)s)"
     )
     parser.add_argument(
         "--rounds", type=int, default=9, help="calls of each library (default: %(default)s)"
@@ -131,13 +134,16 @@ def main() -> None:
         serve(make(models[0], options.tokens), warm_up=1)
         return
     speed = bandwidth()
-    note = f"All cores read {speed / 1e9:.1f} GB/s of memory.  Tokens a second (medians), their ratio; share of the bandwidth."
+    note = (
+        f"memory bandwidth of all cores: {speed / 1e9:.1f} GB/s; "
+        "tokens per second (medians), their ratio, share of the bandwidth"
+    )
     columns = {
         "tinyplm": ".1f",
         "transformers": ".1f",
         "ratio": ".2f",
         "share": ".0%",
-        "share of transformers": ".0%",
+        "transformers share": ".0%",
     }
     table = Table("family,L,D,H,V", columns, file=options.json, note=note, width=24)
     for model in models:

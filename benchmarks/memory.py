@@ -1,14 +1,21 @@
-"""Memory of a training step with and without activation checkpointing, against PyTorch, by depth and by length of context.
+"""Memory of a training step with and without activation checkpointing, against PyTorch.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --shape 32,256,4,256,8,4096 --group 6
 
-The configurations: tinyplm with all activations kept; with each layer's inputs kept alone and the layer computed again in the
-backward; the same by groups of layers, by default of about sqrt(L); PyTorch with all kept; and with torch.utils.checkpoint
-(use_reentrant=False) around each layer.  Both libraries form the loss in chunks.  Each configuration runs in a process of its own
-with all cores; they take turns, one step each.
-Printed: the peak above what was used before the model was made, in MiB: parameters, gradient and the optimizer's moments (the
-column "states", 16 bytes a parameter) are in it; and the time of a step, relative to the same library without checkpointing.
+One row per depth and context length.  The configurations:
+
+    kept, torch-kept        all activations kept
+    layers, torch-layers    only each layer's inputs kept, the layer recomputed in the backward; in
+                            PyTorch by torch.utils.checkpoint (use_reentrant=False)
+    groups                  the same by groups of layers, by default of about sqrt(L)
+
+Both libraries compute the loss in chunks.  Each configuration runs in its own process with all
+cores; the processes alternate, one step each.
+
+Prints peak memory in MiB above the memory before the model was created, including parameters,
+gradient and the optimizer's moments (the column "states", 16 bytes per parameter), and the time of
+a step relative to the same library without checkpointing.
 """
 
 from __future__ import annotations
@@ -36,7 +43,7 @@ CONFIGURATIONS = {
 
 
 def states(family: str, shape: list[int]) -> float:
-    """MiB of the parameters, the gradient and two moments in float32."""
+    """MiB of parameters, gradient and both moments in float32."""
     from tinyplm.families import family as find_family
     from tinyplm.hub import folders as hub
     from tinyplm.hub.names import count_parameters
@@ -80,7 +87,7 @@ def main() -> None:
     parser.add_argument(
         "--group",
         type=int,
-        help="layers of a group (default: about the square root of their number)",
+        help="layers per group (default: about the square root of the number of layers)",
     )
     parser.add_argument(
         "--rounds", type=int, default=9, help="steps of each configuration (default: %(default)s)"
@@ -110,12 +117,13 @@ def main() -> None:
         checkpointing = {"kept": 0, "layers": 1, "groups": options.group}[options.serve]
         serve(*tinyplm_work(options.family, shapes[0], options.workers, checkpointing), warm_up=1)
         return
-    note = f"{options.family}: peak memory of a step in MiB; time relative to the same library with all activations kept"
+    note = (
+        f"{options.family}: peak memory of a step in MiB; "
+        "time relative to the same library with all activations kept"
+    )
     configurations = [name for names in CONFIGURATIONS.values() for name in names]
     columns = {"group": ".0f", "states": ".0f"} | dict.fromkeys(configurations, ".0f")
-    columns |= {
-        f"time of {name}": ".2f" for _, *others in CONFIGURATIONS.values() for name in others
-    }
+    columns |= {f"{name} time": ".2f" for _, *others in CONFIGURATIONS.values() for name in others}
     table = Table("(L, D, H, T, B, V)", columns, file=options.json, note=note)
     for shape in shapes:
         group = options.group or max(2, round(shape[0] ** 0.5))

@@ -1,5 +1,8 @@
-"""GPT-2 and LLaMA in PyTorch, as fast as eager PyTorch does them: one product for queries, keys and values and one for LLaMA's
-gate and up, scaled_dot_product_attention, rms_norm, RoPE from tables for queries and keys at once, tied heads."""
+"""GPT-2 and LLaMA in PyTorch, optimized for eager mode.
+
+One product for queries, keys and values, one for LLaMA's gate and up, scaled_dot_product_attention,
+rms_norm, RoPE from tables for queries and keys at once, tied heads.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from steps import feed_forward
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-BASE, EPS = 10000.0, 1e-6  # of RoPE and of RMSNorm, as in tinyplm's llama.Config
+BASE, EPS = 10000.0, 1e-6  # RoPE's base and RMSNorm's eps, as in tinyplm's llama.Config
 
 
 class Block(nn.Module):
@@ -49,8 +52,12 @@ def norm(family: str, D: int) -> nn.Module:
 
 
 class Model(nn.Module):
-    """chunked: the loss never holds all logits.  With a small vocabulary that takes as long as the plain one and less memory;
-    with 50257 entries the whole step took six times as long (torch 2.13), and torch.compile falls back to eager at it."""
+    """chunked: never hold all logits in the loss.
+
+    With a small vocabulary that takes less memory and as much time as the plain loss.  With 50257
+    entries the whole step took six times as long (torch 2.13), and torch.compile falls back to
+    eager mode there.
+    """
 
     def __init__(
         self, family: str, shape: list[int], checkpointing: bool = False, chunked: bool = False
@@ -80,7 +87,10 @@ class Model(nn.Module):
         )
 
     def hidden(self, ids, mask=None, positions=None):
-        """Hidden states (B, T, D).  mask (B, 1, T, T) in place of the causal one; positions (B, T) in place of 0 .. T-1."""
+        """Hidden states (B, T, D).
+
+        mask (B, 1, T, T) replaces the causal mask, positions (B, T) replace 0 .. T-1.
+        """
         positions = torch.arange(ids.shape[1]) if positions is None else positions
         cos, sin = self.cos[positions], self.sin[positions]
         x = self.tokens(ids)
@@ -97,7 +107,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def copy(self, params: dict) -> None:
-        """tinyplm's parameters into the peer."""
+        """Load tinyplm's parameters."""
         body = params["body"]
         fill(self.tokens.weight, body["tokens"])
         if self.positions is not None:

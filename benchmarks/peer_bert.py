@@ -1,5 +1,8 @@
-"""BERT with a masked-LM head in PyTorch, as fast as eager PyTorch does it: one product for queries, keys and values,
-scaled_dot_product_attention, gelu, tied table; the head works on the places with a target alone, as a careful user writes it."""
+"""BERT with a masked-LM head in PyTorch, optimized for eager mode.
+
+One product for queries, keys and values, scaled_dot_product_attention, gelu, tied embeddings; the
+head is applied only at positions with a target, as a careful user would write it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from peer import fill, fill_linear, fill_norm
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-EPS = 1e-12  # of LayerNorm, as in tinyplm's bert.Config
+EPS = 1e-12  # LayerNorm's eps, as in tinyplm's bert.Config
 IGNORED = -100
 
 
@@ -30,7 +33,7 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """all_places: the head on every place, as in transformers.  chunked: see peer.Model."""
+    """all_places: apply the head at all positions, as in transformers.  chunked: see peer.Model."""
 
     def __init__(
         self,
@@ -74,12 +77,18 @@ class Bert(nn.Module):
             places = (targets != IGNORED).nonzero().squeeze(1)
             x, targets = x[places], targets[places]
         h = self.head_norm(F.gelu(self.transform(x)))
-        return F.linear_cross_entropy(h, self.tokens.weight, targets, linear_bias=self.bias, ignore_index=IGNORED,
-                                      options=self.chunks)  # fmt: skip
+        return F.linear_cross_entropy(
+            h,
+            self.tokens.weight,
+            targets,
+            linear_bias=self.bias,
+            ignore_index=IGNORED,
+            options=self.chunks,
+        )
 
     @torch.no_grad()
     def copy(self, params: dict) -> None:
-        """tinyplm's parameters into the peer."""
+        """Load tinyplm's parameters."""
         body, head = params["body"], params["head"]
         for name in ("tokens", "segments", "positions"):
             fill(getattr(self, name).weight, body[name])

@@ -1,7 +1,8 @@
-"""A training step of tinyplm and of PyTorch, of the same model: what benchmarks/train.py and benchmarks/memory.py share.
+"""A training step of the same model in tinyplm and in PyTorch, shared by the benchmarks.
 
-A shape is (L, D, H, T, B, V): layers, width, heads, context, batch, vocabulary.  The heads are tied; LLaMA has 8/3 D in its MLP.
-BERT is trained as a masked language model: 15% of the places have a target, and the second half of each row is segment 1.
+A shape is (L, D, H, T, B, V): layers, width, heads, context, batch, vocabulary.  The heads are
+tied; LLaMA's MLP has width 8/3 D.  BERT is trained as a masked language model: 15% of the positions
+have a target, and the second half of each row is segment 1.
 """
 
 from __future__ import annotations
@@ -12,19 +13,10 @@ import numpy as np
 from turns import matmul_peak, memory_before
 
 FAMILIES = ("gpt2", "llama", "bert")
-MASKED, IGNORED = (
-    0.15,
-    -100,
-)  # the share of BERT's places with a target, and the target of the others
+MASKED = 0.15  # the share of BERT's positions with a target
+IGNORED = -100  # the target of the others
 LEARNING_RATE, DECAY, CLIP = 1e-3, 0.1, 1.0
-SMALL = [
-    2,
-    64,
-    2,
-    16,
-    4,
-    101,
-]  # for checks, and to have each library's code loaded before memory is counted
+SMALL = [2, 64, 2, 16, 4, 101]  # for checks, and to load each library before measuring memory
 
 
 def read_shape(text: str) -> list[int]:
@@ -34,27 +26,42 @@ def read_shape(text: str) -> list[int]:
         shape = []
     if len(shape) != 6 or min(shape) < 1 or shape[1] % shape[2]:
         raise ValueError(
-            f"expected layers,width,heads,context,batch,vocabulary, the width a multiple of the heads; got {text!r}"
+            "--shape: expected layers,width,heads,context,batch,vocabulary "
+            f"with the width a multiple of the heads, got {text!r}"
         )
     return shape
 
 
 def feed_forward(D: int) -> int:
-    """LLaMA's F: 8/3 of the width, as a multiple of 16, as in examples/pretrain.py."""
+    """LLaMA's F: 8/3 of the width, rounded up to a multiple of 16, as in examples/pretrain.py."""
     return -(-8 * D // 3 // 16) * 16
 
 
 def config_fields(family: str, L: int, D: int, H: int, T: int, V: int) -> dict:
     """The fields of the family's config.json, without dropout."""
     if family == "bert":
-        return {"num_hidden_layers": L, "hidden_size": D, "num_attention_heads": H, "intermediate_size": 4 * D, "vocab_size": V,
-                "max_position_embeddings": T, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # fmt: skip
+        return {
+            "num_hidden_layers": L,
+            "hidden_size": D,
+            "num_attention_heads": H,
+            "intermediate_size": 4 * D,
+            "vocab_size": V,
+            "max_position_embeddings": T,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
     if family == "gpt2":
-        sizes = {"n_layer": L, "n_embd": D, "n_head": H, "n_positions": T,
-                 "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}  # fmt: skip
+        sizes = {"n_layer": L, "n_embd": D, "n_head": H, "n_positions": T}
+        sizes |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     else:
-        sizes = {"num_hidden_layers": L, "hidden_size": D, "num_attention_heads": H, "intermediate_size": feed_forward(D),
-                 "max_position_embeddings": T, "tie_word_embeddings": True}  # fmt: skip
+        sizes = {
+            "num_hidden_layers": L,
+            "hidden_size": D,
+            "num_attention_heads": H,
+            "intermediate_size": feed_forward(D),
+            "max_position_embeddings": T,
+            "tie_word_embeddings": True,
+        }
     return {**sizes, "vocab_size": V, "bos_token_id": None, "eos_token_id": None}
 
 
@@ -98,7 +105,7 @@ def peer(
 def tinyplm_step(
     family: str, model, shape: list[int], workers: int, checkpointing: int = 0
 ) -> Callable[[], float]:
-    """A function that does one step and returns the loss.  It makes the optimizer, to which the parameters belong."""
+    """A function that takes one step and returns the loss.  Its optimizer owns model.params."""
     from tinyplm.memory import give_back_freed_memory
     from tinyplm.optim.adamw import AdamW
     from tinyplm.training.settings import Settings
@@ -107,20 +114,28 @@ def tinyplm_step(
     optimizer = AdamW(model.params, weight_decay=DECAY)
     model.params = optimizer.params
     give_back_freed_memory()  # as training.loop does
-    settings = Settings(batch_size=shape[4], sequence_length=shape[3], learning_rate=LEARNING_RATE, schedule="constant", warmup=0,
-                        clip=CLIP, checkpointing=checkpointing, workers=workers)  # fmt: skip
+    settings = Settings(
+        batch_size=shape[4],
+        sequence_length=shape[3],
+        learning_rate=LEARNING_RATE,
+        schedule="constant",
+        warmup=0,
+        clip=CLIP,
+        checkpointing=checkpointing,
+        workers=workers,
+    )
     inputs, targets = batch(family, shape)
     return lambda: float(update(model, optimizer, inputs, targets, settings=settings, step=0)[0])
 
 
 def torch_step(family: str, model, shape: list[int], compiled: bool = False) -> Callable[[], float]:
-    """The same in PyTorch, at its best: fused AdamW, which decays the same matrices, and clip_grad_norm_."""
+    """The same in PyTorch: fused AdamW, decaying the same matrices, and clip_grad_norm_."""
     import torch
 
     tables = ("tokens.weight", "positions.weight", "segments.weight")
     decayed = [p for name, p in model.named_parameters() if p.ndim == 2 and name not in tables]
-    groups = [{"params": decayed, "weight_decay": DECAY},
-              {"params": [p for p in model.parameters() if all(p is not d for d in decayed)], "weight_decay": 0.0}]  # fmt: skip
+    others = [p for p in model.parameters() if all(p is not d for d in decayed)]
+    groups = [{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
     inputs, targets = batch(family, shape)
     inputs, targets = (
@@ -141,7 +156,7 @@ def torch_step(family: str, model, shape: list[int], compiled: bool = False) -> 
 
 
 def tinyplm_work(family: str, shape: list[int], workers: int, checkpointing: int = 0):
-    """What turns.serve takes: the step, this library's matmul peak, and the memory before the model was made."""
+    """Arguments for turns.serve: the step, NumPy's matmul peak, the memory before."""
     from tinyplm.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -152,7 +167,7 @@ def tinyplm_work(family: str, shape: list[int], workers: int, checkpointing: int
 
 
 def torch_work(family: str, shape: list[int], compiled: bool = False, **options: bool):
-    """options: see `peer`."""
+    """The same for PyTorch.  options: see `peer`."""
     import torch
 
     from tinyplm.memory import keep_freed_memory
@@ -166,7 +181,7 @@ def torch_work(family: str, shape: list[int], compiled: bool = False, **options:
 
 
 def disagreement(family: str, shape: list[int], workers: int) -> float:
-    """The largest relative difference of the first three losses, both libraries trained from the same weights."""
+    """The largest relative difference of the first three losses, training from the same weights."""
     ours, theirs = create(family, shape), peer(family, shape)
     theirs.copy(ours.params)
     steps = tinyplm_step(family, ours, shape, workers), torch_step(family, theirs, shape)
@@ -174,9 +189,12 @@ def disagreement(family: str, shape: list[int], workers: int) -> float:
 
 
 def flops(family: str, shape: list[int]) -> float:
-    """Of one step: 6 for each weight of a matrix, the head's among them, and token (2 forward, 4 backward); and as many as the
-    two T x T products of attention take, in a decoder their causal half, three times.  What is computed again is not counted.
-    BERT's head is counted for the places with a target."""
+    """FLOPs of one step.
+
+    6 per token and matrix weight, including the head (2 forward, 4 backward), plus three times the
+    two T x T products of attention (one forward, two backward), in a decoder only their causal
+    half.  Recomputation is not counted.  BERT's head counts only at positions with a target.
+    """
     L, D, _, T, B, V = shape
     layer = 4 * D * D + (3 * D * feed_forward(D) if family == "llama" else 8 * D * D)
     head = MASKED * (D * D + D * V) if family == "bert" else D * V

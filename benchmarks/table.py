@@ -1,4 +1,4 @@
-"""The table of a benchmark: printed row by row as Markdown, and written as JSON for compare.py."""
+"""A benchmark's table: printed row by row as Markdown, and written as JSON for compare.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def add_option(parser: argparse.ArgumentParser, script: str) -> None:
-    """--json FILE, by default beside README.md under the name of the script."""
+    """Add --json FILE; the default is the script's path with the suffix .json."""
     default = Path(script).with_suffix(".json")
     parser.add_argument(
         "--json", type=Path, default=default, help="where to write the table (default: %(default)s)"
@@ -22,7 +22,7 @@ def add_option(parser: argparse.ArgumentParser, script: str) -> None:
 
 
 def machine() -> dict[str, str | int | None]:
-    """What the times depend on besides the code."""
+    """The hardware and software that the times depend on."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
     return {
@@ -34,9 +34,10 @@ def machine() -> dict[str, str | int | None]:
 
 
 class Table:
-    """columns: {heading: format of its values}; the rows' labels stand in front under `label`.
+    """columns: {heading: format of its values}; `label` is the heading of the row labels.
 
-    file: the JSON to write, complete after each row, so that an interrupted run leaves its rows; None writes none.
+    file: the JSON file, or None.  It is rewritten after each row, so an interrupted run keeps its
+    rows.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Table:
         print("| " + " | ".join([f"{label:<{self.width}}", *cells]) + " |", flush=True)
 
     def row(self, label: str, *values: float | None) -> None:
-        """One value a column; None where there is none."""
+        """Add a row: one value per column, None for an empty cell."""
         values = [None if value is None else float(value) for value in values]
         self._print(
             label,

@@ -1,11 +1,12 @@
-"""Tokenizers beside the libraries `tokenizers` and `sentencepiece`, in one run: training, encoding, decoding, loading.
+"""Tokenizers against `tokenizers` and `sentencepiece`: training, encoding, decoding, loading.
 
     python benchmarks/tokenizers.py
     python benchmarks/tokenizers.py --rounds 9 --row "encode English" --row "encode Chinese"
 
-Each library runs in a process of its own with one thread; the two take turns, one call each.  Before that, both must give the
-same ids for the texts of the table.  Printed: megabytes of UTF-8 text a second and seconds of a call (medians), and the ratio of
-the times: 2.00 means that ours takes half the time, 0.50 twice the time.
+Each library runs in its own process with one thread; the two alternate, one call each.  Both must
+first give the same ids for the texts of the table.  Prints megabytes of UTF-8 text per second and
+seconds per call (medians), and the peer's time over ours: 2.00 means that ours takes half the time,
+0.50 twice the time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 from table import Table, add_option
 from turns import libraries_only, median_ratio, serve, take_turns
 
-libraries_only()  # `import tokenizers` is the library, not this file
+libraries_only()  # `import tokenizers` imports the library, not this file
 os.environ |= {
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -32,14 +33,14 @@ os.environ |= {
 }
 
 ENTRIES = 8192
-LARGE = 128_000  # entries, as many as LLaMA-3 has
-COLD, WARM = True, False  # with an empty cache of words, with a filled one
+LARGE = 128_000  # entries, as in LLaMA-3
+COLD, WARM = True, False  # an empty or a filled word cache
 
 
 class Row(NamedTuple):
-    """make(folder, library, row) -> (prepare, work): work(prepare()) is called, and the work is timed.
+    """make(folder, library, row) -> (prepare, work): calls work(prepare()) and times work.
 
-    target: the ratio that is aimed at (within 5 times: 0.2); None where none was set.
+    target: the ratio to reach (0.2: at most five times the peer's time); None without a target.
     """
 
     peer: str
@@ -53,13 +54,13 @@ class Row(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--row", action="append", help="only rows whose name has this in it; may be repeated"
+        "--row", action="append", help="only rows whose name contains this; may be repeated"
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=7,
-        help="calls of each library; 3 in training (default: %(default)s)",
+        help="calls of each library; always 3 for training (default: %(default)s)",
     )
     add_option(parser, __file__)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -81,7 +82,7 @@ def main() -> None:
             ("tinyplm s", "peer s"), ".3f"
         )
         columns |= dict.fromkeys(("ratio", "target"), ".2f")
-        table = Table("what (the peer)", columns, file=options.json, width=46)
+        table = Table("task (peer)", columns, file=options.json, width=46)
         for name in names:
             values = measured(folder, name, sizes.get(ROWS[name].text, 0), options.rounds)
             table.row(f"{name} ({ROWS[name].peer})", *values)
@@ -99,20 +100,22 @@ def measured(folder: str, name: str, size: int, rounds: int) -> list[float | Non
     return [*rates, *medians, median_ratio(theirs, ours), row.target]
 
 
-# ---- texts and tokenizers, made once
+# ---- texts and tokenizers, created once
 
 
 def write_texts(folder: Path) -> dict[str, int]:
-    """Bytes of each text."""
+    """Write the texts; {name: bytes}."""
     from tinyplm.data import default_corpus
 
     documents = default_corpus()
-    texts = {"english": "".join(documents), "chinese": chinese(1), "chinese to train on": chinese(2),
-             "a": "a" * 1_000_000, "spaces": " " * 1_000_000}  # fmt: skip
-    repeated, size = (
-        [],
-        0,
-    )  # the corpus again and again, up to 5 MB: words are counted at full length, and there is no more of it
+    texts = {
+        "english": "".join(documents),
+        "chinese": chinese(1),
+        "chinese to train on": chinese(2),
+        "a": "a" * 1_000_000,
+        "spaces": " " * 1_000_000,
+    }
+    repeated, size = [], 0  # the corpus repeated up to 5 MB: training counts words over all of it
     for document in cycle(documents):
         if size >= 5_000_000:
             break
@@ -126,9 +129,9 @@ def write_texts(folder: Path) -> dict[str, int]:
 
 
 def chinese(seed: int) -> str:
-    """1 MB of text without spaces: clauses of words of a vocabulary with Zipf's frequencies, hardly any clause twice.
+    """1 MB of text without spaces: clauses of words with Zipf's frequencies, hardly any repeated.
 
-    The words are the same for every seed, of one to four of 3,000 characters each.
+    The vocabulary is the same for every seed: words of one to four of 3,000 characters.
     """
     rng = random.Random(0)
     chars = [chr(0x4E00 + i) for i in rng.sample(range(20_000), 3_000)]
@@ -148,7 +151,7 @@ def chinese(seed: int) -> str:
 
 
 def write_tokenizers(folder: Path, names: set[str]) -> None:
-    """name.json, of tokenizers trained by us; SentencePiece's is a .model trained by it, which both read."""
+    """Write name.json, trained by tinyplm; SentencePiece trains its own .model, which both read."""
     from tinyplm.tokenizers import Tokenizer
     from tinyplm.tokenizers.text.patterns import LLAMA3_PATTERN
 
@@ -176,7 +179,7 @@ def write_tokenizers(folder: Path, names: set[str]) -> None:
 
 
 def large_parts() -> dict[str, Any]:
-    """A byte-level BPE of random merges, in size like LLaMA-3's."""
+    """A byte-level BPE of random merges, the size of LLaMA-3's."""
     from tinyplm.tokenizers.models.bpe import BPE
     from tinyplm.tokenizers.text.bytelevel import BYTE_TO_CHAR
     from tinyplm.tokenizers.text.decoding import ByteLevel
@@ -199,7 +202,7 @@ def large_parts() -> dict[str, Any]:
 
 
 def compare_ids(folder: Path, row: Row) -> None:
-    """Both give the same ids for the row's text."""
+    """RuntimeError unless both libraries give the same ids for the row's text."""
     if row.make is training:
         return
     text = read(folder, row.text)
@@ -209,10 +212,12 @@ def compare_ids(folder: Path, row: Row) -> None:
     )
     if ours != theirs:
         at = next(i for i, (a, b) in enumerate(zip([*ours, None], [*theirs, None])) if a != b)
-        raise RuntimeError(f"{row.tokenizer}: the ids of {row.peer} differ from ours at token {at}")
+        raise RuntimeError(
+            f"{row.tokenizer}: expected the ids of {row.peer}, got a difference at token {at}"
+        )
 
 
-# ---- what is timed
+# ---- the timed work
 
 
 def read(folder: Path, name: str) -> str:
@@ -242,7 +247,7 @@ def ids_of(library: str, tokenizer: Any) -> Callable[[str], list[int]]:
 
 
 def encoding(cold: bool) -> Callable:
-    """Ids of the text, a list of them; a fresh tokenizer for each call if cold."""
+    """The ids of the text as a list; cold: a fresh tokenizer for each call."""
 
     def make(folder: Path, library: str, row: Row) -> tuple[Callable, Callable]:
         text, tokenizer = read(folder, row.text), load(folder, library, row)
@@ -274,7 +279,7 @@ def loading(folder: Path, library: str, row: Row) -> tuple[Callable, Callable]:
 
 
 def training(folder: Path, library: str, row: Row) -> tuple[Callable, Callable]:
-    """Texts are lines, for sentencepiece reads lines; in `tokenizers` the chain around the model is that of our recipe."""
+    """For sentencepiece, both train on lines; `tokenizers` trains the components of our recipe."""
     text = read(folder, row.text)
     texts = text.splitlines() if row.peer == "sentencepiece" else [text]
     kind = row.tokenizer
@@ -301,8 +306,15 @@ def train_sentencepiece(lines: list[str], model_type: str) -> bytes:
         "remove_extra_whitespaces": False,
     }
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=model, model_type=model_type, vocab_size=ENTRIES, num_threads=1,
-        max_sentence_length=1_000_000, minloglevel=2, **(rules if model_type == "bpe" else {}))  # fmt: skip
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type=model_type,
+        vocab_size=ENTRIES,
+        num_threads=1,
+        max_sentence_length=1_000_000,
+        minloglevel=2,
+        **(rules if model_type == "bpe" else {}),
+    )
     return model.getvalue()
 
 

@@ -1,24 +1,29 @@
-"""A training step of GPT-2, LLaMA and BERT against PyTorch at its best, side by side: forward, loss, backward, clipping, AdamW.
+"""A training step of GPT-2, LLaMA and BERT against optimized PyTorch.
 
     python benchmarks/train.py                 # three sizes of each family
     python benchmarks/train.py --rounds 20 --family llama --shape 4,256,4,128,16,2048
-    python benchmarks/train.py --compile       # and PyTorch under torch.compile, which takes minutes more
-    python benchmarks/train.py --check         # only that both compute the same, in all shapes
-    python benchmarks/train.py --family bert --all-places      # the peer's head on all places, as in transformers
+    python benchmarks/train.py --compile       # also torch.compile, which takes minutes longer
+    python benchmarks/train.py --check         # only check that both agree, in all shapes
+    python benchmarks/train.py --family bert --all-places   # the peer's head at all positions
 
-Each library runs in a process of its own with all cores; they take turns, one step each, so that a change of the machine's speed
-hits all.  PyTorch (peer.py, peer_bert.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and the same allocator
-settings.  Before, both are trained for three steps from the same weights, and have to agree in the losses.
+A step is forward, loss, backward, clipping and AdamW.  Each library runs in its own process with
+all cores; the processes alternate, one step each, so a change in the machine's speed affects all.
+PyTorch (peer.py, peer_bert.py) uses scaled_dot_product_attention, fused AdamW, clip_grad_norm_ and
+the same allocator settings.  Both first train for three steps from the same weights, and their
+losses must agree.
 
-Printed: medians and the ratio of eager PyTorch's time to ours (of the rounds, pair by pair); the time with the peer's forward and
-loss under torch.compile; memory, which is the peak above what was used before the model was made, and the ratio of theirs to
-ours; each library's matmul peak; and the rate of our step as a share of NumPy's peak.
-The FLOPs of a step are counted by hand (steps.flops): with N the weights of all matrices, the head's among them,
+Prints median times and the median over rounds of eager PyTorch's time over ours; the time with the
+peer's forward and loss under torch.compile; peak memory above the memory before the model was
+created, and the ratio of theirs to ours; each library's matmul peak; and the rate of our step as a
+share of NumPy's peak.  FLOPs per step are counted analytically (steps.flops): with N the number of
+matrix weights, including the head's,
 
-    6 N B T                                            2 for each weight and token in the forward, 4 in the backward
-    + 3 L B * 2 * 2 D * T (T + 1) / 2                  q k^T and p v, of which the causal half is needed, and the backward twice
+    6 N B T                                2 per weight and token in the forward, 4 in the backward
+    + 3 L B * 2 * 2 D * T (T + 1) / 2      the causal half of q k^T and p v, and twice the same
+                                           in the backward
 
-BERT is a masked language model: its head works, and counts, on the 15% of the places that have a target, and attention needs T^2.
+BERT is a masked language model: its head runs, and counts, only at the 15% of positions with a
+target, and its attention needs T^2 products.
 """
 
 from __future__ import annotations
@@ -32,9 +37,9 @@ from steps import FAMILIES, SMALL, disagreement, flops, read_shape, tinyplm_work
 from table import Table, add_option
 from turns import median_ratio, serve, take_turns
 
-# layers, width, heads, context, batch, vocabulary; the last one has the shape of GPT-2 124M
+# layers, width, heads, context, batch, vocabulary; the last has the shape of GPT-2 124M
 SHAPES = ["4,256,4,128,16,2048", "6,384,6,256,8,4096", "12,768,12,64,4,50257"]
-TOLERANCE = 1e-4  # float32, the losses of three steps
+TOLERANCE = 1e-4  # of the losses of three steps, in float32
 
 
 def compare(
@@ -64,29 +69,34 @@ def compare(
 
 
 def check(family: str, shape: list[int], workers: int) -> None:
-    """RuntimeError unless both libraries compute the same."""
+    """RuntimeError unless both libraries agree."""
     difference = disagreement(family, shape, workers)
     if not difference < TOLERANCE:
         raise RuntimeError(
-            f"{family} {tuple(shape)}: expected losses within {TOLERANCE:.0e}, they differ by {difference:.0e}"
+            f"{family} {tuple(shape)}: "
+            f"expected losses within {TOLERANCE:.0e}, got a difference of {difference:.0e}"
         )
     print(
-        f"{family} {tuple(shape)}: three steps from the same weights, losses differ by {difference:.0e} at most",
+        f"{family} {tuple(shape)}: "
+        f"three steps from the same weights, losses differ by at most {difference:.0e}",
         flush=True,
     )
 
 
 def table(families: list[str], shapes: list[list[int]], options: argparse.Namespace) -> None:
-    note = "milliseconds a step (medians); memory in MiB (peak above what was used before); matmul peak in GFLOP/s"
+    note = "milliseconds per step (medians); peak memory in MiB; matmul peak in GFLOP/s"
     columns = {
         "tinyplm": ".1f",
         "eager": ".1f",
         "ratio": ".2f",
         "compiled": ".1f",
         "memory": ".0f",
-        "of eager": ".0f",
+        "eager memory": ".0f",
+        "memory ratio": ".2f",
+        "NumPy peak": ".0f",
+        "PyTorch peak": ".0f",
+        "share of peak": ".0%",
     }
-    columns |= {"ratio of memory": ".2f", "NumPy": ".0f", "PyTorch": ".0f", "share of peak": ".0%"}
     rows = Table("family (L, D, H, T, B, V)", columns, file=options.json, note=note)
     for family in families:
         for shape in shapes:
@@ -116,19 +126,17 @@ def main() -> None:
         help="threads of tinyplm (default: %(default)s)",
     )
     parser.add_argument(
-        "--check",
-        action="store_true",
-        help="only check that both compute the same, in these shapes",
+        "--check", action="store_true", help="only check that both agree in these shapes"
     )
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="PyTorch under torch.compile as well, which takes a while",
+        help="also measure torch.compile, which takes minutes longer",
     )
     parser.add_argument(
         "--all-places",
         action="store_true",
-        help="BERT's head in PyTorch on all places, as transformers has it",
+        help="apply BERT's head in PyTorch at all positions, as transformers does",
     )
     add_option(parser, __file__)
     parser.add_argument("--serve", choices=["tinyplm", "torch", "compiled"], help=argparse.SUPPRESS)
@@ -141,8 +149,9 @@ def main() -> None:
         serve(*tinyplm_work(families[0], shapes[0], options.workers))
         return
     if options.serve:
-        serve(*torch_work(families[0], shapes[0], compiled=options.serve == "compiled",
-                          **({"all_places": True} if options.all_places else {})))  # fmt: skip
+        places = {"all_places": True} if options.all_places else {}
+        compiled = options.serve == "compiled"
+        serve(*torch_work(families[0], shapes[0], compiled=compiled, **places))
         return
     for family in families:
         for shape in shapes if options.check else [SMALL]:

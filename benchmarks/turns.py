@@ -1,5 +1,8 @@
-"""Two libraries side by side: each in a process of its own with all cores, taking turns, so that a change of the machine's speed
-hits both.  What benchmarks/*.py share."""
+"""Alternating measurements, shared by the benchmarks.
+
+Each library runs in its own process with all cores.  The processes alternate, so a change in the
+machine's speed affects all of them.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PAUSE = 0.3  # seconds before each turn: OpenMP's threads go on spinning for a while after their library's turn
+PAUSE = 0.3  # seconds before each turn: OpenMP's threads keep spinning for a while after a turn
 
 
 def peak_memory() -> int:
-    """The largest resident size of this process so far, in KiB (Linux); ru_maxrss would begin with that of the parent."""
+    """This process's peak resident size in KiB (Linux).  ru_maxrss would start at the parent's."""
     return next(
         int(line.split()[1])
         for line in Path("/proc/self/status").read_text().splitlines()
@@ -23,18 +26,18 @@ def peak_memory() -> int:
 
 
 def memory_before() -> int:
-    """The resident size now, in KiB, from which the peak is counted again (proc(5): clear_refs)."""
+    """Reset the peak (proc(5): clear_refs) and return the resident size in KiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return peak_memory()
 
 
 def matmul_peak(matmul: Callable, a) -> float:
-    """GFLOP/s of the product of a square float32 matrix with itself, the best of some."""
+    """GFLOP/s of the product of a square float32 matrix with itself: the best of 60."""
     return 2 * len(a) ** 3 / shortest(lambda: matmul(a, a), 60) / 1e9
 
 
 def shortest(f: Callable, times: int) -> float:
-    """Seconds of the fastest of some calls."""
+    """Seconds of the fastest of `times` calls."""
     seconds = []
     for _ in range(times):
         start = time.perf_counter()
@@ -44,7 +47,7 @@ def shortest(f: Callable, times: int) -> float:
 
 
 def libraries_only() -> None:
-    """From now on, imports find no script of this folder: tokenizers.py here has the name of a library."""
+    """Hide this folder from later imports: its tokenizers.py has the name of a library."""
     here = Path(__file__).resolve().parent
     sys.path[:] = [path for path in sys.path if Path(path).resolve() != here]
 
@@ -56,9 +59,10 @@ def serve(
     warm_up: int = 3,
     prepare: Callable | None = None,
 ) -> None:
-    """The worker process: prints a fact (its matmul peak, where that is asked for), then works once for each line on stdin.
+    """The worker process: prints `fact` (a matmul peak, or 0), then works once per line of stdin.
 
-    before: peak_memory() before the model was made.  prepare: what work is given, made anew each time and not timed.
+    before: peak_memory() before the model was created.  prepare: creates the argument of `work`
+    anew for each call, untimed.
     """
 
     def timed() -> float:
@@ -81,12 +85,13 @@ def take_turns(
     rounds: int,
     may_fail: tuple[str, ...] = (),
 ) -> dict[str, tuple]:
-    """{library: (its fact, seconds of each round, peak memory in MiB)} from `script --serve LIBRARY ARGUMENTS`.
+    """{library: (its fact, seconds of each round, peak memory in MiB)}.
 
-    may_fail: libraries that are left out of the result if they end before their first turn; what they say is on stderr.
+    Each worker is `script --serve LIBRARY ARGUMENTS`.  may_fail: libraries to omit if they exit
+    before their first turn; their messages appear on stderr.
     """
     processes, facts = {}, {}
-    for library in libraries:  # one after the other, so that each measures its fact alone
+    for library in libraries:  # one by one, so each measures its fact alone
         command = [sys.executable, script, "--serve", library, *arguments]
         processes[library] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -97,9 +102,8 @@ def take_turns(
         elif library in may_fail:
             processes.pop(library).wait()
         else:
-            raise RuntimeError(
-                f"{library}: expected its process to get ready, but it ended with {processes[library].wait()}"
-            )
+            status = processes[library].wait()
+            raise RuntimeError(f"{library}: expected a running process, got exit status {status}")
     seconds, memory = {library: [] for library in processes}, {}
     for _ in range(rounds):
         for library, process in processes.items():
@@ -116,5 +120,5 @@ def take_turns(
 
 
 def median_ratio(slower: list[float], faster: list[float]) -> float:
-    """The median of the ratios pair by pair."""
+    """The median of the pairwise ratios."""
     return statistics.median(a / b for a, b in zip(slower, faster))

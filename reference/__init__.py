@@ -8,8 +8,8 @@ imported, and nothing from tinyplm, so an error there cannot recur here.
 The files mirror those of tinyplm. A function in tinyplm/layers/linear.py returns (y, backward); its
 twin in reference/layers/linear.py has the same name and arguments and returns y alone: gradients
 are checked by differences. Where an argument is itself a component (the activation of an mlp, the
-parts of a block), a reference function that returns only its value is expected. Masks are boolean,
-True = may attend. Inputs must be finite. There is no dropout here.
+parts of a block), pass a reference function, which returns only its value. Masks are boolean,
+True = may attend. Inputs must be finite. Attention and blocks have no dropout.
 
 There are only two numerical safeguards: the maximum is subtracted before exponentials are summed,
 and a sigmoid never exponentiates a large positive number. Neither changes the formula's value.

@@ -1,8 +1,11 @@
-"""The polynomial in tinyplm.kernels.activation.normal_cdf, found again: python -m reference.fit_normal_cdf
+"""Refits the polynomial in tinyplm.kernels.activation.normal_cdf.
 
-Phi(x) = (1 + tanh(x P(x^2))) / 2 with P(s) = atanh(erf(x / sqrt 2)) / x, which grows slowly and smoothly: a polynomial of low
-degree is enough, as in Hendrycks & Gimpel 2016, who take the first.  The largest error of Phi is made small by least squares
-with weights that grow where the error is large (Lawson 1961).
+    python -m reference.fit_normal_cdf
+
+Phi(x) = (1 + tanh(x P(x^2))) / 2 with P(x^2) = atanh(erf(x / sqrt 2)) / x.  P grows slowly and
+smoothly, so a polynomial of low degree is enough; Hendrycks & Gimpel 2016 use degree 1.  The
+largest error of Phi is minimised by least squares with weights that increase where the error is
+large (Lawson 1961).
 """
 
 import math
@@ -29,9 +32,8 @@ def fit() -> tuple[float, list[float]]:
         weight *= np.sqrt(error) + 1e-30
         weight /= weight.mean()
     series = np.polynomial.Chebyshev(best[1], domain=[0, LAST**2])
-    return float(best[0]), series.convert(kind=np.polynomial.Polynomial, domain=[-1, 1]).coef[
-        ::-1
-    ].tolist()
+    power_series = series.convert(kind=np.polynomial.Polynomial, domain=[-1, 1])
+    return float(best[0]), power_series.coef[::-1].tolist()
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_a_table_is_printed_written_and_compared(tmp_path):
 def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "wrong.json").write_text("[]")
     for name, message in (
-        ("wrong.json", "expected a table that a benchmark wrote"),
+        ("wrong.json", "expected a table written by a benchmark"),
         ("none.json", "No such file"),
     ):
         compared = python("compare.py", tmp_path / name, tmp_path / name)

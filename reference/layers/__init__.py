@@ -1,1 +1,1 @@
-"""The layers of a transformer, one formula a function."""
+"""The layers of a transformer, one formula per function."""

@@ -1,4 +1,4 @@
-"""Activations: functions of one number, applied to every element."""
+"""Activations: scalar functions, applied elementwise."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def relu(x: np.ndarray) -> np.ndarray:
-    """y = max(0, x).                                                            Vaswani et al. 2017, eq. 2"""
+    """y = max(0, x).                                                  Vaswani et al. 2017, eq. 2"""
     x = np.asarray(x, dtype=np.float64)
     y = np.zeros(x.shape)
     for i in np.ndindex(x.shape):
@@ -24,9 +24,10 @@ def tanh(x: np.ndarray) -> np.ndarray:
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
-    """y = x Phi(x) = x 1/2 (1 + erf(x / sqrt(2))).                            Hendrycks & Gimpel 2016, sec. 2
+    """y = x Phi(x) = x 1/2 (1 + erf(x / sqrt(2))).                  Hendrycks & Gimpel 2016, sec. 2
 
-    The sum 1 + erf cancels for x << 0, where y is tiny: it is the absolute error that is about 1e-16 |x|.
+    For x << 0, 1 + erf cancels and y is tiny: the absolute error, not the relative one, is about
+    1e-16 |x|.
     """
     x = np.asarray(x, dtype=np.float64)
     y = np.zeros(x.shape)
@@ -36,9 +37,10 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 def gelu_tanh(x: np.ndarray) -> np.ndarray:
-    """y = 1/2 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).    Hendrycks & Gimpel 2016, sec. 2 (approximation)
+    """y = 1/2 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
 
-    The form of GPT-2.  As for gelu, the absolute error is about 1e-16 |x|.
+    The approximation in Hendrycks & Gimpel 2016, sec. 2, used by GPT-2.  As for gelu, the absolute
+    error is about 1e-16 |x|.
     """
     x = np.asarray(x, dtype=np.float64)
     y = np.zeros(x.shape)
@@ -59,14 +61,14 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid(x: float) -> float:
-    """1 / (1 + exp(-x)) = exp(x) / (1 + exp(x)): whichever has the exponential of a number below zero."""
+    """1 / (1 + exp(-x)) = exp(x) / (1 + exp(x)): the form whose exponent is not positive."""
     if x >= 0.0:
         return 1.0 / (1.0 + math.exp(-x))
     return math.exp(x) / (1.0 + math.exp(x))
 
 
 def log_sigmoid(z: np.ndarray) -> np.ndarray:
-    """y = log(1 / (1 + e^-z)).                                        Bradley & Terry 1952; Rafailov et al. 2023, eq. 7"""
+    """y = log(1 / (1 + e^-z)).                 Bradley & Terry 1952; Rafailov et al. 2023, eq. 7"""
     z = np.asarray(z, dtype=np.float64)
     y = np.zeros(z.shape)
     for i in np.ndindex(z.shape):

@@ -19,11 +19,12 @@ def attention(
 ) -> np.ndarray:
     """y[b, h, t] = sum_s P[b, h, t, s] v[b, g, s],
 
-    P[b, h, t, :] = softmax_s(scale q[b, h, t] . k[b, g, s] + bias[b, h, t, s]) over the s that may be seen,
-    g = h // (H // K) the key/value head of head h.
-    q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias and boolean mask broadcastable to (B, H, T, S)
-    -> y (B, H, T, E2).  scale is E^-0.5 if None.  A query with nothing to attend to gives zeros.
-    Vaswani et al. 2017, eq. 1; heads in groups: Ainslie et al. 2023, sec. 2.2 (K = 1: Shazeer 2019, sec. 3).
+    P[b, h, t, :] = softmax_s(scale q[b, h, t] . k[b, g, s] + bias[b, h, t, s]) over the s where
+    mask[b, h, t, s] is True, g = h // (H // K) being the key/value head of head h.
+    q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias and boolean mask broadcastable to
+    (B, H, T, S) -> y (B, H, T, E2).  scale is E^-0.5 if None.  A fully masked query gives zeros.
+    Vaswani et al. 2017, eq. 1; grouped heads: Ainslie et al. 2023, sec. 2.2 (K = 1: Shazeer 2019,
+    sec. 3).
     """
     _refuse_dropout(rate, key)
     q = np.asarray(q, dtype=np.float64)
@@ -74,11 +75,10 @@ def multi_head_attention(
 ) -> np.ndarray:
     """y = Concat(head_1 .. head_H) Wo + bo,  head_h = attention(q_h, k_g, v_g),  g = h // (H // K).
 
-
-    q_h is columns h E to h E + E - 1 of x Wq + bq; k_g and v_g are columns g E to g E + E - 1 of c Wk + bk
-    and of c Wv + bv; c = context, or x itself if that is None.
-    p: Wq (D, H*E), Wk (Dc, K*E), Wv (Dc, K*E), Wo (H*E, D), and where present bq, bk, bv, bo.
-    x (B, T, D), context (B, S, Dc) -> y (B, T, D).                            Vaswani et al. 2017, sec. 3.2.2
+    q_h is columns h E to h E + E - 1 of x Wq + bq; k_g and v_g are columns g E to g E + E - 1 of
+    c Wk + bk and of c Wv + bv; c is context, or x if context is None.
+    p: Wq (D, H*E), Wk (Dc, K*E), Wv (Dc, K*E), Wo (H*E, D), and optionally bq, bk, bv, bo.
+    x (B, T, D), context (B, S, Dc) -> y (B, T, D).              Vaswani et al. 2017, sec. 3.2.2
     """
     _refuse_dropout(rate, key)
     kv_heads = heads if kv_heads is None else kv_heads

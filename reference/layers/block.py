@@ -1,19 +1,25 @@
 """One transformer block: attention and feed-forward, each with a norm and a residual connection.
 
-The parts are reference functions that return arrays like x: norm(p, x), attention(p, x, *shared) and
-mlp(p, x); residual is pre_norm or post_norm of this file.
+The parts are reference functions that return arrays shaped like x: norm(p, x),
+attention(p, x, *shared) and mlp(p, x); residual is pre_norm or post_norm from this file.
 """
 
 import numpy as np
 
 
 def pre_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
-    """y = x + sublayer(norm(x)).         Radford et al. 2019, sec. 2.3; Xiong et al. 2020, table 1 (right)"""
+    """y = x + sublayer(norm(x)).
+
+    Radford et al. 2019, sec. 2.3; Xiong et al. 2020, table 1 (right).
+    """
     return _add(x, sublayer(norm(x)))
 
 
 def post_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
-    """y = norm(x + sublayer(x)).          Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1 (left)"""
+    """y = norm(x + sublayer(x)).
+
+    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1 (left).
+    """
     return norm(_add(x, sublayer(x)))
 
 
@@ -31,8 +37,9 @@ def block(
     """pre_norm:   h = x + attention(norm1(x)),    y = h + mlp(norm2(h))
     post_norm:  h = norm1(x + attention(x)),    y = norm2(h + mlp(h))
 
-    p: "norm1", "attention", "norm2", "mlp", the parameters of the four parts.  x (B, T, D) -> y (B, T, D).
-    `shared` goes to the attention as it is.         Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1
+    p: "norm1", "attention", "norm2", "mlp", the parameters of the four parts.
+    x (B, T, D) -> y (B, T, D).  `shared` is passed to attention unchanged.
+    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1.
     """
     if rate != 0.0 or key is not None:
         raise ValueError(
@@ -43,7 +50,7 @@ def block(
 
 
 def _add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """y[i] = a[i] + b[i], for two arrays of one shape."""
+    """y[i] = a[i] + b[i], for two arrays of the same shape."""
     a = np.asarray(a, dtype=np.float64)
     b = np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:

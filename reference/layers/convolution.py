@@ -8,10 +8,11 @@ from reference.layers.norm import layernorm
 def convolution(
     x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None, *, groups: int = 1
 ) -> np.ndarray:
-    """y[n, t, j] = sum_i sum_d x[n, t + i - (K - 1) / 2, g Din + d] W[i, d, j] + b[j],   g the group of j; x = 0 outside.
+    """y[n, t, j] = sum_i sum_d x[n, t + i - (K - 1) / 2, g Din + d] W[i, d, j] + b[j].
 
-    The channels are cut into groups: the Din inputs of group g belong to its outputs alone.
-    x (B, T, groups * Din), W (K, Din, Dout) with K odd, b (Dout,) or None -> y (B, T, Dout).    (a cross-correlation)
+    A cross-correlation; g is the group of output j, and x = 0 outside the sequence.  The channels
+    are split into groups: the Din inputs of group g reach only the outputs of that group.
+    x (B, T, groups * Din), W (K, Din, Dout) with K odd, b (Dout,) or None -> y (B, T, Dout).
     """
     x = np.asarray(x, dtype=np.float64)
     K, Din, Dout = W.shape
@@ -41,8 +42,10 @@ def convolution_layer(
 ):
     """y = layernorm(residual + activation(convolution(x))) at real tokens, 0 at padding.
 
-    DeBERTa v2's first layer, from its released code: x is the input of the layer and residual its output.  No dropout here.
-    p: W (K, I, D), b, gamma and beta (D,); x and residual (B, T, D), real (B, T) booleans or None for all -> y (B, T, D).
+    The convolution after DeBERTa v2's first layer, from its released code: x is the layer's input,
+    residual its output.  Without dropout.
+    p: W (K, I, D), b, gamma and beta (D,); x and residual (B, T, D); real (B, T) booleans, or None
+    if all are real -> y (B, T, D).
     """
     c = convolution(x, p["W"], p["b"], groups=groups)
     B, T, _ = c.shape

@@ -1,7 +1,7 @@
-"""Disentangled attention (DeBERTa): content and relative position of a token are two vectors, and attend to each other.
+"""Disentangled attention (DeBERTa): separate vectors for content and relative position.
 
-A relative position is the row of a table of vectors, one table for all places: `clipped_row` in DeBERTa's first version,
-`bucketed_row` in the second and third.
+Each relative position selects a row of one shared table of vectors: by `clipped_row` in DeBERTa's
+first version, by `bucketed_row` in the second and third.
 """
 
 import math
@@ -13,7 +13,9 @@ from reference.layers.softmax import softmax
 
 
 def clipped_row(distance: int, *, span: int) -> int:
-    """delta(i, j) for distance = i - j:   0 if i - j <= -k,   2k - 1 if i - j >= k,   else i - j + k,   with k = span.
+    """delta(i, j) for distance = i - j, with k = span:
+
+        0 if i - j <= -k,   2k - 1 if i - j >= k,   else i - j + k.
 
     He et al. 2021 (DeBERTa), eq. 3.
     """
@@ -25,12 +27,13 @@ def clipped_row(distance: int, *, span: int) -> int:
 
 
 def log_bucket(distance: int, *, buckets: int, longest: int) -> int:
-    """The distance itself up to m = buckets // 2; beyond, growing with its logarithm, up to 2m - 1 at longest - 1:
+    """The distance d itself if |d| <= m = buckets // 2; otherwise logarithmic:
 
-        sign(d) (m + ceil((m - 1) ln(|d| / m) / ln((longest - 1) / m))).
+        sign(d) (m + ceil((m - 1) ln(|d| / m) / ln((longest - 1) / m))),
 
-    No paper writes it down; it is what the released code of DeBERTa v2 and v3 computes, in float32, where the rounding of the
-    logarithms decides on which side of a whole number a quotient falls.
+    which reaches 2m - 1 at d = longest - 1.  This formula is in no paper: the released code of
+    DeBERTa v2 and v3 computes it, in float32, where the rounding of the logarithms decides on which
+    side of an integer the quotient falls.
     """
     middle = buckets // 2
     if abs(distance) <= middle:
@@ -44,12 +47,12 @@ def log_bucket(distance: int, *, buckets: int, longest: int) -> int:
 
 
 def bucketed_row(distance: int, *, buckets: int, longest: int) -> int:
-    """The row of a distance's bucket in a table of 2 buckets rows: `clipped_row` of the bucket, with k = buckets."""
+    """A distance's row in a table of 2 * buckets rows: `clipped_row` of its bucket, k = buckets."""
     return clipped_row(log_bucket(distance, buckets=buckets, longest=longest), span=buckets)
 
 
 def row_table(T: int, S: int, row) -> np.ndarray:
-    """delta[t, s] = row(t - s), row being one of the functions above.    -> (T, S) integers."""
+    """delta[t, s] = row(t - s), where row is one of the functions above.    -> (T, S) integers."""
     delta = np.zeros((T, S), dtype=np.int64)
     for t in range(T):
         for s in range(S):
@@ -58,9 +61,10 @@ def row_table(T: int, S: int, row) -> np.ndarray:
 
 
 def relative_scores(x: np.ndarray, table: np.ndarray, *, delta: np.ndarray) -> np.ndarray:
-    """y[b, h, t, s] = x[b, h, t] . table[delta[t, s], h].                            He et al. 2021, eq. 4 (content-to-position)
+    """y[b, h, t, s] = x[b, h, t] . table[delta[t, s], h].
 
     x (B, H, T, E), table (R, H, E), delta (T, S) -> y (B, H, T, S).
+    He et al. 2021, eq. 4 (content-to-position).
     """
     x = np.asarray(x, dtype=np.float64)
     table = np.asarray(table, dtype=np.float64)
@@ -84,14 +88,17 @@ def disentangled_attention(
     mask: np.ndarray | None = None,
     scale: float | None = None,
 ) -> np.ndarray:
-    """y[b, h, t] = sum_s P[b, h, t, s] v[b, h, s],   P[b, h, t, :] = softmax_s(scale A[b, h, t, :]) over the s that may be seen,
+    """y[b, h, t] = sum_s P[b, h, t, s] v[b, h, s],
 
-    A[b, h, t, s] = q[t] . k[s]  +  q[t] . Kr[delta[t, s]]  +  k[s] . Qr[delta[t, s]].              He et al. 2021, eq. 4
+    P[b, h, t, :] = softmax_s(scale A[b, h, t, :]) over the s where mask is True,
+    A[b, h, t, s] = q[t] . k[s]  +  q[t] . Kr[delta[t, s]]  +  k[s] . Qr[delta[t, s]].
 
-    The terms are content-to-content, content-to-position and position-to-content; where a table is None its term is absent.
-    scale is 1 / sqrt(E (1 + number of tables)) if None: 1 / sqrt(3 E) in the paper.
-    The paper has delta(s, t) in the third term; the released code, and so every published weight, has delta(t, s).
-    q (B, H, T, E), k and v (B, H, S, E), Kr and Qr (R, H, E), delta (T, S) -> y (B, H, T, E).  An empty row gives zeros.
+    The terms are content-to-content, content-to-position and position-to-content; without a table,
+    its term is absent.  scale is 1 / sqrt(E (1 + number of tables)) if None: 1 / sqrt(3 E) in the
+    paper.  The paper has delta(s, t) in the third term; the released code, and so every published
+    checkpoint, has delta(t, s).
+    q (B, H, T, E), k and v (B, H, S, E), Kr and Qr (R, H, E), delta (T, S) -> y (B, H, T, E).
+    A fully masked row gives zeros.                                       He et al. 2021, eq. 4
     """
     q = np.asarray(q, dtype=np.float64)
     k = np.asarray(k, dtype=np.float64)
@@ -127,13 +134,16 @@ def disentangled_multi_head_attention(
     delta: np.ndarray,
     mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """y = Concat(head_1 .. head_H) Wo + bo with the attention above;   q = x Wq + bq,   k = c Wk + bk,   v = c Wv + bv,
+    """y = Concat(head_1 .. head_H) Wo + bo with the attention above, on
 
-    Kr = relative Wkr + bkr if "c2p" is among the terms,   Qr = relative Wqr + bqr if "p2c" is.     He et al. 2021, eq. 4, alg. 1
-    Without Wkr and Wqr the positions are projected by the matrices of the contents, Wk and Wq (share_att_key of v2 and v3).
-    Instead of Wq, Wk and Wv there may be Wqkv, see split_interleaved.
-    scale = 1 / sqrt(E (1 + number of terms)), also where there are no relative embeddings and so no such terms.
-    x (B, T, D), c = context (B, S, D), or x itself, relative (R, D) or None, delta (T, S) -> y (B, T, D).
+    q = x Wq + bq,   k = c Wk + bk,   v = c Wv + bv,
+    Kr = relative Wkr + bkr if "c2p" is in terms,   Qr = relative Wqr + bqr if "p2c" is.
+
+    Without Wkr and Wqr, the content matrices Wk and Wq project the positions too (share_att_key of
+    v2 and v3).  Wqkv may replace Wq, Wk and Wv: see split_interleaved.
+    scale = 1 / sqrt(E (1 + number of terms)), even if relative is None and those terms are absent.
+    x (B, T, D), c = context (B, S, D) or x if None, relative (R, D) or None, delta (T, S)
+    -> y (B, T, D).                                               He et al. 2021, eq. 4, alg. 1
     """
     if "Wqkv" in p:
         p = {**p, **dict(zip(("Wq", "Wk", "Wv"), split_interleaved(p["Wqkv"], heads=heads)))}
@@ -172,7 +182,8 @@ def _split(x: np.ndarray, heads: int) -> np.ndarray:
 def split_interleaved(W: np.ndarray, *, heads: int) -> np.ndarray:
     """y[i, d, h E + e] = W[d, h 3 E + i E + e]:   i = 0 queries, 1 keys, 2 values.
 
-    W (D, heads * 3 * E) -> y (3, D, heads * E).  It is how the released code of DeBERTa v1 cuts its in_proj.
+    W (D, heads * 3 * E) -> y (3, D, heads * E).  The layout of in_proj in DeBERTa v1's released
+    code.
     """
     D, width = W.shape
     E = width // (3 * heads)
@@ -185,8 +196,9 @@ def split_interleaved(W: np.ndarray, *, heads: int) -> np.ndarray:
 def enhanced_mask_decoder(layer, h: np.ndarray, positions: np.ndarray, *, steps: int) -> np.ndarray:
     """q_0 = h + positions,   q_{n+1} = layer(q_n, h),   n = 0 .. steps - 1   -> q_steps.
 
-    layer(q, h) is the encoder's last layer with queries (and residual) from q, keys and values from h, its input (B, T, D).
-    positions (T, D): the absolute ones.                        He et al. 2021, sec. 3.2, with q_0 as in the released code
+    layer(q, h) is the encoder's last layer, with queries and residual from q, and keys and values
+    from h, its input (B, T, D).  positions (T, D): absolute position embeddings.
+    He et al. 2021, sec. 3.2, with q_0 as in the released code.
     """
     q = np.zeros(h.shape)
     for b, t, d in np.ndindex(h.shape):

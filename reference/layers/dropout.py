@@ -1,4 +1,4 @@
-"""Dropout whose mask is a hash of a key and of the element's number in its sample."""
+"""Dropout whose mask is a hash of a key and the element's index within its sample."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ _MASK32 = 0xFFFFFFFF
 
 
 def hash32(h: int) -> int:
-    """The 32-bit integer hash "lowbias32" (Wellons 2018): two multiplications between three xor-shifts."""
+    """The 32-bit hash "lowbias32" (Wellons 2018): two multiplications between three xor-shifts."""
     h ^= h >> 16
     h = h * 0x7FEB352D & _MASK32
     h ^= h >> 15
@@ -15,14 +15,15 @@ def hash32(h: int) -> int:
 
 
 def element_bits(key: int, j: int) -> int:
-    """32 random bits of element j: the hash, twice, with the low and then the high half of the 64-bit key mixed in."""
+    """32 random bits for element j: two hashes that mix in the key's low and then its high half."""
     return hash32(hash32(j ^ key & _MASK32) ^ key >> 32)
 
 
 def dropout(x: np.ndarray, *, rate: float, key: np.ndarray | None) -> np.ndarray:
-    """y = x / (1 - rate) where the element is kept, else 0; kept when its 32 bits are at least rate 2^32.
+    """y = x / (1 - rate) where the element is kept, else 0.               Srivastava et al. 2014
 
-    x (B, ...), key (B,) unsigned 64-bit, one per sample, or None: y = x.                           Srivastava et al. 2014
+    An element is kept if its 32 bits are at least rate 2^32.
+    x (B, ...), key (B,) unsigned 64-bit, one per sample -> y (B, ...).  Without a key, y = x.
     """
     x = np.asarray(x, dtype=np.float64)
     if key is None:

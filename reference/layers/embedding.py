@@ -1,12 +1,12 @@
-"""Looking up rows of a table."""
+"""Table lookup."""
 
 import numpy as np
 
 
 def embedding(table: np.ndarray, *, ids: np.ndarray) -> np.ndarray:
-    """y[..., d] = table[ids[...], d].                                           Vaswani et al. 2017, sec. 3.4
+    """y[..., d] = table[ids[...], d].                                 Vaswani et al. 2017, sec. 3.4
 
-    table (V, D), ids (...) integers in [0, V) -> y (..., D).  Without the factor sqrt(D) of that section.
+    table (V, D), ids (...) integers in [0, V) -> y (..., D).  Omits that section's factor sqrt(D).
     """
     table = np.asarray(table, dtype=np.float64)
     ids = np.asarray(ids)

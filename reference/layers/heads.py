@@ -1,4 +1,4 @@
-"""From the hidden state to one logit for each class, for each end of an answer, and the step before a vocabulary's logits."""
+"""Heads: logits of classes and of answer spans, and the transform before a vocabulary's logits."""
 
 from collections.abc import Callable
 
@@ -11,17 +11,19 @@ from reference.layers.norm import layernorm
 
 
 def lm_transform(p: dict, x: np.ndarray, *, activation: Callable, eps: float) -> np.ndarray:
-    """h = layernorm(activation(x W + b)): before the output matrix of a masked language model.   BERT's released code, 2018
+    """h = layernorm(activation(x W + b)): the step before a masked language model's output matrix.
 
     p: W (D, E), b (E,), gamma (E,), beta (E,); x (..., D) -> h (..., E).
+    BERT's released code, 2018.
     """
     return layernorm(activation(linear(x, p["W"], p["b"])), p["gamma"], p["beta"], eps=eps)
 
 
 def pooler(p: dict, x: np.ndarray, *, activation: Callable = tanh, place: int = 0) -> np.ndarray:
-    """y = activation(x_place W + b): "the first token" stands for the whole sequence.      Devlin et al. 2019, sec. 3
+    """y = activation(x_place W + b): one token, the first, represents the whole sequence.
 
-    p: W (D, F), b (F,); x (B, T, D) -> y (B, F).  place: which token, -1 for the last.
+    p: W (D, F), b (F,); x (B, T, D) -> y (B, F).  place: the token's position, -1 for the last.
+    Devlin et al. 2019, sec. 3.
     """
     x = np.asarray(x, dtype=np.float64)
     chosen = np.zeros((x.shape[0], x.shape[2]))
@@ -34,9 +36,10 @@ def pooler(p: dict, x: np.ndarray, *, activation: Callable = tanh, place: int = 
 def classifier(
     p: dict, x: np.ndarray, *, rate: float = 0.0, key: np.ndarray | None = None
 ) -> np.ndarray:
-    """logits[..., n] = sum_d z[..., d] W[d, n] + b[n],   z = dropout(x).                  Devlin et al. 2019, sec. 4.1
+    """logits[..., n] = sum_d z[..., d] W[d, n] + b[n],   z = dropout(x).
 
-    p: W (D, N), b (N,); x (B, ..., D) -> logits (B, ..., N).  key (B,) or None: no dropout.
+    p: W (D, N), b (N,); x (B, ..., D) -> logits (B, ..., N).  key (B,); None: no dropout.
+    Devlin et al. 2019, sec. 4.1.
     """
     return linear(dropout(x, rate=rate, key=key), p["W"], p["b"])
 
@@ -44,9 +47,10 @@ def classifier(
 def dense_classifier(
     p: dict, x: np.ndarray, *, rate: float, key: tuple | None = None
 ) -> np.ndarray:
-    """logits = dropout(tanh(dropout(x_0) W + b)) V + c, with (W, b) = p["dense"], (V, c) = p["out"].   RoBERTa's released code
+    """logits = dropout(tanh(dropout(x_0) W + b)) V + c.
 
-    x (B, T, D) -> logits (B, N).  key: the keys of the first and of the second dropout, (B,) each, or None: no dropout.
+    p["dense"]: W, b; p["out"]: V, c.  x (B, T, D) -> logits (B, N).  key: the keys of the first and
+    second dropout, (B,) each; None: no dropout.  RoBERTa's released code.
     """
     x = np.asarray(x, dtype=np.float64)
     first, second = (None, None) if key is None else key
@@ -55,10 +59,11 @@ def dense_classifier(
 
 
 def span_head(p: dict, x: np.ndarray) -> dict[str, np.ndarray]:
-    """start_t = S x_t + s,   end_t = E x_t + e: the scores of an answer's first and last token.   Devlin et al. 2019, sec. 4.2
+    """start_t = S x_t + s,   end_t = E x_t + e: the scores of an answer's first and last token.
 
-    p: W (D, 2), whose columns are S and E, b (2,) = (s, e); x (B, T, D) -> {"start_logits", "end_logits"} (B, T).
-    The paper has no s and e; its released code has.
+    p: W (D, 2) with columns S and E, b (2,) = (s, e);
+    x (B, T, D) -> {"start_logits", "end_logits"} (B, T).
+    Devlin et al. 2019, sec. 4.2; s and e are only in its released code.
     """
     x = np.asarray(x, dtype=np.float64)
     scores = {}

@@ -4,9 +4,10 @@ import numpy as np
 
 
 def linear(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
-    """y[..., j] = sum_i x[..., i] W[i, j] + b[j].        Vaswani et al. 2017, eq. 2 (each of its two x W + b)
+    """y[..., j] = sum_i x[..., i] W[i, j] + b[j].
 
     x (..., Din), W (Din, Dout), b (Dout,) or None -> y (..., Dout).
+    Vaswani et al. 2017, eq. 2 (either of its two x W + b).
     """
     x = np.asarray(x, dtype=np.float64)
     W = np.asarray(W, dtype=np.float64)

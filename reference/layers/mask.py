@@ -1,13 +1,13 @@
-"""Who may attend to whom. Every mask is boolean, True = may attend, and broadcastable to (B, H, T, S).
+"""Attention masks: boolean, True = may attend, broadcastable to (B, H, T, S).
 
-Where T < S, the queries are the last T of the S positions: query t stands at position S - T + t.
+If T < S, the queries are the last T of the S positions: query t is at position S - T + t.
 """
 
 import numpy as np
 
 
 def padding_mask(attention_mask: np.ndarray) -> np.ndarray:
-    """M[b, 0, 0, s] = (attention_mask[b, s] = 1).    attention_mask (B, S) of 0/1 -> (B, 1, 1, S)."""
+    """M[b, 0, 0, s] = (attention_mask[b, s] = 1).  attention_mask (B, S) of 0/1 -> (B, 1, 1, S)."""
     attention_mask = np.asarray(attention_mask)
     batch, keys = attention_mask.shape
     mask = np.zeros((batch, 1, 1, keys), dtype=bool)
@@ -18,7 +18,7 @@ def padding_mask(attention_mask: np.ndarray) -> np.ndarray:
 
 
 def causal_mask(T: int, S: int | None = None) -> np.ndarray:
-    """M[t, s] = (s <= S - T + t): nobody sees the future.
+    """M[t, s] = (s <= S - T + t): no token attends to a later one.
 
     -> (T, S), S = T if None.    Vaswani et al. 2017, sec. 3.2.3
     """
@@ -31,9 +31,9 @@ def causal_mask(T: int, S: int | None = None) -> np.ndarray:
 
 
 def sliding_mask(T: int, S: int | None = None, *, window: int) -> np.ndarray:
-    """M[t, s] = (S - T + t - window < s <= S - T + t): oneself and the window - 1 positions before.
+    """M[t, s] = (S - T + t - window < s <= S - T + t): the last `window` tokens, itself included.
 
-    -> (T, S), S = T if None.    Jiang et al. 2023 (Mistral 7B), sec. 2; in all `window` positions
+    -> (T, S), S = T if None.    Jiang et al. 2023 (Mistral 7B), sec. 2
     """
     S = T if S is None else S
     mask = np.zeros((T, S), dtype=bool)
@@ -44,9 +44,9 @@ def sliding_mask(T: int, S: int | None = None, *, window: int) -> np.ndarray:
 
 
 def banded_mask(T: int, S: int | None = None, *, left: int, right: int) -> np.ndarray:
-    """M[t, s] = (-left <= s - (S - T + t) <= right): a band about the diagonal.
+    """M[t, s] = (-left <= s - (S - T + t) <= right): a band around the diagonal.
 
-    -> (T, S), S = T if None.    Beltagy et al. 2020 (Longformer), sec. 3.1, with left = right = w/2.
+    -> (T, S), S = T if None.    Beltagy et al. 2020 (Longformer), sec. 3.1, with left = right = w/2
     """
     S = T if S is None else S
     mask = np.zeros((T, S), dtype=bool)
@@ -57,7 +57,7 @@ def banded_mask(T: int, S: int | None = None, *, left: int, right: int) -> np.nd
 
 
 def prefix_mask(lengths: np.ndarray, T: int) -> np.ndarray:
-    """M[b, 0, t, s] = (s <= t or s < lengths[b]): causal, but everybody sees the prefix.
+    """M[b, 0, t, s] = (s <= t or s < lengths[b]): causal, but every token attends to the prefix.
 
     lengths (B,) -> (B, 1, T, T).    Raffel et al. 2020, sec. 3.2.1, fig. 3
     """
@@ -71,9 +71,10 @@ def prefix_mask(lengths: np.ndarray, T: int) -> np.ndarray:
 
 
 def packed_mask(documents: np.ndarray) -> np.ndarray:
-    """M[b, 0, t, s] = (documents[b, t] = documents[b, s]): a document sees itself only, both ways.
+    """M[b, 0, t, s] = (documents[b, t] = documents[b, s]): attention within a document, both ways.
 
-    documents (B, T) integers -> (B, 1, T, T).    Krell et al. 2021 (packing without cross-contamination)
+    documents (B, T) integers -> (B, 1, T, T).
+    Krell et al. 2021 (packing without cross-contamination).
     """
     documents = np.asarray(documents)
     batch, length = documents.shape
@@ -88,7 +89,7 @@ def packed_mask(documents: np.ndarray) -> np.ndarray:
 def combine_masks(*masks: np.ndarray | None) -> np.ndarray | None:
     """M[i] = masks[0][i] and masks[1][i] and ..., the masks broadcast against each other.
 
-    A None among the masks is left out; None if all are None.
+    None masks are skipped; if all are None, so is the result.
     """
     masks = [np.asarray(mask, dtype=bool) for mask in masks if mask is not None]
     if not masks:

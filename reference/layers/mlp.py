@@ -6,18 +6,18 @@ from reference.layers.linear import linear
 
 
 def mlp(p: dict, x: np.ndarray, *, activation) -> np.ndarray:
-    """y = activation(x W1 + b1) W2 + b2.                                           Vaswani et al. 2017, eq. 2
+    """y = activation(x W1 + b1) W2 + b2.                                Vaswani et al. 2017, eq. 2
 
-    p: W1 (D, F), W2 (F, D), and where present b1 (F,), b2 (D,).  x (..., D) -> y (..., D).
+    p: W1 (D, F), W2 (F, D), and optionally b1 (F,), b2 (D,).  x (..., D) -> y (..., D).
     """
     return linear(activation(linear(x, p["W1"], p.get("b1"))), p["W2"], p.get("b2"))
 
 
 def gated_mlp(p: dict, x: np.ndarray, *, activation) -> np.ndarray:
-    """y = (activation(x Wgate + bgate) * (x Wup + bup)) Wdown + bdown.                    Shazeer 2020, eq. 6
+    """y = (activation(x Wgate + bgate) * (x Wup + bup)) Wdown + bdown.         Shazeer 2020, eq. 6
 
-    SwiGLU with silu, GeGLU with gelu.  The product * is element by element.
-    p: Wgate (D, F), Wup (D, F), Wdown (F, D), and where present bgate (F,), bup (F,), bdown (D,).
+    SwiGLU with silu, GeGLU with gelu.  The product * is elementwise.
+    p: Wgate (D, F), Wup (D, F), Wdown (F, D), and optionally bgate (F,), bup (F,), bdown (D,).
     x (..., D) -> y (..., D).
     """
     gate = activation(linear(x, p["Wgate"], p.get("bgate")))

@@ -8,10 +8,11 @@ import numpy as np
 def layernorm(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray | None = None, *, eps: float = 1e-5
 ) -> np.ndarray:
-    """y_d = gamma_d (x_d - mu) / sqrt(var + eps) + beta_d.               Ba, Kiros & Hinton 2016, eq. 3 and 4
+    """y_d = gamma_d (x_d - mu) / sqrt(var + eps) + beta_d.     Ba, Kiros & Hinton 2016, eq. 3 and 4
 
     mu = 1/D sum_d x_d,  var = 1/D sum_d (x_d - mu)^2  (biased: divided by D, not D - 1).
-    x (..., D), gamma (D,), beta (D,) or None -> y (..., D).  eps is not in the paper, but in every code.
+    x (..., D), gamma (D,), beta (D,) or None -> y (..., D).
+    eps is not in the paper, but in every implementation.
     """
     x = np.asarray(x, dtype=np.float64)
     width = x.shape[-1]
@@ -31,7 +32,7 @@ def layernorm(
 
 
 def rmsnorm(x: np.ndarray, gamma: np.ndarray, *, eps: float = 1e-6) -> np.ndarray:
-    """y_d = gamma_d x_d / sqrt(1/D sum_d x_d^2 + eps).                           Zhang & Sennrich 2019, eq. 4
+    """y_d = gamma_d x_d / sqrt(1/D sum_d x_d^2 + eps).                 Zhang & Sennrich 2019, eq. 4
 
     x (..., D), gamma (D,) -> y (..., D).  eps is not in the paper.
     """

@@ -1,4 +1,4 @@
-"""One vector for a sequence of vectors, and vectors of length 1."""
+"""Pooling a sequence into one vector, and normalisation to unit length."""
 
 import math
 
@@ -6,7 +6,10 @@ import numpy as np
 
 
 def mean_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
-    """y[b] = the mean of x[b, t] over the t with mask[b, t], or zeros where there is none.  x (B, T, D), mask (B, T)."""
+    """y[b] = the mean of x[b, t] over the t with mask[b, t], zeros if there is none.
+
+    x (B, T, D), mask (B, T) -> y (B, D).
+    """
     batch, length, width = x.shape
     y = np.zeros((batch, width))
     for b in range(batch):
@@ -18,7 +21,7 @@ def mean_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
 
 
 def max_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
-    """y[b, d] = the largest x[b, t, d] over the t with mask[b, t], or 0 where there is none."""
+    """y[b, d] = the largest x[b, t, d] over the t with mask[b, t], 0 if there is none."""
     batch, length, width = x.shape
     y = np.zeros((batch, width))
     for b in range(batch):
@@ -33,7 +36,7 @@ def cls_pooling(x: np.ndarray) -> np.ndarray:
 
 
 def last_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
-    """The hidden state of the last token that is not padding; zeros where there is none."""
+    """The hidden state of the last token that is not padding; zeros if there is none."""
     y = np.zeros((x.shape[0], x.shape[2]))
     for b in range(x.shape[0]):
         for t in range(x.shape[1]):

@@ -1,4 +1,4 @@
-"""Absolute positions that are added to the embeddings: learned and sinusoidal."""
+"""Absolute positions, added to the embeddings: learned and sinusoidal."""
 
 import math
 
@@ -6,9 +6,10 @@ import numpy as np
 
 
 def learned_positions(x: np.ndarray, table: np.ndarray, *, positions: np.ndarray) -> np.ndarray:
-    """y[b, t, d] = x[b, t, d] + table[positions[b, t], d].     Radford et al. 2018, eq. 2 (h_0 = U W_e + W_p)
+    """y[b, t, d] = x[b, t, d] + table[positions[b, t], d].
 
     x (B, T, D), table (C, D), positions (B, T) or (T,) integers in [0, C) -> y (B, T, D).
+    Radford et al. 2018, eq. 2 (h_0 = U W_e + W_p).
     """
     x = np.asarray(x, dtype=np.float64)
     table = np.asarray(table, dtype=np.float64)
@@ -27,7 +28,7 @@ def sinusoidal(
 ) -> np.ndarray:
     """PE[pos, 2i] = sin(pos / base^(2i/width)),  PE[pos, 2i+1] = cos(pos / base^(2i/width)).
 
-    positions (...) -> table (..., width), cast to dtype at the end.  Vaswani et al. 2017, sec. 3.5
+    positions (...) -> table (..., width), cast to dtype last.        Vaswani et al. 2017, sec. 3.5
     """
     positions = np.asarray(positions)
     table = np.zeros(positions.shape + (width,))

@@ -1,4 +1,4 @@
-"""Rotary position embedding, and the frequencies with which a trained model is taken to longer texts."""
+"""Rotary position embedding, and frequency scalings that extend a model to longer contexts."""
 
 import math
 
@@ -13,16 +13,17 @@ def rope(
     magnitude: float = 1.0,
     interleaved: bool = False,
 ) -> np.ndarray:
-    """Pair i of x[b, h, t], seen as a point of the plane, is turned by the angle a = positions[b, t] frequencies[i]:
+    """Rotates pair i of x[b, h, t], a point in the plane, by a = positions[b, t] frequencies[i]:
 
         y_first  = magnitude (x_first cos a - x_second sin a)
         y_second = magnitude (x_second cos a + x_first sin a)
 
-    The pair is (x[2i], x[2i + 1]) if interleaved (the layout of the paper), else (x[i], x[i + R/2]) (the layout
-    of GPT-NeoX, Black et al. 2022, and of LLaMA in Hugging Face). Both results stay where their inputs were.
-    Components R to E - 1 belong to no pair: y = x there, without the magnitude.
+    The pair is (x[2i], x[2i + 1]) if interleaved (the paper's layout), else (x[i], x[i + R/2]) (the
+    layout of GPT-NeoX, Black et al. 2022, and of LLaMA in Hugging Face).  Each component keeps its
+    place.  Components R to E - 1 are in no pair: y = x there, without the magnitude.
     x (B, H, T, E), positions (B, T) or (T,) integers, frequencies (R/2,), R <= E -> y (B, H, T, E).
-    Su et al. 2021 (RoFormer), eq. 15, component by component eq. 34; the magnitude is YaRN's (see yarn_magnitude).
+    Su et al. 2021 (RoFormer), eq. 15, by component eq. 34; the magnitude is YaRN's (see
+    yarn_magnitude).
     """
     x = np.asarray(x, dtype=np.float64)
     positions = np.asarray(positions)
@@ -58,7 +59,7 @@ def rope(
 def frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
     """f[i] = base^(-2i / width), i = 0 .. width/2 - 1, radians per position.   -> (width/2,).
 
-    Su et al. 2021, eq. 15 (theta_i, there counted from 1).
+    Su et al. 2021, eq. 15 (theta_i, whose i starts at 1).
     """
     if width < 2 or width % 2 != 0:
         raise ValueError(f"width must be even and at least 2, not {width}")
@@ -71,9 +72,9 @@ def frequencies(width: int, *, base: float = 10000.0) -> np.ndarray:
 
 
 def linear_frequencies(width: int, *, base: float, factor: float) -> np.ndarray:
-    """f'[i] = f[i] / factor: position m is turned as position m / factor used to be.   -> (width/2,).
+    """f'[i] = f[i] / factor: position m gets the angles of position m / factor.   -> (width/2,).
 
-    Chen et al. 2023 (Position Interpolation), sec. 2.3 with factor = L'/L.
+    Chen et al. 2023 (Position Interpolation), sec. 2.3, with factor = L'/L.
     """
     _refuse_factor(factor)
     f = frequencies(width, base=base)
@@ -86,13 +87,14 @@ def linear_frequencies(width: int, *, base: float, factor: float) -> np.ndarray:
 def dynamic_frequencies(
     width: int, *, base: float, factor: float, original: int, length: int
 ) -> np.ndarray:
-    """f'[i] = base'^(-2i / width),  base' = base (factor L / original - (factor - 1))^(width / (width - 2)),
+    """f'[i] = base'^(-2i / width),
 
-    L = max(length, original) the length of the present text, original that of the training texts: up to
-    original nothing changes.  -> (width/2,), width at least 4.
-    The exponent ("NTK-aware", bloc97 2023) leaves f[0] alone and divides the last frequency by exactly what is
-    in the brackets; that this grows with the text ("dynamic NTK") is emozilla's, 2023. Both are told in
-    Peng et al. 2023 (YaRN).
+    base' = base (factor L / original - (factor - 1))^(width / (width - 2)),  L = max(length,
+    original).  length is that of the current text, original that of the training texts: up to
+    original, nothing changes.  -> (width/2,), width at least 4.
+    The exponent ("NTK-aware", bloc97 2023) leaves f[0] unchanged and divides the last frequency by
+    exactly the bracket; growth with the text ("dynamic NTK") is emozilla's, 2023.  Peng et al. 2023
+    (YaRN) describe both.
     """
     _refuse_factor(factor)
     _refuse_original(original)
@@ -113,17 +115,20 @@ def yarn_frequencies(
     beta_slow: float = 1.0,
     truncate: bool = True,
 ) -> np.ndarray:
-    """f'[i] = (1 - g[i]) f[i] + g[i] f[i] / factor,  g[i] = (i - low) / (high - low) held between 0 and 1,
+    """f'[i] = (1 - g[i]) f[i] + g[i] f[i] / factor,  g[i] = clip((i - low) / (high - low), 0, 1),
 
-    low = max(d(beta_fast), 0),  high = min(d(beta_slow), width - 1),  and high + 0.001 if the two are equal,
-    d(beta) = width ln(original / (2 pi beta)) / (2 ln base), with truncate rounded down for low and up for high.
+    low = max(d(beta_fast), 0),  high = min(d(beta_slow), width - 1), plus 0.001 if the two are
+    equal, d(beta) = width ln(original / (2 pi beta)) / (2 ln base); with truncate, d is rounded
+    down for low and up for high.  -> (width/2,).
 
-    d(beta) is the pair that makes beta turns in original positions: base^(-2d / width) original = 2 pi beta.
-    So pairs of beta_fast turns or more are left alone, those of beta_slow or fewer divided by the factor.
-    Peng et al. 2023 (YaRN), "NTK-by-parts", sec. 3.2: the interpolation is theirs, the ramp g that of their
-    released code (1 minus the paper's gamma, and straight in i, where the paper's is straight in the turns).
-    As there, low is bounded from below only and high from above only. At the extremes this turns the ramp round:
-    an original so short that high < 0 changes no pair, one so long that low > width - 1 divides all.  -> (width/2,).
+    d(beta) is the pair that makes beta turns in original positions:
+    base^(-2d / width) original = 2 pi beta.  So pairs with beta_fast turns or more are unchanged;
+    those with beta_slow or fewer are divided by the factor.
+    Peng et al. 2023 (YaRN), "NTK-by-parts", sec. 3.2: the interpolation is the paper's, the ramp g
+    that of its released code (1 minus the paper's gamma, and linear in i, where the paper's is
+    linear in the turns).  As there, low is bounded only from below and high only from above.  At
+    the extremes this reverses the ramp: an original so short that high < 0 changes no pair, one so
+    long that low > width - 1 divides all.
     """
     _refuse_factor(factor)
     _refuse_original(original)
@@ -153,11 +158,12 @@ def yarn_frequencies(
 def yarn_magnitude(
     factor: float, *, mscale: float | None = None, mscale_all_dim: float | None = None
 ) -> float:
-    """m(1) = 0.1 ln(factor) + 1, with which rotated queries and keys are multiplied.
+    """m(1) = 0.1 ln(factor) + 1, the factor on rotated queries and keys.
 
     With mscale and mscale_all_dim, neither None nor 0: m(mscale) / m(mscale_all_dim).
-    m(s) = 0.1 s ln(factor) + 1, or 1 where factor <= 1.
-    Peng et al. 2023 (YaRN), the attention scaling (sqrt(1/t)); the quotient: released code of DeepSeek-V2, 2024.
+    m(s) = 0.1 s ln(factor) + 1, or 1 if factor <= 1.
+    Peng et al. 2023 (YaRN), the attention scaling (sqrt(1/t)); the quotient: released code of
+    DeepSeek-V2, 2024.
     """
     if factor <= 1.0:
         return 1.0
@@ -181,16 +187,18 @@ def llama3_frequencies(
 
     f'[i] = f[i]                              if n[i] > high_freq_factor
             f[i] / factor                     if n[i] < low_freq_factor
-            (1 - s) f[i] / factor + s f[i]    between,  s = (n[i] - low_freq_factor) / (high_freq_factor - low_freq_factor)
+            (1 - s) f[i] / factor + s f[i]    between,
 
-    -> (width/2,).  Llama 3.1 as published by Meta, 2024 (code only; there in wavelengths, 2 pi / f[i] against
-    original / high_freq_factor and original / low_freq_factor, which is the same).
+    s = (n[i] - low_freq_factor) / (high_freq_factor - low_freq_factor).   -> (width/2,).
+    Llama 3.1 as published by Meta, 2024 (code only, and in wavelengths: it compares 2 pi / f[i]
+    with original / high_freq_factor and original / low_freq_factor, which is equivalent).
     """
     _refuse_factor(factor)
     _refuse_original(original)
     if not 0.0 < low_freq_factor < high_freq_factor:
         raise ValueError(
-            f"0 < low_freq_factor < high_freq_factor must hold, not {low_freq_factor} and {high_freq_factor}"
+            "0 < low_freq_factor < high_freq_factor must hold, "
+            f"not {low_freq_factor} and {high_freq_factor}"
         )
     f = frequencies(width, base=base)
     scaled = np.zeros(f.shape)

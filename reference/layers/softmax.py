@@ -1,4 +1,4 @@
-"""Softmax over the last axis, with and without the logarithm."""
+"""Softmax and log-softmax over the last axis."""
 
 import math
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def softmax(x: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:
-    """y_i = exp(x_i) / sum_j exp(x_j), i and j where the mask is True.   Vaswani et al. 2017, eq. 1
+    """y_i = exp(x_i) / sum_j exp(x_j), over the i and j where mask is True.
 
-    x (..., N), mask boolean broadcastable to x or None (all take part) -> y (..., N).
-    Places where the mask is False get 0; a row without any True gives zeros.
+    x (..., N), boolean mask broadcastable to x, or None for all True -> y (..., N).
+    y is 0 where mask is False; a fully masked row gives zeros.          Vaswani et al. 2017, eq. 1
     """
     x = np.asarray(x, dtype=np.float64)
     mask = np.broadcast_to(np.asarray(True if mask is None else mask, dtype=bool), x.shape)
@@ -28,7 +28,7 @@ def softmax(x: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
-    """y_i = x_i - log sum_j exp(x_j).                             The logarithm of Vaswani et al. 2017, eq. 1
+    """y_i = x_i - log sum_j exp(x_j).                The logarithm of Vaswani et al. 2017, eq. 1
 
     x (..., N) -> y (..., N).
     """

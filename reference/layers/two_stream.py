@@ -1,4 +1,4 @@
-"""Attention with relative positions and relative segments, and XLNet's two streams."""
+"""Attention with relative positions and segments, and XLNet's two streams."""
 
 import math
 
@@ -11,10 +11,12 @@ from reference.layers.softmax import softmax
 def distance_encodings(
     queries: int, keys: int, width: int, *, clamp: int = -1, base: float = 10000.0
 ) -> np.ndarray:
-    """R[p] = [sin(d w_0), sin(d w_1), .., cos(d w_0), cos(d w_1), ..],  d = keys - p,  w_i = base^(-2i / width).
+    """R[p] = [sin(d w_0), sin(d w_1), .., cos(d w_0), cos(d w_1), ..],
 
-    The distances from `keys` down to 1 - queries -> (queries + keys, width); with clamp > 0 they stay within -clamp .. clamp.
-    The sinusoids of Vaswani et al. 2017, sec. 3.5, of the distance instead of the place: Dai et al. 2019, sec. 3.3.
+    d = keys - p,  w_i = base^(-2i / width), for the distances from `keys` down to 1 - queries.
+    -> (queries + keys, width); clamp > 0 clips d to -clamp .. clamp.
+    The sinusoids of Vaswani et al. 2017, sec. 3.5, of the distance instead of the position: Dai et
+    al. 2019, sec. 3.3.
     """
     table = np.zeros((queries + keys, width))
     half = width // 2
@@ -30,17 +32,20 @@ def distance_encodings(
 
 
 def relative_shift(x: np.ndarray, *, keys: int) -> np.ndarray:
-    """y[t, j] = the entry of x[t] that belongs to the distance between query t and key j.
+    """y[t, j] = the entry of x[t] for the distance between query t and key j.
 
-    x (..., T, T + S) has one entry for each distance S, S - 1, .. 1 - T; the queries are the last T of S = keys places.
-    Dai et al. 2019, appendix B, where this is done for all queries at once.
+    x (..., T, T + S) has one entry for each distance S, S - 1, .. 1 - T; the queries are the last T
+    of S = keys positions.  Dai et al. 2019, appendix B, which shifts all queries at once.
     """
     T = x.shape[-2]
     return relative_rows(x, places=np.arange(T), keys=keys)
 
 
 def relative_rows(x: np.ndarray, *, places: np.ndarray, keys: int) -> np.ndarray:
-    """The same for queries at any places: places (B, M) or (M,), x (B, H, M, T + S), counted in the last T of S = keys places."""
+    """relative_shift for queries anywhere: places (B, M) or (M,), x (B, H, M, T + S).
+
+    places counts from the first of the last T of S = keys positions.
+    """
     x = np.asarray(x, dtype=np.float64)
     T = x.shape[-1] - keys
     where = np.broadcast_to(
@@ -70,12 +75,13 @@ def relative_attention(
     mask: np.ndarray | None = None,
     scale: float | None = None,
 ) -> np.ndarray:
-    """o[b, h, i] = sum_j P[b, h, i, j] v[b, h, j],  P = softmax_j(scale a_ij) over the keys that mask allows,
+    """o[b, h, i] = sum_j P[b, h, i, j] v[b, h, j],  P = softmax_j(scale a_ij) where mask is True,
 
     a_ij = (q_i + k_bias) . k_j  +  (q_i + r_bias) . r_(i - j)  +  (q_i + s_bias) . s_ij,
-    s_ij = s[1] where query and key are in different segments, s[0] where they are in the same one.
-    q (B, H, M, E), k and v (B, H, S, E), r (B or 1, H, T + S, E) for the distances S .. 1 - T, biases (H, E), s (2, H, E),
-    different (B, M, S), places (B, M) of the queries among the last T of the S places, None for 0 .. T - 1 -> (B, H, M, E).
+    s_ij = s[1] if query and key are in different segments, s[0] if they are in the same one.
+    q (B, H, M, E), k and v (B, H, S, E), r (B or 1, H, T + S, E) for the distances S .. 1 - T,
+    biases (H, E), s (2, H, E), different (B, M, S), places (B, M): the queries' positions within
+    the last T of the S, None for 0 .. T - 1 -> (B, H, M, E).
     Content and position: Dai et al. 2019, sec. 3.3 (its u is k_bias, its v is r_bias).
     Segments: Yang et al. 2019, sec. 2.5 (its b is s_bias, its s_+ is s[0] and s_- is s[1]).
     """
@@ -117,13 +123,15 @@ def two_stream_attention(
 ) -> np.ndarray:
     """Content stream: h_i attends with queries from h_i to keys and values from [memory, h].
 
-    Query stream: g_m, which stands at places[m], attends with queries from g_m to the same keys and values, by the same weights.
+    Query stream: g_m, at position places[m], attends with queries from g_m to the same keys and
+    values, with the same weights.
     Yang et al. 2019, sec. 2.3 and appendix A.2; the memory: sec. 2.4.
 
-    x (B, T + M, D) is h (B, T, D) and after it g (B, M, D), M = 0 without a query stream -> the same shape.
+    x (B, T + M, D) is h (B, T, D) followed by g (B, M, D), M = 0 without a query stream -> the same
+    shape.
     p: Wq, Wk, Wv, Wr (D, H, E), Wo (H, E, D), k_bias, r_bias, s_bias (H, E), segments (2, H, E).
     relative (B or 1, T + S, D), memory (B, S - T, D).
-    content and query: the keywords mask, different, and for the query places, of relative_attention.
+    content and query: keywords of relative_attention: mask, different, and for query also places.
     """
     x = np.asarray(x, dtype=np.float64)
     M = 0 if query is None else query["places"].shape[1]

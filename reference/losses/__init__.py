@@ -1,1 +1,1 @@
-"""What turns outputs into one number."""
+"""Losses, one formula per function, and the advantages and rewards they use."""

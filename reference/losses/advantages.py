@@ -13,10 +13,11 @@ def gae(
     gamma: float = 1.0,
     lam: float = 0.95,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A_t = sum_l (gamma lam)^l delta_{t+l},  delta_t = r_t + gamma V_{t+1} - V_t.                 Schulman et al. 2016, eq. 16
+    """A_t = sum_l (gamma lam)^l delta_{t+l},  delta_t = r_t + gamma V_{t+1} - V_t.
 
-    mask (N, T): the tokens of an answer stand together in a row; V behind the last is 0.  Outside the mask both results are 0.
-    -> advantages, returns = advantages + values.
+    mask (N, T): the tokens of an answer, contiguous within a row; V after the last is 0.
+    -> advantages, returns = advantages + values; both are 0 outside the mask.
+    Schulman et al. 2016, eq. 16.
     """
     advantages = np.zeros(rewards.shape)
     for n in range(rewards.shape[0]):
@@ -31,7 +32,10 @@ def gae(
 
 
 def whiten(x: np.ndarray, mask: np.ndarray, *, shift: bool = True) -> np.ndarray:
-    """(x - mean) / sqrt(variance + 1e-8) over the mask; shift False: the mean is added again.  0 outside the mask."""
+    """(x - mean) / sqrt(variance + 1e-8) over the mask, 0 outside.
+
+    Without shift, the mean is added back.
+    """
     some = [float(x[i]) for i in np.ndindex(x.shape) if mask[i]]
     if not some:
         return np.zeros(x.shape)
@@ -47,9 +51,10 @@ def whiten(x: np.ndarray, mask: np.ndarray, *, shift: bool = True) -> np.ndarray
 def group_advantages(
     rewards: np.ndarray, *, group: int, scale: bool = True, eps: float = 1e-4
 ) -> np.ndarray:
-    """(r - mean) / (std + eps) within each group of answers to one prompt, std of a sample (over group - 1).
+    """(r - mean) / (std + eps) within each group of answers to one prompt.
 
-    Shao et al. 2024, sec. 4.1.2; scale False: r - mean (Liu et al. 2025, sec. 3.2).
+    std is the sample's (divided by group - 1).  Shao et al. 2024, sec. 4.1.2; without scale,
+    r - mean (Liu et al. 2025, sec. 3.2).
     """
     out = []
     for start in range(0, len(rewards), group):
@@ -68,7 +73,10 @@ def kl_rewards(
     *,
     beta: float,
 ) -> np.ndarray:
-    """-beta log(pi / ref) for each token of an answer, and the answer's score on its last one.      Ziegler et al. 2019, eq. 2"""
+    """-beta log(pi / ref) for each token of an answer, plus the answer's score on its last token.
+
+    Ziegler et al. 2019, eq. 2.
+    """
     rewards = np.zeros(log_probs.shape)
     for n in range(rewards.shape[0]):
         places = [t for t in range(rewards.shape[1]) if mask[n, t]]
@@ -82,9 +90,10 @@ def kl_rewards(
 def adaptive_kl(
     coefficient: float, *, kl: float, target: float, horizon: float, samples: int
 ) -> float:
-    """The next coefficient: beta (1 + e samples / horizon),  e = clip((KL - target) / target, -0.2, 0.2).
+    """The next coefficient: beta (1 + e samples / horizon),
 
-    Ziegler et al. 2019, sec. 2.2 (K_beta = 0.1 for a batch there is samples / horizon here).
+    e = clip((KL - target) / target, -0.2, 0.2).
+    Ziegler et al. 2019, sec. 2.2 (its K_beta = 0.1 for a batch is samples / horizon here).
     """
     error = min(max((kl - target) / target, -0.2), 0.2)
     return coefficient * (1.0 + error * samples / horizon)

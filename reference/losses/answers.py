@@ -1,4 +1,4 @@
-"""From the log-probabilities of tokens to those of whole answers."""
+"""Log-probabilities of whole answers from those of their tokens."""
 
 import numpy as np
 
@@ -6,7 +6,8 @@ import numpy as np
 def pair_log_probs(x: np.ndarray, *, second: np.ndarray) -> np.ndarray:
     """log p(answer) = sum_t log p(token_t | the tokens before it), for two answers in each sample.
 
-    x (N, ...), second (N, ...) booleans that broadcast to x: True for tokens of the second answer -> (N, 2).
+    x (N, ...), second (N, ...) booleans broadcastable to x, True for tokens of the second answer
+    -> (N, 2).
     """
     x = np.asarray(x, dtype=np.float64)
     second = np.broadcast_to(second, x.shape)

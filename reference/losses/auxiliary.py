@@ -1,4 +1,4 @@
-"""Fine-tuning with language modelling beside the task."""
+"""Fine-tuning with an auxiliary language-modelling loss."""
 
 import numpy as np
 
@@ -13,7 +13,10 @@ def with_language_model(
     targets: np.ndarray,
     weight: float = 0.5,
 ) -> float:
-    """L = L_task + weight L_LM, each a mean: over the samples, and over the tokens that count.     Radford et al. 2018, eq. 5"""
+    """L = L_task + weight L_LM: the mean over samples, and the mean over tokens with a target.
+
+    Radford et al. 2018, eq. 5.
+    """
     return cross_entropy(class_logits, targets=labels) + weight * cross_entropy(
         lm_logits, targets=targets
     )

@@ -1,4 +1,4 @@
-"""InfoNCE (van den Oord et al. 2018, eq. 4): the logarithm of the share of the positive among all candidates."""
+"""InfoNCE: -log of the positive's share among all candidates.  van den Oord et al. 2018, eq. 4."""
 
 import math
 
@@ -14,9 +14,11 @@ def info_nce(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """loss = sum_i w_i (-log(f(a_i, b_t) / sum_j f(a_i, b_j))) / total,  f(a, b) = exp(a . b / temperature),  t = targets[i].
+    """loss = sum_i w_i (-log(f(a_i, b_t) / sum_j f(a_i, b_j))) / total,
 
-    a (B, D), b (N, D), targets (B,), -100 where the anchor does not count; total None: the sum of the weights that count.
+    f(a, b) = exp(a . b / temperature),  t = targets[i].
+    a (B, D), b (N, D), targets (B,), -100 for anchors to ignore; total None: the sum of the weights
+    of the others.
     """
     loss, counted = 0.0, 0.0
     for i in range(len(a)):
@@ -42,7 +44,10 @@ def symmetric_info_nce(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """The mean of: which b belongs to each a, and which a to each b (Radford et al. 2021, fig. 3).  Row i belongs to row i."""
+    """The mean of info_nce(a, b) and info_nce(b, a), where row i of a matches row i of b.
+
+    Radford et al. 2021, fig. 3.
+    """
     settings = {
         "targets": np.arange(len(a)),
         "temperature": temperature,

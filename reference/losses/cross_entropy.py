@@ -15,11 +15,12 @@ def cross_entropy(
     smoothing: float = 0.0,
     ignore_index: int = -100,
 ) -> float:
-    """loss = sum_i w_i nll_i / total,  i over the places whose target is not ignore_index.
+    """loss = sum_i w_i nll_i / total,  over the i whose target is not ignore_index.
 
-    nll_i = (1 - smoothing) (-log p_i[target_i]) + smoothing 1/V sum_v (-log p_i[v]),  p_i = softmax(logits_i)
+    nll_i = (1 - smoothing) (-log p_i[target_i]) + smoothing 1/V sum_v (-log p_i[v]),
+    p_i = softmax(logits_i).
     logits (..., V), targets (...) integers, weights (...) or None (all 1) -> loss, a float.
-    total None: the sum of the weights that count, and loss 0 where that sum is 0.
+    total None: the sum of those w_i; if that sum is 0, so is the loss.
     Radford et al. 2018, eq. 1; smoothing: Szegedy et al. 2016, sec. 7.
     """
     logits = np.asarray(logits, dtype=np.float64)
@@ -69,7 +70,7 @@ def vocabulary_cross_entropy(
     """loss = cross_entropy(x W + b).
 
     x (..., D), W (D, V), b (V,) or None, targets and weights (...) -> loss, a float.
-    `chunk` (how many tokens at a time) changes the memory that is needed and not the value: not used here.
+    `chunk` (tokens at a time) affects memory, not the value: it is unused here.
     """
     return cross_entropy(
         linear(x, W, b),

@@ -1,4 +1,7 @@
-"""Distillation on logits: T^2 times the divergence of the softened distributions.                      Hinton et al. 2015"""
+"""Distillation on logits: T^2 times the divergence of the softened distributions.
+
+Hinton et al. 2015.
+"""
 
 import math
 
@@ -22,7 +25,7 @@ def distillation(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """T^2 KL(teacher || student), or, reverse, T^2 KL(student || teacher), averaged over the places."""
+    """T^2 KL(teacher || student), averaged; T^2 KL(student || teacher) if reverse."""
     loss, counted = 0.0, 0.0
     for i in np.ndindex(logits.shape[:-1]):
         w = 1.0 if weights is None else float(weights[i])
@@ -48,7 +51,10 @@ def vocabulary_distillation(
     chunk: int | None = None,
     **settings,
 ) -> float:
-    """distillation(x W + b, teacher_logits = teacher_x teacher_W + teacher_b); `chunk` is not used here."""
+    """distillation(x W + b, teacher_logits = teacher_x teacher_W + teacher_b).
+
+    `chunk` (tokens at a time) affects memory, not the value: it is unused here.
+    """
     return distillation(
         linear(x, W, b), teacher_logits=linear(teacher_x, teacher_W, teacher_b), **settings
     )

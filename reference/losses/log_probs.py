@@ -10,7 +10,10 @@ from reference.layers.linear import linear
 def log_probs(
     logits: np.ndarray, *, targets: np.ndarray, temperature: float = 1.0, ignore_index: int = -100
 ) -> dict[str, np.ndarray]:
-    """p = softmax(logits / temperature):  log p[target], and -sum_v p[v] log p[v]; both 0 where the target is ignored."""
+    """log p[target] and the entropy -sum_v p[v] log p[v] of p = softmax(logits / temperature).
+
+    Both are 0 where the target is ignored.
+    """
     chosen, entropy = np.zeros(targets.shape), np.zeros(targets.shape)
     for i in np.ndindex(targets.shape):
         if targets[i] == ignore_index:
@@ -34,7 +37,7 @@ def vocabulary_log_probs(
     ignore_index: int = -100,
     chunk: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """log_probs(x W + b); `chunk` changes the memory that is needed and not the values: not used here."""
+    """log_probs(x W + b).  `chunk` (tokens at a time) affects memory, not values: unused here."""
     return log_probs(
         linear(x, W, b), targets=targets, temperature=temperature, ignore_index=ignore_index
     )

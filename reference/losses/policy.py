@@ -1,4 +1,4 @@
-"""Losses of policy gradients on tokens: arrays (N, T), a number for each token of each answer."""
+"""Policy-gradient losses on tokens: arrays (N, T), one number per token of each answer."""
 
 import math
 
@@ -8,7 +8,7 @@ import numpy as np
 def _weighted_mean(
     value, shape: tuple[int, int], weights: np.ndarray | None, total: float | None
 ) -> float:
-    """sum w value(n, t) / total; a token of weight 0 is not looked at."""
+    """sum w value(n, t) / total; tokens of weight 0 are never evaluated."""
     result, counted = 0.0, 0.0
     for n in range(shape[0]):
         for t in range(shape[1]):
@@ -31,7 +31,10 @@ def clipped_surrogate(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """-min(r A, clip(r, 1 - clip, 1 + clip_high) A),  r = pi(a) / pi_old(a), averaged.             Schulman et al. 2017, eq. 7"""
+    """The mean of -min(r A, clip(r, 1 - clip, 1 + clip_high) A),  r = pi(a) / pi_old(a).
+
+    Schulman et al. 2017, eq. 7.
+    """
     A = np.broadcast_to(advantages, log_probs.shape)
     high = clip if clip_high is None else clip_high
 
@@ -52,7 +55,10 @@ def clipped_value_loss(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """max((V - R)^2, (V_clipped - R)^2) / 2,  V_clipped within clip of the old value, averaged; clip None: (V - R)^2 / 2."""
+    """The mean of max((V - R)^2, (V_clipped - R)^2) / 2,  V_clipped within clip of the old value.
+
+    clip None: the mean of (V - R)^2 / 2.
+    """
 
     def value(n: int, t: int) -> float:
         v, old, wanted = float(values[n, t]), float(old_values[n, t]), float(returns[n, t])
@@ -71,7 +77,10 @@ def k3_kl(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """ref/pi - log(ref/pi) - 1, averaged: an estimate of KL(pi || ref) from tokens of pi.            Shao et al. 2024, eq. 4"""
+    """The mean of ref/pi - log(ref/pi) - 1: an estimate of KL(pi || ref) from tokens of pi.
+
+    Shao et al. 2024, eq. 4.
+    """
 
     def value(n: int, t: int) -> float:
         ratio = math.exp(reference_log_probs[n, t]) / math.exp(log_probs[n, t])
@@ -92,9 +101,19 @@ def grpo(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """The clipped surrogate and beta times the KL estimate, both under the same weights.             Shao et al. 2024, eq. 3"""
-    loss = clipped_surrogate(log_probs, old_log_probs=old_log_probs, advantages=advantages, clip=clip, clip_high=clip_high,
-                             weights=weights, total=total)  # fmt: skip
+    """The clipped surrogate plus beta times the KL estimate, with the same weights.
+
+    Shao et al. 2024, eq. 3.
+    """
+    loss = clipped_surrogate(
+        log_probs,
+        old_log_probs=old_log_probs,
+        advantages=advantages,
+        clip=clip,
+        clip_high=clip_high,
+        weights=weights,
+        total=total,
+    )
     if beta == 0.0:
         return loss
     return loss + beta * k3_kl(

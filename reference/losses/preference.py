@@ -1,4 +1,4 @@
-"""Losses on pairs of answers of which one is preferred."""
+"""Losses on pairs of a preferred and a rejected answer."""
 
 import math
 
@@ -24,7 +24,10 @@ def bradley_terry(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """-log sigmoid(r_chosen - r_rejected - margin), averaged.      Ouyang et al. 2022, eq. 1; Touvron et al. 2023b, eq. 2"""
+    """The mean of -log sigmoid(r_chosen - r_rejected - margin).
+
+    Ouyang et al. 2022, eq. 1; Touvron et al. 2023b, eq. 2.
+    """
     values = []
     for n in range(len(chosen)):
         m = 0.0 if margin is None else float(np.broadcast_to(margin, chosen.shape)[n])
@@ -43,9 +46,10 @@ def dpo(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """-log sigmoid(beta log(pi(w)/ref(w)) - beta log(pi(l)/ref(l))), averaged.                 Rafailov et al. 2023, eq. 7
+    """The mean of -log sigmoid(beta log(pi(w)/ref(w)) - beta log(pi(l)/ref(l))).
 
-    smoothing e: the label is wrong with probability e, (1 - e) of this and e of the loss of the pair turned round.
+    smoothing e, for labels that are wrong with probability e: (1 - e) times this, plus e times the
+    loss of the swapped pair.                                            Rafailov et al. 2023, eq. 7
     """
     values = []
     for n in range(len(chosen)):

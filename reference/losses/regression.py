@@ -1,4 +1,4 @@
-"""Squared error, and the cross-entropy of independent yes-or-no labels."""
+"""Squared error, and the cross-entropy of independent binary labels."""
 
 import math
 
@@ -12,7 +12,10 @@ def mean_squared_error(
     weights: np.ndarray | None = None,
     total: float | None = None,
 ) -> float:
-    """sum_i w_i (y_i - t_i)^2 / total over the i whose target is a number; total None: the sum of their weights."""
+    """sum_i w_i (y_i - t_i)^2 / total,  over the i whose target is not NaN.
+
+    total None: the sum of their weights.
+    """
     loss, counted = 0.0, 0.0
     for i in np.ndindex(y.shape):
         if math.isnan(targets[i]):
@@ -33,7 +36,10 @@ def binary_cross_entropy(
     total: float | None = None,
     ignore_index: float = -100,
 ) -> float:
-    """sum_i w_i (-t_i log p_i - (1 - t_i) log(1 - p_i)) / total,  p_i = 1 / (1 + exp(-z_i)), over the targets not ignored."""
+    """sum_i w_i (-t_i log p_i - (1 - t_i) log(1 - p_i)) / total,  p_i = 1 / (1 + exp(-z_i)),
+
+    over the i whose target is not ignored.
+    """
     loss, counted = 0.0, 0.0
     for i in np.ndindex(logits.shape):
         if targets[i] == ignore_index:

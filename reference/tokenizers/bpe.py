@@ -1,9 +1,8 @@
-"""Byte-pair encoding by counting everything again each time.
+"""Byte-pair encoding, recounting everything in each round.
 
 Sennrich et al. 2016, Algorithm 1.
 
-A word is a list of symbols, a symbol is a number. Standard library only; nothing is kept between
-rounds.
+A word is a list of symbols; a symbol is a number. Standard library only.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ def replace(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
 def train(
     corpus: list[tuple[list[int], int]], first_new: int, rounds: int
 ) -> list[tuple[int, int, int]]:
-    """corpus: words and how often they occur. New symbols: first_new, first_new + 1, ...; at most
-    `rounds`.
+    """Merges (left, right, new), one per round.
 
-    Each round takes the pair that occurs most often, of several the smallest. Overlapping
-    occurrences count: x x x holds the pair x x twice. Returns (left, right, new) for each round.
+    corpus: words and their counts. The new symbols are first_new, first_new + 1, ...; at most
+    `rounds`. Each round merges the most frequent pair; ties go to the smallest pair. Overlapping
+    occurrences count: x x x contains the pair x x twice.
     """
     words = [(list(word), count) for word, count in corpus]
     merges = []
@@ -53,8 +52,7 @@ def train(
 
 
 def encode(word: list[int], merges: list[tuple[int, int, int]]) -> list[int]:
-    """Carry out, one at a time, the earliest merge of the list that fits anywhere, at the leftmost
-    place."""
+    """Repeatedly apply the earliest merge that occurs in the word, at its leftmost occurrence."""
     word = list(word)
     while True:
         for a, b, new in merges:

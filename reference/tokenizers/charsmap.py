@@ -1,18 +1,18 @@
-"""SentencePiece's map of replacements, written from its layout, and applied naively.
+"""SentencePiece's compiled character maps: written from their binary layout, applied naively.
 
 Aoe 1989 (double arrays).
 
-Standard library only.  tinyplm reads such maps; here they are written, the first place that fits
-for every state.
+Standard library only.  tinyplm reads such maps; this file writes them, placing each state at the
+first offset that fits.
 """
 
 from __future__ import annotations
 
 
 def build(rules: dict[str, str], far: bool = False) -> bytes:
-    """The bytes of a map with these rules, none of whose strings may be empty or hold a zero.
+    """The bytes of a map with these rules; no string may be empty or contain a zero.
 
-    far: all offsets are written in the form for large ones, as multiples of 256.
+    far: write all offsets in the form for large ones, as multiples of 256.
     """
     texts = b""
     trie: dict = {}
@@ -24,7 +24,7 @@ def build(rules: dict[str, str], far: bool = False) -> bytes:
         texts += new.encode() + b"\0"
 
     units = {0: 0}
-    bases = set()  # no two states have the same, or they would take each other's units for theirs
+    bases = set()  # unique: two states with the same base would read each other's units
     waiting = [(0, trie)]
     for index, state in waiting:  # grows
         base, step = (index % 256, 256) if far else (0, 1)
@@ -59,7 +59,7 @@ def normalize_longest(rules: dict[str, str], text: str) -> str:
 
 
 def normalize(rules: dict[str, str], clusters: list[str]) -> str:
-    """The normalized text of these grapheme clusters, by the rule of the library `tokenizers`."""
+    """The normalized text of these grapheme clusters, as the library `tokenizers` does it."""
     result = ""
     for cluster in clusters:
         fitting = [old for old in rules if cluster.startswith(old)]

@@ -1,8 +1,8 @@
-"""BPE of SentencePiece by counting, and looking, everything again each time.
+"""SentencePiece's BPE, recounting and searching everything in each round.
 
 Kudo & Richardson 2018; Sennrich et al. 2016.
 
-A word is a list of texts.  Spaces are written ▁.  Standard library only.
+A word is a list of strings.  Spaces are written ▁.  Standard library only.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ SPACE = "▁"
 
 
 def allowed(text: str, scripts: dict[str, str], longest: int) -> bool:
-    """Short enough, no ▁ but in front, no letter that was left out (it has no script), all letters
-    of one script."""
+    """Whether text may be a piece: short enough, ▁ only in front, all letters of one script.
+
+    Letters outside the alphabet are not in `scripts`.
+    """
     if len(text) > longest or SPACE in text[1:]:
         return False
     letters = [letter for letter in text if letter != SPACE]
@@ -22,10 +24,10 @@ def allowed(text: str, scripts: dict[str, str], longest: int) -> bool:
 def train(
     words: dict[str, int], scripts: dict[str, str], rounds: int, longest: int = 16
 ) -> list[str]:
-    """The merged pieces: in each round the pair that occurs most often, then the shorter, then the
-    smaller text.
+    """The merged pieces: each round merges the most frequent pair.
 
-    Overlapping occurrences count: x x x holds the pair x x twice.
+    Ties go to the shorter, then to the smaller text.  Overlapping occurrences count: x x x contains
+    the pair x x twice.
     """
     corpus = [(list(word), count) for word, count in words.items()]
     pieces: list[str] = []
@@ -61,13 +63,12 @@ def join(word: list[str], a: str, b: str) -> list[str]:
 
 
 def encode(text: str, scores: dict[str, float], user_defined: tuple[str, ...] = ()) -> list[str]:
-    """Of all neighbours whose joined text is a piece, join those with the best score, the leftmost
-    of several; repeat.
+    """Repeatedly join the two neighbours whose joined text is the piece with the best score.
 
-    User-defined pieces are found before, from left to right, the longest at each place, and nothing
-    is joined to them.  Letters that are no pieces are left as they are.
+    Ties go to the leftmost.  User-defined pieces are matched first, from left to right, the longest
+    at each position, and are never joined.  Letters that are not pieces stay unchanged.
     """
-    parts: list[tuple[str, bool]] = []  # text, and may it be joined?
+    parts: list[tuple[str, bool]] = []  # text, and whether it may be joined
     while text:
         found = max(
             (piece for piece in user_defined if text.startswith(piece)), key=len, default=""

@@ -1,14 +1,13 @@
-"""How many tokens of two texts stay, and the windows of one text, one token at a time."""
+"""Truncation of two texts to a total length, and windows over one text, token by token."""
 
 from __future__ import annotations
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """Tokens that are left of texts with `first` and `second` tokens when they are to fit into
-    `room`.
+    """The lengths of two texts of `first` and `second` tokens, truncated to `room` in total.
 
-    The longer text loses one token, again and again.  When both are equally long, that one loses it
-    which was the shorter at first; the first text if neither was.
+    The longer text loses one token at a time.  When both are equally long, the initially shorter
+    one loses it, or the first text if they started equal.
     """
     first_was_shorter = first <= second
     while first + second > room:
@@ -20,8 +19,10 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def windows(tokens: list, length: int, stride: int) -> list[list]:
-    """Stretches of `length` tokens; each begins with the last `stride` of the one before; the last
-    one may be shorter."""
+    """Windows of `length` tokens, each starting with the last `stride` tokens of the previous one.
+
+    The last window may be shorter.
+    """
     result = [tokens[:length]]
     done = length
     while done < len(tokens):
@@ -33,6 +34,8 @@ def windows(tokens: list, length: int, stride: int) -> list[list]:
 
 
 def windows_from_the_end(tokens: list, length: int, stride: int) -> list[list]:
-    """The same from the last token backwards: the first window holds the last tokens, each in the
-    order of the text."""
+    """The same from the end: the first window has the last tokens.
+
+    Within a window, tokens keep the order of the text.
+    """
     return [window[::-1] for window in windows(tokens[::-1], length, stride)]

@@ -2,9 +2,9 @@
 
 Kudo 2018, section 3.2.
 
-A word of n characters can be cut at n - 1 places, so there are 2^(n - 1) ways to cut it; those
-count whose parts are all pieces, or single unknown characters, which have a score of their own.
-Standard library only.
+A word of n characters can be split at n - 1 places, so it has 2^(n - 1) segmentations.  Those
+whose parts are all pieces or single unknown characters count; unknown characters have a score of
+their own.  Standard library only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import product
 def segmentations(
     word: str, scores: dict[str, float], unknown: float
 ) -> list[tuple[list[str], float]]:
-    """All (parts, log probability). unknown: the score of a character that is no piece."""
+    """All (parts, log probability). unknown: the score of a character that is not a piece."""
     found = []
     for cut_here in product([False, True], repeat=max(len(word) - 1, 0)):
         parts = [word[:1]]
@@ -45,8 +45,8 @@ def nbest(
 
 
 def best_in_single_precision(word: str, scores: dict[str, float]) -> list[str]:
-    """Viterbi as SentencePiece reckons: every sum is rounded to 32 bits, and of equal ones the
-    piece that begins first stays."""
+    """Viterbi in SentencePiece's arithmetic: sums are rounded to float32; ties keep the piece that
+    starts first."""
 
     def rounded(number: float) -> float:
         return struct.unpack("f", struct.pack("f", number))[0]
@@ -61,9 +61,7 @@ def best_in_single_precision(word: str, scores: dict[str, float]) -> list[str]:
             for start in range(end)
             if word[start:end] in scores
         ]
-        best.append(
-            max(found, key=lambda sum_and_pieces: sum_and_pieces[0])
-        )  # the first of the greatest
+        best.append(max(found, key=lambda sum_and_pieces: sum_and_pieces[0]))  # ties: the first
     return best[-1][1]
 
 
@@ -79,8 +77,7 @@ def distribution(
 def expected_counts(
     words: dict[str, int], scores: dict[str, float], unknown: float
 ) -> dict[str, float]:
-    """How often each piece is expected in the words, over all segmentations in proportion to their
-    probability."""
+    """The expected count of each piece in the words, over all segmentations."""
     expected = {piece: 0.0 for piece in scores}
     for word, count in words.items():
         for parts, probability in distribution(word, scores, unknown, 1.0):
@@ -91,10 +88,10 @@ def expected_counts(
 
 
 def seeds(words: dict[str, int], longest: int) -> dict[str, int]:
-    """Substrings of 2 to `longest` characters that occur at least twice, and how often.
+    """Substrings of 2 to `longest` characters that occur at least twice, with their counts.
 
-    Only those that a word ends behind, or that two different characters follow: others can be made
-    longer and occur as often.
+    Only those that end a word somewhere or are followed by two different characters: any other can
+    be extended without occurring less often.
     """
     occurrences: dict[str, int] = {}
     followers: dict[str, set[str]] = {}
@@ -113,8 +110,7 @@ def seeds(words: dict[str, int], longest: int) -> dict[str, int]:
 
 
 def loss(piece: str, frequency: dict[str, int], scores: dict[str, float], unknown: float) -> float:
-    """The fall of the log likelihood if the piece gives way to the second best segmentation of its
-    spelling."""
+    """The drop in log likelihood if the piece is replaced by its second-best segmentation."""
     others = {other: score for other, score in scores.items() if other != piece}
     parts = nbest(piece, others, unknown, 1)[0][0]
     f, total = frequency[piece], sum(frequency.values())

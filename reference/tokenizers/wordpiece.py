@@ -1,9 +1,8 @@
-"""WordPiece by counting everything again each time.
+"""WordPiece, recounting everything in each round.
 
 Schuster & Nakajima 2012; Devlin et al. 2019.
 
-A word is a list of tokens as they are spelled, "##" in front of those inside a word.  Nothing is
-kept between rounds.
+A word is a list of tokens as they are spelled, with the prefix "##" except at the word's start.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ def letters_of(word: str) -> list[str]:
 
 
 def merged(a: str, b: str) -> str:
-    """b stands inside a word, so it has the prefix."""
+    """a + b as one token; b is inside a word, so its prefix is removed."""
     return a + b[len(PREFIX) :]
 
 
@@ -44,7 +43,7 @@ def score(a: str, b: str, corpus: list[tuple[list[str], int]]) -> Fraction:
 
 
 def pair_count(a: str, b: str, corpus: list[tuple[list[str], int]]) -> int:
-    """Overlapping occurrences count: x x x holds x x twice."""
+    """Overlapping occurrences count: x x x contains x x twice."""
     return sum(
         count for word, count in corpus for i in range(len(word) - 1) if word[i : i + 2] == [a, b]
     )
@@ -57,11 +56,10 @@ def train(
     min_frequency: int = 1,
     by_frequency: bool = False,
 ) -> list[str]:
-    """Special tokens, letters, "##" letters, then in each round the token of the pair with the
-    greatest score or count.
+    """Special tokens, letters, "##" letters, then one merged token per round.
 
-    Of several with the same score it is the one whose parts come first in the vocabulary.  A pair
-    that would make a token that there is already is not considered.
+    Each round merges the pair with the highest score or count; ties go to the pair whose parts come
+    first in the vocabulary.  Pairs whose merged token already exists are skipped.
     """
     alphabet = sorted({letter for word in words for letter in word})
     vocabulary = tokens + alphabet + [PREFIX + letter for letter in alphabet]
@@ -85,8 +83,8 @@ def train(
 def encode(
     word: str, vocabulary: list[str], unknown: str = "[UNK]", longest: int = 100
 ) -> list[str]:
-    """At each place the longest token of the vocabulary; the unknown token if there is none
-    anywhere, or the word is too long."""
+    """The longest match from left to right; one unknown token if some position has no match, or the
+    word is too long."""
     if len(word) > longest:
         return [unknown]
     tokens: list[str] = []
