@@ -220,7 +220,7 @@ def test_a_letter_that_is_no_piece():
     """They join it all the same; to a BPE model it is unknown from the start."""
     pieces = [("▁a", 0.0, "normal"), ("▁ax", -1.0, "normal"), *LETTERS]
     assert processor(pieces).encode("ax", out_type=str) == ["▁ax"]
-    with pytest.raises(ValueError, match="the letter 'x', which is no piece"):
+    with pytest.raises(ValueError, match="expected a piece for each letter .*, got none for 'x'"):
         merges_from_scores(pieces)
 
 
@@ -228,7 +228,7 @@ def test_unused_pieces():
     """They are used for joining and then taken apart."""
     pieces = [("ab", 0.0, "unused"), ("abi", -1.0, "normal"), *LETTERS]
     assert processor(pieces).encode("ab abi aba", out_type=str) == ["▁", "a", "b", "▁", "abi", "▁", "a", "b", "a"]
-    with pytest.raises(ValueError, match="the unused piece 'ab' can come about"):
+    with pytest.raises(ValueError, match="expected no unused piece that others can form, got 'ab'"):
         merges_from_scores(pieces)
 
 
@@ -238,5 +238,5 @@ def test_pieces_of_equal_score():
     assert processor(pieces).encode("aba bab", out_type=str) == ["▁", "ab", "a", "▁", "ba", "b"]
     same_pieces_by_score = [naive.encode(text, {text: score for text, score, _ in pieces}) for text in ("aba", "bab")]
     assert same_pieces_by_score == [["ab", "a"], ["ba", "b"]]
-    with pytest.raises(ValueError, match="have the same score"):
+    with pytest.raises(ValueError, match="expected different scores"):
         merges_from_scores(pieces)
