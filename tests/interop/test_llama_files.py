@@ -217,7 +217,8 @@ def test_a_tokenizer_that_we_cannot_read_survives_bit_by_bit(tmp_path):
     theirs = save_tokenizer(tokenizer, tmp_path / "theirs")
     tinyplm.save(random_model("llama", vocab_size=400), tmp_path / "theirs")
     (tmp_path / "theirs" / "tokenizer.model").write_bytes(bytes(range(256)))  # SentencePiece's own file
-    with pytest.warns(UserWarning, match="loaded without its tokenizer: .*tokenizer.json: pre_tokenizer: type: .*, got 'UnicodeScripts'"):
+    warning = "loaded without its tokenizer: .*tokenizer.json: pre_tokenizer: type: .*, got 'UnicodeScripts'"
+    with pytest.warns(UserWarning, match=warning):
         ours = tinyplm.load(tmp_path / "theirs")
     tinyplm.save(ours, tmp_path / "ours")
     before, after = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("theirs", "ours"))
