@@ -1,4 +1,4 @@
-"""Checkpoint folders: a full disk, damage by hand, increments."""
+"""Checkpoint folders: a full disk, deliberate damage, increments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def whole(tmp_path_factory) -> dict:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory) -> Path:
-    """A run with checkpoints at steps 1 to 4 (2 and 4 were the best when they were saved) that has two steps to go."""
+    """A run with checkpoints at steps 1 to 4 (2 and 4 were the best when saved) and two steps remaining."""
     out = tmp_path_factory.mktemp("broken") / "out"
     update = loop.update
 
@@ -71,7 +71,7 @@ def copied(broken, tmp_path) -> Path:
 
 
 def fill_disk_at(monkeypatch, number: int) -> None:
-    """From the `number`-th write, flush or rename on, all fail; what frees space still works."""
+    """Makes every write, flush and rename fail from the `number`-th on; operations that free space still work."""
     done = iter(range(10**9))
 
     def full(f):
@@ -113,9 +113,9 @@ def test_whenever_the_disk_becomes_full_the_run_stops_with_one_line_and_can_go_o
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs RLIMIT_FSIZE")
 @pytest.mark.parametrize("file", ["log.jsonl", "model.safetensors", "optimizer.safetensors"])
 def test_a_real_limit_on_the_size_of_files_stops_the_run_cleanly(copied, file):
-    """The kernel refuses to write beyond RLIMIT_FSIZE, in the middle of a file."""
+    """The kernel refuses writes beyond RLIMIT_FSIZE, in the middle of a file."""
     sizes = {f.name: f.stat().st_size for f in find(copied).iterdir()}
-    if file == "log.jsonl":  # the smallest of these: so no save may come before it is full
+    if file == "log.jsonl":  # the smallest of these, so no save may happen before it is full
         limit, options = (copied / file).stat().st_size + 50, {"save_every": 100, "evaluate_every": 100, "keep": 9}
     else:
         limit, options = sizes[file] - 100, {"keep": 9}
@@ -144,7 +144,7 @@ def test_a_terminal_that_is_gone_ends_no_run(tmp_path, monkeypatch, stream, bar)
         gone.isatty = lambda: True
         patch.setattr(sys, stream, gone)
         state = run(tmp_path, progress=True)
-        with suppress(OSError):  # what is still in its buffer
+        with suppress(OSError):  # data still in its buffer
             gone.close()
     assert state.step == 6 and find(tmp_path).name == "step-6"
 
@@ -217,7 +217,7 @@ def test_no_other_whole_checkpoint_is_said(copied):
 
 
 def _sign(folder: Path) -> None:
-    """New checksums, as for files that were changed with care."""
+    """Recomputes the checksums, as a careful editor of the files would."""
     write_json(folder / "checksums.json", {f.name: {"bytes": f.stat().st_size, "sha256": folders.sha256(f)}
                                            for f in folder.iterdir() if f.name != "checksums.json"})  # fmt: skip
 
@@ -268,7 +268,7 @@ def test_changed_blocks_are_of_bits_and_not_of_values():
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_replay_is_a_full_save_byte_by_byte(tmp_path, family, dtype):
-    """With a tokenizer, and with some arrays changed and some not."""
+    """With a tokenizer, and with only some of the arrays changed."""
     model = families.tiny(family, dtype=dtype)
     model.tokenizer = Tokenizer.train(["abc abd"], 260)
     optimizer, settings = AdamW(model.params), Settings(**QUICK, full_every=3)
@@ -292,7 +292,7 @@ def test_replay_is_a_full_save_byte_by_byte(tmp_path, family, dtype):
 
 
 def test_every_kth_save_the_best_and_the_last_are_full_and_a_resume_is_exact(tmp_path, monkeypatch):
-    """The best is step 5, the last, 12, is not; a run that is broken off after increments ends the same."""
+    """Step 5 is the best, not step 12, the last; a run interrupted after increments ends the same."""
     update, done, stop = loop.update, [0], [None]
 
     def breaking(*args, step, **kwargs):
@@ -334,7 +334,7 @@ def test_a_base_stays_as_long_as_an_increment_needs_it(tmp_path, monkeypatch):
 
 @pytest.fixture
 def increments(tmp_path, monkeypatch) -> Path:
-    """A run whose steps 1 and 4 are full, and 2, 3 and 5, the latest, are increments of those."""
+    """A run with full checkpoints at steps 1 and 4, and increments on them at steps 2, 3 and 5 (the latest)."""
     update = loop.update
 
     def breaking(*args, step, **kwargs):
@@ -377,7 +377,7 @@ def test_a_damaged_base_gets_no_more_increments(increments):
 
 
 def test_with_most_parameters_frozen_an_increment_is_small(tmp_path):
-    """The loop has no freezing: here only one vector and its moments change."""
+    """The loop cannot freeze parameters, so here only one vector and its moments change."""
     model = tinyplm.create("gpt2", families.FAMILIES["gpt2"].config, key=0, n_embd=64, vocab_size=500)
     optimizer, settings = AdamW(model.params), Settings(**QUICK, full_every=9)
     model.params = optimizer.params

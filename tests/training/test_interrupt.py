@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the step under way is finished and saved, a second signal stops at once."""
+"""SIGINT and SIGTERM: after the first signal the current step is finished and saved; a second one stops at once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_an_ignored_signal_stays_ignored_and_other_threads_are_left_alone():
 @pytest.mark.parametrize("step", [1, 2, 3])
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_in_a_step_saves_that_step_and_the_run_goes_on(tmp_path, monkeypatch, number, step):
-    """Also where the step is one of evaluation (2), whose record must not be lost."""
+    """Also when the step evaluates (step 2): its record must not be lost."""
     update = loop.update
 
     def interrupted(*args, **kwargs):
@@ -97,7 +97,7 @@ def test_a_signal_before_the_first_step_saves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_process_that_gets_two_signals_ends_at_once(tmp_path, number):
-    """The second one comes while the first still waits for a step that never ends."""
+    """The second signal arrives while the first still waits for a step that never ends."""
     code = ("import signal, sys, time\nfrom tests.support.survivor import run\nfrom pathlib import Path\n"
             "from tinyplm.training import loop\nupdate = loop.update\n"
             "def slow(*a, **k):\n    if k['step'] == 3:\n        print('slow', flush=True)\n        time.sleep(60)\n"

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar on a terminal, plain lines elsewhere."""
+"""The progress display of a run: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_progress_that_is_redirected_is_some_plain_lines(capsys):
     progress.close()
     steps = [*range(1000, 2501, 250)][1:]
     assert capsys.readouterr().err == "".join(f"step {step}/2500  loss {step:.3f}\n" for step in steps)
-    for total in (1, 3, 15):  # each of them once, where there are few
+    for total in (1, 3, 15):  # few steps: one line each, at most ten lines
         progress = log.Progress(total, 0)
         for _ in range(total):
             progress.update(1, {})
@@ -52,7 +52,7 @@ def test_the_bar_has_room_in_80_columns(monkeypatch, values):
         progress.bar.refresh()
         progress.close()
         shown = ""
-        while "50%" not in shown:  # a terminal may hand over what is written in parts
+        while "50%" not in shown:  # a terminal may deliver the output in pieces
             shown += os.read(reader, 10000).decode()
     line = next(part for part in re.split(r"[\r\n]+", shown) if "50%" in part)
     os.close(reader)

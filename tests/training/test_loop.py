@@ -41,7 +41,7 @@ def batch(B=4, T=5):
 @pytest.mark.parametrize("micro", [1, 2, 3, None])
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 9])
 def test_micro_batches_and_shards_equal_one_batch(micro, workers):
-    """Weighted by tokens, and with dropout: a sample's mask does not depend on how the batch is cut."""
+    """Token-weighted and with dropout: a sample's mask does not depend on how the batch is split."""
 
     def gradient(micro, workers):
         model = tiny(resid_pdrop=0.2, attn_pdrop=0.1)
@@ -56,9 +56,9 @@ def test_micro_batches_and_shards_equal_one_batch(micro, workers):
     assert equal(gradient(micro, workers)[1], parts), "the same cut must give the same bits"
 
 
-@pytest.mark.parametrize("micro", [1, 2])  # 5 tokens are fewer than the width of 6: the head's gradient comes as a product
+@pytest.mark.parametrize("micro", [1, 2])  # 5 tokens are fewer than the width, 6: the head's gradient is a product
 def test_a_whole_training_step_on_the_strict_device_does_not_synchronise(micro):
-    """Forward, chunked loss, backward, accumulation, clipping, AdamW; with dropout; equal to the step on the cpu."""
+    """Forward, chunked loss, backward, accumulation, clipping and AdamW, with dropout; equal to the same step on the CPU."""
     settings = Settings(batch_size=4, micro_batch_size=micro, sequence_length=5, learning_rate=0.01)
     results = {}
     for device in ("cpu", "strict"):
@@ -82,7 +82,7 @@ def test_the_strict_device_trains_through_the_loop(tmp_path):
 
 
 def test_a_tiny_model_learns_a_pattern(tmp_path):
-    tokens = np.tile(np.arange(4), 75).astype(np.uint16)  # a period that the windows of 5 do not share
+    tokens = np.tile(np.arange(4), 75).astype(np.uint16)  # a period of 4, while the windows are 5 long
     settings = Settings(steps=60, batch_size=4, sequence_length=5, learning_rate=0.03, warmup=5)
     state = train(tiny(dtype="float32"), tokens, tokens[:50], settings, out=tmp_path, progress=False)
     assert state.best_loss < 0.3, "0 1 2 3 0 1 ... leaves nothing to guess"
@@ -105,7 +105,7 @@ def test_evaluation_predicts_each_token_once_whatever_the_batch():
 
 
 def _run(out, broken_at=None, **changes):
-    """A run, or one that is broken off at a step."""
+    """A run, interrupted at step `broken_at` if that is set."""
     settings = Settings(**{**QUICK, **changes})
     model = tiny(resid_pdrop=0.1, dtype="float32")
     if broken_at is None:
@@ -206,7 +206,7 @@ def test_resume_refuses_damaged_checkpoints(tmp_path):
 
 
 def _break_save_at(monkeypatch, step, name):
-    """A crash while the save of a step is writing the pointer `name`."""
+    """Simulates a crash while the save of `step` writes the pointer `name`."""
     original = checkpoint.point
 
     def point(file, folder):
@@ -247,7 +247,7 @@ def test_training_from_a_bfloat16_folder_keeps_float32_checkpoints(tmp_path):
     assert equal(tinyplm.load(tmp_path / "x/step-6").params, whole.params)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the overflow is what is wanted here
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the overflow is intended
 def test_parameters_broken_by_the_last_update_are_not_saved(tmp_path):
     with pytest.raises(NonFiniteError, match="got NaN or infinity; no checkpoint has been saved"):
         train(
@@ -288,7 +288,7 @@ def test_a_finished_or_started_run_is_not_overwritten(tmp_path):
     _run(tmp_path, broken_at=5)
     with pytest.raises(ValueError, match="expected a folder without a run"):
         train(tiny(), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path)
-    (tmp_path / "tuned/final").mkdir(parents=True)  # of a recipe
+    (tmp_path / "tuned/final").mkdir(parents=True)  # as a recipe writes it
     with pytest.raises(ValueError, match="expected a folder without a run"):
         train(tiny(), TOKENS, TOKENS[:40], Settings(**QUICK), out=tmp_path / "tuned")
 

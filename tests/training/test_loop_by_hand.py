@@ -1,4 +1,4 @@
-"""Training again by hand: every setting must reach the place where it counts, every dropout its own mask, files the disk."""
+"""Training recomputed by hand: every setting must take effect, every dropout use its own mask, every file reach the disk."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from tinyplm.training.settings import Settings
 
 TOKENS = np.random.default_rng(3).integers(0, 11, 150).astype(np.uint16)
 RATES = {"embd_pdrop": 0.15, "attn_pdrop": 0.25, "resid_pdrop": 0.35}
-# Nothing here is a default, so a setting that is lost on its way changes the numbers.  eps is large enough that the gradient
-# of the key bias, which is 0 but for rounding, is not blown up to a step of its own.
+# No value here is a default, so a setting lost along the way changes the numbers.  eps is large enough that the gradient of
+# the key bias, which is 0 up to rounding, is not amplified to a full step.
 SETTINGS = Settings(steps=4, batch_size=3, sequence_length=5, learning_rate=0.02, schedule="linear", warmup=2, floor=0.004,
                     weight_decay=0.3, beta1=0.8, beta2=0.9, eps=1e-3, clip=0.2, smoothing=0.1, seed=12)  # fmt: skip
 
@@ -40,7 +40,7 @@ TRAINED = trained(SETTINGS.steps, SETTINGS.learning_rate, SETTINGS.eps)
 
 
 def by_hand(model, tokens, settings, steps):
-    """The parameters after some steps, and (loss, gradient norm, learning rate) of each: plain loss, whole batch, reference."""
+    """The parameters after `steps` steps, and (loss, gradient norm, rate) per step: plain loss, whole batch, reference."""
     windows = Windows(tokens, settings.sequence_length, settings.seed)
     theta = flatten(model.params)
     moments = {path: (np.zeros(a.shape), np.zeros(a.shape)) for path, a in theta.items()}
@@ -82,7 +82,7 @@ def test_training_is_what_the_formulas_say(tmp_path, changes):
     [{"clip": 1e9}, {"smoothing": 0.0}, {"weight_decay": 0.0}, {"beta1": 0.9}, {"beta2": 0.999}, {"eps": 1e-8}, {"seed": 13}],
 )
 def test_every_setting_matters_to_the_comparison(change):
-    """Else the test above could not see that it is lost."""
+    """Otherwise the test above could not detect a lost setting."""
     expected, _ = by_hand(tiny(**RATES), TOKENS, SETTINGS, 2)
     other, _ = by_hand(tiny(**RATES), TOKENS, dataclasses.replace(SETTINGS, **change), 2)
     assert relative_error(other, expected) > 1e-6
@@ -90,8 +90,8 @@ def test_every_setting_matters_to_the_comparison(change):
 
 @pytest.mark.parametrize(("device", "log_every", "waits"), [("cpu", 1, [1, 1, 1, 1, 1]), ("strict", 2, [2, 2, 1])])
 def test_times_and_tokens_by_hand(tmp_path, monkeypatch, device, log_every, waits):
-    """A clock that goes on by two seconds whenever it is looked at: each time that losses are read back.  Evaluating and saving
-    do not count as training."""
+    """The clock advances two seconds per reading, that is each time losses are read back.  Evaluation and saving do not count as
+    training time."""
     seconds = itertools.count(step=2.0)
     monkeypatch.setattr(loop.time, "perf_counter", lambda: next(seconds))
     settings = dataclasses.replace(SETTINGS, steps=5, log_every=log_every, evaluate_every=4, save_every=5)
@@ -111,7 +111,7 @@ def test_only_matrices_of_linear_layers_decay():
 
 
 def record_dropout(monkeypatch, model, key, **kwargs):
-    """[(rate, key)] of every dropout in one forward and backward pass, wherever the function is called from."""
+    """[(rate, key)] of every dropout call in one forward and backward pass, from any module."""
     from tinyplm.layers.dropout import dropout
 
     calls = []
@@ -143,7 +143,7 @@ def test_gpt2_drops_out_where_it_was_published_with_a_mask_of_its_own_each_time(
 
 
 def test_the_keys_of_the_dropout_sites_do_not_move(monkeypatch):
-    """A resumed run goes on with the same masks only if they stay; and the embedding's key is no layer's own."""
+    """A resumed run uses the same masks only if the keys stay fixed; and no layer shares the embedding's key."""
     key, fold = random.sample_keys(5, np.arange(2)), random.fold
     calls, _, _ = record_dropout(monkeypatch, tiny(**RATES), key)
     expected = [(0.15, fold(key, 2))]
@@ -184,7 +184,7 @@ def test_checkpointing_reaches_the_stack_and_changes_no_bit(tmp_path, monkeypatc
 
 @pytest.fixture
 def disk(monkeypatch):
-    """What is flushed and renamed, in order: ("fsync", inode, size) and ("rename", inode, target name)."""
+    """Flushes and renames, in order: ("fsync", inode, size) and ("rename", inode, target name)."""
     events = []
     fsync = os.fsync
 
@@ -207,7 +207,7 @@ def disk(monkeypatch):
 
 
 def place(events, *start):
-    """Where the first event that begins like this stands."""
+    """The index of the first event that begins with `start`."""
     found = [i for i, event in enumerate(events) if event[: len(start)] == start]
     assert found, f"no {start} among {events}"
     return found[0]

@@ -1,4 +1,4 @@
-"""Outliers of loss and gradient norm, early stopping, and notes on a changed environment; all of them exact under resume."""
+"""Outlier detection on loss and gradient norm, early stopping, and notes on a changed environment, all exact across a resume."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_start_of_a_run_a_fall_and_a_level_that_stays_are_no_alarm():
 
 
 def test_ordinary_noise_gives_no_alarm():
-    """Normal noise passes six deviations once in 10^9 steps; the estimate from 100 to 200 steps is not that sure."""
+    """Normal noise exceeds six deviations once in 10^9 steps; the estimate from 100 to 200 steps is less reliable."""
     rng = np.random.default_rng(2)
     found = observe(Monitor(), records(4 + 0.3 * rng.standard_normal(20_000), np.exp(0.2 * rng.standard_normal(20_000))))
     assert len(found) <= 2
@@ -74,7 +74,7 @@ def test_replay_from_the_log_goes_on_exactly(cut):
 
 
 def test_the_loop_reports_a_spike_with_its_samples_on_screen_and_in_the_log(tmp_path, monkeypatch, capsys):
-    """And a run that is broken off before, at and after the spike reports exactly the same."""
+    """A run interrupted before, at or after the spike reports exactly the same once it has resumed."""
     monkeypatch.setattr(monitor, "START", 4)
     update = loop.update
     options = {"steps": 12, "warmup": 2, "save_every": 1, "evaluate_every": 5, "log_every": 1}
@@ -107,7 +107,7 @@ def test_the_loop_reports_a_spike_with_its_samples_on_screen_and_in_the_log(tmp_
 
 
 def test_monitors_do_not_read_back_from_a_gpu_more_often(tmp_path, monkeypatch):
-    """With log_every = 3 on a device, the records come in threes, as before."""
+    """With log_every = 3 on a device, losses are still read back three at a time."""
     from tests.families.test_gpt2 import tiny
     from tests.support.survivor import QUICK, TOKENS
 
@@ -137,11 +137,11 @@ def test_what_counts_as_an_improvement(loss, best, least, expected):
     assert improves(loss, best, least) is expected
 
 
-LOSSES = [2.0, 1.9, 1.95, 1.8, 1.79, 1.85, 1.84, 1.83, 1.0]  # a loss for each evaluation
+LOSSES = [2.0, 1.9, 1.95, 1.8, 1.79, 1.85, 1.84, 1.83, 1.0]  # one loss per evaluation
 
 
 def patient(out, monkeypatch, stop=None, progress=False, **changes):
-    """A run with one evaluation a step, that gives LOSSES; broken off at a step."""
+    """A run that evaluates every step, with LOSSES as results; interrupted at step `stop` if that is set."""
     update, done = loop.update, []
 
     def breaking(*args, step, **kwargs):
@@ -163,7 +163,7 @@ def patient(out, monkeypatch, stop=None, progress=False, **changes):
         ({"patience": 1}, 3, 2),
         ({"patience": 3}, 8, 5),
         ({"patience": 4}, 9, 9),
-        ({"patience": 3, "min_improvement": 0.15}, 7, 5),  # 2.0 at 1, 1.8 at 4: an improvement of 0.2
+        ({"patience": 3, "min_improvement": 0.15}, 7, 5),  # 2.0 at step 1, 1.8 at step 4: an improvement of 0.2
     ],
 )
 def test_early_stopping_is_exact_under_resume(tmp_path, monkeypatch, changes, steps, best):
@@ -240,7 +240,7 @@ def test_the_same_environment_says_nothing_and_an_old_trainer_json_all(tmp_path,
     now = environment.describe(1, "cpu")
     assert now.keys() == {"tinyplm", "numpy", "BLAS", "workers", "device"} and now["numpy"] == np.__version__
     assert environment.difference(now, now) is None and "tinyplm None, now" in environment.difference({}, now)
-    monkeypatch.setattr(environment, "ARITHMETIC", environment.ARITHMETIC + 1)  # the same version, with other last bits
+    monkeypatch.setattr(environment, "ARITHMETIC", environment.ARITHMETIC + 1)  # the same version, but the last bits differ
     assert "environment changed: tinyplm 0" in environment.difference(now, environment.describe(1, "cpu"))
 
 
@@ -257,7 +257,7 @@ def test_the_same_environment_says_nothing_and_an_old_trainer_json_all(tmp_path,
     ],  # fmt: skip
 )
 def test_batches_that_do_not_divide_among_micro_batches_or_workers_work(tmp_path, change):
-    """Nine workers share four samples; micro-batches of 3 and 1; to rounding the same as one batch."""
+    """Nine workers share four samples; micro-batches of 3 and 1. All match a single batch to rounding."""
     options = {"evaluate_every": 6, "save_every": 6}
     run(tmp_path / "one", **options)
     run(tmp_path / "cut", **options, **change)
@@ -279,7 +279,7 @@ def test_a_log_with_gaps_is_a_note_and_garbage_after_a_power_cut_goes(tmp_path, 
     run(tmp_path / "whole")
     file = tmp_path / "x/log.jsonl"
     lines = file.read_bytes()
-    file.write_bytes(lines + b"\x00\x00\xff\n" + b"more\n")  # blocks that were not flushed when the power went
+    file.write_bytes(lines + b"\x00\x00\xff\n" + b"more\n")  # blocks not yet flushed when the power failed
     run(tmp_path / "x")
     assert contents(tmp_path / "x") == contents(tmp_path / "whole")
     broken_off(tmp_path / "y", monkeypatch)

@@ -1,4 +1,4 @@
-"""Folders of runs that somebody edited with care, pointers that name nothing, two processes in one folder, edited adapters."""
+"""Carefully edited run folders, pointers to nothing, two processes in one folder, edited adapters."""
 
 from __future__ import annotations
 
@@ -83,19 +83,19 @@ def test_the_best_step_is_not_one_to_come():
 
 
 def test_a_log_of_any_length_is_counted_without_a_list(tmp_path):
-    """A step of 10^9 once built a list of that length."""
+    """A step of 10^9 used to build a list of that length."""
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 2}\n')
     assert "has the losses of 2 of 1000000000 steps" in log.missing_steps(tmp_path / "log.jsonl", 10**9)
     assert log.missing_steps(tmp_path / "log.jsonl", 2) is None
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 1, "loss": 2}\n')
-    assert log.missing_steps(tmp_path / "log.jsonl", 2) is not None  # as many, but not one for each step
+    assert log.missing_steps(tmp_path / "log.jsonl", 2) is not None  # the right number, but not one per step
     for line in ('{"step": 1, "loss": "x"}', '{"step": "1"}', '{"step": 1, "step": 1}', "[" * 10**5, '{"step": 1, "loss": NaN}'):
         (tmp_path / "log.jsonl").write_text(line + "\n")
         refusal(lambda: list(log.read(tmp_path / "log.jsonl")), "log.jsonl, line 1: expected the record of a step")
 
 
 def test_the_blocks_of_an_increment_fit_its_base():
-    old = {"values.w": np.zeros(3 * incremental.BLOCK - 5, np.float32)}  # two whole blocks and most of a third
+    old = {"values.w": np.zeros(3 * incremental.BLOCK - 5, np.float32)}  # two full blocks and most of a third
 
     def parts(blocks, count, dtype="float32", kind="int64"):
         return {"values.w:blocks": np.array(blocks, kind), "values.w:data": np.zeros(count, dtype)}
@@ -116,12 +116,12 @@ def test_the_blocks_of_an_increment_fit_its_base():
 )
 @pytest.mark.parametrize("name", ["latest", "best"])
 def test_pointers_that_name_nothing(out, name, text):
-    (out.parent.parent / "x").mkdir(exist_ok=True)  # what ../../x names is there
+    (out.parent.parent / "x").mkdir(exist_ok=True)  # the target of ../../x exists
     (out / name).write_bytes(text)
     assert refusal(lambda: checkpoint.find(out, name), "latest|best").startswith(f"{out / name}")
     if name == "latest":
         refusal(lambda: run(out, steps=4, keep=9), "step-4 is intact: to resume from it, write its name to")
-    else:  # what a resume puts right
+    else:  # a resume repairs it
         run(out, steps=4, keep=9)
         assert checkpoint.find(out, "best").name == "step-4"
 
@@ -190,7 +190,7 @@ def test_a_folder_that_is_written_into_is_left_alone(out, tmp_path):
         refusal(lambda: hold_in_thread(tmp_path / "tuned"), "another process")
         journal.write(step=1)
     refusal(lambda: Journal(tmp_path / "tuned", 2, progress=False), "expected a folder without a run")
-    hold_in_thread(tmp_path / "tuned")  # free again, also after the refusal
+    hold_in_thread(tmp_path / "tuned")  # released again, even after the refusal
 
 
 def hold_in_thread(folder: Path) -> None:
@@ -251,7 +251,7 @@ def test_other_tensors_in_an_adapter(tmp_path, tensors):
 
 @pytest.mark.parametrize("value", [np.full((2, 2), np.nan), np.full((2, 2), np.inf), np.ones((2, 2), np.int32)])
 def test_adapters_of_other_numbers(tmp_path, value):
-    """Neither read nor written: merged into a model, or in front of it, they would spoil it."""
+    """Neither loaded nor saved: merged into a model, or prepended to its input, they would corrupt it."""
     expected = "expected finite numbers" if value.dtype.kind == "f" else "expected an array of floating-point numbers"
     for kind, save, load, names in (("lora", save_lora, load_lora, "x.A x.B"), ("prefix", save_prefix, load_prefix, "x"),
                                     ("soft prompt", save_rows, load_rows, "rows")):  # fmt: skip

@@ -1,4 +1,4 @@
-"""Training with the samples of an objective: what a step and a validation divide by, and what is refused before it starts."""
+"""Training on samples of an objective: what step and validation losses are divided by, and what is rejected before the start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def gradient_of_a_step(model, inputs, targets, **settings):
 @pytest.mark.parametrize(("family", "task"), MODELLED)
 @pytest.mark.parametrize(("micro", "workers"), [(None, 1), (2, 1), (1, 1), (1, 2), (1, 4), (2, 2), (2, 3), (None, 3), (None, 4)])
 def test_a_step_has_the_mean_over_the_targets_that_count(family, task, micro, workers):
-    """Of the whole batch, for each output by itself: the parts have unequal numbers of them."""
+    """The mean is over the whole batch, separately for each output: parts have unequal numbers of targets."""
     model = tiny(family, task)
     inputs = batch(model)
     targets = targets_for(model, model(**inputs, grad=False)[0])
@@ -37,7 +37,7 @@ def test_a_step_has_the_mean_over_the_targets_that_count(family, task, micro, wo
 
 
 def test_a_head_is_computed_where_there_are_targets():
-    """By which training chooses the form of its gradient."""
+    """Training uses head_rows to choose the form of the head's gradient."""
     model = tiny("bert", "pretraining")
     assert model.head_rows({"logits": np.array([[1, -100], [-100, -100]]), "pair_logits": np.array([0, 1])}) == 1
     assert model.head_rows({"pair_logits": np.array([0, 1])}) == 0
@@ -117,13 +117,13 @@ def test_a_run_does_not_go_on_with_another_validation(tmp_path):
 
 
 def test_what_counts_as_a_target():
-    """Class numbers but -100, of real numbers all but NaN, -100 too: a loss over them is divided by so many."""
+    """Class indices other than -100; real numbers other than NaN, so -100 counts there. The loss is divided by this count."""
     targets = {"logits": np.array([[0, -100], [2, -100]]), "numbers": np.array([[-100.0, np.nan, 1.0]])}
     assert target_counts(targets) == {"logits": 2, "numbers": 2}
 
 
 def test_numbers_in_shards_are_one_batch():
-    """Squared error of 3 labels for 3 texts: nine numbers, one of which is missing."""
+    """Squared error of 3 labels for 3 texts: nine numbers, one missing."""
     model = tiny("bert", "sequence_classification", problem_type="regression")
     inputs = batch(model)
     numbers = np.random.default_rng(0).normal(size=(3, 3))

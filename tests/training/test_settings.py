@@ -1,4 +1,4 @@
-"""Every setting of every run from both sides of its borders: what is just inside is accepted, what is just outside is refused."""
+"""Every setting of every run on both sides of its limits: values just inside are accepted, values just outside are rejected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tinyplm.tuning.settings import RecipeSettings, TuningSettings
 class Kind(NamedTuple):
     accepted: list[Any]
     refused: list[Any]
-    expected: str  # of the message
+    expected: str  # in the error message
 
 
 def whole(least=0, most=None, *, none=False):
@@ -38,7 +38,7 @@ def whole(least=0, most=None, *, none=False):
 
 
 def number(*, least=None, above=None, most=None, below=None, none=False):
-    """The next number of float64 on either side of each border."""
+    """The adjacent float64 on either side of each limit."""
     up, down = (lambda v: float(np.nextafter(v, np.inf))), (lambda v: float(np.nextafter(v, -np.inf)))
     accepted = [*([least] if least is not None else []), *([up(above)] if above is not None else []),
                 *([most] if most is not None else []), *([down(below)] if below is not None else [])]  # fmt: skip
@@ -102,7 +102,7 @@ CLASSES = {
                   "entropy_weight": NOT_NEGATIVE, "gamma": number(least=0, most=1), "lam": number(least=0, most=1),
                   "kl_target": number(above=0, none=True), "kl_horizon": POSITIVE, "cut_score": number(none=True)},
 }  # fmt: skip
-# With these nothing but the value itself is at a border.
+# With these, only the value under test is at a limit.
 BASE = {Settings: {"schedule": "linear"}, PPOSettings: {"minibatches": 1}}
 ALONE = {"steps": {"warmup": 0}}
 CASES = [(cls, name) for cls, table in CLASSES.items() for name in table]
@@ -115,7 +115,7 @@ def test_borders(cls, name):
     for value in accepted:
         settings = cls(**{**base, name: value})
         assert getattr(settings, name) == value
-        assert json.loads(json.dumps(dataclasses.asdict(settings)))[name] == value  # also of a number of NumPy's
+        assert json.loads(json.dumps(dataclasses.asdict(settings)))[name] == value  # also for a NumPy scalar
     for value in refused:
         with pytest.raises(ValueError, match=rf"^{name}: expected {re.escape(expected)}, got "):
             cls(**{**base, name: value})
@@ -155,10 +155,10 @@ def test_settings_of_another_recipe():
 @pytest.mark.parametrize("steps", [1, 2, 7, 30])
 @pytest.mark.parametrize("warmup", [0, 1, 6, 29, 500])
 def test_recipes_have_a_rate_for_every_step(schedule, steps, warmup):
-    """A warm-up that is longer than a short run ends with it, whatever the schedule."""
+    """A warm-up longer than the run ends with the run, whatever the schedule."""
     settings = RecipeSettings(schedule=schedule, steps=steps, warmup=warmup, learning_rate=2.0, floor=0.5)
     rates = [settings.rate(step) for step in range(steps)]
     assert max(rates) == pytest.approx(2.0) and all(0 < rate <= 2.0 for rate in rates)
     whole_warmup = min(warmup, steps - 1)
     assert rates[:whole_warmup] == pytest.approx([2.0 * (step + 1) / whole_warmup for step in range(whole_warmup)])
-    assert settings.rate(0, 3 * steps) <= rates[0]  # a warm-up may be longer in a run of more updates
+    assert settings.rate(0, 3 * steps) <= rates[0]  # a run with more updates may have a longer warm-up

@@ -1,4 +1,4 @@
-"""Runs that are killed and go on end as if nothing had happened: real processes, SIGKILL."""
+"""Real processes killed with SIGKILL and resumed: the runs end bit-identical to uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG_RUN = {"steps": 80, "warmup": 10, "evaluate_every": 7, "save_every": 1, "ke
 
 
 def start(*arguments: object) -> subprocess.Popen:
-    """tests.support.survivor in a process of its own, with BLAS held to one thread: the others would only wait for each other."""
+    """Starts tests.support.survivor as a process, with BLAS limited to one thread: more would only wait for each other."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", "tests.support.survivor", *map(str, arguments)], env=environment, cwd=ROOT,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
@@ -36,7 +36,7 @@ def finish(process: subprocess.Popen) -> str:
 
 @pytest.mark.parametrize("full_every", [1, 3])
 def test_a_run_killed_at_any_operation_on_the_disk_goes_on_as_if_nothing_had_happened(tmp_path, full_every, pytestconfig):
-    """Each fsync, rename, unlink, ... of a run that saves at every step, evaluates, prunes and points at the best."""
+    """At every fsync, rename, unlink, ... of a run that saves every step, evaluates, prunes and updates `best`."""
     long = pytestconfig.getoption("--long")
     options = {"full_every": full_every, "keep": 2 if full_every > 1 else 1, "warmup": 1, "twice": long}
     options |= {"steps": 6, "evaluate_every": 2, "after": [False, True]} if long else {"after": [False]}
@@ -59,13 +59,13 @@ def test_a_run_killed_at_random_moments_again_and_again_ends_bit_equal(tmp_path,
         step = _latest_step(out)
         deadline = time.perf_counter() + 60
         while process.poll() is None and _latest_step(out) == step and time.perf_counter() < deadline:
-            time.sleep(0.001)  # until it has gone on
+            time.sleep(0.001)  # until it has saved another step
         time.sleep(rng.random() * seconds / kills / 3)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert whole_latest(out)
         if process.returncode == 0:
-            break  # it came to its end before all kills
+            break  # it finished before all the kills
         assert process.returncode == -signal.SIGKILL
         killed += 1
     assert killed >= kills // 2, "the run is too short for this test"
@@ -88,7 +88,7 @@ def test_a_folder_that_no_run_has_left_is_not_removed_at_the_start(tmp_path):
 
 
 def test_a_first_save_that_was_not_named_yet_is_gone_on_with(tmp_path):
-    """Killed between the folder's name and `latest`: the only folder is whole, and nothing of it is lost."""
+    """Killed after renaming the folder but before writing `latest`: the only folder is intact, and nothing is lost."""
     options = json.dumps({"steps": 2, "warmup": 1, "save_every": 2})
     finish(start(tmp_path, options))
     expected = contents(tmp_path)
@@ -97,14 +97,14 @@ def test_a_first_save_that_was_not_named_yet_is_gone_on_with(tmp_path):
     assert checkpoint.started(tmp_path) and checkpoint.find(tmp_path).name == "step-2"
     finish(start(tmp_path, options))
     assert contents(tmp_path) == expected
-    (tmp_path / "step-2/config.json").unlink()  # but not with one that is not whole
+    (tmp_path / "step-2/config.json").unlink()  # but an incomplete folder does not count
     for name in ("latest", "best"):
         (tmp_path / name).unlink()
     assert not checkpoint.started(tmp_path)
 
 
 def test_a_folder_that_lost_latest_is_not_started_anew(tmp_path):
-    """With `best`, or more folders than one, someone removed it."""
+    """If `best` or more than one folder exists, someone removed `latest`."""
     finish(start(tmp_path, json.dumps({"steps": 6, "keep": 3})))
     (tmp_path / "latest").unlink()
     assert checkpoint.started(tmp_path)

@@ -46,7 +46,7 @@ def test_it_starts_at_the_base_and_equals_the_unmerged_form(family):
 
 
 def test_the_gradient_through_a_model_in_parts():
-    """Directional difference of the loss by theta, and the same from a whole gradient tree."""
+    """Against a directional finite difference of the loss in theta, and against the gradient from a whole gradient tree."""
     model, draw = tiny(), np.random.default_rng(2)
     theta = moved(lora_parameters(model.params, rank=2, targets=ALL))
     batch, total = batch_of(some_sequences())
@@ -86,7 +86,7 @@ def table_model(name):
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("settings", [RecipeSettings(), RecipeSettings(workers=2, micro_batch_size=4, checkpointing=1)])
 def test_the_gradient_of_tables_is_that_of_the_whole_tree(name, settings):
-    """A table's gradient comes as core.Rows from the look-up; a tied one has another part, from the head."""
+    """A table's gradient from the look-up is a core.Rows; a tied table also gets a part from the head."""
     model = table_model(name)
     theta = moved(lora_parameters(model.params, rank=2, targets=lambda path, a: path in TABLES[name]))
     assert list(theta) == TABLES[name]
@@ -99,7 +99,7 @@ def test_the_gradient_of_tables_is_that_of_the_whole_tree(name, settings):
 
 
 def test_a_transform_gets_the_table_it_makes_and_no_other():
-    """Arrays alone come to a transform; rows of a table that it passes through are not spread out for nothing."""
+    """A transform receives only arrays; rows of a table that it passes through are not densified needlessly."""
     model, seen = tiny("gpt2"), []
     batch, total = batch_of(some_sequences())
 
@@ -119,7 +119,7 @@ def test_a_transform_gets_the_table_it_makes_and_no_other():
 
     _, model_back = model.loss(targets=batch["targets"], total={"logits": total}, **batch["inputs"])
     whole = flatten(model_back(1.0))
-    for path, times in (("body.tokens", 2), ("body.positions", 1)):  # of the tied table: from the head and from the look-up
+    for path, times in (("body.tokens", 2), ("body.positions", 1)):  # for the tied table, from the head and from the look-up
         seen.clear()
         learner = Learner(model, RecipeSettings(), transform=scaling(path), theta={"s": np.ones(1)})
         learner.accumulate(batch, answer_likelihood(total))
@@ -159,7 +159,7 @@ def test_recipes_train_the_update_alone():
     adapter = lora_of(model, rank=4, targets=ALL)
     result = sft(model, copying(100, 0), SFTSettings(steps=60, batch_size=32, learning_rate=2e-2), validation=copying(40, 1),
                  progress=False, **adapter)  # fmt: skip
-    assert result.validation[60] < result.validation[0] - 0.1  # a random model has little that could be adapted
+    assert result.validation[60] < result.validation[0] - 0.1  # a random model has little to adapt
     assert relative_error(merge_lora(base, result.theta).params, model.params) < 1e-6
     changed = {path for path, a in flatten(model.params).items() if not np.array_equal(a, flatten(base.params)[path])}
     assert changed == result.theta.keys()

@@ -24,7 +24,7 @@ MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
 
 
 def differences(make, theta, gradient, draw):
-    """|<gradient, d> - the central difference along d| over the sum of |g_i d_i|; make(theta) gives a learner's loss."""
+    """|<gradient, d> - the central difference along d| over the sum of |g_i d_i|; make(theta) returns a learner's loss."""
     d = tree_map(lambda a: draw.normal(size=a.shape), theta)
     ends = [make(tree_map(lambda a, b, h=h: a + h * b, theta, d)) for h in (1e-5, -1e-5)]
     terms = [(flatten(gradient)[path] * step).sum() for path, step in flatten(d).items()]
@@ -36,7 +36,7 @@ def differences(make, theta, gradient, draw):
 
 @pytest.mark.parametrize("family", SIZES)
 def test_the_prefix_of_a_text_is_that_text(family):
-    """Keys and values of a text in front: the same as having read it, for tokens at the positions behind it."""
+    """The keys and values of a text as prefix: the same as reading the text, for tokens at the positions after it."""
     model, text = tiny(family), [3, 1, 4]
     behind = with_prefix(model, prefix_parameters(model, ids=text))
     whole, _ = model(
@@ -79,7 +79,7 @@ def test_a_prefix_decodes_with_a_cache(family):
 
 
 def test_long_sequences_see_the_prefix_too():
-    """Longer than a block of queries, where attention otherwise does not write its mask out."""
+    """Longer than one block of queries, where attention normally does not materialise its mask."""
     model = tinyplm.create("llama", dtype="float64", **{**SIZES["llama"], "max_position_embeddings": 600, "num_hidden_layers": 1})
     behind, ids = with_prefix(model, prefix_parameters(model, ids=[1, 2])), np.random.default_rng(0).integers(0, 40, (1, 300))
     whole, _ = model(np.concatenate([[[1, 2]], ids], axis=1), grad=False)

@@ -1,4 +1,4 @@
-"""Every recipe with its model on another device: what is mixed up with the host fails on the strict one."""
+"""Every recipe with its model on another device: mixing in host arrays fails on the strict one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_run_on_devices(name, device):
-    """The same losses as on the host, to float32's rounding of two steps."""
+    """The same losses as on the host, to the float32 rounding of two steps."""
 
     def model():
         return scored(names=["reward"], dtype="float32") if name == "reward" else tiny(dtype="float32")

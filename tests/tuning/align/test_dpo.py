@@ -33,7 +33,7 @@ def test_arrays_by_hand():
     assert values["input_ids"].tolist() == [[[5, 6, 7, 0], [5, 6, 8, 9]]]
     assert values["targets"].tolist() == [[[-100, 7, 1, -100], [-100, 8, 9, 2]]]
     joint = joint_arrays([pair])
-    assert joint["input_ids"].tolist() == [[5, 6, 7, 6, 8, 9]]  # 6 stands in front of either answer
+    assert joint["input_ids"].tolist() == [[5, 6, 7, 6, 8, 9]]  # 6 precedes each answer
     assert joint["targets"].tolist() == [[-100, 7, 1, 8, 9, 2]]
     assert joint["position_ids"].tolist() == [[0, 1, 2, 1, 2, 3]]
     assert joint["second"].tolist() == [[False] * 3 + [True] * 3]
@@ -45,7 +45,7 @@ def test_arrays_by_hand():
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("joint", [False, True])
 def test_the_step_is_the_loss_on_whole_answers(family, joint):
-    """Loss and gradient through the learner, in parts, against losses.preference.dpo on sums of a plain call for each answer."""
+    """Loss and gradient through the learner, in parts, against losses.preference.dpo on sums from one plain call per answer."""
     model, other, pairs = tiny(family), tiny(family, key=9), some_pairs()
     settings = DPOSettings(batch_size=5, beta=0.5, smoothing=0.1, joint=joint, micro_batch_size=2, workers=2)
     reference = answer_log_probs(other, pairs)

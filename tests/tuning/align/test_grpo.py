@@ -32,7 +32,7 @@ def small(**changes):
 
 
 def even_tokens(prompts, answers):
-    """The share of even tokens."""
+    """The fraction of even tokens."""
     return [float(np.mean([i % 2 == 0 for i in answer])) for answer in answers]
 
 
@@ -41,7 +41,7 @@ def test_rollouts_are_what_the_model_draws():
     drawn = rollouts(model, PROMPTS, samples=3, max_new_tokens=5, stop_ids=range(8), seed=4)
     assert len(drawn) == 12 and drawn.prompts == [p for p in PROMPTS for _ in range(3)]
     for answer, finished in zip(drawn.answers, drawn.finished):
-        assert all(i >= 8 for i in answer[:-1])  # nothing goes on behind the end, which is an action itself
+        assert all(i >= 8 for i in answer[:-1])  # nothing follows the end token, which is itself an action
         assert finished == (answer[-1] < 8) and (finished or len(answer) == 5)
     assert 0 < sum(drawn.finished) < 12
     batch = drawn.arrays()
@@ -68,7 +68,7 @@ def test_texts_leave_out_what_ended_them():
 
 
 def test_a_rule_on_texts(trained):
-    """What ended an answer is no part of its text; a text that was cut is whole."""
+    """The token that ends an answer is not part of its text; a truncated answer keeps all of its text."""
     seen = []
 
     def rule(prompt, answer, finished):
@@ -107,7 +107,7 @@ def test_the_rewarded_tokens_become_likely(changes):
 
 
 def test_the_first_update_of_a_round_is_the_policy_gradient():
-    """One update a round: ratios are 1, so the gradient is that of -mean_i mean_t A_i log pi, to rounding."""
+    """With one update per round all ratios are 1, so the gradient is that of -mean_i mean_t A_i log pi, to rounding."""
     model = tiny()
     drawn = rollouts(model, PROMPTS, samples=4, max_new_tokens=4, stop_ids=range(8), seed=1)
     batch, settings = drawn.arrays(), small()
@@ -126,7 +126,7 @@ def test_the_first_update_of_a_round_is_the_policy_gradient():
 
 
 def test_the_loss_has_the_reference_and_the_old_policy():
-    """All parts of the loss through the learner, against losses.policy on whole arrays."""
+    """All terms of the loss, computed through the learner, against losses.policy on whole arrays."""
     model, other, third = tiny(), tiny(key=5), tiny(key=6)
     drawn = rollouts(model, PROMPTS, samples=4, max_new_tokens=4, stop_ids=range(8), seed=1)
     batch, settings = drawn.arrays(), small(beta=0.3, clip_ratio=0.1, clip_ratio_high=0.2, temperature=0.8, micro_batch_size=3)
@@ -148,8 +148,8 @@ def test_the_loss_has_the_reference_and_the_old_policy():
 
 @pytest.mark.parametrize("aggregation, scale", [("sequence", True), ("token", False), ("constant", True)])
 def test_two_rounds_by_hand(aggregation, scale):
-    """A loop over the formulas gives the same parameters, to rounding: what is drawn and rewarded, the groups' advantages, ratios
-    to the policy that drew, the start as reference, totals, temperature, rates.  A large eps, so that gradients' sizes count."""
+    """A loop over the formulas gives the same parameters, to rounding: sampling and rewards, group advantages, ratios to the
+    sampling policy, the initial model as reference, totals, temperature, rates.  A large eps makes gradient sizes matter."""
     model = tiny()
     settings = small(steps=2, batch_size=3, epochs=2, minibatches=2, beta=0.2, temperature=0.8, aggregation=aggregation,
                      scale=scale, eps=1e-2, clip=100.0, learning_rate=0.2, schedule="linear", warmup=2, seed=7)  # fmt: skip
@@ -188,7 +188,7 @@ def test_two_rounds_by_hand(aggregation, scale):
     bound = trained(8, 0.2, 1e-2)
     assert relative_error(model.params, optimizer.params) < bound
     assert [h["kl"] for h in result.history] == pytest.approx([np.mean(expected[:4]), np.mean(expected[4:])], rel=bound)
-    assert result.history[0]["clip_fraction"] > 0  # the ratios have left the interval, so both branches count
+    assert result.history[0]["clip_fraction"] > 0  # some ratios have left the interval, so both branches are tested
 
 
 def test_what_is_said_of_a_round():

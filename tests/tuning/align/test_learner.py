@@ -1,4 +1,4 @@
-"""What the recipes share: sequences, the learner, its log and its checks."""
+"""Code shared by the recipes: sequences, the learner, its log and its checks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def batch_of(sequences, **loss):
 
 
 def likelihood(total):
-    """The loss -sum(w l) / total - 0.1 sum(H) / total + sum(v^2): a bit of everything that a recipe may want."""
+    """The loss -sum(w l) / total - 0.1 sum(H) / total + sum(v^2): a bit of everything a recipe may use."""
 
     def loss(outputs, extra, part):
         w, H = part["weights"], outputs["entropy"]
@@ -68,7 +68,7 @@ def gradient_of(model, settings, batch, loss, **options):
 
 
 def test_sequences_become_arrays():
-    """By hand: the target of a place is the next token, if that token counts."""
+    """By hand: the target at a position is the next token, if that token counts."""
     values = sequence_arrays([answered([7, 8], [9, 1]), TokenSequence([4, 5, 6], [False, True, False])], width=4)
     assert values["input_ids"].tolist() == [[7, 8, 9, 0], [4, 5, 0, 0]]
     assert values["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
@@ -96,7 +96,7 @@ def test_bad_sequences(make, message):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_parts_and_pairs_add_up_to_one_batch(family):
-    """Micro-batches, threads, and two sequences a sample: the same values and gradient, to the rounding of a few additions."""
+    """Micro-batches, threads, and two sequences per sample: the same values and gradient, to the rounding of a few additions."""
     model, sequences = tiny(family), some_sequences()
     batch = batch_of(sequences)
     draw = np.random.default_rng(1)
@@ -142,15 +142,15 @@ def test_dropout_depends_on_the_sample_and_not_on_the_cut():
     whole = gradient_of(model, RecipeSettings(dropout=True), pairs, likelihood(5.0))
     parts = gradient_of(model, RecipeSettings(dropout=True, micro_batch_size=1), pairs, likelihood(5.0))
     assert relative_error(parts[1], whole[1]) < MODEL
-    assert relative_error(whole[1], none[1]) > 1e-3  # it is not just off
+    assert relative_error(whole[1], none[1]) > 1e-3  # dropout is actually on
     learner = Learner(model, RecipeSettings(dropout=True))
     learner.done = 1
     learner.accumulate(pairs, likelihood(5.0), OutputOptions(entropy=True))
-    assert relative_error(learner.optimizer.gradient.tree, whole[1]) > 1e-3  # another step has other masks
+    assert relative_error(learner.optimizer.gradient.tree, whole[1]) > 1e-3  # another step has different masks
 
 
 def test_extra_parameters_and_a_transform():
-    """theta scales one matrix; extra is a vector whose gradient the loss gives: both are trained, and the model is left alone."""
+    """theta scales one matrix; the loss returns the gradient of the vector in extra. Both are trained; the model is unchanged."""
     model, batch = tiny(), batch_of(some_sequences())
     path = "body.layers.1.mlp.Wup"
     base = flatten(model.params)[path].copy()
@@ -176,7 +176,7 @@ def test_extra_parameters_and_a_transform():
     assert gradient["extra"]["v"].tolist() == [0.6, 0.6]
     before = flatten(learner.model.params)[path].copy()
     learner.update()
-    assert not np.array_equal(flatten(learner.model.params)[path], before)  # made anew from theta
+    assert not np.array_equal(flatten(learner.model.params)[path], before)  # rebuilt from theta
     assert np.array_equal(flatten(learner.model.params)[path], base * learner.theta["s"])
     assert np.array_equal(flatten(model.params)[path], base)
     with pytest.raises(ValueError, match="transform: expected one with theta"):
@@ -201,7 +201,7 @@ def test_steps_learn_and_leave_the_given_model_alone():
 
 
 def test_log_probs_without_gradients(monkeypatch):
-    """Nothing is kept for a backward; rows of padding alone are zeros."""
+    """Nothing is kept for a backward; rows of only padding give zeros."""
     model, batch, grads = tiny(), sequence_arrays(some_sequences()), []
     outputs = model.token_outputs
     monkeypatch.setattr(model, "token_outputs", lambda **options: (grads.append(options["grad"]), outputs(**options))[1])
@@ -225,7 +225,7 @@ def test_what_is_not_finite_stops_before_the_update(bad):
 
     with pytest.raises(NonFiniteError, match="step 1: loss: expected a finite number, got"):
         learner.step(batch, loss)
-    assert not learner.optimizer.gradient.buffer.any()  # nothing of it comes into the next step
+    assert not learner.optimizer.gradient.buffer.any()  # nothing of it leaks into the next step
     with np.errstate(invalid="ignore"), pytest.raises(NonFiniteError, match="gradient norm: expected a finite number, got"):
         learner.step(batch, steep)
     assert relative_error(learner.model.params, before) == 0
@@ -270,7 +270,7 @@ def test_the_journal(tmp_path):
 
 
 def test_the_bar_counts_every_step(monkeypatch, tmp_path):
-    """Of a recipe, of fine-tuning, and of pretraining: by as many steps as are done, up to the last."""
+    """In recipes, fine-tuning and pretraining: it advances by the number of steps done, up to the last."""
     seen = []
     monkeypatch.setattr(Progress, "update", lambda self, steps, values: seen.append((self.total, steps)))
     sft(tiny(), some_sequences(), SFTSettings(steps=3), progress=False)

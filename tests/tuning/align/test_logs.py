@@ -1,4 +1,4 @@
-"""What every recipe logs, each number by hand: from logits, by the formulas of the papers, and an AdamW of its own."""
+"""Every number that each recipe logs, recomputed by hand: from logits, with the papers' formulas and a separate AdamW."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from tinyplm.tuning.align.rollouts import Rollouts, rollouts
 from tinyplm.tuning.align.sft import SFTSettings, sft
 from tinyplm.tuning.data.sequences import batch_numbers
 
-# Nothing is a default that could be lost; a large eps, so that the size of a gradient counts, and a clip that cuts.
+# No value is a default, so a lost setting shows; eps is large, so that gradient sizes matter, and the clip takes effect.
 OPTIMISER = {"learning_rate": 0.1, "schedule": "linear", "warmup": 1, "floor": 0.02, "weight_decay": 0.1, "beta1": 0.8,
              "beta2": 0.9, "eps": 1e-2, "clip": 0.5, "seed": 7}  # fmt: skip
 STEPS = {"steps": 3, "batch_size": 4, **OPTIMISER}
-TRAINED = trained(12, 0.1, 1e-2)  # PPO and GRPO update four times a step
-RATES = [0.1, 0.1, 0.06]  # of three updates: one to warm up, then from 0.1 to 0.02 in two
+TRAINED = trained(12, 0.1, 1e-2)  # PPO and GRPO update four times per step
+RATES = [0.1, 0.1, 0.06]  # three updates: one of warm-up, then from 0.1 to 0.02 over two
 STOPS = range(12)
 
 
 class ByHand:
-    """The model in training, updated from gradient trees."""
+    """The model being trained, updated from gradient trees."""
 
     def __init__(self, model, extra=None):
         self.model, self.start = model._with(), model
@@ -44,7 +44,7 @@ class ByHand:
         self.model.params = self.optimizer.params["model"]
 
     def update(self, gradient, rate, extra=None):
-        """{"gradient_norm", "learning_rate"}."""
+        """Applies one update and returns {"gradient_norm", "learning_rate"}."""
         gradient = {"model": gradient, **({} if extra is None else {"extra": extra})}
         norm = sum(float((a.astype(np.float64) ** 2).sum()) for a in flatten(gradient).values()) ** 0.5
         self.optimizer.gradient.add(tree_map(lambda a: a * min(1, 0.5 / norm), gradient))
@@ -58,7 +58,7 @@ def log_softmax(logits):
 
 
 def answer(model, sequence):
-    """(log-probabilities of a sequence's tokens that count, backward of their sum), read alone."""
+    """(log-probabilities of a sequence's counted tokens, backward of their sum), with the sequence as a batch of one."""
     outputs, back = model([sequence.ids[:-1]])
     logits, (places, ids) = outputs["logits"][0], (np.flatnonzero(sequence.counts[1:]), np.array(sequence.ids[1:]))
     log_p = log_softmax(logits)
@@ -80,7 +80,7 @@ def batch_order(count, step):
 
 
 def assert_logged(result, rows, folder, validation=()):
-    """Keys, numbers, and the lines of the log, evaluations at their steps."""
+    """Checks keys, numbers and log lines, with evaluations at their steps."""
     assert [sorted(found) for found in result.history] == [sorted(row) for row in rows]
     for found, row in zip(result.history, rows):
         assert found == pytest.approx(row, rel=TRAINED, abs=TRAINED)
@@ -88,7 +88,7 @@ def assert_logged(result, rows, folder, validation=()):
     assert [line for line in lines if "loss" in line] == result.history
     assert [line for line in lines if "loss" not in line] == list(validation)
     before = [sum("loss" in line for line in lines[: lines.index(line)]) for line in validation]
-    assert before == [line["step"] for line in validation]  # each stands behind its step
+    assert before == [line["step"] for line in validation]  # each follows its step
 
 
 def evaluations(result, names):
@@ -99,13 +99,13 @@ def evaluations(result, names):
 
 
 def mean_loss(model, sequences):
-    """Nats a token that counts."""
+    """The mean loss, in nats per counted token."""
     return -float(np.concatenate([answer(model, sequence)[0] for sequence in sequences]).mean())
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 2, "micro_batch_size": 3}])
 def test_sft(options, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)  # what is shown comes as lines
+    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)  # without tqdm, progress is printed as lines
     model, sequences, held_out = tiny(), some_sequences(6), some_sequences(3, seed=1)
     hand, rows, losses = ByHand(model), [], [mean_loss(model, held_out)]
     for step in range(3):
@@ -127,7 +127,7 @@ def test_sft(options, tmp_path, capsys, monkeypatch):
 
 
 def pair_numbers(model, pairs, reference, beta):
-    """(chosen, rejected implicit rewards (N,), backwards of the answers' log-probabilities)."""
+    """((chosen, rejected) implicit rewards, each (N,); backwards of the answers' log-probabilities)."""
     rewards, backs = [], []
     for pair, before in zip(pairs, reference):
         found = [answer(model, sequence) for sequence in pair]
@@ -244,7 +244,7 @@ def test_distill(reverse, tmp_path):
 
 
 def parts(prompts, answers):
-    """The share of even tokens, and a length of which the sum is another one."""
+    """The fraction of even tokens as reward, and as another part the length of prompt and answer together."""
     return [{"reward": float(np.mean([i % 2 == 0 for i in a])), "tokens": len(a) + len(p)} for p, a in zip(prompts, answers)]
 
 
@@ -253,7 +253,7 @@ def k3(d, w):
 
 
 def drawn_numbers(hand, start, step, samples, temperature):
-    """What a round begins with: the answers, and their log-probabilities by the policy and by the reference."""
+    """The start of a round: the answers, and their log-probabilities under the policy and under the reference."""
     chosen = [PROMPTS[n] for n in batch_order(4, step)]
     drawn = rollouts(hand.model, chosen, samples=samples, max_new_tokens=4, temperature=temperature, stop_ids=STOPS,
                      seed=random.fold(random.key(7), 1, step))  # fmt: skip
@@ -372,7 +372,7 @@ def test_ppo(options, tmp_path):
 
 
 def test_the_values_explain_nothing_where_returns_do_not_vary():
-    """One token each, all of the same worth: no spread, and no division by it."""
+    """One token each, all with the same return: no variance, and no division by it."""
     from tinyplm.tuning.align.learner import Learner
 
     model, settings = tiny(), PPOSettings(max_new_tokens=1)
@@ -382,4 +382,4 @@ def test_the_values_explain_nothing_where_returns_do_not_vary():
     assert record == {"score": 0.5, "kl": 0.0, "kl_coefficient": 0.1, "explained_variance": 0.0, "length": 1.0,
                       "cut": pytest.approx(2 / 3)}  # fmt: skip
     _, record = experience(learner, model, drawn, np.array([0.5, 0.5, 0.8]), 0.1)
-    assert record["explained_variance"] == pytest.approx(0.0, abs=MODEL)  # values of 0 explain nothing of it
+    assert record["explained_variance"] == pytest.approx(0.0, abs=MODEL)  # values of 0 explain none of it

@@ -40,7 +40,7 @@ def round_of(model, settings, value, reference=None):
 
 
 def test_before_the_first_update_nothing_has_moved():
-    """The ratio is 1 and the values are the old ones, to rounding; the KL to a reference that is the policy is exactly 0."""
+    """Ratios are 1 and values equal the old ones, to rounding; the KL to a reference identical to the policy is exactly 0."""
     settings = small(value_weight=0.5, temperature=0.8)
     learner, drawn, scores, batch, record = round_of(tiny(), settings, head())
     assert record["kl"] == 0 and record["score"] == pytest.approx(scores.mean())
@@ -55,7 +55,7 @@ def test_before_the_first_update_nothing_has_moved():
 
 
 def test_returns_are_scores_less_the_kl():
-    """With lam = 1 the return of an answer's first token is all that comes: the score and -beta times the log-ratios."""
+    """With lam = 1 the return at an answer's first token sums all rewards: the score and -beta times the log-ratios."""
     model, reference, settings = tiny(), tiny(key=5), small(beta=0.3, lam=1.0, cut_score=-2.0)
     _, drawn, scores, batch, record = round_of(model, settings, head(), reference)
     flat = {"attention_mask": batch["inputs"]["attention_mask"], "targets": batch["targets"]["logits"]}
@@ -68,7 +68,7 @@ def test_returns_are_scores_less_the_kl():
 
 
 def test_the_gradient_of_the_whole_loss_by_differences():
-    """Policy, value (into the head and the body) and entropy together, away from the first update: all ratios are clipped."""
+    """Policy, value (into head and body) and entropy terms together, away from the first update: all ratios are clipped."""
     model, settings = tiny(), small(value_weight=0.7, entropy_weight=0.2, clip_ratio=0.1, workers=2, micro_batch_size=3)
     learner, _, _, batch, _ = round_of(model, settings, head())
     draw, total = np.random.default_rng(3), float(batch["loss"]["weights"].sum())
@@ -131,7 +131,7 @@ def test_a_reward_model_gives_the_reward_and_bits_repeat(tmp_path):
 
 
 def test_a_round_of_one_answer():
-    """Of one token: its whitened advantage is 0, so that the value alone learns."""
+    """A single token: its whitened advantage is 0, so only the value learns."""
     result = ppo(
         tiny(),
         [[5]],

@@ -1,4 +1,4 @@
-"""Recipes that sample: what exceeds the context is refused before anything is drawn; what fits is trained as it was drawn."""
+"""Recipes that sample: what exceeds the context is rejected before sampling; what fits is trained on exactly as sampled."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_before_anything_is_drawn(family
 
 @pytest.mark.parametrize("name", SAMPLING)
 def test_an_answer_that_would_outgrow_the_context_is_not_drawn(name):
-    """It would be drawn with a sliding window, and trained on as a whole."""
+    """It would be sampled with a sliding window but trained on as a whole."""
     model = tinyplm.create("llama", key=3, **{**SIZES["llama"], "max_position_embeddings": 40})
     with pytest.raises(ValueError, match=r"^prompts\[0\]: expected at most 36 tokens, .* is 4 and the context 40, got 37$"):
         SAMPLING[name](model, [[5] * 37], never)
@@ -100,11 +100,11 @@ def test_counts_of_rollouts(name, refused):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_all_that_read_prompt_and_answer_must_have_room(name):
-    """A reference with a shorter context, where one is used, and the model of a reward."""
+    """A reference with a shorter context, if one is used, and a reward model."""
     short = tinyplm.create("gpt2", vocab_size=40, n_embd=12, n_layer=1, n_head=3, n_positions=8, dtype="float64")
     message = r"prompts\[0\]: expected at most 4 tokens, since max_new_tokens is 4 and the context 8, got 5"
     if name == "grpo":
-        SAMPLING[name](tiny(), [[5] * 5], shortest, reference=short)  # without beta it reads nothing
+        SAMPLING[name](tiny(), [[5] * 5], shortest, reference=short)  # without beta the reference is not run
     else:
         with pytest.raises(ValueError, match=message):
             SAMPLING[name](tiny(), [[5] * 5], never, reference=short)
@@ -116,7 +116,7 @@ def test_all_that_read_prompt_and_answer_must_have_room(name):
 
 
 def same_as_drawn(model, prompt, count):
-    """The log-probabilities when an answer is drawn, and when it is trained on."""
+    """The relative error between an answer's log-probabilities when sampled and when trained on."""
     (drawn,) = tinyplm.generate(model, [prompt], max_new_tokens=count, stop_ids=(), seed=3)
     answers = rollouts(model, [prompt], max_new_tokens=count, stop_ids=(), seed=3)
     assert answers.answers == [drawn.ids] and len(drawn.ids) == count
@@ -133,7 +133,7 @@ def test_at_the_border_an_answer_is_trained_as_it_was_drawn(family):
 
 @pytest.mark.parametrize("name", ROPES)
 def test_with_scaled_positions_too(name):
-    """With dynamic scaling the frequencies change beyond what can be cached, so that there nothing is drawn."""
+    """With dynamic scaling the frequencies change beyond the cacheable context, so nothing is sampled there."""
     model = tiny_family("llama", **ROPES[name])
     context = model.config.cache_context
     assert context == (12 if name == "dynamic" else 24)
@@ -142,11 +142,11 @@ def test_with_scaled_positions_too(name):
         rollouts(model, [[7, 5, 3, 2]], max_new_tokens=context - 3)
 
 
-# ------------------------------------------------------------------------------------ what a learner hands to a model is checked
+# ------------------------------------------------------------------------------------ checks on what a learner passes to a model
 
 
 def parts_of(model, **inputs):
-    """What a training step computes, loss_in_parts and outputs_in_parts alike."""
+    """The calls of a training step: loss, loss_in_parts and outputs_in_parts."""
     ids = np.asarray(inputs["input_ids"])
     targets = {"logits": np.zeros(len(ids), int) if isinstance(model, ScoreModel) else np.ones(ids.shape, int)}
     yield lambda: model.loss(targets=targets, **inputs)
@@ -206,7 +206,7 @@ def test_encoders_parts_have_the_checks_of_a_call():
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("micro", [1, 2, 3, 4, 5, None])
 def test_micro_batches_and_workers_of_a_learner(micro, workers):
-    """Five samples: with micro-batches of 2 the last one has fewer samples than there are workers."""
+    """Five samples: with micro-batches of 2, the last one has fewer samples than there are workers."""
     model = tiny("gpt2")
     batch, total = batch_of(some_sequences(5))
 
@@ -241,11 +241,11 @@ PROMPTS = [[5, 6], [7], [1, 2, 3], [9, 8], [4]]
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize(("micro", "workers"), [(1, 2), (1, 4), (2, 3), (3, 4), (None, 9)])
 def test_micro_batches_and_workers_of_every_recipe(name, micro, workers):
-    """The numbers of one worker, to rounding, and the same bits each time."""
+    """The same numbers as with one worker, to rounding, and the same bits on every run."""
 
     def run(**options):
         model = scored(names=["reward"]) if name == "reward" else tiny()
-        result = TRAINED[name](model, eps=1e-3, **options)  # an eps that no rounding of a gradient of zero passes
+        result = TRAINED[name](model, eps=1e-3, **options)  # an eps far above the rounding of a zero gradient
         return result.history, flatten(model.params)
 
     history, params = run()

@@ -16,7 +16,7 @@ from tinyplm.tuning.data.sequences import answered, batch_numbers, sequence_arra
 
 
 def copying(count, seed):
-    """Answers that repeat the prompt's last token, and an end (token 0)."""
+    """Answers that repeat the prompt's last token and then end (token 0)."""
     draw = np.random.default_rng(seed)
     prompts = [draw.integers(1, 40, 4).tolist() for _ in range(count)]
     return [answered(prompt, [prompt[-1], 0]) for prompt in prompts]
@@ -26,7 +26,7 @@ def test_every_epoch_has_every_sample_once():
     drawn = np.concatenate([batch_numbers(7, 3, step, key=5) for step in range(7)])
     assert [sorted(drawn[7 * e : 7 * e + 7].tolist()) for e in range(3)] == [list(range(7))] * 3
     assert not np.array_equal(drawn[:7], drawn[7:14])
-    assert sorted(batch_numbers(2, 5, 1, key=5).tolist()) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])  # a batch of several epochs
+    assert sorted(batch_numbers(2, 5, 1, key=5).tolist()) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])  # a batch spanning several epochs
     with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
         batch_numbers(0, 1, 0, key=5)
 

@@ -1,4 +1,4 @@
-"""Records, conversations with masks, preferences, instructions, packing, prompts with examples, clozes."""
+"""Records, conversations with masks, preferences, instructions, packing, few-shot prompts, clozes."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_other_bad_files(tmp_path):
 
 
 def counted(tokenizer, sequence):
-    """The counted runs of tokens as texts."""
+    """The runs of counted tokens, decoded."""
     runs, last = [], False
     for i, counts in zip(sequence.ids, sequence.counts):
         if counts and not last:
@@ -145,7 +145,7 @@ def test_only_the_assistants_words_count(tokenizer, name, answers):
     template = TEMPLATES[name]
     sequence = conversation(tokenizer, template, TALK)
     assert counted(tokenizer, sequence) == answers
-    for k in (2, 4):  # what stands before an answer is what a chat would see
+    for k in (2, 4):  # what precedes an answer is what a chat would see
         seen = encode(tokenizer, template, TALK[:k])
         assert sequence.ids[: len(seen)] == seen and sequence.counts[len(seen)] and not sequence.counts[len(seen) - 1]
     assert prompt_ids(tokenizer, template, TALK[:2]) == sequence.ids[: sequence.counts.index(True)]
@@ -160,7 +160,7 @@ def test_a_folders_own_template(tokenizer):
 
 
 def test_a_token_over_the_border_is_taken_apart(tokenizer):
-    """The prompt ends with a space, which the tokenizer would put to the next word."""
+    """The prompt ends with a space, which the tokenizer would merge into the next word."""
     spaced = Template(lambda messages, add_generation_prompt=True: "".join(
         f"{m['role'][0]}> {m['content']}" for m in messages) + "a> " * add_generation_prompt, ())  # fmt: skip
     sequence = conversation(tokenizer, spaced, TALK[1:3])
@@ -246,7 +246,7 @@ def test_first_fit_the_longest_first():
 
 @pytest.mark.parametrize("family", SIZES)
 def test_packed_sequences_do_not_see_each_other(family):
-    """The loss and all gradients are those of the same sequences, each in a row of its own."""
+    """The loss and all gradients equal those of the same sequences, each in its own row."""
     model, sequences = tiny(family), some_sequences(9)
     rows = packing([len(s) for s in sequences], 16)
     assert len(rows) < len(sequences) and sorted(n for row in rows for n in row) == list(range(9))
@@ -354,7 +354,7 @@ def test_words_of_several_tokens_behind_a_text(tokenizer):
     mean = Prefix(prefix.template, prefix.verbaliser, mean=True).word_scores(model, samples)
     assert np.allclose(mean, found / lengths, rtol=MODEL)
     assert np.allclose(label_probabilities(prefix, model, samples).sum(axis=1), 1) and max(lengths) > 1
-    assert np.allclose(label_probabilities(prefix, model, samples[:1], calibrate=samples[0]), 0.5)  # taken off itself
+    assert np.allclose(label_probabilities(prefix, model, samples[:1], calibrate=samples[0]), 0.5)  # calibrated against itself
     assert prefix.sequence(tokenizer, samples[0], "no") == prefix.sequences(tokenizer, samples[0])[2]
     with pytest.raises(ValueError, match="label: expected one of yes, no, got 'maybe'"):
         prefix.sequence(tokenizer, samples[0], "maybe")

@@ -1,4 +1,4 @@
-"""Every family of encoders is fine-tuned for every task that it has, and frozen from below."""
+"""Every encoder family is fine-tuned for every task it supports, also with its lower layers frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: gradients of a step, frozen layers, the loop, what it keeps and writes."""
+"""Fine-tuning: gradients of a step, frozen layers, the loop, and what it keeps and writes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tinyplm.tuning.finetuning.samples import training_batches
 from tinyplm.tuning.finetuning.tags import tagging
 from tinyplm.tuning.settings import TuningSettings
 
-CLOSE = MODEL  # float64; sums in another order
+CLOSE = MODEL  # float64; sums in a different order
 
 
 def samples_of(task, made):
-    """10 samples of the small texts."""
+    """10 samples from the small texts."""
     if task == "token_classification":
         return tagging(made, [text.split() for text in TEXTS], [[i % 2 for i in range(len(text.split()))] for text in TEXTS])
     if task == "question_answering":
@@ -173,8 +173,8 @@ def test_the_same_seed_gives_the_same_bits():
     assert not equal(first, run(seed=1)), "order and dropout depend on the seed"
     assert not equal(first, run(dropout=False)) and not equal(first, run(clip=1e-3))
     assert equal(run(workers=2), run(workers=2))
-    # Two threads add in another order than one.  An update moves a parameter by lr g / (sqrt(v) + eps), so the rounding of a
-    # gradient, of which key biases have nothing else, counts up to lr / eps = 10^4 fold in each of 6 updates: 10^-11 for an EPS
+    # Two threads sum in a different order than one.  An update moves a parameter by lr g / (sqrt(v) + eps), so the rounding of
+    # a gradient (key biases have nothing else) is amplified up to lr / eps = 10^4 times in each of 6 updates: 10^-11 per EPS
     assert apart(run("float64", workers=2), run("float64")) < 1e-9
 
 
@@ -188,7 +188,7 @@ def test_only_what_is_trained_moves_and_lower_layers_move_less():
 
     paths = ("body.positions", "body.layers.0.mlp.W1", "body.layers.1.mlp.W1", "head.classifier.W")
     decayed = [moved(layer_decay=0.3)[path] for path in paths]
-    assert all(2 < upper / lower < 6 for lower, upper in zip(decayed, decayed[1:])), decayed  # Adam's steps are of one size
+    assert all(2 < upper / lower < 6 for lower, upper in zip(decayed, decayed[1:])), decayed  # Adam's steps all have one size
     head = moved(trained_layers=0)
     assert {path for path, change in head.items() if change} == {path for path in head if path.startswith("head")}
     upper = moved(trained_layers=1)
@@ -212,7 +212,7 @@ def test_each_epoch_has_another_order(monkeypatch):
 
 
 def _scripted(monkeypatch, losses):
-    """The validation losses of the epochs to come, whatever the model computes."""
+    """Sets the validation losses of the coming epochs, whatever the model computes."""
     values = iter(losses)
     monkeypatch.setattr(loop, "outputs_and_loss", lambda model, samples, **options: (
         outputs_and_loss(model, samples)[0], next(values)))  # fmt: skip
@@ -244,8 +244,8 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch, tmp_path)
 
 
 def test_what_is_logged_by_hand(tmp_path, monkeypatch, capsys):
-    """Steps: mean loss of the batch, norm before clipping, a warm-up of int(0.4 * 6) updates and a line to 0; epochs: scores."""
-    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)  # what is shown comes as lines
+    """Steps: mean batch loss, norm before clipping, warm-up over int(0.4 * 6) updates, then linear decay to 0; epochs: scores."""
+    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)  # without tqdm, progress is printed as lines
     made = model(dtype="float64")
     samples, held_out = classification(made, TEXTS, KINDS), classification(made, TEXTS[:3], KINDS[:3])
     settings = dataclasses.replace(QUICK, warmup=0.4, dropout=False, clip=0.3, weight_decay=0.2, eps=1e-3, smoothing=0.1, seed=3)

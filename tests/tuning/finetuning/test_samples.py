@@ -1,4 +1,4 @@
-"""Labelled texts, tagged words and answers as samples, and what outputs say about them."""
+"""Labelled texts, tagged words and answers as samples, and the predictions and scores of model outputs on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BYTES = Tokenizer.train(TEXTS * 2, 300)  # tokens begin with the space before a 
 
 
 def byte_level(task, names=("O", "B-x", "I-x"), **changes):
-    """A model whose tokenizer is a byte-level BPE in RoBERTa's manner."""
+    """A model with a RoBERTa-style byte-level BPE tokenizer."""
     from tinyplm.tokenizers.text.added_tokens import AddedToken
     from tinyplm.tokenizers.text.postprocessing import RobertaProcessing
 
@@ -82,7 +82,7 @@ def test_several_labels_and_numbers():
     assert samples.predictions(outputs).tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
     assert samples.score(outputs) == {"micro f1": pytest.approx(2 * 2 / 6), "macro f1": pytest.approx((1 + 0 + 2 / 3) / 3),
                                       "accuracy": pytest.approx(2 / 3)}  # fmt: skip
-    assert isinstance(classification(model(names=list("abc")), TEXTS[:1], [["a"]]), LabelSets)  # as transformers guesses
+    assert isinstance(classification(model(names=list("abc")), TEXTS[:1], [["a"]]), LabelSets)  # as transformers infers
     samples = classification(model(names=["score"]), TEXTS[:3], [0.5, 2, np.float32(1)])
     assert isinstance(samples, Numbers)
     targets = samples.batch([0, 1, 2])[1]["logits"]
@@ -153,7 +153,7 @@ def test_the_first_token_of_a_word_has_its_tag():
     outputs = {"logits": [np.eye(3)[np.maximum(t, 0)] for t in samples.targets["logits"]]}
     assert samples.predictions(outputs) == [[0, 1, 2, 0], [1, 0]]
     assert samples.score(outputs) == {"chunk f1": 1, "accuracy": 1}
-    outputs["logits"][0] = outputs["logits"][0][:, [0, 2, 1]]  # the chunk is I-x, B-x now: two
+    outputs["logits"][0] = outputs["logits"][0][:, [0, 2, 1]]  # the chunk is now I-x, B-x: two chunks
     assert samples.score(outputs) == {"chunk f1": pytest.approx(2 / 5), "accuracy": pytest.approx(4 / 6)}
 
 
@@ -204,7 +204,7 @@ def test_answers_are_found_again_from_their_targets(make, options):
     assert samples.predictions(outputs)[:5] == texts
     assert len(samples.predictions(outputs)[5]) > 0
     careful = dataclasses.replace(samples, threshold=0.0)
-    if not options:  # with several windows the least "no answer" counts, and each of those without the answer says so
+    if not options:  # the lowest "no answer" score of all windows counts, and every window without the answer says "no answer"
         assert careful.predictions(outputs) == [*texts, ""] and careful.score(outputs) == {"f1": 1, "exact match": 1}
     inputs, targets = samples.batch(range(len(samples)))
     assert inputs["token_type_ids"].shape == inputs["input_ids"].shape
@@ -239,12 +239,12 @@ def test_the_threshold_weighs_no_answer_against_the_best_one():
     samples = answering(model("question_answering"), ["a"], ["the cat sat"], [(4, 7)])
     size = len(samples.encodings[0])
     start, end = np.zeros(size), np.zeros(size)
-    start[samples.targets["start_logits"][0]] = end[samples.targets["end_logits"][0]] = 1.0  # 2 together
-    start[0] = end[0] = 1.5  # 3 together
+    start[samples.targets["start_logits"][0]] = end[samples.targets["end_logits"][0]] = 1.0  # 2 in total
+    start[0] = end[0] = 1.5  # 3 in total
     outputs = {"start_logits": [start], "end_logits": [end]}
     for threshold, text in ((None, "cat"), (0.9, ""), (1.1, "cat")):
         assert dataclasses.replace(samples, threshold=threshold).predictions(outputs) == [text]
-    # of several windows the one that says "no answer" least counts, and the best span of all
+    # across several windows, the lowest "no answer" score and the best span count
     windows = answering(model("question_answering"), ["a"], [CONTEXT], max_length=16, threshold=0.0)
     ends = [np.zeros(len(encoding)) for encoding in windows.encodings]
     for none, found in ((-1.0, True), (3.0, False)):
