@@ -1,4 +1,4 @@
-"""Wrong calls of layers, losses, the stack, trees and optimisers' parts: every argument of every wrong kind."""
+"""Invalid calls of layers, losses, the stack, trees and the optimisers' parts: every argument, every wrong kind."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tinyplm.optim import clip
 from tinyplm.shapes import expects
 
 SIZES = Sizes(B=2, T=3, S=3, D=4, K=1, G=2, E=2, F=4, V=5, seed=3, flags=(True, True, True))
-FUNCTIONS = ("activation", "rotary", "scores", "f", "layer", "each", "on_gradient")  # these call what they are given
+FUNCTIONS = ("activation", "rotary", "scores", "f", "layer", "each", "on_gradient")  # arguments that are called
 
 
 def plain(component):
-    """The function and its arguments by name, where the table has it as it is; None where it is wrapped for the laws."""
+    """The function and its named arguments if the table holds it directly; None if it is wrapped for the laws."""
     case = component.make(SIZES)
     f = case.kernel or component.f
     if not hasattr(f, "__module__") or not str(f.__module__).startswith("tinyplm") or hasattr(f, "func"):
@@ -63,7 +63,7 @@ def test_components(name):
     f, right = plain(COMPONENTS[name])
     f(**right)
     complaints = wrong_calls(f, right, aliases={n: [*WORDS.get(n, []), *right] for n in right})
-    # whether a function that can be called is a component shows when it is called
+    # whether a callable is a component shows only when it is called
     complaints = [
         c for c in complaints if not c.startswith(tuple(f"{n} = {kind}:" for n in FUNCTIONS for kind in ("function", "class")))
     ]
@@ -136,7 +136,7 @@ def test_losses(loss, right):
 @pytest.mark.parametrize("chunk", [-1, 0, 1.5, None])
 @pytest.mark.parametrize("loss", [f for f, right in LOSSES if "chunk" in right])
 def test_a_chunk_of_nothing_is_refused(loss, chunk):
-    """chunk=-1 gave a loss of 0 and gradients that nobody had written."""
+    """chunk=-1 once returned a loss of 0 and uninitialised gradients."""
     right = next(right for f, right in LOSSES if f is loss)
     with pytest.raises(ValueError, match=f"{loss.__name__}: chunk: expected an integer >= 1, got"):
         loss(**{**right, "chunk": chunk})
@@ -240,7 +240,7 @@ def test_expects_refuses_each_kind():
 
     right = {"p": {"W": 1}, "x": X2, "ids": np.zeros(2, int), "y": np.zeros((1, 2)), "rate": 0.5, "n": 2, "on": True, "g": len}
     assert f(**right) is f(**right) is X2 and f.__name__ == "f"
-    for _ in range(2):  # what was refused is not remembered
+    for _ in range(2):  # rejected values are not cached
         bad_values = {
             "p": {"b": 1},
             "x": X2[0, 0],

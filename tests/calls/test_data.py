@@ -1,4 +1,4 @@
-"""Wrong calls of data, objectives and evaluation: every argument of every wrong kind."""
+"""Invalid calls of data, objectives and evaluation: every argument, every wrong kind."""
 
 from __future__ import annotations
 
@@ -157,14 +157,14 @@ def test_wrong_kinds(f, right):
         f(**right)
     only = ["array"] if f is data.write_tokens else ()  # any other path would be written to
     complaints = wrong_calls(f, right, only=only, aliases=WORDS)
-    # what the system says of a path that is one; and a function that can be called, but not with a sentence
+    # the operating system's message for a valid path value; and a callable that does not accept a sentence
     complaints = [c for c in complaints if "No such file or directory" not in c and "File name too long" not in c]
     complaints = [c for c in complaints if not c.startswith("encode = class")]
     assert not complaints, "\n".join(complaints)
 
 
 def test_a_limit_of_nothing_is_refused():
-    """cut("abc", 0) never ended."""
+    """cut("abc", 0) never terminated."""
     for limit in (0, -1, 1.5):
         with pytest.raises(ValueError, match="limit: expected an integer >= 1, got"):
             corpus.cut("abc", limit)

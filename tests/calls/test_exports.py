@@ -1,4 +1,4 @@
-"""Wrong calls of the names that packages export and of kernels, and whether every export has a row somewhere in this folder."""
+"""Invalid calls of exported names and kernels, and whether every export has a row somewhere in this folder."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ROWS = [
     (tuning.lora_parameters, {"params": MODEL.params, "rank": 2, "targets": ["Wq"], "key": 0}),
     (tuning.Learner, {"model": MODEL, "settings": tuning.SFTSettings(**QUICK), "updates": 1}),
 ]  # fmt: skip
-# Words that a message may have in place of the argument's name.
+# Words that a message may use instead of the argument's name.
 WORDS = {
     "workers": ["count"], "steps": ["total"], "name": ["schedule"],
     "mask": ["allowed"], "kv_heads": ["heads"], "examples": ["example 0"],
@@ -76,13 +76,13 @@ def test_wrong_kinds(f, right, tmp_path, monkeypatch):
     if right.get("path") != "/nowhere/at/all":
         f(**right)
     complaints = wrong_calls(f, right, aliases=WORDS)
-    # a class can be called, so it is found out when it is; and what the system says of a path
+    # a class is callable, so the error appears only when it is called; and the operating system's message for a path
     allowed = (" = class: ", "No such file or directory", "File name too long")
     complaints = [c for c in complaints if not any(words in c for words in allowed)]
     assert not complaints, "\n".join(complaints)
 
 
-# What is returned, or only names a kind of value; what has no argument that a user makes; what a component's own laws test.
+# Return types and type names; functions without user-supplied arguments; functions that a component's own laws test.
 NOT_CALLED = {
     "core": {"Array", "Backward", "Component", "Tree", "Product", "Rows", "chain", "in_float32"},
     "data": {"default_corpus"},

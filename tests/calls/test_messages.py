@@ -1,4 +1,4 @@
-"""Wrong calls of models and generation that were silent once, or an internal error: each is one line that says what to do."""
+"""Invalid calls of models and generation that once passed silently or failed internally: now one line says what to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def one_token(model, prompts, **options):
 
 @each_model
 def test_masks_of_anything_but_zeros_and_ones_are_refused(name):
-    """An additive mask would be read the wrong way round, and strings, NaN and None as real tokens."""
+    """An additive mask would be read with the opposite meaning, and strings, NaN and None as real tokens."""
     model, inputs = MODELS[name][0], inputs_of(name)
     masks = [mask for mask in ("attention_mask", "perm_mask", "input_mask", "target_mapping") if inputs.get(mask) is not None]
     for mask in masks:
@@ -35,7 +35,7 @@ def test_masks_of_anything_but_zeros_and_ones_are_refused(name):
         wrong = [np.where(right, 0, -1e9), np.where(right, 0, -(10**9)), right - 1, right * 2, right + 0.5,
                  np.where(right, 1, np.nan), np.where(right, "1", "0"), np.where(right, 1, None), right * 1j]  # fmt: skip
         if mask == "attention_mask":
-            wrong.append(right.astype(float))  # as additive masks are
+            wrong.append(right.astype(float))  # like additive masks
         for form in wrong:
             for mask_given in (form, form.tolist()):
                 for call in (model, model.inputs):
@@ -112,18 +112,18 @@ def test_a_folder_of_checkpoints_names_its_newest(tmp_path):
 
 
 def test_a_config_from_a_dict(tmp_path):
-    fields = {"n_embd": 6, "num_attention_heads": 2, "n_layer": 1, "vocab_size": 11, "n_positions": 6}  # one by another name
+    fields = {"n_embd": 6, "num_attention_heads": 2, "n_layer": 1, "vocab_size": 11, "n_positions": 6}  # one under a synonym
     model = tinyplm.create("gpt2", fields, n_layer=2)
     assert model.config == tinyplm.create("gpt2", vocab_size=11, n_positions=6, n_embd=6, n_head=2, n_layer=2).config
-    assert model.config.source == {}  # what a file said, and there was none
+    assert model.config.source == {}  # the fields read from a file; there was no file
     tinyplm.save(model, tmp_path)
-    again = json.loads((tmp_path / "config.json").read_text())  # the contents of a file
+    again = json.loads((tmp_path / "config.json").read_text())  # the file's contents
     assert tinyplm.create("gpt2", {**again, "transformers_version": "5"}).config == model.config
     assert tinyplm.create("gpt2", {**again, "transformers_version": "5"}).config.source["transformers_version"] == "5"
 
 
 def test_a_memory_that_does_not_fit_is_refused_before_the_first_token():
-    """The generator's own calls do not check their inputs, so a cache of another size or dtype would be written into."""
+    """The generator does not check the inputs of its own calls, so it would write into a cache of the wrong size or dtype."""
     model = MODELS["gpt2"][0]
     own = {**model.config.cache_sizes, "batch": 1, "capacity": 4, "dtype": model.dtype}
 
@@ -150,14 +150,14 @@ def test_a_memory_that_does_not_fit_is_refused_before_the_first_token():
 def test_a_memory_after_a_stream_that_never_started():
     model, memory = MODELS["gpt2"][0], Memory()
     generate(model, [1, 2], max_new_tokens=2, memory=memory)
-    stream(model, [3, 4], max_new_tokens=2, memory=memory)  # cuts the cache to what both prompts begin with
+    stream(model, [3, 4], max_new_tokens=2, memory=memory)  # truncates the cache to the common prefix of both prompts
     assert one_token(model, [1, 2, 5], memory=memory) == one_token(model, [1, 2, 5])
 
 
 def test_a_memory_of_an_interrupted_stream_and_of_two_streams():
     model, memory = MODELS["gpt2"][0], Memory()
     expected = [piece.id for pieces in stream(model, [1, 2], max_new_tokens=4, memory=memory) for piece in pieces]
-    model([[3]], cache=memory.cache.cut(2), grad=False)  # a step that was interrupted, so that nobody has its cache
+    model([[3]], cache=memory.cache.cut(2), grad=False)  # an interrupted step, whose cache nobody holds
     assert [p.id for pieces in stream(model, [1, 2], max_new_tokens=4, memory=memory) for p in pieces] == expected
     first = stream(model, [1, 2], max_new_tokens=4, memory=memory)
     next(first)

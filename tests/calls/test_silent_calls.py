@@ -1,4 +1,4 @@
-"""Calls that NumPy would carry out without an error, to a result that means nothing: each is refused, also behind right ones."""
+"""Calls that NumPy would run without error but with a meaningless result: each is rejected, also after valid ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GATED = {"Wgate": W, "Wup": W, "Wdown": W}
 
 
 class Like:
-    """Of another library: a shape and NumPy's dtype, but no array."""
+    """From another library: it has a shape and NumPy's dtype, but is not an array."""
 
     shape, dtype, ndim = X.shape, X.dtype, X.ndim
 
@@ -55,12 +55,12 @@ def test_wrong_dtypes_and_numbers_in_what_is_called_often():
 def test_attention():
     for f in (attention.attention, block_attention.block_attention):
         f(Q, K, K, np.zeros((3, 3), "f4"))
-        for bias in (np.ones((3, 3), bool), np.ones((3, 3), int)):  # a mask in the place of the bias
+        for bias in (np.ones((3, 3), bool), np.ones((3, 3), int)):  # a mask passed as the bias
             refused(f, Q, K, K, bias, match="bias: expected")
         refused(f, Q, K, K, scale=float("nan"), match="scale: expected")
         refused(f, Q, K, K, scale=np.ones((4, 1, 1)), match="scale: expected")
         refused(f, Q, K.astype(int), K, match="k: expected")
-        refused(f, Q, K, K, mask=np.ones((2, 2, 3, 3), bool), match="mask")  # by key heads, not by heads
+        refused(f, Q, K, K, mask=np.ones((2, 2, 3, 3), bool), match="mask")  # per key head instead of per head
     attention.multi_head_attention(P, X, heads=2)
     for p in ({**P, "bQ": G}, {n: w for n, w in P.items() if n != "Wk"}):
         refused(attention.multi_head_attention, p, X, heads=2, match="p: expected")
@@ -73,7 +73,7 @@ def test_attention():
 def test_feed_forward_layers():
     for f, p in ((mlp.mlp, MLP), (mlp.gated_mlp, GATED)):
         f(p, X, activation=gelu)
-        refused(f, p, X, activation=np.tanh, match="activation: expected a component")  # two rows: (y, backward)?
+        refused(f, p, X, activation=np.tanh, match="activation: expected a component")  # two rows are not (y, backward)
         refused(f, {**p, "b": G}, X, activation=gelu, match="alone, got 'b'")
     for name in ("Wgate", "Wup"):
         refused(mlp.gated_mlp, {**GATED, name: W[:, :1]}, X, activation=gelu, match="Wgate: expected the shape of Wup")

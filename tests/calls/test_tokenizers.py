@@ -1,4 +1,4 @@
-"""Wrong calls of the tokenizer: every argument of every public method, of every wrong kind."""
+"""Invalid calls of the tokenizer: every argument of every public method, every wrong kind."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a user of tuning and training calls, with the wrong kind of each argument in turn, and with what belongs elsewhere:
-another model, another recipe's settings, a text where there should be several.
+"""The user-facing calls of tuning and training, with each argument in turn of the wrong kind or misplaced: another model,
+another recipe's settings, one text where several are expected.
 
 The tool is tests/support/wrong_calls.py.  Nothing is trained before the arguments are checked.
 """
@@ -80,7 +80,7 @@ def rewards(prompts, answers):
 MODEL, OTHER, SCORER, ENCODER = decoder(), decoder(family="llama"), scorer(), tuning.model()
 DATA = classification(ENCODER, tuning.TEXTS, tuning.KINDS)
 CHAT = TEMPLATES["chatml"]
-# Words that a message may have in place of the argument's name.
+# Words that a message may use instead of the argument's name.
 ALIASES = {
     "sequences": ["sequence"], "pairs": ["pair"], "records": ["record"], "validation": ["sequence", "pair", "samples"],
     "labels": ["text 0", "label"], "answers": ["question 0"], "tags": ["sentence"], "sentences": ["sentence"],
@@ -94,10 +94,10 @@ NUMBERS = itertools.count()
 
 
 def no_complaints(function, **right):
-    """The right call works, and each wrong argument is named."""
+    """The valid call works, and the error for each invalid argument names it."""
     assert complaint(lambda: function(**right)) is None
     found = wrong_calls(function, right, aliases=ALIASES)
-    found = [problem for problem in found if " = class: " not in problem]  # a class can be called: its own error
+    found = [problem for problem in found if " = class: " not in problem]  # a class is callable: its own error
     assert not found, "\n".join(found)
 
 
@@ -242,6 +242,6 @@ def test_what_belongs_elsewhere(call, message, tmp_path, monkeypatch):
 
 
 def test_labels_of_other_libraries_are_read():
-    """An array of whole numbers, of NumPy or of another library, is what a list of them is."""
+    """An integer array, from NumPy or another library, works like a list of integers."""
     numbers = [tuning.KINDS.index(kind) for kind in tuning.KINDS]
     assert classification(ENCODER, tuning.TEXTS, np.array(numbers)).targets == DATA.targets

@@ -1,6 +1,6 @@
-"""What a user calls, with the wrong kind of each argument in turn: it works, or one clear line says what was expected.
+"""User-facing calls with each argument in turn of the wrong kind: they work, or one clear line says what was expected.
 
-The tool is support/wrong_calls.py.  Here are models, generation, sampling, sentence encoders, and what loads and saves them.
+The tool is support/wrong_calls.py.  This file covers models, generation, sampling, sentence encoders, and saving and loading.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tinyplm.generation.text import TextStream
 from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
 STACK = {"checkpointing": 0, "frozen": 0, "once": False, "on_gradient": None}
-# Words that a message may have in place of the argument's name.
+# Words that a message may use instead of the argument's name.
 ALIASES = {
     "input_ids": ["inputs_embeds", "_mask", "_ids", "targets"], "target_mapping": ["targets"],
     "inputs_embeds": ["input_ids"], "auxiliary": ["targets"], "logits": ["texts", "tokens"], "prompts": ["memory"],
@@ -33,9 +33,9 @@ ALIASES = {
 
 
 def no_complaints(function, right, **options):
-    assert complaint(lambda: function(**right)) is None  # the right call works
+    assert complaint(lambda: function(**right)) is None  # the valid call works
     found = wrong_calls(function, right, aliases=ALIASES, **options)
-    none([problem for problem in found if not problem.startswith("on_gradient = class")])  # a class can be called: its own error
+    none([problem for problem in found if not problem.startswith("on_gradient = class")])  # a class is callable: its own error
 
 
 def none(complaints):
@@ -43,7 +43,7 @@ def none(complaints):
 
 
 def finished(function):
-    """The call, and then its backward with ones."""
+    """The call, then its backward with ones."""
 
     def call(**arguments):
         outputs, backward = function(**arguments)
@@ -148,7 +148,7 @@ def test_sampling():
     right = {"logits": logits, "texts": [[1, 2]], "generators": generators, "vocabulary": 2}
     for settings_ in (sampling.Sampling(), sampling.Sampling(temperature=0), sampling.Sampling(repetition_penalty=2.0)):
         found = wrong_calls(settings_.choose, right, aliases={"texts": ["seen", "ids"], "logits": ["texts", "generators"]})
-        none([problem for problem in found if "FloatingPointError" not in problem])  # NaN: the model's, and said so
+        none([problem for problem in found if "FloatingPointError" not in problem])  # NaN: the model's own, and reported as such
     right = {"logits": logits[0], "temperature": 1.0, "top_k": 1, "top_p": 0.5, "min_p": 0.5}
     none([found for found in wrong_calls(sampling.token_distribution, right) if "FloatingPointError" not in found])
     no_complaints(sampling.penalise_repetition, {"logits": logits[0].copy(), "seen": [1], "penalty": 2.0})
@@ -181,7 +181,7 @@ def test_create():
 
 
 def test_load_and_save(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # some wrong values are the name of a folder
+    monkeypatch.chdir(tmp_path)  # some invalid values are valid folder names
     model = tinyplm.create("bert", encoder_families.FAMILIES["bert"].config, task="sequence_classification")
     no_complaints(tinyplm.save, {"model": model, "folder": tmp_path / "a", "dtype": "F32", "max_shard_size": "5GB"})
     right = {"folder": tmp_path / "a", "task": "sequence_classification", "labels": ["a", "b", "c"], "key": 0, "dtype": "float32",

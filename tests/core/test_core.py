@@ -126,7 +126,7 @@ def test_callback_gets_each_layer_last_first():
 
 
 class _Held:
-    """Counts how many layers' activations are alive."""
+    """Counts the layers whose activations are alive."""
 
     def __init__(self):
         self.alive = []
@@ -164,7 +164,7 @@ def test_closures_are_dropped_without_grad_and_freed_in_passing():
 
 @pytest.mark.parametrize(("size", "expected"), [(1, [0, 0, 0, 0, 0]), (2, [0, 1, 0, 1, 0]), (3, [1, 0, 2, 1, 0])])
 def test_checkpointing_holds_one_group_at_a_time(size, expected):
-    """What is alive after each layer's backward, last layer first: the layers of its group that are still to come."""
+    """Layers alive after each backward, last layer first: the remaining layers of the current group."""
     held, counts = _Held(), []
     _, backward = core.stack(held.layer, [2.0] * 5, np.ones(3), options=core.StackOptions(
         checkpointing=size, on_gradient=lambda i, dp: counts.append(held.count())))  # fmt: skip
@@ -196,7 +196,7 @@ def test_frozen_layers_are_a_constant_below_the_others(frozen, size):
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 5])
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 def test_layers_that_share_parameters_add_up_their_gradients(size, frozen):
-    """Five layers of two parameter trees: their gradients are the sums over the layers, and handed on when complete."""
+    """Five layers share two parameter trees: gradients are summed over the layers and emitted once complete."""
     ps, x, shift, dy = _stack_case()
     uses = [0, 0, 1, 1, 1]
     y, apart = _run([ps[n] for n in uses], x, shift)
@@ -209,7 +209,7 @@ def test_layers_that_share_parameters_add_up_their_gradients(size, frozen):
                 ps[:2], x, shift, uses=uses, checkpointing=size, frozen=frozen, once=once, on_gradient=callback
             )
             assert equal(found, y)
-            for _ in range(1 if once else 2):  # a sum that was kept between two calls would be twice as large
+            for _ in range(1 if once else 2):  # a sum kept between two calls would be twice as large
                 dps, found_dx, _ = backward(dy)
                 assert relative_error(dps, expected if callback is None else [None, None]) < FEW
                 assert equal(found_dx, dx) if frozen == 0 else not found_dx.any()
@@ -260,7 +260,7 @@ def test_map_shards_keeps_the_order(workers):
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 6])
 def test_reduce_shards_adds_in_the_order_of_the_shards(workers):
-    """Whichever shard is ready first; later shards are made the faster ones here."""
+    """Regardless of which shard finishes first; here later shards are faster."""
     added = []
 
     def f(part, give):
@@ -281,7 +281,7 @@ def test_reduce_shards_adds_in_the_order_of_the_shards(workers):
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("broken", [0, 1, 2])
 def test_reduce_shards_raises_what_went_wrong_and_nobody_waits_for_ever(broken, first):
-    """Also where a shard fails before those in front of it have handed in anything."""
+    """Even if a shard fails before the shards ahead of it have emitted anything."""
 
     def f(part, give):
         if not first:
@@ -296,7 +296,7 @@ def test_reduce_shards_raises_what_went_wrong_and_nobody_waits_for_ever(broken, 
 
 
 def test_reduce_shards_refuses_parts_that_do_not_match():
-    """A shard that waits for a part that the one in front never hands in would wait for ever."""
+    """A shard would wait forever for a part that the shard ahead never emits."""
 
     def f(part, give):
         for path in "abc"[: 1 + part["x"][0]]:

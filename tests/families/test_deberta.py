@@ -1,4 +1,4 @@
-"""What DeBERTa has of its own: configs, padding, and the enhanced mask decoder."""
+"""DeBERTa's own features: configs, padding, and the enhanced mask decoder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ each_family = pytest.mark.parametrize("family", CONFIGS)
 
 
 def tiny(family, task="masked_lm", seed=0, device="cpu", **changes):
-    """A tiny model with every parameter random, and the positions of its mask decoder."""
+    """A tiny model with all parameters random, including the positions of its mask decoder."""
     model = tinyplm.create(family, dataclasses.replace(CONFIGS[family], **changes), task=task, dtype="float64")
     rng = np.random.default_rng(seed)
     p = {**model.params, "body": {**model.params["body"], "decoder_positions": np.zeros((6, 6))}}
@@ -100,14 +100,14 @@ def test_token_types_without_a_table_have_no_meaning(family):
 
 @each_family
 def test_padding_is_zero_and_changes_nothing(family):
-    """Also not where the convolution could see it from its neighbours."""
+    """Not even through the convolution over neighbouring tokens."""
     model = tiny(family, "body")
     hidden, _ = model(IDS, attention_mask=PADDING)
     other, _ = model(np.where(PADDING == 1, IDS, 10 - IDS), attention_mask=PADDING)
     real = PADDING == 1
     np.testing.assert_array_equal(hidden["hidden"][real], other["hidden"][real])
     alone, _ = model(IDS[1:2, :3])
-    assert relative_error(hidden["hidden"][1:2, :3], alone["hidden"]) < MODEL  # two orders of the same sums
+    assert relative_error(hidden["hidden"][1:2, :3], alone["hidden"]) < MODEL  # equal up to the order of summation
 
 
 # ------------------------------------------------------------------------------------------------- the mask decoder
@@ -130,7 +130,7 @@ def test_the_decoder_of_one_step_without_positions_is_the_last_layer(family):
 
 @each_family
 def test_the_decoder_is_that_of_the_reference(family):
-    """The layers below by `body`, the last one by the reference, loop by loop."""
+    """The lower layers from `body`, the last one from the reference, written as loops."""
     model = tiny(family, "body")
     p, config = model.params["body"], model.config
     hidden, _ = decode(model, steps=3)
@@ -155,7 +155,7 @@ def test_the_decoder_is_that_of_the_reference(family):
 
 @each_family
 def test_gradients_of_the_decoder(device, family):
-    """By every parameter of the body on its own, and by embeddings in place of ids: central differences."""
+    """With respect to each body parameter separately, and to embeddings passed instead of ids: central differences."""
     model = tiny(family, "body", device=device)
     hidden, backward = decode(model)
     rng = np.random.default_rng(1)
@@ -190,7 +190,7 @@ def test_every_mask_of_the_decoder_has_a_key_of_its_own(monkeypatch, family):
 
 @each_family
 def test_the_decoders_gradients_come_the_same_in_every_way(family):
-    """Checkpointed, once, layer by layer, with frozen layers below."""
+    """With checkpointing, with once, layer by layer, and with frozen lower layers."""
     model = tiny(family, "body", hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2)
     key = sample_keys(5, np.arange(3))
     hidden, backward = decode(model, key=key)
@@ -210,7 +210,7 @@ def test_the_decoders_gradients_come_the_same_in_every_way(family):
 
 @each_family
 def test_masked_language_modelling_with_the_decoder(family):
-    """A family whose body is the decoder's, in a model: the gradient of its loss by central differences."""
+    """In a model whose family uses the decoder as its body: the gradient of the loss by central differences."""
     model = tiny(family)
     family = SimpleNamespace(body=model.family.decoder_body, TASKS=model.family.TASKS, INPUTS=model.family.INPUTS)
     targets = {"logits": np.where((PADDING == 1) & (IDS % 2 == 0), IDS, -100)}

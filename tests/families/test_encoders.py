@@ -1,4 +1,4 @@
-"""What single families of encoders have of their own: published sizes, configs, positions, shared layers."""
+"""Family-specific features of the encoders: published sizes, configs, positions, shared layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinyplm.models.config import from_dict, labels, to_dict
 from tinyplm.models.tasks import loss_of
 from tinyplm.optim.flat import FlatTree
 
-# The parameters of transformers' masked-LM models of these sizes, tied ones counted once; tests/interop counts them there.
+# Parameter counts of transformers' masked-LM models of these sizes, tied weights counted once; tests/interop counts them there.
 COUNTS = {
     "bert": {"bert-tiny": 4416698, "bert-mini": 11201594, "bert-small": 28795194, "bert-medium": 41404730,
              "bert-base-uncased": 109514298, "bert-large-uncased": 335174458, "bert-base-cased": 108340804,
@@ -45,8 +45,8 @@ def test_parameter_counts_of_the_published_sizes(family):
 
 
 def test_counts_of_the_papers():
-    """With the pooler: BERT-base 110M (Devlin et al. 2019, sec. 3), ALBERT-base 12M and xxlarge, where table 1 of Lan et al. 2020
-    has 235M, but the released weights have 223M."""
+    """Including the pooler: BERT-base 110M (Devlin et al. 2019, sec. 3), ALBERT-base 12M and xxlarge, for which table 1 of Lan et
+    al. 2020 lists 235M, but the released weights have 223M."""
     counts = {
         size: count_parameters(models.family(family).shapes(models.family(family).SIZES[size], "pooled"))
         for family, size in (("bert", "bert-base-uncased"), ("albert", "albert-base-v2"), ("albert", "albert-xxlarge-v2"))
@@ -96,7 +96,7 @@ def test_distilbert_is_read_by_either_name_of_a_field():
 
 
 def test_roberta_counts_the_tokens_that_are_not_padding():
-    """By their ids, also where embeddings come with them (a training step); embeddings alone are taken for tokens."""
+    """From the ids, even when embeddings are passed too (a training step); embeddings alone all count as tokens."""
     model = tiny("roberta")
     ids = np.array([[1, 1, 4, 5, 6], [4, 5, 6, 1, 1], [4, 5, 6, 7, 8]])
     mask = (ids != 1).astype(np.int64)
@@ -126,7 +126,7 @@ def test_roberta_has_room_for_all_positions_but_those_up_to_the_paddings():
 
 
 def test_albert_with_a_tree_for_each_layer_computes_the_same():
-    """Three layers of two groups against a model with three groups of the same values, whose gradients are apart."""
+    """Three layers in two groups, against a model with three groups of the same values and separate gradients."""
     shared = tiny("albert", inner_group_num=2)
     single = tiny("albert", inner_group_num=2, num_hidden_groups=3)
     groups = [0, 0, 1]  # int(i / 1.5)
@@ -147,7 +147,7 @@ def test_distilbert_begins_with_sinusoids_where_its_config_says_so():
     assert not np.allclose(plain.params["body"]["positions"], table)
     dhidden = np.random.default_rng(0).normal(size=(1, 2, 6)).astype("float32")
     dpositions = waves(np.full((1, 2), 3))[1]({"hidden": dhidden})["body"]["positions"]
-    assert np.abs(dpositions[:2]).min() > 1e-4 and not dpositions[2:].any()  # trained like others
+    assert np.abs(dpositions[:2]).min() > 1e-4 and not dpositions[2:].any()  # trained like the others
 
 
 ATTENTION_RATES = {"bert": "attention_probs_dropout_prob", "roberta": "attention_probs_dropout_prob",
@@ -157,7 +157,7 @@ ATTENTION_RATES = {"bert": "attention_probs_dropout_prob", "roberta": "attention
 
 @pytest.mark.parametrize("family", ATTENTION_RATES)
 def test_the_rate_of_attention_is_for_its_weights_alone(family):
-    """Where all values are 0, dropping weights changes nothing."""
+    """If all values are 0, dropping attention weights changes nothing."""
     model = tiny(family, "body", **{ATTENTION_RATES[family]: 0.5})
     dropped = model(**batch(model), key=1)[0]["hidden"]
     assert not np.array_equal(dropped, model(**batch(model))[0]["hidden"])
@@ -194,7 +194,7 @@ def test_a_classifier_without_a_rate_of_its_own_has_the_others(family):
      (3, "multi_label_classification", binary_cross_entropy), (1, "regression", mean_squared_error)],
 )  # fmt: skip
 def test_the_loss_follows_from_the_targets(count, problem, loss):
-    """Numbers of classes are integers, whatever the config says."""
+    """Integer targets are classes, whatever the config says."""
     config = dataclasses.replace(FAMILIES["bert"].config, problem_type=problem, **labels(map(str, range(count))))
     assert loss_of(np.zeros((2, count), "float32"), config) is loss
     assert loss_of(np.zeros(2, int), config) is cross_entropy

@@ -1,4 +1,4 @@
-"""GPT-2's own: published counts, init, what its config refuses.  What it shares with other families is in test_causal_lm.py."""
+"""GPT-2's own: published counts, init, invalid configs.  Behaviour shared with other families is in test_causal_lm.py."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tinyplm.families import gpt2
 from tinyplm.hub.names import count_parameters
 
 TINY = families.FAMILIES["gpt2"].config
-tiny = partial(families.tiny, "gpt2")  # what tests of the training, the generation and the files take for any model
+tiny = partial(families.tiny, "gpt2")  # used by the tests of training, generation and files that accept any model
 
 
-# The released checkpoints, counted by transformers (the paper's own table 2 says 117M, 345M, 762M, 1542M).
+# The released checkpoints, counted by transformers (table 2 of the paper says 117M, 345M, 762M, 1542M).
 @pytest.mark.parametrize(("size", "count"), [("gpt2", 124_439_808), ("gpt2-medium", 354_823_168), ("gpt2-large", 774_030_080),
                                              ("gpt2-xl", 1_557_611_200)])  # fmt: skip
 def test_published_sizes_have_the_published_counts(size, count):

@@ -1,6 +1,6 @@
-"""LLaMA's own: published counts, init, what its config refuses, grouped queries, positions, and the whole model by the formulas.
+"""LLaMA's own: published counts, init, invalid configs, grouped queries, positions, and the full model against the formulas.
 
-What it shares with other families is in test_causal_lm.py and test_cache.py, its rotary settings are in models/test_rope.py.
+Behaviour shared with other families is in test_causal_lm.py and test_cache.py, the rotary settings in models/test_rope.py.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("size", llama.SIZES)
 def test_published_sizes_have_the_published_counts(size):
-    """Those of the released weights, without the frequencies that the oldest files carry."""
+    """Counts of the released weights, without the frequencies stored in the oldest files."""
     start = time.perf_counter()
     assert count_parameters(llama.shapes(llama.SIZES[size])) == COUNTS[size]
     assert time.perf_counter() - start < 0.1, "counting must not allocate"
@@ -75,7 +75,7 @@ def test_init_is_repeatable_and_all_weights_have_the_same_spread():
             assert (a == 1).all()
         elif name.startswith("b"):
             assert not a.any()
-        else:  # also what writes into the residual stream, unlike GPT-2
+        else:  # including projections into the residual stream, unlike GPT-2
             assert abs(a.std() / 0.03 - 1) < 5 / (2 * a.size) ** 0.5 and abs(a.mean()) < 5 * 0.03 / a.size**0.5, path
 
 
@@ -130,7 +130,7 @@ def test_biases_are_where_the_config_says():
     assert [path.rsplit(".", 1)[-1] for path in added(mlp_bias=True)] == ["bdown", "bgate", "bup"] * 2
 
 
-# ---------------------------------------------------------------------------------------------------- what is computed
+# --------------------------------------------------------------------------------------------------- what it computes
 
 
 @pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True}, {"num_key_value_heads": 4},
@@ -147,17 +147,17 @@ def test_the_whole_model_equals_the_formulas_over_its_whole_context(rope):
 
 @pytest.mark.parametrize("rope", ROPES)
 def test_only_distances_between_positions_matter(rope):
-    """So all of them may be moved on; not with a learned table, as GPT-2 has it."""
+    """So all positions may be shifted, unlike with a learned table such as GPT-2's."""
     model = tiny(**ROPES[rope])
     ids, _ = batch()
     expected = model(ids)[0]["logits"]
-    shift = model.config.cache_context - 5  # the dynamic one keeps its frequencies within the trained context
+    shift = model.config.cache_context - 5  # the dynamic type keeps its frequencies within the trained context
     assert relative_error(model(ids, position_ids=np.arange(5) + shift)[0]["logits"], expected) < MODEL
     assert relative_error(model(ids, position_ids=2 * np.arange(5))[0]["logits"], expected) > 1e-3
 
 
 def test_as_many_key_value_heads_as_heads_is_multi_head_attention():
-    """With each key/value head given to all the queries of its group; and what num_key_value_heads is by default."""
+    """With each key/value head repeated for all queries of its group; it is also the default of num_key_value_heads."""
     grouped = tiny(attention_bias=True)
     G, E = grouped.config.heads // grouped.config.kv_heads, grouped.config.head_width
 
@@ -182,7 +182,7 @@ def test_old_and_new_spellings_of_the_rotary_settings_compute_the_same():
 
 
 def test_far_positions_in_float32(device):
-    """At the end of a context of 131072: angles in float32 would have lost the phase."""
+    """At the end of a context of 131072, where angles in float32 would have lost the phase."""
     changes = {"max_position_embeddings": 131072, "head_dim": 16,
                "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}  # fmt: skip
     ids, _ = batch()

@@ -1,5 +1,5 @@
-"""Mistral's own: published counts, the window, what its config refuses; what it shares with other
-families is in tests/models, sliding windows in tests/models/test_windows.py."""
+"""Mistral's own: published counts, the window, invalid configs; behaviour shared with other families
+is in tests/models, sliding windows in tests/models/test_windows.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyplm.hub.names import count_parameters
 
 TINY = families.FAMILIES["mistral"].config
 
-# The numbers of parameters that the hub shows for the released weights.
+# Parameter counts shown on the hub for the released weights.
 COUNTS = {
     "mistral-7b-v0.1": 7_241_732_096,
     "mistral-7b-v0.2": 7_241_732_096,
@@ -74,6 +74,6 @@ def test_wrong_configs_are_refused_in_one_line(changes, message):
 
 
 def test_what_a_config_without_these_fields_means():
-    """transformers' defaults, which its own files may leave out."""
+    """transformers' defaults, which its own files may omit."""
     config = mistral.Config()
     assert (config.num_key_value_heads, config.sliding_window, config.intermediate_size) == (8, 4096, 14336)

@@ -1,7 +1,7 @@
-"""What families share has one home: no two files of tinyplm/families have more than 12 lines in a
-row in common, whatever the names in them.
+"""Shared family code lives in one place: no two files in tinyplm/families share more than 12 consecutive
+lines, ignoring names.
 
-Names, numbers and strings are taken as equal.  Docstrings, comments, blank lines, imports and SIZES
+Names compare as equal, as do numbers and strings.  Docstrings, comments, blank lines, imports and SIZES
 (a table of published numbers) do not count.
 """
 
@@ -43,10 +43,10 @@ def normal_form(token: tokenize.TokenInfo) -> str:
 
 
 def lines_of(source: str) -> list[tuple[int, str]]:
-    """(number, normal form) of each line that counts."""
+    """(line number, normal form) of each line that counts."""
     skipped = left_out(ast.parse(source))
     forms: dict[int, list[str]] = {}
-    fstrings = 0  # how many are open: Python 3.12 gives the parts of an f-string as tokens
+    fstrings = 0  # number of open f-strings: Python 3.12 tokenizes the parts of an f-string
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind = tokenize.tok_name[token.type]
         row = token.start[0]
@@ -62,9 +62,9 @@ def lines_of(source: str) -> list[tuple[int, str]]:
 
 
 def longest_run(a: list[tuple[int, str]], b: list[tuple[int, str]]) -> tuple[int, int, int]:
-    """(length, line in a, line in b) of the longest run of lines that both have."""
+    """(length, line in a, line in b) of the longest run of lines common to both."""
     best = (0, 0, 0)
-    before: dict[int, int] = {}  # index in b -> length of the run that ends there
+    before: dict[int, int] = {}  # index in b -> length of the run ending there
     for i, (_, line) in enumerate(a):
         here = {j: before.get(j - 1, 0) + 1 for j, (_, other) in enumerate(b) if line == other}
         for j, length in here.items():

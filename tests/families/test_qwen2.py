@@ -1,5 +1,5 @@
-"""Qwen2's own: published counts, biases, windows by layer, what its config refuses; what it shares
-with other families is in tests/models, sliding windows in tests/models/test_windows.py."""
+"""Qwen2's own: published counts, biases, per-layer windows, invalid configs; behaviour shared with other
+families is in tests/models, sliding windows in tests/models/test_windows.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyplm.core import flatten
 from tinyplm.families import qwen2
 from tinyplm.hub.names import count_parameters
 
-# The numbers of parameters that the hub shows for the released weights.
+# Parameter counts shown on the hub for the released weights.
 COUNTS = {
     "qwen2-0.5b": 494_032_768,
     "qwen2-1.5b": 1_543_714_304,

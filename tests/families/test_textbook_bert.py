@@ -1,4 +1,4 @@
-"""BERT as it is written out in its file, against the walk with BERT's pieces: equal bit for bit."""
+"""BERT as written out in its own file, against the walk with BERT's pieces: bit-identical."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CASES = {
 
 
 def both(model, inputs, **options):
-    """[hidden, gradients by name, gradient of embeddings], by the textbook and by the walk."""
+    """[hidden, gradients by name, gradient of embeddings] from the textbook and from the walk."""
     inputs = to_device({**inputs, "key": sample_keys(3, np.arange(3))}, model.device)
     results = []
     for body in (bert.body, WALK):
@@ -63,11 +63,11 @@ def test_values_and_every_gradient(device, case, rates):
     model = tiny("bert", "body", device=device, **rates)
     textbook, walk = both(model, CASES[case])
     assert_equal(textbook, walk)
-    # What both lack, or have as zeros, would prove nothing.
+    # Gradients that both omit, or that are zero in both, would prove nothing.
     looked_up = {"tokens"} if "inputs_embeds" in CASES[case] else set()
     assert textbook[1].keys() == flatten(model.params["body"]).keys() - looked_up
     zero = {name.rsplit(".", 1)[-1] for name, g in textbook[1].items() if not g.any()}
-    if case == "one token":  # a softmax over one key is 1, whatever queries and keys are
+    if case == "one token":  # a softmax over one key is 1, whatever the queries and keys
         zero -= {"Wq", "Wk", "bq", "bk"}
     assert not zero
 

@@ -1,5 +1,5 @@
-"""Textbook families, whose forward and backward are written out in full, equal the walk with their
-`pieces`, bit for bit: both do the same operations in the same order."""
+"""Textbook families, with forward and backward written out in full, are bit-identical to the walk
+with their `pieces`: both perform the same operations in the same order."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ each_case = pytest.mark.parametrize("case", CASES)
 
 
 def variants():
-    """Without those that change the head alone."""
+    """Except the variants that change the head alone."""
     for name in TEXTBOOKS:
         for variant, changes in {"plain": {}, **FAMILIES[name].variants}.items():
             if changes.keys() != {"tie_word_embeddings"}:
@@ -60,12 +60,12 @@ each_variant = pytest.mark.parametrize(("name", "changes"), list(variants()))
 
 
 def bodies(module: ModuleType):
-    """The textbook's and the walk's."""
+    """The textbook body and the walk body."""
     return module.body, partial(decoder.body, module.pieces)
 
 
 def run(body, model, p, *, cached=0, **inputs):
-    """(hidden, backward, the buffers of the cache after the call)."""
+    """(hidden, backward, the cache buffers after the call)."""
     ids, _ = batch()
     if "inputs_embeds" not in inputs:
         inputs["input_ids"] = ids[:, cached:]
@@ -115,7 +115,7 @@ def test_in_float32_and_over_several_blocks_of_queries(name, changes):
 
 @pytest.mark.parametrize("name", TEXTBOOKS)
 def test_layouts_for_decoding_and_prefixes(name):
-    """Joined projections, and trained keys and values in front of the others."""
+    """Joined projections, and trained keys and values prepended to the others."""
     model = tiny(name)
     joined = tree_map(lambda a: a, model.params["body"])
     prefixed = tree_map(lambda a: a, model.params["body"])
@@ -145,5 +145,5 @@ def test_parts_are_handed_on_as_soon_as_they_are_complete(name):
 
 @pytest.mark.parametrize("name", TEXTBOOKS)
 def test_the_textbook_is_not_the_walk(name):
-    """Else the comparisons would prove nothing."""
+    """Otherwise the comparisons would prove nothing."""
     assert TEXTBOOKS[name].body.__module__ == TEXTBOOKS[name].__name__

@@ -1,4 +1,4 @@
-"""XLNet as a whole: what the order of prediction hides, memory, every gradient, dropout, devices, its config and counts."""
+"""The full XLNet: what the prediction order hides, memory, every gradient, dropout, devices, config and parameter counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TINY = xlnet.Config(vocab_size=V, d_model=D, n_layer=2, n_head=2, d_inner=7, dro
 
 
 def tiny(task="permutation_lm", seed=0, dtype="float64", **changes):
-    """A tiny model with every parameter random, also biases and norms."""
+    """A tiny model with all parameters random, including biases and norms."""
     model = tinyplm.create("xlnet", dataclasses.replace(TINY, **changes), task=task, dtype="float64")
     rng = np.random.default_rng(seed)
     model.params = tree_map(lambda a: (a + rng.normal(0, 0.5, a.shape)).astype(dtype), model.params)
@@ -32,7 +32,7 @@ def tiny(task="permutation_lm", seed=0, dtype="float64", **changes):
 
 
 def permuted(seed=0, B=2, T=5, M=3, types=True):
-    """(inputs, places (B, M) of the targets, rank (B, T)): the last M of a random order are predicted, memory none."""
+    """(inputs, places (B, M) of the targets, rank (B, T)): the targets are the last M of a random order; no memory."""
     rng = np.random.default_rng(seed)
     order = np.array([rng.permutation(T) for _ in range(B)])
     rank, places = np.argsort(order, axis=1), order[:, T - M :]
@@ -46,7 +46,7 @@ def permuted(seed=0, B=2, T=5, M=3, types=True):
 
 @pytest.mark.parametrize("n_layer", [1, 2, 3])
 def test_a_target_depends_on_what_comes_before_it_in_the_order_and_on_nothing_else(n_layer):
-    """Exactly: not a bit of its logits changes with its own token or with later ones, and they get exactly no gradient."""
+    """Exactly: its own token and later ones do not change a single bit of its logits and get exactly zero gradient."""
     model = tiny(n_layer=n_layer)
     inputs, places, rank = permuted()
     embeds = np.random.default_rng(1).normal(size=(*inputs.pop("input_ids").shape, D))
@@ -69,16 +69,16 @@ def test_a_target_depends_on_what_comes_before_it_in_the_order_and_on_nothing_el
 
 
 def test_the_prediction_knows_the_place_that_it_is_for():
-    """The same context gives other predictions for other places: what eq. 3 without the target's place would not."""
+    """The same context gives different predictions at different positions; eq. 3 without the target position would not."""
     model = tiny(clamp_len=-1)
     inputs = {"input_ids": np.arange(3, 8)[None], "perm_mask": np.ones((1, 5, 5)), "target_mapping": np.eye(5)[None, 2:]}
-    inputs["perm_mask"][:, :, :2] = 0  # two tokens to see: of a single one all attention is always 1
+    inputs["perm_mask"][:, :, :2] = 0  # two visible tokens: with one, every attention weight is 1
     logits = model(**inputs, grad=False)[0]["logits"][0]
     assert min(np.abs(logits[i] - logits[j]).max() for i in range(3) for j in range(i)) > 1e-3
 
 
 def test_clamped_distances_are_all_the_same():
-    """One layer, no distance beyond 1: for the last token the others stand nowhere, as in a bag of words."""
+    """One layer, distances clamped at 1: for the last token the others have no positions, like a bag of words."""
     ids = np.array([[3, 4, 5, 6, 7], [6, 4, 3, 5, 7]])
     for clamp_len, same in ((1, True), (-1, False)):
         hidden = tiny("body", n_layer=1, clamp_len=clamp_len)(ids, grad=False)[0]["hidden"]
@@ -97,12 +97,12 @@ def test_targets_in_any_order_and_an_empty_row():
 
 
 def test_memory_equals_computing_the_earlier_tokens_again():
-    """Two segments one after the other, or both at once with the second hidden from the first: the same states of the second."""
+    """Two segments in turn, or both at once with the second hidden from the first: the second gets the same states."""
     model = tiny(n_layer=3)
     p = model.params["body"]
     rng = np.random.default_rng(0)
     ids = rng.integers(0, V, (2, 7))
-    types = np.concatenate([np.zeros((2, 3), dtype=int), rng.integers(0, 2, (2, 4))], axis=1)  # memory is of segment 0
+    types = np.concatenate([np.zeros((2, 3), dtype=int), rng.integers(0, 2, (2, 4))], axis=1)  # memory is in segment 0
     (_, mems), _ = xlnet.body_with_memory(p, config=model.config, input_ids=ids[:, :3], token_type_ids=types[:, :3])
     (hidden, _), _ = xlnet.body_with_memory(p, config=model.config, input_ids=ids[:, 3:], token_type_ids=types[:, 3:], mems=mems)
     perm_mask = np.zeros((2, 7, 7))
@@ -143,7 +143,7 @@ def test_memory_is_kept_whole_with_checkpointing_and_is_not_written_into():
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_padding_has_no_influence(side):
-    """On the left or on the right, what stands there changes nothing, and its embeddings get exactly no gradient."""
+    """Left or right padding changes nothing, whatever its values, and its embeddings get exactly zero gradient."""
     model = tiny("token_classification")
     rng = np.random.default_rng(0)
     embeds, mask = rng.normal(size=(2, 5, D)), np.array([[0, 0, 1, 1, 1], [0, 1, 1, 1, 1]])[:, ::side]
@@ -153,7 +153,7 @@ def test_padding_has_no_influence(side):
     dlogits = rng.normal(size=outputs["logits"].shape) * mask[..., None]
     _, dembeds = backward({"logits": dlogits})
     assert np.array_equal(dembeds.any(axis=-1), mask == 1)
-    alone, _ = model(inputs_embeds=embeds[:1][mask[:1] == 1][None])  # and the others are what they are without it
+    alone, _ = model(inputs_embeds=embeds[:1][mask[:1] == 1][None])  # the other tokens are as without padding
     assert np.allclose(alone["logits"][0], outputs["logits"][0][mask[0] == 1], rtol=MODEL, atol=MODEL)
 
 
@@ -161,7 +161,7 @@ def test_padding_has_no_influence(side):
 
 
 def _batch(task, seed=0):
-    """(inputs, targets) for a task's loss, with padding, types and, for a language model, a permutation and memory."""
+    """(inputs, targets) for a task's loss, with padding and types, plus a permutation and memory for language models."""
     rng = np.random.default_rng(seed)
     B, T = 2, 5
     if task == "permutation_lm":
@@ -181,7 +181,7 @@ def _batch(task, seed=0):
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("task", [task for task in xlnet.TASKS if task != "body"])
 def test_every_gradient_by_directional_derivatives(task, rate):
-    """Each leaf of the parameters along a direction of its own; with dropout as well, whose masks the key fixes."""
+    """Each parameter leaf along its own direction; also with dropout, whose masks the key fixes."""
     model = tiny(task, dropout=rate, summary_last_dropout=rate)
     inputs, targets = _batch(task)
     given = dict(model.inputs(**inputs), targets=targets, key=sample_keys(3, np.arange(2)) if rate else None)
@@ -236,8 +236,8 @@ def test_what_a_sequence_is_summed_up_by(summary_type, place, summary_activation
 def test_every_mask_of_both_streams_has_a_key_of_its_own(monkeypatch):
     model = tiny(dropout=0.2)
     keys = keys_of_masks(monkeypatch, lambda: model(**permuted()[0], key=1))
-    # in a layer: the weights of both streams, behind attention, within and behind the feed-forward layer;
-    # and once: the tokens, the targets, the distances, what comes out
+    # per layer: the weights of both streams, after attention, inside and after the feed-forward layer;
+    # once per model: the tokens, the targets, the distances, the output
     assert len(set(keys)) == len(keys) == 5 * model.config.n_layer + 4
 
 
@@ -263,7 +263,7 @@ def test_dropout_is_the_same_however_the_batch_is_sharded_and_recomputed():
 
 
 def test_it_learns_to_predict_in_any_order():
-    """Sentences that count on by one: with a random order each time, the loss of the targets falls far below a guess."""
+    """Sentences that count up by one: with a new random order at each step, the target loss falls far below chance."""
     model = tinyplm.create("xlnet", dataclasses.replace(TINY, d_model=24, n_head=4, d_inner=48, clamp_len=-1), key=1)
     optimizer, losses = AdamW(model.params), []
     for step in range(300):
@@ -282,7 +282,7 @@ def test_it_learns_to_predict_in_any_order():
 
 @pytest.mark.parametrize("task", list(xlnet.TASKS))
 def test_every_device_and_dtype(task, device):
-    """On the stand-in for CuPy the same to the last bits of a sum; float32 stays float32."""
+    """The stand-in for CuPy agrees up to the order of summation; float32 stays float32."""
     inputs = _batch(task)[0] if task == "multiple_choice" else permuted()[0]
     results = []
     for dtype in ("float64", "float32"):
@@ -318,7 +318,7 @@ def test_init_is_as_published():
             assert (a == 1).all()
         elif name in ("beta", "b1", "b2", "bias"):
             assert not a.any()
-        else:  # k_bias, r_bias, s_bias, the segments and the mask as well
+        else:  # including k_bias, r_bias, s_bias, the segments and the mask
             assert abs(a.std() / 0.02 - 1) < 5 / (2 * a.size) ** 0.5 and abs(a.mean()) < 5 * 0.02 / a.size**0.5, path
 
 

@@ -1,4 +1,4 @@
-"""Generation: cached and not, in batches and alone, stops, text, and what is refused."""
+"""Generation: cached and uncached, batched and alone, stopping, text, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERYTHING = {"temperature": 1.5, "top_k": 9, "top_p": 0.97, "min_p": 0.01, "rep
 MODELS = {
     "gpt2": lambda **changes: tiny("gpt2", n_positions=12, **changes),
     "llama": lambda **changes: tiny("llama", max_position_embeddings=12, **changes),
-    # trained on 6 places and stretched to 12: what is longer than 6 is turned anew by every token, and cannot be cached
+    # trained on 6 positions, stretched to 12: beyond 6 each new token changes every rotation, so keys cannot be cached
     "dynamic": lambda **changes: tiny(
         "llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10.0}, **changes
     ),
@@ -35,7 +35,7 @@ def ids_of(continuations):
 
 
 def assert_same(ours, theirs, tolerance=MODEL):
-    """The same tokens, log-probabilities to 1e-10: float64, and some thousand additions in another order leave 1e-13."""
+    """The same tokens; log-probabilities to 1e-10, since reordering some thousand float64 additions leaves an error of 1e-13."""
     assert ids_of(ours) == ids_of(theirs) and [c.finished for c in ours] == [c.finished for c in theirs]
     for a, b in zip(ours, theirs):
         assert np.allclose(a.log_probabilities, b.log_probabilities, rtol=0, atol=tolerance)
@@ -43,20 +43,20 @@ def assert_same(ours, theirs, tolerance=MODEL):
 
 
 def full_pass(model, ids):
-    """The log-softmax after the last of the ids, from a pass over the last `context` of them."""
+    """The log-softmax after the last id, from a pass over the last `context` ids."""
     logits = model([ids[-model.config.context :]], grad=False)[0]["logits"][0, -1].astype("float64")
     return logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
 
 
 def bytes_model(padding=0, family="gpt2", special_tokens=(), **changes):
-    """A model whose tokens are single bytes, those below 94 the visible ASCII characters; `padding` more rows than tokens."""
+    """A model with single-byte tokens, those below 94 the visible ASCII characters, and `padding` extra embedding rows."""
     tokenizer = Tokenizer.train(["a"], 256 + len(special_tokens), special_tokens)
     model = MODELS[family](vocab_size=tokenizer.vocab_size + padding, **changes)
     model.tokenizer = tokenizer
     return model
 
 
-# ------------------------------------------------------------------------------------------------------ the right numbers
+# -------------------------------------------------------------------------------------------------------- correct numbers
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -94,7 +94,7 @@ def test_with_the_cache_it_is_the_same(family, tokens, options):
 @pytest.mark.parametrize("tokens", [3, 6, 20])
 @pytest.mark.parametrize("family", MODELS)
 def test_prompts_of_different_lengths_are_as_each_alone(family, tokens, cached, options):
-    """Alone, or for samples, which depend on the prompt's number, in a batch of the same prompt only: nothing is padded there."""
+    """Alone or, for samples, which depend on the prompt's index, in a batch of copies of the prompt: neither needs padding."""
     model, samples = MODELS[family](), options.get("samples", 1)
     together = generate(model, PROMPTS, max_new_tokens=tokens, cached=cached, **options)
     assert [text.prompt for text in together] == [n for n in range(3) for _ in range(samples)]
@@ -129,10 +129,10 @@ def test_a_token_costs_one_tokens_work(monkeypatch):
 
     monkeypatch.setattr(gpt2, "body", body)
     generate(MODELS["gpt2"](), PROMPTS, max_new_tokens=4, samples=2)
-    assert shapes == [(3, 5), (6, 1), (6, 1), (6, 1)]  # the prompts pass once, not once a sample
+    assert shapes == [(3, 5), (6, 1), (6, 1), (6, 1)]  # the prompts run once, not once per sample
     shapes.clear()
     generate(MODELS["gpt2"](), PROMPTS, max_new_tokens=4, samples=2, cached=False)
-    lengths = [len(prompt) for prompt in PROMPTS]  # texts of one length together
+    lengths = [len(prompt) for prompt in PROMPTS]  # texts of equal length run together
     assert shapes == [(1, n) for n in lengths] + [(2, n + more) for more in (1, 2, 3) for n in lengths]
 
 
@@ -153,7 +153,7 @@ def test_half_precision(family):
     model = MODELS[family]().astype("float16")
     for text in generate(model, PROMPTS, max_new_tokens=15, samples=2):
         for n, (token, log_p) in enumerate(zip(text.ids, text.log_probabilities)):
-            # float16 has a step of 1/1000 of a number, and logits are about 1; the cache rounds once more
+            # float16 has a relative step of 1/1000, and logits are about 1; the cache adds one more rounding
             assert abs(full_pass(model, [*PROMPTS[text.prompt], *text.ids[:n]])[token] - log_p) < 0.02
 
 
@@ -172,9 +172,9 @@ def test_what_a_chat_said_before_is_not_computed_again(monkeypatch):
             text = generate(model, prompt, max_new_tokens=tokens, seed=turn, memory=memory)
         assert_same(text, expected)
         if turn == 0:
-            prompt = [*prompt, *text[0].ids, 5, 6]  # the answer and the next question; then the same question once more
+            prompt = [*prompt, *text[0].ids, 5, 6]  # the answer and the next question; then the same question again
         elif turn == 2:
-            prompt = [*prompt[:-2], 7, 7, 7]  # another question, whose answer outgrows the context
+            prompt = [*prompt[:-2], 7, 7, 7]  # another question, whose answer exceeds the context
     assert widths == [3, 1, 1, 3, 1, 1, 1, 1, 1, 3, 1, 1, 1, 12, 12]
     for prompts, samples in ((PROMPTS, 1), ([1], 2)):
         with pytest.raises(ValueError, match=f"^memory: expected one prompt and one sample, got {len(prompts)} and {samples}$"):
@@ -191,7 +191,7 @@ def test_a_seed_gives_the_same_samples_and_samples_differ():
     assert ids_of(a) != ids_of(generate(model, [1], max_new_tokens=20, samples=3, seed=6))
     assert a[0].ids != a[1].ids and [len(text.ids) for text in a] == [20, 20, 20]
     same = ids_of(generate(model, [[1], [1]], max_new_tokens=20, samples=3, seed=5))
-    assert len({tuple(ids) for ids in same}) == 6  # also of the same prompt twice
+    assert len({tuple(ids) for ids in same}) == 6  # even for the same prompt twice
     assert json.loads(json.dumps(dataclasses.asdict(a[0]))) == dataclasses.asdict(a[0])  # plain numbers
 
 
@@ -221,7 +221,7 @@ def test_only_ids_of_the_vocabulary_are_drawn():
 
 
 def test_a_prompt_may_have_ids_beyond_the_vocabulary_that_is_drawn_from():
-    """They have no logit, so there is nothing to penalise or to ban."""
+    """They have no logits, so there is nothing to penalise or ban."""
     for options in ({"repetition_penalty": 1.5}, {"no_repeat_ngram": 1}, {"no_repeat_ngram": 2}):
         [text] = generate(tiny("gpt2"), [9, 1, 9], max_new_tokens=3, vocabulary=4, **options)
         assert set(text.ids) <= {0, 1, 2, 3}
@@ -241,7 +241,7 @@ def test_only_ids_of_the_tokenizer_are_drawn():
 
 
 def test_penalties_count_the_prompt_and_the_row_itself():
-    """No three in a row twice, also where rows that ended have left the batch."""
+    """No trigram repeats, even after finished rows have left the batch."""
     prompts = [[1, 2, 3, 1, 2], [4, 4], [9, 8, 7, 9, 8]]
     texts = generate(tiny("gpt2", n_positions=60), prompts, max_new_tokens=30, samples=3, no_repeat_ngram=3, stop_ids=[6])
     assert len({len(text.ids) for text in texts}) > 3
@@ -253,7 +253,7 @@ def test_penalties_count_the_prompt_and_the_row_itself():
     assert len({1, 2, 3, *without.ids}) == 8
 
 
-# ------------------------------------------------------------------------------------------------------------------ stops
+# --------------------------------------------------------------------------------------------------------------- stopping
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -287,7 +287,7 @@ def test_a_stop_token_has_no_text():
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_the_text_ends_before_a_stop_string(family):
-    """Each token is one character, so that a stop string spans several.  The other rows are as without it."""
+    """Each token is one character, so a stop string spans several tokens.  The other rows are unaffected."""
     model = bytes_model(family=family)
     options = {"max_new_tokens": 30, "samples": 2, "vocabulary": 94, "temperature": 2.0}
     full = generate(model, PROMPTS, **options)
@@ -297,9 +297,9 @@ def test_the_text_ends_before_a_stop_string(family):
         places = [(whole.text.find(s), s) for s in stops if s in whole.text]
         place, stop = min(places, default=(30, ""))
         assert text.text == whole.text[:place] and text.finished == ("stop" if places else "length")
-        assert text.ids == whole.ids[: place + len(stop)]  # the stop string's tokens are among the ids
+        assert text.ids == whole.ids[: place + len(stop)]  # the ids include the stop string's tokens
         assert np.allclose(text.log_probabilities, whole.log_probabilities[: len(text.ids)], rtol=0, atol=MODEL)
-    for end in range(1, 4):  # a beginning of a stop string at the end of the text is text
+    for end in range(1, 4):  # a partial stop string at the end of the text is text
         stop = full[0].text[-end:] + "xyz"
         assert_same(generate(model, PROMPTS, stop_strings=[stop], **options), full)
 
@@ -320,7 +320,7 @@ def test_the_stream_gives_one_token_of_each_continuation_at_a_time():
 
 
 def test_a_character_is_streamed_whole():
-    """Bytes drawn at random: a character is there when it is complete, and what is none becomes U+FFFD, as in decode."""
+    """Random bytes: a character is emitted once complete, and invalid bytes become U+FFFD, as in decode."""
     model = bytes_model()
     pieces = [p for [p] in stream(model, model.tokenizer.encode("春天"), max_new_tokens=300, temperature=4.0)]
     ids, text = [p.id for p in pieces], "".join(p.text for p in pieces)
@@ -393,7 +393,7 @@ def test_it_runs_on_devices(device, family):
 )
 def test_bad_requests_are_refused(options, message):
     options = {"prompts": [1], "max_new_tokens": 3, **options}
-    for run in (generate, stream):  # at once, not with the first step
+    for run in (generate, stream):  # at the call, not at the first step
         with pytest.raises(ValueError, match=f"^{message}$"):
             run(tiny("gpt2"), **options)
 

@@ -1,7 +1,7 @@
-"""Sampling against the reference: the distribution, the penalties, and the choice of a token from both.
+"""Sampling against the reference: the distribution, the penalties, and the token chosen from both.
 
-What is cut by a sum that hits top_p exactly, or by a probability that hits min_p times the largest one exactly, depends on the
-last bit of a rounding.  Such cases are left out (`near_a_cut`), or the numbers are chosen so that there are none.
+If a sum hits top_p exactly, or a probability hits min_p times the largest one exactly, the last bit of a rounding decides what is
+truncated.  The tests exclude such cases (`near_a_cut`) or choose numbers that avoid them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MIN_P = st.one_of(st.none(), st.floats(0.0, 1.0), st.just(1.0))
 
 
 def make_logits(rng, V, kind):
-    """Normal ones; small integers, many of them equal; or some of them -inf, tokens that cannot be drawn."""
+    """Normal logits; small integers with many ties; or some -inf, for tokens that cannot be drawn."""
     logits = rng.integers(-2, 3, V).astype(float) if kind == "ties" else rng.normal(0, 2, V)
     if kind == "forbidden":
         logits[rng.random(V) < 0.4] = -np.inf
@@ -40,9 +40,9 @@ def make_logits(rng, V, kind):
 
 
 def near_a_cut(logits, *, temperature=1.0, top_k=None, top_p=None, min_p=None):
-    """Whether a sum comes within 1e-9 of top_p, or a probability within 1e-9 of min_p times the largest.
+    """Whether a sum is within 1e-9 of top_p, or a probability within 1e-9 of min_p times the largest.
 
-    Equals of the largest, at min_p = 1, are kept in any rounding.
+    At min_p = 1, ties with the largest are kept whatever the rounding.
     """
     p = ref.token_distribution(logits, temperature=temperature, top_k=top_k)
     if top_p is not None and top_p < 1 and np.abs(np.cumsum(np.sort(p)[::-1]) - top_p).min() < 1e-9:
@@ -64,7 +64,7 @@ def near_a_cut(logits, *, temperature=1.0, top_k=None, top_p=None, min_p=None):
     min_p=MIN_P,
     kind=st.sampled_from(["normal", "ties", "forbidden"]),
 )
-@example(V=5, seed=1, temperature=1.0, top_k=9, top_p=0.5, min_p=0.3, kind="ties")  # top_k beyond the vocabulary
+@example(V=5, seed=1, temperature=1.0, top_k=9, top_p=0.5, min_p=0.3, kind="ties")  # top_k exceeds the vocabulary
 def test_the_distribution_equals_the_reference(V, seed, temperature, top_k, top_p, min_p, kind):
     logits = make_logits(np.random.default_rng(seed), V, kind)
     cuts = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
@@ -81,7 +81,7 @@ def test_of_equal_tokens_the_first_are_kept():
     assert token_distribution(np.array([0.0, 2, 1, 2, 2]), top_k=2).tolist() == [0, 0.5, 0, 0.5, 0]
     assert token_distribution(np.array([0.0, 2, 1, 2, 2]), temperature=0).tolist() == [0, 1, 0, 0, 0]
     assert token_distribution(equal, min_p=1.0).tolist() == [0.2] * 5
-    # they are ranked by their logits, also where the probabilities of two round to the same number
+    # ranked by logits, even if two probabilities round to the same number
     close = np.array([0.0, 1e-17, 0.0])
     assert token_distribution(close, top_k=1).tolist() == token_distribution(close, top_p=0.1).tolist() == [0, 1, 0]
 
@@ -110,7 +110,7 @@ VOCABULARIES = {
     "peaked": lambda rng, V: rng.normal(0, 20, V),
     "one and nothing": lambda rng, V: np.where(np.arange(V) == V // 3, 100.0, rng.normal(0, 1, V)),
     "one and a long tail": lambda rng, V: np.where(np.arange(V) == V // 3, np.log(V), rng.normal(0, 1e-2, V)),
-    # a tenth has four fifths of the mass; each of the others is a little rarer than what pruning looks at, at top_p = 0.5
+    # a tenth of the tokens has four fifths of the mass; the others are just below pruning's threshold at top_p = 0.5
     "a tail below the threshold": lambda rng, V: np.where(np.arange(V) % 10 == 3, np.log(8 / V), np.log(0.2 / 0.9 / V)),
     "half forbidden": lambda rng, V: np.where(rng.random(V) < 0.5, -np.inf, rng.normal(0, 1, V)),
 }
@@ -119,7 +119,7 @@ VOCABULARIES = {
 @pytest.mark.parametrize("kind", VOCABULARIES)
 @pytest.mark.parametrize("V", [1000, 50257])
 def test_pruning_never_changes_the_result(V, kind):
-    """Against a sort of the whole vocabulary.  The top_p are odd numbers, so that no sum of equal probabilities hits them."""
+    """Against sorting the full vocabulary.  The values of top_p are irregular, so no sum of equal probabilities hits them."""
     logits = VOCABULARIES[kind](np.random.default_rng(V), V)
     everything = np.exp(logits - logits.max())
     order = np.argsort(-logits, kind="stable")
@@ -171,7 +171,7 @@ def test_banned_ngrams_equal_the_reference(V, seed, n, count):
     B=st.integers(1, 3),
 )
 def test_all_together_choose_what_the_reference_would(V, seed, temperature, top_k, top_p, min_p, penalty, n, kind, B):
-    """Penalty, banned n-grams, temperature, top-k, top-p, min-p, in this order; then the same number draws from both."""
+    """Penalty, banned n-grams, temperature, top-k, top-p, min-p, in this order; then both draw with the same random number."""
     rng = np.random.default_rng(seed)
     cuts = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     logits = np.stack([make_logits(rng, V, kind) for _ in range(B)])
@@ -197,12 +197,12 @@ def test_when_every_token_is_banned_it_says_so():
 
 
 def test_ids_that_have_no_logit_are_not_penalised():
-    """A prompt may hold ids beyond the vocabulary that is drawn from: there is nothing to change for them."""
+    """A prompt may contain ids outside the sampled vocabulary; they have no logit to change."""
     for settings in (Sampling(temperature=0, repetition_penalty=2.0), Sampling(temperature=0, no_repeat_ngram=1)):
         assert settings.choose(np.array([[1.0, 3.0, 2.0]]), [[1, 7, 7]], []).tolist() == [2]
 
 
-# ----------------------------------------------------------------------------------------- drawing, log-probabilities, errors
+# ----------------------------------------------------------------------------------- drawing, log-probabilities, errors
 
 
 def test_draws_follow_the_distribution():
@@ -225,7 +225,7 @@ def test_a_token_without_probability_is_never_drawn(p, u):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_probabilities_must_add_up_to_one_to_rounding(dtype):
-    p = np.full((1, 1000), 1e-3, dtype)  # the sum has a rounding of its own
+    p = np.full((1, 1000), 1e-3, dtype)  # the sum has its own rounding error
     assert draw(p, np.array([0.5]))[0] in (499, 500)
     p[0, 0] += 1000 * 100 * np.finfo(dtype).eps
     with pytest.raises(ValueError, match="^probabilities: expected rows >= 0 that sum to 1, got the sum 1"):

@@ -1,4 +1,4 @@
-"""TextStream: text out of tokens as they come, against decode and str.find on the whole text."""
+"""TextStream: text from tokens as they arrive, against decode and str.find on the full text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXTS = ["👩‍👩‍👧‍👦🇩🇪 ok", "春天来了，花开了。", 
 
 
 class Pieces:
-    """A tokenizer whose token i is the i-th of some byte strings, wherever they were cut."""
+    """A tokenizer whose token i is the i-th of a list of byte strings, however they were split."""
 
     def __init__(self, pieces):
         self.pieces = pieces
@@ -29,13 +29,13 @@ class Pieces:
 
 
 def cut(data, places):
-    """data in pieces, cut at the given places, also inside of characters; empty ones stay."""
+    """data split at these places, possibly inside characters; empty pieces are kept."""
     places = [0, *sorted(min(place, len(data)) for place in places), len(data)]
     return [data[a:b] for a, b in zip(places, places[1:])]
 
 
 def run(pieces, stop=(), *, how="finish"):
-    """(what came at each step, the stream): the rest comes with finish(), or with the last push."""
+    """(the text from each step, the stream): the rest comes from finish() or from the last push."""
     stream = TextStream(Pieces(pieces), stop)
     out = [stream.push(i, last=how == "last" and i == len(pieces) - 1) for i in range(len(pieces))]
     return ([*out, stream.finish()] if how == "finish" else out), stream
@@ -49,13 +49,13 @@ def test_a_character_comes_with_its_last_byte(text):
     stream, pieces = TextStream(BYTES), []
     for id in BYTES.encode(text):
         pieces.append(stream.push(id))
-    # byte by byte, each piece is one whole character or nothing
+    # byte by byte, each piece is one complete character or empty
     assert [piece for piece in pieces if piece] == list(text) and stream.finish() == ""
     assert len(pieces) == len(text.encode())
 
 
 def test_characters_split_by_merges(trained):
-    """Tokens of several bytes that begin or end inside of a character."""
+    """Tokens of several bytes that start or end inside a character."""
     for text in [*TEXTS, "日本語のテキスト、한국어 👩‍👩‍👧‍👦"]:
         ids = trained.encode(text)
         stream = TextStream(trained)
@@ -74,10 +74,10 @@ def test_the_pieces_joined_are_the_text(text, places):
 
 
 @given(st.lists(st.integers(0, 255), max_size=12), st.booleans())
-@example([0xF0, 0x9F, 0x92], False)  # an emoji that lacks its last byte
+@example([0xF0, 0x9F, 0x92], False)  # an emoji missing its last byte
 @example([0xE6, 0xE6, 0x98, 0xA5, 0xFF], True)
 def test_what_is_not_utf8_is_as_in_decode(data, stopping):
-    """Any bytes: a model may give them.  What has no meaning becomes U+FFFD as soon as that is certain, or at the end."""
+    """Any bytes, since a model may emit any.  Invalid bytes become U+FFFD as soon as that is certain, or at the end."""
     ids = [BYTE_IDS[byte] for byte in data]
     stream = TextStream(BYTES, ["never there"] if stopping else ())
     assert "".join([*map(stream.push, ids), stream.finish()]) == BYTES.decode(ids)
@@ -88,7 +88,7 @@ def test_what_is_not_utf8_is_as_in_decode(data, stopping):
 
 def test_the_text_ends_before_a_stop_string():
     assert run([b"one", b" two", b" three"], [" two"])[0] == ["one", "", "", ""]
-    out, stream = run([b"ab", b"c<", b"/", b"s", b">d"], ["</s>"])  # over four tokens
+    out, stream = run([b"ab", b"c<", b"/", b"s", b">d"], ["</s>"])  # spans four tokens
     assert out == ["ab", "c", "", "", "", ""] and stream.stopped
     assert run([b"xx\n", b"\ny"], ["\n\n"])[0] == ["xx", "", ""]
     assert run([b"stop"], ["stop"])[0] == ["", ""]
@@ -98,7 +98,7 @@ def test_what_only_began_a_stop_string_is_released():
     assert run([b"ab<", b"/", b"p", b">"], ["</s>"])[0] == ["ab", "", "</p", ">", ""]
     assert run([b"ab<", b"/s"], ["</s>"])[0] == ["ab", "", "</s"]  # at the end
     assert run([b"ab<", b"/s"], ["</s>"], how="last")[0] == ["ab", "</s"]
-    # aab: after "aa" another "a" lets go of one only
+    # aab: after "aa", another "a" releases only one
     assert run([b"a", b"a", b"a", b"c"], ["aab"])[0] == ["", "", "a", "aac", ""]
     out, stream = run([b"a", b"a", b"a", b"b"], ["aab"])
     assert out == ["", "", "a", "", ""] and stream.stopped
@@ -107,7 +107,7 @@ def test_what_only_began_a_stop_string_is_released():
 def test_the_first_of_several_stop_strings_counts():
     assert run([b"one two three"], ["three", "two"])[0] == ["one ", ""]
     assert run([b"one t", b"wo three"], ["three", "two"])[0] == ["one ", "", ""]
-    # one inside of the other: whole in one token, the one that begins first; token by token, the one that is whole first
+    # nested: in one token, the stop string that starts first wins; token by token, the one completed first
     assert run([b"xabcy"], ["b", "abc"])[0] == ["x", ""]
     assert run([b"x", b"a", b"b", b"c"], ["b", "abc"])[0] == ["x", "", "a", "", ""]
 
@@ -119,7 +119,7 @@ def test_a_stop_string_over_the_bytes_of_a_character():
 
 
 def longest_beginning(text, stops):
-    """How many characters at the end of the text may yet become a stop string."""
+    """The number of final characters that may still become a stop string."""
     return max((n for s in stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
 
 
@@ -132,10 +132,10 @@ def longest_beginning(text, stops):
 @example(text="aabaaab", stops=["aaab"], places=[1, 2, 3, 4, 5, 6], how="last")
 @example(text="ab春春b", stops=["春b", "b春春é"], places=[1, 3, 4, 7], how="finish")
 def test_it_is_find_on_the_whole_text(text, stops, places, how):
-    """At every moment: all that is certain has come, and nothing else; and it ends where the first stop string begins.
+    """At every step, exactly the text that is certain has been emitted; it ends where the first stop string starts.
 
-    Where one stop string stands inside of another, the end depends on which is whole first: it is the end of the shortest
-    beginning of the tokens that holds one.
+    For nested stop strings, the end depends on which is completed first: it is the end of the shortest prefix of the tokens that
+    contains one.
     """
     pieces = cut(text.encode(), places)
     out, stream = run(pieces, stops, how=how)

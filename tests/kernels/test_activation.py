@@ -1,4 +1,4 @@
-"""GELUs in pieces: the normal distribution, pieces that cover each row once, float32 as float64."""
+"""Blocked GELUs: the normal distribution, blocks that cover each row once, float32 against float64."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def normal_cdf(x):
     return out
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered")  # of x^2, which is meant
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # of x^2, on purpose
 def test_normal_cdf_against_math():
-    """In float32 the last sum rounds by 2^-24 at most, and the 14 operations of the argument together by as much again."""
+    """In float32, the last sum rounds by at most 2^-24, and the 14 operations of the argument together by as much again."""
     x = np.concatenate([np.linspace(-9, 9, 200001), np.logspace(-30, 30, 2000), -np.logspace(-30, 30, 2000), [0.0]])
     for dtype, error, tail in (("float64", 4e-15, 12), ("float32", 2e-7, 6)):
         given = x.astype(dtype)
@@ -42,7 +42,7 @@ def test_the_polynomial_of_normal_cdf_without_rounding():
     x = np.linspace(-6, 6, 20001)
     u = x * np.polyval(activation.NORMAL_CDF, x * x)
     expected = [math.erfc(-v * math.sqrt(0.5)) / 2 for v in x]
-    assert np.max(np.abs((1 + np.tanh(u)) / 2 - expected)) < 3e-8  # what reference/fit_normal_cdf.py prints
+    assert np.max(np.abs((1 + np.tanh(u)) / 2 - expected)) < 3e-8  # the error printed by reference/fit_normal_cdf.py
 
 
 @pytest.mark.parametrize("size", [1, 24, 25, 1000])
@@ -65,7 +65,7 @@ def test_by_blocks_covers_each_row_once(device, size, monkeypatch):
 
 
 def test_gelu_in_float32_is_that_of_float64(device):
-    """Its own form of Phi is right to 2e-7; x phi(x), at most 0.25, is rounded six times."""
+    """The form of Phi used here is accurate to 2e-7; x phi(x), at most 0.25, is rounded six times."""
     x = np.concatenate([np.linspace(-8, 8, 20001), np.logspace(-20, 0, 500)]).astype(np.float32)
     y, backward = gelu(to_device(x, device))
     dx = to_host(backward(to_device(np.ones_like(x), device)))
@@ -78,7 +78,7 @@ def test_gelu_in_float32_is_that_of_float64(device):
 @pytest.mark.parametrize("f", [gelu, gelu_tanh])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_large_array_is_computed_as_its_parts_are(f, dtype, monkeypatch):
-    """In blocks of 4 rows, the last one not full; x is not contiguous."""
+    """In blocks of 4 rows, the last one partial; x is not contiguous."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 3, 5)).astype(dtype).T
     dy = rng.normal(size=(5, 3, 6)).astype(dtype)

@@ -1,4 +1,4 @@
-"""Attention by blocks of queries: equal to the plain form whatever is hidden, nothing leaks, memory linear in T."""
+"""Blocked attention equals the plain form for any mask, nothing leaks, and memory is linear in T."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ on_devices = settings(max_examples=60, suppress_health_check=[HealthCheck.functi
 
 @st.composite
 def settings_of_attention(draw):
-    """Sizes, a description of what is visible, an optional bias and dropout; as a dict, arrays from a seed."""
+    """Sizes, visibility, an optional bias and dropout; as a dict, with arrays drawn from a seed."""
     B, K, G, T = (draw(st.integers(1, n)) for n in (3, 3, 3, 12))
     causal = draw(st.booleans())
     S = T + draw(st.integers(0, 5)) if causal else draw(st.integers(1, 14))
     rng = np.random.default_rng(draw(st.integers(0, 9999)))
     padding = {
         "none": None,
-        "left": np.arange(S) >= rng.integers(0, S + 1, (B, 1)),  # all of it, sometimes
+        "left": np.arange(S) >= rng.integers(0, S + 1, (B, 1)),  # sometimes all of it
         "right": np.arange(S) < rng.integers(0, S + 1, (B, 1)),
         "anywhere": rng.random((B, S)) < 0.6,
     }[draw(st.sampled_from(["none", "left", "right", "anywhere"]))]
@@ -78,7 +78,7 @@ def visible_of(case, device="cpu"):
 @on_devices
 @given(case=settings_of_attention())
 def test_blocks_equal_the_plain_form(device, case, monkeypatch):
-    """Value and all gradients, dropout with the same bits; by the description and by the array that it stands for."""
+    """The output and all gradients, with the same dropout bits; the mask as a `Visible` and as the equivalent array."""
     monkeypatch.setattr(block_module, "PART", case["part"])
     visible = visible_of(case, device)
     expected = run(attention, case, device, mask=visible.array)
@@ -93,7 +93,7 @@ def test_blocks_equal_the_plain_form(device, case, monkeypatch):
 @on_devices
 @given(case=settings_of_attention())
 def test_what_a_block_is_told_is_the_mask(device, case):
-    """The keys of a block are no more than needed at either end, and what is hidden of them is what the array hides."""
+    """A block loads no more keys than necessary at either end, and hides exactly the keys the array hides."""
     visible = visible_of(case, device)
     T, S, causal, window = visible.T, visible.S, visible.causal, visible.window
     every = np.ones((1, 1, T, S), bool)
@@ -115,7 +115,7 @@ def test_what_a_block_is_told_is_the_mask(device, case):
 @on_devices
 @given(case=settings_of_attention(), seed=st.integers(0, 99))
 def test_the_hidden_has_exactly_no_influence_and_no_gradient(device, case, seed):
-    """Keys that one query sees and another does not: only the first one's output may move, and only by its do they get any."""
+    """Keys that one query sees and another does not: they affect only the first one's output and get gradient only from it."""
     visible, a = visible_of(case, device), case["arrays"]
     B, H, T, _ = a["q"].shape
     K, S = a["k"].shape[1:3]
@@ -135,10 +135,10 @@ def test_the_hidden_has_exactly_no_influence_and_no_gradient(device, case, seed)
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_scores_far_out_and_half_precision(device, dtype):
-    """Products that overflow float16, scores of some thousand, a bias that hides: finite, and close to float64."""
+    """Products that overflow float16, scores in the thousands, a bias that masks: finite, and close to float64."""
     rng = np.random.default_rng(0)
     bias = np.where(rng.random((7, 7)) < 0.4, np.finfo(dtype).min, 0).astype(dtype)
-    bias[3] = np.finfo(dtype).min  # of a whole row: as if there were none, but smaller than the rounding of the bias
+    bias[3] = np.finfo(dtype).min  # an entire row: acts like no bias, but scores below its rounding are lost
     q, k, v, do = (rng.normal(0, spread, (2, 2, 7, 64)).astype(dtype) for spread in (150, 150, 1, 1))
     found, expected = {}, {}
     with np.errstate(over="raise", invalid="raise"):
@@ -146,7 +146,7 @@ def test_scores_far_out_and_half_precision(device, dtype):
             o, back = f(*(to_device(a.astype(t), device) for a in (q, k, v, bias)), scale=2.0**-12)
             results["o"], *results["d"] = (to_host(a) for a in (o, *back(to_device(do.astype(t), device))))
     size = max(float(np.max(np.abs(d))) for d in expected["d"])
-    # a score is a sum of 64 products in float32, and its error is a relative one of the probabilities; float16 rounds the results
+    # a score is a sum of 64 products in float32; its error is a relative error of the probabilities; float16 rounds the results
     scores = np.abs(q.astype("float64")) @ np.abs(k.astype("float64")).swapaxes(-1, -2) * 2.0**-12
     near = 64 * 2.0**-24 * np.max(scores) + (20 * np.finfo(dtype).eps if dtype == "float16" else 0)
     assert found["o"].dtype == dtype and np.max(np.abs(found["o"] - expected["o"])) < near
@@ -185,7 +185,7 @@ def test_bits_of_a_block_are_those_of_the_whole(device):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("cached", [0, 3])
 def test_families_take_blocks_for_long_sequences(device, family, cached, monkeypatch):
-    """Logits and gradients with blocks of two queries equal those of the plain form, behind a cache too."""
+    """Logits and gradients with blocks of two queries equal those of the plain form, also with a cache."""
     model = tiny(family, device=device)
     rng = np.random.default_rng(0)
     ids, padding = rng.integers(0, 11, (3, 6)), np.arange(6) >= np.array([[0], [2], [5]])
@@ -206,14 +206,14 @@ def test_families_take_blocks_for_long_sequences(device, family, cached, monkeyp
         results[name] = [logits * real, to_host(back({"logits": to_device(dlogits, device)}))]
     (logits, gradient), (expected, expected_gradient) = results["blocks"], results["plain"]
     assert relative_error(logits, expected) < PART
-    # against the largest of all gradients: that of bk is zero in exact arithmetic, and has only rounding
+    # relative to the largest of all gradients: that of bk is zero in exact arithmetic, so it holds rounding errors alone
     size = max(float(np.max(np.abs(a))) for a in leaves(expected_gradient))
     assert all(np.max(np.abs(a - b)) < PART * size for a, b in zip(leaves(gradient), leaves(expected_gradient), strict=True))
 
 
 def test_one_new_token_is_the_plain_form(monkeypatch):
     rng = np.random.default_rng(0)
-    monkeypatch.delattr(attention_module, "block_attention")  # would be an error
+    monkeypatch.delattr(attention_module, "block_attention")  # calling it would raise an error
     q, k = rng.normal(size=(1, 2, 1, 4)), rng.normal(size=(1, 2, 300, 4))
     found, expected = (attention_module.attention(q, k, k, mask=mask)[0] for mask in (decoder_mask(1, 300), None))
     assert np.array_equal(found, expected)
@@ -221,7 +221,7 @@ def test_one_new_token_is_the_plain_form(monkeypatch):
 
 
 def peak(work) -> int:
-    """Bytes allocated at most at a time, NumPy's arrays among them."""
+    """Peak allocation in bytes, including NumPy arrays."""
     work()
     tracemalloc.start()
     try:
@@ -316,7 +316,7 @@ def test_a_joined_projection_that_the_heads_do_not_divide_is_refused():
 
 
 def test_a_mask_written_out_by_windows_of_every_length():
-    """Also one key short of all, where the last query alone loses the first key."""
+    """Including a window one short of all keys, where the last query alone loses the first key."""
     for S in range(1, 7):
         for T in range(1, S + 1):
             queries, keys = np.arange(S - T, S)[:, None], np.arange(S)

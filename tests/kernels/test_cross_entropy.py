@@ -1,4 +1,4 @@
-"""Cross-entropy in chunks: never all logits, gradients of half precision, shards without a target."""
+"""Chunked cross-entropy: never all logits at once, gradients in half precision, shards without targets."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_matrices_that_do_not_fit_are_refused(W, b):
 
 
 def test_half_precision_keeps_what_the_loss_scale_is_for(device):
-    """These are a few tokens of a step of 2^20: p / total is below 2^-24, float16's smallest, loss scale * p / total is not."""
+    """A few tokens of a step of 2^20: p / total is below 2^-24, float16's smallest number; loss scale * p / total is not."""
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 50, 64)
     half = [rng.normal(size=shape).astype(np.float16) for shape in ((64, 8), (8, 50), (50,))]
@@ -80,7 +80,7 @@ def test_half_precision_keeps_what_the_loss_scale_is_for(device):
     for dtype in ("float16", "float64"):
         x, W, b = (to_device(a.astype(dtype), device) for a in half)
         _, back = vocabulary_cross_entropy(x, W, b, targets=to_device(targets, device), total=2**20, chunk=16)
-        dloss = to_device(np.array(2.0**20, dtype="float32"), device)  # as a loss scaler gives it
+        dloss = to_device(np.array(2.0**20, dtype="float32"), device)  # as passed by a loss scaler
         first, again = ([to_host(g) for g in back(dloss)] for _ in range(2))
         assert equal(first, again) and all(g.dtype == dtype for g in first)
         run[dtype] = first
@@ -88,7 +88,7 @@ def test_half_precision_keeps_what_the_loss_scale_is_for(device):
 
 
 def test_half_precision_sums_over_many_tokens():
-    """db is 4096 times the same number: a float16 running sum stops growing long before."""
+    """db is a sum of 4096 equal numbers: a float16 running sum would stop growing long before the end."""
     x, W, b = (np.zeros(shape, dtype=np.float16) for shape in ((4096, 1), (1, 2), (2,)))
     for chunk in (1, 4096):
         _, back = vocabulary_cross_entropy(x + 1, W, b, targets=np.zeros(4096, dtype=int), total=1, chunk=chunk)
@@ -100,7 +100,7 @@ def test_half_precision_sums_over_many_tokens():
 
 @pytest.mark.parametrize("factors", [False, True])
 def test_no_tokens_at_all_are_a_loss_and_gradients_of_zero(device, factors):
-    """What a shard without a masked token hands in."""
+    """The case of a shard without masked tokens."""
     rng = np.random.default_rng(0)
     x, W, b = (to_device(rng.normal(size=s).astype("float32"), device) for s in ((0, 4), (4, 6), (6,)))
     targets = to_device(np.zeros(0, np.int64), device)

@@ -1,4 +1,4 @@
-"""Log-probabilities in chunks: as of all logits, with and without gradient and entropy."""
+"""Chunked log-probabilities equal those from all logits, with and without gradient and entropy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_chunks_give_what_all_logits_give(chunk, names):
     doutputs = {name: draw.normal(size=targets.shape) for name in names}
     d = back(doutputs)
     rows = d.reshape(-1, 7)
-    for _ in range(2):  # what is kept of a single chunk is not used up
+    for _ in range(2):  # the arrays kept from a single chunk are not consumed
         dx, dW, db = chunk_back(doutputs)
         assert relative_error(dx, d @ W.T) < 1e-13
         assert relative_error(dW, x.reshape(-1, 4).T @ rows) < 1e-13

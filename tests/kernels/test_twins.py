@@ -36,8 +36,8 @@ from tinyplm.losses import log_probs as plain_log_probs
 class Twin(NamedTuple):
     kernel: Callable
     plain: Callable
-    component: str  # whose cases are drawn
-    options: Callable[[Sizes], dict[str, Any]] = lambda s: {}  # of the kernel alone
+    component: str  # the component whose cases are drawn
+    options: Callable[[Sizes], dict[str, Any]] = lambda s: {}  # options that only the kernel has
 
 
 def _chunk(s: Sizes) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _chunk(s: Sizes) -> dict[str, Any]:
 
 
 def _visible(kernel: Callable) -> Callable:
-    """The kernel with its mask described by a `Visible` that has it as `allowed`, or none at all."""
+    """The kernel with its mask wrapped as the `allowed` of a `Visible`; without a mask, `allowed` is None."""
 
     def described(q, k, v, bias=None, *, mask=None, **kwargs):
         visible = Visible(q.shape[2], k.shape[2], allowed=mask, xp=array_module(q))
@@ -86,18 +86,18 @@ TWINS = {
         _chunk,
     ),
 }
-NO_TWINS = {"by_blocks", "normal_cdf", "self_attention"}  # helpers, and attention with its parts
+NO_TWINS = {"by_blocks", "normal_cdf", "self_attention"}  # helpers, and attention including its parts
 
 
 def in_dtype(dtype: str, value: Any) -> Any:
-    """A tree, or a keyword's value, with its float64 arrays in another dtype."""
+    """A tree or a keyword value, with its float64 arrays converted to another dtype."""
     if isinstance(value, (dict, list)):
         return tree_map(lambda a: in_dtype(dtype, a), value)
     return value.astype(dtype) if getattr(value, "dtype", None) == np.float64 else value
 
 
 def twin_case(twin: Twin, s: Sizes, dtype: str) -> tuple[Case, dict[str, Any]]:
-    """A case of the component without the weights that its law gives to the outputs; and these."""
+    """A case of the component without the output weights its law uses, and those weights separately."""
     made = COMPONENTS[twin.component].make(s)
     kwargs = {name: in_dtype(dtype, value) for name, value in made.kwargs.items()}
     cotangents = {name: kwargs.pop(name) for name in ("a", "c") if name in kwargs}
@@ -114,7 +114,7 @@ def results(f: Callable, case: Case, device: str, dy: Any) -> tuple[Any, list[An
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(s=sizes())
 def test_a_kernel_equals_its_plain_form(name, dtype, device, s):
-    """Measured against the largest value, and for gradients against the largest of all gradients."""
+    """Errors are relative to the largest value and, for gradients, to the largest of all gradients."""
     twin = TWINS[name]
     case, cotangents = twin_case(twin, s, dtype)
     rng = np.random.default_rng(s.seed + 1)
@@ -139,7 +139,7 @@ def test_a_kernel_equals_its_plain_form(name, dtype, device, s):
 
 
 def tolerance(dtype: str, s: Sizes) -> float:
-    """Of sums over the sizes of a case and 40 elementwise operations, an activation's among them.
+    """For sums over the sizes of a case and 40 elementwise operations, including an activation's.
 
     In float16 both compute in float32, but products, their sums and the results are rounded to float16.
     """
@@ -150,13 +150,13 @@ def tolerance(dtype: str, s: Sizes) -> float:
 
 
 def largest(tree: Any) -> float:
-    """The largest number of a tree's leaves, at least 1e-3, below which all would be rounding."""
+    """The largest absolute value in a tree, but at least 1e-3, below which everything would be rounding error."""
     return max([1e-3, *(float(np.max(np.abs(a), initial=0.0)) for a in laws.leaves(tree))])
 
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_kernel_takes_what_its_plain_form_takes(name):
-    """The same parameters, in the same order and with the same defaults; a kernel may have more."""
+    """The same parameters, in the same order, with the same defaults; a kernel may have additional ones."""
     twin = TWINS[name]
     kernel = attention.attention if name == "attention" else twin.kernel
     ours, plain = (inspect.signature(f).parameters for f in (kernel, twin.plain))
@@ -168,7 +168,7 @@ def test_a_kernel_takes_what_its_plain_form_takes(name):
 
 
 def kernels() -> dict[str, Callable]:
-    """{name: function} of the components that kernels/ defines: those decorated, or named like a layer's."""
+    """{name: function} of the components defined in kernels/: the functions annotated to return a Backward."""
     found = {}
     for module in pkgutil.iter_modules(tinyplm.kernels.__path__):
         module = import_module(f"tinyplm.kernels.{module.name}")
@@ -185,7 +185,7 @@ def test_no_kernel_is_without_a_twin():
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_wrong_kernel_is_seen(name):
-    """A gradient that is 1% off, of any argument, is further from the plain form than any tolerance."""
+    """A 1% error in any argument's gradient exceeds every tolerance."""
     twin = TWINS[name]
     s = Sizes(B=2, T=3, S=4, D=5, K=2, G=2, E=3, F=4, V=6, seed=1, flags=(True, True, True))
     case, cotangents = twin_case(twin, s, "float32")

@@ -1,6 +1,6 @@
-"""The key/value cache: a sequence given in pieces equals the whole one, the cache is a value, what is in it is constant.
+"""The key/value cache: chunked input equals the full pass, a cache is a value, and its contents are constants.
 
-Every family, LLaMA with every way to stretch its positions.
+Every family is tested, LLaMA with every kind of RoPE scaling.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tinyplm.core import flatten, unflatten
 from tinyplm.layers.cache import extend
 from tinyplm.models import causal_lm
 
-LONGEST = 12  # what can be cached of each model here
+LONGEST = 12  # cache capacity of every model here
 MODELS = {
     **{name: (name, {family.context: LONGEST}) for name, family in FAMILIES.items()},
     "gpt2, scaled by layer": ("gpt2", {"n_positions": LONGEST, **FAMILIES["gpt2"].variants["scaled by layer"]}),
@@ -38,7 +38,7 @@ def model_of(name, device="cpu", dtype="float64"):
 
 
 def sequences(seed=0, B=3, T=10, padded=None):
-    """(ids, attention_mask, position_ids): sample b has padded[b] padded places on the left, and its positions begin there."""
+    """(ids, attention_mask, position_ids): sample b starts with padded[b] padding positions; its positions count from there."""
     ids = np.random.default_rng(seed).integers(0, 11, (B, T))
     if padded is None:
         return ids, None, None
@@ -51,7 +51,7 @@ def whole(model, ids, mask=None, positions=None):
 
 
 def in_pieces(model, ids, mask=None, positions=None, *, cuts, cache):
-    """({"logits", "hidden"} of all pieces joined, the last cache): the places from one cut to the next in one call each."""
+    """({"logits", "hidden"} concatenated over the pieces, the last cache): one call for each span between cuts."""
     pieces, edges = [], [0, *sorted(cuts), ids.shape[1]]
     start = cache.length
     for lo, hi in zip(edges, edges[1:]):
@@ -64,12 +64,12 @@ def in_pieces(model, ids, mask=None, positions=None, *, cuts, cache):
     return {name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in pieces[0]}, cache
 
 
-# --------------------------------------------------------------------------------------------------- pieces and the whole
+# --------------------------------------------------------------------------------------------- pieces and the full pass
 
 
 @st.composite
 def cut_sequences(draw):
-    """(seed, T, cuts, padding or None, capacity); a piece may be nothing but padding."""
+    """(seed, T, cuts, padding or None, capacity); a piece may consist of padding alone."""
     T = draw(st.integers(1, LONGEST))
     cuts = draw(st.sets(st.integers(1, T - 1))) if T > 1 else set()
     padded = draw(st.one_of(st.none(), st.lists(st.integers(0, T - 1), min_size=3, max_size=3)))
@@ -100,7 +100,7 @@ def test_token_by_token_in_float32(device, name):
 
 @each_family
 def test_masks_of_four_dimensions_with_a_cache(device, name):
-    """Each query has its own row over all keys, those in the cache first; here also each head its own."""
+    """Each query has its own row over all keys, cached keys first; here each head has its own rows too."""
     model = model_of(name, device)
     ids, _, _ = sequences()
     heads = model.config.heads
@@ -116,7 +116,7 @@ def test_masks_of_four_dimensions_with_a_cache(device, name):
 
 @each_family
 def test_the_last_logits_alone(name):
-    """What generation asks for, with and without a cache."""
+    """The logits generation needs, with and without a cache."""
     model = model_of(name)
     ids, _, _ = sequences()
     expected = whole(model, ids)["logits"][:, -1]
@@ -135,7 +135,7 @@ def test_the_last_logits_alone(name):
 
 @each_family
 def test_take_copies_samples(device, name):
-    """Several continuations of one, and those that go on; the original is not written into."""
+    """Several continuations of one sample, and dropped samples; the original is not modified."""
     model = model_of(name, device)
     ids, _, _ = sequences()
     _, cache = in_pieces(model, ids[:, :6], cuts=(), cache=model.empty_cache(3))
@@ -165,7 +165,7 @@ def test_grown_has_room_for_more(device, name):
 
 
 def test_the_memory_of_a_cache():
-    """2 B L K C E numbers: grouped queries need H / K times less of it than multi-head attention."""
+    """2 B L K C E numbers: grouped queries need a fraction K / H of the memory of multi-head attention."""
     model = model_of("llama", "cpu", "float32")
     cache = model.empty_cache(3, 5)
     assert (cache.batch, cache.capacity, cache.length) == (3, 5, 0)
@@ -195,9 +195,9 @@ def test_extend_joins_and_gives_the_new_places_their_gradient(device, B, K, T, s
 
 @each_model
 def test_the_gradient_of_a_call_with_a_cache(device, name):
-    """By every parameter and by the inputs, with what is in the cache held fixed: central differences, on a fresh copy each time.
+    """For every parameter and the inputs, with the cached values fixed: central differences, each time on a fresh copy.
 
-    The rounding of the outputs themselves, EPS |c y| / h, is allowed beside 1e-7 (see laws.directional_derivative).
+    On top of 1e-7, the tolerance allows for rounding of the outputs themselves, EPS |c y| / h (see laws.directional_derivative).
     """
     model = model_of(name, device)
     T, start, h = 9, 5, 1e-5
@@ -235,7 +235,7 @@ def test_the_gradient_of_a_call_with_a_cache(device, name):
 
 @each_family
 def test_backward_still_holds_when_the_next_call_has_gone_on(name):
-    """The next call writes behind what this one's backward needs; and computing the forward again changes nothing."""
+    """The next call writes after the entries this backward needs, and recomputing the forward changes nothing."""
     model = model_of(name)
     ids, _, _ = sequences()
 
@@ -258,7 +258,7 @@ def test_backward_still_holds_when_the_next_call_has_gone_on(name):
 
 
 def call_with(model, T, *, length=4, capacity=8, batch=2, **options):
-    """A call with T tokens of two samples and a cache of `capacity` places, `length` of them filled."""
+    """A call with T tokens for two samples and a cache of `capacity` positions, the first `length` of them filled."""
     return model(np.ones((2, T), int), cache=model.empty_cache(batch, capacity).advanced(length), **options)
 
 
@@ -292,7 +292,7 @@ def test_extend_refuses_what_its_buffer_has_no_room_for():
 
 
 def test_dynamic_scaling_can_be_cached_within_the_trained_context_only():
-    """Beyond it the frequencies change with the length, and with them the keys that are cached already."""
+    """Beyond it, the frequencies change with the length, which would invalidate the cached keys."""
     model = model_of("llama, dynamic")
     assert (model.config.context, model.config.cache_context) == (24, LONGEST)
     assert model.empty_cache(1).capacity == LONGEST
@@ -309,7 +309,7 @@ def test_dynamic_scaling_refuses_a_cache_that_was_grown_too_large():
 
 
 def test_dynamic_scaling_refuses_to_cache_far_positions():
-    """The largest position says how far the frequencies are stretched, also where only a few tokens are cached."""
+    """The largest position determines the scaling, even when only a few tokens are cached."""
     model, ids = model_of("llama, dynamic"), np.ones((1, 5), int)
     model(ids, position_ids=np.arange(7, 12), cache=model.empty_cache(1))
     model(ids, position_ids=np.arange(8, 13))

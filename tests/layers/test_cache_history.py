@@ -1,4 +1,4 @@
-"""A cache knows which call has consumed it, which backward has lost its keys, and which model has filled it."""
+"""A cache knows which call consumed it, which backwards lost their keys, and which model filled it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tinyplm.tuning.adapters.prefix import prefix_of, with_prefix
 
 @each_family
 def test_a_consumed_cache_is_refused(device, name):
-    """Used again, it would overwrite what came after it; the cache that was returned goes on, and cut goes back."""
+    """Reusing it would overwrite later entries; to continue, use the returned cache, and to go back, use cut."""
     model = model_of(name, device)
     ids, _, _ = sequences()
     new = model.empty_cache(3)
@@ -44,7 +44,7 @@ def test_a_consumed_cache_is_refused(device, name):
 
 @each_family
 def test_a_backward_whose_keys_were_overwritten_is_refused(device, name):
-    """It is right as long as they are there: after calls that went on, beside copies, and until a call began with a cut cache."""
+    """It works while the keys exist: after later calls, alongside copies, and until a call starts from a truncated cache."""
     model = model_of(name, device)
     ids, _, _ = sequences()
     ones = {"logits": to_device(np.ones((3, 4, 11)), device)}
@@ -52,7 +52,7 @@ def test_a_backward_whose_keys_were_overwritten_is_refused(device, name):
     copy = first["cache"].take(to_device(np.arange(3), device))
     second, second_back = model(ids[:, 4:8], cache=first["cache"])
     expected = [to_host(back(ones)) for back in (first_back, second_back)]
-    model(10 - ids[:, 4:8], cache=copy)  # in buffers of its own
+    model(10 - ids[:, 4:8], cache=copy)  # in its own buffers
     third = model(ids[:, 8:], cache=second["cache"])[0]["cache"]
     back_to_six = third.cut(6)
     assert equal([to_host(back(ones)) for back in (first_back, second_back)], expected)
@@ -64,7 +64,7 @@ def test_a_backward_whose_keys_were_overwritten_is_refused(device, name):
 
 @pytest.mark.parametrize("place", [10, 9, 8, 6, 4, 3, 0])
 def test_a_cut_refuses_the_backward_of_what_it_overwrites_and_of_nothing_else(place):
-    """Calls end at 4, 8 and 10 places; those that end behind the cut are lost, once a call has begun there."""
+    """Calls end at positions 4, 8 and 10; those that end after the cut are lost once a new call starts from it."""
     model = model_of("gpt2", "cpu")
     ids, _, _ = sequences()
     cache, backs = model.empty_cache(3), {}
@@ -75,7 +75,7 @@ def test_a_cut_refuses_the_backward_of_what_it_overwrites_and_of_nothing_else(pl
     expected = {end: back(ones) for end, (back, ones) in backs.items()}
     for _ in range(2 if place < 10 else 0):
         outputs, new = model(ids[:, :1], cache=cache)
-        assert flatten(new({"hidden": np.ones_like(outputs["hidden"])}))  # its own keys are there
+        assert flatten(new({"hidden": np.ones_like(outputs["hidden"])}))  # its own keys still exist
         cache = outputs["cache"].cut(place)
     for end, (back, ones) in backs.items():
         if end > place:
@@ -101,7 +101,7 @@ def test_cut_goes_back(device, name):
 @pytest.mark.parametrize("name", [*FAMILIES, "llama, one kv head"])
 @pytest.mark.parametrize("other", [{"layers": 3}, {"layers": 1}, {"kv_heads": 3}, {"width": 2}, {"dtype": "float32"}], ids=str)
 def test_a_cache_of_another_model_is_refused(name, other):
-    """Much of it NumPy takes without a word: layers too many, one key head written over three, float64 rounded to float32."""
+    """NumPy silently accepts many mismatches: extra layers, one key head broadcast over three, float64 rounded to float32."""
     model = model_of(name)
     sizes = {"batch": 2, "capacity": 6, "dtype": "float64", **model.config.cache_sizes}
     model(np.ones((2, 3), int), cache=Cache.empty(**sizes))
@@ -111,7 +111,7 @@ def test_a_cache_of_another_model_is_refused(name, other):
 
 
 def test_what_another_model_has_filled_is_refused():
-    """Sizes and dtype may be the same; the keys and values are not."""
+    """Sizes and dtype may match; the keys and values do not."""
     model, other = (tinyplm.create("gpt2", FAMILIES["gpt2"].config, key=key) for key in (1, 2))
     ids = [[1, 2, 3]]
     filled = model(ids, cache=model.empty_cache(1), grad=False)[0]["cache"]
@@ -125,7 +125,7 @@ def test_what_another_model_has_filled_is_refused():
     for same in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.for_decoding(), model.to("cpu")):
         found = same([[4]], cache=filled.take(np.array([0])), grad=False)[0]["logits"]
         assert relative_error(found, expected) < 1e-5
-    assert other(ids, cache=model.empty_cache(1), grad=False)[0]["cache"].origin == other.origin  # nothing was in it
+    assert other(ids, cache=model.empty_cache(1), grad=False)[0]["cache"].origin == other.origin  # was empty
 
     memory = Memory()
     tinyplm.generate(model, [1, 2, 3], max_new_tokens=2, memory=memory)

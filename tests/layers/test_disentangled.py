@@ -1,4 +1,4 @@
-"""What is true of disentangled attention and of the convolution beyond the laws of every component."""
+"""Disentangled attention and the convolution: properties beyond the laws that hold for every component."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinyplm.layers.convolution import convolution
 
 
 def _delta(rows, T, S):
-    """The table of rows by query and key."""
+    """The rows as a table indexed by query and key."""
     return rows[np.arange(T)[:, None] - np.arange(S) + S]
 
 
@@ -36,7 +36,7 @@ def test_log_buckets_are_those_of_the_reference(buckets, more):
 
 
 def test_log_buckets_of_the_published_models():
-    """256 buckets for distances up to 512: exact to 128, then ever wider, odd in the distance, the last one reached at 511."""
+    """256 buckets for distances up to 512: exact up to 128, then increasingly wide, odd in the distance; 511 reaches the last."""
     d = np.arange(-511, 512)
     buckets = relative_buckets.log_buckets(d, buckets=256, longest=512)
     np.testing.assert_array_equal(buckets, [ref.log_bucket(int(i), buckets=256, longest=512) for i in d])
@@ -50,7 +50,7 @@ def test_log_buckets_of_the_published_models():
 @pytest.mark.parametrize("T, S", [(1, 1), (1, 7), (7, 1), (40, 40), (33, 50)])
 @pytest.mark.parametrize("span", [3, 20, 60])
 def test_shifting_is_gathering(T, S, span):
-    """Windows shorter and longer than the sequence; values and gradients, of which no two orders of summing differ by more."""
+    """Windows shorter and longer than the sequence; values and gradients, equal up to the order of summation."""
     rng = np.random.default_rng(T + S + span)
     x, table, dy = rng.normal(size=(2, 3, T, 4)), rng.normal(size=(2 * span, 3, 4)), rng.normal(size=(2, 3, T, S))
     rows = relative_buckets.clipped_rows(T, S, span=span)
@@ -62,12 +62,12 @@ def test_shifting_is_gathering(T, S, span):
 
 
 def test_scores_depend_on_the_distance_alone():
-    """The same content everywhere: every diagonal of the scores is constant."""
+    """With the same content everywhere, every diagonal of the scores is constant."""
     rng = np.random.default_rng(0)
     x = np.broadcast_to(rng.normal(size=(1, 2, 1, 3)), (1, 2, 6, 3))
     y, _ = disentangled.relative_scores(x, rng.normal(size=(8, 2, 3)), rows=relative_buckets.clipped_rows(6, 6, span=4))
     np.testing.assert_allclose(y[..., 1:, 1:], y[..., :-1, :-1], rtol=0, atol=FEW)
-    assert abs(y[0, 0, 0, 1] - y[0, 0, 1, 0]) > 0.1  # forwards is not backwards
+    assert abs(y[0, 0, 0, 1] - y[0, 0, 1, 0]) > 0.1  # forward and backward distances differ
 
 
 def test_padding_has_no_influence_and_no_gradient():

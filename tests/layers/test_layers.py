@@ -95,12 +95,12 @@ def test_masks_that_are_not_boolean_are_refused(mask):
 
 @pytest.mark.parametrize("f", [relu, gelu, gelu_tanh, silu])
 @pytest.mark.parametrize(("dtype", "large"), [("float16", [9.5, 300, 4e4, 65504]), ("float32", [9.5, 50, 3e19, 3.4e38])])
-@pytest.mark.filterwarnings("ignore:overflow encountered")  # of x^2, which is meant
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # of x^2, on purpose
 def test_activations_are_the_identity_or_zero_far_out(f, dtype, large, device):
     x = np.array([*large, *(-v for v in large)], dtype=dtype)
     y, backward = f(to_device(x, device))
     dx = backward(to_device(np.ones_like(x), device))
-    near = 1e-2 if dtype == "float16" else 1e-3  # at 9.5 silu is off by 7e-4; float16 has 4e-3 there
+    near = 1e-2 if dtype == "float16" else 1e-3  # at 9.5 silu is off by 7e-4; float16 rounds by 4e-3 there
     for ours, expected in ((y, np.maximum(x, 0)), (dx, x > 0)):
         error = np.abs(to_host(ours) - expected)
         assert np.all(error[[0, 4]] < near) and not error[[1, 2, 3, 5, 6, 7]].any()
@@ -134,7 +134,7 @@ def test_norms_compute_half_precision_in_float32(f):
     gamma = np.ones(64, dtype=np.float16)
     y, backward = f(x, gamma)
     expected, _ = f(x.astype(np.float64), gamma.astype(np.float64))
-    assert y.dtype == np.float16 and np.max(np.abs(y - expected)) < 4e-3  # float16 has 2^-11 relative precision
+    assert y.dtype == np.float16 and np.max(np.abs(y - expected)) < 4e-3  # float16 has a relative precision of 2^-11
     assert backward(np.ones_like(x) * x)[0].dtype == np.float16
 
 
@@ -145,7 +145,7 @@ def test_layernorm_ignores_shift_and_scale():
 
 @given(s=sizes())
 def test_grouped_queries_with_as_many_kv_heads_are_multi_head(s):
-    """GQA equals multi-head attention with every key/value head repeated for the queries of its group."""
+    """GQA equals multi-head attention with each key/value head repeated for every query head in its group."""
     rng = s.rng()
     q, k, v = rng.normal(size=(s.B, s.H, s.T, s.E)), *rng.normal(size=(2, s.B, s.K, s.S, s.E))
     o, _ = attention(q, k, v)

@@ -1,4 +1,4 @@
-"""Rotary positions beyond the laws: frequencies against the reference, what a rotation keeps, far positions in float32."""
+"""Rotary embeddings beyond the laws: frequencies against the reference, what a rotation preserves, far positions in float32."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ lengths = st.integers(1, 200_000)
 
 
 def close(a, b):
-    """Each to 1e-12 of itself, not of the largest: far positions multiply every frequency's error alike."""
+    """Each to a relative 1e-12, not relative to the largest: far positions amplify the error of every frequency equally."""
     return np.shape(a) == np.shape(b) and np.max(np.abs(a / b - 1)) < PART
 
 
@@ -48,7 +48,7 @@ def test_dynamic_frequencies_equal_the_reference(width, base, factor, original, 
 
 
 def place(width, base, original, beta):
-    """The (real) number of the frequency that turns beta times within the original context."""
+    """The (real-valued) index of the frequency that makes beta turns within the original context."""
     return width * math.log(original / (2 * math.pi * beta)) / (2 * math.log(base))
 
 
@@ -58,8 +58,8 @@ betas = st.tuples(st.floats(0.01, 100.0), st.floats(0.01, 100.0)).map(sorted)
 @settings(max_examples=300)
 @given(width=widths, base=bases, factor=factors, original=lengths, betas=betas, truncate=st.booleans())
 def test_yarn_frequencies_equal_the_reference(width, base, factor, original, betas, truncate):
-    """Away from where rounding decides: a place within 1e-9 of an integer may be rounded to either side, one rounding earlier or
-    later; and ends that almost coincide make a ramp so steep that its place is what is compared."""
+    """Excludes the cases that rounding decides: a position within 1e-9 of an integer may be rounded either way, and nearly equal
+    ends give a ramp so steep that the test would compare only where it lies."""
     ends = [place(width, base, original, beta) for beta in betas]
     assume(all(abs(p - round(p)) > 1e-9 for p in ends) if truncate else abs(ends[0] - ends[1]) > 1e-3 or betas[0] == betas[1])
     options = {"base": base, "factor": factor, "original": original, "beta_slow": betas[0], "beta_fast": betas[1],
@@ -70,7 +70,7 @@ def test_yarn_frequencies_equal_the_reference(width, base, factor, original, bet
 @settings(max_examples=300)
 @given(width=widths, base=bases, factor=factors, original=lengths, low=st.floats(0.01, 20.0), above=st.floats(0.01, 30.0))
 def test_llama3_frequencies_equal_the_reference(width, base, factor, original, low, above):
-    """No tie matters here: the three cases of the reference meet without a jump."""
+    """Ties do not matter here: the three cases of the reference join continuously."""
     options = {"base": base, "factor": factor, "original": original, "low_freq_factor": low, "high_freq_factor": low + above}
     assert close(ours.llama3_frequencies(width, **options), ref.llama3_frequencies(width, **options))
 
@@ -84,7 +84,7 @@ def test_yarn_magnitude_equals_the_reference(factor, mscale, all_dim):
     assert close(ours.yarn_magnitude(factor, **options), ref.yarn_magnitude(factor, **options))
 
 
-# ------------------------------------------------------------------------------------------- what scaling does and leaves
+# ------------------------------------------------------------------------------------- what scaling changes and preserves
 
 
 @given(width=wide, base=bases, factor=factors, original=lengths, shorter=st.floats(0.0, 1.0))
@@ -105,7 +105,7 @@ def turns(frequencies, original):
 
 
 def between(scaled, plain, factor):
-    """Every frequency is at most as it was and at least divided by the factor; the last bits of the weighted mean are free."""
+    """No frequency increases, and none is divided by more than the factor; the weighted mean may differ in the last bits."""
     return (scaled <= plain * (1 + 1e-15)).all() and (scaled >= plain / factor * (1 - 1e-15)).all()
 
 
@@ -122,10 +122,10 @@ def test_llama3_keeps_what_turns_fast_and_divides_what_turns_slowly(width, base,
 @given(width=st.integers(16, 64).map(lambda n: 2 * n), base=st.floats(5e3, 1e6), factor=factors,
        original=st.integers(2048, 8192), truncate=st.booleans())  # fmt: skip
 def test_yarn_keeps_what_turns_fast_and_divides_what_turns_slowly(width, base, factor, original, truncate):
-    """For contexts and bases as published: both ends of the ramp lie among the frequencies."""
+    """For published contexts and bases, both ends of the ramp lie within the range of frequencies."""
     plain = ours.rope_frequencies(width, base=base)
     scaled = ours.yarn_frequencies(width, base=base, factor=factor, original=original, truncate=truncate)
-    rounded = base ** (2 / width) if truncate else 1.0  # rounding outwards moves an end by one frequency at most
+    rounded = base ** (2 / width) if truncate else 1.0  # outward rounding moves an end by at most one frequency
     fast = turns(plain, original) > 32 * rounded * (1 + 1e-9)
     slow = turns(plain, original) < 1 / rounded * (1 - 1e-9)
     assert fast.any() and slow.any() and not (fast | slow).all()
@@ -138,7 +138,7 @@ def test_yarn_keeps_what_turns_fast_and_divides_what_turns_slowly(width, base, f
 
 @st.composite
 def rotations(draw):
-    """(q and k, each (1, 1, 1, E), frequencies, interleaved); E up to 10, of which R are turned."""
+    """(q and k, each (1, 1, 1, E), frequencies, interleaved); E up to 10, the first R components rotated."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     pairs, rest = draw(st.integers(1, 4)), draw(st.integers(0, 2))
     frequencies = ours.rope_frequencies(2 * pairs, base=draw(st.floats(2.0, 1e6)))
@@ -151,7 +151,7 @@ def at(x, position, frequencies, interleaved=False, **options):
 
 @given(r=rotations(), m=st.integers(0, 100_000), n=st.integers(0, 100_000), shift=st.integers(0, 100_000))
 def test_the_inner_product_depends_on_the_distance_alone(r, m, n, shift):
-    """An angle of up to 2e5 radians is rounded by 2e5 EPS."""
+    """An angle of up to 2e5 radians has a rounding error of 2e5 EPS."""
     (q, k), frequencies, interleaved = r
     here = np.vdot(at(q, m, frequencies, interleaved), at(k, n, frequencies, interleaved))
     there = np.vdot(at(q, m + shift, frequencies, interleaved), at(k, n + shift, frequencies, interleaved))
@@ -170,7 +170,7 @@ def test_a_rotation_keeps_the_norm_and_the_magnitude_multiplies_it(r, position, 
     dy = y[..., :R]
     turned = {"frequencies": frequencies, "interleaved": interleaved, "magnitude": magnitude}
     _, backward = rope_at(dy, positions=np.array([position]), **turned)
-    assert np.linalg.norm(backward(dy)) == pytest.approx(magnitude * np.linalg.norm(dy), rel=FEW)  # so the gradient, too
+    assert np.linalg.norm(backward(dy)) == pytest.approx(magnitude * np.linalg.norm(dy), rel=FEW)  # and so is the gradient
 
 
 @given(r=rotations())
@@ -181,7 +181,7 @@ def test_position_0_is_the_identity(r):
 
 @given(r=rotations(), position=st.integers(0, 200_000))
 def test_interleaved_pairs_are_half_split_ones_in_another_order(r, position):
-    """With the first components of all pairs moved to the front, and the second ones behind them."""
+    """After moving the first components of all pairs to the front and the second components behind them."""
     (x, _), frequencies, _ = r
     R = 2 * len(frequencies)
     order = [*range(0, R, 2), *range(1, R, 2), *range(R, x.shape[-1])]
@@ -200,7 +200,7 @@ def test_components_that_are_not_turned_pass_untouched(r, position):
 @on_devices
 @given(seed=st.integers(0, 999), each=st.booleans())
 def test_far_positions_keep_their_phase_in_float32(device, seed, each):
-    """Angles in float32 would be wrong by 131071 * 2^-24 = 0.008; allowed are the roundings of cos, sin, products and sum."""
+    """Angles in float32 would be off by 131071 * 2^-24 = 0.008; the tolerance allows for rounding cos, sin, products and sum."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(2, 1, 4, 64)).astype("float32")
     positions = 131071 - rng.integers(0, 9, (2, 4) if each else (4,))

@@ -1,4 +1,4 @@
-"""XLNet's attention beyond the laws: what a position is, what each stream sees, which tokens have influence, bad input."""
+"""XLNet's attention beyond the laws: relative positions, what each stream sees, which tokens have influence, bad input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_distance_encodings_are_the_sinusoids_with_the_sines_first():
 
 
 def test_the_shift_by_hand():
-    """Two queries behind one token of memory: the columns are the distances 3, 2, 1, 0, -1."""
+    """Two queries after one memory token: the columns are the distances 3, 2, 1, 0, -1."""
     x = np.array([[3, 2, 1, 0, -1], [3, 2, 1, 0, -1]])
     distances = [[1, 0, -1], [2, 1, 0]]
     assert relative_shift(x, keys=3)[0].tolist() == distances
@@ -47,7 +47,7 @@ def test_the_shift_by_hand():
 
 
 def test_the_reference_by_hand():
-    """One head of width 1 and q = 0: the scores are what the biases read.  Distances 2, 1, 0, -1 have 9, log 3, 0, log 2."""
+    """One head of width 1 and q = 0: the biases alone set the scores.  Distances 2, 1, 0, -1 score 9, log 3, 0, log 2."""
     zero, one, v = np.zeros((1, 1, 2, 1)), np.ones((1, 1)), np.array([0.0, 12.0]).reshape(1, 1, 2, 1)
     r = np.array([9.0, np.log(3), 0.0, np.log(2)]).reshape(1, 1, 4, 1)
     attend = ref.relative_attention
@@ -78,7 +78,7 @@ def _relative(T, S, D=6):
 
 
 def test_only_distances_matter():
-    """Tokens moved along, with what is around them hidden, come out the same; there is no place to start from."""
+    """Shifting the tokens, with the surrounding ones masked, leaves the output unchanged: positions have no origin."""
     rng = np.random.default_rng(0)
     p, x = _parameters(rng), rng.normal(size=(2, 4, 6))
     alone, _ = two_stream_attention(p, x, relative=_relative(4, 4), content={})
@@ -90,7 +90,7 @@ def test_only_distances_matter():
 
 
 def test_memory_is_the_tokens_in_front():
-    """The same keys, whether they are memory or tokens; and whatever the memory is, it gets no gradient (it is a keyword)."""
+    """Memory and tokens give the same keys; memory never gets a gradient (it is a keyword)."""
     rng = np.random.default_rng(1)
     p, x = _parameters(rng), rng.normal(size=(2, 7, 6))
     whole, _ = two_stream_attention(p, x, relative=_relative(7, 7), content={})
@@ -102,7 +102,7 @@ def test_memory_is_the_tokens_in_front():
 
 
 def _order(rng, B, T):
-    """(order (B, T), perm_mask): order[b, t] is when token t is predicted; a token may attend to what is predicted before it."""
+    """(order (B, T), perm_mask): token t is predicted at step order[b, t] and may attend to tokens predicted earlier."""
     order = rng.permuted(np.broadcast_to(np.arange(T), (B, T)), axis=1)
     return order, (order[:, :, None] <= order[:, None, :]).astype(np.float64)
 
@@ -114,7 +114,7 @@ def _mapping(places, T):
 @on_devices
 @given(B=st.integers(1, 3), T=st.integers(1, 5), memory=st.integers(0, 3), M=st.integers(1, 4), seed=st.integers(0, 999))
 def test_views_by_their_definition(device, B, T, memory, M, seed):
-    """Token by token, from the words of the docstring."""
+    """Token by token, following the docstring."""
     rng = np.random.default_rng(seed)
     S, places = T + memory, rng.integers(-1, T, (B, M))  # -1: no target
     inputs = {"attention_mask": rng.integers(0, 2, (B, T)), "perm_mask": rng.integers(0, 2, (B, T, T)),
@@ -164,7 +164,7 @@ def test_an_input_mask_is_an_attention_mask_turned_over():
 
 
 def test_one_way_bands_by_hand():
-    """Two tokens behind three of memory: up to the own place; and with same_length as far back as the other."""
+    """Two tokens after three of memory: each sees up to its own position; with same_length, all see equally far back."""
     assert one_way_band(2, 5, same_length=False, xp=np).astype(int).tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert one_way_band(2, 5, same_length=True, xp=np).astype(int).tolist() == [[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]]
 
@@ -182,7 +182,7 @@ def test_one_way_bands_by_hand():
     ],
 )
 def test_the_memory_that_is_handed_on_by_hand(longest, first, kept):
-    """Of two earlier tokens a and b, and three of now, in two layers."""
+    """Two earlier tokens, a and b, and three current ones, in two layers."""
     known = {"a": 10.0, "b": 11.0, "0": 0.0, "1": 1.0, "2": 2.0}
     states = [np.array([layer, layer + 1, layer + 2]).reshape(1, 3, 1) for layer in (0.0, 100.0)]
     mems = np.array([[[10.0, 11.0], [110.0, 111.0]]])[..., None]
@@ -214,10 +214,10 @@ def test_one_layer_sees_its_own_token_in_the_content_stream_alone():
         dy[:, T + t] = rng.normal(size=(B, 6))
         _, dx = back(dy)
         for b in range(B):
-            later = order[b] > order[b, t]  # they may attend to t
+            later = order[b] > order[b, t]  # these may attend to t
             assert (np.any(g_new[b] != g_out[b], axis=-1) == later).all()
             assert (np.any(h_new[b] != h_out[b], axis=-1) == (later | (np.arange(T) == t))).all()
-            assert (np.any(dx[b, :T] != 0, axis=-1) == (order[b] < order[b, t])).all()  # exactly zero for all others
+            assert (np.any(dx[b, :T] != 0, axis=-1) == (order[b] < order[b, t])).all()  # exactly zero for the others
 
 
 def test_a_query_with_nothing_to_see_gives_zeros():
@@ -232,7 +232,7 @@ def test_a_query_with_nothing_to_see_gives_zeros():
 
 
 def test_the_streams_add_their_gradients():
-    """One call with both streams is the sum of one call each, to the last bits of the order of addition."""
+    """One call with both streams equals the sum of one call per stream, up to the order of addition."""
     rng = np.random.default_rng(4)
     B, T, M = 2, 4, 3
     p, x = _parameters(rng), rng.normal(size=(B, T + M, 6))

@@ -1,4 +1,4 @@
-"""The losses of alignment at hand-computed places, their statistics, and the advantages.  The laws are in test_components.py."""
+"""Alignment losses against hand-computed values, their statistics, and the advantages.  The laws are in test_components.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LN2 = np.log(2)
 
 
 def case(seed=0, shape=(4, 6)):
-    """Numbers of some answers that stand somewhere in their rows; one row has none."""
+    """A random generator and a mask: each row holds an answer at a random place; one row has none."""
     draw = np.random.default_rng(seed)
     mask = np.zeros(shape, dtype=bool)
     for n in range(shape[0]):
@@ -47,7 +47,7 @@ def test_a_policy_that_is_the_reference_has_ln_2():
 
 
 def test_a_pair_by_hand():
-    """z = 0.5 ((−1 − −2) − (−3 − −2)) = 1, so that the loss is log(1 + 1/e)."""
+    """z = 0.5 ((−1 − −2) − (−3 − −2)) = 1, so the loss is log(1 + 1/e)."""
     one = np.ones(1)
     loss, _ = dpo(-one, -3 * one, reference_chosen=-2 * one, reference_rejected=-2 * one, beta=0.5)
     assert float(loss) == pytest.approx(np.log1p(np.exp(-1)), rel=FEW)
@@ -91,9 +91,9 @@ def test_at_ratio_one_the_surrogate_is_the_policy_gradient():
 
 
 @pytest.mark.parametrize("ratio, A, loss, slope", [
-    (1.5, 1.0, -1.2, 0.0),   # good and already likelier by more than the clip: nothing more to gain
-    (1.5, -1.0, 1.5, 1.5),   # bad and likelier: driven back
-    (0.5, 1.0, -0.5, -0.5),  # good and less likely: driven back
+    (1.5, 1.0, -1.2, 0.0),   # good and already likelier by more than the clip: no further gain
+    (1.5, -1.0, 1.5, 1.5),   # bad and likelier: pushed down
+    (0.5, 1.0, -0.5, -0.5),  # good and less likely: pushed up
     (0.5, -1.0, 0.8, 0.0),   # bad and already less likely
 ])  # fmt: skip
 def test_the_four_corners_of_the_clip(ratio, A, loss, slope):
@@ -116,7 +116,7 @@ def test_all_tokens_masked(shape):
 
 @pytest.mark.parametrize("dtype, huge", [(np.float32, 1e30), (np.float64, 1e200)])
 def test_what_stands_at_masked_tokens_has_no_influence(dtype, huge):
-    """Finite numbers whose exponentials or squares overflow: times a weight of 0 they would be NaN."""
+    """Finite numbers whose exponentials or squares overflow: multiplying them by a weight of 0 would give NaN."""
     draw, mask = case(4)
     a, b, c = draw.normal(size=(3, *mask.shape)).astype(dtype)
     A, w = draw.choice([-1.0, 1.0], mask.shape).astype(dtype), mask.astype(dtype)
@@ -153,7 +153,7 @@ def test_the_sum_over_parts_is_the_whole():
 # ------------------------------------------------------------------------------------------------------- advantages
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is a plain string
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is only a string
 @given(seed=st.integers(0, 999), gamma=st.sampled_from([0.0, 0.5, 1.0]), lam=st.sampled_from([0.0, 0.7, 1.0]))
 def test_gae_is_the_reference(device, seed, gamma, lam):
     draw, mask = case(seed, (3, 5))
@@ -173,7 +173,7 @@ def test_gae_at_both_ends_of_lambda():
     assert relative_error(advantages.gae(r, V, mask, gamma=0.9, lam=0.0)[0], (r + 0.9 * following - V) * mask) < PART
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is a plain string
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is only a string
 @given(seed=st.integers(0, 999), shift=st.booleans())
 def test_whitening_and_rewards_are_the_references(device, seed, shift):
     draw, mask = case(seed, (3, 5))
@@ -181,12 +181,12 @@ def test_whitening_and_rewards_are_the_references(device, seed, shift):
     scores = draw.normal(size=3)
     on = [to_device(a, device) for a in (x, mask, scores, log_probs, reference)]
     white = to_host(advantages.whiten(on[0], on[1], shift=shift))
-    assert relative_error(white, ref.whiten(x, mask, shift=shift)) < rounding(4) / 1e-4  # of one token: sqrt(1e-8)
+    assert relative_error(white, ref.whiten(x, mask, shift=shift)) < rounding(4) / 1e-4  # for one token: sqrt(1e-8)
     rewards = to_host(advantages.kl_rewards(*on[2:], on[1], beta=0.3))
     assert relative_error(rewards, ref.kl_rewards(scores, log_probs, reference, mask, beta=0.3)) < PART
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is a plain string
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the device is only a string
 @given(seed=st.integers(0, 999), group=st.integers(2, 5), scale=st.booleans())
 def test_group_advantages_are_the_references(device, seed, group, scale):
     r = np.random.default_rng(seed).normal(size=3 * group)
@@ -197,7 +197,7 @@ def test_group_advantages_are_the_references(device, seed, group, scale):
 
 @pytest.mark.parametrize("value", [0.1, 1.0, 1 / 3, -7.3])
 def test_a_group_without_variance_teaches_nothing(value):
-    """Exactly, although the mean of equal numbers may differ from them by a rounding."""
+    """Exactly zero, although the mean of equal numbers may differ from them by one rounding."""
     for dtype in (np.float32, np.float64):
         assert not advantages.group_advantages(np.full(7, value, dtype), group=7).any()
 
@@ -219,12 +219,12 @@ def test_the_adaptive_coefficient():
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_student_that_is_its_teacher(reverse):
     z = np.random.default_rng(0).normal(size=(3, 5))
-    loss, back = distillation(z, teacher_logits=z + 4, temperature=3.0, reverse=reverse)  # + 4: softmax does not see it
+    loss, back = distillation(z, teacher_logits=z + 4, temperature=3.0, reverse=reverse)  # + 4: softmax is shift-invariant
     assert abs(float(loss)) < FEW and np.abs(back(1.0)).max() < FEW
 
 
 def test_distillation_by_hand():
-    """Against even odds, a teacher of 3 : 1 has KL = ln 2 - H(3/4), and a student of 3 : 1 the same, turned round."""
+    """KL = ln 2 - H(3/4) for a 3 : 1 teacher and uniform student and, with reverse, for a uniform teacher and 3 : 1 student."""
     even, odds = np.zeros((1, 2)), np.log(np.array([[3.0, 1.0]]))
     gap = LN2 + 0.75 * np.log(0.75) + 0.25 * np.log(0.25)
     assert float(distillation(even, teacher_logits=odds)[0]) == pytest.approx(gap, rel=FEW)
@@ -233,7 +233,7 @@ def test_distillation_by_hand():
 
 
 def test_at_a_high_temperature_the_logits_are_matched():
-    """Hinton et al. 2015, eq. 4: for T to infinity the gradient tends to (z - v) / V, for logits of mean 0."""
+    """Hinton et al. 2015, eq. 4: as T tends to infinity, the gradient tends to (z - v) / V for zero-mean logits."""
     draw = np.random.default_rng(1)
     z, v = (a - a.mean() for a in draw.normal(size=(2, 1, 5)))
     for reverse in (False, True):
@@ -285,7 +285,7 @@ def test_bad_input(call, message):
 
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (1, 3), (1, 1), (2, 1), (2, 2), (1, 2, 3)])
 def test_nothing_is_broadcast_but_an_advantage_for_each_answer(shape):
-    """Of (2, 3) tokens; and where these are no (N, T) themselves."""
+    """For (2, 3) tokens, and for inputs that are not (N, T) themselves."""
     wrong = np.zeros(shape)
     calls = {
         "advantages": lambda a: policy.clipped_surrogate(X2, old_log_probs=X2, advantages=a),

@@ -1,4 +1,4 @@
-"""InfoNCE, pooling and the losses of regression beyond the laws: hand-computed values, padding, shards, bad input."""
+"""InfoNCE, pooling and the regression losses beyond the laws: hand-computed values, padding, shards, bad input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _vectors(*shape, seed=0):
 def test_the_positive_is_in_the_denominator():
     a, b = np.array([[1.0, 0.0]]), np.array([[math.log(3), 5.0], [0.0, 7.0]])
     assert info_nce(a, b, targets=np.array([0]))[0] == pytest.approx(-math.log(3 / 4), rel=FEW)
-    assert info_nce(a, b[:1], targets=np.array([0]))[0] == 0  # nothing to tell it apart from
+    assert info_nce(a, b[:1], targets=np.array([0]))[0] == 0  # no negatives
     loss, _ = info_nce(a, b, targets=np.array([0]), temperature=0.5)
     assert loss == pytest.approx(-math.log(9 / 10), rel=FEW)
 
@@ -65,7 +65,7 @@ def test_shards_of_anchors_add_up_against_all_candidates():
 
 
 def test_cosine_similarity_by_normalising_first():
-    """The lengths of the vectors do not matter then, and the gradient has no part along them."""
+    """The loss then ignores the vectors' lengths, and the gradient is orthogonal to them."""
     x = _vectors(4, 5)
     y, back = chain(x, l2_normalise)
     loss, loss_back = symmetric_info_nce(y, y[::-1], temperature=0.1)
@@ -146,7 +146,7 @@ def test_squared_error_by_hand():
     loss, back = mean_squared_error(y, targets=targets, weights=np.array([1, 0, 9.0]), total=4)
     assert loss == 1 and back(2.0).tolist() == [-2, 0, 0]
     assert mean_squared_error(y, targets=np.full(3, np.nan))[0] == 0
-    assert mean_squared_error(y, targets=np.array([1, 5, 9]))[0] == pytest.approx(4 / 3)  # integers, too
+    assert mean_squared_error(y, targets=np.array([1, 5, 9]))[0] == pytest.approx(4 / 3)  # integers work too
 
 
 def test_binary_cross_entropy_by_hand():

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens: in chunks as at once, and at the edges.  The laws are in test_components.py."""
+"""Log-probabilities of tokens: chunked equals unchunked, and edge cases.  The laws are in test_components.py."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def case(seed=0, N=(3, 5), D=4, V=7):
 
 
 def test_by_hand():
-    """Two tokens of which one has three times the other's probability; an even choice has the entropy ln 2."""
+    """Two tokens, one three times as likely as the other; a uniform choice has entropy ln 2."""
     logits = np.log(np.array([[3.0, 1.0], [1.0, 1.0], [5.0, 1.0]]))
     outputs, back = log_probs(logits, targets=np.array([0, 1, -100]))
     assert np.allclose(outputs["log_probs"], [np.log(0.75), np.log(0.5), 0], rtol=FEW)
     assert np.allclose(outputs["entropy"], [-0.75 * np.log(0.75) - 0.25 * np.log(0.25), np.log(2), 0], rtol=FEW)
     d = back({"log_probs": np.array([1.0, 1.0, 1.0]), "entropy": np.array([0.0, 1.0, 1.0])})
-    assert np.allclose(d, [[0.25, -0.25], [-0.5, 0.5], [0, 0]], atol=FEW)  # the entropy is greatest where it is even
+    assert np.allclose(d, [[0.25, -0.25], [-0.5, 0.5], [0, 0]], atol=FEW)  # the entropy is greatest at the uniform distribution
 
 
 def test_extreme_logits_stay_finite():

@@ -1,6 +1,6 @@
-"""What holds for every causal family: gradients of the loss by every parameter, padding, packing, dropout, checkpointing, dtypes.
+"""Behaviour common to all causal families: every gradient of the loss, padding, packing, dropout, checkpointing, dtypes.
 
-A family's own matters are in its own file (test_gpt2.py, test_llama.py); the key/value cache is in test_cache.py.
+Family-specific behaviour is in the family's own file (test_gpt2.py, test_llama.py); the key/value cache is in test_cache.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ each_variant = pytest.mark.parametrize(("family", "variant"), VARIANTS)
 
 
 def loss_of(model, params, **options):
-    """The loss of another tree of parameters."""
+    """The loss with a different parameter tree."""
     return model.with_params(params).loss(**options)
 
 
@@ -43,7 +43,7 @@ def test_every_family_has_a_row():
 
 
 def assert_gradients(model, **options):
-    """Central differences of the loss along a random direction in each parameter tensor on its own, through the chunked loss."""
+    """Central differences of the chunked loss along a random direction, for each parameter tensor separately."""
     value, backward = loss_of(model, model.params, chunk=4, **options)
     gradient = {path: to_host(g) for path, g in flatten(backward(1.0)).items()}
     host = flatten(to_host(model.params))
@@ -178,14 +178,14 @@ def test_embeddings_of_any_kind_are_cast_to_the_models_dtype(family):
         assert backward({"logits": expected})[1].dtype == np.float32
 
 
-# ------------------------------------------------------------------------------------------------ who sees whom
+# ------------------------------------------------------------------------------------------------ masks, padding, packing
 
 
 @each_family
 def test_two_documents_in_one_row_are_as_if_apart(device, family):
-    """Packed with packed_mask and their own positions: the logits of two runs, and the sum of their gradients."""
+    """Packed with packed_mask and their own positions: the logits of separate runs, and the sum of their gradients."""
     model = tiny(family, device=device)
-    ids = np.array([[0, 3, 4, 0, 5], [0, 7, 0, 2, 2]])  # 0 begins a document
+    ids = np.array([[0, 3, 4, 0, 5], [0, 7, 0, 2, 2]])  # 0 starts a document
     documents, positions = document_positions(ids, 0)
     assert positions.tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
     outputs, backward = model(ids, attention_mask=packed_mask(documents), position_ids=positions)
@@ -203,7 +203,7 @@ def test_two_documents_in_one_row_are_as_if_apart(device, family):
 
 @each_family
 def test_masks_of_four_dimensions(family):
-    """One for all samples or each its own, one for all heads or each its own; on top of the causal mask."""
+    """One for all samples or one per sample, one for all heads or one per head; combined with the causal mask."""
     model = tiny(family)
     ids, _ = batch()
     full = np.broadcast_to((PADDING == 1)[:, None, None], (3, 1, 5, 5))
@@ -213,7 +213,7 @@ def test_masks_of_four_dimensions(family):
     assert np.array_equal(model(ids, attention_mask=np.ones((1, 1, 5, 5), bool))[0]["logits"], model(ids)[0]["logits"])
     by_head = np.eye(5, dtype=bool) | np.arange(model.config.heads)[None, :, None, None].astype(bool)
     found = [model(ids, attention_mask=mask)[0]["logits"] for mask in (by_head, by_head[:, :1], by_head[:, ::-1])]
-    assert all(apart(found[0], other) > 1e-6 for other in found[1:])  # each head has its own
+    assert all(apart(found[0], other) > 1e-6 for other in found[1:])  # each head has its own mask
 
 
 @each_family
@@ -234,7 +234,7 @@ def test_padding_and_the_future_have_exactly_no_influence(device, family):
 
 @each_variant
 def test_a_padded_sample_is_as_if_alone(family, variant):
-    """To rounding, since matrices of another height may be multiplied in another order; on the left, positions count from 0."""
+    """Up to rounding: matrices of another height may be summed in another order; with left padding, positions count from 0."""
     model = tiny(family, **FAMILIES[family].variants[variant])
     ids, _ = batch()
     positions = np.maximum(np.cumsum(PADDING, axis=1) - 1, 0)
@@ -251,7 +251,7 @@ def test_padding_and_the_future_get_exactly_no_gradient(device, family):
     rng = np.random.default_rng(0)
     real = PADDING.astype(bool)
     outputs, backward = model(inputs_embeds=rng.normal(size=(3, 5, 6)), attention_mask=PADDING)
-    wanted = real & (np.arange(5) < 4)  # the last place is the future of all of them
+    wanted = real & (np.arange(5) < 4)  # the last position is in the future of all of them
     cotangent = rng.normal(size=outputs["logits"].shape) * wanted[..., None]
     dembeds = to_host(backward({"logits": to_device(cotangent, device)})[1])
     assert not dembeds[~wanted].any() and dembeds[wanted].all()
@@ -271,13 +271,13 @@ def test_dropout_depends_on_the_key_alone(device, family):
     a = logits(1)
     assert np.array_equal(a, logits(1)) and np.array_equal(a, logits(1, grad=False))
     assert not np.array_equal(a, logits(2)) and not np.array_equal(a, logits(None))
-    # to rounding, since fewer rows may be multiplied in another order; another mask would change a tenth
+    # up to rounding: fewer rows may use another order of summation; another mask would change a tenth
     assert relative_error(a[:2], logits(1, ids=ids[:2])) < MODEL, "a sample's mask must not depend on the batch around it"
 
 
 @each_family
 def test_every_mask_has_a_key_of_its_own(monkeypatch, family):
-    """Layers that share a key would drop the same places."""
+    """Layers with the same key would drop the same positions."""
     model = tiny(family, **FAMILIES[family].dropout)
     keys = keys_of_masks(monkeypatch, lambda: model(batch()[0], key=1))
     assert len(set(keys)) == len(keys) >= len(model.params["body"]["layers"])
@@ -318,7 +318,7 @@ def test_float32_stays_float32(device, family):
 
 
 def whole(shape):
-    """A 4-dimensional mask that hides nothing, H standing for the number of heads."""
+    """A 4-dimensional mask that hides nothing; H stands for the number of heads."""
     return lambda heads: np.ones([heads if n == "H" else n for n in shape], bool)
 
 

@@ -37,7 +37,7 @@ def test_copies_of_caches_sentence_encoders_and_models_with_a_tokenizer(copied, 
     cache = model(IDS, cache=model.empty_cache(2))[0]["cache"]
     twin = copied(cache)
     after, _ = model(IDS, cache=cache, grad=False)
-    again, _ = copied(model)(IDS, cache=twin, grad=False)  # consumed on its own
+    again, _ = copied(model)(IDS, cache=twin, grad=False)  # consumed independently
     assert np.array_equal(after["logits"], again["logits"])
     with pytest.raises(ValueError, match="consumed"):
         model(IDS, cache=copied(cache))

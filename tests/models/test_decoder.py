@@ -1,7 +1,7 @@
-"""The walk with pieces that no family has yet: nothing of it depends on what LLaMA and GPT-2 share.
+"""The walk with pieces no family uses yet: it does not depend on what LLaMA and GPT-2 have in common.
 
-A decoder with a scale and a norm after the embedding, sublayers in parallel behind one norm, ALiBi
-instead of rotary positions, windows and activations by layer, and a scale instead of a final norm.
+A decoder with a scale and a norm after the embedding, parallel sublayers after one norm, ALiBi
+instead of rotary positions, per-layer windows and activations, and a scale instead of a final norm.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def parallel(p, x, *, norm, attention, mlp, key, rate):
 
 
 def alibi(position_ids, *, keys, dtype):
-    """The same for each query: what all keys of a row have in common has no effect."""
+    """The same for every query: softmax ignores a constant added to all keys of a row."""
     slopes = 2.0 ** -np.arange(1, H + 1)
     bias = (slopes[:, None, None] * np.arange(keys)).astype(dtype)
     return lambda layer: {"bias": bias}

@@ -1,4 +1,4 @@
-"""What holds for every encoder and task: dropout, recomputation, dtypes.  The rest is in test_encoders.py."""
+"""Behaviour common to all encoders and tasks: dropout, recomputation, dtypes.  The rest is in test_encoders.py."""
 
 from __future__ import annotations
 

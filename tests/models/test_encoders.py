@@ -1,6 +1,6 @@
-"""What holds for every encoder and task: gradients, padding, the loss and its parts.
+"""Behaviour common to all encoders and tasks: gradients, padding, the loss and its parts.
 
-Dropout, checkpointing and dtypes are in test_encoder_dropout.py, what one family has of its own in tests/families,
+Dropout, checkpointing and dtypes are in test_encoder_dropout.py, family-specific behaviour in tests/families,
 folders and bad input in test_encoder_files.py.
 """
 
@@ -27,7 +27,7 @@ each_task = pytest.mark.parametrize(("family", "task"), CASES)
 each_loss = pytest.mark.parametrize(("family", "task"), TRAINED)
 each_variant = pytest.mark.parametrize(("family", "variant"), VARIANTS)
 
-STEP = 1e-5  # of central differences
+STEP = 1e-5  # for central differences
 
 
 def on(model, tree):
@@ -39,7 +39,7 @@ def inner(a, b):
 
 
 def assert_derivative(value, gradient, params, paths=None, *, device="cpu"):
-    """Central differences of value(params) along a random direction in these parameters (default: all) together."""
+    """Central differences of value(params) along a random direction in these parameters (default: all) jointly."""
     host, found = flatten(to_host(params)), flatten(to_host(gradient))
     assert list(found) == list(host)
     d = flatten(random_like(params))
@@ -66,7 +66,7 @@ def test_every_family_has_a_row():
 
 @pytest.mark.parametrize(("family", "other"), [(name, other) for name, row in FAMILIES.items() for other in row.same])
 def test_families_under_another_name_compute_the_same(family, other):
-    """All but the names of the hub's classes and the default vocabulary."""
+    """Except for the hub's class names and the default vocabulary."""
     first, second = models.family(family), models.family(other)
     assert first.body is second.body and first.shapes is second.shapes and first.NAMES is second.NAMES
     fields = {name: value for name, value in vars(FAMILIES[family].config).items() if name != "source"}
@@ -83,7 +83,7 @@ def test_families_under_another_name_compute_the_same(family, other):
 
 
 def loss_and_gradient(model, key=None):
-    """value(params) of the task's loss, and its gradient at model.params."""
+    """value(params), the task's loss, and its gradient at model.params."""
     inputs = on(model, batch(model))
     targets = on(model, targets_for(model, model(**inputs, grad=False)[0]))
 
@@ -95,7 +95,7 @@ def loss_and_gradient(model, key=None):
 
 @each_loss
 def test_gradient_of_the_loss_by_every_parameter(family, task):
-    """Of the head each on its own; the body's are all in the test of variants."""
+    """Each parameter of the head separately; the test of variants covers every parameter of the body."""
     model = tiny(family, task)
     value, gradient = loss_and_gradient(model)
     for path in flatten(model.params["head"], "head"):
@@ -121,19 +121,19 @@ def test_gradient_of_the_loss_through_dropout(family, task):
 
 @each_task
 def test_gradients_of_all_outputs(device, family, task):
-    """By all parameters and by embeddings in place of ids; one cotangent for each output."""
+    """With respect to all parameters, and to embeddings passed instead of ids; one cotangent per output."""
     model = tiny(family, task, device=device)
     inputs = on(model, batch(model))
     outputs, backward = model(**inputs)
     c = random_like(outputs)
     gradient = backward(on(model, c))
     assert_derivative(lambda p: inner(model.with_params(p)(**inputs, grad=False)[0], c), gradient, model.params, device=device)
-    if task == "multiple_choice":  # of ids alone
+    if task == "multiple_choice":  # accepts ids alone
         return
     embeds = random_like(on(model, to_host(model.params)["body"]["tokens"][to_host(inputs.pop("input_ids"))]), seed=3)
     outputs, backward = model(inputs_embeds=on(model, embeds), **inputs)
     dparams, dembeds = backward(on(model, c))
-    assert not to_host(dparams["body"]["tokens"]).any() or "bias" in model.params["head"]  # the table of a tied head
+    assert not to_host(dparams["body"]["tokens"]).any() or "bias" in model.params["head"]  # except a tied table
     assert_derivative(lambda t: inner(model(inputs_embeds=t["x"], **inputs, grad=False)[0], c), {"x": dembeds},
                       {"x": on(model, embeds)}, device=device)  # fmt: skip
 
@@ -156,7 +156,7 @@ def test_outputs_have_gradients_each_and_together(family, task):
 
 @each_family
 def test_initial_values(family):
-    """Norms 1 and 0, the other biases 0 (those of XLNet's attention, which are its u and v, are not), all else random."""
+    """Norms are 1 and 0, the other biases 0 (except u and v, the biases of XLNet's attention), everything else random."""
     config = dataclasses.replace(FAMILIES[family].config, initializer_range=0.5)
     drawn = []
     for path, a in flatten(tinyplm.create(family, config, dtype="float64").params).items():
@@ -167,7 +167,7 @@ def test_initial_values(family):
             drawn.append(a.ravel())
     values = np.concatenate(drawn)
     assert len(np.unique(values)) == values.size > 300
-    error = 0.5 * values.size**-0.5  # of the mean; that of the deviation is less
+    error = 0.5 * values.size**-0.5  # of the mean; that of the standard deviation is smaller
     assert abs(values.mean()) < 4 * error and abs(values.std() - 0.5) < 4 * error
 
 
@@ -193,7 +193,7 @@ def test_embeddings_as_inputs_are_the_looked_up_rows(family):
 
 
 def real_rows(name, a, model):
-    """A mask of the parts of an output that belong to real tokens."""
+    """A mask over an output that selects real tokens."""
     mask = padding(model).reshape(-1, 5)
     of_tokens = name in ("hidden", "start_logits", "end_logits") or (name == "logits" and a.ndim == 3)
     return mask.astype(bool) if of_tokens else np.ones(a.shape, bool)
@@ -230,7 +230,7 @@ def test_padding_gets_exactly_no_gradient(device, family, task):
 
 @each_family
 def test_a_padded_sample_is_as_if_alone(family):
-    """To rounding, since matrices of another height may be multiplied in another order."""
+    """Up to rounding: matrices of another height may use another order of summation."""
     model = tiny(family)
     inputs = batch(model)
     outputs, _ = model(**inputs)
@@ -248,14 +248,14 @@ def test_a_padded_sample_is_as_if_alone(family):
 @each_loss
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_is_that_of_the_full_outputs(device, family, task, smoothing):
-    """Value and gradient, with targets of one output at a time and of all; half of each end of an answer."""
+    """Value and gradient, with targets for one output at a time and for all; each end of an answer counts half."""
     model = tiny(family, task, device=device)
     inputs = on(model, batch(model))
     outputs, backward = model(**inputs)
     targets = on(model, targets_for(model, outputs))
     share = 0.5 if task == "question_answering" else 1.0
     for names in (*([name] for name in targets), list(targets)):
-        total = {name: 7.0 for name in names[:1]}  # the others: as many as are given
+        total = {name: 7.0 for name in names[:1]}  # default for the others: the number of targets
         parts = {name: cross_entropy(outputs[name], targets=targets[name], total=total.get(name), smoothing=smoothing)
                  for name in names}  # fmt: skip
         loss, back = model.loss(targets={name: targets[name] for name in names}, total=total, smoothing=smoothing, **inputs)
@@ -267,7 +267,7 @@ def test_the_loss_is_that_of_the_full_outputs(device, family, task, smoothing):
 @each_loss
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, task, count):
-    """For any number of shards, with dropout: each has the masks of its samples, and divides by the whole batch's totals."""
+    """For any number of shards, with dropout: each uses its samples' masks and divides by the totals of the full batch."""
     model = tiny(family, task, **dict.fromkeys(FAMILIES[family].dropout, 0.2))
     inputs = batch(model)
     targets = targets_for(model, model(**inputs, grad=False)[0])
@@ -299,7 +299,7 @@ def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, task, count
 
 @each_loss
 def test_the_head_of_a_step_as_factors(family, task):
-    """Which are left over at the end, and only those of a language model."""
+    """The factors remain at the end; language models alone have them."""
     model = tiny(family, task)
     inputs = batch(model)
     targets = targets_for(model, model(**inputs, grad=False)[0])

@@ -1,4 +1,4 @@
-"""The gradient in parts against the whole gradient, for every kind of model and every option."""
+"""The gradient emitted in parts against the full gradient, for every kind of model and every option."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CLASSES = {"logits": np.array([0, 2, 1])}
 ENDS = {"start_logits": np.array([0, 2, 1]), "end_logits": np.array([1, 2, -100])}
 PAIRS = {"logits": SPARSE, "pair_logits": np.array([0, 1, 1])}
 
-# name: (model, targets, options of the loss)
+# name: (model, targets, loss options)
 LOSSES = {
     "tied": (decoder("gpt2", attn_pdrop=0.2), {"logits": TARGETS}, {"smoothing": 0.1}),
     "untied": (decoder("llama", tie_word_embeddings=False), {"logits": TARGETS}, {}),
@@ -117,7 +117,7 @@ def whole_of(model, head, inputs, stacking):
 
 
 def check(model, head, in_parts, stacking, products):
-    """value and gradient of `in_parts`, a call that is given emit, and of the whole tree."""
+    """value and gradient of `in_parts`, a function that takes emit, against those of the full tree."""
     options = StackOptions(**stacking)
     inputs = model.checked(inputs_of(model))
     value, back = whole_of(model, lambda: head(inputs), inputs, options)
@@ -128,7 +128,7 @@ def check(model, head, in_parts, stacking, products):
         sums.add(tree, path)
 
     same, parts_back = in_parts(emit, options)
-    close = {"rel": 1e-14} if products else {"rel": 0, "abs": 0}  # all tokens are one chunk then
+    close = {"rel": 1e-14} if products else {"rel": 0, "abs": 0}  # all tokens then form one chunk
     for name, a in flatten(value, "value").items():
         assert flatten(same, "value")[name] == pytest.approx(a, **close), name
     if isinstance(value, dict):
@@ -146,7 +146,7 @@ def check(model, head, in_parts, stacking, products):
     scale = sum(np.abs(a).sum() for a in flatten(expected).values())
     nothing = isinstance(model, SoftPrompted) and options.frozen  # the rows are below all layers
     assert scale == 0 if nothing else (scale > 0 and apart(sums.tree, expected) < MODEL)
-    if not products:  # bit-equal where an array has one part; factors have all tokens in one chunk
+    if not products:  # bit-equal where an array has one part; factors hold all tokens in one chunk
         found, once = flatten(sums.tree), set(emitted) - {"body.tokens"}
         assert once and all(np.array_equal(found[path], flatten(expected)[path]) for path in once)
 
@@ -192,7 +192,7 @@ def test_the_order_of_parts(name):
 
 
 def test_a_part_of_the_outputs_has_a_gradient():
-    """A missing or None part is zero, also where nothing reaches the head, or nothing at all."""
+    """A missing or None part counts as zero, even if the head or the entire model gets no gradient."""
     model, targets, _ = OUTPUTS["log-probabilities"]
     for names in ([], ["hidden"], ["log_probs"]):
         d = {n: rng.normal(size=(3, 4, 6)[: 3 if n == "hidden" else 2]) for n in names} | {"entropy": None}
@@ -234,7 +234,7 @@ def test_every_device(name, device):
 
 
 def test_the_two_wrappers_on_plain_arrays():
-    """A body x -> x A and a head that reads the table: the gradients by hand."""
+    """A body x -> x A and a head that reads the table, with hand-written gradients."""
     params = {"body": {"tokens": rng.normal(size=(5, 3)), "layers": [{"A": rng.normal(size=(3, 3))}], "b": np.ones(3)}}
     ids = np.array([[0, 2, 2]])
 

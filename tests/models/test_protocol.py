@@ -1,5 +1,5 @@
-"""What training asks of a model: a class with nothing but the members of Trainable is trained by the loop's steps and by a
-learner, and the package's own models have them all."""
+"""What training requires of a model: a class with only the members of Trainable can be trained by the loop's steps and by a
+learner, and the package's own models have all of those members."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEMBERS = {name for name in [*vars(Trainable), *Trainable.__annotations__] if no
 
 
 class Sums:
-    """y = sum of w[ids] over a row + b, with squared error: written out, with Trainable's members alone."""
+    """y = sum of w[ids] over a row + b, with squared error, written out using Trainable's members alone."""
 
     device, width = "cpu", 2
 

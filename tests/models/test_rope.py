@@ -1,4 +1,4 @@
-"""The rotary settings of a config.json: every spelling, what is refused, how long a text may be and how long a cached one."""
+"""The rotary settings of a config.json: every spelling, invalid ones, and the longest allowed and cacheable text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "origi
         (None, {}, 10000),
         ({"rope_type": "default"}, None, None),
         ({"rope_type": "default", "rope_theta": 10000.0}, None, None),
-        ({"rope_type": "default", "rope_theta": 10000.0}, None, 10000.0),  # said twice, the same
+        ({"rope_type": "default", "rope_theta": 10000.0}, None, 10000.0),  # stated twice, consistently
         ({"rope_theta": 10000.0}, None, None),
         (None, None, 10000.0),
         (None, {"type": "default"}, None),
@@ -42,7 +42,7 @@ def test_every_spelling_of_plain_rope(parameters, scaling, theta):
     [("linear", {"factor": 4.0}), ("dynamic", {"factor": 4}), ("yarn", {"factor": 4.0, "beta_fast": 8}), ("llama3", LLAMA3)],
 )
 def test_every_spelling_of_a_scaling(kind, extra):
-    """transformers 5 writes rope_parameters; before it rope_theta stood beside rope_scaling; rope_type was first called type."""
+    """transformers 5 writes rope_parameters; earlier, rope_theta was next to rope_scaling; rope_type was first called type."""
     new = read_rope({"rope_type": kind, "rope_theta": 500.0, **extra}, None, None, 12)
     assert (new.type, new.base, new.settings) == (kind, 500.0, extra)
     old = {"type": kind, **extra}
@@ -75,11 +75,11 @@ def test_reading_leaves_the_settings_as_they_are():
         ({"rope_type": "linear", "factor": 4.0}, 12, 48, 48),
         ({"rope_type": "linear", "factor": 1.0}, 12, 12, 12),
         ({"rope_type": "linear", "factor": 1.3}, 12, 15, 15),  # whole positions only
-        ({"rope_type": "dynamic", "factor": 4.0}, 12, 48, 12),  # beyond 12 each length has frequencies of its own
+        ({"rope_type": "dynamic", "factor": 4.0}, 12, 48, 12),  # beyond 12, the frequencies depend on the length
         ({"rope_type": "dynamic", "factor": 1.0}, 12, 12, 12),
         ({"rope_type": "yarn", "factor": 4.0}, 12, 48, 48),
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 3}, 3, 12, 12),
-        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 3}, 3, 12, 12),  # 12 are claimed
+        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 3}, 3, 12, 12),  # the config states 12
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12}, 12, 48, 48),
         ({"rope_type": "yarn", "original_max_position_embeddings": 3}, 3, 12, 12),
         ({"rope_type": "llama3", **LLAMA3}, 8, 12, 12),
@@ -117,13 +117,13 @@ def test_yarn_without_a_factor_has_the_quotient_of_the_contexts():
     ],
 )  # fmt: skip
 def test_the_settings_reach_their_formula(device, settings, length, expected, magnitude):
-    """And the rotation that a model makes of them is that of `rope`."""
+    """The model's rotation equals that of `rope`."""
     read = read_rope({"rope_theta": 100.0, **settings}, None, None, 12)
     frequencies, grown = read.frequencies(8, length)
     assert np.max(np.abs(frequencies / expected(8) - 1)) < FEW and abs(grown / magnitude - 1) < FEW
     rng = np.random.default_rng(0)
     x, positions = rng.normal(size=(2, 3, 4, 8)), rng.integers(0, 12, (2, 4))
-    positions[1, 2] = length - 1  # with dynamic scaling the largest position is what counts
+    positions[1, 2] = length - 1  # with dynamic scaling, the largest position determines the length
     turn = rotary(read, 8)(to_device(positions, device), keys=4, dtype="float64")(0)["rotary"]
     y = to_host(turn(to_device(x, device))[0])
     assert np.allclose(y, rope_at(x, positions=positions, frequencies=frequencies, magnitude=grown)[0], rtol=FEW, atol=FEW)
@@ -137,7 +137,7 @@ REFUSED = [
     ({"rope_type": "default", "rope_theta": 10.0}, {"type": "default", "rope_theta": 11.0}, None, "expected the rope_parameters"),
     ({"rope_theta": 10.0}, None, 11.0, "rope_theta: expected 10.0, as in rope_parameters, got 11.0"),
     (None, {"rope_type": "linear", "type": "dynamic", "factor": 2.0}, None, "linear.*dynamic|dynamic.*linear"),
-    # no such thing
+    # invalid types
     ("linear", None, None, "rope_parameters: expected an object, got 'linear'"),
     (None, [2.0], None, r"rope_scaling: expected an object, got \[2.0\]"),
     ({"rope_type": "longrope"}, None, None,

@@ -47,7 +47,7 @@ def test_the_score_is_that_of_the_last_real_token(family):
         alone, _ = model(inputs["input_ids"][b : b + 1, :L])
         assert relative_error(outputs["logits"][b], alone["logits"][0]) < MODEL
         assert relative_error(alone["logits"][0], alone["hidden"][0, -1] @ W) < MODEL
-    shifted = {name: np.pad(a, ((0, 0), (2, 0))) for name, a in inputs.items()}  # padded on the left, too
+    shifted = {name: np.pad(a, ((0, 0), (2, 0))) for name, a in inputs.items()}  # left-padded too
     positions = np.maximum(np.cumsum(shifted["attention_mask"], axis=1) - 1, 0)
     assert relative_error(model(**shifted, position_ids=positions)[0]["logits"], outputs["logits"]) < MODEL
 

@@ -1,7 +1,7 @@
-"""Sliding windows: query t sees the keys t - window + 1 .. t, whatever computes its attention.
+"""Sliding windows: query t sees the keys t - window + 1 .. t, whichever code computes the attention.
 
-One layer, so that the window is all that a hidden state can depend on.  Every border is exact: what
-lies outside has no influence and gets no gradient at all, what lies inside has both.
+There is one layer, so a hidden state can depend on its window alone.  Every boundary is exact: positions
+outside have no influence and get exactly zero gradient, positions inside have both.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def visible(T, window):
 
 
 def influence(model, T, places, mask=None):
-    """(T, len(places)): whether hidden state t changes with the embedding at each of the places."""
+    """(T, len(places)): whether hidden state t changes with the embedding at each of these positions."""
     embeds = np.random.default_rng(0).normal(size=(1, T, 6))
     embeds = np.repeat(embeds, 1 + len(places), axis=0)
     for row, s in enumerate(places):
@@ -61,11 +61,11 @@ def test_what_is_outside_the_window_has_no_influence(device, family, window, pad
 @each_family
 @each_window
 def test_what_is_outside_the_window_gets_no_gradient(device, family, window):
-    """dhidden at one place t reaches the embeddings of its window alone."""
+    """dhidden at one position t reaches the embeddings in its window alone."""
     model = windowed(family, window, device=device)
     rng = np.random.default_rng(0)
     outputs, backward = model(inputs_embeds=rng.normal(size=(T, T, 6)))
-    dhidden = rng.normal(size=(T, T, 6)) * np.eye(T)[..., None]  # sample t: at place t
+    dhidden = rng.normal(size=(T, T, 6)) * np.eye(T)[..., None]  # sample t: at position t
     dembeds = to_host(backward({"hidden": to_device(dhidden, device)})[1])
     assert np.array_equal(np.abs(dembeds).max(axis=-1) > 0, visible(T, window))
 
@@ -73,7 +73,7 @@ def test_what_is_outside_the_window_gets_no_gradient(device, family, window):
 @each_family
 @pytest.mark.parametrize("window", [1, 100, 128, 129, 200])
 def test_windows_in_blocks_of_queries(device, family, window):
-    """More queries than one block has: around the borders of the window and of the blocks."""
+    """More queries than a block holds: around the boundaries of the window and of the blocks."""
     model, length = windowed(family, window, device=device), 2 * block_attention.BLOCK + 9
     places = sorted({0, 1, 100, 127, 128, 129, length - window, length - window - 1, length - 1})
     assert np.array_equal(influence(model, length, places), visible(length, window)[:, places])
@@ -119,7 +119,7 @@ def test_cached_decoding_equals_the_whole_pass(device, family, window, padded):
 
 @each_family
 def test_two_layers_see_two_windows(family):
-    """Each layer hands information on by window - 1 places.            Jiang et al. 2023, sec. 2"""
+    """Each layer propagates information by window - 1 positions.       Jiang et al. 2023, sec. 2"""
     found = influence(windowed(family, 3, num_hidden_layers=2), T, range(T))
     assert np.array_equal(found, visible(T, 2 * 2 + 1))
 

@@ -38,7 +38,7 @@ def test_adamw_equals_the_reference(device):
         optimizer.gradient.add(to_device(gradient, device))
         optimizer.step(0.1 / t)
         for path, g in flatten(gradient).items():
-            decay = 0.3 if path.endswith("W1") else 0.0  # none of norms, biases, embeddings
+            decay = 0.3 if path.endswith("W1") else 0.0  # no decay for norms, biases, embeddings
             theta[path], m[path], v[path] = ref_adamw.adamw_update(
                 theta[path], g, m[path], v[path], t, lr=0.1 / t, beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=decay
             )
@@ -47,7 +47,7 @@ def test_adamw_equals_the_reference(device):
 
 
 def test_blocks_and_threads_of_the_update_change_nothing(monkeypatch):
-    """The norm is summed block by block, so other blocks may give another last bit of it; other threads may not."""
+    """The norm is summed block by block, so the block size may change its last bit; the number of threads must not."""
 
     def run(workers=1, norm=None):
         optimizer = AdamW(_params(), weight_decay=0.1)
@@ -106,7 +106,7 @@ def test_depths_count_from_the_embeddings_to_the_head():
 
 @pytest.mark.parametrize("block", [5, 1 << 17])
 def test_rates_by_parameter_equal_one_optimiser_each(device, block, monkeypatch):
-    """Also the decay goes by the parameter's own rate, as torch's parameter groups have it; the norm is that of all."""
+    """Weight decay uses the parameter's own rate too, as in torch's parameter groups; the norm covers all parameters."""
     monkeypatch.setattr(adamw_module, "_BLOCK", block)
     rates = layerwise_rates(_network(), 0.7)
     together = AdamW(to_device(_network(), device), weight_decay=0.1, rates=rates)
@@ -279,11 +279,11 @@ def test_a_flat_tree_is_views_into_one_buffer():
     for look in (lambda: flat.buffer, lambda: flat.tree["tokens"], lambda: flat.leaves["tokens"]):
         flat.clear()
         assert not look().any()
-        flat.add(np.ones(2), "layers.0.b1")  # one part, by its path
+        flat.add(np.ones(2), "layers.0.b1")  # one part, by path
         flat.add(np.ones(2), "layers.0.b1")
         assert flat.leaves["layers.0.b1"].tolist() == [2, 2] and flat.buffer.sum() == 4
         flat.clear()
-        flat.add(Rows(np.array([1, 1]), np.ones((2, 3))), "tokens")  # the first to come, and few rows of it
+        flat.add(Rows(np.array([1, 1]), np.ones((2, 3))), "tokens")  # the first to be added, covering only a few rows
         flat.add(Rows(np.array([2]), np.ones((1, 3))), "tokens")
         assert flat.leaves["tokens"].sum(axis=1).tolist() == [0, 6, 3, 0] and flat.buffer.sum() == 9
         flat.clear()

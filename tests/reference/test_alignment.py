@@ -1,4 +1,4 @@
-"""The reference losses of alignment against hand-computed cases."""
+"""The reference alignment losses against hand-computed cases."""
 
 import math
 from functools import partial
@@ -94,7 +94,7 @@ def test_gae():
     A, returns = advantages.gae(rewards, values, mask, gamma=0.5, lam=0.5)
     close(A, row(0, -2 + 4 / 4 - 5 / 16, 4 - 5 / 4, -5, 0))
     close(returns, row(0, 2 + 4 / 4 - 5 / 16, 6 - 5 / 4, 3, 0))
-    close(advantages.gae(rewards, values, mask, lam=1.0)[1], row(0, 6, 5, 3, 0))  # what is still to come
+    close(advantages.gae(rewards, values, mask, lam=1.0)[1], row(0, 6, 5, 3, 0))  # the rewards to go
     A, returns = advantages.gae(rewards, values, mask_of("00000"))
     assert not A.any() and not returns.any()
 
@@ -108,7 +108,7 @@ def test_whiten():
 
 
 def test_group_advantages():
-    # the deviation of (0, 2) over n - 1 is sqrt 2, of (1, 1) zero
+    # the standard deviation over n - 1 is sqrt 2 for (0, 2) and zero for (1, 1)
     rewards = np.array([0.0, 2.0, 1.0, 1.0])
     close(advantages.group_advantages(rewards, group=2, eps=0.0001)[:2], np.array([-1, 1]) / (math.sqrt(2) + 1e-4))
     same(advantages.group_advantages(rewards, group=2)[2:], [0.0, 0.0])
@@ -145,7 +145,7 @@ def test_distillation():
 
 
 def test_with_language_model():
-    # the class has probability 1/4; of the tokens that count one has 1/2, the other 1/4
+    # the class has probability 1/4; of the tokens that count, one has 1/2, the other 1/4
     classes, lm = row(0.0, LN3), np.array([[[0.0, 0.0], [0.0, LN3], [3.0, 1.0]]])
     call = partial(auxiliary.with_language_model, classes, lm, labels=np.array([0]), targets=np.array([[1, 0, -100]]))
     close(call(), 2 * LN2 + 0.5 * (LN2 + 2 * LN2) / 2)

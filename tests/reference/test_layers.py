@@ -1,4 +1,4 @@
-"""The oracle against cases worked out by hand and against closed forms. Nothing of tinyplm is used here."""
+"""The oracle against hand-computed cases and closed forms. Nothing from tinyplm is used here."""
 
 import math
 from functools import partial
@@ -89,7 +89,7 @@ def test_rmsnorm():
 def test_activations():
     x = np.array([-1.0, 0.0, 1.0, 2.0])
     same(relu(x), [0.0, 0.0, 1.0, 2.0])
-    phi = 0.841344746068542948585232545632  # the normal distribution function at 1
+    phi = 0.841344746068542948585232545632  # the normal CDF at 1
     close(gelu(np.array([1.0, -1.0, 0.0])), [phi, -(1 - phi), 0.0])
     close(gelu_tanh(np.array([1.0])), 1 / (1 + math.exp(-2 * math.sqrt(2 / math.pi) * 1.044715)))
     close(gelu_tanh(np.array([-2.0])), -2 / (1 + math.exp(2 * math.sqrt(2 / math.pi) * (2 + 8 * 0.044715))))
@@ -111,7 +111,7 @@ def test_softmax_mask():
     x = np.log(np.array([[1.0, 3.0, 99.0], [1.0, 2.0, 3.0]]))
     close(softmax(x, mask=mask_of("110", "000")), [[0.25, 0.75, 0.0], [0.0, 0.0, 0.0]])
     close(softmax(x, mask=np.array([True, False, False])), [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
-    # what is masked has no influence, however large
+    # masked entries have no influence, however large
     close(softmax(np.array([0.0, 0.0, 1e300]), mask=np.array([True, True, False])), [0.5, 0.5, 0.0])
 
 
@@ -188,7 +188,7 @@ def test_attention_by_hand():
     close(attention(q, k, v)[0, 0, 0], [3.0, 7.0])
     close(attention(q, k, v, scale=0.0)[0, 0, 0], [2.0, 6.0])
     close(attention(q, k, v, scale=1.0)[0, 0, 0], [3.6, 7.6])
-    bias = np.array([0.0, math.log(3)])  # evens the two out; not multiplied by the scale
+    bias = np.array([0.0, math.log(3)])  # makes the two equal; not multiplied by the scale
     close(attention(q, k, v, bias)[0, 0, 0], [2.0, 6.0])
     close(attention(q, k, v, mask=np.array([False, True]))[0, 0, 0], [0.0, 4.0])
     same(attention(q, k, v, mask=np.array([False, False]))[0, 0, 0], [0.0, 0.0])
@@ -200,7 +200,7 @@ def test_attention_by_hand():
 
 
 def test_multi_head_attention_by_hand():
-    # Wq = 0: every visible key counts the same, so with Wv = Wo = 1 the causal result is the running mean.
+    # Wq = 0: all visible keys have equal weight, so with Wv = Wo = 1 the causal result is the running mean.
     rng = np.random.default_rng(1)
     x = rng.normal(size=(1, 3, 4))
     p = {"Wq": np.zeros((4, 4)), "Wk": rng.normal(size=(4, 4)), "Wv": np.eye(4), "Wo": np.eye(4)}
@@ -213,7 +213,7 @@ def test_multi_head_attention_by_hand():
     shared = p | {"Wk": rng.normal(size=(4, 2)), "Wv": np.eye(4)[:, :2]}
     means = running[:, [0, 1, 0, 1]]
     close(multi_head_attention(shared, x, heads=2, kv_heads=1, mask=causal_mask(3))[0], means)
-    # cross-attention on one position returns its value for every query
+    # cross-attention to a single position returns its value for every query
     context = rng.normal(size=(1, 1, 6))
     cross = p | {"Wk": rng.normal(size=(6, 4)), "Wv": np.eye(6)[:, :4]}
     close(multi_head_attention(cross, x, context, heads=2), np.repeat(context[:, :, :4], 3, axis=1))
@@ -277,7 +277,7 @@ def test_heads_of_encoders():
     scores = span_head({"W": np.array([[1.0, 0.0], [0.0, 1.0]]), "b": np.array([10.0, 20.0])}, x)
     same(scores["start_logits"], [[11.0, 13.0]])
     same(scores["end_logits"], [[22.0, 25.0]])
-    # relu(x) is (1, 0) and (3, 0) with mean 1/2 and 3/2 and as much spread: the norm gives 1 and -1
+    # relu(x) is (1, 0) and (3, 0), with means 1/2 and 3/2, equal to the standard deviations: the norm gives 1 and -1
     p = {
         "W": np.array([[1.0, 0.0], [0.0, -1.0]]),
         "b": np.zeros(2),

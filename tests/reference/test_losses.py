@@ -116,7 +116,7 @@ def test_decays():
     close(wsd, [9.0, 9.0, 9.0, 7.0, 5.0, 3.0, 1.0, 1.0])
     close([warmup_stable_decay(step, decay=0, **o) for step in (11, 12)], [9.0, 1.0])
     close(warmup_stable_decay(8, decay=8, **o), warmup_linear(8, **o))
-    # the default floor is 0
+    # the floor defaults to 0
     for schedule in (warmup_cosine, warmup_linear, partial(warmup_stable_decay, decay=0)):
         close([schedule(step, peak=9.0, warmup=4, total=4) for step in (3, 4)], [9.0, 0.0])
     with pytest.raises(ValueError):
@@ -163,13 +163,13 @@ def test_top_p():
     for tiny in (0.0, 0.3):
         close(token_distribution(LOGITS, top_p=tiny), [0, 1, 0, 0])
     close(token_distribution(LOGITS, top_p=1.0), [0.1, 0.4, 0.2, 0.3])
-    # reaching p exactly is enough, and equal tokens go by id
+    # reaching p exactly is enough; ties are broken by id
     close(token_distribution(np.zeros(4), top_p=0.5), [0.5, 0.5, 0, 0])
     close(token_distribution(np.array([0.0, math.log(2), 0.0]), top_p=0.74), [1 / 3, 2 / 3, 0])
 
 
 def test_order_is_temperature_then_top_k_then_top_p():
-    # after top-k the rest is (4/7, 3/7): 0.55 is reached by the first alone, which it is not without top-k
+    # after top-k, (4/7, 3/7) remain: the first alone reaches 0.55, but not without top-k
     close(token_distribution(LOGITS, top_k=2, top_p=0.55), [0, 1, 0, 0])
     close(token_distribution(LOGITS, top_p=0.55), [0, 4 / 7, 0, 3 / 7])
     # at temperature 1/2 the first token has 16/30 > 0.5

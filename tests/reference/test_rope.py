@@ -1,4 +1,4 @@
-"""The reference rotary embedding, its frequencies and the later additions to sampling, against cases worked out by hand."""
+"""The reference rotary embedding, its frequencies and the newer sampling options, against hand-computed cases."""
 
 import math
 from functools import partial
@@ -25,7 +25,7 @@ QUARTER, HALF = math.pi / 2, math.pi  # radians: 90 and 180 degrees
 
 
 def turned(row, position, turns, **options):
-    """rope of one row at one position."""
+    """rope applied to one row at one position."""
     x = np.array(row, dtype=np.float64).reshape(1, 1, 1, -1)
     return rope(x, positions=np.array([position]), frequencies=np.array(turns), **options)[0, 0, 0]
 
@@ -38,19 +38,19 @@ def test_rope_by_right_angles():
     close(turned([0, 1], 1, [QUARTER]), [-1, 0])
     close(turned([3, 4], 2, [QUARTER]), [-3, -4])
     close(turned([3, 4], -1, [QUARTER]), [4, -3])
-    # (1, 0) by 60 degrees
+    # (1, 0) rotated by 60 degrees
     close(turned([1, 0], 2, [math.pi / 6]), [0.5, math.sqrt(3) / 2])
 
 
 def test_rope_layouts():
-    # halves: (1, 3) by 90 degrees is (-3, 1), (2, 4) by 180 is (-2, -4)
+    # halves: (1, 3) rotated by 90 degrees is (-3, 1), (2, 4) by 180 is (-2, -4)
     close(turned([1, 2, 3, 4], 1, [QUARTER, HALF]), [-3, -2, 1, -4])
-    # neighbours: (1, 2) by 90 degrees is (-2, 1), (3, 4) by 180 is (-3, -4)
+    # neighbours: (1, 2) rotated by 90 degrees is (-2, 1), (3, 4) by 180 is (-3, -4)
     close(turned([1, 2, 3, 4], 1, [QUARTER, HALF], interleaved=True), [-2, 1, -3, -4])
 
 
 def test_rope_of_a_part():
-    # the halves are those of the first four components; the rest is neither turned nor enlarged
+    # the halves are those of the first four components; the rest is neither rotated nor scaled
     row = [1, 2, 3, 4, 5, 6, 7]
     close(turned(row, 1, [QUARTER, HALF]), [-3, -2, 1, -4, 5, 6, 7])
     close(turned(row, 1, [QUARTER, HALF], magnitude=2.0), [-6, -4, 2, -8, 5, 6, 7])
@@ -67,9 +67,9 @@ def test_rope_at_position_0_is_the_identity():
 
 
 def test_rope_positions():
-    # every head alike; positions for each text, or one row for all
+    # the same for every head; positions per text, or one row for all
     x = np.zeros((2, 3, 2, 2))
-    x[..., 0] = 1.0  # (1, 0), which 0, 1, 2, 3 quarters take to (1, 0), (0, 1), (-1, 0), (0, -1)
+    x[..., 0] = 1.0  # (1, 0), which 0, 1, 2, 3 quarter turns map to (1, 0), (0, 1), (-1, 0), (0, -1)
     quarter = np.array([QUARTER])
     y = rope(x, positions=np.array([[0, 1], [2, 3]]), frequencies=quarter)
     for h in range(3):
@@ -110,7 +110,7 @@ def test_frequencies():
 
 def test_linear_frequencies():
     close(linear_frequencies(6, base=8.0, factor=4.0), [1 / 4, 1 / 8, 1 / 16])
-    # position 12 of the longer text is where position 3 was
+    # position 12 of the longer text now equals the former position 3
     x = np.arange(6)
     close(turned(x, 12, linear_frequencies(6, base=8.0, factor=4.0)), turned(x, 3, frequencies(6, base=8.0)))
 
@@ -129,7 +129,7 @@ OCTAVES = {"base": 16.0, "factor": 4.0}
 
 
 def test_yarn_frequencies_by_hand():
-    # d(5) = log2(6.4 / pi) = 1.03, down to 1; d(2.5) is one more, 2.03, up to 3: g = 0, 0, 1/2, 1
+    # d(5) = log2(6.4 / pi) = 1.03, rounded down to 1; d(2.5) is one larger, 2.03, rounded up to 3: g = 0, 0, 1/2, 1
     ramp = {"original": 64, "beta_fast": 5.0, "beta_slow": 2.5}
     close(yarn_frequencies(8, **OCTAVES, **ramp), [1, 1 / 2, 1 / 4 * (1 / 2 + 1 / 8), 1 / 32])
     # unrounded, from 1.03 to 2.03: g[2] = 2 - 1.03
@@ -138,7 +138,7 @@ def test_yarn_frequencies_by_hand():
 
 
 def test_yarn_frequencies_of_llama_2():
-    # d(32) = 128 ln(4096 / (64 pi)) / (2 ln 10^4) = 20.9 down to 20, d(1) = 45.03 up to 46; halfway is 33
+    # d(32) = 128 ln(4096 / (64 pi)) / (2 ln 10^4) = 20.9, rounded down to 20, d(1) = 45.03, up to 46; the middle is 33
     f = frequencies(128)
     scaled = yarn_frequencies(128, base=10000.0, factor=16.0, original=4096)
     same(scaled[:21], f[:21])
@@ -148,19 +148,19 @@ def test_yarn_frequencies_of_llama_2():
 
 
 def test_yarn_frequencies_at_the_edges():
-    # equal ends: a step. d(3) = log2(64 / (6 pi)) = 1.76, unrounded twice
+    # equal ends: a step. d(3) = log2(64 / (6 pi)) = 1.76, unrounded at both ends
     step = {"original": 64, "beta_fast": 3.0, "beta_slow": 3.0, "truncate": False}
     close(yarn_frequencies(8, **OCTAVES, **step), [1, 1 / 2, 1 / 16, 1 / 32])
-    # d(32) < 0, held at 0; d(1) = log2(5 / (2 pi)) = -0.33, up to 0: a step after pair 0
+    # d(32) < 0, clamped to 0; d(1) = log2(5 / (2 pi)) = -0.33, rounded up to 0: a step after pair 0
     close(yarn_frequencies(8, **OCTAVES, original=5), [1, 1 / 8, 1 / 16, 1 / 32])
-    # d(1) = log2(1 / (2 pi)) = -2.7, up to -2, which nothing holds: the ramp falls, below 0 everywhere
+    # d(1) = log2(1 / (2 pi)) = -2.7, rounded up to -2, not clamped: the ramp falls, and is below 0 everywhere
     close(yarn_frequencies(8, **OCTAVES, original=1), [1, 1 / 2, 1 / 4, 1 / 8])
-    # d(1) = log2(65536 / (2 pi)) = 13.3, held at 7; d(512) = 4.3, down to 4: beyond the last pair
+    # d(1) = log2(65536 / (2 pi)) = 13.3, clamped to 7; d(512) = 4.3, rounded down to 4: beyond the last pair
     close(yarn_frequencies(8, **OCTAVES, original=65536, beta_fast=512.0), [1, 1 / 2, 1 / 4, 1 / 8])
-    # d(4096) = 1.3, down to 1: g = 0, 0, 1/6, 2/6
+    # d(4096) = 1.3, rounded down to 1: g = 0, 0, 1/6, 2/6
     held = yarn_frequencies(8, **OCTAVES, original=65536, beta_fast=4096.0)
     close(held, [1, 1 / 2, 1 / 4 * (5 / 6 + 1 / 24), 1 / 8 * (4 / 6 + 2 / 24)])
-    # d(32) = 8.3, down to 8 and so above 7: the ramp falls, above 1 everywhere
+    # d(32) = 8.3, rounded down to 8, which is above 7: the ramp falls, and is above 1 everywhere
     close(yarn_frequencies(8, **OCTAVES, original=65536), [1 / 4, 1 / 8, 1 / 16, 1 / 32])
 
 
@@ -170,17 +170,17 @@ def test_yarn_magnitude():
     assert yarn_magnitude(1.0) == yarn_magnitude(0.5) == yarn_magnitude(0.5, mscale=2.0, mscale_all_dim=1.0) == 1.0
     close(yarn_magnitude(math.e**10, mscale=3.0, mscale_all_dim=1.0), 4 / 2)
     assert yarn_magnitude(40.0, mscale=0.707, mscale_all_dim=0.707) == 1.0
-    # one alone, or a zero, counts as none
+    # one of them alone, or a zero, counts as missing
     for pair in ((3.0, None), (None, 3.0), (0.0, 3.0), (3.0, 0.0)):
         close(yarn_magnitude(math.e**10, mscale=pair[0], mscale_all_dim=pair[1]), 2.0)
 
 
 def test_llama3_frequencies():
-    # original 16 pi: 8, 4, 2, 1 turns. 8 > 6: as it was. s = (4 - 1.5) / 4.5 = 5/9: 1/2 (5/9 + 4/36) = 1/3.
+    # original 16 pi: 8, 4, 2, 1 turns. 8 > 6: unchanged. s = (4 - 1.5) / 4.5 = 5/9: 1/2 (5/9 + 4/36) = 1/3.
     # s = (2 - 1.5) / 4.5 = 1/9: 1/4 (1/9 + 8/36) = 1/12. 1 < 1.5: 1/8 / 4.
     bounds = {"low_freq_factor": 1.5, "high_freq_factor": 6.0, "original": 16 * math.pi}
     close(llama3_frequencies(8, **OCTAVES, **bounds), [1, 1 / 3, 1 / 12, 1 / 32])
-    # Llama 3.1: 8192 / (2 pi) = 1304 turns of the first pair, 0.003 of the last
+    # Llama 3.1: 8192 / (2 pi) = 1304 turns for the first pair, 0.003 for the last
     f = frequencies(128, base=500000.0)
     scaled = llama3_frequencies(128, base=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original=8192)
     assert scaled[0] == f[0] == 1.0
@@ -241,16 +241,16 @@ def test_min_p():
     for keeps_all in (0.0, 0.2, None):
         close(token_distribution(LOGITS, min_p=keeps_all), [0.1, 0.4, 0.2, 0.3])
     same(token_distribution(LOGITS, min_p=1.0), [0, 1, 0, 0])
-    # exactly at the threshold is not below it
+    # a value exactly at the threshold is not below it
     close(token_distribution(np.array([2.0, 0.0, 2.0]), min_p=1.0), [0.5, 0, 0.5])
     close(token_distribution(np.array([0.0, -np.inf, 0.0]), min_p=0.0), [0.5, 0, 0.5])
 
 
 def test_min_p_comes_last():
-    # temperature 1/2: 1, 16, 4, 9 thirtieths; below 0.5 * 16 are 1 and 4
+    # temperature 1/2: 1, 16, 4, 9 thirtieths; 1 and 4 are below 0.5 * 16
     close(token_distribution(LOGITS, temperature=0.5, min_p=0.5), [0, 16 / 25, 0, 9 / 25])
     same(token_distribution(LOGITS, temperature=0.0, min_p=0.1), [0, 1, 0, 0])
-    # top-p 0.5 keeps 4 and 3 tenths; after min-p, of 4 and 3 sevenths, it would keep one
+    # top-p 0.5 keeps 4 and 3 tenths; applied after min-p, to 4 and 3 sevenths, it would keep one
     close(token_distribution(LOGITS, top_p=0.5, min_p=0.6), [0, 4 / 7, 0, 3 / 7])
     close(token_distribution(LOGITS, top_k=3, min_p=0.6), [0, 4 / 7, 0, 3 / 7])
     same(token_distribution(LOGITS, top_k=1, min_p=0.1), [0, 1, 0, 0])
@@ -272,7 +272,7 @@ def test_penalise_repetition():
 
 
 def banned(ids, n):
-    """Which of five tokens are banned after ids."""
+    """The tokens, out of five, that are banned after ids."""
     logits = np.arange(5.0)
     y = ban_repeated_ngrams(logits, ids, n=n)
     allowed = np.isfinite(y)
@@ -283,16 +283,16 @@ def banned(ids, n):
 
 def test_ban_repeated_ngrams():
     assert banned([1, 3, 1], 1) == [1, 3]
-    # 1 was followed by 2 and by 4, the 1 at the end by nothing yet
+    # 1 was followed by 2 and by 4; nothing follows the final 1 yet
     assert banned([1, 2, 1, 4, 1], 2) == [2, 4]
     assert banned([1, 2, 1, 4, 1], 3) == []
     assert banned([1, 2, 3, 0, 1, 2], 3) == [3]
     assert banned([1, 2, 3, 0, 3, 2], 3) == []
-    # a third 0 would make 0 0 again; 0 0 0 itself stands there only once there are three
+    # a third 0 would repeat 0 0; 0 0 0 itself occurs only once there are three
     assert banned([0, 0], 2) == [0]
     assert banned([0, 0], 3) == []
     assert banned(np.array([0, 0, 0]), 3) == [0]
-    # too short for an n-gram, or for the beginning of one
+    # too short for an n-gram, or for the prefix of one
     assert banned([], 1) == banned([], 2) == banned([1], 2) == banned([1], 4) == banned([1, 2, 3], 4) == []
 
     for ids, n in (([0], 0), ([0], -1), ([5], 1), ([-1], 2)):
