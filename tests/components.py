@@ -1,6 +1,6 @@
-"""The table of components: for each its implementation, its reference formula, and a maker of cases.
+"""The table of components: the implementation, the reference formula, and a maker of cases for each.
 
-A new component needs one entry here; all laws then hold for it on every device, and examples/gradient_check.py shows it.
+A new component needs one entry here: then all laws are checked for it on every device, and examples/gradient_check.py shows it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _softmax(s: Sizes) -> Case:
     rng = s.rng()
     mask = None
     if s.flags[0]:
-        mask = rng.random((s.B, 1, s.S) if s.flags[1] else (s.B, s.T, s.S)) < 0.6  # some rows have nothing
+        mask = rng.random((s.B, 1, s.S) if s.flags[1] else (s.B, s.T, s.S)) < 0.6  # some rows see nothing
     return Case([_normal(s, rng, s.B, s.T, s.S, spread=3.0)], {"mask": mask})
 
 
@@ -126,34 +126,34 @@ def _learned_positions(s: Sizes) -> Case:
 
 
 def _frequencies(s: Sizes, rng, width: int) -> np.ndarray:
-    """Of plain RoPE or of any scaling of it, by the seed; the contexts are short, so that a few frequencies are scaled apart."""
+    """Of plain RoPE or one of its scalings, by the seed; short contexts make a few frequencies scale differently."""
     stretch = {"base": rng.uniform(2.0, 50.0), "factor": rng.uniform(1.0, 8.0)}
     made = [
         lambda: scaling.rope_frequencies(width, base=stretch["base"]),
         lambda: scaling.linear_frequencies(width, **stretch),
         lambda: scaling.yarn_frequencies(width, **stretch, original=64, beta_fast=8.0, beta_slow=0.5, truncate=s.flags[0]),
         lambda: scaling.llama3_frequencies(width, **stretch, low_freq_factor=1.0, high_freq_factor=4.0, original=64),
-        lambda: scaling.dynamic_frequencies(width, **stretch, original=8, length=24),  # not for one frequency alone
+        lambda: scaling.dynamic_frequencies(width, **stretch, original=8, length=24),  # needs more than one frequency
     ]
     return made[s.seed % (5 if width > 2 else 4)]()
 
 
 def _rope_settings(s: Sizes, rng, width: int) -> dict:
-    """For `width` turned components: positions of each sample or of all, and YaRN's magnitude."""
+    """For `width` rotated components: positions per sample or shared, and YaRN's magnitude."""
     positions = rng.integers(0, 3000, (s.B, s.T) if s.flags[1] else (s.T,))
     magnitude = rng.uniform(0.5, 1.5) if s.flags[2] else 1.0
     return {"positions": positions, "frequencies": _frequencies(s, rng, width), "magnitude": magnitude}
 
 
 def _rope(s: Sizes, interleaved: bool) -> Case:
-    """Sizes.E counts the pairs, since a width of turned components is even; up to two components are not turned."""
+    """Sizes.E counts pairs, since the rotated width is even; up to two components are not rotated."""
     rng = s.rng()
     x = _normal(s, rng, s.B, s.H, s.T, 2 * s.E + (s.F % 3 if s.flags[0] else 0))
     return Case([x], {**_rope_settings(s, rng, 2 * s.E), "interleaved": interleaved})
 
 
 def _attention_mask(s: Sizes, rng, keys: int) -> np.ndarray | None:
-    """None, one for each query and key (rows with nothing to attend to among them), or padding."""
+    """None, one entry per query and key (some rows have nothing to attend to), or padding."""
     if not s.flags[0]:
         return None
     return rng.random((s.B, 1, s.T, keys) if s.flags[1] else (s.B, 1, 1, keys)) < 0.6
@@ -169,14 +169,14 @@ def _attention(s: Sizes) -> Case:
 
 
 def _attention_dropout(s: Sizes) -> Case:
-    """With the dropout of the probabilities; its reference draws the same mask and does the rest by hand."""
+    """With dropout on the probabilities; the reference draws the same mask and spells out the rest."""
     case = _attention(s)
     case.kwargs |= {"rate": 0.4, "key": _keys(s.rng(), s.B)}
     return case
 
 
 def _reference_attention_dropout(q, k, v, bias=None, *, rate, key, **kwargs):
-    """With the identity for v the reference gives the probabilities; these are dropped out, then applied to v."""
+    """With the identity as v the reference returns the probabilities; dropout is applied to them, then they multiply v."""
     identity = np.broadcast_to(np.eye(k.shape[2]), (*k.shape[:3], k.shape[2]))
     P = ref_dropout.dropout(ref_attention.attention(q, k, identity, bias, **kwargs), rate=rate, key=key)
     o = np.zeros((*q.shape[:3], v.shape[3]))
@@ -186,7 +186,7 @@ def _reference_attention_dropout(q, k, v, bias=None, *, rate, key, **kwargs):
 
 
 def _block_attention(s: Sizes, case: Callable[[Sizes], Case] = _attention) -> Case:
-    """Blocks of 1 to 5 queries, which seldom divide T."""
+    """Blocks of 1 to 5 queries, which rarely divide T."""
     case = case(s)
     case.kwargs |= {"block": 1 + s.seed % 5}
     return case
@@ -197,7 +197,7 @@ def _without_block(reference: Callable) -> Callable:
 
 
 def _decoder_attention(s: Sizes) -> Case:
-    """The last T of at least as many positions, with or without a window, padding, and a further mask; some rows are empty."""
+    """The last T of T or more positions, with or without a window, padding, and another mask; some rows are empty."""
     rng = s.rng()
     s = dataclasses.replace(s, S=s.T + s.S - 1)
     case = _block_attention(s)
@@ -260,7 +260,7 @@ def _reference_joined_attention(p, x, context=None, bias=None, *, heads, kv_head
 
 
 def _rotary_attention(s: Sizes) -> Case:
-    """Grouped queries of a causal decoder whose queries and keys are turned by their positions."""
+    """Grouped queries in a causal decoder that rotates queries and keys by their positions."""
     rng = s.rng()
     turned = 2 * s.E
     s = dataclasses.replace(s, E=turned + (s.F % 3 if s.flags[0] else 0))
@@ -315,7 +315,7 @@ def _gated_mlp(s: Sizes) -> Case:
 
 
 def _block(s: Sizes, kind: str) -> Case:
-    """A block whose attention has a shared input, the additive bias, as T5's has."""
+    """A block whose attention takes a shared input, the additive bias, as in T5."""
     rng = s.rng()
 
     def norm_parameters() -> dict:
@@ -348,7 +348,7 @@ def _block(s: Sizes, kind: str) -> Case:
 
 
 def _like(host: np.ndarray, x):
-    """A host array on x's device, for what a closure brings along."""
+    """Moves a host array that a closure captured to x's device."""
     return array_module(x).asarray(host)
 
 

@@ -1,4 +1,4 @@
-"""The table's losses of tuning and alignment: (implementation, reference, maker of cases)."""
+"""The table's losses for tuning and alignment: (implementation, reference, maker of cases)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tinyplm.tuning.adapters import lora
 
 
 def _weighted(s: Sizes, rng, *shape: int) -> dict:
-    """Some weights are 0: places that do not count."""
+    """Some weights are 0: positions that do not count."""
     weights = (rng.random(shape) + 0.1) * (rng.random(shape) < 0.8)
     return {"weights": weights if s.flags[0] else None, "total": 7.5 if s.flags[1] else None}
 
@@ -28,7 +28,7 @@ def _weighted(s: Sizes, rng, *shape: int) -> dict:
 
 
 def summed(f):
-    """A component with outputs log_probs and entropy as one number: sum(a log_probs) + sum(c entropy)."""
+    """Reduces a component with outputs log_probs and entropy to one number: sum(a log_probs) + sum(c entropy)."""
 
     def component(*args, a, c, **kwargs):
         outputs, back = f(*args, **kwargs)
@@ -78,7 +78,7 @@ def _bradley_terry(s: Sizes) -> Case:
 
 
 def _pair_log_probs(s: Sizes) -> Case:
-    """Both answers in one row, in any order, or a row for each."""
+    """Both answers in one row, in any order, or one row each."""
     rng = s.rng()
     if s.flags[0]:
         return Case([-rng.random((s.B, 2, s.T))], {"second": np.tile([[False], [True]], (s.B, 1, 1))})
@@ -96,12 +96,12 @@ def _dpo(s: Sizes) -> Case:
 
 
 def _signs(rng, *shape: int) -> np.ndarray:
-    """Advantages that are not near 0, where the choice between two equal terms would be decided by rounding."""
+    """Advantages away from 0, where rounding would decide between two equal terms."""
     return rng.choice([-1.0, 1.0], shape) * (rng.random(shape) + 0.2)
 
 
 def _policy_case(s: Sizes, rng) -> tuple[np.ndarray, dict]:
-    """Ratios below, in and above the interval, never within 0.04 of an end, where the clipped term has a kink."""
+    """Ratios below, inside and above the interval, never within 0.04 of an end, where the clipped term has a kink."""
     clip, high = 0.2, 0.3 if s.flags[2] else None
     log_ratios = np.log(rng.choice([0.5, 0.7, 0.9, 1.1, 1.4, 1.8], (s.B, s.T)) + rng.uniform(-0.03, 0.03, (s.B, s.T)))
     log_probs = rng.uniform(-3, -0.1, (s.B, s.T))
@@ -128,12 +128,12 @@ def _k3_kl(s: Sizes) -> Case:
 
 
 def _clipped_value_loss(s: Sizes) -> Case:
-    """V further than the clip from its old value, or well within; and V and its clipped form not equally far from R."""
+    """V is well outside the clip range around its old value or well inside; V and its clipped form never tie in distance to R."""
     rng = s.rng()
     old, step = rng.normal(size=(s.B, s.T)), rng.choice([-0.5, -0.1, 0.1, 0.5], (s.B, s.T))
     V = old + step + rng.uniform(-0.05, 0.05, step.shape)
     near = np.clip(V, old - 0.2, old + 0.2)
-    returns = (V + near) / 2 + _signs(rng, s.B, s.T)  # the tie is where R is in the middle of both
+    returns = (V + near) / 2 + _signs(rng, s.B, s.T)  # they tie when R is halfway between both
     clip = None if s.seed % 3 == 0 else 0.2
     return Case([V], {"old_values": old, "returns": returns, "clip": clip, **_weighted(s, rng, s.B, s.T)})
 
@@ -171,7 +171,7 @@ def _with_language_model(s: Sizes) -> Case:
 
 
 def _one_matrix(theta, *, W, alpha):
-    """LoRA of a single matrix."""
+    """LoRA on a single matrix."""
     params, back = lora.lora({"w": theta}, base={"w": W}, alpha=alpha)
     return params["w"], lambda dW: back({"w": dW})["w"]
 
@@ -187,7 +187,7 @@ def _lora(s: Sizes) -> Case:
 
 
 def _prefix_attention(s: Sizes) -> Case:
-    """Causal self-attention of grouped queries with trained keys and values in front."""
+    """Causal grouped-query self-attention with trained keys and values in front."""
     rng = s.rng()
     shapes = {"Wq": (s.D, s.H * s.E), "Wk": (s.D, s.K * s.E), "Wv": (s.D, s.K * s.E), "Wo": (s.H * s.E, s.D)}
     shapes |= {name: (s.K, 1 + s.seed % 3, s.E) for name in ("Pk", "Pv")}

@@ -17,7 +17,7 @@ from tinyplm.layers import activation, convolution, disentangled, relative_bucke
 
 
 def _rows(s: Sizes, T: int, S: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """(rows, the reference's delta, how many rows the table has): clipped below or above the lengths, or in buckets."""
+    """(rows, the reference's delta, number of rows in the table): clipped below or above the lengths, or bucketed."""
     if s.flags[2]:
         kwargs = {"buckets": 2 + s.V % 5, "longest": 4 + s.V}
         rows, row = relative_buckets.bucketed_rows(T, S, **kwargs), partial(ref_disentangled.bucketed_row, **kwargs)
@@ -35,7 +35,7 @@ def _scores(s: Sizes) -> Case:
 
 
 def _mask(s: Sizes, rng, T: int, S: int) -> np.ndarray | None:
-    """None, padding, or one for each query and key; some rows have nothing to attend to."""
+    """None, padding, or one entry per query and key; some rows have nothing to attend to."""
     shape = (s.B, 1, T, S) if s.seed % 3 else (s.B, 1, 1, S)
     return rng.random(shape) < 0.6 if s.flags[0] else None
 
@@ -54,14 +54,14 @@ def _attention(s: Sizes, scores) -> Case:
 
 
 def _dropped_attention(s: Sizes) -> Case:
-    """With the dropout of the probabilities; its reference draws the same mask and does the rest by hand."""
+    """With dropout on the probabilities; the reference draws the same mask and spells out the rest."""
     case = _attention(s, disentangled.relative_scores)
     case.kwargs |= {"rate": 0.4, "key": s.rng().integers(0, 2**64, s.B, dtype=np.uint64)}
     return case
 
 
 def _reference_dropped(q, k, v, Kr, Qr, *, rate, key, **kwargs):
-    """With the identity for v the reference gives the probabilities; these are dropped out, then applied to v."""
+    """With the identity as v the reference returns the probabilities; dropout is applied to them, then they multiply v."""
     S = k.shape[2]
     identity = np.broadcast_to(np.eye(S), (*k.shape[:3], S))
     P = ref_dropout.dropout(_reference(q, k, identity, Kr, Qr, **kwargs), rate=rate, key=key)
@@ -80,7 +80,7 @@ def _reference_scores(*args, rows, delta):
 
 
 def _multi_head(s: Sizes) -> Case:
-    """Of the encoder, or, with queries of their own, of the enhanced mask decoder; flags[1]: shared projections."""
+    """The encoder's attention or, with separate queries, the enhanced mask decoder's; flags[1]: shared projections."""
     rng, decoder = s.rng(), s.seed % 8 < 4
     S = s.S if decoder else s.T
     rows, delta, R = _rows(s, s.T, S)
@@ -109,7 +109,7 @@ def _interleaved(s: Sizes) -> Case:
 
 
 def _convolution(s: Sizes) -> Case:
-    """Kernels of 1, 3 and 5, which reach beyond short sequences; one or more groups."""
+    """Kernel sizes 1, 3 and 5, which extend past short sequences; one or more groups."""
     rng = s.rng()
     K, groups = 1 + 2 * (s.seed % 3), 1 + s.seed % s.G
     args = [(s.B, s.T, groups * s.E), (K, s.E, groups * s.F)] + ([(groups * s.F,)] if s.flags[0] else [])
@@ -118,7 +118,7 @@ def _convolution(s: Sizes) -> Case:
 
 
 def _convolution_layer(s: Sizes) -> Case:
-    """With and without padding; eps keeps the curvature of the norm moderate at width 1."""
+    """With and without padding; eps keeps the norm's curvature moderate at width 1."""
     rng = s.rng()
     case = _convolution(dataclasses.replace(s, F=s.E, flags=(True, *s.flags[1:])))
     x, W, b = case.args

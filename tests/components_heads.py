@@ -1,4 +1,4 @@
-"""The table's heads of encoders: (implementation, reference, maker of cases)."""
+"""The table's encoder heads: (implementation, reference, maker of cases)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyplm.backend import array_module
 from tinyplm.layers import activation, heads
 from tinyplm.random import fold
 
-# as they stand in the heads of BERT and RoBERTa, of ALBERT, and of DistilBERT (tanh for its ReLU, which has a kink)
+# as in the heads of BERT and RoBERTa, of ALBERT, and of DistilBERT (tanh instead of its ReLU, which has a kink)
 _ACTIVATIONS = [(activation.gelu, ref_activation.gelu), (activation.gelu_tanh, ref_activation.gelu_tanh),
                 (activation.tanh, ref_activation.tanh)]  # fmt: skip
 
@@ -34,7 +34,7 @@ def _lm_transform(s: Sizes) -> Case:
     ours, theirs = _ACTIVATIONS[s.seed % 3]
     F = s.F + 1
     p = _dense(rng, s.D, F) | {"gamma": rng.normal(size=F), "beta": rng.normal(size=F)}
-    x = rng.normal(size=(s.B, s.T, s.D) if s.flags[0] else (s.B, s.D))  # all places, or those that have a target
+    x = rng.normal(size=(s.B, s.T, s.D) if s.flags[0] else (s.B, s.D))  # all positions, or only those with a target
     return Case([p, x], {"activation": ours, "eps": 0.1}, {"activation": theirs})
 
 
@@ -47,7 +47,7 @@ def _pooler(s: Sizes) -> Case:
 
 def _classifier(s: Sizes) -> Case:
     rng = s.rng()
-    x = rng.normal(size=(s.B, s.T, s.D) if s.flags[1] else (s.B, s.D))  # of tokens, or of sequences
+    x = rng.normal(size=(s.B, s.T, s.D) if s.flags[1] else (s.B, s.D))  # tokens, or sequences
     return Case([_dense(rng, s.D, s.F), x], _dropout(s, rng))
 
 

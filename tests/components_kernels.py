@@ -1,4 +1,4 @@
-"""The table's kernels: each through the laws of its plain form, against the same reference."""
+"""The table's kernels: each obeys the laws of its plain form, against the same reference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _in_chunks(make: Callable[[Sizes], Case]) -> Callable[[Sizes], Case]:
 
 
 def kernels(table: dict[str, Any]) -> dict[str, Any]:
-    """{name: component} of kernels by the components of their plain forms."""
+    """{name: component} of the kernels, built from the components of their plain forms."""
     twins = {
         "gelu": activation.gelu,
         "gelu_tanh": activation.gelu_tanh,

@@ -1,4 +1,4 @@
-"""The table's losses beside cross-entropy, and the pooling that goes before them: (implementation, reference, maker of cases)."""
+"""The table's losses other than cross-entropy, and the pooling before them: (implementation, reference, maker of cases)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyplm.losses import contrastive, regression
 
 
 def _masked(s: Sizes) -> Case:
-    """Some rows have no token at all.  Values apart by 0.1 at least, since a maximum has a kink where two are equal."""
+    """Some rows have no tokens.  Values differ by at least 0.1, since a maximum has a kink where two are equal."""
     rng = s.rng()
     x = rng.permutation(s.B * s.T * s.D).reshape(s.B, s.T, s.D) * 0.1 - s.B * s.T * s.D * 0.05
     return Case([x], {"mask": rng.random((s.B, s.T)) < (0.6 if s.flags[0] else 1.0)})
@@ -24,7 +24,7 @@ def _hidden(s: Sizes) -> Case:
 
 
 def _normalised(s: Sizes) -> Case:
-    """With a floor below, or far above, all lengths: never near one, where there is a kink."""
+    """The floor is below or far above every length, never near one: that is where the kink is."""
     rng = s.rng()
     x = rng.normal(size=(s.B, s.T, s.D))
     x += np.sign(x) * 0.1

@@ -1,4 +1,4 @@
-"""Components of XLNet for the table in tests/components.py: {name: (implementation, reference, maker of cases)}."""
+"""XLNet's components for the table in tests/components.py: {name: (implementation, reference, maker of cases)}."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def _shift(s: Sizes) -> Case:
 
 
 def _rows(s: Sizes) -> Case:
-    """F queries at any of T places, also several at one."""
+    """F queries at any of T positions, possibly several at one."""
     rng = s.rng()
     return Case([rng.normal(size=(s.B, s.H, s.F, s.T + s.S))], {"places": rng.integers(0, s.T, (s.B, s.F)), "keys": s.S})
 
 
 def _view(s: Sizes, rng, queries: int, keys: int) -> dict:
-    """What the queries of one stream see: all or some keys (sometimes none), of the same segment or another, or without any."""
+    """What the queries of one stream see: all or some keys (sometimes none), in the same or another segment, or no segments."""
     mask = rng.random((s.B, 1, queries, keys) if s.flags[1] else (s.B, 1, 1, keys)) < 0.6
     return {"mask": mask if s.flags[0] else None, "different": rng.random((s.B, queries, keys)) < 0.5 if s.flags[2] else None}
 
 
 def _attention(s: Sizes) -> Case:
-    """T queries in order, or F of them anywhere, T of the T + S - 1 keys being new; positions of each sample or of all."""
+    """T queries in order, or F at any positions; T of the T + S - 1 keys are new; relative positions per sample or shared."""
     rng = s.rng()
     T, S = s.T, s.T + s.S - 1
     places = rng.integers(0, T, (s.B, s.F)) if s.seed % 2 else None
@@ -49,7 +49,7 @@ def _attention_dropout(s: Sizes) -> Case:
 
 
 def _reference_dropout(q, k, v, *args, rate, key, **kwargs):
-    """With the identity for v the reference gives the probabilities; these are dropped out, then applied to v."""
+    """With the identity as v the reference returns the probabilities; dropout is applied to them, then they multiply v."""
     identity = np.broadcast_to(np.eye(k.shape[2]), (*k.shape[:3], k.shape[2]))
     P = ref_dropout.dropout(ref.relative_attention(q, k, identity, *args, **kwargs), rate=rate, key=key)
     return np.array([[P[b, h] @ v[b, h] for h in range(v.shape[1])] for b in range(v.shape[0])])

@@ -22,11 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "ci")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # `pytest &` in a script: children would ignore it, too
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # `pytest &` in a script: children would ignore it too
 
 
 def devices() -> list[str]:
-    """cpu, the stand-in for CuPy, and a real GPU where there is one."""
+    """cpu, the stand-in for CuPy, and a real GPU if there is one."""
     from tests.gpu.strict import register
 
     register()
@@ -54,7 +54,7 @@ TOKENIZER_TEXTS = [
 
 @pytest.fixture(scope="session")
 def trained() -> Tokenizer:
-    """A small tokenizer; nobody writes into it."""
+    """A small shared tokenizer; do not modify it."""
     return Tokenizer.train(TOKENIZER_TEXTS * 3, 450)
 
 

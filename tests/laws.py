@@ -1,7 +1,7 @@
 """The laws that every component obeys (DESIGN.md, "Laws"), for any component on any device.
 
 A case is one call: positional arguments (float64 trees on the host), keyword arguments, and the reference's keywords where they
-differ (a component as argument has a twin in reference/).
+differ (a component passed as an argument has a twin in reference/).
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ import numpy as np
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import checkpoint, flatten, tree_map
 
-H = 1e-5  # the step of the central difference: its own error is of order H^2 = 1e-10
+H = 1e-5  # step of the central difference, whose truncation error is of order H^2 = 1e-10
 EPS = np.finfo(np.float64).eps
 
 
 def rounding(*terms: int, dtype: str = "float64") -> float:
-    """A bound on the rounding error of a result, relative to the largest of its kind, after sums of so many terms in succession.
+    """A bound on the rounding error of a result, relative to the largest of its kind, after successive sums of `terms` terms.
 
-    Each of n terms rounds by EPS at most (Higham 2002, sec. 4.2); ten times as much leaves room for cancellation.  Neither the
-    order of a sum nor its kernel counts, so a test within the bound passes with any BLAS and any number of threads.
+    Each of n terms rounds by at most EPS (Higham 2002, sec. 4.2); the factor 10 leaves room for cancellation.  Neither the
+    order of a sum nor its kernel matters, so a test within the bound passes with any BLAS and any number of threads.
     """
     return 10 * sum(terms) * float(np.finfo(dtype).eps)
 
 
 def typical_rounding(*terms: int, dtype: str) -> float:
-    """The same where the bound is too wide to tell anything, as in float32: independent errors grow with the root of their number
-    (Higham & Mary 2019), each of EPS / 2 at most."""
+    """An estimate for where that bound is too loose, as in float32: independent errors grow with the square root of their number
+    (Higham & Mary 2019); each is at most EPS / 2."""
     return 5 * sum(terms) ** 0.5 * float(np.finfo(dtype).eps)
 
 
-# Bounds for float64 at the sizes that tests use.  Another count stands where it is needed.
+# Bounds for float64 at the sizes that tests use.  Tests that need another count state it.
 FEW = rounding(16)  # 4e-14: a formula of a few operations, or one sum of at most 16 terms
-PART = rounding(*4 * [64])  # 6e-13: a component, forward or backward: at most four sums in succession, at most 64 terms in each
-# 2e-12: a model of up to three layers, forward and backward.  A layer has four products in succession and twice as many in its
-# backward, the head has one and two: 39, each over the width of at most 24, the largest of a layer's MLPs.
+PART = rounding(*4 * [64])  # 6e-13: a component, forward or backward: at most four successive sums of at most 64 terms each
+# 2e-12: a model of up to three layers, forward and backward.  A layer has four successive products, its backward twice
+# as many; the head has one and two: 39 in all, each over a width of at most 24, the largest in a layer's MLP.
 MODEL = rounding(*40 * [24])
-SINGLE = 4 * 2.0**-23  # one function in float32: NumPy's vectorised tanh and exp are right to four units in the last place
+SINGLE = 4 * 2.0**-23  # one function in float32: NumPy's vectorised tanh and exp are accurate to four units in the last place
 MODEL_32 = typical_rounding(*40 * [24], dtype="float32")  # 2e-5: the same in float32
 
 
 def trained(updates: int, rate: float, eps: float) -> float:
-    """MODEL after AdamW's updates by rate g / (sqrt(v) + eps), where eps is what bounds the growth of a gradient's error."""
+    """MODEL after AdamW's updates by rate g / (sqrt(v) + eps), where eps bounds the growth of a gradient's error."""
     return updates * rate / eps * MODEL
 
 
-CASE = (7, 4, 5, 5, 24)  # the largest sums of attention at the sizes of tests/strategies.py: D, E, S, S, H E
+CASE = (7, 4, 5, 5, 24)  # attention's largest sums at the sizes of tests/strategies.py: D, E, S, S, H E
 
 
 def difference_rounding(value: Any, step: float = H) -> float:
@@ -59,7 +59,7 @@ def difference_rounding(value: Any, step: float = H) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """One key everywhere, as in DESIGN.md: B batch, T queries, S keys, D width, K kv heads, G heads a kv head, E head width."""
+    """One key everywhere, as in DESIGN.md: B batch, T queries, S keys, D width, K kv heads, G heads per kv head, E head width."""
 
     B: int
     T: int
@@ -71,7 +71,7 @@ class Sizes:
     F: int
     V: int
     seed: int
-    flags: tuple[bool, bool, bool]  # which optional parts a case has
+    flags: tuple[bool, bool, bool]  # which optional parts a case includes
 
     @property
     def H(self) -> int:
@@ -86,18 +86,18 @@ class Case:
     args: list[Any]
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     reference_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
-    kernel: Callable | None = None  # f for this case, where it has to be built
+    kernel: Callable | None = None  # f for this case, if it must be built
 
 
 def on_device(value: Any, device: str) -> Any:
-    """Arrays and trees of arrays moved; components, numbers and None as they are."""
+    """Moves arrays and trees of arrays; leaves components, numbers and None as they are."""
     if isinstance(value, (np.ndarray, dict, list)):
         return tree_map(lambda a: to_device(a, device) if isinstance(a, np.ndarray) else a, value)
     return value
 
 
 def frozen(value: Any) -> Any:
-    """A read-only copy: whoever writes into it fails."""
+    """A read-only copy: writing into it raises."""
 
     def freeze(a: Any) -> Any:
         if isinstance(a, np.ndarray):
@@ -108,7 +108,7 @@ def frozen(value: Any) -> Any:
             from tests.gpu.strict import freeze as strict_freeze
 
             return strict_freeze(a.copy())
-        return a  # CuPy has no read-only arrays; there, comparing with a copy is what is left
+        return a  # CuPy has no read-only arrays; all that remains there is to compare with a copy
 
     return tree_map(freeze, value) if isinstance(value, (dict, list)) or hasattr(value, "dtype") else value
 
@@ -122,7 +122,7 @@ def call(f: Callable, case: Case, device: str, args: list | None = None, freeze:
 
 
 def gradients(backward: Callable, dy: Any, count: int) -> list[Any]:
-    """backward(dy) as a list of `count` host trees; one positional argument's gradient comes bare."""
+    """backward(dy) as a list of `count` host trees; the gradient of a single positional argument is not in a tuple."""
     out = backward(dy)
     if count == 1:
         return [to_host(out)]
@@ -143,11 +143,11 @@ def dot(a: Any, b: Any) -> float:
     return sum(float(np.sum(x * y)) for x, y in zip(leaves(a), leaves(b), strict=True))
 
 
-SMALLEST = 1e-3  # reference values below count as this one: their rounding is that of the terms they are the difference of
+SMALLEST = 1e-3  # smaller reference values count as this: they round like the larger terms whose difference they are
 
 
 def relative_error(a: Any, b: Any) -> float:
-    """Largest difference over the largest reference value.  What is not finite on either side is an error, never a match."""
+    """Largest difference over the largest reference value.  A non-finite value on either side is an error, never a match."""
     worst = 0.0
     for x, y in zip(leaves(a), leaves(b), strict=True):
         x, y = np.asarray(x), np.asarray(y)
@@ -159,9 +159,9 @@ def relative_error(a: Any, b: Any) -> float:
 
 
 def apart(a: Any, b: Any) -> float:
-    """The largest difference over the largest number of all of b.
+    """The largest difference over the largest number in all of b.
 
-    The measure for gradients: some of them (of key biases, for one) are zero but for the rounding of the others' size.
+    Used for gradients: some (of key biases, for example) are zero except for rounding on the scale of the others.
     """
     a, b = flatten(to_host(a)), flatten(to_host(b))
     assert a.keys() == b.keys()
@@ -176,7 +176,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def equals_reference(f: Callable, reference: Callable, case: Case, device: str) -> None:
-    """1. The value is the reference's, to the rounding of a case: 1e-13 of its terms, which may be 1/SMALLEST of the value."""
+    """1. The value equals the reference up to a case's rounding: 1e-13 of its terms, which may be 1/SMALLEST times the value."""
     y, _ = call(f, case, device)
     expected = reference(*case.args, **{**case.kwargs, **case.reference_kwargs})
     expected = np.asarray(expected) if not isinstance(expected, dict) else expected
@@ -190,10 +190,10 @@ def moved(x: Any, d: Any, step: float) -> Any:
 
 
 def directional_derivative(f: Callable, case: Case, device: str, rng: np.random.Generator) -> list[tuple[int, float]]:
-    """2. <c, f(x + h d) - f(x - h d)> / 2h = <gradient, d>, for each positional argument on its own.
+    """2. <c, f(x + h d) - f(x - h d)> / 2h = <gradient, d>, for each positional argument separately.
 
-    Returns (argument, error), the error being divided by the sum of |g_i d_i|.  The rounding of f itself, EPS |c f| / H, is what
-    no difference can get below; so much (16 of it) is allowed beside 1e-7, which matters only where the gradient is almost zero.
+    Returns (argument, error) pairs; the error is divided by the sum of |g_i d_i|.  No difference can get below the rounding of
+    f itself, EPS |c f| / H; 16 times that is allowed on top of 1e-7, which matters only where the gradient is almost zero.
     """
     y, backward = call(f, case, device)
     c = random_like(y, rng)
@@ -217,7 +217,7 @@ def directional_derivative(f: Callable, case: Case, device: str, rng: np.random.
 
 
 def backward_is_linear_and_repeatable(f: Callable, case: Case, device: str, rng: np.random.Generator) -> None:
-    """3. backward(2 c1 - 3 c2) = 2 backward(c1) - 3 backward(c2); and again, after another call in between, the same bits."""
+    """3. backward(2 c1 - 3 c2) = 2 backward(c1) - 3 backward(c2); repeated after another call, backward returns the same bits."""
     y, backward = call(f, case, device)
     c1, c2 = random_like(y, rng), random_like(y, rng)
     n = len(case.args)
@@ -228,7 +228,7 @@ def backward_is_linear_and_repeatable(f: Callable, case: Case, device: str, rng:
     g2 = gradients(backward, on_device(c2, device), n)
     assert equal(gradients(backward, on_device(c1, device), n), g1), "backward is not repeatable"
     mixed = gradients(backward, on_device(tree_map(lambda a, b: np.asarray(2 * a - 3 * b), c1, c2), device), n)
-    # measured against the largest of all the gradients: one that is zero in exact arithmetic has only their rounding
+    # relative to the largest of all gradients: one that is zero in exact arithmetic consists only of their rounding
     size = max([SMALLEST, *(float(np.max(np.abs(x))) for x in leaves([*g1, *g2]) if x.size)])
     for m, a, b in zip(leaves(mixed), leaves(g1), leaves(g2), strict=True):
         error = float(np.max(np.abs(m - (2 * a - 3 * b)), initial=0.0)) / size
@@ -236,7 +236,7 @@ def backward_is_linear_and_repeatable(f: Callable, case: Case, device: str, rng:
 
 
 def inputs_survive_and_dtypes_hold(f: Callable, case: Case, device: str, rng: np.random.Generator) -> None:
-    """4. Read-only inputs and dy are enough; gradients have the shape and dtype of their arguments; float32 stays float32."""
+    """4. Read-only inputs and dy suffice; gradients have the shape and dtype of their arguments; float32 stays float32."""
     for dtype in ("float64", "float32"):
         small = Case([tree_map(lambda a, t=dtype: a.astype(t), a) for a in case.args], case.kwargs)
         small.kwargs = {n: v.astype(dtype) if getattr(v, "dtype", None) == np.float64 else v for n, v in case.kwargs.items()}
@@ -252,7 +252,7 @@ def inputs_survive_and_dtypes_hold(f: Callable, case: Case, device: str, rng: np
 
 
 def checkpointing_changes_nothing(f: Callable, case: Case, device: str, rng: np.random.Generator) -> None:
-    """5. Computed again in the backward, value and gradients have the same bits."""
+    """5. Recomputed in the backward, value and gradients have the same bits."""
     y, backward = call(f, case, device)
     y2, backward2 = call(checkpoint(f), case, device)
     c = on_device(random_like(y, rng), device)

@@ -1,7 +1,7 @@
-"""What hypothesis draws for the laws: sizes and a seed; the arrays are then made from the seed.
+"""What Hypothesis draws for the laws: sizes and a seed, from which the arrays are made.
 
-Sizes are small and odd on purpose.  Values are normal with a spread near 1; where a component has a kink (ReLU at 0) its
-maker moves values away from it, since no derivative exists there to compare with.
+Sizes are small and odd on purpose.  Values are normal with a spread near 1; if a component has a kink (ReLU at 0), its
+maker moves values away from it, since there is no derivative there to compare with.
 """
 
 from __future__ import annotations

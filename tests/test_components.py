@@ -1,4 +1,4 @@
-"""Every component of the table through all laws, on every device."""
+"""Checks every component in the table against all laws, on every device."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def test_laws(name, device, s):
     laws.check_all(component.f, component.reference, component.make(s), device, np.random.default_rng(s.seed + 1))
 
 
-HALF_ERROR = 2e-2  # 40 roundings of 2^-11 each: some in a row, and values that cancel
+HALF_ERROR = 2e-2  # 40 roundings of 2^-11 each: some accumulate, and some values cancel
 
 
 def _in_dtype(dtype, value):
-    """A tree, or a keyword's value, with its float64 arrays in another dtype."""
+    """Casts the float64 arrays in a tree, or in a keyword's value, to another dtype."""
     if isinstance(value, (dict, list)):
         return tree_map(lambda a: _in_dtype(dtype, a), value)
     return value.astype(dtype) if getattr(value, "dtype", None) == np.float64 else value
@@ -36,10 +36,10 @@ def _in_dtype(dtype, value):
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(s=sizes())
 def test_half_precision(name, device, s):
-    """In float16: everything finite, values and gradients in float16 (losses in float32), close to float64.
+    """In float16 everything is finite, values and gradients are float16 (losses float32), and close to float64.
 
-    Both compute from the same numbers, rounded to float16 once, so what is left are the roundings on the way; measured
-    against the largest value, and for the gradients against the largest of all gradients, since one may be zero.
+    Both start from the same numbers, rounded to float16 once, so they differ only by intermediate rounding.  The error is
+    relative to the largest value, and for gradients to the largest of all gradients, since one may be zero.
     """
     component = COMPONENTS[name]
     made = component.make(s)
@@ -67,7 +67,7 @@ def test_half_precision(name, device, s):
 
 
 def _spoiled(f, argument):
-    """f with 1% too much in the gradient of one positional argument."""
+    """f with the gradient of one positional argument 1% too large."""
 
     def wrong(*args, **kwargs):
         y, back = f(*args, **kwargs)
@@ -98,7 +98,7 @@ def test_the_laws_see_a_gradient_that_is_one_percent_off(name):
             errors = dict(laws.directional_derivative(_spoiled(component.f, i), case, "cpu", rng))
             if errors[i] > 1e-7:
                 unseen.discard(i)
-    # an argument that no case gives is not proved at all (the context of attention to itself stands under cross_attention)
+    # an argument that no case passes is never tested (self-attention's context is tested under cross_attention)
     elsewhere = {2} if name in ("multi_head_attention", "joined_attention", "rotary_attention") else set()
     assert unseen <= elsewhere, f"wrong gradients of arguments {unseen} are not seen"
 

@@ -1,4 +1,4 @@
-"""Reading files that come from anywhere, writing them as a whole, links out of a folder, and one writer at a time."""
+"""Reading untrusted files, writing them atomically, links out of a folder, and one writer at a time."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_byte_order_mark_in_json_lines(tmp_path):
 
 
 def hub_cache(folder: Path, cache: Path) -> Path:
-    """The folder as the hub's cache keeps it: links in snapshots/REVISION to blobs/HASH."""
+    """The folder as the hub's cache stores it: links in snapshots/REVISION to blobs/HASH."""
     snapshot = cache / "models--a--b/snapshots/0123abcd"
     for n, file in enumerate(sorted(p for p in folder.rglob("*") if p.is_file())):
         blob, link = cache / f"models--a--b/blobs/hash{n}", snapshot / file.relative_to(folder)
@@ -149,7 +149,7 @@ def test_the_cache_of_the_hub_and_linked_folders_are_read(tmp_path, model_folder
     "way", ["absolute", "relative", "through another link", "a blob that is a link", "blobs that are a link"]
 )
 def test_links_out_of_a_folder_are_refused(tmp_path, model_folder, name, way):
-    """What they point to would be read, and written again by `save`."""
+    """Otherwise their target would be read, and written out again by `save`."""
     secret = tmp_path / "elsewhere/secret"
     secret.parent.mkdir()
     source = model_folder / name
@@ -200,7 +200,7 @@ def test_blobs_are_those_of_the_hubs_cache_alone(tmp_path, model_folder, place):
 @posix
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_all_files_get_the_permissions_of_the_process(tmp_path, mask):
-    """The library that writes safetensors would make them 0600."""
+    """The safetensors library would create them as 0600."""
     before = os.umask(mask)
     try:
         model = tiny()
@@ -214,7 +214,7 @@ def test_all_files_get_the_permissions_of_the_process(tmp_path, mask):
 
 
 def test_a_write_that_fails_names_the_file(tmp_path, monkeypatch):
-    """NumPy's error of a full disk has neither a number nor a name."""
+    """NumPy's error for a full disk has neither an errno nor a file name."""
 
     def full(file, array, **options):
         raise OSError("100 requested and 0 written")
@@ -301,7 +301,7 @@ def test_another_thread_is_another_writer(tmp_path):
 @posix
 @pytest.mark.parametrize(("make", "kind"), [(Path.mkdir, "a folder"), (os.mkfifo, "a pipe")])
 def test_only_files_are_replaced(tmp_path, make, kind):
-    """A rename would put a file in place of what is there; run by root, in place of /dev/null."""
+    """A rename would replace whatever is there; as root, even /dev/null."""
     make(tmp_path / "x")
     before = os.stat(tmp_path / "x").st_mode
     with pytest.raises(ValueError, match=f"x: expected the name of a file, got {kind}"), replaced(tmp_path / "x") as temporary:

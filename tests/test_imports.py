@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# what each part of the package may import from the package; what is not here may import nothing
+# what each part of the package may import from the package; a part not listed may import nothing
 ALLOWED = {
     "arguments": set(),
     "backend": set(),
@@ -45,7 +45,7 @@ def sources():
     return sorted((ROOT / "tinyplm").rglob("*.py"))
 
 
-# what any part may import
+# what every part may import
 ANYWHERE = {"arguments"}
 
 
@@ -55,7 +55,7 @@ def part_of(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Full names of what a file imports, also inside functions; relative ones resolved."""
+    """Full names of everything a file imports, including inside functions; relative imports are resolved."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -64,7 +64,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = list(package[: len(package) - node.level + 1]) if node.level else []
             module = ".".join(base + (node.module.split(".") if node.module else []))
-            # `from . import x` names modules, `from .x import y` names things in one
+            # `from . import x` names modules, `from .x import y` names objects in one
             found |= {f"{module}.{a.name}" for a in node.names} if module in ("tinyplm", *_packages()) else {module}
     return found
 
@@ -93,7 +93,7 @@ def test_third_party_imports_are_the_declared_ones():
 
 
 def test_the_oracle_does_not_know_the_implementation():
-    """reference/ imports NumPy, the standard library and itself."""
+    """reference/ imports only NumPy, the standard library and itself."""
     for path in (ROOT / "reference").rglob("*.py"):
         others = (
             {name.split(".")[0] for name in imports(path)} - {"numpy", "reference", "__future__"} - set(sys.stdlib_module_names)
@@ -102,7 +102,7 @@ def test_the_oracle_does_not_know_the_implementation():
 
 
 def test_files_keep_to_their_room():
-    """Families about 200 lines, everything else 400 (DESIGN.md, "Style")."""
+    """Families have about 200 lines at most, other files 400 (DESIGN.md, "Style")."""
     for folder in ("tinyplm", "reference", "tests", "examples", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             lines = len(path.read_text(encoding="utf-8").splitlines())

@@ -33,13 +33,13 @@ def test_what_the_folder_says(encoder):
 
 
 def test_ids_of_the_released_vocabulary(encoder):
-    """The file's own truncation to 128 and padding to 128 do not count."""
+    """The file's own truncation and padding to 128 are ignored."""
     assert encoder.tokens(["Tokenizers don't lie."]) == [[101, 19204, 17629, 2015, 2123, 1005, 1056, 4682, 1012, 102]]
     assert [len(ids) for ids in encoder.tokens(["", "word " * 200, "word " * 300])] == [2, 202, 256]
 
 
 def test_numbers_that_transformers_gave(encoder):
-    """Recorded once with torch in float64 for this sentence; what is computed here is float32."""
+    """Recorded once with torch in float64 for this sentence; this test computes in float32."""
     vector = encoder.encode(["The cat sat on the mat."])[0]
     np.testing.assert_allclose(vector[:6], RECORDED, rtol=0, atol=0.1 * SIX_LAYERS)
     np.testing.assert_allclose(np.linalg.norm(vector), 1, rtol=typical_rounding(384, dtype="float32"))

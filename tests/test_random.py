@@ -1,4 +1,4 @@
-"""Keys: repeatable, independent of sharding and device, and statistically sound."""
+"""Random keys: reproducible, independent of sharding and device, and statistically sound."""
 
 from __future__ import annotations
 

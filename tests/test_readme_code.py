@@ -1,4 +1,4 @@
-"""Code in the README and in CONTRIBUTING: what it quotes is the source, and what it shows runs."""
+"""Code in the README and in CONTRIBUTING: quotes match the source, and examples run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tinyplm.families import llama
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
-BLOCK = re.compile(r"```python\n(.*?)```\n(?:\(`([^`]+)`)?", re.DOTALL)  # code, and the file that it is quoted from
-NUMBER = re.compile(r"\b(steps|max_new_tokens)=\d+")  # what a reader waits for
+BLOCK = re.compile(r"```python\n(.*?)```\n(?:\(`([^`]+)`)?", re.DOTALL)  # code, and the file it is quoted from
+NUMBER = re.compile(r"\b(steps|max_new_tokens)=\d+")  # what makes a run long
 
 
 def blocks(document):
-    """(code, the file that it quotes or "")."""
+    """(code, the file it quotes or "")."""
     return BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
 
 
@@ -39,7 +39,7 @@ def test_the_readme_opens_with_a_layer():
 
 
 def prepare(trained, monkeypatch):
-    """Files and names that the README takes for granted."""
+    """Files and names that the README assumes."""
     monkeypatch.setitem(llama.SIZES, "llama-3.2-1b", families.FAMILIES["llama"].config)
     sizes = {"vocab_size": trained.vocab_size, "bos_token_id": None, "eos_token_id": None}
     small = {"n_embd": 12, "n_head": 2, "n_layer": 1, "n_positions": 128}
@@ -80,7 +80,7 @@ def prepare(trained, monkeypatch):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_code_runs(document, trained, tmp_path, monkeypatch):
-    """Block after block, with the names that the ones before have left; fewer steps and tokens."""
+    """Runs the blocks in order in one namespace, with fewer steps and tokens."""
     monkeypatch.chdir(tmp_path)
     names = prepare(trained, monkeypatch)
     for code, path in blocks(document):

@@ -1,4 +1,4 @@
-"""Sentence embeddings with a tiny random BERT: texts to vectors, gradients, the nearest, sentence-transformers' files."""
+"""Sentence embeddings with a tiny random BERT: texts to vectors, gradients, nearest neighbours, sentence-transformers files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def tokenizer(template=f"{CLS} $A {SEP}"):
     special = {token: made.token_to_id(token) for token in (CLS, SEP)}
     parts = made.parts | {
         "post_processor": TemplateProcessing.of(template, f"{CLS} $A {SEP} $B:1 {SEP}:1", special),
-        "truncation": Truncation(4), "padding": Padding({"Fixed": 9}),  # what a file has, and what does not count here
+        "truncation": Truncation(4), "padding": Padding({"Fixed": 9}),  # files may have these; here they are ignored
     }  # fmt: skip
     return Tokenizer(**parts)
 
 
 def encoder(pooling="mean", *, dtype="float64", task="body", template=f"{CLS} $A {SEP}", **options):
-    """Every parameter random, also biases and norms."""
+    """Every parameter is random, including biases and norms."""
     text_tokenizer = tokenizer(template)
     model = tinyplm.create("bert", task=task, vocab_size=text_tokenizer.vocab_size, hidden_size=8, num_hidden_layers=2,
                            num_attention_heads=2, intermediate_size=12, max_position_embeddings=16, key=1)  # fmt: skip
@@ -46,7 +46,7 @@ def encoder(pooling="mean", *, dtype="float64", task="body", template=f"{CLS} $A
 
 
 def by_hand(made, ids, pooling, normalise=True):
-    """One text alone, without padding and without the pooling components."""
+    """One text alone, without padding or the pooling components."""
     outputs, _ = made.model(np.array([ids]), grad=False)
     hidden = outputs["hidden"][0]
     vector = {"mean": hidden.mean(0), "max": hidden.max(0), "cls": hidden[0]}[pooling]
@@ -107,7 +107,7 @@ def test_long_texts_are_cut_and_special_tokens_stay():
     assert max(map(len, full)) > 5
     for ids, whole in zip(made.tokens(TEXTS), full):
         assert ids == (whole if len(whole) <= 5 else [*whole[:4], whole[-1]])
-    assert encoder().max_length == 16  # the positions that the model has
+    assert encoder().max_length == 16  # the model's number of positions
 
 
 def test_white_space_and_case():
@@ -133,7 +133,7 @@ def test_special_tokens_in_a_text_are_text_unless_they_are_wanted():
 
 
 def test_token_types_are_those_of_the_template():
-    """XLNet's has the class token at the end, in a segment of its own; padding gets 0."""
+    """XLNet's template has the class token at the end, in its own segment; padding gets 0."""
     inputs = encoder(template=f"$A {SEP} {CLS}:1").inputs(["the dog", "cat"])
     vocab = tokenizer().vocab
     assert inputs["input_ids"][0, -2:].tolist() == [vocab[SEP], vocab[CLS]]
@@ -158,7 +158,7 @@ def test_the_gradient_of_all_parameters(pooling, normalise):
     dy = rng.normal(size=y.shape)
     params, gradient = made.model.params, backward(dy)
     assert {path: g.shape for path, g in flatten(gradient).items()} == {path: p.shape for path, p in flatten(params).items()}
-    assert not np.any(gradient["head"]["pooler"]["W"])  # no part in it
+    assert not np.any(gradient["head"]["pooler"]["W"])  # not used
     direction = tree_map(lambda a: rng.normal(size=a.shape), params)
     h, values = 1e-5, []
     for sign in (1, -1):
@@ -190,7 +190,7 @@ def test_nearest_by_hand():
         expected = sorted(range(40), key=lambda i: -cosines[i])[:6]
         assert places[n].tolist() == expected
         np.testing.assert_allclose(scores[n], [cosines[i] for i in expected], rtol=0, atol=MODEL)
-    same = np.eye(3)[[1, 0, 2, 0, 1]] * np.arange(1, 6)[:, None]  # equal cosines, without rounding: the first one comes first
+    same = np.eye(3)[[1, 0, 2, 0, 1]] * np.arange(1, 6)[:, None]  # exactly equal cosines: the first index comes first
     assert nearest(np.eye(3), same, k=3)[0].tolist() == [[1, 3, 0], [0, 4, 1], [2, 0, 1]]
 
 
@@ -227,7 +227,7 @@ def test_saved_and_loaded(tmp_path, pooling, normalise, task):
 
 
 def test_the_layout_of_version_5(tmp_path):
-    """Longer module names, pooling_mode, the limit in tokenizer_config.json, and what is taken from the model is said."""
+    """Longer module names, pooling_mode, the limit in tokenizer_config.json, and the model output to use."""
     made = encoder("max")
     made.save(tmp_path)
     change(tmp_path, "modules.json", lambda modules: [

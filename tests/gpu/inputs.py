@@ -1,4 +1,4 @@
-"""What planted mistakes and legitimate operations work on, made anew for each on the device under test."""
+"""Inputs for planted mistakes and legitimate operations, made afresh for each on the device under test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 HOST = np.linspace(-2, 3, 12, dtype=np.float32).reshape(3, 4)  # an array that stays on the host
 HOST_IDS = np.array([2, 0, 2])
-HOST.flags.writeable = False  # so that no test can spoil it for the next
+HOST.flags.writeable = False  # so that no test can modify it for the next
 
 
 def inputs(xp) -> SimpleNamespace:
@@ -20,8 +20,8 @@ def inputs(xp) -> SimpleNamespace:
         double=xp.array(HOST.astype(np.float64)),
         n=xp.array(np.arange(12, dtype=np.int32).reshape(3, 4)),
         small=xp.array(np.arange(4, dtype=np.int8)),
-        ids=xp.array(HOST_IDS),  # with a duplicate
-        order=xp.array(np.array([2, 0, 1])),  # without
+        ids=xp.array(HOST_IDS),  # has a duplicate
+        order=xp.array(np.array([2, 0, 1])),  # no duplicates
         alias=xp.array(np.array([2, 0, -1])),  # -1 is 2
         one=xp.array(np.array(1)),  # 0-d
         mask=xp.array(HOST > 0),
@@ -29,7 +29,7 @@ def inputs(xp) -> SimpleNamespace:
 
 
 def to_numpy(value):
-    """Device arrays of any device, in tuples and lists too, as NumPy arrays."""
+    """Converts arrays of any device, also in tuples and lists, to NumPy arrays."""
     if isinstance(value, (tuple, list)):
         return [to_numpy(v) for v in value]
     return value.get() if hasattr(value, "get") else np.asarray(value)

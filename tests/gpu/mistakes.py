@@ -1,4 +1,4 @@
-"""Planted mistakes: code that runs under NumPy and goes wrong, or waits, on a GPU.
+"""Planted mistakes: code that runs under NumPy but goes wrong, or waits, on a GPU.
 
 Each is a function of the module xp and of the `inputs` on that device.
 """
@@ -51,7 +51,7 @@ MISTAKES = {
     "scalar for a function": lambda xp, i: xp.mean(2.0),
     "scalars stacked": lambda xp, i: xp.stack([1.0, 2.0]),
     "full of a list": lambda xp, i: xp.full((2, 3), [1.0, 2.0, 3.0]),
-    # device values where the host must know them
+    # device values where the host needs them
     "device scalar as an index of a list": lambda xp, i: ["a", "b", "c"][i.one],
     "device scalar as a range": lambda xp, i: range(i.one),
     "device scalar as a slice bound": lambda xp, i: i.x[: i.one],
@@ -93,7 +93,7 @@ MISTAKES = {
     "add.at in int8": lambda xp, i: xp.add.at(i.small, i.ids, 1),
     "subtract.at in float32": lambda xp, i: xp.subtract.at(i.x, i.ids, 1.0),
     "maximum.at in float16": lambda xp, i: xp.maximum.at(i.half, i.ids, 0.0),
-    # what a GPU leaves open
+    # undefined on a GPU
     "duplicate indices": lambda xp, i: operator.setitem(i.x, i.ids, i.y),
     "duplicate by a negative index": lambda xp, i: operator.setitem(i.x, i.alias, i.y),
     "duplicate behind a slice": lambda xp, i: operator.setitem(i.x, (slice(None), i.ids), i.y[:, :3]),
@@ -134,7 +134,7 @@ WAITS = {
     "average with weights": lambda xp, i: xp.average(i.x, weights=i.y),
     "fill with a device scalar": lambda xp, i: i.x.fill(i.y.sum()),
 }
-# Indices out of range: NumPy raises too, a GPU takes them modulo the length.
+# Indices out of range: NumPy raises too; a GPU takes them modulo the length.
 OUT_OF_RANGE = {
     "read": lambda xp, i: i.x[i.ids + 1],
     "read a negative one": lambda xp, i: i.x[i.ids - 4],

@@ -1,4 +1,4 @@
-"""Legitimate operations: NumPy, the strict device and a real GPU give the same.
+"""Legitimate operations: NumPy, the strict device and a real GPU return the same.
 
 Each is a function of the module xp and of the `inputs` on that device, and returns arrays.
 """

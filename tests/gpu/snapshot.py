@@ -1,15 +1,14 @@
-"""Records what CuPy offers in cupy_api.json, so that tests on a machine without a GPU can hold code to it.
+"""Records CuPy's API in cupy_api.json, so that tests on a machine without a GPU can check code against it.
 
-Run it with the Python of an environment of its own (CuPy's wheel installs and imports without a GPU):
+Run it in its own virtual environment (CuPy's wheel installs and imports without a GPU):
 
     python3 -m venv /tmp/cupy
     /tmp/cupy/bin/pip install cupy-cuda12x
     /tmp/cupy/bin/python tests/gpu/snapshot.py
 
-Nearly all is read off the installed package: Python functions by `inspect.signature`, the compiled methods of
-ndarray by the first line of their docstring, ufuncs by their attributes.  What can't be read off is written
-down below, each item with the place in CuPy's source it was taken from; look there again when the version
-changes.
+Nearly everything is read from the installed package: Python functions by `inspect.signature`, the compiled methods of
+ndarray by the first line of their docstring, ufuncs by their attributes.  The rest is listed below, each item with its
+place in CuPy's source; check there again when the version changes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import re
 
 TARGET = pathlib.Path(__file__).with_name("cupy_api.json")
 
-# Compiled functions without a signature; from their docstrings.
+# Compiled functions without a signature; taken from their docstrings.
 BY_HAND = {
     "broadcast": "*arrays",
     "from_dlpack": "array, *, device=None, copy=None",
@@ -38,7 +37,7 @@ BY_HAND = {
     "pad": "array, pad_width, mode='constant', *, constant_values=0, end_values=0, stat_length=None, reflect_type='even'",
 }
 
-# Keywords in a signature that CuPy refuses at run time, with the values that it does take.
+# Keywords in a signature that CuPy refuses at run time, with the values that it does accept.
 REFUSED = {
     "array": {"subok": [False]},  # _core/core.pyx: array
     "empty_like": {"subok": [None]},  # _creation/basic.py
@@ -70,7 +69,7 @@ AT_DTYPES = {
 
 # ufunc.__call__ pops exactly these from its keywords (_core/_kernel.pyx): no where=, order=, subok=.
 UFUNC_KEYWORDS = ["casting", "dtype", "out"]
-# The ufuncs for which each method is there (_core/_kernel.pyx compares their names); for all others it
+# The ufuncs that have each method (_core/_kernel.pyx compares their names); for all others it
 # raises.
 UFUNC_METHODS = {"accumulate": ["add", "multiply"], "reduce": ["add", "multiply"], "reduceat": ["add"]}
 UFUNC_METHOD_SIGNATURES = {
@@ -81,11 +80,11 @@ UFUNC_METHOD_SIGNATURES = {
     "reduceat": "array, indices, axis=0, dtype=None, out=None",
 }
 DTYPES = "?bBhHiIlLefdFD"  # _core/_dtype.pyx: all_type_chars; its "q" and "Q" are "l" and "L" on Linux
-NO_METHODS = {"dump", "dumps", "mdspan", "toDlpack", "tofile"}  # of no use here
+NO_METHODS = {"dump", "dumps", "mdspan", "toDlpack", "tofile"}  # not needed here
 
 
 def signature_text(signature: inspect.Signature) -> str:
-    """The parameters without annotations, types in defaults by their name: 'a, axis=None, *, dtype=float'."""
+    """The parameters without annotations; types in defaults appear by name: 'a, axis=None, *, dtype=float'."""
     plain = []
     for parameter in signature.parameters.values():
         default = parameter.default
@@ -97,7 +96,7 @@ def signature_text(signature: inspect.Signature) -> str:
 
 
 def method_signature(method) -> str | None:
-    """Of a compiled method: '_ndarray_base.sum(self, axis=None) -> _ndarray_base' gives 'axis=None'."""
+    """A compiled method's: '_ndarray_base.sum(self, axis=None) -> _ndarray_base' yields 'axis=None'."""
     try:
         parameters = signature_text(inspect.signature(method)).split(", ")
     except ValueError:
@@ -117,7 +116,7 @@ def ufunc_entry(ufunc) -> dict:
     types = []
     for loop, op in zip(ufunc.types, ufunc._ops.ops, strict=True):
         loop = loop.replace("q", "l").replace("Q", "L")
-        if op.error_func is not None:  # there to refuse these inputs, e.g. subtract of booleans
+        if op.error_func is not None:  # a loop that exists to refuse its inputs, e.g. subtract of booleans
             loop = loop.split("->")[0] + "->!"
         if loop not in types:
             types.append(loop)

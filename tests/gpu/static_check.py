@@ -1,9 +1,9 @@
-"""Reads the source of tinyplm and reports what CuPy lacks: names and keywords of `xp`, keywords of methods.
+"""Reads the source of tinyplm and reports what CuPy lacks: names and keywords of `xp`, and keywords of methods.
 
     python -m tests.gpu.static_check [folder]
 
-It sees every line, those too that no test runs on the strict device.  But it knows `xp` by its name only (or
-an assignment from array_module), and can't tell an array from another object with such a method.
+It sees every line, including those that no test runs on the strict device.  But it recognises `xp` only by its name
+(or an assignment from array_module), and can't tell an array from another object with a method of the same name.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from .strict import StrictUfunc, strict
 from .strict_functions import StrictFunction
 from .strict_rules import API, Call
 
-# Where arrays are of any device: here the methods of arrays are checked too.
+# Code whose arrays may be on any device: array methods are checked here too.
 DEVICE_CODE = ("core", "layers", "losses", "kernels", "families", "models", "optim", "random.py")
-# Device code that must get along without NumPy, since an array made by `np` is one of the host.
+# Device code that must not use NumPy, since `np` makes host arrays.
 NO_NUMPY = ("layers", "losses", "kernels", "families", "models")
-# What of NumPy these files may use all the same; the bare name `np` (a default for xp=) as well.
+# Exceptions: the NumPy names these files may use, in addition to the bare name `np` (a default for xp=).
 HOST_NUMPY = {
-    "layers/mask.py": (),  # the host as the default device of masks made from lengths
-    "layers/cache.py": (),  # and of empty buffers
-    "layers/position.py": ("arange",),  # the frequencies, a constant that depends on the width alone
+    "layers/mask.py": (),  # the host is the default device for masks made from lengths
+    "layers/cache.py": (),  # and for empty buffers
+    "layers/position.py": ("arange",),  # the frequencies, a constant that depends only on the width
     "layers/rope_scaling.py": ("arange", "clip", "ndarray"),  # frequencies: a few numbers from the config, made on the host
     "layers/relative_buckets.py": tuple("ndarray arange abs maximum log float32 ceil sign where clip".split()),  # tables
-    "models/names.py": ("ndarray", "split", "cumsum", "concatenate"),  # tensors of files
+    "models/names.py": ("ndarray", "split", "cumsum", "concatenate"),  # tensors from files
     "models/rope.py": ("ndarray",),
-    "models/checks.py": ("asarray",),  # the border: lists of ids given by the user
-    "models/model.py": ("dtype",),  # the name of a dtype given by the user
+    "models/checks.py": ("asarray",),  # the border: lists of ids passed by the user
+    "models/model.py": ("dtype",),  # the name of a dtype passed by the user
 }
 ONLY_CUPY_IMPORT = "backend.py"
 
-# Lists, dicts and strings have methods of these names too.
+# Lists, dicts and strings have methods with these names too.
 AMBIGUOUS = {"copy", "get", "item", "partition", "put", "set", "sort", "view"}
 NUMPY_ONLY = set(dir(np.ndarray)) - {*API["ndarray"]["methods"], *API["ndarray"]["attributes"], *dir(object)}
 NUMPY_ONLY = {name for name in NUMPY_ONLY if not name.startswith("_")} - {"dump", "dumps", "tofile"}
@@ -61,7 +61,7 @@ def check_folder(folder: pathlib.Path) -> list[Problem]:
 
 
 def check_source(source: str, path: str) -> list[Problem]:
-    """`path` is relative to the package: it says which rules hold."""
+    """`path` is relative to the package and determines which rules apply."""
     checker = _Checker(path)
     checker.find_names(tree := ast.parse(source))
     checker.visit(tree)
@@ -78,7 +78,7 @@ def method_call(name: str) -> Call:
 
 
 class _Anything:
-    """Stands for an argument whose value isn't known, so that it never is the wrong one."""
+    """Stands for an argument whose value isn't known, so it never counts as wrong."""
 
     __hash__ = None
 
@@ -97,7 +97,7 @@ class _Checker(ast.NodeVisitor):
         self.imported = set()
 
     def find_names(self, tree: ast.AST) -> None:
-        """What the names of the file stand for, wherever they are bound."""
+        """Finds what the file's names refer to, wherever they are bound."""
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and _is_array_module(node.value):
                 self.modules |= {target.id for target in node.targets if isinstance(target, ast.Name)}
@@ -151,7 +151,7 @@ class _Checker(ast.NodeVisitor):
         return names if is_module else []
 
     def _find(self, node: ast.AST, names: list[str]):
-        """What the strict device has under these names; reports it if there is nothing."""
+        """What the strict device has under these names; reports a problem if there is nothing."""
         if not hasattr(np, names[0]) and hasattr(strict, names[0]):
             self.report(node, f"NumPy has no {names[0]}, only CuPy")
             return None

@@ -2,19 +2,19 @@
 
     from tests.gpu.strict import strict as xp, counters, counting, freeze, no_synchronisation, register
 
-    register()                                  # tinyplm.backend then knows the device "strict"
-    x = xp.asarray(host_array)                  # the way to the device; x.get() is the way back
+    register()                                  # now tinyplm.backend knows the device "strict"
+    x = xp.asarray(host_array)                  # copies to the device; x.get() copies back
     with no_synchronisation():                  # raises at the line that makes the host wait
         y, backward = layer(freeze(x))          # writing into x raises
 
-It computes with NumPy and obeys CuPy.  Names, keywords and dtypes are those of cupy_api.json (see
+It computes with NumPy under CuPy's rules.  Names, keywords and dtypes are those of cupy_api.json (see
 snapshot.py); host and device arrays do not mix; results are arrays, never scalars; memory from `empty`
-holds garbage; and what a GPU does silently wrong (indices out of range, duplicate indices in an assignment)
+holds garbage; and whatever silently goes wrong on a GPU (indices out of range, duplicate indices in an assignment)
 raises.
 
     strict_rules.py      the recorded API, signatures, dtypes, counters
     strict_array.py      the array
-    strict_index.py      what stands between brackets
+    strict_index.py      what may stand between brackets
     strict_ufunc.py      ufuncs and operators
     strict_functions.py  functions and methods
 """
@@ -45,7 +45,7 @@ __all__ = [
 
 
 class Module:
-    """Stands for a module of CuPy: has the names in `known`, and says of any other why it isn't there."""
+    """Stands for a module of CuPy: has the names in `known`, and explains why any other is missing."""
 
     def __init__(self, name: str, known: dict, recorded: dict):
         self.__name__ = name

@@ -1,7 +1,7 @@
 """StrictArray: an array on a device that isn't there.  It wraps a NumPy array and hides it as a GPU would.
 
-This file has what concerns the array itself; strict_ufunc.py adds the operators, strict_functions.py the
-other methods.  All are CuPy's: what cupy.ndarray lacks is lacking here.
+This file defines the array itself; strict_ufunc.py adds the operators, strict_functions.py the
+other methods.  All are CuPy's: what cupy.ndarray lacks is missing here too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StrictArray:
     def __array_function__(self, function, types, args, kwargs):
         raise TypeError(f"numpy.{function.__name__} called with a device array; use that array's module, xp")
 
-    # What describes the array is known to the host.
+    # Metadata: known to the host.
 
     shape = property(lambda self: self._data.shape)
     dtype = property(lambda self: self._data.dtype)
@@ -54,7 +54,7 @@ class StrictArray:
     def __len__(self) -> int:
         return len(self._data)
 
-    # What reads values makes the host wait.
+    # Reading values makes the host wait.
 
     def get(self, stream=None, order="C", out=None, blocking=True) -> np.ndarray:
         copy_to_host("get()")
@@ -118,7 +118,7 @@ class StrictArray:
         return wrap(self._data.copy())
 
     def __iter__(self):
-        """Views along the first axis, which cost nothing; but a loop over elements counts as a wait."""
+        """Views along the first axis, which are free; but a loop over elements counts as a wait."""
         if self.ndim == 0:
             raise TypeError("iteration over a 0-d array")
         if self.ndim == 1:
@@ -149,7 +149,7 @@ class StrictArray:
 
 
 def wrap(value):
-    """NumPy's result as a device array: scalars become 0-d arrays, tuples and lists are gone through."""
+    """NumPy's result as a device array: scalars become 0-d arrays, tuples and lists are wrapped item by item."""
     if isinstance(value, tuple):
         return tuple(wrap(v) for v in value)  # NumPy's named tuples are plain ones in CuPy
     if isinstance(value, list):
@@ -162,7 +162,7 @@ def wrap(value):
 
 
 def host(value, what: str):
-    """The NumPy array behind a device array; scalars stay; nothing else may be mixed with device arrays."""
+    """The NumPy array behind a device array; scalars pass unchanged; nothing else may be mixed with device arrays."""
     if isinstance(value, StrictArray):
         return value._data
     if isinstance(value, (bool, int, float, complex)) and not isinstance(value, np.generic):
@@ -185,7 +185,7 @@ def _unpickle(data: np.ndarray) -> StrictArray:
 def freeze(array: StrictArray) -> StrictArray:
     """Make writes through this array, and through views taken of it from now on, raise ValueError.
 
-    CuPy has no such thing: it is for tests that a function leaves its inputs alone.  Returns the same array.
+    CuPy has no equivalent: this is for tests that a function leaves its inputs alone.  Returns the same array.
     """
     if not isinstance(array, StrictArray):
         raise TypeError(f"freeze expects a device array, got {type(array).__name__}")
@@ -195,7 +195,7 @@ def freeze(array: StrictArray) -> StrictArray:
 
 
 def garbage(shape, dtype) -> StrictArray:
-    """An array as `empty` gives it: whoever reads it before writing finds NaN or nonsense."""
+    """An array as returned by `empty`: reading it before writing yields NaN or nonsense."""
     data = np.empty(shape, checked_dtype(dtype))
     if data.dtype.kind in "fc":
         data.fill(np.nan)

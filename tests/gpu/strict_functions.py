@@ -1,7 +1,7 @@
 """The functions of the module `xp` and the methods of a device array, by their recorded signatures.
 
-A call is first bound to CuPy's signature.  Then each argument is looked at by the name of its parameter:
-shapes, axes and the like must be of the host, everything else must be a device array or a scalar.  Then
+A call is first bound to CuPy's signature.  Then each argument is checked by the name of its parameter:
+shapes, axes and the like must be host values; everything else must be a device array or a scalar.  Then
 NumPy does the work.
 """
 
@@ -21,16 +21,16 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Parameters that CuPy reads on the host: for a device array there it would wait, or raise.
+# Parameters that CuPy reads on the host: with a device array it would wait, or raise.
 STATIC = _names("""
     shape newshape new_shape axis axes axis1 axis2 axisa axisb axisc order dtype N M k n m num start stop
     step reps dims dimensions keepdims ddof kth source destination pad_width minlength shift offset
     indices_or_sections ndim decimals kind casting side mode indexing sparse copy endpoint retstep base deg
     bitorder ord
 """)
-# Parameters that hold several device arrays.
+# Parameters that take several device arrays.
 SEQUENCES = _names("tup arys arrays arrays_and_dtypes keys condlist choicelist operands xi args")
-# Functions whose answer is a Python value (or None) in CuPy too; all others answer with device arrays.
+# Functions that return a Python value (or None) in CuPy too; all others return device arrays.
 WRITERS = _names("copyto fill_diagonal place put putmask")
 PLAIN = WRITERS | _names("""
     broadcast_shapes can_cast common_type iscomplexobj isdtype isfortran isrealobj isscalar issubdtype
@@ -43,7 +43,7 @@ NO_ARRAY_FIRST = (PLAIN - WRITERS) | _names("""
     hanning identity indices ix_ kaiser linspace logspace meshgrid ones tri tril_indices triu_indices
     diag_indices zeros concatenate concat stack vstack hstack dstack column_stack lexsort select
 """)
-# Second arguments that must be a device array too, where CuPy's others also take a scalar.
+# Functions whose second argument must be a device array too; in other functions CuPy also takes a scalar there.
 ARRAY_SECOND = _names("dot vdot inner outer tensordot cross isin searchsorted take_along_axis")
 # Functions that wait for the device, because the result's shape depends on values or CuPy looks at them
 # ("synchronize" in its source and docstrings).
@@ -53,9 +53,9 @@ SYNCHRONISING = _names("""
     real_if_close setdiff1d setxor1d tobytes tril_indices tril_indices_from trim_zeros triu_indices
     triu_indices_from union1d unique unique_all unique_counts unique_inverse unique_values unravel_index
 """)
-# Those that wait only if such an argument is given.
+# Those that wait only if this argument is passed.
 SYNCHRONISING_WITH = {"average": "weights", "repeat": "repeats"}
-# In CuPy, but of no use to a pure function on the device, or too far from NumPy to emulate.
+# In CuPy, but useless to a pure function on the device, or too far from NumPy to emulate.
 NOT_EMULATED = _names("""
     apply_along_axis apply_over_axes array2string array_repr array_str base_repr binary_repr broadcast
     format_float_positional format_float_scientific frombuffer from_dlpack fromfile fromfunction fromiter
@@ -71,7 +71,7 @@ class StrictFunction:
         self.__name__ = name.split(".")[-1]
         self.call = Call(f"ndarray.{name}" if method else name, text, numpy_function, method=method)
         self._numpy = numpy_function
-        self._arrays = []  # names of the parameters that take nothing but a device array
+        self._arrays = []  # names of the parameters that take only a device array
         if not method and self.__name__ not in NO_ARRAY_FIRST:
             first = self.call.parameters[: 2 if self.__name__ in ARRAY_SECOND else 1]
             self._arrays = [parameter.name for parameter in first]
@@ -91,7 +91,7 @@ class StrictFunction:
         if array is not None:
             converted.insert(0, array._data)
         if self.__name__ in ("sort", "argsort") and "kind" not in given:
-            keywords["kind"] = "stable"  # CuPy's sorts always are
+            keywords["kind"] = "stable"  # as CuPy's sorts always are
         with np.errstate(all="ignore"):  # a GPU neither warns nor raises
             result = self._numpy(*converted, **keywords)
         if given.get("out") is not None:
@@ -111,7 +111,7 @@ class StrictFunction:
             raise NotImplementedError("Sorting non-contiguous array is not supported.")
 
     def _convert(self, parameter: str, value):
-        """One argument as NumPy shall get it; TypeError if CuPy would refuse it or wait for it."""
+        """One argument in the form that NumPy receives; TypeError if CuPy would refuse it or wait for it."""
         name = self.__name__
         if parameter == "dtype":
             return None if value is None else checked_dtype(value)
@@ -129,7 +129,7 @@ class StrictFunction:
 
 
 def static(what: str, value):
-    """A shape, an axis, ...: anything but an array."""
+    """A shape, an axis and the like: anything but an array."""
     if isinstance(value, (StrictArray, np.ndarray)):
         raise TypeError(f"{what} must be given by numbers of the host, got {type(value)}")
     if isinstance(value, (tuple, list)):
@@ -137,11 +137,11 @@ def static(what: str, value):
     return value
 
 
-# Functions with rules of their own.
+# Functions with their own rules.
 
 
 class SpecialFunction(StrictFunction):
-    """One of the functions below, called only as CuPy's signature allows."""
+    """One of the functions below; it accepts only calls that CuPy's signature allows."""
 
     def __init__(self, text: str, function):
         super().__init__(function.__name__, text, getattr(np, function.__name__, None))
@@ -153,7 +153,7 @@ class SpecialFunction(StrictFunction):
 
 
 def _to_device(obj, dtype, copy, order, ndmin=0) -> StrictArray:
-    """What xp.array and its kin share: device arrays are converted in place, anything else is copied over."""
+    """Shared by xp.array and its relatives: device arrays are converted on the device, anything else is copied to it."""
     dtype = None if dtype is None else checked_dtype(dtype)
     if isinstance(obj, StrictArray):
         return wrap(np.array(obj._data, dtype=dtype, copy=copy, order=order, ndmin=ndmin))
@@ -212,7 +212,7 @@ def empty_like(prototype, dtype=None, order="K", subok=None, shape=None):
 
 
 def put_along_axis(arr, indices, values, axis):
-    """Refuses what an assignment refuses."""
+    """Refuses whatever an assignment refuses."""
     for value in (arr, indices):
         if not isinstance(value, StrictArray):
             raise TypeError(f"cupy.put_along_axis: device arrays expected, got {type(value)}")
@@ -237,7 +237,7 @@ SPECIAL += (empty, empty_like, put_along_axis, where)
 
 
 def functions() -> dict:
-    """name -> callable, of all functions that are emulated."""
+    """{name: callable} of all emulated functions."""
     shared = {n: t for n, t in FUNCTIONS.items() if hasattr(np, n) and n not in NOT_EMULATED}
     found = {name: StrictFunction(name, text, getattr(np, name)) for name, text in shared.items()}
     return found | {f.__name__: SpecialFunction(FUNCTIONS[f.__name__], f) for f in SPECIAL}
@@ -248,7 +248,7 @@ def linalg_functions() -> dict:
 
 
 def install_methods() -> None:
-    """Give StrictArray the methods of cupy.ndarray that it hasn't got yet, with CuPy's keywords."""
+    """Give StrictArray the methods of cupy.ndarray that it still lacks, with CuPy's keywords."""
     for name, text in API["ndarray"]["methods"].items():
         if hasattr(np.ndarray, name) and not hasattr(StrictArray, name):
             function = StrictFunction(name, text, getattr(np.ndarray, name), method=True)

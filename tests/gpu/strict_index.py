@@ -1,7 +1,7 @@
 """What may stand between the brackets of a device array, and the checks that a GPU doesn't make.
 
-CuPy wraps indices that are out of range, and leaves open which of two values for the same place is stored.
-Here both raise, so that code which would go wrong silently on a GPU is found on the host.
+CuPy wraps out-of-range indices, and does not define which of two values for the same place is stored.
+Here both raise, so that code that would silently go wrong on a GPU is caught on the host.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def bind_array_type(array_type: type) -> None:
 def host_index(index) -> tuple:
     """The index with the NumPy arrays behind the device arrays, always a tuple.
 
-    It always has an Ellipsis: with it NumPy answers with an array where it would answer with a scalar.
+    It always has an Ellipsis: with one, NumPy returns an array where it would otherwise return a scalar.
     """
     parts = index if isinstance(index, tuple) else (index,)
     converted = tuple(_host_part(part) for part in parts)
@@ -37,7 +37,7 @@ def _host_part(part):
         return part
     if isinstance(part, _array_type):
         if part.dtype.kind == "b":
-            synchronise("a boolean mask as an index")  # CuPy counts the True ones, when writing too
+            synchronise("a boolean mask as an index")  # CuPy counts the True values, even for writes
         elif part.dtype.kind not in "iu":
             raise IndexError(f"arrays used as indices must be of integer or boolean type, got {part.dtype}")
         return part._data
@@ -61,7 +61,7 @@ def get(data: np.ndarray, index: tuple) -> np.ndarray:
 
 
 def assign(data: np.ndarray, index: tuple, value) -> None:
-    """data[index] = value, refused if the same place would get two values."""
+    """data[index] = value; refused if one place would receive two values."""
     if np.size(value) > 1 and is_advanced(index) and has_duplicates(index, data.shape):
         raise IndexError("duplicate indices in an assignment: CuPy leaves open which value is stored; see add.at")
     data[index] = value
@@ -77,7 +77,7 @@ def scatter(operation: str, ufunc: np.ufunc, data: np.ndarray, index: tuple, val
 
 
 def has_duplicates(index: tuple, shape: tuple[int, ...]) -> bool:
-    """Whether two entries of the index arrays point at the same place (-1 and the last one do)."""
+    """Whether two entries of the index arrays address the same place (-1 and the last index do)."""
     arrays, lengths = _integer_parts(index, shape)
     places = np.zeros((), np.int64)
     for array, length in zip(arrays, lengths, strict=True):
@@ -86,7 +86,7 @@ def has_duplicates(index: tuple, shape: tuple[int, ...]) -> bool:
 
 
 def _integer_parts(index: tuple, shape: tuple[int, ...]) -> tuple[list[np.ndarray], list[int]]:
-    """The index arrays, masks as integers, and the lengths of the axes that they index."""
+    """The index arrays, with masks as integers, and the lengths of the axes they index."""
     axes = [_axes_used(part) for part in index]
     arrays, lengths, axis = [], [], 0
     for part, used in zip(index, axes, strict=True):

@@ -17,7 +17,7 @@ DTYPES = frozenset(np.dtype(name) for name in API["dtypes"])
 
 
 class SynchronisationError(RuntimeError):
-    """Inside `no_synchronisation()`, something made the host wait for the device."""
+    """Something made the host wait for the device inside `no_synchronisation()`."""
 
 
 class PromotionError(TypeError):
@@ -37,11 +37,11 @@ class Counters:
 
 
 counters = Counters()
-_forbidden = 0  # how many no_synchronisation() blocks are open
+_forbidden = 0  # number of open no_synchronisation() blocks
 
 
 def synchronise(what: str) -> None:
-    """Called where CuPy waits for the device, `what` being the operation."""
+    """Called where CuPy waits for the device; `what` is the operation."""
     if _forbidden:
         raise SynchronisationError(f"{what} makes the host wait for the device")
     counters.synchronisations += 1
@@ -65,7 +65,7 @@ def no_synchronisation() -> Iterator[None]:
 
 @contextlib.contextmanager
 def counting() -> Iterator[Counters]:
-    """Yields counters that hold, once the block has ended, what happened in it."""
+    """Yields counters that hold what happened in the block, once it has ended."""
     before = dataclasses.replace(counters)
     inside = Counters()
     try:
@@ -90,7 +90,7 @@ def signature_of(text: str) -> inspect.Signature:
 
 
 class Call:
-    """How CuPy's function may be called, and where that means something else to NumPy's of the same name."""
+    """How CuPy's function may be called, and where the same call means something else in NumPy."""
 
     def __init__(self, name: str, text: str, numpy_function, *, method: bool = False):
         self.name = name
@@ -98,12 +98,12 @@ class Call:
         self.parameters = list(self.signature.parameters.values())
         self.refused = API["refused"].get(name, {})
         self.explicit = []  # parameters whose default differs: leaving them out means different things
-        self.positional = sys.maxsize  # so many positional arguments mean the same to both
+        self.positional = sys.maxsize  # up to this many positional arguments mean the same to both
         try:
             theirs = list(inspect.signature(numpy_function).parameters.values())[method:]
         except (TypeError, ValueError):  # NumPy before 2.4 has no signature for functions in C
             return
-        # reshape's second argument has been renamed in NumPy 2.1, which keeps the old name as a keyword until 2.4
+        # NumPy 2.1 renamed reshape's second argument; the old name remains as a keyword until 2.4
         theirs = [p for p in theirs if (self.name, p.name) != ("reshape", "newshape")]
         places = {p.name: i for i, p in enumerate(theirs)}
         ours = {p.name for p in self.parameters}

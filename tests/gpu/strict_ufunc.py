@@ -1,4 +1,4 @@
-"""CuPy's ufuncs: fewer keywords and methods than NumPy's, and types chosen from a list of their own."""
+"""CuPy's ufuncs: fewer keywords and methods than NumPy's, and types chosen from CuPy's own list."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class StrictUfunc:
         return outputs
 
     def _check_promotion(self, inputs: list) -> None:
-        """Raise if CuPy would choose other dtypes for the results than NumPy."""
+        """Raises if CuPy would choose other result dtypes than NumPy."""
         kinds = tuple(type(x) if type(x) in _WEAK else np.result_type(x) for x in inputs)
         ours, theirs = result_dtypes(self.__name__, kinds)
         if ours is None:
@@ -75,7 +75,7 @@ class StrictUfunc:
     # The methods
 
     def method_signature(self, method: str) -> Call:
-        """How CuPy's method is called; NotImplementedError if this ufunc hasn't got it."""
+        """How CuPy's method is called; NotImplementedError if this ufunc lacks it."""
         if method != "outer" and not self._entry.get(method):
             raise NotImplementedError(f"`cupy.{self.__name__}.{method}` is not supported yet")
         text = API["ufunc_methods"][method]
@@ -121,7 +121,7 @@ def _device(value) -> StrictArray:
 
 @functools.cache
 def result_dtypes(name: str, kinds: tuple) -> tuple[tuple | None, tuple | None]:
-    """Result dtypes in CuPy and in NumPy.  An input is given by its dtype, or int, float, complex if weak."""
+    """Result dtypes in CuPy and in NumPy.  An input is specified by its dtype, or by int, float, complex if weak."""
     try:
         resolved = getattr(np, name).resolve_dtypes((*kinds, *(None,) * UFUNCS[name]["nout"]))
         theirs = resolved[len(kinds) :]
@@ -134,7 +134,7 @@ def result_dtypes(name: str, kinds: tuple) -> tuple[tuple | None, tuple | None]:
 def cupy_loop(loops: list[str], kinds: tuple) -> str | None:
     """The first loop to which all inputs can be cast: CuPy's _core/_kernel.pyx, _guess_routine_from_in_types.
 
-    A Python scalar counts as its kind only, unless it is of a higher kind than every array.
+    For a Python scalar only its kind counts, unless that is higher than every array's.
     """
     types = [_WEAK.get(kind, kind) for kind in kinds]
     weak = [kind if kind in _WEAK else None for kind in kinds]
@@ -154,7 +154,7 @@ def cupy_loop(loops: list[str], kinds: tuple) -> str | None:
 
 
 def _operator(ufunc: StrictUfunc, *, reflected: bool = False, in_place: bool = False):
-    """A method that does the work of one operator: x + y, y + x (reflected) or x += y (in place)."""
+    """A method that implements one operator: x + y, y + x (reflected) or x += y (in place)."""
 
     def method(self, *other):
         if reflected:
@@ -165,7 +165,7 @@ def _operator(ufunc: StrictUfunc, *, reflected: bool = False, in_place: bool = F
 
 
 def install_operators() -> None:
-    """Give StrictArray the operators of cupy.ndarray, each by its ufunc."""
+    """Give StrictArray the operators of cupy.ndarray, each implemented by its ufunc."""
     binary = {
         **{"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "mod": "remainder"},
         **{"floordiv": "floor_divide", "pow": "power", "lshift": "left_shift", "rshift": "right_shift"},

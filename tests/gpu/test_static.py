@@ -1,4 +1,4 @@
-"""No source file of tinyplm uses a name or a keyword that CuPy lacks; and the check finds those that do."""
+"""No source file of tinyplm uses a name or keyword that CuPy lacks, and the check finds files that do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_tinyplm():
 
 @pytest.mark.parametrize("file", HOST_NUMPY)
 def test_exception_is_needed(file, monkeypatch):
-    """An exception in HOST_NUMPY that nothing needs any more would hide the next mistake."""
+    """An obsolete exception in HOST_NUMPY would hide the next mistake."""
     assert (PACKAGE / file).exists()
     monkeypatch.delitem(HOST_NUMPY, file)
     assert check_source((PACKAGE / file).read_text(), file)

@@ -1,4 +1,4 @@
-"""The strict device itself: it must catch what a GPU would not forgive, and let everything else through."""
+"""The strict device itself: it must catch whatever would fail on a GPU, and allow everything else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .strict_rules import API
 
 
 def gpu():
-    """CuPy, if it can be used here."""
+    """CuPy, if it is usable here."""
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     if not cupy.is_available():
         pytest.skip("CuPy finds no GPU")
@@ -47,7 +47,7 @@ def xp(request):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [*MISTAKES, *WAITS])
 def test_mistake_runs_under_numpy(name):
-    """Otherwise it would prove nothing that the strict device refuses it."""
+    """Otherwise a refusal by the strict device would prove nothing."""
     (MISTAKES | WAITS)[name](np, inputs(np))
 
 
@@ -89,7 +89,7 @@ def test_empty_like_holds_garbage():
 
 
 def test_promotion_that_differs_is_refused(monkeypatch):
-    """CuPy 14.2 and NumPy 2.4 agree on all dtypes, so a CuPy that adds float16 in float32 is planted."""
+    """CuPy 14.2 and NumPy 2.4 agree on all dtypes, so the test plants a CuPy that adds float16 in float32."""
     monkeypatch.setitem(strict_ufunc.UFUNCS, "add", API["cupy"]["ufuncs"]["add"] | {"types": "ff->f dd->d"})
     strict_ufunc.result_dtypes.cache_clear()
     half = inputs(strict).half

@@ -1,4 +1,4 @@
-"""The families of encoders as the tests see them; a new family gets one row here and with it all tests of test_encoders.py.
+"""The encoder families as the tests see them; a family added here as one row gets all tests of test_encoders.py.
 
 Every TINY config has a vocabulary of 11, room for 6 tokens, three labels, a few layers, and dropout rates of 0.
 """
@@ -25,10 +25,10 @@ LABELS = labels(["red", "green", "blue"])
 class Family(NamedTuple):
     module: ModuleType
     config: Any  # TINY
-    dropout: dict[str, str]  # every rate there is: a task in which it is used
-    variants: dict[str, dict[str, Any]] = {}  # changes of TINY that take other paths; in a row of its own each
-    same: tuple[str, ...] = ()  # model types that are this family under another name
-    zeroed: bool = False  # padding's embeddings are zeros, so that not even its own outputs depend on it
+    dropout: dict[str, str]  # every dropout rate: a task that uses it
+    variants: dict[str, dict[str, Any]] = {}  # changes to TINY that take other paths, each a separate row
+    same: tuple[str, ...] = ()  # other model types for this same family
+    zeroed: bool = False  # padding embeddings are zero, so not even the outputs at padding depend on it
     left: bool = False  # heads look at the last token, so padding is in front
 
 
@@ -42,7 +42,7 @@ FAMILIES = {
                  "classifier_dropout": "sequence_classification"},
         variants={"tanh GELU, three types": {"hidden_act": "gelu_new", "type_vocab_size": 3}},
     ),
-    # The padding's id is 1, which `batch` never draws; positions begin behind it.
+    # The padding id is 1, which `batch` never draws; positions start after it.
     "roberta": Family(
         roberta,
         roberta.Config(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT + 2, hidden_size=6, intermediate_size=7,
@@ -70,7 +70,7 @@ FAMILIES = {
         dropout={"dropout": "body", "attention_dropout": "body", "qa_dropout": "question_answering",
                  "seq_classif_dropout": "sequence_classification"},
     ),
-    # Relative positions beyond 2 count as 2, so that within 5 tokens some are clipped.
+    # Relative positions beyond 2 count as 2, so some are clipped within 5 tokens.
     "deberta": Family(
         deberta,
         deberta.Config(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, hidden_size=6, intermediate_size=7,
@@ -114,25 +114,25 @@ VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in 
 
 def tiny(family: str, task: str | None = None, seed: int = 0, dtype: str = "float64", device: str = "cpu",
          **changes: Any) -> tinyplm.Model:  # fmt: skip
-    """A tiny model with every parameter random, also biases and norms."""
+    """A tiny model with every parameter random, including biases and norms."""
     model = tinyplm.create(family, dataclasses.replace(FAMILIES[family].config, **changes), task=task, dtype="float64")
     rng = np.random.default_rng(seed)
     model.params = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), model.params)
     return model.to(device)
 
 
-# Behind the tokens and between them; the first one is always there, since heads look at it.
+# Padding after the tokens and between them; never the first token, since heads look at it.
 PADDING = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]])
 
 
 def padding(model: tinyplm.Model, T: int = 5) -> np.ndarray:
-    """The mask of `batch`: (3, T), of choices (3, 2, T)."""
+    """The mask of `batch`: (3, T), or (3, 2, T) for multiple choice."""
     mask = np.stack([PADDING, PADDING[::-1]], axis=1) if model.task == "multiple_choice" else PADDING
     return mask[..., ::-1][..., -T:] if FAMILIES[model.config.MODEL_TYPE].left else mask[..., :T]
 
 
 def batch(model: tinyplm.Model, seed: int = 0, T: int = 5) -> dict[str, np.ndarray]:
-    """Inputs of three samples with padding, for a multiple choice with two choices each.  Ids are 2 to 8: so are 10 - ids."""
+    """Inputs of three samples with padding, for multiple choice two choices each.  Ids are 2 to 8, and so are 10 - ids."""
     rng = np.random.default_rng(seed)
     shape = (3, 2, T) if model.task == "multiple_choice" else (3, T)
     inputs = {"input_ids": rng.integers(2, 9, shape), "attention_mask": padding(model, T)}
@@ -142,7 +142,7 @@ def batch(model: tinyplm.Model, seed: int = 0, T: int = 5) -> dict[str, np.ndarr
 
 
 def targets_for(model: tinyplm.Model, outputs: dict, seed: int = 0) -> dict[str, np.ndarray]:
-    """Class numbers for every output that has a loss; of those of tokens some are -100."""
+    """Class numbers for every output with a loss; for token outputs some are -100."""
     rng = np.random.default_rng(seed)
     targets = {}
     for name, a in outputs.items():
@@ -155,7 +155,7 @@ def targets_for(model: tinyplm.Model, outputs: dict, seed: int = 0) -> dict[str,
 
 
 def keys_of_masks(monkeypatch, call) -> list[int]:
-    """The keys by which dropout draws its masks during a call, in order; of several samples the first one's."""
+    """The keys from which dropout draws its masks during a call, in order; only the first sample's key."""
     keys, module = [], sys.modules["tinyplm.layers.dropout"]
 
     def noted(key, shape, draw=module.uniform_bits):

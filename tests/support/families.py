@@ -1,4 +1,4 @@
-"""The causal families as the tests see them; a new family gets one row here and with it all tests of test_causal_lm.py and
+"""The causal families as the tests see them; a family added here as one row gets all tests of test_causal_lm.py and
 test_cache.py.
 
 Every TINY config has a vocabulary of 11, a context of 6, width 6 and two layers, and dropout rates of 0.
@@ -23,11 +23,11 @@ class Family(NamedTuple):
     module: ModuleType
     config: Any  # TINY
     context: str  # the config's name for the longest sequence
-    variants: dict[str, dict[str, Any]]  # changes of TINY that take other paths through forward and backward
-    dropout: dict[str, float]  # every rate there is, none of them 0
+    variants: dict[str, dict[str, Any]]  # changes to TINY that take other paths through forward and backward
+    dropout: dict[str, float]  # every dropout rate, none of them 0
 
 
-# Four heads of width 4 on two key/value heads.  With base 10 both frequencies, 1 and 0.3, turn a lot within 6 positions.
+# Four heads of width 4 on two key/value heads.  With base 10 both frequencies, 1 and 0.3, rotate far within 6 positions.
 LLAMA_SHAPED: dict[str, Any] = {
     "vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "hidden_size": WIDTH, "intermediate_size": 7,
     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
@@ -56,7 +56,7 @@ FAMILIES = {
                   "yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10.0, "factor": 4.0}}},
         dropout={"attention_dropout": 0.2},
     ),
-    # A window of 3 in every layer, shorter than the sequences of 5 of `batch`.
+    # A window of 3 in every layer, shorter than the sequences of 5 in `batch`.
     "mistral": Family(
         mistral,
         mistral.Config(**LLAMA_SHAPED, sliding_window=3),
@@ -66,7 +66,7 @@ FAMILIES = {
                   "as long as the context": {"sliding_window": CONTEXT}},
         dropout={"attention_dropout": 0.2},
     ),
-    # A window of 2 in the upper one of the two layers.
+    # A window of 2 in the upper of the two layers.
     "qwen2": Family(
         qwen2,
         qwen2.Config(**LLAMA_SHAPED, use_sliding_window=True, sliding_window=2, max_window_layers=1),
@@ -81,13 +81,13 @@ VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in 
 
 
 def _rope(kind: str, positions: int = 24, **settings: Any) -> dict[str, Any]:
-    """Heads of width 8: four frequencies, so that a scaling can treat some differently from others."""
+    """Heads of width 8: four frequencies, so that a scaling can treat some differently."""
     parameters = {"rope_type": kind, "rope_theta": 10.0, **settings}
     return {"head_dim": 8, "max_position_embeddings": positions, "rope_parameters": parameters}
 
 
-# LLaMA with every way to turn, all for 24 positions; with the dynamic one 12 of them can be cached.  With base 10 the frequencies
-# turn 1.9, 1.1, 0.6 and 0.3 times in 12 positions: some lie between the two bounds of yarn and llama3, some on either side.
+# LLaMA with every RoPE type, all for 24 positions; with the dynamic type 12 of them can be cached.  With base 10 the frequencies
+# make 1.9, 1.1, 0.6 and 0.3 turns in 12 positions: some lie between the two bounds of yarn and llama3, some on either side.
 ROPES = {
     "default": _rope("default"),
     "linear": _rope("linear", 12, factor=2.0),
@@ -99,7 +99,7 @@ ROPES = {
 
 
 def tiny(family: str, seed: int = 0, dtype: str = "float64", device: str = "cpu", **changes: Any) -> tinyplm.Model:
-    """A tiny model with every parameter random, also biases and norm weights."""
+    """A tiny model with every parameter random, including biases and norm weights."""
     model = tinyplm.create(family, dataclasses.replace(FAMILIES[family].config, **changes), dtype="float64")
     rng = np.random.default_rng(seed)
     model.params = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), model.params)
@@ -107,12 +107,12 @@ def tiny(family: str, seed: int = 0, dtype: str = "float64", device: str = "cpu"
 
 
 def batch(seed: int = 0, B: int = 3, T: int = 5, V: int = VOCABULARY) -> tuple[np.ndarray, np.ndarray]:
-    """(input ids, targets), one of which is to be ignored."""
+    """(input ids, targets); one target is to be ignored."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, V, (B, T))
     targets[0, 2] = -100
     return rng.integers(0, V, (B, T)), targets
 
 
-# A mask for `batch`: one sample whole, one padded on the left, one on the right.
+# A mask for `batch`: one sample without padding, one padded on the left, one on the right.
 PADDING = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])

@@ -1,5 +1,5 @@
-"""Texts that tokenizers get wrong: many scripts, marks, joiners, controls, white space, code, and
-what looks like tokens."""
+"""Texts that tokenizers get wrong: many scripts, marks, joiners, control characters, white space, code, and
+text that looks like tokens."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ HARD = [
     "\u200fשלום\u200e! \u200f\u200e",
     "\u0627\u0653 \u0622 \u0649\u0654 \u0626 \u06c0",
     "قُلْ هُوَ ٱللَّهُ أَحَدٌ ۝١ ۞",
-    # white space and controls
+    # white space and control characters
     *("a  b   c    d", "\t", "\t \t \t", " \t\n\r\x0b\x0c ", "\r", "\n\r\n\r\n"),
     "a\r\n\r\nb\r\n  c\r\n\td\r\n",
     "line one\nline two\n\nline four\n   \n  indented\n",
@@ -248,7 +248,7 @@ HARD = [
         "a ",
     ),
     *(" a ", "\n ", " \n", "\n\n  \n\n\t\t\n ", "x \n \n y"),
-    # short ones
+    # short texts
     *("a", "A", "0", "é", "天", "😀", ".", "'", "\u0301", "ß", "ﷺ", "\U0010fffd", "aa", "I"),
     # numbers
     "1 12 123 1234 12345 123456 1234567",
@@ -290,7 +290,7 @@ HARD = [
     "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAA==",
     "550e8400-e29b-41d4-a716-446655440000",
     "d41d8cd98f00b204e9800998ecf8427e",
-    # what tokenizers write themselves
+    # text that tokenizers produce themselves
     *(
         "▁",
         "▁▁",
@@ -320,7 +320,7 @@ HARD = [
     "### Instruction:\nx\n\n### Response:\n",
     " <|endoftext|> <|endoftext|>\n",
     *("$A $B:1 <s>:0", "@@ low@@ er end@@"),
-    # long ones
+    # long texts
     *("x" * 99, "x" * 100, "x" * 101, "é" * 101, "lower" * 40),
     "Aa" * 60 + " " + "1" * 120,
     *(

@@ -1,7 +1,7 @@
-"""Hostile and damaged folders, made by systematic damage: of models here, of training runs in hostile_runs.py.
+"""Hostile and damaged folders, made by systematic damage: model folders here, training runs in hostile_runs.py.
 
-A damage is a name and a function that changes a whole folder.  Whatever it does, loading gives a right result, or a ValueError
-or MemoryError of one line that names the folder, soon and in little memory.
+A damage is a name and a function that changes an intact folder.  Whatever it does, loading returns a correct result, or raises
+a one-line ValueError or MemoryError that names the folder, quickly and with little memory.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tinyplm.sentence_encoder import SentenceEncoder
 
 Damage = tuple[str, Callable[[Path], Any]]
 
-SECONDS = 2  # of this process's own time, which does not depend on what else the machine does
-LONGEST = 600  # characters of a message
+SECONDS = 2  # of CPU time in this process, which does not depend on the machine's load
+LONGEST = 600  # characters in a message
 
-# What stands in place of each value of a JSON file in turn; and what only of the first ones, since it is the same for all.
+# Replacements for each value of a JSON file in turn; ONCE only for the first few, since the outcome is the same for all.
 REPLACEMENTS = {
     "null": "null", "true": "true", "zero": "0", "minus one": "-1", "half": "0.5", "10^6": "1000000", "10^12": "1000000000000",
     "10^38": "1" + "0" * 38, "1e400": "1e400", "NaN": "NaN", "text": '"x"', "escapes": r'"\u001b[31m\n\ud800"',
@@ -40,14 +40,14 @@ SOME = ("null", "10^12", "1e400", "text", "list", "object")
 
 @contextmanager
 def within_reason(folder: Path, *others: type[Exception]) -> Iterator[None]:
-    """AssertionError for an error that is not a ValueError, a MemoryError or one of `others`, that is not one line or does not
-    name the folder, and for too much time; a call that blocks is broken off."""
+    """AssertionError for an error that is not a ValueError, a MemoryError or one of `others`, for a message that is not one line
+    or does not name the folder, and for taking too long; a call that blocks is interrupted."""
 
     def stop(number: int, frame: object) -> None:
         raise AssertionError("it blocks")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 120)  # a loaded machine may stand still for a while
+    signal.setitimer(signal.ITIMER_REAL, 120)  # a loaded machine may stall for a while
     start = time.process_time()
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -65,7 +65,7 @@ def within_reason(folder: Path, *others: type[Exception]) -> Iterator[None]:
 
 
 def try_model(folder: Path) -> None:
-    """Load it and use it: a model that loads computes, and holds the numbers that are in its file."""
+    """Load it and use it: a model that loads must compute, and hold the numbers in its file."""
     with within_reason(folder):
         model = tinyplm.load(folder)
         assert all(np.isfinite(a).all() for a in tinyplm.core.flatten(model.params).values())
@@ -81,7 +81,7 @@ def try_sentences(folder: Path) -> None:
 
 
 def json_places(value: Any, path: tuple = ()) -> Iterator[tuple]:
-    """The path of each value in a JSON value, and of the whole."""
+    """The path of every value inside a JSON value, and of the value itself."""
     yield path
     if isinstance(value, (dict, list)):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
@@ -89,7 +89,7 @@ def json_places(value: Any, path: tuple = ()) -> Iterator[tuple]:
 
 
 def replace_json(file: Path, path: tuple, text: str) -> None:
-    """Put JSON text in place of a value."""
+    """Replace a value by JSON text."""
     content, mark = json.loads(file.read_text()), "@" * 20
     if path:
         inner = content
@@ -103,7 +103,7 @@ def replace_json(file: Path, path: tuple, text: str) -> None:
 
 def json_damages(folder: Path, name: str, replacements: Iterable[str] = REPLACEMENTS,
                  within: tuple = ()) -> Iterator[Damage]:  # fmt: skip
-    """Each value of a JSON file, or of what is at one place in it, replaced by each of the replacements."""
+    """Each value in a JSON file, or in the part of it at `within`, replaced by each of the replacements."""
     places = [path for path in json_places(json.loads((folder / name).read_text())) if path[: len(within)] == within]
     for number, path in enumerate(places):
         for kind in (*replacements, *(ONCE if number < 3 else ())):
@@ -112,7 +112,7 @@ def json_damages(folder: Path, name: str, replacements: Iterable[str] = REPLACEM
 
 
 def text_damages(name: str) -> Iterator[Damage]:
-    """A text file in other encodings, cut off, and with a key that stands twice."""
+    """A text file in other encodings, truncated, and with a duplicate key."""
     for kind, change in {
         "empty": lambda b: b"", "a byte": lambda b: b"\xff", "UTF-16": lambda b: b.decode().encode("utf-16"),
         "nulls": lambda b: bytes(len(b)),
@@ -148,7 +148,7 @@ def kind_damages(name: str) -> Iterator[Damage]:
 
 
 def byte_damages(name: str, size: int, count: int) -> Iterator[Damage]:
-    """A file cut off, and one bit of it flipped, at places spread over all of it, closely at its beginning."""
+    """A file truncated, or with one bit flipped, at places spread over the whole file, densely at its start."""
 
     def cut(place: int) -> Callable[[Path], int]:
         return lambda f: (f / name).write_bytes((f / name).read_bytes()[:place])
@@ -234,7 +234,7 @@ def header_damages(name: str) -> Iterator[Damage]:
 
 
 def tensor_damages() -> Iterator[Damage]:
-    """Whole files with other tensors in them."""
+    """Intact files that hold other tensors."""
 
     def changed(change: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path], None]:
         def damage(folder: Path) -> None:

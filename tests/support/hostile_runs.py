@@ -1,4 +1,4 @@
-"""Hostile and damaged folders of training runs and of data, in the form of tests/support/hostile_folders.py."""
+"""Hostile and damaged folders of training runs and data, in the form of tests/support/hostile_folders.py."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
 
 SETTINGS = Settings(**{**QUICK, "steps": 5, "keep": 9, "evaluate_every": 9, "full_every": 9})
-LAST = "step-4"  # of the run that the damage is done to: an increment of step-1
+LAST = "step-4"  # of the run to be damaged: an increment on step-1
 
 
 def make(out: Path, resume: bool = False) -> None:
-    """A run, or the rest of it, of five steps."""
+    """A run of five steps, or the rest of one."""
     model = tiny(dtype="float32")
     train(model, TOKENS, TOKENS[:40], SETTINGS, out=out, resume=resume, progress=False)
 
 
 def try_run(out: Path) -> None:
-    """Go on with it."""
+    """Resume it."""
     with hostile.within_reason(out, SaveError):
         make(out, resume=True)
 
 
 def sign(folder: Path) -> None:
-    """New checksums, as of somebody who changed the files with care."""
+    """New checksums, as an attacker would write after changing the files."""
     files = [file for file in folder.iterdir() if file.is_file() and file.name != folders.CHECKSUMS]
     sums = {file.name: {"bytes": file.stat().st_size, "sha256": folders.sha256(file)} for file in files}
     write_json(folder / folders.CHECKSUMS, sums)
 
 
 def signed(damages: Iterator[hostile.Damage], step: str) -> Iterator[hostile.Damage]:
-    """Damage within one checkpoint, with right checksums afterwards."""
+    """Damage within one checkpoint, with correct checksums afterwards."""
     for name, damage in damages:
 
         def change(out: Path, damage=damage) -> None:
@@ -57,7 +57,7 @@ def signed(damages: Iterator[hostile.Damage], step: str) -> Iterator[hostile.Dam
 
 
 def pointer_damages() -> Iterator[hostile.Damage]:
-    """`latest` and `best` that name no checkpoint."""
+    """`latest` and `best` files that do not name a checkpoint."""
     texts = (b"", b"\xff\xfe", b"../../x", b"..", b".", b"/", b"/etc", b"step-99", b"step-" + b"9" * 5000, b"x\n\x1b[2J",
              b"m" * 10**6, b"a\0b", b"step-1/../step-1", "step-\u0661".encode(), b"log.jsonl")  # fmt: skip
     for name in ("latest", "best"):
@@ -67,7 +67,7 @@ def pointer_damages() -> Iterator[hostile.Damage]:
 
 
 def log_damages() -> Iterator[hostile.Damage]:
-    """Lines of the log that are none."""
+    """Invalid lines in the log."""
     lines = (b"", b"{", b"[]", b"null", b'{"step": "x"}', b'{"step": null, "loss": 1}', b'{"step": 1e400}', b"[" * 10**5,
              b'{"step": 1, "loss": "x"}', b"\xff", b'{"step": 1, "loss": NaN, "gradient_norm": 1}', b'{"step": 1, "step": 2}',
              b'{"step": ' + b"9" * 5000 + b"}", b'{"step": 1, "gradient_norm": [1], "loss": 2}', b'{"step": -1}', b"x" * 10**6,
@@ -84,7 +84,7 @@ def log_damages() -> Iterator[hostile.Damage]:
 
 
 def increment_damages() -> Iterator[hostile.Damage]:
-    """Blocks that are none of the base."""
+    """Blocks that are not blocks of the base."""
     file = f"{LAST}/increment.safetensors"
 
     def blocks(change) -> hostile.Damage:
@@ -108,7 +108,7 @@ def increment_damages() -> Iterator[hostile.Damage]:
 
 
 def run_damages(whole: Path) -> Iterator[hostile.Damage]:
-    """All of them."""
+    """All damages to a run."""
     yield from pointer_damages()
     yield from log_damages()
     yield from increment_damages()
@@ -141,14 +141,14 @@ def run_damages(whole: Path) -> Iterator[hostile.Damage]:
 
 
 class Marked:
-    """Unpickling it leaves a file."""
+    """Unpickling it creates a file."""
 
     def __reduce__(self):
         return os.mkdir, ("unpickled",)
 
 
 def token_damages(whole: Path) -> Iterator[hostile.Damage]:
-    """train.npy: cut off, of other shapes and types, with objects, with headers that are none."""
+    """train.npy: truncated, with other shapes and types, with objects, with invalid headers."""
     data = (whole / "train.npy").read_bytes()
     yield from hostile.byte_damages("train.npy", len(data), 20)
     yield from hostile.kind_damages("train.npy")

@@ -1,5 +1,5 @@
-"""Chat templates without end or measure: each must be refused, in one line and within two seconds,
-or give a text."""
+"""Chat templates that never end or grow without bound: each must be refused, in one line and within two seconds,
+or render a text."""
 
 TALK = [
     {"role": "user", "content": "hi there"},
@@ -9,7 +9,7 @@ TALK = [
 
 
 def chain(begin: str, line: str, end: str, count: int = 60) -> str:
-    """`line` with {0} for its number and {1} for the next."""
+    """Repeats `line`, with {0} for its number and {1} for the next."""
     return (
         begin
         + "".join(line.replace("{0}", str(k)).replace("{1}", str(k + 1)) for k in range(count))
@@ -25,7 +25,7 @@ LONG = "{% set a = 'x' * 999999 %}"
 MANY = "{% for i in range(99999) %}"
 NESTED = "{% for a in range(99999) %}{% for b in range(99999) %}"
 
-# They must be refused.
+# These must be refused.
 ENDLESS = {
     "nested loops": NESTED + "{% endfor %}{% endfor %}",
     "nested loops with output": NESTED + "{{ loop.index }}{% endfor %}{% endfor %}",
@@ -114,7 +114,7 @@ ENDLESS = {
     "not callable": "{% set n = namespace(unsafe_callable=true) %}{% set n.a = n %}{{ n() }}",
 }
 
-# They end, some with a surprising text.
+# These end, some with a surprising text.
 HELD = chain(
     "{% set a0 = namespace() %}",
     "{% set a{1} = namespace(v=a{0}, w=[a{0}, a{0}]) %}",

@@ -1,13 +1,12 @@
-"""Tokenizer files as damage, mistake or malice could leave them, made by rules, always the same
-ones.
+"""Tokenizer files as damage, mistake or malice could leave them, generated deterministically by rules.
 
-The generators give (name, files of a folder).  Of each kind of tokenizer.json each value in turn is
-replaced by ones of wrong kinds and extreme ones; regular expressions and chains that explode are
-put where they can stand; vocab.json, merges.txt, vocab.txt and .model files are cut off, flipped
-bit by bit, and given wrong types.
+The generators yield (name, files of a folder).  In each kind of tokenizer.json, each value in turn is
+replaced by values of the wrong type and by extreme ones; regular expressions and chains that explode are
+put wherever they are allowed; vocab.json, merges.txt, vocab.txt and .model files are truncated, get flipped
+bits, and get wrong types.
 
-`check(files, folder)` puts such a folder through everything: it is refused in one line, or all that
-it gives is right.
+`check(files, folder)` tries everything on such a folder: either it is refused in one line, or all its
+results are correct.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ BOMBS = [
 
 
 def places(value: object, path: tuple = ()) -> Iterator[tuple]:
-    """The paths to all values; of long lists and vocabularies the first three."""
+    """The paths to all values; only the first three in long lists and vocabularies."""
     yield path
     items = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     for key, part in items[:3] if len(items) > 12 else items:
@@ -122,7 +121,7 @@ def damaged_values() -> Iterator[tuple[str, Files]]:
     for kind, make in KINDS.items():
         content = make()
         for number, path in enumerate(list(places(content))[1:]):
-            for k in range(5):  # another five for each place
+            for k in range(5):  # the next five for each place
                 value = EXTREMES[(number * 5 + k) % len(EXTREMES)]
                 yield (
                     f"{kind}: {'/'.join(map(str, path))} = {value!r:.30}",
@@ -211,7 +210,7 @@ def explosions() -> Iterator[tuple[str, Files]]:
 
 
 def damaged_text() -> Iterator[tuple[str, Files]]:
-    """Broken as JSON, or as a file of lines."""
+    """Broken JSON, or broken line-based files."""
     text = json.dumps(llama()).encode()
     broken = (
         b"",
@@ -272,7 +271,7 @@ def damaged_text() -> Iterator[tuple[str, Files]]:
 
 
 def damaged_models() -> Iterator[tuple[str, Files]]:
-    """SentencePiece's: cut off, bits flipped, fields of wrong types and with extreme values."""
+    """SentencePiece models: truncated, with flipped bits, with fields of wrong types and extreme values."""
     chars = charsmap.build({"ï": "i"})
     whole = unigram((2, [(3, 1), (35, 0), (40, 0), (41, 1)]), (3, [(2, chars), (3, 1), (4, 1)]))
     numbers = random.Random(0)
@@ -326,8 +325,7 @@ def damaged_models() -> Iterator[tuple[str, Files]]:
 
 def check(files: Files, folder: Path) -> str:
     """ "refused" or "right"; AssertionError for an internal error, a message that is not one line or
-    does not name the file, more than two seconds of the processor, and results that do not fit
-    together."""
+    does not name the file, more than two seconds of CPU time, and inconsistent results."""
     for name, data in files.items():
         (folder / name).write_bytes(data)
     begin = time.process_time()
@@ -353,7 +351,7 @@ def _through(folder: Path) -> str:
         encoding = tokenizer.encoding(TEXT, truncation=None)
         texts = tokenizer.decode(ids), tokenizer.decode(ids, skip_special=True)
         batch = tokenizer.batch([TEXT, "a"]) if tokenizer.padding else {}
-    except ValueError as error:  # of this text: it has an unknown character, or takes too long
+    except ValueError as error:  # about this text: it has an unknown character, or takes too long
         _one_line(error)
         return "refused"
     assert all(0 <= id < tokenizer.vocab_size for id in ids)

@@ -17,14 +17,14 @@ from tests.laws import MODEL, relative_error
 
 
 def by_the_formulas(model, ids, mask, window=lambda layer: None):
-    """window(layer): how many keys a query of this layer sees, None for all before it."""
+    """window(layer): how many keys a query in this layer sees; None for all preceding ones."""
     c, p = model.config, model.params
     T = ids.shape[1]
     frequencies, magnitude = c.rope.frequencies(c.head_width, T)
     turn = partial(ref_rope.rope, positions=np.arange(T), frequencies=frequencies, magnitude=magnitude)
 
     def seen(layer):
-        """Query t sees key s if t - window < s <= t and s is no padding."""
+        """Query t sees key s if t - window < s <= t and s is not padding."""
         t, s = np.arange(T)[:, None], np.arange(T)
         return (s <= t) & (s > t - (window(layer) or T)) & (mask == 1)[:, None, None]
 

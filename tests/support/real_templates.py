@@ -1,6 +1,6 @@
-# ruff: noqa: E501 - the lines of templates are as long as those of the hub
-"""Chat templates of the kinds that the hub has, written for these tests: what they use, not what
-any of them says."""
+# ruff: noqa: E501 - template lines are as long as on the hub
+"""Chat templates of the kinds found on the hub, written for these tests: they use the same features,
+but quote none of them."""
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"

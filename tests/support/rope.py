@@ -1,4 +1,4 @@
-"""RoPE as a component of positions and frequencies, which is what the formula has."""
+"""RoPE as a component that takes positions and frequencies, as in the formula."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from tinyplm.layers.rope import rope, rotary_tables
 
 
 def rope_at(x, *, positions, frequencies, magnitude=1.0, interleaved=False):
-    """`rope` by the tables of these positions; x (B, H, T, E), frequencies (R/2,)."""
+    """`rope` with the tables for these positions; x (B, H, T, E), frequencies (R/2,)."""
     cos, sin = rotary_tables(positions, frequencies, magnitude=magnitude, dtype=x.dtype)
     return rope(x, cos=cos, sin=sin, interleaved=interleaved)

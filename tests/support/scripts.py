@@ -1,4 +1,4 @@
-"""The example scripts as a user runs them: texts for them, and starts in a process of their own or in this one."""
+"""The example scripts as a user runs them: texts for them, and ways to run them in a new process or in this one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ EXAMPLES = ROOT / "examples"
 
 
 def load_example(name: str) -> ModuleType:
-    """An example as a module, without its folder on the path, where its tokenizers.py would hide the library of that name."""
+    """Loads an example as a module without its folder on the path, where tokenizers.py would shadow the library of that name."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-for shared in ("common", "docstrings"):  # which the examples import
+for shared in ("common", "docstrings"):  # imported by the examples
     sys.modules.setdefault(shared, load_example(shared))
 
 
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 def write_texts(folder: Path) -> list[str]:
-    """Two files, 40 kB together: paragraphs that differ, in one file also separated documents."""
+    """Two files, 40 kB in total: distinct paragraphs, in one file also split into documents."""
     rng = random.Random(0)
     subjects = ["The river", "A baker", "My sister", "The old clock", "Every sailor", "Nobody"]
     verbs = ["counted", "carried", "forgot", "painted", "sold", "remembered"]
@@ -52,7 +52,7 @@ def write_texts(folder: Path) -> list[str]:
 
 
 def shell(script: str, *arguments: str, cwd: Path) -> Outcome:
-    """In a process of its own, from another folder than the checkout."""
+    """Runs a script in its own process, from a folder other than the checkout."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run([sys.executable, str(ROOT / "examples" / script), *arguments], cwd=cwd, env=environment,
                           stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=300)  # fmt: skip
@@ -60,7 +60,7 @@ def shell(script: str, *arguments: str, cwd: Path) -> Outcome:
 
 
 def runner(monkeypatch, capsys) -> Callable[..., Outcome]:
-    """The same in this process, which saves the start: run("pretrain.py", "--steps", "6") -> Outcome."""
+    """Runs scripts in this process, which saves the startup time: run("pretrain.py", "--steps", "6") -> Outcome."""
 
     def run(script: str, *arguments: str) -> Outcome:
         capsys.readouterr()
@@ -70,7 +70,7 @@ def runner(monkeypatch, capsys) -> Callable[..., Outcome]:
             code, message = 0, ""
             try:
                 runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
-            except SystemExit as stop:  # what the interpreter makes of it
+            except SystemExit as stop:  # as the interpreter would handle it
                 code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
                 message = f"{stop.code}\n" if isinstance(stop.code, str) else ""
             except BaseException:

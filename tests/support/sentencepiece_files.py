@@ -1,4 +1,4 @@
-"""A writer for the few fields of a .model that tests need."""
+"""A writer for the few .model fields that tests need."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ MODELS = {"unigram": unigram((3, [(2, b"")])), "BPE": bpe_model()}
 
 
 def loads_or_is_refused(path):
-    """Whatever is wrong with a file is a ValueError that names it; what loads, works on text."""
+    """Any problem with a file raises a ValueError that names it; a file that loads works on text."""
     try:
         tokenizer = Tokenizer.load(path)
     except ValueError as error:
@@ -73,5 +73,5 @@ def loads_or_is_refused(path):
     try:
         tokenizer.encoding("Hello wörld <s>", "x", allow_special=True)
         tokenizer.decode([0, tokenizer.vocab_size - 1])
-    except ValueError:  # a text that the vocabulary has no tokens for
+    except ValueError:  # the vocabulary has no tokens for this text
         pass

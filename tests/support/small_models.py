@@ -1,4 +1,4 @@
-"""One tiny model of each kind, with right inputs and targets, for tests of what all models have in common."""
+"""One tiny model of each kind, with valid inputs and targets, for tests of what all models have in common."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def score_model():
 
 
 def models():
-    """{name: (model, right inputs, right targets)}, one of each kind of model, family and shape of targets."""
+    """{name: (model, valid inputs, valid targets)}, one for each kind of model, family and target shape."""
     rows = {}
     for name in families.FAMILIES:
         rows[name] = (families.tiny(name), {}, {"logits": IDS})

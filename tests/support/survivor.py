@@ -1,5 +1,5 @@
-"""A tiny training run for tests that break it off, alone (`python -m tests.support.survivor OUT '{"steps": 9}'`) or killed
-at a given operation on the disk; and what of a run must not depend on how often that happened."""
+"""A tiny training run for tests that interrupt it, standalone (`python -m tests.support.survivor OUT '{"steps": 9}'`) or
+killed at a given disk operation; and the contents of a run that must not depend on how often that happened."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ ROOT = Path(__file__).resolve().parents[2]
 TOKENS = np.random.default_rng(0).integers(0, 11, 200).astype(np.uint16)
 QUICK = {"steps": 6, "batch_size": 4, "sequence_length": 5, "warmup": 2, "learning_rate": 0.01, "evaluate_every": 2,
          "save_every": 1, "keep": 1}  # fmt: skip
-ON_DISK = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")  # what rmtree and pathlib are made of, too
+ON_DISK = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")  # rmtree and pathlib use these too
 
 
 def run(out: Path, progress: bool = False, **changes: Any) -> State:
-    """Start a run, or go on with it."""
+    """Start a run, or resume it."""
     model = tiny(resid_pdrop=0.1, dtype="float32")
     settings = Settings(**{**QUICK, **changes})
     return train(model, TOKENS, TOKENS[:40], settings, out=out, resume=checkpoint.started(out), progress=progress)
 
 
 def contents(out: Path) -> dict[str, Any]:
-    """Everything in a run's folder but times, and the hashes of files that hold times."""
+    """Everything in a run's folder except times and the hashes of files that contain times."""
     found: dict[str, Any] = {}
     for file in sorted(p for p in out.rglob("*") if p.is_file()):
         name = str(file.relative_to(out))
@@ -56,7 +56,7 @@ def contents(out: Path) -> dict[str, Any]:
 
 
 def spy(act: Callable[[int, str, Callable], Any]) -> None:
-    """From here on act(n, name, do) stands for the n-th operation on the disk of this process; do() does it."""
+    """From now on act(n, name, do) replaces this process's n-th disk operation; do() performs it."""
     count = iter(range(10**9))
 
     def wrapped(name: str, original: Callable) -> Callable:
@@ -74,7 +74,7 @@ def kill_at(number: int, after: bool) -> Callable[[int, str, Callable], Any]:
             os.kill(os.getpid(), signal.SIGKILL)
         try:
             return do()
-        finally:  # to remove what is not there is an operation, too
+        finally:  # removing a missing file is an operation too
             if n == number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -82,7 +82,7 @@ def kill_at(number: int, after: bool) -> Callable[[int, str, Callable], Any]:
 
 
 def forked(do: Callable[[], Any]) -> int:
-    """do() in a child process; its exit code, or minus the signal that ended it."""
+    """Runs do() in a child process; returns its exit code, or minus the signal that ended it."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -96,14 +96,14 @@ def forked(do: Callable[[], Any]) -> int:
 
 
 def whole_latest(out: Path) -> bool:
-    """Whether `latest`, if there is one, names a whole checkpoint, and `best` as well."""
+    """Whether `latest` and `best`, where they exist, name complete checkpoints."""
     return all(checkpoint.folders.problem(checkpoint.find(out, n)) is None for n in ("latest", "best") if (out / n).exists())
 
 
 def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes: Any) -> int:
-    """Kill a run before, or after, each of its operations on the disk, go on, compare; returns the number of kills.
+    """Kill a run before or after each of its disk operations, resume it, and compare; returns the number of kills.
 
-    twice: also kill the one that goes on, at the same number.  The children are forked: starting Python takes far longer.
+    twice: also kill the resumed run, at the same number.  Children are forked: starting Python takes far longer.
     """
     names: list[str] = []
     whole, operations = work / "whole", work / "operations"
@@ -137,7 +137,7 @@ def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes:
 
 
 if __name__ == "__main__":
-    os.fsync = lambda file: None  # slow, and a killed process loses nothing of what it wrote: only a power cut would
+    os.fsync = lambda file: None  # slow, and a killed process loses nothing it wrote: only a power failure would
     if sys.argv[1] == "everywhere":
         print(kill_everywhere(Path(sys.argv[2]), **json.loads(sys.argv[3])))
     else:

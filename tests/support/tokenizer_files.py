@@ -185,7 +185,7 @@ def llama() -> dict:
 
 
 def others() -> dict:
-    """The components that the others have not."""
+    """The components that the other files lack."""
     cuts = [
         *(
             {"type": "WhitespaceSplit"},

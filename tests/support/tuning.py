@@ -1,4 +1,4 @@
-"""What the tests of fine-tuning share: a small tokenizer, tiny models, texts of two kinds."""
+"""Shared by the fine-tuning tests: a small tokenizer, tiny models, texts of two kinds."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KINDS = ["animal", "money"] * len(ANIMALS)
 
 @functools.cache
 def tokenizer() -> Tokenizer:
-    """Nobody writes into it."""
+    """Shared; do not modify it."""
     return Tokenizer.train(TEXTS * 2, 70, kind="WordPiece")
 
 
 def model(
     task="sequence_classification", names=("animal", "money"), *, family="bert", layers=2, dtype="float64", key=1, **changes
 ):
-    """A tiny encoder with a tokenizer; dropout rates are those of the family's config."""
+    """A tiny encoder with a tokenizer; dropout rates are the defaults of the family's config."""
     config = {"vocab_size": tokenizer().vocab_size, "hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2,
               "intermediate_size": 24, "max_position_embeddings": 32, "initializer_range": 0.3}  # fmt: skip
     made = tinyplm.create(family, task=task, key=key, dtype=dtype, **{**config, **labels(names), **changes})

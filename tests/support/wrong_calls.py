@@ -1,7 +1,7 @@
-"""Wrong calls: arguments of the wrong kind, and whether a call that gets one ends well.
+"""Wrong calls: arguments of the wrong kind, and whether a call with one ends well.
 
-A call ends well when it returns, or raises a ValueError or TypeError of our own: raised by a `raise` in tinyplm, on one line,
-naming the argument.  All else is an internal error that reached the user.
+A call ends well if it returns, or raises our own ValueError or TypeError: raised by a `raise` in tinyplm, on one line,
+naming the argument.  Anything else is an internal error that reached the user.
 
     complaints = wrong_calls(generate, {"model": model, "prompts": [[1]], "max_new_tokens": 2})
     assert not complaints, "\n".join(complaints)
@@ -26,7 +26,7 @@ import tinyplm
 
 PACKAGE = Path(tinyplm.__file__).parent
 
-# What Python and NumPy say when a value of the wrong kind has reached an operation; messages of ours may repeat an error's text.
+# What Python and NumPy say when a value of the wrong kind reaches an operation; our own messages may quote an error's text.
 INTERNAL = re.compile(
     r"matmul|ufunc|could not be broadcast|could not broadcast|unexpected keyword|positional argument|has no attribute"
     r"|not subscriptable|unsupported operand"
@@ -37,7 +37,7 @@ INTERNAL = re.compile(
 
 
 def wrong_values() -> dict[str, Any]:
-    """{what it is: a new value} of every kind that somebody may hand in by mistake."""
+    """{description: a fresh value} of every kind that a user may pass by mistake."""
     return {
         "None": None, "True": True, "zero": 0, "int": 7, "negative": -1, "huge int": 10**30, "5,000 digits": 10**5000,
         "fraction": 1.5, "NaN": float("nan"), "inf": float("inf"), "complex": 1j, "numpy scalar": np.float32(0.5),
@@ -62,7 +62,7 @@ def _deep(levels: int) -> list:
 
 
 def junk() -> st.SearchStrategy:
-    """Values of any kind: scalars, nested lists and dicts of them, and arrays of any dtype and shape."""
+    """Values of any kind: scalars, nested lists and dicts of scalars, and arrays of any dtype and shape."""
     numbers = [st.booleans(), st.integers(), st.floats(), st.complex_numbers()]
     scalars = st.one_of(st.none(), *numbers, st.text(max_size=5), st.binary(max_size=5))
 
@@ -74,7 +74,7 @@ def junk() -> st.SearchStrategy:
 
 
 def complaint(call: Callable[[], Any], names: Iterable[str] = ()) -> str | None:
-    """What is wrong with how a call ends, None if nothing is.  names: of these words the message must have one."""
+    """What is wrong with how a call ends, or None.  names: the message must contain one of these words."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -98,7 +98,7 @@ def complaint(call: Callable[[], Any], names: Iterable[str] = ()) -> str | None:
 
 
 def _raised(traceback: TracebackType | None) -> bool:
-    """Whether the error comes from a `raise` in tinyplm, and not from an operation or from a library."""
+    """Whether the error comes from a `raise` in tinyplm, and not from an operation or a library."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     if traceback is None or PACKAGE not in Path(traceback.tb_frame.f_code.co_filename).parents:
@@ -110,9 +110,9 @@ def wrong_calls(function: Callable, right: Mapping[str, Any], *, only: Iterable[
                 aliases: Mapping[str, Iterable[str]] | None = None) -> list[str]:  # fmt: skip
     """The complaints about function(**right) with each argument in turn replaced by each wrong value.
 
-    right: arguments by name, with which the call works; values that can be read once only (generators) are not among them.
-    only: these arguments instead of all.  skip: kinds of values that this call takes.
-    aliases: {argument: words that its messages may have in place of its name}.
+    right: valid arguments by name; they must not include values that can be read only once (generators).
+    only: these arguments instead of all.  skip: kinds of values that this call accepts.
+    aliases: {argument: words that its messages may use instead of its name}.
     """
     found = []
     for name in only or right:
@@ -123,10 +123,10 @@ def wrong_calls(function: Callable, right: Mapping[str, Any], *, only: Iterable[
 
 
 def wrong_argument(call: Callable[[Any], Any], *words: str, skip: Iterable[str] = ()) -> list[str]:
-    """The complaints about call(value) for each wrong value; one of the words is in each message."""
+    """The complaints about call(value) for each wrong value; each message must contain one of the words."""
     found = []
     for kind in [kind for kind in wrong_values() if kind not in skip]:
-        value = wrong_values()[kind]  # a new one for each call
+        value = wrong_values()[kind]  # a fresh one for each call
         if (problem := complaint(lambda value=value: call(value), words)) is not None:
             found.append(f"{kind}: {problem}")
     return found
