@@ -1,4 +1,4 @@
-"""The corpus: default and own texts, duplicates, the split."""
+"""The corpus: default and user texts, duplicates, the split."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ def runs(documents, words=8):
 
 
 def raises(message):
-    """A ValueError of one line that contains `message` as it stands."""
+    """A one-line ValueError that contains `message` verbatim."""
     import re
 
     return pytest.raises(ValueError, match=rf"\A[^\n]*{re.escape(message)}[^\n]*\Z")
@@ -154,7 +154,7 @@ def test_read_texts_cuts_one_large_file_so_that_it_can_be_split(tmp_path):
     pieces = read_texts([path])
     assert len(pieces) >= corpus_module.SMALLEST_COUNT
     assert all(16_000 <= len(piece) <= 48_000 for piece in pieces)
-    assert "\n\n".join(pieces) == "\n\n".join(paragraphs)  # each border is between paragraphs
+    assert "\n\n".join(pieces) == "\n\n".join(paragraphs)  # every boundary lies between paragraphs
     train, validation = split_documents(pieces, 0.1, 0)
     assert 0.05 < len(validation) / len(pieces) < 0.2
 
@@ -229,7 +229,7 @@ def test_split_is_a_partition_near_its_fraction(documents, fraction, seed):
     train, validation = split_documents(documents, fraction, seed)
     assert train and validation
     assert sorted(train + validation) == sorted(documents)
-    assert train == [d for d in documents if d in set(train)]  # the order given
+    assert train == [d for d in documents if d in set(train)]  # in the original order
     assert set(split_documents(documents[::-1], fraction, seed)[1]) == set(validation)
     total = sum(map(len, documents))
     assert abs(sum(map(len, validation)) - fraction * total) <= max(map(len, documents))
@@ -257,7 +257,7 @@ def test_split_fraction(fraction):
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "3", None, True])
 def test_pieces_have_at_least_a_character(limit):
-    """A limit of 0 once never ended."""
+    """A limit of 0 once looped forever."""
     with raises("limit: expected an integer >= 1, got "):
         cut("abc", limit)
     assert cut("abc", 1) == ["a", "b", "c"] and cut("abc", 2) == ["abc"] and cut("", 1) == [""]

@@ -12,7 +12,7 @@ from tinyplm.data import IGNORED, Windows, document_positions, evaluation_window
 
 
 def raises(message):
-    """A ValueError of one line that contains `message` as it stands."""
+    """A one-line ValueError that contains `message` verbatim."""
     import re
 
     return pytest.raises(ValueError, match=rf"\A[^\n]*{re.escape(message)}[^\n]*\Z")
@@ -157,7 +157,7 @@ def test_an_epoch_visits_each_window_of_its_grid_once(windows, epoch):
     inputs, targets = windows.batch(epoch * count, count)
     assert inputs.shape == targets.shape == (count, length)
     assert inputs.dtype == targets.dtype == np.int64
-    # Tokens are their own places here: windows are runs, targets one further, starts a whole grid.
+    # Tokens equal their positions here: windows are runs, targets are shifted by one, starts cover a whole grid.
     np.testing.assert_array_equal(inputs, inputs[:, :1] + np.arange(length))
     np.testing.assert_array_equal(targets, inputs + 1)
     starts = np.sort(inputs[:, 0])
@@ -170,7 +170,7 @@ def test_an_epoch_visits_each_window_of_its_grid_once(windows, epoch):
 def test_a_batch_is_its_samples(windows, first, count):
     inputs, targets = windows.batch(first, count)
     fresh = Windows(windows.tokens, windows.length, windows.seed)
-    for row in reversed(range(count)):  # in another order, by another object
+    for row in reversed(range(count)):  # in another order, from another object
         one_input, one_target = fresh.batch(first + row, 1)
         np.testing.assert_array_equal(inputs[row], one_input[0])
         np.testing.assert_array_equal(targets[row], one_target[0])
@@ -196,7 +196,7 @@ def test_every_window_is_as_likely_in_every_place():
 
 
 def test_the_order_is_part_of_the_format():
-    """A run resumed with a later tinyplm or NumPy must go on with the same samples."""
+    """A run resumed with a later tinyplm or NumPy must see the same samples."""
     windows = Windows(np.arange(100, dtype=np.uint16), 10, 7)
     assert windows.starts(3).tolist() == STARTS
 
@@ -238,8 +238,8 @@ def test_evaluation_predicts_each_token_but_the_first_once(size, length, batch, 
         assert inputs.dtype == targets.dtype == np.int64
         counts = targets != IGNORED
         np.testing.assert_array_equal(targets[counts], inputs[counts] + 1)
-        assert counts.any(axis=-1).all()  # no row of padding alone
-        later = inputs[:, 0] > 0  # after the first window every target has its context
+        assert counts.any(axis=-1).all()  # no row is all padding
+        later = inputs[:, 0] > 0  # after the first window, every target has its context
         assert (np.argmax(counts[later], axis=1) == length - stride).all()
         found += targets[counts].tolist()
     assert found == list(range(1, size))

@@ -1,4 +1,4 @@
-"""Splitting text into sentences by rules."""
+"""Rule-based sentence splitting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tinyplm.data import sentence_documents, split_sentences
 def test_sentences_by_hand(sentences):
     joint = "" if "。" in sentences[0] else " "
     assert split_sentences(joint.join(sentences)) == sentences
-    broken = "\n".join(joint.join(sentences).split(" "))  # line breaks mean nothing
+    broken = "\n".join(joint.join(sentences).split(" "))  # line breaks do not matter
     assert split_sentences(broken) == sentences
 
 

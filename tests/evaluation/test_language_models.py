@@ -1,4 +1,4 @@
-"""tinyplm.evaluation: the counting baselines against reference/, and the numbers of the table."""
+"""tinyplm.evaluation: the counting baselines compared with reference/, and the numbers in the table."""
 
 import math
 
@@ -13,7 +13,7 @@ from tinyplm.evaluation import InterpolatedKneserNey, Uniform, Unigram, baseline
 
 
 def skewed(seed, size, vocab_size):
-    """Tokens of very different frequency, with repetitions: n-grams with counts 1, 2, 3 and 4 all occur."""
+    """Tokens with very different frequencies, and repetitions: n-grams with counts 1, 2, 3 and 4 all occur."""
     rng = np.random.default_rng(seed)
     tokens = np.minimum(rng.geometric(0.3, size) - 1, vocab_size - 1)
     tokens[size // 2 :] = np.roll(tokens, 3)[: size - size // 2]
@@ -22,7 +22,7 @@ def skewed(seed, size, vocab_size):
 
 @st.composite
 def corpora(draw):
-    """(train, tokens, V): small ones with many repetitions, and skewed ones with every count of counts."""
+    """(train, tokens, V): small corpora with many repetitions, and skewed ones with every count of counts."""
     vocab_size = draw(st.integers(1, 7))
     ids = st.integers(0, vocab_size - 1)
     if draw(st.booleans()):
@@ -67,7 +67,7 @@ def test_kneser_ney_by_hand():
     after = {h: np.exp([model.log_prob(np.array([h, w]))[0] for w in range(4)]) for h in range(4)}
     np.testing.assert_allclose(after[0], [0.1 / 3, 1.8 / 3 + 0.1 / 3, 0.8 / 3 + 0.1 / 3, 0.1 / 3])
     np.testing.assert_allclose(after[1], [0.925, 0.025, 0.025, 0.025])
-    np.testing.assert_allclose(after[2], 0.25)  # seen, but nothing after it
+    np.testing.assert_allclose(after[2], 0.25)  # seen, but never followed by anything
     np.testing.assert_allclose(after[3], 0.25)  # never seen
 
 
@@ -78,7 +78,7 @@ def test_three_discounts_by_hand():
     np.testing.assert_allclose(model.discounts[0], [0, 0.5, 1.1, 5 / 3])
     single = InterpolatedKneserNey(1, modified=False).fit(train, 21)
     np.testing.assert_allclose(single.discounts[0], [0, 0.5, 0.5, 0.5])
-    # n3 = 0 leaves D3 without an estimate: the single discount; n1 = 0 leaves none: 1/2.
+    # n3 = 0 leaves D3 without an estimate: use the single discount; n1 = 0 leaves none: use 1/2.
     np.testing.assert_allclose(InterpolatedKneserNey(1).fit(train[:20], 21).discounts[0], [0, 0.5, 0.5, 0.5])
     np.testing.assert_allclose(InterpolatedKneserNey(1).fit([0, 0, 1, 1], 3).discounts[0], [0, 0.5, 0.5, 0.5])
 
@@ -93,7 +93,7 @@ def test_a_history_helps_on_text_with_structure():
 
 
 def test_long_n_grams_over_a_large_vocabulary_do_not_overflow():
-    rng = np.random.default_rng(0)  # written as one number, six tokens of 20 bits would need 120 bits
+    rng = np.random.default_rng(0)  # packed into one number, six tokens of 20 bits would need 120 bits
     pool = rng.choice(2**20, 30, replace=False)
     tokens = pool[rng.integers(0, 30, 400)]
     small = np.searchsorted(np.sort(pool), tokens)
@@ -140,7 +140,7 @@ def test_perplexity_and_bits_per_byte():
     assert perplexity(math.log(50)) == pytest.approx(50)
     assert perplexity(0.0) == 1
     assert perplexity(1e6) == math.inf and math.isnan(perplexity(math.nan))
-    # Uniform over 256 tokens of one byte each: 8 bits a byte.
+    # Uniform over 256 one-byte tokens: 8 bits per byte.
     assert bits_per_byte(100 * math.log(256), 100) == pytest.approx(8)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of classifiers, regressions, taggers and answers, against reference/ and against numbers worked out by hand."""
+"""Metrics for classification, regression, tagging and answers, compared with reference/ and hand-computed numbers."""
 
 import math
 
@@ -34,7 +34,7 @@ CLOSE = rounding(100)  # a few dozen additions and one division
 
 
 def pairs_of(values, most=40):
-    """(predictions, labels) of one length, 1 to 40."""
+    """(predictions, labels) of equal length, 1 to 40."""
     return st.lists(st.tuples(values, values), min_size=1, max_size=most).map(lambda rows: tuple(map(list, zip(*rows))))
 
 
@@ -171,12 +171,12 @@ def test_answers_are_their_reference(prediction, answers):
 
 def test_answers_by_hand():
     assert normalise_answer("The  Cat's\nan-the a (mat)!") == "cats anthe mat"
-    assert normalise_answer("«the» Theatre") == "« » theatre"  # other quotes are no ASCII punctuation
+    assert normalise_answer("«the» Theatre") == "« » theatre"  # other quotes are not ASCII punctuation
     assert exact_match("The Beatles.", ["beatles"]) == 1 and exact_match("Beatle", ["beatles", "the stones"]) == 0
     assert answer_f1("the big red dog", ["red dog"]) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
-    assert answer_f1("dog dog", ["dog"]) == pytest.approx(2 / 3)  # a word counts as often as both have it
+    assert answer_f1("dog dog", ["dog"]) == pytest.approx(2 / 3)  # a word counts as often as it occurs in both
     assert answer_f1("dog dog dog", ["dog dog"]) == pytest.approx(2 * 2 / 5)
-    assert answer_f1("cat", ["dog", "cat sat"]) == pytest.approx(2 / 3)  # the best of them
+    assert answer_f1("cat", ["dog", "cat sat"]) == pytest.approx(2 / 3)  # the best match counts
     assert answer_f1("", []) == exact_match("the", []) == 1 and answer_f1("dog", []) == exact_match("", ["dog"]) == 0
     assert answer_scores(["a dog", "x"], [["dog"], ["x y", "z"]]) == {"exact_match": 0.5, "f1": pytest.approx((1 + 2 / 3) / 2)}
 

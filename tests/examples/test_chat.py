@@ -1,4 +1,4 @@
-"""examples/chat.py as a command."""
+"""examples/chat.py run as a command."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ def chat(folder, typed, *options, tokens=("--tokens", "12")):
 
 
 def test_plain_text_is_continued(folder):
-    """Greedy: what the model adds is what `generate` gives for the same text; the second turn goes
-    on from the first."""
+    """Greedy: the model adds what `generate` returns for the same text; the second turn continues the first."""
     done = chat(folder, "hi\nuser\n/new\nhi\n/exit\nnever\n", "--temperature", "0")
     assert done.returncode == 0, done.stderr
     answers = done.stderr.count("tokens per second")
@@ -62,8 +61,7 @@ def test_plain_text_is_continued(folder):
 
 
 def test_an_answer_that_spells_a_special_token_does_not_end_the_chat(folder, monkeypatch):
-    """Letter by letter it is text, but read again it would be a token; also where taking one out
-    makes another."""
+    """Letter by letter it is text, but re-encoded it would be a token; also when removing one forms another."""
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.delitem(sys.modules, "generate", raising=False)
     model = tinyplm.load(folder)
@@ -75,8 +73,7 @@ def test_an_answer_that_spells_a_special_token_does_not_end_the_chat(folder, mon
 
 
 def test_by_default_half_of_a_short_context_is_left_for_what_is_typed(folder):
-    """Two texts with the same last token are answered differently, and nothing of them is
-    forgotten."""
+    """Two texts with the same last token get different answers, and nothing in them is dropped."""
     a, b = (chat(folder, f"{word} hi\n", "--temperature", "0", tokens=()) for word in ("user", "system"))
     assert a.stdout != b.stdout and "dropping" not in a.stderr + b.stderr
     assert "[48 tokens" in a.stderr
@@ -97,7 +94,7 @@ def test_a_chat_format_and_a_context_that_fills_up(folder):
 
 
 def test_without_a_template_named_the_folders_is_used_and_ends_the_answer(folder, tmp_path):
-    """The model is made to answer with what ends a turn, and nothing else."""
+    """The model is modified to answer with the end of a turn and nothing else."""
     model = tinyplm.load(folder)
     set_chat_format(model, TEMPLATES["chatml"])
     prompt = encode(model.tokenizer, TEMPLATES["chatml"], [{"role": "user", "content": "hi"}])
@@ -110,7 +107,7 @@ def test_without_a_template_named_the_folders_is_used_and_ends_the_answer(folder
 
 
 def test_what_is_typed_continues_the_text_without_a_space(tmp_path, monkeypatch):
-    """And an answer in a chat keeps the space that it begins with."""
+    """An answer in a chat also keeps its leading space."""
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.delitem(sys.modules, "generate", raising=False)
     tokenizer = Tokenizer.train(["the answer is user hi"], 300, kind="SentencePiece BPE")
@@ -151,8 +148,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
 
 
 def test_memory_gives_the_same_as_no_memory():
-    """The second prompt shares a beginning with the first text: only the rest is computed, with the
-    same result."""
+    """The second prompt shares a prefix with the first text: only the rest is computed, with the same result."""
     model, memory = tiny("llama", max_position_embeddings=64), Memory()
     rng = np.random.default_rng(0)
     prompt = rng.integers(0, 11, 6).tolist()
@@ -163,7 +159,7 @@ def test_memory_gives_the_same_as_no_memory():
         assert kept.ids == fresh.ids
         np.testing.assert_allclose(kept.log_probabilities, fresh.log_probabilities, rtol=0, atol=1e-10)
         assert memory.ids == (prompt + kept.ids)[:-1] and memory.cache.length == len(memory.ids)
-        keep = len(prompt) + (5 if turn < 2 else -2)  # the third turn takes something back
+        keep = len(prompt) + (5 if turn < 2 else -2)  # the third turn drops some tokens
         prompt = (prompt + kept.ids)[:keep] + rng.integers(0, 11, 3).tolist()
     with pytest.raises(ValueError, match="memory: expected one prompt and one sample, got 1 and 2"):
         tinyplm.generate(model, prompt, memory=memory, samples=2, max_new_tokens=1)

@@ -1,4 +1,4 @@
-"""examples/generate.py as a command."""
+"""examples/generate.py run as a command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinyplm.tokenizers import Tokenizer
 
 
 def example(monkeypatch, *arguments):
-    """examples/generate.py run as a command; its exit message, or None."""
+    """Runs examples/generate.py as a command; returns its exit message, or None."""
     script = Path(__file__).parents[2] / "examples" / "generate.py"
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
     try:
@@ -25,7 +25,7 @@ def example(monkeypatch, *arguments):
 
 
 def saved(folder, padding=0, special_tokens=("<|endoftext|>",)):
-    """A folder with a tiny model whose table has `padding` more rows than its tokenizer has ids."""
+    """Saves a tiny model whose table has `padding` more rows than its tokenizer has ids."""
     tokenizer = Tokenizer.train(["a few words, a few more words"], 262, special_tokens)
     model = tiny(vocab_size=tokenizer.vocab_size + padding)
     model.tokenizer = tokenizer

@@ -1,4 +1,4 @@
-"""examples/grpo.py as a user runs it, and its task by hand."""
+"""examples/grpo.py as a user runs it, and hand-checked cases of its task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK = ("--width", "16", "--student-width", "8", "--base-steps", "6", "--rounds
 
 @pytest.fixture(scope="module")
 def script():
-    """The example as a module."""
+    """The example imported as a module."""
     spec = importlib.util.spec_from_file_location("grpo_example", ROOT / "examples" / "grpo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -65,7 +65,7 @@ def test_the_rule(script, answer, finished, reward):
 
 
 def test_pretraining_is_broken_off(script):
-    """A share that is reached at once: at the first look, after 20 steps."""
+    """A share reached at once: at the first check, after 20 steps."""
     options = script.argparse.Namespace(base_steps=60, base_lr=1e-3, workers=1, share=0.0)
     numbers, _ = script.operands(0, 101)
     _, steps = script.pretrained(8, numbers, 0, options)

@@ -1,4 +1,4 @@
-"""The options of all examples: their help, and what is refused before any work is done."""
+"""The options of all examples: their help, and what is refused before any work starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ common = load_example("common")
 
 @pytest.fixture
 def parser_of(monkeypatch):
-    """The parser of an example by its name."""
+    """The parser of an example, by name."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield lambda name: runpy.run_path(str(EXAMPLES / f"{name}.py"))["parser"]()
     for name in ("skills", "dpo", "generate"):
@@ -72,7 +72,7 @@ def test_every_default_is_one_that_may_be_given(parser_of, name):
 
 
 def numbers():
-    """Every option with a number, of every example."""
+    """Every numeric option of every example."""
     sys.path.insert(0, str(EXAMPLES))
     try:
         parsers = {name: runpy.run_path(str(EXAMPLES / f"{name}.py"))["parser"]() for name in NAMES}
@@ -88,7 +88,7 @@ def numbers():
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory):
-    """The folder of a tiny GPT-2 with a tokenizer."""
+    """A folder with a tiny GPT-2 and a tokenizer."""
     folder = tmp_path_factory.mktemp("models") / "decoder"
     model = tiny(vocab_size=262)
     model.tokenizer = Tokenizer.train(["a few words"], 262)
@@ -98,7 +98,7 @@ def decoder(tmp_path_factory):
 
 @pytest.fixture
 def no_work(monkeypatch):
-    """Fails where an example begins to do anything."""
+    """Fails as soon as an example starts any work."""
 
     def work(*_, **__):
         raise AssertionError("work was done before the input was checked")
@@ -221,7 +221,7 @@ def test_a_range_is_that_of_several():
 
 
 def test_no_conclusion_is_printed_that_nothing_computed():
-    """What examples and benchmarks print about better and worse has a number, or stands in a branch on numbers."""
+    """Every comparison that examples and benchmarks print contains a number or is in a branch that depends on numbers."""
     words = re.compile(r"\b(better|worse|more|less|fewer|faster|slower|rose|fell|nearer|learns?|helps?)\b")
     for path in [*EXAMPLES.glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
         for line in path.read_text(encoding="utf-8").splitlines():

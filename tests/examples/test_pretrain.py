@@ -1,4 +1,4 @@
-"""The example scripts as a user runs them: the whole story, a second start, wrong input, interruptions."""
+"""The example scripts as a user runs them: full runs, restarts, invalid input, interruptions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = {"config.json", "model.safetensors", "tokenizer.json"}  # what transform
 
 
 def assert_one_line(outcome: Outcome, *words: str) -> None:
-    """An error that a user can act on: not a traceback, not a success."""
+    """Expects an error that a user can act on: not a traceback, not a success."""
     assert outcome.code != 0, f"this should be refused:\n{outcome.out}"
     lines = outcome.err.rstrip("\n").split("\n")
     assert len(lines) == 1 and lines[0].startswith("error: "), f"expected one line, got:\n{outcome.err}"
@@ -38,7 +38,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, texts) -> tuple[Path, Outcome]:
-    """A finished run of the whole story, in a process of its own.  Whoever changes it takes a copy."""
+    """A finished full run, in its own process.  Tests that change it must copy it."""
     cwd = tmp_path_factory.mktemp("finished")
     return cwd / "out", shell("pretrain.py", *QUICK, "--text", *texts, "--out", "out", cwd=cwd)
 
@@ -48,14 +48,14 @@ def copied(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished[0], tmp_path / "copied"))
 
 
-# ------------------------------------------------------------------------------------------------------ the whole story
+# ------------------------------------------------------------------------------------------------------------ full runs
 
 
 def test_pretraining_tells_its_whole_story(finished):
     out, outcome = finished
     assert_report(outcome)
     for protocol in ("in windows that overlap by half: ", "During training, and in the plot, windows do not overlap: "):
-        assert protocol in outcome.out  # the table and the curve have numbers of their own
+        assert protocol in outcome.out  # the table and the curve have different numbers
     assert "Sample 1:" in outcome.out and "Sample 2:" in outcome.out and "Sample 3:" not in outcome.out
     assert "Traceback" not in outcome.err
     names = {path.name for path in out.iterdir()}
@@ -92,9 +92,9 @@ def test_batches_that_the_workers_cannot_share_evenly(run, tmp_path, texts, opti
     assert "Sample" not in outcome.out
 
 
-# ---------------------------------------------------------------------------------------------------------- wrong input
+# -------------------------------------------------------------------------------------------------------- invalid input
 
-# What is given instead of, or beside, good options; and words of the line that must say it.
+# Options passed instead of, or in addition to, valid ones; and words that the error line must contain.
 WRONG = {
     "empty text": (("--text", "empty.txt"), "empty.txt"),
     "binary text": (("--text", "binary.bin"), "binary.bin"),
@@ -140,7 +140,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing_in_the_way(run, tmp_path, te
     good = [*QUICK, "--text", *texts, "--out", "out", "--samples", "0"]
     assert_one_line(run("pretrain.py", *good, *options), word)
     assert not Path("out/latest").exists() and not list(tmp_path.glob("out/step-*"))
-    if Path("out").exists():  # most is said before any work is done
+    if Path("out").exists():  # most errors come before any work
         assert_report(run("pretrain.py", *good))
 
 

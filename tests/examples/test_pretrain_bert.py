@@ -1,4 +1,4 @@
-"""examples/pretrain_bert.py as a user runs it, and what its table compares with."""
+"""examples/pretrain_bert.py as a user runs it, and the baselines in its table."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_run_goes_on_exactly(run, texts, tmp_path):
             ).code
             == 0
         )
-    shutil.rmtree(cut / "step-6")  # as if it had been killed after its save at step 3
+    shutil.rmtree(cut / "step-6")  # as if killed after its save at step 3
     (cut / "latest").write_text("step-3\n")
     done = run("pretrain_bert.py", "--out", str(cut), "--resume")
     assert done.code == 0, done.err
@@ -72,7 +72,7 @@ def test_bad_input(run, tmp_path):
 
 
 def test_guesses_by_hand():
-    """After 1 comes 2 twice and 3 once; between 1 and 4 stands 3; the most frequent is 1."""
+    """1 is followed by 2 twice and by 3 once; 3 occurs between 1 and 4; the most frequent token is 1."""
     guesses = Guesses([[1, 2, 1, 2], [1, 3, 4], [1, 1]], 6)
     assert guesses.counts.tolist() == [0, 5, 2, 1, 1, 0] and guesses.best == 1
     ids = np.array([[1, 5, 4], [1, 5, 5], [5, 5, 5]])

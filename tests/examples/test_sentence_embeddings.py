@@ -1,4 +1,4 @@
-"""examples/sentence_embeddings.py as a command, with a tiny random model."""
+"""examples/sentence_embeddings.py run as a command, with a tiny random model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW = re.compile(r"^  (by meaning|by words|)\s+(-?\d+\.\d\d)  (\S+)\s{2,}(\S.*)$
 
 
 def example(monkeypatch, *arguments):
-    """Run as a command; its exit message, or None."""
+    """Runs the example as a command; returns its exit message, or None."""
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
     try:
         runpy.run_path(str(SCRIPT), run_name="__main__")
@@ -36,7 +36,7 @@ def names():
 
 @pytest.fixture(scope="module", autouse=True)
 def documentation_read_once():
-    """It is always the same, and takes two seconds."""
+    """The documentation never changes, and reading it takes two seconds."""
     texts = corpus.documentation()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "documentation", lambda: texts)
@@ -63,10 +63,10 @@ def test_it_searches_measures_and_keeps_its_vectors(monkeypatch, tmp_path, capsy
     files = sorted((tmp_path / "out").iterdir())
     assert sorted(read_safetensors(file)[0]["vectors"].shape for file in files) == [(24, 8), (30, 8)]
 
-    assert example(monkeypatch, *options, "--top", 2) is None  # the same from the files
+    assert example(monkeypatch, *options, "--top", 2) is None  # the same results from the files
     again = capsys.readouterr().out
     assert again.count(" vectors from ") == 2 and ROW.findall(again) == rows
-    files[0].write_bytes(files[0].read_bytes()[:100])  # one that was damaged is made again
+    files[0].write_bytes(files[0].read_bytes()[:100])  # a damaged file is recomputed
     assert example(monkeypatch, *options, "--top", 2) is None
     out, err = capsys.readouterr()
     assert out.count(" vectors from ") == 1 and "recomputed" in err and ROW.findall(out) == rows
@@ -106,7 +106,7 @@ def test_puzzles_hide_the_sentence(names):
 
 
 def test_bm25_by_hand(names):
-    """Passages of 2, 3 and 4 words: the mean is 3; "cat" is in two of three, "dog" twice in one."""
+    """Passages of 2, 3 and 4 words, so the mean is 3; "cat" is in two of three, "dog" twice in one."""
     bm25 = names["BM25"](["The cat!", "cat, mouse, rat", "dog dog a_b"])
     idf = {"cat": np.log(1 + 1.5 / 2.5), "dog": np.log(1 + 2.5 / 1.5)}
     expected = {

@@ -1,4 +1,4 @@
-"""examples/tokenizers.py as a command."""
+"""examples/tokenizers.py run as a command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROW = re.compile(
 
 
 def example(monkeypatch, *arguments):
-    """Run as a command; its exit message, or None."""
+    """Runs the example as a command; returns its exit message, or None."""
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
     try:
         runpy.run_path(str(SCRIPT), run_name="__main__")
@@ -32,7 +32,7 @@ def example(monkeypatch, *arguments):
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """Some documents hold characters that no other has: they are unknown where they are held out."""
+    """Some documents contain characters that no other has: when held out, these are unknown."""
     folder = tmp_path_factory.mktemp("texts")
     rare = folder / "rare.txt"
     rare.write_text("\n<|endoftext|>\n".join(f"The letter {chr(code)} is rare. " * 9 for code in range(0x4E00, 0x4E50)), "utf-8")

@@ -1,4 +1,4 @@
-"""The examples of tuning as a user runs them, with small models on a small corpus, and the skills by hand."""
+"""The tuning examples as a user runs them, with small models on a small corpus, and hand-checked skills."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def documents():
 
 @pytest.fixture
 def example(monkeypatch, run):
-    """run(script, *arguments) with skills.py of a small model and corpus; the modules are imported anew."""
+    """run(script, *arguments), where skills.py has a small model and corpus; the modules are freshly imported."""
     monkeypatch.setattr(corpus, "default_corpus", documents)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     for name in ("skills", "dpo"):
@@ -98,7 +98,7 @@ def test_dpo(example, tmp_path):
     )
     assert (tmp_path / "out/dpo.png").exists() == PLOT
     assert "DPO        beta 0.1, seed 0\n" in done.out and "DPO        beta 1, seed 0\n" in done.out
-    assert " to " not in done.out[done.out.index("held-out prompts, seed 0") :]  # of one seed there is no range
+    assert " to " not in done.out[done.out.index("held-out prompts, seed 0") :]  # a single seed has no range
     stops_at_the_end_of_a_turn(tmp_path / "out/seed-0/beta-1/final")
     records = list(read(tmp_path / "out/seed-0/beta-1/log.jsonl"))
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3] and "validation_accuracy" in records[0]

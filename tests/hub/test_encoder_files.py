@@ -1,4 +1,4 @@
-"""Encoders in folders, taken over for another task; and what is refused at the border."""
+"""Encoder folders: reuse for another task, and invalid input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyplm.core import flatten
 from tinyplm.hub.tensors import read_safetensors, write_safetensors
 from tinyplm.models.config import to_dict
 
-FIRST = {name: next(iter(row.module.TASKS)) for name, row in FAMILIES.items()}  # the task of a language model
+FIRST = {name: next(iter(row.module.TASKS)) for name, row in FAMILIES.items()}  # the language-model task
 POSITIONS = [name for name in FAMILIES if "positions" in tiny(name).params["body"]]
 CHOICES = [name for name, row in FAMILIES.items() if "multiple_choice" in row.module.TASKS]
 CLASSIFIERS = ("sequence_classification", "token_classification", "multiple_choice")
@@ -24,14 +24,14 @@ each_task = pytest.mark.parametrize(("family", "task"), CASES)
 
 
 def change_config(folder, **changes):
-    """Fields of config.json replaced; None takes one out."""
+    """Replaces fields of config.json; None removes one."""
     file = folder / "config.json"
     settings = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({name: value for name, value in settings.items() if value is not None}))
 
 
 def rename_tensors(folder, names):
-    """Tensors of model.safetensors under other names, {old: new}."""
+    """Renames tensors of model.safetensors: {old: new}."""
     file = folder / "model.safetensors"
     tensors = {names.get(name, name): np.array(a) for name, a in read_safetensors(file)[0].items()}
     write_safetensors(file, tensors, dict.fromkeys(tensors, "F64"))
@@ -65,7 +65,7 @@ def test_a_family_under_another_name_is_written_under_it(tmp_path, other):
 
 @each_task
 def test_a_pretrained_body_gets_the_head_of_another_task(tmp_path, family, task):
-    """All of the head that the file has not is new, depends on the key alone, and its names are told."""
+    """Head parameters missing from the file are new, depend on the key alone, and are reported by name."""
     source = tiny(family)
     tinyplm.save(source, tmp_path)
     model = tinyplm.load(tmp_path, task=task, key=5)
@@ -117,7 +117,7 @@ def test_a_file_of_the_bare_body_lacks_the_prefix(tmp_path, family):
 
 @pytest.mark.parametrize(("family", "copy"), [(name, copy) for name, row in FAMILIES.items() for copy in row.module.TIED])
 def test_a_tied_tensor_may_stand_in_the_file_under_either_name(tmp_path, family, copy):
-    """Which of two names a shared tensor is written under is up to the writer."""
+    """The writer chooses which of the two names a shared tensor is stored under."""
     model = tiny(family)
     tinyplm.save(model, tmp_path)
     rename_tensors(tmp_path, {model.family.TIED[copy]: copy})
@@ -143,7 +143,7 @@ LABELLED = [(name, a, b) for name, row in FAMILIES.items() for a in CLASSIFIERS 
 
 @pytest.mark.parametrize(("family", "task", "other"), LABELLED)
 def test_the_classifier_of_another_task_is_left_out(tmp_path, family, task, other):
-    """It has the same name in many files; what comes before it may be of use."""
+    """It has the same name in many files; the layers before it may be reusable."""
     source = tiny(family, task)
     tinyplm.save(source, tmp_path)
     model = tinyplm.load(tmp_path, task=other)
@@ -155,7 +155,7 @@ def test_the_classifier_of_another_task_is_left_out(tmp_path, family, task, othe
 
 @each_family
 def test_a_file_with_the_ends_of_an_answer_names_no_labels(tmp_path, family):
-    """transformers gives that head an output for each, and can read two only."""
+    """transformers gives that head one output per label, and can read only two."""
     tinyplm.save(tiny(family), tmp_path)
     change_config(tmp_path, num_labels=3)
     model = tinyplm.load(tmp_path, task="question_answering")
@@ -173,7 +173,7 @@ def test_a_decoder_has_no_labels(tmp_path):
 
 @each_family
 def test_the_number_of_labels_in_a_file_follows_their_names(tmp_path, family):
-    """transformers takes the number where both are there and differ."""
+    """transformers uses the number when both are present and differ."""
     tinyplm.save(tiny(family), tmp_path)
     change_config(tmp_path, num_labels=2, id2label=None, label2id=None)
     model = tinyplm.load(tmp_path, task="sequence_classification")
@@ -212,7 +212,7 @@ def test_a_task_that_a_family_has_not_is_refused(tmp_path, family):
         tinyplm.load(tmp_path, task="causal_lm")
     with pytest.raises(ValueError, match=message):
         tinyplm.create(family, FAMILIES[family].config, task="causal_lm")
-    change_config(tmp_path, architectures=None)  # taken for a bare body, whose head is left out
+    change_config(tmp_path, architectures=None)  # treated as a bare body, whose head is dropped
     assert tinyplm.load(tmp_path).task == "body"
 
 
@@ -271,7 +271,7 @@ def test_token_types_are_for_families_that_have_them(family):
         with pytest.raises(ValueError, match=f"^token_type_ids: expected None, since {family} takes only attention_mask"):
             model([[2, 3]], token_type_ids=[[0, 0]])
         return
-    if "segments" in model.params["body"]:  # XLNet takes any numbers, since it only asks which are equal, and may go without
+    if "segments" in model.params["body"]:  # excludes XLNet: it only compares them, so takes any numbers or none
         assert equal(model([[2, 3]], token_type_ids=[[0, 0]])[0], model([[2, 3]])[0])
         with pytest.raises(ValueError, match="token_type_ids: expected integers from 0 to 1, got 2"):
             model([[2, 3]], token_type_ids=[[0, 2]])

@@ -1,4 +1,4 @@
-"""Folders: saving and loading is the identity, names, dtypes, and every damaged file is refused by name."""
+"""Folders: saving and loading round-trips, names, dtypes, and every damaged file is refused by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_saving_and_loading_is_the_identity(tmp_path, tied, dtype):
     tinyplm.save(model, tmp_path)
     again = tinyplm.load(tmp_path)
     assert again.config == model.config and again.dtype == dtype and equal(again.params, model.params)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]  # no temporary file is left
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]  # no temporary file remains
 
 
 def test_the_tokenizer_travels_with_the_model(tmp_path):
@@ -51,7 +51,7 @@ def test_bfloat16_loads_as_float32_and_is_written_back(tmp_path):
 @pytest.mark.parametrize(("kinds", "widest"), [(["F16", "BF16"], "float32"), (["F16", "F32", "BF16"], "float32"),
                                                (["BF16", "F16", "F64"], "float64")])  # fmt: skip
 def test_files_of_several_dtypes(tmp_path, kinds, widest):
-    """The parameters all have the widest one; saving writes each tensor back in its own, bit by bit."""
+    """All parameters get the widest dtype; saving writes each tensor back in its own, bit-identically."""
     file = tmp_path / "model.safetensors"
     tinyplm.save(tiny(dtype="float64"), tmp_path)
     tensors = {name: np.array(a) for name, a in tensor_files.read_safetensors(file)[0].items()}
@@ -77,7 +77,7 @@ def test_overflow_is_refused_before_anything_is_written(tmp_path, dtype, value):
 
 def test_bfloat16_rounds_to_nearest_even():
     one = np.float32(1).view(np.uint32)
-    step = 1 << 16  # a unit in the last place of bfloat16, in bits of float32
+    step = 1 << 16  # one unit in the last place of bfloat16, in bits of float32
     bits = np.array([one, one + step // 2, one + step // 2 + 1, one + step + step // 2, one + step // 2 - 1], dtype=np.uint32)
     rounded = tensor_files.round_to_bfloat16(bits.view(np.float32)).astype(np.int64) - (int(one) >> 16)
     assert rounded.tolist() == [0, 0, 1, 2, 0]
@@ -91,7 +91,7 @@ def test_names_with_and_without_the_base_prefix(tmp_path):
     tinyplm.save(model, tmp_path)
     tensors, _ = tensor_files.read_safetensors(tmp_path / "model.safetensors")
     bare = {name.removeprefix("transformer."): np.array(a) for name, a in tensors.items()}
-    bare["h.0.attn.bias"] = np.ones((1, 1, 6, 6))  # a causal mask, as old files carry
+    bare["h.0.attn.bias"] = np.ones((1, 1, 6, 6))  # a causal mask, as in old files
     bare["lm_head.weight"] = bare["wte.weight"]  # a tied head written twice
     tensor_files.write_safetensors(tmp_path / "model.safetensors", bare)
     assert equal(tinyplm.load(tmp_path).params, model.params)
@@ -233,7 +233,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_a_model_larger_than_its_file_is_refused_before_its_tree_is_walked(tmp_path, monkeypatch):
-    """With as many layers as a config may have, walking alone takes seconds."""
+    """With as many layers as a config allows, walking the tree alone takes seconds."""
     tinyplm.save(tiny(), tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | {"n_layer": 10_000}))

@@ -1,4 +1,4 @@
-"""Each hostile folder gives a right result or one line that names it, soon and in little memory.
+"""Each hostile folder gives a correct result or one line that names it, quickly and in little memory.
 
 The folders are in tests/support/hostile_folders.py.
 """
@@ -29,7 +29,7 @@ FEW = ("null", "zero", "minus one", "10^6", "10^12", "1e400", "text", "object")
 
 @pytest.fixture(autouse=True)
 def without_waiting_for_the_disk(monkeypatch):
-    """Thousands of files are written here, and what a crash of the machine would leave of them is not what is tested."""
+    """Thousands of files are written here, and surviving a crash of the machine is not under test."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -39,7 +39,7 @@ def save(name: str, folder: Path, **options) -> None:
 
 
 def campaign(whole: Path, work: Path, damages: Iterable[hostile.Damage], attempt: Callable[[Path], None]) -> int:
-    """Each damage done to a copy of `whole`; how many there were.  AssertionError that names all that did not come out clean."""
+    """Applies each damage to a copy of `whole`; returns their number.  The AssertionError names every unclean outcome."""
     bad, damages = [], list(damages)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, damage in damages:
@@ -60,7 +60,7 @@ def campaign(whole: Path, work: Path, damages: Iterable[hostile.Damage], attempt
 
 @pytest.mark.parametrize("name", MODELS)
 def test_settings(name, tmp_path):
-    """Each value of config.json in turn replaced by wrong kinds and extreme values."""
+    """Replaces each value of config.json in turn with wrong types and extreme values."""
     save(name, tmp_path / "whole")
     kinds = hostile.REPLACEMENTS if name in families.FAMILIES else FEW
     damages = [*hostile.json_damages(tmp_path / "whole", "config.json", kinds), *hostile.text_damages("config.json")]
@@ -109,7 +109,7 @@ def test_sentence_encoders(tmp_path):
 
 
 def test_training_runs(tmp_path, monkeypatch):
-    """Each is gone on with, or refused in one line that names it."""
+    """Each run resumes, or is refused in one line that names it."""
     update = loop.update
 
     def breaking(*args, step, **kwargs):

@@ -1,4 +1,4 @@
-"""Settings that no model has, and weights that are no numbers, are refused in one line before anything large is done."""
+"""Settings that no model has, and non-finite weights, are refused in one line before any expensive work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def refusal(folder, **options) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_number_of_a_config_has_a_limit(name):
-    """Integers by their name; other numbers are finite."""
+    """Integers are limited by name; other numbers must be finite."""
     cls = family(name).Config
     for field, kind in get_type_hints(cls).items():
         kinds = {kind, *get_args(kind)}
@@ -67,7 +67,7 @@ def test_the_limits():
     assert {name: config.limit(name) for name in expected} == expected
     for name, module in ((name, family(name)) for name in NAMES):
         for size in module.SIZES.values():
-            assert size.MODEL_TYPE == name  # none of the published sizes is beyond them
+            assert size.MODEL_TYPE == name  # no published size exceeds them
 
 
 @pytest.mark.parametrize(("name", "changes", "message"), [
@@ -92,7 +92,7 @@ def test_the_limits():
     ("xlnet", {"architectures": ["A" * 10**6]}, "architecture: expected one of XLNet.*, got 'AAA"),
 ])  # fmt: skip
 def test_settings_that_no_model_has(tmp_path, name, changes, message):
-    """Each once led to minutes of waiting, all memory, an internal error or a message without the file."""
+    """Each once caused minutes of waiting, used all memory, or gave an internal error or a message without the file name."""
     tinyplm.save(tiny(name), tmp_path)
     with_settings(tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
@@ -109,7 +109,7 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, value, kind):
     tensors[name][2, 3] = value
     tensor_files.write_safetensors(file, tensors, dict.fromkeys(tensors, kind))
     assert refusal(tmp_path) == f"{file}: tensor {name}: expected finite numbers, got {value}"
-    assert tensor_files.read_safetensors(file)[0]  # the file itself can be read
+    assert tensor_files.read_safetensors(file)[0]  # the file itself is readable
 
 
 def test_a_new_head_larger_than_memory_is_refused(tmp_path, monkeypatch):

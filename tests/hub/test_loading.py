@@ -1,4 +1,4 @@
-"""What loading needs and what comes with it: the peak of memory, models that do not fit, and the small files beside tensors."""
+"""Loading: peak memory, models that do not fit, and the small files stored with the tensors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MB = 1 << 20
 CONFIGS = {
     "llama": llama.Config(vocab_size=8192, hidden_size=512, intermediate_size=1376, num_hidden_layers=4, num_attention_heads=8,
                           max_position_embeddings=64),
-    # two matrices of the vocabulary, one of them transposed, are nearly everything
+    # two vocabulary matrices, one of them transposed, are nearly everything
     "wide vocabulary": llama.Config(vocab_size=40960, hidden_size=256, intermediate_size=256, num_hidden_layers=1,
                                     num_attention_heads=4, max_position_embeddings=64),
     # the file holds the tied matrix twice
@@ -44,7 +44,7 @@ COUNTS = {name: count_parameters((llama if isinstance(c, llama.Config) else gpt2
 
 
 def random_model(config):
-    """Of numbers that cost no time to make."""
+    """A model of numbers that are cheap to generate."""
     family = llama if isinstance(config, llama.Config) else gpt2
     numbers = np.random.default_rng(0).normal(0, 0.02, 1 << 16).astype("float32")
     params = tinyplm.core.tree_map(lambda shape: np.resize(numbers, shape), family.shapes(config))
@@ -53,7 +53,7 @@ def random_model(config):
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """make(name, kind, limit) -> a folder of 60 to 100 MB of parameters in float32; each is written once."""
+    """make(name, kind, limit) -> a folder with 60 to 100 MB of float32 parameters; each is written once."""
     root, models = tmp_path_factory.mktemp("large"), {}
 
     def make(name, kind="F32", limit="5GB"):
@@ -63,7 +63,7 @@ def folders(tmp_path_factory):
                 models.clear()  # one at a time
                 models[name] = random_model(CONFIGS[name])
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("os.fsync", lambda _: None)  # nothing here has to survive a crash
+                patch.setattr("os.fsync", lambda _: None)  # nothing here needs to survive a crash
                 tinyplm.save(models[name], folder, dtype=kind, max_shard_size=limit)
                 if name == "tied twice":
                     tensors = tensor_files.read_safetensors(folder / "model.safetensors")[0]
@@ -94,14 +94,14 @@ print(memory("VmHWM") - before)
 @pytest.mark.parametrize(("name", "kind", "dtype", "limit"), [
     *(("llama", *kind_and_dtype, limit) for limit in ("5GB", "30MB")
       for kind_and_dtype in (("F32", ""), ("BF16", ""), ("F16", "float32"))),
-    ("gpt2", "F32", "", "5GB"),  # c_attn is three of ours side by side
+    ("gpt2", "F32", "", "5GB"),  # c_attn is three of our matrices side by side
     ("gpt2", "BF16", "", "20MB"),
     ("wide vocabulary", "F32", "", "5GB"),
     ("wide vocabulary", "BF16", "", "5GB"),
     ("tied twice", "F32", "", "5GB"),
 ])  # fmt: skip
 def test_the_peak_of_loading_is_the_parameters_and_a_tenth(folders, tmp_path, name, kind, dtype, limit):
-    """In a fresh process, with all that is mapped of the file.  2 MB are allowed for the allocator and the interpreter."""
+    """In a fresh process, counting all mapped pages of the file.  2 MB are allowed for the allocator and the interpreter."""
     tinyplm.save(tiny("llama" if isinstance(CONFIGS[name], llama.Config) else "gpt2"), tmp_path)
     large = folders(name, kind, limit)
     assert (large / "model.safetensors").exists() == (limit == "5GB")
@@ -112,7 +112,7 @@ def test_the_peak_of_loading_is_the_parameters_and_a_tenth(folders, tmp_path, na
 
 
 def too_little(monkeypatch, call, available):
-    """The message of the MemoryError of call() with so many bytes available, which has to come before anything is allocated."""
+    """The message of the MemoryError of call() with this many bytes available, raised before anything is allocated."""
     monkeypatch.setattr(memory, "available_memory", lambda: available)
     tracemalloc.start()
     try:
@@ -132,14 +132,14 @@ def too_little(monkeypatch, call, available):
 ])  # fmt: skip
 def test_a_model_larger_than_memory_is_refused_before_it_is_read(monkeypatch, folders, name, kind, limit, dtype, width):
     folder, needed = folders(name, kind, limit), COUNTS[name] * width
-    tinyplm.load(folders("gpt2"))  # what is imported and cached at the first time is not counted
+    tinyplm.load(folders("gpt2"))  # first-time imports and caches are not counted
     message = too_little(monkeypatch, lambda: tinyplm.load(folder, dtype=dtype), needed - 1)
     assert re.search(
         rf"{folder}/.*: the parameters in float{8 * width}: expected {needed} bytes .* got {needed - 1} bytes", message
     )
     monkeypatch.setattr(memory, "available_memory", lambda: needed)
     tinyplm.load(folder, dtype=dtype)
-    monkeypatch.setattr(memory, "available_memory", lambda: None)  # not known here
+    monkeypatch.setattr(memory, "available_memory", lambda: None)  # unknown here
     tinyplm.load(folder, dtype=dtype)
 
 
@@ -158,7 +158,7 @@ def test_a_new_model_larger_than_memory_is_refused(monkeypatch):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_parameters_count_once_in_whatever_layout(family, tied):
-    """The layout for decoding keeps a tied table twice, and joins the projections."""
+    """The decoding layout stores a tied table twice and joins the projections."""
     model = tiny(family, tie_word_embeddings=tied)
     expected = count_parameters(model.family.shapes(model.config))
     quick = model.for_decoding()
@@ -196,7 +196,7 @@ def folder_with(folder, family="gpt2", generation=GENERATION, files=SMALL, **cha
 
 
 def unsupported(trained, folder):
-    """The bytes of a tokenizer.json that says more than we know."""
+    """The bytes of a tokenizer.json with an unknown component."""
     trained.save(folder)
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
@@ -230,7 +230,7 @@ def test_a_tokenizer_that_is_not_supported_is_a_warning_and_written_back(tmp_pat
             same.text_tokenizer()
     tinyplm.save(model, tmp_path / "b")
     assert (tmp_path / "b" / "tokenizer.json").read_bytes() == content
-    model.tokenizer = trained  # one that is put in its place is the one that is saved
+    model.tokenizer = trained  # a replacement tokenizer is the one saved
     tinyplm.save(model, tmp_path / "b")
     assert tinyplm.load(tmp_path / "b").tokenizer.parts == trained.parts
 
@@ -268,11 +268,11 @@ def test_vocab_and_merges_make_a_tokenizer(tmp_path, trained):
     (tmp_path / "a" / "merges.txt").write_text("\n".join(f"{a} {b}" for a, b in trained.model.merges), encoding="utf-8")
     model = tinyplm.load(tmp_path / "a")
     assert model.tokenizer.model == trained.model and model.text_tokenizer() is model.tokenizer
-    assert model.tokenizer.named["eos_token"] == "</s>"  # special_tokens_map.json says so; the vocabulary has none: the next id
+    assert model.tokenizer.named["eos_token"] == "</s>"  # from special_tokens_map.json; not in vocab.json, so the next id
     assert model.tokenizer.eos_id == trained.vocab_size
     tinyplm.save(model, tmp_path / "b")
     assert tinyplm.load(tmp_path / "b").tokenizer.parts == model.tokenizer.parts
-    # the two files are in tokenizer.json now, and would say something else after another tokenizer is put in its place
+    # tokenizer.json now contains the two files, which would be wrong once another tokenizer replaces this one
     written = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
     assert written["chat_template.jinja"] == SMALL["chat_template.jinja"]
     assert json.loads(written["tokenizer_config.json"])["model_max_length"] == 7
@@ -301,7 +301,7 @@ def test_a_generation_config_that_is_none_is_refused(tmp_path, content):
     ],
 )
 def test_end_ids(tmp_path, generation, config, expected):
-    """From generation_config.json, else config.json, and from the tokenizer, those that the model has."""
+    """From generation_config.json, else config.json, and from the tokenizer; only ids that the model has."""
     model = tinyplm.load(folder_with(tmp_path, "llama", generation, eos_token_id=config))
     assert model.end_ids() == expected
     assert model.to("cpu").end_ids() == model.astype("float64").end_ids() == expected
@@ -310,7 +310,7 @@ def test_end_ids(tmp_path, generation, config, expected):
 
 
 def test_a_config_that_does_not_say_what_ends_a_text_says_nothing(tmp_path):
-    """LLaMA's default is 2, which in another vocabulary is an ordinary token."""
+    """LLaMA's default is 2, which is an ordinary token in another vocabulary."""
     folder_with(tmp_path, "llama", {})
     config = json.loads((tmp_path / "config.json").read_text())
     del config["eos_token_id"]
@@ -320,7 +320,7 @@ def test_a_config_that_does_not_say_what_ends_a_text_says_nothing(tmp_path):
 
 
 def test_added_tokens_beside_a_vocabulary_are_not_lost(tmp_path, trained):
-    """Read without them, a chat's special tokens would be spelled letter by letter."""
+    """Without them, a chat's special tokens would be split into letters."""
     folder_with(tmp_path)
     (tmp_path / "vocab.json").write_text(json.dumps(trained.model.vocab))
     (tmp_path / "merges.txt").write_text("\n".join(" ".join(merge) for merge in trained.model.merges))
@@ -341,7 +341,7 @@ def test_a_value_too_large_for_the_dtype_asked_for_is_named(tmp_path):
 
 
 def test_the_limits_of_control_groups_count(tmp_path):
-    """cgroup 2 (a group and the one above it) and cgroup 1; page cache is given back, shared memory is not."""
+    """cgroup 2 (a group and its parent) and cgroup 1; page cache is reclaimable, shared memory is not."""
     own, root = tmp_path / "own", tmp_path / "fs"
     for folder, limit, used, file, shmem in (("a", 1000, 300, 50, 10), ("a/b", "max", 100, 0, 0)):
         (root / folder).mkdir(parents=True)
@@ -366,6 +366,6 @@ def test_to_and_astype_keep_what_was_read(tmp_path, trained, device):
         assert other.buffers["bias"].shape == (3,)
     assert there.file_dtypes == model.file_dtypes and there.device == device and half.file_dtypes == {}
     assert {a.dtype.name for a in flatten(half.params).values()} == {"float16"} and model.dtype == "float64"
-    tinyplm.save(half, tmp_path)  # in its own dtype, not the one that was read
+    tinyplm.save(half, tmp_path)  # in its own dtype, not the one that was loaded
     assert set(tinyplm.load(tmp_path).file_dtypes.values()) == {"F16"}
     assert equal(backend.to_host(there.params), model.params)

@@ -1,4 +1,4 @@
-"""Folders in shards: saving and loading is the identity, failures leave the old files, and every bad index is refused by name."""
+"""Sharded folders: saving and loading round-trips, failures leave the old files, and every bad index is refused by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinyplm.files import write_json
 from tinyplm.hub import tensors as tensor_files
 from tinyplm.hub.tensors import INDEX, SINGLE, parse_size
 
-# No tensor has more than 20 KB, also in float64, and all together are more than two shards of that, also in float16.
+# No tensor exceeds 20 KB, even in float64; together they exceed two shards of that size, even in float16.
 SIZES = {
     "gpt2": {"vocab_size": 101, "n_embd": 24, "n_positions": 9},
     "llama": {"vocab_size": 101, "hidden_size": 24, "intermediate_size": 50},
@@ -38,7 +38,7 @@ def shard_names(count):
 
 
 def read(folder, change=None):
-    """The index; with `change`, what that makes of it is written."""
+    """The index; `change`, if passed, edits or replaces it in the file."""
     index = json.loads((folder / INDEX).read_text())
     if change:
         changed = change(index)
@@ -47,17 +47,17 @@ def read(folder, change=None):
 
 
 def sharded(folder, family="gpt2", limit=6000, **options):
-    """A folder with a model in shards, and its index."""
+    """Saves a model in shards; returns the index."""
     tinyplm.save(model_of(family, **options), folder, dtype="F32", max_shard_size=limit)
     return read(folder)
 
 
 def nbytes(path):
-    """The bytes of each tensor in a file."""
+    """The size of each tensor in a file, in bytes."""
     return {name: t.stored().nbytes for name, t in tensor_files.open_safetensors(path).items()}
 
 
-# ----------------------------------------------------------------------------------------------------------- the identity
+# ------------------------------------------------------------------------------------------------------------ round trips
 
 
 @pytest.mark.parametrize("limit", [20_000, "20KB", 3000])
@@ -72,7 +72,7 @@ def test_saving_in_shards_and_loading_is_the_identity(tmp_path, family, kind, li
     assert all(a.flags.c_contiguous and a.flags.owndata and a.flags.writeable for a in flatten(again.params).values())
     expected = model if kind != "BF16" else tinyplm.load(tmp_path / "single")
     assert equal(again.params, expected.params)
-    tinyplm.save(again, tmp_path / "again", max_shard_size=limit)  # bit by bit, bfloat16 too
+    tinyplm.save(again, tmp_path / "again", max_shard_size=limit)  # bit-identical, bfloat16 too
     assert files(tmp_path / "again") == files(tmp_path / "shards")
     tinyplm.save(again, tmp_path / "joined")
     assert files(tmp_path / "joined") == files(tmp_path / "single")
@@ -108,26 +108,26 @@ def test_the_limit_counts_what_is_in_the_file(tmp_path):
 
 def test_names_with_and_without_the_base_prefix_in_shards(tmp_path):
     model = model_of("llama", dtype="float32", tie_word_embeddings=True)
-    for kept in (0, 3):  # all bare, and a part
+    for kept in (0, 3):  # all names bare, then some of them
         tinyplm.save(model, tmp_path, max_shard_size=6000)
         places = {}
         for n, shard in enumerate(sorted(files(tmp_path, "model-*.safetensors"))):
             arrays = {name: np.array(a) for name, a in tensor_files.read_safetensors(tmp_path / shard)[0].items()}
             arrays = {name.removeprefix("model." if n >= kept else ""): a for name, a in arrays.items()}
             if n == 1:
-                arrays["layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2)  # as old files carry it
+                arrays["layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2)  # as in old files
             tensor_files.write_safetensors(tmp_path / shard, arrays)
             places |= dict.fromkeys(arrays, shard)
         write_json(tmp_path / INDEX, {"weight_map": places})
         assert equal(tinyplm.load(tmp_path).params, model.params)
-    name = next(iter(arrays))  # of the last shard
+    name = next(iter(arrays))  # from the last shard
     tensor_files.write_safetensors(tmp_path / shard, {**arrays, f"model.{name}": arrays[name]})
     write_json(tmp_path / INDEX, {"weight_map": {**places, f"model.{name}": shard}})
     with pytest.raises(ValueError, match=f"index.json: expected one name for each tensor, got {name} and model.{name}$"):
         tinyplm.load(tmp_path)
 
 
-# ----------------------------------------------------------------------------------------------- over what was there before
+# -------------------------------------------------------------------------------------------------- overwriting old folders
 
 LIMITS = {"nothing": None, "single": "5GB", "3 shards": 60_000, "8 shards": 20_000}
 
@@ -155,7 +155,7 @@ def test_files_that_are_not_ours_stay(tmp_path):
 
 
 def fail(monkeypatch, module, name, number, *, only=lambda *args: True):
-    """The call `number` (from 1) of module.name fails; the list of the calls that were made."""
+    """Makes call `number` (from 1) of module.name fail; returns the list of calls made."""
     original, calls = getattr(module, name), []
 
     def call(*args, **kwargs):
@@ -173,7 +173,7 @@ def fail(monkeypatch, module, name, number, *, only=lambda *args: True):
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("old", LIMITS)
 def test_a_failure_while_writing_shards_leaves_the_old_folder(tmp_path, monkeypatch, old, module, name, number):
-    """Full disks show when a file is written or when it is flushed; no shard has taken its place until all are there."""
+    """A full disk shows when a file is written or flushed; no shard moves into place until all are there."""
     if LIMITS[old]:
         tinyplm.save(model_of(seed=1), tmp_path, max_shard_size=LIMITS[old])
     before = files(tmp_path)
@@ -201,7 +201,7 @@ def test_an_overflow_in_a_later_tensor_leaves_the_old_folder(tmp_path, old, new)
 @pytest.mark.parametrize("new", ["single", "3 shards", "8 shards"])
 @pytest.mark.parametrize("old", LIMITS)
 def test_a_break_between_the_renames_never_loads_as_a_mixture(tmp_path, monkeypatch, old, new, module, name):
-    """Whichever rename or removal fails: the old model, or an error that says what is missing, or the new model."""
+    """Whichever rename or removal fails: the old model, an error that says what is missing, or the new model."""
     models, outcomes = {"old": model_of(seed=1), "new": model_of(seed=2)}, []
     for number in range(1, 99):
         folder = tmp_path / str(number)
@@ -220,7 +220,7 @@ def test_a_break_between_the_renames_never_loads_as_a_mixture(tmp_path, monkeypa
         except ValueError as error:
             missing = any(words in str(error) for words in ("no such file", "an incomplete copy"))
             outcomes.append("missing" if missing else str(error))
-        if len(calls) < number:  # it was not reached any more
+        if len(calls) < number:  # the failing call was never reached
             break
     assert outcomes == sorted(outcomes, key=["old", "missing", "new"].index) and outcomes[-1] == "new"
     assert "old" in outcomes or old != "single" or new == "single"
@@ -248,7 +248,7 @@ def test_a_break_between_the_renames_never_loads_as_a_mixture(tmp_path, monkeypa
 def test_bad_indexes_are_refused(tmp_path, text, message):
     folder = tmp_path / "folder"
     sharded(folder)
-    for outside in (tmp_path / "x.safetensors", folder / "a" / "b.safetensors"):  # what an index points to is there
+    for outside in (tmp_path / "x.safetensors", folder / "a" / "b.safetensors"):  # the files that the indexes point to exist
         outside.parent.mkdir(exist_ok=True)
         outside.write_bytes((folder / shard_names(len(files(folder, "model-*.safetensors")))[0]).read_bytes())
     (folder / INDEX).write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -258,7 +258,7 @@ def test_bad_indexes_are_refused(tmp_path, text, message):
 
 
 def rewrite(path, change):
-    """The tensors of a file changed: `change` gets {name: array} to change in place."""
+    """Rewrites the tensors of a file: `change` edits {name: array} in place."""
     arrays = {name: np.array(a) for name, a in tensor_files.read_safetensors(path)[0].items()}
     change(arrays)
     tensor_files.write_safetensors(path, arrays)
@@ -302,7 +302,7 @@ def test_the_single_file_wins_over_an_index(tmp_path):
     sharded(tmp_path, seed=1)
     tensor_files.write_safetensors(tmp_path / SINGLE, tensor_files.read_safetensors(_single(tmp_path / "other", seed=2))[0])
     assert equal(tinyplm.load(tmp_path).params, tinyplm.load(tmp_path / "other").params)
-    (tmp_path / INDEX).write_text("{")  # not even looked at
+    (tmp_path / INDEX).write_text("{")  # not even read
     assert equal(tinyplm.load(tmp_path).params, tinyplm.load(tmp_path / "other").params)
 
 

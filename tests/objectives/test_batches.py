@@ -1,4 +1,4 @@
-"""Batches by the number of the sample: independence of the cut, epochs, static and dynamic masks, positive pairs."""
+"""Batches by sample number: independence of batch boundaries, epochs, static and dynamic masks, positive pairs."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _original(inputs, targets):
 def test_a_sample_depends_on_its_number_alone(name):
     whole = _make(name).batch(0, 60)
     data = _make(name)
-    late = data.batch(45, 15)  # a run that resumes: the first thing asked for is in a later epoch
+    late = data.batch(45, 15)  # a resumed run: its first request is in a later epoch
     parts = [data.batch(first, 15) for first in (0, 15, 30)]
     assert _same(whole, _joined([*parts, late]))
     assert not _same(whole, _make(name, seed=6).batch(0, 60))
@@ -105,7 +105,7 @@ def test_targets_restore_text_that_stands_in_the_documents(name):
 
 
 def test_labels_say_how_the_segments_stand():
-    """Ids count on from sentence to sentence and document to document, so the text alone shows what is true."""
+    """Ids count up across sentences and documents, so the text alone shows the correct label."""
     of = {i: d for d, document in enumerate(TEXTS) for s in document for i in s}
     for name in ("next", "single", "order"):
         inputs, targets = _make(name).batch(0, 200)
@@ -157,7 +157,7 @@ def test_windows_are_those_of_the_causal_ones():
     data = _make("windows")
     texts = _original(*data.batch(0, 30))
     assert np.array_equal(texts[:, 1:-1], Windows(TOKENS, 10, 5).batch(0, 30)[0])
-    assert (texts[:, 1:-1] == 2).any()  # separators, and none of them was masked (see above)
+    assert (texts[:, 1:-1] == 2).any()  # separators, none of them masked (see above)
 
 
 def test_permuted_windows_keep_the_text_and_hide_by_masks():
@@ -221,7 +221,7 @@ def test_no_anchor_twice_in_a_batch_and_no_pair_twice_in_an_epoch(groups, size, 
         for start in range(0, len(numbers), size):
             assert len({groups[n] for n in numbers[start : start + size]}) == size
     most = max(Counter(groups).values())
-    if most <= len(groups) // size:  # nothing is in the way: all but the remainder
+    if most <= len(groups) // size:  # no obstacle: everything but the remainder
         assert data.batches_per_epoch == len(groups) // size
 
 
@@ -238,11 +238,11 @@ def test_positive_pairs_by_number():
     assert whole["positive"]["input_ids"][4].tolist() == [1, 5 + n, 2, 0, 0, 0]
     assert whole["positive"]["attention_mask"][4].tolist() == [1, 1, 1, 0, 0, 0]
     assert len({tuple(data.numbers(9 * e, 9)) for e in range(6)}) == 6
-    for epoch in (1, 2, 5):  # a run that resumes asks for a later epoch first
+    for epoch in (1, 2, 5):  # a resumed run requests a later epoch first
         fresh = _positive([0, 0, 1, 2, 3, 3, 3, 4, 5, 6], 3)
         assert fresh.numbers(9 * epoch, 9) == data.numbers(9 * epoch, 9)
     left_out = Counter(({*range(10)} - set(data.numbers(9 * e, 9))).pop() for e in range(1000))
-    # the last group loses a pair: 7 groups are equally often the last, a pair of m of its group with 1/m
+    # the last group loses a pair: each of 7 groups is equally often last, and each of its m pairs has probability 1/m
     assert abs(left_out[2] - 1000 / 7) <= five_sigma(1000, 1 / 7) and abs(left_out[0] - 1000 / 14) <= five_sigma(1000, 1 / 14)
 
 

@@ -1,4 +1,4 @@
-"""What the objectives take, from both sides of each border: what is just inside works, what is just outside is refused."""
+"""The valid ranges of the objectives' arguments, at both ends: just inside works, just outside is refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def positive(size, groups=(0, 1)):
     return PositivePairs([([5 + g], [5]) for g in groups], size, layout=BERT, length=6, seed=0)
 
 
-# name: (what is called with the value, values that it takes, values that it refuses)
+# name: (call with the value, accepted values, refused values)
 BORDERS = {
     "mask_id": (lambda v: masking(mask_id=v), [0, V - 1], [-1, V, None]),
     "rate": (lambda v: masking(rate=v), [5e-324, 1], [0, ABOVE_1, np.nan]),

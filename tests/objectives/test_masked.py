@@ -1,4 +1,4 @@
-"""Masked language modelling: what is selected, what becomes of it, and by which key."""
+"""Masked language modelling: what is selected, what replaces it, and by which key."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def raises(message):
 
 
 def five_sigma(n: int, p: float) -> float:
-    """How far a count of n coins may be from n p: beyond 5 standard deviations lies less than one case in a million."""
+    """The deviation allowed from n p for a count of n coins: under one case in a million exceeds 5 standard deviations."""
     return 5 * math.sqrt(n * p * (1 - p))
 
 
 def sentence(T, seed=0):
-    """ids 5 ... V - 1 with a special token at both ends."""
+    """ids from 5 to V - 1, with a special token at each end."""
     ids = np.random.default_rng(seed).integers(5, V, T)
     ids[[0, -1]] = 1, 2
     return ids, (ids < 5).astype(int)
@@ -68,7 +68,7 @@ def test_choice_has_the_weights():
         assert abs(c - n * p) <= five_sigma(n, p)
 
 
-# ---- the rule, with given draws
+# ---- the rule, with fixed draws
 
 
 def test_corrupt_by_hand():
@@ -95,7 +95,7 @@ def test_targets_restore_the_text_and_special_tokens_stay(T, seed, rate, selecti
     assert (targets[special == 1] == -100).all() and np.array_equal(inputs[special == 1], ids[special == 1])
     if selection == "exact":
         wanted, found = max(1, round(rate * (T - 2))), (targets != -100).sum()
-        assert found == wanted or (ngrams and found < wanted)  # an n-gram over one that is selected is passed over
+        assert found == wanted or (ngrams and found < wanted)  # an n-gram that overlaps a selection is skipped
     again = mask_tokens(ids, special, masking=masking, key=key(seed))
     assert np.array_equal(again[0], inputs) and np.array_equal(again[1], targets)
 
@@ -119,12 +119,12 @@ def test_the_shares_are_those_asked_for(selection):
     selected = targets != -100
     n = int(selected.sum())
     assert abs(n - 0.3 * (T - 2)) <= (0.5 if selection == "exact" else five_sigma(T - 2, 0.3))
-    same = 1 / (V - 5)  # a random token may be the one that was there
+    same = 1 / (V - 5)  # a random token may equal the original
     masked, unchanged = (inputs[selected] == MASK).sum(), (inputs[selected] == ids[selected]).sum()
     assert abs(masked - 0.5 * n) <= five_sigma(n, 0.5)
     assert abs(unchanged - (0.2 + 0.3 * same) * n) <= five_sigma(n, 0.2 + 0.3 * same)
     others = inputs[selected & (inputs != MASK) & (inputs != ids)]
-    assert others.min() == 5 and others.max() == V - 1  # of the 45 random_ids all come up among 1800
+    assert others.min() == 5 and others.max() == V - 1  # all 45 random_ids occur among 1800
 
 
 def test_every_token_is_selected_equally_often():
@@ -153,7 +153,7 @@ def test_keys_make_maskings_differ_and_copies_make_them_return():
 
 def test_exact_counts_as_the_released_code():
     units = [[t] for t in range(10)]
-    for rate, expected in ((0.01, 1), (0.15, 2), (0.25, 2), (0.35, 4), (1, 10)):  # 1.5 and 3.5 to even, and 2.5, too
+    for rate, expected in ((0.01, 1), (0.15, 2), (0.25, 2), (0.35, 4), (1, 10)):  # 1.5, 3.5 and also 2.5 round to even
         assert count(select_exact(units, rate, key(0))) == expected
     assert count(select_exact(units, 1, key(0), limit=4)) == 4
 
@@ -169,19 +169,19 @@ def test_exact_never_cuts_a_unit_nor_takes_too_many(sizes, rate, seed, ngrams):
 
 
 def test_ngrams_have_their_probabilities():
-    """Seen at the first n-gram of each selection: with a limit of 3 it is never made shorter."""
+    """Measured at the first n-gram of each selection: a limit of 3 never shortens it."""
     units, rounds = [[t] for t in range(1000)], 3000
     lengths = np.zeros(4, int)
     for n in range(rounds):
         chosen = [u[0] for u in select_exact(units, 1, fold(key(3), n), limit=3, ngrams=ALBERT_NGRAMS)]
         lengths[next((i for i in range(1, 3) if chosen[i] != chosen[i - 1] + 1), 3)] += 1
     for length, p in zip((1, 2, 3), (6 / 11, 3 / 11, 2 / 11)):
-        # besides: a second start is the neighbour by chance (1 in 1000), and the last two places leave no choice (2 in 1000)
+        # also: a second start is adjacent by chance (1 in 1000), and the last two positions leave no choice (2 in 1000)
         assert abs(lengths[length] - rounds * p) <= five_sigma(rounds, p) + 0.003 * rounds
 
 
 def test_ngrams_do_not_go_over_special_tokens():
-    """Always two in a row where two stand side by side; of tokens with something between them, two neighbours by chance only."""
+    """Adjacent tokens are always selected in pairs; tokens with something between them are neighbours only by chance."""
     for step in (1, 2):
         units = [[t] for t in range(0, 1000 * step, step)]
         chosen = [select_exact(units, 1, fold(key(0), n), limit=2, ngrams=(1e-9, 1)) for n in range(100)]
@@ -203,7 +203,7 @@ TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "un", "##break", "##able
 def test_whole_words_from_continuations():
     ids = np.array([1, 5, 6, 7, 8, 9, 2, 9, 8, 2, 0])
     units = whole_words(continuations(TOKENS, inside="##"))(ids, ids > 4)
-    assert units == [[1, 2, 3], [4, 5], [7], [8]]  # behind [SEP] a continuation has nothing to continue
+    assert units == [[1, 2, 3], [4, 5], [7], [8]]  # after [SEP] a continuation has nothing to continue
     starts = continuations(["Ġa", "b", "Ġc", "<s>"], start="Ġ")
     assert starts.tolist() == [False, True, False, True]
     assert whole_words(starts)(np.array([3, 0, 1, 1, 2]), np.array([False, True, True, True, True])) == [[1, 2, 3], [4]]
@@ -248,7 +248,7 @@ def test_whole_words_stay_whole(seed, selection):
 def test_given_units_of_one_sequence():
     ids, special = sentence(12)
     _, targets = mask_tokens(ids, special, masking=Masking(MASK, V, 0.3), key=key(0), units=[[4, 5, 6]])
-    assert np.flatnonzero(targets != -100).tolist() == []  # 0.3 of 3 is 1: the word is too large
+    assert np.flatnonzero(targets != -100).tolist() == []  # 0.3 of 3 rounds to 1: the word is too large
     _, targets = mask_tokens(ids, special, masking=Masking(MASK, V, 1), key=key(0), units=[[4, 5, 6]])
     assert np.flatnonzero(targets != -100).tolist() == [4, 5, 6]
     with raises("units: expected maskable places, got the special token at 0"):
@@ -272,7 +272,7 @@ def test_similar_words_stand_for_the_mask():
         seen.add(word) if word in {(20, 21, 22), (30, 31, 32), (5, 6, 7)} else None
         random += word not in {(20, 21, 22), (30, 31, 32), (5, 6, 7)}
     assert seen == {(20, 21, 22), (30, 31, 32), (5, 6, 7)}
-    assert abs(random - 40) <= five_sigma(400, 0.1)  # a word has one draw: 10% are random in all its tokens
+    assert abs(random - 40) <= five_sigma(400, 0.1)  # one draw per word: 10% are random in all their tokens
     with raises("table: expected at least one similar word of 1 ids for (5,), got "):
         similar_words({(5,): [(6, 7)]})
     with raises("similar: expected a function that returns 3 ids, got "):

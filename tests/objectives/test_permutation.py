@@ -1,4 +1,4 @@
-"""Permutation language modelling and translation pairs: who may see whom, what is predicted."""
+"""Permutation language modelling and translation pairs: which tokens see which, and what is predicted."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def raises(message):
 
 
 def reached(perm_mask):
-    """(T, T) booleans: whether the token at j can have any influence on the prediction at i, through any number of layers.
+    """(T, T) booleans: whether the token at j can influence the prediction at i through any number of layers.
 
-    Content streams see what the mask shows and themselves; the query stream at i starts from what the mask shows alone.
+    Content streams see themselves and what the mask shows; the query stream at i starts from what the mask shows alone.
     """
     shown = perm_mask == 0
     content = shown | np.eye(len(shown), dtype=bool)
@@ -36,7 +36,7 @@ def test_by_hand():
     assert rank.tolist() == [1, 3, 0, 2]
     assert permutation_mask(rank).tolist() == [[1, 1, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1]]
     assert last_in_order(range(11), 6).tolist() == [False] * 10 + [True]  # 11 / 6 is rounded down
-    predicted = last_in_order([2, 0, 3, 1], 2)  # half of them: places 3 and 1
+    predicted = last_in_order([2, 0, 3, 1], 2)  # half of them: positions 3 and 1
     assert predicted.tolist() == [False, True, False, True]
     rank = ranks_of([2, 0, 3, 1], predicted)
     assert rank.tolist() == [-1, 3, -1, 2]
@@ -52,7 +52,7 @@ def test_joined_segments_by_hand():
 
 @given(st.permutations(range(7)), st.lists(st.booleans(), min_size=7, max_size=7), st.booleans())
 def test_a_prediction_depends_on_what_comes_before_it_in_the_order(order, predicted, context):
-    """Exactly: all of it reaches the prediction, and nothing else does, least of all the token itself."""
+    """Exactly those tokens reach the prediction, and nothing else does, least of all the token itself."""
     predicted = np.array(predicted) if context else np.ones(7, bool)
     rank = ranks_of(order, predicted if context else None)
     found = reached(permutation_mask(rank))
@@ -81,20 +81,20 @@ def test_samples_do_not_leak(T, seed, M, data):
     for i in places:
         assert not found[i, i]
         seen_by_i = [j for j in places if found[i, j]]
-        assert not any(found[j, i] for j in seen_by_i)  # one of two comes first
+        assert not any(found[j, i] for j in seen_by_i)  # one of any two comes first
         if i < reuse:
             assert not found[i, reuse:].any()
     context = np.setdiff1d(np.arange(T), places)
     for part in (context[context < reuse], context[context >= reuse]):
         same = places[(places >= reuse) == (len(part) > 0 and part[0] >= reuse)]
-        assert found[np.ix_(same, part)].all()  # the whole context of its segment
+        assert found[np.ix_(same, part)].all()  # all of its segment's context
     assert found[np.ix_(places[places >= reuse], np.arange(reuse))].all()  # the second segment sees all of the first
     again = permutation_sample(ids, special, predictions=M, key=key(seed), K=2, longest=3, reuse=reuse)
     assert all(np.array_equal(sample[name], again[name]) for name in sample)
 
 
 def test_beyond_the_predictions_the_last_in_the_order_become_context():
-    """Of predictions one after the other, each hides those that come later: the three that hide most are kept."""
+    """Of successive predictions, each hides the later ones: the three that hide the most are kept."""
     ids = np.arange(30)
     many, few = (permutation_sample(ids, ids * 0, predictions=M, key=key(4), K=2) for M in (30, 3))
     places, kept = (sample["targets"][sample["targets"] >= 0] for sample in (many, few))
@@ -105,11 +105,11 @@ def test_beyond_the_predictions_the_last_in_the_order_become_context():
 def test_spans_and_their_share():
     T, K = 60_000, 6
     predicted = predicted_spans(T, K=K, longest=5, key=key(0))
-    assert abs(predicted.mean() - 1 / K) < 1e-3  # every context of K L tokens has L of them: only the last one is cut
+    assert abs(predicted.mean() - 1 / K) < 1e-3  # every context of K L tokens has L of them: only the last one is truncated
     edges = np.flatnonzero(np.diff(np.concatenate([[0], predicted.astype(int), [0]])))
     lengths = edges[1::2] - edges[::2]
     n = len(lengths)
-    for length in range(1, 6):  # 1 in 5 each; two spans touch in less than 2 of 100
+    for length in range(1, 6):  # 1 in 5 each; two spans touch in fewer than 2 of 100 cases
         assert abs((lengths == length).sum() - n / 5) <= five_sigma(n, 1 / 5) + 0.02 * n
     assert (lengths > 5).mean() < 0.02
     within = np.bincount(np.flatnonzero(predicted_spans(T, K=K, longest=1, key=key(0))) % K)  # anywhere in its context
@@ -120,7 +120,7 @@ def test_all_orders_are_equally_likely():
     counts = np.zeros((3, 3))
     for n in range(600):
         sample = permutation_sample(np.arange(3), np.zeros(3), predictions=3, key=fold(key(0), n), K=1, longest=1)
-        counts[np.arange(3), sample["perm_mask"].sum(axis=1) - 1] += 1  # one that sees no other has rank 0
+        counts[np.arange(3), sample["perm_mask"].sum(axis=1) - 1] += 1  # a token that sees no other has rank 0
     assert (np.abs(counts - 200) <= five_sigma(600, 1 / 3)).all()
 
 

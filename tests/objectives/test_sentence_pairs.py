@@ -1,4 +1,4 @@
-"""Rows and pairs of sentences: special tokens, padding, truncation, RoBERTa's formats, next sentence and sentence order."""
+"""Rows and sentence pairs: special tokens, padding, truncation, RoBERTa's formats, next sentence and sentence order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def raises(message):
 
 
 def numbered(*shapes):
-    """Documents whose ids are all different, counting from 10: shapes are the lengths of their sentences."""
+    """Documents with distinct ids, counting from 10: shapes are the lengths of their sentences."""
     ids = iter(range(10, 100_000))
     return [[[next(ids) for _ in range(size)] for size in document] for document in shapes]
 
@@ -67,10 +67,10 @@ def test_truncation_takes_from_the_longer(a, b, room, seed):
     x, y = truncate_pair(first, second, room, key(seed))
     assert len(x) + len(y) == min(a + b, room)
     for whole, part in ((first, x), (second, y)):
-        assert np.array_equal(part, whole[part[0] - whole[0] :][: len(part)])  # one piece of it
+        assert np.array_equal(part, whole[part[0] - whole[0] :][: len(part)])  # one contiguous piece
     if len(x) < a and len(y) < b:
         assert 0 <= len(x) - len(y) <= 1
-    assert len(x) == a or len(x) >= len(y)  # who lost something was the longer one
+    assert len(x) == a or len(x) >= len(y)  # if truncated, it was the longer one
 
 
 def test_truncation_is_at_front_and_back_by_a_fair_coin():
@@ -132,7 +132,7 @@ def test_rows_of_sentences_hold_all_text_once(lengths, room, gap):
     across = list(full_sentences(documents, range(len(documents)), room, [SEP] * gap))
     assert np.array_equal(np.concatenate([ids[special == 0] for ids, special in across]), documents.ids)
     assert max(len(row) for row in [*sum(apart, []), *(ids for ids, _ in across)]) <= room
-    ends = set(documents.ids[documents.starts[1:] - 1].tolist())  # whole sentences: a row ends where one does, or is full
+    ends = set(documents.ids[documents.starts[1:] - 1].tolist())  # whole sentences: a row ends with one, or is full
     assert all(row[-1] in ends or len(row) == room for row in sum(apart, []))
     longest = max(map(max, lengths))
     if longest <= room:
@@ -146,7 +146,7 @@ def test_rows_of_sentences_hold_all_text_once(lengths, room, gap):
 
 def test_batches_of_about_as_many_tokens():
     assert batches_of_tokens([3, 3, 3, 9, 1, 1], 6) == [(0, 2), (2, 1), (3, 1), (4, 2)]
-    assert batches_of_tokens([9, 1, 5, 1], 6) == [(0, 1), (1, 2), (3, 1)]  # a row that is too large is never an empty batch
+    assert batches_of_tokens([9, 1, 5, 1], 6) == [(0, 1), (1, 2), (3, 1)]  # an oversized row never makes an empty batch
     assert batches_of_tokens([], 6) == []
 
 
@@ -169,7 +169,7 @@ def test_next_sentence_pairs(lengths, tokens, seed):
                 others = [documents.sentences(o) for o in range(len(documents)) if o != d]
                 assert any(first <= pair.b[0] and pair.b[1] <= stop for first, stop in others)
             place = pair.a[1] if pair.label else pair.b[1]
-        assert end - place < 2  # all of the document but perhaps one last sentence
+        assert end - place < 2  # the whole document, except perhaps one last sentence
         assert pairs == next_sentence_pairs(documents, d, tokens=tokens, key=key(seed))
 
 
@@ -195,7 +195,7 @@ def test_labels_are_a_fair_coin_and_short_pairs_are_one_in_ten(pairs):
         documents.size(*pair.a) + documents.size(*pair.b) for pair in made if pairs is sentence_order_pairs or not pair.label
     ]
     short = sum(size < 20 for size in sizes)
-    p = 0.1 * 18 / 19  # of the short ones, one in 19 is as long as the others
+    p = 0.1 * 18 / 19  # one in 19 of the short pairs is as long as the others
     assert abs(short - len(sizes) * p) <= five_sigma(len(sizes), p) and min(sizes) < 6
     assert all(documents.size(*pair.a) + documents.size(*pair.b) <= 20 for pair in made)
 
@@ -203,11 +203,11 @@ def test_labels_are_a_fair_coin_and_short_pairs_are_one_in_ten(pairs):
 @pytest.mark.parametrize("pairs", [next_sentence_pairs, sentence_order_pairs])
 @pytest.mark.parametrize("tokens", [2, 3, 6])
 def test_a_short_pair_has_any_length_from_two_tokens_on(pairs, tokens):
-    """In sentences of one token a pair has just as many as were wanted: each length is as likely as the others."""
+    """With one-token sentences a pair has exactly the requested length, so each length is equally likely."""
     documents = Documents(numbered([1] * 4000, [1] * 4000))
     made = [pair for pair in pairs(documents, 0, tokens=tokens, key=key(3), short_rate=1)]
     made = [pair for pair in made if pairs is sentence_order_pairs or pair.label == 0]
-    sizes = [documents.size(*pair.a) + documents.size(*pair.b) for pair in made[:-1]]  # the last may be what is left over
+    sizes = [documents.size(*pair.a) + documents.size(*pair.b) for pair in made[:-1]]  # the last may be a remainder
     assert sorted(set(sizes)) == list(range(2, tokens + 1))
     for size in range(2, tokens + 1):
         p = 1 / (tokens - 1)

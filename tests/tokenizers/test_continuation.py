@@ -1,5 +1,4 @@
-"""Text that continues a text: in the tokenizer, and wherever training, scoring and generation meet
-it."""
+"""Text that continues another text: in the tokenizer, and in training, scoring and generation."""
 
 from __future__ import annotations
 
@@ -41,8 +40,7 @@ def tokenizers():
 
 @pytest.fixture(scope="module")
 def llama():
-    """Of LLaMA's kind: <s> and ▁ in front of a text.  Some words are one token; "4" and ":" merge
-    with nothing."""
+    """LLaMA-style: <s> and ▁ before a text.  Some words are one token; "4" and ":" merge with nothing."""
     ways = ["▁ t h e", "▁ a n", "s w", "e r", "▁ i s", "▁ I t", "▁ w a s", "▁ g o o d", "▁ b a d"]
     merges = []
     for letters in map(str.split, ways):
@@ -70,7 +68,7 @@ def parts(tokenizer, sequence):
     return tokens(tokenizer, sequence.ids[:first]), tokens(tokenizer, sequence.ids[first:])
 
 
-# ---- texts behind a text
+# ---- texts after a text
 
 
 @pytest.mark.parametrize(
@@ -80,7 +78,7 @@ def parts(tokenizer, sequence):
             "the answ",
             "er is",
             ("<s> ▁the", "▁answer ▁is </s>"),
-        ),  # a token over the border is the answer's
+        ),  # a token across the boundary belongs to the answer
         ("Q: 2+2\nA:", " 4", (r"<s> ▁ Q : ▁ 2 + 2 \n A :", "▁ 4 </s>")),
         ("Q: 2+2\nA: ", "4", (r"<s> ▁ Q : ▁ 2 + 2 \n A : ▁", "4 </s>")),
         ("the", " answer", ("<s> ▁the", "▁answer </s>")),
@@ -111,7 +109,7 @@ def test_words_behind_a_prefix_are_scored_as_they_stand_there(llama):
 
 
 def test_all_answers_count_the_same_text(llama):
-    """One of them merges with the end of the prompt: the other then counts that end, too."""
+    """One of them merges with the end of the prompt, so the other counts that end too."""
     prompt, answers = llama.continuations("the answ", ["er", " is"])
     assert tokens(llama, prompt) == "<s> ▁the" and [tokens(llama, ids) for ids in answers] == [
         "▁answer",
@@ -143,14 +141,13 @@ def test_every_kind_gives_the_tokens_of_the_whole(tokenizers, kind, prompt, answ
     start, (rest,) = tokenizer.continuations(prompt, [answer])
     assert start + rest == tokenizer.prompt(prompt + answer)
     own = tokenizer.prompt(prompt)
-    assert start == own[: len(start)] and (len(start) == len(own) or rest[0] != own[len(start)])  # the longest such beginning
+    assert start == own[: len(start)] and (len(start) == len(own) or rest[0] != own[len(start)])  # the longest such prefix
     whole = tokenizer.encode(prompt + answer, add_special_tokens=True)
     assert whole[: len(start + rest)] == start + rest and all(map(tokenizer.is_special, whole[len(start + rest) :]))
 
 
 def test_training_and_generation_begin_alike(llama, tokenizers):
-    """With what the post-processor puts in front of a single text, and without the token that ends
-    one."""
+    """With the tokens that the post-processor puts before a single text, but without the end token."""
     assert (
         prompt_ids(llama, None, "the") == llama.prompt("the") == [1, *llama.encode("the")] == plain(llama, "the", " is").ids[:2]
     )
@@ -181,7 +178,7 @@ def test_what_cannot_continue(llama, tokenizers):
             call()
 
 
-# ---- a text behind ids
+# ---- a text after ids
 
 
 @pytest.mark.parametrize(
@@ -193,12 +190,12 @@ def test_ids_stay_and_no_space_is_put_behind_them(llama, text, expected):
         ids = llama.prompt(before)
         new = llama.continue_ids(ids, text)
         assert tokens(llama, new) == expected and llama.decode(ids + new) == llama.decode(ids) + text
-    assert llama.continue_ids([], "the") == llama.continue_ids([1], "the") == llama.encode("the")  # a text begins
+    assert llama.continue_ids([], "the") == llama.continue_ids([1], "the") == llama.encode("the")  # the start of a text
     marked = Tokenizer(**llama.parts | {"added_tokens": [*llama.added_tokens, AddedToken("[x]", llama.vocab_size)]})
     inside = [
         *marked.encode("the"),
         marked.token_to_id("[x]"),
-    ]  # behind a special token: as encode of the whole has it
+    ]  # after a special token: the same as encoding the whole
     whole = marked.encode("the[x]er is", allow_special=True)
     assert inside + marked.continue_ids(inside, "er is") == whole
     assert marked.continue_ids(inside, "er</s>", allow_special=True)[-1] == 2
@@ -208,7 +205,7 @@ def test_ids_stay_and_no_space_is_put_behind_them(llama, text, expected):
 @pytest.mark.parametrize("kind", ["SentencePiece BPE", "byte-level BPE"])
 @given(before=st.text("the answ4é\n.", min_size=1), after=st.text("er is good 4é\n."))
 def test_the_text_is_what_is_added(kind, before, after):
-    """Of tokenizers that keep every character."""
+    """For tokenizers that keep every character."""
     tokenizer = _KEPT.setdefault(kind, trained(kind))
     ids = tokenizer.prompt(before)
     new = tokenizer.continue_ids(ids, after)
@@ -231,7 +228,7 @@ def test_also_where_text_is_tidied(tokenizers, kind):
         ids = tokenizer.prompt(before)
         new = tokenizer.continue_ids(ids, after)
         expected = tokenizer.decode(ids) + after.lower()
-        if kind == "BPE" and not after.startswith(" "):  # a word of GPT's ends with its last token, so "er" is a word of its own
+        if kind == "BPE" and not after.startswith(" "):  # in GPT, the last token ends the word, so "er" is a word of its own
             expected = tokenizer.decode(ids) + (" " if tokenizer.decode(ids).endswith("is") else "") + after
         assert tokenizer.decode(ids + new) == (expected if kind != "Unigram" else tokenizer.decode(ids) + after)
 
@@ -245,8 +242,7 @@ def test_a_prefix_space_of_bytes_is_not_put_behind_ids(tokenizers):
 
 
 def test_a_chat_keeps_the_prompts_ids(llama):
-    """The prompt of a chat ends inside a word: what is learned follows the ids that a chat sees,
-    and the text is the same."""
+    """The prompt of a chat ends inside a word: the training targets follow the ids that a chat sees, and the text is the same."""
     opened = {"user": "i: ", "assistant": " answ"}
     chat = Template(
         lambda messages, add_generation_prompt=True: (
@@ -266,7 +262,7 @@ def test_a_chat_keeps_the_prompts_ids(llama):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_text_of_an_answer_keeps_its_space(tokenizers, kind):
-    """Whole, by a rule of rewards, of rollouts, and token by token: the same text."""
+    """The same text when decoded whole, by a reward rule, by rollouts, and token by token."""
     tokenizer = tokenizers[kind]
     prompt, (answer,) = tokenizer.continuations("It was", [" good"])
     end = tokenizer.token_to_id("</s>") or 0
@@ -296,7 +292,7 @@ def test_the_text_of_an_answer_keeps_its_space(tokenizers, kind):
     ],
 )
 def test_a_word_in_a_gap_has_the_space_before_it(template, word, expected):
-    """RoBERTa's mask takes the space before it along, so the word in its place has it."""
+    """RoBERTa's mask absorbs the space before it, so the word that replaces it has that space."""
     merges = [("g", "o"), ("go", "o"), ("goo", "d"), ("Ġ", "good"), (")", ")")]
     vocab = dict.fromkeys([*"goodĠbad()xItwas.", *(a + b for a, b in merges)])
     vocab = {token: id for id, token in enumerate(vocab)}

@@ -1,4 +1,4 @@
-"""Properties of every kind of tokenizer, on hard and on random texts, without other libraries."""
+"""Properties of every kind of tokenizer, on hard and random texts, without other libraries."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ def check_encoding(tokenizer, text):
 
 
 def check_offsets(tokenizer, text, offsets):
-    """Inside the text, sorted, no two share more than one character, or else are the bytes of the
-    same; all is covered."""
+    """Spans are sorted, inside the text, and cover it; two share at most one character, or are bytes of the same one."""
     end, before = 0, (0, 0)
     for span in offsets:
         start = span[0]
@@ -64,8 +63,8 @@ def check_offsets(tokenizer, text, offsets):
 
 
 def dropped(tokenizer, text, start, end):
-    """Is it only white space that has no token here, and what the normaliser drops, or joins to the
-    character before?"""
+    """Whether the text here has no token only because it is white space, or the normaliser drops it
+    or joins it to the character before."""
     normalize = tokenizer.normalizer or str
     rest = normalize(text[start:end]).replace("▁", " ").strip()
     joined = (
@@ -90,7 +89,7 @@ def test_ids_and_offsets(tokenizers, name, text):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_no_text_makes_a_special_token(tokenizers, name):
-    """But for the unknown one: nobody forges the structure of the data by writing it."""
+    """Except the unknown one, so nobody can forge the data's structure in a text."""
     tokenizer = tokenizers[name]
     specials = {token.id for token in tokenizer.added_tokens if token.content not in ("<unk>", "[UNK]")}
     for text in [*HARD, *(token.content for token in tokenizer.added_tokens)]:
@@ -125,8 +124,7 @@ def test_parts_cut_between_words_encode_alone(tokenizers, name, text, k):
     encoding = bare.encoding(text, add_special_tokens=False)
     ends = [end for word, (_, end) in zip(encoding.word_ids, encoding.offsets) if word < border]
     if name.startswith("byte") and border and ends:
-        # a cut that is a border of both: the pattern looks ahead, so a part may be cut in another
-        # way than in the whole
+        # split at a boundary of both: the pattern looks ahead, so a part alone may split differently than in the whole
         first, second = text[: ends[-1]], text[ends[-1] :]
         if cut(first, True) + cut(second, False) == words:
             assert bare.encode(first) + bare.encode(second) == whole

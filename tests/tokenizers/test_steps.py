@@ -1,5 +1,4 @@
-"""What a tokenizer does between its components: the beginning of a text, added tokens, special
-ones, offsets, streams."""
+"""What a tokenizer does between its components: the start of a text, added and special tokens, offsets, streams."""
 
 import time
 from dataclasses import replace
@@ -29,7 +28,7 @@ def trained():
     return {kind: Tokenizer.train(TEXTS, SIZES[kind], kind=kind) for kind in RECIPES}
 
 
-# ---- the beginning of a text
+# ---- the start of a text
 
 
 def test_only_the_first_word_of_the_text_gets_a_space():
@@ -43,8 +42,7 @@ def test_only_the_first_word_of_the_text_gets_a_space():
 
 
 def test_what_is_dropped_in_front_was_the_beginning():
-    """As in the library `tokenizers`: a text that lost its first character has no first word
-    (tests/interop)."""
+    """As in the library `tokenizers`: a text that lost its first character has no first word (tests/interop)."""
     at_first = Metaspace("▁", "first")
     for pre_tokenizer in at_first, PreTokenizers((at_first,)):
         tokenizer = letters(pre_tokenizer=pre_tokenizer, normalizer=Strip())
@@ -79,7 +77,7 @@ def test_encodings_without_special_tokens_take_no_text_for_one(trained, kind):
         for allow_special in (False, True):
             ids = tokenizer.encode(text, allow_special)
             assert tokenizer.encoding(text, allow_special=allow_special, add_special_tokens=False).ids == ids
-            assert (token.id in ids) == allow_special or "unk" in token.content.lower()  # unknown characters are text
+            assert (token.id in ids) == allow_special or "unk" in token.content.lower()  # unknown characters are still text
 
 
 def test_room_for_special_tokens():
@@ -94,7 +92,7 @@ def test_room_for_special_tokens():
         1,
         5,
         5,
-    ]  # an empty text is a text
+    ]  # an empty text is still a text
     assert tokenizer.encode("ab", add_special_tokens=True) == [4, 1, 2, 5]
 
 
@@ -130,7 +128,7 @@ def test_the_end_of_a_document():
 
 
 def test_text_that_is_one_word_is_cut_where_no_token_goes_across():
-    """It may be a book: uncut, each is a word of its own in the cache or none at all."""
+    """The text may be a book: unsplit, it would be one entry in the cache, or none at all."""
     model = BPE({"▁": 0, "a": 1, "b": 2, "▁a": 3, "ab": 4}, [("a", "b"), ("▁", "a")])
     for pre_tokenizer in None, Metaspace("▁", "never", split=False):
         tokenizer = Tokenizer(model, pre_tokenizer=pre_tokenizer)
@@ -165,7 +163,7 @@ def test_thousands_of_added_tokens_cost_no_more():
     start = time.perf_counter()
     found = AddedTokens(tokens, None).find(text, False, False)
     assert len(found) == 20_001 and found[1] == (13, 19, 3333)
-    assert time.perf_counter() - start < 4  # compared with each in turn: 100 s
+    assert time.perf_counter() - start < 4  # testing each token in turn takes 100 s
 
 
 def test_white_space_goes_along_once():
@@ -270,14 +268,14 @@ def test_a_number_is_not_true_and_what_is_off_is_let_through():
 
 
 def test_sampled_segmentations():
-    """Each word is drawn on its own, the key decides, and a large alpha leaves only the best."""
+    """Words are sampled independently, the key decides, and a large alpha leaves only the best segmentation."""
     tokenizer = Tokenizer.train(TEXTS, 200, kind="Unigram")
     text = "low lower lowest low lower lowest low"
     drawn = {tuple(tokenizer.sample(text, key, alpha=0.1)) for key in range(20)}
     assert len(drawn) > 10 and tokenizer.sample(text, 3) == tokenizer.sample(text, 3)
     assert all(tokenizer.decode(ids) == text for ids in drawn)
     spelled = "|".join(tokenizer.id_to_token(id) for id in tokenizer.sample(" lowest" * 20, 0, alpha=0.1))
-    assert len({word.strip("|") for word in spelled.split("▁")}) > 2  # one word is cut in several ways
+    assert len({word.strip("|") for word in spelled.split("▁")}) > 2  # one word is split in several ways
     assert tokenizer.sample(text, 0, alpha=1000.0) == tokenizer.encode(text)
     assert tokenizer.sample("low</s>", 1, allow_special=True)[-1] == tokenizer.eos_id
     assert tokenizer.eos_id not in tokenizer.sample("low</s>", 1)

@@ -1,4 +1,4 @@
-"""The surface of Tokenizer: wrong input, copies, threads, and training of each kind."""
+"""The public interface of Tokenizer: invalid input, copies, threads, and training of each kind."""
 
 import copy
 import os
@@ -39,7 +39,7 @@ def letters(**parts):
     return Tokenizer(model, **parts)
 
 
-# ---- the surface
+# ---- the public interface
 
 
 @KINDS
@@ -58,7 +58,7 @@ def test_pickled_and_copied(trained, kind):
     size = len(pickle.dumps(fresh))
     assert fresh.encode("the lowest shells") == ids == fresh.encoding("the lowest shells", add_special_tokens=False).ids
     fresh.encode("the lowest shells", allow_special=True)
-    assert len(pickle.dumps(fresh)) == size  # nothing that was computed goes along
+    assert len(pickle.dumps(fresh)) == size  # nothing computed is pickled
 
 
 @KINDS
@@ -173,7 +173,7 @@ def test_options_that_would_break_what_a_kind_promises():
     for options in (
         {"limit_alphabet": 100},
         {"end_of_word_suffix": "</w>"},
-    ):  # not every text could be written, or read
+    ):  # some texts could not be encoded or decoded
         with pytest.raises(TypeError, match="unexpected keyword"):
             Tokenizer.train(TEXTS, 290, **options)
     with pytest.raises(TypeError, match="unk_token"):
@@ -193,11 +193,11 @@ def test_batches_may_come_one_by_one():
     assert rows.tolist() == [[1, 2], [2, 3]]
 
 
-# ---- each text is the same, whoever asks and in whatever order
+# ---- the same result for each text, in any thread and any order
 
 
 def test_several_threads(trained, monkeypatch):
-    monkeypatch.setattr(WordCache, "MAX_WORDS", 8)  # emptied all the time
+    monkeypatch.setattr(WordCache, "MAX_WORDS", 8)  # emptied constantly
     for tokenizer in trained.values():
         expected = [tokenizer.encode(text) for text in TEXTS]
         wrong = []

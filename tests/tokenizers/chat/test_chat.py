@@ -134,7 +134,7 @@ def test_without_the_beginning_of_an_answer(name, end):
     render = TEMPLATES[name].render
     whole = render(talk, add_generation_prompt=False)
     assert whole.endswith(end)
-    assert render(talk + talk[:1]).startswith(whole)  # what is trained on is what is read when the talk goes on
+    assert render(talk + talk[:1]).startswith(whole)  # training sees what the model reads when the chat continues
     asked = render(talk[:1])
     assert render(talk[:1], add_generation_prompt=False) == asked.removesuffix("<|im_start|>assistant\n").removesuffix(
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -168,12 +168,12 @@ def test_tokens_that_only_the_map_names():
         assert template.render(TALK[1:2]) == "<s>[user]Hi 你好</s>[assistant]" and template.ends == ("</s>",)
     complete = folder_template(config(JINJA, eos_token="<e>", added_tokens_decoder={}) | special)
     assert complete.render(TALK[1:2]) == "[user]Hi 你好<e>[assistant]" and complete.ends == ("<e>",)
-    own = folder_template(config(JINJA, eos_token="<e>"), {"bos_token": "<b>"})  # a tokenizer that knows its names from its class
+    own = folder_template(config(JINJA, eos_token="<e>"), {"bos_token": "<b>"})  # a tokenizer whose class defines the names
     assert own.render(TALK[1:2]) == "<b>[user]Hi 你好[assistant]" and own.ends == ()
 
 
 def test_what_ends_a_turn():
-    """Of a folder's template also the special token behind an answer, whatever ends a text."""
+    """For a folder's template, the special token after an answer ends a turn too, whatever ends a text."""
     pytest.importorskip("jinja2")
     tokenizer = Tokenizer.train(["user system assistant hi"], 270, (*SPECIAL, "<e>"))
     text, start, end, other = (tokenizer.token_to_id(token) for token in (*SPECIAL, "<e>"))
@@ -189,7 +189,7 @@ def test_what_ends_a_turn():
     ):
         template = folder_template(config(source, eos_token=SPECIAL[0]))
         assert turn_ends(tokenizer, template) == expected and other not in expected and start not in expected
-    assert turn_ends(tokenizer, Template(TEMPLATES["chatml"].render, ())) == []  # what the caller says, and no more
+    assert turn_ends(tokenizer, Template(TEMPLATES["chatml"].render, ())) == []  # only what the caller specifies
     assert [turn_ends(tokenizer, TEMPLATES[name]) for name in ("chatml", "llama3", "alpaca")] == [
         [end],
         [],
@@ -198,19 +198,19 @@ def test_what_ends_a_turn():
     source = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>\n{% endfor %}"
     template = folder_template(config(source, eos_token=SPECIAL[0]))
     sequence = conversation(tokenizer, template, TALK[:3])
-    assert sequence.ids[-1] == end and sequence.counts[-1]  # and no <|endoftext|> behind it
+    assert sequence.ids[-1] == end and sequence.counts[-1]  # with no <|endoftext|> after it
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_model_that_chats_has_its_format_in_its_folder(monkeypatch, tmp_path, name):
-    """A known format is read back without jinja2; what ends a turn ends a generation."""
+    """A known format is read back without jinja2; the end of a turn ends generation."""
     monkeypatch.setitem(sys.modules, "jinja2", None)
     tokenizer = Tokenizer.train(["user system assistant hi"], 275, (*SPECIAL, "</s>", "<|eot_id|>"))
     model = tiny("llama", dtype="float32", vocab_size=tokenizer.vocab_size, eos_token_id=0)
     model.tokenizer = tokenizer
     other = model._with()
     set_chat_format(model, TEMPLATES[name])
-    assert other.files == {} and other.generation == {}  # what it shared the files with does not change
+    assert other.files == {} and other.generation == {}  # the model that shared its files is unchanged
     tinyplm.save(model, tmp_path)
     end = {"chatml": [2], "llama2": [3], "llama3": [4], "alpaca": []}[name]
     written = json.loads((tmp_path / "generation_config.json").read_text())
@@ -238,7 +238,7 @@ def test_a_model_that_chats_has_its_format_in_its_folder(monkeypatch, tmp_path, 
         (
             "{{ messages.__class__.__mro__ }}",
             r"tokenizer_config\.json: chat template: expected a template that accepts the",
-        ),  # the sandbox
+        ),  # stopped by the sandbox
         (
             "{{ messages.append(1) }}",
             r"tokenizer_config\.json: chat template: expected a template that accepts the",

@@ -1,5 +1,4 @@
-"""Folders without a tokenizer.json, SentencePiece's .model files and whatever may stand in a file:
-read, or refused by name."""
+"""Folders without a tokenizer.json, SentencePiece .model files and arbitrary file contents: read, or refused by name."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.files.tokenizer_json import to_json
 from tinyplm.tokenizers.text.encoding import Padding, Truncation
 
-# tokenizer.json, any part of which is something else
+# tokenizer.json with any part replaced
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 300) | st.floats() | st.sampled_from(["", "x", "Sequence", "NFC", "BPE", "<s>"]),
@@ -52,7 +51,7 @@ def contents():
 
 
 def places(content, path=()):
-    """The way to every node; of long lists and objects only to the first and last members."""
+    """The path to every node; in long lists and objects, only to the first and last members."""
     yield path
     members = [*(content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ())]
     for key, value in members if len(members) < 16 else members[:2] + members[-2:]:
@@ -218,7 +217,7 @@ def test_beside_a_tokenizer_json_the_class_does_not_matter(trained, tmp_path):
 
 
 def test_tokens_of_the_settings(tmp_path):
-    """A token that no vocabulary has gets the next id; added_tokens.json and flags are heard."""
+    """A token in no vocabulary gets the next id; added_tokens.json and flags are respected."""
     config = {
         "additional_special_tokens": ["[A]", {"content": "[B]"}],
         "pad_token": {"content": "<p>", "lstrip": True, "__type": "AddedToken"},
@@ -275,8 +274,8 @@ def test_albert_does_not_take_a_number_with_its_comma(tmp_path):
     tokenizer = Tokenizer.load(folder(tmp_path, config, spiece_model=message(*pieces)))
     tokens = [tokenizer.id_to_token(id) for id in tokenizer.encode("9, s,")]
     assert tokens == ["▁9", ",", "▁", "s,"]
-    assert tokenizer.model.single and "<s>" in tokenizer.model.hidden  # all else is as in the .model
-    fullwidth = "\uff1cs\uff1e"  # NFKD makes "<s>" of it, which is text all the same
+    assert tokenizer.model.single and "<s>" in tokenizer.model.hidden  # everything else matches the .model
+    fullwidth = "\uff1cs\uff1e"  # NFKD turns it into "<s>", which is still text
     assert tokenizer.token_to_id("<s>") not in tokenizer.encode(fullwidth, allow_special=True)
 
 
@@ -316,12 +315,11 @@ def test_a_folder_with_broken_settings_is_left_alone(trained, tmp_path):
     assert (tmp_path / "tokenizer.json").read_text() == "old"
 
 
-# A model beside it
+# With a model in the same folder
 
 
 def test_a_llama_folder_with_a_sentencepiece_tokenizer(tmp_path, monkeypatch, capsys):
-    """<s> goes before the prompt, the text comes with its spaces, and the folder that is saved
-    again says the same."""
+    """<s> precedes the prompt, the text keeps its spaces, and the folder saved again behaves the same."""
     vocabulary = folder(tmp_path / "v", {"tokenizer_class": "LlamaTokenizer"}, tokenizer_model=MODELS["BPE"])
     size = Tokenizer.load(vocabulary).vocab_size
     config = {
@@ -338,14 +336,14 @@ def test_a_llama_folder_with_a_sentencepiece_tokenizer(tmp_path, monkeypatch, ca
     tokenizer = model.text_tokenizer()
     assert tokenizer.encode("The dog", add_special_tokens=True)[0] == tokenizer.named_id("bos_token") == 1
     tinyplm.save(model, tmp_path / "again")
-    assert not (tmp_path / "again" / "tokenizer.model").exists()  # tokenizer.json says it
+    assert not (tmp_path / "again" / "tokenizer.model").exists()  # tokenizer.json has its contents
     assert tinyplm.load(tmp_path / "again").tokenizer.parts == tokenizer.parts
     shown = []
     for path in (vocabulary, tmp_path / "again"):
         assert example(monkeypatch, path, "--prompt", "The dog", "--tokens", 12, "--show-log-probabilities") is None
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1] and shown[0].startswith("The dog")
-    # token by token after the prompt, the text has the spaces that it has as a whole
+    # token by token after the prompt, the text has the same spaces as when decoded whole
     text = " dog  lazy fox; übergrößen 春天"
     prompt = tokenizer.encode("The", add_special_tokens=True)
     new = tokenizer.encode("The" + text, add_special_tokens=True)[len(prompt) :]

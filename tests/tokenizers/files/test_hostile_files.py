@@ -1,5 +1,4 @@
-"""A campaign of hostile tokenizer files: each is refused in one line and two seconds, or all that
-it gives is right."""
+"""A campaign of hostile tokenizer files: each is refused in one line within two seconds, or gives only correct results."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ def test_hostile_files(source, tmp_path):
     for name, files in source():
         try:
             outcomes[hostile.check(files, tmp_path)] += 1
-        except Exception as error:  # all of them, with what was wrong
+        except Exception as error:  # collect every failure
             wrong.append(f"{name}: {type(error).__name__}: {error}"[:300])
     assert not wrong, "\n".join([f"{len(wrong)} of {len(wrong) + outcomes.total()}", *wrong[:60]])
     assert outcomes["refused"] > 20

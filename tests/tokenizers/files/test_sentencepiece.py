@@ -1,4 +1,4 @@
-"""SentencePiece .model files: read, and damaged ones refused."""
+"""SentencePiece .model files: valid ones are read, damaged ones refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_fields_that_are_written_in_two_parts_and_unknown_fields():
 
 
 def test_a_user_defined_piece_is_taken_unless_a_longer_one_covers_it(tmp_path):
-    """As sentencepiece 0.2 does, with this very model."""
+    """Matches sentencepiece 0.2 on this very model."""
     (tmp_path / "m.model").write_bytes(unigram(piece("lo", 0.0, 4)))
     tokenizer = Tokenizer.load(tmp_path / "m.model")
     tokens = [tokenizer.id_to_token(id) for id in tokenizer.encode("hello ello lo")]
@@ -73,7 +73,7 @@ REFUSED = {
     "expected a SentencePiece model, got: an end within a number": b"\xff" * 40,
     "expected a SentencePiece model, got: a field of wire type 3": b"\x0b",
     "expected a SentencePiece model, got: .*utf-8": unigram((1, [(1, b"\xff")])),
-    "got: field 2 of wire type 0, not 2": unigram((3, [(2, 5)])),  # a character map that is a number
+    "got: field 2 of wire type 0, not 2": unigram((3, [(2, 5)])),  # a number instead of a character map
     "got: field 1 of wire type 0, not a message": unigram((1, 5)),
     "got: field 3 of wire type 2, not 0": unigram((2, [(3, "x")])),
     "a SentencePiece model, got no pieces": b"",

@@ -1,4 +1,4 @@
-"""Tokenizer files: saved and loaded, vocab.json with merges.txt, and what is refused."""
+"""Tokenizer files: saving and loading, vocab.json with merges.txt, and refused files."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_vocab_and_merges_files(trained, tmp_path):
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in trained.model.merges), ""]
     (tmp_path / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     loaded = Tokenizer.load(tmp_path)
-    roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)  # those of GPT-2
+    roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)  # as in GPT-2
     assert loaded.parts == trained.parts | {"named": roles}
     assert loaded.encode(TEXTS[2] + END, allow_special=True) == trained.encode(TEXTS[2] + END, allow_special=True)
     (tmp_path / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
@@ -220,7 +220,7 @@ OUTSIDE = {
 @pytest.mark.parametrize("message", OUTSIDE)
 def test_ids_that_are_added_must_be_in_the_vocabulary(trained, tmp_path, message):
     content = OUTSIDE[message]
-    if "301 bits" not in message:  # a file may not have such numbers at all
+    if "301 bits" not in message:  # a file may not contain such numbers at all
         with pytest.raises(ValueError, match=rf"tokenizer\.json: {message}"):
             load_changed(trained, tmp_path, put("post_processor", content))
     made = read_component(content, POST_PROCESSORS, "")

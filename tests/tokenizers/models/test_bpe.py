@@ -1,5 +1,4 @@
-"""BPE as a model of text: unknown characters, bytes, marks at the ends of words, training; against
-reference/tokenizers."""
+"""BPE as a model of text: unknown characters, bytes, end-of-word marks, training; compared with reference/tokenizers."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +21,7 @@ def small(**options):
     ("options", "word", "tokens"),
     [
         ({}, "abab", [(3, 0, 2), (3, 2, 4)]),
-        ({}, "ababa", [(3, 0, 2), (4, 2, 5)]),  # all of a b, then the only ab a
+        ({}, "ababa", [(3, 0, 2), (4, 2, 5)]),  # first every a b, then the only ab a
         ({}, "", []),
         ({"unk_token": "<unk>"}, "axyb", [(1, 0, 1), (0, 1, 2), (0, 2, 3), (2, 3, 4)]),
         ({"unk_token": "<unk>", "fuse_unk": True}, "axyb", [(1, 0, 1), (0, 1, 3), (2, 3, 4)]),
@@ -88,7 +87,7 @@ corpora = st.dictionaries(st.text("abcé", min_size=1, max_size=9), st.integers(
 
 @given(corpora, st.integers(0, 15), st.booleans(), st.text("abcé", max_size=30))
 def test_training_and_encoding_equal_the_reference(corpus, rounds, marked, word):
-    """The words as lists of symbols by hand: characters, the last one with its mark."""
+    """The reference takes words as explicit lists of symbols: characters, the last one with its mark."""
 
     def symbols(text):
         return [*text[:-1], text[-1] + suffix] if text else []
@@ -116,7 +115,7 @@ def test_training_and_encoding_equal_the_reference(corpus, rounds, marked, word)
 def test_limits_of_training():
     words = {"aab": 3, "abc": 1, "cd": 1}
     assert list(train_bpe(words, 2, limit_alphabet=2)[0]) == ["a", "b"]
-    # given ones come first
+    # initial_alphabet comes first
     assert list(train_bpe(words, 3, limit_alphabet=1, initial_alphabet=["z"])[0]) == ["z"]
     # ab 4 times; aa 3, bc 1, cd 1, aab 3
     assert train_bpe(words, 9, min_frequency=4)[1] == [("a", "b")]
@@ -136,7 +135,7 @@ def test_parts_that_can_be_encoded_alone(text):
 
 def test_tokens_that_no_text_is_taken_for():
     model = small(unk_token="<unk>")
-    assert model.without(["<unk>", "never"]) is model  # no merge makes them
+    assert model.without(["<unk>", "never"]) is model  # no merge produces them
     assert list(model.without(["aba", "▁ab"]).encode("▁ababa")) == [5, 3, 3, 1]
     assert list(model.without(["a"]).encode("ab")) == [0, 2]
     assert list(small(ignore_merges=True).without(["ab"]).encode("ab")) == [1, 2]

@@ -1,4 +1,4 @@
-"""Byte-level BPE: its laws, and the fast implementation against reference/tokenizers."""
+"""Byte-level BPE: its laws, and the fast implementation compared with reference/tokenizers."""
 
 import random
 import time
@@ -34,7 +34,7 @@ def test_the_byte_table_is_a_bijection_with_the_published_marks():
     assert len(set(BYTE_TO_CHAR)) == 256
     assert bytes_to_chars(b" dog\n\t\x00\xff\xad\x7f") == "ĠdogĊĉĀÿŃġ"
     assert all(chars_to_bytes(bytes_to_chars(bytes([b]))) == bytes([b]) for b in range(256))
-    assert chars_to_bytes("<｜end｜>") == "<｜end｜>".encode()  # not in the table: text
+    assert chars_to_bytes("<｜end｜>") == "<｜end｜>".encode()  # not in the table, so plain text
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,7 @@ def test_words_are_encoded_apart(trained, parts):
 
 
 def test_hand_computed_example():
-    """Ids: 0 the special token; bytes from 1 on, sorted by character, so that "a" is 1 + 0x61 -
-    0x21 = 65.
+    """Ids: 0 is the special token; bytes start at 1, sorted by character, so "a" is 1 + 0x61 - 0x21 = 65.
 
     "aaabdaaabac" is one word with the pairs aa 4, ab 2, bd 1, da 1, ba 1, ac 1.
     1: aa -> Z (257). Z a b d Z a b a c: Za 2, ab 2, others 1. Of the two, (a, b) = (65, 66) is
@@ -116,7 +115,7 @@ def test_hand_computed_example():
 
 
 def test_the_example_of_sennrich():
-    """Their figure 1, without its end-of-word mark and with our order among equals."""
+    """Their figure 1, without its end-of-word mark and with our order for ties."""
     words = {"low": 5, "lower": 2, "newest": 6, "widest": 3}
     letters = sorted(set("".join(words)))
     coded = {"".join(chr(letters.index(c)) for c in word): count for word, count in words.items()}
@@ -140,7 +139,7 @@ def test_training_equals_counting_everything_each_round(corpus, rounds):
     tokens, merges = learn_merges(corpus, ["a", "b", "c"], 3 + rounds)
     assert merges == naive.train([(list(map(ord, word)), n) for word, n in corpus.items()], 3, rounds)
     assert tokens[3:] == [tokens[a] + tokens[b] for a, b, _ in merges]
-    assert len(set(tokens)) == len(tokens)  # no spelling is reached in two ways
+    assert len(set(tokens)) == len(tokens)  # no token is produced in two ways
 
 
 @settings(max_examples=300)
@@ -155,8 +154,7 @@ def test_encoding_equals_searching_anew(corpus, rounds, word):
 @settings(max_examples=300)
 @given(st.data())
 def test_encoding_with_merges_in_any_order(data):
-    """Files made by other means may use a symbol before the merge that makes it; the rule stays the
-    same."""
+    """Files from other tools may use a symbol before the merge that produces it; the rule stays the same."""
     tokens = ["a", "b"]
     pairs = data.draw(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
     merges = []
@@ -205,8 +203,7 @@ def test_special_tokens_are_text_unless_allowed(trained):
 @pytest.mark.parametrize("kind", RECIPES)
 @pytest.mark.parametrize("whole", [False, True])
 def test_nobody_writes_a_special_token(kind, whole):
-    """Not even where the model itself would find it, in a text that is one word to it: as with a T5
-    vocabulary."""
+    """Not even where the model itself would find it, in a text that it treats as one word, as with a T5 vocabulary."""
     tokenizer = Tokenizer.train(TEXTS + ["<s> </s> [CLS] |" * 3], 600, kind=kind)
     parts = {"pre_tokenizer": WhitespaceSplit(), "normalizer": None} if whole else {}
     tokenizer = Tokenizer(**tokenizer.parts | parts)
@@ -321,7 +318,7 @@ def test_wrong_types(trained):
 
 
 def test_long_words_are_not_quadratic():
-    """A million letters: seconds. Searching the word anew for each merge would take days."""
+    """A million letters take seconds. Rescanning the word for each merge would take days."""
     tokenizer = Tokenizer.train(["a" * 5000], 300)
     for text in (
         "a" * 1_000_000,
@@ -330,7 +327,7 @@ def test_long_words_are_not_quadratic():
     ):
         start = time.process_time()
         ids = tokenizer.encode(text)
-        assert time.process_time() - start < 30  # 1 to 5 s on a slow core, all three
+        assert time.process_time() - start < 30  # 1 to 5 s on a slow core for all three
         assert tokenizer.decode(ids) == text
 
 

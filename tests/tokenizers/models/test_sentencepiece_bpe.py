@@ -1,5 +1,5 @@
-"""SentencePiece's BPE: training and joining by score against reference/tokenizers/sentencepiece.py,
-and their laws."""
+"""SentencePiece's BPE: training and joining by score, compared with
+reference/tokenizers/sentencepiece.py, and their laws."""
 
 import pytest
 from hypothesis import example, given
@@ -50,7 +50,7 @@ def test_letters_that_are_left_out_are_in_no_piece(word_counts, merges):
     coverage = sum(occurs[letter] for letter in kept) / sum(occurs.values())
     pieces = train(word_counts, 3 + len(kept) + merges, character_coverage=coverage)
     scripts = {letter: name for letter, name in SCRIPTS.items() if letter in kept}
-    if "▁" in kept:  # which the reference takes for granted
+    if "▁" in kept:  # the reference assumes it
         assert learnt(pieces) == naive.train(word_counts, scripts, merges)
     assert normal(pieces)[len(learnt(pieces)) :] == kept
 
@@ -73,7 +73,7 @@ def test_order_scores_and_kinds(word_counts):
     rest = pieces[len(special) :]
     assert [score for _, score, _ in rest] == [-i for i in range(len(rest))]
     assert len({text for text, _, _ in pieces}) == len(pieces)
-    assert not any("ab" in text for text in normal(pieces))  # special pieces in the text are no text to learn from
+    assert not any("ab" in text for text in normal(pieces))  # special pieces in the text are not training text
 
 
 def test_texts_may_be_words_or_lines():
@@ -99,12 +99,12 @@ def test_a_run_of_spaces_is_a_piece_only_if_wanted():
         ("ab12", {"split_digits": True, "split_by_unicode_script": False}, ["ab"]),
         ("abи", {}, ["ab"]),
         ("漢かカー", {}, ["漢かカー"]),  # one script
-        ("e\u0301e", {}, ["e\u0301e"]),  # the accent is of the script of the letter before
+        ("e\u0301e", {}, ["e\u0301e"]),  # the accent has the script of the letter before
         ("и\u0301и\u0301e", {}, ["и\u0301и\u0301"]),
         ("a1b", {"split_by_number": False, "max_piece_length": 2}, ["1b"]),
         ("ａｂ１２", {"split_by_number": False}, ["ａｂ１２"]),  # full-width digits are digits
-        ("a1и", {"split_by_number": False}, ["a1и"]),  # after a digit anything may follow
-        ("a٣", {"split_by_number": False}, []),  # others are not
+        ("a1и", {"split_by_number": False}, ["a1и"]),  # anything may follow a digit
+        ("a٣", {"split_by_number": False}, []),  # other digits are not
         ("漢-", {}, []),
     ],
 )
@@ -118,7 +118,7 @@ def test_null_is_no_letter():
 
 
 def test_words_that_differ_in_rare_letters_only():
-    """ab occurs 4 times, in words that differ but in a letter that is left out; ba 3 times."""
+    """ab occurs 4 times, in words that differ only in an excluded letter; ba 3 times."""
     words = {"abv": 1, "abw": 1, "abx": 1, "aby": 1, "ba": 3}
     assert normal(train(words, character_coverage=0.77)) == ["ab", "ba", "a", "b"]
 
@@ -133,7 +133,7 @@ def test_coverage_is_compared_in_single_precision():
 
 def test_special_pieces_in_the_text_are_not_learnt_from():
     pieces = normal(train({"x<s>y<s>x": 4, "thex": 1}, user_defined_symbols=["th", "the"]))
-    assert pieces == ["x", "y"]  # the longest is found: nothing is left of "the"
+    assert pieces == ["x", "y"]  # the longest match wins: nothing of "the" remains
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_what_training_refuses(arguments, options, error, message):
 
 
 def apply(text, pieces):
-    """By the merges, in the order of rank, as BPE is defined."""
+    """Applies the merges in order of rank, as BPE is defined."""
     symbols = {}
     for part in (*text, *(text for text, _, _ in pieces)):
         symbols.setdefault(part, len(symbols))
@@ -196,14 +196,14 @@ vocabularies = st.lists(st.text("abc", min_size=2, max_size=5), unique=True, max
     "ababa",
 )
 def test_merges_give_what_joining_by_score_gives(pieces, text):
-    """Pieces with any scores, also ones that cannot come about."""
+    """Pieces with any scores, including unreachable ones."""
     assert apply(text, pieces) == naive.encode(text, {text: score for text, score, _ in pieces})
 
 
 @given(corpora, words, st.integers(0, 25))
 def test_merges_of_trained_pieces(word_counts, text, merges):
     pieces = train(word_counts, 3 + len({letter for word in word_counts for letter in word}) + merges)
-    assert [a + b for a, b in merges_from_scores(pieces)] == learnt(pieces)  # each can come about
+    assert [a + b for a, b in merges_from_scores(pieces)] == learnt(pieces)  # all are reachable
     assert apply(text, pieces) == naive.encode(text, {text: score for text, score, kind in pieces if kind == "normal"})
 
 

@@ -1,4 +1,4 @@
-"""The unigram model and its training against the enumeration of all segmentations
+"""The unigram model and its training, compared with the enumeration of all segmentations
 (reference/tokenizers/unigram.py)."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ vocabularies = st.dictionaries(st.text("abc", min_size=1, max_size=5), st.floats
 
 
 def model(scores, **settings) -> tuple[Unigram, float]:
-    """And the score of an unknown character."""
+    """The model, and the score of an unknown character."""
     return Unigram(0, (UNK, *scores.items()), **settings), min([0.0, *scores.values()]) - 10
 
 
@@ -48,7 +48,7 @@ def test_the_best_segmentation_has_the_greatest_probability(scores, word):
             assert unigram.pieces[id][0] == word[start:end]
             total += scores[word[start:end]]
     assert place == len(word)
-    if all(char in scores for char in word):  # else unknown characters may have become a piece when they were joined
+    if all(char in scores for char in word):  # otherwise joined unknown characters may have formed a piece
         assert total == pytest.approx(best)
 
 
@@ -77,7 +77,7 @@ def test_single_precision_decides_ties():
     )
     double, single = (model(scores, single=single)[0] for single in (False, True))
     words = ["a" * n for n in range(1, 200)]
-    assert any(double.encode(word) != single.encode(word) for word in words)  # else nothing of this is tested
+    assert any(double.encode(word) != single.encode(word) for word in words)  # otherwise this tests nothing
     for word in words:
         assert score(double, double.encode(word)) == pytest.approx(score(double, single.encode(word)), rel=1e-5)  # 24 bits
 
@@ -89,7 +89,7 @@ def test_hidden_pieces_are_only_text():
     assert unigram.encode("<s>") == [4] and hidden.encode("<s>") == [1, 2, 3]
     assert hidden.vocab == unigram.vocab and hidden.hidden == {"<s>"}
     assert Unigram.from_json(json.loads(json.dumps(hidden.to_json())), "") == hidden
-    only = Unigram(0, (UNK, ("<s>", -1.0)), hidden=frozenset(["<s>"]))  # nor when unknown characters are joined to it
+    only = Unigram(0, (UNK, ("<s>", -1.0)), hidden=frozenset(["<s>"]))  # not even when unknown characters are joined into it
     assert only.encode("<s>") == [0]
 
 
@@ -114,13 +114,12 @@ def test_nbest(scores, word, n):
 
 def test_ties_go_to_the_piece_that_begins_first():
     unigram = Unigram(0, (UNK, ("a", -1.0), ("aa", -2.0), ("b", -1.0), ("ab", -2.0), ("ba", -2.0)))
-    assert unigram.encode("aaa") == [1, 2]  # not aa a: the last piece is as long as can be
+    assert unigram.encode("aaa") == [1, 2]  # not aa a: the last piece is as long as possible
     assert unigram.encode("aba") == [1, 5]
 
 
 def test_sampling_has_the_distribution():
-    """Chi-square: with 8 degrees of freedom, 26.1 is exceeded once in a thousand seeds; the seed is
-    fixed."""
+    """Chi-square with 8 degrees of freedom: one seed in a thousand exceeds 26.1; the seed is fixed."""
     scores = {"a": -1.0, "b": -1.5, "ab": -2.2, "aba": -3.0, "ba": -1.9, "bab": -4.0}
     unigram, unknown = model(scores)
     for alpha in (0.0, 0.5, 1.0, 2.0):
@@ -154,7 +153,7 @@ def test_unknown_characters():
     assert unigram.encode("") == [] and unigram.log_likelihood("") == 0.0 and unigram.nbest("", 2) == [([], 0.0)]
     assert unigram.encode("zazza") == [0, 1, 0, 1]
     assert unigram.encode_spans("zazza") == [(0, 0, 1), (1, 1, 2), (0, 2, 4), (1, 4, 5)]
-    assert unigram.encode("b") == [0]  # begins no piece
+    assert unigram.encode("b") == [0]  # no piece starts with it
     with pytest.raises(ValueError, match="'z'"):
         Unigram(None, pieces).encode("az")
     assert Unigram(None, pieces).encode("aab") == [1, 2]
@@ -164,7 +163,7 @@ def test_byte_fallback():
     letters = tuple((f"<0x{byte:02X}>", -5.0) for byte in "é".encode() + b"z")
     unigram = Unigram(0, (UNK, ("a", -1.0), *letters), byte_fallback=True)
     assert unigram.encode_spans("aéza") == [(1, 0, 1), (2, 1, 3), (3, 1, 3), (4, 1, 3), (1, 3, 4)]
-    assert unigram.encode("aéwa") == [1, 0, 1]  # not all bytes are there
+    assert unigram.encode("aéwa") == [1, 0, 1]  # some of its bytes are missing
     assert Unigram(0, unigram.pieces).encode("aéza") == [1, 0, 1]
 
 

@@ -1,4 +1,4 @@
-"""WordPiece: encoding and training against reference/tokenizers/wordpiece.py, and laws."""
+"""WordPiece: encoding and training compared with reference/tokenizers/wordpiece.py, and laws."""
 
 import time
 
@@ -32,8 +32,8 @@ def model(tokens, **options):
             "unaffably",
             ["[UNK]"],
             [(0, 9)],
-        ),  # "##ably" is not there, and there is no way back to a shorter token
-        ("##aff", ["##aff"], [(0, 5)]),  # at the beginning of a word the prefix is text
+        ),  # "##ably" is missing, and there is no backtracking to a shorter token
+        ("##aff", ["##aff"], [(0, 5)]),  # at the start of a word the prefix is text
         ("##", ["##"], [(0, 2)]),
         ("", [], []),
     ],
@@ -125,10 +125,10 @@ def test_what_is_wrong_in_a_file(content, message):
 
 
 def test_a_small_corpus_by_hand():
-    """hug 10, pug 5: h and ##u stand together 10 times out of 10 and 15; ##u and ##g 15 of 15 and
-    15; scores 1/15, 1/15, 1/15.
+    """hug 10, pug 5: h and ##u occur together 10 times, out of 10 and 15; ##u and ##g 15 times, out of 15 and 15.
+    The scores are 1/15, 1/15, 1/15.
 
-    So the ids decide, first letters before others: (h, ##u).  Then p ##u has 5/(5 5) = 1/5, hu ##g
+    So the ids break the tie, first letters before others: (h, ##u).  Then p ##u has 5/(5 5) = 1/5, hu ##g
     10/(10 15) = 1/15.
     """
     vocabulary = train_wordpiece({"hug": 10, "pug": 5}, ["[UNK]"], 100)
@@ -191,8 +191,7 @@ def test_without_a_prefix_a_letter_has_one_form():
 
 
 def test_scores_that_are_nearly_equal():
-    """1/(n n) and 1/((n - 1) (n + 1)): the difference is about n^-4, and floats cannot tell them
-    apart."""
+    """1/(n n) and 1/((n - 1) (n + 1)): the difference is about n^-4, too small for floats."""
     n = 10**9
     words = {"ab": 1, "a": n - 1, "b": n - 1, "cd": 1, "c": n - 2, "d": n}
     assert 1 / (n * n) == 1 / ((n - 1) * (n + 1))

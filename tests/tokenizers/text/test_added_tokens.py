@@ -1,5 +1,5 @@
-"""Added tokens: which are found where, and what they take along.  Against `tokenizers`:
-tests/interop/test_added_tokens.py."""
+"""Added tokens: which ones are found, where, and the spaces they absorb.
+tests/interop/test_added_tokens.py compares them with `tokenizers`."""
 
 import time
 
@@ -11,7 +11,7 @@ from tinyplm.tokenizers.text.added_tokens import AddedToken, AddedTokens, _Many
 
 
 def found(text, *tokens, normalized=False, allow_special=True, normalize=None):
-    """The text cut: tokens as their ids, the rest as it stands."""
+    """The split text: tokens as their ids, the rest unchanged."""
     pieces = AddedTokens(tokens, normalize).find(text, normalized, allow_special)
     return [text[start:end] if id is None else id for start, end, id in pieces]
 
@@ -39,7 +39,7 @@ def test_flags(text, flags, pieces):
 
 
 def test_white_space_that_went_along_is_gone():
-    """After "a" took all spaces, there is no space left that the second token could be."""
+    """After "a" absorbs all spaces, none is left for the second token."""
     assert found("a   b", token("a", 1, rstrip=True), token(" ", 2, lstrip=True)) == [1, "b"]
 
 
@@ -88,7 +88,7 @@ def test_without_flags_the_pieces_joined_are_the_text(text, contents):
     ),
 )
 def test_many_are_found_as_few_are(text, tokens):
-    """The way for thousands of tokens, and that of one pattern."""
+    """The search for thousands of tokens and the search with one pattern agree."""
     added = AddedTokens(tokens, None)
     few = added.find(text, False, True)
     contents = {token.content: token for token in tokens}
@@ -107,7 +107,7 @@ def test_many_tokens_are_read_fast_and_flat():
         "b<|extra 4|>",
     ]
     assert time.process_time() - begin < 2
-    for count in (39, 40, 41, 45, 3000):  # each is the beginning of the next
+    for count in (39, 40, 41, 45, 3000):  # each is a prefix of the next
         prefixes = [AddedToken("q" * k, k) for k in range(1, count + 1)]
         assert found("q" * 3005, *prefixes)[0] == count and found("qqaq", *prefixes) == [2, "a", 1]
     assert time.process_time() - begin < 4

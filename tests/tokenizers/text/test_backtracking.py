@@ -1,5 +1,4 @@
-"""Regular expressions of files: those that may take long have a limit of time, the usual ones run
-without a clock."""
+"""Regular expressions from files: potentially slow ones get a time limit, the usual ones run without a clock."""
 
 from __future__ import annotations
 
@@ -89,7 +88,7 @@ def test_a_limit_is_kept_and_said():
     assert Split({"Regex": expression}, "Isolated").cut("baaa") == [
         "b",
         "aaa",
-    ]  # what takes no time is right
+    ]  # fast matches still give the right result
 
 
 def test_all_expressions_and_words_of_a_text_share_one_limit():
@@ -104,7 +103,7 @@ def test_all_expressions_and_words_of_a_text_share_one_limit():
             with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
                 call(many)
             assert time.process_time() - begin < 2
-            assert tokenizer.token_to_id("a") in tokenizer.encode("aab")  # the next call has its own time
+            assert tokenizer.token_to_id("a") in tokenizer.encode("aab")  # the next call gets its own time limit
     decoder = Decoders((Fuse(), *(DecoderReplace(slow, "x"),) * 1000))
     with pytest.raises(ValueError, match="expected a fast one, got a timeout"):
         Tokenizer(vocabulary, decoder=decoder).decode([0] * 26 + [1])
@@ -140,7 +139,7 @@ def random_expression(numbers, depth=3):
 
 
 def test_what_runs_without_a_clock_is_fast():
-    """Random expressions, on texts that make the slow ones among them take hours."""
+    """Random expressions, on texts for which the slow ones would take hours."""
     numbers, fast, slow = random.Random(0), 0, 0
     while fast < 1500:
         try:

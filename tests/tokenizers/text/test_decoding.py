@@ -1,4 +1,4 @@
-"""Decoders: what they are to do, by example and by law."""
+"""Decoders: expected behaviour, in examples and as general laws."""
 
 from __future__ import annotations
 

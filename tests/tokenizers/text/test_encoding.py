@@ -1,5 +1,4 @@
-"""Truncation, padding and arrays: by hand, against the naive reference, and laws that must hold for
-any lengths."""
+"""Truncation, padding and arrays: hand-computed cases, the naive reference, and laws that hold for any lengths."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from tinyplm.tokenizers.text.encoding import (
 
 
 def text(count, type_id=0):
-    """Tokens 0, 1, 2, ... of which each two are a word."""
+    """Tokens 0, 1, 2, ...; every two tokens form a word."""
     ids = list(range(count))
     return Encoding.of(
         ids,
@@ -93,7 +92,7 @@ def test_what_is_cut_off_follows_in_windows(count, length, stride, direction):
     assert none is None
     expected = (windows if direction == "Right" else windows_from_the_end)(whole.ids, length, stride)
     assert [result.ids, *(piece.ids for piece in result.overflowing)] == expected
-    for piece in (result, *result.overflowing):  # all lists are cut alike
+    for piece in (result, *result.overflowing):  # all lists are truncated alike
         of_whole = [[getattr(whole, name)[i] for i in piece.ids] for name in PER_TOKEN]
         assert [getattr(piece, name) for name in PER_TOKEN] == of_whole
 
@@ -158,7 +157,7 @@ def test_only_second_needs_a_second_text():
 def test_a_stride_that_is_too_long_for_the_share_of_a_text():
     with pytest.raises(ValueError, match="stride: expected less than the 2 tokens this text is cut to, got 2"):
         truncate(text(9), text(9), Truncation(4, stride=2))
-    assert len(truncate(text(1), text(3), Truncation(4, stride=2))[1]) == 3  # nothing is cut
+    assert len(truncate(text(1), text(3), Truncation(4, stride=2))[1]) == 3  # nothing is truncated
 
 
 def test_overflow_of_two_texts_is_every_combination():

@@ -1,5 +1,4 @@
-"""Normalizers: the fast form and the form with spans say the same; cases worked out by hand; files;
-refusals."""
+"""Normalizers: the fast form and the form with spans agree; hand-computed cases; files; refused input."""
 
 import base64
 import json
@@ -99,7 +98,7 @@ def test_both_forms_say_the_same(normalizer, text):
     assert len(result.spans) == len(result.text) and result.start == 5
     at = 5
     for start, end in result.spans:
-        assert at <= start <= end <= 5 + len(text)  # from left to right, inside the text
+        assert at <= start <= end <= 5 + len(text)  # left to right, inside the text
         at = start
 
 
@@ -126,17 +125,17 @@ def spelled(normalizer, text):
             NFC(),
             "a\u0301\u0302",
             "á01 \u030223",
-        ),  # the second is blocked by the first, of the same class
+        ),  # the first blocks the second: same combining class
         (
             NFC(),
             "a\u0338\u0301b",
             "á01 \u033823 b34",
-        ),  # joined across another class, which then stands for the mark
+        ),  # composed across a mark of another class, which then takes its span
         (NFC(), "각\u11a8", "각01 \u11a812"),
         (NFC(), "\u1100\u1161\u11a8x", "각01 x34"),
         (NFKC(), "ﬁx", "f01 i01 x12"),
-        (NFD(), "a\u0301\u0323", "a01 \u032312 \u030123"),  # reordered; the spans are of the places
-        (NFD(), "é\u0323", "e01 \u032312 \u030112"),  # the inserted one comes after
+        (NFD(), "a\u0301\u0323", "a01 \u032312 \u030123"),  # reordered; the spans follow the positions
+        (NFD(), "é\u0323", "e01 \u032312 \u030112"),  # the inserted mark comes after
         (Lowercase(), "İA", "i01 \u030701 a12"),
         (StripAccents(), "a\u0301\u093fb", "a01 b34"),
         (Strip(), "  a b  ", "a23  34 b45"),
@@ -154,7 +153,7 @@ def spelled(normalizer, text):
             Precompiled(MAP),
             "\x07xyz",
             "x01 y12 z23",
-        ),  # what is dropped first is forgotten: one too far left, as in the library
+        ),  # a dropped first character is not counted: spans are one too far left, as in the library
         (Precompiled(MAP), "x\x07yz", "x01 y23 z34"),
     ],
 )
@@ -180,12 +179,12 @@ def test_by_hand(normalizer, text, expected):
         (Replace({"String": "."}, r"\g<0>"), "a.b", r"a\g<0>b"),
         (Replace({"Regex": "^a"}, "-"), "aa\na", "-a\n-"),
         (Nmt(), "\ufeffa\x0bb\x00\x85", " ab\x00\x85"),
-        (Precompiled(MAP), "ﬁ\u0301 ﬁ", "fi fi"),  # the cluster as a whole, for its shortest string
+        (Precompiled(MAP), "ﬁ\u0301 ﬁ", "fi fi"),  # the whole cluster is replaced, using its shortest match
         (
             Precompiled(MAP),
             "ab o\u0308\u0304",
             "Ab ö",
-        ),  # "ab" is no cluster; the mark after ö is lost
+        ),  # "ab" is not a cluster; the mark after ö is lost
         (Precompiled(MAP), "ｶﾞ\r\n", "カﾞ "),  # 6 bytes: character by character
         (Precompiled(MAP), "x\r\nx", "x x"),
         (Precompiled(MAP), "x\u0600ax", "x#x"),
@@ -224,7 +223,7 @@ def test_precompiled_with_any_rules(far, rules, text):
     st.text("abc\u0301가é", max_size=30),
 )
 def test_the_longest_match(far, rules, text):
-    """SentencePiece's own rule; most texts have several rules that begin at one place."""
+    """SentencePiece's own rule; most texts have several rules that start at the same position."""
     normalizer = LongestMatch(base64.b64encode(charsmap.build(rules, far)).decode())
     assert normalizer(text) == charsmap.normalize_longest(rules, text)
     piece = normalizer.aligned(Aligned.of(text))
@@ -265,7 +264,7 @@ def test_defaults_and_names():
 
 @pytest.mark.parametrize("normalizer", ALL, ids=str)
 def test_pickled(normalizer):
-    """Also after use, with what it has remembered."""
+    """Including after use, with a filled cache."""
     text = "e\u0301 ½ Ａ"
     expected = normalizer(text)
     assert pickle.loads(pickle.dumps(normalizer))(text) == expected
@@ -367,7 +366,7 @@ def test_what_only_looks_like_it_is_not(expression):
 @pytest.mark.parametrize(
     "damaged",
     [
-        charsmap.build({"a": "b"})[:-1],  # the replacement has no end
+        charsmap.build({"a": "b"})[:-1],  # the replacement is unterminated
         charsmap.build({"a": "b"})[:-2],
         charsmap.build({"a": "é"})[:-2] + b"\0",
         charsmap.build({"a": "b" * 257}),
@@ -384,7 +383,7 @@ def test_a_trie_that_leads_outside_itself_finds_nothing():
 
 
 def test_nfc_of_every_pair_of_a_starter_and_what_joins_it():
-    """The composites of unicodedata are those that its decompositions say."""
+    """The composites of unicodedata match its decompositions."""
     for code in range(0x110000):
         char = chr(code)
         if 0xD800 <= code < 0xE000 or not unicodedata.decomposition(char) and not 0xAC00 <= code < 0xD7A4:

@@ -1,4 +1,4 @@
-"""Post-processors: what each adds and where, and that ids alone are those of the encoding."""
+"""Post-processors: what each one adds and where; ids alone match those of the encoding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ALL = {
 
 
 def text(*tokens):
-    """One character between any two; ids are 1, 2, ..."""
+    """Tokens separated by one character; ids are 1, 2, ..."""
     ends = [sum(map(len, tokens[: k + 1])) + k for k in range(len(tokens))]
     offsets = [(end - len(token), end) for token, end in zip(tokens, ends)]
     return Encoding.of(list(range(1, len(tokens) + 1)), list(tokens), offsets, list(range(len(tokens))))
@@ -133,7 +133,7 @@ def test_patterns_that_are_refused(single, message):
 @pytest.mark.parametrize(
     ("token", "span", "prefix", "expected"),
     [
-        ("Ġa", (0, 1), True, (0, 1)),  # the added space: no character of the text belongs to it
+        ("Ġa", (0, 1), True, (0, 1)),  # the added space: it belongs to no character of the text
         ("Ġa", (0, 2), False, (1, 2)),
         ("Ġa", (4, 6), True, (4, 6)),  # the first token
         ("ĠĠa", (0, 3), True, (2, 3)),
@@ -145,7 +145,7 @@ def test_patterns_that_are_refused(single, message):
         ("Ċx", (2, 4), False, (2, 4)),
         ("Ġ", (0, 0), True, (0, 0)),
         ("Ġ", (2, 2), False, (2, 2)),
-        ("aĠĠ", (0, 1), True, (0, 1)),  # more spaces than there are characters before the end
+        ("aĠĠ", (0, 1), True, (0, 1)),  # more spaces than characters before the end
     ],
 )
 def test_offsets_without_the_spaces(token, span, prefix, expected):
@@ -156,12 +156,12 @@ def test_offsets_without_the_spaces(token, span, prefix, expected):
 
 def test_only_the_first_token_may_carry_the_added_space():
     assert ByteLevel()(text("Ġa", "Ġa")).offsets == [(0, 2), (4, 5)]
-    words = Encoding.of([1, 1], ["Ġa", "Ġa"], [(0, 1), (0, 1)], [0, 1])  # given as words: each is a text and has one
+    words = Encoding.of([1, 1], ["Ġa", "Ġa"], [(0, 1), (0, 1)], [0, 1])  # pre-split words: each is a text with its own space
     assert ByteLevel()(words).offsets == [(0, 1), (0, 1)] and ByteLevel(False)(words).offsets == [
         (1, 1),
         (1, 1),
     ]
-    cut = text("a", "Ġb", "Ġc").cut(2, 1, "Right")  # the piece that follows begins with one too
+    cut = text("a", "Ġb", "Ġc").cut(2, 1, "Right")  # the next piece starts with one too
     assert [piece.offsets for piece in ByteLevel()(cut).overflowing] == [[(2, 4), (6, 7)]]
 
 
@@ -204,7 +204,7 @@ def test_as_it_stands_in_the_file():
     assert list(BERT_LIKE.to_json()["special_tokens"]) == [
         "[CLS]",
         "[SEP]",
-    ]  # in the order of the alphabet
+    ]  # in alphabetical order
     assert ALL["several ids"].to_json() == {
         "type": "TemplateProcessing",
         "single": [

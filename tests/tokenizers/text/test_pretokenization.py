@@ -1,4 +1,4 @@
-"""Pre-tokenizers: what they are to do, by example and by law."""
+"""Pre-tokenizers: expected behaviour, in examples and as general laws."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_patterns():
 
 def test_byte_level():
     assert ByteLevel().cut("a é") == ["Ġa", "ĠÃ©"] == ByteLevel().cut(" a é")
-    assert ByteLevel().cut("\ta") == ["Ġ", "ĉ", "a"]  # only a space saves from another
+    assert ByteLevel().cut("\ta") == ["Ġ", "ĉ", "a"]  # only a leading space prevents the added one
     assert ByteLevel(add_prefix_space=False).cut("a é") == ["a", "ĠÃ©"]
     assert ByteLevel(use_regex=False).cut("a é") == ["ĠaĠÃ©"]
     (word,) = ByteLevel(use_regex=False).cut_aligned(Aligned.of("a é"))

@@ -1,4 +1,4 @@
-"""Pre-tokenizers as files describe them, and what is refused."""
+"""Pre-tokenizers read from files, and which ones are refused."""
 
 from __future__ import annotations
 
@@ -181,5 +181,5 @@ def test_a_string_is_no_expression():
     ],
 )
 def test_sets_in_sets_are_read_as_one(expression, words):
-    """As `tokenizers` cuts."""
+    """Splits as `tokenizers` does."""
     assert Split({"Regex": expression}, "Isolated").cut("a.b, c!) (d|e") == words

@@ -1,4 +1,4 @@
-"""Streaming: the pieces join to what `decode` returns, without partial characters."""
+"""Streaming: the pieces join to the output of `decode`, without partial characters."""
 
 import pytest
 from hypothesis import given
@@ -36,7 +36,7 @@ def test_any_ids(tokenizers, kind, data):
     assert "".join(streamed(tokenizer, ids, skip_special=skip)) == tokenizer.decode(ids, skip_special=skip)
     if ids and kind != "byte-level BPE":
         *before, last = ids
-        if tokenizer.id_to_token(last)[0] != "<":  # neither special nor a byte, which would belong to what follows
+        if tokenizer.id_to_token(last)[0] != "<":  # neither special nor a byte, which would combine with what follows
             after = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=20))
             whole = tokenizer.decode(ids + after)
             assert tokenizer.decode(ids) + "".join(streamed(tokenizer, after, after=ids)) == whole

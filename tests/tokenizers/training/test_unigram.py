@@ -1,4 +1,4 @@
-"""Training a unigram model, against reference/tokenizers and by hand."""
+"""Unigram training, compared with reference/tokenizers and hand-computed values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ corpora = st.dictionaries(st.text("abc\0", min_size=1, max_size=8), st.integers(
 UNK = ("<unk>", 0.0)
 
 
-@example({"abcaa": 1, "abcab": 1}, 3)  # abc is always part of abca, which is too long
+@example({"abcaa": 1, "abcab": 1}, 3)  # abc always occurs inside abca, which is too long
 @given(corpora, st.integers(1, 9))
 def test_seeds(counts, longest):
     text, count_at = "", []
@@ -62,7 +62,7 @@ def test_the_e_step_and_its_seeds(counts):
 
 @given(corpora)
 def test_em_and_pruning(counts):
-    """Two rounds of EM, then which pieces would go, against the same by enumeration."""
+    """Two rounds of EM, then the pieces to prune, compared with enumeration."""
     corpus = corpus_of({word.replace("\0", "d"): count for word, count in counts.items()})
     counts = {word.replace("\0", "d"): count for word, count in counts.items()}
     for _ in range(2):
@@ -81,7 +81,7 @@ def test_em_and_pruning(counts):
     for word, count in counts.items():
         found = naive.nbest(word, scores, unknown, 2)
         if len(found) > 1 and found[0][1] - found[1][1] < 1e-9:
-            return  # a tie: rounding decides
+            return  # a tie, which rounding decides
         frequency.update({part: n * count for part, n in Counter(found[0][0]).items()})
     found, owner = corpus.lattices.best(corpus.scores)
     names = ["", *scores]
@@ -101,7 +101,7 @@ def test_em_and_pruning(counts):
 
 @given(corpora, st.lists(st.sampled_from([-1.0, -2.0, -3.0, -0.5]), min_size=60, max_size=60))
 def test_ties_of_all_words_at_once(counts, scores):
-    """Sums of these scores are exact, and often equal."""
+    """Sums of these scores are exact and often equal."""
     corpus = corpus_of({word.replace("\0", "d"): count for word, count in counts.items()})
     spellings = list(corpus.pieces())
     scores = (scores * 9)[: len(spellings)]
@@ -152,7 +152,7 @@ def test_what_is_given():
     assert len({piece for piece, _ in pieces}) == len(pieces) == 60
     pieces, unk_id = train_unigram(COUNTS, 300, unk_token=None, byte_fallback=True)
     assert unk_id is None and pieces[0] == ("<0x00>", 0.0) and pieces[255] == ("<0xFF>", 0.0)
-    assert len(train_unigram(COUNTS, 10_000)[0]) < 400  # as many as there are
+    assert len(train_unigram(COUNTS, 10_000)[0]) < 400  # all the pieces that exist
     assert {piece for piece, _ in train_unigram({"a": 9, "b": 9, "c": 7, "ab": 5, "bc": 4}, 3, unk_token=None)[0]} == set("abc")
     assert train_unigram({}, 5) == ([("<unk>", 0.0)], 0)
     assert max(len(piece) for piece, _ in train_unigram(COUNTS, 80, max_piece_length=2, special_tokens=())[0][1:]) == 2
@@ -160,8 +160,7 @@ def test_what_is_given():
 
 
 def test_characters_that_em_drops_come_back():
-    """x and y, v and z always stand together: alone they are expected less than half a time, after
-    some rounds."""
+    """x and y always occur together, as do v and z: after some rounds, each has an expected count below one half on its own."""
     counts = {"xy": 300, "xyxy": 100, "vz": 150, "vzxy": 50, "axy": 20, "avz": 20}
     corpus = corpus_of(counts, 2)
     for _ in range(4):
