@@ -1,7 +1,7 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""Encoders: a tiny model of transformers with random weights, the same model loaded by us, and what compares the two.
+"""Encoders: a tiny transformers model with random weights, the same model loaded by us, and their comparison.
 
-Tolerance: see pair.py.  A new family gets one row in FAMILIES and with it all of test_encoders.py.
+Tolerance: see pair.py.  A new family needs one row in FAMILIES; test_encoders.py then covers it.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ OUTPUTS = {"hidden": ("last_hidden_state",), "logits": ("prediction_logits", "lo
 @dataclasses.dataclass(frozen=True)
 class Family:
     """Our module, transformers' config class, a tiny config by hub names, changes that make 3 heads of width 10, how our tests
-    pad, and names of parameters that have no part in the outputs where there is one token."""
+    pad, and names of parameters that do not affect the outputs of a single token."""
 
     module: ModuleType
     config: type
     tiny: dict[str, Any]
     odd: dict[str, Any]
-    padding_id: int | None = 0  # transformers drops the look-up gradient of this row, so it is only given to padding
-    classes: dict[str, str] = dataclasses.field(default_factory=dict)  # task: transformers' class, where it is not ours
-    empty: bool = False  # padding attends to nothing, for which transformers takes an average: what reads it is not compared
+    padding_id: int | None = 0  # transformers drops the embedding gradient of this row, so only padding uses it
+    classes: dict[str, str] = dataclasses.field(default_factory=dict)  # task: transformers' class, where it differs from ours
+    empty: bool = False  # padding attends to nothing; transformers averages there, so outputs that read it are not compared
     one_token: tuple[str, ...] = ()
-    # input: parts of the names of parameters that have no part in the outputs when it is not given
+    # input: parts of the names of parameters that do not affect the outputs when it is not passed
     unused: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
-# Positions begin behind the padding's, so there is room for 12.
+# Positions start after the padding id, so there is room for 12.
 _ROBERTA = {"vocab_size": 41, "max_position_embeddings": 14, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2,
             "num_attention_heads": 4, "type_vocab_size": 2, "pad_token_id": 1}  # fmt: skip
 
@@ -66,7 +66,7 @@ FAMILIES = {
     "camembert": Family(
         camembert, transformers.CamembertConfig, _ROBERTA, odd={"hidden_size": 30, "num_attention_heads": 3}, padding_id=1,
     ),
-    # Two groups of two blocks each, of which the first stands for two layers and the second for one.
+    # Two groups of two blocks each; the first group serves two layers, the second one.
     "albert": Family(
         albert, transformers.AlbertConfig,
         {"vocab_size": 41, "max_position_embeddings": 12, "embedding_size": 20, "hidden_size": 32, "intermediate_size": 44,
@@ -106,12 +106,12 @@ CASES = [(name, task) for name, family in FAMILIES.items() for task in family.mo
 
 
 def peer(family, task, seed=0, **changes):
-    """transformers' tiny model for the task in float64 with every parameter random, also biases and norms."""
+    """transformers' tiny model for the task in float64 with every parameter random, including biases and norms."""
     row = FAMILIES[family]
     architecture = getattr(transformers, row.classes.get(task, row.module.TASKS[task].architecture))
     torch.manual_seed(seed)
     with float64():
-        labels = {"num_labels": 2 if task == "question_answering" else 3}  # transformers gives a span so many outputs
+        labels = {"num_labels": 2 if task == "question_answering" else 3}  # transformers' span head has num_labels outputs
         config = row.config(**{**row.tiny, **labels, **changes}, attn_implementation="eager")
         extra = {"add_pooling_layer": False} if task == "body" and "pooled" in row.module.TASKS else {}
         model = architecture(config, **extra).double().eval()
@@ -123,7 +123,7 @@ def peer(family, task, seed=0, **changes):
 
 
 def pair(family, task, folder, **changes):
-    """transformers' model, and ours loaded from the folder that it writes."""
+    """transformers' model, and ours loaded from the folder it writes."""
     theirs = peer(family, task, **changes)
     theirs.save_pretrained(folder)
     ours = tinyplm.load(folder)
@@ -132,7 +132,7 @@ def pair(family, task, folder, **changes):
 
 
 def inputs_for(family, task, *, B=3, T=7, side="right", seed=1, types=True, choices=2):
-    """input_ids, attention_mask and token_type_ids; sample b has b padded places (at most T - 1)."""
+    """input_ids, attention_mask and token_type_ids; sample b has b padded positions (at most T - 1)."""
     rng = np.random.default_rng(seed)
     row = FAMILIES[family]
     shape = (B, choices, T) if task == "multiple_choice" else (B, T)
@@ -142,7 +142,7 @@ def inputs_for(family, task, *, B=3, T=7, side="right", seed=1, types=True, choi
         padded = np.minimum(np.arange(np.prod(shape[:-1])), T - 1)[:, None]
         mask = (np.arange(T) < T - padded) if side == "right" else (np.arange(T) >= padded)
         inputs["attention_mask"] = mask.reshape(shape).astype(np.int64)
-        # Not where padding has a look-up gradient, which transformers drops: on the left as [CLS], in a span as a possible end.
+        # Not where padding has an embedding gradient (transformers drops it): on the left as [CLS], in a span as a possible end.
         if row.padding_id is not None and side == "right" and task != "question_answering":
             inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, ids, row.padding_id)
     if types and "token_type_ids" in row.module.INPUTS:
@@ -151,10 +151,10 @@ def inputs_for(family, task, *, B=3, T=7, side="right", seed=1, types=True, choi
 
 
 def compare(theirs, ours, inputs, *, others=None, seed=1, exempt=()):
-    """All outputs of the task, and the gradients of all parameters under random cotangents and under our loss.
+    """All outputs of the task, and all parameter gradients under random cotangents and under our loss.
 
-    Rows of padding are left out of what is compared, and their cotangents are zero.  exempt: hub names of parameters that
-    have no part in these outputs (in exact arithmetic their gradients are zero, here 1e-12 of the largest or less).
+    Padding rows are not compared, and their cotangents are zero.  exempt: hub names of parameters that do not affect these
+    outputs (their exact gradients are zero; here they are 1e-12 of the largest or less).
     """
     rng = np.random.default_rng(seed)
     with float64():
@@ -165,7 +165,7 @@ def compare(theirs, ours, inputs, *, others=None, seed=1, exempt=()):
     for name, ourvalue in outputs.items():
         key = next((n for n in OUTPUTS[name] if n in output), None)
         if key is None:
-            continue  # the hidden states beside a head
+            continue  # hidden states returned alongside a head's outputs
         theirvalue = output[key]
         rows = np.ones(ourvalue.shape, dtype=bool)
         if mask is not None and ourvalue.shape[:2] == mask.shape and mask.ndim == 2:
@@ -181,18 +181,18 @@ def compare(theirs, ours, inputs, *, others=None, seed=1, exempt=()):
 
 
 def unused(ours, inputs):
-    """Parts of the names of parameters that these inputs leave out."""
+    """Parts of the names of parameters that these inputs do not use."""
     return [part for name, parts in FAMILIES[ours.config.MODEL_TYPE].unused.items() if name not in inputs for part in parts]
 
 
 def full_name(ours, name):
-    """transformers' bare model has names without the prefix, and XLM-RoBERTa's tied table that of its head."""
+    """Names in transformers' bare model lack the prefix; XLM-RoBERTa's tied table goes by its head's name."""
     name = ours.family.TIED.get(name, name)
     return ours.family.PREFIX + name if ours.task in ("body", "pooled") else name
 
 
 def compare_gradients(ours, dparams, theirs, exempt=()):
-    """Every parameter's gradient; those of key biases are zero in exact arithmetic, since a softmax does not see them."""
+    """Every parameter's gradient; the exact gradient of a key bias is zero, since softmax cancels it."""
     gradients = hub.gradients_by_hub_name(ours, dparams)
     expected = {full_name(ours, name): g for name, g in named_gradients(theirs).items()}
     assert set(gradients) == set(expected)
@@ -222,7 +222,7 @@ def random_targets(ours, outputs, inputs, seed=2):
 
 
 def compare_loss(theirs, ours, inputs, *, seed=2, exempt=()):
-    """Our loss of the task and its gradients against torch's cross-entropy of their outputs."""
+    """Our task loss and its gradients against torch's cross-entropy of their outputs."""
     with float64():
         output = theirs(**as_torch(**inputs))
     outputs, _ = ours(**inputs, grad=False)

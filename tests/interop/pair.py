@@ -1,9 +1,9 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""A tiny model of transformers with random weights, the same model loaded by us, and what compares them, for every family.
+"""A tiny transformers model with random weights, the same model loaded by us, and their comparison, for every family.
 
-Comparisons are in float64 and ask for 1e-9 (largest difference over largest value).  Two orders of the same float64 sums, some
-thousand terms through two layers, differ by 1e-13 or less, while the smallest real mistake worth finding, one float32 step
-somewhere or a slightly different epsilon, shows as 1e-8 or more: 1e-9 lies between, with room on both sides.
+Comparisons run in float64 with a tolerance of 1e-9 (largest difference over largest value).  Reordering the same float64 sums,
+some thousand terms through two layers, changes results by 1e-13 or less.  The smallest real mistake worth finding, one float32
+step somewhere or a slightly different epsilon, shows as 1e-8 or more.  1e-9 lies between, with margin on both sides.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TOLERANCE = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What the tests have to know of a causal family: our module, transformers' classes, and a tiny config by hub names."""
+    """What the tests need to know about a causal family: our module, transformers' classes, and a tiny config by hub names."""
 
     module: ModuleType
     config: type  # transformers' classes
@@ -44,9 +44,9 @@ class Family:
     tiny: dict[str, Any]
     context: str  # the config's name for the longest sequence
     odd: dict[str, Any]  # changes that make width 30 with 3 heads
-    tables: tuple[str, ...]  # hub names of the look-up tables, that of the tokens first
-    spots: tuple[str, ...]  # hub names of parameters where difficult values are put: a vector, a matrix that ours transposes ...
-    paths: tuple[str, ...]  # and the paths of these, or of parts of them, in our tree
+    tables: tuple[str, ...]  # hub names of the embedding tables, the token table first
+    spots: tuple[str, ...]  # hub names of parameters that get difficult values: a vector, a matrix that we transpose ...
+    paths: tuple[str, ...]  # and their paths, or paths of parts of them, in our tree
 
 
 _LLAMA_SHAPED = {
@@ -75,7 +75,7 @@ FAMILIES = {
         spots=("model.norm.weight", "model.layers.1.mlp.down_proj.weight"),
         paths=("body.norm.gamma", "body.layers.1.mlp.Wdown"),
     ),
-    # The windows are shorter than the sequences of 7 of `compare`.
+    # The windows are shorter than the length-7 sequences of `compare`.
     "mistral": Family(
         mistral, transformers.MistralConfig, transformers.MistralForCausalLM, transformers.MistralModel,
         {**_LLAMA_SHAPED, "sliding_window": 3},
@@ -98,14 +98,14 @@ FAMILIES = {
 
 
 def _rope(kind, positions=12, width=16, **settings):
-    """A LLaMA config whose heads are wide enough (8 frequencies) that a scaling treats some of them differently from others."""
+    """A LLaMA config with heads wide enough (8 frequencies) that scaling treats some frequencies differently from others."""
     return {"head_dim": width, "max_position_embeddings": positions,
             "rope_parameters": {"rope_type": kind, "rope_theta": 100.0, **settings}}  # fmt: skip
 
 
 _STRETCH = {"factor": 4.0, "original_max_position_embeddings": 64}
-# Each has room for 48 tokens.  With base 100, within 64 positions, the frequencies turn 10 times down to 0.2 times: that is where
-# beta_fast .. beta_slow and low_freq_factor .. high_freq_factor are, so that the ramp between has several frequencies on it.
+# Each has room for 48 tokens.  With base 100, the frequencies make between 10 and 0.2 turns in 64 positions.  beta_fast ..
+# beta_slow and low_freq_factor .. high_freq_factor lie in that range, so several frequencies fall on the ramp between them.
 ROPES = {
     "default": _rope("default", 48),
     "another base": _rope("default", 48, rope_theta=50.0),
@@ -132,10 +132,10 @@ ROPES = {
 
 @contextlib.contextmanager
 def float64():
-    """Within it transformers gets float64 where it asks for float32: in RMSNorm, softmax, RoPE's tables, its loss and generate.
+    """Gives transformers float64 where it asks for float32: in RMSNorm, softmax, RoPE's tables, its loss and generate.
 
-    RoPE's frequencies are made when a model is built, so it must be built as well as run within it.  The default dtype is that
-    of a float times an integer tensor, as in dynamic RoPE scaling.
+    RoPE's frequencies are computed when a model is built, so the model must be both built and run inside.  The default dtype is
+    changed as well: it is the dtype of a float times an integer tensor, as in dynamic RoPE scaling.
     """
     saved = torch.float32, torch.float, torch.Tensor.float, torch.get_default_dtype()
     torch.float32 = torch.float = torch.float64
@@ -153,7 +153,7 @@ def their_config(family, **changes):
 
 
 def peer(family, kind="lm", seed=0, **changes):
-    """transformers' tiny model ("lm", or its bare "body") in float64 with every parameter random, also biases and norms."""
+    """transformers' tiny model ("lm", or its bare "body") in float64 with every parameter random, including biases and norms."""
     torch.manual_seed(seed)
     with float64():
         model = getattr(FAMILIES[family], kind)(their_config(family, **changes)).double().eval()
@@ -165,7 +165,7 @@ def peer(family, kind="lm", seed=0, **changes):
 
 
 def pair(family, folder, **changes):
-    """transformers' model, and ours loaded from the folder that it writes."""
+    """transformers' model, and ours loaded from the folder it writes."""
     theirs = peer(family, **changes)
     theirs.save_pretrained(folder)
     ours = tinyplm.load(folder)
@@ -174,7 +174,7 @@ def pair(family, folder, **changes):
 
 
 def in_float64(theirs):
-    """The same model built anew in float64, with the parameters that it has (those of float32 and less are exact in it)."""
+    """The same model rebuilt in float64 with its own parameters (float32 and narrower values are exact in float64)."""
     with float64():
         model = type(theirs)(theirs.config).double().eval()
     model.load_state_dict({name: t.double() for name, t in theirs.state_dict().items()})
@@ -182,13 +182,13 @@ def in_float64(theirs):
 
 
 def their_logits(theirs, ids):
-    """Of a model of any dtype, as it computes them."""
+    """Logits of a model of any dtype, as it computes them."""
     with torch.no_grad():
         return theirs(torch.from_numpy(ids)).logits.double().numpy()
 
 
 def exact_logits(theirs, ids):
-    """Computed in float64 throughout, whatever the model's dtype."""
+    """Logits computed in float64 throughout, whatever the model's dtype."""
     with float64():
         return their_logits(in_float64(theirs), ids)
 
@@ -197,7 +197,7 @@ def exact_logits(theirs, ids):
 
 
 def padding(side, B, T):
-    """(attention_mask, position_ids): sample b has b padded places (at most T - 1); left-padded, positions count real tokens."""
+    """(attention_mask, position_ids): sample b has b padded tokens (at most T - 1); left-padded, positions count real tokens."""
     if side == "none":
         return None, None
     padded = np.minimum(np.arange(B), T - 1)[:, None]
@@ -211,9 +211,9 @@ def as_torch(**arrays):
 
 
 def named_gradients(model):
-    """{hub name: gradient} of transformers' parameters, which are then cleared; a shared tensor stands in it once.
+    """{hub name: gradient} of transformers' parameters, which are then cleared; a shared tensor appears once.
 
-    Zeros where torch has None: a parameter that had no part in the outputs.
+    Zeros where torch has None: a parameter that did not affect the outputs.
     """
     out = {name: np.zeros(p.shape) if p.grad is None else p.grad.numpy().copy() for name, p in model.named_parameters()}
     model.zero_grad()
@@ -234,7 +234,7 @@ def assert_same_gradients(ours, theirs):
 
 
 def sees_something(mask, ours):
-    """(B, T): the places that may attend to a real token in every layer."""
+    """(B, T): the positions that can attend to a real token in every layer."""
     T = mask.shape[1]
     window = ours.family.pieces(ours.config).window
     shortest = min(window(i) or T for i in range(len(ours.params["body"]["layers"])))
@@ -243,12 +243,12 @@ def sees_something(mask, ours):
 
 
 def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
-    """Logits, hidden states, the loss, and both their gradients by every parameter.
+    """Logits, hidden states, the loss, and the gradients of outputs and loss with respect to every parameter.
 
-    Only rows that may attend to something are compared: where there is nothing, we give zeros and transformers an average over
-    everything.  Such rows cannot leak: nobody attends to them (the softmax weight of a masked key is exactly 0, in value and
+    Only rows that can attend to something are compared: for the others we return zeros and transformers an average over
+    everything.  Such rows cannot leak: nothing attends to them (the softmax weight of a masked key is exactly 0, in value and
     gradient), and their cotangent is set to zero.
-    positions (B, T) go with a mask of ones: without one transformers would read jumps as the beginnings of packed samples.
+    positions (B, T) come with a mask of ones: without one transformers would read jumps as the starts of packed samples.
     """
     rng = np.random.default_rng(seed)
     V = ours.config.vocab_size
@@ -284,7 +284,7 @@ FILE_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float1
 
 
 def assert_bit_equal(a, b):
-    """Two {name: torch tensor} with the same names, dtypes, shapes and bits (so -0 and 0 differ)."""
+    """Asserts that two {name: torch tensor} have the same names, dtypes, shapes and bits (so -0 and 0 differ)."""
     assert set(a) == set(b)
     for name in a:
         assert a[name].dtype == b[name].dtype and a[name].shape == b[name].shape, name
@@ -293,12 +293,12 @@ def assert_bit_equal(a, b):
 
 
 def tensors_of(theirs):
-    """What a file of this transformers model holds: a tied head only once."""
+    """The tensors in a file of this transformers model; a tied head appears once."""
     tied = theirs.config.tie_word_embeddings
     return {name: t.detach() for name, t in theirs.state_dict().items() if not (tied and name == "lm_head.weight")}
 
 
 def our_tensors(ours):
     """Our parameters under hub names as torch tensors."""
-    named = hub.gradients_by_hub_name(ours, ours.params)  # any tree can have hub names
+    named = hub.gradients_by_hub_name(ours, ours.params)  # works for any tree, not only gradients
     return {name: torch.from_numpy(a.copy()) for name, a in named.items()}

@@ -1,4 +1,4 @@
-"""Added tokens with all their flags, against `tokenizers`: random tokens in random texts of few characters."""
+"""Added tokens with all their flags, against `tokenizers`: random tokens in random texts over a small alphabet."""
 
 import random
 
@@ -32,7 +32,7 @@ def test_random_tokens(seed):
             text = "".join(rnd.choices("ab   .c\n_", k=rnd.randint(0, 14)))
             try:
                 expected = theirs.encode(text)
-            except BaseException as error:  # it panics where a token's white space reaches into the next match
+            except BaseException as error:  # it panics where a token's white space overlaps the next match
                 assert "bad split" in str(error)
                 continue
             got = ours.encoding(text)

@@ -1,4 +1,4 @@
-"""Advantages and the rewards that they come from against vectorised torch in float64, on drawn shapes with masks."""
+"""Advantages and the rewards they come from against vectorised torch in float64, on random shapes with masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyplm.losses.advantages import gae, group_advantages, kl_rewards, whiten 
 
 
 def drawn(seed):
-    """N answers of any length, none too, that start anywhere in rows of T; what stands around them is not 0."""
+    """N answers of any length, including 0, that start anywhere in rows of T; the values around them are not 0."""
     draw = np.random.default_rng(seed)
     N, T = draw.integers(1, 7, 2)
     first, last = np.sort(draw.integers(0, T + 1, (2, N)), axis=0)
@@ -39,7 +39,7 @@ def test_gae(seed):
 @pytest.mark.parametrize("seed", range(36))
 @pytest.mark.parametrize("shift", [True, False])
 def test_whitening(seed, shift):
-    """To 1e-10 where the deviation is no rounding: one token, whose deviation is 0, is left out."""
+    """To 1e-10 where the deviation is more than rounding error: a single token, whose deviation is 0, is skipped."""
     draw, mask = drawn(seed)
     x = draw.normal(2.0, 3.0, mask.shape)
     if mask.sum() == 1:
@@ -54,7 +54,7 @@ def test_whitening(seed, shift):
 
 @pytest.mark.parametrize("seed", range(24))
 def test_group_advantages(seed):
-    """Shao et al. 2024, sec. 4.1.2, with torch.std, which divides by the count less one."""
+    """Shao et al. 2024, sec. 4.1.2, with torch.std, which divides by n - 1."""
     draw = np.random.default_rng(seed)
     group = int(draw.integers(2, 6))
     rewards = draw.integers(0, 3, 4 * group) if seed % 2 else draw.normal(size=4 * group)

@@ -1,7 +1,7 @@
 # ruff: noqa: E402 - imports follow importorskip
 """Every causal family against transformers: the same numbers and the same gradients (tolerance: see pair.py).
 
-What only one family has is in test_gpt2.py and test_llama.py.
+What is specific to one family is in test_gpt2.py and test_llama.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_odd_batches(tmp_path, family, B, T):
 
 
 def test_one_token(tmp_path, family):
-    """Attention to a single key is constant, so q and k get no gradient: compared by itself, without the zero check."""
+    """Attention to a single key is constant, so q and k get no gradient: compared separately, without the zero check."""
     theirs, ours = pair(family, tmp_path)
     output = theirs(torch.tensor([[5]]))
     outputs, backward = ours([[5]])
@@ -50,7 +50,7 @@ def test_one_token(tmp_path, family):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_padding_tokens_leak_nowhere(tmp_path, family, side):
-    """A token that stands in padding only gets exactly no gradient, in either library, whatever the padded rows hold.
+    """A token that occurs only in padding gets exactly zero gradient in either library, whatever the padded rows hold.
 
     Untied, since a tied head gives every row of the table a gradient.
     """
@@ -68,14 +68,14 @@ def test_padding_tokens_leak_nowhere(tmp_path, family, side):
 
 
 def test_any_position_ids(tmp_path, family):
-    """Positions out of order and repeated, one row a sample."""
+    """Positions out of order and repeated, one row per sample."""
     theirs, ours = pair(family, tmp_path)
     compare(theirs, ours, B=2, T=6, positions=np.random.default_rng(0).integers(0, 12, (2, 6)))
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_embeddings_as_inputs(tmp_path, family, tied):
-    """The table of the tokens has no part in the outputs then, unless it is the head as well."""
+    """The token table then does not affect the outputs, unless it is also the head."""
     theirs, ours = pair(family, tmp_path, tie_word_embeddings=tied)
     rng = np.random.default_rng(0)
     embeds = rng.normal(size=(2, 5, 32))
@@ -95,7 +95,7 @@ def test_embeddings_as_inputs(tmp_path, family, tied):
 
 
 def test_labels_of_transformers_are_our_targets_shifted(tmp_path, family):
-    """transformers shifts inside: its loss with labels = ids is ours with targets[t] = ids[t + 1]."""
+    """transformers shifts internally: its loss with labels = ids is ours with targets[t] = ids[t + 1]."""
     theirs, ours = pair(family, tmp_path)
     ids = np.random.default_rng(0).integers(0, 41, (2, 8))
     targets = np.concatenate([ids[:, 1:], np.full((2, 1), -100)], axis=1)
@@ -115,11 +115,11 @@ def test_dropout_is_off_without_a_key(tmp_path, family):
 
 
 def test_twenty_training_steps_together(tmp_path, family):
-    """Loss, backward, clipping, AdamW and a changing learning rate as a whole: the parameters stay equal.
+    """Loss, backward, clipping, AdamW and a changing learning rate together: the parameters stay equal.
 
     torch divides by norm + 1e-6 when it clips, which is our clipping with the limit times norm / (norm + 1e-6).
-    eps = 1e-6, since AdamW divides by the gradient's size: the biases of GPT-2's keys have no gradient in truth, and with 1e-8
-    their rounding noise would come near to the tolerance.
+    eps = 1e-6, since AdamW divides by the gradient's magnitude: GPT-2's key biases have an exact gradient of zero, and with 1e-8
+    their rounding noise would come close to the tolerance.
     """
     theirs, ours = pair(family, tmp_path)
     named = dict(theirs.named_parameters())
@@ -144,7 +144,7 @@ def test_twenty_training_steps_together(tmp_path, family):
         optimizer.gradient.add(backward(1.0))
         assert_same("the gradient's norm", optimizer.gradient_norm(), norm)
         optimizer.step(lr, clip=norm / (norm + 1e-6))
-    moved = hub.gradients_by_hub_name(ours, optimizer.params)  # any tree can have hub names
+    moved = hub.gradients_by_hub_name(ours, optimizer.params)  # works for any tree, not only gradients
     start = hub.gradients_by_hub_name(ours, ours.params)
     for name, p in named.items():
         assert_same(name, moved[name], p.detach().numpy())

@@ -1,7 +1,7 @@
 # ruff: noqa: E402 - imports follow importorskip
 """Every causal family against transformers: the same files in both directions, whole and sharded; sizes and initial values.
 
-What only LLaMA has is in test_llama_files.py.
+What is specific to LLaMA is in test_llama_files.py.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read(family, folder, kind="lm"):
 
 
 def random_model(family, dtype="float64", **changes):
-    """A model of our own with every parameter random, some of them difficult."""
+    """A model created by us with every parameter random, some of them difficult values."""
     config = FAMILIES[family].module.Config(**{**FAMILIES[family].tiny, **changes})
     ours = tinyplm.create(family, config, key=3, dtype=dtype)
     rng = np.random.default_rng(0)
@@ -85,7 +85,7 @@ def test_transformers_to_ours_to_transformers_is_bit_equal(tmp_path, family, nam
     theirs.save_pretrained(tmp_path / "theirs")
     ours = tinyplm.load(tmp_path / "theirs")
     assert set(ours.file_dtypes.values()) == {name}
-    exact = torch.float32 if name == "BF16" else dtype  # NumPy has no bfloat16; float32 holds each of its values
+    exact = torch.float32 if name == "BF16" else dtype  # NumPy has no bfloat16; float32 represents all its values
     assert_bit_equal(our_tensors(ours), {n: t.to(exact) for n, t in tensors_of(theirs).items()})
     tinyplm.save(ours, tmp_path / "ours")
     assert_bit_equal(load_file(tmp_path / "ours" / "model.safetensors"), load_file(tmp_path / "theirs" / "model.safetensors"))
@@ -100,7 +100,7 @@ def test_transformers_to_ours_to_transformers_is_bit_equal(tmp_path, family, nam
 @pytest.mark.parametrize("name", list(FILE_DTYPES))
 @pytest.mark.parametrize("family", ALL)
 def test_ours_to_transformers_to_ours_is_bit_equal(tmp_path, family, name, tied):
-    """A model of our own, float32 or float64 in memory, rounded to the file's dtype exactly as torch rounds."""
+    """A model created by us, float32 or float64 in memory, rounded to the file's dtype exactly as torch rounds."""
     ours = random_model(family, "float64" if name == "F64" else "float32", tie_word_embeddings=tied)
     tinyplm.save(ours, tmp_path / "ours", dtype=name)
     theirs = read(family, tmp_path / "ours")
@@ -118,7 +118,7 @@ def test_ours_to_transformers_to_ours_is_bit_equal(tmp_path, family, name, tied)
 @pytest.mark.parametrize("told", ["load", "save"])
 @pytest.mark.parametrize("family", ALL)
 def test_a_change_of_dtype_reaches_transformers(tmp_path, family, told):
-    """transformers loads in the dtype that config.json names: left at bfloat16, it would round the float32 weights again."""
+    """transformers loads in the dtype that config.json names: if it stayed bfloat16, the float32 weights would be rounded."""
     peer(family).to(torch.bfloat16).save_pretrained(tmp_path / "theirs")
     ours = tinyplm.load(tmp_path / "theirs", dtype="float32" if told == "load" else None)
     tinyplm.save(ours, tmp_path / "ours", dtype="F32" if told == "save" else None)
@@ -130,7 +130,7 @@ def test_a_change_of_dtype_reaches_transformers(tmp_path, family, told):
 
 
 def shards(folder):
-    """The index, checked: each tensor in the file that it names, no file but those, nothing else to load from."""
+    """The checked index and files: each tensor is in the file the index names, and there are no other files to load from."""
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     files = {path.name: load_file(path) for path in folder.glob("*.safetensors")}
     assert {name: {t for t, file in index["weight_map"].items() if file == name} for name in files} == {
@@ -161,7 +161,7 @@ def test_shards_of_transformers_to_ours_to_transformers(tmp_path, family, name, 
     assert_same("logits", ours.astype("float64")(IDS)[0]["logits"], exact_logits(again, IDS))
 
 
-@pytest.mark.parametrize("limit", [1, 7_000, "9KB", 10**9])  # one tensor a shard; some; a matrix larger than a shard; one file
+@pytest.mark.parametrize("limit", [1, 7_000, "9KB", 10**9])  # a tensor per shard; several; a matrix larger than a shard; one file
 @pytest.mark.parametrize("family", ALL)
 def test_shards_of_ours_of_any_size_load_in_transformers(tmp_path, family, limit):
     ours = random_model(family)
@@ -176,7 +176,7 @@ def test_shards_of_ours_of_any_size_load_in_transformers(tmp_path, family, limit
 
 @pytest.mark.parametrize("family", ALL)
 def test_saving_over_shards_and_over_a_single_file(tmp_path, family):
-    """Whatever stood in the folder, transformers loads what was saved last, and nothing else is left."""
+    """Whatever the folder held before, transformers loads what was saved last, and nothing else remains."""
     for seed, limit in enumerate(["20KB", "1GB", "9KB", "20KB"]):
         ours = random_model(family)
         flatten(ours.params)[FAMILIES[family].paths[0]][...] = seed
@@ -194,7 +194,7 @@ def test_saving_over_shards_and_over_a_single_file(tmp_path, family):
 @pytest.mark.parametrize("size", ["1GB", "20KB"])
 @pytest.mark.parametrize("family", ALL)
 def test_the_bare_body_loads(tmp_path, family, size):
-    """A file of the bare body has no prefix and no head, as the released file of GPT-2; and transformers takes ours for it."""
+    """A file of the bare body has no prefix and no head, like the released GPT-2 file; transformers loads ours as one."""
     body = peer(family, "body", tie_word_embeddings=True)
     body.save_pretrained(tmp_path, max_shard_size=size)
     names = {name for path in tmp_path.glob("*.safetensors") for name in load_file(path)}
@@ -217,14 +217,14 @@ def test_the_bare_body_of_an_untied_model_lacks_its_head(tmp_path, family):
 OLD_TENSORS = {
     "gpt2": {"transformer.h.{i}.attn.bias": torch.ones(1, 1, 12, 12).tril(),
              "transformer.h.{i}.attn.masked_bias": torch.tensor(-1e4)},
-    **{name: {"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.rand(4)}  # wrong on purpose
+    **{name: {"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.rand(4)}  # deliberately wrong
        for name in ("llama", "mistral", "qwen2")},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("family", ALL)
 def test_tensors_that_only_old_files_have_are_ignored(tmp_path, family):
-    """As transformers ignores them: what they held is computed."""
+    """transformers ignores them too: their values are computed."""
     theirs, _ = pair(family, tmp_path)
     old = {name.replace("{i}", str(i)): t.clone() for name, t in OLD_TENSORS[family].items() for i in range(2)}
     save_file({**load_file(tmp_path / "model.safetensors"), **old}, tmp_path / "model.safetensors", {"format": "pt"})
@@ -261,14 +261,14 @@ def settings_in(folder):
     ids=str,
 )  # fmt: skip
 def test_the_config_survives_both_ways(tmp_path, family, changes):
-    """Every key that transformers wrote is still there and equal, known to us or not; and what we write it reads the same."""
+    """Every key that transformers wrote is kept unchanged, known to us or not; and transformers reads our file the same way."""
     _, ours = pair(family, tmp_path / "theirs", **changes)
     tinyplm.save(ours, tmp_path / "ours")
     assert settings_in(tmp_path / "ours") == settings_in(tmp_path / "theirs")
     read_back = [FAMILIES[family].config.from_pretrained(tmp_path / name).to_dict() for name in ("ours", "theirs")]
     assert read_back[0] == read_back[1]
 
-    # A config of our own, complete: what transformers fills in for null is in test_llama_files.py.
+    # A complete config of our own; test_llama_files.py covers what transformers fills in for null.
     Config = FAMILIES[family].module.Config
     config = Config(**{name: value for name, value in vars(ours.config).items() if name in Config.__dataclass_fields__
                        and name != "source"})  # fmt: skip
@@ -284,7 +284,7 @@ def test_the_config_survives_both_ways(tmp_path, family, changes):
 
 @pytest.mark.parametrize(("family", "size"), [(family, size) for family in ALL for size in FAMILIES[family].module.SIZES])
 def test_sizes_have_the_counts_of_transformers(family, size):
-    """Every tensor's shape as well, on torch's meta device, which allocates nothing."""
+    """Also every tensor's shape, on torch's meta device, which allocates nothing."""
     module = FAMILIES[family].module
     config = module.SIZES[size]
     with torch.device("meta"):
@@ -298,8 +298,8 @@ def test_sizes_have_the_counts_of_transformers(family, size):
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", ALL)
 def test_init_has_the_distribution_of_transformers(family, tied):
-    """Constants are equal.  A standard deviation from n numbers errs by 1 / sqrt(2n), so the ratio of two by 1 / sqrt(n), and
-    the difference of two means by std sqrt(2/n): five times that is allowed.
+    """Constants are equal.  A standard deviation estimated from n numbers is off by 1 / sqrt(2n), so the ratio of two by
+    1 / sqrt(n), and the difference of two means by std sqrt(2/n); five times that is allowed.
     """
     changes = {"vocab_size": 300, "initializer_range": 0.05, "tie_word_embeddings": tied}
     changes |= {"n_embd": 64, "n_layer": 3} if family == "gpt2" else {"hidden_size": 64, "num_hidden_layers": 3}

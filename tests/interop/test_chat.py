@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""Chat templates: the same text and ids as transformers' apply_chat_template, from the folder that it writes."""
+"""Chat templates: the same text and ids as transformers' apply_chat_template, from the folder it writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tinyplm.tokenizers.chat.formats import TEMPLATES, encode, folder_template
 from tinyplm.tokenizers.files.settings import read_settings
 from tinyplm.tuning.data.conversations import set_chat_format
 
-# The known formats once more, in Jinja.
+# The known formats again, in Jinja.
 KNOWN = {
     "chatml": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
               "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
@@ -31,7 +31,7 @@ KNOWN = {
               "{{ m.content | trim }}<|eot_id|>{% endfor %}"
               "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
 }  # fmt: skip
-# What templates of the hub use: loops with conditions on the role, control of white space, filters, a namespace.
+# What hub templates use: loops with conditions on the role, whitespace control, filters, a namespace.
 HARD = """
 {%- if messages[0]['role'] == 'system' %}
     {%- set system = messages[0]['content'] | trim %}
@@ -70,7 +70,7 @@ def test_a_template_gives_the_text_and_ids_of_transformers(peer, tmp_path, sourc
     peer.chat_template = source
     peer.save_pretrained(tmp_path)
     template = folder_template({f.name: f.read_bytes() for f in tmp_path.iterdir()})
-    talk = talk if prompt or len(talk) == 1 else talk[:-1]  # to be trained on: the assistant has the last word
+    talk = talk if prompt or len(talk) == 1 else talk[:-1]  # for training: the assistant speaks last
     options = {"conversation": talk, "add_generation_prompt": prompt}
     assert template.render(talk, prompt) == peer.apply_chat_template(**options, tokenize=False)
     ours = Tokenizer.load(tmp_path)
@@ -80,7 +80,7 @@ def test_a_template_gives_the_text_and_ids_of_transformers(peer, tmp_path, sourc
 
 
 def test_what_templates_of_the_hub_ask_for(peer, tmp_path):
-    """Names that transformers defines although nobody gave a value, and its filter for JSON."""
+    """Names that transformers defines even when no value is passed, and its JSON filter."""
     peer.chat_template = (
         "{% if tools is not none or documents is not none %}never{% endif %}{{ messages | tojson }}"
         "{{ messages | tojson(ensure_ascii=True, indent=2) }}{{ messages[0] | tojson(true, none, (',', ':'), true) }}"
@@ -94,7 +94,7 @@ def test_what_templates_of_the_hub_ask_for(peer, tmp_path):
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
 def test_the_known_formats_equal_their_jinja(peer, name):
-    """Once more from KNOWN, and from the source that a folder gets."""
+    """Both the template in KNOWN and the source that a folder gets."""
     for source in filter(None, (KNOWN.get(name), TEMPLATES[name].source)):
         _equal(peer, name, source)
 
@@ -119,7 +119,7 @@ OBJECTS = {name: {"content": token, "lstrip": False} for name, token in OTHERS.i
     (NAMES | {"extra_special_tokens": ["hi", "e"]}, {"extra_special_tokens": ["us", "hi"]}),
 ], ids=["map only", "config only", "contradicted", "contradicted in part", "taken back", "joined"])  # fmt: skip
 def test_two_files_that_name_tokens_are_read_as_transformers_reads_them(tmp_path, config, special, more):
-    """The map goes before the config, unless that has added_tokens_decoder: then the map is not read."""
+    """The map takes precedence over the config, unless the config has added_tokens_decoder: then the map is not read."""
     Tokenizer(**Tokenizer.train(["user system assistant hi"], 270, SPECIAL).parts | {"named": {}}).save(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(JINJA)
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **CONFIGS[more], **config}
@@ -136,7 +136,7 @@ def test_two_files_that_name_tokens_are_read_as_transformers_reads_them(tmp_path
 
 @pytest.mark.parametrize("name", ["chatml", "own"])
 def test_a_chat_model_that_was_saved_stops_at_the_end_of_a_turn(tmp_path, name):
-    """In tinyplm.generate and in transformers' generate, at the token that ends a turn: the greedy answers are the same."""
+    """tinyplm.generate and transformers' generate both stop at the end-of-turn token, with the same greedy answers."""
     own = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
     template = TEMPLATES["chatml"] if name == "chatml" else folder_template({"chat_template.jinja": own.encode()})
     tokenizer = Tokenizer.train(["user system assistant hi"], 270, SPECIAL)
@@ -144,7 +144,7 @@ def test_a_chat_model_that_was_saved_stops_at_the_end_of_a_turn(tmp_path, name):
     model = tinyplm.create("llama", key=3, **sizes)
     prompt = encode(tokenizer, template, TALK[1:2])
     (endless,) = tinyplm.generate(model, prompt, max_new_tokens=8, temperature=0, stop_ids=())
-    last = endless.ids[0]  # the greedy answer's first token trades places with the one that ends a turn
+    last = endless.ids[0]  # swap the greedy answer's first token with the end-of-turn token
     end, W = tokenizer.token_to_id(SPECIAL[2]), model.params["head"]["W"]
     W[:, [last, end]] = W[:, [end, last]]
     model.tokenizer = tokenizer

@@ -23,7 +23,7 @@ from tinyplm.layers.relative_buckets import bucketed_rows, clipped_rows, log_buc
 
 NO_RELATIVE = {"relative_attention": False}
 KINDS = {"both": ["c2p", "p2c"], "other order": ["p2c", "c2p"], "c2p": ["c2p"], "p2c": ["p2c"], "none": []}
-APART = {"share_att_key": False}  # positions have projections of their own
+APART = {"share_att_key": False}  # positions have their own projections
 CLIPPED = {"position_buckets": -1, "max_relative_positions": 3}
 
 SETTINGS = {
@@ -47,7 +47,7 @@ SETTINGS = {
     "v2, as released": ("deberta-v2", {"position_biased_input": False, "type_vocab_size": 0, "attention_head_size": 8}),
     "v2, narrow embeddings": ("deberta-v2", {"embedding_size": 20}),
 }
-# What takes no part in any output: embeddings that no term uses, and their norm.
+# What affects no output: embeddings that no term uses, and their norm.
 UNUSED = ("rel_embeddings", "encoder.LayerNorm")
 
 
@@ -57,7 +57,7 @@ def _exempt(changes):
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_setting(tmp_path, setting):
-    """Outputs, the loss and all gradients; sequences longer (7 of at most 12) than the windows and the exact buckets."""
+    """Outputs, the loss and all gradients; the sequences (7 of at most 12) are longer than the windows and exact buckets."""
     family, changes = SETTINGS[setting]
     theirs, ours = pair(family, "masked_lm", tmp_path, **changes)
     inputs = inputs_for(family, "masked_lm")
@@ -75,7 +75,7 @@ def test_lengths(tmp_path, family, changes, T):
 
 @pytest.mark.parametrize("family", ["deberta", "deberta-v2"])
 def test_without_absolute_positions_there_is_no_longest_sequence(tmp_path, family):
-    """30 tokens where max_position_embeddings is 12."""
+    """30 tokens, although max_position_embeddings is 12."""
     theirs, ours = pair(family, "body", tmp_path, position_biased_input=False)
     assert ours.config.context is None
     compare(theirs, ours, inputs_for(family, "body", T=30))
@@ -108,7 +108,7 @@ def test_the_poolers_activation(tmp_path, family, task):
 @pytest.mark.parametrize("buckets", [2, 3, 8, 31, 32, 100, 256, 257, 320])
 @pytest.mark.parametrize("longest", [64, 127, 512, 1024])
 def test_buckets(buckets, longest):
-    """In float32 on both sides, distance by distance, beyond the longest too; the published models have 256 and 512."""
+    """In float32 on both sides, distance by distance, including beyond the longest; the published models have 256 and 512."""
     if buckets // 2 >= longest - 1:
         with pytest.raises(ValueError, match="log_buckets"):
             log_buckets(np.arange(3), buckets=buckets, longest=longest)
@@ -136,7 +136,7 @@ def test_rows(T):
 
 @pytest.mark.parametrize("changes", [{}, APART, CLIPPED, {"conv_kernel_size": 0, "num_hidden_layers": 3}])
 def test_decoder_is_their_last_layer_applied_to_queries(tmp_path, changes):
-    """transformers has no such decoder, but its layers of v2 take queries of their own: twice its last layer, by hand."""
+    """transformers has no such decoder, but its v2 layers accept separate queries: its last layer is applied twice here."""
     theirs, ours = pair("deberta-v2", "body", tmp_path, **changes)
     inputs = inputs_for("deberta-v2", "body")
     rng = np.random.default_rng(0)
@@ -169,7 +169,7 @@ def test_decoder_is_their_last_layer_applied_to_queries(tmp_path, changes):
 
 @pytest.mark.parametrize("task", ["body", "sequence_classification", "masked_lm"])
 def test_a_file_of_pretraining(tmp_path, task):
-    """What Microsoft's files hold besides, the decoder's positions and both heads of pretraining, is left where it has no use."""
+    """Microsoft's files also hold the decoder's positions and both pretraining heads; these are skipped where unused."""
     theirs = peer("deberta-v2", "body", position_biased_input=False, type_vocab_size=0)
     theirs.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
@@ -184,7 +184,7 @@ def test_a_file_of_pretraining(tmp_path, task):
     (tmp_path / "config.json").write_text(json.dumps({**settings, "legacy": task != "masked_lm"}))
     ours = tinyplm.load(tmp_path, task=task)
     assert "positions" not in ours.params["body"]
-    if task == "masked_lm":  # its own head, which the config asks for
+    if task == "masked_lm":  # its own head, which the config selects
         assert not ours.fresh
         np.testing.assert_array_equal(ours.params["head"]["lm_head"]["W"], others["lm_predictions.lm_head.dense.weight"].T)
         np.testing.assert_array_equal(ours.params["head"]["bias"], others["lm_predictions.lm_head.bias"])

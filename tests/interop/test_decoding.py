@@ -1,4 +1,4 @@
-"""The decoders give the text that those of `tokenizers` give, for token lists that no encoder makes, too."""
+"""The decoders give the same text as those of `tokenizers`, also for token lists that no encoder produces."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ tokens = st.lists(token | st.text(st.characters(exclude_categories=["Cs"]), max_
 
 
 def both(component):
-    """Ours and theirs, from the same object of a file."""
+    """Ours and theirs, from the same JSON object."""
     content = json.loads(hf.Tokenizer(hf.models.BPE()).to_str())
     content["decoder"] = component
     theirs = hf.Tokenizer.from_str(json.dumps(content))
@@ -111,7 +111,7 @@ def test_fuzzed_tokens(component):
     @settings(max_examples=200)
     @given(tokens)
     def check(tokens):
-        if component["type"] == "Strip":  # they panic at an empty token, if any may be dropped at the end
+        if component["type"] == "Strip":  # they panic on an empty token if anything may be stripped at the end
             tokens = list(filter(None, tokens))
         assert "".join(ours.chain(tokens)) == theirs.decode(tokens)
 
@@ -122,7 +122,7 @@ def test_fuzzed_tokens(component):
 @given(st.text("_a", min_size=1), st.integers(0, 4), st.integers(0, 4))
 def test_strip_at_both_ends(token, start, stop):
     ours, theirs = both(strip("_", start, stop))
-    if token.strip("_") or len(token) >= start + stop:  # else they panic
+    if token.strip("_") or len(token) >= start + stop:  # otherwise they panic
         assert ours.chain([token]) == [theirs.decode([token])]
 
 

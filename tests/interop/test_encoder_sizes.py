@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""Published sizes and default configs of encoders against transformers; nothing is allocated there either."""
+"""Published sizes and default configs of encoders against transformers, allocating nothing on either side."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.interop.encoder_pair import FAMILIES
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
 
-# Of each size the language model, which is a family's first task, and a classifier.
+# For each size, the language model, which is a family's first task, and a classifier.
 SIZES = [(name, size, task) for name, row in FAMILIES.items() for size in row.module.SIZES
          for task in (next(iter(row.module.TASKS)), "sequence_classification")]  # fmt: skip
-NAMES = ("source", "id2label", "label2id", "problem_type", "position_embedding_type")  # told otherwise there
-DERIVED = ("pooler_hidden_size", "d_head")  # None in ours: it follows from other fields
+NAMES = ("source", "id2label", "label2id", "problem_type", "position_embedding_type")  # stored differently in transformers
+DERIVED = ("pooler_hidden_size", "d_head")  # None in ours: derived from other fields
 
 
 @pytest.mark.parametrize(("family", "size", "task"), SIZES)
@@ -39,6 +39,6 @@ def test_default_configs(family):
     assert row.module.Config.MODEL_TYPE == theirs.model_type
     for field in dataclasses.fields(row.module.Config):
         if field.name not in (*NAMES, *DERIVED):
-            # some fields of DeBERTa and XLNet are asked for where the model is built, with a default there
+            # transformers reads some fields of DeBERTa and XLNet only when it builds the model, with a default
             assert getattr(theirs, field.name, field.default) == field.default, field.name
     assert theirs.num_labels == row.module.Config().num_labels

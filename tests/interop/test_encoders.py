@@ -56,8 +56,8 @@ def test_three_heads_of_width_ten(tmp_path, family, task):
      ("albert", "masked_lm", {"num_hidden_layers": 18, "num_hidden_groups": 14, "inner_group_num": 1})],
 )  # fmt: skip
 def test_other_configs(tmp_path, family, task, changes):
-    """Which parts an activation is for (RoBERTa's head has its own), and which group a layer belongs to: of ALBERT's 18 layers
-    here two stand where the rounding of a quotient decides."""
+    """Which parts use an activation (RoBERTa's head has its own), and which group a layer belongs to: for two of ALBERT's 18
+    layers here the rounding of a quotient decides."""
     theirs, ours = pair(family, task, tmp_path, **changes)
     compare(theirs, ours, inputs_for(family, task))
 
@@ -65,17 +65,17 @@ def test_other_configs(tmp_path, family, task, changes):
 @pytest.mark.parametrize(("family", "task"), [case for case in CASES if case[1] not in ("body", "pooled")])
 def test_losses(tmp_path, family, task):
     theirs, ours = pair(family, task, tmp_path)
-    exempt = ("classifier.bias", "logits_proj.bias") if task == "multiple_choice" else ()  # added to all choices alike
+    exempt = ("classifier.bias", "logits_proj.bias") if task == "multiple_choice" else ()  # the same for all choices
     ends_in_padding = task == "question_answering" and FAMILIES[family].empty
     compare_loss(theirs, ours, inputs_for(family, task, side="none" if ends_in_padding else "right"), exempt=exempt)
 
 
 @pytest.mark.parametrize(("family", "task"), CASES)
 def test_files_of_either_side(tmp_path, monkeypatch, family, task):
-    """Ours, written and read by transformers, has the same bits under the same names, and nothing else."""
+    """Our file, read by transformers, has the same bits under the same names, and nothing else."""
     theirs, ours = pair(family, task, tmp_path / "theirs")
     tinyplm.save(ours, tmp_path / "ours")
-    monkeypatch.setattr(torch, "FloatTensor", torch.DoubleTensor)  # of these XLNet makes its parameters, whatever the dtype
+    monkeypatch.setattr(torch, "FloatTensor", torch.DoubleTensor)  # XLNet builds its parameters from these, whatever the dtype
     with float64():
         again, report = type(theirs).from_pretrained(tmp_path / "ours", dtype=torch.float64, output_loading_info=True)
     if not (task == "body" and "pooled" in FAMILIES[family].module.TASKS):  # transformers adds a new pooler there
@@ -90,7 +90,7 @@ def test_files_of_either_side(tmp_path, monkeypatch, family, task):
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "xlnet"])
 def test_norms_under_their_names_of_2018(tmp_path, family):
-    """LayerNorm.gamma and .beta are read as transformers reads them."""
+    """LayerNorm.gamma and .beta are read as in transformers."""
     theirs, ours = pair(family, "masked_lm", tmp_path)
     file = tmp_path / "model.safetensors"
     tensors = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): np.array(a)

@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""Fine-tuning against transformers: losses of regression and of several labels, saved models, alignment of words and answers."""
+"""Fine-tuning against transformers: regression and multi-label losses, saved models, alignment of words and answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tinyplm.tuning.settings import TuningSettings
     ("problem", "count"), [("regression", 1), ("regression", 3), ("multi_label_classification", 3), (None, 1), (None, 3)]
 )
 def test_losses_and_gradients_of_numbers_and_of_several_labels(tmp_path, problem, count):
-    """None: the problem is guessed from the number of labels and from their being floats."""
+    """None: the problem type is inferred from the number of labels and from whether they are floats."""
     theirs, ours = pair("bert", "sequence_classification", tmp_path, problem_type=problem, num_labels=count)
     inputs = inputs_for("bert", "sequence_classification")
     rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def test_transformers_loads_what_was_fine_tuned(tmp_path):
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory):
-    """The small tokenizer as transformers loads it."""
+    """The small tokenizer, loaded by transformers."""
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer().save(folder)
     return transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
@@ -96,7 +96,7 @@ def test_windows_of_contexts_and_places_of_answers(theirs, stride):
 
 
 def _places(inside, offsets, span):
-    """The rule of the fine-tuning scripts for SQuAD, token by token: [CLS] where the window does not hold all of the answer."""
+    """The rule of the SQuAD fine-tuning scripts, token by token: [CLS] where the window does not contain the whole answer."""
     if offsets[inside[0]][0] > span[0] or offsets[inside[-1]][1] < span[1]:
         return 0, 0
     first = max(i for i in inside if offsets[i][0] <= span[0])

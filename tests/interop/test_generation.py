@@ -1,7 +1,7 @@
 # ruff: noqa: E402 - imports follow importorskip
 """Generation against transformers: greedy ids, penalties, the sampling distribution, log-probabilities, cached logits.
 
-All in float64 (pair.float64), so that no tie is decided by rounding and ids must agree to the last token.
+All in float64 (pair.float64), so rounding decides no tie and the ids must agree to the last token.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ PROMPTS = [np.random.default_rng(n).integers(0, 41, n).tolist() for n in (3, 7, 
 
 
 def padded(prompts):
-    """ids, attention_mask: the prompts on the right of one width."""
+    """ids, attention_mask: the prompts left-padded to one width."""
     width = max(map(len, prompts))
     ids = np.array([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     return ids, np.array([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
 
 
 def their_greedy(theirs, prompts, max_new_tokens, **options):
-    """The new ids of each prompt, all in one batch; after a stop token there is padding."""
+    """The new ids of each prompt, all in one batch; padding follows a stop token."""
     ids, mask = padded(prompts)
     out = theirs.generate(**as_torch(inputs=ids, attention_mask=mask), do_sample=False, max_new_tokens=max_new_tokens,
                           pad_token_id=0, **options)  # fmt: skip
@@ -66,7 +66,7 @@ def our_greedy(ours, prompts, max_new_tokens, **options):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in DYNAMIC])
 def test_greedy_ids_of_a_batch_and_of_each_prompt_alone(tmp_path, name):
-    """Prompts of different lengths, padded on the left by both; the longest and its continuation fill the context of 40."""
+    """Prompts of different lengths, left-padded by both; the longest and its continuation fill the context of 40."""
     family, changes = MODELS[name]
     theirs, ours = pair(family, tmp_path, **changes)
     expected = their_greedy(theirs, PROMPTS, 33)
@@ -78,11 +78,11 @@ def test_greedy_ids_of_a_batch_and_of_each_prompt_alone(tmp_path, name):
 
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_greedy_ids_with_dynamic_scaling(tmp_path, name):
-    """From within the trained context to beyond it, where we pass over the whole text for each token.
+    """From within the trained context to beyond it, where we recompute the whole text for each token.
 
-    transformers keeps cached keys that it turned with the frequencies of a shorter text, so its cache is off here; and a new
-    model is made for each text, since it remembers the longest one.  Each text by itself, since in a batch of transformers
-    all have the frequencies of the longest; in ours each has its own.
+    transformers keeps cached keys that it rotated with the frequencies of a shorter text, so its cache is off here.  Its model
+    remembers the longest text, so each text gets a new one.  Each text runs alone, since a batch in transformers uses the
+    frequencies of its longest text; in ours each text has its own.
     """
     family, changes = MODELS[name]
     theirs, ours = pair(family, tmp_path, **changes)
@@ -103,7 +103,7 @@ def test_a_prompt_already_beyond_the_trained_context_of_dynamic_scaling(tmp_path
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen2"])
 def test_greedy_ids_of_a_second_turn_that_remembers_the_first(tmp_path, name):
-    """As in a chat: the keys and values of the first turn stay, also of a text that is taken back in part."""
+    """As in a chat: the first turn's keys and values are kept, even after part of the text is removed."""
     family, changes = MODELS[name]
     theirs, ours = pair(family, tmp_path, **changes)
     memory, text = Memory(), PROMPTS[1]
@@ -117,7 +117,7 @@ def test_greedy_ids_of_a_second_turn_that_remembers_the_first(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_greedy_generation_stops_where_transformers_stops(tmp_path, name):
-    """At either of two tokens, each text of the batch at its own time.  Our ids end before the stop token, theirs with it."""
+    """At either of two tokens, each text of the batch at its own time.  Our ids exclude the stop token, theirs include it."""
     family, changes = MODELS[name]
     theirs, ours = pair(family, tmp_path, **changes)
     free = our_greedy(ours, PROMPTS, 30)
@@ -131,13 +131,13 @@ def test_greedy_generation_stops_where_transformers_stops(tmp_path, name):
 
 
 def until(ids, stops):
-    """Up to the first stop token, with it."""
+    """Up to and including the first stop token."""
     end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
     return ids[: end + 1]
 
 
 def test_the_end_ids_of_a_folder_are_where_transformers_ends(tmp_path):
-    """By its generation_config.json, which may name more tokens than config.json."""
+    """As set in its generation_config.json, which may name more tokens than config.json."""
     theirs, ours = pair("llama", tmp_path / "first", max_position_embeddings=40)
     free = our_greedy(ours, PROMPTS[0], 30)[0]
     theirs.generation_config.eos_token_id = [free[12], free[5]]
@@ -151,7 +151,7 @@ def test_the_end_ids_of_a_folder_are_where_transformers_ends(tmp_path):
 @pytest.mark.parametrize(("penalty", "n"), [(1.3, None), (0.8, None), (4.0, None), (1.0, 1), (1.0, 2), (1.0, 3), (1.2, 3)])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_greedy_ids_with_penalties(tmp_path, name, penalty, n):
-    """Of a single prompt: in a padded batch transformers would take the padding token for a part of the text."""
+    """A single prompt at a time: in a padded batch transformers would count the padding token as text."""
     family, changes = MODELS[name]
     theirs, ours = pair(family, tmp_path, **changes)
     options = {} if n is None else {"no_repeat_ngram_size": n}
@@ -161,7 +161,7 @@ def test_greedy_ids_with_penalties(tmp_path, name, penalty, n):
         assert our_greedy(ours, prompt, 30, repetition_penalty=penalty, no_repeat_ngram=n) == expected
         differ += expected != our_greedy(ours, prompt, 30)
     assert differ >= 3, "without an effect it proves nothing"
-    together = our_greedy(ours, PROMPTS, 30, repetition_penalty=penalty, no_repeat_ngram=n)  # our padding is no text
+    together = our_greedy(ours, PROMPTS, 30, repetition_penalty=penalty, no_repeat_ngram=n)  # our padding is not text
     assert together == [our_greedy(ours, prompt, 30, repetition_penalty=penalty, no_repeat_ngram=n)[0] for prompt in PROMPTS]
 
 
@@ -171,7 +171,7 @@ NAMES = {name: inspect.signature(family.lm.forward).parameters for name, family 
 
 
 def their_cache(family):
-    """Newer transformers calls it "cache", as argument and in the outputs."""
+    """Newer transformers calls it "cache", both as an argument and in the outputs."""
     return "cache" if "cache" in NAMES[family] else "past_key_values"
 
 
@@ -181,7 +181,7 @@ def real_rows(mask):
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_cached_logits_step_by_step(tmp_path, name):
-    """Several tokens at first, several onto the cache, then one by one; padded on the left.  12 is what dynamic can cache."""
+    """Several tokens first, several onto the cache, then one by one; left-padded.  Dynamic scaling can cache up to 12."""
     family, changes = MODELS[name]
     theirs, ours = pair(family, tmp_path, **changes)
     rng = np.random.default_rng(0)
@@ -204,7 +204,7 @@ def test_cached_logits_step_by_step(tmp_path, name):
 
 
 def test_why_the_cache_of_transformers_is_off_for_dynamic_scaling(tmp_path):
-    """Beyond the trained context its cached logits are not those of a whole pass; ours has no cache there, and is right."""
+    """Beyond the trained context its cached logits differ from a full pass; ours uses no cache there and is correct."""
     theirs, ours = pair("llama", tmp_path, **ROPES["dynamic"])
     ids = np.random.default_rng(0).integers(0, 41, (1, 20))
     with torch.no_grad():
@@ -222,10 +222,10 @@ def test_why_the_cache_of_transformers_is_off_for_dynamic_scaling(tmp_path):
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "llama, llama3", "llama, dynamic", "mistral", "qwen2"])
 def test_log_probabilities_are_those_of_the_model(tmp_path, name):
-    """log_softmax of transformers' logits, in one pass over the finished text, however the tokens were drawn."""
+    """log_softmax of transformers' logits, in one pass over the finished text, however the tokens were sampled."""
     family, changes = MODELS[name]
     theirs, ours = pair(family, tmp_path, **changes)
-    n = 5 if name in DYNAMIC else 20  # the frequencies of a longer text change those of its beginning
+    n = 5 if name in DYNAMIC else 20  # a longer text changes the frequencies, also for its beginning
     options = {"temperature": 0.8, "top_k": 9, "top_p": 0.9, "repetition_penalty": 1.3, "no_repeat_ngram": 3}
     found = generate(ours, PROMPTS, samples=2, max_new_tokens=n, seed=1, **options)
     assert [c.prompt for c in found] == [0, 0, 1, 1, 2, 2, 3, 3] and len({tuple(c.ids) for c in found}) == 8
@@ -241,7 +241,7 @@ def test_log_probabilities_are_those_of_the_model(tmp_path, name):
 
 
 def their_distribution(logits, *, ids=None, temperature=1.0, top_k=None, top_p=None, min_p=None, penalty=1.0, ngram=None):
-    """transformers' processors in the order of its generate: penalties, temperature, top-k, top-p of what is left, min-p."""
+    """transformers' processors in the order of its generate: penalties, temperature, top-k, top-p of the rest, min-p."""
     t = transformers
     chain = [] if penalty == 1 else [t.RepetitionPenaltyLogitsProcessor(penalty)]
     chain += [] if ngram is None else [t.NoRepeatNGramLogitsProcessor(ngram)]
@@ -297,7 +297,7 @@ def test_the_repetition_penalty_is_that_of_transformers(penalty):
 @pytest.mark.parametrize("length", [1, 2, 3, 40])
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_the_banned_ngrams_are_those_of_transformers(n, length):
-    """Texts of three tokens, where most n-grams come again."""
+    """Texts over three tokens, where most n-grams repeat."""
     rng = np.random.default_rng(length)
     logits, ids = rng.normal(0, 2, (20, 5)), rng.integers(0, 3, (20, length))
     expected = transformers.NoRepeatNGramLogitsProcessor(n)(torch.from_numpy(ids), torch.from_numpy(logits.copy()))
@@ -309,7 +309,7 @@ def test_the_banned_ngrams_are_those_of_transformers(n, length):
 
 
 class At:
-    """A generator that always draws u."""
+    """A generator that always returns u."""
 
     def __init__(self, u):
         self.u = u
@@ -329,8 +329,8 @@ class At:
     ids=str,
 )
 def test_all_steps_of_sampling_together_are_those_of_transformers(options):
-    """The order in which they come.  A token is drawn by inverting the cumulative distribution, so drawing at each u of a grid
-    shows the distribution; at u within rounding of a step either token is right.
+    """The order of the steps.  A token is drawn by inverting the cumulative distribution, so drawing at each u of a grid
+    reveals the distribution; at u within rounding of a step either token is correct.
     """
     rng = np.random.default_rng(0)
     logits, ids = rng.normal(0, 2, (4, 15)), rng.integers(0, 15, (4, 12))

@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""What only GPT-2 has, against transformers; the rest is in test_causal.py (tolerance: see pair.py)."""
+"""What is specific to GPT-2, against transformers; the rest is in test_causal.py (tolerance: see pair.py)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_setting_of_the_config(tmp_path, changes):
 
 
 def test_longer_than_the_context_is_refused(tmp_path):
-    """transformers fails inside its look-up with an IndexError; ours says what was given and expected."""
+    """transformers fails in its embedding look-up with an IndexError; ours says what it expected and got."""
     theirs, ours = pair("gpt2", tmp_path)
     ids = np.ones((1, 13), dtype=np.int64)
     with pytest.raises(IndexError):

@@ -1,7 +1,7 @@
 # ruff: noqa: E402 - imports follow importorskip
 """Layers and losses against torch in float64: values, and every gradient by torch's autograd.
 
-1e-10 (largest difference over largest value): one layer's sums, of at most some hundred terms, differ by 1e-14 in another order,
+1e-10 (largest difference over largest value): reordering one layer's sums, of at most some hundred terms, changes them by 1e-14,
 and a float32 step or another epsilon shows as 1e-8.
 """
 
@@ -40,8 +40,8 @@ SHAPES = [(7,), (1, 5), (3, 1), (2, 3, 11), (2, 1, 3, 2)]
 def compare(ours, theirs, *args, seed=0, zero_gradients=()):
     """ours(*args) -> y, backward against theirs(*tensors) and autograd, with a random cotangent.
 
-    args: float64 arrays, dicts of them, or None.  zero_gradients: the arguments (number, or number and name) whose gradient is or
-    may be zero in truth, and rounding noise on both sides: compared by absolute size.  Any other that is zero would prove
+    args: float64 arrays, dicts of them, or None.  zero_gradients: the arguments (index, or index and name) whose exact gradient
+    is or may be zero, and rounding noise on both sides: compared by absolute difference.  Any other zero gradient would prove
     nothing, and fails.
     """
 
@@ -95,7 +95,7 @@ def test_linear(shape, bias):
 
 @pytest.mark.parametrize("shape", [(1,), (9,), (3, 5), (2, 1, 7)])
 def test_embedding(shape):
-    """Repeated ids add up, rows never looked up get zero."""
+    """Repeated ids add up; rows never looked up get zero."""
     rng = rng_for(*shape)
     ids = rng.integers(0, 4, shape)
     compare(partial(embedding, ids=ids), lambda table: F.embedding(torch.from_numpy(ids), table), rng.normal(size=(6, 3)))
@@ -152,14 +152,14 @@ def test_feed_forward(name, bias):
 @pytest.mark.parametrize("shape", [(7,), (1, 5), (2, 3, 11), (2, 1, 3, 3)])
 @pytest.mark.parametrize("eps", [1e-12, 1e-5, 0.1])
 def test_norms(shape, eps):
-    """Also values far from zero mean, and small ones, where eps decides."""
+    """Including values far from zero mean, and small ones, where eps dominates."""
     for shift, spread in ((0, 1), (30, 3), (0, 0.02)):
         compare_norms(shape, eps, shift, spread)
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (2, 1, 3, 2)])
 def test_norms_of_one_and_two_values(shape):
-    """LayerNorm makes them 0 and (nearly) +-1 whatever they are, so only a large eps leaves a gradient above the rounding."""
+    """LayerNorm maps them to 0 and (nearly) +-1 whatever they are, so only a large eps leaves a gradient above rounding error."""
     compare_norms(shape, 0.1, 0, 1, constant=shape[-1] == 1)
 
 
@@ -190,7 +190,7 @@ def _without_last(result):
 def test_softmax_and_log_softmax(shape, spread):
     rng = rng_for(*shape)
     x = rng.normal(0, spread, shape)
-    # with a spread of 1000 all mass is on one entry, and the gradient of softmax really is 0
+    # with a spread of 1000 all mass is on one entry, and the exact gradient of softmax is 0
     compare(softmax, lambda x: x.softmax(-1), x, zero_gradients=(0,) if spread == 1000 else ())
     compare(log_softmax, lambda x: x.log_softmax(-1), x)
 
@@ -213,12 +213,12 @@ def test_masked_softmax(mask_shape):
 @pytest.mark.parametrize("mask_kind", ["none", "causal", "padding", "all"])
 @pytest.mark.parametrize("bias_kind", ["none", "heads", "full"])
 def test_attention(B, H, K, T, S, E, E2, mask_kind, bias_kind):
-    """Multi-head, grouped- and multi-query, queries fewer than keys, values of another width; a mask, a bias, or both."""
+    """Multi-head, grouped- and multi-query, fewer queries than keys, values of a different width; a mask, a bias, or both."""
     rng = rng_for(B, H, T, S)
     q, k, v = rng.normal(size=(B, H, T, E)), rng.normal(size=(B, K, S, E)), rng.normal(size=(B, K, S, E2))
     bias = {"none": None, "heads": rng.normal(size=(1, H, 1, S)), "full": rng.normal(size=(B, H, T, S))}[bias_kind]
     padded = rng.random((B, 1, 1, S)) < 0.7
-    padded[..., 0] = padded[..., 1] = True  # two keys at least, so that there is something to choose
+    padded[..., 0] = padded[..., 1] = True  # at least two keys, so that there is something to choose
     mask = {"none": None, "causal": causal_mask(T, S), "padding": padded, "all": causal_mask(T, S) & padded}[mask_kind]
     allowed = np.ones((T, S), dtype=bool) if mask is None else mask
     one_key = not (np.broadcast_to(allowed, (B, H, T, S)).sum(-1) > 1).any()  # its softmax is constant
@@ -239,7 +239,7 @@ def test_attention_with_a_given_scale_and_torch_s_own_causal_mask(scale):
 
 
 def test_attention_of_rows_that_may_attend_to_nothing():
-    """With a boolean mask torch gives zeros there as well, and no gradient."""
+    """With a boolean mask torch also gives zeros there, and no gradient."""
     rng = rng_for(5)
     q, k, v = (rng.normal(size=(2, 2, 4, 3)) for _ in "qkv")
     mask = np.tril(np.ones((2, 1, 4, 4), dtype=bool))
@@ -266,7 +266,7 @@ def _torch_attention(p, x, context, *, heads, mask, width, context_width):
     return torch.func.functional_call(module, weights, (x, context, context), {"attn_mask": attn_mask, "need_weights": False})[0]
 
 
-# A bias of the keys adds the same number to all the scores of a query, which the softmax does not see.
+# A key bias adds the same number to all of a query's scores, which softmax cancels.
 KEY_BIAS = ((0, "bk"),)
 
 
@@ -279,7 +279,7 @@ def _attention_parameters(rng, D, Dc, bias):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("masked", [True, False])
 def test_cross_attention(B, T, S, D, Dc, heads, bias, masked):
-    """Queries from x, keys and values from another sequence of another length and width."""
+    """Queries from x, keys and values from another sequence of a different length and width."""
     rng = rng_for(B, T, S)
     p, x, context = _attention_parameters(rng, D, Dc, bias), rng.normal(size=(B, T, D)), rng.normal(size=(B, S, Dc))
     mask = rng.random((T, S)) < 0.5 if masked else None
@@ -358,7 +358,7 @@ def test_block(norm_first, activation):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize("ignored", [True, False])
 def test_cross_entropy(shape, V, smoothing, ignored):
-    """From logits, and in chunks from hidden states; torch, too, divides by the number of targets that count."""
+    """From logits, and in chunks from hidden states; torch also divides by the number of targets that count."""
     rng = rng_for(*shape, V)
     targets = rng.integers(0, V, shape)
     if ignored and targets.size > 1:
@@ -377,7 +377,7 @@ def test_cross_entropy(shape, V, smoothing, ignored):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_cross_entropy_with_another_ignored_index_weights_and_total(smoothing):
-    """Weights per token, which torch has not: its losses one by one, weighted here.  `total` replaces the sum of the weights."""
+    """Per-token weights, which torch lacks: its unreduced losses are weighted here.  `total` replaces the sum of the weights."""
     rng = rng_for(8)
     targets, weights = rng.integers(0, 6, (3, 5)), rng.random((3, 5))
     targets[1, 1:4] = targets[2, 0] = 3

@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""What only LLaMA has, against transformers: its settings, every RoPE scaling; the rest is in test_causal.py."""
+"""What is specific to LLaMA, against transformers: its settings, every RoPE scaling; the rest is in test_causal.py."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_setting_of_the_config(tmp_path, changes):
 
 @pytest.mark.usefixtures("in_float64")
 def test_longer_than_the_context_is_refused(tmp_path):
-    """transformers goes on where the model has never been trained; ours says what was given and expected."""
+    """transformers continues where the model was never trained; ours says what it expected and got."""
     theirs, ours = pair("llama", tmp_path)
     ids = np.ones((1, 13), dtype=np.int64)
     assert theirs(torch.from_numpy(ids)).logits.shape == (1, 13, 41)
@@ -76,9 +76,9 @@ def test_longer_than_the_context_is_refused(tmp_path):
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("tied", [True, False])
 def test_with_a_padding_token_all_gradients_but_that_of_its_row_agree(tmp_path, tied):
-    """transformers drops the gradient of looking up pad_token_id, wherever it stands; ours knows no such exception.
+    """transformers drops the embedding gradient of pad_token_id wherever it occurs; ours makes no such exception.
 
-    Where it stands in padding only, nothing is lost (test_causal.py).  Here it is a token like any other.
+    Where it occurs only in padding, nothing is lost (test_causal.py).  Here it is a token like any other.
     """
     theirs, ours = pair("llama", tmp_path, pad_token_id=3, tie_word_embeddings=tied)
     rng = np.random.default_rng(0)
@@ -94,7 +94,7 @@ def test_with_a_padding_token_all_gradients_but_that_of_its_row_agree(tmp_path, 
     rows = np.arange(41) != 3
     ours_table, their_table = ours_by_name.pop(table), expected.pop(table)
     assert_same("the gradient of the other rows", ours_table[rows], their_table[rows])
-    assert ours_table[3].any() and their_table[3].any() == tied  # what is left of theirs when tied comes from the head
+    assert ours_table[3].any() and their_table[3].any() == tied  # when tied, theirs still has the head's part
     assert_same_gradients(ours_by_name, expected)
 
 
@@ -102,10 +102,10 @@ def test_with_a_padding_token_all_gradients_but_that_of_its_row_agree(tmp_path, 
 
 
 def test_the_peer_has_frequencies_of_float64():
-    """Built outside pair.float64 it would have those of float32, and no comparison could be closer than 1e-8."""
+    """A peer built outside pair.float64 would have float32 frequencies, and no comparison could be closer than 1e-8."""
     exact = 10000.0 ** (-np.arange(0, 8, 2) / 8)
     assert relative_error(peer("llama").model.rotary_emb.inv_freq.numpy(), exact) < FEW
-    assert torch.float32 is not torch.float64  # the context has been left
+    assert torch.float32 is not torch.float64  # outside the context manager
     rounded = transformers.LlamaForCausalLM(their_config("llama")).double().model.rotary_emb.inv_freq.numpy()
     assert relative_error(rounded, exact) > 1e-9
 
@@ -130,13 +130,13 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_the_frequencies(name):
-    """And the factor of cos and sin.  Dynamic scaling is at its trained context here."""
+    """Also the factor of cos and sin.  Dynamic scaling is at its trained context here."""
     config = CONFIGS[name]
     with float64():
         rotary = LlamaRotaryEmbedding(transformers.LlamaConfig(**to_dict(config)))
     frequencies, magnitude = config.rope.frequencies(config.head_width, 1)
     assert rotary.inv_freq.dtype == torch.float64
-    assert np.max(np.abs(frequencies / rotary.inv_freq.numpy() - 1)) < 1e-13  # each: far positions multiply its error
+    assert np.max(np.abs(frequencies / rotary.inv_freq.numpy() - 1)) < 1e-13  # per frequency: far positions multiply its error
     assert abs(magnitude / rotary.attention_scaling - 1) < FEW
 
 
@@ -144,7 +144,7 @@ def test_the_frequencies(name):
 def test_the_frequencies_of_dynamic_scaling_at_any_length(length):
     config = CONFIGS["dynamic"]
     with float64():
-        rotary = LlamaRotaryEmbedding(transformers.LlamaConfig(**to_dict(config)))  # anew: it remembers longer texts
+        rotary = LlamaRotaryEmbedding(transformers.LlamaConfig(**to_dict(config)))  # rebuilt: it remembers longer texts
         rotary(torch.zeros(1), torch.arange(length)[None])
     frequencies, _ = config.rope.frequencies(config.head_width, length)
     assert np.max(np.abs(frequencies / rotary.inv_freq.numpy() - 1)) < 1e-13
@@ -161,7 +161,7 @@ def test_every_rope_scaling(tmp_path, name):
 
 @pytest.mark.parametrize("name", [name for name in ROPES if "dynamic" not in name])
 def test_every_rope_scaling_at_far_positions(tmp_path, name):
-    """Anywhere in the context, and over the whole of it."""
+    """Anywhere in the context, and over all of it."""
     theirs, ours = pair("llama", tmp_path, **ROPES[name])
     compare(theirs, ours, positions=np.array([[0, 47, 3, 11, 30, 7, 22], [46, 45, 1, 0, 17, 17, 33]]), B=2)
     compare(theirs, ours, B=1, T=48)
@@ -170,7 +170,7 @@ def test_every_rope_scaling_at_far_positions(tmp_path, name):
 @pytest.mark.parametrize("side", ["none", "right", "left"])
 @pytest.mark.parametrize(("name", "T"), [("dynamic", 13), ("dynamic", 48), ("dynamic, 1.5", 37), ("dynamic, 1.5", 54)])
 def test_dynamic_scaling_beyond_the_trained_context(tmp_path, name, T, side):
-    """The context is factor * max_position_embeddings.  transformers remembers longer texts, so its model is made anew."""
+    """The context is factor * max_position_embeddings.  transformers remembers longer texts, so its model is rebuilt."""
     theirs, ours = pair("llama", tmp_path, **ROPES[name])
     assert ours.config.context == {"dynamic": 48, "dynamic, 1.5": 54}[name]
     compare(theirs, ours, B=2, T=T, side=side)
@@ -178,7 +178,7 @@ def test_dynamic_scaling_beyond_the_trained_context(tmp_path, name, T, side):
 
 @pytest.mark.parametrize("positions", [np.arange(13) + 3, np.maximum(np.arange(16) - 3, 0)], ids=["far", "padded"])
 def test_dynamic_scaling_goes_by_the_largest_position(tmp_path, positions):
-    """So padding on the left of a whole batch (the second case: 13 real tokens in 16 columns) changes nothing."""
+    """So left padding of a whole batch (the second case: 13 real tokens in 16 columns) changes nothing."""
     theirs, ours = pair("llama", tmp_path, **ROPES["dynamic"])
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 41, (1, len(positions)))
@@ -210,7 +210,7 @@ def test_dynamic_scaling_goes_by_the_largest_position(tmp_path, positions):
     ],
 )
 def test_a_setting_that_is_slightly_wrong_is_seen(tmp_path, name, setting):
-    """So the comparisons can fail, and each of these settings has an effect."""
+    """Shows that the comparisons can fail and that each of these settings has an effect."""
     theirs, ours = pair("llama", tmp_path, **ROPES[name])
     right = ours.config.rope_parameters
     wrong = right[setting] + (1 if setting.startswith("original") else 1e-4)

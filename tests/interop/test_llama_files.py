@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""LLaMA's folders against transformers: the spellings of the rotary settings, and what stands beside the model.
+"""LLaMA's folders against transformers: the spellings of the rotary settings, and the files next to the model.
 
 The tensors are in test_causal_files.py.
 """
@@ -22,11 +22,11 @@ from tests.interop.test_causal_files import random_model, read, settings_in
 from tinyplm.families import llama
 from tinyplm.models.config import to_dict
 
-LONG = np.random.default_rng(0).integers(0, 41, (2, 40))  # beyond the trained context where there is a scaling
+LONG = np.random.default_rng(0).integers(0, 41, (2, 40))  # beyond the trained context if there is scaling
 
 
 def read_exactly(folder):
-    """What transformers makes of a folder, in float64 throughout."""
+    """The model that transformers loads from a folder, in float64 throughout."""
     with float64():
         theirs = read("llama", folder)
     assert theirs.dtype == theirs.model.rotary_emb.inv_freq.dtype == torch.float64
@@ -76,14 +76,14 @@ OLD = {
 
 @pytest.mark.parametrize("name", list(OLD))
 def test_config_files_in_older_spellings(tmp_path, name):
-    """A config.json as people have it, written by hand: both read it alike, and ours writes back what it read."""
+    """A config.json as found in practice, written by hand: both read it alike, and ours writes back what it read."""
     settings = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 41, "hidden_size": 32,
                 "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 12,
                 "hidden_act": "silu", "rms_norm_eps": 1e-6, "initializer_range": 0.02, "use_cache": True, "pad_token_id": 0,
                 "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False, "torch_dtype": "float64",
                 "transformers_version": "4.31.0", **OLD[name]}  # fmt: skip
     shape = {key: settings.get(key) for key in ("head_dim", "num_key_value_heads")}
-    tinyplm.save(random_model("llama", **shape), tmp_path)  # for its tensors
+    tinyplm.save(random_model("llama", **shape), tmp_path)  # for the tensors
     (tmp_path / "config.json").write_text(json.dumps(settings))
     ours = tinyplm.load(tmp_path)
     assert_same_logits(tmp_path, ours)
@@ -94,7 +94,7 @@ def test_config_files_in_older_spellings(tmp_path, name):
 
 @pytest.mark.parametrize("name", list(ROPES))
 def test_a_config_of_our_own_is_read_by_transformers(tmp_path, name):
-    """And what transformers then writes is read by us, to the same numbers."""
+    """We also read what transformers then writes, and get the same numbers."""
     ours = random_model("llama", **ROPES[name])
     tinyplm.save(ours, tmp_path / "ours")
     assert_same_logits(tmp_path / "ours", ours)
@@ -114,7 +114,7 @@ def test_what_is_null_in_our_config_is_filled_in_alike(tmp_path):
 
 
 def test_the_defaults_are_those_of_transformers():
-    """With what transformers fills in for null."""
+    """Including what transformers fills in for null."""
     config, theirs = llama.Config(), transformers.LlamaConfig().to_dict()
     rope = {"rope_type": config.rope.type, "rope_theta": config.rope.base, **config.rope.settings}
     ours = {**to_dict(config), "num_key_value_heads": config.kv_heads, "head_dim": config.head_width, "rope_parameters": rope}
@@ -123,7 +123,7 @@ def test_the_defaults_are_those_of_transformers():
 
 @pytest.mark.parametrize("size", list(llama.SIZES))
 def test_a_published_config_is_read_by_transformers(tmp_path, size):
-    """Reading it fills in, but changes nothing that is there, and it comes back the same."""
+    """Reading fills in missing values but changes none, and the config comes back the same."""
     config = llama.SIZES[size]
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     theirs = transformers.AutoConfig.from_pretrained(tmp_path).to_dict()
@@ -132,7 +132,7 @@ def test_a_published_config_is_read_by_transformers(tmp_path, size):
     assert theirs["head_dim"] == config.head_width and theirs["num_key_value_heads"] == config.kv_heads
 
 
-# --------------------------------------------------------------------------------------------------- beside the model
+# -------------------------------------------------------------------------------------------------- next to the model
 
 
 def test_generation_config_survives(tmp_path):
@@ -154,7 +154,7 @@ CHAT = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": "a d
 
 
 def save_tokenizer(tokenizer, folder, **options):
-    """With all that transformers writes beside it."""
+    """With everything that transformers writes next to it."""
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
                                                 **options)  # fmt: skip
     fast.chat_template = TEMPLATE
@@ -173,7 +173,7 @@ def byte_level(corpus):
 
 
 def byte_fallback(corpus):
-    """As LLaMA 1 and 2 have it, out of SentencePiece: pieces with "▁" for a space, and bytes where there is none."""
+    """As in LLaMA 1 and 2, from SentencePiece: pieces with "▁" for a space, and bytes where there is no piece."""
     tokenizer = hf.Tokenizer(hf.models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = hf.normalizers.Sequence([hf.normalizers.Prepend("▁"), hf.normalizers.Replace(" ", "▁")])
     tokenizer.decoder = hf.decoders.Sequence([hf.decoders.Replace("▁", " "), hf.decoders.ByteFallback(), hf.decoders.Fuse(),

@@ -40,7 +40,7 @@ def inputs(folder):
 
 
 def pooled(hidden, mask, pooling):
-    """As the modules Pooling and Normalize of sentence-transformers define it."""
+    """As defined by sentence-transformers' modules Pooling and Normalize."""
     mask = mask[:, :, None]
     vectors = {
         "mean": (hidden * mask).sum(1) / mask.sum(1),
@@ -61,7 +61,7 @@ def hidden_of(model, inputs):
 
 
 def test_ids_are_those_of_transformers(encoder, inputs):
-    ours = encoder.inputs(SENTENCES, allow_special=True)  # as there, where "[MASK]" in a text is always the token
+    ours = encoder.inputs(SENTENCES, allow_special=True)  # as in transformers, where "[MASK]" in a text is always the token
     assert set(ours) == set(inputs)
     assert ours["attention_mask"].sum(1).max() == 256 and ours["attention_mask"].sum(1).min() == 2
     for name, values in ours.items():
@@ -69,7 +69,7 @@ def test_ids_are_those_of_transformers(encoder, inputs):
 
 
 def test_embeddings_in_float32(encoder, theirs, inputs):
-    """The largest entry of a vector of length 1 is about 0.2, and float32 sums of 1536 terms in another order differ by 1e-7."""
+    """The largest entry of a unit vector is about 0.2, and reordered float32 sums of 1536 terms differ by 1e-7."""
     expected = pooled(hidden_of(theirs, inputs), inputs["attention_mask"], "mean")
     ours = encoder.encode(SENTENCES, allow_special=True)
     assert ours.dtype == np.float32
@@ -77,7 +77,7 @@ def test_embeddings_in_float32(encoder, theirs, inputs):
 
 
 def test_embeddings_in_float64(encoder, theirs, inputs):
-    """Every fifth sentence, one of those beyond the limit among them: the arithmetic is the same for all."""
+    """Every fifth sentence, including one beyond the limit: the arithmetic is the same for all."""
     some = slice(0, None, 5)
     inputs = {name: values[some] for name, values in inputs.items()}
     assert inputs["attention_mask"].sum(1).max() == 256
@@ -107,5 +107,5 @@ def test_what_we_save_has_the_settings_that_were_read(encoder, folder, tmp_path)
     for name in ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
         before, after = (json.loads(Path(place, name).read_text()) for place in (folder, tmp_path))
         if name.startswith("1_"):
-            after = {key: value for key, value in after.items() if key in before or value}  # newer versions know more ways
+            after = {key: value for key, value in after.items() if key in before or value}  # newer versions have more modes
         assert after == before, name

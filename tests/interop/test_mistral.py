@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""What only Mistral has, against transformers: windows, counts; the rest is in test_causal.py."""
+"""What is specific to Mistral, against transformers: windows, counts; the rest is in test_causal.py."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 @pytest.mark.parametrize("side", ["none", "right", "left"])
 @pytest.mark.parametrize("window", [1, 2, 6, 7, 8, 11, 12, 13, None])
 def test_every_window(tmp_path, window, side):
-    """Sequences of 7 and 12, shorter and longer than the window, and as long."""
+    """Sequences of 7 and 12: shorter than, as long as, and longer than the window."""
     theirs, ours = pair("mistral", tmp_path, sliding_window=window, max_position_embeddings=16)
     compare_or_see_no_gradient(theirs, ours, window, T=7, side=side)
     compare_or_see_no_gradient(theirs, ours, window, B=1, T=12, side=side)
 
 
 def compare_or_see_no_gradient(theirs, ours, window, **options):
-    """With a window of 1 queries and keys have no gradient in truth, which `compare` refuses."""
+    """With a window of 1 the exact gradient of queries and keys is zero, which `compare` rejects."""
     if window != 1:
         compare(theirs, ours, **options)
     else:
@@ -85,7 +85,7 @@ def test_every_setting_of_the_config(tmp_path, changes):
 
 @pytest.mark.usefixtures("in_float64")
 def test_generation_with_a_window_of_1(tmp_path):
-    """transformers without its cache, whose sliding layers keep everything when the window is 1."""
+    """transformers runs without its cache, whose sliding layers keep everything when the window is 1."""
     theirs, ours = pair("mistral", tmp_path, sliding_window=1, max_position_embeddings=40)
     prompt = [[3, 9, 5]]
     options = {"do_sample": False, "max_new_tokens": 30, "pad_token_id": 0, "use_cache": False}
@@ -96,7 +96,7 @@ def test_generation_with_a_window_of_1(tmp_path):
 
 @pytest.mark.parametrize("window", [None, 5])
 def test_folders_both_ways(tmp_path, window):
-    """What we write is read by transformers with the same window, and what it writes by us."""
+    """transformers reads our folder with the same window, and we read what it writes."""
     ours = random_model("mistral", sliding_window=window)
     tinyplm.save(ours, tmp_path / "ours")
     theirs = read("mistral", tmp_path / "ours")
@@ -118,7 +118,7 @@ def test_the_counts_are_those_of_transformers(size):
 
 
 def test_the_defaults_are_those_of_transformers():
-    """head_dim is filled in by transformers, RoPE's settings are empty in ours."""
+    """transformers fills in head_dim; RoPE's settings are empty in ours."""
     with float64():
         theirs = transformers.MistralConfig().to_dict()
     ours = to_dict(mistral.Config())

@@ -1,8 +1,8 @@
 """Normalizers against the library `tokenizers`, text and offsets, and Precompiled also against SentencePiece.
 
-The libraries' tables of Unicode are of several ages (marks of BertNormalizer: Unicode 8), Python's and ours are newer.  So the
-characters here are those assigned in Unicode 3.2, which Python keeps a table of, without the three among them whose category
-changed: U+1734, a nonspacing mark until Unicode 14, and U+1885 and U+1886, nonspacing marks since Unicode 9.
+The libraries' Unicode tables differ in age (marks of BertNormalizer: Unicode 8); Python's and ours are newer.  So the characters
+here are those assigned in Unicode 3.2, for which Python keeps a table, except the three whose category has changed since: U+1734,
+a nonspacing mark until Unicode 14, and U+1885 and U+1886, nonspacing marks since Unicode 9.
 """
 
 import base64
@@ -23,7 +23,7 @@ N, Regex = hf.normalizers, hf.Regex
 
 
 def field(message: bytes, number: int) -> bytes:
-    """The first field of that number, of those with a length, in a message of protocol buffers."""
+    """The first length-delimited field of that number in a protocol buffers message."""
     at = 0
 
     def varint() -> int:
@@ -70,7 +70,7 @@ THEIRS = [
 
 
 def ours(theirs):
-    """Read from what the library writes of itself."""
+    """Ours, read from what the library writes."""
     tokenizer = hf.Tokenizer(hf.models.BPE())
     tokenizer.normalizer = theirs
     return read_component(json.loads(tokenizer.to_str())["normalizer"], NORMALIZERS, "normalizer")
@@ -81,7 +81,7 @@ both = pytest.mark.parametrize("normalizer, theirs", PAIRS, ids=[f"{k}-{str(thei
 
 
 def offsets(theirs, text):
-    """The normalized text, and the span of each character: those of the tokens, with a vocabulary of characters alone."""
+    """The normalized text, and each character's span: the token offsets under a vocabulary of single characters."""
     normalized = theirs.normalize_str(text)
     tokenizer = hf.Tokenizer(hf.models.BPE({char: k for k, char in enumerate(sorted(set(normalized)))}, []))
     tokenizer.normalizer = theirs
@@ -163,9 +163,9 @@ def test_hard_texts(normalizer, theirs, text):
 
 @pytest.mark.parametrize("rule", MAPS)
 def test_every_character_of_sentencepiece(rule):
-    """One character at a time there is no difference between the shortest and the longest string.
+    """One character at a time, so the shortest and the longest matching string are the same.
 
-    SentencePiece also drops spaces at both ends, makes several one, and writes ▁ for them and in front.
+    SentencePiece also strips spaces at both ends, collapses runs of spaces, writes ▁ for each space and adds one in front.
     """
     normalizer = Precompiled(base64.b64encode(MAPS[rule]).decode())
     for char in ASSIGNED:

@@ -1,8 +1,8 @@
 # ruff: noqa: E402 - imports follow importorskip
 """Objectives against transformers' collators and XLNet, losses and normalisation against torch.
 
-The collators draw with NumPy or from a state of their own; what they drew is drawn again here, or read off their result, and
-given to our rule, so that arrays must be equal.
+The collators draw with NumPy or from their own state.  Their draws are repeated here, or read off their result, and passed to
+our rule, so the arrays must be equal.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_masking_equals_the_collators_for_the_same_draws(tokenizer):
 
 
 def test_whole_words_are_the_collators(tokenizer):
-    """Of texts without punctuation: the collator also joins what stands together without a space."""
+    """On texts without punctuation: the collator also joins tokens with no space between them."""
     features = _features(tokenizer, return_offsets_mapping=True)
     word_ids = [f.word_ids() for f in features]
     length = max(map(len, word_ids))
@@ -104,9 +104,9 @@ def test_whole_words_are_the_collators(tokenizer):
 
 
 def test_permutation_masks_are_the_collators(tokenizer):
-    """Texts without special tokens: these may see predicted ones in the collator's masks, here they are context as any other.
+    """Texts without special tokens: in the collator's masks these may see predicted tokens; here they are ordinary context.
 
-    The order of the predicted tokens is read off the collator's mask: how many of them each sees.
+    The order of the predicted tokens is read off the collator's mask: how many of them each one sees.
     """
     ids = np.random.default_rng(0).integers(5, len(PIECES), (8, 60))
     collator = transformers.DataCollatorForPermutationLanguageModeling(tokenizer, return_tensors="np")
@@ -123,7 +123,7 @@ def test_permutation_masks_are_the_collators(tokenizer):
 
 @pytest.mark.parametrize("reuse", [0, 5])
 def test_xlnet_predicts_without_seeing_the_answer(reuse):
-    """The two-stream model of transformers reads our masks: a prediction changes with exactly what comes before it."""
+    """transformers' two-stream model reads our masks: a prediction depends on exactly the tokens before it in the order."""
     torch.manual_seed(0)
     config = transformers.XLNetConfig(vocab_size=30, d_model=16, n_layer=3, n_head=2, d_inner=24, dropout=0.0)
     model = transformers.XLNetLMHeadModel(config).eval()
@@ -152,7 +152,7 @@ def test_xlnet_predicts_without_seeing_the_answer(reuse):
 
 
 def test_batches_are_what_bert_wants():
-    """A step of transformers' BertForPreTraining on our arrays: its loss is the sum of the two cross-entropies of our targets."""
+    """A step of transformers' BertForPreTraining on our arrays: its loss is the sum of our two targets' cross-entropies."""
     rng = np.random.default_rng(0)
     documents = [[rng.integers(5, 40, 6).tolist() for _ in range(9)] for _ in range(4)]
     layout = Layout.bert(cls_id=1, sep_id=2, pad_id=0)
@@ -174,7 +174,7 @@ def test_batches_are_what_bert_wants():
 
 
 def _compare(ours, theirs, arrays, tolerance=1e-12):
-    """Value and gradients in float64; both do the same sums in some other order."""
+    """Value and gradients in float64; both compute the same sums in a different order."""
     value, back = ours(*arrays)
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
     expected = theirs(*tensors)

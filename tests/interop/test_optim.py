@@ -2,7 +2,7 @@
 """AdamW and clipping against torch.optim and torch.nn.utils, schedules against transformers.
 
 AdamW is compared in float64 at 1e-12 (largest difference over largest value): each of the 100 updates adds a few roundings of
-1e-16, and the gradients depend on the parameters, so that a mistake would not cancel but grow.
+1e-16, and the gradients depend on the parameters, so a mistake would grow, not cancel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = 100
 
 
 def parameters(seed=0):
-    """Matrices, norms, biases and embedding tables, of odd shapes, with values of very different size."""
+    """Matrices, norms, biases and embedding tables of odd shapes, with values of very different magnitude."""
     shapes = {
         "tokens": (7, 5),
         "positions": (3, 5),
@@ -41,7 +41,7 @@ def parameters(seed=0):
 
 
 def gradient(theta, path, step):
-    """A noisy pull back to 0.  The last row of tokens never gets a gradient, as a token that does not occur."""
+    """A noisy pull towards 0.  The last row of tokens never gets a gradient, like a token that does not occur."""
     g = 0.3 * theta + np.random.default_rng([step, len(path)]).normal(size=theta.shape) * 10.0 ** (step % 5 - 2)
     if path == "tokens":
         g[-1] = 0
@@ -49,7 +49,7 @@ def gradient(theta, path, step):
 
 
 def run_ours(lrs, *, clip=None, **options):
-    """The parameters, by path, after one update for each learning rate; clip: the limit for a norm."""
+    """The parameters, by path, after one update per learning rate; clip: the limit as a function of the norm."""
     optimizer = AdamW(parameters(), **options)
     for step, lr in enumerate(lrs):
         leaves = {path: gradient(a, path, step) for path, a in flatten(optimizer.params).items()}
@@ -60,7 +60,7 @@ def run_ours(lrs, *, clip=None, **options):
 
 
 def run_torch(lrs, *, clip=None, decays=decays_by_default, rates=lambda path, a: 1.0, weight_decay=0.01, **options):
-    """The same with torch: a group for each parameter, with or without decay.  Also the norms before clipping."""
+    """The same with torch: one group per parameter, with or without decay.  Also returns the norms before clipping."""
     tensors = {path: torch.from_numpy(a).requires_grad_() for path, a in flatten(parameters()).items()}
     groups = [{"params": [t], "weight_decay": weight_decay * decays(path, t), "rate": rates(path, t)}
               for path, t in tensors.items()]  # fmt: skip
@@ -105,14 +105,14 @@ def assert_same_parameters(ours, theirs):
     ids=["defaults", "no decay", "other betas", "eps", "beta1 = 0", "beta2 < beta1", "all decay", "some decay", "rates"],
 )
 def test_adamw_equals_torch_over_100_steps(options):
-    """With a learning rate that changes at every step; decay multiplies it, so a decay coupled to a fixed rate would show."""
+    """The learning rate changes at every step; decay is multiplied by it, so a decay tied to a fixed rate would show."""
     lrs = [schedule.warmup_cosine(step, peak=0.05, warmup=10, total=STEPS, floor=1e-3) for step in range(STEPS)]
     theirs, _ = run_torch(lrs, **options)
     assert_same_parameters(run_ours(lrs, **options), theirs)
 
 
 def test_the_default_rule_decays_matrices_only():
-    """Without gradients only decay moves anything: the matrices of linear layers, by the same factor as torch's."""
+    """Without gradients only decay changes anything: the matrices of linear layers, by the same factor as torch's."""
     optimizer = AdamW(parameters(), weight_decay=0.5)
     matrices = {path: torch.from_numpy(a.copy()) for path, a in flatten(parameters()).items() if path.rsplit(".")[-1][0] == "W"}
     assert set(matrices) == {"layers.0.Wq", "layers.1.Wq", "head.W"}
@@ -129,7 +129,7 @@ def test_the_default_rule_decays_matrices_only():
 
 # ------------------------------------------------------------------------------------------------------ clipping
 # torch scales by min(1, limit / (norm + 1e-6)), we by min(1, limit / norm).  With our limit at limit * norm / (norm + 1e-6) the
-# two are the same formula, so nothing has to be allowed for.
+# two formulas are the same, so no extra tolerance is needed.
 
 
 def torch_limit(limit):
@@ -146,9 +146,9 @@ def test_clipped_steps_equal_torch_over_100_steps(limit):
 
 
 @pytest.mark.parametrize("size", [1e-9, 1e-3, 1.0, 1e6])
-@pytest.mark.parametrize("share", [0.01, 0.999, 1.0, 1.001, 100.0])  # of the limit in the norm
+@pytest.mark.parametrize("share", [0.01, 0.999, 1.0, 1.001, 100.0])  # limit / norm
 def test_clipping_by_the_global_norm_equals_torch(size, share):
-    """The norm itself; the scaled tree, with the limit adjusted; and that our own scale keeps to the limit exactly."""
+    """The norm itself; the scaled tree, with the adjusted limit; and our own scaling, which meets the limit exactly."""
     tree = tree_map(lambda a: a * size, parameters(1))
     tensors = [torch.from_numpy(a.copy()) for a in flatten(tree).values()]
     for t in tensors:
@@ -165,15 +165,15 @@ def test_clipping_by_the_global_norm_equals_torch(size, share):
 
 
 # ------------------------------------------------------------------------------------------------------ schedules
-# Ours warm up with peak (step + 1) / warmup, theirs with peak step / warmup, so that their first update has the learning rate 0:
-# during the warm-up ours at step is theirs at step + 1, and both have reached the peak at their own `warmup`.  From there on they
-# are the same function of the step.
+# Ours warm up with peak (step + 1) / warmup, theirs with peak step / warmup, so their first update has learning rate 0.  During
+# warm-up, ours at step equals theirs at step + 1, and both reach the peak at their own `warmup`.  From there on they are the same
+# function of the step.
 
 PEAK = 3e-4
 
 
 def theirs_by_step(name, steps, *, peak=PEAK, **options):
-    """The learning rates that transformers' scheduler gives to the updates 0 .. steps - 1."""
+    """The learning rates of transformers' scheduler for updates 0 .. steps - 1."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
     scheduler = getattr(transformers, name)(optimizer, **options)
     rates = []
@@ -199,7 +199,7 @@ def test_schedules_equal_transformers_after_the_warm_up_and_one_step_ahead_in_it
     counts = {"num_warmup_steps": warmup, "num_training_steps": total}
     theirs = theirs_by_step("get_linear_schedule_with_warmup", total + 5, **counts)
     assert_same_schedule("linear", theirs, warmup=warmup, total=total)
-    # no further than the end: there transformers' cosine would go up again, ours stays at the floor
+    # not beyond the end: there transformers' cosine rises again, while ours stays at the floor
     theirs = theirs_by_step("get_cosine_schedule_with_warmup", total + 2, **counts)
     assert_same_schedule("cosine", theirs, warmup=warmup, total=total)
     theirs = theirs_by_step("get_constant_schedule_with_warmup", total + 5, num_warmup_steps=warmup)
@@ -212,7 +212,7 @@ def test_schedules_equal_transformers_after_the_warm_up_and_one_step_ahead_in_it
 @pytest.mark.parametrize(("warmup", "total"), [(0, 17), (7, 20)])
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_schedules_with_a_floor_equal_transformers(warmup, total, share):
-    """The variants of transformers that end above 0; where its warm-up also starts above 0, only the rest is compared."""
+    """transformers' variants that end above 0; where its warm-up also starts above 0, only the rest is compared."""
     counts = {"num_warmup_steps": warmup, "num_training_steps": total}
     floor = share * PEAK
     theirs = theirs_by_step("get_polynomial_decay_schedule_with_warmup", total + 5, lr_end=floor, power=1.0, **counts)
@@ -224,7 +224,7 @@ def test_schedules_with_a_floor_equal_transformers(warmup, total, share):
 
 
 def test_after_the_end_the_learning_rate_stays_at_the_floor():
-    """Where ours differs from transformers' cosine on purpose."""
+    """Where ours deliberately differs from transformers' cosine."""
     theirs = theirs_by_step("get_cosine_schedule_with_warmup", 16, num_warmup_steps=0, num_training_steps=10)
     assert theirs[15] > theirs[10] == 0
     assert all(schedule.warmup_cosine(step, peak=PEAK, warmup=0, total=10, floor=1e-5) == 1e-5 for step in range(10, 30))

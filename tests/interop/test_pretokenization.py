@@ -1,7 +1,7 @@
-"""The pre-tokenizers cut as those of `tokenizers` do, with the same offsets.
+"""The pre-tokenizers split as those of `tokenizers` do, with the same offsets.
 
-Characters that came into Unicode after version 14 (or, as punctuation, after version 3.2) are left out: our tables and theirs are
-of different age.
+Characters added to Unicode after version 14 (or, as punctuation, after version 3.2) are left out: our tables and theirs differ in
+age.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ COMPONENTS = [
         for invert in (False, True)
     ),
 ]
-EXPRESSIONS = [  # what both engines read alike
+EXPRESSIONS = [  # both engines read these alike
     *(r"^", r"$", r"^\w", r"\w$", r".", r".+", r"a|", r"|a", r"a??", r"a*?", r"\b", r"\B", r"\A\w", r"a?+a", r"a*+a", r"a++b?"),
     *(
         r"(?i:'s|K)",
@@ -114,12 +114,12 @@ EXPRESSIONS = [  # what both engines read alike
 
 
 def assigned(char: str) -> bool:
-    """In Unicode 14, and not U+0295, which became a letter without case in Unicode 17."""
+    """In Unicode 14, and not U+0295, which became a caseless letter in Unicode 17."""
     return unicodedata.category(char) not in ("Cn", "Cs") and char != "\u0295"
 
 
 def old_punctuation(char: str) -> bool:
-    """Whether it is punctuation has been the same since Unicode 3.2 (theirs is Unicode 8, when U+111C9 was, too)."""
+    """Its punctuation status has not changed since Unicode 3.2 (theirs is Unicode 8, where U+111C9 was punctuation)."""
     now, before = unicodedata.category(char), unicodedata.ucd_3_2_0.category(char)
     return (now[0] == "P") == (before[0] == "P") and char != "\U000111c9"
 
@@ -129,7 +129,7 @@ def name(component):
 
 
 def both(component):
-    """Ours and theirs, from the same object of a file."""
+    """Ours and theirs, from the same JSON object."""
     content = json.loads(hf.Tokenizer(hf.models.BPE()).to_str())
     content["pre_tokenizer"] = component
     theirs = hf.Tokenizer.from_str(json.dumps(content))
@@ -143,7 +143,7 @@ def words(pieces):
 
 
 def same(ours, theirs, text):
-    expected = theirs.pre_tokenize_str(text) if text else []  # an empty Sequence there leaves an empty word
+    expected = theirs.pre_tokenize_str(text) if text else []  # their empty Sequence leaves an empty word
     assert words(ours.cut_aligned(Aligned.of(text))) == expected
     assert ours.cut(text) == [word for word, _ in expected]
 
@@ -191,7 +191,7 @@ def test_expressions(expression):
 
 @functools.cache
 def every_character() -> list[str]:
-    """Of those of which there are thousands, each hundredth."""
+    """All assigned characters, but only every hundredth in groups of thousands."""
     chars = [char for char in map(chr, range(sys.maxunicode + 1)) if assigned(char)]
     many = ("CJK UNIFIED", "HANGUL SYLLABLE", "TANGUT", "<PRIVATE USE")
     return [char for char in chars if ord(char) % 100 == 0 or not unicodedata.name(char, "<PRIVATE USE").startswith(many)]
@@ -218,7 +218,7 @@ def test_every_character(component):
 
 
 def pieces_of_theirs(pre_tokenizer, text, change=None, cut_at=None):
-    """Their words after a change of the text, or after the text has been cut in two."""
+    """Their words after the text was changed or split in two."""
     pieces = hf.PreTokenizedString(text)
     if change is not None:
         pieces.normalize(lambda piece: change.normalize(piece))
@@ -240,7 +240,7 @@ def test_pieces_that_are_not_first(component):
 
 @by_component
 def test_text_that_was_changed_before(component):
-    """Decomposed: accents are characters that were none in the original."""
+    """Decomposed: accents become characters that are not in the original."""
     ours, theirs = both(component)
     for text in ("é", "héß-ṩ 1", "-é ṩé--ñ", " ä's ö1ü", "ñ\nã\r\n한국"):
         edits = [(part, int(k > 0)) for char in text for k, part in enumerate(unicodedata.normalize("NFD", char))]

@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""What only Qwen2 has, against transformers: windows by layer; the rest is in test_causal.py."""
+"""What is specific to Qwen2, against transformers: windows by layer; the rest is in test_causal.py."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_windows_by_layer(tmp_path, name):
     theirs, ours = pair("qwen2", tmp_path, num_hidden_layers=3, **WINDOWS[name])
     kinds = [SLIDING if ours.config.window_of(i) else FULL for i in range(3)]
     assert theirs.config.layer_types == kinds
-    if name != "window of 1":  # there queries and keys of one layer have no gradient, which compare refuses
+    if name != "window of 1":  # one layer's queries and keys have no gradient there, which compare rejects
         for side in ("none", "right", "left"):
             compare(theirs, ours, side=side, T=9)
     ids = np.random.default_rng(0).integers(0, 41, (2, 12))
@@ -53,7 +53,7 @@ def test_windows_by_layer(tmp_path, name):
         {"num_key_value_heads": 1, "tie_word_embeddings": True},
         {"num_key_value_heads": None},
         {"rms_norm_eps": 0.03, "hidden_act": "gelu"},
-        {"head_dim": 14},  # no field of Qwen2's, which transformers takes all the same
+        {"head_dim": 14},  # not a Qwen2 field, but transformers accepts it
         {"rope_parameters": {"rope_type": "yarn", "rope_theta": 50.0, "factor": 4.0}},
     ],
     ids=str,
@@ -64,7 +64,7 @@ def test_every_setting_of_the_config(tmp_path, changes):
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_folders_both_ways(tmp_path, name):
-    """transformers reads our windows and writes layer_types, which we read and write again."""
+    """transformers reads our windows and writes layer_types, which we read and write back."""
     ours = random_model("qwen2", num_hidden_layers=3, **WINDOWS[name])
     tinyplm.save(ours, tmp_path / "ours")
     assert "head_dim" not in settings_in(tmp_path / "ours"), "transformers cannot read a null there"
@@ -82,7 +82,7 @@ def test_folders_both_ways(tmp_path, name):
 
 @pytest.mark.usefixtures("in_float64")
 def test_a_released_config(tmp_path):
-    """A config.json as Qwen2.5's has it, with a window that is switched off and no layer_types."""
+    """A config.json like Qwen2.5's, with a window that is switched off and no layer_types."""
     settings = {
         **{"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu"},
         **{"attention_dropout": 0.0, "bos_token_id": 40, "eos_token_id": 40, "hidden_size": 32},
@@ -93,7 +93,7 @@ def test_a_released_config(tmp_path):
         **{"transformers_version": "4.40.1", "use_cache": True, "use_mrope": False},
         **{"use_sliding_window": False, "vocab_size": 41},
     }
-    tinyplm.save(random_model("qwen2"), tmp_path)  # for its tensors
+    tinyplm.save(random_model("qwen2"), tmp_path)  # for the tensors
     (tmp_path / "config.json").write_text(json.dumps(settings))
     ours = tinyplm.load(tmp_path)
     ids = np.random.default_rng(0).integers(0, 41, (2, 12))

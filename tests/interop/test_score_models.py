@@ -20,7 +20,7 @@ CLASSES = {
     "mistral": transformers.MistralForSequenceClassification,
     "qwen2": transformers.Qwen2ForSequenceClassification,
 }
-PAD = 40  # the last id: transformers finds the last token as the last one that is not this
+PAD = 40  # the last id: transformers takes the last token that differs from this
 
 
 def pair(family, folder, labels=3, problem=None, odd=False, **changes):
@@ -77,7 +77,7 @@ def test_logits_loss_and_every_gradient(family, problem, B, T, side, odd, tmp_pa
         wanted = p.grad.numpy().copy()
         ids = values["input_ids"]
         if "wte" in name or "embed_tokens" in name:
-            wanted[PAD] = gradients[name][PAD]  # torch's padding row of the table gets none; here only padding reads it
+            wanted[PAD] = gradients[name][PAD]  # torch gives the table's padding row no gradient; here only padding reads it
             assert PAD in ids or not gradients[name][PAD].any()
         assert np.abs(gradients[name] - wanted).max() < TOLERANCE * size, name
 

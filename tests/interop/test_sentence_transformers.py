@@ -30,7 +30,7 @@ def test_trained_weights():
 @pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_folders_of_either_side(tmp_path, pooling, normalise, lowercase):
-    """In float32; vectors that are not normalised have entries of about 1."""
+    """In float32; unnormalised vectors have entries of about 1."""
     ours = encoder(pooling, dtype="float32", task="pooled", normalise=normalise, lowercase=lowercase, max_length=9)
     vectors = ours.encode(TEXTS)
     ours.save(tmp_path / "ours")

@@ -1,6 +1,6 @@
-"""SentencePiece's own models, read by Tokenizer.load, against `sentencepiece`: ids, and text of ids.
+"""SentencePiece's own models, read by Tokenizer.load, against `sentencepiece`: ids, and decoded text.
 
-Characters are those of Unicode 3.2, since the library's character maps are of an older Unicode than Python's tables.
+Characters are those of Unicode 3.2, since the library's character maps use an older Unicode than Python's tables.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def same(ours, theirs, text):
 
 
 def same_text(ours, theirs, ids):
-    """But for the unknown token, " ⁇ " there, and control symbols, without text there; and for spaces in front: all go there
-    if the model removes extra white space, here one goes if the model adds one."""
+    """Except for the unknown token (" ⁇ " there), control symbols (no text there) and leading spaces: the library drops all of
+    them if the model removes extra white space, we drop one if the model adds one."""
     ids = [id for id in ids if not (theirs.is_unknown(id) or theirs.is_control(id))]
     here, there = ours.decode(ids), theirs.decode(ids)
     if Replace({"Regex": " {2,}"}, " ") in ours.normalizer.normalizers:
@@ -93,7 +93,7 @@ def test_fuzzed(both, text):
 @settings(max_examples=40)
 @given(st.data())
 def test_any_ids_decode_alike(both, data):
-    """But bytes: of those that are no text as a whole, what is text is kept there, here nothing is, as in `tokenizers`."""
+    """Except bytes: of an invalid run the library keeps the valid parts; we keep nothing, as in `tokenizers`."""
     ours, theirs = both
     ids = data.draw(st.lists(st.integers(0, ours.vocab_size - 1).filter(lambda id: not theirs.is_byte(id)), max_size=12))
     same_text(ours, theirs, ids)
@@ -137,9 +137,9 @@ def test_saved_and_read_by_tokenizers(both, tmp_path):
     hf = pytest.importorskip("tokenizers")
     ours, _ = both
     ours.save(tmp_path)
-    assert Tokenizer.load(tmp_path).parts == ours.parts  # nothing is lost for us
+    assert Tokenizer.load(tmp_path).parts == ours.parts  # we lose nothing
     theirs = hf.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    theirs.save(str(tmp_path / "tokenizer.json"))  # the two keys that only we read are lost there
+    theirs.save(str(tmp_path / "tokenizer.json"))  # loses the two keys that only we read
     ours = Tokenizer.load(tmp_path / "tokenizer.json")
     for text in [*HARD, "▁ a▁ ▁", "▁▁a b▁▁", "x    y  ", "  x\n \n"]:
         here, there = ours.encoding(text, allow_special=True), theirs.encode(text)

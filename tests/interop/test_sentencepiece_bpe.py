@@ -1,6 +1,6 @@
-"""SentencePiece's BPE against the library `sentencepiece`: pieces, scores, and what text is divided into are to be equal.
+"""SentencePiece's BPE against the library `sentencepiece`: pieces, scores and the segmentation of text must be equal.
 
-Scripts are compared for characters that Unicode 3.2 has: their table (Unicode 9) is older than that of `regex`.
+Scripts are compared for characters in Unicode 3.2: their table (Unicode 9) is older than that of `regex`.
 """
 
 import io
@@ -20,12 +20,12 @@ from tinyplm.tokenizers.training.sentencepiece_bpe import train_sentencepiece_bp
 
 spm = pytest.importorskip("sentencepiece")
 
-# One thread: with their sixteen, a small training takes fifty times as long.
+# One thread: with their default of sixteen, a small training run takes fifty times as long.
 QUIET = {"model_type": "bpe", "normalization_rule_name": "identity", "minloglevel": 2, "num_threads": 1}
 
 
 def clean(texts):
-    """Lines with one space between words, as they make them themselves."""
+    """Lines with one space between words, as they normalise them."""
     lines = (" ".join(filter(None, line.replace("▁", " ").split(" "))) for text in texts for line in text.split("\n"))
     return [line for line in lines if line]
 
@@ -38,7 +38,7 @@ def theirs(lines, vocab_size, **options):
 
 
 def processor(pieces):
-    """A .model with given pieces, written by hand (sentencepiece_model.proto); of kind normal, user_defined or unused."""
+    """A hand-written .model with these pieces (sentencepiece_model.proto), each of kind normal, user_defined or unused."""
 
     def field(number, data):
         return bytes([number << 3 | 2, len(data)]) + data
@@ -70,7 +70,7 @@ def ours(lines, vocab_size=10**5, max_sentencepiece_length=16, **options):
 def same_training(lines, vocab_size, **options):
     sp = theirs(lines, vocab_size, **options)
     pieces = ours(lines, vocab_size, **options)
-    # the library does not tell user-defined pieces from normal ones
+    # the library does not distinguish user-defined pieces from normal ones
     assert [(text, score, "normal" if kind == "user_defined" else kind) for text, score, kind in pieces] == pieces_of(sp)
     return sp, pieces
 
@@ -145,9 +145,9 @@ def test_random_corpora_with_many_ties():
 
 
 def test_scripts():
-    """Words of two neighbours in the order of characters: which of them become a piece says where scripts change.
+    """Words of two consecutive characters: which of them become a piece shows where scripts change.
 
-    Left out: ▁, their mark for unknown letters ▅, and the Armenian full stop, which was Common in Unicode 9.
+    Left out: ▁, their mark ▅ for unknown letters, and the Armenian full stop, which was Common in Unicode 9.
     """
     old = unicodedata.ucd_3_2_0
     chars = [chr(c) for c in range(0x21, 0x20010) if old.category(chr(c)) not in ("Cn", "Cs", "Co", "Zs", "Zl", "Zp", "Cc")]
@@ -161,7 +161,7 @@ def test_scripts():
 
 
 def fused(parts, scores):
-    """They make one unknown piece of neighbouring ones."""
+    """They merge adjacent unknown pieces into one."""
     result = []
     for part in parts:
         unknown = part not in scores
@@ -199,7 +199,7 @@ def test_user_defined_pieces_are_matched_first_and_nothing_is_joined_to_them():
 
 
 def test_random_vocabularies():
-    """Also pieces that cannot come about, and user-defined ones that overlap."""
+    """Including unreachable pieces and overlapping user-defined ones."""
     chance = random.Random(0)
     for _ in range(300):
         texts = {"".join(chance.choices("abc", k=chance.randint(2, 5))) for _ in range(chance.randint(0, 10))}
@@ -217,7 +217,7 @@ LETTERS = [(letter, -9.0, "normal") for letter in "abi▁"]
 
 
 def test_a_letter_that_is_no_piece():
-    """They join it all the same; to a BPE model it is unknown from the start."""
+    """They merge it anyway; to a BPE model it is unknown from the start."""
     pieces = [("▁a", 0.0, "normal"), ("▁ax", -1.0, "normal"), *LETTERS]
     assert processor(pieces).encode("ax", out_type=str) == ["▁ax"]
     with pytest.raises(ValueError, match="expected a piece for each letter .*, got none for 'x'"):
@@ -225,7 +225,7 @@ def test_a_letter_that_is_no_piece():
 
 
 def test_unused_pieces():
-    """They are used for joining and then taken apart."""
+    """They are used in merges and then split again."""
     pieces = [("ab", 0.0, "unused"), ("abi", -1.0, "normal"), *LETTERS]
     assert processor(pieces).encode("ab abi aba", out_type=str) == ["▁", "a", "b", "▁", "abi", "▁", "a", "b", "a"]
     with pytest.raises(ValueError, match="expected no unused piece that others can form, got 'ab'"):
@@ -233,7 +233,7 @@ def test_unused_pieces():
 
 
 def test_pieces_of_equal_score():
-    """They join the leftmost: ab before ba in aba, ba before ab in bab.  No order of merges does that."""
+    """They merge the leftmost: ab before ba in aba, ba before ab in bab.  No order of merges does that."""
     pieces = [("ab", 0.0, "normal"), ("ba", 0.0, "normal"), *LETTERS]
     assert processor(pieces).encode("aba bab", out_type=str) == ["▁", "ab", "a", "▁", "ba", "b"]
     same_pieces_by_score = [naive.encode(text, {text: score for text, score, _ in pieces}) for text in ("aba", "bab")]

@@ -1,8 +1,8 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""Truncation, padding and post-processors: everything that an Encoding holds is equal to `tokenizers`, overflow included.
+"""Truncation, padding and post-processors: every field of an Encoding equals that of `tokenizers`, including overflow.
 
-The texts are encoded by the library's own model without special tokens; what follows is ours on one side, theirs on the other.
-Two differences are left out of the comparison, by name: see `sequences` below and the docstring of postprocessing.py.
+The library's own model encodes the texts without special tokens; what follows is ours on one side, theirs on the other.
+Two differences are explicitly excluded from the comparison: see `sequences` below and the docstring of postprocessing.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WORDS = {w: i for i, w in enumerate("abcdefghij")} | {"[UNK]": 10, "[CLS]": 11, 
 CLS, SEP = ["[CLS]", 11], ["[SEP]", 12]
 
 
-ADDED = ("\u3000b\x1c ", "\t\xa0\x85b\x85\xa0")  # Unicode's spaces, and one that only Python counts
+ADDED = ("\u3000b\x1c ", "\t\xa0\x85b\x85\xa0")  # Unicode spaces, and one that only Python counts
 
 
 def template(single, pair):
@@ -81,7 +81,7 @@ TOKENIZERS = {"words": words_tokenizer(), "bytes": bytes_tokenizer(True), "bytes
 
 
 def with_processor(tokenizer, content):
-    """A copy, by way of the file: that reads what the library's Python interface has no arguments for."""
+    """A copy made through the JSON file, which allows settings that the library's Python interface lacks."""
     state = json.loads(tokenizer.to_str()) | {"post_processor": content}
     return tokenizers.Tokenizer.from_str(json.dumps(state))
 
@@ -91,7 +91,7 @@ def ours(theirs, type_id=0):
 
 
 def held(encoding, sequences):
-    """All that it holds, as plain lists."""
+    """All its fields, as plain lists."""
     lists = [encoding.ids, encoding.type_ids, encoding.tokens, encoding.offsets, encoding.word_ids]
     lists += [encoding.special_tokens_mask, encoding.attention_mask]
     lists += [encoding.sequence_ids] if sequences else []
@@ -99,8 +99,8 @@ def held(encoding, sequences):
 
 
 def sequences(content):
-    """Not where the library loses which text is which: in overflow without a post-processor (see test_truncation_and_padding),
-    when ByteLevel comes after others, and when the template has no text."""
+    """False where the library loses track of which text is which: in overflow without a post-processor (see
+    test_truncation_and_padding), when ByteLevel comes after others, and when the template has no text."""
     parts = [] if content is None else content.get("processors", [])
     return content != PROCESSORS["special only"] and all(part["type"] != "ByteLevel" for part in parts[1:])
 
@@ -151,7 +151,7 @@ def test_post_processors(kind, name):
 
 @given(st.lists(st.text(st.sampled_from(" ab"), max_size=4), max_size=3), st.sampled_from([ROBERTA, BYTES]))
 def test_texts_given_as_words(words, content):
-    """Offsets are those within each word, so one that begins with 0 may be in the middle."""
+    """Offsets are relative to each word, so one that starts at 0 may be in the middle."""
     for kind in ("bytes", "bytes as they are"):
         theirs = with_processor(TOKENIZERS[kind], content).encode(words, is_pretokenized=True)
         mine = read_component(content, POST_PROCESSORS, "")(ours(TOKENIZERS[kind].encode(words, is_pretokenized=True)))
@@ -176,7 +176,7 @@ paddings = st.builds(
     "name", ["none", "types", "twice", "several ids", "bert", "roberta", "bytes, template", "roberta, bytes"]
 )
 def test_truncation_and_padding(kind, name):
-    """Where the library fails, by exception or panic, we raise ValueError; and the other way round but for what is said here."""
+    """Where the library fails, by exception or panic, we raise ValueError, and vice versa except as noted here."""
     content = PROCESSORS[name]
 
     @given(texts[kind], st.none() | texts[kind], st.booleans(), truncations, st.none() | paddings)
@@ -186,13 +186,13 @@ def test_truncation_and_padding(kind, name):
     )
     def check(first, second, special, settings, padding):
         length, strategy, stride, direction = settings
-        if stride >= length > 0:  # refused when a Truncation is made
+        if stride >= length > 0:  # rejected when a Truncation is created
             stride = length - 1
         if length == 0:
             stride = 0
         truncation = Truncation(length, strategy, stride, direction)
         processor = read_component(content, POST_PROCESSORS, "") or Sequence()
-        if special and length < processor.added(second is not None):  # there the library does not truncate at all
+        if special and length < processor.added(second is not None):  # here the library does not truncate at all
             with pytest.raises(ValueError, match=f"max_length: expected room for .*, got {length}"):
                 both(kind, content, first, second, special, truncation, padding)
             return
@@ -206,7 +206,7 @@ def test_truncation_and_padding(kind, name):
             )
             peer = with_processor(TOKENIZERS[kind], content)
             peer = tokenizers.Tokenizer.from_str(json.dumps(json.loads(peer.to_str()) | {"truncation": truncation.to_json()}))
-            with pytest.raises(BaseException, match="stride|too short|not provided"):  # a panic is no Exception
+            with pytest.raises(BaseException, match="stride|too short|not provided"):  # a panic is not an Exception
                 peer.encode(first, second, add_special_tokens=special)
             return
         known = content is not None and sequences(content)
@@ -247,7 +247,7 @@ def test_post_processors_are_written_as_they_were_read(name):
 @pytest.mark.parametrize("single", ["$A:2 $ $0 $1 $a [CLS] [SEP]:3", "$2:1 $:4", "$0:2", "", "$A", " [CLS]"])
 @pytest.mark.parametrize("pair", ["$A $B", "$b:1 $", "[CLS]:2 $3 $B"])
 def test_templates_as_strings(single, pair):
-    if single.split(" ") == single.split():  # the library takes two spaces for a token without a name
+    if single.split(" ") == single.split():  # the library reads two spaces as a token without a name
         assert TemplateProcessing.of(single, pair, {"[CLS]": 11, "[SEP]": 12}).to_json() == template(single, pair)
     else:
         with pytest.raises(ValueError):

@@ -1,7 +1,7 @@
-"""Byte-level tokenizers of ours as encodings of `tiktoken`: equal ids and texts.
+"""Our byte-level tokenizers as `tiktoken` encodings: equal ids and texts.
 
-A rank there is the id of a token, and the pair whose join has the lowest rank is merged first: that is the order of the merges,
-since training gives out ids in this order.  Fuzzed characters are those of Unicode 3.2: tables differ in age.
+A rank there is a token's id, and the pair whose merge has the lowest rank is merged first.  That is the order of the merges,
+since training assigns ids in this order.  Fuzzed characters are those of Unicode 3.2: tables differ in age.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_fuzzed(both, text):
 @settings(max_examples=100)
 @given(st.data())
 def test_any_bytes(both, data):
-    """Any ids, and the ids of single bytes: the same bytes, and the same text with U+FFFD where they are none."""
+    """Any ids, and the ids of single bytes: the same bytes, and the same text, with U+FFFD where they are invalid."""
     ours, theirs = both
     ids = data.draw(st.lists(st.integers(0, ours.vocab_size - 1)))
     single = [theirs.encode_single_token(bytes([byte])) for byte in data.draw(st.binary(max_size=30))]
@@ -75,9 +75,9 @@ def test_any_bytes(both, data):
 
 
 def test_offsets(both):
-    """Theirs are where the characters begin that a token has bytes of."""
+    """Their offset is the start of the first character that a token has bytes of."""
     ours, theirs = both
-    ours = Tokenizer(**ours.parts | {"post_processor": None})  # which leaves out spaces
+    ours = Tokenizer(**ours.parts | {"post_processor": None})  # which trims spaces from offsets
     for text in HARD:
         ids = ours.encode(text)
         decoded, starts = theirs.decode_with_offsets(ids)

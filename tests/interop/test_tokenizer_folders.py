@@ -1,9 +1,9 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""Folders of the hub against transformers, class by class: vocabularies, folders that either side saved, and saving over.
+"""Hub folders against transformers, class by class: vocabularies, folders saved by either side, and overwriting.
 
-transformers reads .model files only with the package protobuf, so its classes are given the pieces here, as it would read them.
-In one place we differ on purpose: RoBERTa's <mask> takes the space before it along, as in transformers 4 and in the files
-published then; transformers 5 does that only if the settings say so, which the settings here do.
+transformers reads .model files only with the package protobuf, so its classes are passed the pieces here, as it would read them.
+In one place we deliberately differ: RoBERTa's <mask> absorbs the space before it, as in transformers 4 and in the files
+published then; transformers 5 does that only if the settings say so, as they do here.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ CASES = {
 
 
 def of_transformers(name, folder, config):
-    """The class as transformers makes it of the folder."""
+    """The tokenizer that transformers' class makes from the folder."""
     kind = getattr(transformers, name)
     models = list(folder.glob("*.model"))
     if not models:
@@ -182,7 +182,7 @@ def test_vocabularies_and_saved_folders(case, tmp_path):
     ours.save(own)
     assert_equal(ours, transformers.AutoTokenizer.from_pretrained(own))
     assert_equal(Tokenizer.load(own), theirs)
-    # beside the class's own settings, as tinyplm.save leaves them; then saved over these
+    # with the class's own settings, which tinyplm.save keeps; then overwritten
     (own / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, "chat_template": "{{ 1 }}"} | config))
     assert_equal(ours, transformers.AutoTokenizer.from_pretrained(own))
     ours.save(own)
@@ -205,7 +205,7 @@ def test_padding_and_truncation_go_along(tmp_path):
 
 
 def test_user_defined_pieces(tmp_path):
-    """Taken unless a longer piece covers them; sentencepiece keeps them from its character map, and that is refused here."""
+    """Matched unless a longer piece covers them; sentencepiece exempts them from its character map, which is rejected here."""
     model("m.model", user_defined_symbols=["dog", "o j", "é", "wn fo"], hard_vocab_limit=False)(tmp_path)
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "m.model"))
     ours = Tokenizer.load(tmp_path / "m.model")

@@ -1,4 +1,4 @@
-"""Tokenizer.train against the trainers of the library `tokenizers`, with equal settings, where the results are to be equal."""
+"""Tokenizer.train against the trainers of the library `tokenizers`, with equal settings, where the results must be equal."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_byte_level_bpe(corpus, pattern, vocab_size):
 
 
 def bpe_there(texts, vocab_size, **options):
-    """Their ids of letters with the suffix come in the order of a hash, and with them merges that tie."""
+    """Their ids of letters with the suffix follow hash order, and so do tied merges."""
     theirs = hf.Tokenizer(hf.models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
     theirs.normalizer = hf.normalizers.BertNormalizer()
     theirs.pre_tokenizer = hf.pre_tokenizers.BertPreTokenizer()
@@ -64,7 +64,7 @@ def bpe_there(texts, vocab_size, **options):
 
 @corpora
 def test_bpe_with_a_suffix(corpus):
-    """The alphabet, which does not depend on the order of merges."""
+    """The alphabet, which does not depend on merge order."""
     texts = CORPORA[corpus]
     ours = Tokenizer.train(texts, 10_000, kind="BPE")
     theirs = bpe_there(texts, len(ours.model.vocab) - len(ours.model.merges))
@@ -74,7 +74,7 @@ def test_bpe_with_a_suffix(corpus):
 @settings(max_examples=60)
 @given(st.lists(st.text("ab ", min_size=1, max_size=30), min_size=1, max_size=6).filter(lambda texts: any(map(str.split, texts))))
 def test_bpe_with_a_suffix_until_nothing_is_left(texts):
-    """Every word is one token in the end, in whatever order of ties."""
+    """Every word ends up as one token, however ties are broken."""
     ours, theirs = Tokenizer.train(texts, 10_000, kind="BPE"), bpe_there(texts, 10_000)
     for text in texts:
         assert [ours.id_to_token(id) for id in ours.encode(text)] == theirs.encode(text).tokens
@@ -86,7 +86,7 @@ def words_there(texts, normalizer, pre_tokenizer):
 
 @corpora
 def test_unigram_learns_from_the_words_cut_there(corpus):
-    """Their trainer departs from the paper (training/unigram.py; see test_unigram.py); the words are to be the same."""
+    """Their trainer departs from the paper (training/unigram.py; see test_unigram.py); the words must be the same."""
     texts, normalizers = CORPORA[corpus], hf.normalizers
     tidy = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(hf.Regex(" {2,}"), " "), normalizers.Strip()]
     words = words_there(texts, normalizers.Sequence(tidy), hf.pre_tokenizers.Metaspace())
@@ -99,7 +99,7 @@ def test_unigram_learns_from_the_words_cut_there(corpus):
 @corpora
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_wordpiece_learns_from_the_words_cut_there(corpus, lowercase):
-    """Their trainer is that of BPE, ours goes by the gain of likelihood."""
+    """Their trainer is the BPE trainer; ours selects by likelihood gain."""
     texts, special = CORPORA[corpus], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     normalizer = hf.normalizers.BertNormalizer(lowercase=lowercase)
     words = words_there(texts, normalizer, hf.pre_tokenizers.BertPreTokenizer())

@@ -1,6 +1,6 @@
-"""Our tokenizer against the library `tokenizers`: vocabulary, merges, ids and decoded text are to be equal.
+"""Our tokenizer against the library `tokenizers`: vocabulary, merges, ids and decoded text must be equal.
 
-There, an added token is always matched; so `allow_special=True` is what is compared.
+The library always matches added tokens, so `allow_special=True` is compared.
 """
 
 import json
@@ -121,14 +121,14 @@ def test_hard_strings(both, ours_by_them, theirs_by_us, text):
 
 
 def cut_alike(run: str) -> bool:
-    """Is a run of characters of one kind of the same kind to both?"""
+    """Whether both assign a run of characters of one kind to the same kind."""
     text = f"a{run}1{run}!{run}"
     theirs = hf.pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
     return [word for word, _ in theirs] == [bytes_to_chars(word.encode()) for word in split_words(text)]
 
 
 def test_all_characters_are_cut_alike_but_newer_ones():
-    """`regex` may know letters and digits of a newer Unicode; unassigned characters are symbols to them."""
+    """`regex` may know letters and digits of a newer Unicode; the library treats unassigned characters as symbols."""
     everything = "".join(chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000)
     runs = regex.findall(r"(?:\p{L}+|\p{N}+|\s+|[^\s\p{L}\p{N}]+)", everything)
     assert "".join(runs) == everything
@@ -161,7 +161,7 @@ def test_fuzzed_joins_of_hard_strings(both, parts):
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(0, 899)))
 def test_any_ids_decode_alike(both, ids):
-    """Also when the bytes are not UTF-8: the same number of U+FFFD."""
+    """Even when the bytes are not UTF-8: the same number of U+FFFD."""
     ours, theirs = both
     assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=False)
     assert ours.decode(ids, skip_special=True) == theirs.decode(ids, skip_special_tokens=True)
@@ -175,7 +175,7 @@ def test_batches(both):
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_merges_in_any_order(data):
-    """A file may list a merge before the one that makes its parts: what comes first is the same here."""
+    """A file may list a merge before the one that makes its parts: both apply them in the same order."""
     vocab = {char: i for i, char in enumerate("ab")}
     merges = []
     for _ in range(data.draw(st.integers(0, 12))):
@@ -297,7 +297,7 @@ PREFIXED = [
 
 @pytest.mark.parametrize("pattern", [None, r"\p{L}+|\s+|[^\s\p{L}]+"])
 def test_offsets_of_a_trained_tokenizer_with_a_space_in_front(tmp_path, pattern):
-    """The space in front belongs to no character; as trained, and as saved and read by the library."""
+    """The leading space belongs to no character, both as trained and as saved and read by the library."""
     options = {} if pattern is None else {"pattern": pattern}
     ours = Tokenizer.train(["the cat sat on the mat, 12 times "] * 9, 300, add_prefix_space=True, **options)
     if pattern is None:

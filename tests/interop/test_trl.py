@@ -1,10 +1,10 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""The losses of tuning against TRL's own code in float64, from logits or rewards to the loss and back: values and gradients.
+"""The tuning losses against TRL's own code in float64, from logits or rewards to the loss and back: values and gradients.
 
-TRL has its losses inside of its trainers.  Their methods are called here with a stand-in for the trainer that has the attributes
-which the method reads and no others, so that an option that we do not know is an error.  This is no public interface of TRL, so
-one version is asked for.  It has no PPO any more (GAE, whitening, value loss, adaptive coefficient: test_advantages.py), and no
-label smoothing in DPO's sigmoid loss: that is compared through "aot", which on a single pair is the same formula.
+TRL's losses are inside its trainers.  Their methods are called here with a stand-in for the trainer that has only the attributes
+the method reads, so an option unknown to us is an error.  This is not a public TRL interface, so the tests require one version.
+It no longer has PPO (GAE, whitening, value loss, adaptive coefficient: test_advantages.py) or label smoothing in DPO's sigmoid
+loss: that is compared through "aot", which on a single pair is the same formula.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Metrics(dict):
 
 
 def stand_in(**attributes):
-    """A trainer of one process on the CPU, with the attributes that the method under test reads."""
+    """A single-process CPU trainer with the attributes that the method under test reads."""
     same = lambda value, **_: value  # noqa: E731
     accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=1, sync_gradients=True, gather=same,
                                   gather_for_metrics=same, reduce=same)  # fmt: skip
@@ -75,7 +75,7 @@ def test_log_probs_and_entropy(seed, temperature):
     assert relative_error(back({"log_probs": dl, "entropy": dH}), z.grad.numpy()) < 1e-10
 
 
-# How TRL's loss_type averages, in our weights and total (losses/policy.py); T is max_completion_length.
+# How TRL's loss_type averages, expressed as our weights and total (losses/policy.py); T is max_completion_length.
 AVERAGES = {
     "grpo": lambda mask: (mask / np.maximum(mask.sum(axis=1, keepdims=True), 1), len(mask)),
     "bnpo": lambda mask: (mask.astype(float), None),
@@ -88,9 +88,9 @@ AVERAGES = {
 @pytest.mark.parametrize("average", AVERAGES)
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 def test_grpo(seed, average, beta):
-    """Through the temperature, the ratio, both ends of the clip, the KL term, the entropy bonus and all four averages."""
+    """Covers the temperature, the ratio, both ends of the clip, the KL term, the entropy bonus and all four averages."""
     draw, logits, ids, mask = drawn(seed)
-    logits *= 0.5  # so that tokens inside the clip, and on both sides of it, are frequent
+    logits *= 0.5  # so that many tokens fall inside the clip range and on both sides of it
     temperature, bonus = 0.8, 0.01
     A = draw.normal(size=len(mask))
     w, total = AVERAGES[average](mask)
@@ -124,7 +124,7 @@ def test_grpo(seed, average, beta):
     assert relative_error(np.asarray(loss), expected.detach().numpy()) < 1e-10
     assert relative_error(dlogits, z.grad.numpy()) < 1e-10
     if mask.shape[1] == 1:
-        return  # TRL's log takes a single column for a number of each answer, and does not look at the mask
+        return  # TRL's log takes a single column for one number per answer and ignores the mask
     logged = trainer._metrics["train"]
     assert logged["entropy"][0] == pytest.approx(outputs["entropy"].sum() / tokens, rel=1e-6)  # logged in float32
     if beta:
@@ -146,7 +146,7 @@ def test_group_advantages(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_dpo(seed, smoothing):
-    """From the logits of both answers, over the sums of their tokens' log-probabilities."""
+    """From the logits of both answers, through the sums of their token log-probabilities."""
     draw, logits, ids, mask = drawn(seed, rows=2)
     if smoothing:  # one pair, see above
         logits, ids, mask = logits[:2], ids[:2], mask[:2]
@@ -170,7 +170,7 @@ def test_dpo(seed, smoothing):
     kind = "aot" if smoothing else "sigmoid"
     trainer = stand_in(ld_alpha=None, precompute_ref_logps=True, f_divergence_type="reverse_kl", beta=0.3, loss_types=[kind],
                        loss_weights=[1.0], label_smoothing=smoothing, use_weighting=False)  # fmt: skip
-    first = np.zeros((2 * N, 1), dtype=int)  # TRL shifts, so a token stands before each row
+    first = np.zeros((2 * N, 1), dtype=int)  # TRL shifts, so each row gets a token in front
     full_mask = torch.tensor(np.concatenate([first, mask], axis=1))
     inputs = {"input_ids": torch.tensor(np.concatenate([first, ids], axis=1)), "completion_mask": full_mask,
               "attention_mask": full_mask, "ref_chosen_logps": torch.tensor(reference[:N]),
@@ -204,7 +204,7 @@ def test_reward_loss(seed, with_margin):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_distillation(seed, reverse):
-    """TRL's generalised divergence at its ends, times T^2, which it leaves out."""
+    """TRL's generalised divergence at both ends of beta, times T^2, which TRL omits."""
     draw, logits, _, mask = drawn(seed)
     teacher, T = draw.normal(0, 2, logits.shape), 2.5
     loss, back = distillation(logits, teacher_logits=teacher, temperature=T, reverse=reverse, weights=mask.astype(float))

@@ -26,7 +26,7 @@ ENGLISH = "\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())
 
 
 def words_of(text: str) -> list[str]:
-    """As the pre-tokenizer Metaspace cuts."""
+    """Words as the Metaspace pre-tokenizer splits them."""
     return ["▁" + word for word in text.removeprefix(" ").split(" ")]
 
 
@@ -60,7 +60,7 @@ def check(there: hf.Tokenizer, here: Unigram, word: str) -> None:
     st.sets(st.sampled_from(["é", "x", "春"])),
 )
 def test_random_vocabularies(scores, words, byte_fallback, spelled):
-    """Round scores make ties."""
+    """Round scores cause ties."""
     pieces = [("<unk>", 0.0), *scores.items(), *((f"<0x{byte:02X}>", -4.0) for char in sorted(spelled) for byte in char.encode())]
     pieces = list(dict(pieces).items())
     there, here = hf.Tokenizer(hf.models.Unigram(pieces, 0, byte_fallback)), Unigram(0, tuple(pieces), byte_fallback)
@@ -103,15 +103,15 @@ def test_english_words():
     ],
 )
 def test_training_is_that_of_tokenizers(size, vocab_size, settings, monkeypatch):
-    """With its departures from our rules put in (training/unigram.py), the vocabulary is equal, and so are the scores.
+    """With the library's departures from our rules patched in (training/unigram.py), vocabulary and scores are equal.
 
-    Only characters that EM dropped come back in an order that is left to chance there.
+    Only characters that EM dropped come back there in arbitrary order.
     """
     text = ENGLISH[:size]
     there = dict(ours(trained_there([text], vocab_size, **settings)).pieces)
 
     def seeds(codes, count_at, longest):
-        """Each distinct word once; only where two different characters follow, the ends of words being one of them."""
+        """Counts each distinct word once; keeps substrings followed by two different characters (a word end counts as one)."""
         suffixes, first, last, length = substrings(codes, longest)
         found = zip(first.tolist(), last.tolist(), length.tolist())
         kept = np.array([len(set(codes[suffixes[f:e] + n].tolist())) > 1 for f, e, n in found])
@@ -119,7 +119,7 @@ def test_training_is_that_of_tokenizers(size, vocab_size, settings, monkeypatch)
         return suffixes, first, last, length, (last - first) * length
 
     def losses(frequency, parts, owner):
-        """With the number of all pieces instead of that of the alternative's."""
+        """Uses the number of all pieces instead of the alternative's."""
         total = np.log(frequency.sum() + frequency * (len(frequency) - 1))
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log(frequency[parts] + frequency[owner]) - total[owner]
@@ -169,19 +169,19 @@ def test_sentencepiece_encodes_the_same(byte_fallback):
     there = sentencepiece(ENGLISH[:200_000].splitlines() + "".join(CORPUS).splitlines(), 2000, byte_fallback=byte_fallback)
     here = Unigram(0, pieces_of(there), byte_fallback)
     ties = 0
-    # `sentencepiece` knows which pieces are never text: <unk>, <0x41>; the model by itself, as in `tokenizers`, does not
+    # `sentencepiece` knows which pieces are never text: <unk>, <0x41>; the bare model, as in `tokenizers`, does not
     never_text = ("<unk>", "<0x")
     texts = [text for text in HARD if not any(map(text.__contains__, never_text))] + ENGLISH[200_000:400_000].splitlines()
     for text in texts:
         ids = here.encode("▁" + text.replace(" ", "▁")) if text else []
-        if ids != there.encode(text):  # the same pieces in another order, "**" "********", are as good: rounding decides
+        if ids != there.encode(text):  # the same pieces in another order, "**" "********", are equally good: rounding decides
             assert sorted(ids) == sorted(there.encode(text)) and max(map(len, map(set, text.split()))) <= 2, text
             ties += 1
     assert ties < len(texts) / 100
 
 
 def test_trained_as_well_as_sentencepiece():
-    """Its seeds come from running text and it reckons in 32 bits, so the vocabularies differ; ours is as probable, or more."""
+    """Its seeds come from running text and it computes in 32 bits, so the vocabularies differ; ours is at least as likely."""
     lines = ENGLISH[:200_000].splitlines()
     words = Counter(word for line in lines if line for word in words_of(" " + line))
     there = Unigram(0, pieces_of(sentencepiece(lines, 1000)))
@@ -203,5 +203,5 @@ def test_nbest_is_that_of_sentencepiece():
         expected = [tuple(ids) for ids in there.nbest_encode_as_ids(word[1:], nbest_size=8)]
         scores = dict.fromkeys(tuple(ids) for ids, _ in here.nbest(word, 8))
         near = sorted((s for _, s in here.nbest(word, 9)), reverse=True)
-        if min((a - b for a, b in zip(near, near[1:])), default=1.0) > 1e-4:  # else rounding to 32 bits may exchange two
+        if min((a - b for a, b in zip(near, near[1:])), default=1.0) > 1e-4:  # otherwise 32-bit rounding may swap two
             assert list(scores) == expected, word

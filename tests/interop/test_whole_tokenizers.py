@@ -1,9 +1,9 @@
-"""Whole tokenizers against the library `tokenizers`: many chains of components, trained there and read here, trained here and
-read there.  Everything that is known of each token, and the text of the ids, is to be equal.
+"""Whole tokenizers against the library `tokenizers`: many chains of components, trained there and read here, and trained here
+and read there.  Every field of each token, and the decoded text, must be equal.
 
-The libraries' tables of Unicode are of several ages, so fuzzed characters are those of Unicode 3.2, which Python knows.
-An added special token is always matched there, so `allow_special=True` is compared.  `tokens` there has a piece of the text
-instead of the token for what is unknown to Unigram; ours has the token.
+The libraries' Unicode tables differ in age, so fuzzed characters are those of Unicode 3.2, which Python knows.
+The library always matches an added special token, so `allow_special=True` is compared.  For text unknown to Unigram, its `tokens`
+has the piece of text; ours has the unknown token.
 """
 
 from __future__ import annotations
@@ -257,9 +257,9 @@ def trained_there(name, added=False):
     content = json.loads(tokenizer.to_str())
     if name == "Unigram with bytes":  # their trainer does not set it
         content["model"]["byte_fallback"] = True
-    if name in ("LLaMA-2", "Mistral", "Gemma", "Unigram with bytes"):  # bytes are no added tokens
+    if name in ("LLaMA-2", "Mistral", "Gemma", "Unigram with bytes"):  # bytes are not added tokens
         content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in BYTES]
-    if name == "LLaMA-3":  # tokens that merges do not reach, only ignore_merges
+    if name == "LLaMA-3":  # tokens that only ignore_merges can reach, not merges
         content["model"]["merges"] = content["model"]["merges"][::2]
     tokenizer = hf.Tokenizer.from_str(json.dumps(content))
     if added:
@@ -274,7 +274,7 @@ def read_here(theirs, path):
 
 
 def same(ours, theirs, text, pair=None, renamed=()):
-    """renamed: ids which the library writes in another way, see test_added_tokens."""
+    """renamed: ids that the library writes differently, see test_added_tokens."""
     for add_special_tokens in (True, False):
         there = theirs.encode(text, pair, add_special_tokens=add_special_tokens)
         here = ours.encoding(text, pair, allow_special=True, add_special_tokens=add_special_tokens)
@@ -327,8 +327,8 @@ def test_trained_there_fuzzed(pair_of_tokenizers, text, pair):
 @pytest.mark.parametrize("name", CHAINS)
 def test_added_tokens(name, tmp_path):
     """The library (0.23) writes an added token that is `normalized` in its normalised form: "The River" is "the river" in BERT's
-    text.  Ours writes it as it was added, which the library did before."""
-    # read again, since it goes on taking a token for special that was special when it was trained
+    text.  Ours writes it as it was added, as the library used to."""
+    # reread, since the library keeps treating a token as special if it was special during training
     theirs = hf.Tokenizer.from_str(trained_there(name, added=True).to_str())
     ours = read_here(theirs, tmp_path / "tokenizer.json")
     renamed = {token.id for token in ours.added_tokens if theirs.id_to_token(token.id) != token.content}
@@ -384,9 +384,9 @@ def test_a_file_of_ours_saved_by_them_is_the_same(trained_here, tmp_path):
     ours.save(tmp_path / "ours.json")
     there, here = (json.loads((tmp_path / name).read_text("utf-8")) for name in ("theirs.json", "ours.json"))
     for model in (here["model"], there["model"]):
-        if "merges" in model:  # both forms are read by both
+        if "merges" in model:  # both read both forms
             model["merges"] = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-        if model["type"] == "Unigram":  # it reads decimal numbers with an error in the last bit
+        if model["type"] == "Unigram":  # its decimal parser is off in the last bit
             scores = [score for _, score in model["vocab"]]
             model["vocab"] = (
                 [piece for piece, _ in model["vocab"]],

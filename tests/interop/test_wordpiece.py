@@ -1,4 +1,4 @@
-"""WordPiece against the library `tokenizers`: ids and offsets are to be equal."""
+"""WordPiece against the library `tokenizers`: ids and offsets must be equal."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ def same(ours: WordPiece, words):
 )
 def test_random_vocabularies(parts, words, prefix, longest):
     tokens = ["<unk>", *dict.fromkeys(prefix + text for prefix, text in parts)]
-    vocab = {token: 3 * i for i, token in enumerate(tokens)}  # ids may have holes
+    vocab = {token: 3 * i for i, token in enumerate(tokens)}  # ids may have gaps
     same(WordPiece(vocab, "<unk>", prefix, longest), words)
 
 
@@ -53,7 +53,7 @@ def test_the_model_object_of_a_file_is_theirs():
 
 
 def test_a_missing_unknown_token():
-    """They fail where it is needed, too."""
+    """They also fail where it is needed."""
     theirs = hf.Tokenizer(hf.models.WordPiece(vocab={"a": 0}, unk_token="[UNK]"))
     assert theirs.encode("a").ids == WordPiece({"a": 0}).encode("a")
     with pytest.raises(Exception, match="Missing"):
@@ -75,7 +75,7 @@ def test_bert_of_transformers_divides_words_alike(tmp_path):
 @pytest.mark.parametrize("min_frequency", [0, 2])
 @pytest.mark.parametrize("texts", [CORPUS, ["low low lower newest widest aaaa aaaaaaa ababab babab"]])
 def test_training_by_frequency(texts, min_frequency):
-    """Their order of "##" letters is another in each run, and so is which of several pairs wins; so we take it from them."""
+    """Their order of "##" letters differs between runs, and so does the winner among tied pairs; so we take it from them."""
     theirs = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]"))
     theirs.pre_tokenizer = hf.pre_tokenizers.WhitespaceSplit()
     special = {"special_tokens": ["[UNK]"], "show_progress": False, "min_frequency": min_frequency}
@@ -86,7 +86,7 @@ def test_training_by_frequency(texts, min_frequency):
     assert set(initial) == {"[UNK]", *letters}
 
     words = Counter(word for text in texts for word in text.split())
-    both_forms = 1 + 2 * len({letter for word in words for letter in word})  # they leave out "##x" that does not occur
+    both_forms = 1 + 2 * len({letter for word in words for letter in word})  # they leave out "##x" if it does not occur
     size = len(vocabulary) - len(initial) + both_forms
     ours = train_wordpiece(words, initial, size, criterion="frequency", min_frequency=min_frequency)
     assert ours[: len(initial)] + ours[both_forms:] == vocabulary

@@ -1,5 +1,5 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""What only XLNet has, against transformers in float64: permutations and targets, memory, distances, its config and files.
+"""What is specific to XLNet, against transformers in float64: permutations and targets, memory, distances, its config and files.
 
 Every head with padding, token types and odd shapes is in test_encoders.py; tolerance: see pair.py.
 """
@@ -28,10 +28,10 @@ V = 41  # the vocabulary of tests/interop/encoder_pair.py
 
 
 def permuted(inputs, M=3, seed=3, nobody=False):
-    """The inputs with a random order of prediction for every sample, of real tokens only, and its last M tokens as targets.
+    """The inputs with a random prediction order for every sample, over real tokens only, and its last M tokens as targets.
 
-    Every target sees the first real token in the order, which is none itself: where nothing may be seen transformers averages
-    over everything, the target's own token too, and ours gives zeros.  nobody: one row of target_mapping is empty.
+    Every target sees the first real token in the order, which is not a target: where nothing is visible, transformers averages
+    over everything, including the target's own token, and ours gives zeros.  nobody: one row of target_mapping is empty.
     """
     rng = np.random.default_rng(seed)
     B, T = inputs["input_ids"].shape
@@ -63,7 +63,7 @@ def test_permutations_of_odd_shapes(tmp_path, shape):
 
 @pytest.mark.parametrize("task", [task for task in xlnet.TASKS if task not in ("permutation_lm", "multiple_choice")])
 def test_other_heads_on_the_query_stream(tmp_path, task):
-    """Nothing forbids it: their hidden states are then those of the targets."""
+    """This is allowed: their hidden states are then those of the targets."""
     theirs, ours = pair("xlnet", task, tmp_path)
     inputs = permuted(inputs_for("xlnet", task, side="none"))
     outputs, _ = ours(**inputs)
@@ -72,7 +72,7 @@ def test_other_heads_on_the_query_stream(tmp_path, task):
 
 
 def test_targets_are_in_the_order_of_target_mapping_and_not_shifted(tmp_path):
-    """transformers' labels are our targets as they are; -100 where a row of target_mapping is empty."""
+    """transformers' labels are our targets unchanged; -100 where a row of target_mapping is empty."""
     theirs, ours = pair("xlnet", "permutation_lm", tmp_path)
     inputs = permuted(inputs_for("xlnet", "permutation_lm", side="left"))
     places, real = inputs["target_mapping"].argmax(axis=-1), inputs["target_mapping"].any(axis=-1)
@@ -97,7 +97,7 @@ def test_the_objective_makes_what_both_models_read(tmp_path):
     with float64():
         expected = theirs(**as_torch(**inputs), labels=torch.from_numpy(targets)).loss
     expected.backward()
-    loss, back = ours.loss(targets={"logits": targets}, **ours.inputs(ids, **batch))  # integers do as well
+    loss, back = ours.loss(targets={"logits": targets}, **ours.inputs(ids, **batch))  # integers work too
     assert_same("loss", loss, expected.detach().numpy())
     compare_gradients(ours, back(1.0), theirs, exempt=("seg_embed", "r_s_bias"))
 
@@ -117,7 +117,7 @@ MEMORIES = {
 
 @pytest.mark.parametrize("settings", MEMORIES)
 def test_memory_over_three_segments(tmp_path, settings):
-    """Each segment's states and memory, and at the last one the gradients, with targets, types and padding."""
+    """Each segment's states and memory, and the gradients of the last one, with targets, types and padding."""
     theirs, ours = pair("xlnet", "body", tmp_path, **MEMORIES[settings])
     mems = their_mems = None
     for segment in range(3):
@@ -140,7 +140,7 @@ def test_memory_over_three_segments(tmp_path, settings):
 
 @pytest.mark.parametrize("T", [1, 4])
 def test_memory_through_the_model(tmp_path, T):
-    """As an input of the model like any other, in front of one token as well."""
+    """As an ordinary model input, also in front of a single token."""
     theirs, ours = pair("xlnet", "permutation_lm", tmp_path)
     rng = np.random.default_rng(T)
     inputs, mems = inputs_for("xlnet", "permutation_lm", T=T, side="none"), rng.normal(size=(3, 2, 5, 32))
@@ -167,7 +167,7 @@ def test_settings_of_the_config(tmp_path, changes):
 
 @pytest.mark.parametrize("same_length", [False, True])
 def test_attention_to_the_past_alone(tmp_path, same_length):
-    """attn_type "uni": Transformer-XL.  One sample, since transformers adds its masks in place where only one fits."""
+    """attn_type "uni": Transformer-XL.  One sample, since transformers adds its masks in place, where only one fits."""
     theirs, ours = pair("xlnet", "body", tmp_path, attn_type="uni", same_length=same_length)
     inputs = inputs_for("xlnet", "body", B=1, side="none")
     mems = np.random.default_rng(0).normal(size=(1, 2, 3, 32))
@@ -228,7 +228,7 @@ def test_dropout_is_off_without_a_key(tmp_path):
         expected = theirs(**as_torch(**inputs)).logits.detach().numpy()
     assert_same("logits", ours(**inputs)[0]["logits"], expected)
     assert np.abs(ours(**inputs, key=1)[0]["logits"] - expected).max() > 1e-2
-    with pytest.raises(AssertionError, match="differs"):  # theirs has it too when it trains
+    with pytest.raises(AssertionError, match="differs"):  # theirs also has it in training mode
         assert_same("logits", theirs.train()(**as_torch(**inputs)).logits.detach().numpy(), expected)
 
 
@@ -251,7 +251,7 @@ def test_parameter_counts_are_those_of_transformers(size, task):
 
 
 def test_a_released_file_with_its_tied_head_and_old_config_keys(tmp_path):
-    """The released files hold the output matrix a second time, and their config has untie_r."""
+    """The released files store the output matrix twice, and their config has untie_r."""
     theirs, ours = pair("xlnet", "permutation_lm", tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**settings, "untie_r": True}))
@@ -275,8 +275,8 @@ def test_the_beam_search_head_is_refused_by_name(tmp_path):
 
 
 def test_where_ours_differs_a_target_that_sees_nothing_and_two_targets_of_one_token(tmp_path):
-    """transformers averages the values of all keys, the target's own token among them, and adds up the queries of targets in the
-    same place.  Ours gives zeros for the former, and answers each of the latter by itself."""
+    """transformers averages the values of all keys, including the target's own token, and adds up the queries of targets at the
+    same position.  Ours gives zeros for the former, and computes each of the latter separately."""
     theirs, ours = pair("xlnet", "body", tmp_path)
     ids, perm_mask = np.array([[7, 8, 9]]), np.ones((1, 3, 3))
     one, two = np.zeros((1, 1, 3)), np.zeros((1, 2, 3))
@@ -287,7 +287,7 @@ def test_where_ours_differs_a_target_that_sees_nothing_and_two_targets_of_one_to
         with float64():
             return ours(**given)[0]["hidden"], theirs(**as_torch(**given)).last_hidden_state.detach().numpy()
 
-    other = np.array([[7, 18, 9]])  # another token at the target's place
+    other = np.array([[7, 18, 9]])  # another token at the target's position
     (ours_1, theirs_1), (ours_2, theirs_2) = run(one, perm_mask), run(one, perm_mask, other)
     assert np.array_equal(ours_1, ours_2) and np.abs(theirs_1 - theirs_2).max() > 1e-3
     free = perm_mask * 0
