@@ -59,11 +59,17 @@ def test_half_precision(name, device, s):
     assert y.dtype == ("float32" if y.ndim == 0 else "float16"), f"float16 in, {y.dtype} out"
     assert np.isfinite(y).all() and laws.relative_error(y, exact_y) < HALF_ERROR
     size = max([1e-3, *(float(np.max(np.abs(g))) for g in laws.leaves(exact_grads) if g.size)])
+    # Rounding every input once more changes exact gradients by so much; a float16 pass rounds as often as its chain is long.
+    rounded = [a if a is None else tree_map(lambda a: a * (1 + 2.0**-11 * rng.choice([-1, 1], a.shape)), a) for a in exact_args]
+    _, rounded_backward = laws.call(f, laws.Case(rounded, exact_kwargs), device)
+    rounded_grads = laws.gradients(rounded_backward, laws.on_device(dy.astype("float64"), device), len(half.args))
+    moved = max(float(np.max(np.abs(a - b), initial=0.0)) for a, b in zip(laws.leaves(rounded_grads), laws.leaves(exact_grads)))
+    allowed = HALF_ERROR * size + 8 * moved
     for i, (argument, g, exact) in enumerate(zip(half.args, grads, exact_grads, strict=True)):
         for x, a, b in zip(laws.leaves(argument), laws.leaves(g), laws.leaves(exact), strict=True):
             assert (a.shape, a.dtype) == (x.shape, x.dtype), f"argument {i}: {x.shape} {x.dtype}, gradient {a.shape} {a.dtype}"
-            error = float(np.max(np.abs(a - b), initial=0.0)) / size
-            assert np.isfinite(a).all() and error < HALF_ERROR, f"argument {i}: the gradient is off by {error:.1e}"
+            error = float(np.max(np.abs(a - b), initial=0.0))
+            assert np.isfinite(a).all() and error < allowed, f"argument {i}: the gradient is off by {error / size:.1e}"
 
 
 def _spoiled(f, argument):

@@ -36,15 +36,19 @@ def visible(T, window):
 
 
 def influence(model, T, places, mask=None):
-    """(T, len(places)): whether hidden state t changes with the embedding at each of these positions."""
+    """(T, len(places)): whether hidden state t changes with the embedding at each of these positions.
+
+    Each position has its own call, of the same shape: in a batch, BLAS may round equal rows differently.
+    """
     embeds = np.random.default_rng(0).normal(size=(1, T, 6))
-    embeds = np.repeat(embeds, 1 + len(places), axis=0)
-    for row, s in enumerate(places):
-        embeds[1 + row, s] += 1.0
-    mask = None if mask is None else np.repeat(mask, len(embeds), axis=0)
-    inputs = {"inputs_embeds": to_device(embeds, model.device), "attention_mask": mask}
-    hidden = to_host(model(**inputs, grad=False)[0]["hidden"])
-    return np.abs(hidden[1:] - hidden[:1]).max(axis=-1).T > 0
+
+    def hidden(embeds):
+        inputs = {"inputs_embeds": to_device(embeds, model.device), "attention_mask": mask}
+        return to_host(model(**inputs, grad=False)[0]["hidden"])[0]
+
+    base = hidden(embeds)
+    moved = [hidden(embeds + (np.arange(T) == s)[:, None]) for s in places]
+    return np.stack([np.abs(h - base).max(axis=-1) > 0 for h in moved], axis=1)
 
 
 @each_family
