@@ -70,6 +70,7 @@ def test_the_whole_model_equals_the_formulas(case):
     ("changes", "message"),
     [
         ({"sliding_window": 0}, "sliding_window"),
+        ({"max_window_layers": -1}, "max_window_layers"),
         ({"use_sliding_window": 1}, "use_sliding_window"),
         (
             {"layer_types": ["full_attention"]},

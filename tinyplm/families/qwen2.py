@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..models import causal_lm, decoder, walks
-from ..models.config import check_positive
+from ..models.config import check_not_negative, check_positive
 from ..models.decoder import Pieces
 from ..models.rotary_config import RotaryConfig, check_layer_types
 from . import llama
@@ -42,6 +42,7 @@ class Config(RotaryConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "sliding_window")
+        check_not_negative(self, "max_window_layers")
         check_layer_types(self.layer_types, self.num_hidden_layers, self.window)
 
     @property
