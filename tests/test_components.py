@@ -39,7 +39,8 @@ def test_half_precision(name, device, s):
     """In float16 everything is finite, values and gradients are float16 (losses float32), and close to float64.
 
     Both start from the same numbers, rounded to float16 once, so they differ only by intermediate rounding.  The error is
-    relative to the largest value, and for gradients to the largest of all gradients, since one may be zero.
+    relative to the largest value, and for gradients to the largest of all gradients, since one may be zero; where rounding the
+    inputs moves exact gradients, the bound grows with that.
     """
     component = COMPONENTS[name]
     made = component.make(s)
@@ -59,7 +60,8 @@ def test_half_precision(name, device, s):
     assert y.dtype == ("float32" if y.ndim == 0 else "float16"), f"float16 in, {y.dtype} out"
     assert np.isfinite(y).all() and laws.relative_error(y, exact_y) < HALF_ERROR
     size = max([1e-3, *(float(np.max(np.abs(g))) for g in laws.leaves(exact_grads) if g.size)])
-    # Rounding every input once more changes exact gradients by so much; a float16 pass rounds as often as its chain is long.
+    # `moved`: how far exact gradients move when every input is rounded once.  A component rounds up to eight intermediates in a
+    # chain (a block: two norms, attention, the feed-forward layer, two additions); ill-conditioned ones amplify each of them.
     rounded = [a if a is None else tree_map(lambda a: a * (1 + 2.0**-11 * rng.choice([-1, 1], a.shape)), a) for a in exact_args]
     _, rounded_backward = laws.call(f, laws.Case(rounded, exact_kwargs), device)
     rounded_grads = laws.gradients(rounded_backward, laws.on_device(dy.astype("float64"), device), len(half.args))
