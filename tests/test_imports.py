@@ -36,7 +36,8 @@ ALLOWED = {
     "training": {"backend", "memory", "core", "random", "files", "data", "optim", "models", "hub"},
     "tuning": {"backend", "memory", "core", "random", "files", "layers", "losses", "kernels", "data", "optim", "evaluation",
                "tokenizers", "models", "families", "hub", "generation", "training"},
-    "__init__": {"generation", "hub", "models"},
+    "checks": {"backend", "core", "models"},
+    "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}
 

@@ -210,6 +210,7 @@ def pieces(config: Any) -> encoder.Pieces:
     )
 
 
+walk = encoder.body_of(pieces)
 _LM = "cls.predictions"
 NAMES = [
     *names.body_names("bert"),
