@@ -1,0 +1,198 @@
+"""The table of components with their formulas: the implementation, the reference formula, and a maker of cases for each.
+
+The implementations and the makers are in tinyplm/checks/cases, which knows nothing of reference/.  A new component needs one
+entry there and its formula here: then all laws are checked for it on every device, and examples/gradient_check.py shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import reference.layers.activation as ref_activation
+import reference.layers.attention as ref_attention
+import reference.layers.block as ref_block
+import reference.layers.convolution as ref_convolution
+import reference.layers.disentangled as ref_disentangled
+import reference.layers.dropout as ref_dropout
+import reference.layers.embedding as ref_embedding
+import reference.layers.heads as ref_heads
+import reference.layers.linear as ref_linear
+import reference.layers.mlp as ref_mlp
+import reference.layers.norm as ref_norm
+import reference.layers.pooling as ref_pooling
+import reference.layers.position as ref_position
+import reference.layers.rope as ref_rope
+import reference.layers.softmax as ref_softmax
+import reference.layers.two_stream as ref_two_stream
+import reference.losses.answers as ref_answers
+import reference.losses.auxiliary as ref_auxiliary
+import reference.losses.contrastive as ref_contrastive
+import reference.losses.cross_entropy as ref_cross_entropy
+import reference.losses.distillation as ref_distillation
+import reference.losses.log_probs as ref_log_probs
+import reference.losses.policy as ref_policy
+import reference.losses.preference as ref_preference
+import reference.losses.regression as ref_regression
+import reference.tuning.prefix as ref_prefix
+from tests.laws import Case, Sizes
+from tests.support import formulas
+from tinyplm.checks import case, cases
+from tinyplm.checks.cases.disentangled import distances
+from tinyplm.layers import activation, block
+from tinyplm.random import fold
+
+
+class Component(NamedTuple):
+    f: Callable
+    reference: Callable
+    make: Callable[[Sizes], Case]
+
+
+# {name: formula}; a kernel's is that of its plain form
+FORMULAS: dict[str, Callable] = {
+    "linear": ref_linear.linear,
+    "embedding": ref_embedding.embedding,
+    "layernorm": ref_norm.layernorm,
+    "rmsnorm": ref_norm.rmsnorm,
+    "relu": ref_activation.relu,
+    "gelu": ref_activation.gelu,
+    "gelu_tanh": ref_activation.gelu_tanh,
+    "silu": ref_activation.silu,
+    "tanh": ref_activation.tanh,
+    "log_sigmoid": ref_activation.log_sigmoid,
+    "dropout": ref_dropout.dropout,
+    "softmax": ref_softmax.softmax,
+    "log_softmax": ref_softmax.log_softmax,
+    "learned_positions": ref_position.learned_positions,
+    "mlp": ref_mlp.mlp,
+    "gated_mlp": ref_mlp.gated_mlp,
+    "pre_norm_block": ref_block.block,
+    "post_norm_block": ref_block.block,
+    "rope": ref_rope.rope,
+    "rope_interleaved": ref_rope.rope,
+    "attention": ref_attention.attention,
+    "attention_dropout": formulas.attention_dropout,
+    "block_attention": formulas.without_block(ref_attention.attention),
+    "block_attention_dropout": formulas.without_block(formulas.attention_dropout),
+    "decoder_attention": formulas.described_attention,
+    "multi_head_attention": ref_attention.multi_head_attention,
+    "cross_attention": ref_attention.multi_head_attention,
+    "joined_attention": formulas.joined_attention,
+    "rotary_attention": formulas.rotary_attention,
+    "lm_transform": ref_heads.lm_transform,
+    "pooler": ref_heads.pooler,
+    "classifier": ref_heads.classifier,
+    "dense_classifier": ref_heads.dense_classifier,
+    "span_head": formulas.joined_span_head,
+    "relative_scores": formulas.relative_scores,
+    "disentangled_attention": formulas.disentangled_attention,
+    "disentangled_attention_dropout": formulas.disentangled_dropout,
+    "disentangled_multi_head": formulas.disentangled_multi_head,
+    "split_interleaved": ref_disentangled.split_interleaved,
+    "convolution": ref_convolution.convolution,
+    "convolution_layer": ref_convolution.convolution_layer,
+    "relative_shift": ref_two_stream.relative_shift,
+    "relative_rows": ref_two_stream.relative_rows,
+    "relative_attention": ref_two_stream.relative_attention,
+    "relative_attention_dropout": formulas.relative_dropout,
+    "content_stream_attention": ref_two_stream.two_stream_attention,
+    "two_stream_attention": ref_two_stream.two_stream_attention,
+    "cross_entropy": ref_cross_entropy.cross_entropy,
+    "vocabulary_cross_entropy": ref_cross_entropy.vocabulary_cross_entropy,
+    "mean_pooling": ref_pooling.mean_pooling,
+    "max_pooling": ref_pooling.max_pooling,
+    "last_pooling": ref_pooling.last_pooling,
+    "cls_pooling": ref_pooling.cls_pooling,
+    "l2_normalise": ref_pooling.l2_normalise,
+    "info_nce": ref_contrastive.info_nce,
+    "symmetric_info_nce": ref_contrastive.symmetric_info_nce,
+    "mean_squared_error": ref_regression.mean_squared_error,
+    "binary_cross_entropy": ref_regression.binary_cross_entropy,
+    "log_probs": formulas.summed(ref_log_probs.log_probs),
+    "vocabulary_log_probs": formulas.summed(ref_log_probs.vocabulary_log_probs),
+    "bradley_terry": ref_preference.bradley_terry,
+    "pair_log_probs": ref_answers.pair_log_probs,
+    "dpo": ref_preference.dpo,
+    "clipped_surrogate": ref_policy.clipped_surrogate,
+    "clipped_value_loss": ref_policy.clipped_value_loss,
+    "k3_kl": ref_policy.k3_kl,
+    "grpo": ref_policy.grpo,
+    "distillation": ref_distillation.distillation,
+    "vocabulary_distillation": ref_distillation.vocabulary_distillation,
+    "prefix_attention": ref_prefix.prefix_attention,
+    "lora": formulas.lora_of_one_matrix,
+    "with_language_model": ref_auxiliary.with_language_model,
+}
+
+
+# --------------------------------------------------------------------- keyword arguments that the reference takes otherwise
+
+ACTIVATIONS = {getattr(activation, name): getattr(ref_activation, name) for name in ("gelu", "gelu_tanh", "silu", "tanh")}
+RESIDUALS = {block.pre_norm: ref_block.pre_norm, block.post_norm: ref_block.post_norm}
+
+
+def _activation(s: Sizes, made: case.Case) -> dict[str, Any]:
+    return {"activation": ACTIVATIONS[made.kwargs["activation"]]}
+
+
+def _rotary(s: Sizes, made: case.Case) -> dict[str, Any]:
+    return {"rotary": partial(ref_rope.rope, **made.kwargs["rotary"].keywords)}
+
+
+def _two_keys(s: Sizes, made: case.Case) -> dict[str, Any]:
+    key = made.kwargs["key"]
+    return {"key": None if key is None else (fold(key, 0), fold(key, 1))}
+
+
+def _parts(s: Sizes, made: case.Case) -> dict[str, Any]:
+    """A block's parts with the settings of ours."""
+    settings = {name: part.keywords for name, part in made.kwargs.items() if isinstance(part, partial)}
+    return {
+        "residual": RESIDUALS[made.kwargs["residual"]],
+        "norm": lambda p, x: ref_norm.layernorm(x, p["gamma"], p["beta"], **settings["norm"]),
+        "attention": lambda p, x, bias: ref_attention.multi_head_attention(p, x, None, bias, **settings["attention"]),
+        "mlp": partial(ref_mlp.mlp, activation=ACTIVATIONS[settings["mlp"]["activation"]]),
+    }
+
+
+def _delta(s: Sizes, T: int, S: int) -> dict[str, Any]:
+    row = ref_disentangled.bucketed_row if "buckets" in distances(s) else ref_disentangled.clipped_row
+    return {"delta": ref_disentangled.row_table(T, S, partial(row, **distances(s)))}
+
+
+def _multi_head_delta(s: Sizes, made: case.Case) -> dict[str, Any]:
+    _, x, context, _ = made.args
+    return _delta(s, x.shape[1], (x if context is None else context).shape[1])
+
+
+REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
+    "mlp": _activation,
+    "gated_mlp": _activation,
+    "lm_transform": _activation,
+    "pooler": _activation,
+    "convolution_layer": _activation,
+    "rotary_attention": _rotary,
+    "dense_classifier": _two_keys,
+    "pre_norm_block": _parts,
+    "post_norm_block": _parts,
+    "relative_scores": lambda s, made: _delta(s, s.T, s.S),
+    "disentangled_attention": lambda s, made: _delta(s, s.T, s.S),
+    "disentangled_attention_dropout": lambda s, made: _delta(s, s.T, s.S),
+    "disentangled_multi_head": _multi_head_delta,
+}
+
+
+def _component(name: str, entry: case.Entry) -> Component:
+    key = name if name in FORMULAS or entry.plain is None else entry.plain
+    translate = REFERENCE_KWARGS.get(key)
+
+    def make(s: Sizes) -> Case:
+        made = entry.make(s)
+        return Case(made.args, made.kwargs, translate(s, made) if translate else {})
+
+    return Component(entry.f, FORMULAS[key], make)
+
+
+COMPONENTS: dict[str, Component] = {name: _component(name, entry) for name, entry in cases.COMPONENTS.items()}
