@@ -9,7 +9,7 @@ types.py    Array, Backward, Component; IGNORED, a target that does not count
 """
 
 from .half import in_float32
-from .named import call_of, named, tracing
+from .named import named
 from .stack import StackOptions, chain, checkpoint, on_tree, stack
 from .threads import blas_threads, map_shards, map_threads, reduce_shards, shards
 from .tree import Product, Rows, Tree, add, complete, flatten, tree_map, unbroadcast, unflatten
@@ -26,7 +26,6 @@ __all__ = [
     "Tree",
     "add",
     "blas_threads",
-    "call_of",
     "chain",
     "checkpoint",
     "complete",
@@ -39,7 +38,6 @@ __all__ = [
     "reduce_shards",
     "shards",
     "stack",
-    "tracing",
     "tree_map",
     "unbroadcast",
     "unflatten",

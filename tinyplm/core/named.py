@@ -1,4 +1,4 @@
-"""Names for intermediates: how a trace (checks/trace.py) sees inside a model.
+"""Names for intermediates: how a trace (checks/tracing.py) sees inside a model.
 
 A component that is called as named("q", f)(...) is recorded under this name while a trace is open:
 its value at once, the gradient of its value when the backward passes.  Otherwise named("q", f) is f

@@ -18,7 +18,8 @@ import numpy as np
 
 from ..arguments import check_function, check_names, wrong
 from ..backend import is_host, to_device
-from ..core import StackOptions, Tree, call_of, flatten, tree_map
+from ..core import StackOptions, Tree, flatten, tree_map
+from ..core.named import call_of
 from . import checks, parts, walks
 from .parts import Head
 from .protocol import Arrays, Emit, LossOptions, OutputOptions

@@ -8,7 +8,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from ..core import Component, Tree, named, tracing
+from ..core import Component, Tree, named
+from ..core.named import tracing
 from ..layers.embedding import embedding
 from ..random import generator
 
