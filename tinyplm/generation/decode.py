@@ -308,6 +308,8 @@ class _Batch:
             expected = f"one for each of the {memory.cache.length} places of the cache"
             raise ValueError(f"memory: ids: expected {expected}, got {len(memory.ids)}")
         shared = _common_prefix(memory.ids, prompt[:-1])  # the last token's logits are needed
+        if not memory.cache.can_cut(shared):
+            return None  # a window has moved on
         memory.cache = memory.cache.cut(shared).grown(capacity)
         memory.ids = memory.ids[:shared]
         return memory.cache

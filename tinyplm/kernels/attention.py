@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..core import Array, Backward, Component, Tree, named
@@ -12,6 +13,8 @@ from ..layers.attention_parts import (
     cached,
     in_order,
     joined,
+    normed_heads,
+    normed_projections,
     prefixed,
     scores_and_probabilities,
     turned,
@@ -29,6 +32,8 @@ def attention(
     *,
     mask: Visible | Array | None = None,
     scale: float | None = None,
+    cap: float | None = None,
+    offsets: Array | None = None,
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
@@ -37,16 +42,18 @@ def attention(
     `block_attention` says what that gains.  Shorter sequences take the plain form, which keeps P
     instead of computing it twice.
     """
+    options: dict[str, Any] = {"scale": scale, "cap": cap, "offsets": offsets}
     if isinstance(mask, Visible):
         if getattr(q, "ndim", 0) == 4 and q.shape[2] > BLOCK:
-            return block_attention(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
+            return block_attention(q, k, v, bias, mask=mask, **options, rate=rate, key=key)
         mask = mask.array
-    return plain.attention(q, k, v, bias, mask=mask, scale=scale, rate=rate, key=key)
+    return plain.attention(q, k, v, bias, mask=mask, **options, rate=rate, key=key)
 
 
 @expects(
-    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D); "
-    "whole heads >= 1, whole kv_heads >= 1 or None, function rotary or None",
+    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? q_norm? k_norm? Pk? Pv?}, x (B, T, D); "
+    "whole heads >= 1, whole kv_heads >= 1 or None, function rotary or None, "
+    "function head_norm or None, function projection_norm or None",
     hot=True,
 )
 def self_attention(
@@ -56,29 +63,40 @@ def self_attention(
     heads: int,
     kv_heads: int | None = None,
     rotary: Component | None = None,
+    head_norm: Component | None = None,
+    projection_norm: Component | None = None,
     cache: Any = None,
     mask: Visible | Array | None = None,
     scale: float | None = None,
+    cap: float | None = None,
+    offsets: Array | None = None,
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
     """multi_head_attention of x to itself, with the `attention` above; p and options as there.
 
-    x (B, T, D) -> y (B, T, D).   rotary and cache: see `turned` and `cached` in
-    layers/attention_parts.py.  p decides the other parts: with Wqkv the projections are joined (for
-    decoding); with Pk and Pv a trained prefix, which rotary does not turn, precedes the keys (Li &
-    Liang 2021, eq. 3).   backward returns (dp, dx).
+    x (B, T, D) -> y (B, T, D).   rotary, head_norm, projection_norm and cache: see `turned`,
+    `normed_heads`, `normed_projections` and `cached` in layers/attention_parts.py.  p decides the
+    other parts: with Wqkv the projections are joined (for decoding); with Pk and Pv a trained
+    prefix, which rotary does not turn, precedes the keys (Li & Liang 2021, eq. 3).
+    backward returns (dp, dx).
     """
     parts = [
+        named(("q_norm", "k_norm", None), normed_heads(head_norm)) if head_norm else None,
         named(("q_rotary", "k_rotary", None), turned(rotary)) if rotary else None,
         named((None, "k_cached", "v_cached"), cached(cache)) if cache else None,
         named((None, "k_prefixed", "v_prefixed"), prefixed) if "Pk" in p else None,
     ]
     project = joined(heads, kv_heads) if "Wqkv" in p else projections
-    attend, weights = attention, scores_and_probabilities
+    if projection_norm is not None:
+        project = normed_projections(project, projection_norm)
+    options: dict[str, Any] = {"cap": cap, "offsets": offsets}
+    attend: Component = partial(attention, **options)
+    weights: Component = partial(scores_and_probabilities, **options)
     if "Pk" in p:
         P = p["Pk"].shape[1]
-        attend, weights = attend_beyond(plain.attention, P), attend_beyond(weights, P)
+        attend = attend_beyond(partial(plain.attention, **options), P)
+        weights = attend_beyond(weights, P)
     y, back = multi_head_attention(
         p,
         x,

@@ -17,8 +17,9 @@ PART = 1 << 18  # scores at a time on the host: a megabyte of float32, the size 
 
 
 @expects(
-    "q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, key (B,) keys or None; "
-    "scale or None, 0 <= rate < 1, whole block >= 1"
+    "q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, "
+    "offsets (N, H, M, S) or None, key (B,) keys or None; "
+    "scale or None, cap > 0 or None, 0 <= rate < 1, whole block >= 1"
 )
 def block_attention(
     q: Array,
@@ -28,6 +29,8 @@ def block_attention(
     *,
     mask: Visible | Array | None = None,
     scale: float | None = None,
+    cap: float | None = None,
+    offsets: Array | None = None,
     rate: float = 0.0,
     key: Any = None,
     block: int = BLOCK,
@@ -50,7 +53,9 @@ def block_attention(
     dq = scale dS^T k,   dk = dS (scale q),   dv = masked A times D without its last column, dk and
     dv summed over the heads that share them;   dbias = dS^T summed over the axes that broadcast.
     Here scores, A and dS have the keys first, (S, T): so the long dimension of all seven products
-    is their first or their inner one, for which BLAS is fastest.
+    is their first or their inner one, for which BLAS is fastest.   With a cap, whose tanh stands
+    between the product and - m, m is subtracted on its own, and dS is multiplied by 1 - tanh^2
+    before it meets k and q.
     ValueError as in `attention`, and unless block >= 1.
     """
     B, H, T, E = q.shape
@@ -67,9 +72,11 @@ def block_attention(
     if visible.allowed is not None:
         broadcastable("block_attention: mask", visible.allowed, (B, H, T, S))
     parts = _parts(visible, B, K, G, block, host=is_host(q))
-    keyed_bias: Any = None
-    if bias is not None:
-        keyed_bias = _keys_first(broadcastable("block_attention: bias", bias, (B, H, T, S)), K)
+    added = [
+        None if a is None else _keys_first(broadcastable(f"block_attention: {name}", a, shape), K)
+        for name, a, shape in (("bias", bias, (B, H, T, S)), ("offsets", offsets, (B, H, T, S)))
+    ]
+    keyed_bias: Any = added[0]
     keys, values = at_least_float32(k), at_least_float32(v)
     number = keys.dtype
     largest = max(part.scores(B, K, G) for part in parts)
@@ -77,19 +84,26 @@ def block_attention(
     def room() -> Array:
         return xp.empty(largest, dtype=number)
 
-    def scores(part: _Part, queries: Array, keys: Array, out: Array) -> Array:
-        """(b, k, s, G * n) in `out`, with bias, -inf where hidden."""
+    def scores(part: _Part, queries: Array, keys: Array, out: Array) -> tuple[Array, Any]:
+        """(b, k, s, G * n) in `out`, with bias, -inf where hidden; the cap's derivative there."""
         rows, columns = part.rows(queries), part.columns(keys)
         s = xp.matmul(
             columns, rows.swapaxes(-1, -2), out=_shaped(out, *columns.shape[:3], rows.shape[2])
         )
+        slope = None
+        if cap is not None:
+            s /= cap
+            xp.tanh(s, out=s)
+            slope = 1 - s * s
+            s *= cap
         apart = _by_query(s, G)
-        if keyed_bias is not None:
-            apart += part.cut(keyed_bias)
+        for terms in added:
+            if terms is not None:
+                apart += part.cut(terms)
         for at, seen in part.seen:
             hidden = ~part.cut(seen, keys=slice(None), queries=slice(None))
             xp.copyto(apart[:, :, at], float("-inf"), where=hidden)
-        return s
+        return s, slope
 
     def kept(part: _Part) -> Array:
         """(b, k, s, G, n): the dropout mask, of the same bits as in `attention`."""
@@ -104,7 +118,7 @@ def block_attention(
     o = xp.empty((B, K, G, T, E2), dtype=q.dtype)
     ones, space = xp.ones((1, S), dtype=number), room()
     for part in parts:
-        A = scores(part, Q[..., :E], keys, space)
+        A, _ = scores(part, Q[..., :E], keys, space)
         top = _subtract_top(A, xp)
         xp.exp(A, out=A)
         z = xp.matmul(ones[:, : A.shape[2]], A)  # the sum over the keys
@@ -129,7 +143,11 @@ def block_attention(
         dbias: Any = None if bias is None else xp.zeros(keyed_bias.shape, dtype=number)
         spaces = [room(), room(), xp.empty(B * K * S * max(E, E2), dtype=number)]
         for part in parts:
-            A = scores(part, Q, with_ones[0], spaces[0])
+            if cap is None:
+                A, slope = scores(part, Q, with_ones[0], spaces[0])
+            else:
+                A, slope = scores(part, Q[..., :E], keys, spaces[0])
+                A += part.rows(Q)[..., E:].swapaxes(-1, -2)
             xp.exp(A, out=A)
             dS = _shaped(spaces[1], *A.shape)
             D_rows = part.rows(D)
@@ -143,12 +161,14 @@ def block_attention(
                 dS += D_rows[..., E2:].swapaxes(-1, -2)
                 dS *= A
                 A *= m
-            _add_product(part.columns(dv), A, D_rows[..., :E2], spaces[2], xp)
-            _add_product(part.columns(dk), dS, part.rows(Q)[..., :E], spaces[2], xp)
-            part.put(dq, xp.matmul(dS.swapaxes(-1, -2), part.columns(keys)))
             if bias is not None:
                 total = part.cut(dbias)
                 total += unbroadcast(_by_query(dS, G), total.shape)
+            if slope is not None:
+                dS *= slope
+            _add_product(part.columns(dv), A, D_rows[..., :E2], spaces[2], xp)
+            _add_product(part.columns(dk), dS, part.rows(Q)[..., :E], spaces[2], xp)
+            part.put(dq, xp.matmul(dS.swapaxes(-1, -2), part.columns(keys)))
         dq *= scale
         if bias is not None:
             dbias = dbias.transpose(0, 1, 3, 4, 2).reshape(bias.shape)

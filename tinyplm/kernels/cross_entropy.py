@@ -7,13 +7,15 @@ from typing import Any
 
 from ..backend import array_module, at_least_float32
 from ..core import IGNORED, Array, Backward, Product
+from ..layers.activation import capped
 from ..losses.targets import checked_targets, chosen, counted_weights
 from ..shapes import expects
 
 
 @expects(
     "x (..., D), W (D, V), b (V,) or None, targets (...) integers, weights (...) numbers or None; "
-    "0 <= smoothing < 1, whole ignore_index, whole chunk >= 1, flag grad, flag factors"
+    "0 <= smoothing < 1, cap > 0 or None, whole ignore_index, whole chunk >= 1, flag grad, "
+    "flag factors"
 )
 def vocabulary_cross_entropy(
     x: Array,
@@ -24,6 +26,7 @@ def vocabulary_cross_entropy(
     weights: Array | None = None,
     total: Any = None,
     smoothing: float = 0.0,
+    cap: float | None = None,
     ignore_index: int = IGNORED,
     chunk: int = 1024,
     grad: bool = True,
@@ -61,11 +64,12 @@ def vocabulary_cross_entropy(
         z = at_least_float32(rows[part] @ W)
         if b is not None:
             z += b
-        nll, p = nll_and_p(z, t[part], smoothing)
+        y, cap_back = capped(z, cap)
+        nll, p = nll_and_p(z if cap is None else y.copy(), t[part], smoothing)
         loss = (w[part] * nll).sum() + loss
         if not grad:
             continue
-        d = rows_gradient(p, t[part], early[part], smoothing)
+        d = cap_back(rows_gradient(p, t[part], early[part], smoothing))
         xp.matmul(d.astype(rows.dtype, copy=False), W.T, out=dx[part])
         if factors:
             dlogits = d  # of the only chunk

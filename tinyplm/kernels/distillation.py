@@ -6,6 +6,7 @@ from typing import Any
 
 from ..backend import array_module, at_least_float32, is_host
 from ..core import Array, Backward
+from ..layers.activation import capped
 from ..losses.distillation import distillation
 from ..losses.targets import counted_weights
 from ..shapes import expects
@@ -14,7 +15,8 @@ from ..shapes import expects
 @expects(
     "x (..., D), W (D, V), b (V,) or None, teacher_x (..., D2), teacher_W (D2, V), "
     "teacher_b (V,) or None, weights (...) numbers or None; "
-    "temperature > 0, flag reverse, whole chunk >= 1, flag grad"
+    "cap > 0 or None, teacher_cap > 0 or None, temperature > 0, flag reverse, whole chunk >= 1, "
+    "flag grad"
 )
 def vocabulary_distillation(
     x: Array,
@@ -24,6 +26,8 @@ def vocabulary_distillation(
     teacher_x: Array,
     teacher_W: Array,
     teacher_b: Array | None = None,
+    cap: float | None = None,
+    teacher_cap: float | None = None,
     temperature: float = 1.0,
     reverse: bool = False,
     weights: Array | None = None,
@@ -56,6 +60,8 @@ def vocabulary_distillation(
         teacher_z = at_least_float32(teacher_rows[some] @ teacher_W)
         z = z if b is None else z + b
         teacher_z = teacher_z if teacher_b is None else teacher_z + teacher_b
+        z, cap_back = capped(z, cap)
+        teacher_z, _ = capped(teacher_z, teacher_cap)
         part, part_back = distillation(
             z,
             teacher_logits=teacher_z.astype(w.dtype, copy=False),
@@ -66,7 +72,7 @@ def vocabulary_distillation(
         )
         loss = loss + part
         if grad:
-            dz = part_back(1.0)
+            dz = cap_back(part_back(1.0))
             dx[some] = dz @ W.T
             dWT += dz.T @ rows[some]
             if db is not None:

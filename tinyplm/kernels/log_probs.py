@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..backend import array_module, at_least_float32, is_host
 from ..core import IGNORED, Array, Backward
+from ..layers.activation import capped
 from ..losses.targets import checked_targets, chosen
 from ..shapes import expects
 
 
 @expects(
     "x (..., D), W (D, V), b (V,) or None, targets (...) integers; "
-    "temperature > 0, whole ignore_index, whole chunk >= 1, flag entropy, flag grad"
+    "temperature > 0, cap > 0 or None, whole ignore_index, whole chunk >= 1, flag entropy, "
+    "flag grad"
 )
 def vocabulary_log_probs(
     x: Array,
@@ -21,6 +24,7 @@ def vocabulary_log_probs(
     *,
     targets: Array,
     temperature: float = 1.0,
+    cap: float | None = None,
     ignore_index: int = IGNORED,
     chunk: int = 1024,
     entropy: bool = True,
@@ -44,24 +48,25 @@ def vocabulary_log_probs(
     places = counts.nonzero()[0] if is_host(t) else xp.arange(t.shape[0])
     starts = range(0, places.shape[0], chunk)
 
-    def distribution(start: int) -> tuple[Array, Array, Array, Array]:
+    def distribution(start: int) -> tuple[Array, Array, Array, Array, Callable]:
         some = places[start : start + chunk]
         s = at_least_float32(rows[some] @ W)
         if b is not None:
             s += b
-        s /= temperature
-        return some, *log_softmax_and_entropy(s, t[some])
+        y, cap_back = capped(s, cap)
+        s = xp.divide(y, temperature, out=s)  # keeps y where there is a cap
+        return some, *log_softmax_and_entropy(s, t[some]), cap_back
 
     names = ("log_probs", "entropy") if entropy else ("log_probs",)
     dtype = "float32" if x.dtype == "float16" else x.dtype
     outputs = {name: xp.zeros(t.shape, dtype=dtype) for name in names}
     kept = []
     for start in starts:
-        some, log_p, log_pt, H = distribution(start)
+        some, log_p, log_pt, H, cap_back = distribution(start)
         for name, a in zip(names, (log_pt, H)):
             outputs[name][some] = xp.where(counts[some], a, 0)
         if grad and len(starts) == 1:
-            kept.append((some, log_p, log_pt, H))
+            kept.append((some, log_p, log_pt, H, cap_back))
     outputs = {name: a.reshape(targets.shape) for name, a in outputs.items()}
 
     def backward(doutputs: dict[str, Array]) -> tuple[Array, Array, Array | None]:
@@ -70,11 +75,12 @@ def vocabulary_log_probs(
         dWT = xp.zeros(W.shape[::-1], dtype=dtype)
         db: Any = None if b is None else xp.zeros(b.shape, dtype=dtype)
         for start in starts:
-            some, log_p, _, H = kept[0] if kept else distribution(start)
+            some, log_p, _, H, cap_back = kept[0] if kept else distribution(start)
             log_p = log_p + 0 if kept else log_p  # a copy, since it is written into
             dl_some, dH_some = (None if d is None else d[some] for d in (dl, dH))
             d = rows_gradient(log_p, t[some], H, dl_some, dH_some)
             d /= temperature
+            d = cap_back(d)
             dx[some] = d.astype(rows.dtype, copy=False) @ W.T
             dWT += d.T @ at_least_float32(rows[some])
             if db is not None:

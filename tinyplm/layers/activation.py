@@ -38,6 +38,26 @@ def tanh(x: Array) -> tuple[Array, Backward]:
     return y, backward
 
 
+@expects("x (..., N); cap > 0", hot=True)
+@in_float32
+def soft_cap(x: Array, *, cap: float) -> tuple[Array, Backward]:
+    """y = cap tanh(x / cap): near x where |x| is small, never beyond cap.
+
+    Gemma team 2024b, sec. 2.   Keeps y.   dx = dy (1 - (y / cap)^2).
+    """
+    y = cap * array_module(x).tanh(x / cap)
+
+    def backward(dy: Array) -> Array:
+        return dy * (1 - (y / cap) ** 2)
+
+    return y, backward
+
+
+def capped(x: Array, cap: float | None) -> tuple[Array, Backward]:
+    """soft_cap(x), or x itself for None."""
+    return (x, lambda dy: dy) if cap is None else soft_cap(x, cap=cap)
+
+
 @expects("x (..., N)", hot=True)
 @in_float32
 def gelu(x: Array) -> tuple[Array, Backward]:

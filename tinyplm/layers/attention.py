@@ -7,14 +7,16 @@ from typing import Any
 from ..arguments import wrong
 from ..core import Array, Backward, Component, Tree, add, in_float32, unbroadcast
 from ..shapes import broadcastable, expects
+from .activation import capped
 from .dropout import dropout
 from .linear import linear
 from .softmax import softmax
 
 
 @expects(
-    "q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, key (B,) keys or None; "
-    "scale or None, 0 <= rate < 1",
+    "q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias (...) or None, "
+    "offsets (N, H, M, S) or None, key (B,) keys or None; "
+    "scale or None, cap > 0 or None, 0 <= rate < 1",
     hot=True,
 )
 @in_float32
@@ -26,22 +28,28 @@ def attention(
     *,
     mask: Array | None = None,
     scale: float | None = None,
+    cap: float | None = None,
+    offsets: Array | None = None,
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[Array, Backward]:
     """o = Pd v,   Pd = dropout(P),   P = softmax(A) over the keys that mask allows,
 
-        A = scale q k^T + bias.
+        A = scale q k^T + bias + offsets.
 
     Vaswani et al. 2017, eq. 1.   q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias
     broadcastable to (B, H, T, S) or None -> o (B, H, T, E2).   scale is E^-0.5 unless given.
     H = K is multi-head, K = 1 multi-query (Shazeer 2019), K between them grouped-query attention
     (Ainslie et al. 2023): head h reads keys and values h // (H / K).
     mask is boolean, True = may attend; a query without keys gives zeros.
+    cap: soft_cap(scale q k^T, cap) takes the place of scale q k^T (Gemma team 2024b, sec. 2).
+    offsets: constants without a gradient, broadcastable to (B, H, T, S), such as ALiBi's (B or 1,
+    H, 1, S): layers/alibi.py.
     Keeps Q = scale q, k, v, P and Pd.
 
     dPd = do v^T, which dropout's backward takes to dP;   dA = P * (dP - sum_s dP P), as in
-    `softmax`;   dq = scale dA k,   dk = dA^T Q,   dv = Pd^T do,   dbias = dA.
+    `softmax`;   with ds = dA, taken back through soft_cap if there is one:
+    dq = scale ds k,   dk = ds^T Q,   dv = Pd^T do,   dbias = dA.
     dk and dv are summed over the H / K heads that share them, dbias over the axes that broadcast.
     """
     H, K = check_heads("attention", q, k, v)
@@ -56,9 +64,11 @@ def attention(
         return a.reshape(a.shape[0], H, a.shape[2] * K // H, a.shape[3])
 
     Q = scale * grouped(q)
-    A = by_head(Q @ transposed(k))
+    A, cap_back = capped(by_head(Q @ transposed(k)), cap)
     if bias is not None:
         A = A + broadcastable("attention: bias", bias, A.shape)
+    if offsets is not None:
+        A = A + broadcastable("attention: offsets", offsets, A.shape)
     P, P_back = softmax(A, mask=mask)
     Pd, Pd_back = dropout(P, rate=rate, key=key)
     o = by_head(grouped(Pd) @ v)
@@ -67,8 +77,9 @@ def attention(
         dPd = by_head(grouped(do) @ transposed(v))
         dv = transposed(grouped(Pd)) @ grouped(do)
         dA = P_back(Pd_back(dPd))
-        dq = scale * by_head(grouped(dA) @ k)
-        dk = transposed(grouped(dA)) @ Q
+        ds = cap_back(dA)  # s = scale q k^T
+        dq = scale * by_head(grouped(ds) @ k)
+        dk = transposed(grouped(ds)) @ Q
         return dq, dk, dv, None if bias is None else unbroadcast(dA, bias.shape)
 
     return o, backward
@@ -143,7 +154,7 @@ def unchanged(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
 
 
 @expects(
-    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? Pk? Pv?}, x (B, T, D), "
+    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? q_norm? k_norm? Pk? Pv?}, x (B, T, D), "
     "context (B, S, Dc) or None, bias (...) or None; "
     "whole heads >= 1, whole kv_heads >= 1 or None, scale or None, "
     "function project, function between or None, function attend",

@@ -1,4 +1,4 @@
-"""Parts of multi-head attention that a caller chooses: rotary positions, a cache, a prefix."""
+"""Parts of multi-head attention that a caller chooses: rotary positions, norms, cache, prefix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from ..arguments import wrong
 from ..backend import array_module
 from ..core import Array, Backward, Component, Tree
 from ..shapes import expects
-from .cache import extend
+from .activation import capped
+from .cache import extend, roll
 from .dropout import dropout
 from .linear import linear
 from .mask import Visible, check_boolean
@@ -27,20 +28,65 @@ def turned(rotary: Component) -> Component:
     return between
 
 
+def normed_heads(norm: Component) -> Component:
+    """(norm(q, q_norm), norm(k, k_norm), v), each head on its own: p's q_norm and k_norm (E,).
+
+    Qwen team 2025, sec. 2 (QK-Norm; Dehghani et al. 2023, sec. 3.1).   norm: a component (x, gamma)
+    over the last axis, such as rmsnorm.   backward returns its gradients in p's names.
+    """
+
+    def between(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
+        q, q_back = norm(q, p["q_norm"])
+        k, k_back = norm(k, p["k_norm"])
+
+        def backward(dq: Array, dk: Array, dv: Array) -> tuple[Tree, Array, Array, Array]:
+            dq, dq_norm = q_back(dq)
+            dk, dk_norm = k_back(dk)
+            return {"q_norm": dq_norm, "k_norm": dk_norm}, dq, dk, dv
+
+        return (q, k, v), backward
+
+    return between
+
+
+def normed_projections(project: Component, norm: Component) -> Component:
+    """`project` with norm(q, q_norm) and norm(k, k_norm) over the whole width, all heads together.
+
+    OLMo team 2025, sec. 3.2.   p's q_norm (H*E,) and k_norm (K*E,); norm as in `normed_heads`.
+    """
+
+    def normed(p: Tree, x: Array, context: Array | None = None) -> tuple[tuple, Backward]:
+        (q, k, v), project_back = project(p, x, context)
+        q, q_back = norm(q, p["q_norm"])
+        k, k_back = norm(k, p["k_norm"])
+
+        def backward(dq: Array, dk: Array, dv: Array) -> tuple[Tree, Array, Array | None]:
+            dq, dq_norm = q_back(dq)
+            dk, dk_norm = k_back(dk)
+            dp, dx, dcontext = project_back(dq, dk, dv)
+            return {**dp, "q_norm": dq_norm, "k_norm": dk_norm}, dx, dcontext
+
+        return (q, k, v), backward
+
+    return normed
+
+
 def cached(cache: Any) -> Component:
     """(q, [earlier keys, k], [earlier values, v]): k and v are also written into the layer's cache.
 
-    cache: (buffers, start) from layer_cache, so S = start + T.   The gradients of k and v are the
-    last T places of those that come in; nothing flows into the cache.
+    cache: (buffers, start, window) from layer_cache; S = start + T, or with a window, that many of
+    the earlier keys at most, less 1, and T.   The gradients of k and v are the last T places of
+    those that come in; nothing flows into the cache.
     """
-    if not isinstance(cache, tuple) or len(cache) != 2:
-        expected = "the buffers and the start of one layer, from layer_cache"
+    if not isinstance(cache, tuple) or len(cache) != 3:
+        expected = "the buffers, the start and the window of one layer, from layer_cache"
         raise wrong("cached: cache", expected, cache)
-    buffers, start = cache
+    buffers, start, window = cache
+    longer = extend if window is None else partial(roll, window=window)
 
     def between(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
-        k, k_back = extend(k, buffer=buffers["k"], start=start)
-        v, v_back = extend(v, buffer=buffers["v"], start=start)
+        k, k_back = longer(k, buffer=buffers["k"], start=start)
+        v, v_back = longer(v, buffer=buffers["v"], start=start)
         return (q, k, v), lambda dq, dk, dv: ({}, dq, k_back(dk), v_back(dv))
 
     return between
@@ -92,6 +138,9 @@ def attend_beyond(attend: Component, P: int) -> Component:
     ) -> tuple[Array, Backward]:
         if bias is not None:
             raise wrong("attend_beyond: bias", "None, since a prefix has no bias", bias)
+        if options.get("offsets") is not None:
+            expected = "None, since a prefix has no position (ALiBi)"
+            raise wrong("attend_beyond: offsets", expected, options["offsets"])
         return attend(q, k, v, None, mask=beyond_prefix(mask, P), **options)
 
     return beyond
@@ -105,12 +154,14 @@ def scores_and_probabilities(
     *,
     mask: Visible | Array | None = None,
     scale: float | None = None,
+    cap: float | None = None,
+    offsets: Array | None = None,
     rate: float = 0.0,
     key: Array | None = None,
 ) -> tuple[tuple[Array, Array], Backward]:
     """(A, P) of `attention`, which does not return them: what a trace adds on request.
 
-    A = scale q k^T + bias before the mask, P = softmax(A) where mask allows, (B, H, T, S) each.
+    A, the scores before the mask, P = softmax(A) where mask allows, (B, H, T, S) each.
     backward(do) gives (dA, dP) at the gradient of attention's output, which P alone passes on:
     dP = do v^T taken back through the dropout,   dA = P * (dP - sum_s dP P).
     """
@@ -118,7 +169,9 @@ def scores_and_probabilities(
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat(group, axis=1), v.repeat(group, axis=1)
     A = (q.shape[-1] ** -0.5 if scale is None else scale) * (q @ k.swapaxes(-1, -2))
-    A = A if bias is None else A + bias
+    A, _ = capped(A, cap)
+    for more in (bias, offsets):
+        A = A if more is None else A + more
     P, P_back = softmax(A, mask=mask)
     _, drop_back = dropout(P, rate=rate, key=key)
 
@@ -200,4 +253,5 @@ def join_projections(p: Tree) -> Tree:
         for kind in "Wb"
         if f"{kind}q" in p
     }
-    return {**own, **{name: a for name, a in p.items() if name[1] == "o" or name[0] == "P"}}
+    joined = {f"{kind}{n}" for kind in "Wb" for n in "qkv"}
+    return {**own, **{name: a for name, a in p.items() if name not in joined}}

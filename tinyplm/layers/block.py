@@ -1,4 +1,4 @@
-"""Transformer blocks: residual sublayers with the norm before or after."""
+"""Transformer blocks: residual sublayers, by where their norms stand; parallel sublayers."""
 
 from __future__ import annotations
 
@@ -68,6 +68,103 @@ def post_norm(
     return y, backward
 
 
+def after_norm(
+    p_norm: Tree,
+    p: Tree,
+    x: Array,
+    *shared: Array,
+    norm: Component,
+    f: Component,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """y = x + dropout(h),   h = norm(p_norm, s),   s = f(p, x, *shared).
+
+    OLMo team 2025, sec. 3.2: the norm precedes the addition.   x, y (B, T, D).
+    dh = dy taken back through the dropout,   ds = dh taken back through the norm,
+    dx = dy + ds taken back through f;   backward returns (dp_norm, dp, dx, *dshared).
+    """
+    if not (callable(norm) and callable(f)):
+        check_functions("after_norm", norm=norm, f=f)
+    s, f_back = f(p, x, *shared)
+    h, norm_back = norm(p_norm, s)
+    d, drop_back = dropout(h, rate=rate, key=key)
+
+    def backward(dy: Array) -> tuple:
+        dp_norm, ds = norm_back(drop_back(dy))
+        dp, dx, *dshared = f_back(ds)
+        return dp_norm, dp, dx + dy, *dshared
+
+    return x + d, backward
+
+
+def both_norms(
+    p_norm: Tree,
+    p: Tree,
+    x: Array,
+    *shared: Array,
+    norm: Component,
+    f: Component,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """y = x + dropout(h),   h = norm(after, s),   s = f(p, n, *shared),   n = norm(before, x).
+
+    Gemma team 2024b, sec. 2.   p_norm {"before", "after"}; x, y (B, T, D).
+    dh = dy taken back through the dropout,   ds through the second norm,   dn through f,
+    dx = dy + dn taken back through the first norm;
+    backward returns (dp_norm, dp, dx, *dshared).
+    """
+    if not (callable(norm) and callable(f)):
+        check_functions("both_norms", norm=norm, f=f)
+    n, before_back = norm(p_norm["before"], x)
+    s, f_back = f(p, n, *shared)
+    h, after_back = norm(p_norm["after"], s)
+    d, drop_back = dropout(h, rate=rate, key=key)
+
+    def backward(dy: Array) -> tuple:
+        dafter, ds = after_back(drop_back(dy))
+        dp, dn, *dshared = f_back(ds)
+        dbefore, dx = before_back(dn)
+        return {"before": dbefore, "after": dafter}, dp, dx + dy, *dshared
+
+    return x + d, backward
+
+
+def parallel_block(
+    p: Tree,
+    x: Array,
+    *shared: Array,
+    norm: Component,
+    attention: Component,
+    mlp: Component,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """y = x + dropout(attention(p, h, *shared)) + dropout(mlp(p, h)),   h = norm(p, x).
+
+    Chowdhery et al. 2022, sec. 2: both sublayers read the same h.
+    p = {"norm", "attention", "mlp"}; x (B, T, D) -> y (B, T, D).
+    dh = the sum of what comes back through the two,   dx = dy + dh taken back through the norm;
+    backward returns (dp, dx, *dshared).
+    """
+    if not (callable(norm) and callable(attention) and callable(mlp)):
+        check_functions("parallel_block", norm=norm, attention=attention, mlp=mlp)
+    h, norm_back = named("norm", norm)(p["norm"], x)
+    a, attention_back = named("attention", attention)(p["attention"], h, *shared)
+    f, mlp_back = named("mlp", mlp)(p["mlp"], h)
+    a, a_drop_back = dropout(a, rate=rate, key=fold(key, 1))
+    f, f_drop_back = dropout(f, rate=rate, key=fold(key, 2))
+
+    def backward(dy: Array) -> tuple:
+        dmlp, dh = mlp_back(f_drop_back(dy))
+        dattention, dh_attention, *dshared = attention_back(a_drop_back(dy))
+        dnorm, dx = norm_back(dh + dh_attention)
+        return {"norm": dnorm, "attention": dattention, "mlp": dmlp}, dx + dy, *dshared
+
+    return x + a + f, backward
+
+
 def block(
     p: Tree,
     x: Array,
@@ -81,8 +178,8 @@ def block(
 ) -> tuple[Array, Backward]:
     """h = residual(x, attention),   y = residual(h, mlp): two sublayers.
 
-    residual: pre_norm or post_norm; norm(p, x), attention(p, x, *shared) and mlp(p, x) are the
-    family's components; rate: of the dropout before each residual addition.
+    residual: pre_norm, post_norm, after_norm or both_norms; norm(p, x), attention(p, x, *shared)
+    and mlp(p, x) are the family's components; rate: of the dropout before each addition.
     p = {"norm1", "attention", "norm2", "mlp"}; x (B, T, D) -> y (B, T, D).
     backward returns (dp, dx, *dshared): dy back through the second sublayer, then the first.
     """

@@ -5,6 +5,9 @@ writes its keys and values after the old ones, and the caller continues with the
 The buffers count the calls, so a cache that was consumed earlier is refused, and so is a backward
 whose keys and values have been overwritten.  To go back, `cut` the last cache; to branch, `take` a
 copy.
+
+A layer with a window of W keys never needs more than the last W - 1 places again.  Its buffer has
+a quarter more, and when it is full, those W - 1 move to its beginning (`roll`).
 """
 
 from __future__ import annotations
@@ -32,14 +35,19 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """layers: {"k" (B, K, C, E), "v" (B, K, C, E)} for each; `length` places of C are filled.
+    """layers: {"k" (B, K, C, E), "v" (B, K, C, E)} for each; `length` places were filled.
 
+    capacity: the most places; windows: of each layer, None where its C is the capacity.
+    dropped: {window: how many of the first places its buffers no longer have}.
     history: of these buffers; call: number of the call that returned this cache, 0 if it is new.
     origin: of the model that filled it, see Model.origin.
     """
 
     layers: list[dict[str, Any]]
+    capacity: int
+    windows: tuple[int | None, ...]
     length: int = 0
+    dropped: dict[int, int] = dataclasses.field(default_factory=dict)
     history: History = dataclasses.field(default_factory=History, compare=False, repr=False)
     call: int = dataclasses.field(default=0, compare=False)
     origin: str | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -54,30 +62,39 @@ class Cache:
         capacity: int,
         width: int,
         dtype: Any,
+        windows: tuple[int | None, ...] | None = None,
         xp: Any = np,
     ) -> Cache:
-        """Empty buffers with room for `capacity` places."""
+        """Empty buffers with room for `capacity` places; windows: one for each layer, or none."""
         sizes = {"layers": layers, "batch": batch, "kv_heads": kv_heads, "capacity": capacity}
         sizes["width"] = width
         for name, size in sizes.items():
             check_whole(f"cache: {name}", size, 1, MOST)
         check_float_dtype("cache: dtype", dtype)
         check_module("cache: xp", xp)
-        shape = (batch, kv_heads, capacity, width)
-        buffers = [{name: xp.zeros(shape, dtype=dtype) for name in "kv"} for _ in range(layers)]
-        return cls(buffers)
+        if windows is None:
+            windows = (None,) * layers
+        if len(windows) != layers:
+            raise wrong("cache: windows", f"one for each of {layers} layers", windows)
+        for window in windows:
+            check_whole("cache: windows", window, 1, MOST, or_none=True)
+        rolling = tuple(
+            w if w is not None and rolling_places(w) < capacity else None for w in windows
+        )
+        buffers = []
+        for window in rolling:
+            places = capacity if window is None else rolling_places(window)
+            shape = (batch, kv_heads, places, width)
+            buffers.append({name: xp.zeros(shape, dtype=dtype) for name in "kv"})
+        return cls(buffers, capacity, rolling)
 
     @property
     def batch(self) -> int:
         return self.layers[0]["k"].shape[0]
 
     @property
-    def capacity(self) -> int:
-        return self.layers[0]["k"].shape[2]
-
-    @property
     def nbytes(self) -> int:
-        """2 B L K C E times the bytes of one number."""
+        """2 B K C E times the bytes of one number, summed over the layers."""
         return sum(a.nbytes for layer in self.layers for a in layer.values())
 
     @property
@@ -108,7 +125,7 @@ class Cache:
         if any(call > self.call and place < self.length for call, place in self.history.rewinds):
             raise ValueError(
                 "backward: expected this call's keys and values in the cache, got those of a later "
-                "call after cut(length) (call backward first, or continue from a copy, take(rows))"
+                "call (call backward first, or continue from a copy, take(rows))"
             )
 
     def begin(self) -> None:
@@ -123,13 +140,32 @@ class Cache:
         self.check_current()
         self.history.calls += 1
         self.history.filled = max(self.history.filled, self.length + T)
-        length = self.length + T
-        return Cache(self.layers, length, self.history, self.history.calls, self.origin)
+        dropped = {
+            w: dropped_after(w, self.length, self.dropped.get(w, 0), T)
+            for w in self.windows
+            if w is not None
+        }
+        if any(n != self.dropped.get(w, 0) for w, n in dropped.items()):
+            self.history.rewinds.append((self.history.calls, 0))  # places have moved
+        length, call = self.length + T, self.history.calls
+        return dataclasses.replace(self, length=length, dropped=dropped, call=call)
+
+    def can_cut(self, length: int) -> bool:
+        """Whether all that a continuation of the first `length` places needs is still there."""
+        return all(n <= max(0, length - (w - 1)) for w, n in self.dropped.items())
 
     def cut(self, length: int) -> Cache:
-        """Back to its first `length` places; the next call overwrites the others."""
+        """Back to its first `length` places; the next call overwrites the others.
+
+        ValueError where a window has already dropped what they need.
+        """
         check_whole("cache: length", length, 0, self.length)
         self.check_current()
+        if not self.can_cut(length):
+            least = max(n + w - 1 for w, n in self.dropped.items() if n)
+            raise ValueError(
+                f"cache: length: expected at least {least} with a window, got {length}"
+            )
         return dataclasses.replace(self, length=length)
 
     def take(self, rows: Any) -> Cache:
@@ -143,7 +179,8 @@ class Cache:
                 "cache: rows", f"an array (N,) of integers from 0 to {self.batch - 1}", rows
             )
         layers = [{n: a[rows] for n, a in layer.items()} for layer in self.layers]
-        return Cache(layers, self.length, History(filled=self.length), origin=self.origin)
+        history = History(filled=self.length)
+        return dataclasses.replace(self, layers=layers, history=history, call=0)
 
     def grown(self, capacity: int) -> Cache:
         """A copy with room for `capacity` places; the cache itself if it already has that room."""
@@ -151,18 +188,46 @@ class Cache:
         self.check_current()
         if capacity <= self.capacity:
             return self
-        xp = array_module(self.layers[0]["k"])
-        sizes = {**self.sizes, "batch": self.batch, "capacity": capacity}
-        new = Cache.empty(**sizes, dtype=self.dtype, xp=xp)
-        for old, buffers in zip(self.layers, new.layers):
-            for name in "kv":
-                buffers[name][:, :, : self.length] = old[name][:, :, : self.length]
-        return dataclasses.replace(new.advanced(self.length), origin=self.origin)
+        xp, layers = array_module(self.layers[0]["k"]), []
+        for old, window in zip(self.layers, self.windows):
+            B, K, C, E = old["k"].shape
+            new = {n: xp.zeros((B, K, capacity, E), dtype=self.dtype) for n in "kv"}
+            for name, buffer in new.items() if window is None else ():
+                buffer[:, :, :C] = old[name]
+            layers.append(new if window is None else {n: a.copy() for n, a in old.items()})
+        history = History(calls=1, filled=self.length)
+        changes: dict[str, Any] = {"layers": layers, "history": history, "call": 1}
+        return dataclasses.replace(self, **changes, capacity=capacity)
+
+    def seen(self, index: int) -> int:
+        """How many earlier places this layer's attention gets: `length`, or those in its window."""
+        window = self.windows[index]
+        return self.length if window is None else min(self.length, window - 1)
 
 
-def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int] | None:
-    """What attention_parts.cached needs for one layer: its buffers and where to write."""
-    return None if cache is None else (cache.layers[index], cache.length)
+def rolling_places(window: int) -> int:
+    """The places of a rolling buffer: a quarter more than it needs, so that moving is rare."""
+    return window - 1 + max(16, window // 4)
+
+
+def dropped_after(window: int, length: int, dropped: int, T: int) -> int:
+    """How many of the first places a buffer of this window lacks after T more: see `roll`."""
+    start = length - dropped
+    kept = min(start, window - 1)
+    if start + T <= rolling_places(window):
+        return dropped
+    if kept + T <= rolling_places(window):
+        return length - kept
+    return length + T - min(kept + T, window - 1)
+
+
+def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int, int | None] | None:
+    """What attention_parts.cached needs for one layer: its buffers, where to write, its window."""
+    if cache is None:
+        return None
+    window = cache.windows[index]
+    dropped = 0 if window is None else cache.dropped.get(window, 0)
+    return cache.layers[index], cache.length - dropped, window
 
 
 @expects("x (B, K, T, E), buffer (B, K, C, E)", hot=True)
@@ -184,3 +249,34 @@ def extend(x: Array, *, buffer: Array, start: int) -> tuple[Array, Backward]:
         raise ValueError(f"cache: expected {expected}, got {start} filled ones and {more} more")
     buffer[:, :, start:end] = x
     return buffer[:, :, :end], lambda dy: dy[:, :, start:]
+
+
+@expects("x (B, K, T, E), buffer (B, K, C, E); whole window >= 1", hot=True)
+def roll(x: Array, *, buffer: Array, start: int, window: int) -> tuple[Array, Backward]:
+    """y = the last W - 1 of the buffer's first `start` places, or all if fewer, then x; W = window.
+
+    x (B, K, T, E), buffer (B, K, C, E) with C = rolling_places(W)
+    -> y (B, K, min(start, W - 1) + T, E).
+    x is written after the first `start` places.  If it does not fit, what y needs of them moves to
+    the beginning first; of a y longer than C only the last W - 1 places are stored.
+    dx = dy at the last T places; no gradient flows into the earlier contents.
+    """
+    check_whole("roll: start", start, 0, buffer.shape[2])
+    xp, T, C = array_module(x), x.shape[2], buffer.shape[2]
+    if (x.shape[:2], x.shape[3]) != (buffer.shape[:2], buffer.shape[3]):
+        raise ValueError(
+            f"roll: x: expected {(*buffer.shape[:2], 'T', buffer.shape[3])}, got {x.shape}"
+        )
+    kept = min(start, window - 1)
+    if start + T <= C:
+        buffer[:, :, start : start + T] = x
+        y = buffer[:, :, start - kept : start + T]
+    elif kept + T <= C:
+        buffer[:, :, :kept] = buffer[:, :, start - kept : start].copy()
+        buffer[:, :, kept : kept + T] = x
+        y = buffer[:, :, : kept + T]
+    else:
+        y = xp.concatenate([buffer[:, :, start - kept : start], x], axis=2)
+        last = min(kept + T, window - 1)
+        buffer[:, :, :last] = y[:, :, kept + T - last :]
+    return y, lambda dy: dy[:, :, kept:]

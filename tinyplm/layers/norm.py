@@ -55,6 +55,17 @@ def rmsnorm(x: Array, gamma: Array, *, eps: float = 1e-6) -> tuple[Array, Backwa
     return xhat * gamma, backward
 
 
+@expects("x (..., D), w (D,); eps >= 0", hot=True)
+@in_float32
+def unit_rmsnorm(x: Array, w: Array, *, eps: float = 1e-6) -> tuple[Array, Backward]:
+    """y = rmsnorm(x, 1 + w): the gain is stored as its distance from 1, as in Gemma.
+
+    Gemma team 2024, released code.   x (..., D), w (D,) -> y (..., D).
+    dx and dw = dgamma as in `rmsnorm`.
+    """
+    return rmsnorm(x, 1 + w, eps=eps)
+
+
 def mean(x: Array) -> Array:
     """The mean over the last axis, (..., D) -> (..., 1)."""
     return x.sum(axis=-1, keepdims=True) / x.shape[-1]

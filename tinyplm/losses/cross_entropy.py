@@ -6,6 +6,7 @@ from typing import Any
 
 from ..backend import array_module
 from ..core import IGNORED, Array, Backward, in_float32
+from ..layers.activation import capped
 from ..layers.linear import linear
 from ..layers.softmax import log_softmax
 from ..shapes import expects
@@ -55,7 +56,7 @@ def cross_entropy(
 
 @expects(
     "x (..., D), W (D, V), b (V,) or None, targets (...) integers, weights (...) numbers or None; "
-    "0 <= smoothing < 1, whole ignore_index"
+    "0 <= smoothing < 1, cap > 0 or None, whole ignore_index"
 )
 def vocabulary_cross_entropy(
     x: Array,
@@ -66,13 +67,17 @@ def vocabulary_cross_entropy(
     weights: Array | None = None,
     total: Any = None,
     smoothing: float = 0.0,
+    cap: float | None = None,
     ignore_index: int = IGNORED,
 ) -> tuple[Array, Backward]:
-    """loss = cross_entropy(x W + b).   x (..., D), W (D, V), b (V,) or None -> a scalar.
+    """loss = cross_entropy(soft_cap(z)),   z = x W + b; without a cap, of z itself.
 
-    dx = dlogits W^T,   dW = x^T dlogits,   db = sum dlogits, with dlogits of `cross_entropy`.
+    x (..., D), W (D, V), b (V,) or None -> a scalar.
+    dz is dlogits of `cross_entropy` taken back through soft_cap;   dx = dz W^T,   dW = x^T dz,
+    db = sum dz.
     """
-    logits, logits_back = linear(x, W, b)
+    z, z_back = linear(x, W, b)
+    logits, cap_back = capped(z, cap)
     loss, loss_back = cross_entropy(
         logits,
         targets=targets,
@@ -83,6 +88,6 @@ def vocabulary_cross_entropy(
     )
 
     def backward(dloss: Any) -> tuple[Array, Array, Array | None]:
-        return logits_back(loss_back(dloss))
+        return z_back(cap_back(loss_back(dloss)))
 
     return loss, backward

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..backend import array_module, at_least_float32
 from ..core import Array, Backward, in_float32
+from ..layers.activation import capped
 from ..layers.linear import linear
 from ..layers.softmax import log_softmax
 from ..shapes import expects
@@ -63,7 +64,8 @@ def distillation(
 
 @expects(
     "x (..., D), W (D, V), b (V,) or None, teacher_x (..., D2), teacher_W (D2, V), "
-    "teacher_b (V,) or None, weights (...) numbers or None; temperature > 0, flag reverse"
+    "teacher_b (V,) or None, weights (...) numbers or None; "
+    "cap > 0 or None, teacher_cap > 0 or None, temperature > 0, flag reverse"
 )
 def vocabulary_distillation(
     x: Array,
@@ -73,18 +75,23 @@ def vocabulary_distillation(
     teacher_x: Array,
     teacher_W: Array,
     teacher_b: Array | None = None,
+    cap: float | None = None,
+    teacher_cap: float | None = None,
     temperature: float = 1.0,
     reverse: bool = False,
     weights: Array | None = None,
     total: Any = None,
 ) -> tuple[Array, Backward]:
-    """loss = distillation(x W + b, teacher_x teacher_W + teacher_b).
+    """loss = distillation(x W + b, teacher_x teacher_W + teacher_b); x W + b is z.
 
     x (..., D), W (D, V), b (V,) or None, teacher_x (..., D2), teacher_W (D2, V) -> a scalar.
-    dx = dz W^T,   dW = x^T dz,   db = sum dz, with dz of `distillation`; none for the teacher.
+    Where a model has a cap, soft_cap(z) takes the place of its z.
+    dz is that of `distillation`, taken back through soft_cap;   dx = dz W^T,   dW = x^T dz,
+    db = sum dz; none for the teacher.
     """
-    logits, logits_back = linear(x, W, b)
-    teacher_logits, _ = linear(teacher_x, teacher_W, teacher_b)
+    z, z_back = linear(x, W, b)
+    logits, cap_back = capped(z, cap)
+    teacher_logits, _ = capped(linear(teacher_x, teacher_W, teacher_b)[0], teacher_cap)
     loss, loss_back = distillation(
         logits,
         teacher_logits=teacher_logits,
@@ -95,6 +102,6 @@ def vocabulary_distillation(
     )
 
     def backward(dloss: Any) -> tuple[Array, Array, Array | None]:
-        return logits_back(loss_back(dloss))
+        return z_back(cap_back(loss_back(dloss)))
 
     return loss, backward

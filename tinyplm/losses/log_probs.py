@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..backend import array_module
 from ..core import IGNORED, Array, Backward, in_float32
+from ..layers.activation import capped
 from ..layers.linear import linear
 from ..layers.softmax import log_softmax
 from ..shapes import expects
@@ -51,7 +52,7 @@ def log_probs(
 
 @expects(
     "x (..., D), W (D, V), b (V,) or None, targets (...) integers; "
-    "temperature > 0, whole ignore_index"
+    "temperature > 0, cap > 0 or None, whole ignore_index"
 )
 def vocabulary_log_probs(
     x: Array,
@@ -60,18 +61,22 @@ def vocabulary_log_probs(
     *,
     targets: Array,
     temperature: float = 1.0,
+    cap: float | None = None,
     ignore_index: int = IGNORED,
 ) -> tuple[dict[str, Array], Backward]:
-    """log_probs(x W + b).   x (..., D), W (D, V), b (V,) or None -> two arrays (...).
+    """log_probs(soft_cap(z)),   z = x W + b; without a cap, of z itself.
 
-    dx = dlogits W^T,   dW = x^T dlogits,   db = sum dlogits, with dlogits of `log_probs`.
+    x (..., D), W (D, V), b (V,) or None -> two arrays (...).
+    dz is dlogits of `log_probs` taken back through soft_cap;   dx = dz W^T,   dW = x^T dz,
+    db = sum dz.
     """
-    logits, logits_back = linear(x, W, b)
+    z, z_back = linear(x, W, b)
+    logits, cap_back = capped(z, cap)
     outputs, outputs_back = log_probs(
         logits, targets=targets, temperature=temperature, ignore_index=ignore_index
     )
 
     def backward(doutputs: dict[str, Array]) -> tuple[Array, Array, Array | None]:
-        return logits_back(outputs_back(doutputs))
+        return z_back(cap_back(outputs_back(doutputs)))
 
     return outputs, backward

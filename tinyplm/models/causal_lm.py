@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core import StackOptions, Tree, named
 from ..core.named import More
+from ..layers.activation import capped
 from ..layers.cache import Cache
 from ..layers.linear import linear
 from .parts import Head
@@ -64,4 +65,4 @@ def last_logits(
     hidden, _ = family.body(params["body"], config=config, stacking=INFERENCE, **inputs)
     after = None if cache is None else cache.advanced(hidden.shape[1])
     W, _ = family.output_matrix(params, config=config)
-    return linear(hidden[:, -1], W)[0], after
+    return capped(linear(hidden[:, -1], W)[0], config.logit_cap)[0], after

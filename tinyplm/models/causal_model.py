@@ -209,7 +209,8 @@ class CausalModel(Model):
         return targets["logits"].size
 
     def _outputs_head(self, inputs: Arrays) -> Head:
-        return with_hidden(vocabulary_head(logits, self.family, self.config))
+        f = partial(logits, cap=self.config.logit_cap)
+        return with_hidden(vocabulary_head(f, self.family, self.config))
 
     def _loss_head(
         self,
@@ -225,6 +226,7 @@ class CausalModel(Model):
             vocabulary_cross_entropy,
             **_logits(targets, total),
             weights=weights,
+            cap=self.config.logit_cap,
             smoothing=options.smoothing,
             chunk=options.chunk,
             factors=options.factors,
@@ -243,6 +245,7 @@ class CausalModel(Model):
             vocabulary_log_probs,
             targets=targets,
             temperature=options.temperature,
+            cap=self.config.logit_cap,
             entropy=options.entropy,
             chunk=options.chunk,
             grad=grad,
@@ -264,9 +267,10 @@ class CausalModel(Model):
             numbers = 2 * batch * capacity * math.prod(self.config.cache_sizes.values())
             check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
         xp = array_module(self.params["body"]["tokens"])
-        cache = Cache.empty(
-            batch=batch, capacity=capacity, dtype=self.dtype, xp=xp, **self.config.cache_sizes
-        )
+        window = self.family.pieces(self.config).window
+        windows = tuple(window(i) for i in range(self.config.cache_sizes["layers"]))
+        sizes = {"batch": batch, "capacity": capacity, **self.config.cache_sizes}
+        cache = Cache.empty(**sizes, dtype=self.dtype, windows=windows, xp=xp)
         return dataclasses.replace(cache, origin=self.origin)
 
     @known_arguments

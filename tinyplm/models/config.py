@@ -186,6 +186,11 @@ class ScoreLabels:
     def num_labels(self) -> int:
         return label_count(self)
 
+    @property
+    def logit_cap(self) -> float | None:
+        """The cap of the logits over the vocabulary (layers.activation.soft_cap), if any."""
+        return None
+
 
 LABELS = ("id2label", "label2id", "problem_type")  # not written where they are None
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")

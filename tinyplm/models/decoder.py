@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..arguments import wrong
 from ..backend import array_module
 from ..core import Component, StackOptions, Tree, named, stack
 from ..layers.block import block, pre_norm
@@ -48,8 +49,9 @@ class Pieces(NamedTuple):
     embed      component (p, x, *, position_ids, key) of the body's parameters, between look-up and
                first block; its dp holds the parameters that it uses
     window     layer number -> how many keys a query sees, its own included; None for all
-    positions  function (position_ids, *, keys, dtype) -> (layer number -> keywords for attention),
-               called once a pass: RoPE's rotation, or ALiBi's bias for each of the `keys` keys
+    positions  function (position_ids, *, keys, attention_mask, dtype) -> (layer number -> keywords
+               for attention), called once a pass: RoPE's rotation, or ALiBi's offsets (B or 1, H,
+               1, S) for each of the S = `keys` keys
     finish     component (p, x, *, norm) of the body's parameters, after the last block; dp as above
     """
 
@@ -88,20 +90,29 @@ def body(
     part = pieces(config)
     e, look_up_back = look_up(p, input_ids, inputs_embeds)
     xp, T, S, position_ids = places(e, cache, position_ids)
-    placed = part.positions(position_ids, keys=S, dtype=e.dtype)
+    if cache is not None and stacking.checkpointing and any(cache.windows):
+        raise wrong("checkpointing", "0 with a cache of windows", stacking.checkpointing)
+    placed = part.positions(position_ids, keys=S, attention_mask=attention_mask, dtype=e.dtype)
 
-    masks: dict[int | None, Visible] = {}  # by window, shared by the layers that have it
+    masks: dict[tuple[int | None, int], Visible] = {}  # shared by the layers that see the same
+
+    def keys(index: int) -> int:
+        return T if cache is None else cache.seen(index) + T
 
     def layer(p, x, *, index, key, cache):
-        window = part.window(index)
-        if window not in masks:
-            masks[window] = decoder_mask(T, S, attention_mask, window=window, xp=xp)
+        window, seen = part.window(index), keys(index)
+        if (window, seen) not in masks:
+            shown = last_keys(attention_mask, seen)
+            masks[window, seen] = decoder_mask(T, seen, shown, window=window, xp=xp)
+        options = placed(index)
+        if "offsets" in options:
+            options = {**options, "offsets": last_keys(options["offsets"], seen)}
         attention = partial(
             part.attention(index),
-            mask=masks[window],
+            mask=masks[window, seen],
             key=fold(key, 0),
             cache=cache,
-            **placed(index),
+            **options,
         )
         return part.residual(
             p, x, norm=part.norm, attention=attention, mlp=part.mlp(index), key=key
@@ -128,6 +139,11 @@ def places(x: Any, cache: Cache | None, position_ids: Any) -> tuple[Any, int, in
     xp, T = array_module(x), x.shape[1]
     S = T if cache is None else cache.length + T
     return xp, T, S, xp.arange(S - T, S) if position_ids is None else position_ids
+
+
+def last_keys(a: Any, count: int) -> Any:
+    """What a (..., S) says of the last keys: a rolling cache has dropped the others."""
+    return a if a is None or a.shape[-1] == count else a[..., -count:]
 
 
 def by_layer(key: Any, cache: Cache | None) -> Callable[[int], dict[str, Any]]:
@@ -171,7 +187,7 @@ def learned_embed(
     return y, backward
 
 
-def no_positions(position_ids: Any, *, keys: int, dtype: Any) -> Callable[[int], dict[str, Any]]:
+def no_positions(position_ids: Any, **_: Any) -> Callable[[int], dict[str, Any]]:
     """Attention knows no positions: `embed` added them, or the causal mask is all there is."""
     return every({})
 

@@ -12,28 +12,32 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core import Tree, add
+from ..layers.activation import capped
 from ..layers.linear import linear
 from ..losses.cross_entropy import cross_entropy
 from .parts import Head
 
 
-def logits(hidden: Any, W: Any, b: Any = None) -> tuple[dict[str, Any], Callable]:
+def logits(
+    hidden: Any, W: Any, b: Any = None, *, cap: float | None = None
+) -> tuple[dict[str, Any], Callable]:
     """{"logits": hidden W + b}: hidden (..., D), W (D, V), b (V,) or None -> (..., V).
 
-    Gradients as in `linear`.
+    With a cap, soft_cap of that.   Gradients as in `linear`, after those of soft_cap.
     """
-    z, back = linear(hidden, W, b)
-    return {"logits": z}, lambda doutputs: back(doutputs["logits"])
+    z, z_back = linear(hidden, W, b)
+    y, cap_back = capped(z, cap)
+    return {"logits": y}, lambda doutputs: z_back(cap_back(doutputs["logits"]))
 
 
 def logits_of(
-    hidden: Any, W: Any, b: Any = None, *, targets: Any, **options: Any
+    hidden: Any, W: Any, b: Any = None, *, targets: Any, cap: float | None = None, **options: Any
 ) -> tuple[tuple, Callable]:
-    """(hidden W + b,), which a loss over the vocabulary holds in chunks only: for traces.
+    """(soft_cap(hidden W + b),), which a loss over the vocabulary holds in chunks only: for traces.
 
     options: those of kernels.cross_entropy.   backward(dloss) gives (dlogits,).
     """
-    z, _ = linear(hidden, W, b)
+    z, _ = capped(linear(hidden, W, b)[0], cap)
     known = ("weights", "total", "smoothing")
     loss = {name: value for name, value in options.items() if name in known}
     _, loss_back = cross_entropy(z, targets=targets, **loss)

@@ -215,7 +215,7 @@ def rotary(settings: Rope, width: int) -> Callable[..., Callable[[int], dict[str
     reading it synchronises a GPU.
     """
 
-    def positions(position_ids, *, keys, dtype):
+    def positions(position_ids, *, dtype, **_):
         length = int(to_host(position_ids.max())) + 1 if settings.type == "dynamic" else 1
         host, magnitude = settings.frequencies(width, length)
         frequencies = array_module(position_ids).asarray(host)

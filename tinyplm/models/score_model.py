@@ -154,6 +154,7 @@ class ScoreModel(CausalModel):
         f = partial(
             vocabulary_cross_entropy,
             targets=targets["language_model"],
+            cap=self.config.logit_cap,
             total=total.get("language_model"),
             grad=grad,
         )

@@ -145,7 +145,8 @@ class Student(CausalModel):
         """{"hard": cross-entropy, "kl": T^2 KL} of the tokens that count, in chunks over the
         vocabulary; dhidden and dW are sums over both."""
         settings, t, total = self.settings, _targets(targets), options.total
-        hard = partial(vocabulary_cross_entropy, targets=t, total=total)
+        cap = self.config.logit_cap
+        hard = partial(vocabulary_cross_entropy, targets=t, total=total, cap=cap)
         losses: dict[str, Callable[..., tuple[Any, Any]]] = {"hard": hard}
         if settings.hard < 1:
             family, params, config = self.teacher.family, self.teacher.params, self.teacher.config
@@ -158,6 +159,8 @@ class Student(CausalModel):
                 vocabulary_distillation,
                 teacher_x=teacher_hidden,
                 teacher_W=teacher_W,
+                cap=cap,
+                teacher_cap=config.logit_cap,
                 temperature=settings.temperature,
                 reverse=settings.reverse,
                 weights=(t != IGNORED).astype(teacher_hidden.dtype),
