@@ -22,7 +22,7 @@ transformers = pytest.importorskip("transformers")
 
 import tinyplm
 from tests.laws import relative_error
-from tinyplm.families import gpt2, llama, mistral, qwen2
+from tinyplm.families import gemma, gemma2, gemma3_text, glm, glm4, gpt2, llama, mistral, olmo2, phi3, qwen2, qwen3
 from tinyplm.hub import folders as hub
 
 torch.set_num_threads(1)
@@ -93,6 +93,82 @@ FAMILIES = {
         tables=("model.embed_tokens.weight",),
         spots=("model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.down_proj.weight"),
         paths=("body.layers.0.attention.bq", "body.layers.1.mlp.Wdown"),
+    ),
+    "qwen3": Family(
+        qwen3, transformers.Qwen3Config, transformers.Qwen3ForCausalLM, transformers.Qwen3Model,
+        {**_LLAMA_SHAPED, "head_dim": 10, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.q_norm.weight", "model.layers.1.mlp.down_proj.weight"),
+        paths=("body.layers.0.attention.q_norm", "body.layers.1.mlp.Wdown"),
+    ),
+    "gemma": Family(
+        gemma, transformers.GemmaConfig, transformers.GemmaForCausalLM, transformers.GemmaModel,
+        {**_LLAMA_SHAPED, "head_dim": 10, "pad_token_id": None},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.norm.weight", "model.layers.1.mlp.down_proj.weight"),
+        paths=("body.norm.gamma", "body.layers.1.mlp.Wdown"),
+    ),
+    "gemma2": Family(
+        gemma2, transformers.Gemma2Config, transformers.Gemma2ForCausalLM, transformers.Gemma2Model,
+        {**_LLAMA_SHAPED, "head_dim": 10, "pad_token_id": None, "sliding_window": 3, "query_pre_attn_scalar": 7,
+         "attn_logit_softcapping": 1.5, "final_logit_softcapping": 1.0},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.pre_feedforward_layernorm.weight", "model.layers.1.mlp.down_proj.weight"),
+        paths=("body.layers.0.norm2.before.gamma", "body.layers.1.mlp.Wdown"),
+    ),
+    "gemma3_text": Family(
+        gemma3_text, transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM, transformers.Gemma3TextModel,
+        {**_LLAMA_SHAPED, "head_dim": 10, "pad_token_id": None, "sliding_window": 3, "query_pre_attn_scalar": 7,
+         "layer_types": ["sliding_attention", "full_attention"],
+         "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0},
+                             "sliding_attention": {"rope_type": "default", "rope_theta": 10.0}}},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.k_norm.weight", "model.layers.1.mlp.down_proj.weight"),
+        paths=("body.layers.0.attention.k_norm", "body.layers.1.mlp.Wdown"),
+    ),
+    "olmo2": Family(
+        olmo2, transformers.Olmo2Config, transformers.Olmo2ForCausalLM, transformers.Olmo2Model,
+        {**_LLAMA_SHAPED, "pad_token_id": None},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.k_norm.weight", "model.layers.1.mlp.down_proj.weight"),
+        paths=("body.layers.0.attention.k_norm", "body.layers.1.mlp.Wdown"),
+    ),
+    "phi3": Family(
+        phi3, transformers.Phi3Config, transformers.Phi3ForCausalLM, transformers.Phi3Model,
+        {**_LLAMA_SHAPED, "pad_token_id": None, "sliding_window": 3},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.norm.weight", "model.layers.1.self_attn.qkv_proj.weight"),
+        paths=("body.norm.gamma", "body.layers.1.attention.Wv"),
+    ),
+    "glm": Family(
+        glm, transformers.GlmConfig, transformers.GlmForCausalLM, transformers.GlmModel,
+        {**_LLAMA_SHAPED, "pad_token_id": None, "head_dim": 8},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.gate_up_proj.weight"),
+        paths=("body.layers.0.attention.bq", "body.layers.1.mlp.Wup"),
+    ),
+    "glm4": Family(
+        glm4, transformers.Glm4Config, transformers.Glm4ForCausalLM, transformers.Glm4Model,
+        {**_LLAMA_SHAPED, "pad_token_id": None, "head_dim": 8},
+        context="max_position_embeddings",
+        odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
+        tables=("model.embed_tokens.weight",),
+        spots=("model.layers.0.post_self_attn_layernorm.weight", "model.layers.1.mlp.gate_up_proj.weight"),
+        paths=("body.layers.0.norm1.after.gamma", "body.layers.1.mlp.Wup"),
     ),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import tinyplm
 from tinyplm.core import tree_map
-from tinyplm.families import gpt2, llama, mistral, qwen2
+from tinyplm.families import gemma, gemma2, gemma3_text, glm, glm4, gpt2, llama, mistral, olmo2, phi3, qwen2, qwen3
 
 VOCABULARY, CONTEXT, WIDTH = 11, 6, 6
 
@@ -73,6 +73,71 @@ FAMILIES = {
         context="max_position_embeddings",
         variants={"window": {}, "no window, tied": {"use_sliding_window": False, "tie_word_embeddings": True},
                   "layer types": {"layer_types": ["sliding_attention", "full_attention"]}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # A window of 2 in the upper layer; heads wider than the model.
+    "qwen3": Family(
+        qwen3,
+        qwen3.Config(**LLAMA_SHAPED, use_sliding_window=True, sliding_window=2, max_window_layers=1),
+        context="max_position_embeddings",
+        variants={"no window, tied, biases": {"use_sliding_window": False, "tie_word_embeddings": True, "attention_bias": True},
+                  "layer types": {"layer_types": ["sliding_attention", "full_attention"]}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    "gemma": Family(
+        gemma, gemma.Config(**LLAMA_SHAPED),
+        context="max_position_embeddings",
+        variants={"untied, biases": {"tie_word_embeddings": False, "attention_bias": True},
+                  "one kv head, as old files say": {"num_key_value_heads": 1, "hidden_act": "gelu"}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # A window of 2 in the lower layer, and caps low enough to matter.
+    "gemma2": Family(
+        gemma2,
+        gemma2.Config(**LLAMA_SHAPED, sliding_window=2, query_pre_attn_scalar=3, attn_logit_softcapping=1.5,
+                      final_logit_softcapping=1.0),
+        context="max_position_embeddings",
+        variants={"no caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None},
+                  "layer types, untied": {"layer_types": ["full_attention", "sliding_attention"], "tie_word_embeddings": False}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # A window of 2 in the lower layer, with another base.
+    "gemma3_text": Family(
+        gemma3_text,
+        gemma3_text.Config(**{**LLAMA_SHAPED, "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 5.0}}, "max_position_embeddings": 3},
+            sliding_window=2, sliding_window_pattern=2, query_pre_attn_scalar=3),
+        context="max_position_embeddings",
+        variants={"capped, untied": {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 1.0, "tie_word_embeddings": False},
+                  "windows in all layers": {"layer_types": ["sliding_attention"] * 2}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    "olmo2": Family(
+        olmo2, olmo2.Config(**LLAMA_SHAPED),
+        context="max_position_embeddings",
+        variants={"tied, biases": {"tie_word_embeddings": True, "attention_bias": True},
+                  "one kv head": {"num_key_value_heads": 1}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    "phi3": Family(
+        phi3, phi3.Config(**LLAMA_SHAPED, sliding_window=3),
+        context="max_position_embeddings",
+        variants={"no window, tied": {"sliding_window": None, "tie_word_embeddings": True},
+                  "half turned": {"rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "partial_rotary_factor": 0.5}}},
+        dropout={"attention_dropout": 0.2, "resid_pdrop": 0.2},
+    ),
+    "glm": Family(
+        glm, glm.Config(**LLAMA_SHAPED),
+        context="max_position_embeddings",
+        variants={"tied, no biases": {"tie_word_embeddings": True, "attention_bias": False},
+                  "one kv head": {"num_key_value_heads": 1}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    "glm4": Family(
+        glm4, glm4.Config(**LLAMA_SHAPED),
+        context="max_position_embeddings",
+        variants={"tied, no biases": {"tie_word_embeddings": True, "attention_bias": False}},
         dropout={"attention_dropout": 0.2},
     ),
 }  # fmt: skip

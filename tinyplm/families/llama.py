@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar
 
-from ..core import on_tree
+from ..core import Component, on_tree
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
 from ..kernels.mlp import gated_mlp
@@ -80,18 +80,11 @@ SIZES = {
 }
 
 
-def shapes(config: Config) -> dict:
-    """The tree of parameter shapes; nothing is allocated."""
-    return shapes_with(
-        config, "qkvo" * config.attention_bias, ("gate", "up", "down") * config.mlp_bias
-    )
-
-
-def shapes_with(
+def layer_shapes(
     config: RotaryConfig, attention: Iterable[str] = (), mlp: Iterable[str] = ()
 ) -> dict:
-    """The tree of parameter shapes; attention, mlp: which of their linear layers have biases."""
-    D, F, V = config.hidden_size, config.intermediate_size, config.vocab_size
+    """The shapes of one layer; attention, mlp: which of their linear layers have biases."""
+    D, F = config.hidden_size, config.intermediate_size
     q, kv = (heads * config.head_width for heads in (config.heads, config.kv_heads))
 
     def linear_layers(biases: Iterable[str], **weights: tuple[int, int]) -> dict:
@@ -99,33 +92,43 @@ def shapes_with(
             f"b{n}": weights[n][1:] for n in biases
         }
 
-    layer = {
+    return {
         "norm1": {"gamma": (D,)},
         "attention": linear_layers(attention, q=(D, q), k=(D, kv), v=(D, kv), o=(q, D)),
         "norm2": {"gamma": (D,)},
         "mlp": linear_layers(mlp, gate=(D, F), up=(D, F), down=(F, D)),
     }
+
+
+def model_shapes(config: RotaryConfig, layer: dict) -> dict:
+    """The tree of parameter shapes of a model with such layers; nothing is allocated."""
+    D, V = config.hidden_size, config.vocab_size
     body = {"tokens": (V, D), "layers": [layer] * config.num_hidden_layers, "norm": {"gamma": (D,)}}
     return {"body": body} if config.tie_word_embeddings else {"body": body, "head": {"W": (D, V)}}
+
+
+def shapes(config: Config) -> dict:
+    """The tree of parameter shapes; nothing is allocated."""
+    mlp = ("gate", "up", "down") * config.mlp_bias
+    return model_shapes(config, layer_shapes(config, "qkvo" * config.attention_bias, mlp))
+
+
+def attention(config: RotaryConfig, **options: Any) -> Component:
+    """Self-attention with the config's heads and dropout; options: of kernels' self_attention."""
+    heads, kv_heads, rate = config.heads, config.kv_heads, config.attention_dropout
+    return partial(self_attention, heads=heads, kv_heads=kv_heads, rate=rate, **options)
 
 
 def pieces(config: RotaryConfig) -> Pieces:
     """What the walk of decoders computes for LLaMA."""
     return Pieces(
         norm=partial(norm, eps=config.rms_norm_eps),
-        attention=every(
-            partial(
-                self_attention,
-                heads=config.heads,
-                kv_heads=config.kv_heads,
-                rate=config.attention_dropout,
-            )
-        ),
+        attention=every(attention(config)),
         mlp=every(partial(gated_mlp, activation=ACTIVATIONS[config.hidden_act])),
         residual=pre_norm_block(),
         embed=no_embed,
         window=every(None),
-        positions=rotary(config.rope, config.head_width),
+        positions=rotary(config.rope, config.rotary_width),
         finish=final_norm,
     )
 
@@ -135,17 +138,23 @@ body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix
 
 _LAYER, _HUB = "body.layers.{i}", "model.layers.{i}"
-NAMES = [
+ENDS = [
     Rename("model.embed_tokens.weight", "body.tokens"),
     Rename("model.norm.weight", "body.norm.gamma"),
-    Rename(f"{_HUB}.input_layernorm.weight", f"{_LAYER}.norm1.gamma"),
-    *linears(
-        f"{_HUB}.self_attn", f"{_LAYER}.attention", q_proj="q", k_proj="k", v_proj="v", o_proj="o"
-    ),
-    Rename(f"{_HUB}.post_attention_layernorm.weight", f"{_LAYER}.norm2.gamma"),
-    *linears(f"{_HUB}.mlp", f"{_LAYER}.mlp", gate_proj="gate", up_proj="up", down_proj="down"),
     *decoder.HEADS,
 ]
+NORMS = [
+    Rename(f"{_HUB}.input_layernorm.weight", f"{_LAYER}.norm1.gamma"),
+    Rename(f"{_HUB}.post_attention_layernorm.weight", f"{_LAYER}.norm2.gamma"),
+]
+ATTENTION = linears(
+    f"{_HUB}.self_attn", f"{_LAYER}.attention", q_proj="q", k_proj="k", v_proj="v", o_proj="o"
+)
+MLP = linears(f"{_HUB}.mlp", f"{_LAYER}.mlp", gate_proj="gate", up_proj="up", down_proj="down")
+QK_NORMS = [
+    Rename(f"{_HUB}.self_attn.{n}_norm.weight", f"{_LAYER}.attention.{n}_norm") for n in "qk"
+]
+NAMES = [*ENDS, *NORMS, *ATTENTION, *MLP]
 PREFIX = "model."  # a file of the bare body lacks it
 SKIPPED = (r"rotary_emb\.inv_freq$",)  # frequencies that old files carry
 TIED = {

@@ -53,7 +53,11 @@ def pieces(config: Config) -> Pieces:
     return llama.pieces(config)._replace(window=every(config.sliding_window))
 
 
-shapes = llama.shapes_with
+def shapes(config: Config) -> dict:
+    """LLaMA's without biases."""
+    return llama.model_shapes(config, llama.layer_shapes(config))
+
+
 init = walks.init
 body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix

@@ -13,20 +13,18 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..models import causal_lm, decoder, walks
-from ..models.config import check_not_negative, check_positive
 from ..models.decoder import Pieces
-from ..models.rotary_config import RotaryConfig, check_layer_types
+from ..models.rotary_config import WindowedConfig
 from . import llama
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RotaryConfig):
-    """Qwen2's config.json: the fields of RotaryConfig, and which layers have a window."""
+class Config(WindowedConfig):
+    """Qwen2's config.json: the fields of WindowedConfig."""
 
     MODEL_TYPE: ClassVar[str] = "qwen2"
     ARCHITECTURE: ClassVar[str] = "Qwen2ForCausalLM"
     SCORED: ClassVar[str] = "Qwen2ForSequenceClassification"
-    OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "head_dim", "layer_types")
 
     vocab_size: int = 151936
     intermediate_size: int = 22016
@@ -34,27 +32,6 @@ class Config(RotaryConfig):
     max_position_embeddings: int = 32768
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
-    use_sliding_window: bool = False
-    sliding_window: int | None = 4096
-    max_window_layers: int = 28
-    layer_types: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "sliding_window")
-        check_not_negative(self, "max_window_layers")
-        check_layer_types(self.layer_types, self.num_hidden_layers, self.window)
-
-    @property
-    def window(self) -> int | None:
-        """The window of the layers that have one."""
-        return self.sliding_window if self.use_sliding_window else None
-
-    def window_of(self, layer: int) -> int | None:
-        """How many keys a query of this layer sees; None for all before it."""
-        if self.layer_types is None:
-            return self.window if layer >= self.max_window_layers else None
-        return self.window if self.layer_types[layer] == "sliding_attention" else None
 
 
 def _size(D: int, F: int, L: int, H: int, K: int, *, context: int, **others: Any) -> Config:
@@ -88,7 +65,11 @@ def pieces(config: Config) -> Pieces:
     return llama.pieces(config)._replace(window=config.window_of)
 
 
-shapes = partial(llama.shapes_with, attention="qkv")
+def shapes(config: Config) -> dict:
+    """LLaMA's, with biases of queries, keys and values."""
+    return llama.model_shapes(config, llama.layer_shapes(config, "qkv"))
+
+
 init = walks.init
 body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix

@@ -169,6 +169,15 @@ def no_embed(p: Tree, x: Any, *, position_ids: Any, key: Any) -> tuple[Any, Call
     return x, lambda dy: ({}, dy)
 
 
+def scaled_embed(scale: float) -> Component:
+    """The piece `embed` with y = scale x.   dx = scale dy."""
+
+    def embed(p: Tree, x: Any, *, position_ids: Any, key: Any) -> tuple[Any, Callable]:
+        return scale * x, lambda dy: ({}, scale * dy)
+
+    return embed
+
+
 def learned_embed(
     p: Tree, x: Any, *, position_ids: Any, key: Any, rate: float = 0.0
 ) -> tuple[Any, Callable]:

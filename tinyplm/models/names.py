@@ -37,6 +37,16 @@ def concatenate(axis: int) -> Operation:
     return Operation(lambda arrays: np.concatenate(arrays, axis=axis), to_tree, hub_shape)
 
 
+def fused() -> Operation:
+    """One of torch's weights (out, in) holds several of ours (in, out), one after another."""
+    rows = concatenate(0)
+    return Operation(
+        lambda arrays: rows.to_hub([a.T for a in arrays]),
+        lambda tensor, shapes: [a.T for a in rows.to_tree(tensor, [s[::-1] for s in shapes])],
+        lambda shapes: rows.hub_shape([s[::-1] for s in shapes]),
+    )
+
+
 def permuted(*axes: int) -> Operation:
     """Axis n of the hub tensor is axis axes[n] of the tree's array."""
     back = sorted(range(len(axes)), key=axes.__getitem__)

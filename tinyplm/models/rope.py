@@ -59,6 +59,7 @@ class Rope:
     trained: int  # the context length of the original training
     context: int  # the longest sequence
     settings: dict[str, Any]  # the others, under their names in config.json
+    share: float = 1.0  # of a head's components, which are turned
     made: dict[int, tuple] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -122,12 +123,15 @@ def read_rope(
     theta: float | None,
     positions: int,
     original: int | None = None,
+    *,
+    share: float = 1.0,
 ) -> Rope:
     """The rotary settings of a config.json.
 
     parameters: rope_parameters (transformers 5).  scaling, theta: rope_scaling and rope_theta
     (earlier versions).  positions: max_position_embeddings.  original: the config's own
     original_max_position_embeddings, which overrides the one in these objects, as in transformers.
+    share: the family's or the file's partial_rotary_factor, which one in these objects overrides.
     ValueError for an unknown type, a missing, unknown or out-of-range setting, and spellings that
     contradict each other.
     """
@@ -142,6 +146,9 @@ def read_rope(
         raise wrong("config: rope_scaling", f"the rope_parameters, {shown(parameters)}", scaling)
     settings = _plain(parameters or scaling or {}, theta)
     base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
+    share = settings.pop("partial_rotary_factor", share)
+    if not is_number(share) or not 0 < share <= 1:
+        raise wrong("config: partial_rotary_factor", "a number in (0, 1]", share)
     if original is not None and kind in ("yarn", "llama3"):
         settings["original_max_position_embeddings"] = original
     if theta is not None and theta != base:
@@ -168,7 +175,7 @@ def read_rope(
     context = positions
     if kind in ("linear", "dynamic", "yarn"):  # positions is often the trained context
         context = max(context, int(trained * settings["factor"]))
-    return Rope(kind, float(base), trained, context, settings)
+    return Rope(kind, float(base), trained, context, settings, float(share))
 
 
 def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
@@ -207,8 +214,10 @@ def _check(name: str, value: Any) -> None:
         raise wrong(f"config: {name}", expected, value)
 
 
-def rotary(settings: Rope, width: int) -> Callable[..., Callable[[int], dict[str, Callable]]]:
-    """The piece `positions` of a decoder with RoPE.
+def rotary(
+    settings: Rope, width: int, *, interleaved: bool = False
+) -> Callable[..., Callable[[int], dict[str, Callable]]]:
+    """The piece `positions` of a decoder with RoPE; interleaved: see layers.rope.
 
     layers.rope rotates the queries and keys of all layers, with tables computed once per pass.
     With dynamic scaling the length is the largest position of the batch plus 1, as in transformers;
@@ -220,7 +229,7 @@ def rotary(settings: Rope, width: int) -> Callable[..., Callable[[int], dict[str
         host, magnitude = settings.frequencies(width, length)
         frequencies = array_module(position_ids).asarray(host)
         cos, sin = rotary_tables(position_ids, frequencies, magnitude=magnitude, dtype=dtype)
-        rotation = {"rotary": partial(rope, cos=cos, sin=sin)}
+        rotation = {"rotary": partial(rope, cos=cos, sin=sin, interleaved=interleaved)}
         return lambda layer: rotation
 
     return positions

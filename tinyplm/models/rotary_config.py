@@ -34,6 +34,7 @@ class RotaryConfig(ScoreLabels):
     """
 
     ALIASES: ClassVar[dict[str, str]] = {}
+    PARTIAL: ClassVar[float | None] = None  # the default share of a head that RoPE turns, or all
     OLD: ClassVar[tuple[str, ...]] = ("rope_theta", "rope_scaling", *LABELS)  # see config.to_dict
 
     vocab_size: int = 32000
@@ -76,7 +77,9 @@ class RotaryConfig(ScoreLabels):
         if self.num_key_value_heads is not None:
             check_heads(self, "num_attention_heads", "num_key_value_heads")
         check_known(self, "hidden_act", ACTIVATIONS)
-        self.rope.frequencies(self.head_width, 1)  # ValueError for a width RoPE cannot rotate
+        if self.rope.share != 1 and not self.PARTIAL:
+            raise wrong("config: partial_rotary_factor", "1 in this family", self.rope.share)
+        self.rope.frequencies(self.rotary_width, 1)  # ValueError for a width RoPE cannot rotate
 
     @property
     def heads(self) -> int:
@@ -99,7 +102,13 @@ class RotaryConfig(ScoreLabels):
             self.rope_theta,
             self.max_position_embeddings,
             original,
+            share=self.source.get("partial_rotary_factor") or self.PARTIAL or 1.0,
         )
+
+    @property
+    def rotary_width(self) -> int:
+        """How many components of a head RoPE turns."""
+        return int(self.head_width * self.rope.share)
 
     @property
     def context(self) -> int:
@@ -145,7 +154,36 @@ class RotaryConfig(ScoreLabels):
             "max_position_embeddings": context,
         }
         parameters = {"rope_type": "default", "rope_theta": base, **(rope or {})}
-        return cls(**sizes, rope_parameters=parameters, **others)
+        return cls(**{**sizes, "rope_parameters": parameters, **others})
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowedConfig(RotaryConfig):
+    """RotaryConfig with a window in some layers: those from `max_window_layers` on, or by type."""
+
+    OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "head_dim", "layer_types")
+
+    use_sliding_window: bool = False
+    sliding_window: int | None = 4096
+    max_window_layers: int = 28
+    layer_types: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "sliding_window")
+        check_not_negative(self, "max_window_layers")
+        check_layer_types(self.layer_types, self.num_hidden_layers, self.window)
+
+    @property
+    def window(self) -> int | None:
+        """The window of the layers that have one."""
+        return self.sliding_window if self.use_sliding_window else None
+
+    def window_of(self, layer: int) -> int | None:
+        """How many keys a query of this layer sees; None for all before it."""
+        if self.layer_types is None:
+            return self.window if layer >= self.max_window_layers else None
+        return self.window if self.layer_types[layer] == "sliding_attention" else None
 
 
 LAYER_TYPES = ("full_attention", "sliding_attention")

@@ -41,7 +41,7 @@ def normal_init(path: str, shape: tuple[int, ...], *, std: float, key: int) -> A
     Norms 1 and 0, biases 0, all else N(0, std^2).
     """
     name = path.rsplit(".", 1)[-1]
-    if name == "gamma":
+    if name == "gamma" or name.endswith("_norm"):
         return 1.0
     if name.startswith("b"):  # beta, and the biases
         return 0.0

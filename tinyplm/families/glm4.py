@@ -1,0 +1,78 @@
+"""GLM-4-0414 and GLM-Z1 (Zhipu AI 2025; model_type "glm4"): as glm.py, except that norms stand on
+both sides of each sublayer, as in Gemma 2, with LLaMA's RMSNorm.
+
+    h = x + norm(attention(norm(x))),   x_{i+1} = h + norm(mlp(norm(h)))
+
+Parameters as in glm.py, with norm1 and norm2 of each layer {"before", "after"}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any, ClassVar
+
+from ..layers.block import block, both_norms
+from ..models import causal_lm, decoder, walks
+from ..models.decoder import Pieces
+from ..models.names import Rename
+from ..models.rotary_config import RotaryConfig
+from . import glm, llama, phi3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RotaryConfig):
+    """GLM-4-0414's config.json: glm.py's fields."""
+
+    MODEL_TYPE: ClassVar[str] = "glm4"
+    ARCHITECTURE: ClassVar[str] = "Glm4ForCausalLM"
+    SCORED: ClassVar[str] = "Glm4ForSequenceClassification"
+    PARTIAL: ClassVar[float | None] = 0.5
+
+    vocab_size: int = 151552
+    intermediate_size: int = 13696
+    num_hidden_layers: int = 40
+    num_key_value_heads: int | None = 2
+    head_dim: int | None = 128
+    max_position_embeddings: int = 131072
+    rms_norm_eps: float = 1.5625e-07
+    attention_bias: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+
+_ENDS: dict[str, Any] = {"context": 32768, "rms_norm_eps": 1e-5}
+_ENDS |= {"eos_token_id": [151329, 151336, 151338, 151348]}
+
+# The configurations of the released models.
+SIZES = {
+    "glm-4-9b-0414": Config.of(4096, 13696, 40, 32, 2, attention_bias=True, **_ENDS),
+    "glm-4-32b-0414": Config.of(6144, 23040, 61, 48, 8, attention_bias=False, **_ENDS),
+}
+
+
+def shapes(config: Config) -> dict:
+    """glm.py's, with a norm before and one after each sublayer."""
+    layer = llama.layer_shapes(config, "qkv" * config.attention_bias)
+    norms = {n: {"before": layer[n], "after": layer[n]} for n in ("norm1", "norm2")}
+    return llama.model_shapes(config, {**layer, **norms})
+
+
+def pieces(config: Config) -> Pieces:
+    """glm.py's, with norms on both sides."""
+    return glm.pieces(config)._replace(residual=partial(block, residual=both_norms))
+
+
+init = walks.init
+body = partial(decoder.body, pieces)
+output_matrix = causal_lm.output_matrix
+
+_LAYER, _HUB = "body.layers.{i}", "model.layers.{i}"
+_NORMS = [
+    Rename(f"{_HUB}.input_layernorm.weight", f"{_LAYER}.norm1.before.gamma"),
+    Rename(f"{_HUB}.post_self_attn_layernorm.weight", f"{_LAYER}.norm1.after.gamma"),
+    Rename(f"{_HUB}.post_attention_layernorm.weight", f"{_LAYER}.norm2.before.gamma"),
+    Rename(f"{_HUB}.post_mlp_layernorm.weight", f"{_LAYER}.norm2.after.gamma"),
+]
+NAMES = [*llama.ENDS, *_NORMS, *llama.ATTENTION, *phi3.GATE_UP]
+PREFIX, SKIPPED, TIED = llama.PREFIX, llama.SKIPPED, llama.TIED
