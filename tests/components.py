@@ -25,6 +25,7 @@ import reference.layers.position as ref_position
 import reference.layers.rope as ref_rope
 import reference.layers.softmax as ref_softmax
 import reference.losses.cross_entropy as ref_loss
+from reference.scalar import zeros
 from tests.components_alignment import COMPONENTS as ALIGNMENT
 from tests.components_encoder import COMPONENTS as DISENTANGLED
 from tests.components_heads import COMPONENTS as HEADS
@@ -179,7 +180,7 @@ def _reference_attention_dropout(q, k, v, bias=None, *, rate, key, **kwargs):
     """With the identity as v the reference returns the probabilities; dropout is applied to them, then they multiply v."""
     identity = np.broadcast_to(np.eye(k.shape[2]), (*k.shape[:3], k.shape[2]))
     P = ref_dropout.dropout(ref_attention.attention(q, k, identity, bias, **kwargs), rate=rate, key=key)
-    o = np.zeros((*q.shape[:3], v.shape[3]))
+    o = zeros((*q.shape[:3], v.shape[3]), like=(P, v))
     for b, h, t, e in np.ndindex(o.shape):
         o[b, h, t, e] = sum(P[b, h, t, s] * v[b, h // (q.shape[1] // k.shape[1]), s, e] for s in range(k.shape[2]))
     return o

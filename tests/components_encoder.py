@@ -11,6 +11,7 @@ import reference.layers.activation as ref_activation
 import reference.layers.convolution as ref_convolution
 import reference.layers.disentangled as ref_disentangled
 import reference.layers.dropout as ref_dropout
+from reference.scalar import zeros
 from tests.laws import Case, Sizes
 from tinyplm.kernels import disentangled as disentangled_kernel
 from tinyplm.layers import activation, convolution, disentangled, relative_buckets
@@ -65,7 +66,7 @@ def _reference_dropped(q, k, v, Kr, Qr, *, rate, key, **kwargs):
     S = k.shape[2]
     identity = np.broadcast_to(np.eye(S), (*k.shape[:3], S))
     P = ref_dropout.dropout(_reference(q, k, identity, Kr, Qr, **kwargs), rate=rate, key=key)
-    o = np.zeros(q.shape)
+    o = zeros(q.shape, like=(P, v))
     for b, h, t, e in np.ndindex(o.shape):
         o[b, h, t, e] = sum(P[b, h, t, s] * v[b, h, s, e] for s in range(S))
     return o
