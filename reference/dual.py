@@ -178,4 +178,4 @@ def _parts(x) -> tuple[float, float]:
     """a and b of a + b eps; b = 0 for a float."""
     if isinstance(x, Dual):
         return x.value, x.derivative
-    return x, 0.0
+    return x, 0
