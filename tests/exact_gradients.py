@@ -20,9 +20,11 @@ import numpy as np
 from reference.dual import Dual
 from tests import laws
 from tests.components import COMPONENTS
-from tests.laws import Case, Sizes
-from tests.support.running_error import EPS, Bounded
+from tests.laws import Case
+from tests.support.running_error import Bounded
 from tinyplm.backend import to_host
+from tinyplm.checks import draw_sizes
+from tinyplm.checks.rounding import EPS
 from tinyplm.core import tree_map
 
 EXACT = 1e-12
@@ -101,13 +103,9 @@ def compare(f: Callable, reference: Callable, case: Case, rng: np.random.Generat
 
 def draw(name: str, seed: int) -> tuple[Callable, Callable, Case, np.random.Generator]:
     """(component, reference, case, randomness for directions): the same for the same seed."""
-    rng = np.random.default_rng(seed)
-    ranges = {"B": (1, 3), "T": (1, 5), "S": (1, 5), "D": (2, 7), "K": (1, 2), "G": (1, 3), "E": (1, 4), "F": (1, 6), "V": (2, 9)}
-    sizes = {letter: int(rng.integers(low, high + 1)) for letter, (low, high) in ranges.items()}
-    flags = tuple(bool(b) for b in rng.integers(0, 2, 3))
     component = COMPONENTS[name]
-    case = component.make(Sizes(**sizes, seed=int(rng.integers(2**32)), flags=flags))
-    return case.kernel or component.f, component.reference, case, rng
+    case = component.make(draw_sizes(seed))
+    return case.kernel or component.f, component.reference, case, np.random.default_rng(seed)
 
 
 # ----------------------------------------------------------------------------------------------------- the table in docs/

@@ -10,7 +10,8 @@ import pytest
 from reference import scalar
 from reference.dual import Dual
 from tests.laws import FEW
-from tests.support.running_error import EPS, Bounded
+from tests.support.running_error import Bounded
+from tinyplm.checks.rounding import EPS
 
 POINTS = (0.3, 1.0, 2.5)
 FUNCTIONS = {

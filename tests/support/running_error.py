@@ -18,8 +18,6 @@ import math
 
 from reference.dual import Dual
 
-EPS = 2.0**-52
-
 
 class Bounded(Dual):
     """value + derivative eps, and a bound on the error of either."""
