@@ -171,7 +171,8 @@ it in float64, over {draws} random cases each:
 
 - **value**: the component against the formula; largest difference over the largest value.
 - **differences**: <gradient, d> against (f(x + h d) - f(x - h d)) / 2h, with a random direction d and a random
-  cotangent. The truncation error is of the order h² = 1e-10.
+  cotangent. The truncation error is h² = 1e-10 times the third derivative, which is large where a norm divides by a
+  small standard deviation.
 - **dual numbers**: <gradient, d> against the exact derivative of the formula: its loop runs on dual numbers
   a + b eps with eps² = 0, which carry the derivative along (`reference/dual.py`). They must agree to {exact:.0e}.
 - **cancel**: gradients that cancel, to zero or to a small part of their terms (a softmax over one key, a
