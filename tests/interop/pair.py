@@ -22,7 +22,22 @@ transformers = pytest.importorskip("transformers")
 
 import tinyplm
 from tests.laws import relative_error
-from tinyplm.families import gemma, gemma2, gemma3_text, glm, glm4, gpt2, llama, mistral, olmo2, phi3, qwen2, qwen3
+from tinyplm.families import (
+    bloom,
+    gemma,
+    gemma2,
+    gemma3_text,
+    glm,
+    glm4,
+    gpt2,
+    llama,
+    mistral,
+    olmo2,
+    openai_gpt,
+    phi3,
+    qwen2,  # fmt: skip
+    qwen3,
+)
 from tinyplm.hub import folders as hub
 
 torch.set_num_threads(1)
@@ -170,6 +185,25 @@ FAMILIES = {
         spots=("model.layers.0.post_self_attn_layernorm.weight", "model.layers.1.mlp.gate_up_proj.weight"),
         paths=("body.layers.0.norm1.after.gamma", "body.layers.1.mlp.Wup"),
     ),
+    # Three heads: ALiBi's slopes for a number that is no power of two.
+    "bloom": Family(
+        bloom, transformers.BloomConfig, transformers.BloomForCausalLM, transformers.BloomModel,
+        {"vocab_size": 41, "hidden_size": 36, "n_layer": 2, "n_head": 3, "bos_token_id": None, "eos_token_id": None},
+        context="seq_length",
+        odd={"hidden_size": 30, "n_head": 5},
+        tables=("transformer.word_embeddings.weight",),
+        spots=("transformer.h.1.mlp.dense_h_to_4h.bias", "transformer.h.0.self_attention.query_key_value.weight"),
+        paths=("body.layers.1.mlp.b1", "body.layers.0.attention.Wk"),
+    ),
+    "openai-gpt": Family(
+        openai_gpt, transformers.OpenAIGPTConfig, transformers.OpenAIGPTLMHeadModel, transformers.OpenAIGPTModel,
+        {"vocab_size": 41, "n_positions": 12, "n_embd": 32, "n_layer": 2, "n_head": 4},
+        context="n_positions",
+        odd={"n_embd": 30, "n_head": 3},
+        tables=("transformer.tokens_embed.weight", "transformer.positions_embed.weight"),
+        spots=("transformer.h.1.mlp.c_fc.bias", "transformer.h.0.attn.c_attn.bias"),
+        paths=("body.layers.1.mlp.b1", "body.layers.0.attention.bv"),
+    ),
 }  # fmt: skip
 
 
@@ -212,8 +246,11 @@ def float64():
 
     RoPE's frequencies are computed when a model is built, so the model must be both built and run inside.  The default dtype is
     changed as well: it is the dtype of a float times an integer tensor, as in dynamic RoPE scaling.
+    BLOOM's own GELU has constants of eight digits, which are off by more than the tolerance: torch's takes its place.
     """
-    saved = torch.float32, torch.float, torch.Tensor.float, torch.get_default_dtype()
+    gelu = transformers.models.bloom.modeling_bloom.BloomGelu
+    saved = torch.float32, torch.float, torch.Tensor.float, torch.get_default_dtype(), gelu.forward
+    gelu.forward = lambda self, x: torch.nn.functional.gelu(x, approximate="tanh")
     torch.float32 = torch.float = torch.float64
     torch.Tensor.float = torch.Tensor.double
     torch.set_default_dtype(torch.float64)
@@ -222,6 +259,7 @@ def float64():
     finally:
         torch.float32, torch.float, torch.Tensor.float = saved[:3]
         torch.set_default_dtype(saved[3])
+        gelu.forward = saved[4]
 
 
 def their_config(family, **changes):

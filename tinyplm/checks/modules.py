@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ..core import flatten
-from ..models.names import expand
+from ..models.names import expand, names_of
 
 # The linear layers whose output has another name than their matrix: {matrix: name within its part},
 # "" for the output of the part itself.
@@ -23,7 +23,7 @@ def modules(model: Any) -> dict[str, str]:
     leaves = flatten(model.params)
     found: dict[str, str] = {}
     layers: dict[str, list[str]] = {}
-    for hub, paths, _ in expand(model.family.NAMES, leaves):
+    for hub, paths, _ in expand(names_of(model.family, model.config), leaves):
         module, _, kind = hub.rpartition(".")
         for path in paths:
             part, _, leaf = path.removeprefix("body.").rpartition(".")

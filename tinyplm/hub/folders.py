@@ -36,7 +36,7 @@ from ..memory import check_memory
 from ..models.config import for_task, from_dict, to_dict
 from ..models.config import labels as label_fields
 from ..models.model import Model, check_dtype, check_model
-from ..models.names import hub_shapes, to_hub
+from ..models.names import hub_shapes, names_of, to_hub
 from ..tokenizers import Tokenizer
 from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
@@ -180,7 +180,8 @@ def load(
     tensors = heads.without_others(family, config, task, settings, tensors)
     shapes = shapes_of(family, config, task)
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
-    params = to_tree(tensors, family.NAMES, heads.without(shapes, fresh), where=where, dtype=dtype)
+    names, own = names_of(family, config), heads.without(shapes, fresh)
+    params = to_tree(tensors, names, own, where=where, dtype=dtype)
     params = heads.joined(params, fresh, shapes)
     file_dtypes = {name: t.file_dtype for name, t in tensors.items()} if dtype is None else None
     make = model_class(family, task)
@@ -299,7 +300,7 @@ def save(
     _check_saved(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = model.family.NAMES
+    names = names_of(model.family, model.config)
     shapes = hub_shapes(model.params, names)
     dtypes = {name: dtype for name in shapes} if dtype else model.file_dtypes
     sizes = file_sizes(shapes, model.dtype, dtypes)
@@ -361,4 +362,4 @@ def gradients_by_hub_name(model: Model, dparams: Tree) -> dict[str, np.ndarray]:
     known = flatten(model.params).keys()
     if not isinstance(dparams, dict) or not dparams or not flatten(dparams).keys() <= known:
         raise wrong("dparams", "gradients of the model's parameters, as from backward", dparams)
-    return to_hub(dparams, model.family.NAMES)
+    return to_hub(dparams, names_of(model.family, model.config))

@@ -14,7 +14,7 @@ from ..arguments import wrong
 from ..core import Tree, flatten, unflatten
 from ..families import architectures, shapes_of
 from ..memory import check_memory
-from ..models.names import expand
+from ..models.names import expand, names_of
 
 
 def task_of(
@@ -39,7 +39,10 @@ def task_of(
 
 
 def _hub_names(family: ModuleType, config: Any, task: str) -> set[str]:
-    return {hub for hub, _, _ in expand(family.NAMES, flatten(shapes_of(family, config, task)))}
+    return {
+        hub
+        for hub, _, _ in expand(names_of(family, config), flatten(shapes_of(family, config, task)))
+    }
 
 
 def without_others(
@@ -68,7 +71,7 @@ def _head_parts(
     leaves = flatten(shapes_of(family, config, task))
     return {
         hub: (paths, tuple(operation.hub_shape([leaves[path] for path in paths])))
-        for hub, paths, operation in expand(family.NAMES, leaves)
+        for hub, paths, operation in expand(names_of(family, config), leaves)
         if paths[0].startswith("head.")
     }
 
@@ -80,7 +83,7 @@ def fresh_parameters(
     leaves = flatten(shapes)
     missing = [
         path
-        for hub, paths, _ in expand(family.NAMES, leaves)
+        for hub, paths, _ in expand(names_of(family, config), leaves)
         if hub not in tensors
         for path in paths
         if path.startswith("head.")

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from ..arguments import wrong
 from ..backend import array_module
 from ..core import Component, StackOptions, Tree, named, stack
+from ..layers.alibi import alibi, alibi_slopes
 from ..layers.block import block, pre_norm
 from ..layers.cache import Cache, layer_cache
 from ..layers.dropout import dropout
@@ -199,6 +200,31 @@ def learned_embed(
 def no_positions(position_ids: Any, **_: Any) -> Callable[[int], dict[str, Any]]:
     """Attention knows no positions: `embed` added them, or the causal mask is all there is."""
     return every({})
+
+
+def alibi_positions(heads: int) -> Callable[..., Callable[[int], dict[str, Any]]]:
+    """The piece `positions` of a decoder with ALiBi: offsets of the keys, in all layers.
+
+    A key's position is the number of tokens before it, by attention_mask (B, S) if there is one;
+    position_ids count only without such a mask, and without a cache.
+    """
+    slopes = alibi_slopes(heads)
+
+    def positions(position_ids: Any, *, keys: int, attention_mask: Any, dtype: Any) -> Any:
+        xp = array_module(position_ids)
+        if attention_mask is not None and attention_mask.ndim == 2:
+            counted = xp.cumsum((attention_mask != 0).astype("int64"), axis=1)
+            placed = xp.maximum(counted - 1, 0)
+        else:
+            placed = position_ids if position_ids.shape[-1] == keys else xp.arange(keys)
+        return every({"offsets": alibi(placed, slopes=xp.asarray(slopes), dtype=dtype)})
+
+    return positions
+
+
+def no_finish(p: Tree, x: Any, *, norm: Component) -> tuple[Any, Callable]:
+    """y = x: post-norm blocks have normed their last sum."""
+    return x, lambda dy: ({}, dy)
 
 
 def final_norm(p: Tree, x: Any, *, norm: Component) -> tuple[Any, Callable]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Container, Iterator, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,31 @@ def fused() -> Operation:
     )
 
 
+def grouped(groups: int) -> Operation:
+    """One of torch's tensors, (out, in) or a bias (out,), holds several of ours group by group.
+
+    Its rows are those of group 0 of each of our arrays, then those of group 1 ...: queries, keys
+    and values of each key/value head.
+    """
+
+    def to_hub(arrays: list[np.ndarray]) -> np.ndarray:
+        parts = [a.reshape(*a.shape[:-1], groups, -1) for a in arrays]
+        joined = np.concatenate(parts, axis=-1)
+        return joined.reshape(*arrays[0].shape[:-1], -1).T
+
+    def to_tree(tensor: np.ndarray, shapes: list[tuple]) -> list[np.ndarray]:
+        leading = tensor.T.shape[:-1]
+        widths = [shape[-1] // groups for shape in shapes]
+        joined = tensor.T.reshape(*leading, groups, sum(widths))
+        parts = np.split(joined, np.cumsum(widths)[:-1], axis=-1)
+        return [part.reshape(*leading, -1) for part in parts]
+
+    def hub_shape(shapes: list[tuple]) -> tuple:
+        return (sum(shape[-1] for shape in shapes), *shapes[0][:-1])
+
+    return Operation(to_hub, to_tree, hub_shape)
+
+
 def permuted(*axes: int) -> Operation:
     """Axis n of the hub tensor is axis axes[n] of the tree's array."""
     back = sorted(range(len(axes)), key=axes.__getitem__)
@@ -79,6 +105,11 @@ class Rename:
     ) -> None:
         self.hub, self.paths, self.requires = hub, paths, requires
         self.operation = _OPERATIONS[operation] if isinstance(operation, str) else operation
+
+
+def names_of(family: ModuleType, config: Any) -> list[Rename]:
+    """A family's NAMES, or its names(config) where the config says how tensors are laid out."""
+    return family.names(config) if hasattr(family, "names") else family.NAMES
 
 
 def weight_and_bias(hub: str, weight: str, bias: str) -> list[Rename]:
