@@ -38,6 +38,7 @@ def test_complete_fills_with_zeros():
     like = {"a": np.ones((2, 2)), "b": [np.ones(3), np.ones(1)]}
     full = core.complete({"b": [None, np.full(1, 5.0)]}, like)
     assert not full["a"].any() and not full["b"][0].any() and full["b"][1][0] == 5
+    assert equal(core.complete({"a": like["a"]}, like), {"a": like["a"], "b": [np.zeros(3), np.zeros(1)]})
 
 
 @given(shape=st.lists(st.integers(1, 3), min_size=1, max_size=3), lead=st.integers(0, 2), seed=st.integers(0, 99))
@@ -130,8 +131,10 @@ class _Held:
 
     def __init__(self):
         self.alive = []
+        self.before = []  # each layer, at its start
 
     def layer(self, p, x):
+        self.before.append(self.count())
         kept = x + 0
         self.alive.append(weakref.ref(kept))
         return x * p, lambda dy: (p, dy * p * (kept[0] == kept[0]))
@@ -160,6 +163,16 @@ def test_closures_are_dropped_without_grad_and_freed_in_passing():
     )
     backward(np.ones(3))
     assert counts == [4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, [0, 1, 2, 3, 4]), ({"grad": False}, [0] * 5), ({"checkpointing": 2}, [0] * 5), ({"frozen": 3}, [0, 0, 0, 0, 1])],
+)
+def test_a_closure_that_is_not_needed_is_dropped_before_the_next_layer(options, expected):
+    held = _Held()
+    core.stack(held.layer, [2.0] * 5, np.ones(3), options=core.StackOptions(**options))
+    assert held.before == expected
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, [0, 0, 0, 0, 0]), (2, [0, 1, 0, 1, 0]), (3, [1, 0, 2, 1, 0])])

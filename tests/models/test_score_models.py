@@ -106,6 +106,11 @@ def test_the_auxiliary_loss_is_the_papers():
         scored().loss(targets=aims, auxiliary=0.5, **inputs)
 
 
+def test_only_the_auxiliary_loss_has_rows_over_the_vocabulary():
+    aims = {"logits": np.array([0, 2]), "language_model": np.array([[1, -100, 3], [-100, -100, 5]])}
+    assert scored().head_rows(aims) == 3 and scored().head_rows({"logits": aims["logits"]}) == 0
+
+
 def test_next_tokens_by_hand():
     ids, mask = np.array([[5, 6, 7, 0], [0, 1, 2, 3]]), np.array([[1, 1, 1, 0], [0, 1, 1, 1]])
     assert next_tokens(ids, mask).tolist() == [[6, 7, -100, -100], [-100, 2, 3, -100]]
