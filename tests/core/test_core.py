@@ -186,6 +186,25 @@ def test_checkpointing_holds_one_group_at_a_time(size, expected):
     assert counts == expected
 
 
+def test_once_frees_the_input_of_each_group():
+    """Inputs alive after each backward, last layer first; the input of the lowest group is the caller's."""
+    inputs, counts = [], []
+
+    def layer(p, x):
+        y = x * p
+        inputs.append(weakref.ref(y))
+        return y, lambda dy: (p, dy * p)
+
+    def count(*_):
+        gc.collect()
+        counts.append(sum(ref() is not None for ref in inputs))
+
+    backward = core.stack(layer, [2.0] * 5, np.ones(3), options=core.StackOptions(
+        once=True, checkpointing=1, on_gradient=count))[1]  # fmt: skip
+    backward(np.ones(3))
+    assert counts == [3, 2, 1, 0, 0]
+
+
 @pytest.mark.parametrize("frozen", [0, 1, 3, 4])
 @pytest.mark.parametrize("size", [0, 1, 2, 3])
 def test_frozen_layers_are_a_constant_below_the_others(frozen, size):

@@ -138,6 +138,25 @@ def test_every_gradient(rate):
         assert abs(numerical - products.sum()) < 1e-7 * max(np.abs(products).sum(), 1e-2), path
 
 
+def test_each_layer_has_the_pieces_of_its_number():
+    seen = []
+
+    def noted(*about):
+        def component(p, x, **given):
+            seen.append((*about, given.get("number"), given["mask"].window if given else None))
+            return x, lambda dy: ({}, dy)
+
+        return component
+
+    made = pieces(CONFIG)._replace(
+        attention=lambda layer: noted("attention", layer),
+        mlp=lambda layer: noted("mlp", layer),
+        positions=lambda position_ids, **_: lambda layer: {"number": layer},
+    )
+    decoder.body(lambda config: made, parameters(), config=CONFIG, input_ids=batch()[0])
+    assert seen == [("attention", 0, 0, None), ("mlp", 0, None, None), ("attention", 1, 1, 2), ("mlp", 1, None, None)]
+
+
 def test_embeddings_and_recomputation():
     p, (ids, _) = parameters(), batch()
     hidden, backward = body(p, config=CONFIG, input_ids=ids)
