@@ -39,6 +39,18 @@ def test_complete_fills_with_zeros():
     full = core.complete({"b": [None, np.full(1, 5.0)]}, like)
     assert not full["a"].any() and not full["b"][0].any() and full["b"][1][0] == 5
     assert equal(core.complete({"a": like["a"]}, like), {"a": like["a"], "b": [np.zeros(3), np.zeros(1)]})
+    for wrong in ([np.ones((2, 2)), None], {"b": {"0": np.ones(3)}}, {"a": [np.ones((2, 2))]}):
+        with pytest.raises(ValueError, match="^complete: expected a part of "):
+            core.complete(wrong, like)
+
+
+def test_chain_goes_back_in_reverse():
+    def times(M):
+        return lambda x: (x @ M, lambda dy: dy @ M.T)
+
+    A, B, x = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4), np.ones((5, 2))
+    y, back = core.chain(x, times(A), None, times(B))
+    assert equal(y, x @ A @ B) and equal(back(y), y @ B.T @ A.T)
 
 
 @given(shape=st.lists(st.integers(1, 3), min_size=1, max_size=3), lead=st.integers(0, 2), seed=st.integers(0, 99))

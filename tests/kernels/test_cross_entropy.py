@@ -87,6 +87,14 @@ def test_half_precision_keeps_what_the_loss_scale_is_for(device):
     assert all(relative_error(a, b) < 1e-2 for a, b in zip(run["float16"], run["float64"], strict=True))
 
 
+def test_half_precision_divides_by_the_total_at_any_dloss():
+    """1 is the case in which float32 has nothing left to do in the backward."""
+    rng = np.random.default_rng(0)
+    x, W, b = (rng.normal(size=shape).astype(np.float16) for shape in ((6, 3), (3, 5), (5,)))
+    _, back = vocabulary_cross_entropy(x, W, b, targets=rng.integers(0, 5, 6), total=8.0)
+    assert all(equal(one, two / 2) and one.any() for one, two in zip(back(1.0), back(2.0), strict=True))
+
+
 def test_half_precision_sums_over_many_tokens():
     """db is a sum of 4096 equal numbers: a float16 running sum would stop growing long before the end."""
     x, W, b = (np.zeros(shape, dtype=np.float16) for shape in ((4096, 1), (1, 2), (2,)))
