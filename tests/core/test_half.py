@@ -54,3 +54,10 @@ def test_a_single_gradient_is_bare():
     y, back = in_float32(lambda x: (x * 2, lambda dy: dy * 2))(x16)
     dx = back(y)
     assert (y.dtype, dx.dtype) == ("float16", "float16") and dx.tolist() == [0, 4, 8]
+
+
+def test_a_loss_takes_a_number_of_any_dtype():
+    """One of float64 would promote float32 arrays."""
+    _, back = noted(0, [])(x32, x32)
+    for dtype in ("float16", "float32", "float64"):
+        assert [d.dtype for d in back(np.dtype(dtype).type(2))] == ["float32", "float32"]
