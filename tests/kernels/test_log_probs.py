@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.laws import relative_error
+from tests.laws import FEW, PART, relative_error
 from tests.losses.test_log_probs import case
 from tinyplm.kernels.log_probs import vocabulary_log_probs
 from tinyplm.losses.log_probs import log_probs
@@ -26,6 +26,17 @@ def test_chunks_give_what_all_logits_give(chunk, names):
         assert relative_error(dx, d @ W.T) < 1e-13
         assert relative_error(dW, x.reshape(-1, 4).T @ rows) < 1e-13
         assert relative_error(db, rows.sum(axis=0)) < 1e-13
+
+
+def test_large_logits():
+    """exp of each of them overflows, even in float64."""
+    x, W, b, targets, draw = case()
+    expected, back = log_probs(x @ (1e4 * W) + b, targets=targets)
+    outputs, chunk_back = vocabulary_log_probs(x, 1e4 * W, b, targets=targets, chunk=4)
+    assert relative_error(outputs, expected) < PART
+    doutputs = {name: draw.normal(size=targets.shape) for name in outputs}
+    near = FEW * 1e5  # how far rounding moves logits of that size, and with them log p
+    assert relative_error(chunk_back(doutputs)[2], back(doutputs).reshape(-1, 7).sum(axis=0)) < near
 
 
 def test_no_target_at_all():

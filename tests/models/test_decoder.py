@@ -15,7 +15,7 @@ import pytest
 from tests.laws import MODEL, equal, relative_error
 from tests.support.families import PADDING, batch
 from tinyplm import random
-from tinyplm.core import StackOptions, flatten, on_tree, unflatten
+from tinyplm.core import StackOptions, flatten, on_tree, tree_map, unflatten
 from tinyplm.kernels.activation import ACTIVATIONS
 from tinyplm.kernels.attention import attention as fast_attention
 from tinyplm.layers.attention import multi_head_attention
@@ -139,7 +139,7 @@ def test_every_gradient(rate):
 
 
 def test_each_layer_has_the_pieces_of_its_number():
-    seen = []
+    seen, asked = [], []
 
     def noted(*about):
         def component(p, x, **given):
@@ -148,12 +148,16 @@ def test_each_layer_has_the_pieces_of_its_number():
 
         return component
 
+    def positions(position_ids, *, keys, dtype):
+        asked.append((keys, dtype))
+        return lambda layer: {"number": layer}
+
     made = pieces(CONFIG)._replace(
-        attention=lambda layer: noted("attention", layer),
-        mlp=lambda layer: noted("mlp", layer),
-        positions=lambda position_ids, **_: lambda layer: {"number": layer},
+        attention=lambda layer: noted("attention", layer), mlp=lambda layer: noted("mlp", layer), positions=positions
     )
-    decoder.body(lambda config: made, parameters(), config=CONFIG, input_ids=batch()[0])
+    p = tree_map(lambda a: a.astype("float32"), parameters())
+    decoder.body(lambda config: made, p, config=CONFIG, input_ids=batch()[0])
+    assert asked == [(5, "float32")]
     assert seen == [("attention", 0, 0, None), ("mlp", 0, None, None), ("attention", 1, 1, 2), ("mlp", 1, None, None)]
 
 

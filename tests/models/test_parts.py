@@ -274,6 +274,7 @@ def test_the_two_wrappers_on_plain_arrays():
         sums.add(tree)
     gradient = back(2.0)[0]
     assert value == same and apart(sums.tree, gradient) < MODEL
+    assert parts.whole(body, head, params, {"input_ids": ids}, StackOptions(grad=False)) == (value, None)
     d = tree_map(lambda a: rng.normal(size=a.shape), params)
     ends = [parts.whole(body, head, tree_map(lambda a, b, h=h: a + h * b, params, d), {"input_ids": ids},
                         StackOptions(grad=False))[0] for h in (1e-6, -1e-6)]  # fmt: skip
@@ -286,6 +287,8 @@ def test_what_was_emitted_and_the_heads_closure_are_gone_before_the_body_goes_ba
     alive = []
 
     def body(p, x, *, stacking):
+        assert stacking.once  # the stack does the same with its layers
+
         def backward(dhidden):
             gc.collect()
             alive.append([ref() is not None for ref in large])

@@ -210,6 +210,14 @@ def test_the_largest_values(name, most, expected):
         read_rope({**YARN, name: most * 1.001}, None, None, 12)
 
 
+def test_a_truncate_of_null_is_false():
+    given = {**YARN, "truncate": None}
+    assert (
+        read_rope(given, None, None, 12).settings["truncate"] is False
+        and "truncate" not in read_rope(YARN, None, None, 12).settings
+    )
+
+
 def test_the_smallest_values():
     least = {"factor": 1, "beta_slow": 1e-6, "mscale": 0, "attention_factor": 0, "rope_theta": 1.001}
     assert read_rope({**YARN, **least}, None, None, 12).settings["beta_slow"] == 1e-6
