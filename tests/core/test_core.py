@@ -32,6 +32,8 @@ def test_add_takes_missing_parts_as_zero():
     assert a["x"][0] == 1, "add wrote into its argument"
     with pytest.raises(ValueError, match="add: expected lists of equal length, got a list of 1 parts and a list of 2 parts"):
         core.add([np.ones(1)], [None, None])
+    with pytest.raises(ValueError, match="^add: expected trees of arrays, got 'a'"):
+        core.add({"x": "a"}, {"x": "b"})
 
 
 def test_complete_fills_with_zeros():
