@@ -63,6 +63,12 @@ def test_unbroadcast_is_the_transpose_of_broadcasting(shape, lead, seed):
     assert np.isclose((np.broadcast_to(x, full) * g).sum(), (x * core.unbroadcast(g, tuple(shape))).sum(), rtol=PART)
 
 
+@pytest.mark.parametrize(("full", "shape"), [((2, 3), (2,)), ((3,), (1, 3)), ((1, 3), (2, 3))])
+def test_unbroadcast_refuses_what_broadcasting_cannot_give(full, shape):
+    with pytest.raises(ValueError, match="^unbroadcast: expected a gradient that broadcasting from shape"):
+        core.unbroadcast(np.ones(full), shape)
+
+
 # ---------------------------------------------------------------------------------------------------------- the stack
 
 
@@ -138,6 +144,22 @@ def test_callback_gets_each_layer_last_first():
     dps, _, _ = _run(ps, x, shift, on_gradient=lambda i, dp: got.append((i, dp)))[1](dy)
     assert [i for i, _ in got] == [3, 2, 1, 0] and dps == [None] * 4
     assert equal([dp for _, dp in reversed(got)], expected)
+
+
+def test_a_gradient_that_was_handed_on_is_gone_before_the_next_layer():
+    handed, alive = [], []
+
+    def layer(p, x):
+        def backward(dy):
+            gc.collect()
+            alive.append(sum(ref() is not None for ref in handed))
+            return np.ones(3), dy
+
+        return x, backward
+
+    options = core.StackOptions(on_gradient=lambda i, dp: handed.append(weakref.ref(dp)))
+    core.stack(layer, [2.0] * 4, np.ones(3), options=options)[1](np.ones(3))
+    assert alive == [0, 0, 0, 0] and len(handed) == 4
 
 
 class _Held:

@@ -8,10 +8,14 @@ import numpy as np
 
 from tests.laws import FEW, MODEL, relative_error
 from tests.support import families
+from tests.support.encoder_families import tiny
 from tinyplm.core import StackOptions
 from tinyplm.families import llama
+from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
+from tinyplm.models import encoder_heads
 from tinyplm.models.causal_lm import last_logits
 from tinyplm.models.heads import then, weighted_sum, with_hidden
+from tinyplm.models.protocol import LossOptions
 
 rng = np.random.default_rng(0)
 P = {"a": rng.normal(size=3), "b": rng.normal(size=3)}
@@ -77,3 +81,20 @@ def test_the_last_logits_hold_no_layer_for_a_backward():
     logits, cache = last_logits(family, model.params, {"input_ids": ids}, config=model.config)
     assert given == [StackOptions(grad=False)] and cache is None
     assert relative_error(logits, model(ids)[0]["logits"][:, -1]) < MODEL
+
+
+def test_the_options_of_a_loss_reach_the_kernel(monkeypatch):
+    """Those that change memory or speed would not be missed in any number."""
+    model = tiny("bert")
+    given = []
+
+    def kernel(*args, **options):
+        given.append({name: options[name] for name in ("chunk", "factors", "smoothing", "grad", "total")})
+        return vocabulary_cross_entropy(*args, **options)
+
+    monkeypatch.setattr(encoder_heads, "vocabulary_cross_entropy", kernel)
+    targets = {"logits": np.array([[1, -100], [2, 3]])}
+    options = LossOptions(chunk=5, factors=True, smoothing=0.1)
+    head = encoder_heads.loss_head(model._task, model.config, targets, {"logits": 7.0}, options, grad=False)
+    head(model.params, rng.normal(size=(2, 2, 6)))
+    assert given == [{"chunk": 5, "factors": True, "smoothing": 0.1, "grad": False, "total": 7.0}]

@@ -193,6 +193,17 @@ REFUSED = [
 ]  # fmt: skip
 
 
+def test_dynamic_frequencies_are_those_of_each_length():
+    """And not of the first one asked for; the others are kept by width."""
+    read = read_rope({"rope_type": "dynamic", "factor": 4.0}, None, None, 12)
+    for length in (12, 48, 24):
+        expected = ref.dynamic_frequencies(8, base=10000.0, factor=4.0, original=12, length=length)
+        assert np.max(np.abs(read.frequencies(8, length)[0] / expected - 1)) < FEW
+    read = read_rope(YARN, None, None, 12)
+    assert [read.frequencies(width, 12)[0].shape for width in (8, 6, 8)] == [(4,), (3,), (4,)]
+    assert read.frequencies(8, 12)[0] is read.frequencies(8, 12)[0]
+
+
 LIMITS = [
     ("factor", 1e6, "a number from 1 to 1e6"),
     ("mscale", 1e6, r"at most 1e\+06"),
