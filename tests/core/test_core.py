@@ -63,6 +63,17 @@ def test_unbroadcast_is_the_transpose_of_broadcasting(shape, lead, seed):
     assert np.isclose((np.broadcast_to(x, full) * g).sum(), (x * core.unbroadcast(g, tuple(shape))).sum(), rtol=PART)
 
 
+def test_unbroadcast_of_half_precision_does_not_stop_at_2048():
+    assert core.unbroadcast(np.ones((4096, 2), dtype=np.float16), (1, 2)).tolist() == [[4096, 4096]]
+
+
+def test_tree_map_takes_trees_of_one_structure():
+    assert core.tree_map(lambda a, b: a + b, {"a": 1, "b": [2, None]}, {"b": [3, 4], "a": 5}) == {"a": 6, "b": [5, None]}
+    for tree, other in (({"a": 1}, {"b": 1}), ([1, 2], [1]), ({"a": [1]}, {"a": {"0": 1}})):
+        with pytest.raises(ValueError, match="^tree_map: expected equal structures, got "):
+            core.tree_map(lambda a, b: a, tree, other)
+
+
 @pytest.mark.parametrize(("full", "shape"), [((2, 3), (2,)), ((3,), (1, 3)), ((1, 3), (2, 3))])
 def test_unbroadcast_refuses_what_broadcasting_cannot_give(full, shape):
     with pytest.raises(ValueError, match="^unbroadcast: expected a gradient that broadcasting from shape"):
