@@ -25,6 +25,14 @@ def test_chain_goes_back_in_reverse():
     assert equal(y, x @ A @ B) and equal(back(y), y @ B.T @ A.T)
 
 
+def test_on_tree_gives_the_gradients_of_what_the_tree_has():
+    f = core.on_tree(linear, "W", "b")
+    x, W = np.ones((2, 3)), np.ones((3, 4))
+    for p in ({"W": W}, {"b": np.ones(4), "W": W}):
+        y, back = f(p, x)
+        assert back(y)[0].keys() == p.keys()
+
+
 def _layer(p, x, shift, *, power):
     """A layer with a shared input and a per-layer keyword: y = x W + power * shift."""
     y, back = linear(x, p["W"])

@@ -47,6 +47,12 @@ def test_no_target_at_all():
     assert not dx.any() and not dW.any() and db is None
 
 
+def test_no_gradient_at_all():
+    x, W, b, targets, _ = case()
+    _, back = vocabulary_log_probs(x, W, b, targets=targets)
+    assert not any(g.any() for g in back({}))
+
+
 def test_without_gradient_and_without_entropy():
     x, W, _, targets, _ = case()
     outputs, back = vocabulary_log_probs(x, W, targets=targets, grad=False, entropy=False)
