@@ -197,7 +197,8 @@ def test_extend_joins_and_gives_the_new_places_their_gradient(device, B, K, T, s
 def test_the_gradient_of_a_call_with_a_cache(device, name):
     """For every parameter and the inputs, with the cached values fixed: central differences, each time on a fresh copy.
 
-    The gradient is the device's; the differences are taken on the host, where the outputs are the same.  On top of 1e-7, the tolerance allows for rounding of the outputs themselves, EPS |c y| / h (see laws.directional_derivative).
+    The gradient is the device's; the differences are taken on the host, where the outputs are the same.  On top of 1e-7, the
+    tolerance allows for rounding of the outputs themselves, EPS |c y| / h (see laws.directional_derivative).
     """
     T, start, h = 9, 5, 1e-5
     ids, mask, positions = sequences(T=T, padded=[0, 2, 7])
