@@ -24,6 +24,7 @@ In reading order:
     scalar.py, dual.py
     layers/      linear, embedding, norm, activation, softmax, position, rope, mask, attention, mlp,
                  block, heads
+    models/      published
     losses/      cross_entropy
     optim/       adamw, schedule, clip
     generation/  sampling

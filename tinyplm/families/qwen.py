@@ -80,6 +80,8 @@ class Config(RotaryConfig):
             expected = f"hidden_size / num_attention_heads = {self.head_width}"
             raise wrong("config: kv_channels", expected, self.kv_channels)
 
+    mlp_width = property(lambda self: self.intermediate_size // 2)
+
     @cached_property
     def rope(self) -> Rope:
         scaled = self.use_dynamic_ntk or self.use_logn_attn
@@ -105,10 +107,9 @@ SIZES = {
 
 
 def shapes(config: Config) -> dict:
-    """LLaMA's, with half of intermediate_size, and with biases."""
-    half = dataclasses.replace(config, intermediate_size=config.intermediate_size // 2)
+    """LLaMA's, with biases."""
     others = not config.no_bias
-    layer = llama.layer_shapes(half, "qkv" + "o" * others, ("gate", "up", "down") * others)
+    layer = llama.layer_shapes(config, "qkv" + "o" * others, ("gate", "up", "down") * others)
     return llama.model_shapes(config, layer)
 
 

@@ -93,6 +93,11 @@ class RotaryConfig(ScoreLabels):
     def head_width(self) -> int:
         return self.hidden_size // self.heads if self.head_dim is None else self.head_dim
 
+    @property
+    def mlp_width(self) -> int:
+        """F, the width between the linear layers of the feed-forward sublayer."""
+        return self.intermediate_size
+
     @cached_property
     def rope(self) -> Rope:
         original = self.source.get("original_max_position_embeddings")
