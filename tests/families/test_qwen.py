@@ -103,7 +103,7 @@ def test_output_projections_start_smaller():
         ({"intermediate_size": 21}, "intermediate_size: expected an even number, of both halves together, got 21"),
         ({"kv_channels": 64}, "kv_channels: expected hidden_size / num_attention_heads = 128, got 64"),
         ({"rotary_pct": 1.5}, "rotary_pct: expected a number in (0, 1], got 1.5"),
-        ({"rotary_pct": "all"}, "rotary_pct: expected a number in (0, 1], got"),
+        ({"rotary_pct": "all"}, "rotary_pct: expected float, got"),
         ({"rotary_emb_base": 0}, "rotary_emb_base: expected a number in (1, 1e+15], got 0"),
         ({"seq_length": 0}, "seq_length: expected a positive integer, got 0"),
         ({"emb_dropout_prob": 1.0}, "emb_dropout_prob: expected a number in [0, 1), got 1.0"),

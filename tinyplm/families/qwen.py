@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
-from ..arguments import is_number, wrong
+from ..arguments import wrong
 from ..core import Tree
 from ..layers.dropout import dropout
 from ..models import causal_lm, decoder, walks
@@ -66,9 +66,6 @@ class Config(RotaryConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self) -> None:
-        for name, least, most in (("rotary_pct", 0, 1), ("rotary_emb_base", 1, 1e15)):
-            if not (is_number(value := getattr(self, name)) and least < value <= most):
-                raise wrong(f"config: {name}", f"a number in ({least}, {most:g}]", value)
         super().__post_init__()
         check_positive(self, "seq_length")
         check_rates(self, "emb_dropout_prob")
@@ -84,6 +81,9 @@ class Config(RotaryConfig):
 
     @cached_property
     def rope(self) -> Rope:
+        for name, least, most in (("rotary_pct", 0, 1), ("rotary_emb_base", 1, 1e15)):
+            if not least < (value := getattr(self, name)) <= most:
+                raise wrong(f"config: {name}", f"a number in ({least}, {most:g}]", value)
         scaled = self.use_dynamic_ntk or self.use_logn_attn
         longest = self.seq_length if scaled else self.max_position_embeddings
         return read_rope(None, None, self.rotary_emb_base, longest, share=self.rotary_pct)
