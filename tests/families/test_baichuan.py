@@ -120,6 +120,8 @@ def test_a_gradient_in_two_factors_is_that_of_their_product():
 def test_laid_out_for_decoding_it_gives_the_same_logits():
     model, (ids, _) = tiny("baichuan", z_loss_weight=0), batch()
     fast = model.for_decoding()
+    W, _ = baichuan.output_matrix(fast.params, config=fast.config)
+    assert W is fast.params["head"]["W"], "normalised once, not at each token"
     assert relative_error(fast(ids, grad=False)[0]["logits"], model(ids, grad=False)[0]["logits"]) < MODEL
 
 

@@ -80,6 +80,15 @@ class Config(RotaryConfig):
 
     cache_context = context
 
+    def for_decoding(self) -> Any:
+        """The head holds the normalised matrix: without this, each token would normalise it."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return _Normalised(**{**fields, "tie_word_embeddings": False})
+
+
+class _Normalised(Config):
+    unit_head = property(lambda self: False)
+
 
 _13B: dict[str, Any] = {"hidden_size": 5120, "intermediate_size": 13696, "model_max_length": 4096}
 _13B |= {"num_hidden_layers": 40, "num_attention_heads": 40}

@@ -50,7 +50,7 @@ class CausalModel(Model):
         copied = ("head.W",) if self.config.tie_word_embeddings else self.copied
         return self._with(
             params=params,
-            config=dataclasses.replace(self.config, tie_word_embeddings=False),
+            config=self.config.for_decoding(),
             copied=copied,
             origin=self.origin,
         )
