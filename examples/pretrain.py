@@ -1,4 +1,4 @@
-"""Pretrain a small GPT-2 or LLaMA on real text: from documents to samples in one command.
+"""Pretrain a small GPT-2, or another decoder, on real text: from documents to samples.
 
     python examples/pretrain.py                                    # a few minutes on two cores
     python examples/pretrain.py --family llama --out llama         # the same with a LLaMA
@@ -12,11 +12,13 @@ with baselines measured on the same tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 from common import (
     WORKERS,
@@ -30,6 +32,7 @@ from common import (
     usable,
     whole,
 )
+from decoders import TITLES, decoders, sized
 
 import tinyplm
 from tinyplm.arguments import check_choice
@@ -37,7 +40,6 @@ from tinyplm.backend import device
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.packing import open_tokens, pack, write_tokens
 from tinyplm.evaluation import baseline_rows, format_rows, row
-from tinyplm.families import gpt2, llama
 from tinyplm.files import read_json, sole_writer, write_json
 from tinyplm.generation import generate
 from tinyplm.hub.folders import make_config
@@ -53,8 +55,7 @@ from tinyplm.training.step import evaluate
 # name: (layers, width, heads).  A family's published sizes are accepted by name, too.
 SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}
 
-FAMILIES = {"gpt2": gpt2, "llama": llama}
-TITLES = {"gpt2": "GPT-2", "llama": "LLaMA"}
+FAMILIES = decoders()
 
 # May change on resume: they do not affect what is learned.
 FREE = (
@@ -109,38 +110,27 @@ def prepare(options: dict, out: Path) -> dict:
     }
 
 
-def configure(options: dict, vocab_size: int) -> gpt2.Config | llama.Config:
+def configure(options: dict, vocab_size: int) -> Any:
     """The model's configuration."""
-    family, size, context, dropout = (
-        options[name] for name in ("family", "size", "context", "dropout")
+    module, size, context = FAMILIES[options["family"]], options["size"], options["context"]
+    layers, width, heads = SIZES.get(size, (1, 64, 1))
+    small = sized(
+        module,
+        vocab_size=vocab_size,
+        layers=layers,
+        width=width,
+        heads=heads,
+        context=context,
+        dropout=options["dropout"],
     )
-    end = 0  # the tokenizer's first entry is <|endoftext|>
-    common: dict = {"vocab_size": vocab_size, "bos_token_id": end, "eos_token_id": end}
-    if family == "gpt2":
-        common |= {
-            "n_positions": context,
-            "resid_pdrop": dropout,
-            "embd_pdrop": dropout,
-            "attn_pdrop": dropout,
-        }
-    else:
-        common |= {"max_position_embeddings": context, "attention_dropout": dropout}
-    if size in FAMILIES[family].SIZES:
-        return make_config(FAMILIES[family], size, **common)
-    layers, width, heads = SIZES[size]
-    # 0.56 / sqrt(width) is GPT-2's 0.02 at width 768; with 0.02 narrow models start learning late
-    common["initializer_range"] = round(0.56 / width**0.5, 4)
-    if family == "gpt2":
-        return gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, **common)
-    # three matrices of 8/3 width have as many parameters as GPT-2's two of 4 times the width
-    return llama.Config(
-        num_hidden_layers=layers,
-        hidden_size=width,
-        num_attention_heads=heads,
-        intermediate_size=-(-8 * width // 3 // 16) * 16,
-        tie_word_embeddings=True,
-        **common,
-    )
+    if size in SIZES:
+        return small
+    # a published size, with the vocabulary, context and dropout of this run
+    own = ("vocab_size", "n_positions", "max_position_embeddings", "seq_length")
+    own += ("bos_token_id", "eos_token_id", "original_max_position_embeddings")
+    fields = [f.name for f in dataclasses.fields(small)]
+    kept = [n for n in fields if n in own or n.endswith(("_pdrop", "_dropout"))]
+    return make_config(module, size, **{n: getattr(small, n) for n in kept})
 
 
 def plan(options: dict) -> Settings:
@@ -281,12 +271,13 @@ def parser() -> Parser:
         metavar="FILE",
         otherwise="Python's own documentation",
     )
-    option("--family", "gpt2", "Family: gpt2 or llama.", one_of(*FAMILIES))
+    option("--family", "gpt2", f"Family: {', '.join(FAMILIES)}.", one_of(*FAMILIES))
+    published = [name for module in FAMILIES.values() for name in module.SIZES]
     option(
         "--size",
         "small",
-        f"Size: {', '.join(SIZES)}; or a published size: {', '.join([*gpt2.SIZES, *llama.SIZES])}.",
-        one_of(*SIZES, *gpt2.SIZES, *llama.SIZES),
+        f"Size: {', '.join(SIZES)}; or a published size of the family, such as gpt2-medium.",
+        one_of(*SIZES, *published),
     )
     option("--steps", 2500, "Training steps.", whole(1))
     option("--batch", 8, "Sequences per step.", whole(1))
