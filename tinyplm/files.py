@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .arguments import shown
+from .arguments import mismatch, shown
 
 
 @contextmanager
@@ -30,8 +30,7 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
     try:
         with naming(path):
             if path.exists() and not path.is_file():  # renaming would replace a device
-                kind = _kind(path.stat().st_mode)
-                raise ValueError(f"{named(path)}: expected the name of a file, got {kind}")
+                raise mismatch(named(path), "the name of a file", _kind(path.stat().st_mode))
             temporary.touch()
             permissions = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary

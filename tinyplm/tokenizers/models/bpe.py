@@ -219,9 +219,8 @@ class BPE(Component):
                 f"got {char!r} in {shown(word)}"
             )
         if self.unk_token not in self.vocab:
-            raise ValueError(
-                f"unk_token: expected a token of the vocabulary, since {char!r} is unknown, "
-                f"got {shown(self.unk_token)}"
+            raise wrong(
+                "unk_token", f"a token of the vocabulary, since {char!r} is unknown", self.unk_token
             )
         return chr(self.vocab[self.unk_token])
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...arguments import shown
+from ...arguments import shown, wrong
 
 # spelling, score, kind: normal, unknown, control, user_defined, byte, or (only in files) unused
 Piece = tuple[str, float, str]
@@ -51,9 +51,7 @@ def merges_from_scores(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
         if parts is None:
             continue
         if piece in unused:
-            raise ValueError(
-                f"pieces: expected no unused piece that others can form, got {shown(piece)}"
-            )
+            raise wrong("pieces", "no unused piece that others can form", piece)
         if missing := [letter for letter in piece if letter not in scores]:
             raise ValueError(
                 f"pieces: expected a piece for each letter of {shown(piece)}, "

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from ...arguments import shown, wrong
+from ...arguments import mismatch, shown, wrong
 from ..component import Component, read_parts
 from .encoding import LARGEST_TYPE_ID, Encoding
 
@@ -102,9 +102,7 @@ class TemplateProcessing(PostProcessor):
             raise wrong("special_tokens", "an object", self.special_tokens)
         for name, pieces, texts in (("single", self.single, "A"), ("pair", self.pair, "AB")):
             if len(pieces) > MOST_PIECES:
-                raise ValueError(
-                    f"{name}: expected at most {MOST_PIECES} pieces, got {len(pieces)}"
-                )
+                raise mismatch(name, f"at most {MOST_PIECES} pieces", len(pieces))
             for kind, id, type_id in pieces:
                 if type(type_id) is not int or not 0 <= type_id <= LARGEST_TYPE_ID:
                     raise wrong(
@@ -370,9 +368,7 @@ class Sequence(PostProcessor):
 
     def __post_init__(self) -> None:
         if len(arranging := [type(p).__name__ for p in self.processors if p.arranges]) > 1:
-            raise ValueError(
-                f"processors: expected at most one that arranges tokens, got {', '.join(arranging)}"
-            )
+            raise mismatch("processors", "at most one that arranges tokens", ", ".join(arranging))
         object.__setattr__(self, "arranges", bool(arranging))
 
     def named_ids(self) -> Iterator[tuple[str, int]]:

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...arguments import MOST, check_text, check_whole, listed, wrong
+from ...arguments import MOST, check_text, check_whole, listed, mismatch, wrong
 from ...models.model import check_decoder
 from ...tokenizers import Tokenizer
 from ...tokenizers.chat.formats import Messages, Template, check_messages, encode, turn_ends
@@ -106,9 +106,8 @@ def _encoded(
         places.append(len(ids))
         begin = edge
     if tokenizer.decode(ids) != tokenizer.decode(whole):
-        raise ValueError(
-            "tokenizer: expected one that can encode prompt and answer separately, got one that "
-            "cannot"
+        raise mismatch(
+            "tokenizer", "one that can encode prompt and answer separately", "one that cannot"
         )
     return ids, list(zip(places[::2], places[1::2]))
 
@@ -253,9 +252,8 @@ def set_chat_format(model: Any, template: Template) -> None:
     check_decoder("model", model)
     check_template(template)
     if template.source is None:
-        raise ValueError(
-            "template: expected one with a Jinja source, which is saved in the folder, got one "
-            "without"
+        raise mismatch(
+            "template", "one with a Jinja source, which is saved in the folder", "one without"
         )
     ends = sorted(model.end_ids().union(turn_ends(model.text_tokenizer(), template)))
     model.files = {**model.files, CHAT_TEMPLATE: template.source.encode()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_list, wrong
+from ...arguments import check_list, mismatch, wrong
 from ...core import IGNORED
 from .sequences import TokenSequence, check_sequences, sequence_arrays
 
@@ -53,9 +53,7 @@ def check_pairs(
                 f"{name} {n}: expected equal prompts, got {prompts[0]!r:.60} and {prompts[1]!r:.60}"
             )
         if pair[0].ids == pair[1].ids:
-            raise ValueError(
-                f"{name} {n}: expected different answers, got the same as chosen and rejected"
-            )
+            raise mismatch(f"{name} {n}", "different answers", "the same as chosen and rejected")
         check_sequences(pair, context=context, vocabulary=vocabulary, name=f"{name} {n}, answer")
 
 
