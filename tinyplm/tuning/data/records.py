@@ -18,6 +18,7 @@ import codecs
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from ...arguments import check_choice, check_path, listed, mismatch, shown, wrong
@@ -150,17 +151,12 @@ def _preference(record: Mapping[str, Any], where: str) -> Record:
     for name in ("chosen", "rejected"):
         value = record.get(name)
         if isinstance(value, list):
-            said = (
-                _messages(value, f"{where}, {name}", answered=True)
-                if len(value) > 1
-                else _answer(value, f"{where}, {name}")
-            )
+            read = partial(_messages, answered=True) if len(value) > 1 else _answer
+            said = read(value, f"{where}, {name}")
             sides[name] = said[-1]["content"]
             if said[-1]["role"] != "assistant":
-                raise ValueError(
-                    f"{where}: {name}: expected the assistant's answer at the end, got another "
-                    "role's message"
-                )
+                expected = "the assistant's answer at the end"
+                raise mismatch(f"{where}: {name}", expected, "another role's message")
             if len(said) > 1:
                 prompts.append(said[:-1])
         else:

@@ -98,9 +98,8 @@ def check_every(sequences: Any, *, name: str = "sequence", least: int = 1) -> No
         raise ValueError(f"{name}s: expected at least {least}, got {len(sequences)}")
     for n, sequence in enumerate(sequences):
         if not isinstance(sequence, TokenSequence):
-            raise wrong(
-                f"{name} {n}", "a TokenSequence, such as answered(prompt, answer)", sequence
-            )
+            expected = "a TokenSequence, such as answered(prompt, answer)"
+            raise wrong(f"{name} {n}", expected, sequence)
 
 
 def check_sequences(
@@ -135,9 +134,4 @@ def batch_numbers(count: int, size: int, step: int, *, key: int) -> np.ndarray:
         epoch: random.generator(random.fold(key, epoch)).permutation(count)
         for epoch in np.unique(places // count).tolist()
     }
-    return np.array(
-        [
-            orders[epoch][place]
-            for epoch, place in zip((places // count).tolist(), (places % count).tolist())
-        ]
-    )
+    return np.array([orders[n // count][n % count] for n in places.tolist()])

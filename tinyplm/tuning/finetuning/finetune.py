@@ -174,7 +174,7 @@ class _Run:
         best = self.history[self.best_epoch - 1][metric]
         if self.best_epoch == 0 or better(metric, scores[metric], best):
             self.best_epoch = len(self.history)
-            self.best = tree_map(lambda a: a.copy(), self.model.params)
+            self.best = _copy(self.model.params)
             self.save(scores)
 
     def save(self, scores: dict[str, float]) -> None:
@@ -206,3 +206,7 @@ def next_tokens(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray
 def better(metric: str, value: float, best: float) -> bool:
     """Whether a metric's value beats the best so far: a smaller loss, or more of anything else."""
     return value < best if metric == "loss" else value > best
+
+
+def _copy(params: Tree) -> Tree:
+    return tree_map(lambda a: a.copy(), params)
