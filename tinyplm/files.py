@@ -214,10 +214,8 @@ def check_links(folder: str | os.PathLike, names: Iterable[str]) -> None:
         except ValueError:  # a NUL or lone surrogate in the name
             raise ValueError(f"{file}: expected the name of a file, got an invalid name") from None
         if not any(target == place or place in target.parents for place in allowed):
-            raise ValueError(
-                f"{file}: expected a file in the folder (or a link to the folder as a whole), "
-                f"got a link to {named(target)}"
-            )
+            expected = "a file in the folder (or a link to the folder as a whole)"
+            raise mismatch(file, expected, f"a link to {named(target)}")
 
 
 def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:

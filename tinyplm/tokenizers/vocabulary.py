@@ -67,10 +67,8 @@ def tokens_by_id(vocab: Mapping[str, int], added: Iterable[tuple[str, int]]) -> 
         if type(id) is not int or id < 0:
             raise wrong(f"vocab: token {shown(token)}", "an id >= 0", id)
         if token_of.setdefault(id, token) != token:
-            raise ValueError(
-                f"vocab: expected one token per id, got {shown(token_of[id])} and {shown(token)} "
-                f"with id {shown(id)}"
-            )
+            given = f"{shown(token_of[id])} and {shown(token)} with id {shown(id)}"
+            raise mismatch("vocab", "one token per id", given)
         if id_of.setdefault(token, id) != id:
             raise ValueError(
                 f"vocab: expected one id per token, got {shown(id_of[token])} and {shown(id)} "

@@ -119,10 +119,8 @@ class TemplateProcessing(PostProcessor):
                 or not all(isinstance(text, str) for text in (special.id, *special.tokens))
                 or not all(type(id) is int and id >= 0 for id in special.ids)
             ):
-                raise ValueError(
-                    f"special_tokens {shown(name)}: expected as many ids >= 0 as tokens, "
-                    f"got {shown(tuple(special), 200)}"
-                )
+                given = shown(tuple(special), 200)
+                raise mismatch(f"special_tokens {shown(name)}", "as many ids >= 0 as tokens", given)
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
         return (
