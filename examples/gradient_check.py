@@ -9,9 +9,9 @@ For each positional argument x of a component f, with a random direction d and a
     <c, f(x + h d) - f(x - h d)> / 2h    must equal    <backward(c), d>
 
 to the accuracy of the central difference, about h^2 = 1e-10 in float64.  The cotangent is random
-because a constant one hides errors: with it, the gradient of softmax is exactly zero.  Components
-and cases are those of the tests (tests/components.py).  Run it from a checkout: the tests are not
-installed.
+because a constant one hides errors: with it, the gradient of softmax is exactly zero.  Components,
+cases and the law are those of tinyplm.checks; tests/components.py pairs them with the formulas of
+reference/.  Run it from a checkout: neither is installed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from common import Parser, one_of, start, whole
 # the checkout, for tests/ and reference/
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests import laws
 from tests.components import COMPONENTS
-from tests.laws import Sizes
+from tinyplm.checks import draw_sizes, laws
 from tinyplm.core import tree_map
 
 
@@ -81,11 +80,7 @@ def main() -> None:
         formula, differences = 0.0, {}
         for case_number in range(options.cases):
             rng = np.random.default_rng((options.seed, case_number))
-            B, T, S, K, G, E, F = (int(rng.integers(1, 4)) for _ in range(7))
-            D, V, seed = (int(rng.integers(*limits)) for limits in ((2, 7), (2, 9), (2**32,)))
-            flags = tuple(bool(b) for b in rng.integers(0, 2, 3))
-            sizes = Sizes(B=B, T=T, S=S, D=D, K=K, G=G, E=E, F=F, V=V, seed=seed, flags=flags)
-            case = component.make(sizes)
+            case = component.make(draw_sizes((options.seed, case_number)))
             y, _ = laws.call(f, case, "cpu")
             expected = component.reference(*case.args, **case.kwargs | case.reference_kwargs)
             formula = max(formula, laws.relative_error(y, np.asarray(expected)))
@@ -94,7 +89,7 @@ def main() -> None:
         names = list(inspect.signature(component.f).parameters)
         for row, (argument, error) in enumerate(sorted(differences.items())):
             left = (name, f"{formula:.1e}") if row == 0 else ("", "")
-            right = error < 1e-7 and (row > 0 or formula < 1e-10)
+            right = error < laws.DIFFERENCE and (row > 0 or formula < 1e-10)
             wrong += [] if right else [f"{name}.{names[argument]}"]
             line = f"{left[0]:<26}{names[argument]:<12}{left[1]:>16}{error:>21.1e}"
             print(line + ("" if right else "   WRONG"))

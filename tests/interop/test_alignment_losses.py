@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
-from tests.components_alignment import COMPONENTS  # noqa: E402
 from tests.laws import Sizes, relative_error  # noqa: E402
+from tinyplm.checks.cases.alignment import COMPONENTS  # noqa: E402
 
 
 def mean(value, weights, total):
@@ -95,8 +95,8 @@ def test_values_and_gradients(name, seed):
     draw = np.random.default_rng(seed)
     B, T, D, F_, V = draw.integers(1, 6, 5).tolist()
     s = Sizes(B=B, T=T, S=3, D=D, K=1, G=1, E=2, F=F_ + 1, V=V + 1, seed=seed, flags=tuple(draw.random(3) < 0.5))
-    f, _, make = COMPONENTS[name]
-    case = make(s)
+    f = COMPONENTS[name].f
+    case = COMPONENTS[name].make(s)
     y, backward = f(*case.args, **case.kwargs)
     ours = backward(1.7)
     leaves = [None if a is None else torch.tensor(a, requires_grad=True) for a in case.args]

@@ -174,7 +174,7 @@ def kernels() -> dict[str, Callable]:
         module = import_module(f"tinyplm.kernels.{module.name}")
         for name, f in inspect.getmembers(module, inspect.isfunction):
             returns_backward = "Backward" in str(inspect.signature(f).return_annotation)
-            if f.__module__ == module.__name__ and returns_backward:
+            if f.__module__ == module.__name__ and returns_backward and not name.startswith("_"):
                 found[name] = f
     return found
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import reference.layers.rope as ref
 from tests.laws import FEW, PART, rounding
-from tests.support.rope import rope_at
 from tinyplm.backend import to_device, to_host
+from tinyplm.checks.cases.rope import rope_at
 from tinyplm.layers import rope_scaling as ours
 from tinyplm.layers.rope import rope
 

@@ -9,8 +9,8 @@ import pytest
 
 import reference.layers.rope as ref
 from tests.laws import FEW
-from tests.support.rope import rope_at
 from tinyplm.backend import to_device, to_host
+from tinyplm.checks.cases.rope import rope_at
 from tinyplm.models.rope import Rope, read_rope, rotary
 
 PLAIN = Rope("default", 10000.0, 12, 12, {})

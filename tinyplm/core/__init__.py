@@ -4,10 +4,12 @@ tree.py     trees of arrays: parameters and gradients
 stack.py    the stack of layers, chains, checkpointing
 threads.py  batch shards on worker threads
 half.py     components of float16 arrays, computed in float32
+named.py    names for intermediates, which a trace records
 types.py    Array, Backward, Component; IGNORED, a target that does not count
 """
 
 from .half import in_float32
+from .named import named
 from .stack import StackOptions, chain, checkpoint, on_tree, stack
 from .threads import blas_threads, map_shards, map_threads, reduce_shards, shards
 from .tree import Product, Rows, Tree, add, complete, flatten, tree_map, unbroadcast, unflatten
@@ -31,6 +33,7 @@ __all__ = [
     "in_float32",
     "map_shards",
     "map_threads",
+    "named",
     "on_tree",
     "reduce_shards",
     "shards",

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..arguments import check_flag, check_functions, check_text, check_whole, is_whole, wrong
 from ..backend import array_module
+from .named import named
 from .tree import Tree, add, tree_map
 from .types import Backward
 
@@ -103,7 +104,8 @@ def stack(
     parameters (Lan et al. 2020, sec. 3.1); by default layer i uses ps[i].
     Gradients: layer i's backward at dx_{i+1} gives dx_i and its part of dps[uses[i]]. Parts of
     layers that share parameters are summed, last layer first, as are gradients of shared inputs.
-    Only this function walks layers; its options say which gradients are needed.
+    Only this function walks layers; its options say which gradients are needed.  A trace names them
+    layers.0 ... layers.L-1.
     """
     check_functions("stack", layer=layer, **({} if each is None else {"each": each}))
     if not isinstance(ps, (list, tuple)):
@@ -125,7 +127,8 @@ def stack(
     def forward(first: int, last: int, x: Tree, keep: bool) -> tuple[Tree, list[Any]]:
         backs: list[Any] = []
         for i in range(first, last):
-            x, back = layer(ps[uses[i]], x, *shared, **(each(i) if each else {}))
+            step = named(f"layers.{i}", layer)
+            x, back = step(ps[uses[i]], x, *shared, **(each(i) if each else {}))
             if keep:
                 backs.append(back)
             del back

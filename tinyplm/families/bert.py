@@ -210,7 +210,7 @@ def pieces(config: Any) -> encoder.Pieces:
     )
 
 
-_LM = "cls.predictions"
+walk, _LM = encoder.body_of(pieces), "cls.predictions"
 NAMES = [
     *names.body_names("bert"),
     *names.lm_names(f"{_LM}.transform.dense", f"{_LM}.transform.LayerNorm", f"{_LM}.bias"),

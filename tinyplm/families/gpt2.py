@@ -64,9 +64,8 @@ class Config(base.ScoreLabels):
 
     def __post_init__(self) -> None:
         base.check_types(self)
-        base.check_positive(
-            self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"
-        )
+        sizes = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")
+        base.check_positive(self, *sizes)
         base.check_not_negative(self, "layer_norm_epsilon", "initializer_range")
         base.check_rates(self, "resid_pdrop", "embd_pdrop", "attn_pdrop")
         base.check_heads(self, "n_embd", "n_head")
@@ -198,6 +197,7 @@ def pieces(config: Config) -> decoder.Pieces:
     )
 
 
+walk = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix
 
 _LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core import Array, Backward, Component, Tree
+from ..core import Array, Backward, Component, Tree, named
 from ..layers import attention as plain
 from ..layers.attention import multi_head_attention, projections
-from ..layers.attention_parts import attend_beyond, cached, in_order, joined, prefixed, turned
+from ..layers.attention_parts import (
+    attend_beyond,
+    cached,
+    in_order,
+    joined,
+    prefixed,
+    scores_and_probabilities,
+    turned,
+)
 from ..layers.mask import Visible
 from ..shapes import expects
 from .block_attention import BLOCK, block_attention
@@ -62,10 +70,15 @@ def self_attention(
     Liang 2021, eq. 3).   backward returns (dp, dx).
     """
     parts = [
-        turned(rotary) if rotary else None,
-        cached(cache) if cache else None,
-        prefixed if "Pk" in p else None,
+        named(("q_rotary", "k_rotary", None), turned(rotary)) if rotary else None,
+        named((None, "k_cached", "v_cached"), cached(cache)) if cache else None,
+        named((None, "k_prefixed", "v_prefixed"), prefixed) if "Pk" in p else None,
     ]
+    project = joined(heads, kv_heads) if "Wqkv" in p else projections
+    attend, weights = attention, scores_and_probabilities
+    if "Pk" in p:
+        P = p["Pk"].shape[1]
+        attend, weights = attend_beyond(plain.attention, P), attend_beyond(weights, P)
     y, back = multi_head_attention(
         p,
         x,
@@ -75,8 +88,8 @@ def self_attention(
         scale=scale,
         rate=rate,
         key=key,
-        project=joined(heads, kv_heads) if "Wqkv" in p else projections,
+        project=named(("q", "k", "v"), project),
         between=in_order(*parts),
-        attend=attend_beyond(plain.attention, p["Pk"].shape[1]) if "Pk" in p else attention,
+        attend=named("heads", attend, more=(("scores", "probabilities"), weights)),
     )
     return y, lambda dy: back(dy)[:2]

@@ -10,8 +10,10 @@ from ..backend import array_module
 from ..core import Array, Backward, Component, Tree
 from ..shapes import expects
 from .cache import extend
+from .dropout import dropout
 from .linear import linear
 from .mask import Visible, check_boolean
+from .softmax import softmax
 
 
 def turned(rotary: Component) -> Component:
@@ -93,6 +95,38 @@ def attend_beyond(attend: Component, P: int) -> Component:
         return attend(q, k, v, None, mask=beyond_prefix(mask, P), **options)
 
     return beyond
+
+
+def scores_and_probabilities(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    *,
+    mask: Visible | Array | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[tuple[Array, Array], Backward]:
+    """(A, P) of `attention`, which does not return them: what a trace adds on request.
+
+    A = scale q k^T + bias before the mask, P = softmax(A) where mask allows, (B, H, T, S) each.
+    backward(do) gives (dA, dP) at the gradient of attention's output, which P alone passes on:
+    dP = do v^T taken back through the dropout,   dA = P * (dP - sum_s dP P).
+    """
+    mask = mask.array if isinstance(mask, Visible) else mask
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat(group, axis=1), v.repeat(group, axis=1)
+    A = (q.shape[-1] ** -0.5 if scale is None else scale) * (q @ k.swapaxes(-1, -2))
+    A = A if bias is None else A + bias
+    P, P_back = softmax(A, mask=mask)
+    _, drop_back = dropout(P, rate=rate, key=key)
+
+    def backward(do: Array) -> tuple[Array, Array]:
+        dP = drop_back(do @ v.swapaxes(-1, -2))
+        return P_back(dP), dP
+
+    return (A, P), backward
 
 
 @expects("k (B, K, S, E), v (B, K, S, E2), Pk (K, P, E), Pv (K, P, E2)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..arguments import check_functions
-from ..core import Array, Backward, Component, Tree
+from ..core import Array, Backward, Component, Tree, named
 from ..random import fold
 from .dropout import dropout
 
@@ -88,10 +88,13 @@ def block(
     """
     if not (callable(residual) and callable(attention) and callable(mlp)):
         check_functions("block", residual=residual, attention=attention, mlp=mlp)
-    h, attention_back = residual(
-        p["norm1"], p["attention"], x, *shared, norm=norm, f=attention, rate=rate, key=fold(key, 1)
+    norm1, attention = named("norm1", norm), named("attention", attention)
+    norm2, mlp = named("norm2", norm), named("mlp", mlp)
+    first = named("residual", residual, scope=False)
+    h, attention_back = first(
+        p["norm1"], p["attention"], x, *shared, norm=norm1, f=attention, rate=rate, key=fold(key, 1)
     )
-    y, mlp_back = residual(p["norm2"], p["mlp"], h, norm=norm, f=mlp, rate=rate, key=fold(key, 2))
+    y, mlp_back = residual(p["norm2"], p["mlp"], h, norm=norm2, f=mlp, rate=rate, key=fold(key, 2))
 
     def backward(dy: Array) -> tuple:
         dnorm2, dmlp, dh = mlp_back(dy)

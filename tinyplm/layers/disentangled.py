@@ -10,7 +10,7 @@ from typing import Any
 
 from ..arguments import wrong
 from ..backend import array_module, is_host, scatter_add
-from ..core import Array, Backward, Component, Tree, add
+from ..core import Array, Backward, Component, Tree, add, named
 from ..shapes import expects
 from .attention import attention, merge_heads, split_heads, transposed
 from .embedding import check_ids
@@ -147,16 +147,16 @@ def disentangled_multi_head_attention(
     check_terms(terms)
     p, separated_back = separated(p, heads)
     source = x if context is None else context
-    q, q_back = linear(x, p["Wq"], p.get("bq"))
-    k, k_back = linear(source, p["Wk"], p.get("bk"))
-    v, v_back = linear(source, p["Wv"], p.get("bv"))
+    q, q_back = named("q", linear)(x, p["Wq"], p.get("bq"))
+    k, k_back = named("k", linear)(source, p["Wk"], p.get("bk"))
+    v, v_back = named("v", linear)(source, p["Wv"], p.get("bv"))
     if q.shape[-1] % heads:
         expected = f"a divisor of the queries' width, {q.shape[-1]}"
         raise wrong("disentangled_multi_head_attention: heads", expected, heads)
     Kr, Kr_back = projected_positions(p, relative if "c2p" in terms else None, "kr", "k", heads)
     Qr, Qr_back = projected_positions(p, relative if "p2c" in terms else None, "qr", "q", heads)
     E = q.shape[-1] // heads
-    o, o_back = disentangled_attention(
+    o, o_back = named("heads", disentangled_attention)(
         split_heads(q, heads),
         split_heads(k, heads),
         split_heads(v, heads),

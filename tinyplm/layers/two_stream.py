@@ -7,7 +7,7 @@ from typing import Any
 
 from ..arguments import wrong
 from ..backend import array_module
-from ..core import Array, Backward, Tree, add, in_float32, unbroadcast
+from ..core import Array, Backward, Tree, add, in_float32, named, unbroadcast
 from ..random import fold
 from ..shapes import check_array, expects
 from .attention import merge_heads, split_heads, transposed
@@ -138,19 +138,20 @@ def two_stream_attention(
     T = x.shape[1] - (0 if query is None else query["places"].shape[1])
     h = x[:, :T]
     source = h if memory is None else xp.concatenate([memory, h], axis=1)
-    q, q_back = project(x, p["Wq"])
-    k, k_back = project(source, p["Wk"])
-    v, v_back = project(source, p["Wv"])
-    r, r_back = project(relative, p["Wr"])
+    q, q_back = named("q", project)(x, p["Wq"])
+    k, k_back = named("k", project)(source, p["Wk"])
+    v, v_back = named("v", project)(source, p["Wv"])
+    r, r_back = named("r", project)(relative, p["Wr"])
     segments = ("s_bias", "segments") if content.get("different") is not None else ()
     shared = ("k_bias", "r_bias", *segments)
-    streams = [(slice(0, T), content, fold(key, 0)), (slice(T, None), query, fold(key, 1))]
-    streams = streams[: 1 if query is None else 2]
     attend = partial(relative_attention, rate=rate)
+    streams = [(slice(0, T), content, fold(key, 0), named("heads", attend))]
+    if query is not None:
+        streams.append((slice(T, None), query, fold(key, 1), named("query_heads", attend)))
     weights = [p[name] for name in shared]
     outputs = [
         attend(q[:, :, rows], k, v, r, *weights, **stream, key=stream_key)
-        for rows, stream, stream_key in streams
+        for rows, stream, stream_key, attend in streams
     ]
     o = xp.concatenate([o for o, _ in outputs], axis=2)
     y, y_back = linear(merge_heads(o), p["Wo"].reshape(-1, p["Wo"].shape[-1]))
@@ -158,7 +159,7 @@ def two_stream_attention(
     def backward(dy: Array) -> tuple[Tree, Array]:
         do, dWo, _ = y_back(dy)
         do = split_heads(do, q.shape[1])
-        gradients = [back(do[:, :, rows]) for (rows, _, _), (_, back) in zip(streams, outputs)]
+        gradients = [back(do[:, :, rows]) for (rows, *_), (_, back) in zip(streams, outputs)]
         dx, dWq = q_back(xp.concatenate([dq for dq, *_ in gradients], axis=2))
         dk, dv, dr, *dshared = reduce(add, [list(others) for _, *others in gradients])
         (dsource_k, dWk), (dsource_v, dWv), (_, dWr) = k_back(dk), v_back(dv), r_back(dr)

@@ -7,7 +7,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from ..core import StackOptions, Tree
+from ..core import StackOptions, Tree, named
+from ..core.named import More
 from ..layers.cache import Cache
 from ..layers.linear import linear
 from .parts import Head
@@ -26,16 +27,18 @@ def output_matrix(params: Tree, *, config: Any) -> tuple[Any, Callable]:
     return params["head"]["W"], lambda dW: {"head": {"W": dW}}
 
 
-def vocabulary_head(f: Callable, family: ModuleType, config: Any) -> Head:
+def vocabulary_head(
+    f: Callable, family: ModuleType, config: Any, *, more: More | None = None
+) -> Head:
     """f(hidden, W) for a component f of hidden states (B, T, D) and the output matrix W (D, V).
 
-    With dhidden, dW = f_back(dvalue):  dparams = W_back(dW).
+    With dhidden, dW = f_back(dvalue):  dparams = W_back(dW).   more: for traces, see core.named.
     """
     output_matrix = partial(family.output_matrix, config=config)
 
     def head(params: Tree, hidden: Any) -> tuple[Any, Callable | None]:
         W, W_back = output_matrix(params)
-        value, f_back = f(hidden, W)
+        value, f_back = named(None, f, more=more)(hidden, W)
 
         def backward(dvalue: Any) -> tuple[Tree, Any]:
             dhidden, dW = f_back(dvalue)[:2]

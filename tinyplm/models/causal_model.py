@@ -18,7 +18,7 @@ from ..layers.cache import Cache
 from ..memory import check_memory
 from . import checks
 from .causal_lm import vocabulary_head
-from .heads import logits, with_hidden
+from .heads import logits, logits_of, with_hidden
 from .model import Model, first_gradient
 from .parts import Head
 from .protocol import Arrays, LossInputs, LossOptions, OutputOptions, Passed
@@ -197,7 +197,8 @@ class CausalModel(Model):
             factors=options.factors,
             grad=grad,
         )
-        return vocabulary_head(f, self.family, self.config)
+        more = (("logits",), partial(logits_of, **f.keywords))
+        return vocabulary_head(f, self.family, self.config, more=more)
 
     def _training_head(self, inputs: Arrays, targets: Any, options: OutputOptions) -> Head:
         return self._log_probs_head(_logits(targets, None)["targets"], options)

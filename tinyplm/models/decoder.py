@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..backend import array_module
-from ..core import Component, StackOptions, Tree, stack
+from ..core import Component, StackOptions, Tree, named, stack
 from ..layers.block import block, pre_norm
 from ..layers.cache import Cache, layer_cache
 from ..layers.dropout import dropout
@@ -108,7 +108,8 @@ def body(
         )
 
     embed_key = fold(key, len(p["layers"]))
-    x0, embed_back = part.embed(p, e, position_ids=position_ids, key=embed_key)
+    embed = named("embeddings", part.embed, scope=False)
+    x0, embed_back = embed(p, e, position_ids=position_ids, key=embed_key)
     xL, layers_back = stack(layer, p["layers"], x0, each=by_layer(key, cache), options=stacking)
     hidden, finish_back = part.finish(p, xL, norm=part.norm)
 
@@ -177,7 +178,7 @@ def no_positions(position_ids: Any, *, keys: int, dtype: Any) -> Callable[[int],
 
 def final_norm(p: Tree, x: Any, *, norm: Component) -> tuple[Any, Callable]:
     """y = norm(x) with p's "norm": pre-norm blocks leave their last sum unnormalised."""
-    y, norm_back = norm(p["norm"], x)
+    y, norm_back = named("norm", norm)(p["norm"], x)
 
     def backward(dy):
         dnorm, dx = norm_back(dy)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..core import Component, StackOptions, add, on_tree, stack
+from ..core import Component, StackOptions, add, named, on_tree, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.disentangled import relative_scores
 from ..layers.convolution import convolution_layer
@@ -83,7 +83,7 @@ def _relative(p, inputs, *, rows, norm):
     _, used = _used(rows, inputs.shape[1])
     relative, norm_back = p["relative"][used], None
     if "relative_norm" in p:
-        relative, norm_back = norm(p["relative_norm"], relative)
+        relative, norm_back = named("relative_norm", norm)(p["relative_norm"], relative)
 
     def backward(dcontext, drelative):
         if drelative is None:  # no term of the scores uses them
@@ -126,7 +126,8 @@ def convolved(block: Component, inputs: Inputs, *, config: Any) -> tuple[Compone
         y, block_back = block(p, x, *shared, key=key)
         if "convolution" not in p:
             return y, block_back
-        z, convolution_back = convolution(p["convolution"], x, y, key=fold(key, 3))
+        convolve = named("convolution", convolution)
+        z, convolution_back = convolve(p["convolution"], x, y, key=fold(key, 3))
 
         def backward(dz):
             dconvolution, dx_beside, dy = convolution_back(dz)

@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from ..backend import array_module
-from ..core import Component, StackOptions, Tree, stack
+from ..core import Component, StackOptions, Tree, named, stack
 from ..kernels.activation import ACTIVATIONS
 from ..kernels.attention import self_attention
 from ..kernels.mlp import mlp
@@ -125,11 +125,9 @@ def start(
     inputs = Inputs(input_ids, visible.padding, visible, types, position_ids, key, (B, T), xp)
     if position_ids is None:
         inputs = inputs._replace(positions=pieces.positions(inputs))
-    x, tokens_back = look_up(p, input_ids, inputs_embeds)
-    embed_backs = []
-    for component in pieces.embed:
-        x, back = component(p, x, inputs=inputs)
-        embed_backs.append(back)
+    e, tokens_back = look_up(p, input_ids, inputs_embeds)
+    embed = named("embeddings", one_after_another(pieces.embed), scope=False)
+    x, embed_back = embed(p, e, inputs=inputs)
     shared, shared_back = pieces.shared(p, inputs)
     attention = partial(pieces.attention, inputs=inputs)
 
@@ -145,14 +143,32 @@ def start(
         )
 
     def backward(dx, *dshared):
-        dp = shared_back(*dshared)
-        for back in reversed(embed_backs):
-            dpart, dx = back(dx)
-            dp |= dpart
-        dtokens, dinputs_embeds = tokens_back(dx)
-        return dtokens | dp, dinputs_embeds
+        dembed, de = embed_back(dx)
+        dtokens, dinputs_embeds = tokens_back(de)
+        return {**dtokens, **shared_back(*dshared), **dembed}, dinputs_embeds
 
     return Start(x, shared, one_block, inputs, backward)
+
+
+def one_after_another(components: tuple[Component, ...]) -> Component:
+    """The parts of `embed` as one component (p, x, *, inputs), with the union of their dps."""
+
+    def embed(p, x, *, inputs):
+        backs = []
+        for component in components:
+            x, back = component(p, x, inputs=inputs)
+            backs.append(back)
+
+        def backward(dx):
+            dp: Tree = {}
+            for back in reversed(backs):
+                dpart, dx = back(dx)
+                dp |= dpart
+            return dp, dx
+
+        return x, backward
+
+    return embed
 
 
 def body_of(pieces: Callable[[Any], Pieces]) -> Component:
@@ -194,7 +210,7 @@ def part(name: str, f: Component) -> Component:
     def component(p, x, *, inputs):
         if name not in p:
             return x, lambda dx: ({}, dx)
-        y, back = f(p[name], x)
+        y, back = named(name, f)(p[name], x)
 
         def backward(dy):
             dpart, dx = back(dy)

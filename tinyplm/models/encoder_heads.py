@@ -8,10 +8,11 @@ from typing import Any
 
 from ..arguments import mismatch, wrong
 from ..backend import array_module
-from ..core import IGNORED, Tree, add
+from ..core import IGNORED, Tree, add, named
+from ..core.named import More
 from ..kernels.cross_entropy import vocabulary_cross_entropy
 from ..random import fold
-from .heads import then, weighted_sum
+from .heads import logits_of, then, weighted_sum
 from .parts import Head
 from .protocol import LossInputs
 from .tasks import Task, loss_of
@@ -19,10 +20,10 @@ from .tasks import Task, loss_of
 _HEAD_KEY = 1 << 32  # the head's own randomness; bodies fold the numbers of their layers
 
 
-def vocabulary_head(f: Callable, task: Task, config: Any) -> Head:
+def vocabulary_head(f: Callable, task: Task, config: Any, *, more: More | None = None) -> Head:
     """f(h, W, b), h = task.language_model(hidden) (..., E) and W the transposed embedding table.
 
-    b (V,) is a bias of the head's own (Devlin et al. 2019, sec. 3.1).
+    b (V,) is a bias of the head's own (Devlin et al. 2019, sec. 3.1).   more: see core.named.
     With dh, dW, db = f_back(dvalue): the table's gradient is dW^T, and dhidden that of the
     language model's transform at dh.
     """
@@ -32,7 +33,8 @@ def vocabulary_head(f: Callable, task: Task, config: Any) -> Head:
 
     def head(params: Tree, hidden: Any) -> tuple[Any, Callable | None]:
         h, h_back = transform(params["head"], hidden, config=config)
-        value, f_back = f(h, params["body"]["tokens"].T, params["head"]["bias"])
+        W, b = params["body"]["tokens"].T, params["head"]["bias"]
+        value, f_back = named(None, f, more=more)(h, W, b)
 
         def backward(dvalue: Any) -> tuple[Tree, Any]:
             dh, dW, db = f_back(dvalue)
@@ -150,8 +152,12 @@ def loss_head(
             factors=options.factors,
             grad=grad,
         )
-        words = targets.pop("logits")
-        heads = [at_targets(lambda t: vocabulary_head(partial(f, targets=t), task, config), words)]
+
+        def language_model(t: Any) -> Head:
+            more = (("logits",), partial(logits_of, targets=t, **f.keywords))
+            return vocabulary_head(partial(f, targets=t), task, config, more=more)
+
+        heads.append(at_targets(language_model, targets.pop("logits")))
     if targets:
         others = () if task.language_model is None else ("logits",)
         losses = output_losses(targets, total, options.smoothing, config, others)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..arguments import known_arguments, mismatch, wrong
 from ..backend import array_module
 from ..core import IGNORED, StackOptions, Tree
 from ..random import fold
-from . import checks
+from . import checks, walks
 from .encoder_heads import loss_head, outputs_head, vocabulary_head
 from .heads import logits, with_hidden
 from .model import Model
@@ -121,7 +120,7 @@ class EncoderModel(Model):
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         inputs = self._flat_choices(inputs)[1]
-        body, ids = partial(self.family.body, config=self.config), inputs["input_ids"]
+        body, ids = walks.body_of(self.family, self.config), inputs["input_ids"]
         others = {n: a for n, a in inputs.items() if n != "inputs_embeds"}  # ids tell positions
         return in_parts(body, head, self.params, emit, ids, others, stacking)
 

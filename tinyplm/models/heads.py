@@ -13,6 +13,7 @@ from typing import Any
 
 from ..core import Tree, add
 from ..layers.linear import linear
+from ..losses.cross_entropy import cross_entropy
 from .parts import Head
 
 
@@ -23,6 +24,20 @@ def logits(hidden: Any, W: Any, b: Any = None) -> tuple[dict[str, Any], Callable
     """
     z, back = linear(hidden, W, b)
     return {"logits": z}, lambda doutputs: back(doutputs["logits"])
+
+
+def logits_of(
+    hidden: Any, W: Any, b: Any = None, *, targets: Any, **options: Any
+) -> tuple[tuple, Callable]:
+    """(hidden W + b,), which a loss over the vocabulary holds in chunks only: for traces.
+
+    options: those of kernels.cross_entropy.   backward(dloss) gives (dlogits,).
+    """
+    z, _ = linear(hidden, W, b)
+    known = ("weights", "total", "smoothing")
+    loss = {name: value for name, value in options.items() if name in known}
+    _, loss_back = cross_entropy(z, targets=targets, **loss)
+    return (z,), lambda dloss: (loss_back(dloss),)
 
 
 def with_hidden(*heads: Head) -> Head:

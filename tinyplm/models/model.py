@@ -11,7 +11,6 @@ import importlib
 import inspect
 import uuid
 from collections.abc import Callable, Mapping
-from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
@@ -20,7 +19,8 @@ import numpy as np
 from ..arguments import check_function, check_names, mismatch, wrong
 from ..backend import is_host, to_device
 from ..core import StackOptions, Tree, flatten, tree_map
-from . import checks, parts
+from ..core.named import call_of
+from . import checks, parts, walks
 from .parts import Head
 from .protocol import Arrays, Emit, InParts, LossInputs, LossOptions, OutputOptions, Passed
 
@@ -250,12 +250,12 @@ class Model:
 
     def _whole(self, head: Head, inputs: Arrays, stacking: StackOptions) -> Passed:
         """parts.whole of this model, for inputs that are already checked."""
-        body = partial(self.family.body, config=self.config)
-        return parts.whole(body, head, self.params, inputs, stacking)
+        body = walks.body_of(self.family, self.config)
+        return call_of(self, parts.whole)(body, head, self.params, inputs, stacking)
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         """parts.in_parts of this model, for inputs that are already checked."""
-        body = partial(self.family.body, config=self.config)
+        body = walks.body_of(self.family, self.config)
         others = {n: a for n, a in inputs.items() if n not in ("input_ids", "inputs_embeds")}
         return parts.in_parts(body, head, self.params, emit, inputs["input_ids"], others, stacking)
 

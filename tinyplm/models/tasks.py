@@ -24,7 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..core import Tree
+from ..core import Tree, named
 from ..kernels.activation import ACTIVATIONS
 from ..layers.dropout import dropout
 from ..layers.heads import classifier, lm_transform, pooler, span_head
@@ -106,7 +106,8 @@ def lm_head(
     p = {"transform", ...}.
     """
     activation = ACTIVATIONS[config.hidden_act] if activation is None else activation
-    h, back = lm_transform(p["transform"], hidden, activation=activation, eps=config.layer_norm_eps)
+    transform = named("head.transform", lm_transform)
+    h, back = transform(p["transform"], hidden, activation=activation, eps=config.layer_norm_eps)
 
     def backward(dh):
         dtransform, dhidden = back(dh)

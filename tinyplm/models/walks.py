@@ -1,13 +1,27 @@
-"""What the walks of decoders and encoders share: the look-up and the initial values."""
+"""What the walks of decoders and encoders share: the choice of a body, the look-up, the initial
+values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import ModuleType
 from typing import Any
 
-from ..core import Tree
+from ..core import Component, Tree, named
+from ..core.named import tracing
 from ..layers.embedding import embedding
 from ..random import generator
+
+
+def body_of(family: ModuleType, config: Any) -> Component:
+    """The family's `body` with this config.
+
+    While a trace is open, a textbook's `walk`, which computes the same bits: the textbook names no
+    intermediates.
+    """
+    body = getattr(family, "walk", family.body) if tracing() else family.body
+    return partial(body, config=config)
 
 
 def look_up(p: Tree, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Callable]:
@@ -17,7 +31,7 @@ def look_up(p: Tree, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Callable]
     """
     if inputs_embeds is not None:
         return inputs_embeds, lambda de: ({}, de)
-    e, tokens_back = embedding(p["tokens"], ids=input_ids)
+    e, tokens_back = named("tokens", embedding)(p["tokens"], ids=input_ids)
     return e, lambda de: ({"tokens": tokens_back(de)}, None)
 
 

@@ -1,0 +1,58 @@
+"""Checks of anybody's code against tinyplm: traces of models, and the laws of single components.
+
+tracing.py   traces: every named intermediate of a model's calls, its value and its gradient
+modules.py   the hub's module for each name of a trace
+case.py      a case is one call; the sizes it is made from; an entry of the table
+cases/       the table: {name: entry}, an implementation, how to draw a case for it, what it is
+laws.py      the gradient against differences, linearity, dtypes, read-only inputs, checkpointing
+rounding.py  what rounding explains: bounds from a count of operations
+
+    from tinyplm.checks import COMPONENTS, draw_sizes, laws
+
+    entry = COMPONENTS["rmsnorm"]
+    case = entry.make(draw_sizes(0))                       # the same arrays for the same seed
+    y, backward = laws.call(entry.f, case, "cpu")
+    laws.check_laws(entry.f, case, "cpu", np.random.default_rng(0))    # raises LawError
+
+The laws take any function that follows the contract `y, backward = f(...)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .tracing import Call, Record, Trace, trace
+
+if TYPE_CHECKING:
+    from .case import Case, Entry, Sizes, draw_sizes
+    from .cases import COMPONENTS
+    from .laws import LawError, check_laws
+
+__all__ = [
+    "COMPONENTS",
+    "Call",
+    "Case",
+    "Entry",
+    "LawError",
+    "Record",
+    "Sizes",
+    "Trace",
+    "check_laws",
+    "draw_sizes",
+    "trace",
+]
+
+# Imported when first asked for: the table of components imports most of the package.
+_MODULES = {
+    "case": ("Case", "Entry", "Sizes", "draw_sizes"),
+    "cases": ("COMPONENTS",),
+    "laws": ("LawError", "check_laws"),
+}
+_LATER = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

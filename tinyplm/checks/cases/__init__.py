@@ -1,0 +1,35 @@
+"""The table of components, {name: entry}: an implementation, a maker of its cases, what it is.
+
+layers.py        linear, embeddings, norms, activations, softmax, feed-forward, blocks
+rope.py          rotary positions
+attention.py     attention: grouped queries, by blocks, with projections
+heads.py         the heads of encoders
+disentangled.py  DeBERTa
+xlnet.py         XLNet
+losses.py        cross-entropy, pooling, contrastive and regression losses
+alignment.py     log-probabilities, preferences, policies, distillation, LoRA, prefixes
+kernels.py       the kernels, in the cases of their plain forms
+
+A new component needs one entry, and its formula in tests/components.py: then all laws are checked
+for it on every device.
+"""
+
+from __future__ import annotations
+
+from ..case import Entry
+from . import alignment, attention, disentangled, heads, layers, losses, rope, xlnet
+from .kernels import kernels
+
+COMPONENTS: dict[str, Entry] = {
+    **layers.COMPONENTS,
+    **rope.COMPONENTS,
+    **attention.COMPONENTS,
+    **heads.COMPONENTS,
+    **disentangled.COMPONENTS,
+    **xlnet.COMPONENTS,
+    **losses.COMPONENTS,
+    **alignment.COMPONENTS,
+}
+COMPONENTS |= kernels(COMPONENTS)
+
+__all__ = ["COMPONENTS"]

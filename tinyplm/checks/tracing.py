@@ -1,0 +1,226 @@
+"""Traces: every named intermediate of a model's calls, with its value and its gradient.
+
+    with tinyplm.trace() as t:
+        loss, backward = model.loss(input_ids=ids, targets={"logits": targets})
+        backward(1.0)
+    t["layers.3.attention.q"].value, t["layers.3.attention.q"].gradient
+
+Names are paths in the order of the computation.  In a decoder:
+
+    tokens, embeddings      the rows looked up; what enters the first layer
+    layers.3.norm1          and norm2: the two norms of layer 3
+    layers.3.attention      with .q .k .v (B, T, heads * E), after rotation .q_rotary .k_rotary
+                            (B, heads, T, E), with a cache .k_cached .v_cached, and .heads (B, H, T,
+                            E), what enters the output projection; on request .scores and
+                            .probabilities (B, H, T, S)
+    layers.3.residual       what enters the second half of the layer
+    layers.3.mlp            with .gate .up .activation .product, or .up .activation
+    layers.3                the layer's output
+    norm, hidden, logits    the final norm and the outputs of the call; the loss is "loss"
+
+A gradient is that of the scalar whose gradient backward was given.  Nothing that a model computes
+changes by a trace, not even in the last bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..arguments import wrong
+from ..backend import to_host
+from ..core import Component, Tree, flatten
+from ..core.named import RECORDER, More, Name
+
+ON_REQUEST = ("scores", "probabilities")
+
+
+@dataclasses.dataclass
+class Record:
+    """One intermediate: arrays on the host, copies.  gradient: None before backward passes it."""
+
+    value: np.ndarray
+    gradient: np.ndarray | None = None
+
+
+class Call(Mapping):
+    """One call of a model: {path: Record} in the order of the forward.
+
+    model       the model that was called, or None
+    backward    paths in the order in which their gradients came
+    gradients   the gradient tree of the model's parameters, None before backward
+    """
+
+    def __init__(self, model: Any = None) -> None:
+        self.model, self.gradients = model, None
+        self.records: dict[str, Record] = {}
+        self.backward: list[str] = []
+
+    def __getitem__(self, path: str) -> Record:
+        if path not in self.records:
+            raise KeyError(f"trace: expected one of {', '.join(self.records)}, got {path!r}")
+        return self.records[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+class Trace(Call):
+    """What `trace` gives: the last call, as a mapping, and all `calls` in their order."""
+
+    def __init__(self, also: tuple[str, ...]) -> None:
+        self.also = also
+        self.calls: list[Call] = []
+
+    @property
+    def last(self) -> Call:
+        """The last call."""
+        if not self.calls:
+            raise ValueError("trace: expected a call of a model in it, got none")
+        return self.calls[-1]
+
+    model = property(lambda self: self.last.model)
+    gradients = property(lambda self: self.last.gradients)
+    records = property(lambda self: self.calls[-1].records if self.calls else {})
+    backward = property(lambda self: self.last.backward)
+
+
+@contextmanager
+def trace(*, also: tuple[str, ...] | list[str] = ()) -> Iterator[Trace]:
+    """Records the calls of models in this thread while it is open, and their backwards whenever
+    they run.
+
+    also: "scores" and "probabilities" of attention, which are not formed otherwise where attention
+    works by blocks.   A second backward of the same call overwrites its gradients.
+    """
+    if not isinstance(also, (tuple, list)) or not set(also) <= set(ON_REQUEST):
+        raise wrong("trace: also", f"some of {', '.join(ON_REQUEST)}", also)
+    opened = Trace((*also, "logits"))
+    token = RECORDER.set(_Place(opened, Call(), ""))
+    try:
+        yield opened
+    finally:
+        RECORDER.reset(token)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A core.named.Recorder: where in the computation a component runs."""
+
+    trace: Trace
+    to: Call
+    path: str
+
+    def within(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    def call(self, model: Any, f: Callable) -> Callable:
+        """f as one call: its value under the names of the outputs, or "loss"."""
+
+        def called(*args: Any, **kwargs: Any) -> tuple[Any, Callable | None]:
+            to = Call(model)
+            self.trace.calls.append(to)
+            place = _Place(self.trace, to, "")
+            value, back = place.run(f, *args, **kwargs)
+            place.record(_outputs(value))
+            if back is None:
+                return value, None
+
+            def backward(dvalue: Any) -> tuple[Tree, Any]:
+                place.record_gradients(_outputs(dvalue))
+                gradients, dembeds = place.run(back, dvalue)
+                to.gradients = gradients
+                return gradients, dembeds
+
+            return value, backward
+
+        return called
+
+    def recorded(self, name: Name, f: Component, scope: bool, more: More | None) -> Component:
+        inner = self
+        if scope and isinstance(name, str):
+            inner = _Place(self.trace, self.to, self.within(name))
+
+        def component(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            added, added_back = self.added(more, args, kwargs)
+            y, back = inner.run(f, *args, **kwargs)
+            self.record({**added, **_under(name, y)})
+            if back is None:
+                return y, None
+
+            def backward(*dy: Any) -> Any:
+                given = dy if isinstance(name, tuple) else dy[0]
+                self.record_gradients({**_under(name, given), **added_back(given)})
+                return inner.run(back, *dy)
+
+            return y, backward
+
+        return component
+
+    def run(self, f: Callable, /, *args: Any, **kwargs: Any) -> Any:
+        """f(...) with this as the place where named components are."""
+        token = RECORDER.set(self)
+        try:
+            return f(*args, **kwargs)
+        finally:
+            RECORDER.reset(token)
+
+    def added(self, more: More | None, args: tuple, kwargs: dict) -> tuple[dict, Callable]:
+        """Values on request, and a function of dy that gives their gradients, both by name."""
+        if more is None or not set(more[0]) & set(self.trace.also):
+            return {}, lambda dy: {}
+        names, component = more
+        values, back = component(*args, **kwargs)
+
+        def asked(found: tuple) -> dict[str, Any]:
+            return {name: a for name, a in zip(names, found) if name in self.trace.also}
+
+        return asked(values), lambda dy: asked(back(dy))
+
+    def record(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            record = Record(_copied(value))
+            known = self.to.records.get(self.within(name))
+            if known is not None and np.array_equal(known.value, record.value, equal_nan=True):
+                record.gradient = known.gradient  # computed again, for a backward
+            self.to.records[self.within(name)] = record
+
+    def record_gradients(self, gradients: dict[str, Any]) -> None:
+        for name, d in gradients.items():
+            path = self.within(name)
+            if d is not None and path in self.to.records:
+                value = self.to.records[path].value
+                d = _copied(d)
+                self.to.records[path].gradient = np.broadcast_to(d, value.shape)
+                if path in self.to.backward:
+                    self.to.backward.remove(path)
+                self.to.backward.append(path)
+
+
+def _under(name: Name, y: Any) -> dict[str, Any]:
+    """The values by their names: of a tuple those that have one; of a tree each leaf."""
+    if name is None:
+        return {}
+    if isinstance(name, tuple):
+        return {n: a for n, a in zip(name, y) if n is not None}
+    if isinstance(y, (dict, list)):
+        return {f"{name}.{path}": a for path, a in flatten(y).items()}
+    return {name: y}
+
+
+def _outputs(value: Any) -> dict[str, Any]:
+    """The arrays of a call's value, or of its gradient."""
+    if not isinstance(value, Mapping):
+        return {"loss": value}
+    return {n: a for n, a in value.items() if hasattr(a, "dtype")}
+
+
+def _copied(a: Any) -> np.ndarray:
+    return np.array(to_host(a) if hasattr(a, "dtype") else a)  # dloss may be a Python number
