@@ -186,9 +186,9 @@ def prompt_ids(tokenizer: Any, template: Template | None, prompt: str | Messages
     return encode(tokenizer, template, _asked(prompt))
 
 
-def _asked(prompt: str | Messages) -> list[Any]:
+def _asked(prompt: str | Messages) -> Messages:
     """The messages of a prompt; a text is the user's."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def preference(tokenizer: Any, template: Template | None, record: Mapping[str, Any]) -> Pair:
@@ -206,7 +206,7 @@ def preference(tokenizer: Any, template: Template | None, record: Mapping[str, A
             raise wrong("template", "a Template, since the prompt is a list of messages", template)
         chosen, rejected = _plain(tokenizer, prompt, [record["chosen"], record["rejected"]])
         return chosen, rejected
-    messages = _asked(prompt)
+    messages = list(_asked(prompt))
     answers = [{"role": "assistant", "content": record[name]} for name in ("chosen", "rejected")]
     sides = [conversation(tokenizer, template, [*messages, answer]) for answer in answers]
     last = len(encode(tokenizer, template, messages))  # earlier answers belong to the prompt
