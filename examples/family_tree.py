@@ -221,7 +221,7 @@ def parser() -> Parser:
         f"Families: some of {', '.join(FAMILIES)}.",
         one_of(*FAMILIES),
         nargs="+",
-        otherwise="all",
+        shown="all",
     )
     parser.option("--steps", 400, "Training steps of each; 0 prints only the table.", whole())
     parser.option("--context", 64, "Tokens per sequence.", whole(2))
