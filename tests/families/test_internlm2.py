@@ -45,7 +45,7 @@ def test_rows_of_wqkv():
     """Four heads of width 2 on two key/value heads: rows 0-3 are queries, 4-5 a key, 6-7 a value, and again."""
     model = tiny("internlm2", hidden_size=8, num_attention_heads=4, num_key_value_heads=2, bias=True)
     p = model.params["body"]["layers"][1]["attention"]
-    tensors = to_hub(model.params, internlm2.names(model.config))
+    tensors = to_hub(model.params, internlm2.renames(model.config))
     for kind, rows in (
         ("W", tensors["model.layers.1.attention.wqkv.weight"]),
         ("b", tensors["model.layers.1.attention.wqkv.bias"]),

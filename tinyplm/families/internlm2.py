@@ -60,7 +60,7 @@ output_matrix = causal_lm.output_matrix
 _LAYER, _HUB = "body.layers.{i}", "model.layers.{i}"
 
 
-def names(config: Config) -> list[Rename]:
+def renames(config: Config) -> list[Rename]:
     """InternLM 2's tensors; wqkv holds the heads that share a key and value together."""
     attention, by_group = f"{_LAYER}.attention", grouped(config.kv_heads)
     weights, biases = ([f"{attention}.{kind}{n}" for n in "qkv"] for kind in "Wb")
@@ -78,6 +78,6 @@ def names(config: Config) -> list[Rename]:
     ]
 
 
-NAMES = names(Config())
+NAMES = renames(Config())
 PREFIX, SKIPPED = llama.PREFIX, llama.SKIPPED
 TIED = {"output.weight": "model.tok_embeddings.weight"}
