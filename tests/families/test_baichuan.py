@@ -117,6 +117,16 @@ def test_a_gradient_in_two_factors_is_that_of_their_product():
     assert np.array_equal(*gradients)
 
 
+def test_lengths_are_computed_in_float32():
+    """In float16 the square of 300 is infinite."""
+    model = tiny("baichuan", dtype="float16", z_loss_weight=0)
+    model.params["head"]["W"] *= np.float16(300)
+    U, back = baichuan.output_matrix(model.params, config=model.config)
+    assert U.dtype == np.float16 and np.abs(np.linalg.norm(U.astype("float64"), axis=0) - 1).max() < 1e-3
+    dW = back(np.ones_like(U))["head"]["W"]
+    assert dW.dtype == np.float16 and np.isfinite(dW).all()
+
+
 def test_laid_out_for_decoding_it_gives_the_same_logits():
     model, (ids, _) = tiny("baichuan", z_loss_weight=0), batch()
     fast = model.for_decoding()

@@ -7,6 +7,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+from ..backend import at_least_float32
 from ..core import Product, StackOptions, Tree, named
 from ..core.named import More
 from ..layers.activation import capped
@@ -36,13 +37,13 @@ def unit_output_matrix(params: Tree, *, config: Any) -> tuple[Any, Callable]:
     lengths.   u_v = w_v / |w_v|,   dw_v = (du_v - u_v (u_v . du_v)) / |w_v|   for each token v.
     """
     W, W_back = output_matrix(params, config=config)
-    rows, rows_back = l2_normalise(W.T)
+    rows, rows_back = l2_normalise(at_least_float32(W.T))
 
     def backward(dU: Any) -> Tree:
-        dU = (dU.a.T @ dU.b).astype(W.dtype, copy=False) if isinstance(dU, Product) else dU
-        return W_back(rows_back(dU.T).T)
+        dU = dU.a.T @ dU.b if isinstance(dU, Product) else dU
+        return W_back(rows_back(at_least_float32(dU.T)).T.astype(W.dtype, copy=False))
 
-    return rows.T, backward
+    return rows.T.astype(W.dtype, copy=False), backward
 
 
 def vocabulary_head(
