@@ -82,6 +82,22 @@ def test_what_is_harmless_changes_nothing(tmp_path):
     assert to_dict(model.config) == expected["config"]
 
 
+def test_the_first_release_spells_fields_as_gpt2_does():
+    old = {
+        "n_embd": 64,
+        "n_layer": 3,
+        "n_head": 2,
+        "n_positions": 99,
+        "ffn_hidden_size": 50,
+        "embd_pdrop": 0.1,
+        "attn_pdrop": 0.2,
+    }
+    config = from_dict(qwen.Config, {**old, "kv_channels": 32, "seq_length": 7, "n_inner": None})
+    assert (config.hidden_size, config.num_hidden_layers, config.heads, config.max_position_embeddings) == (64, 3, 2, 99)
+    assert (config.mlp_width, config.emb_dropout_prob, config.attention_dropout) == (25, 0.1, 0.2)
+    assert old.items() <= to_dict(config).items()
+
+
 def test_a_new_config_has_the_authors_fields_alone(tmp_path):
     tinyplm.save(tiny("qwen"), tmp_path / "new")
     written = json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))

@@ -23,31 +23,23 @@ from ..models.config import check_only, check_positive
 from ..models.decoder import Pieces, alibi_positions
 from ..models.names import Rename, fused, linears
 from ..models.rope import Rope, read_rope
-from ..models.rotary_config import RotaryConfig
+from ..models.rotary_config import MultiHeadConfig
 from . import llama
 
 VOCABULARY = 125696  # of Baichuan 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RotaryConfig):
-    """Baichuan's config.json: the fields of RotaryConfig but for RoPE's, and those of the 13B and
-    of Baichuan 2."""
+class Config(MultiHeadConfig):
+    """Baichuan's config.json: the fields of MultiHeadConfig, of the 13B and of Baichuan 2."""
 
     MODEL_TYPE: ClassVar[str] = "baichuan"
     ARCHITECTURE: ClassVar[str] = "BaichuanForCausalLM"
     SCORED: ClassVar[str] = "BaichuanForSequenceClassification"
     OLD: ClassVar[tuple[str, ...]] = (
-        *RotaryConfig.OLD,
+        *MultiHeadConfig.OLD,
         *("max_position_embeddings", "model_max_length", "z_loss_weight"),
     )
-
-    # not fields of this family's files, whose code does not read them
-    num_key_value_heads: ClassVar[Any] = None  # type: ignore[misc]
-    head_dim: ClassVar[Any] = None  # type: ignore[misc]
-    rope_parameters: ClassVar[Any] = None  # type: ignore[misc]
-    rope_theta: ClassVar[Any] = None  # type: ignore[misc]
-    rope_scaling: ClassVar[Any] = None  # type: ignore[misc]
 
     vocab_size: int = 64000
     max_position_embeddings: int | None = None  # type: ignore[assignment]

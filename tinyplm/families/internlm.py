@@ -16,25 +16,18 @@ from typing import Any, ClassVar
 from ..arguments import wrong
 from ..models import causal_lm, decoder, walks
 from ..models.rope import Rope, read_rope
-from ..models.rotary_config import RotaryConfig
+from ..models.rotary_config import MultiHeadConfig
 from . import llama
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RotaryConfig):
-    """InternLM's config.json: the fields of RotaryConfig but for RoPE's, biases and `rotary`."""
+class Config(MultiHeadConfig):
+    """InternLM's config.json: the fields of MultiHeadConfig, biases and `rotary`."""
 
     MODEL_TYPE: ClassVar[str] = "internlm"
     ARCHITECTURE: ClassVar[str] = "InternLMForCausalLM"
     SCORED: ClassVar[str] = "InternLMForSequenceClassification"
-    OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "rotary")
-
-    # not fields of this family's files, whose code does not read them
-    num_key_value_heads: ClassVar[Any] = None  # type: ignore[misc]
-    head_dim: ClassVar[Any] = None  # type: ignore[misc]
-    rope_parameters: ClassVar[Any] = None  # type: ignore[misc]
-    rope_theta: ClassVar[Any] = None  # type: ignore[misc]
-    rope_scaling: ClassVar[Any] = None  # type: ignore[misc]
+    OLD: ClassVar[tuple[str, ...]] = (*MultiHeadConfig.OLD, "rotary")
 
     vocab_size: int = 103168
     bias: bool = True

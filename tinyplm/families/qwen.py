@@ -25,26 +25,30 @@ from ..models.config import check_only, check_positive, check_rates
 from ..models.decoder import Pieces
 from ..models.names import Rename, concatenate, fused, linears
 from ..models.rope import Rope, read_rope
-from ..models.rotary_config import RotaryConfig
+from ..models.rotary_config import MultiHeadConfig
 from . import llama
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RotaryConfig):
+class Config(MultiHeadConfig):
     """The fields of Qwen 1's config.json that say what is computed; `source` keeps the others."""
 
     MODEL_TYPE: ClassVar[str] = "qwen"
     ARCHITECTURE: ClassVar[str] = "QWenLMHeadModel"
     SCORED: ClassVar[str] = "QWenForSequenceClassification"
     PARTIAL: ClassVar[float | None] = 1.0
+    ALIASES: ClassVar[dict[str, str]] = {  # of the first release
+        **{
+            "n_embd": "hidden_size",
+            "n_layer": "num_hidden_layers",
+            "n_head": "num_attention_heads",
+        },
+        **{"n_positions": "max_position_embeddings", "ffn_hidden_size": "intermediate_size"},
+        **{"embd_pdrop": "emb_dropout_prob", "attn_pdrop": "attn_dropout_prob"},
+    }
 
-    # fields of RotaryConfig that this family's files lack, or have under other names
-    num_key_value_heads: ClassVar[Any] = None  # type: ignore[misc]
-    head_dim: ClassVar[Any] = None  # type: ignore[misc]
+    # fields of MultiHeadConfig that this family's files lack, or have under other names
     hidden_act: ClassVar[Any] = "silu"  # type: ignore[misc]
-    rope_parameters: ClassVar[Any] = None  # type: ignore[misc]
-    rope_scaling: ClassVar[Any] = None  # type: ignore[misc]
-    rope_theta: ClassVar[Any] = property(lambda self: self.rotary_emb_base)  # type: ignore[misc]
     rms_norm_eps: ClassVar[Any] = property(lambda self: self.layer_norm_epsilon)  # type: ignore[misc]
     attention_dropout: ClassVar[Any] = property(lambda self: self.attn_dropout_prob)  # type: ignore[misc]
 

@@ -152,6 +152,18 @@ class RotaryConfig(ScoreLabels):
 
 
 @dataclasses.dataclass(frozen=True)
+class MultiHeadConfig(RotaryConfig):
+    """RotaryConfig for files whose code reads none of these fields: each head has its own keys, and
+    a family says itself how RoPE turns (`rope`)."""
+
+    num_key_value_heads: ClassVar[Any] = None  # type: ignore[misc]
+    head_dim: ClassVar[Any] = None  # type: ignore[misc]
+    rope_parameters: ClassVar[Any] = None  # type: ignore[misc]
+    rope_theta: ClassVar[Any] = None  # type: ignore[misc]
+    rope_scaling: ClassVar[Any] = None  # type: ignore[misc]
+
+
+@dataclasses.dataclass(frozen=True)
 class WindowedConfig(RotaryConfig):
     """RotaryConfig with a window in some layers: those from `max_window_layers` on, or by type."""
 
