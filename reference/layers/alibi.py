@@ -21,14 +21,12 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes
 
 
-def alibi(positions: np.ndarray, T: int, *, slopes: list[float]) -> np.ndarray:
+def alibi(queries: np.ndarray, keys: np.ndarray, *, slopes: list[float]) -> np.ndarray:
     """bias[b, h, t, s] = -m_h (i - j): i the position of query t, j that of key s.
 
-    positions (B, S) of the keys; the T queries are the last of them -> (B, H, T, S).
-    Press et al. 2022, sec. 3
+    queries (B, T) and keys (B, S), their positions -> (B, H, T, S).      Press et al. 2022, sec. 3
     """
-    B, S = positions.shape
-    bias = np.zeros((B, len(slopes), T, S))
+    bias = np.zeros((len(queries), len(slopes), queries.shape[1], keys.shape[1]))
     for b, h, t, s in np.ndindex(bias.shape):
-        bias[b, h, t, s] = -slopes[h] * (float(positions[b, S - T + t]) - float(positions[b, s]))
+        bias[b, h, t, s] = -slopes[h] * (float(queries[b, t]) - float(keys[b, s]))
     return bias
