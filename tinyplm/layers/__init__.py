@@ -11,8 +11,8 @@ dropout.py           dropout with explicit randomness
 mlp.py               feed-forward layers, plain and gated (SwiGLU, GeGLU)
 mask.py              who may attend to whom
 attention.py         attention: multi-head, grouped-query, multi-query, cross-attention
-attention_parts.py   parts of it that a caller chooses: rotary positions, a cache, a prefix; norms of
-                     queries and keys, by heads (Qwen3) or over all heads together (OLMo 2)
+attention_parts.py   parts of it that a caller chooses: rotary positions, a cache, a prefix; norms
+                     of queries and keys, by heads (Qwen3) or over all heads together (OLMo 2)
 alibi.py             ALiBi: scores that fall with distance, in place of positions (BLOOM)
 rope.py              RoPE: the rotation of queries and keys
 rope_scaling.py      RoPE's frequencies, and how they stretch to longer contexts
