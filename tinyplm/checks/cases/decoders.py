@@ -68,7 +68,7 @@ def without_shift(x: Any, gamma: Any, *, eps: float) -> tuple[Any, Backward]:
     return y, lambda dy: back(dy)[:2]
 
 
-_NORMS = [norm.rmsnorm, norm.unit_rmsnorm, without_shift]
+NORMS = [norm.rmsnorm, norm.unit_rmsnorm, without_shift]
 
 
 def _normed(s: Sizes, name: str) -> Case:
@@ -89,7 +89,7 @@ def _normed(s: Sizes, name: str) -> Case:
         "kv_heads": s.K,
         "mask": np.tri(s.T, dtype=bool),
         "rotary": rotary,
-        name: partial(_NORMS[s.seed % 3], eps=0.1),  # moderate curvature when E is 1
+        name: partial(NORMS[s.seed % 3], eps=0.1),  # moderate curvature when E is 1
     }
     return Case([p, rng.normal(size=(s.B, s.T, s.D))], kwargs)
 
