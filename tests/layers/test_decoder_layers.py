@@ -17,13 +17,15 @@ import reference.layers.mlp as ref_mlp
 import reference.layers.norm as ref_norm
 from tests import laws
 from tests.components import ACTIVATIONS, COMPONENTS
-from tests.laws import FEW, rounding
+from tests.laws import FEW, PART, rounding
 from tests.strategies import sizes
 from tinyplm.backend import to_device, to_host
 from tinyplm.checks.cases import decoders
+from tinyplm.kernels.attention import self_attention
 from tinyplm.layers import block
 from tinyplm.layers.activation import capped, soft_cap
 from tinyplm.layers.alibi import alibi, alibi_slopes
+from tinyplm.layers.attention import merge_heads, split_heads
 from tinyplm.layers.norm import rmsnorm, unit_rmsnorm
 from tinyplm.layers.softmax import softmax
 from tinyplm.random import fold
@@ -130,6 +132,26 @@ def test_offsets_are_at_least_float32():
     assert alibi(np.arange(4), slopes=slopes).shape == (1, 3, 1, 4)
     large = alibi(np.array([[70_000]]), slopes=slopes, dtype="float16")  # 70 000 is beyond float16
     assert np.isfinite(large).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------- prefixes
+
+
+def test_a_prefix_is_refused_with_alibi_and_takes_a_cap():
+    """Trained keys have no position, so that no distance to them is defined; a cap needs none."""
+    rng = np.random.default_rng(0)
+    p = {name: rng.normal(size=(4, 4)) for name in ("Wq", "Wk", "Wv", "Wo")} | {
+        n: rng.normal(size=(2, 3, 2)) for n in ("Pk", "Pv")
+    }
+    x, mask = rng.normal(size=(1, 5, 4)), np.tri(5, dtype=bool)
+    with pytest.raises(ValueError, match="attend_beyond: offsets: expected None, since a prefix has no position"):
+        self_attention(p, x, heads=2, mask=mask, offsets=alibi(np.arange(5), slopes=alibi_slopes(2)))
+    y, _ = self_attention(p, x, heads=2, mask=mask, cap=0.5)
+    q, k, v = (split_heads(x @ p[name], 2) for name in ("Wq", "Wk", "Wv"))
+    k, v = (np.concatenate([p[name][None], a], axis=2) for name, a in (("Pk", k), ("Pv", v)))
+    seen = np.concatenate([np.ones((5, 3), bool), mask], axis=1)
+    expected = merge_heads(ref_attention.attention(q, k, v, mask=seen, cap=0.5)) @ p["Wo"]
+    assert laws.relative_error(y, expected) < PART
 
 
 # ----------------------------------------------------------------------------------------------------------------- blocks

@@ -95,8 +95,8 @@ def self_attention(
     weights: Component = partial(scores_and_probabilities, **options)
     if "Pk" in p:
         P = p["Pk"].shape[1]
-        attend = attend_beyond(partial(plain.attention, **options), P)
-        weights = attend_beyond(weights, P)
+        attend = partial(attend_beyond(plain.attention, P), **options)
+        weights = partial(attend_beyond(scores_and_probabilities, P), **options)
     y, back = multi_head_attention(
         p,
         x,
