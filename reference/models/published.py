@@ -7,6 +7,7 @@ Each function takes the tensors of a file by name, w[name], and ids (B, T), and 
 import numpy as np
 
 from reference.layers.activation import silu
+from reference.layers.alibi import alibi
 from reference.layers.attention import attention
 from reference.layers.embedding import embedding
 from reference.layers.linear import linear
@@ -101,7 +102,8 @@ def baichuan(
     if slopes is None:
         turn = _rotation(x.shape[2] // heads, T, 10000.0)
     else:
-        bias = np.array([[[m * (s - t) for s in range(T)] for t in range(T)] for m in slopes])
+        places = np.arange(T)[None]
+        bias = alibi(places, places, slopes=slopes)
     x = _blocks(x, [layer(i) for i in range(layers)], heads, heads, eps, turn=turn, bias=bias)
     rows = l2_normalise(w["lm_head.weight"]) if unit else w["lm_head.weight"]
     return linear(rmsnorm(x, w["model.norm.weight"], eps=eps), rows.T)

@@ -74,7 +74,7 @@ class Cache:
         check_module("cache: xp", xp)
         if windows is None:
             windows = (None,) * layers
-        if len(windows) != layers:
+        if not isinstance(windows, (tuple, list)) or len(windows) != layers:
             raise wrong("cache: windows", f"one for each of {layers} layers", windows)
         for window in windows:
             check_whole("cache: windows", window, 1, MOST, or_none=True)
