@@ -18,7 +18,7 @@ from tinyplm.families import baichuan
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import from_dict, to_dict
 
-# Parameter counts in the READMEs of the first two, and shown on the hub for the others.
+# The README of Baichuan-13B has those of the first two; the others have 61,696 more tokens in two matrices.
 COUNTS = {
     "baichuan-7b": 7_000_559_616,
     "baichuan-13b": 13_264_901_120,

@@ -17,7 +17,7 @@ from tinyplm.families import internlm
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import from_dict, to_dict
 
-# 7B: the count shown on the hub.  20B: counted by hand, the hub's file says 20B.
+# 20B: half of total_size in the index of the released bfloat16 files; 7B from the authors' default config.
 COUNTS = {"internlm-7b": 7_321_948_160, "internlm-20b": 20_088_714_240}
 
 

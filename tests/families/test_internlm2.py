@@ -17,7 +17,7 @@ from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import from_dict, to_dict
 from tinyplm.models.names import to_hub
 
-# Parameter counts shown on the hub for the released weights.
+# 7B: half of total_size in the index of the released bfloat16 files; the others from their published sizes.
 COUNTS = {
     "internlm2-1.8b": 1_889_110_016,
     "internlm2-7b": 7_737_708_544,

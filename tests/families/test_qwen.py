@@ -18,7 +18,7 @@ from tinyplm.families import llama, qwen
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import from_dict, to_dict
 
-# Parameter counts shown on the hub for the released weights.
+# 7B and 72B: half of total_size in the index of the released bfloat16 files; the others from their published sizes.
 COUNTS = {
     "qwen-1.8b": 1_836_828_672,
     "qwen-7b": 7_721_324_544,
