@@ -116,14 +116,14 @@ class CausalModel(Model):
         return self._call(inputs, stacking)
 
     def _whole(
-        self, head: Head, inputs: Arrays, stacking: StackOptions
+        self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
     ) -> tuple[Any, Callable | None]:
         """parts.whole, which consumes a cache among the inputs; outputs["cache"] is the next."""
         cache = inputs.get("cache")
         if cache is None:
-            return super()._whole(head, inputs, stacking)
+            return super()._whole(head, inputs, stacking, targets)
         cache.begin()
-        outputs, back = super()._whole(head, inputs, stacking)
+        outputs, back = super()._whole(head, inputs, stacking, targets)
         after = cache.advanced(outputs["hidden"].shape[1])
 
         outputs = {**outputs, "cache": after}

@@ -131,9 +131,9 @@ class EncoderModel(Model):
         )
 
     def _whole(
-        self, head: Head, inputs: Arrays, stacking: StackOptions
+        self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
     ) -> tuple[Any, Callable | None]:
-        return super()._whole(head, self._flat_choices(inputs)[1], stacking)
+        return super()._whole(head, self._flat_choices(inputs)[1], stacking, targets)
 
     def _in_parts(
         self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions

@@ -264,11 +264,11 @@ class Model:
         return self._outputs_head(inputs)
 
     def _whole(
-        self, head: Head, inputs: Arrays, stacking: StackOptions
+        self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
     ) -> tuple[Any, Callable | None]:
-        """parts.whole of this model, for inputs that are already checked."""
+        """parts.whole of this model, for inputs that are already checked; targets: for a trace."""
         body = walks.body_of(self.family, self.config)
-        return call_of(self, parts.whole)(body, head, self.params, inputs, stacking)
+        return call_of(self, parts.whole, targets)(body, head, self.params, inputs, stacking)
 
     def _in_parts(
         self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
@@ -304,7 +304,7 @@ class Model:
         targets = self._moved(checks.checked_targets(targets))
         inputs = self.checked(inputs)
         made = self._loss_head(inputs, targets, total, options, grad=stacking.grad, **head)
-        value, back = self._whole(made, inputs, stacking)
+        value, back = self._whole(made, inputs, stacking, targets)
         return value, _first(back)
 
     def _moved(self, inputs: Arrays) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class SoftPrompted(CausalModel):
         return self.base.width
 
     def _whole(
-        self, head: Head, inputs: Arrays, stacking: StackOptions
+        self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
     ) -> tuple[Any, Callable | None]:
         """head(hidden[:, P:]) of the base model behind the rows.
 
@@ -113,7 +113,7 @@ class SoftPrompted(CausalModel):
 
         wide = {"inputs_embeds": embeds, "attention_mask": mask, "key": inputs.get("key")}
         dropped = dataclasses.replace(stacking, on_gradient=lambda i, dp: None)
-        value, back = base._whole(behind, wide, dropped if stacking.grad else stacking)
+        value, back = base._whole(behind, wide, dropped if stacking.grad else stacking, targets)
         if back is None:
             return value, None
 
