@@ -147,6 +147,8 @@ class Llama(nn.Module):
         self.model.norm = Norm(c.hidden_size, c.rms_norm_eps, p, False)
         self.lm_head = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
         load(self, ours)
+        if c.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(self, input_ids, attention_mask=None):
         p, T = self.p, input_ids.shape[1]

@@ -1,0 +1,59 @@
+"""Which known alternative makes a difference vanish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .alternatives import ALTERNATIVES, Alternative, NotHere, Site
+from .comparison import Comparison, Explanation
+from .files import parameter_gradients
+
+PLACES = {"forward": "", "backward": "gradient of ", "parameter": "gradient of "}
+
+
+def explanation(found: Comparison, model: Any) -> Explanation | None:
+    """The alternative that explains the first difference, in the forward if there is one there.
+
+    Named only if the difference vanishes to what rounding explains.  An alternative without a free
+    number comes before one that is fitted; among equals, the closest.
+    """
+    site = _site(found, model)
+    hits = []
+    for candidate in ALTERNATIVES:
+        if candidate.kind == site.kind and candidate.places.match(site.name):
+            for detail, y in arrays_of(candidate, site):
+                if site.matches(y):
+                    hits.append((candidate.fitted, site.distance(y), candidate, detail))
+                    break
+    if not hits:
+        return None
+    hits.sort(key=lambda hit: hit[:2])
+    _, _, best, detail = hits[0]
+    others = tuple(hit[2].name for hit in hits[1:] if hit[0] == best.fitted)
+    where = PLACES[site.kind] + site.name
+    return Explanation(best.name, best.sentence, best.formula, where, detail, others)
+
+
+def arrays_of(candidate: Alternative, site: Site) -> Iterator[tuple[str, np.ndarray]]:
+    """What the alternative gives here, each with its detail; nothing where it has no place."""
+    try:
+        given = candidate.f(site)
+        for detail, y in [("", given)] if isinstance(given, (np.ndarray, np.generic)) else given:
+            if np.shape(y) == site.theirs.shape:
+                yield detail, y
+    except NotHere:
+        return
+
+
+def _site(found: Comparison, model: Any) -> Site:
+    """The place of the first difference."""
+    row = next(row for row in found.rows if row.differs)
+    if row.kind == "parameter":
+        theirs = parameter_gradients(found.theirs)[row.name]
+    else:
+        record = found.theirs[row.name]
+        theirs = record.value if row.kind == "forward" else record.gradient
+    return Site(model, found.ours, row.kind, row.name, theirs, row.explained)
