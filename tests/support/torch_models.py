@@ -262,4 +262,7 @@ def load(model, ours):
     weights = {name: torch.from_numpy(a.copy()) for name, a in gradients_by_hub_name(ours, ours.params).items()}
     model.to(next(iter(weights.values())).dtype)
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert not unexpected and all(name.startswith(("lm_head", "cls.predictions.decoder")) for name in missing), (missing, unexpected)
+    assert not unexpected and all(name.startswith(("lm_head", "cls.predictions.decoder")) for name in missing), (
+        missing,
+        unexpected,
+    )

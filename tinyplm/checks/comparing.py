@@ -83,7 +83,9 @@ def compare(
             "(partial=True compares what both have)"
         )
     rows = _rows(ours, theirs, dtype)
-    made = Comparison(rows, [n for side, n in missing if side == "theirs"], ours=ours, theirs=theirs)
+    made = Comparison(
+        rows, [n for side, n in missing if side == "theirs"], ours=ours, theirs=theirs
+    )
     if explain and model is not None and not made.equal:
         from .explaining import explanation
 
@@ -140,8 +142,9 @@ def _by_our_names(theirs: Call, ours: Call, model: Any) -> dict[str, np.ndarray]
     given = theirs.gradients or {}
     known = {n: n for n in parameter_gradients(ours)}
     known = {n.removeprefix(prefix): n for n in known} | known
-    found = {known.get(tied.get(n, n), n): d for n, d in given.items()}
-    return {n: d for n, d in found.items() if n in known} or None
+    copies = {copy: known[n] for copy, n in tied.items() if n in known and copy not in known}
+    found = {copies[n]: d for n, d in given.items() if n in copies}
+    return found | {known[n]: d for n, d in given.items() if n in known} or None
 
 
 def _example(model: Any) -> str:

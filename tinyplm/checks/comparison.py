@@ -92,7 +92,7 @@ class Comparison:
     def table(self) -> str:
         """Every array in the order of the computation; "*" marks those that differ."""
         width = max([len(row.name) for row in self.rows], default=0)
-        lines = []
+        lines: list[str] = []
         for kind, title in TITLES.items():
             rows = [row for row in self.rows if row.kind == kind]
             if rows:

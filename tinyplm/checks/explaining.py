@@ -41,8 +41,9 @@ def arrays_of(candidate: Alternative, site: Site) -> Iterator[tuple[str, np.ndar
     """What the alternative gives here, each with its detail; nothing where it has no place."""
     try:
         given = candidate.f(site)
-        for detail, y in [("", given)] if isinstance(given, (np.ndarray, np.generic)) else given:
-            if np.shape(y) == site.theirs.shape:
+        one = isinstance(given, (np.ndarray, np.generic))
+        for detail, y in [("", np.asarray(given))] if one else given:
+            if y.shape == site.theirs.shape:
                 yield detail, y
     except NotHere:
         return

@@ -45,7 +45,8 @@ def in_our_names(ours: Call, model: Any, theirs: Call) -> Call:
             return None if a is None else as_ours(a, like, place, ours.inputs)
 
         found.records[name] = Record(ours_of(record.value), ours_of(record.gradient))
-        found.dtypes |= {name: d for n, d in theirs.dtypes.items() if n == place}
+        if place in theirs.dtypes:
+            found.dtypes[name] = theirs.dtypes[place]
     found.backward = [name for name in ours.backward if name in found.records]
     return found
 

@@ -91,7 +91,9 @@ def _differentiated(
         given = tuple(loss.shape) if torch.is_tensor(loss) else loss
         raise wrong("trace_torch: backward", "a function that gives one number, a tensor", given)
     if not loss.requires_grad:
-        raise ValueError("trace_torch: backward: expected a number with a gradient, got one without")
+        raise ValueError(
+            "trace_torch: backward: expected a number with a gradient, got one without"
+        )
     value = _array(call, "loss", loss).reshape(())
     call.records["loss"] = Record(value, np.ones((), value.dtype))
     call.backward.append("loss")

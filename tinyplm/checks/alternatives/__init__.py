@@ -5,12 +5,24 @@ parts.py            what places compute: linear layers, norms, the loss
 attention_parts.py  attention with each part replaceable
 rotary.py  attending.py  activations.py  norms.py  wiring.py  weights.py  outputs.py
                     alternatives of values, each in its order of the computation
-gradients_*.py      alternatives of gradients, where values agree
+gradient_terms.py   the terms of which each gradient is the sum
+gradients.py  parameter_gradients.py
+                    alternatives of gradients, where values agree
 """
 
 from __future__ import annotations
 
-from . import activations, attending, norms, outputs, rotary, weights, wiring
+from . import (
+    activations,
+    attending,
+    gradients,
+    norms,
+    outputs,
+    parameter_gradients,
+    rotary,
+    weights,
+    wiring,
+)
 from .site import ALTERNATIVES, Alternative, NotHere, Site
 
 __all__ = [
@@ -20,8 +32,10 @@ __all__ = [
     "Site",
     "activations",
     "attending",
+    "gradients",
     "norms",
     "outputs",
+    "parameter_gradients",
     "rotary",
     "weights",
     "wiring",

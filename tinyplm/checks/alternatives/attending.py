@@ -39,7 +39,10 @@ def not_itself(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     mask = np.broadcast_to(visible(site, T, first=-1), (*site.theirs.shape[:1], 1, T, T))
     yield "zero without keys", own.but(mask=mask)
     empty = ~mask.any(-1, keepdims=True)
-    yield "the average without keys", own.but(mask=mask | empty) * ~empty + average(own.v, own) * empty
+    yield (
+        "the average without keys",
+        own.but(mask=mask | empty) * ~empty + average(own.v, own) * empty,
+    )
 
 
 def average(v: np.ndarray, own: object) -> np.ndarray:
@@ -183,15 +186,21 @@ def strided(site: Site) -> np.ndarray:
     return own.but(q=split(q, own.q.shape[1]), k=split(k, K), v=split(v, K))
 
 
-@alternative("heads split without a transposition", at=HEADS, formula="(B, T, H E) viewed as (B, H, T, E)")
+@alternative(
+    "heads split without a transposition", at=HEADS, formula="(B, T, H E) viewed as (B, H, T, E)"
+)
 def viewed(site: Site) -> np.ndarray:
     """Theirs reshapes straight to (B, H, T, E), which mixes positions and heads."""
     own = attention_of(site)
-    q, k, v = (site.value(f"attention.{n}").reshape(p.shape) for n, p in zip("qkv", (own.q, own.k, own.v)))
+    q, k, v = (
+        site.value(f"attention.{n}").reshape(p.shape) for n, p in zip("qkv", (own.q, own.k, own.v))
+    )
     return own.but(q=q, k=k, v=v)
 
 
-@alternative("heads merged without a transposition", at=HEADS, formula="(B, H, T, E) viewed as (B, T, H E)")
+@alternative(
+    "heads merged without a transposition", at=HEADS, formula="(B, H, T, E) viewed as (B, T, H E)"
+)
 def merged_as_is(site: Site) -> np.ndarray:
     """Theirs reshapes straight back from (B, H, T, E), which mixes positions and heads."""
     o = attention_of(site).heads()

@@ -158,7 +158,9 @@ def cast_input(site: Site) -> Iterator[tuple[str, np.ndarray]]:
 # -------------------------------------------------------------------------------- what is normed
 
 
-@alternative("norm after the sum (post-norm)", at=r"layers\.\d+\.norm[12]$", formula="norm(x + f(x))")
+@alternative(
+    "norm after the sum (post-norm)", at=r"layers\.\d+\.norm[12]$", formula="norm(x + f(x))"
+)
 def post_norm(site: Site) -> np.ndarray:
     """Theirs normalises after the residual addition, where ours normalises what a part reads."""
     from .wiring import attended, fed

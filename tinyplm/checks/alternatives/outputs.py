@@ -130,8 +130,9 @@ def ignored_counted(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     for name, filling in fillings.items():
         filled = np.where(targets == IGNORED, filling, targets)
         yield name, _mean(cross_entropies(logits, filled), filled)
-        yield f"{name}, each divided by the counted", np.array(
-            cross_entropies(logits, filled).sum() / (targets != IGNORED).sum()
+        yield (
+            f"{name}, each divided by the counted",
+            np.array(cross_entropies(logits, filled).sum() / (targets != IGNORED).sum()),
         )
 
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...backend import to_host
+from ..explained import largest
+from ..files import parameter_gradients
 from ..matching import is_pre_norm, real_rows
 from ..tracing import Call
 
@@ -45,9 +47,7 @@ def alternative(
 
     def add(f: Callable) -> Callable:
         sentence = " ".join((f.__doc__ or "").split("\n\n")[0].split())
-        ALTERNATIVES.append(
-            Alternative(name, sentence, formula, kind, re.compile(at), fitted, f)
-        )
+        ALTERNATIVES.append(Alternative(name, sentence, formula, kind, re.compile(at), fitted, f))
         return f
 
     return add
@@ -71,7 +71,8 @@ class Site:
         self.index = int(number) if inside else -1
         self.role = (role or "output") if inside else self.name
         self.pre_norm = is_pre_norm(self.trace)
-        self.real = np.broadcast_to(real_rows(self.theirs, self.trace.inputs), self.theirs.shape)
+        rows = real_rows(self.theirs, {} if self.kind == "parameter" else self.trace.inputs)
+        self.real = np.broadcast_to(rows, self.theirs.shape)
         self.layers = len([n for n in self.trace if re.fullmatch(r"layers\.\d+", n)])
 
     # ---- what is recorded
@@ -91,6 +92,12 @@ class Site:
         if d is None:
             raise NotHere
         return d.astype("float64")
+
+    def own(self) -> np.ndarray:
+        """What we have here: a value, a gradient, or the gradient of a parameter."""
+        if self.kind == "parameter":
+            return parameter_gradients(self.trace)[self.name].astype("float64")
+        return self.value(self.name) if self.kind == "forward" else self.gradient(self.name)
 
     def _record(self, name: str) -> Any:
         for known in (self.path(name), name) if self.index >= 0 else (name,):
@@ -153,16 +160,18 @@ class Site:
         return float(d.max()) if d.size else 0.0
 
     def matches(self, y: np.ndarray) -> bool:
-        """Whether rounding explains what is left."""
-        return self.distance(y) <= self.allowed
+        """Whether rounding explains what is left: of their numbers, if these are larger than
+        ours."""
+        sizes = [largest(np.where(self.real, a, 0)) for a in (self.theirs, self.own())]
+        larger = max(1.0, sizes[0] / sizes[1]) if sizes[1] else 1.0
+        return self.distance(y) <= larger * self.allowed
 
     def is_ours(self, y: np.ndarray) -> bool:
         """Whether y is what we recorded here: if not, the formula is not that of this model."""
-        record = self.trace[self.name]
-        ours = record.value if self.kind == "forward" else record.gradient
-        if ours is None or ours.shape != np.shape(y):
+        ours = self.own()
+        if ours.shape != np.shape(y):
             return False
-        d = np.abs(y - ours.astype("float64"))[self.real]
+        d = np.abs(y - ours)[self.real]
         return not d.size or float(d.max()) <= self.allowed
 
     def fit(

@@ -56,7 +56,9 @@ def bias_twice(site: Site) -> np.ndarray:
     return own.of(own.x) + own.b
 
 
-@alternative("rows of q and k permuted for rotary pairs", at=QK, formula="(i, i + E/2) <-> (2i, 2i + 1)")
+@alternative(
+    "rows of q and k permuted for rotary pairs", at=QK, formula="(i, i + E/2) <-> (2i, 2i + 1)"
+)
 def permuted(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     """The weight of theirs has the rows of each head in the order of the other kind of rotary
     pairs, as in Meta's files beside the hub's."""
