@@ -36,7 +36,7 @@ ALLOWED = {
     "training": {"backend", "memory", "core", "random", "files", "data", "optim", "models", "hub"},
     "tuning": {"backend", "memory", "core", "random", "files", "layers", "losses", "kernels", "data", "optim", "evaluation",
                "tokenizers", "models", "families", "hub", "generation", "training"},
-    "checks": {"backend", "core", "layers", "losses", "kernels", "models", "tuning"},
+    "checks": {"backend", "core", "files", "layers", "losses", "kernels", "models", "hub", "tuning"},
     "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}

@@ -2,6 +2,11 @@
 
 tracing.py   traces: every named intermediate of a model's calls, its value and its gradient
 modules.py   the hub's module for each name of a trace
+files.py     traces in files
+torch_tracing.py   traces of PyTorch models, by hooks
+comparing.py where two traces differ first; matching.py: a PyTorch model's trace under our names
+explained.py how large a difference rounding explains; comparison.py: the result, a table
+explaining.py, alternatives/   which known alternative makes a difference vanish
 case.py      a case is one call; the sizes it is made from; an entry of the table
 cases/       the table: {name: entry}, an implementation, how to draw a case for it, what it is
 laws.py      the gradient against differences, linearity, dtypes, read-only inputs, checkpointing
@@ -15,6 +20,14 @@ rounding.py  what rounding explains: bounds from a count of operations
     laws.check_laws(entry.f, case, "cpu", np.random.default_rng(0))    # raises LawError
 
 The laws take any function that follows the contract `y, backward = f(...)`.
+
+    from tinyplm.checks import compare, trace, trace_torch
+
+    with trace() as ours:
+        loss, backward = model.loss(input_ids=ids, targets={"logits": targets})
+        backward(1.0)
+    theirs = trace_torch(module, {"input_ids": ids}, backward=lambda out: loss_of(out.logits))
+    print(compare(ours, theirs).table())
 """
 
 from __future__ import annotations
@@ -27,27 +40,42 @@ from .tracing import Call, Record, Trace, trace
 if TYPE_CHECKING:
     from .case import Case, Entry, Sizes, draw_sizes
     from .cases import COMPONENTS
+    from .comparing import compare
+    from .comparison import Comparison, Explanation, Row
+    from .files import read_trace, save_trace
     from .laws import LawError, check_laws
+    from .torch_tracing import trace_torch
 
 __all__ = [
     "COMPONENTS",
     "Call",
     "Case",
+    "Comparison",
     "Entry",
+    "Explanation",
     "LawError",
     "Record",
+    "Row",
     "Sizes",
     "Trace",
     "check_laws",
+    "compare",
     "draw_sizes",
+    "read_trace",
+    "save_trace",
     "trace",
+    "trace_torch",
 ]
 
 # Imported when first asked for: the table of components imports most of the package.
 _MODULES = {
     "case": ("Case", "Entry", "Sizes", "draw_sizes"),
     "cases": ("COMPONENTS",),
+    "comparing": ("compare",),
+    "comparison": ("Comparison", "Explanation", "Row"),
+    "files": ("read_trace", "save_trace"),
     "laws": ("LawError", "check_laws"),
+    "torch_tracing": ("trace_torch",),
 }
 _LATER = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -55,6 +55,7 @@ def compare(
     first, second = _trace("a", a), _trace("b", b)
     swapped = first.model is None and second.model is not None
     ours, theirs = (second, first) if swapped else (first, second)
+    sides = ("b", "a") if swapped else ("a", "b")  # what ours and theirs are called
     model = ours.model if model is None else model
     _check_models(first, second, model)
     if theirs.source == "torch" and ours.source != "torch":
@@ -65,24 +66,23 @@ def compare(
                 "compare: expected the model of our trace beside a PyTorch model's (a trace that "
                 "is not from a file, or model=...), got none"
             )
-        full, theirs = theirs, in_our_names(ours, model, theirs)
+        full, theirs = theirs, in_our_names(ours, model, theirs, sides[1])
         theirs.gradients = _by_our_names(full, ours, model)
         partial = True
         if not theirs.records:
             raise ValueError(
-                "compare: b: expected modules with the hub's names, such as "
+                f"compare: {sides[1]}: expected modules with the hub's names, such as "
                 f"{_example(model)}, got {shown(list(full))} (names=... maps them)"
             )
     missing = _missing(ours, theirs)
     if missing and not partial:
         side, name = missing[0]
-        given = "a" if (side == "ours") != swapped else "b"
-        other = "b" if given == "a" else "a"
+        given, other = sides if side == "ours" else sides[::-1]
         raise ValueError(
             f"compare: {given}: expected {name}, as in {other}, got none "
             "(partial=True compares what both have)"
         )
-    rows = _rows(ours, theirs, dtype)
+    rows = _rows(ours, theirs, dtype, sides)
     made = Comparison(
         rows, [n for side, n in missing if side == "theirs"], ours=ours, theirs=theirs
     )
@@ -164,7 +164,7 @@ def _missing(ours: Call, theirs: Call) -> list[tuple[str, str]]:
     return lacking
 
 
-def _rows(ours: Call, theirs: Call, dtype: str | None) -> list[Row]:
+def _rows(ours: Call, theirs: Call, dtype: str | None, sides: tuple[str, str]) -> list[Row]:
     """All comparisons: values in the order of the forward, gradients in that of the backward."""
     inputs = {**theirs.inputs, **ours.inputs}
 
@@ -188,18 +188,18 @@ def _rows(ours: Call, theirs: Call, dtype: str | None) -> list[Row]:
             f"and {shown(list(theirs))}"
         )
     for name in common:
-        _check(name, ours[name].value, theirs[name].value, real)
+        _check(name, ours[name].value, theirs[name].value, real, sides)
     allowed = allowances(ours, coarser, real)
     rows = [_row("forward", n, ours[n].value, theirs[n].value, allowed, real) for n in common]
     for name in ours.backward:
         d = theirs[name].gradient if name in theirs.records else None
         if d is not None and (own := ours[name].gradient) is not None:
-            _check(f"the gradient of {name}", own, d, real)
+            _check(f"the gradient of {name}", own, d, real, sides)
             rows.append(_row("backward", name, own, d, allowed, real))
     mine, other = parameter_gradients(ours), parameter_gradients(theirs)
     for name, own in mine.items():
         if name in other:
-            _check(f"the gradient of {name}", own, other[name], real)
+            _check(f"the gradient of {name}", own, other[name], _all, sides)
             rows.append(_row("parameter", name, own, other[name], allowed, _all))
     return rows
 
@@ -208,14 +208,17 @@ def _all(a: np.ndarray) -> np.ndarray:
     return np.ones((1,) * a.ndim, dtype=bool)
 
 
-def _check(name: str, ours: np.ndarray, theirs: np.ndarray, real: Any) -> None:
+def _check(
+    name: str, ours: np.ndarray, theirs: np.ndarray, real: Any, sides: tuple[str, str]
+) -> None:
     """ValueError for arrays that cannot be compared."""
-    for side, given in (("a", ours), ("b", theirs)):
+    for side, given in zip(sides, (ours, theirs)):
         if given.dtype.kind != "f":
             raise wrong(f"compare: {side}: {name}", "floating-point numbers", given)
     if ours.shape != theirs.shape:
-        raise wrong(f"compare: b: {name}", f"shape {ours.shape}, as in a", theirs)
-    for side, given in (("a", ours), ("b", theirs)):
+        a, b = sides
+        raise wrong(f"compare: {b}: {name}", f"shape {ours.shape}, as in {a}", theirs)
+    for side, given in zip(sides, (ours, theirs)):
         if np.isnan(np.where(real(given), given, 0)).any():
             raise ValueError(f"compare: {side}: {name}: expected numbers, got NaN")
 

@@ -26,7 +26,7 @@ def is_pre_norm(names: Any) -> bool:
     return norm in order and order.index(norm) < order.index(first)
 
 
-def in_our_names(ours: Call, model: Any, theirs: Call) -> Call:
+def in_our_names(ours: Call, model: Any, theirs: Call, side: str = "b") -> Call:
     """What `theirs`, of a PyTorch model, has of the names of `ours`, as a trace."""
     places = {name: _place(name, ours, model, theirs) for name in ours}
     found = Call(None, "torch")
@@ -34,7 +34,7 @@ def in_our_names(ours: Call, model: Any, theirs: Call) -> Call:
     for name, place in places.items():
         if place is None:
             continue
-        sharing = [n for n, other in places.items() if other == place and n in _PARTS(name, n)]
+        sharing = [n for n, other in places.items() if other == place and n in _parts(name, n)]
         record, like = theirs.records[place], ours[name].value
         widths = [ours[n].value.shape[-1] for n in sharing] if like.ndim else []
         start = sum(widths[: sharing.index(name)]) if len(sharing) > 1 else None
@@ -42,7 +42,7 @@ def in_our_names(ours: Call, model: Any, theirs: Call) -> Call:
         def ours_of(a: np.ndarray | None, start=start, like=like, place=place) -> Any:
             if a is not None and start is not None and a.shape[-1] != like.shape[-1]:
                 a = a[..., start : start + like.shape[-1]]
-            return None if a is None else as_ours(a, like, place, ours.inputs)
+            return None if a is None else as_ours(a, like, f"{side}: {place}", ours.inputs)
 
         found.records[name] = Record(ours_of(record.value), ours_of(record.gradient))
         if place in theirs.dtypes:
@@ -51,7 +51,7 @@ def in_our_names(ours: Call, model: Any, theirs: Call) -> Call:
     return found
 
 
-def _PARTS(name: str, other: str) -> tuple[str, ...]:
+def _parts(name: str, other: str) -> tuple[str, ...]:
     """The names beside this one in a matrix that holds several: q, k and v, or gate and up."""
     start, _, last = name.rpartition(".")
     for parts in (("q", "k", "v"), ("gate", "up")):
@@ -130,7 +130,7 @@ def as_ours(a: np.ndarray, like: np.ndarray, place: str, inputs: dict) -> np.nda
         rows = a[targets != IGNORED]
         if rows.shape == like.shape:
             return rows
-    raise ValueError(f"compare: b: {place}: expected shape {like.shape}, got {shown(a)}")
+    raise ValueError(f"compare: {place}: expected shape {like.shape}, got {shown(a)}")
 
 
 def real_rows(a: np.ndarray, inputs: dict) -> np.ndarray:
