@@ -85,6 +85,18 @@ def softmax(A: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def attention_of(site: Site) -> Attention:
     """The attention of this layer; NotHere if the formula is not that of this model."""
+    key = ("attention", site.index)
+    if key not in site.known:
+        try:
+            site.known[key] = _attention_of(site)
+        except NotHere:
+            site.known[key] = None
+    if site.known[key] is None:
+        raise NotHere
+    return site.known[key]
+
+
+def _attention_of(site: Site) -> Attention:
     heads = site.value("attention.heads")
     B, H, T, E = heads.shape
     q, k, v = (site.value(f"attention.{n}") for n in "qkv")

@@ -20,6 +20,9 @@ from ..matching import is_pre_norm, real_rows
 from ..tracing import Call
 
 
+FEWEST = 4  # numbers that a fit must explain
+
+
 class NotHere(Exception):
     """An alternative that this model or this trace has no place for."""
 
@@ -63,6 +66,7 @@ class Site:
     name: str  # as in the trace: layers.3.mlp.up
     theirs: np.ndarray
     allowed: float  # the largest difference that rounding explains
+    known: dict[Any, Any] = dataclasses.field(default_factory=dict)  # parts made so far
 
     def __post_init__(self) -> None:
         first, _, rest = self.name.partition(".")
@@ -178,7 +182,10 @@ class Site:
         self, label: str, f: Callable[[float], np.ndarray], guesses: Iterable[float]
     ) -> Iterator[tuple[str, np.ndarray]]:
         """f(c) for the guesses, then for the c that fits best, by Gauss-Newton from the best guess:
-        c -= <J, r> / <J, J>,   r = f(c) - theirs,   J = df/dc.   First c with three digits."""
+        c -= <J, r> / <J, J>,   r = f(c) - theirs,   J = df/dc.   First c with three digits.
+        NotHere for fewer than FEWEST numbers, which many a c would fit."""
+        if self.real.sum() < FEWEST:
+            raise NotHere
         best, least = 0.0, np.inf
         for c in guesses:
             y = f(c)

@@ -9,6 +9,7 @@ import numpy as np
 from .parts import LINEAR, Linear, linear_of
 from .site import NotHere, Site, alternative, layers_own
 
+SPARE = 4  # rows beyond those that any matrix fits
 QK = layers_own(r"attention\.[qk]")
 OTHERS = ("attention.q", "attention.k", "attention.v", "mlp.gate", "mlp.up")
 
@@ -102,6 +103,7 @@ def another(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     x, y = own.x.reshape(-1, own.x.shape[-1]), site.theirs.reshape(-1, site.theirs.shape[-1])
     for name, columns in (("", x), ("with a bias", np.c_[x, np.ones(len(x))])):
         known = columns[rows]
-        if len(known) >= 2 * known.shape[1] - 2 and np.linalg.matrix_rank(known) == known.shape[1]:
+        rank = known.shape[1]
+        if len(known) >= rank + SPARE and np.linalg.matrix_rank(known) == rank:
             M = np.linalg.lstsq(known, y[rows].astype("float64"), rcond=None)[0]
             yield name, (columns @ M).reshape(site.theirs.shape)

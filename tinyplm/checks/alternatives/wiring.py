@@ -115,7 +115,7 @@ def not_normed(site: Site) -> np.ndarray:
 @alternative("input normalised first (pre-norm)", at=LINEAR, formula="f(norm(x)), not f(x)")
 def normed_first(site: Site) -> np.ndarray:
     """Theirs normalises what this part reads, where ours normalises after the residual addition."""
-    if site.pre_norm:
+    if site.pre_norm or site.role in ("attention", "mlp"):
         raise NotHere
     role = "norm1" if site.role.startswith("attention") else "norm2"
     own = linear_of(site)
