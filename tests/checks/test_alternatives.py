@@ -90,9 +90,14 @@ def candidates(alternative):
 # These look at theirs, so there is nothing to plant without it.
 ASKS = {
     "another matrix": lambda here: here.own() @ np.diag(np.linspace(0.5, 2, here.theirs.shape[-1])),
-    "no gradient of one row": lambda here: here.own() * (np.arange(len(here.theirs)) != here.trace.inputs["input_ids"][0, 0])[:, None],
+    "no gradient of one row": lambda here: (
+        here.own() * (np.arange(len(here.theirs)) != here.trace.inputs["input_ids"][0, 0])[:, None]
+    ),
 }
-ASKED = {"another matrix": ("llama, untied", "layers.1.attention.q"), "no gradient of one row": ("llama, untied", "model.embed_tokens.weight")}
+ASKED = {
+    "another matrix": ("llama, untied", "layers.1.attention.q"),
+    "no gradient of one row": ("llama, untied", "model.embed_tokens.weight"),
+}
 
 
 def found(case, kind, name, array):

@@ -99,6 +99,8 @@ def zero(site: Site) -> np.ndarray:
 @alternative("gradient transposed", at=ANY, formula="dW^T", kind="parameter")
 def transposed(site: Site) -> np.ndarray:
     """The gradient of the square weight is transposed."""
+    if site.theirs.ndim != 2:
+        raise NotHere
     return site.own().T
 
 

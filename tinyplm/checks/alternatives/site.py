@@ -20,6 +20,7 @@ from ..matching import is_pre_norm, real_rows
 from ..tracing import Call
 
 
+LITTLE = 0.2  # of the difference, may be left by its explanation
 FEWEST = 4  # numbers that a fit must explain
 
 
@@ -164,11 +165,12 @@ class Site:
         return float(d.max()) if d.size else 0.0
 
     def matches(self, y: np.ndarray) -> bool:
-        """Whether rounding explains what is left: of their numbers, if these are larger than
-        ours."""
-        sizes = [largest(np.where(self.real, a, 0)) for a in (self.theirs, self.own())]
+        """Whether rounding explains what is left, that of y if it is larger than ours; and whether
+        that is little of the difference, which may be hardly more than rounding."""
+        sizes = [largest(np.where(self.real, a, 0)) for a in (y, self.own())]
         larger = max(1.0, sizes[0] / sizes[1]) if sizes[1] else 1.0
-        return self.distance(y) <= larger * self.allowed
+        left = self.distance(y)
+        return left <= larger * self.allowed and left <= LITTLE * self.distance(self.own())
 
     def is_ours(self, y: np.ndarray) -> bool:
         """Whether y is what we recorded here: if not, the formula is not that of this model."""
