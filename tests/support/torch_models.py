@@ -62,8 +62,9 @@ def rotate(q, k, positions, base):
     return q * cos + half(q) * sin, k * cos + half(k) * sin
 
 
-def causal(T, padding):
-    seen = torch.ones(T, T, dtype=torch.bool).tril()[None, None]
+def causal(T, padding, window=None):
+    seen = torch.ones(T, T, dtype=torch.bool).tril()
+    seen = (seen if window is None else seen & ~seen.tril(-window))[None, None]
     return seen if padding is None else seen & (padding != 0)[:, None, None]
 
 
