@@ -244,7 +244,8 @@ GRADIENTS = [
     Mistake("llama", "layers.1.attention", "gradient stopped", {"add": lambda x, y: x + y.detach()}),
     Mistake("llama", "layers.1.attention", "a branch is detached", {"before": lambda norm, x: norm(x.detach())},
             detail="without the mlp"),
-    Mistake("bert", "layers.1.residual", "a branch is detached", {"join": lambda x, y: x.detach() + y}, detail="without the residual"),
+    Mistake("bert", "layers.1.residual", "a branch is detached", {"join": lambda x, y: x.detach() + y},
+            detail="without the residual"),
     Mistake("gpt2", "logits", "loss gradient not divided by the count", {"loss": gradient_of_the_sum}),
     Mistake("bert", "layers.1.mlp.up", "derivative of another activation", {"activation": GeluOfTanh.apply}, detail="gelu_new"),
 ]  # fmt: skip

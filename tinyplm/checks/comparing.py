@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -171,16 +171,6 @@ def _rows(ours: Call, theirs: Call, dtype: str | None, sides: tuple[str, str]) -
     def real(a: np.ndarray) -> np.ndarray:
         return real_rows(a, inputs)
 
-    def coarser(name: str) -> str:
-        if dtype is not None:
-            return dtype
-        found = [call.dtypes.get(name) for call in (ours, theirs)]
-        found += [call[name].value.dtype.name for call in (ours, theirs) if name in call.records]
-        if name not in ours.records:  # a parameter
-            found = [next(iter(call.values())).value.dtype.name for call in (ours, theirs)]
-            found += list({*ours.dtypes.values(), *theirs.dtypes.values()})
-        return max((f for f in found if f), key=epsilon)
-
     common = [name for name in ours if name in theirs.records]
     if not common:
         raise ValueError(
@@ -189,6 +179,7 @@ def _rows(ours: Call, theirs: Call, dtype: str | None, sides: tuple[str, str]) -
         )
     for name in common:
         _check(name, ours[name].value, theirs[name].value, real, sides)
+    coarser = (lambda kind, name: dtype) if dtype is not None else _coarsest(ours, theirs, common)
     allowed = allowances(ours, coarser, real)
     rows = [_row("forward", n, ours[n].value, theirs[n].value, allowed, real) for n in common]
     for name in ours.backward:
@@ -202,6 +193,15 @@ def _rows(ours: Call, theirs: Call, dtype: str | None, sides: tuple[str, str]) -
             _check(f"the gradient of {name}", own, other[name], _all, sides)
             rows.append(_row("parameter", name, own, other[name], allowed, _all))
     return rows
+
+
+def _coarsest(ours: Call, theirs: Call, common: list[str]) -> Callable[[str, str], str]:
+    """The coarsest dtype of either side before a value; of all values for a gradient."""
+    known, so_far = {}, "float64"
+    for name in common:
+        found = [call.dtypes.get(name) or call[name].value.dtype.name for call in (ours, theirs)]
+        so_far = known[name] = max(so_far, *found, key=epsilon)
+    return lambda kind, name: known[name] if kind == "value" else so_far
 
 
 def _all(a: np.ndarray) -> np.ndarray:

@@ -40,10 +40,12 @@ def arrays(call: Call) -> dict[tuple[Kind, str], np.ndarray]:
     return found | {("parameter", n): a for n, a in parameter_gradients(call).items()}
 
 
-def allowances(ours: Call, dtype: Callable[[str], str], rows: Callable[[Any], Any]) -> Allowed:
+def allowances(
+    ours: Call, dtype: Callable[[Kind, str], str], rows: Callable[[Any], Any]
+) -> Allowed:
     """The difference that rounding explains in each array of `ours`.
 
-    dtype: name -> the dtype of the comparison; rows: array -> which of its rows count.
+    dtype: (kind, name) -> the dtype of the comparison; rows: array -> which of its rows count.
     """
     known = arrays(ours)
     sizes = {key: largest(np.where(rows(a), a, 0)) for key, a in known.items()}
@@ -51,7 +53,7 @@ def allowances(ours: Call, dtype: Callable[[str], str], rows: Callable[[Any], An
     guess = _estimates(ours)
 
     def allowed(kind: Kind, name: str) -> float:
-        key, eps = (kind, name), epsilon(dtype(name))
+        key, eps = (kind, name), epsilon(dtype(kind, name))
         if measured is None or key not in measured:
             return guess(name, kind) * eps * sizes[key]
         return TIMES * eps * max(measured[key], sizes[key])

@@ -9,6 +9,7 @@ import numpy as np
 
 from .alternatives import ALTERNATIVES, Alternative, NotHere, Site
 from .comparison import Comparison, Explanation
+from .explained import epsilon
 from .files import parameter_gradients
 
 PLACES = {"forward": "", "backward": "gradient of ", "parameter": "gradient of "}
@@ -29,7 +30,7 @@ def explanation(found: Comparison, model: Any) -> Explanation | None:
                     hits.append((candidate.fitted, site.distance(y), candidate, detail))
                     break
     if not hits:
-        return None
+        return _lower_precision(site)
     hits.sort(key=lambda hit: hit[:2])
     _, _, best, detail = hits[0]
     others = tuple(hit[2].name for hit in hits[1:] if hit[0] == best.fitted)
@@ -47,6 +48,19 @@ def arrays_of(candidate: Alternative, site: Site) -> Iterator[tuple[str, np.ndar
                 yield detail, y
     except NotHere:
         return
+
+
+def _lower_precision(site: Site) -> Explanation | None:
+    """Whether a difference between float64 runs has the size of a float32 run's error.
+
+    Only for float32, which errs by 1e-7: other mistakes are rarely that small.
+    """
+    wide = all(a.dtype == "float64" for a in (site.theirs, site.recorded()))
+    times, left = epsilon("float32") / epsilon("float64"), site.distance(site.own())
+    if not wide or not left < times * site.allowed:
+        return None
+    sentence = "The difference has the size of float32 rounding: theirs computes part in float32."
+    return Explanation("rounding of float32", sentence, "", PLACES[site.kind] + site.name)
 
 
 def _site(found: Comparison, model: Any) -> Site:

@@ -74,8 +74,8 @@ def read_trace(path: str | os.PathLike) -> Call:
 
 def _npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         problem = named(str(error))
         raise ValueError(f"{named(path)}: expected an npz of arrays, got {problem}") from None

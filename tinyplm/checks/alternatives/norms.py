@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ...hub.tensors import round_to_bfloat16, widened
 from .parts import NORM, Norm, norm_of
 from .site import NotHere, Site, alternative
 
@@ -113,9 +114,7 @@ def float16(x: np.ndarray) -> np.ndarray:
 
 def bfloat16(x: np.ndarray) -> np.ndarray:
     """x rounded to bfloat16: to nearest, ties to even."""
-    bits = np.ascontiguousarray(x, dtype="float32").view("uint32")
-    rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16 << 16
-    return rounded.astype("uint32").view("float32").astype("float64")
+    return widened(round_to_bfloat16(x)).astype("float64").reshape(x.shape)
 
 
 def float32(x: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ from ..files import parameter_gradients
 from ..matching import is_pre_norm, real_rows
 from ..tracing import Call
 
-
 LITTLE = 0.2  # of the difference, may be left by its explanation
 FEWEST = 4  # numbers that a fit must explain
 
@@ -100,9 +99,17 @@ class Site:
 
     def own(self) -> np.ndarray:
         """What we have here: a value, a gradient, or the gradient of a parameter."""
+        return self.recorded().astype("float64")
+
+    def recorded(self) -> np.ndarray:
+        """The same in its own dtype."""
         if self.kind == "parameter":
-            return parameter_gradients(self.trace)[self.name].astype("float64")
-        return self.value(self.name) if self.kind == "forward" else self.gradient(self.name)
+            return parameter_gradients(self.trace)[self.name]
+        record = self._record(self.name)
+        found = record.value if self.kind == "forward" else record.gradient
+        if found is None:
+            raise NotHere
+        return found
 
     def _record(self, name: str) -> Any:
         for known in (self.path(name), name) if self.index >= 0 else (name,):
