@@ -30,12 +30,14 @@ HOLES = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 1, 0, 0, 1]])  # padding
 def ours(case):
     """A trace of a loss, with padding on both sides, and the model."""
     family = case.partition(",")[0]
-    if family == "bert":
-        model = encoder_families.tiny("bert", "masked_lm", layer_norm_eps=0.01)
+    if family in encoder_families.FAMILIES:
+        changes = {"layer_norm_eps": 0.01} if family == "bert" else {}
+        task = "permutation_lm" if family == "xlnet" else "masked_lm"
+        model = encoder_families.tiny(family, task, **changes)
         inputs = encoder_families.batch(model)
         targets = encoder_families.targets_for(model, model(**inputs, grad=False)[0])
     else:
-        model = families.tiny(family, **CASES[case])
+        model = families.tiny(family, **CASES.get(case, {}))
         ids, targets = families.batch()
         mask = HOLES if "holes" in case else families.PADDING
         inputs, targets = {"input_ids": ids, "attention_mask": mask}, {"logits": np.where(mask == 1, targets, -100)}
@@ -120,18 +122,18 @@ def test_every_alternative_is_named(alternative):
     assert explanation.where.endswith(name) and alternative.sentence.endswith(".")
 
 
-UNKNOWN = [(case, kind) for case in ("gpt2", "bert", "llama", "mistral") for kind in ("forward", "backward", "parameter")]
+UNKNOWN = ["gpt2", "llama", "mistral", "qwen2", "bert", "albert", "deberta", "deberta-v2", "xlnet"]
 
 
-@pytest.mark.parametrize(("case", "kind"), UNKNOWN)
-def test_an_unknown_error_gets_no_name(case, kind):
-    """A small error of every number, at each place of a layer and outside the layers."""
-    trace, _ = ours(case)
+@pytest.mark.parametrize("family", UNKNOWN)
+def test_an_unknown_error_gets_no_name(family):
+    """A small error of every number, at some places.  Of a trace of each kind of model; all places were tried by hand."""
+    trace, _ = ours(family)
     rng = np.random.default_rng(0)
-    for name in places(trace, kind):
-        if ".0." in name or name == "layers.0":
-            continue
-        own = site(case, kind, name).own()
+    every = [(kind, name) for kind in ("forward", "backward", "parameter") for name in places(trace, kind)]
+    for n in rng.choice(len(every), 10, replace=False):
+        kind, name = every[n]
+        own = site(family, kind, name).own()
         scale = max(np.abs(own).max(), 1e-3)  # a key bias has no gradient
-        explanation = found(case, kind, name, own + 1e-3 * scale * rng.normal(size=own.shape))
+        explanation = found(family, kind, name, own + 1e-3 * scale * rng.normal(size=own.shape))
         assert explanation is None, f"{name}: {explanation}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -89,6 +90,48 @@ def untied(model):
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * torch.linspace(0.5, 2, 6, dtype=torch.float64))
 
 
+def layers_as(f):
+    """The model with another forward of its layers."""
+
+    def change(model):
+        body = getattr(model, "model", None) or model.bert.encoder
+        for layer in getattr(body, "layers", None) or body.layer:
+            layer.forward = functools.partial(f, layer)
+
+    return change
+
+
+def llama_parts(layer, mask, positions):
+    """Attention and feed-forward part of a LLaMA layer, without norms and residuals."""
+    p, a, m = layer.p, layer.self_attn, layer.mlp
+
+    def attention(x):
+        q, k, v = (p.split(a[name](x), n) for name, n in (("q_proj", layer.H), ("k_proj", layer.K), ("v_proj", layer.K)))
+        q, k = p.rotate(q, k, positions, layer.base)
+        k, v = (p.share(t, layer.H // layer.K) for t in (k, v))
+        return a["o_proj"](p.merge(p.attend(q, k, v, mask, p.scale(q.shape[-1]), p)))
+
+    return attention, lambda x: m["down_proj"](p.product(m["gate_proj"](x), m["up_proj"](x)))
+
+
+def post_norm(layer, x, mask, positions):
+    attention, mlp = llama_parts(layer, mask, positions)
+    x = layer.input_layernorm(x + attention(x))
+    return layer.post_attention_layernorm(x + mlp(x))
+
+
+def parallel(layer, x, mask, positions):
+    attention, mlp = llama_parts(layer, mask, positions)
+    return x + attention(layer.input_layernorm(x)) + mlp(layer.post_attention_layernorm(x))
+
+
+def pre_norm(layer, x, mask):
+    p, a = layer.p, layer.attention
+    q, k, v = (p.split(a.self[name](a.output.LayerNorm(x)), layer.H) for name in ("query", "key", "value"))
+    x = x + a.output.dense(p.merge(p.attend(q, k, v, mask, p.scale(q.shape[-1]), p)))
+    return x + layer.output.dense(p.activation(layer.intermediate.dense(layer.output.LayerNorm(x))))
+
+
 def head_of_table(model, hidden):
     return torch.func.functional_call(model.lm_head, {"weight": model.model.embed_tokens.weight}, (hidden,))
 
@@ -121,6 +164,9 @@ VALUES = [
     Mistake("gpt2", NORM1, "no bias of the norm", {"norm": lambda x, w, b, eps: F.layer_norm(x, x.shape[-1:], w, None, eps)}),
     Mistake("llama", NORM1, "normalised row cast before the gain", {"norm": cast_before_gain}, detail="bfloat16"),
     Mistake("llama", "layers.0.attention.q", "input not normalised", {"before": lambda norm, x: x}),
+    Mistake("llama", NORM1, "norm after the sum (post-norm)", weights=layers_as(post_norm)),
+    Mistake("bert", "layers.0.attention.q", "input normalised first (pre-norm)", weights=layers_as(pre_norm)),
+    Mistake("llama", "layers.0.residual", "the part is not added", weights=layers_as(parallel)),
     Mistake("llama", HEADS, "no scale of the scores", {"scale": lambda E: 1.0}),
     Mistake("llama", HEADS, "scores scaled by 1/E", {"scale": lambda E: 1 / E}),
     Mistake("gpt2", HEADS, "another scale of the scores", {"scale": lambda E: 0.123}, detail="scale 0.123"),

@@ -39,14 +39,18 @@ def explanation(found: Comparison, model: Any) -> Explanation | None:
 
 
 def arrays_of(candidate: Alternative, site: Site) -> Iterator[tuple[str, np.ndarray]]:
-    """What the alternative gives here, each with its detail; nothing where it has no place."""
+    """What the alternative gives here, each with its detail; nothing where it has no place.
+
+    A model of other shapes, such as ALBERT with its narrow table, has no place for it either; nor
+    has one whose settings the alternative cannot have.
+    """
     try:
         given = candidate.f(site)
         one = isinstance(given, (np.ndarray, np.generic))
         for detail, y in [("", np.asarray(given))] if one else given:
             if y.shape == site.theirs.shape:
                 yield detail, y
-    except NotHere:
+    except (NotHere, ValueError, IndexError):
         return
 
 

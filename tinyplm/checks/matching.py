@@ -83,6 +83,7 @@ def _candidates(name: str, own: dict[str, str], ours: Call) -> list[str]:
     if name == "loss":
         found.append("loss")
     elif name == "embeddings":
+        before("layers.0")
         before(f"layers.0.{first}")
     elif name == "hidden":
         found += [own[last] for last in list(ours)[::-1] if last in own and last != "logits"][:1]

@@ -12,7 +12,7 @@ import numpy as np
 from ..arguments import check_function, wrong
 from .tracing import Call, Record
 
-INPUT = ":input"  # what the name of a leaf module's input ends with
+INPUT = ":input"  # what the name of a module's input ends with
 
 
 def trace_torch(
@@ -27,9 +27,10 @@ def trace_torch(
               (regular expression, replacement) that make hub names of theirs.  A module's name with
               ":input" stands for what goes into it
 
-    The trace has the output of each module and the input of each leaf module ("NAME:input"), the
-    first array where there are several, and the second call of a module as "NAME#2".  A gradient is
-    that of the scalar; zero where no path leads to it.  Neither the module nor its `.grad`s change.
+    The trace has the output of each module, and the input ("NAME:input") of each leaf module and of
+    those in a list, such as layers; the first array where there are several, and the second call of
+    a module as "NAME#2".  A gradient is that of the scalar; zero where no path leads to it.
+    Neither the module nor its `.grad`s change.
     """
     torch = _torch()
     if not isinstance(model, torch.nn.Module):
@@ -57,19 +58,24 @@ def trace_torch(
             call.backward.remove(path)
         call.backward.append(path)
 
-    def hook(name: str, leaf: bool) -> Callable:
-        def called(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-            if leaf:
-                record(name + INPUT, _first(torch, [*args, *kwargs.values()]))
+    def before(name: str) -> Callable:  # what is inside may change its input in place
+        def entered(module: Any, args: Any, kwargs: Any) -> None:
+            record(name + INPUT, _first(torch, [*args, *kwargs.values()]))
+
+        return entered
+
+    def after(name: str) -> Callable:
+        def left(module: Any, args: Any, output: Any) -> None:
             record(name, _first(torch, output))
 
-        return called
+        return left
 
     for path, module in model.named_modules():
         if path:
-            leaf = next(module.children(), None) is None
-            f = hook(renamed(path, rules), leaf)
-            hooks.append(module.register_forward_hook(f, with_kwargs=True))
+            name = renamed(path, rules)
+            if path.rpartition(".")[2].isdigit() or next(module.children(), None) is None:
+                hooks.append(module.register_forward_pre_hook(before(name), with_kwargs=True))
+            hooks.append(module.register_forward_hook(after(name)))
     try:
         with torch.set_grad_enabled(backward is not None):
             outputs = model(*args, **kwargs)

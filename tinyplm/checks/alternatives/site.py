@@ -204,9 +204,13 @@ class Site:
                 best, least = c, size
         if not np.isfinite(least):
             return
-        c = best
+        c, failures = best, 0
         for _ in range(20):
             r = self.residual(f(c))
+            size = float(r @ r)
+            failures, least = failures + (size > least / 2), min(size, least)
+            if failures > 2:  # rounding is reached, or nothing fits
+                break
             step = 1e-6 * abs(c) or 1e-12
             J = (self.residual(f(c + step)) - r) / step
             if not (curvature := float(J @ J)) or not np.isfinite(curvature):
