@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..arguments import check_choice, check_flag, shown, wrong
+from ..arguments import check_choice, check_flag, check_path, known_arguments, shown, wrong
 from ..models.model import check_model
 from .comparison import Comparison, Row
 from .explained import Allowed, allowances, epsilon, largest
+from .explaining import explanation
 from .files import check_trace, model_type, parameter_gradients, read_trace
 from .matching import in_our_names, real_rows
-from .torch_tracing import check_names
+from .modules import modules
+from .torch_tracing import check_names, renamed
 from .tracing import Call, Record, Trace
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
+@known_arguments
 def compare(
     a: Any,
     b: Any,
@@ -87,8 +89,6 @@ def compare(
         rows, [n for side, n in missing if side == "theirs"], ours=ours, theirs=theirs
     )
     if explain and model is not None and not made.equal:
-        from .explaining import explanation
-
         made.tried, made.explanation = True, explanation(made, model)
     return made
 
@@ -96,7 +96,11 @@ def compare(
 def _trace(name: str, given: Any) -> Call:
     """A trace from what compare takes."""
     if isinstance(given, (str, os.PathLike)):
-        given = read_trace(Path(given))
+        check_path(f"compare: {name}", given)
+        try:
+            given = read_trace(given)
+        except ValueError as error:
+            raise ValueError(f"compare: {name}: {error}") from None
     elif isinstance(given, Mapping) and not isinstance(given, Call):
         given = _of_arrays(f"compare: {name}", given)
     if isinstance(given, Trace):
@@ -116,8 +120,6 @@ def _of_arrays(where: str, arrays: Mapping) -> Call:
 
 def _with_names(theirs: Call, names: Any) -> Call:
     """The trace of a PyTorch model with these names in place of its own."""
-    from .torch_tracing import renamed
-
     rules, other = check_names(names), Call(None, "torch")
     other.__dict__.update(theirs.__dict__)
     other.names = names if isinstance(names, Mapping) else None
@@ -148,8 +150,6 @@ def _by_our_names(theirs: Call, ours: Call, model: Any) -> dict[str, np.ndarray]
 
 
 def _example(model: Any) -> str:
-    from .modules import modules
-
     return next(iter(modules(model).values()))
 
 

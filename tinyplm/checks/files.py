@@ -22,17 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_path, wrong
-from ..core import Tree
+from ..arguments import check_path, known_arguments, wrong
 from ..files import named, open_regular, parse_json
 from ..hub.tensors import open_safetensors, read_metadata, write_safetensors
 from ..models.names import to_hub
 from .tracing import Call, Record
 
+KINDS = ("value", "gradient", "parameter", "input")
 KEY, VERSION = "tinyplm.trace", 1
 FIELDS = {"model": str, "source": str, "order": list, "backward": list, "dtypes": dict}
 
 
+@known_arguments
 def save_trace(trace: Call, path: str | os.PathLike) -> None:
     """Write a trace, or one of its calls: under a temporary name, flushed and renamed."""
     check_trace("save_trace: trace", trace)
@@ -55,6 +56,7 @@ def save_trace(trace: Call, path: str | os.PathLike) -> None:
     write_safetensors(path, arrays, metadata={KEY: json.dumps(about)})
 
 
+@known_arguments
 def read_trace(path: str | os.PathLike) -> Call:
     """The trace in a file, or the arrays of another safetensors or npz file as one.
 
@@ -97,7 +99,8 @@ def _about(path: str | os.PathLike) -> dict[str, Any]:
 
 def _call(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], where: str) -> Call:
     """The trace of these arrays."""
-    values, kinds = {}, {"value": {}, "gradient": {}, "parameter": {}, "input": {}}  # type: ignore
+    values: dict[str, np.ndarray] = {}
+    kinds: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
     for name, a in arrays.items():
         kind, colon, path = name.partition(":")
         if colon and kind in kinds:
@@ -121,9 +124,9 @@ def _call(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], where: str
     return call
 
 
-def parameter_gradients(trace: Call, tree: Tree = None) -> dict[str, np.ndarray]:
+def parameter_gradients(trace: Call) -> dict[str, np.ndarray]:
     """The gradients of the parameters by hub names, {} without a backward."""
-    gradients = trace.gradients if tree is None else tree
+    gradients = trace.gradients
     if not gradients:
         return {}
     if trace.model is None:

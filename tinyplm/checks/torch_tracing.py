@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_function, wrong
+from ..arguments import check_function, known_arguments, wrong
 from .tracing import Call, Record
 
 INPUT = ":input"  # what the name of a module's input ends with
 
 
+@known_arguments
 def trace_torch(
     model: Any, inputs: Any, *, backward: Callable | None = None, names: Any = None
 ) -> Call:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .attention_parts import attention_of, band, causal, softmax, visible, window
+from .attention_parts import Attention, attention_of, band, causal, softmax, visible, window
 from .parts import by_head
 from .site import NotHere, Site, alternative, layers_own
 
@@ -41,13 +41,13 @@ def not_itself(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     empty = ~mask.any(-1, keepdims=True)
     yield (
         "the average without keys",
-        own.but(mask=mask | empty) * ~empty + average(own.v, own) * empty,
+        own.but(mask=mask | empty) * ~empty + average(own) * empty,
     )
 
 
-def average(v: np.ndarray, own: object) -> np.ndarray:
+def average(own: Attention) -> np.ndarray:
     """The mean of all values, by heads: what a softmax of equal scores gives."""
-    return own.shared(v).mean(2, keepdims=True)  # type: ignore[attr-defined]
+    return own.shared(own.v).mean(2, keepdims=True)
 
 
 @alternative("no causal mask", at=HEADS, formula="all s")

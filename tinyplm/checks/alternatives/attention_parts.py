@@ -32,6 +32,12 @@ class Attention:
     tiled: bool = False  # head h reads key/value head h mod K
     value_rotated: bool = False
 
+    def rotation(self) -> np.ndarray:
+        """The frequencies; NotHere without rotation."""
+        if self.frequencies is None:
+            raise NotHere
+        return self.frequencies
+
     def rotated(self, x: np.ndarray, positions: np.ndarray, sign: float = 1.0) -> np.ndarray:
         """x turned by sign * position * frequency, pair by pair."""
         if self.frequencies is None:

@@ -168,16 +168,14 @@ def no_softmax_sum(site: Site) -> np.ndarray:
 @alternative("rotary gradient turned forwards", at=QK, formula="R dy, not R^T dy", kind="backward")
 def turned_forwards(site: Site) -> np.ndarray:
     """The backward of theirs rotates in the direction of the forward."""
-    if attention_of(site).frequencies is None:
-        raise NotHere
+    attention_of(site).rotation()
     return attention_gradients(site, direction=1.0)
 
 
 @alternative("rotary gradient not turned", at=QK, formula="dy, not R^T dy", kind="backward")
 def not_turned(site: Site) -> np.ndarray:
     """The backward of theirs leaves out the rotation."""
-    if attention_of(site).frequencies is None:
-        raise NotHere
+    attention_of(site).rotation()
     return attention_gradients(site, direction=0.0)
 
 

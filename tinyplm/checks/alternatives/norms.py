@@ -9,6 +9,7 @@ import numpy as np
 from ...hub.tensors import round_to_bfloat16, widened
 from .parts import NORM, Norm, norm_of
 from .site import NotHere, Site, alternative
+from .wiring import attended, fed
 
 EPS = (1e-5, 1e-6, 1e-12, 1e-8, 1e-7, 1e-3, 1e-2, 1e-1, 0.0)
 
@@ -162,8 +163,6 @@ def cast_input(site: Site) -> Iterator[tuple[str, np.ndarray]]:
 )
 def post_norm(site: Site) -> np.ndarray:
     """Theirs normalises after the residual addition, where ours normalises what a part reads."""
-    from .wiring import attended, fed
-
     if not site.pre_norm:
         raise NotHere
     own = norm_of(site)

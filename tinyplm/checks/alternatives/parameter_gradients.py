@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...core import flatten
 from ...models.names import expand
 from .site import NotHere, Site, alternative
 from .weights import output_of
@@ -15,8 +16,6 @@ ANY = r".*"
 
 def path_of(site: Site) -> str:
     """The path in the tree of the one array that the hub's parameter holds."""
-    from ...core import flatten
-
     for hub, paths, _ in expand(site.model.family.NAMES, flatten(site.model.params)):
         if hub == site.name and len(paths) == 1:
             return paths[0]

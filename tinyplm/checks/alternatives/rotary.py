@@ -25,8 +25,7 @@ BASES = (1e4, 5e5, 1e6, 1e5, 1e3, 1e2, 10.0, 2e4, 5e6, 1e7, 1.6e5)
 def rotary_of(site: Site) -> Attention:
     """The attention of this layer, if it rotates."""
     own = attention_of(site)
-    if own.frequencies is None:
-        raise NotHere
+    own.rotation()
     return own
 
 
@@ -41,7 +40,7 @@ def interleaved(site: Site) -> np.ndarray:
 def base(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     """Theirs has another base of the frequencies."""
     own = rotary_of(site)
-    width, scaled = 2 * len(own.frequencies), own.frequencies  # type: ignore[arg-type]
+    width, scaled = 2 * len(own.rotation()), own.rotation()
     plain = rope_frequencies(width, base=site.model.config.rope.base)
 
     def f(base: float) -> np.ndarray:
@@ -57,7 +56,7 @@ def base(site: Site) -> Iterator[tuple[str, np.ndarray]]:
 def unscaled(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     """Theirs leaves out the scaling of the frequencies that the config asks for."""
     own, rope = rotary_of(site), site.model.config.rope
-    plain = rope_frequencies(2 * len(own.frequencies), base=rope.base)  # type: ignore[arg-type]
+    plain = rope_frequencies(2 * len(own.rotation()), base=rope.base)
     yield "", own.but(frequencies=plain, magnitude=1.0)
     if own.magnitude != 1:
         yield "the magnitude is kept", own.but(frequencies=plain)
@@ -67,7 +66,7 @@ def unscaled(site: Site) -> Iterator[tuple[str, np.ndarray]]:
 def scaling(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     """Theirs scales the frequencies in another way, with the factor of the config."""
     own, rope = rotary_of(site), site.model.config.rope
-    s, width = rope.settings, 2 * len(own.frequencies)  # type: ignore[arg-type]
+    s, width = rope.settings, 2 * len(own.rotation())
     factor = s.get("factor", 1.0)
     given: dict[str, Any] = {"base": rope.base, "factor": factor}
     long = int(own.positions.max()) + 1
@@ -103,7 +102,7 @@ def none(site: Site) -> np.ndarray:
 def backwards(site: Site) -> np.ndarray:
     """Theirs rotates by the negative angle: a sign in front of the sine."""
     own = rotary_of(site)
-    return own.but(frequencies=-own.frequencies)  # type: ignore[operator]
+    return own.but(frequencies=-own.rotation())
 
 
 @alternative("only the queries rotated", at=HEADS)
