@@ -64,7 +64,8 @@ def test_a_mistake_is_found_and_named(mistake):
     assert result.explanation is not None, "not explained"
     assert result.explanation.name == mistake.name
     assert result.explanation.detail == mistake.detail or not mistake.detail
-    assert mistake.name in str(result) and "differs first at " + mistake.place in str(result)
+    theirs = f" (theirs: {result.places[mistake.place]})" if mistake.place in result.places else ""
+    assert mistake.name in str(result) and f"differs first at {mistake.place}{theirs} by" in str(result)
 
 
 def test_how_many_mistakes_are_planted():
@@ -82,6 +83,7 @@ def test_a_correct_model_differs_nowhere(family, dtype):
     assert result.explanation is None and result.first_forward is None and result.first_backward is None
     layers = sum(row.name.startswith("layers.") for row in result.rows if row.kind == "forward")
     assert layers >= 2 * 11 and sum(row.kind == "parameter" for row in result.rows) >= 20
+    assert result.places["layers.0.attention.heads"].endswith(("o_proj:input", "attn.c_proj:input", "output.dense:input"))
     assert any(row.differs is False and row.difference > 0 for row in result.rows), "the same numbers prove nothing"
 
 

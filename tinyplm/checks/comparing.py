@@ -60,6 +60,7 @@ def compare(
     sides = ("b", "a") if swapped else ("a", "b")  # what ours and theirs are called
     model = ours.model if model is None else model
     _check_models(first, second, model)
+    places: dict[str, str] = {}
     if theirs.source == "torch" and ours.source != "torch":
         if names is not None:
             theirs = _with_names(theirs, names)
@@ -68,7 +69,8 @@ def compare(
                 "compare: expected the model of our trace beside a PyTorch model's (a trace that "
                 "is not from a file, or model=...), got none"
             )
-        full, theirs = theirs, in_our_names(ours, model, theirs, sides[1])
+        full = theirs
+        theirs, places = in_our_names(ours, model, full, sides[1])
         theirs.gradients = _by_our_names(full, ours, model)
         partial = True
         if not theirs.records.keys() - {"loss"}:
@@ -85,9 +87,8 @@ def compare(
             "(partial=True compares what both have)"
         )
     rows = _rows(ours, theirs, dtype, sides)
-    made = Comparison(
-        rows, [n for side, n in missing if side == "theirs"], ours=ours, theirs=theirs
-    )
+    lacking = [name for side, name in missing if side == "theirs"]
+    made = Comparison(rows, lacking, places, ours=ours, theirs=theirs)
     if explain and model is not None and not made.equal:
         made.tried, made.explanation = True, explanation(made, model)
     return made

@@ -56,6 +56,7 @@ class Comparison:
 
     rows: list[Row]
     missing: list[str]  # of ours, not in theirs
+    places: dict[str, str] = dataclasses.field(default_factory=dict)  # their modules, by our names
     ours: Any = dataclasses.field(repr=False, default=None)
     theirs: Any = dataclasses.field(repr=False, default=None)
     explanation: Explanation | None = None
@@ -134,7 +135,8 @@ class Comparison:
         if first is None:
             return []
         row = self.row(kind, first)
+        place = f" (theirs: {self.places[first]})" if first in self.places else ""
         return [
-            f"{title}: differs first at {first} by {row.difference:.2g} (relative "
+            f"{title}: differs first at {first}{place} by {row.difference:.2g} (relative "
             f"{row.relative:.2g}), {row.ratio:.2g} times what rounding explains"
         ]

@@ -26,8 +26,11 @@ def is_pre_norm(names: Any) -> bool:
     return norm in order and order.index(norm) < order.index(first)
 
 
-def in_our_names(ours: Call, model: Any, theirs: Call, side: str = "b") -> Call:
-    """What `theirs`, of a PyTorch model, has of the names of `ours`, as a trace."""
+def in_our_names(
+    ours: Call, model: Any, theirs: Call, side: str = "b"
+) -> tuple[Call, dict[str, str]]:
+    """What `theirs`, of a PyTorch model, has of the names of `ours`, as a trace; and where it has
+    them: {our name: their module}."""
     places = {name: _place(name, ours, model, theirs) for name in ours}
     found = Call(None, "torch")
     found.inputs, found.dtypes = theirs.inputs, {}
@@ -48,7 +51,7 @@ def in_our_names(ours: Call, model: Any, theirs: Call, side: str = "b") -> Call:
         if place in theirs.dtypes:
             found.dtypes[name] = theirs.dtypes[place]
     found.backward = [name for name in ours.backward if name in found.records]
-    return found
+    return found, {name: place for name, place in places.items() if place is not None}
 
 
 def _parts(name: str, other: str) -> tuple[str, ...]:
