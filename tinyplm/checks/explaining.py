@@ -25,10 +25,10 @@ def explanation(found: Comparison, model: Any) -> Explanation | None:
     hits = []
     for candidate in ALTERNATIVES:
         if candidate.kind == site.kind and candidate.places.match(site.name):
-            for detail, y in arrays_of(candidate, site):
-                if site.matches(y):
-                    hits.append((candidate.fitted, site.distance(y), candidate, detail))
-                    break
+            with np.errstate(all="ignore"):  # of numbers that are tried
+                hit = next((h for h in arrays_of(candidate, site) if site.matches(h[1])), None)
+            if hit is not None:
+                hits.append((candidate.fitted, site.distance(hit[1]), candidate, hit[0]))
     if not hits:
         return _lower_precision(site)
     hits.sort(key=lambda hit: hit[:2])

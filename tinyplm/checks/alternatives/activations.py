@@ -93,13 +93,13 @@ def gate_and_up(site: Site) -> list[tuple[str, np.ndarray]]:
     return found
 
 
-@alternative("no gate", at=layers_own(r"mlp\.product"), formula="activation(x Wgate)")
+@alternative("up left out", at=layers_own(r"mlp\.product"), formula="activation(x Wgate)")
 def ungated(site: Site) -> np.ndarray:
     """Theirs leaves out the product with the other half."""
     return site.value("mlp.activation")
 
 
-@alternative("gate without activation of its half", at=layers_own(r"mlp\.product"), formula="x Wup")
+@alternative("gate left out", at=layers_own(r"mlp\.product"), formula="x Wup")
 def only_up(site: Site) -> np.ndarray:
     """Theirs leaves out the gate."""
     return site.value("mlp.up")

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from .parts import LINEAR, Linear, linear_of
-from .site import NotHere, Site, alternative, layers_own
+from .site import LITTLE, NotHere, Site, alternative, layers_own
 
 SPARE = 4  # rows beyond those that any matrix fits
+FEW = 32  # columns
 QK = layers_own(r"attention\.[qk]")
 OTHERS = ("attention.q", "attention.k", "attention.v", "mlp.gate", "mlp.up")
 
@@ -97,7 +98,10 @@ def exchanged(site: Site) -> Iterator[tuple[str, np.ndarray]]:
 
 @alternative("another matrix", at=f"{LINEAR}|logits$", formula="x M, M not our W", fitted=True)
 def another(site: Site) -> Iterator[tuple[str, np.ndarray]]:
-    """Theirs is linear in what this layer reads, by another matrix or bias: the weights differ."""
+    """Theirs is linear in what this layer reads, by another matrix or bias: the weights differ.
+
+    A few columns tell whether there is such a matrix before all are solved for.
+    """
     own = layer_of(site)
     rows = site.real.reshape(-1, site.theirs.shape[-1])[:, 0]
     x, y = own.x.reshape(-1, own.x.shape[-1]), site.theirs.reshape(-1, site.theirs.shape[-1])
@@ -105,5 +109,8 @@ def another(site: Site) -> Iterator[tuple[str, np.ndarray]]:
         known = columns[rows]
         rank = known.shape[1]
         if len(known) >= rank + SPARE and np.linalg.matrix_rank(known) == rank:
-            M = np.linalg.lstsq(known, y[rows].astype("float64"), rcond=None)[0]
-            yield name, (columns @ M).reshape(site.theirs.shape)
+            few = y[rows, :FEW].astype("float64")
+            left = few - known @ np.linalg.lstsq(known, few, rcond=None)[0]
+            if np.abs(left).max() <= LITTLE * site.distance(site.own()):
+                M = np.linalg.lstsq(known, y[rows].astype("float64"), rcond=None)[0]
+                yield name, (columns @ M).reshape(site.theirs.shape)

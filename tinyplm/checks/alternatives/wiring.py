@@ -215,7 +215,9 @@ def no_segments(site: Site) -> Iterator[tuple[str, np.ndarray]]:
 @alternative("no norm of the embeddings", at=r"embeddings$")
 def no_embedding_norm(site: Site) -> np.ndarray:
     """Theirs does not normalise the sum of the embeddings."""
-    return norm_of(site, "norm").x if not site.pre_norm else site.theirs * np.nan
+    if site.pre_norm:
+        raise NotHere
+    return norm_of(site, "norm").x
 
 
 @alternative("norm of the embeddings", at=NORM)
