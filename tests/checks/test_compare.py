@@ -101,6 +101,21 @@ def test_the_order_of_the_backward_decides_what_is_first_there():
     assert compare(t, other).first_backward == "layers.1.norm2"
 
 
+def test_frozen_layers_and_a_call_with_a_cache():
+    """A frozen layer's gradients are zero; a call that consumed a cache cannot run again, so its bound is estimated."""
+    model, (ids, targets) = families.tiny("llama"), families.batch()
+    with tinyplm.trace() as t:
+        model.loss(input_ids=ids, targets={"logits": targets}, frozen=1)[1](1.0)
+    result = compare(t, t)
+    assert result.equal and sum(row.kind == "parameter" for row in result.rows) == 21
+    assert not any("layers.0" in row.name for row in result.rows if row.kind == "backward")
+    with tinyplm.trace() as t:
+        model(ids, cache=model.empty_cache(3), grad=False)
+    assert t.again is None and compare(t, t).equal
+    other = {name: record.value for name, record in t.items()}
+    assert compare(t, {**other, "norm": other["norm"] + 1e-9}).first_forward == "norm"
+
+
 def test_rows_of_padding_do_not_count():
     t = traced()
     wrong = t["layers.0"].value.copy()

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import check_path, known_arguments, wrong
+from ..core import complete
 from ..files import named, open_regular, parse_json
 from ..hub.tensors import open_safetensors, read_metadata, write_safetensors
 from ..models.names import to_hub
@@ -125,13 +126,13 @@ def _call(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], where: str
 
 
 def parameter_gradients(trace: Call) -> dict[str, np.ndarray]:
-    """The gradients of the parameters by hub names, {} without a backward."""
+    """The gradients of the parameters by hub names, {} without a backward; zero where frozen."""
     gradients = trace.gradients
     if not gradients:
         return {}
     if trace.model is None:
         return dict(gradients)
-    return to_hub(gradients, trace.model.family.NAMES)
+    return to_hub(complete(gradients, trace.model.params), trace.model.family.NAMES)
 
 
 def model_type(trace: Call) -> str:
