@@ -42,9 +42,9 @@ def run(arguments: Mapping[str, Any], keywords: Mapping[str, Any]) -> Result:
     with trace(also=BOTH) as t:
         loss, back = model.loss(**inputs, targets=keywords["targets"])
     call = t.last
-    outputs = {f"output.{name}": call[name].value for name in keywords["targets"]}
-    inner = [path for path in call if path not in ("loss", *keywords["targets"])]
-    inner = inner if keywords["intermediates"] else []
+    logits, _ = model(**inputs, grad=False)
+    outputs = {f"output.{name}": logits[name] for name in keywords["targets"]}
+    inner = [path for path in call if path != "loss"] if keywords["intermediates"] else []
     values = {f"intermediate.{path}": call[path].value for path in inner}
 
     def backward(cotangents: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _made(name: str, variant: Variant, number: int) -> Made:
     weights = to_hub(unflatten(leaves, shapes_of(module, config, task)), module.NAMES)
     inputs = variant.inputs(rng, module, config, task)
     if variant.prefill is None:
-        model = create(name, config, task=task, dtype="float64")
+        model: Any = create(name, config, task=task, dtype="float64")
         outputs, _ = model(**inputs, grad=False)
         inputs["targets"] = _targets(outputs, inputs["attention_mask"], rng)
         inputs["intermediates"] = variant.intermediates
