@@ -98,7 +98,7 @@ def manifest(entries: dict[str, Any], dtypes: Iterable[str]) -> dict[str, Any]:
         "tinyplm": tinyplm.__version__,
         "numpy": np.__version__,
         "dtypes": {d: {"epsilon": EPSILON[d]} for d in dtypes},
-        "tolerance": {"factor": measure.FACTOR, "roundings": measure.ROUNDINGS},
+        "factor": measure.FACTOR,
         "about": ABOUT,
         "entries": {name: entries[name] for name in sorted(entries)},
     }
@@ -201,6 +201,7 @@ def _entry(s: Subject, folder: Path, dtypes: tuple[str, ...]) -> dict[str, Any]:
         "sha256": sha256(folder / file),
         "bytes": (folder / file).stat().st_size,
         "dtypes": [d for d in dtypes if d in s.dtypes],
+        "roundings": s.roundings,
         "cases": cases,
     }
 

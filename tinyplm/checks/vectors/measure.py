@@ -3,13 +3,13 @@
 Inputs are rounded to the dtype, and everything else is computed from them in float64.  The
 tolerance of an array, the largest absolute difference allowed, is
 
-    max(FACTOR * error,  ROUNDINGS / 2 * (e * largest + min(e, e32) * largest of its kind))
+    max(FACTOR * error,  roundings / 2 * (e * largest + min(e, e32) * largest of its kind))
 
 with e the dtype's epsilon, e32 that of float32.  error is that of our own run of the same case in
 float32 or float16, compared with float64, times the ratio of the epsilons: for float64, where
 nothing more precise runs, it is that of float32, and for bfloat16, which NumPy lacks, that of
 float16.  A backward is run for several multiples of the cotangents, so that it rounds differently
-each time.  The second term allows ROUNDINGS roundings of the array's largest value in the dtype,
+each time.  The second term allows that many roundings of the array's largest value in the dtype,
 and as many in at least float32 of the largest value among all gradients (or all outputs): a
 gradient that is zero in exact arithmetic, such as that of a key's bias, consists of rounding alone.
 """
@@ -26,7 +26,6 @@ from .encoding import decoded, encoded
 from .subject import Made, Result, Subject
 
 FACTOR = 8
-ROUNDINGS = 8
 OWN = {
     "float64": "float32",
     "float32": "float32",
@@ -90,7 +89,7 @@ def _measured(
             _store(record, tensors, stored, made.name, cotangent, c, dtype, None)
         for name, a in results.items():
             a = np.asarray(a)
-            allowed = _tolerance(name, a, results, errors, dtype) if is_float(a) else 0
+            allowed = _tolerance(subject, name, a, results, errors, dtype) if is_float(a) else 0
             _store(record, tensors, stored, made.name, name, a, dtype, allowed)
     return record, tensors, stored
 
@@ -144,12 +143,17 @@ def _error(a: Any, b: Any) -> float:
 
 
 def _tolerance(
-    name: str, a: np.ndarray, results: dict[str, Any], errors: dict[str, float], dtype: str
+    subject: Subject,
+    name: str,
+    a: np.ndarray,
+    results: dict[str, Any],
+    errors: dict[str, float],
+    dtype: str,
 ) -> float:
     kind = name.partition(".")[0]
     alike = [_largest(x) for n, x in results.items() if n.partition(".")[0] == kind]
     e = EPSILON[dtype]
-    floor = ROUNDINGS / 2 * (e * _largest(a) + min(e, EPSILON["float32"]) * max(alike))
+    floor = subject.roundings / 2 * (e * _largest(a) + min(e, EPSILON["float32"]) * max(alike))
     return _rounded_up(max(FACTOR * errors[name], floor))
 
 

@@ -42,6 +42,7 @@ class Subject(NamedTuple):
     cases: Callable[[], list[Made]]
     dtypes: tuple[str, ...] = DTYPES
     wide: tuple[str, ...] = ()  # arrays that are float64 in every dtype, by the end of their name
+    roundings: int = 8  # that a tolerance allows, see measure.py
 
 
 def named(name: str, tree: Any) -> dict[str, Any]:

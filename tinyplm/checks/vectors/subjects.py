@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ...families import FAMILIES
 from ..cases import COMPONENTS
-from . import components, families
+from . import components, families, objectives, optimisation, sampling
 from .subject import Subject
 
-OTHERS: dict[str, Subject] = {}
+OTHERS: dict[str, Subject] = optimisation.SUBJECTS | sampling.SUBJECTS | objectives.SUBJECTS
 
 
 def names() -> list[str]:
