@@ -11,11 +11,25 @@ reading.py      reading and verifying one, checking arrays against it
 measure.py      the arrays of a case in each dtype, and what rounding explains
 draws.py        random numbers that are bit-identical on every machine
 encoding.py     arguments as JSON and arrays
-subject.py      what has vectors: subjects and their cases
+subject.py      what has vectors: subjects and their cases;  subjects.py  all of them by name
 components.py   the table of components;  difficult.py  their difficult cases
+families.py     a tiny model of every family;  family_cases.py  their configurations and inputs
+optimisation.py, sampling.py, objectives.py, tokenization.py    everything else
 """
 
 from .draws import DTYPES
-from .folder import write
+from .folder import read_manifest, write
+from .reading import Difference, Vectors, check_against, read, verify
+from .subjects import names
 
-__all__ = ["DTYPES", "write"]
+__all__ = [
+    "DTYPES",
+    "Difference",
+    "Vectors",
+    "check_against",
+    "names",
+    "read",
+    "read_manifest",
+    "verify",
+    "write",
+]

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_path, listed, shown, wrong
+from ...arguments import check_path, listed, wrong
 from ...files import LARGEST_JSON, exists, named, naming, read_json, replaced, sync_folder
 from ...hub.tensors import write_safetensors
-from . import measure
+from . import measure, tokenization
 from .draws import DTYPES, EPSILON
-from .subject import Subject, equation, implementation, sources
+from .subject import equation, implementation, sources
 from .subjects import FAMILIES, names, subject
 
 MANIFEST = "manifest.json"
@@ -46,6 +46,8 @@ ABOUT = {
     "from float64, times the ratio of the epsilons; e: the dtype's epsilon, e32: float32's; "
     "largest: the largest absolute value of the array; largest_of_kind: of all arrays of the case "
     "with its role",
+    "tokenizers": "a JSON file each: training, the tokenizer.json that came of it, and for each "
+    "text ids, tokens, offsets in characters, ids with special tokens, and the ids decoded: exact",
     "repeatable": "Inputs and cotangents are bit-identical on every machine. Outputs and gradients "
     "come from NumPy and its BLAS: they have the same bits in two runs on one machine, and may "
     "differ in the last bits on another processor, by less than the tolerance for float64.",
@@ -68,7 +70,7 @@ def write(
     the end.
     """
     chosen = _chosen(components, families)
-    kinds = DTYPES if dtypes is None else _known("dtypes", dtypes, DTYPES)
+    kinds = DTYPES if dtypes is None else known("dtypes", dtypes, DTYPES)
     check_path("out", out)
     folder = Path(os.path.realpath(out))
     check_replaceable(folder)
@@ -77,7 +79,7 @@ def write(
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
     try:
-        entries = {s.name: _entry(s, temporary, tuple(kinds)) for s in chosen}
+        entries = {name: _entry(name, temporary, tuple(kinds)) for name in chosen}
         text = indented(manifest(entries, kinds)) + "\n"
         with replaced(temporary / MANIFEST) as file:
             file.write_text(text, encoding="utf-8")
@@ -119,24 +121,26 @@ def indented(value: Any, depth: int = 6, margin: str = "") -> str:
     return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{margin}{closing}"
 
 
-def _chosen(components: Any, families: Any) -> list[Subject]:
-    """The subjects of these names, ordered by name."""
+def _chosen(components: Any, families: Any) -> list[str]:
+    """The names of the entries, in order."""
     both = components is None and families is None
-    some = names() if both else _known("components", components or [], names())
-    models = sorted(FAMILIES) if both else _known("families", families or [], sorted(FAMILIES))
-    return [subject(name) for name in sorted({*some, *models})]
+    some = names() if both else known("components", components or [], names())
+    models = sorted(FAMILIES) if both else known("families", families or [], sorted(FAMILIES))
+    return sorted({*some, *models})
 
 
-def _known(what: str, given: Any, known: Iterable[str]) -> list[str]:
-    """The given names in the order of the known ones; ValueError for another, with the nearest."""
-    known = list(known)
-    given = listed(what, given, f"a list of names, such as ['{known[0]}']")
+def known(what: str, given: Any, choices: Iterable[str]) -> list[str]:
+    """The given names in the order of the choices; ValueError for another, with the nearest."""
+    choices = list(choices)
+    given = listed(what, given, "a list of names")
     for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-            expected = ", ".join(near or known) if near or len(known) < 20 else f"{known[0]}, ..."
-            raise ValueError(f"{what}: expected names such as {expected}, got {shown(name)}")
-    return [name for name in known if name in given]
+        if name not in choices:
+            near = difflib.get_close_matches(str(name), choices, n=3, cutoff=0.5)
+            some = near or choices[:20]
+            more = ", ..." if not near and len(choices) > 20 else ""
+            expected = f"{'names such as' if near or more else 'some of'} {', '.join(some)}{more}"
+            raise wrong(what, expected, name)
+    return [name for name in choices if name in given]
 
 
 def check_replaceable(folder: Path) -> None:
@@ -174,8 +178,11 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     return found
 
 
-def _entry(s: Subject, folder: Path, dtypes: tuple[str, ...]) -> dict[str, Any]:
-    """Write the file of a subject; its entry in the manifest."""
+def _entry(name: str, folder: Path, dtypes: tuple[str, ...]) -> dict[str, Any]:
+    """Write the file of an entry; its part of the manifest."""
+    if name in tokenization.NAMES:
+        return _tokenizer(name, folder)
+    s = subject(name)
     place = "families" if s.kind == "family" else "components"
     file = f"{place}/{s.name}.safetensors"
     (folder / place).mkdir(exist_ok=True)
@@ -203,6 +210,19 @@ def _entry(s: Subject, folder: Path, dtypes: tuple[str, ...]) -> dict[str, Any]:
         "dtypes": [d for d in dtypes if d in s.dtypes],
         "roundings": s.roundings,
         "cases": cases,
+    }
+
+
+def _tokenizer(name: str, folder: Path) -> dict[str, Any]:
+    file = f"tokenizers/{name}.json"
+    (folder / "tokenizers").mkdir(exist_ok=True)
+    count = tokenization.write_file(name, folder / file)
+    return {
+        "kind": "tokenizer",
+        "text": f"{tokenization.NAMES[name]}, trained, and the ids of {count} texts",
+        "file": file,
+        "sha256": sha256(folder / file),
+        "bytes": (folder / file).stat().st_size,
     }
 
 

@@ -60,7 +60,7 @@ _SOURCE = re.compile(
 def equation(f: Any) -> str:
     """The equation in a docstring: its first paragraph and a display after it, without sources."""
     paragraphs = (inspect.getdoc(f) or "").split("\n\n")
-    count = 2 if paragraphs[0].rstrip().endswith((",", ":")) else 1
+    count = 2 if paragraphs[0].rstrip().endswith((",", ":", "with")) else 1
     text = "\n".join(paragraphs[:count])
     if not inspect.ismodule(f):  # of a family the sentence that says what it is
         text = re.sub(r"\([,; ]*\)", "", _SOURCE.sub("", text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...families import FAMILIES
 from ..cases import COMPONENTS
-from . import components, families, objectives, optimisation, sampling
+from . import components, families, objectives, optimisation, sampling, tokenization
 from .subject import Subject
 
 OTHERS: dict[str, Subject] = optimisation.SUBJECTS | sampling.SUBJECTS | objectives.SUBJECTS
@@ -12,7 +12,7 @@ OTHERS: dict[str, Subject] = optimisation.SUBJECTS | sampling.SUBJECTS | objecti
 
 def names() -> list[str]:
     """The names that `components` of `write` may contain."""
-    return sorted([*COMPONENTS, *OTHERS])
+    return sorted([*COMPONENTS, *OTHERS, *tokenization.NAMES])
 
 
 def subject(name: str) -> Subject:
