@@ -36,7 +36,8 @@ ALLOWED = {
     "training": {"backend", "memory", "core", "random", "files", "data", "optim", "models", "hub"},
     "tuning": {"backend", "memory", "core", "random", "files", "layers", "losses", "kernels", "data", "optim", "evaluation",
                "tokenizers", "models", "families", "hub", "generation", "training"},
-    "checks": {"backend", "core", "layers", "losses", "kernels", "models", "tuning"},
+    "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",
+               "families", "hub", "generation", "tuning"},
     "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}

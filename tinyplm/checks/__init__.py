@@ -6,6 +6,7 @@ case.py      a case is one call; the sizes it is made from; an entry of the tabl
 cases/       the table: {name: entry}, an implementation, how to draw a case for it, what it is
 laws.py      the gradient against differences, linearity, dtypes, read-only inputs, checkpointing
 rounding.py  what rounding explains: bounds from a count of operations
+vectors/     golden vectors: files of inputs, outputs and gradients, with a tolerance for each array
 
     from tinyplm.checks import COMPONENTS, draw_sizes, laws
 
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .tracing import Call, Record, Trace, trace
 
 if TYPE_CHECKING:
+    from . import vectors
     from .case import Case, Entry, Sizes, draw_sizes
     from .cases import COMPONENTS
     from .laws import LawError, check_laws
@@ -41,6 +43,7 @@ __all__ = [
     "check_laws",
     "draw_sizes",
     "trace",
+    "vectors",
 ]
 
 # Imported when first asked for: the table of components imports most of the package.
@@ -53,6 +56,8 @@ _LATER = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "vectors":
+        return importlib.import_module(".vectors", __name__)
     if name not in _LATER:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

@@ -41,11 +41,11 @@ ABOUT = {
         "tuple": "{'tuple': [...]}: a sequence",
     },
     "tolerance": "the largest absolute difference from the stored array that rounding explains: "
-    "max(factor * error, roundings / 2 * (e * largest + min(e, e32) * largest_of_kind)); error: of "
-    "tinyplm's own run in float32 (for float64 and float32) or float16 (for float16 and bfloat16) "
-    "from float64, times the ratio of the epsilons; e: the dtype's epsilon, e32: float32's; "
-    "largest: the largest absolute value of the array; largest_of_kind: of all arrays of the case "
-    "with its role",
+    "max(factor * error, roundings / 2 * e * largest + terms / 2 * min(e, e32) * largest_of_kind); "
+    "error: of tinyplm's own run in float32 (for float64 and float32) or float16 (for float16 and "
+    "bfloat16) from float64, times the ratio of the epsilons; e: the dtype's epsilon, e32: that of "
+    "float32; largest: the largest absolute value of the array; largest_of_kind: of all arrays of "
+    "the case with its role. 0: exactly equal",
     "tokenizers": "a JSON file each: training, the tokenizer.json that came of it, and for each "
     "text ids, tokens, offsets in characters, ids with special tokens, and the ids decoded: exact",
     "repeatable": "Inputs and cotangents are bit-identical on every machine. Outputs and gradients "
@@ -101,6 +101,7 @@ def manifest(entries: dict[str, Any], dtypes: Iterable[str]) -> dict[str, Any]:
         "numpy": np.__version__,
         "dtypes": {d: {"epsilon": EPSILON[d]} for d in dtypes},
         "factor": measure.FACTOR,
+        "terms": measure.TERMS,
         "about": ABOUT,
         "entries": {name: entries[name] for name in sorted(entries)},
     }

@@ -3,15 +3,16 @@
 Inputs are rounded to the dtype, and everything else is computed from them in float64.  The
 tolerance of an array, the largest absolute difference allowed, is
 
-    max(FACTOR * error,  roundings / 2 * (e * largest + min(e, e32) * largest of its kind))
+    max(FACTOR * error,  roundings / 2 * e * largest + TERMS / 2 * min(e, e32) * largest of kind)
 
 with e the dtype's epsilon, e32 that of float32.  error is that of our own run of the same case in
 float32 or float16, compared with float64, times the ratio of the epsilons: for float64, where
 nothing more precise runs, it is that of float32, and for bfloat16, which NumPy lacks, that of
 float16.  A backward is run for several multiples of the cotangents, so that it rounds differently
-each time.  The second term allows that many roundings of the array's largest value in the dtype,
-and as many in at least float32 of the largest value among all gradients (or all outputs): a
-gradient that is zero in exact arithmetic, such as that of a key's bias, consists of rounding alone.
+each time.  The other terms hold where that run is exact by luck: some roundings of the array's
+largest value in the dtype, and sums of TERMS terms in at least float32 that are as large as the
+largest value of all gradients (or all outputs).  A gradient that is zero in exact arithmetic, such
+as that of a key's bias, consists of such sums alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .encoding import decoded, encoded
 from .subject import Made, Result, Subject
 
 FACTOR = 8
+TERMS = 64
 OWN = {
     "float64": "float32",
     "float32": "float32",
@@ -153,7 +155,8 @@ def _tolerance(
     kind = name.partition(".")[0]
     alike = [_largest(x) for n, x in results.items() if n.partition(".")[0] == kind]
     e = EPSILON[dtype]
-    floor = subject.roundings / 2 * (e * _largest(a) + min(e, EPSILON["float32"]) * max(alike))
+    rounded_terms = TERMS / 2 * min(e, EPSILON["float32"]) * max(alike)
+    floor = subject.roundings / 2 * e * _largest(a) + rounded_terms
     return _rounded_up(max(FACTOR * errors[name], floor))
 
 
