@@ -15,8 +15,9 @@ import reference.layers.norm as ref_norm
 import reference.layers.rope as ref_rope
 import reference.layers.softmax as ref_softmax
 import reference.losses.cross_entropy as ref_cross_entropy
-from tests.laws import CASE, DIFFERENCE, SMALLEST, relative_error, rounding
+from tests.laws import CASE, SMALLEST, relative_error, rounding
 from tinyplm.checks import vectors
+from tinyplm.checks.laws import DIFFERENCE
 from tinyplm.checks.vectors.draws import DTYPES, rounded
 
 REFERENCE = {
@@ -65,10 +66,15 @@ def test_gradients_are_those_of_the_formula(folder, name):
 # ------------------------------------------------------------------------------------------- right and wrong implementations
 
 
-def norm(v, dtype, *, centred=False, projected=True, eps=None):
-    """RMSNorm, written once more; results are rounded to the dtype."""
-    x, gamma = (np.asarray(a, "float64") for a in v.arguments.values())
-    eps, dy = v.keywords["eps"] if eps is None else eps, np.asarray(v.cotangents["output"], "float64")
+def work(v, *arrays):
+    """Arrays in the dtype that another implementation would compute in."""
+    return [np.asarray(a, "float64" if v.dtype == "float64" else "float32") for a in arrays]
+
+
+def norm(v, *, centred=False, projected=True, eps=None):
+    """RMSNorm, written once more."""
+    x, gamma, dy = work(v, *v.arguments.values(), v.cotangents["output"])
+    eps = v.keywords["eps"] if eps is None else eps
     x = x - x.mean(-1, keepdims=True) if centred else x
     r = 1 / np.sqrt((x * x).mean(-1, keepdims=True) + eps)
     xhat, dxhat = x * r, gamma * dy
@@ -76,52 +82,93 @@ def norm(v, dtype, *, centred=False, projected=True, eps=None):
     return {"output": gamma * xhat, "gradient.x": dx, "gradient.gamma": (dy * xhat).reshape(-1, len(gamma)).sum(0)}
 
 
-def probabilities(v, dtype, *, inner=True, masked=True):
-    x, dp = np.asarray(v.arguments["x"], "float64"), np.asarray(v.cotangents["output"], "float64")
-    mask = v.keywords["mask"]
-    mask = np.ones(x.shape, bool) if mask is None or not masked else np.broadcast_to(mask, x.shape)
-    e = np.where(mask, np.exp(x - np.where(mask, x, -np.inf).max(-1, keepdims=True, initial=-1e9)), 0)
-    p = e / np.maximum(e.sum(-1, keepdims=True), 1e-300)
+def probabilities(v, *, inner=True, masked=True):
+    x, dp = work(v, v.arguments["x"], v.cotangents["output"])
+    if masked and v.keywords["mask"] is not None:
+        x = np.where(v.keywords["mask"], x, -np.inf)
+    e = np.exp(x - np.maximum(x.max(-1, keepdims=True), -1e4))
+    p = e / np.maximum(e.sum(-1, keepdims=True), 1e-30)
     return {"output": p, "gradient.x": p * (dp - inner * (dp * p).sum(-1, keepdims=True))}
 
 
-def cross_entropy(v, dtype, *, mean_of_all=False, shift=0, smoothed=True):
-    logits, k = np.asarray(v.arguments["logits"], "float64"), v.keywords
+def flash(v, *, scaled=True, inner=True, grouped=True):
+    """Attention one key at a time with a running maximum, as in FlashAttention: dA = P (dP - sum(do o))."""
+    q, k, v_, do = work(v, *list(v.arguments.values())[:3], v.cotangents["output"])
+    bias, mask, scale = v.arguments["bias"], v.keywords["mask"], v.keywords["scale"]
+    scale = (q.shape[-1] ** -0.5 if scale is None else scale) if scaled else 1.0
+    H, K = q.shape[1], k.shape[1]
+    heads = np.arange(H) // (H // K) if grouped else np.arange(H) % K
+    k, v_ = k[:, heads], v_[:, heads]
+    A = scale * (q[:, :, :, None] * k[:, :, None]).sum(-1)
+    A = A if bias is None else A + work(v, bias)[0]
+    A = A if mask is None else np.where(mask, A, -np.inf).astype(A.dtype)
+    top, total, o = np.full(A.shape[:3], -1e4, A.dtype), np.zeros(A.shape[:3], A.dtype), np.zeros(do.shape, A.dtype)
+    for s in range(A.shape[-1]):
+        new = np.maximum(top, A[..., s])
+        old, p = np.exp(top - new), np.exp(A[..., s] - new)
+        total, o, top = total * old + p, o * old[..., None] + p[..., None] * v_[:, :, None, s], new
+    o = o / np.maximum(total, 1e-30)[..., None]
+    P = np.exp(A - top[..., None]) / np.maximum(total, 1e-30)[..., None]
+    dP = (do[:, :, :, None] * v_[:, :, None]).sum(-1)
+    dA = P * (dP - inner * (do * o).sum(-1, keepdims=True))
+    dk, dv = scale * np.einsum("bhts,bhte->bhse", dA, q), np.einsum("bhts,bhte->bhse", P, do)
+
+    def shared(a):
+        return np.stack([a[:, heads == j].sum(1) for j in range(K)], axis=1)
+
+    found = {
+        "output": o,
+        "gradient.q": scale * np.einsum("bhts,bhse->bhte", dA, k),
+        "gradient.k": shared(dk),
+        "gradient.v": shared(dv),
+    }
+    if bias is not None:
+        axes = tuple(i for i, n in enumerate((1,) * (4 - bias.ndim) + bias.shape) if n == 1)
+        found["gradient.bias"] = dA.sum(axes, keepdims=True).reshape(bias.shape)
+    return found
+
+
+def cross_entropy(v, *, mean_of_all=False, shift=0, smoothed=True):
+    logits, dloss = work(v, v.arguments["logits"], v.cotangents["output"])
+    k = v.keywords
     V, e = logits.shape[-1], k["smoothing"] * smoothed
     counts = k["targets"] != -100
     t = (np.where(counts, k["targets"], 0) + shift) % V
-    w = counts * (1.0 if k["weights"] is None else np.asarray(k["weights"], "float64"))
+    (w,) = work(v, counts * (1 if k["weights"] is None else k["weights"]))
     total = k["total"] if k["total"] is not None else (counts.size if mean_of_all else w.sum() or 1)
     log_p = logits - logits.max(-1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
     q = (1 - e) * (np.arange(V) == t[..., None]) + e / V
-    dloss = np.asarray(v.cotangents["output"], "float64")
-    return {
-        "output": -(w[..., None] * q * log_p).sum() / total,
-        "gradient.logits": dloss * (w / total)[..., None] * (np.exp(log_p) - q),
-    }
+    dlogits = dloss * (w / total)[..., None] * (np.exp(log_p) - q)
+    return {"output": -(w[..., None] * q * log_p).sum() / total, "gradient.logits": dlogits}
 
 
-def rotation(v, dtype, *, interleaved=False, backwards=1, offset=0):
-    x, dy, k = np.asarray(v.arguments["x"], "float64"), np.asarray(v.cotangents["output"], "float64"), v.keywords
+def rotation(v, *, interleaved=False, backwards=1, offset=0):
+    x, dy = work(v, v.arguments["x"], v.cotangents["output"])
+    k = v.keywords
     positions, F = k["positions"] + offset, k["frequencies"].size
     angles = positions[..., None] * k["frequencies"]
     angles = angles[:, None] if positions.ndim == 2 else angles[None, None]
     a, b = (slice(0, 2 * F, 2), slice(1, 2 * F, 2)) if interleaved else (slice(0, F), slice(F, 2 * F))
 
     def turned(x, sign):
-        y, c, s = x.copy(), k["magnitude"] * np.cos(angles), sign * k["magnitude"] * np.sin(angles)
+        y, (c, s) = x.copy(), work(v, k["magnitude"] * np.cos(angles), sign * k["magnitude"] * np.sin(angles))
         y[..., a], y[..., b] = x[..., a] * c - x[..., b] * s, x[..., b] * c + x[..., a] * s
         return y
 
     return {"output": turned(x, 1), "gradient.x": turned(dy, -backwards)}
 
 
+# {name: (right, {mistake: the keywords of it})}
 CODE = {
     "rmsnorm": (norm, {"mean subtracted": {"centred": True}, "no projection": {"projected": False}, "eps": {"eps": 1.0}}),
     "softmax": (probabilities, {"no inner product": {"inner": False}, "no mask": {"masked": False}}),
-    "cross_entropy": (cross_entropy, {"mean of all": {"mean_of_all": True}, "shifted": {"shift": 1}, "no smoothing": {"smoothed": False}}),
-    "rope": (rotation, {"interleaved": {"interleaved": True}, "backward turns on": {"backwards": -1}, "off by one": {"offset": 1}}),
+    "attention": (flash, {"no scale": {"scaled": False}, "no inner product": {"inner": False},
+                          "heads modulo K": {"grouped": False}}),
+    "cross_entropy": (cross_entropy, {"mean of all": {"mean_of_all": True}, "shifted": {"shift": 1},
+                                      "no smoothing": {"smoothed": False}}),
+    "rope": (rotation, {"interleaved": {"interleaved": True}, "backward turns on": {"backwards": -1},
+                        "off by one": {"offset": 1}}),
 }  # fmt: skip
 
 
@@ -129,9 +176,9 @@ def computed(folder, name, dtype, **mistake):
     """{CASE/ARRAY: values} of another implementation, rounded to the dtype."""
     f = CODE[name][0]
     return {
-        f"{case}/{array}": rounded(np.asarray(a, "float64"), dtype) if dtype != "float64" else a
+        f"{case}/{array}": a if dtype == "float64" else rounded(np.asarray(a, "float64"), dtype)
         for case, v in vectors.read(folder, name, dtype=dtype).items()
-        for array, a in f(v, dtype, **mistake).items()
+        for array, a in f(v, **mistake).items()
     }
 
 
@@ -169,7 +216,7 @@ def test_arrays_are_checked(folder):
     ]:
         with pytest.raises(ValueError, match=message):
             vectors.check_against(folder, "rmsnorm", arrays)
-    with pytest.raises(ValueError, match="name: expected names such as rmsnorm, got 'rsmnorm'"):
+    with pytest.raises(ValueError, match="name: expected names such as rmsnorm, .*, got 'rsmnorm'"):
         vectors.read(folder, "rsmnorm")
     with pytest.raises(ValueError, match="rmsnorm: dtype: expected one of float64, float32, float16, bfloat16, got 'float8'"):
         vectors.read(folder, "rmsnorm", dtype="float8")
@@ -200,7 +247,7 @@ def test_a_family_holds(tmp_path):
 
 
 def changed(folder, tmp_path, name, change):
-    """A copy of the folder in which `change` edits the bytes of an entry's file; the manifest has the new checksum if it says so."""
+    """A copy of the folder in which `change` edits the bytes of an entry's file, with the new checksum unless it is silent."""
     copy = tmp_path / "copy"
     for path in [p for p in folder.rglob("*") if p.is_file()]:
         target = copy / path.relative_to(folder)
