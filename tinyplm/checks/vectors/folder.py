@@ -41,10 +41,11 @@ ABOUT = {
         "tuple": "{'tuple': [...]}: a sequence",
     },
     "tolerance": "the largest absolute difference from the stored array that rounding explains: "
-    "max(factor * error, roundings / 2 * e * largest + terms / 2 * min(e, e32) * largest_of_kind); "
-    "error: of tinyplm's own run in float32 (for float64 and float32) or float16 (for float16 and "
-    "bfloat16) from float64, times the ratio of the epsilons; e: the dtype's epsilon, e32: that of "
-    "float32; largest: the largest absolute value of the array; largest_of_kind: of all arrays of "
+    "max(factor * error, roundings / 2 * (e * largest + f * largest_cotangent) + terms / 2 * f * "
+    "largest_of_kind); error: of tinyplm's own run in float32 (for float64 and float32) or float16 "
+    "(for float16 and bfloat16) from float64, times the ratio of the epsilons; e: the dtype's "
+    "epsilon; f: the same, at most that of float32; largest: the largest absolute value of the "
+    "array; largest_cotangent: 0 for what is no gradient; largest_of_kind: of all arrays of "
     "the case with its role. 0: exactly equal",
     "tokenizers": "a JSON file each: training, the tokenizer.json that came of it, and for each "
     "text ids, tokens, offsets in characters, ids with special tokens, and the ids decoded: exact",

@@ -3,16 +3,21 @@
 Inputs are rounded to the dtype, and everything else is computed from them in float64.  The
 tolerance of an array, the largest absolute difference allowed, is
 
-    max(FACTOR * error,  roundings / 2 * e * largest + TERMS / 2 * min(e, e32) * largest of kind)
+    max(FACTOR * error,
+        roundings / 2 * (e * largest + f * largest cotangent) + TERMS / 2 * f * largest of its kind)
 
-with e the dtype's epsilon, e32 that of float32.  error is that of our own run of the same case in
-float32 or float16, compared with float64, times the ratio of the epsilons: for float64, where
-nothing more precise runs, it is that of float32, and for bfloat16, which NumPy lacks, that of
-float16.  A backward is run for several multiples of the cotangents, so that it rounds differently
-each time.  The other terms hold where that run is exact by luck: some roundings of the array's
-largest value in the dtype, and sums of TERMS terms in at least float32 that are as large as the
-largest value of all gradients (or all outputs).  A gradient that is zero in exact arithmetic, such
-as that of a key's bias, consists of such sums alone.
+with e the dtype's epsilon and f the same, but at most float32's.
+
+error is that of our own run of the same case in float32 or float16, compared with float64, times
+the ratio of the epsilons: for float64, where nothing more precise runs, it is that of float32, and
+for bfloat16, which NumPy lacks, that of float16.  A backward is run for several multiples of the
+cotangents, so that it rounds differently each time.
+
+The other terms hold where that run is exact by luck: some roundings of the array's largest value in
+the dtype; in at least float32 as many of the largest cotangent, if the array is a gradient, and
+sums of TERMS terms as large as the largest value of all gradients (or all outputs).  A gradient
+that is zero in exact arithmetic, such as that of a key's bias or of a saturated softmax, consists
+of such roundings alone.
 """
 
 from __future__ import annotations
@@ -91,7 +96,10 @@ def _measured(
             _store(record, tensors, stored, made.name, cotangent, c, dtype, None)
         for name, a in results.items():
             a = np.asarray(a)
-            allowed = _tolerance(subject, name, a, results, errors, dtype) if is_float(a) else 0
+            allowed = 0.0
+            if is_float(a):
+                given_to = cotangents if "gradient" in name.partition(".")[0] else {}
+                allowed = _tolerance(subject, name, results, given_to, errors[name], dtype)
             _store(record, tensors, stored, made.name, name, a, dtype, allowed)
     return record, tensors, stored
 
@@ -147,21 +155,23 @@ def _error(a: Any, b: Any) -> float:
 def _tolerance(
     subject: Subject,
     name: str,
-    a: np.ndarray,
     results: dict[str, Any],
-    errors: dict[str, float],
+    cotangents: dict[str, Any],
+    error: float,
     dtype: str,
 ) -> float:
+    """The formula above; cotangents: those that count, {} for an output."""
     kind = name.partition(".")[0]
-    alike = [_largest(x) for n, x in results.items() if n.partition(".")[0] == kind]
-    e = EPSILON[dtype]
-    rounded_terms = TERMS / 2 * min(e, EPSILON["float32"]) * max(alike)
-    floor = subject.roundings / 2 * e * _largest(a) + rounded_terms
-    return _rounded_up(max(FACTOR * errors[name], floor))
+    alike = {n: a for n, a in results.items() if n.partition(".")[0] == kind}
+    e, f = EPSILON[dtype], min(EPSILON[dtype], EPSILON["float32"])
+    floor = subject.roundings / 2 * (e * _largest({name: results[name]}) + f * _largest(cotangents))
+    return _rounded_up(max(FACTOR * error, floor + TERMS / 2 * f * _largest(alike)))
 
 
-def _largest(a: Any) -> float:
-    return float(np.max(np.abs(a), initial=0.0)) if is_float(np.asarray(a)) else 0.0
+def _largest(arrays: dict[str, Any]) -> float:
+    """The largest absolute value in floating-point arrays."""
+    found = (np.max(np.abs(a), initial=0.0) for a in arrays.values() if is_float(np.asarray(a)))
+    return float(max(found, default=0.0))
 
 
 def _rounded_up(x: float) -> float:
