@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 import struct
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,11 +252,7 @@ def test_a_family_holds(tmp_path):
 
 def changed(folder, tmp_path, name, change):
     """A copy of the folder in which `change` edits the bytes of an entry's file, with the new checksum unless it is silent."""
-    copy = tmp_path / "copy"
-    for path in [p for p in folder.rglob("*") if p.is_file()]:
-        target = copy / path.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
+    copy = shutil.copytree(folder, tmp_path / "copy")
     manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
     entry = manifest["entries"][name]
     data = change(bytearray((copy / entry["file"]).read_bytes()), entry)
@@ -321,3 +321,25 @@ def test_another_folder_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text('{"what": "golden vectors of tinyplm", "format": 99, "entries": {}}')
     with pytest.raises(ValueError, match="manifest.json: format: expected 1, got 99"):
         vectors.verify(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------- the page
+
+
+def test_the_page_reads_and_checks_rmsnorm(folder, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "vectors.md").read_text(encoding="utf-8")
+    shutil.copytree(folder, tmp_path / "golden")
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # files are closed when they are no longer needed
+        exec(compile(code, "docs/vectors.md", "exec"), {})
+    cases = vectors.read(folder, "rmsnorm", dtype="float32")
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*cases]
+    v = cases["drawn-1"]
+    for array, row in (("argument.x", v.arguments["x"][0, 0]), ("argument.gamma", v.arguments["gamma"]),
+                       ("output", v.results["output"][0, 0])):  # fmt: skip
+        shown = re.search(rf"^    {re.escape(array)} +(-?\d[-.\d ]+)$", page, re.MULTILINE)[1].split()
+        assert np.allclose([float(x) for x in shown], row, rtol=0, atol=1e-7)
+    roles = {record["role"] for record in v.record["arrays"].values()}
+    assert all(f"`{role}`" in page for role in roles) and v.keywords == {"eps": 1e-06}
