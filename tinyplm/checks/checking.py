@@ -118,7 +118,7 @@ def _rows(trials: Trials, dtypes: list[str], with_masks: list[Case]) -> tuple[li
     if main == "float64":
         rows.append(trials.own_derivative())
     rows += [trials.linear(main), trials.repeatable(main), *trials.untouched(main)]
-    notes = []
+    missing = []
     found = {
         "rows with nothing to attend to": trials.nothing_to_see(
             [case for case in with_masks if has_rows(case)], main
@@ -128,10 +128,10 @@ def _rows(trials: Trials, dtypes: list[str], with_masks: list[Case]) -> tuple[li
     }
     for law, row in found.items():
         if row is None:
-            notes.append(f"not tried, no case for it: {law}")
+            missing.append(law)
         else:
             rows.append(row)
-    return rows, notes
+    return rows, [f"not tried, without a case for it: {'; '.join(missing)}"] if missing else []
 
 
 def _dtypes(given: Any, own: tuple[str, ...]) -> list[str]:
@@ -153,6 +153,13 @@ def _cases(bound: Bound, cases: Any, seed: int) -> tuple[list[Case], set[str]]:
             raise wrong("cases", f"an integer from 1 to {MOST}, or a list of cases", cases)
         given = [bound.prepared(_given(bound, c, (seed, i))) for i, c in enumerate(cases)]
         for i, case in enumerate(given):
+            try:
+                bound.entry.f(*case.args, **case.kwargs)
+            except Exception as error:
+                said = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ValueError(
+                    f"cases: expected arguments that our component takes, got case {i}: {said}"
+                ) from error
             if missing := bound.left_out(case):
                 raise ValueError(
                     f"cases: expected cases without what f does not take, got {missing[0]} in "

@@ -14,8 +14,10 @@ class Jax(Adapter):
     """A function of JAX arrays.  It is checked in float64 where jax_enable_x64 is set."""
 
     def __init__(self, f: Any) -> None:
-        import jax
-
+        try:
+            import jax
+        except ImportError:
+            raise ValueError("kind: expected JAX to be installed, got none") from None
         self.jax, self.f, self.name = jax, f, name_of(f)
         if not jax.config.jax_enable_x64:
             self.dtypes = ("float32",)

@@ -19,8 +19,10 @@ class Torch(Adapter):
     """
 
     def __init__(self, f: Any, *, device: str = "cpu") -> None:
-        import torch
-
+        try:
+            import torch
+        except ImportError:
+            raise ValueError("kind: expected PyTorch to be installed, got none") from None
         self.torch, self.f, self.device, self.name = torch, f, device, name_of(f)
         self.module = isinstance(f, torch.nn.Module)
         if isinstance(f, type) and issubclass(f, torch.autograd.Function):
