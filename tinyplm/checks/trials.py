@@ -344,7 +344,7 @@ def _where(hidden: list[Any], args: list[Any], rng: np.random.Generator, dtype: 
     """args with other, larger numbers where hidden."""
 
     def other(m: np.ndarray, a: np.ndarray) -> np.ndarray:
-        return np.where(m, 100 * rng.normal(size=a.shape), a).astype(a.dtype)
+        return np.where(m, 1e4 * rng.normal(size=a.shape), a).astype(a.dtype)
 
     return [a if a is None else tree_map(other, m, a) for m, a in zip(hidden, args)]
 
