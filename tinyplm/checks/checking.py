@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from .case import Case, Entry, draw_sizes
 from .cases import COMPONENTS
 from .measures import DTYPES
 from .result import Result, Row
-from .trials import Trials, has_rows, masked
+from .trials import Trials, has_rows, with_padding
 
 CASES = 8
 DRAWS = 40  # draws for each case that is wanted, since a callable may not take all of them
@@ -115,13 +116,16 @@ def _rows(trials: Trials, dtypes: list[str], with_masks: list[Case]) -> tuple[li
         rows += trials.against_ours(dtype)
     if any(row.note.startswith("shape") and "value" in row.law for row in rows):
         return rows, ["not tried: the other laws, since the value has another shape"]
-    if main == "float64":
+    notes = []
+    if main == "float64" and all(math.isfinite(row.error) for row in rows):
         rows.append(trials.own_derivative())
+    elif main == "float64":
+        notes.append("not tried without all gradients: gradient of its own value")
     rows += [trials.linear(main), trials.repeatable(main), *trials.untouched(main)]
     missing = []
     found = {
         "rows with nothing to attend to": trials.nothing_to_see(
-            [case for case in with_masks if has_rows(case)], main
+            with_masks or [case for case in trials.cases if has_rows(case)], main
         ),
         "padding without influence": trials.padding(with_masks, main),
         **{f"finite for large values, {dtype}": trials.large(dtype) for dtype in dtypes},
@@ -131,7 +135,9 @@ def _rows(trials: Trials, dtypes: list[str], with_masks: list[Case]) -> tuple[li
             missing.append(law)
         else:
             rows.append(row)
-    return rows, [f"not tried, without a case for it: {'; '.join(missing)}"] if missing else []
+    if missing:
+        notes.append(f"not tried, without a case for it: {'; '.join(missing)}")
+    return rows, notes
 
 
 def _dtypes(given: Any, own: tuple[str, ...]) -> list[str]:
@@ -187,14 +193,14 @@ def _cases(bound: Bound, cases: Any, seed: int) -> tuple[list[Case], set[str]]:
 
 
 def _with_masks(bound: Bound, chosen: list[Case], seed: int, cases: Any) -> list[Case]:
-    """Up to four cases with masks or ignored targets, of the chosen ones or further draws."""
-    found = [case for case in chosen if masked(case)]
+    """Up to four cases with a mask or targets that can hide something, chosen or drawn further."""
+    found = [case for case in chosen if with_padding(case)]
     if is_whole(cases):
         for i in range(DRAWS):
             if len(found) >= 4:
                 break
             case = bound.prepared(bound.entry.make(draw_sizes((seed, 1, i))))
-            if masked(case) and not bound.left_out(case):
+            if with_padding(case) and not bound.left_out(case):
                 found.append(case)
     return found[:4]
 

@@ -205,13 +205,12 @@ class Trials:
     def padding(self, cases: list[Case], dtype: str) -> Row | None:
         """What the mask hides, or an ignored target, may be any number, and its gradient is 0.
 
-        To rounding: where one key is left, its query has no influence either, which an
-        implementation may get only up to rounding.
+        To rounding: under a causal mask one key may be left, whose query has no influence either.
         """
         worst = Worst()
         for number, case in enumerate(cases):
             rng = self.rng(number)
-            small = case_in(case, dtype)
+            small = case_in(with_padding(case) or case, dtype)
             if (hidden := self._hidden(small, rng)) is None:
                 continue
             other = Case(_where(hidden, small.args, rng, dtype), small.kwargs)
@@ -232,13 +231,10 @@ class Trials:
 
     def _hidden(self, case: Case, rng: np.random.Generator) -> list[Any] | None:
         """Trees of booleans, True for numbers that have influence only without the mask."""
-        lifted = _lifted(case)
-        if lifted is None:
-            return None
         y, _ = self.entry.f(*case.args, **case.kwargs)
         dy = laws.random_like(y, rng)
         masked, full = (
-            _gradients(self.entry.f, c, dy) for c in (case, Case(case.args, lifted.kwargs))
+            _gradients(self.entry.f, c, dy) for c in (case, _changed(case, np.ones_like, _wanted))
         )
         if masked is None or full is None:
             return None
@@ -296,40 +292,72 @@ def described(case: Case) -> str:
     return ", ".join([*arrays, *masks, *numbers])
 
 
-def masked(case: Case) -> bool:
-    """Whether the case has a mask that hides something, or ignored targets."""
-    return _lifted(case) is not None
+MASKS = ("mask", "allowed", "padding")  # keywords with booleans, True = may attend
+
+
+def with_padding(case: Case) -> Case | None:
+    """With the last key hidden from all, or the last target ignored, and nothing else.
+
+    None for a case that has neither, or fewer than three keys: two must be left, since the weight
+    of one alone is 1 whatever its score.
+    """
+    if not has_rows(case):
+        return None
+    lengths = [v.shape[-1] for n, v in case.kwargs.items() if _is_mask(n, v) or _is_targets(n, v)]
+    return _changed(case, _last_hidden, _last_ignored) if min(lengths) > 2 else None
 
 
 def has_rows(case: Case) -> bool:
-    return _emptied(case) is not case
+    """Whether the case has a mask or targets."""
+    return any(_is_mask(n, v) or _is_targets(n, v) for n, v in case.kwargs.items())
 
 
-def _lifted(case: Case) -> Case | None:
-    """Without its masks, and with a target where it was ignored; None if there is none."""
-    kwargs = {}
-    for name, value in case.kwargs.items():
-        if not isinstance(value, np.ndarray) or not value.size:
-            continue
-        if value.dtype == bool and name in ("mask", "allowed", "padding") and not value.all():
-            kwargs[name] = np.ones_like(value)
-        elif name == "targets" and value.dtype.kind == "i" and (value == IGNORED).any():
-            kwargs[name] = np.where(value == IGNORED, 0, value)
-    return Case(case.args, case.kwargs | kwargs) if kwargs else None
+def _is_mask(name: str, value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == bool and name in MASKS
+
+
+def _is_targets(name: str, value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "i" and name == "targets"
+
+
+def _changed(case: Case, mask: Callable, targets: Callable) -> Case:
+    """The case with other masks and targets."""
+    kwargs = {
+        name: mask(value)
+        if _is_mask(name, value)
+        else targets(value)
+        if _is_targets(name, value)
+        else value
+        for name, value in case.kwargs.items()
+    }
+    return Case(case.args, kwargs)
+
+
+def _wanted(targets: np.ndarray) -> np.ndarray:
+    return np.where(targets == IGNORED, 0, targets)
+
+
+def _last_hidden(mask: np.ndarray) -> np.ndarray:
+    mask = np.ones_like(mask)
+    mask[..., -1] = False
+    return mask
+
+
+def _last_ignored(targets: np.ndarray) -> np.ndarray:
+    targets = _wanted(targets)
+    targets[..., -1] = IGNORED
+    return targets
 
 
 def _emptied(case: Case) -> Case:
-    """With a first row that sees nothing, or no targets; the case itself if it has neither."""
-    kwargs = {}
-    for name, value in case.kwargs.items():
-        if not isinstance(value, np.ndarray) or not value.size:
-            continue
-        if value.dtype == bool and name in ("mask", "allowed"):
-            kwargs[name] = value.copy()
-            kwargs[name][(0,) * (value.ndim - 1)] = False
-        elif name == "targets" and value.dtype.kind == "i":
-            kwargs[name] = np.full_like(value, IGNORED)
-    return Case(case.args, case.kwargs | kwargs) if kwargs else case
+    """With a first row that sees nothing, and no targets."""
+
+    def first(mask: np.ndarray) -> np.ndarray:
+        mask = mask.copy()
+        mask[(0,) * (mask.ndim - 1)] = False
+        return mask
+
+    return _changed(case, first, lambda targets: np.full_like(targets, IGNORED))
 
 
 def _gradients(f: Callable, case: Case, dy: Any) -> list[Any] | None:
