@@ -8,7 +8,7 @@ checking.py  check: anybody's callable, as a table of laws; check_test: the same
 callables/   the kinds of callables: ours, pairs, torch, JAX, C
 binding.py   which argument of a callable is which of ours
 measures.py  how far its values and gradients may be from ours
-trials.py    its laws, row by row;  result.py: the table
+trials.py    its laws, row by row;  masks.py: cases with other masks;  result.py: the table
 laws.py      the gradient against differences, linearity, dtypes, read-only inputs, checkpointing
 rounding.py  what rounding explains: bounds from a count of operations
 

@@ -129,18 +129,7 @@ class Bound:
         """((our name, slot) ..., keyword arguments, our keywords that the callable lacks)."""
         ours = dict(zip(self.names.positional, args))
         free = [n for n in self.names.positional if n not in self.fixed]
-        given = {n: v for n, v in kwargs.items() if n not in self.fixed}
-        back: dict[str, str] = {n: n for n in given}  # the callable's name -> ours
-        if callable(self.keywords):
-            given = self.keywords(given)
-            back = {}
-        elif self.keywords:
-            renamed: dict[str, Any] = {}
-            for n, value in given.items():
-                how = self.keywords.get(n, n)
-                renamed[how if isinstance(how, str) else n] = how(value) if callable(how) else value
-                back[how if isinstance(how, str) else n] = n
-            given = renamed
+        given, back, spare = self._translated(kwargs)
         slots: list[tuple[str, Slot]] = []
         keywords: dict[str, Any] = {}
 
@@ -153,6 +142,12 @@ class Bound:
                 return False
             return True
 
+        def required(p: Parameter) -> bool:
+            """Gives a parameter without a default ours, for cases that leave it to the default."""
+            if p.required and p.name in spare:
+                given[p.name] = spare[p.name]
+            return p.name in given
+
         parameters = self.adapter.parameters
         if isinstance(self.arguments, list):
             in_order = [p.name for p in parameters or [] if not p.keyword]
@@ -162,22 +157,45 @@ class Bound:
             filled: Any = {slot.parameter for _, slot in slots}
             rest = [p for p in parameters or [] if p.name not in filled and p.name in given]
         else:
-            rest = self._by_name(parameters, free, take, slots, given)
+            rest = self._by_name(parameters, free, take, required, slots)
         for p in rest:
-            if p.name in given:
+            if p.name in given or required(p):
                 keywords[p.name] = given.pop(p.name)
         if parameters is None or self.adapter.more_keywords:
             keywords |= given
             given = {}
         return slots, keywords, [back[n] for n in given if n in back]
 
+    def _translated(
+        self, kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+        """(the keyword arguments by the callable's names, {its name: ours}, our other defaults)."""
+        given = {n: v for n, v in kwargs.items() if n not in self.fixed}
+        if callable(self.keywords):
+            return dict(self.keywords(given)), {}, {}
+        how = dict(self.keywords or {})
+        name = {
+            n: how[n] if isinstance(how.get(n), str) else n for n in (*self.names.keywords, *given)
+        }
+        empty = inspect.Parameter.empty
+        others = {
+            n: v
+            for n, v in self.names.keywords.items()
+            if n not in kwargs and n not in self.fixed and v is not empty
+        }
+
+        def translated(values: dict[str, Any]) -> dict[str, Any]:
+            return {name[n]: how[n](v) if callable(how.get(n)) else v for n, v in values.items()}
+
+        return translated(given), {name[n]: n for n in given}, translated(others)
+
     def _by_name(
         self,
         parameters: list[Parameter] | None,
         free: list[str],
         take: Callable[[str, str], bool],
+        required: Callable[[Parameter], bool],
         slots: list[tuple[str, Slot]],
-        given: dict[str, Any],
     ) -> list[Parameter]:
         """Fills the slots of positional parameters; returns the keyword-only ones."""
         renamed = dict(self.arguments or {})
@@ -185,7 +203,7 @@ class Bound:
         named = {target.split(".")[0] for target in targets}
         waiting = [n for n in free if n not in named]
         for p, target in zip(parameters or [], targets):
-            if p.keyword or take(p.name, target):
+            if p.keyword or take(p.name, target) or (required(p) and take(p.name, p.name)):
                 continue
             if waiting and p.name not in renamed:
                 take(p.name, waiting.pop(0))

@@ -15,9 +15,10 @@ from .binding import Arguments, Bound, Keywords, Names
 from .callables import adapt
 from .case import Case, Entry, draw_sizes
 from .cases import COMPONENTS
+from .masks import has_rows, with_padding
 from .measures import DTYPES
 from .result import Result, Row
-from .trials import Trials, has_rows, with_padding
+from .trials import Trials
 
 CASES = 8
 DRAWS = 40  # draws for each case that is wanted, since a callable may not take all of them

@@ -15,6 +15,7 @@ from ..core import flatten, tree_map
 from . import laws
 from .binding import Bound, copied
 from .case import Case
+from .masks import changed, emptied, wanted, with_padding
 from .measures import (
     FACTOR,
     Expected,
@@ -31,7 +32,6 @@ from .measures import (
 from .result import Row
 
 LARGE = (1e4, 1e3, 100.0, 30.0)  # factors of large arguments; the first that ours can take
-IGNORED = -100
 
 
 class Worst:
@@ -192,8 +192,7 @@ class Trials:
         """Rows that the mask leaves nothing, and targets that are all ignored, are as ours."""
         worst: dict[str, Worst] = {}
         for number, case in enumerate(cases):
-            emptied = _emptied(case)
-            small = case_in(emptied, dtype)
+            small = case_in(emptied(case), dtype)
             want = expected(self.entry, self.names, small, dtype, self.rng(number))
             self._compare(worst, small, want, dtype, described(case), [])
         if not worst:
@@ -234,7 +233,7 @@ class Trials:
         y, _ = self.entry.f(*case.args, **case.kwargs)
         dy = laws.random_like(y, rng)
         masked, full = (
-            _gradients(self.entry.f, c, dy) for c in (case, _changed(case, np.ones_like, _wanted))
+            _gradients(self.entry.f, c, dy) for c in (case, changed(case, np.ones_like, wanted))
         )
         if masked is None or full is None:
             return None
@@ -290,74 +289,6 @@ def described(case: Case) -> str:
     numbers = [f"{n}={v!r}" for n, v in case.kwargs.items() if isinstance(v, (bool, int, float))]
     masks = [f"{n} {v.shape}" for n, v in case.kwargs.items() if isinstance(v, np.ndarray)]
     return ", ".join([*arrays, *masks, *numbers])
-
-
-MASKS = ("mask", "allowed", "padding")  # keywords with booleans, True = may attend
-
-
-def with_padding(case: Case) -> Case | None:
-    """With the last key hidden from all, or the last target ignored, and nothing else.
-
-    None for a case that has neither, or fewer than three keys: two must be left, since the weight
-    of one alone is 1 whatever its score.
-    """
-    if not has_rows(case):
-        return None
-    lengths = [v.shape[-1] for n, v in case.kwargs.items() if _is_mask(n, v) or _is_targets(n, v)]
-    return _changed(case, _last_hidden, _last_ignored) if min(lengths) > 2 else None
-
-
-def has_rows(case: Case) -> bool:
-    """Whether the case has a mask or targets."""
-    return any(_is_mask(n, v) or _is_targets(n, v) for n, v in case.kwargs.items())
-
-
-def _is_mask(name: str, value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == bool and name in MASKS
-
-
-def _is_targets(name: str, value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "i" and name == "targets"
-
-
-def _changed(case: Case, mask: Callable, targets: Callable) -> Case:
-    """The case with other masks and targets."""
-    kwargs = {
-        name: mask(value)
-        if _is_mask(name, value)
-        else targets(value)
-        if _is_targets(name, value)
-        else value
-        for name, value in case.kwargs.items()
-    }
-    return Case(case.args, kwargs)
-
-
-def _wanted(targets: np.ndarray) -> np.ndarray:
-    return np.where(targets == IGNORED, 0, targets)
-
-
-def _last_hidden(mask: np.ndarray) -> np.ndarray:
-    mask = np.ones_like(mask)
-    mask[..., -1] = False
-    return mask
-
-
-def _last_ignored(targets: np.ndarray) -> np.ndarray:
-    targets = _wanted(targets)
-    targets[..., -1] = IGNORED
-    return targets
-
-
-def _emptied(case: Case) -> Case:
-    """With a first row that sees nothing, and no targets."""
-
-    def first(mask: np.ndarray) -> np.ndarray:
-        mask = mask.copy()
-        mask[(0,) * (mask.ndim - 1)] = False
-        return mask
-
-    return _changed(case, first, lambda targets: np.full_like(targets, IGNORED))
 
 
 def _gradients(f: Callable, case: Case, dy: Any) -> list[Any] | None:

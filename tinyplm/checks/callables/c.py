@@ -102,6 +102,8 @@ class CFunction(Adapter):
         return [name for name in names if name not in results | dims]
 
     def run(self, slots: list[Slot], keywords: dict[str, Any], dtype: str) -> tuple[Any, Gradients]:
+        if dtype not in self.dtypes:
+            raise CallError(f"dtypes: expected {self.dtypes[0]}, as in its prototype, got {dtype}")
         given = {slot.parameter: slot.value for slot in slots}
         sizes = self._sizes(slots)
         constants = [slot.parameter for slot in slots if not slot.differentiable]
@@ -144,25 +146,37 @@ class CFunction(Adapter):
         return np.require(value, types.get(name, value.dtype), ["C", "W"])
 
     def _sizes(self, slots: list[Slot]) -> dict[str, Any]:
-        """{size: number, or the tuple of axes of N...}, from the arguments with a gradient."""
+        """{size: number, or the tuple of axes of N...}; first of the arguments with a gradient,
+        then of others with sizes that are not known yet."""
         sizes: dict[str, Any] = {}
-        for slot in slots:
-            if not (slot.differentiable and isinstance(slot.value, np.ndarray)):
+        for slot in sorted(slots, key=lambda slot: not slot.differentiable):
+            if not isinstance(slot.value, np.ndarray):
                 continue
-            name, shape = slot.parameter, slot.value.shape
-            if name not in self.shapes:
+            name = slot.parameter
+            if name not in self.shapes and slot.differentiable:
                 raise CallError(f"shapes: expected the shape of {name}, got {shown(self.shapes)}")
-            dims, found = self.shapes[name], shape
-            open_ = [i for i, d in enumerate(dims) if d.endswith("...")]
-            if open_:
-                at, more = open_[0], len(shape) - len(dims) + 1
-                found = (*shape[:at], shape[at : at + more], *shape[at + more :])
-            for dim, n in zip(dims, found):
-                known = int(dim) if dim.isdigit() else sizes.setdefault(dim.removesuffix("..."), n)
-                if known != n or len(found) != len(dims):
-                    text = f"{name} ({', '.join(dims)})"
-                    raise CallError(f"shapes: expected {text}, got shape {shape}")
+            dims = self.shapes.get(name, [])
+            known = [d.isdigit() or d.removesuffix("...") in sizes for d in dims]
+            if slot.differentiable or not all(known):
+                _bind(name, dims, slot.value.shape, sizes)
         return sizes
+
+
+def _bind(name: str, dims: list[str], shape: tuple[int, ...], sizes: dict[str, Any]) -> None:
+    """Adds the sizes of one array."""
+    found: tuple[Any, ...] = shape
+    open_ = [i for i, d in enumerate(dims) if d.endswith("...")]
+    if open_:
+        at, more = open_[0], len(shape) - len(dims) + 1
+        found = (*shape[:at], shape[at : at + more], *shape[at + more :])
+    for dim, n in zip(dims, found):
+        known = int(dim) if dim.isdigit() else sizes.setdefault(dim.removesuffix("..."), n)
+        if known != n:
+            break
+    else:
+        if len(found) == len(dims):
+            return
+    raise CallError(f"shapes: expected {name} ({', '.join(dims)}), got shape {shape}")
 
 
 def _called(function: Any, prototype: list[_Argument], given: dict[str, Any]) -> None:
