@@ -27,8 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         action="append",
         metavar="DTYPE",
-        help="float64, float32, float16 or bfloat16; may be repeated.  By default float64 and "
-        "float32, or the dtype of the C function.",
+        help="A dtype to check in: float64, float32, float16 or bfloat16; may be repeated.  "
+        "By default float64 and float32, or the dtype of the C function.",
     )
     parser.add_argument(
         "--cases", type=int, metavar="N", help="The number of cases to draw.  By default 8."
