@@ -7,7 +7,8 @@ One unit of an array is the larger of
   error) and what our way to compute it loses by cancellation;
 - one rounding of the largest number around it: of the value, or of the gradients and dy.
 The bound is FACTOR * sqrt(n) units, where n counts the terms of the longest sum that the shapes
-allow: independent errors grow with the square root of their number (Higham & Mary 2019).
+allow: independent errors grow with the square root of their number (Higham & Mary 2019).  In
+float16 and bfloat16 n is 1, since sums of such numbers are taken in float32.
 """
 
 from __future__ import annotations
@@ -124,15 +125,17 @@ def expected(
     if dtype != "bfloat16":
         same = ours(entry, names, case, rounded(dy, dtype))
         dtypes = {row: a.dtype for row, a in {**same[0], **same[1]}.items()}
-    factor = FACTOR * terms(case) ** 0.5
-    bounds = {row: factor * unit for row, unit in units.items()}
+    bounds = {row: factor(case, dtype) * unit for row, unit in units.items()}
     return Expected(y, dy, value, gradients, bounds, scales, dtypes)
 
 
-def terms(case: Case) -> int:
-    """The most terms of a sum over rows or over columns of an argument."""
+def factor(case: Case, dtype: str) -> float:
+    """FACTOR * sqrt(n), n the most terms of a sum over the rows or the columns of an argument."""
+    if dtype in ("float16", "bfloat16"):
+        return FACTOR
     shapes = [a.shape or (1,) for x in case.args for a in laws.leaves(x)]
-    return max([1, *(max(int(np.prod(s[:-1])), s[-1]) for s in shapes)])
+    n = max([1, *(max(int(np.prod(s[:-1])), s[-1]) for s in shapes)])
+    return float(FACTOR * n**0.5)
 
 
 def distance(found: Any, wanted: np.ndarray) -> tuple[float, str]:

@@ -17,16 +17,15 @@ from .binding import Bound, copied
 from .case import Case
 from .masks import changed, emptied, wanted, with_padding
 from .measures import (
-    FACTOR,
     Expected,
     array_dtype,
     case_in,
     distance,
     eps_of,
     expected,
+    factor,
     gradients_of,
     ours,
-    terms,
     values_of,
 )
 from .result import Row
@@ -218,7 +217,7 @@ class Trials:
             y, backward = self.bound.call(copied(small.args), copied(small.kwargs), dtype)
             again, _ = self.bound.call(copied(other.args), copied(other.kwargs), dtype)
             where = f"case {number}: {described(case)}"
-            limit = FACTOR * terms(small) ** 0.5 * eps_of(dtype)
+            limit = factor(small, dtype) * eps_of(dtype)
             size = max([laws.SMALLEST, *(_largest(a) for a in laws.leaves(y))])
             worst.add(_moved(y, again) / size, limit, f"the value changes, {where}")
             dy = self._cotangent(y, rng, dtype)
@@ -253,8 +252,8 @@ class Trials:
         """Finite where ours is, for arguments that overflow a naive exponential."""
         worst = Worst()
         for number, case in enumerate(self.cases):
-            for factor in LARGE[-1:] if dtype == "float16" else LARGE:
-                big = case_in(Case([_times(a, factor) for a in case.args], case.kwargs), dtype)
+            for times in LARGE[-1:] if dtype == "float16" else LARGE:
+                big = case_in(Case([_times(a, times) for a in case.args], case.kwargs), dtype)
                 with np.errstate(all="ignore"):
                     dy = self._cotangent(self.entry.f(*big.args, **big.kwargs)[0],
                                          self.rng(number), dtype)  # fmt: skip
@@ -269,7 +268,7 @@ class Trials:
                 row for row, a in found.items()
                 if a is not None and not np.isfinite(a).all()
             ]  # fmt: skip
-            note = f"{bad[0]} of arguments times {factor:g}, case {number}" if bad else ""
+            note = f"{bad[0]} of arguments times {times:g}, case {number}" if bad else ""
             worst.add(float(len(bad)), 0.0, note)
         return worst.row("finite for large values", dtype) if worst.ratio >= 0 else None
 
