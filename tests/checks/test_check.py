@@ -251,6 +251,9 @@ def test_a_test_in_two_lines():
     ((rmsnorm,), {}, "f: expected a callable, or a pair"),
     (np.tanh, {"like": "tanh"}, "tanh: expected the value and a backward, got float64 array"),
     (lambda x, gamma, eps: 1, {}, "expected the value and a backward, got 1 .*kind='torch'"),
+    (lambda x, gamma, eps: ("a", np.tanh), {}, "the value: expected arrays of numbers, got 'a'"),
+    (lambda x, gamma, eps: (x * 1j, np.tanh), {}, "the value: expected arrays of numbers, got complex128 array"),
+    (callables.changed(lambda g, dy: ("a", g[1])), {}, "backward: expected arrays of numbers, got 'a'"),
     (callables.changed(lambda g, dy: g[:1]), {}, "backward: expected 2 gradients, got 1"),
     (callables.changed(lambda g, dy: (*g, 1)), {}, "backward: expected 2 gradients, got 3"),
     (callables.changed(lambda g, dy: g[0]), {}, "backward: expected a tuple of 2 gradients, got float64 array"),
@@ -282,6 +285,20 @@ def test_bad_input_is_one_line(f, given, message):
     with pytest.raises(ValueError, match=message) as error:
         check(f, **{"like": "rmsnorm", "cases": 2, **given})
     assert "\n" not in str(error.value)
+
+
+def test_a_value_that_is_none_fails():
+    assert failed(check(lambda x, gamma, eps: (None, np.tanh), "rmsnorm"))["value"].startswith("there is none")
+
+
+def test_a_value_of_nan_fails_and_nothing_raises():
+    found = failed(check(lambda x, gamma, eps: (x * np.nan, lambda dy: (dy * np.nan, gamma)), "rmsnorm"))
+    assert "not finite" in found["value"] and "not finite" in found["gradient of x"]
+
+
+def test_a_gradient_with_another_structure_fails():
+    found = failed(check(callables.changed(lambda g, dy: (g[0], {"a": g[1]})), "rmsnorm"))
+    assert found["gradient of gamma"].startswith("there is none") and found["gradient of gamma.a"] == "where ours has none"
 
 
 def test_an_error_of_the_callable_is_the_cause():

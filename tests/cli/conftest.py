@@ -21,5 +21,5 @@ def tinyplm(capsys, monkeypatch):
         return (status, *capsys.readouterr())
 
     yield run
-    for name in {"mine_to_check", "helpers", "broken"} - before:
+    for name in {"checked_mine_to_check", "checked_broken", "checked_numpy", "checked_stops", "helpers"} - before:
         sys.modules.pop(name, None)

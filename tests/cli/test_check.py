@@ -52,6 +52,7 @@ def mine(tmp_path):
     (tmp_path / "mine_to_check.py").write_text(MINE)
     (tmp_path / "helpers.py").write_text("def mean(x):\n    return x.mean(-1, keepdims=True)\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "stops.py").write_text("import sys\nsys.exit()\n")
     (tmp_path / "not python.txt").write_text("")
     return str(tmp_path / "mine_to_check.py")
 
@@ -86,6 +87,19 @@ def test_the_list_has_every_component(tinyplm):
     assert max(map(len, lines)) < 300
 
 
+def test_the_list_of_one_has_its_equation(tinyplm):
+    status, out, _ = tinyplm("check", "--list", "--like", "rmsnorm")
+    assert status == 0 and out.startswith("rmsnorm: RMSNorm\n    x, gamma; eps=1e-06\n\ny = gamma * xhat,")
+    assert "did you mean rmsnorm?" in tinyplm("check", "--list", "--like", "rmsnrom")[2]
+
+
+def test_a_file_may_have_the_name_of_a_library(tinyplm, mine, tmp_path):
+    file = tmp_path / "numpy.py"
+    file.write_text("import sys\nf = sys.modules['numpy'].tanh\n")
+    status, _, err = tinyplm("check", f"{file}:f", "--like", "tanh")
+    assert status == 2 and "tanh: expected the value and a backward" in err
+
+
 @pytest.mark.parametrize(("name", "like", "message"), [
     ("few", "rmsnorm", "few: backward: expected 2 gradients, got 1"),
     ("number", "rmsnorm", "f: expected a callable, or a pair (forward, backward) of them, got 3"),
@@ -101,6 +115,7 @@ def test_bad_input_is_one_line_and_status_2(tinyplm, mine, name, like, message):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("broken.py:f", "broken.py: expected a file that can be imported, got ZeroDivisionError: division by zero"),
+    ("stops.py:f", "stops.py: expected a file that can be imported, got SystemExit:"),
     ("none.py:f", "none.py: expected a file, got none (no such file)"),
     ("mine_to_check.py", "FILE.py:NAME: expected a file and a name in it, got "),
     ("not python.txt:f", "FILE.py:NAME: expected a file and a name in it, got "),

@@ -242,9 +242,11 @@ class Bound:
 
         def backward(dy: Any) -> list[Any]:
             grads = self._tried(lambda: back(dy), args)
+            grads = self._tried(lambda: [_numbers("backward", g) for g in grads], args)
             return self._ours(args, [t for t, slot in slots if slot.differentiable], grads)
 
-        return tree_map(np.asarray, list(y) if isinstance(y, tuple) else y), backward
+        y = list(y) if isinstance(y, tuple) else y
+        return self._tried(lambda: _numbers("the value", y), args), backward
 
     def _tried(self, f: Callable[[], Any], args: list[Any]) -> Any:
         try:
@@ -253,7 +255,8 @@ class Bound:
             raise CallError(f"{self.adapter.name}: {error}") from None
         except Exception as error:
             said = str(error).splitlines()[0] if str(error) else "no message"
-            given = ", ".join(shown(a) for x in args for a in flatten(x).values())
+            arrays = [shown(a) for x in args for a in flatten(x).values()]
+            given = ", ".join([*arrays[:4], *["..."] * (len(arrays) > 4)])
             raise CallError(
                 f"{self.adapter.name}: expected no error, got {type(error).__name__}: {said} "
                 f"(arguments: {given})"
@@ -264,8 +267,7 @@ class Bound:
         found: dict[str, Any] = {}
         for target, grad in zip(targets, grads):
             name = target.removesuffix(".T")
-            grad = np.asarray(grad).T if name != target and grad is not None else grad
-            found[name] = tree_map(np.asarray, grad)
+            found[name] = np.asarray(grad).T if name != target and grad is not None else grad
         result: list[Any] = []
         for name, value in zip(self.names.positional, args):
             if name in found or not isinstance(value, (dict, list)):
@@ -274,6 +276,21 @@ class Bound:
             leaves = {path: found.get(f"{name}.{path}") for path in flatten(value)}
             result.append(unflatten(leaves, value))
         return result
+
+
+def _numbers(what: str, value: Any) -> Any:
+    """A tree with its leaves as arrays of real numbers; CallError for others."""
+
+    def array(a: Any) -> np.ndarray:
+        try:
+            made = np.asarray(a)
+        except Exception:  # NumPy raises several types
+            raise CallError(f"{what}: expected arrays of numbers, got {shown(a)}") from None
+        if made.dtype.kind not in "fiu":
+            raise CallError(f"{what}: expected arrays of numbers, got {shown(a)}")
+        return made
+
+    return tree_map(array, value)
 
 
 def _entry(ours: dict[str, Any], target: str) -> Any:

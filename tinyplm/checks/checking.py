@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -102,8 +103,13 @@ def component(name: str) -> Entry:
     )
 
 
-def listing() -> str:
-    """Every component with what it is, and its arguments: positional ones; keywords."""
+def listing(name: str | None = None) -> str:
+    """Every component with what it is, and its arguments: positional ones; keywords.  Of one
+    component also its equation and its shapes."""
+    if name is not None:
+        entry = component(name)
+        text = inspect.getdoc(entry.f) or ""
+        return f"{name}: {entry.text}\n    {Names(entry)}\n\n{text}".rstrip()
     lines = []
     for name, entry in COMPONENTS.items():
         lines += [f"{name}: {entry.text}", f"    {Names(entry)}"]
@@ -115,7 +121,8 @@ def _rows(trials: Trials, dtypes: list[str], with_masks: list[Case]) -> tuple[li
     rows: list[Row] = []
     for dtype in dtypes:
         rows += trials.against_ours(dtype)
-    if any(row.note.startswith("shape") and "value" in row.law for row in rows):
+    wrong_shape = ("shape", "there is none")
+    if any(row.law.startswith("value") and row.note.startswith(wrong_shape) for row in rows):
         return rows, ["not tried: the other laws, since the value has another shape"]
     notes = []
     if main == "float64" and all(math.isfinite(row.error) for row in rows):

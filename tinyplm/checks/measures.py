@@ -145,8 +145,6 @@ def distance(found: Any, wanted: np.ndarray) -> tuple[float, str]:
     found = np.asarray(found)
     if found.shape != wanted.shape:
         return np.inf, f"shape {found.shape} instead of {wanted.shape}"
-    if found.dtype.kind not in "fiu":
-        return np.inf, f"dtype {found.dtype}"
     if not np.isfinite(found).all():
         return np.inf, "not finite"
     return float(np.abs(found.astype(np.float64) - wanted).max(initial=0.0)), ""

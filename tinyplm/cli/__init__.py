@@ -49,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     try:
         options = parser().parse_args(arguments)
-        return int(COMMANDS[options.command].run(options))
-    except SystemExit as stop:  # from argparse
+    except SystemExit as stop:  # after the help, or an error
         return int(stop.code or 0)
+    try:
+        return int(COMMANDS[options.command].run(options))
     except BrokenPipeError:  # such as `tinyplm check --list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

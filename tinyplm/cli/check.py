@@ -5,6 +5,9 @@
 mine.py is imported, and its `rmsnorm` may be: a function `y, backward = f(...)`, a pair (forward,
 backward), a torch.autograd.Function, a torch module, a JAX function, a tinyplm.checks.CFunction, or
 a test made by tinyplm.checks.check_test, which brings its own settings.
+
+    tinyplm check --list
+    tinyplm check --list --like rmsnorm
 """
 
 from __future__ import annotations
@@ -42,7 +45,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="What a plain function takes: ours (NumPy arrays, the default), torch or jax.",
     )
     parser.add_argument(
-        "--list", action="store_true", help="Print every component with its arguments, and stop."
+        "--list",
+        action="store_true",
+        help="Print every component with its arguments, and stop.  With --like one of them, "
+        "with its equation and its shapes.",
     )
 
 
@@ -50,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from ..checks.checking import check, listing
 
     if options.list:
-        print(listing())
+        print(listing(options.like))
         return 0
     if options.callable is None:
         raise ValueError("FILE.py:NAME: expected a function to check, or --list, got nothing")
@@ -79,14 +85,15 @@ def found(text: str) -> Any:
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"{path}: expected a file, got none (no such file)")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    # the file may have the name of a library
+    spec = importlib.util.spec_from_file_location(f"checked_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(file.resolve().parent))  # it may import its neighbours
-    sys.modules[file.stem] = module
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path}: expected a file that can be imported, got {said}") from error
     value: Any = module
