@@ -80,6 +80,13 @@ def test_float16_overflows_sooner():
     assert check(softmax, "softmax", dtypes="float16", cases=3).passed
 
 
+def test_cancellation_that_ours_has_too_is_no_mistake():
+    """With two near numbers a row and a small eps, the gradient of LayerNorm is the small difference of large ones."""
+    x = 1 + 1e-3 * np.random.default_rng(0).normal(size=(9, 2))
+    cases = [{"x": x, "gamma": (2,), "eps": 1e-9}]
+    assert check(callables.layernorm, "layernorm", cases=cases).passed
+
+
 def test_bfloat16_arrives_as_float32_with_rounded_numbers():
     seen = []
 

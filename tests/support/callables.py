@@ -119,6 +119,27 @@ def uniform_when_empty(x, *, mask=None):
     return np.where(empty, 1 / x.shape[-1], p).astype(x.dtype), back
 
 
+def padding_gets_a_gradient(x, *, mask=None):
+    p, back = softmax(x, mask=mask)
+    hidden = np.zeros(x.shape, bool) if mask is None else ~np.broadcast_to(mask, x.shape)
+    return p, lambda dp: back(dp) + hidden * x.dtype.type(1e-3)
+
+
+def layernorm(x, gamma, beta=None, *, eps=1e-5):
+    """Sums in another order than ours."""
+    D = x.shape[-1]
+    xhat = x - x.sum(-1, keepdims=True) * (1 / D)
+    r = 1 / np.sqrt((xhat * xhat).sum(-1, keepdims=True) * (1 / D) + eps)
+    xhat = xhat * r
+
+    def backward(dy):
+        g = dy * gamma
+        dx = (D * g - g.sum(-1, keepdims=True) - xhat * (g * xhat).sum(-1, keepdims=True)) * (r / D)
+        return dx, (dy * xhat).reshape(-1, D).sum(0), None if beta is None else dy.reshape(-1, D).sum(0)
+
+    return xhat * gamma if beta is None else xhat * gamma + beta, backward
+
+
 ROWS = "rows with nothing to attend to"
 WRONG = {
     "a missing term": ("rmsnorm", missing_term, "gradient of x", "case"),
@@ -136,5 +157,6 @@ WRONG = {
     "not repeatable": ("rmsnorm", changed(lambda g, dy: (g[0], g[1] * (1 + 3e-16 * (next(calls) % 3)))), "repeatable", "case"),
     "overflows": ("softmax", naive, "finite for large values", "value of arguments times 10000"),
     "padding comes through": ("softmax", added_mask, "padding without influence", "the value changes"),
+    "padding gets a gradient": ("softmax", padding_gets_a_gradient, "padding without influence", "gradient of x"),
     "uniform where nothing is seen": ("softmax", uniform_when_empty, ROWS, "value"),
 }  # fmt: skip
