@@ -61,6 +61,12 @@ def test_such_a_mistake_is_not_taken_for_a_wrong_gradient(name):
         assert not found
 
 
+def test_empty_rows_are_tried_where_no_case_has_them():
+    cases = [{"x": (2, 3, 4), "mask": np.array([True, True, False, True])}]
+    found = failed(check(callables.uniform_when_empty, "softmax", cases=cases))
+    assert list(found) == [callables.ROWS]
+
+
 def test_a_gradient_that_is_right_for_another_value_is_told_apart():
     found = failed(check(callables.eps_outside, "rmsnorm"))
     assert "value" in found and "gradient of its own value" not in found
