@@ -12,21 +12,25 @@ with baselines measured on the same tokens.
 
 from __future__ import annotations
 
-import signal
-import sys
 import textwrap
 import time
 from pathlib import Path
 
 from common import (
+    POSITIVE,
+    RESUMABLE,
+    SHARE,
     WORKERS,
     Parser,
+    check_fresh,
     command,
-    not_drawn,
+    finish,
     number,
     one_of,
     resumed,
+    show_files,
     start,
+    text_option,
     usable,
     whole,
 )
@@ -58,17 +62,8 @@ TITLES = {"gpt2": "GPT-2", "llama": "LLaMA"}
 
 # May change on resume: they do not affect what is learned.
 FREE = (
-    "out",
-    "device",
-    "workers",
-    "samples",
-    "evaluate_every",
-    "save_every",
-    "save_minutes",
-    "full_every",
-    "patience",
-    "min_improvement",
-    "checkpointing",
+    *("out", "device", "workers", "samples", "evaluate_every", "save_every", "save_minutes"),
+    *("full_every", "patience", "min_improvement", "checkpointing"),
 )
 
 # What a resume needs to know of the data.
@@ -83,10 +78,8 @@ def prepare(options: dict, out: Path) -> dict:
     (out / "run.json").unlink(missing_ok=True)
     training, validation = split_documents(documents, options["validation"], options["seed"])
     size = sum(len(d.encode()) for d in documents)
-    print(
-        f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them "
-        "for validation"
-    )
+    held_out = f"{len(validation)} of them for validation"
+    print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {held_out}")
     tokenizer = Tokenizer.train(training, options["vocabulary"])
     tokenizer.save(out / "tokenizer.json")
     counts = {}
@@ -95,34 +88,23 @@ def prepare(options: dict, out: Path) -> dict:
         tokens = pack([[], *tokenizer.encode_batch(part)], tokenizer.eos_id, tokenizer.vocab_size)
         write_tokens(out / f"{name}.npy", tokens)
         counts[name] = len(tokens)
-    print(
-        f"tokenizer  byte-level BPE, {tokenizer.vocab_size} entries, "
-        f"{size / sum(counts.values()):.2f} bytes per token"
-    )
-    print(
-        f"tokens     {counts['train']} for training, {counts['validation']} for validation "
-        f"({time.perf_counter() - begin:.0f} s)"
-    )
-    return {
-        "validation_bytes": sum(len(d.encode()) for d in validation),
-        "vocab_size": tokenizer.vocab_size,
-    }
+    bytes_per_token = f"{size / sum(counts.values()):.2f} bytes per token"
+    print(f"tokenizer  byte-level BPE, {tokenizer.vocab_size} entries, {bytes_per_token}")
+    split = f"{counts['train']} for training, {counts['validation']} for validation"
+    print(f"tokens     {split} ({time.perf_counter() - begin:.0f} s)")
+    held_out = sum(len(d.encode()) for d in validation)
+    return {"validation_bytes": held_out, "vocab_size": tokenizer.vocab_size}
 
 
 def configure(options: dict, vocab_size: int) -> gpt2.Config | llama.Config:
     """The model's configuration."""
-    family, size, context, dropout = (
-        options[name] for name in ("family", "size", "context", "dropout")
-    )
+    names = ("family", "size", "context", "dropout")
+    family, size, context, dropout = (options[name] for name in names)
     end = 0  # the tokenizer's first entry is <|endoftext|>
     common: dict = {"vocab_size": vocab_size, "bos_token_id": end, "eos_token_id": end}
     if family == "gpt2":
-        common |= {
-            "n_positions": context,
-            "resid_pdrop": dropout,
-            "embd_pdrop": dropout,
-            "attn_pdrop": dropout,
-        }
+        common["n_positions"] = context
+        common |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
     else:
         common |= {"max_position_embeddings": context, "attention_dropout": dropout}
     if size in FAMILIES[family].SIZES:
@@ -148,24 +130,17 @@ def plan(options: dict) -> Settings:
     steps, fifth = options["steps"], max(1, options["steps"] // 5)
     evaluate_every = fifth if options["evaluate_every"] is None else options["evaluate_every"]
     save_every = min(fifth, 500) if options["save_every"] is None else options["save_every"]
+    names = ("steps", "schedule", "seed", "workers", "checkpointing", "save_minutes", "full_every")
     return Settings(
-        steps=steps,
+        **{name: options[name] for name in (*names, "patience", "min_improvement")},
         batch_size=options["batch"],
         sequence_length=options["context"],
         learning_rate=options["lr"],
         warmup=max(0, min(options["warmup"], steps - 1)),
-        schedule=options["schedule"],
         weight_decay=options["decay"],
-        seed=options["seed"],
         micro_batch_size=options["micro_batch"],
-        workers=options["workers"],
-        checkpointing=options["checkpointing"],
         evaluate_every=evaluate_every,
         save_every=save_every,
-        save_minutes=options["save_minutes"],
-        full_every=options["full_every"],
-        patience=options["patience"],
-        min_improvement=options["min_improvement"],
         log_every=1 if options["device"] == "cpu" else 10,
     )
 
@@ -180,14 +155,8 @@ def report(options: dict, out: Path, facts: dict) -> None:
         model, validation, length=context, stride=max(1, context // 2), workers=options["workers"]
     )
     rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
-    rows.append(
-        row(
-            f"{TITLES[options['family']]}, {model.parameter_count() / 1e6:.2f}M parameters",
-            total,
-            count,
-            facts["validation_bytes"],
-        )
-    )
+    name = f"{TITLES[options['family']]}, {model.parameter_count() / 1e6:.2f}M parameters"
+    rows.append(row(name, total, count, facts["validation_bytes"]))
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
     print(
         f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
@@ -198,20 +167,11 @@ def report(options: dict, out: Path, facts: dict) -> None:
         f"predicted from the 0 to {context - 1} tokens before it.\n"
     )
     end = model.tokenizer.eos_id  # ends a document, and so starts one too
+    settings = {"max_new_tokens": 120, "temperature": 0.8, "top_p": 0.95, "stop_ids": [end]}
     for i in range(options["samples"]):
-        (sample,) = generate(
-            model,
-            [end],
-            max_new_tokens=120,
-            temperature=0.8,
-            top_p=0.95,
-            seed=options["seed"] + i,
-            stop_ids=[end],
-        )
+        (sample,) = generate(model, [end], seed=options["seed"] + i, **settings)
         print(f"Sample {i + 1}:\n{textwrap.indent(sample.text, '    ')}\n")
-    print(f"model      {folder} (the best step; transformers loads this folder)")
-    print(f"log        {out / 'log.jsonl'}")
-    print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")
+    show_files(folder, out, drawn)
     print(f"sample     {command('generate.py', folder, '--prompt', 'Return the')}")
 
 
@@ -228,66 +188,40 @@ def main() -> None:
 def run(options: dict, settings: Settings, out: Path, facts: dict | None) -> None:
     """Prepare the data, or reuse what is there; train; report."""
     if facts is None:
-        if started(out):
-            raise ValueError(
-                f"--out: expected a folder without a run, got {out}: add --resume to continue it"
-            )
+        check_fresh(out)
         facts = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": facts})
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
     check_corpus(tokens[0], settings)
-    model = tinyplm.create(
-        options["family"],
-        configure(options, facts["vocab_size"]),
-        key=options["seed"],
-        device=options["device"],
-    )
+    config = configure(options, facts["vocab_size"])
+    places = {"key": options["seed"], "device": options["device"]}
+    model = tinyplm.create(options["family"], config, **places)
     model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
     resume = started(out)  # false if it was killed before its first checkpoint
     if resume:
         print(f"resuming   from {find(out)}")
     state = train(model, *tokens, settings, out=out, resume=resume)
-    print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
-    if state.signal is not None:
-        name = signal.Signals(state.signal).name
-        print(
-            f"stopped    by {name} after step {state.step} of {settings.steps}; resume with: "
-            f"{resume_command(options)}"
-        )
-        sys.exit(128 + state.signal)
+    finish(state, resume_command(options), f" after step {state.step} of {settings.steps}")
     report(options, out, facts)
 
 
 def resume_command(options: dict) -> str:
     """The command line that resumes a run with its current options."""
     kept = read_json(Path(options["out"]) / "run.json")["options"]
-    changed = [
-        f"--{n.replace('_', '-')}={v}"
-        for n, v in options.items()
-        if n in FREE and n != "out" and v != kept.get(n)
-    ]
+    free = {n: options[n] for n in options if n in FREE and n != "out"}
+    changed = [f"--{n.replace('_', '-')}={v}" for n, v in free.items() if v != kept.get(n)]
     return command("pretrain.py", "--out", options["out"], "--resume", *changed)
 
 
 def parser() -> Parser:
     parser = Parser(__doc__)
     option = parser.option
-    option(
-        "--text",
-        [],
-        "UTF-8 text files to train on.",
-        nargs="+",
-        metavar="FILE",
-        otherwise="Python's own documentation",
-    )
+    text_option(parser)
     option("--family", "gpt2", "Family: gpt2 or llama.", one_of(*FAMILIES))
-    option(
-        "--size",
-        "small",
-        f"Size: {', '.join(SIZES)}; or a published size: {', '.join([*gpt2.SIZES, *llama.SIZES])}.",
-        one_of(*SIZES, *gpt2.SIZES, *llama.SIZES),
-    )
+    published = [*gpt2.SIZES, *llama.SIZES]
+    sizes = f"Size: {', '.join(SIZES)}; or a published size: {', '.join(published)}."
+    option("--size", "small", sizes, one_of(*SIZES, *published))
     option("--steps", 2500, "Training steps.", whole(1))
     option("--batch", 8, "Sequences per step.", whole(1))
     option(
@@ -298,45 +232,28 @@ def parser() -> Parser:
         whole(),
     )
     option(
-        "--micro-batch",
-        None,
-        "Sequences in memory at a time.",
-        whole(1),
-        otherwise="the whole step",
+        "--micro-batch", None, "Sequences in memory at a time.", whole(1), shown="the whole step"
     )
     option("--context", 64, "Tokens per sequence.", whole(1))
     option("--vocabulary", 1024, "Vocabulary size of the tokenizer.", whole(257))
-    option("--lr", 1.5e-3, "Peak learning rate.", number(above=0.0))
-    option(
-        "--schedule",
-        "cosine",
-        f"Learning-rate schedule: {', '.join(SCHEDULES)}.",
-        one_of(*SCHEDULES),
-    )
+    option("--lr", 1.5e-3, "Peak learning rate.", POSITIVE)
+    schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
+    option("--schedule", "cosine", schedules, one_of(*SCHEDULES))
     option("--warmup", 150, "Warm-up steps.", whole())
     option("--decay", 0.1, "Weight decay.", number(least=0.0))
     option("--dropout", 0.0, "Dropout rate.", number(least=0.0, below=1.0))
-    option(
-        "--validation",
-        0.05,
-        "Share of the text held out for validation.",
-        number(above=0.0, below=1.0),
-    )
+    option("--validation", 0.05, "Share of the text held out for validation.", SHARE)
     option("--seed", 0, "Random seed.", whole())
     option("--samples", 2, "Number of texts sampled at the end.", whole())
     option(
-        "--evaluate-every",
-        None,
-        "Evaluate every N steps.",
-        whole(1),
-        otherwise="a fifth of all steps",
+        "--evaluate-every", None, "Evaluate every N steps.", whole(1), shown="a fifth of all steps"
     )
     option(
         "--save-every",
         None,
         "Save a checkpoint every N steps.",
         whole(1),
-        otherwise="a fifth of all steps, at most 500",
+        shown="a fifth of all steps, at most 500",
     )
     option(
         "--save-minutes",
@@ -356,7 +273,7 @@ def parser() -> Parser:
         None,
         "Stop after N consecutive evaluations without improvement.",
         whole(1),
-        otherwise="never",
+        shown="never",
     )
     option(
         "--min-improvement",
@@ -380,15 +297,11 @@ def arguments() -> tuple[dict, dict | None]:
     given = reader.given()
     if given.pop("resume", False):
         return resumed(reader, given, FREE, FACTS)
-    options = {
-        name: value for name, value in {**reader.defaults, **given}.items() if name != "resume"
-    }
+    options = {**reader.defaults, **given}
+    del options["resume"]
     check_choice("--size", options["size"], [*SIZES, *FAMILIES[options["family"]].SIZES])
     return options, None
 
 
 if __name__ == "__main__":
-    start(
-        main,
-        "interrupted: add --resume to the same command line to continue from the last checkpoint",
-    )
+    start(main, RESUMABLE)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from tests.laws import Sizes
 from tinyplm.checks.case import RANGES
+
+
+def examples(count: int) -> settings:
+    """`count` examples, for a test of many components that share their code; with --long as many as elsewhere."""
+    usual = settings.default.max_examples
+    return settings(max_examples=usual if usual > 100 else count)
 
 
 @st.composite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def part_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Full names of everything a file imports, including inside functions; relative imports are resolved."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     found = set()
@@ -71,9 +73,10 @@ def imports(path: Path) -> set[str]:
             module = ".".join(base + (node.module.split(".") if node.module else []))
             # `from . import x` names modules, `from .x import y` names objects in one
             found |= {f"{module}.{a.name}" for a in node.names} if module in ("tinyplm", *_packages()) else {module}
-    return found
+    return frozenset(found)
 
 
+@functools.cache
 def _packages():
     return [".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "tinyplm").rglob("__init__.py")]
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from reference.layers.linear import linear
 from reference.layers.softmax import softmax
+from reference.scalar import numbers, zeros
 
 
 def attention(
@@ -27,20 +28,18 @@ def attention(
     sec. 3).
     """
     _refuse_dropout(rate, key)
-    q = np.asarray(q, dtype=np.float64)
-    k = np.asarray(k, dtype=np.float64)
-    v = np.asarray(v, dtype=np.float64)
+    q = numbers(q)
+    k = numbers(k)
+    v = numbers(v)
     B, H, T, E = q.shape
     K, S, E2 = v.shape[1:]
     if H % K != 0:
         raise ValueError(f"{H} heads cannot share {K} key/value heads evenly")
     if scale is None:
         scale = E**-0.5
-    bias = np.broadcast_to(
-        np.asarray(0.0 if bias is None else bias, dtype=np.float64), (B, H, T, S)
-    )
+    bias = np.broadcast_to(numbers(0.0 if bias is None else bias), (B, H, T, S))
 
-    scores = np.zeros((B, H, T, S))
+    scores = zeros((B, H, T, S), like=(q, k, bias))
     for b, h, t, s in np.ndindex(B, H, T, S):
         group = h // (H // K)
         dot = 0.0
@@ -50,7 +49,7 @@ def attention(
 
     probabilities = softmax(scores, mask=mask)
 
-    y = np.zeros((B, H, T, E2))
+    y = zeros((B, H, T, E2), like=(probabilities, v))
     for b, h, t, e in np.ndindex(B, H, T, E2):
         group = h // (H // K)
         total = 0.0
@@ -96,7 +95,7 @@ def _split(x: np.ndarray, heads: int) -> np.ndarray:
     if width % heads != 0:
         raise ValueError(f"width {width} is not a multiple of {heads} heads")
     E = width // heads
-    y = np.zeros((batch, heads, length, E))
+    y = zeros((batch, heads, length, E), like=x)
     for b, h, t, e in np.ndindex(y.shape):
         y[b, h, t, e] = x[b, t, h * E + e]
     return y
@@ -105,7 +104,7 @@ def _split(x: np.ndarray, heads: int) -> np.ndarray:
 def _join(x: np.ndarray) -> np.ndarray:
     """y[b, t, h E + e] = x[b, h, t, e].    x (B, heads, T, E) -> y (B, T, heads * E)."""
     batch, heads, length, E = x.shape
-    y = np.zeros((batch, length, heads * E))
+    y = zeros((batch, length, heads * E), like=x)
     for b, h, t, e in np.ndindex(x.shape):
         y[b, t, h * E + e] = x[b, h, t, e]
     return y

@@ -6,6 +6,8 @@ attention(p, x, *shared) and mlp(p, x); residual is pre_norm or post_norm from t
 
 import numpy as np
 
+from reference.scalar import numbers, zeros
+
 
 def pre_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
     """y = x + sublayer(norm(x)).
@@ -51,11 +53,11 @@ def block(
 
 def _add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """y[i] = a[i] + b[i], for two arrays of the same shape."""
-    a = np.asarray(a, dtype=np.float64)
-    b = np.asarray(b, dtype=np.float64)
+    a = numbers(a)
+    b = numbers(b)
     if a.shape != b.shape:
         raise ValueError(f"a sublayer must keep the shape: {a.shape} became {b.shape}")
-    y = np.zeros(a.shape)
+    y = zeros(a.shape, like=(a, b))
     for i in np.ndindex(a.shape):
         y[i] = a[i] + b[i]
     return y

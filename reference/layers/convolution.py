@@ -3,6 +3,7 @@
 import numpy as np
 
 from reference.layers.norm import layernorm
+from reference.scalar import numbers, zeros
 
 
 def convolution(
@@ -14,10 +15,10 @@ def convolution(
     are split into groups: the Din inputs of group g reach only the outputs of that group.
     x (B, T, groups * Din), W (K, Din, Dout) with K odd, b (Dout,) or None -> y (B, T, Dout).
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     K, Din, Dout = W.shape
     B, T, _ = x.shape
-    y = np.zeros((B, T, Dout))
+    y = zeros((B, T, Dout), like=(x, W, b))
     for n, t, j in np.ndindex(B, T, Dout):
         group = j // (Dout // groups)
         for i in range(K):
@@ -49,7 +50,7 @@ def convolution_layer(
     """
     c = convolution(x, p["W"], p["b"], groups=groups)
     B, T, _ = c.shape
-    total = np.zeros(c.shape)
+    total = zeros(c.shape, like=(residual, c))
     a = activation(c)
     for i in np.ndindex(c.shape):
         total[i] = residual[i] + a[i]

@@ -10,6 +10,7 @@ import numpy as np
 
 from reference.layers.linear import linear
 from reference.layers.softmax import softmax
+from reference.scalar import numbers, zeros
 
 
 def clipped_row(distance: int, *, span: int) -> int:
@@ -66,11 +67,11 @@ def relative_scores(x: np.ndarray, table: np.ndarray, *, delta: np.ndarray) -> n
     x (B, H, T, E), table (R, H, E), delta (T, S) -> y (B, H, T, S).
     He et al. 2021, eq. 4 (content-to-position).
     """
-    x = np.asarray(x, dtype=np.float64)
-    table = np.asarray(table, dtype=np.float64)
+    x = numbers(x)
+    table = numbers(table)
     B, H, T, E = x.shape
     S = delta.shape[1]
-    y = np.zeros((B, H, T, S))
+    y = zeros((B, H, T, S), like=(x, table))
     for b, h, t, s in np.ndindex(B, H, T, S):
         for e in range(E):
             y[b, h, t, s] += x[b, h, t, e] * table[delta[t, s], h, e]
@@ -100,14 +101,14 @@ def disentangled_attention(
     q (B, H, T, E), k and v (B, H, S, E), Kr and Qr (R, H, E), delta (T, S) -> y (B, H, T, E).
     A fully masked row gives zeros.                                       He et al. 2021, eq. 4
     """
-    q = np.asarray(q, dtype=np.float64)
-    k = np.asarray(k, dtype=np.float64)
-    v = np.asarray(v, dtype=np.float64)
+    q = numbers(q)
+    k = numbers(k)
+    v = numbers(v)
     B, H, T, E = q.shape
     S = k.shape[2]
     if scale is None:
         scale = 1 / math.sqrt(E * (1 + (Kr is not None) + (Qr is not None)))
-    scores = np.zeros((B, H, T, S))
+    scores = zeros((B, H, T, S), like=(q, k, Kr, Qr))
     for b, h, t, s in np.ndindex(B, H, T, S):
         for e in range(E):
             scores[b, h, t, s] += scale * q[b, h, t, e] * k[b, h, s, e]
@@ -116,7 +117,7 @@ def disentangled_attention(
             if Qr is not None:
                 scores[b, h, t, s] += scale * k[b, h, s, e] * Qr[delta[t, s], h, e]
     probabilities = softmax(scores, mask=mask)
-    y = np.zeros((B, H, T, v.shape[3]))
+    y = zeros((B, H, T, v.shape[3]), like=(probabilities, v))
     for b, h, t, e in np.ndindex(y.shape):
         for s in range(S):
             y[b, h, t, e] += probabilities[b, h, t, s] * v[b, h, s, e]
@@ -163,7 +164,7 @@ def disentangled_multi_head_attention(
     y = disentangled_attention(
         q, k, v, Kr, Qr, delta=delta, mask=mask, scale=1 / math.sqrt(E * (1 + len(terms)))
     )
-    joined = np.zeros((B, T, heads * E))
+    joined = zeros((B, T, heads * E), like=y)
     for b, h, t, e in np.ndindex(B, heads, T, E):
         joined[b, t, h * E + e] = y[b, h, t, e]
     return linear(joined, p["Wo"], p.get("bo"))
@@ -173,7 +174,7 @@ def _split(x: np.ndarray, heads: int) -> np.ndarray:
     """y[b, h, t, e] = x[b, t, h E + e].    x (B, T, heads * E) -> y (B, heads, T, E)."""
     B, T, width = x.shape
     E = width // heads
-    y = np.zeros((B, heads, T, E))
+    y = zeros((B, heads, T, E), like=x)
     for b, h, t, e in np.ndindex(y.shape):
         y[b, h, t, e] = x[b, t, h * E + e]
     return y
@@ -187,7 +188,7 @@ def split_interleaved(W: np.ndarray, *, heads: int) -> np.ndarray:
     """
     D, width = W.shape
     E = width // (3 * heads)
-    y = np.zeros((3, D, heads * E))
+    y = zeros((3, D, heads * E), like=W)
     for i, d, h, e in np.ndindex(3, D, heads, E):
         y[i, d, h * E + e] = W[d, h * 3 * E + i * E + e]
     return y
@@ -200,7 +201,7 @@ def enhanced_mask_decoder(layer, h: np.ndarray, positions: np.ndarray, *, steps:
     from h, its input (B, T, D).  positions (T, D): absolute position embeddings.
     He et al. 2021, sec. 3.2, with q_0 as in the released code.
     """
-    q = np.zeros(h.shape)
+    q = zeros(h.shape, like=(h, positions))
     for b, t, d in np.ndindex(h.shape):
         q[b, t, d] = h[b, t, d] + positions[t, d]
     for _ in range(steps):

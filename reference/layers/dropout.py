@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from reference.scalar import numbers, zeros
+
 _MASK32 = 0xFFFFFFFF
 
 
@@ -25,10 +27,10 @@ def dropout(x: np.ndarray, *, rate: float, key: np.ndarray | None) -> np.ndarray
     An element is kept if its 32 bits are at least rate 2^32.
     x (B, ...), key (B,) unsigned 64-bit, one per sample -> y (B, ...).  Without a key, y = x.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     if key is None:
         return x.copy()
-    y = np.zeros(x.shape)
+    y = zeros(x.shape, like=x)
     for b in range(x.shape[0]):
         for j, index in enumerate(np.ndindex(x.shape[1:])):
             if element_bits(int(key[b]), j) >= int(rate * 2**32):

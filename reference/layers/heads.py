@@ -8,6 +8,7 @@ from reference.layers.activation import tanh
 from reference.layers.dropout import dropout
 from reference.layers.linear import linear
 from reference.layers.norm import layernorm
+from reference.scalar import numbers, zeros
 
 
 def lm_transform(p: dict, x: np.ndarray, *, activation: Callable, eps: float) -> np.ndarray:
@@ -25,8 +26,8 @@ def pooler(p: dict, x: np.ndarray, *, activation: Callable = tanh, place: int = 
     p: W (D, F), b (F,); x (B, T, D) -> y (B, F).  place: the token's position, -1 for the last.
     Devlin et al. 2019, sec. 3.
     """
-    x = np.asarray(x, dtype=np.float64)
-    chosen = np.zeros((x.shape[0], x.shape[2]))
+    x = numbers(x)
+    chosen = zeros((x.shape[0], x.shape[2]), like=x)
     for b in range(x.shape[0]):
         for d in range(x.shape[2]):
             chosen[b, d] = x[b, place, d]
@@ -52,7 +53,7 @@ def dense_classifier(
     p["dense"]: W, b; p["out"]: V, c.  x (B, T, D) -> logits (B, N).  key: the keys of the first and
     second dropout, (B,) each; None: no dropout.  RoBERTa's released code.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     first, second = (None, None) if key is None else key
     z = dropout(x[:, :1], rate=rate, key=first)
     return classifier(p["out"], pooler(p["dense"], z), rate=rate, key=second)
@@ -65,10 +66,10 @@ def span_head(p: dict, x: np.ndarray) -> dict[str, np.ndarray]:
     x (B, T, D) -> {"start_logits", "end_logits"} (B, T).
     Devlin et al. 2019, sec. 4.2; s and e are only in its released code.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     scores = {}
     for column, name in enumerate(("start_logits", "end_logits")):
-        scores[name] = np.zeros(x.shape[:2])
+        scores[name] = zeros(x.shape[:2], like=(p["W"], p["b"], x))
         for b, t in np.ndindex(x.shape[:2]):
             total = p["b"][column]
             for d in range(x.shape[2]):

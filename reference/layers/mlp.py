@@ -3,6 +3,7 @@
 import numpy as np
 
 from reference.layers.linear import linear
+from reference.scalar import zeros
 
 
 def mlp(p: dict, x: np.ndarray, *, activation) -> np.ndarray:
@@ -22,7 +23,7 @@ def gated_mlp(p: dict, x: np.ndarray, *, activation) -> np.ndarray:
     """
     gate = activation(linear(x, p["Wgate"], p.get("bgate")))
     up = linear(x, p["Wup"], p.get("bup"))
-    product = np.zeros(up.shape)
+    product = zeros(up.shape, like=(gate, up))
     for i in np.ndindex(up.shape):
         product[i] = gate[i] * up[i]
     return linear(product, p["Wdown"], p.get("bdown"))

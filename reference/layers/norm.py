@@ -1,8 +1,8 @@
 """Normalisation over the last axis."""
 
-import math
-
 import numpy as np
+
+from reference.scalar import numbers, sqrt, zeros
 
 
 def layernorm(
@@ -14,9 +14,9 @@ def layernorm(
     x (..., D), gamma (D,), beta (D,) or None -> y (..., D).
     eps is not in the paper, but in every implementation.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     width = x.shape[-1]
-    y = np.zeros(x.shape)
+    y = zeros(x.shape, like=(x, gamma, beta))
     for row in np.ndindex(x.shape[:-1]):
         mean = 0.0
         for d in range(width):
@@ -25,7 +25,7 @@ def layernorm(
         for d in range(width):
             variance += (x[row + (d,)] - mean) ** 2 / width
         for d in range(width):
-            y[row + (d,)] = gamma[d] * (x[row + (d,)] - mean) / math.sqrt(variance + eps)
+            y[row + (d,)] = gamma[d] * (x[row + (d,)] - mean) / sqrt(variance + eps)
             if beta is not None:
                 y[row + (d,)] += beta[d]
     return y
@@ -36,13 +36,13 @@ def rmsnorm(x: np.ndarray, gamma: np.ndarray, *, eps: float = 1e-6) -> np.ndarra
 
     x (..., D), gamma (D,) -> y (..., D).  eps is not in the paper.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     width = x.shape[-1]
-    y = np.zeros(x.shape)
+    y = zeros(x.shape, like=(x, gamma))
     for row in np.ndindex(x.shape[:-1]):
         mean_square = 0.0
         for d in range(width):
             mean_square += x[row + (d,)] ** 2 / width
         for d in range(width):
-            y[row + (d,)] = gamma[d] * x[row + (d,)] / math.sqrt(mean_square + eps)
+            y[row + (d,)] = gamma[d] * x[row + (d,)] / sqrt(mean_square + eps)
     return y

@@ -1,8 +1,8 @@
 """Pooling a sequence into one vector, and normalisation to unit length."""
 
-import math
-
 import numpy as np
+
+from reference.scalar import number, sqrt, zeros
 
 
 def mean_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
@@ -11,33 +11,33 @@ def mean_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
     x (B, T, D), mask (B, T) -> y (B, D).
     """
     batch, length, width = x.shape
-    y = np.zeros((batch, width))
+    y = zeros((batch, width), like=x)
     for b in range(batch):
         tokens = [t for t in range(length) if mask[b, t]]
         for d in range(width):
             if tokens:
-                y[b, d] = sum(float(x[b, t, d]) for t in tokens) / len(tokens)
+                y[b, d] = sum(number(x[b, t, d]) for t in tokens) / len(tokens)
     return y
 
 
 def max_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
     """y[b, d] = the largest x[b, t, d] over the t with mask[b, t], 0 if there is none."""
     batch, length, width = x.shape
-    y = np.zeros((batch, width))
+    y = zeros((batch, width), like=x)
     for b in range(batch):
         for d in range(width):
-            y[b, d] = max([float(x[b, t, d]) for t in range(length) if mask[b, t]], default=0.0)
+            y[b, d] = max([number(x[b, t, d]) for t in range(length) if mask[b, t]], default=0.0)
     return y
 
 
 def cls_pooling(x: np.ndarray) -> np.ndarray:
     """y[b] = x[b, 0]."""
-    return np.array([[float(value) for value in sequence[0]] for sequence in x])
+    return np.array([[number(value) for value in sequence[0]] for sequence in x])
 
 
 def last_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
     """The hidden state of the last token that is not padding; zeros if there is none."""
-    y = np.zeros((x.shape[0], x.shape[2]))
+    y = zeros((x.shape[0], x.shape[2]), like=x)
     for b in range(x.shape[0]):
         for t in range(x.shape[1]):
             if mask[b, t]:
@@ -47,9 +47,9 @@ def last_pooling(x: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
 
 def l2_normalise(x: np.ndarray, *, eps: float = 1e-12) -> np.ndarray:
     """y = x / max(|x|, eps) for every vector x along the last axis."""
-    y = np.zeros(x.shape)
+    y = zeros(x.shape, like=x)
     for i in np.ndindex(x.shape[:-1]):
-        length = math.sqrt(sum(float(value) ** 2 for value in x[i]))
+        length = sqrt(sum(number(value) ** 2 for value in x[i]))
         for d in range(x.shape[-1]):
-            y[i + (d,)] = float(x[i + (d,)]) / max(length, eps)
+            y[i + (d,)] = number(x[i + (d,)]) / max(length, eps)
     return y

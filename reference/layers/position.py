@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from reference.scalar import numbers, zeros
+
 
 def learned_positions(x: np.ndarray, table: np.ndarray, *, positions: np.ndarray) -> np.ndarray:
     """y[b, t, d] = x[b, t, d] + table[positions[b, t], d].
@@ -11,10 +13,10 @@ def learned_positions(x: np.ndarray, table: np.ndarray, *, positions: np.ndarray
     x (B, T, D), table (C, D), positions (B, T) or (T,) integers in [0, C) -> y (B, T, D).
     Radford et al. 2018, eq. 2 (h_0 = U W_e + W_p).
     """
-    x = np.asarray(x, dtype=np.float64)
-    table = np.asarray(table, dtype=np.float64)
+    x = numbers(x)
+    table = numbers(table)
     positions = np.broadcast_to(np.asarray(positions), x.shape[:-1])
-    y = np.zeros(x.shape)
+    y = zeros(x.shape, like=(x, table))
     for b, t, d in np.ndindex(x.shape):
         position = int(positions[b, t])
         if not 0 <= position < table.shape[0]:

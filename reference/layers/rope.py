@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from reference.scalar import numbers, zeros
+
 
 def rope(
     x: np.ndarray,
@@ -25,7 +27,7 @@ def rope(
     Su et al. 2021 (RoFormer), eq. 15, by component eq. 34; the magnitude is YaRN's (see
     yarn_magnitude).
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     positions = np.asarray(positions)
     frequencies = np.asarray(frequencies, dtype=np.float64)
     if x.ndim != 4:
@@ -43,7 +45,7 @@ def rope(
         raise ValueError(f"{pairs} frequencies rotate {R} components, but there are only {E}")
     positions = np.broadcast_to(positions, (B, T))
 
-    y = np.zeros(x.shape)
+    y = zeros(x.shape, like=x)
     for b, h, t, e in np.ndindex(x.shape):
         if e >= R:
             y[b, h, t, e] = x[b, h, t, e]

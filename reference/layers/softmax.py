@@ -1,8 +1,8 @@
 """Softmax and log-softmax over the last axis."""
 
-import math
-
 import numpy as np
+
+from reference.scalar import exp, log, numbers, zeros
 
 
 def softmax(x: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:
@@ -11,9 +11,9 @@ def softmax(x: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:
     x (..., N), boolean mask broadcastable to x, or None for all True -> y (..., N).
     y is 0 where mask is False; a fully masked row gives zeros.          Vaswani et al. 2017, eq. 1
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     mask = np.broadcast_to(np.asarray(True if mask is None else mask, dtype=bool), x.shape)
-    y = np.zeros(x.shape)
+    y = zeros(x.shape, like=x)
     for row in np.ndindex(x.shape[:-1]):
         places = [i for i in range(x.shape[-1]) if mask[row + (i,)]]
         if not places:
@@ -21,9 +21,9 @@ def softmax(x: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:
         largest = max(x[row + (i,)] for i in places)
         total = 0.0
         for i in places:
-            total += math.exp(x[row + (i,)] - largest)
+            total += exp(x[row + (i,)] - largest)
         for i in places:
-            y[row + (i,)] = math.exp(x[row + (i,)] - largest) / total
+            y[row + (i,)] = exp(x[row + (i,)] - largest) / total
     return y
 
 
@@ -32,13 +32,13 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 
     x (..., N) -> y (..., N).
     """
-    x = np.asarray(x, dtype=np.float64)
-    y = np.zeros(x.shape)
+    x = numbers(x)
+    y = zeros(x.shape, like=x)
     for row in np.ndindex(x.shape[:-1]):
         largest = max(x[row + (i,)] for i in range(x.shape[-1]))
         total = 0.0
         for i in range(x.shape[-1]):
-            total += math.exp(x[row + (i,)] - largest)
+            total += exp(x[row + (i,)] - largest)
         for i in range(x.shape[-1]):
-            y[row + (i,)] = (x[row + (i,)] - largest) - math.log(total)
+            y[row + (i,)] = (x[row + (i,)] - largest) - log(total)
     return y

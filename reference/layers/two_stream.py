@@ -6,6 +6,7 @@ import numpy as np
 
 from reference.layers.linear import linear
 from reference.layers.softmax import softmax
+from reference.scalar import numbers, zeros
 
 
 def distance_encodings(
@@ -46,12 +47,12 @@ def relative_rows(x: np.ndarray, *, places: np.ndarray, keys: int) -> np.ndarray
 
     places counts from the first of the last T of S = keys positions.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     T = x.shape[-1] - keys
     where = np.broadcast_to(
         np.asarray(places), (*x.shape[:-3], x.shape[-2]) if x.ndim > 2 else x.shape[:1]
     )
-    y = np.zeros((*x.shape[:-1], keys))
+    y = zeros((*x.shape[:-1], keys), like=x)
     for index in np.ndindex(x.shape[:-1]):
         sample, query = index[:-2], index[-1]
         for j in range(keys):
@@ -85,14 +86,12 @@ def relative_attention(
     Content and position: Dai et al. 2019, sec. 3.3 (its u is k_bias, its v is r_bias).
     Segments: Yang et al. 2019, sec. 2.5 (its b is s_bias, its s_+ is s[0] and s_- is s[1]).
     """
-    q, k, v, r, k_bias, r_bias = (
-        np.asarray(a, dtype=np.float64) for a in (q, k, v, r, k_bias, r_bias)
-    )
+    q, k, v, r, k_bias, r_bias = (numbers(a) for a in (q, k, v, r, k_bias, r_bias))
     B, H, M, E = q.shape
     S = k.shape[2]
     T = r.shape[2] - S
     scale = E**-0.5 if scale is None else scale
-    a = np.zeros((B, H, M, S))
+    a = zeros((B, H, M, S), like=(q, k, r, k_bias, r_bias, s_bias, s))
     for b, h, i, j in np.ndindex(B, H, M, S):
         place = i if places is None else int(places[b, i])
         distance = (S - T) + place - j
@@ -105,7 +104,7 @@ def relative_attention(
                 total += (q[b, h, i, e] + s_bias[h, e]) * s[1 if different[b, i, j] else 0, h, e]
         a[b, h, i, j] = scale * total
     P = softmax(a, mask=mask)
-    o = np.zeros((B, H, M, v.shape[3]))
+    o = zeros((B, H, M, v.shape[3]), like=(P, v))
     for b, h, i, e in np.ndindex(o.shape):
         for j in range(S):
             o[b, h, i, e] += P[b, h, i, j] * v[b, h, j, e]
@@ -133,7 +132,7 @@ def two_stream_attention(
     relative (B or 1, T + S, D), memory (B, S - T, D).
     content and query: keywords of relative_attention: mask, different, and for query also places.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = numbers(x)
     M = 0 if query is None else query["places"].shape[1]
     T = x.shape[1] - M
     h, g = x[:, :T], x[:, T:]
@@ -155,7 +154,7 @@ def _stream(
         _heads(x, p["Wq"]), k, v, r, p["k_bias"], p["r_bias"], *segments, **settings
     )
     B, H, T, E = o.shape
-    y = np.zeros((B, T, p["Wo"].shape[2]))
+    y = zeros((B, T, p["Wo"].shape[2]), like=(o, p["Wo"]))
     for b, h, t, e in np.ndindex(o.shape):
         for d in range(y.shape[2]):
             y[b, t, d] += o[b, h, t, e] * p["Wo"][h, e, d]

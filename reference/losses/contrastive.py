@@ -1,8 +1,8 @@
 """InfoNCE: -log of the positive's share among all candidates.  van den Oord et al. 2018, eq. 4."""
 
-import math
-
 import numpy as np
+
+from reference.scalar import exp, log, number
 
 
 def info_nce(
@@ -25,11 +25,11 @@ def info_nce(
         if targets[i] == -100:
             continue
         ratios = [
-            math.exp(sum(float(x) * float(y) for x, y in zip(a[i], candidate)) / temperature)
+            exp(sum(number(x) * number(y) for x, y in zip(a[i], candidate)) / temperature)
             for candidate in b
         ]
         weight = 1.0 if weights is None else float(weights[i])
-        loss += weight * -math.log(ratios[targets[i]] / sum(ratios))
+        loss += weight * -log(ratios[targets[i]] / sum(ratios))
         counted += weight
     if total is None:
         total = counted if counted != 0.0 else 1.0

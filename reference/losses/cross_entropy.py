@@ -4,6 +4,7 @@ import numpy as np
 
 from reference.layers.linear import linear
 from reference.layers.softmax import log_softmax
+from reference.scalar import number, numbers
 
 
 def cross_entropy(
@@ -23,7 +24,7 @@ def cross_entropy(
     total None: the sum of those w_i; if that sum is 0, so is the loss.
     Radford et al. 2018, eq. 1; smoothing: Szegedy et al. 2016, sec. 7.
     """
-    logits = np.asarray(logits, dtype=np.float64)
+    logits = numbers(logits)
     targets = np.asarray(targets)
     vocabulary = logits.shape[-1]
     if targets.shape != logits.shape[:-1]:
@@ -52,7 +53,7 @@ def cross_entropy(
         if counted == 0.0:
             return 0.0
         total = counted
-    return float(loss / total)
+    return number(loss / total)
 
 
 def vocabulary_cross_entropy(

@@ -3,16 +3,15 @@
 Hinton et al. 2015.
 """
 
-import math
-
 import numpy as np
 
 from reference.layers.linear import linear
+from reference.scalar import exp, log, number
 
 
 def _log_softmax(scores: list[float]) -> list[float]:
     top = max(scores)
-    normaliser = top + math.log(sum(math.exp(z - top) for z in scores))
+    normaliser = top + log(sum(exp(z - top) for z in scores))
     return [z - normaliser for z in scores]
 
 
@@ -29,11 +28,11 @@ def distillation(
     loss, counted = 0.0, 0.0
     for i in np.ndindex(logits.shape[:-1]):
         w = 1.0 if weights is None else float(weights[i])
-        student = _log_softmax([float(z) / temperature for z in logits[i]])
-        teacher = _log_softmax([float(z) / temperature for z in teacher_logits[i]])
+        student = _log_softmax([number(z) / temperature for z in logits[i]])
+        teacher = _log_softmax([number(z) / temperature for z in teacher_logits[i]])
         if reverse:
             student, teacher = teacher, student
-        loss += w * temperature**2 * sum(math.exp(t) * (t - s) for s, t in zip(student, teacher))
+        loss += w * temperature**2 * sum(exp(t) * (t - s) for s, t in zip(student, teacher))
         counted += w
     if total is None:
         total = counted if counted != 0.0 else 1.0

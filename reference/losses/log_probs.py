@@ -1,10 +1,9 @@
 """The log-probability of each target token and the entropy of its distribution."""
 
-import math
-
 import numpy as np
 
 from reference.layers.linear import linear
+from reference.scalar import exp, log, number, zeros
 
 
 def log_probs(
@@ -14,16 +13,16 @@ def log_probs(
 
     Both are 0 where the target is ignored.
     """
-    chosen, entropy = np.zeros(targets.shape), np.zeros(targets.shape)
+    chosen, entropy = (zeros(targets.shape, like=logits) for _ in range(2))
     for i in np.ndindex(targets.shape):
         if targets[i] == ignore_index:
             continue
-        scores = [float(z) / temperature for z in logits[i]]
+        scores = [number(z) / temperature for z in logits[i]]
         top = max(scores)
-        normaliser = top + math.log(sum(math.exp(z - top) for z in scores))
+        normaliser = top + log(sum(exp(z - top) for z in scores))
         logs = [z - normaliser for z in scores]
         chosen[i] = logs[targets[i]]
-        entropy[i] = -sum(math.exp(value) * value for value in logs)
+        entropy[i] = -sum(exp(value) * value for value in logs)
     return {"log_probs": chosen, "entropy": entropy}
 
 

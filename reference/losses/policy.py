@@ -1,8 +1,8 @@
 """Policy-gradient losses on tokens: arrays (N, T), one number per token of each answer."""
 
-import math
-
 import numpy as np
+
+from reference.scalar import exp, log, number
 
 
 def _weighted_mean(
@@ -39,7 +39,7 @@ def clipped_surrogate(
     high = clip if clip_high is None else clip_high
 
     def value(n: int, t: int) -> float:
-        ratio = math.exp(log_probs[n, t]) / math.exp(old_log_probs[n, t])
+        ratio = exp(log_probs[n, t]) / exp(old_log_probs[n, t])
         clipped = min(max(ratio, 1.0 - clip), 1.0 + high)
         return -min(ratio * float(A[n, t]), clipped * float(A[n, t]))
 
@@ -61,7 +61,7 @@ def clipped_value_loss(
     """
 
     def value(n: int, t: int) -> float:
-        v, old, wanted = float(values[n, t]), float(old_values[n, t]), float(returns[n, t])
+        v, old, wanted = number(values[n, t]), float(old_values[n, t]), float(returns[n, t])
         if clip is None:
             return 0.5 * (v - wanted) ** 2
         near = min(max(v, old - clip), old + clip)
@@ -83,8 +83,8 @@ def k3_kl(
     """
 
     def value(n: int, t: int) -> float:
-        ratio = math.exp(reference_log_probs[n, t]) / math.exp(log_probs[n, t])
-        return ratio - math.log(ratio) - 1.0
+        ratio = exp(reference_log_probs[n, t]) / exp(log_probs[n, t])
+        return ratio - log(ratio) - 1.0
 
     return _weighted_mean(value, log_probs.shape, weights, total)
 

@@ -1,12 +1,12 @@
 """Losses on pairs of a preferred and a rejected answer."""
 
-import math
-
 import numpy as np
+
+from reference.scalar import exp, log, number
 
 
 def _sigmoid(z: float) -> float:
-    return 1.0 / (1.0 + math.exp(-z))
+    return 1.0 / (1.0 + exp(-z))
 
 
 def _weighted_mean(values: list[float], weights: np.ndarray | None, total: float | None) -> float:
@@ -31,7 +31,7 @@ def bradley_terry(
     values = []
     for n in range(len(chosen)):
         m = 0.0 if margin is None else float(np.broadcast_to(margin, chosen.shape)[n])
-        values.append(-math.log(_sigmoid(float(chosen[n]) - float(rejected[n]) - m)))
+        values.append(-log(_sigmoid(number(chosen[n]) - number(rejected[n]) - m)))
     return _weighted_mean(values, weights, total)
 
 
@@ -54,6 +54,6 @@ def dpo(
     values = []
     for n in range(len(chosen)):
         z = beta * ((chosen[n] - reference_chosen[n]) - (rejected[n] - reference_rejected[n]))
-        right, turned = -math.log(_sigmoid(float(z))), -math.log(_sigmoid(-float(z)))
+        right, turned = -log(_sigmoid(number(z))), -log(_sigmoid(-number(z)))
         values.append((1.0 - smoothing) * right + smoothing * turned)
     return _weighted_mean(values, weights, total)

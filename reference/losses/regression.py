@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from reference.scalar import exp, log, number
+
 
 def mean_squared_error(
     y: np.ndarray,
@@ -21,7 +23,7 @@ def mean_squared_error(
         if math.isnan(targets[i]):
             continue
         weight = 1.0 if weights is None else float(weights[i])
-        loss += weight * (float(y[i]) - float(targets[i])) ** 2
+        loss += weight * (number(y[i]) - float(targets[i])) ** 2
         counted += weight
     if total is None:
         total = counted if counted != 0.0 else 1.0
@@ -45,8 +47,8 @@ def binary_cross_entropy(
         if targets[i] == ignore_index:
             continue
         weight, t = 1.0 if weights is None else float(weights[i]), float(targets[i])
-        p = 1.0 / (1.0 + math.exp(-float(logits[i])))
-        loss += weight * (-t * math.log(p) - (1.0 - t) * math.log(1.0 - p))
+        p = 1.0 / (1.0 + exp(-number(logits[i])))
+        loss += weight * (-t * log(p) - (1.0 - t) * log(1.0 - p))
         counted += weight
     if total is None:
         total = counted if counted != 0.0 else 1.0

@@ -5,6 +5,7 @@ import numpy as np
 
 from reference.layers.attention import _join, _split, attention
 from reference.layers.linear import linear
+from reference.scalar import zeros
 
 
 def prefix_attention(
@@ -15,8 +16,8 @@ def prefix_attention(
     k = _split(linear(x, p["Wk"], p.get("bk")), kv_heads)
     v = _split(linear(x, p["Wv"], p.get("bv")), kv_heads)
     B, T, P = x.shape[0], x.shape[1], p["Pk"].shape[1]
-    keys = np.zeros((B, kv_heads, P + T, k.shape[3]))
-    values = np.zeros((B, kv_heads, P + T, v.shape[3]))
+    keys = zeros((B, kv_heads, P + T, k.shape[3]), like=(p["Pk"], k))
+    values = zeros((B, kv_heads, P + T, v.shape[3]), like=(p["Pv"], v))
     seen = np.ones((B, heads, T, P + T), dtype=bool)
     mask = np.ones((T, T), dtype=bool) if mask is None else mask
     allowed = np.broadcast_to(mask, (B, heads, T, T))

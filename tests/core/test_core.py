@@ -1,4 +1,4 @@
-"""Trees, the stack, checkpointing, batch shards, devices, scatter-add."""
+"""The stack, checkpointing, batch shards, devices, scatter-add."""
 
 from __future__ import annotations
 
@@ -16,39 +16,21 @@ from tinyplm import backend, core
 from tinyplm.layers.linear import linear
 
 
-def test_flatten_and_unflatten_are_inverse():
-    tree = {"a": np.zeros(2), "b": [{"c": np.ones(1)}, {"c": np.full(3, 2.0)}]}
-    flat = core.flatten(tree)
-    assert list(flat) == ["a", "b.0.c", "b.1.c"]
-    assert core.flatten(core.unflatten(flat, tree)).keys() == flat.keys()
-    assert core.flatten({"W": (2, 3), "b": [(4,)]}) == {"W": (2, 3), "b.0": (4,)}  # shapes are leaves
+def test_chain_goes_back_in_reverse():
+    def times(M):
+        return lambda x: (x @ M, lambda dy: dy @ M.T)
+
+    A, B, x = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4), np.ones((5, 2))
+    y, back = core.chain(x, times(A), None, times(B))
+    assert equal(y, x @ A @ B) and equal(back(y), y @ B.T @ A.T)
 
 
-def test_add_takes_missing_parts_as_zero():
-    a = {"x": np.ones(2), "y": None}
-    b = {"y": np.full(2, 3.0), "z": [None, np.ones(1)]}
-    total = core.add(a, b)
-    assert [total["x"][0], total["y"][0], total["z"][1][0]] == [1, 3, 1] and total["z"][0] is None
-    assert a["x"][0] == 1, "add wrote into its argument"
-    with pytest.raises(ValueError, match="add: expected lists of equal length, got a list of 1 parts and a list of 2 parts"):
-        core.add([np.ones(1)], [None, None])
-
-
-def test_complete_fills_with_zeros():
-    like = {"a": np.ones((2, 2)), "b": [np.ones(3), np.ones(1)]}
-    full = core.complete({"b": [None, np.full(1, 5.0)]}, like)
-    assert not full["a"].any() and not full["b"][0].any() and full["b"][1][0] == 5
-
-
-@given(shape=st.lists(st.integers(1, 3), min_size=1, max_size=3), lead=st.integers(0, 2), seed=st.integers(0, 99))
-def test_unbroadcast_is_the_transpose_of_broadcasting(shape, lead, seed):
-    rng = np.random.default_rng(seed)
-    full = tuple(rng.integers(1, 4, lead)) + tuple(n if n > 1 else int(rng.integers(1, 4)) for n in shape)
-    x, g = rng.normal(size=shape), rng.normal(size=full)
-    assert np.isclose((np.broadcast_to(x, full) * g).sum(), (x * core.unbroadcast(g, tuple(shape))).sum(), rtol=PART)
-
-
-# ---------------------------------------------------------------------------------------------------------- the stack
+def test_on_tree_gives_the_gradients_of_what_the_tree_has():
+    f = core.on_tree(linear, "W", "b")
+    x, W = np.ones((2, 3)), np.ones((3, 4))
+    for p in ({"W": W}, {"b": np.ones(4), "W": W}):
+        y, back = f(p, x)
+        assert back(y)[0].keys() == p.keys()
 
 
 def _layer(p, x, shift, *, power):
@@ -125,13 +107,31 @@ def test_callback_gets_each_layer_last_first():
     assert equal([dp for _, dp in reversed(got)], expected)
 
 
+def test_a_gradient_that_was_handed_on_is_gone_before_the_next_layer():
+    handed, alive = [], []
+
+    def layer(p, x):
+        def backward(dy):
+            gc.collect()
+            alive.append(sum(ref() is not None for ref in handed))
+            return np.ones(3), dy
+
+        return x, backward
+
+    options = core.StackOptions(on_gradient=lambda i, dp: handed.append(weakref.ref(dp)))
+    core.stack(layer, [2.0] * 4, np.ones(3), options=options)[1](np.ones(3))
+    assert alive == [0, 0, 0, 0] and len(handed) == 4
+
+
 class _Held:
     """Counts the layers whose activations are alive."""
 
     def __init__(self):
         self.alive = []
+        self.before = []  # each layer, at its start
 
     def layer(self, p, x):
+        self.before.append(self.count())
         kept = x + 0
         self.alive.append(weakref.ref(kept))
         return x * p, lambda dy: (p, dy * p * (kept[0] == kept[0]))
@@ -162,6 +162,16 @@ def test_closures_are_dropped_without_grad_and_freed_in_passing():
     assert counts == [4, 3, 2, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, [0, 1, 2, 3, 4]), ({"grad": False}, [0] * 5), ({"checkpointing": 2}, [0] * 5), ({"frozen": 3}, [0, 0, 0, 0, 1])],
+)
+def test_a_closure_that_is_not_needed_is_dropped_before_the_next_layer(options, expected):
+    held = _Held()
+    core.stack(held.layer, [2.0] * 5, np.ones(3), options=core.StackOptions(**options))
+    assert held.before == expected
+
+
 @pytest.mark.parametrize(("size", "expected"), [(1, [0, 0, 0, 0, 0]), (2, [0, 1, 0, 1, 0]), (3, [1, 0, 2, 1, 0])])
 def test_checkpointing_holds_one_group_at_a_time(size, expected):
     """Layers alive after each backward, last layer first: the remaining layers of the current group."""
@@ -171,6 +181,25 @@ def test_checkpointing_holds_one_group_at_a_time(size, expected):
     assert held.count() == 0
     backward(np.ones(3))
     assert counts == expected
+
+
+def test_once_frees_the_input_of_each_group():
+    """Inputs alive after each backward, last layer first; the input of the lowest group is the caller's."""
+    inputs, counts = [], []
+
+    def layer(p, x):
+        y = x * p
+        inputs.append(weakref.ref(y))
+        return y, lambda dy: (p, dy * p)
+
+    def count(*_):
+        gc.collect()
+        counts.append(sum(ref() is not None for ref in inputs))
+
+    backward = core.stack(layer, [2.0] * 5, np.ones(3), options=core.StackOptions(
+        once=True, checkpointing=1, on_gradient=count))[1]  # fmt: skip
+    backward(np.ones(3))
+    assert counts == [3, 2, 1, 0, 0]
 
 
 @pytest.mark.parametrize("frozen", [0, 1, 3, 4])

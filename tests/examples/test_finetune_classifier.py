@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import tinyplm
+from tinyplm import data as data_module
 from tinyplm import random
 
 PATH = Path(__file__).parents[2] / "examples" / "finetune_classifier.py"
@@ -31,6 +34,15 @@ QUICK = (
     "--workers",
     "1",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def docstrings_read_once():
+    """The standard library never changes, and parsing it takes three seconds."""
+    module = sys.modules["docstrings"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "docstrings", functools.cache(module.docstrings))
+        yield module.docstrings
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +89,24 @@ def test_the_bag_of_words_learns_what_there_is_to_learn(example):
     assert 0.2 < example.bag_of_words([blind[:20], blind[20:40], blind[40:]], [e.text for e in blind], 2) < 0.8
 
 
-def test_the_whole_story(run, tmp_path):
+def documents(docstrings, example):
+    """(documents of the default corpus's form, each of one module; the names of those that --pretrain may use)."""
+    texts = {}
+    for module, text in docstrings():
+        texts.setdefault(module, [module]).append(text)
+    held_out = {e.module for part in example.split(example.examples(3)[0])[1:] for e in part}
+    kept = [name for name in texts if name not in held_out][:100]
+    return ["\n\n".join(texts[name][:20]) for name in (*kept, *sorted(held_out)[:20])], kept
+
+
+def test_the_whole_story(run, tmp_path, monkeypatch, docstrings_read_once, example):
+    some, kept = documents(docstrings_read_once, example)
+    assert len(some) > len(kept) == 100
+    monkeypatch.setattr(data_module, "default_corpus", lambda: some)
     out = tmp_path / "out"
     done = run("finetune_classifier.py", *QUICK, "--size", "tiny", "--pretrain", "4", "--vocabulary", "300", "--out", str(out))
     assert done.code == 0, done.err
+    assert f", on {len(kept)} documents\n" in done.out, "none of the held-out modules"
     assert tinyplm.load(out / "step-4").task == "pretraining"
     table = re.findall(r"^(bag of words|from scratch|fine-tuned)((?: +\d+\.\d%){2})$", done.out, re.M)
     assert [name for name, _ in table] == ["bag of words", "from scratch", "fine-tuned"]

@@ -34,7 +34,8 @@ def example(monkeypatch, run):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import skills
 
-    skills.base_model.__kwdefaults__.update(layers=1, width=64, vocabulary=400)
+    skills.new_model.__kwdefaults__["layers"] = 1
+    skills.base_model.__kwdefaults__["width"] = 64
     yield run
     for name in ("skills", "dpo"):
         sys.modules.pop(name, None)

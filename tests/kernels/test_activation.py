@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+import reference.layers.activation as reference
+from tests.laws import FEW
 from tinyplm import backend
 from tinyplm.backend import to_device, to_host
 from tinyplm.kernels import activation, blocks
@@ -87,3 +89,15 @@ def test_a_large_array_is_computed_as_its_parts_are(f, dtype, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 4 * 6)
     y_in_blocks, backward = f(x)
     assert np.array_equal(y_in_blocks, y) and np.array_equal(backward(dy), dx)
+
+
+def test_the_names_of_configs():
+    """Each against the formula of that name in reference/."""
+    x = np.linspace(-4, 4, 9)
+    formulas = {
+        "relu": reference.relu, "gelu": reference.gelu, "gelu_new": reference.gelu_tanh, "gelu_pytorch_tanh": reference.gelu_tanh,
+        "silu": reference.silu, "swish": reference.silu, "tanh": reference.tanh,
+    }  # fmt: skip
+    assert formulas.keys() == activation.ACTIVATIONS.keys()
+    for name, f in formulas.items():
+        assert np.max(np.abs(activation.ACTIVATIONS[name](x)[0] - f(x))) < 4 * FEW, name

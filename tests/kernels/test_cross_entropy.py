@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.laws import equal, relative_error
+from tests.laws import FEW, equal, relative_error
 from tests.losses.test_cross_entropy import _case
 from tinyplm.backend import to_device, to_host
 from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
@@ -85,6 +85,35 @@ def test_half_precision_keeps_what_the_loss_scale_is_for(device):
         assert equal(first, again) and all(g.dtype == dtype for g in first)
         run[dtype] = first
     assert all(relative_error(a, b) < 1e-2 for a, b in zip(run["float16"], run["float64"], strict=True))
+
+
+def test_half_precision_divides_by_the_total_at_any_dloss():
+    """1 is the case in which float32 has nothing left to do in the backward."""
+    rng = np.random.default_rng(0)
+    x, W, b = (rng.normal(size=shape).astype(np.float16) for shape in ((6, 3), (3, 5), (5,)))
+    targets = rng.integers(0, 5, 6)
+    _, back = vocabulary_cross_entropy(x, W, b, targets=targets, total=8.0)
+    assert all(equal(one, two / 2) and one.any() for one, two in zip(back(1.0), back(2.0), strict=True))
+
+
+def test_half_precision_takes_a_loss_scale_that_it_cannot_hold():
+    """As a float, which does not promote arrays; gradients are small where the model is almost sure."""
+    run = []
+    for dtype in ("float16", "float64"):
+        _, back = vocabulary_cross_entropy(10 * np.eye(3, dtype=dtype), np.eye(3, dtype=dtype), targets=np.arange(3), total=1.0)
+        run.append(list(back(2.0**20)[:2]))
+    assert all(relative_error(a, b) < 1e-2 for a, b in zip(*run, strict=True))
+
+
+def test_large_logits():
+    """exp of each of them overflows, even in float64."""
+    x, W, b, targets, weights = _case(seed=2)
+    for smoothing in (0.0, 0.2):
+        options = {"targets": targets, "weights": weights, "smoothing": smoothing}
+        loss, back = vocabulary_cross_entropy(x, 1e4 * W, b, chunk=2, **options)
+        full, full_back = cross_entropy(x @ (1e4 * W) + b, **options)
+        near = FEW * 1e5  # how far rounding moves logits of that size, and with them p
+        assert abs(loss - full) < FEW * full and relative_error(back(1.0)[2], full_back(1.0).sum(0)) < near
 
 
 def test_half_precision_sums_over_many_tokens():

@@ -197,30 +197,34 @@ def test_extend_joins_and_gives_the_new_places_their_gradient(device, B, K, T, s
 def test_the_gradient_of_a_call_with_a_cache(device, name):
     """For every parameter and the inputs, with the cached values fixed: central differences, each time on a fresh copy.
 
-    On top of 1e-7, the tolerance allows for rounding of the outputs themselves, EPS |c y| / h (see laws.directional_derivative).
+    The gradient is the device's; the differences are taken on the host, where the outputs are the same.  On top of 1e-7, the
+    tolerance allows for rounding of the outputs themselves, EPS |c y| / h (see laws.directional_derivative).
     """
-    model = model_of(name, device)
     T, start, h = 9, 5, 1e-5
     ids, mask, positions = sequences(T=T, padded=[0, 2, 7])
-    _, filled = in_pieces(model, ids[:, :start], mask[:, :start], positions[:, :start], cuts=(), cache=model.empty_cache(3, T))
+    models = {place: model_of(name).to(place) for place in {device, "cpu"}}
+    filled = {place: in_pieces(model, ids[:, :start], mask[:, :start], positions[:, :start], cuts=(),
+                               cache=model.empty_cache(3, T))[1] for place, model in models.items()}  # fmt: skip
     rng = np.random.default_rng(2)
     inputs = {"attention_mask": mask, "position_ids": positions[:, start:]}
-    tokens = flatten(to_host(model.params))["body.tokens"]
-    host = {**flatten(to_host(model.params)), "inputs": tokens[ids[:, start:]]}
+    params = flatten(models["cpu"].params)
+    host = {**params, "inputs": params["body.tokens"][ids[:, start:]]}
     c = {"logits": rng.normal(size=(3, T - start, 11)), "hidden": rng.normal(size=(3, T - start, 6))}
 
-    def call(values, grad):
-        moved = model.to("cpu")
-        moved.params = unflatten(values, moved.params)
-        moved = moved.to(device)
-        return moved(inputs_embeds=values["inputs"], **inputs, cache=filled.take(array_module(filled.layers[0]["k"]).arange(3)),
-                     grad=grad)  # fmt: skip
+    def call(place, values, grad):
+        model = models["cpu"].to("cpu")
+        model.params = unflatten(values, model.params)
+        model = model.to(place)
+        cache = filled[place].take(array_module(filled[place].layers[0]["k"]).arange(3))
+        return model(inputs_embeds=values["inputs"], **inputs, cache=cache, grad=grad)
 
     def value(values):
-        outputs = to_host({n: a for n, a in call(values, False)[0].items() if n != "cache"})
+        outputs = call("cpu", values, False)[0]
         return sum((outputs[n] * c[n]).sum() for n in c)
 
-    outputs, backward = call(host, True)
+    outputs, backward = call(device, host, True)
+    on_host, _ = call("cpu", host, False)
+    assert all(relative_error(to_host(outputs[n]), on_host[n]) < MODEL for n in c)
     dparams, dembeds = to_host(list(backward(to_device(c, device))))
     gradient = {**flatten(dparams), "inputs": dembeds}
     assert gradient.keys() == host.keys()

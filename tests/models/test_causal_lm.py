@@ -43,18 +43,25 @@ def test_every_family_has_a_row():
 
 
 def assert_gradients(model, **options):
-    """Central differences of the chunked loss along a random direction, for each parameter tensor separately."""
+    """Central differences of the chunked loss along a random direction, for each parameter tensor separately.
+
+    The gradient is the device's; the differences are taken on the host, where the loss is the same.
+    """
     value, backward = loss_of(model, model.params, chunk=4, **options)
     gradient = {path: to_host(g) for path, g in flatten(backward(1.0)).items()}
-    host = flatten(to_host(model.params))
+    on_host = model.to("cpu")
+    host = flatten(on_host.params)
     assert list(gradient) == list(host)
+    for same in (model, on_host):
+        alone, _ = loss_of(same, same.params, chunk=4, grad=False, **options)
+        assert float(to_host(alone)) == pytest.approx(float(to_host(value)), rel=MODEL)
     rng = np.random.default_rng(1)
     for path, a in host.items():
         d = rng.normal(size=a.shape)
 
         def at(h, path=path, a=a, d=d):
-            moved = to_device(unflatten({**host, path: a + h * d}, model.params), model.device)
-            return float(to_host(loss_of(model, moved, chunk=4, grad=False, **options)[0]))
+            moved = unflatten({**host, path: a + h * d}, on_host.params)
+            return float(loss_of(on_host, moved, chunk=4, grad=False, **options)[0])
 
         numerical = (at(1e-5) - at(-1e-5)) / 2e-5
         noise = difference_rounding(float(to_host(value))) / 1e-7

@@ -15,7 +15,7 @@ import pytest
 from tests.laws import MODEL, equal, relative_error
 from tests.support.families import PADDING, batch
 from tinyplm import random
-from tinyplm.core import StackOptions, flatten, on_tree, unflatten
+from tinyplm.core import StackOptions, flatten, on_tree, tree_map, unflatten
 from tinyplm.kernels.activation import ACTIVATIONS
 from tinyplm.kernels.attention import attention as fast_attention
 from tinyplm.layers.attention import multi_head_attention
@@ -136,6 +136,29 @@ def test_every_gradient(rate):
         products = gradient[path] * d
         numerical = (at(1e-5) - at(-1e-5)) / 2e-5
         assert abs(numerical - products.sum()) < 1e-7 * max(np.abs(products).sum(), 1e-2), path
+
+
+def test_each_layer_has_the_pieces_of_its_number():
+    seen, asked = [], []
+
+    def noted(*about):
+        def component(p, x, **given):
+            seen.append((*about, given.get("number"), given["mask"].window if given else None))
+            return x, lambda dy: ({}, dy)
+
+        return component
+
+    def positions(position_ids, *, keys, dtype):
+        asked.append((keys, dtype))
+        return lambda layer: {"number": layer}
+
+    made = pieces(CONFIG)._replace(
+        attention=lambda layer: noted("attention", layer), mlp=lambda layer: noted("mlp", layer), positions=positions
+    )
+    p = tree_map(lambda a: a.astype("float32"), parameters())
+    decoder.body(lambda config: made, p, config=CONFIG, input_ids=batch()[0])
+    assert asked == [(5, "float32")]
+    assert seen == [("attention", 0, 0, None), ("mlp", 0, None, None), ("attention", 1, 1, 2), ("mlp", 1, None, None)]
 
 
 def test_embeddings_and_recomputation():

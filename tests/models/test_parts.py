@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from tinyplm.core import Product, Rows, StackOptions, flatten, tree_map
 from tinyplm.models import parts
 from tinyplm.models.config import labels
 from tinyplm.models.heads import with_hidden
-from tinyplm.models.protocol import LossOptions, OutputOptions
+from tinyplm.models.protocol import LossInputs, LossOptions, OutputOptions
 from tinyplm.optim.flat import FlatTree
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted
 from tinyplm.tuning.align.distill import DistillSettings, Student
@@ -162,7 +164,7 @@ def test_a_loss(name, factors, stacking):
         return model.loss_in_parts(emit, inputs_of(model), targets=targets, options=options, stacking=stacking)
 
     def head(inputs):
-        return model._loss_head(inputs, targets, None, dataclasses.replace(options, factors=False))
+        return model._loss_head(inputs, LossInputs(targets, None, dataclasses.replace(options, factors=False)))
 
     language_model = name in ("tied", "untied", "in chunks", "masked", "positions by ids", "shared layers", "two heads",
                               "two streams")  # fmt: skip
@@ -272,8 +274,38 @@ def test_the_two_wrappers_on_plain_arrays():
         sums.add(tree)
     gradient = back(2.0)[0]
     assert value == same and apart(sums.tree, gradient) < MODEL
+    assert parts.whole(body, head, params, {"input_ids": ids}, StackOptions(grad=False)) == (value, None)
     d = tree_map(lambda a: rng.normal(size=a.shape), params)
     ends = [parts.whole(body, head, tree_map(lambda a, b, h=h: a + h * b, params, d), {"input_ids": ids},
                         StackOptions(grad=False))[0] for h in (1e-6, -1e-6)]  # fmt: skip
     products = [a * b for a, b in zip(flatten(gradient).values(), [flatten(d)[p] for p in flatten(gradient)])]
     assert abs(2 * (ends[0] - ends[1]) / 2e-6 - sum(x.sum() for x in products)) < 1e-6 * sum(np.abs(x).sum() for x in products)
+
+
+def test_what_was_emitted_and_the_heads_closure_are_gone_before_the_body_goes_back():
+    """Both are as large as the head."""
+    alive = []
+
+    def body(p, x, *, stacking):
+        assert stacking.once  # the stack does the same with its layers
+
+        def backward(dhidden):
+            gc.collect()
+            alive.append([ref() is not None for ref in large])
+            return {"layers": None}, dhidden
+
+        return x, backward
+
+    def head(p, hidden):
+        kept, dW = np.ones((3, 5)), np.ones((3, 5))
+        large.extend([weakref.ref(kept), weakref.ref(dW)])
+        given = [dW]
+        del dW
+        return hidden.sum(), lambda d: ({"head": {"W": given.pop()}}, np.ones_like(hidden) * kept[0, 0])
+
+    large: list = []
+    params = {"body": {"tokens": np.ones((4, 2)), "layers": []}}
+    _, back = parts.in_parts(body, head, params, lambda path, tree: None, np.array([[0, 1]]), {}, StackOptions())
+    assert all(ref() is not None for ref in large)
+    back(1.0)
+    assert alive == [[False, False]]

@@ -3,6 +3,7 @@ learner, and the package's own models have all of those members."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 
 import numpy as np
@@ -130,6 +131,14 @@ def test_the_packages_models_have_the_members_with_these_arguments(cls):
         if not isinstance(asked, property):
             names = inspect.signature(member).parameters.keys()
             assert inspect.signature(asked).parameters.keys() <= names, name
+
+
+@pytest.mark.parametrize("cls", [CausalModel, EncoderModel, ScoreModel])
+@pytest.mark.parametrize("call", ["__call__", "loss"])
+def test_every_model_has_the_defaults_of_the_stack(cls, call):
+    parameters = inspect.signature(getattr(cls, call)).parameters
+    for field in dataclasses.fields(StackOptions):
+        assert parameters[field.name].default is field.default, field.name
 
 
 def test_wrong_calls_of_a_training_step_are_one_line():

@@ -91,6 +91,21 @@ def test_how_long_a_text_and_a_cached_text_may_be(settings, trained, context, ca
     assert (read.trained, read.context, read.cache_context) == (trained, context, cached)
 
 
+@pytest.mark.parametrize(
+    ("settings", "trained"),
+    [
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 3}, 6),
+        ({"rope_type": "yarn"}, 6),
+        ({"rope_type": "llama3", **LLAMA3}, 6),
+        ({"rope_type": "linear", "factor": 4.0}, 12),  # has no such setting
+        ({}, 12),
+    ],
+    ids=str,
+)
+def test_the_trained_context_of_the_config_itself_comes_first(settings, trained):
+    assert read_rope(settings, None, None, 12, original=6).trained == trained
+
+
 def test_yarn_without_a_factor_has_the_quotient_of_the_contexts():
     stretched = read_rope({"rope_type": "yarn", "original_max_position_embeddings": 3}, None, None, 12)
     assert stretched == read_rope({"rope_type": "yarn", "original_max_position_embeddings": 3, "factor": 4}, None, None, 12)
@@ -176,6 +191,51 @@ REFUSED = [
       for value in (4.0, 5.0)),
     ({"rope_type": "llama3", **LLAMA3, "high_freq_factor": "4"}, None, None, "high_freq_factor: expected a number >= 0, got '4'"),
 ]  # fmt: skip
+
+
+def test_dynamic_frequencies_are_those_of_each_length():
+    """And not of the first one asked for; the others are kept by width."""
+    read = read_rope({"rope_type": "dynamic", "factor": 4.0}, None, None, 12)
+    for length in (12, 48, 24):
+        expected = ref.dynamic_frequencies(8, base=10000.0, factor=4.0, original=12, length=length)
+        assert np.max(np.abs(read.frequencies(8, length)[0] / expected - 1)) < FEW
+    read = read_rope(YARN, None, None, 12)
+    assert [read.frequencies(width, 12)[0].shape for width in (8, 6, 8)] == [(4,), (3,), (4,)]
+    assert read.frequencies(8, 12)[0] is read.frequencies(8, 12)[0]
+
+
+LIMITS = [
+    ("factor", 1e6, "a number from 1 to 1e6"),
+    ("mscale", 1e6, r"at most 1e\+06"),
+    ("beta_fast", 1e6, r"at most 1e\+06"),
+    ("attention_factor", 1e6, r"at most 1e\+06"),
+    ("rope_theta", 1e15, r"at most 1e\+15"),
+]
+
+
+@pytest.mark.parametrize(("name", "most", "expected"), LIMITS)
+def test_the_largest_values(name, most, expected):
+    settings = read_rope({**YARN, name: most}, None, None, 12)
+    assert most in (settings.base, settings.settings.get(name))
+    with pytest.raises(ValueError, match=f"^config: {name}: expected {expected}, got "):
+        read_rope({**YARN, name: most * 1.001}, None, None, 12)
+
+
+def test_a_truncate_of_null_is_false():
+    given = {**YARN, "truncate": None}
+    assert (
+        read_rope(given, None, None, 12).settings["truncate"] is False
+        and "truncate" not in read_rope(YARN, None, None, 12).settings
+    )
+
+
+def test_the_smallest_values():
+    least = {"factor": 1, "beta_slow": 1e-6, "mscale": 0, "attention_factor": 0, "rope_theta": 1.001}
+    assert read_rope({**YARN, **least}, None, None, 12).settings["beta_slow"] == 1e-6
+    assert read_rope({**YARN, "beta_fast": 2, "beta_slow": 2}, None, None, 12).settings["beta_slow"] == 2
+    for value in (0.9e-6, 1e-300):
+        with pytest.raises(ValueError, match="^config: beta_slow: expected 0 or at least 1e-6, got "):
+            read_rope({**YARN, "beta_slow": value}, None, None, 12)
 
 
 @pytest.mark.parametrize(("parameters", "scaling", "theta", "message"), REFUSED, ids=str)

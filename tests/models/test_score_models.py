@@ -13,6 +13,7 @@ from tests.support.tuning import KINDS, TEXTS
 from tests.tuning.align.test_learner import SIZES
 from tinyplm.core import flatten, tree_map
 from tinyplm.losses.auxiliary import with_language_model
+from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.models.config import labels
 from tinyplm.models.score_model import ScoreModel
 from tinyplm.optim.adamw import AdamW
@@ -104,6 +105,21 @@ def test_the_auxiliary_loss_is_the_papers():
     assert relative_error(list(flatten(back(1.0)).values()), list(dparams.values())) < MODEL
     with pytest.raises(ValueError, match="tie_word_embeddings = true, got false$"):
         scored().loss(targets=aims, auxiliary=0.5, **inputs)
+
+
+@pytest.mark.parametrize("auxiliary", [0.0, 0.5])
+def test_smoothing_is_that_of_the_classes(auxiliary):
+    model, inputs = scored(tie_word_embeddings=True), batch()
+    aims = {"logits": np.array([0, 2, 1, 2])} | ({"language_model": next_tokens(**inputs)} if auxiliary else {})
+    plain, smooth = (model.loss(targets=aims, smoothing=e, auxiliary=auxiliary, **inputs)[0] for e in (0.0, 0.1))
+    logits = model(**inputs)[0]["logits"]
+    expected = [cross_entropy(logits, targets=aims["logits"], smoothing=e)[0] for e in (0.0, 0.1)]
+    assert abs((smooth - plain) - (expected[1] - expected[0])) < MODEL * (smooth + plain) and expected[1] != expected[0]
+
+
+def test_only_the_auxiliary_loss_has_rows_over_the_vocabulary():
+    aims = {"logits": np.array([0, 2]), "language_model": np.array([[1, -100, 3], [-100, -100, 5]])}
+    assert scored().head_rows(aims) == 3 and scored().head_rows({"logits": aims["logits"]}) == 0
 
 
 def test_next_tokens_by_hand():

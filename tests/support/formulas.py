@@ -18,6 +18,7 @@ import reference.layers.linear as ref_linear
 import reference.layers.mask as ref_mask
 import reference.layers.two_stream as ref_two_stream
 import reference.tuning.lora as ref_lora
+from reference.scalar import zeros
 
 # --------------------------------------------------------------------------------------------------------------- attention
 
@@ -26,7 +27,7 @@ def attention_dropout(q, k, v, bias=None, *, rate, key, **kwargs):
     """With the identity as v the reference returns the probabilities; dropout is applied to them, then they multiply v."""
     identity = np.broadcast_to(np.eye(k.shape[2]), (*k.shape[:3], k.shape[2]))
     P = ref_dropout.dropout(ref_attention.attention(q, k, identity, bias, **kwargs), rate=rate, key=key)
-    o = np.zeros((*q.shape[:3], v.shape[3]))
+    o = zeros((*q.shape[:3], v.shape[3]), like=(P, v))
     for b, h, t, e in np.ndindex(o.shape):
         o[b, h, t, e] = sum(P[b, h, t, s] * v[b, h // (q.shape[1] // k.shape[1]), s, e] for s in range(k.shape[2]))
     return o
@@ -76,7 +77,7 @@ def disentangled_dropout(q, k, v, Kr, Qr, *, rate, key, **kwargs):
     S = k.shape[2]
     identity = np.broadcast_to(np.eye(S), (*k.shape[:3], S))
     P = ref_dropout.dropout(disentangled_attention(q, k, identity, Kr, Qr, **kwargs), rate=rate, key=key)
-    o = np.zeros(q.shape)
+    o = zeros(q.shape, like=(P, v))
     for b, h, t, e in np.ndindex(o.shape):
         o[b, h, t, e] = sum(P[b, h, t, s] * v[b, h, s, e] for s in range(S))
     return o

@@ -105,6 +105,7 @@ def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes:
 
     twice: also kill the resumed run, at the same number.  Children are forked: starting Python takes far longer.
     """
+    run(work / "warm", **changes)  # imports and caches that each child would otherwise fill anew
     names: list[str] = []
     whole, operations = work / "whole", work / "operations"
 

@@ -191,15 +191,21 @@ def test_unknown_ids_are_refused(tokenizers, name):
         assert tokenizer.id_to_token(id) is None
 
 
-LETTERS = "".join(chr(code) for code in range(0x21, 0x110000 - 1) if not 0xD800 <= code < 0xE000)[:1_000_000]
-LONG = {"a": "a" * 1_000_000, "spaces": " " * 1_000_000, "letters": LETTERS}
+LETTERS = 400_000
+LONG = {
+    "a": lambda count: "a" * count,
+    "spaces": lambda count: " " * count,
+    "letters": lambda count: "".join(chr(code) for code in range(0x21, count + 0x21 + 0x800) if not 0xD800 <= code < 0xE000),
+}
 
 
 @pytest.mark.parametrize("text", LONG)
 @pytest.mark.parametrize("name", [name for name in KINDS if "," not in name or "bytes" in name])
-def test_a_million_of_a_kind_within_seconds(tokenizers, name, text):
+def test_hundreds_of_thousands_of_a_kind_within_seconds(tokenizers, name, text):
+    """At most 10 microseconds a letter: copying the rest of the text for each letter would take twice that."""
+    long = LONG[text](LETTERS)
     start = time.process_time()
-    ids = tokenizers[name].encode(LONG[text])
-    assert time.process_time() - start < 10
+    ids = tokenizers[name].encode(long)
+    assert time.process_time() - start < LETTERS * 1e-5
     if name == "byte-level BPE":
-        assert tokenizers[name].decode(ids) == LONG[text]
+        assert tokenizers[name].decode(ids) == long

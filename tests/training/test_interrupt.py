@@ -138,6 +138,8 @@ def test_pretrain_says_how_to_go_on_and_exits_with_128_plus_the_signal(tmp_path,
     begin = f"stopped    by {number.name} after step {step} of 400; resume with: "
     assert last.startswith(begin) and last.endswith(f" examples/pretrain.py --out '{out}' --resume")
     assert "Validation, " not in printed
+    if number != SIGNALS[0]:
+        return  # what is saved does not depend on the signal (see above), and the command is the same
     process = subprocess.Popen(last.removeprefix(begin), shell=True, cwd=ROOT, text=True, stdout=subprocess.PIPE,
                                env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)  # fmt: skip
     printed, error = process.communicate(timeout=120)

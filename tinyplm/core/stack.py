@@ -158,7 +158,7 @@ def stack(
         for i in reversed(range(bottom, L)):
             if size and not group:
                 number = (i - bottom) // size
-                _, group = forward(bottom + number * size, i + 1, inputs[number], True)
+                group = forward(bottom + number * size, i + 1, inputs[number], True)[1]
                 if once:
                     inputs[number] = None
             back = group.pop() if size else backs[i - bottom]

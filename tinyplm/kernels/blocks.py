@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ..backend import is_host
@@ -17,7 +18,7 @@ def by_blocks(f: Callable[..., None], *arrays: Array) -> None:
     (rows, n), treats each row alone, and writes its results into some of them, which are
     contiguous.  With smaller blocks, threads would wait for the interpreter.
     """
-    rows = [a.reshape(-1, a.shape[-1]) for a in arrays]
+    rows = [a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) for a in arrays]  # -1 fails if n is 0
     count, width = rows[0].shape[0], max(a.shape[1] for a in rows)
     step = max(1, BLOCK // max(width, 1)) if is_host(arrays[0]) else max(count, 1)
     for start in range(0, count, step):

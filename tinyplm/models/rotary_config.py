@@ -60,14 +60,8 @@ class RotaryConfig(ScoreLabels):
         check_types(self)
         check_positive(
             self,
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "max_position_embeddings",
+            *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+            *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
         )
         check_not_negative(self, "rms_norm_eps", "initializer_range")
         check_rates(self, "attention_dropout")
@@ -93,13 +87,8 @@ class RotaryConfig(ScoreLabels):
     @cached_property
     def rope(self) -> Rope:
         original = self.source.get("original_max_position_embeddings")
-        return read_rope(
-            self.rope_parameters,
-            self.rope_scaling,
-            self.rope_theta,
-            self.max_position_embeddings,
-            original,
-        )
+        spellings = (self.rope_parameters, self.rope_scaling, self.rope_theta)
+        return read_rope(*spellings, self.max_position_embeddings, original)
 
     @property
     def context(self) -> int:

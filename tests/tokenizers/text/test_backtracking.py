@@ -91,7 +91,8 @@ def test_a_limit_is_kept_and_said():
     ]  # fast matches still give the right result
 
 
-def test_all_expressions_and_words_of_a_text_share_one_limit():
+def test_all_expressions_and_words_of_a_text_share_one_limit(monkeypatch):
+    monkeypatch.setattr("tinyplm.tokenizers.text.backtracking.SECONDS", 0.1)
     slow, many = {"Regex": r"(?:a|aa)+$"}, ("a" * 24 + "b ") * 1000
     words = PreTokenizers((Split({"String": " "}, "Removed"), Split(slow, "Isolated")))
     vocabulary = BPE({"a": 0, "b": 1, " ": 2}, [])

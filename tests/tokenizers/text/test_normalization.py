@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference.tokenizers import charsmap
+from tests.strategies import examples
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text.alignment import Aligned
 from tinyplm.tokenizers.text.normalization import (
@@ -91,6 +92,7 @@ texts = st.lists(
 
 
 @pytest.mark.parametrize("normalizer", ALL, ids=str)
+@examples(40)
 @given(text=texts)
 def test_both_forms_say_the_same(normalizer, text):
     result = normalizer.aligned(Aligned.of(text, 5))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.strategies import examples
 from tinyplm.tokenizers.component import read_component
 from tinyplm.tokenizers.text import patterns
 from tinyplm.tokenizers.text.alignment import Aligned
@@ -91,6 +92,7 @@ def of_all(components):
 
 @of_all(ALL)
 def test_aligned_words_are_the_words(component):
+    @examples(40)
     @given(texts, firsts, st.integers(0, 5))
     def check(text, first, start):
         words = component.cut_aligned(Aligned.of(text, start), first)
@@ -104,6 +106,7 @@ def test_aligned_words_are_the_words(component):
 
 @of_all(LOSSLESS)
 def test_words_joined_are_the_text(component):
+    @examples(40)
     @given(texts)
     def check(text):
         words = component.cut_aligned(Aligned.of(text))
@@ -115,6 +118,7 @@ def test_words_joined_are_the_text(component):
 
 @of_all(SPELLERS)
 def test_words_spelled_are_the_words(component):
+    @examples(40)
     @given(texts, firsts)
     def check(text, first):
         words = component.words(text, first)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -238,21 +240,25 @@ TRAINED = {
 PROMPTS = [[5, 6], [7], [1, 2, 3], [9, 8], [4]]
 
 
+def tuned(name, **options):
+    """(history, parameters) after a recipe's few steps."""
+    model = scored(names=["reward"]) if name == "reward" else tiny()
+    result = TRAINED[name](model, eps=1e-3, **options)  # an eps far above the rounding of a zero gradient
+    return result.history, flatten(model.params)
+
+
+tuned_alone = functools.cache(tuned)  # with one worker, the whole batch at once
+
+
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize(("micro", "workers"), [(1, 2), (1, 4), (2, 3), (3, 4), (None, 9)])
 def test_micro_batches_and_workers_of_every_recipe(name, micro, workers):
     """The same numbers as with one worker, to rounding, and the same bits on every run."""
-
-    def run(**options):
-        model = scored(names=["reward"]) if name == "reward" else tiny()
-        result = TRAINED[name](model, eps=1e-3, **options)  # an eps far above the rounding of a zero gradient
-        return result.history, flatten(model.params)
-
-    history, params = run()
-    found, parts = run(micro_batch_size=micro, workers=workers)
+    history, params = tuned_alone(name)
+    found, parts = tuned(name, micro_batch_size=micro, workers=workers)
     assert [row.keys() for row in found] == [row.keys() for row in history]
     for row, expected in zip(found, history):
         assert row == pytest.approx(expected, rel=MODEL, abs=MODEL)
     assert relative_error(parts, params) < MODEL
-    again, same = run(micro_batch_size=micro, workers=workers)
+    again, same = tuned(name, micro_batch_size=micro, workers=workers)
     assert again == found and all(np.array_equal(same[path], a) for path, a in parts.items())

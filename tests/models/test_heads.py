@@ -1,0 +1,100 @@
+"""How heads are combined, and the logits of the last position."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from tests.laws import FEW, MODEL, relative_error
+from tests.support import families
+from tests.support.encoder_families import tiny
+from tinyplm.core import StackOptions
+from tinyplm.families import llama
+from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
+from tinyplm.models import encoder_heads
+from tinyplm.models.causal_lm import last_logits
+from tinyplm.models.heads import then, weighted_sum, with_hidden
+from tinyplm.models.protocol import LossOptions
+
+rng = np.random.default_rng(0)
+P = {"a": rng.normal(size=3), "b": rng.normal(size=3)}
+HIDDEN = rng.normal(size=(2, 3))
+
+
+def product(name):
+    """loss = sum of hidden p[name], so that the gradients are p[name] in each row, and the sum of the rows."""
+
+    def head(p, hidden):
+        return (hidden * p[name]).sum(), lambda d: ({name: d * hidden.sum(axis=0)}, d * np.tile(p[name], (len(hidden), 1)))
+
+    return head
+
+
+def test_a_weighted_sum_of_losses():
+    """At dloss = 1.5, as loss scaling needs it, with one array in two of the losses."""
+    loss, back = weighted_sum((2.0, product("a")), (-0.5, product("b")), (0.25, product("a")))(P, HIDDEN)
+    total = HIDDEN.sum(axis=0)
+    assert relative_error(loss, (total * (2.25 * P["a"] - 0.5 * P["b"])).sum()) < FEW
+    dp, dhidden = back(1.5)
+    assert relative_error(dp, {"a": 1.5 * 2.25 * total, "b": 1.5 * -0.5 * total}) < FEW
+    assert relative_error(dhidden, np.tile(1.5 * (2.25 * P["a"] - 0.5 * P["b"]), (2, 1))) < FEW
+
+
+def test_a_component_after_a_head():
+    value, back = then(product("a"), lambda y: (y * y, lambda d: d * 2 * y))(P, HIDDEN)
+    y, plain_back = product("a")(P, HIDDEN)
+    assert value == y * y and relative_error(list(back(1.5)), list(plain_back(1.5 * 2 * y))) < FEW
+
+
+def test_outputs_of_several_heads():
+    """Each output has its own gradient, a missing one is zero, and that of the hidden states is added."""
+
+    def named(name):
+        def head(p, hidden):
+            value, back = product(name)(p, hidden)
+            return {f"{name}_out": value}, lambda d: back(d[f"{name}_out"])
+
+        return head
+
+    outputs, back = with_hidden(named("a"), named("b"))(P, HIDDEN)
+    assert list(outputs) == ["a_out", "b_out", "hidden"] and outputs["hidden"] is HIDDEN
+    dp, dhidden = back({"a_out": 2.0, "b_out": 3.0, "hidden": HIDDEN})
+    total = HIDDEN.sum(axis=0)
+    assert relative_error(dp, {"a": 2 * total, "b": 3 * total}) < FEW
+    assert relative_error(dhidden, 2 * P["a"] + 3 * P["b"] + HIDDEN) < FEW
+    dp, dhidden = back({"a_out": None, "b_out": 3.0})
+    assert relative_error(dp, {"b": 3 * total}) < FEW and relative_error(dhidden, np.tile(3 * P["b"], (2, 1))) < FEW
+
+
+def test_the_last_logits_hold_no_layer_for_a_backward():
+    """And they are those of the whole forward pass."""
+    model = families.tiny("llama")
+    ids, _ = families.batch()
+    given = []
+
+    def body(*args, stacking, **inputs):
+        given.append(stacking)
+        return llama.body(*args, stacking=stacking, **inputs)
+
+    family = SimpleNamespace(body=body, output_matrix=llama.output_matrix)
+    logits, cache = last_logits(family, model.params, {"input_ids": ids}, config=model.config)
+    assert given == [StackOptions(grad=False)] and cache is None
+    assert relative_error(logits, model(ids)[0]["logits"][:, -1]) < MODEL
+
+
+def test_the_options_of_a_loss_reach_the_kernel(monkeypatch):
+    """Those that change memory or speed would not be missed in any number."""
+    model = tiny("bert")
+    given = []
+
+    def kernel(*args, **options):
+        given.append({name: options[name] for name in ("chunk", "factors", "smoothing", "grad", "total")})
+        return vocabulary_cross_entropy(*args, **options)
+
+    monkeypatch.setattr(encoder_heads, "vocabulary_cross_entropy", kernel)
+    targets = {"logits": np.array([[1, -100], [2, 3]])}
+    options = LossOptions(chunk=5, factors=True, smoothing=0.1)
+    head = encoder_heads.loss_head(model._task, model.config, targets, {"logits": 7.0}, options, grad=False)
+    head(model.params, rng.normal(size=(2, 2, 6)))
+    assert given == [{"chunk": 5, "factors": True, "smoothing": 0.1, "grad": False, "total": 7.0}]
