@@ -4,6 +4,11 @@ tracing.py   traces: every named intermediate of a model's calls, its value and 
 modules.py   the hub's module for each name of a trace
 case.py      a case is one call; the sizes it is made from; an entry of the table
 cases/       the table: {name: entry}, an implementation, how to draw a case for it, what it is
+checking.py  check: anybody's callable, as a table of laws; check_test: the same as a test
+callables/   the kinds of callables: ours, pairs, torch, JAX, C
+binding.py   which argument of a callable is which of ours
+measures.py  how far its values and gradients may be from ours
+trials.py    its laws, row by row;  masks.py: cases with other masks;  result.py: the table
 laws.py      the gradient against differences, linearity, dtypes, read-only inputs, checkpointing
 rounding.py  what rounding explains: bounds from a count of operations
 vectors/     golden vectors: files of inputs, outputs and gradients, with a tolerance for each array
@@ -27,20 +32,31 @@ from .tracing import Call, Record, Trace, trace
 
 if TYPE_CHECKING:
     from . import vectors
+    from .callables import CFunction, Jax, Pair, Torch
     from .case import Case, Entry, Sizes, draw_sizes
     from .cases import COMPONENTS
+    from .checking import check, check_test
     from .laws import LawError, check_laws
+    from .result import Result, Row
 
 __all__ = [
+    "CFunction",
     "COMPONENTS",
     "Call",
     "Case",
     "Entry",
+    "Jax",
     "LawError",
+    "Pair",
     "Record",
+    "Result",
+    "Row",
     "Sizes",
+    "Torch",
     "Trace",
+    "check",
     "check_laws",
+    "check_test",
     "draw_sizes",
     "trace",
     "vectors",
@@ -49,8 +65,11 @@ __all__ = [
 # Imported when first asked for: the table of components imports most of the package.
 _MODULES = {
     "case": ("Case", "Entry", "Sizes", "draw_sizes"),
+    "callables": ("CFunction", "Jax", "Pair", "Torch"),
     "cases": ("COMPONENTS",),
+    "checking": ("check", "check_test"),
     "laws": ("LawError", "check_laws"),
+    "result": ("Result", "Row"),
 }
 _LATER = {name: module for module, names in _MODULES.items() for name in names}
 
