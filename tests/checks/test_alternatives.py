@@ -10,7 +10,7 @@ import pytest
 import tinyplm
 from tests.support import encoder_families, families
 from tinyplm.checks.alternatives import ALTERNATIVES, NotHere, Site
-from tinyplm.checks.comparison import Comparison, Row
+from tinyplm.checks.comparison import Comparison, Difference
 from tinyplm.checks.explaining import explanation
 from tinyplm.checks.files import parameter_gradients
 from tinyplm.checks.tracing import Call, Record
@@ -106,7 +106,7 @@ ASKED = {
 def found(case, kind, name, array):
     """The explanation of this array at one place; test_compare.py tests that it is the first that differs."""
     (trace, model), here = ours(case), site(case, kind, name)
-    row = Row(kind, name, array.shape, 1.0, 1.0, 2.0, here.allowed)
+    row = Difference(kind, name, array.shape, 1.0, 1.0, 2.0, here.allowed)
     return explanation(Comparison([row], [], ours=trace, theirs=planted(trace, kind, name, array)), model)
 
 

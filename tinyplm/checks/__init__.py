@@ -9,8 +9,14 @@ explained.py how large a difference rounding explains; comparison.py: the result
 explaining.py, alternatives/   which known alternative makes a difference vanish
 case.py      a case is one call; the sizes it is made from; an entry of the table
 cases/       the table: {name: entry}, an implementation, how to draw a case for it, what it is
+checking.py  check: anybody's callable, as a table of laws; check_test: the same as a test
+callables/   the kinds of callables: ours, pairs, torch, JAX, C
+binding.py   which argument of a callable is which of ours
+measures.py  how far its values and gradients may be from ours
+trials.py    its laws, row by row;  masks.py: cases with other masks;  result.py: the table
 laws.py      the gradient against differences, linearity, dtypes, read-only inputs, checkpointing
 rounding.py  what rounding explains: bounds from a count of operations
+vectors/     golden vectors: files of inputs, outputs and gradients, with a tolerance for each array
 
     from tinyplm.checks import COMPONENTS, draw_sizes, laws
 
@@ -38,49 +44,67 @@ from typing import TYPE_CHECKING, Any
 from .tracing import Call, Record, Trace, trace
 
 if TYPE_CHECKING:
+    from . import vectors
+    from .callables import CFunction, Jax, Pair, Torch
     from .case import Case, Entry, Sizes, draw_sizes
     from .cases import COMPONENTS
+    from .checking import check, check_test
     from .comparing import compare
-    from .comparison import Comparison, Explanation, Row
+    from .comparison import Comparison, Difference, Explanation
     from .files import read_trace, save_trace
     from .laws import LawError, check_laws
+    from .result import Result, Row
     from .torch_tracing import trace_torch
 
 __all__ = [
+    "CFunction",
     "COMPONENTS",
     "Call",
     "Case",
     "Comparison",
+    "Difference",
     "Entry",
     "Explanation",
+    "Jax",
     "LawError",
+    "Pair",
     "Record",
+    "Result",
     "Row",
     "Sizes",
+    "Torch",
     "Trace",
+    "check",
     "check_laws",
+    "check_test",
     "compare",
     "draw_sizes",
     "read_trace",
     "save_trace",
     "trace",
     "trace_torch",
+    "vectors",
 ]
 
 # Imported when first asked for: the table of components imports most of the package.
 _MODULES = {
     "case": ("Case", "Entry", "Sizes", "draw_sizes"),
+    "callables": ("CFunction", "Jax", "Pair", "Torch"),
     "cases": ("COMPONENTS",),
+    "checking": ("check", "check_test"),
     "comparing": ("compare",),
-    "comparison": ("Comparison", "Explanation", "Row"),
+    "comparison": ("Comparison", "Difference", "Explanation"),
     "files": ("read_trace", "save_trace"),
     "laws": ("LawError", "check_laws"),
+    "result": ("Result", "Row"),
     "torch_tracing": ("trace_torch",),
 }
 _LATER = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "vectors":
+        return importlib.import_module(".vectors", __name__)
     if name not in _LATER:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arguments import check_choice, check_flag, check_path, known_arguments, shown, wrong
 from ..models.model import check_model
-from .comparison import Comparison, Row
+from .comparison import Comparison, Difference
 from .explained import Allowed, allowances, epsilon, largest
 from .explaining import explanation
 from .files import check_trace, model_type, parameter_gradients, read_trace
@@ -165,7 +165,7 @@ def _missing(ours: Call, theirs: Call) -> list[tuple[str, str]]:
     return lacking
 
 
-def _rows(ours: Call, theirs: Call, dtype: str | None, sides: tuple[str, str]) -> list[Row]:
+def _rows(ours: Call, theirs: Call, dtype: str | None, sides: tuple[str, str]) -> list[Difference]:
     """All comparisons: values in the order of the forward, gradients in that of the backward."""
     inputs = {**theirs.inputs, **ours.inputs}
 
@@ -229,7 +229,7 @@ KINDS = {"forward": "value", "backward": "gradient", "parameter": "parameter"}
 
 def _row(
     kind: str, name: str, ours: np.ndarray, theirs: np.ndarray, allowed: Allowed, real: Any
-) -> Row:
+) -> Difference:
     with np.errstate(invalid="ignore", over="ignore"):
         d = np.abs(ours.astype("float64") - theirs.astype("float64"))
     d = np.where(real(ours) & (ours != theirs), d, 0)  # an infinity equals itself
@@ -237,4 +237,4 @@ def _row(
     size = largest(np.where(real(ours), ours, 0))
     ratio = difference / most if most else float("inf") if difference else 0.0
     relative = difference / size if size else float("inf") if difference else 0.0
-    return Row(kind, name, ours.shape, difference, relative, ratio, most)
+    return Difference(kind, name, ours.shape, difference, relative, ratio, most)

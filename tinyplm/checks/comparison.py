@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Difference:
     """One array compared.  kind: "forward" for a value, "backward" for a gradient, "parameter" for
     the gradient of a parameter; ratio: the difference over `explained`."""
 
@@ -54,7 +54,7 @@ TITLES = {
 class Comparison:
     """What `compare` found.  str() is a summary, table() a row for each array."""
 
-    rows: list[Row]
+    rows: list[Difference]
     missing: list[str]  # of ours, not in theirs
     places: dict[str, str] = dataclasses.field(default_factory=dict)  # their modules, by our names
     ours: Any = dataclasses.field(repr=False, default=None)
@@ -86,7 +86,7 @@ class Comparison:
         found = (row.name for row in self.rows if row.kind == kind and row.differs)
         return next(found, None)
 
-    def row(self, kind: str, name: str) -> Row:
+    def row(self, kind: str, name: str) -> Difference:
         """The row of this kind and name."""
         return next(row for row in self.rows if (row.kind, row.name) == (kind, name))
 

@@ -131,7 +131,7 @@ def attend(
     return y, backward
 
 
-_norm = on_tree(norm.layernorm, "gamma", "beta")
+norm_on_tree = on_tree(norm.layernorm, "gamma", "beta")
 
 
 def _block(s: Sizes, residual: Any) -> Case:
@@ -150,7 +150,7 @@ def _block(s: Sizes, residual: Any) -> Case:
     mask = np.tril(np.ones((s.T, s.T), dtype=bool))
     kwargs = {
         "residual": residual,
-        "norm": partial(_norm, eps=0.1),  # keeps the norm's curvature moderate when D is 2
+        "norm": partial(norm_on_tree, eps=0.1),  # keeps the norm's curvature moderate when D is 2
         "attention": partial(attend, heads=s.H, kv_heads=s.K, mask=mask),
         "mlp": partial(mlp.mlp, activation=activation.gelu_tanh),
     }
