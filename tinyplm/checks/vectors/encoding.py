@@ -10,7 +10,8 @@ import numpy as np
 
 from ...arguments import wrong
 from ...kernels import disentangled as kernels
-from ...layers import activation, block, disentangled, mlp
+from ...layers import activation, block, disentangled, mlp, norm
+from ..cases.decoders import without_shift
 from ..cases.layers import attend, norm_on_tree
 from ..cases.rope import turned
 
@@ -22,6 +23,11 @@ FUNCTIONS: dict[str, Any] = {
     "tanh": activation.tanh,
     "pre_norm": block.pre_norm,
     "post_norm": block.post_norm,
+    "after_norm": block.after_norm,
+    "both_norms": block.both_norms,
+    "rmsnorm": norm.rmsnorm,
+    "unit_rmsnorm": norm.unit_rmsnorm,
+    "layernorm_without_shift": without_shift,
     "layernorm": norm_on_tree,
     "self_attention": attend,
     "mlp": mlp.mlp,

@@ -37,12 +37,48 @@ _DEBERTA = {
     **_BERT, "type_vocab_size": 2, "relative_attention": True, "pos_att_type": ["c2p", "p2c"],
 }  # fmt: skip
 
+# Three heads as wide as the model together, for families without a head width of their own.
+_NARROW: dict[str, Any] = {
+    "vocab_size": V, "hidden_size": 6, "intermediate_size": 7, "num_hidden_layers": 2,
+    "num_attention_heads": 3, "max_position_embeddings": CONTEXT,
+}  # fmt: skip
+_CAPPED = {
+    "query_pre_attn_scalar": 3,
+    "attn_logit_softcapping": 1.5,
+    "final_logit_softcapping": 1.0,
+}
+_GEMMA3 = {
+    "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 5.0},
+}
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2,
              "bos_token_id": None, "eos_token_id": None},
     "llama": _LLAMA,
     "mistral": {**_LLAMA, "sliding_window": 3},
     "qwen2": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
+    "qwen3": {**_LLAMA, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
+    "gemma": _LLAMA,
+    "gemma2": {**_LLAMA, **_CAPPED, "sliding_window": 2},
+    "gemma3_text": {**_LLAMA, "sliding_window": 2, "sliding_window_pattern": 2,
+                    "query_pre_attn_scalar": 3, "rope_parameters": _GEMMA3},
+    "olmo2": _LLAMA,
+    "phi3": {**_LLAMA, "sliding_window": 3},
+    "glm": _LLAMA,
+    "glm4": _LLAMA,
+    "palm": {**_LLAMA, "num_key_value_heads": 1},
+    # Three heads: ALiBi's slopes where their number is no power of two.
+    "bloom": {"vocab_size": V, "hidden_size": 6, "n_layer": 2, "n_head": 3, "seq_length": CONTEXT,
+              "bos_token_id": None, "eos_token_id": None},
+    "openai-gpt": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2},
+    "gpt3": {"vocab_size": V, "n_positions": CONTEXT, "n_embd": 6, "n_layer": 2, "n_head": 2,
+             "band": 2, "bos_token_id": None, "eos_token_id": None},
+    "qwen": {**_NARROW, "intermediate_size": 14, "kv_channels": 2, "use_dynamic_ntk": False,
+             "use_logn_attn": False},
+    "internlm": _NARROW,
+    "internlm2": {**_NARROW, "num_key_value_heads": 1},
+    "baichuan": _NARROW,
     "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
@@ -72,6 +108,10 @@ CHANGES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
               ("yarn", "positions scaled by YaRN", {"rope_parameters": _YARN})],
     "mistral": [*_ROTARY, ("window-of-one", "a query sees itself alone", {"sliding_window": 1})],
     "qwen2": _ROTARY,
+    "gemma2": [("no-caps", "neither scores nor logits are capped",
+                {"attn_logit_softcapping": None, "final_logit_softcapping": None})],
+    "baichuan": [("13b", "ALiBi", {"max_position_embeddings": None, "model_max_length": CONTEXT}),
+                 ("2-7b", "the rows of the output matrix are normalised", {"z_loss_weight": 0.0})],
     "bert": [("tanh-gelu", "the tanh GELU", {"hidden_act": "gelu_new"})],
     "albert": [("one-group", "all layers share one set of weights", {"num_hidden_groups": 1})],
     "deberta": [("c2p-alone", "content to position alone", {"pos_att_type": ["c2p"]})],
