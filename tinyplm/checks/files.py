@@ -26,7 +26,7 @@ from ..arguments import check_path, known_arguments, wrong
 from ..core import complete
 from ..files import named, open_regular, parse_json
 from ..hub.tensors import open_safetensors, read_metadata, write_safetensors
-from ..models.names import to_hub
+from ..models.names import names_of, to_hub
 from .tracing import Call, Record
 
 KINDS = ("value", "gradient", "parameter", "input")
@@ -132,7 +132,8 @@ def parameter_gradients(trace: Call) -> dict[str, np.ndarray]:
         return {}
     if trace.model is None:
         return dict(gradients)
-    return to_hub(complete(gradients, trace.model.params), trace.model.family.NAMES)
+    names = names_of(trace.model.family, trace.model.config)
+    return to_hub(complete(gradients, trace.model.params), names)
 
 
 def model_type(trace: Call) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...core import flatten
-from ...models.names import expand
+from ...models.names import expand, names_of
 from .site import NotHere, Site, alternative
 from .weights import output_of
 
@@ -16,7 +16,9 @@ ANY = r".*"
 
 def path_of(site: Site) -> str:
     """The path in the tree of the one array that the hub's parameter holds."""
-    for hub, paths, _ in expand(site.model.family.NAMES, flatten(site.model.params)):
+    for hub, paths, _ in expand(
+        names_of(site.model.family, site.model.config), flatten(site.model.params)
+    ):
         if hub == site.name and len(paths) == 1:
             return paths[0]
     raise NotHere

@@ -17,7 +17,7 @@ from ...core import flatten, unflatten
 from ...families import check_task, family, shapes_of
 from ...hub import create, gradients_by_hub_name
 from ...models.config import to_dict
-from ...models.names import expand, to_hub
+from ...models.names import expand, names_of, to_hub
 from ..tracing import trace
 from .draws import Draws
 from .family_cases import Variant, variants
@@ -67,7 +67,7 @@ def built(weights: Mapping[str, np.ndarray], keywords: Mapping[str, Any]) -> Any
     )  # with new parameters, which are replaced
     shapes = {path: a.shape for path, a in flatten(model.params).items()}
     leaves: dict[str, np.ndarray] = {}
-    for hub, paths, op in expand(model.family.NAMES, shapes):
+    for hub, paths, op in expand(names_of(model.family, model.config), shapes):
         parts = op.to_tree(weights[hub], [shapes[path] for path in paths])
         leaves |= {path: np.ascontiguousarray(a) for path, a in zip(paths, parts)}
     return model.with_params(unflatten(leaves, model.params))
@@ -104,7 +104,8 @@ def _made(name: str, variant: Variant, number: int) -> Made:
         path: rng.normal(0, 0.3, shape) + (1.0 if path.endswith("gamma") else 0.0)
         for path, shape in shapes.items()
     }
-    weights = to_hub(unflatten(leaves, shapes_of(module, config, task)), module.NAMES)
+    names = names_of(module, config)
+    weights = to_hub(unflatten(leaves, shapes_of(module, config, task)), names)
     inputs = variant.inputs(rng, module, config, task)
     if variant.prefill is None:
         model: Any = create(name, config, task=task, dtype="float64")
