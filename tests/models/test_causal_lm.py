@@ -12,6 +12,7 @@ import pytest
 
 import tinyplm
 from tests.laws import MODEL, apart, difference_rounding, equal, leaves, relative_error
+from tests.support.differences import slope_error
 from tests.support.encoder_families import keys_of_masks
 from tests.support.families import FAMILIES, PADDING, VARIANTS, batch, tiny
 from tinyplm import families as models
@@ -63,9 +64,8 @@ def assert_gradients(model, **options):
             moved = unflatten({**host, path: a + h * d}, on_host.params)
             return float(loss_of(on_host, moved, chunk=4, grad=False, **options)[0])
 
-        numerical = (at(1e-5) - at(-1e-5)) / 2e-5
-        noise = difference_rounding(float(to_host(value))) / 1e-7
-        error = abs(numerical - (gradient[path] * d).sum()) / (np.abs(gradient[path] * d).sum() + noise)
+        products, noise = gradient[path] * d, difference_rounding(float(to_host(value))) / 1e-7
+        error = slope_error(at, products.sum(), np.abs(products).sum() + noise)
         assert error < 1e-7, f"{path}: {error:.1e}"
 
 
@@ -142,9 +142,8 @@ def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, tied, facto
     left = parts_back(1.5)
     assert len(left) == 1 + factored
     assert len(parts) == len(set(parts)), "an array in two parts has no fixed order of summation"
-    assert parts.index("body.layers.1.mlp." + list(model.params["body"]["layers"][1]["mlp"])[0]) < parts.index(
-        "body.layers.0.norm1.gamma"
-    )
+    norm = next(path for path in flatten(model.params) if path.startswith("body.layers.0.norm"))
+    assert parts.index("body.layers.1.mlp." + list(model.params["body"]["layers"][1]["mlp"])[0]) < parts.index(norm)
     for tree in left:
         total.add(tree, workers=2)
     assert float(same) == pytest.approx(float(loss), rel=MODEL) and relative_error(total.tree, back(1.5)) < MODEL
@@ -215,8 +214,10 @@ def test_masks_of_four_dimensions(family):
     ids, _ = batch()
     full = np.broadcast_to((PADDING == 1)[:, None, None], (3, 1, 5, 5))
     expected = model(ids, attention_mask=PADDING)[0]["logits"]
-    for mask in (full, np.repeat(full, model.config.heads, axis=1)):
-        assert np.array_equal(model(ids, attention_mask=mask)[0]["logits"], expected)
+    found = [model(ids, attention_mask=mask)[0]["logits"] for mask in (full, np.repeat(full, model.config.heads, axis=1))]
+    assert np.array_equal(*found)
+    # ALiBi takes its places from a mask of two dimensions alone, so that its offsets differ by a constant
+    assert relative_error(found[0], expected) < MODEL if family == "bloom" else np.array_equal(found[0], expected)
     assert np.array_equal(model(ids, attention_mask=np.ones((1, 1, 5, 5), bool))[0]["logits"], model(ids)[0]["logits"])
     by_head = np.eye(5, dtype=bool) | np.arange(model.config.heads)[None, :, None, None].astype(bool)
     found = [model(ids, attention_mask=mask)[0]["logits"] for mask in (by_head, by_head[:, :1], by_head[:, ::-1])]
@@ -359,6 +360,8 @@ def whole(shape):
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_in_one_line(family, inputs, message):
+    if not FAMILIES[family].context and ("context" in message or "position_ids: expected integers" in message):
+        pytest.skip("no longest sequence")
     model = tiny(family)
     heads = model.config.heads
     inputs = {name: value(heads) if callable(value) else value for name, value in inputs.items()}

@@ -16,17 +16,25 @@ from tinyplm.core import flatten
 from tinyplm.kernels import block_attention
 
 WINDOWED = {
-    "mistral": lambda window: {"sliding_window": window},
-    "qwen2": lambda window: {"sliding_window": window, "max_window_layers": 0},
+    "mistral": lambda window, layers: {"sliding_window": window},
+    "phi3": lambda window, layers: {"sliding_window": window},
+    "qwen2": lambda window, layers: {"sliding_window": window, "max_window_layers": 0},
+    "qwen3": lambda window, layers: {"sliding_window": window, "max_window_layers": 0},
+    "gemma2": lambda window, layers: {"sliding_window": window, "layer_types": ["sliding_attention"] * layers},
+    "gemma3_text": lambda window, layers: {"sliding_window": window, "layer_types": ["sliding_attention"] * layers},
+    "gpt3": lambda window, layers: {"band": window},
 }
-each_family = pytest.mark.parametrize("family", WINDOWED)
+each_family = pytest.mark.parametrize("family", [name for name in WINDOWED if name != "gpt3"])
+every_family = pytest.mark.parametrize("family", WINDOWED)
 each_window = pytest.mark.parametrize("window", [1, 2, 4, 9, 10])
 T = 9
 
 
-def windowed(family, window, **changes):
-    changes = {"num_hidden_layers": 1, "max_position_embeddings": 300, **changes}
-    return tiny(family, **WINDOWED[family](window), **changes)
+def windowed(family, window, layers=1, device="cpu"):
+    """With this window in each layer; of GPT-3's pattern in each second one."""
+    sizes = {"n_layer": layers, "n_positions": 300} if family == "gpt3" else {"num_hidden_layers": layers,
+                                                                              "max_position_embeddings": 300}  # fmt: skip
+    return tiny(family, **WINDOWED[family](window, layers), **sizes, device=device)
 
 
 def visible(T, window):
@@ -107,7 +115,7 @@ def test_blocks_of_queries_and_one_block_give_the_same_gradients(family, monkeyp
 @pytest.mark.parametrize("padded", [[0, 0], [0, 5]])
 def test_cached_decoding_equals_the_whole_pass(device, family, window, padded):
     """In pieces longer and shorter than the window, then token by token."""
-    model = windowed(family, window, num_hidden_layers=2, device=device)
+    model = windowed(family, window, layers=2, device=device)
     ids = np.random.default_rng(0).integers(0, 11, (2, T))
     mask = (np.arange(T) >= np.array(padded)[:, None]).astype(int)
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
@@ -124,7 +132,7 @@ def test_cached_decoding_equals_the_whole_pass(device, family, window, padded):
 @each_family
 def test_two_layers_see_two_windows(family):
     """Each layer propagates information by window - 1 positions.       Jiang et al. 2023, sec. 2"""
-    found = influence(windowed(family, 3, num_hidden_layers=2), T, range(T))
+    found = influence(windowed(family, 3, layers=2), T, range(T))
     assert np.array_equal(found, visible(T, 2 * 2 + 1))
 
 
@@ -132,11 +140,15 @@ def test_two_layers_see_two_windows(family):
 @pytest.mark.parametrize("window", [T, 100])
 def test_a_window_that_is_long_enough_hides_nothing(family, window):
     ids = np.random.default_rng(0).integers(0, 11, (2, T))
-    off = {"mistral": {"sliding_window": None}, "qwen2": {"use_sliding_window": False}}[family]
-    sizes = {"num_hidden_layers": 1, "max_position_embeddings": 300}
-    assert equal(windowed(family, window)(ids)[0], tiny(family, **sizes, **off)(ids)[0])
+    off = {"qwen2": {"use_sliding_window": False}, "qwen3": {"use_sliding_window": False}, "gpt3": {"band": None}}
+    model = windowed(family, window)
+    plain = dataclasses.replace(model.config, layer_types=None) if family == "gemma2" else model.config
+    plain = dataclasses.replace(plain, **off.get(family, {"sliding_window": None}))
+    assert equal(model(ids)[0], tinyplm.Model(model.family, plain, model.params)(ids)[0])
 
 
 def test_every_family_with_a_window_is_here():
-    fields = {name: vars(family.config) for name, family in FAMILIES.items()}
-    assert {name for name, config in fields.items() if "sliding_window" in config} == WINDOWED.keys()
+    with_windows = {
+        name for name, family in FAMILIES.items() if any(map(family.module.pieces(family.config).window, range(2)))
+    }
+    assert with_windows == WINDOWED.keys()

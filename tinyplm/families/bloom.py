@@ -126,7 +126,7 @@ output_matrix = causal_lm.output_matrix
 _LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"
 
 
-def names(config: Config) -> list[Rename]:
+def renames(config: Config) -> list[Rename]:
     """BLOOM's tensors; query_key_value has the queries, keys and values of one head together."""
     qkv = f"{_HUB}.self_attention.query_key_value"
     by_head = {kind: [f"{_LAYER}.attention.{kind}{n}" for n in "qkv"] for kind in "Wb"}
@@ -150,6 +150,6 @@ def names(config: Config) -> list[Rename]:
     ]
 
 
-NAMES = names(Config())
+NAMES = renames(Config())
 PREFIX, SKIPPED = "transformer.", ()
 TIED = {"lm_head.weight": "transformer.word_embeddings.weight"}

@@ -16,29 +16,16 @@ from ..layers.block import block, both_norms
 from ..models import causal_lm, decoder, walks
 from ..models.decoder import Pieces
 from ..models.names import Rename
-from ..models.rotary_config import RotaryConfig
 from . import glm, llama, phi3
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RotaryConfig):
+class Config(glm.Config):
     """GLM-4-0414's config.json: glm.py's fields."""
 
     MODEL_TYPE: ClassVar[str] = "glm4"
     ARCHITECTURE: ClassVar[str] = "Glm4ForCausalLM"
     SCORED: ClassVar[str] = "Glm4ForSequenceClassification"
-    PARTIAL: ClassVar[float | None] = 0.5
-
-    vocab_size: int = 151552
-    intermediate_size: int = 13696
-    num_hidden_layers: int = 40
-    num_key_value_heads: int | None = 2
-    head_dim: int | None = 128
-    max_position_embeddings: int = 131072
-    rms_norm_eps: float = 1.5625e-07
-    attention_bias: bool = True
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
 
 
 _ENDS: dict[str, Any] = {"context": 32768, "rms_norm_eps": 1e-5}

@@ -108,8 +108,8 @@ class Rename:
 
 
 def names_of(family: ModuleType, config: Any) -> list[Rename]:
-    """A family's NAMES, or its names(config) where the config says how tensors are laid out."""
-    return family.names(config) if hasattr(family, "names") else family.NAMES
+    """A family's NAMES, or its renames(config) where the config says how tensors are laid out."""
+    return family.renames(config) if hasattr(family, "renames") else family.NAMES
 
 
 def weight_and_bias(hub: str, weight: str, bias: str) -> list[Rename]:
