@@ -1,6 +1,6 @@
 """The key/value cache: chunked input equals the full pass, a cache is a value, and its contents are constants.
 
-Every family is tested, LLaMA with every kind of RoPE scaling.
+Every family is tested token by token, one of each wiring in all ways, LLaMA with every kind of RoPE scaling.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.laws import MODEL, MODEL_32, difference_rounding, equal, leaves, relative_error
 from tests.support.differences import slope_error
-from tests.support.families import FAMILIES, ROPES, tiny
+from tests.support.families import FAMILIES, KINDS, ROPES, tiny
 from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.core import flatten, unflatten
 from tinyplm.layers.cache import extend
@@ -29,7 +29,9 @@ MODELS = {
     **{f"llama, {name}": ("llama", {**changes, "attention_bias": True}) for name, changes in ROPES.items()},
 }
 each_model = pytest.mark.parametrize("name", MODELS)
-each_family = pytest.mark.parametrize("name", FAMILIES)
+# of each wiring, and LLaMA with each kind of RoPE
+most_models = pytest.mark.parametrize("name", [name for name in MODELS if name in KINDS or name not in FAMILIES])
+each_family = pytest.mark.parametrize("name", KINDS)
 
 
 @functools.cache
@@ -77,7 +79,7 @@ def cut_sequences(draw):
     return draw(st.integers(0, 999)), T, cuts, padded, draw(st.integers(T, LONGEST))
 
 
-@each_model
+@most_models
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cut_sequences())
 def test_a_sequence_in_any_pieces_equals_the_whole_pass(device, name, case):
@@ -194,7 +196,7 @@ def test_extend_joins_and_gives_the_new_places_their_gradient(device, B, K, T, s
     assert dx.shape == x.shape and np.isclose(((joined[0] - joined[1]) / 2 * dy).sum(), (dx * d).sum(), rtol=MODEL, atol=MODEL)
 
 
-@each_model
+@most_models
 def test_the_gradient_of_a_call_with_a_cache(device, name):
     """For every parameter and the inputs, with the cached values fixed: central differences, each time on a fresh copy.
 

@@ -6,9 +6,12 @@ outside have no influence and get exactly zero gradient, positions inside have b
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+import tinyplm
 from tests.laws import MODEL, equal, relative_error
 from tests.support.families import FAMILIES, tiny
 from tinyplm.backend import to_device, to_host

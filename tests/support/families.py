@@ -1,5 +1,5 @@
-"""The causal families as the tests see them; a family added here as one row gets all tests of test_causal_lm.py and
-test_cache.py.
+"""The causal families as the tests see them; a family added here as one row gets the tests of test_causal_lm.py and
+test_cache.py, and one in KINDS all of them.
 
 Every TINY config has a vocabulary of 11, a context of 6, width 6 and two layers, and dropout rates of 0.
 """
@@ -197,6 +197,9 @@ FAMILIES = {
     ),
 }  # fmt: skip
 
+# One of each wiring: tests of the walk and of what stands around it run over these.  The others differ from one of them in a
+# piece, in fields or in names; tests of the numbers run over all.
+KINDS = ["gpt2", "llama", "mistral", "gemma2", "bloom", "openai-gpt", "palm"]
 VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in family.variants]
 
 

@@ -34,7 +34,7 @@ _ENDS |= {"eos_token_id": [151329, 151336, 151338, 151348]}
 # The configurations of the released models.
 SIZES = {
     "glm-4-9b-0414": Config.of(4096, 13696, 40, 32, 2, attention_bias=True, **_ENDS),
-    "glm-4-32b-0414": Config.of(6144, 23040, 61, 48, 8, attention_bias=False, **_ENDS),
+    "glm-4-32b-0414": Config.of(6144, 23040, 61, 48, 2, attention_bias=False, **_ENDS),
 }
 
 
