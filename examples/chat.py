@@ -61,11 +61,11 @@ class Chat:
         for end in self.stop_strings:
             answer = answer.split(end)[0]
         # text that spells a special token must not become one when it is encoded again
-        while (
-            plain := self.tokenizer.decode(
-                self.tokenizer.encode(answer, allow_special=True), skip_special=True
-            )
-        ) != answer:
+        while True:
+            ids = self.tokenizer.encode(answer, allow_special=True)
+            plain = self.tokenizer.decode(ids, skip_special=True)
+            if plain == answer:
+                break
             answer = plain
         self.messages = [*self.asked, {"role": "assistant", "content": answer}]
 
@@ -80,11 +80,8 @@ class Text:
         self.asked: list[int] = []
 
     def prompt(self, said: str) -> list[int]:
-        self.asked = (
-            self.ids + self.tokenizer.continue_ids(self.ids, said)
-            if self.ids
-            else self.tokenizer.prompt(said)
-        )
+        new = self.tokenizer.continue_ids(self.ids, said) if self.ids else []
+        self.asked = self.ids + new if self.ids else self.tokenizer.prompt(said)
         if len(self.asked) > self.room:
             self.asked = self.asked[-(self.room // 2 + 1) :]
             print("(context full: dropping the beginning)", file=sys.stderr)
@@ -133,24 +130,20 @@ def answer(
 
 def parser() -> Parser:
     parser = Parser(__doc__, epilog=f"In the chat: {KEYS}.")
-    parser.add_argument(
-        "folder",
-        help="Model folder with config.json, weights and tokenizer.json, or the --out of a run.",
-    )
     parser.option(
         "--template",
         None,
         f"Chat format: {', '.join(TEMPLATES)}; or none for plain text.",
         one_of(*TEMPLATES, "none"),
-        otherwise="the folder's, if any",
+        shown="the folder's, if any",
     )
-    parser.option("--system", None, "System message.", otherwise="none")
+    parser.option("--system", None, "System message.", shown="none")
     parser.option(
         "--tokens",
         None,
         "Maximum number of tokens in an answer.",
         whole(1),
-        otherwise="256, at most half the context",
+        shown="256, at most half the context",
     )
     sampling_options(parser)
     return parser
@@ -165,17 +158,16 @@ def main() -> None:
     if options.tokens is None:
         options.tokens = max(1, min(256, context // 2))
     if not 1 <= options.tokens < context:
-        raise ValueError(
-            f"--tokens: expected an integer from 1 to {context - 1}, since the context has "
-            f"{context} tokens, got {options.tokens}"
-        )
+        reason = f"since the context has {context} tokens"
+        expected = f"an integer from 1 to {context - 1}, {reason}"
+        raise ValueError(f"--tokens: expected {expected}, got {options.tokens}")
     template = TEMPLATES.get(options.template)
     if options.template is None:
         template = folder_template(model.files, model.tokenizer.named)
     if template is None and options.system is not None:
+        expected = "a model with a chat template"
         raise ValueError(
-            "--system: expected a model with a chat template, got one without: choose one with "
-            "--template"
+            f"--system: expected {expected}, got one without: choose one with --template"
         )
     room = context - options.tokens
 

@@ -20,8 +20,9 @@ from tinyplm.arguments import check_choice, check_number, check_path, check_whol
 from tinyplm.families import llama
 from tinyplm.files import read_json, replaced
 from tinyplm.models.causal_model import CausalModel
+from tinyplm.objectives import Layout, Masking
 from tinyplm.tokenizers import Tokenizer
-from tinyplm.training.checkpoint import find
+from tinyplm.training.checkpoint import State, find, started
 
 WORKERS = min(2, os.cpu_count() or 1)
 
@@ -35,12 +36,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, doc: str, **settings: Any) -> None:
-        super().__init__(
-            description=doc.splitlines()[0],
-            argument_default=argparse.SUPPRESS,
-            allow_abbrev=False,
-            **settings,
-        )
+        settings |= {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
+        super().__init__(description=doc.splitlines()[0], **settings)
         self.defaults: dict[str, Any] = {}
         self.parsers: dict[str, Callable[[str], Any]] = {}
 
@@ -51,19 +48,16 @@ class Parser(argparse.ArgumentParser):
         help: str,
         parse: Callable[[str], Any] = str,
         *,
-        otherwise: str | None = None,
+        shown: str | None = None,
         **settings: Any,
     ) -> None:
-        """`otherwise` describes the default where its value does not."""
-        shown = otherwise or (
-            " ".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
-        )
+        """`shown` describes the default where its value does not."""
+        values = default if isinstance(default, (list, tuple)) else [default]
         key = name.lstrip("-").replace("-", "_")
         self.defaults[key], self.parsers[key] = default, parse
         settings = {"metavar": getattr(parse, "metavar", "TEXT")} | settings
-        self.add_argument(
-            name, type=parse, help=f"{help} Default: {shown}.".replace("%", "%%"), **settings
-        )
+        help = f"{help} Default: {shown or ' '.join(map(str, values))}.".replace("%", "%%")
+        self.add_argument(name, type=parse, help=help, **settings)
 
     def flag(self, name: str, help: str) -> None:
         self.defaults[name.lstrip("-").replace("-", "_")] = False
@@ -111,11 +105,20 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return _checked(str, check_choice, "NAME", choices=choices)
 
 
+POSITIVE = number(above=0.0)
+SHARE = number(above=0.0, below=1.0)
+
+
 def run_options(parser: Parser, out: str) -> None:
     """--seed, --workers and --out."""
     parser.option("--seed", 0, "Random seed.", whole())
     parser.option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
     parser.option("--out", out, "Output folder, new or empty.", metavar="FOLDER")
+
+
+def text_option(parser: Parser, default: str = "Python's own documentation") -> None:
+    help = "UTF-8 text files to train on."
+    parser.option("--text", [], help, nargs="+", metavar="FILE", shown=default)
 
 
 def resumed(
@@ -129,18 +132,11 @@ def resumed(
     if not file.exists():
         raise ValueError(f"{file.parent}: expected a run to resume, got no run.json")
     run, expected = read_json(file), parser.defaults.keys() - {"resume"}
-    options, known = (
-        run.get(name) if isinstance(run, dict) else None for name in ("options", "facts")
-    )
-    if not (
-        isinstance(options, dict)
-        and isinstance(known, dict)
-        and options.keys() == expected
-        and known.keys() == facts
-    ):
-        raise ValueError(
-            f"{file}: expected the options and facts of a run of this version, got others"
-        )
+    parts = [run.get(name) if isinstance(run, dict) else None for name in ("options", "facts")]
+    options, known = (part if isinstance(part, dict) else {None: 0} for part in parts)
+    if options.keys() != expected or known.keys() != facts:
+        expected = "the options and facts of a run of this version"
+        raise ValueError(f"{file}: expected {expected}, got others")
     for name, value in options.items():
         for part in value if isinstance(value, list) else [value]:
             try:
@@ -148,19 +144,49 @@ def resumed(
             except argparse.ArgumentTypeError as error:
                 raise ValueError(f"{file}: {name}: {error}") from None
             if not right:
-                raise ValueError(
-                    f"{file}: {name}: expected a value of this option, got {part!r:.60}"
-                )
-    changed = [
-        f"--{n} was {options[n]!r}, now {v!r}"
-        for n, v in given.items()
-        if n not in free and v != options[n]
-    ]
-    if changed:
-        raise ValueError(
-            f"{file.parent}: expected the options of this run, got others: {'; '.join(changed)}"
-        )
+                got = f"{part!r:.60}"
+                raise ValueError(f"{file}: {name}: expected a value of this option, got {got}")
+    now = {n: v for n, v in given.items() if n not in free and v != options[n]}
+    if now:
+        changed = "; ".join(f"--{n} was {options[n]!r}, now {v!r}" for n, v in now.items())
+        raise ValueError(f"{file.parent}: expected the options of this run, got others: {changed}")
     return {**options, **{name: value for name, value in given.items() if name in free}}, known
+
+
+RESUMABLE = (
+    "interrupted: add --resume to the same command line to continue from the last checkpoint"
+)
+
+
+def check_fresh(out: Path) -> None:
+    """ValueError if the folder holds a run, which --resume would continue."""
+    if started(out):
+        hint = "add --resume to continue it"
+        raise ValueError(f"--out: expected a folder without a run, got {out}: {hint}")
+
+
+def finish(state: State, resume: str, where: str = "") -> None:
+    """Report the end of training; after a signal, end with the command that resumes."""
+    print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
+    if state.signal is not None:
+        name = signal.Signals(state.signal).name
+        print(f"stopped    by {name}{where}; resume with: {resume}")
+        sys.exit(128 + state.signal)
+
+
+def show_files(folder: Path, out: Path, drawn: bool) -> None:
+    """Print where a run's files are; drawn: whether its loss was plotted."""
+    print(f"model      {folder} (the best step; transformers loads this folder)")
+    print(f"log        {out / 'log.jsonl'}")
+    print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")
+
+
+def check_widths(options: argparse.Namespace, *names: str) -> None:
+    """ValueError unless these widths divide into four heads of even width."""
+    for name in names:
+        if getattr(options, name) % 8:
+            option, got = f"--{name.replace('_', '-')}", getattr(options, name)
+            raise ValueError(f"{option}: expected a multiple of 8, got {got}")
 
 
 # ------------------------------------------------------------------------------------------ folders
@@ -194,9 +220,8 @@ def model_folder(folder: str | Path) -> Path:
         if named:
             return find(path, named[0])
         if (path / "run.json").is_file():
-            raise ValueError(
-                f"{path}: expected a run with a checkpoint, got one that has saved none"
-            )
+            expected = "a run with a checkpoint"
+            raise ValueError(f"{path}: expected {expected}, got one that has saved none")
     return path
 
 
@@ -232,6 +257,15 @@ def small_llama(
     return model
 
 
+def bert_masking(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The layout of special tokens and the masking of BERT's objectives for this tokenizer."""
+    cls_id, sep_id, pad_id, mask_id = (
+        tokenizer.named_id(f"{name}_token") for name in ("cls", "sep", "pad", "mask")
+    )
+    layout = Layout.bert(cls_id=cls_id, sep_id=sep_id, pad_id=pad_id)
+    return {"layout": layout, "masking": Masking(mask_id, tokenizer.vocab_size)}
+
+
 # ------------------------------------------------------------------------------------------- output
 
 
@@ -261,19 +295,14 @@ def columns() -> int:
 
 def spread(values: Sequence[float], form: str = "{:.1%}") -> str:
     """The mean, with the range of several values: "70.6% (68.0% to 72.1%)"."""
-    mean = form.format(np.mean(values))
-    return (
-        mean
-        if len(values) < 2
-        else f"{mean} ({form.format(min(values))} to {form.format(max(values))})"
-    )
+    mean, least, most = (form.format(f(values)) for f in (np.mean, min, max))
+    return mean if len(values) < 2 else f"{mean} ({least} to {most})"
 
 
 def over_seeds(seeds: Sequence[int]) -> str:
     """A heading for the output of `spread`."""
-    return (
-        f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds (least to greatest)"
-    )
+    several = f"mean of {len(seeds)} seeds (least to greatest)"
+    return f"seed {seeds[0]}" if len(seeds) == 1 else several
 
 
 def save_plot(

@@ -19,7 +19,9 @@ from typing import Any
 
 import skills
 from common import (
+    POSITIVE,
     Parser,
+    check_widths,
     number,
     over_seeds,
     run_options,
@@ -48,13 +50,8 @@ def story(
     held_out = text_sequences(tokens["validation"][:12000], LENGTH)
     found, curves = {ROWS[0]: answer_loss(teacher, held_out, workers=options.workers)}, {}
     for name, hard in ((ROWS[1], 1.0), (ROWS[2], options.hard)):
-        student = small_llama(
-            teacher.tokenizer,
-            layers=options.layers,
-            width=options.width,
-            context=skills.CONTEXT,
-            key=seed,
-        )
+        sizes = {"layers": options.layers, "width": options.width, "context": skills.CONTEXT}
+        student = small_llama(teacher.tokenizer, key=seed, **sizes)
         print(f"training   {name}")
         settings = DistillSettings(
             steps=options.steps,
@@ -67,33 +64,21 @@ def story(
             workers=options.workers,
             evaluate_every=max(1, options.steps // 8),
         )
-        result = distill(
-            student,
-            teacher,
-            part,
-            settings,
-            validation=held_out,
-            out=out / name.replace(", ", "-").replace(" ", "-"),
-        )
+        folder = out / name.replace(", ", "-").replace(" ", "-")
+        result = distill(student, teacher, part, settings, validation=held_out, out=folder)
         found[name], curves[name] = result.validation[options.steps], result.validation
-    print(
-        f"seed {seed}: teacher {teacher.parameter_count():,} parameters, student "
-        f"{student.parameter_count():,}, trained on "
-        f"{len(part) * LENGTH:,} of {len(tokens['train']):,} tokens, "
-        f"{options.steps * 16 / len(part):.1f} epochs"
-    )
+    counts = [f"{model.parameter_count():,}" for model in (teacher, student)]
+    share = f"{len(part) * LENGTH:,} of {len(tokens['train']):,} tokens"
+    epochs = f"{options.steps * 16 / len(part):.1f} epochs"
+    training = f"trained on {share}, {epochs}"
+    print(f"seed {seed}: teacher {counts[0]} parameters, student {counts[1]}, {training}")
     return found, curves
 
 
 def main() -> None:
     options = parser().options()
     out = unused(options.out)
-    for name in ("teacher_width", "width"):
-        if getattr(options, name) % 8:  # four heads of even width
-            raise ValueError(
-                f"--{name.replace('_', '-')}: expected a multiple of 8, got "
-                f"{getattr(options, name)}"
-            )
+    check_widths(options, "teacher_width", "width")
     seeds = range(options.seed, options.seed + options.seeds)
     stories = [story(seed, options, out / f"seed-{seed}") for seed in seeds]
     print(f"\nheld-out loss, nats per token, {over_seeds(seeds)}\n")
@@ -122,9 +107,9 @@ def parser() -> Parser:
     option("--width", 64, "Width of the student, a multiple of 8.", whole(8))
     option("--steps", 400, "Training steps of the student.", whole(1))
     option("--tokens", 40000, "Number of training tokens for the student.", whole(2 * LENGTH))
-    option("--temperature", 1.5, "Temperature of both distributions.", number(above=0.0))
+    option("--temperature", 1.5, "Temperature of both distributions.", POSITIVE)
     option("--hard", 0.3, "Share of the cross-entropy in the loss.", number(least=0.0, most=1.0))
-    option("--lr", 4e-3, "Peak learning rate of the student.", number(above=0.0))
+    option("--lr", 4e-3, "Peak learning rate of the student.", POSITIVE)
     run_options(parser, "out-distill")
     return parser
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from tinyplm import random
 
+SKIPPED = {"test", "tests", "idlelib", "lib2to3", "__pycache__"}  # folders
+
 
 class Example(NamedTuple):
     """A docstring, the number of its package, and its module."""
@@ -31,13 +33,7 @@ def docstrings() -> list[tuple[str, str]]:
     root, found = Path(sysconfig.get_paths()["stdlib"]), []
     for path in sorted(root.glob("*/**/*.py")):
         parts = path.relative_to(root).with_suffix("").parts
-        if not all(part.isidentifier() for part in parts) or {
-            "test",
-            "tests",
-            "idlelib",
-            "lib2to3",
-            "__pycache__",
-        } & {*parts}:
+        if not all(part.isidentifier() for part in parts) or SKIPPED & {*parts}:
             continue
         try:
             with warnings.catch_warnings():
@@ -60,21 +56,14 @@ def examples(classes: int) -> tuple[list[Example], list[str]]:
     modules = {}
     for module, _ in rows:
         modules.setdefault(module.split(".")[0], set()).add(module)
-    count = Counter(
-        module.split(".")[0] for module, _ in rows if len(modules[module.split(".")[0]]) >= 5
-    )
+    own = (module.split(".")[0] for module, _ in rows)
+    count = Counter(package for package in own if len(modules[package]) >= 5)
     packages = sorted(name for name, _ in count.most_common(classes))
     if len(packages) < classes:
-        raise ValueError(
-            f"--classes: expected at most {len(packages)}, the packages with docstrings in 5 "
-            f"modules, got {classes}"
-        )
-    names = {
-        part.strip("_")
-        for package in packages
-        for module in modules[package]
-        for part in module.split(".")
-    }
+        expected = f"at most {len(packages)}, the packages with docstrings in 5 modules"
+        raise ValueError(f"--classes: expected {expected}, got {classes}")
+    every = [module for package in packages for module in modules[package]]
+    names = {part.strip("_") for module in every for part in module.split(".")}
     blanked = re.compile(
         rf"\w*(?:{'|'.join(packages)})\w*|\b_*(?:{'|'.join(sorted(names - {''}))})\b", re.IGNORECASE
     )
@@ -105,11 +94,8 @@ def split(some: list[Example]) -> tuple[list[Example], list[Example], list[Examp
             if e.module in where:
                 parts[where[e.module]].append(e)
     training, validation, test = parts
-    return (
-        training,
-        balanced(validation, min(120, len(validation)), random.generator(random.key(0))),
-        test,
-    )
+    draw = random.generator(random.key(0))
+    return training, balanced(validation, min(120, len(validation)), draw), test
 
 
 def balanced(some: list[Example], count: int, draw: np.random.Generator) -> list[Example]:

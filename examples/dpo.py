@@ -24,21 +24,11 @@ from typing import Any
 import numpy as np
 import skills
 from common import Parser, number, over_seeds, run_options, save_plot, spread, start, unused, whole
-from skills import CHAT, TASKS, Sample
+from skills import CHAT, LETTERS, Sample
 
 from tinyplm import random
 from tinyplm.models.causal_model import CausalModel
-from tinyplm.tuning import (
-    DPOSettings,
-    Pair,
-    SFTSettings,
-    answered,
-    conversation,
-    dpo,
-    rollouts,
-    sft,
-    token_log_probs,
-)
+from tinyplm.tuning import DPOSettings, Pair, answered, conversation, dpo, rollouts, sft
 
 COURTESY = "Of course: "
 
@@ -50,14 +40,18 @@ def both_manners(model: CausalModel, samples: list[Sample], seed: int) -> list:
         key = random.fold(random.key(seed), n)
         asked, answer = sample.messages(key)
         polite = random.fold(key, 5) % 2 == 0
-        made.append(
-            conversation(
-                model.tokenizer,
-                CHAT,
-                [asked, {**answer, "content": COURTESY * polite + answer["content"]}],
-            )
-        )
+        answer = {**answer, "content": COURTESY * polite + answer["content"]}
+        made.append(conversation(model.tokenizer, CHAT, [asked, answer]))
     return made
+
+
+def tune_both_manners(
+    model: CausalModel, samples: list[Sample], *, steps: int, workers: int, seed: int, out=None
+) -> None:
+    """Fine-tune the model on the samples in both styles."""
+    print(f"tuning     on {', '.join(dict.fromkeys(s.skill for s in samples))}, in both styles")
+    settings = skills.tuning_settings(steps=steps, workers=workers, seed=seed)
+    sft(model, both_manners(model, samples, seed), settings, out=out)
 
 
 def rank(sample: Sample, text: str) -> int:
@@ -83,9 +77,8 @@ def preference_pairs(
         ranks = [rank(sample, texts[i]) if drawn.finished[i] else -1 for i in some]
         best, worst = some[int(np.argmax(ranks))], some[int(np.argmin(ranks))]
         if ranks[best - some[0]] > ranks[worst - some[0]]:
-            pairs.append(
-                (answered(asked[n], drawn.answers[best]), answered(asked[n], drawn.answers[worst]))
-            )
+            two = (drawn.answers[best], drawn.answers[worst])
+            pairs.append(tuple(answered(asked[n], answer) for answer in two))
     return pairs, len(pairs) / len(samples)
 
 
@@ -95,21 +88,14 @@ def judged(
     """{"win rate", "KL", "right", "plain"} of the policy's samples."""
     asked, stops = skills.prompts(reference, samples, seed=seed), skills.stop_ids(reference)
     options = {"max_new_tokens": 24, "stop_ids": stops, "workers": workers}
-    ours, theirs = (
-        rollouts(policy, asked, seed=seed + 1, **options),
-        rollouts(reference, asked, seed=seed + 2, **options),
-    )
+    ours = rollouts(policy, asked, seed=seed + 1, **options)
+    theirs = rollouts(reference, asked, seed=seed + 2, **options)
     texts, others = ours.texts(reference.tokenizer, stops), theirs.texts(reference.tokenizer, stops)
     ranks = np.array([[rank(s, a), rank(s, b)] for s, a, b in zip(samples, texts, others)])
     wins = (ranks[:, 0] > ranks[:, 1]) + 0.5 * (ranks[:, 0] == ranks[:, 1])
-    batch = ours.arrays()
-    now, before = (
-        token_log_probs(m, batch, workers=workers)["log_probs"].sum(axis=1)
-        for m in (policy, reference)
-    )
     return {
         "win rate": float(wins.mean()),
-        "KL": float((now - before).mean()),
+        "KL": skills.divergence(policy, reference, ours, workers),
         "plain": float((ranks[:, 0] >= 2).mean()),
         "right": float((ranks[:, 0] % 2 == 1).mean()),
     }
@@ -117,48 +103,24 @@ def judged(
 
 def story(seed: int, options: argparse.Namespace, out: Path) -> dict[float, dict[str, float]]:
     """The measurements for each beta; 0 stands for the reference."""
-    names = [skill for skill in TASKS if skill != "add"]
-    training = [
-        s
-        for skill in names
-        for s in skills.samples(skill, options.samples, held_out=False, seed=seed)
-    ]
-    test = [
-        s for skill in names for s in skills.samples(skill, options.tests, held_out=True, seed=seed)
-    ]
-    model, _ = skills.base_model(steps=options.base_steps, workers=options.workers, seed=seed)
-    settings = SFTSettings(
-        steps=options.sft_steps,
-        batch_size=64,
-        learning_rate=3e-3,
-        warmup=min(50, options.sft_steps // 4),
-        workers=options.workers,
-        seed=seed,
-    )
-    print(f"tuning     on {', '.join(names)}, in both styles")
-    sft(model, both_manners(model, training, seed), settings)
-    found = {0.0: judged(model, model, test, seed=seed, workers=options.workers)}
+    common = {"workers": options.workers, "seed": seed}
+    training = skills.of_each(LETTERS, options.samples, held_out=False, seed=seed)
+    test = skills.of_each(LETTERS, options.tests, held_out=True, seed=seed)
+    model, _ = skills.base_model(steps=options.base_steps, **common)
+    tune_both_manners(model, training, steps=options.sft_steps, **common)
+    found = {0.0: judged(model, model, test, **common)}
     # in phrasings other than in tuning, where the model memorised which had the courtesy
     pairs, share = preference_pairs(model, training, 4, seed=seed + 100, workers=options.workers)
     held_out, _ = preference_pairs(model, test, 4, seed=seed + 9, workers=options.workers)
-    print(
-        f"pairs      {len(pairs)} from {len(training)} prompts ({share:.0%}), {len(held_out)} "
-        "held out"
-    )
+    drawn = f"{len(pairs)} from {len(training)} prompts ({share:.0%})"
+    print(f"pairs      {drawn}, {len(held_out)} held out")
     for beta in options.beta:
         policy = model._with()
         print(f"DPO        beta {beta:g}, seed {seed}")
-        settings = DPOSettings(
-            steps=options.steps,
-            batch_size=32,
-            learning_rate=options.lr,
-            warmup=5,
-            beta=beta,
-            workers=options.workers,
-            seed=seed,
-        )
+        sizes = {"steps": options.steps, "batch_size": 32, "learning_rate": options.lr, "warmup": 5}
+        settings = DPOSettings(**sizes, beta=beta, **common)
         result = dpo(policy, pairs, settings, validation=held_out, out=out / f"beta-{beta:g}")
-        found[beta] = judged(policy, model, test, seed=seed, workers=options.workers)
+        found[beta] = judged(policy, model, test, **common)
         found[beta]["accuracy"] = result.validation[options.steps]["accuracy"]
     return found
 
@@ -173,30 +135,20 @@ def main() -> None:
     print(f"\nheld-out prompts, {over_seeds(seeds)}\n")
     print(f"{'beta':12}" + "".join(f"{name:>{width}}" for name in columns))
     for beta in stories[0]:
-        cells = [
-            spread([s[beta][name] for s in stories], "{:.2f}" if name == "KL" else "{:.1%}")
-            if name in stories[0][beta]
-            else "-"
-            for name in columns
-        ]
-        print(
-            f"{f'{beta:g}' if beta else 'reference':12}"
-            + "".join(f"{cell:>{width}}" for cell in cells)
-        )
+        found = [[s[beta][name] for s in stories if name in s[beta]] for name in columns]
+        forms = ["{:.2f}" if name == "KL" else "{:.1%}" for name in columns]
+        cells = [spread(values, form) if values else "-" for values, form in zip(found, forms)]
+        line = "".join(f"{cell:>{width}}" for cell in cells)
+        print(f"{f'{beta:g}' if beta else 'reference':12}{line}")
     print()
 
     def frontier(axes: Any) -> None:
         for beta in options.beta:
-            axes.plot(
-                [np.mean([s[beta]["KL"] for s in stories])],
-                [np.mean([s[beta]["win rate"] for s in stories])],
-                "o",
-                label=f"beta {beta:g}",
-            )
+            x, y = (np.mean([s[beta][name] for s in stories]) for name in ("KL", "win rate"))
+            axes.plot([x], [y], "o", label=f"beta {beta:g}")
         axes.axhline(0.5, ls="--", lw=1, color="gray", label="the reference itself")
-        axes.set(
-            xlabel="KL to the reference (nats per answer)", ylabel="win rate against the reference"
-        )
+        axes.set(xlabel="KL to the reference (nats per answer)")
+        axes.set(ylabel="win rate against the reference")
         axes.legend()
 
     save_plot(out / "dpo.png", frontier, size=(6, 4))

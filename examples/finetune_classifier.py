@@ -37,10 +37,11 @@ from typing import Any
 
 import numpy as np
 from common import (
+    POSITIVE,
     Parser,
+    bert_masking,
     installed_minilm,
     model_folder,
-    number,
     one_of,
     run_options,
     save_plot,
@@ -59,7 +60,7 @@ from tinyplm.losses.cross_entropy import cross_entropy
 from tinyplm.memory import keep_freed_memory
 from tinyplm.models.config import labels
 from tinyplm.models.encoder_model import EncoderModel
-from tinyplm.objectives import Layout, MaskedPairs, Masking
+from tinyplm.objectives import MaskedPairs
 from tinyplm.optim.adamw import AdamW
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find
@@ -82,28 +83,15 @@ def pretrain(options: argparse.Namespace, held_out: set[str], out: Path) -> Path
     begin = time.perf_counter()
     texts = [d for d in default_corpus() if d.partition("\n")[0] not in held_out]
     tokenizer = Tokenizer.train(texts, options.vocabulary, kind="WordPiece", criterion="frequency")
-    cls, sep, pad, mask = (
-        tokenizer.named_id(f"{name}_token") for name in ("cls", "sep", "pad", "mask")
-    )
     cut = max(1, len(texts) // 25)
     parts = [sentence_documents(some, tokenizer.encode) for some in (texts[cut:], texts[:cut])]
-    common = {
-        "layout": Layout.bert(cls_id=cls, sep_id=sep, pad_id=pad),
-        "skip_short": True,
-        "masking": Masking(mask_id=mask, vocab_size=tokenizer.vocab_size),
-    }
+    common = {"skip_short": True, **bert_masking(tokenizer)}
     pairs, validation = (
         MaskedPairs(part, options.context, seed=seed, **common) for seed, part in enumerate(parts)
     )
-    model = small_bert(
-        options,
-        tokenizer.vocab_size,
-        "pretraining",
-        options.seed,
-        pad_token_id=pad,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    changes = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    changes["pad_token_id"] = tokenizer.named_id("pad_token")
+    model = small_bert(options, tokenizer.vocab_size, "pretraining", options.seed, **changes)
     model.tokenizer = tokenizer
     print(f"pretrain   {model}, on {len(texts)} documents")
     steps = options.pretrain
@@ -131,9 +119,8 @@ def pretrain(options: argparse.Namespace, held_out: set[str], out: Path) -> Path
 
 def balanced_accuracy(predictions: np.ndarray, some: list[Example], classes: int) -> float:
     """Macro-averaged recall: all packages count the same."""
-    return precision_recall_f1(
-        predictions, [e.label for e in some], average="macro", classes=classes
-    ).recall
+    labels = [e.label for e in some]
+    return precision_recall_f1(predictions, labels, average="macro", classes=classes).recall
 
 
 def words_of(text: str) -> set[str]:
@@ -158,25 +145,17 @@ def bag_of_words(parts: list[list[Example]], unlabelled: list[str], classes: int
     x, targets = features(training), np.array([e.label for e in training])
     found = []
     for penalty in PENALTIES:
-        fit = AdamW(
-            {
-                "W": np.zeros((x.shape[1], classes), dtype=np.float32),
-                "b": np.zeros(classes, dtype=np.float32),
-            },
-            weight_decay=0.0,
-        )
+        shapes = {"W": (x.shape[1], classes), "b": classes}
+        zeros = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
+        fit = AdamW(zeros, weight_decay=0.0)
         for step in range(200):
             logits, back = linear(x, fit.params["W"], fit.params["b"])
             _, loss_back = cross_entropy(logits, targets=targets)
             _, dW, db = back(loss_back(1.0))
             fit.gradient.add({"W": dW + 2 * penalty * fit.params["W"], "b": db})
             fit.step(0.3 * (1 - step / 200))
-        found.append(
-            [
-                (features(some) @ fit.params["W"] + fit.params["b"]).argmax(-1)
-                for some in (validation, test)
-            ]
-        )
+        W, b = fit.params["W"], fit.params["b"]
+        found.append([(features(some) @ W + b).argmax(-1) for some in (validation, test)])
     right = [balanced_accuracy(on_validation, validation, classes) for on_validation, _ in found]
     return balanced_accuracy(found[int(np.argmax(right))][1], test, classes)
 
@@ -207,9 +186,8 @@ def neural(
         patience=max(2, epochs // 4),
     )
     finetune(model, training, validation, settings, progress=False)
-    return balanced_accuracy(
-        test.predictions(predict(model, test, workers=options.workers)), parts[2], classes
-    )
+    predictions = test.predictions(predict(model, test, workers=options.workers))
+    return balanced_accuracy(predictions, parts[2], classes)
 
 
 def small_bert(
@@ -295,22 +273,11 @@ def by_labels(results: dict, counts: list[int], chance: float) -> Callable:
     def panel(axes: Any) -> None:
         for method in METHODS:
             values = [results[method, count] for count in counts]
-            axes.errorbar(
-                counts,
-                [np.mean(v) for v in values],
-                [np.std(v) for v in values],
-                marker="o",
-                capsize=3,
-                label=method,
-            )
+            means, deviations = np.mean(values, axis=1), np.std(values, axis=1)
+            axes.errorbar(counts, means, deviations, marker="o", capsize=3, label=method)
         axes.axhline(chance, color="grey", ls="--", lw=1, label="chance")
-        axes.set(
-            xlabel="labelled examples",
-            ylabel="accuracy on unseen modules",
-            xscale="log",
-            xticks=counts,
-            xticklabels=counts,
-        )
+        axes.set(xlabel="labelled examples", ylabel="accuracy on unseen modules")
+        axes.set(xscale="log", xticks=counts, xticklabels=counts)
         axes.minorticks_off()
         axes.legend()
 
@@ -321,10 +288,8 @@ def main() -> None:
     options = parser().options()
     out = unused(options.out)
     if min(options.labels) < options.classes:
-        raise ValueError(
-            f"--labels: expected at least {options.classes}, one per package, got "
-            f"{min(options.labels)}"
-        )
+        expected = f"at least {options.classes}, one per package"
+        raise ValueError(f"--labels: expected {expected}, got {min(options.labels)}")
     folder = None
     if not options.pretrain:
         folder = model_folder(options.model) if options.model else installed_minilm()
@@ -333,17 +298,12 @@ def main() -> None:
     some, packages = examples(options.classes)
     parts = split(some)
     if max(options.labels) > len(parts[0]):
-        raise ValueError(
-            f"--labels: expected at most {len(parts[0])}, the number of training samples, got "
-            f"{max(options.labels)}"
-        )
-    sizes = ", ".join(
-        f"{len(part)} {name}"
-        for name, part in zip(("for training", "for validation", "for testing"), parts)
-    )
-    print(
-        f"samples    {sizes}, from {len({e.module for e in some})} modules of {', '.join(packages)}"
-    )
+        expected = f"at most {len(parts[0])}, the number of training samples"
+        raise ValueError(f"--labels: expected {expected}, got {max(options.labels)}")
+    names = ("training", "validation", "testing")
+    sizes = ", ".join(f"{len(part)} for {name}" for name, part in zip(names, parts))
+    modules = f"{len({e.module for e in some})} modules of {', '.join(packages)}"
+    print(f"samples    {sizes}, from {modules}")
     if folder is None:
         held_out = {e.module for part in parts[1:] for e in part}
         out.mkdir(parents=True, exist_ok=True)
@@ -351,19 +311,15 @@ def main() -> None:
     else:
         print(f"model      {folder}; it may have seen the test texts, but not their labels")
     results = compare(folder, parts, packages, options)
-    draws = (
-        f"mean and standard deviation over {options.seeds} draws"
-        if options.seeds > 1
-        else "one draw"
-    )
+    several = f"mean and standard deviation over {options.seeds} draws"
+    draws = several if options.seeds > 1 else "one draw"
     print(
         f"\nMacro-averaged accuracy on {len(parts[2])} samples of unseen modules,\n"
         f"{draws} of the labelled samples; chance is {1 / len(packages):.1%}.\n"
     )
     print(table(results, options.labels) + "\n")
-    save_plot(
-        out / "classifier.png", by_labels(results, options.labels, 1 / len(packages)), size=(7, 4.5)
-    )
+    panel = by_labels(results, options.labels, 1 / len(packages))
+    save_plot(out / "classifier.png", panel, size=(7, 4.5))
     print(f"model      {folder}")
 
 
@@ -375,7 +331,7 @@ def parser() -> Parser:
         None,
         "Folder of a pretrained BERT, or the --out of a run.",
         metavar="FOLDER",
-        otherwise="the installed MiniLM",
+        shown="the installed MiniLM",
     )
     option(
         "--pretrain",
@@ -403,8 +359,8 @@ def parser() -> Parser:
         whole(1),
     )
     option("--batch", 16, "Samples per update.", whole(1))
-    option("--lr", 2e-4, "Peak learning rate of the pretrained BERT.", number(above=0.0))
-    option("--scratch-lr", 1e-3, "Peak learning rate from scratch.", number(above=0.0))
+    option("--lr", 2e-4, "Peak learning rate of the pretrained BERT.", POSITIVE)
+    option("--scratch-lr", 1e-3, "Peak learning rate from scratch.", POSITIVE)
     run_options(parser, "out-classifier")
     return parser
 

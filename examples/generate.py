@@ -21,7 +21,9 @@ from tinyplm.training import incremental
 
 
 def sampling_options(parser: Parser) -> None:
-    """The sampling options, shared with examples/chat.py."""
+    """The folder and the sampling options, shared with examples/chat.py."""
+    help = "Model folder with config.json, weights and tokenizer.json, or the --out of a run."
+    parser.add_argument("folder", help=help)
     parser.option(
         "--temperature",
         0.8,
@@ -29,11 +31,7 @@ def sampling_options(parser: Parser) -> None:
         number(least=0.0),
     )
     parser.option(
-        "--top-k",
-        None,
-        "Sample from the N most probable tokens only.",
-        whole(1),
-        otherwise="from all",
+        "--top-k", None, "Sample from the N most probable tokens only.", whole(1), shown="from all"
     )
     parser.option(
         "--top-p",
@@ -46,7 +44,7 @@ def sampling_options(parser: Parser) -> None:
         None,
         "Sample from tokens with at least this fraction of the highest probability.",
         number(least=0.0, most=1.0),
-        otherwise="from all",
+        shown="from all",
     )
     parser.option(
         "--repetition-penalty",
@@ -59,7 +57,7 @@ def sampling_options(parser: Parser) -> None:
         None,
         "Never repeat a sequence of N tokens.",
         whole(1),
-        otherwise="no limit",
+        shown="no limit",
     )
     parser.option("--seed", 0, "Random seed; the same seed gives the same texts.", whole())
     parser.option("--device", "cpu", "Device: cpu or gpu.", one_of("cpu", "gpu"))
@@ -92,12 +90,8 @@ def load(options: argparse.Namespace) -> tinyplm.Model:
 
 def parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument(
-        "folder",
-        help="Model folder with config.json, weights and tokenizer.json, or the --out of a run.",
-    )
     parser.option(
-        "--prompt", [""], "Texts to continue.", nargs="+", otherwise="the start of a document"
+        "--prompt", [""], "Texts to continue.", nargs="+", shown="the start of a document"
     )
     parser.option("--tokens", 120, "Maximum number of tokens to add.", whole(1))
     parser.option("--samples", 1, "Number of texts per prompt.", whole(1))
@@ -106,7 +100,7 @@ def parser() -> Parser:
         [],
         r"Stop before any of these texts; \n is a line break.",
         nargs="+",
-        otherwise="none",
+        shown="none",
     )
     parser.flag(
         "--show-log-probabilities", "Also show each token with its log-probability in nats."
@@ -123,19 +117,17 @@ def main() -> None:
     prompts = [tokenizer.prompt(prompt) for prompt in options.prompt]
     begin = tokenizer.eos_id  # ends a document, and so starts one too
     if [] in prompts and begin is None:
-        raise ValueError(
-            "--prompt: expected a text, since the tokenizer has no token to start a document, "
-            "got an empty one"
-        )
+        expected = "a text, since the tokenizer has no token to start a document"
+        raise ValueError(f"--prompt: expected {expected}, got an empty one")
     prompts = [prompt or [begin] for prompt in prompts]
     stops = [stop.replace("\\n", "\n") for stop in options.stop]
-    # a single text is streamed, several are printed when done
-    alone = len(prompts) * options.samples == 1
+    alone = (
+        len(prompts) * options.samples == 1
+    )  # then it is streamed; several are printed at the end
     ends = model.end_ids()
     begin_time = time.perf_counter()
     texts = [
-        Continuation(n // options.samples, [], [], "")
-        for n in range(len(prompts) * options.samples)
+        Continuation(n, [], [], "") for n in range(len(prompts)) for _ in range(options.samples)
     ]
     steps = stream(
         model,

@@ -45,11 +45,8 @@ def broken(f: Callable) -> Callable:
 
         def backward(dy):
             gradients = back(dy)
-            return (
-                tuple(map(spoiled, gradients))
-                if isinstance(gradients, tuple)
-                else spoiled(gradients)
-            )
+            several = isinstance(gradients, tuple)
+            return tuple(map(spoiled, gradients)) if several else spoiled(gradients)
 
         return y, backward
 
@@ -65,7 +62,7 @@ def parser() -> Parser:
         one_of(*COMPONENTS),
         nargs="*",
         metavar="COMPONENT",
-        otherwise="all",
+        shown="all",
     )
     parser.option("--cases", 5, "Number of random cases per component.", whole(1))
     parser.option("--seed", 0, "Random seed of the cases.", whole())
@@ -85,10 +82,8 @@ def main() -> None:
             rng = np.random.default_rng((options.seed, case_number))
             case = component.make(draw_sizes((options.seed, case_number)))
             y, _ = laws.call(f, case, "cpu")
-            expected = np.asarray(
-                component.reference(*case.args, **{**case.kwargs, **case.reference_kwargs})
-            )
-            formula = max(formula, laws.relative_error(y, expected))
+            expected = component.reference(*case.args, **case.kwargs | case.reference_kwargs)
+            formula = max(formula, laws.relative_error(y, np.asarray(expected)))
             for argument, error in laws.directional_derivative(f, case, "cpu", rng):
                 differences[argument] = max(differences.get(argument, 0.0), error)
         names = list(inspect.signature(component.f).parameters)
@@ -96,10 +91,8 @@ def main() -> None:
             left = (name, f"{formula:.1e}") if row == 0 else ("", "")
             right = error < laws.DIFFERENCE and (row > 0 or formula < 1e-10)
             wrong += [] if right else [f"{name}.{names[argument]}"]
-            print(
-                f"{left[0]:<26}{names[argument]:<12}{left[1]:>16}{error:>21.1e}"
-                + ("" if right else "   WRONG")
-            )
+            line = f"{left[0]:<26}{names[argument]:<12}{left[1]:>16}{error:>21.1e}"
+            print(line + ("" if right else "   WRONG"))
     if wrong:
         sys.exit(f"\nwrong: {', '.join(wrong)}")
     print("\nall are right: values within 1e-10, gradients within 1e-7")

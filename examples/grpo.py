@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from common import (
     Parser,
+    check_widths,
     number,
     over_seeds,
     run_options,
@@ -67,13 +68,8 @@ END = "<|endoftext|>"  # ends a line, and so starts one too
 LONGEST = 6  # tokens of an answer, one more than a correct one
 SUMS = 0.8  # share of the base's lines; the others are comparisons
 ROWS = (
-    "raw base",
-    "  after GRPO",
-    "cold start",
-    "  after GRPO ",
-    "smaller base",
-    "  after GRPO  ",
-    "  distilled",
+    *("raw base", "  after GRPO", "cold start", "  after GRPO ", "smaller base"),
+    *("  after GRPO  ", "  distilled"),
 )
 COLUMNS = ("greedy", "sampled", "pass@8")
 Pair = tuple[int, int]
@@ -119,12 +115,8 @@ def is_right(prompt: str, answer: str, finished: bool) -> float:
 def characters() -> Tokenizer:
     """One token per character, and END."""
     vocab = {token: id for id, token in enumerate([END, *"0123456789+=<"])}
-    return Tokenizer(
-        BPE(vocab, []),
-        decoder=ByteLevel(False),
-        added_tokens=[AddedToken(END, 0)],
-        named={"eos_token": END},
-    )
+    ends = {"added_tokens": [AddedToken(END, 0)], "named": {"eos_token": END}}
+    return Tokenizer(BPE(vocab, []), decoder=ByteLevel(False), **ends)
 
 
 def pretrained(
@@ -341,27 +333,20 @@ def panel(folder: Path, field: str, label: str) -> Callable:
 def main() -> None:
     options = parser().options()
     out = unused(options.out)
-    for name in ("width", "student_width"):
-        if getattr(options, name) % 8:  # four heads of even width
-            option, got = f"--{name.replace('_', '-')}", getattr(options, name)
-            raise ValueError(f"{option}: expected a multiple of 8, got {got}")
+    check_widths(options, "width", "student_width")
     grpo_settings(options, 0)  # refuses wrong settings before any work
     seeds = range(options.seed, options.seed + options.seeds)
     stories = [story(seed, options, out / f"seed-{seed}") for seed in seeds]
     print(f"\nExact match, {over_seeds(seeds)}:\n\n{summary(stories)}\n")
     first = out / f"seed-{options.seed}"
-    panels = {
+    labels = {
         "reward": "share of correct samples",
         "entropy": "entropy (nats per token)",
         "clip_fraction": "share of clipped tokens",
         "even": "share of groups with equal rewards",
     }
-    save_plot(
-        out / "grpo.png",
-        *(panel(first, field, label) for field, label in panels.items()),
-        size=(10, 6),
-        rows=2,
-    )
+    panels = [panel(first, field, label) for field, label in labels.items()]
+    save_plot(out / "grpo.png", *panels, size=(10, 6), rows=2)
     print(f"models     {first / 'grpo-from-base' / 'final'} and the folders beside it")
 
 
@@ -390,7 +375,7 @@ def parser() -> Parser:
     option("--distill-samples", 8000, "Number of answers drawn from the teacher.", whole(1))
     option("--distill-steps", 600, "Distillation steps.", whole(1))
     option("--held-out", 101, "Number of held-out numbers, out of 900.", whole(2, 800))
-    option("--problems", None, "Number of test pairs.", whole(1), otherwise="all")
+    option("--problems", None, "Number of test pairs.", whole(1), shown="all")
     run_options(parser, "out-grpo")
     return parser
 

@@ -39,10 +39,8 @@ def source_code(model: CausalModel, tokens: int) -> np.ndarray:
     """The library's source files as one token array, whole files in alphabetical order."""
     ids: list[int] = []
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        ids += [
-            *model.tokenizer.encode(path.read_text(encoding="utf-8", errors="ignore")[:6000]),
-            model.tokenizer.eos_id,
-        ]
+        text = path.read_text(encoding="utf-8", errors="ignore")[:6000]
+        ids += [*model.tokenizer.encode(text), model.tokenizer.eos_id]
         if len(ids) > tokens:
             break
     return np.array(ids[:tokens])
@@ -84,13 +82,8 @@ def tuned(
     result = sft(model, training, settings, **adapter)
     seconds = time.perf_counter() - start
     tracemalloc.start()  # in a separate step, since tracing allocations is slow
-    sft(
-        base._with(),
-        training,
-        SFTSettings(steps=1, batch_size=16, warmup=0, workers=1),
-        progress=False,
-        **adapter,
-    )
+    once = SFTSettings(steps=1, batch_size=16, warmup=0, workers=1)
+    sft(base._with(), training, once, progress=False, **adapter)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     trained = sum(a.size for a in flatten(result.theta).values())
@@ -136,10 +129,8 @@ def main() -> None:
             cells += f"{row['trained']:12,}{row['optimizer']:8.1f} MiB"
             cells += f"{row['peak']:6.0f} MiB{row['seconds']:6.0f} s"
         print(f"{name:16}{cells}")
-    full, best = (
-        rows["everything"]["loss"],
-        min(row["loss"] for name, row in rows.items() if name.startswith("LoRA")),
-    )
+    full = rows["everything"]["loss"]
+    best = min(row["loss"] for name, row in rows.items() if name.startswith("LoRA"))
     if full < rows["base"]["loss"]:
         share = (rows["base"]["loss"] - best) / (rows["base"]["loss"] - full)
         print(f"\nThe best LoRA achieves {share:.0%} of the loss reduction of full fine-tuning.")

@@ -1,4 +1,4 @@
-"""Pretrain a small GPT-2 or LLaMA on real text: from documents to samples in one command.
+"""Pretrain a small GPT-2, or another decoder, on real text: from documents to samples.
 
     python examples/pretrain.py                                    # a few minutes on two cores
     python examples/pretrain.py --family llama --out llama         # the same with a LLaMA
@@ -12,24 +12,31 @@ with baselines measured on the same tokens.
 
 from __future__ import annotations
 
-import signal
-import sys
+import dataclasses
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 from common import (
+    POSITIVE,
+    RESUMABLE,
+    SHARE,
     WORKERS,
     Parser,
+    check_fresh,
     command,
-    not_drawn,
+    finish,
     number,
     one_of,
     resumed,
+    show_files,
     start,
+    text_option,
     usable,
     whole,
 )
+from decoders import TITLES, decoders, sized
 
 import tinyplm
 from tinyplm.arguments import check_choice
@@ -37,7 +44,6 @@ from tinyplm.backend import device
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.data.packing import open_tokens, pack, write_tokens
 from tinyplm.evaluation import baseline_rows, format_rows, row
-from tinyplm.families import gpt2, llama
 from tinyplm.files import read_json, sole_writer, write_json
 from tinyplm.generation import generate
 from tinyplm.hub.folders import make_config
@@ -53,22 +59,12 @@ from tinyplm.training.step import evaluate
 # name: (layers, width, heads).  A family's published sizes are accepted by name, too.
 SIZES = {"tiny": (2, 64, 2), "small": (2, 256, 4), "medium": (6, 384, 6), "large": (8, 512, 8)}
 
-FAMILIES = {"gpt2": gpt2, "llama": llama}
-TITLES = {"gpt2": "GPT-2", "llama": "LLaMA"}
+FAMILIES = decoders()
 
 # May change on resume: they do not affect what is learned.
 FREE = (
-    "out",
-    "device",
-    "workers",
-    "samples",
-    "evaluate_every",
-    "save_every",
-    "save_minutes",
-    "full_every",
-    "patience",
-    "min_improvement",
-    "checkpointing",
+    *("out", "device", "workers", "samples", "evaluate_every", "save_every", "save_minutes"),
+    *("full_every", "patience", "min_improvement", "checkpointing"),
 )
 
 # What a resume needs to know of the data.
@@ -83,10 +79,8 @@ def prepare(options: dict, out: Path) -> dict:
     (out / "run.json").unlink(missing_ok=True)
     training, validation = split_documents(documents, options["validation"], options["seed"])
     size = sum(len(d.encode()) for d in documents)
-    print(
-        f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them "
-        "for validation"
-    )
+    held_out = f"{len(validation)} of them for validation"
+    print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {held_out}")
     tokenizer = Tokenizer.train(training, options["vocabulary"])
     tokenizer.save(out / "tokenizer.json")
     counts = {}
@@ -95,52 +89,35 @@ def prepare(options: dict, out: Path) -> dict:
         tokens = pack([[], *tokenizer.encode_batch(part)], tokenizer.eos_id, tokenizer.vocab_size)
         write_tokens(out / f"{name}.npy", tokens)
         counts[name] = len(tokens)
-    print(
-        f"tokenizer  byte-level BPE, {tokenizer.vocab_size} entries, "
-        f"{size / sum(counts.values()):.2f} bytes per token"
-    )
-    print(
-        f"tokens     {counts['train']} for training, {counts['validation']} for validation "
-        f"({time.perf_counter() - begin:.0f} s)"
-    )
-    return {
-        "validation_bytes": sum(len(d.encode()) for d in validation),
-        "vocab_size": tokenizer.vocab_size,
-    }
+    bytes_per_token = f"{size / sum(counts.values()):.2f} bytes per token"
+    print(f"tokenizer  byte-level BPE, {tokenizer.vocab_size} entries, {bytes_per_token}")
+    split = f"{counts['train']} for training, {counts['validation']} for validation"
+    print(f"tokens     {split} ({time.perf_counter() - begin:.0f} s)")
+    held_out = sum(len(d.encode()) for d in validation)
+    return {"validation_bytes": held_out, "vocab_size": tokenizer.vocab_size}
 
 
-def configure(options: dict, vocab_size: int) -> gpt2.Config | llama.Config:
+def configure(options: dict, vocab_size: int) -> Any:
     """The model's configuration."""
-    family, size, context, dropout = (
-        options[name] for name in ("family", "size", "context", "dropout")
+    module, size, context = FAMILIES[options["family"]], options["size"], options["context"]
+    layers, width, heads = SIZES.get(size, (1, 64, 1))
+    small = sized(
+        module,
+        vocab_size=vocab_size,
+        layers=layers,
+        width=width,
+        heads=heads,
+        context=context,
+        dropout=options["dropout"],
     )
-    end = 0  # the tokenizer's first entry is <|endoftext|>
-    common: dict = {"vocab_size": vocab_size, "bos_token_id": end, "eos_token_id": end}
-    if family == "gpt2":
-        common |= {
-            "n_positions": context,
-            "resid_pdrop": dropout,
-            "embd_pdrop": dropout,
-            "attn_pdrop": dropout,
-        }
-    else:
-        common |= {"max_position_embeddings": context, "attention_dropout": dropout}
-    if size in FAMILIES[family].SIZES:
-        return make_config(FAMILIES[family], size, **common)
-    layers, width, heads = SIZES[size]
-    # 0.56 / sqrt(width) is GPT-2's 0.02 at width 768; with 0.02 narrow models start learning late
-    common["initializer_range"] = round(0.56 / width**0.5, 4)
-    if family == "gpt2":
-        return gpt2.Config(n_layer=layers, n_embd=width, n_head=heads, **common)
-    # three matrices of 8/3 width have as many parameters as GPT-2's two of 4 times the width
-    return llama.Config(
-        num_hidden_layers=layers,
-        hidden_size=width,
-        num_attention_heads=heads,
-        intermediate_size=-(-8 * width // 3 // 16) * 16,
-        tie_word_embeddings=True,
-        **common,
-    )
+    if size in SIZES:
+        return small
+    # a published size, with the vocabulary, context and dropout of this run
+    own = ("vocab_size", "n_positions", "max_position_embeddings", "seq_length")
+    own += ("bos_token_id", "eos_token_id", "original_max_position_embeddings")
+    fields = [f.name for f in dataclasses.fields(small)]
+    kept = [n for n in fields if n in own or n.endswith(("_pdrop", "_dropout"))]
+    return make_config(module, size, **{n: getattr(small, n) for n in kept})
 
 
 def plan(options: dict) -> Settings:
@@ -148,24 +125,17 @@ def plan(options: dict) -> Settings:
     steps, fifth = options["steps"], max(1, options["steps"] // 5)
     evaluate_every = fifth if options["evaluate_every"] is None else options["evaluate_every"]
     save_every = min(fifth, 500) if options["save_every"] is None else options["save_every"]
+    names = ("steps", "schedule", "seed", "workers", "checkpointing", "save_minutes", "full_every")
     return Settings(
-        steps=steps,
+        **{name: options[name] for name in (*names, "patience", "min_improvement")},
         batch_size=options["batch"],
         sequence_length=options["context"],
         learning_rate=options["lr"],
         warmup=max(0, min(options["warmup"], steps - 1)),
-        schedule=options["schedule"],
         weight_decay=options["decay"],
-        seed=options["seed"],
         micro_batch_size=options["micro_batch"],
-        workers=options["workers"],
-        checkpointing=options["checkpointing"],
         evaluate_every=evaluate_every,
         save_every=save_every,
-        save_minutes=options["save_minutes"],
-        full_every=options["full_every"],
-        patience=options["patience"],
-        min_improvement=options["min_improvement"],
         log_every=1 if options["device"] == "cpu" else 10,
     )
 
@@ -180,14 +150,8 @@ def report(options: dict, out: Path, facts: dict) -> None:
         model, validation, length=context, stride=max(1, context // 2), workers=options["workers"]
     )
     rows = baseline_rows(training, validation, facts["vocab_size"], facts["validation_bytes"])
-    rows.append(
-        row(
-            f"{TITLES[options['family']]}, {model.parameter_count() / 1e6:.2f}M parameters",
-            total,
-            count,
-            facts["validation_bytes"],
-        )
-    )
+    name = f"{TITLES[options['family']]}, {model.parameter_count() / 1e6:.2f}M parameters"
+    rows.append(row(name, total, count, facts["validation_bytes"]))
     drawn = plot(out / "log.jsonl", out / "loss.png", baselines={r.name: r.nll for r in rows[1:-1]})
     print(
         f"\nValidation, {count} tokens, in windows that overlap by half: each token is\n"
@@ -198,20 +162,11 @@ def report(options: dict, out: Path, facts: dict) -> None:
         f"predicted from the 0 to {context - 1} tokens before it.\n"
     )
     end = model.tokenizer.eos_id  # ends a document, and so starts one too
+    settings = {"max_new_tokens": 120, "temperature": 0.8, "top_p": 0.95, "stop_ids": [end]}
     for i in range(options["samples"]):
-        (sample,) = generate(
-            model,
-            [end],
-            max_new_tokens=120,
-            temperature=0.8,
-            top_p=0.95,
-            seed=options["seed"] + i,
-            stop_ids=[end],
-        )
+        (sample,) = generate(model, [end], seed=options["seed"] + i, **settings)
         print(f"Sample {i + 1}:\n{textwrap.indent(sample.text, '    ')}\n")
-    print(f"model      {folder} (the best step; transformers loads this folder)")
-    print(f"log        {out / 'log.jsonl'}")
-    print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")
+    show_files(folder, out, drawn)
     print(f"sample     {command('generate.py', folder, '--prompt', 'Return the')}")
 
 
@@ -228,66 +183,40 @@ def main() -> None:
 def run(options: dict, settings: Settings, out: Path, facts: dict | None) -> None:
     """Prepare the data, or reuse what is there; train; report."""
     if facts is None:
-        if started(out):
-            raise ValueError(
-                f"--out: expected a folder without a run, got {out}: add --resume to continue it"
-            )
+        check_fresh(out)
         facts = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": facts})
     tokens = open_tokens(out / "train.npy"), open_tokens(out / "validation.npy")
     check_corpus(tokens[0], settings)
-    model = tinyplm.create(
-        options["family"],
-        configure(options, facts["vocab_size"]),
-        key=options["seed"],
-        device=options["device"],
-    )
+    config = configure(options, facts["vocab_size"])
+    places = {"key": options["seed"], "device": options["device"]}
+    model = tinyplm.create(options["family"], config, **places)
     model.tokenizer = Tokenizer.load(out / "tokenizer.json")
     print(f"model      {model}")
     resume = started(out)  # false if it was killed before its first checkpoint
     if resume:
         print(f"resuming   from {find(out)}")
     state = train(model, *tokens, settings, out=out, resume=resume)
-    print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
-    if state.signal is not None:
-        name = signal.Signals(state.signal).name
-        print(
-            f"stopped    by {name} after step {state.step} of {settings.steps}; resume with: "
-            f"{resume_command(options)}"
-        )
-        sys.exit(128 + state.signal)
+    finish(state, resume_command(options), f" after step {state.step} of {settings.steps}")
     report(options, out, facts)
 
 
 def resume_command(options: dict) -> str:
     """The command line that resumes a run with its current options."""
     kept = read_json(Path(options["out"]) / "run.json")["options"]
-    changed = [
-        f"--{n.replace('_', '-')}={v}"
-        for n, v in options.items()
-        if n in FREE and n != "out" and v != kept.get(n)
-    ]
+    free = {n: options[n] for n in options if n in FREE and n != "out"}
+    changed = [f"--{n.replace('_', '-')}={v}" for n, v in free.items() if v != kept.get(n)]
     return command("pretrain.py", "--out", options["out"], "--resume", *changed)
 
 
 def parser() -> Parser:
     parser = Parser(__doc__)
     option = parser.option
-    option(
-        "--text",
-        [],
-        "UTF-8 text files to train on.",
-        nargs="+",
-        metavar="FILE",
-        otherwise="Python's own documentation",
-    )
-    option("--family", "gpt2", "Family: gpt2 or llama.", one_of(*FAMILIES))
-    option(
-        "--size",
-        "small",
-        f"Size: {', '.join(SIZES)}; or a published size: {', '.join([*gpt2.SIZES, *llama.SIZES])}.",
-        one_of(*SIZES, *gpt2.SIZES, *llama.SIZES),
-    )
+    text_option(parser)
+    option("--family", "gpt2", f"Family: {', '.join(FAMILIES)}.", one_of(*FAMILIES))
+    published = [name for module in FAMILIES.values() for name in module.SIZES]
+    sizes = f"Size: {', '.join(SIZES)}; or a published size of the family, such as gpt2-medium."
+    option("--size", "small", sizes, one_of(*SIZES, *published))
     option("--steps", 2500, "Training steps.", whole(1))
     option("--batch", 8, "Sequences per step.", whole(1))
     option(
@@ -298,45 +227,28 @@ def parser() -> Parser:
         whole(),
     )
     option(
-        "--micro-batch",
-        None,
-        "Sequences in memory at a time.",
-        whole(1),
-        otherwise="the whole step",
+        "--micro-batch", None, "Sequences in memory at a time.", whole(1), shown="the whole step"
     )
     option("--context", 64, "Tokens per sequence.", whole(1))
     option("--vocabulary", 1024, "Vocabulary size of the tokenizer.", whole(257))
-    option("--lr", 1.5e-3, "Peak learning rate.", number(above=0.0))
-    option(
-        "--schedule",
-        "cosine",
-        f"Learning-rate schedule: {', '.join(SCHEDULES)}.",
-        one_of(*SCHEDULES),
-    )
+    option("--lr", 1.5e-3, "Peak learning rate.", POSITIVE)
+    schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
+    option("--schedule", "cosine", schedules, one_of(*SCHEDULES))
     option("--warmup", 150, "Warm-up steps.", whole())
     option("--decay", 0.1, "Weight decay.", number(least=0.0))
     option("--dropout", 0.0, "Dropout rate.", number(least=0.0, below=1.0))
-    option(
-        "--validation",
-        0.05,
-        "Share of the text held out for validation.",
-        number(above=0.0, below=1.0),
-    )
+    option("--validation", 0.05, "Share of the text held out for validation.", SHARE)
     option("--seed", 0, "Random seed.", whole())
     option("--samples", 2, "Number of texts sampled at the end.", whole())
     option(
-        "--evaluate-every",
-        None,
-        "Evaluate every N steps.",
-        whole(1),
-        otherwise="a fifth of all steps",
+        "--evaluate-every", None, "Evaluate every N steps.", whole(1), shown="a fifth of all steps"
     )
     option(
         "--save-every",
         None,
         "Save a checkpoint every N steps.",
         whole(1),
-        otherwise="a fifth of all steps, at most 500",
+        shown="a fifth of all steps, at most 500",
     )
     option(
         "--save-minutes",
@@ -356,7 +268,7 @@ def parser() -> Parser:
         None,
         "Stop after N consecutive evaluations without improvement.",
         whole(1),
-        otherwise="never",
+        shown="never",
     )
     option(
         "--min-improvement",
@@ -380,15 +292,11 @@ def arguments() -> tuple[dict, dict | None]:
     given = reader.given()
     if given.pop("resume", False):
         return resumed(reader, given, FREE, FACTS)
-    options = {
-        name: value for name, value in {**reader.defaults, **given}.items() if name != "resume"
-    }
+    options = {**reader.defaults, **given}
+    del options["resume"]
     check_choice("--size", options["size"], [*SIZES, *FAMILIES[options["family"]].SIZES])
     return options, None
 
 
 if __name__ == "__main__":
-    start(
-        main,
-        "interrupted: add --resume to the same command line to continue from the last checkpoint",
-    )
+    start(main, RESUMABLE)

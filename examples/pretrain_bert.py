@@ -13,21 +13,26 @@ its accuracy with guesses from counts on the same masked positions of unseen tex
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from common import (
+    POSITIVE,
+    RESUMABLE,
+    SHARE,
     WORKERS,
     Parser,
+    bert_masking,
+    check_fresh,
     command,
-    not_drawn,
+    finish,
     number,
     one_of,
     resumed,
+    show_files,
     start,
+    text_option,
     usable,
     whole,
 )
@@ -46,7 +51,7 @@ from tinyplm.evaluation.masked import Guesses, joined
 from tinyplm.families import bert
 from tinyplm.files import sole_writer, write_json
 from tinyplm.hub.folders import make_config
-from tinyplm.objectives import Layout, MaskedPairs, MaskedSentences, Masking
+from tinyplm.objectives import MaskedPairs, MaskedSentences
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot
@@ -70,18 +75,13 @@ def prepare(options: dict, out: Path) -> Tokenizer:
     """The tokenizer, trained on the training texts and saved in `out`."""
     training, validation = texts(options)
     if options["objective"] == "next_sentence" and min(len(training), len(validation)) < 2:
-        raise ValueError(
-            "--objective: next_sentence: expected two or more documents each for training and "
-            "validation, got "
-            f"{len(training)} and {len(validation)}; try another --objective or a larger "
-            "--validation"
-        )
+        expected = "two or more documents each for training and validation"
+        hint = "try another --objective or a larger --validation"
+        got = f"{len(training)} and {len(validation)}; {hint}"
+        raise ValueError(f"--objective: next_sentence: expected {expected}, got {got}")
     size = sum(len(d.encode()) for d in (*training, *validation))
-    count = len(training) + len(validation)
-    print(
-        f"corpus     {count} documents, {size / 1e6:.2f} MB; {len(validation)} of them for "
-        "validation"
-    )
+    count, held_out = len(training) + len(validation), f"{len(validation)} of them for validation"
+    print(f"corpus     {count} documents, {size / 1e6:.2f} MB; {held_out}")
     tokenizer = Tokenizer.train(
         training, options["vocabulary"], kind="WordPiece", criterion="frequency"
     )
@@ -99,24 +99,11 @@ def samples(
     options: dict, documents: list, tokenizer: Tokenizer, seed: int
 ) -> MaskedPairs | MaskedSentences:
     """Labelled pairs of segments, or rows of whole sentences; masked anew in every epoch."""
-    cls_id, sep_id, pad_id, mask_id = (
-        tokenizer.named_id(f"{name}_token") for name in ("cls", "sep", "pad", "mask")
-    )
-    common = {
-        "layout": Layout.bert(cls_id=cls_id, sep_id=sep_id, pad_id=pad_id),
-        "seed": seed,
-        "masking": Masking(mask_id=mask_id, vocab_size=tokenizer.vocab_size),
-    }
+    common = {"seed": seed, **bert_masking(tokenizer)}
     if options["objective"] == "none":
         return MaskedSentences(documents, options["context"], **common)
     return MaskedPairs(
         documents, options["context"], objective=options["objective"], skip_short=True, **common
-    )
-
-
-def documents_of(some: list[str], tokenizer: Tokenizer) -> list:
-    return sentence_documents(
-        some, lambda sentence: tokenizer.encode(sentence, add_special_tokens=False)
     )
 
 
@@ -168,14 +155,11 @@ def accuracies(model: tinyplm.Model, batches: list, workers: int) -> dict[str, f
 
         def correct(part: dict) -> dict[str, int]:
             outputs, _ = model(**part["inputs"], grad=False)
-            return {
-                name: int((outputs[name].argmax(-1) == t).sum())
-                for name, t in part["targets"].items()
-            }
+            wanted = part["targets"].items()
+            return {name: int((outputs[name].argmax(-1) == t).sum()) for name, t in wanted}
 
-        for part in map_shards(
-            correct, {"inputs": inputs, "targets": targets}, min(workers, len(inputs["input_ids"]))
-        ):
+        batch, shards = {"inputs": inputs, "targets": targets}, len(inputs["input_ids"])
+        for part in map_shards(correct, batch, min(workers, shards)):
             for name, n in part.items():
                 right[name] = right.get(name, 0) + n
         for name, t in targets.items():
@@ -187,39 +171,31 @@ def report(options: dict, out: Path, documents: list, validation: FixedBatches) 
     """Print the best checkpoint's results, guesses, some predictions, and where the files are."""
     folder = find(out, "best")
     model = tinyplm.load(folder)
-    guesses = Guesses(
-        (sentence for document in documents for sentence in document), model.config.vocab_size
-    )
+    sentences = (sentence for document in documents for sentence in document)
+    guesses = Guesses(sentences, model.config.vocab_size)
     ids, targets = joined(validation.batches)
     found = accuracies(model, validation.batches, options["workers"])
     masked = [(inputs, {"logits": t["logits"]}) for inputs, t in validation.batches]
     loss = evaluate_batches(model, masked, workers=options["workers"])
     print(f"\nValidation, {(targets != IGNORED).sum()} masked positions of unseen documents:\n")
     print(f"{'':<32}{'accuracy':>9}{'nats':>8}")
-    print(
-        f"{'most frequent token':<32}{guesses.unigram_accuracy(targets):>9.1%}"
-        f"{guesses.unigram_loss(targets):>8.3f}"
-    )
-    print(
-        f"{'most frequent between neighbours':<32}"
-        f"{guesses.neighbour_accuracy(ids, targets):>9.1%}{'-':>8}"
-    )
+    right, loss_of_guess = guesses.unigram_accuracy(targets), guesses.unigram_loss(targets)
+    print(f"{'most frequent token':<32}{right:>9.1%}{loss_of_guess:>8.3f}")
+    right = guesses.neighbour_accuracy(ids, targets)
+    print(f"{'most frequent between neighbours':<32}{right:>9.1%}{'-':>8}")
     name = f"BERT, {model.parameter_count() / 1e6:.2f}M parameters"
     print(f"{name:<32}{found['logits']:>9.1%}{loss:>8.3f}")
     if "pair_logits" in found:
         labels = np.concatenate([t["pair_logits"] for _, t in validation.batches])
-        print(
-            f"\n{options['objective'].replace('_', ' ')}: {found['pair_logits']:.1%} of "
-            f"{len(labels)} pairs right, "
-            f"the more frequent label alone {max(labels.mean(), 1 - labels.mean()):.1%}"
-        )
+        right = f"{found['pair_logits']:.1%} of {len(labels)} pairs right"
+        alone = f"the more frequent label alone {max(labels.mean(), 1 - labels.mean()):.1%}"
+        print(f"\n{options['objective'].replace('_', ' ')}: {right}, {alone}")
     print("\nThe model's predictions for [MASK]:")
     for sentence in SHOWN:
         print(f"    {sentence}  {', '.join(fill(model, sentence)) or '(longer than --context)'}")
     drawn = plot(out / "log.jsonl", out / "loss.png")
-    print(f"\nmodel      {folder} (the best step; transformers loads this folder)")
-    print(f"log        {out / 'log.jsonl'}")
-    print(f"loss plot  {out / 'loss.png' if drawn else not_drawn()}")
+    print()
+    show_files(folder, out, drawn)
     print(f"fine-tune  {command('finetune_classifier.py', '--model', folder)}")
 
 
@@ -246,95 +222,53 @@ def run(options: dict, settings: Settings, out: Path, resume: bool) -> None:
     """Prepare the data, or reuse what is there; train; report."""
     begin = time.perf_counter()
     if not resume:
-        if started(out):
-            raise ValueError(
-                f"--out: expected a folder without a run, got {out}: add --resume to continue it"
-            )
+        check_fresh(out)
         tokenizer = prepare(options, out)
         write_json(out / "run.json", {"options": options, "facts": {}})
     else:
         tokenizer = Tokenizer.load(out)
-    training, validation = (documents_of(part, tokenizer) for part in texts(options))
-    fixed = FixedBatches(
-        samples(options, validation, tokenizer, seed=1), options["validation_samples"]
-    )
-    print(
-        f"tokens     {sum(len(s) for d in training for s in d)} for training "
-        f"({time.perf_counter() - begin:.0f} s)"
-    )
+    training, validation = (sentence_documents(part, tokenizer.encode) for part in texts(options))
+    held_out = samples(options, validation, tokenizer, seed=1)
+    fixed = FixedBatches(held_out, options["validation_samples"])
+    count = sum(len(s) for d in training for s in d)
+    print(f"tokens     {count} for training ({time.perf_counter() - begin:.0f} s)")
     task = "masked_lm" if options["objective"] == "none" else "pretraining"
     model = tinyplm.create("bert", configure(options, tokenizer), task=task, key=options["seed"])
     model.tokenizer = tokenizer
     print(f"model      {model}")
-    state = train(
-        model,
-        samples(options, training, tokenizer, options["seed"]),
-        fixed,
-        settings,
-        out=out,
-        resume=started(out),
-    )
-    print(f"trained    {state.step} steps, {state.tokens} tokens in {state.seconds:.0f} s")
-    if state.signal is not None:
-        print(
-            f"stopped    by {signal.Signals(state.signal).name}; "
-            f"resume with: {command('pretrain_bert.py', '--out', out, '--resume')}"
-        )
-        sys.exit(128 + state.signal)
+    own = samples(options, training, tokenizer, options["seed"])
+    state = train(model, own, fixed, settings, out=out, resume=started(out))
+    finish(state, command("pretrain_bert.py", "--out", out, "--resume"))
     report(options, out, training, fixed)
 
 
 def parser() -> Parser:
     parser = Parser(__doc__)
     option = parser.option
-    option(
-        "--text",
-        [],
-        "UTF-8 text files to train on.",
-        nargs="+",
-        metavar="FILE",
-        otherwise="Python's own documentation",
-    )
-    option(
-        "--objective",
-        "next_sentence",
-        f"Objective besides masked words: {', '.join(OBJECTIVES)}.",
-        one_of(*OBJECTIVES),
-    )
-    option(
-        "--size",
-        "small",
-        f"Size: {', '.join(SIZES)}; or a published size: {', '.join(bert.SIZES)}.",
-        one_of(*SIZES, *bert.SIZES),
-    )
+    text_option(parser)
+    objectives = f"Objective besides masked words: {', '.join(OBJECTIVES)}."
+    option("--objective", "next_sentence", objectives, one_of(*OBJECTIVES))
+    sizes = f"Size: {', '.join(SIZES)}; or a published size: {', '.join(bert.SIZES)}."
+    option("--size", "small", sizes, one_of(*SIZES, *bert.SIZES))
     option("--steps", 2500, "Training steps.", whole(1))
     option("--batch", 32, "Samples per step.", whole(1))
     option("--context", 32, "Tokens per sample.", whole(8))
     option("--vocabulary", 2048, "Vocabulary size of the tokenizer.", whole(6))
-    option("--lr", 1e-3, "Peak learning rate.", number(above=0.0))
+    option("--lr", 1e-3, "Peak learning rate.", POSITIVE)
     option("--warmup", 150, "Warm-up steps.", whole())
     option("--dropout", 0.0, "Dropout rate.", number(least=0.0, below=1.0))
-    option(
-        "--validation",
-        0.05,
-        "Share of the text held out for validation.",
-        number(above=0.0, below=1.0),
-    )
+    option("--validation", 0.05, "Share of the text held out for validation.", SHARE)
     option("--validation-samples", 512, "Number of validation samples.", whole(1))
     option("--seed", 0, "Random seed.", whole())
     option(
-        "--evaluate-every",
-        None,
-        "Evaluate every N steps.",
-        whole(1),
-        otherwise="a fifth of all steps",
+        "--evaluate-every", None, "Evaluate every N steps.", whole(1), shown="a fifth of all steps"
     )
     option(
         "--save-every",
         None,
         "Save a checkpoint every N steps.",
         whole(1),
-        otherwise="a fifth of all steps",
+        shown="a fifth of all steps",
     )
     option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
     option("--out", "out-bert", "Output folder.", metavar="FOLDER")
@@ -348,13 +282,10 @@ def arguments() -> tuple[dict, bool]:
     given = reader.given()
     if given.pop("resume", False):
         return resumed(reader, given, FREE, set())[0], True
-    return {
-        name: value for name, value in {**reader.defaults, **given}.items() if name != "resume"
-    }, False
+    options = {**reader.defaults, **given}
+    del options["resume"]
+    return options, False
 
 
 if __name__ == "__main__":
-    start(
-        main,
-        "interrupted: add --resume to the same command line to continue from the last checkpoint",
-    )
+    start(main, RESUMABLE)

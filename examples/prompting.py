@@ -124,14 +124,8 @@ def accuracy(
 ) -> float:
     """The share of samples assigned their own label; each has its own text."""
     found = label_probabilities(Prefix(template, verbaliser), model, samples, calibrate=calibrate)
-    return float(
-        np.mean(
-            [
-                verbaliser.labels[n] == sample["label"]
-                for n, sample in zip(found.argmax(axis=1), samples)
-            ]
-        )
-    )
+    rows = zip(found.argmax(axis=1), samples)
+    return float(np.mean([verbaliser.labels[n] == sample["label"] for n, sample in rows]))
 
 
 def main() -> None:
@@ -148,28 +142,21 @@ def main() -> None:
     def measure(group: str, name: str, once: Callable[[int], float], trained: int = 0) -> None:
         start = time.perf_counter()
         scores = [once(number) for number in range(options.draws)]
-        rows.append((group, name, scores, (time.perf_counter() - start) / options.draws, trained))
-        print(
-            f"{group:10}{name:24}{spread(scores):24}{trained:8,} trained{rows[-1][3]:7.1f} s",
-            flush=True,
-        )
+        seconds = (time.perf_counter() - start) / options.draws
+        rows.append((group, name, scores, seconds, trained))
+        cells = f"{spread(scores):24}{trained:8,} trained{seconds:7.1f} s"
+        print(f"{group:10}{name:24}{cells}", flush=True)
 
     names = dict(zip(TASK, TASK[::-1]))
     exchanged = Verbaliser({kind: f" {name}" for kind, name in names.items()})
 
+    examples = [{**s, "name": names[s["label"]]} for s in solved]
+    few = FewShot("{word} >", " {name}", examples, separator="\n", balance="label")
+
     def shots(count: int) -> Callable[[int], float]:
         def once(number: int) -> float:
-            few = FewShot(
-                "{word} >",
-                " {name}",
-                [{**s, "name": names[s["label"]]} for s in solved],
-                separator="\n",
-                balance="label",
-            )
-            asked = [
-                {**s, "text": few.prompt(s, count, key=number * 1000 + n)}
-                for n, s in enumerate(tests)
-            ]
+            keys = range(number * 1000, number * 1000 + len(tests))
+            asked = [{**s, "text": few.prompt(s, count, key=k)} for s, k in zip(tests, keys)]
             return accuracy(model, asked, exchanged, "{text}")
 
         return once
@@ -179,70 +166,52 @@ def main() -> None:
     own = Verbaliser({kind: f" {kind}" for kind in TASK})
     plain = [{**s, "text": f"{s['word']} >"} for s in tests]
     measure("words", "true names", lambda number: accuracy(model, plain, own, "{text}"))
-    measure(
-        "words",
-        "true names, calibrated",
-        lambda number: accuracy(model, plain, own, "{text}", {"text": "\n >"}),
-    )
+
+    def calibrated(number: int) -> float:
+        return accuracy(model, plain, own, "{text}", {"text": "\n >"})
+
+    measure("words", "true names, calibrated", calibrated)
 
     pattern = Prefix("{word} >", exchanged)
     sequences = [pattern.sequence(model.tokenizer, s, s["label"]) for s in solved]
-    start = model.tokenizer.encode(
-        "".join(f"{s['word']} > {names[s['label']]}\n" for s in (*solved[:2], *solved[-2:]))
-    )
+    four = (*solved[:2], *solved[-2:])
+    lines = "".join(f"{s['word']} > {names[s['label']]}\n" for s in four)
+    start = model.tokenizer.encode(lines)
 
     def settings(number: int, lr: float) -> SFTSettings:
-        return SFTSettings(
-            steps=options.tuning_steps,
-            batch_size=16,
-            learning_rate=lr,
-            warmup=5,
-            workers=options.workers,
-            seed=number,
-        )
+        rates = {"learning_rate": lr, "warmup": 5}
+        steps, workers = options.tuning_steps, options.workers
+        return SFTSettings(steps=steps, batch_size=16, workers=workers, seed=number, **rates)
 
     def soft(number: int) -> float:
-        prompted, _ = soft_prompt(
-            model, sequences, settings(number, 0.05), ids=start, progress=False
-        )
+        chosen = settings(number, 0.05)
+        prompted, _ = soft_prompt(model, sequences, chosen, ids=start, progress=False)
         return accuracy(prompted, tests, pattern.verbaliser, pattern.template)
 
-    def prefixed(number: int) -> float:
+    def trained(number: int, lr: float, **adapter: Any) -> float:
         tuned = model._with()
-        sft(tuned, sequences, settings(number, 5e-3), progress=False, **prefix_of(model, ids=start))
+        sft(tuned, sequences, settings(number, lr), progress=False, **adapter)
         return accuracy(tuned, tests, pattern.verbaliser, pattern.template)
+
+    def prefixed(number: int) -> float:
+        return trained(number, 5e-3, **prefix_of(model, ids=start))
 
     def everything(number: int) -> float:
-        tuned = model._with()
-        sft(tuned, sequences, settings(number, 3e-3), progress=False)
-        return accuracy(tuned, tests, pattern.verbaliser, pattern.template)
+        return trained(number, 3e-3)
 
-    D = model.config.hidden_size
-    measure("trained", f"soft prompt, {len(start)} rows", soft, len(start) * D)
-    measure(
-        "trained",
-        f"prefix, {len(start)} rows",
-        prefixed,
-        2 * model.config.num_hidden_layers * len(start) * D,
-    )
+    numbers, layers = len(start) * model.config.hidden_size, model.config.num_hidden_layers
+    measure("trained", f"soft prompt, {len(start)} rows", soft, numbers)
+    measure("trained", f"prefix, {len(start)} rows", prefixed, 2 * layers * numbers)
     measure("trained", "all parameters", everything, model.parameter_count())
 
     def panel(axes: Any) -> None:
-        some = [
-            (int(name.split()[0]), np.mean(scores))
-            for group, name, scores, _, _ in rows
-            if group == "examples"
-        ]
+        means = [(group, name, np.mean(scores)) for group, name, scores, _, _ in rows]
+        some = [(int(name.split()[0]), mean) for group, name, mean in means if group == "examples"]
         axes.plot(*zip(*some), marker="o", label="examples in the prompt")
-        for i, (group, name, scores, _, _) in enumerate(
-            row for row in rows if row[0] != "examples"
-        ):
-            axes.axhline(
-                np.mean(scores), ls="--" if group == "words" else ":", color=f"C{i + 1}", label=name
-            )
-        axes.set(
-            xlabel="examples in the prompt", ylabel="accuracy on test words", ylim=(-0.02, 1.02)
-        )
+        for i, (group, name, mean) in enumerate(means[len(some) :], 1):
+            axes.axhline(mean, ls="--" if group == "words" else ":", color=f"C{i}", label=name)
+        axes.set(xlabel="examples in the prompt", ylabel="accuracy on test words")
+        axes.set(ylim=(-0.02, 1.02))
         axes.legend(fontsize="small")
 
     print()

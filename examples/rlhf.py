@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import skills
 from common import Parser, number, run_options, save_plot, start, unused, whole
-from dpo import COURTESY, both_manners
-from skills import TASKS, Sample
+from dpo import COURTESY, tune_both_manners
+from skills import LETTERS, Sample
 
 import tinyplm
 from tinyplm.models.causal_model import CausalModel
@@ -32,14 +32,11 @@ from tinyplm.tuning import (
     Pair,
     PPOSettings,
     RewardSettings,
-    SFTSettings,
     answered,
     model_reward,
     ppo,
     reward,
     rollouts,
-    sft,
-    token_log_probs,
 )
 
 LONGEST = 24
@@ -49,9 +46,8 @@ def true_score(sample: Sample, text: str, finished: bool) -> float:
     """The rule: 1 for courtesy plus 1 for a correct answer; -1 for one that does not end."""
     if not finished:
         return -1.0
-    return float(text.startswith(COURTESY.strip())) + float(
-        text.strip().removeprefix(COURTESY) == sample.answer
-    )
+    right = text.strip().removeprefix(COURTESY) == sample.answer
+    return float(text.startswith(COURTESY.strip())) + float(right)
 
 
 def scored_model(policy: CausalModel, seed: int) -> Model:
@@ -77,12 +73,8 @@ def preferences(
         two = [(true_score(sample, texts[i], drawn.finished[i]), i) for i in (2 * n, 2 * n + 1)]
         (low, worse), (high, better) = sorted(two)
         if high > low:
-            pairs.append(
-                (
-                    answered(asked[n], drawn.answers[better]),
-                    answered(asked[n], drawn.answers[worse]),
-                )
-            )
+            ranked = (drawn.answers[better], drawn.answers[worse])
+            pairs.append(tuple(answered(asked[n], answer) for answer in ranked))
     return pairs
 
 
@@ -100,11 +92,7 @@ def judged(
     drawn = rollouts(
         policy, asked, max_new_tokens=LONGEST, stop_ids=stops, seed=seed, workers=workers
     )
-    texts, batch = drawn.texts(reference.tokenizer, stops), drawn.arrays()
-    now, before = (
-        token_log_probs(m, batch, workers=workers)["log_probs"].sum(axis=1)
-        for m in (policy, reference)
-    )
+    texts = drawn.texts(reference.tokenizer, stops)
     return {
         "reward model": float(np.mean(judge(drawn.prompts, drawn.answers))),
         "rule": float(np.mean([true_score(*row) for row in zip(samples, texts, drawn.finished)])),
@@ -112,7 +100,7 @@ def judged(
         "right": float(
             np.mean([t.strip().removeprefix(COURTESY) == s.answer for s, t in zip(samples, texts)])
         ),
-        "KL": float((now - before).mean()),
+        "KL": skills.divergence(policy, reference, drawn, workers),
     }
 
 
@@ -131,26 +119,10 @@ def main() -> None:
         cut_score=-2.0,
     )
     seed, workers = options.seed, options.workers
-    names = [skill for skill in TASKS if skill != "add"]
-    training = [
-        s
-        for skill in names
-        for s in skills.samples(skill, options.samples, held_out=False, seed=seed)
-    ]
-    test = [
-        s for skill in names for s in skills.samples(skill, options.tests, held_out=True, seed=seed)
-    ]
+    training = skills.of_each(LETTERS, options.samples, held_out=False, seed=seed)
+    test = skills.of_each(LETTERS, options.tests, held_out=True, seed=seed)
     model, _ = skills.base_model(steps=options.base_steps, workers=workers, seed=seed)
-    tuned = SFTSettings(
-        steps=options.sft_steps,
-        batch_size=64,
-        learning_rate=3e-3,
-        warmup=min(50, options.sft_steps // 4),
-        workers=workers,
-        seed=seed,
-    )
-    print(f"tuning     on {', '.join(names)}, in both styles")
-    sft(model, both_manners(model, training, seed), tuned)
+    tune_both_manners(model, training, steps=options.sft_steps, workers=workers, seed=seed)
     reference = model._with()
 
     pairs, held_out = (
@@ -159,20 +131,9 @@ def main() -> None:
     )
     judge_model = scored_model(model, seed)
     print("training   the reward model")
-    result = reward(
-        judge_model,
-        pairs,
-        RewardSettings(
-            steps=options.reward_steps,
-            batch_size=32,
-            learning_rate=5e-4,
-            warmup=5,
-            workers=workers,
-            seed=seed,
-        ),
-        validation=held_out,
-        out=out / "reward",
-    )
+    sizes = {"steps": options.reward_steps, "batch_size": 32, "learning_rate": 5e-4, "warmup": 5}
+    judging = RewardSettings(**sizes, workers=workers, seed=seed)
+    result = reward(judge_model, pairs, judging, validation=held_out, out=out / "reward")
     accuracy = result.validation[options.reward_steps]["accuracy"]
     print(
         f"reward     {len(pairs)} pairs, accuracy on {len(held_out)} held-out pairs {accuracy:.1%} "
@@ -182,35 +143,19 @@ def main() -> None:
 
     found = {"before": judged(model, reference, judge, test, seed=seed, workers=workers)}
     print("PPO        against the reward model")
-    ppo(
-        model,
-        skills.prompts(model, training, seed=seed),
-        judge,
-        settings,
-        stop_ids=skills.stop_ids(model),
-        out=out / "ppo",
-    )
+    asked, stops = skills.prompts(model, training, seed=seed), skills.stop_ids(model)
+    ppo(model, asked, judge, settings, stop_ids=stops, out=out / "ppo")
     found["after"] = judged(model, reference, judge, test, seed=seed, workers=workers)
-    print(
-        f"\nsampled answers to {len(test)} held-out prompts\n\n{'':8}"
-        + "".join(f"{name:>14}" for name in found["before"])
-    )
+    heading = "".join(f"{name:>14}" for name in found["before"])
+    print(f"\nsampled answers to {len(test)} held-out prompts\n\n{'':8}{heading}")
     for name, values in found.items():
-        print(
-            f"{name:8}"
-            + "".join(
-                f"{value:14.1%}" if key in ("courtesy", "right") else f"{value:14.2f}"
-                for key, value in values.items()
-            )
-        )
+        forms = {"courtesy": "14.1%", "right": "14.1%"}
+        print(f"{name:8}" + "".join(f"{v:{forms.get(key, '14.2f')}}" for key, v in values.items()))
     few = test[:: max(1, len(test) // 6)][:6]
     asked = skills.prompts(model, few, seed=seed)
     print()
-    for sample, was, now in zip(
-        few,
-        skills.answers(reference, asked, max_new_tokens=LONGEST),
-        skills.answers(model, asked, max_new_tokens=LONGEST),
-    ):
+    answers = (skills.answers(m, asked, max_new_tokens=LONGEST) for m in (reference, model))
+    for sample, was, now in zip(few, *answers):
         print(f"    {sample.skill} {sample.fields['items']}:  {was!r} -> {now!r}")
     gained = found["after"]["reward model"] - found["before"]["reward model"]
     meant = found["after"]["rule"] - found["before"]["rule"]

@@ -104,8 +104,7 @@ def puzzles(docstrings: list[Passage], count: int) -> list[tuple[str, str]]:
 
 
 class BM25:
-    """Ranking by words, with k = 1.2 and b = 0.75.                          Robertson & Zaragoza
-    2009
+    """Ranking by words, with k = 1.2 and b = 0.75.                     Robertson & Zaragoza 2009
 
         score(query, passage) = sum over the query's words of
                                 idf (k + 1) f / (f + k (1 - b + b length / mean length))
@@ -123,9 +122,8 @@ class BM25:
         self.weights: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for n, count in enumerate(counts):
             for word, f in count.items():
-                self.weights[word].append(
-                    (n, (k + 1) * f / (f + k * (1 - b + b * lengths[n] / mean)))
-                )
+                weight = (k + 1) * f / (f + k * (1 - b + b * lengths[n] / mean))
+                self.weights[word].append((n, weight))
         for word, entries in self.weights.items():
             idf = math.log(1 + (self.size - len(entries) + 0.5) / (len(entries) + 0.5))
             self.weights[word] = [(n, idf * weight) for n, weight in entries]
@@ -158,10 +156,8 @@ def embed(encoder: SentenceEncoder, texts: list[str], folder: Path, what: str) -
     progress.close()
     seconds = time.perf_counter() - begin
     tokens = sum(map(len, encoder.tokens(texts)))
-    print(
-        f"{what}: {len(texts)} texts, {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} "
-        "tokens per second"
-    )
+    speed = f"{tokens / seconds:.0f} tokens per second"
+    print(f"{what}: {len(texts)} texts, {tokens} tokens in {seconds:.1f} s, {speed}")
     write_safetensors(path, {"vectors": vectors})
     return vectors
 
@@ -188,10 +184,8 @@ def show(query: str, found: dict[str, list[tuple[int, float]]], pieces: list[Pas
             place, text = pieces[n]
             begin = " ".join(text.split())
             room = columns() - 57
-            print(
-                f"  {way:<10} {score:6.2f}  {place[:34]:<34}  "
-                f"{begin[:room]}{'…' if len(begin) > room else ''}"
-            )
+            shown = f"{begin[:room]}{'…' if len(begin) > room else ''}"
+            print(f"  {way:<10} {score:6.2f}  {place[:34]:<34}  {shown}")
             way = ""
 
 
@@ -222,19 +216,19 @@ def evaluate(encoder: SentenceEncoder, pairs: list[tuple[str, str]], folder: Pat
 def parser() -> Parser:
     parser = Parser(__doc__)
     parser.option(
-        "queries", [], "Search queries.", nargs="*", metavar="QUERY", otherwise="a few questions"
+        "queries", [], "Search queries.", nargs="*", metavar="QUERY", shown="a few questions"
     )
     parser.option(
         "--model",
         None,
         "Model folder in the layout of sentence-transformers.",
         metavar="FOLDER",
-        otherwise="the installed MiniLM",
+        shown="the installed MiniLM",
     )
     parser.option("--out", "out-sentences", "Folder for the vectors.", metavar="FOLDER")
     parser.option("--top", 3, "Number of passages shown per query.", whole(1))
     parser.option(
-        "--passages", None, "Search only N evenly spaced passages.", whole(1), otherwise="all"
+        "--passages", None, "Search only N evenly spaced passages.", whole(1), shown="all"
     )
     parser.option("--evaluate", 600, "Number of docstrings for evaluation; 0 for none.", whole())
     return parser

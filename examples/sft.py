@@ -55,26 +55,15 @@ from tinyplm.tuning.data.conversations import shortened
 
 def sentences(count: int, seed: int) -> list[dict]:
     """Sentences of the documentation as conversations: complete the first half with the second."""
-    found = sorted(
-        {
-            s
-            for document in default_corpus()
-            for s in re.findall(r"(?<=[.] )[A-Z][a-z]+(?: [a-z]+){5,11}[.]", document)
-        }
-    )
+    form = re.compile(r"(?<=[.] )[A-Z][a-z]+(?: [a-z]+){5,11}[.]")
+    found = sorted({s for document in default_corpus() for s in form.findall(document)})
     records = []
     for n in np.random.default_rng(seed).permutation(len(found))[:count]:
         words = found[n].split()
         half = len(words) // 2
         asked = f"Finish the sentence: {' '.join(words[:half])}"
-        records.append(
-            {
-                "messages": [
-                    {"role": "user", "content": asked},
-                    {"role": "assistant", "content": " ".join(words[half:])},
-                ]
-            }
-        )
+        record = {"instruction": asked, "output": " ".join(words[half:])}
+        records.append({"messages": instruction_messages(record)})
     return records
 
 
@@ -82,15 +71,11 @@ def own_data(model: CausalModel, records: list[dict]) -> list[TokenSequence]:
     """The user's records in the model's chat format."""
     template = folder_template(model.files, model.tokenizer.named)
     found = conversations(model.tokenizer, template, records, max_length=model.config.context)
-    print(
-        f"data       {len(found.sequences)} conversations; {found.cut} truncated to the context, "
-        f"{found.dropped} dropped"
-    )
+    shortened = f"{found.cut} truncated to the context, {found.dropped} dropped"
+    print(f"data       {len(found.sequences)} conversations; {shortened}")
     if len(found.sequences) < 2:
-        raise ValueError(
-            "--data: expected two or more conversations that fit the context, one of them held "
-            "out, got fewer"
-        )
+        expected = "two or more conversations that fit the context, one of them held out"
+        raise ValueError(f"--data: expected {expected}, got fewer")
     return found.sequences
 
 
@@ -98,9 +83,8 @@ def skill_data(
     model: CausalModel, training: list[Sample], test: list[Sample], options: argparse.Namespace
 ) -> tuple[list[TokenSequence], list[TokenSequence]]:
     """(training, held out): samples of the skills, and sentences."""
-    texts = conversations(
-        model.tokenizer, CHAT, sentences(options.samples // 2, options.seed)
-    ).sequences
+    some = sentences(options.samples // 2, options.seed)
+    texts = conversations(model.tokenizer, CHAT, some).sequences
     cut = max(1, len(texts) // 10)
     parts = (
         [*skills.sequences(model, training), *texts[cut:]],
@@ -138,11 +122,7 @@ def main() -> None:
             records = [{"messages": instruction_messages(record)} for record in records]
     else:
         parts = [
-            [
-                s
-                for skill in TASKS
-                for s in skills.samples(skill, count, held_out=held_out, seed=options.seed)
-            ]
+            skills.of_each(list(TASKS), count, held_out=held_out, seed=options.seed)
             for count, held_out in ((options.samples, False), (50, True))
         ]
         tests = {
@@ -153,9 +133,8 @@ def main() -> None:
         model = tinyplm.load(model_folder(options.model))
         model.check_causal()
         named = model.text_tokenizer().named
-        set_chat_format(
-            model, (folder_template(model.files, named) if options.data else None) or CHAT
-        )
+        template = folder_template(model.files, named) if options.data else None
+        set_chat_format(model, template or CHAT)
     else:
         model, tokens = skills.new_model(seed=options.seed)
     print(f"model      {model}")
@@ -172,17 +151,15 @@ def main() -> None:
         skills.pretrain(
             model, tokens, steps=options.base_steps, workers=options.workers, seed=options.seed
         )
-    before = {
-        skill: skills.exact_match(model, some, workers=options.workers)
-        for skill, some in tests.items()
-    }
-    first = answer_loss(model, held_out, workers=options.workers)
+
+    def measured() -> tuple[dict[str, float], float]:
+        workers = options.workers
+        right = {n: skills.exact_match(model, some, workers=workers) for n, some in tests.items()}
+        return right, answer_loss(model, held_out, workers=workers)
+
+    before, first = measured()
     sft(model, training, settings, validation=held_out, out=out)
-    last = answer_loss(model, held_out, workers=options.workers)
-    after = {
-        skill: skills.exact_match(model, some, workers=options.workers)
-        for skill, some in tests.items()
-    }
+    after, last = measured()
     print(f"\nloss on held-out answers: {first:.3f} before, {last:.3f} after (nats per token)")
     if tests:
         report(before, after)
@@ -200,11 +177,8 @@ def main() -> None:
 
     def losses(axes: Any) -> None:
         for field, style in (("loss", {"lw": 0.8}), ("validation_loss", {"marker": "o"})):
-            axes.plot(
-                *zip(*[(r["step"], r[field]) for r in records if field in r]),
-                label=field.replace("_", " "),
-                **style,
-            )
+            points = [(r["step"], r[field]) for r in records if field in r]
+            axes.plot(*zip(*points), label=field.replace("_", " "), **style)
         axes.set(xlabel="step", ylabel="loss on answers (nats per token)")
         axes.legend()
 
@@ -229,14 +203,14 @@ def parser() -> Parser:
         None,
         "Folder of the model to start from.",
         metavar="FOLDER",
-        otherwise="a small one, pretrained first",
+        shown="a small one, pretrained first",
     )
     option(
         "--data",
         None,
         "JSON-lines file to train on.",
         metavar="FILE",
-        otherwise="the skills, and sentences to complete",
+        shown="the skills, and sentences to complete",
     )
     option(
         "--kind",
@@ -254,7 +228,7 @@ def parser() -> Parser:
         None,
         "Pack several conversations into rows of N tokens.",
         whole(1),
-        otherwise="one row each",
+        shown="one row each",
     )
     option("--lr", 3e-3, "Peak learning rate.", number(above=0.0))
     run_options(parser, "out-sft")

@@ -23,7 +23,17 @@ from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES
 from tinyplm.training.loop import train
 from tinyplm.training.settings import Settings
-from tinyplm.tuning import Task, TokenSequence, conversation, prompt_ids, rollouts, set_chat_format
+from tinyplm.tuning import (
+    Rollouts,
+    SFTSettings,
+    Task,
+    TokenSequence,
+    conversation,
+    prompt_ids,
+    rollouts,
+    set_chat_format,
+    token_log_probs,
+)
 
 CHAT = TEMPLATES["chatml"]
 WIDTH, CONTEXT = 128, 128  # of the base model
@@ -41,6 +51,7 @@ TASKS = {
     ),
     "add": Task("add", ["{a} + {b} =", "Add {a} and {b}", "What is {a} plus {b}?"], "{answer}"),
 }
+LETTERS = ["copy", "reverse", "sort"]  # the skills on letters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +81,8 @@ def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sa
             a, b = (int(n) for n in draw.integers(0, 50, 2))
             values = {"a": str(a), "b": str(b), "answer": str(a + b)}
         else:
-            letters = draw.choice(
-                list("abcdefghij"), int(draw.integers(2, 5)), replace=False
-            ).tolist()
-            turned = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[skill]
-            values = {"items": " ".join(letters), "answer": " ".join(turned)}
+            length = int(draw.integers(2, 5))
+            values = turned(skill, draw.choice(list("abcdefghij"), length, replace=False).tolist())
         name = " ".join(value for field, value in values.items() if field != "answer")
         # one input in five, for any skill
         if (random.fold(random.key(99), *name.encode()) % 5 == 0) == held_out:
@@ -82,6 +90,23 @@ def samples(skill: str, count: int, *, held_out: bool, seed: int = 0) -> list[Sa
         if len(found) == count:
             return list(found.values())
     raise ValueError(f"{skill}: expected at most {len(found)} distinct samples, got {count}")
+
+
+def turned(skill: str, letters: list[str]) -> dict[str, str]:
+    """The fields of a task on letters."""
+    answer = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[skill]
+    return {"items": " ".join(letters), "answer": " ".join(answer)}
+
+
+def of_each(skills: list[str], count: int, *, held_out: bool, seed: int) -> list[Sample]:
+    """`count` samples of each of several skills."""
+    return [s for name in skills for s in samples(name, count, held_out=held_out, seed=seed)]
+
+
+def tuning_settings(*, steps: int, workers: int, seed: int) -> SFTSettings:
+    """The settings for fine-tuning the base on skills."""
+    rates = {"learning_rate": 3e-3, "warmup": min(50, steps // 4)}
+    return SFTSettings(steps=steps, batch_size=64, workers=workers, seed=seed, **rates)
 
 
 def new_model(
@@ -164,6 +189,15 @@ def answers(
         model, asked, max_new_tokens=max_new_tokens, stop_ids=stops, workers=workers, **sampling
     )
     return drawn.texts(model.tokenizer, stops)
+
+
+def divergence(model: CausalModel, reference: CausalModel, drawn: Rollouts, workers: int) -> float:
+    """The KL divergence to the reference, nats per answer, estimated from the model's answers."""
+    now, before = (
+        token_log_probs(m, drawn.arrays(), workers=workers)["log_probs"].sum(axis=1)
+        for m in (model, reference)
+    )
+    return float((now - before).mean())
 
 
 def exact_match(model: CausalModel, some: list[Sample], *, workers: int = 1) -> float:

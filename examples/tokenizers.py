@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import Parser, columns, one_of, save_plot, start, usable, whole
+from common import Parser, columns, one_of, save_plot, start, text_option, usable, whole
 
 from tinyplm.data.corpus import deduplicate, default_corpus, read_texts, split_documents
 from tinyplm.tokenizers import RECIPES, Tokenizer
@@ -106,16 +106,9 @@ def sentences() -> list[str]:
     documents = []
     for _ in range(40):
         parts = [[rng.choice(choices) for choices in (WHEN, WHO, WHERE, WHAT)] for _ in range(40)]
-        documents.append(
-            "".join(f"{when[0]}，{who[0]}{where[0]}{what[0]}。" for when, who, where, what in parts)
-            + "\n"
-        )
-        documents.append(
-            " ".join(
-                f"{when[1]} {who[1]} {what[1]} {where[1]}." for when, who, where, what in parts
-            )
-            + "\n"
-        )
+        chinese = [f"{when[0]}，{who[0]}{where[0]}{what[0]}。" for when, who, where, what in parts]
+        english = [f"{when[1]} {who[1]} {what[1]} {where[1]}." for when, who, where, what in parts]
+        documents += ["".join(chinese) + "\n", " ".join(english) + "\n"]
     return documents
 
 
@@ -142,9 +135,8 @@ def train_all(
         except ValueError as error:  # usually fewer entries than characters
             raise ValueError(f"--sizes: {size}: {kind}: {error}") from None
         ids = [id for document in tokenizer.encode_batch(validation) for id in document]
-        results.append(
-            Result(kind, size, tokenizer, len(ids), ids.count(tokenizer.named_id("unk_token")))
-        )
+        unknown = ids.count(tokenizer.named_id("unk_token"))
+        results.append(Result(kind, size, tokenizer, len(ids), unknown))
         progress.update(1, {"kind": kind, "entries": str(size)})
     progress.close()
     return results
@@ -185,14 +177,10 @@ def show_sizes(results: list[Result], total: int) -> None:
     width = max(len(result.kind) for result in results)
     print(f"{'':<{width}}  entries  bytes/token  tokens/byte  unknown")
     for kind, size, tokenizer, tokens, unknown in results:
-        full = (
-            "" if tokenizer.vocab_size == size else f"  of {size} requested: nothing left to merge"
-        )
-        print(
-            f"{kind:<{width}}{tokenizer.vocab_size:>9}{total / tokens:>13.2f}"
-            f"{tokens / total:>13.3f}"
-            f"{unknown / tokens:>9.2%}{full}"
-        )
+        entries = tokenizer.vocab_size
+        full = "" if entries == size else f"  of {size} requested: nothing left to merge"
+        ratios = f"{total / tokens:>13.2f}{tokens / total:>13.3f}{unknown / tokens:>9.2%}"
+        print(f"{kind:<{width}}{entries:>9}{ratios}{full}")
 
 
 def by_size(results: list[Result], total: int) -> Callable:
@@ -223,10 +211,8 @@ def main() -> None:
     training, validation = split_documents(documents, 0.05, 0)
     total = sum(len(document.encode()) for document in validation)
     size = sum(len(document.encode()) for document in documents)
-    print(
-        f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {len(validation)} of them, "
-        f"{total / 1e6:.2f} MB, held out"
-    )
+    held_out = f"{len(validation)} of them, {total / 1e6:.2f} MB, held out"
+    print(f"corpus     {len(documents)} documents, {size / 1e6:.2f} MB; {held_out}")
     results = train_all(kinds, sizes, training, validation)
     largest = [result for result in results if result.size == max(sizes)]
 
@@ -255,14 +241,7 @@ def main() -> None:
 
 def parser() -> Parser:
     parser = Parser(__doc__)
-    parser.option(
-        "--text",
-        [],
-        "UTF-8 text files to train on.",
-        nargs="+",
-        metavar="FILE",
-        otherwise="Python's own documentation and some Chinese",
-    )
+    text_option(parser, "Python's own documentation and some Chinese")
     parser.option("--sizes", [1000, 2000, 4000, 8000], "Vocabulary sizes.", whole(1), nargs="+")
     parser.option(
         "--kinds",
@@ -270,7 +249,7 @@ def parser() -> Parser:
         f"Kinds of tokenizer: {', '.join(RECIPES)}.",
         one_of(*RECIPES),
         nargs="+",
-        otherwise="all",
+        shown="all",
     )
     parser.option("--out", "out-tokenizers/tokenizers.png", "File for the plot.", metavar="PNG")
     parser.option(
@@ -278,7 +257,7 @@ def parser() -> Parser:
         None,
         "Save the largest of each kind as FOLDER/KIND/tokenizer.json.",
         metavar="FOLDER",
-        otherwise="none is saved",
+        shown="none is saved",
     )
     return parser
 

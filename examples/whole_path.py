@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import skills
 from common import Parser, command, run_options, save_plot, start, unused, whole
-from dpo import both_manners, preference_pairs, rank
-from skills import TASKS, Sample
+from dpo import preference_pairs, rank, tune_both_manners
+from skills import LETTERS, Sample
 
 import tinyplm
 from tinyplm import random
@@ -33,39 +33,27 @@ from tinyplm.training.log import read
 from tinyplm.tuning import (
     DPOSettings,
     GRPOSettings,
-    SFTSettings,
     answer_loss,
     dpo,
     grpo,
     rollouts,
-    sft,
     text_reward,
     text_sequences,
-    token_log_probs,
 )
 
-SKILLS = [skill for skill in TASKS if skill != "add"]
 LONGEST = 24  # tokens of an answer
-COLUMNS = {
-    "text": "text loss",
-    "exact": "exact",
-    "plain": "plain",
-    "right": "right",
-    "KL": "KL",
-    "seconds": "time",
-}
+COLUMNS = {name: name for name in ("text", "exact", "plain", "right", "KL", "seconds")}
+COLUMNS |= {"text": "text loss", "seconds": "time"}
 
 
 def longer(skill: str, count: int, *, held_out: bool, seed: int) -> list[Sample]:
     """Samples with five letters (fine-tuning has two to four), split as in skills.samples."""
     made = []
-    draw = np.random.default_rng([seed, SKILLS.index(skill), held_out, 77])
+    draw = np.random.default_rng([seed, LETTERS.index(skill), held_out, 77])
     while len(made) < count:
         letters = draw.choice(list("abcdefghij"), 5, replace=False).tolist()
-        if (random.fold(random.key(98), *" ".join(letters).encode()) % 5 == 0) != held_out:
-            continue
-        turned = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[skill]
-        made.append(Sample(skill, {"items": " ".join(letters), "answer": " ".join(turned)}))
+        if (random.fold(random.key(98), *" ".join(letters).encode()) % 5 == 0) == held_out:
+            made.append(Sample(skill, skills.turned(skill, letters)))
     return made
 
 
@@ -78,12 +66,8 @@ def judged(
     """
     asked, stops = skills.prompts(model, tests, seed=5), skills.stop_ids(model)
     drawn = rollouts(model, asked, max_new_tokens=LONGEST, stop_ids=stops, seed=5, workers=workers)
-    ranks = np.array(
-        [
-            rank(s, t) if done else 0
-            for s, t, done in zip(tests, drawn.texts(model.tokenizer, stops), drawn.finished)
-        ]
-    )
+    rows = zip(tests, drawn.texts(model.tokenizer, stops), drawn.finished)
+    ranks = np.array([rank(sample, said) if done else 0 for sample, said, done in rows])
     found = {
         "text": answer_loss(model, text, workers=workers),
         "exact": float((ranks == 3).mean()),
@@ -91,11 +75,7 @@ def judged(
         "right": float((ranks % 2 == 1).mean()),
     }
     if before is not None:
-        now, then = (
-            token_log_probs(m, drawn.arrays(), workers=workers)["log_probs"].sum(axis=1)
-            for m in (model, before)
-        )
-        found["KL"] = float((now - then).mean())
+        found["KL"] = skills.divergence(model, before, drawn, workers)
     return found
 
 
@@ -104,17 +84,9 @@ def main() -> None:
     out, seed, workers = unused(options.out), options.seed, options.workers
     begin = time.perf_counter()
     rows: list[tuple[str, dict[str, float]]] = []
-    training = [
-        s
-        for skill in SKILLS
-        for s in skills.samples(skill, options.samples, held_out=False, seed=seed)
-    ]
-    tests = [
-        s
-        for skill in SKILLS
-        for s in skills.samples(skill, options.tests, held_out=True, seed=seed)
-    ]
-    tests += [s for skill in SKILLS for s in longer(skill, options.tests, held_out=True, seed=seed)]
+    training = skills.of_each(LETTERS, options.samples, held_out=False, seed=seed)
+    tests = skills.of_each(LETTERS, options.tests, held_out=True, seed=seed)
+    tests += [s for name in LETTERS for s in longer(name, options.tests, held_out=True, seed=seed)]
     model, tokens = skills.base_model(steps=options.base_steps, workers=workers, seed=seed)
     text = text_sequences(tokens["validation"][:6000], 64)
     print(f"{model}\n{len(tests)} held-out prompts, half of them with five letters")
@@ -122,55 +94,30 @@ def main() -> None:
     def stage(name: str, before: CausalModel | None) -> CausalModel:
         tinyplm.save(model, out / name)
         nonlocal begin
-        values = judged(model, before, tests, text, workers) | {
-            "seconds": time.perf_counter() - begin
-        }
+        values = judged(model, before, tests, text, workers)
+        values["seconds"] = time.perf_counter() - begin
         rows.append((name, values))
-        print(
-            f"{name:14}" + "   ".join(f"{key} {value:.3g}" for key, value in values.items()),
-            flush=True,
-        )
+        line = "   ".join(f"{key} {value:.3g}" for key, value in values.items())
+        print(f"{name:14}{line}", flush=True)
         begin = time.perf_counter()
         return model._with()
 
     before = stage("1-pretrained", None)
-    settings = SFTSettings(
-        steps=options.sft_steps,
-        batch_size=64,
-        learning_rate=3e-3,
-        warmup=min(50, options.sft_steps // 4),
-        workers=workers,
-        seed=seed,
-    )
-    print(f"tuning     on {', '.join(SKILLS)}, in both styles")
-    sft(model, both_manners(model, training, seed), settings, out=out / "logs" / "sft")
+    common = {"workers": workers, "seed": seed}
+    tune_both_manners(model, training, steps=options.sft_steps, out=out / "logs" / "sft", **common)
     before = stage("2-sft", before)
     pairs, share = preference_pairs(model, training, 4, seed=seed + 100, workers=workers)
     held_out, _ = preference_pairs(model, tests, 4, seed=seed + 9, workers=workers)
     print(f"DPO        on {len(pairs)} pairs from {share:.0%} of the prompts")
-    settings = DPOSettings(
-        steps=options.dpo_steps,
-        batch_size=32,
-        learning_rate=1e-4,
-        warmup=5,
-        beta=0.3,
-        workers=workers,
-        seed=seed,
-    )
+    sizes = {"steps": options.dpo_steps, "batch_size": 32, "learning_rate": 1e-4, "warmup": 5}
+    settings = DPOSettings(**sizes, beta=0.3, **common)
     result = dpo(model, pairs, settings, validation=held_out, out=out / "logs" / "dpo")
     before = stage("3-dpo", before)
-    accuracy = (
-        result.validation[options.dpo_steps]["accuracy"] if result.validation else float("nan")
-    )
+    accuracy = result.validation.get(options.dpo_steps, {}).get("accuracy", float("nan"))
     print(f"preference accuracy on held-out pairs: {accuracy:.1%}")
-    problems = [
-        *training,
-        *(
-            s
-            for skill in SKILLS
-            for s in longer(skill, options.samples, held_out=False, seed=seed + 1)
-        ),
-    ]
+    problems = list(training)
+    for name in LETTERS:
+        problems += longer(name, options.samples, held_out=False, seed=seed + 1)
     asked = skills.prompts(model, problems, seed=seed + 3)
     wanted = {tuple(ids): sample.answer for ids, sample in zip(asked, problems)}
     stops = skills.stop_ids(model)
@@ -182,18 +129,9 @@ def main() -> None:
             for prompt, (finished, answer) in zip(prompts, texts(prompts, answers))
         ]
 
-    settings = GRPOSettings(
-        steps=options.rounds,
-        batch_size=32,
-        group=8,
-        max_new_tokens=LONGEST,
-        learning_rate=5e-4,
-        warmup=5,
-        minibatches=2,
-        beta=0.01,
-        workers=workers,
-        seed=seed,
-    )
+    sizes = {"batch_size": 32, "group": 8, "minibatches": 2, "max_new_tokens": LONGEST}
+    rates = {"learning_rate": 5e-4, "warmup": 5, "beta": 0.01}
+    settings = GRPOSettings(steps=options.rounds, **sizes, **rates, **common)
     print(f"GRPO       on {len(asked)} problems")
     grpo(model, asked, reward, settings, stop_ids=stops, out=out / "logs" / "grpo")
     stage("4-grpo", before)
@@ -201,10 +139,8 @@ def main() -> None:
     print(f"\n{'stage':14}" + "".join(f"{title:>11}" for title in COLUMNS.values()))
     for name, values in rows:
         forms = {"text": "{:.3f}", "KL": "{:.2f}", "seconds": "{:.0f} s"}
-        cells = [
-            forms.get(key, "{:.1%}").format(values[key]) if key in values else "-"
-            for key in COLUMNS
-        ]
+        shown = {key: forms.get(key, "{:.1%}").format(value) for key, value in values.items()}
+        cells = [shown.get(key, "-") for key in COLUMNS]
         print(f"{name:14}" + "".join(f"{cell:>11}" for cell in cells))
     print(
         "\nexact: the correct answer and nothing else; plain: without the courtesy; right:\n"
@@ -215,9 +151,8 @@ def main() -> None:
     said = skills.answers(model, skills.prompts(model, few, seed=1), max_new_tokens=LONGEST)
     for sample, text_ in zip(few, said):
         print(f"    {sample.skill} {sample.fields['items']}  ->  {text_}")
-    records = {
-        name: list(read(out / "logs" / name / "log.jsonl")) for name in ("sft", "dpo", "grpo")
-    }
+    logs = ("sft", "dpo", "grpo")
+    records = {name: list(read(out / "logs" / name / "log.jsonl")) for name in logs}
 
     def curve(name: str, field: str, label: str) -> Callable:
         def panel(axes: Any) -> None:
@@ -227,18 +162,9 @@ def main() -> None:
         return panel
 
     def bars(axes: Any) -> None:
-        axes.plot(
-            [name for name, _ in rows],
-            [values["exact"] for _, values in rows],
-            marker="o",
-            label="exact",
-        )
-        axes.plot(
-            [name for name, _ in rows],
-            [values["plain"] for _, values in rows],
-            marker="s",
-            label="plain",
-        )
+        for field, marker in (("exact", "o"), ("plain", "s")):
+            values = [values[field] for _, values in rows]
+            axes.plot([name for name, _ in rows], values, marker=marker, label=field)
         axes.set(title="held-out prompts", ylim=(0, 1))
         axes.legend()
 

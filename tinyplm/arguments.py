@@ -43,7 +43,12 @@ def _printable(c: str) -> str:
 
 def wrong(name: str, expected: str, value: Any) -> ValueError:
     """The error to raise for a bad argument."""
-    return ValueError(f"{name}: expected {expected}, got {shown(value)}")
+    return mismatch(name, expected, shown(value))
+
+
+def mismatch(name: object, expected: str, got: object) -> ValueError:
+    """The same, with `got` as it is: text, a number or a shape that says what was found."""
+    return ValueError(f"{name}: expected {expected}, got {got}")
 
 
 def is_whole(value: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arguments import wrong
+from .arguments import mismatch, wrong
 
 
 class Device(NamedTuple):
@@ -43,8 +43,7 @@ def device(name: str) -> Device:
         try:
             import cupy
         except ImportError as error:
-            install = "pip install cupy-cuda12x"
-            raise ValueError(f"device 'gpu': expected CuPy ({install}), got none") from error
+            raise mismatch("device 'gpu'", "CuPy (pip install cupy-cuda12x)", "none") from error
         if not cupy.is_available():
             raise ValueError("device 'gpu': expected a CUDA device, got none from CuPy")
         register_device(

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .arguments import shown
+from .arguments import mismatch, shown
 
 
 @contextmanager
@@ -30,8 +30,7 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
     try:
         with naming(path):
             if path.exists() and not path.is_file():  # renaming would replace a device
-                kind = _kind(path.stat().st_mode)
-                raise ValueError(f"{named(path)}: expected the name of a file, got {kind}")
+                raise mismatch(named(path), "the name of a file", _kind(path.stat().st_mode))
             temporary.touch()
             permissions = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
@@ -215,10 +214,8 @@ def check_links(folder: str | os.PathLike, names: Iterable[str]) -> None:
         except ValueError:  # a NUL or lone surrogate in the name
             raise ValueError(f"{file}: expected the name of a file, got an invalid name") from None
         if not any(target == place or place in target.parents for place in allowed):
-            raise ValueError(
-                f"{file}: expected a file in the folder (or a link to the folder as a whole), "
-                f"got a link to {named(target)}"
-            )
+            expected = "a file in the folder (or a link to the folder as a whole)"
+            raise mismatch(file, expected, f"a link to {named(target)}")
 
 
 def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:

@@ -20,7 +20,7 @@ from tests.support.scripts import EXAMPLES, ROOT, load_example
 from tinyplm.data import corpus
 from tinyplm.tokenizers import Tokenizer
 
-LIBRARIES = ("common", "docstrings", "skills")  # shared by examples
+LIBRARIES = ("common", "decoders", "docstrings", "skills")  # shared by examples
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in LIBRARIES)
 common = load_example("common")
 

@@ -19,7 +19,7 @@ from tinyplm.core import Product, Rows, StackOptions, flatten, tree_map
 from tinyplm.models import parts
 from tinyplm.models.config import labels
 from tinyplm.models.heads import with_hidden
-from tinyplm.models.protocol import LossOptions, OutputOptions
+from tinyplm.models.protocol import LossInputs, LossOptions, OutputOptions
 from tinyplm.optim.flat import FlatTree
 from tinyplm.tuning.adapters.soft_prompt import SoftPrompted
 from tinyplm.tuning.align.distill import DistillSettings, Student
@@ -164,7 +164,7 @@ def test_a_loss(name, factors, stacking):
         return model.loss_in_parts(emit, inputs_of(model), targets=targets, options=options, stacking=stacking)
 
     def head(inputs):
-        return model._loss_head(inputs, targets, None, dataclasses.replace(options, factors=False))
+        return model._loss_head(inputs, LossInputs(targets, None, dataclasses.replace(options, factors=False)))
 
     language_model = name in ("tied", "untied", "in chunks", "masked", "positions by ids", "shared layers", "two heads",
                               "two streams")  # fmt: skip

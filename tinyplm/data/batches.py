@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..arguments import LARGEST_KEY, check_key, check_whole
+from ..arguments import LARGEST_KEY, check_key, check_whole, mismatch
 from ..core import IGNORED
 from ..shapes import check_array
 
@@ -134,7 +134,5 @@ def _check(tokens: np.ndarray, length: int, needed: int, purpose: str) -> None:
     check_array("tokens", tokens, "(N,) integers")
     check_whole("length", length, 1)
     if len(tokens) < needed:
-        raise ValueError(
-            f"tokens: expected at least {needed} for {purpose}, got {len(tokens)} "
-            "(use more text or a smaller context)"
-        )
+        expected = f"at least {needed} for {purpose}"
+        raise mismatch("tokens", expected, f"{len(tokens)} (use more text or a smaller context)")

@@ -22,6 +22,7 @@ from ..arguments import (
     check_several,
     check_text,
     check_whole,
+    mismatch,
 )
 from ..files import named, read_bytes
 
@@ -88,9 +89,7 @@ def documentation() -> dict[tuple[int, str], list[tuple[str, str]]]:
             (first, text), *rest = sections
             texts[1, name] = [(f"{name}\n\n{first}".rstrip(), text), *rest]
     if not any(kind == 1 for kind, _ in texts):
-        raise ValueError(
-            f"{root}: expected *.py files of the standard library with docstrings, got none"
-        )
+        raise mismatch(root, "*.py files of the standard library with docstrings", "none")
     return _without_copies(texts)
 
 

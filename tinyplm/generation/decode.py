@@ -21,6 +21,7 @@ from ..arguments import (
     is_whole,
     known_arguments,
     listed,
+    mismatch,
     wrong,
 )
 from ..backend import array_module, at_least_float32, is_host, to_device, to_host
@@ -87,7 +88,6 @@ class GenerationSettings:
     vocabulary: int | None
     cached: bool
     first_prompt: int
-    sampling: Sampling
 
     def __post_init__(self) -> None:
         if self.stop_ids is not None:
@@ -128,17 +128,9 @@ def generate(
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram)
     settings = GenerationSettings(
-        max_new_tokens,
-        samples,
-        seed,
-        stop_ids,
-        stop_strings,
-        vocabulary,
-        cached,
-        first_prompt,
-        sampling,
+        max_new_tokens, samples, seed, stop_ids, stop_strings, vocabulary, cached, first_prompt
     )
-    steps, rows = _stream(model, prompts, settings, memory)
+    steps, rows = _stream(model, prompts, settings, sampling, memory)
     stops, text = stops_of(model, settings.stop_ids), "" if model.tokenizer else None
     out = [Continuation(n // samples, [], [], text) for n in range(rows)]
     for pieces in steps:
@@ -187,23 +179,16 @@ def stream(
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram)
     settings = GenerationSettings(
-        max_new_tokens,
-        samples,
-        seed,
-        stop_ids,
-        stop_strings,
-        vocabulary,
-        cached,
-        first_prompt,
-        sampling,
+        max_new_tokens, samples, seed, stop_ids, stop_strings, vocabulary, cached, first_prompt
     )
-    return _stream(model, prompts, settings, memory)[0]
+    return _stream(model, prompts, settings, sampling, memory)[0]
 
 
 def _stream(
     model: Model,
     prompts: Sequence[int] | Sequence[Sequence[int]],
     settings: GenerationSettings,
+    sampling: Sampling,
     memory: Memory | None,
 ) -> tuple[Iterator[list[Piece]], int]:
     """The steps of `stream`, and the number of continuations; all checks happen here."""
@@ -216,13 +201,14 @@ def _stream(
         raise wrong("memory", "None or a Memory", memory)
     check_whole("prompts x samples", len(several) * samples, 1, MOST_TEXTS)
     if memory is not None and (len(several) > 1 or samples > 1):
-        given = f"{len(several)} and {samples}"
-        raise ValueError(f"memory: expected one prompt and one sample, got {given}")
+        raise mismatch("memory", "one prompt and one sample", f"{len(several)} and {samples}")
     batch = _Batch(cast(CausalModel, model), several, settings, memory)
-    return _steps(batch, settings), len(several) * samples
+    return _steps(batch, settings, sampling), len(several) * samples
 
 
-def _steps(batch: _Batch, settings: GenerationSettings) -> Iterator[list[Piece]]:
+def _steps(
+    batch: _Batch, settings: GenerationSettings, sampling: Sampling
+) -> Iterator[list[Piece]]:
     model, samples, vocabulary = batch.model, settings.samples, settings.vocabulary
     tokenizer, stops = model.tokenizer, stops_of(model, settings.stop_ids)
     if vocabulary is None and tokenizer is not None:
@@ -237,7 +223,7 @@ def _steps(batch: _Batch, settings: GenerationSettings) -> Iterator[list[Piece]]
     for step in range(settings.max_new_tokens):
         logits = batch.next_logits()
         draws = [generators[n] for n in rows]
-        tokens = settings.sampling.choose(logits, batch.texts, draws, vocabulary)
+        tokens = sampling.choose(logits, batch.texts, draws, vocabulary)
         log_ps = chosen_log_probabilities(logits, tokens)
         pieces = []
         last = step == settings.max_new_tokens - 1
@@ -271,7 +257,7 @@ class _Batch:
         for prompt in prompts:
             if not 0 < len(prompt) <= self.context:
                 given = f"{len(prompt)} in one prompt"
-                raise ValueError(f"prompts: expected 1 to {self.context} tokens, got {given}")
+                raise mismatch("prompts", f"1 to {self.context} tokens", given)
             check_range("prompts", np.array(prompt), model.config.vocab_size)
         self.width = max(map(len, prompts))
         longest = self.width + settings.max_new_tokens
@@ -306,7 +292,7 @@ class _Batch:
         self.model.check_cache("memory", memory.cache, 1, memory.cache.capacity)
         if len(listed("memory: ids", memory.ids, "token ids")) != memory.cache.length:
             expected = f"one for each of the {memory.cache.length} places of the cache"
-            raise ValueError(f"memory: ids: expected {expected}, got {len(memory.ids)}")
+            raise mismatch("memory: ids", expected, len(memory.ids))
         shared = _common_prefix(memory.ids, prompt[:-1])  # the last token's logits are needed
         if not memory.cache.can_cut(shared):
             return None  # a window has moved on

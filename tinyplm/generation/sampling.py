@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, as_array, as_ids, check_number, check_whole, wrong
+from ..arguments import MOST, as_array, as_ids, check_number, check_whole, mismatch, wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Sampling:
                 if self.no_repeat_ngram is not None:
                     ban_repeated_ngrams(row, text, n=self.no_repeat_ngram)
             if np.isneginf(logits[:, :vocabulary].max(axis=-1)).any():
-                n = self.no_repeat_ngram
-                raise ValueError(f"no_repeat_ngram: expected one that allows any token, got {n}")
+                raise mismatch("no_repeat_ngram", "one that allows any token", self.no_repeat_ngram)
         logits = logits[:, :vocabulary]
         if self.temperature == 0:
             check_distribution(logits.max(axis=-1))
@@ -214,8 +213,7 @@ def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
     rounding = 10 * V * np.finfo(cumulative.dtype).eps
     sums = cumulative[:, -1]
     if not (probabilities >= 0).all() or not (abs(sums - 1) <= rounding).all():  # also for NaN
-        worst = _worst(probabilities, sums)
-        raise ValueError(f"probabilities: expected rows >= 0 that sum to 1, got {worst}")
+        raise mismatch("probabilities", "rows >= 0 that sum to 1", _worst(probabilities, sums))
     return _inverted(cumulative, u)
 
 

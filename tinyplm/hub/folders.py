@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_choice, check_key, check_path, known_arguments, shown, wrong
+from ..arguments import check_choice, check_key, check_path, known_arguments, mismatch, shown, wrong
 from ..backend import array_module, to_device
 from ..backend import device as check_device
 from ..core import Tree, flatten, unflatten
@@ -211,10 +211,8 @@ def _folder(folder: str | os.PathLike) -> Path:
         raise ValueError(f"{named(folder)}: {expected}, got none (no such folder)")
     if not exists(folder / "config.json") and (folder / "latest").is_file():
         newest = read_text(folder / "latest", largest=1000).strip()
-        raise ValueError(
-            f"{named(folder)}: expected a model folder, such as {named(folder / newest)}, "
-            "got a folder of checkpoints"
-        )
+        given = "a folder of checkpoints"
+        raise mismatch(named(folder), f"a model folder, such as {named(folder / newest)}", given)
     return folder
 
 
@@ -267,10 +265,8 @@ def normalise_names(
             continue
         second = tensors.pop(copy)
         if not second.equals(tensors.setdefault(original, second)):
-            raise ValueError(
-                f"{where}: {copy}: expected the values of {original}, as config.json has "
-                "tie_word_embeddings = true, got others"
-            )
+            expected = f"the values of {original}, as config.json has tie_word_embeddings = true"
+            raise mismatch(f"{where}: {copy}", expected, "others")
     return tensors
 
 
@@ -331,10 +327,9 @@ def _check_saved(model: Model) -> None:
     leaves = flatten(model.params)
     shapes = flatten(shapes_of(model.family, model.config, model.task))
     if strange := leaves.keys() ^ shapes.keys():
-        raise ValueError(
-            "save: params: expected those of the config (save the original of a for_decoding() "
-            f"model), got a difference in {', '.join(sorted(strange)[:3])}"
-        )
+        expected = "those of the config (save the original of a for_decoding() model)"
+        given = f"a difference in {', '.join(sorted(strange)[:3])}"
+        raise mismatch("save: params", expected, given)
     dtype = check_dtype(getattr(next(iter(leaves.values())), "dtype", None))
     for path, a in leaves.items():
         if getattr(a, "shape", None) != shapes[path] or a.dtype != dtype:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import wrong
+from ..arguments import mismatch, wrong
 from ..core import Tree, flatten, unflatten
 from ..files import named
 from ..memory import check_memory
@@ -88,8 +88,7 @@ def check_layers(shapes: Tree, tensors: Collection[str], *, where: str) -> None:
     if isinstance(shapes["body"]["layers"][0], list):  # blocks within them
         layers *= len(shapes["body"]["layers"][0])
     if layers > len(tensors):
-        got = f"{len(tensors)} tensors"
-        raise ValueError(f"{where}: expected {layers} layers, as in config.json, got {got}")
+        raise mismatch(where, f"{layers} layers, as in config.json", f"{len(tensors)} tensors")
 
 
 def without_skipped(names: list[str], patterns: tuple[str, ...]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arguments import is_whole, wrong
+from ..arguments import is_whole, mismatch, wrong
 from ..files import (
     LARGEST_SETTINGS,
     check_links,
@@ -131,9 +131,7 @@ def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
                 pass
         except (SafetensorError, OSError) as error:
             reason = named(str(error))
-            raise ValueError(
-                f"{where}: expected a complete safetensors file, got an error ({reason})"
-            ) from None
+            raise mismatch(where, "a complete safetensors file", f"an error ({reason})") from None
         size = int.from_bytes(file.read(8), "little")
         header = parse_json(file.read(size).decode("utf-8"), f"{where}: header")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from ..arguments import MOST, check_whole, known_arguments, wrong
+from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
 from ..backend import array_module
 from ..core import StackOptions, Tree
 from ..kernels.cross_entropy import vocabulary_cross_entropy
@@ -19,9 +19,9 @@ from ..memory import check_memory
 from . import checks
 from .causal_lm import vocabulary_head
 from .heads import logits, logits_of, with_hidden
-from .model import Model
+from .model import Model, first_gradient
 from .parts import Head
-from .protocol import Arrays, LossOptions, OutputOptions
+from .protocol import Arrays, LossInputs, LossOptions, OutputOptions, Passed
 
 
 class CausalModel(Model):
@@ -43,24 +43,15 @@ class CausalModel(Model):
             for layer in params["body"]["layers"]
         ]
         W, _ = self.family.output_matrix(params, config=self.config)
-        params = {
-            "body": {**params["body"], "layers": layers},
-            "head": {"W": xp.ascontiguousarray(W)},
-        }
+        head = {"W": xp.ascontiguousarray(W)}
+        params = {"body": {**params["body"], "layers": layers}, "head": head}
         copied = ("head.W",) if self.config.tie_word_embeddings else self.copied
-        return self._with(
-            params=params,
-            config=dataclasses.replace(self.config, tie_word_embeddings=False),
-            copied=copied,
-            origin=self.origin,
-        )
+        config = dataclasses.replace(self.config, tie_word_embeddings=False)
+        return self._with(params=params, config=config, copied=copied, origin=self.origin)
 
     def end_ids(self) -> set[int]:
-        """The tokens that end a text.
-
-        Those of generation_config.json, otherwise of config.json, and the tokenizer's
-        <|endoftext|>.
-        """
+        """The tokens that end a text: those of generation_config.json, otherwise of config.json,
+        and the tokenizer's <|endoftext|>."""
         found = [self.generation.get("eos_token_id")]
         stated = not self.config.source or "eos_token_id" in self.config.source  # not a default
         if found[0] is None and stated:
@@ -105,19 +96,10 @@ class CausalModel(Model):
         cache.
         """
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
-        inputs = {
-            "input_ids": input_ids,
-            "inputs_embeds": inputs_embeds,
-            "attention_mask": attention_mask,
-            "position_ids": position_ids,
-            "key": key,
-            "cache": cache,
-        }
-        return self._call(inputs, stacking)
+        inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache)
+        return self._call(inputs, key, stacking)
 
-    def _whole(
-        self, head: Head, inputs: Arrays, stacking: StackOptions
-    ) -> tuple[Any, Callable | None]:
+    def _whole(self, head: Head, inputs: Arrays, stacking: StackOptions) -> Passed:
         """parts.whole, which consumes a cache among the inputs; outputs["cache"] is the next."""
         cache = inputs.get("cache")
         if cache is None:
@@ -163,7 +145,7 @@ class CausalModel(Model):
         if weights is not None:
             weights = checks.as_array("weights", weights, "an array of numbers", "fiu")
             weights = self._moved({"weights": weights})["weights"]
-        return self._loss(targets, total, inputs, options, stacking, weights=weights)
+        return self._loss(inputs, LossInputs(targets, total, options, weights), stacking)
 
     @known_arguments
     def token_outputs(
@@ -191,18 +173,11 @@ class CausalModel(Model):
         """
         options = OutputOptions(temperature=temperature, entropy=entropy, chunk=chunk)
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
-        inputs = self.checked(
-            {
-                "input_ids": input_ids,
-                "attention_mask": attention_mask,
-                "position_ids": position_ids,
-                "key": key,
-            }
-        )
+        inputs = self._keyed(self.inputs(input_ids, None, attention_mask, position_ids), key)
         targets = self._moved({"targets": checks.ids("targets", targets)})["targets"]
         head = self._log_probs_head(targets, options, grad=grad)
         outputs, back = self._whole(head, inputs, stacking)
-        return outputs, None if back is None else lambda doutputs: back(doutputs)[0]
+        return outputs, first_gradient(back)
 
     def head_rows(self, targets: Arrays) -> int:
         """All rows."""
@@ -212,20 +187,12 @@ class CausalModel(Model):
         f = partial(logits, cap=self.config.logit_cap)
         return with_hidden(vocabulary_head(f, self.family, self.config))
 
-    def _loss_head(
-        self,
-        inputs: Arrays,
-        targets: Arrays,
-        total: Arrays | None,
-        options: LossOptions,
-        *,
-        grad: bool = True,
-        weights: Any = None,
-    ) -> Head:
+    def _loss_head(self, inputs: Arrays, loss: LossInputs, *, grad: bool = True) -> Head:
+        options = loss.options
         f = partial(
             vocabulary_cross_entropy,
-            **_logits(targets, total),
-            weights=weights,
+            **_logits(loss.targets, loss.total),
+            weights=loss.weights,
             cap=self.config.logit_cap,
             smoothing=options.smoothing,
             chunk=options.chunk,
@@ -235,9 +202,7 @@ class CausalModel(Model):
         more = (("logits",), partial(logits_of, **f.keywords))
         return vocabulary_head(f, self.family, self.config, more=more)
 
-    def _training_head(
-        self, inputs: Arrays, targets: Arrays | None, options: OutputOptions
-    ) -> Head:
+    def _training_head(self, inputs: Arrays, targets: Any, options: OutputOptions) -> Head:
         return self._log_probs_head(_logits(targets, None)["targets"], options)
 
     def _log_probs_head(self, targets: Any, options: OutputOptions, *, grad: bool = True) -> Head:
@@ -254,11 +219,8 @@ class CausalModel(Model):
 
     @known_arguments
     def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
-        """A cache on the model's device for `batch` sequences of up to `capacity` tokens.
-
-        The default is the context, or less if the family cannot cache all of it (dynamic RoPE
-        scaling).
-        """
+        """A cache on the model's device for `batch` sequences of up to `capacity` tokens; default:
+        the context, or less if the family cannot cache all of it (dynamic RoPE scaling)."""
         longest = self.config.cache_context
         capacity = longest if capacity is None else capacity
         check_whole("batch", batch, 1, MOST)
@@ -286,13 +248,9 @@ class CausalModel(Model):
         if not (cache is None or isinstance(cache, Cache)):
             expected = "None or a cache of empty_cache or of an earlier call's outputs"
             raise wrong("cache", expected, cache)
-        input_ids, inputs_embeds = self._ids_or_embeds(input_ids, inputs_embeds)
-        B, T = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
-        S = T if cache is None else cache.length + T
-        if S > self.config.context:
-            longest = f"at most {self.config.context} tokens, the context"
-            name = "input_ids" if inputs_embeds is None else "inputs_embeds"
-            raise ValueError(f"{name}: expected {longest}, got {S}")
+        before = 0 if cache is None else cache.length
+        input_ids, inputs_embeds, B, T = self._ids_or_embeds(input_ids, inputs_embeds, before)
+        S = before + T
         if cache is not None:
             cache.check_current()
             self.check_cache("cache", cache, B, S)
@@ -302,18 +260,11 @@ class CausalModel(Model):
         if position_ids is not None:
             position_ids = checks.ids("position_ids", position_ids)
             if position_ids.shape not in ((T,), (B, T)):
-                expected = f"shape {(T,)} or {(B, T)}"
-                raise ValueError(f"position_ids: expected {expected}, got {position_ids.shape}")
+                raise mismatch("position_ids", f"shape {(T,)} or {(B, T)}", position_ids.shape)
             longest = self.config.context if cache is None else self.config.cache_context
             checks.check_range("position_ids", position_ids, longest)
-        moved = self._moved(
-            {
-                "input_ids": input_ids,
-                "inputs_embeds": inputs_embeds,
-                "attention_mask": attention_mask,
-                "position_ids": position_ids,
-            }
-        )
+        inputs = (input_ids, inputs_embeds, attention_mask, position_ids)
+        moved = self._moved(dict(zip(self.INPUTS, inputs)))
         if cache is None:
             return moved
         own = cache.origin == self.origin
@@ -323,27 +274,25 @@ class CausalModel(Model):
         """ValueError unless it is a cache of this model with room for B sequences of S tokens."""
         if cache.batch != B or S > cache.capacity:
             room = f"{cache.batch} samples of up to {cache.capacity} tokens"
-            raise ValueError(f"{name}: expected {room}, got {B} of {S}")
+            raise mismatch(name, room, f"{B} of {S}")
         if S > (longest := self.config.cache_context):
-            raise ValueError(f"{name}: expected at most {longest} tokens in all, got {S}")
+            raise mismatch(name, f"at most {longest} tokens in all", S)
         if cache.sizes != self.config.cache_sizes or cache.dtype != self.dtype:
             own = f"{self.config.cache_sizes} in {self.dtype}"
-            raise ValueError(f"{name}: expected {own}, got {cache.sizes} in {cache.dtype}")
+            raise mismatch(name, own, f"{cache.sizes} in {cache.dtype}")
         if cache.length and cache.origin not in (None, self.origin):
-            raise ValueError(f"{name}: expected one that this model filled, got another model's")
+            raise mismatch(name, "one that this model filled", "another model's")
 
     def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
+        name, H = "attention_mask", self.config.heads
         if mask.ndim != 4:
             if mask.shape != (B, S):
-                raise ValueError(f"attention_mask: expected shape {(B, S)}, got {mask.shape}")
-            return
-        H = self.config.heads
-        if mask.dtype != bool:
+                raise mismatch(name, f"shape {(B, S)}", mask.shape)
+        elif mask.dtype != bool:
             expected = "booleans, True = may attend, in 4 dimensions"
-            raise ValueError(f"attention_mask: expected {expected}, got dtype {mask.dtype}")
-        if mask.shape[0] not in (1, B) or mask.shape[1] not in (1, H) or mask.shape[2:] != (T, S):
-            expected = f"shape ({B} or 1, {H} or 1, {T}, {S})"
-            raise ValueError(f"attention_mask: expected {expected}, got {mask.shape}")
+            raise mismatch(name, expected, f"dtype {mask.dtype}")
+        elif mask.shape[0] not in (1, B) or mask.shape[1] not in (1, H) or mask.shape[2:] != (T, S):
+            raise mismatch(name, f"shape ({B} or 1, {H} or 1, {T}, {S})", mask.shape)
 
 
 def _logits(targets: Any, total: Any) -> dict[str, Any]:

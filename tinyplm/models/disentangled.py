@@ -37,10 +37,8 @@ Rows = Callable[[int, int], Any]
 def pieces(config: Any, rows: Rows) -> Pieces:
     """DeBERTa for the walk of models/encoder.py; layers share (the context, relative)."""
     norm = partial(on_tree(layernorm, "gamma", "beta"), eps=config.layer_norm_eps)
-    rate, feed_forward = (
-        config.hidden_dropout_prob,
-        encoder.feed_forward(ACTIVATIONS[config.hidden_act]),
-    )
+    rate = config.hidden_dropout_prob
+    feed_forward = encoder.feed_forward(ACTIVATIONS[config.hidden_act])
     parts = [encoder.part("projection", _project), encoder.part("norm", norm), _zero_padding]
     drop = encoder.drop_embeddings(rate=rate, number=_EMBEDDING)
     return Pieces(

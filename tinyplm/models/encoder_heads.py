@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from ..arguments import wrong
+from ..arguments import mismatch, wrong
 from ..backend import array_module
 from ..core import IGNORED, Tree, add, named
 from ..core.named import More
@@ -14,7 +14,7 @@ from ..kernels.cross_entropy import vocabulary_cross_entropy
 from ..random import fold
 from .heads import logits_of, then, weighted_sum
 from .parts import Head
-from .protocol import LossOptions
+from .protocol import LossInputs
 from .tasks import Task, loss_of
 
 _HEAD_KEY = 1 << 32  # the head's own randomness; bodies fold the numbers of their layers
@@ -90,7 +90,7 @@ def output_losses(
     def f(outputs: Mapping[str, Any]) -> tuple[Any, Callable]:
         if unknown := sorted(set(targets) - set(outputs)):
             expected = f"some of {', '.join(sorted({*outputs, *others}))}"
-            raise ValueError(f"targets: expected {expected}, got {', '.join(unknown)}")
+            raise mismatch("targets", expected, ", ".join(unknown))
         share = 0.5 if "start_logits" in outputs else 1.0
         losses = {
             name: loss_of(t, config)(outputs[name], targets=t, total=total.get(name), **options)
@@ -114,8 +114,7 @@ def at_targets(head_of: Callable[[Any], Head], targets: Any) -> Head:
     def head(params: Tree, hidden: Any) -> tuple[Any, Callable | None]:
         xp = array_module(hidden)
         if targets.shape != hidden.shape[:-1]:
-            expected = f"shape {hidden.shape[:-1]}"
-            raise ValueError(f"targets: logits: expected {expected}, got {targets.shape}")
+            raise mismatch("targets: logits", f"shape {hidden.shape[:-1]}", targets.shape)
         rows, t = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         places = xp.flatnonzero(t != IGNORED)
         value, back = head_of(t[places])(params, rows[places])
@@ -134,16 +133,14 @@ def at_targets(head_of: Callable[[Any], Head], targets: Any) -> Head:
 def loss_head(
     task: Task,
     config: Any,
-    targets: Mapping[str, Any],
-    total: Mapping[str, Any] | None,
-    options: LossOptions,
+    loss: LossInputs,
     *,
     grad: bool = True,
     key: Any = None,
     choices: int | None = None,
 ) -> Head:
     """The sum of the losses of the outputs named in targets; see EncoderModel.loss."""
-    total, targets, heads = total or {}, dict(targets), []
+    targets, total, options, heads = dict(loss.targets), loss.total or {}, loss.options, []
     if not targets:
         raise ValueError("targets: expected those of at least one output, got none")
     if task.language_model is not None and "logits" in targets:

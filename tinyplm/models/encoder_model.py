@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..arguments import known_arguments, wrong
+from ..arguments import known_arguments, mismatch, wrong
 from ..backend import array_module
 from ..core import IGNORED, StackOptions, Tree
 from ..random import fold
@@ -14,7 +14,7 @@ from .encoder_heads import loss_head, outputs_head, vocabulary_head
 from .heads import logits, with_hidden
 from .model import Model
 from .parts import Emit, Head, in_parts
-from .protocol import Arrays, LossOptions
+from .protocol import Arrays, InParts, LossInputs, LossOptions, Passed
 from .tasks import Task
 
 FLOAT_MASKS = ("perm_mask", "input_mask", "target_mapping")  # 0.0 and 1.0 in XLNet's released code
@@ -61,16 +61,10 @@ class EncoderModel(Model):
         ValueError for wrong shapes, ids out of range, a sequence longer than the context, an input
         that this family does not accept.
         """
-        given = {
-            "input_ids": input_ids,
-            "inputs_embeds": inputs_embeds,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "position_ids": position_ids,
-            "key": key,
-            **inputs,
-        }
-        return self._call(given, StackOptions(grad, once, checkpointing, frozen, on_gradient))
+        stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
+        inputs |= {"token_type_ids": token_type_ids, "position_ids": position_ids}
+        given = self.inputs(input_ids, inputs_embeds, attention_mask=attention_mask, **inputs)
+        return self._call(given, key, stacking)
 
     @known_arguments
     def loss(
@@ -96,7 +90,8 @@ class EncoderModel(Model):
         inputs and other options as in a call.  backward(dloss) gives the gradient tree of params.
         """
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
-        return self._loss(targets, total, inputs, LossOptions(smoothing=smoothing), stacking)
+        options = LossOptions(smoothing=smoothing)
+        return self._loss(inputs, LossInputs(targets, total, options), stacking)
 
     def head_rows(self, targets: Arrays) -> int:
         """Those of a language model that have a target."""
@@ -113,31 +108,17 @@ class EncoderModel(Model):
             heads.append(vocabulary_head(logits, self._task, self.config))
         return with_hidden(*heads)
 
-    def _loss_head(
-        self,
-        inputs: Arrays,
-        targets: Arrays,
-        total: Arrays | None,
-        options: LossOptions,
-        *,
-        grad: bool = True,
-    ) -> Head:
-        if options.auxiliary:
-            raise wrong("auxiliary", "0 for an encoder", options.auxiliary)
+    def _loss_head(self, inputs: Arrays, loss: LossInputs, *, grad: bool = True) -> Head:
+        if loss.options.auxiliary:
+            raise wrong("auxiliary", "0 for an encoder", loss.options.auxiliary)
         choices, inputs = self._flat_choices(inputs)
         key = inputs.get("key")
-        return loss_head(
-            self._task, self.config, targets, total, options, grad=grad, key=key, choices=choices
-        )
+        return loss_head(self._task, self.config, loss, grad=grad, key=key, choices=choices)
 
-    def _whole(
-        self, head: Head, inputs: Arrays, stacking: StackOptions
-    ) -> tuple[Any, Callable | None]:
+    def _whole(self, head: Head, inputs: Arrays, stacking: StackOptions) -> Passed:
         return super()._whole(head, self._flat_choices(inputs)[1], stacking)
 
-    def _in_parts(
-        self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
-    ) -> tuple[Any, Callable[[Any], list[Tree]]]:
+    def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         inputs = self._flat_choices(inputs)[1]
         body, ids = walks.body_of(self.family, self.config), inputs["input_ids"]
         others = {n: a for n, a in inputs.items() if n != "inputs_embeds"}  # ids tell positions
@@ -161,13 +142,7 @@ class EncoderModel(Model):
         """The inputs checked, and moved to the model's device."""
         if self.task == "multiple_choice":
             return self._choices(input_ids, inputs_embeds, **others)
-        input_ids, inputs_embeds = self._ids_or_embeds(input_ids, inputs_embeds)
-        B, T = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
-        context = self.config.context
-        if context is not None and T > context:
-            longest = f"at most {context} tokens, the context"
-            name = "input_ids" if inputs_embeds is None else "inputs_embeds"
-            raise ValueError(f"{name}: expected {longest}, got {T}")
+        input_ids, inputs_embeds, B, T = self._ids_or_embeds(input_ids, inputs_embeds)
         known = {"attention_mask", *self.family.INPUTS}
         known |= {"position_ids"} if "positions" in self.params["body"] else set()
         arrays: dict[str, Any] = {}
@@ -194,8 +169,7 @@ class EncoderModel(Model):
             return a
         expected = ((T,), (B, T)) if name == "position_ids" else ((B, T),)
         if a.shape not in expected:
-            shapes = " or ".join(map(str, expected))
-            raise ValueError(f"{name}: expected shape {shapes}, got {a.shape}")
+            raise mismatch(name, f"shape {' or '.join(map(str, expected))}", a.shape)
         tables = {"position_ids": "positions", "token_type_ids": "segments"}
         table = self.params["body"].get(tables.get(name))
         if table is not None:
@@ -209,15 +183,14 @@ class EncoderModel(Model):
         input_ids = checks.ids("input_ids", input_ids)
         if input_ids.ndim != 3 or 0 in input_ids.shape:
             expected = "shape (B, choices, T) with all of them >= 1"
-            raise ValueError(f"input_ids: expected {expected}, got {input_ids.shape}")
+            raise mismatch("input_ids", expected, input_ids.shape)
         B, choices, T = input_ids.shape
         flat = {"input_ids": input_ids}
         for name, values in others.items():
             if values is not None:
                 flat[name] = checks.as_array(name, values, "an array of integers", "biuf")
                 if flat[name].shape != input_ids.shape:
-                    expected = f"shape {input_ids.shape}"
-                    raise ValueError(f"{name}: expected {expected}, got {flat[name].shape}")
+                    raise mismatch(name, f"shape {input_ids.shape}", flat[name].shape)
         one = EncoderModel(self.family, self.config, self.params, task="body", device=self.device)
         checked = one.inputs(**{name: a.reshape(B * choices, T) for name, a in flat.items()})
         return {n: None if a is None else a.reshape(B, choices, T) for n, a in checked.items()}

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from .names import Operation, Rename, linear, linears, permuted, weight_and_bias
 
-__all__ = [
-    "Operation",
-    "Rename",
-    "linear",
-    "linears",
-    "permuted",
-]  # what families need beside the makers
+# what families need beside the makers
+__all__ = ["Operation", "Rename", "linear", "linears", "permuted"]
 
 LAYER = "body.layers.{i}"
 

@@ -16,13 +16,13 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from ..arguments import check_function, check_names, wrong
+from ..arguments import check_function, check_names, mismatch, wrong
 from ..backend import is_host, to_device
 from ..core import StackOptions, Tree, flatten, tree_map
 from ..core.named import call_of
 from . import checks, parts, walks
 from .parts import Head
-from .protocol import Arrays, Emit, LossOptions, OutputOptions
+from .protocol import Arrays, Emit, InParts, LossInputs, LossOptions, OutputOptions, Passed
 
 M = TypeVar("M", bound="Model")
 INFERENCE = StackOptions(grad=False)
@@ -78,14 +78,9 @@ class Model:
         self.origin = uuid.uuid4().hex
 
     def __repr__(self) -> str:
-        name = (
-            self.config.MODEL_TYPE
-            if self.task == "causal_lm"
-            else f"{self.config.MODEL_TYPE} {self.task}"
-        )
-        return (
-            f"<{name} model, {self.parameter_count():,} parameters, {self.dtype}, on {self.device}>"
-        )
+        task = "" if self.task == "causal_lm" else f" {self.task}"
+        count = f"{self.parameter_count():,} parameters"
+        return f"<{self.config.MODEL_TYPE}{task} model, {count}, {self.dtype}, on {self.device}>"
 
     @property
     def dtype(self) -> Any:
@@ -107,18 +102,12 @@ class Model:
 
     def to(self, device: str) -> Model:
         """The same model on another device.  ValueError if this machine does not have it."""
-        return self._with(
-            params=to_device(self.params, device),
-            buffers=to_device(self.buffers, device),
-            device=device,
-            origin=self.origin,
-        )
+        params, buffers = to_device(self.params, device), to_device(self.buffers, device)
+        return self._with(params=params, buffers=buffers, device=device, origin=self.origin)
 
     def astype(self, dtype: Any) -> Model:
-        """The same model with parameters of another dtype, in which it is also saved.
-
-        dtype: "float32", "float64" or "float16".
-        """
+        """The same model with parameters of another dtype, "float32", "float64" or "float16", in
+        which it is also saved."""
         dtype = check_dtype(dtype)
         return self._with(params=tree_map(lambda a: a.astype(dtype), self.params), file_dtypes={})
 
@@ -133,9 +122,8 @@ class Model:
 
     def _with(self: M, **changes: Any) -> M:
         other = copy.copy(self)
-        other.__dict__.update(
-            {"origin": uuid.uuid4().hex, **changes} if "params" in changes else changes
-        )
+        fresh = {"origin": uuid.uuid4().hex} if "params" in changes else {}
+        other.__dict__.update(fresh | changes)
         return other
 
     def check_causal(self) -> None:
@@ -150,33 +138,40 @@ class Model:
             raise ValueError(f"tokenizer: {expected}, got one without: {self.no_tokenizer}")
         return self.tokenizer
 
-    def _ids_or_embeds(self, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Any]:
-        """One of the two, checked, as arrays of any device."""
+    def _ids_or_embeds(
+        self, input_ids: Any, inputs_embeds: Any, before: int = 0
+    ) -> tuple[Any, Any, int, int]:
+        """(ids or None, embeddings or None, B, T), checked; `before` tokens precede them."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("expected either input_ids or inputs_embeds, and not both")
         if inputs_embeds is not None:
             inputs_embeds = checks.as_array("inputs_embeds", inputs_embeds, "real numbers", "fiu")
             D, shape = self.width, inputs_embeds.shape
             if len(shape) != 3 or shape[2] != D or 0 in shape:
-                expected = f"shape (B, T, {D}) with B, T >= 1"
-                raise ValueError(f"inputs_embeds: expected {expected}, got {shape}")
-            return None, inputs_embeds.astype(self.dtype, copy=False)
-        input_ids = checks.ids("input_ids", input_ids)
-        if input_ids.ndim != 2 or 0 in input_ids.shape:
-            raise ValueError(
-                f"input_ids: expected shape (B, T) with B, T >= 1, got {input_ids.shape}"
-            )
-        checks.check_range("input_ids", input_ids, self.config.vocab_size)
-        return input_ids, None
+                raise mismatch("inputs_embeds", f"shape (B, T, {D}) with B, T >= 1", shape)
+            name, inputs_embeds = "inputs_embeds", inputs_embeds.astype(self.dtype, copy=False)
+        else:
+            name, input_ids = "input_ids", checks.ids("input_ids", input_ids)
+            shape = input_ids.shape
+            if len(shape) != 2 or 0 in shape:
+                raise mismatch("input_ids", "shape (B, T) with B, T >= 1", shape)
+            checks.check_range("input_ids", input_ids, self.config.vocab_size)
+        context, length = self.config.context, before + shape[1]
+        if context is not None and length > context:
+            raise mismatch(name, f"at most {context} tokens, the context", length)
+        return input_ids, inputs_embeds, *shape[:2]
 
     def checked(self, inputs: Arrays) -> dict[str, Any]:
         """The inputs of a body, checked by `inputs`; "key" becomes one key for each sample."""
         arrays = dict(inputs)
         key = arrays.pop("key", None)
-        arrays = self.inputs(**arrays)
-        embeds = arrays.get("inputs_embeds")
-        first = arrays["input_ids"] if embeds is None else embeds
-        return {**arrays, "key": checks.sample_keys(key, first)}
+        return self._keyed(self.inputs(**arrays), key)
+
+    def _keyed(self, inputs: Arrays, key: Any) -> dict[str, Any]:
+        """Checked inputs with one key for each sample."""
+        embeds = inputs.get("inputs_embeds")
+        first = inputs["input_ids"] if embeds is None else embeds
+        return {**inputs, "key": checks.sample_keys(key, first)}
 
     def outputs(self, inputs: Arrays) -> dict[str, Any]:
         """The outputs of inputs that are already checked, without gradients."""
@@ -186,7 +181,7 @@ class Model:
         self, *, targets: Arrays, total: Arrays | None = None, grad: bool = True, **inputs: Any
     ) -> tuple[Any, Callable[[Any], Tree] | None]:
         """See models.protocol.Trainable."""
-        return self._loss(targets, total, inputs, LossOptions(), StackOptions(grad=grad))
+        return self._loss(inputs, LossInputs(targets, total), StackOptions(grad=grad))
 
     def loss_in_parts(
         self,
@@ -197,10 +192,10 @@ class Model:
         total: Arrays | None = None,
         options: LossOptions = LossOptions(),
         stacking: StackOptions = StackOptions(),
-    ) -> tuple[Any, Callable[[Any], list[Tree]]]:
+    ) -> InParts:
         """See models.protocol.Trainable."""
         inputs = self._training_inputs(emit, inputs, (options, LossOptions), stacking)
-        head = self._loss_head(inputs, targets, total, options)
+        head = self._loss_head(inputs, LossInputs(targets, total, options))
         return self._in_parts(emit, head, inputs, stacking)
 
     def outputs_in_parts(
@@ -245,67 +240,43 @@ class Model:
         """The head of a call: the outputs that the class documents, and "hidden"."""
         raise NotImplementedError
 
-    def _loss_head(
-        self,
-        inputs: Arrays,
-        targets: Arrays,
-        total: Arrays | None,
-        options: LossOptions,
-        *,
-        grad: bool = True,
-    ) -> Head:
+    def _loss_head(self, inputs: Arrays, loss: LossInputs, *, grad: bool = True) -> Head:
         """The head whose value is the loss."""
         raise NotImplementedError
 
-    def _training_head(
-        self, inputs: Arrays, targets: Arrays | None, options: OutputOptions
-    ) -> Head:
+    def _training_head(self, inputs: Arrays, targets: Any, options: OutputOptions) -> Head:
         """The head of outputs_in_parts, by default that of a call."""
         return self._outputs_head(inputs)
 
-    def _whole(
-        self, head: Head, inputs: Arrays, stacking: StackOptions
-    ) -> tuple[Any, Callable | None]:
+    def _whole(self, head: Head, inputs: Arrays, stacking: StackOptions) -> Passed:
         """parts.whole of this model, for inputs that are already checked."""
         body = walks.body_of(self.family, self.config)
         return call_of(self, parts.whole)(body, head, self.params, inputs, stacking)
 
-    def _in_parts(
-        self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
-    ) -> tuple[Any, Callable[[Any], list[Tree]]]:
+    def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         """parts.in_parts of this model, for inputs that are already checked."""
         body = walks.body_of(self.family, self.config)
         others = {n: a for n, a in inputs.items() if n not in ("input_ids", "inputs_embeds")}
         return parts.in_parts(body, head, self.params, emit, inputs["input_ids"], others, stacking)
 
-    def _call(
-        self, inputs: Arrays, stacking: StackOptions
-    ) -> tuple[dict[str, Any], Callable | None]:
+    def _call(self, inputs: Arrays, key: Any, stacking: StackOptions) -> Passed:
         """outputs and backward(doutputs) of a call: dparams, or a pair for inputs_embeds."""
-        inputs = self.checked(inputs)
+        inputs = self._keyed(inputs, key)
         outputs, back = self._whole(self._outputs_head(inputs), inputs, stacking)
-        return outputs, back if inputs["inputs_embeds"] is not None else _first(back)
+        return outputs, back if inputs["inputs_embeds"] is not None else first_gradient(back)
 
-    def _loss(
-        self,
-        targets: Any,
-        total: Any,
-        inputs: Arrays,
-        options: LossOptions,
-        stacking: StackOptions,
-        **head: Any,
-    ) -> tuple[Any, Callable[[Any], Tree] | None]:
-        """loss and backward(dloss) -> dparams; head: more arguments of _loss_head."""
+    def _loss(self, inputs: Arrays, loss: LossInputs, stacking: StackOptions) -> Passed:
+        """loss and backward(dloss) -> dparams."""
         known = {*self.INPUTS, *getattr(self.family, "INPUTS", ()), "key"}
         if not inputs.keys() <= known:
             own = [name for name in inspect.signature(self.loss).parameters if name != "inputs"]
             check_names("loss", inputs, [*own, *sorted(known.difference(own))])
-        checks.check_total(total)
-        targets = self._moved(checks.checked_targets(targets))
+        checks.check_total(loss.total)
+        loss = loss._replace(targets=self._moved(checks.checked_targets(loss.targets)))
         inputs = self.checked(inputs)
-        made = self._loss_head(inputs, targets, total, options, grad=stacking.grad, **head)
-        value, back = self._whole(made, inputs, stacking)
-        return value, _first(back)
+        head = self._loss_head(inputs, loss, grad=stacking.grad)
+        value, back = self._whole(head, inputs, stacking)
+        return value, first_gradient(back)
 
     def _moved(self, inputs: Arrays) -> dict[str, Any]:
         """Arrays of the host moved to the model's device."""
@@ -317,7 +288,7 @@ class Model:
         }
 
 
-def _first(back: Callable | None) -> Callable | None:
+def first_gradient(back: Callable | None) -> Callable | None:
     """A backward that gives the first gradient alone."""
     return None if back is None else lambda dvalue: back(dvalue)[0]
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..arguments import check_flag, check_number, check_whole
 from ..core import StackOptions, Tree
 
 Arrays = Mapping[str, Any]
 Emit = Callable[[str, Tree], None]  # emit(path, gradient): one part of a gradient tree, complete
+Passed = tuple[Any, Callable | None]  # a value and its backward; None without gradients
+InParts = tuple[Any, Callable[[Any], list[Tree]]]  # see Trainable.loss_in_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,15 @@ class OutputOptions:
         check_number("total", self.total, above=0, or_none=True)
 
 
+class LossInputs(NamedTuple):
+    """What a loss head is made for; see Trainable.  weights: of a causal model's targets."""
+
+    targets: Arrays
+    total: Arrays | None = None
+    options: LossOptions = LossOptions()
+    weights: Any = None
+
+
 class Trainable(Protocol):
     """A model in training.
 
@@ -102,7 +113,7 @@ class Trainable(Protocol):
         total: Arrays | None = None,
         options: LossOptions = LossOptions(),
         stacking: StackOptions = StackOptions(),
-    ) -> tuple[Any, Callable[[Any], list[Tree]]]:
+    ) -> InParts:
         """`loss` for one shard of a step, with the gradient in parts.
 
         backward(dloss) is called once.  It calls emit(path, gradient) for each part, a tree that

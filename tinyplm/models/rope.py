@@ -25,28 +25,18 @@ from ..layers.rope_scaling import (
 )
 from .config import limit
 
+_ORIGINAL = "original_max_position_embeddings"
+_YARN = {
+    *(_ORIGINAL, "beta_fast", "beta_slow", "mscale", "mscale_all_dim"),
+    *("attention_factor", "truncate", "finetuned"),
+}
 # type: (required settings, optional settings), under their names in config.json
 _SETTINGS: dict[str, tuple[set[str], set[str]]] = {
     "default": (set(), set()),
     "linear": ({"factor"}, set()),
     "dynamic": ({"factor"}, set()),
-    "yarn": (
-        {"factor"},
-        {
-            "original_max_position_embeddings",
-            "beta_fast",
-            "beta_slow",
-            "mscale",
-            "mscale_all_dim",
-            "attention_factor",
-            "truncate",
-            "finetuned",
-        },
-    ),
-    "llama3": (
-        {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
-        set(),
-    ),
+    "yarn": ({"factor"}, _YARN),
+    "llama3": ({"factor", "low_freq_factor", "high_freq_factor", _ORIGINAL}, set()),
 }
 
 
@@ -86,35 +76,22 @@ class Rope:
         s = self.settings
         if self.type == "default":
             return rope_frequencies(width, base=self.base), 1.0
+        scaling: dict[str, Any] = {"base": self.base, "factor": s["factor"]}
         if self.type == "linear":
-            return linear_frequencies(width, base=self.base, factor=s["factor"]), 1.0
+            return linear_frequencies(width, **scaling), 1.0
+        scaling["original"] = self.trained
         if self.type == "dynamic":
-            return dynamic_frequencies(
-                width, base=self.base, factor=s["factor"], original=self.trained, length=length
-            ), 1.0
+            return dynamic_frequencies(width, **scaling, length=length), 1.0
         if self.type == "llama3":
-            return llama3_frequencies(
-                width,
-                base=self.base,
-                factor=s["factor"],
-                low_freq_factor=s["low_freq_factor"],
-                high_freq_factor=s["high_freq_factor"],
-                original=self.trained,
-            ), 1.0
+            limits = {name: s[name] for name in ("low_freq_factor", "high_freq_factor")}
+            return llama3_frequencies(width, **scaling, **limits), 1.0
         magnitude = s.get("attention_factor")
         if magnitude is None:
-            magnitude = yarn_magnitude(
-                s["factor"], mscale=s.get("mscale"), mscale_all_dim=s.get("mscale_all_dim")
-            )
-        return yarn_frequencies(
-            width,
-            base=self.base,
-            factor=s["factor"],
-            original=self.trained,
-            beta_fast=s.get("beta_fast") or BETA_FAST,
-            beta_slow=s.get("beta_slow") or BETA_SLOW,
-            truncate=s.get("truncate", True),
-        ), magnitude
+            scales = {name: s.get(name) for name in ("mscale", "mscale_all_dim")}
+            magnitude = yarn_magnitude(s["factor"], **scales)
+        fast, slow = s.get("beta_fast") or BETA_FAST, s.get("beta_slow") or BETA_SLOW
+        options = {"beta_fast": fast, "beta_slow": slow, "truncate": s.get("truncate", True)}
+        return yarn_frequencies(width, **scaling, **options), magnitude
 
 
 def read_rope(
@@ -138,12 +115,11 @@ def read_rope(
     for name, given in (("rope_parameters", parameters), ("rope_scaling", scaling)):
         if given is not None and not isinstance(given, Mapping):
             raise wrong(f"config: {name}", "an object", given)
-    if (
-        parameters
-        and scaling
-        and _plain(parameters, theta) != _plain(scaling, _plain(parameters, theta)["rope_theta"])
-    ):
-        raise wrong("config: rope_scaling", f"the rope_parameters, {shown(parameters)}", scaling)
+    if parameters and scaling:
+        plain = _plain(parameters, theta)
+        if plain != _plain(scaling, plain["rope_theta"]):
+            expected = f"the rope_parameters, {shown(parameters)}"
+            raise wrong("config: rope_scaling", expected, scaling)
     settings = _plain(parameters or scaling or {}, theta)
     base, kind = settings.pop("rope_theta"), settings.pop("rope_type")
     share = settings.pop("partial_rotary_factor", share)

@@ -61,14 +61,8 @@ class RotaryConfig(ScoreLabels):
         check_types(self)
         check_positive(
             self,
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "max_position_embeddings",
+            *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+            *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
         )
         check_not_negative(self, "rms_norm_eps", "initializer_range")
         check_rates(self, "attention_dropout")
@@ -96,14 +90,9 @@ class RotaryConfig(ScoreLabels):
     @cached_property
     def rope(self) -> Rope:
         original = self.source.get("original_max_position_embeddings")
-        return read_rope(
-            self.rope_parameters,
-            self.rope_scaling,
-            self.rope_theta,
-            self.max_position_embeddings,
-            original,
-            share=self.source.get("partial_rotary_factor") or self.PARTIAL or 1.0,
-        )
+        spellings = (self.rope_parameters, self.rope_scaling, self.rope_theta)
+        share = self.source.get("partial_rotary_factor") or self.PARTIAL or 1.0
+        return read_rope(*spellings, self.max_position_embeddings, original, share=share)
 
     @property
     def rotary_width(self) -> int:

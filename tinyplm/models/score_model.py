@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..arguments import known_arguments, wrong
+from ..arguments import known_arguments, mismatch, wrong
 from ..backend import array_module
 from ..core import IGNORED, StackOptions, Tree
 from ..kernels.cross_entropy import vocabulary_cross_entropy
@@ -25,7 +25,7 @@ from .causal_model import CausalModel
 from .encoder_heads import output_losses
 from .heads import then, weighted_sum, with_hidden
 from .parts import Head
-from .protocol import Arrays, LossOptions, OutputOptions
+from .protocol import Arrays, LossInputs, LossOptions, OutputOptions
 
 
 def score_head(params: Tree, hidden: Any, *, attention_mask: Any) -> tuple[dict, Callable]:
@@ -76,18 +76,13 @@ class ScoreModel(CausalModel):
 
         attention_mask (B, T) of 0/1, 1 = a real token; each row is scored at its last one.
         """
-        inputs = {
-            "input_ids": input_ids,
-            "inputs_embeds": inputs_embeds,
-            "attention_mask": attention_mask,
-            "position_ids": position_ids,
-            "key": key,
-        }
-        return self._call(inputs, StackOptions(grad, once, checkpointing, frozen, on_gradient))
+        stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
+        inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids)
+        return self._call(inputs, key, stacking)
 
     def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
         if mask.shape != (B, S):
-            raise ValueError(f"attention_mask: expected shape {(B, S)}, got {mask.shape}")
+            raise mismatch("attention_mask", f"shape {(B, S)}", mask.shape)
 
     @known_arguments
     def loss(
@@ -113,44 +108,31 @@ class ScoreModel(CausalModel):
         """
         options = LossOptions(smoothing=smoothing, auxiliary=auxiliary)
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
-        return self._loss(targets, total, inputs, options, stacking)
+        return self._loss(inputs, LossInputs(targets, total, options), stacking)
 
     def head_rows(self, targets: Arrays) -> int:
         """Those of the auxiliary loss."""
-        if "language_model" not in targets:
-            return 0
-        return int((targets["language_model"] != IGNORED).sum())
+        words = targets.get("language_model")
+        return 0 if words is None else int((words != IGNORED).sum())
 
     def _outputs_head(self, inputs: Arrays) -> Head:
         return with_hidden(partial(score_head, attention_mask=inputs.get("attention_mask")))
 
-    def _training_head(
-        self, inputs: Arrays, targets: Arrays | None, options: OutputOptions
-    ) -> Head:
+    def _training_head(self, inputs: Arrays, targets: Any, options: OutputOptions) -> Head:
         return self._outputs_head(inputs)
 
-    def _loss_head(  # type: ignore[override]  # no weights
-        self,
-        inputs: Arrays,
-        targets: Arrays,
-        total: Arrays | None,
-        options: LossOptions,
-        *,
-        grad: bool = True,
-    ) -> Head:
+    def _loss_head(self, inputs: Arrays, loss: LossInputs, *, grad: bool = True) -> Head:
+        targets, total, options = loss.targets, loss.total or {}, loss.options
         expected = ["language_model", "logits"] if options.auxiliary else ["logits"]
         if sorted(targets) != expected:
             raise wrong("targets", f"a dict with {' and '.join(expected)}", list(targets))
-        total = total or {}
         score = partial(score_head, attention_mask=inputs.get("attention_mask"))
         losses = output_losses({"logits": targets["logits"]}, total, options.smoothing, self.config)
         task = then(score, losses)
         if not options.auxiliary:
             return task
         if not self.config.tie_word_embeddings:
-            raise ValueError(
-                "auxiliary: expected a model with tie_word_embeddings = true, got false"
-            )
+            raise mismatch("auxiliary", "a model with tie_word_embeddings = true", "false")
         f = partial(
             vocabulary_cross_entropy,
             targets=targets["language_model"],

@@ -76,18 +76,11 @@ def norm_shapes(width: int) -> dict:
 
 def block_shapes(width: int, inner: int) -> dict:
     """Of a block of attention and a feed-forward layer (see layers.block) with all its biases."""
-    attention = {
-        f"{kind}{name}": (width, width) if kind == "W" else (width,)
-        for name in "qkvo"
-        for kind in "Wb"
-    }
+    shapes = {"W": (width, width), "b": (width,)}
+    attention = {f"{kind}{name}": shapes[kind] for name in "qkvo" for kind in "Wb"}
     mlp = {"W1": (width, inner), "b1": (inner,), "W2": (inner, width), "b2": (width,)}
-    return {
-        "attention": attention,
-        "norm1": norm_shapes(width),
-        "mlp": mlp,
-        "norm2": norm_shapes(width),
-    }
+    norm1, norm2 = norm_shapes(width), norm_shapes(width)
+    return {"attention": attention, "norm1": norm1, "mlp": mlp, "norm2": norm2}
 
 
 def lm_shapes(width: int, vocabulary: int, inner: int | None = None) -> dict:
@@ -98,10 +91,8 @@ def lm_shapes(width: int, vocabulary: int, inner: int | None = None) -> dict:
 
 def pooled_shapes(width: int, **parts: int) -> dict:
     """Of a pooler, and of linear layers on it with so many outputs."""
-    return {
-        "pooler": dense(width, width),
-        **{name: dense(width, outputs) for name, outputs in parts.items()},
-    }
+    layers = {name: dense(width, outputs) for name, outputs in parts.items()}
+    return {"pooler": dense(width, width), **layers}
 
 
 Outputs = tuple[dict[str, Any], Callable]

@@ -29,6 +29,7 @@ from ..arguments import (
     check_number,
     check_several,
     check_whole,
+    mismatch,
 )
 from ..core import IGNORED
 from ..data import Windows
@@ -84,10 +85,8 @@ class MaskedPairs:
         check_flag("sentences", sentences)
         self.documents = Documents(documents, shortest=2, skip_short=skip_short)
         if objective == "next_sentence" and len(self.documents) < 2:
-            raise ValueError(
-                "documents: expected two or more (a random next sentence comes from another one), "
-                "got 1"
-            )
+            expected = "two or more (a random next sentence comes from another one)"
+            raise mismatch("documents", expected, "1")
         self.length, self.layout, self.masking = length, layout, masking
         self._room = layout.room(length, pair=True)
         tokens, short_rate = (2, 0.0) if sentences else (self._room, SHORT_RATE)

@@ -26,6 +26,7 @@ from ..arguments import (
     check_several,
     check_whole,
     is_whole,
+    mismatch,
     wrong,
 )
 from .draws import Draws
@@ -214,20 +215,16 @@ class Documents:
             check_several(name, document, "sentences that are lists of ids")
             sentences = [ids for sentence in document if len(ids := as_ids(name, sentence))]
             if len(sentences) < shortest and not skip_short:
-                raise ValueError(
-                    f"{name}: expected {shortest} or more sentences, got {len(sentences)} "
-                    "(skip_short=True drops such documents)"
-                )
+                given = f"{len(sentences)} (skip_short=True drops such documents)"
+                raise mismatch(name, f"{shortest} or more sentences", given)
             if len(sentences) < shortest or not sentences:
                 self.skipped += 1
                 continue
             parts += sentences
             first.append(len(parts))
         if not parts:
-            raise ValueError(
-                f"documents: expected one of {shortest} or more sentences, "
-                f"got {self.skipped} with fewer"
-            )
+            expected = f"one of {shortest} or more sentences"
+            raise mismatch("documents", expected, f"{self.skipped} with fewer")
         self.ids = np.concatenate(parts)
         self.starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
         self.first = np.array(first)

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from ..arguments import MOST, check_several, check_whole, wrong
+from ..arguments import MOST, check_several, check_whole, mismatch, wrong
 from ..random import fold
 from ..random import key as run_key
 from .draws import Draws
@@ -63,10 +63,8 @@ class PositivePairs:
         while batches and sum(min(m, batches) for m in counts) < batches * size:
             batches -= 1
         if not batches:
-            raise ValueError(
-                f"pairs: expected {size} or more different anchors for a batch, "
-                f"got {len(counts)} in {len(pairs)} pairs"
-            )
+            expected = f"{size} or more different anchors for a batch"
+            raise mismatch("pairs", expected, f"{len(counts)} in {len(pairs)} pairs")
         self.batches_per_epoch = batches
         self.pairs, self.size, self.layout, self.length = pairs, size, layout, length
         self._key = run_key(seed)

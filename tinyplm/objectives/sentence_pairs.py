@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ..arguments import MOST, check_key, check_number, check_whole, wrong
+from ..arguments import MOST, check_key, check_number, check_whole, mismatch, wrong
 from ..random import fold
 from .draws import Draws
 from .inputs import Documents
@@ -44,9 +44,8 @@ def next_sentence_pairs(
     if not isinstance(documents, Documents):
         raise wrong("documents", "Documents", documents)
     if len(documents) < 2:
-        raise ValueError(
-            "documents: expected two or more (a random next sentence comes from another one), got 1"
-        )
+        expected = "two or more (a random next sentence comes from another one)"
+        raise mismatch("documents", expected, "1")
 
     def second(draws: Draws, a: tuple[int, int], end: int, wanted: int) -> tuple[Pair, int]:
         if draws.uniform() < 0.5:

@@ -117,9 +117,7 @@ def only_known(content: Mapping[str, Any], known: set[str], where: str) -> None:
     """ValueError naming the first unknown key that is not switched off."""
     for key, value in content.items():
         if key not in known and value not in (None, False, "", 0, [], {}):
-            raise ValueError(
-                f"{where}: {named(key)}: expected none, it is not supported, got {shown(value)}"
-            )
+            raise wrong(f"{where}: {named(key)}", "none, it is not supported", value)
 
 
 def read_component(content: Any, kinds: Mapping[str, type[C]], where: str) -> C | None:

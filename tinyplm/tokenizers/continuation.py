@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..arguments import check_text, shown
+from ..arguments import check_text, mismatch, shown
 
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
@@ -33,10 +33,8 @@ def continuations(
         wholes.append(tokenizer.prompt(prompt + answer))
     border = min((_common(start, whole) for whole in wholes), default=len(start))
     if border == 0 < len(start):
-        raise ValueError(
-            f"prompt: expected a text that ends where a token ends, got {shown(prompt)}, "
-            "whose first token extends into the answer"
-        )
+        given = f"{shown(prompt)}, whose first token extends into the answer"
+        raise mismatch("prompt", "a text that ends where a token ends", given)
     return start[:border], [whole[border:] for whole in wholes]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..arguments import check_flag
+from ..arguments import check_flag, mismatch
 from .lookup import Lookup
 from .text.decoding import Decoder
 from .text.stream import ByteStream, TokenStream
@@ -19,9 +19,8 @@ class Detokenizer(Lookup):
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The joined bytes of the tokens of a byte-level vocabulary; not always valid UTF-8."""
         if self._bytes is None:
-            raise ValueError(
-                f"decoder: expected ByteLevel, for tokens that are bytes, "
-                f"got {type(self.decoder).__name__}"
+            raise mismatch(
+                "decoder", "ByteLevel, for tokens that are bytes", type(self.decoder).__name__
             )
         return b"".join(map(self._bytes.__getitem__, self._checked(ids)))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import regex
 
-from ..arguments import as_texts, check_text, check_whole, is_whole, shown, wrong
+from ..arguments import as_texts, check_text, check_whole, is_whole, mismatch, shown, wrong
 
 MAX_SYMBOLS = sys.maxunicode + 1  # BPE represents a symbol as one character
 
@@ -29,9 +29,8 @@ def check_vocabulary(vocab: Mapping[str, Any]) -> None:
         if type(id) is not int or not 0 <= id < MAX_SYMBOLS:
             raise wrong(f"vocab: token {shown(token)}", f"an id from 0 to {MAX_SYMBOLS - 1}", id)
         if seen.setdefault(id, token) != token:
-            raise ValueError(
-                f"vocab: expected one token per id, got {shown(seen[id])} and {shown(token)} "
-                f"with id {id}"
+            raise mismatch(
+                "vocab", "one token per id", f"{shown(seen[id])} and {shown(token)} with id {id}"
             )
 
 
@@ -68,10 +67,8 @@ def tokens_by_id(vocab: Mapping[str, int], added: Iterable[tuple[str, int]]) -> 
         if type(id) is not int or id < 0:
             raise wrong(f"vocab: token {shown(token)}", "an id >= 0", id)
         if token_of.setdefault(id, token) != token:
-            raise ValueError(
-                f"vocab: expected one token per id, got {shown(token_of[id])} and {shown(token)} "
-                f"with id {shown(id)}"
-            )
+            given = f"{shown(token_of[id])} and {shown(token)} with id {shown(id)}"
+            raise mismatch("vocab", "one token per id", given)
         if id_of.setdefault(token, id) != id:
             raise ValueError(
                 f"vocab: expected one id per token, got {shown(id_of[token])} and {shown(id)} "
@@ -81,9 +78,7 @@ def tokens_by_id(vocab: Mapping[str, int], added: Iterable[tuple[str, int]]) -> 
         raise ValueError(f"vocab: expected at most {MAX_SYMBOLS} tokens, got {len(token_of)}")
     for id in range(len(token_of)):
         if id not in token_of:
-            raise ValueError(
-                f"vocab: expected the ids 0 to {len(token_of) - 1}, got none with id {id}"
-            )
+            raise mismatch("vocab", f"the ids 0 to {len(token_of) - 1}", f"none with id {id}")
     return [token_of[id] for id in range(len(token_of))]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_number, check_path, check_whole, shown
+from ..arguments import check_number, check_path, check_whole, mismatch, shown
 from ..backend import to_device, to_host
 from ..core import flatten
 from ..files import named, read_text, replaced
@@ -49,9 +49,7 @@ class State:
         ValueError naming the first invalid key.
         """
         if not saved or not saved.keys() <= cls().saved().keys():
-            raise ValueError(
-                f"state: expected the keys {', '.join(cls().saved())}, got {shown(list(saved))}"
-            )
+            raise mismatch("state", f"the keys {', '.join(cls().saved())}", shown(list(saved)))
         state = cls(**saved)
         check_whole("state.step", state.step, 0, steps)
         for name in ("tokens", "waited"):
@@ -144,17 +142,14 @@ def find(out: Path, name: str = "latest") -> Path:
     if not file.exists():
         if name == "latest" and (first := _first_save(out)):
             return first
-        raise ValueError(
-            f"{named(out)}: expected a run to resume, got no file {name!r}{_hint(out, name)}"
-        )
+        raise mismatch(named(out), "a run to resume", f"no file {name!r}{_hint(out, name)}")
     try:
         folder = read_text(file, largest=1000).strip()
     except ValueError as error:
         raise ValueError(f"{error}; expected the name of a checkpoint{_hint(out, name)}") from None
     if not _is_name(folder) or not (out / folder).is_dir():
-        raise ValueError(
-            f"{named(file)}: expected the name of a checkpoint folder, got "
-            f"{shown(folder)}{_hint(out, name)}"
+        raise mismatch(
+            named(file), "the name of a checkpoint folder", f"{shown(folder)}{_hint(out, name)}"
         )
     return out / folder
 
@@ -174,11 +169,8 @@ def started(out: Path) -> bool:
 def _first_save(out: Path) -> Path | None:
     """The checkpoint of a run killed in its first save, after the rename, before `latest`."""
     steps = folders.steps(out)
-    if (
-        len(steps) != 1
-        or any((out / name).exists() for name in ("latest", "best"))
-        or not (out / "log.jsonl").exists()
-    ):
+    pointed = any((out / name).exists() for name in ("latest", "best"))
+    if len(steps) != 1 or pointed or not (out / "log.jsonl").exists():
         return None
     folder = out / f"step-{steps[0]}"
     return folder if folders.problem(folder) is None else None
@@ -193,51 +185,34 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
     folders.check_intact(str(folder), folder, hint=True)
     saved, moments, trainer = incremental.read(folder)
     where = named(folder / folders.TRAINER)
-    differences = _differences(
-        "model",
-        dataclasses.asdict(saved.config),
-        dataclasses.asdict(model.config),
-        free=("source",),
-    )
-    differences += _differences(
-        "settings", trainer["settings"], dataclasses.asdict(settings), free=Settings.FREE
-    )
+    before, now = dataclasses.asdict(saved.config), dataclasses.asdict(model.config)
+    differences = _differences("model", before, now, free=("source",))
+    now = dataclasses.asdict(settings)
+    differences += _differences("settings", trainer["settings"], now, free=Settings.FREE)
     if str(saved.dtype) != str(model.dtype):
         differences.append(f"dtype {saved.dtype}, now {model.dtype}")
     if trainer["data"] != data:
         differences.append("the token data")
     if differences:
-        raise ValueError(
-            f"{folder}: expected the configuration of this run, got another: "
-            f"{'; '.join(differences)}"
+        raise mismatch(
+            folder, "the configuration of this run", f"another: {'; '.join(differences)}"
         )
-    expected = {
-        f"{name}.{path}": a.shape for name in "mv" for path, a in optimizer.values.leaves.items()
-    }
-    bad = sorted(expected.keys() ^ moments.keys())
-    bad = bad or [
-        n
-        for n, s in expected.items()
-        if moments[n].shape != tuple(s) or moments[n].dtype.kind != "f"
-    ]
-    if bad:
+    leaves = optimizer.values.leaves
+    shapes = {f"{name}.{path}": a.shape for name in "mv" for path, a in leaves.items()}
+    kinds = {name: (tuple(shape), "f") for name, shape in shapes.items()}
+    found = {name: (a.shape, a.dtype.kind) for name, a in moments.items()}
+    if bad := sorted(name for name in kinds | found if kinds.get(name) != found.get(name)):
         names = ", ".join(named(n, 80) for n in bad[:3])
-        raise ValueError(
-            f"{named(folder / OPTIMIZER)}: expected the moments of this model, got others at "
-            f"{names}"
-        )
+        raise mismatch(named(folder / OPTIMIZER), "the moments of this model", f"others at {names}")
     try:
         state = State.read(trainer["state"], settings.steps)
         check_whole("updates", trainer["updates"], 0, state.step)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    _fill(optimizer.values.leaves, flatten(saved.params), model.device)
+    _fill(leaves, flatten(saved.params), model.device)
     for name in "mv":
-        _fill(
-            getattr(optimizer, name).leaves,
-            {k[2:]: a for k, a in moments.items() if k.startswith(f"{name}.")},
-            model.device,
-        )
+        own = {k[2:]: a for k, a in moments.items() if k.startswith(f"{name}.")}
+        _fill(getattr(optimizer, name).leaves, own, model.device)
     optimizer.t = trainer["updates"]
     return state
 
@@ -257,12 +232,10 @@ def _fill(leaves: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
 
 
 def _differences(what: str, saved: dict, now: dict, free: tuple[str, ...] = ()) -> list[str]:
-    names = [
-        name for name in {**saved, **now} if name not in free and saved.get(name) != now.get(name)
-    ]
     found = [
         f"{what}.{named(name, 40)} was {shown(saved.get(name))}, now {shown(now.get(name))}"
-        for name in names
+        for name in {**saved, **now}
+        if name not in free and saved.get(name) != now.get(name)
     ]
     return found if len(found) <= 3 else [*found[:3], f"and {len(found) - 3} more"]
 

@@ -31,20 +31,14 @@ def _blas() -> str:
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
-        found = []
+        libraries = []
     else:
-        found = [
-            library
-            for library in threadpool_info()
-            if library["user_api"] == "blas" and "numpy" in library["filepath"]
-        ]
-    if found:
-        facts = found[0]
-        kernel = facts.get("architecture", "")
-        return (
-            f"{facts['internal_api']} {facts['version']} {kernel}".strip()
-            + f", {facts['num_threads']} threads"
-        )
+        libraries = threadpool_info()
+    for facts in libraries:
+        if facts["user_api"] == "blas" and "numpy" in facts["filepath"]:
+            kernel = facts.get("architecture", "")
+            name = f"{facts['internal_api']} {facts['version']} {kernel}".strip()
+            return f"{name}, {facts['num_threads']} threads"
     built = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     return f"{built.get('name', 'unknown')} {built.get('version', '')}".strip()
 
@@ -58,25 +52,18 @@ def difference(saved: dict[str, str], now: dict[str, str]) -> str | None:
     ]
     if not changed:
         return None
-    return (
-        f"environment changed: {'; '.join(changed)}: results will match the uninterrupted run to "
-        "rounding, not bit for bit"
-    )
+    consequence = "results will match the uninterrupted run to rounding, not bit for bit"
+    return f"environment changed: {'; '.join(changed)}: {consequence}"
 
 
 def workers_note(workers: int, samples: int) -> str | None:
     """One line if there are more workers than samples in a batch, or than cores; else None."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    used = min(workers, samples)
+    able = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if able else os.cpu_count() or 1
     if workers > samples:
-        return (
-            f"{workers} workers share at most {samples} sequences at a time: {workers - used} of "
-            "them stay idle"
-        )
+        shared = f"{workers} workers share at most {samples} sequences at a time"
+        return f"{shared}: {workers - samples} of them stay idle"
     if workers > cores:
-        return (
-            f"{workers} workers on {cores} cores: more workers than cores do not speed up training"
-        )
+        many = f"{workers} workers on {cores} cores"
+        return f"{many}: more workers than cores do not speed up training"
     return None

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import shown, wrong
+from ..arguments import mismatch, shown, wrong
 from ..files import LARGEST_SETTINGS, named, read_json, sync_folder, write_json
 from ..hub import folders as hub
 from ..hub.tensors import read_safetensors, write_safetensors
@@ -69,11 +69,8 @@ def remove_temporaries(out: Path) -> None:
 
 def steps(out: Path) -> list[int]:
     """The steps with a folder in `out`, in ascending order."""
-    found = [
-        folder
-        for folder in out.glob("step-*")
-        if re.fullmatch(r"step-(0|[1-9]\d*)", folder.name, re.ASCII)
-    ]
+    form = re.compile(r"step-(0|[1-9]\d*)", re.ASCII)
+    found = [folder for folder in out.glob("step-*") if form.fullmatch(folder.name)]
     return sorted(int(folder.name[5:]) for folder in found if folder.is_dir())
 
 
@@ -101,28 +98,17 @@ def read_trainer(folder: Path) -> dict[str, Any]:
     """The contents of trainer.json; ValueError naming the file if they are invalid."""
     file = named(folder / TRAINER)
     trainer = read_json(folder / TRAINER, largest=LARGEST_SETTINGS)
-    if (
-        not isinstance(trainer, dict)
-        or not {"state", "updates", "settings", "data"} <= trainer.keys()
-    ):
-        raise ValueError(
-            f"{file}: expected an object with state, updates, settings and data, got "
-            f"{shown(trainer)}"
-        )
+    required = {"state", "updates", "settings", "data"}
+    if not isinstance(trainer, dict) or not required <= trainer.keys():
+        raise wrong(file, "an object with state, updates, settings and data", trainer)
     for name in ("state", "settings", "environment", "increment"):
         if not isinstance(trainer.get(name, {}), dict):
             raise ValueError(f"{file}: {wrong(name, 'an object', trainer[name])}")
     if (increment := trainer.get("increment")) is not None:
         base, number = increment.get("base"), increment.get("number")
-        if (
-            not isinstance(base, str)
-            or not re.fullmatch(r"step-\d{1,18}", base)
-            or type(number) is not int
-        ):
-            raise ValueError(
-                f"{file}: increment: expected the name and number of its base, got "
-                f"{shown(increment)}"
-            )
+        right = isinstance(base, str) and re.fullmatch(r"step-\d{1,18}", base)
+        if not right or type(number) is not int:
+            raise wrong(f"{file}: increment", "the name and number of its base", increment)
     return trainer
 
 
@@ -147,12 +133,9 @@ def problem(folder: Path) -> str | None:
         sums = read_json(folder / CHECKSUMS, largest=LARGEST_SETTINGS)
         if TRAINER not in sums or not any(name.endswith(".safetensors") for name in sums):
             return f"{CHECKSUMS} does not list the files"
-        if strange := [
-            name
-            for name in sums
-            if re.search(r"[/\\:\0]", name) or not 0 < len(name.strip(".")) < 256
-        ]:
-            return f"{CHECKSUMS} lists {shown(strange[0])}, which is not a file name"
+        for name in sums:
+            if re.search(r"[/\\:\0]", name) or not 0 < len(name.strip(".")) < 256:
+                return f"{CHECKSUMS} lists {shown(name)}, which is not a file name"
         for name, expected in sums.items():
             file = folder / name
             if not file.is_file():
@@ -184,9 +167,7 @@ def check_intact(name: str, folder: Path, *, hint: bool = False) -> None:
     """ValueError if the checkpoint is damaged; hint: name an intact one to resume from."""
     if damage := problem(folder):
         more = f"; {advice(folder.parent, folder.name)}" if hint else ""
-        raise ValueError(
-            f"{name}: expected an intact checkpoint, got a damaged one: {damage}{more}"
-        )
+        raise mismatch(name, "an intact checkpoint", f"a damaged one: {damage}{more}")
 
 
 def advice(out: Path, name: str | None = None) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_path, shown
+from ..arguments import check_path, mismatch, shown
 from ..backend import to_host
 from ..core import flatten
 from ..files import named, write_json
@@ -76,10 +76,9 @@ def write(
     for name, new in _tensors(model, moments).items():
         blocks = changed_blocks(new, old[name])
         if len(blocks):
+            flat = np.ascontiguousarray(new).reshape(-1)
             parts[f"{name}:blocks"] = blocks
-            parts[f"{name}:data"] = np.ascontiguousarray(new).reshape(-1)[
-                _elements(blocks, new.size)
-            ]
+            parts[f"{name}:data"] = flat[_elements(blocks, new.size)]
     write_safetensors(folder / FILE, parts)
     increment = {"base": base.name, "number": number, "checksums": sha256(base / CHECKSUMS)}
     write_json(folder / TRAINER, {**trainer, "increment": increment})
@@ -106,16 +105,12 @@ def _changed(parts: dict[str, np.ndarray], tensors: dict[str, np.ndarray], file:
     """The names of the tensors in an increment; ValueError if their blocks do not fit the base."""
     names = [key.removesuffix(":blocks") for key in parts if key.endswith(":blocks")]
     if parts.keys() != {f"{name}:{kind}" for name in names for kind in ("blocks", "data")}:
-        raise ValueError(
-            f"{file}: expected NAME:blocks and NAME:data for each tensor, got {shown(list(parts))}"
-        )
+        raise mismatch(file, "NAME:blocks and NAME:data for each tensor", shown(list(parts)))
     for name in names:
         blocks, data, old = parts[f"{name}:blocks"], parts[f"{name}:data"], tensors.get(name)
         if old is None or not _fits(blocks, data, old):
-            raise ValueError(
-                f"{file}: {named(name, 80)}: expected blocks of its base, got {shown(blocks)} "
-                f"with {shown(data)}"
-            )
+            given = f"{shown(blocks)} with {shown(data)}"
+            raise mismatch(f"{file}: {named(name, 80)}", "blocks of its base", given)
     return names
 
 
@@ -123,14 +118,10 @@ def _fits(blocks: np.ndarray, data: np.ndarray, old: np.ndarray) -> bool:
     """Whether blocks and data replace a part of a tensor of the base."""
     if data.dtype != old.dtype or blocks.dtype != np.int64 or not blocks.ndim == data.ndim == 1:
         return False
-    if (
-        not len(blocks)
-        or (np.diff(blocks) <= 0).any()
-        or blocks[0] < 0
-        or blocks[-1] * BLOCK >= old.size
-    ):
+    if not len(blocks) or (np.diff(blocks) <= 0).any():
         return False
-    return len(data) == len(_elements(blocks, old.size))
+    inside = blocks[0] >= 0 and blocks[-1] * BLOCK < old.size
+    return inside and len(data) == len(_elements(blocks, old.size))
 
 
 def replay(folder: str | os.PathLike, out_folder: str | os.PathLike) -> None:
@@ -150,10 +141,8 @@ def replay(folder: str | os.PathLike, out_folder: str | os.PathLike) -> None:
 def changed_blocks(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     """The numbers (int64) of the blocks in which two arrays differ in any bit."""
     if new.shape != old.shape or new.dtype != old.dtype:
-        raise ValueError(
-            f"old: expected the shape and dtype of new, {new.dtype} {new.shape}, got {old.dtype} "
-            f"{old.shape}"
-        )
+        expected = f"the shape and dtype of new, {new.dtype} {new.shape}"
+        raise mismatch("old", expected, f"{old.dtype} {old.shape}")
     bits = np.dtype(f"u{new.dtype.itemsize}")  # as integers: 0.0 and -0.0 differ, NaN equals itself
     different = np.not_equal(*(np.ascontiguousarray(a).reshape(-1).view(bits) for a in (new, old)))
     if not different.size:
@@ -168,7 +157,5 @@ def _elements(blocks: np.ndarray, size: int) -> np.ndarray:
 
 
 def _tensors(model: Model, moments: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {
-        **{f"values.{path}": to_host(a) for path, a in flatten(model.params).items()},
-        **moments,
-    }
+    values = {f"values.{path}": to_host(a) for path, a in flatten(model.params).items()}
+    return values | moments

@@ -33,11 +33,9 @@ def interruptible(notice: str = "") -> Iterator[Interrupt]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {
-        number: handler
-        for number, handler in before.items()
-        if handler not in (None, signal.SIG_IGN)
+        n: handler for n, handler in handlers.items() if handler not in (None, signal.SIG_IGN)
     }
 
     def note(number: int, frame: object) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..arguments import check_path, is_number, is_whole, shown
+from ..arguments import check_path, is_number, is_whole, mismatch, shown
 from ..files import named, naming, open_regular, parse_json, replaced
 
 # in the records of training
@@ -67,10 +67,8 @@ def missing_steps(path: Path, last_step: int) -> str | None:
             exact = exact and record["step"] == found
     if exact and found == last_step:
         return None
-    return (
-        f"{path}: has the losses of {found} of {last_step} steps; training resumes exactly, the "
-        "log has gaps"
-    )
+    losses = f"has the losses of {found} of {last_step} steps"
+    return f"{path}: {losses}; training resumes exactly, the log has gaps"
 
 
 def _lines(
@@ -98,9 +96,8 @@ def _lines(
             except ValueError:
                 if step == last_step:
                     return
-                raise ValueError(
-                    f"{named(path)}, line {number}: expected the record of a step, got "
-                    f"{shown(line.strip())}"
+                raise mismatch(
+                    f"{named(path)}, line {number}", "the record of a step", shown(line.strip())
                 ) from None
             step = record["step"]
             if last_step is not None and step > last_step:
@@ -124,13 +121,9 @@ class Progress:
             except ImportError:
                 return
             with self._showing():
-                self.bar = tqdm(
-                    total=total,
-                    initial=done,
-                    dynamic_ncols=True,
-                    smoothing=0.1,
-                    bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}",
-                )
+                form = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
+                options = {"dynamic_ncols": True, "smoothing": 0.1, "bar_format": form}
+                self.bar = tqdm(total=total, initial=done, **options)
 
     @contextmanager
     def _showing(self) -> Iterator[None]:
@@ -146,20 +139,16 @@ class Progress:
             if self.bar is not None:
                 self.bar.set_postfix_str(self._fitting(values), refresh=False)
                 self.bar.update(steps)
-            elif (
-                self.show
-                and sys.stderr is not None
-                and self.done * 10 // self.total > before * 10 // self.total
-            ):
+            elif not self.show or sys.stderr is None:
+                return
+            elif self.done * 10 // self.total > before * 10 // self.total:
                 shown = "".join(f"  {name} {value}" for name, value in values.items())
                 print(f"{self.unit} {self.done}/{self.total}{shown}", file=sys.stderr, flush=True)
 
     def _fitting(self, values: dict[str, str]) -> str:
         """As many values as fit while leaving a fifth of the terminal's width for the bar."""
-        room = 0.8 * (self.bar.format_dict["ncols"] or 80) - len(
-            f"100%|| {self.total}/{self.total} 00:00, "
-        )
-        shown = ""
+        frame = len(f"100%|| {self.total}/{self.total} 00:00, ")
+        room, shown = 0.8 * (self.bar.format_dict["ncols"] or 80) - frame, ""
         for name, value in values.items():
             longer = f"{shown}{', ' * bool(shown)}{name}={value}"
             if len(longer) > room:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arguments import check_flag, check_path, wrong
+from ..arguments import check_flag, check_path, mismatch, wrong
 from ..backend import array_module, is_host
 from ..files import sole_writer
 from ..memory import give_back_freed_memory, keep_freed_memory
@@ -23,7 +23,7 @@ from .interrupt import interruptible
 from .log import Log, Progress, missing_steps, read
 from .monitor import Monitor, improves
 from .samples import CausalSamples, CausalValidation, check_corpus, check_tokens
-from .settings import Settings
+from .settings import Settings, optimizer_of
 from .step import NonFiniteError, check_finite, update
 
 
@@ -86,24 +86,16 @@ def _train(
 ) -> State:
     """The run, in a folder locked for this process."""
     if not resume and checkpoint.started(out):
-        raise ValueError(
-            f"{out}: expected a folder without a run, got one with a run: resume it, or choose "
-            "another folder"
+        raise mismatch(
+            out, "a folder without a run", "one with a run: resume it, or choose another folder"
         )
-    optimizer = AdamW(
-        model.params,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = optimizer_of(model.params, settings)
     state, notes = State(), [workers_note(settings.workers, settings.micro_size)]
     if resume:
         folder = checkpoint.find(out)
         state = checkpoint.restore(folder, model, optimizer, settings, data)
-        notes += [
-            checkpoint.environment_note(folder, settings, model.device),
-            missing_steps(out / "log.jsonl", state.step),
-        ]
+        notes.append(checkpoint.environment_note(folder, settings, model.device))
+        notes.append(missing_steps(out / "log.jsonl", state.step))
     keep_freed_memory()
     model.params = optimizer.params
     give_back_freed_memory()  # that of the original parameters
@@ -115,9 +107,8 @@ def _train(
             notes.append(f"nothing to do: no improvement in the last {state.waited} evaluations")
         for note in filter(None, notes):
             run.progress.say(note)
-        with interruptible(
-            "stopping after this step; repeat to stop immediately" if progress else ""
-        ) as interrupt:
+        notice = "stopping after this step; repeat to stop immediately" if progress else ""
+        with interruptible(notice) as interrupt:
             while not run.finished() and interrupt.signal is None:
                 run.step(training)
             run.stop()
@@ -138,28 +129,20 @@ def _check(
     """The run's samples and validation data, checked against the model; and their fingerprint."""
     context = model.config.context
     if context is not None and settings.sequence_length > context:
-        raise ValueError(
-            f"sequence_length: expected at most {context}, the model's context, got "
-            f"{settings.sequence_length}"
+        raise mismatch(
+            "sequence_length", f"at most {context}, the model's context", settings.sequence_length
         )
     arrays_given = [isinstance(data, np.ndarray) for data in (training, validation)]
-    samples_given = (
-        hasattr(training, "batch")
-        and hasattr(training, "length")
-        and hasattr(validation, "batches")
-    )
+    sampled = hasattr(training, "batch") and hasattr(training, "length")
+    samples_given = sampled and hasattr(validation, "batches")
     if not all(arrays_given) and (any(arrays_given) or not samples_given):
-        raise TypeError(
-            "training and validation: expected two token arrays, or samples and validation data "
-            "(see "
-            f"training.samples), got {type(training).__name__} and {type(validation).__name__}"
-        )
+        expected = "two token arrays, or samples and validation data (see training.samples)"
+        given = f"{type(training).__name__} and {type(validation).__name__}"
+        raise TypeError(f"training and validation: expected {expected}, got {given}")
     if not isinstance(training, np.ndarray):
         if training.length != settings.sequence_length:
-            raise ValueError(
-                f"sequence_length: expected {training.length}, the length of the samples, got "
-                f"{settings.sequence_length}"
-            )
+            expected = f"{training.length}, the length of the samples"
+            raise mismatch("sequence_length", expected, settings.sequence_length)
         # which samples come first depends on all the documents
         some = training.batch(0, 4 * settings.batch_size)
         model.inputs(**some[0])  # runs the model's own checks
@@ -173,17 +156,12 @@ def _check(
         check_tokens(f"{name} tokens", array)
         if array.max() >= model.config.vocab_size or array.min() < 0:
             outside = array.max() if array.min() >= 0 else array.min()
-            raise ValueError(
-                f"{name} tokens: expected ids from 0 to {model.config.vocab_size - 1}, got "
-                f"{outside}"
+            raise mismatch(
+                f"{name} tokens", f"ids from 0 to {model.config.vocab_size - 1}", outside
             )
     check_corpus(training, settings)
-    samples = CausalSamples(training, settings)
-    return (
-        samples,
-        CausalValidation(validation, settings),
-        checkpoint.fingerprint(training, validation),
-    )
+    data = checkpoint.fingerprint(training, validation)
+    return CausalSamples(training, settings), CausalValidation(validation, settings), data
 
 
 def _tidy(out: Path, state: State, settings: Settings) -> None:
@@ -243,14 +221,9 @@ class _Run:
     def step(self, samples: Any) -> None:
         settings, state = self.settings, self.state
         inputs, targets = samples.batch(state.step * settings.batch_size, settings.batch_size)
+        options = {"step": state.step, "key": random.fold(self.key, state.step)}
         loss, norm = update(
-            self.model,
-            self.optimizer,
-            inputs,
-            targets,
-            settings=settings,
-            step=state.step,
-            key=random.fold(self.key, state.step),
+            self.model, self.optimizer, inputs, targets, settings=settings, **options
         )
         self.pending.append((state.step, settings.rate(state.step), loss, norm))
         state.step += 1
@@ -278,21 +251,16 @@ class _Run:
         seconds = time.perf_counter() - self.clock
         self.clock += seconds
         self.state.seconds += seconds
-        speed = (
-            len(self.pending) * self.settings.batch_size * self.settings.sequence_length / seconds
-        )
+        tokens = self.settings.batch_size * self.settings.sequence_length
+        speed = len(self.pending) * tokens / seconds
         for step, rate, *values in self.pending:
             loss, norm = map(float, values)
             check_finite(step, {"loss": loss, "gradient norm": norm})
             record = {"step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
             self.log.write(**record, tokens_per_second=round(speed, 1))
             self.watch(record)
-        shown = {
-            "loss": f"{loss:.3f}",
-            "norm": f"{norm:.2f}",
-            "tok/s": f"{speed:.0f}",
-            "lr": f"{rate:.1e}",
-        }
+        shown = {"loss": f"{loss:.3f}", "norm": f"{norm:.2f}"}
+        shown |= {"tok/s": f"{speed:.0f}", "lr": f"{rate:.1e}"}
         self.progress.update(len(self.pending), shown)
         self.pending.clear()
 
@@ -300,32 +268,21 @@ class _Run:
         """Report outliers of a step, with the numbers of its samples (see data.batches.Windows)."""
         step, size = record["step"], self.settings.batch_size
         first, last = (step - 1) * size, step * size - 1
+        samples = {"first_sample": first, "last_sample": last}
         for field, value, limit in self.monitor.observe(record):
-            self.log.write(
-                step=step,
-                outlier=field,
-                value=value,
-                threshold=limit,
-                first_sample=first,
-                last_sample=last,
-            )
-            self.progress.say(
-                f"step {step}: {field.replace('_', ' ')} {value:.4g} stands out (threshold "
-                f"{limit:.4g}), "
-                f"samples {first} to {last}"
-            )
+            self.log.write(step=step, outlier=field, value=value, threshold=limit, **samples)
+            what = f"{field.replace('_', ' ')} {value:.4g} stands out (threshold {limit:.4g})"
+            self.progress.say(f"step {step}: {what}, samples {first} to {last}")
 
     def evaluate(self) -> bool:
         """Log the validation loss; True if it calls for a checkpoint: the best, or the last."""
         state, loss = self.state, self.validation.loss(self.model, self.settings.workers)
         if not np.isfinite(loss):
-            raise NonFiniteError(
-                f"step {state.step}: validation loss: expected a finite number, got {loss}"
-            )
+            what = f"step {state.step}: validation loss"
+            raise NonFiniteError(f"{what}: expected a finite number, got {loss}")
         self.log.write(step=state.step, validation_loss=loss)
-        self.progress.say(
-            f"step {state.step}: validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}"
-        )
+        losses = f"validation loss {loss:.4f}, perplexity {np.exp(loss):.2f}"
+        self.progress.say(f"step {state.step}: {losses}")
         better = state.best_loss is None or loss < state.best_loss
         if better:
             state.best_step, state.best_loss = state.step, loss
@@ -334,37 +291,23 @@ class _Run:
         else:
             state.waited += 1
         if self.out_of_patience():
-            self.progress.say(
-                f"step {state.step}: stopping early, no improvement in {state.waited} evaluations "
-                "on "
-                f"{state.improved_loss:.4f} by {self.settings.min_improvement:g} or more"
-            )
+            least = f"{state.improved_loss:.4f} by {self.settings.min_improvement:g} or more"
+            waited = f"no improvement in {state.waited} evaluations on {least}"
+            self.progress.say(f"step {state.step}: stopping early, {waited}")
         self.clock = time.perf_counter()  # evaluating and saving are not training time
         return better or self.out_of_patience()
 
     def save(self) -> None:
-        """Write a checkpoint, unless the parameters are not finite.  A run's last checkpoint is
-        full.
-        """
-        if not bool(
-            array_module(self.optimizer.values.buffer).isfinite(self.optimizer.values.buffer).all()
-        ):
-            raise NonFiniteError(
-                f"step {self.state.step}: parameters: expected finite numbers after the update, "
-                "got NaN or infinity"
-            )
+        """Write a checkpoint, unless the parameters are not finite.  A run's last one is full."""
+        state, settings, values = self.state, self.settings, self.optimizer.values.buffer
+        if not bool(array_module(values).isfinite(values).all()):
+            expected = "finite numbers after the update, got NaN or infinity"
+            raise NonFiniteError(f"step {state.step}: parameters: expected {expected}")
         self.log.sync()
-        checkpoint.save(
-            self.out,
-            self.model,
-            self.optimizer,
-            self.state,
-            self.settings,
-            self.data,
-            full=self.finished(),
-        )
-        self.saved_step = self.state.step
-        checkpoint.prune(self.out, self.state, self.settings.keep)
+        parts = (self.out, self.model, self.optimizer, state, settings, self.data)
+        checkpoint.save(*parts, full=self.finished())
+        self.saved_step = state.step
+        checkpoint.prune(self.out, state, settings.keep)
         self.clock = self.saved_at = time.perf_counter()
 
     def stop(self) -> None:

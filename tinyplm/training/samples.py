@@ -30,12 +30,8 @@ def _check_settings(settings: Any) -> None:
 
 def check_tokens(name: str, value: Any) -> None:
     """ValueError unless it is an array of token ids with at least one to predict."""
-    if (
-        not isinstance(value, np.ndarray)
-        or value.ndim != 1
-        or value.dtype.kind not in "iu"
-        or len(value) < 2
-    ):
+    right = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu"
+    if not right or len(value) < 2:
         raise wrong(name, "an array (N,) of integers, two or more", value)
 
 
@@ -55,10 +51,8 @@ class CausalSamples:
 
     def __init__(self, tokens: np.ndarray, settings: Settings) -> None:
         _check_settings(settings)
-        self.windows, self.length = (
-            Windows(tokens, settings.sequence_length, settings.seed),
-            settings.sequence_length,
-        )
+        self.length = settings.sequence_length
+        self.windows = Windows(tokens, self.length, settings.seed)
 
     def batch(self, first: int, count: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         inputs, targets = self.windows.batch(first, count)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ..arguments import check_key, check_number, check_whole, plain_numbers
+from ..core import Tree
+from ..optim.adamw import AdamW
 from ..optim.schedule import learning_rate
 
 
@@ -53,38 +56,19 @@ class Settings:
     log_every: int = 1  # steps between reading the loss back, which stalls a GPU
     keep: int = 2  # periodic checkpoints kept, besides the best
     save_minutes: float | None = None  # also save when this long has passed since the last save
-    full_every: int = (
-        1  # every N-th save is full (training.incremental); so are the best and the last
-    )
-    patience: int | None = (
-        None  # evaluations without improvement before stopping; None = never stop
-    )
+    full_every: int = 1  # every N-th save is full (see incremental); so are the best and the last
+    patience: int | None = None  # evaluations without improvement before stopping; None = never
     min_improvement: float = 0.0  # of the validation loss, nats per token
 
     FREE: ClassVar[tuple[str, ...]] = (
-        "checkpointing",
-        "workers",
-        "evaluate_every",
-        "save_every",
-        "log_every",
-        "keep",
-        "save_minutes",
-        "full_every",
-        "patience",
-        "min_improvement",
+        *("checkpointing", "workers", "evaluate_every", "save_every", "log_every", "keep"),
+        *("save_minutes", "full_every", "patience", "min_improvement"),
     )
 
     def __post_init__(self) -> None:
         check_common(self)
-        for name in (
-            "steps",
-            "sequence_length",
-            "evaluate_every",
-            "save_every",
-            "log_every",
-            "keep",
-            "full_every",
-        ):
+        counts = ("steps", "sequence_length", "evaluate_every", "save_every", "log_every", "keep")
+        for name in (*counts, "full_every"):
             check_whole(name, getattr(self, name), 1)
         check_whole("decay", self.decay)
         check_whole("micro_batch_size", self.micro_batch_size, 1, self.batch_size, or_none=True)
@@ -101,12 +85,14 @@ class Settings:
 
     def rate(self, step: int) -> float:
         """The learning rate of update `step`, counted from 0."""
+        warmup, decay = self.warmup, self.decay or max(1, self.steps // 5)
+        peak, total, floor = self.learning_rate, self.steps, self.floor
         return learning_rate(
-            self.schedule,
-            step,
-            peak=self.learning_rate,
-            warmup=self.warmup,
-            total=self.steps,
-            floor=self.floor,
-            decay=self.decay or max(1, self.steps // 5),
+            self.schedule, step, peak=peak, warmup=warmup, total=total, floor=floor, decay=decay
         )
+
+
+def optimizer_of(params: Tree, settings: Any, rates: Callable | None = None) -> AdamW:
+    """AdamW with the settings that training and tuning share."""
+    betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
+    return AdamW(params, betas=betas, eps=settings.eps, weight_decay=decay, rates=rates)

@@ -57,18 +57,12 @@ def accumulate(
         factors=rows < model.width,  # in the same way in all shards
     )
     stacking = StackOptions(checkpointing=settings.checkpointing, frozen=frozen)
+    common: dict[str, Any] = {"total": total, "options": options, "stacking": stacking}
     trained = optimizer.values.leaves
 
     def gradient(part: dict, emit: Callable) -> tuple[Any, list]:
         part = to_device(part, model.device)
-        loss, back = model.loss_in_parts(
-            emit,
-            part["inputs"],
-            targets=part["targets"],
-            total=total,
-            options=options,
-            stacking=stacking,
-        )
+        loss, back = model.loss_in_parts(emit, part["inputs"], targets=part["targets"], **common)
         return loss, back(1.0)
 
     def add_part(path: str, tree: Any, workers: int = 1) -> None:
@@ -77,18 +71,39 @@ def accumulate(
                 optimizer.gradient.add(a, name, workers=workers)
 
     loss = 0
+    for part_loss in add_gradients(gradient, batch, optimizer, add_part, micro_size, workers):
+        loss = part_loss + loss
+    return loss
+
+
+def add_gradients(
+    gradient: Callable[[dict, Callable], tuple[Any, list]],
+    batch: dict[str, dict],
+    optimizer: AdamW,
+    add_part: Callable,
+    micro_size: int,
+    workers: int,
+    root: str = "",
+) -> list[Any]:
+    """The values of gradient(part, emit) for all shards of all micro-batches, in order.
+
+    add_part(path, tree) adds each part that is emitted, and the remaining ones, which belong at
+    `root`, to the optimiser's gradient.  After an error that gradient is cleared.
+    """
+    values = []
+    samples = len(batch["inputs"]["input_ids"])
     try:
         for start in range(0, samples, micro_size):
             micro = tree_map(lambda a, start=start: a[start : start + micro_size], batch)
             count = min(workers, len(micro["inputs"]["input_ids"]))
-            for part_loss, remaining in reduce_shards(gradient, micro, count, add_part):
+            for value, remaining in reduce_shards(gradient, micro, count, add_part):
                 for tree in remaining:
-                    add_part("", tree, workers)
-                loss = part_loss + loss
+                    add_part(root, tree, workers)
+                values.append(value)
     except BaseException:
         optimizer.gradient.clear()  # half a gradient must not go into the next step
         raise
-    return loss
+    return values
 
 
 def named(inputs: Arrays, targets: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

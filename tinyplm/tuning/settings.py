@@ -38,8 +38,7 @@ class TuningSettings(_Settings):
     clip: float = 1.0  # global gradient norm
     smoothing: float = 0.0  # label smoothing
     auxiliary: float = 0.0  # weight of a decoder's LM loss (Radford et al. 2018, eq. 5: 0.5)
-    # learning rate of a layer / that of the layer above, see optim.layerwise
-    layer_decay: float = 1.0
+    layer_decay: float = 1.0  # learning rate of a layer / of the one above, see optim.layerwise
     trained_layers: int | None = None  # the top ones; 0: only the head; None: all parameters
     dropout: bool = True  # at the rates in the model's config
     # selects the best epoch: "loss" or one of samples.measures; None: the first of those
@@ -112,22 +111,16 @@ class RecipeSettings(_Settings):
         total = self.steps if total is None else total
         warmup = min(self.warmup, total - 1)
         decay = max(1, min(total // 5, total - warmup))
+        peak, floor = self.learning_rate, self.floor
         return learning_rate(
-            self.schedule,
-            step,
-            peak=self.learning_rate,
-            warmup=warmup,
-            total=total,
-            floor=self.floor,
-            decay=decay,
+            self.schedule, step, peak=peak, warmup=warmup, total=total, floor=floor, decay=decay
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedSettings(RecipeSettings):
-    """evaluate_every  steps between evaluations on the validation samples; None: only before the
-    first step and after the last
-    """
+    """evaluate_every  steps between evaluations on the validation samples, which also precede the
+    first step and follow the last; None: only these"""
 
     evaluate_every: int | None = None
 

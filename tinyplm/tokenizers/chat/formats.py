@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ...arguments import check_list, shown, wrong
+from ...arguments import check_list, mismatch, shown, wrong
 from ..files.settings import CHAT_TEMPLATE, CONFIG, chat_template, named_tokens, read_settings
 
 if TYPE_CHECKING:
@@ -190,10 +190,8 @@ def _jinja(source: str, tokens: dict[str, str], where: str) -> Render:
     try:
         import jinja2  # noqa: F401
     except ImportError:
-        raise ValueError(
-            f"{where}: chat_template: expected jinja2 to be installed (pip install jinja2), "
-            "or another template by name, got neither"
-        ) from None
+        expected = "jinja2 to be installed (pip install jinja2), or another template by name"
+        raise mismatch(f"{where}: chat_template", expected, "neither") from None
     from .sandbox import compile_template
 
     return compile_template(source, tokens, where)
@@ -208,8 +206,6 @@ def encode(
     for message in messages:
         for text in message.values():
             if tokenizer.encode(text, allow_special=True) != tokenizer.encode(text):
-                raise ValueError(
-                    f"messages: expected no text of a special token, got {shown(text)} "
-                    f"from the {message['role']}"
-                )
+                expected = "no text of a special token"
+                raise mismatch("messages", expected, f"{shown(text)} from the {message['role']}")
     return tokenizer.encode(template.render(messages, add_generation_prompt), allow_special=True)

@@ -83,9 +83,7 @@ def compile_template(source: str, tokens: Mapping[str, str], where: str) -> Rend
         before = _running.set(Meter(size, len(known)))
         try:
             return template.render(
-                {**tokens, **absent},
-                messages=known,
-                add_generation_prompt=add_generation_prompt,
+                {**tokens, **absent}, messages=known, add_generation_prompt=add_generation_prompt
             )
         except Exception as error:  # an untrusted program can raise anything
             said = _said(error, "a template that accepts the messages")

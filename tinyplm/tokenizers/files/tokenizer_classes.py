@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...arguments import shown, wrong
+from ...arguments import mismatch, shown, wrong
 from ...files import named as printed
 from ...files import read_bytes, read_json, read_text
 from ..component import Normalizer
@@ -394,8 +394,7 @@ def _lines(path: Path) -> dict[str, int]:
     for id, token in enumerate(read_text(path).rstrip("\n").split("\n")):
         token = token.rstrip("\r")
         if vocab.setdefault(token, id) != id:
-            raise ValueError(
-                f"{printed(path)}, line {id + 1}: expected a token that is not in the file yet, "
-                f"got {shown(token)}, as in line {vocab[token] + 1}"
-            )
+            expected = "a token that is not in the file yet"
+            given = f"{shown(token)}, as in line {vocab[token] + 1}"
+            raise mismatch(f"{printed(path)}, line {id + 1}", expected, given)
     return vocab

@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush
 from operator import add
 from typing import Any
 
-from ...arguments import shown, wrong
+from ...arguments import mismatch, shown, wrong
 from ..component import Component
 from ..vocabulary import byte_ids, check_vocabulary, cutter
 
@@ -114,10 +114,8 @@ class BPE(Component):
             a, b = merge
             for token in (a, b, a + b[prefix:]):
                 if token not in self.vocab:
-                    raise ValueError(
-                        f"merge {number}: expected two tokens that form a third, "
-                        f"got {shown(a)} and {shown(b)}; the vocabulary has no {shown(token)}"
-                    )
+                    given = f"{shown(a)} and {shown(b)}; the vocabulary has no {shown(token)}"
+                    raise mismatch(f"merge {number}", "two tokens that form a third", given)
             merges.append((self.vocab[a], self.vocab[b], self.vocab[a + b[prefix:]]))
         return Merger(merges)
 
@@ -214,14 +212,11 @@ class BPE(Component):
 
     def _unknown(self, char: str, word: str) -> str:
         if self.unk_token is None:
-            raise ValueError(
-                f"text: expected characters of the vocabulary, since it has no unk_token, "
-                f"got {char!r} in {shown(word)}"
-            )
+            expected = "characters of the vocabulary, since it has no unk_token"
+            raise mismatch("text", expected, f"{char!r} in {shown(word)}")
         if self.unk_token not in self.vocab:
-            raise ValueError(
-                f"unk_token: expected a token of the vocabulary, since {char!r} is unknown, "
-                f"got {shown(self.unk_token)}"
+            raise wrong(
+                "unk_token", f"a token of the vocabulary, since {char!r} is unknown", self.unk_token
             )
         return chr(self.vocab[self.unk_token])
 

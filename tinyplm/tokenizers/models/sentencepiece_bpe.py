@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...arguments import shown
+from ...arguments import mismatch, shown, wrong
 
 # spelling, score, kind: normal, unknown, control, user_defined, byte, or (only in files) unused
 Piece = tuple[str, float, str]
@@ -41,24 +41,18 @@ def merges_from_scores(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
     scores = {text: score for text, score, kind in pieces if kind in ("normal", "unused")}
     unused = {text for text, _, kind in pieces if kind == "unused"}
     if sum(len(text) ** 3 for text in scores) > MOST_WORK:
-        raise ValueError(
-            f"pieces: expected shorter ones, to convert their scores to merges, "
-            f"got {max(map(len, scores))} characters in the longest"
-        )
+        expected = "shorter ones, to convert their scores to merges"
+        raise mismatch("pieces", expected, f"{max(map(len, scores))} characters in the longest")
     merges = []
     for piece, score in scores.items():
         parts = _last_two(piece, scores)
         if parts is None:
             continue
         if piece in unused:
-            raise ValueError(
-                f"pieces: expected no unused piece that others can form, got {shown(piece)}"
-            )
+            raise wrong("pieces", "no unused piece that others can form", piece)
         if missing := [letter for letter in piece if letter not in scores]:
-            raise ValueError(
-                f"pieces: expected a piece for each letter of {shown(piece)}, "
-                f"got none for {shown(missing[0])}"
-            )
+            given = f"none for {shown(missing[0])}"
+            raise mismatch("pieces", f"a piece for each letter of {shown(piece)}", given)
         merges.append((-score, *parts))
     merges.sort(key=lambda merge: merge[0])
     for (score, *one), (other, *two) in zip(merges, merges[1:]):

@@ -289,8 +289,5 @@ class Unigram(Component):
             elif unk_id is not None:
                 tokens.append((unk_id, start, end))
             else:
-                raise ValueError(
-                    f"text: expected characters of the vocabulary, which has no unk_id, "
-                    f"got {shown(text)}"
-                )
+                raise wrong("text", "characters of the vocabulary, which has no unk_id", text)
         return tokens

@@ -71,10 +71,8 @@ class WordPiece(Component):
 
     def _unknown(self, word: str) -> tuple[int, int, int]:
         if self.unk_token not in self.vocab:
-            raise ValueError(
-                f"text: expected words that the vocabulary covers, since it has no "
-                f"{shown(self.unk_token)}, got {shown(word)}"
-            )
+            expected = f"words that the vocabulary covers, since it has no {shown(self.unk_token)}"
+            raise wrong("text", expected, word)
         return self.vocab[self.unk_token], 0, len(word)
 
     @cached_property

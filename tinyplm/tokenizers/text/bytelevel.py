@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import regex
 
-from ...arguments import shown
+from ...arguments import mismatch, shown
 
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
@@ -48,10 +48,8 @@ def check_encodable(text: str, name: str = "text") -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
-        raise ValueError(
-            f"{name}: expected text with a UTF-8 form, got the lone surrogate U+{code:04X} "
-            f"at position {error.start}"
-        ) from None
+        given = f"the lone surrogate U+{code:04X} at position {error.start}"
+        raise mismatch(name, "text with a UTF-8 form", given) from None
 
 
 def bytes_to_chars(data: bytes) -> str:

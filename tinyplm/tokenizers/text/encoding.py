@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_choice, check_flag, check_text, check_whole, shown, wrong
+from ...arguments import check_choice, check_flag, check_text, check_whole, mismatch, shown, wrong
 from ..component import Component
 
 Span = tuple[int, int]
@@ -273,9 +273,7 @@ def arrays(encodings: Sequence[Encoding], overflowing: bool = True) -> dict[str,
     flat = [row for group in rows for row in group]
     lengths = sorted({len(row) for row in flat})
     if len(lengths) > 1:
-        raise ValueError(
-            f"encodings: expected equal lengths (pad first), got {lengths[0]} to {lengths[-1]}"
-        )
+        raise mismatch("encodings", "equal lengths (pad first)", f"{lengths[0]} to {lengths[-1]}")
     shape = (len(flat), lengths[0] if lengths else 0)
     names = {
         "input_ids": "ids",

@@ -25,7 +25,7 @@ from typing import Any
 
 import regex
 
-from ...arguments import wrong
+from ...arguments import mismatch, wrong
 from ..component import Normalizer, read_parts
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR, check_encodable
@@ -200,9 +200,7 @@ class Prepend(Normalizer):
     def __post_init__(self) -> None:
         check_encodable(self.prepend, "prepend")
         if len(self.prepend) > ROOM:
-            raise ValueError(
-                f"prepend: expected at most {ROOM} characters, got {len(self.prepend)}"
-            )
+            raise mismatch("prepend", f"at most {ROOM} characters", len(self.prepend))
 
     def __call__(self, text: str) -> str:
         return self.prepend + text if text else text

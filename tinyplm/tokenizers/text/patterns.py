@@ -32,7 +32,7 @@ from typing import Any
 
 import regex
 
-from ...arguments import shown, wrong
+from ...arguments import mismatch, shown, wrong
 from .alignment import Span
 from .backtracking import MOST_PARTS, Limited, count_parts, is_fast
 
@@ -134,9 +134,7 @@ def compile_pattern(pattern: Any) -> regex.Pattern | Limited:
         raise wrong("pattern", '{"String": text} or {"Regex": expression}', pattern)
     name = f"regular expression {shown(expression)}"
     if len(expression) > LONGEST_EXPRESSION:
-        raise ValueError(
-            f"{name}: expected at most {LONGEST_EXPRESSION} characters, got {len(expression)}"
-        )
+        raise mismatch(name, f"at most {LONGEST_EXPRESSION} characters", len(expression))
     parts: list[str] = []
     place = depth = 0
     while place < len(expression):
@@ -153,9 +151,7 @@ def compile_pattern(pattern: Any) -> regex.Pattern | Limited:
     try:
         compiled = regex.compile("".join(map(_translated, parts)), regex.MULTILINE)
     except Exception as error:  # regex.error, and whatever else its parser raises
-        raise ValueError(
-            f"{name}: expected a valid expression, got the error {shown(str(error))}"
-        ) from None
+        raise mismatch(name, "a valid expression", f"the error {shown(str(error))}") from None
     return compiled if is_fast(parts) else Limited(compiled, expression)
 
 
@@ -171,9 +167,7 @@ def check_growth(before: int, after: int) -> None:
     """ValueError if a file's components lengthen a text too much: forty times a -> aa would fill
     any memory."""
     if after > GROWTH * before + ROOM:
-        raise ValueError(
-            f"text: expected at most {GROWTH} times its {before} characters, got {after}"
-        )
+        raise mismatch("text", f"at most {GROWTH} times its {before} characters", after)
 
 
 def substitute(pattern: regex.Pattern | Limited, content: str, text: str) -> str:

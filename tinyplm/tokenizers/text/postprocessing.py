@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from ...arguments import shown, wrong
+from ...arguments import mismatch, shown, wrong
 from ..component import Component, read_parts
 from .encoding import LARGEST_TYPE_ID, Encoding
 
@@ -102,9 +102,7 @@ class TemplateProcessing(PostProcessor):
             raise wrong("special_tokens", "an object", self.special_tokens)
         for name, pieces, texts in (("single", self.single, "A"), ("pair", self.pair, "AB")):
             if len(pieces) > MOST_PIECES:
-                raise ValueError(
-                    f"{name}: expected at most {MOST_PIECES} pieces, got {len(pieces)}"
-                )
+                raise mismatch(name, f"at most {MOST_PIECES} pieces", len(pieces))
             for kind, id, type_id in pieces:
                 if type(type_id) is not int or not 0 <= type_id <= LARGEST_TYPE_ID:
                     raise wrong(
@@ -121,10 +119,8 @@ class TemplateProcessing(PostProcessor):
                 or not all(isinstance(text, str) for text in (special.id, *special.tokens))
                 or not all(type(id) is int and id >= 0 for id in special.ids)
             ):
-                raise ValueError(
-                    f"special_tokens {shown(name)}: expected as many ids >= 0 as tokens, "
-                    f"got {shown(tuple(special), 200)}"
-                )
+                given = shown(tuple(special), 200)
+                raise mismatch(f"special_tokens {shown(name)}", "as many ids >= 0 as tokens", given)
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
         return (
@@ -370,9 +366,7 @@ class Sequence(PostProcessor):
 
     def __post_init__(self) -> None:
         if len(arranging := [type(p).__name__ for p in self.processors if p.arranges]) > 1:
-            raise ValueError(
-                f"processors: expected at most one that arranges tokens, got {', '.join(arranging)}"
-            )
+            raise mismatch("processors", "at most one that arranges tokens", ", ".join(arranging))
         object.__setattr__(self, "arranges", bool(arranging))
 
     def named_ids(self) -> Iterator[tuple[str, int]]:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import regex
 
-from ...arguments import check_choice, wrong
+from ...arguments import check_choice, mismatch, wrong
 from ..component import Component, read_parts
 from .alignment import Aligned, Span
 from .bytelevel import BYTE_TO_CHAR, bytes_to_chars, split_words
@@ -307,9 +307,7 @@ class Sequence(PreTokenizer):
         # Each ByteLevel may double the text.
         count = sum(isinstance(part, ByteLevel) for part in self._flat)
         if count > MOST_BYTE_LEVELS:
-            raise ValueError(
-                f"pretokenizers: expected at most {MOST_BYTE_LEVELS} ByteLevel, got {count}"
-            )
+            raise mismatch("pretokenizers", f"at most {MOST_BYTE_LEVELS} ByteLevel", count)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> Sequence:

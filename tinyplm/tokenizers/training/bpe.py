@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
 
-from ...arguments import as_texts, check_text, check_whole, shown
+from ...arguments import as_texts, check_text, check_whole, wrong
 from ..vocabulary import check_training
 from .pairs import PairCounts
 
@@ -122,9 +122,7 @@ def learn_merges(
         a, b = map(ord, pair)
         spelled = tokens[a] + tokens[b]
         if spelled in given:
-            raise ValueError(
-                f"tokens: expected none that is spelled like a merge, got {shown(spelled)}"
-            )
+            raise wrong("tokens", "none that is spelled like a merge", spelled)
         merges.append((a, b, len(tokens)))
         tokens.append(spelled)
         _, fresh = pairs.replace(pair, chr(len(tokens) - 1))

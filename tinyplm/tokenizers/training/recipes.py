@@ -99,11 +99,7 @@ def byte_level_bpe(
         if taken := [token for token in specials if token in CHAR_TO_BYTE]:
             raise wrong("special_tokens", "none that is spelled like a byte", taken[0])
         learned = train_bpe(
-            words,
-            vocab_size,
-            specials,
-            initial_alphabet=BYTE_TO_CHAR,
-            min_frequency=min_frequency,
+            words, vocab_size, specials, initial_alphabet=BYTE_TO_CHAR, min_frequency=min_frequency
         )
         return BPE(*learned)
 

@@ -36,7 +36,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...arguments import check_flag, check_number, check_text, check_whole, shown, wrong
+from ...arguments import check_flag, check_number, check_text, check_whole, mismatch, shown, wrong
 from ..models.unigram import UNKNOWN_PENALTY
 from ..vocabulary import check_training
 from .lattices import Lattices
@@ -100,10 +100,8 @@ def train_unigram(
     ]
     room = vocab_size - len(given)
     if room < len(alphabet):
-        raise ValueError(
-            f"vocab_size: expected room for {len(given)} given tokens and "
-            f"{len(alphabet)} characters of the words, got {vocab_size}"
-        )
+        expected = f"room for {len(given)} given tokens and {len(alphabet)} characters of the words"
+        raise mismatch("vocab_size", expected, vocab_size)
 
     learned: dict[str, float] = {}
     if words:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_path, shown, wrong
+from ...arguments import check_path, mismatch, wrong
 from ...backend import array_module, to_device
 from ...core import Tree, flatten
 from ...files import exists, named, read_json, write_json
@@ -49,14 +49,10 @@ def load_adapter(
     check_path("folder", folder)
     folder = Path(folder)
     if not exists(folder / TENSORS) or not exists(folder / FACTS):
-        raise ValueError(
-            f"{named(folder)}: expected {TENSORS} and {FACTS}, got a folder without them"
-        )
+        raise mismatch(named(folder), f"{TENSORS} and {FACTS}", "a folder without them")
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or facts.get("kind") != kind:
-        raise ValueError(
-            f"{named(folder / FACTS)}: expected an adapter of kind {kind!r}, got {shown(facts)}"
-        )
+        raise wrong(named(folder / FACTS), f"an adapter of kind {kind!r}", facts)
     tensors = {name: np.array(a) for name, a in read_safetensors(folder / TENSORS)[0].items()}
     for name, a in tensors.items():
         check_tensor(f"{named(folder / TENSORS)}: {named(name)}", a)

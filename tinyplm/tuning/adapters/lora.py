@@ -31,7 +31,7 @@ from ...arguments import (
     check_whole,
     known_arguments,
     listed,
-    shown,
+    mismatch,
     wrong,
 )
 from ...backend import array_module
@@ -84,43 +84,32 @@ def lora_parameters(
     """
     check_whole("rank", rank, 1, MOST)
     check_whole("key", key, 0, LARGEST_KEY)
-    if not callable(targets):
+    chosen: Any = targets
+    if callable(targets):
+        check_takes("targets", targets, "path", "array")
+    else:
         expected = "a list of names such as Wq, or a function of (path, array)"
         targets = listed("targets", targets, expected)
         if not all(isinstance(name, str) for name in targets):
             raise wrong("targets", expected, targets)
-    else:
-        check_takes("targets", targets, "path", "array")
-    chosen = (
-        targets
-        if callable(targets)
-        else lambda path, a: ".layers." in path and path.rsplit(".", 1)[-1] in targets
-    )
-    theta = {}
-    for n, (path, W) in enumerate(checked_leaves("params", params).items()):
+
+        def chosen(path: str, W: Any) -> bool:
+            return ".layers." in path and path.rsplit(".", 1)[-1] in targets
+
+    theta, leaves = {}, checked_leaves("params", params)
+    for n, (path, W) in enumerate(leaves.items()):
         if W.ndim != 2 or not chosen(path, W):
             continue
+        (rows, columns), xp = W.shape, array_module(W)
         if rank > min(W.shape):
-            raise ValueError(
-                f"rank: expected at most {min(W.shape)}, the rank of {path} {W.shape}, got {rank}"
-            )
-        A = random.generator(random.fold(random.key(key), n)).normal(
-            0, W.shape[0] ** -0.5, (W.shape[0], rank)
-        )
-        xp = array_module(W)
-        theta[path] = {
-            "A": xp.asarray(A.astype(W.dtype)),
-            "B": xp.zeros((rank, W.shape[1]), dtype=W.dtype),
-        }
+            raise mismatch("rank", f"at most {min(W.shape)}, the rank of {path} {W.shape}", rank)
+        draw = random.generator(random.fold(random.key(key), n))
+        A = xp.asarray(draw.normal(0, rows**-0.5, (rows, rank)).astype(W.dtype))
+        theta[path] = {"A": A, "B": xp.zeros((rank, columns), dtype=W.dtype)}
     if not theta:
-        names = sorted(
-            {
-                path.rsplit(".", 1)[-1]
-                for path, W in flatten(params).items()
-                if W.ndim == 2 and ".layers." in path
-            }
-        )
-        raise ValueError(f"targets: expected some of {', '.join(names)}, got {targets}")
+        inside = [path for path, W in leaves.items() if W.ndim == 2 and ".layers." in path]
+        names = sorted({path.rsplit(".", 1)[-1] for path in inside})
+        raise mismatch("targets", f"some of {', '.join(names)}", targets)
     return theta
 
 
@@ -175,32 +164,22 @@ def check_adapter(model: Model, theta: Tree) -> None:
     check_factors(theta)
     leaves = flatten(model.params)
     for path, factors in theta.items():
-        shape = (factors["A"].shape[0], factors["B"].shape[1])
-        if (
-            path not in leaves
-            or leaves[path].shape != shape
-            or factors["A"].shape[1] != factors["B"].shape[0]
-        ):
-            known = path in leaves
+        A, B = factors["A"].shape, factors["B"].shape
+        known = path in leaves
+        if not known or leaves[path].shape != (A[0], B[1]) or A[1] != B[0]:
             matrix = f"the matrix {leaves[path].shape}" if known else "a matrix of the model"
-            raise ValueError(
-                f"theta: {path}: expected factors of {matrix}, got A {factors['A'].shape} and "
-                f"B {factors['B'].shape}"
-            )
+            raise mismatch(f"theta: {path}", f"factors of {matrix}", f"A {A} and B {B}")
 
 
 def check_factors(theta: Tree) -> None:
     """ValueError unless theta is {path: {"A", "B"}} of matrices."""
-
-    def right(f: Any) -> bool:
-        return (
-            isinstance(f, dict)
-            and f.keys() == {"A", "B"}
-            and all(getattr(a, "ndim", 0) == 2 for a in f.values())
-        )
-
-    if not isinstance(theta, dict) or not theta or not all(map(right, theta.values())):
+    if not isinstance(theta, dict) or not theta or not all(map(_are_factors, theta.values())):
         raise wrong("theta", 'pairs of matrices {path: {"A": (I, r), "B": (r, J)}}', theta)
+
+
+def _are_factors(value: Any) -> bool:
+    named = isinstance(value, dict) and value.keys() == {"A", "B"}
+    return named and all(getattr(a, "ndim", 0) == 2 for a in value.values())
 
 
 def save_lora(theta: Tree, folder: str | os.PathLike, *, alpha: float = 16.0) -> None:
@@ -217,13 +196,8 @@ def load_lora(folder: str | os.PathLike) -> tuple[dict[str, dict[str, np.ndarray
     for name, a in tensors.items():
         path, _, factor = name.rpartition(".")
         theta.setdefault(path, {})[factor] = a
-    if not theta or any(
-        factors.keys() != {"A", "B"} or any(a.ndim != 2 for a in factors.values())
-        for factors in theta.values()
-    ):
-        raise ValueError(
-            f"{named(folder)}: expected pairs of matrices A and B, got {shown(list(tensors))}"
-        )
+    if not theta or not all(map(_are_factors, theta.values())):
+        raise wrong(named(folder), "pairs of matrices A and B", list(tensors))
     try:
         check_number("alpha", facts.get("alpha"), above=0)
     except ValueError as error:

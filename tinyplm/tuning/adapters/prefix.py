@@ -20,7 +20,16 @@ from typing import Any
 import numpy as np
 
 from ... import random
-from ...arguments import LARGEST_KEY, MOST, check_whole, known_arguments, listed, shown, wrong
+from ...arguments import (
+    LARGEST_KEY,
+    MOST,
+    check_whole,
+    known_arguments,
+    listed,
+    mismatch,
+    shown,
+    wrong,
+)
 from ...backend import array_module
 from ...core import Tree, flatten
 from ...memory import check_memory
@@ -35,16 +44,10 @@ def prefix(theta: Tree, *, base: Tree) -> tuple[Tree, Callable]:
     backward(dparams) returns theta's gradient; dparams is a tree, a part of one, or flat {path:
     array}.
     """
-    layers = [
-        {
-            **layer,
-            "attention": {
-                **layer["attention"],
-                **{name: theta[_path(i, name)] for name in ("Pk", "Pv")},
-            },
-        }
-        for i, layer in enumerate(base["body"]["layers"])
-    ]
+    layers = []
+    for i, layer in enumerate(base["body"]["layers"]):
+        own = {name: theta[_path(i, name)] for name in ("Pk", "Pv")}
+        layers.append({**layer, "attention": layer["attention"] | own})
 
     def backward(dparams: Tree) -> Tree:
         flat = flatten(dparams)
@@ -55,6 +58,10 @@ def prefix(theta: Tree, *, base: Tree) -> tuple[Tree, Callable]:
 
 def _path(layer: int, name: str) -> str:
     return f"body.layers.{layer}.attention.{name}"
+
+
+def _paths(layers: int) -> list[str]:
+    return [_path(i, name) for i in range(layers) for name in ("Pk", "Pv")]
 
 
 def prefix_parameters(
@@ -85,13 +92,8 @@ def prefix_parameters(
     check_memory(2 * math.prod(shape) * sizes["layers"] * 8, "the keys and values of the prefix")
     xp = array_module(model.params["body"]["tokens"])
     draw = random.generator(random.key(key))
-    return {
-        _path(i, name): xp.asarray(
-            draw.normal(0, model.config.initializer_range, shape).astype(model.dtype)
-        )
-        for i in range(sizes["layers"])
-        for name in ("Pk", "Pv")
-    }
+    std, paths = model.config.initializer_range, _paths(sizes["layers"])
+    return {path: xp.asarray(draw.normal(0, std, shape).astype(model.dtype)) for path in paths}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,20 +142,13 @@ def check_prefix(model: CausalModel, theta: Tree) -> None:
     if not isinstance(theta, dict) or not all(hasattr(a, "shape") for a in theta.values()):
         raise wrong("theta", "a dict of arrays, as from prefix_of or load_prefix", theta)
     sizes = model.config.cache_sizes
-    expected = {_path(i, name) for i in range(sizes["layers"]) for name in ("Pk", "Pv")}
+    K, E, L = sizes["kv_heads"], sizes["width"], sizes["layers"]
     shapes = {a.shape for a in theta.values()}
     first = next(iter(shapes), ())
-    if (
-        theta.keys() != expected
-        or len(shapes) != 1
-        or len(first) != 3
-        or first[::2] != (sizes["kv_heads"], sizes["width"])
-    ):
-        raise ValueError(
-            f"theta: expected Pk and Pv ({sizes['kv_heads']}, P, {sizes['width']}) for each of "
-            f"{sizes['layers']} layers, "
-            f"got {len(theta)} arrays of shapes {shown(sorted(shapes))}"
-        )
+    one = len(shapes) == 1 and len(first) == 3 and first[::2] == (K, E)
+    if not one or theta.keys() != set(_paths(L)):
+        expected = f"Pk and Pv ({K}, P, {E}) for each of {L} layers"
+        raise mismatch("theta", expected, f"{len(theta)} arrays of shapes {shown(sorted(shapes))}")
 
 
 def save_prefix(theta: Tree, folder: str | os.PathLike) -> None:

@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 
 from ... import random
-from ...arguments import LARGEST_KEY, MOST, check_names, check_whole, is_whole, listed, shown, wrong
+from ...arguments import (
+    LARGEST_KEY,
+    MOST,
+    check_names,
+    check_whole,
+    is_whole,
+    listed,
+    mismatch,
+    shown,
+    wrong,
+)
 from ...backend import array_module, at_least_float32, to_host
 from ...core import StackOptions, Tree
 from ...files import named
@@ -27,7 +37,7 @@ from ...layers.embedding import embedding
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ...models.parts import Emit, Head
-from ...models.protocol import Arrays
+from ...models.protocol import Arrays, InParts, Passed
 from ..align.sft import Result, SFTSettings, sft
 from ..data.sequences import TokenSequence, check_every
 from .files import check_tensor, load_adapter, save_adapter
@@ -60,11 +70,9 @@ class SoftPrompted(CausalModel):
         check_tensor("rows", rows)
         D, context = base.width, base.config.context
         if rows.ndim != 2 or rows.shape[1] != D or rows.shape[0] >= context:
-            expected = f"shape (P, {D}) with P < {context}"
-            raise ValueError(f"soft prompt: rows: expected {expected}, got {rows.shape}")
-        super().__init__(
-            base.family, base.config, {"rows": rows}, tokenizer=base.tokenizer, device=base.device
-        )
+            raise mismatch("soft prompt: rows", f"shape (P, {D}) with P < {context}", rows.shape)
+        places = {"tokenizer": base.tokenizer, "device": base.device}
+        super().__init__(base.family, base.config, {"rows": rows}, **places)
         self.generation, self.files = base.generation, base.files
         self.base = base
 
@@ -76,9 +84,7 @@ class SoftPrompted(CausalModel):
     def width(self) -> int:
         return self.base.width
 
-    def _whole(
-        self, head: Head, inputs: Arrays, stacking: StackOptions
-    ) -> tuple[Any, Callable | None]:
+    def _whole(self, head: Head, inputs: Arrays, stacking: StackOptions) -> Passed:
         """head(hidden[:, P:]) of the base model behind the rows.
 
         backward gives ({"rows": drows}, dinputs_embeds); the base model has no gradient.
@@ -92,8 +98,9 @@ class SoftPrompted(CausalModel):
         x = embedding(table, ids=inputs["input_ids"])[0] if given is None else given
         xp, (B, T, D) = array_module(x), x.shape
         if P + T > base.config.context:
-            longest = f"at most {base.config.context - P} tokens behind {P} rows"
-            raise ValueError(f"input_ids: expected {longest}, got {T}")
+            raise mismatch(
+                "input_ids", f"at most {base.config.context - P} tokens behind {P} rows", T
+            )
         embeds = xp.concatenate([xp.broadcast_to(self.rows, (B, P, D)), x], axis=1)
         if mask is not None:
             mask = xp.concatenate([xp.ones((B, P), dtype=mask.dtype), mask], axis=1)
@@ -123,9 +130,7 @@ class SoftPrompted(CausalModel):
 
         return value, backward
 
-    def _in_parts(
-        self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions
-    ) -> tuple[Any, Callable[[Any], list[Tree]]]:
+    def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         value, back = self._whole(head, inputs, dataclasses.replace(stacking, once=True))
         if back is None:
             raise wrong("stacking", "StackOptions with grad", stacking)
@@ -160,15 +165,13 @@ def soft_prompt(
     if settings.packed is not None:
         raise wrong("packed", "None, since the rows stand before each sequence", settings.packed)
     if isinstance(rows, int) or ids is not None:
-        rows = prompt_rows(
-            model, rows=None if ids is not None else rows, ids=ids, key=settings.seed
-        )
+        count = rows if ids is None else None
+        rows = prompt_rows(model, rows=count, ids=ids, key=settings.seed)
     prompted = SoftPrompted(model, rows)
     longest = max(map(len, [*sequences, *validation]), default=0)
     if rows.shape[0] + longest > model.config.context:
         most = model.config.context - rows.shape[0]
-        expected = f"at most {most} places behind {rows.shape[0]} rows"
-        raise ValueError(f"sequences: expected {expected}, got {longest}")
+        raise mismatch("sequences", f"at most {most} places behind {rows.shape[0]} rows", longest)
     result = sft(prompted, sequences, settings, validation=validation, out=out, progress=progress)
     return prompted, result
 
@@ -203,9 +206,8 @@ def continuation(
     cache = base.empty_cache(1, min(P + len(prompt) + max_new_tokens, base.config.cache_context))
     x, _ = embedding(base.params["body"]["tokens"], ids=base.inputs([list(prompt)])["input_ids"])
     draw = random.generator(random.key(seed))
-    outputs, _ = base(
-        inputs_embeds=xp.concatenate([prompted.rows[None], x], axis=1), cache=cache, grad=False
-    )
+    embeds = xp.concatenate([prompted.rows[None], x], axis=1)
+    outputs, _ = base(inputs_embeds=embeds, cache=cache, grad=False)
     text = list(prompt)
     for _ in range(max_new_tokens):
         logits = at_least_float32(to_host(outputs["logits"][:, -1]))

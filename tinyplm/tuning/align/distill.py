@@ -24,6 +24,7 @@ from ...arguments import (
     check_out,
     check_whole,
     known_arguments,
+    mismatch,
     wrong,
 )
 from ...core import IGNORED, Tree, add
@@ -37,7 +38,7 @@ from ...models.protocol import Arrays, OutputOptions
 from ..data.sequences import TokenSequence, check_sequences
 from ..settings import EvaluatedSettings
 from .learner import Journal, Learner
-from .recipe import Result, run_steps
+from .recipe import Result, check_vocabulary, run_steps
 from .rollouts import rollouts
 from .sft import answer_loss, batch_of
 
@@ -87,9 +88,8 @@ def distill(
     limits = {"context": context, "vocabulary": student.config.vocab_size}
     check_sequences(sequences, **limits, least=1)
     check_sequences(validation, **limits, name="validation sequence")
-    learner = Learner(
-        Student(student, teacher, settings), settings, transform=transform, theta=theta
-    )
+    pair = Student(student, teacher, settings)
+    learner = Learner(pair, settings, transform=transform, theta=theta)
 
     def update(numbers: np.ndarray) -> dict[str, float]:
         batch, total = batch_of([sequences[n] for n in numbers])
@@ -98,16 +98,9 @@ def distill(
     def evaluate(model: CausalModel) -> dict[str, float]:
         return {"loss": answer_loss(model, validation, workers=settings.workers)}
 
+    judge, shown = evaluate if len(validation) else None, ("loss", "hard", "kl")
     with Journal(out, settings.steps, progress=progress) as journal:
-        found = run_steps(
-            learner,
-            journal,
-            len(sequences),
-            update,
-            evaluate if len(validation) else None,
-            evaluate_every=settings.evaluate_every,
-            shown=("loss", "hard", "kl"),
-        )
+        found = run_steps(learner, journal, len(sequences), update, judge, shown=shown)
         losses = {step: values["loss"] for step, values in found.items()}
         journal.finish(learner, validation=losses)
     student.params = learner.model.params
@@ -121,10 +114,11 @@ def mixture(settings: DistillSettings) -> Callable:
         shares = {"hard": settings.hard, "kl": 1 - settings.hard}
         shares = {name: share for name, share in shares.items() if name in outputs}
         value = sum(share * outputs[name] for name, share in shares.items())
-        return {"loss": value, **outputs}, lambda dloss: (
-            {name: share * dloss for name, share in shares.items()},
-            None,
-        )
+
+        def backward(dloss: float) -> tuple[dict, Tree]:
+            return {name: share * dloss for name, share in shares.items()}, None
+
+        return {"loss": value, **outputs}, backward
 
     return loss
 
@@ -139,31 +133,28 @@ class Student(CausalModel):
         self.generation, self.files = model.generation, model.files
         self.teacher, self.settings = teacher, settings
 
-    def _training_head(
-        self, inputs: Arrays, targets: Arrays | None, options: OutputOptions
-    ) -> Head:
+    def _training_head(self, inputs: Arrays, targets: Any, options: OutputOptions) -> Head:
         """{"hard": cross-entropy, "kl": T^2 KL} of the tokens that count, in chunks over the
         vocabulary; dhidden and dW are sums over both."""
-        settings, t, total = self.settings, _targets(targets), options.total
+        if not isinstance(targets, Mapping) or targets.keys() != {"logits"}:
+            raise wrong("targets", "a dict with logits alone", targets)
+        settings, t, total = self.settings, targets["logits"], options.total
         cap = self.config.logit_cap
         hard = partial(vocabulary_cross_entropy, targets=t, total=total, cap=cap)
         losses: dict[str, Callable[..., tuple[Any, Any]]] = {"hard": hard}
         if settings.hard < 1:
             family, params, config = self.teacher.family, self.teacher.params, self.teacher.config
             arrays = {name: a for name, a in inputs.items() if name != "key"}  # without dropout
-            teacher_hidden, _ = family.body(
-                params["body"], config=config, stacking=INFERENCE, **arrays
-            )
-            teacher_W, _ = family.output_matrix(params, config=config)
+            x, _ = family.body(params["body"], config=config, stacking=INFERENCE, **arrays)
+            teacher = {"teacher_x": x, "teacher_W": family.output_matrix(params, config=config)[0]}
             losses["kl"] = partial(
                 vocabulary_distillation,
-                teacher_x=teacher_hidden,
-                teacher_W=teacher_W,
+                **teacher,
                 cap=cap,
                 teacher_cap=config.logit_cap,
                 temperature=settings.temperature,
                 reverse=settings.reverse,
-                weights=(t != IGNORED).astype(teacher_hidden.dtype),
+                weights=(t != IGNORED).astype(x.dtype),
                 total=total,
             )
 
@@ -180,12 +171,6 @@ class Student(CausalModel):
             return {name: value for name, (value, _) in found.items()}, backward
 
         return vocabulary_head(f, self.family, self.config)
-
-
-def _targets(targets: Arrays | None) -> Any:
-    if not isinstance(targets, Mapping) or targets.keys() != {"logits"}:
-        raise wrong("targets", "a dict with logits alone", targets)
-    return targets["logits"]
 
 
 def sampled_answers(
@@ -211,9 +196,7 @@ def sampled_answers(
         if finished and (accept is None or accept(prompt, answer))
     ]
     if not kept:
-        raise ValueError(
-            f"accept: expected at least one of {len(drawn)} answers to be accepted, got none"
-        )
+        raise mismatch("accept", f"at least one of {len(drawn)} answers to be accepted", "none")
     return kept
 
 
@@ -221,18 +204,12 @@ def text_sequences(tokens: np.ndarray, length: int) -> list[TokenSequence]:
     """A token array as sequences of `length` + 1 tokens, each predicted from those before it."""
     tokens = as_ids("tokens", tokens)
     check_whole("length", length, 1)
-    ids = [
-        tokens[start : start + length + 1].tolist() for start in range(0, len(tokens) - 1, length)
-    ]
+    starts = range(0, len(tokens) - 1, length)
+    ids = [tokens[start : start + length + 1].tolist() for start in starts]
     return [TokenSequence(some, [False] + [True] * (len(some) - 1)) for some in ids]
 
 
 def check_teacher(student: CausalModel, teacher: CausalModel) -> None:
     """ValueError for a teacher with another vocabulary."""
     check_decoder("student", student)
-    check_decoder("teacher", teacher)
-    if student.config.vocab_size != teacher.config.vocab_size:
-        raise ValueError(
-            f"teacher: expected a vocabulary of {student.config.vocab_size} tokens, as the student "
-            f"has, got {teacher.config.vocab_size}"
-        )
+    check_vocabulary("teacher", teacher, student, "student")

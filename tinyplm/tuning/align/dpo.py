@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ..data.pairs import Pair, check_pairs, joint_arrays, pair_arrays
 from ..settings import EvaluatedSettings
-from .learner import Journal, Learner, Loss, token_log_probs
+from .learner import Batch, Journal, Learner, Loss, token_log_probs
 from .recipe import Result, check_reference, run_steps
 
 
@@ -81,10 +82,9 @@ def dpo(
     check_pairs(validation, **limits, name="validation pair")
     workers = settings.workers
     reference = check_reference(model, reference)
-    before = answer_log_probs(reference, pairs, workers=workers)
-    held_out = np.empty((0, 2))
-    if len(validation):
-        held_out = answer_log_probs(reference, validation, workers=workers)
+    before, held_out = (
+        answer_log_probs(reference, some, workers=workers) for some in (pairs, validation)
+    )
     learner = Learner(model, settings, transform=transform, theta=theta)
 
     def update(numbers: np.ndarray) -> dict[str, float]:
@@ -95,24 +95,15 @@ def dpo(
         now = answer_log_probs(model, validation, workers=workers)
         return pair_statistics(now, held_out, settings)
 
+    judge, shown = evaluate if len(validation) else None, ("loss", "accuracy", "margin")
     with Journal(out, settings.steps, progress=progress) as journal:
-        found = run_steps(
-            learner,
-            journal,
-            len(pairs),
-            update,
-            evaluate if len(validation) else None,
-            evaluate_every=settings.evaluate_every,
-            shown=("loss", "accuracy", "margin"),
-        )
+        found = run_steps(learner, journal, len(pairs), update, judge, shown=shown)
         journal.finish(learner, validation=found)
     model.params = learner.model.params
     return Result(journal.history, learner.theta, found)
 
 
-def dpo_batch(
-    pairs: Sequence[Pair], reference: np.ndarray, settings: DPOSettings
-) -> dict[str, dict]:
+def dpo_batch(pairs: Sequence[Pair], reference: np.ndarray, settings: DPOSettings) -> Batch:
     """The learner's batch; reference (N, 2): the answers' log-probabilities under the reference."""
     values = joint_arrays(pairs) if settings.joint else pair_arrays(pairs)
     loss = {"reference": reference, "second": values.pop("second")}
@@ -124,27 +115,7 @@ def dpo_loss(settings: DPOSettings, pairs: int) -> Loss:
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
         answers, answers_back = pair_log_probs(outputs["log_probs"], second=part["second"])
-        chosen, rejected = answers.T
-        before = part["reference"][:, 0], part["reference"][:, 1]
-        value, back = preference.dpo(
-            chosen,
-            rejected,
-            reference_chosen=before[0],
-            reference_rejected=before[1],
-            beta=settings.beta,
-            smoothing=settings.smoothing,
-            total=pairs,
-        )
-        rewards = [
-            preference.implicit_reward(a, r, beta=settings.beta)
-            for a, r in zip((chosen, rejected), before)
-        ]
-        values = {
-            "loss": value,
-            **preference.preference_statistics(*rewards, total=pairs),
-            "chosen": rewards[0].sum() / pairs,
-            "rejected": rewards[1].sum() / pairs,
-        }
+        values, back = judged_pairs(answers, part["reference"], settings, pairs)
 
         def backward(dloss: float) -> tuple[dict, Tree]:
             danswers = array_module(answers).stack(back(dloss), axis=1)
@@ -159,7 +130,7 @@ def answer_log_probs(
     model: CausalModel, pairs: Sequence[Pair], *, batch_size: int = 32, workers: int = 1
 ) -> np.ndarray:
     """log p of each whole answer, (N, 2): chosen, rejected."""
-    parts = []
+    parts = [np.empty((0, 2), model.dtype)]
     for i in range(0, len(pairs), batch_size):
         batch = pair_arrays(pairs[i : i + batch_size])
         tokens = token_log_probs(model, batch, workers=workers)["log_probs"]
@@ -171,18 +142,18 @@ def pair_statistics(
     now: np.ndarray, reference: np.ndarray, settings: DPOSettings
 ) -> dict[str, float]:
     """{"loss", "accuracy", "margin", "chosen", "rejected"} from log-probabilities (N, 2)."""
-    options = {"beta": settings.beta}
-    chosen, rejected = (
-        preference.implicit_reward(now[:, i], reference[:, i], **options) for i in (0, 1)
-    )
-    loss, _ = preference.dpo(
-        now[:, 0],
-        now[:, 1],
-        reference_chosen=reference[:, 0],
-        reference_rejected=reference[:, 1],
-        beta=settings.beta,
-        smoothing=settings.smoothing,
-    )
-    values = {"loss": loss, **preference.preference_statistics(chosen, rejected)}
-    values |= {"chosen": chosen.mean(), "rejected": rejected.mean()}
+    values, _ = judged_pairs(now, reference, settings, len(now))
     return {name: float(value) for name, value in values.items()}
+
+
+def judged_pairs(
+    now: Any, reference: Any, settings: DPOSettings, total: int
+) -> tuple[dict[str, Any], Callable]:
+    """(values of N of `total` pairs, backward(dloss) of "loss"), from log-probabilities (N, 2)."""
+    before = {"reference_chosen": reference[:, 0], "reference_rejected": reference[:, 1]}
+    options = {"beta": settings.beta, "smoothing": settings.smoothing, "total": total}
+    loss, back = preference.dpo(now[:, 0], now[:, 1], **before, **options)
+    chosen, rejected = preference.implicit_reward(now, reference, beta=settings.beta).T
+    values = {"loss": loss, **preference.preference_statistics(chosen, rejected, total=total)}
+    values |= {"chosen": chosen.sum() / total, "rejected": rejected.sum() / total}
+    return values, back

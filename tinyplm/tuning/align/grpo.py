@@ -152,28 +152,15 @@ def policy_loss(settings: GRPOSettings, total: float) -> Loss:
 
     Without "old_log_probs" the policy is still the one that drew the answers: all ratios are 1.
     """
-    clip, clip_high = settings.clip_ratio, settings.clip_ratio_high
+    clips = {"clip": settings.clip_ratio, "clip_high": settings.clip_ratio_high}
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
         x, scale = outputs["log_probs"], {"weights": part["weights"], "total": total}
         reference = part.get("reference_log_probs")
-        old = part.get("old_log_probs", x)
-        value, back = policy.grpo(
-            x,
-            old_log_probs=old,
-            advantages=part["advantages"],
-            clip=clip,
-            clip_high=clip_high,
-            **scale,
-            beta=settings.beta,
-            reference_log_probs=reference,
-        )
-        values = {
-            "loss": value,
-            **policy.policy_statistics(
-                x, old_log_probs=old, clip=clip, clip_high=clip_high, **scale
-            ),
-        }
+        ratio = {"old_log_probs": part.get("old_log_probs", x), **clips, **scale}
+        options: dict[str, Any] = {"beta": settings.beta, "reference_log_probs": reference}
+        value, back = policy.grpo(x, advantages=part["advantages"], **ratio, **options)
+        values = {"loss": value, **policy.policy_statistics(x, **ratio)}
         values["entropy"] = (outputs["entropy"] * part["weights"]).sum() / total
         if reference is not None:
             values["kl"] = policy.k3_kl(x, reference_log_probs=reference, **scale)[0]
@@ -185,11 +172,9 @@ def policy_loss(settings: GRPOSettings, total: float) -> Loss:
 def token_weights(mask: np.ndarray, aggregation: str, dtype: Any) -> np.ndarray:
     """The weights (N, T) of a mean over tokens; losses.policy has the matching totals."""
     weights = mask.astype(dtype)
-    return (
-        weights / np.maximum(weights.sum(axis=1, keepdims=True), 1)
-        if aggregation == "sequence"
-        else weights
-    )
+    if aggregation == "sequence":
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
+    return weights
 
 
 def round_statistics(values: dict[str, np.ndarray], drawn: Rollouts) -> dict[str, float]:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ... import random
-from ...arguments import check_whole, wrong
+from ...arguments import check_whole, mismatch, wrong
 from ...backend import array_module, to_device, to_host
-from ...core import Rows, StackOptions, Tree, flatten, map_shards, reduce_shards, tree_map
+from ...core import Rows, StackOptions, Tree, flatten, map_shards
 from ...families import shapes_of
 from ...files import sole_writer, write_json
 from ...hub import folders as hub
@@ -27,10 +27,10 @@ from ...memory import keep_freed_memory
 from ...models.causal_model import CausalModel
 from ...models.model import Model
 from ...models.protocol import OutputOptions, Trainable
-from ...optim.adamw import AdamW
 from ...training.folders import new_folder
 from ...training.log import Log, Progress
-from ...training.step import NonFiniteError, check_finite
+from ...training.settings import optimizer_of
+from ...training.step import NonFiniteError, add_gradients, check_finite
 from ..adapters.files import save_adapter
 from ..settings import RecipeSettings
 
@@ -42,6 +42,7 @@ LOG, FINAL, FACTS = "log.jsonl", "final", "recipe.json"
 # 0-dimensional and divided by totals of the whole step, so that the parts of a batch add up.
 # backward(1.0) -> (doutputs, dextra).
 Loss = Callable[[dict, Tree, dict], tuple[dict[str, Any], Callable[[float], tuple[dict, Tree]]]]
+Batch = dict[str, dict]  # see Learner.accumulate
 
 
 class Learner:
@@ -79,12 +80,7 @@ class Learner:
         if extra is not None:
             trained["extra"] = extra
         self.settings, self.transform, self.updates = settings, transform, updates or settings.steps
-        self.optimizer = AdamW(
-            trained,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-        )
+        self.optimizer = optimizer_of(trained, settings)
         self.key = random.key(settings.seed)
         self.done = 0  # updates
         self._given = flatten(model.params)
@@ -116,7 +112,7 @@ class Learner:
         return self.optimizer.params["model"]
 
     def accumulate(
-        self, batch: dict[str, dict], loss: Loss, options: OutputOptions = OutputOptions()
+        self, batch: Batch, loss: Loss, options: OutputOptions = OutputOptions()
     ) -> dict[str, float]:
         """Add the gradient of the loss of a whole batch; returns its values, read back.
 
@@ -141,9 +137,8 @@ class Learner:
             def emit_model(path: str, tree: Tree) -> None:
                 emit(f"model.{path}" if path else "model", tree)
 
-            inputs, targets, shape = _flat_sequences(
-                {**part["inputs"], **part.get("keys", {})}, part.get("targets")
-            )
+            inputs = {**part["inputs"], **part.get("keys", {})}
+            inputs, targets, shape = _flat_sequences(inputs, part.get("targets"))
             outputs, *backs = self.model.outputs_in_parts(
                 emit_model, inputs, targets=targets, options=options, stacking=stacking
             )
@@ -160,19 +155,11 @@ class Learner:
             self.optimizer.gradient.add(tree, path, workers=workers)
 
         sums: dict[str, float] = {}
-        size = settings.micro_batch_size or samples
-        try:
-            for start in range(0, samples, size):
-                micro = tree_map(lambda a, start=start: a[start : start + size], batch)
-                count = min(settings.workers, len(micro["inputs"]["input_ids"]))
-                for values, remaining in reduce_shards(gradient, micro, count, add_part):
-                    for tree in remaining:
-                        add_part("model", tree, count)
-                    for name, value in values.items():
-                        sums[name] = sums.get(name, 0.0) + float(value)
-        except BaseException:
-            self.optimizer.gradient.clear()  # half a gradient must not go into the next step
-            raise
+        size, workers = settings.micro_batch_size or samples, settings.workers
+        optimizer = self.optimizer
+        for values in add_gradients(gradient, batch, optimizer, add_part, size, workers, "model"):
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
         return sums
 
     def _arrays(self, gradients: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +189,7 @@ class Learner:
         return {"gradient_norm": float(norm), "learning_rate": rate}
 
     def step(
-        self, batch: dict[str, dict], loss: Loss, options: OutputOptions = OutputOptions()
+        self, batch: Batch, loss: Loss, options: OutputOptions = OutputOptions()
     ) -> dict[str, float]:
         """accumulate and update; the values of both.
 
@@ -238,12 +225,8 @@ def token_log_probs(
     batch: {"input_ids", "attention_mask", "targets"} of data.sequences.sequence_arrays, each (N, T)
     or (N, K, T).
     """
-    shape = batch["targets"].shape
-    rows = {
-        name: a.reshape(-1, shape[-1])
-        for name, a in batch.items()
-        if name in ("input_ids", "attention_mask", "targets")
-    }
+    shape, names = batch["targets"].shape, ("input_ids", "attention_mask", "targets")
+    rows = {name: batch[name].reshape(-1, shape[-1]) for name in names}
 
     def forward(part: dict) -> dict:
         lengths = part["attention_mask"].sum(axis=1)
@@ -275,9 +258,7 @@ def open_log(open_things: ExitStack, out: Path, result: str) -> Log:
     with ExitStack() as opened:
         opened.enter_context(sole_writer(out))
         if (out / LOG).exists() or (out / result).exists():
-            raise ValueError(
-                f"{out}: expected a folder without a run, got one with a run: choose another folder"
-            )
+            raise mismatch(out, "a folder without a run", "one with a run: choose another folder")
         log = Log(out / LOG)
         opened.callback(log.close)
         open_things.push(opened.pop_all())
@@ -355,9 +336,7 @@ def _flat_sequences(
 
 def _with_shape(outputs: dict, shape: tuple[int, ...]) -> dict:
     """Outputs of flat sequences as (N, K, ...); 0-dimensional sums are unchanged."""
-    return {
-        name: a if a.ndim == 0 else a.reshape(*shape, *a.shape[1:]) for name, a in outputs.items()
-    }
+    return {n: a if a.ndim == 0 else a.reshape(*shape, *a.shape[1:]) for n, a in outputs.items()}
 
 
 def _without_shape(doutputs: dict, shape: tuple[int, ...]) -> dict:

@@ -115,9 +115,8 @@ def ppo(
     reference = check_reference(model, reference)
     checked = round_prompts(prompts, settings.max_new_tokens, model, reference, reward)
     head = value_head(model, value)
-    learner = Learner(
-        model, settings, transform=transform, theta=theta, extra=head, updates=settings.updates
-    )
+    options = {"extra": head, "updates": settings.updates}
+    learner = Learner(model, settings, transform=transform, theta=theta, **options)
     beta = settings.beta
 
     def update(drawn: Rollouts, rewards: dict[str, np.ndarray], key: int) -> dict[str, float]:
@@ -125,13 +124,8 @@ def ppo(
         batch, record = experience(learner, reference, drawn, rewards["reward"], beta)
         values = update_on_minibatches(learner, batch, loss_of, key=key)
         if settings.kl_target is not None:
-            beta = adaptive_kl(
-                beta,
-                kl=record["kl"],
-                target=settings.kl_target,
-                horizon=settings.kl_horizon,
-                samples=len(drawn),
-            )
+            target = {"target": settings.kl_target, "horizon": settings.kl_horizon}
+            beta = adaptive_kl(beta, kl=record["kl"], **target, samples=len(drawn))
         return {**{name: float(a.mean()) for name, a in rewards.items()}, **record, **values}
 
     def loss_of(part: dict) -> Loss:
@@ -147,7 +141,7 @@ def ppo(
 
 def value_head(model: CausalModel, value: Tree = None) -> Tree:
     """{"w" (D,), "b" (1,)} on the model's device: the given head, checked, or zeros."""
-    D = model.params["body"]["tokens"].shape[1]
+    D = model.width
     shapes = {"w": (D,), "b": (1,)}
     if value is None:
         value = {name: np.zeros(shape, model.dtype) for name, shape in shapes.items()}
@@ -171,23 +165,18 @@ def experience(
 
     old = token_log_probs(learner.model, batch, beside=values_at, **options)
     before = token_log_probs(reference, batch, **options)["log_probs"]
-    worth = (
-        scores
-        if settings.cut_score is None
-        else np.where(drawn.finished, scores, settings.cut_score)
-    )
+    cut_score = scores if settings.cut_score is None else settings.cut_score
+    worth = np.where(drawn.finished, scores, cut_score)
     rewards = kl_rewards(worth.astype(dtype), old["log_probs"], before, mask, beta=beta)
     values = np.where(mask, old["values"], 0)
     advantages, returns = gae(rewards, values, mask, gamma=settings.gamma, lam=settings.lam)
-    spread = returns[mask].var()
+    spread, error = returns[mask].var(), (returns - values)[mask].var()
     kl = (old["log_probs"] - before).sum(axis=1).mean()
     record = {
         "score": float(worth.mean()),
         "kl": float(kl),
         "kl_coefficient": float(beta),
-        "explained_variance": 1 - float((returns - values)[mask].var() / spread)
-        if spread > 0
-        else 0.0,
+        "explained_variance": 1 - float(error / spread) if spread > 0 else 0.0,
         "length": float(drawn.lengths.mean()),
         "cut": 1 - float(np.mean(drawn.finished)),
     }
@@ -211,22 +200,13 @@ def ppo_loss(settings: PPOSettings, total: float) -> Loss:
     """The loss above for Learner.step, with statistics to log; `total` tokens in the whole step."""
 
     def loss(outputs: dict, extra: Tree, part: dict) -> tuple[dict, Callable]:
-        x, H, hidden, old = (
-            outputs["log_probs"],
-            outputs["entropy"],
-            outputs["hidden"],
-            part["old_log_probs"],
-        )
+        x, H, hidden = outputs["log_probs"], outputs["entropy"], outputs["hidden"]
         scale = {"weights": part["weights"], "total": total}
-        surrogate, policy_back = policy.clipped_surrogate(
-            x, old_log_probs=old, advantages=part["advantages"], clip=settings.clip_ratio, **scale
-        )
+        ratio = {"old_log_probs": part["old_log_probs"], "clip": settings.clip_ratio, **scale}
+        surrogate, policy_back = policy.clipped_surrogate(x, advantages=part["advantages"], **ratio)
+        change = {"old_values": part["old_values"], "clip": settings.clip_value, **scale}
         error, value_back = policy.clipped_value_loss(
-            values_of(extra, hidden),
-            old_values=part["old_values"],
-            returns=part["returns"],
-            clip=settings.clip_value,
-            **scale,
+            values_of(extra, hidden), returns=part["returns"], **change
         )
         entropy = (H * part["weights"]).sum() / total
         whole = surrogate + settings.value_weight * error - settings.entropy_weight * entropy
@@ -235,18 +215,15 @@ def ppo_loss(settings: PPOSettings, total: float) -> Loss:
             "policy_loss": surrogate,
             "value_loss": error,
             "entropy": entropy,
-            **policy.policy_statistics(x, old_log_probs=old, clip=settings.clip_ratio, **scale),
+            **policy.policy_statistics(x, **ratio),
         }
 
         def backward(dloss: float) -> tuple[dict, Tree]:
             dV = value_back(settings.value_weight * dloss)
             dH = part["weights"] * (-settings.entropy_weight * dloss / total)
             dextra = {"w": (dV[..., None] * hidden).sum(axis=(0, 1)), "b": dV.sum().reshape(1)}
-            return {
-                "log_probs": policy_back(dloss),
-                "entropy": dH,
-                "hidden": dV[..., None] * extra["w"],
-            }, dextra
+            dhidden = dV[..., None] * extra["w"]
+            return {"log_probs": policy_back(dloss), "entropy": dH, "hidden": dhidden}, dextra
 
         return values, backward
 

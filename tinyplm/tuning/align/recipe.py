@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ... import random
+from ...arguments import mismatch
 from ...core import Tree
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
@@ -36,16 +37,16 @@ def run_steps(
     update: Callable[[np.ndarray], dict[str, float]],
     evaluate: Callable[[Any], dict[str, float]] | None,
     *,
-    evaluate_every: int | None,
     shown: tuple[str, ...],
 ) -> dict[int, dict[str, float]]:
     """settings.steps updates; every epoch visits each of `count` samples once, in random order.
 
     update(numbers) trains on the samples with these numbers and returns the values to log.
     evaluate(model) returns validation values; it is called before the first step, after every
-    `evaluate_every` steps and after the last.  Returns these values by step.
+    settings.evaluate_every steps and after the last.  Returns these values by step.
     """
-    settings, found = learner.settings, {}
+    settings: Any = learner.settings
+    found: dict[int, dict[str, float]] = {}
     order = random.fold(random.key(settings.seed), 0)
 
     def validate() -> None:
@@ -62,7 +63,7 @@ def run_steps(
     for step in range(settings.steps):
         values = update(batch_numbers(count, settings.batch_size, step, key=order))
         journal.record(step + 1, values, shown=shown)
-        if evaluate_every and (step + 1) % evaluate_every == 0:
+        if settings.evaluate_every and (step + 1) % settings.evaluate_every == 0:
             validate()
     validate()
     return found
@@ -75,10 +76,14 @@ def check_reference(model: CausalModel, reference: CausalModel | None) -> Causal
     """
     if reference is None:
         return model._with()
-    check_decoder("reference", reference)
-    if reference.config.vocab_size != model.config.vocab_size:
-        raise ValueError(
-            f"reference: expected a vocabulary of {model.config.vocab_size} tokens, as the policy "
-            f"has, got {reference.config.vocab_size}"
-        )
+    check_vocabulary("reference", reference, model, "policy")
     return reference
+
+
+def check_vocabulary(name: str, model: CausalModel, trained: CausalModel, role: str) -> None:
+    """ValueError unless the model is a decoder with the vocabulary of the trained one."""
+    check_decoder(name, model)
+    size = trained.config.vocab_size
+    if model.config.vocab_size != size:
+        expected = f"a vocabulary of {size} tokens, as the {role} has"
+        raise mismatch(name, expected, model.config.vocab_size)

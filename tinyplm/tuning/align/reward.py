@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...arguments import check_list, check_number, check_out, check_whole, known_arguments
+from ...arguments import check_list, check_number, check_out, check_whole, known_arguments, mismatch
 from ...backend import array_module, to_device, to_host
 from ...core import Tree, map_shards
 from ...losses import preference
@@ -70,9 +70,7 @@ def reward(
     check_pairs(pairs, **limits, least=1)
     check_pairs(validation, **limits, name="validation pair")
     if len(margins) not in (0, len(pairs)):
-        raise ValueError(
-            f"margins: expected one for each of {len(pairs)} pairs, got {len(margins)}"
-        )
+        raise mismatch("margins", f"one for each of {len(pairs)} pairs", len(margins))
     for n, value in enumerate(margins):
         check_number(f"margins[{n}]", value)
     margin = np.asarray(margins if len(margins) else [0.0] * len(pairs), dtype=np.float64)
@@ -87,16 +85,9 @@ def reward(
     def evaluate(model: Model) -> dict[str, float]:
         return pair_scores(model, validation, workers=settings.workers)
 
+    judge, shown = evaluate if len(validation) else None, ("loss", "accuracy", "margin")
     with Journal(out, settings.steps, progress=progress) as journal:
-        found = run_steps(
-            learner,
-            journal,
-            len(pairs),
-            update,
-            evaluate if len(validation) else None,
-            evaluate_every=settings.evaluate_every,
-            shown=("loss", "accuracy", "margin"),
-        )
+        found = run_steps(learner, journal, len(pairs), update, judge, shown=shown)
         scores = score(learner.model, [s for p in pairs for s in p], workers=settings.workers)
         offset = -float(scores.mean())
         journal.finish(learner, validation=found, offset=offset)
@@ -148,10 +139,8 @@ def pair_scores(model: Model, pairs: Sequence[Pair], *, workers: int = 1) -> dic
     check_every_pair(pairs, least=1)
     sequences = [sequence for pair in pairs for sequence in pair]
     chosen, rejected = score(model, sequences, workers=workers).reshape(-1, 2).T
-    values = {
-        "loss": preference.bradley_terry(chosen, rejected)[0],
-        **preference.preference_statistics(chosen, rejected),
-    }
+    values = preference.preference_statistics(chosen, rejected)
+    values = {"loss": preference.bradley_terry(chosen, rejected)[0], **values}
     return {name: float(value) for name, value in values.items()}
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from ...arguments import MOST, check_list, check_whole, is_whole, known_arguments, wrong
+from ...arguments import MOST, check_list, check_whole, is_whole, known_arguments, mismatch, wrong
 from ...core import IGNORED, map_threads
 from ...generation.decode import MOST_TEXTS, stops_of, stream
 from ...models.causal_model import CausalModel
@@ -78,33 +79,24 @@ def rollouts(
     check_decoder("model", model)
     check_whole("samples", samples, 1, MOST_TEXTS)
     check_whole("workers", workers, 1)
-    prompts = check_prompts(
-        prompts,
-        max_new_tokens=max_new_tokens,
-        vocabulary=model.config.vocab_size,
-        context=rollout_context(model),
-    )
+    limits = {"vocabulary": model.config.vocab_size, "context": rollout_context(model)}
+    prompts = check_prompts(prompts, max_new_tokens=max_new_tokens, **limits)
     stops = stops_of(model, stop_ids)
     vocabulary = None if model.tokenizer is None else model.tokenizer.vocab_size
     # without texts, which for a small model cost more than its tokens
     quick = model.for_decoding()._with(tokenizer=None)
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        **sampling,
+    }
+    options |= {"samples": samples, "stop_ids": stops, "seed": seed, "vocabulary": vocabulary}
 
     def draw(part: tuple[int, list[list[int]]]) -> tuple[list[list[int]], list[bool]]:
         first, some = part
         answers: list[list[int]] = [[] for _ in range(len(some) * samples)]
         finished = [False] * len(answers)
-        for pieces in stream(
-            quick,
-            some,
-            samples=samples,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            stop_ids=stops,
-            seed=seed,
-            vocabulary=vocabulary,
-            first_prompt=first,
-            **sampling,
-        ):
+        for pieces in stream(quick, some, first_prompt=first, **options):
             for piece in pieces:
                 answers[piece.row].append(piece.id)
                 finished[piece.row] = piece.finished == "stop"
@@ -113,12 +105,9 @@ def rollouts(
     size = -(-len(prompts) // workers)
     parts = [(first, prompts[first : first + size]) for first in range(0, len(prompts), size)]
     drawn = map_threads(draw, parts, workers)
-    return Rollouts(
-        [prompt for prompt in prompts for _ in range(samples)],
-        [a for some, _ in drawn for a in some],
-        [f for _, some in drawn for f in some],
-        samples,
-    )
+    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    answers, finished = (list(chain.from_iterable(some)) for some in zip(*drawn))
+    return Rollouts(repeated, answers, finished, samples)
 
 
 def rollout_context(model: CausalModel) -> int:
@@ -146,14 +135,12 @@ def check_prompts(
     for n, prompt in enumerate(prompts):
         ids = [] if isinstance(prompt, str) or not hasattr(prompt, "__len__") else list(prompt)
         if not ids or not all(is_whole(i) and 0 <= i < vocabulary for i in ids):
-            raise wrong(
-                f"prompts[{n}]", f"one or more token ids from 0 to {vocabulary - 1}", prompt
-            )
+            expected = f"one or more token ids from 0 to {vocabulary - 1}"
+            raise wrong(f"prompts[{n}]", expected, prompt)
         if len(ids) + max_new_tokens > context:
-            raise ValueError(
-                f"prompts[{n}]: expected at most {context - max_new_tokens} tokens, since "
-                f"max_new_tokens is {max_new_tokens} and the context {context}, got {len(ids)}"
-            )
+            reason = f"since max_new_tokens is {max_new_tokens} and the context {context}"
+            expected = f"at most {context - max_new_tokens} tokens, {reason}"
+            raise mismatch(f"prompts[{n}]", expected, len(ids))
         checked.append(list(map(int, ids)))
     return checked
 

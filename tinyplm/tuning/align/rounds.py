@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ... import random
-from ...arguments import check_number, check_takes, check_whole, listed, shown
+from ...arguments import check_number, check_takes, check_whole, listed, mismatch, shown
 from ...core import tree_map
 from ...models.causal_model import CausalModel
 from ...models.protocol import OutputOptions
@@ -103,13 +103,11 @@ def update_on_minibatches(
     outputs = OutputOptions(temperature=settings.temperature, entropy=True)
     found: dict[str, list[float]] = {}
     for epoch in range(settings.epochs):
-        order = random.generator(random.fold(key, epoch)).permutation(
-            len(batch["inputs"]["input_ids"])
-        )
+        draw = random.generator(random.fold(key, epoch))
+        order = draw.permutation(len(batch["inputs"]["input_ids"]))
         for numbers in np.array_split(order, settings.minibatches):
             part = tree_map(lambda a, numbers=numbers: a[numbers], batch)
-            loss = loss_of(part["loss"])
-            values = learner.step(part, loss, outputs)
+            values = learner.step(part, loss_of(part["loss"]), outputs)
             for name, value in values.items():
                 found.setdefault(name, []).append(value)
     return {name: float(np.mean(values)) for name, values in found.items()}
@@ -125,12 +123,9 @@ def round_prompts(
     """The prompts, checked against the contexts of the policy, the reference and the reward."""
     check_takes("reward", reward, "prompts", "answers")
     contexts = [rollout_context(model), reference.config.context, getattr(reward, "context", None)]
-    return check_prompts(
-        prompts,
-        max_new_tokens=max_new_tokens,
-        vocabulary=model.config.vocab_size,
-        context=min(context for context in contexts if context is not None),
-    )
+    context = min(context for context in contexts if context is not None)
+    limits = {"vocabulary": model.config.vocab_size, "context": context}
+    return check_prompts(prompts, max_new_tokens=max_new_tokens, **limits)
 
 
 def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:
@@ -138,20 +133,15 @@ def rewarded(reward: Reward, drawn: Rollouts) -> dict[str, np.ndarray]:
     values = reward([list(p) for p in drawn.prompts], [list(a) for a in drawn.answers])
     values = listed("reward", values, f"a list of {len(drawn)} rewards")
     if len(values) != len(drawn):
-        raise ValueError(
-            f"reward: expected {len(drawn)} rewards, one per answer, got {len(values)}"
-        )
+        raise mismatch("reward", f"{len(drawn)} rewards, one per answer", len(values))
     rows = [r if isinstance(r, dict) else {"reward": r} for r in values]
     for n, row in enumerate(rows):
         if row.keys() != rows[0].keys() or "reward" not in row:
-            raise ValueError(
-                f'reward: expected "reward" and the same parts for all answers, got {list(row)} '
-                f"for answer {n}"
-            )
+            expected = '"reward" and the same parts for all answers'
+            raise mismatch("reward", expected, f"{list(row)} for answer {n}")
         for name, value in row.items():
             if isinstance(value, str) or not np.isscalar(value) or not np.isfinite(value):
-                raise ValueError(
-                    f"reward: answer {n}: expected a finite number as {name}, got "
-                    f"{shown(value, 60)}"
+                raise mismatch(
+                    f"reward: answer {n}", f"a finite number as {name}", shown(value, 60)
                 )
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}

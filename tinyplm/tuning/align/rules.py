@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...arguments import check_takes, known_arguments, wrong
+from ...arguments import check_takes, known_arguments, mismatch, wrong
 from ...generation.decode import checked_stops
 from .rounds import Reward
 
@@ -27,9 +27,7 @@ def text_reward(rule: Rule, tokenizer: Any, stop_ids: Iterable[int] | None = Non
         raise wrong("tokenizer", "a Tokenizer, such as model.tokenizer", tokenizer)
     if stop_ids is None:
         if tokenizer.eos_id is None:
-            raise ValueError(
-                "stop_ids: expected token ids, since the tokenizer has no end token, got None"
-            )
+            raise mismatch("stop_ids", "token ids, since the tokenizer has no end token", "None")
         stop_ids = [tokenizer.eos_id]
     stops = checked_stops(stop_ids)
 

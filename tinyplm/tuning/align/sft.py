@@ -1,5 +1,4 @@
-"""Supervised fine-tuning: cross-entropy on answers only.        Ouyang et al. 2022, sec. 3.5, step
-1
+"""Supervised fine-tuning: cross-entropy on answers only. Ouyang et al. 2022, sec. 3.5, step 1
 
     loss = -sum_i sum_t log p(y_it | x_i, y_i<t) / (number of answer tokens in the step)
 
@@ -22,7 +21,7 @@ from ...models.model import check_decoder
 from ..data.packing import packed_arrays, packing
 from ..data.sequences import TokenSequence, check_sequences, sequence_arrays
 from ..settings import EvaluatedSettings
-from .learner import Journal, Learner, Loss, token_log_probs
+from .learner import Batch, Journal, Learner, Loss, token_log_probs
 from .recipe import Result, run_steps
 
 
@@ -82,28 +81,21 @@ def sft(
     def evaluate(model: CausalModel) -> dict[str, float]:
         return {"loss": answer_loss(model, validation, workers=settings.workers)}
 
+    judge, shown = evaluate if len(validation) else None, ("loss", "gradient_norm")
     with Journal(out, settings.steps, progress=progress) as journal:
-        found = run_steps(
-            learner,
-            journal,
-            len(rows or sequences),
-            update,
-            evaluate if len(validation) else None,
-            evaluate_every=settings.evaluate_every,
-            shown=("loss", "gradient_norm"),
-        )
+        found = run_steps(learner, journal, len(rows or sequences), update, judge, shown=shown)
         losses = {step: values["loss"] for step, values in found.items()}
         journal.finish(learner, validation=losses)
     model.params = learner.model.params
     return Result(journal.history, learner.theta, losses)
 
 
-def batch_of(sequences: Sequence[TokenSequence]) -> tuple[dict[str, dict], int]:
+def batch_of(sequences: Sequence[TokenSequence]) -> tuple[Batch, int]:
     """(the learner's batch, the number of tokens that count)."""
     return learner_batch(sequence_arrays(sequences))
 
 
-def learner_batch(values: dict[str, np.ndarray]) -> tuple[dict[str, dict], int]:
+def learner_batch(values: dict[str, np.ndarray]) -> tuple[Batch, int]:
     """(the learner's batch, the number of tokens that count) of arrays that include "targets"."""
     inputs = {name: a for name, a in values.items() if name != "targets"}
     targets = values["targets"]

@@ -8,10 +8,11 @@ tokenizers.chat.encode does, and the answer's tokens follow.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from ...arguments import MOST, check_text, check_whole, listed, wrong
+from ...arguments import MOST, check_text, check_whole, listed, mismatch, wrong
 from ...models.model import check_decoder
 from ...tokenizers import Tokenizer
 from ...tokenizers.chat.formats import Messages, Template, check_messages, encode, turn_ends
@@ -53,16 +54,11 @@ def conversation(tokenizer: Any, template: Template, messages: Messages) -> Toke
     for n in turns:
         if not messages[n]["content"].strip():
             raise ValueError(f"message {n}: expected an answer of the assistant, got an empty one")
-        before, after = (
-            template.render(messages[:n], True),
-            template.render(messages[: n + 1], False),
-        )
+        before = template.render(messages[:n], True)
+        after = template.render(messages[: n + 1], False)
         if not (after.startswith(before) and text.startswith(after)):
-            raise ValueError(
-                "template: expected one that renders a turn the same whatever follows, got one "
-                "that changes "
-                f"turns before or at message {n}"
-            )
+            expected = "one that renders a turn the same whatever follows"
+            raise mismatch("template", expected, f"one that changes turns before or at message {n}")
         spans.append((len(before), len(after)))
     if not ends:  # then the last answer ends with its text
         spans[-1] = (spans[-1][0], spans[-1][0] + len(text[slice(*spans[-1])].rstrip()))
@@ -106,9 +102,8 @@ def _encoded(
         places.append(len(ids))
         begin = edge
     if tokenizer.decode(ids) != tokenizer.decode(whole):
-        raise ValueError(
-            "tokenizer: expected one that can encode prompt and answer separately, got one that "
-            "cannot"
+        raise mismatch(
+            "tokenizer", "one that can encode prompt and answer separately", "one that cannot"
         )
     return ids, list(zip(places[::2], places[1::2]))
 
@@ -124,13 +119,9 @@ def conversations(
     check_tokenizer(tokenizer)
     check_template(template)
     check_whole("max_length", max_length, 1, or_none=True)
-    return shortened(
-        [
-            _named(n, lambda m=record["messages"]: conversation(tokenizer, template, m))
-            for n, record in enumerate(_with_fields(records, "messages"))
-        ],
-        max_length,
-    )
+    rows = enumerate(_with_fields(records, "messages"))
+    make = partial(conversation, tokenizer, template)
+    return shortened([_named(n, make, record["messages"]) for n, record in rows], max_length)
 
 
 def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Encoded:
@@ -147,10 +138,8 @@ def shortened(sequences: Sequence[TokenSequence], max_length: int | None) -> Enc
         else:
             dropped += 1
     if sequences and not kept:
-        raise ValueError(
-            f"max_length: expected room for the start of an answer, got {max_length}, too little "
-            f"for all {len(sequences)} sequences"
-        )
+        given = f"{max_length}, too little for all {len(sequences)} sequences"
+        raise mismatch("max_length", "room for the start of an answer", given)
     return Encoded(kept, cut, dropped)
 
 
@@ -177,10 +166,8 @@ def _plain(
     start, found = tokenizer.continuations(prompt, answers)
     for answer, ids in zip(answers, found):
         if not prompt or not answer or not ids:
-            raise ValueError(
-                f"prompt and answer: expected texts that are not empty, got {prompt!r:.40} and "
-                f"{answer!r:.40}"
-            )
+            given = f"{prompt!r:.40} and {answer!r:.40}"
+            raise mismatch("prompt and answer", "texts that are not empty", given)
     return [answered(start, [*ids, *end]) for ids in found]
 
 
@@ -196,11 +183,12 @@ def prompt_ids(tokenizer: Any, template: Template | None, prompt: str | Messages
             raise wrong("template", "a Template, since the prompt is a list of messages", template)
         return tokenizer.prompt(prompt)
     check_template(template)
-    return encode(
-        tokenizer,
-        template,
-        [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
-    )
+    return encode(tokenizer, template, _asked(prompt))
+
+
+def _asked(prompt: str | Messages) -> Messages:
+    """The messages of a prompt; a text is the user's."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def preference(tokenizer: Any, template: Template | None, record: Mapping[str, Any]) -> Pair:
@@ -218,13 +206,9 @@ def preference(tokenizer: Any, template: Template | None, record: Mapping[str, A
             raise wrong("template", "a Template, since the prompt is a list of messages", template)
         chosen, rejected = _plain(tokenizer, prompt, [record["chosen"], record["rejected"]])
         return chosen, rejected
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    sides = [
-        conversation(
-            tokenizer, template, [*messages, {"role": "assistant", "content": record[name]}]
-        )
-        for name in ("chosen", "rejected")
-    ]
+    messages = list(_asked(prompt))
+    answers = [{"role": "assistant", "content": record[name]} for name in ("chosen", "rejected")]
+    sides = [conversation(tokenizer, template, [*messages, answer]) for answer in answers]
     last = len(encode(tokenizer, template, messages))  # earlier answers belong to the prompt
     chosen, rejected = (TokenSequence(s.ids, [False] * last + s.counts[last:]) for s in sides)
     return chosen, rejected
@@ -237,10 +221,9 @@ def preferences(
     check_tokenizer(tokenizer)
     if template is not None:
         check_template(template)
-    return [
-        _named(n, lambda r=record: preference(tokenizer, template, r))
-        for n, record in enumerate(_with_fields(records, "prompt", "chosen", "rejected"))
-    ]
+    rows = enumerate(_with_fields(records, "prompt", "chosen", "rejected"))
+    make = partial(preference, tokenizer, template)
+    return [_named(n, make, record) for n, record in rows]
 
 
 def set_chat_format(model: Any, template: Template) -> None:
@@ -253,9 +236,8 @@ def set_chat_format(model: Any, template: Template) -> None:
     check_decoder("model", model)
     check_template(template)
     if template.source is None:
-        raise ValueError(
-            "template: expected one with a Jinja source, which is saved in the folder, got one "
-            "without"
+        raise mismatch(
+            "template", "one with a Jinja source, which is saved in the folder", "one without"
         )
     ends = sorted(model.end_ids().union(turn_ends(model.text_tokenizer(), template)))
     model.files = {**model.files, CHAT_TEMPLATE: template.source.encode()}
@@ -285,8 +267,8 @@ def _with_fields(records: Any, *names: str) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _named(number: int, make: Any) -> Any:
+def _named(number: int, make: Callable, part: Any) -> Any:
     try:
-        return make()
+        return make(part)
     except ValueError as error:
         raise ValueError(f"record {number}: {error}") from None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...arguments import mismatch
 from ...core import IGNORED
 from ...layers.mask import packed_mask
 from .sequences import TokenSequence, sequence_arrays
@@ -22,10 +23,8 @@ def packing(lengths: Sequence[int], room: int) -> list[list[int]]:
     for number in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
         length = lengths[number]
         if length > room:
-            raise ValueError(
-                f"sequence {number}: expected at most {room} tokens, the length of a row, got "
-                f"{length}"
-            )
+            expected = f"at most {room} tokens, the length of a row"
+            raise mismatch(f"sequence {number}", expected, length)
         row = next((r for r, remaining in enumerate(free) if remaining >= length), None)
         if row is None:
             rows.append([])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_list, wrong
+from ...arguments import check_list, mismatch, wrong
 from ...core import IGNORED
 from .sequences import TokenSequence, check_sequences, sequence_arrays
 
@@ -25,11 +25,8 @@ def check_every_pair(pairs: Any, *, name: str = "pair", least: int = 0) -> None:
     if len(pairs) < least:
         raise ValueError(f"{name}s: expected at least {least}, got {len(pairs)}")
     for n, pair in enumerate(pairs):
-        if (
-            not isinstance(pair, (tuple, list))
-            or len(pair) != 2
-            or not all(isinstance(s, TokenSequence) for s in pair)
-        ):
+        two = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not two or not all(isinstance(s, TokenSequence) for s in pair):
             raise wrong(f"{name} {n}", "a chosen and a rejected TokenSequence", pair)
 
 
@@ -49,13 +46,10 @@ def check_pairs(
     for n, pair in enumerate(pairs):
         prompts = [s.ids[: prompt_length(s)] for s in pair]
         if prompts[0] != prompts[1]:
-            raise ValueError(
-                f"{name} {n}: expected equal prompts, got {prompts[0]!r:.60} and {prompts[1]!r:.60}"
-            )
+            given = f"{prompts[0]!r:.60} and {prompts[1]!r:.60}"
+            raise mismatch(f"{name} {n}", "equal prompts", given)
         if pair[0].ids == pair[1].ids:
-            raise ValueError(
-                f"{name} {n}: expected different answers, got the same as chosen and rejected"
-            )
+            raise mismatch(f"{name} {n}", "different answers", "the same as chosen and rejected")
         check_sequences(pair, context=context, vocabulary=vocabulary, name=f"{name} {n}, answer")
 
 

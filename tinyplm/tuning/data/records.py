@@ -18,9 +18,10 @@ import codecs
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-from ...arguments import check_choice, check_path, listed, shown, wrong
+from ...arguments import check_choice, check_path, listed, mismatch, shown, wrong
 from ...files import named, parse_json, read_bytes, replaced
 from ...tokenizers.chat.formats import check_messages
 
@@ -68,9 +69,8 @@ def write_records(path: str | os.PathLike, records: Iterable[Mapping[str, Any]])
             lines.append(json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n")
             lines[-1].encode()
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"record {number}: expected values that JSON can represent, got {shown(record)}: "
-                f"{error}"
+            raise mismatch(
+                f"record {number}", "values that JSON can represent", f"{shown(record)}: {error}"
             ) from None
     with replaced(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
@@ -80,9 +80,8 @@ def _object(line: bytes, where: str) -> Record:
     try:
         value = parse_json(line.decode("utf-8"), where, constants=False)
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{where}: expected valid UTF-8, got {shown(line[:60].decode('utf-8', 'replace'))} "
-            f"({error})"
+        raise mismatch(
+            where, "valid UTF-8", f"{shown(line[:60].decode('utf-8', 'replace'))} ({error})"
         ) from None
     except ValueError as error:
         raise ValueError(f"{error}: {shown(line[:200].decode('utf-8', 'replace'), 60)}") from None
@@ -152,17 +151,12 @@ def _preference(record: Mapping[str, Any], where: str) -> Record:
     for name in ("chosen", "rejected"):
         value = record.get(name)
         if isinstance(value, list):
-            said = (
-                _messages(value, f"{where}, {name}", answered=True)
-                if len(value) > 1
-                else _answer(value, f"{where}, {name}")
-            )
+            read = partial(_messages, answered=True) if len(value) > 1 else _answer
+            said = read(value, f"{where}, {name}")
             sides[name] = said[-1]["content"]
             if said[-1]["role"] != "assistant":
-                raise ValueError(
-                    f"{where}: {name}: expected the assistant's answer at the end, got another "
-                    "role's message"
-                )
+                expected = "the assistant's answer at the end"
+                raise mismatch(f"{where}: {name}", expected, "another role's message")
             if len(said) > 1:
                 prompts.append(said[:-1])
         else:
@@ -170,21 +164,13 @@ def _preference(record: Mapping[str, Any], where: str) -> Record:
     if "prompt" in record:
         prompts.insert(0, _prompt(record, where)["prompt"])
     if not prompts:
-        raise ValueError(
-            f'{where}: expected "prompt", or conversations as chosen and rejected, got neither'
-        )
+        raise mismatch(where, '"prompt", or conversations as chosen and rejected', "neither")
     if any(prompt != prompts[0] for prompt in prompts[1:]):
-        raise ValueError(
-            f"{where}: expected equal prompts, got {prompts[0]!r:.80} and {prompts[-1]!r:.80}"
-        )
+        raise mismatch(where, "equal prompts", f"{prompts[0]!r:.80} and {prompts[-1]!r:.80}")
     if "prompt" not in record and len(prompts) < 2:
-        raise ValueError(
-            f"{where}: expected a prompt in both conversations, got one in only one of them"
-        )
+        raise mismatch(where, "a prompt in both conversations", "one in only one of them")
     if sides["chosen"] == sides["rejected"]:
-        raise ValueError(
-            f"{where}: expected different answers, got the same as chosen and rejected"
-        )
+        raise mismatch(where, "different answers", "the same as chosen and rejected")
     return {**record, "prompt": prompts[0], **sides}
 
 

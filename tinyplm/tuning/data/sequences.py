@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ... import random
-from ...arguments import check_list, check_whole, wrong
+from ...arguments import check_list, check_whole, mismatch, wrong
 from ...core import IGNORED
 
 TOKEN_IDS = "token ids, integers"
@@ -31,18 +31,14 @@ class TokenSequence:
         _check_ids("ids", self.ids)
         check_list("counts", self.counts, "True or False for each token")
         if len(self.ids) != len(self.counts):
-            raise ValueError(
-                f"counts: expected one for each of {len(self.ids)} tokens, got {len(self.counts)}"
-            )
+            raise mismatch("counts", f"one for each of {len(self.ids)} tokens", len(self.counts))
         if len(self.ids) < 2 or not any(self.counts[1:]):
-            raise ValueError(
-                f"ids: expected a prompt and an answer, got {len(self.ids)} tokens, none to be "
-                "predicted"
+            raise mismatch(
+                "ids", "a prompt and an answer", f"{len(self.ids)} tokens, none to be predicted"
             )
         if self.counts[0]:
-            raise ValueError(
-                "counts: expected False for the first token, which is predicted from nothing, "
-                "got True"
+            raise mismatch(
+                "counts", "False for the first token, which is predicted from nothing", "True"
             )
 
     def __len__(self) -> int:
@@ -102,9 +98,8 @@ def check_every(sequences: Any, *, name: str = "sequence", least: int = 1) -> No
         raise ValueError(f"{name}s: expected at least {least}, got {len(sequences)}")
     for n, sequence in enumerate(sequences):
         if not isinstance(sequence, TokenSequence):
-            raise wrong(
-                f"{name} {n}", "a TokenSequence, such as answered(prompt, answer)", sequence
-            )
+            expected = "a TokenSequence, such as answered(prompt, answer)"
+            raise wrong(f"{name} {n}", expected, sequence)
 
 
 def check_sequences(
@@ -119,15 +114,12 @@ def check_sequences(
     check_every(sequences, name=name, least=least)
     for n, sequence in enumerate(sequences):
         if context is not None and len(sequence) > context:
-            raise ValueError(
-                f"{name} {n}: expected at most {context} tokens, the model's context, got "
-                f"{len(sequence)}"
+            raise mismatch(
+                f"{name} {n}", f"at most {context} tokens, the model's context", len(sequence)
             )
         if not 0 <= min(sequence.ids) <= max(sequence.ids) < vocabulary:
             outside = next(i for i in sequence.ids if not 0 <= i < vocabulary)
-            raise ValueError(
-                f"{name} {n}: expected token ids from 0 to {vocabulary - 1}, got {outside}"
-            )
+            raise mismatch(f"{name} {n}", f"token ids from 0 to {vocabulary - 1}", outside)
 
 
 def batch_numbers(count: int, size: int, step: int, *, key: int) -> np.ndarray:
@@ -142,9 +134,4 @@ def batch_numbers(count: int, size: int, step: int, *, key: int) -> np.ndarray:
         epoch: random.generator(random.fold(key, epoch)).permutation(count)
         for epoch in np.unique(places // count).tolist()
     }
-    return np.array(
-        [
-            orders[epoch][place]
-            for epoch, place in zip((places // count).tolist(), (places % count).tolist())
-        ]
-    )
+    return np.array([orders[n // count][n % count] for n in places.tolist()])

@@ -11,7 +11,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...arguments import check_number, check_whole, is_whole, known_arguments, listed, shown, wrong
+from ...arguments import (
+    check_number,
+    check_whole,
+    is_whole,
+    known_arguments,
+    listed,
+    mismatch,
+    wrong,
+)
 from ...evaluation import spans
 from ...models.model import Model, check_model
 from ...tokenizers.text.encoding import Encoding, Truncation
@@ -73,9 +81,8 @@ class Answers(Samples):
                 (lo, _), (_, hi) = encoding.offsets[first + i], encoding.offsets[first + j]
                 best[question] = score, self.contexts[question][lo:hi].strip()
         limit = np.inf if self.threshold is None else self.threshold
-        return [
-            "" if empty - score > limit else text for (score, text), empty in zip(best, nothing)
-        ]
+        pairs = zip(best, nothing)
+        return ["" if empty - score > limit else text for (score, text), empty in pairs]
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -110,27 +117,18 @@ def answering(
     questions, contexts = checked_texts("questions", questions), checked_texts("contexts", contexts)
     check_whole("stride", stride)
     check_number("threshold", threshold, or_none=True)
-    answers = (
-        None
-        if answers is None
-        else listed("answers", answers, "a span (start, end), several or None for each question")
-    )
-    if (
-        not questions
-        or len(contexts) != len(questions)
-        or (answers is not None and len(answers) != len(questions))
-    ):
-        raise ValueError(
-            f"contexts and answers: expected one for each of {len(questions)} questions, got "
-            f"{len(contexts)} "
-            f"contexts, {'no' if answers is None else len(answers)} answers"
-        )
+    if answers is not None:
+        expected = "a span (start, end), several or None for each question"
+        answers = listed("answers", answers, expected)
+    counts = {len(questions), len(contexts), len(questions if answers is None else answers)}
+    if not questions or len(counts) > 1:
+        given = f"{len(contexts)} contexts, {'no' if answers is None else len(answers)} answers"
+        raise mismatch("contexts and answers", f"one for each of {len(questions)} questions", given)
     check_whole("longest", longest, 1)
-    right = (
-        None
-        if answers is None
-        else [_spans(a, c, f"question {i}") for i, (a, c) in enumerate(zip(answers, contexts))]
-    )
+    right = None
+    if answers is not None:
+        pairs = enumerate(zip(answers, contexts))
+        right = [_spans(answer, context, f"question {i}") for i, (answer, context) in pairs]
     tokenizer, facts = encoding_setup(model, pair=True)
     limit = sequence_limit(model, max_length)
     windows: list[Encoding] = []
@@ -152,14 +150,11 @@ def answering(
     if right is not None:
         found = [token_span(w, right[n][0]) if right[n] else None for w, n in zip(windows, numbers)]
         ends = [(empty, empty) if span is None else span for span, empty in zip(found, none)]
-        targets = {
-            "start_logits": [start for start, _ in ends],
-            "end_logits": [end for _, end in ends],
-        }
+        starts, stops = zip(*ends)
+        targets = {"start_logits": list(starts), "end_logits": list(stops)}
         texts = [[context[lo:hi] for lo, hi in some] for context, some in zip(contexts, right)]
-        lost = sum(bool(some) for some in right) - len(
-            {n for n, span in zip(numbers, found) if span is not None}
-        )
+        whole_ones = {n for n, span in zip(numbers, found) if span is not None}
+        lost = sum(bool(some) for some in right) - len(whole_ones)
     return Answers(
         windows,
         targets,
@@ -207,10 +202,8 @@ def _spans(answer: Any, context: str, where: str) -> list[Span]:
         start, end = span if right else (0, 0)
         text = context[start:end] if 0 <= start < end <= len(context) else ""
         if not text.strip():
-            raise ValueError(
-                f"{where}: expected an answer with 0 <= start < end <= {len(context)} and text "
-                "between, "
-                f"got {shown(span)}"
+            raise wrong(
+                where, f"an answer with 0 <= start < end <= {len(context)} and text between", span
             )
         start += len(text) - len(text.lstrip())
         found.append((start, start + len(text.strip())))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import known_arguments, listed
+from ...arguments import known_arguments, listed, mismatch
 from ...evaluation import metrics
 from ...models.model import Model, check_model
 from .samples import Indices, Samples, check_task, checked_texts, encode, label_number
@@ -39,9 +39,7 @@ class Choices(Samples):
         rows = (np.asarray(numbers)[:, None] * self.count + np.arange(self.count)).reshape(-1)
         inputs = self._inputs(rows)
         inputs = {name: a.reshape(len(numbers), self.count, -1) for name, a in inputs.items()}
-        return inputs, {
-            name: self._targets(name, numbers, inputs["attention_mask"]) for name in self.targets
-        }
+        return inputs, self._all_targets(numbers, inputs["attention_mask"])
 
     def predictions(self, outputs: dict[str, Any]) -> np.ndarray:
         """(N,) numbers of choices."""
@@ -77,31 +75,19 @@ def multiple_choice(
         for n, some in enumerate(listed("choices", choices, "a list for each text"))
     ]
     count = len(choices[0]) if choices else 0
-    if (
-        not texts
-        or len(choices) != len(texts)
-        or count < 2
-        or any(len(some) != count for some in choices)
-    ):
-        raise ValueError(
-            f"choices: expected two or more for each of {len(texts)} texts, as many for all, got "
-            f"{sorted({len(some) for some in choices})} for {len(choices)}"
-        )
-    names = [str(n) for n in range(count)]
-    labels = (
-        None
-        if labels is None
-        else listed("labels", labels, "the number of the right choice of each text")
-    )
-    numbers = (
-        []
-        if labels is None
-        else [label_number(label, names, f"text {i}") for i, label in enumerate(labels)]
-    )
-    if labels is not None and len(numbers) != len(texts):
-        raise ValueError(f"labels: expected one for each of {len(texts)} texts, got {len(numbers)}")
-    repeated = list(chain.from_iterable([text] * count for text in texts))
-    encodings, facts = encode(
-        model, repeated, list(chain.from_iterable(choices)), max_length=max_length
-    )
-    return Choices(encodings, {} if labels is None else {"logits": numbers}, **facts, count=count)
+    counts = sorted({len(some) for some in choices})
+    if len(choices) != len(texts) or len(counts) != 1 or count < 2:
+        expected = f"two or more for each of {len(texts)} texts, as many for all"
+        raise mismatch("choices", expected, f"{counts} for {len(choices)}")
+    targets = {}
+    if labels is not None:
+        names = [str(n) for n in range(count)]
+        labels = listed("labels", labels, "the number of the right choice of each text")
+        numbers = [label_number(label, names, f"text {i}") for i, label in enumerate(labels)]
+        if len(numbers) != len(texts):
+            raise mismatch("labels", f"one for each of {len(texts)} texts", len(numbers))
+        targets = {"logits": numbers}
+    repeated = [text for text in texts for _ in range(count)]
+    every = list(chain.from_iterable(choices))
+    encodings, facts = encode(model, repeated, every, max_length=max_length)
+    return Choices(encodings, targets, **facts, count=count)

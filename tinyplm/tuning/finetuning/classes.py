@@ -31,11 +31,8 @@ class Classes(Samples):
         C = outputs["logits"].shape[-1]
         average = "binary" if C == 2 else "macro"
         f1 = metrics.precision_recall_f1(found, labels, average=average, classes=C).f1
-        return {
-            "accuracy": metrics.accuracy(found, labels),
-            "f1": f1,
-            "matthews": metrics.matthews_correlation(found, labels),
-        }
+        matthews = metrics.matthews_correlation(found, labels)
+        return {"accuracy": metrics.accuracy(found, labels), "f1": f1, "matthews": matthews}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,33 +108,23 @@ def _targets(model: Model, labels: Sequence[Any] | None, count: int) -> tuple[ty
     """The kind of samples and their targets."""
     config, names = model.config, label_names(model.config)
     if labels is not None:
-        labels = listed(
-            "labels",
-            labels.tolist() if hasattr(labels, "tolist") else labels,
-            "a list with a label for each text",
-        )
+        labels = labels.tolist() if hasattr(labels, "tolist") else labels
+        labels = listed("labels", labels, "a list with a label for each text")
         if len(labels) != count:
             raise ValueError(f"labels: expected one for each of {count} texts, got {len(labels)}")
     problem = config.problem_type
     if problem is None:
-        one = (
-            not labels
-            or not isinstance(labels[0], (Sequence, Set, np.ndarray))
-            or isinstance(labels[0], str)
-        )
-        problem = (
-            "regression"
-            if config.num_labels == 1
-            else f"{'single' if one else 'multi'}_label_classification"
-        )
+        first = labels[0] if labels else ""
+        several = isinstance(first, (Sequence, Set, np.ndarray)) and not isinstance(first, str)
+        problem = f"{'multi' if several else 'single'}_label_classification"
+        problem = "regression" if config.num_labels == 1 else problem
     if problem == "regression":
         if config.num_labels != 1:
             raise ValueError(f"model: expected one label for regression, got {config.num_labels}")
         return Numbers, [[_number(value, f"text {i}")] for i, value in enumerate(labels or ())]
     if problem == "single_label_classification":
-        return Classes, [
-            label_number(label, names, f"text {i}") for i, label in enumerate(labels or ())
-        ]
+        numbered = enumerate(labels or ())
+        return Classes, [label_number(label, names, f"text {i}") for i, label in numbered]
     rows = []
     for i, row in enumerate(labels or ()):
         row = listed(f"text {i}", row, "a list of labels")

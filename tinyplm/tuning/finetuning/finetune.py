@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from ... import random
-from ...arguments import check_out, known_arguments, wrong
+from ...arguments import check_out, known_arguments, mismatch, wrong
 from ...core import IGNORED, Tree, tree_map
 from ...files import write_json
 from ...hub import folders as hub
 from ...models.model import Model, check_model
-from ...optim.adamw import AdamW
 from ...optim.layerwise import layerwise_rates
 from ...training.folders import new_folder
 from ...training.log import Progress
+from ...training.settings import optimizer_of
 from ...training.step import accumulate, check_finite
 from ..align.learner import open_log
 from ..settings import TuningSettings
@@ -75,35 +75,27 @@ def finetune(
     finally:
         run.close()
     model.params = run.best
-    return FinetuneResult(
-        run.best_epoch, run.history[run.best_epoch - 1], run.history, run.step, run.seconds
-    )
+    scores = run.history[run.best_epoch - 1]
+    return FinetuneResult(run.best_epoch, scores, run.history, run.step, run.seconds)
 
 
 def _check(model: Model, train: Samples, validation: Samples, settings: TuningSettings) -> None:
     check_model("model", model)
     if model.task == "causal_lm":
-        raise TypeError(
-            "model: expected an encoder, or a decoder with task sequence_classification, got "
-            f"{model!r}"
-        )
+        expected = "an encoder, or a decoder with task sequence_classification"
+        raise TypeError(f"model: expected {expected}, got {model!r}")
     if settings.auxiliary and not hasattr(model.config, "SCORED"):
-        raise ValueError(
-            f"auxiliary: expected 0, since {model!r} is not a decoder, got {settings.auxiliary}"
-        )
+        raise mismatch("auxiliary", f"0, since {model!r} is not a decoder", settings.auxiliary)
     for name, samples in (("training", train), ("validation", validation)):
         check_samples(f"{name} samples", samples)
         if len(samples) == 0 or not samples.targets:
             raise ValueError(f"{name} samples: expected samples with labels, got none")
     if type(train) is not type(validation):
-        raise ValueError(
-            f"validation samples: expected {type(train).__name__}, as for training, got "
-            f"{type(validation).__name__}"
-        )
+        expected, given = f"{type(train).__name__}, as for training", type(validation).__name__
+        raise mismatch("validation samples", expected, given)
     if settings.metric not in (None, "loss", *validation.measures):
-        raise wrong(
-            "metric", f"None, loss or one of {', '.join(validation.measures)}", settings.metric
-        )
+        expected = f"None, loss or one of {', '.join(validation.measures)}"
+        raise wrong("metric", expected, settings.metric)
 
 
 class _Run:
@@ -120,18 +112,9 @@ class _Run:
     ) -> None:
         self.train, self.validation, self.settings, self.out = train, validation, settings, out
         part, self.frozen = upper_part(model.params, settings.trained_layers)
-        rates = (
-            None
-            if settings.layer_decay == 1
-            else layerwise_rates(model.params, settings.layer_decay)
-        )
-        self.optimizer = AdamW(
-            part,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-            rates=rates,
-            weight_decay=settings.weight_decay,
-        )
+        decay = settings.layer_decay
+        rates = None if decay == 1 else layerwise_rates(model.params, decay)
+        self.optimizer = optimizer_of(part, settings, rates)
         self.model = model.with_params(joined(self.optimizer.params, model.params))
         self.key = random.key(settings.seed)
         self.total = settings.epochs * -(-len(train) // settings.batch_size)
@@ -145,9 +128,8 @@ class _Run:
 
     def finished(self) -> bool:
         done, patience = len(self.history), self.settings.patience
-        return done == self.settings.epochs or (
-            patience is not None and done - self.best_epoch >= patience
-        )
+        impatient = patience is not None and done - self.best_epoch >= patience
+        return done == self.settings.epochs or impatient
 
     def epoch(self) -> None:
         settings, start = self.settings, time.perf_counter()
@@ -164,34 +146,22 @@ class _Run:
         if settings.auxiliary:
             targets["language_model"] = next_tokens(**inputs)
         key = random.fold(self.key, 1, self.step) if settings.dropout else None
-        loss = float(
-            accumulate(
-                self.model,
-                optimizer,
-                inputs,
-                targets,
-                settings=settings,
-                frozen=self.frozen,
-                key=key,
-            )
-        )
+        options: dict[str, Any] = {"settings": settings, "frozen": self.frozen, "key": key}
+        loss = float(accumulate(self.model, optimizer, inputs, targets, **options))
         norm = optimizer.gradient_norm(workers=settings.workers)
         check_finite(self.step, {"loss": loss, "gradient norm": float(norm)})
         rate = settings.rate(self.step, self.total)
         optimizer.step(rate, clip=settings.clip, norm=norm, workers=settings.workers)
         self.step += 1
         self.write(step=self.step, loss=loss, learning_rate=rate, gradient_norm=float(norm))
-        self.progress.update(
-            1, {"loss": f"{loss:.3f}", "norm": f"{float(norm):.2f}", "lr": f"{rate:.1e}"}
-        )
+        shown = {"loss": f"{loss:.3f}", "norm": f"{float(norm):.2f}", "lr": f"{rate:.1e}"}
+        self.progress.update(1, shown)
 
     def judge(self) -> None:
         """Score the model on the validation samples; keep the parameters if they are the best."""
+        size, workers = self.settings.batch_size, self.settings.workers
         outputs, loss = outputs_and_loss(
-            self.model,
-            self.validation,
-            batch_size=self.settings.batch_size,
-            workers=self.settings.workers,
+            self.model, self.validation, batch_size=size, workers=workers
         )
         assert loss is not None  # the samples have labels
         check_finite(self.step - 1, {"validation loss": loss})
@@ -199,13 +169,10 @@ class _Run:
         metric = self.settings.metric or self.validation.measures[0]
         self.history.append(scores)
         self.write(step=self.step, epoch=len(self.history), **scores)
-        self.progress.say(
-            f"epoch {len(self.history)}: "
-            + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        )
-        if self.best_epoch == 0 or better(
-            metric, scores[metric], self.history[self.best_epoch - 1][metric]
-        ):
+        text = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        self.progress.say(f"epoch {len(self.history)}: {text}")
+        best = self.history[self.best_epoch - 1][metric]
+        if self.best_epoch == 0 or better(metric, scores[metric], best):
             self.best_epoch = len(self.history)
             self.best = _copy(self.model.params)
             self.save(scores)
@@ -215,14 +182,9 @@ class _Run:
             return
         with new_folder(self.out / BEST) as folder:
             hub.save(self.model, folder)
-            write_json(
-                folder / FACTS,
-                {
-                    "epoch": self.best_epoch,
-                    "scores": scores,
-                    "settings": dataclasses.asdict(self.settings),
-                },
-            )
+            facts = {"epoch": self.best_epoch, "scores": scores}
+            settings = {"settings": dataclasses.asdict(self.settings)}
+            write_json(folder / FACTS, facts | settings)
 
     def write(self, **record: Any) -> None:
         if self.log is not None:

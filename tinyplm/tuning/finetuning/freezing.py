@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...arguments import mismatch
 from ...core import Tree, flatten, unflatten
 from ...optim.layerwise import depths
 
@@ -17,14 +18,11 @@ def upper_part(params: Tree, layers: int | None) -> tuple[Tree, int]:
     depth = depths(params)
     L = len(params["body"]["layers"])
     if not 0 <= layers <= L:
-        raise ValueError(
-            f"trained_layers: expected None or an integer from 0 to {L}, the model's layers, got "
-            f"{layers}"
-        )
-    return unflatten(
-        {path: a if depth[path] > L - layers else None for path, a in flatten(params).items()},
-        params,
-    ), L - layers
+        expected = f"None or an integer from 0 to {L}, the model's layers"
+        raise mismatch("trained_layers", expected, layers)
+    leaves = flatten(params).items()
+    trained = {path: a if depth[path] > L - layers else None for path, a in leaves}
+    return unflatten(trained, params), L - layers
 
 
 def joined(part: Tree, params: Tree) -> Tree:

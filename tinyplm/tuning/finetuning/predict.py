@@ -49,16 +49,14 @@ def outputs_and_loss(
             name: loss_of(t, model.config)(outputs[name], targets=t, total=1)[0]
             for name, t in moved["targets"].items()
         }
-        return to_host({name: a for name, a in outputs.items() if name != "hidden"}), to_host(
-            losses
-        )
+        outputs = {name: a for name, a in outputs.items() if name != "hidden"}
+        return to_host(outputs), to_host(losses)
 
     for numbers in evaluation_batches(samples.lengths, batch_size):
         inputs, targets = samples.batch(numbers)
         mask = inputs["attention_mask"] == 1
-        parts = map_shards(
-            forward, {"inputs": inputs, "targets": targets}, min(workers, len(numbers))
-        )
+        batch = {"inputs": inputs, "targets": targets}
+        parts = map_shards(forward, batch, min(workers, len(numbers)))
         for name in parts[0][0]:
             values = np.concatenate([outputs[name] for outputs, _ in parts])
             for row, n in enumerate(numbers):

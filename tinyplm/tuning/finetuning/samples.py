@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ... import random
-from ...arguments import check_whole, is_whole, listed, shown, wrong
+from ...arguments import check_whole, is_whole, listed, mismatch, shown, wrong
 from ...models.model import Model
 from ...tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad
 
@@ -51,14 +51,15 @@ class Samples(abc.ABC):
         if not all(is_whole(n) and 0 <= n < len(self) for n in numbers):
             raise wrong("numbers", f"integers from 0 to {len(self) - 1}", numbers)
         inputs = self._inputs(numbers)
-        return inputs, {
-            name: self._targets(name, numbers, inputs["attention_mask"]) for name in self.targets
-        }
+        return inputs, self._all_targets(numbers, inputs["attention_mask"])
 
     def _inputs(self, rows: Indices) -> dict[str, np.ndarray]:
         """Some of the encodings as arrays."""
         values = arrays(pad([self.encodings[n] for n in rows], self.padding), overflowing=False)
         return {name: values[name] for name in self.inputs}
+
+    def _all_targets(self, numbers: Indices, mask: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: self._targets(name, numbers, mask) for name in self.targets}
 
     def _targets(self, name: str, numbers: Indices, mask: np.ndarray) -> np.ndarray:
         """The targets for one output, in batch order."""
@@ -124,46 +125,33 @@ def encoding_setup(model: Model, *, pair: bool) -> tuple[Any, dict[str, Any]]:
     tokenizer, decoder = model.text_tokenizer(), hasattr(model.config, "SCORED")
     added = [sum(tokenizer.encoding("", second).special_tokens_mask) for second in (None, "")]
     if (added[0] == 0 and not decoder) or (pair and added[1] <= added[0]):
-        raise ValueError(
-            "tokenizer: expected a post-processor that adds special tokens such as [CLS] and "
-            "[SEP], got one that "
-            f"adds {added[0]} to a text and {added[1]} to a pair"
-        )
+        expected = "a post-processor that adds special tokens such as [CLS] and [SEP]"
+        given = f"one that adds {added[0]} to a text and {added[1]} to a pair"
+        raise mismatch("tokenizer", expected, given)
     padding = tokenizer.padding
     if padding is None:
         pad_id = tokenizer.named_id("pad_token")
         if pad_id is None and decoder:
             pad_id = tokenizer.eos_id or 0  # after the last token and masked: any id will do
         if pad_id is None:
-            raise ValueError(
-                "tokenizer: expected a padding token for texts of different lengths, got none"
-            )
-        padding = Padding(
-            pad_id=pad_id,
-            pad_token=tokenizer.id_to_token(pad_id),
-            **getattr(model.family, "PADDING", {}),
-        )
+            raise mismatch("tokenizer", "a padding token for texts of different lengths", "none")
+        own, token = getattr(model.family, "PADDING", {}), tokenizer.id_to_token(pad_id)
+        padding = Padding(pad_id=pad_id, pad_token=token, **own)
     padding = dataclasses.replace(padding, strategy="BatchLongest")
-    names = (
-        "input_ids",
-        "attention_mask",
-        *(("token_type_ids",) if has_token_types(model) else ()),
-    )
+    types = ("token_type_ids",) if has_token_types(model) else ()
+    names = ("input_ids", "attention_mask", *types)
     return tokenizer, {"padding": padding, "inputs": names}
 
 
 def has_token_types(model: Model) -> bool:
     """Whether the model distinguishes the two texts of a pair by token types."""
-    return (
-        "token_type_ids" in getattr(model.family, "INPUTS", ())
-        and getattr(model.config, "type_vocab_size", 1) > 0
-    )
+    known = "token_type_ids" in getattr(model.family, "INPUTS", ())
+    return known and getattr(model.config, "type_vocab_size", 1) > 0
 
 
 def sequence_limit(model: Model, max_length: int | None) -> int | None:
     """max_length, checked against the model's longest sequence, which is the default."""
-    context = model.config.context
-    # at most what the model can read
+    context = model.config.context  # what the model can read
     check_whole("max_length", max_length, 1, context, or_none=True)
     return context if max_length is None else max_length
 
@@ -174,13 +162,9 @@ def check_encodings(model: Model, encodings: Sequence[Encoding]) -> None:
     if has_token_types(model) and hasattr(model.config, "type_vocab_size"):
         limits.append(("type_ids", model.config.type_vocab_size, "token types"))
     for name, limit, what in limits:
-        largest = max(
-            (max(getattr(encoding, name), default=0) for encoding in encodings), default=0
-        )
+        largest = max((i for encoding in encodings for i in getattr(encoding, name)), default=0)
         if largest >= limit:
-            raise ValueError(
-                f"tokenizer: expected {what} from 0 to {limit - 1}, as the model has, got {largest}"
-            )
+            raise mismatch("tokenizer", f"{what} from 0 to {limit - 1}, as the model has", largest)
 
 
 def label_names(config: Any) -> list[str]:
@@ -193,19 +177,13 @@ def label_number(label: Any, names: Sequence[str], where: str) -> int:
     """The number of a label given by number or name."""
     if isinstance(label, str):
         if label not in names:
-            raise ValueError(
-                f"{where}: expected a label out of {', '.join(names)}, got {shown(label)}"
-            )
+            raise wrong(where, f"a label out of {', '.join(names)}", label)
         if names.count(label) > 1:
-            raise ValueError(
-                f"{where}: expected a label of one class, got {label!r}, which names "
-                f"{names.count(label)} in id2label"
-            )
+            given = f"{label!r}, which names {names.count(label)} in id2label"
+            raise mismatch(where, "a label of one class", given)
         return names.index(label)
     if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
-        raise ValueError(
-            f"{where}: expected the number or the name of a label, got {shown(label, 60)}"
-        )
+        raise mismatch(where, "the number or the name of a label", shown(label, 60))
     if not 0 <= label < len(names):
         raise ValueError(f"{where}: expected a label from 0 to {len(names) - 1}, got {label}")
     return int(label)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...arguments import known_arguments, listed, shown, wrong
+from ...arguments import known_arguments, listed, mismatch, shown, wrong
 from ...core import IGNORED
 from ...evaluation import metrics, spans
 from ...models.model import Model, check_model
@@ -56,19 +56,12 @@ class Tags(Samples):
         return ("chunk f1", "accuracy") if chunked else ("accuracy",)
 
     def score(self, outputs: dict[str, Any]) -> dict[str, float]:
-        found = self.predictions(outputs)
-        result = {}
+        sides, result = (self.predictions(outputs), self.tags), {}
         if "chunk f1" in self.measures:
-            named = [
-                [[self.names[tag] for tag in tags] for tags in side] for side in (found, self.tags)
-            ]
+            named = ([[self.names[tag] for tag in tags] for tags in side] for side in sides)
             result["chunk f1"] = spans.chunk_f1(*named).f1
-        return {
-            **result,
-            "accuracy": metrics.accuracy(
-                *(list(chain.from_iterable(side)) for side in (found, self.tags))
-            ),
-        }
+        flat = (list(chain.from_iterable(side)) for side in sides)
+        return {**result, "accuracy": metrics.accuracy(*flat)}
 
 
 @known_arguments
@@ -88,15 +81,12 @@ def tagging(
     """
     check_model("model", model)
     check_task(model, "token_classification")
-    if isinstance(sentences, str) or (
-        isinstance(sentences, list) and any(isinstance(words, str) for words in sentences)
-    ):
+    some = sentences if isinstance(sentences, list) else []
+    if isinstance(sentences, str) or any(isinstance(words, str) for words in some):
         raise TypeError(f"sentences: expected lists of words, got {shown(sentences)}")
     sentences = listed("sentences", sentences, "a list of sentences, each a list of words")
-    sentences = [
-        listed(f"sentence {n}", words, "a list of words") for n, words in enumerate(sentences)
-    ]
     for i, words in enumerate(sentences):
+        sentences[i] = words = listed(f"sentence {i}", words, "a list of words")
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
             raise wrong(f"sentence {i}", "words that are not empty", words)
     if not sentences:
@@ -105,27 +95,18 @@ def tagging(
     if tags is not None:
         tags = listed("tags", tags, "a list of tags for each sentence")
         if len(tags) != len(sentences):
-            raise ValueError(
-                f"tags: expected a list for each of {len(sentences)} sentences, got {len(tags)}"
-            )
+            raise mismatch("tags", f"a list for each of {len(sentences)} sentences", len(tags))
         for i, (words, row) in enumerate(zip(sentences, tags)):
             expected = f"a tag for each of {len(words)} words"
             if len(row := listed(f"sentence {i}", row, expected)) != len(words):
                 raise wrong(f"sentence {i}", expected, row)
             numbers.append([label_number(tag, names, f"sentence {i}") for tag in row])
-    encodings, facts = encode(
-        model, [" ".join(words) for words in sentences], max_length=max_length
-    )
+    texts = [" ".join(words) for words in sentences]
+    encodings, facts = encode(model, texts, max_length=max_length)
     places = [first_tokens(encoding, words) for encoding, words in zip(encodings, sentences)]
     targets = [_token_targets(len(e), *pair) for e, pair in zip(encodings, zip(places, numbers))]
-    return Tags(
-        encodings,
-        {} if tags is None else {"logits": targets},
-        **facts,
-        names=names,
-        places=places,
-        tags=numbers,
-    )
+    by_output = {} if tags is None else {"logits": targets}
+    return Tags(encodings, by_output, **facts, names=names, places=places, tags=numbers)
 
 
 def first_tokens(encoding: Encoding, words: Sequence[str]) -> list[int | None]:

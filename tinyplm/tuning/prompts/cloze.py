@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import check_flag, check_list, check_whole, known_arguments, shown, wrong
+from ...arguments import check_flag, check_list, check_whole, known_arguments, mismatch, wrong
 from ...backend import to_host
 from ...layers.softmax import log_softmax
 from ...models.causal_model import CausalModel
@@ -39,19 +39,12 @@ class Verbaliser:
     words: Mapping[str, str | Sequence[str]]
 
     def __post_init__(self) -> None:
-        right = isinstance(self.words, Mapping) and all(
-            isinstance(label, str) for label in self.words
-        )
-        if not right or not all(
-            isinstance(some, (str, list, tuple)) for some in self.words.values()
-        ):
+        items = self.words.items() if isinstance(self.words, Mapping) else [(None, None)]
+        if not all(isinstance(k, str) and isinstance(v, (str, list, tuple)) for k, v in items):
             raise wrong("verbaliser", "a dict {label: word or list of words}", self.words)
         every = [word for some in self.lists for word in some]
         if len(self.words) < 2 or not all(self.lists):
-            raise ValueError(
-                "verbaliser: expected words for two labels or more, got "
-                f"{shown(dict(self.words), 80)}"
-            )
+            raise wrong("verbaliser", "words for two labels or more", dict(self.words))
         if len(set(every)) != len(every):
             twice = next(word for word in every if every.count(word) > 1)
             raise ValueError(f"verbaliser: expected each word once, got {twice!r} twice")
@@ -123,11 +116,8 @@ class Cloze:
         for part in (before, after):
             if tokenizer.encode(part, allow_special=True) != tokenizer.encode(part):
                 raise ValueError(f"{where}: expected text without special tokens, got {part!r:.60}")
-        return tokenizer.encode(
-            before + tokenizer.id_to_token(mask) + after,
-            allow_special=True,
-            add_special_tokens=True,
-        )
+        text = before + tokenizer.id_to_token(mask) + after
+        return tokenizer.encode(text, allow_special=True, add_special_tokens=True)
 
     def _single(self, tokenizer: Any, word: str) -> int:
         """The token of a word in the gap.
@@ -141,16 +131,11 @@ class Cloze:
         before = before.rstrip()
         start, (pieces,) = tokenizer.continuations(before, [" " * spaced + word.strip()])
         if start != tokenizer.prompt(before):
-            raise ValueError(
-                "verbaliser: expected words that do not merge with the text before the gap, got "
-                f"{word!r}"
-            )
+            expected = "words that do not merge with the text before the gap"
+            raise mismatch("verbaliser", expected, repr(word))
         if len(pieces) != 1:
-            names = [tokenizer.id_to_token(i) for i in pieces]
-            raise ValueError(
-                f"verbaliser: expected words of one token, which fit the gap, got {word!r} of "
-                f"{len(pieces)}: {names}"
-            )
+            given = f"{word!r} of {len(pieces)}: {[tokenizer.id_to_token(i) for i in pieces]}"
+            raise mismatch("verbaliser", "words of one token, which fit the gap", given)
         return pieces[0]
 
 
@@ -232,11 +217,12 @@ def label_probabilities(
     """
     if not isinstance(pattern, (Cloze, Prefix)):
         raise wrong("pattern", "a Cloze or a Prefix", pattern)
-    scores = pattern.verbaliser.label_scores(
-        pattern.word_scores(model, samples, batch_size=batch_size)
-    )
+
+    def label_scores(some: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        words = pattern.word_scores(model, some, batch_size=batch_size)
+        return pattern.verbaliser.label_scores(words)
+
+    scores = label_scores(samples)
     if calibrate is not None:
-        scores = scores - pattern.verbaliser.label_scores(
-            pattern.word_scores(model, [calibrate], batch_size=batch_size)
-        )
+        scores = scores - label_scores([calibrate])
     return np.exp(log_softmax(scores)[0])

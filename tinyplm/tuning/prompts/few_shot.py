@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ... import random
-from ...arguments import check_list, check_text, shown, wrong
+from ...arguments import check_list, check_text, mismatch, shown, wrong
 from .instructions import fields, fill
 
 
@@ -88,34 +88,24 @@ class FewShot:
             if fits is None or fits(text):
                 return text, len(chosen)
             if not chosen:
-                raise ValueError(
-                    f"prompt: expected one that fits without examples, got {text!r:.60}"
-                )
+                raise mismatch("prompt", "one that fits without examples", f"{text!r:.60}")
             chosen = chosen[1:]
 
     def choose(self, asked: str, shots: int, *, key: int = 0) -> list[Mapping[str, Any]]:
         """The examples in random order, excluding those that ask the same question."""
         others = [e for e in self.examples if fill(self.question, e) != asked]
         if not 0 <= shots <= len(others):
-            raise ValueError(
-                f"shots: expected 0 to {len(others)}, the number of other examples, got {shots}"
-            )
-        order = [
-            others[n]
-            for n in random.generator(random.fold(random.key(key), 1)).permutation(len(others))
-        ]
+            raise mismatch("shots", f"0 to {len(others)}, the number of other examples", shots)
+        order = _shuffled(others, random.fold(random.key(key), 1))
         if self.balance is None:
             return order[:shots]
         groups: dict[Any, list] = {}
         for example in order:
             groups.setdefault(example[self.balance], []).append(example)
-        turns = [
-            e
-            for turn in range(len(order))
-            for group in groups.values()
-            for e in group[turn : turn + 1]
-        ][:shots]
-        return [
-            turns[n]
-            for n in random.generator(random.fold(random.key(key), 2)).permutation(len(turns))
-        ]
+        places = [(turn, group) for turn in range(len(order)) for group in groups.values()]
+        turns = [example for turn, group in places for example in group[turn : turn + 1]]
+        return _shuffled(turns[:shots], random.fold(random.key(key), 2))
+
+
+def _shuffled(some: list, key: int) -> list:
+    return [some[n] for n in random.generator(key).permutation(len(some))]

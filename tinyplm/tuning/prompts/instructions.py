@@ -1,8 +1,7 @@
 """Instruction tuning: tasks described in words, each in several phrasings.
 
 With one wording per task a model learns the wording as the task's name; with many it learns to read
-instructions.                                                  Wei et al. 2022 (FLAN), sec. 2.1,
-app. G
+instructions.                                          Wei et al. 2022 (FLAN), sec. 2.1, app. G
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ... import random
-from ...arguments import check_list, check_text, shown, wrong
+from ...arguments import check_list, check_text, mismatch, shown, wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +35,8 @@ class Task:
             fields(text, "phrasings")
         fields(self.answer, "answer")
         if len(self.phrasings) == 0 or len(set(self.phrasings)) != len(self.phrasings):
-            raise ValueError(
-                f"phrasings: expected one or more different texts for task {shown(self.name)}, got "
-                f"{shown(list(self.phrasings), 80)}"
-            )
+            expected = f"one or more different texts for task {shown(self.name)}"
+            raise wrong("phrasings", expected, list(self.phrasings))
 
     def messages(self, sample: Mapping[str, Any], *, key: int) -> list[dict[str, str]]:
         """The user's message, in a phrasing chosen by the key, and the assistant's answer."""
@@ -52,9 +49,9 @@ class Task:
 
 def instruction_messages(record: Mapping[str, Any]) -> list[dict[str, str]]:
     """A record of kind "instruction" as messages; its input follows the instruction."""
-    if not isinstance(record, Mapping) or not all(
-        isinstance(record.get(n), str) for n in ("instruction", "output")
-    ):
+    texts = ("instruction", "output")
+    right = isinstance(record, Mapping) and all(isinstance(record.get(n), str) for n in texts)
+    if not right:
         raise wrong("record", "a dict with texts 'instruction' and 'output'", record)
     asked = "\n\n".join(filter(None, (record["instruction"], record.get("input", ""))))
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": record["output"]}]
@@ -69,15 +66,12 @@ def fields(text: str, name: str = "template") -> list[str]:
     try:
         parts = [part[1:] for part in string.Formatter().parse(text) if part[1] is not None]
     except ValueError as error:
-        raise ValueError(
-            f"{name}: expected fields in braces ({{{{ and }}}} for braces themselves), got "
-            f"{text!r:.60}: {error}"
+        raise mismatch(
+            name, "fields in braces ({{ and }} for braces themselves)", f"{text!r:.60}: {error}"
         ) from None
     for field, form, turn in parts:
         if not str(field).isidentifier() or form or turn:
-            raise ValueError(
-                f"{name}: expected plain names in braces, got {field!r:.60} in {text!r:.60}"
-            )
+            raise mismatch(name, "plain names in braces", f"{field!r:.60} in {text!r:.60}")
     return [str(field) for field, _, _ in parts]
 
 
@@ -87,8 +81,6 @@ def fill(text: str, sample: Mapping[str, Any], name: str = "template") -> str:
         raise wrong(name, "a dict with a value for each field", sample)
     missing = [field for field in fields(text) if field not in sample]
     if missing:
-        raise ValueError(
-            f"{name}: expected a sample with {missing[0]!r} for {text!r:.60}, got "
-            f"{', '.join(map(repr, sample)) or 'no fields'}"
-        )
+        expected = f"a sample with {missing[0]!r} for {text!r:.60}"
+        raise mismatch(name, expected, ", ".join(map(repr, sample)) or "no fields")
     return text.format_map({field: str(value) for field, value in sample.items()})

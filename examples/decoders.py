@@ -1,0 +1,81 @@
+"""Shared by examples: a small configuration of any decoder, from a few numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import ModuleType
+from typing import Any
+
+from tinyplm.families import FAMILIES, family
+
+TITLES = {
+    "bloom": "BLOOM",
+    "gemma": "Gemma",
+    "gemma2": "Gemma 2",
+    "gemma3_text": "Gemma 3",
+    "glm": "GLM-4",
+    "glm4": "GLM-4-0414",
+    "gpt2": "GPT-2",
+    "gpt3": "GPT-3",
+    "llama": "LLaMA",
+    "mistral": "Mistral",
+    "olmo2": "OLMo 2",
+    "openai-gpt": "GPT-1",
+    "palm": "PaLM",
+    "phi3": "Phi-3",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+}
+
+
+def decoders() -> dict[str, ModuleType]:
+    """{model type: module} of all families of decoders."""
+    modules = {name: family(name) for name in FAMILIES}
+    return {name: module for name, module in modules.items() if not hasattr(module, "TASKS")}
+
+
+def sized(
+    module: ModuleType,
+    *,
+    vocab_size: int,
+    layers: int,
+    width: int,
+    heads: int,
+    context: int,
+    dropout: float = 0.0,
+    **changes: Any,
+) -> Any:
+    """A small config of a family of decoders, with a tied head.
+
+    Feed-forward layers are 4 times as wide as the model, gated ones 8/3 times, which has as many
+    parameters.  Windows are half of the context, in half of the layers where a family has both
+    kinds.  0.56 / sqrt(width) is GPT-2's initial 0.02 at width 768; with 0.02 narrow models start
+    learning late.
+    changes: more fields of config.json.
+    """
+    wanted: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 1 if module.Config.MODEL_TYPE == "palm" else heads,
+        "head_dim": width // heads,
+        "query_pre_attn_scalar": width // heads,
+        "intermediate_size": -(-8 * width // 3 // 16) * 16,
+        "max_position_embeddings": context,
+        "seq_length": context,
+        "original_max_position_embeddings": context,
+        "sliding_window": max(1, context // 2),
+        "sliding_window_pattern": 2,
+        "band": max(1, context // 2),
+        "initializer_range": round(0.56 / width**0.5, 4),
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    names = {field.name for field in dataclasses.fields(module.Config)}
+    aliases = module.Config.ALIASES
+    found = {aliases.get(name, name): value for name, value in wanted.items()}
+    rates = {n: dropout for n in names if n.endswith(("_pdrop", "_dropout"))}
+    fields = {n: value for n, value in {**found, **rates}.items() if n in names}
+    return module.Config(**{**fields, **changes})
