@@ -81,6 +81,7 @@ def test_each_spelling_of_the_two_ropes(name):
         ({"rope_scaling": {"rope_type": "longrope"}}, "rope_type: expected one of .*, got 'longrope'"),
         ({"rope_local_base_freq": 0.5}, "rope_theta: expected a number > 1, got 0.5"),
         ({"sliding_window_pattern": 0}, "sliding_window_pattern: expected a positive integer, got 0"),
+        ({"sliding_window": None}, "sliding_window: expected a positive integer without layer_types, got None"),
         ({"sliding_window": -1}, "sliding_window: expected a positive integer, got -1"),
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention: expected None or False for gemma3_text, got True"),
     ],

@@ -53,6 +53,8 @@ class Config(gemma2.Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "sliding_window_pattern")
+        if self.sliding_window is None and self.layer_types is None:
+            raise wrong("config: sliding_window", "a positive integer without layer_types", None)
         self.local_rope.frequencies(self.head_width, 1)  # ValueError for settings that do not fit
 
     # every sixth layer sees all keys, where layer_types is None
