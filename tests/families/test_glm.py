@@ -27,7 +27,7 @@ def test_published_sizes_have_the_published_counts():
         {},
         {"attention_bias": False, "num_key_value_heads": 1, "tie_word_embeddings": True},
         {"rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "partial_rotary_factor": 1.0}},
-        {"rope_parameters": None, "rope_theta": 10.0, "head_dim": 8},
+        {"rope_parameters": None, "rope_theta": 10.0, "head_dim": 12},
     ],
     ids=str,
 )

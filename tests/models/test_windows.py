@@ -15,6 +15,7 @@ from tests.laws import MODEL, equal, relative_error
 from tests.support.families import FAMILIES, tiny
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten
+from tinyplm.generation import Memory, generate, stream
 from tinyplm.kernels import block_attention
 
 WINDOWED = {
@@ -154,3 +155,88 @@ def test_every_family_with_a_window_is_here():
         name for name, family in FAMILIES.items() if any(map(family.module.pieces(family.config).window, range(2)))
     }
     assert with_windows == WINDOWED.keys()
+
+
+# ------------------------------------------------------------------------------------------------------- rolling caches
+
+ROLLING = {
+    **{name: changes(3, 2) for name, changes in WINDOWED.items()},
+    "gemma2": {"sliding_window": 3},  # the lower of two layers
+    "gemma3_text": {"sliding_window": 3, "sliding_window_pattern": 2},
+    "gpt3": {"band": 3},  # the upper
+}
+LONG = 70
+
+
+def rolling(family, **options):
+    context = {"n_positions": LONG} if family == "gpt3" else {"max_position_embeddings": LONG}
+    return tiny(family, **{**ROLLING[family], **context}, **options)
+
+
+@pytest.mark.parametrize(
+    ("family", "cuts"),
+    [
+        *((name, (5, 30, *range(31, 55), 63)) for name in ROLLING),
+        ("mistral", range(1, LONG)),
+        ("gemma2", range(1, LONG)),
+        ("gemma2", (1, 18, 19, 37, 66)),
+    ],
+)
+@pytest.mark.parametrize("padded", [[0, 0], [0, 25]])
+def test_a_rolling_cache_equals_the_whole_pass(family, cuts, padded):
+    """Over several times what its buffers hold, in pieces longer and shorter than the window, with padding that rolls out."""
+    model = rolling(family)
+    ids = np.random.default_rng(0).integers(0, 11, (2, LONG))
+    mask = (np.arange(LONG) >= np.array(padded)[:, None]).astype(int)
+    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    whole = model(ids, attention_mask=mask, position_ids=positions, grad=False)[0]["logits"]
+    cache, edges, logits = model.empty_cache(2, LONG), [0, *cuts, LONG], []
+    for lo, hi in zip(edges, edges[1:]):
+        inputs = {"attention_mask": mask[:, :hi], "position_ids": positions[:, lo:hi]}
+        outputs, _ = model(ids[:, lo:hi], **inputs, cache=cache, grad=False)
+        cache = outputs["cache"]
+        logits.append(outputs["logits"])
+    assert relative_error(np.concatenate(logits, axis=1), whole) < MODEL
+
+
+@pytest.mark.parametrize("family", ROLLING)
+def test_the_memory_of_a_cache_stays_at_the_window(family):
+    """2 B K E numbers for each place: a layer with a window of 3 has 2 places and 16 to roll in, whatever the capacity."""
+    model = rolling(family)
+    sizes, window = model.config.cache_sizes, model.family.pieces(model.config).window
+    places = sum(LONG if window(i) is None else 18 for i in range(2))
+    cache = model.empty_cache(3)
+    assert cache.nbytes == 2 * 3 * sizes["kv_heads"] * sizes["width"] * 8 * places
+    ids = np.random.default_rng(0).integers(0, 11, (3, LONG))
+    for lo in range(0, LONG, 7):
+        cache = model(ids[:, lo : lo + 7], cache=cache, grad=False)[0]["cache"]
+    assert cache.nbytes == 2 * 3 * sizes["kv_heads"] * sizes["width"] * 8 * places and cache.length == LONG
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+def test_a_rolling_cache_goes_back_as_far_as_it_can(family):
+    model = rolling(family)
+    ids = np.random.default_rng(0).integers(0, 11, (1, LONG))
+    cache = model(ids[:, :50], cache=model.empty_cache(1), grad=False)[0]["cache"]
+    with pytest.raises(ValueError, match="cache: length: expected at least 50 with a window, got 30"):
+        cache.cut(30)
+    cache = model(ids[:, 50:55], cache=cache, grad=False)[0]["cache"]
+    least = next(n for n in range(56) if cache.can_cut(n))
+    assert 40 < least < 55
+    again, _ = model(ids[:, least : least + 9], cache=cache.cut(least), grad=False)
+    whole = model(ids[:, : least + 9], grad=False)[0]["logits"]
+    assert relative_error(again["logits"], whole[:, least:]) < MODEL
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gpt3"])
+def test_the_memory_of_a_chat_with_windows(family):
+    """Where the cache cannot go back to what two texts share, the text is computed anew: the same ids as without a cache."""
+    model, memory = rolling(family), Memory()
+    text, kept_at = np.random.default_rng(0).integers(0, 11, 40).tolist(), []
+    for kept, new in ((99, [4, 5]), (44, [7]), (10, [1] * 25), (3, [8, 9]), (99, [1])):
+        kept_at.append(memory.cache is None or memory.cache.can_cut(min(kept, len(text))))
+        options = {"max_new_tokens": 5, "temperature": 0}
+        ids = [piece.id for pieces in stream(model, [text], memory=memory, **options) for piece in pieces]
+        assert ids == generate(model, [text], cached=False, **options)[0].ids
+        text = [*text, *ids][:kept] + new
+    assert not all(kept_at), "some text should be one that the cache cannot go back to"

@@ -154,15 +154,16 @@ FAMILIES = {
                   "half turned": {"rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "partial_rotary_factor": 0.5}}},
         dropout={"attention_dropout": 0.2, "resid_pdrop": 0.2},
     ),
+    # Heads of width 8, of which half turns: two frequencies.
     "glm": Family(
-        glm, glm.Config(**LLAMA_SHAPED),
+        glm, glm.Config(**{**LLAMA_SHAPED, "head_dim": 8}),
         context="max_position_embeddings",
         variants={"tied, no biases": {"tie_word_embeddings": True, "attention_bias": False},
                   "one kv head": {"num_key_value_heads": 1}},
         dropout={"attention_dropout": 0.2},
     ),
     "glm4": Family(
-        glm4, glm4.Config(**LLAMA_SHAPED),
+        glm4, glm4.Config(**{**LLAMA_SHAPED, "head_dim": 8}),
         context="max_position_embeddings",
         variants={"tied, no biases": {"tie_word_embeddings": True, "attention_bias": False}},
         dropout={"attention_dropout": 0.2},
