@@ -189,10 +189,10 @@ FAMILIES = {
     # Three heads: ALiBi's slopes for a number that is no power of two.
     "bloom": Family(
         bloom, transformers.BloomConfig, transformers.BloomForCausalLM, transformers.BloomModel,
-        {"vocab_size": 41, "hidden_size": 36, "n_layer": 2, "n_head": 3, "hidden_dropout": 0.1, "attention_dropout": 0.1,
+        {"vocab_size": 41, "hidden_size": 30, "n_layer": 2, "n_head": 3, "hidden_dropout": 0.1, "attention_dropout": 0.1,
          "bos_token_id": None, "eos_token_id": None},
         context="seq_length",
-        odd={"hidden_size": 30, "n_head": 5},
+        odd={"hidden_size": 20, "n_head": 5},
         tables=("transformer.word_embeddings.weight",),
         spots=("transformer.h.1.mlp.dense_h_to_4h.bias", "transformer.h.0.self_attention.query_key_value.weight"),
         paths=("body.layers.1.mlp.b1", "body.layers.0.attention.Wk"),

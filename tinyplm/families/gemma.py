@@ -47,6 +47,7 @@ class Config(RotaryConfig):
     tie_word_embeddings: bool = True
     attention_bias: bool = False
     use_bidirectional_attention: bool | None = None
+    pad_token_id: int | None = None  # written, since transformers' default need not be a token
     bos_token_id: int | None = 2
     eos_token_id: int | list[int] | None = 1
 

@@ -53,6 +53,7 @@ class Config(RotaryConfig):
     attn_logit_softcapping: float | None = 50.0
     final_logit_softcapping: float | None = 30.0
     use_bidirectional_attention: bool | None = None
+    pad_token_id: int | None = None  # written, since transformers' default need not be a token
     bos_token_id: int | None = 2
     eos_token_id: int | list[int] | None = 1
 

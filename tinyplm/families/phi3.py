@@ -42,6 +42,7 @@ class Config(RotaryConfig):
     resid_pdrop: float = 0.0
     embd_pdrop: float = 0.0  # transformers has the field and no such dropout
     sliding_window: int | None = None
+    pad_token_id: int | None = None  # written, since transformers' default need not be a token
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 32000
 
