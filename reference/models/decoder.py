@@ -1,7 +1,7 @@
 """Whole decoders from their papers: hidden states of one sequence, by plain loops over layers.
 
 x (T, D) is what the first block gets, the result (T, D) the hidden states of the last.  Parameters
-are nested dicts of arrays: p["layers"] with "attention" and "mlp" and the norms that a wiring names,
+are nested dicts of arrays: p["layers"] with "attention", "mlp" and the norms that a wiring names,
 and p["norm"] if there is a norm at the end.  A norm is a function (p, x), a sublayer (p, x).
 """
 

@@ -79,7 +79,7 @@ def test_both_spellings_of_its_sizes():
     ("changes", "message"),
     [
         ({"n_head": 5}, "hidden_size: expected a multiple of n_head = 5, got 64"),
-        ({"apply_residual_connection_post_layernorm": True}, "residual_connection_post_layernorm: expected False for bloom, got True"),
+        ({"apply_residual_connection_post_layernorm": True}, "post_layernorm: expected False for bloom, got True"),
         ({"hidden_dropout": 1.5}, r"hidden_dropout: expected a number in \[0, 1\), got 1.5"),
         ({"n_layer": 0}, "n_layer: expected a positive integer, got 0"),
         ({"layer_norm_epsilon": -1.0}, "layer_norm_epsilon: expected a finite number >= 0, got -1.0"),

@@ -22,7 +22,9 @@ def test_published_sizes_have_the_published_counts():
     assert larger.heads * larger.head_width == 4096 != larger.hidden_size
 
 
-@pytest.mark.parametrize("changes", [{}, {"hidden_act": "gelu", "num_key_value_heads": 1}, {"tie_word_embeddings": False}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"hidden_act": "gelu", "num_key_value_heads": 1}, {"tie_word_embeddings": False}], ids=str
+)
 def test_the_whole_model_equals_the_formulas(changes):
     model = families.tiny("gemma", **changes)
     assert_formula(

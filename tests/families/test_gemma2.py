@@ -48,7 +48,7 @@ def test_the_lower_of_two_layers_has_the_window():
     ("changes", "message"),
     [
         ({"sliding_window": 0}, "sliding_window: expected a positive integer, got 0"),
-        ({"layer_types": ["full_attention"] * 25 + ["local"]}, "layer_types: expected 26 of full_attention and sliding_attention"),
+        ({"layer_types": ["full_attention"] * 25 + ["local"]}, "layer_types: expected 26 of full_attention and sliding"),
         ({"layer_types": ["sliding_attention"] * 26, "sliding_window": None}, "layer_types: expected full_attention alone"),
         ({"attn_logit_softcapping": 0.0}, "attn_logit_softcapping: expected a number > 0, got 0.0"),
         ({"final_logit_softcapping": -30.0}, "final_logit_softcapping: expected a number > 0, got -30.0"),

@@ -75,8 +75,8 @@ def test_each_spelling_of_the_two_ropes(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "rope_parameters: expected an object with settings for"),
-        ({"rope_parameters": {"chunked_attention": {}}}, "rope_parameters: expected an object with settings for each of full_att"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "rope_parameters: expected an object with settings f"),
+        ({"rope_parameters": {"chunked_attention": {}}}, "rope_parameters: expected an object with settings for each of full"),
         ({"rope_parameters": {"sliding_attention": {"rope_type": "ntk"}}}, "rope_type: expected one of default, .*, got 'ntk'"),
         ({"rope_scaling": {"rope_type": "longrope"}}, "rope_type: expected one of .*, got 'longrope'"),
         ({"rope_local_base_freq": 0.5}, "rope_theta: expected a number > 1, got 0.5"),

@@ -58,7 +58,10 @@ def test_gate_and_up_are_one_matrix_in_the_files(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0}}, r"partial_rotary_factor: expected a number in \(0"),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0}},
+            r"partial_rotary_factor: expected a number in \(0",
+        ),
         ({"head_dim": 6}, "RoPE: width: expected an even number of components, at least 2, got 3"),
         ({"num_key_value_heads": 5}, "num_attention_heads: expected a multiple of num_key_value_heads = 5, got 32"),
     ],

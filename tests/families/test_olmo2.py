@@ -36,4 +36,6 @@ def test_gains_of_queries_and_keys_span_all_heads():
 
 
 def test_wrong_configs_are_refused_in_one_line():
-    assert_refused(olmo2.Config, {"num_key_value_heads": 3}, "num_attention_heads: expected a multiple of num_key_value_heads = 3")
+    assert_refused(
+        olmo2.Config, {"num_key_value_heads": 3}, "num_attention_heads: expected a multiple of num_key_value_heads = 3"
+    )

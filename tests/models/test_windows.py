@@ -151,9 +151,7 @@ def test_a_window_that_is_long_enough_hides_nothing(family, window):
 
 
 def test_every_family_with_a_window_is_here():
-    with_windows = {
-        name for name, family in FAMILIES.items() if any(map(family.module.pieces(family.config).window, range(2)))
-    }
+    with_windows = {name for name, family in FAMILIES.items() if any(map(family.module.pieces(family.config).window, range(2)))}
     assert with_windows == WINDOWED.keys()
 
 

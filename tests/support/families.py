@@ -52,7 +52,6 @@ LLAMA_SHAPED: dict[str, Any] = {
 }  # fmt: skip
 
 
-
 def _two_ropes(base: float, **settings: Any) -> dict[str, Any]:
     """Gemma 3's: these settings where all keys are seen, half the base where a window is."""
     return {"full_attention": {"rope_type": "default", "rope_theta": base, **settings},
@@ -176,7 +175,8 @@ FAMILIES = {
         dropout={"hidden_dropout": 0.2, "attention_dropout": 0.2},
     ),
     "openai-gpt": Family(
-        openai_gpt, openai_gpt.Config(vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=2, n_head=2, **NO_DROPOUT),
+        openai_gpt,
+        openai_gpt.Config(vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=2, n_head=2, **NO_DROPOUT),
         context="n_positions",
         variants={"tied": {}, "untied": {"tie_word_embeddings": False, "afn": "silu"}},
         dropout={"resid_pdrop": 0.2, "embd_pdrop": 0.2, "attn_pdrop": 0.2},

@@ -68,7 +68,9 @@ class Config(RotaryConfig):
         check_layer_types(self.layer_types, self.num_hidden_layers, self.sliding_window)
 
     logit_cap = property(lambda self: self.final_logit_softcapping)
-    pattern = property(lambda self: 2)  # every second layer sees all keys, where layer_types is None
+    pattern = property(
+        lambda self: 2
+    )  # every second layer sees all keys, where layer_types is None
 
     def window_of(self, layer: int) -> int | None:
         """How many keys a query of this layer sees; None for all before it."""

@@ -36,12 +36,10 @@ class Config(base.ScoreLabels):
     ARCHITECTURE: ClassVar[str] = "OpenAIGPTLMHeadModel"
     SCORED: ClassVar[str] = "OpenAIGPTForSequenceClassification"
     OLD: ClassVar[tuple[str, ...]] = base.LABELS
-    ALIASES: ClassVar[dict[str, str]] = dict(
-        hidden_size="n_embd",
-        num_hidden_layers="n_layer",
-        num_attention_heads="n_head",
-        max_position_embeddings="n_positions",
-    )
+    ALIASES: ClassVar[dict[str, str]] = {
+        **{"hidden_size": "n_embd", "max_position_embeddings": "n_positions"},
+        **{"num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
+    }
 
     vocab_size: int = 40478
     n_positions: int = 512
@@ -72,11 +70,8 @@ class Config(base.ScoreLabels):
 
     @property
     def cache_sizes(self) -> dict[str, int]:
-        return {
-            "layers": self.n_layer,
-            "kv_heads": self.n_head,
-            "width": self.n_embd // self.n_head,
-        }
+        width = self.n_embd // self.n_head
+        return {"layers": self.n_layer, "kv_heads": self.n_head, "width": width}
 
 
 SIZES = {"openai-gpt": Config()}  # Radford et al. 2018, sec. 4.1
