@@ -12,13 +12,20 @@ from tests.support.decoder_formulas import assert_formula, geglu, turn, unit_rms
 from tests.support.families import batch
 from tests.support.sizes import assert_counts, assert_refused
 from tinyplm.families import gemma3_text
+from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import from_dict, to_dict
 
 Config = gemma3_text.Config
 
 
 def test_published_sizes_have_the_published_counts():
-    """The released files of the last three also hold a vision tower; the text models' counts are those of the meta device."""
+    """The released files of the last three also hold a vision tower, so their text models have no count of their own; Gemma team
+    2025, table 1, gives the parameters outside the embeddings, in millions.
+    """
+    outside = {
+        name: count_parameters(gemma3_text.shapes(c)) - c.vocab_size * c.hidden_size for name, c in gemma3_text.SIZES.items()
+    }
+    assert [round(n / 1e6) for n in outside.values()][1:] == [698, 3209, 10759, 25600]
     assert_counts(gemma3_text, {
         "gemma-3-270m": 268_098_176, "gemma-3-1b": 999_885_952, "gemma-3-4b": 3_880_263_168, "gemma-3-12b": 11_766_034_176,
         "gemma-3-27b": 27_009_346_304,

@@ -29,7 +29,7 @@ class Config(glm.Config):
 
 
 _ENDS: dict[str, Any] = {"context": 32768, "rms_norm_eps": 1e-5}
-_ENDS |= {"eos_token_id": [151329, 151336, 151338, 151348]}
+_ENDS |= {"eos_token_id": [151329, 151336, 151338]}
 
 # The configurations of the released models.
 SIZES = {
