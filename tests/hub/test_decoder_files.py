@@ -119,6 +119,15 @@ def test_settings_that_do_not_fit_are_refused_in_one_line(tmp_path, family, sett
     assert message in one_line(error.value) and "config.json" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("family", "other"), [("gpt2", "gpt3"), ("glm", "glm4"), ("gemma2", "gemma3_text"), ("gemma3_text", "gemma2")]
+)
+def test_the_config_of_a_relative_is_refused(family, other):
+    """Also where its class extends the family's own."""
+    with pytest.raises(TypeError, match=rf"config: expected a tinyplm.families.{family}.Config, .*, got "):
+        tinyplm.create(family, FAMILIES[other].config)
+
+
 @each_family
 def test_gradients_have_the_names_of_the_file(tmp_path, family):
     model, (ids, _) = tiny(family), batch()

@@ -15,7 +15,7 @@ from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
 from tinyplm.models import encoder_heads
 from tinyplm.models.causal_lm import last_logits
 from tinyplm.models.heads import then, weighted_sum, with_hidden
-from tinyplm.models.protocol import LossOptions
+from tinyplm.models.protocol import LossInputs, LossOptions
 
 rng = np.random.default_rng(0)
 P = {"a": rng.normal(size=3), "b": rng.normal(size=3)}
@@ -95,6 +95,7 @@ def test_the_options_of_a_loss_reach_the_kernel(monkeypatch):
     monkeypatch.setattr(encoder_heads, "vocabulary_cross_entropy", kernel)
     targets = {"logits": np.array([[1, -100], [2, 3]])}
     options = LossOptions(chunk=5, factors=True, smoothing=0.1)
-    head = encoder_heads.loss_head(model._task, model.config, targets, {"logits": 7.0}, options, grad=False)
+    loss = LossInputs(targets, {"logits": 7.0}, options)
+    head = encoder_heads.loss_head(model._task, model.config, loss, grad=False)
     head(model.params, rng.normal(size=(2, 2, 6)))
     assert given == [{"chunk": 5, "factors": True, "smoothing": 0.1, "grad": False, "total": 7.0}]

@@ -36,10 +36,12 @@ class Config(base.ScoreLabels):
     ARCHITECTURE: ClassVar[str] = "OpenAIGPTLMHeadModel"
     SCORED: ClassVar[str] = "OpenAIGPTForSequenceClassification"
     OLD: ClassVar[tuple[str, ...]] = base.LABELS
-    ALIASES: ClassVar[dict[str, str]] = {
-        **{"hidden_size": "n_embd", "max_position_embeddings": "n_positions"},
-        **{"num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
-    }
+    ALIASES: ClassVar[dict[str, str]] = dict(
+        hidden_size="n_embd",
+        num_hidden_layers="n_layer",
+        num_attention_heads="n_head",
+        max_position_embeddings="n_positions",
+    )
 
     vocab_size: int = 40478
     n_positions: int = 512
