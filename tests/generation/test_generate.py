@@ -104,7 +104,9 @@ def test_prompts_of_different_lengths_are_as_each_alone(family, tokens, cached, 
         assert_same(together[n * samples : (n + 1) * samples], alone[-samples:])
 
 
-@pytest.mark.parametrize("family", ["bloom", "openai-gpt", "gemma2", "gemma3_text", "gpt3", "palm", "olmo2"])
+@pytest.mark.parametrize(
+    "family", ["bloom", "openai-gpt", "gemma", "gemma2", "gemma3_text", "glm", "gpt3", "palm", "olmo2", "phi3", "qwen3"]
+)
 def test_other_decoders_cached_uncached_in_a_batch_and_alone(family):
     """ALiBi, norms elsewhere, windows and bands: prompts of several lengths, left-padded; 20 tokens are more than a window."""
     longest = {"bloom": None, "openai-gpt": "n_positions", "gpt3": "n_positions"}.get(family, "max_position_embeddings")

@@ -5,7 +5,8 @@
     mlp  = (gelu(n Wgate) * (n Wup)) Wdown with the tanh GELU, also where a config says "gelu"
 
 The head width is the config's own: heads times head width need not be D (sec. 2).  The output
-matrix is the table.  Parameters as in LLaMA, without "head".
+matrix is the table.  Parameters as in LLaMA, without "head".  inputs_embeds are scaled like rows of
+the table; transformers expects them scaled.
 """
 
 from __future__ import annotations
