@@ -211,6 +211,23 @@ def test_the_memory_of_a_cache_stays_at_the_window(family):
     assert cache.nbytes == 2 * 3 * sizes["kv_heads"] * sizes["width"] * 8 * places and cache.length == LONG
 
 
+@pytest.mark.parametrize("family", ROLLING)
+def test_a_cache_that_grows_beyond_the_window_begins_to_roll(family):
+    """As in a chat, whose first text is short."""
+    model = rolling(family)
+    ids = np.random.default_rng(0).integers(0, 11, (2, LONG))
+    whole = model(ids, grad=False)[0]["logits"]
+    cache, logits, length = model.empty_cache(2, 6), [], 0
+    for capacity, steps in ((6, (6,)), (13, (3, 1)), (LONG, (1, 20, 1, 2, 30)), (LONG, (6,))):
+        cache = cache.grown(capacity)
+        for T in steps:
+            outputs, _ = model(ids[:, length : length + T], cache=cache, grad=False)
+            cache, length = outputs["cache"], length + T
+            logits.append(outputs["logits"])
+    assert length == LONG and relative_error(np.concatenate(logits, axis=1), whole) < MODEL
+    assert cache.nbytes == model.empty_cache(2).nbytes and cache.windows == model.empty_cache(2).windows
+
+
 @pytest.mark.parametrize("family", ["mistral", "gemma2"])
 def test_a_rolling_cache_goes_back_as_far_as_it_can(family):
     model = rolling(family)
