@@ -9,6 +9,7 @@ from typing import Any
 from tinyplm.families import FAMILIES, family
 
 TITLES = {
+    "baichuan": "Baichuan",
     "bloom": "BLOOM",
     "gemma": "Gemma",
     "gemma2": "Gemma 2",
@@ -17,12 +18,15 @@ TITLES = {
     "glm4": "GLM-4-0414",
     "gpt2": "GPT-2",
     "gpt3": "GPT-3",
+    "internlm": "InternLM",
+    "internlm2": "InternLM 2",
     "llama": "LLaMA",
     "mistral": "Mistral",
     "olmo2": "OLMo 2",
     "openai-gpt": "GPT-1",
     "palm": "PaLM",
     "phi3": "Phi-3",
+    "qwen": "Qwen",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
 }
@@ -53,6 +57,7 @@ def sized(
     learning late.
     changes: more fields of config.json.
     """
+    both_halves = module.Config.MODEL_TYPE == "qwen"  # gate and up together
     wanted: dict[str, Any] = {
         "vocab_size": vocab_size,
         "hidden_size": width,
@@ -60,8 +65,9 @@ def sized(
         "num_attention_heads": heads,
         "num_key_value_heads": 1 if module.Config.MODEL_TYPE == "palm" else heads,
         "head_dim": width // heads,
+        "kv_channels": width // heads,
         "query_pre_attn_scalar": width // heads,
-        "intermediate_size": -(-8 * width // 3 // 16) * 16,
+        "intermediate_size": -(-8 * width // 3 // 16) * (32 if both_halves else 16),
         "max_position_embeddings": context,
         "seq_length": context,
         "original_max_position_embeddings": context,
@@ -76,6 +82,6 @@ def sized(
     names = {field.name for field in dataclasses.fields(module.Config)}
     aliases = module.Config.ALIASES
     found = {aliases.get(name, name): value for name, value in wanted.items()}
-    rates = {n: dropout for n in names if n.endswith(("_pdrop", "_dropout"))}
+    rates = {n: dropout for n in names if n.endswith(("_pdrop", "_dropout", "_dropout_prob"))}
     fields = {n: value for n, value in {**found, **rates}.items() if n in names}
     return module.Config(**{**fields, **changes})

@@ -22,8 +22,9 @@ F feed-forward width, V vocabulary, C longest context.
 
 In reading order:
     scalar.py, dual.py
-    layers/      linear, embedding, norm, activation, softmax, position, rope, mask, attention, mlp,
-                 block, heads
+    layers/      linear, embedding, norm, activation, softmax, position, rope, alibi, mask,
+                 attention, mlp, block, heads
+    models/      published
     losses/      cross_entropy
     optim/       adamw, schedule, clip
     generation/  sampling

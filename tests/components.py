@@ -10,7 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import reference.layers.activation as ref_activation
+import reference.layers.alibi as ref_alibi
 import reference.layers.attention as ref_attention
 import reference.layers.block as ref_block
 import reference.layers.convolution as ref_convolution
@@ -39,8 +42,9 @@ import reference.tuning.prefix as ref_prefix
 from tests.laws import Case, Sizes
 from tests.support import formulas
 from tinyplm.checks import case, cases
+from tinyplm.checks.cases import decoders
 from tinyplm.checks.cases.disentangled import distances
-from tinyplm.layers import activation, block
+from tinyplm.layers import activation, block, norm
 from tinyplm.random import fold
 
 
@@ -70,6 +74,11 @@ FORMULAS: dict[str, Callable] = {
     "gated_mlp": ref_mlp.gated_mlp,
     "pre_norm_block": ref_block.block,
     "post_norm_block": ref_block.block,
+    "soft_cap": ref_activation.soft_cap,
+    "unit_rmsnorm": ref_norm.unit_rmsnorm,
+    "after_norm_block": ref_block.block,
+    "both_norms_block": formulas.both_norms_block,
+    "parallel_block": ref_block.parallel_block,
     "rope": ref_rope.rope,
     "rope_interleaved": ref_rope.rope,
     "attention": ref_attention.attention,
@@ -81,6 +90,13 @@ FORMULAS: dict[str, Callable] = {
     "cross_attention": ref_attention.multi_head_attention,
     "joined_attention": formulas.joined_attention,
     "rotary_attention": formulas.rotary_attention,
+    "head_norm_attention": formulas.head_norm_attention,
+    "projection_norm_attention": formulas.projection_norm_attention,
+    "capped_attention": formulas.capped_attention,
+    "capped_block_attention": formulas.without_block(formulas.capped_attention),
+    "alibi_attention": formulas.alibi_attention,
+    "alibi_block_attention": formulas.without_block(formulas.alibi_attention),
+    "capped_alibi_decoder_attention": formulas.described_alibi_attention,
     "lm_transform": ref_heads.lm_transform,
     "pooler": ref_heads.pooler,
     "classifier": ref_heads.classifier,
@@ -130,7 +146,16 @@ FORMULAS: dict[str, Callable] = {
 # --------------------------------------------------------------------- keyword arguments that the reference takes otherwise
 
 ACTIVATIONS = {getattr(activation, name): getattr(ref_activation, name) for name in ("gelu", "gelu_tanh", "silu", "tanh")}
-RESIDUALS = {block.pre_norm: ref_block.pre_norm, block.post_norm: ref_block.post_norm}
+NORMS = {
+    norm.rmsnorm: ref_norm.rmsnorm,
+    norm.unit_rmsnorm: ref_norm.unit_rmsnorm,
+    decoders.without_shift: ref_norm.layernorm,
+}
+RESIDUALS = {
+    block.pre_norm: ref_block.pre_norm,
+    block.post_norm: ref_block.post_norm,
+    block.after_norm: ref_block.after_norm,
+}
 
 
 def _activation(s: Sizes, made: case.Case) -> dict[str, Any]:
@@ -149,12 +174,30 @@ def _two_keys(s: Sizes, made: case.Case) -> dict[str, Any]:
 def _parts(s: Sizes, made: case.Case) -> dict[str, Any]:
     """A block's parts with the settings of ours."""
     settings = {name: part.keywords for name, part in made.kwargs.items() if isinstance(part, partial)}
+    residual = made.kwargs.get("residual")
     return {
-        "residual": RESIDUALS[made.kwargs["residual"]],
+        **({"residual": RESIDUALS[residual]} if residual in RESIDUALS else {}),
         "norm": lambda p, x: ref_norm.layernorm(x, p["gamma"], p["beta"], **settings["norm"]),
         "attention": lambda p, x, bias: ref_attention.multi_head_attention(p, x, None, bias, **settings["attention"]),
         "mlp": partial(ref_mlp.mlp, activation=ACTIVATIONS[settings["mlp"]["activation"]]),
     }
+
+
+def _normed(s: Sizes, made: case.Case) -> dict[str, Any]:
+    name = next(name for name in ("head_norm", "projection_norm") if name in made.kwargs)
+    ours, rotary = made.kwargs[name], made.kwargs["rotary"]
+    return {
+        name: partial(NORMS[ours.func], **ours.keywords),
+        "rotary": None if rotary is None else partial(ref_rope.rope, **rotary.keywords),
+    }
+
+
+def _alibi(s: Sizes, made: case.Case) -> dict[str, Any]:
+    """The positions from which the formula makes its bias; of the queries, any will do."""
+    q, k = made.args[:2]
+    keys = np.broadcast_to(decoders.key_positions(s, k.shape[2]), (s.B, k.shape[2]))
+    queries = np.random.default_rng(s.seed).integers(0, 20, (s.B, q.shape[2]))
+    return {"queries": queries, "keys": keys, "slopes": ref_alibi.alibi_slopes(s.H)}
 
 
 def _delta(s: Sizes, T: int, S: int) -> dict[str, Any]:
@@ -177,6 +220,14 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "dense_classifier": _two_keys,
     "pre_norm_block": _parts,
     "post_norm_block": _parts,
+    "after_norm_block": _parts,
+    "both_norms_block": _parts,
+    "parallel_block": _parts,
+    "head_norm_attention": _normed,
+    "projection_norm_attention": _normed,
+    "alibi_attention": _alibi,
+    "alibi_block_attention": _alibi,
+    "capped_alibi_decoder_attention": _alibi,
     "relative_scores": lambda s, made: _delta(s, s.T, s.S),
     "disentangled_attention": lambda s, made: _delta(s, s.T, s.S),
     "disentangled_attention_dropout": lambda s, made: _delta(s, s.T, s.S),

@@ -142,7 +142,9 @@ def measured(name: str, draws: int) -> Row:
 
 _NAME = r"(?:van den )?[A-Z][A-Za-z]+"
 _PLACE = r", (?:appendix [A-Z]|(?:(?:eq|sec|fig|alg)\.|table) (?:\d[\d.]*\d|\d)(?: and \d)?)"
-_CITATION = re.compile(rf"(?:{_NAME}, )*{_NAME}(?: et al\.| & {_NAME})? (?:19|20)\d\d[a-z]?(?: \(\w+\))?(?P<place>{_PLACE})?")
+_CITATION = re.compile(
+    rf"(?:{_NAME}, )*{_NAME}(?: et al\.| & {_NAME}| team)? (?:19|20)\d\d[a-z]?(?: \(\w+\))?(?P<place>{_PLACE})?"
+)
 
 
 def source(name: str) -> str:

@@ -76,3 +76,12 @@ def log_sigmoid(z: np.ndarray) -> np.ndarray:
     for i in np.ndindex(z.shape):
         y[i] = log(1.0 / (1.0 + exp(-z[i])))
     return y
+
+
+def soft_cap(x: np.ndarray, *, cap: float) -> np.ndarray:
+    """y = cap tanh(x / cap), between -cap and cap.                    Gemma team 2024b, sec. 2"""
+    x = numbers(x)
+    y = zeros(x.shape, like=x)
+    for i in np.ndindex(x.shape):
+        y[i] = cap * scalar.tanh(x[i] / cap)
+    return y

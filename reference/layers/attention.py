@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from reference.layers.activation import soft_cap
 from reference.layers.linear import linear
 from reference.layers.softmax import softmax
 from reference.scalar import numbers, zeros
@@ -15,6 +16,8 @@ def attention(
     *,
     mask: np.ndarray | None = None,
     scale: float | None = None,
+    cap: float | None = None,
+    offsets: np.ndarray | None = None,
     rate: float = 0.0,
     key: None = None,
 ) -> np.ndarray:
@@ -24,8 +27,10 @@ def attention(
     mask[b, h, t, s] is True, g = h // (H // K) being the key/value head of head h.
     q (B, H, T, E), k (B, K, S, E), v (B, K, S, E2), bias and boolean mask broadcastable to
     (B, H, T, S) -> y (B, H, T, E2).  scale is E^-0.5 if None.  A fully masked query gives zeros.
+    With a cap, cap tanh(scale q . k / cap) takes the place of scale q . k; offsets[b, h, t, s] are
+    added as bias is: constants such as those of alibi.py.
     Vaswani et al. 2017, eq. 1; grouped heads: Ainslie et al. 2023, sec. 2.2 (K = 1: Shazeer 2019,
-    sec. 3).
+    sec. 3); cap: Gemma team 2024b, sec. 2.
     """
     _refuse_dropout(rate, key)
     q = numbers(q)
@@ -38,14 +43,21 @@ def attention(
     if scale is None:
         scale = E**-0.5
     bias = np.broadcast_to(numbers(0.0 if bias is None else bias), (B, H, T, S))
+    offsets = np.broadcast_to(numbers(0.0 if offsets is None else offsets), (B, H, T, S))
 
-    scores = zeros((B, H, T, S), like=(q, k, bias))
+    products = zeros((B, H, T, S), like=(q, k))
     for b, h, t, s in np.ndindex(B, H, T, S):
         group = h // (H // K)
         dot = 0.0
         for e in range(E):
             dot += q[b, h, t, e] * k[b, group, s, e]
-        scores[b, h, t, s] = scale * dot + bias[b, h, t, s]
+        products[b, h, t, s] = scale * dot
+    if cap is not None:
+        products = soft_cap(products, cap=cap)
+
+    scores = zeros((B, H, T, S), like=(products, bias))
+    for i in np.ndindex(B, H, T, S):
+        scores[i] = products[i] + bias[i] + offsets[i]
 
     probabilities = softmax(scores, mask=mask)
 
@@ -87,6 +99,40 @@ def multi_head_attention(
     v = _split(linear(context, p["Wv"], p.get("bv")), kv_heads)
     y = attention(q, k, v, bias, mask=mask, scale=scale)
     return linear(_join(y), p["Wo"], p.get("bo"))
+
+
+def normed_heads_attention(
+    p: dict, x: np.ndarray, *, heads: int, kv_heads: int, norm, rotary=None, **settings
+) -> np.ndarray:
+    """As multi_head_attention, but head_h = attention(norm(q_h), norm(k_g), v_g).
+
+    norm(a, gain) acts on each head's vector of E numbers; p's q_norm and k_norm (E,) are the gains.
+    rotary(a), if given, turns the normed queries and keys.  settings: of attention.
+    Dehghani et al. 2023, sec. 3.1, with LayerNorm; Qwen team 2025, sec. 2, with RMSNorm
+    """
+    q = norm(_split(linear(x, p["Wq"], p.get("bq")), heads), p["q_norm"])
+    k = norm(_split(linear(x, p["Wk"], p.get("bk")), kv_heads), p["k_norm"])
+    v = _split(linear(x, p["Wv"], p.get("bv")), kv_heads)
+    if rotary is not None:
+        q, k = rotary(q), rotary(k)
+    return linear(_join(attention(q, k, v, **settings)), p["Wo"], p.get("bo"))
+
+
+def normed_projections_attention(
+    p: dict, x: np.ndarray, *, heads: int, kv_heads: int, norm, rotary=None, **settings
+) -> np.ndarray:
+    """As multi_head_attention, but its queries are norm(x Wq + bq), its keys norm(x Wk + bk).
+
+    norm(a, gain) acts on all heads' numbers of a token at once, before they are split into heads;
+    p's q_norm (H*E,) and k_norm (K*E,) are the gains.  rotary and settings: as above.
+    OLMo team 2025, sec. 3.2
+    """
+    q = _split(norm(linear(x, p["Wq"], p.get("bq")), p["q_norm"]), heads)
+    k = _split(norm(linear(x, p["Wk"], p.get("bk")), p["k_norm"]), kv_heads)
+    v = _split(linear(x, p["Wv"], p.get("bv")), kv_heads)
+    if rotary is not None:
+        q, k = rotary(q), rotary(k)
+    return linear(_join(attention(q, k, v, **settings)), p["Wo"], p.get("bo"))
 
 
 def _split(x: np.ndarray, heads: int) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""One transformer block: attention and feed-forward, each with a norm and a residual connection.
+"""One transformer block: attention and feed-forward with their norms and residual connections.
 
 The parts are reference functions that return arrays shaped like x: norm(p, x),
-attention(p, x, *shared) and mlp(p, x); residual is pre_norm or post_norm from this file.
+attention(p, x, *shared) and mlp(p, x); residual is pre_norm, post_norm or after_norm from this
+file.
 """
 
 import numpy as np
@@ -25,6 +26,11 @@ def post_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
     return norm(_add(x, sublayer(x)))
 
 
+def after_norm(norm, sublayer, x: np.ndarray) -> np.ndarray:
+    """y = x + norm(sublayer(x)).                                     OLMo team 2025, sec. 3.2"""
+    return _add(x, norm(sublayer(x)))
+
+
 def block(
     p: dict,
     x: np.ndarray,
@@ -38,17 +44,50 @@ def block(
 ) -> np.ndarray:
     """pre_norm:   h = x + attention(norm1(x)),    y = h + mlp(norm2(h))
     post_norm:  h = norm1(x + attention(x)),    y = norm2(h + mlp(h))
+    after_norm: h = x + norm1(attention(x)),    y = h + norm2(mlp(h))
 
     p: "norm1", "attention", "norm2", "mlp", the parameters of the four parts.
     x (B, T, D) -> y (B, T, D).  `shared` is passed to attention unchanged.
-    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1.
+    Vaswani et al. 2017, sec. 3.1; Xiong et al. 2020, table 1; OLMo team 2025, sec. 3.2.
     """
+    _refuse_dropout(rate, key)
+    h = residual(lambda z: norm(p["norm1"], z), lambda z: attention(p["attention"], z, *shared), x)
+    return residual(lambda z: norm(p["norm2"], z), lambda z: mlp(p["mlp"], z), h)
+
+
+def both_norms_block(
+    p: dict, x: np.ndarray, *shared, norm, attention, mlp, rate: float = 0.0, key: None = None
+) -> np.ndarray:
+    """h = x + after1(attention(before1(x))),   y = h + after2(mlp(before2(h))).
+
+    p: "norm1" and "norm2", each with "before" and "after", the parameters of its two norms;
+    "attention", "mlp".   x (B, T, D) -> y (B, T, D).                  Gemma team 2024b, sec. 2
+    """
+    _refuse_dropout(rate, key)
+    attended = attention(p["attention"], norm(p["norm1"]["before"], x), *shared)
+    h = _add(x, norm(p["norm1"]["after"], attended))
+    transformed = mlp(p["mlp"], norm(p["norm2"]["before"], h))
+    return _add(h, norm(p["norm2"]["after"], transformed))
+
+
+def parallel_block(
+    p: dict, x: np.ndarray, *shared, norm, attention, mlp, rate: float = 0.0, key: None = None
+) -> np.ndarray:
+    """y = x + mlp(norm(x)) + attention(norm(x)).
+
+    p: "norm", "attention", "mlp".   x (B, T, D) -> y (B, T, D).       Chowdhery et al. 2022, sec. 2
+    """
+    _refuse_dropout(rate, key)
+    transformed = mlp(p["mlp"], norm(p["norm"], x))
+    attended = attention(p["attention"], norm(p["norm"], x), *shared)
+    return _add(_add(x, transformed), attended)
+
+
+def _refuse_dropout(rate, key) -> None:
     if rate != 0.0 or key is not None:
         raise ValueError(
             f"the reference has no dropout: rate must be 0.0 and key None, not {rate} and {key}"
         )
-    h = residual(lambda z: norm(p["norm1"], z), lambda z: attention(p["attention"], z, *shared), x)
-    return residual(lambda z: norm(p["norm2"], z), lambda z: mlp(p["mlp"], z), h)
 
 
 def _add(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -46,3 +46,20 @@ def rmsnorm(x: np.ndarray, gamma: np.ndarray, *, eps: float = 1e-6) -> np.ndarra
         for d in range(width):
             y[row + (d,)] = gamma[d] * x[row + (d,)] / sqrt(mean_square + eps)
     return y
+
+
+def unit_rmsnorm(x: np.ndarray, w: np.ndarray, *, eps: float = 1e-6) -> np.ndarray:
+    """y_d = (1 + w_d) x_d / sqrt(1/D sum_d x_d^2 + eps): RMSNorm whose gain is 1 + w.
+
+    x (..., D), w (D,) -> y (..., D).                    Gemma team 2024, sec. 2 and released code
+    """
+    x = numbers(x)
+    width = x.shape[-1]
+    y = zeros(x.shape, like=(x, w))
+    for row in np.ndindex(x.shape[:-1]):
+        squares = 0.0
+        for d in range(width):
+            squares += x[row + (d,)] * x[row + (d,)]
+        for d in range(width):
+            y[row + (d,)] = (1.0 + w[d]) * x[row + (d,)] / sqrt(squares / width + eps)
+    return y

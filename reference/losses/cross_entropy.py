@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from reference.layers.activation import soft_cap
 from reference.layers.linear import linear
 from reference.layers.softmax import log_softmax
 from reference.scalar import number, numbers
@@ -65,16 +66,19 @@ def vocabulary_cross_entropy(
     weights: np.ndarray | None = None,
     total: float | None = None,
     smoothing: float = 0.0,
+    cap: float | None = None,
     ignore_index: int = -100,
     chunk: int | None = None,
 ) -> float:
-    """loss = cross_entropy(x W + b).
+    """loss = cross_entropy(z),  z = x W + b; with a cap, cap tanh(z / cap) takes the place of z.
 
     x (..., D), W (D, V), b (V,) or None, targets and weights (...) -> loss, a float.
     `chunk` (tokens at a time) affects memory, not the value: it is unused here.
+    cap: Gemma team 2024b, sec. 2.
     """
+    z = linear(x, W, b)
     return cross_entropy(
-        linear(x, W, b),
+        z if cap is None else soft_cap(z, cap=cap),
         targets=targets,
         weights=weights,
         total=total,

@@ -5,6 +5,7 @@ Hinton et al. 2015.
 
 import numpy as np
 
+from reference.layers.activation import soft_cap
 from reference.layers.linear import linear
 from reference.scalar import exp, log, number
 
@@ -47,13 +48,20 @@ def vocabulary_distillation(
     teacher_x: np.ndarray,
     teacher_W: np.ndarray,
     teacher_b: np.ndarray | None = None,
+    cap: float | None = None,
+    teacher_cap: float | None = None,
     chunk: int | None = None,
     **settings,
 ) -> float:
-    """distillation(x W + b, teacher_logits = teacher_x teacher_W + teacher_b).
+    """distillation(z, teacher_logits = y),  z = x W + b,  y = teacher_x teacher_W + teacher_b.
 
+    With a cap, cap tanh(z / cap) takes the place of z; with a teacher_cap, likewise for y.
     `chunk` (tokens at a time) affects memory, not the value: it is unused here.
+    cap: Gemma team 2024b, sec. 2.
     """
-    return distillation(
-        linear(x, W, b), teacher_logits=linear(teacher_x, teacher_W, teacher_b), **settings
-    )
+    z, y = linear(x, W, b), linear(teacher_x, teacher_W, teacher_b)
+    if cap is not None:
+        z = soft_cap(z, cap=cap)
+    if teacher_cap is not None:
+        y = soft_cap(y, cap=teacher_cap)
+    return distillation(z, teacher_logits=y, **settings)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from reference.layers.activation import soft_cap
 from reference.layers.linear import linear
 from reference.scalar import exp, log, number, zeros
 
@@ -33,10 +34,16 @@ def vocabulary_log_probs(
     *,
     targets: np.ndarray,
     temperature: float = 1.0,
+    cap: float | None = None,
     ignore_index: int = -100,
     chunk: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """log_probs(x W + b).  `chunk` (tokens at a time) affects memory, not values: unused here."""
-    return log_probs(
-        linear(x, W, b), targets=targets, temperature=temperature, ignore_index=ignore_index
-    )
+    """log_probs(z),  z = x W + b; with a cap, cap tanh(z / cap) takes the place of z.
+
+    `chunk` (tokens at a time) affects memory, not values: unused here.
+    cap: Gemma team 2024b, sec. 2.
+    """
+    z = linear(x, W, b)
+    if cap is not None:
+        z = soft_cap(z, cap=cap)
+    return log_probs(z, targets=targets, temperature=temperature, ignore_index=ignore_index)

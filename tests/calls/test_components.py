@@ -14,7 +14,18 @@ from tinyplm import core
 from tinyplm.kernels import cross_entropy as chunked
 from tinyplm.kernels import distillation as chunked_distillation
 from tinyplm.kernels import log_probs as chunked_log_probs
-from tinyplm.layers import cache, mask, memory, position, relative_buckets, relative_shift, rope, rope_scaling, stream_views
+from tinyplm.layers import (
+    alibi,
+    cache,
+    mask,
+    memory,
+    position,
+    relative_buckets,
+    relative_shift,
+    rope,
+    rope_scaling,
+    stream_views,
+)
 from tinyplm.losses import (
     advantages,
     auxiliary,
@@ -30,7 +41,17 @@ from tinyplm.optim import clip
 from tinyplm.shapes import expects
 
 SIZES = Sizes(B=2, T=3, S=3, D=4, K=1, G=2, E=2, F=4, V=5, seed=3, flags=(True, True, True))
-FUNCTIONS = ("activation", "rotary", "scores", "f", "layer", "each", "on_gradient")  # arguments that are called
+FUNCTIONS = (
+    "activation",
+    "rotary",
+    "head_norm",
+    "projection_norm",
+    "scores",
+    "f",
+    "layer",
+    "each",
+    "on_gradient",
+)  # arguments that are called
 
 
 def plain(component):
@@ -78,16 +99,17 @@ LOSSES = [
     (cross_entropy.cross_entropy, {"logits": L, "targets": T2, **WEIGHTS, "smoothing": 0.1, "ignore_index": -100}),
     (chunked.vocabulary_cross_entropy, {"x": np.zeros((3, 2)), "W": np.zeros((2, 5)), "b": np.zeros(5), "targets": T2,
          **WEIGHTS,
-                                              "smoothing": 0.1, "ignore_index": -100, "chunk": 2, "grad": True,
+                                              "smoothing": 0.1, "cap": 2.0, "ignore_index": -100, "chunk": 2, "grad": True,
                                                    "factors": False}),
     (log_probs.log_probs, {"logits": L, "targets": T2, "temperature": 1.0, "ignore_index": -100}),
     (chunked_log_probs.vocabulary_log_probs, {"x": np.zeros((3, 2)), "W": np.zeros((2, 5)), "b": np.zeros(5), "targets": T2,
-         "temperature": 1.0,
+         "temperature": 1.0, "cap": 2.0,
                                       "ignore_index": -100, "chunk": 2, "entropy": True, "grad": True}),
     (distillation.distillation, {"logits": L, "teacher_logits": L, "temperature": 1.0, "reverse": False, **WEIGHTS}),
     (chunked_distillation.vocabulary_distillation, {"x": np.zeros((3, 2)), "W": np.zeros((2, 5)), "b": np.zeros(5),
                                             "teacher_x": np.zeros((3, 4)), "teacher_W": np.zeros((4, 5)),
                                                  "teacher_b": np.zeros(5),
+                                            "cap": 2.0, "teacher_cap": 3.0,
                                             "temperature": 1.0, "reverse": False, **WEIGHTS, "chunk": 2, "grad": True}),
     (auxiliary.with_language_model, {"class_logits": L, "lm_logits": np.zeros((3, 2, 5)), "labels": T2,
          "targets": np.zeros((3, 2), int),
@@ -190,8 +212,12 @@ LAYERS = [
     (rope_scaling.yarn_magnitude, {"factor": 2.0, "mscale": 1.0, "mscale_all_dim": 1.0}),
     (rope_scaling.llama3_frequencies, {"width": 4, "base": 1e4, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                                        "original": 8}),
-    (cache.Cache.empty, {"layers": 1, "batch": 1, "kv_heads": 1, "capacity": 2, "width": 2, "dtype": "float32", "xp": np}),
+    (alibi.alibi_slopes, {"heads": 3}),
+    (alibi.alibi, {"positions": np.arange(3), "slopes": np.ones(2), "dtype": "float32"}),
+    (cache.Cache.empty, {"layers": 1, "batch": 1, "kv_heads": 1, "capacity": 2, "width": 2, "dtype": "float32", "windows": (2,),
+                         "xp": np}),
     (cache.extend, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 3, 2)), "start": 1}),
+    (cache.roll, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 18, 2)), "start": 1, "window": 3}),
     (stream_views.stream_views, {"shape": (2, 3, 3), "band": np.ones((3, 3), bool), "attention_mask": np.ones((2, 3)),
                                  "perm_mask": np.zeros((2, 3, 3)), "target_mapping": np.eye(3)[None].repeat(2, 0),
                                  "token_type_ids": np.zeros((2, 3), int), "xp": np}),

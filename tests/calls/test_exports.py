@@ -22,7 +22,18 @@ Q, K = np.ones((1, 2, 3, 4)), np.ones((1, 1, 3, 4))
 W = np.eye(4)
 ATTENTION = {f"W{n}": W for n in "qkvo"}
 CAUSAL = Visible(3, 3, causal=True, window=None, padding=None, allowed=None, xp=np)
-WEIGHTS = {"q": Q, "k": K, "v": K, "bias": None, "mask": CAUSAL, "scale": 0.5, "rate": 0.0, "key": None}
+WEIGHTS = {
+    "q": Q,
+    "k": K,
+    "v": K,
+    "bias": None,
+    "mask": CAUSAL,
+    "scale": 0.5,
+    "cap": 2.0,
+    "offsets": np.zeros((1, 2, 1, 3)),
+    "rate": 0.0,
+    "key": None,
+}
 ROWS = [
     (LossOptions, {"smoothing": 0.1, "auxiliary": 0.5, "chunk": 4, "factors": False}),
     (OutputOptions, {"temperature": 1.0, "entropy": True, "chunk": 4, "total": 3.0}),
@@ -31,8 +42,9 @@ ROWS = [
     (core.reduce_shards, {"f": lambda part, emit: emit("", part), "batch": {"x": X}, "workers": 1, "accumulate": lambda *a: 0}),
     (attention.attention, WEIGHTS),
     (block_attention.block_attention, WEIGHTS | {"block": 2}),
-    (attention.self_attention, {"p": ATTENTION, "x": X, "heads": 2, "kv_heads": 2, "mask": None, "scale": 0.5, "rate": 0.0,
-                                "key": None}),
+    (attention.self_attention, {"p": ATTENTION, "x": X, "heads": 2, "kv_heads": 2, "mask": None, "scale": 0.5, "cap": 2.0,
+                                "offsets": np.zeros((1, 2, 1, 3)), "rotary": None, "head_norm": None, "projection_norm": None,
+                                "cache": None, "rate": 0.0, "key": None}),
     (mlp.mlp, {"p": {"W1": W, "W2": W}, "x": X, "activation": gelu}),
     (mlp.gated_mlp, {"p": {"Wgate": W, "Wup": W, "Wdown": W}, "x": X, "activation": gelu}),
     (optim.FlatTree, {"like": {"W": X}, "dtype": None, "paths": ["W"], "copy": True}),
@@ -76,8 +88,8 @@ def test_wrong_kinds(f, right, tmp_path, monkeypatch):
     if right.get("path") != "/nowhere/at/all":
         f(**right)
     complaints = wrong_calls(f, right, aliases=WORDS)
-    # a class is callable, so the error appears only when it is called; and the operating system's message for a path
-    allowed = (" = class: ", "No such file or directory", "File name too long")
+    # a class or any function is callable, so the error appears only in the call; and the operating system's message for a path
+    allowed = (" = class: ", "rotary = function: ", "_norm = function: ", "No such file or directory", "File name too long")
     complaints = [c for c in complaints if not any(words in c for words in allowed)]
     assert not complaints, "\n".join(complaints)
 

@@ -28,7 +28,7 @@ NO_NUMPY = ("layers", "losses", "kernels", "families", "models")
 HOST_NUMPY = {
     "layers/mask.py": (),  # the host is the default device for masks made from lengths
     "layers/cache.py": (),  # and for empty buffers
-    "layers/alibi.py": ("ndarray", "arange", "concatenate"),  # slopes: a constant that depends only on the number of heads
+    "layers/alibi.py": ("ndarray", "arange", "concatenate"),  # slopes: one number for each head, made on the host
     "layers/position.py": ("arange",),  # the frequencies, a constant that depends only on the width
     "layers/rope_scaling.py": ("arange", "clip", "ndarray"),  # frequencies: a few numbers from the config, made on the host
     "layers/relative_buckets.py": tuple("ndarray arange abs maximum log float32 ceil sign where clip".split()),  # tables

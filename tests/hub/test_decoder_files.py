@@ -12,6 +12,7 @@ import tinyplm
 from tests.support.families import FAMILIES, batch, tiny
 from tests.test_files import one_line
 from tinyplm.core import flatten
+from tinyplm.models.config import to_dict
 from tinyplm.models.names import names_of, to_hub
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -49,7 +50,7 @@ def test_unknown_settings_are_kept(tmp_path, family):
     assert settings_in(tmp_path / "again") == settings
 
 
-ROTARY = [name for name, row in FAMILIES.items() if hasattr(row.config, "rope") and name != "gemma3_text"]
+ROTARY = [name for name, row in FAMILIES.items() if "rope_parameters" in to_dict(row.config) and name != "gemma3_text"]
 
 
 @pytest.mark.parametrize("family", ROTARY)

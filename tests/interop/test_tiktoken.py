@@ -6,6 +6,7 @@ since training assigns ids in this order.  Fuzzed characters are those of Unicod
 
 from __future__ import annotations
 
+import base64
 import unicodedata
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.interop.test_tokenizers import CORPUS
 from tests.support.hard_strings import END, HARD
+from tests.tokenizers.files.test_tiktoken import folder_of
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.patterns import CL100K_PATTERN, O200K_PATTERN, QWEN2_PATTERN
 
@@ -90,3 +92,17 @@ def test_the_pattern_of_o200k_is_the_published_one(monkeypatch):
     published = pytest.importorskip("tiktoken_ext.openai_public")
     monkeypatch.setattr(published, "load_tiktoken_bpe", lambda *_, **__: {})  # the ranks would be downloaded
     assert published.o200k_base()["pat_str"] == O200K_PATTERN
+
+
+def test_ranks_of_a_file_are_merges(tmp_path):
+    """Ranks that no training made: any order of the tokens beyond single bytes."""
+    ours = Tokenizer.train(CORPUS * 2, 600, [], pattern=QWEN2_PATTERN)
+    tokens = [ours.decode_bytes([id]) for id in range(ours.vocab_size)]
+    tokens[256:] = sorted(tokens[256:], key=lambda token: token[::-1])
+    read = Tokenizer.load(
+        folder_of(tmp_path, [f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens)])
+    )
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    theirs = tiktoken.Encoding("ranks", pat_str=QWEN2_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    for text in [*HARD, *CORPUS]:
+        assert read.encode(text) == theirs.encode_ordinary(unicodedata.normalize("NFC", text)), text

@@ -17,6 +17,7 @@ from tinyplm.backend import array_module, to_device, to_host
 from tinyplm.kernels import attention as attention_module
 from tinyplm.kernels import block_attention as block_module
 from tinyplm.kernels.block_attention import block_attention
+from tinyplm.layers.alibi import alibi, alibi_slopes
 from tinyplm.layers.attention import attention, multi_head_attention
 from tinyplm.layers.attention_parts import joined
 from tinyplm.layers.mask import Visible, decoder_mask
@@ -27,7 +28,8 @@ on_devices = settings(max_examples=60, suppress_health_check=[HealthCheck.functi
 
 @st.composite
 def settings_of_attention(draw):
-    """Sizes, visibility, an optional bias and dropout; as a dict, with arrays drawn from a seed."""
+    """Sizes, visibility, and optionally a bias, dropout, a soft cap and ALiBi's offsets; as a dict, with arrays drawn from a
+    seed."""
     B, K, G, T = (draw(st.integers(1, n)) for n in (3, 3, 3, 12))
     causal = draw(st.booleans())
     S = T + draw(st.integers(0, 5)) if causal else draw(st.integers(1, 14))
@@ -43,6 +45,9 @@ def settings_of_attention(draw):
     bias = rng.normal(size=draw(st.sampled_from(shapes))) if draw(st.booleans()) else None
     window = draw(st.integers(1, S + 1)) if causal and draw(st.booleans()) else None
     dropout = {"rate": 0.3, "key": rng.integers(0, 2**64, B, dtype=np.uint64)} if draw(st.booleans()) else {}
+    positions = np.arange(S) - rng.integers(0, S, (draw(st.sampled_from([1, B])), 1))
+    offsets = alibi(positions, slopes=alibi_slopes(K * G), dtype="float64") if draw(st.booleans()) else None
+    cap = draw(st.sampled_from([None, 0.7, 5.0]))
     shapes = {"q": (B, K * G, T, 3), "k": (B, K, S, 3), "v": (B, K, S, 2), "do": (B, K * G, T, 2)}
     return {
         "arrays": {name: rng.normal(size=shape) for name, shape in shapes.items()} | {"bias": bias},
@@ -54,7 +59,7 @@ def settings_of_attention(draw):
             "padding": padding,
             "allowed": allowed,
         },
-        "dropout": dropout,
+        "options": {**dropout, "cap": cap, "offsets": offsets},
         "block": draw(st.integers(1, 14)),
         "part": draw(st.sampled_from([1, 50, 1 << 20])),  # one head at a time, a few, all
     }
@@ -67,7 +72,7 @@ def moved(values: dict, device: str) -> dict:
 def run(f, case, device="cpu", **options):
     """[o, dq, dk, dv, dbias] on the host."""
     a = moved(case["arrays"], device)
-    o, back = f(a["q"], a["k"], a["v"], a["bias"], **moved(case["dropout"], device), **options)
+    o, back = f(a["q"], a["k"], a["v"], a["bias"], **moved(case["options"], device), **options)
     return [None if r is None else to_host(r) for r in (o, *back(a["do"]))]
 
 
@@ -159,14 +164,15 @@ def test_nothing_makes_the_device_wait():
 
     rng = np.random.default_rng(0)
     q, k, v = (strict.asarray(rng.normal(size=(2, heads, 9, 4))) for heads in (4, 2, 2))
-    bias = strict.asarray(rng.normal(size=(4, 1, 9)))
+    bias, slopes = strict.asarray(rng.normal(size=(4, 1, 9))), strict.asarray(alibi_slopes(4))
     key, padding = (
         strict.asarray(np.arange(2, dtype=np.uint64)),
         strict.asarray(rng.integers(0, 2, (2, 9))),
     )
     with no_synchronisation():
         mask = decoder_mask(9, 9, padding, window=4, xp=strict)
-        o, back = block_attention(q, k, v, bias, mask=mask, rate=0.2, key=key, block=4)
+        offsets = alibi(strict.arange(9), slopes=slopes)
+        o, back = block_attention(q, k, v, bias, mask=mask, cap=2.0, offsets=offsets, rate=0.2, key=key, block=4)
         back(o)
 
 
@@ -231,11 +237,16 @@ def peak(work) -> int:
         tracemalloc.stop()
 
 
-def test_memory_of_the_layer_is_linear_in_length():
+@pytest.mark.parametrize("cap", [None, 5.0])
+def test_memory_of_the_layer_is_linear_in_length(cap):
+    """With a cap there are ALiBi's offsets as well."""
+    slopes = None if cap is None else alibi_slopes(4)
+
     def work(T):
         q, k, v = (np.ones((1, heads, T, 8), dtype=np.float32) for heads in (4, 2, 2))
         visible = Visible(T, T, causal=True, padding=np.ones((1, T), bool))
-        block_attention(q, k, v, mask=visible, rate=0.1, key=np.arange(1, dtype=np.uint64), block=16)[1](q)
+        options = {} if cap is None else {"cap": cap, "offsets": alibi(np.arange(T), slopes=slopes)}
+        block_attention(q, k, v, mask=visible, rate=0.1, key=np.arange(1, dtype=np.uint64), block=16, **options)[1](q)
 
     bytes_of = {T: peak(lambda T=T: work(T)) for T in (256, 512, 1024)}
     for T in (256, 512):

@@ -15,6 +15,7 @@ import numpy as np
 import tinyplm
 from tinyplm.core import tree_map
 from tinyplm.families import (
+    baichuan,
     bloom,
     gemma,
     gemma2,
@@ -23,12 +24,15 @@ from tinyplm.families import (
     glm4,
     gpt2,
     gpt3,
+    internlm,
+    internlm2,
     llama,
     mistral,
     olmo2,
     openai_gpt,
     palm,
     phi3,
+    qwen,
     qwen2,
     qwen3,
 )
@@ -59,6 +63,12 @@ def _two_ropes(base: float, **settings: Any) -> dict[str, Any]:
 
 
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+# Three heads of width 2, all of it RoPE's one pair, for families whose files state no head_dim.
+NARROW: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 3, "bos_token_id": None,
+    "eos_token_id": None,
+}  # fmt: skip
 
 FAMILIES = {
     "gpt2": Family(
@@ -196,11 +206,46 @@ FAMILIES = {
         variants={"tied": {}, "untied": {"tie_word_embeddings": False}},
         dropout={"attention_dropout": 0.2},
     ),
+    # Without NTK and log-n the context is max_position_embeddings.
+    "qwen": Family(
+        qwen,
+        qwen.Config(**NARROW, intermediate_size=14, max_position_embeddings=CONTEXT, kv_channels=2, use_dynamic_ntk=False,
+                    use_logn_attn=False),
+        context="max_position_embeddings",
+        variants={"biases everywhere, tied": {"no_bias": False, "tie_word_embeddings": True},
+                  "half turned": {"num_attention_heads": 1, "kv_channels": 6, "rotary_pct": 0.7, "rotary_emb_base": 3.0},
+                  "as trained": {"use_dynamic_ntk": True, "use_logn_attn": True, "seq_length": CONTEXT}},
+        dropout={"emb_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
+    ),
+    "internlm": Family(
+        internlm, internlm.Config(**NARROW, intermediate_size=7, max_position_embeddings=CONTEXT),
+        context="max_position_embeddings",
+        variants={"no biases, tied": {"bias": False, "tie_word_embeddings": True},
+                  "base": {"num_attention_heads": 1, "rotary": {"type": "origin", "base": 3}}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    "internlm2": Family(
+        internlm2, internlm2.Config(**NARROW, num_key_value_heads=1, intermediate_size=7, max_position_embeddings=CONTEXT),
+        context="max_position_embeddings",
+        variants={"biases, tied": {"bias": True, "tie_word_embeddings": True},
+                  "as many kv heads": {"num_key_value_heads": None}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    "baichuan": Family(
+        baichuan, baichuan.Config(**NARROW, intermediate_size=7, max_position_embeddings=CONTEXT),
+        context="max_position_embeddings",
+        variants={"7b, tied": {"tie_word_embeddings": True},
+                  "13b": {"max_position_embeddings": None, "model_max_length": CONTEXT},
+                  "2-7b": {"model_max_length": CONTEXT, "z_loss_weight": 0},
+                  "2-13b, tied": {"max_position_embeddings": None, "model_max_length": CONTEXT, "z_loss_weight": 0.0,
+                                  "tie_word_embeddings": True}},
+        dropout={"attention_dropout": 0.2},
+    ),
 }  # fmt: skip
 
 # One of each wiring: tests of the walk and of what stands around it run over these.  The others differ from one of them in a
 # piece, in fields or in names; tests of the numbers run over all.
-KINDS = ["gpt2", "llama", "mistral", "gemma2", "gemma3_text", "bloom", "openai-gpt", "palm"]
+KINDS = ["gpt2", "llama", "mistral", "gemma2", "gemma3_text", "bloom", "openai-gpt", "palm", "qwen", "baichuan"]
 VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in family.variants]
 
 

@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+import reference.layers.alibi as ref_alibi
 import reference.layers.attention as ref_attention
+import reference.layers.block as ref_block
 import reference.layers.disentangled as ref_disentangled
 import reference.layers.dropout as ref_dropout
 import reference.layers.heads as ref_heads
@@ -42,6 +44,36 @@ def described_attention(q, k, v, bias=None, *, window, padding, allowed, block, 
     seen = ref_mask.causal_mask(T, S) if window is None else ref_mask.sliding_mask(T, S, window=window)
     seen = ref_mask.combine_masks(seen, None if padding is None else ref_mask.padding_mask(padding), allowed)
     return ref_attention.attention(q, k, v, bias, mask=seen, **kwargs)
+
+
+def capped_attention(*args, cap, **kwargs):
+    """Gemma team 2024b, sec. 2."""
+    return ref_attention.attention(*args, cap=cap, **kwargs)
+
+
+def alibi_attention(*args, offsets, queries, keys, slopes, **kwargs):
+    """With -m (t - s) written out, for all queries and keys, in place of our one row.   Press et al. 2022, sec. 3"""
+    return ref_attention.attention(*args, offsets=ref_alibi.alibi(queries, keys, slopes=slopes), **kwargs)
+
+
+def described_alibi_attention(*args, offsets, queries, keys, slopes, **kwargs):
+    """As `alibi_attention`.   Press et al. 2022, sec. 3; cap: Gemma team 2024b, sec. 2"""
+    return described_attention(*args, offsets=ref_alibi.alibi(queries, keys, slopes=slopes), **kwargs)
+
+
+def head_norm_attention(*args, head_norm, **kwargs):
+    """Dehghani et al. 2023, sec. 3.1; Qwen team 2025, sec. 2."""
+    return ref_attention.normed_heads_attention(*args, norm=head_norm, **kwargs)
+
+
+def projection_norm_attention(*args, projection_norm, **kwargs):
+    """OLMo team 2025, sec. 3.2."""
+    return ref_attention.normed_projections_attention(*args, norm=projection_norm, **kwargs)
+
+
+def both_norms_block(*args, residual, **kwargs):
+    """Gemma team 2024b, sec. 2."""
+    return ref_block.both_norms_block(*args, **kwargs)
 
 
 def joined_attention(p, x, context=None, bias=None, *, heads, kv_heads, **kwargs):

@@ -12,6 +12,7 @@ from ..models.config import check_labels
 # model_type of config.json -> module of this package
 FAMILIES = {
     "albert": "albert",
+    "baichuan": "baichuan",
     "bert": "bert",
     "bloom": "bloom",
     "camembert": "camembert",
@@ -25,12 +26,15 @@ FAMILIES = {
     "glm4": "glm4",
     "gpt2": "gpt2",
     "gpt3": "gpt3",
+    "internlm": "internlm",
+    "internlm2": "internlm2",
     "llama": "llama",
     "mistral": "mistral",
     "olmo2": "olmo2",
     "openai-gpt": "openai_gpt",
     "palm": "palm",
     "phi3": "phi3",
+    "qwen": "qwen",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "roberta": "roberta",

@@ -92,7 +92,7 @@ def layer_shapes(
     config: RotaryConfig, attention: Iterable[str] = (), mlp: Iterable[str] = ()
 ) -> dict:
     """The shapes of one layer; attention, mlp: which of their linear layers have biases."""
-    D, F = config.hidden_size, config.intermediate_size
+    D, F = config.hidden_size, config.mlp_width
     q, kv = (heads * config.head_width for heads in (config.heads, config.kv_heads))
 
     def linear_layers(biases: Iterable[str], **weights: tuple[int, int]) -> dict:

@@ -84,7 +84,7 @@ def self_attention(
     parts = [
         named(("q_norm", "k_norm", None), normed_heads(head_norm)) if head_norm else None,
         named(("q_rotary", "k_rotary", None), turned(rotary)) if rotary else None,
-        named((None, "k_cached", "v_cached"), cached(cache)) if cache else None,
+        named((None, "k_cached", "v_cached"), cached(cache)) if cache is not None else None,
         named((None, "k_prefixed", "v_prefixed"), prefixed) if "Pk" in p else None,
     ]
     project = joined(heads, kv_heads) if "Wqkv" in p else projections
@@ -95,8 +95,8 @@ def self_attention(
     weights: Component = partial(scores_and_probabilities, **options)
     if "Pk" in p:
         P = p["Pk"].shape[1]
-        attend = attend_beyond(partial(plain.attention, **options), P)
-        weights = attend_beyond(weights, P)
+        attend = partial(attend_beyond(plain.attention, P), **options)
+        weights = partial(attend_beyond(scores_and_probabilities, P), **options)
     y, back = multi_head_attention(
         p,
         x,

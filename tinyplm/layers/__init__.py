@@ -3,18 +3,24 @@
 linear.py            y = x W + b
 embedding.py         look-up of rows in a table
 position.py          learned and sinusoidal positions
-norm.py              LayerNorm, RMSNorm
-activation.py        ReLU, tanh, GELU (exact and tanh), SiLU, log-sigmoid
+norm.py              LayerNorm, RMSNorm; RMSNorm whose gain is 1 + w (Gemma)
+activation.py        ReLU, tanh, GELU (exact and tanh), SiLU, log-sigmoid; soft_cap keeps scores
+                     and logits between -cap and cap (Gemma 2)
 softmax.py           softmax, log-softmax
 dropout.py           dropout with explicit randomness
 mlp.py               feed-forward layers, plain and gated (SwiGLU, GeGLU)
 mask.py              who may attend to whom
 attention.py         attention: multi-head, grouped-query, multi-query, cross-attention
-attention_parts.py   parts of it that a caller chooses: rotary positions, a cache, a prefix
+attention_parts.py   parts of it that a caller chooses: rotary positions, a cache, a prefix; norms
+                     of queries and keys, by heads (Qwen3) or over all heads together (OLMo 2)
+alibi.py             ALiBi: scores that fall with distance, in place of positions (BLOOM)
 rope.py              RoPE: the rotation of queries and keys
 rope_scaling.py      RoPE's frequencies, and how they stretch to longer contexts
-cache.py             keys and values of earlier calls
-block.py             residual blocks, with the norm before or after the sublayer
+cache.py             keys and values of earlier calls; where a layer has a window, a buffer that
+                     rolls: it keeps no more of them than the window needs
+block.py             residual blocks, with the norm before the sublayer, after the sum, after the
+                     sublayer (OLMo 2), or before and after it (Gemma 2); and parallel_block, whose
+                     two sublayers read the same input (PaLM)
 pooling.py heads.py  one vector for a sequence; classes, spans, the masked-LM transform
 disentangled.py      disentangled attention (DeBERTa); its buckets of distances are in
                      relative_buckets.py, its convolution in convolution.py

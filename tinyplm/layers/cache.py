@@ -76,7 +76,7 @@ class Cache:
         check_module("cache: xp", xp)
         if windows is None:
             windows = (None,) * layers
-        if len(windows) != layers:
+        if not isinstance(windows, (tuple, list)) or len(windows) != layers:
             raise wrong("cache: windows", f"one for each of {layers} layers", windows)
         for window in windows:
             check_whole("cache: windows", window, 1, MOST, or_none=True)
@@ -85,7 +85,7 @@ class Cache:
             places = capacity if window is None else rolling_places(window)
             shape = (batch, kv_heads, places, width)
             buffers.append({name: xp.zeros(shape, dtype=dtype) for name in "kv"})
-        return cls(buffers, capacity, rolling, windows)
+        return cls(buffers, capacity, rolling, tuple(windows))
 
     @property
     def batch(self) -> int:

@@ -7,11 +7,13 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from ..core import StackOptions, Tree, named
+from ..backend import at_least_float32
+from ..core import Product, StackOptions, Tree, named
 from ..core.named import More
 from ..layers.activation import capped
 from ..layers.cache import Cache
 from ..layers.linear import linear
+from ..layers.pooling import l2_normalise
 from .parts import Head
 
 INFERENCE = StackOptions(grad=False)
@@ -26,6 +28,22 @@ def output_matrix(params: Tree, *, config: Any) -> tuple[Any, Callable]:
     if config.tie_word_embeddings:
         return params["body"]["tokens"].T, lambda dW: {"body": {"tokens": dW.T}}
     return params["head"]["W"], lambda dW: {"head": {"W": dW}}
+
+
+def unit_output_matrix(params: Tree, *, config: Any) -> tuple[Any, Callable]:
+    """U (D, V) with logits = hidden U, the columns of output_matrix divided by their lengths.
+
+    Yang et al. 2023 (Baichuan 2), sec. 2.4: the logits compare directions, whatever the tokens'
+    lengths.   u_v = w_v / |w_v|,   dw_v = (du_v - u_v (u_v . du_v)) / |w_v|   for each token v.
+    """
+    W, W_back = output_matrix(params, config=config)
+    rows, rows_back = l2_normalise(at_least_float32(W.T))
+
+    def backward(dU: Any) -> Tree:
+        dU = dU.a.T @ dU.b if isinstance(dU, Product) else dU
+        return W_back(rows_back(at_least_float32(dU.T)).T.astype(W.dtype, copy=False))
+
+    return rows.T.astype(W.dtype, copy=False), backward
 
 
 def vocabulary_head(

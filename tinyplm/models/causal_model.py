@@ -46,7 +46,7 @@ class CausalModel(Model):
         head = {"W": xp.ascontiguousarray(W)}
         params = {"body": {**params["body"], "layers": layers}, "head": head}
         copied = ("head.W",) if self.config.tie_word_embeddings else self.copied
-        config = dataclasses.replace(self.config, tie_word_embeddings=False)
+        config = self.config.for_decoding()
         return self._with(params=params, config=config, copied=copied, origin=self.origin)
 
     def end_ids(self) -> set[int]:

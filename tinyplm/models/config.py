@@ -186,6 +186,10 @@ class ScoreLabels:
     def num_labels(self) -> int:
         return label_count(self)
 
+    def for_decoding(self) -> Any:
+        """The config of CausalModel.for_decoding, whose head holds the output matrix itself."""
+        return dataclasses.replace(self, tie_word_embeddings=False)  # type: ignore[call-arg]
+
     @property
     def logit_cap(self) -> float | None:
         """The cap of the logits over the vocabulary (layers.activation.soft_cap), if any."""

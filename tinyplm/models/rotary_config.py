@@ -87,6 +87,11 @@ class RotaryConfig(ScoreLabels):
     def head_width(self) -> int:
         return self.hidden_size // self.heads if self.head_dim is None else self.head_dim
 
+    @property
+    def mlp_width(self) -> int:
+        """F, the width between the linear layers of the feed-forward sublayer."""
+        return self.intermediate_size
+
     @cached_property
     def rope(self) -> Rope:
         original = self.source.get("original_max_position_embeddings")
@@ -144,6 +149,18 @@ class RotaryConfig(ScoreLabels):
         }
         parameters = {"rope_type": "default", "rope_theta": base, **(rope or {})}
         return cls(**{**sizes, "rope_parameters": parameters, **others})
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiHeadConfig(RotaryConfig):
+    """RotaryConfig for files whose code reads none of these fields: each head has its own keys, and
+    a family says itself how RoPE turns (`rope`)."""
+
+    num_key_value_heads: ClassVar[Any] = None  # type: ignore[misc]
+    head_dim: ClassVar[Any] = None  # type: ignore[misc]
+    rope_parameters: ClassVar[Any] = None  # type: ignore[misc]
+    rope_theta: ClassVar[Any] = None  # type: ignore[misc]
+    rope_scaling: ClassVar[Any] = None  # type: ignore[misc]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 layers.py        linear, embeddings, norms, activations, softmax, feed-forward, blocks
 rope.py          rotary positions
 attention.py     attention: grouped queries, by blocks, with projections
+decoders.py      soft caps, ALiBi, QK norms, Gemma's RMSNorm, other blocks
 heads.py         the heads of encoders
 disentangled.py  DeBERTa
 xlnet.py         XLNet
@@ -17,13 +18,14 @@ for it on every device.
 from __future__ import annotations
 
 from ..case import Entry
-from . import alignment, attention, disentangled, heads, layers, losses, rope, xlnet
+from . import alignment, attention, decoders, disentangled, heads, layers, losses, rope, xlnet
 from .kernels import kernels
 
 COMPONENTS: dict[str, Entry] = {
     **layers.COMPONENTS,
     **rope.COMPONENTS,
     **attention.COMPONENTS,
+    **decoders.COMPONENTS,
     **heads.COMPONENTS,
     **disentangled.COMPONENTS,
     **xlnet.COMPONENTS,

@@ -12,6 +12,7 @@ from ...kernels.attention import self_attention
 from ...losses import answers, auxiliary, distillation, log_probs, policy, preference
 from ...tuning.adapters import lora
 from ..case import Case, Entry, Sizes
+from .losses import drawn_cap
 
 
 def _weighted(s: Sizes, rng: np.random.Generator, *shape: int) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def _log_probs(s: Sizes) -> Case:
 
 def _vocabulary_log_probs(s: Sizes) -> Case:
     rng = s.rng()
-    return Case(_output_layer(s, rng), _token_kwargs(s, rng))
+    return Case(_output_layer(s, rng), {**_token_kwargs(s, rng), "cap": drawn_cap(s)})
 
 
 # ------------------------------------------------------------------------------------- preferences
@@ -169,6 +170,8 @@ def _vocabulary_distillation(s: Sizes) -> Case:
         "teacher_x": rng.normal(size=(s.B, s.T, s.F)),
         "teacher_W": rng.normal(size=(s.F, s.V)),
         "teacher_b": rng.normal(size=s.V) if s.seed % 3 else None,
+        "cap": drawn_cap(s),
+        "teacher_cap": 3.0 if s.flags[1] else None,
     }
     return Case(args, {**teacher, **_softened(s, rng)})
 

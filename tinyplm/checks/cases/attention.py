@@ -24,7 +24,7 @@ def attention_mask(s: Sizes, rng: np.random.Generator, keys: int) -> np.ndarray 
     return rng.random((s.B, 1, s.T, keys) if s.flags[1] else (s.B, 1, 1, keys)) < 0.6
 
 
-def _attention(s: Sizes) -> Case:
+def attention_case(s: Sizes) -> Case:
     rng = s.rng()
     q = rng.normal(size=(s.B, s.H, s.T, s.E))
     k, v = rng.normal(size=(s.B, s.K, s.S, s.E)), rng.normal(size=(s.B, s.K, s.S, s.F))
@@ -36,24 +36,24 @@ def _attention(s: Sizes) -> Case:
 
 def _attention_dropout(s: Sizes) -> Case:
     """With dropout on the probabilities."""
-    case = _attention(s)
+    case = attention_case(s)
     case.kwargs |= {"rate": 0.4, "key": s.rng().integers(0, 2**64, s.B, dtype=np.uint64)}
     return case
 
 
-def _block_attention(s: Sizes, case: Callable[[Sizes], Case] = _attention) -> Case:
+def block_attention_case(s: Sizes, case: Callable[[Sizes], Case] = attention_case) -> Case:
     """Blocks of 1 to 5 queries, which rarely divide T."""
     made = case(s)
     made.kwargs |= {"block": 1 + s.seed % 5}
     return made
 
 
-def _decoder_attention(s: Sizes) -> Case:
+def decoder_attention_case(s: Sizes) -> Case:
     """The last T of T or more positions, with or without a window, padding, and another mask; some
     rows are empty."""
     rng = s.rng()
     s = dataclasses.replace(s, S=s.T + s.S - 1)
-    case = _block_attention(s)
+    case = block_attention_case(s)
     case.kwargs |= {
         "window": 1 + s.seed % s.S if s.flags[1] else None,
         "allowed": case.kwargs.pop("mask"),
@@ -87,16 +87,18 @@ def described_attention(
 
 
 def attention_parameters(
-    s: Sizes, rng: np.random.Generator, source: int, bias: bool
+    s: Sizes, rng: np.random.Generator, source: int, bias: bool, width: int | None = None
 ) -> dict[str, np.ndarray]:
+    """With or without biases; source: the width of the keys' source, width: that of a head."""
+    E = s.E if width is None else width
     p: dict[str, tuple[int, ...]] = {
-        "Wq": (s.D, s.H * s.E),
-        "Wk": (source, s.K * s.E),
-        "Wv": (source, s.K * s.E),
-        "Wo": (s.H * s.E, s.D),
+        "Wq": (s.D, s.H * E),
+        "Wk": (source, s.K * E),
+        "Wv": (source, s.K * E),
+        "Wo": (s.H * E, s.D),
     }
     if bias:
-        p |= {"bq": (s.H * s.E,), "bk": (s.K * s.E,), "bv": (s.K * s.E,), "bo": (s.D,)}
+        p |= {"bq": (s.H * E,), "bk": (s.K * E,), "bv": (s.K * E,), "bo": (s.D,)}
     return {name: rng.normal(0, 0.7, shape) for name, shape in p.items()}
 
 
@@ -171,7 +173,7 @@ def with_rotary(
 COMPONENTS = {
     "attention": Entry(
         attention.attention,
-        _attention,
+        attention_case,
         "attention of grouped queries, with a mask, an additive bias and a scale",
     ),
     "attention_dropout": Entry(
@@ -179,19 +181,19 @@ COMPONENTS = {
     ),
     "block_attention": Entry(
         block_attention.block_attention,
-        _block_attention,
+        block_attention_case,
         "attention by blocks of queries",
         plain="attention",
     ),
     "block_attention_dropout": Entry(
         block_attention.block_attention,
-        partial(_block_attention, case=_attention_dropout),
+        partial(block_attention_case, case=_attention_dropout),
         "attention by blocks of queries, with dropout on the probabilities",
         plain="attention_dropout",
     ),
     "decoder_attention": Entry(
         described_attention,
-        _decoder_attention,
+        decoder_attention_case,
         "causal attention by blocks, with a sliding window and padding",
     ),
     "multi_head_attention": Entry(

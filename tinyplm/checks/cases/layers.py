@@ -134,22 +134,30 @@ def attend(
 _norm = on_tree(norm.layernorm, "gamma", "beta")
 
 
-def _block(s: Sizes, residual: Any) -> Case:
-    """A block whose attention takes a shared input, the additive bias, as in T5."""
+def block_case(s: Sizes, residual: Any) -> Case:
+    """A block whose attention takes a shared input, the additive bias, as in T5; without a residual
+    its parts are parallel."""
     rng = s.rng()
 
-    def norm_parameters() -> dict[str, np.ndarray]:
+    def norm_parameters() -> dict[str, Any]:
         return {"gamma": rng.normal(size=s.D), "beta": rng.normal(size=s.D)}
 
+    def norms() -> dict[str, Any]:
+        if residual is block.both_norms:
+            return {"before": norm_parameters(), "after": norm_parameters()}
+        return norm_parameters()
+
     p = {
-        "norm1": norm_parameters(),
+        "norm1": norms(),
         "attention": attention_parameters(s, rng, s.D, True),
-        "norm2": norm_parameters(),
+        "norm2": norms(),
         "mlp": _mlp_parameters(s, rng, True),
     }
+    if residual is None:
+        p = {"norm": p["norm1"], "attention": p["attention"], "mlp": p["mlp"]}
     mask = np.tril(np.ones((s.T, s.T), dtype=bool))
     kwargs = {
-        "residual": residual,
+        **({} if residual is None else {"residual": residual}),
         "norm": partial(_norm, eps=0.1),  # keeps the norm's curvature moderate when D is 2
         "attention": partial(attend, heads=s.H, kv_heads=s.K, mask=mask),
         "mlp": partial(mlp.mlp, activation=activation.gelu_tanh),
@@ -176,10 +184,14 @@ COMPONENTS = {
     "mlp": Entry(mlp.mlp, _mlp, "feed-forward layer"),
     "gated_mlp": Entry(mlp.gated_mlp, _gated_mlp, "gated feed-forward layer (SwiGLU, GeGLU)"),
     "pre_norm_block": Entry(
-        block.block, partial(_block, residual=block.pre_norm), "block with norms before its parts"
+        block.block,
+        partial(block_case, residual=block.pre_norm),
+        "block with norms before its parts",
     ),
     "post_norm_block": Entry(
-        block.block, partial(_block, residual=block.post_norm), "block with norms after the sums"
+        block.block,
+        partial(block_case, residual=block.post_norm),
+        "block with norms after the sums",
     ),
     "log_sigmoid": Entry(activation.log_sigmoid, _elementwise, "log-sigmoid"),
 }

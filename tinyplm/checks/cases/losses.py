@@ -27,10 +27,16 @@ def _cross_entropy(s: Sizes) -> Case:
     return Case([rng.normal(0, 2.0, (s.B, s.T, s.V))], _targets(s, rng))
 
 
+def drawn_cap(s: Sizes) -> float | None:
+    """None, or a cap below or above most logits."""
+    return (None, 1.5, 5.0)[s.seed % 3]
+
+
 def _vocabulary_cross_entropy(s: Sizes) -> Case:
     rng = s.rng()
     x, W = rng.normal(size=(s.B, s.T, s.D)), rng.normal(size=(s.D, s.V))
-    return Case([x, W, rng.normal(size=s.V) if s.seed % 2 else None], _targets(s, rng))
+    b = rng.normal(size=s.V) if s.seed % 2 else None
+    return Case([x, W, b], {**_targets(s, rng), "cap": drawn_cap(s)})
 
 
 def _masked(s: Sizes) -> Case:

@@ -2,6 +2,7 @@
 
 tokenizer.json                           complete (tokenizer_json.py); read and written
 tokenizer.model, spiece.model ...        SentencePiece (sentencepiece.py); read
+qwen.tiktoken                            tokens with ranks (tiktoken.py); read
 vocab.json with merges.txt, vocab.txt    vocabularies; the rest follows from the tokenizer class
                                          (tokenizer_classes.py); read
 tokenizer_config.json, special_tokens_map.json    names of tokens (settings.py); read and written
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ...arguments import check_path
 from ...files import check_links, named, read_json, replaced
 from . import settings
+from .tiktoken import TIKTOKEN_FILE
 from .tokenizer_classes import SENTENCEPIECE_FILES, from_vocabularies, sentencepiece_parts
 from .tokenizer_json import from_json, to_json
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 VOCABULARIES = (
     *("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json"),
     *SENTENCEPIECE_FILES,
+    TIKTOKEN_FILE,
 )
 COMPANIONS = (*VOCABULARIES, *settings.FILES)
 

@@ -27,6 +27,7 @@ from ..text.postprocessing import ByteLevel, RobertaProcessing, TemplateProcessi
 from ..vocabulary import MAX_SYMBOLS
 from .sentencepiece import read_model
 from .settings import Settings, named_tokens, text_of_token
+from .tiktoken import TIKTOKEN, TIKTOKEN_FILE, read_ranks
 
 Parts = dict[str, Any]
 
@@ -48,10 +49,13 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
     elif (folder / "vocab.txt").exists():
         classes, source = _WORDPIECE, folder / "vocab.txt"
         parts = {"vocab": _lines(source)}
+    elif (folder / TIKTOKEN_FILE).exists():
+        classes, source = TIKTOKEN, folder / TIKTOKEN_FILE
+        parts = {"ranks": read_ranks(source)}
     else:
         raise FileNotFoundError(
             f"{printed(folder)}: expected tokenizer.json, tokenizer.model, vocab.txt, "
-            "or vocab.json with merges.txt, got none of them"
+            f"{TIKTOKEN_FILE}, or vocab.json with merges.txt, got none of them"
         )
     if name not in classes:
         expected = f"one of {', '.join(filter(None, classes))}"
@@ -156,6 +160,11 @@ def _bert(files: Parts, settings: Settings) -> Parts:
 def _sentencepiece(parts: Parts, settings: Settings) -> Parts:
     """The model alone, as in the library `sentencepiece`, unless the settings add bos or eos."""
     return _with_ends(parts, settings, add_bos=False)
+
+
+def _internlm(parts: Parts, settings: Settings) -> Parts:
+    """Also Baichuan: the model alone, with bos at the start unless the settings say otherwise."""
+    return _with_ends(parts, settings, add_bos=True)
 
 
 def _llama(parts: Parts, settings: Settings) -> Parts:
@@ -286,6 +295,8 @@ _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
     "T5Tokenizer": _t5,
     "AlbertTokenizer": _albert,
     "XLNetTokenizer": _xlnet,
+    **dict.fromkeys(("InternLMTokenizer", "InternLM2Tokenizer"), _internlm),
+    **dict.fromkeys(("BaiChuanTokenizer", "BaichuanTokenizer"), _internlm),
 }
 
 

@@ -1,0 +1,145 @@
+"""LLaMA-shaped decoders that their authors published with tensors in layouts of their own.
+
+Each function takes the tensors of a file by name, w[name], and ids (B, T), and gives the logits
+(B, T, V).  torch's linear layers hold weights as rows of outputs: y = W x + b with W (out, in).
+"""
+
+import numpy as np
+
+from reference.layers.activation import silu
+from reference.layers.alibi import alibi
+from reference.layers.attention import attention
+from reference.layers.embedding import embedding
+from reference.layers.linear import linear
+from reference.layers.mlp import gated_mlp
+from reference.layers.norm import rmsnorm
+from reference.layers.pooling import l2_normalise
+from reference.layers.rope import frequencies, rope
+
+
+def qwen(w: dict, ids: np.ndarray, *, layers: int, heads: int, eps: float, base: float):
+    """The rows of c_attn are all queries, all keys, all values; w2 is the gate.  Bai et al. 2023"""
+
+    def layer(i):
+        at = f"transformer.h.{i}"
+        qkv = zip("qkv", *(_thirds(w[f"{at}.attn.c_attn.{n}"]) for n in ("weight", "bias")))
+        p = {f"{kind}{n}": a for n, W, b in qkv for kind, a in (("W", W.T), ("b", b))}
+        p |= {"Wo": w[f"{at}.attn.c_proj.weight"].T}
+        names = {"Wup": "w1", "Wgate": "w2", "Wdown": "c_proj"}
+        mlp = {ours: w[f"{at}.mlp.{theirs}.weight"].T for ours, theirs in names.items()}
+        return w[f"{at}.ln_1.weight"], p, w[f"{at}.ln_2.weight"], mlp
+
+    x = embedding(w["transformer.wte.weight"], ids=ids)
+    turn = _rotation(w["transformer.wte.weight"].shape[1] // heads, ids.shape[1], base)
+    x = _blocks(x, [layer(i) for i in range(layers)], heads, heads, eps, turn=turn)
+    return linear(rmsnorm(x, w["transformer.ln_f.weight"], eps=eps), w["lm_head.weight"].T)
+
+
+def internlm(w: dict, ids: np.ndarray, *, layers: int, heads: int, eps: float):
+    """LLaMA with biases of queries, keys, values and the output.         InternLM team 2023"""
+
+    def layer(i):
+        at = f"model.layers.{i}"
+        p = {f"W{n}": w[f"{at}.self_attn.{n}_proj.weight"].T for n in "qkvo"}
+        p |= {f"b{n}": w[f"{at}.self_attn.{n}_proj.bias"] for n in "qkvo"}
+        return _llama_parts(w, at, p)
+
+    x = embedding(w["model.embed_tokens.weight"], ids=ids)
+    turn = _rotation(x.shape[2] // heads, ids.shape[1], 10000.0)
+    x = _blocks(x, [layer(i) for i in range(layers)], heads, heads, eps, turn=turn)
+    return linear(rmsnorm(x, w["model.norm.weight"], eps=eps), w["lm_head.weight"].T)
+
+
+def internlm2(
+    w: dict, ids: np.ndarray, *, layers: int, heads: int, kv_heads: int, eps: float, base: float
+):
+    """The rows of wqkv: for each key/value head its H/K queries, its key, its value.
+
+    Cai et al. 2024, sec. 2.2
+    """
+    D = w["model.tok_embeddings.weight"].shape[1]
+    E, shared = D // heads, heads // kv_heads
+
+    def layer(i):
+        at = f"model.layers.{i}"
+        rows = w[f"{at}.attention.wqkv.weight"]
+        q, k, v = [], [], []
+        for g in range(kv_heads):
+            first = g * (shared + 2) * E
+            q += [rows[first + n] for n in range(shared * E)]
+            k += [rows[first + shared * E + n] for n in range(E)]
+            v += [rows[first + (shared + 1) * E + n] for n in range(E)]
+        p = {"Wq": np.array(q).T, "Wk": np.array(k).T, "Wv": np.array(v).T}
+        p |= {"Wo": w[f"{at}.attention.wo.weight"].T}
+        names = {"Wgate": "w1", "Wdown": "w2", "Wup": "w3"}
+        mlp = {ours: w[f"{at}.feed_forward.{n}.weight"].T for ours, n in names.items()}
+        return w[f"{at}.attention_norm.weight"], p, w[f"{at}.ffn_norm.weight"], mlp
+
+    x = embedding(w["model.tok_embeddings.weight"], ids=ids)
+    turn = _rotation(E, ids.shape[1], base)
+    x = _blocks(x, [layer(i) for i in range(layers)], heads, kv_heads, eps, turn=turn)
+    return linear(rmsnorm(x, w["model.norm.weight"], eps=eps), w["output.weight"].T)
+
+
+def baichuan(
+    w: dict, ids: np.ndarray, *, layers: int, heads: int, eps: float, slopes=None, unit: bool
+):
+    """W_pack holds all queries, all keys, all values.                    Yang et al. 2023, sec. 2
+
+    slopes (H,): ALiBi's, in place of RoPE (13B).  unit: each row of lm_head is divided by its
+    length (Baichuan 2).
+    """
+
+    def layer(i):
+        at = f"model.layers.{i}"
+        packed = _thirds(w[f"{at}.self_attn.W_pack.weight"])
+        p = {f"W{n}": W.T for n, W in zip("qkv", packed)}
+        return _llama_parts(w, at, p | {"Wo": w[f"{at}.self_attn.o_proj.weight"].T})
+
+    x = embedding(w["model.embed_tokens.weight"], ids=ids)
+    T = ids.shape[1]
+    turn = bias = None
+    if slopes is None:
+        turn = _rotation(x.shape[2] // heads, T, 10000.0)
+    else:
+        places = np.arange(T)[None]
+        bias = alibi(places, places, slopes=slopes)
+    x = _blocks(x, [layer(i) for i in range(layers)], heads, heads, eps, turn=turn, bias=bias)
+    rows = l2_normalise(w["lm_head.weight"]) if unit else w["lm_head.weight"]
+    return linear(rmsnorm(x, w["model.norm.weight"], eps=eps), rows.T)
+
+
+def _blocks(x, layers, heads, kv_heads, eps, turn=None, bias=None):
+    """h = x + attention(norm1(x)),   x' = h + mlp(norm2(h)),   for each layer."""
+    B, T, _ = x.shape
+    mask = np.array([[s <= t for s in range(T)] for t in range(T)])
+    for norm1, p, norm2, mlp in layers:
+        n = rmsnorm(x, norm1, eps=eps)
+        q, k, v = (
+            linear(n, p[f"W{name}"], p.get(f"b{name}")).reshape(B, T, H, -1).swapaxes(1, 2)
+            for name, H in (("q", heads), ("k", kv_heads), ("v", kv_heads))
+        )
+        if turn is not None:
+            q, k = turn(q), turn(k)
+        o = attention(q, k, v, bias, mask=mask).swapaxes(1, 2).reshape(B, T, -1)
+        h = x + linear(o, p["Wo"], p.get("bo"))
+        x = h + gated_mlp(mlp, rmsnorm(h, norm2, eps=eps), activation=silu)
+    return x
+
+
+def _rotation(width, T, base):
+    """RoPE of pairs (i, i + E/2), as in LLaMA's files."""
+    f = frequencies(width, base=base)
+    return lambda a: rope(a, positions=np.arange(T), frequencies=f)
+
+
+def _thirds(rows):
+    """The first, second and last third of the rows."""
+    third = len(rows) // 3
+    return [rows[n * third : (n + 1) * third] for n in range(3)]
+
+
+def _llama_parts(w, at, p):
+    """One layer under LLaMA's names, but for its attention p."""
+    mlp = {f"W{n}": w[f"{at}.mlp.{n}_proj.weight"].T for n in ("gate", "up", "down")}
+    return w[f"{at}.input_layernorm.weight"], p, w[f"{at}.post_attention_layernorm.weight"], mlp
