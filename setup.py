@@ -28,6 +28,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["tinyplm", "tinyplm.*"]),
     package_data={"tinyplm": ["py.typed"]},
+    entry_points={"console_scripts": ["tinyplm=tinyplm.cli:main"]},
     install_requires=[
         "numpy>=2.0",
         "regex>=2024.5",

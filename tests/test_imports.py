@@ -37,10 +37,18 @@ ALLOWED = {
     "training": {"backend", "memory", "core", "random", "files", "data", "optim", "models", "hub"},
     "tuning": {"backend", "memory", "core", "random", "files", "layers", "losses", "kernels", "data", "optim", "evaluation",
                "tokenizers", "models", "families", "hub", "generation", "training"},
-    "checks": {"backend", "core", "layers", "losses", "kernels", "models", "tuning"},
+    "checks": {"backend", "core", "files", "layers", "losses", "kernels", "optim", "data", "objectives", "tokenizers", "models",
+               "families", "hub", "generation", "tuning"},
+    "cli": {"checks", "hub"},
+    "__main__": {"cli"},
     "__init__": {"checks", "generation", "hub", "models"},
 }  # fmt: skip
 THIRD_PARTY = {"numpy", "regex", "safetensors", "tqdm", "threadpoolctl", "matplotlib", "jinja2"}
+# imported only when a user passes one of its functions
+OPTIONAL = {
+    "torch": ("checks/callables/torch.py", "checks/torch_tracing.py"),
+    "jax": ("checks/callables/jax.py",),
+}
 
 
 def sources():
@@ -87,14 +95,16 @@ def test_imports_point_one_way(path):
             assert not rest or rest[0] in ALLOWED[part] | ANYWHERE | {part}, f"{path.name} imports {name}"
         elif top == "cupy":
             assert part == "backend", f"{path.name} imports cupy"
+        elif top in OPTIONAL:
+            assert str(path.relative_to(ROOT / "tinyplm")) in OPTIONAL[top], f"{path.name} imports {name}"
         else:
-            outside = ("reference", "tests", "torch", "transformers", "scipy", "hypothesis", "pytest")
+            outside = ("reference", "tests", "transformers", "scipy", "hypothesis", "pytest")
             assert top not in outside, f"{path.name} imports {name}"
 
 
 def test_third_party_imports_are_the_declared_ones():
     used = {name.split(".")[0] for path in sources() for name in imports(path)}
-    assert used - {"tinyplm", "cupy", "__future__"} - set(sys.stdlib_module_names) <= THIRD_PARTY
+    assert used - {"tinyplm", "cupy", "__future__", *OPTIONAL} - set(sys.stdlib_module_names) <= THIRD_PARTY
 
 
 def test_the_oracle_does_not_know_the_implementation():

@@ -11,13 +11,15 @@ import pytest
 
 from tests.calls.test_tuning import CHAT, MODEL, PROMPTS, QUICK, TEXT, TURNS
 from tests.support.wrong_calls import wrong_calls
-from tinyplm import core, optim, tuning
+from tinyplm import checks, core, optim, tuning
 from tinyplm.kernels import attention, block_attention, mlp
 from tinyplm.layers.activation import gelu
 from tinyplm.layers.mask import Visible
 from tinyplm.models.protocol import LossOptions, OutputOptions
 
 X = np.ones((2, 3, 4))
+with checks.trace() as TRACE:
+    MODEL([[1, 2]], grad=False)
 Q, K = np.ones((1, 2, 3, 4)), np.ones((1, 1, 3, 4))
 W = np.eye(4)
 ATTENTION = {f"W{n}": W for n in "qkvo"}
@@ -70,6 +72,8 @@ ROWS = [
     (tuning.sampled_answers, {"teacher": MODEL, "prompts": PROMPTS, "accept": None, "max_new_tokens": 2,
                               "stop_ids": list(range(300))}),
     (tuning.lora_parameters, {"params": MODEL.params, "rank": 2, "targets": ["Wq"], "key": 0}),
+    (checks.compare, {"a": TRACE, "b": TRACE, "model": None, "names": None, "dtype": None, "partial": False, "explain": True}),
+    (checks.save_trace, {"trace": TRACE, "path": "trace.safetensors"}),
     (tuning.Learner, {"model": MODEL, "settings": tuning.SFTSettings(**QUICK), "updates": 1}),
 ]  # fmt: skip
 # Words that a message may use instead of the argument's name.

@@ -27,13 +27,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..arguments import wrong
-from ..backend import to_host
-from ..core import Component, Tree, flatten
+from ..backend import array_module, to_host
+from ..core import Component, StackOptions, Tree, flatten, tree_map
 from ..core.named import RECORDER, More, Name
 
 ON_REQUEST = ("scores", "probabilities")
@@ -51,14 +52,28 @@ class Call(Mapping):
     """One call of a model: {path: Record} in the order of the forward.
 
     model       the model that was called, or None
+    source      "tinyplm"; "torch" where names are modules of a PyTorch model; "arrays" of a file
+    inputs      {name: array} of the call on the host; targets of a loss as "targets.logits"
     backward    paths in the order in which their gradients came
-    gradients   the gradient tree of the model's parameters, None before backward
+    gradients   the gradient tree of the model's parameters, or {hub name: array}; None before
+                backward
+    file_type   the model's type that a file names, "" without one
+    names       what other names the modules of a PyTorch model have: see trace_torch
+    dtypes      {name: dtype} where the values were computed in one that NumPy lacks
+    again       again(dtype): this call once more with parameters of that dtype, or None.  Valid
+                until the parameters are updated
     """
 
-    def __init__(self, model: Any = None) -> None:
-        self.model, self.gradients = model, None
+    def __init__(self, model: Any = None, source: str = "tinyplm") -> None:
+        self.model, self.source = model, source
+        self.gradients: Tree = None
         self.records: dict[str, Record] = {}
         self.backward: list[str] = []
+        self.inputs: dict[str, np.ndarray] = {}
+        self.file_type = ""
+        self.names: Any = None
+        self.dtypes: dict[str, str] = {}
+        self.again: Callable[[str], Call] | None = None
 
     def __getitem__(self, path: str) -> Record:
         if path not in self.records:
@@ -90,6 +105,12 @@ class Trace(Call):
     gradients = property(lambda self: self.last.gradients)
     records = property(lambda self: self.calls[-1].records if self.calls else {})
     backward = property(lambda self: self.last.backward)
+    source = property(lambda self: self.last.source)
+    inputs = property(lambda self: self.last.inputs)
+    file_type = property(lambda self: self.last.file_type)
+    names = property(lambda self: self.last.names)
+    dtypes = property(lambda self: self.last.dtypes)
+    again = property(lambda self: self.last.again)
 
 
 @contextmanager
@@ -121,15 +142,21 @@ class _Place:
     def within(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
 
-    def call(self, model: Any, f: Callable) -> Callable:
+    def call(self, model: Any, f: Callable, targets: Any) -> Callable:
         """f as one call: its value under the names of the outputs, or "loss"."""
 
-        def called(*args: Any, **kwargs: Any) -> tuple[Any, Callable | None]:
+        def called(
+            body: Any, head: Any, params: Tree, inputs: Any, stacking: StackOptions
+        ) -> tuple[Any, Callable | None]:
             to = Call(model)
             self.trace.calls.append(to)
+            to.inputs = {name: _copied(a) for name, a in _arrays(inputs, targets).items()}
             place = _Place(self.trace, to, "")
-            value, back = place.run(f, *args, **kwargs)
+            value, back = place.run(f, body, head, params, inputs, stacking)
             place.record(_outputs(value))
+            if inputs.get("cache") is None:
+                given = (body, head, params, inputs, stacking)
+                to.again = partial(_again, self.trace.also, to, f, *given)
             if back is None:
                 return value, None
 
@@ -202,6 +229,46 @@ class _Place:
                 if path in self.to.backward:
                     self.to.backward.remove(path)
                 self.to.backward.append(path)
+
+
+def _again(
+    also: tuple[str, ...],
+    to: Call,
+    f: Callable,
+    body: Any,
+    head: Any,
+    params: Tree,
+    inputs: Mapping,
+    stacking: StackOptions,
+    dtype: str,
+) -> Call:
+    """The call that `to` recorded, with parameters and embeddings of this dtype; its backward too,
+    from the recorded gradients of the outputs."""
+
+    def cast(tree: Any) -> Any:
+        return tree_map(lambda a: a.astype(dtype), tree)
+
+    opened = Trace(also)
+    called = _Place(opened, Call(), "").call(to.model, f, None)
+    embeds = inputs.get("inputs_embeds")
+    stacking = dataclasses.replace(stacking, on_gradient=None)
+    inputs = {**inputs, "inputs_embeds": None if embeds is None else cast(embeds)}
+    value, back = called(body, head, cast(params), inputs, stacking)
+    given = {n: to.records[n].gradient for n in _outputs(value)}
+    if back is not None and any(d is not None for d in given.values()):
+        if isinstance(value, Mapping):
+            xp = array_module(value["hidden"])
+            back({n: None if d is None else xp.asarray(d.astype(dtype)) for n, d in given.items()})
+        else:
+            back(float(given["loss"] or 0))
+    return opened.last
+
+
+def _arrays(inputs: Mapping, targets: Any) -> dict[str, Any]:
+    """The arrays among the inputs of a call, and the targets of its loss."""
+    targets = targets if isinstance(targets, Mapping) else {}
+    given = {**inputs, **{f"targets.{name}": a for name, a in targets.items()}}
+    return {n: a for n, a in given.items() if a is not None and n not in ("cache", "key")}
 
 
 def _under(name: Name, y: Any) -> dict[str, Any]:

@@ -23,8 +23,9 @@ class Recorder(Protocol):
     def recorded(self, name: Name, f: Component, scope: bool, more: More | None) -> Component:
         """f, recorded under this name."""
 
-    def call(self, model: Any, f: Callable) -> Callable:
-        """f(...) -> (value, backward), recorded as one call of this model."""
+    def call(self, model: Any, f: Callable, targets: Any) -> Callable:
+        """f(body, head, params, inputs, ...) -> (value, backward), recorded as one call of this
+        model."""
 
 
 RECORDER: ContextVar[Recorder | None] = ContextVar("RECORDER", default=None)
@@ -44,10 +45,13 @@ def named(name: Name, f: Component, *, scope: bool = True, more: More | None = N
     return f if recorder is None else recorder.recorded(name, f, scope, more)
 
 
-def call_of(model: Any, f: Callable) -> Callable:
-    """f, which computes the value and the backward of a call of this model: recorded likewise."""
+def call_of(model: Any, f: Callable, targets: Any = None) -> Callable:
+    """models.parts.whole as f, for a call of this model: recorded likewise.
+
+    targets: those of a loss, by the names of the outputs.
+    """
     recorder = RECORDER.get()
-    return f if recorder is None else recorder.call(model, f)
+    return f if recorder is None else recorder.call(model, f, targets)
 
 
 def tracing() -> bool:

@@ -157,6 +157,14 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], di
     return arrays, {name: t.file_dtype for name, t in tensors.items()}
 
 
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The texts in the header of a safetensors file that open_safetensors accepts."""
+    with open_regular(path) as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = parse_json(file.read(size).decode("utf-8"), f"{named(path)}: header")
+    return header.get("__metadata__", {})
+
+
 def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
     """({name: tensor}, source) of a folder with model.safetensors, or shards and their index.
 
@@ -212,18 +220,24 @@ def write_safetensors(
     path: str | os.PathLike,
     arrays: Mapping[str, np.ndarray],
     dtypes: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write {name: array} under a temporary name, flushed to disk, then renamed.
 
     dtypes: {name: "F32", "BF16", ...} to store; by default each array's own dtype.
+    metadata: texts that the header keeps beside them; see read_metadata.
     ValueError, before anything is written, for a finite value too large for that dtype.
     """
     with replaced(path) as temporary:
-        _write(temporary, arrays, dtypes or {}, str(path))
+        _write(temporary, arrays, dtypes or {}, str(path), metadata or {})
 
 
 def _write(
-    temporary: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], path: str
+    temporary: Path,
+    arrays: Mapping[str, np.ndarray],
+    dtypes: Mapping[str, str],
+    path: str,
+    metadata: Mapping[str, str] = {},
 ) -> None:
     from safetensors import SafetensorError, TensorSpec, serialize_file
 
@@ -248,7 +262,7 @@ def _write(
             data_len=data.nbytes,
         )
     try:
-        serialize_file(entries, temporary, {"format": "pt"})
+        serialize_file(entries, temporary, {"format": "pt", **metadata})
     except SafetensorError as error:  # report a full disk as an OSError, as elsewhere
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error), path) from None

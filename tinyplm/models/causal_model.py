@@ -99,13 +99,15 @@ class CausalModel(Model):
         inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache)
         return self._call(inputs, key, stacking)
 
-    def _whole(self, head: Head, inputs: Arrays, stacking: StackOptions) -> Passed:
+    def _whole(
+        self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
+    ) -> Passed:
         """parts.whole, which consumes a cache among the inputs; outputs["cache"] is the next."""
         cache = inputs.get("cache")
         if cache is None:
-            return super()._whole(head, inputs, stacking)
+            return super()._whole(head, inputs, stacking, targets)
         cache.begin()
-        outputs, back = super()._whole(head, inputs, stacking)
+        outputs, back = super()._whole(head, inputs, stacking, targets)
         after = cache.advanced(outputs["hidden"].shape[1])
 
         outputs = {**outputs, "cache": after}

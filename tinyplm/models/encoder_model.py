@@ -115,8 +115,10 @@ class EncoderModel(Model):
         key = inputs.get("key")
         return loss_head(self._task, self.config, loss, grad=grad, key=key, choices=choices)
 
-    def _whole(self, head: Head, inputs: Arrays, stacking: StackOptions) -> Passed:
-        return super()._whole(head, self._flat_choices(inputs)[1], stacking)
+    def _whole(
+        self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
+    ) -> Passed:
+        return super()._whole(head, self._flat_choices(inputs)[1], stacking, targets)
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         inputs = self._flat_choices(inputs)[1]

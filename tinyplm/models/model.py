@@ -248,10 +248,12 @@ class Model:
         """The head of outputs_in_parts, by default that of a call."""
         return self._outputs_head(inputs)
 
-    def _whole(self, head: Head, inputs: Arrays, stacking: StackOptions) -> Passed:
-        """parts.whole of this model, for inputs that are already checked."""
+    def _whole(
+        self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
+    ) -> Passed:
+        """parts.whole of this model, for inputs that are already checked; targets: for a trace."""
         body = walks.body_of(self.family, self.config)
-        return call_of(self, parts.whole)(body, head, self.params, inputs, stacking)
+        return call_of(self, parts.whole, targets)(body, head, self.params, inputs, stacking)
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         """parts.in_parts of this model, for inputs that are already checked."""
@@ -275,7 +277,7 @@ class Model:
         loss = loss._replace(targets=self._moved(checks.checked_targets(loss.targets)))
         inputs = self.checked(inputs)
         head = self._loss_head(inputs, loss, grad=stacking.grad)
-        value, back = self._whole(head, inputs, stacking)
+        value, back = self._whole(head, inputs, stacking, loss.targets)
         return value, first_gradient(back)
 
     def _moved(self, inputs: Arrays) -> dict[str, Any]:

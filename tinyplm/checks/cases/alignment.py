@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,9 @@ def summed(f: Callable) -> Component:
 
         return (outputs["log_probs"] * a).sum() + (outputs["entropy"] * c).sum(), backward
 
+    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in "ac"]
+    parameters = [*inspect.signature(f).parameters.values(), *more]
+    component.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return component
 
 

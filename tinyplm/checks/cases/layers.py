@@ -131,7 +131,7 @@ def attend(
     return y, backward
 
 
-_norm = on_tree(norm.layernorm, "gamma", "beta")
+norm_on_tree = on_tree(norm.layernorm, "gamma", "beta")
 
 
 def block_case(s: Sizes, residual: Any) -> Case:
@@ -158,7 +158,7 @@ def block_case(s: Sizes, residual: Any) -> Case:
     mask = np.tril(np.ones((s.T, s.T), dtype=bool))
     kwargs = {
         **({} if residual is None else {"residual": residual}),
-        "norm": partial(_norm, eps=0.1),  # keeps the norm's curvature moderate when D is 2
+        "norm": partial(norm_on_tree, eps=0.1),  # keeps the norm's curvature moderate when D is 2
         "attention": partial(attend, heads=s.H, kv_heads=s.K, mask=mask),
         "mlp": partial(mlp.mlp, activation=activation.gelu_tanh),
     }

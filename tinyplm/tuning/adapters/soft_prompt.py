@@ -84,7 +84,9 @@ class SoftPrompted(CausalModel):
     def width(self) -> int:
         return self.base.width
 
-    def _whole(self, head: Head, inputs: Arrays, stacking: StackOptions) -> Passed:
+    def _whole(
+        self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
+    ) -> Passed:
         """head(hidden[:, P:]) of the base model behind the rows.
 
         backward gives ({"rows": drows}, dinputs_embeds); the base model has no gradient.
@@ -120,7 +122,7 @@ class SoftPrompted(CausalModel):
 
         wide = {"inputs_embeds": embeds, "attention_mask": mask, "key": inputs.get("key")}
         dropped = dataclasses.replace(stacking, on_gradient=lambda i, dp: None)
-        value, back = base._whole(behind, wide, dropped if stacking.grad else stacking)
+        value, back = base._whole(behind, wide, dropped if stacking.grad else stacking, targets)
         if back is None:
             return value, None
 
