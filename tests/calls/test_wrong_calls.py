@@ -91,7 +91,7 @@ def test_a_backward(name):
     none(wrong_argument(model.loss(targets=targets, **inputs_of(name))[1], "backward"))
 
 
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize("name", families.KINDS)
 def test_token_outputs_and_caches(name):
     model = MODELS[name][0]
     right = {**inputs_of(name), "targets": IDS, "temperature": 1.0, "chunk": 5, "entropy": True, "grad": True, "key": 1, **STACK}

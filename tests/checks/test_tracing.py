@@ -14,7 +14,13 @@ from tests.support import encoder_families, families
 from tinyplm.checks.modules import modules
 
 DECODERS = {f"{name}, {variant}": (name, changes) for name, family in families.FAMILIES.items()
-            for variant, changes in {"plain": {}, **family.variants}.items()}  # fmt: skip
+            for variant, changes in {"plain": {}, **(family.variants if name in families.KINDS else {})}.items()}  # fmt: skip
+# What attention and MLP of layer 1 are given, where it is not what norm1 and norm2 return.
+INPUTS = {
+    "openai-gpt": ("layers.0", "layers.1.residual"),
+    "olmo2": ("layers.0", "layers.1.residual"),
+    "palm": ("layers.1.norm", "layers.1.norm"),
+}
 BOTH = ("scores", "probabilities")
 
 
@@ -83,15 +89,18 @@ def test_recorded_values_and_gradients_fit_each_other(case):
         _, backward = model.loss(**inputs, targets=targets)
     backward(1.0)
     layer, d = t.gradients["body"]["layers"][1], "layers.1"
-    pairs = [(layer["attention"][f"W{n}"], t[f"{d}.norm1"].value, t[f"{d}.attention.{n}"].gradient) for n in "qkv"]
+    first, second = (t[path].value for path in INPUTS.get(name, (f"{d}.norm1", f"{d}.norm2")))
+    between = name in INPUTS or "before" not in layer["norm1"]  # two norms of one sublayer have one name, the second's value
+    projections = "v" if name == "olmo2" else "qkv"  # its queries and keys are recorded after their norm
+    pairs = [(layer["attention"][f"W{n}"], first, t[f"{d}.attention.{n}"].gradient) for n in projections] * between
     pairs.append((layer["attention"]["Wo"], merged(t[f"{d}.attention.heads"].value), t[f"{d}.attention"].gradient))
     if "Wgate" in layer["mlp"]:
-        pairs += [(layer["mlp"][f"W{n}"], t[f"{d}.norm2"].value, t[f"{d}.mlp.{n}"].gradient) for n in ("gate", "up")]
+        pairs += [(layer["mlp"][f"W{n}"], second, t[f"{d}.mlp.{n}"].gradient) for n in ("gate", "up")] * between
         pairs.append((layer["mlp"]["Wdown"], t[f"{d}.mlp.product"].value, t[f"{d}.mlp"].gradient))
         h, g, u = (t[f"{d}.mlp.{n}"] for n in ("product", "activation", "up"))
         assert np.array_equal(h.value, g.value * u.value) and np.array_equal(g.gradient, h.gradient * u.value)
     else:
-        pairs.append((layer["mlp"]["W1"], t[f"{d}.norm2"].value, t[f"{d}.mlp.up"].gradient))
+        pairs.append((layer["mlp"]["W1"], second, t[f"{d}.mlp.up"].gradient))
         pairs.append((layer["mlp"]["W2"], t[f"{d}.mlp.activation"].value, t[f"{d}.mlp"].gradient))
     for dW, x, dy in pairs:
         assert off(rows(x).T @ rows(dy), dW) < MODEL
@@ -99,7 +108,12 @@ def test_recorded_values_and_gradients_fit_each_other(case):
     np.add.at(dtokens, ids, t["tokens"].gradient)
     if not model.config.tie_word_embeddings:
         assert off(dtokens, t.gradients["body"]["tokens"]) < MODEL
-        assert off(rows(t["norm"].value).T @ rows(t["logits"].gradient), t.gradients["head"]["W"]) < MODEL
+        hidden = t["norm"].value * (6**-0.5 if name == "palm" else 1) if "norm" in t else t["layers.1"].value
+        # a capped head, or Baichuan 2's normalised one, is no plain product
+        capped = (
+            getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "z_loss_weight", None) is not None
+        )
+        assert capped or off(rows(hidden).T @ rows(t["logits"].gradient), t.gradients["head"]["W"]) < MODEL
 
 
 @pytest.mark.parametrize("case", DECODERS)
@@ -120,9 +134,10 @@ def test_scores_and_probabilities_are_those_that_attention_uses(case):
         dv = (P.value.swapaxes(-1, -2) @ heads.gradient).reshape(B, K, H // K, T, E).sum(axis=2)
         assert off(dv.transpose(0, 2, 1, 3).reshape(B, T, K * E), v.gradient) < MODEL
         assert off(heads.gradient @ by_head.swapaxes(-1, -2), P.gradient) < MODEL
-        if "k_rotary" in own:  # the scores' gradient leads to the queries': dq = scale dA k
-            k = np.repeat(own["k_rotary"].value, H // K, axis=1)
-            assert off(E**-0.5 * A.gradient @ k, own["q_rotary"].gradient) < MODEL
+        if "k_rotary" in own and not getattr(model.config, "attn_logit_softcapping", None):
+            scale = getattr(model.config, "query_pre_attn_scalar", E) ** -0.5
+            k = np.repeat(own["k_rotary"].value, H // K, axis=1)  # the scores' gradient leads to the queries': dq = scale dA k
+            assert off(scale * A.gradient @ k, own["q_rotary"].gradient) < MODEL
         assert np.array_equal(A.gradient != 0, (A.gradient != 0) & (P.value != 0))
 
 

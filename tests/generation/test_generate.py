@@ -104,6 +104,25 @@ def test_prompts_of_different_lengths_are_as_each_alone(family, tokens, cached, 
         assert_same(together[n * samples : (n + 1) * samples], alone[-samples:])
 
 
+@pytest.mark.parametrize(
+    "family", ["bloom", "openai-gpt", "gemma", "gemma2", "gemma3_text", "glm", "gpt3", "palm", "olmo2", "phi3", "qwen3"]
+)
+def test_other_decoders_cached_uncached_in_a_batch_and_alone(family):
+    """ALiBi, norms elsewhere, windows and bands: prompts of several lengths, left-padded; 20 tokens are more than a window."""
+    longest = {"bloom": None, "openai-gpt": "n_positions", "gpt3": "n_positions"}.get(family, "max_position_embeddings")
+    model = tiny(family, **({longest: 40} if longest else {}))
+    options = {"max_new_tokens": 20, "seed": 3, "temperature": 1.5}
+    together = generate(model, PROMPTS, **options)
+    assert_same(generate(model, PROMPTS, cached=False, **options), together)
+    assert_same(generate(model.for_decoding(), PROMPTS, **options), together)
+    greedy = {"max_new_tokens": 20, "temperature": 0}
+    alone = [generate(model, prompt, **greedy)[0] for prompt in PROMPTS]
+    assert_same(generate(model, PROMPTS, **greedy), alone)
+    for prompt, text in zip(PROMPTS, alone):
+        expected = full_pass(model, prompt + text.ids[:-1])[text.ids[-1]]
+        assert abs(text.log_probabilities[-1] - expected) < MODEL * max(1, -expected)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", MODELS)
 def test_weights_in_another_layout_give_the_same(family, tied, tmp_path):

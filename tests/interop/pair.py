@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from types import ModuleType
 from typing import Any
 
@@ -35,7 +36,7 @@ from tinyplm.families import (
     olmo2,
     openai_gpt,
     phi3,
-    qwen2,  # fmt: skip
+    qwen2,
     qwen3,
 )
 from tinyplm.hub import folders as hub
@@ -160,7 +161,7 @@ FAMILIES = {
     ),
     "phi3": Family(
         phi3, transformers.Phi3Config, transformers.Phi3ForCausalLM, transformers.Phi3Model,
-        {**_LLAMA_SHAPED, "pad_token_id": None, "sliding_window": 3},
+        {**_LLAMA_SHAPED, "pad_token_id": None, "sliding_window": 3, "resid_pdrop": 0.1, "embd_pdrop": 0.1},
         context="max_position_embeddings",
         odd={"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1},
         tables=("model.embed_tokens.weight",),
@@ -188,9 +189,10 @@ FAMILIES = {
     # Three heads: ALiBi's slopes for a number that is no power of two.
     "bloom": Family(
         bloom, transformers.BloomConfig, transformers.BloomForCausalLM, transformers.BloomModel,
-        {"vocab_size": 41, "hidden_size": 36, "n_layer": 2, "n_head": 3, "bos_token_id": None, "eos_token_id": None},
+        {"vocab_size": 41, "hidden_size": 30, "n_layer": 2, "n_head": 3, "hidden_dropout": 0.1, "attention_dropout": 0.1,
+         "bos_token_id": None, "eos_token_id": None},
         context="seq_length",
-        odd={"hidden_size": 30, "n_head": 5},
+        odd={"hidden_size": 20, "n_head": 5},
         tables=("transformer.word_embeddings.weight",),
         spots=("transformer.h.1.mlp.dense_h_to_4h.bias", "transformer.h.0.self_attention.query_key_value.weight"),
         paths=("body.layers.1.mlp.b1", "body.layers.0.attention.Wk"),
@@ -324,6 +326,12 @@ def as_torch(**arrays):
     return {name: torch.from_numpy(a) for name, a in arrays.items() if a is not None}
 
 
+def for_them(theirs, **arrays):
+    """As torch, without position_ids for a model that has none: BLOOM's."""
+    known = inspect.signature(theirs.forward).parameters
+    return {name: a for name, a in as_torch(**arrays).items() if name != "position_ids" or name in known}
+
+
 def named_gradients(model):
     """{hub name: gradient} of transformers' parameters, which are then cleared; a shared tensor appears once.
 
@@ -371,7 +379,7 @@ def compare(theirs, ours, *, B=3, T=7, side="none", positions=None, seed=1):
     rows = np.ones((B, T), dtype=bool) if mask is None else sees_something(mask, ours)
     kwargs = {"attention_mask": mask, "position_ids": positions}
     with float64():
-        output = theirs(torch.from_numpy(ids), **as_torch(**kwargs), output_hidden_states=True)
+        output = theirs(torch.from_numpy(ids), **for_them(theirs, **kwargs), output_hidden_states=True)
     outputs, backward = ours(ids, **kwargs)
     logits = output.logits
     assert_same("logits", outputs["logits"][rows], logits.detach().numpy()[rows])

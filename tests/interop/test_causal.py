@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-from tests.interop.pair import FAMILIES, as_torch, assert_same, assert_same_gradients, compare, named_gradients, padding, pair
+from tests.interop.pair import FAMILIES, assert_same, assert_same_gradients, compare, for_them, named_gradients, padding, pair
 from tests.laws import relative_error
 from tinyplm.hub import folders as hub
 from tinyplm.optim.adamw import AdamW
@@ -58,7 +58,7 @@ def test_padding_tokens_leak_nowhere(tmp_path, family, side):
     mask, positions = padding(side, 3, 6)
     rng = np.random.default_rng(0)
     ids = np.where(mask == 1, rng.integers(0, 40, mask.shape), 40)
-    output = theirs(torch.from_numpy(ids), **as_torch(attention_mask=mask, position_ids=positions))
+    output = theirs(torch.from_numpy(ids), **for_them(theirs, attention_mask=mask, position_ids=positions))
     cotangent = rng.normal(size=output.logits.shape) * mask[..., None]
     output.logits.backward(torch.from_numpy(cotangent))
     _, backward = ours(ids, attention_mask=mask, position_ids=positions)
@@ -78,9 +78,10 @@ def test_embeddings_as_inputs(tmp_path, family, tied):
     """The token table then does not affect the outputs, unless it is also the head."""
     theirs, ours = pair(family, tmp_path, tie_word_embeddings=tied)
     rng = np.random.default_rng(0)
-    embeds = rng.normal(size=(2, 5, 32))
+    embeds = rng.normal(size=(2, 5, ours.width))
     leaf = torch.from_numpy(embeds).requires_grad_()
-    output = theirs(inputs_embeds=leaf)
+    scale = ours.width**0.5 if family.startswith("gemma") else 1  # its embedding module in transformers returns scaled rows
+    output = theirs(inputs_embeds=scale * leaf)
     outputs, backward = ours(inputs_embeds=embeds)
     cotangent = rng.normal(size=output.logits.shape)
     output.logits.backward(torch.from_numpy(cotangent))

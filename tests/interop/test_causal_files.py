@@ -34,7 +34,7 @@ from tinyplm.core import flatten
 from tinyplm.hub import folders as hub
 from tinyplm.hub.names import count_parameters
 from tinyplm.models.config import to_dict
-from tinyplm.models.names import hub_shapes
+from tinyplm.models.names import hub_shapes, names_of
 
 ALL = list(FAMILIES)
 IDS = np.random.default_rng(0).integers(0, 41, (2, 8))
@@ -217,12 +217,13 @@ def test_the_bare_body_of_an_untied_model_lacks_its_head(tmp_path, family):
 OLD_TENSORS = {
     "gpt2": {"transformer.h.{i}.attn.bias": torch.ones(1, 1, 12, 12).tril(),
              "transformer.h.{i}.attn.masked_bias": torch.tensor(-1e4)},
+    "openai-gpt": {"transformer.h.{i}.attn.bias": torch.ones(1, 1, 12, 12).tril()},
     **{name: {"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.rand(4)}  # deliberately wrong
-       for name in ("llama", "mistral", "qwen2")},
+       for name in ("llama", "mistral", "qwen2", "gemma", "phi3")},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("family", OLD_TENSORS)
 def test_tensors_that_only_old_files_have_are_ignored(tmp_path, family):
     """transformers ignores them too: their values are computed."""
     theirs, _ = pair(family, tmp_path)
@@ -257,6 +258,15 @@ def settings_in(folder):
                    "id2label": {0: "a", 1: "b", 2: "c"}}),
         ("llama", {"attention_bias": True, "mlp_bias": True, "rms_norm_eps": 1e-7, "initializer_range": 0.01,
                    "num_key_value_heads": None}),
+        *((family, {}) for family in ALL if family not in ("gpt2", "llama")),
+        ("gemma2", {"layer_types": ["full_attention", "sliding_attention"], "attn_logit_softcapping": None}),
+        ("gemma3_text", {"layer_types": ["full_attention"] * 2, "final_logit_softcapping": 2.0}),
+        ("qwen3", {"use_sliding_window": False, "attention_bias": True}),
+        ("phi3", {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 9.0,
+                                                              "partial_rotary_factor": 0.5}}),
+        ("glm", {"rope_parameters": {"rope_type": "default", "rope_theta": 9.0, "partial_rotary_factor": 1.0}}),
+        ("bloom", {"tie_word_embeddings": False, "id2label": {0: "a", 1: "b", 2: "c"}}),
+        ("openai-gpt", {"afn": "relu", "resid_pdrop": 0.0}),
     ],
     ids=str,
 )  # fmt: skip
@@ -292,7 +302,7 @@ def test_sizes_have_the_counts_of_transformers(family, size):
     assert count_parameters(module.shapes(config)) == sum(p.numel() for p in theirs.parameters())
     # arrays that are views of a single number
     leaves = {path: np.broadcast_to(np.float32(0), shape) for path, shape in flatten(module.shapes(config)).items()}
-    assert hub_shapes(leaves, module.NAMES) == {name: tuple(t.shape) for name, t in tensors_of(theirs).items()}
+    assert hub_shapes(leaves, names_of(module, config)) == {name: tuple(t.shape) for name, t in tensors_of(theirs).items()}
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -302,7 +312,11 @@ def test_init_has_the_distribution_of_transformers(family, tied):
     1 / sqrt(n), and the difference of two means by std sqrt(2/n); five times that is allowed.
     """
     changes = {"vocab_size": 300, "initializer_range": 0.05, "tie_word_embeddings": tied}
-    changes |= {"n_embd": 64, "n_layer": 3} if family == "gpt2" else {"hidden_size": 64, "num_hidden_layers": 3}
+    if family == "openai-gpt":  # transformers starts its Conv1D with 0.02, whatever the config says
+        changes["initializer_range"] = 0.02
+    changes |= {"n_layer": 3} if "n_layer" in FAMILIES[family].tiny else {"num_hidden_layers": 3}
+    changes |= {"n_embd": 64} if "n_embd" in FAMILIES[family].tiny else {"hidden_size": 64}
+    changes |= {"bloom": {"n_head": 4}, "gemma3_text": {"layer_types": ["sliding_attention"] * 3}}.get(family, {})
     settings = {**FAMILIES[family].tiny, **changes}
     torch.manual_seed(0)
     theirs = FAMILIES[family].lm(FAMILIES[family].config(**settings))

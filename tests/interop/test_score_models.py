@@ -10,16 +10,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tinyplm
-from tests.interop.pair import FAMILIES, TOLERANCE, float64
+from tests.interop.pair import FAMILIES, TOLERANCE, float64, for_them
 from tests.laws import relative_error
 from tinyplm.hub import folders as hub
 
-CLASSES = {
-    "gpt2": transformers.GPT2ForSequenceClassification,
-    "llama": transformers.LlamaForSequenceClassification,
-    "mistral": transformers.MistralForSequenceClassification,
-    "qwen2": transformers.Qwen2ForSequenceClassification,
-}
+CLASSES = {name: getattr(transformers, row.module.Config.SCORED) for name, row in FAMILIES.items()}
 PAD = 40  # the last id: transformers takes the last token that differs from this
 
 
@@ -63,7 +58,7 @@ def test_logits_loss_and_every_gradient(family, problem, B, T, side, odd, tmp_pa
     values = inputs(B, T, side)
     targets = draw(np.random.default_rng(2), B)
     with float64():
-        found = theirs(**{name: torch.from_numpy(a) for name, a in values.items()}, labels=torch.from_numpy(targets))
+        found = theirs(**for_them(theirs, **values), labels=torch.from_numpy(targets))
         found.loss.backward()
     outputs, _ = ours(**values)
     assert relative_error(outputs["logits"], found.logits.detach().numpy()) < TOLERANCE
@@ -76,7 +71,7 @@ def test_logits_loss_and_every_gradient(family, problem, B, T, side, odd, tmp_pa
     for name, p in expected.items():
         wanted = p.grad.numpy().copy()
         ids = values["input_ids"]
-        if "wte" in name or "embed_tokens" in name:
+        if name == FAMILIES[family].tables[0]:
             wanted[PAD] = gradients[name][PAD]  # torch gives the table's padding row no gradient; here only padding reads it
             assert PAD in ids or not gradients[name][PAD].any()
         assert np.abs(gradients[name] - wanted).max() < TOLERANCE * size, name

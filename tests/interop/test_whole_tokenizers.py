@@ -114,6 +114,34 @@ CHAINS = {
         }
         | BYTE_DECODER,
     ),
+    "BLOOM": (
+        byte_level_bpe(),
+        {
+            "pre_tokenizer": split(r" ?[^(\s|[.,!?…。，、।۔،])]+"),
+            "post_processor": post.ByteLevel(add_prefix_space=True, trim_offsets=False),
+        }
+        | BYTE_DECODER,
+    ),
+    "GLM-4": (
+        bpe(600, ["[gMASK]", "<sop>", "<|user|>"], {"ignore_merges": True}, initial_alphabet=pre.ByteLevel.alphabet()),
+        {
+            "pre_tokenizer": split(CL100K_PATTERN),
+            "post_processor": post.TemplateProcessing(
+                "[gMASK] <sop> $A", "[gMASK] <sop> $A $B:1", [("[gMASK]", 0), ("<sop>", 1)]
+            ),
+        }
+        | BYTE_DECODER,
+    ),
+    "OLMo 2": (
+        byte_level_bpe(),
+        {
+            "pre_tokenizer": pre.Sequence(
+                [pre.Split(hf.Regex(CL100K_PATTERN), "removed", invert=True), pre.ByteLevel(False, use_regex=False)]
+            ),
+            "post_processor": post.ByteLevel(trim_offsets=False),
+        }
+        | BYTE_DECODER,
+    ),
     "o200k": (byte_level_bpe(), {"pre_tokenizer": split(O200K_PATTERN, "removed"), **BYTE_DECODER}),
     "o200k isolated": (byte_level_bpe(), {"pre_tokenizer": split(O200K_PATTERN), **BYTE_DECODER}),
     "byte-level normalizer": (

@@ -11,7 +11,7 @@ import pytest
 import tinyplm
 from tests.laws import MODEL, equal, relative_error
 from tests.layers.test_cache import LONGEST, each_family, in_pieces, model_of, sequences, whole
-from tests.support.families import FAMILIES
+from tests.support.families import FAMILIES, KINDS
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten
 from tinyplm.generation import Memory
@@ -98,7 +98,7 @@ def test_cut_goes_back(device, name):
     assert relative_error(pieces, whole(model, other)) < MODEL
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "llama, one kv head"])
+@pytest.mark.parametrize("name", [*KINDS, "llama, one kv head"])
 @pytest.mark.parametrize("other", [{"layers": 3}, {"layers": 1}, {"kv_heads": 5}, {"width": 5}, {"dtype": "float32"}], ids=str)
 def test_a_cache_of_another_model_is_refused(name, other):
     """NumPy silently accepts many mismatches: extra layers, one key head broadcast over five, float64 rounded to float32."""

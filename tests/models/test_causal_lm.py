@@ -12,8 +12,9 @@ import pytest
 
 import tinyplm
 from tests.laws import MODEL, apart, difference_rounding, equal, leaves, relative_error
+from tests.support.differences import slope_error
 from tests.support.encoder_families import keys_of_masks
-from tests.support.families import FAMILIES, PADDING, VARIANTS, batch, tiny
+from tests.support.families import FAMILIES, KINDS, PADDING, VARIANTS, batch, tiny
 from tinyplm import families as models
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
@@ -24,6 +25,7 @@ from tinyplm.models.protocol import LossOptions
 from tinyplm.optim.flat import FlatTree
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
+each_kind = pytest.mark.parametrize("family", KINDS)
 each_variant = pytest.mark.parametrize(("family", "variant"), VARIANTS)
 
 
@@ -63,20 +65,21 @@ def assert_gradients(model, **options):
             moved = unflatten({**host, path: a + h * d}, on_host.params)
             return float(loss_of(on_host, moved, chunk=4, grad=False, **options)[0])
 
-        numerical = (at(1e-5) - at(-1e-5)) / 2e-5
-        noise = difference_rounding(float(to_host(value))) / 1e-7
-        error = abs(numerical - (gradient[path] * d).sum()) / (np.abs(gradient[path] * d).sum() + noise)
+        products, noise = gradient[path] * d, difference_rounding(float(to_host(value))) / 1e-7
+        error = slope_error(at, products.sum(), np.abs(products).sum() + noise)
         assert error < 1e-7, f"{path}: {error:.1e}"
 
 
 @each_variant
 def test_gradient_of_the_loss_by_every_parameter(device, family, variant):
+    if device != "cpu" and variant != next(iter(FAMILIES[family].variants)):
+        pytest.skip("one of a family's variants on each other device")
     model = tiny(family, device=device, **FAMILIES[family].variants[variant])
     ids, targets = batch()
     assert_gradients(model, input_ids=ids, targets={"logits": targets}, attention_mask=PADDING)
 
 
-@each_family
+@each_kind
 def test_gradient_through_dropout_and_with_positions_of_each_sample(family):
     model = tiny(family, **FAMILIES[family].dropout)
     ids, targets = batch()
@@ -85,7 +88,7 @@ def test_gradient_through_dropout_and_with_positions_of_each_sample(family):
                      key=random.sample_keys(5, np.arange(3)))  # fmt: skip
 
 
-@each_family
+@each_kind
 def test_outputs_have_gradients_each_and_together(family):
     model = tiny(family)
     ids, _ = batch()
@@ -100,7 +103,7 @@ def test_outputs_have_gradients_each_and_together(family):
         backward({"logit": d["logits"]})
 
 
-@each_family
+@each_kind
 @pytest.mark.parametrize("tied", [True, False])
 def test_layer_gradients_go_to_the_callback_and_are_not_built_again(family, tied):
     model = tiny(family, tie_word_embeddings=tied)
@@ -142,15 +145,14 @@ def test_the_parts_of_a_training_step_add_up_to_the_gradient(family, tied, facto
     left = parts_back(1.5)
     assert len(left) == 1 + factored
     assert len(parts) == len(set(parts)), "an array in two parts has no fixed order of summation"
-    assert parts.index("body.layers.1.mlp." + list(model.params["body"]["layers"][1]["mlp"])[0]) < parts.index(
-        "body.layers.0.norm1.gamma"
-    )
+    norm = next(path for path in flatten(model.params) if path.startswith("body.layers.0.norm"))
+    assert parts.index("body.layers.1.mlp." + list(model.params["body"]["layers"][1]["mlp"])[0]) < parts.index(norm)
     for tree in left:
         total.add(tree, workers=2)
     assert float(same) == pytest.approx(float(loss), rel=MODEL) and relative_error(total.tree, back(1.5)) < MODEL
 
 
-@each_family
+@each_kind
 def test_embeddings_as_inputs_get_their_gradient(family):
     model = tiny(family)
     ids, _ = batch()
@@ -166,7 +168,7 @@ def test_embeddings_as_inputs_get_their_gradient(family):
     assert relative_error(scattered, ids_backward({"hidden": c})["body"]["tokens"]) < MODEL
 
 
-@each_family
+@each_kind
 def test_no_gradient_of_any_output_is_zeros_for_parameters_and_embeddings(family):
     model = tiny(family)
     dparams, dembeds = model(inputs_embeds=np.ones((1, 3, model.width)))[1]({})
@@ -174,7 +176,7 @@ def test_no_gradient_of_any_output_is_zeros_for_parameters_and_embeddings(family
     assert not any(a.any() for a in flatten(dparams).values())
 
 
-@each_family
+@each_kind
 def test_embeddings_of_any_kind_are_cast_to_the_models_dtype(family):
     model = tiny(family, dtype="float32")
     embeds = np.random.default_rng(0).normal(size=(2, 3, 6))
@@ -188,7 +190,7 @@ def test_embeddings_of_any_kind_are_cast_to_the_models_dtype(family):
 # ------------------------------------------------------------------------------------------------ masks, padding, packing
 
 
-@each_family
+@each_kind
 def test_two_documents_in_one_row_are_as_if_apart(device, family):
     """Packed with packed_mask and their own positions: the logits of separate runs, and the sum of their gradients."""
     model = tiny(family, device=device)
@@ -208,15 +210,17 @@ def test_two_documents_in_one_row_are_as_if_apart(device, family):
         assert np.abs(flatten(gradient)[path] - a).max() < MODEL * max(1, np.abs(a).max()), path
 
 
-@each_family
+@each_kind
 def test_masks_of_four_dimensions(family):
     """One for all samples or one per sample, one for all heads or one per head; combined with the causal mask."""
     model = tiny(family)
     ids, _ = batch()
     full = np.broadcast_to((PADDING == 1)[:, None, None], (3, 1, 5, 5))
     expected = model(ids, attention_mask=PADDING)[0]["logits"]
-    for mask in (full, np.repeat(full, model.config.heads, axis=1)):
-        assert np.array_equal(model(ids, attention_mask=mask)[0]["logits"], expected)
+    found = [model(ids, attention_mask=mask)[0]["logits"] for mask in (full, np.repeat(full, model.config.heads, axis=1))]
+    assert np.array_equal(*found)
+    # ALiBi takes its places from a mask of two dimensions alone, so that its offsets differ by a constant
+    assert relative_error(found[0], expected) < MODEL if family == "bloom" else np.array_equal(found[0], expected)
     assert np.array_equal(model(ids, attention_mask=np.ones((1, 1, 5, 5), bool))[0]["logits"], model(ids)[0]["logits"])
     by_head = np.eye(5, dtype=bool) | np.arange(model.config.heads)[None, :, None, None].astype(bool)
     found = [model(ids, attention_mask=mask)[0]["logits"] for mask in (by_head, by_head[:, :1], by_head[:, ::-1])]
@@ -252,7 +256,7 @@ def test_a_padded_sample_is_as_if_alone(family, variant):
             assert relative_error(outputs[name][row, real], alone[name][0]) < MODEL
 
 
-@each_family
+@each_kind
 def test_padding_and_the_future_get_exactly_no_gradient(device, family):
     model = tiny(family, device=device)
     rng = np.random.default_rng(0)
@@ -267,7 +271,7 @@ def test_padding_and_the_future_get_exactly_no_gradient(device, family):
 # --------------------------------------------------------------------------------------------- dropout, recomputation, dtype
 
 
-@each_family
+@each_kind
 def test_dropout_depends_on_the_key_alone(device, family):
     model = tiny(family, device=device, **FAMILIES[family].dropout)
     ids, _ = batch()
@@ -282,7 +286,7 @@ def test_dropout_depends_on_the_key_alone(device, family):
     assert relative_error(a[:2], logits(1, ids=ids[:2])) < MODEL, "a sample's mask must not depend on the batch around it"
 
 
-@each_family
+@each_kind
 def test_every_mask_has_a_key_of_its_own(monkeypatch, family):
     """Layers with the same key would drop the same positions."""
     model = tiny(family, **FAMILIES[family].dropout)
@@ -297,7 +301,7 @@ def test_every_dropout_rate_is_used(family, rate):
     assert np.array_equal(without, tiny(family)(ids)[0]["logits"]) and not np.array_equal(without, alone)
 
 
-@each_family
+@each_kind
 @pytest.mark.parametrize("options", [{"checkpointing": True}, {"once": True}])
 def test_checkpointing_is_bit_equal_with_dropout(family, options):
     model = tiny(family, **FAMILIES[family].dropout)
@@ -329,7 +333,7 @@ def whole(shape):
     return lambda heads: np.ones([heads if n == "H" else n for n in shape], bool)
 
 
-@each_family
+@each_kind
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -359,6 +363,8 @@ def whole(shape):
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_in_one_line(family, inputs, message):
+    if not FAMILIES[family].context and ("context" in message or "position_ids: expected integers" in message):
+        pytest.skip("no longest sequence")
     model = tiny(family)
     heads = model.config.heads
     inputs = {name: value(heads) if callable(value) else value for name, value in inputs.items()}

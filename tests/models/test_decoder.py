@@ -63,7 +63,7 @@ def parallel(p, x, *, norm, attention, mlp, key, rate):
     return x + s, backward
 
 
-def alibi(position_ids, *, keys, dtype):
+def alibi(position_ids, *, keys, attention_mask, dtype):
     """The same for every query: softmax ignores a constant added to all keys of a row."""
     slopes = 2.0 ** -np.arange(1, H + 1)
     bias = (slopes[:, None, None] * np.arange(keys)).astype(dtype)
@@ -148,7 +148,7 @@ def test_each_layer_has_the_pieces_of_its_number():
 
         return component
 
-    def positions(position_ids, *, keys, dtype):
+    def positions(position_ids, *, keys, attention_mask, dtype):
         asked.append((keys, dtype))
         return lambda layer: {"number": layer}
 

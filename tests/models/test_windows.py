@@ -6,6 +6,8 @@ outside have no influence and get exactly zero gradient, positions inside have b
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -13,20 +15,29 @@ from tests.laws import MODEL, equal, relative_error
 from tests.support.families import FAMILIES, tiny
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import flatten
+from tinyplm.generation import Memory, generate, stream
 from tinyplm.kernels import block_attention
 
 WINDOWED = {
-    "mistral": lambda window: {"sliding_window": window},
-    "qwen2": lambda window: {"sliding_window": window, "max_window_layers": 0},
+    "mistral": lambda window, layers: {"sliding_window": window},
+    "phi3": lambda window, layers: {"sliding_window": window},
+    "qwen2": lambda window, layers: {"sliding_window": window, "max_window_layers": 0},
+    "qwen3": lambda window, layers: {"sliding_window": window, "max_window_layers": 0},
+    "gemma2": lambda window, layers: {"sliding_window": window, "layer_types": ["sliding_attention"] * layers},
+    "gemma3_text": lambda window, layers: {"sliding_window": window, "layer_types": ["sliding_attention"] * layers},
+    "gpt3": lambda window, layers: {"band": window},
 }
-each_family = pytest.mark.parametrize("family", WINDOWED)
+each_family = pytest.mark.parametrize("family", [name for name in WINDOWED if name != "gpt3"])
+every_family = pytest.mark.parametrize("family", WINDOWED)
 each_window = pytest.mark.parametrize("window", [1, 2, 4, 9, 10])
 T = 9
 
 
-def windowed(family, window, **changes):
-    changes = {"num_hidden_layers": 1, "max_position_embeddings": 300, **changes}
-    return tiny(family, **WINDOWED[family](window), **changes)
+def windowed(family, window, layers=1, device="cpu"):
+    """With this window in each layer; of GPT-3's pattern in each second one."""
+    sizes = {"n_layer": layers, "n_positions": 300} if family == "gpt3" else {"num_hidden_layers": layers,
+                                                                              "max_position_embeddings": 300}  # fmt: skip
+    return tiny(family, **WINDOWED[family](window, layers), **sizes, device=device)
 
 
 def visible(T, window):
@@ -107,7 +118,7 @@ def test_blocks_of_queries_and_one_block_give_the_same_gradients(family, monkeyp
 @pytest.mark.parametrize("padded", [[0, 0], [0, 5]])
 def test_cached_decoding_equals_the_whole_pass(device, family, window, padded):
     """In pieces longer and shorter than the window, then token by token."""
-    model = windowed(family, window, num_hidden_layers=2, device=device)
+    model = windowed(family, window, layers=2, device=device)
     ids = np.random.default_rng(0).integers(0, 11, (2, T))
     mask = (np.arange(T) >= np.array(padded)[:, None]).astype(int)
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
@@ -124,19 +135,123 @@ def test_cached_decoding_equals_the_whole_pass(device, family, window, padded):
 @each_family
 def test_two_layers_see_two_windows(family):
     """Each layer propagates information by window - 1 positions.       Jiang et al. 2023, sec. 2"""
-    found = influence(windowed(family, 3, num_hidden_layers=2), T, range(T))
+    found = influence(windowed(family, 3, layers=2), T, range(T))
     assert np.array_equal(found, visible(T, 2 * 2 + 1))
 
 
-@each_family
+@pytest.mark.parametrize("family", [name for name in WINDOWED if name != "gemma3_text"])  # where windows have their own RoPE
 @pytest.mark.parametrize("window", [T, 100])
 def test_a_window_that_is_long_enough_hides_nothing(family, window):
     ids = np.random.default_rng(0).integers(0, 11, (2, T))
-    off = {"mistral": {"sliding_window": None}, "qwen2": {"use_sliding_window": False}}[family]
-    sizes = {"num_hidden_layers": 1, "max_position_embeddings": 300}
-    assert equal(windowed(family, window)(ids)[0], tiny(family, **sizes, **off)(ids)[0])
+    off = {"qwen2": {"use_sliding_window": False}, "qwen3": {"use_sliding_window": False}, "gpt3": {"band": None}}
+    model = windowed(family, window)
+    plain = dataclasses.replace(model.config, layer_types=None) if family == "gemma2" else model.config
+    plain = dataclasses.replace(plain, **off.get(family, {"sliding_window": None}))
+    assert equal(model(ids)[0], type(model)(model.family, plain, model.params)(ids)[0])
 
 
 def test_every_family_with_a_window_is_here():
-    fields = {name: vars(family.config) for name, family in FAMILIES.items()}
-    assert {name for name, config in fields.items() if "sliding_window" in config} == WINDOWED.keys()
+    with_windows = {name for name, family in FAMILIES.items() if any(map(family.module.pieces(family.config).window, range(2)))}
+    assert with_windows == WINDOWED.keys()
+
+
+# ------------------------------------------------------------------------------------------------------- rolling caches
+
+ROLLING = {
+    **{name: changes(3, 2) for name, changes in WINDOWED.items()},
+    "gemma2": {"sliding_window": 3},  # the lower of two layers
+    "gemma3_text": {"sliding_window": 3, "sliding_window_pattern": 2},
+    "gpt3": {"band": 3},  # the upper
+}
+LONG = 70
+
+
+def rolling(family, **options):
+    context = {"n_positions": LONG} if family == "gpt3" else {"max_position_embeddings": LONG}
+    return tiny(family, **{**ROLLING[family], **context}, **options)
+
+
+@pytest.mark.parametrize(
+    ("family", "cuts"),
+    [
+        *((name, (5, 30, *range(31, 55), 63)) for name in ROLLING),
+        ("mistral", range(1, LONG)),
+        ("gemma2", range(1, LONG)),
+        ("gemma2", (1, 18, 19, 37, 66)),
+    ],
+)
+@pytest.mark.parametrize("padded", [[0, 0], [0, 25]])
+def test_a_rolling_cache_equals_the_whole_pass(family, cuts, padded):
+    """Over several times what its buffers hold, in pieces longer and shorter than the window, with padding that rolls out."""
+    model = rolling(family)
+    ids = np.random.default_rng(0).integers(0, 11, (2, LONG))
+    mask = (np.arange(LONG) >= np.array(padded)[:, None]).astype(int)
+    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    whole = model(ids, attention_mask=mask, position_ids=positions, grad=False)[0]["logits"]
+    cache, edges, logits = model.empty_cache(2, LONG), [0, *cuts, LONG], []
+    for lo, hi in zip(edges, edges[1:]):
+        inputs = {"attention_mask": mask[:, :hi], "position_ids": positions[:, lo:hi]}
+        outputs, _ = model(ids[:, lo:hi], **inputs, cache=cache, grad=False)
+        cache = outputs["cache"]
+        logits.append(outputs["logits"])
+    assert relative_error(np.concatenate(logits, axis=1), whole) < MODEL
+
+
+@pytest.mark.parametrize("family", ROLLING)
+def test_the_memory_of_a_cache_stays_at_the_window(family):
+    """2 B K E numbers for each place: a layer with a window of 3 has 2 places and 16 to roll in, whatever the capacity."""
+    model = rolling(family)
+    sizes, window = model.config.cache_sizes, model.family.pieces(model.config).window
+    places = sum(LONG if window(i) is None else 18 for i in range(2))
+    cache = model.empty_cache(3)
+    assert cache.nbytes == 2 * 3 * sizes["kv_heads"] * sizes["width"] * 8 * places
+    ids = np.random.default_rng(0).integers(0, 11, (3, LONG))
+    for lo in range(0, LONG, 7):
+        cache = model(ids[:, lo : lo + 7], cache=cache, grad=False)[0]["cache"]
+    assert cache.nbytes == 2 * 3 * sizes["kv_heads"] * sizes["width"] * 8 * places and cache.length == LONG
+
+
+@pytest.mark.parametrize("family", ROLLING)
+def test_a_cache_that_grows_beyond_the_window_begins_to_roll(family):
+    """As in a chat, whose first text is short."""
+    model = rolling(family)
+    ids = np.random.default_rng(0).integers(0, 11, (2, LONG))
+    whole = model(ids, grad=False)[0]["logits"]
+    cache, logits, length = model.empty_cache(2, 6), [], 0
+    for capacity, steps in ((6, (6,)), (13, (3, 1)), (LONG, (1, 20, 1, 2, 30)), (LONG, (6,))):
+        cache = cache.grown(capacity)
+        for T in steps:
+            outputs, _ = model(ids[:, length : length + T], cache=cache, grad=False)
+            cache, length = outputs["cache"], length + T
+            logits.append(outputs["logits"])
+    assert length == LONG and relative_error(np.concatenate(logits, axis=1), whole) < MODEL
+    assert cache.nbytes == model.empty_cache(2).nbytes and cache.windows == model.empty_cache(2).windows
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+def test_a_rolling_cache_goes_back_as_far_as_it_can(family):
+    model = rolling(family)
+    ids = np.random.default_rng(0).integers(0, 11, (1, LONG))
+    cache = model(ids[:, :50], cache=model.empty_cache(1), grad=False)[0]["cache"]
+    with pytest.raises(ValueError, match="cache: length: expected at least 50 with a window, got 30"):
+        cache.cut(30)
+    cache = model(ids[:, 50:55], cache=cache, grad=False)[0]["cache"]
+    least = next(n for n in range(56) if cache.can_cut(n))
+    assert 40 < least < 55
+    again, _ = model(ids[:, least : least + 9], cache=cache.cut(least), grad=False)
+    whole = model(ids[:, : least + 9], grad=False)[0]["logits"]
+    assert relative_error(again["logits"], whole[:, least:]) < MODEL
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gpt3"])
+def test_the_memory_of_a_chat_with_windows(family):
+    """Where the cache cannot go back to what two texts share, the text is computed anew: the same ids as without a cache."""
+    model, memory = rolling(family), Memory()
+    text, kept_at = np.random.default_rng(0).integers(0, 11, 40).tolist(), []
+    for kept, new in ((99, [4, 5]), (44, [7]), (10, [1] * 25), (3, [8, 9]), (99, [1])):
+        kept_at.append(memory.cache is None or memory.cache.can_cut(min(kept, len(text))))
+        options = {"max_new_tokens": 5, "temperature": 0}
+        ids = [piece.id for pieces in stream(model, [text], memory=memory, **options) for piece in pieces]
+        assert ids == generate(model, [text], cached=False, **options)[0].ids
+        text = [*text, *ids][:kept] + new
+    assert not all(kept_at), "some text should be one that the cache cannot go back to"

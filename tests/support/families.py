@@ -1,5 +1,5 @@
-"""The causal families as the tests see them; a family added here as one row gets all tests of test_causal_lm.py and
-test_cache.py.
+"""The causal families as the tests see them; a family added here as one row gets the tests of test_causal_lm.py and
+test_cache.py, and one in KINDS all of them.
 
 Every TINY config has a vocabulary of 11, a context of 6, width 6 and two layers, and dropout rates of 0.
 """
@@ -16,17 +16,21 @@ import tinyplm
 from tinyplm.core import tree_map
 from tinyplm.families import (
     baichuan,
+    bloom,
     gemma,
     gemma2,
     gemma3_text,
     glm,
     glm4,
     gpt2,
+    gpt3,
     internlm,
     internlm2,
     llama,
     mistral,
     olmo2,
+    openai_gpt,
+    palm,
     phi3,
     qwen,
     qwen2,
@@ -39,7 +43,7 @@ VOCABULARY, CONTEXT, WIDTH = 11, 6, 6
 class Family(NamedTuple):
     module: ModuleType
     config: Any  # TINY
-    context: str  # the config's name for the longest sequence
+    context: str | None  # the config's name for the longest sequence; None where a test's sequences never reach it
     variants: dict[str, dict[str, Any]]  # changes to TINY that take other paths through forward and backward
     dropout: dict[str, float]  # every dropout rate, none of them 0
 
@@ -51,6 +55,15 @@ LLAMA_SHAPED: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10.0}, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
 
+
+def _two_ropes(base: float, **settings: Any) -> dict[str, Any]:
+    """Gemma 3's: these settings where all keys are seen, half the base where a window is."""
+    return {"full_attention": {"rope_type": "default", "rope_theta": base, **settings},
+            "sliding_attention": {"rope_type": "default", "rope_theta": base / 2}}  # fmt: skip
+
+
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
 # Three heads of width 2, all of it RoPE's one pair, for families whose files state no head_dim.
 NARROW: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 3, "bos_token_id": None,
@@ -60,8 +73,8 @@ NARROW: dict[str, Any] = {
 FAMILIES = {
     "gpt2": Family(
         gpt2,
-        gpt2.Config(vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=2, n_head=2, resid_pdrop=0.0,
-                    embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None),
+        gpt2.Config(vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=2, n_head=2, bos_token_id=None,
+                    eos_token_id=None, **NO_DROPOUT),
         context="n_positions",
         variants={"tied": {"tie_word_embeddings": True}, "untied": {"tie_word_embeddings": False},
                   "scaled by layer": {"scale_attn_by_inverse_layer_idx": True, "n_inner": 5}},
@@ -127,12 +140,12 @@ FAMILIES = {
     # A window of 2 in the lower layer, with another base.
     "gemma3_text": Family(
         gemma3_text,
-        gemma3_text.Config(**{**LLAMA_SHAPED, "rope_parameters": {
-            "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 5.0}}, "max_position_embeddings": 3},
-            sliding_window=2, sliding_window_pattern=2, query_pre_attn_scalar=3),
+        gemma3_text.Config(**{**LLAMA_SHAPED, "rope_parameters": _two_ropes(10.0)}, sliding_window=2, sliding_window_pattern=2,
+                           query_pre_attn_scalar=3),
         context="max_position_embeddings",
-        variants={"capped, untied": {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 1.0, "tie_word_embeddings": False},
+        variants={"capped, untied, stretched": {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 1.0,
+                                                "tie_word_embeddings": False, "max_position_embeddings": 3,
+                                                "rope_parameters": _two_ropes(10.0, rope_type="linear", factor=2.0)},
                   "windows in all layers": {"layer_types": ["sliding_attention"] * 2}},
         dropout={"attention_dropout": 0.2},
     ),
@@ -150,17 +163,47 @@ FAMILIES = {
                   "half turned": {"rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "partial_rotary_factor": 0.5}}},
         dropout={"attention_dropout": 0.2, "resid_pdrop": 0.2},
     ),
+    # Heads of width 8, of which half turns: two frequencies.
     "glm": Family(
-        glm, glm.Config(**LLAMA_SHAPED),
+        glm, glm.Config(**{**LLAMA_SHAPED, "head_dim": 8}),
         context="max_position_embeddings",
         variants={"tied, no biases": {"tie_word_embeddings": True, "attention_bias": False},
                   "one kv head": {"num_key_value_heads": 1}},
         dropout={"attention_dropout": 0.2},
     ),
     "glm4": Family(
-        glm4, glm4.Config(**LLAMA_SHAPED),
+        glm4, glm4.Config(**{**LLAMA_SHAPED, "head_dim": 8}),
         context="max_position_embeddings",
         variants={"tied, no biases": {"tie_word_embeddings": True, "attention_bias": False}},
+        dropout={"attention_dropout": 0.2},
+    ),
+    # Three heads: slopes for a number that is no power of two.
+    "bloom": Family(
+        bloom, bloom.Config(vocab_size=VOCABULARY, hidden_size=WIDTH, n_layer=2, n_head=3, bos_token_id=None, eos_token_id=None),
+        context=None,
+        variants={"tied": {}, "untied": {"tie_word_embeddings": False, "n_head": 2}},
+        dropout={"hidden_dropout": 0.2, "attention_dropout": 0.2},
+    ),
+    "openai-gpt": Family(
+        openai_gpt,
+        openai_gpt.Config(vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=2, n_head=2, **NO_DROPOUT),
+        context="n_positions",
+        variants={"tied": {}, "untied": {"tie_word_embeddings": False, "afn": "silu"}},
+        dropout={"resid_pdrop": 0.2, "embd_pdrop": 0.2, "attn_pdrop": 0.2},
+    ),
+    # A band of 2 in the upper layer.
+    "gpt3": Family(
+        gpt3,
+        gpt3.Config(vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=2, n_head=2, band=2, bos_token_id=None,
+                    eos_token_id=None, **NO_DROPOUT),
+        context="n_positions",
+        variants={"untied, a band of 1": {"tie_word_embeddings": False, "band": 1}},
+        dropout={"resid_pdrop": 0.2, "embd_pdrop": 0.2, "attn_pdrop": 0.2},
+    ),
+    "palm": Family(
+        palm, palm.Config(**{**LLAMA_SHAPED, "num_key_value_heads": 1}),
+        context="max_position_embeddings",
+        variants={"tied": {}, "untied": {"tie_word_embeddings": False}},
         dropout={"attention_dropout": 0.2},
     ),
     # Without NTK and log-n the context is max_position_embeddings.
@@ -200,6 +243,9 @@ FAMILIES = {
     ),
 }  # fmt: skip
 
+# One of each wiring: tests of the walk and of what stands around it run over these.  The others differ from one of them in a
+# piece, in fields or in names; tests of the numbers run over all.
+KINDS = ["gpt2", "llama", "mistral", "gemma2", "gemma3_text", "bloom", "openai-gpt", "palm", "qwen", "baichuan"]
 VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in family.variants]
 
 

@@ -20,7 +20,7 @@ def score_model():
 def models():
     """{name: (model, valid inputs, valid targets)}, one for each kind of model, family and target shape."""
     rows = {}
-    for name in families.FAMILIES:
+    for name in families.KINDS:
         rows[name] = (families.tiny(name), {}, {"logits": IDS})
     rows["score"] = (score_model(), {}, {"logits": np.array([0, 1])})
     for name, task, targets in (

@@ -11,11 +11,10 @@ Parameters: {"body": {"tokens" (V, D), "embed_norm", "layers", "norm"}, "head" i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-from ..core import Tree, on_tree
+from ..core import on_tree
 from ..kernels.activation import gelu_tanh
 from ..kernels.attention import self_attention
 from ..kernels.mlp import mlp
@@ -93,26 +92,16 @@ def shapes(config: Config) -> dict:
     return tree if config.tie_word_embeddings else {**tree, "head": {"W": (D, V)}}
 
 
-def embed(p: Tree, x: Any, *, position_ids: Any, key: Any, eps: float) -> tuple[Any, Callable]:
-    """y = layernorm(x) with p's "embed_norm"."""
-    y, norm_back = norm(p["embed_norm"], x, eps=eps)
-
-    def backward(dy: Any) -> tuple[Tree, Any]:
-        dnorm, dx = norm_back(dy)
-        return {"embed_norm": dnorm}, dx
-
-    return y, backward
-
-
 def pieces(config: Config) -> Pieces:
     """BLOOM for the walk of decoders."""
+    own_norm = partial(norm, eps=config.layer_norm_epsilon)
     attention = partial(self_attention, heads=config.n_head, rate=config.attention_dropout)
     return Pieces(
-        norm=partial(norm, eps=config.layer_norm_epsilon),
+        norm=own_norm,
         attention=every(attention),
         mlp=every(partial(mlp, activation=gelu_tanh)),
         residual=decoder.pre_norm_block(config.hidden_dropout),
-        embed=partial(embed, eps=config.layer_norm_epsilon),
+        embed=partial(decoder.normed_embed, norm=own_norm),
         window=every(None),
         positions=alibi_positions(config.n_head),
         finish=decoder.final_norm,
@@ -130,21 +119,19 @@ def renames(config: Config) -> list[Rename]:
     """BLOOM's tensors; query_key_value has the queries, keys and values of one head together."""
     qkv = f"{_HUB}.self_attention.query_key_value"
     by_head = {kind: [f"{_LAYER}.attention.{kind}{n}" for n in "qkv"] for kind in "Wb"}
+
+    def both(hub: str, path: str) -> list[Rename]:
+        return weight_and_bias(hub, f"{path}.gamma", f"{path}.beta")
+
     return [
         Rename("transformer.word_embeddings.weight", "body.tokens"),
-        *weight_and_bias(
-            "transformer.word_embeddings_layernorm", "body.embed_norm.gamma", "body.embed_norm.beta"
-        ),
-        *weight_and_bias("transformer.ln_f", "body.norm.gamma", "body.norm.beta"),
-        *weight_and_bias(
-            f"{_HUB}.input_layernorm", f"{_LAYER}.norm1.gamma", f"{_LAYER}.norm1.beta"
-        ),
+        *both("transformer.word_embeddings_layernorm", "body.embed_norm"),
+        *both("transformer.ln_f", "body.norm"),
+        *both(f"{_HUB}.input_layernorm", f"{_LAYER}.norm1"),
         Rename(f"{qkv}.weight", *by_head["W"], operation=grouped(config.n_head)),
         Rename(f"{qkv}.bias", *by_head["b"], operation=grouped(config.n_head)),
         *linears(f"{_HUB}.self_attention", f"{_LAYER}.attention", dense="o"),
-        *weight_and_bias(
-            f"{_HUB}.post_attention_layernorm", f"{_LAYER}.norm2.gamma", f"{_LAYER}.norm2.beta"
-        ),
+        *both(f"{_HUB}.post_attention_layernorm", f"{_LAYER}.norm2"),
         *linears(f"{_HUB}.mlp", f"{_LAYER}.mlp", dense_h_to_4h="1", dense_4h_to_h="2"),
         *decoder.HEADS,
     ]

@@ -5,7 +5,8 @@
     mlp  = (gelu(n Wgate) * (n Wup)) Wdown with the tanh GELU, also where a config says "gelu"
 
 The head width is the config's own: heads times head width need not be D (sec. 2).  The output
-matrix is the table.  Parameters as in LLaMA, without "head".
+matrix is the table.  Parameters as in LLaMA, without "head".  inputs_embeds are scaled like rows of
+the table; transformers expects them scaled.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Config(RotaryConfig):
     tie_word_embeddings: bool = True
     attention_bias: bool = False
     use_bidirectional_attention: bool | None = None
+    pad_token_id: int | None = None  # written, since transformers' default need not be a token
     bos_token_id: int | None = 2
     eos_token_id: int | list[int] | None = 1
 

@@ -32,7 +32,6 @@ class Config(RotaryConfig):
     ARCHITECTURE: ClassVar[str] = "Gemma2ForCausalLM"
     SCORED: ClassVar[str] = "Gemma2ForSequenceClassification"
     OLD: ClassVar[tuple[str, ...]] = (*RotaryConfig.OLD, "layer_types")
-    PATTERN: ClassVar[int] = 2  # every second layer sees all keys
 
     # not a field of this family's file
     hidden_act: ClassVar[Any] = property(lambda self: self.hidden_activation)  # type: ignore[misc]
@@ -54,36 +53,30 @@ class Config(RotaryConfig):
     attn_logit_softcapping: float | None = 50.0
     final_logit_softcapping: float | None = 30.0
     use_bidirectional_attention: bool | None = None
+    pad_token_id: int | None = None  # written, since transformers' default need not be a token
     bos_token_id: int | None = 2
     eos_token_id: int | list[int] | None = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_capped(self)
+        gemma.check_one_way(self)
+        check_positive(self, "sliding_window")
+        for name in ("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise wrong(f"config: {name}", "a number > 0", value)
+        check_layer_types(self.layer_types, self.num_hidden_layers, self.sliding_window)
 
     logit_cap = property(lambda self: self.final_logit_softcapping)
+    pattern = property(
+        lambda self: 2
+    )  # every second layer sees all keys, where layer_types is None
 
     def window_of(self, layer: int) -> int | None:
         """How many keys a query of this layer sees; None for all before it."""
-        return window_of(self, layer, self.PATTERN)
-
-
-def check_capped(config: Any) -> None:
-    """The checks of the fields that Gemma 2 and 3 share."""
-    gemma.check_one_way(config)
-    check_positive(config, "sliding_window")
-    for name in ("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"):
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise wrong(f"config: {name}", "a number > 0", value)
-    check_layer_types(config.layer_types, config.num_hidden_layers, config.sliding_window)
-
-
-def window_of(config: Any, layer: int, pattern: int) -> int | None:
-    """A layer's window: by layer_types, or None in every pattern-th layer."""
-    if config.layer_types is None:
-        return config.sliding_window if (layer + 1) % pattern else None
-    return config.sliding_window if config.layer_types[layer] == "sliding_attention" else None
+        if self.layer_types is None:
+            return self.sliding_window if (layer + 1) % self.pattern else None
+        return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None
 
 
 # Gemma team 2024b, table 1; query_pre_attn_scalar of the released configurations.

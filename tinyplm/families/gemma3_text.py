@@ -20,15 +20,15 @@ from ..models import causal_lm, decoder
 from ..models.config import check_positive
 from ..models.decoder import Pieces
 from ..models.rope import Rope, read_rope, rotary
-from ..models.rotary_config import LAYER_TYPES, RotaryConfig
+from ..models.rotary_config import LAYER_TYPES
 from . import gemma, gemma2, llama
 
 LOCAL_BASE, GLOBAL_BASE = 10000.0, 1000000.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RotaryConfig):
-    """config.json of Gemma 3's text model: Gemma 2's fields, and the local RoPE.
+class Config(gemma2.Config):
+    """config.json of Gemma 3's text model: Gemma 2's fields, the pattern and the local RoPE.
 
     transformers 5 writes rope_parameters {layer type: settings}, earlier versions write
     rope_theta, rope_local_base_freq, and rope_scaling for the layers that see all keys.
@@ -38,46 +38,27 @@ class Config(RotaryConfig):
     ARCHITECTURE: ClassVar[str] = "Gemma3ForCausalLM"
     SCORED: ClassVar[str] = "Gemma3TextForSequenceClassification"
     OLD: ClassVar[tuple[str, ...]] = (
-        *RotaryConfig.OLD,
-        *("layer_types", "sliding_window_pattern", "rope_local_base_freq"),
+        *gemma2.Config.OLD,
+        *("sliding_window_pattern", "rope_local_base_freq"),
     )
 
-    # not a field of this family's file
-    hidden_act: ClassVar[Any] = property(lambda self: self.hidden_activation)  # type: ignore[misc]
-
     vocab_size: int = 262208
-    hidden_size: int = 2304
-    intermediate_size: int = 9216
-    num_hidden_layers: int = 26
-    num_attention_heads: int = 8
-    num_key_value_heads: int | None = 4
-    head_dim: int | None = 256
-    hidden_activation: str = "gelu_pytorch_tanh"
     max_position_embeddings: int = 131072
-    tie_word_embeddings: bool = True
-    attention_bias: bool = False
-    query_pre_attn_scalar: float = 256
-    sliding_window: int | None = 4096
     sliding_window_pattern: int | None = None
-    layer_types: list[str] | None = None
     attn_logit_softcapping: float | None = None
     final_logit_softcapping: float | None = None
     use_bidirectional_attention: bool | None = False
     rope_local_base_freq: float | None = None
-    bos_token_id: int | None = 2
-    eos_token_id: int | list[int] | None = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        gemma2.check_capped(self)
         check_positive(self, "sliding_window_pattern")
-        self.local_rope.frequencies(self.head_width, 1)
+        if self.sliding_window is None and self.layer_types is None:
+            raise wrong("config: sliding_window", "a positive integer without layer_types", None)
+        self.local_rope.frequencies(self.head_width, 1)  # ValueError for settings that do not fit
 
-    logit_cap = property(lambda self: self.final_logit_softcapping)
-
-    def window_of(self, layer: int) -> int | None:
-        """How many keys a query of this layer sees; None for all before it."""
-        return gemma2.window_of(self, layer, self.sliding_window_pattern or 6)
+    # every sixth layer sees all keys, where layer_types is None
+    pattern = property(lambda self: self.sliding_window_pattern or 6)
 
     @cached_property
     def rope(self) -> Rope:

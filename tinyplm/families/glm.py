@@ -36,6 +36,7 @@ class Config(RotaryConfig):
     max_position_embeddings: int = 131072
     rms_norm_eps: float = 1.5625e-07
     attention_bias: bool = True
+    pad_token_id: int | None = None  # written, since transformers' default need not be a token
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
 

@@ -16,38 +16,25 @@ from ..layers.block import block, both_norms
 from ..models import causal_lm, decoder, walks
 from ..models.decoder import Pieces
 from ..models.names import Rename
-from ..models.rotary_config import RotaryConfig
 from . import glm, llama, phi3
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RotaryConfig):
+class Config(glm.Config):
     """GLM-4-0414's config.json: glm.py's fields."""
 
     MODEL_TYPE: ClassVar[str] = "glm4"
     ARCHITECTURE: ClassVar[str] = "Glm4ForCausalLM"
     SCORED: ClassVar[str] = "Glm4ForSequenceClassification"
-    PARTIAL: ClassVar[float | None] = 0.5
-
-    vocab_size: int = 151552
-    intermediate_size: int = 13696
-    num_hidden_layers: int = 40
-    num_key_value_heads: int | None = 2
-    head_dim: int | None = 128
-    max_position_embeddings: int = 131072
-    rms_norm_eps: float = 1.5625e-07
-    attention_bias: bool = True
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
 
 
 _ENDS: dict[str, Any] = {"context": 32768, "rms_norm_eps": 1e-5}
-_ENDS |= {"eos_token_id": [151329, 151336, 151338, 151348]}
+_ENDS |= {"eos_token_id": [151329, 151336, 151338]}
 
 # The configurations of the released models.
 SIZES = {
     "glm-4-9b-0414": Config.of(4096, 13696, 40, 32, 2, attention_bias=True, **_ENDS),
-    "glm-4-32b-0414": Config.of(6144, 23040, 61, 48, 8, attention_bias=False, **_ENDS),
+    "glm-4-32b-0414": Config.of(6144, 23040, 61, 48, 2, attention_bias=False, **_ENDS),
 }
 
 

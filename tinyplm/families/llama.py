@@ -1,6 +1,7 @@
 """LLaMA 1, 2, 3, 3.1 and 3.2 (Touvron et al. 2023a, 2023b; Llama team 2024): a pre-norm decoder
 with RMSNorm, rotary positions and SwiGLU, without biases; grouped-query attention in the largest
-LLaMA 2 and in all of LLaMA 3.
+LLaMA 2 and in all of LLaMA 3.  Yi (Young et al. 2024) is LLaMA with other sizes; its files have
+LLaMA's model_type.
 
     x_0     = tokens[ids]
     x_{i+1} = block(x_i):   h = x + attention(rmsnorm1(x))
@@ -59,9 +60,10 @@ _V3: dict[str, Any] = {
 }
 _V31 = {**_V3, "context": 131072, "rope": {**_STRETCH, "factor": 8.0}}
 _V32 = {**_V3, "context": 131072, "rope": {**_STRETCH, "factor": 32.0}, "tie_word_embeddings": True}
+_YI: dict[str, Any] = {"vocab_size": 64000, "context": 4096, "base": 5e6}
 
-# Touvron et al. 2023a, table 2; 2023b, table 1; Llama team 2024, table 3; and the configurations
-# of the released weights.
+# Touvron et al. 2023a, table 2; 2023b, table 1; Llama team 2024, table 3; Young et al. 2024,
+# table 1; and the configurations of the released weights.
 SIZES = {
     "llama-7b": Config.of(4096, 11008, 32, 32, **_V1),
     "llama-13b": Config.of(5120, 13824, 40, 40, **_V1),
@@ -77,6 +79,12 @@ SIZES = {
     "llama-3.1-405b": Config.of(16384, 53248, 126, 128, 8, **_V31),
     "llama-3.2-1b": Config.of(2048, 8192, 16, 32, 8, **_V32),
     "llama-3.2-3b": Config.of(3072, 8192, 28, 24, 8, **_V32),
+    "yi-6b": Config.of(4096, 11008, 32, 32, 4, **_YI, rms_norm_eps=1e-5),
+    "yi-9b": Config.of(4096, 11008, 48, 32, 4, **{**_YI, "base": 10000.0}),
+    "yi-34b": Config.of(7168, 20480, 60, 56, 8, **_YI, rms_norm_eps=1e-5),
+    "yi-1.5-6b": Config.of(4096, 11008, 32, 32, 4, **_YI),
+    "yi-1.5-9b": Config.of(4096, 11008, 48, 32, 4, **_YI),
+    "yi-1.5-34b": Config.of(7168, 20480, 60, 56, 8, **_YI),
 }
 
 

@@ -34,6 +34,7 @@ class Config(RotaryConfig):
     vocab_size: int = 50304
     rms_norm_eps: float = 1e-5
     attention_bias: bool = False
+    pad_token_id: int | None = None  # written, since transformers' default need not be a token
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = 50279
 

@@ -72,11 +72,8 @@ class Config(base.ScoreLabels):
 
     @property
     def cache_sizes(self) -> dict[str, int]:
-        return {
-            "layers": self.n_layer,
-            "kv_heads": self.n_head,
-            "width": self.n_embd // self.n_head,
-        }
+        width = self.n_embd // self.n_head
+        return {"layers": self.n_layer, "kv_heads": self.n_head, "width": width}
 
 
 SIZES = {"openai-gpt": Config()}  # Radford et al. 2018, sec. 4.1

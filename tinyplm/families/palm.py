@@ -5,7 +5,8 @@
     logits  = D^-0.5 hidden tokens^T: the table is N(0, 1) at first and is the output matrix
 
 Its weights were never released, so files have names in LLaMA's style and their own model_type.
-Parameters: {"body": {"tokens" (V, D), "layers": [{"norm", "attention", "mlp"}], "norm"}}.
+Parameters: {"body": {"tokens" (V, D), "layers": [{"norm", "attention", "mlp"}], "norm"},
+"head" if untied}.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from ..core import Component, Tree, on_tree
 from ..layers.block import parallel_block
 from ..layers.norm import layernorm
 from ..models import causal_lm, decoder, walks
-from ..models.config import check_only
 from ..models.decoder import Pieces, final_norm
 from ..models.names import Rename
 from ..models.rotary_config import RotaryConfig
@@ -44,10 +44,6 @@ class Config(RotaryConfig):
     head_dim: int | None = 256
     rms_norm_eps: float = 1e-6  # of LayerNorm, under LLaMA's name
     tie_word_embeddings: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_only(self, tie_word_embeddings=(True,))
 
 
 # Chowdhery et al. 2022, table 1.

@@ -42,6 +42,7 @@ class Config(RotaryConfig):
     resid_pdrop: float = 0.0
     embd_pdrop: float = 0.0  # transformers has the field and no such dropout
     sliding_window: int | None = None
+    pad_token_id: int | None = None  # written, since transformers' default need not be a token
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 32000
 
@@ -54,6 +55,7 @@ class Config(RotaryConfig):
 
 
 _PHI4: dict[str, Any] = {"vocab_size": 100352, "base": 250000.0, "context": 16384}
+_PHI4 |= {"original_max_position_embeddings": 16384}
 _PHI4 |= {"bos_token_id": 100257, "eos_token_id": 100257}
 
 # Abdin et al. 2024a, sec. 2; 2024b, sec. 3; and the configurations of the released models.

@@ -37,20 +37,21 @@ class Config(WindowedConfig):
     eos_token_id: int | list[int] | None = None
 
 
-def _size(D: int, F: int, L: int, H: int, tied: bool = False) -> Config:
+def _size(D: int, F: int, L: int, H: int, context: int = 32768, **others: Any) -> Config:
     ids: dict[str, Any] = {"bos_token_id": 151643, "eos_token_id": 151643}
     ids |= {"head_dim": 128, "max_window_layers": L, "sliding_window": None}
-    return Config.of(D, F, L, H, 8, context=32768, base=1e6, tie_word_embeddings=tied, **ids)
+    return Config.of(D, F, L, H, 8, context=context, base=1e6, **{**ids, **others})
 
 
-# Qwen team 2025, table 1; and the configurations of the released base models.
+# Qwen team 2025, table 1; and the configurations of the released base models.  The largest was
+# released after post-training alone.
 SIZES = {
-    "qwen3-0.6b": _size(1024, 3072, 28, 16, tied=True),
-    "qwen3-1.7b": _size(2048, 6144, 28, 16, tied=True),
-    "qwen3-4b": _size(2560, 9728, 36, 32, tied=True),
+    "qwen3-0.6b": _size(1024, 3072, 28, 16, tie_word_embeddings=True),
+    "qwen3-1.7b": _size(2048, 6144, 28, 16, tie_word_embeddings=True),
+    "qwen3-4b": _size(2560, 9728, 36, 32, tie_word_embeddings=True),
     "qwen3-8b": _size(4096, 12288, 36, 32),
     "qwen3-14b": _size(5120, 17408, 40, 40),
-    "qwen3-32b": _size(5120, 25600, 64, 64),
+    "qwen3-32b": _size(5120, 25600, 64, 64, 40960, eos_token_id=151645),
 }
 
 

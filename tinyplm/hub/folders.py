@@ -90,7 +90,8 @@ def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:
     if isinstance(config, Mapping):
         config = _from_fields(family, config)
     config = family.Config() if config is None else config
-    if not isinstance(config, family.Config):
+    own = isinstance(config, family.Config) and config.MODEL_TYPE == family.Config.MODEL_TYPE
+    if not own:  # a relative's class may extend this one
         expected = f"{family.Config.__module__}.Config, a dict of its fields or the name of a size"
         raise TypeError(f"config: expected a {expected}, got {shown(config)}")
     names = [field.name for field in dataclasses.fields(family.Config)]

@@ -37,7 +37,8 @@ class History:
 class Cache:
     """layers: {"k" (B, K, C, E), "v" (B, K, C, E)} for each; `length` places were filled.
 
-    capacity: the most places; windows: of each layer, None where its C is the capacity.
+    capacity: the most places; windows: of each layer, None where its C is the capacity; wanted:
+    those of the model, which roll as soon as the capacity is larger than what they need.
     dropped: {window: how many of the first places its buffers no longer have}.
     history: of these buffers; call: number of the call that returned this cache, 0 if it is new.
     origin: of the model that filled it, see Model.origin.
@@ -46,6 +47,7 @@ class Cache:
     layers: list[dict[str, Any]]
     capacity: int
     windows: tuple[int | None, ...]
+    wanted: tuple[int | None, ...]
     length: int = 0
     dropped: dict[int, int] = dataclasses.field(default_factory=dict)
     history: History = dataclasses.field(default_factory=History, compare=False, repr=False)
@@ -78,15 +80,12 @@ class Cache:
             raise wrong("cache: windows", f"one for each of {layers} layers", windows)
         for window in windows:
             check_whole("cache: windows", window, 1, MOST, or_none=True)
-        rolling = tuple(
-            w if w is not None and rolling_places(w) < capacity else None for w in windows
-        )
-        buffers = []
+        rolling, buffers = rolling_windows(windows, capacity), []
         for window in rolling:
             places = capacity if window is None else rolling_places(window)
             shape = (batch, kv_heads, places, width)
             buffers.append({name: xp.zeros(shape, dtype=dtype) for name in "kv"})
-        return cls(buffers, capacity, rolling)
+        return cls(buffers, capacity, rolling, tuple(windows))
 
     @property
     def batch(self) -> int:
@@ -183,21 +182,26 @@ class Cache:
         return dataclasses.replace(self, layers=layers, history=history, call=0)
 
     def grown(self, capacity: int) -> Cache:
-        """A copy with room for `capacity` places; the cache itself if it already has that room."""
+        """A copy with room for `capacity` places; the cache itself if it already has that room.
+
+        Buffers that roll keep their size; others begin to where that is smaller.
+        """
         check_whole("cache: capacity", capacity, 1, MOST)
         self.check_current()
         if capacity <= self.capacity:
             return self
         xp, layers = array_module(self.layers[0]["k"]), []
-        for old, window in zip(self.layers, self.windows):
+        windows = rolling_windows(self.wanted, capacity)
+        for old, before, window in zip(self.layers, self.windows, windows):
             B, K, C, E = old["k"].shape
-            new = {n: xp.zeros((B, K, capacity, E), dtype=self.dtype) for n in "kv"}
-            for name, buffer in new.items() if window is None else ():
+            places = capacity if window is None else rolling_places(window)
+            new = {n: xp.zeros((B, K, places, E), dtype=self.dtype) for n in "kv"}
+            for name, buffer in new.items() if before is None else ():
                 buffer[:, :, :C] = old[name]
-            layers.append(new if window is None else {n: a.copy() for n, a in old.items()})
+            layers.append(new if before is None else {n: a.copy() for n, a in old.items()})
         history = History(calls=1, filled=self.length)
         changes: dict[str, Any] = {"layers": layers, "history": history, "call": 1}
-        return dataclasses.replace(self, **changes, capacity=capacity)
+        return dataclasses.replace(self, **changes, capacity=capacity, windows=windows)
 
     def seen(self, index: int) -> int:
         """How many earlier places this layer's attention gets: `length`, or those in its window."""
@@ -208,6 +212,11 @@ class Cache:
 def rolling_places(window: int) -> int:
     """The places of a rolling buffer: a quarter more than it needs, so that moving is rare."""
     return window - 1 + max(16, window // 4)
+
+
+def rolling_windows(windows: tuple[int | None, ...], capacity: int) -> tuple[int | None, ...]:
+    """The windows whose buffers are smaller than one with all places, None for the others."""
+    return tuple(w if w is not None and rolling_places(w) < capacity else None for w in windows)
 
 
 def dropped_after(window: int, length: int, dropped: int, T: int) -> int:

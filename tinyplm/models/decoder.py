@@ -197,6 +197,19 @@ def learned_embed(
     return y, backward
 
 
+def normed_embed(
+    p: Tree, x: Any, *, position_ids: Any, key: Any, norm: Component
+) -> tuple[Any, Callable]:
+    """y = norm(x) with p's "embed_norm"."""
+    y, norm_back = norm(p["embed_norm"], x)
+
+    def backward(dy):
+        dnorm, dx = norm_back(dy)
+        return {"embed_norm": dnorm}, dx
+
+    return y, backward
+
+
 def no_positions(position_ids: Any, **_: Any) -> Callable[[int], dict[str, Any]]:
     """Attention knows no positions: `embed` added them, or the causal mask is all there is."""
     return every({})

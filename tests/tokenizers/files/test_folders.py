@@ -125,6 +125,14 @@ WRONG = {
         {"do_lower_case": "yes"},
         {"vocab_txt": VOCAB},
     ),
+    r"vocab\.json: tokenizer_class: expected the class of a vocabulary with </w>, such as OpenAIGPTTokenizer, got None": (
+        {},
+        {"vocab_json": json.dumps({"a": 0, "a</w>": 1}), "merges_txt": "#version: 0.2\n"},
+    ),
+    r"tokenizer\.model: tokenizer_class: expected one of LlamaTokenizer, T5Tokenizer, .*, got 'GemmaTokenizer'": (
+        {"tokenizer_class": "GemmaTokenizer"},
+        {"tokenizer_model": unigram()},
+    ),
     r"vocab\.txt: strip_accents: expected true or false, got 1": (
         {"strip_accents": 1},
         {"vocab_txt": VOCAB},

@@ -82,6 +82,9 @@ def sentencepiece_parts(path: Path) -> Parts:
 
 def _gpt2(files: Parts, settings: Settings) -> Parts:
     """No special tokens around a text, unless the settings add them (OPT: bos at the start)."""
+    if "a</w>" in files["vocab"]:  # GPT-1's and CLIP's, which would give other ids
+        expected = "the class of a vocabulary with </w>, such as OpenAIGPTTokenizer"
+        raise wrong("tokenizer_class", expected, settings.get("tokenizer_class"))
     prefix = _flag(settings, "add_prefix_space")
     parts = _byte_level(BPE(files["vocab"], files["merges"]), prefix)
     return _with_ends(parts | {"post_processor": ByteLevel(prefix)}, settings, add_bos=False)

@@ -1,0 +1,79 @@
+# ruff: noqa: E402 - imports follow importorskip
+"""config.json as the released models spell it, from before transformers 5: read as transformers reads it, to the same logits.
+
+Sizes are made tiny, and settings with an effect on few tokens are made to have one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import tinyplm
+from tests.interop.pair import assert_same, exact_logits
+from tests.interop.test_causal_files import read, settings_in
+from tests.laws import relative_error
+from tinyplm.core import tree_map
+from tinyplm.families import family as find_family
+
+SIZES = {
+    "vocab_size": 41, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 12, "attention_dropout": 0.0, "initializer_range": 0.02,
+    "use_cache": True, "torch_dtype": "float64", "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": None,
+}  # fmt: skip
+
+RELEASED = {
+    "gemma-2b": ("gemma", {"hidden_act": "gelu", "head_dim": 10, "rms_norm_eps": 1e-06, "rope_scaling": None,
+                           "rope_theta": 10000.0, "transformers_version": "4.38.0.dev0"}),
+    "gemma-1.1-2b": ("gemma", {"hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh", "head_dim": 10,
+                               "rms_norm_eps": 1e-06, "rope_theta": 10000.0}),
+    "gemma-2-2b": ("gemma2", {"attn_logit_softcapping": 0.5, "cache_implementation": "hybrid", "final_logit_softcapping": 1.0,
+                              "head_dim": 10, "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh",
+                              "query_pre_attn_scalar": 7, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "sliding_window": 3}),
+    "gemma-3-1b": ("gemma3_text", {"attn_logit_softcapping": None, "cache_implementation": "hybrid", "head_dim": 10,
+                                   "final_logit_softcapping": None, "hidden_activation": "gelu_pytorch_tanh",
+                                   "query_pre_attn_scalar": 7, "rms_norm_eps": 1e-06, "rope_local_base_freq": 10,
+                                   "rope_scaling": {"factor": 4.0, "rope_type": "linear"}, "rope_theta": 1000,
+                                   "sliding_window": 3, "sliding_window_pattern": 2}),
+    "gemma-3-1b, defaults": ("gemma3_text", {"head_dim": 10, "num_hidden_layers": 7, "query_pre_attn_scalar": 7,
+                                             "sliding_window": 3}),
+    "gemma-3-270m": ("gemma3_text", {"_sliding_window_pattern": 6, "head_dim": 10, "query_pre_attn_scalar": 7,
+                                     "layer_types": ["sliding_attention", "full_attention"], "rope_local_base_freq": 10.0,
+                                     "rope_scaling": None, "rope_theta": 1000.0, "sliding_window": 3,
+                                     "use_bidirectional_attention": False}),
+    "qwen3-0.6b": ("qwen3", {"attention_bias": False, "head_dim": 10, "hidden_act": "silu", "max_window_layers": 2,
+                             "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 1000000, "sliding_window": None,
+                             "use_sliding_window": False, "tie_word_embeddings": True}),
+    "olmo-2": ("olmo2", {"attention_bias": False, "hidden_act": "silu", "rms_norm_eps": 1e-06, "rope_scaling": None,
+                         "rope_theta": 500000, "tie_word_embeddings": False}),
+    "phi-3-mini-4k": ("phi3", {"attention_bias": False, "embd_pdrop": 0.0, "hidden_act": "silu", "resid_pdrop": 0.0,
+                               "original_max_position_embeddings": 12, "rms_norm_eps": 1e-05, "rope_scaling": None,
+                               "rope_theta": 10000.0, "sliding_window": 3, "tie_word_embeddings": False,
+                               "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}}),
+    "phi-3, partial": ("phi3", {"partial_rotary_factor": 0.75, "num_attention_heads": 4, "head_dim": 8, "rope_theta": 10000.0,
+                                "rope_scaling": None, "sliding_window": None, "tie_word_embeddings": True}),
+    "glm-4-9b": ("glm", {"attention_bias": True, "head_dim": 8, "hidden_act": "silu", "partial_rotary_factor": 0.5,
+                         "rms_norm_eps": 1.5625e-07, "rope_theta": 10000.0, "tie_word_embeddings": False,
+                         "eos_token_id": [1, 2]}),
+    "glm-4-0414": ("glm4", {"attention_bias": False, "head_dim": 8, "hidden_act": "silu", "partial_rotary_factor": 0.5,
+                            "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": False}),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("name", RELEASED)
+def test_a_released_config(tmp_path, name):
+    family, own = RELEASED[name]
+    settings = {"model_type": family, "architectures": [find_family(family).Config.ARCHITECTURE], **SIZES, **own}
+    model = tinyplm.create(family, settings, key=3, dtype="float64")
+    rng = np.random.default_rng(0)
+    model.params = tree_map(lambda a: a + rng.normal(0, 0.3, a.shape), model.params)
+    tinyplm.save(model, tmp_path)
+    assert settings_in(tmp_path) == settings
+    ours, ids = tinyplm.load(tmp_path), np.random.default_rng(0).integers(0, 41, (2, 12))
+    logits = ours(ids)[0]["logits"]
+    assert_same("logits", logits, exact_logits(read(family, tmp_path), ids))
+    assert relative_error(logits, model(ids)[0]["logits"]) == 0
