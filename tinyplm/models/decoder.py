@@ -219,7 +219,8 @@ def alibi_positions(heads: int) -> Callable[..., Callable[[int], dict[str, Any]]
     """The piece `positions` of a decoder with ALiBi: offsets of the keys, in all layers.
 
     A key's position is the number of tokens before it, by attention_mask (B, S) if there is one;
-    position_ids count only without such a mask, and without a cache.
+    position_ids count only without such a mask, and without a cache.  All are counted from the last
+    key on, which the softmax does not see: so float32 is most exact for the latest queries.
     """
     slopes = alibi_slopes(heads)
 
@@ -230,6 +231,7 @@ def alibi_positions(heads: int) -> Callable[..., Callable[[int], dict[str, Any]]
             placed = xp.maximum(counted - 1, 0)
         else:
             placed = position_ids if position_ids.shape[-1] == keys else xp.arange(keys)
+        placed = placed - placed[..., -1:]
         return every({"offsets": alibi(placed, slopes=xp.asarray(slopes), dtype=dtype)})
 
     return positions

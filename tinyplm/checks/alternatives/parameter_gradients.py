@@ -16,9 +16,8 @@ ANY = r".*"
 
 def path_of(site: Site) -> str:
     """The path in the tree of the one array that the hub's parameter holds."""
-    for hub, paths, _ in expand(
-        names_of(site.model.family, site.model.config), flatten(site.model.params)
-    ):
+    names = names_of(site.model.family, site.model.config)
+    for hub, paths, _ in expand(names, flatten(site.model.params)):
         if hub == site.name and len(paths) == 1:
             return paths[0]
     raise NotHere
