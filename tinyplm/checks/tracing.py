@@ -189,6 +189,10 @@ class _Place:
 
             return y, backward
 
+        def part(suffix: str) -> Component:
+            return self.recorded(f"{name}.{suffix}", f, scope, more)
+
+        component.part = part  # type: ignore[attr-defined]  # see core.named.part
         return component
 
     def run(self, f: Callable, /, *args: Any, **kwargs: Any) -> Any:

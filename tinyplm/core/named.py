@@ -45,6 +45,14 @@ def named(name: Name, f: Component, *, scope: bool = True, more: More | None = N
     return f if recorder is None else recorder.recorded(name, f, scope, more)
 
 
+def part(name: str, f: Component) -> Component:
+    """f under its own name with this one behind it, where a trace records f; otherwise f itself.
+
+    For a component that is called several times: the norms before and after a sublayer.
+    """
+    return f.part(name) if hasattr(f, "part") else f
+
+
 def call_of(model: Any, f: Callable, targets: Any = None) -> Callable:
     """models.parts.whole as f, for a call of this model: recorded likewise.
 

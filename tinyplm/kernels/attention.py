@@ -88,8 +88,9 @@ def self_attention(
         named((None, "k_prefixed", "v_prefixed"), prefixed) if "Pk" in p else None,
     ]
     project = joined(heads, kv_heads) if "Wqkv" in p else projections
+    project = named(("q", "k", "v"), project)
     if projection_norm is not None:
-        project = normed_projections(project, projection_norm)
+        project = named(("q_norm", "k_norm", None), normed_projections(project, projection_norm))
     options: dict[str, Any] = {"cap": cap, "offsets": offsets}
     attend: Component = partial(attention, **options)
     weights: Component = partial(scores_and_probabilities, **options)
@@ -106,7 +107,7 @@ def self_attention(
         scale=scale,
         rate=rate,
         key=key,
-        project=named(("q", "k", "v"), project),
+        project=project,
         between=in_order(*parts),
         attend=named("heads", attend, more=(("scores", "probabilities"), weights)),
     )
