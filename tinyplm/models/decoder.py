@@ -201,7 +201,7 @@ def normed_embed(
     p: Tree, x: Any, *, position_ids: Any, key: Any, norm: Component
 ) -> tuple[Any, Callable]:
     """y = norm(x) with p's "embed_norm"."""
-    y, norm_back = norm(p["embed_norm"], x)
+    y, norm_back = named("embed_norm", norm)(p["embed_norm"], x)
 
     def backward(dy):
         dnorm, dx = norm_back(dy)
