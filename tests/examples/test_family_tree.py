@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import runpy
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.support.scripts import EXAMPLES, shell
+from tests.support.scripts import EXAMPLES
+from tinyplm.data import corpus
 
 
 @pytest.fixture
@@ -46,9 +49,14 @@ def test_every_decoder_has_a_title_and_about_as_many_parameters(tree):
         assert abs(own / target - 1) < 0.04, f"{module.__name__} has {own} parameters, GPT-2 {target}"
 
 
-def test_a_short_run_writes_the_plot(tmp_path, texts):
-    outcome = shell("family_tree.py", "--families", "gpt2", "gemma2", "--steps", "4", "--context", "8", cwd=tmp_path)
-    assert outcome.code == 0, outcome.err
-    rows = [line for line in outcome.out.splitlines() if line.startswith(("GPT-2", "Gemma 2"))]
+def test_a_short_run_writes_the_plot(tmp_path, texts, monkeypatch, capsys):
+    documents = [Path(text).read_text() for text in texts] * 20
+    monkeypatch.setattr(corpus, "default_corpus", lambda: documents)
+    monkeypatch.setattr(sys, "argv", ["family_tree.py", "--families", "gpt2", "gemma2", "--steps", "4", "--context", "8"])
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "family_tree.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if line.startswith(("GPT-2", "Gemma 2"))]
     assert len(rows) == 4  # of two tables
-    assert "needs matplotlib" in outcome.out or (tmp_path / "out-tree" / "family_tree.png").is_file()
+    assert "needs matplotlib" in out or (tmp_path / "out-tree" / "family_tree.png").is_file()

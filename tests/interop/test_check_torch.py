@@ -1,10 +1,13 @@
+# ruff: noqa: E402 - imports follow importorskip
 """check of torch functions, modules and subclasses of autograd.Function: right ones pass, planted mistakes are seen."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+
+torch = pytest.importorskip("torch")
+
 import torch.nn.functional as F
 
 from tinyplm.checks import Torch, check, check_test
