@@ -152,6 +152,45 @@ def capped(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     return site.fit("cap", lambda c: own.but(cap=c), (50.0, 30.0, 20.0, 10.0, 5.0, 2.0, 1.0))
 
 
+@alternative("no soft cap of the scores", at=HEADS, formula="A = scale q k^T")
+def uncapped(site: Site) -> np.ndarray:
+    """Theirs does not cap the scores."""
+    own = attention_of(site)
+    if own.cap is None:
+        raise NotHere
+    return own.but(cap=None)
+
+
+@alternative("no norm of queries and keys", at=HEADS, formula="A = scale (x Wq) (x Wk)^T")
+def no_qk_norm(site: Site) -> np.ndarray:
+    """Theirs leaves out the norms of queries and keys before the scores."""
+    own = attention_of(site)
+    if not site.has("attention.q_norm"):
+        raise NotHere
+    q, k = (
+        by_head(site.value(f"attention.{n}"), x.shape[1]) for n, x in (("q", own.q), ("k", own.k))
+    )
+    return own.but(q=q, k=k)
+
+
+@alternative("no ALiBi", at=HEADS, formula="A = scale q k^T")
+def no_alibi(site: Site) -> np.ndarray:
+    """The scores of theirs do not fall with the distance."""
+    own = attention_of(site)
+    if own.offsets is None:
+        raise NotHere
+    return own.but(offsets=None)
+
+
+@alternative("ALiBi with the slopes reversed", at=HEADS, formula="m_h of head H - 1 - h")
+def reversed_slopes(site: Site) -> np.ndarray:
+    """Theirs has the slopes of the heads in the opposite order."""
+    own = attention_of(site)
+    if own.offsets is None:
+        raise NotHere
+    return own.but(offsets=own.offsets[:, ::-1])
+
+
 # ------------------------------------------------------------------------------------------ heads
 
 

@@ -13,7 +13,8 @@ from .site import NotHere, Site
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """o = softmax(cap(scale q k^T) where mask) v by heads, q and k rotated by their positions.
+    """o = softmax(cap(scale q k^T) + offsets where mask) v by heads, q and k rotated by their
+    positions.
 
     q (B, H, T, E), k and v (B, K, T, E) before the rotation; mask broadcastable to (B, H, T, T).
     """
@@ -29,6 +30,7 @@ class Attention:
     key_positions: np.ndarray | None = None  # None: those of the queries
     interleaved: bool = False
     cap: float | None = None
+    offsets: np.ndarray | None = None  # ALiBi's, (B or 1, H, 1, T)
     tiled: bool = False  # head h reads key/value head h mod K
     value_rotated: bool = False
 
@@ -69,7 +71,7 @@ class Attention:
         q, k, _ = self.turned()
         A = self.scale * q @ k.swapaxes(-1, -2)
         A = A if self.cap is None else self.cap * np.tanh(A / self.cap)
-        return softmax(A, self.mask)
+        return softmax(A if self.offsets is None else A + self.offsets, self.mask)
 
     def heads(self) -> np.ndarray:
         """o (B, H, T, E)."""
@@ -105,21 +107,29 @@ def attention_of(site: Site) -> Attention:
 def _attention_of(site: Site) -> Attention:
     heads = site.value("attention.heads")
     B, H, T, E = heads.shape
-    q, k, v = (site.value(f"attention.{n}") for n in "qkv")
+    v = site.value("attention.v")
+    normed = site.has("attention.q_norm")
+    q, k = (site.value(f"attention.{n}{'_norm' * normed}") for n in "qk")
     K = v.shape[-1] // E
-    if site.has("attention.k_cached") or K * E != k.shape[-1] or H % K:
+    if site.has("attention.k_cached") or K * E * T != k[0].size or H % K:
         raise NotHere
+    q, k = (x if x.ndim == 4 else by_head(x, n) for x, n in ((q, H), (k, K)))
     options = _options(site)
     positions = site.trace.inputs.get("position_ids")
     positions = np.arange(T) if positions is None else positions
-    rope = getattr(site.model.config, "rope", None)
+    given = _placed(site, positions, T)
     frequencies, magnitude = (None, 1.0)
-    if rope is not None:
-        frequencies, magnitude = rope.frequencies(E, int(positions.max()) + 1)
+    if "rotary" in given:
+        config = site.model.config
+        local = window(site) is not None and hasattr(config, "local_rope")
+        rope = config.local_rope if local else config.rope
+        frequencies, magnitude = rope.frequencies(config.rotary_width, int(positions.max()) + 1)
     made = Attention(
-        by_head(q, H), by_head(k, K), by_head(v, K), visible(site, T),
+        q, k, by_head(v, K), visible(site, T),
         E**-0.5 if options.get("scale") is None else options["scale"],
         np.atleast_2d(positions), frequencies, magnitude,
+        interleaved="rotary" in given and given["rotary"].keywords["interleaved"],
+        cap=options.get("cap"), offsets=given.get("offsets"),
     )  # fmt: skip
     real = site.padding
     d = np.abs(made.heads() - heads)
@@ -136,6 +146,15 @@ def _options(site: Site) -> dict[str, Any]:
     if not causal(site) or attention is None:
         return {}
     return dict(getattr(attention(site.index), "keywords", {}))
+
+
+def _placed(site: Site, positions: np.ndarray, T: int) -> dict[str, Any]:
+    """What the family's positions give to attention in this layer: RoPE, or ALiBi's offsets."""
+    if not causal(site):
+        return {}
+    mask = site.trace.inputs.get("attention_mask")
+    part = site.model.family.pieces(site.model.config).positions
+    return part(positions, keys=T, attention_mask=mask, dtype="float64")(site.index)
 
 
 def causal(site: Site) -> bool:

@@ -44,6 +44,16 @@ def capped(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     return site.fit("cap", lambda c: c * np.tanh(y / c), (30.0, 50.0, 20.0, 10.0, 5.0, 1.0))
 
 
+@alternative("no soft cap of the logits", at=LOGITS, formula="logits = hidden W")
+def uncapped(site: Site) -> np.ndarray:
+    """Theirs does not cap the logits."""
+    cap = getattr(site.model.config, "logit_cap", None)
+    if cap is None:
+        raise NotHere
+    own = site.own()
+    return cap * np.arctanh(own / cap)
+
+
 @alternative("a factor of the logits", at=LOGITS, formula="c logits", fitted=True)
 def scaled(site: Site) -> Iterator[tuple[str, np.ndarray]]:
     """Theirs multiplies the logits, as T5 and Cohere do, or divides them by a temperature."""
