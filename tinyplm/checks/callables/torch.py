@@ -25,11 +25,12 @@ class Torch(Adapter):
             raise ValueError("kind: expected PyTorch to be installed, got none") from None
         self.torch, self.f, self.device, self.name = torch, f, device, name_of(f)
         self.module = isinstance(f, torch.nn.Module)
+        own: Any = f  # for a type checker that does not find torch
         if isinstance(f, type) and issubclass(f, torch.autograd.Function):
             # with setup_context, forward has no ctx
-            plain = f.setup_context is not torch.autograd.Function.setup_context
-            self.describe(f.forward, skip=0 if plain else 1)
-            self.f = f.apply
+            plain = own.setup_context is not torch.autograd.Function.setup_context
+            self.describe(own.forward, skip=0 if plain else 1)
+            self.f = own.apply
         elif self.module:
             self.describe(f.forward)
             names = [name for name, _ in f.named_parameters()]
