@@ -62,9 +62,14 @@ def distillation(z, *, teacher_logits, temperature, reverse, weights=None, total
     return temperature**2 * mean(kl, weights, total)
 
 
-def vocabulary_distillation(x, W, b=None, *, teacher_x, teacher_W, teacher_b=None, **kwargs):
-    logits, teacher = (x @ W if b is None else x @ W + b), (teacher_x @ teacher_W)
-    return distillation(logits, teacher_logits=teacher if teacher_b is None else teacher + teacher_b, **kwargs)
+def logits(x, W, b, cap):
+    z = x @ W if b is None else x @ W + b
+    return z if cap is None else cap * torch.tanh(z / cap)
+
+
+def vocabulary_distillation(x, W, b=None, *, teacher_x, teacher_W, teacher_b=None, cap=None, teacher_cap=None, **kwargs):
+    teacher = logits(teacher_x, teacher_W, teacher_b, teacher_cap)
+    return distillation(logits(x, W, b, cap), teacher_logits=teacher, **kwargs)
 
 
 def with_language_model(classes, lm, *, labels, targets, weight):
@@ -80,8 +85,8 @@ def log_probs(logits, *, targets, temperature, a, c):
     return (counts * (a * chosen + c * distribution.entropy())).sum()
 
 
-def vocabulary_log_probs(x, W, b=None, **kwargs):
-    return log_probs(x @ W if b is None else x @ W + b, **kwargs)
+def vocabulary_log_probs(x, W, b=None, *, cap=None, **kwargs):
+    return log_probs(logits(x, W, b, cap), **kwargs)
 
 
 FORMULAS = {f.__name__: f for f in (bradley_terry, dpo, clipped_surrogate, clipped_value_loss, k3_kl, grpo, distillation,
