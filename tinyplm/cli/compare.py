@@ -11,12 +11,16 @@ import argparse
 
 def add(parser: argparse.ArgumentParser) -> None:
     for name in ("a", "b"):
-        parser.add_argument(name, metavar=name.upper(), help="A file, .safetensors or .npz.")
+        parser.add_argument(
+            name,
+            metavar=name.upper(),
+            help="A file: a trace from tinyplm.checks.save_trace, or .safetensors or .npz arrays.",
+        )
     parser.add_argument(
         "--model",
         metavar="FOLDER",
-        help="The folder of the model that A is a trace of: the first difference is then explained "
-        "by known alternatives. Default: no explanation.",
+        help="The folder of the very model that A is a trace of: the first difference is then "
+        "explained by known alternatives. Default: no explanation.",
     )
     parser.add_argument(
         "--dtype",
