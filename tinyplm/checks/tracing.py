@@ -160,11 +160,11 @@ class _Place:
             if back is None:
                 return value, None
 
-            def backward(dvalue: Any) -> tuple[Tree, Any]:
+            def backward(dvalue: Any) -> tuple:
                 place.record_gradients(_outputs(dvalue))
-                gradients, dembeds = place.run(back, dvalue)
+                gradients, *dembeds = place.run(back, dvalue)
                 to.gradients = gradients
-                return gradients, dembeds
+                return gradients, *dembeds
 
             return value, backward
 

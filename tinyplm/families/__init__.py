@@ -8,11 +8,13 @@ from typing import Any
 
 from ..arguments import wrong
 from ..models.config import check_labels
+from ..models.seq2seq_config import Seq2SeqConfig
 
 # model_type of config.json -> module of this package
 FAMILIES = {
     "albert": "albert",
     "baichuan": "baichuan",
+    "bart": "bart",
     "bert": "bert",
     "bloom": "bloom",
     "camembert": "camembert",
@@ -29,7 +31,10 @@ FAMILIES = {
     "internlm": "internlm",
     "internlm2": "internlm2",
     "llama": "llama",
+    "marian": "marian",
+    "mbart": "mbart",
     "mistral": "mistral",
+    "mt5": "mt5",
     "olmo2": "olmo2",
     "openai-gpt": "openai_gpt",
     "palm": "palm",
@@ -38,6 +43,8 @@ FAMILIES = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "roberta": "roberta",
+    "t5": "t5",
+    "transformer": "transformer",
     "xlm-roberta": "xlm_roberta",
     "xlnet": "xlnet",
 }
@@ -52,16 +59,26 @@ def family(model_type: str) -> ModuleType:
 
 # The other task of a decoder: labels, or a reward, from the last token.
 SCORE = "sequence_classification"
+SEQ2SEQ = "seq2seq_lm"  # of an encoder-decoder
+
+
+def is_seq2seq(family: ModuleType) -> bool:
+    """Whether it is a family of encoder-decoders."""
+    return issubclass(family.Config, Seq2SeqConfig)
 
 
 def model_class(family: ModuleType, task: str) -> type:
-    """The class of a model: EncoderModel, or for a decoder CausalModel or ScoreModel."""
+    """The class of a model: EncoderModel, Seq2SeqModel, or for a decoder CausalModel or
+    ScoreModel."""
     from ..models.causal_model import CausalModel
     from ..models.encoder_model import EncoderModel
     from ..models.score_model import ScoreModel
+    from ..models.seq2seq_model import Seq2SeqModel
 
     if hasattr(family, "TASKS"):
         return EncoderModel
+    if is_seq2seq(family):
+        return Seq2SeqModel
     return ScoreModel if task == SCORE else CausalModel
 
 
@@ -69,6 +86,8 @@ def architectures(family: ModuleType) -> dict[str, str]:
     """{task: the class of transformers}."""
     if hasattr(family, "TASKS"):
         return {name: task.architecture for name, task in family.TASKS.items()}
+    if is_seq2seq(family):
+        return {SEQ2SEQ: family.Config.ARCHITECTURE}
     return {"causal_lm": family.Config.ARCHITECTURE, SCORE: family.Config.SCORED}
 
 
@@ -90,6 +109,11 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     check_labels(config)
     width = shapes["body"]["tokens"][1]
     return {"body": shapes["body"], "head": {"score": (width, config.num_labels)}}
+
+
+def buffer_shapes_of(family: ModuleType, config: Any) -> dict:
+    """The tree of shapes of what a family saves beside the parameters, untrained."""
+    return family.buffer_shapes(config) if hasattr(family, "buffer_shapes") else {}
 
 
 def architecture_of(family: ModuleType, task: str) -> str:

@@ -19,7 +19,7 @@ from ..arguments import check_choice, check_key, check_path, known_arguments, mi
 from ..backend import array_module, to_device
 from ..backend import device as check_device
 from ..core import Tree, flatten, unflatten
-from ..families import architecture_of, check_task, model_class, shapes_of
+from ..families import architecture_of, buffer_shapes_of, check_task, model_class, shapes_of
 from ..families import family as find_family
 from ..files import (
     LARGEST_SETTINGS,
@@ -36,7 +36,7 @@ from ..memory import check_memory
 from ..models.config import for_task, from_dict, to_dict
 from ..models.config import labels as label_fields
 from ..models.model import Model, check_dtype, check_model
-from ..models.names import hub_shapes, names_of, to_hub
+from ..models.names import expand, hub_shapes, names_of, to_hub
 from ..tokenizers import Tokenizer
 from ..tokenizers.files import settings as tokenizer_settings
 from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
@@ -76,9 +76,15 @@ def create(
     task = check_task(family, task)
     config = for_task(make_config(family, config, **changes), task)
     params = initialise(family, config, task=task, key=key, dtype=dtype)
-    return model_class(family, task)(
-        family, config, to_device(params, device), task=task, device=device
-    )
+    arrays = {"params": params, "buffers": zeros(buffer_shapes_of(family, config), params)}
+    arrays = to_device(arrays, device)
+    return model_class(family, task)(family, config, **arrays, task=task, device=device)
+
+
+def zeros(shapes: Tree, params: Tree) -> Tree:
+    """Arrays of zeros of these shapes, with the dtype of the parameters: buffers of a new model."""
+    dtype = next(iter(flatten(params).values())).dtype
+    return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
 
 
 def make_config(family: ModuleType, config: Any = None, **changes: Any) -> Any:
@@ -173,6 +179,8 @@ def load(
         raise ValueError(f"{file}: {error}") from None
     tensors, where = open_folder(folder)
     check_layers(shapes_of(family, config, check_task(family, None)), tensors, where=where)
+    if hasattr(family, "settled"):
+        config = family.settled(config, tensors)
     tensors = normalise_names(family, config, tensors, where=where)
     task = heads.task_of(family, config, settings, tensors, where=where) if fixed is None else fixed
     if labels is not None and task == "causal_lm":
@@ -182,12 +190,17 @@ def load(
     shapes = shapes_of(family, config, task)
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     names, own = names_of(family, config), heads.without(shapes, fresh)
-    params = to_tree(tensors, names, own, where=where, dtype=dtype)
-    params = heads.joined(params, fresh, shapes)
+    buffers = {"buffers": buffer_shapes_of(family, config)}
+    stored = {hub for hub, _, _ in expand(names, flatten(buffers))} <= tensors.keys()
+    tree = to_tree(tensors, names, {**own, **buffers} if stored else own, where=where, dtype=dtype)
+    read = tree.pop("buffers", {})
+    params = heads.joined(tree, fresh, shapes)
     file_dtypes = {name: t.file_dtype for name, t in tensors.items()} if dtype is None else None
     make = model_class(family, task)
-    params = to_device(params, device)
-    model = make(family, config, params, task=task, device=device, file_dtypes=file_dtypes)
+    arrays = to_device(
+        {"params": params, "buffers": read or zeros(buffers["buffers"], params)}, device
+    )
+    model = make(family, config, **arrays, task=task, device=device, file_dtypes=file_dtypes)
     model.fresh = list(fresh)
     model.generation = _generation(folder / GENERATION)
     present = [name for name in COMPANIONS if (folder / name).exists()]
@@ -242,7 +255,7 @@ def _check_generation(where: str, settings: Any) -> None:
 def hub_name(family: ModuleType, name: str) -> str:
     """The full name of a tensor, whose base prefix may be missing, as in files of the bare body."""
     full = family.PREFIX + name
-    known = {rename.hub.split("{i}")[0] for rename in family.NAMES}
+    known = {rename.hub.split("{i}")[0] for rename in family.NAMES} | {*_copies(family)}
     bare = not any(name.startswith(start) for start in known)
     return full if bare and any(full.startswith(start) for start in known) else name
 
@@ -261,14 +274,20 @@ def normalise_names(
             both = f"{named(other, 80)} and {named(name, 80)}"
             raise ValueError(f"{where}: expected one name for each tensor, got {both}")
     tensors = {full: tensors[name] for full, name in given.items()}
-    for copy, original in family.TIED.items():
-        if not config.tie_word_embeddings or copy not in tensors:
+    tied = family.TIED if config.tie_word_embeddings else {}
+    for copy, original in {**_copies(family), **tied}.items():
+        if copy not in tensors:
             continue
         second = tensors.pop(copy)
         if not second.equals(tensors.setdefault(original, second)):
-            expected = f"the values of {original}, as config.json has tie_word_embeddings = true"
-            raise mismatch(f"{where}: {copy}", expected, "others")
+            why = ", as config.json has tie_word_embeddings = true" if copy in tied else ""
+            raise mismatch(f"{where}: {copy}", f"the values of {original}{why}", "others")
     return tensors
+
+
+def _copies(family: ModuleType) -> dict[str, str]:
+    """{name: tensor} of names under which a family's files may hold a tensor once more."""
+    return getattr(family, "COPIES", {})
 
 
 @known_arguments
@@ -298,10 +317,11 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = names_of(model.family, model.config)
-    shapes = hub_shapes(model.params, names)
+    tree = {**model.params, "buffers": model.buffers}
+    shapes = hub_shapes(tree, names)
     dtypes = {name: dtype for name in shapes} if dtype else model.file_dtypes
     sizes = file_sizes(shapes, model.dtype, dtypes)
-    write_folder(folder, sizes, lambda some: to_hub(model.params, names, some), dtypes, limit)
+    write_folder(folder, sizes, lambda some: to_hub(tree, names, some), dtypes, limit)
     architecture = architecture_of(model.family, model.task)
     settings = {**to_dict(model.config), "architectures": [architecture]}
     for name in ("dtype", "torch_dtype"):  # transformers loads in this dtype

@@ -84,9 +84,11 @@ def count_parameters(shapes: Tree) -> int:
 
 def check_layers(shapes: Tree, tensors: Collection[str], *, where: str) -> None:
     """ValueError if there are fewer tensors than layers, before a tree of a million is walked."""
-    layers = len(shapes["body"]["layers"])
-    if isinstance(shapes["body"]["layers"][0], list):  # blocks within them
-        layers *= len(shapes["body"]["layers"][0])
+    body = shapes["body"]
+    sides = [body] if "layers" in body else [body["encoder"], body["decoder"]]
+    layers = sum(len(side["layers"]) for side in sides)
+    if isinstance(sides[0]["layers"][0], list):  # blocks within them
+        layers *= len(sides[0]["layers"][0])
     if layers > len(tensors):
         raise mismatch(where, f"{layers} layers, as in config.json", f"{len(tensors)} tensors")
 

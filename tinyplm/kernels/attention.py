@@ -1,4 +1,5 @@
-"""Attention, by blocks of queries where sequences are long, and self-attention with its parts."""
+"""Attention, by blocks of queries where sequences are long; self-attention with its parts, and
+cross-attention."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 from ..core import Array, Backward, Component, Tree, named
 from ..layers import attention as plain
+from ..layers import cross_attention as crossed
 from ..layers.attention import multi_head_attention, projections
 from ..layers.attention_parts import (
     attend_beyond,
@@ -51,14 +53,15 @@ def attention(
 
 
 @expects(
-    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? q_norm? k_norm? Pk? Pv?}, x (B, T, D); "
-    "whole heads >= 1, whole kv_heads >= 1 or None, function rotary or None, "
+    "p {Wo Wq? Wk? Wv? Wqkv? bq? bk? bv? bqkv? bo? q_norm? k_norm? Pk? Pv?}, x (B, T, D), "
+    "bias (...) or None; whole heads >= 1, whole kv_heads >= 1 or None, function rotary or None, "
     "function head_norm or None, function projection_norm or None",
     hot=True,
 )
 def self_attention(
     p: Tree,
     x: Array,
+    bias: Array | None = None,
     *,
     heads: int,
     kv_heads: int | None = None,
@@ -75,11 +78,11 @@ def self_attention(
 ) -> tuple[Array, Backward]:
     """multi_head_attention of x to itself, with the `attention` above; p and options as there.
 
-    x (B, T, D) -> y (B, T, D).   rotary, head_norm, projection_norm and cache: see `turned`,
-    `normed_heads`, `normed_projections` and `cached` in layers/attention_parts.py.  p decides the
-    other parts: with Wqkv the projections are joined (for decoding); with Pk and Pv a trained
+    x (B, T, D), bias broadcastable to (B, H, T, S) or None -> y (B, T, D).   rotary, head_norm,
+    projection_norm and cache: see `turned`, `normed_heads`, `normed_projections` and `cached` in
+    layers/attention_parts.py.  p decides the other parts: with Wqkv the projections are joined (for decoding); with Pk and Pv a trained
     prefix, which rotary does not turn, precedes the keys (Li & Liang 2021, eq. 3).
-    backward returns (dp, dx).
+    backward returns (dp, dx), with a bias (dp, dx, dbias).
     """
     parts = [
         named(("q_norm", "k_norm", None), normed_heads(head_norm)) if head_norm else None,
@@ -101,6 +104,8 @@ def self_attention(
     y, back = multi_head_attention(
         p,
         x,
+        None,
+        bias,
         heads=heads,
         kv_heads=kv_heads,
         mask=mask,
@@ -111,4 +116,36 @@ def self_attention(
         between=in_order(*parts),
         attend=named("heads", attend, more=(("scores", "probabilities"), weights)),
     )
-    return y, lambda dy: back(dy)[:2]
+
+    def backward(dy: Array) -> tuple:
+        dp, dx, _, dbias = back(dy)
+        return (dp, dx) if bias is None else (dp, dx, dbias)
+
+    return y, backward
+
+
+def cross_attention(
+    p: Tree,
+    x: Array,
+    context: Array | None = None,
+    *,
+    heads: int,
+    memory: tuple[Array, Array] | None = None,
+    mask: Visible | Array | None = None,
+    scale: float | None = None,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """layers.cross_attention.cross_attention with the `attention` above; or attend_to `memory`.
+
+    memory: (k, v) that keys_and_values made of a context earlier, in place of the context; no
+    gradient flows into them or into what projects them.   backward returns (dp, dx, dcontext).
+    """
+    weights = (("scores", "probabilities"), scores_and_probabilities)
+    attend = named("heads", attention, more=weights)
+    options: dict[str, Any] = {"heads": heads, "mask": mask, "scale": scale, "rate": rate}
+    options |= {"key": key, "attend": attend}
+    if memory is None:
+        return crossed.cross_attention(p, x, context, **options)
+    y, back = crossed.attend_to(p, x, *memory, **options)
+    return y, lambda dy: (*back(dy)[:2], None)

@@ -201,3 +201,51 @@ def block(
         return dp, dx, *dshared
 
     return y, backward
+
+
+def cross_block(
+    p: Tree,
+    x: Array,
+    context: Array,
+    *shared: Array,
+    residual: Component,
+    norm: Component,
+    attention: Component,
+    cross: Component,
+    mlp: Component,
+    rate: float = 0.0,
+    key: Array | None = None,
+) -> tuple[Array, Backward]:
+    """h = residual(x, attention),   c = residual(h, cross to context),   y = residual(c, mlp).
+
+    Vaswani et al. 2017, sec. 3.1, the decoder's layer.   As `block`, with a sublayer between the
+    two: cross(p, h, context).   p = {"norm1", "attention", "norm2", "cross", "norm3", "mlp"};
+    x, y (B, T, D), context: the encoder's hidden states (B, S, D), or what `cross` takes for them.
+    backward returns (dp, dx, dcontext, *dshared): dy back through the three sublayers.
+    """
+    if not all(map(callable, (residual, attention, cross, mlp))):
+        check_functions("cross_block", residual=residual, attention=attention, cross=cross, mlp=mlp)
+    norms = [named(f"norm{i}", norm) for i in (1, 2, 3)]
+    attention, cross, mlp = (
+        named("attention", attention),
+        named("cross", cross),
+        named("mlp", mlp),
+    )
+    first, second = (named(name, residual, scope=False) for name in ("residual", "cross_residual"))
+    drop = {"rate": rate}
+    h, attention_back = first(
+        p["norm1"], p["attention"], x, *shared, norm=norms[0], f=attention, key=fold(key, 1), **drop
+    )
+    c, cross_back = second(
+        p["norm2"], p["cross"], h, context, norm=norms[1], f=cross, key=fold(key, 2), **drop
+    )
+    y, mlp_back = residual(p["norm3"], p["mlp"], c, norm=norms[2], f=mlp, key=fold(key, 3), **drop)
+
+    def backward(dy: Array) -> tuple:
+        dnorm3, dmlp, dc = mlp_back(dy)
+        dnorm2, dcross, dh, dcontext = cross_back(dc)
+        dnorm1, dattention, dx, *dshared = attention_back(dh)
+        dp = {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "cross": dcross}
+        return {**dp, "norm3": dnorm3, "mlp": dmlp}, dx, dcontext, *dshared
+
+    return y, backward

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
 from ..backend import array_module
 from ..core import StackOptions, Tree
-from ..kernels.cross_entropy import vocabulary_cross_entropy
-from ..kernels.log_probs import vocabulary_log_probs
+from ..core.named import More
 from ..layers.attention_parts import join_projections
 from ..layers.cache import Cache
 from ..memory import check_memory
 from . import checks
 from .causal_lm import vocabulary_head
-from .heads import logits, logits_of, with_hidden
-from .model import Model, first_gradient
+from .heads import with_hidden
+from .language_model import LanguageModel
+from .model import first_gradient
 from .parts import Head
-from .protocol import Arrays, LossInputs, LossOptions, OutputOptions, Passed
+from .protocol import Arrays, OutputOptions, Passed
 
 
-class CausalModel(Model):
+class CausalModel(LanguageModel):
     """A decoder with a language-modelling head; its task is "causal_lm"."""
 
     def for_decoding(self) -> CausalModel:
@@ -121,35 +120,6 @@ class CausalModel(Model):
         return outputs, backward
 
     @known_arguments
-    def loss(
-        self,
-        *,
-        targets: Arrays,
-        total: Arrays | None = None,
-        weights: Any = None,
-        smoothing: float = 0.0,
-        chunk: int = 1024,
-        grad: bool = True,
-        checkpointing: int = 0,
-        frozen: int = 0,
-        once: bool = False,
-        on_gradient: Callable | None = None,
-        **inputs: Any,
-    ) -> tuple[Any, Callable[[Any], Tree] | None]:
-        """Cross-entropy of {"logits": targets (B, T)}, which line up with the logits.
-
-        loss = sum of w nll / total["logits"], by default the sum of the weights of the targets that
-        count; weights (B, T) or None = 1, -100 is ignored.  Logits are formed for `chunk` tokens at
-        a time.  inputs and other options as in a call.  backward(dloss) gives the gradient tree.
-        """
-        options = LossOptions(smoothing=smoothing, chunk=chunk)
-        stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
-        if weights is not None:
-            weights = checks.as_array("weights", weights, "an array of numbers", "fiu")
-            weights = self._moved({"weights": weights})["weights"]
-        return self._loss(inputs, LossInputs(targets, total, options, weights), stacking)
-
-    @known_arguments
     def token_outputs(
         self,
         input_ids: Any,
@@ -181,43 +151,11 @@ class CausalModel(Model):
         outputs, back = self._whole(head, inputs, stacking)
         return outputs, first_gradient(back)
 
-    def head_rows(self, targets: Arrays) -> int:
-        """All rows."""
-        return targets["logits"].size
+    def _with_hidden(self, head: Head) -> Head:
+        return with_hidden(head)
 
-    def _outputs_head(self, inputs: Arrays) -> Head:
-        f = partial(logits, cap=self.config.logit_cap)
-        return with_hidden(vocabulary_head(f, self.family, self.config))
-
-    def _loss_head(self, inputs: Arrays, loss: LossInputs, *, grad: bool = True) -> Head:
-        options = loss.options
-        f = partial(
-            vocabulary_cross_entropy,
-            **_logits(loss.targets, loss.total),
-            weights=loss.weights,
-            cap=self.config.logit_cap,
-            smoothing=options.smoothing,
-            chunk=options.chunk,
-            factors=options.factors,
-            grad=grad,
-        )
-        more = (("logits",), partial(logits_of, **f.keywords))
+    def _over_vocabulary(self, f: Callable, *, more: More | None = None) -> Head:
         return vocabulary_head(f, self.family, self.config, more=more)
-
-    def _training_head(self, inputs: Arrays, targets: Any, options: OutputOptions) -> Head:
-        return self._log_probs_head(_logits(targets, None)["targets"], options)
-
-    def _log_probs_head(self, targets: Any, options: OutputOptions, *, grad: bool = True) -> Head:
-        f = partial(
-            vocabulary_log_probs,
-            targets=targets,
-            temperature=options.temperature,
-            cap=self.config.logit_cap,
-            entropy=options.entropy,
-            chunk=options.chunk,
-            grad=grad,
-        )
-        return with_hidden(vocabulary_head(f, self.family, self.config))
 
     @known_arguments
     def empty_cache(self, batch: int, capacity: int | None = None) -> Cache:
@@ -295,15 +233,3 @@ class CausalModel(Model):
             raise mismatch(name, expected, f"dtype {mask.dtype}")
         elif mask.shape[0] not in (1, B) or mask.shape[1] not in (1, H) or mask.shape[2:] != (T, S):
             raise mismatch(name, f"shape ({B} or 1, {H} or 1, {T}, {S})", mask.shape)
-
-
-def _logits(targets: Any, total: Any) -> dict[str, Any]:
-    """The targets and the total of the one output that a decoder's loss has."""
-    for name, given in (("targets", targets), ("total", {} if total is None else total)):
-        if not isinstance(given, Mapping):
-            raise wrong(name, "a dict with logits alone", given)
-    if targets.keys() != {"logits"}:
-        raise wrong("targets", "a dict with logits alone", list(targets))
-    if total is not None and "logits" not in total:
-        raise wrong("total", "a dict with logits", list(total))
-    return {"targets": targets["logits"], "total": None if total is None else total["logits"]}

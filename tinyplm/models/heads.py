@@ -72,6 +72,44 @@ def with_hidden(*heads: Head) -> Head:
     return head
 
 
+def on_decoder(head: Head, *, scale: float = 1.0) -> Head:
+    """head(params, scale hidden) of an encoder-decoder's states {"encoder_hidden", "hidden"}.
+
+    dhidden = scale times the head's.
+    """
+
+    def on_states(params: Tree, states: dict[str, Any]) -> tuple[Any, Callable | None]:
+        hidden = states["hidden"]
+        value, back = head(params, hidden if scale == 1 else scale * hidden)
+
+        def backward(dvalue: Any) -> tuple[Tree, Any]:
+            dparams, dhidden = back(dvalue)
+            return dparams, {"hidden": dhidden if scale == 1 else scale * dhidden}
+
+        return value, None if back is None else backward
+
+    return on_states
+
+
+def with_states(head: Head) -> Head:
+    """{the outputs of the head, "encoder_hidden", "hidden"}: `with_hidden` of an encoder-decoder.
+
+    dstates = the head's + doutputs["encoder_hidden"] and doutputs["hidden"].
+    """
+
+    def on_states(params: Tree, states: dict[str, Any]) -> tuple[dict[str, Any], Callable]:
+        outputs, back = head(params, states)
+
+        def backward(doutputs: dict[str, Any]) -> tuple[Tree, Any]:
+            own = {name: doutputs[name] for name in outputs if doutputs.get(name) is not None}
+            dparams, dstates = back(own) if own else (None, {})
+            return dparams, add(dstates, {name: doutputs.get(name) for name in states})
+
+        return {**outputs, **states}, backward
+
+    return on_states
+
+
 def then(head: Head, f: Callable) -> Head:
     """f(head(params, hidden)) for a component f of one argument; f's backward, then the head's."""
 

@@ -139,23 +139,27 @@ class Model:
         return self.tokenizer
 
     def _ids_or_embeds(
-        self, input_ids: Any, inputs_embeds: Any, before: int = 0
+        self, input_ids: Any, inputs_embeds: Any, before: int = 0, *, prefix: str = ""
     ) -> tuple[Any, Any, int, int]:
-        """(ids or None, embeddings or None, B, T), checked; `before` tokens precede them."""
+        """(ids or None, embeddings or None, B, T), checked; `before` tokens precede them.
+
+        prefix: of the names of the arguments.
+        """
+        ids, embeds = f"{prefix}input_ids", f"{prefix}inputs_embeds"
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("expected either input_ids or inputs_embeds, and not both")
+            raise ValueError(f"expected either {ids} or {embeds}, and not both")
         if inputs_embeds is not None:
-            inputs_embeds = checks.as_array("inputs_embeds", inputs_embeds, "real numbers", "fiu")
+            inputs_embeds = checks.as_array(embeds, inputs_embeds, "real numbers", "fiu")
             D, shape = self.width, inputs_embeds.shape
             if len(shape) != 3 or shape[2] != D or 0 in shape:
-                raise mismatch("inputs_embeds", f"shape (B, T, {D}) with B, T >= 1", shape)
-            name, inputs_embeds = "inputs_embeds", inputs_embeds.astype(self.dtype, copy=False)
+                raise mismatch(embeds, f"shape (B, T, {D}) with B, T >= 1", shape)
+            name, inputs_embeds = embeds, inputs_embeds.astype(self.dtype, copy=False)
         else:
-            name, input_ids = "input_ids", checks.ids("input_ids", input_ids)
+            name, input_ids = ids, checks.ids(ids, input_ids)
             shape = input_ids.shape
             if len(shape) != 2 or 0 in shape:
-                raise mismatch("input_ids", "shape (B, T) with B, T >= 1", shape)
-            checks.check_range("input_ids", input_ids, self.config.vocab_size)
+                raise mismatch(ids, "shape (B, T) with B, T >= 1", shape)
+            checks.check_range(ids, input_ids, self.config.vocab_size)
         context, length = self.config.context, before + shape[1]
         if context is not None and length > context:
             raise mismatch(name, f"at most {context} tokens, the context", length)
@@ -259,7 +263,8 @@ class Model:
         """parts.in_parts of this model, for inputs that are already checked."""
         body = walks.body_of(self.family, self.config)
         others = {n: a for n, a in inputs.items() if n not in ("input_ids", "inputs_embeds")}
-        return parts.in_parts(body, head, self.params, emit, inputs["input_ids"], others, stacking)
+        ids = (inputs["input_ids"],)
+        return parts.in_parts(body, head, self.params, emit, ids, others, stacking)
 
     def _call(self, inputs: Arrays, key: Any, stacking: StackOptions) -> Passed:
         """outputs and backward(doutputs) of a call: dparams, or a pair for inputs_embeds."""

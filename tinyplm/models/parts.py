@@ -46,7 +46,8 @@ def whole(
 
     inputs: what the body takes, input_ids (B, T) or inputs_embeds (B, T, D) among it.
     backward(dvalue) gives (dparams, dinputs_embeds), the latter None for input_ids; it is None
-    without stacking.grad.  With stacking.on_gradient, dparams has None for each layer, whose
+    without stacking.grad.  An encoder-decoder's hidden is {"encoder_hidden", "hidden"}, and its
+    backward gives (dparams, dinputs_embeds, ddecoder_inputs_embeds).  With stacking.on_gradient, dparams has None for each layer, whose
     gradient went to the callback, and no zeros for arrays without a gradient: they would be the
     full tree that the callback avoids.
     """
@@ -60,13 +61,13 @@ def whole(
     def finish(partial: Tree) -> Tree:
         return complete(partial, params) if stacking.on_gradient is None else partial
 
-    def backward(dvalue: Any) -> tuple[Tree, Any]:
+    def backward(dvalue: Any) -> tuple:
         check(dvalue)
         dparams, dhidden = head_back(dvalue)
         if dhidden is None:
             return finish(dparams or {}), None if embeds is None else _zeros(embeds)
-        dbody, dembeds = body_back(dhidden)
-        return finish(add(dparams, {"body": dbody})), dembeds
+        dbody, *dembeds = body_back(dhidden)
+        return finish(add(dparams, {"body": dbody})), *dembeds
 
     return value, backward
 
@@ -76,7 +77,7 @@ def in_parts(
     head: Head,
     params: Tree,
     emit: Emit,
-    ids: Any,
+    ids: tuple[Any, ...],
     inputs: Mapping[str, Any],
     stacking: StackOptions,
 ) -> tuple[Any, Callable[[Any], list[Tree]]]:
@@ -84,19 +85,20 @@ def in_parts(
 
     backward(dvalue), to be called once, calls emit(path, gradient) for each part of the gradient as
     soon as it is complete, and keeps none of them.
-    ids (B, T): the tokens looked up in params["body"]["tokens"]; inputs: the others.
-    The parts are "" (the head), "body.layers.i" from last to first, and "body" (the rest).
+    ids: the tokens looked up in params["body"]["tokens"], one array (B, T), or an encoder-decoder's
+    two, (B, S) and (B, T); inputs: the others.
+    The parts are "" (the head), "body.layers.i" from last to first (of an encoder-decoder
+    "body.decoder.layers.i", then "body.encoder.layers.i"), and "body" (the rest).
     backward returns the remaining ones, a list of partial trees with compact gradients:
         core.Product  of a matrix, as two factors, if the head returns it so (see the option
                       `factors` of vocabulary_cross_entropy): with fewer tokens than D they are
                       smaller than the matrix, and all threads share the product afterwards
         core.Rows     of the look-up, N rows of the table's V
     """
-    x, _ = embedding(params["body"]["tokens"], ids=ids)
-    options = dataclasses.replace(
-        stacking, once=True, on_gradient=lambda i, dp: emit(f"body.layers.{i}", dp)
-    )
-    hidden, body_back = body(params["body"], x, stacking=options, **inputs)
+    xs = [embedding(params["body"]["tokens"], ids=some)[0] for some in ids]
+    paths = layer_paths(params)
+    options = dataclasses.replace(stacking, once=True, on_gradient=lambda i, dp: emit(paths[i], dp))
+    hidden, body_back = body(params["body"], *xs, stacking=options, **inputs)
     value, *backs = head(params, hidden)
 
     def backward(dvalue: Any) -> list[Tree]:
@@ -104,12 +106,27 @@ def in_parts(
         remaining = _products(dparams)
         emit("", _without_products(dparams) if remaining else dparams)
         del dparams
-        dbody, dx = body_back(_zeros(hidden) if dhidden is None else dhidden)
-        emit("body", {**dbody, "layers": None})
-        rows = Rows(ids.reshape(-1), dx.reshape(-1, dx.shape[-1]))
-        return [*remaining, {"body": {"tokens": rows}}]
+        dbody, *dxs = body_back(_zeros(hidden) if dhidden is None else dhidden)
+        emit("body", _without_layers(dbody))
+        rows = [Rows(i.reshape(-1), dx.reshape(-1, dx.shape[-1])) for i, dx in zip(ids, dxs)]
+        return [*remaining, *({"body": {"tokens": some}} for some in rows)]
 
     return value, backward
+
+
+def layer_paths(params: Tree) -> list[str]:
+    """The paths of all layers in the order of their numbers: an encoder's before a decoder's."""
+    body = params["body"]
+    sides = [""] if "layers" in body else ["encoder.", "decoder."]
+    trees = [body if not side else body[side[:-1]] for side in sides]
+    counts = [len(tree["layers"]) for tree in trees]
+    return [f"body.{side}layers.{i}" for side, n in zip(sides, counts) for i in range(n)]
+
+
+def _without_layers(tree: Tree) -> Tree:
+    if not isinstance(tree, dict):
+        return tree
+    return {n: None if n == "layers" else _without_layers(branch) for n, branch in tree.items()}
 
 
 def _zeros(like: Any) -> Any:

@@ -1,0 +1,28 @@
+# ruff: noqa: E402 - imports follow importorskip
+"""Every family of encoder-decoders against transformers: outputs, losses, all gradients, files in both directions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from tests.interop.seq2seq_pair import FAMILIES, compare, pair
+
+ALL = list(FAMILIES)
+
+
+@pytest.mark.parametrize("target", ["none", "right"])
+@pytest.mark.parametrize("source", ["none", "left", "right"])
+@pytest.mark.parametrize("family", ALL)
+def test_outputs_losses_and_gradients(family, source, target, tmp_path):
+    compare(*pair(family, tmp_path), source=source, target=target)
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_odd_shapes(family, tmp_path):
+    theirs, ours = pair(family, tmp_path, **FAMILIES[family].odd)
+    compare(theirs, ours, B=1, S=11, T=2, source="left")
+    compare(theirs, ours, B=2, S=2, T=13, target="right")

@@ -1,0 +1,111 @@
+"""What decoders and encoder-decoders share as language models: their losses over a vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from ..arguments import known_arguments, wrong
+from ..core import StackOptions, Tree
+from ..core.named import More
+from ..kernels.cross_entropy import vocabulary_cross_entropy
+from ..kernels.log_probs import vocabulary_log_probs
+from . import checks
+from .heads import logits, logits_of
+from .model import Model
+from .parts import Head
+from .protocol import Arrays, LossInputs, LossOptions, OutputOptions
+
+
+class LanguageModel(Model):
+    """A model whose head is the output matrix, over the places of `targets`."""
+
+    @known_arguments
+    def loss(
+        self,
+        *,
+        targets: Arrays,
+        total: Arrays | None = None,
+        weights: Any = None,
+        smoothing: float = 0.0,
+        chunk: int = 1024,
+        grad: bool = True,
+        checkpointing: int = 0,
+        frozen: int = 0,
+        once: bool = False,
+        on_gradient: Callable | None = None,
+        **inputs: Any,
+    ) -> tuple[Any, Callable[[Any], Tree] | None]:
+        """Cross-entropy of {"logits": targets (B, T)}, which line up with the logits.
+
+        loss = sum of w nll / total["logits"], by default the sum of the weights of the targets that
+        count; weights (B, T) or None = 1, -100 is ignored.  Logits are formed for `chunk` tokens at
+        a time.  inputs and other options as in a call.  backward(dloss) gives the gradient tree.
+        """
+        options = LossOptions(smoothing=smoothing, chunk=chunk)
+        stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
+        if weights is not None:
+            weights = checks.as_array("weights", weights, "an array of numbers", "fiu")
+            weights = self._moved({"weights": weights})["weights"]
+        return self._loss(inputs, LossInputs(targets, total, options, weights), stacking)
+
+    def head_rows(self, targets: Arrays) -> int:
+        """All rows."""
+        return targets["logits"].size
+
+    def _outputs_head(self, inputs: Arrays) -> Head:
+        f = partial(logits, cap=self.config.logit_cap)
+        return self._with_hidden(self._over_vocabulary(f))
+
+    def _loss_head(self, inputs: Arrays, loss: LossInputs, *, grad: bool = True) -> Head:
+        options = loss.options
+        f = partial(
+            vocabulary_cross_entropy,
+            **_logits(loss.targets, loss.total),
+            weights=loss.weights,
+            cap=self.config.logit_cap,
+            smoothing=options.smoothing,
+            chunk=options.chunk,
+            factors=options.factors,
+            grad=grad,
+        )
+        more = (("logits",), partial(logits_of, **f.keywords))
+        return self._over_vocabulary(f, more=more)
+
+    def _training_head(self, inputs: Arrays, targets: Any, options: OutputOptions) -> Head:
+        return self._log_probs_head(_logits(targets, None)["targets"], options)
+
+    def _log_probs_head(self, targets: Any, options: OutputOptions, *, grad: bool = True) -> Head:
+        f = partial(
+            vocabulary_log_probs,
+            targets=targets,
+            temperature=options.temperature,
+            cap=self.config.logit_cap,
+            entropy=options.entropy,
+            chunk=options.chunk,
+            grad=grad,
+        )
+        return self._with_hidden(self._over_vocabulary(f))
+
+    # what a kind of language model defines
+
+    def _over_vocabulary(self, f: Callable, *, more: More | None = None) -> Head:
+        """f(hidden, W) as a head, W (D, V) being the output matrix: see causal_lm."""
+        raise NotImplementedError
+
+    def _with_hidden(self, head: Head) -> Head:
+        """The outputs of the head, and the hidden states."""
+        raise NotImplementedError
+
+
+def _logits(targets: Any, total: Any) -> dict[str, Any]:
+    """The targets and the total of the one output that a decoder's loss has."""
+    for name, given in (("targets", targets), ("total", {} if total is None else total)):
+        if not isinstance(given, Mapping):
+            raise wrong(name, "a dict with logits alone", given)
+    if targets.keys() != {"logits"}:
+        raise wrong("targets", "a dict with logits alone", list(targets))
+    if total is not None and "logits" not in total:
+        raise wrong("total", "a dict with logits", list(total))
+    return {"targets": targets["logits"], "total": None if total is None else total["logits"]}

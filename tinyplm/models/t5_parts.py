@@ -1,0 +1,169 @@
+"""What T5 and mT5 share besides what they compute: fields of the config, shapes, names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ..kernels.activation import ACTIVATIONS
+from ..layers.relative_buckets import t5_rows
+from ..random import generator
+from . import config as base
+from .names import Rename, linears
+from .seq2seq_config import Seq2SeqConfig, check_tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields(Seq2SeqConfig):
+    """The fields of T5's config.json that say what is computed.
+
+    Whether the output is scaled by D^-0.5: scale_decoder_outputs, which transformers 5 writes; in
+    other files tie_word_embeddings says it.
+    """
+
+    ALIASES: ClassVar[dict[str, str]] = {
+        **{"hidden_size": "d_model", "num_hidden_layers": "num_layers"},
+        **{"num_attention_heads": "num_heads", "head_dim": "d_kv"},
+    }
+    OLD: ClassVar[tuple[str, ...]] = (*base.LABELS, "scale_decoder_outputs")
+
+    vocab_size: int = 32128
+    d_model: int = 512
+    d_kv: int = 64
+    d_ff: int = 2048
+    num_layers: int = 6
+    num_decoder_layers: int | None = None
+    num_heads: int = 8
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    dropout_rate: float = 0.1
+    layer_norm_epsilon: float = 1e-6
+    initializer_factor: float = 1.0
+    feed_forward_proj: str = "relu"
+    scale_decoder_outputs: bool | None = None
+    pad_token_id: int = 0
+    eos_token_id: int | list[int] | None = 1
+    decoder_start_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        base.check_types(self)
+        sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers")
+        base.check_positive(self, *sizes, "num_heads")
+        base.check_not_negative(self, "layer_norm_epsilon", "initializer_factor")
+        base.check_rates(self, "dropout_rate")
+        base.check_only(self, is_encoder_decoder=(True,))
+        kinds = [f"{gate}{name}" for gate in ("", "gated-") for name in ACTIVATIONS]
+        base.check_known(self, "feed_forward_proj", kinds)
+        check_tokens(self, "pad_token_id", "decoder_start_token_id")
+        for decoder in (False, True):  # refuses buckets that cannot be
+            self.rows(1, 1, decoder=decoder)
+
+    def rows(self, T: int, S: int, *, decoder: bool) -> Any:
+        """The bucket of each distance between the last T of S queries and S keys."""
+        buckets, longest = self.relative_attention_num_buckets, self.relative_attention_max_distance
+        return t5_rows(T, S, buckets=buckets, longest=longest, bidirectional=not decoder)
+
+    heads, context = property(lambda self: self.num_heads), None
+    gated = property(lambda self: self.feed_forward_proj.startswith("gated-"))
+    depth = property(lambda self: self.num_decoder_layers or self.num_layers)
+
+    @property
+    def activation(self) -> Any:
+        """ "gated-gelu" means the tanh GELU, as in the released code; "gelu" the exact one."""
+        name = self.feed_forward_proj
+        return ACTIVATIONS["gelu_new" if name == "gated-gelu" else name.removeprefix("gated-")]
+
+    @property
+    def logit_scale(self) -> float:  # type: ignore[override]
+        scaled = self.scale_decoder_outputs
+        scaled = self.tie_word_embeddings if scaled is None else scaled
+        return self.d_model**-0.5 if scaled else 1.0
+
+    @property
+    def cache_sizes(self) -> dict[str, int]:
+        return {"layers": self.depth, "kv_heads": self.num_heads, "width": self.d_kv}
+
+
+def shapes(config: Fields) -> dict:
+    """The tree of parameter shapes; nothing is allocated."""
+    V, D, F, H = config.vocab_size, config.d_model, config.d_ff, config.num_heads
+    n, width = {"gamma": (D,)}, H * config.d_kv
+    a = {"Wq": (D, width), "Wk": (D, width), "Wv": (D, width), "Wo": (width, D)}
+    m = {"W1": (D, F), "W2": (F, D)}
+    if config.gated:
+        m = {"Wgate": (D, F), "Wup": (D, F), "Wdown": (F, D)}
+    encoder = {"norm1": n, "attention": a, "norm2": n, "mlp": m}
+    decoder = {"norm1": n, "attention": a, "norm2": n, "cross": a, "norm3": n, "mlp": m}
+
+    def side(layer: dict, count: int) -> dict:
+        table = (config.relative_attention_num_buckets, H)
+        return {"bias": table, "layers": [layer] * count, "norm": n}
+
+    sides = {
+        "encoder": side(encoder, config.num_layers),
+        "decoder": side(decoder, config.depth),
+    }
+    body = {"tokens": (V, D), **sides}
+    return {"body": body} if config.tie_word_embeddings else {"body": body, "head": {"W": (D, V)}}
+
+
+def init(path: str, shape: tuple[int, ...], *, config: Fields, key: int) -> Any:
+    """As in the released code: N(0, 1 / rows) for matrices, / d_kv more for queries (attention does
+    not scale), N(0, 1) for the table and a head of its own, N(0, 1 / D) for the biases."""
+    name, factor = path.rsplit(".", 1)[-1], config.initializer_factor
+    if name == "gamma":
+        return factor
+    std = shape[0] ** -0.5
+    if name == "Wq":
+        std *= config.d_kv**-0.5
+    elif name == "bias":
+        std = config.d_model**-0.5
+    elif path in ("body.tokens", "head.W"):
+        std = 1.0
+    return generator(key).normal(0, factor * std, shape)
+
+
+def _side_names(side: str, *attentions: tuple[str, str]) -> list[Rename]:
+    hub, path = f"{side}.block.{{i}}.layer", f"body.{side}.layers.{{i}}"
+    table = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    names = [
+        Rename(table, f"body.{side}.bias"),
+        Rename(f"{side}.final_layer_norm.weight", f"body.{side}.norm.gamma"),
+    ]
+    for i, (module, name) in enumerate(attentions):
+        names += linears(f"{hub}.{i}.{module}", f"{path}.{name}", q="q", k="k", v="v", o="o")
+    n, up = len(attentions), {"wi": "1", "wi_0": "gate", "wi_1": "up"}
+    names += linears(f"{hub}.{n}.DenseReluDense", f"{path}.mlp", **up)
+    for letter in ("2", "down"):
+        names += linears(f"{hub}.{n}.DenseReluDense", f"{path}.mlp", wo=letter)
+    return names + [
+        Rename(f"{hub}.{i}.layer_norm.weight", f"{path}.norm{i + 1}.gamma") for i in range(n + 1)
+    ]
+
+
+NAMES = [
+    Rename("shared.weight", "body.tokens"),
+    *_side_names("encoder", ("SelfAttention", "attention")),
+    *_side_names("decoder", ("SelfAttention", "attention"), ("EncDecAttention", "cross")),
+    Rename("lm_head.weight", "head.W", operation="transpose"),
+]
+PREFIX = ""
+SKIPPED = (r"EncDecAttention\.relative_attention_bias\.weight$",)  # never used; in old files
+# the shared table may stand in a file more than once
+COPIES = {f"{side}.embed_tokens.weight": "shared.weight" for side in ("encoder", "decoder")}
+TIED = {"lm_head.weight": "shared.weight"}
+
+
+def settled(config: Any, tensors: Mapping[str, Any]) -> Any:
+    """The config of a file with these tensors, as far as these tell whether the head is tied.
+
+    transformers 5 writes tie_word_embeddings = true whatever the model is, and unties the head
+    where the file has another matrix for it.
+    """
+    head, table = tensors.get("lm_head.weight"), tensors.get("shared.weight")
+    tied = head is None or (config.tie_word_embeddings and table is not None and head.equals(table))
+    if tied == config.tie_word_embeddings:
+        return config
+    scaled = config.logit_scale != 1
+    return dataclasses.replace(config, tie_word_embeddings=tied, scale_decoder_outputs=scaled)
