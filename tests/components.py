@@ -26,6 +26,7 @@ import reference.layers.mlp as ref_mlp
 import reference.layers.norm as ref_norm
 import reference.layers.pooling as ref_pooling
 import reference.layers.position as ref_position
+import reference.layers.relative_bias as ref_relative_bias
 import reference.layers.rope as ref_rope
 import reference.layers.softmax as ref_softmax
 import reference.layers.two_stream as ref_two_stream
@@ -42,7 +43,7 @@ import reference.tuning.prefix as ref_prefix
 from tests.laws import Case, Sizes
 from tests.support import formulas
 from tinyplm.checks import case, cases
-from tinyplm.checks.cases import decoders
+from tinyplm.checks.cases import decoders, relative_bias
 from tinyplm.checks.cases.disentangled import distances
 from tinyplm.layers import activation, block, norm
 from tinyplm.random import fold
@@ -115,6 +116,7 @@ FORMULAS: dict[str, Callable] = {
     "relative_attention_dropout": formulas.relative_dropout,
     "content_stream_attention": ref_two_stream.two_stream_attention,
     "two_stream_attention": ref_two_stream.two_stream_attention,
+    "relative_bias": formulas.relative_bias,
     "cross_entropy": ref_cross_entropy.cross_entropy,
     "vocabulary_cross_entropy": ref_cross_entropy.vocabulary_cross_entropy,
     "mean_pooling": ref_pooling.mean_pooling,
@@ -210,6 +212,15 @@ def _multi_head_delta(s: Sizes, made: case.Case) -> dict[str, Any]:
     return _delta(s, x.shape[1], (x if context is None else context).shape[1])
 
 
+def _buckets(s: Sizes, made: case.Case) -> dict[str, Any]:
+    """The bucket of each query and key: T5's, or what the case drew for their distance."""
+    settings, rows = relative_bias.distances(s), made.kwargs["rows"]
+    first = settings.pop("offset")
+    drawn = {distance: rows[distance + first + s.T - 1] for distance in range(1 - s.T - first, s.S - first)}
+    bucket = partial(ref_relative_bias.t5_bucket, **settings) if s.flags[1] else drawn.get
+    return {"buckets": ref_relative_bias.bucket_table(s.T, s.S, bucket, first=first)}
+
+
 REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "mlp": _activation,
     "gated_mlp": _activation,
@@ -232,6 +243,7 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "disentangled_attention": lambda s, made: _delta(s, s.T, s.S),
     "disentangled_attention_dropout": lambda s, made: _delta(s, s.T, s.S),
     "disentangled_multi_head": _multi_head_delta,
+    "relative_bias": _buckets,
 }
 
 

@@ -202,6 +202,8 @@ LAYERS = [
     (relative_buckets.clipped_rows, {"T": 2, "S": 3, "span": 2}),
     (relative_buckets.bucketed_rows, {"T": 2, "S": 3, "buckets": 4, "longest": 9}),
     (relative_buckets.log_buckets, {"distances": np.arange(3), "buckets": 4, "longest": 9}),
+    (relative_buckets.t5_buckets, {"distances": np.arange(3), "buckets": 4, "longest": 9, "bidirectional": True}),
+    (relative_buckets.t5_rows, {"T": 2, "S": 3, "buckets": 4, "longest": 9, "bidirectional": False, "offset": 1}),
     (relative_shift.distance_encodings, {"T": 2, "S": 3, "width": 4, "xp": np, "clamp": -1, "base": 1e4, "dtype": "float32"}),
     (rope.rotary_tables, {"positions": np.arange(3), "frequencies": np.ones(2), "magnitude": 1.0, "dtype": "float32"}),
     (rope_scaling.rope_frequencies, {"width": 4, "base": 1e4}),

@@ -18,6 +18,7 @@ import reference.layers.dropout as ref_dropout
 import reference.layers.heads as ref_heads
 import reference.layers.linear as ref_linear
 import reference.layers.mask as ref_mask
+import reference.layers.relative_bias as ref_relative_bias
 import reference.layers.two_stream as ref_two_stream
 import reference.tuning.lora as ref_lora
 from reference.scalar import zeros
@@ -93,7 +94,7 @@ def rotary_attention(p, x, context=None, bias=None, *, heads, kv_heads, rotary, 
     return ref_linear.linear(o.reshape(*o.shape[:2], -1), p["Wo"], p.get("bo"))
 
 
-# ----------------------------------------------------------------------------------------------------- DeBERTa and XLNet
+# ------------------------------------------------------------------------------------------------- DeBERTa, T5 and XLNet
 
 
 def relative_scores(*args, rows, delta):
@@ -117,6 +118,10 @@ def disentangled_dropout(q, k, v, Kr, Qr, *, rate, key, **kwargs):
 
 def disentangled_multi_head(*args, rows, **kwargs):
     return ref_disentangled.disentangled_multi_head_attention(*args, **kwargs)
+
+
+def relative_bias(table, *, rows, keys, buckets):
+    return ref_relative_bias.relative_bias(table, buckets=buckets)
 
 
 def relative_dropout(q, k, v, *args, rate, key, **kwargs):

@@ -14,6 +14,7 @@ attention.py         attention: multi-head, grouped-query, multi-query, cross-at
 attention_parts.py   parts of it that a caller chooses: rotary positions, a cache, a prefix; norms
                      of queries and keys, by heads (Qwen3) or over all heads together (OLMo 2)
 alibi.py             ALiBi: scores that fall with distance, in place of positions (BLOOM)
+relative_bias.py     a learned bias of scores for each bucket of distances (T5)
 rope.py              RoPE: the rotation of queries and keys
 rope_scaling.py      RoPE's frequencies, and how they stretch to longer contexts
 cache.py             keys and values of earlier calls; where a layer has a window, a buffer that
@@ -22,8 +23,8 @@ block.py             residual blocks, with the norm before the sublayer, after t
                      sublayer (OLMo 2), or before and after it (Gemma 2); and parallel_block, whose
                      two sublayers read the same input (PaLM)
 pooling.py heads.py  one vector for a sequence; classes, spans, the masked-LM transform
-disentangled.py      disentangled attention (DeBERTa); its buckets of distances are in
-                     relative_buckets.py, its convolution in convolution.py
+disentangled.py      disentangled attention (DeBERTa), with its convolution in convolution.py
+relative_buckets.py  distances between query and key as rows of a table (DeBERTa, T5)
 two_stream.py        relative attention (Transformer-XL) and two streams (XLNet), with
                      relative_shift.py, stream_views.py and memory.py
 

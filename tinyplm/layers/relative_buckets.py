@@ -1,16 +1,17 @@
 """Which row of a table of relative positions each distance has.
 
-rows[j] is the row for the distance j - S = t - s between query t and key s.  Distances run from -S
-to T for T queries and S keys; the two ends do not occur, but with them rows[::-1] are the rows for
-s - t.  Computed on the host, from lengths and a config: on a device, a logarithm that rounds
-differently would move the edge of a bucket.
+DeBERTa: rows[j] is the row for the distance j - S = t - s between query t and key s.  Distances run
+from -S to T for T queries and S keys; the two ends do not occur, but with them rows[::-1] are the
+rows for s - t.   T5: rows[j] is the row for the distance j - (T - 1) = s - t, without such ends.
+Computed on the host, from lengths and a config: on a device, a logarithm that rounds differently
+would move the edge of a bucket.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..arguments import MOST, check_whole
+from ..arguments import MOST, check_flag, check_whole, mismatch
 from ..shapes import check_array
 
 
@@ -57,6 +58,62 @@ def log_buckets(distances: np.ndarray, *, buckets: int, longest: int) -> np.ndar
     quotients = np.log(far) / np.log(np.float32((longest - 1) / middle))
     beyond = middle + np.ceil(quotients * np.float32(middle - 1)).astype(int)
     return np.where(np.abs(distances) <= middle, distances, np.sign(distances) * beyond)
+
+
+def t5_rows(
+    T: int,
+    S: int,
+    *,
+    buckets: int,
+    longest: int,
+    bidirectional: bool,
+    offset: int | None = None,
+) -> np.ndarray:
+    """rows (T + S - 1,) for `relative_bias`: t5_buckets(j - (T - 1) - offset), j = 0 .. T + S - 2.
+
+    Query t is at position offset + t, key s at position s.   offset is S - T unless given, so that
+    the queries are the last T of S positions, as with a cache.   On the host.
+    """
+    _check_lengths("t5_rows", T, S)
+    check_whole("t5_rows: offset", offset, 0, MOST, or_none=True)
+    if offset is None and T > S:
+        raise mismatch("t5_rows: T", f"at most S = {S} queries without an offset", T)
+    first = 1 - T - (S - T if offset is None else offset)
+    distances = np.arange(first, first + T + S - 1)
+    return t5_buckets(distances, buckets=buckets, longest=longest, bidirectional=bidirectional)
+
+
+def t5_buckets(
+    distances: np.ndarray, *, buckets: int, longest: int, bidirectional: bool
+) -> np.ndarray:
+    """The buckets of distances s - t: d where d < m = n // 2, else
+
+        min(m + floor((n - m) ln(d / m) / ln(longest / m)), n - 1).
+
+    d = |s - t| and n = buckets // 2 if bidirectional, and n is added where s > t; otherwise
+    d = max(t - s, 0), since no query sees later keys, and n = buckets.
+    Raffel et al. 2020, sec. 2.1, and its released code, whose logarithm is float32: its rounding
+    decides at the edges of buckets.  It is rounded from float64, the same on every processor.
+    ValueError unless 1 <= m < longest.
+    """
+    check_array("t5_buckets: distances", distances, "(...) integers")
+    check_whole("t5_buckets: buckets", buckets, most=MOST)
+    check_whole("t5_buckets: longest", longest, most=MOST)
+    check_flag("t5_buckets: bidirectional", bidirectional)
+    n = buckets // 2 if bidirectional else buckets
+    exact = n // 2
+    if not 1 <= exact < longest:
+        raise ValueError(
+            f"t5_buckets: expected buckets >= {4 if bidirectional else 2} and longest > {exact}, "
+            f"got {buckets} and {longest}"
+        )
+    distances = distances.astype(int)  # unsigned ones have no negatives
+    d = np.abs(distances) if bidirectional else np.maximum(-distances, 0)
+    ratios = np.maximum(d, exact).astype("float32") / np.float32(exact)
+    logarithms = np.log(ratios.astype("float64")).astype("float32")
+    quotients = logarithms / np.log(longest / exact).astype("float32") * np.float32(n - exact)
+    beyond = np.clip(exact + quotients.astype(int), 0, n - 1)
+    return np.where(d < exact, d, beyond) + np.where(bidirectional & (distances > 0), n, 0)
 
 
 def _check_lengths(name: str, T: int, S: int) -> None:

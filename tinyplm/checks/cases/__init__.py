@@ -7,6 +7,7 @@ decoders.py      soft caps, ALiBi, QK norms, Gemma's RMSNorm, other blocks
 heads.py         the heads of encoders
 disentangled.py  DeBERTa
 xlnet.py         XLNet
+relative_bias.py T5's relative position bias
 losses.py        cross-entropy, pooling, contrastive and regression losses
 alignment.py     log-probabilities, preferences, policies, distillation, LoRA, prefixes
 kernels.py       the kernels, in the cases of their plain forms
@@ -18,7 +19,18 @@ for it on every device.
 from __future__ import annotations
 
 from ..case import Entry
-from . import alignment, attention, decoders, disentangled, heads, layers, losses, rope, xlnet
+from . import (
+    alignment,
+    attention,
+    decoders,
+    disentangled,
+    heads,
+    layers,
+    losses,
+    relative_bias,
+    rope,
+    xlnet,
+)
 from .kernels import kernels
 
 COMPONENTS: dict[str, Entry] = {
@@ -29,6 +41,7 @@ COMPONENTS: dict[str, Entry] = {
     **heads.COMPONENTS,
     **disentangled.COMPONENTS,
     **xlnet.COMPONENTS,
+    **relative_bias.COMPONENTS,
     **losses.COMPONENTS,
     **alignment.COMPONENTS,
 }
