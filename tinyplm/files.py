@@ -3,6 +3,7 @@ of untrusted files: regular files of limited size, as UTF-8 text and JSON withou
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -141,6 +142,7 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
 # ---- reading
 
 LARGEST_TEXT = 1 << 30  # bytes of a text file or vocabulary; it is read whole
+LARGEST_LINES = 1 << 34  # bytes of a file with one sample a line
 LARGEST_JSON = 1 << 29  # bytes; a tokenizer.json of 250,000 entries has 2^25
 LARGEST_SETTINGS = 1 << 25  # bytes of a config.json, an index of shards and the like
 DEEPEST_JSON = 100  # levels of nesting
@@ -290,6 +292,40 @@ def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
         level = [part for parts in inside for part in parts if isinstance(part, (dict, list))]
         depth += 1
     return value
+
+
+def json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects in a file of JSON lines, each with "file, line n" for messages.
+
+    ValueError naming file and line for invalid UTF-8 or JSON, a repeated key, NaN, or anything but
+    an object. Blank lines and an initial byte-order mark are allowed.
+    """
+    for where, line in text_lines(path):
+        try:
+            value = parse_json(line, where, constants=False)
+        except ValueError as error:
+            raise ValueError(f"{error}: {shown(line[:200], 60)}") from None
+        if not isinstance(value, dict):
+            raise mismatch(where, "an object", shown(value, 60))
+        yield where, value
+
+
+def text_lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
+    """The lines of a UTF-8 file that are not blank, each with "file, line n" for messages.
+
+    A line ends with a line feed; a carriage return before it is kept. An initial byte-order mark is
+    allowed. ValueError naming file and line for invalid UTF-8.
+    """
+    lines = read_bytes(path, largest=LARGEST_LINES).removeprefix(codecs.BOM_UTF8).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"{named(path)}, line {number}"
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                given = f"{shown(line[:60].decode('utf-8', 'replace'))} ({error})"
+                raise mismatch(where, "valid UTF-8", given) from None
+            yield where, text
 
 
 def named(path: str | os.PathLike, longest: int = 200) -> str:

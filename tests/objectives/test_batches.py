@@ -122,7 +122,7 @@ def test_labels_say_how_the_segments_stand():
 def test_an_epoch_has_all_sentences_once(name):
     data = _make(name)
     data.batch(0, 1)
-    texts = _original(*data.batch(0, data._samples._ends[1]))
+    texts = _original(*data.batch(0, data._samples.ends[1]))
     assert np.array_equal(np.sort(texts[texts > 2]), data.documents.ids)
 
 
@@ -135,7 +135,7 @@ def test_static_masks_return_and_dynamic_ones_do_not(name):
             bounds = [size * e for e in range(5)]
         else:
             data.batch(80, 1)
-            bounds = data._samples._ends[:5]
+            bounds = data._samples.ends[:5]
         batches = [data.batch(bounds[e], bounds[e + 1] - bounds[e]) for e in range(4)]
         return [Counter(map(bytes, np.concatenate([i["input_ids"], t["logits"]], axis=1))) for i, t in batches]
 
@@ -148,7 +148,7 @@ def test_static_masks_return_and_dynamic_ones_do_not(name):
 def test_epochs_of_static_masks_come_in_orders_of_their_own():
     data = _make("next", copies=1)
     data.batch(80, 1)
-    first, second, third = data._samples._ends[:3]
+    first, second, third = data._samples.ends[:3]
     epochs = [data.batch(a, b - a)[0]["input_ids"].tolist() for a, b in ((first, second), (second, third))]
     assert epochs[0] != epochs[1] and sorted(epochs[0]) == sorted(epochs[1])
 

@@ -5,11 +5,13 @@ stack.py    the stack of layers, chains, checkpointing
 threads.py  batch shards on worker threads
 half.py     components of float16 arrays, computed in float32
 named.py    names for intermediates, which a trace records
+shift.py    labels shifted right: what a decoder reads in training
 types.py    Array, Backward, Component; IGNORED, a target that does not count
 """
 
 from .half import in_float32
 from .named import named
+from .shift import shift_right
 from .stack import StackOptions, chain, checkpoint, on_tree, stack
 from .threads import blas_threads, map_shards, map_threads, reduce_shards, shards
 from .tree import Product, Rows, Tree, add, complete, flatten, tree_map, unbroadcast, unflatten
@@ -37,6 +39,7 @@ __all__ = [
     "on_tree",
     "reduce_shards",
     "shards",
+    "shift_right",
     "stack",
     "tree_map",
     "unbroadcast",

@@ -4,12 +4,14 @@ corpus.py     documents: the default corpus, text files, deduplication, the vali
 packing.py    all documents as one array of token ids, in memory and on disk
 batches.py    training and evaluation windows of that array
 sentences.py  documents cut into sentences
+text_pairs.py pairs of texts, source and target, from files
 """
 
 from .batches import IGNORED, Windows, document_positions, evaluation_windows
 from .corpus import deduplicate, default_corpus, read_texts, split_documents
 from .packing import open_tokens, pack, write_tokens
 from .sentences import sentence_documents, split_sentences
+from .text_pairs import encode_pairs, read_json_pairs, read_tsv_pairs
 
 __all__ = [
     "IGNORED",
@@ -17,10 +19,13 @@ __all__ = [
     "deduplicate",
     "default_corpus",
     "document_positions",
+    "encode_pairs",
     "evaluation_windows",
     "open_tokens",
     "pack",
+    "read_json_pairs",
     "read_texts",
+    "read_tsv_pairs",
     "sentence_documents",
     "split_documents",
     "split_sentences",

@@ -15,9 +15,8 @@ This is static masking (k = 10 in BERT, Liu et al. 2019, sec. 4.1). Not thread-s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,9 @@ from ..data import Windows
 from ..random import fold
 from ..random import key as run_key
 from .draws import Draws
+from .epochs import Samples
 from .inputs import (
+    Batch,
     Documents,
     Layout,
     Row,
@@ -53,7 +54,6 @@ from .permutation import permutation_sample
 from .sentence_pairs import SHORT_RATE, Pair, next_sentence_pairs, sentence_order_pairs
 from .translation import translation_pair
 
-Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 PAIRS = {"next_sentence": next_sentence_pairs, "sentence_order": sentence_order_pairs}
 
 
@@ -91,7 +91,7 @@ class MaskedPairs:
         self._room = layout.room(length, pair=True)
         tokens, short_rate = (2, 0.0) if sentences else (self._room, SHORT_RATE)
         self._pairs = partial(PAIRS[objective], tokens=tokens, short_rate=short_rate)
-        self._samples = _Samples(self._plan, seed, copies)
+        self._samples = Samples(self._plan, seed, copies)
 
     def _plan(self, key: int) -> list[Pair]:
         numbers = range(len(self.documents))
@@ -133,7 +133,7 @@ class MaskedSentences:
         self.documents = Documents(documents)
         self.length, self.layout, self.masking = length, layout, masking
         self._room = layout.room(length, pair=False)
-        self._samples = _Samples(self._full if across else self._apart, seed, copies)
+        self._samples = Samples(self._full if across else self._apart, seed, copies)
 
     def _full(self, key: int) -> list:
         order = Draws(key).order(len(self.documents))
@@ -223,7 +223,7 @@ class MaskedTranslations:
             raise ValueError(f"languages: expected {len(pairs)} pairs, got {len(languages)}")
         self.pairs, self.languages, self.length, self.masking = pairs, languages, length, masking
         self.eos_id, self.pad_id = eos_id, pad_id
-        self._samples = _Samples(lambda key: list(range(len(pairs))), seed, copies)
+        self._samples = Samples(lambda key: list(range(len(pairs))), seed, copies)
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples first ... first + count - 1: (inputs, targets), all arrays (count, T)."""
@@ -280,40 +280,6 @@ class PermutedWindows:
             samples.append({"input_ids": ids, **self._sample(ids, special, key=fold(self._key, n))})
         inputs = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
         return inputs, {"logits": inputs.pop("targets")}
-
-
-class _Samples:
-    """The samples of all epochs by number. plan: key -> the samples of an epoch.
-
-    Epochs differ in length, so finding sample n makes the plans of all earlier epochs once and
-    keeps their lengths.
-    """
-
-    def __init__(self, plan: Callable[[int], list], seed: int, copies: int | None) -> None:
-        self._plan, self._key, self._copies = plan, run_key(seed), copies
-        self._ends = [0]  # samples before epoch 0, 1, ...
-        self._kept: list[Any] = []
-        self._epoch, self._order = -1, np.empty(0, np.int64)
-
-    def get(self, first: int, count: int) -> list[tuple[Any, int]]:
-        """Samples first ... first + count - 1, each with its key."""
-        check_samples(first, count)
-        return [self._sample(n) for n in range(first, first + count)]
-
-    def _sample(self, n: int) -> tuple[Any, int]:
-        while n >= self._ends[-1]:
-            self._open(len(self._ends) - 1)
-            self._ends.append(self._ends[-1] + len(self._kept))
-        epoch = int(np.searchsorted(self._ends, n, side="right")) - 1
-        self._open(epoch)
-        number = int(self._order[n - self._ends[epoch]])
-        return self._kept[number], fold(self._key, masking_epoch(epoch, self._copies), 1, number)
-
-    def _open(self, epoch: int) -> None:
-        if epoch != self._epoch:
-            self._kept = self._plan(fold(self._key, masking_epoch(epoch, self._copies), 0))
-            self._order = Draws(fold(self._key, epoch, 2)).order(len(self._kept))
-            self._epoch = epoch
 
 
 def _window(windows: Windows, number: int, layout: Layout, separators: np.ndarray) -> Row:

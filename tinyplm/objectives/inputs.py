@@ -32,6 +32,7 @@ from ..arguments import (
 from .draws import Draws
 
 Row = dict[str, np.ndarray]  # one sample: arrays (n,)
+Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]  # inputs, targets: arrays (B, ...)
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,8 @@ class Layout:
         return cls((bos_id,), (eos_id, eos_id), (eos_id,), pad_id, second_type=0)
 
     def __post_init__(self) -> None:
-        for name in ("first", "between", "last"):
-            if not isinstance(getattr(self, name), (tuple, list)):
-                raise wrong(f"Layout: {name}", "a tuple of ids", getattr(self, name))
-        for i in (*self.first, *self.between, *self.last, self.pad_id):
-            if not is_whole(i) or not 0 <= i <= MOST:
-                expected = "an id (does the vocabulary have all special tokens?)"
-                raise wrong("special token", expected, i)
+        names = ("first", "between", "last")
+        check_special("Layout", {name: getattr(self, name) for name in names}, (self.pad_id,))
         check_whole("Layout: second_type", self.second_type, 0, MOST)
 
     def room(self, length: int, pair: bool) -> int:
@@ -136,6 +132,17 @@ def pad(rows: Sequence[Row], length: int, fill: dict[str, int], *, left: bool = 
             arrays[name][b, here] = values
         arrays["attention_mask"][b, here] = 1
     return arrays
+
+
+def check_special(where: str, parts: dict[str, Any], others: Sequence[Any]) -> None:
+    """ValueError unless the parts are tuples of ids, and the others are ids."""
+    for name, part in parts.items():
+        if not isinstance(part, (tuple, list)):
+            raise wrong(f"{where}: {name}", "a tuple of ids", part)
+    for i in [i for part in (*parts.values(), others) for i in part]:
+        if not is_whole(i) or not 0 <= i <= MOST:
+            expected = "an id (does the vocabulary have all special tokens?)"
+            raise wrong("special token", expected, i)
 
 
 def check_samples(first: int, count: int) -> None:
@@ -261,15 +268,24 @@ def doc_sentences(documents: Documents, number: int, room: int) -> Iterator[np.n
 
     The last row may be short. A sentence longer than `room` is cut.
     """
-    start, end = documents.sentences(number)
-    place, stop = int(documents.starts[start]), int(documents.starts[end])
-    while place < stop:
-        # the last sentence end within reach, or the middle of a sentence that is too long
-        sentence = np.searchsorted(documents.starts, place + room, side="right") - 1
-        last = int(documents.starts[sentence])
-        reached = min(last if last > place else place + room, stop)
-        yield documents.ids[place:reached]
-        place = reached
+    for bounds in sentence_rows(documents, number, room):
+        yield documents.ids[bounds[0] : bounds[-1]]
+
+
+def sentence_rows(documents: Documents, number: int, room: int) -> Iterator[list[int]]:
+    """The rows of `doc_sentences` as bounds in documents.ids: where sentences start, and the end.
+
+    A sentence longer than `room` is cut into pieces that count as sentences.
+    """
+    bounds = [int(documents.starts[documents.sentences(number)[0]])]
+    for sentence in range(*documents.sentences(number)):
+        start, end = documents.starts[sentence : sentence + 2].tolist()
+        for stop in [*range(start + room, end, room), end]:
+            if stop - bounds[0] > room:
+                yield bounds
+                bounds = bounds[-1:]
+            bounds.append(stop)
+    yield bounds
 
 
 def full_sentences(

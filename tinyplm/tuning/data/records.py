@@ -14,7 +14,6 @@ answers are texts.
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -22,11 +21,10 @@ from functools import partial
 from typing import Any
 
 from ...arguments import check_choice, check_path, listed, mismatch, shown, wrong
-from ...files import named, parse_json, read_bytes, replaced
+from ...files import json_lines, named, replaced
 from ...tokenizers.chat.formats import check_messages
 
 Record = dict[str, Any]
-LARGEST = 1 << 34  # bytes; files are read whole
 
 
 def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
@@ -37,12 +35,7 @@ def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
     """
     check = _check_of(kind)
     check_path("path", path)
-    lines = read_bytes(path, largest=LARGEST).removeprefix(codecs.BOM_UTF8).split(b"\n")
-    records = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            where = f"{named(path)}, line {number}"
-            records.append(check(_object(line, where), where))
+    records = [check(record, where) for where, record in json_lines(path)]
     if not records:
         raise ValueError(f"{named(path)}: expected one {kind} per line, got no records")
     return records
@@ -74,20 +67,6 @@ def write_records(path: str | os.PathLike, records: Iterable[Mapping[str, Any]])
             ) from None
     with replaced(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
-
-
-def _object(line: bytes, where: str) -> Record:
-    try:
-        value = parse_json(line.decode("utf-8"), where, constants=False)
-    except UnicodeDecodeError as error:
-        raise mismatch(
-            where, "valid UTF-8", f"{shown(line[:60].decode('utf-8', 'replace'))} ({error})"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{error}: {shown(line[:200].decode('utf-8', 'replace'), 60)}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object, got {shown(value, 60)}")
-    return value
 
 
 def _text(record: Mapping[str, Any], name: str, where: str, *, default: str | None = None) -> str:
