@@ -4,9 +4,10 @@ model_type, and the output is never scaled."""
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..models import causal_lm
+from ..models import t5_parts as parts
 from . import t5
 
 
@@ -28,12 +29,8 @@ class Config(t5.Config):
     logit_scale = 1.0
 
 
-def _size(D: int, E: int, F: int, L: int, H: int) -> Config:
-    fields: dict[str, Any] = {"d_model": D, "d_kv": E, "d_ff": F, "num_layers": L, "num_heads": H}
-    return Config(**fields)
-
-
-SIZES = {f"mt5-{name}": _size(*row) for name, row in t5.V1_1.items()}  # table 1: T5 1.1's sizes
+# Xue et al. 2021, table 1: T5 1.1's sizes.
+SIZES = {f"mt5-{name}": Config(**parts.sized(*row)) for name, row in t5.V1_1.items()}
 
 shapes, init, pieces, body, walk = t5.shapes, t5.init, t5.pieces, t5.body, t5.walk
 output_matrix = causal_lm.output_matrix

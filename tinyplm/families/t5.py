@@ -39,7 +39,7 @@ from ..models import t5_parts as parts
 from ..models.seq2seq import Pieces
 from ..random import fold
 
-
+Rows = dict[str, tuple[int, int, int, int, int]]  # D, E, F, L, H of each size
 norm = on_tree(rmsnorm, "gamma")
 
 
@@ -51,20 +51,19 @@ class Config(parts.Fields):
     ARCHITECTURE: ClassVar[str] = "T5ForConditionalGeneration"
 
 
-def _sizes(name: str, rows: dict[str, tuple[int, ...]], **fields: Any) -> dict[str, Config]:
-    names = ("d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-    return {f"{name}-{n}": Config(**dict(zip(names, row)), **fields) for n, row in rows.items()}
+def _sizes(name: str, rows: Rows, **fields: Any) -> dict[str, Config]:
+    return {f"{name}-{n}": Config(**parts.sized(*row), **fields) for n, row in rows.items()}
 
 
 # Raffel et al. 2020, sec. 3.7; the configurations of the released weights of 1.1.
-_V1 = {
+_V1: Rows = {
     "small": (512, 64, 2048, 6, 8),
     "base": (768, 64, 3072, 12, 12),
     "large": (1024, 64, 4096, 24, 16),
     "3b": (1024, 128, 16384, 24, 32),
     "11b": (1024, 128, 65536, 24, 128),
 }
-V1_1 = {
+V1_1: Rows = {
     "small": (512, 64, 1024, 8, 6),
     "base": (768, 64, 2048, 12, 12),
     "large": (1024, 64, 2816, 24, 16),

@@ -34,8 +34,8 @@ from ..layers.block import block, cross_block
 from ..layers.cache import layer_cache
 from ..layers.dropout import dropout
 from ..layers.mask import Visible, decoder_mask, encoder_mask
-from ..random import fold
 from ..layers.source_cache import SourceCache
+from ..random import fold
 from .walks import look_up
 
 
@@ -90,7 +90,7 @@ def body(
     key: Any = None,
     stacking: StackOptions = StackOptions(),
 ) -> tuple[dict[str, Any], Callable]:
-    """{"encoder_hidden" (B, S, D), "hidden" (B, T, D)}.  A family's `body` is partial(body, pieces).
+    """{"encoder_hidden" (B, S, D), "hidden" (B, T, D)}; a family's `body` is partial(body, pieces).
 
     p = params["body"]; input_ids (B, S) and decoder_input_ids (B, T), or embeddings of the same
     shape with D more in place of either; attention_mask (B, S) and decoder_attention_mask (B, T)
@@ -131,8 +131,9 @@ def encode(
     key: Any = None,
     stacking: StackOptions = StackOptions(),
 ) -> tuple[Any, Callable]:
-    """E (B, S, D) of the embeddings x (B, S, D); p = params["body"]["encoder"], others as in `body`.
+    """E (B, S, D) of the embeddings x (B, S, D).
 
+    p = params["body"]["encoder"]; others as in `body`.
     backward(dE) gives (dp, dx).
     """
     xp, S = array_module(x), x.shape[1]

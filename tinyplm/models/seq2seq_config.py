@@ -27,7 +27,7 @@ class Seq2SeqConfig(base.ScoreLabels):
 
     pad_token_id: int = 1
     eos_token_id: int | list[int] | None = 2
-    decoder_start_token_id: int = 2
+    decoder_start_token_id: int | None = 2
     tie_word_embeddings: bool = True
     is_encoder_decoder: bool = True
     source: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
@@ -38,7 +38,10 @@ class Seq2SeqConfig(base.ScoreLabels):
     def decoder_ids(self, labels: Any) -> Any:
         """What the decoder reads where it is to predict labels (..., T): these, shifted right
         behind the start token, with padding for -100."""
-        return shift_right(labels, self.decoder_start_token_id, self.pad_token_id)
+        start = self.decoder_start_token_id
+        if start is None:
+            raise wrong("config: decoder_start_token_id", "a token, behind which to shift", start)
+        return shift_right(labels, start, self.pad_token_id)
 
     @property
     def cache_context(self) -> int | None:

@@ -44,7 +44,7 @@ class Fields(Seq2SeqConfig):
     scale_decoder_outputs: bool | None = None
     pad_token_id: int = 0
     eos_token_id: int | list[int] | None = 1
-    decoder_start_token_id: int = 0
+    decoder_start_token_id: int | None = 0
 
     def __post_init__(self) -> None:
         base.check_types(self)
@@ -83,6 +83,11 @@ class Fields(Seq2SeqConfig):
     @property
     def cache_sizes(self) -> dict[str, int]:
         return {"layers": self.depth, "kv_heads": self.num_heads, "width": self.d_kv}
+
+
+def sized(D: int, E: int, F: int, L: int, H: int) -> dict[str, Any]:
+    """The fields of a size."""
+    return {"d_model": D, "d_kv": E, "d_ff": F, "num_layers": L, "num_heads": H}
 
 
 def shapes(config: Fields) -> dict:
