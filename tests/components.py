@@ -87,6 +87,7 @@ FORMULAS: dict[str, Callable] = {
     "block_attention": formulas.without_block(ref_attention.attention),
     "block_attention_dropout": formulas.without_block(formulas.attention_dropout),
     "decoder_attention": formulas.described_attention,
+    "cross_block_attention": formulas.described_attention,
     "multi_head_attention": ref_attention.multi_head_attention,
     "cross_attention": ref_attention.multi_head_attention,
     "joined_attention": formulas.joined_attention,

@@ -27,22 +27,28 @@ on_devices = settings(max_examples=60, suppress_health_check=[HealthCheck.functi
 
 
 @st.composite
-def settings_of_attention(draw):
+def settings_of_attention(draw, cross=False):
     """Sizes, visibility, and optionally a bias, dropout, a soft cap and ALiBi's offsets; as a dict, with arrays drawn from a
-    seed."""
-    B, K, G, T = (draw(st.integers(1, n)) for n in (3, 3, 3, 12))
-    causal = draw(st.booleans())
+    seed.
+
+    cross: as in an encoder-decoder, the keys are those of another sequence, one key, or more or fewer than there are queries,
+    some of them padding, with a bias and several blocks.
+    """
+    B, K, G, T = (draw(st.integers(n, m)) for n, m in ((1, 3), (1, 3), (1, 3), (2 if cross else 1, 12)))
+    causal = not cross and draw(st.booleans())
     S = T + draw(st.integers(0, 5)) if causal else draw(st.integers(1, 14))
+    if cross:
+        S = draw(st.sampled_from([1, draw(st.integers(1, T - 1)), draw(st.integers(T + 1, 14))]))
     rng = np.random.default_rng(draw(st.integers(0, 9999)))
     padding = {
         "none": None,
         "left": np.arange(S) >= rng.integers(0, S + 1, (B, 1)),  # sometimes all of it
         "right": np.arange(S) < rng.integers(0, S + 1, (B, 1)),
         "anywhere": rng.random((B, S)) < 0.6,
-    }[draw(st.sampled_from(["none", "left", "right", "anywhere"]))]
-    shapes = [(B, K * G, T, S), (B, 1, T, S), (1, K * G, 1, S), (B, 1, T, 1), (T, S), (S,)]
+    }[draw(st.sampled_from([*["none"] * (not cross), "left", "right", "anywhere"]))]
+    shapes = [(1, K * G, T, S), (B, K * G, T, S), (B, 1, T, S), (1, K * G, 1, S), (B, 1, T, 1), (T, S), (S,)]
     allowed = rng.random(draw(st.sampled_from(shapes))) < 0.6 if draw(st.booleans()) else None
-    bias = rng.normal(size=draw(st.sampled_from(shapes))) if draw(st.booleans()) else None
+    bias = rng.normal(size=draw(st.sampled_from(shapes))) if cross or draw(st.booleans()) else None
     window = draw(st.integers(1, S + 1)) if causal and draw(st.booleans()) else None
     dropout = {"rate": 0.3, "key": rng.integers(0, 2**64, B, dtype=np.uint64)} if draw(st.booleans()) else {}
     positions = np.arange(S) - rng.integers(0, S, (draw(st.sampled_from([1, B])), 1))
@@ -60,9 +66,12 @@ def settings_of_attention(draw):
             "allowed": allowed,
         },
         "options": {**dropout, "cap": cap, "offsets": offsets},
-        "block": draw(st.integers(1, 14)),
+        "block": draw(st.integers(1, T - 1 if cross else 14)),
         "part": draw(st.sampled_from([1, 50, 1 << 20])),  # one head at a time, a few, all
     }
+
+
+CASES = st.one_of(settings_of_attention(), settings_of_attention(cross=True))
 
 
 def moved(values: dict, device: str) -> dict:
@@ -81,7 +90,7 @@ def visible_of(case, device="cpu"):
 
 
 @on_devices
-@given(case=settings_of_attention())
+@given(case=CASES)
 def test_blocks_equal_the_plain_form(device, case, monkeypatch):
     """The output and all gradients, with the same dropout bits; the mask as a `Visible` and as the equivalent array."""
     monkeypatch.setattr(block_module, "PART", case["part"])
@@ -96,7 +105,7 @@ def test_blocks_equal_the_plain_form(device, case, monkeypatch):
 
 
 @on_devices
-@given(case=settings_of_attention())
+@given(case=CASES)
 def test_what_a_block_is_told_is_the_mask(device, case):
     """A block loads no more keys than necessary at either end, and hides exactly the keys the array hides."""
     visible = visible_of(case, device)
@@ -118,7 +127,7 @@ def test_what_a_block_is_told_is_the_mask(device, case):
 
 
 @on_devices
-@given(case=settings_of_attention(), seed=st.integers(0, 99))
+@given(case=CASES, seed=st.integers(0, 99))
 def test_the_hidden_has_exactly_no_influence_and_no_gradient(device, case, seed):
     """Keys that one query sees and another does not: they affect only the first one's output and get gradient only from it."""
     visible, a = visible_of(case, device), case["arrays"]
@@ -215,6 +224,49 @@ def test_families_take_blocks_for_long_sequences(device, family, cached, monkeyp
     # relative to the largest of all gradients: that of bk is zero in exact arithmetic, so it holds rounding errors alone
     size = max(float(np.max(np.abs(a))) for a in leaves(expected_gradient))
     assert all(np.max(np.abs(a - b)) < PART * size for a, b in zip(leaves(gradient), leaves(expected_gradient), strict=True))
+
+
+CROSS = [(9, 4), (9, 13), (9, 9), (9, 1), (5, 2), (1, 6)]  # (T, S); one query is no block
+
+
+@pytest.mark.parametrize("shape", ["none", "1 H T S", "B H T S", "B 1 1 S"])
+@pytest.mark.parametrize(("T", "S"), CROSS)
+def test_cross_attention_by_blocks(device, T, S, shape, monkeypatch):
+    """A decoder's queries, an encoder's padded output and a bias, through the projections: as the plain form, whose mask is an
+    array.  Padding changes nothing and gets no gradient, nor does the bias there; a sample of padding alone gives only bo."""
+    monkeypatch.setattr(attention_module, "BLOCK", 4)
+    spy = mock.Mock(side_effect=partial(block_attention, block=4))
+    monkeypatch.setattr(attention_module, "block_attention", spy)
+    rng = np.random.default_rng(T + S)
+    B, H, D, E = 3, 4, 8, 2
+    p = {f"W{n}": rng.normal(size=(D, (H if n == "q" else H // 2) * E)) for n in "qkv"}
+    p |= {"Wo": rng.normal(size=(H * E, D)), "bo": rng.normal(size=D), "bk": rng.normal(size=H // 2 * E)}
+    real = np.arange(S) < np.array([[S], [(S + 1) // 2], [0]])
+    sizes = {"B": B, "H": H, "T": T, "S": S, "1": 1}
+    bias = None if shape == "none" else rng.normal(size=[sizes[n] for n in shape.split()])
+    x, context, dy = (rng.normal(size=(B, n, D)) for n in (T, S, T))
+    p, x, context, bias, dy = to_device([p, x, context, bias, dy], device)
+    padding = to_device(real, device)
+
+    def run(attend, mask, context):
+        y, back = multi_head_attention(p, x, context, bias, heads=H, kv_heads=H // 2, mask=mask, attend=attend)
+        return to_host([y, *back(dy)])
+
+    visible = Visible(T, S, padding=padding, xp=array_module(x))
+    found, expected = run(attention_module.attention, visible, context), run(attention, padding[:, None, None], context)
+    assert spy.call_count == (T > 4)
+    # relative to the largest of all: bk's gradient is zero in exact arithmetic
+    size = max(float(np.max(np.abs(a))) for a in leaves(expected))
+    for ours, plain in zip(leaves(found), leaves(expected), strict=True):
+        assert ours.shape == plain.shape and np.max(np.abs(ours - plain)) < PART * size
+    changed = to_device(np.where(real[..., None], to_host(context), 50.0), device)
+    y, _, _, dcontext, dbias = found
+    np.testing.assert_array_equal(run(attention_module.attention, visible, changed)[0], y)
+    np.testing.assert_array_equal(y[2], np.broadcast_to(to_host(p["bo"]), (T, D)))
+    assert not dcontext[~real].any() and (dcontext[real].any() or S == 1)
+    if bias is not None:
+        hidden = ~real[:, None, None] if shape[0] == "B" else ~real.any(axis=0)
+        assert not (dbias * hidden).any() and (dbias.any() or S == 1)
 
 
 def test_one_new_token_is_the_plain_form(monkeypatch):

@@ -40,9 +40,11 @@ def without_block(reference: Callable) -> Callable:
     return lambda *args, block, **kwargs: reference(*args, **kwargs)
 
 
-def described_attention(q, k, v, bias=None, *, window, padding, allowed, block, **kwargs):
+def described_attention(q, k, v, bias=None, *, causal=True, window=None, padding, allowed, block, **kwargs):
     T, S = q.shape[2], k.shape[2]
-    seen = ref_mask.causal_mask(T, S) if window is None else ref_mask.sliding_mask(T, S, window=window)
+    seen = None
+    if causal:
+        seen = ref_mask.causal_mask(T, S) if window is None else ref_mask.sliding_mask(T, S, window=window)
     seen = ref_mask.combine_masks(seen, None if padding is None else ref_mask.padding_mask(padding), allowed)
     return ref_attention.attention(q, k, v, bias, mask=seen, **kwargs)
 

@@ -62,13 +62,26 @@ def decoder_attention_case(s: Sizes) -> Case:
     return case
 
 
+def _cross_block_attention(s: Sizes) -> Case:
+    """A decoder's queries and an encoder's keys, some of them padding, in blocks shorter than T."""
+    case = attention_case(s)
+    case.kwargs |= {
+        "block": 1 + s.seed % max(1, s.T - 1),
+        "causal": False,
+        "allowed": case.kwargs.pop("mask"),
+        "padding": s.rng().random((s.B, s.S)) < 0.7,
+    }
+    return case
+
+
 def described_attention(
     q: Any,
     k: Any,
     v: Any,
     bias: Any = None,
     *,
-    window: int | None,
+    causal: bool = True,
+    window: int | None = None,
     padding: Any,
     allowed: Any,
     **kwargs: Any,
@@ -77,7 +90,7 @@ def described_attention(
     visible = mask.Visible(
         q.shape[2],
         k.shape[2],
-        causal=True,
+        causal=causal,
         window=window,
         padding=padding,
         allowed=allowed,
@@ -195,6 +208,11 @@ COMPONENTS = {
         described_attention,
         decoder_attention_case,
         "causal attention by blocks, with a sliding window and padding",
+    ),
+    "cross_block_attention": Entry(
+        described_attention,
+        _cross_block_attention,
+        "attention by blocks to another sequence, with its padding",
     ),
     "multi_head_attention": Entry(
         attention.multi_head_attention,

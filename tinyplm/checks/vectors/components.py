@@ -25,6 +25,7 @@ DOCUMENTED: dict[str, Any] = {
     "rope": rope.rope,
     "rope_interleaved": rope.rope,
     "decoder_attention": attention.attention,
+    "cross_block_attention": attention.attention,
     "joined_attention": attention.multi_head_attention,
     "rotary_attention": attention.multi_head_attention,
     "span_head": heads.span_head,
