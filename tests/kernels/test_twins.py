@@ -100,7 +100,7 @@ TWINS = {
         _chunk,
     ),
 }
-NO_TWINS = {"by_blocks", "normal_cdf", "self_attention"}  # helpers, and attention including its parts
+NO_TWINS = {"by_blocks", "normal_cdf", "self_attention", "cross_attention"}  # helpers; attention including its parts
 
 
 def in_dtype(dtype: str, value: Any) -> Any:

@@ -269,7 +269,7 @@ def test_the_two_wrappers_on_plain_arrays():
 
     value, back = parts.whole(body, head, params, {"input_ids": ids}, StackOptions())
     sums = FlatTree(params)
-    same, parts_back = parts.in_parts(body, head, params, lambda p, d: sums.add(d, p), ids, {}, StackOptions())
+    same, parts_back = parts.in_parts(body, head, params, lambda p, d: sums.add(d, p), (ids,), {}, StackOptions())
     for tree in parts_back(2.0):
         sums.add(tree)
     gradient = back(2.0)[0]

@@ -30,7 +30,7 @@ class Config(t5.Config):
 
 
 # Xue et al. 2021, table 1: T5 1.1's sizes.
-SIZES = {f"mt5-{name}": Config(**parts.sized(*row)) for name, row in t5.V1_1.items()}
+SIZES = {f"mt5-{name}": Config(**parts.sized(*row)) for name, row in parts.V1_1.items()}
 
 shapes, init, pieces, body, walk = t5.shapes, t5.init, t5.pieces, t5.body, t5.walk
 output_matrix = causal_lm.output_matrix

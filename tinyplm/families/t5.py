@@ -13,7 +13,8 @@ one table for all layers of the encoder and one for those of the decoder, where 
 cross-attention.  mlp: ReLU; 1.1: tanh GELU, gated.  There are no biases and no other positions, so
 a sequence may have any length.
 
-`body` computes what the walk of models/seq2seq.py does with `pieces`.
+`body` computes what the walk of models/seq2seq.py does with `pieces`, which are in
+models/t5_parts.py; decoding with a cache is the walk's.
 Parameters: {"body": {"tokens" (V, D), "encoder": {"bias" (buckets, H), "layers", "norm"},
 "decoder": likewise}, "head": {"W" (D, V)} if untied}.
 """
@@ -26,55 +27,35 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..backend import array_module
-from ..core import Component, StackOptions, Tree, add, on_tree, stack
+from ..core import Component, StackOptions, Tree, add, stack
 from ..kernels.attention import cross_attention, self_attention
-from ..kernels.mlp import gated_mlp, mlp
-from ..layers.block import pre_norm
 from ..layers.dropout import dropout
 from ..layers.mask import Visible, decoder_mask, encoder_mask
-from ..layers.norm import rmsnorm
 from ..layers.relative_bias import relative_bias
 from ..models import causal_lm, seq2seq, walks
 from ..models import t5_parts as parts
-from ..models.seq2seq import Pieces
+from ..models.t5_parts import norm
 from ..random import fold
-
-Rows = dict[str, tuple[int, int, int, int, int]]  # D, E, F, L, H of each size
-norm = on_tree(rmsnorm, "gamma")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(parts.Fields):
-    """T5's config.json, models.t5_parts.Fields."""
+    """T5's config.json: models.t5_parts.Fields."""
 
     MODEL_TYPE: ClassVar[str] = "t5"
     ARCHITECTURE: ClassVar[str] = "T5ForConditionalGeneration"
 
 
-def _sizes(name: str, rows: Rows, **fields: Any) -> dict[str, Config]:
+def _sizes(name: str, rows: parts.Rows, **fields: Any) -> dict[str, Config]:
     return {f"{name}-{n}": Config(**parts.sized(*row), **fields) for n, row in rows.items()}
 
 
 # Raffel et al. 2020, sec. 3.7; the configurations of the released weights of 1.1.
-_V1: Rows = {
-    "small": (512, 64, 2048, 6, 8),
-    "base": (768, 64, 3072, 12, 12),
-    "large": (1024, 64, 4096, 24, 16),
-    "3b": (1024, 128, 16384, 24, 32),
-    "11b": (1024, 128, 65536, 24, 128),
-}
-V1_1: Rows = {
-    "small": (512, 64, 1024, 8, 6),
-    "base": (768, 64, 2048, 12, 12),
-    "large": (1024, 64, 2816, 24, 16),
-    "xl": (2048, 64, 5120, 24, 32),
-    "xxl": (4096, 64, 10240, 24, 64),
-}
 GATED: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 SIZES = {
-    **_sizes("t5", _V1),
-    **_sizes("t5-v1_1", V1_1, **GATED),
-    **_sizes("flan-t5", V1_1, **GATED),
+    **_sizes("t5", parts.V1),
+    **_sizes("t5-v1_1", parts.V1_1, **GATED),
+    **_sizes("flan-t5", parts.V1_1, **GATED),
 }
 
 
@@ -132,17 +113,13 @@ def side(
 ) -> tuple:
     """y = dropout(norm(x_L)),   x_{i+1} = layer(x_i, *context, bias),   x_0 = dropout(x).
 
-    dbias is the sum of what the layers give, and so is dcontext.   backward gives (dp, dx,
-    *dcontext).
+    dbias and dcontext are the sums of the layers'.   backward gives (dp, dx, *dcontext).
     """
     L, T = len(p["layers"]), x.shape[1]
     drop, eps = partial(dropout, rate=config.dropout_rate), config.layer_norm_epsilon
     x0, x0_back = drop(x, key=fold(key, L))
     bias, bias_back = relative_bias(p["bias"], rows=config.rows(T, T, decoder=decoder), keys=T)
-
-    def each(i):
-        return {"index": i, "key": fold(key, i)}
-
+    each = seq2seq.numbered(key)
     xL, xL_back = stack(layer, p["layers"], x0, *context, bias, each=each, options=stacking)
     n, n_back = norm(p["norm"], xL, eps=eps)
     y, y_back = drop(n, key=fold(key, L + 1))
@@ -161,17 +138,17 @@ def encoder_layer(
 ) -> tuple:
     """h = x + dropout(attention(n1, bias)),   y = h + dropout(mlp(n2)),   n1 = norm1(x) ...
 
-    backward gives (dp, dx, dbias):   dh = dy + norm2'(mlp'(dy)),   dx = dh + norm1'(attention'(dh)).
+    dh = dy + norm2'(mlp'(dy)),   dx = dh + norm1'(attention'(dh)).   backward: (dp, dx, dbias).
     """
     drop, eps = partial(dropout, rate=config.dropout_rate), config.layer_norm_epsilon
     n1, n1_back = norm(p["norm1"], x, eps=eps)
     a, a_back = self_attention(
-        p["attention"], n1, bias, **attention(config), mask=mask, key=fold(key, 0)
+        p["attention"], n1, bias, **parts.attention(config), mask=mask, key=fold(key, 0)
     )
     s, s_back = drop(a, key=fold(key, 1))
     h = x + s
     n2, n2_back = norm(p["norm2"], h, eps=eps)
-    f, f_back = feed_forward(config)(p["mlp"], n2, key=fold(key, 5))
+    f, f_back = parts.feed_forward(config)(p["mlp"], n2, key=fold(key, 5))
     t, t_back = drop(f, key=fold(key, 2))
 
     def backward(dy):
@@ -204,18 +181,18 @@ def decoder_layer(
     drop, eps = partial(dropout, rate=config.dropout_rate), config.layer_norm_epsilon
     n1, n1_back = norm(p["norm1"], x, eps=eps)
     a, a_back = self_attention(
-        p["attention"], n1, bias, **attention(config), mask=mask, key=fold(key, 0)
+        p["attention"], n1, bias, **parts.attention(config), mask=mask, key=fold(key, 0)
     )
     s, s_back = drop(a, key=fold(key, 1))
     h = x + s
     n2, n2_back = norm(p["norm2"], h, eps=eps)
     b, b_back = cross_attention(
-        p["cross"], n2, context, **attention(config), mask=source, key=fold(key, 4)
+        p["cross"], n2, context, **parts.attention(config), mask=source, key=fold(key, 4)
     )
     u, u_back = drop(b, key=fold(key, 2))
     c = h + u
     n3, n3_back = norm(p["norm3"], c, eps=eps)
-    f, f_back = feed_forward(config)(p["mlp"], n3, key=fold(key, 5))
+    f, f_back = parts.feed_forward(config)(p["mlp"], n3, key=fold(key, 5))
     t, t_back = drop(f, key=fold(key, 3))
 
     def backward(dy):
@@ -233,48 +210,8 @@ def decoder_layer(
     return c + t, backward
 
 
-def attention(config: Config) -> dict[str, Any]:
-    """The options of all attention: scores are q k^T itself."""
-    return {"heads": config.num_heads, "scale": 1.0, "rate": config.dropout_rate}
-
-
-def feed_forward(config: Config) -> Component:
-    """mlp or gated_mlp with dropout after the activation."""
-    f = gated_mlp if config.gated else mlp
-    return seq2seq.feed_forward(f, config.activation, rate=config.dropout_rate)
-
-
-def pieces(config: Config) -> Pieces:
-    """T5 for the walk of encoder-decoders."""
-    rate, options = config.dropout_rate, attention(config)
-
-    def attend(p, x, bias, *, side, mask, key, cache):
-        return self_attention(p, x, bias, **options, mask=mask, key=key, cache=cache)
-
-    def embed(p, x, *, side, key):
-        y, back = dropout(x, rate=rate, key=key)
-        return y, lambda dy: ({}, back(dy))
-
-    def shared(p, side):
-        S = side.start + side.length
-        rows = config.rows(side.length, S, decoder=side.decoder)
-        bias, back = relative_bias(p["bias"], rows=rows, keys=S)
-        return (bias,), lambda dbias: {"bias": back(seq2seq.or_zeros(dbias, bias))}
-
-    return Pieces(
-        norm=partial(norm, eps=config.layer_norm_epsilon),
-        attention=attend,
-        cross=partial(cross_attention, **options),
-        mlp=feed_forward(config),
-        residual={"residual": pre_norm, "rate": rate},
-        embed=embed,
-        shared=shared,
-        finish=partial(seq2seq.final_norm, rate=rate),
-    )
-
-
+shapes, init, pieces = parts.shapes, parts.init, parts.pieces
 walk = partial(seq2seq.body, pieces)
 output_matrix = causal_lm.output_matrix
-shapes, init = parts.shapes, parts.init
 NAMES, PREFIX, SKIPPED = parts.NAMES, parts.PREFIX, parts.SKIPPED
 COPIES, TIED, settled = parts.COPIES, parts.TIED, parts.settled

@@ -80,8 +80,9 @@ def self_attention(
 
     x (B, T, D), bias broadcastable to (B, H, T, S) or None -> y (B, T, D).   rotary, head_norm,
     projection_norm and cache: see `turned`, `normed_heads`, `normed_projections` and `cached` in
-    layers/attention_parts.py.  p decides the other parts: with Wqkv the projections are joined (for decoding); with Pk and Pv a trained
-    prefix, which rotary does not turn, precedes the keys (Li & Liang 2021, eq. 3).
+    layers/attention_parts.py.  p decides the other parts: with Wqkv the projections are joined (for
+    decoding); with Pk and Pv a trained prefix, which rotary does not turn, precedes the keys (Li &
+    Liang 2021, eq. 3).
     backward returns (dp, dx), with a bias (dp, dx, dbias).
     """
     parts = [

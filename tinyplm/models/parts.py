@@ -47,9 +47,9 @@ def whole(
     inputs: what the body takes, input_ids (B, T) or inputs_embeds (B, T, D) among it.
     backward(dvalue) gives (dparams, dinputs_embeds), the latter None for input_ids; it is None
     without stacking.grad.  An encoder-decoder's hidden is {"encoder_hidden", "hidden"}, and its
-    backward gives (dparams, dinputs_embeds, ddecoder_inputs_embeds).  With stacking.on_gradient, dparams has None for each layer, whose
-    gradient went to the callback, and no zeros for arrays without a gradient: they would be the
-    full tree that the callback avoids.
+    backward gives (dparams, dinputs_embeds, ddecoder_inputs_embeds).  With stacking.on_gradient,
+    dparams has None for each layer, whose gradient went to the callback, and no zeros for arrays
+    without a gradient: they would be the full tree that the callback avoids.
     """
     hidden, body_back = body(params["body"], stacking=stacking, **inputs)
     value, head_back = head(params, hidden)

@@ -223,11 +223,8 @@ def through(
     L = len(p["layers"])
     x0, embed_back = named("embeddings", pieces.embed)(p, x, side=side, key=fold(key, L))
     shared, shared_back = pieces.shared(p, side)
-
-    def each(i):
-        return {"index": i, "key": fold(key, i)}
-
-    xL, layers_back = stack(layer, p["layers"], x0, *context, *shared, each=each, options=stacking)
+    inputs = (*context, *shared)
+    xL, layers_back = stack(layer, p["layers"], x0, *inputs, each=numbered(key), options=stacking)
     y, finish_back = pieces.finish(p, xL, norm=pieces.norm, key=fold(key, L + 1))
 
     def backward(dy):
@@ -238,6 +235,11 @@ def through(
         return {**dembed, **shared_back(*dshared), "layers": dlayers, **dfinish}, dx, *dcontext
 
     return y, backward
+
+
+def numbered(key: Any) -> Callable[[int], dict[str, Any]]:
+    """What a side's layer is given beside parameters and inputs: its number and its key."""
+    return lambda i: {"index": i, "key": fold(key, i)}
 
 
 def halves(options: StackOptions, encoder: int) -> tuple[StackOptions, StackOptions]:

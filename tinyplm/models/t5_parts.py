@@ -1,17 +1,29 @@
-"""What T5 and mT5 share besides what they compute: fields of the config, shapes, names."""
+"""What T5 and mT5 share: config, shapes, initial values, pieces for the walk, names."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
+from ..core import Component, on_tree
 from ..kernels.activation import ACTIVATIONS
+from ..kernels.attention import cross_attention, self_attention
+from ..kernels.mlp import gated_mlp, mlp
+from ..layers.block import pre_norm
+from ..layers.dropout import dropout
+from ..layers.norm import rmsnorm
+from ..layers.relative_bias import relative_bias
 from ..layers.relative_buckets import t5_rows
 from ..random import generator
 from . import config as base
+from . import seq2seq
 from .names import Rename, linears
+from .seq2seq import Pieces
 from .seq2seq_config import Seq2SeqConfig, check_tokens
+
+norm = on_tree(rmsnorm, "gamma")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +97,23 @@ class Fields(Seq2SeqConfig):
         return {"layers": self.depth, "kv_heads": self.num_heads, "width": self.d_kv}
 
 
+Rows = dict[str, tuple[int, int, int, int, int]]  # D, E, F, L, H of each size
+V1: Rows = {
+    "small": (512, 64, 2048, 6, 8),
+    "base": (768, 64, 3072, 12, 12),
+    "large": (1024, 64, 4096, 24, 16),
+    "3b": (1024, 128, 16384, 24, 32),
+    "11b": (1024, 128, 65536, 24, 128),
+}
+V1_1: Rows = {
+    "small": (512, 64, 1024, 8, 6),
+    "base": (768, 64, 2048, 12, 12),
+    "large": (1024, 64, 2816, 24, 16),
+    "xl": (2048, 64, 5120, 24, 32),
+    "xxl": (4096, 64, 10240, 24, 64),
+}
+
+
 def sized(D: int, E: int, F: int, L: int, H: int) -> dict[str, Any]:
     """The fields of a size."""
     return {"d_model": D, "d_kv": E, "d_ff": F, "num_layers": L, "num_heads": H}
@@ -127,6 +156,46 @@ def init(path: str, shape: tuple[int, ...], *, config: Fields, key: int) -> Any:
     elif path in ("body.tokens", "head.W"):
         std = 1.0
     return generator(key).normal(0, factor * std, shape)
+
+
+def attention(config: Fields) -> dict[str, Any]:
+    """The options of all attention: scores are q k^T itself."""
+    return {"heads": config.num_heads, "scale": 1.0, "rate": config.dropout_rate}
+
+
+def feed_forward(config: Fields) -> Component:
+    """mlp or gated_mlp with dropout after the activation."""
+    f = gated_mlp if config.gated else mlp
+    return seq2seq.feed_forward(f, config.activation, rate=config.dropout_rate)
+
+
+def pieces(config: Fields) -> Pieces:
+    """T5 for the walk of encoder-decoders."""
+    rate, options = config.dropout_rate, attention(config)
+
+    def attend(p, x, bias, *, side, mask, key, cache):
+        return self_attention(p, x, bias, **options, mask=mask, key=key, cache=cache)
+
+    def embed(p, x, *, side, key):
+        y, back = dropout(x, rate=rate, key=key)
+        return y, lambda dy: ({}, back(dy))
+
+    def shared(p, side):
+        S = side.start + side.length
+        rows = config.rows(side.length, S, decoder=side.decoder)
+        bias, back = relative_bias(p["bias"], rows=rows, keys=S)
+        return (bias,), lambda dbias: {"bias": back(seq2seq.or_zeros(dbias, bias))}
+
+    return Pieces(
+        norm=partial(norm, eps=config.layer_norm_epsilon),
+        attention=attend,
+        cross=partial(cross_attention, **options),
+        mlp=feed_forward(config),
+        residual={"residual": pre_norm, "rate": rate},
+        embed=embed,
+        shared=shared,
+        finish=partial(seq2seq.final_norm, rate=rate),
+    )
 
 
 def _side_names(side: str, *attentions: tuple[str, str]) -> list[Rename]:
