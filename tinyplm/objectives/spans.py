@@ -141,7 +141,8 @@ def restore_spans(
     for name, ids, at in (("inputs", inputs, places), ("targets", targets, starts)):
         if not np.array_equal(ids[at], sentinels[: len(at)]):
             raise mismatch(name, "the sentinels in order", ids[at].tolist()[:9])
-    if len(starts) not in (spans, spans + 1) or (len(starts) and starts[0] != 0):
+    before = int(starts[0]) if len(starts) else len(targets)
+    if len(starts) not in (spans, spans + 1) or before:
         raise mismatch("targets", f"{spans} spans, each after its sentinel", f"{len(starts)}")
     if len(starts) > spans and starts[-1] != len(targets) - 1:
         raise mismatch("targets", "nothing after the closing sentinel", targets.tolist()[-9:])
