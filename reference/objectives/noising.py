@@ -1,4 +1,7 @@
-"""BART's noises with their random choices given, and their inverses (Lewis et al. 2020, sec. 2.2)."""
+"""BART's noises, with their random choices given, and their inverses.
+
+Lewis et al. 2020, sec. 2.2.
+"""
 
 from __future__ import annotations
 

@@ -158,6 +158,16 @@ def test_ul2_mixes_its_denoisers_by_share():
     assert all(abs(seen[denoiser] - 100) <= five_sigma(700, 1 / 7) for denoiser in UL2_DENOISERS)
 
 
+def test_spans_do_not_depend_on_the_draw_of_the_denoiser():
+    """20 kept tokens of 40 in 10 runs: the first run is one token with probability 9 / 19, whatever the mode."""
+    same = [Denoiser("R", 0.5, 2), Denoiser("X", 0.5, 2)]
+    data = UL2Windows(TOKENS, 42, layout=T5, sentinels=SENTINELS, modes={"R": [5], "X": [8]}, seed=3, denoisers=same)
+    source = data.batch(0, 600)[0]["input_ids"]
+    for mode in (5, 8):
+        short = np.isin(source[source[:, 0] == mode, 2], SENTINELS)
+        assert abs(short.sum() - len(short) * 9 / 19) <= five_sigma(len(short), 9 / 19)
+
+
 def test_bad_settings_are_refused():
     def spans(length=64, **settings):
         return SpanCorruptedWindows(TOKENS, length, **{"layout": T5, "sentinels": SENTINELS, "seed": 0, **settings})

@@ -20,7 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, as_ids, check_key, check_number, check_text, is_number, mismatch, wrong
+from ..arguments import (
+    MOST,
+    as_ids,
+    check_key,
+    check_number,
+    check_text,
+    is_number,
+    mismatch,
+    wrong,
+)
 from ..data import Windows
 from ..random import fold
 from ..random import key as run_key
