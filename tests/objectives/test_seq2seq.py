@@ -79,7 +79,7 @@ def test_bad_input_is_refused():
         (lambda: Seq2SeqPairs([([1], [2]), ([], [1])], **pairs), "pairs: number 1: source: expected 1 or more tokens"),
         (lambda: Seq2SeqPairs([[1]], **pairs), "pairs: expected pairs of lists of ids, got [1]"),
         (lambda: Seq2SeqPairs(PAIRS, **{**pairs, "length": 1}), "length: expected at least 2, with the special tokens, got 1"),
-        (lambda: Seq2SeqPairs(PAIRS, **{**pairs, "target_length": 1}), "length: expected at least 2, with the special tokens"),
+        (lambda: Seq2SeqPairs(PAIRS, **{**pairs, "target_length": 1}), "target_length: expected at least 2, with the special"),
         (lambda: seq2seq_batch([([5, 6], [7])], layout=T5, length=2), "sources: expected at most 2 tokens, with the special"),
         (lambda: seq2seq_batch([([5], [6, 7])], layout=T5, target_length=2), "targets: expected at most 2 tokens"),
         (lambda: seq2seq_batch([], layout=T5), "texts: expected pairs of lists of ids, one or more, got []"),

@@ -23,6 +23,7 @@ import numpy as np
 from ..arguments import (
     MOST,
     as_ids,
+    check_flag,
     check_key,
     check_number,
     check_text,
@@ -211,6 +212,7 @@ class UL2Windows(_DenoisedWindows):
     ) -> None:
         check_layout(layout)
         check_key("seed", seed)
+        check_flag("closing", closing)
         self.denoisers = _denoisers(denoisers)
         self.modes = _modes(modes, self.denoisers)
         self.shares = _shares(shares, len(self.denoisers))

@@ -60,7 +60,7 @@ def noise_counts(
     ValueError for a text of fewer than two tokens, or settings out of range.
     """
     check_noise(density, mean_span)
-    check_whole("length", length, 2)
+    check_whole("length", length, 2, MOST)
     return _counts(length, density, mean_span)
 
 
@@ -141,9 +141,11 @@ def restore_spans(
     for name, ids, at in (("inputs", inputs, places), ("targets", targets, starts)):
         if not np.array_equal(ids[at], sentinels[: len(at)]):
             raise mismatch(name, "the sentinels in order", ids[at].tolist()[:9])
-    before = int(starts[0]) if len(starts) else len(targets)
-    if len(starts) not in (spans, spans + 1) or before:
-        raise mismatch("targets", f"{spans} spans, each after its sentinel", f"{len(starts)}")
+    if len(starts) not in (spans, spans + 1):
+        expected = f"{spans} spans, as many as inputs has sentinels"
+        raise mismatch("targets", expected, len(starts))
+    if len(targets) and (not len(starts) or starts[0] > 0):
+        raise mismatch("targets", "one of the sentinels first", int(targets[0]))
     if len(starts) > spans and starts[-1] != len(targets) - 1:
         raise mismatch("targets", "nothing after the closing sentinel", targets.tolist()[-9:])
     pieces = np.split(targets, starts[1:]) if spans else []
