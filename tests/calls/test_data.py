@@ -102,6 +102,7 @@ OBJECTIVES = [
     (objectives.seq2seq_batch, {"texts": [([1, 2], [3])], "layout": SEQ2SEQ, "length": 5, "target_length": 4}),
     (objectives.Seq2SeqPairs, {"pairs": [([1], [2])], "length": 9, "target_length": 8, "layout": SEQ2SEQ, "seed": 1}),
     (objectives.sentinel_ids, {"vocab_size": 99, "count": 5}),
+    (objectives.named_sentinels, {"vocabulary": {"a": 1, "<x0>": 2}, "name": "<x{}>"}),
     (objectives.noise_counts, {"length": 9, **NOISE}),
     (objectives.noise_mask, {"length": 9, "key": 1, **NOISE}),
     (objectives.corrupt_spans, {"ids": [1, 2], "noise": np.array([False, True]), "sentinels": [8, 9], "closing": True}),

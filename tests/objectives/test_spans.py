@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reference.objectives import spans as formula
 from tests.objectives.test_masked import five_sigma
-from tinyplm.objectives import corrupt_spans, noise_counts, noise_mask, restore_spans, sentinel_ids, span_lengths
+from tinyplm.objectives import corrupt_spans, named_sentinels, noise_counts, noise_mask, restore_spans, sentinel_ids, span_lengths
 from tinyplm.random import fold, key
 
 SENTINELS = sentinel_ids(1000, 200)
@@ -54,6 +54,18 @@ def test_published_lengths():
     assert span_lengths(512, closing=False) == (568, 114)
     assert span_lengths(512) == (568, 115)
     assert span_lengths(512, special=0, closing=False) == (569, 113)
+
+
+def test_sentinels_of_a_vocabulary():
+    vocabulary = {"<extra_id_1>": 7, "<extra_id_0>": 9, "a": 1, "<extra_id_3>": 4}
+    assert named_sentinels(vocabulary) == [9, 7] and named_sentinels({"a": 1}) == []
+    assert named_sentinels({"<mask_0>": 5}, "<mask_{}>") == [5]
+    for call, message in (
+        (lambda: named_sentinels({"<extra_id_0>": "x"}), "vocabulary: '<extra_id_0>': expected an integer from 0"),
+        (lambda: named_sentinels(vocabulary, "<x>"), "name: expected a text with one {} for the number, got '<x>'"),
+    ):
+        with raises(message):
+            call()
 
 
 # ---- against the reference

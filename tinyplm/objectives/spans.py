@@ -17,7 +17,7 @@ span (closing=False), and the end token follows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -48,6 +48,22 @@ def sentinel_ids(vocab_size: int, count: int = 100) -> list[int]:
     if count > vocab_size:
         raise wrong("count", f"at most vocab_size = {vocab_size}", count)
     return list(range(vocab_size - 1, vocab_size - 1 - count, -1))
+
+
+def named_sentinels(vocabulary: Mapping[str, int], name: str = "<extra_id_{}>") -> list[int]:
+    """The ids of <extra_id_0>, <extra_id_1>, ..., as far as the vocabulary has them.
+
+    vocabulary: tokens and their ids. name: {} stands for the number.
+    """
+    if not isinstance(vocabulary, Mapping):
+        raise wrong("vocabulary", "a dict from tokens to ids", vocabulary)
+    if not isinstance(name, str) or name.count("{}") != 1:
+        raise wrong("name", "a text with one {} for the number", name)
+    ids: list[int] = []
+    while (token := name.replace("{}", str(len(ids)))) in vocabulary:
+        check_whole(f"vocabulary: {token!r:.60}", vocabulary[token], 0, MOST)
+        ids.append(int(vocabulary[token]))
+    return ids
 
 
 def noise_counts(
