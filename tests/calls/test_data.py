@@ -17,6 +17,11 @@ LAYOUT = objectives.Layout.bert(cls_id=20, sep_id=21, pad_id=22)
 MASKING = objectives.Masking(mask_id=23, vocab_size=24)
 DOCUMENTS = [[[1, 2, 3], [4, 5]], [[6, 7], [8, 9, 10], [11]]]
 COMMON = {"layout": LAYOUT, "masking": MASKING, "seed": 1, "copies": None}
+SEQ2SEQ = objectives.Seq2SeqLayout.t5(eos_id=21, pad_id=22)
+NOISE = {"density": 0.15, "mean_span": 3.0}
+DENOISED = {"layout": SEQ2SEQ, "sentinels": [40, 41, 42], "seed": 1}
+NOISING = objectives.Noising(23)
+TASK = objectives.Seq2SeqPairs([([1], [2])], 5, 5, layout=SEQ2SEQ, seed=1)
 ROW = LAYOUT.single(np.array([1, 2]))
 DATA = [
     (data.Windows, {"tokens": TOKENS, "length": 5, "seed": 1}),
@@ -34,6 +39,9 @@ DATA = [
     (data.pack, {"id_lists": [[1, 2], [3]], "eos_id": 0, "vocab_size": 20}),
     (data.write_tokens, {"path": "/nowhere/at/all", "array": TOKENS.astype("uint16")}),
     (data.open_tokens, {"path": "/nowhere/at/all"}),
+    (data.read_json_pairs, {"path": "/nowhere/at/all", "source": "a", "target": "b"}),
+    (data.read_tsv_pairs, {"path": "/nowhere/at/all", "source": 0, "target": "b", "header": True}),
+    (data.encode_pairs, {"pairs": [("a", "b")], "encode": lambda text: [1], "prefix": "say: "}),
 ]  # fmt: skip
 OBJECTIVES = [
     (objectives.Layout, {"first": (1,), "between": (2,), "last": (2,), "pad_id": 0, "second_type": 1}),
@@ -86,6 +94,38 @@ OBJECTIVES = [
                                   "predictions": 2, "K": 3, "longest": 2, "reuse": 2}),
     (objectives.PositivePairs, {"pairs": [([1], [2]), ([3], [4])], "size": 2, "layout": LAYOUT, "length": 9, "seed": 1,
                                 "groups": [1, 2]}),
+    (objectives.Seq2SeqLayout, {"first": (1,), "last": (2,), "start_id": 2, "pad_id": 0}),
+    (objectives.Seq2SeqLayout.t5, {"eos_id": 21, "pad_id": 22}),
+    (objectives.Seq2SeqLayout.bart, {"bos_id": 20, "eos_id": 21, "pad_id": 22}),
+    (SEQ2SEQ.room, {"length": 9, "least": 2, "name": "length"}),
+    (SEQ2SEQ.framed, {"ids": [1, 2]}),
+    (objectives.seq2seq_batch, {"texts": [([1, 2], [3])], "layout": SEQ2SEQ, "length": 5, "target_length": 4}),
+    (objectives.Seq2SeqPairs, {"pairs": [([1], [2])], "length": 9, "target_length": 8, "layout": SEQ2SEQ, "seed": 1}),
+    (objectives.sentinel_ids, {"vocab_size": 99, "count": 5}),
+    (objectives.named_sentinels, {"vocabulary": {"a": 1, "<x0>": 2}, "name": "<x{}>"}),
+    (objectives.noise_counts, {"length": 9, **NOISE}),
+    (objectives.noise_mask, {"length": 9, "key": 1, **NOISE}),
+    (objectives.corrupt_spans, {"ids": [1, 2], "noise": np.array([False, True]), "sentinels": [8, 9], "closing": True}),
+    (objectives.restore_spans, {"inputs": [1, 9], "targets": [9, 2, 8], "sentinels": [9, 8]}),
+    (objectives.span_lengths, {"length": 30, **NOISE, "special": 1, "closing": True}),
+    (objectives.split_prefix, {"ids": [1, 2, 3], "key": 1, "share": 0.25}),
+    (objectives.SpanCorruptedWindows, {"tokens": TOKENS, "length": 12, **DENOISED, **NOISE, "closing": True}),
+    (objectives.PrefixWindows, {"tokens": TOKENS, "length": 12, "layout": SEQ2SEQ, "seed": 1}),
+    (objectives.Denoiser, {"mode": "R", "density": 0.15, "mean_span": 3.0}),
+    (objectives.UL2Windows, {"tokens": TOKENS, "length": 12, **DENOISED, "modes": {"R": [30]}, "closing": True,
+                             "denoisers": [objectives.Denoiser("R", 0.15, 3.0)], "shares": [1.0]}),
+    (objectives.mask_each, {"ids": [1, 2, 3], "rate": 0.5, "mask_id": 9, "key": 1}),
+    (objectives.delete_tokens, {"ids": [1, 2, 3], "rate": 0.5, "key": 1}),
+    (objectives.infill, {"ids": [1, 2, 3], "rate": 0.5, "mask_id": 9, "key": 1, "mean_span": 3.0}),
+    (objectives.permute_sentences, {"sentences": [[1, 2], [3]], "key": 1}),
+    (objectives.rotate, {"ids": [1, 2, 3], "key": 1}),
+    (objectives.Noising, {"mask_id": 9, "permute": True, "masking": 0.1, "infilling": 0.3, "mean_span": 3.0, "deletion": 0.1,
+                          "rotation": 0.5}),
+    (objectives.noised, {"sentences": [[1, 2], [3]], "noising": NOISING, "key": 1}),
+    (objectives.NoisedDocuments, {"documents": DOCUMENTS, "length": 12, "layout": SEQ2SEQ, "noising": NOISING, "seed": 1}),
+    (objectives.mixture_rates, {"sizes": {"a": 3, "b": 4}, "limit": 3, "temperature": 2.0}),
+    (objectives.Mixture, {"tasks": {"a": TASK, "b": TASK}, "rates": {"a": 1, "b": 2.0}, "pad_id": 0, "seed": 1}),
+    (objectives.Mixture({"a": TASK}, {"a": 1}, pad_id=0, seed=1).batch, {"first": 0, "count": 2}),
     (draws.Draws, {"key": 1}),
     (draws.Draws(1).uniforms, {"count": 2}),
     (draws.Draws(1).integers, {"count": 2, "n": 3}),
@@ -141,14 +181,17 @@ WORDS = {"documents": ["document"], "paths": ["file", "path", "xxx"], "path": ["
               "table": ["similar"],
          "order": ["order", "predicted"], "targets": ["target"], "objective": ["objective"], "pairs": ["pair", "sentence"],
               "languages": ["language"],
-         "groups": ["group", "anchors"], "source": ["sentence"], "target": ["sentence"], "answers": ["expected", "answer"],
+         "groups": ["group", "anchors"], "source": ["sentence", "file"], "target": ["sentence", "file"],
+         "answers": ["expected", "answer"],
               "texts": ["token", "text"],
          "separators": ["separator"], "shares": ["shares"], "mask_id": ["mask_id"], "predicted": ["true_positives"],
               "labelled": ["true_positives"],
          "fill": ["fill"], "shortest": ["document"], "skip_short": ["document"], "average": ["average"],
               "positive": ["binary", "positive"],
          "classes": ["class"], "number": ["number"], "count": ["count"], "second": ["second"], "eos_id": ["eos_id",
-              "special token"], "epoch": ["epoch"], "limit": ["limit"]}  # fmt: skip
+              "special token"], "epoch": ["epoch"], "limit": ["limit"],
+         "header": ["file"], "start_id": ["special token"], "bos_id": ["special token"],
+         "density": ["sentinels"], "tasks": ["rates"]}  # fmt: skip
 
 
 @pytest.mark.parametrize(("f", "right"), [*DATA, *OBJECTIVES, *EVALUATION], ids=lambda v: getattr(v, "__qualname__", ""))

@@ -41,6 +41,7 @@ ROWS = [
     (OutputOptions, {"temperature": 1.0, "entropy": True, "chunk": 4, "total": 3.0}),
     (core.blas_threads, {"count": 1}),
     (core.on_tree, {"f": gelu}),
+    (core.shift_right, {"labels": np.ones((2, 3), int), "start_id": 0, "pad_id": 0}),
     (core.reduce_shards, {"f": lambda part, emit: emit("", part), "batch": {"x": X}, "workers": 1, "accumulate": lambda *a: 0}),
     (attention.attention, WEIGHTS),
     (block_attention.block_attention, WEIGHTS | {"block": 2}),

@@ -109,7 +109,7 @@ def encode_pairs(
 
 def _field(record: dict[str, Any], name: str, where: str) -> str:
     if name not in record:
-        got = f"only {', '.join(map(shown, record)) or 'an empty object'}"
+        got = f"only {', '.join(map(shown, record))}" if record else "an empty object"
         raise mismatch(where, f"a field {shown(name)}", got)
     value = record[name]
     if not isinstance(value, str) or not value.strip():

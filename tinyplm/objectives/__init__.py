@@ -55,6 +55,7 @@ from .sentence_pairs import next_sentence_pairs, sentence_order_pairs
 from .seq2seq import Seq2SeqLayout, Seq2SeqPairs, seq2seq_batch
 from .spans import (
     corrupt_spans,
+    named_sentinels,
     noise_counts,
     noise_mask,
     restore_spans,
@@ -95,6 +96,7 @@ __all__ = [
     "mask_each",
     "mask_tokens",
     "mixture_rates",
+    "named_sentinels",
     "next_sentence_pairs",
     "noise_counts",
     "noise_mask",

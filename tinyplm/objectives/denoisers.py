@@ -20,7 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, as_ids, check_key, check_number, check_text, is_number, wrong
+from ..arguments import (
+    MOST,
+    as_ids,
+    check_flag,
+    check_key,
+    check_number,
+    check_text,
+    is_number,
+    mismatch,
+    wrong,
+)
 from ..data import Windows
 from ..random import fold
 from ..random import key as run_key
@@ -202,6 +212,7 @@ class UL2Windows(_DenoisedWindows):
     ) -> None:
         check_layout(layout)
         check_key("seed", seed)
+        check_flag("closing", closing)
         self.denoisers = _denoisers(denoisers)
         self.modes = _modes(modes, self.denoisers)
         self.shares = _shares(shares, len(self.denoisers))
@@ -248,7 +259,7 @@ def _modes(modes: Any, denoisers: Sequence[Denoiser]) -> dict[str, np.ndarray]:
         raise wrong("modes", "a dict from modes to their ids", modes)
     names = {denoiser.mode: None for denoiser in denoisers}
     if missing := [name for name in names if name not in modes]:
-        raise wrong("modes", f"ids of {', '.join(names)}", f"none of {missing[0]}")
+        raise mismatch("modes", f"ids of {', '.join(names)}", f"none of {missing[0]}")
     return {name: as_ids(f"modes: {name}", modes[name]) for name in names}
 
 

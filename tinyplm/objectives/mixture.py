@@ -41,9 +41,9 @@ def mixture_rates(
     check_whole("limit", limit, 1, or_none=True)
     if not (type(temperature) is float and temperature == math.inf):
         check_number("temperature", temperature, above=0)
-    # In logarithms, since a small T overflows.
-    logs = [math.log(min(n, limit or n)) / float(temperature) for n in map(int, sizes.values())]
-    weights = [math.exp(log - max(logs)) for log in logs]
+    # In logarithms, and relative to the largest, since a small T overflows.
+    logs = [math.log(min(size, limit or size)) for size in map(int, sizes.values())]
+    weights = [math.exp((log - max(logs)) / float(temperature)) for log in logs]
     return {name: weight / sum(weights) for name, weight in zip(sizes, weights)}
 
 

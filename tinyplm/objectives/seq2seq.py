@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, as_ids, check_key, check_whole, mismatch, wrong
+from ..arguments import MOST, as_ids, check_key, check_text, check_whole, mismatch, wrong
 from ..core import IGNORED, shift_right
 from .epochs import Samples
 from .inputs import Batch, check_pairs, check_special, pad
@@ -56,13 +56,17 @@ class Seq2SeqLayout:
         """Number of special tokens around a text."""
         return len(self.first) + len(self.last)
 
-    def room(self, length: int, least: int = 1) -> int:
-        """Number of text tokens that fit into `length`. ValueError if fewer than `least`."""
+    def room(self, length: int, least: int = 1, *, name: str = "length") -> int:
+        """Number of text tokens that fit into `length`. ValueError if fewer than `least`.
+
+        name: the argument's, for messages.
+        """
         check_whole("least", least, 0, MOST)
-        check_whole("length", length, most=MOST)
+        check_text("name", name)
+        check_whole(name, length, most=MOST)
         if length - self.special < least:
             expected = f"at least {least + self.special}, with the special tokens"
-            raise wrong("length", expected, length)
+            raise wrong(name, expected, length)
         return length - self.special
 
     def framed(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -130,7 +134,7 @@ class Seq2SeqPairs:
         check_layout(layout)
         check_key("seed", seed)
         self.layout, self.length, self.target_length = layout, length, target_length
-        self._rooms = (layout.room(length), layout.room(target_length))
+        self._rooms = (layout.room(length), layout.room(target_length, name="target_length"))
         self.pairs = check_pairs(pairs)
         if not self.pairs:
             raise mismatch("pairs", "one or more", "none")

@@ -17,7 +17,7 @@ span (closing=False), and the end token follows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -50,6 +50,22 @@ def sentinel_ids(vocab_size: int, count: int = 100) -> list[int]:
     return list(range(vocab_size - 1, vocab_size - 1 - count, -1))
 
 
+def named_sentinels(vocabulary: Mapping[str, int], name: str = "<extra_id_{}>") -> list[int]:
+    """The ids of <extra_id_0>, <extra_id_1>, ..., as far as the vocabulary has them.
+
+    vocabulary: tokens and their ids. name: {} stands for the number.
+    """
+    if not isinstance(vocabulary, Mapping):
+        raise wrong("vocabulary", "a dict from tokens to ids", vocabulary)
+    if not isinstance(name, str) or name.count("{}") != 1:
+        raise wrong("name", "a text with one {} for the number", name)
+    ids: list[int] = []
+    while (token := name.replace("{}", str(len(ids)))) in vocabulary:
+        check_whole(f"vocabulary: {token!r:.60}", vocabulary[token], 0, MOST)
+        ids.append(int(vocabulary[token]))
+    return ids
+
+
 def noise_counts(
     length: int, *, density: float = DENSITY, mean_span: float = MEAN_SPAN
 ) -> tuple[int, int]:
@@ -60,7 +76,7 @@ def noise_counts(
     ValueError for a text of fewer than two tokens, or settings out of range.
     """
     check_noise(density, mean_span)
-    check_whole("length", length, 2)
+    check_whole("length", length, 2, MOST)
     return _counts(length, density, mean_span)
 
 
@@ -141,8 +157,11 @@ def restore_spans(
     for name, ids, at in (("inputs", inputs, places), ("targets", targets, starts)):
         if not np.array_equal(ids[at], sentinels[: len(at)]):
             raise mismatch(name, "the sentinels in order", ids[at].tolist()[:9])
-    if len(starts) not in (spans, spans + 1) or (len(starts) and starts[0] != 0):
-        raise mismatch("targets", f"{spans} spans, each after its sentinel", f"{len(starts)}")
+    if len(starts) not in (spans, spans + 1):
+        expected = f"{spans} spans, as many as inputs has sentinels"
+        raise mismatch("targets", expected, len(starts))
+    if len(targets) and (not len(starts) or starts[0] > 0):
+        raise mismatch("targets", "one of the sentinels first", int(targets[0]))
     if len(starts) > spans and starts[-1] != len(targets) - 1:
         raise mismatch("targets", "nothing after the closing sentinel", targets.tolist()[-9:])
     pieces = np.split(targets, starts[1:]) if spans else []

@@ -1,0 +1,1 @@
+"""Objectives of encoder-decoders, with their random choices given or enumerated."""
