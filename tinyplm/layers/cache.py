@@ -4,7 +4,7 @@ A cache is a value over preallocated buffers.  A call consumes the cache it is g
 writes its keys and values after the old ones, and the caller continues with the cache it returns.
 The buffers count the calls, so a cache that was consumed earlier is refused, and so is a backward
 whose keys and values have been overwritten.  To go back, `cut` the last cache; to branch, `take` a
-copy.
+copy; to go on with other samples, as beam search does, have it `reordered`.
 
 A layer with a window of W keys never needs more than the last W - 1 places again.  Its buffer has
 a quarter more, and when it is full, those W - 1 move to its beginning (`roll`).
@@ -13,11 +13,12 @@ a quarter more, and when it is full, those W - 1 move to its beginning (`roll`).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, check_whole, wrong
+from ..arguments import MOST, check_whole, is_whole, listed, wrong
 from ..backend import array_module, is_host
 from ..core import Array, Backward
 from ..shapes import check_float_dtype, check_module, expects
@@ -180,6 +181,30 @@ class Cache:
         layers = [{n: a[rows] for n, a in layer.items()} for layer in self.layers]
         history = History(filled=self.length)
         return dataclasses.replace(self, layers=layers, history=history, call=0)
+
+    def reordered(self, rows: Sequence[int]) -> Cache:
+        """Its samples in another order, where some may repeat: sample i is that of rows[i].
+
+        In place: this cache is consumed, and only samples with rows[i] != i are written, up to the
+        filled places.  Integers on the host, as many as there are samples.
+        """
+        expected = f"{self.batch} integers from 0 to {self.batch - 1}"
+        given = listed("cache: rows", rows, expected)
+        if len(given) != self.batch or not all(is_whole(n) and 0 <= n < self.batch for n in given):
+            raise wrong("cache: rows", expected, rows)
+        self.check_current()
+        moves = [(i, n) for i, n in enumerate(given) if i != n]
+        written = {i for i, _ in moves}
+        for layer, window in zip(self.layers, self.windows):
+            filled = self.length - (0 if window is None else self.dropped.get(window, 0))
+            for buffer in layer.values():
+                used = buffer[:, :, :filled]
+                held = {n: used[n].copy() for _, n in moves if n in written}
+                for i, n in moves:
+                    used[i] = held.get(n, used[n])
+        self.history.calls += 1
+        self.history.rewinds.append((self.history.calls, 0))
+        return dataclasses.replace(self, call=self.history.calls)
 
     def grown(self, capacity: int) -> Cache:
         """A copy with room for `capacity` places; the cache itself if it already has that room.
