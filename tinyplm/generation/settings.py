@@ -10,15 +10,19 @@ import numpy as np
 
 from ..arguments import (
     MOST,
+    check_choice,
     check_flag,
     check_key,
+    check_number,
     check_whole,
     is_whole,
     listed,
+    mismatch,
     wrong,
 )
 from ..models.causal_model import CausalModel
 from ..models.model import Model
+from .sampling import check_repetition
 from .text import check_stop
 
 MOST_TEXTS = 2**20  # continuations in one call
@@ -62,6 +66,44 @@ class GenerationSettings(DecodingSettings):
         check_whole("samples", self.samples, 1, MOST)
         check_key("seed", self.seed)
         check_whole("first_prompt", self.first_prompt, 0, MOST)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BeamSettings(DecodingSettings):
+    """The options of `beam_search`."""
+
+    beams: int
+    min_new_tokens: int
+    results: int
+    length_penalty: float
+    early_stopping: bool | str
+    no_repeat_ngram: int | None
+    repetition_penalty: float
+    forced_first: int | None
+    forced_last: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("beams", self.beams, 1, MOST_TEXTS)
+        check_whole("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
+        check_whole("results", self.results, 1, self.beams)
+        check_number("length_penalty", self.length_penalty, least=-10, most=10)
+        check_choice("early_stopping", self.early_stopping, (False, True, "never"))
+        check_repetition(self.repetition_penalty, self.no_repeat_ngram)
+        check_whole("forced_first", self.forced_first, or_none=True)
+        check_whole("forced_last", self.forced_last, or_none=True)
+
+    def size(self, model: Model, stops: set[int]) -> int:
+        """V, the number of ids that may be chosen; ValueError where it is too small."""
+        size = min(self.ids_below(model) or MOST, model.config.vocab_size)
+        for name in ("forced_first", "forced_last"):
+            check_whole(name, getattr(self, name), 0, size - 1, or_none=True)
+        texts = size ** min(self.max_new_tokens, 32)  # at least MOST_TEXTS where it is less
+        if self.beams > texts:
+            raise mismatch("beams", f"at most the {texts} texts that there are", self.beams)
+        if self.min_new_tokens and stops.issuperset(range(size)):
+            raise mismatch("min_new_tokens", "0 where every token ends a text", self.min_new_tokens)
+        return size
 
 
 def several_prompts(prompts: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
