@@ -127,16 +127,25 @@ class Batch:
         """Row i continues row rows[i] with tokens[i]."""
         same = len(rows) == len(self.texts)
         if not (same and np.array_equal(rows, np.arange(len(rows)))):
-            self.texts = [list(self.texts[n]) for n in rows.tolist()]
-            self.ids, self.real = self.ids[rows], self.real[rows]
             if self.cache is not None and same:
-                self.cache = self.cache.reordered(rows.tolist())
+                self.cache = self.cache.reordered(rows.tolist(), self._shared(rows))
             elif self.cache is not None:
                 self.cache = self.cache.take(to_device(rows, self.model.device))
+            self.texts = [list(self.texts[n]) for n in rows.tolist()]
+            self.ids, self.real = self.ids[rows], self.real[rows]
         self.ids[:, self.width] = tokens
         self.width += 1
         for text, token in zip(self.texts, tokens.tolist()):
             text.append(token)
+
+    def _shared(self, rows: np.ndarray) -> list[int]:
+        """In how many of the first places row i and row rows[i] are the same.
+
+        Their keys and values are, too: where texts begin alike, one is a copy of the other.
+        """
+        ids, real = self.ids[:, : self.width], self.real[:, : self.width]
+        differ = (ids[rows] != ids) | (real[rows] != real)
+        return np.where(differ.any(axis=1), differ.argmax(axis=1), self.width).tolist()
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:

@@ -182,29 +182,36 @@ class Cache:
         history = History(filled=self.length)
         return dataclasses.replace(self, layers=layers, history=history, call=0)
 
-    def reordered(self, rows: Sequence[int]) -> Cache:
+    def reordered(self, rows: Sequence[int], shared: Sequence[int] | None = None) -> Cache:
         """Its samples in another order, where some may repeat: sample i is that of rows[i].
 
-        In place: this cache is consumed, and only samples with rows[i] != i are written, up to the
-        filled places.  Integers on the host, as many as there are samples.
+        In place: this cache is consumed, and only filled places of samples with rows[i] != i are
+        written, without the first shared[i], which the caller knows to be the same in both.
+        Integers on the host, as many as there are samples.
         """
-        expected = f"{self.batch} integers from 0 to {self.batch - 1}"
-        given = listed("cache: rows", rows, expected)
-        if len(given) != self.batch or not all(is_whole(n) and 0 <= n < self.batch for n in given):
-            raise wrong("cache: rows", expected, rows)
+        rows = self._one_a_sample("rows", rows, self.batch - 1)
+        shared = self._one_a_sample("shared", [0] * len(rows) if shared is None else shared)
         self.check_current()
-        moves = [(i, n) for i, n in enumerate(given) if i != n]
-        written = {i for i, _ in moves}
+        moves = [(i, n, start) for i, (n, start) in enumerate(zip(rows, shared)) if i != n]
+        written = {i for i, _, _ in moves}
         for layer, window in zip(self.layers, self.windows):
-            filled = self.length - (0 if window is None else self.dropped.get(window, 0))
+            dropped = 0 if window is None else self.dropped.get(window, 0)
             for buffer in layer.values():
-                used = buffer[:, :, :filled]
-                held = {n: used[n].copy() for _, n in moves if n in written}
-                for i, n in moves:
-                    used[i] = held.get(n, used[n])
+                used = buffer[:, :, : self.length - dropped]
+                held = {n: used[n].copy() for _, n, _ in moves if n in written}
+                for i, n, start in moves:
+                    start = max(start - dropped, 0)
+                    used[i, :, start:] = held.get(n, used[n])[:, start:]
         self.history.calls += 1
         self.history.rewinds.append((self.history.calls, 0))
         return dataclasses.replace(self, call=self.history.calls)
+
+    def _one_a_sample(self, name: str, values: Any, most: int = MOST) -> list[int]:
+        expected = f"{self.batch} integers from 0 to {most}"
+        given = listed(f"cache: {name}", values, expected)
+        if len(given) != self.batch or not all(is_whole(n) and 0 <= n <= most for n in given):
+            raise wrong(f"cache: {name}", expected, values)
+        return given
 
     def grown(self, capacity: int) -> Cache:
         """A copy with room for `capacity` places; the cache itself if it already has that room.
