@@ -6,6 +6,7 @@ dparams = backward({"logits": dlogits})
 tinyplm.save(model, "folder")
 model = tinyplm.create("llama", "llama-3.2-1b", key=0)
 texts = tinyplm.generate(model, prompt_ids, max_new_tokens=50)
+best = tinyplm.beam_search(model, prompt_ids, beams=4, max_new_tokens=50)
 with tinyplm.trace() as t:                                  # every intermediate and its gradient
     loss, backward = model.loss(input_ids=ids, targets={"logits": targets})
 theirs = tinyplm.trace_torch(module, {"input_ids": ids})    # the same of a PyTorch model
@@ -17,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .checks import trace
-from .generation import generate, stream
+from .generation import beam_search, generate, stream
 from .hub import create, load, save
 from .models.model import Model
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Model",
+    "beam_search",
     "compare",
     "create",
     "generate",

@@ -106,6 +106,8 @@ def test_token_outputs_and_caches(name):
     cache = model(IDS, cache=model.empty_cache(2))[0]["cache"]
     none(wrong_argument(cache.take, "cache: rows"))
     none(wrong_argument(cache.cut, "cache: length"))
+    none(wrong_argument(cache.reordered, "cache: rows"))
+    none(wrong_argument(lambda shared: cache.reordered([0, 0], shared), "cache: shared"))
     none(wrong_argument(cache.grown, "cache: capacity"))
 
 

@@ -158,6 +158,36 @@ def test_take_copies_samples(device, name):
 
 
 @each_family
+@pytest.mark.parametrize("rows", [[0, 0, 2], [1, 2, 0], [2, 1, 0], [0, 1, 2], [1, 1, 1]])
+def test_reordered_goes_on_with_other_samples_in_place(device, name, rows):
+    """Repeats, cycles and swaps; samples 0 and 2 begin alike, and what they share need not be copied."""
+    model = model_of(name, device)
+    ids, _, _ = sequences()
+    ids[2, :4] = ids[0, :4]
+    for shared in (None, [4 if {i, n} == {0, 2} else 0 for i, n in enumerate(rows)]):
+        _, cache = in_pieces(model, ids[:, :6], cuts=(), cache=model.empty_cache(3))
+        buffers = cache.layers
+        other = cache.reordered(rows, shared)
+        assert other.layers is buffers and (other.batch, other.length, other.capacity) == (3, 6, cache.capacity)
+        new = np.concatenate([ids[rows, :6], np.random.default_rng(1).integers(0, 11, (3, 4))], axis=1)
+        pieces, _ = in_pieces(model, new[:, 6:], cuts=(1,), cache=other)
+        assert relative_error(pieces["logits"], whole(model, new)["logits"][:, 6:]) < MODEL
+
+
+def test_reordered_writes_only_what_moves(device):
+    """Of sample 1 from place 4 on; what is not filled stays as it is."""
+    model = model_of("gpt2", device)
+    _, cache = in_pieces(model, sequences()[0][:, :6], cuts=(), cache=model.empty_cache(3))
+    for layer in cache.layers:
+        layer["k"][:, :, 6:] = 5.0
+    before = [to_host(layer["k"]).copy() for layer in cache.layers]
+    cache = cache.reordered([0, 2, 2], [0, 4, 0])
+    for layer, old in zip(cache.layers, before):
+        old[1, :, 4:6] = old[2, :, 4:6]
+        assert equal(to_host(layer["k"]), old)
+
+
+@each_family
 def test_grown_has_room_for_more(device, name):
     model = model_of(name, device)
     ids, _, _ = sequences()

@@ -31,7 +31,7 @@ def test_a_consumed_cache_is_refused(device, name):
     rows = to_device(np.arange(3), device)
     for stale in (new, old):
         for use in (lambda c: model(ids[:, :1], cache=c), lambda c: model.inputs(ids[:, :1], cache=c), lambda c: c.cut(0),
-                    lambda c: c.take(rows), lambda c: c.grown(LONGEST + 1)):  # fmt: skip
+                    lambda c: c.take(rows), lambda c: c.grown(LONGEST + 1), lambda c: c.reordered([0, 0, 1])):  # fmt: skip
             with pytest.raises(ValueError, match="cache: expected the one that the last call returned"):
                 use(stale)
     assert (new.length, old.length, after.length) == (0, 6, 8)
@@ -60,6 +60,16 @@ def test_a_backward_whose_keys_were_overwritten_is_refused(device, name):
     assert equal(to_host(first_back(ones)), expected[0])
     with pytest.raises(ValueError, match="backward: expected this call's keys and values in the cache"):
         second_back(ones)
+
+
+def test_a_reordered_cache_consumes_and_overwrites_the_one_before():
+    model = model_of("gpt2", "cpu")
+    outputs, back = model(sequences()[0][:, :4], cache=model.empty_cache(3))
+    other = outputs["cache"].reordered([0, 0, 2])
+    for use in (lambda: back({"logits": np.ones((3, 4, 11))}), lambda: outputs["cache"].cut(2)):
+        with pytest.raises(ValueError, match="(keys and values in the cache|the one that the last call returned), got"):
+            use()
+    assert other.cut(2).length == 2
 
 
 @pytest.mark.parametrize("place", [10, 9, 8, 6, 4, 3, 0])

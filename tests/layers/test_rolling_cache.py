@@ -70,6 +70,12 @@ class Model:
     def take(self, rows):
         self.cache, self.places = self.cache.take(to_device(np.array(rows), self.device)), self.places[rows]
 
+    def reorder(self, rows, told):
+        """told: with the number of first places that sample i and sample rows[i] share, where one is a copy of the other."""
+        alike = (self.places[rows] == self.places).all(axis=(1, 3))
+        shared = np.where(alike.all(axis=1), alike.shape[1], alike.argmin(axis=1)) if alike.size else [0] * len(rows)
+        self.cache, self.places = self.cache.reordered(rows, shared if told else None), self.places[rows]
+
 
 def places_of(windows, capacity):
     return [capacity if w is None else min(capacity, rolling_places(w)) for w in windows]
@@ -125,12 +131,13 @@ def test_a_window_as_long_as_the_capacity_does_not_roll():
 
 @st.composite
 def histories(draw):
-    """Calls, cuts back (as a share of what is filled), copies of samples, and more room."""
+    """Calls, cuts back (as a share of what is filled), copies of samples, other orders, and more room."""
     call = st.tuples(st.just("call"), st.integers(1, 45))
     cut = st.tuples(st.just("cut"), st.floats(0, 1))
     take = st.tuples(st.just("take"), st.lists(st.integers(0, 1), min_size=1, max_size=3))
     grow = st.tuples(st.just("grow"), st.integers(200, 400))
-    return draw(windows_of_layers), draw(st.lists(call | call | cut | take | grow, max_size=12))
+    reorder = st.tuples(st.sampled_from(["reorder", "reorder, told"]), st.lists(st.integers(0, 2), min_size=3, max_size=3))
+    return draw(windows_of_layers), draw(st.lists(call | call | cut | take | grow | reorder, max_size=12))
 
 
 @on_devices
@@ -147,6 +154,9 @@ def test_any_history_gives_the_keys_of_the_places_it_kept(device, history):
         elif step == "take":
             rows = [row % len(model.places) for row in value]
             model.take(rows)
+        elif step.startswith("reorder"):
+            B = len(model.places)
+            model.reorder([row % B for row in value[:B]], "told" in step)
         elif step == "grow":
             model.cache = model.cache.grown(value)
         elif step == "cut":

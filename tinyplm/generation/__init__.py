@@ -1,20 +1,28 @@
 """Text generation with a causal language model.
 
 decode.py     generate and stream: prompts in, continuations out, with a key/value cache
+beam.py       beam search: the most probable continuations
+state.py      what they ask of a model: the texts so far, the next logits, which rows continue
+batch.py      a decoder's: texts padded to one width, their keys and values
+settings.py   options and prompts, checked
 sampling.py   from logits to a token: penalties, temperature, top-k, top-p, min-p
 text.py       text from tokens as they arrive, up to a stop string
 """
 
-from .decode import Continuation, Memory, Piece, generate, stream
+from .batch import Memory
+from .beam import Hypothesis, beam_search
+from .decode import Continuation, Piece, generate, stream
 from .sampling import Sampling, token_distribution
 from .text import TextStream
 
 __all__ = [
     "Continuation",
+    "Hypothesis",
     "Memory",
     "Piece",
     "Sampling",
     "TextStream",
+    "beam_search",
     "generate",
     "stream",
     "token_distribution",

@@ -33,8 +33,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_sampling(self.temperature, self.top_k, self.top_p, self.min_p)
-        check_number("repetition_penalty", self.repetition_penalty, above=0)
-        check_whole("no_repeat_ngram", self.no_repeat_ngram, 1, MOST, or_none=True)
+        check_repetition(self.repetition_penalty, self.no_repeat_ngram)
 
     def choose(
         self,
@@ -197,6 +196,12 @@ def check_sampling(
     check_whole("top_k", top_k, 1, or_none=True)
     check_number("top_p", top_p, above=0, most=1, or_none=True)
     check_number("min_p", min_p, least=0, most=1, or_none=True)
+
+
+def check_repetition(repetition_penalty: float, no_repeat_ngram: int | None) -> None:
+    """ValueError unless these can be fields of a Sampling."""
+    check_number("repetition_penalty", repetition_penalty, above=0)
+    check_whole("no_repeat_ngram", no_repeat_ngram, 1, MOST, or_none=True)
 
 
 def draw(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ A cache is a value over preallocated buffers.  A call consumes the cache it is g
 writes its keys and values after the old ones, and the caller continues with the cache it returns.
 The buffers count the calls, so a cache that was consumed earlier is refused, and so is a backward
 whose keys and values have been overwritten.  To go back, `cut` the last cache; to branch, `take` a
-copy.
+copy; to go on with other samples, as beam search does, have it `reordered`.
 
 A layer with a window of W keys never needs more than the last W - 1 places again.  Its buffer has
 a quarter more, and when it is full, those W - 1 move to its beginning (`roll`).
@@ -13,11 +13,12 @@ a quarter more, and when it is full, those W - 1 move to its beginning (`roll`).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..arguments import MOST, check_whole, wrong
+from ..arguments import MOST, check_whole, is_whole, listed, wrong
 from ..backend import array_module, is_host
 from ..core import Array, Backward
 from ..shapes import check_float_dtype, check_module, expects
@@ -180,6 +181,37 @@ class Cache:
         layers = [{n: a[rows] for n, a in layer.items()} for layer in self.layers]
         history = History(filled=self.length)
         return dataclasses.replace(self, layers=layers, history=history, call=0)
+
+    def reordered(self, rows: Sequence[int], shared: Sequence[int] | None = None) -> Cache:
+        """Its samples in another order, where some may repeat: sample i is that of rows[i].
+
+        In place: this cache is consumed, and only filled places of samples with rows[i] != i are
+        written, without the first shared[i], which the caller knows to be the same in both.
+        Integers on the host, as many as there are samples.
+        """
+        rows = self._one_a_sample("rows", rows, self.batch - 1)
+        shared = self._one_a_sample("shared", [0] * len(rows) if shared is None else shared)
+        self.check_current()
+        moves = [(i, n, start) for i, (n, start) in enumerate(zip(rows, shared)) if i != n]
+        written = {i for i, _, _ in moves}
+        for layer, window in zip(self.layers, self.windows):
+            dropped = 0 if window is None else self.dropped.get(window, 0)
+            for buffer in layer.values():
+                used = buffer[:, :, : self.length - dropped]
+                held = {n: used[n].copy() for _, n, _ in moves if n in written}
+                for i, n, start in moves:
+                    start = max(start - dropped, 0)
+                    used[i, :, start:] = held.get(n, used[n])[:, start:]
+        self.history.calls += 1
+        self.history.rewinds.append((self.history.calls, 0))
+        return dataclasses.replace(self, call=self.history.calls)
+
+    def _one_a_sample(self, name: str, values: Any, most: int = MOST) -> list[int]:
+        expected = f"{self.batch} integers from 0 to {most}"
+        given = listed(f"cache: {name}", values, expected)
+        if len(given) != self.batch or not all(is_whole(n) and 0 <= n <= most for n in given):
+            raise wrong(f"cache: {name}", expected, values)
+        return given
 
     def grown(self, capacity: int) -> Cache:
         """A copy with room for `capacity` places; the cache itself if it already has that room.

@@ -31,8 +31,8 @@ from ...arguments import (
 from ...backend import array_module, at_least_float32, to_host
 from ...core import StackOptions, Tree
 from ...files import named
-from ...generation.decode import stops_of
 from ...generation.sampling import Sampling
+from ...generation.settings import stops_of
 from ...layers.embedding import embedding
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder

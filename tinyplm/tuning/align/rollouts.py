@@ -11,7 +11,8 @@ import numpy as np
 
 from ...arguments import MOST, check_list, check_whole, is_whole, known_arguments, mismatch, wrong
 from ...core import IGNORED, map_threads
-from ...generation.decode import MOST_TEXTS, stops_of, stream
+from ...generation.decode import stream
+from ...generation.settings import MOST_TEXTS, stops_of
 from ...models.causal_model import CausalModel
 from ...models.model import check_decoder
 from ..data.sequences import TokenSequence, answered, sequence_arrays

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...arguments import check_takes, known_arguments, mismatch, wrong
-from ...generation.decode import checked_stops
+from ...generation.settings import checked_stops
 from .rounds import Reward
 
 # rule(prompt, answer, finished) -> a number, or a dict with "reward" and other values to log.

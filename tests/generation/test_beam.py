@@ -1,0 +1,368 @@
+"""Beam search: against the reference and against all texts there are, on tables and on models, and invalid arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+import reference.generation.beam as ref
+import tinyplm
+from reference.generation.sampling import token_distribution
+from tests.generation.test_generate import MODELS, PROMPTS, bytes_model, full_pass
+from tests.laws import MODEL
+from tests.support.families import tiny
+from tests.support.small_models import MODELS as ALL_MODELS
+from tinyplm.families import gpt2
+from tinyplm.generation import beam_search, generate
+from tinyplm.generation.beam import _Prompt, largest, log_softmax, search
+from tinyplm.generation.settings import BeamSettings
+from tinyplm.layers.cache import Cache
+
+DEFAULTS = {
+    "min_new_tokens": 0, "results": 1, "length_penalty": 1.0, "early_stopping": False, "no_repeat_ngram": None,
+    "repetition_penalty": 1.0, "forced_first": None, "forced_last": None, "stop_ids": (), "vocabulary": None, "cached": True,
+}  # fmt: skip
+
+
+class Table:
+    """The state of a model that looks its logits up: any function of a text, as a DecodingState."""
+
+    def __init__(self, prompts, V, seed, levels=None):
+        self.texts, self.V, self.seed, self.levels = [list(prompt) for prompt in prompts], V, seed, levels
+        self.rows = []
+
+    def logits(self, text):
+        """levels: so many different values only, which makes many texts equally probable."""
+        rng = np.random.default_rng([self.seed, *(token + 1 for token in text)])
+        return rng.normal(0, 2, self.V) if self.levels is None else rng.integers(0, self.levels, self.V).astype(float)
+
+    def log_p(self, text):
+        """One at a time gives the numbers that all at once do, so that equal sums are equal to the last bit."""
+        return log_softmax(self.logits(text)[None])[0]
+
+    def next_logits(self):
+        return np.stack([self.logits(text) for text in self.texts])
+
+    def select(self, rows, tokens):
+        self.rows.append(rows.tolist())
+        self.texts = [[*self.texts[row], token] for row, token in zip(rows.tolist(), tokens.tolist(), strict=True)]
+
+
+def found_in(table, stops=(), size=None, **options):
+    """What `search` finds for each prompt, as the reference gives it."""
+    settings = BeamSettings(**{**DEFAULTS, **options})
+    texts = search(table, settings, size or table.V, set(stops))
+    return [[(h.score, h.log_probability, h.ids, h.finished) for h in hypotheses] for hypotheses in texts]
+
+
+def expected_of(scored, stops):
+    """The reference's texts without their stop tokens."""
+    return [(s, p, list(t[: -1 if t[-1] in stops else None]), "stop" if t[-1] in stops else "length") for s, p, t in scored]
+
+
+# ----------------------------------------------------------------------------------------------------- against the reference
+
+PROMPT_LISTS = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=4), min_size=1, max_size=3)
+SETTINGS = st.fixed_dictionaries(
+    {"beams": st.integers(1, 7), "max_new_tokens": st.integers(1, 6)},
+    optional={
+        "length_penalty": st.sampled_from([-1.5, 0.0, 0.6, 1.0, 2.0]),
+        "early_stopping": st.sampled_from([False, True, "never"]),
+        "no_repeat_ngram": st.integers(2, 3),
+        "repetition_penalty": st.sampled_from([0.7, 1.0, 1.5]),
+        "forced_first": st.integers(0, 1),
+        "forced_last": st.integers(0, 1),
+        "min_new_tokens": st.integers(0, 4),
+    },
+)
+
+
+@given(prompts=PROMPT_LISTS, V=st.integers(2, 6), levels=st.sampled_from([None, 1, 2, 4]), seed=st.integers(0, 999),
+       stops=st.sets(st.integers(0, 7), max_size=3), settings=SETTINGS)  # fmt: skip
+@example(prompts=[[0], [1, 1]], V=3, levels=1, seed=0, stops={0}, settings={"beams": 5, "max_new_tokens": 4})
+def test_it_finds_what_the_reference_finds(prompts, V, levels, seed, stops, settings):
+    """To the last bit and for each prompt alone, also where many texts are equally probable."""
+    assume(settings.get("min_new_tokens", 0) <= settings["max_new_tokens"] and not stops >= set(range(V)))
+    table = Table(prompts, V, seed, levels)
+    options = {name: value for name, value in settings.items() if name != "beams"}
+    expected = [ref.beam_search(table.log_p, prompt, beams=settings["beams"], stops=stops, **options) for prompt in prompts]
+    if not all(expected):
+        with pytest.raises(ValueError, match=r"^no_repeat_ngram, vocabulary: expected some token that may follow, got none$"):
+            found_in(table, stops, **settings)
+        return
+    assert found_in(table, stops, **settings) == [expected_of(scored, stops) for scored in expected]
+
+
+@pytest.mark.parametrize(("V", "tokens"), [(3, 5), (4, 4), (5, 3)])
+@pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 2.0])
+@pytest.mark.parametrize("early_stopping", [False, "never"])
+def test_with_as_many_beams_as_texts_it_finds_them_all(V, tokens, length_penalty, early_stopping):
+    for seed, stops in ((0, ()), (1, (1,)), (2, (0, 2))):
+        table = Table([[0], [1, 2]], V, seed)
+        options = {"max_new_tokens": tokens, "length_penalty": length_penalty}
+        expected = [ref.all_texts(table.log_p, prompt, stops=stops, **options) for prompt in ([0], [1, 2])]
+        others = V - len(stops)
+        texts = others ** (tokens - 1) * V + sum(others**n * len(stops) for n in range(tokens - 1))
+        assert [len(scored) for scored in expected] == [texts, texts]
+        found = found_in(table, stops, beams=V**tokens, early_stopping=early_stopping, **options)
+        assert found == [expected_of(scored, stops) for scored in expected]
+
+
+@pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 3.0])
+def test_never_stops_before_the_end_only_where_nothing_better_can_come(monkeypatch, length_penalty):
+    """Sums only fall and lengths only grow.  True, and False with a positive penalty, may stop too early."""
+    found, steps = {}, {}
+    for early_stopping in ("never", False, True, "at the end"):
+        if early_stopping == "at the end":
+            monkeypatch.setattr(_Prompt, "_enough", lambda *_: False)
+        tables = [Table([[0]], 6, seed) for seed in range(40)]
+        options = {"beams": 2, "max_new_tokens": 9, "length_penalty": length_penalty}
+        options["early_stopping"] = "never" if early_stopping == "at the end" else early_stopping
+        found[early_stopping] = [found_in(table, [1], **options) for table in tables]
+        steps[early_stopping] = sum(len(table.rows) for table in tables)
+    assert found["never"] == found["at the end"]
+    assert (found[False] == found["never"]) == (length_penalty <= 0)
+    assert (found[True] == found["never"]) == (length_penalty < 0)
+    assert steps[True] < steps[False] <= steps["never"] <= steps["at the end"]
+    assert length_penalty > 0 or steps["never"] < steps["at the end"]
+
+
+def test_the_first_beams_of_a_small_vocabulary_are_fewer():
+    """One text, then two, then four: no text is there twice."""
+    table = Table([[0]], 2, 0)
+    [found] = found_in(table, beams=4, max_new_tokens=4)
+    assert [len(rows) for rows in table.rows] == [2, 4, 4] and len({tuple(ids) for _, _, ids, _ in found}) == 4
+
+
+def test_few_texts_move():
+    """A running text stays in its parent's row; only where a parent has several does one take the row of a text that ended."""
+    table = Table([[0], [1]], 6, 0)
+    found_in(table, beams=4, max_new_tokens=12)
+    steps = [rows for rows in table.rows[1:] if len(rows) == 8]
+    assert len(steps) == 10
+    for rows in steps:
+        assert sum(i != row for i, row in enumerate(rows)) == 8 - len(set(rows))
+
+
+@given(st.lists(st.sampled_from([-math.inf, -2.0, -1.0, 0.5, 3.0]), min_size=1, max_size=12), st.integers(1, 14))
+def test_the_largest_are_those_of_a_stable_sort(values, count):
+    values = np.array(values)
+    order = [i for i in sorted(range(len(values)), key=lambda i: -values[i]) if values[i] > -math.inf]
+    assert largest(values, count).tolist() == order[:count]
+
+
+def test_log_softmax():
+    logits = np.random.default_rng(0).normal(0, 5, (4, 9)) + 1000
+    logits[1, 3] = -np.inf
+    with np.errstate(divide="ignore"):
+        expected = np.log([token_distribution(row) for row in logits])
+    assert np.allclose(log_softmax(logits), expected, rtol=0, atol=1e-12) and log_softmax(logits.astype("f")).dtype == "f"
+
+
+# ----------------------------------------------------------------------------------------------------------------- models
+
+
+def assert_same(ours, theirs):
+    """log-probabilities to MODEL for each of at most 20 tokens."""
+    names = ("prompt", "ids", "text", "finished")
+    assert [[getattr(h, name) for name in names] for h in ours] == [[getattr(h, name) for name in names] for h in theirs]
+    for a, b in zip(ours, theirs):
+        assert abs(a.log_probability - b.log_probability) < 20 * MODEL and abs(a.score - b.score) < 20 * MODEL
+
+
+@pytest.mark.parametrize("tokens", [6, 16])  # within the context of 12, and sliding over it
+@pytest.mark.parametrize("family", MODELS)
+def test_a_batch_is_as_each_prompt_alone_cached_or_not_and_as_the_reference(family, tokens):
+    model = MODELS[family]()
+    options = {"beams": 4, "max_new_tokens": tokens, "no_repeat_ngram": 3}
+    together = beam_search(model, PROMPTS, results=3, stop_ids=[3, 8], **options)
+    assert [h.prompt for h in together] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert_same(beam_search(model, PROMPTS, results=3, stop_ids=[3, 8], cached=False, **options), together)
+    for n, prompt in enumerate(PROMPTS):
+        alone = beam_search(model, prompt, results=3, stop_ids=[3, 8], **options)
+        assert_same([dataclasses.replace(h, prompt=n) for h in alone], together[3 * n : 3 * n + 3])
+        expected = ref.beam_search(lambda ids: full_pass(model, ids), prompt, stops=[3, 8], **options)
+        for one, (score, log_p, ids, finished) in zip(alone, expected_of(expected, [3, 8])):
+            assert (one.ids, one.finished) == (ids, finished)
+            assert abs(one.score - score) < 20 * MODEL and abs(one.log_probability - log_p) < 20 * MODEL
+
+
+@pytest.mark.parametrize("family", ["bloom", "gemma2", "mistral", "palm", "qwen2"])
+def test_windows_and_alibi_with_beams_that_move(family):
+    longest = {} if family == "bloom" else {"max_position_embeddings": 60}
+    model = tiny(family, **longest)
+    options = {"beams": 5, "max_new_tokens": 30, "results": 5, "no_repeat_ngram": 3}  # more than a rolling buffer holds
+    cached = beam_search(model, PROMPTS, **options)
+    uncached = beam_search(model, PROMPTS, cached=False, **options)
+    assert [h.ids for h in cached] == [h.ids for h in uncached] and len({tuple(h.ids) for h in cached}) >= 13
+    assert max(abs(a.score - b.score) for a, b in zip(cached, uncached)) < MODEL  # a mean over the tokens
+
+
+@pytest.mark.parametrize("options", [{}, {"stop_ids": [3, 8]}, {"no_repeat_ngram": 2}, {"vocabulary": 5}])
+@pytest.mark.parametrize("family", MODELS)
+def test_one_beam_is_greedy(family, options):
+    model = MODELS[family]()
+    greedy = generate(model, PROMPTS, temperature=0, max_new_tokens=15, **options)
+    for early_stopping in (False, True):
+        found = beam_search(model, PROMPTS, beams=1, max_new_tokens=15, early_stopping=early_stopping, **options)
+        assert [(h.ids, h.finished) for h in found] == [(c.ids, c.finished) for c in greedy]
+    if not options:
+        assert np.allclose([h.log_probability for h in found], [sum(c.log_probabilities) for c in greedy], rtol=0, atol=MODEL)
+
+
+def test_the_score_is_the_log_probability_by_the_length_with_the_stop_token():
+    model, finished = MODELS["gpt2"](), set()
+    for length_penalty in (-1.0, 0.0, 0.5, 4.0):
+        options = {"length_penalty": length_penalty, "early_stopping": "never", "stop_ids": [3, 8]}
+        found = beam_search(model, PROMPTS, beams=6, results=6, max_new_tokens=4, **options)
+        finished |= {h.finished for h in found}
+        for h in found:
+            stops = full_pass(model, [*PROMPTS[h.prompt], *h.ids])[[3, 8]]
+            sums = sum(full_pass(model, [*PROMPTS[h.prompt], *h.ids[:n]])[token] for n, token in enumerate(h.ids))
+            sums = [sums + log_p for log_p in stops] if h.finished == "stop" else [sums]
+            assert min(abs(h.log_probability - s) for s in sums) < 20 * MODEL
+            length = len(h.ids) + (h.finished == "stop")
+            assert abs(h.score - h.log_probability / length**length_penalty) < 1e-13 * abs(h.score)  # one division
+    assert finished == {"stop", "length"}
+
+
+def test_forced_tokens_and_least_lengths():
+    model = MODELS["gpt2"]()
+    for h in beam_search(model, PROMPTS, beams=4, results=4, max_new_tokens=5, forced_first=7, forced_last=2):
+        assert h.ids[0] == 7 and h.ids[4] == 2 and len(h.ids) == 5
+        ids = [*PROMPTS[h.prompt], *h.ids]
+        log_ps = [full_pass(model, ids[:n])[ids[n]] for n in range(len(ids) - 5, len(ids))]
+        assert abs(h.log_probability - sum(log_ps)) < MODEL and abs(h.score - sum(log_ps[1:4]) / 5) < MODEL
+    [last] = beam_search(model, [1], beams=3, max_new_tokens=1, forced_first=7, forced_last=2)
+    assert last.ids == [2] and last.score == 0
+    free = beam_search(model, PROMPTS, beams=3, max_new_tokens=12, length_penalty=-1.0, stop_ids=[3, 8, 10])
+    long = beam_search(model, PROMPTS, beams=3, max_new_tokens=12, length_penalty=-1.0, stop_ids=[3, 8, 10], min_new_tokens=7)
+    assert min(len(h.ids) for h in free) < 7 <= min(len(h.ids) for h in long)
+    assert any(h.finished == "stop" for h in long)
+
+
+def test_the_text_of_a_hypothesis_is_that_of_its_ids():
+    model = bytes_model(padding=3000, special_tokens=["<end>"])
+    prompt = [model.tokenizer.encode("a few words"[:6])]
+    found = beam_search(model, prompt, beams=6, results=6, max_new_tokens=9, stop_ids=range(0, 257, 2), early_stopping=True)
+    assert [h.text for h in found] == [model.tokenizer.decode(h.ids, after=prompt[0]) for h in found]
+    assert max(token for h in found for token in h.ids) < 257 and any(h.finished == "stop" for h in found)
+    assert json.loads(json.dumps(dataclasses.asdict(found[0]))) == dataclasses.asdict(found[0])  # plain numbers
+    assert all(h.text is None for h in beam_search(tiny("gpt2"), [1], beams=2, results=2, max_new_tokens=3))
+
+
+def test_only_ids_of_the_vocabulary_are_chosen_with_the_models_log_probabilities():
+    model = tiny("gpt2")
+    for h in beam_search(model, [9, 1, 9], beams=4, results=4, max_new_tokens=2, vocabulary=4, repetition_penalty=1.5):
+        assert set(h.ids) <= {0, 1, 2, 3}
+        log_p = sum(full_pass(model, [9, 1, 9, *h.ids[:n]])[token] for n, token in enumerate(h.ids))
+        assert abs(h.log_probability - log_p) < MODEL
+
+
+def test_a_step_costs_one_token_of_each_running_text(monkeypatch):
+    shapes, moved = [], []
+
+    def body(*args, input_ids, body=gpt2.body, **kwargs):
+        shapes.append(input_ids.shape)
+        return body(*args, input_ids=input_ids, **kwargs)
+
+    def reordered(self, rows, shared, reordered=Cache.reordered):
+        moved.extend(self.length - n for i, (row, n) in enumerate(zip(rows, shared)) if i != row)
+        return reordered(self, rows, shared)
+
+    monkeypatch.setattr(gpt2, "body", body)
+    monkeypatch.setattr(Cache, "reordered", reordered)
+    model = tiny("gpt2", n_positions=30)
+    beam_search(model, PROMPTS, beams=4, max_new_tokens=12)
+    assert shapes == [(3, 5), *[(12, 1)] * 11]  # the prompts run once
+    assert moved and max(moved) <= 11 and np.mean(moved) < 5  # of up to 16 places: never the prompt, mostly the last few
+    moved.clear()
+    generate(model, PROMPTS, max_new_tokens=12, samples=2)
+    beam_search(model, PROMPTS, beams=1, max_new_tokens=12)
+    assert not moved  # rows in their order cost nothing
+
+
+def test_a_prompt_that_is_done_leaves_the_batch(monkeypatch):
+    rows = []
+
+    def body(*args, input_ids, body=gpt2.body, **kwargs):
+        rows.append(len(input_ids))
+        return body(*args, input_ids=input_ids, **kwargs)
+
+    model = MODELS["gpt2"]()
+    free = beam_search(model, PROMPTS, beams=3, results=3, max_new_tokens=12, early_stopping=True, stop_ids=[3, 8, 10])
+    monkeypatch.setattr(gpt2, "body", body)
+    assert_same(
+        beam_search(model, PROMPTS, beams=3, results=3, max_new_tokens=12, early_stopping=True, stop_ids=[3, 8, 10]), free
+    )
+    assert rows[0] == 3 and rows[1] == 9 and rows[-1] < 9 and sorted(rows[1:], reverse=True) == rows[1:]
+
+
+# --------------------------------------------------------------------------------------------------------- devices, errors
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_it_runs_on_devices(device, family):
+    model = MODELS[family]()
+    for options in ({}, {"stop_ids": [3], "repetition_penalty": 1.2}, {"cached": False}):
+        there = beam_search(model.to(device), PROMPTS, beams=3, results=3, max_new_tokens=15, **options)
+        assert_same(there, beam_search(model, PROMPTS, beams=3, results=3, max_new_tokens=15, **options))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_stop_it(bad):
+    model = tiny("gpt2")
+    model.params["body"]["norm"]["beta"][0] = bad
+    with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match=r"logits: expected a finite .*, got (nan|inf)"):
+        beam_search(model, [1], beams=2, max_new_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": []}, "prompts: expected 1 to 6 tokens, got 0 in one prompt"),
+        ({"prompts": [[1], [3, -1]]}, "prompts: expected integers from 0 to 10, got -1"),
+        ({"beams": 0}, "beams: expected an integer from 1 to 1048576, got 0"),
+        ({"beams": 1332}, "beams: expected at most the 1331 texts that there are, got 1332"),
+        ({"beams": 9, "vocabulary": 2}, "beams: expected at most the 8 texts that there are, got 9"),
+        (
+            {"prompts": [[1]] * 3, "beams": 2**20, "max_new_tokens": 9},
+            "prompts x beams: expected an integer from 1 to 1048576, got ",
+        ),
+        ({"results": 3}, "results: expected an integer from 1 to 2, got 3"),
+        ({"min_new_tokens": 4}, "min_new_tokens: expected an integer from 0 to 3, got 4"),
+        ({"min_new_tokens": 1, "stop_ids": range(11)}, "min_new_tokens: expected 0 where every token ends a text, got 1"),
+        ({"early_stopping": "always"}, "early_stopping: expected one of False, True, never, got 'always'"),
+        ({"early_stopping": 1}, "early_stopping: expected one of False, True, never, got 1"),
+        ({"length_penalty": 11}, "length_penalty: expected a finite number >= -10 and <= 10, got 11"),
+        ({"forced_first": 11}, "forced_first: expected None or an integer from 0 to 10, got 11"),
+        ({"forced_first": 5, "vocabulary": 5}, "forced_first: expected None or an integer from 0 to 4, got 5"),
+        ({"forced_last": -1}, "forced_last: expected None or an integer >= 0, got -1"),
+        ({"repetition_penalty": 0}, "repetition_penalty: expected a finite number > 0, got 0"),
+        ({"no_repeat_ngram": 0}, "no_repeat_ngram: expected None or an integer from 1 to 2147483647, got 0"),
+        ({"no_repeat_ngram": 1, "vocabulary": 2}, "no_repeat_ngram, vocabulary: expected some token that may follow, got none"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected an integer from 1 to 2147483647, got 0"),
+    ],
+)
+def test_bad_requests_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        beam_search(tiny("gpt2"), **{"prompts": [1], "beams": 2, "max_new_tokens": 3, **options})
+
+
+@pytest.mark.parametrize("name", ["bert masked_lm", "score", "xlnet"])
+def test_what_generates_no_text_is_refused(name):
+    model = ALL_MODELS[name][0]
+    for run in (lambda: beam_search(model, [1], beams=2, max_new_tokens=3), lambda: generate(model, [1], max_new_tokens=3)):
+        with pytest.raises(ValueError, match="^model: expected a decoder that generates text, got ") as error:
+            run()
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_it_is_exported():
+    assert tinyplm.beam_search is beam_search

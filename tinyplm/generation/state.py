@@ -1,0 +1,51 @@
+"""What decoding asks of a model: the texts so far, the next logits, and which rows continue."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import numpy as np
+
+from ..models.causal_model import CausalModel
+from ..models.model import Model, check_decoder
+from .batch import Batch, Memory
+from .settings import DecodingSettings
+
+
+class DecodingState(Protocol):
+    """Texts that grow by one token at a time.  It starts with one row for each prompt, in order.
+
+    Decoding calls `next_logits`, then `select`, in turn, and none of them after the last token.
+    """
+
+    texts: list[list[int]]
+    """Of each row, the ids that the decoder has read and those chosen since: the prompt, or the
+    start token of an encoder-decoder, and what follows.  Callers do not change it."""
+
+    def next_logits(self) -> np.ndarray:
+        """(rows, V) on the host, at least float32: the logits after each text."""
+        ...
+
+    def select(self, rows: np.ndarray, tokens: np.ndarray) -> None:
+        """Continue with these rows: the new row i is the old row rows[i], then tokens[i].
+
+        rows (N,) integers, any number in any order, with or without repeats; tokens (N,) integers.
+        rows = 0, 1, ... rows - 1 must cost nothing.  With as many rows as before, only the i where
+        rows[i] != i need a copy.
+        """
+        ...
+
+
+def check_generates(name: str, model: Model) -> None:
+    """ValueError unless `begin` knows models of this kind."""
+    check_decoder(name, model)
+
+
+def begin(
+    model: Model,
+    prompts: list[list[int]],
+    settings: DecodingSettings,
+    memory: Memory | None = None,
+) -> DecodingState:
+    """The state of a model before the first token; ValueError for prompts that it cannot take."""
+    return Batch(cast(CausalModel, model), prompts, settings, memory)
