@@ -20,7 +20,7 @@ from ..arguments import (
     mismatch,
     wrong,
 )
-from ..models.causal_model import CausalModel
+from ..models.language_model import LanguageModel
 from ..models.model import Model
 from .sampling import check_repetition
 from .text import check_stop
@@ -124,7 +124,7 @@ def several_prompts(prompts: Sequence[int] | Sequence[Sequence[int]]) -> list[li
 def stops_of(model: Model, stop_ids: Iterable[int] | None) -> set[int]:
     """The ids that end a continuation; by default those of the model."""
     if stop_ids is None:
-        return cast(CausalModel, model).end_ids()
+        return cast(LanguageModel, model).end_ids()
     return checked_stops(stop_ids)
 
 

@@ -141,6 +141,15 @@ class Seq2SeqModel(LanguageModel):
 
     # for decoding, without gradients
 
+    def start_id(self) -> int:
+        """The token that the decoder begins with: that of generation_config.json, otherwise of
+        config.json.  ValueError without one."""
+        start = self.generation.get("decoder_start_token_id", self.config.decoder_start_token_id)
+        if type(start) is not int or not 0 <= start < self.config.vocab_size:
+            expected = f"a token from 0 to {self.config.vocab_size - 1}, to begin with"
+            raise wrong("decoder_start_token_id", expected, start)
+        return start
+
     @known_arguments
     def encode(
         self, input_ids: Any = None, *, inputs_embeds: Any = None, attention_mask: Any = None
