@@ -68,17 +68,18 @@ def is_seq2seq(family: ModuleType) -> bool:
 
 
 def model_class(family: ModuleType, task: str) -> type:
-    """The class of a model: EncoderModel, Seq2SeqModel, or for a decoder CausalModel or
-    ScoreModel."""
+    """The class of a model: EncoderModel; CausalModel, or ScoreModel for a decoder that scores;
+    Seq2SeqModel, or Seq2SeqTaskModel with another head than a language model's."""
     from ..models.causal_model import CausalModel
     from ..models.encoder_model import EncoderModel
     from ..models.score_model import ScoreModel
     from ..models.seq2seq_model import Seq2SeqModel
+    from ..models.seq2seq_task_model import Seq2SeqTaskModel
 
     if hasattr(family, "TASKS"):
         return EncoderModel
     if is_seq2seq(family):
-        return Seq2SeqModel
+        return Seq2SeqModel if task == SEQ2SEQ else Seq2SeqTaskModel
     return ScoreModel if task == SCORE else CausalModel
 
 
@@ -87,7 +88,9 @@ def architectures(family: ModuleType) -> dict[str, str]:
     if hasattr(family, "TASKS"):
         return {name: task.architecture for name, task in family.TASKS.items()}
     if is_seq2seq(family):
-        return {SEQ2SEQ: family.Config.ARCHITECTURE}
+        heads = getattr(family, "HEADS", {})
+        others = {name: task.architecture for name, task in heads.items()}
+        return {SEQ2SEQ: family.Config.ARCHITECTURE, **others}
     return {"causal_lm": family.Config.ARCHITECTURE, SCORE: family.Config.SCORED}
 
 
@@ -104,6 +107,8 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     if hasattr(family, "TASKS"):
         return family.shapes(config, task)
     shapes = family.shapes(config)
+    if is_seq2seq(family) and task != SEQ2SEQ:
+        return {"body": shapes["body"], "head": family.HEADS[task].shapes(config)}
     if task != SCORE:
         return shapes
     check_labels(config)
@@ -111,9 +116,10 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     return {"body": shapes["body"], "head": {"score": (width, config.num_labels)}}
 
 
-def buffer_shapes_of(family: ModuleType, config: Any) -> dict:
-    """The tree of shapes of what a family saves beside the parameters, untrained."""
-    return family.buffer_shapes(config) if hasattr(family, "buffer_shapes") else {}
+def buffer_shapes_of(family: ModuleType, config: Any, task: str) -> dict:
+    """The tree of shapes of what a language model saves beside the parameters, untrained."""
+    own = hasattr(family, "buffer_shapes") and task in (SEQ2SEQ, "causal_lm")
+    return family.buffer_shapes(config) if own else {}
 
 
 def architecture_of(family: ModuleType, task: str) -> str:

@@ -76,7 +76,7 @@ def create(
     task = check_task(family, task)
     config = for_task(make_config(family, config, **changes), task)
     params = initialise(family, config, task=task, key=key, dtype=dtype)
-    arrays = {"params": params, "buffers": zeros(buffer_shapes_of(family, config), params)}
+    arrays = {"params": params, "buffers": zeros(buffer_shapes_of(family, config, task), params)}
     arrays = to_device(arrays, device)
     return model_class(family, task)(family, config, **arrays, task=task, device=device)
 
@@ -190,7 +190,7 @@ def load(
     shapes = shapes_of(family, config, task)
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     names, own = names_of(family, config), heads.without(shapes, fresh)
-    buffers = {"buffers": buffer_shapes_of(family, config)}
+    buffers = {"buffers": buffer_shapes_of(family, config, task)}
     stored = {hub for hub, _, _ in expand(names, flatten(buffers))} <= tensors.keys()
     tree = to_tree(tensors, names, {**own, **buffers} if stored else own, where=where, dtype=dtype)
     read = tree.pop("buffers", {})
