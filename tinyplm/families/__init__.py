@@ -8,6 +8,7 @@ from typing import Any
 
 from ..arguments import wrong
 from ..models.config import check_labels
+from ..models.tasks import dense
 
 # model_type of config.json -> module of this package
 FAMILIES = {
@@ -50,8 +51,9 @@ def family(model_type: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{FAMILIES[model_type]}")
 
 
-# The other task of a decoder: labels, or a reward, from the last token.
+# The other tasks of a decoder: labels, or a reward, from the last token; one number a choice.
 SCORE = "sequence_classification"
+CHOICE = "multiple_choice"
 
 
 def model_class(family: ModuleType, task: str) -> type:
@@ -62,14 +64,16 @@ def model_class(family: ModuleType, task: str) -> type:
 
     if hasattr(family, "TASKS"):
         return EncoderModel
-    return ScoreModel if task == SCORE else CausalModel
+    return ScoreModel if task in (SCORE, CHOICE) else CausalModel
 
 
 def architectures(family: ModuleType) -> dict[str, str]:
     """{task: the class of transformers}."""
     if hasattr(family, "TASKS"):
         return {name: task.architecture for name, task in family.TASKS.items()}
-    return {"causal_lm": family.Config.ARCHITECTURE, SCORE: family.Config.SCORED}
+    config = family.Config
+    known = {"causal_lm": config.ARCHITECTURE, SCORE: config.SCORED, CHOICE: config.CHOOSING}
+    return {task: architecture for task, architecture in known.items() if architecture}
 
 
 def check_task(family: ModuleType, task: str | None) -> str:
@@ -85,11 +89,12 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     if hasattr(family, "TASKS"):
         return family.shapes(config, task)
     shapes = family.shapes(config)
-    if task != SCORE:
+    if task not in (SCORE, CHOICE):
         return shapes
     check_labels(config)
     width = shapes["body"]["tokens"][1]
-    return {"body": shapes["body"], "head": {"score": (width, config.num_labels)}}
+    head = {"score": (width, config.num_labels)} if task == SCORE else {"choice": dense(width, 1)}
+    return {"body": shapes["body"], "head": head}
 
 
 def architecture_of(family: ModuleType, task: str) -> str:
