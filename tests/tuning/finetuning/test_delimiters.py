@@ -178,6 +178,17 @@ def test_fine_tuning_and_its_folder(task, auxiliary, tmp_path):
     assert relative_error(twin.params, made.params) == 0
 
 
+@pytest.mark.parametrize("task", ["sequence_classification", "multiple_choice"])
+def test_every_device_computes_the_same(device, task):
+    def run(name):
+        made = with_delimiters(plain(task, initializer_range=0.2).astype("float64").to(name), key=3)
+        samples = formats(made, task)
+        settings = TuningSettings(epochs=1, batch_size=5, learning_rate=1e-2, auxiliary=0.5)
+        return finetune(made, samples, samples, settings, progress=False)
+
+    assert run(device).scores["loss"] == pytest.approx(run("cpu").scores["loss"], rel=MODEL)
+
+
 def test_the_order_of_a_pair_makes_no_difference_with_both_orders():
     made = model(initializer_range=0.2).astype("float64")
     one, other = (classification(made, a, pairs=b, both_orders=True) for a, b in ((TEXTS, TEXTS[::-1]), (TEXTS[::-1], TEXTS)))
