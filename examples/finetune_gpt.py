@@ -13,8 +13,14 @@ has labels for half of the nouns, and is tested on the other half, of which only
     choice           the lemi is here what is it <delimiter> an animal   -> which of three answers
 
 The input formats and the loss, the task's plus 0.5 times a language model's, are those of Radford
-et al. 2018, sec. 3.2 and 3.3.  Three rows: the same model pretrained on the texts, the same without
-its second loss, and one from random parameters.
+et al. 2018, sec. 3.2 and 3.3.  Three rows: a model pretrained on the texts, the same without its
+second loss, and one from random parameters.  Accuracy on 500 samples, seed 0 alone:
+
+                            classification  entailment  similarity  choice
+    pretrained                      100.0%       71.2%       94.6%   69.4%
+    pretrained, no LM loss          100.0%       75.8%       46.4%   97.2%
+    from scratch                     34.4%       56.2%       49.8%   37.2%
+    chance                           33.3%       33.3%       50.0%   33.3%
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ template, which is saved in tokenizer.json.
 
 A sequence that is too long loses tokens at the end of its texts, one at a time from the longer one.
 A question is never cut, and neither are the delimiters: they are added afterwards.
+The language model's loss (TuningSettings.auxiliary) is over the same sequences, with delimiters.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def with_delimiters(model: Model, *, key: int = 0) -> Model:
     The delimiters are special added tokens with the ids N, N + 1 and N + 2 after the tokenizer's N
     tokens, as in the paper's released code; a text that contains "<start>" does not contain the
     token.  The table's rows N to N + 2 are drawn from N(0, initializer_range^2) by `key`, and the
-    table grows if it has fewer.  All other parameters are the model's own.
+    table grows if it has fewer.  All other parameters are the model's own.  Freezing layers
+    (TuningSettings.trained_layers) freezes the table, and with it the delimiters as drawn.
     A model that has the delimiters is returned as it is.
     ValueError for another model, or if some of the delimiters are in the vocabulary already.
     """
