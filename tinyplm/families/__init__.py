@@ -9,6 +9,7 @@ from typing import Any
 from ..arguments import wrong
 from ..models.config import check_labels
 from ..models.seq2seq_config import Seq2SeqConfig
+from ..models.tasks import dense
 
 # model_type of config.json -> module of this package
 FAMILIES = {
@@ -57,8 +58,9 @@ def family(model_type: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{FAMILIES[model_type]}")
 
 
-# The other task of a decoder: labels, or a reward, from the last token.
+# The other tasks of a decoder: labels, or a reward, from the last token; one number a choice.
 SCORE = "sequence_classification"
+CHOICE = "multiple_choice"
 SEQ2SEQ = "seq2seq_lm"  # of an encoder-decoder
 
 
@@ -80,7 +82,7 @@ def model_class(family: ModuleType, task: str) -> type:
         return EncoderModel
     if is_seq2seq(family):
         return Seq2SeqModel if task == SEQ2SEQ else Seq2SeqTaskModel
-    return ScoreModel if task == SCORE else CausalModel
+    return ScoreModel if task in (SCORE, CHOICE) else CausalModel
 
 
 def architectures(family: ModuleType) -> dict[str, str]:
@@ -91,7 +93,9 @@ def architectures(family: ModuleType) -> dict[str, str]:
         heads = getattr(family, "HEADS", {})
         others = {name: task.architecture for name, task in heads.items()}
         return {SEQ2SEQ: family.Config.ARCHITECTURE, **others}
-    return {"causal_lm": family.Config.ARCHITECTURE, SCORE: family.Config.SCORED}
+    config = family.Config
+    known = {"causal_lm": config.ARCHITECTURE, SCORE: config.SCORED, CHOICE: config.CHOOSING}
+    return {task: architecture for task, architecture in known.items() if architecture}
 
 
 def check_task(family: ModuleType, task: str | None) -> str:
@@ -109,11 +113,12 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     shapes = family.shapes(config)
     if is_seq2seq(family) and task != SEQ2SEQ:
         return {"body": shapes["body"], "head": family.HEADS[task].shapes(config)}
-    if task != SCORE:
+    if task not in (SCORE, CHOICE):
         return shapes
     check_labels(config)
     width = shapes["body"]["tokens"][1]
-    return {"body": shapes["body"], "head": {"score": (width, config.num_labels)}}
+    head = {"score": (width, config.num_labels)} if task == SCORE else {"choice": dense(width, 1)}
+    return {"body": shapes["body"], "head": head}
 
 
 def buffer_shapes_of(family: ModuleType, config: Any, task: str) -> dict:

@@ -66,8 +66,8 @@ def create(
     default. `changes` replace fields: create("gpt2", "gpt2-medium", key=1, n_positions=256). A dict
     with a model_type is read like a config.json: unknown keys are kept and written back. Without a
     model_type they are refused.
-    task: one of an encoder's TASKS (default: the first, masked_lm); for a decoder "causal_lm" or
-    "sequence_classification".
+    task: one of an encoder's TASKS (default: the first, masked_lm); for a decoder "causal_lm",
+    "sequence_classification" or, for GPT-1, "multiple_choice".
     key: an int; each parameter's values depend on the key and on the parameter's place in the tree.
     ValueError for an unknown family, size or field.
     """
