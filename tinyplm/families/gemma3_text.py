@@ -60,6 +60,10 @@ class Config(gemma2.Config):
     # every sixth layer sees all keys, where layer_types is None
     pattern = property(lambda self: self.sliding_window_pattern or 6)
 
+    @property
+    def cache_context(self) -> int:
+        return min(self.rope.cache_context, self.local_rope.cache_context)
+
     @cached_property
     def rope(self) -> Rope:
         """Of the layers that see all keys."""
