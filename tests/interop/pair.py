@@ -216,8 +216,7 @@ def _rope(kind, positions=12, width=16, **settings):
 
 
 _STRETCH = {"factor": 4.0, "original_max_position_embeddings": 64}
-_LISTS = {"original_max_position_embeddings": 12, "short_factor": [1.0, 1.0, 1.05, 1.1, 1.3, 1.5, 1.5, 2.0],
-          "long_factor": [1.0, 1.02, 1.3, 2.1, 3.0, 4.5, 6.0, 6.5]}  # fmt: skip
+_LISTS = {"original_max_position_embeddings": 12, "short_factor": [1, 1, 1, 1.1, 1.3, 1.5, 1.5, 2], "long_factor": [*range(1, 9)]}
 # Each has room for 48 tokens.  With base 100, the frequencies make between 10 and 0.2 turns in 64 positions.  beta_fast ..
 # beta_slow and low_freq_factor .. high_freq_factor lie in that range, so several frequencies fall on the ramp between them.
 ROPES = {
