@@ -5,7 +5,8 @@
     RoPE has base 10,000 in layers with a window, 1,000,000 and a linear scaling in the others
     nothing is capped
 
-Parameters as in Gemma 2, with q_norm and k_norm (E,).
+Parameters as in Gemma 2, with q_norm and k_norm (E,).  The released models of 4B parameters and
+more also see images; of their folders (model_type gemma3) the text model is read: hub/text_part.py.
 """
 
 from __future__ import annotations
