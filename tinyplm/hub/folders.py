@@ -43,6 +43,7 @@ from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
 from .names import check_layers, count_parameters, to_tree, without_skipped
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
+from .text_part import TEXT_MODELS, text_settings, text_tensors
 
 GENERATION = "generation_config.json"
 # Names in files from before 2020, of any family; transformers reads them, too.
@@ -146,7 +147,8 @@ def load(
 ) -> Model:
     """The model in a folder, with its tokenizer and generation settings if present.
 
-    The folder has config.json and model.safetensors (or shards with their index).
+    The folder has config.json and model.safetensors (or shards with their index).  Of a Gemma 3
+    that also sees images, the text model is read (text_part.py).
     task: one of the family's TASKS, instead of the task of the file's architecture. Parameters of
     that task's head missing from the file are initialised from `key` (and listed in model.fresh);
     tensors of other heads are ignored.
@@ -170,7 +172,9 @@ def load(
         raise ValueError(f"{file}: expected an object with model_type")
     if not isinstance(settings["model_type"], str):
         raise wrong(f"{file}: model_type", "a string", settings["model_type"])
+    within = settings["model_type"] in TEXT_MODELS
     try:
+        settings = text_settings(settings) if within else settings
         family = find_family(settings["model_type"])
         config = from_dict(family.Config, settings)
         config = config if labels is None else _labelled(config, labels)
@@ -178,6 +182,7 @@ def load(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
     tensors, where = open_folder(folder)
+    tensors = text_tensors(tensors, where=where) if within else tensors
     check_layers(shapes_of(family, config, check_task(family, None)), tensors, where=where)
     if hasattr(family, "settled"):
         config = family.settled(config, tensors)
