@@ -22,6 +22,7 @@ from tinyplm.families import gpt2
 from tinyplm.generation import beam_search, generate
 from tinyplm.generation.beam import _Prompt, largest, log_softmax, search
 from tinyplm.generation.settings import BeamSettings
+from tinyplm.generation.state import begin
 from tinyplm.layers.cache import Cache
 
 DEFAULTS = {
@@ -86,6 +87,7 @@ SETTINGS = st.fixed_dictionaries(
 @given(prompts=PROMPT_LISTS, V=st.integers(2, 6), levels=st.sampled_from([None, 1, 2, 4]), seed=st.integers(0, 999),
        stops=st.sets(st.integers(0, 7), max_size=3), settings=SETTINGS)  # fmt: skip
 @example(prompts=[[0], [1, 1]], V=3, levels=1, seed=0, stops={0}, settings={"beams": 5, "max_new_tokens": 4})
+@example(prompts=[[0]], V=2, levels=1, seed=0, stops={0}, settings={"beams": 1, "max_new_tokens": 3, "length_penalty": 2.0})
 def test_it_finds_what_the_reference_finds(prompts, V, levels, seed, stops, settings):
     """To the last bit and for each prompt alone, also where many texts are equally probable."""
     assume(settings.get("min_new_tokens", 0) <= settings["max_new_tokens"] and not stops >= set(range(V)))
@@ -286,6 +288,24 @@ def test_a_step_costs_one_token_of_each_running_text(monkeypatch):
     generate(model, PROMPTS, max_new_tokens=12, samples=2)
     beam_search(model, PROMPTS, beams=1, max_new_tokens=12)
     assert not moved  # rows in their order cost nothing
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("family", MODELS)
+def test_a_state_goes_on_with_any_rows(device, family, cached):
+    """Repeats, fewer, more, another order, and a text that differs from its padded neighbour only in what is padding."""
+    model = MODELS[family]()
+    settings = BeamSettings(**{**DEFAULTS, "beams": 1, "max_new_tokens": 9, "cached": cached})
+    state, texts = begin(model.to(device), [[0, 5], [5], [7, 8, 9]], settings), [[0, 5], [5], [7, 8, 9]]
+    for rows in ([1, 1, 2], [0, 1, 2], [2, 0, 0], [0, 1, 2, 2, 1], [4, 3, 2, 1, 0], [3, 1], [1, 0]):
+        tokens = [(3 * i + len(texts)) % 11 for i in range(len(rows))]
+        logits = state.next_logits()
+        assert logits.shape == (len(texts), 11)
+        for text, log_p in zip(texts, log_softmax(logits)):
+            assert np.abs(log_p - full_pass(model, text)).max() < MODEL
+        state.select(np.array(rows), np.array(tokens))
+        texts = [[*texts[row], token] for row, token in zip(rows, tokens)]
+        assert state.texts == texts
 
 
 def test_a_prompt_that_is_done_leaves_the_batch(monkeypatch):
