@@ -28,7 +28,7 @@ ALIASES = {
     "input_ids": ["inputs_embeds", "_mask", "_ids", "targets"], "target_mapping": ["targets"],
     "inputs_embeds": ["input_ids"], "auxiliary": ["targets"], "logits": ["texts", "tokens"], "prompts": ["memory"],
     "memory": ["cache"], "targets": ["target"], "stop_strings": ["tokenizer"], "on_gradient": ["once"],
-    "labels": ["classifier.weight"], "probabilities": ["u: expected"], "tokenizer": ["tokenizer"],
+    "labels": ["classifier.weight"], "beams": ["groups"], "probabilities": ["u: expected"], "tokenizer": ["tokenizer"],
 }  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_generation(run):
 def test_beam_search():
     shared = {name: GENERATION[name] for name in ("max_new_tokens", "stop_ids", "vocabulary", "cached", "repetition_penalty")}
     right = {"beams": 3, "results": 2, "min_new_tokens": 1, "length_penalty": 0.5, "early_stopping": "never",
-             "no_repeat_ngram": 9, "forced_first": 1, "forced_last": 2}  # fmt: skip
+             "no_repeat_ngram": 9, "forced_first": 1, "forced_last": 2, "groups": 3, "diversity_penalty": 0.5}  # fmt: skip
     no_complaints(beam_search, {"model": MODELS["gpt2"][0], "prompts": [[1, 2], [3]], **shared, **right})
 
 

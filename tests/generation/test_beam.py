@@ -20,14 +20,15 @@ from tests.support.families import tiny
 from tests.support.small_models import MODELS as ALL_MODELS
 from tinyplm.families import gpt2
 from tinyplm.generation import beam_search, generate
-from tinyplm.generation.beam import _Prompt, largest, log_softmax, search
+from tinyplm.generation.beam import _Group, largest, log_softmax, search
 from tinyplm.generation.settings import BeamSettings
 from tinyplm.generation.state import begin
 from tinyplm.layers.cache import Cache
 
 DEFAULTS = {
     "min_new_tokens": 0, "results": 1, "length_penalty": 1.0, "early_stopping": False, "no_repeat_ngram": None,
-    "repetition_penalty": 1.0, "forced_first": None, "forced_last": None, "stop_ids": (), "vocabulary": None, "cached": True,
+    "repetition_penalty": 1.0, "forced_first": None, "forced_last": None, "groups": 1, "diversity_penalty": 0.0,
+    "stop_ids": (), "vocabulary": None, "cached": True,
 }  # fmt: skip
 
 
@@ -80,6 +81,8 @@ SETTINGS = st.fixed_dictionaries(
         "forced_first": st.integers(0, 1),
         "forced_last": st.integers(0, 1),
         "min_new_tokens": st.integers(0, 4),
+        "groups": st.integers(1, 3),
+        "diversity_penalty": st.sampled_from([0.5, 3.0]),
     },
 )
 
@@ -92,6 +95,7 @@ def test_it_finds_what_the_reference_finds(prompts, V, levels, seed, stops, sett
     """To the last bit and for each prompt alone, also where many texts are equally probable."""
     assume(settings.get("min_new_tokens", 0) <= settings["max_new_tokens"] and not stops >= set(range(V)))
     table = Table(prompts, V, seed, levels)
+    settings["beams"] *= settings.get("groups", 1)
     options = {name: value for name, value in settings.items() if name != "beams"}
     expected = [ref.beam_search(table.log_p, prompt, beams=settings["beams"], stops=stops, **options) for prompt in prompts]
     if not all(expected):
@@ -122,7 +126,7 @@ def test_never_stops_before_the_end_only_where_nothing_better_can_come(monkeypat
     found, steps = {}, {}
     for early_stopping in ("never", False, True, "at the end"):
         if early_stopping == "at the end":
-            monkeypatch.setattr(_Prompt, "_enough", lambda *_: False)
+            monkeypatch.setattr(_Group, "_enough", lambda *_: False)
         tables = [Table([[0]], 6, seed) for seed in range(40)]
         options = {"beams": 2, "max_new_tokens": 9, "length_penalty": length_penalty}
         options["early_stopping"] = "never" if early_stopping == "at the end" else early_stopping
@@ -133,6 +137,20 @@ def test_never_stops_before_the_end_only_where_nothing_better_can_come(monkeypat
     assert (found[True] == found["never"]) == (length_penalty < 0)
     assert steps[True] < steps[False] <= steps["never"] <= steps["at the end"]
     assert length_penalty > 0 or steps["never"] < steps["at the end"]
+
+
+def test_groups_find_different_texts():
+    """The first is not disturbed; without a penalty all find the same, with a large one none has its tokens."""
+    options = {"max_new_tokens": 6, "stop_ids": ()}
+    alone = found_in(Table([[0], [1, 1]], 9, 0), beams=2, **options)
+    same = found_in(Table([[0], [1, 1]], 9, 0), beams=6, groups=3, **options)
+    assert same == [[h for h in found for _ in range(3)] for found in alone]
+    different = found_in(Table([[0], [1, 1]], 9, 0), beams=6, groups=3, diversity_penalty=100.0, **options)
+    for one, found in zip(alone, different):
+        others = [h for h in found if h not in one]
+        assert len(others) == 4 and len(found) == 6
+        for n in range(6):
+            assert not {ids[n] for _, _, ids, _ in one} & {ids[n] for _, _, ids, _ in others}
 
 
 def test_the_first_beams_of_a_small_vocabulary_are_fewer():
@@ -355,6 +373,9 @@ def test_logits_that_are_no_numbers_stop_it(bad):
             {"prompts": [[1]] * 3, "beams": 2**20, "max_new_tokens": 9},
             "prompts x beams: expected an integer from 1 to 1048576, got ",
         ),
+        ({"beams": 4, "groups": 3}, "beams: expected a multiple of the 3 groups, got 4"),
+        ({"groups": 3}, "groups: expected an integer from 1 to 2, got 3"),
+        ({"diversity_penalty": -1}, "diversity_penalty: expected a finite number >= 0, got -1"),
         ({"results": 3}, "results: expected an integer from 1 to 2, got 3"),
         ({"min_new_tokens": 4}, "min_new_tokens: expected an integer from 0 to 3, got 4"),
         ({"min_new_tokens": 1, "stop_ids": range(11)}, "min_new_tokens: expected 0 where every token ends a text, got 1"),
