@@ -104,7 +104,7 @@ NOT_CALLED = {
     "core": {"Array", "Backward", "Component", "Tree", "Product", "Rows", "chain", "in_float32"},
     "data": {"default_corpus"},
     "evaluation": {"Row", "Scores"},
-    "generation": {"Continuation", "Piece"},
+    "generation": {"Continuation", "Hypothesis", "Piece"},
     "models.protocol": {"Arrays", "Emit", "LossInputs", "Trainable"},
     "optim": {"decays_by_default"},
     "tokenizers": set(),
