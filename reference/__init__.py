@@ -29,6 +29,6 @@ In reading order:
     optim/       adamw, schedule, clip
     generation/  sampling
     tuning/      lora, prefix
-    evaluation/  metrics, ngram
+    evaluation/  metrics, rouge, bleu, ngram
     tokenizers/  bpe, wordpiece, unigram
 """
