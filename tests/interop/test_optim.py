@@ -223,6 +223,20 @@ def test_schedules_with_a_floor_equal_transformers(warmup, total, share):
     assert_same_schedule("stable-decay", theirs, warmup=warmup, total=total, floor=floor, decay=5, shifted_warmup=False)
 
 
+@pytest.mark.parametrize("warmup", [1, 2, 7, 100])
+def test_the_inverse_square_root_equals_transformers_one_step_ahead(warmup):
+    """Also after the warm-up: the paper counts updates from 1, transformers from 0."""
+    theirs = theirs_by_step("get_inverse_sqrt_schedule", 5 * warmup + 9, num_warmup_steps=warmup)
+    for step, expected in enumerate(theirs[1:]):
+        assert schedule.warmup_inverse_sqrt(step, peak=PEAK, warmup=warmup) == pytest.approx(expected, rel=FEW), step
+    if warmup > 1:
+        # without a warm-up but with T5's time scale it decays at once, from PEAK; T5's rate stays there for `warmup` updates
+        theirs = theirs_by_step("get_inverse_sqrt_schedule", 9, num_warmup_steps=0, timescale=warmup)
+        for step, expected in enumerate(theirs):
+            ours = schedule.constant_inverse_sqrt(warmup + step - 1, peak=PEAK, warmup=warmup)
+            assert ours == pytest.approx(expected, rel=FEW), step
+
+
 def test_after_the_end_the_learning_rate_stays_at_the_floor():
     """Where ours deliberately differs from transformers' cosine."""
     theirs = theirs_by_step("get_cosine_schedule_with_warmup", 16, num_warmup_steps=0, num_training_steps=10)

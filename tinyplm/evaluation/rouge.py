@@ -101,7 +101,7 @@ def rouge(
     The package's aggregator draws bootstrap samples; their middle value is near this mean.
     """
     pairs = check_pairs(predictions, references, "references")
-    measures = {
+    measures: dict[str, Callable[..., Scores]] = {
         "rouge1": rouge_n,
         "rouge2": partial(rouge_n, n=2),
         "rougeL": rouge_l,

@@ -12,9 +12,13 @@ from .clip import clip_by_global_norm, clip_scale, global_norm
 from .flat import FlatTree
 from .layerwise import depths, layerwise_rates
 from .schedule import (
+    constant_inverse_sqrt,
+    inverse_sqrt_peak,
     learning_rate,
+    relative_step,
     warmup_constant,
     warmup_cosine,
+    warmup_inverse_sqrt,
     warmup_linear,
     warmup_stable_decay,
 )
@@ -24,13 +28,17 @@ __all__ = [
     "FlatTree",
     "clip_by_global_norm",
     "clip_scale",
+    "constant_inverse_sqrt",
     "decays_by_default",
     "depths",
     "global_norm",
+    "inverse_sqrt_peak",
     "layerwise_rates",
     "learning_rate",
+    "relative_step",
     "warmup_constant",
     "warmup_cosine",
+    "warmup_inverse_sqrt",
     "warmup_linear",
     "warmup_stable_decay",
 ]
