@@ -109,7 +109,7 @@ NOT_CALLED = {
     "evaluation": {"Bleu", "Row", "Scores"},
     "generation": {"Continuation", "Piece"},
     "models.protocol": {"Arrays", "Emit", "LossInputs", "Trainable"},
-    "optim": {"decays_by_default"},
+    "optim": {"Optimizer", "decays_by_default"},
     "tokenizers": set(),
     "objectives": set(),
     "tuning": {"FinetuneResult", "PPOResult", "Result", "RewardResult", "Rollouts", "Pair", "Journal", "save_lora", "save_prefix",

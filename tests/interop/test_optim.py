@@ -1,5 +1,6 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""AdamW and clipping against torch.optim and torch.nn.utils, schedules against transformers.
+"""AdamW and clipping against torch.optim and torch.nn.utils, Adafactor against transformers and torch.optim, schedules against
+transformers.
 
 AdamW is compared in float64 at 1e-12 (largest difference over largest value): each of the 100 updates adds a few roundings of
 1e-16, and the gradients depend on the parameters, so a mistake would grow, not cancel.
@@ -16,6 +17,7 @@ transformers = pytest.importorskip("transformers")
 from tests.laws import FEW, PART, relative_error
 from tinyplm.core import flatten, tree_map, unflatten
 from tinyplm.optim import schedule
+from tinyplm.optim.adafactor import Adafactor
 from tinyplm.optim.adamw import AdamW, decays_by_default
 from tinyplm.optim.clip import clip_by_global_norm, global_norm
 
@@ -125,6 +127,72 @@ def test_the_default_rule_decays_matrices_only():
     for path, a in flatten(parameters()).items():
         expected = matrices[path].numpy() if path in matrices else a
         assert relative_error(flatten(optimizer.params)[path], expected) < (FEW if path in matrices else 1e-300), path
+
+
+# ----------------------------------------------------------------------------------------------------- Adafactor
+
+
+def run_adafactor(lrs, gradients=gradient, **options):
+    optimizer = Adafactor(parameters(), **options)
+    for step in range(STEPS):
+        leaves = {path: gradients(a, path, step) for path, a in flatten(optimizer.params).items()}
+        optimizer.gradient.add(unflatten(leaves, optimizer.params))
+        optimizer.step(lrs[step])
+    return flatten(optimizer.params)
+
+
+def run_torch_optimizer(make, gradients=gradient):
+    tensors = {path: torch.from_numpy(a).requires_grad_() for path, a in flatten(parameters()).items()}
+    optimizer = make(tensors)
+    for step in range(STEPS):
+        for path, t in tensors.items():
+            t.grad = torch.from_numpy(gradients(t.detach().numpy(), path, step))
+        optimizer.step()
+    return {path: t.detach().numpy() for path, t in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"relative_step": False, "lr": 0.03},
+        {"relative_step": False, "lr": 0.03, "scale_parameter": False},
+        {"beta1": 0.9},
+        {"beta1": 0.5, "weight_decay": 0.3, "eps": (1e-6, 0.1), "clip_threshold": 0.2, "decay_rate": -0.5},
+    ],
+    ids=["defaults", "fixed rate", "no scale", "moment", "everything"],
+)
+def test_adafactor_equals_transformers_over_100_steps(options):
+    theirs = run_torch_optimizer(lambda tensors: transformers.Adafactor(tensors.values(), **options))
+    lr, renamed = options.get("lr"), {"clip_threshold": "threshold", "scale_parameter": "scale"}
+    lrs = [schedule.relative_step(step) if lr is None else lr for step in range(STEPS)]
+    ours = {renamed.get(name, name): v for name, v in options.items() if name not in ("lr", "relative_step", "decay_rate")}
+    if "decay_rate" in options:
+        ours["decay_rate"] = -options["decay_rate"]
+    assert_same_parameters(run_adafactor(lrs, decays=lambda path, a: True, **ours), theirs)
+
+
+def test_the_warm_up_of_adafactor_equals_transformers():
+    """Its rates are too small to move anything in 100 steps, so they are compared themselves."""
+    group = {"lr": None, "relative_step": True, "warmup_init": True, "scale_parameter": False}
+    for step in (0, 1, 99, 9_998, 9_999, 10_000, 10**6):
+        theirs = transformers.Adafactor._get_lr(group, {"step": step + 1})
+        assert schedule.relative_step(step, warmup_init=True) == pytest.approx(theirs, rel=FEW)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 1.5])
+def test_adafactor_equals_torch_where_the_algorithm_is_the_same(threshold):
+    """torch.optim.Adafactor bounds the variance by eps1^2 instead of adding eps1 to the squares, so no gradient may be 0; its
+    rate is at most 1 / sqrt(t), so ours is too; it has no first moment, and decays by lr alone, so there is no decay."""
+
+    def nonzero(theta, path, step):
+        g = gradient(theta, path, step)
+        return np.where(g == 0, 1e-3, g)
+
+    options = {"lr": 0.05, "eps": (1e-30, 1e-3), "d": threshold, "weight_decay": 0.0}
+    theirs = run_torch_optimizer(lambda tensors: torch.optim.Adafactor(tensors.values(), **options), nonzero)
+    lrs = [min(0.05, (step + 1) ** -0.5) for step in range(STEPS)]
+    assert_same_parameters(run_adafactor(lrs, nonzero, threshold=threshold), theirs)
 
 
 # ------------------------------------------------------------------------------------------------------ clipping

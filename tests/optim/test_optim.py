@@ -15,7 +15,7 @@ import reference.optim.schedule as ref_schedule
 from tests.laws import FEW, PART, relative_error
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import Product, Rows, flatten
-from tinyplm.optim import adamw as adamw_module
+from tinyplm.optim import optimizer as optimizer_module
 from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.clip import clip_by_global_norm, global_norm
 from tinyplm.optim.flat import FlatTree
@@ -69,8 +69,8 @@ def test_blocks_and_threads_of_the_update_change_nothing(monkeypatch):
             optimizer.step(0.01, clip=0.5, norm=norm, workers=workers)
         return optimizer.values.buffer
 
-    whole, norm = run(norm=np.float64(3.0)), adamw_module.global_norm(_params(seed=1))
-    monkeypatch.setattr(adamw_module, "_BLOCK", 5)
+    whole, norm = run(norm=np.float64(3.0)), optimizer_module.global_norm(_params(seed=1))
+    monkeypatch.setattr(optimizer_module, "_BLOCK", 5)
     assert np.array_equal(run(norm=np.float64(3.0)), whole)
     blocks = run()
     for workers in (2, 3, 99):
@@ -120,7 +120,7 @@ def test_depths_count_from_the_embeddings_to_the_head():
 @pytest.mark.parametrize("block", [5, 1 << 17])
 def test_rates_by_parameter_equal_one_optimiser_each(device, block, monkeypatch):
     """Weight decay uses the parameter's own rate too, as in torch's parameter groups; the norm covers all parameters."""
-    monkeypatch.setattr(adamw_module, "_BLOCK", block)
+    monkeypatch.setattr(optimizer_module, "_BLOCK", block)
     rates = layerwise_rates(_network(), 0.7)
     together = AdamW(to_device(_network(), device), weight_decay=0.1, rates=rates)
     alone = {path: AdamW({path: a}, weight_decay=0.1) for path, a in flatten(_network()).items()}

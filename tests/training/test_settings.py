@@ -66,7 +66,8 @@ RUN = {
     **dict.fromkeys(("steps", "batch_size", "sequence_length", "workers", "evaluate_every", "save_every", "log_every", "keep",
                      "full_every"), COUNT),
     "micro_batch_size": whole(1, 8, none=True), "learning_rate": POSITIVE, "schedule": SCHEDULE, "warmup": whole(0, 999),
-    "decay": whole(), "floor": number(least=0, most=1e-3), "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE,
+    "optimizer": choice("adamw", "adafactor"), "decay": whole(), "floor": number(least=0, most=1e-3),
+    "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE,
     "eps": NOT_NEGATIVE, "clip": POSITIVE, "smoothing": SHARE, "seed": SEED, "checkpointing": whole(),
     "save_minutes": number(least=0, none=True), "patience": EVERY, "min_improvement": NOT_NEGATIVE,
 }  # fmt: skip

@@ -1,16 +1,20 @@
-"""Optimisation: AdamW on one flat buffer, clipping, learning-rate schedules.
+"""Optimisation: AdamW and Adafactor on flat buffers, clipping, learning-rate schedules.
 
-adamw.py       the optimiser
+adamw.py       AdamW
+adafactor.py   Adafactor: second moments of rows and columns, far less memory
+optimizer.py   what the two share
 clip.py        the global norm and clipping by it
 schedule.py    the learning rate of each step
 layerwise.py   learning rates by depth
 flat.py        a tree of arrays in one buffer
 """
 
-from .adamw import AdamW, decays_by_default
+from .adafactor import Adafactor
+from .adamw import AdamW
 from .clip import clip_by_global_norm, clip_scale, global_norm
 from .flat import FlatTree
 from .layerwise import depths, layerwise_rates
+from .optimizer import Optimizer, decays_by_default
 from .schedule import (
     constant_inverse_sqrt,
     inverse_sqrt_peak,
@@ -24,8 +28,10 @@ from .schedule import (
 )
 
 __all__ = [
+    "Adafactor",
     "AdamW",
     "FlatTree",
+    "Optimizer",
     "clip_by_global_norm",
     "clip_scale",
     "constant_inverse_sqrt",
