@@ -91,7 +91,7 @@ def block_attention(
         return xp.empty(largest, dtype=number)
 
     def scores(part: _Part, queries: Array, keys: Array, out: Array, slope: Any = None) -> Array:
-        """(b, k, s, G * n) in `out`, with bias, -inf where hidden; in slope the cap's derivative."""
+        """(b, k, s, G * n) in `out`, biased, -inf where hidden; in slope the cap's derivative."""
         rows, columns = part.rows(queries), part.columns(keys)
         s = xp.matmul(
             columns, rows.swapaxes(-1, -2), out=_shaped(out, *columns.shape[:3], rows.shape[2])
