@@ -173,7 +173,8 @@ class _Group:
         without other groups.
         """
         settings, beams, last = self.settings, self.beams, length == self.settings.max_new_tokens
-        scores = scores[self.rows]
+        if self.rows != list(range(len(scores))):
+            scores = scores[self.rows]
         if counts.size:
             scores = scores - settings.diversity_penalty * counts
         sums = (self.sums[:, None] + scores).ravel()
@@ -249,7 +250,7 @@ def largest(values: np.ndarray, count: int) -> np.ndarray:
     least = -np.inf
     if count < len(values):
         least = np.partition(values, len(values) - count)[len(values) - count]
-    candidates = np.flatnonzero((values >= least) & (values > -np.inf))
+    candidates = np.flatnonzero(values >= least if least > -np.inf else values > -np.inf)
     return candidates[np.argsort(-values[candidates], kind="stable")][:count]
 
 
