@@ -104,7 +104,7 @@ def multi_head_attention(
 def keys_and_values(p: dict, context: np.ndarray, *, heads: int) -> tuple[np.ndarray, np.ndarray]:
     """k_g and v_g are columns g E to g E + E - 1 of c Wk + bk and of c Wv + bv, c = context.
 
-    context (B, S, Dc) -> k and v (B, heads, S, E).                   Vaswani et al. 2017, sec. 3.2.2
+    context (B, S, Dc) -> k and v (B, heads, S, E).          Vaswani et al. 2017, sec. 3.2.2
     """
     k = _split(linear(context, p["Wk"], p.get("bk")), heads)
     return k, _split(linear(context, p["Wv"], p.get("bv")), heads)
