@@ -64,7 +64,8 @@ FAMILIES = {
         variants={"scaled, untied": {"scale_embedding": True, "tie_word_embeddings": False}},
     ),
     "mbart": Family(
-        mbart, mbart.Config(**BOTH, scale_embedding=True), partial(formulas.bart, **_HEADS, scaled=True, residual=pre_norm), RATES,
+        mbart, mbart.Config(**BOTH, scale_embedding=True),
+        partial(formulas.bart, **_HEADS, scaled=True, residual=pre_norm), RATES,
     ),
     "marian": Family(
         marian, marian.Config(**BOTH, scale_embedding=True, activation_function="swish"),
