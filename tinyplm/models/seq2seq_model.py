@@ -3,6 +3,7 @@ encoder run once."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -191,6 +192,7 @@ class Seq2SeqModel(LanguageModel):
             for p in layers
         )
         earlier = Cache.empty(**sizes, dtype=self.dtype, xp=xp)
+        earlier = dataclasses.replace(earlier, origin=self.origin)
         return SourceCache(earlier, memories, attention_mask)
 
     @known_arguments
@@ -201,6 +203,11 @@ class Seq2SeqModel(LanguageModel):
         """
         if not isinstance(cache, SourceCache):
             raise wrong("cache", "one of source_cache or of an earlier call's outputs", cache)
+        found, own = (cache.earlier.sizes, cache.dtype), (self.config.cache_sizes, self.dtype)
+        if found != own:
+            raise mismatch("cache", "{} in {}".format(*own), "{} in {}".format(*found))
+        if cache.earlier.origin not in (None, self.origin):
+            raise mismatch("cache", "one that this model made", "another model's")
         ids = checks.ids("decoder_input_ids", decoder_input_ids)
         N, room = cache.batch, cache.capacity - cache.length
         if ids.ndim != 2 or ids.shape[0] != N or not 1 <= ids.shape[1] <= room:
