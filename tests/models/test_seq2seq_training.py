@@ -118,7 +118,8 @@ def test_frozen_and_recomputed_layers_in_parts(family, factors):
     model = tiny(family)
     inputs, paths = batch(), []
     _, back = model.loss_in_parts(lambda path, d: paths.append(path), inputs, targets={"logits": labels()},
-                                  options=LossOptions(factors=factors), stacking=StackOptions(frozen=3, checkpointing=1))  # fmt: skip
+                                  options=LossOptions(factors=factors),
+                                  stacking=StackOptions(frozen=3, checkpointing=1))  # fmt: skip
     left = back(1.0)
     assert (
         [path for path in paths if "layers" in path][:1] == ["body.decoder.layers.1"] and paths[0] == "" and paths[-1] == "body"
