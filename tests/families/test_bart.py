@@ -38,11 +38,11 @@ def test_positions_are_the_rows_from_the_third_on():
 def test_mbart_rotates_its_labels():
     """The decoder begins with each row's last token, its language; -100 and padding come after it."""
     config = FAMILIES["mbart"].config  # padding is 1
-    given = np.array([[5, 6, 2, 9], [7, 2, 10, -100], [4, -100, -100, -100]])
-    wanted = [[9, 5, 6, 2], [10, 7, 2, 10], [4, 4, 1, 1]]
+    given = np.array([[5, 6, 2, 9], [7, 2, 10, -100], [4, -100, -100, -100], [6, 8, 1, 1]])
+    wanted = [[9, 5, 6, 2], [10, 7, 2, 10], [4, 4, 1, 1], [8, 6, 8, 1]]
     assert config.decoder_ids(given).tolist() == wanted
     assert config.decoder_ids(np.full((1, 3), -100)).tolist() == [[1, 1, 1]]
-    assert bart.Config().decoder_ids(given).tolist() == [[2, 5, 6, 2], [2, 7, 2, 10], [2, 4, 1, 1]]
+    assert bart.Config().decoder_ids(given).tolist() == [[2, 5, 6, 2], [2, 7, 2, 10], [2, 4, 1, 1], [2, 6, 8, 1]]
     model = tiny("mbart")
     loss, _ = model.loss(input_ids=batch()["input_ids"][:2], targets={"logits": given[:2]})
     same, _ = model.loss(input_ids=batch()["input_ids"][:2], decoder_input_ids=wanted[:2], targets={"logits": given[:2]})
