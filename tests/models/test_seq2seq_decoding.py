@@ -172,6 +172,9 @@ def test_what_is_asked_of_decoding_is_refused_in_one_line():
             call()
         assert "\n" not in str(error.value)
     assert isinstance(cache, SourceCache) and cache.length == 0
+    for rows in (np.zeros(0, int), np.array([6]), np.array([-1]), np.array([[0]]), np.array([0.0]), [0, 1], None):
+        with pytest.raises(ValueError, match=r"^cache: rows: expected an array \(N,\) of integers from 0 to 5, N >= 1, got "):
+            cache.take(rows)
 
 
 def test_the_cache_of_another_model_is_refused():
