@@ -20,7 +20,7 @@ from ..memory import check_memory
 from . import checks, seq2seq
 from .causal_lm import vocabulary_head
 from .heads import logits, on_decoder, with_states
-from .language_model import LanguageModel
+from .language_model import LanguageModel, logits_alone
 from .model import INFERENCE, first_gradient
 from .parts import Emit, Head, in_parts
 from .protocol import Arrays, InParts, LossInputs, Passed
@@ -97,7 +97,10 @@ class Seq2SeqModel(LanguageModel):
             expected = "expected one of decoder_input_ids, decoder_inputs_embeds and labels"
             raise ValueError(f"{expected}, got {sum(a is not None for a in given)} of them")
         if labels is not None:
-            decoder_input_ids = self.config.decoder_ids(checks.ids("labels", labels))
+            labels = checks.ids("labels", labels)
+            if labels.ndim != 2 or 0 in labels.shape:
+                raise mismatch("labels", "shape (B, T) with B, T >= 1", labels.shape)
+            decoder_input_ids = self.config.decoder_ids(labels)
         source = self._side("", input_ids, inputs_embeds, attention_mask)
         target = self._side(
             "decoder_", decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask
@@ -119,7 +122,8 @@ class Seq2SeqModel(LanguageModel):
     def _loss(self, inputs: Arrays, loss: LossInputs, stacking: StackOptions) -> Passed:
         """Without the target among the inputs, the labels tell what the decoder reads."""
         if not any(inputs.get(name) is not None for name in (*TARGET[:2], "labels")):
-            inputs = {**inputs, "labels": (loss.targets or {}).get("logits")}
+            labels = logits_alone(loss.targets, None)["targets"]
+            inputs = {**inputs, "labels": checks.ids("targets: logits", labels)}
         return super()._loss(inputs, loss, stacking)
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
