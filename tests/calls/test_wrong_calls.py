@@ -113,13 +113,15 @@ def test_token_outputs_and_caches(name):
     none(wrong_argument(cache.grown, "cache: capacity"))
 
 
-@pytest.mark.parametrize("name", ["t5", "bart"])
+@pytest.mark.parametrize("name", ["t5", "mbart"])
 def test_the_decoders_side_of_a_call_and_decoding(name):
-    model = MODELS[name][0]
+    model = seq2seq_families.tiny(name)
     right = {"input_ids": IDS, "attention_mask": MASK, "decoder_attention_mask": MASK}
     no_complaints(finished(model), {**right, "labels": IDS}, only=["labels"])
     embeds = np.zeros((2, 3, model.width))
     no_complaints(finished(model), {**right, "decoder_inputs_embeds": embeds}, only=["decoder_inputs_embeds"])
+    none(wrong_argument(lambda targets: model.loss(**right, targets=targets), "targets"))
+    none(wrong_argument(lambda ids: model.loss(**right, targets={"logits": ids}), "targets: ", "labels: ", "decoder_"))
     no_complaints(model.encode, {"input_ids": IDS, "attention_mask": MASK})
     no_complaints(model.encode, {"inputs_embeds": embeds}, only=["inputs_embeds"])
     E = model.encode(IDS, attention_mask=MASK)

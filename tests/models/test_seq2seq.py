@@ -291,3 +291,96 @@ def test_dtypes_hold(device, family, dtype):
     exact, _ = tiny(family, **FAMILIES[family].dropout)(**batch(), key=1, grad=False)
     # some 60 roundings in a chain, each of half the dtype's epsilon; a norm of six numbers amplifies them
     assert relative_error(to_host(outputs), exact) < 10 * 60 * np.finfo(dtype).eps / 2
+
+
+# ----------------------------------------------------------------------------------------------------------- bad input
+
+IDS, EMBEDS = {"input_ids": [[3, 4]]}, np.ones((1, 2, 6))
+ONE_OF = "expected one of decoder_input_ids, decoder_inputs_embeds and labels, got"
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (IDS, f"{ONE_OF} 0 of them"),
+        ({**IDS, "decoder_input_ids": [[3]], "labels": [[3]]}, f"{ONE_OF} 2 of them"),
+        ({**IDS, "decoder_input_ids": [[3]], "decoder_inputs_embeds": EMBEDS}, f"{ONE_OF} 2 of them"),
+        ({"labels": [[3]]}, "expected either input_ids or inputs_embeds, and not both"),
+        ({**IDS, "inputs_embeds": EMBEDS, "labels": [[3]]}, "expected either input_ids or inputs_embeds, and not both"),
+        ({"input_ids": [[3, 11]], "labels": [[3]]}, "input_ids: expected integers from 0 to 10, got 11"),
+        ({**IDS, "decoder_input_ids": [[-1]]}, "decoder_input_ids: expected integers from 0 to 10, got -1"),
+        ({**IDS, "labels": [[3, 11, 4]]}, "decoder_input_ids: expected integers from 0 to 10, got 11"),
+        ({**IDS, "labels": [[0.5]]}, "labels: expected integers, got "),
+        ({**IDS, "labels": 3}, "labels: expected shape (B, T) with B, T >= 1, got ()"),
+        ({**IDS, "labels": [[]]}, "labels: expected shape (B, T) with B, T >= 1, got (1, 0)"),
+        ({**IDS, "decoder_input_ids": [3, 4]}, "decoder_input_ids: expected shape (B, T) with B, T >= 1, got (2,)"),
+        ({**IDS, "decoder_input_ids": [[]]}, "decoder_input_ids: expected shape (B, T) with B, T >= 1, got (1, 0)"),
+        (
+            {**IDS, "decoder_inputs_embeds": EMBEDS[..., :5]},
+            "decoder_inputs_embeds: expected shape (B, T, 6) with B, T >= 1, got",
+        ),
+        ({**IDS, "decoder_input_ids": [[3], [4]]}, "decoder_input_ids: expected 1 samples, as the source has, got 2"),
+        (
+            {"inputs_embeds": np.ones((2, 2, 6)), "labels": [[3]]},
+            "decoder_input_ids: expected 2 samples, as the source has, got 1",
+        ),
+        ({**IDS, "labels": [[3]], "attention_mask": [[1]]}, "attention_mask: expected shape (1, 2), got (1, 1)"),
+        ({**IDS, "labels": [[3]], "attention_mask": np.ones((1, 1, 2, 2), bool)}, "attention_mask: expected shape (1, 2), got "),
+        (
+            {**IDS, "labels": [[3]], "attention_mask": [[1, 2]]},
+            "attention_mask: expected 0 and 1 as integers, or booleans, got 2",
+        ),
+        (
+            {**IDS, "labels": [[3]], "decoder_attention_mask": [[1, 1]]},
+            "decoder_attention_mask: expected shape (1, 1), got (1, 2)",
+        ),
+        ({**IDS, "labels": [[3]], "decoder_attention_mask": [[-1]]}, "decoder_attention_mask: expected 0 and 1 as integers, "),
+        ({**IDS, "labels": [[3]], "key": -1}, "key: expected "),
+        ({**IDS, "labels": [[3]], "frozen": 5}, "stack: frozen: expected "),
+        ({**IDS, "labels": [[3]], "position_ids": [[0, 1]]}, "model: expected some of the arguments input_ids, "),
+        ({**IDS, "labels": [[3]], "cache": None}, "model: expected some of the arguments input_ids, "),
+        ({"input_ids": [[3] * 9], "labels": [[3]]}, "input_ids: expected at most 8 tokens, the context, got 9"),
+        ({**IDS, "labels": [[3] * 9]}, "decoder_input_ids: expected at most 8 tokens, the context, got 9"),
+        (
+            {**IDS, "decoder_inputs_embeds": np.ones((1, 9, 6))},
+            "decoder_inputs_embeds: expected at most 8 tokens, the context, got 9",
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(family, inputs, message):
+    model = tiny(family)
+    if "context" in message and model.config.context is None:
+        assert model(**inputs, grad=False)[0]["logits"].shape[2] == 11
+        return
+    with pytest.raises((ValueError, TypeError), match=f"^{re.escape(message)}") as error:
+        model(**inputs)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_input_of_a_loss_is_refused_in_one_line():
+    model, wanted = tiny("bart"), {"logits": np.array([[3, 4]])}
+    wrong = [
+        ({"targets": {}}, "targets: expected a dict with logits alone, got "),
+        ({"targets": {"logits": np.array([[3, 11]])}}, "11"),
+        ({"targets": {"logits": np.array([[3, 4]]), "x": np.array([1])}}, "targets: expected a dict with logits alone, got "),
+        ({"total": {"x": 3}}, "total: expected a dict with logits, got "),
+        ({"decoder_input_ids": [[3, 4]], "labels": [[3, 4]]}, f"{ONE_OF} 2 of them"),
+        ({"decoder_input_ids": [[3, 4, 5]]}, "targets: expected "),
+        ({"input_ids": [[3], [4]]}, "decoder_input_ids: expected 2 samples, as the source has, got 1"),
+        ({"token_type_ids": [[0, 0]]}, "loss: expected "),
+    ]
+    for changes, message in wrong:
+        with pytest.raises((ValueError, TypeError), match=re.escape(message)) as error:
+            model.loss(**{"targets": wanted, **IDS, **changes})
+        assert "\n" not in str(error.value)
+
+    def emit(path, gradient):
+        raise AssertionError("no gradient is formed")
+
+    for inputs, message in [
+        ({**IDS, "decoder_inputs_embeds": EMBEDS}, "inputs: expected a dict of arrays with decoder_input_ids, got "),
+        ({"inputs_embeds": EMBEDS, "decoder_input_ids": [[3]]}, "inputs: expected a dict of arrays with input_ids, got "),
+    ]:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            model.loss_in_parts(emit, inputs, targets=wanted)
