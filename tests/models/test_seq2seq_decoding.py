@@ -9,12 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.gpu.strict import no_synchronisation, register
 from tests.laws import MODEL, MODEL_32, apart, equal, leaves, relative_error
 from tests.support.seq2seq_families import CONTEXT, FAMILIES, FIRST, SOURCE, VOCABULARY, batch, tiny
-from tinyplm.backend import to_host
+from tinyplm.backend import to_device, to_host
 from tinyplm.layers.cache import Cache
 from tinyplm.layers.source_cache import SourceCache
 
+register()
 each_family = pytest.mark.parametrize("family", FAMILIES)
 SOURCES = batch()["input_ids"]
 MASKED = {"attention_mask": SOURCE}
@@ -191,6 +193,19 @@ def test_the_cache_of_another_model_is_refused():
         with pytest.raises(ValueError, match=f"^{re.escape(f'cache: expected {expected}, got {got}')}$"):
             other.decode(targets(3, 1), cache=cache)
     model.to("cpu").decode(targets(3, 1), cache=cache)
+
+
+@each_family
+def test_decoding_never_waits_for_the_device(family):
+    model = tiny(family, device="strict")
+    ids, source, mask = to_device([targets(3), SOURCES, SOURCE], "strict")
+    with no_synchronisation():
+        cache = model.source_cache(model.encode(source, attention_mask=mask), capacity=6, attention_mask=mask)
+        cache = model.decode(ids[:, :3], cache=cache)["cache"].take(np.array([2, 1, 1]))
+        found = model.decode(ids[:, 3:], cache=cache)
+    ids = to_host(ids)
+    expected = whole(model, np.concatenate([ids[[2, 1, 1], :3], ids[:, 3:]], axis=1), [2, 1, 1])
+    assert relative_error(to_host(found["logits"]), expected["logits"][:, 3:]) < MODEL
 
 
 def test_positions_beyond_the_context_of_t5_have_no_end():
