@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -214,3 +216,14 @@ def test_positions_beyond_the_context_of_t5_have_no_end():
     ids = targets(3, 40)
     found, _ = in_pieces(model, ids, started(model, capacity=40), range(7, 40, 9))
     assert apart(found, whole(model, ids)) < MODEL
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["copied", "pickled"])
+def test_a_copy_of_a_cache_is_consumed_on_its_own(copied):
+    model = tiny("bart")
+    cache = model.decode(targets(3, 2), cache=started(model))["cache"]
+    twin, more = copied(cache), targets(3, 2, seed=2)
+    found = [m.decode(more, cache=c)["logits"] for m, c in ((model, cache), (copied(model), twin))]
+    assert equal(*found)
+    with pytest.raises(ValueError, match="consumed"):
+        model.decode(more, cache=copied(cache))
