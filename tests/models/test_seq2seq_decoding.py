@@ -61,7 +61,7 @@ def test_encoding_alone_is_the_encoders_part_of_a_call(device, family):
 
 
 @each_family
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 99), cuts=st.sets(st.integers(1, 5)), samples=st.integers(1, 3), room=st.integers(0, 2))
 def test_a_target_in_any_pieces_equals_the_full_pass(device, family, seed, cuts, samples, room):
     """With one or more targets for each source, which are then side by side."""
@@ -102,7 +102,7 @@ TAKEN = {
 def test_taken_samples_go_on_as_if_they_were_alone(device, name):
     """The cache that they are taken from is left as it is, and can still be used."""
     rows = np.array(TAKEN[name])
-    for family in ("t5", "bart"):
+    for family in ("t5", "bart") if device == "cpu" else ("bart",):
         model = tiny(family, device=device)
         ids, more = targets(6, 3), targets(len(rows), 3, seed=2)
         _, cache = in_pieces(model, ids, started(model, samples=2))
