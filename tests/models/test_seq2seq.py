@@ -310,7 +310,7 @@ ONE_OF = "expected one of decoder_input_ids, decoder_inputs_embeds and labels, g
         ({**IDS, "inputs_embeds": EMBEDS, "labels": [[3]]}, "expected either input_ids or inputs_embeds, and not both"),
         ({"input_ids": [[3, 11]], "labels": [[3]]}, "input_ids: expected integers from 0 to 10, got 11"),
         ({**IDS, "decoder_input_ids": [[-1]]}, "decoder_input_ids: expected integers from 0 to 10, got -1"),
-        ({**IDS, "labels": [[3, 11, 4]]}, "decoder_input_ids: expected integers from 0 to 10, got 11"),
+        ({**IDS, "labels": [[3, 11, 4]]}, "labels: expected integers from 0 to 10, got 11"),
         ({**IDS, "labels": [[0.5]]}, "labels: expected integers, got "),
         ({**IDS, "labels": 3}, "labels: expected shape (B, T) with B, T >= 1, got ()"),
         ({**IDS, "labels": [[]]}, "labels: expected shape (B, T) with B, T >= 1, got (1, 0)"),

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
-from ..backend import array_module
-from ..core import StackOptions
+from ..backend import array_module, is_host
+from ..core import IGNORED, StackOptions
 from ..core.named import More
 from ..layers.cache import Cache
 from ..layers.cross_attention import keys_and_values
@@ -97,10 +97,7 @@ class Seq2SeqModel(LanguageModel):
             expected = "expected one of decoder_input_ids, decoder_inputs_embeds and labels"
             raise ValueError(f"{expected}, got {sum(a is not None for a in given)} of them")
         if labels is not None:
-            labels = checks.ids("labels", labels)
-            if labels.ndim != 2 or 0 in labels.shape:
-                raise mismatch("labels", "shape (B, T) with B, T >= 1", labels.shape)
-            decoder_input_ids = self.config.decoder_ids(labels)
+            decoder_input_ids = self._behind_start("labels", labels)
         source = self._side("", input_ids, inputs_embeds, attention_mask)
         target = self._side(
             "decoder_", decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask
@@ -118,6 +115,15 @@ class Seq2SeqModel(LanguageModel):
             if mask.shape != (B, T):
                 raise mismatch(f"{prefix}attention_mask", f"shape {(B, T)}", mask.shape)
         return ids, embeds, mask, B
+
+    def _behind_start(self, name: str, values: Any) -> Any:
+        """config.decoder_ids of labels (B, T), checked: tokens, or -100."""
+        labels = checks.ids(name, values)
+        if labels.ndim != 2 or 0 in labels.shape:
+            raise mismatch(name, "shape (B, T) with B, T >= 1", labels.shape)
+        if is_host(labels):
+            checks.check_range(name, labels[labels != IGNORED], self.config.vocab_size)
+        return self.config.decoder_ids(labels)
 
     def _loss(self, inputs: Arrays, loss: LossInputs, stacking: StackOptions) -> Passed:
         """Without the target among the inputs, the labels tell what the decoder reads."""
