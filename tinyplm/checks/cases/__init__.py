@@ -8,6 +8,7 @@ heads.py         the heads of encoders
 disentangled.py  DeBERTa
 xlnet.py         XLNet
 relative_bias.py T5's relative position bias
+moe.py           mixtures of experts, and the losses of their balance
 losses.py        cross-entropy, pooling, contrastive and regression losses
 alignment.py     log-probabilities, preferences, policies, distillation, LoRA, prefixes
 kernels.py       the kernels, in the cases of their plain forms
@@ -27,6 +28,7 @@ from . import (
     heads,
     layers,
     losses,
+    moe,
     relative_bias,
     rope,
     xlnet,
@@ -42,6 +44,7 @@ COMPONENTS: dict[str, Entry] = {
     **disentangled.COMPONENTS,
     **xlnet.COMPONENTS,
     **relative_bias.COMPONENTS,
+    **moe.COMPONENTS,
     **losses.COMPONENTS,
     **alignment.COMPONENTS,
 }
