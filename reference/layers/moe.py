@@ -120,7 +120,7 @@ def clamped_swiglu(
 
 
 def clamped_gated_mlp(p: dict, x: np.ndarray, *, alpha: float = 1.702, limit: float = 7.0):
-    """y = clamped_swiglu(x Wgate + bgate, x Wup + bup) Wdown + bdown.        OpenAI 2025, sec. 2.2"""
+    """y = clamped_swiglu(x Wgate + bgate, x Wup + bup) Wdown + bdown.      OpenAI 2025, sec. 2.2"""
     z, u = linear(x, p["Wgate"], p.get("bgate")), linear(x, p["Wup"], p.get("bup"))
     return linear(clamped_swiglu(z, u, alpha=alpha, limit=limit), p["Wdown"], p.get("bdown"))
 
@@ -142,7 +142,7 @@ def experts(p: dict, x: np.ndarray, weights: np.ndarray, *, choice: np.ndarray, 
 
 
 def sigmoid_gated(p: dict, x: np.ndarray, *, f) -> np.ndarray:
-    """y = sigmoid(x w) f(p[mlp], x).                                     Yang et al. 2024, sec. 2.2.2
+    """y = sigmoid(x w) f(p[mlp], x).                                   Yang et al. 2024, sec. 2.2.2
 
     x (..., D), w (D, 1) -> (..., D).
     """

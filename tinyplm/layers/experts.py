@@ -72,8 +72,9 @@ def _by_expert(choice: Array, X: int) -> tuple[Array, Array, list[tuple[int, sli
 def _count(p: Tree) -> int:
     """X; ValueError unless all arrays of p have it as their first axis."""
     leaves = flatten(p)
-    sizes = {getattr(a, "shape", ())[:1] for a in leaves.values()}
+    sizes = {tuple(getattr(a, "shape", ()))[:1] for a in leaves.values()}
     if len(sizes) != 1 or () in sizes:
         shapes = {name: getattr(a, "shape", None) for name, a in leaves.items()}
         raise wrong("experts: p", "arrays with one axis of experts first", shapes)
-    return sizes.pop()[0]
+    (X,) = sizes.pop()
+    return X

@@ -1,4 +1,4 @@
-"""Balance between experts: losses of the router's logits, and a bias that is updated without one."""
+"""Balance between experts: losses of the router's logits, and a bias updated without a loss."""
 
 from __future__ import annotations
 
