@@ -14,13 +14,15 @@ from tests import laws
 from tests.gpu.strict import counting, no_synchronisation
 from tests.laws import PART, relative_error, rounding
 from tinyplm.backend import to_device, to_host
-from tinyplm.core import flatten, tree_map
+from tinyplm.checks.laws import DIFFERENCE
+from tinyplm.core import StackOptions, flatten, stack, tree_map
 from tinyplm.layers.activation import clamped_swiglu, silu
 from tinyplm.layers.experts import experts
 from tinyplm.layers.linear import linear
 from tinyplm.layers.mlp import clamped_gated_mlp, gated_mlp
 from tinyplm.layers.moe import moe, moe_and_logits, sigmoid_gated
 from tinyplm.layers.routing import expert_counts, sigmoid_choice, sigmoid_weights, softmax_weights, top_experts
+from tinyplm.losses.balance import load_balancing_loss
 
 on_devices = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 EXPERT = partial(gated_mlp, activation=silu)
@@ -251,6 +253,38 @@ def test_a_missing_cotangent_is_zero():
         assert laws.apart({"": both[i]}, {"": added}) < PART
     assert not any(d.any() for d in flatten(parts[1][0]["experts"]).values())
     assert list(both[0]) == list(p) and list(both[0]["router"]) == list(p["router"])
+
+
+def test_a_stream_collects_the_logits_of_all_layers():
+    """As a walk would: each layer adds its logits to the stream, and finds their gradient there."""
+
+    def layer(p, stream):
+        y, back = moe_and_logits(p, stream["hidden"], **ROUTING)
+
+        def backward(dy):
+            *before, dlogits = dy["logits"]
+            dp, dx = back({"hidden": dy["hidden"], "logits": dlogits})
+            return dp, {"hidden": dx + dy["hidden"], "logits": before}
+
+        return {"hidden": stream["hidden"] + y["hidden"], "logits": [*stream["logits"], y["logits"]]}, backward
+
+    def losses(p0, p1, x, options):
+        """The sum of the outputs and the balance of both layers, as one number."""
+        y, back = stack(layer, [p0, p1], {"hidden": x, "logits": []}, options=options)
+        logits = np.stack(y["logits"])
+        loss, loss_back = load_balancing_loss(logits, choice=top_experts(logits, top_k=2))
+
+        def backward(dloss):
+            ps, dx = back({"hidden": dloss * np.ones_like(x), "logits": list(loss_back(30.0 * dloss))})
+            return *ps, dx["hidden"]
+
+        return y["hidden"].sum() + 30.0 * loss, backward
+
+    (p0, x, rng), (p1, _, _) = mixture(11), mixture(12)
+    for options in (StackOptions(), StackOptions(checkpointing=1)):
+        case = laws.Case([p0, p1, x], {"options": options})
+        errors = laws.directional_derivative(losses, case, "cpu", rng)
+        assert len(errors) == 3 and all(error < DIFFERENCE for _, error in errors)
 
 
 def test_wrong_experts_are_refused():

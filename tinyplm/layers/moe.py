@@ -1,6 +1,18 @@
-"""Mixtures of experts: a router, the experts it chooses, and a shared expert."""
+"""Mixtures of experts: a router, the experts it chooses, and a shared expert.
+
+`moe` stands where an `mlp` stands.  A loss of balance needs the routers' logits of all layers as
+well, and sends gradients back into them.  For that a walk lets its stream be a tree,
+
+    {"hidden": x, "logits": [z of layer 0, z of layer 1, ...]}
+
+to which each layer, with `moe_and_logits`, adds its z, and from whose gradient it takes its dz:
+core.stack walks such a stream as any other (tests/layers/test_moe.py has one).  The logits are
+small: X numbers a token and layer.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from ..backend import array_module, sum_float32
 from ..core import Array, Backward, Component, Tree, named
@@ -9,15 +21,15 @@ from .activation import sigmoid
 from .experts import experts
 from .linear import linear
 
-FUNCTIONS = "function choose, function weigh, function expert, function shared or None"
+_FUNCTIONS = "function choose, function weigh, function expert, function shared or None"
 
 
-@expects("p {router experts shared?}, x (..., D); " + FUNCTIONS)
+@expects("p {router experts shared?}, x (..., D); " + _FUNCTIONS)
 def moe_and_logits(
     p: Tree,
     x: Array,
     *,
-    choose: Component,
+    choose: Callable[..., Array],
     weigh: Component,
     expert: Component,
     shared: Component | None = None,
@@ -63,12 +75,12 @@ def moe_and_logits(
     return {"hidden": y, "logits": z, "choice": choice}, backward
 
 
-@expects("p {router experts shared?}, x (..., D); " + FUNCTIONS)
+@expects("p {router experts shared?}, x (..., D); " + _FUNCTIONS)
 def moe(
     p: Tree,
     x: Array,
     *,
-    choose: Component,
+    choose: Callable[..., Array],
     weigh: Component,
     expert: Component,
     shared: Component | None = None,

@@ -25,8 +25,8 @@ def _choice(rng: np.random.Generator, *shape: int, X: int, k: int) -> np.ndarray
 
 def _routed(s: Sizes) -> Case:
     rng = s.rng()
-    choice = _choice(rng, s.B, s.T, X=s.V, k=min(s.V, s.G))
-    kwargs = {"choice": choice, "renormalised": s.flags[0], "scale": 2.5 if s.flags[1] else 1.0}
+    choice = _choice(rng, s.B, s.T, X=s.V, k=min(s.V, s.G + 1))
+    kwargs = {"choice": choice, "renormalised": s.flags[0], "scale": 2.5 if s.flags[1] else 0.4}
     return Case([rng.normal(0, 2.0, (s.B, s.T, s.V))], kwargs)
 
 
