@@ -12,7 +12,8 @@ mlp.py               feed-forward layers, plain and gated (SwiGLU, GeGLU; gpt-os
 routing.py           which experts see a token, and their weights (Mixtral, DeepSeek, gpt-oss)
 experts.py moe.py    the chosen experts of each token; with their router and a shared expert
 mask.py              who may attend to whom
-attention.py         attention: multi-head, grouped-query, multi-query, cross-attention
+attention.py         attention: multi-head, grouped-query, multi-query
+cross_attention.py   attention to another sequence, whose keys and values are computed once
 attention_parts.py   parts of it that a caller chooses: rotary positions, a cache, a prefix; norms
                      of queries and keys, by heads (Qwen3) or over all heads together (OLMo 2)
 alibi.py             ALiBi: scores that fall with distance, in place of positions (BLOOM)
@@ -21,6 +22,7 @@ rope.py              RoPE: the rotation of queries and keys
 rope_scaling.py      RoPE's frequencies, and how they stretch to longer contexts
 cache.py             keys and values of earlier calls; where a layer has a window, a buffer that
                      rolls: it keeps no more of them than the window needs
+source_cache.py      the same for an encoder-decoder, with the keys and values of the source
 block.py             residual blocks, with the norm before the sublayer, after the sum, after the
                      sublayer (OLMo 2), or before and after it (Gemma 2); and parallel_block, whose
                      two sublayers read the same input (PaLM)
