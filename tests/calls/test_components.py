@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,21 +15,26 @@ from tinyplm import core
 from tinyplm.kernels import cross_entropy as chunked
 from tinyplm.kernels import distillation as chunked_distillation
 from tinyplm.kernels import log_probs as chunked_log_probs
+from tinyplm.kernels.mlp import gated_mlp
 from tinyplm.layers import (
     alibi,
     cache,
     mask,
     memory,
+    moe,
     position,
     relative_buckets,
     relative_shift,
     rope,
     rope_scaling,
+    routing,
     stream_views,
 )
+from tinyplm.layers.activation import silu
 from tinyplm.losses import (
     advantages,
     auxiliary,
+    balance,
     contrastive,
     cross_entropy,
     distillation,
@@ -43,6 +49,11 @@ from tinyplm.shapes import expects
 SIZES = Sizes(B=2, T=3, S=3, D=4, K=1, G=2, E=2, F=4, V=5, seed=3, flags=(True, True, True))
 FUNCTIONS = (
     "activation",
+    "choose",
+    "weigh",
+    "expert",
+    "shared",
+    "affinities",
     "rotary",
     "head_norm",
     "projection_norm",
@@ -114,6 +125,10 @@ LOSSES = [
     (auxiliary.with_language_model, {"class_logits": L, "lm_logits": np.zeros((3, 2, 5)), "labels": T2,
          "targets": np.zeros((3, 2), int),
                                      "weight": 0.5, "total": 3, "lm_total": 6}),
+    (balance.load_balancing_loss, {"logits": L, "choice": None, "fractions": np.ones(5), **WEIGHTS}),
+    (balance.sequence_balance_loss, {"logits": L, "choice": T2[:, None], **WEIGHTS}),
+    (balance.router_z_loss, {"logits": L, **WEIGHTS}),
+    (balance.updated_bias, {"bias": np.zeros(5), "counts": np.arange(5), "rate": 0.1}),
     (contrastive.info_nce, {"a": L, "b": L, "targets": T2, "temperature": 1.0, **WEIGHTS}),
     (contrastive.symmetric_info_nce, {"a": L, "b": L, "temperature": 1.0, **WEIGHTS}),
     (policy.clipped_surrogate, {"log_probs": X2, "old_log_probs": X2, "advantages": X2, "clip": 0.2, "clip_high": 0.3,
@@ -140,7 +155,8 @@ LOSSES = [
     (advantages.adaptive_kl, {"coefficient": 0.1, "kl": 1.0, "target": 1.0, "horizon": 10, "samples": 2}),
 ]  # fmt: skip
 FOLLOWING = {
-    "logits": ["targets", "weights", "teacher_logits"], "x": ["targets", "W", "mask", "teacher_x"], "lm_total": ["total"],
+    "logits": ["targets", "weights", "teacher_logits", "fractions", "choice"], "choice": ["fractions"], "fractions": ["choice"],
+    "x": ["targets", "W", "mask", "teacher_x"], "lm_total": ["total"],
     "chosen": ["rejected"], "W": ["target", "b", "teacher_W"], "class_logits": ["lm_logits", "labels", "target"],
     "lm_logits": ["target", "logits"], "a": ["b", "targets"], "log_probs": ["old_log_probs", "reference_log_probs"],
     "values": ["old_values"], "y": ["targets"], "rewards": ["values", "reward"], "scores": ["log_probs"],
@@ -186,7 +202,17 @@ def test_nothing_is_broadcast_that_must_fit():
         core.add({"W": np.zeros((2, 3))}, {"W": np.zeros((1, 3))})
 
 
+EXPERTS = {"Wgate": np.zeros((6, 4, 2)), "Wup": np.zeros((6, 4, 2)), "Wdown": np.zeros((6, 2, 4))}
+MIXTURE = {"p": {"router": {"W": np.zeros((4, 6))}, "experts": EXPERTS}, "x": np.zeros((2, 3, 4)),
+           "choose": partial(routing.top_experts, top_k=2), "weigh": routing.softmax_weights,
+           "expert": partial(gated_mlp, activation=silu), "shared": None}  # fmt: skip
+CHOICE = {"logits": np.zeros((2, 6)), "top_k": 2, "bias": np.zeros(6), "groups": 3, "kept_groups": 2, "best": 1}
 LAYERS = [
+    (routing.top_experts, CHOICE),
+    (routing.sigmoid_choice, CHOICE),
+    (routing.expert_counts, {"choice": np.zeros((2, 3, 2), int), "experts": 6, "weights": np.ones((2, 3))}),
+    (moe.moe, MIXTURE),
+    (moe.moe_and_logits, MIXTURE),
     (mask.padding_mask, {"attention_mask": np.ones((2, 3), int)}),
     (mask.causal_mask, {"T": 2, "S": 3, "xp": np}),
     (mask.banded_mask, {"T": 2, "S": 3, "left": 1, "right": 0, "xp": np}),
@@ -249,7 +275,8 @@ RELATED = {
     "partial": ["complete"], "a": ["add"], "b": ["add"], "batch": ["batch"], "workers": ["shards", "count"],
     "frequencies": ["components"], "gradient": ["unbroadcast"], "shape": ["unbroadcast", "attention_mask"],
     "width": ["RoPE", "even"], "f": ["function"], "layer": ["function"], "each": ["function"], "on_gradient": ["function"],
-    "longest": ["buckets"], "buckets": ["span"], "causal": ["window"], "original": ["RoPE"],
+    "logits": ["bias"], "choice": ["weights"], "longest": ["buckets"],
+    "buckets": ["span"], "causal": ["window"], "original": ["RoPE"],
 }  # fmt: skip
 
 

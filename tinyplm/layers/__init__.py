@@ -8,7 +8,9 @@ activation.py        ReLU, tanh, GELU (exact and tanh), SiLU, log-sigmoid; soft_
                      and logits between -cap and cap (Gemma 2)
 softmax.py           softmax, log-softmax
 dropout.py           dropout with explicit randomness
-mlp.py               feed-forward layers, plain and gated (SwiGLU, GeGLU)
+mlp.py               feed-forward layers, plain and gated (SwiGLU, GeGLU; gpt-oss's with clamps)
+routing.py           which experts see a token, and their weights (Mixtral, DeepSeek, gpt-oss)
+experts.py moe.py    the chosen experts of each token; with their router and a shared expert
 mask.py              who may attend to whom
 attention.py         attention: multi-head, grouped-query, multi-query
 cross_attention.py   attention to another sequence, whose keys and values are computed once

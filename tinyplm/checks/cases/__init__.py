@@ -9,6 +9,7 @@ disentangled.py  DeBERTa
 xlnet.py         XLNet
 relative_bias.py T5's relative position bias
 encoder_decoders.py  cross-attention, biased self-attention, a decoder's block
+moe.py           mixtures of experts, and the losses of their balance
 losses.py        cross-entropy, pooling, contrastive and regression losses
 alignment.py     log-probabilities, preferences, policies, distillation, LoRA, prefixes
 kernels.py       the kernels, in the cases of their plain forms
@@ -29,6 +30,7 @@ from . import (
     heads,
     layers,
     losses,
+    moe,
     relative_bias,
     rope,
     xlnet,
@@ -45,6 +47,7 @@ COMPONENTS: dict[str, Entry] = {
     **xlnet.COMPONENTS,
     **relative_bias.COMPONENTS,
     **encoder_decoders.COMPONENTS,
+    **moe.COMPONENTS,
     **losses.COMPONENTS,
     **alignment.COMPONENTS,
 }
