@@ -220,6 +220,8 @@ LAYERS = [
     (alibi.alibi, {"positions": np.arange(3), "slopes": np.ones(2), "dtype": "float32"}),
     (cache.Cache.empty, {"layers": 1, "batch": 1, "kv_heads": 1, "capacity": 2, "width": 2, "dtype": "float32", "windows": (2,),
                          "xp": np}),
+    (cache.appended, {"x": np.zeros((1, 1, 1, 2)), "cache": ({"c": np.zeros((1, 1, 3, 2))}, 1, None), "name": "c"}),
+    (cache.numbers_per_token, {"layers": 2, "kv_heads": 1, "width": {"c": 4, "k_r": 2}}),
     (cache.extend, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 3, 2)), "start": 1}),
     (cache.roll, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 18, 2)), "start": 1, "window": 3}),
     (stream_views.stream_views, {"shape": (2, 3, 3), "band": np.ones((3, 3), bool), "attention_mask": np.ones((2, 3)),
