@@ -1,4 +1,4 @@
-"""Multi-head latent attention (MLA): the keys and values of all heads from one small vector a token.
+"""Multi-head latent attention (MLA): one small vector a token holds all heads' keys and values.
 
 Sizes beside those of DESIGN.md: C the width of that vector c (kv_lora_rank), Q that of the queries'
 (q_lora_rank); of a head, E components without position, R rotary ones, E2 of its value.
