@@ -311,15 +311,20 @@ def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int, i
     return cache.layers[index], cache.length - dropped, window
 
 
+def parts_of(name: str, cache: Any) -> tuple[dict[str, Any], int, int | None]:
+    """What layer_cache returned; ValueError for anything else."""
+    if not isinstance(cache, tuple) or len(cache) != 3:
+        expected = "the buffers, the start and the window of one layer, from layer_cache"
+        raise wrong(name, expected, cache)
+    return cache
+
+
 def appended(x: Array, *, cache: Any, name: str) -> tuple[Array, Backward]:
     """[earlier places, x] of one of a layer's buffers, into which x is written: `extend` or `roll`.
 
     cache: (buffers, start, window) from layer_cache; name: of the buffer.
     """
-    if not isinstance(cache, tuple) or len(cache) != 3:
-        expected = "the buffers, the start and the window of one layer, from layer_cache"
-        raise wrong("appended: cache", expected, cache)
-    buffers, start, window = cache
+    buffers, start, window = parts_of("appended: cache", cache)
     if not isinstance(name, str) or name not in buffers:
         raise wrong("appended: name", f"one of the cache's, {', '.join(buffers)}", name)
     if window is None:

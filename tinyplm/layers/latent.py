@@ -24,13 +24,13 @@ from .cache import appended
 from .linear import linear
 from .norm import rmsnorm
 
-_CALL = (
+ARGUMENTS = (
     "p {Wdkv kv_norm Wkr Wuk Wuv Wo Wq? Wdq? q_norm? Wuq? bdq? bdkv? bkr? bo?}, x (B, T, D); "
-    "whole heads >= 1, function rotary or None, function norm, scale or None, function attend"
+    "whole heads >= 1, function rotary or None, function norm, scale or None"
 )
 
 
-@expects(_CALL, hot=True)
+@expects(f"{ARGUMENTS}, function attend", hot=True)
 def latent_attention(
     p: Tree,
     x: Array,
@@ -91,7 +91,7 @@ def latent_attention(
     return y, backward
 
 
-@expects(_CALL, hot=True)
+@expects(f"{ARGUMENTS}, function attend", hot=True)
 def absorbed_attention(
     p: Tree,
     x: Array,
@@ -250,15 +250,18 @@ def widths(name: str, p: Tree, heads: int) -> tuple[int, int]:
     if ("Wq" in p) == ("Wuq" in p) or len({"Wdq", "q_norm", "Wuq"} & p.keys()) not in (0, 3):
         raise wrong(f"{name}: p", "either Wq, or Wdq, q_norm and Wuq", list(p))
     query = "Wq" if "Wq" in p else "Wuq"
-    for matrix in (query, "Wkr", "Wuk", "Wuv"):
+    for matrix in ("Wdkv", "Wkr", query, "Wuk", "Wuv"):
         if getattr(p[matrix], "ndim", 0) != 2:
             raise wrong(f"{name}: {matrix}", "an array of two axes", p[matrix])
-        if matrix != "Wkr" and p[matrix].shape[1] % heads:
+    for matrix in (query, "Wuk", "Wuv"):
+        if p[matrix].shape[1] % heads:
             raise wrong(f"{name}: heads", f"a divisor of {matrix}'s columns", heads)
     E, R = p["Wuk"].shape[1] // heads, p["Wkr"].shape[1]
     if p[query].shape[1] != heads * (E + R):
         expected = f"{heads} x ({E} + {R}) columns, as Wuk and Wkr have"
         raise mismatch(f"{name}: {query}", expected, p[query].shape[1])
-    if p["Wuk"].shape[0] != p["Wuv"].shape[0]:
-        raise mismatch(f"{name}: Wuv", f"{p['Wuk'].shape[0]} rows, as Wuk", p["Wuv"].shape[0])
+    C = p["Wdkv"].shape[1]
+    for matrix in ("Wuk", "Wuv"):
+        if p[matrix].shape[0] != C:
+            raise mismatch(f"{name}: {matrix}", f"{C} rows, as Wdkv columns", p[matrix].shape[0])
     return E, R
