@@ -20,7 +20,7 @@ def latent_attention(
     mask: np.ndarray | None = None,
     scale: float | None = None,
 ) -> np.ndarray:
-    """Multi-head latent attention.                                DeepSeek-V2, 2024, eq. 9-19
+    """Multi-head latent attention.     DeepSeek-V2: DeepSeek team 2024a, sec. 2.1 (eq. 9-19)
 
         c^KV = RMSNorm(W^DKV h)                                                            (9)
         k^C = W^UK c^KV,   v^C = W^UV c^KV                                                 (10, 11)
@@ -30,9 +30,9 @@ def latent_attention(
         o_i = sum_j softmax_j(q_i . k_j,i / sqrt(d_h + d_h^R)) v_j,i^C                     (18)
         u = W^O [o_1; ...; o_H]                                                            (19)
 
-    The norms are in the released code (and DeepSeek-V3, 2024, sec. 4.2), with eps = 1e-6; so are
-    biases, if p has them.  Wuq holds W^UQ and W^QR: of head i, columns i (d_h + d_h^R) to the next
-    multiple, those of W^UQ first.  With Wq in place of Wdq, q_norm and Wuq, q = W^Q h
+    The norms are described with the training (2024a, sec. 3.1); eps = 1e-6 and the biases, if p has
+    them, are in the released code.  Wuq holds W^UQ and W^QR: of head i, columns i (d_h + d_h^R) to
+    the next multiple, those of W^UQ first.  With Wq in place of Wdq, q_norm and Wuq, q = W^Q h
     (DeepSeek-V2-Lite).  x (B, T, D) -> u (B, T, D); rotary(a): RoPE of a (B, H or 1, T, d_h^R).
     """
     x = numbers(x)
@@ -79,7 +79,7 @@ def latent_attention(
 def multi_token_input(
     p: dict, hidden: np.ndarray, embeds: np.ndarray, *, eps: float = 1e-6
 ) -> np.ndarray:
-    """h'_i = M [RMSNorm(h_i); RMSNorm(Emb(t_{i+k}))].                  DeepSeek-V3, 2024, eq. 21
+    """h'_i = M [RMSNorm(h_i); RMSNorm(Emb(t_{i+k}))].      DeepSeek-V3: DeepSeek team 2024b, eq. 21
 
     hidden, embeds (B, T, D), where embeds[b, i] is that of token i + k -> h' (B, T, D).
     p: hidden_norm, embed_norm (D,), Wproj (2D, D), the transpose of M.

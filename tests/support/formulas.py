@@ -98,12 +98,12 @@ def rotary_attention(p, x, context=None, bias=None, *, heads, kv_heads, rotary, 
 
 
 def latent_attention(*args, norm, **kwargs):
-    """DeepSeek-V2, 2024, eq. 9-19; DeepSeek-V3, 2024, eq. 1-11."""
+    """DeepSeek team 2024a, sec. 2.1; DeepSeek team 2024b, sec. 2.1."""
     return ref_latent.latent_attention(*args, **kwargs)
 
 
 def multi_token_input(*args, norm, **kwargs):
-    """DeepSeek-V3, 2024, eq. 21."""
+    """DeepSeek team 2024b, eq. 21."""
     return ref_latent.multi_token_input(*args, **kwargs)
 
 

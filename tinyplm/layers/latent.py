@@ -50,7 +50,7 @@ def latent_attention(
         [q_c, q_r'] = norm(x Wdq + bdq) Wuq,   or x Wq,   of each head;   q_r = rotary(q_r')
         c = norm(x Wdkv + bdkv),   k_c = c Wuk,   v = c Wuv;   k_r = rotary(x Wkr + bkr).
 
-    DeepSeek-V2, 2024, eq. 9-19; DeepSeek-V3, 2024, eq. 1-11.   k_r is one key for all heads.
+    DeepSeek team 2024a (V2), eq. 9-19; 2024b (V3), eq. 1-11.   k_r is one key for all heads.
     p: Wdkv (D, C), kv_norm (C,), Wkr (D, R), Wuk (C, H*E), Wuv (C, H*E2), Wo (H*E2, D);
     Wdq (D, Q), q_norm (Q,), Wuq (Q, H*(E + R)), or Wq (D, H*(E + R)) as in DeepSeek-V2-Lite, each
     head's E columns (the paper's W^UQ) before its R (W^QR); biases bdq, bdkv, bkr, bo if the family
@@ -112,7 +112,7 @@ def absorbed_attention(
 
     so attention takes place among the c themselves, one key and value for all heads:
     o = (P c) Uv,   P = softmax(scale (q_a c^T + q_r k_r^T)),   q_a = q_c Uk^T.
-    DeepSeek-V2, 2024, sec. 2.1.2 ("W^UK can be absorbed into W^Q, and W^UV into W^O") and app. C.
+    DeepSeek team 2024a, sec. 2.1.2: "W^UK can be absorbed into W^Q, and W^UV [...] into W^O".
     Arguments, shapes, cache and gradients as there.   A query and key cost 2 C + R products a head
     instead of E + R + E2, but no key has to be expanded, which costs C (E + E2).
     backward: the chain;   dc = dk + dv of the two places where attention takes c.

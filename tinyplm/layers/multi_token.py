@@ -17,9 +17,9 @@ def multi_token_input(
 ) -> tuple[Array, Backward]:
     """y = [norm(hidden), norm(embeds)] Wproj,   what the block of module k gets.
 
-    DeepSeek-V3, 2024, eq. 21: position i joins what module k - 1 (the model, for k = 1) made of it
-    with token i + k; the caller shifts, so T is k less than the model's.   The shared embedding,
-    the block (eq. 22) and the shared head (eq. 23) are the family's.
+    DeepSeek team 2024b (V3), eq. 21: position i joins what module k - 1 (for k = 1 the model) made
+    of it with token i + k; the caller shifts, so T is k less than the model's.   The shared
+    embedding, the block (eq. 22) and the shared head (eq. 23) are the family's.
     hidden and embeds (B, T, D) -> y (B, T, D).   p: hidden_norm and embed_norm (D,), Wproj (2D, D),
     its first D rows for hidden, as in the paper.  DeepSeek's files have those for embeds first.
     norm: component (x, gamma).

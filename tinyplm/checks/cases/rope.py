@@ -38,7 +38,11 @@ def turned(
     """`rope_at` with positions and frequencies of the host, for x on any device."""
     xp = array_module(x)
     positions, frequencies = xp.asarray(positions), xp.asarray(frequencies)
-    tables = {"positions": positions, "frequencies": frequencies, "magnitude": magnitude}
+    tables: dict[str, Any] = {
+        "positions": positions,
+        "frequencies": frequencies,
+        "magnitude": magnitude,
+    }
     return rope_at(x, **tables, interleaved=interleaved)
 
 
