@@ -57,16 +57,16 @@ class Beside:
 )
 def test_each_buffer_holds_its_places(device, windows, calls, rows, order):
     """Through calls, growth, another order, copies of samples, and a cut, with and without windows."""
-    beside = Beside(tuple(windows), device, 40)
+    beside = Beside(tuple(windows), device, 1)
     for T in calls[:-1]:
-        beside.cache = beside.cache.grown(beside.cache.length + 40)
+        beside.cache = beside.cache.grown(beside.cache.length + T)
         beside.call(T)
-    beside.cache = beside.cache.reordered(order)
+    beside.cache = beside.cache.grown(beside.cache.length + 1).reordered(order)
     beside.change(order)
     beside.call(1)
     beside.cache = beside.cache.take(to_device(np.array(rows), device))
     beside.change(rows)
-    beside.cache = beside.cache.grown(beside.cache.length + 40)
+    beside.cache = beside.cache.grown(beside.cache.length + calls[-1] + 1)
     beside.call(calls[-1])
     if beside.cache.can_cut(beside.cache.length - 1):
         beside.cut(beside.cache.length - 1)
