@@ -13,12 +13,14 @@ from tests.support.wrong_calls import complaint, wrong_calls, wrong_values
 from tinyplm import core
 from tinyplm.kernels import cross_entropy as chunked
 from tinyplm.kernels import distillation as chunked_distillation
+from tinyplm.kernels import latent
 from tinyplm.kernels import log_probs as chunked_log_probs
 from tinyplm.layers import (
     alibi,
     cache,
     mask,
     memory,
+    norm,
     position,
     relative_buckets,
     relative_shift,
@@ -187,6 +189,7 @@ def test_nothing_is_broadcast_that_must_fit():
         core.add({"W": np.zeros((2, 3))}, {"W": np.zeros((1, 3))})
 
 
+LATENT = {name: np.ones((2, 2)) for name in ("Wdkv", "Wkr", "Wuk", "Wuv", "Wo")} | {"Wq": np.ones((2, 4)), "kv_norm": np.ones(2)}
 LAYERS = [
     (mask.padding_mask, {"attention_mask": np.ones((2, 3), int)}),
     (mask.causal_mask, {"T": 2, "S": 3, "xp": np}),
@@ -226,6 +229,9 @@ LAYERS = [
     (cache.numbers_per_token, {"layers": 2, "kv_heads": 1, "width": {"c": 4, "k_r": 2}}),
     (cache.extend, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 3, 2)), "start": 1}),
     (cache.roll, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 18, 2)), "start": 1, "window": 3}),
+    (latent.latent_attention, {"p": LATENT, "x": np.zeros((1, 1, 2)), "heads": 1, "rotary": None, "norm": norm.rmsnorm,
+                               "cache": ({"c": np.zeros((1, 1, 2, 2)), "k_r": np.zeros((1, 1, 2, 2))}, 1, None), "mask": None,
+                               "scale": 1.0, "rate": 0.1, "key": np.zeros(1, "uint64")}),
     (stream_views.stream_views, {"shape": (2, 3, 3), "band": np.ones((3, 3), bool), "attention_mask": np.ones((2, 3)),
                                  "perm_mask": np.zeros((2, 3, 3)), "target_mapping": np.eye(3)[None].repeat(2, 0),
                                  "token_type_ids": np.zeros((2, 3), int), "xp": np}),
