@@ -121,6 +121,12 @@ FORMULAS: dict[str, Callable] = {
     "content_stream_attention": ref_two_stream.two_stream_attention,
     "two_stream_attention": ref_two_stream.two_stream_attention,
     "relative_bias": formulas.relative_bias,
+    "keys_and_values": formulas.joined_keys_and_values,
+    "attend_to": ref_attention.attend_to,
+    "two_step_cross_attention": ref_attention.multi_head_attention,
+    "biased_self_attention": formulas.biased_attention,
+    "pre_norm_cross_block": ref_block.cross_block,
+    "post_norm_cross_block": ref_block.cross_block,
     "cross_entropy": ref_cross_entropy.cross_entropy,
     "vocabulary_cross_entropy": ref_cross_entropy.vocabulary_cross_entropy,
     "mean_pooling": ref_pooling.mean_pooling,
@@ -189,6 +195,11 @@ def _parts(s: Sizes, made: case.Case) -> dict[str, Any]:
     }
 
 
+def _cross_parts(s: Sizes, made: case.Case) -> dict[str, Any]:
+    cross = made.kwargs["cross"].keywords
+    return {**_parts(s, made), "cross": partial(ref_attention.multi_head_attention, **cross)}
+
+
 def _normed(s: Sizes, made: case.Case) -> dict[str, Any]:
     name = next(name for name in ("head_norm", "projection_norm") if name in made.kwargs)
     ours, rotary = made.kwargs[name], made.kwargs["rotary"]
@@ -243,6 +254,8 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "after_norm_block": _parts,
     "both_norms_block": _parts,
     "parallel_block": _parts,
+    "pre_norm_cross_block": _cross_parts,
+    "post_norm_cross_block": _cross_parts,
     "head_norm_attention": _normed,
     "projection_norm_attention": _normed,
     "latent_attention": _norm_eps,

@@ -89,6 +89,16 @@ def joined_attention(p, x, context=None, bias=None, *, heads, kv_heads, **kwargs
     return ref_attention.multi_head_attention(apart, x, context, bias, heads=heads, kv_heads=kv_heads, **kwargs)
 
 
+def joined_keys_and_values(*args, **kwargs):
+    """Vaswani et al. 2017, sec. 3.2.2"""
+    return np.stack(ref_attention.keys_and_values(*args, **kwargs))
+
+
+def biased_attention(p, x, bias, **kwargs):
+    """Raffel et al. 2020, sec. 2.1"""
+    return ref_attention.multi_head_attention(p, x, None, bias, **kwargs)
+
+
 def rotary_attention(p, x, context=None, bias=None, *, heads, kv_heads, rotary, **kwargs):
     """The reference's linear layers, its rotation of queries and keys (not of values), and its attention."""
     q, k, v = (ref_linear.linear(x, p[f"W{name}"], p.get(f"b{name}")) for name in "qkv")

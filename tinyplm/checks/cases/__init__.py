@@ -9,6 +9,7 @@ heads.py         the heads of encoders
 disentangled.py  DeBERTa
 xlnet.py         XLNet
 relative_bias.py T5's relative position bias
+encoder_decoders.py  cross-attention, biased self-attention, a decoder's block
 losses.py        cross-entropy, pooling, contrastive and regression losses
 alignment.py     log-probabilities, preferences, policies, distillation, LoRA, prefixes
 kernels.py       the kernels, in the cases of their plain forms
@@ -25,6 +26,7 @@ from . import (
     attention,
     decoders,
     disentangled,
+    encoder_decoders,
     heads,
     latent,
     layers,
@@ -45,6 +47,7 @@ COMPONENTS: dict[str, Entry] = {
     **disentangled.COMPONENTS,
     **xlnet.COMPONENTS,
     **relative_bias.COMPONENTS,
+    **encoder_decoders.COMPONENTS,
     **losses.COMPONENTS,
     **alignment.COMPONENTS,
 }

@@ -12,6 +12,7 @@ from ...arguments import wrong
 from ...kernels import disentangled as kernels
 from ...layers import activation, block, disentangled, mlp, norm
 from ..cases.decoders import without_shift
+from ..cases.encoder_decoders import cross_attend
 from ..cases.layers import attend, norm_on_tree
 from ..cases.rope import turned
 
@@ -30,6 +31,7 @@ FUNCTIONS: dict[str, Any] = {
     "layernorm_without_shift": without_shift,
     "layernorm": norm_on_tree,
     "self_attention": attend,
+    "cross_attention": cross_attend,
     "mlp": mlp.mlp,
     "rope": turned,
     "relative_scores": disentangled.relative_scores,
