@@ -101,6 +101,9 @@ FORMULAS: dict[str, Callable] = {
     "alibi_attention": formulas.alibi_attention,
     "alibi_block_attention": formulas.without_block(formulas.alibi_attention),
     "capped_alibi_decoder_attention": formulas.described_alibi_attention,
+    "latent_attention": formulas.latent_attention,
+    "absorbed_attention": formulas.latent_attention,
+    "multi_token_input": formulas.multi_token_input,
     "lm_transform": ref_heads.lm_transform,
     "pooler": ref_heads.pooler,
     "classifier": ref_heads.classifier,
@@ -219,6 +222,11 @@ def _normed(s: Sizes, made: case.Case) -> dict[str, Any]:
     }
 
 
+def _norm_eps(s: Sizes, made: case.Case) -> dict[str, Any]:
+    turning = _rotary(s, made) if "rotary" in made.kwargs else {}
+    return {**turning, "eps": made.kwargs["norm"].keywords["eps"]}
+
+
 def _alibi(s: Sizes, made: case.Case) -> dict[str, Any]:
     """The positions from which the formula makes its bias; of the queries, any will do."""
     q, k = made.args[:2]
@@ -278,6 +286,9 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "post_norm_cross_block": _cross_parts,
     "head_norm_attention": _normed,
     "projection_norm_attention": _normed,
+    "latent_attention": _norm_eps,
+    "absorbed_attention": _norm_eps,
+    "multi_token_input": _norm_eps,
     "alibi_attention": _alibi,
     "alibi_block_attention": _alibi,
     "capped_alibi_decoder_attention": _alibi,

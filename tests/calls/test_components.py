@@ -14,6 +14,7 @@ from tests.support.wrong_calls import complaint, wrong_calls, wrong_values
 from tinyplm import core
 from tinyplm.kernels import cross_entropy as chunked
 from tinyplm.kernels import distillation as chunked_distillation
+from tinyplm.kernels import latent
 from tinyplm.kernels import log_probs as chunked_log_probs
 from tinyplm.kernels.mlp import gated_mlp
 from tinyplm.layers import (
@@ -22,6 +23,7 @@ from tinyplm.layers import (
     mask,
     memory,
     moe,
+    norm,
     position,
     relative_buckets,
     relative_shift,
@@ -54,6 +56,7 @@ FUNCTIONS = (
     "expert",
     "shared",
     "affinities",
+    "norm",
     "rotary",
     "head_norm",
     "projection_norm",
@@ -207,6 +210,7 @@ MIXTURE = {"p": {"router": {"W": np.zeros((4, 6))}, "experts": EXPERTS}, "x": np
            "choose": partial(routing.top_experts, top_k=2), "weigh": routing.softmax_weights,
            "expert": partial(gated_mlp, activation=silu), "shared": None}  # fmt: skip
 CHOICE = {"logits": np.zeros((2, 6)), "top_k": 2, "bias": np.zeros(6), "groups": 3, "kept_groups": 2, "best": 1}
+LATENT = {name: np.ones((2, 2)) for name in ("Wdkv", "Wkr", "Wuk", "Wuv", "Wo")} | {"Wq": np.ones((2, 4)), "kv_norm": np.ones(2)}
 LAYERS = [
     (routing.top_experts, CHOICE),
     (routing.sigmoid_choice, CHOICE),
@@ -238,6 +242,7 @@ LAYERS = [
     (rope_scaling.yarn_frequencies, {"width": 4, "base": 1e4, "factor": 2.0, "original": 8, "beta_fast": 32.0, "beta_slow": 1.0,
                                      "truncate": True}),
     (rope_scaling.yarn_magnitude, {"factor": 2.0, "mscale": 1.0, "mscale_all_dim": 1.0}),
+    (rope_scaling.yarn_score_scale, {"factor": 2.0, "mscale_all_dim": 1.0}),
     (rope_scaling.longrope_frequencies, {"width": 4, "base": 1e4, "factors": [1.0, 2.0]}),
     (rope_scaling.longrope_magnitude, {"factor": 2.0, "original": 8}),
     (rope_scaling.llama3_frequencies, {"width": 4, "base": 1e4, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -246,8 +251,13 @@ LAYERS = [
     (alibi.alibi, {"positions": np.arange(3), "slopes": np.ones(2), "dtype": "float32"}),
     (cache.Cache.empty, {"layers": 1, "batch": 1, "kv_heads": 1, "capacity": 2, "width": 2, "dtype": "float32", "windows": (2,),
                          "xp": np}),
+    (cache.appended, {"x": np.zeros((1, 1, 1, 2)), "cache": ({"c": np.zeros((1, 1, 3, 2))}, 1, None), "name": "c"}),
+    (cache.numbers_per_token, {"layers": 2, "kv_heads": 1, "width": {"c": 4, "k_r": 2}}),
     (cache.extend, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 3, 2)), "start": 1}),
     (cache.roll, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 18, 2)), "start": 1, "window": 3}),
+    (latent.latent_attention, {"p": LATENT, "x": np.zeros((1, 1, 2)), "heads": 1, "rotary": None, "norm": norm.rmsnorm,
+                               "cache": ({"c": np.zeros((1, 1, 2, 2)), "k_r": np.zeros((1, 1, 2, 2))}, 1, None), "mask": None,
+                               "scale": 1.0, "rate": 0.1, "key": np.zeros(1, "uint64")}),
     (stream_views.stream_views, {"shape": (2, 3, 3), "band": np.ones((3, 3), bool), "attention_mask": np.ones((2, 3)),
                                  "perm_mask": np.zeros((2, 3, 3)), "target_mapping": np.eye(3)[None].repeat(2, 0),
                                  "token_type_ids": np.zeros((2, 3), int), "xp": np}),

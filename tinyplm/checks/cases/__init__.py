@@ -4,6 +4,7 @@ layers.py        linear, embeddings, norms, activations, softmax, feed-forward, 
 rope.py          rotary positions
 attention.py     attention: grouped queries, by blocks, with projections
 decoders.py      soft caps, ALiBi, QK norms, Gemma's RMSNorm, other blocks
+latent.py        latent attention, multi-token modules
 heads.py         the heads of encoders
 disentangled.py  DeBERTa
 xlnet.py         XLNet
@@ -28,6 +29,7 @@ from . import (
     disentangled,
     encoder_decoders,
     heads,
+    latent,
     layers,
     losses,
     moe,
@@ -42,6 +44,7 @@ COMPONENTS: dict[str, Entry] = {
     **rope.COMPONENTS,
     **attention.COMPONENTS,
     **decoders.COMPONENTS,
+    **latent.COMPONENTS,
     **heads.COMPONENTS,
     **disentangled.COMPONENTS,
     **xlnet.COMPONENTS,
