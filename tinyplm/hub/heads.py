@@ -30,7 +30,7 @@ def task_of(
         raise wrong(f"{where}: architectures of config.json", "a list", named)
     fitting = [task for task, architecture in known.items() if architecture == named[0]]
     if not hasattr(family, "TASKS"):  # a decoder's architecture may have any name
-        return (fitting or ["causal_lm"])[0]
+        return (fitting or list(known))[0]
     if not fitting:
         supported = ", ".join(dict.fromkeys(known.values()))
         raise wrong(f"{where}: architecture", f"one of {supported}, or a task", named[0])
