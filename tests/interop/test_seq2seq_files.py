@@ -75,7 +75,12 @@ def read(family, folder, kind=None):
 def random_model(family, dtype="float64", **changes):
     """A model created by us with every parameter and buffer random, some of them difficult values."""
     name = FAMILIES[family].module.Config.MODEL_TYPE
-    ours = tinyplm.create(name, {"model_type": name, **FAMILIES[family].tiny, **changes}, key=3, dtype=dtype)
+    return random_model_of({"model_type": name, **FAMILIES[family].tiny, **changes}, dtype)
+
+
+def random_model_of(settings, dtype="float64"):
+    """The same, of the contents of a config.json."""
+    ours = tinyplm.create(settings["model_type"], settings, key=3, dtype=dtype)
     rng = np.random.default_rng(0)
     for a in (leaves := flatten({"params": ours.params, "buffers": ours.buffers})).values():
         a += rng.normal(0, 0.3, a.shape)
