@@ -139,13 +139,17 @@ class Batch:
             text.append(token)
 
     def _shared(self, rows: np.ndarray) -> list[int]:
-        """In how many of the first places row i and row rows[i] are the same.
-
-        Their keys and values are, too: where texts begin alike, one is a copy of the other.
-        """
+        """In how many of the first places row i and row rows[i] are the same."""
         ids, real = self.ids[:, : self.width], self.real[:, : self.width]
-        differ = (ids[rows] != ids) | (real[rows] != real)
-        return np.where(differ.any(axis=1), differ.argmax(axis=1), self.width).tolist()
+        return equal_places((ids[rows] == ids) & (real[rows] == real))
+
+
+def equal_places(same: np.ndarray) -> list[int]:
+    """How many of the first places of each row (N, T) are True.
+
+    Where texts begin alike, so do their keys and values: one is a copy of the other.
+    """
+    return np.where(same.all(axis=1), same.shape[1], same.argmin(axis=1)).tolist()
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:

@@ -119,7 +119,8 @@ def stream(
 ) -> Iterator[list[Piece]]:
     """Step by step, the next token of every unfinished continuation.
 
-    prompts: token ids of one prompt or of several, of any lengths.
+    prompts: token ids of one prompt or of several, of any lengths; of an encoder-decoder they are
+    the sources, which are encoded once, and the text begins behind model.start_id().
     temperature ... no_repeat_ngram: see `Sampling`.
     A continuation ends with one of stop_ids (default model.end_ids(); () for none), when its text
     contains one of stop_strings, or after max_new_tokens.

@@ -6,10 +6,15 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from ..arguments import wrong
 from ..models.causal_model import CausalModel
 from ..models.model import Model, check_decoder
+from ..models.seq2seq_model import Seq2SeqModel
 from .batch import Batch, Memory
 from .settings import DecodingSettings
+from .source_batch import SourceBatch
+
+SEQ2SEQ = "seq2seq_lm"
 
 
 class DecodingState(Protocol):
@@ -38,7 +43,8 @@ class DecodingState(Protocol):
 
 def check_generates(name: str, model: Model) -> None:
     """ValueError unless `begin` knows models of this kind."""
-    check_decoder(name, model)
+    if not (isinstance(model, Seq2SeqModel) and model.task == SEQ2SEQ):
+        check_decoder(name, model)
 
 
 def begin(
@@ -48,4 +54,8 @@ def begin(
     memory: Memory | None = None,
 ) -> DecodingState:
     """The state of a model before the first token; ValueError for prompts that it cannot take."""
+    if isinstance(model, Seq2SeqModel):
+        if memory is not None:
+            raise wrong("memory", "None for an encoder-decoder", memory)
+        return SourceBatch(model, prompts, settings)
     return Batch(cast(CausalModel, model), prompts, settings, memory)

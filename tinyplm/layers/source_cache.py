@@ -7,6 +7,7 @@ source, such as its beams, share them.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,15 +81,24 @@ class SourceCache:
         """
         xp = array_module(self.memories[0][0])
         earlier = self.earlier.take(xp.asarray(rows))
+        return dataclasses.replace(self._with_sources(rows), earlier=earlier)
+
+    def reordered(self, rows: np.ndarray, shared: Sequence[int] | None = None) -> SourceCache:
+        """Its samples in another order, in place: see Cache.reordered."""
+        earlier = self.earlier.reordered(rows.tolist(), shared)
+        return dataclasses.replace(self._with_sources(rows), earlier=earlier)
+
+    def _with_sources(self, rows: np.ndarray) -> SourceCache:
+        """With the sources of these samples: one each, or one for each group side by side."""
+        xp = array_module(self.memories[0][0])
         wanted = rows // (self.batch // self.sources)
         firsts = np.flatnonzero(np.diff(wanted, prepend=-1))
         each = len(wanted) // len(firsts)
         if len(wanted) == each * len(firsts) and (firsts == each * np.arange(len(firsts))).all():
-            wanted = wanted[firsts]  # as many samples of each source, side by side
+            wanted = wanted[firsts]
         if np.array_equal(wanted, np.arange(self.sources)):
-            return dataclasses.replace(self, earlier=earlier)
+            return self
         at = xp.asarray(wanted)
         memories = tuple((k[at], v[at]) for k, v in self.memories)
-        mask = self.attention_mask
-        mask = None if mask is None else mask[at]
-        return SourceCache(earlier, memories, mask)
+        mask = None if self.attention_mask is None else self.attention_mask[at]
+        return dataclasses.replace(self, memories=memories, attention_mask=mask)

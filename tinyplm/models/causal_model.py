@@ -48,17 +48,6 @@ class CausalModel(LanguageModel):
         config = self.config.for_decoding()
         return self._with(params=params, config=config, copied=copied, origin=self.origin)
 
-    def end_ids(self) -> set[int]:
-        """The tokens that end a text: those of generation_config.json, otherwise of config.json,
-        and the tokenizer's <|endoftext|>."""
-        found = [self.generation.get("eos_token_id")]
-        stated = not self.config.source or "eos_token_id" in self.config.source  # not a default
-        if found[0] is None and stated:
-            found = [self.config.eos_token_id]
-        found.append(self.tokenizer and self.tokenizer.eos_id)
-        ids = {i for ids in found for i in (ids if isinstance(ids, list) else [ids])}
-        return {i for i in ids if i is not None and 0 <= i < self.config.vocab_size}
-
     @known_arguments
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""What decoders and encoder-decoders share as language models: their losses over a vocabulary."""
+"""What decoders and encoder-decoders share as language models: losses over a vocabulary, ends."""
 
 from __future__ import annotations
 
@@ -20,6 +20,17 @@ from .protocol import Arrays, LossInputs, LossOptions, OutputOptions
 
 class LanguageModel(Model):
     """A model whose head is the output matrix, over the places of `targets`."""
+
+    def end_ids(self) -> set[int]:
+        """The tokens that end a text: those of generation_config.json, otherwise of config.json,
+        and the tokenizer's <|endoftext|>."""
+        found = [self.generation.get("eos_token_id")]
+        stated = not self.config.source or "eos_token_id" in self.config.source  # not a default
+        if found[0] is None and stated:
+            found = [self.config.eos_token_id]
+        found.append(self.tokenizer and self.tokenizer.eos_id)
+        ids = {i for ids in found for i in (ids if isinstance(ids, list) else [ids])}
+        return {i for i in ids if i is not None and 0 <= i < self.config.vocab_size}
 
     @known_arguments
     def loss(

@@ -4,7 +4,7 @@ encoder run once."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -118,8 +118,12 @@ class Seq2SeqModel(LanguageModel):
     def _loss(self, inputs: Arrays, loss: LossInputs, stacking: StackOptions) -> Passed:
         """Without the target among the inputs, the labels tell what the decoder reads."""
         if not any(inputs.get(name) is not None for name in (*TARGET[:2], "labels")):
-            inputs = {**inputs, "labels": (loss.targets or {}).get("logits")}
+            inputs = {**inputs, **self._target_of(loss.targets)}
         return super()._loss(inputs, loss, stacking)
+
+    def _target_of(self, targets: Arrays) -> dict[str, Any]:
+        """The inputs of the decoder that the targets of a loss tell."""
+        return {"labels": targets.get("logits") if isinstance(targets, Mapping) else None}
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         body = body_of(self.family, self.config)
@@ -140,6 +144,15 @@ class Seq2SeqModel(LanguageModel):
         return with_states(head)
 
     # for decoding, without gradients
+
+    def start_id(self) -> int:
+        """The token that the decoder begins with: that of generation_config.json, otherwise of
+        config.json.  ValueError without one."""
+        start = self.generation.get("decoder_start_token_id", self.config.decoder_start_token_id)
+        if type(start) is not int or not 0 <= start < self.config.vocab_size:
+            expected = f"a token from 0 to {self.config.vocab_size - 1}, to begin with"
+            raise wrong("decoder_start_token_id", expected, start)
+        return start
 
     @known_arguments
     def encode(

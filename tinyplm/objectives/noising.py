@@ -10,8 +10,8 @@
 
 Each function returns the noised text and a record of what it did, from which the text can be
 restored, given the tokens that were removed. Shares of tokens are exact, ceil(rate n), as in the
-released code. The released code also lets spans overlap, which lowers the rate, and replaces one
-mask in ten by a random token; the paper mentions neither.
+released code. That code also lets spans overlap, which lowers the rate, and can replace masks by
+random tokens; the paper mentions neither.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def infill(
     Lengths are drawn from a Poisson distribution with mean `mean_span` until the spans cover
     ceil(rate n) tokens; the last one is shortened to that. Then they are placed at random: all
     arrangements of spans and kept tokens are equally likely. The m-th mask of the inputs stands
-    for spans[m]; start = end where it was inserted. Spans beyond the number of covered tokens are
-    dropped, empty ones first, so the inputs are never longer than the text.
+    for spans[m]; start = end where it was inserted. Empty spans that would make the inputs longer
+    than the text are dropped.
     """
     ids = as_ids("ids", ids)
     check_whole("mask_id", mask_id, 0, MOST)
