@@ -295,7 +295,7 @@ _WORDPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
 _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
     "": _sentencepiece,
     "LlamaTokenizer": _llama,
-    "T5Tokenizer": _t5,
+    **dict.fromkeys(("T5Tokenizer", "MT5Tokenizer"), _t5),
     "AlbertTokenizer": _albert,
     "XLNetTokenizer": _xlnet,
     **dict.fromkeys(("InternLMTokenizer", "InternLM2Tokenizer"), _bos_and_model),
