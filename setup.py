@@ -51,6 +51,8 @@ setup(
             "tiktoken>=0.9",
             "sentence-transformers>=5.4",
             "trl>=1.16,<1.17",
+            "rouge-score>=0.1.2",
+            "sacrebleu>=2.5",
         ],
     },
     classifiers=[

@@ -53,7 +53,7 @@ from tinyplm.training.checkpoint import find, started
 from tinyplm.training.log import plot
 from tinyplm.training.loop import train
 from tinyplm.training.samples import check_corpus
-from tinyplm.training.settings import Settings
+from tinyplm.training.settings import OPTIMIZERS, Settings
 from tinyplm.training.step import evaluate
 
 # name: (layers, width, heads).  A family's published sizes are accepted by name, too.
@@ -125,9 +125,9 @@ def plan(options: dict) -> Settings:
     steps, fifth = options["steps"], max(1, options["steps"] // 5)
     evaluate_every = fifth if options["evaluate_every"] is None else options["evaluate_every"]
     save_every = min(fifth, 500) if options["save_every"] is None else options["save_every"]
-    names = ("steps", "schedule", "seed", "workers", "checkpointing", "save_minutes", "full_every")
+    names = ("steps", "optimizer", "schedule", "seed", "workers", "checkpointing", "save_minutes")
     return Settings(
-        **{name: options[name] for name in (*names, "patience", "min_improvement")},
+        **{name: options[name] for name in (*names, "full_every", "patience", "min_improvement")},
         batch_size=options["batch"],
         sequence_length=options["context"],
         learning_rate=options["lr"],
@@ -231,6 +231,9 @@ def parser() -> Parser:
     )
     option("--context", 64, "Tokens per sequence.", whole(1))
     option("--vocabulary", 1024, "Vocabulary size of the tokenizer.", whole(257))
+    optimizers = "Optimiser: adamw, or adafactor, whose state is small and whose learning rate is "
+    optimizers += "relative to the size of a parameter (try 1e-2)."
+    option("--optimizer", "adamw", optimizers, one_of(*OPTIMIZERS))
     option("--lr", 1.5e-3, "Peak learning rate.", POSITIVE)
     schedules = f"Learning-rate schedule: {', '.join(SCHEDULES)}."
     option("--schedule", "cosine", schedules, one_of(*SCHEDULES))

@@ -26,9 +26,9 @@ In reading order:
                  attention, mlp, block, heads
     models/      published
     losses/      cross_entropy
-    optim/       adamw, schedule, clip
+    optim/       adamw, adafactor, schedule, clip
     generation/  sampling
     tuning/      lora, prefix
-    evaluation/  metrics, ngram
+    evaluation/  metrics, rouge, bleu, ngram
     tokenizers/  bpe, wordpiece, unigram
 """

@@ -1,7 +1,7 @@
 """The learning rate of update number `step`, counted from 0.
 
-All start with the linear warm-up of Goyal et al. 2017, sec. 2.2, whose last step has the full rate:
-lr = peak (step + 1) / warmup for step < warmup.
+All but the last two start with the linear warm-up of Goyal et al. 2017, sec. 2.2, whose last step
+has the full rate: lr = peak (step + 1) / warmup for step < warmup.
 """
 
 import math
@@ -62,6 +62,18 @@ def warmup_stable_decay(
         return float(peak)
     u = (step - (total - decay)) / decay
     return peak + (floor - peak) * u
+
+
+def transformer(step: int, *, width: int, warmup: int) -> float:
+    """lr = width^-0.5 min(t^-0.5, t warmup^-1.5),  t = step + 1.    Vaswani et al. 2017, eq. 3"""
+    t = step + 1
+    return width**-0.5 * min(t**-0.5, t * warmup**-1.5)
+
+
+def t5(step: int, *, warmup: int) -> float:
+    """lr = 1 / sqrt(max(t, warmup)),  t = step + 1.             Raffel et al. 2020, sec. 3.1.2"""
+    t = step + 1
+    return 1 / math.sqrt(max(t, warmup))
 
 
 def _check(step: int, warmup: int, total: int) -> None:

@@ -16,7 +16,7 @@ from tests.support import tuning
 from tests.support.wrong_calls import complaint, wrong_calls
 from tinyplm.hub.folders import gradients_by_hub_name
 from tinyplm.models.config import labels
-from tinyplm.optim.adamw import AdamW
+from tinyplm.optim import Adafactor, AdamW
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.chat.formats import TEMPLATES
 from tinyplm.training import checkpoint, log
@@ -198,6 +198,8 @@ def test_checkpoints_logs_and_samples(tmp_path):
 
 def test_the_optimiser_and_gradients():
     no_complaints(AdamW, params=MODEL.params, decays=lambda path, a: True, rates=lambda path, a: 1.0)
+    treated = {"decays": lambda path, a: True, "rates": lambda path, a: 1.0}
+    no_complaints(Adafactor, params=MODEL.params, eps=(1e-30, 1e-3), scale=True, beta1=0.5, **treated)
     no_complaints(gradients_by_hub_name, model=MODEL, dparams=MODEL.params)
     with pytest.raises(ValueError, match="dparams: expected gradients of the model"):
         gradients_by_hub_name(MODEL, OTHER.params)

@@ -208,8 +208,8 @@ def test_answers_by_hand():
         (lambda: chunk_f1([["O"]], [["O", "O"]]), "predictions: sentence 0: expected 2 tags, as in labels, got "),
         (lambda: chunk_f1(["O"], ["O"]), "sentence 0"),
         (lambda: chunk_f1([], []), "labels: expected at least one, got none"),
-        (lambda: answer_scores(["a"], []), "labels: expected 1, one per prediction, got []"),
-        (lambda: answer_scores([], []), "labels: expected at least one, got none"),
+        (lambda: answer_scores(["a"], []), "answers: expected 1, one per prediction, got []"),
+        (lambda: answer_scores([], []), "answers: expected at least one, got none"),
     ],
 )
 def test_errors(call, message):

@@ -1,5 +1,6 @@
 # ruff: noqa: E402 - imports follow importorskip
-"""AdamW and clipping against torch.optim and torch.nn.utils, schedules against transformers.
+"""AdamW and clipping against torch.optim and torch.nn.utils, Adafactor against transformers and torch.optim, schedules against
+transformers.
 
 AdamW is compared in float64 at 1e-12 (largest difference over largest value): each of the 100 updates adds a few roundings of
 1e-16, and the gradients depend on the parameters, so a mistake would grow, not cancel.
@@ -16,6 +17,7 @@ transformers = pytest.importorskip("transformers")
 from tests.laws import FEW, PART, relative_error
 from tinyplm.core import flatten, tree_map, unflatten
 from tinyplm.optim import schedule
+from tinyplm.optim.adafactor import Adafactor
 from tinyplm.optim.adamw import AdamW, decays_by_default
 from tinyplm.optim.clip import clip_by_global_norm, global_norm
 
@@ -127,6 +129,72 @@ def test_the_default_rule_decays_matrices_only():
         assert relative_error(flatten(optimizer.params)[path], expected) < (FEW if path in matrices else 1e-300), path
 
 
+# ----------------------------------------------------------------------------------------------------- Adafactor
+
+
+def run_adafactor(lrs, gradients=gradient, **options):
+    optimizer = Adafactor(parameters(), **options)
+    for step in range(STEPS):
+        leaves = {path: gradients(a, path, step) for path, a in flatten(optimizer.params).items()}
+        optimizer.gradient.add(unflatten(leaves, optimizer.params))
+        optimizer.step(lrs[step])
+    return flatten(optimizer.params)
+
+
+def run_torch_optimizer(make, gradients=gradient):
+    tensors = {path: torch.from_numpy(a).requires_grad_() for path, a in flatten(parameters()).items()}
+    optimizer = make(tensors)
+    for step in range(STEPS):
+        for path, t in tensors.items():
+            t.grad = torch.from_numpy(gradients(t.detach().numpy(), path, step))
+        optimizer.step()
+    return {path: t.detach().numpy() for path, t in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"relative_step": False, "lr": 0.03},
+        {"relative_step": False, "lr": 0.03, "scale_parameter": False},
+        {"beta1": 0.9},
+        {"beta1": 0.5, "weight_decay": 0.3, "eps": (1e-6, 0.1), "clip_threshold": 0.2, "decay_rate": -0.5},
+    ],
+    ids=["defaults", "fixed rate", "no scale", "moment", "everything"],
+)
+def test_adafactor_equals_transformers_over_100_steps(options):
+    theirs = run_torch_optimizer(lambda tensors: transformers.Adafactor(tensors.values(), **options))
+    lr, renamed = options.get("lr"), {"clip_threshold": "threshold", "scale_parameter": "scale"}
+    lrs = [schedule.relative_step(step) if lr is None else lr for step in range(STEPS)]
+    ours = {renamed.get(name, name): v for name, v in options.items() if name not in ("lr", "relative_step", "decay_rate")}
+    if "decay_rate" in options:
+        ours["decay_rate"] = -options["decay_rate"]
+    assert_same_parameters(run_adafactor(lrs, decays=lambda path, a: True, **ours), theirs)
+
+
+def test_the_warm_up_of_adafactor_equals_transformers():
+    """Its rates are too small to move anything in 100 steps, so they are compared themselves."""
+    group = {"lr": None, "relative_step": True, "warmup_init": True, "scale_parameter": False}
+    for step in (0, 1, 99, 9_998, 9_999, 10_000, 10**6):
+        theirs = transformers.Adafactor._get_lr(group, {"step": step + 1})
+        assert schedule.relative_step(step, warmup_init=True) == pytest.approx(theirs, rel=FEW)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 1.5])
+def test_adafactor_equals_torch_where_the_algorithm_is_the_same(threshold):
+    """torch.optim.Adafactor bounds the variance by eps1^2 instead of adding eps1 to the squares, so no gradient may be 0; its
+    rate is at most 1 / sqrt(t), so ours is too; it has no first moment, and decays by lr alone, so there is no decay."""
+
+    def nonzero(theta, path, step):
+        g = gradient(theta, path, step)
+        return np.where(g == 0, 1e-3, g)
+
+    options = {"lr": 0.05, "eps": (1e-30, 1e-3), "d": threshold, "weight_decay": 0.0}
+    theirs = run_torch_optimizer(lambda tensors: torch.optim.Adafactor(tensors.values(), **options), nonzero)
+    lrs = [min(0.05, (step + 1) ** -0.5) for step in range(STEPS)]
+    assert_same_parameters(run_adafactor(lrs, nonzero, threshold=threshold), theirs)
+
+
 # ------------------------------------------------------------------------------------------------------ clipping
 # torch scales by min(1, limit / (norm + 1e-6)), we by min(1, limit / norm).  With our limit at limit * norm / (norm + 1e-6) the
 # two formulas are the same, so no extra tolerance is needed.
@@ -221,6 +289,20 @@ def test_schedules_with_a_floor_equal_transformers(warmup, total, share):
     assert_same_schedule("cosine", theirs, warmup=warmup, total=total, floor=floor, shifted_warmup=False)
     theirs = theirs_by_step("get_wsd_schedule", total + 5, num_decay_steps=5, decay_type="linear", min_lr_ratio=share, **counts)
     assert_same_schedule("stable-decay", theirs, warmup=warmup, total=total, floor=floor, decay=5, shifted_warmup=False)
+
+
+@pytest.mark.parametrize("warmup", [1, 2, 7, 100])
+def test_the_inverse_square_root_equals_transformers_one_step_ahead(warmup):
+    """Also after the warm-up: the paper counts updates from 1, transformers from 0."""
+    theirs = theirs_by_step("get_inverse_sqrt_schedule", 5 * warmup + 9, num_warmup_steps=warmup)
+    for step, expected in enumerate(theirs[1:]):
+        assert schedule.warmup_inverse_sqrt(step, peak=PEAK, warmup=warmup) == pytest.approx(expected, rel=FEW), step
+    if warmup > 1:
+        # without a warm-up but with T5's time scale it decays at once, from PEAK; T5's rate stays there for `warmup` updates
+        theirs = theirs_by_step("get_inverse_sqrt_schedule", 9, num_warmup_steps=0, timescale=warmup)
+        for step, expected in enumerate(theirs):
+            ours = schedule.constant_inverse_sqrt(warmup + step - 1, peak=PEAK, warmup=warmup)
+            assert ours == pytest.approx(expected, rel=FEW), step
 
 
 def test_after_the_end_the_learning_rate_stays_at_the_floor():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,12 +15,23 @@ import reference.optim.schedule as ref_schedule
 from tests.laws import FEW, PART, relative_error
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import Product, Rows, flatten
-from tinyplm.optim import adamw as adamw_module
+from tinyplm.optim import optimizer as optimizer_module
 from tinyplm.optim.adamw import AdamW
 from tinyplm.optim.clip import clip_by_global_norm, global_norm
 from tinyplm.optim.flat import FlatTree
 from tinyplm.optim.layerwise import depths, layerwise_rates
-from tinyplm.optim.schedule import SCHEDULES, learning_rate, warmup_constant, warmup_cosine, warmup_linear, warmup_stable_decay
+from tinyplm.optim.schedule import (
+    SCHEDULES,
+    constant_inverse_sqrt,
+    inverse_sqrt_peak,
+    learning_rate,
+    relative_step,
+    warmup_constant,
+    warmup_cosine,
+    warmup_inverse_sqrt,
+    warmup_linear,
+    warmup_stable_decay,
+)
 
 
 def _params(seed=0, dtype="float64"):
@@ -56,8 +69,8 @@ def test_blocks_and_threads_of_the_update_change_nothing(monkeypatch):
             optimizer.step(0.01, clip=0.5, norm=norm, workers=workers)
         return optimizer.values.buffer
 
-    whole, norm = run(norm=np.float64(3.0)), adamw_module.global_norm(_params(seed=1))
-    monkeypatch.setattr(adamw_module, "_BLOCK", 5)
+    whole, norm = run(norm=np.float64(3.0)), optimizer_module.global_norm(_params(seed=1))
+    monkeypatch.setattr(optimizer_module, "_BLOCK", 5)
     assert np.array_equal(run(norm=np.float64(3.0)), whole)
     blocks = run()
     for workers in (2, 3, 99):
@@ -107,7 +120,7 @@ def test_depths_count_from_the_embeddings_to_the_head():
 @pytest.mark.parametrize("block", [5, 1 << 17])
 def test_rates_by_parameter_equal_one_optimiser_each(device, block, monkeypatch):
     """Weight decay uses the parameter's own rate too, as in torch's parameter groups; the norm covers all parameters."""
-    monkeypatch.setattr(adamw_module, "_BLOCK", block)
+    monkeypatch.setattr(optimizer_module, "_BLOCK", block)
     rates = layerwise_rates(_network(), 0.7)
     together = AdamW(to_device(_network(), device), weight_decay=0.1, rates=rates)
     alone = {path: AdamW({path: a}, weight_decay=0.1) for path, a in flatten(_network()).items()}
@@ -176,12 +189,48 @@ def test_schedules_equal_the_reference(warmup, rest, floor, decay):
             assert warmup_stable_decay(step, **common) == pytest.approx(expected, rel=PART, abs=FEW)
 
 
+@given(st.integers(1, 10**6), st.integers(1, 20_000), st.integers(1, 4096))
+def test_inverse_square_roots_equal_the_papers(step, warmup, width):
+    peak = inverse_sqrt_peak(width, warmup)
+    expected = ref_schedule.transformer(step, width=width, warmup=warmup)
+    assert warmup_inverse_sqrt(step, peak=peak, warmup=warmup) == pytest.approx(expected, rel=FEW)
+    assert constant_inverse_sqrt(step, peak=warmup**-0.5, warmup=warmup) == pytest.approx(
+        ref_schedule.t5(step, warmup=warmup), rel=FEW)  # fmt: skip
+    for warmup_init, schedule in ((False, constant_inverse_sqrt), (True, warmup_inverse_sqrt)):  # Adafactor's
+        expected = schedule(step, peak=1e-2, warmup=10_000)
+        assert relative_step(step, warmup_init=warmup_init) == pytest.approx(expected, rel=FEW)
+
+
+def test_inverse_square_roots_by_hand():
+    assert inverse_sqrt_peak(512, 4000) == pytest.approx(1 / math.sqrt(512 * 4000))  # Vaswani et al.'s base model: 7e-4
+    base = {"peak": inverse_sqrt_peak(512, 4000), "warmup": 4000}
+    assert warmup_inverse_sqrt(99_999, **base) == pytest.approx(1 / math.sqrt(512 * 100_000))
+    assert [warmup_inverse_sqrt(step, peak=6.0, warmup=4) for step in (0, 1, 3, 15)] == [1.5, 3.0, 6.0, 3.0]
+    assert [constant_inverse_sqrt(step, peak=6.0, warmup=4) for step in (0, 3, 15, 63)] == [6.0, 6.0, 3.0, 1.5]
+    assert constant_inverse_sqrt(2**20 - 1, peak=0.01, warmup=10_000) == pytest.approx(2**-10)  # T5: 1 / sqrt(2^20)
+    for schedule in (warmup_inverse_sqrt, constant_inverse_sqrt):  # without a warm-up, as with one of a single update
+        assert [schedule(step, peak=6.0, warmup=0) for step in (0, 3)] == [6.0, 3.0]
+    assert [relative_step(step) for step in (0, 9_999, 999_999)] == pytest.approx([0.01, 0.01, 0.001])
+    assert [relative_step(step, warmup_init=True) for step in (0, 9_999, 999_999)] == pytest.approx([1e-6, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("warmup", [1, 7, 1000])
+def test_schedules_are_continuous_at_the_end_of_the_warm_up(name, warmup):
+    """The last update of the warm-up has the peak, and the rate changes by O(1 / warmup) after it."""
+    options = {"peak": 3.0, "warmup": warmup, "total": 3 * warmup, "floor": 0.0, "decay": warmup}
+    before, at, after = (learning_rate(name, warmup - 1 + k, **options) for k in (-(warmup > 1), 0, 1))
+    assert at == pytest.approx(3.0, rel=FEW)
+    assert abs(at - before) <= 3.0 / warmup + 3 * FEW and 0 <= at - after <= 3.0 / warmup + 3 * FEW
+
+
 def test_schedules_by_name_and_bad_ones():
     for name in SCHEDULES:
-        assert learning_rate(name, 5, peak=1.0, warmup=5, total=10, floor=0.0, decay=2) == 1.0
+        decayed = math.sqrt(5 / 6) if "inverse" in name else 1.0  # update 6 of a warm-up of 5
+        assert learning_rate(name, 5, peak=1.0, warmup=5, total=10, floor=0.0, decay=2) == decayed
     for call, message in (
         (lambda: learning_rate("step", 0, peak=1, warmup=0, total=1, floor=0, decay=1),
-         "^schedule: expected one of cosine, linear, constant, stable-decay, got 'step'"),
+         "^schedule: expected one of cosine, linear, constant, stable-decay, inverse-sqrt, constant-inverse-sqrt, got 'step'"),
         (lambda: AdamW({"a": np.ones(1), "b": np.ones(1, dtype="f4")}), "one dtype"),
         (lambda: depths(_params()), "^depths: params: expected "),
         (lambda: clip_by_global_norm(_params(), limit=0), "clip: expected a finite number > 0, got 0"),
@@ -210,7 +259,11 @@ COMMON = {**START, "total": 9, "floor": 0.0}
       for f in (warmup_linear, warmup_cosine, lambda **o: warmup_stable_decay(decay=3, **o)) for name, accepted, refused in (
           ("step", [0, np.int64(7), 99], [-1, 0.5, "1", None, True]), ("peak", [0, 2.5], [OUTSIDE, np.nan, np.inf, "1", None]),
           ("floor", [0, 2.5], [OUTSIDE, np.nan, np.inf, "1", None]), ("total", [5, np.int32(99)], [0, -1, 8.5, "9"]))),
-    *((name, lambda v, name=name: warmup_constant(**{**START, name: v}), accepted, refused)
+    ("width", lambda v: inverse_sqrt_peak(v, 4), [1, 512], [0, 1.5, None]),
+    ("warmup", lambda v: inverse_sqrt_peak(4, v), [0], [-1, None]),
+    ("warmup_init", lambda v: relative_step(0, warmup_init=v), [True], [1, None]), ("step", relative_step, [0], [-1, 0.5]),
+    *((name, lambda v, f=f, name=name: f(**{**START, name: v}), accepted, refused)
+      for f in (warmup_constant, warmup_inverse_sqrt, constant_inverse_sqrt)
       for name, accepted, refused in (("step", [0, 99], [-1, 0.5]), ("peak", [0, 2.5], [OUTSIDE, np.nan]),
                                       ("warmup", [0, 99], [-1, 0.5, None]))),
     *(("warmup", lambda v, f=f: f(0, peak=1.0, warmup=v, total=9), [0, 8], [-1, 9, 2.0, None])

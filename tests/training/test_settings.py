@@ -60,13 +60,14 @@ def choice(*names):
     return Kind(list(names), [names[0].upper(), "", None, 1], f"one of {', '.join(names)}")
 
 
-SCHEDULE = choice("cosine", "linear", "constant", "stable-decay")
+SCHEDULE = choice("cosine", "linear", "constant", "stable-decay", "inverse-sqrt", "constant-inverse-sqrt")
 
 RUN = {
     **dict.fromkeys(("steps", "batch_size", "sequence_length", "workers", "evaluate_every", "save_every", "log_every", "keep",
                      "full_every"), COUNT),
     "micro_batch_size": whole(1, 8, none=True), "learning_rate": POSITIVE, "schedule": SCHEDULE, "warmup": whole(0, 999),
-    "decay": whole(), "floor": number(least=0, most=1e-3), "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE,
+    "optimizer": choice("adamw", "adafactor"), "decay": whole(), "floor": number(least=0, most=1e-3),
+    "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE,
     "eps": NOT_NEGATIVE, "clip": POSITIVE, "smoothing": SHARE, "seed": SEED, "checkpointing": whole(),
     "save_minutes": number(least=0, none=True), "patience": EVERY, "min_improvement": NOT_NEGATIVE,
 }  # fmt: skip
@@ -160,5 +161,6 @@ def test_recipes_have_a_rate_for_every_step(schedule, steps, warmup):
     rates = [settings.rate(step) for step in range(steps)]
     assert max(rates) == pytest.approx(2.0) and all(0 < rate <= 2.0 for rate in rates)
     whole_warmup = min(warmup, steps - 1)
-    assert rates[:whole_warmup] == pytest.approx([2.0 * (step + 1) / whole_warmup for step in range(whole_warmup)])
+    rising = [2.0 if schedule == "constant-inverse-sqrt" else 2.0 * (step + 1) / whole_warmup for step in range(whole_warmup)]
+    assert rates[:whole_warmup] == pytest.approx(rising)
     assert settings.rate(0, 3 * steps) <= rates[0]  # a run with more updates may have a longer warm-up

@@ -1,16 +1,19 @@
-"""Metrics for spans of text: chunks of tagged words, and answers to questions. Shares: 0 to 1."""
+"""Metrics for spans of text: chunks of tagged words, answers to questions, texts as a whole.
+
+Shares range from 0 to 1.
+"""
 
 from __future__ import annotations
 
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arguments import as_texts, check_text, shown, wrong
+from ..arguments import as_texts, check_takes, check_text, shown, wrong
 from .metrics import Scores, scores
 
 # ---- tagging
@@ -115,9 +118,7 @@ def answer_f1(prediction: str, answers: Iterable[str]) -> float:
 
 def answer_scores(predictions: Sequence[str], answers: Sequence[Iterable[str]]) -> dict[str, float]:
     """{"exact_match", "f1"}: means over questions. answers: those accepted for each, if any."""
-    _one_each(predictions, answers)
-    predictions = as_texts("predictions", predictions)
-    pairs = list(zip(predictions, answers))
+    pairs = check_pairs(predictions, answers, "answers")
     return {
         "exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
         "f1": sum(answer_f1(*pair) for pair in pairs) / len(pairs),
@@ -138,12 +139,43 @@ def _bag_f1(predicted: list[str], labelled: list[str]) -> float:
     return scores(common, len(predicted), len(labelled)).f1
 
 
-def _one_each(predictions: Sequence, labels: Sequence) -> None:
-    for name, value in (("predictions", predictions), ("labels", labels)):
+# ---- whole texts
+
+
+def single_spaces(text: str) -> str:
+    """The text without spaces at its ends, each run of whitespace inside as one space."""
+    check_text("text", text)
+    return " ".join(text.split())
+
+
+def share_equal(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    *,
+    normalise: Callable[[str], str] = single_spaces,
+) -> float:
+    """The share of predictions equal to their reference, both normalised.
+
+    normalise: str.lower, normalise_answer (then it is SQuAD's exact match), or another function
+    from text to text; upper and lower case and punctuation count unless it removes them.
+    """
+    check_takes("normalise", normalise, "text")
+    pairs = check_pairs(predictions, as_texts("references", references), "references")
+    return sum(normalise(p) == normalise(r) for p, r in pairs) / len(pairs)
+
+
+def check_pairs(predictions: Sequence[str], labels: Sequence, name: str) -> list[tuple[str, Any]]:
+    """(prediction, label) of each sample; ValueError unless there is one label per text."""
+    _one_each(predictions, labels, name)
+    return list(zip(as_texts("predictions", predictions), labels))
+
+
+def _one_each(predictions: Sequence, labels: Sequence, argument: str = "labels") -> None:
+    for name, value in (("predictions", predictions), (argument, labels)):
         list_like = isinstance(value, (Sequence, np.ndarray)) and getattr(value, "ndim", 1) > 0
         if not list_like or isinstance(value, (str, bytes)):
             raise wrong(name, "a list with one entry per sample", value)
     if len(predictions) != len(labels):
-        raise wrong("labels", f"{len(predictions)}, one per prediction", labels)
+        raise wrong(argument, f"{len(predictions)}, one per prediction", labels)
     if not len(predictions):
-        raise ValueError("labels: expected at least one, got none")
+        raise ValueError(f"{argument}: expected at least one, got none")

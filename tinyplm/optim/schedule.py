@@ -1,15 +1,15 @@
 """Learning-rate schedules: the learning rate of update number `step`, counted from 0.
 
-All warm up linearly, lr = peak (step + 1) / warmup for step < warmup, so the first update is not
-wasted on a rate of 0.  ValueError for a negative step, peak or floor, or a warm-up that is not
-shorter than the total.
+All but `constant_inverse_sqrt` warm up linearly, lr = peak (step + 1) / warmup for step < warmup,
+so the first update is not wasted on a rate of 0.  ValueError for a negative step, peak or floor, or
+a warm-up that is not shorter than the total.
 """
 
 from __future__ import annotations
 
 import math
 
-from ..arguments import check_choice, check_number, check_whole
+from ..arguments import check_choice, check_flag, check_number, check_whole
 
 MOST_UPDATES = 2**53  # updates: a float holds every integer up to it
 
@@ -68,7 +68,51 @@ def warmup_stable_decay(
     return peak + (floor - peak) * min(max((step - (total - decay)) / decay, 0.0), 1.0)
 
 
-SCHEDULES = ("cosine", "linear", "constant", "stable-decay")
+def warmup_inverse_sqrt(step: int, *, peak: float, warmup: int) -> float:
+    """peak min(t / w, sqrt(w / t)),  t = step + 1,  w = warmup, at least 1.
+
+    With peak = inverse_sqrt_peak(D, w) it is D^-0.5 min(t^-0.5, t w^-1.5), Vaswani et al. 2017,
+    eq. 3.  Both terms are the peak at t = w, the last update of the warm-up.  The decay does not
+    depend on the number of updates and never ends.
+    """
+    _check(step, peak, warmup)
+    t, w = step + 1, max(warmup, 1)
+    return peak * min(t / w, math.sqrt(w / t))
+
+
+def inverse_sqrt_peak(width: int, warmup: int) -> float:
+    """(D w)^-0.5, D = width: the peak of Vaswani et al. 2017, eq. 3, for a model of width D."""
+    check_whole("width", width, 1, MOST_UPDATES)
+    check_whole("warmup", warmup, 0, MOST_UPDATES)
+    return (width * max(warmup, 1)) ** -0.5
+
+
+def constant_inverse_sqrt(step: int, *, peak: float, warmup: int) -> float:
+    """peak sqrt(w / max(t, w)),  t = step + 1,  w = warmup, at least 1: constant, then decaying.
+
+    With peak = w^-0.5 it is 1 / sqrt(max(t, w)), Raffel et al. 2020, sec. 3.1.2 (w = 10^4).
+    """
+    _check(step, peak, warmup)
+    t, w = step + 1, max(warmup, 1)
+    return peak * math.sqrt(w / max(t, w))
+
+
+def relative_step(step: int, *, warmup_init: bool = False) -> float:
+    """min(10^-2, t^-0.5),  t = step + 1; with warmup_init, min(10^-6 t, t^-0.5).
+
+    Shazeer & Stern 2018, algorithm 6: the step size of Adafactor relative to a parameter's scale.
+    The two are `constant_inverse_sqrt` and `warmup_inverse_sqrt` of peak 10^-2 and warmup 10^4.
+    """
+    check_whole("step", step, 0, MOST_UPDATES)
+    check_flag("warmup_init", warmup_init)
+    t = step + 1
+    return min(1e-6 * t if warmup_init else 1e-2, t**-0.5)
+
+
+SCHEDULES = (
+    *("cosine", "linear", "constant", "stable-decay"),
+    *("inverse-sqrt", "constant-inverse-sqrt"),
+)
 
 
 def learning_rate(
@@ -82,6 +126,10 @@ def learning_rate(
         return warmup_linear(step, peak=peak, warmup=warmup, total=total, floor=floor)
     if name == "constant":
         return warmup_constant(step, peak=peak, warmup=warmup)
+    if name == "inverse-sqrt":
+        return warmup_inverse_sqrt(step, peak=peak, warmup=warmup)
+    if name == "constant-inverse-sqrt":
+        return constant_inverse_sqrt(step, peak=peak, warmup=warmup)
     return warmup_stable_decay(
         step, peak=peak, warmup=warmup, total=total, decay=decay, floor=floor
     )

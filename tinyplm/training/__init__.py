@@ -3,7 +3,7 @@
 loop         train(model, training, validation, settings, out=...): updates, evaluation, saving
 settings     Settings, the hyperparameters of a run
 samples      training and validation data: token arrays, samples of an objective
-step         one update: gradient accumulation, clipping, AdamW; evaluation
+step         one update: gradient accumulation, clipping, the optimiser; evaluation
 checkpoint   out/step-N/: saving, finding, resuming, pruning
 folders      checkpoint folders on disk: atomic writing, checksums, damage
 incremental  checkpoints that hold only what changed

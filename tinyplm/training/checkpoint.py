@@ -15,7 +15,7 @@ from ..backend import to_device, to_host
 from ..core import flatten
 from ..files import named, read_text, replaced
 from ..models.model import Model
-from ..optim.adamw import AdamW
+from ..optim import Optimizer
 from . import environment, folders, incremental
 from .folders import OPTIMIZER, read_trainer
 from .settings import Settings
@@ -64,7 +64,7 @@ class State:
 def save(
     out: Path,
     model: Model,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     state: State,
     settings: Settings,
     data: str,
@@ -82,11 +82,7 @@ def save(
     base = None
     if not full and state.best_step != state.step and (latest := _read_name(out / "latest")):
         base = incremental.base_of_next(out, latest, settings.full_every)
-    moments = {
-        f"{name}.{path}": to_host(a)
-        for name in "mv"
-        for path, a in getattr(optimizer, name).leaves.items()
-    }
+    moments = {name: to_host(a) for name, a in optimizer.state.items()}
     trainer = {
         "state": state.saved(),
         "updates": optimizer.t,
@@ -176,7 +172,9 @@ def _first_save(out: Path) -> Path | None:
     return folder if folders.problem(folder) is None else None
 
 
-def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, data: str) -> State:
+def restore(
+    folder: Path, model: Model, optimizer: Optimizer, settings: Settings, data: str
+) -> State:
     """Load a checkpoint's parameters and moments into the optimiser.
 
     Refuses a damaged folder, naming an intact one, and a run whose configuration differs, naming
@@ -188,7 +186,8 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
     before, now = dataclasses.asdict(saved.config), dataclasses.asdict(model.config)
     differences = _differences("model", before, now, free=("source",))
     now = dataclasses.asdict(settings)
-    differences += _differences("settings", trainer["settings"], now, free=Settings.FREE)
+    before = {"optimizer": "adamw", **trainer["settings"]}  # there was no choice at first
+    differences += _differences("settings", before, now, free=Settings.FREE)
     if str(saved.dtype) != str(model.dtype):
         differences.append(f"dtype {saved.dtype}, now {model.dtype}")
     if trainer["data"] != data:
@@ -197,9 +196,7 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
         raise mismatch(
             folder, "the configuration of this run", f"another: {'; '.join(differences)}"
         )
-    leaves = optimizer.values.leaves
-    shapes = {f"{name}.{path}": a.shape for name in "mv" for path, a in leaves.items()}
-    kinds = {name: (tuple(shape), "f") for name, shape in shapes.items()}
+    kinds = {name: (tuple(a.shape), "f") for name, a in optimizer.state.items()}
     found = {name: (a.shape, a.dtype.kind) for name, a in moments.items()}
     if bad := sorted(name for name in kinds | found if kinds.get(name) != found.get(name)):
         names = ", ".join(named(n, 80) for n in bad[:3])
@@ -209,10 +206,8 @@ def restore(folder: Path, model: Model, optimizer: AdamW, settings: Settings, da
         check_whole("updates", trainer["updates"], 0, state.step)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    _fill(leaves, flatten(saved.params), model.device)
-    for name in "mv":
-        own = {k[2:]: a for k, a in moments.items() if k.startswith(f"{name}.")}
-        _fill(getattr(optimizer, name).leaves, own, model.device)
+    _fill(optimizer.values.leaves, flatten(saved.params), model.device)
+    _fill(optimizer.state, moments, model.device)
     optimizer.t = trainer["updates"]
     return state
 

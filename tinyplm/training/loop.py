@@ -15,7 +15,7 @@ from ..backend import array_module, is_host
 from ..files import sole_writer
 from ..memory import give_back_freed_memory, keep_freed_memory
 from ..models.model import Model, check_model
-from ..optim.adamw import AdamW
+from ..optim import Optimizer
 from . import checkpoint, folders
 from .checkpoint import SaveError, State
 from .environment import workers_note
@@ -192,7 +192,7 @@ class _Run:
     def __init__(
         self,
         model: Model,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         settings: Settings,
         state: State,
         out: Path,

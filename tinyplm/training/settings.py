@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ..arguments import check_key, check_number, check_whole, plain_numbers
+from ..arguments import check_choice, check_key, check_number, check_whole, plain_numbers
 from ..core import Tree
-from ..optim.adamw import AdamW
+from ..optim import Adafactor, AdamW, Optimizer
 from ..optim.schedule import learning_rate
+
+OPTIMIZERS = ("adamw", "adafactor")
 
 
 def check_common(settings: Any) -> None:
@@ -35,7 +37,8 @@ class Settings:
     batch_size: int = 8  # sequences per step
     sequence_length: int = 128
     micro_batch_size: int | None = None  # sequences in memory at a time; None = the whole batch
-    learning_rate: float = 1e-3  # the peak
+    optimizer: str = "adamw"  # or "adafactor", which has no use for beta1, beta2 and eps
+    learning_rate: float = 1e-3  # the peak; for Adafactor, relative to the size of a parameter
     schedule: str = "cosine"  # one of optim.schedule.SCHEDULES
     warmup: int = 50  # updates
     decay: int = 0  # updates in the final decay of "stable-decay"; 0 = a fifth of steps
@@ -70,6 +73,7 @@ class Settings:
         counts = ("steps", "sequence_length", "evaluate_every", "save_every", "log_every", "keep")
         for name in (*counts, "full_every"):
             check_whole(name, getattr(self, name), 1)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_whole("decay", self.decay)
         check_whole("micro_batch_size", self.micro_batch_size, 1, self.batch_size, or_none=True)
         check_whole("patience", self.patience, 1, or_none=True)
@@ -92,7 +96,10 @@ class Settings:
         )
 
 
-def optimizer_of(params: Tree, settings: Any, rates: Callable | None = None) -> AdamW:
-    """AdamW with the settings that training and tuning share."""
-    betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
+def optimizer_of(params: Tree, settings: Any, rates: Callable | None = None) -> Optimizer:
+    """The optimiser of `settings`, AdamW unless they name another."""
+    decay = settings.weight_decay
+    if getattr(settings, "optimizer", "adamw") == "adafactor":
+        return Adafactor(params, weight_decay=decay, rates=rates)
+    betas = (settings.beta1, settings.beta2)
     return AdamW(params, betas=betas, eps=settings.eps, weight_decay=decay, rates=rates)

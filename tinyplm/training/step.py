@@ -14,7 +14,7 @@ from ..backend import is_host, to_device
 from ..core import IGNORED, StackOptions, flatten, map_shards, reduce_shards, tree_map
 from ..data.batches import evaluation_windows
 from ..models.protocol import LossOptions, Trainable
-from ..optim.adamw import AdamW
+from ..optim import Optimizer
 from .settings import Settings
 
 Arrays = np.ndarray | dict[str, np.ndarray]  # bare arrays are input_ids and logits
@@ -22,7 +22,7 @@ Arrays = np.ndarray | dict[str, np.ndarray]  # bare arrays are input_ids and log
 
 def accumulate(
     model: Trainable,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     inputs: Arrays,
     targets: Arrays,
     *,
@@ -79,7 +79,7 @@ def accumulate(
 def add_gradients(
     gradient: Callable[[dict, Callable], tuple[Any, list]],
     batch: dict[str, dict],
-    optimizer: AdamW,
+    optimizer: Optimizer,
     add_part: Callable,
     micro_size: int,
     workers: int,
@@ -129,7 +129,7 @@ class NonFiniteError(FloatingPointError):
 
 def update(
     model: Trainable,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     inputs: Arrays,
     targets: Arrays,
     *,
@@ -137,7 +137,7 @@ def update(
     step: int,
     key: int | None = None,
 ) -> tuple[Any, Any]:
-    """One whole step: gradient, clipping, AdamW.
+    """One whole step: gradient, clipping, the optimiser's update.
 
     Returns (loss, gradient norm before clipping), both 0-dimensional.
     On the host a non-finite loss or gradient raises NonFiniteError before any parameter changes.

@@ -123,8 +123,11 @@ def _schedule(f: Any, arguments: Mapping[str, Any], keywords: Mapping[str, Any])
     return Result({"output.rates": np.array(rates)})
 
 
+_ENDLESS = ("warmup_constant", "warmup_inverse_sqrt", "constant_inverse_sqrt")
+
+
 def _schedule_cases(name: str) -> list[Made]:
-    total = {} if name == "warmup_constant" else {"total": 30}
+    total = {} if name in _ENDLESS else {"total": 30}
     extra = {"decay": 8} if name == "warmup_stable_decay" else {}
     floor = {"floor": 2.0**-14} if total else {}
     steps, base = np.arange(36), {"peak": 2.0**-10, "warmup": 5, **total, **extra}
@@ -144,7 +147,7 @@ SUBJECTS = {
     "clip_by_global_norm": Subject("clip_by_global_norm", "optimiser", "a tree scaled to a norm",
                                    clip_by_global_norm, _clip, _clip_cases),
 }  # fmt: skip
-for _name in ("warmup_constant", "warmup_linear", "warmup_cosine", "warmup_stable_decay"):
+for _name in (*_ENDLESS, "warmup_linear", "warmup_cosine", "warmup_stable_decay"):
     _f = getattr(schedule, _name)
     SUBJECTS[_name] = Subject(
         _name,
