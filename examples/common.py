@@ -17,6 +17,8 @@ import numpy as np
 
 import tinyplm
 from tinyplm.arguments import check_choice, check_number, check_path, check_whole
+from tinyplm.core import map_shards
+from tinyplm.data import IGNORED
 from tinyplm.families import llama
 from tinyplm.files import read_json, replaced
 from tinyplm.models.causal_model import CausalModel
@@ -264,6 +266,25 @@ def bert_masking(tokenizer: Tokenizer) -> dict[str, Any]:
     )
     layout = Layout.bert(cls_id=cls_id, sep_id=sep_id, pad_id=pad_id)
     return {"layout": layout, "masking": Masking(mask_id, tokenizer.vocab_size)}
+
+
+def accuracies(model: tinyplm.Model, batches: list, workers: int) -> dict[str, float]:
+    """The share of the targets of each output that the model gets right, over these batches."""
+    right, count = {}, {}
+    for inputs, targets in batches:
+
+        def correct(part: dict) -> dict[str, int]:
+            outputs, _ = model(**part["inputs"], grad=False)
+            wanted = part["targets"].items()
+            return {name: int((outputs[name].argmax(-1) == t).sum()) for name, t in wanted}
+
+        batch, shards = {"inputs": inputs, "targets": targets}, len(inputs["input_ids"])
+        for part in map_shards(correct, batch, min(workers, shards)):
+            for name, n in part.items():
+                right[name] = right.get(name, 0) + n
+        for name, t in targets.items():
+            count[name] = count.get(name, 0) + int((t != IGNORED).sum())
+    return {name: right[name] / count[name] for name in right}
 
 
 # ------------------------------------------------------------------------------------------- output

@@ -23,6 +23,7 @@ from common import (
     SHARE,
     WORKERS,
     Parser,
+    accuracies,
     bert_masking,
     check_fresh,
     command,
@@ -38,7 +39,6 @@ from common import (
 )
 
 import tinyplm
-from tinyplm.core import map_shards
 from tinyplm.data import (
     IGNORED,
     deduplicate,
@@ -146,25 +146,6 @@ def plan(options: dict) -> Settings:
         save_every=options["save_every"] or fifth,
         save_minutes=5.0,
     )
-
-
-def accuracies(model: tinyplm.Model, batches: list, workers: int) -> dict[str, float]:
-    """The share of masked positions, and of pairs, that the model gets right."""
-    right, count = {}, {}
-    for inputs, targets in batches:
-
-        def correct(part: dict) -> dict[str, int]:
-            outputs, _ = model(**part["inputs"], grad=False)
-            wanted = part["targets"].items()
-            return {name: int((outputs[name].argmax(-1) == t).sum()) for name, t in wanted}
-
-        batch, shards = {"inputs": inputs, "targets": targets}, len(inputs["input_ids"])
-        for part in map_shards(correct, batch, min(workers, shards)):
-            for name, n in part.items():
-                right[name] = right.get(name, 0) + n
-        for name, t in targets.items():
-            count[name] = count.get(name, 0) + int((t != IGNORED).sum())
-    return {name: right[name] / count[name] for name in right}
 
 
 def report(options: dict, out: Path, documents: list, validation: FixedBatches) -> None:
