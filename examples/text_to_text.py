@@ -60,7 +60,7 @@ from tinyplm.training.samples import FixedBatches
 from tinyplm.training.settings import Settings
 
 # name: (layers of each side, width, heads)
-SIZES = {"tiny": (1, 64, 2), "small": (2, 256, 4), "medium": (4, 384, 6)}
+SIZES = {"tiny": (1, 64, 2), "small": (2, 128, 4), "medium": (2, 256, 4)}
 FREE = ("out", "workers", "evaluate_every", "save_every")  # may change on resume
 SOURCE, TARGET = 64, 24  # tokens, with special tokens; longer texts are cut
 
@@ -332,7 +332,7 @@ def parser() -> Parser:
     option("--limit", 3000, "Greatest number of samples that counts for a task's rate.", whole(1))
     option("--temperature", 1.0, "Temperature of the rates.", POSITIVE)
     option("--vocabulary", 2048, "Vocabulary size of the tokenizer.", whole(200))
-    option("--steps", 2000, "Training steps.", whole(1))
+    option("--steps", 2500, "Training steps.", whole(1))
     option("--batch", 16, "Samples per step.", whole(1))
     option("--lr", 0.02, "Peak learning rate, relative to the size of a parameter.", POSITIVE)
     option("--warmup", 100, "Warm-up steps.", whole())

@@ -226,6 +226,7 @@ def translations(
 
 def plan(options: dict) -> Settings:
     steps, fifth = options["steps"], max(1, options["steps"] // 5)
+    often = max(1, steps // 20)  # quick, and BLEU rises early
     warmup = min(options["warmup"], steps - 1)
     # Vaswani et al. 2017, sec. 5.3 and 5.4
     return Settings(
@@ -242,7 +243,7 @@ def plan(options: dict) -> Settings:
         smoothing=options["smoothing"],
         seed=options["seed"],
         workers=options["workers"],
-        evaluate_every=options["evaluate_every"] or fifth,
+        evaluate_every=options["evaluate_every"] or often,
         save_every=options["save_every"] or fifth,
         save_minutes=5.0,
     )
@@ -365,8 +366,11 @@ def parser() -> Parser:
     option("--smoothing", 0.1, "Label smoothing.", number(least=0.0, below=1.0))
     option("--beams", 4, "Number of beams.", whole(2, 64))
     option("--seed", 0, "Random seed, also of the language.", whole())
-    for name, what in (("--evaluate-every", "Evaluate"), ("--save-every", "Save a checkpoint")):
-        option(name, None, f"{what} every N steps.", whole(1), shown="a fifth of all steps")
+    for name, what, shown in (
+        ("--evaluate-every", "Evaluate", "a twentieth of all steps"),
+        ("--save-every", "Save a checkpoint", "a fifth of all steps"),
+    ):
+        option(name, None, f"{what} every N steps.", whole(1), shown=shown)
     option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
     option("--out", "out-translate", "Output folder.", metavar="FOLDER")
     parser.flag("--resume", "Resume the run in --out, however it ended.")
