@@ -3,6 +3,7 @@
 python examples/generate.py out/step-1200 --prompt "Return the" --samples 3 python
 examples/generate.py out --prompt "def " "class " --temperature 0 --stop "\\n\\n"
 --show-log-probabilities
+python examples/generate.py out --prompt "def " --beams 4 --samples 2
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import warnings
 from common import Parser, model_folder, number, one_of, start, whole
 
 import tinyplm
-from tinyplm.generation import Continuation, stream
+from tinyplm.generation import Continuation, beam_search, stream
 from tinyplm.memory import keep_freed_memory
 from tinyplm.training import incremental
 
@@ -96,6 +97,13 @@ def parser() -> Parser:
     parser.option("--tokens", 120, "Maximum number of tokens to add.", whole(1))
     parser.option("--samples", 1, "Number of texts per prompt.", whole(1))
     parser.option(
+        "--beams",
+        None,
+        "Search for the most probable texts with N beams, and print the --samples best.",
+        whole(1),
+        shown="sample",
+    )
+    parser.option(
         "--stop",
         [],
         r"Stop before any of these texts; \n is a line break.",
@@ -109,6 +117,20 @@ def parser() -> Parser:
     return parser
 
 
+def search(model: tinyplm.Model, prompts: list[list[int]], options: argparse.Namespace) -> None:
+    """The most probable texts of each prompt, with their log-probabilities if asked for."""
+    if options.stop:
+        raise ValueError("--stop: expected none with --beams, which end at the model's end tokens")
+    names = ("beams", "repetition_penalty", "no_repeat_ngram")
+    limits = {"max_new_tokens": options.tokens, "results": options.samples}
+    for text in beam_search(
+        model, prompts, **limits, **{name: getattr(options, name) for name in names}
+    ):
+        print(f"{options.prompt[text.prompt]}{text.text}\n")
+        if options.show_log_probabilities:
+            print(f"{text.log_probability:>10.4f}  total, {text.score:.4f} a token\n")
+
+
 def main() -> None:
     options = parser().options()
     keep_freed_memory()
@@ -120,6 +142,8 @@ def main() -> None:
         expected = "a text, since the tokenizer has no token to start a document"
         raise ValueError(f"--prompt: expected {expected}, got an empty one")
     prompts = [prompt or [begin] for prompt in prompts]
+    if options.beams is not None:
+        return search(model, prompts, options)
     stops = [stop.replace("\\n", "\n") for stop in options.stop]
     alone = (
         len(prompts) * options.samples == 1

@@ -23,6 +23,8 @@ def beam_search(
     no_repeat_ngram: int | None = None,
     forced_first: int | None = None,
     forced_last: int | None = None,
+    groups: int = 1,
+    diversity_penalty: float = 0.0,
 ) -> list[Scored]:
     """At most `beams` finished texts (score, sum of log p, new tokens), the best first.
 
@@ -33,56 +35,61 @@ def beam_search(
     2. Of the first `beams` extensions those that end (a stop token, or max_new_tokens) are
        finished. Only the `beams` best scores stay, ties by age.
     3. The first `beams` extensions that do not end run on.
-    4. It ends when nothing runs, or with `beams` finished texts if early_stopping is True, or if
-       the best running text cannot beat the worst of them. What it could reach is taken to be its
-       sum / length^length_penalty, with length = its own, or, for "never" and a positive
-       length_penalty, max_new_tokens.
+    4. It ends at max_new_tokens, when nothing runs, or with `beams` finished texts if
+       early_stopping is True, or if the best running text cannot beat the worst of them. What it
+       could reach is taken to be its sum / length^length_penalty, with length = its own, or, for
+       "never" and a positive length_penalty, max_new_tokens.
+    With several groups each has beams / groups beams and is searched so on its own, except that at
+    each step, group after group, q of a token is reduced by diversity_penalty times the number of
+    texts that run on with it in the groups before (Vijayakumar et al. 2016, algorithm 1).
     Sutskever et al. 2014, sec. 3.2; Wu et al. 2016, sec. 7 for the penalty; scores, finishing and
     ending as in transformers.
     """
-    running: list[Scored] = [(0.0, 0.0, ())]
-    finished: list[Scored] = []
+    size = beams // groups
+    running: list[list[Scored]] = [[(0.0, 0.0, ())] for _ in range(groups)]
+    finished: list[list[Scored]] = [[] for _ in range(groups)]
     for length in range(1, max_new_tokens + 1):
-        extensions = []
-        for rank, (total, log_p, text) in enumerate(running):
-            own = [float(x) for x in next_log_probs([*prompt, *text])]
-            q = changed(
-                own,
-                [*prompt, *text],
-                first=length == 1,
-                last=length == max_new_tokens,
-                banned=stops if length <= min_new_tokens else (),
-                repetition_penalty=repetition_penalty,
-                no_repeat_ngram=no_repeat_ngram,
-                forced_first=forced_first,
-                forced_last=forced_last,
-            )
-            for token in range(len(q)):
-                if q[token] > -math.inf:
-                    grown = (total + q[token], log_p + own[token], (*text, token))
-                    extensions.append((-grown[0], rank, token, grown))
-        extensions.sort(key=lambda e: e[:3])
-        ranked = [grown for _, _, _, grown in extensions]
+        chosen: list[int] = []  # by the groups before
+        for group in range(groups):
+            extensions = []
+            for rank, (total, log_p, text) in enumerate(running[group]):
+                own = [float(x) for x in next_log_probs([*prompt, *text])]
+                q = changed(
+                    own,
+                    [*prompt, *text],
+                    first=length == 1,
+                    last=length == max_new_tokens,
+                    banned=stops if length <= min_new_tokens else (),
+                    repetition_penalty=repetition_penalty,
+                    no_repeat_ngram=no_repeat_ngram,
+                    forced_first=forced_first,
+                    forced_last=forced_last,
+                )
+                for token in range(len(q)):
+                    if q[token] > -math.inf:
+                        reduced = q[token] - diversity_penalty * chosen.count(token)
+                        grown = (total + reduced, log_p + own[token], (*text, token))
+                        extensions.append((-grown[0], rank, token, grown))
+            extensions.sort(key=lambda e: e[:3])
 
-        running = []
-        for place, (total, log_p, text) in enumerate(ranked):
-            ends = text[-1] in stops or length == max_new_tokens
-            if ends and place < beams:
-                finished.append((total / length**length_penalty, log_p, text))
-            if not ends and len(running) < beams:
-                running.append((total, log_p, text))
-        finished.sort(key=lambda f: -f[0])
-        finished = finished[:beams]
+            runs_on = []
+            for place, (_, _, token, (total, log_p, text)) in enumerate(extensions):
+                if place < size and (token in stops or length == max_new_tokens):
+                    finished[group].append((total / length**length_penalty, log_p, text))
+                if token not in stops and len(runs_on) < size:
+                    runs_on.append((total, log_p, text))
+                    chosen.append(token)
+            finished[group].sort(key=lambda f: -f[0])
+            finished[group] = finished[group][:size]
 
-        if not running:
-            break
-        if len(finished) == beams:
-            if early_stopping is True:
-                break
-            most = max_new_tokens if early_stopping == "never" and length_penalty > 0 else length
-            if running[0][0] / most**length_penalty <= finished[-1][0]:
-                break
-    return finished
+            running[group] = runs_on
+            if runs_on and len(finished[group]) == size:
+                never = early_stopping == "never" and length_penalty > 0
+                most = max_new_tokens if never else length
+                best = runs_on[0][0] / most**length_penalty
+                if early_stopping is True or best <= finished[group][-1][0]:
+                    running[group] = []
+    return sorted((f for some in finished for f in some), key=lambda f: -f[0])
 
 
 def changed(

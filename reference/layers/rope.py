@@ -1,6 +1,7 @@
 """Rotary position embedding, and frequency scalings that extend a model to longer contexts."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -214,6 +215,35 @@ def llama3_frequencies(
             s = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor)
             scaled[i] = (1 - s) * f[i] / factor + s * f[i]
     return scaled
+
+
+def longrope_frequencies(width: int, *, base: float, factors: Sequence[float]) -> np.ndarray:
+    """f'[i] = f[i] / factors[i].   -> (width/2,).
+
+    Ding et al. 2024 (LongRoPE), sec. 3.1: the rescale factors lambda_i of each dimension, without
+    the first positions that the paper leaves as they are.  A model has two lists of them: one for
+    texts within the original context, one for longer texts.
+    """
+    f = frequencies(width, base=base)
+    if len(factors) != len(f):
+        raise ValueError(f"{len(f)} factors are needed, not {len(factors)}")
+    scaled = np.zeros(f.shape)
+    for i in range(len(f)):
+        _refuse_factor(factors[i])
+        scaled[i] = f[i] / factors[i]
+    return scaled
+
+
+def longrope_magnitude(factor: float, *, original: int) -> float:
+    """sqrt(1 + ln(factor) / ln(original)), 1 if factor <= 1: multiplies rotated queries and keys.
+
+    factor = extended context / original context.  Phi-3 as published by Microsoft, 2024 (code).
+    """
+    if original <= 1:
+        raise ValueError(f"original must be above 1, not {original}")
+    if factor <= 1.0:
+        return 1.0
+    return math.sqrt(1.0 + math.log(factor) / math.log(original))
 
 
 def _refuse_factor(factor: float) -> None:

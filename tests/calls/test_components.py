@@ -212,6 +212,8 @@ LAYERS = [
     (rope_scaling.yarn_frequencies, {"width": 4, "base": 1e4, "factor": 2.0, "original": 8, "beta_fast": 32.0, "beta_slow": 1.0,
                                      "truncate": True}),
     (rope_scaling.yarn_magnitude, {"factor": 2.0, "mscale": 1.0, "mscale_all_dim": 1.0}),
+    (rope_scaling.longrope_frequencies, {"width": 4, "base": 1e4, "factors": [1.0, 2.0]}),
+    (rope_scaling.longrope_magnitude, {"factor": 2.0, "original": 8}),
     (rope_scaling.llama3_frequencies, {"width": 4, "base": 1e4, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                                        "original": 8}),
     (alibi.alibi_slopes, {"heads": 3}),

@@ -9,7 +9,7 @@ import pytest
 
 import tinyplm
 from tests.support.small_models import IDS, MASK, MODELS, each_model, inputs_of
-from tinyplm.generation import Memory, generate, stream
+from tinyplm.generation import Memory, beam_search, generate, stream
 from tinyplm.generation.sampling import draw
 from tinyplm.layers.cache import Cache
 from tinyplm.models.config import labels
@@ -74,6 +74,9 @@ def test_masks_of_anything_but_zeros_and_ones_are_refused(name):
         (lambda m: generate(m, [[1]], max_tokens=3), r"^generate: .*, got 'max_tokens' \(did you mean max_new_"),
         (lambda m: generate(m, [[1]]), "^generate: expected the arguments .* a bad call .missing a .*'max_new_tokens'.$"),
         (lambda m: stream(m, [[1]], max_new_tokens=3, topk=3), r"^stream: expected .*, got 'topk' \(did you mean top_k\?\)"),
+        (lambda m: beam_search(m, [1], max_new_tokens=3, beam=3), r"^beam_search: .*, got 'beam' \(did you mean beams\?\)"),
+        (lambda m: beam_search(m, [1], max_new_tokens=3), "^beam_search: expected the arguments .*.missing a .*'beams'.$"),
+        (lambda m: beam_search(5, [1], beams=2, max_new_tokens=3), "^model: expected a model, as .* gives it, got 5$"),
         (lambda m: one_token(m, {5: "x"}), "^prompts: expected token ids of one prompt or of several, .* got {5: 'x'}$"),
         (lambda m: one_token(m, "hi"), "^prompts: expected token ids .* as from model.tokenizer.encode, got 'hi'$"),
         (lambda m: one_token(m, [1], stop_ids=["7"]), r"^stop_ids: expected None or a list of token ids, got \['7'\]$"),

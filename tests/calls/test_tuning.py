@@ -41,6 +41,7 @@ from tinyplm.tuning.data.sequences import TokenSequence, answered, sequence_arra
 from tinyplm.tuning.finetuning.answers import answering
 from tinyplm.tuning.finetuning.choices import multiple_choice
 from tinyplm.tuning.finetuning.classes import classification
+from tinyplm.tuning.finetuning.delimiters import with_delimiters
 from tinyplm.tuning.finetuning.finetune import finetune
 from tinyplm.tuning.finetuning.predict import predict
 from tinyplm.tuning.finetuning.tags import tagging
@@ -125,11 +126,14 @@ def test_recipes(name, tmp_path, monkeypatch):
 
 BUILDERS = {
     "classification": (classification, {"model": ENCODER, "texts": ["a cat"], "labels": ["animal"], "max_length": 8}),
+    "both_orders": (classification, {"model": with_delimiters(SCORER), "texts": ["a cat"], "labels": [0.5], "pairs": ["a dog"],
+                                     "both_orders": True}),
     "tagging": (tagging, {"model": tuning.model("token_classification"), "sentences": [["a", "cat"]], "tags": [[0, 1]]}),
     "answering": (answering, {"model": tuning.model("question_answering"), "questions": ["a"], "contexts": ["a cat"],
                               "answers": [(2, 5)], "longest": 3, "threshold": 0.5}),
     "multiple_choice": (multiple_choice, {"model": tuning.model("multiple_choice"), "texts": ["a"], "choices": [["b", "c"]],
-                                          "labels": [0]}),
+                                          "labels": [0], "questions": ["d"], "max_length": 9}),
+    "with_delimiters": (with_delimiters, {"model": SCORER, "key": 1}),
     "conversations": (conversations, {"tokenizer": TEXT, "template": CHAT, "records": [{"messages": TURNS}], "max_length": 99}),
     "preferences": (preferences, {"tokenizer": TEXT, "template": CHAT, "records": [PREFERENCE]}),
     "plain": (plain, {"tokenizer": TEXT, "prompt": "a", "answer": "b", "end_id": 0}),

@@ -18,7 +18,7 @@ from tests.support.small_models import IDS, MODELS, each_model, inputs_of
 from tests.support.wrong_calls import complaint, junk, wrong_argument, wrong_calls, wrong_values
 from tests.test_sentence_encoder import encoder as sentence_encoder
 from tinyplm import backend, random
-from tinyplm.generation import Memory, generate, sampling, stream
+from tinyplm.generation import Memory, beam_search, generate, sampling, stream
 from tinyplm.generation.text import TextStream
 from tinyplm.sentence_encoder import SentenceEncoder, cosine_similarity, nearest
 
@@ -28,7 +28,7 @@ ALIASES = {
     "input_ids": ["inputs_embeds", "_mask", "_ids", "targets"], "target_mapping": ["targets"],
     "inputs_embeds": ["input_ids"], "auxiliary": ["targets"], "logits": ["texts", "tokens"], "prompts": ["memory"],
     "memory": ["cache"], "targets": ["target"], "stop_strings": ["tokenizer"], "on_gradient": ["once"],
-    "labels": ["classifier.weight"], "probabilities": ["u: expected"], "tokenizer": ["tokenizer"],
+    "labels": ["classifier.weight"], "beams": ["groups"], "probabilities": ["u: expected"], "tokenizer": ["tokenizer"],
 }  # fmt: skip
 
 
@@ -106,8 +106,11 @@ def test_token_outputs_and_caches(name):
     cache = model(IDS, cache=model.empty_cache(2))[0]["cache"]
     none(wrong_argument(cache.take, "cache: rows"))
     none(wrong_argument(cache.cut, "cache: length"))
-    none(wrong_argument(cache.reordered, "cache: rows"))
-    none(wrong_argument(lambda shared: cache.reordered([0, 0], shared), "cache: shared"))
+    for words, reorder in (
+        ("rows", lambda c, rows: c.reordered(rows)),
+        ("shared", lambda c, shared: c.reordered([0, 0], shared)),
+    ):
+        none(wrong_argument(lambda value, reorder=reorder: reorder(cache.take(np.arange(2)), value), f"cache: {words}"))
     none(wrong_argument(cache.grown, "cache: capacity"))
 
 
@@ -140,6 +143,13 @@ def test_generation(run):
     model = MODELS["gpt2"][0]
     no_complaints(run, {"model": model, "prompts": [[1, 2], [3]], **GENERATION})
     no_complaints(run, {"model": model, "prompts": [1, 2], "max_new_tokens": 2, "memory": Memory()}, only=["memory", "prompts"])
+
+
+def test_beam_search():
+    shared = {name: GENERATION[name] for name in ("max_new_tokens", "stop_ids", "vocabulary", "cached", "repetition_penalty")}
+    right = {"beams": 3, "results": 2, "min_new_tokens": 1, "length_penalty": 0.5, "early_stopping": "never",
+             "no_repeat_ngram": 9, "forced_first": 1, "forced_last": 2, "groups": 3, "diversity_penalty": 0.5}  # fmt: skip
+    no_complaints(beam_search, {"model": MODELS["gpt2"][0], "prompts": [[1, 2], [3]], **shared, **right})
 
 
 def test_sampling():
@@ -246,6 +256,13 @@ def test_anything_as_any_input_of_any_model(value, name, data):
     argument = data.draw(st.sampled_from([*inputs, "grad", "key", *STACK]))
     call = finished(MODELS[name][0])
     assert complaint(lambda: call(**{**inputs, argument: value}), [argument, *ALIASES.get(argument, [])]) is None
+
+
+@settings(max_examples=60)
+@given(value=junk(), argument=st.sampled_from(["prompts", "stop_ids", "beams", "results", "early_stopping", "forced_first"]))
+def test_anything_as_any_argument_of_beam_search(value, argument):
+    right = {"prompts": [1, 2], "beams": 3, "max_new_tokens": 2, argument: value}
+    assert complaint(lambda: beam_search(MODELS["llama"][0], **right), [argument, *ALIASES.get(argument, [])]) is None
 
 
 @settings(max_examples=60)

@@ -85,6 +85,20 @@ def test_the_example_shows_log_probabilities_and_stops_at_a_text(monkeypatch, tm
     assert shown == text[: text.index(stop, len("a few"))]
 
 
+def test_the_example_searches_with_beams(monkeypatch, tmp_path, capsys):
+    model = tinyplm.load(saved(tmp_path))
+    options = ("--prompt", "a few", "words", "--tokens", 6, "--beams", 3, "--samples", 2, "--dtype", "float64")
+    assert example(monkeypatch, tmp_path, *options, "--show-log-probabilities") is None
+    prompts = [model.tokenizer.prompt(text) for text in ("a few", "words")]
+    found = tinyplm.beam_search(model.astype("float64"), prompts, beams=3, results=2, max_new_tokens=6)
+    texts = [
+        f"{('a few', 'words')[h.prompt]}{h.text}\n\n{h.log_probability:>10.4f}  total, {h.score:.4f} a token\n" for h in found
+    ]
+    assert capsys.readouterr().out == "".join(f"{text}\n" for text in texts)
+    assert "--stop: expected none with --beams" in example(monkeypatch, tmp_path, *options, "--stop", "x")
+    assert "results: expected an integer from 1 to 1, got 2" in example(monkeypatch, tmp_path, *options, "--beams", 1)
+
+
 def test_the_example_says_in_one_line_that_it_cannot_read_a_tokenizer(monkeypatch, tmp_path, recwarn):
     saved(tmp_path)
     path = tmp_path / "tokenizer.json"

@@ -124,7 +124,7 @@ def test_numbers_that_cannot_be_are_refused_first(run, no_work, tmp_path, name, 
 
 # ------------------------------------------------------------------------------------------------------ files and folders
 
-TUNING = ["distill", "dpo", "grpo", "lora", "prompting", "rlhf", "sft", "whole_path", "finetune_classifier"]
+TUNING = ["distill", "dpo", "grpo", "lora", "prompting", "rlhf", "sft", "whole_path", "finetune_classifier", "finetune_gpt"]
 
 
 @pytest.mark.parametrize("name", TUNING)
@@ -179,6 +179,8 @@ def test_an_out_that_cannot_be_used_is_refused_first(run, no_work, tmp_path, nam
     ("finetune_classifier", ("--model", "none"), "none: expected a model folder, as on the hub"),
     ("finetune_classifier", ("--model", "decoder"), "decoder: expected an encoder, such as BERT"),
     ("finetune_classifier", ("--labels", "4"), "--labels: expected at least 8, one per package, got 4"),
+    ("finetune_gpt", ("--width", "20"), "--width: expected a multiple of 8, got 20"),
+    ("finetune_gpt", ("--format", "poem"), "--format: expected one of classification, "),
     ("chat", ("none",), "none: expected a model folder"),
     ("chat", ("decoder", "--template", "xml"), "--template: expected one of chatml, "),
     ("generate", ("none",), "none: expected a model folder, as on the hub"),

@@ -85,7 +85,7 @@ def test_each_spelling_of_the_two_ropes(name):
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "rope_parameters: expected an object with settings f"),
         ({"rope_parameters": {"chunked_attention": {}}}, "rope_parameters: expected an object with settings for each of full"),
         ({"rope_parameters": {"sliding_attention": {"rope_type": "ntk"}}}, "rope_type: expected one of default, .*, got 'ntk'"),
-        ({"rope_scaling": {"rope_type": "longrope"}}, "rope_type: expected one of .*, got 'longrope'"),
+        ({"rope_scaling": {"rope_type": "su"}}, "rope_type longrope: expected the settings long_factor, short_factor, got no l"),
         ({"rope_local_base_freq": 0.5}, "rope_theta: expected a number > 1, got 0.5"),
         ({"sliding_window_pattern": 0}, "sliding_window_pattern: expected a positive integer, got 0"),
         ({"sliding_window": None}, "sliding_window: expected a positive integer without layer_types, got None"),
@@ -96,3 +96,13 @@ def test_each_spelling_of_the_two_ropes(name):
 )  # fmt: skip
 def test_wrong_configs_are_refused_in_one_line(changes, message):
     assert_refused(Config, changes, message)
+
+
+def test_the_cache_is_limited_by_the_local_rope_as_well():
+    local = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10.0}
+    config = families.tiny("gemma3_text", rope_parameters={"sliding_attention": local}).config
+    assert config.cache_context == config.max_position_embeddings == config.context
+    lists = {"short_factor": [1.0] * (config.head_width // 2), "long_factor": [2.0] * (config.head_width // 2)}
+    local = {"rope_type": "longrope", "original_max_position_embeddings": 4, **lists}
+    config = families.tiny("gemma3_text", rope_parameters={"sliding_attention": local}).config
+    assert (config.cache_context, config.rope.cache_context) == (4, config.context)

@@ -106,7 +106,7 @@ def test_init_is_repeatable_and_all_weights_have_the_same_spread():
         ({"rope_theta": 0.5}, "rope_theta: expected a number > 1, got 0.5"),
         ({"rope_theta": "big"}, "rope_theta: expected float .* None, got 'big'"),
         ({"rope_scaling": "linear"}, r"rope_scaling: expected dict \| None, got 'linear'"),
-        ({"rope_scaling": {"type": "su", "factor": 2.0}}, "rope_type: expected one of .*, got 'su'"),
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope_type: expected one of .*, got 'ntk'"),
         ({"rope_parameters": {"rope_type": "linear"}}, "rope_type linear: expected the settings factor, got no factor"),
         ({"rope_theta": 10.0, "rope_parameters": {"rope_theta": 11.0}}, "rope_theta: expected 11.0, as in rope_"),
     ],

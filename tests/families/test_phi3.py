@@ -1,4 +1,4 @@
-"""Phi-3's own: published counts, fused matrices, the window, a part of each head turned, longrope refused by name."""
+"""Phi-3's own: published counts, fused matrices, the window, a part of each head turned, LongRoPE."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from functools import partial
 import numpy as np
 import pytest
 
+from reference.layers.rope import longrope_frequencies, rope
+from tests.laws import FEW
 from tests.support import families
 from tests.support.decoder_formulas import assert_formula, rms, turn
 from tests.support.families import batch
 from tests.support.sizes import assert_counts, assert_refused
 from tinyplm.core import tree_map
 from tinyplm.families import phi3
+from tinyplm.models.config import from_dict, to_dict
 from tinyplm.models.names import to_hub
 
 
@@ -51,13 +54,40 @@ def test_the_layout_of_the_fused_matrices():
 LONG = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [1.1] * 48}
 
 
+@pytest.mark.parametrize("kind", ["longrope", "su"])
+def test_longrope_counts_from_the_original_context_of_the_config(kind):
+    """A field of its own in Phi-3, 4096 if the file lacks it.  What was read is written back."""
+    source = {"model_type": "phi3", "max_position_embeddings": 131072, "rope_scaling": {**LONG, "type": kind}}
+    for given, trained in (({}, 4096), ({"original_max_position_embeddings": 2048}, 2048)):
+        config = from_dict(phi3.Config, {**source, **given})
+        assert (config.rope.type, config.rope.trained, config.cache_context) == ("longrope", trained, trained)
+        assert config.context == 131072 and to_dict(config) == {**source, **given}
+        short, long = (config.rope.frequencies(96, length)[0] for length in (trained, trained + 1))
+        assert np.max(np.abs(short / long - 1.1)) < FEW
+
+
+def test_longrope_equals_the_formulas():
+    """5 positions, beyond the original 4: every pair is turned by its long factor, scores are multiplied by m^2."""
+    lists = {"rope_type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 5.0], "attention_factor": 1.3}
+    settings = {"rope_theta": 10.0, "original_max_position_embeddings": 4, **lists}
+    for original, factors in ((4, [2.0, 5.0]), (5, [1.0, 1.5])):
+        model = families.tiny("phi3", rope_parameters=settings, original_max_position_embeddings=original, sliding_window=None)
+        turned = {"frequencies": longrope_frequencies(4, base=10.0, factors=factors), "magnitude": 1.3}
+        assert_formula(
+            model, batch()[0], families.PADDING, norm=partial(rms, eps=1e-5), heads=(4, model.config.kv_heads),
+            attention=lambda layer, t=turned: {"turn": lambda x: rope(x[None, None], positions=np.arange(len(x)), **t)[0, 0]},
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rope_scaling": LONG}, "config: rope_type: expected .*, got 'longrope'"),
-        ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "longrope"}}, "config: rope_type: expected .*, got 'longrope'"),
-        ({"rope_scaling": {"type": "su", "short_factor": [], "long_factor": []}}, "config: rope_type: expected .*, got 'su'"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type: expected default for phi3, got 'linear'"),
+        ({"rope_scaling": {**LONG, "short_factor": [1.0] * 47}}, "config: short_factor: expected 48 numbers, one .*, got 47"),
+        ({"rope_scaling": {**LONG, "long_factor": [1.0] * 49}}, "config: long_factor: expected 48 numbers, one .*, got 49"),
+        ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "longrope"}}, "rope_type longrope: expected the settings long_fac"),
+        ({"rope_scaling": {"type": "su", "short_factor": [], "long_factor": []}}, "short_factor: expected 48 numbers"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_type: expected default or longrope for phi3, got 'yarn'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type: expected default or longrope for phi3, got 'linear'"),
         ({"sliding_window": 0}, "sliding_window: expected a positive integer, got 0"),
         ({"resid_pdrop": 1.0}, r"resid_pdrop: expected a number in \[0, 1\), got 1.0"),
         ({"num_key_value_heads": 5}, "num_attention_heads: expected a multiple of num_key_value_heads = 5, got 32"),

@@ -40,7 +40,7 @@ def test_the_whole_model_equals_the_formulas(changes, windows):
         ({"layer_types": ["sliding"] * 32}, "layer_types: expected 32 of full_attention and sliding_attention, got"),
         ({"sliding_window": 0}, "sliding_window: expected a positive integer, got 0"),
         ({"num_attention_heads": 12}, "num_attention_heads: expected a multiple of num_key_value_heads = 32, got 12"),
-        ({"rope_scaling": {"rope_type": "longrope"}}, "rope_type: expected one of default, .*, got 'longrope'"),
+        ({"rope_scaling": {"rope_type": "ntk"}}, "rope_type: expected one of default, .*, got 'ntk'"),
     ],
     ids=str,
 )

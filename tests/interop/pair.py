@@ -216,6 +216,7 @@ def _rope(kind, positions=12, width=16, **settings):
 
 
 _STRETCH = {"factor": 4.0, "original_max_position_embeddings": 64}
+_LISTS = {"original_max_position_embeddings": 12, "short_factor": [1, 1, 1, 1.1, 1.3, 1.5, 1.5, 2], "long_factor": [*range(1, 9)]}
 # Each has room for 48 tokens.  With base 100, the frequencies make between 10 and 0.2 turns in 64 positions.  beta_fast ..
 # beta_slow and low_freq_factor .. high_freq_factor lie in that range, so several frequencies fall on the ramp between them.
 ROPES = {
@@ -234,6 +235,9 @@ ROPES = {
     "yarn, all fast": _rope("yarn", 256, **_STRETCH, beta_fast=40.0, beta_slow=20.0),  # high < 0
     "yarn, none fast": _rope("yarn", 256, **_STRETCH, beta_fast=0.05, beta_slow=0.04),  # low > 7
     "yarn within its context": _rope("yarn", factor=4.0),  # original_max_position_embeddings = max_position_embeddings
+    "longrope": _rope("longrope", 48, **_LISTS),  # other factors beyond 12 positions
+    "longrope, factor": _rope("longrope", 48, **_LISTS, factor=3.0),
+    "longrope, attention_factor": _rope("longrope", 48, **_LISTS, attention_factor=0.7),
     "llama3": _rope("llama3", 256, **_STRETCH, low_freq_factor=1.0, high_freq_factor=4.0),
     "llama3, other factors": _rope("llama3", 256, **_STRETCH, low_freq_factor=0.3, high_freq_factor=9.0),
 }

@@ -48,7 +48,7 @@ MODELS = {
     "bloom, eight heads": ("bloom", {"hidden_size": 32, "n_head": 8, "seed": 2}),
     "openai-gpt": ("openai-gpt", {"n_positions": 40, "seed": 3, **UNTIED}),
 }  # fmt: skip
-DYNAMIC = [name for name in MODELS if "dynamic" in name]
+DYNAMIC = [name for name in MODELS if "dynamic" in name or "longrope" in name]
 PROMPTS = [np.random.default_rng(n).integers(0, 41, n).tolist() for n in (3, 7, 1, 5)]
 
 

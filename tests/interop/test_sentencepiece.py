@@ -6,6 +6,7 @@ Characters are those of Unicode 3.2, since the library's character maps use an o
 from __future__ import annotations
 
 import io
+import random
 import time
 import unicodedata
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.interop.test_tokenizers import CORPUS
 from tests.support.hard_strings import HARD
+from tests.support.sentencepiece_files import message, piece
 from tinyplm.tokenizers import Tokenizer
 from tinyplm.tokenizers.text.normalization import Replace
 
@@ -38,6 +40,20 @@ MODELS = {
 }
 MODELS["unigram, user-defined"] = {"model_type": "unigram", "user_defined_symbols": ["<user>", "ferryman", "0x"]}
 
+RUNS = [*("\n" * n for n in range(1, 6)), *("▁" * n for n in range(2, 9))]
+GEMMA = {
+    **{"byte_fallback": True, "add_dummy_prefix": False, "remove_extra_whitespaces": False, "split_digits": True},
+    **{"normalization_rule_name": "identity", "allow_whitespace_only_pieces": True},
+    **{"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "pad_piece": "<pad>", "bos_piece": "<bos>", "eos_piece": "<eos>"},
+    "user_defined_symbols": ["<mask>", "<start_of_turn>", "<end_of_turn>", "<unused0>", "\t", "<table>", "</table>", *RUNS],
+}
+MODELS["bpe, Gemma"] = {"model_type": "bpe", **GEMMA}
+MODELS["bpe, user-defined"] = {
+    "model_type": "bpe",
+    "add_dummy_prefix": False,
+    "user_defined_symbols": ["<user>", "ferryman", "0x"],
+}
+
 
 def trained(path, **options):
     model = io.BytesIO()
@@ -58,7 +74,7 @@ def old_unicode(char):
 
 TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs", "Cn"]).filter(old_unicode), max_size=20),
-    st.lists(st.sampled_from([*HARD, *"abc 's'\n\t1春é▁#", " ", "  "]), max_size=4).map("".join),
+    st.lists(st.sampled_from([*HARD, *"abc 's'\n\t1春é▁#", " ", "  ", "\n\n", "<table>", "<user>"]), max_size=4).map("".join),
 )
 
 
@@ -145,3 +161,19 @@ def test_saved_and_read_by_tokenizers(both, tmp_path):
         here, there = ours.encoding(text, allow_special=True), theirs.encode(text)
         assert (here.ids, here.offsets) == (there.ids, there.offsets), text
         assert ours.decode(here.ids) == theirs.decode(there.ids, skip_special_tokens=False)
+
+
+def test_random_vocabularies_with_user_defined_pieces(tmp_path):
+    """Overlapping ones, single letters, and normal pieces that contain one, as a whole tokenizer."""
+    chance = random.Random(0)
+    path = tmp_path / "m.model"
+    for _ in range(150):
+        texts = {"".join(chance.choices("abc▁", k=chance.randint(2, 5))) for _ in range(chance.randint(0, 12))}
+        chosen = {"".join(chance.choices("abc▁", k=chance.randint(1, 3))) for _ in range(chance.randint(1, 4))}
+        texts = sorted(texts.union("abc▁").difference(chosen))
+        chance.shuffle(texts)
+        pieces = [piece(text, -float(i)) for i, text in enumerate(texts)] + [piece(text, 0.0, 4) for text in sorted(chosen)]
+        path.write_bytes(message(piece("<unk>", 0.0, 2), *pieces, (2, [(3, 2)]), (3, [(1, "identity"), (3, 0), (4, 0)])))
+        ours, theirs = Tokenizer.load(path), spm.SentencePieceProcessor(model_file=str(path))
+        for _ in range(10):
+            same(ours, theirs, "".join(chance.choices("abcx ", k=chance.randint(0, 20))))

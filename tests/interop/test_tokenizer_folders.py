@@ -86,6 +86,10 @@ def model(name, **options):
 
 LLAMA = model("tokenizer.model", model_type="bpe", vocab_size=600, byte_fallback=True, normalization_rule_name="identity",
               remove_extra_whitespaces=False)  # fmt: skip
+GEMMA = model("tokenizer.model", model_type="bpe", vocab_size=600, byte_fallback=True, normalization_rule_name="identity",
+              add_dummy_prefix=False, remove_extra_whitespaces=False, pad_id=0, eos_id=1, bos_id=2, unk_id=3,
+              pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>")  # fmt: skip
+GEMMA_NAMES = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": None}
 T5 = model("spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False)
 ALBERT = model("spiece.model", pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, control_symbols=["[CLS]", "[SEP]"],
                user_defined_symbols=["[MASK]", "(", ")"], hard_vocab_limit=False)  # fmt: skip
@@ -115,6 +119,9 @@ CASES = {
     "llama with eos": ("LlamaTokenizer", LLAMA, {"add_eos_token": True}),
     "llama without bos": ("LlamaTokenizer", LLAMA, {"add_bos_token": False}),
     "llama legacy with both": ("LlamaTokenizer", LLAMA, {"legacy": True, "add_bos_token": True, "add_eos_token": True}),
+    "gemma": ("GemmaTokenizer", GEMMA, GEMMA_NAMES),
+    "gemma with both": ("GemmaTokenizer", GEMMA, GEMMA_NAMES | {"add_bos_token": True, "add_eos_token": True}),
+    "gemma without bos": ("GemmaTokenizer", GEMMA, GEMMA_NAMES | {"add_bos_token": False}),
     "t5": ("T5Tokenizer", T5, {}),
     "t5 with few sentinels": ("T5Tokenizer", T5, {"extra_ids": 7}),
     "albert": ("AlbertTokenizer", ALBERT, {}),
@@ -135,7 +142,7 @@ def of_transformers(name, folder, config):
     theirs = sentencepiece.SentencePieceProcessor(model_proto=data)
     pieces = [(theirs.id_to_piece(id), theirs.get_score(id)) for id in range(len(theirs))]
     control = [tokenizers.AddedToken(piece, normalized=False) for id, (piece, _) in enumerate(pieces) if theirs.is_control(id)]
-    if name == "LlamaTokenizer":
+    if name in ("LlamaTokenizer", "GemmaTokenizer"):
         vocab = {piece: id for id, (piece, _) in enumerate(pieces)}
         settings = {"add_bos_token": True} | config
         return kind(vocab=vocab, merges=generate_merges(vocab), additional_special_tokens=control, **settings)

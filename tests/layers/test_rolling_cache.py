@@ -81,6 +81,18 @@ def places_of(windows, capacity):
     return [capacity if w is None else min(capacity, rolling_places(w)) for w in windows]
 
 
+def test_what_samples_share_may_be_dropped_already(device):
+    """Two samples with the same first 3 places, all of them or some dropped when one becomes the other."""
+    for more in (3, 20, 40):
+        model = Model([5, None, 30], device)
+        model.call(3)
+        model.reorder([1, 1], told=True)
+        for T in (2, more, 1):
+            model.call(T)
+        model.reorder([0, 0], told=True)
+        model.call(1)
+
+
 # -------------------------------------------------------------------------------------------------------------- one layer
 
 

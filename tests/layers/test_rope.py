@@ -75,6 +75,16 @@ def test_llama3_frequencies_equal_the_reference(width, base, factor, original, l
     assert close(ours.llama3_frequencies(width, **options), ref.llama3_frequencies(width, **options))
 
 
+@given(base=bases, stretch=st.lists(st.floats(0.5, 64.0), min_size=1, max_size=48), factor=st.floats(0.5, 64.0),
+       original=st.integers(2, 200_000))  # fmt: skip
+def test_longrope_equals_the_reference(base, stretch, factor, original):
+    width = 2 * len(stretch)
+    found = ours.longrope_frequencies(width, base=base, factors=stretch)
+    assert close(found, ref.longrope_frequencies(width, base=base, factors=stretch))
+    assert close(found * stretch, ours.rope_frequencies(width, base=base))
+    assert close(ours.longrope_magnitude(factor, original=original), ref.longrope_magnitude(factor, original=original))
+
+
 mscales = st.one_of(st.none(), st.floats(0.0, 3.0))
 
 

@@ -15,6 +15,7 @@ from tinyplm.models.rope import Rope, read_rope, rotary
 
 PLAIN = Rope("default", 10000.0, 12, 12, {})
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8}
+LONG = {"short_factor": [1.0, 1.1, 1.2, 1.5], "long_factor": [1, 2, 3.5, 4], "original_max_position_embeddings": 6}
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,9 @@ def test_every_spelling_of_plain_rope(parameters, scaling, theta):
 
 @pytest.mark.parametrize(
     ("kind", "extra"),
-    [("linear", {"factor": 4.0}), ("dynamic", {"factor": 4}), ("yarn", {"factor": 4.0, "beta_fast": 8}), ("llama3", LLAMA3)],
-)
+    [("linear", {"factor": 4.0}), ("dynamic", {"factor": 4}), ("yarn", {"factor": 4.0, "beta_fast": 8}), ("llama3", LLAMA3),
+     ("longrope", LONG)],
+)  # fmt: skip
 def test_every_spelling_of_a_scaling(kind, extra):
     """transformers 5 writes rope_parameters; earlier, rope_theta was next to rope_scaling; rope_type was first called type."""
     new = read_rope({"rope_type": kind, "rope_theta": 500.0, **extra}, None, None, 12)
@@ -83,6 +85,10 @@ def test_reading_leaves_the_settings_as_they_are():
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12}, 12, 48, 48),
         ({"rope_type": "yarn", "original_max_position_embeddings": 3}, 3, 12, 12),
         ({"rope_type": "llama3", **LLAMA3}, 8, 12, 12),
+        ({"rope_type": "longrope", **LONG}, 6, 12, 6),  # beyond 6, other factors
+        ({"rope_type": "longrope", **LONG, "factor": 4.0}, 6, 12, 6),
+        ({"rope_type": "longrope", **LONG, "original_max_position_embeddings": None}, 12, 12, 12),
+        ({"rope_type": "longrope", **LONG, "original_max_position_embeddings": 24}, 24, 12, 12),
     ],
     ids=str,
 )
@@ -97,6 +103,7 @@ def test_how_long_a_text_and_a_cached_text_may_be(settings, trained, context, ca
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 3}, 6),
         ({"rope_type": "yarn"}, 6),
         ({"rope_type": "llama3", **LLAMA3}, 6),
+        ({"rope_type": "longrope", **LONG, "original_max_position_embeddings": 3}, 6),
         ({"rope_type": "linear", "factor": 4.0}, 12),  # has no such setting
         ({}, 12),
     ],
@@ -129,6 +136,12 @@ def test_yarn_without_a_factor_has_the_quotient_of_the_contexts():
          (0.2 * math.log(4) + 1) / (0.05 * math.log(4) + 1)),
         ({"rope_type": "llama3", **LLAMA3}, 12, lambda n: ref.llama3_frequencies(
             n, base=100.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original=8), 1.0),
+        *(({"rope_type": kind, **LONG, **more}, length, lambda n, name=name: ref.longrope_frequencies(n, base=100.0,
+            factors=LONG[name]), m) for kind in ("longrope", "su") for length, name in ((6, "short_factor"), (7, "long_factor"))
+          for more, m in (({}, math.sqrt(1 + math.log(2) / math.log(6))), ({"attention_factor": 0.7}, 0.7),
+                          ({"factor": 5.0}, math.sqrt(1 + math.log(5) / math.log(6))))),
+        ({"rope_type": "longrope", **LONG, "original_max_position_embeddings": 24}, 12,
+         lambda n: ref.longrope_frequencies(n, base=100.0, factors=LONG["short_factor"]), 1.0),
     ],
 )  # fmt: skip
 def test_the_settings_reach_their_formula(device, settings, length, expected, magnitude):
@@ -137,8 +150,8 @@ def test_the_settings_reach_their_formula(device, settings, length, expected, ma
     frequencies, grown = read.frequencies(8, length)
     assert np.max(np.abs(frequencies / expected(8) - 1)) < FEW and abs(grown / magnitude - 1) < FEW
     rng = np.random.default_rng(0)
-    x, positions = rng.normal(size=(2, 3, 4, 8)), rng.integers(0, 12, (2, 4))
-    positions[1, 2] = length - 1  # with dynamic scaling, the largest position determines the length
+    x, positions = rng.normal(size=(2, 3, 4, 8)), rng.integers(0, min(12, length), (2, 4))
+    positions[1, 2] = length - 1  # the largest position determines the length
     turn = rotary(read, 8)(to_device(positions, device), keys=4, dtype="float64")(0)["rotary"]
     y = to_host(turn(to_device(x, device))[0])
     assert np.allclose(y, rope_at(x, positions=positions, frequencies=frequencies, magnitude=grown)[0], rtol=FEW, atol=FEW)
@@ -155,8 +168,8 @@ REFUSED = [
     # invalid types
     ("linear", None, None, "rope_parameters: expected an object, got 'linear'"),
     (None, [2.0], None, r"rope_scaling: expected an object, got \[2.0\]"),
-    ({"rope_type": "longrope"}, None, None,
-     "rope_type: expected one of default, linear, dynamic, yarn, llama3, got 'longrope'"),
+    ({"rope_type": "ntk"}, None, None,
+     "rope_type: expected one of default, linear, dynamic, yarn, llama3, longrope, got 'ntk'"),
     (None, {"type": "ntk", "factor": 2.0}, None, "rope_type: expected one of .*, got 'ntk'"),
     ({"rope_type": 3}, None, None, "rope_type: expected one of .*, got 3"),
     ({"rope_type": ["linear"]}, None, None, r"rope_type: expected one of .*, got \['linear'\]"),
@@ -171,6 +184,7 @@ REFUSED = [
     ({"rope_type": "linear", "factor": 2.0, "beta_fast": 3.0}, None, None,
      "rope_type linear: expected settings from factor, got 'beta_fast'"),
     ({**YARN, "low_freq_factor": 1.0}, None, None, "rope_type yarn: expected settings from .*, got 'low_freq_factor'"),
+    ({"rope_type": "longrope"}, None, None, "rope_type longrope: expected the settings long_factor, short_factor, got no long_"),
     ({"full_attention": {"rope_type": "default"}}, None, None, "expected settings from none, got 'full_attention'"),
     # out of range
     *(({"rope_type": "linear", "factor": value}, None, None, "factor: expected a number from 1 to 1e6, got ")
@@ -184,6 +198,11 @@ REFUSED = [
     ({"rope_type": "yarn", "original_max_position_embeddings": 24}, None, None, "factor: expected a number from 1 to 1e6, got"),
     *(({**YARN, name: -0.5}, None, None, f"{name}: expected a number >= 0, got -0.5")
       for name in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor")),
+    *(({"rope_type": "longrope", **LONG, "long_factor": value}, None, None,
+       "long_factor: expected a list of numbers above 0, at most 1e6, got ")
+      for value in ("1", 1.0, (1.0,), [0.0], [-1.0], [math.nan], [math.inf], [1e7], [True], ["1"], [[1.0]])),
+    ({"rope_type": "longrope", **LONG, "original_max_position_embeddings": 1}, None, None,
+     "original_max_position_embeddings: expected at least 2 for longrope, got 1"),
     ({**YARN, "truncate": 1}, None, None, "truncate: expected true or false, got 1"),
     ({**YARN, "beta_fast": 2.0, "beta_slow": 3.0}, None, None, "beta_slow: expected at most beta_fast = "),
     ({**YARN, "beta_fast": 0.5}, None, None, "beta_slow: expected at most beta_fast = "),  # which is 1

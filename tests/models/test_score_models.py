@@ -125,6 +125,7 @@ def test_only_the_auxiliary_loss_has_rows_over_the_vocabulary():
 def test_next_tokens_by_hand():
     ids, mask = np.array([[5, 6, 7, 0], [0, 1, 2, 3]]), np.array([[1, 1, 1, 0], [0, 1, 1, 1]])
     assert next_tokens(ids, mask).tolist() == [[6, 7, -100, -100], [-100, 2, 3, -100]]
+    assert next_tokens(ids[None], mask[None]).tolist() == [next_tokens(ids, mask).tolist()]  # several sequences a sample
 
 
 @pytest.mark.parametrize("family", SIZES)

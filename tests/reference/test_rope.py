@@ -12,6 +12,8 @@ from reference.layers.rope import (
     frequencies,
     linear_frequencies,
     llama3_frequencies,
+    longrope_frequencies,
+    longrope_magnitude,
     rope,
     yarn_frequencies,
     yarn_magnitude,
@@ -173,6 +175,16 @@ def test_yarn_magnitude():
     # one of them alone, or a zero, counts as missing
     for pair in ((3.0, None), (None, 3.0), (0.0, 3.0), (3.0, 0.0)):
         close(yarn_magnitude(math.e**10, mscale=pair[0], mscale_all_dim=pair[1]), 2.0)
+
+
+def test_longrope():
+    close(longrope_frequencies(8, base=16.0, factors=[1.0, 2.0, 5.0, 8.0]), [1, 1 / 4, 1 / 20, 1 / 64])
+    with pytest.raises(ValueError, match="4 factors are needed, not 3"):
+        longrope_frequencies(8, base=16.0, factors=[1.0, 2.0, 5.0])
+    close(longrope_magnitude(8.0, original=2), 2.0)  # sqrt(1 + 3 / 1)
+    assert longrope_magnitude(1.0, original=2) == longrope_magnitude(0.5, original=2) == 1.0
+    with pytest.raises(ValueError, match="original must be above 1, not 1"):
+        longrope_magnitude(8.0, original=1)
 
 
 def test_llama3_frequencies():

@@ -9,6 +9,7 @@ from typing import Any
 from ..arguments import wrong
 from ..models.config import check_labels
 from ..models.seq2seq_config import Seq2SeqConfig
+from ..models.tasks import dense
 
 # model_type of config.json -> module of this package
 FAMILIES = {
@@ -57,8 +58,9 @@ def family(model_type: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{FAMILIES[model_type]}")
 
 
-# The other task of a decoder: labels, or a reward, from the last token.
+# The other tasks of a decoder: labels, or a reward, from the last token; one number a choice.
 SCORE = "sequence_classification"
+CHOICE = "multiple_choice"
 SEQ2SEQ = "seq2seq_lm"  # of an encoder-decoder
 
 
@@ -68,18 +70,19 @@ def is_seq2seq(family: ModuleType) -> bool:
 
 
 def model_class(family: ModuleType, task: str) -> type:
-    """The class of a model: EncoderModel, Seq2SeqModel, or for a decoder CausalModel or
-    ScoreModel."""
+    """The class of a model: EncoderModel; CausalModel, or ScoreModel for a decoder that scores;
+    Seq2SeqModel, or Seq2SeqTaskModel with another head than a language model's."""
     from ..models.causal_model import CausalModel
     from ..models.encoder_model import EncoderModel
     from ..models.score_model import ScoreModel
     from ..models.seq2seq_model import Seq2SeqModel
+    from ..models.seq2seq_task_model import Seq2SeqTaskModel
 
     if hasattr(family, "TASKS"):
         return EncoderModel
     if is_seq2seq(family):
-        return Seq2SeqModel
-    return ScoreModel if task == SCORE else CausalModel
+        return Seq2SeqModel if task == SEQ2SEQ else Seq2SeqTaskModel
+    return ScoreModel if task in (SCORE, CHOICE) else CausalModel
 
 
 def architectures(family: ModuleType) -> dict[str, str]:
@@ -87,8 +90,12 @@ def architectures(family: ModuleType) -> dict[str, str]:
     if hasattr(family, "TASKS"):
         return {name: task.architecture for name, task in family.TASKS.items()}
     if is_seq2seq(family):
-        return {SEQ2SEQ: family.Config.ARCHITECTURE}
-    return {"causal_lm": family.Config.ARCHITECTURE, SCORE: family.Config.SCORED}
+        heads = getattr(family, "HEADS", {})
+        others = {name: task.architecture for name, task in heads.items()}
+        return {SEQ2SEQ: family.Config.ARCHITECTURE, **others}
+    config = family.Config
+    known = {"causal_lm": config.ARCHITECTURE, SCORE: config.SCORED, CHOICE: config.CHOOSING}
+    return {task: architecture for task, architecture in known.items() if architecture}
 
 
 def check_task(family: ModuleType, task: str | None) -> str:
@@ -104,16 +111,20 @@ def shapes_of(family: ModuleType, config: Any, task: str) -> dict:
     if hasattr(family, "TASKS"):
         return family.shapes(config, task)
     shapes = family.shapes(config)
-    if task != SCORE:
+    if is_seq2seq(family) and task != SEQ2SEQ:
+        return {"body": shapes["body"], "head": family.HEADS[task].shapes(config)}
+    if task not in (SCORE, CHOICE):
         return shapes
     check_labels(config)
     width = shapes["body"]["tokens"][1]
-    return {"body": shapes["body"], "head": {"score": (width, config.num_labels)}}
+    head = {"score": (width, config.num_labels)} if task == SCORE else {"choice": dense(width, 1)}
+    return {"body": shapes["body"], "head": head}
 
 
-def buffer_shapes_of(family: ModuleType, config: Any) -> dict:
-    """The tree of shapes of what a family saves beside the parameters, untrained."""
-    return family.buffer_shapes(config) if hasattr(family, "buffer_shapes") else {}
+def buffer_shapes_of(family: ModuleType, config: Any, task: str) -> dict:
+    """The tree of shapes of what a language model saves beside the parameters, untrained."""
+    own = hasattr(family, "buffer_shapes") and task in (SEQ2SEQ, "causal_lm")
+    return family.buffer_shapes(config) if own else {}
 
 
 def architecture_of(family: ModuleType, task: str) -> str:

@@ -12,15 +12,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from ..core import Tree, named
 from ..layers.dropout import dropout
 from ..layers.position import learned_positions
-from ..models import causal_lm, seq2seq, walks
-from ..models.names import Rename, weight_and_bias
+from ..models import causal_lm, seq2seq, tasks, walks
+from ..models.names import Rename, linear, weight_and_bias
 from ..models.seq2seq import Pieces, Side
 from ..models.seq2seq_config import BothSides
+from ..models.tasks import Task
 from . import marian, transformer
 
 OFFSET = 2  # the row of the first position
@@ -94,6 +96,20 @@ def embedding_names(side: str) -> list[Rename]:
     return [Rename(f"{hub}.embed_positions.weight", f"{path}.positions"), *norm]
 
 
-NAMES = [*embedding_names("encoder"), *embedding_names("decoder"), *marian.NAMES]
+def heads(prefix: str) -> dict[str, Task]:
+    """The heads besides the language model's, by transformers' prefix of their classes."""
+    classes = tasks.dense_classes(prefix, rate=attrgetter("classifier_dropout"))
+    return {"sequence_classification": classes, "question_answering": tasks.answers(prefix)}
+
+
+HEADS = heads("Bart")
+NAMES = [
+    *embedding_names("encoder"),
+    *embedding_names("decoder"),
+    *marian.NAMES,
+    *linear("classification_head.dense", "head.dense"),
+    *linear("classification_head.out_proj", "head.out"),
+    *linear("qa_outputs", "head.span"),
+]
 PREFIX, COPIES, TIED = transformer.PREFIX, transformer.COPIES, transformer.TIED
 SKIPPED: tuple[str, ...] = ()

@@ -5,7 +5,8 @@
     RoPE has base 10,000 in layers with a window, 1,000,000 and a linear scaling in the others
     nothing is capped
 
-Parameters as in Gemma 2, with q_norm and k_norm (E,).
+Parameters as in Gemma 2, with q_norm and k_norm (E,).  The released models of 4B parameters and
+more also see images; of their folders (model_type gemma3) the text model is read: hub/text_part.py.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class Config(gemma2.Config):
 
     # every sixth layer sees all keys, where layer_types is None
     pattern = property(lambda self: self.sliding_window_pattern or 6)
+
+    @property
+    def cache_context(self) -> int:
+        return min(self.rope.cache_context, self.local_rope.cache_context)
 
     @cached_property
     def rope(self) -> Rope:

@@ -34,6 +34,7 @@ class Config(BothSides):
     share_encoder_decoder_embeddings: bool = True
     pad_token_id: int = 58100
     eos_token_id: int | list[int] | None = 0
+    bos_token_id: int | None = None
     decoder_start_token_id: int | None = 58100
 
     def __post_init__(self) -> None:

@@ -63,6 +63,7 @@ def pieces(config: Config) -> Pieces:
 init, buffer_shapes = walks.init, marian.buffer_shapes
 body = partial(seq2seq.body, pieces)
 output_matrix = causal_lm.output_matrix
+HEADS = bart.heads("MBart")
 
 _NORMS = [
     weight_and_bias(f"model.{n}.layer_norm", f"body.{n}.norm.gamma", f"body.{n}.norm.beta")

@@ -4,7 +4,8 @@ that there is no final norm.
     x_0 = dropout(tokens[ids] + positions[t])
     h   = norm1(x + dropout(attention(x))),   x_{i+1} = norm2(h + dropout(mlp(h))),   hidden = x_L
 
-Its config says "gelu" for the tanh GELU.
+Its config says "gelu" for the tanh GELU.  models.score_model has its heads for tasks, and
+tuning.finetuning.delimiters its input formats.
 Parameters: {"body": {"tokens" (V, D), "positions" (C, D), "layers"}, "head" if untied}.
 """
 
@@ -35,6 +36,7 @@ class Config(base.ScoreLabels):
     MODEL_TYPE: ClassVar[str] = "openai-gpt"
     ARCHITECTURE: ClassVar[str] = "OpenAIGPTLMHeadModel"
     SCORED: ClassVar[str] = "OpenAIGPTForSequenceClassification"
+    CHOOSING: ClassVar[str] = "OpenAIGPTDoubleHeadsModel"
     OLD: ClassVar[tuple[str, ...]] = base.LABELS
     ALIASES: ClassVar[dict[str, str]] = dict(
         hidden_size="n_embd",
@@ -52,6 +54,7 @@ class Config(base.ScoreLabels):
     resid_pdrop: float = 0.1
     embd_pdrop: float = 0.1
     attn_pdrop: float = 0.1
+    summary_first_dropout: float = 0.1  # before the head of a task (sec. 4.1)
     layer_norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
@@ -61,13 +64,14 @@ class Config(base.ScoreLabels):
 
     def __post_init__(self) -> None:
         base.check_types(self)
-        base.check_rates(self, "resid_pdrop", "embd_pdrop", "attn_pdrop")
+        base.check_rates(self, "resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout")
         base.check_positive(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
         base.check_heads(self, "n_embd", "n_head")
         base.check_known(self, "afn", ACTIVATIONS)
         base.check_not_negative(self, "layer_norm_epsilon", "initializer_range")
 
     heads = property(lambda self: self.n_head)
+    score_rate = property(lambda self: self.summary_first_dropout)
     context = cache_context = property(lambda self: self.n_positions)
 
     @property
@@ -120,6 +124,8 @@ NAMES = [
     *weight_and_bias(f"{_HUB}.mlp.c_proj", f"{_LAYER}.mlp.W2", f"{_LAYER}.mlp.b2"),
     *weight_and_bias(f"{_HUB}.ln_2", f"{_LAYER}.norm2.gamma", f"{_LAYER}.norm2.beta"),
     *decoder.HEADS,
+    Rename("multiple_choice_head.summary.weight", "head.choice.W", operation="transpose"),
+    Rename("multiple_choice_head.summary.bias", "head.choice.b"),
 ]
 PREFIX = "transformer."
 SKIPPED = (r"\.attn\.bias$", r"position_ids$")  # buffers that old files carry

@@ -1,11 +1,12 @@
 """Phi-3 and Phi-4 (Abdin et al. 2024a, 2024b): as LLaMA, except that files hold queries, keys and
 values in one matrix, gate and up in another, that sublayers have dropout, that there can be a
-window, and that RoPE turns only a share of each head in Phi-4 mini (partial_rotary_factor).
+window, that RoPE turns only a share of each head in Phi-4 mini (partial_rotary_factor), and that
+the models for 128k tokens have LongRoPE (Ding et al. 2024): models.rope.
 
     qkv_proj = [Wq, Wk, Wv],   gate_up_proj = [Wgate, Wup]
 
-In our tree they are apart, as in LLaMA.  The models for 128k tokens (rope_type "longrope") are
-refused.
+In our tree they are apart, as in LLaMA.  SIZES lacks the models for 128k tokens: their factors are
+in their config.json.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Config(RotaryConfig):
         super().__post_init__()
         check_positive(self, "sliding_window", "original_max_position_embeddings")
         check_rates(self, "resid_pdrop", "embd_pdrop")
-        if self.rope.type != "default":  # transformers reads others as longrope
-            raise wrong("config: rope_type", "default for phi3", self.rope.type)
+        if self.rope.type not in ("default", "longrope"):  # transformers reads yarn as longrope
+            raise wrong("config: rope_type", "default or longrope for phi3", self.rope.type)
 
 
 _PHI4: dict[str, Any] = {"vocab_size": 100352, "base": 250000.0, "context": 16384}

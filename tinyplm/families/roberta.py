@@ -15,12 +15,11 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 from ..kernels.activation import gelu
-from ..layers.heads import dense_classifier
 from ..layers.position import counted_positions
 from ..models import encoder, tasks, walks
 from ..models import encoder_names as names
 from ..models.encoder import Pieces
-from ..models.tasks import Task, dense
+from ..models.tasks import Task
 from . import bert
 
 
@@ -58,21 +57,11 @@ SIZES = {
 INPUTS = bert.INPUTS
 
 
-def _classes(p, hidden, *, config, key):
-    logits, back = dense_classifier(p, hidden, rate=config.head_dropout, key=key)
-    return {"logits": logits}, lambda doutputs: back(doutputs["logits"])
-
-
-def _class_shapes(config):
-    D = config.hidden_size
-    return {"dense": dense(D, D), "out": dense(D, config.num_labels)}
-
-
-_CLASSES = Task("RobertaForSequenceClassification", _class_shapes, None, _classes)
 TASKS = {
     "masked_lm": tasks.masked_lm("Roberta", activation=gelu),
     **tasks.heads("Roberta", rate=attrgetter("head_dropout")),
-    "sequence_classification": _CLASSES,  # in place of BERT's
+    # in place of BERT's
+    "sequence_classification": tasks.dense_classes("Roberta", rate=attrgetter("head_dropout")),
     "multiple_choice": tasks.choices("Roberta", rate=attrgetter("hidden_dropout_prob")),
 }
 

@@ -55,6 +55,7 @@ class Config(BothSides):
     init_std: float = 0.02
     pad_token_id: int = 0
     eos_token_id: int | list[int] | None = 1
+    bos_token_id: int | None = None
     decoder_start_token_id: int | None = 0
 
 

@@ -41,6 +41,8 @@ def beam_search(
     repetition_penalty: float = 1.0,
     forced_first: int | None = None,
     forced_last: int | None = None,
+    groups: int = 1,
+    diversity_penalty: float = 0.0,
     stop_ids: Iterable[int] | None = None,
     vocabulary: int | None = None,
     cached: bool = True,
@@ -67,6 +69,12 @@ def beam_search(
     The log p of the ranking are changed as in `Sampling`, and not normalised again: first by
     repetition_penalty and no_repeat_ngram; then no stop token comes among the first min_new_tokens;
     then forced_first is the first token and forced_last the last of max_new_tokens, with log p = 0.
+
+    groups > 1 is diverse beam search (Vijayakumar et al. 2016, algorithm 1, Hamming diversity):
+    each group searches as above with beams / groups beams.  They take turns at each step, and for
+    each text that an earlier group runs on, the log p of its new token falls by diversity_penalty.
+    The hypotheses of all groups are ranked together by scores that include the penalty.
+
     stop_ids, vocabulary, cached: see `stream`.  log p is that of the whole vocabulary.
     ValueError as in `stream`, for more results than beams, and for more beams than texts.
     """
@@ -81,6 +89,8 @@ def beam_search(
         repetition_penalty=repetition_penalty,
         forced_first=forced_first,
         forced_last=forced_last,
+        groups=groups,
+        diversity_penalty=diversity_penalty,
         stop_ids=stop_ids,
         vocabulary=vocabulary,
         cached=cached,
@@ -106,35 +116,43 @@ def search(
 
     size: only ids below it are chosen; stops: the ids that end a text.
     """
-    prompts = [_Prompt(n, settings, stops) for n in range(len(state.texts))]
-    going = prompts
+    groups = [
+        _Group(n, settings, stops) for n in range(len(state.texts)) for _ in range(settings.groups)
+    ]
+    going = groups
     for step in range(settings.max_new_tokens):
         log_p = log_softmax(state.next_logits())
         scores = _changed(log_p[:, :size], state.texts, step, settings, stops)
-        for prompt in going:
-            prompt.extend(scores, log_p, state.texts, step + 1)
-        going = [prompt for prompt in going if not prompt.done]
+        chosen: dict[int, np.ndarray] = {}  # how often, by the groups before of the same prompt
+        for group in going:
+            counts = chosen.setdefault(group.prompt, np.zeros(size if settings.groups > 1 else 0))
+            group.extend(scores, log_p, state.texts, step + 1, counts)
+        going = [group for group in going if not group.done]
         if not going:
             break
-        parents = np.concatenate([prompt.parents for prompt in going])
-        tokens = np.concatenate([prompt.tokens for prompt in going])
+        parents = np.concatenate([group.parents for group in going])
+        tokens = np.concatenate([group.tokens for group in going])
         places = _places(parents.tolist(), len(state.texts))
         order = np.argsort(places)
         state.select(parents[order], tokens[order])
         place = iter(places)
-        for prompt in going:
-            prompt.rows = [next(place) for _ in prompt.parents]
-    if not all(prompt.found for prompt in prompts):
+        for group in going:
+            group.rows = [next(place) for _ in group.parents]
+    found: list[list[Hypothesis]] = [[] for _ in range(len(groups) // settings.groups)]
+    for group in groups:
+        found[group.prompt] += group.found
+    if not all(found):
         raise mismatch("no_repeat_ngram, vocabulary", "some token that may follow", "none")
-    return [prompt.found for prompt in prompts]
+    return [sorted(some, key=lambda one: -one.score) for some in found]
 
 
-class _Prompt:
-    """The running texts of one prompt, the best first, and its hypotheses, the best first."""
+class _Group:
+    """Running texts of one prompt, the best first, and their hypotheses, the best first."""
 
-    def __init__(self, number: int, settings: BeamSettings, stops: set[int]) -> None:
-        self.number, self.settings, self.stops = number, settings, list(stops)
-        self.rows = [number]  # of the state, one for each running text
+    def __init__(self, prompt: int, settings: BeamSettings, stops: set[int]) -> None:
+        self.prompt, self.settings, self.stops = prompt, settings, list(stops)
+        self.beams = settings.beams // settings.groups
+        self.rows = [prompt]  # of the state, one for each running text
         self.sums = np.zeros(1)  # s of each
         self.log_ps = np.zeros(1)  # the same under the model itself
         self.parents = self.tokens = np.zeros(0, np.int64)  # the rows they continue, and with what
@@ -142,11 +160,23 @@ class _Prompt:
         self.done = False
 
     def extend(
-        self, scores: np.ndarray, log_p: np.ndarray, texts: list[list[int]], length: int
+        self,
+        scores: np.ndarray,
+        log_p: np.ndarray,
+        texts: list[list[int]],
+        length: int,
+        counts: np.ndarray,
     ) -> None:
-        """One step: scores, log_p (rows, V) of the next token; length: new tokens after it."""
-        beams, last = self.settings.beams, length == self.settings.max_new_tokens
-        sums = (self.sums[:, None] + scores[self.rows]).ravel()
+        """One step: scores, log_p (rows, V) of the next token; length: new tokens after it.
+
+        counts (V,): how often other groups have chosen each token, to which it adds its own; empty
+        without other groups.
+        """
+        settings, beams, last = self.settings, self.beams, length == self.settings.max_new_tokens
+        scores = scores[self.rows]
+        if counts.size:
+            scores = scores - settings.diversity_penalty * counts
+        sums = (self.sums[:, None] + scores).ravel()
         best = largest(sums, (1 + len(self.stops)) * beams)  # at least `beams` do not end
         which, tokens = np.divmod(best, scores.shape[1])
         rows = np.array(self.rows)[which]
@@ -155,8 +185,8 @@ class _Prompt:
         for i in np.flatnonzero(ends[:beams] | last):
             text, finished = texts[rows[i]], "stop" if ends[i] else "length"
             ids = text[len(text) - (length - 1) :] + tokens[i : i + 1 - ends[i]].tolist()
-            score = float(sums[i]) / length**self.settings.length_penalty
-            one = Hypothesis(self.number, ids, score, float(log_ps[i]), None, finished)
+            score = float(sums[i]) / length**settings.length_penalty
+            one = Hypothesis(self.prompt, ids, score, float(log_ps[i]), None, finished)
             self.found.append(one)
         self.found.sort(key=lambda one: -one.score)  # stable: equal scores in the order found
         del self.found[beams:]
@@ -164,12 +194,14 @@ class _Prompt:
         self.parents, self.tokens = rows[on], tokens[on]
         self.sums, self.log_ps = sums[on], log_ps[on]
         self.done = last or not on.size or self._enough(length)
+        if counts.size:
+            np.add.at(counts, self.tokens, 1)
 
     def _enough(self, length: int) -> bool:
         """Whether nothing that is running counts as better than what was found."""
         settings = self.settings
-        if len(self.found) < settings.beams or settings.early_stopping is True:
-            return len(self.found) == settings.beams
+        if len(self.found) < self.beams or settings.early_stopping is True:
+            return len(self.found) == self.beams
         if settings.early_stopping == "never" and settings.length_penalty > 0:
             length = settings.max_new_tokens
         return float(self.sums[0]) / length**settings.length_penalty <= self.found[-1].score

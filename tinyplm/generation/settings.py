@@ -81,6 +81,8 @@ class BeamSettings(DecodingSettings):
     repetition_penalty: float
     forced_first: int | None
     forced_last: int | None
+    groups: int
+    diversity_penalty: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +94,10 @@ class BeamSettings(DecodingSettings):
         check_repetition(self.repetition_penalty, self.no_repeat_ngram)
         check_whole("forced_first", self.forced_first, or_none=True)
         check_whole("forced_last", self.forced_last, or_none=True)
+        check_whole("groups", self.groups, 1, self.beams)
+        if self.beams % self.groups:
+            raise mismatch("beams", f"a multiple of the {self.groups} groups", self.beams)
+        check_number("diversity_penalty", self.diversity_penalty, least=0)
 
     def size(self, model: Model, stops: set[int]) -> int:
         """V, the number of ids that may be chosen; ValueError where it is too small."""

@@ -14,6 +14,8 @@ from .batch import Batch, Memory
 from .settings import DecodingSettings
 from .source_batch import SourceBatch
 
+SEQ2SEQ = "seq2seq_lm"
+
 
 class DecodingState(Protocol):
     """Texts that grow by one token at a time.  It starts with one row for each prompt, in order.
@@ -41,7 +43,7 @@ class DecodingState(Protocol):
 
 def check_generates(name: str, model: Model) -> None:
     """ValueError unless `begin` knows models of this kind."""
-    if not isinstance(model, Seq2SeqModel):
+    if not (isinstance(model, Seq2SeqModel) and model.task == SEQ2SEQ):
         check_decoder(name, model)
 
 

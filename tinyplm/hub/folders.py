@@ -43,6 +43,7 @@ from ..tokenizers.files.folders import COMPANIONS, VOCABULARIES
 from . import heads
 from .names import check_layers, count_parameters, to_tree, without_skipped
 from .tensors import StoredTensor, file_sizes, main_dtype, open_folder, parse_size, write_folder
+from .text_part import TEXT_MODELS, text_settings, text_tensors
 
 GENERATION = "generation_config.json"
 # Names in files from before 2020, of any family; transformers reads them, too.
@@ -66,8 +67,8 @@ def create(
     default. `changes` replace fields: create("gpt2", "gpt2-medium", key=1, n_positions=256). A dict
     with a model_type is read like a config.json: unknown keys are kept and written back. Without a
     model_type they are refused.
-    task: one of an encoder's TASKS (default: the first, masked_lm); for a decoder "causal_lm" or
-    "sequence_classification".
+    task: one of an encoder's TASKS (default: the first, masked_lm); for a decoder "causal_lm",
+    "sequence_classification" or, for GPT-1, "multiple_choice".
     key: an int; each parameter's values depend on the key and on the parameter's place in the tree.
     ValueError for an unknown family, size or field.
     """
@@ -76,7 +77,7 @@ def create(
     task = check_task(family, task)
     config = for_task(make_config(family, config, **changes), task)
     params = initialise(family, config, task=task, key=key, dtype=dtype)
-    arrays = {"params": params, "buffers": zeros(buffer_shapes_of(family, config), params)}
+    arrays = {"params": params, "buffers": zeros(buffer_shapes_of(family, config, task), params)}
     arrays = to_device(arrays, device)
     return model_class(family, task)(family, config, **arrays, task=task, device=device)
 
@@ -146,7 +147,8 @@ def load(
 ) -> Model:
     """The model in a folder, with its tokenizer and generation settings if present.
 
-    The folder has config.json and model.safetensors (or shards with their index).
+    The folder has config.json and model.safetensors (or shards with their index).  Of a Gemma 3
+    that also sees images, the text model is read (text_part.py).
     task: one of the family's TASKS, instead of the task of the file's architecture. Parameters of
     that task's head missing from the file are initialised from `key` (and listed in model.fresh);
     tensors of other heads are ignored.
@@ -170,7 +172,9 @@ def load(
         raise ValueError(f"{file}: expected an object with model_type")
     if not isinstance(settings["model_type"], str):
         raise wrong(f"{file}: model_type", "a string", settings["model_type"])
+    within = settings["model_type"] in TEXT_MODELS
     try:
+        settings = text_settings(settings) if within else settings
         family = find_family(settings["model_type"])
         config = from_dict(family.Config, settings)
         config = config if labels is None else _labelled(config, labels)
@@ -178,6 +182,7 @@ def load(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
     tensors, where = open_folder(folder)
+    tensors = text_tensors(tensors, where=where) if within else tensors
     check_layers(shapes_of(family, config, check_task(family, None)), tensors, where=where)
     if hasattr(family, "settled"):
         config = family.settled(config, tensors)
@@ -190,7 +195,7 @@ def load(
     shapes = shapes_of(family, config, task)
     fresh = heads.fresh_parameters(family, config, shapes, tensors, key=key) if fixed else {}
     names, own = names_of(family, config), heads.without(shapes, fresh)
-    buffers = {"buffers": buffer_shapes_of(family, config)}
+    buffers = {"buffers": buffer_shapes_of(family, config, task)}
     stored = {hub for hub, _, _ in expand(names, flatten(buffers))} <= tensors.keys()
     tree = to_tree(tensors, names, {**own, **buffers} if stored else own, where=where, dtype=dtype)
     read = tree.pop("buffers", {})

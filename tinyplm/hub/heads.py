@@ -12,7 +12,7 @@ import numpy as np
 from .. import random
 from ..arguments import wrong
 from ..core import Tree, flatten, unflatten
-from ..families import architectures, shapes_of
+from ..families import architectures, buffer_shapes_of, shapes_of
 from ..memory import check_memory
 from ..models.names import expand, names_of
 
@@ -29,8 +29,8 @@ def task_of(
     if not isinstance(named, list):
         raise wrong(f"{where}: architectures of config.json", "a list", named)
     fitting = [task for task, architecture in known.items() if architecture == named[0]]
-    if not hasattr(family, "TASKS"):  # a decoder's architecture may have any name
-        return (fitting or ["causal_lm"])[0]
+    if not hasattr(family, "TASKS"):  # a language model's architecture may have any name
+        return (fitting or list(known))[0]
     if not fitting:
         supported = ", ".join(dict.fromkeys(known.values()))
         raise wrong(f"{where}: architecture", f"one of {supported}, or a task", named[0])
@@ -54,7 +54,8 @@ def without_others(
     architecture has another part or shape under a name of this task's head, it is another head.
     """
     own = _head_parts(family, config, task)
-    heads = {rename.hub for rename in family.NAMES if rename.paths[0].startswith("head.")}
+    beyond = ("head.", "buffers.")
+    heads = {rename.hub for rename in family.NAMES if rename.paths[0].startswith(beyond)}
     others = heads - own.keys()
     architecture = (settings.get("architectures") or [])[:1]
     of_file = [name for name, known in architectures(family).items() if known in architecture]
@@ -67,12 +68,13 @@ def without_others(
 def _head_parts(
     family: ModuleType, config: Any, task: str
 ) -> dict[str, tuple[list[str], tuple[int, ...]]]:
-    """{hub name: (tree paths, shape)} of a task's head."""
-    leaves = flatten(shapes_of(family, config, task))
+    """{hub name: (tree paths, shape)} of a task's head, its buffers among it."""
+    buffers = {"buffers": buffer_shapes_of(family, config, task)}
+    leaves = flatten({**shapes_of(family, config, task), **buffers})
     return {
         hub: (paths, tuple(operation.hub_shape([leaves[path] for path in paths])))
         for hub, paths, operation in expand(names_of(family, config), leaves)
-        if paths[0].startswith("head.")
+        if paths[0].startswith(("head.", "buffers."))
     }
 
 

@@ -7,10 +7,11 @@ for R rotated components.  The wavelength of frequency f is 2 pi / f positions.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from ..arguments import check_flag, check_number, check_whole, wrong
+from ..arguments import check_flag, check_number, check_whole, listed, mismatch, wrong
 
 MOST = 2**20  # components of a head
 BETA_FAST, BETA_SLOW = 32.0, 1.0  # YaRN's turns, Peng et al. 2023, sec. 3.2
@@ -124,6 +125,31 @@ def llama3_frequencies(
     turns = original * f / (2 * math.pi)
     g = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
     return (1 - g) * f / factor + g * f
+
+
+def longrope_frequencies(width: int, *, base: float, factors: Any) -> np.ndarray:
+    """f_i / factors_i: each component pair has its own stretch.
+
+    LongRoPE, Ding et al. 2024, sec. 3.1 (lambda_i, found by a search; here n = 0, so the first
+    tokens are stretched as well).   factors: R/2 numbers.
+    """
+    f = rope_frequencies(width, base=base)
+    factors = listed("RoPE: factors", factors, f"{len(f)} numbers")
+    if len(factors) != len(f):
+        raise mismatch("RoPE: factors", f"{len(f)} numbers", len(factors))
+    for factor in factors:
+        check_number("RoPE: factors", factor, above=0)
+    return f / np.array(factors, dtype=np.float64)
+
+
+def longrope_magnitude(factor: float, *, original: int) -> float:
+    """sqrt(1 + ln(factor) / ln(original)) for factor > 1, else 1: q and k are multiplied by it.
+
+    Phi-3's released code, 2024; factor is the extended context over the original one.
+    """
+    _check_positive(factor=factor)
+    check_number("RoPE: original", original, above=1)
+    return math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
 
 
 def _check_positive(**numbers: float) -> None:

@@ -177,6 +177,7 @@ class ScoreLabels:
     """The fields of a decoder's config that describe a score head; not written where None."""
 
     SCORED: ClassVar[str]  # transformers' class with such a head
+    CHOOSING: ClassVar[str | None] = None  # its class with one number a choice, if there is one
 
     id2label: dict | None = None
     label2id: dict | None = None
@@ -189,6 +190,11 @@ class ScoreLabels:
     def for_decoding(self) -> Any:
         """The config of CausalModel.for_decoding, whose head holds the output matrix itself."""
         return dataclasses.replace(self, tie_word_embeddings=False)  # type: ignore[call-arg]
+
+    @property
+    def score_rate(self) -> float:
+        """The rate of the dropout before a score head."""
+        return 0.0
 
     @property
     def logit_cap(self) -> float | None:

@@ -12,12 +12,10 @@ from ..core import IGNORED, Tree, add, named
 from ..core.named import More
 from ..kernels.cross_entropy import vocabulary_cross_entropy
 from ..random import fold
-from .heads import logits_of, then, weighted_sum
+from .heads import HEAD_KEY, logits_of, then, weighted_sum
 from .parts import Head
 from .protocol import LossInputs
 from .tasks import Task, loss_of
-
-_HEAD_KEY = 1 << 32  # the head's own randomness; bodies fold the numbers of their layers
 
 
 def vocabulary_head(f: Callable, task: Task, config: Any, *, more: More | None = None) -> Head:
@@ -57,7 +55,7 @@ def outputs_head(task: Task, config: Any, *, key: Any = None, choices: int | Non
         return lambda params, hidden: ({}, lambda doutputs: (None, None))
 
     def head(params: Tree, hidden: Any) -> tuple[dict[str, Any], Callable]:
-        outputs, back = f(params["head"], hidden, config=config, key=fold(key, _HEAD_KEY))
+        outputs, back = f(params["head"], hidden, config=config, key=fold(key, HEAD_KEY))
         shapes = {name: a.shape for name, a in outputs.items()}
         if choices is not None:
             outputs = {name: a.reshape(-1, choices) for name, a in outputs.items()}

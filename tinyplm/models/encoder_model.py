@@ -6,15 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ..arguments import known_arguments, mismatch, wrong
-from ..backend import array_module
 from ..core import IGNORED, StackOptions, Tree
-from ..random import fold
 from . import checks, walks
 from .encoder_heads import loss_head, outputs_head, vocabulary_head
 from .heads import logits, with_hidden
 from .model import Model
 from .parts import Emit, Head, in_parts
 from .protocol import Arrays, InParts, LossInputs, LossOptions, Passed
+from .several import checked_each, flattened
 from .tasks import Task
 
 FLOAT_MASKS = ("perm_mask", "input_mask", "target_mapping")  # 0.0 and 1.0 in XLNet's released code
@@ -102,7 +101,7 @@ class EncoderModel(Model):
         return self.family.TASKS[self.task]
 
     def _outputs_head(self, inputs: Arrays) -> Head:
-        choices, inputs = self._flat_choices(inputs)
+        choices, inputs = flattened(inputs)
         heads = [outputs_head(self._task, self.config, key=inputs.get("key"), choices=choices)]
         if self._task.language_model is not None:
             heads.append(vocabulary_head(logits, self._task, self.config))
@@ -111,39 +110,30 @@ class EncoderModel(Model):
     def _loss_head(self, inputs: Arrays, loss: LossInputs, *, grad: bool = True) -> Head:
         if loss.options.auxiliary:
             raise wrong("auxiliary", "0 for an encoder", loss.options.auxiliary)
-        choices, inputs = self._flat_choices(inputs)
+        choices, inputs = flattened(inputs)
         key = inputs.get("key")
         return loss_head(self._task, self.config, loss, grad=grad, key=key, choices=choices)
 
     def _whole(
         self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
     ) -> Passed:
-        return super()._whole(head, self._flat_choices(inputs)[1], stacking, targets)
+        return super()._whole(head, flattened(inputs)[1], stacking, targets)
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
-        inputs = self._flat_choices(inputs)[1]
+        inputs = flattened(inputs)[1]
         body, ids = walks.body_of(self.family, self.config), (inputs["input_ids"],)
         others = {n: a for n, a in inputs.items() if n != "inputs_embeds"}  # ids tell positions
         return in_parts(body, head, self.params, emit, ids, others, stacking)
-
-    def _flat_choices(self, inputs: Arrays) -> tuple[int | None, Arrays]:
-        """(the number of choices or None, inputs): in a multiple choice, (B, choices, ...) becomes
-        (B choices, ...), and each choice has a key of its own."""
-        if self.task != "multiple_choice":
-            return None, inputs
-        choices, key = inputs["input_ids"].shape[1], inputs.get("key")
-        arrays = {n: a for n, a in inputs.items() if a is not None and n != "key"}
-        flat = {n: a.reshape(-1, *a.shape[2:]) for n, a in arrays.items()}
-        if key is not None:
-            flat["key"] = fold(key[:, None], array_module(key).arange(choices)).reshape(-1)
-        return choices, flat
 
     def inputs(
         self, input_ids: Any = None, inputs_embeds: Any = None, **others: Any
     ) -> dict[str, Any]:
         """The inputs checked, and moved to the model's device."""
         if self.task == "multiple_choice":
-            return self._choices(input_ids, inputs_embeds, **others)
+            one = EncoderModel(
+                self.family, self.config, self.params, task="body", device=self.device
+            )
+            return checked_each(one.inputs, input_ids, inputs_embeds, others)
         input_ids, inputs_embeds, B, T = self._ids_or_embeds(input_ids, inputs_embeds)
         known = {"attention_mask", *self.family.INPUTS}
         known |= {"position_ids"} if "positions" in self.params["body"] else set()
@@ -177,22 +167,3 @@ class EncoderModel(Model):
         if table is not None:
             checks.check_range(name, a, table.shape[0])
         return a
-
-    def _choices(self, input_ids: Any, inputs_embeds: Any, **others: Any) -> dict[str, Any]:
-        """Those of a multiple choice: each choice is checked as a sample of its own."""
-        if inputs_embeds is not None:
-            raise wrong("inputs_embeds", "None and input_ids for a multiple choice", inputs_embeds)
-        input_ids = checks.ids("input_ids", input_ids)
-        if input_ids.ndim != 3 or 0 in input_ids.shape:
-            expected = "shape (B, choices, T) with all of them >= 1"
-            raise mismatch("input_ids", expected, input_ids.shape)
-        B, choices, T = input_ids.shape
-        flat = {"input_ids": input_ids}
-        for name, values in others.items():
-            if values is not None:
-                flat[name] = checks.as_array(name, values, "an array of integers", "biuf")
-                if flat[name].shape != input_ids.shape:
-                    raise mismatch(name, f"shape {input_ids.shape}", flat[name].shape)
-        one = EncoderModel(self.family, self.config, self.params, task="body", device=self.device)
-        checked = one.inputs(**{name: a.reshape(B * choices, T) for name, a in flat.items()})
-        return {n: None if a is None else a.reshape(B, choices, T) for n, a in checked.items()}

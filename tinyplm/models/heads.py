@@ -17,6 +17,8 @@ from ..layers.linear import linear
 from ..losses.cross_entropy import cross_entropy
 from .parts import Head
 
+HEAD_KEY = 1 << 32  # a head's own randomness; bodies fold the numbers of their layers
+
 
 def logits(
     hidden: Any, W: Any, b: Any = None, *, cap: float | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import is_number, shown, wrong
+from ..arguments import is_number, mismatch, shown, wrong
 from ..backend import array_module, to_host
 from ..layers.rope import rope, rotary_tables
 from ..layers.rope_scaling import (
@@ -19,6 +19,8 @@ from ..layers.rope_scaling import (
     dynamic_frequencies,
     linear_frequencies,
     llama3_frequencies,
+    longrope_frequencies,
+    longrope_magnitude,
     rope_frequencies,
     yarn_frequencies,
     yarn_magnitude,
@@ -37,14 +39,16 @@ _SETTINGS: dict[str, tuple[set[str], set[str]]] = {
     "dynamic": ({"factor"}, set()),
     "yarn": ({"factor"}, _YARN),
     "llama3": ({"factor", "low_freq_factor", "high_freq_factor", _ORIGINAL}, set()),
+    "longrope": ({"short_factor", "long_factor"}, {"factor", "attention_factor", _ORIGINAL}),
 }
+_BY_LENGTH = ("dynamic", "longrope")  # types whose frequencies depend on the length
 
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
     """The rotary settings of a config; `read_rope` makes them from each spelling."""
 
-    type: str  # default, linear, dynamic, yarn or llama3
+    type: str  # a key of _SETTINGS
     base: float
     trained: int  # the context length of the original training
     context: int  # the longest sequence
@@ -56,17 +60,18 @@ class Rope:
     def cache_context(self) -> int:
         """The longest sequence that can be cached.
 
-        Dynamic scaling changes the frequencies of longer ones, and with them the cached keys.
+        Beyond the trained context, dynamic scaling and LongRoPE have other frequencies, so keys
+        that were cached within it would be wrong.
         """
-        return min(self.context, self.trained) if self.type == "dynamic" else self.context
+        return min(self.context, self.trained) if self.type in _BY_LENGTH else self.context
 
     def frequencies(self, width: int, length: int) -> tuple[np.ndarray, float]:
         """(frequencies (width/2,), magnitude) for a sequence of `length` positions.
 
-        Only dynamic scaling depends on the length.  The others are cached, since decoding asks for
-        them at each token.
+        Only those of dynamic scaling and LongRoPE depend on the length.  The others are cached,
+        since decoding asks for them at each token.
         """
-        if self.type == "dynamic":
+        if self.type in _BY_LENGTH:
             return self._frequencies(width, length)
         if width not in self.made:
             self.made[width] = self._frequencies(width, length)
@@ -76,6 +81,8 @@ class Rope:
         s = self.settings
         if self.type == "default":
             return rope_frequencies(width, base=self.base), 1.0
+        if self.type == "longrope":
+            return self._longrope(width, length)
         scaling: dict[str, Any] = {"base": self.base, "factor": s["factor"]}
         if self.type == "linear":
             return linear_frequencies(width, **scaling), 1.0
@@ -92,6 +99,20 @@ class Rope:
         fast, slow = s.get("beta_fast") or BETA_FAST, s.get("beta_slow") or BETA_SLOW
         options = {"beta_fast": fast, "beta_slow": slow, "truncate": s.get("truncate", True)}
         return yarn_frequencies(width, **scaling, **options), magnitude
+
+    def _longrope(self, width: int, length: int) -> tuple[np.ndarray, float]:
+        """The long factors for a text beyond the trained context; one magnitude for all texts."""
+        s = self.settings
+        for name in ("short_factor", "long_factor"):
+            if len(s[name]) != width // 2:
+                expected = f"{width // 2} numbers, one for each pair of components"
+                raise mismatch(f"config: {name}", expected, len(s[name]))
+        factors = s["long_factor" if length > self.trained else "short_factor"]
+        magnitude = s.get("attention_factor")
+        if magnitude is None:
+            factor = s.get("factor", self.context / self.trained)
+            magnitude = longrope_magnitude(factor, original=self.trained)
+        return longrope_frequencies(width, base=self.base, factors=factors), magnitude
 
 
 def read_rope(
@@ -125,7 +146,7 @@ def read_rope(
     share = settings.pop("partial_rotary_factor", share)
     if not is_number(share) or not 0 < share <= 1:
         raise wrong("config: partial_rotary_factor", "a number in (0, 1]", share)
-    if original is not None and kind in ("yarn", "llama3"):
+    if original is not None and kind in ("yarn", "llama3", "longrope"):
         settings["original_max_position_embeddings"] = original
     if theta is not None and theta != base:
         raise wrong("config: rope_theta", f"{shown(base)}, as in rope_parameters", theta)
@@ -146,6 +167,8 @@ def read_rope(
     if kind == "llama3" and settings["low_freq_factor"] >= (high := settings["high_freq_factor"]):
         raise wrong("config: low_freq_factor", f"less than {high}", settings["low_freq_factor"])
     slow, fast = settings.get("beta_slow") or BETA_SLOW, settings.get("beta_fast") or BETA_FAST
+    if kind == "longrope" and trained < 2 and settings.get("attention_factor") is None:
+        raise wrong("config: original_max_position_embeddings", "at least 2 for longrope", trained)
     if kind == "yarn" and slow > fast:
         raise wrong("config: beta_slow", f"at most beta_fast = {fast}", slow)
     context = positions
@@ -157,11 +180,14 @@ def read_rope(
 def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
     """The settings that are not None, with rope_type (formerly type) and rope_theta filled in.
 
-    A truncate of None means false.
+    A truncate of None means false.  The type su is the former name of longrope.
     """
     plain = {name: value for name, value in settings.items() if value is not None}
     if "truncate" in settings:
         plain["truncate"] = settings["truncate"] or False
+    for name in ("type", "rope_type"):
+        if plain.get(name) == "su":
+            plain[name] = "longrope"
     kind = plain.pop("type", None)
     if plain.setdefault("rope_type", kind or "default") != kind and kind is not None:
         expected = f"{shown(plain['rope_type'])}, the value of its synonym rope_type"
@@ -171,6 +197,10 @@ def _plain(settings: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any) -> None:
+    if name in ("short_factor", "long_factor"):
+        if not isinstance(value, list) or not all(is_number(n) and 0 < n <= 1e6 for n in value):
+            raise wrong(f"config: {name}", "a list of numbers above 0, at most 1e6", value)
+        return
     number, most = value if is_number(value) else -1, math.inf
     if name in ("truncate", "finetuned"):
         good, expected = isinstance(value, bool), "true or false"
@@ -196,12 +226,12 @@ def rotary(
     """The piece `positions` of a decoder with RoPE; interleaved: see layers.rope.
 
     layers.rope rotates the queries and keys of all layers, with tables computed once per pass.
-    With dynamic scaling the length is the largest position of the batch plus 1, as in transformers;
-    reading it synchronises a GPU.
+    With dynamic scaling and LongRoPE the length is the largest position of the batch plus 1, as in
+    transformers; reading it synchronises a GPU.
     """
 
     def positions(position_ids, *, dtype, **_):
-        length = int(to_host(position_ids.max())) + 1 if settings.type == "dynamic" else 1
+        length = int(to_host(position_ids.max())) + 1 if settings.type in _BY_LENGTH else 1
         host, magnitude = settings.frequencies(width, length)
         frequencies = array_module(position_ids).asarray(host)
         cos, sin = rotary_tables(position_ids, frequencies, magnitude=magnitude, dtype=dtype)

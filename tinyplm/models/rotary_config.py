@@ -94,7 +94,8 @@ class RotaryConfig(ScoreLabels):
 
     @cached_property
     def rope(self) -> Rope:
-        original = self.source.get("original_max_position_embeddings")
+        name = "original_max_position_embeddings"
+        original = getattr(self, name, self.source.get(name))  # a field in Phi-3
         spellings = (self.rope_parameters, self.rope_scaling, self.rope_theta)
         share = self.source.get("partial_rotary_factor") or self.PARTIAL or 1.0
         return read_rope(*spellings, self.max_position_embeddings, original, share=share)

@@ -1,10 +1,14 @@
-"""Decoders with a score head: a classifier of texts, or, with one label, a reward model.
+"""Decoders with a score head: a classifier of texts, a choice among them, a reward model.
 
-    logits = h W,   h the hidden state of the last real token, W (D, labels)
+    logits = dropout(h) W,   h the hidden state of the last real token, W (D, labels)
 
 Radford et al. 2018, sec. 3.2.  Only the last token sees the whole text.  transformers'
 ...ForSequenceClassification finds it by config.pad_token_id, while here it is the last 1 of
 attention_mask: files of this model should have a pad_token_id.
+
+A sample may be several sequences (B, N, T) (sec. 3.3).  A classifier adds up their h before W: a
+similarity reads its two texts in both orders.  A multiple choice has W (D, 1) and a bias, one
+number for each sequence.
 """
 
 from __future__ import annotations
@@ -18,36 +22,61 @@ from ..backend import array_module
 from ..core import IGNORED, StackOptions, Tree
 from ..kernels.cross_entropy import vocabulary_cross_entropy
 from ..layers.cache import Cache
+from ..layers.dropout import dropout
 from ..layers.linear import linear
 from ..layers.pooling import last_pooling
+from ..random import fold
+from . import checks
 from .causal_lm import vocabulary_head
 from .causal_model import CausalModel
 from .encoder_heads import output_losses
-from .heads import then, weighted_sum, with_hidden
-from .parts import Head
-from .protocol import Arrays, LossInputs, LossOptions, OutputOptions
+from .heads import HEAD_KEY, then, weighted_sum, with_hidden
+from .parts import Emit, Head
+from .protocol import Arrays, InParts, LossInputs, LossOptions, OutputOptions, Passed
+from .several import checked_each, flattened
 
 
-def score_head(params: Tree, hidden: Any, *, attention_mask: Any) -> tuple[dict, Callable]:
-    """{"logits": last_pooling(hidden) W},  W = params["head"]["score"] (D, labels).
+def score_head(
+    params: Tree,
+    hidden: Any,
+    *,
+    attention_mask: Any,
+    several: int | None = None,
+    rate: float = 0.0,
+    key: Any = None,
+) -> tuple[dict, Callable]:
+    """{"logits": dropout(h) W},   h = last_pooling(hidden),   W = params["head"]["score"].
 
-    hidden (B, T, D), attention_mask (B, T) of 0/1 or None = all real -> (B, labels).
-    With dpooled, dW of the product at dlogits:  dhidden = dpooled at the last real token, else 0.
+    hidden (B, T, D), attention_mask (B, T) of 0/1 or None = all real, W (D, labels) -> (B, labels).
+    several: N, the sequences of a sample, for hidden (B N, T, D).  Then h_b = sum_n h_bn; or, with
+    params["head"]["choice"] = {"W" (D, 1), "b" (1,)}, logits (B, N) are dropout(h_bn) W + b.
+    key: one for each row of h, or None.
+    With dh of the linear layer at dlogits, through the dropout:  dhidden_bn = dh_b (of a choice,
+    dh_bn) at the last real token, else 0.
     """
     xp = array_module(hidden)
     real = xp.ones(hidden.shape[:2], dtype=bool) if attention_mask is None else attention_mask != 0
     pooled, pool_back = last_pooling(hidden, mask=real)
-    logits, back = linear(pooled, params["head"]["score"])
+    choice = params["head"].get("choice")
+    W, b = (params["head"]["score"], None) if choice is None else (choice["W"], choice["b"])
+    summed = several is not None and choice is None
+    h = pooled.reshape(-1, several, pooled.shape[1]).sum(axis=1) if summed else pooled
+    dropped, drop_back = dropout(h, rate=rate, key=key)
+    scores, back = linear(dropped, W, b)
+    logits = scores if choice is None else scores.reshape(-1, several)
 
     def backward(doutputs: Arrays) -> tuple[Tree, Any]:
-        dpooled, dW, _ = back(doutputs["logits"])
-        return {"head": {"score": dW}}, pool_back(dpooled)
+        ddropped, dW, db = back(doutputs["logits"].reshape(scores.shape))
+        dh = drop_back(ddropped)
+        dpooled = xp.repeat(dh, several, axis=0) if summed else dh
+        dhead = {"score": dW} if choice is None else {"choice": {"W": dW, "b": db}}
+        return {"head": dhead}, pool_back(dpooled)
 
     return {"logits": logits}, backward
 
 
 class ScoreModel(CausalModel):
-    """A decoder with a score head; its task is "sequence_classification"."""
+    """A decoder with a score head; its task is "sequence_classification" or "multiple_choice"."""
 
     def for_decoding(self) -> CausalModel:
         self.check_causal()
@@ -74,11 +103,33 @@ class ScoreModel(CausalModel):
     ) -> tuple[dict[str, Any], Callable | None]:
         """outputs {"logits" (B, labels), "hidden" (B, T, D)} and backward, as for CausalModel.
 
-        attention_mask (B, T) of 0/1, 1 = a real token; each row is scored at its last one.
+        input_ids      (B, T), or (B, N, T) for samples of N sequences, whose representations are
+                       added up; logits (B, N) of a multiple choice.  All other inputs have the same
+                       shape, and hidden is (B N, T, D)
+        attention_mask of 0/1, 1 = a real token; each sequence is scored at its last one
+        key            also for the dropout before the head, where the config has one
         """
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
         inputs = self.inputs(input_ids, inputs_embeds, attention_mask, position_ids)
         return self._call(inputs, key, stacking)
+
+    @known_arguments
+    def inputs(
+        self,
+        input_ids: Any = None,
+        inputs_embeds: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        cache: Cache | None = None,
+    ) -> dict[str, Any]:
+        """The inputs checked, and moved to the model's device."""
+        others = {"attention_mask": attention_mask, "position_ids": position_ids}
+        input_ids = None if input_ids is None else checks.ids("input_ids", input_ids)
+        choosing = self.task == "multiple_choice"
+        if not choosing and (input_ids is None or input_ids.ndim != 3):
+            return super().inputs(input_ids, inputs_embeds, cache=cache, **others)
+        axis = "choices" if choosing else "sequences"
+        return checked_each(super().inputs, input_ids, inputs_embeds, others, axis=axis)
 
     def _check_mask(self, mask: Any, B: int, T: int, S: int) -> None:
         if mask.shape != (B, S):
@@ -102,9 +153,9 @@ class ScoreModel(CausalModel):
         """The loss of {"logits": labels (B,), rows (B, labels), or numbers (B, 1)}, divided by
         total["logits"]; see tasks.loss_of.
 
-        auxiliary: the weight of a language model's loss, of targets["language_model"] (B, T), added
-        to it (Radford et al. 2018, eq. 5; see losses.auxiliary).  Its head is the embedding table,
-        so the model must be a tied one.
+        auxiliary: the weight of a language model's loss added to it, of targets["language_model"],
+        of the shape of input_ids (Radford et al. 2018, eq. 5; see losses.auxiliary).  Its head is
+        the embedding table, so the model must be a tied one.
         """
         options = LossOptions(smoothing=smoothing, auxiliary=auxiliary)
         stacking = StackOptions(grad, once, checkpointing, frozen, on_gradient)
@@ -115,8 +166,20 @@ class ScoreModel(CausalModel):
         words = targets.get("language_model")
         return 0 if words is None else int((words != IGNORED).sum())
 
+    def _score(self, inputs: Arrays) -> Head:
+        several, inputs_each = flattened(inputs)
+        each = self.task == "multiple_choice"
+        key = (inputs_each if each else inputs).get("key")
+        return partial(
+            score_head,
+            attention_mask=inputs_each.get("attention_mask"),
+            several=several,
+            rate=self.config.score_rate,
+            key=fold(key, HEAD_KEY),
+        )
+
     def _outputs_head(self, inputs: Arrays) -> Head:
-        return with_hidden(partial(score_head, attention_mask=inputs.get("attention_mask")))
+        return with_hidden(self._score(inputs))
 
     def _training_head(self, inputs: Arrays, targets: Any, options: OutputOptions) -> Head:
         return self._outputs_head(inputs)
@@ -126,19 +189,27 @@ class ScoreModel(CausalModel):
         expected = ["language_model", "logits"] if options.auxiliary else ["logits"]
         if sorted(targets) != expected:
             raise wrong("targets", f"a dict with {' and '.join(expected)}", list(targets))
-        score = partial(score_head, attention_mask=inputs.get("attention_mask"))
         losses = output_losses({"logits": targets["logits"]}, total, options.smoothing, self.config)
-        task = then(score, losses)
+        task = then(self._score(inputs), losses)
         if not options.auxiliary:
             return task
         if not self.config.tie_word_embeddings:
             raise mismatch("auxiliary", "a model with tie_word_embeddings = true", "false")
+        words = targets["language_model"]
         f = partial(
             vocabulary_cross_entropy,
-            targets=targets["language_model"],
+            targets=words.reshape(-1, words.shape[-1]) if words.ndim == 3 else words,
             cap=self.config.logit_cap,
             total=total.get("language_model"),
             grad=grad,
         )
         language_model = vocabulary_head(f, self.family, self.config)
         return weighted_sum((1.0, task), (options.auxiliary, language_model))
+
+    def _whole(
+        self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
+    ) -> Passed:
+        return super()._whole(head, flattened(inputs)[1], stacking, targets)
+
+    def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
+        return super()._in_parts(emit, head, flattened(inputs)[1], stacking)

@@ -76,6 +76,7 @@ class BothSides(Seq2SeqConfig):
     classifier_dropout: float = 0.0
     init_std: float = 0.02
     scale_embedding: bool = False
+    bos_token_id: int | None = 0
 
     def __post_init__(self) -> None:
         base.check_types(self)

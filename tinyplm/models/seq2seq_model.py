@@ -4,7 +4,7 @@ encoder run once."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -118,8 +118,12 @@ class Seq2SeqModel(LanguageModel):
     def _loss(self, inputs: Arrays, loss: LossInputs, stacking: StackOptions) -> Passed:
         """Without the target among the inputs, the labels tell what the decoder reads."""
         if not any(inputs.get(name) is not None for name in (*TARGET[:2], "labels")):
-            inputs = {**inputs, "labels": (loss.targets or {}).get("logits")}
+            inputs = {**inputs, **self._target_of(loss.targets)}
         return super()._loss(inputs, loss, stacking)
+
+    def _target_of(self, targets: Arrays) -> dict[str, Any]:
+        """The inputs of the decoder that the targets of a loss tell."""
+        return {"labels": targets.get("logits") if isinstance(targets, Mapping) else None}
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         body = body_of(self.family, self.config)

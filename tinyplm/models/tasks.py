@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from ..core import Tree, named
 from ..kernels.activation import ACTIVATIONS
 from ..layers.dropout import dropout
-from ..layers.heads import classifier, lm_transform, pooler, span_head
+from ..layers.heads import classifier, dense_classifier, lm_transform, pooler, span_head
 from ..losses.cross_entropy import cross_entropy
 from ..losses.regression import binary_cross_entropy, mean_squared_error
 
@@ -234,6 +234,20 @@ def classes(prefix: str, **options: Any) -> Task:
 def choices(prefix: str, **options: Any) -> Task:
     """One number a choice by the pooler; options: as in `classes`."""
     return pooled(f"{prefix}ForMultipleChoice", outputs=lambda config: 1, **options)
+
+
+def dense_classes(prefix: str, *, rate: Number = zero) -> Task:
+    """`dense_classifier` of the first state, with dropout rate(config)."""
+
+    def shapes(config):
+        D = config.hidden_size
+        return {"dense": dense(D, D), "out": dense(D, config.num_labels)}
+
+    def head(p, hidden, *, config, key):
+        logits, back = dense_classifier(p, hidden, rate=rate(config), key=key)
+        return {"logits": logits}, lambda doutputs: back(doutputs["logits"])
+
+    return Task(f"{prefix}ForSequenceClassification", shapes, None, head)
 
 
 def next_sentence(prefix: str) -> Task:

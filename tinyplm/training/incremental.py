@@ -2,7 +2,7 @@
 
 With settings.full_every = k, every k-th save is a full folder.  The saves between hold
 increment.safetensors and a trainer.json that names their base, the last full folder.  Each tensor
-(parameters and both moments) is treated as a flat array in blocks of 1024 elements; a block is
+(parameters and optimiser state) is treated as a flat array in blocks of 1024 elements; a block is
 written if any of its bytes differ from the base's.
 
 The saving depends on what is trained.  Dense training with AdamW changes nearly every number in

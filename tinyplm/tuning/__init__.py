@@ -36,6 +36,7 @@ from .data.sequences import TokenSequence, answered
 from .finetuning.answers import answering
 from .finetuning.choices import multiple_choice
 from .finetuning.classes import classification
+from .finetuning.delimiters import with_delimiters
 from .finetuning.finetune import FinetuneResult, finetune
 from .finetuning.predict import predict
 from .finetuning.tags import tagging
@@ -115,6 +116,7 @@ __all__ = [
     "text_reward",
     "text_sequences",
     "token_log_probs",
+    "with_delimiters",
     "with_prefix",
     "write_records",
 ]

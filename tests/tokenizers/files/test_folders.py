@@ -129,8 +129,8 @@ WRONG = {
         {},
         {"vocab_json": json.dumps({"a": 0, "a</w>": 1}), "merges_txt": "#version: 0.2\n"},
     ),
-    r"tokenizer\.model: tokenizer_class: expected one of LlamaTokenizer, T5Tokenizer, .*, got 'GemmaTokenizer'": (
-        {"tokenizer_class": "GemmaTokenizer"},
+    r"tokenizer\.model: tokenizer_class: expected one of LlamaTokenizer, T5Tokenizer, .*, got 'BigBirdTokenizer'": (
+        {"tokenizer_class": "BigBirdTokenizer"},
         {"tokenizer_model": unigram()},
     ),
     r"vocab\.txt: strip_accents: expected true or false, got 1": (

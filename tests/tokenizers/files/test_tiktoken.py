@@ -82,8 +82,10 @@ def test_an_unknown_class_is_refused(tmp_path):
         Tokenizer.load(folder_of(tmp_path, lines_of(trained()), "Other"))
 
 
-@pytest.mark.parametrize("name", ["InternLMTokenizer", "InternLM2Tokenizer", "BaiChuanTokenizer", "BaichuanTokenizer"])
-def test_internlm_and_baichuan_put_bos_before_the_ids_of_the_model(tmp_path, name):
+@pytest.mark.parametrize(
+    "name", ["InternLMTokenizer", "InternLM2Tokenizer", "BaiChuanTokenizer", "BaichuanTokenizer", "GemmaTokenizer"]
+)
+def test_internlm_baichuan_and_gemma_put_bos_before_the_ids_of_the_model(tmp_path, name):
     (tmp_path / "tokenizer.model").write_bytes(bpe_model())
     model = Tokenizer.load(tmp_path / "tokenizer.model")
     for settings, bos in (({}, [1]), ({"add_bos_token": False}, [])):

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from ...core import flatten, tree_map
-from ...optim import AdamW, clip_by_global_norm, decays_by_default, schedule
+from ...optim import (
+    Adafactor,
+    AdamW,
+    Optimizer,
+    clip_by_global_norm,
+    decays_by_default,
+    schedule,
+)
 from .draws import Draws
 from .subject import Made, Result, Subject, named
 
@@ -23,6 +30,16 @@ SHAPES: dict[str, Any] = {
 
 def _drawn(rng: Draws, shapes: Any, *lead: int, scale: float = 1.0) -> Any:
     return tree_map(lambda shape: rng.normal(0, scale, (*lead, *shape)), shapes)
+
+
+def _after_each_step(optimizer: Optimizer, gradients: Any, keywords: Mapping[str, Any]) -> Any:
+    """The parameters after each step, stacked; gradients (STEPS, ...)."""
+    after = []
+    for t, lr in enumerate(keywords["lr"]):
+        optimizer.gradient.add(tree_map(lambda a, t=t: a[t], gradients))
+        optimizer.step(lr, clip=keywords["clip"])
+        after.append(tree_map(lambda a: a.copy(), optimizer.params))
+    return named("output.params", tree_map(lambda *a: np.stack(a), *after))
 
 
 # -------------------------------------------------------------------------------------------- AdamW
@@ -41,12 +58,7 @@ def _adamw(arguments: Mapping[str, Any], keywords: Mapping[str, Any]) -> Result:
         rates=None if rates is None else lambda path, a: rates[path],
     )
     gradients = tree_map(lambda a: a / k["loss_scale"], arguments["gradients"])
-    after = []
-    for t, lr in enumerate(k["lr"]):
-        optimizer.gradient.add(tree_map(lambda a, t=t: a[t], gradients))
-        optimizer.step(lr, clip=k["clip"])
-        after.append(tree_map(lambda a: a.copy(), optimizer.params))
-    outputs = named("output.params", tree_map(lambda *a: np.stack(a), *after))
+    outputs = _after_each_step(optimizer, gradients, k)
     outputs |= named("output.m", optimizer.m.tree) | named("output.v", optimizer.v.tree)
     return Result(outputs)
 
@@ -90,6 +102,50 @@ def _adamw_cases() -> list[Made]:
                     "not 0 / 0, and decay goes on", weight_decay=0.1),
         _adamw_case(7, "zero-rate", "a learning rate of 0: parameters stay, moments move",
                     lr=[0.0] * STEPS),
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------- Adafactor
+
+
+def _adafactor(arguments: Mapping[str, Any], keywords: Mapping[str, Any]) -> Result:
+    """params after each step, and the state after the last."""
+    names = ("eps", "threshold", "decay_rate", "beta1", "weight_decay", "scale")
+    optimizer = Adafactor(
+        arguments["params"],
+        decays=lambda path, a: path in keywords["decayed"],
+        **{name: keywords[name] for name in names},
+    )
+    outputs = _after_each_step(optimizer, arguments["gradients"], keywords)
+    return Result(outputs | {f"output.{name}": a for name, a in optimizer.state.items()})
+
+
+def _adafactor_case(number: int, name: str, note: str, **changes: Any) -> Made:
+    rng = Draws((43, number))
+    params, gradients = _drawn(rng, SHAPES), _drawn(rng, SHAPES, STEPS)
+    keywords = {
+        "lr": [schedule.relative_step(t) for t in range(STEPS)],
+        "eps": (1e-30, 1e-3),
+        "threshold": 1.0,
+        "decay_rate": 0.8,
+        "beta1": 0.0,
+        "weight_decay": 0.0,
+        "scale": True,
+        "decayed": [path for path, a in flatten(params).items() if decays_by_default(path, a)],
+        "clip": None,
+    } | changes
+    return Made(name, note, {"params": params, "gradients": gradients}, keywords)
+
+
+def _adafactor_cases() -> list[Made]:
+    return [
+        _adafactor_case(0, "adafactor", ""),
+        _adafactor_case(1, "moment", "a first moment, and decoupled decay of the matrices alone",
+                        beta1=0.9, weight_decay=0.1),
+        _adafactor_case(2, "no-scale", "the rate of a schedule, not relative to the parameters",
+                        scale=False, lr=[0.01] * STEPS),
+        _adafactor_case(3, "threshold", "updates bounded sooner, other constants, clipping",
+                        threshold=0.5, eps=(1e-3, 0.5), decay_rate=0.5, clip=1.0),
     ]  # fmt: skip
 
 
@@ -144,6 +200,8 @@ def _schedule_cases(name: str) -> list[Made]:
 SUBJECTS = {
     "adamw": Subject("adamw", "optimiser", f"{STEPS} steps of AdamW, with decay, clipping, loss "
                      "scaling, rates by array", AdamW, _adamw, _adamw_cases),
+    "adafactor": Subject("adafactor", "optimiser", f"{STEPS} steps of Adafactor, with the means of "
+                         "rows and columns", Adafactor, _adafactor, _adafactor_cases),
     "clip_by_global_norm": Subject("clip_by_global_norm", "optimiser", "a tree scaled to a norm",
                                    clip_by_global_norm, _clip, _clip_cases),
 }  # fmt: skip

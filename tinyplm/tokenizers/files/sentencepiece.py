@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...arguments import shown, wrong
+from ...arguments import mismatch, shown, wrong
 from ..component import Normalizer
 from ..models.bpe import BPE
 from ..models.sentencepiece_bpe import Piece, merges_from_scores
@@ -56,13 +56,12 @@ class SentencePieceModel:
         special = ("unknown", "control")
         pieces = [(id, piece, kind) for id, (piece, _, kind) in enumerate(self.pieces)]
         known = {name: id for name, id in self.ids.items() if 0 <= id < len(pieces)}
+        added = [AddedToken(piece, id) for id, piece, kind in pieces if kind in special]
         return {
             "model": self.model(),
             "normalizer": self.normalizer(),
             "decoder": self.decoder(),
-            "added_tokens": [
-                AddedToken(piece, id) for id, piece, kind in pieces if kind in special
-            ],
+            "added_tokens": added + self._matched_first(),
             "named": {name: self.pieces[id][0] for name, id in known.items()},
         }
 
@@ -74,12 +73,28 @@ class SentencePieceModel:
             hidden = frozenset(piece for piece, _, kind in self.pieces if kind not in text)
             pieces = tuple(zip([piece for piece, _, _ in self.pieces], self._scores()))
             return Unigram(unknown, pieces, self.byte_fallback, hidden, single=True)
-        if chosen := [piece for piece, _, kind in self.pieces if kind == "user_defined"]:
-            raise wrong("pieces", "no user-defined ones in a BPE model", chosen[0])
         vocab = {piece: id for id, (piece, _, _) in enumerate(self.pieces)}
         merges = merges_from_scores(self.pieces)
         unk_token = self.pieces[unknown][0]
         return BPE(vocab, merges, unk_token, fuse_unk=True, byte_fallback=self.byte_fallback)
+
+    def _matched_first(self) -> list[AddedToken]:
+        """The user-defined pieces of a BPE model: matched in the normalized text, from left to
+        right, the longest at each place, before the other text is divided."""
+        if self.model_type == "unigram":
+            return []  # there they are pieces with a high score
+        chosen = [(p, id) for id, (p, _, kind) in enumerate(self.pieces) if kind == "user_defined"]
+        if chosen and self.add_dummy_prefix:
+            expected = (
+                f"false in a BPE model with user-defined pieces, such as {shown(chosen[0][0])}"
+            )
+            raise mismatch("add_dummy_prefix", expected, "true")
+        normalizer = self.normalizer()
+        for piece, _ in chosen:
+            if normalizer(piece) != piece:
+                expected = "user-defined ones that normalization preserves"
+                raise wrong("pieces", expected, piece)
+        return [AddedToken(piece, id, special=False, normalized=True) for piece, id in chosen]
 
     def _scores(self) -> list[float]:
         """A user-defined piece scores its length times the best score: more than its parts
@@ -157,8 +172,9 @@ def read_model(data: bytes, name: str) -> SentencePieceModel:
         raise ValueError(f"{name}: escape_whitespaces: expected true, got false")
     if denormalized:
         raise ValueError(f"{name}: denormalizer_spec: expected none, got a character map")
-    if "unused" in kinds:
-        raise wrong(f"{name}: pieces", "no unused ones", spellings[kinds.index("unused")])
+    if kind == "unigram" and "unused" in kinds:
+        expected = "no unused ones in a Unigram model"
+        raise wrong(f"{name}: pieces", expected, spellings[kinds.index("unused")])
     if (count := kinds.count("unknown")) != 1:
         raise ValueError(f"{name}: pieces: expected one of kind unknown, got {count}")
     if twice := [piece for piece, count in Counter(spellings).items() if count > 1]:

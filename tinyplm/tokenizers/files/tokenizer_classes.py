@@ -65,6 +65,8 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
         added = _added(folder, parts, settings)
     except ValueError as error:
         raise ValueError(f"{printed(source)}: {error}") from None
+    if isinstance(model := parts["model"], BPE):
+        parts = parts | {"model": model.renamed({token.id: token.content for token in added})}
     known = {*parts["model"].vocab, *(token.content for token in added)}
     candidates = parts["named"] | named_tokens(settings)
     named = {name: token for name, token in candidates.items() if token in known}
@@ -162,8 +164,9 @@ def _sentencepiece(parts: Parts, settings: Settings) -> Parts:
     return _with_ends(parts, settings, add_bos=False)
 
 
-def _internlm(parts: Parts, settings: Settings) -> Parts:
-    """Also Baichuan: the model alone, with bos at the start unless the settings say otherwise."""
+def _bos_and_model(parts: Parts, settings: Settings) -> Parts:
+    """InternLM, Baichuan, Gemma: the model alone, with bos at the start unless the settings say
+    otherwise."""
     return _with_ends(parts, settings, add_bos=True)
 
 
@@ -295,8 +298,9 @@ _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
     "T5Tokenizer": _t5,
     "AlbertTokenizer": _albert,
     "XLNetTokenizer": _xlnet,
-    **dict.fromkeys(("InternLMTokenizer", "InternLM2Tokenizer"), _internlm),
-    **dict.fromkeys(("BaiChuanTokenizer", "BaichuanTokenizer"), _internlm),
+    **dict.fromkeys(("InternLMTokenizer", "InternLM2Tokenizer"), _bos_and_model),
+    **dict.fromkeys(("BaiChuanTokenizer", "BaichuanTokenizer"), _bos_and_model),
+    "GemmaTokenizer": _bos_and_model,
 }
 
 
@@ -361,7 +365,11 @@ def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
         if not key.isdecimal() or len(key) > 9 or not isinstance(value, Mapping):
             raise wrong("added_tokens_decoder", "a token for each id", {key: value})
         read = _token({"special": False} | dict(value) | {"id": int(key)}, "added_tokens_decoder")
+        if (known := found.get(read.content)) and known.normalized and not read.special:
+            read = replace(read, normalized=True)  # a user-defined piece, such as ▁▁ for two spaces
         found[read.content] = read
+    of_id = {token.id: token.content for token in found.values()}  # the last one, of the settings
+    found = {text: token for text, token in found.items() if of_id[token.id] == text}
     given = {
         text_of_token(value): value
         for key, value in settings.items()

@@ -177,6 +177,14 @@ class BPE(Component):
         ]
         return replace(self, vocab=vocab, merges=merges)
 
+    def renamed(self, names: Mapping[int, str]) -> BPE:
+        """The model with other names for the placeholders at these ids: InternLM 2's
+        [UNUSED_TOKEN_146] is <|im_start|>.  The model itself if a text can produce one of them."""
+        old = {token for token, id in self.vocab.items() if names.get(id, token) != token}
+        if not old or self.unk_token in old or old & self._reached():
+            return self
+        return replace(self, vocab={names.get(id, token): id for token, id in self.vocab.items()})
+
     def _reached(self) -> set[str]:
         """Tokens that are single characters or results of merges."""
         prefix, suffix = self.continuing_subword_prefix or "", self.end_of_word_suffix or ""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import regex
+
 from ...arguments import mismatch, shown, wrong
 
 # spelling, score, kind: normal, unknown, control, user_defined, byte, or (only in files) unused
@@ -31,7 +33,7 @@ def merges_from_scores(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
 
     This holds for normal pieces.  The others are not formed by joining: control, unknown and byte
     pieces are not text, and user-defined pieces must be matched as a whole beforehand, with nothing
-    joined to them.
+    joined to them.  So a piece that contains a user-defined one is never formed.
 
     ValueError for what merges cannot express: two pieces that can be formed and have the same score
     (the leftmost would come first, but ranks cannot be equal); a letter in such a piece that is not
@@ -40,12 +42,14 @@ def merges_from_scores(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
     """
     scores = {text: score for text, score, kind in pieces if kind in ("normal", "unused")}
     unused = {text for text, _, kind in pieces if kind == "unused"}
+    chosen = [regex.escape(text) for text, _, kind in pieces if kind == "user_defined"]
+    contains_chosen = regex.compile("|".join(chosen)).search if chosen else lambda text: None
     if sum(len(text) ** 3 for text in scores) > MOST_WORK:
         expected = "shorter ones, to convert their scores to merges"
         raise mismatch("pieces", expected, f"{max(map(len, scores))} characters in the longest")
     merges = []
     for piece, score in scores.items():
-        parts = _last_two(piece, scores)
+        parts = None if contains_chosen(piece) else _last_two(piece, scores)
         if parts is None:
             continue
         if piece in unused:

@@ -4,5 +4,6 @@ finetune                        the loop: finetune(model, train, validation, set
 predict                         a model's outputs on samples
 classes, tags, answers, choices  the tasks: labels of texts, tags of words, spans, multiple choice
 samples                         what the tasks share: encoding, labels, batches
+delimiters                      a decoder's input formats: <start>, <delimiter>, <extract>
 freezing                        training only the upper layers
 """

@@ -1,6 +1,6 @@
 """Multiple choice: a text with several continuations, one of them right.
 
-Devlin et al. 2019, sec. 4.4
+Devlin et al. 2019, sec. 4.4, for encoders; Radford et al. 2018, sec. 3.3, for decoders.
 """
 
 from __future__ import annotations
@@ -15,31 +15,12 @@ import numpy as np
 from ...arguments import known_arguments, listed, mismatch
 from ...evaluation import metrics
 from ...models.model import Model, check_model
-from .samples import Indices, Samples, check_task, checked_texts, encode, label_number
+from .samples import Samples, check_task, checked_texts, encode, label_number
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices(Samples):
-    """Texts with `count` continuations each.  targets: {"logits": the number of the right one}.
-
-    encodings: the choices of a text are consecutive.
-    """
-
-    count: int = 2
-
-    def __len__(self) -> int:
-        return len(self.encodings) // self.count
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return super().lengths.reshape(-1, self.count).max(axis=1)
-
-    def batch(self, numbers: Indices) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """(inputs, targets) of some samples: input_ids ... (B, count, T), T the longest of them."""
-        rows = (np.asarray(numbers)[:, None] * self.count + np.arange(self.count)).reshape(-1)
-        inputs = self._inputs(rows)
-        inputs = {name: a.reshape(len(numbers), self.count, -1) for name, a in inputs.items()}
-        return inputs, self._all_targets(numbers, inputs["attention_mask"])
+    """Texts with `count` continuations each.  targets: {"logits": the number of the right one}."""
 
     def predictions(self, outputs: dict[str, Any]) -> np.ndarray:
         """(N,) numbers of choices."""
@@ -60,11 +41,13 @@ def multiple_choice(
     choices: Sequence[Sequence[str]],
     labels: Sequence[int] | None = None,
     *,
+    questions: Sequence[str] | None = None,
     max_length: int | None = None,
 ) -> Choices:
     """Texts with equally many choices each, for a model with task "multiple_choice".
 
     labels: the number of the right choice of each text; None: for prediction only.
+    questions: one after each text, never truncated (Radford et al. 2018, sec. 3.3).
     max_length: tokens of text and choice together; the longer of the two is truncated first.
     """
     check_model("model", model)
@@ -87,7 +70,11 @@ def multiple_choice(
         if len(numbers) != len(texts):
             raise mismatch("labels", f"one for each of {len(texts)} texts", len(numbers))
         targets = {"logits": numbers}
+    if questions is not None:
+        questions = checked_texts("questions", questions, len(texts))
     repeated = [text for text in texts for _ in range(count)]
+    kept = None if questions is None else [text for text in questions for _ in range(count)]
     every = list(chain.from_iterable(choices))
-    encodings, facts = encode(model, repeated, every, max_length=max_length)
-    return Choices(encodings, targets, **facts, count=count)
+    options: dict[str, Any] = {"kept": kept, "count": count, "max_length": max_length}
+    encodings, facts = encode(model, repeated, every, **options)
+    return Choices(encodings, targets, **facts)

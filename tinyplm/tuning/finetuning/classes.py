@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import is_number, known_arguments, listed, shown
+from ...arguments import check_flag, is_number, known_arguments, listed, mismatch, shown
 from ...evaluation import metrics
 from ...models.model import Model, check_model
 from .samples import Samples, check_task, checked_texts, encode, label_names, label_number
@@ -83,6 +83,7 @@ def classification(
     labels: Sequence[Any] | None = None,
     *,
     pairs: Sequence[str] | None = None,
+    both_orders: bool = False,
     max_length: int | None = None,
 ) -> Samples:
     """Texts, or pairs of texts, with labels, for a model with task "sequence_classification".
@@ -94,13 +95,22 @@ def classification(
         regression                    a number per text (inferred if num_labels is 1)   -> Numbers
     None: for prediction only. max_length: total tokens; the longer text of a pair is truncated
     first.  Default: the model's longest sequence.
+    both_orders: a decoder reads each pair in both orders and adds up its two representations, for
+    labels that do not depend on the order (Radford et al. 2018, sec. 3.3: similarity).
     """
     check_model("model", model)
     check_task(model, "sequence_classification")
+    check_flag("both_orders", both_orders)
     texts = checked_texts("texts", texts)
     pairs = None if pairs is None else checked_texts("pairs", pairs, len(texts))
     kind, targets = _targets(model, labels, len(texts))
-    encodings, facts = encode(model, texts, pairs, max_length=max_length)
+    count = None
+    if both_orders:
+        if pairs is None or not hasattr(model.config, "SCORED"):
+            raise mismatch("both_orders", "False without pairs, or for an encoder", "True")
+        orders = [pair for a, b in zip(texts, pairs) for pair in ((a, b), (b, a))]
+        count, texts, pairs = 2, [a for a, _ in orders], [b for _, b in orders]
+    encodings, facts = encode(model, texts, pairs, count=count, max_length=max_length)
     return kind(encodings, {} if labels is None else {"logits": targets}, **facts)
 
 

@@ -82,7 +82,7 @@ def finetune(
 def _check(model: Model, train: Samples, validation: Samples, settings: TuningSettings) -> None:
     check_model("model", model)
     if model.task == "causal_lm":
-        expected = "an encoder, or a decoder with task sequence_classification"
+        expected = "an encoder, or a decoder with task sequence_classification or multiple_choice"
         raise TypeError(f"model: expected {expected}, got {model!r}")
     if settings.auxiliary and not hasattr(model.config, "SCORED"):
         raise mismatch("auxiliary", f"0, since {model!r} is not a decoder", settings.auxiliary)
@@ -196,10 +196,10 @@ class _Run:
 
 
 def next_tokens(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-    """A language model's targets (B, T): the next token; IGNORED if either token is padding."""
+    """A language model's targets (..., T): the next token; IGNORED if either token is padding."""
     targets = np.full(input_ids.shape, IGNORED)
-    real = (attention_mask[:, 1:] == 1) & (attention_mask[:, :-1] == 1)
-    targets[:, :-1] = np.where(real, input_ids[:, 1:], IGNORED)
+    real = (attention_mask[..., 1:] == 1) & (attention_mask[..., :-1] == 1)
+    targets[..., :-1] = np.where(real, input_ids[..., 1:], IGNORED)
     return targets
 
 

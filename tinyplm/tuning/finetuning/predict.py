@@ -34,7 +34,11 @@ def outputs_and_loss(
     check_model("model", model)
     check_samples("samples", samples)
     if model.task == "causal_lm":
-        raise wrong("model", "an encoder, or a decoder with task sequence_classification", model)
+        raise wrong(
+            "model",
+            "an encoder, or a decoder with task sequence_classification or multiple_choice",
+            model,
+        )
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         check_whole(name, value, 1)
     if len(samples) == 0:

@@ -12,7 +12,7 @@ import numpy as np
 from ... import random
 from ...arguments import check_whole, is_whole, listed, mismatch, shown, wrong
 from ...models.model import Model
-from ...tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad
+from ...tokenizers.text.encoding import Encoding, Padding, Truncation, arrays, pad, truncate
 
 Indices = Sequence[int] | np.ndarray
 
@@ -22,12 +22,13 @@ class Samples(abc.ABC):
     """Encoded samples, as made by classification, tagging, answering and multiple_choice.
 
     PER_TOKEN  whether the model has outputs per token or per sample
-    encodings  without padding
+    encodings  without padding; with a count, those of a sample are consecutive
     targets    {model output: one per sample: a number, a row of numbers, or (tokens,) numbers};
                {} without labels
     padding    how a batch is padded
     inputs     the model inputs taken from an encoding
     cut        how many texts were truncated
+    count      the sequences of each sample, such as choices; None: one, without an axis for them
     """
 
     PER_TOKEN: ClassVar[bool] = False
@@ -37,26 +38,33 @@ class Samples(abc.ABC):
     padding: Padding
     inputs: tuple[str, ...]
     cut: int = 0
+    count: int | None = None
 
     def __len__(self) -> int:
-        return len(self.encodings)
+        return len(self.encodings) // (self.count or 1)
 
     @property
     def lengths(self) -> np.ndarray:
-        return np.array([len(encoding) for encoding in self.encodings])
+        """Of each sample: of the longest of its sequences."""
+        lengths = np.array([len(encoding) for encoding in self.encodings])
+        return lengths.reshape(-1, self.count or 1).max(axis=1)
 
     def batch(self, numbers: Indices) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """(inputs, targets) of some samples: input_ids ... (B, T), T the longest of them."""
+        """(inputs, targets) of some samples: input_ids ... (B, T), T the longest of them, or (B,
+        count, T)."""
         numbers = listed("numbers", numbers, "a list of samples' numbers")
         if not all(is_whole(n) and 0 <= n < len(self) for n in numbers):
             raise wrong("numbers", f"integers from 0 to {len(self) - 1}", numbers)
         inputs = self._inputs(numbers)
         return inputs, self._all_targets(numbers, inputs["attention_mask"])
 
-    def _inputs(self, rows: Indices) -> dict[str, np.ndarray]:
-        """Some of the encodings as arrays."""
-        values = arrays(pad([self.encodings[n] for n in rows], self.padding), overflowing=False)
-        return {name: values[name] for name in self.inputs}
+    def _inputs(self, numbers: Indices) -> dict[str, np.ndarray]:
+        """The encodings of some samples as arrays."""
+        N = self.count or 1
+        rows = [self.encodings[n * N + i] for n in numbers for i in range(N)]
+        values = arrays(pad(rows, self.padding), overflowing=False)
+        axes = (len(numbers),) if self.count is None else (len(numbers), N)
+        return {name: values[name].reshape(*axes, -1) for name in self.inputs}
 
     def _all_targets(self, numbers: Indices, mask: np.ndarray) -> dict[str, np.ndarray]:
         return {name: self._targets(name, numbers, mask) for name in self.targets}
@@ -96,20 +104,53 @@ def encode(
     texts: Sequence[str],
     pairs: Sequence[str] | None = None,
     *,
+    kept: Sequence[str] | None = None,
+    count: int | None = None,
     max_length: int | None = None,
 ) -> tuple[list[Encoding], dict[str, Any]]:
-    """(encodings, the other fields of Samples)."""
+    """(encodings, the other fields of Samples).
+
+    kept: questions after the first texts of pairs, which are never truncated.
+    count: so many consecutive texts belong to one sample.
+    ValueError for a decoder's text without tokens, and for a question without room for the texts.
+    """
     tokenizer, facts = encoding_setup(model, pair=pairs is not None)
     limit = sequence_limit(model, max_length)
-    truncation = None if limit is None else Truncation(limit)
-    seconds: Sequence[str | None] = pairs or [None] * len(texts)
-    encodings = [
-        tokenizer.encoding(text, pair, truncation=truncation) for text, pair in zip(texts, seconds)
-    ]
+    numbers = [n // (count or 1) for n in range(len(texts))]
+    if kept is None:
+        truncation = None if limit is None else Truncation(limit)
+        seconds: Sequence[str | None] = pairs or [None] * len(texts)
+        rows = zip(texts, seconds)
+        encodings = [tokenizer.encoding(a, b, truncation=truncation) for a, b in rows]
+    else:
+        named = zip([f"question {n}" for n in numbers], texts, kept, pairs or texts)
+        encodings = [with_question(tokenizer, *row, limit) for row in named]
     cut = sum(bool(encoding.overflowing) for encoding in encodings)
     encodings = [dataclasses.replace(encoding, overflowing=[]) for encoding in encodings]
     check_encodings(model, encodings)
-    return encodings, {**facts, "cut": cut}
+    if hasattr(model.config, "SCORED"):
+        for n, encoding in zip(numbers, encodings):
+            ranges = encoding.sequence_ranges
+            sizes = [end - start for start, end in (ranges.get(i, (0, 0)) for i in (0, 1))]
+            if not all(sizes[: 1 if pairs is None else 2]):
+                given = f"one without, at a length of {len(encoding)}"
+                raise mismatch(f"text {n}", "texts with at least 1 token", given)
+    return encodings, {**facts, "cut": cut, "count": count}
+
+
+def with_question(
+    tokenizer: Any, name: str, text: str, question: str, second: str, limit: int | None
+) -> Encoding:
+    """A text followed by a question, which is never cut, and a second text, as a pair."""
+    parts = (text, f" {question}", second)
+    first, kept, other = (tokenizer.encoding(part, add_special_tokens=False) for part in parts)
+    if limit is not None:
+        added = tokenizer.post_processor.added(True) + len(kept)
+        if limit < added + 2:
+            most = max(0, limit - added - 2 + len(kept))
+            raise mismatch(name, f"at most {most} tokens, at a length of {limit}", len(kept))
+        first, other = truncate(first, other, Truncation(limit), added)
+    return tokenizer.post_processor(first.joined(kept), other)
 
 
 # ------------------------------------------------------------------------------- the model's border
@@ -119,13 +160,13 @@ def encoding_setup(model: Model, *, pair: bool) -> tuple[Any, dict[str, Any]]:
     """The model's tokenizer, checked; and the fields padding and inputs of Samples.
 
     A decoder reads a single text as is: its last token has seen the whole text.  A pair needs a
-    delimiter (Radford et al. 2018, sec. 3.3): tokenizer.post_processor = TemplateProcessing.of("$A
-    <e>", "$A <d> $B <e>", {"<d>": id, "<e>": id}).
+    delimiter (Radford et al. 2018, sec. 3.3), such as those of with_delimiters.
     """
     tokenizer, decoder = model.text_tokenizer(), hasattr(model.config, "SCORED")
     added = [sum(tokenizer.encoding("", second).special_tokens_mask) for second in (None, "")]
     if (added[0] == 0 and not decoder) or (pair and added[1] <= added[0]):
-        expected = "a post-processor that adds special tokens such as [CLS] and [SEP]"
+        tokens = "delimiters, see with_delimiters" if decoder else "[CLS] and [SEP]"
+        expected = f"a post-processor that adds special tokens such as {tokens}"
         given = f"one that adds {added[0]} to a text and {added[1]} to a pair"
         raise mismatch("tokenizer", expected, given)
     padding = tokenizer.padding
