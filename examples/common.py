@@ -118,6 +118,14 @@ def run_options(parser: Parser, out: str) -> None:
     parser.option("--out", out, "Output folder, new or empty.", metavar="FOLDER")
 
 
+def interval_options(parser: Parser, evaluate: str = "a fifth of all steps") -> None:
+    """--evaluate-every and --save-every."""
+    option = parser.option
+    option("--evaluate-every", None, "Evaluate every N steps.", whole(1), shown=evaluate)
+    text = "Save a checkpoint every N steps."
+    option("--save-every", None, text, whole(1), shown="a fifth of all steps")
+
+
 def text_option(parser: Parser, default: str = "Python's own documentation") -> None:
     help = "UTF-8 text files to train on."
     parser.option("--text", [], help, nargs="+", metavar="FILE", shown=default)
@@ -153,6 +161,16 @@ def resumed(
         changed = "; ".join(f"--{n} was {options[n]!r}, now {v!r}" for n, v in now.items())
         raise ValueError(f"{file.parent}: expected the options of this run, got others: {changed}")
     return {**options, **{name: value for name, value in given.items() if name in free}}, known
+
+
+def run_or_resume(parser: Parser, free: Iterable[str]) -> tuple[dict[str, Any], bool]:
+    """(options, False), or with --resume (the run's own options, checked against these, True)."""
+    given = parser.given()
+    if given.pop("resume", False):
+        return resumed(parser, given, free, set())[0], True
+    options = {**parser.defaults, **given}
+    del options["resume"]
+    return options, False
 
 
 RESUMABLE = (

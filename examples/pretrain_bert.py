@@ -28,9 +28,10 @@ from common import (
     check_fresh,
     command,
     finish,
+    interval_options,
     number,
     one_of,
-    resumed,
+    run_or_resume,
     show_files,
     start,
     text_option,
@@ -192,7 +193,7 @@ def fill(model: tinyplm.Model, sentence: str, best: int = 3) -> list[str]:
 
 
 def main() -> None:
-    options, resume = arguments()
+    options, resume = run_or_resume(parser(), FREE)
     out = usable(options["out"])
     settings = plan(options)  # refuses wrong options before any work
     with sole_writer(out):
@@ -241,31 +242,11 @@ def parser() -> Parser:
     option("--validation", 0.05, "Share of the text held out for validation.", SHARE)
     option("--validation-samples", 512, "Number of validation samples.", whole(1))
     option("--seed", 0, "Random seed.", whole())
-    option(
-        "--evaluate-every", None, "Evaluate every N steps.", whole(1), shown="a fifth of all steps"
-    )
-    option(
-        "--save-every",
-        None,
-        "Save a checkpoint every N steps.",
-        whole(1),
-        shown="a fifth of all steps",
-    )
+    interval_options(parser)
     option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
     option("--out", "out-bert", "Output folder.", metavar="FOLDER")
     parser.flag("--resume", "Resume the run in --out, however it ended.")
     return parser
-
-
-def arguments() -> tuple[dict, bool]:
-    """(options, False), or with --resume (the run's own options, checked against these, True)."""
-    reader = parser()
-    given = reader.given()
-    if given.pop("resume", False):
-        return resumed(reader, given, FREE, set())[0], True
-    options = {**reader.defaults, **given}
-    del options["resume"]
-    return options, False
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from common import (
     check_fresh,
     command,
     finish,
+    interval_options,
     number,
     one_of,
-    resumed,
+    run_or_resume,
     show_files,
     start,
     text_option,
@@ -237,7 +238,7 @@ def _pieces(tokenizer: Tokenizer, line: list) -> list[str]:
 
 
 def main() -> None:
-    options, resume = arguments()
+    options, resume = run_or_resume(parser(), FREE)
     out = usable(options["out"])
     settings = plan(options)  # refuses wrong options before any work
     with sole_writer(out):
@@ -294,23 +295,11 @@ def parser() -> Parser:
     option("--validation-samples", 256, "Number of validation samples.", whole(1))
     option("--shown", 4, "Number of unseen sentences shown at the end.", whole())
     option("--seed", 0, "Random seed.", whole())
-    for name, what in (("--evaluate-every", "Evaluate"), ("--save-every", "Save a checkpoint")):
-        option(name, None, f"{what} every N steps.", whole(1), shown="a fifth of all steps")
+    interval_options(parser)
     option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
     option("--out", "out-t5", "Output folder.", metavar="FOLDER")
     parser.flag("--resume", "Resume the run in --out, however it ended.")
     return parser
-
-
-def arguments() -> tuple[dict, bool]:
-    """(options, False), or with --resume (the run's own options, checked against these, True)."""
-    reader = parser()
-    given = reader.given()
-    if given.pop("resume", False):
-        return resumed(reader, given, FREE, set())[0], True
-    options = {**reader.defaults, **given}
-    del options["resume"]
-    return options, False
 
 
 if __name__ == "__main__":

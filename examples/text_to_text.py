@@ -36,8 +36,9 @@ from common import (
     check_fresh,
     command,
     finish,
+    interval_options,
     one_of,
-    resumed,
+    run_or_resume,
     show_files,
     start,
     usable,
@@ -246,7 +247,7 @@ def measured(texts: list[str], task: Task) -> tuple[float, float]:
 
 
 def main() -> None:
-    options, resume = arguments()
+    options, resume = run_or_resume(parser(), FREE)
     out = usable(options["out"])
     plan(options, options["steps"])  # refuses wrong options before any work
     with sole_writer(out):
@@ -332,28 +333,16 @@ def parser() -> Parser:
     option("--limit", 3000, "Greatest number of samples that counts for a task's rate.", whole(1))
     option("--temperature", 1.0, "Temperature of the rates.", POSITIVE)
     option("--vocabulary", 2048, "Vocabulary size of the tokenizer.", whole(200))
-    option("--steps", 2500, "Training steps.", whole(1))
+    option("--steps", 2000, "Training steps.", whole(1))
     option("--batch", 16, "Samples per step.", whole(1))
     option("--lr", 0.02, "Peak learning rate, relative to the size of a parameter.", POSITIVE)
     option("--warmup", 100, "Warm-up steps.", whole())
     option("--seed", 0, "Random seed, also of the made-up tasks.", whole())
-    for name, what in (("--evaluate-every", "Evaluate"), ("--save-every", "Save a checkpoint")):
-        option(name, None, f"{what} every N steps.", whole(1), shown="a fifth of all steps")
+    interval_options(parser)
     option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
     option("--out", "out-tasks", "Output folder.", metavar="FOLDER")
     parser.flag("--resume", "Resume the run in --out, however it ended.")
     return parser
-
-
-def arguments() -> tuple[dict, bool]:
-    """(options, False), or with --resume (the run's own options, checked against these, True)."""
-    reader = parser()
-    given = reader.given()
-    if given.pop("resume", False):
-        return resumed(reader, given, FREE, set())[0], True
-    options = {**reader.defaults, **given}
-    del options["resume"]
-    return options, False
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ from common import (
     check_fresh,
     command,
     finish,
+    interval_options,
     number,
-    resumed,
+    run_or_resume,
     save_plot,
     show_files,
     start,
@@ -304,7 +305,7 @@ def attention(model: tinyplm.Model, pair: Pair, out: Path) -> None:
 
 
 def main() -> None:
-    options, resume = arguments()
+    options, resume = run_or_resume(parser(), FREE)
     out = usable(options["out"])
     settings = plan(options)  # refuses wrong options before any work
     if options["width"] % 8:
@@ -366,26 +367,11 @@ def parser() -> Parser:
     option("--smoothing", 0.1, "Label smoothing.", number(least=0.0, below=1.0))
     option("--beams", 4, "Number of beams.", whole(2, 64))
     option("--seed", 0, "Random seed, also of the language.", whole())
-    for name, what, shown in (
-        ("--evaluate-every", "Evaluate", "a twentieth of all steps"),
-        ("--save-every", "Save a checkpoint", "a fifth of all steps"),
-    ):
-        option(name, None, f"{what} every N steps.", whole(1), shown=shown)
+    interval_options(parser, evaluate="a twentieth of all steps")
     option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
     option("--out", "out-translate", "Output folder.", metavar="FOLDER")
     parser.flag("--resume", "Resume the run in --out, however it ended.")
     return parser
-
-
-def arguments() -> tuple[dict, bool]:
-    """(options, False), or with --resume (the run's own options, checked against these, True)."""
-    reader = parser()
-    given = reader.given()
-    if given.pop("resume", False):
-        return resumed(reader, given, FREE, set())[0], True
-    options = {**reader.defaults, **given}
-    del options["resume"]
-    return options, False
 
 
 if __name__ == "__main__":
