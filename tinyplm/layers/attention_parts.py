@@ -10,7 +10,7 @@ from ..backend import array_module
 from ..core import Array, Backward, Component, Tree
 from ..shapes import expects
 from .activation import capped
-from .cache import appended
+from .cache import appended, parts_of
 from .dropout import dropout
 from .linear import linear
 from .mask import Visible, check_boolean
@@ -78,6 +78,7 @@ def cached(cache: Any) -> Component:
     the earlier keys at most, less 1, and T.   The gradients of k and v are the last T places of
     those that come in; nothing flows into the cache.
     """
+    parts_of("cached: cache", cache)
 
     def between(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
         k, k_back = appended(k, cache=cache, name="k")
