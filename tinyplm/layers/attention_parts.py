@@ -10,7 +10,7 @@ from ..backend import array_module
 from ..core import Array, Backward, Component, Tree
 from ..shapes import expects
 from .activation import capped
-from .cache import extend, roll
+from .cache import appended
 from .dropout import dropout
 from .linear import linear
 from .mask import Visible, check_boolean
@@ -78,15 +78,10 @@ def cached(cache: Any) -> Component:
     the earlier keys at most, less 1, and T.   The gradients of k and v are the last T places of
     those that come in; nothing flows into the cache.
     """
-    if not isinstance(cache, tuple) or len(cache) != 3:
-        expected = "the buffers, the start and the window of one layer, from layer_cache"
-        raise wrong("cached: cache", expected, cache)
-    buffers, start, window = cache
-    longer = extend if window is None else partial(roll, window=window)
 
     def between(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
-        k, k_back = longer(k, buffer=buffers["k"], start=start)
-        v, v_back = longer(v, buffer=buffers["v"], start=start)
+        k, k_back = appended(k, cache=cache, name="k")
+        v, v_back = appended(v, cache=cache, name="v")
         return (q, k, v), lambda dq, dk, dv: ({}, dq, k_back(dk), v_back(dv))
 
     return between

@@ -109,7 +109,8 @@ class Model:
         """The same model with parameters of another dtype, "float32", "float64" or "float16", in
         which it is also saved."""
         dtype = check_dtype(dtype)
-        return self._with(params=tree_map(lambda a: a.astype(dtype), self.params), file_dtypes={})
+        trees = {"params": self.params, "buffers": self.buffers}
+        return self._with(**tree_map(lambda a: a.astype(dtype), trees), file_dtypes={})
 
     @property
     def width(self) -> int:
