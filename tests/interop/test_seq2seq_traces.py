@@ -167,6 +167,21 @@ def test_a_changed_parameter_is_found_where_it_is(place, tmp_path):
     assert not result.equal and result.first_forward == place
 
 
+def test_causes_at_the_outputs_have_names(tmp_path):
+    """T5's factor of the logits, a bias of BART's that is left out, the loss."""
+    theirs, ours = pair("t5", tmp_path / "t5")
+    theirs.config.scale_decoder_outputs = False
+    _, result = compared(theirs, ours, 4)
+    assert result.first_forward == "logits" and result.explanation.name == "a factor of the logits"
+    theirs, ours = pair("bart", tmp_path / "bart")
+    outputs, _ = ours(np.full((2, 3), 5), decoder_input_ids=np.full((2, 4), 6), grad=False)
+    with tinyplm.trace() as t:
+        ours(np.full((2, 3), 5), decoder_input_ids=np.full((2, 4), 6), grad=False)
+    given = {"logits": outputs["logits"] - ours.buffers["logits_bias"]}
+    result = tinyplm.compare(t, given, partial=True)
+    assert result.explanation.name == "no bias"
+
+
 def test_cross_attention_to_padding_is_found(tmp_path):
     """The decoder is given no mask of the source."""
     theirs, ours = pair("bart", tmp_path)
