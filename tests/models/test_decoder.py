@@ -67,7 +67,7 @@ def alibi(position_ids, *, keys, attention_mask, dtype):
     """The same for every query: softmax ignores a constant added to all keys of a row."""
     slopes = 2.0 ** -np.arange(1, H + 1)
     bias = (slopes[:, None, None] * np.arange(keys)).astype(dtype)
-    return lambda layer: {"bias": bias}
+    return lambda layer, seen: {"bias": bias}
 
 
 def biased_attention(p, x, *, bias, mask, key, cache):
@@ -150,7 +150,7 @@ def test_each_layer_has_the_pieces_of_its_number():
 
     def positions(position_ids, *, keys, attention_mask, dtype):
         asked.append((keys, dtype))
-        return lambda layer: {"number": layer}
+        return lambda layer, seen: {"number": layer}
 
     made = pieces(CONFIG)._replace(
         attention=lambda layer: noted("attention", layer), mlp=lambda layer: noted("mlp", layer), positions=positions
