@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...arguments import check_path
-from ...files import check_links, named, read_json, replaced
+from ...files import check_links, printable, read_json, replaced
 from . import settings
 from .tiktoken import TIKTOKEN_FILE
 from .tokenizer_classes import SENTENCEPIECE_FILES, from_vocabularies, sentencepiece_parts
@@ -41,11 +41,11 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_dir():
         if path.suffix == ".model":
             return sentencepiece_parts(path)
-        return from_json(read_json(path), named(path))
+        return from_json(read_json(path), printable(path))
     check_links(path, COMPANIONS)
     found = settings.folder_settings(path)
     if (path / "tokenizer.json").exists():
-        parts = from_json(read_json(path / "tokenizer.json"), named(path / "tokenizer.json"))
+        parts = from_json(read_json(path / "tokenizer.json"), printable(path / "tokenizer.json"))
     else:
         parts = from_vocabularies(path, found)
     return parts | {"named": parts.get("named", {}) | settings.named_tokens(found)}

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 from ...arguments import check_choice, check_path, listed, mismatch, shown, wrong
-from ...files import named, parse_json, read_bytes, replaced
+from ...files import parse_json, printable, read_bytes, replaced
 from ...tokenizers.chat.formats import check_messages
 
 Record = dict[str, Any]
@@ -41,10 +41,10 @@ def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
     records = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            where = f"{named(path)}, line {number}"
+            where = f"{printable(path)}, line {number}"
             records.append(check(_object(line, where), where))
     if not records:
-        raise ValueError(f"{named(path)}: expected one {kind} per line, got no records")
+        raise ValueError(f"{printable(path)}: expected one {kind} per line, got no records")
     return records
 
 
