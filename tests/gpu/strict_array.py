@@ -154,7 +154,7 @@ def wrap(value):
         return tuple(wrap(v) for v in value)  # NumPy's named tuples are plain ones in CuPy
     if isinstance(value, list):
         return [wrap(v) for v in value]
-    data = np.asarray(value)
+    data = value if type(value) is np.ndarray else np.asarray(value)
     checked_dtype(data.dtype)
     array = object.__new__(StrictArray)
     array._data = data

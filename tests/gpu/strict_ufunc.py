@@ -12,6 +12,7 @@ from .strict_rules import API, Call, PromotionError, checked_dtype
 
 # fix, i0 and sinc are ufuncs in CuPy only
 UFUNCS = {name: u for name, u in API["cupy"]["ufuncs"].items() if isinstance(getattr(np, name, None), np.ufunc)}
+_KEYWORDS = frozenset(API["ufunc_keywords"])
 _WEAK = {int: np.dtype(np.int64), float: np.dtype(np.float64), complex: np.dtype(np.complex128)}
 
 
@@ -25,12 +26,13 @@ class StrictUfunc:
         self.types = [loop for loop in entry["types"].split() if not loop.endswith("!")]
         self._entry = entry
         self._numpy = getattr(np, name)
+        self._methods: dict[str, Call] = {}  # those that were called
 
     def __repr__(self) -> str:
         return f"<strict ufunc '{self.__name__}'>"
 
     def __call__(self, *args, **kwargs):
-        unknown = set(kwargs) - set(API["ufunc_keywords"])
+        unknown = kwargs.keys() - _KEYWORDS
         if unknown:
             raise TypeError(f"cupy.{self.__name__}: wrong arguments {sorted(unknown)}")
         if not self.nin <= len(args) <= self.nargs:
@@ -65,7 +67,7 @@ class StrictUfunc:
 
     def _check_promotion(self, inputs: list) -> None:
         """Raises if CuPy would choose other result dtypes than NumPy."""
-        kinds = tuple(type(x) if type(x) in _WEAK else np.result_type(x) for x in inputs)
+        kinds = tuple(x.dtype if hasattr(x, "dtype") else type(x) if type(x) in _WEAK else np.result_type(x) for x in inputs)
         ours, theirs = result_dtypes(self.__name__, kinds)
         if ours is None:
             raise TypeError(f"cupy.{self.__name__}: wrong type {kinds}")
@@ -78,8 +80,10 @@ class StrictUfunc:
         """How CuPy's method is called; NotImplementedError if this ufunc lacks it."""
         if method != "outer" and not self._entry.get(method):
             raise NotImplementedError(f"`cupy.{self.__name__}.{method}` is not supported yet")
-        text = API["ufunc_methods"][method]
-        return Call(f"{self.__name__}.{method}", text, getattr(self._numpy, method))
+        if method not in self._methods:
+            text = API["ufunc_methods"][method]
+            self._methods[method] = Call(f"{self.__name__}.{method}", text, getattr(self._numpy, method))
+        return self._methods[method]
 
     def at(self, *args, **kwargs) -> None:
         self.method_signature("at").bind(args, kwargs)
