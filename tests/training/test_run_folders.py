@@ -146,9 +146,9 @@ def test_names_that_are_no_steps_are_left_alone(out):
 # ------------------------------------------------------------------------------------------------ two in one folder
 
 RACE = ("import sys\nfrom pathlib import Path\nfrom tests.support.survivor import QUICK, TOKENS\n"
-        "from tests.families.test_gpt2 import tiny\n"
+        "from tests.support import families\n"
         "from tinyplm.training.loop import train\nfrom tinyplm.training.settings import Settings\n"
-        "model = tiny(resid_pdrop=0.1, dtype='float32')\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+        "model = families.tiny('gpt2', resid_pdrop=0.1, dtype='float32')\nprint('ready', flush=True)\nsys.stdin.readline()\n"
         "try:\n    train(model, TOKENS, TOKENS[:40], Settings(**{**QUICK, 'steps': 30}), out=Path(sys.argv[1]), progress=False)\n"
         "except ValueError as error:\n    sys.exit(str(error))\n")  # fmt: skip
 
