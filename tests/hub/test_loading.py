@@ -62,13 +62,11 @@ def folders(tmp_path_factory):
             if name not in models:
                 models.clear()  # one at a time
                 models[name] = random_model(CONFIGS[name])
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("os.fsync", lambda _: None)  # nothing here needs to survive a crash
-                tinyplm.save(models[name], folder, dtype=kind, max_shard_size=limit)
-                if name == "tied twice":
-                    tensors = tensor_files.read_safetensors(folder / "model.safetensors")[0]
-                    tensors = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
-                    tensor_files.write_safetensors(folder / "model.safetensors", tensors)
+            tinyplm.save(models[name], folder, dtype=kind, max_shard_size=limit)
+            if name == "tied twice":
+                tensors = tensor_files.read_safetensors(folder / "model.safetensors")[0]
+                tensors = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
+                tensor_files.write_safetensors(folder / "model.safetensors", tensors)
         return folder
 
     yield make

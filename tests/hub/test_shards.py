@@ -202,7 +202,6 @@ def test_an_overflow_in_a_later_tensor_leaves_the_old_folder(tmp_path, old, new)
 @pytest.mark.parametrize("old", LIMITS)
 def test_a_break_between_the_renames_never_loads_as_a_mixture(tmp_path, monkeypatch, old, new, module, name):
     """Whichever rename or removal fails: the old model, an error that says what is missing, or the new model."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # slow, and no machine crashes here
     models, outcomes = {"old": model_of(seed=1), "new": model_of(seed=2)}, []
     for number in range(1, 99):
         folder = tmp_path / str(number)

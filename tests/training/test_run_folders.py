@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,10 +26,16 @@ from tinyplm.tuning.adapters.soft_prompt import load_rows, save_rows
 from tinyplm.tuning.align.learner import Journal
 
 
+@pytest.fixture(scope="module")
+def four_steps(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "out"
+    run(folder, steps=4, keep=9)
+    return folder
+
+
 @pytest.fixture
-def out(tmp_path) -> Path:
-    run(tmp_path / "out", steps=4, keep=9)
-    return tmp_path / "out"
+def out(four_steps, tmp_path) -> Path:
+    return Path(shutil.copytree(four_steps, tmp_path / "out"))
 
 
 def refusal(call, match: str) -> str:
