@@ -18,7 +18,7 @@ from tinyplm.training import checkpoint
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
-LONG_RUN = {"steps": 50, "warmup": 10, "evaluate_every": 7, "save_every": 1, "keep": 2}
+LONG_RUN = {"steps": 36, "warmup": 10, "evaluate_every": 7, "save_every": 1, "keep": 2}
 
 
 def start(*arguments: object) -> subprocess.Popen:
