@@ -138,6 +138,13 @@ def test_every_gradient(rate):
         assert abs(numerical - products.sum()) < 1e-7 * max(np.abs(products).sum(), 1e-2), path
 
 
+def test_alibi_has_the_offsets_of_the_keys_that_a_layer_sees():
+    """A rolling cache has dropped the first two of six."""
+    placed = decoder.alibi_positions(2)(np.arange(6), keys=6, attention_mask=None, dtype="float64")
+    whole, last = (placed(0, seen)["offsets"] for seen in (6, 4))
+    assert whole.shape == (1, 2, 1, 6) and np.array_equal(last, whole[..., 2:])
+
+
 def test_each_layer_has_the_pieces_of_its_number():
     seen, asked = [], []
 
