@@ -91,7 +91,7 @@ def test_refused_files_are_closed(tmp_path):
     ("name", "shown"), [("a\nb\x1b[31m", "'a\\nb\\x1b[31m'"), ("n" * 10**6, None), ("\ud800", "'\\ud800'"), ("é", "é")]
 )
 def test_names_in_messages(name, shown):
-    found = files.named(name)
+    found = files.printable(name)
     assert found.isprintable() and len(found) <= 200 and shown in (None, found)
 
 

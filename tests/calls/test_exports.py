@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tinyplm
 from tests.calls.test_tuning import CHAT, MODEL, PROMPTS, QUICK, TEXT, TURNS
 from tests.support.wrong_calls import wrong_calls
 from tinyplm import checks, core, optim, tuning
@@ -132,3 +133,8 @@ def test_every_export_has_a_row(package):
     rows = "".join(path.read_text().partition("NOT_CALLED = {")[0] for path in Path(__file__).parent.glob("*.py"))
     assert {name for name in exported if not re.search(rf"\b{name}\b", rows)} <= NOT_CALLED[package]
     assert NOT_CALLED[package] <= {*exported, *vars(module)}
+
+
+def test_the_public_names_are_listed():
+    """Those that are imported when first asked for included."""
+    assert set(tinyplm.__all__) < set(dir(tinyplm)) and "Any" not in dir(tinyplm)

@@ -12,7 +12,7 @@ from ..arguments import check_choice, check_flag, check_path, known_arguments, s
 from ..models.model import check_model
 from .comparison import Comparison, Difference
 from .explained import Allowed, allowances, epsilon, largest
-from .explaining import explanation
+from .explaining import explanation, not_reproduced
 from .files import check_trace, model_type, parameter_gradients, read_trace
 from .matching import in_our_names, real_rows
 from .modules import modules
@@ -91,6 +91,9 @@ def compare(
     made = Comparison(rows, lacking, places, ours=ours, theirs=theirs)
     if explain and model is not None and not made.equal:
         made.tried, made.explanation = True, explanation(made, model)
+        other = "" if made.explanation or ours.model is not None else not_reproduced(made, model)
+        if other:
+            made.unlike = f"the model does not reproduce trace {sides[0].upper()}: {other}"
     return made
 
 

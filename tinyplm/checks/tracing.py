@@ -195,7 +195,7 @@ class _Place:
         def part(suffix: str) -> Component:
             return self.recorded(f"{name}.{suffix}", f, scope, more)
 
-        component.part = part  # type: ignore[attr-defined]  # see core.named.part
+        component.part = part  # type: ignore[attr-defined]  # see core.named.named_part
         return component
 
     def run(self, f: Callable, /, *args: Any, **kwargs: Any) -> Any:

@@ -72,11 +72,11 @@ def block_attention(
     if visible.allowed is not None:
         broadcastable("block_attention: mask", visible.allowed, (B, H, T, S))
     parts = _parts(visible, B, K, G, block, host=is_host(q))
-    added = [
-        None if a is None else _keys_first(broadcastable(f"block_attention: {name}", a, shape), K)
-        for name, a, shape in (("bias", bias, (B, H, T, S)), ("offsets", offsets, (B, H, T, S)))
-    ]
-    keyed_bias: Any = added[0]
+    added = {
+        name: _keys_first(broadcastable(f"block_attention: {name}", a, (B, H, T, S)), K)
+        for name, a in (("bias", bias), ("offsets", offsets))
+        if a is not None
+    }
     keys, values = at_least_float32(k), at_least_float32(v)
     number = keys.dtype
     largest = max(part.scores(B, K, G) for part in parts)
@@ -84,26 +84,25 @@ def block_attention(
     def room() -> Array:
         return xp.empty(largest, dtype=number)
 
-    def scores(part: _Part, queries: Array, keys: Array, out: Array) -> tuple[Array, Any]:
-        """(b, k, s, G * n) in `out`, with bias, -inf where hidden; the cap's derivative there."""
+    def scores(part: _Part, queries: Array, keys: Array, out: Array, slope: Any = None) -> Array:
+        """(b, k, s, G * n) in `out`, with bias, -inf where hidden; the cap's slope in `slope`."""
         rows, columns = part.rows(queries), part.columns(keys)
         s = xp.matmul(
             columns, rows.swapaxes(-1, -2), out=_shaped(out, *columns.shape[:3], rows.shape[2])
         )
-        slope = None
         if cap is not None:
             s /= cap
             xp.tanh(s, out=s)
-            slope = 1 - s * s
+            if slope is not None:
+                xp.subtract(1, s * s, out=_shaped(slope, *s.shape))
             s *= cap
         apart = _by_query(s, G)
-        for terms in added:
-            if terms is not None:
-                apart += part.cut(terms)
+        for terms in added.values():
+            apart += part.cut(terms)
         for at, seen in part.seen:
             hidden = ~part.cut(seen, keys=slice(None), queries=slice(None))
             xp.copyto(apart[:, :, at], float("-inf"), where=hidden)
-        return s, slope
+        return s
 
     def kept(part: _Part) -> Array:
         """(b, k, s, G, n): the dropout mask, of the same bits as in `attention`."""
@@ -118,7 +117,7 @@ def block_attention(
     o = xp.empty((B, K, G, T, E2), dtype=q.dtype)
     ones, space = xp.ones((1, S), dtype=number), room()
     for part in parts:
-        A, _ = scores(part, Q[..., :E], keys, space)
+        A = scores(part, Q[..., :E], keys, space)
         top = _subtract_top(A, xp)
         xp.exp(A, out=A)
         z = xp.matmul(ones[:, : A.shape[2]], A)  # the sum over the keys
@@ -140,13 +139,14 @@ def block_attention(
         with_ones = [xp.concatenate([a, xp.ones_like(a[..., :1])], axis=-1) for a in (keys, values)]
         dq = xp.empty((B, K, G, T, E), dtype=number)
         dk, dv = xp.zeros_like(keys), xp.zeros_like(values)
-        dbias: Any = None if bias is None else xp.zeros(keyed_bias.shape, dtype=number)
+        dbias: Any = None if bias is None else xp.zeros(added["bias"].shape, dtype=number)
         spaces = [room(), room(), xp.empty(B * K * S * max(E, E2), dtype=number)]
+        slope: Any = None if cap is None else room()
         for part in parts:
             if cap is None:
-                A, slope = scores(part, Q, with_ones[0], spaces[0])
+                A = scores(part, Q, with_ones[0], spaces[0])
             else:
-                A, slope = scores(part, Q[..., :E], keys, spaces[0])
+                A = scores(part, Q[..., :E], keys, spaces[0], slope)
                 A += part.rows(Q)[..., E:].swapaxes(-1, -2)
             xp.exp(A, out=A)
             dS = _shaped(spaces[1], *A.shape)
@@ -164,8 +164,8 @@ def block_attention(
             if bias is not None:
                 total = part.cut(dbias)
                 total += unbroadcast(_by_query(dS, G), total.shape)
-            if slope is not None:
-                dS *= slope
+            if cap is not None:
+                dS *= _shaped(slope, *dS.shape)
             _add_product(part.columns(dv), A, D_rows[..., :E2], spaces[2], xp)
             _add_product(part.columns(dk), dS, part.rows(Q)[..., :E], spaces[2], xp)
             part.put(dq, xp.matmul(dS.swapaxes(-1, -2), part.columns(keys)))

@@ -55,18 +55,18 @@ def normed_projections(project: Component, norm: Component) -> Component:
     OLMo team 2025, sec. 3.2.   p's q_norm (H*E,) and k_norm (K*E,); norm as in `normed_heads`.
     """
 
+    between = normed_heads(norm)
+
     def normed(p: Tree, x: Array, context: Array | None = None) -> tuple[tuple, Backward]:
-        (q, k, v), project_back = project(p, x, context)
-        q, q_back = norm(q, p["q_norm"])
-        k, k_back = norm(k, p["k_norm"])
+        qkv, project_back = project(p, x, context)
+        qkv, norms_back = between(p, *qkv)
 
-        def backward(dq: Array, dk: Array, dv: Array) -> tuple[Tree, Array, Array | None]:
-            dq, dq_norm = q_back(dq)
-            dk, dk_norm = k_back(dk)
-            dp, dx, dcontext = project_back(dq, dk, dv)
-            return {**dp, "q_norm": dq_norm, "k_norm": dk_norm}, dx, dcontext
+        def backward(*dqkv: Array) -> tuple[Tree, Array, Array | None]:
+            dnorms, *dqkv = norms_back(*dqkv)
+            dp, dx, dcontext = project_back(*dqkv)
+            return {**dp, **dnorms}, dx, dcontext
 
-        return (q, k, v), backward
+        return qkv, backward
 
     return normed
 

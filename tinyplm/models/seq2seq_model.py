@@ -24,7 +24,7 @@ from .language_model import LanguageModel, logits_alone
 from .model import INFERENCE, first_gradient
 from .parts import Emit, Head, in_parts
 from .protocol import Arrays, InParts, LossInputs, Passed
-from .walks import body_of, look_up
+from .walks import look_up, traceable_body
 
 SOURCE = ("input_ids", "inputs_embeds", "attention_mask")
 TARGET = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_attention_mask")
@@ -137,7 +137,7 @@ class Seq2SeqModel(LanguageModel):
         return {"labels": checks.ids("targets: logits", labels)}
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
-        body = body_of(self.family, self.config)
+        body = traceable_body(self.family, self.config)
         ids = (inputs["input_ids"], inputs["decoder_input_ids"])
         if ids[1] is None:
             raise wrong("inputs", "a dict of arrays with decoder_input_ids", list(inputs))

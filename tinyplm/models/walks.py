@@ -14,7 +14,7 @@ from ..layers.embedding import embedding
 from ..random import generator
 
 
-def body_of(family: ModuleType, config: Any) -> Component:
+def traceable_body(family: ModuleType, config: Any) -> Component:
     """The family's `body` with this config.
 
     While a trace is open, a textbook's `walk`, which computes the same bits: the textbook names no

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...arguments import check_path, mismatch
-from ...files import check_links, named, read_json, replaced
+from ...files import check_links, printable, read_json, replaced
 from . import settings
 from .tiktoken import TIKTOKEN_FILE
 from .tokenizer_classes import SENTENCEPIECE_FILES, from_vocabularies, sentencepiece_parts
@@ -45,15 +45,15 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_dir():
         if path.suffix == ".model":
             return sentencepiece_parts(path)
-        return from_json(read_json(path), named(path))
+        return from_json(read_json(path), printable(path))
     check_links(path, (*COMPANIONS, settings.MODEL))
     found = settings.folder_settings(path)
     if (path / "tokenizer.json").exists():
-        parts = from_json(read_json(path / "tokenizer.json"), named(path / "tokenizer.json"))
+        parts = from_json(read_json(path / "tokenizer.json"), printable(path / "tokenizer.json"))
     elif (path / MARIAN_FILES[0]).exists():
         expected = "one tokenizer for both languages"
         given = "Marian's two SentencePiece models, one for each, which are not supported"
-        raise mismatch(named(path / MARIAN_FILES[0]), expected, given)
+        raise mismatch(printable(path / MARIAN_FILES[0]), expected, given)
     else:
         parts = from_vocabularies(path, settings.class_of_model(path) | found)
     return parts | {"named": parts.get("named", {}) | settings.named_tokens(found)}
