@@ -98,8 +98,8 @@ def samples(options: dict, documents: list, tokenizer: Tokenizer, seed: int) -> 
     if options["family"] == "bart":
         noising = Noising(tokenizer.vocab["<mask>"])
         return NoisedDocuments(documents, context, layout=layout, noising=noising, seed=seed)
-    whole = [[i for sentence in document for i in sentence] for document in documents]
-    tokens = pack(whole, tokenizer.vocab["</s>"], tokenizer.vocab_size)
+    joined = [[i for sentence in document for i in sentence] for document in documents]
+    tokens = pack(joined, tokenizer.vocab["</s>"], tokenizer.vocab_size)
     sentinels = named_sentinels(tokenizer.vocab)
     return SpanCorruptedWindows(tokens, context, layout=layout, sentinels=sentinels, seed=seed)
 

@@ -104,7 +104,7 @@ def tasks(options: dict) -> dict[str, Task]:
 
 
 def from_library(options: dict, key: int) -> dict[str, Task]:
-    """Docstrings and signatures; the modules of the standard library are trained on or tested."""
+    """Docstrings and signatures; no module is trained on and tested."""
     rows: dict[str, dict[str, Pair]] = {"summarize": {}, "describe": {}}
     modules: dict[str, str] = {}
     for module, node, docstring in documented():
@@ -123,11 +123,13 @@ def from_library(options: dict, key: int) -> dict[str, Task]:
     names = sorted({*modules.values()})
     order = random.generator(key).permutation(len(names))
     place = dict(zip(names, order.tolist()))
-    # by module, and in random order within the part
-    return {
-        name: parted(sorted(pairs.values(), key=lambda pair: place[modules[pair[0]]]), options)
-        for name, pairs in rows.items()
-    }
+    found = {}
+    for name, pairs in rows.items():
+        task = parted(sorted(pairs.values(), key=lambda pair: place[modules[pair[0]]]), options)
+        tested = {modules[source] for source, _ in (*task.validation, *task.test)}
+        training = [pair for pair in task.training if modules[pair[0]] not in tested]
+        found[name] = task._replace(training=training)
+    return found
 
 
 def parted(pairs: list[Pair], options: dict) -> Task:

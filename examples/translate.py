@@ -58,7 +58,7 @@ from tinyplm.training.samples import FixedBatches
 from tinyplm.training.settings import Settings
 
 FREE = ("out", "workers", "evaluate_every", "save_every", "beams")  # may change on resume
-LONGEST = 48  # tokens of a sentence, with its special tokens
+LONGEST = 64  # tokens of a sentence, with its special tokens; longer ones are cut
 Pair = tuple[str, str]
 
 # ------------------------------------------------------------------------------------- the language
@@ -220,7 +220,7 @@ def translations(
     model: tinyplm.Model, sources: list[str], *, tokenizer: Tokenizer, beams: int = 1
 ) -> list[str]:
     layout = layout_of("transformer", tokenizer)
-    ids = [tokenizer.encode(source) for source in sources]
+    ids = [tokenizer.encode(source)[: layout.room(LONGEST)] for source in sources]
     answers = written(model, ids, layout, most=LONGEST - 1, beams=beams)
     return [tokenizer.decode(answer) for answer in answers]
 
@@ -285,7 +285,8 @@ def attention(model: tinyplm.Model, pair: Pair, out: Path) -> None:
     """Draw how much each token of the target, as it is predicted, attends to each of the source."""
     tokenizer = model.tokenizer
     layout = layout_of("transformer", tokenizer)
-    source, target = (layout.framed(tokenizer.encode(text)) for text in pair)
+    room = layout.room(LONGEST)
+    source, target = (layout.framed(tokenizer.encode(text)[:room]) for text in pair)
     with trace(also=("probabilities",)) as traced:
         model([source], labels=[target], grad=False)
     last = model.config.decoder_layers - 1

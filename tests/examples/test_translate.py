@@ -9,6 +9,7 @@ import pytest
 import tinyplm
 from tests.support.scripts import EXAMPLES, load_example
 from tinyplm import random
+from tinyplm.tokenizers import Tokenizer
 
 QUICK = ("--samples", "60", "--tests", "4", "--width", "32", "--layers", "1", "--steps", "5", "--batch", "8", "--warmup", "2",
          "--evaluate-every", "5")  # fmt: skip
@@ -31,6 +32,17 @@ def test_the_whole_story(run, tmp_path):
     again = run("translate.py", "--out", str(out), "--resume", "--beams", "2")
     assert again.code == 0 and "Transformer, 2 beams" in again.out, again.err
     assert run("translate.py", "--out", str(out)).code == 1
+
+
+def test_sentences_of_too_many_tokens_are_cut(example, tmp_path):
+    tokenizer = Tokenizer.train(["a b c"], 20, ["<pad>", "</s>", "<unk>"], kind="Unigram")
+    config = example.sized("transformer", tokenizer, layers=1, width=16, heads=2, context=example.LONGEST)
+    model = tinyplm.create("transformer", config, key=0)
+    model.tokenizer = tokenizer
+    long = "a b " * example.LONGEST
+    texts = example.translations(model, [long, "a", long], tokenizer=tokenizer)
+    assert len(texts) == 3 and texts[0] == texts[2]
+    example.attention(model, (long, long), tmp_path)
 
 
 def test_the_attention_is_drawn(run, tmp_path):
