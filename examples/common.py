@@ -17,6 +17,8 @@ import numpy as np
 
 import tinyplm
 from tinyplm.arguments import check_choice, check_number, check_path, check_whole
+from tinyplm.core import map_shards
+from tinyplm.data import IGNORED
 from tinyplm.families import llama
 from tinyplm.files import read_json, replaced
 from tinyplm.models.causal_model import CausalModel
@@ -116,6 +118,14 @@ def run_options(parser: Parser, out: str) -> None:
     parser.option("--out", out, "Output folder, new or empty.", metavar="FOLDER")
 
 
+def interval_options(parser: Parser, evaluate: str = "a fifth of all steps") -> None:
+    """--evaluate-every and --save-every."""
+    option = parser.option
+    option("--evaluate-every", None, "Evaluate every N steps.", whole(1), shown=evaluate)
+    text = "Save a checkpoint every N steps."
+    option("--save-every", None, text, whole(1), shown="a fifth of all steps")
+
+
 def text_option(parser: Parser, default: str = "Python's own documentation") -> None:
     help = "UTF-8 text files to train on."
     parser.option("--text", [], help, nargs="+", metavar="FILE", shown=default)
@@ -151,6 +161,16 @@ def resumed(
         changed = "; ".join(f"--{n} was {options[n]!r}, now {v!r}" for n, v in now.items())
         raise ValueError(f"{file.parent}: expected the options of this run, got others: {changed}")
     return {**options, **{name: value for name, value in given.items() if name in free}}, known
+
+
+def run_or_resume(parser: Parser, free: Iterable[str]) -> tuple[dict[str, Any], bool]:
+    """(options, False), or with --resume (the run's own options, checked against these, True)."""
+    given = parser.given()
+    if given.pop("resume", False):
+        return resumed(parser, given, free, set())[0], True
+    options = {**parser.defaults, **given}
+    del options["resume"]
+    return options, False
 
 
 RESUMABLE = (
@@ -264,6 +284,25 @@ def bert_masking(tokenizer: Tokenizer) -> dict[str, Any]:
     )
     layout = Layout.bert(cls_id=cls_id, sep_id=sep_id, pad_id=pad_id)
     return {"layout": layout, "masking": Masking(mask_id, tokenizer.vocab_size)}
+
+
+def accuracies(model: tinyplm.Model, batches: list, workers: int) -> dict[str, float]:
+    """The share of the targets of each output that the model gets right, over these batches."""
+    right, count = {}, {}
+    for inputs, targets in batches:
+
+        def correct(part: dict) -> dict[str, int]:
+            outputs, _ = model(**part["inputs"], grad=False)
+            wanted = part["targets"].items()
+            return {name: int((outputs[name].argmax(-1) == t).sum()) for name, t in wanted}
+
+        batch, shards = {"inputs": inputs, "targets": targets}, len(inputs["input_ids"])
+        for part in map_shards(correct, batch, min(workers, shards)):
+            for name, n in part.items():
+                right[name] = right.get(name, 0) + n
+        for name, t in targets.items():
+            count[name] = count.get(name, 0) + int((t != IGNORED).sum())
+    return {name: right[name] / count[name] for name in right}
 
 
 # ------------------------------------------------------------------------------------------- output

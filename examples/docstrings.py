@@ -1,4 +1,4 @@
-"""Docstrings of the standard library, by package: the texts of finetune_classifier.py."""
+"""Docstrings of the standard library: the texts of finetune_classifier.py and text_to_text.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import sysconfig
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +29,12 @@ class Example(NamedTuple):
 # ----------------------------------------------------------------------------------------- the data
 
 
-def docstrings() -> list[tuple[str, str]]:
-    """(module, docstring) of all functions and classes in packages of the standard library."""
-    root, found = Path(sysconfig.get_paths()["stdlib"]), []
+def documented() -> Iterator[tuple[str, ast.AST, str]]:
+    """(module, node, docstring) of all functions and classes in packages of the standard library.
+
+    Its lines have the indentation of the docstring removed.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(root.glob("*/**/*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         if not all(part.isidentifier() for part in parts) or SKIPPED & {*parts}:
@@ -46,8 +50,12 @@ def docstrings() -> list[tuple[str, str]]:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and (
                 text := ast.get_docstring(node)
             ):
-                found.append((module, " ".join(text.split())))
-    return found
+                yield module, node, text
+
+
+def docstrings() -> list[tuple[str, str]]:
+    """(module, docstring) of all of them, each on one line."""
+    return [(module, " ".join(text.split())) for module, _, text in documented()]
 
 
 def examples(classes: int) -> tuple[list[Example], list[str]]:

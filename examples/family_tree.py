@@ -78,7 +78,7 @@ def norm(pieces: Any, layer: dict) -> str:
 
 def positions(module: Any, config: Any, pieces: Any) -> str:
     """Which keywords the piece `positions` gives to attention, and how much of a head turns."""
-    given = pieces.positions(np.arange(4), keys=4, attention_mask=None, dtype="float64")(0)
+    given = pieces.positions(np.arange(4), keys=4, attention_mask=None, dtype="float64")(0, 4)
     if "offsets" in given:
         return "ALiBi"
     if "rotary" not in given:

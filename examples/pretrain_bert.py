@@ -23,13 +23,15 @@ from common import (
     SHARE,
     WORKERS,
     Parser,
+    accuracies,
     bert_masking,
     check_fresh,
     command,
     finish,
+    interval_options,
     number,
     one_of,
-    resumed,
+    run_or_resume,
     show_files,
     start,
     text_option,
@@ -38,7 +40,6 @@ from common import (
 )
 
 import tinyplm
-from tinyplm.core import map_shards
 from tinyplm.data import (
     IGNORED,
     deduplicate,
@@ -148,25 +149,6 @@ def plan(options: dict) -> Settings:
     )
 
 
-def accuracies(model: tinyplm.Model, batches: list, workers: int) -> dict[str, float]:
-    """The share of masked positions, and of pairs, that the model gets right."""
-    right, count = {}, {}
-    for inputs, targets in batches:
-
-        def correct(part: dict) -> dict[str, int]:
-            outputs, _ = model(**part["inputs"], grad=False)
-            wanted = part["targets"].items()
-            return {name: int((outputs[name].argmax(-1) == t).sum()) for name, t in wanted}
-
-        batch, shards = {"inputs": inputs, "targets": targets}, len(inputs["input_ids"])
-        for part in map_shards(correct, batch, min(workers, shards)):
-            for name, n in part.items():
-                right[name] = right.get(name, 0) + n
-        for name, t in targets.items():
-            count[name] = count.get(name, 0) + int((t != IGNORED).sum())
-    return {name: right[name] / count[name] for name in right}
-
-
 def report(options: dict, out: Path, documents: list, validation: FixedBatches) -> None:
     """Print the best checkpoint's results, guesses, some predictions, and where the files are."""
     folder = find(out, "best")
@@ -211,7 +193,7 @@ def fill(model: tinyplm.Model, sentence: str, best: int = 3) -> list[str]:
 
 
 def main() -> None:
-    options, resume = arguments()
+    options, resume = run_or_resume(parser(), FREE)
     out = usable(options["out"])
     settings = plan(options)  # refuses wrong options before any work
     with sole_writer(out):
@@ -260,31 +242,11 @@ def parser() -> Parser:
     option("--validation", 0.05, "Share of the text held out for validation.", SHARE)
     option("--validation-samples", 512, "Number of validation samples.", whole(1))
     option("--seed", 0, "Random seed.", whole())
-    option(
-        "--evaluate-every", None, "Evaluate every N steps.", whole(1), shown="a fifth of all steps"
-    )
-    option(
-        "--save-every",
-        None,
-        "Save a checkpoint every N steps.",
-        whole(1),
-        shown="a fifth of all steps",
-    )
+    interval_options(parser)
     option("--workers", WORKERS, "Number of threads that share a batch.", whole(1))
     option("--out", "out-bert", "Output folder.", metavar="FOLDER")
     parser.flag("--resume", "Resume the run in --out, however it ended.")
     return parser
-
-
-def arguments() -> tuple[dict, bool]:
-    """(options, False), or with --resume (the run's own options, checked against these, True)."""
-    reader = parser()
-    given = reader.given()
-    if given.pop("resume", False):
-        return resumed(reader, given, FREE, set())[0], True
-    options = {**reader.defaults, **given}
-    del options["resume"]
-    return options, False
 
 
 if __name__ == "__main__":

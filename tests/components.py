@@ -23,6 +23,7 @@ import reference.layers.embedding as ref_embedding
 import reference.layers.heads as ref_heads
 import reference.layers.linear as ref_linear
 import reference.layers.mlp as ref_mlp
+import reference.layers.moe as ref_moe
 import reference.layers.norm as ref_norm
 import reference.layers.pooling as ref_pooling
 import reference.layers.position as ref_position
@@ -32,6 +33,7 @@ import reference.layers.softmax as ref_softmax
 import reference.layers.two_stream as ref_two_stream
 import reference.losses.answers as ref_answers
 import reference.losses.auxiliary as ref_auxiliary
+import reference.losses.balance as ref_balance
 import reference.losses.contrastive as ref_contrastive
 import reference.losses.cross_entropy as ref_cross_entropy
 import reference.losses.distillation as ref_distillation
@@ -99,6 +101,9 @@ FORMULAS: dict[str, Callable] = {
     "alibi_attention": formulas.alibi_attention,
     "alibi_block_attention": formulas.without_block(formulas.alibi_attention),
     "capped_alibi_decoder_attention": formulas.described_alibi_attention,
+    "latent_attention": formulas.latent_attention,
+    "absorbed_attention": formulas.latent_attention,
+    "multi_token_input": formulas.multi_token_input,
     "lm_transform": ref_heads.lm_transform,
     "pooler": ref_heads.pooler,
     "classifier": ref_heads.classifier,
@@ -118,6 +123,23 @@ FORMULAS: dict[str, Callable] = {
     "content_stream_attention": ref_two_stream.two_stream_attention,
     "two_stream_attention": ref_two_stream.two_stream_attention,
     "relative_bias": formulas.relative_bias,
+    "keys_and_values": formulas.joined_keys_and_values,
+    "attend_to": ref_attention.attend_to,
+    "two_step_cross_attention": ref_attention.multi_head_attention,
+    "biased_self_attention": formulas.biased_attention,
+    "pre_norm_cross_block": ref_block.cross_block,
+    "post_norm_cross_block": ref_block.cross_block,
+    "softmax_weights": ref_moe.softmax_weights,
+    "sigmoid_weights": ref_moe.sigmoid_weights,
+    "clamped_swiglu": ref_moe.clamped_swiglu,
+    "clamped_gated_mlp": ref_moe.clamped_gated_mlp,
+    "experts": ref_moe.experts,
+    "sigmoid_gated": ref_moe.sigmoid_gated,
+    "moe": ref_moe.moe,
+    "load_balancing_loss": ref_balance.load_balancing_loss,
+    "normalised_sigmoid": ref_balance.normalised_sigmoid,
+    "sequence_balance_loss": ref_balance.sequence_balance_loss,
+    "router_z_loss": ref_balance.router_z_loss,
     "cross_entropy": ref_cross_entropy.cross_entropy,
     "vocabulary_cross_entropy": ref_cross_entropy.vocabulary_cross_entropy,
     "mean_pooling": ref_pooling.mean_pooling,
@@ -186,6 +208,11 @@ def _parts(s: Sizes, made: case.Case) -> dict[str, Any]:
     }
 
 
+def _cross_parts(s: Sizes, made: case.Case) -> dict[str, Any]:
+    cross = made.kwargs["cross"].keywords
+    return {**_parts(s, made), "cross": partial(ref_attention.multi_head_attention, **cross)}
+
+
 def _normed(s: Sizes, made: case.Case) -> dict[str, Any]:
     name = next(name for name in ("head_norm", "projection_norm") if name in made.kwargs)
     ours, rotary = made.kwargs[name], made.kwargs["rotary"]
@@ -193,6 +220,11 @@ def _normed(s: Sizes, made: case.Case) -> dict[str, Any]:
         name: partial(NORMS[ours.func], **ours.keywords),
         "rotary": None if rotary is None else partial(ref_rope.rope, **rotary.keywords),
     }
+
+
+def _norm_eps(s: Sizes, made: case.Case) -> dict[str, Any]:
+    turning = _rotary(s, made) if "rotary" in made.kwargs else {}
+    return {**turning, "eps": made.kwargs["norm"].keywords["eps"]}
 
 
 def _alibi(s: Sizes, made: case.Case) -> dict[str, Any]:
@@ -222,6 +254,21 @@ def _buckets(s: Sizes, made: case.Case) -> dict[str, Any]:
     return {"buckets": ref_relative_bias.bucket_table(s.T, s.S, bucket, first=first)}
 
 
+def _experts(s: Sizes, made: case.Case) -> dict[str, Any]:
+    """A mixture's routing, experts and shared expert, with the settings of ours."""
+    twins = {"expert": REF_EXPERT, "f": REF_EXPERT, "shared": partial(ref_moe.sigmoid_gated, f=REF_EXPERT)}
+    routing = {n: made.kwargs[n] for n in ("choose", "weigh") if n in made.kwargs}
+    ours = {n: partial(getattr(ref_moe, f.func.__name__), **f.keywords) for n, f in routing.items()}
+    return ours | {n: twin for n, twin in twins.items() if n in made.kwargs}
+
+
+REF_EXPERT = partial(ref_mlp.gated_mlp, activation=ref_activation.silu)
+
+
+def _affinities(s: Sizes, made: case.Case) -> dict[str, Any]:
+    return {"affinities": ref_softmax.softmax} if "affinities" in made.kwargs else {}
+
+
 REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "mlp": _activation,
     "gated_mlp": _activation,
@@ -235,8 +282,13 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "after_norm_block": _parts,
     "both_norms_block": _parts,
     "parallel_block": _parts,
+    "pre_norm_cross_block": _cross_parts,
+    "post_norm_cross_block": _cross_parts,
     "head_norm_attention": _normed,
     "projection_norm_attention": _normed,
+    "latent_attention": _norm_eps,
+    "absorbed_attention": _norm_eps,
+    "multi_token_input": _norm_eps,
     "alibi_attention": _alibi,
     "alibi_block_attention": _alibi,
     "capped_alibi_decoder_attention": _alibi,
@@ -245,6 +297,10 @@ REFERENCE_KWARGS: dict[str, Callable[[Sizes, case.Case], dict[str, Any]]] = {
     "disentangled_attention_dropout": lambda s, made: _delta(s, s.T, s.S),
     "disentangled_multi_head": _multi_head_delta,
     "relative_bias": _buckets,
+    "experts": _experts,
+    "sigmoid_gated": _experts,
+    "moe": _experts,
+    "sequence_balance_loss": _affinities,
 }
 
 

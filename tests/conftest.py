@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 
@@ -20,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.fsync = os.fstat  # a flush takes milliseconds, and no test crashes the machine; what is flushed when, tests spy on
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "ci")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)  # `pytest &` in a script: children would ignore it too

@@ -141,7 +141,7 @@ def measured(name: str, draws: int) -> Row:
 
 
 _NAME = r"(?:van den )?[A-Z][A-Za-z]+"
-_PLACE = r", (?:appendix [A-Z]|(?:(?:eq|sec|fig|alg)\.|table) (?:\d[\d.]*\d|\d)(?: and \d)?)"
+_PLACE = r", (?:appendix [A-Z]|(?:(?:eq|sec|fig|alg)\.|table) (?:\d[\d.]*\d|\d)(?: and \d+)?)"
 _CITATION = re.compile(
     rf"(?:{_NAME}, )*{_NAME}(?: et al\.| & {_NAME}| team)? (?:19|20)\d\d[a-z]?(?: \(\w+\))?(?P<place>{_PLACE})?"
 )

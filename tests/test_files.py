@@ -91,7 +91,7 @@ def test_refused_files_are_closed(tmp_path):
     ("name", "shown"), [("a\nb\x1b[31m", "'a\\nb\\x1b[31m'"), ("n" * 10**6, None), ("\ud800", "'\\ud800'"), ("é", "é")]
 )
 def test_names_in_messages(name, shown):
-    found = files.named(name)
+    found = files.printable(name)
     assert found.isprintable() and len(found) <= 200 and shown in (None, found)
 
 
@@ -267,7 +267,7 @@ def test_a_missing_folder_is_made_and_does_not_stay_empty(tmp_path):
 
 
 @posix
-@pytest.mark.parametrize("script", ["pretrain.py", "pretrain_bert.py"])
+@pytest.mark.parametrize("script", ["pretrain.py", "pretrain_bert.py", "pretrain_t5.py"])
 def test_the_examples_hold_their_folder_from_the_start(run, texts, tmp_path, script):
     process = hold(tmp_path / "out")
     done = run(script, "--size", "tiny", "--steps", "2", "--text", *texts, "--out", str(tmp_path / "out"))

@@ -40,6 +40,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__} - {"Any", "TYPE_CHECKING", "annotations"})
+
+
 def __getattr__(name: str) -> Any:
     if name not in ("compare", "trace_torch"):  # imported when first asked for
         raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -31,7 +31,7 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
     try:
         with naming(path):
             if path.exists() and not path.is_file():  # renaming would replace a device
-                raise mismatch(named(path), "the name of a file", _kind(path.stat().st_mode))
+                raise mismatch(printable(path), "the name of a file", _kind(path.stat().st_mode))
             temporary.touch()
             permissions = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
@@ -108,8 +108,8 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
     busy = ValueError(
-        f"{named(folder)}: expected no other writer, got another process that is writing into this "
-        "folder (wait for it, or use another folder)"
+        f"{printable(folder)}: expected no other writer, got another process that is writing into "
+        "this folder (wait for it, or use another folder)"
     )
     try:
         import fcntl
@@ -156,7 +156,7 @@ def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> bytes
     ValueError naming the file if it is missing or unreadable, or a pipe, device or folder, from
     which a read might never return.
     """
-    name = named(path)
+    name = printable(path)
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > largest:
@@ -172,12 +172,12 @@ def exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:
-        raise _unreadable(named(path), error) from None
+        raise _unreadable(printable(path), error) from None
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
     """A regular file, opened to read bytes; ValueError naming anything else, without blocking."""
-    name = named(path)
+    name = printable(path)
     flags = (getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
     try:
         descriptor = os.open(path, os.O_RDONLY | sum(flags))
@@ -210,14 +210,14 @@ def check_links(folder: str | os.PathLike, names: Iterable[str]) -> None:
         if place.parent.name == "snapshots" and place.parents[1].name.startswith("models--"):
             allowed.append(place.parents[1] / "blobs")
     for name in names:
-        file = named(Path(folder) / name)
+        file = printable(Path(folder) / name)
         try:
             target = Path(os.path.realpath(home / name))
         except ValueError:  # a NUL or lone surrogate in the name
             raise ValueError(f"{file}: expected the name of a file, got an invalid name") from None
         if not any(target == place or place in target.parents for place in allowed):
             expected = "a file in the folder (or a link to the folder as a whole)"
-            raise mismatch(file, expected, f"a link to {named(target)}")
+            raise mismatch(file, expected, f"a link to {printable(target)}")
 
 
 def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:
@@ -227,12 +227,12 @@ def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:
     except UnicodeDecodeError as error:
         bad = error.object[error.start : error.start + 4]
         given = f"{bad!r} at byte {error.start}"
-        raise ValueError(f"{named(path)}: expected UTF-8 text, got {given}") from None
+        raise ValueError(f"{printable(path)}: expected UTF-8 text, got {given}") from None
 
 
 def read_json(path: str | os.PathLike, *, largest: int = LARGEST_JSON) -> Any:
     """The value in a JSON file, with the rules of `parse_json`; ValueError naming the file."""
-    return parse_json(read_text(path, largest=largest), named(path))
+    return parse_json(read_text(path, largest=largest), printable(path))
 
 
 def parse_json(text: str, name: str, *, constants: bool = True) -> Any:
@@ -319,7 +319,7 @@ def text_lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
     lines = read_bytes(path, largest=LARGEST_LINES).removeprefix(codecs.BOM_UTF8).split(b"\n")
     for number, line in enumerate(lines, 1):
         if line.strip():
-            where = f"{named(path)}, line {number}"
+            where = f"{printable(path)}, line {number}"
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -328,7 +328,7 @@ def text_lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
             yield where, text
 
 
-def named(path: str | os.PathLike, longest: int = 200) -> str:
+def printable(path: str | os.PathLike, longest: int = 200) -> str:
     """A path, or another name from a file, for messages: one printable line, at most `longest`."""
     text = str(path)
     if text.isprintable() and len(text) <= longest:

@@ -101,6 +101,31 @@ def multi_head_attention(
     return linear(_join(y), p["Wo"], p.get("bo"))
 
 
+def keys_and_values(p: dict, context: np.ndarray, *, heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """k_g and v_g are columns g E to g E + E - 1 of c Wk + bk and of c Wv + bv, c = context.
+
+    context (B, S, Dc) -> k and v (B, heads, S, E).          Vaswani et al. 2017, sec. 3.2.2
+    """
+    k = _split(linear(context, p["Wk"], p.get("bk")), heads)
+    return k, _split(linear(context, p["Wv"], p.get("bv")), heads)
+
+
+def attend_to(
+    p: dict, x: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, mask=None, scale=None
+) -> np.ndarray:
+    """y_n = Concat(head_1 .. head_H) Wo + bo,  head_h = attention(q_h, k_g, v_g) of sample n.
+
+    As in multi_head_attention, but the keys and values are given: sample n of N has those of sample
+    n // (N // B).  x (N, T, D), k (B, K, S, E), v (B, K, S, E2) -> y (N, T, D), mask (B, 1, 1, S).
+    Vaswani et al. 2017, sec. 3.2.3
+    """
+    source = [n // (len(x) // len(k)) for n in range(len(x))]
+    q = _split(linear(x, p["Wq"], p.get("bq")), heads)
+    seen = None if mask is None else mask[source]
+    y = attention(q, k[source], v[source], mask=seen, scale=scale)
+    return linear(_join(y), p["Wo"], p.get("bo"))
+
+
 def normed_heads_attention(
     p: dict, x: np.ndarray, *, heads: int, kv_heads: int, norm, rotary=None, **settings
 ) -> np.ndarray:

@@ -55,6 +55,34 @@ def block(
     return residual(lambda z: norm(p["norm2"], z), lambda z: mlp(p["mlp"], z), h)
 
 
+def cross_block(
+    p: dict,
+    x: np.ndarray,
+    context: np.ndarray,
+    *shared,
+    residual,
+    norm,
+    attention,
+    cross,
+    mlp,
+    rate: float = 0.0,
+    key: None = None,
+) -> np.ndarray:
+    """post_norm: h = norm1(x + attention(x)),   c = norm2(h + cross(h, context)),
+                  y = norm3(c + mlp(c))
+    pre_norm:     h = x + attention(norm1(x)),   c = h + cross(norm2(h), context),
+                  y = c + mlp(norm3(c))
+
+    p: "norm1", "attention", "norm2", "cross", "norm3", "mlp", the parameters of the six parts.
+    x (B, T, D), context (B, S, Dc) -> y (B, T, D).  `shared` is passed to attention unchanged.
+    Vaswani et al. 2017, sec. 3.1; Raffel et al. 2020, sec. 2.1.
+    """
+    _refuse_dropout(rate, key)
+    h = residual(lambda z: norm(p["norm1"], z), lambda z: attention(p["attention"], z, *shared), x)
+    c = residual(lambda z: norm(p["norm2"], z), lambda z: cross(p["cross"], z, context), h)
+    return residual(lambda z: norm(p["norm3"], z), lambda z: mlp(p["mlp"], z), c)
+
+
 def both_norms_block(
     p: dict, x: np.ndarray, *shared, norm, attention, mlp, rate: float = 0.0, key: None = None
 ) -> np.ndarray:

@@ -177,6 +177,18 @@ def yarn_magnitude(
     return 0.1 * math.log(factor) + 1.0
 
 
+def yarn_score_scale(factor: float, *, mscale_all_dim: float | None = None) -> float:
+    """m(mscale_all_dim)^2, a factor on the scale of attention's scores; 1 for None or 0.
+
+    m(s) = 0.1 s ln(factor) + 1, or 1 if factor <= 1.                 released code of DeepSeek-V2,
+    2024: softmax_scale * mscale * mscale.
+    """
+    if not mscale_all_dim or factor <= 1.0:
+        return 1.0
+    mscale = 0.1 * mscale_all_dim * math.log(factor) + 1.0
+    return mscale * mscale
+
+
 def llama3_frequencies(
     width: int,
     *,

@@ -64,7 +64,7 @@ def transformer(
             table = np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1)
         return (math.sqrt(D) if scaled else 1.0) * x + table
 
-    return _post_norm(
+    return _with_layernorm(
         params,
         input_ids,
         decoder_input_ids,
@@ -88,12 +88,15 @@ def bart(
     activation=gelu,
     eps: float = 1e-5,
     scaled: bool = False,
+    residual=post_norm,
 ) -> np.ndarray:
     """x_0 = norm(tokens[ids] + positions[t + 2]), on both sides.
 
     Otherwise the Transformer of 2017 with GELU and logits_bias.   Encoder and decoder also have
     embedding_norm and positions (C + 2, D), whose first two rows stand for no token.
     scaled: sqrt(D) tokens[ids].       Lewis et al. 2020, sec. 2.1, and its released code
+    mBART has residual = pre_norm and, on each side, a norm after the last layer.
+    Liu et al. 2020, sec. 2.2, and its released code
     """
 
     def embed(p, ids):
@@ -103,7 +106,7 @@ def bart(
         placed = learned_positions(x, p["positions"], positions=np.arange(T) + 2)
         return _layernorm(p["embedding_norm"], placed, eps=eps)
 
-    return _post_norm(
+    return _with_layernorm(
         params,
         input_ids,
         decoder_input_ids,
@@ -112,6 +115,7 @@ def bart(
         eps,
         masks=(mask, decoder_mask),
         heads=(heads, decoder_heads),
+        residual=residual,
     )
 
 
@@ -166,17 +170,16 @@ def t5(
     return _logits(params, (hidden.shape[-1] ** -0.5 if scaled else 1.0) * hidden)
 
 
-def _post_norm(params, input_ids, decoder_input_ids, embed, activation, eps, **settings):
-    """The logits of the two whose sublayers are norm(x + sublayer(x))."""
+def _with_layernorm(params, input_ids, decoder_input_ids, embed, activation, eps, **settings):
+    """The logits of those with LayerNorm, whose sublayers are norm(x + sublayer(x)) by default."""
     hidden = _hidden(
         params,
         input_ids,
         decoder_input_ids,
         embed=embed,
-        residual=post_norm,
         norm=partial(_layernorm, eps=eps),
         transform=partial(mlp, activation=activation),
-        **settings,
+        **{"residual": post_norm, **settings},
     )
     return _logits(params, hidden)
 

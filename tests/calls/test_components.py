@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,22 +14,29 @@ from tests.support.wrong_calls import complaint, wrong_calls, wrong_values
 from tinyplm import core
 from tinyplm.kernels import cross_entropy as chunked
 from tinyplm.kernels import distillation as chunked_distillation
+from tinyplm.kernels import latent
 from tinyplm.kernels import log_probs as chunked_log_probs
+from tinyplm.kernels.mlp import gated_mlp
 from tinyplm.layers import (
     alibi,
     cache,
     mask,
     memory,
+    moe,
+    norm,
     position,
     relative_buckets,
     relative_shift,
     rope,
     rope_scaling,
+    routing,
     stream_views,
 )
+from tinyplm.layers.activation import silu
 from tinyplm.losses import (
     advantages,
     auxiliary,
+    balance,
     contrastive,
     cross_entropy,
     distillation,
@@ -43,6 +51,12 @@ from tinyplm.shapes import expects
 SIZES = Sizes(B=2, T=3, S=3, D=4, K=1, G=2, E=2, F=4, V=5, seed=3, flags=(True, True, True))
 FUNCTIONS = (
     "activation",
+    "choose",
+    "weigh",
+    "expert",
+    "shared",
+    "affinities",
+    "norm",
     "rotary",
     "head_norm",
     "projection_norm",
@@ -114,6 +128,10 @@ LOSSES = [
     (auxiliary.with_language_model, {"class_logits": L, "lm_logits": np.zeros((3, 2, 5)), "labels": T2,
          "targets": np.zeros((3, 2), int),
                                      "weight": 0.5, "total": 3, "lm_total": 6}),
+    (balance.load_balancing_loss, {"logits": L, "choice": None, "fractions": np.ones(5), **WEIGHTS}),
+    (balance.sequence_balance_loss, {"logits": L, "choice": T2[:, None], **WEIGHTS}),
+    (balance.router_z_loss, {"logits": L, **WEIGHTS}),
+    (balance.updated_bias, {"bias": np.zeros(5), "counts": np.arange(5), "rate": 0.1}),
     (contrastive.info_nce, {"a": L, "b": L, "targets": T2, "temperature": 1.0, **WEIGHTS}),
     (contrastive.symmetric_info_nce, {"a": L, "b": L, "temperature": 1.0, **WEIGHTS}),
     (policy.clipped_surrogate, {"log_probs": X2, "old_log_probs": X2, "advantages": X2, "clip": 0.2, "clip_high": 0.3,
@@ -140,7 +158,8 @@ LOSSES = [
     (advantages.adaptive_kl, {"coefficient": 0.1, "kl": 1.0, "target": 1.0, "horizon": 10, "samples": 2}),
 ]  # fmt: skip
 FOLLOWING = {
-    "logits": ["targets", "weights", "teacher_logits"], "x": ["targets", "W", "mask", "teacher_x"], "lm_total": ["total"],
+    "logits": ["targets", "weights", "teacher_logits", "fractions", "choice"], "choice": ["fractions"], "fractions": ["choice"],
+    "x": ["targets", "W", "mask", "teacher_x"], "lm_total": ["total"],
     "chosen": ["rejected"], "W": ["target", "b", "teacher_W"], "class_logits": ["lm_logits", "labels", "target"],
     "lm_logits": ["target", "logits"], "a": ["b", "targets"], "log_probs": ["old_log_probs", "reference_log_probs"],
     "values": ["old_values"], "y": ["targets"], "rewards": ["values", "reward"], "scores": ["log_probs"],
@@ -186,7 +205,18 @@ def test_nothing_is_broadcast_that_must_fit():
         core.add({"W": np.zeros((2, 3))}, {"W": np.zeros((1, 3))})
 
 
+EXPERTS = {"Wgate": np.zeros((6, 4, 2)), "Wup": np.zeros((6, 4, 2)), "Wdown": np.zeros((6, 2, 4))}
+MIXTURE = {"p": {"router": {"W": np.zeros((4, 6))}, "experts": EXPERTS}, "x": np.zeros((2, 3, 4)),
+           "choose": partial(routing.top_experts, top_k=2), "weigh": routing.softmax_weights,
+           "expert": partial(gated_mlp, activation=silu), "shared": None}  # fmt: skip
+CHOICE = {"logits": np.zeros((2, 6)), "top_k": 2, "bias": np.zeros(6), "groups": 3, "kept_groups": 2, "best": 1}
+LATENT = {name: np.ones((2, 2)) for name in ("Wdkv", "Wkr", "Wuk", "Wuv", "Wo")} | {"Wq": np.ones((2, 4)), "kv_norm": np.ones(2)}
 LAYERS = [
+    (routing.top_experts, CHOICE),
+    (routing.sigmoid_choice, CHOICE),
+    (routing.expert_counts, {"choice": np.zeros((2, 3, 2), int), "experts": 6, "weights": np.ones((2, 3))}),
+    (moe.moe, MIXTURE),
+    (moe.moe_and_logits, MIXTURE),
     (mask.padding_mask, {"attention_mask": np.ones((2, 3), int)}),
     (mask.causal_mask, {"T": 2, "S": 3, "xp": np}),
     (mask.banded_mask, {"T": 2, "S": 3, "left": 1, "right": 0, "xp": np}),
@@ -212,6 +242,7 @@ LAYERS = [
     (rope_scaling.yarn_frequencies, {"width": 4, "base": 1e4, "factor": 2.0, "original": 8, "beta_fast": 32.0, "beta_slow": 1.0,
                                      "truncate": True}),
     (rope_scaling.yarn_magnitude, {"factor": 2.0, "mscale": 1.0, "mscale_all_dim": 1.0}),
+    (rope_scaling.yarn_score_scale, {"factor": 2.0, "mscale_all_dim": 1.0}),
     (rope_scaling.longrope_frequencies, {"width": 4, "base": 1e4, "factors": [1.0, 2.0]}),
     (rope_scaling.longrope_magnitude, {"factor": 2.0, "original": 8}),
     (rope_scaling.llama3_frequencies, {"width": 4, "base": 1e4, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -220,8 +251,13 @@ LAYERS = [
     (alibi.alibi, {"positions": np.arange(3), "slopes": np.ones(2), "dtype": "float32"}),
     (cache.Cache.empty, {"layers": 1, "batch": 1, "kv_heads": 1, "capacity": 2, "width": 2, "dtype": "float32", "windows": (2,),
                          "xp": np}),
+    (cache.appended, {"x": np.zeros((1, 1, 1, 2)), "cache": ({"c": np.zeros((1, 1, 3, 2))}, 1, None), "name": "c"}),
+    (cache.numbers_per_token, {"layers": 2, "kv_heads": 1, "width": {"c": 4, "k_r": 2}}),
     (cache.extend, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 3, 2)), "start": 1}),
     (cache.roll, {"x": np.zeros((1, 1, 1, 2)), "buffer": np.zeros((1, 1, 18, 2)), "start": 1, "window": 3}),
+    (latent.latent_attention, {"p": LATENT, "x": np.zeros((1, 1, 2)), "heads": 1, "rotary": None, "norm": norm.rmsnorm,
+                               "cache": ({"c": np.zeros((1, 1, 2, 2)), "k_r": np.zeros((1, 1, 2, 2))}, 1, None), "mask": None,
+                               "scale": 1.0, "rate": 0.1, "key": np.zeros(1, "uint64")}),
     (stream_views.stream_views, {"shape": (2, 3, 3), "band": np.ones((3, 3), bool), "attention_mask": np.ones((2, 3)),
                                  "perm_mask": np.zeros((2, 3, 3)), "target_mapping": np.eye(3)[None].repeat(2, 0),
                                  "token_type_ids": np.zeros((2, 3), int), "xp": np}),
@@ -249,7 +285,8 @@ RELATED = {
     "partial": ["complete"], "a": ["add"], "b": ["add"], "batch": ["batch"], "workers": ["shards", "count"],
     "frequencies": ["components"], "gradient": ["unbroadcast"], "shape": ["unbroadcast", "attention_mask"],
     "width": ["RoPE", "even"], "f": ["function"], "layer": ["function"], "each": ["function"], "on_gradient": ["function"],
-    "longest": ["buckets"], "buckets": ["span"], "causal": ["window"], "original": ["RoPE"],
+    "logits": ["bias"], "choice": ["weights"], "longest": ["buckets"],
+    "buckets": ["span"], "causal": ["window"], "original": ["RoPE"],
 }  # fmt: skip
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tinyplm
 from tests.calls.test_tuning import CHAT, MODEL, PROMPTS, QUICK, TEXT, TURNS
 from tests.support.wrong_calls import wrong_calls
 from tinyplm import checks, core, optim, tuning
 from tinyplm.kernels import attention, block_attention, mlp
+from tinyplm.layers import cross_attention
 from tinyplm.layers.activation import gelu
 from tinyplm.layers.mask import Visible
 from tinyplm.models.protocol import LossOptions, OutputOptions
@@ -21,7 +23,7 @@ X = np.ones((2, 3, 4))
 with checks.trace() as TRACE:
     MODEL([[1, 2]], grad=False)
 Q, K = np.ones((1, 2, 3, 4)), np.ones((1, 1, 3, 4))
-W = np.eye(4)
+W, MEMORY = np.eye(4), (Q[..., :2], Q[..., 2:])
 ATTENTION = {f"W{n}": W for n in "qkvo"}
 CAUSAL = Visible(3, 3, causal=True, window=None, padding=None, allowed=None, xp=np)
 WEIGHTS = {
@@ -47,7 +49,12 @@ ROWS = [
     (block_attention.block_attention, WEIGHTS | {"block": 2}),
     (attention.self_attention, {"p": ATTENTION, "x": X, "heads": 2, "kv_heads": 2, "mask": None, "scale": 0.5, "cap": 2.0,
                                 "offsets": np.zeros((1, 2, 1, 3)), "rotary": None, "head_norm": None, "projection_norm": None,
-                                "cache": None, "rate": 0.0, "key": None}),
+                                "cache": None, "rate": 0.0, "key": None, "bias": np.zeros((2, 3, 3))}),
+    (attention.cross_attention, {"p": ATTENTION, "x": X, "context": X, "heads": 2, "memory": MEMORY, "mask": None, "scale": 0.5,
+                                 "rate": 0.0, "key": None}),
+    (cross_attention.keys_and_values, {"p": ATTENTION, "context": X, "heads": 2}),
+    (cross_attention.attend_to, {"p": ATTENTION, "x": X, "k": MEMORY[0], "v": MEMORY[1], "heads": 2, "mask": None, "scale": 0.5,
+                                 "rate": 0.0, "key": None}),
     (mlp.mlp, {"p": {"W1": W, "W2": W}, "x": X, "activation": gelu}),
     (mlp.gated_mlp, {"p": {"Wgate": W, "Wup": W, "Wdown": W}, "x": X, "activation": gelu}),
     (optim.FlatTree, {"like": {"W": X}, "dtype": None, "paths": ["W"], "copy": True}),
@@ -83,7 +90,7 @@ ROWS = [
 ]  # fmt: skip
 # Words that a message may use instead of the argument's name.
 WORDS = {
-    "workers": ["count"], "steps": ["total"], "name": ["schedule"],
+    "workers": ["count"], "steps": ["total"], "name": ["schedule"], "context": ["W"], "memory": ["k:", "context"],
     "mask": ["allowed"], "kv_heads": ["heads"], "examples": ["example 0"],
     "balance": ["example 0"], "answer": ["example 0"], "question": ["example 0"], "messages": ["message"],
     "prompt": ["text", "template", "message"], "stop_ids": ["accept"], "max_new_tokens": ["accept"], "x": ["W", "heads"],
@@ -126,3 +133,8 @@ def test_every_export_has_a_row(package):
     rows = "".join(path.read_text().partition("NOT_CALLED = {")[0] for path in Path(__file__).parent.glob("*.py"))
     assert {name for name in exported if not re.search(rf"\b{name}\b", rows)} <= NOT_CALLED[package]
     assert NOT_CALLED[package] <= {*exported, *vars(module)}
+
+
+def test_the_public_names_are_listed():
+    """Those that are imported when first asked for included."""
+    assert set(tinyplm.__all__) < set(dir(tinyplm)) and "Any" not in dir(tinyplm)

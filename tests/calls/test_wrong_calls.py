@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyplm
-from tests.support import encoder_families, families
-from tests.support.small_models import IDS, MODELS, each_model, inputs_of
+from tests.support import encoder_families, families, seq2seq_families
+from tests.support.small_models import IDS, MASK, MODELS, each_model, inputs_of
 from tests.support.wrong_calls import complaint, junk, wrong_argument, wrong_calls, wrong_values
 from tests.test_sentence_encoder import encoder as sentence_encoder
 from tinyplm import backend, random
@@ -28,7 +28,9 @@ ALIASES = {
     "input_ids": ["inputs_embeds", "_mask", "_ids", "targets"], "target_mapping": ["targets"],
     "inputs_embeds": ["input_ids"], "auxiliary": ["targets"], "logits": ["texts", "tokens"], "prompts": ["memory"],
     "memory": ["cache"], "targets": ["target"], "stop_strings": ["tokenizer"], "on_gradient": ["once"],
-    "labels": ["classifier.weight"], "beams": ["groups"], "probabilities": ["u: expected"], "tokenizer": ["tokenizer"],
+    "labels": ["classifier.weight", "decoder_attention_mask", "decoder_input_ids"], "encoder_hidden": ["attention_mask"],
+    "decoder_input_ids": ["decoder_attention_mask"], "decoder_inputs_embeds": ["decoder_input_ids"],
+    "beams": ["groups"], "probabilities": ["u: expected"], "tokenizer": ["tokenizer"],
 }  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def test_a_loss(name):
     right = {"targets": targets, "total": total, "smoothing": 0.0, "grad": True, "key": 3, **inputs_of(name), **STACK}
     if targets["logits" if "logits" in targets else "start_logits"].dtype == float:
         del right["smoothing"]
-    if name in families.FAMILIES:
+    if name in families.FAMILIES or name in seq2seq_families.FAMILIES:
         right |= {"weights": np.ones((2, 3)), "chunk": 4}
     if name == "score":
         right |= {"auxiliary": 0.0}
@@ -112,6 +114,25 @@ def test_token_outputs_and_caches(name):
     ):
         none(wrong_argument(lambda value, reorder=reorder: reorder(cache.take(np.arange(2)), value), f"cache: {words}"))
     none(wrong_argument(cache.grown, "cache: capacity"))
+
+
+@pytest.mark.parametrize("name", ["t5", "mbart"])
+def test_the_decoders_side_of_a_call_and_decoding(name):
+    model = seq2seq_families.tiny(name)
+    right = {"input_ids": IDS, "attention_mask": MASK, "decoder_attention_mask": MASK}
+    no_complaints(finished(model), {**right, "labels": IDS}, only=["labels"])
+    embeds = np.zeros((2, 3, model.width))
+    no_complaints(finished(model), {**right, "decoder_inputs_embeds": embeds}, only=["decoder_inputs_embeds"])
+    none(wrong_argument(lambda targets: model.loss(**right, targets=targets), "targets"))
+    none(wrong_argument(lambda ids: model.loss(**right, targets={"logits": ids}), "targets: ", "labels: ", "decoder_"))
+    no_complaints(model.encode, {"input_ids": IDS, "attention_mask": MASK})
+    no_complaints(model.encode, {"inputs_embeds": embeds}, only=["inputs_embeds"])
+    E = model.encode(IDS, attention_mask=MASK)
+    no_complaints(model.source_cache, {"encoder_hidden": E, "capacity": 4, "attention_mask": MASK, "samples": 2})
+    cache = model.source_cache(E, capacity=8)
+    none(wrong_argument(lambda ids: model.decode(ids, cache=cache.take(np.arange(2))), "decoder_input_ids"))
+    none(wrong_argument(lambda cache: model.decode([[1], [2]], cache=cache), "cache"))
+    none(wrong_argument(cache.take, "cache: rows"))
 
 
 def test_models_elsewhere_and_in_other_dtypes():

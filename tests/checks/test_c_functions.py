@@ -175,6 +175,14 @@ def test_a_backward_without_a_gradient(library):
     assert "there is none" in failed(check(kernel, "rmsnorm", cases=1))["gradient of gamma"]
 
 
+def test_a_file_in_the_working_folder_is_found(library, monkeypatch):
+    """Without "./" the loader would look for it among the system's libraries."""
+    monkeypatch.chdir(Path(library).parent)
+    assert (
+        CFunction(Path(library).name, FORWARD.format("rmsnorm"), BACKWARD.format("rmsnorm_backward"), **SHAPES).name == "rmsnorm"
+    )
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"library": "none.so"}, "library: expected a shared library, got .*none.so"),
     ({"library": 3}, "library: expected a shared library"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -239,7 +240,9 @@ def test_the_table():
     assert lines[0] == "missing_term, checked as rmsnorm in 2 cases"
     assert lines[1].split() == ["law", "dtype", "error", "bound"]
     (row,) = [line for line in lines if line.startswith("gradient of x") and "float64" in line]
-    assert "FAILED: case" in row and "eps=" in row
+    assert "FAILED: case" in row and "eps=" in row and ": x (" in row and "gamma (" in row
+    own = str(check(lambda p, x, *, activation: (x + 1, lambda dy: ({}, dy)), "mlp", cases=1))
+    assert re.search(r"case 0: p.W1 \(\d, \d\), .*p.W2 .*x \(.*activation=\w+", own)
     assert lines[-1] == "3 of 15 failed"
     bad = Result("f", "g", 1, [Row("value", "float64", np.inf, 1e-15, False, "not finite")], [])
     assert not bad.passed and "inf" in str(bad) and str(bad).endswith("1 of 1 failed")

@@ -162,6 +162,33 @@ def test_files_are_explained_with_a_model(tmp_path):
     assert compare(tmp_path / "a", tmp_path / "b", model=t.model).explanation.name == "no gain"
 
 
+def test_a_model_that_is_not_that_of_the_trace(tmp_path):
+    """Other weights, and another width: that is said first, and no alternative is blamed."""
+    t = traced()
+    save_trace(t, tmp_path / "a")
+    save_trace(changed(t, "forward", "layers.1.norm1"), tmp_path / "b")
+    assert compare(tmp_path / "a", tmp_path / "b", model=t.model).unlike == ""
+    layer = t.model.params["body"]["layers"][1]
+    mlp = {**layer["mlp"], "Wup": 1.5 * layer["mlp"]["Wup"]}
+    layers = [t.model.params["body"]["layers"][0], {**layer, "mlp": mlp}]
+    other = t.model.with_params({**t.model.params, "body": {**t.model.params["body"], "layers": layers}})
+    said = str(compare(tmp_path / "a", tmp_path / "b", model=other))
+    assert said.startswith("the model does not reproduce trace A: layers.1.mlp.up differs by 0.")
+    assert "very model" in said and "no known alternative" not in said
+    wide = families.tiny("llama", hidden_size=12)
+    assert "trace A: tokens has shape (3, 5, 12)" in str(compare(tmp_path / "a", tmp_path / "b", model=wide))
+    small = families.tiny("llama", vocab_size=2)
+    assert "trace A: it refuses the inputs, " in str(compare(tmp_path / "a", tmp_path / "b", model=small))
+
+
+def test_a_table_of_what_differs_and_of_all():
+    t = traced()
+    short, long = (compare(t, changed(t, "forward", "layers.1.norm1")).table(all=all) for all in (False, True))
+    assert "\n* layers.1.norm1 " in short and "layers.0.mlp " not in short and f"  and {len(t) - 1} that are equal" in short
+    assert "\n  layers.0.mlp " in long and "that are equal" not in long and "Backward" in long and "Backward" not in short
+    assert compare(t, t).table() == str(compare(t, t))
+
+
 def test_plain_files_of_arrays(tmp_path):
     t = traced()
     arrays = {name: record.value for name, record in t.items()}

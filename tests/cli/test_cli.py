@@ -80,7 +80,8 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("other", "more", "status", "said"), [
-    ("same.npz", (), 0, "x"), ("other.npz", (), 1, "y"), ("fewer.npz", ("--partial",), 0, "x"),
+    ("same.npz", (), 0, "equal: 2 values"), ("same.npz", ("--all",), 0, "x"), ("other.npz", (), 1, "y"),
+    ("fewer.npz", ("--partial", "--all"), 0, "x"),
 ])  # fmt: skip
 def test_compare(tinyplm, files, other, more, status, said):
     found, out, err = tinyplm("compare", str(files / "a.npz"), str(files / other), *more)

@@ -12,10 +12,11 @@ from tests.support.scripts import EXAMPLES
 from tinyplm.data import corpus
 
 
-@pytest.fixture
-def tree(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return runpy.run_path(str(EXAMPLES / "family_tree.py"))
+@pytest.fixture(scope="module")
+def tree():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        return runpy.run_path(str(EXAMPLES / "family_tree.py"))
 
 
 # What the papers say, for a few families; the table computes it.
@@ -50,7 +51,7 @@ def test_every_decoder_has_a_title_and_about_as_many_parameters(tree):
 
 
 def test_a_short_run_writes_the_plot(tmp_path, texts, monkeypatch, capsys):
-    documents = [Path(text).read_text() for text in texts] * 20
+    documents = [Path(text).read_text() for text in texts] * 4
     monkeypatch.setattr(corpus, "default_corpus", lambda: documents)
     monkeypatch.setattr(sys, "argv", ["family_tree.py", "--families", "gpt2", "gemma2", "--steps", "4", "--context", "8"])
     monkeypatch.syspath_prepend(str(EXAMPLES))

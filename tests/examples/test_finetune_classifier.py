@@ -100,7 +100,9 @@ def documents(docstrings, example):
 
 
 def test_the_whole_story(run, tmp_path, monkeypatch, docstrings_read_once, example):
-    some, kept = documents(docstrings_read_once, example)
+    every = docstrings_read_once()
+    monkeypatch.setattr(sys.modules["docstrings"], "docstrings", lambda: every[::3])
+    some, kept = documents(sys.modules["docstrings"].docstrings, example)
     assert len(some) > len(kept) == 100
     monkeypatch.setattr(data_module, "default_corpus", lambda: some)
     out = tmp_path / "out"

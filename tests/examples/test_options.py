@@ -20,7 +20,7 @@ from tests.support.scripts import EXAMPLES, ROOT, load_example
 from tinyplm.data import corpus
 from tinyplm.tokenizers import Tokenizer
 
-LIBRARIES = ("common", "decoders", "docstrings", "skills")  # shared by examples
+LIBRARIES = ("common", "decoders", "docstrings", "encoder_decoders", "skills")  # shared by examples
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in LIBRARIES)
 common = load_example("common")
 
@@ -152,6 +152,12 @@ def test_an_out_that_cannot_be_used_is_refused_first(run, no_work, tmp_path, nam
     ("pretrain", ("--out", ""), "--out: expected a path, got ''"),
     ("pretrain_bert", ("--text", "none.txt"), "none.txt: expected a file, got none (no such file)"),
     ("pretrain_bert", ("--out", "file"), "--out: expected a folder, got "),
+    ("pretrain_t5", ("--text", "none.txt"), "none.txt: expected a file, got none (no such file)"),
+    ("pretrain_t5", ("--out", "file"), "--out: expected a folder, got "),
+    ("translate", ("--out", "file"), "--out: expected a folder, got "),
+    ("translate", ("--width", "20"), "--width: expected a multiple of 8, got 20"),
+    ("text_to_text", ("--out", "file"), "--out: expected a folder, got "),
+    ("text_to_text", ("--alone", "all"), "--alone: expected one of none, share, full, got 'all'"),
     ("tokenizers", ("--text", "none.txt"), "none.txt: expected a file, got none (no such file)"),
     ("tokenizers", ("--save", "file"), "--save: expected a folder, got "),
     ("tokenizers", ("--out", "."), "--out: expected the name of a picture"),

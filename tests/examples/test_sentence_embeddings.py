@@ -40,7 +40,7 @@ def documentation_read_once():
     texts = corpus.documentation()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "documentation", lambda: texts)
-        yield
+        yield texts
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,9 @@ def model(tmp_path_factory):
     return folder
 
 
-def test_it_searches_measures_and_keeps_its_vectors(monkeypatch, tmp_path, capsys, model):
+def test_it_searches_measures_and_keeps_its_vectors(monkeypatch, tmp_path, capsys, model, documentation_read_once):
+    some = dict([*documentation_read_once.items()][::8])
+    monkeypatch.setattr(corpus, "documentation", lambda: some)
     options = ("the dog ran", "sort a list", "--model", model, "--out", tmp_path / "out", "--passages", 30, "--evaluate", 12)
     assert example(monkeypatch, *options, "--top", 2) is None
     first = capsys.readouterr().out

@@ -28,9 +28,10 @@ NO_NUMPY = ("layers", "losses", "kernels", "families", "models")
 HOST_NUMPY = {
     "layers/mask.py": (),  # the host is the default device for masks made from lengths
     "layers/cache.py": (),  # and for empty buffers
+    "layers/source_cache.py": ("ndarray", "diff", "flatnonzero", "arange", "array_equal"),  # numbers of rows, on the host
     "layers/alibi.py": ("ndarray", "arange", "concatenate"),  # slopes: one number for each head, made on the host
     "layers/position.py": ("arange",),  # the frequencies, a constant that depends only on the width
-    "layers/rope_scaling.py": ("arange", "clip", "ndarray"),  # frequencies: a few numbers from the config, made on the host
+    "layers/rope_scaling.py": tuple("arange array clip float64 ndarray".split()),  # frequencies: few numbers, from the config
     "layers/relative_buckets.py": tuple("ndarray arange abs maximum log float32 ceil sign where clip".split()),  # tables
     "models/names.py": ("ndarray", "split", "cumsum", "concatenate"),  # tensors from files
     "models/rope.py": ("ndarray",),

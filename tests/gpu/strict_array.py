@@ -150,11 +150,13 @@ class StrictArray:
 
 def wrap(value):
     """NumPy's result as a device array: scalars become 0-d arrays, tuples and lists are wrapped item by item."""
-    if isinstance(value, tuple):
-        return tuple(wrap(v) for v in value)  # NumPy's named tuples are plain ones in CuPy
-    if isinstance(value, list):
-        return [wrap(v) for v in value]
-    data = np.asarray(value)
+    if type(value) is not np.ndarray:
+        if isinstance(value, tuple):
+            return tuple(wrap(v) for v in value)  # NumPy's named tuples are plain ones in CuPy
+        if isinstance(value, list):
+            return [wrap(v) for v in value]
+        value = np.asarray(value)
+    data = value
     checked_dtype(data.dtype)
     array = object.__new__(StrictArray)
     array._data = data

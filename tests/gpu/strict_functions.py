@@ -112,6 +112,8 @@ class StrictFunction:
 
     def _convert(self, parameter: str, value):
         """One argument in the form that NumPy receives; TypeError if CuPy would refuse it or wait for it."""
+        if isinstance(value, StrictArray) and parameter not in STATIC:
+            return value._data
         name = self.__name__
         if parameter == "dtype":
             return None if value is None else checked_dtype(value)

@@ -97,6 +97,7 @@ class Call:
         self.signature = signature_of(text)
         self.parameters = list(self.signature.parameters.values())
         self.refused = API["refused"].get(name, {})
+        self.known: dict[tuple, list[str]] = {}  # the names of positional arguments, by the form of the call
         self.explicit = []  # parameters whose default differs: leaving them out means different things
         self.positional = sys.maxsize  # up to this many positional arguments mean the same to both
         try:
@@ -120,6 +121,18 @@ class Call:
 
     def bind(self, args: tuple, kwargs: dict) -> list[tuple[str, object]]:
         """(parameter, value) of the positional arguments; TypeError if CuPy would refuse the call."""
+        form = (len(args), *kwargs)  # all that binding depends on
+        if form not in self.known:
+            self.known[form] = self._names(args, kwargs)
+        positional = list(zip(self.known[form], args, strict=False))
+        if self.refused:
+            given = dict(positional) | kwargs
+            for name, values in self.refused.items():
+                if name in given and not any(given[name] is v or given[name] == v for v in values):
+                    raise TypeError(f"cupy.{self.name} takes {name} only as {values}, got {given[name]!r}")
+        return positional
+
+    def _names(self, args: tuple, kwargs: dict) -> list[str]:
         try:
             bound = self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -127,9 +140,6 @@ class Call:
         for name in self.explicit:
             if name not in bound:
                 raise TypeError(f"{self.name}: the default of {name} differs between NumPy and CuPy; give it")
-        for name, values in self.refused.items():
-            if name in bound and not any(bound[name] is v or bound[name] == v for v in values):
-                raise TypeError(f"cupy.{self.name} takes {name} only as {values}, got {bound[name]!r}")
         if len(args) > self.positional:
             name = self.parameters[self.positional].name
             raise TypeError(f"{self.name}: {name} stands elsewhere in NumPy; give it by keyword")
@@ -139,4 +149,4 @@ class Call:
                 names.extend([parameter.name] * (len(args) - len(names)))
             else:
                 names.append(parameter.name)
-        return list(zip(names, args, strict=False))
+        return names

@@ -12,6 +12,7 @@ from .strict_rules import API, Call, PromotionError, checked_dtype
 
 # fix, i0 and sinc are ufuncs in CuPy only
 UFUNCS = {name: u for name, u in API["cupy"]["ufuncs"].items() if isinstance(getattr(np, name, None), np.ufunc)}
+_KEYWORDS = frozenset(API["ufunc_keywords"])
 _WEAK = {int: np.dtype(np.int64), float: np.dtype(np.float64), complex: np.dtype(np.complex128)}
 
 
@@ -25,24 +26,28 @@ class StrictUfunc:
         self.types = [loop for loop in entry["types"].split() if not loop.endswith("!")]
         self._entry = entry
         self._numpy = getattr(np, name)
+        self._methods: dict[str, Call] = {}  # those that were called
+        self._checked: set[tuple] = set()  # kinds of inputs that are promoted alike
 
     def __repr__(self) -> str:
         return f"<strict ufunc '{self.__name__}'>"
 
     def __call__(self, *args, **kwargs):
-        unknown = set(kwargs) - set(API["ufunc_keywords"])
-        if unknown:
+        if kwargs and (unknown := kwargs.keys() - _KEYWORDS):
             raise TypeError(f"cupy.{self.__name__}: wrong arguments {sorted(unknown)}")
         if not self.nin <= len(args) <= self.nargs:
             raise TypeError(f"cupy.{self.__name__} takes {self.nin} inputs, got {len(args)} arguments")
-        inputs = [host(a, self.__name__) for a in args[: self.nin]]
-        outputs = self._outputs(args[self.nin :], kwargs.pop("out", None))
+        inputs = [a._data if type(a) is StrictArray else host(a, self.__name__) for a in args[: self.nin]]
+        outputs = self._outputs(args[self.nin :], kwargs.pop("out", None)) if kwargs or len(args) > self.nin else ()
         if kwargs.get("dtype") is not None:
             checked_dtype(kwargs["dtype"])
         else:
             kwargs.pop("dtype", None)
-            self._check_promotion(inputs)
-        if any(out is not None for out in outputs):
+            kinds = tuple([_kind(x) for x in inputs])
+            if kinds not in self._checked:
+                self._check_promotion(kinds)
+                self._checked.add(kinds)
+        if outputs and any(out is not None for out in outputs):
             kwargs["out"] = tuple(None if out is None else host(out, "out=") for out in outputs)
         with np.errstate(all="ignore"):  # a GPU neither warns nor raises
             result = self._numpy(*inputs, **kwargs)
@@ -63,9 +68,8 @@ class StrictUfunc:
                 raise TypeError(f"cupy.{self.__name__}: out must be a device array, got {type(out)}")
         return outputs
 
-    def _check_promotion(self, inputs: list) -> None:
+    def _check_promotion(self, kinds: tuple) -> None:
         """Raises if CuPy would choose other result dtypes than NumPy."""
-        kinds = tuple(type(x) if type(x) in _WEAK else np.result_type(x) for x in inputs)
         ours, theirs = result_dtypes(self.__name__, kinds)
         if ours is None:
             raise TypeError(f"cupy.{self.__name__}: wrong type {kinds}")
@@ -78,8 +82,10 @@ class StrictUfunc:
         """How CuPy's method is called; NotImplementedError if this ufunc lacks it."""
         if method != "outer" and not self._entry.get(method):
             raise NotImplementedError(f"`cupy.{self.__name__}.{method}` is not supported yet")
-        text = API["ufunc_methods"][method]
-        return Call(f"{self.__name__}.{method}", text, getattr(self._numpy, method))
+        if method not in self._methods:
+            text = API["ufunc_methods"][method]
+            self._methods[method] = Call(f"{self.__name__}.{method}", text, getattr(self._numpy, method))
+        return self._methods[method]
 
     def at(self, *args, **kwargs) -> None:
         self.method_signature("at").bind(args, kwargs)
@@ -111,6 +117,13 @@ class StrictUfunc:
                 given[name] = _device(given[name])._data
         result = getattr(self._numpy, method)(given.pop("array"), **given)
         return wrap(result) if out is None else out
+
+
+def _kind(value):
+    """The dtype of an array or a NumPy scalar; int, float or complex for such a Python number, whose width does not count."""
+    if hasattr(value, "dtype"):
+        return value.dtype
+    return type(value) if type(value) in _WEAK else np.result_type(value)
 
 
 def _device(value) -> StrictArray:

@@ -27,12 +27,6 @@ MODELS = ("gpt2", "llama", "bert", "deberta-v2", "xlnet")
 FEW = ("null", "zero", "minus one", "10^6", "10^12", "1e400", "text", "object")
 
 
-@pytest.fixture(autouse=True)
-def without_waiting_for_the_disk(monkeypatch):
-    """Thousands of files are written here, and surviving a crash of the machine is not under test."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 def save(name: str, folder: Path, **options) -> None:
     model = families.tiny(name, dtype="float32") if name in families.FAMILIES else encoder_families.tiny(name, dtype="float32")
     tinyplm.save(model, folder, **options)

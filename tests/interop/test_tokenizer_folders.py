@@ -91,6 +91,8 @@ GEMMA = model("tokenizer.model", model_type="bpe", vocab_size=600, byte_fallback
               pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>")  # fmt: skip
 GEMMA_NAMES = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": None}
 T5 = model("spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False)
+MT5 = model("spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False,
+            user_defined_symbols=[f"▁<extra_id_{k}>" for k in reversed(range(9))])  # fmt: skip
 ALBERT = model("spiece.model", pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, control_symbols=["[CLS]", "[SEP]"],
                user_defined_symbols=["[MASK]", "(", ")"], hard_vocab_limit=False)  # fmt: skip
 XLNET = model("spiece.model", unk_id=0, bos_id=1, eos_id=2, pad_id=-1, hard_vocab_limit=False,
@@ -124,6 +126,7 @@ CASES = {
     "gemma without bos": ("GemmaTokenizer", GEMMA, GEMMA_NAMES | {"add_bos_token": False}),
     "t5": ("T5Tokenizer", T5, {}),
     "t5 with few sentinels": ("T5Tokenizer", T5, {"extra_ids": 7}),
+    "mt5": ("T5Tokenizer", MT5, {"extra_ids": 0, "additional_special_tokens": None}),
     "albert": ("AlbertTokenizer", ALBERT, {}),
     "albert cased": ("AlbertTokenizer", ALBERT, {"do_lower_case": False}),
     "albert with accents": ("AlbertTokenizer", ALBERT, {"keep_accents": True}),

@@ -100,7 +100,8 @@ TWINS = {
         _chunk,
     ),
 }
-NO_TWINS = {"by_blocks", "normal_cdf", "self_attention", "cross_attention"}  # helpers; attention including its parts
+# helpers; attention including its parts
+NO_TWINS = {"by_blocks", "normal_cdf", "self_attention", "cross_attention", "latent_attention"}
 
 
 def in_dtype(dtype: str, value: Any) -> Any:

@@ -92,6 +92,8 @@ mscales = st.one_of(st.none(), st.floats(0.0, 3.0))
 def test_yarn_magnitude_equals_the_reference(factor, mscale, all_dim):
     options = {"mscale": mscale, "mscale_all_dim": all_dim}
     assert close(ours.yarn_magnitude(factor, **options), ref.yarn_magnitude(factor, **options))
+    scale = {"mscale_all_dim": all_dim}
+    assert close(ours.yarn_score_scale(factor, **scale), ref.yarn_score_scale(factor, **scale))
 
 
 # ------------------------------------------------------------------------------------- what scaling changes and preserves

@@ -67,7 +67,7 @@ def alibi(position_ids, *, keys, attention_mask, dtype):
     """The same for every query: softmax ignores a constant added to all keys of a row."""
     slopes = 2.0 ** -np.arange(1, H + 1)
     bias = (slopes[:, None, None] * np.arange(keys)).astype(dtype)
-    return lambda layer: {"bias": bias}
+    return lambda layer, seen: {"bias": bias}
 
 
 def biased_attention(p, x, *, bias, mask, key, cache):
@@ -138,6 +138,13 @@ def test_every_gradient(rate):
         assert abs(numerical - products.sum()) < 1e-7 * max(np.abs(products).sum(), 1e-2), path
 
 
+def test_alibi_has_the_offsets_of_the_keys_that_a_layer_sees():
+    """A rolling cache has dropped the first two of six."""
+    placed = decoder.alibi_positions(2)(np.arange(6), keys=6, attention_mask=None, dtype="float64")
+    whole, last = (placed(0, seen)["offsets"] for seen in (6, 4))
+    assert whole.shape == (1, 2, 1, 6) and np.array_equal(last, whole[..., 2:])
+
+
 def test_each_layer_has_the_pieces_of_its_number():
     seen, asked = [], []
 
@@ -150,7 +157,7 @@ def test_each_layer_has_the_pieces_of_its_number():
 
     def positions(position_ids, *, keys, attention_mask, dtype):
         asked.append((keys, dtype))
-        return lambda layer: {"number": layer}
+        return lambda layer, seen: {"number": layer}
 
     made = pieces(CONFIG)._replace(
         attention=lambda layer: noted("attention", layer), mlp=lambda layer: noted("mlp", layer), positions=positions

@@ -14,7 +14,7 @@ from tinyplm.families import llama
 from tinyplm.kernels.cross_entropy import vocabulary_cross_entropy
 from tinyplm.models import encoder_heads
 from tinyplm.models.causal_lm import last_logits
-from tinyplm.models.heads import then, weighted_sum, with_hidden
+from tinyplm.models.heads import on_decoder, then, weighted_sum, with_hidden, with_states
 from tinyplm.models.protocol import LossInputs, LossOptions
 
 rng = np.random.default_rng(0)
@@ -99,3 +99,29 @@ def test_the_options_of_a_loss_reach_the_kernel(monkeypatch):
     head = encoder_heads.loss_head(model._task, model.config, loss, grad=False)
     head(model.params, rng.normal(size=(2, 2, 6)))
     assert given == [{"chunk": 5, "factors": True, "smoothing": 0.1, "grad": False, "total": 7.0}]
+
+
+def test_a_head_on_the_decoders_states_scaled():
+    """loss = 0.5 sum of hidden p["a"]; the encoder's states have a gradient only where one comes in."""
+    states = {"encoder_hidden": HIDDEN + 1, "hidden": HIDDEN}
+    value, back = on_decoder(product("a"), scale=0.5)(P, states)
+    expected, plain_back = product("a")(P, 0.5 * HIDDEN)
+    dp, dstates = back(1.5)
+    dp_plain, dhidden = plain_back(1.5)
+    assert value == expected and relative_error(dp, dp_plain) < FEW
+    assert list(dstates) == ["hidden"] and relative_error(dstates["hidden"], 0.5 * dhidden) < FEW
+    assert on_decoder(lambda p, hidden: (hidden.sum(), None))(P, states) == (HIDDEN.sum(), None)
+
+    def named(p, states):
+        value, back = on_decoder(product("a"))(p, states)
+        return {"out": value}, lambda d: back(d["out"])
+
+    outputs, back = with_states(named)(P, states)
+    assert list(outputs) == ["out", "encoder_hidden", "hidden"] and outputs["hidden"] is HIDDEN
+    d = {"out": 1.5, "encoder_hidden": HIDDEN * 2, "hidden": HIDDEN * 3}
+    dp, dstates = back(d)
+    assert relative_error(dp["a"], 1.5 * HIDDEN.sum(axis=0)) < FEW
+    assert relative_error(dstates["hidden"], 1.5 * np.tile(P["a"], (2, 1)) + HIDDEN * 3) < FEW
+    assert np.array_equal(dstates["encoder_hidden"], HIDDEN * 2)
+    dp, dstates = back({"encoder_hidden": HIDDEN, "hidden": None})
+    assert dp is None and dstates["encoder_hidden"] is HIDDEN and dstates["hidden"] is None

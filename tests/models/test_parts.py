@@ -12,10 +12,11 @@ import pytest
 import tinyplm
 from tests.families.test_xlnet import tiny as tiny_xlnet
 from tests.laws import MODEL, apart, leaves
-from tests.support import encoder_families, families
+from tests.support import encoder_families, families, seq2seq_families
 from tinyplm import random
 from tinyplm.backend import to_device, to_host
 from tinyplm.core import Product, Rows, StackOptions, flatten, tree_map
+from tinyplm.families import SEQ2SEQ
 from tinyplm.models import parts
 from tinyplm.models.config import labels
 from tinyplm.models.heads import with_hidden
@@ -72,6 +73,9 @@ LOSSES = {
     "choices": (encoder("bert", "multiple_choice", classifier_dropout=0.3), {"logits": np.array([0, 1, 1])}, {}),
     "two streams": (tiny_xlnet("permutation_lm", dropout=0.2), {"logits": TARGETS[:, :2]}, {}),
     "soft prompt": (SoftPrompted(decoder("gpt2"), rng.normal(size=(2, 6))), {"logits": TARGETS}, {}),
+    "two sides": (seq2seq_families.tiny("t5", dropout_rate=0.2), {"logits": TARGETS}, {"smoothing": 0.1}),
+    "two sides, untied": (seq2seq_families.tiny("mt5"), {"logits": SPARSE}, {"chunk": 5}),
+    "two sides, post-norm": (seq2seq_families.tiny("bart", dropout=0.2), {"logits": TARGETS}, {}),
 }  # fmt: skip
 OUTPUTS = {
     "log-probabilities": (decoder("llama"), {"logits": TARGETS}, {}),
@@ -79,6 +83,8 @@ OUTPUTS = {
     "untied": (decoder("llama", tie_word_embeddings=False), {"logits": SPARSE}, {"chunk": 5}),
     "score": (decoder("gpt2", "sequence_classification"), None, {}),
     "encoder": (encoder("bert", "pretraining"), None, {}),
+    "two sides": (seq2seq_families.tiny("bart", attention_dropout=0.2), {"logits": TARGETS}, {"entropy": True}),
+    "two sides, states": (seq2seq_families.tiny("t5"), {"logits": SPARSE}, {"chunk": 5, "temperature": 0.8}),
     "soft prompt": (SoftPrompted(decoder("llama"), rng.normal(size=(2, 6))), {"logits": TARGETS}, {"entropy": True}),
     "distillation": (
         Student(decoder("gpt2"), decoder("llama"), DistillSettings()), {"logits": SPARSE}, {"total": 7.0}
@@ -101,11 +107,17 @@ STACKING = {
 }
 
 
+def two_sides(model):
+    return getattr(model, "task", None) == SEQ2SEQ
+
+
 def inputs_of(model):
     inputs = {"input_ids": IDS, "attention_mask": MASK, "key": KEYS}
     if model.task == "multiple_choice":
         arrays = {n: np.stack([inputs[n], inputs[n][::-1]], axis=1) for n in ("input_ids", "attention_mask")}
         return inputs | arrays
+    if two_sides(model):
+        return inputs | {"decoder_input_ids": IDS[:, ::-1] + 1, "decoder_attention_mask": MASK}
     if model.task == "permutation_lm":
         mapping = np.eye(4)[None, :2].repeat(3, 0)
         return inputs | {"target_mapping": mapping, "perm_mask": np.eye(4)[None].repeat(3, 0)}
@@ -140,7 +152,7 @@ def check(model, head, in_parts, stacking, products):
     remaining = parts_back(d)
     assert len(emitted) == len(set(emitted)), "an array in two parts has no fixed order of summation"
     kinds = [type(leaf) for tree in remaining for leaf in flatten(tree).values()]
-    rows = [] if isinstance(model, SoftPrompted) else [Rows]
+    rows = [] if isinstance(model, SoftPrompted) else [Rows] * (1 + two_sides(model))
     assert kinds == [Product] * products + rows
     for tree in remaining:
         sums.add(tree, workers=2)
@@ -167,7 +179,7 @@ def test_a_loss(name, factors, stacking):
         return model._loss_head(inputs, LossInputs(targets, None, dataclasses.replace(options, factors=False)))
 
     language_model = name in ("tied", "untied", "in chunks", "masked", "positions by ids", "shared layers", "two heads",
-                              "two streams")  # fmt: skip
+                              "two streams", "two sides", "two sides, untied", "two sides, post-norm")  # fmt: skip
     check(model, head, in_parts, STACKING[stacking], int(factors and language_model))
 
 
@@ -183,13 +195,16 @@ def test_outputs(name, stacking):
     check(model, lambda inputs: model._training_head(inputs, targets, options), in_parts, STACKING[stacking], 0)
 
 
-@pytest.mark.parametrize("name", ["tied", "untied", "masked", "two heads", "shared layers"])
+@pytest.mark.parametrize("name", ["tied", "untied", "masked", "two heads", "shared layers", "two sides"])
 def test_the_order_of_parts(name):
     model, targets, _ = LOSSES[name]
     paths = []
     _, back = model.loss_in_parts(lambda path, d: paths.append(path), inputs_of(model), targets=targets)
     back(1.0)
-    layers = [f"body.layers.{i}" for i in range(len(model.params["body"]["layers"]))]
+    body = model.params["body"]
+    layers = [f"body.{side}layers.{i}" for side in ("encoder.", "decoder.") for i in range(2)]
+    if not two_sides(model):
+        layers = [f"body.layers.{i}" for i in range(len(body["layers"]))]
     assert paths == ["", *reversed(layers), "body"]
 
 
@@ -215,7 +230,7 @@ def test_heads_without_outputs():
     assert list(outputs) == ["hidden"] and back({}) == (None, None)
 
 
-@pytest.mark.parametrize("name", ["tied", "masked", "score, auxiliary", "soft prompt"])
+@pytest.mark.parametrize("name", ["tied", "masked", "score, auxiliary", "soft prompt", "two sides, post-norm"])
 def test_every_device(name, device):
     model, targets, options = LOSSES[name]
     moved = model.to(device)

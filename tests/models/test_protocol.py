@@ -17,6 +17,7 @@ from tinyplm.models.causal_model import CausalModel
 from tinyplm.models.encoder_model import EncoderModel
 from tinyplm.models.protocol import LossOptions, OutputOptions, Trainable
 from tinyplm.models.score_model import ScoreModel
+from tinyplm.models.seq2seq_model import Seq2SeqModel
 from tinyplm.optim.adamw import AdamW
 from tinyplm.training.settings import Settings
 from tinyplm.training.step import accumulate, evaluate_batches, update
@@ -124,7 +125,7 @@ def test_steps_of_a_learner():
     assert not learner.has_names
 
 
-@pytest.mark.parametrize("cls", [CausalModel, EncoderModel, ScoreModel, SoftPrompted, Student])
+@pytest.mark.parametrize("cls", [CausalModel, EncoderModel, ScoreModel, Seq2SeqModel, SoftPrompted, Student])
 def test_the_packages_models_have_the_members_with_these_arguments(cls):
     for name in MEMBERS - Trainable.__annotations__.keys():
         member, asked = getattr(cls, name), getattr(Trainable, name)
@@ -133,7 +134,7 @@ def test_the_packages_models_have_the_members_with_these_arguments(cls):
             assert inspect.signature(asked).parameters.keys() <= names, name
 
 
-@pytest.mark.parametrize("cls", [CausalModel, EncoderModel, ScoreModel])
+@pytest.mark.parametrize("cls", [CausalModel, EncoderModel, ScoreModel, Seq2SeqModel])
 @pytest.mark.parametrize("call", ["__call__", "loss"])
 def test_every_model_has_the_defaults_of_the_stack(cls, call):
     parameters = inspect.signature(getattr(cls, call)).parameters

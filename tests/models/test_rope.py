@@ -152,7 +152,7 @@ def test_the_settings_reach_their_formula(device, settings, length, expected, ma
     rng = np.random.default_rng(0)
     x, positions = rng.normal(size=(2, 3, 4, 8)), rng.integers(0, min(12, length), (2, 4))
     positions[1, 2] = length - 1  # the largest position determines the length
-    turn = rotary(read, 8)(to_device(positions, device), keys=4, dtype="float64")(0)["rotary"]
+    turn = rotary(read, 8)(to_device(positions, device), keys=4, dtype="float64")(0, 4)["rotary"]
     y = to_host(turn(to_device(x, device))[0])
     assert np.allclose(y, rope_at(x, positions=positions, frequencies=frequencies, magnitude=grown)[0], rtol=FEW, atol=FEW)
 

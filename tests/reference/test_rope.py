@@ -17,6 +17,7 @@ from reference.layers.rope import (
     rope,
     yarn_frequencies,
     yarn_magnitude,
+    yarn_score_scale,
 )
 from tests.laws import FEW, PART
 
@@ -172,6 +173,15 @@ def test_yarn_magnitude():
     assert yarn_magnitude(1.0) == yarn_magnitude(0.5) == yarn_magnitude(0.5, mscale=2.0, mscale_all_dim=1.0) == 1.0
     close(yarn_magnitude(math.e**10, mscale=3.0, mscale_all_dim=1.0), 4 / 2)
     assert yarn_magnitude(40.0, mscale=0.707, mscale_all_dim=0.707) == 1.0
+
+
+def test_yarn_score_scale():
+    """DeepSeek-V3 has a factor of 40 and mscale_all_dim = 1: 1.3689^2."""
+    close(yarn_score_scale(40.0, mscale_all_dim=1.0), (1 + 0.1 * math.log(40)) ** 2)
+    close(yarn_score_scale(math.e**10, mscale_all_dim=0.5), 1.5**2)
+    assert (
+        yarn_score_scale(40.0) == yarn_score_scale(40.0, mscale_all_dim=0.0) == yarn_score_scale(0.5, mscale_all_dim=1.0) == 1.0
+    )
     # one of them alone, or a zero, counts as missing
     for pair in ((3.0, None), (None, 3.0), (0.0, 3.0), (3.0, 0.0)):
         close(yarn_magnitude(math.e**10, mscale=pair[0], mscale_all_dim=pair[1]), 2.0)

@@ -5,7 +5,6 @@ Every TINY config has a vocabulary of 11, room for 6 tokens, three labels, a few
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tinyplm
+from tests.support import families
 from tinyplm.backend import to_host
 from tinyplm.core import tree_map
 from tinyplm.families import albert, bert, deberta, deberta_v2, distilbert, roberta, xlnet
@@ -115,10 +115,7 @@ VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in 
 def tiny(family: str, task: str | None = None, seed: int = 0, dtype: str = "float64", device: str = "cpu",
          **changes: Any) -> tinyplm.Model:  # fmt: skip
     """A tiny model with every parameter random, including biases and norms."""
-    model = tinyplm.create(family, dataclasses.replace(FAMILIES[family].config, **changes), task=task, dtype="float64")
-    rng = np.random.default_rng(seed)
-    model.params = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), model.params)
-    return model.to(device)
+    return families.randomised(family, FAMILIES[family].config, task, seed, dtype, changes).to(device)
 
 
 # Padding after the tokens and between them; never the first token, since heads look at it.

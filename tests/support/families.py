@@ -6,6 +6,7 @@ Every TINY config has a vocabulary of 11, a context of 6, width 6 and two layers
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -271,10 +272,25 @@ ROPES = {
 
 def tiny(family: str, seed: int = 0, dtype: str = "float64", device: str = "cpu", **changes: Any) -> tinyplm.Model:
     """A tiny model with every parameter random, including biases and norm weights."""
-    model = tinyplm.create(family, dataclasses.replace(FAMILIES[family].config, **changes), dtype="float64")
-    rng = np.random.default_rng(seed)
-    model.params = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), model.params)
-    return model.to(device)
+    return randomised(family, FAMILIES[family].config, None, seed, dtype, changes).to(device)
+
+
+_MADE: dict[str, tinyplm.Model] = {}
+
+
+def randomised(family: str, config: Any, task: str | None, seed: int, dtype: str, changes: dict[str, Any]) -> tinyplm.Model:
+    """A new model of this config, with these changes, whose initial parameters have all moved at random.
+
+    Thousands of tests ask for the same few hundred: each gets its own copy of one that is made once.
+    """
+    key = repr((family, config, config.source, task, seed, dtype, changes))
+    if key not in _MADE:
+        model = tinyplm.create(family, dataclasses.replace(config, **changes), task=task, dtype="float64")
+        rng = np.random.default_rng(seed)
+        model.params = tree_map(lambda a: (a + rng.normal(0, 0.3, a.shape)).astype(dtype), model.params)
+        _MADE[key] = model
+    own = {name: copy.copy(value) for name, value in vars(_MADE[key]).items() if isinstance(value, (dict, list))}
+    return _MADE[key]._with(**own | {"params": tree_map(np.copy, _MADE[key].params)})
 
 
 def batch(seed: int = 0, B: int = 3, T: int = 5, V: int = VOCABULARY) -> tuple[np.ndarray, np.ndarray]:

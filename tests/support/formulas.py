@@ -16,6 +16,7 @@ import reference.layers.block as ref_block
 import reference.layers.disentangled as ref_disentangled
 import reference.layers.dropout as ref_dropout
 import reference.layers.heads as ref_heads
+import reference.layers.latent as ref_latent
 import reference.layers.linear as ref_linear
 import reference.layers.mask as ref_mask
 import reference.layers.relative_bias as ref_relative_bias
@@ -88,12 +89,32 @@ def joined_attention(p, x, context=None, bias=None, *, heads, kv_heads, **kwargs
     return ref_attention.multi_head_attention(apart, x, context, bias, heads=heads, kv_heads=kv_heads, **kwargs)
 
 
+def joined_keys_and_values(*args, **kwargs):
+    """Vaswani et al. 2017, sec. 3.2.2"""
+    return np.stack(ref_attention.keys_and_values(*args, **kwargs))
+
+
+def biased_attention(p, x, bias, **kwargs):
+    """Raffel et al. 2020, sec. 2.1"""
+    return ref_attention.multi_head_attention(p, x, None, bias, **kwargs)
+
+
 def rotary_attention(p, x, context=None, bias=None, *, heads, kv_heads, rotary, **kwargs):
     """The reference's linear layers, its rotation of queries and keys (not of values), and its attention."""
     q, k, v = (ref_linear.linear(x, p[f"W{name}"], p.get(f"b{name}")) for name in "qkv")
     q, k, v = (a.reshape(*a.shape[:2], n, -1).swapaxes(1, 2) for a, n in ((q, heads), (k, kv_heads), (v, kv_heads)))
     o = ref_attention.attention(rotary(q), rotary(k), v, bias, **kwargs).swapaxes(1, 2)
     return ref_linear.linear(o.reshape(*o.shape[:2], -1), p["Wo"], p.get("bo"))
+
+
+def latent_attention(*args, norm, **kwargs):
+    """DeepSeek team 2024a, sec. 2.1; DeepSeek team 2024b, sec. 2.1."""
+    return ref_latent.latent_attention(*args, **kwargs)
+
+
+def multi_token_input(*args, norm, **kwargs):
+    """DeepSeek team 2024b, eq. 21."""
+    return ref_latent.multi_token_input(*args, **kwargs)
 
 
 # ------------------------------------------------------------------------------------------------- DeBERTa, T5 and XLNet

@@ -26,7 +26,7 @@ def load_example(name: str) -> ModuleType:
     return module
 
 
-for shared in ("common", "docstrings"):  # imported by the examples
+for shared in ("common", "decoders", "docstrings", "encoder_decoders"):  # imported by the examples
     sys.modules.setdefault(shared, load_example(shared))
 
 

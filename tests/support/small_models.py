@@ -7,7 +7,7 @@ import pytest
 
 import tinyplm
 from tests.families.test_xlnet import tiny as tiny_xlnet
-from tests.support import encoder_families, families
+from tests.support import encoder_families, families, seq2seq_families
 
 IDS = np.array([[1, 2, 3], [4, 5, 6]])
 MASK = np.array([[1, 1, 1], [0, 1, 1]])
@@ -40,6 +40,9 @@ def models():
              "token_type_ids": np.zeros((2, 3), int)}  # fmt: skip
     rows["xlnet"] = (tiny_xlnet(), query, {"logits": IDS[:, 1:]})
     rows["xlnet, input_mask"] = (tiny_xlnet(), {"input_mask": 1.0 - MASK, "attention_mask": None}, {"logits": IDS})
+    for name in ("t5", "bart"):
+        target = {"decoder_input_ids": IDS[:, ::-1] + 1, "decoder_attention_mask": MASK}
+        rows[name] = (seq2seq_families.tiny(name), target, {"logits": IDS})
     return rows
 
 
@@ -49,5 +52,6 @@ each_model = pytest.mark.parametrize("name", MODELS)
 
 def inputs_of(name):
     model, inputs, _ = MODELS[name]
-    positions = {} if "xlnet" in name or "deberta-v2" in name else {"position_ids": np.arange(3)}
+    without = "xlnet" in name or name in ("deberta-v2 sequence_classification", *seq2seq_families.FAMILIES)
+    positions = {} if without else {"position_ids": np.arange(3)}
     return {"input_ids": IDS, "attention_mask": MASK, **positions, **inputs}

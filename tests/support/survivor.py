@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.families.test_gpt2 import tiny
+from tests.support import families
 from tinyplm.training import checkpoint, log
 from tinyplm.training.checkpoint import State
 from tinyplm.training.loop import train
@@ -31,7 +31,7 @@ ON_DISK = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir")  # rmtree a
 
 def run(out: Path, progress: bool = False, **changes: Any) -> State:
     """Start a run, or resume it."""
-    model = tiny(resid_pdrop=0.1, dtype="float32")
+    model = families.tiny("gpt2", resid_pdrop=0.1, dtype="float32")
     settings = Settings(**{**QUICK, **changes})
     return train(model, TOKENS, TOKENS[:40], settings, out=out, resume=checkpoint.started(out), progress=progress)
 
@@ -100,19 +100,27 @@ def whole_latest(out: Path) -> bool:
     return all(checkpoint.folders.problem(checkpoint.find(out, n)) is None for n in ("latest", "best") if (out / n).exists())
 
 
-def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes: Any) -> int:
-    """Kill a run before or after each of its disk operations, resume it, and compare; returns the number of kills.
+def on_disk(out: Path) -> dict[str, bytes | None]:
+    """All that a killed process leaves: every file and folder."""
+    return {str(p): p.read_bytes() if p.is_file() else None for p in out.rglob("*")}
 
+
+def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes: Any) -> tuple[int, int]:
+    """Kill a run before or after each of its disk operations, resume it, and compare.  -> the numbers of operations and kills
+
+    Of operations before which the disk holds the same (a flush, the removal of what is missing), only the first: a run that is
+    killed before the others leaves the same.
     twice: also kill the resumed run, at the same number.  Children are forked: starting Python takes far longer.
     """
     run(work / "warm", **changes)  # imports and caches that each child would otherwise fill anew
-    names: list[str] = []
     whole, operations = work / "whole", work / "operations"
+    states: list[dict] = []
 
     def count() -> None:
-        spy(lambda n, name, do: (names.append(name), do())[1])
+        spy(lambda n, name, do: (states.append(on_disk(whole)), do())[1])
         run(whole, **changes)
-        operations.write_text("\n".join(names))
+        different = [n for n, state in enumerate(states) if True in after or n == 0 or state != states[n - 1]]
+        operations.write_text(json.dumps([len(states), different]))
 
     def killed(out: Path, n: int, after: bool) -> None:
         spy(kill_at(n, after))
@@ -120,7 +128,8 @@ def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes:
 
     assert forked(count) == 0
     expected, kills = contents(whole), 0
-    for n, late in itertools.product(range(len(operations.read_text().split())), after):
+    known, different = json.loads(operations.read_text())
+    for n, late in itertools.product(different, after):
         where = f"{'after' if late else 'before'} operation {n}"
         out = work / where.replace(" ", "-")
         for again in range(1 + twice):
@@ -134,13 +143,13 @@ def kill_everywhere(work: Path, after: tuple[bool, ...], twice: bool, **changes:
         for name in expected:
             assert found[name] == expected[name], f"{where}: {name} differs"
         shutil.rmtree(out)
-    return kills
+    return known, kills
 
 
 if __name__ == "__main__":
     os.fsync = lambda file: None  # slow, and a killed process loses nothing it wrote: only a power failure would
     if sys.argv[1] == "everywhere":
-        print(kill_everywhere(Path(sys.argv[2]), **json.loads(sys.argv[3])))
+        print(*kill_everywhere(Path(sys.argv[2]), **json.loads(sys.argv[3])))
     else:
         state = run(Path(sys.argv[1]), **json.loads(sys.argv[2]))
         print(json.dumps({"step": state.step, "signal": state.signal}))

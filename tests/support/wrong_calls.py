@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +25,7 @@ from hypothesis.extra import numpy as arrays
 
 import tinyplm
 
-PACKAGE = Path(tinyplm.__file__).parent
+PACKAGE = str(Path(tinyplm.__file__).parent) + os.sep
 
 # What Python and NumPy say when a value of the wrong kind reaches an operation; our own messages may quote an error's text.
 INTERNAL = re.compile(
@@ -101,7 +102,7 @@ def _raised(traceback: TracebackType | None) -> bool:
     """Whether the error comes from a `raise` in tinyplm, and not from an operation or a library."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    if traceback is None or PACKAGE not in Path(traceback.tb_frame.f_code.co_filename).parents:
+    if traceback is None or not traceback.tb_frame.f_code.co_filename.startswith(PACKAGE):
         return False
     return traceback.tb_frame.f_code.co_code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
@@ -125,8 +126,9 @@ def wrong_calls(function: Callable, right: Mapping[str, Any], *, only: Iterable[
 def wrong_argument(call: Callable[[Any], Any], *words: str, skip: Iterable[str] = ()) -> list[str]:
     """The complaints about call(value) for each wrong value; each message must contain one of the words."""
     found = []
-    for kind in [kind for kind in wrong_values() if kind not in skip]:
-        value = wrong_values()[kind]  # a fresh one for each call
+    for kind, value in wrong_values().items():
+        if kind in skip:
+            continue
         if (problem := complaint(lambda value=value: call(value), words)) is not None:
             found.append(f"{kind}: {problem}")
     return found

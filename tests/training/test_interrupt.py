@@ -118,7 +118,7 @@ def test_a_process_that_gets_two_signals_ends_at_once(tmp_path, number):
 @pytest.mark.parametrize("number", SIGNALS)
 def test_pretrain_says_how_to_go_on_and_exits_with_128_plus_the_signal(tmp_path, number):
     texts = write_texts(tmp_path)
-    options = ["--size", "tiny", "--steps", "400", "--context", "16", "--batch", "4", "--vocabulary", "300", "--samples", "0"]
+    options = ["--size", "tiny", "--steps", "200", "--context", "16", "--batch", "4", "--vocabulary", "300", "--samples", "0"]
     out = str(tmp_path / "a run")
 
     def pretrain(*arguments: str) -> subprocess.Popen:
@@ -135,7 +135,7 @@ def test_pretrain_says_how_to_go_on_and_exits_with_128_plus_the_signal(tmp_path,
     assert process.returncode == 128 + number and "Traceback" not in error
     last = printed.splitlines()[-1]
     step = int(find(Path(out)).name[5:])
-    begin = f"stopped    by {number.name} after step {step} of 400; resume with: "
+    begin = f"stopped    by {number.name} after step {step} of 200; resume with: "
     assert last.startswith(begin) and last.endswith(f" examples/pretrain.py --out '{out}' --resume")
     assert "Validation, " not in printed
     if number != SIGNALS[0]:
@@ -144,7 +144,7 @@ def test_pretrain_says_how_to_go_on_and_exits_with_128_plus_the_signal(tmp_path,
                                env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)  # fmt: skip
     printed, error = process.communicate(timeout=120)
     assert process.returncode == 0 and f"resuming   from {out}/step-{step}" in printed, error
-    assert "Validation, " in printed and find(Path(out)).name == "step-400"
+    assert "Validation, " in printed and find(Path(out)).name == "step-200"
 
 
 def test_the_process_of_a_run_that_is_done_has_no_signal(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,10 +26,16 @@ from tinyplm.tuning.adapters.soft_prompt import load_rows, save_rows
 from tinyplm.tuning.align.learner import Journal
 
 
+@pytest.fixture(scope="module")
+def four_steps(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "out"
+    run(folder, steps=4, keep=9)
+    return folder
+
+
 @pytest.fixture
-def out(tmp_path) -> Path:
-    run(tmp_path / "out", steps=4, keep=9)
-    return tmp_path / "out"
+def out(four_steps, tmp_path) -> Path:
+    return Path(shutil.copytree(four_steps, tmp_path / "out"))
 
 
 def refusal(call, match: str) -> str:
@@ -146,9 +153,9 @@ def test_names_that_are_no_steps_are_left_alone(out):
 # ------------------------------------------------------------------------------------------------ two in one folder
 
 RACE = ("import sys\nfrom pathlib import Path\nfrom tests.support.survivor import QUICK, TOKENS\n"
-        "from tests.families.test_gpt2 import tiny\n"
+        "from tests.support import families\n"
         "from tinyplm.training.loop import train\nfrom tinyplm.training.settings import Settings\n"
-        "model = tiny(resid_pdrop=0.1, dtype='float32')\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+        "model = families.tiny('gpt2', resid_pdrop=0.1, dtype='float32')\nprint('ready', flush=True)\nsys.stdin.readline()\n"
         "try:\n    train(model, TOKENS, TOKENS[:40], Settings(**{**QUICK, 'steps': 30}), out=Path(sys.argv[1]), progress=False)\n"
         "except ValueError as error:\n    sys.exit(str(error))\n")  # fmt: skip
 

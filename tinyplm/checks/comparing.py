@@ -12,7 +12,7 @@ from ..arguments import check_choice, check_flag, check_path, known_arguments, s
 from ..models.model import check_model
 from .comparison import Comparison, Difference
 from .explained import Allowed, allowances, epsilon, largest
-from .explaining import explanation
+from .explaining import explanation, not_reproduced
 from .files import check_trace, model_type, parameter_gradients, read_trace
 from .matching import in_our_names, real_rows
 from .modules import modules
@@ -91,6 +91,9 @@ def compare(
     made = Comparison(rows, lacking, places, ours=ours, theirs=theirs)
     if explain and model is not None and not made.equal:
         made.tried, made.explanation = True, explanation(made, model)
+        other = "" if made.explanation or ours.model is not None else not_reproduced(made, model)
+        if other:
+            made.unlike = f"the model does not reproduce trace {sides[0].upper()}: {other}"
     return made
 
 
@@ -169,8 +172,8 @@ def _rows(ours: Call, theirs: Call, dtype: str | None, sides: tuple[str, str]) -
     """All comparisons: values in the order of the forward, gradients in that of the backward."""
     inputs = {**theirs.inputs, **ours.inputs}
 
-    def real(a: np.ndarray) -> np.ndarray:
-        return real_rows(a, inputs)
+    def real(name: str, a: np.ndarray) -> np.ndarray:
+        return real_rows(name, a, inputs)
 
     common = [name for name in ours if name in theirs.records]
     if not common:
@@ -186,12 +189,12 @@ def _rows(ours: Call, theirs: Call, dtype: str | None, sides: tuple[str, str]) -
     for name in ours.backward:
         d = theirs[name].gradient if name in theirs.records else None
         if d is not None and (own := ours[name].gradient) is not None:
-            _check(f"the gradient of {name}", own, d, real, sides)
+            _check(name, own, d, real, sides, "the gradient of ")
             rows.append(_row("backward", name, own, d, allowed, real))
     mine, other = parameter_gradients(ours), parameter_gradients(theirs)
     for name, own in mine.items():
         if name in other:
-            _check(f"the gradient of {name}", own, other[name], _all, sides)
+            _check(name, own, other[name], _all, sides, "the gradient of ")
             rows.append(_row("parameter", name, own, other[name], allowed, _all))
     return rows
 
@@ -205,23 +208,28 @@ def _coarsest(ours: Call, theirs: Call, common: list[str]) -> Callable[[str, str
     return lambda kind, name: known[name] if kind == "value" else so_far
 
 
-def _all(a: np.ndarray) -> np.ndarray:
+def _all(name: str, a: np.ndarray) -> np.ndarray:
     return np.ones((1,) * a.ndim, dtype=bool)
 
 
 def _check(
-    name: str, ours: np.ndarray, theirs: np.ndarray, real: Any, sides: tuple[str, str]
+    name: str,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    real: Any,
+    sides: tuple[str, str],
+    what: str = "",
 ) -> None:
     """ValueError for arrays that cannot be compared."""
     for side, given in zip(sides, (ours, theirs)):
         if given.dtype.kind != "f":
-            raise wrong(f"compare: {side}: {name}", "floating-point numbers", given)
+            raise wrong(f"compare: {side}: {what}{name}", "floating-point numbers", given)
     if ours.shape != theirs.shape:
         a, b = sides
-        raise wrong(f"compare: {b}: {name}", f"shape {ours.shape}, as in {a}", theirs)
+        raise wrong(f"compare: {b}: {what}{name}", f"shape {ours.shape}, as in {a}", theirs)
     for side, given in zip(sides, (ours, theirs)):
-        if np.isnan(np.where(real(given), given, 0)).any():
-            raise ValueError(f"compare: {side}: {name}: expected numbers, got NaN")
+        if np.isnan(np.where(real(name, given), given, 0)).any():
+            raise ValueError(f"compare: {side}: {what}{name}: expected numbers, got NaN")
 
 
 KINDS = {"forward": "value", "backward": "gradient", "parameter": "parameter"}
@@ -232,9 +240,9 @@ def _row(
 ) -> Difference:
     with np.errstate(invalid="ignore", over="ignore"):
         d = np.abs(ours.astype("float64") - theirs.astype("float64"))
-    d = np.where(real(ours) & (ours != theirs), d, 0)  # an infinity equals itself
+    d = np.where(real(name, ours) & (ours != theirs), d, 0)  # an infinity equals itself
     difference, most = float(d.max()) if d.size else 0.0, allowed(KINDS[kind], name)
-    size = largest(np.where(real(ours), ours, 0))
+    size = largest(np.where(real(name, ours), ours, 0))
     ratio = difference / most if most else float("inf") if difference else 0.0
     relative = difference / size if size else float("inf") if difference else 0.0
     return Difference(kind, name, ours.shape, difference, relative, ratio, most)

@@ -43,6 +43,10 @@ class Explanation:
 
 UNTRIED = "not tried (it needs the model of one of the traces)"
 UNKNOWN = "no known alternative explains it"
+UNLIKE = (
+    "it needs the very model of the trace (and its call without dropout or cache, which cannot be "
+    "repeated)"
+)
 TITLES = {
     "forward": "Forward",
     "backward": "Backward (gradients, from the loss)",
@@ -52,7 +56,7 @@ TITLES = {
 
 @dataclasses.dataclass
 class Comparison:
-    """What `compare` found.  str() is a summary, table() a row for each array."""
+    """What `compare` found.  str() is a summary, table() has a row for each array that differs."""
 
     rows: list[Difference]
     missing: list[str]  # of ours, not in theirs
@@ -61,6 +65,7 @@ class Comparison:
     theirs: Any = dataclasses.field(repr=False, default=None)
     explanation: Explanation | None = None
     tried: bool = False  # whether the alternatives were tried
+    unlike: str = ""  # in what the given model is not the one of the trace
 
     @property
     def equal(self) -> bool:
@@ -90,12 +95,14 @@ class Comparison:
         """The row of this kind and name."""
         return next(row for row in self.rows if (row.kind, row.name) == (kind, name))
 
-    def table(self) -> str:
-        """Every array in the order of the computation; "*" marks those that differ."""
+    def table(self, *, all: bool = False) -> str:
+        """The arrays that differ, in the order of the computation, and how many are equal, above
+        the summary.  all: every array; "*" marks those that differ."""
         width = max([len(row.name) for row in self.rows], default=0)
         lines: list[str] = []
         for kind, title in TITLES.items():
-            rows = [row for row in self.rows if row.kind == kind]
+            of_kind = [row for row in self.rows if row.kind == kind]
+            rows = of_kind if all else [row for row in of_kind if row.differs]
             if rows:
                 head = f"{title:<{width + 2}} {'shape':<16} {'difference':>10} {'relative':>9}"
                 lines += [] if not lines else [""]
@@ -107,10 +114,12 @@ class Comparison:
                     f"{mark} {row.name:<{width}} {shape:<16} {row.difference:>10.1e} "
                     f"{row.relative:>9.1e} {row.ratio:>9.2g}"
                 )
-        return "\n".join([*lines, "", str(self)])
+            if rows and len(rows) < len(of_kind):
+                lines.append(f"  and {len(of_kind) - len(rows)} that are equal")
+        return "\n".join([*lines, *[""] * bool(lines), str(self)])
 
     def __str__(self) -> str:
-        lines = []
+        lines = [self.unlike] if self.unlike else []
         if self.equal:
             counts = [sum(row.kind == kind for row in self.rows) for kind in TITLES]
             most = max(row.ratio for row in self.rows)
@@ -123,7 +132,8 @@ class Comparison:
         if not any(row.differs for row in self.rows if row.kind != "parameter"):
             lines += self._line("parameter", "parameters")
         if not self.equal:
-            found = self.explanation or (UNKNOWN if self.tried else UNTRIED)
+            none = UNLIKE if self.unlike else UNKNOWN if self.tried else UNTRIED
+            found = self.explanation or none
             lines.append(f"explanation: {found}")
         if self.missing:
             some = ", ".join(self.missing[:4]) + ", ..." * (len(self.missing) > 4)

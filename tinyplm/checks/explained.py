@@ -41,14 +41,15 @@ def arrays(call: Call) -> dict[tuple[Kind, str], np.ndarray]:
 
 
 def allowances(
-    ours: Call, dtype: Callable[[Kind, str], str], rows: Callable[[Any], Any]
+    ours: Call, dtype: Callable[[Kind, str], str], rows: Callable[[str, Any], Any]
 ) -> Allowed:
     """The difference that rounding explains in each array of `ours`.
 
-    dtype: (kind, name) -> the dtype of the comparison; rows: array -> which of its rows count.
+    dtype: (kind, name) -> the dtype of the comparison.
+    rows: (name, array) -> which of its rows count.
     """
     known = arrays(ours)
-    sizes = {key: largest(np.where(rows(a), a, 0)) for key, a in known.items()}
+    sizes = {key: largest(np.where(rows(key[1], a), a, 0)) for key, a in known.items()}
     measured = own_errors(ours, known, rows) if ours.again is not None else None
     guess = _estimates(ours)
 
@@ -62,7 +63,7 @@ def allowances(
 
 
 def own_errors(
-    ours: Call, known: Mapping[tuple[Kind, str], np.ndarray], rows: Callable[[Any], Any]
+    ours: Call, known: Mapping[tuple[Kind, str], np.ndarray], rows: Callable[[str, Any], Any]
 ) -> dict[tuple[Kind, str], float]:
     """The largest error of each array, in units of the epsilon of the dtype that it is in."""
     assert ours.again is not None
@@ -73,7 +74,7 @@ def own_errors(
     for key, a in known.items():
         if key in found and found[key].shape == a.shape:
             d = np.abs(a.astype(LARGEST) - found[key].astype(LARGEST))
-            errors[key] = largest(np.where(rows(a), d, 0)) / eps
+            errors[key] = largest(np.where(rows(key[1], a), d, 0)) / eps
     return errors
 
 

@@ -1,4 +1,4 @@
-"""Which known alternative makes a difference vanish."""
+"""Which known alternative makes a difference vanish, if the model is the trace's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from .alternatives import ALTERNATIVES, Alternative, NotHere, Site
 from .comparison import Comparison, Explanation
 from .explained import epsilon
 from .files import parameter_gradients
+from .matching import real_rows
+from .tracing import Call, trace
 
 PLACES = {"forward": "", "backward": "gradient of ", "parameter": "gradient of "}
 
@@ -52,6 +54,35 @@ def arrays_of(candidate: Alternative, site: Site) -> Iterator[tuple[str, np.ndar
                 yield detail, y
     except (NotHere, ValueError, IndexError):
         return
+
+
+def not_reproduced(found: Comparison, model: Any) -> str:
+    """Where the model, called with the inputs of our trace, gives other values; "" if it does not.
+
+    A trace from a file does not say which parameters it has.  A call with dropout or with a cache
+    cannot be repeated either.
+    """
+    ours: Call = found.ours
+    given = {n: a for n, a in ours.inputs.items() if not n.startswith("targets.")}
+    rows = [row for row in found.rows if row.kind == "forward"]
+    if not given or model.task == "multiple_choice":  # which records its choices flattened
+        return ""
+    try:
+        with trace() as opened:
+            model.astype(ours[rows[0].name].value.dtype.name)(**given, grad=False)
+    except (TypeError, ValueError) as error:
+        return f"it refuses the inputs, {error}"
+    for row in rows:
+        if row.name not in opened.records:
+            continue
+        value, own = (np.asarray(call[row.name].value, "float64") for call in (ours, opened.last))
+        if value.shape == own.shape:
+            d = np.where(real_rows(row.name, value, ours.inputs), np.abs(value - own), 0)
+            if (most := float(d.max(initial=0.0))) > row.explained:
+                return f"{row.name} differs by {most:.2g}"
+        elif row is rows[0]:
+            return f"{row.name} has shape {own.shape}, there {value.shape}"
+    return ""
 
 
 def _lower_precision(site: Site) -> Explanation | None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..arguments import check_path, known_arguments, wrong
 from ..core import complete
-from ..files import named, open_regular, parse_json
+from ..files import open_regular, parse_json, printable
 from ..hub.tensors import open_safetensors, read_metadata, write_safetensors
 from ..models.names import names_of, to_hub
 from .tracing import Call, Record
@@ -67,12 +67,12 @@ def read_trace(path: str | os.PathLike) -> Call:
     with open_regular(path) as file:
         zipped = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
     if zipped:
-        return _call(_npz(path), {}, named(path))
+        return _call(_npz(path), {}, printable(path))
     try:
         arrays = {name: np.asarray(a) for name, a in open_safetensors(path).items()}
     except ValueError as error:
         raise ValueError(f"{error}; a trace is in a safetensors or npz file") from None
-    return _call(arrays, _about(path), named(path))
+    return _call(arrays, _about(path), printable(path))
 
 
 def _npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -80,15 +80,15 @@ def _npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        problem = named(str(error))
-        raise ValueError(f"{named(path)}: expected an npz of arrays, got {problem}") from None
+        problem = printable(str(error))
+        raise ValueError(f"{printable(path)}: expected an npz of arrays, got {problem}") from None
 
 
 def _about(path: str | os.PathLike) -> dict[str, Any]:
     text = read_metadata(path).get(KEY)
     if text is None:
         return {}
-    where = f"{named(path)}: {KEY}"
+    where = f"{printable(path)}: {KEY}"
     about = parse_json(text, where)
     if not isinstance(about, dict) or about.get("version") != VERSION:
         raise wrong(where, f"an object with version {VERSION}", about)

@@ -17,6 +17,9 @@ from .modules import modules
 from .torch_tracing import INPUT
 from .tracing import Call, Record
 
+# A sum within a layer: the norm behind it (post-norm), the norm that reads it (pre-norm).
+RESIDUALS = {"residual": ("norm1", "norm2"), "cross_residual": ("norm2", "norm3")}
+
 
 def is_pre_norm(names: Any) -> bool:
     """Whether the norm of a layer precedes its attention, by the order of a trace's names."""
@@ -66,17 +69,23 @@ def _parts(name: str, other: str) -> tuple[str, ...]:
 def _place(name: str, ours: Call, model: Any, theirs: Call) -> str | None:
     """Where `theirs` has it: a module, or a module with ":input"."""
     own = modules(model) | dict(theirs.names or {})
-    for place in _candidates(name, own, ours):
-        for found in (place, place.removeprefix(model.family.PREFIX)):
+    prefix = model.family.PREFIX
+    scale = getattr(model.config, "embedding_scale", 1.0)
+    for place in _candidates(name, own, ours, scale):
+        for found in (place, prefix + place, place.removeprefix(prefix)):
             if found in theirs.records:
                 return found
     return None
 
 
-def _candidates(name: str, own: dict[str, str], ours: Call) -> list[str]:
-    found = [own[name]] if name in own else []
-    layer, _, role = _layer(name)
+def _candidates(name: str, own: dict[str, str], ours: Call, scale: float) -> list[str]:
+    norm = name.replace("embeddings.", "")  # a trace has the parts of an embedding behind its name
+    found = [own[n] for n in dict.fromkeys((name, norm)) if n in own]
+    side, inner = sided(name)
+    layer, number, role = _layer(inner)
+    layer = side + layer
     pre = is_pre_norm(ours)
+    last = "norm3" if f"{layer}.norm3" in ours else "norm2"
 
     def before(reader: str) -> None:
         if reader in own:
@@ -85,28 +94,39 @@ def _candidates(name: str, own: dict[str, str], ours: Call) -> list[str]:
     first = "norm1" if pre else "attention.q"  # what reads the input of a layer
     if name == "loss":
         found.append("loss")
-    elif name == "embeddings":
-        before("layers.0")
-        before(f"layers.0.{first}")
+    elif inner == "embeddings":
+        before(f"{side}layers.0")
+        before(f"{side}layers.0.{first}")
+    elif inner == "tokens" and scale == 1:  # BART's module gives scaled rows
+        found += [f"{side}embed_tokens", "shared" if side == "encoder." else "shared#2"]
+    elif name in ("encoder", "decoder", "encoder_hidden"):
+        found.append(name.removesuffix("_hidden"))
     elif name == "hidden":
-        found += [own[last] for last in list(ours)[::-1] if last in own and last != "logits"][:1]
-    elif role == "attention.heads":
-        before(f"{layer}.attention")
+        found += [own[n] for n in list(ours)[::-1] if n in own and n != "logits"][:1]
+    elif role in ("attention.heads", "cross.heads"):
+        before(f"{layer}.{role.removesuffix('.heads')}")
     elif role == "mlp.product" or (role == "mlp.activation" and f"{layer}.mlp.product" not in ours):
         before(f"{layer}.mlp")
     elif role == "mlp.activation" and f"{layer}.mlp.gate" in own:
-        found.append(own[f"{layer}.mlp.gate"].rpartition(".")[0] + ".act_fn")
-    elif role == "residual" and pre:
-        before(f"{layer}.norm2")
-    elif role == "residual" and f"{layer}.norm1" in own:
-        found.append(own[f"{layer}.norm1"])
-    elif layer and not role:
-        after = f"layers.{int(layer.rpartition('.')[2]) + 1}"
-        if not pre and f"{layer}.norm2" in own:
-            found.append(own[f"{layer}.norm2"])
+        gate = own[f"{layer}.mlp.gate"].rpartition(".")[0]
+        found += [f"{gate}.act_fn", f"{gate}.act"]
+    elif role in RESIDUALS and pre:
+        before(f"{layer}.{RESIDUALS[role][1]}")
+    elif role in RESIDUALS and f"{layer}.{RESIDUALS[role][0]}" in own:
+        found.append(own[f"{layer}.{RESIDUALS[role][0]}"])
+    elif number >= 0 and not role:
+        after = f"{side}layers.{number + 1}"
+        if not pre and f"{layer}.{last}" in own:
+            found.append(own[f"{layer}.{last}"])
         elif pre:
-            before(f"{after}.{first}" if f"{after}.{first}" in own else "norm")
+            before(f"{after}.{first}" if f"{after}.{first}" in own else f"{side}norm")
     return found
+
+
+def sided(name: str) -> tuple[str, str]:
+    """("encoder.", "layers.3.mlp") of encoder.layers.3.mlp; ("", name) where there are no sides."""
+    side, _, inner = name.partition(".")
+    return (f"{side}.", inner) if side in ("encoder", "decoder") and inner else ("", name)
 
 
 def _layer(name: str) -> tuple[str, int, str]:
@@ -137,13 +157,21 @@ def as_ours(a: np.ndarray, like: np.ndarray, place: str, inputs: dict) -> np.nda
     raise ValueError(f"compare: {place}: expected shape {like.shape}, got {shown(a)}")
 
 
-def real_rows(a: np.ndarray, inputs: dict) -> np.ndarray:
+def _mask_of(name: str, inputs: dict) -> str:
+    """Which input tells the padding among the rows of this name."""
+    two = "decoder_input_ids" in inputs or "decoder_inputs_embeds" in inputs
+    source = name.startswith("encoder") or name.endswith((".cross.k", ".cross.v"))
+    return "decoder_attention_mask" if two and not source else "attention_mask"
+
+
+def real_rows(name: str, a: np.ndarray, inputs: dict) -> np.ndarray:
     """Booleans that broadcast to a (B, T, ...) or (B, H, T, E): False where a row is padding.
 
     What a model computes for padding is its own affair: rows without keys are zero here and a
-    uniform average elsewhere.  Nothing reads them.
+    uniform average elsewhere.  Nothing reads them.  name: in an encoder-decoder each side has its
+    own padding.
     """
-    mask, shape = inputs.get("attention_mask"), a.shape
+    mask, shape = inputs.get(_mask_of(name, inputs)), a.shape
     if mask is None or mask.ndim != 2 or not mask.any():
         return np.ones((1,) * a.ndim, dtype=bool)
     if a.ndim == 4 and shape[0] == len(mask) and shape[2] <= mask.shape[1]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from ..core import flatten
+from ..families import SEQ2SEQ
 from ..models.names import expand, names_of
 
 # The linear layers whose output has another name than their matrix: {matrix: name within its part},
@@ -27,9 +29,9 @@ def modules(model: Any) -> dict[str, str]:
         module, _, kind = hub.rpartition(".")
         for path in paths:
             part, _, leaf = path.removeprefix("body.").rpartition(".")
-            first, _, rest = part.partition(".")
-            if first == "layers" and module:
-                layers.setdefault(f"layers.{rest.split('.')[0]}", []).append(module)
+            layer = re.match(r"((en|de)coder\.)?layers\.\d+(?=\.)", part)
+            if layer and module:
+                layers.setdefault(layer[0], []).append(module)
             name = _name(part, leaf)
             if module and kind == "weight" and name is not None:
                 found[name] = module
@@ -37,7 +39,10 @@ def modules(model: Any) -> dict[str, str]:
         found["logits"] = head
     common = {layer: _common(names) for layer, names in layers.items()}
     found |= {n: m for n, m in common.items() if m.rpartition(".")[2] == n.rpartition(".")[2]}
-    if len(model.params["body"]["layers"]) < _depth(model.config):  # layers that share a module
+    own_layers = model.params["body"].get("layers")
+    if own_layers is not None and len(own_layers) < _depth(
+        model.config
+    ):  # layers that share a module
         found = {name: m for name, m in found.items() if not name.startswith("layers.")}
     return found
 
@@ -55,8 +60,11 @@ def _name(part: str, leaf: str) -> str | None:
 
 def _tied_head(model: Any) -> str | None:
     """The module of an output matrix over the vocabulary that is the embedding table."""
-    causal = model.task == "causal_lm"
-    if not causal and model.family.TASKS[model.task].language_model is None:
+    causal = model.task in ("causal_lm", SEQ2SEQ)
+    tasks = getattr(model.family, "TASKS", {})
+    if not causal and (model.task not in tasks or tasks[model.task].language_model is None):
+        return None
+    if model.buffers:  # a bias that is added to what the module gives
         return None
     if causal and not model.config.tie_word_embeddings:
         return None

@@ -18,6 +18,9 @@ Names are paths in the order of the computation.  In a decoder:
     layers.3                the layer's output
     norm, hidden, logits    the final norm and the outputs of the call; the loss is "loss"
 
+In an encoder-decoder all of these but logits and loss are "encoder.…" and "decoder.…".  A layer of
+the decoder has norm3, .cross with .q .k .v .heads, and .cross_residual, what enters its last part.
+
 A gradient is that of the scalar whose gradient backward was given.  Nothing that a model computes
 changes by a trace, not even in the last bit.
 """
@@ -192,7 +195,7 @@ class _Place:
         def part(suffix: str) -> Component:
             return self.recorded(f"{name}.{suffix}", f, scope, more)
 
-        component.part = part  # type: ignore[attr-defined]  # see core.named.part
+        component.part = part  # type: ignore[attr-defined]  # see core.named.named_part
         return component
 
     def run(self, f: Callable, /, *args: Any, **kwargs: Any) -> Any:

@@ -5,8 +5,9 @@ They run a Bound callable on cases of a component, beside our own.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class Trials:
         for number, case in enumerate(self.cases):
             small = case_in(case, dtype)
             want = self.expected(number, small, dtype)
-            self._compare(worst, small, want, dtype, f"case {number}: {described(case)}", types)
+            self._compare(worst, small, want, dtype, self._where(number, case), types)
         rows = [found.row(row, dtype) for row, found in worst.items()]
         if dtype != "bfloat16":
             wrong = sorted(set(types))
@@ -128,7 +129,7 @@ class Trials:
         """
         worst = Worst()
         for number, case in enumerate(self.cases):
-            small, where = case_in(case, "float64"), f"case {number}: {described(case)}"
+            small, where = case_in(case, "float64"), self._where(number, case)
             own, found = [], []
             try:
                 own = laws.directional_derivative(self.entry.f, small, "cpu", self.rng(number))
@@ -156,7 +157,8 @@ class Trials:
                 if r is not None and row in want.scales:
                     scale = times * want.scales[row] or 1.0
                     error = _largest(r - (2 * ga[row] - 3 * gb[row])) / scale
-                    worst.add(error, times * want.bounds[row] / scale, f"{row}, case {number}")
+                    bound = times * want.bounds[row] / scale
+                    worst.add(error, bound, f"{row}, {self._where(number, case)}")
         return worst.row("linear in dy", dtype)
 
     def repeatable(self, dtype: str) -> Row:
@@ -170,7 +172,7 @@ class Trials:
             other, back = self.bound.call(args, copied(case.kwargs), dtype)
             back(self._cotangent(other, rng, dtype))
             for p, q in zip(first, _leaves(backward(copied(dy)))):
-                worst.add(_largest(p - q), 0.0, f"case {number}")
+                worst.add(_largest(p - q), 0.0, self._where(number, case))
         return worst.row("repeatable", dtype)
 
     def untouched(self, dtype: str) -> list[Row]:
@@ -183,12 +185,14 @@ class Trials:
             dy = self._cotangent(y, self.rng(number), dtype)
             given = copied(dy)
             backward(given)
-            cotangents.add(_moved(dy, given), 0.0, f"case {number}")
+            cotangents.add(_moved(dy, given), 0.0, self._where(number, case))
             for name, before, after in [
                 *zip(self.names, small.args, args),
                 *((name, small.kwargs[name], kwargs[name]) for name in kwargs),
             ]:
-                inputs.add(_moved(before, after), 0.0, f"{name} changes, case {number}")
+                inputs.add(
+                    _moved(before, after), 0.0, f"{name} changes, {self._where(number, case)}"
+                )
         return [inputs.row("inputs untouched", dtype), cotangents.row("dy untouched", dtype)]
 
     # -------------------------------------------------------------------------- masks and limits
@@ -199,7 +203,7 @@ class Trials:
         for number, case in enumerate(cases):
             small = case_in(emptied(case), dtype)
             want = expected(self.entry, self.names, small, dtype, self.rng(number))
-            self._compare(worst, small, want, dtype, described(case), [])
+            self._compare(worst, small, want, dtype, self._where(number, case), [])
         if not worst:
             return None
         law, found = max(worst.items(), key=lambda item: item[1].ratio)
@@ -220,7 +224,7 @@ class Trials:
             other = Case(_where(hidden, small.args, rng, dtype), small.kwargs)
             y, backward = self.bound.call(copied(small.args), copied(small.kwargs), dtype)
             again, _ = self.bound.call(copied(other.args), copied(other.kwargs), dtype)
-            where = f"case {number}: {described(case)}"
+            where = self._where(number, case)
             limit = factor(small, dtype) * eps_of(dtype)
             size = max([laws.SMALLEST, *(_largest(a) for a in laws.leaves(y))])
             worst.add(_moved(y, again) / size, limit, f"the value changes, {where}")
@@ -272,11 +276,15 @@ class Trials:
                 row for row, a in found.items()
                 if a is not None and not np.isfinite(a).all()
             ]  # fmt: skip
-            note = f"{bad[0]} of arguments times {times:g}, case {number}" if bad else ""
+            where = self._where(number, case)
+            note = f"{bad[0]} of arguments times {times:g}, {where}" if bad else ""
             worst.add(float(len(bad)), 0.0, note)
         return worst.row("finite for large values", dtype) if worst.ratio >= 0 else None
 
     # --------------------------------------------------------------------------------------- help
+
+    def _where(self, number: int, case: Case) -> str:
+        return f"case {number}: {described(case, self.names)}"
 
     def _calls(self, dtype: str) -> Iterator[tuple[int, Case, Any, Callable]]:
         for number, case in enumerate(self.cases):
@@ -289,12 +297,23 @@ class Trials:
         return tree_map(lambda a: np.asarray(rng.normal(size=np.shape(a))).astype(kind), y)
 
 
-def described(case: Case) -> str:
-    """The shapes of a case's arguments, and its numbers."""
-    arrays = [f"{a.shape}" for x in case.args for a in flatten(x).values()]
-    numbers = [f"{n}={v!r}" for n, v in case.kwargs.items() if isinstance(v, (bool, int, float))]
-    masks = [f"{n} {v.shape}" for n, v in case.kwargs.items() if isinstance(v, np.ndarray)]
-    return ", ".join([*arrays, *masks, *numbers])
+def described(case: Case, names: Iterable[str]) -> str:
+    """A case's arrays with their shapes, its numbers and texts, and the names of its functions."""
+    given = [flatten(x, name) for name, x in zip(names, case.args)]
+    arrays = [f"{path} {a.shape}" for tree in given for path, a in tree.items()]
+    arrays += [f"{n} {v.shape}" for n, v in case.kwargs.items() if isinstance(v, np.ndarray)]
+    numbers = [
+        f"{n}={v!r}" for n, v in case.kwargs.items() if isinstance(v, (bool, int, float, str))
+    ]
+    functions = [f"{n}={_function(v)}" for n, v in case.kwargs.items() if callable(v)]
+    return ", ".join([*arrays, *numbers, *functions])
+
+
+def _function(f: Any) -> str:
+    """The name of a function; of a partial, that of its function."""
+    while isinstance(f, functools.partial):
+        f = f.func
+    return getattr(f, "__name__", type(f).__name__)
 
 
 def _gradients(f: Callable, case: Case, dy: Any) -> list[Any] | None:

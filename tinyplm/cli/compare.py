@@ -32,6 +32,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Compare only the names that both have, instead of refusing missing ones.",
     )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="Print every array, not only those that differ.",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,5 +50,5 @@ def run(options: argparse.Namespace) -> int:
     result = compare(
         options.a, options.b, model=model, dtype=options.dtype, partial=options.partial
     )
-    print(result.table())
+    print(result.table(all=options.all))
     return 0 if result.equal else 1

@@ -45,7 +45,7 @@ def named(name: Name, f: Component, *, scope: bool = True, more: More | None = N
     return f if recorder is None else recorder.recorded(name, f, scope, more)
 
 
-def part(name: str, f: Component) -> Component:
+def named_part(name: str, f: Component) -> Component:
     """f under its own name with this one behind it, where a trace records f; otherwise f itself.
 
     For a component that is called several times: the norms before and after a sublayer.

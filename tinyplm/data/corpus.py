@@ -24,7 +24,7 @@ from ..arguments import (
     check_whole,
     mismatch,
 )
-from ..files import named, read_bytes
+from ..files import printable, read_bytes
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between two documents of one file
 
@@ -207,7 +207,7 @@ def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
         text = _read_text(path)
         found = [document for document in _separated(text) if document.strip()]
         if not found:
-            raise ValueError(f"{named(path)}: expected UTF-8 text, got only white space")
+            raise ValueError(f"{printable(path)}: expected UTF-8 text, got only white space")
         documents += found
     total = sum(map(len, documents))
     limit = min(LARGEST_PIECE, max(SMALLEST_PIECE, total // SMALLEST_COUNT))
@@ -216,7 +216,7 @@ def read_texts(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[s
 
 
 def _read_text(path: str | os.PathLike) -> str:
-    name = named(path)
+    name = printable(path)
     data = read_bytes(path, largest=LARGEST_FILE)
     if not data:
         raise ValueError(f"{name}: expected UTF-8 text, got an empty file")

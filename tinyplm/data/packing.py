@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..arguments import as_ids, check_path, check_several, check_whole, wrong
-from ..files import named, open_regular, replaced
+from ..files import open_regular, printable, replaced
 
 DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 
@@ -61,7 +61,7 @@ def open_tokens(path: str | os.PathLike) -> np.ndarray:
     (not .npy, a pickle, another dtype or rank, more or fewer bytes than its header states).
     """
     check_path("path", path)
-    name = named(path)
+    name = printable(path)
     expected = "expected a one-dimensional .npy file of uint16 or uint32"
     with open_regular(path):  # reading a pipe would never end
         pass

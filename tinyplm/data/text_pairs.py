@@ -32,7 +32,7 @@ from ..arguments import (
     shown,
     wrong,
 )
-from ..files import json_lines, named, text_lines
+from ..files import json_lines, printable, text_lines
 
 Pairs = list[tuple[str, str]]
 
@@ -137,5 +137,5 @@ def _numbered(names: list[str], column: int | str, where: str) -> int:
 
 def _some(pairs: Pairs, path: str | os.PathLike) -> Pairs:
     if not pairs:
-        raise mismatch(named(path), "one pair of texts a line", "none")
+        raise mismatch(printable(path), "one pair of texts a line", "none")
     return pairs

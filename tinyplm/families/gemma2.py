@@ -89,10 +89,14 @@ SIZES = {
 }
 
 
-def layer_shapes(config: Any) -> dict:
-    """Gemma's, with a norm before and one after each sublayer."""
-    layer = llama.layer_shapes(config, "qkvo" * config.attention_bias)
+def with_both_norms(layer: dict) -> dict:
+    """These shapes of a layer, with a norm before and one after each sublayer: `BOTH_NORMS`."""
     return {**layer, **{n: {"before": layer[n], "after": layer[n]} for n in ("norm1", "norm2")}}
+
+
+def layer_shapes(config: Any) -> dict:
+    """Gemma's, with norms on both sides."""
+    return with_both_norms(llama.layer_shapes(config, "qkvo" * config.attention_bias))
 
 
 def shapes(config: Config) -> dict:
@@ -100,12 +104,15 @@ def shapes(config: Config) -> dict:
     return llama.model_shapes(config, layer_shapes(config))
 
 
+BOTH_NORMS = partial(block, residual=both_norms)  # the piece `residual`
+
+
 def pieces(config: Any, **attention: Any) -> Pieces:
     """Gemma's, with norms on both sides, caps and windows; attention: more of its options."""
     options = {"scale": config.query_pre_attn_scalar**-0.5, "cap": config.attn_logit_softcapping}
     return gemma.pieces(config)._replace(
         attention=every(llama.attention(config, **options, **attention)),
-        residual=partial(block, residual=both_norms),
+        residual=BOTH_NORMS,
         window=config.window_of,
     )
 
@@ -114,12 +121,19 @@ init = gemma.init
 body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix
 
-_LAYER, _HUB = "body.layers.{i}", "model.layers.{i}"
-BOTH_NORMS = [
-    Rename(f"{_HUB}.input_layernorm.weight", f"{_LAYER}.norm1.before.gamma"),
-    Rename(f"{_HUB}.post_attention_layernorm.weight", f"{_LAYER}.norm1.after.gamma"),
-    Rename(f"{_HUB}.pre_feedforward_layernorm.weight", f"{_LAYER}.norm2.before.gamma"),
-    Rename(f"{_HUB}.post_feedforward_layernorm.weight", f"{_LAYER}.norm2.after.gamma"),
-]
-NAMES = [*llama.ENDS, *BOTH_NORMS, *llama.ATTENTION, *llama.MLP]
+
+def both_norm_names(*hub: str) -> list[Rename]:
+    """The norms of `with_both_norms`, by the hub's names, in the order of the computation."""
+    places = ("norm1.before", "norm1.after", "norm2.before", "norm2.after")
+    return [
+        Rename(f"model.layers.{{i}}.{name}.weight", f"body.layers.{{i}}.{place}.gamma")
+        for name, place in zip(hub, places, strict=True)
+    ]
+
+
+_NORMS = both_norm_names(
+    *("input_layernorm", "post_attention_layernorm"),
+    *("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+)
+NAMES = [*llama.ENDS, *_NORMS, *llama.ATTENTION, *llama.MLP]
 PREFIX, SKIPPED, TIED = llama.PREFIX, llama.SKIPPED, llama.TIED

@@ -121,8 +121,8 @@ def pieces(config: Config) -> Pieces:
     everywhere, local = (rotary(r, config.head_width) for r in (config.rope, config.local_rope))
 
     def positions(position_ids: Any, **options: Any) -> Any:
-        seen = {w: f(position_ids, **options) for w, f in ((False, everywhere), (True, local))}
-        return lambda layer: seen[config.window_of(layer) is not None](layer)
+        turns = {w: f(position_ids, **options) for w, f in ((False, everywhere), (True, local))}
+        return lambda layer, seen: turns[config.window_of(layer) is not None](layer, seen)
 
     return gemma2.pieces(config, head_norm=head_norm)._replace(positions=positions)
 

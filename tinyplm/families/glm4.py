@@ -12,11 +12,9 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
-from ..layers.block import block, both_norms
 from ..models import causal_lm, decoder, walks
 from ..models.decoder import Pieces
-from ..models.names import Rename
-from . import glm, llama, phi3
+from . import gemma2, glm, llama, phi3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,25 +39,21 @@ SIZES = {
 def shapes(config: Config) -> dict:
     """glm.py's, with a norm before and one after each sublayer."""
     layer = llama.layer_shapes(config, "qkv" * config.attention_bias)
-    norms = {n: {"before": layer[n], "after": layer[n]} for n in ("norm1", "norm2")}
-    return llama.model_shapes(config, {**layer, **norms})
+    return llama.model_shapes(config, gemma2.with_both_norms(layer))
 
 
 def pieces(config: Config) -> Pieces:
     """glm.py's, with norms on both sides."""
-    return glm.pieces(config)._replace(residual=partial(block, residual=both_norms))
+    return glm.pieces(config)._replace(residual=gemma2.BOTH_NORMS)
 
 
 init = walks.init
 body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix
 
-_LAYER, _HUB = "body.layers.{i}", "model.layers.{i}"
-_NORMS = [
-    Rename(f"{_HUB}.input_layernorm.weight", f"{_LAYER}.norm1.before.gamma"),
-    Rename(f"{_HUB}.post_self_attn_layernorm.weight", f"{_LAYER}.norm1.after.gamma"),
-    Rename(f"{_HUB}.post_attention_layernorm.weight", f"{_LAYER}.norm2.before.gamma"),
-    Rename(f"{_HUB}.post_mlp_layernorm.weight", f"{_LAYER}.norm2.after.gamma"),
-]
+_NORMS = gemma2.both_norm_names(
+    *("input_layernorm", "post_self_attn_layernorm"),
+    *("post_attention_layernorm", "post_mlp_layernorm"),
+)
 NAMES = [*llama.ENDS, *_NORMS, *llama.ATTENTION, *phi3.GATE_UP]
 PREFIX, SKIPPED, TIED = llama.PREFIX, llama.SKIPPED, llama.TIED

@@ -11,9 +11,8 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
-
 from ..arguments import wrong
+from ..backend import array_module
 from ..layers.position import sinusoidal
 from ..models import causal_lm, seq2seq, walks
 from ..models.names import Rename
@@ -60,8 +59,8 @@ SIZES = {
 
 def sinusoids_apart(positions: Any, width: int, *, dtype: Any) -> Any:
     """The columns of `sinusoidal`, sines first: [sin(t w_0), sin(t w_1) ..., cos(t w_0) ...]."""
-    order = np.r_[0:width:2, 1:width:2]
-    return sinusoidal(positions, width, dtype=dtype)[..., order]
+    waves = sinusoidal(positions, width, dtype=dtype)
+    return array_module(waves).concatenate([waves[..., 0::2], waves[..., 1::2]], axis=-1)
 
 
 def buffer_shapes(config: Any) -> dict:

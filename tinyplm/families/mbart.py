@@ -34,11 +34,13 @@ class Config(BothSides):
     forced_eos_token_id: int | list[int] | None = 2
 
     def decoder_ids(self, labels: Any) -> Any:
-        """labels (..., T) rotated right: each row's last token, then its others but the last."""
+        """labels (..., T) rotated right: each row's last token, then its others but the last.
+
+        -100 and padding come after the last token.
+        """
         xp = array_module(labels)
-        real = labels != IGNORED
-        last = xp.maximum(real.sum(axis=-1, keepdims=True) - 1, 0)
-        ids = xp.where(real, labels, self.pad_token_id)
+        ids = xp.where(labels == IGNORED, self.pad_token_id, labels)
+        last = xp.maximum((ids != self.pad_token_id).sum(axis=-1, keepdims=True) - 1, 0)
         first = xp.take_along_axis(ids, last, axis=-1)
         return xp.concatenate([first, ids[..., :-1]], axis=-1)
 

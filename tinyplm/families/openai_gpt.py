@@ -24,7 +24,8 @@ from ..layers.norm import layernorm
 from ..models import causal_lm, decoder, tasks, walks
 from ..models import config as base
 from ..models.decoder import Pieces, every
-from ..models.names import Rename, concatenate, weight_and_bias
+from ..models.names import Rename
+from . import gpt2
 
 ACTIVATIONS = {"gelu": gelu_tanh, "relu": relu, "silu": silu, "swish": silu}
 
@@ -111,18 +112,10 @@ init = walks.init
 body = partial(decoder.body, pieces)
 output_matrix = causal_lm.output_matrix
 
-_LAYER, _HUB = "body.layers.{i}", "transformer.h.{i}"
-_QKV = {kind: [f"{_LAYER}.attention.{kind}{n}" for n in "qkv"] for kind in "Wb"}
 NAMES = [
     Rename("transformer.tokens_embed.weight", "body.tokens"),
     Rename("transformer.positions_embed.weight", "body.positions"),
-    Rename(f"{_HUB}.attn.c_attn.weight", *_QKV["W"], operation=concatenate(1)),
-    Rename(f"{_HUB}.attn.c_attn.bias", *_QKV["b"], operation=concatenate(0)),
-    *weight_and_bias(f"{_HUB}.attn.c_proj", f"{_LAYER}.attention.Wo", f"{_LAYER}.attention.bo"),
-    *weight_and_bias(f"{_HUB}.ln_1", f"{_LAYER}.norm1.gamma", f"{_LAYER}.norm1.beta"),
-    *weight_and_bias(f"{_HUB}.mlp.c_fc", f"{_LAYER}.mlp.W1", f"{_LAYER}.mlp.b1"),
-    *weight_and_bias(f"{_HUB}.mlp.c_proj", f"{_LAYER}.mlp.W2", f"{_LAYER}.mlp.b2"),
-    *weight_and_bias(f"{_HUB}.ln_2", f"{_LAYER}.norm2.gamma", f"{_LAYER}.norm2.beta"),
+    *(rename for rename in gpt2.NAMES if "{i}" in rename.hub),
     *decoder.HEADS,
     Rename("multiple_choice_head.summary.weight", "head.choice.W", operation="transpose"),
     Rename("multiple_choice_head.summary.bias", "head.choice.b"),

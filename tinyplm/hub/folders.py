@@ -25,7 +25,7 @@ from ..files import (
     LARGEST_SETTINGS,
     check_links,
     exists,
-    named,
+    printable,
     read_bytes,
     read_json,
     read_text,
@@ -165,7 +165,7 @@ def load(
     check_device(device)
     check_key("key", key)
     dtype = None if dtype is None else check_dtype(dtype)
-    file = named(folder / "config.json")
+    file = printable(folder / "config.json")
     check_links(folder, ("config.json", GENERATION, *COMPANIONS))
     settings = read_json(folder / "config.json", largest=LARGEST_SETTINGS)
     if not isinstance(settings, dict) or "model_type" not in settings:
@@ -227,11 +227,13 @@ def _folder(folder: str | os.PathLike) -> Path:
     folder = Path(folder)
     if not (exists(folder) and folder.is_dir()):
         expected = "expected a model folder, as on the hub (nothing is downloaded)"
-        raise ValueError(f"{named(folder)}: {expected}, got none (no such folder)")
+        raise ValueError(f"{printable(folder)}: {expected}, got none (no such folder)")
     if not exists(folder / "config.json") and (folder / "latest").is_file():
         newest = read_text(folder / "latest", largest=1000).strip()
         given = "a folder of checkpoints"
-        raise mismatch(named(folder), f"a model folder, such as {named(folder / newest)}", given)
+        raise mismatch(
+            printable(folder), f"a model folder, such as {printable(folder / newest)}", given
+        )
     return folder
 
 
@@ -244,7 +246,7 @@ def _labelled(config: Any, labels: Iterable[str]) -> Any:
 def _generation(file: Path) -> dict[str, Any]:
     """The contents of generation_config.json; {} without one."""
     settings = read_json(file, largest=LARGEST_SETTINGS) if file.exists() else {}
-    _check_generation(named(file), settings)
+    _check_generation(printable(file), settings)
     return settings
 
 
@@ -276,7 +278,7 @@ def normalise_names(
             newer = re.sub(older, new, newer)
         other = given.setdefault(hub_name(family, newer), name)
         if other != name:
-            both = f"{named(other, 80)} and {named(name, 80)}"
+            both = f"{printable(other, 80)} and {printable(name, 80)}"
             raise ValueError(f"{where}: expected one name for each tensor, got {both}")
     tensors = {full: tensors[name] for full, name in given.items()}
     tied = family.TIED if config.tie_word_embeddings else {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments import mismatch, wrong
 from ..core import Tree, flatten, unflatten
-from ..files import named
+from ..files import printable
 from ..memory import check_memory
 from ..models.names import Rename, expand
 from .tensors import StoredTensor
@@ -72,7 +72,7 @@ def _some(items: list[str], separator: str = ", ", *, longest: int = 100, room: 
     for item in items[:8]:
         if parts and sum(map(len, parts)) + len(item) > room:
             break
-        parts.append(named(item, longest))
+        parts.append(printable(item, longest))
     more = f"{separator}and {len(items) - len(parts)} more" if len(items) > len(parts) else ""
     return separator.join(parts) + more
 

@@ -19,9 +19,9 @@ from ..files import (
     LARGEST_SETTINGS,
     check_links,
     flush,
-    named,
     open_regular,
     parse_json,
+    printable,
     read_json,
     replaced,
     write_json,
@@ -124,13 +124,13 @@ def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
     """
     from safetensors import SafetensorError, safe_open
 
-    where = named(path)
+    where = printable(path)
     with open_regular(path) as file:
         try:
             with safe_open(path, framework="np"):
                 pass
         except (SafetensorError, OSError) as error:
-            reason = named(str(error))
+            reason = printable(str(error))
             raise mismatch(where, "a complete safetensors file", f"an error ({reason})") from None
         size = int.from_bytes(file.read(8), "little")
         header = parse_json(file.read(size).decode("utf-8"), f"{where}: header")
@@ -139,7 +139,7 @@ def open_safetensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
     tensors = {}
     for name, entry in header.items():
         dtype, shape, (start, _) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        tensor = f"{where}: tensor {named(name, 80)}"
+        tensor = f"{where}: tensor {printable(name, 80)}"
         if dtype not in (known := ("BF16", *sorted(_DTYPES))):
             raise wrong(f"{tensor}: dtype", f"one of {', '.join(known)}", dtype)
         if len(shape) > MOST_AXES:
@@ -161,7 +161,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     """The texts in the header of a safetensors file that open_safetensors accepts."""
     with open_regular(path) as file:
         size = int.from_bytes(file.read(8), "little")
-        header = parse_json(file.read(size).decode("utf-8"), f"{named(path)}: header")
+        header = parse_json(file.read(size).decode("utf-8"), f"{printable(path)}: header")
     return header.get("__metadata__", {})
 
 
@@ -172,7 +172,7 @@ def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
     tensor missing from its shard, and a folder with .bin files only, since nothing is unpickled.
     """
     check_links(folder, (SINGLE, INDEX))
-    single, where = named(folder / SINGLE), named(folder / INDEX)
+    single, where = printable(folder / SINGLE), printable(folder / INDEX)
     if (folder / SINGLE).exists():
         return open_safetensors(folder / SINGLE), single
     if not (folder / INDEX).exists():
@@ -196,12 +196,12 @@ def open_folder(folder: Path) -> tuple[dict[str, StoredTensor], str]:
             shards[shard] = open_safetensors(folder / shard)
         except ValueError:
             if not os.path.lexists(folder / shard):
-                name = named(shard, 80)
+                name = printable(shard, 80)
                 raise ValueError(f"{where}: expected the shard {name}, got none") from None
             raise
     for name, shard in places.items():
         if name not in shards[shard]:
-            missing, file = named(name, 80), named(shard, 80)
+            missing, file = printable(name, 80), printable(shard, 80)
             raise ValueError(f"{where}: expected tensor {missing} in shard {file}, got none")
     return {name: shards[shard][name] for name, shard in places.items()}, where
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..arguments import mismatch, shown, wrong
 from ..families import family
-from ..files import named
+from ..files import printable
 from .tensors import StoredTensor
 
 # model_type of the folder -> that of its text model
@@ -70,6 +70,6 @@ def text_tensors(tensors: Mapping[str, StoredTensor], *, where: str) -> dict[str
         prefix = next((start for start in _PREFIXES if name.startswith(start)), "")
         alone = _PREFIXES.get(prefix, "") + name.removeprefix(prefix)
         if (other := found.setdefault(alone, name)) != name:
-            both = f"{named(other, 80)} and {named(name, 80)}"
+            both = f"{printable(other, 80)} and {printable(name, 80)}"
             raise mismatch(where, "one name for each tensor", both)
     return {alone: tensors[name] for alone, name in found.items()}

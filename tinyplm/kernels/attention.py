@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from ..arguments import wrong
 from ..core import Array, Backward, Component, Tree, named
 from ..layers import attention as plain
 from ..layers import cross_attention as crossed
@@ -148,5 +149,7 @@ def cross_attention(
     options |= {"key": key, "attend": attend}
     if memory is None:
         return crossed.cross_attention(p, x, context, **options)
+    if not isinstance(memory, (tuple, list)) or len(memory) != 2:
+        raise wrong("cross_attention: memory", "(k, v), as keys_and_values gives it", memory)
     y, back = crossed.attend_to(p, x, *memory, **options)
     return y, lambda dy: (*back(dy)[:2], None)

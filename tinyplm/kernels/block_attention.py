@@ -78,11 +78,11 @@ def block_attention(
         narrow = visible.window is not None and visible.window <= 4 * BLOCK and is_host(q)
         block = BLOCK // 2 if narrow else BLOCK
     parts = _parts(visible, B, K, G, block, host=is_host(q))
-    added = [
-        None if a is None else _keys_first(broadcastable(f"block_attention: {name}", a, shape), K)
-        for name, a, shape in (("bias", bias, (B, H, T, S)), ("offsets", offsets, (B, H, T, S)))
-    ]
-    keyed_bias: Any = added[0]
+    added = {
+        name: _keys_first(broadcastable(f"block_attention: {name}", a, (B, H, T, S)), K)
+        for name, a in (("bias", bias), ("offsets", offsets))
+        if a is not None
+    }
     keys, values = at_least_float32(k), at_least_float32(v)
     number = keys.dtype
     largest = max(part.scores(B, K, G) for part in parts)
@@ -91,7 +91,7 @@ def block_attention(
         return xp.empty(largest, dtype=number)
 
     def scores(part: _Part, queries: Array, keys: Array, out: Array, slope: Any = None) -> Array:
-        """(b, k, s, G * n) in `out`, biased, -inf where hidden; in slope the cap's derivative."""
+        """(b, k, s, G * n) in `out`, with bias, -inf where hidden; the cap's slope in `slope`."""
         rows, columns = part.rows(queries), part.columns(keys)
         s = xp.matmul(
             columns, rows.swapaxes(-1, -2), out=_shaped(out, *columns.shape[:3], rows.shape[2])
@@ -103,9 +103,8 @@ def block_attention(
                 xp.subtract(1, xp.multiply(s, s, out=slope), out=slope)
             s *= cap
         apart = _by_query(s, G)
-        for terms in added:
-            if terms is not None:
-                apart += part.cut(terms)
+        for terms in added.values():
+            apart += part.cut(terms)
         for at, seen in part.seen:
             hidden = ~part.cut(seen, keys=slice(None), queries=slice(None))
             xp.copyto(apart[:, :, at], float("-inf"), where=hidden)
@@ -147,14 +146,14 @@ def block_attention(
         with_ones = [xp.concatenate([a, xp.ones_like(a[..., :1])], axis=-1) for a in (keys, values)]
         dq = xp.empty((B, K, G, T, E), dtype=number)
         dk, dv = xp.zeros_like(keys), xp.zeros_like(values)
-        dbias: Any = None if bias is None else xp.zeros(keyed_bias.shape, dtype=number)
+        dbias: Any = None if bias is None else xp.zeros(added["bias"].shape, dtype=number)
         spaces = [room(), room(), xp.empty(B * K * S * max(E, E2), dtype=number)]
-        slopes = None if cap is None else room()
+        slope: Any = None if cap is None else room()
         for part in parts:
             if cap is None:
                 A = scores(part, Q, with_ones[0], spaces[0])
             else:
-                A = scores(part, Q[..., :E], keys, spaces[0], slopes)
+                A = scores(part, Q[..., :E], keys, spaces[0], slope)
                 A += part.rows(Q)[..., E:].swapaxes(-1, -2)
             xp.exp(A, out=A)
             dS = _shaped(spaces[1], *A.shape)
@@ -173,7 +172,7 @@ def block_attention(
                 total = part.cut(dbias)
                 total += unbroadcast(_by_query(dS, G), total.shape)
             if cap is not None:
-                dS *= _shaped(slopes, *dS.shape)
+                dS *= _shaped(slope, *dS.shape)
             _add_product(part.columns(dv), A, D_rows[..., :E2], spaces[2], xp)
             _add_product(part.columns(dk), dS, part.rows(Q)[..., :E], spaces[2], xp)
             part.put(dq, xp.matmul(dS.swapaxes(-1, -2), part.columns(keys)))

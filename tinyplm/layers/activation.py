@@ -114,6 +114,31 @@ def silu(x: Array) -> tuple[Array, Backward]:
     return y, backward
 
 
+@expects("z (..., N), u (..., N); alpha > 0, limit > 0", hot=True)
+@in_float32
+def clamped_swiglu(
+    z: Array, u: Array, *, alpha: float = 1.702, limit: float = 7.0
+) -> tuple[Array, Backward]:
+    """y = a s (v + 1),   s = sigmoid(alpha a),   a = min(z, limit),   v = clip(u, -limit, limit).
+
+    OpenAI 2025, sec. 2.2: SwiGLU, clamped, with a residual.
+    z, u (..., N) -> y (..., N).   Keeps z, u, a, s and v.
+    dv = dy a s,   da = dy (v + 1) (s + alpha a s (1 - s));   dz = da where z <= limit, du = dv
+    where |u| <= limit, else 0.   backward returns (dz, du).   ValueError for different shapes.
+    """
+    if z.shape != u.shape:
+        raise wrong("clamped_swiglu: u", f"the shape of z, {z.shape}", u)
+    xp = array_module(z)
+    a, v = xp.minimum(z, limit), xp.clip(u, -limit, limit)
+    s = sigmoid(alpha * a)
+
+    def backward(dy: Array) -> tuple[Array, Array]:
+        da = dy * (v + 1) * (s + alpha * a * s * (1 - s))
+        return da * (z <= limit), dy * a * s * (xp.abs(u) <= limit)
+
+    return a * s * (v + 1), backward
+
+
 @expects("z (...)")
 @in_float32
 def log_sigmoid(z: Array) -> tuple[Array, Backward]:

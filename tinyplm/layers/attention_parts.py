@@ -10,7 +10,7 @@ from ..backend import array_module
 from ..core import Array, Backward, Component, Tree
 from ..shapes import expects
 from .activation import capped
-from .cache import extend, roll
+from .cache import appended, parts_of
 from .dropout import dropout
 from .linear import linear
 from .mask import Visible, check_boolean
@@ -55,18 +55,18 @@ def normed_projections(project: Component, norm: Component) -> Component:
     OLMo team 2025, sec. 3.2.   p's q_norm (H*E,) and k_norm (K*E,); norm as in `normed_heads`.
     """
 
+    between = normed_heads(norm)
+
     def normed(p: Tree, x: Array, context: Array | None = None) -> tuple[tuple, Backward]:
-        (q, k, v), project_back = project(p, x, context)
-        q, q_back = norm(q, p["q_norm"])
-        k, k_back = norm(k, p["k_norm"])
+        qkv, project_back = project(p, x, context)
+        qkv, norms_back = between(p, *qkv)
 
-        def backward(dq: Array, dk: Array, dv: Array) -> tuple[Tree, Array, Array | None]:
-            dq, dq_norm = q_back(dq)
-            dk, dk_norm = k_back(dk)
-            dp, dx, dcontext = project_back(dq, dk, dv)
-            return {**dp, "q_norm": dq_norm, "k_norm": dk_norm}, dx, dcontext
+        def backward(*dqkv: Array) -> tuple[Tree, Array, Array | None]:
+            dnorms, *dqkv = norms_back(*dqkv)
+            dp, dx, dcontext = project_back(*dqkv)
+            return {**dp, **dnorms}, dx, dcontext
 
-        return (q, k, v), backward
+        return qkv, backward
 
     return normed
 
@@ -78,15 +78,11 @@ def cached(cache: Any) -> Component:
     the earlier keys at most, less 1, and T.   The gradients of k and v are the last T places of
     those that come in; nothing flows into the cache.
     """
-    if not isinstance(cache, tuple) or len(cache) != 3:
-        expected = "the buffers, the start and the window of one layer, from layer_cache"
-        raise wrong("cached: cache", expected, cache)
-    buffers, start, window = cache
-    longer = extend if window is None else partial(roll, window=window)
+    parts_of("cached: cache", cache)
 
     def between(p: Tree, q: Array, k: Array, v: Array) -> tuple[tuple, Backward]:
-        k, k_back = longer(k, buffer=buffers["k"], start=start)
-        v, v_back = longer(v, buffer=buffers["v"], start=start)
+        k, k_back = appended(k, cache=cache, name="k")
+        v, v_back = appended(v, cache=cache, name="v")
         return (q, k, v), lambda dq, dk, dv: ({}, dq, k_back(dk), v_back(dv))
 
     return between

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..arguments import check_functions
 from ..core import Array, Backward, Component, Tree, named
-from ..core.named import part
+from ..core.named import named_part
 from ..random import fold
 from .dropout import dropout
 
@@ -118,9 +118,9 @@ def both_norms(
     """
     if not (callable(norm) and callable(f)):
         check_functions("both_norms", norm=norm, f=f)
-    n, before_back = part("before", norm)(p_norm["before"], x)
+    n, before_back = named_part("before", norm)(p_norm["before"], x)
     s, f_back = f(p, n, *shared)
-    h, after_back = part("after", norm)(p_norm["after"], s)
+    h, after_back = named_part("after", norm)(p_norm["after"], s)
     d, drop_back = dropout(h, rate=rate, key=key)
 
     def backward(dy: Array) -> tuple:

@@ -6,6 +6,9 @@ The buffers count the calls, so a cache that was consumed earlier is refused, an
 whose keys and values have been overwritten.  To go back, `cut` the last cache; to branch, `take` a
 copy; to go on with other samples, as beam search does, have it `reordered`.
 
+A layer keeps k and v of one width, or whatever its attention needs of the earlier places, each
+under a name and with a width of its own: latent attention keeps c and k_r (latent.py).
+
 A layer with a window of W keys never needs more than the last W - 1 places again.  Its buffer has
 a quarter more, and when it is full, those W - 1 move to its beginning (`roll`).
 """
@@ -13,7 +16,7 @@ a quarter more, and when it is full, those W - 1 move to its beginning (`roll`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,7 @@ class History:
 class Cache:
     """layers: {"k" (B, K, C, E), "v" (B, K, C, E)} for each; `length` places were filled.
 
+    In place of k and v, any names, each with a width of its own.
     capacity: the most places; windows: of each layer, None where its C is the capacity; wanted:
     those of the model, which roll as soon as the capacity is larger than what they need.
     dropped: {window: how many of the first places its buffers no longer have}.
@@ -63,16 +67,19 @@ class Cache:
         batch: int,
         kv_heads: int,
         capacity: int,
-        width: int,
+        width: int | Mapping[str, int],
         dtype: Any,
         windows: tuple[int | None, ...] | None = None,
         xp: Any = np,
     ) -> Cache:
-        """Empty buffers with room for `capacity` places; windows: one for each layer, or none."""
+        """Empty buffers with room for `capacity` places; windows: one for each layer, or none.
+
+        width: of k and v, or {name: width}.
+        """
         sizes = {"layers": layers, "batch": batch, "kv_heads": kv_heads, "capacity": capacity}
-        sizes["width"] = width
         for name, size in sizes.items():
             check_whole(f"cache: {name}", size, 1, MOST)
+        widths = widths_by_name(width)
         check_float_dtype("cache: dtype", dtype)
         check_module("cache: xp", xp)
         if windows is None:
@@ -84,28 +91,38 @@ class Cache:
         rolling, buffers = rolling_windows(windows, capacity), []
         for window in rolling:
             places = capacity if window is None else rolling_places(window)
-            shape = (batch, kv_heads, places, width)
-            buffers.append({name: xp.zeros(shape, dtype=dtype) for name in "kv"})
+            shape = (batch, kv_heads, places)
+            buffers.append({n: xp.zeros((*shape, w), dtype=dtype) for n, w in widths.items()})
         return cls(buffers, capacity, rolling, tuple(windows))
 
     @property
+    def _first(self) -> Any:
+        """One of its buffers: all have the same samples, heads and dtype."""
+        return next(iter(self.layers[0].values()))
+
+    @property
     def batch(self) -> int:
-        return self.layers[0]["k"].shape[0]
+        return self._first.shape[0]
 
     @property
     def nbytes(self) -> int:
-        """2 B K C E times the bytes of one number, summed over the layers."""
+        """2 B K C E times the bytes of one number, summed over the layers.
+
+        In place of 2 E, the sum of the widths where they have other names.
+        """
         return sum(a.nbytes for layer in self.layers for a in layer.values())
 
     @property
     def dtype(self) -> Any:
-        return self.layers[0]["k"].dtype
+        return self._first.dtype
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """What must fit the model, as in a config's cache_sizes."""
-        _, K, _, E = self.layers[0]["k"].shape
-        return {"layers": len(self.layers), "kv_heads": K, "width": E}
+        widths: Any = {name: a.shape[3] for name, a in self.layers[0].items()}
+        if widths.keys() == {"k", "v"} and widths["k"] == widths["v"]:
+            widths = widths["k"]
+        return {"layers": len(self.layers), "kv_heads": self._first.shape[1], "width": widths}
 
     @property
     def current(self) -> bool:
@@ -222,15 +239,19 @@ class Cache:
         self.check_current()
         if capacity <= self.capacity:
             return self
-        xp, layers = array_module(self.layers[0]["k"]), []
+        xp, layers = array_module(self._first), []
         windows = rolling_windows(self.wanted, capacity)
         for old, before, window in zip(self.layers, self.windows, windows):
-            B, K, C, E = old["k"].shape
+            if before is not None:
+                layers.append({n: a.copy() for n, a in old.items()})
+                continue
             places = capacity if window is None else rolling_places(window)
-            new = {n: xp.zeros((B, K, places, E), dtype=self.dtype) for n in "kv"}
-            for name, buffer in new.items() if before is None else ():
-                buffer[:, :, :C] = old[name]
-            layers.append(new if before is None else {n: a.copy() for n, a in old.items()})
+            new = {}
+            for name, a in old.items():
+                B, K, C, E = a.shape
+                new[name] = xp.zeros((B, K, places, E), dtype=self.dtype)
+                new[name][:, :, :C] = a
+            layers.append(new)
         history = History(calls=1, filled=self.length)
         changes: dict[str, Any] = {"layers": layers, "history": history, "call": 1}
         return dataclasses.replace(self, **changes, capacity=capacity, windows=windows)
@@ -239,6 +260,25 @@ class Cache:
         """How many earlier places this layer's attention gets: `length`, or those in its window."""
         window = self.windows[index]
         return self.length if window is None else min(self.length, window - 1)
+
+
+def widths_by_name(width: int | Mapping[str, int]) -> dict[str, int]:
+    """{"k": E, "v": E} for width = E; a dict {name: width} as it is.   ValueError for others."""
+    if not isinstance(width, Mapping):
+        check_whole("cache: width", width, 1, MOST)
+        return {"k": width, "v": width}
+    if not width or not all(isinstance(name, str) for name in width):
+        raise wrong("cache: width", "an integer, or a dict {name: width}", width)
+    for n in width.values():
+        check_whole("cache: width", n, 1, MOST)
+    return dict(width)
+
+
+def numbers_per_token(*, layers: int, kv_heads: int, width: int | Mapping[str, int]) -> int:
+    """How many numbers a cache of these sizes, a config's cache_sizes, keeps of each token."""
+    check_whole("cache: layers", layers, 1, MOST)
+    check_whole("cache: kv_heads", kv_heads, 1, MOST)
+    return layers * kv_heads * sum(widths_by_name(width).values())
 
 
 def rolling_places(window: int) -> int:
@@ -263,12 +303,33 @@ def dropped_after(window: int, length: int, dropped: int, T: int) -> int:
 
 
 def layer_cache(cache: Cache | None, index: int) -> tuple[dict[str, Any], int, int | None] | None:
-    """What attention_parts.cached needs for one layer: its buffers, where to write, its window."""
+    """What `appended` needs for one layer: its buffers, where to write, its window."""
     if cache is None:
         return None
     window = cache.windows[index]
     dropped = 0 if window is None else cache.dropped.get(window, 0)
     return cache.layers[index], cache.length - dropped, window
+
+
+def parts_of(name: str, cache: Any) -> tuple[dict[str, Any], int, int | None]:
+    """What layer_cache returned; ValueError for anything else."""
+    if not isinstance(cache, tuple) or len(cache) != 3:
+        expected = "the buffers, the start and the window of one layer, from layer_cache"
+        raise wrong(name, expected, cache)
+    return cache
+
+
+def appended(x: Array, *, cache: Any, name: str) -> tuple[Array, Backward]:
+    """[earlier places, x] of one of a layer's buffers, into which x is written: `extend` or `roll`.
+
+    cache: (buffers, start, window) from layer_cache; name: of the buffer.
+    """
+    buffers, start, window = parts_of("appended: cache", cache)
+    if not isinstance(name, str) or name not in buffers:
+        raise wrong("appended: name", f"one of the cache's, {', '.join(buffers)}", name)
+    if window is None:
+        return extend(x, buffer=buffers[name], start=start)
+    return roll(x, buffer=buffers[name], start=start, window=window)
 
 
 @expects("x (B, K, T, E), buffer (B, K, C, E)", hot=True)

@@ -27,7 +27,7 @@ def keys_and_values(p: Tree, context: Array, *, heads: int) -> tuple[tuple[Array
         dc_k, dWk, dbk = k_back(merge_heads(dk))
         dc_v, dWv, dbv = v_back(merge_heads(dv))
         dp = {"Wk": dWk, "Wv": dWv, "bk": dbk, "bv": dbv}
-        return {name: d for name, d in dp.items() if name in p}, dc_k + dc_v
+        return {name: dp[name] for name in p if name in dp}, dc_k + dc_v
 
     return (split_heads(k, heads), split_heads(v, heads)), backward
 
@@ -76,7 +76,7 @@ def attend_to(
         dq, dk, dv, _ = attend_back(do)
         dx, dWq, dbq = q_back(merge_heads(dq).reshape(N, T, rows[-1]))
         dp = {"Wq": dWq, "bq": dbq, "Wo": dWo, "bo": dbo}
-        return {name: d for name, d in dp.items() if name in p}, dx, dk, dv
+        return {name: dp[name] for name in p if name in dp}, dx, dk, dv
 
     return y, backward
 
@@ -108,6 +108,7 @@ def cross_attention(
     def backward(dy: Array) -> tuple[Tree, Array, Array]:
         dp, dx, dk, dv = attend_back(dy)
         dp_kv, dcontext = kv_back(dk, dv)
-        return {**dp, **dp_kv}, dx, dcontext
+        dp = {**dp, **dp_kv}
+        return {name: dp[name] for name in p}, dx, dcontext
 
     return y, backward

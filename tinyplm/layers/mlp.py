@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..arguments import wrong
 from ..core import Array, Backward, Component, Tree
 from ..shapes import expects
-from .activation import activated
+from .activation import activated, clamped_swiglu
 from .linear import linear
 
 
@@ -55,6 +55,37 @@ def gated_mlp(p: Tree, x: Array, *, activation: Component) -> tuple[Array, Backw
         dx_up, dWup, dbup = u_back(dh * g)
         dp = {"Wgate": dWgate, "bgate": dbgate, "Wup": dWup, "bup": dbup}
         dp |= {"Wdown": dWdown, "bdown": dbdown}
+        return {name: dp[name] for name in p}, dx_gate + dx_up
+
+    return y, backward
+
+
+@expects(
+    "p {Wgate Wup Wdown bgate? bup? bdown?}, x (..., D); alpha > 0, limit > 0",
+    hot=True,
+)
+def clamped_gated_mlp(
+    p: Tree, x: Array, *, alpha: float = 1.702, limit: float = 7.0
+) -> tuple[Array, Backward]:
+    """y = h Wdown + bdown,   h = clamped_swiglu(x Wgate + bgate, x Wup + bup).
+
+    OpenAI 2025, sec. 2.2.   x (..., D) -> y (..., D).   p as in `gated_mlp`.
+    Keeps x, h, and what clamped_swiglu keeps.   Gradients as in `gated_mlp`, with (dz, du) of
+    clamped_swiglu; backward returns (dp, dx).
+    """
+    z, z_back = linear(x, p["Wgate"], p.get("bgate"))
+    u, u_back = linear(x, p["Wup"], p.get("bup"))
+    check_one_shape(p, z, u)
+    h, h_back = clamped_swiglu(z, u, alpha=alpha, limit=limit)
+    y, y_back = linear(h, p["Wdown"], p.get("bdown"))
+
+    def backward(dy: Array) -> tuple[Tree, Array]:
+        dh, dWdown, dbdown = y_back(dy)
+        dz, du = h_back(dh)
+        dx_gate, dWgate, dbgate = z_back(dz)
+        dx_up, dWup, dbup = u_back(du)
+        dp = {"Wgate": dWgate, "Wup": dWup, "Wdown": dWdown}
+        dp |= {"bgate": dbgate, "bup": dbup, "bdown": dbdown}
         return {name: dp[name] for name in p}, dx_gate + dx_up
 
     return y, backward

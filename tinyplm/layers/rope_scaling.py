@@ -96,11 +96,25 @@ def yarn_magnitude(
     _check_positive(factor=factor)
     for name, value in (("mscale", mscale), ("mscale_all_dim", mscale_all_dim)):
         check_number(f"RoPE: {name}", value, least=0, or_none=True)
+    if mscale and mscale_all_dim:
+        return _yarn_m(mscale, factor) / _yarn_m(mscale_all_dim, factor)
+    return _yarn_m(1, factor)
 
-    def m(s: float) -> float:
-        return 0.1 * s * math.log(factor) + 1 if factor > 1 else 1.0
 
-    return m(mscale) / m(mscale_all_dim) if mscale and mscale_all_dim else m(1)
+def yarn_score_scale(factor: float, *, mscale_all_dim: float | None = None) -> float:
+    """m(mscale_all_dim)^2, a factor on the scale of DeepSeek's attention; 1 for None or 0.
+
+    m as in `yarn_magnitude`.   YaRN's temperature for all components of a head: the magnitude
+    reaches only those that RoPE turns, so DeepSeek takes it from there (mscale = mscale_all_dim
+    makes it 1) to the scores.   DeepSeek-V2's released code, 2024.
+    """
+    _check_positive(factor=factor)
+    check_number("RoPE: mscale_all_dim", mscale_all_dim, least=0, or_none=True)
+    return _yarn_m(mscale_all_dim, factor) ** 2 if mscale_all_dim else 1.0
+
+
+def _yarn_m(s: float, factor: float) -> float:
+    return 0.1 * s * math.log(factor) + 1 if factor > 1 else 1.0
 
 
 def llama3_frequencies(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import wrong
 from ..backend import array_module
 from .cache import Cache
 
@@ -75,10 +76,14 @@ class SourceCache:
         return dataclasses.replace(self, earlier=self.earlier.advanced(T))
 
     def take(self, rows: np.ndarray) -> SourceCache:
-        """A copy of these samples (integers on the host), any number in any order.
+        """A copy of these samples (integers on the host), any number >= 1 in any order.
 
         What is kept of the sources is copied only where their order or number changes.
         """
+        right = isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.dtype.kind in "iu"
+        if not (right and rows.size and 0 <= rows.min() and rows.max() < self.batch):
+            expected = f"an array (N,) of integers from 0 to {self.batch - 1}, N >= 1"
+            raise wrong("cache: rows", expected, rows)
         xp = array_module(self.memories[0][0])
         earlier = self.earlier.take(xp.asarray(rows))
         return dataclasses.replace(self._with_sources(rows), earlier=earlier)

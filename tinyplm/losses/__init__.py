@@ -8,6 +8,8 @@ contrastive.py     InfoNCE
 distillation.py    a student's distributions against a teacher's
 preference.py      DPO; Bradley-Terry (reward models)
 policy.py          GRPO; PPO's clipped surrogate and value loss; the k3 estimate of KL
+balance.py         balance between experts: Switch's and DeepSeek-V3's losses, router z-loss, and
+                   a bias that is updated without a loss
 advantages.py      from rewards to advantages, without gradient: GAE, GRPO's groups
 auxiliary.py       language modelling beside a task
 targets.py         which places count, and what a sum is divided by

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
 from ..backend import array_module
 from ..core import StackOptions, Tree
 from ..core.named import More
-from ..layers.cache import Cache
+from ..layers.cache import Cache, numbers_per_token
 from ..memory import check_memory
 from . import checks
 from .causal_lm import vocabulary_head
@@ -132,7 +131,7 @@ class CausalModel(LanguageModel):
         check_whole("batch", batch, 1, MOST)
         check_whole("capacity", capacity, 1, longest)
         if self.device == "cpu":
-            numbers = 2 * batch * capacity * math.prod(self.config.cache_sizes.values())
+            numbers = batch * capacity * numbers_per_token(**self.config.cache_sizes)
             check_memory(numbers * self.dtype.itemsize, "the keys and values of the cache")
         xp = array_module(self.params["body"]["tokens"])
         window = self.family.pieces(self.config).window

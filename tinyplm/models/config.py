@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import types
@@ -77,7 +78,8 @@ def check_types(config: Any) -> None:
 
     An integer may stand for a float.  A boolean is not a number.  LIMITS has the largest integers.
     """
-    annotations = get_type_hints(type(config))
+    kind: Any = type(config)
+    annotations = _type_hints(kind)
     for field in dataclasses.fields(config):
         name, value, annotation = field.name, getattr(config, field.name), annotations[field.name]
         if name == "source":
@@ -92,6 +94,10 @@ def check_types(config: Any) -> None:
                 raise wrong(f"config: {name}", f"an integer of at most {most}", number)
 
 
+_type_hints = functools.cache(get_type_hints)  # which compiles each annotation anew
+
+
+@functools.cache
 def limit(name: str) -> int:
     """The largest integer that a field of this name may hold."""
     return next(most for pattern, most in LIMITS if re.search(pattern, name))

@@ -38,6 +38,8 @@ HEADS = [
     Rename("score.weight", "head.score", operation="transpose"),
 ]
 
+Placed = Callable[[int, int], dict[str, Any]]  # what the piece `positions` returns
+
 
 class Pieces(NamedTuple):
     """Where one family of decoders differs from another.  Components have the contract's backward.
@@ -50,9 +52,10 @@ class Pieces(NamedTuple):
     embed      component (p, x, *, position_ids, key) of the body's parameters, between look-up and
                first block; its dp holds the parameters that it uses
     window     layer number -> how many keys a query sees, its own included; None for all
-    positions  function (position_ids, *, keys, attention_mask, dtype) -> (layer number -> keywords
-               for attention), called once a pass: RoPE's rotation, or ALiBi's offsets (B or 1, H,
-               1, S) for each of the S = `keys` keys
+    positions  function (position_ids, *, keys, attention_mask, dtype), called once a pass, ->
+               function (layer number, seen) -> keywords for attention: RoPE's rotation, or ALiBi's
+               offsets (B or 1, H, 1, seen).  seen: how many of the keys, the last ones, this layer
+               has, fewer than `keys` with a rolling cache
     finish     component (p, x, *, norm) of the body's parameters, after the last block; dp as above
     """
 
@@ -62,7 +65,7 @@ class Pieces(NamedTuple):
     residual: Component
     embed: Component
     window: Callable[[int], int | None]
-    positions: Callable[..., Callable[[int], dict[str, Any]]]
+    positions: Callable[..., Placed]
     finish: Component
 
 
@@ -105,15 +108,12 @@ def body(
         if (window, seen) not in masks:
             shown = last_keys(attention_mask, seen)
             masks[window, seen] = decoder_mask(T, seen, shown, window=window, xp=xp)
-        options = placed(index)
-        if "offsets" in options:
-            options = {**options, "offsets": last_keys(options["offsets"], seen)}
         attention = partial(
             part.attention(index),
             mask=masks[window, seen],
             key=fold(key, 0),
             cache=cache,
-            **options,
+            **placed(index, seen),
         )
         return part.residual(
             p, x, norm=part.norm, attention=attention, mlp=part.mlp(index), key=key
@@ -210,12 +210,12 @@ def normed_embed(
     return y, backward
 
 
-def no_positions(position_ids: Any, **_: Any) -> Callable[[int], dict[str, Any]]:
+def no_positions(position_ids: Any, **_: Any) -> Placed:
     """Attention knows no positions: `embed` added them, or the causal mask is all there is."""
-    return every({})
+    return lambda layer, seen: {}
 
 
-def alibi_positions(heads: int) -> Callable[..., Callable[[int], dict[str, Any]]]:
+def alibi_positions(heads: int) -> Callable[..., Placed]:
     """The piece `positions` of a decoder with ALiBi: offsets of the keys, in all layers.
 
     A key's position is the number of tokens before it, by attention_mask (B, S) if there is one;
@@ -224,7 +224,7 @@ def alibi_positions(heads: int) -> Callable[..., Callable[[int], dict[str, Any]]
     """
     slopes = alibi_slopes(heads)
 
-    def positions(position_ids: Any, *, keys: int, attention_mask: Any, dtype: Any) -> Any:
+    def positions(position_ids: Any, *, keys: int, attention_mask: Any, dtype: Any) -> Placed:
         xp = array_module(position_ids)
         if attention_mask is not None and attention_mask.ndim == 2:
             counted = xp.cumsum((attention_mask != 0).astype("int64"), axis=1)
@@ -232,7 +232,8 @@ def alibi_positions(heads: int) -> Callable[..., Callable[[int], dict[str, Any]]
         else:
             placed = position_ids if position_ids.shape[-1] == keys else xp.arange(keys)
         placed = placed - placed[..., -1:]
-        return every({"offsets": alibi(placed, slopes=xp.asarray(slopes), dtype=dtype)})
+        offsets = alibi(placed, slopes=xp.asarray(slopes), dtype=dtype)
+        return lambda layer, seen: {"offsets": last_keys(offsets, seen)}
 
     return positions
 

@@ -121,7 +121,7 @@ class EncoderModel(Model):
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         inputs = flattened(inputs)[1]
-        body, ids = walks.body_of(self.family, self.config), (inputs["input_ids"],)
+        body, ids = walks.traceable_body(self.family, self.config), (inputs["input_ids"],)
         others = {n: a for n, a in inputs.items() if n != "inputs_embeds"}  # ids tell positions
         return in_parts(body, head, self.params, emit, ids, others, stacking)
 

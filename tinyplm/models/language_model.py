@@ -102,7 +102,7 @@ class LanguageModel(Model):
         options = loss.options
         f = partial(
             vocabulary_cross_entropy,
-            **_logits(loss.targets, loss.total),
+            **logits_alone(loss.targets, loss.total),
             weights=loss.weights,
             cap=self.config.logit_cap,
             smoothing=options.smoothing,
@@ -114,7 +114,7 @@ class LanguageModel(Model):
         return self._over_vocabulary(f, more=more)
 
     def _training_head(self, inputs: Arrays, targets: Any, options: OutputOptions) -> Head:
-        return self._log_probs_head(_logits(targets, None)["targets"], options)
+        return self._log_probs_head(logits_alone(targets, None)["targets"], options)
 
     def _log_probs_head(self, targets: Any, options: OutputOptions, *, grad: bool = True) -> Head:
         f = partial(
@@ -139,7 +139,7 @@ class LanguageModel(Model):
         raise NotImplementedError
 
 
-def _logits(targets: Any, total: Any) -> dict[str, Any]:
+def logits_alone(targets: Any, total: Any) -> dict[str, Any]:
     """The targets and the total of the one output that a decoder's loss has."""
     for name, given in (("targets", targets), ("total", {} if total is None else total)):
         if not isinstance(given, Mapping):

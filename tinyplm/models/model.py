@@ -109,7 +109,8 @@ class Model:
         """The same model with parameters of another dtype, "float32", "float64" or "float16", in
         which it is also saved."""
         dtype = check_dtype(dtype)
-        return self._with(params=tree_map(lambda a: a.astype(dtype), self.params), file_dtypes={})
+        trees = {"params": self.params, "buffers": self.buffers}
+        return self._with(**tree_map(lambda a: a.astype(dtype), trees), file_dtypes={})
 
     @property
     def width(self) -> int:
@@ -256,12 +257,12 @@ class Model:
         self, head: Head, inputs: Arrays, stacking: StackOptions, targets: Any = None
     ) -> Passed:
         """parts.whole of this model, for inputs that are already checked; targets: for a trace."""
-        body = walks.body_of(self.family, self.config)
+        body = walks.traceable_body(self.family, self.config)
         return call_of(self, parts.whole, targets)(body, head, self.params, inputs, stacking)
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
         """parts.in_parts of this model, for inputs that are already checked."""
-        body = walks.body_of(self.family, self.config)
+        body = walks.traceable_body(self.family, self.config)
         others = {n: a for n, a in inputs.items() if n not in ("input_ids", "inputs_embeds")}
         ids = (inputs["input_ids"],)
         return parts.in_parts(body, head, self.params, emit, ids, others, stacking)

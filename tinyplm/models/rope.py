@@ -222,7 +222,7 @@ def _check(name: str, value: Any) -> None:
 
 def rotary(
     settings: Rope, width: int, *, interleaved: bool = False
-) -> Callable[..., Callable[[int], dict[str, Callable]]]:
+) -> Callable[..., Callable[[int, int], dict[str, Callable]]]:
     """The piece `positions` of a decoder with RoPE; interleaved: see layers.rope.
 
     layers.rope rotates the queries and keys of all layers, with tables computed once per pass.
@@ -236,6 +236,6 @@ def rotary(
         frequencies = array_module(position_ids).asarray(host)
         cos, sin = rotary_tables(position_ids, frequencies, magnitude=magnitude, dtype=dtype)
         rotation = {"rotary": partial(rope, cos=cos, sin=sin, interleaved=interleaved)}
-        return lambda layer: rotation
+        return lambda layer, seen: rotation
 
     return positions

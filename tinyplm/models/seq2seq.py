@@ -100,11 +100,11 @@ def body(
     """
     part = pieces(config)
     below, above = halves(stacking, len(p["encoder"]["layers"]))
-    e, e_back = look_up(p, input_ids, inputs_embeds)
+    e, e_back = look_up(p, input_ids, inputs_embeds, name="encoder.tokens")
     E, encoder_back = named("encoder", encode)(
         p["encoder"], e, pieces=part, attention_mask=attention_mask, key=key, stacking=below
     )
-    d, d_back = look_up(p, decoder_input_ids, decoder_inputs_embeds)
+    d, d_back = look_up(p, decoder_input_ids, decoder_inputs_embeds, name="decoder.tokens")
     masks = {"attention_mask": attention_mask, "decoder_attention_mask": decoder_attention_mask}
     hidden, decoder_back = named("decoder", decode)(
         p["decoder"], d, E, pieces=part, **masks, key=key, stacking=above

@@ -3,14 +3,15 @@ encoder run once."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from ..arguments import MOST, check_whole, known_arguments, mismatch, wrong
-from ..backend import array_module
-from ..core import StackOptions
+from ..backend import array_module, is_host
+from ..core import IGNORED, StackOptions
 from ..core.named import More
 from ..layers.cache import Cache
 from ..layers.cross_attention import keys_and_values
@@ -19,11 +20,11 @@ from ..memory import check_memory
 from . import checks, seq2seq
 from .causal_lm import vocabulary_head
 from .heads import logits, on_decoder, with_states
-from .language_model import LanguageModel
+from .language_model import LanguageModel, logits_alone
 from .model import INFERENCE, first_gradient
 from .parts import Emit, Head, in_parts
 from .protocol import Arrays, InParts, LossInputs, Passed
-from .walks import body_of, look_up
+from .walks import look_up, traceable_body
 
 SOURCE = ("input_ids", "inputs_embeds", "attention_mask")
 TARGET = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_attention_mask")
@@ -96,7 +97,7 @@ class Seq2SeqModel(LanguageModel):
             expected = "expected one of decoder_input_ids, decoder_inputs_embeds and labels"
             raise ValueError(f"{expected}, got {sum(a is not None for a in given)} of them")
         if labels is not None:
-            decoder_input_ids = self.config.decoder_ids(checks.ids("labels", labels))
+            decoder_input_ids = self._behind_start("labels", labels)
         source = self._side("", input_ids, inputs_embeds, attention_mask)
         target = self._side(
             "decoder_", decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask
@@ -115,6 +116,15 @@ class Seq2SeqModel(LanguageModel):
                 raise mismatch(f"{prefix}attention_mask", f"shape {(B, T)}", mask.shape)
         return ids, embeds, mask, B
 
+    def _behind_start(self, name: str, values: Any) -> Any:
+        """config.decoder_ids of labels (B, T), checked: tokens, or -100."""
+        labels = checks.ids(name, values)
+        if labels.ndim != 2 or 0 in labels.shape:
+            raise mismatch(name, "shape (B, T) with B, T >= 1", labels.shape)
+        if is_host(labels):
+            checks.check_range(name, labels[labels != IGNORED], self.config.vocab_size)
+        return self.config.decoder_ids(labels)
+
     def _loss(self, inputs: Arrays, loss: LossInputs, stacking: StackOptions) -> Passed:
         """Without the target among the inputs, the labels tell what the decoder reads."""
         if not any(inputs.get(name) is not None for name in (*TARGET[:2], "labels")):
@@ -123,10 +133,11 @@ class Seq2SeqModel(LanguageModel):
 
     def _target_of(self, targets: Arrays) -> dict[str, Any]:
         """The inputs of the decoder that the targets of a loss tell."""
-        return {"labels": targets.get("logits") if isinstance(targets, Mapping) else None}
+        labels = logits_alone(targets, None)["targets"]
+        return {"labels": checks.ids("targets: logits", labels)}
 
     def _in_parts(self, emit: Emit, head: Head, inputs: Arrays, stacking: StackOptions) -> InParts:
-        body = body_of(self.family, self.config)
+        body = traceable_body(self.family, self.config)
         ids = (inputs["input_ids"], inputs["decoder_input_ids"])
         if ids[1] is None:
             raise wrong("inputs", "a dict of arrays with decoder_input_ids", list(inputs))
@@ -204,6 +215,7 @@ class Seq2SeqModel(LanguageModel):
             for p in layers
         )
         earlier = Cache.empty(**sizes, dtype=self.dtype, xp=xp)
+        earlier = dataclasses.replace(earlier, origin=self.origin)
         return SourceCache(earlier, memories, attention_mask)
 
     @known_arguments
@@ -214,6 +226,11 @@ class Seq2SeqModel(LanguageModel):
         """
         if not isinstance(cache, SourceCache):
             raise wrong("cache", "one of source_cache or of an earlier call's outputs", cache)
+        found, own = (cache.earlier.sizes, cache.dtype), (self.config.cache_sizes, self.dtype)
+        if found != own:
+            raise mismatch("cache", "{} in {}".format(*own), "{} in {}".format(*found))
+        if cache.earlier.origin not in (None, self.origin):
+            raise mismatch("cache", "one that this model made", "another model's")
         ids = checks.ids("decoder_input_ids", decoder_input_ids)
         N, room = cache.batch, cache.capacity - cache.length
         if ids.ndim != 2 or ids.shape[0] != N or not 1 <= ids.shape[1] <= room:

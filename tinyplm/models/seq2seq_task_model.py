@@ -9,7 +9,6 @@ from typing import Any
 from ..arguments import known_arguments, mismatch, wrong
 from ..backend import array_module, is_host
 from ..core import StackOptions, Tree
-from . import checks
 from .encoder_heads import output_losses, outputs_head
 from .heads import on_decoder, then, with_states
 from .parts import Head
@@ -44,7 +43,7 @@ class Seq2SeqTaskModel(Seq2SeqModel):
         if decoder_input_ids is None and decoder_inputs_embeds is None:
             if input_ids is None:
                 raise wrong("input_ids", "token ids, for the decoder reads them too", input_ids)
-            decoder_input_ids = self.config.decoder_ids(checks.ids("input_ids", input_ids))
+            decoder_input_ids = self._behind_start("input_ids", input_ids)
         target = (decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask)
         return super().inputs(input_ids, inputs_embeds, attention_mask, *target)
 

@@ -239,8 +239,9 @@ def settled(config: Any, tensors: Mapping[str, Any]) -> Any:
     transformers 5 writes tie_word_embeddings = true whatever the model is, and unties the head
     where the file has another matrix for it.
     """
-    head, table = tensors.get("lm_head.weight"), tensors.get("shared.weight")
-    tied = head is None or (config.tie_word_embeddings and table is not None and head.equals(table))
+    head = tensors.get("lm_head.weight")
+    tables = [tensors[name] for name in ("shared.weight", *COPIES) if name in tensors]
+    tied = head is None or (config.tie_word_embeddings and bool(tables) and head.equals(tables[0]))
     if tied == config.tie_word_embeddings:
         return config
     scaled = config.logit_scale != 1

@@ -14,7 +14,7 @@ from ..layers.embedding import embedding
 from ..random import generator
 
 
-def body_of(family: ModuleType, config: Any) -> Component:
+def traceable_body(family: ModuleType, config: Any) -> Component:
     """The family's `body` with this config.
 
     While a trace is open, a textbook's `walk`, which computes the same bits: the textbook names no
@@ -24,14 +24,16 @@ def body_of(family: ModuleType, config: Any) -> Component:
     return partial(body, config=config)
 
 
-def look_up(p: Tree, input_ids: Any, inputs_embeds: Any) -> tuple[Any, Callable]:
-    """tokens[input_ids], or inputs_embeds where these are given.
+def look_up(
+    p: Tree, input_ids: Any, inputs_embeds: Any, *, name: str = "tokens"
+) -> tuple[Any, Callable]:
+    """tokens[input_ids], or inputs_embeds where these are given; name: in a trace.
 
     backward(de) gives (dp, dinputs_embeds): ({"tokens": dtokens}, None), or ({}, de).
     """
     if inputs_embeds is not None:
         return inputs_embeds, lambda de: ({}, de)
-    e, tokens_back = named("tokens", embedding)(p["tokens"], ids=input_ids)
+    e, tokens_back = named(name, embedding)(p["tokens"], ids=input_ids)
     return e, lambda de: ({"tokens": tokens_back(de)}, None)
 
 

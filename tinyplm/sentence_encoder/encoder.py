@@ -25,7 +25,7 @@ from ..arguments import (
 )
 from ..backend import array_module, at_least_float32, to_host
 from ..core import chain, map_threads
-from ..files import named
+from ..files import printable
 from ..hub import folders as hub
 from ..layers.pooling import cls_pooling, l2_normalise, max_pooling, mean_pooling
 from ..models.checks import check_gradient
@@ -113,7 +113,7 @@ class SentenceEncoder:
                 lowercase=bool(settings.get("do_lower_case")),
             )
         except ValueError as error:
-            raise ValueError(f"{named(folder)}: {error}") from None
+            raise ValueError(f"{printable(folder)}: {error}") from None
         encoder.notes = files.read_notes(folder / files.NOTES)
         return encoder
 

@@ -11,7 +11,7 @@ from ..arguments import check_whole, shown, wrong
 from ..files import (
     LARGEST_SETTINGS,
     check_links,
-    named,
+    printable,
     read_bytes,
     read_json,
     replaced,
@@ -37,7 +37,7 @@ _OUTPUT_OF_TEXT = {"method": "forward", "method_output_name": "last_hidden_state
 def read_modules(folder: Path) -> tuple[list[str], list[str]]:
     """(classes, paths) of the modules: Transformer, Pooling and optionally Normalize."""
     path = folder / "modules.json"
-    file = named(path)
+    file = printable(path)
     if not path.exists():
         hint = "for another layout: SentenceEncoder(tinyplm.load(folder), pooling)"
         raise ValueError(f"{file}: expected a file, got none (no such file; {hint})")
@@ -46,7 +46,7 @@ def read_modules(folder: Path) -> tuple[list[str], list[str]]:
     listed = isinstance(modules, list) and all(isinstance(module, dict) for module in modules)
     if not listed or not all({"type", "path"} <= module.keys() for module in modules):
         raise wrong(file, "a list of objects with type and path", modules)
-    names = [named(module["type"], 80) for module in modules][:5]
+    names = [printable(module["type"], 80) for module in modules][:5]
     ours = "sentence_transformers."
     kinds = [name.rpartition(".")[2] if name.startswith(ours) else name for name in names]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
@@ -65,7 +65,7 @@ def read_transformer(folder: Path, model: Model) -> dict[str, Any]:
     files = sorted(folder.glob("sentence_*_config.json"))
     settings = _object(files[0]) if files else {}
     if files:
-        file = named(files[0])
+        file = printable(files[0])
         check_whole(f"{file}: max_seq_length", settings.get("max_seq_length"), 1, or_none=True)
         known = {"max_seq_length", "do_lower_case", "modality_config", *_OUTPUT}
         _refuse(files[0], settings, {**_OUTPUT, **dict.fromkeys(settings.keys() - known)})
@@ -86,9 +86,9 @@ def read_pooling(file: Path, supported: Collection[str]) -> str:
     modes = settings.get("pooling_mode") or flags or ["mean"]
     modes = modes if isinstance(modes, list) else [modes]
     if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in supported:
-        given = named(" and ".join(map(str, modes)), 80)
+        given = printable(" and ".join(map(str, modes)), 80)
         expected = f"one of {', '.join(supported)}"
-        raise ValueError(f"{named(file)}: pooling: expected {expected}, got {given}")
+        raise ValueError(f"{printable(file)}: pooling: expected {expected}, got {given}")
     return modes[0]
 
 
@@ -132,7 +132,7 @@ def _object(file: Path) -> dict[str, Any]:
     check_links(file.parent, (file.name,))
     settings = read_json(file, largest=LARGEST_SETTINGS)
     if not isinstance(settings, dict):
-        raise wrong(named(file), "an object", settings)
+        raise wrong(printable(file), "an object", settings)
     return settings
 
 
@@ -141,4 +141,4 @@ def _refuse(file: Path, settings: Mapping[str, Any], supported: Mapping[str, Any
     for key, value in supported.items():
         if settings.get(key) not in (None, value) and (value is not None or settings[key]):
             expected = "no value" if value is None else shown(value)
-            raise wrong(f"{named(file)}: {key}", expected, settings[key])
+            raise wrong(f"{printable(file)}: {key}", expected, settings[key])

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..arguments import shown, wrong
-from ..files import named
+from ..files import printable
 
 if TYPE_CHECKING:
     from .text.alignment import Aligned
@@ -117,7 +117,7 @@ def only_known(content: Mapping[str, Any], known: set[str], where: str) -> None:
     """ValueError naming the first unknown key that is not switched off."""
     for key, value in content.items():
         if key not in known and value not in (None, False, "", 0, [], {}):
-            raise wrong(f"{where}: {named(key)}", "none, it is not supported", value)
+            raise wrong(f"{where}: {printable(key)}", "none, it is not supported", value)
 
 
 def read_component(content: Any, kinds: Mapping[str, type[C]], where: str) -> C | None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import as_texts, check_flag, check_key, check_number, check_several, shown
-from ..files import named
+from ..files import printable
 from ..random import fold
 from . import continuation, pipeline
 from .component import Model, Normalizer, check_component
@@ -177,7 +177,7 @@ class Tokenizer(Detokenizer):
         try:
             return cls(**parts)
         except ValueError as error:  # parts that do not fit together: an id used twice, a gap
-            raise ValueError(f"{named(folders.main_file(path))}: {error}") from None
+            raise ValueError(f"{printable(folders.main_file(path))}: {error}") from None
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a tokenizer.json for us, `tokenizers` and transformers.  path: file or folder."""

@@ -13,7 +13,7 @@ import numpy as np
 from ..arguments import check_number, check_path, check_whole, mismatch, shown
 from ..backend import to_device, to_host
 from ..core import flatten
-from ..files import named, read_text, replaced
+from ..files import printable, read_text, replaced
 from ..models.model import Model
 from ..optim import Optimizer
 from . import environment, folders, incremental
@@ -138,14 +138,14 @@ def find(out: Path, name: str = "latest") -> Path:
     if not file.exists():
         if name == "latest" and (first := _first_save(out)):
             return first
-        raise mismatch(named(out), "a run to resume", f"no file {name!r}{_hint(out, name)}")
+        raise mismatch(printable(out), "a run to resume", f"no file {name!r}{_hint(out, name)}")
     try:
         folder = read_text(file, largest=1000).strip()
     except ValueError as error:
         raise ValueError(f"{error}; expected the name of a checkpoint{_hint(out, name)}") from None
     if not _is_name(folder) or not (out / folder).is_dir():
         raise mismatch(
-            named(file), "the name of a checkpoint folder", f"{shown(folder)}{_hint(out, name)}"
+            printable(file), "the name of a checkpoint folder", f"{shown(folder)}{_hint(out, name)}"
         )
     return out / folder
 
@@ -182,7 +182,7 @@ def restore(
     """
     folders.check_intact(str(folder), folder, hint=True)
     saved, moments, trainer = incremental.read(folder)
-    where = named(folder / folders.TRAINER)
+    where = printable(folder / folders.TRAINER)
     before, now = dataclasses.asdict(saved.config), dataclasses.asdict(model.config)
     differences = _differences("model", before, now, free=("source",))
     now = dataclasses.asdict(settings)
@@ -199,8 +199,10 @@ def restore(
     kinds = {name: (tuple(a.shape), "f") for name, a in optimizer.state.items()}
     found = {name: (a.shape, a.dtype.kind) for name, a in moments.items()}
     if bad := sorted(name for name in kinds | found if kinds.get(name) != found.get(name)):
-        names = ", ".join(named(n, 80) for n in bad[:3])
-        raise mismatch(named(folder / OPTIMIZER), "the moments of this model", f"others at {names}")
+        names = ", ".join(printable(n, 80) for n in bad[:3])
+        raise mismatch(
+            printable(folder / OPTIMIZER), "the moments of this model", f"others at {names}"
+        )
     try:
         state = State.read(trainer["state"], settings.steps)
         check_whole("updates", trainer["updates"], 0, state.step)
@@ -228,7 +230,7 @@ def _fill(leaves: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
 
 def _differences(what: str, saved: dict, now: dict, free: tuple[str, ...] = ()) -> list[str]:
     found = [
-        f"{what}.{named(name, 40)} was {shown(saved.get(name))}, now {shown(now.get(name))}"
+        f"{what}.{printable(name, 40)} was {shown(saved.get(name))}, now {shown(now.get(name))}"
         for name in {**saved, **now}
         if name not in free and saved.get(name) != now.get(name)
     ]

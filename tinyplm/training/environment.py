@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from ..files import named
+from ..files import printable
 
 # The operations of a training step and their order.  Raise it in a change that alters the last bits
 # of a step, so that a run resumed across the change says so.
@@ -46,7 +46,7 @@ def _blas() -> str:
 def difference(saved: dict[str, str], now: dict[str, str]) -> str | None:
     """One line naming the differences and their consequence; None if there are none."""
     changed = [
-        f"{name} {named(str(saved.get(name)), 80)}, now {value}"
+        f"{name} {printable(str(saved.get(name)), 80)}, now {value}"
         for name, value in now.items()
         if saved.get(name) != value
     ]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import mismatch, shown, wrong
-from ..files import LARGEST_SETTINGS, named, read_json, sync_folder, write_json
+from ..files import LARGEST_SETTINGS, printable, read_json, sync_folder, write_json
 from ..hub import folders as hub
 from ..hub.tensors import read_safetensors, write_safetensors
 from ..models.model import Model
@@ -96,7 +96,7 @@ def read_full(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any
 
 def read_trainer(folder: Path) -> dict[str, Any]:
     """The contents of trainer.json; ValueError naming the file if they are invalid."""
-    file = named(folder / TRAINER)
+    file = printable(folder / TRAINER)
     trainer = read_json(folder / TRAINER, largest=LARGEST_SETTINGS)
     required = {"state", "updates", "settings", "data"}
     if not isinstance(trainer, dict) or not required <= trainer.keys():
@@ -139,7 +139,7 @@ def problem(folder: Path) -> str | None:
         for name, expected in sums.items():
             file = folder / name
             if not file.is_file():
-                return f"{named(name, 80)} is missing"
+                return f"{printable(name, 80)} is missing"
             if (size := file.stat().st_size) != expected["bytes"]:
                 return f"{name} has {size} bytes instead of {shown(expected['bytes'])}"
             if sha256(file) != expected["sha256"]:

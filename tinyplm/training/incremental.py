@@ -22,7 +22,7 @@ import numpy as np
 from ..arguments import check_path, mismatch, shown
 from ..backend import to_host
 from ..core import flatten
-from ..files import named, write_json
+from ..files import printable, write_json
 from ..hub.tensors import read_safetensors, write_safetensors
 from ..models.model import Model
 from .folders import (
@@ -92,7 +92,7 @@ def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
     model, moments, _ = read_full(folder.parent / trainer["increment"]["base"])
     parts, _ = read_safetensors(folder / FILE)
     tensors = _tensors(model, moments)
-    for name in _changed(parts, tensors, named(folder / FILE)):
+    for name in _changed(parts, tensors, printable(folder / FILE)):
         # the moments are mapped read-only
         array = tensors[name] if name.startswith("values.") else tensors[name].copy()
         array.reshape(-1)[_elements(parts[f"{name}:blocks"], array.size)] = parts[f"{name}:data"]
@@ -110,7 +110,7 @@ def _changed(parts: dict[str, np.ndarray], tensors: dict[str, np.ndarray], file:
         blocks, data, old = parts[f"{name}:blocks"], parts[f"{name}:data"], tensors.get(name)
         if old is None or not _fits(blocks, data, old):
             given = f"{shown(blocks)} with {shown(data)}"
-            raise mismatch(f"{file}: {named(name, 80)}", "blocks of its base", given)
+            raise mismatch(f"{file}: {printable(name, 80)}", "blocks of its base", given)
     return names
 
 

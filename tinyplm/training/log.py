@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import check_path, is_number, is_whole, mismatch, shown
-from ..files import named, naming, open_regular, parse_json, replaced
+from ..files import naming, open_regular, parse_json, printable, replaced
 
 # in the records of training
 NUMBERS = ("loss", "gradient_norm", "learning_rate", "validation_loss")
@@ -97,7 +97,7 @@ def _lines(
                 if step == last_step:
                     return
                 raise mismatch(
-                    f"{named(path)}, line {number}", "the record of a step", shown(line.strip())
+                    f"{printable(path)}, line {number}", "the record of a step", shown(line.strip())
                 ) from None
             step = record["step"]
             if last_step is not None and step > last_step:

@@ -198,6 +198,14 @@ WRONG = {
         {"tokenizer_class": "T5Tokenizer", "extra_ids": -1},
         {"spiece_model": unigram()},
     ),
+    r"source\.spm: expected one tokenizer for both languages, got Marian's two SentencePiece models": (
+        {"source_lang": "en", "target_lang": "de"},
+        {"source_spm": unigram(), "target_spm": unigram(), "vocab_json": "{}"},
+    ),
+    r"sentencepiece\.bpe\.model: tokenizer_class: expected one of LlamaTokenizer, .*, got 'MBartTokenizer'": (
+        None,
+        {"sentencepiece_bpe_model": unigram(), "config_json": json.dumps({"model_type": "mbart"})},
+    ),
     r"spiece\.model: model: expected a Unigram model for this class, got BPE": (
         {"tokenizer_class": "AlbertTokenizer", "cls_token": "<s>", "sep_token": "</s>"},
         {"spiece_model": MODELS["BPE"]},
@@ -265,6 +273,26 @@ def test_t5_sentinels(tmp_path):
     ]
     tokens = tokenizer.encoding("hello <extra_id_0> hello", allow_special=True).tokens
     assert tokens == ["▁hello", "<extra_id_0>", "▁hello", "</s>"]
+
+
+def test_the_class_of_a_folder_that_names_none_is_that_of_its_model(tmp_path):
+    """config.json implies it, or names it; what the tokenizer's own settings say goes first."""
+
+    def tokens(settings, text="hello <extra_id_0> hello", **config):
+        files = {"spiece_model": unigram(), "config_json": json.dumps(config)}
+        return Tokenizer.load(folder(tmp_path, settings, **files)).encoding(text, allow_special=True).tokens
+
+    sentinels = ["▁hello", "<extra_id_0>", "▁hello", "</s>"]
+    for name in ("t5", "mt5"):
+        assert tokens({"extra_ids": 3}, model_type=name) == tokens({}, model_type=name) == sentinels
+    assert tokens({}, "hello", model_type="t5", tokenizer_class="LlamaTokenizer") == ["<s>", "▁hello"]
+    assert tokens({"tokenizer_class": "LlamaTokenizer"}, "hello", model_type="t5") == ["<s>", "▁hello"]
+    for config in ({"model_type": "llama"}, {"model_type": 7}, {}):
+        assert tokens({}, "hello", **config) == ["▁hello"]
+    vocab = json.dumps({token: id for id, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a"])})
+    files = {"vocab_json": vocab, "merges_txt": "", "config_json": json.dumps({"model_type": "bart"})}
+    loaded = Tokenizer.load(folder(tmp_path / "bart", **files))
+    assert loaded.encoding("a").ids == [0, 5, 2] and loaded.encoding("a", "a").ids == [0, 5, 2, 2, 5, 2]
 
 
 def test_albert_does_not_take_a_number_with_its_comma(tmp_path):

@@ -318,16 +318,16 @@ def test_wrong_types(trained):
 
 
 def test_long_words_are_not_quadratic():
-    """A million letters take seconds. Rescanning the word for each merge would take days."""
+    """Hundreds of thousands of letters take a second. Rescanning the word for each merge would take hours."""
     tokenizer = Tokenizer.train(["a" * 5000], 300)
     for text in (
-        "a" * 1_000_000,
+        "a" * 300_000,
         " " * 100_000,
         "".join(random.Random(0).choices("ab", k=200_000)),
     ):
         start = time.process_time()
         ids = tokenizer.encode(text)
-        assert time.process_time() - start < 30  # 1 to 5 s on a slow core for all three
+        assert time.process_time() - start < 10  # 0.5 to 2 s on a slow core for all three
         assert tokenizer.decode(ids) == text
 
 

@@ -142,7 +142,7 @@ def random_expression(numbers, depth=3):
 def test_what_runs_without_a_clock_is_fast():
     """Random expressions, on texts for which the slow ones would take hours."""
     numbers, fast, slow = random.Random(0), 0, 0
-    while fast < 1500:
+    while fast < 800:
         try:
             pattern = compile_pattern({"Regex": random_expression(numbers)})
         except ValueError:
@@ -153,7 +153,7 @@ def test_what_runs_without_a_clock_is_fast():
         fast += 1
         for text in ("a" * 2000 + "b", "ab" * 1000, "aab" * 700 + "!"):
             pattern.match(text, timeout=1)
-    assert slow > 200
+    assert slow > 100
 
 
 @pytest.mark.parametrize(

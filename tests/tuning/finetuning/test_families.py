@@ -51,7 +51,7 @@ def test_it_is_fine_tuned(family, task, tmp_path):
     lengths = inputs["attention_mask"].sum(-1)
     assert lengths.min() < lengths.max() and (inputs["attention_mask"][..., -1] == 1).all() == FAMILIES[family].left
     before, start = outputs_and_loss(made, samples)
-    settings = TuningSettings(epochs=6, batch_size=5, learning_rate=1e-2, metric="loss", layer_decay=0.9, workers=2)
+    settings = TuningSettings(epochs=3, batch_size=5, learning_rate=1e-2, metric="loss", layer_decay=0.9, workers=2)
     result = finetune(made, samples, samples, settings, out=tmp_path, progress=False)
     assert result.scores["loss"] < start
     saved = tinyplm.load(tmp_path / "best")

@@ -154,7 +154,7 @@ def _placed(site: Site, positions: np.ndarray, T: int) -> dict[str, Any]:
         return {}
     mask = site.trace.inputs.get("attention_mask")
     part = site.model.family.pieces(site.model.config).positions
-    return part(positions, keys=T, attention_mask=mask, dtype="float64")(site.index)
+    return part(positions, keys=T, attention_mask=mask, dtype="float64")(site.index, T)
 
 
 def causal(site: Site) -> bool:

@@ -75,7 +75,9 @@ class Site:
         self.index = int(number) if inside else -1
         self.role = (role or "output") if inside else self.name
         self.pre_norm = is_pre_norm(self.trace)
-        rows = real_rows(self.theirs, {} if self.kind == "parameter" else self.trace.inputs)
+        rows = real_rows(
+            self.name, self.theirs, {} if self.kind == "parameter" else self.trace.inputs
+        )
         self.real = np.broadcast_to(rows, self.theirs.shape)
         self.layers = len([n for n in self.trace if re.fullmatch(r"layers\.\d+", n)])
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...backend import to_host
 from .parts import LINEAR, Linear, linear_of
 from .site import LITTLE, NotHere, Site, alternative, layers_own
 
@@ -21,11 +22,14 @@ def layer_of(site: Site) -> Linear:
 
 
 def output_of(site: Site) -> Linear:
-    """logits = x W + b of a language model."""
+    """logits = x W + b of a language model; x may be scaled, and b a buffer."""
     tied = site.optional("head.W")
     W = site.parameter("body.tokens").T if tied is None else tied
     last = list(site.trace)[list(site.trace).index("logits") - 1]
-    own = Linear(site.value(last), W, site.optional("head.bias"))
+    x = getattr(site.model.config, "logit_scale", 1.0) * site.value(last)
+    fixed = site.model.buffers.get("logits_bias")
+    b = site.optional("head.bias") if fixed is None else to_host(fixed)[0].astype("float64")
+    own = Linear(x, W, b)
     if own.x.shape[-1] != len(W) or (site.kind == "forward" and not site.is_ours(own.of(own.x))):
         raise NotHere
     return own

@@ -77,9 +77,7 @@ class CFunction(Adapter):
         self.name, self.forward = _prototype("forward", forward)
         name, self.backward = _prototype("backward", backward)
         try:
-            loaded = (
-                library if isinstance(library, ctypes.CDLL) else ctypes.CDLL(os.fspath(library))
-            )
+            loaded = library if isinstance(library, ctypes.CDLL) else ctypes.CDLL(_path(library))
             self.functions = [getattr(loaded, n) for n in (self.name, name)]
         except (OSError, TypeError) as error:
             raise ValueError(f"library: expected a shared library, got {error}") from None
@@ -160,6 +158,12 @@ class CFunction(Adapter):
             if slot.differentiable or not all(known):
                 _bind(name, dims, slot.value.shape, sizes)
         return sizes
+
+
+def _path(library: str | os.PathLike) -> str:
+    """Of a file, from the root: the loader would look for "lib.so" among the system's libraries."""
+    path = os.fspath(library)
+    return os.path.abspath(path) if os.path.isfile(path) else path
 
 
 def _bind(name: str, dims: list[str], shape: tuple[int, ...], sizes: dict[str, Any]) -> None:

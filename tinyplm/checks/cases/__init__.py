@@ -4,10 +4,13 @@ layers.py        linear, embeddings, norms, activations, softmax, feed-forward, 
 rope.py          rotary positions
 attention.py     attention: grouped queries, by blocks, with projections
 decoders.py      soft caps, ALiBi, QK norms, Gemma's RMSNorm, other blocks
+latent.py        latent attention, multi-token modules
 heads.py         the heads of encoders
 disentangled.py  DeBERTa
 xlnet.py         XLNet
 relative_bias.py T5's relative position bias
+encoder_decoders.py  cross-attention, biased self-attention, a decoder's block
+moe.py           mixtures of experts, and the losses of their balance
 losses.py        cross-entropy, pooling, contrastive and regression losses
 alignment.py     log-probabilities, preferences, policies, distillation, LoRA, prefixes
 kernels.py       the kernels, in the cases of their plain forms
@@ -24,9 +27,12 @@ from . import (
     attention,
     decoders,
     disentangled,
+    encoder_decoders,
     heads,
+    latent,
     layers,
     losses,
+    moe,
     relative_bias,
     rope,
     xlnet,
@@ -38,10 +44,13 @@ COMPONENTS: dict[str, Entry] = {
     **rope.COMPONENTS,
     **attention.COMPONENTS,
     **decoders.COMPONENTS,
+    **latent.COMPONENTS,
     **heads.COMPONENTS,
     **disentangled.COMPONENTS,
     **xlnet.COMPONENTS,
     **relative_bias.COMPONENTS,
+    **encoder_decoders.COMPONENTS,
+    **moe.COMPONENTS,
     **losses.COMPONENTS,
     **alignment.COMPONENTS,
 }

@@ -28,12 +28,22 @@ def rope_at(
 
 
 def turned(
-    x: Any, *, positions: np.ndarray, frequencies: np.ndarray, magnitude: float
+    x: Any,
+    *,
+    positions: np.ndarray,
+    frequencies: np.ndarray,
+    magnitude: float,
+    interleaved: bool = False,
 ) -> tuple[Any, Backward]:
     """`rope_at` with positions and frequencies of the host, for x on any device."""
     xp = array_module(x)
     positions, frequencies = xp.asarray(positions), xp.asarray(frequencies)
-    return rope_at(x, positions=positions, frequencies=frequencies, magnitude=magnitude)
+    tables: dict[str, Any] = {
+        "positions": positions,
+        "frequencies": frequencies,
+        "magnitude": magnitude,
+    }
+    return rope_at(x, **tables, interleaved=interleaved)
 
 
 def _frequencies(s: Sizes, rng: np.random.Generator, width: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ...core import tree_map
-from ...layers import attention, heads, rope
+from ...layers import attention, cross_attention, heads, moe, rope
 from ...losses import log_probs
 from ...tuning.adapters import lora
 from ..case import Case
@@ -29,7 +29,9 @@ DOCUMENTED: dict[str, Any] = {
     "joined_attention": attention.multi_head_attention,
     "rotary_attention": attention.multi_head_attention,
     "span_head": heads.span_head,
+    "keys_and_values": cross_attention.keys_and_values,
     "lora": lora.lora,
+    "moe": moe.moe_and_logits,
 }
 DRAWN = 4  # cases of each component
 # Frequencies of rotary positions are computed in float64 in every dtype.

@@ -156,13 +156,15 @@ def _some_ignored(targets: np.ndarray) -> np.ndarray:
     return targets
 
 
-SOFTMAXES = ("softmax", "log_softmax", "cross_entropy", "log_probs", "distillation")
+SOFTMAXES = ("softmax", "log_softmax", "cross_entropy", "log_probs", "distillation",
+             "softmax_weights", "load_balancing_loss", "router_z_loss")  # fmt: skip
 TARGETED = ("cross_entropy", "vocabulary_cross_entropy", "log_probs", "vocabulary_log_probs",
             "info_nce")  # fmt: skip
 WEIGHTED = (
     *("cross_entropy", "vocabulary_cross_entropy", "bradley_terry", "dpo", "k3_kl", "grpo"),
     *("clipped_surrogate", "clipped_value_loss", "distillation", "vocabulary_distillation"),
     *("info_nce", "symmetric_info_nce", "mean_squared_error", "binary_cross_entropy"),
+    *("load_balancing_loss", "sequence_balance_loss", "router_z_loss"),
 )
 ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "tanh", "relu", "log_sigmoid")
 ATTENTIONS = ("attention", "block_attention", "decoder_attention", "disentangled_attention",

@@ -10,8 +10,10 @@ import numpy as np
 
 from ...arguments import wrong
 from ...kernels import disentangled as kernels
-from ...layers import activation, block, disentangled, mlp, norm
+from ...layers import activation, block, disentangled, mlp, moe, norm, routing, softmax
+from ...losses import balance
 from ..cases.decoders import without_shift
+from ..cases.encoder_decoders import cross_attend
 from ..cases.layers import attend, norm_on_tree
 from ..cases.rope import turned
 
@@ -30,7 +32,16 @@ FUNCTIONS: dict[str, Any] = {
     "layernorm_without_shift": without_shift,
     "layernorm": norm_on_tree,
     "self_attention": attend,
+    "cross_attention": cross_attend,
     "mlp": mlp.mlp,
+    "gated_mlp": mlp.gated_mlp,
+    "sigmoid_gated": moe.sigmoid_gated,
+    "top_experts": routing.top_experts,
+    "sigmoid_choice": routing.sigmoid_choice,
+    "softmax_weights": routing.softmax_weights,
+    "sigmoid_weights": routing.sigmoid_weights,
+    "softmax": softmax.softmax,
+    "normalised_sigmoid": balance.normalised_sigmoid,
     "rope": turned,
     "relative_scores": disentangled.relative_scores,
     "relative_scores_kernel": kernels.relative_scores,

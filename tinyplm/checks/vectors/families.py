@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...core import flatten, unflatten
-from ...families import check_task, family, shapes_of
+from ...families import check_task, family, is_seq2seq, shapes_of
 from ...hub import create, gradients_by_hub_name
 from ...models.config import to_dict
 from ...models.names import expand, names_of, to_hub
@@ -38,7 +38,8 @@ def run(arguments: Mapping[str, Any], keywords: Mapping[str, Any]) -> Result:
     model = built(arguments["weights"], keywords)
     inputs = {n: a for n, a in keywords.items() if n not in NOT_INPUTS}
     if "prefill" in keywords:
-        return _cached(model, inputs, keywords["prefill"])
+        cached = _decoded if is_seq2seq(model.family) else _cached
+        return cached(model, inputs, keywords["prefill"])
     with trace(also=BOTH) as t:
         loss, back = model.loss(**inputs, targets=keywords["targets"])
     call = t.last
@@ -89,6 +90,21 @@ def _cached(model: Any, inputs: dict[str, Any], prefill: int) -> Result:
     return Result(outputs)
 
 
+def _decoded(model: Any, inputs: dict[str, Any], prefill: int) -> Result:
+    """The same of an encoder-decoder: the source is encoded once."""
+    ids, mask, target = (inputs[n] for n in ("input_ids", "attention_mask", "decoder_input_ids"))
+    full, _ = model(ids, attention_mask=mask, decoder_input_ids=target, grad=False)
+    T = target.shape[1]
+    hidden = model.encode(ids, attention_mask=mask)
+    cache, rows = model.source_cache(hidden, capacity=T, attention_mask=mask), []
+    for start, stop in [(0, prefill), *((t, t + 1) for t in range(prefill, T))]:
+        step = model.decode(target[:, start:stop], cache=cache)
+        cache = step["cache"]
+        rows.append(step["logits"])
+    logits = {"logits": full["logits"], "cached_logits": np.concatenate(rows, 1)}
+    return Result({f"output.{n}": a for n, a in {**logits, "encoder_hidden": hidden}.items()})
+
+
 def _cases(name: str) -> list[Made]:
     return [_made(name, variant, i) for i, variant in enumerate(variants(name))]
 
@@ -110,7 +126,8 @@ def _made(name: str, variant: Variant, number: int) -> Made:
     if variant.prefill is None:
         model: Any = create(name, config, task=task, dtype="float64")
         outputs, _ = model(**inputs, grad=False)
-        inputs["targets"] = _targets(outputs, inputs["attention_mask"], rng)
+        mask = inputs.get("decoder_attention_mask", inputs["attention_mask"])
+        inputs["targets"] = _targets(outputs, mask, rng)
         inputs["intermediates"] = variant.intermediates
     else:
         inputs["prefill"] = variant.prefill
@@ -122,7 +139,7 @@ def _targets(outputs: dict[str, Any], mask: np.ndarray, rng: Draws) -> dict[str,
     """Class numbers for each output with a loss; -100 at padding and at one place more."""
     found = {}
     for name, a in outputs.items():
-        if name in ("hidden", "pooled", "cache"):
+        if name in ("hidden", "encoder_hidden", "pooled", "cache"):
             continue
         found[name] = np.asarray(rng.integers(0, a.shape[-1], a.shape[:-1]))
         if found[name].shape == mask.shape and mask.shape[1] > 1:

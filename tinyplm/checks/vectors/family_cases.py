@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...families import family
+from ...families import family, is_seq2seq
 from ...models.config import labels
 from .draws import Draws
 
@@ -19,6 +19,8 @@ LABELS = labels(["red", "green", "blue"])
 DECODER_PADDING = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
 # After the tokens and between them; never the first token, which heads look at.
 ENCODER_PADDING = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]])
+
+TARGET_PADDING = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]])  # of an encoder-decoder
 
 # Six heads of width 4 on two key/value heads: groups of three, wider than the model.  With base 10
 # both frequencies turn far within 8 positions.
@@ -47,6 +49,19 @@ _CAPPED = {
     "attn_logit_softcapping": 1.5,
     "final_logit_softcapping": 1.0,
 }
+# Sides that differ.
+_SIDES: dict[str, Any] = {
+    "vocab_size": V, "max_position_embeddings": CONTEXT, "d_model": 6, "encoder_layers": 1,
+    "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 3,
+    "encoder_ffn_dim": 7, "decoder_ffn_dim": 5, "pad_token_id": 1, "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}  # fmt: skip
+# Buckets of one distance, of several, and of all beyond.
+_T5: dict[str, Any] = {
+    "vocab_size": V, "d_model": 6, "d_kv": 4, "d_ff": 7, "num_layers": 1, "num_decoder_layers": 2,
+    "num_heads": 2, "relative_attention_num_buckets": 4, "relative_attention_max_distance": 3,
+}  # fmt: skip
+_GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 _GEMMA3 = {
     "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 5.0},
@@ -91,6 +106,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
                    "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3, "conv_act": "gelu"},
     "xlnet": {"vocab_size": V, "d_model": 6, "n_layer": 2, "n_head": 2, "d_inner": 7,
               "pad_token_id": 1, **LABELS},
+    "transformer": _SIDES,
+    "marian": {**_SIDES, "scale_embedding": True, "activation_function": "swish"},
+    "bart": _SIDES,
+    "mbart": {**_SIDES, "scale_embedding": True},
+    "t5": _T5,
+    "mt5": {**_T5, **_GATED},
 }  # fmt: skip
 
 # (name, what is difficult about it, changes of the configuration)
@@ -117,6 +138,8 @@ CHANGES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     "deberta": [("c2p-alone", "content to position alone", {"pos_att_type": ["c2p"]})],
     "deberta-v2": [("own-keys", "projections of their own for positions, no convolution",
                     {"share_att_key": False, "conv_kernel_size": 0, "norm_rel_ebd": "none"})],
+    "bart": [("scaled", "embeddings times the root of their width", {"scale_embedding": True})],
+    "t5": [("v1-1", "the gated tanh GELU; an output matrix of its own, and no scale", _GATED)],
     "xlnet": [("clamped", "distances beyond 2 count as 2", {"clamp_len": 2})],
 }  # fmt: skip
 
@@ -136,6 +159,8 @@ class Variant:
     def inputs(self, rng: Draws, module: ModuleType, config: Any, task: str) -> dict[str, Any]:
         """Token ids (from 2 on: lower ones may stand for padding), mask, and segments."""
         padding = ENCODER_PADDING if hasattr(module, "TASKS") else DECODER_PADDING
+        if is_seq2seq(module):
+            padding = ENCODER_PADDING
         if config.MODEL_TYPE == "xlnet":
             padding = padding[:, ::-1]
         mask = padding if self.T > 1 else np.ones((1, 1), int)
@@ -144,6 +169,11 @@ class Variant:
         found["attention_mask"] = np.ascontiguousarray(mask)
         if "token_type_ids" in getattr(module, "INPUTS", ()):
             found["token_type_ids"] = np.asarray(rng.integers(0, 2, mask.shape))
+        if is_seq2seq(module):
+            target = TARGET_PADDING if self.T > 1 else mask
+            ids = np.asarray(rng.integers(2, V - 1, target.shape))
+            ids[:, 0] = config.pad_token_id  # the start of most
+            found |= {"decoder_input_ids": ids, "decoder_attention_mask": target}
         return found
 
 
@@ -167,6 +197,9 @@ def variants(name: str) -> Iterator[Variant]:
         for task in list(module.TASKS)[1:] if not renamed else []:
             if task not in ("body", "pooled"):
                 yield Variant(task.replace("_", "-"), f"the head for {task}", base, task=task)
+    elif is_seq2seq(module):
+        note = "the source once, then its target one token at a time: cached_logits equal logits"
+        yield Variant("cache", note, base, prefill=1)
     else:
         scored = dataclasses.replace(base, **LABELS)
         note = "classes from the last token that is not padding"

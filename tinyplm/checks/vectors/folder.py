@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import check_path, listed, wrong
-from ...files import LARGEST_JSON, exists, named, naming, read_json, replaced, sync_folder
+from ...files import LARGEST_JSON, exists, naming, printable, read_json, replaced, sync_folder
 from ...hub.tensors import write_safetensors
 from . import measure, tokenization
 from .draws import DTYPES, EPSILON
@@ -156,12 +156,12 @@ def check_replaceable(folder: Path) -> None:
         return
     expected = "an empty folder, or one of golden vectors, which is replaced"
     if folder / MANIFEST not in held:
-        raise ValueError(f"{named(folder)}: expected {expected}, got one with {held[0].name}")
+        raise ValueError(f"{printable(folder)}: expected {expected}, got one with {held[0].name}")
     known = {folder / MANIFEST}
     for entry in read_manifest(folder)["entries"].values():
         known.add(folder / entry["file"])
     if others := [path for path in held if path not in known]:
-        raise ValueError(f"{named(folder)}: expected {expected}, got one with {others[0].name}")
+        raise ValueError(f"{printable(folder)}: expected {expected}, got one with {others[0].name}")
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
@@ -169,14 +169,14 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     found = read_json(path, largest=LARGEST_JSON)
     if not isinstance(found, dict) or found.get("what") != WHAT:
-        raise ValueError(f"{named(path)}: expected a manifest of {WHAT}, got another file")
+        raise ValueError(f"{printable(path)}: expected a manifest of {WHAT}, got another file")
     if found.get("format") != FORMAT:
-        raise wrong(f"{named(path)}: format", str(FORMAT), found.get("format"))
+        raise wrong(f"{printable(path)}: format", str(FORMAT), found.get("format"))
     entries = found.get("entries")
     if not isinstance(entries, dict) or not all(
         isinstance(e, dict) and isinstance(e.get("file"), str) for e in entries.values()
     ):
-        raise wrong(f"{named(path)}: entries", "objects with a file", entries)
+        raise wrong(f"{printable(path)}: entries", "objects with a file", entries)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arguments import check_choice, shown, wrong
-from ...files import named, read_json
+from ...files import printable, read_json
 from ...hub.tensors import read_safetensors
 from . import measure, tokenization
 from .encoding import decoded
@@ -88,9 +88,9 @@ def _checked(folder: Path, entry: dict[str, Any]) -> Path:
     """The file of an entry, if it is the one that the manifest describes."""
     path = folder / entry["file"]
     if not path.is_file():
-        raise ValueError(f"{named(path)}: expected a file, got none")
+        raise ValueError(f"{printable(path)}: expected a file, got none")
     if (found := sha256(path)) != entry["sha256"]:
-        raise wrong(f"{named(path)}: SHA-256", entry["sha256"], found)
+        raise wrong(f"{printable(path)}: SHA-256", entry["sha256"], found)
     return path
 
 
@@ -106,10 +106,10 @@ def _tensors(folder: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
     }
     for name in sorted(tensors.keys() ^ explained.keys()):
         got = "it in one of them" if name in tensors else "it in the manifest alone"
-        raise ValueError(f"{named(path)}: {name}: expected it in file and manifest, got {got}")
+        raise ValueError(f"{printable(path)}: {name}: expected it in file and manifest, got {got}")
     for name, a in tensors.items():
         if explained[name] != (found := (stored[name], list(a.shape))):
-            raise wrong(f"{named(path)}: {name}", str(explained[name]), str(found))
+            raise wrong(f"{printable(path)}: {name}", str(explained[name]), str(found))
     return tensors
 
 
@@ -177,7 +177,7 @@ def verify(
         entry = manifest["entries"][name]
         if entry["kind"] == "tokenizer":
             path = _checked(Path(folder), entry)
-            problems = tokenization.differences(read_json(path), named(path))
+            problems = tokenization.differences(read_json(path), printable(path))
             found += [f"{name}: {problem}" for problem in problems]
             continue
         tensors = _tensors(Path(folder), entry)

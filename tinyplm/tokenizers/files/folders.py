@@ -5,6 +5,8 @@ tokenizer.model, spiece.model ...        SentencePiece (sentencepiece.py); read
 qwen.tiktoken                            tokens with ranks (tiktoken.py); read
 vocab.json with merges.txt, vocab.txt    vocabularies; the rest follows from the tokenizer class
                                          (tokenizer_classes.py); read
+source.spm with target.spm               Marian's pair of models; refused
+config.json                              of the model: implies a class that is named nowhere else
 tokenizer_config.json, special_tokens_map.json    names of tokens (settings.py); read and written
 """
 
@@ -15,8 +17,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...arguments import check_path
-from ...files import check_links, named, read_json, replaced
+from ...arguments import check_path, mismatch
+from ...files import check_links, printable, read_json, replaced
 from . import settings
 from .tiktoken import TIKTOKEN_FILE
 from .tokenizer_classes import SENTENCEPIECE_FILES, from_vocabularies, sentencepiece_parts
@@ -25,11 +27,13 @@ from .tokenizer_json import from_json, to_json
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
 
+MARIAN_FILES = ("source.spm", "target.spm", "target_vocab.json")  # with vocab.json
 # The files of a vocabulary, and those that may accompany it.
 VOCABULARIES = (
     *("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json"),
     *SENTENCEPIECE_FILES,
     TIKTOKEN_FILE,
+    *MARIAN_FILES,
 )
 COMPANIONS = (*VOCABULARIES, *settings.FILES)
 
@@ -41,13 +45,17 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_dir():
         if path.suffix == ".model":
             return sentencepiece_parts(path)
-        return from_json(read_json(path), named(path))
-    check_links(path, COMPANIONS)
+        return from_json(read_json(path), printable(path))
+    check_links(path, (*COMPANIONS, settings.MODEL))
     found = settings.folder_settings(path)
     if (path / "tokenizer.json").exists():
-        parts = from_json(read_json(path / "tokenizer.json"), named(path / "tokenizer.json"))
+        parts = from_json(read_json(path / "tokenizer.json"), printable(path / "tokenizer.json"))
+    elif (path / MARIAN_FILES[0]).exists():
+        expected = "one tokenizer for both languages"
+        given = "Marian's two SentencePiece models, one for each, which are not supported"
+        raise mismatch(printable(path / MARIAN_FILES[0]), expected, given)
     else:
-        parts = from_vocabularies(path, found)
+        parts = from_vocabularies(path, settings.class_of_model(path) | found)
     return parts | {"named": parts.get("named", {}) | settings.named_tokens(found)}
 
 

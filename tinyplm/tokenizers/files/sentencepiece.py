@@ -110,8 +110,10 @@ class SentencePieceModel:
         steps: list[Normalizer] = []
         if self.charsmap:
             charsmap = LongestMatch(base64.b64encode(self.charsmap).decode())
-            for piece, _, kind in self.pieces:  # SentencePiece exempts these from the map
-                if kind == "user_defined" and charsmap(piece) != piece:
+            for piece, _, kind in self.pieces:
+                # SentencePiece exempts these from the map.  mT5's "▁<extra_id_0>" changes only
+                # where a text has "▁" itself, which the map makes a space.
+                if kind == "user_defined" and charsmap(piece) not in (piece, _spaced(piece)):
                     raise wrong(
                         "pieces", "user-defined ones that the character map preserves", piece
                     )
@@ -137,6 +139,11 @@ class SentencePieceModel:
         if self.add_dummy_prefix or self.remove_extra_whitespaces:
             steps.append(decoding.Strip(" ", 1, 0))
         return decoding.Sequence(tuple(steps))
+
+
+def _spaced(piece: str) -> str:
+    """The piece with a space for a first "▁"."""
+    return f" {piece[1:]}" if piece.startswith("▁") else piece
 
 
 def read_model(data: bytes, name: str) -> SentencePieceModel:

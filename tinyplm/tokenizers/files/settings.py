@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...arguments import wrong
-from ...files import parse_json, read_bytes
+from ...files import LARGEST_SETTINGS, parse_json, read_bytes, read_json
 
 CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE = FILES = (
     "tokenizer_config.json",
@@ -26,6 +26,16 @@ CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE = FILES = (
     "chat_template.jinja",
 )
 Settings = Mapping[str, Any]
+
+# model_type of config.json -> its class, for folders whose own settings name none.  Read as the
+# plain file, a T5's would lack </s> and the sentinels, a BART's <s> and </s>.
+CLASSES = {
+    **dict.fromkeys(("t5", "mt5"), "T5Tokenizer"),
+    "bart": "BartTokenizer",
+    "mbart": "MBartTokenizer",
+    "marian": "MarianTokenizer",
+}
+MODEL = "config.json"
 
 
 def read_settings(files: Mapping[str, bytes], where: str = "") -> dict[str, Any]:
@@ -47,6 +57,19 @@ def read_settings(files: Mapping[str, bytes], where: str = "") -> dict[str, Any]
 def folder_settings(folder: str | os.PathLike) -> dict[str, Any]:
     """read_settings of a folder on disk; empty if it has none of the files."""
     return read_settings(folder_files(folder), str(folder))
+
+
+def class_of_model(folder: str | os.PathLike) -> dict[str, Any]:
+    """{"tokenizer_class": ...} that the model's config.json names or implies, as in transformers.
+
+    {} without a config.json of one of CLASSES.
+    """
+    path = Path(folder, MODEL)
+    content: Any = read_json(path, largest=LARGEST_SETTINGS) if path.exists() else {}
+    model_type = content.get("model_type") if isinstance(content, dict) else None
+    if not isinstance(model_type, str) or model_type not in CLASSES:
+        return {}
+    return {"tokenizer_class": content.get("tokenizer_class") or CLASSES[model_type]}
 
 
 def folder_files(folder: str | os.PathLike) -> dict[str, bytes]:

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...arguments import wrong
-from ...files import named as printed
-from ...files import read_text
+from ...files import printable, read_text
 from ..models.bpe import BPE
 from ..models.sentencepiece_bpe import merges_from_scores
 from ..text import decoding, normalization, pretokenization
@@ -47,7 +46,7 @@ def read_ranks(path: Path) -> dict[str, int]:
     """
     ranks: dict[str, int] = {}
     for number, line in enumerate(filter(None, read_text(path).splitlines())):
-        where = f"{printed(path)}, line {number + 1}"
+        where = f"{printable(path)}, line {number + 1}"
         token, _, rank = line.partition(" ")
         try:
             content = base64.b64decode(token, validate=True)
@@ -58,7 +57,7 @@ def read_ranks(path: Path) -> dict[str, int]:
         if ranks.setdefault(bytes_to_chars(content), number) != number:
             raise wrong(where, "a token that is not in the file yet", line)
     if missing := [byte for byte, char in enumerate(BYTE_TO_CHAR) if char not in ranks]:
-        raise wrong(printed(path), "a token for each byte", f"none for byte {missing[0]}")
+        raise wrong(printable(path), "a token for each byte", f"none for byte {missing[0]}")
     return ranks
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...arguments import mismatch, shown, wrong
-from ...files import named as printed
-from ...files import read_bytes, read_json, read_text
+from ...files import printable, read_bytes, read_json, read_text
 from ..component import Normalizer
 from ..models.bpe import BPE
 from ..models.unigram import Unigram
@@ -54,17 +53,17 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
         parts = {"ranks": read_ranks(source)}
     else:
         raise FileNotFoundError(
-            f"{printed(folder)}: expected tokenizer.json, tokenizer.model, vocab.txt, "
+            f"{printable(folder)}: expected tokenizer.json, tokenizer.model, vocab.txt, "
             f"{TIKTOKEN_FILE}, or vocab.json with merges.txt, got none of them"
         )
     if name not in classes:
         expected = f"one of {', '.join(filter(None, classes))}"
-        raise wrong(f"{printed(source)}: tokenizer_class", expected, name)
+        raise wrong(f"{printable(source)}: tokenizer_class", expected, name)
     try:
         parts = classes[name](parts, settings)
         added = _added(folder, parts, settings)
     except ValueError as error:
-        raise ValueError(f"{printed(source)}: {error}") from None
+        raise ValueError(f"{printable(source)}: {error}") from None
     if isinstance(model := parts["model"], BPE):
         parts = parts | {"model": model.renamed({token.id: token.content for token in added})}
     known = {*parts["model"].vocab, *(token.content for token in added)}
@@ -75,11 +74,11 @@ def from_vocabularies(folder: Path, settings: Settings) -> Parts:
 
 def sentencepiece_parts(path: Path) -> Parts:
     """The arguments of Tokenizer for a single .model."""
-    model = read_model(read_bytes(path), printed(path))
+    model = read_model(read_bytes(path), printable(path))
     try:
         return model.parts()
     except ValueError as error:  # such as scores that do not order the merges
-        raise ValueError(f"{printed(path)}: {error}") from None
+        raise ValueError(f"{printable(path)}: {error}") from None
 
 
 def _gpt2(files: Parts, settings: Settings) -> Parts:
@@ -295,7 +294,7 @@ _WORDPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
 _SENTENCEPIECE: dict[str, Callable[[Parts, Settings], Parts]] = {
     "": _sentencepiece,
     "LlamaTokenizer": _llama,
-    "T5Tokenizer": _t5,
+    **dict.fromkeys(("T5Tokenizer", "MT5Tokenizer"), _t5),
     "AlbertTokenizer": _albert,
     "XLNetTokenizer": _xlnet,
     **dict.fromkeys(("InternLMTokenizer", "InternLM2Tokenizer"), _bos_and_model),
@@ -357,7 +356,7 @@ def _added(folder: Path, parts: Parts, settings: Settings) -> list[AddedToken]:
         for content, id in _vocabulary(path).items():
             flags = {"special": content in special, "normalized": content not in special}
             token = {"content": content, "id": id} | flags
-            found[content] = AddedToken.from_json(token, printed(path))
+            found[content] = AddedToken.from_json(token, printable(path))
     decoder = settings.get("added_tokens_decoder", {})
     if not isinstance(decoder, Mapping):
         raise wrong("added_tokens_decoder", "an object", decoder)
@@ -394,7 +393,7 @@ def _token(content: Settings, where: str) -> AddedToken:
 def _vocabulary(path: Path) -> dict[str, int]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise wrong(printed(path), "an object of tokens and ids", content)
+        raise wrong(printable(path), "an object of tokens and ids", content)
     return content
 
 
@@ -405,7 +404,7 @@ def _merges(path: Path) -> list[tuple[str, str]]:
         if line.strip() and not (number == 0 and line.startswith("#version")):
             parts = line.rstrip("\r").split(" ")
             if len(parts) != 2 or not all(parts):
-                raise wrong(f"{printed(path)}, line {number + 1}", "a pair of tokens", line)
+                raise wrong(f"{printable(path)}, line {number + 1}", "a pair of tokens", line)
             merges.append((parts[0], parts[1]))
     return merges
 
@@ -418,5 +417,5 @@ def _lines(path: Path) -> dict[str, int]:
         if vocab.setdefault(token, id) != id:
             expected = "a token that is not in the file yet"
             given = f"{shown(token)}, as in line {vocab[token] + 1}"
-            raise mismatch(f"{printed(path)}, line {id + 1}", expected, given)
+            raise mismatch(f"{printable(path)}, line {id + 1}", expected, given)
     return vocab

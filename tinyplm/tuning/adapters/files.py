@@ -11,7 +11,7 @@ import numpy as np
 from ...arguments import check_path, mismatch, wrong
 from ...backend import array_module, to_device
 from ...core import Tree, flatten
-from ...files import exists, named, read_json, write_json
+from ...files import exists, printable, read_json, write_json
 from ...hub.tensors import read_safetensors, write_safetensors
 
 TENSORS, FACTS = "adapter.safetensors", "adapter.json"
@@ -49,11 +49,11 @@ def load_adapter(
     check_path("folder", folder)
     folder = Path(folder)
     if not exists(folder / TENSORS) or not exists(folder / FACTS):
-        raise mismatch(named(folder), f"{TENSORS} and {FACTS}", "a folder without them")
+        raise mismatch(printable(folder), f"{TENSORS} and {FACTS}", "a folder without them")
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or facts.get("kind") != kind:
-        raise wrong(named(folder / FACTS), f"an adapter of kind {kind!r}", facts)
+        raise wrong(printable(folder / FACTS), f"an adapter of kind {kind!r}", facts)
     tensors = {name: np.array(a) for name, a in read_safetensors(folder / TENSORS)[0].items()}
     for name, a in tensors.items():
-        check_tensor(f"{named(folder / TENSORS)}: {named(name)}", a)
+        check_tensor(f"{printable(folder / TENSORS)}: {printable(name)}", a)
     return tensors, facts

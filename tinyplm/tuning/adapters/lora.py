@@ -36,7 +36,7 @@ from ...arguments import (
 )
 from ...backend import array_module
 from ...core import Tree, flatten, unflatten
-from ...files import named
+from ...files import printable
 from ...models.model import Model, check_model
 from ...optim.flat import checked_leaves
 from .files import FACTS, load_adapter, save_adapter
@@ -197,9 +197,9 @@ def load_lora(folder: str | os.PathLike) -> tuple[dict[str, dict[str, np.ndarray
         path, _, factor = name.rpartition(".")
         theta.setdefault(path, {})[factor] = a
     if not theta or not all(map(_are_factors, theta.values())):
-        raise wrong(named(folder), "pairs of matrices A and B", list(tensors))
+        raise wrong(printable(folder), "pairs of matrices A and B", list(tensors))
     try:
         check_number("alpha", facts.get("alpha"), above=0)
     except ValueError as error:
-        raise ValueError(f"{named(Path(folder) / FACTS)}: {error}") from None
+        raise ValueError(f"{printable(Path(folder) / FACTS)}: {error}") from None
     return theta, float(facts["alpha"])

@@ -30,7 +30,7 @@ from ...arguments import (
 )
 from ...backend import array_module, at_least_float32, to_host
 from ...core import StackOptions, Tree
-from ...files import named
+from ...files import printable
 from ...generation.sampling import Sampling
 from ...generation.settings import stops_of
 from ...layers.embedding import embedding
@@ -235,5 +235,5 @@ def load_rows(folder: str | os.PathLike) -> np.ndarray:
     """The rows (P, D) of a folder; ValueError naming the folder if it has none."""
     tensors, _ = load_adapter(folder, SoftPrompted.facts["kind"])
     if tensors.keys() != {"rows"} or tensors["rows"].ndim != 2:
-        raise ValueError(f"{named(folder)}: expected rows (P, D), got {shown(list(tensors))}")
+        raise ValueError(f"{printable(folder)}: expected rows (P, D), got {shown(list(tensors))}")
     return tensors["rows"]

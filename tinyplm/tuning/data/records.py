@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from ...arguments import check_choice, check_path, listed, mismatch, shown, wrong
-from ...files import json_lines, named, replaced
+from ...files import json_lines, printable, replaced
 from ...tokenizers.chat.formats import check_messages
 
 Record = dict[str, Any]
@@ -37,7 +37,7 @@ def read_records(path: str | os.PathLike, kind: str) -> list[Record]:
     check_path("path", path)
     records = [check(record, where) for where, record in json_lines(path)]
     if not records:
-        raise ValueError(f"{named(path)}: expected one {kind} per line, got no records")
+        raise ValueError(f"{printable(path)}: expected one {kind} per line, got no records")
     return records
 
 
